@@ -1,0 +1,20 @@
+package bios.protocol.checkpoint;
+
+/// What a checkpoint holds, and the word for it in a path.
+public enum CheckpointKind {
+    /// Weights, optimizer moments, step and settings: training resumes from it exactly.
+    TRAINING("weights"),
+    /// Weights only, to sample from.
+    SAMPLER("sampler_weights");
+
+    private final String segment;
+
+    CheckpointKind(String segment) {
+        this.segment = segment;
+    }
+
+    /// The middle part of a three-part path.
+    public String segment() {
+        return segment;
+    }
+}

@@ -1,0 +1,53 @@
+package bios.protocol.checkpoint;
+
+import bios.protocol.Invalid;
+import bios.protocol.run.RunId;
+import java.util.Optional;
+
+/// Where a checkpoint is: `bios://<run>/<name>` (a training state, or else the sampler weights of that name),
+/// `bios://<run>/weights/<name>` or `bios://<run>/sampler_weights/<name>`; `tinker://` reads the same.
+///
+/// @param kind empty when a two-part path left it open
+public record CheckpointPath(RunId run, Optional<CheckpointKind> kind, CheckpointName name) {
+    /// Reads a path; [Invalid] names `path` and the expected form.
+    public static CheckpointPath parse(String text) {
+        String rest = text == null ? null : text.startsWith("bios://") ? text.substring(7)
+                : text.startsWith("tinker://") ? text.substring(9) : null;
+        if (rest == null) throw malformed(text);
+        String[] parts = rest.split("/", -1);
+        try {
+            return switch (parts.length) {
+                case 2 -> new CheckpointPath(new RunId(parts[0]), Optional.empty(), new CheckpointName(parts[1]));
+                case 3 -> new CheckpointPath(new RunId(parts[0]), Optional.of(kind(parts[1], text)), new CheckpointName(parts[2]));
+                default -> throw malformed(text);
+            };
+        } catch (Invalid part) {
+            throw part.field().equals("path") ? part : new Invalid("path", "'" + text + "': " + part.getMessage());
+        }
+    }
+
+    private static CheckpointKind kind(String segment, String text) {
+        for (CheckpointKind kind : CheckpointKind.values()) if (kind.segment().equals(segment)) return kind;
+        throw malformed(text);
+    }
+
+    private static Invalid malformed(String text) {
+        return new Invalid("path", "'" + text + "' is not a checkpoint path; expected bios://<run>/<name>,"
+                + " bios://<run>/weights/<name> or bios://<run>/sampler_weights/<name>");
+    }
+
+    /// The path that answers carry: two parts for a training state, three for sampler weights.
+    public String bios() {
+        return kind.filter(k -> k == CheckpointKind.SAMPLER).isPresent()
+                ? "bios://" + run + "/" + CheckpointKind.SAMPLER.segment() + "/" + name : "bios://" + run + "/" + name;
+    }
+
+    /// The same in the `tinker://` scheme, which always has three parts.
+    public String tinker() {
+        return "tinker://" + run + "/" + kind.orElse(CheckpointKind.TRAINING).segment() + "/" + name;
+    }
+
+    @Override public String toString() {
+        return bios();
+    }
+}

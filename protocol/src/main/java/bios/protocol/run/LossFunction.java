@@ -1,0 +1,85 @@
+package bios.protocol.run;
+
+import bios.protocol.Invalid;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Set;
+import java.util.TreeSet;
+
+/// A token-level loss, summed over positions and sequences. l: learner's log-probability of the target,
+/// q: the sampler's (`logprobs`), A: `advantages`, w: `weights`, r = exp(l - q).
+public enum LossFunction {
+    /// -Σ w·l. `weights` may be left out: then 1.
+    CROSS_ENTROPY(Set.of("target_tokens"), Set.of("weights"), Map.of()),
+    /// -Σ r·A.
+    IMPORTANCE_SAMPLING(Set.of("target_tokens", "logprobs", "advantages"), Set.of(), Map.of()),
+    /// -Σ min(r·A, clip(r, low, high)·A) (Schulman et al. 2017), bounds on the ratio itself.
+    PPO(Set.of("target_tokens", "logprobs", "advantages"), Set.of(),
+            Map.of("clip_low_threshold", 0.8, "clip_high_threshold", 1.2));
+
+    private final Set<String> required;
+    private final Set<String> optional;
+    private final Map<String, Double> defaults;
+
+    LossFunction(Set<String> required, Set<String> optional, Map<String, Double> defaults) {
+        this.required = required;
+        this.optional = optional;
+        this.defaults = defaults;
+    }
+
+    /// The name on the wire: `cross_entropy`, ...
+    public String wireName() {
+        return name().toLowerCase(Locale.ROOT);
+    }
+
+    /// Reads a wire name; [Invalid] lists the known ones.
+    public static LossFunction of(String wireName) {
+        for (LossFunction f : values()) if (f.wireName().equals(wireName)) return f;
+        throw new Invalid("loss_fn", "'" + wireName + "' is unknown; expected cross_entropy, importance_sampling or ppo");
+    }
+
+    /// Names that `loss_fn_inputs` must hold.
+    public Set<String> required() {
+        return required;
+    }
+
+    /// Names that `loss_fn_inputs` may hold besides.
+    public Set<String> optional() {
+        return optional;
+    }
+
+    /// `loss_fn_config` with the defaults filled in; [Invalid] for an unknown or senseless setting.
+    public Map<String, Double> settings(Map<String, Double> given) {
+        Map<String, Double> all = new java.util.TreeMap<>(defaults);
+        given.forEach((key, value) -> {
+            if (!defaults.containsKey(key)) throw new Invalid("loss_fn_config." + key, "is not a setting of " + wireName()
+                    + (defaults.isEmpty() ? ", which has none" : "; expected " + new TreeSet<>(defaults.keySet())));
+            if (value == null || !Double.isFinite(value)) throw new Invalid("loss_fn_config." + key, value + " is not a finite number");
+            all.put(key, value);
+        });
+        if (this == PPO && all.get("clip_low_threshold") > all.get("clip_high_threshold"))
+            throw new Invalid("loss_fn_config.clip_low_threshold", "is above clip_high_threshold");
+        return all;
+    }
+
+    /// Checks one datum's names, dtypes and shapes; [Invalid] names the field below `at` (e.g. `data[3]`).
+    public void check(String at, Datum datum) {
+        int n = datum.tokens().length;
+        for (String name : required)
+            if (!datum.lossInputs().containsKey(name))
+                throw new Invalid(at + ".loss_fn_inputs." + name, "is missing; " + wireName() + " needs it");
+        datum.lossInputs().forEach((name, tensor) -> {
+            String field = at + ".loss_fn_inputs." + name;
+            if (!required.contains(name) && !optional.contains(name))
+                throw new Invalid(field, "is not an input of " + wireName() + "; expected " + new TreeSet<>(required)
+                        + (optional.isEmpty() ? "" : " and optionally " + new TreeSet<>(optional)));
+            if (tensor.shape().length != 1 || tensor.shape()[0] != n)
+                throw new Invalid(field, "has shape " + java.util.Arrays.toString(tensor.shape()) + "; expected [" + n
+                        + "], the length of model_input");
+            boolean integer = tensor.dtype() == TensorData.DType.INT64;
+            if (name.equals("target_tokens") && !integer) throw new Invalid(field, "is float32; expected int64");
+            if (!integer)
+                for (float v : tensor.floats()) if (!Float.isFinite(v)) throw new Invalid(field, "holds " + v + "; expected finite numbers");
+        });
+    }
+}

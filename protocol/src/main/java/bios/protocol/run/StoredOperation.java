@@ -1,0 +1,39 @@
+package bios.protocol.run;
+
+import bios.protocol.checkpoint.BlobRef;
+import java.util.Arrays;
+
+/// An accepted operation as the journal holds it: small ones inline, large ones as a blob, both in the
+/// stored encoding of `bios.protocol.stored`.
+public sealed interface StoredOperation {
+    /// Encoded operations above this many bytes go to the blob store.
+    int INLINE_LIMIT = 256 * 1024;
+
+    /// Which operation it is, without decoding it.
+    OperationKind kind();
+
+    /// Bytes of the encoded operation.
+    long bytes();
+
+    /// @param encoded the operation; must not be changed
+    record Inline(OperationKind kind, byte[] encoded) implements StoredOperation {
+        @Override public long bytes() {
+            return encoded.length;
+        }
+
+        @Override public boolean equals(Object other) {
+            return other instanceof Inline(var k, var e) && k == kind && Arrays.equals(e, encoded);
+        }
+
+        @Override public int hashCode() {
+            return Arrays.hashCode(encoded);
+        }
+    }
+
+    /// @param blob where the encoded operation is
+    record InBlob(OperationKind kind, BlobRef blob) implements StoredOperation {
+        @Override public long bytes() {
+            return blob.bytes();
+        }
+    }
+}

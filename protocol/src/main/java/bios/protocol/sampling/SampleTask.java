@@ -1,0 +1,33 @@
+package bios.protocol.sampling;
+
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.model.LoraSpec;
+import bios.protocol.model.ModelName;
+import java.util.Arrays;
+import java.util.Optional;
+
+/// One accepted sampling request, complete: any worker of the base model gives the same tokens for it.
+///
+/// @param id unique among requests
+/// @param adapter empty: the base model itself
+/// @param prompt at least one token id
+/// @param seed fixed when the request was accepted
+/// @param promptLogprobs whether to score the prompt
+/// @param topkPromptLogprobs how many most likely tokens to report per prompt position, 0 for none
+public record SampleTask(String id, ModelName baseModel, Optional<Adapter> adapter, int[] prompt, SamplingParams params,
+        int numSamples, long seed, boolean promptLogprobs, int topkPromptLogprobs) {
+    /// Immutable adapter weights.
+    ///
+    /// @param contentId SHA-256 of the adapter's bytes
+    public record Adapter(String contentId, LoraSpec lora, BlobRef blob) {}
+
+    @Override public boolean equals(Object other) {
+        return other instanceof SampleTask t && t.id.equals(id) && t.baseModel.equals(baseModel) && t.adapter.equals(adapter)
+                && Arrays.equals(t.prompt, prompt) && t.params.equals(params) && t.numSamples == numSamples && t.seed == seed
+                && t.promptLogprobs == promptLogprobs && t.topkPromptLogprobs == topkPromptLogprobs;
+    }
+
+    @Override public int hashCode() {
+        return id.hashCode();
+    }
+}

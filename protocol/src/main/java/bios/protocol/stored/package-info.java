@@ -1,0 +1,2 @@
+/// What is kept: Jackson CBOR with a version in each manifest, and migrations.
+package bios.protocol.stored;
