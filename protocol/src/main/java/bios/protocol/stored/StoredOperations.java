@@ -1,0 +1,67 @@
+package bios.protocol.stored;
+
+import bios.protocol.run.Operation;
+import bios.protocol.run.OperationKind;
+import bios.protocol.run.StoredOperation;
+import java.nio.ByteBuffer;
+import java.security.MessageDigest;
+import java.security.NoSuchAlgorithmException;
+import java.util.HexFormat;
+import java.util.List;
+
+/// Operations as bytes: two bytes of version, big-endian, and CBOR. The kind tells which operation it is.
+public final class StoredOperations {
+    private static final short VERSION = 1;
+    private static final StoredTypes TYPES = new StoredTypes(List.of(
+            StoredType.first("forward-backward", Operation.ForwardBackward.class),
+            StoredType.first("optim-step", Operation.OptimStep.class),
+            StoredType.first("save-state", Operation.SaveState.class),
+            StoredType.first("save-sampler-weights", Operation.SaveSamplerWeights.class),
+            StoredType.first("load-state", Operation.LoadState.class)));
+
+    private StoredOperations() {}
+
+    /// `operation` as it is stored; equal operations give equal bytes, on every machine.
+    public static byte[] encode(Operation operation) {
+        byte[] body = TYPES.write(operation);
+        return ByteBuffer.allocate(2 + body.length).putShort(VERSION).put(body).array();
+    }
+
+    /// Encodes `operation` for the journal, whatever its size; above [StoredOperation#INLINE_LIMIT] bytes the
+    /// caller puts them into the blob store instead.
+    public static StoredOperation.Inline inline(Operation operation) {
+        return new StoredOperation.Inline(kind(operation), encode(operation));
+    }
+
+    /// Reads what [#encode] wrote, now or in an older version; [UnreadableRecord] otherwise.
+    public static Operation decode(OperationKind kind, byte[] encoded) {
+        if (encoded.length < 2) throw new UnreadableRecord("a stored operation of " + encoded.length + " bytes is torn", null);
+        int version = ByteBuffer.wrap(encoded).getShort();
+        byte[] body = java.util.Arrays.copyOfRange(encoded, 2, encoded.length);
+        return (Operation) TYPES.read(name(kind) + "/" + version, body);
+    }
+
+    /// The kind of `operation`.
+    public static OperationKind kind(Operation operation) {
+        return OperationKind.of(operation);
+    }
+
+    /// SHA-256 of encoded bytes, in hex: tells a repetition from another operation.
+    public static String digest(byte[] encoded) {
+        try {
+            return HexFormat.of().formatHex(MessageDigest.getInstance("SHA-256").digest(encoded));
+        } catch (NoSuchAlgorithmException impossible) {
+            throw new IllegalStateException(impossible);
+        }
+    }
+
+    private static String name(OperationKind kind) {
+        return switch (kind) {
+            case FORWARD, FORWARD_BACKWARD -> "forward-backward";
+            case OPTIM_STEP -> "optim-step";
+            case SAVE_STATE -> "save-state";
+            case SAVE_SAMPLER_WEIGHTS -> "save-sampler-weights";
+            case LOAD_STATE -> "load-state";
+        };
+    }
+}
