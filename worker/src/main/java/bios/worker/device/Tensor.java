@@ -16,13 +16,13 @@ public record Tensor(MemorySegment memory, int rows, int columns, int stride) {
     /// Rows `from` (inclusive) to `from + count` (exclusive).
     public Tensor rows(int from, int count) {
         require(from >= 0 && count >= 0 && from + count <= rows, "rows %d+%d of %d", from, count, rows);
-        return new Tensor(memory.asSlice(4L * from * stride), count, columns, stride);
+        return new Tensor(memory.asSlice(Math.min(4L * from * stride, memory.byteSize())), count, columns, stride);
     }
 
     /// Columns `from` (inclusive) to `from + count` (exclusive).
     public Tensor columns(int from, int count) {
         require(from >= 0 && count >= 0 && from + count <= columns, "columns %d+%d of %d", from, count, columns);
-        return new Tensor(memory.asSlice(4L * from), rows, count, stride);
+        return new Tensor(memory.asSlice(Math.min(4L * from, memory.byteSize())), rows, count, stride);
     }
 
     /// The same elements as rows of `width`: `[T, heads·width]` becomes `[T·heads, width]`. Needs stride = columns.

@@ -1,0 +1,352 @@
+package bios.worker.device.cpu;
+
+import static bios.protocol.Require.require;
+
+import bios.worker.device.AttentionShape;
+import bios.worker.device.Device;
+import bios.worker.device.FrozenMatrix;
+import bios.worker.device.Span;
+import bios.worker.device.Tensor;
+import bios.worker.device.Weight;
+import bios.worker.kernel.AdamW;
+import bios.worker.kernel.HalfFloats;
+import bios.worker.kernel.LogSoftmax;
+import bios.worker.kernel.RmsNorm;
+import bios.worker.kernel.Rope;
+import bios.worker.kernel.Sums;
+import bios.worker.kernel.SwiGlu;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.util.Arrays;
+import java.util.List;
+
+/// The CPU as a device: the kernels of [bios.worker.kernel] row by row over a fixed crew of threads.
+public final class CpuDevice implements Device {
+    /// A task of the pool covers at least this many elements; what is smaller runs on the caller's thread.
+    private static final int GRAIN = 1 << 14;
+
+    private interface RowTask {
+        void run(int row, Workspace space);
+    }
+
+    private final Pool pool;
+    private final Workspace[] workspaces;
+    private final Memory memory = new Memory();
+    private final Products products;
+    private final CpuAttention attention;
+
+    /// A device with one thread per core.
+    public CpuDevice() {
+        this(Runtime.getRuntime().availableProcessors());
+    }
+
+    /// A device with `threads` threads, the caller's included.
+    public CpuDevice(int threads) {
+        pool = new Pool(threads);
+        workspaces = new Workspace[threads];
+        for (int i = 0; i < threads; i++) workspaces[i] = new Workspace();
+        products = new PlainProducts(pool, workspaces);
+        attention = new CpuAttention(pool, workspaces);
+    }
+
+    @Override public String description() {
+        return "CPU, %d threads, %s".formatted(pool.size(), products.description());
+    }
+
+    private void eachRow(int rows, int columns, RowTask body) {
+        int perTask = Math.max(1, GRAIN / Math.max(1, columns));
+        pool.run((rows + perTask - 1) / perTask, (task, member) -> {
+            int end = Math.min(rows, (task + 1) * perTask);
+            for (int row = task * perTask; row < end; row++) body.run(row, workspaces[member]);
+        });
+    }
+
+    private static void sameShape(Tensor a, Tensor b) {
+        require(a.rows() == b.rows() && a.columns() == b.columns(), "[%d, %d] beside [%d, %d]",
+                a.rows(), a.columns(), b.rows(), b.columns());
+    }
+
+    // ---- memory ----
+
+    @Override public Tensor tensor(int rows, int columns) {
+        return memory.tensor(rows, columns);
+    }
+
+    @Override public Tensor scratch(Scope scope, int rows, int columns) {
+        return memory.scratch(scope, rows, columns);
+    }
+
+    @Override public Scope scope() {
+        return memory.scope();
+    }
+
+    @Override public void free(Tensor tensor) {
+        memory.free(tensor);
+    }
+
+    @Override public Weight weight(FrozenMatrix matrix) {
+        long bytes = (long) matrix.rows() * matrix.columns() * matrix.dtype().bytes();
+        require(matrix.memory().byteSize() >= bytes, "a matrix of %d bytes in %d", bytes, matrix.memory().byteSize());
+        return products.weight(matrix);
+    }
+
+    @Override public void write(Tensor to, float[] from) {
+        require(from.length == to.elements(), "%d values for %d elements", from.length, to.elements());
+        int n = to.columns();
+        for (int row = 0; row < to.rows(); row++) Rows.store(to, row, 0, from, row * n, n);
+    }
+
+    @Override public float[] read(Tensor from) {
+        float[] values = new float[Math.toIntExact(from.elements())];
+        int n = from.columns();
+        for (int row = 0; row < from.rows(); row++) Rows.load(values, row * n, from, row, 0, n);
+        return values;
+    }
+
+    @Override public void copy(Tensor to, Tensor from) {
+        sameShape(to, from);
+        eachRow(to.rows(), to.columns(), (row, _) -> MemorySegment.copy(from.memory(), 4L * row * from.stride(),
+                to.memory(), 4L * row * to.stride(), 4L * to.columns()));
+    }
+
+    @Override public void fill(Tensor to, float value) {
+        eachRow(to.rows(), to.columns(), (row, space) -> {
+            float[] values = space.row(0, to.columns());
+            Arrays.fill(values, 0, to.columns(), value);
+            Rows.store(to, row, values);
+        });
+    }
+
+    // ---- products ----
+
+    @Override public void multiply(Tensor y, Tensor x, Weight w) {
+        products.multiply(y, x, w);
+    }
+
+    @Override public void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w) {
+        products.multiplyTransposedAdd(dx, dy, w);
+    }
+
+    @Override public void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s) {
+        products.multiplyByTransposed(y, x, a, s, false);
+    }
+
+    @Override public void multiplyByTransposedAdd(Tensor y, Tensor x, Tensor a, float s) {
+        products.multiplyByTransposed(y, x, a, s, true);
+    }
+
+    @Override public void multiplyBy(Tensor y, Tensor x, Tensor b, float s) {
+        products.multiplyBy(y, x, b, s, false);
+    }
+
+    @Override public void multiplyByAdd(Tensor y, Tensor x, Tensor b, float s) {
+        products.multiplyBy(y, x, b, s, true);
+    }
+
+    @Override public void outerAdd(Tensor g, Tensor y, Tensor x, float s) {
+        products.outerAdd(g, y, x, s);
+    }
+
+    // ---- layers ----
+
+    @Override public void embed(Tensor y, int[] ids, FrozenMatrix table) {
+        require(ids.length == y.rows() && table.columns() == y.columns(), "shapes of embed");
+        eachRow(ids.length, y.columns(), (row, space) -> {
+            require(ids[row] >= 0 && ids[row] < table.rows(), "token %d of %d", ids[row], table.rows());
+            float[] values = space.row(0, y.columns());
+            HalfFloats.row(values, table, ids[row]);
+            Rows.store(y, row, values);
+        });
+    }
+
+    @Override public void add(Tensor y, Tensor x) {
+        sameShape(y, x);
+        int n = y.columns();
+        eachRow(y.rows(), n, (row, space) -> addRow(y, row, x, row, n, space));
+    }
+
+    @Override public void addBias(Tensor y, Tensor bias) {
+        require(bias.rows() == 1 && bias.columns() == y.columns(), "shape of bias");
+        int n = y.columns();
+        eachRow(y.rows(), n, (row, space) -> addRow(y, row, bias, 0, n, space));
+    }
+
+    private static void addRow(Tensor y, int row, Tensor x, int xRow, int n, Workspace space) {
+        float[] sum = space.row(0, n);
+        float[] term = space.row(1, n);
+        Rows.load(sum, y, row);
+        Rows.load(term, x, xRow);
+        for (int i = 0; i < n; i++) sum[i] += term[i];
+        Rows.store(y, row, sum);
+    }
+
+    @Override public void rmsNorm(Tensor y, Tensor inverse, Tensor x, Tensor weight, float eps) {
+        sameShape(y, x);
+        require(weight.columns() == x.columns() && inverse.rows() == x.rows(), "shapes of rmsNorm");
+        int n = x.columns();
+        float[] w = read(weight);
+        eachRow(x.rows(), n, (row, space) -> {
+            float[] in = space.row(0, n);
+            float[] out = space.row(1, n);
+            Rows.load(in, x, row);
+            Rows.set(inverse, row, RmsNorm.forward(out, in, w, n, eps));
+            Rows.store(y, row, out);
+        });
+    }
+
+    @Override public void rmsNormBackwardAdd(Tensor dx, Tensor dy, Tensor x, Tensor inverse, Tensor weight) {
+        sameShape(dx, x);
+        sameShape(dy, x);
+        int n = x.columns();
+        float[] w = read(weight);
+        eachRow(x.rows(), n, (row, space) -> {
+            float[] in = space.row(0, n);
+            float[] gradient = space.row(1, n);
+            float[] out = space.row(2, n);
+            Rows.load(in, x, row);
+            Rows.load(gradient, dy, row);
+            Rows.load(out, dx, row);
+            RmsNorm.backwardAdd(out, gradient, in, Rows.get(inverse, row), w, n, space.row(3, n));
+            Rows.store(dx, row, out);
+        });
+    }
+
+    @Override public void rope(Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin) {
+        turn(x, positions, headDim, cos, sin, true);
+    }
+
+    @Override public void ropeBackward(Tensor dx, int[] positions, int headDim, Tensor cos, Tensor sin) {
+        turn(dx, positions, headDim, cos, sin, false);
+    }
+
+    private void turn(Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin, boolean forward) {
+        require(positions.length == x.rows() && x.columns() % headDim == 0, "shapes of rope");
+        int n = x.columns();
+        int half = headDim / 2;
+        eachRow(x.rows(), n, (row, space) -> {
+            require(positions[row] >= 0 && positions[row] < cos.rows(), "position %d of %d", positions[row], cos.rows());
+            float[] values = space.row(0, n);
+            float[] c = space.row(1, half);
+            float[] s = space.row(2, half);
+            Rows.load(values, x, row);
+            Rows.load(c, cos, positions[row]);
+            Rows.load(s, sin, positions[row]);
+            for (int at = 0; at < n; at += headDim) {
+                if (forward) Rope.forward(values, at, half, c, s);
+                else Rope.backward(values, at, half, c, s);
+            }
+            Rows.store(x, row, values);
+        });
+    }
+
+    @Override public void attention(Tensor out, Tensor lse, Tensor q, List<Span> spans, AttentionShape shape) {
+        attention.forward(out, lse, q, spans, shape);
+    }
+
+    @Override public void attentionBackward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse,
+            Tensor q, List<Span> spans, AttentionShape shape) {
+        attention.backward(dq, dk, dv, dout, out, lse, q, spans, shape);
+    }
+
+    @Override public void swiglu(Tensor y, Tensor gate, Tensor up) {
+        sameShape(y, gate);
+        sameShape(y, up);
+        int n = y.columns();
+        eachRow(y.rows(), n, (row, space) -> {
+            float[] g = space.row(0, n);
+            float[] u = space.row(1, n);
+            float[] out = space.row(2, n);
+            Rows.load(g, gate, row);
+            Rows.load(u, up, row);
+            SwiGlu.forward(out, g, u, n);
+            Rows.store(y, row, out);
+        });
+    }
+
+    @Override public void swigluBackward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) {
+        sameShape(dgate, gate);
+        sameShape(dup, up);
+        sameShape(dy, gate);
+        int n = dy.columns();
+        eachRow(dy.rows(), n, (row, space) -> {
+            float[] g = space.row(0, n);
+            float[] u = space.row(1, n);
+            float[] gradient = space.row(2, n);
+            Rows.load(g, gate, row);
+            Rows.load(u, up, row);
+            Rows.load(gradient, dy, row);
+            SwiGlu.backward(g, u, gradient, g, u, n);
+            Rows.store(dgate, row, g);
+            Rows.store(dup, row, u);
+        });
+    }
+
+    // ---- loss ----
+
+    @Override public void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, int[] targets) {
+        require(targets.length == logits.rows(), "%d targets of %d rows", targets.length, logits.rows());
+        int n = logits.columns();
+        eachRow(logits.rows(), n, (row, space) -> {
+            require(targets[row] >= 0 && targets[row] < n, "target %d of %d", targets[row], n);
+            float[] values = space.row(0, n);
+            Rows.load(values, logits, row);
+            float sum = LogSoftmax.logSumExp(values, n, space.row(1, n));
+            Rows.set(lse, row, sum);
+            Rows.set(logprobs, row, values[targets[row]] - sum);
+        });
+    }
+
+    @Override public void logSoftmaxBackward(Tensor logits, Tensor lse, int[] targets, Tensor dlogprobs) {
+        require(targets.length == logits.rows(), "%d targets of %d rows", targets.length, logits.rows());
+        int n = logits.columns();
+        eachRow(logits.rows(), n, (row, space) -> {
+            float[] values = space.row(0, n);
+            Rows.load(values, logits, row);
+            LogSoftmax.backward(values, n, Rows.get(lse, row), targets[row], Rows.get(dlogprobs, row));
+            Rows.store(logits, row, values);
+        });
+    }
+
+    // ---- optimizer ----
+
+    @Override public double sumOfSquares(Tensor x) {
+        double[] sums = new double[x.rows()];
+        eachRow(x.rows(), x.columns(), (row, space) -> {
+            float[] values = space.row(0, x.columns());
+            Rows.load(values, x, row);
+            sums[row] = Sums.dot(values, values, x.columns());
+        });
+        double sum = 0;
+        for (double s : sums) sum += s;
+        return sum;
+    }
+
+    @Override public void adamW(Tensor w, Tensor m, Tensor v, Tensor g, float gradScale, AdamStep step) {
+        sameShape(w, m);
+        sameShape(w, v);
+        sameShape(w, g);
+        int n = w.columns();
+        var rule = AdamW.at(gradScale, step.learningRate(), step.beta1(), step.beta2(), step.eps(), step.weightDecay(),
+                step.step());
+        eachRow(w.rows(), n, (row, space) -> {
+            float[] weight = space.row(0, n);
+            float[] first = space.row(1, n);
+            float[] second = space.row(2, n);
+            float[] gradient = space.row(3, n);
+            Rows.load(weight, w, row);
+            Rows.load(first, m, row);
+            Rows.load(second, v, row);
+            Rows.load(gradient, g, row);
+            rule.step(weight, first, second, gradient, n);
+            Rows.store(w, row, weight);
+            Rows.store(m, row, first);
+            Rows.store(v, row, second);
+        });
+    }
+
+    @Override public void close() {
+        pool.close();
+        products.close();
+        memory.close();
+    }
+}

@@ -1,0 +1,148 @@
+package bios.worker.device.cpu;
+
+import static bios.protocol.Require.require;
+
+import bios.worker.device.FrozenMatrix;
+import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.Tensor;
+import bios.worker.device.Weight;
+import bios.worker.kernel.HalfFloats;
+import bios.worker.kernel.Sums;
+import java.util.Arrays;
+
+/// Products by plain loops with sums in double precision: the definition, and what runs where oneDNN does not. With a
+/// bf16 weight the activations are rounded to bf16 first.
+final class PlainProducts implements Products {
+    private static final int BLOCK = 16;
+
+    private record Plain(FrozenMatrix matrix) implements Weight {
+        @Override public int out() {
+            return matrix.rows();
+        }
+
+        @Override public int in() {
+            return matrix.columns();
+        }
+    }
+
+    /// Row i of the right factor, as it is multiplied.
+    private interface RightRow {
+        void load(float[] to, int i);
+    }
+
+    private final Pool pool;
+    private final Workspace[] workspaces;
+
+    PlainProducts(Pool pool, Workspace[] workspaces) {
+        this.pool = pool;
+        this.workspaces = workspaces;
+    }
+
+    @Override public String description() {
+        return "plain products";
+    }
+
+    @Override public Weight weight(FrozenMatrix matrix) {
+        return new Plain(matrix);
+    }
+
+    @Override public void multiply(Tensor y, Tensor x, Weight w) {
+        var matrix = ((Plain) w).matrix;
+        require(y.columns() == w.out() && x.columns() == w.in() && y.rows() == x.rows(), "shapes of y = x·Wᵀ");
+        dots(y, x, matrix.dtype() == DType.BF16, 1, false, (to, i) -> HalfFloats.row(to, matrix, i));
+    }
+
+    @Override public void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w) {
+        var matrix = ((Plain) w).matrix;
+        require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(), "shapes of dx += dy·W");
+        sums(dx, dy, matrix.dtype() == DType.BF16, 1, true, (to, i) -> HalfFloats.row(to, matrix, i));
+    }
+
+    @Override public void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s, boolean add) {
+        require(y.columns() == a.rows() && x.columns() == a.columns() && y.rows() == x.rows(), "shapes of y = x·aᵀ");
+        dots(y, x, false, s, add, (to, i) -> Rows.load(to, a, i));
+    }
+
+    @Override public void multiplyBy(Tensor y, Tensor x, Tensor b, float s, boolean add) {
+        require(y.columns() == b.columns() && x.columns() == b.rows() && y.rows() == x.rows(), "shapes of y = x·b");
+        sums(y, x, false, s, add, (to, i) -> Rows.load(to, b, i));
+    }
+
+    /// y[t][o] ← s·Σ x[t][k]·right[o][k].
+    private void dots(Tensor y, Tensor x, boolean round, float s, boolean add, RightRow right) {
+        pool.run(blocks(y.columns()), (task, member) -> {
+            var space = workspaces[member];
+            int k = x.columns();
+            float[] row = space.row(0, k);
+            float[] w = space.row(1, k);
+            float[] one = space.row(2, 1);
+            for (int o = task * BLOCK; o < Math.min(y.columns(), (task + 1) * BLOCK); o++) {
+                right.load(w, o);
+                for (int t = 0; t < x.rows(); t++) {
+                    load(row, x, t, round);
+                    float before = 0;
+                    if (add) {
+                        Rows.load(one, 0, y, t, o, 1);
+                        before = one[0];
+                    }
+                    one[0] = (float) (before + s * Sums.dot(row, w, k));
+                    Rows.store(y, t, o, one, 0, 1);
+                }
+            }
+        });
+    }
+
+    /// y[t] ← s·Σ x[t][k]·right[k].
+    private void sums(Tensor y, Tensor x, boolean round, float s, boolean add, RightRow right) {
+        pool.run(blocks(x.rows()), (task, member) -> {
+            var space = workspaces[member];
+            int n = y.columns();
+            float[] row = space.row(0, x.columns());
+            float[] w = space.row(1, n);
+            float[] out = space.row(2, n);
+            double[] sum = new double[n];
+            for (int t = task * BLOCK; t < Math.min(x.rows(), (task + 1) * BLOCK); t++) {
+                load(row, x, t, round);
+                Arrays.fill(sum, 0);
+                for (int k = 0; k < x.columns(); k++) {
+                    right.load(w, k);
+                    double a = row[k];
+                    for (int i = 0; i < n; i++) sum[i] += a * w[i];
+                }
+                if (add) Rows.load(out, y, t);
+                for (int i = 0; i < n; i++) out[i] = (float) ((add ? out[i] : 0) + s * sum[i]);
+                Rows.store(y, t, out);
+            }
+        });
+    }
+
+    private static void load(float[] row, Tensor x, int t, boolean round) {
+        Rows.load(row, x, t);
+        if (round) for (int i = 0; i < x.columns(); i++) row[i] = HalfFloats.rounded(row[i]);
+    }
+
+    private static int blocks(int n) {
+        return (n + BLOCK - 1) / BLOCK;
+    }
+
+    @Override public void outerAdd(Tensor g, Tensor y, Tensor x, float s) {
+        require(g.rows() == y.columns() && g.columns() == x.columns() && y.rows() == x.rows(), "shapes of g += yᵀ·x");
+        pool.run(g.rows(), (i, member) -> {
+            var space = workspaces[member];
+            int n = g.columns();
+            float[] row = space.row(0, n);
+            float[] one = space.row(1, 1);
+            double[] sum = new double[n];
+            for (int t = 0; t < x.rows(); t++) {
+                Rows.load(row, x, t);
+                Rows.load(one, 0, y, t, i, 1);
+                for (int j = 0; j < n; j++) sum[j] += (double) one[0] * row[j];
+            }
+            Rows.load(row, g, i);
+            for (int j = 0; j < n; j++) row[j] += (float) (s * sum[j]);
+            Rows.store(g, i, row);
+        });
+    }
+
+    @Override public void close() {}
+}

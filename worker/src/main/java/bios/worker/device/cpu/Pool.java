@@ -1,0 +1,102 @@
+package bios.worker.device.cpu;
+
+import static bios.protocol.Require.require;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.locks.LockSupport;
+
+/// A fixed crew of platform threads that share out numbered tasks; the caller works too, as member 0. Which member
+/// takes a task is left to chance, so a task must depend on its number alone.
+final class Pool implements AutoCloseable {
+    /// One task. `member` (0 to size - 1) names the workspace that is the task's own while it runs.
+    interface Task {
+        void run(int task, int member);
+    }
+
+    private static final class Job {
+        final int tasks;
+        final Task body;
+        final Thread caller = Thread.currentThread();
+        final AtomicInteger next = new AtomicInteger();
+        final AtomicInteger done = new AtomicInteger();
+        volatile Throwable failure;
+
+        Job(int tasks, Task body) {
+            this.tasks = tasks;
+            this.body = body;
+        }
+
+        void work(int member) {
+            for (int task; (task = next.getAndIncrement()) < tasks; ) {
+                try {
+                    body.run(task, member);
+                } catch (Throwable t) {
+                    failure = t;
+                }
+                if (done.incrementAndGet() == tasks) LockSupport.unpark(caller);
+            }
+        }
+    }
+
+    /// Looks at the next job this often before it sleeps: some 10 µs.
+    private static final int GLANCES = 300;
+
+    private final List<Thread> members = new ArrayList<>();
+    private final int size;
+    private volatile Job current;
+    private volatile boolean closed;
+
+    Pool(int size) {
+        require(size >= 1, "a pool of %d threads", size);
+        this.size = size;
+        for (int i = 1; i < size; i++) {
+            int member = i;
+            members.add(Thread.ofPlatform().daemon().name("device-" + member).start(() -> serve(member)));
+        }
+    }
+
+    int size() {
+        return size;
+    }
+
+    /// Runs tasks 0 to `tasks` - 1 and waits for all. Rethrows a failure after the rest has ended.
+    void run(int tasks, Task body) {
+        if (tasks <= 1 || size == 1) {
+            for (int task = 0; task < tasks; task++) body.run(task, 0);
+            return;
+        }
+        var job = new Job(tasks, body);
+        current = job;
+        for (int i = 0; i < Math.min(tasks - 1, members.size()); i++) LockSupport.unpark(members.get(i));
+        job.work(0);
+        for (int glance = 0; job.done.get() < tasks; glance++) {
+            if (glance < GLANCES) Thread.onSpinWait();
+            else LockSupport.park(job);
+        }
+        if (job.failure instanceof RuntimeException e) throw e;
+        if (job.failure instanceof Error e) throw e;
+    }
+
+    private void serve(int member) {
+        Job last = null;
+        for (int glance = 0; !closed; glance++) {
+            var job = current;
+            if (job != null && job != last) {
+                last = job;
+                glance = 0;
+                job.work(member);
+            } else if (glance < GLANCES) {
+                Thread.onSpinWait();
+            } else {
+                LockSupport.park(this);
+            }
+        }
+    }
+
+    @Override public void close() {
+        closed = true;
+        members.forEach(LockSupport::unpark);
+    }
+}

@@ -1,0 +1,21 @@
+package bios.worker.device.cpu;
+
+import java.util.Arrays;
+
+/// Row buffers of one member of the pool, by number; kept and grown, never given back.
+final class Workspace {
+    private float[][] rows = new float[16][];
+
+    /// Buffer `slot` with room for at least n values; contents undefined.
+    float[] row(int slot, int n) {
+        if (rows[slot] == null || rows[slot].length < n) rows[slot] = new float[Math.max(64, n)];
+        return rows[slot];
+    }
+
+    /// As [#row], the first n values zero.
+    float[] zeros(int slot, int n) {
+        float[] row = row(slot, n);
+        Arrays.fill(row, 0, n, 0);
+        return row;
+    }
+}

@@ -1,0 +1,2 @@
+/// The engine's instruction set, and the values that its verbs speak of.
+package bios.worker.device;

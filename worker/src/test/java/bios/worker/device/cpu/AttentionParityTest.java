@@ -1,0 +1,189 @@
+package bios.worker.device.cpu;
+
+import static bios.worker.device.cpu.Naive.assertClose;
+import static bios.worker.device.cpu.Naive.blocks;
+import static bios.worker.device.cpu.Naive.random;
+import static bios.worker.device.cpu.Naive.tensor;
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+
+import bios.worker.device.AttentionShape;
+import bios.worker.device.Span;
+import bios.worker.device.Tensor;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+
+/// Attention against sums in double precision, and its gradient against finite differences of those.
+final class AttentionParityTest {
+    private final CpuDevice device = new CpuDevice(2);
+
+    @AfterEach void close() {
+        device.close();
+    }
+
+    private static final List<AttentionShape> SHAPES = List.of(
+            new AttentionShape(4, 2, 8, 0.35f, 0), new AttentionShape(3, 1, 5, 0.5f, 0),
+            new AttentionShape(2, 2, 16, 0.25f, 7), new AttentionShape(14, 2, 64, 0.125f, 70));
+
+    private record Case(AttentionShape shape, int[] lengths, float[] q, float[] k, float[] v) {
+        static Case of(AttentionShape shape, int... lengths) {
+            int rows = Arrays.stream(lengths).sum();
+            int kv = shape.kvHeads() * shape.headDim();
+            return new Case(shape, lengths, random(1, rows * shape.heads() * shape.headDim()), random(2, rows * kv),
+                    random(3, rows * kv));
+        }
+
+        int rows() {
+            return Arrays.stream(lengths).sum();
+        }
+
+        List<Span> spans(Tensor keys, Tensor values) {
+            var spans = new ArrayList<Span>();
+            int row = 0;
+            for (int n : lengths) {
+                spans.add(new Span(row, n, 0, blocks(keys, row, n), blocks(values, row, n)));
+                row += n;
+            }
+            return spans;
+        }
+
+        /// Rows of heads·dim values, then rows of heads logarithms.
+        double[][] expected() {
+            int heads = shape.heads();
+            int dim = shape.headDim();
+            double[] out = new double[rows() * heads * dim];
+            double[] lse = new double[rows() * heads];
+            int first = 0;
+            for (int n : lengths) {
+                for (int i = 0; i < n * heads; i++) {
+                    int at = first * heads + i;
+                    double[] one = Naive.attend(q, at * dim, k, v, first, i / heads,
+                            i % heads / (heads / shape.kvHeads()), shape);
+                    System.arraycopy(one, 0, out, at * dim, dim);
+                    lse[at] = one[dim];
+                }
+                first += n;
+            }
+            return new double[][] {out, lse};
+        }
+
+        /// Σ out·dout.
+        double loss(float[] dout) {
+            double[] out = expected()[0];
+            double sum = 0;
+            for (int i = 0; i < out.length; i++) sum += out[i] * dout[i];
+            return sum;
+        }
+    }
+
+    @Test void agreesWithDoublePrecisionOverBlockBoundariesWindowsAndSharedHeads() {
+        for (var shape : SHAPES) {
+            for (int[] lengths : new int[][] {{1}, {63, 1, 64}, {65, 2, 130}}) {
+                var c = Case.of(shape, lengths);
+                int width = shape.heads() * shape.headDim();
+                int kv = shape.kvHeads() * shape.headDim();
+                var out = tensor(device, c.rows(), width, 3, null);
+                var lse = tensor(device, c.rows(), shape.heads(), 0, null);
+                var spans = c.spans(tensor(device, c.rows(), kv, 5, c.k), tensor(device, c.rows(), kv, 1, c.v));
+                device.attention(out, lse, tensor(device, c.rows(), width, 2, c.q), spans, shape);
+                assertClose(c.expected()[0], device.read(out), 3e-6, "out of " + shape);
+                assertClose(c.expected()[1], device.read(lse), 3e-6, "lse of " + shape);
+            }
+        }
+    }
+
+    @Test void aQueryHasTheSameBitsInTrainingPrefillAndDecoding() {
+        for (var shape : SHAPES) {
+            var c = Case.of(shape, 150);
+            int width = shape.heads() * shape.headDim();
+            int kv = shape.kvHeads() * shape.headDim();
+            var keys = tensor(device, 150, kv, 0, c.k);
+            var values = tensor(device, 150, kv, 0, c.v);
+            var q = tensor(device, 150, width, 0, c.q);
+            var whole = tensor(device, 150, width, 0, null);
+            var wholeLse = tensor(device, 150, shape.heads(), 0, null);
+            device.attention(whole, wholeLse, q, c.spans(keys, values), shape);
+            // Pages of a cache hold whole blocks: what lies behind the last position must not matter.
+            var pages = new ArrayList<Tensor>();
+            var valuePages = new ArrayList<Tensor>();
+            for (int b = 0; b < 3; b++) {
+                int n = Math.min(64, 150 - 64 * b);
+                pages.add(device.tensor(64, kv));
+                valuePages.add(device.tensor(64, kv));
+                device.fill(pages.get(b), Float.NaN);
+                device.fill(valuePages.get(b), Float.NaN);
+                device.copy(pages.get(b).rows(0, n), keys.rows(64 * b, n));
+                device.copy(valuePages.get(b).rows(0, n), values.rows(64 * b, n));
+            }
+            for (int[] part : new int[][] {{0, 1}, {5, 2}, {62, 5}, {63, 1}, {64, 1}, {127, 23}, {149, 1}}) {
+                var out = device.tensor(part[1], width);
+                var lse = device.tensor(part[1], shape.heads());
+                var span = new Span(0, part[1], part[0], pages, valuePages);
+                device.attention(out, lse, q.rows(part[0], part[1]), List.of(span), shape);
+                assertArrayEquals(device.read(whole.rows(part[0], part[1])), device.read(out), 0f);
+                assertArrayEquals(device.read(wholeLse.rows(part[0], part[1])), device.read(lse), 0f);
+            }
+        }
+    }
+
+    @Test void backwardAgreesWithFiniteDifferences() {
+        for (var shape : SHAPES.subList(0, 3)) {
+            for (int[] lengths : new int[][] {{1}, {9, 3}, {70}}) {
+                var c = Case.of(shape, lengths);
+                float[] dout = random(4, c.q.length);
+                float[][] gradients = backward(device, c, dout);
+                float[][] parameters = {c.q, c.k, c.v};
+                for (int p = 0; p < 3; p++) {
+                    for (int i = 0; i < parameters[p].length; i += 1 + parameters[p].length / 17) {
+                        float was = parameters[p][i];
+                        parameters[p][i] = was + 0.01f;
+                        double step = parameters[p][i];
+                        double high = c.loss(dout);
+                        parameters[p][i] = was - 0.01f;
+                        step -= parameters[p][i];
+                        double slope = (high - c.loss(dout)) / step;
+                        parameters[p][i] = was;
+                        assertClose(new double[] {slope}, new float[] {gradients[p][i]}, 1e-4,
+                                "qkv".charAt(p) + "[" + i + "] of " + shape);
+                    }
+                }
+            }
+        }
+    }
+
+    @Test void backwardGivesASequenceTheSameBitsInAnyCompanyOnAnyThreads() {
+        var shape = SHAPES.get(3);
+        var together = Case.of(shape, 100, 129);
+        float[] dout = random(4, together.q.length);
+        float[][] expected = backward(device, together, dout);
+        int width = shape.heads() * shape.headDim();
+        int kv = shape.kvHeads() * shape.headDim();
+        var alone = new Case(shape, new int[] {129}, Arrays.copyOfRange(together.q, 100 * width, 229 * width),
+                Arrays.copyOfRange(together.k, 100 * kv, 229 * kv), Arrays.copyOfRange(together.v, 100 * kv, 229 * kv));
+        try (var single = new CpuDevice(1)) {
+            float[][] got = backward(single, alone, Arrays.copyOfRange(dout, 100 * width, 229 * width));
+            for (int p = 0; p < 3; p++) {
+                int n = p == 0 ? width : kv;
+                assertArrayEquals(Arrays.copyOfRange(expected[p], 100 * n, 229 * n), got[p], 0f);
+            }
+        }
+    }
+
+    private static float[][] backward(CpuDevice device, Case c, float[] dout) {
+        var shape = c.shape;
+        int width = shape.heads() * shape.headDim();
+        int kv = shape.kvHeads() * shape.headDim();
+        var q = tensor(device, c.rows(), width, 2, c.q);
+        var spans = c.spans(tensor(device, c.rows(), kv, 0, c.k), tensor(device, c.rows(), kv, 4, c.v));
+        var out = tensor(device, c.rows(), width, 1, null);
+        var lse = tensor(device, c.rows(), shape.heads(), 0, null);
+        device.attention(out, lse, q, spans, shape);
+        var dq = tensor(device, c.rows(), width, 0, random(7, c.rows() * width));
+        var dk = tensor(device, c.rows(), kv, 3, random(8, c.rows() * kv));
+        var dv = tensor(device, c.rows(), kv, 0, random(9, c.rows() * kv));
+        device.attentionBackward(dq, dk, dv, tensor(device, c.rows(), width, 0, dout), out, lse, q, spans, shape);
+        return new float[][] {device.read(dq), device.read(dk), device.read(dv)};
+    }
+}

@@ -1,0 +1,92 @@
+package bios.worker.device.cpu;
+
+import bios.worker.device.AttentionShape;
+import bios.worker.device.Device;
+import bios.worker.device.Span;
+import bios.worker.device.Tensor;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.SplittableRandom;
+
+/// What tests compare with: double precision, one loop per sum, and the tools to make and check matrices.
+final class Naive {
+    private Naive() {}
+
+    static float[] random(long seed, int n) {
+        var random = new SplittableRandom(seed);
+        float[] x = new float[n];
+        for (int i = 0; i < n; i++) x[i] = (float) random.nextDouble(-1, 1);
+        return x;
+    }
+
+    /// A tensor whose rows lie `gap` elements further apart than they are long.
+    static Tensor tensor(Device on, int rows, int columns, int gap, float[] values) {
+        var t = on.tensor(rows, columns + gap).columns(0, columns);
+        if (values != null) on.write(t, values);
+        return t;
+    }
+
+    /// x·aᵀ with x `[t, k]`, a `[n, k]`.
+    static double[] dots(float[] x, float[] a, int t, int k, int n) {
+        double[] y = new double[t * n];
+        for (int i = 0; i < t; i++) {
+            for (int j = 0; j < n; j++) {
+                for (int l = 0; l < k; l++) y[i * n + j] += (double) x[i * k + l] * a[j * k + l];
+            }
+        }
+        return y;
+    }
+
+    static float[] transposed(float[] x, int rows, int columns) {
+        float[] y = new float[x.length];
+        for (int i = 0; i < rows; i++) {
+            for (int j = 0; j < columns; j++) y[j * rows + i] = x[i * columns + j];
+        }
+        return y;
+    }
+
+    static double[] plus(float[] before, double[] x, double s) {
+        double[] y = new double[x.length];
+        for (int i = 0; i < x.length; i++) y[i] = (before == null ? 0 : before[i]) + s * x[i];
+        return y;
+    }
+
+    static void assertClose(double[] expected, float[] actual, double tolerance, String what) {
+        org.junit.jupiter.api.Assertions.assertEquals(expected.length, actual.length, what);
+        for (int i = 0; i < expected.length; i++) {
+            double error = Math.abs(expected[i] - actual[i]);
+            if (!(error <= tolerance * Math.max(1, Math.abs(expected[i])))) {
+                throw new AssertionError("%s[%d]: %s, not %s".formatted(what, i, actual[i], expected[i]));
+            }
+        }
+    }
+
+    /// Packed keys or values cut in blocks.
+    static List<Tensor> blocks(Tensor packed, int row, int count) {
+        var blocks = new ArrayList<Tensor>();
+        for (int at = 0; at < count; at += Span.BLOCK) {
+            blocks.add(packed.rows(row + at, Math.min(Span.BLOCK, count - at)));
+        }
+        return blocks;
+    }
+
+    /// One query head over keys `[count, kvHeads·dim]` of one sequence: dim values, then the lse.
+    static double[] attend(float[] q, int qAt, float[] k, float[] v, int firstRow, int position, int kvHead,
+            AttentionShape shape) {
+        int dim = shape.headDim();
+        int width = shape.kvHeads() * dim;
+        double[] result = new double[dim + 1];
+        double total = 0;
+        for (int j = shape.window() > 0 ? Math.max(0, position - shape.window() + 1) : 0; j <= position; j++) {
+            double score = 0;
+            int at = (firstRow + j) * width + kvHead * dim;
+            for (int d = 0; d < dim; d++) score += (double) q[qAt + d] * k[at + d];
+            double e = Math.exp(score * shape.scale());
+            total += e;
+            for (int d = 0; d < dim; d++) result[d] += e * v[at + d];
+        }
+        for (int d = 0; d < dim; d++) result[d] /= total;
+        result[dim] = Math.log(total);
+        return result;
+    }
+}
