@@ -1,0 +1,177 @@
+package bios.protocol.wire;
+
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.model.LoraSpec;
+import bios.protocol.model.ModelInfo;
+import bios.protocol.model.ModelName;
+import bios.protocol.model.TargetModule;
+import bios.protocol.run.AdamParams;
+import bios.protocol.run.Datum;
+import bios.protocol.run.LossFunction;
+import bios.protocol.run.Operation;
+import bios.protocol.run.OperationKind;
+import bios.protocol.run.OperationResult;
+import bios.protocol.run.RequestId;
+import bios.protocol.run.RunCommand;
+import bios.protocol.run.RunConfig;
+import bios.protocol.run.RunId;
+import bios.protocol.run.StoredOperation;
+import bios.protocol.run.TensorData;
+import bios.protocol.sampling.SampleResult;
+import bios.protocol.sampling.SampleTask;
+import bios.protocol.sampling.SamplingParams;
+import bios.protocol.session.SessionCommand;
+
+/// The numbers of protocol's own classes. A new class takes the next free number of its group; whoever changes one
+/// raises [WireSerializer#VERSION].
+public final class ProtocolTypes implements WireTypes {
+    /// For the settings.
+    public ProtocolTypes() {}
+
+    @Override public void registerTo(Registry registry) {
+        model(registry);
+        checkpoint(registry);
+        partsOfARun(registry);
+        operations(registry);
+        runCommands(registry);
+        runReplies(registry);
+        engineCommands(registry);
+        engineEvents(registry);
+        engineReplies(registry);
+        sampling(registry);
+        sessionCommands(registry);
+        sessionReplies(registry);
+    }
+
+    private static void model(Registry registry) {
+        registry.add(20, LoraSpec.class);
+        registry.add(21, ModelInfo.class);
+        registry.add(22, ModelName.class);
+        registry.add(23, TargetModule.class);
+    }
+
+    private static void checkpoint(Registry registry) {
+        registry.add(30, BlobId.class);
+        registry.add(31, BlobRef.class);
+        registry.add(32, CheckpointKind.class);
+        registry.add(33, CheckpointManifest.class);
+        registry.add(34, CheckpointName.class);
+        registry.add(35, CheckpointPath.class);
+    }
+
+    private static void partsOfARun(Registry registry) {
+        registry.add(40, Fault.class);
+        registry.add(41, Fault.Kind.class);
+        registry.add(42, AdamParams.class);
+        registry.add(43, Datum.class);
+        registry.add(44, LossFunction.class);
+        registry.add(45, OperationKind.class);
+        registry.add(46, RequestId.class);
+        registry.add(47, RunConfig.class);
+        registry.add(48, RunId.class);
+        registry.add(49, StoredOperation.Inline.class);
+        registry.add(50, StoredOperation.InBlob.class);
+        registry.add(51, TensorData.class);
+        registry.add(52, TensorData.DType.class);
+        registry.add(53, OperationResult.Evaluated.class);
+        registry.add(54, OperationResult.Stepped.class);
+        registry.add(55, OperationResult.Saved.class);
+        registry.add(56, OperationResult.Loaded.class);
+    }
+
+    private static void operations(Registry registry) {
+        registry.add(60, Operation.ForwardBackward.class);
+        registry.add(61, Operation.OptimStep.class);
+        registry.add(62, Operation.SaveState.class);
+        registry.add(63, Operation.SaveSamplerWeights.class);
+        registry.add(64, Operation.LoadState.class);
+    }
+
+    private static void runCommands(Registry registry) {
+        registry.add(100, RunCommand.Create.class);
+        registry.add(101, RunCommand.Submit.class);
+        registry.add(102, RunCommand.Retrieve.class);
+        registry.add(103, RunCommand.Describe.class);
+        registry.add(104, RunCommand.Resolve.class);
+        registry.add(105, RunCommand.ResolveSnapshot.class);
+        registry.add(106, RunCommand.DeleteCheckpoint.class);
+        registry.add(107, RunCommand.SetExpiry.class);
+        registry.add(108, RunCommand.ReleaseSnapshots.class);
+        registry.add(109, RunCommand.Unload.class);
+    }
+
+    private static void runReplies(Registry registry) {
+        registry.add(130, RunCommand.RunReply.Accepted.class);
+        registry.add(131, RunCommand.RunReply.Completed.class);
+        registry.add(132, RunCommand.RunReply.Failed.class);
+        registry.add(133, RunCommand.RunReply.Pending.class);
+        registry.add(134, RunCommand.RunReply.Described.class);
+        registry.add(135, RunCommand.RunReply.Resolved.class);
+        registry.add(136, RunCommand.RunReply.Done.class);
+        registry.add(137, RunCommand.RunReply.Refused.class);
+        registry.add(138, RunCommand.Reason.class);
+    }
+
+    private static void engineCommands(Registry registry) {
+        registry.add(200, EngineCommand.OpenRun.class);
+        registry.add(201, EngineCommand.Execute.class);
+        registry.add(202, EngineCommand.TakeRecoveryPoint.class);
+        registry.add(203, EngineCommand.CloseRun.class);
+        registry.add(204, EngineCommand.Sample.class);
+        registry.add(205, EngineCommand.Describe.class);
+        registry.add(206, EngineCommand.Tokenize.class);
+        registry.add(207, EngineCommand.Detokenize.class);
+        registry.add(208, EngineCommand.FetchTokenizerFiles.class);
+    }
+
+    private static void engineEvents(Registry registry) {
+        registry.add(230, EngineCommand.EngineEvent.Opened.class);
+        registry.add(231, EngineCommand.EngineEvent.OpenFailed.class);
+        registry.add(232, EngineCommand.EngineEvent.Executed.class);
+        registry.add(233, EngineCommand.EngineEvent.Failed.class);
+        registry.add(234, EngineCommand.EngineEvent.RecoveryPointWritten.class);
+        registry.add(235, EngineCommand.EngineEvent.RecoveryPointFailed.class);
+    }
+
+    private static void engineReplies(Registry registry) {
+        registry.add(250, EngineCommand.EngineReply.Sampled.class);
+        registry.add(251, EngineCommand.EngineReply.Description.class);
+        registry.add(252, EngineCommand.EngineReply.Tokenized.class);
+        registry.add(253, EngineCommand.EngineReply.Detokenized.class);
+        registry.add(254, EngineCommand.EngineReply.TokenizerFiles.class);
+        registry.add(255, EngineCommand.EngineReply.NotDone.class);
+    }
+
+    private static void sampling(Registry registry) {
+        registry.add(300, SampleResult.class);
+        registry.add(301, SampleResult.Sequence.class);
+        registry.add(302, SampleResult.TokenLogprob.class);
+        registry.add(303, SampleResult.StopReason.class);
+        registry.add(304, SampleTask.class);
+        registry.add(305, SampleTask.Adapter.class);
+        registry.add(306, SamplingParams.class);
+    }
+
+    private static void sessionCommands(Registry registry) {
+        registry.add(330, SessionCommand.Open.class);
+        registry.add(331, SessionCommand.Heartbeat.class);
+        registry.add(332, SessionCommand.AddRun.class);
+        registry.add(333, SessionCommand.OpenSampler.class);
+        registry.add(334, SessionCommand.FindSampler.class);
+        registry.add(335, SessionCommand.Describe.class);
+        registry.add(336, SessionCommand.Sampler.class);
+    }
+
+    private static void sessionReplies(Registry registry) {
+        registry.add(350, SessionCommand.SessionReply.SamplerOpened.class);
+        registry.add(351, SessionCommand.SessionReply.Described.class);
+        registry.add(352, SessionCommand.SessionReply.Refused.class);
+    }
+}

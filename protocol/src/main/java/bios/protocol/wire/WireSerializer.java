@@ -1,0 +1,132 @@
+package bios.protocol.wire;
+
+import com.esotericsoftware.kryo.KryoException;
+import com.esotericsoftware.kryo.io.Input;
+import com.esotericsoftware.kryo.io.Output;
+import com.esotericsoftware.kryo.util.Pool;
+import java.io.NotSerializableException;
+import java.nio.BufferOverflowException;
+import java.nio.ByteBuffer;
+import java.util.ArrayList;
+import java.util.List;
+import org.apache.pekko.actor.ExtendedActorSystem;
+import org.apache.pekko.actor.typed.ActorRefResolver;
+import org.apache.pekko.actor.typed.javadsl.Adapter;
+import org.apache.pekko.serialization.ByteBufferSerializer;
+import org.apache.pekko.serialization.SerializerWithStringManifest;
+
+/// Kryo for [Message]s between processes of one version of Bios. The manifest is that version of the wire: bytes of
+/// another version are refused instead of misread. What is stored uses `bios.protocol.stored`.
+public final class WireSerializer extends SerializerWithStringManifest implements ByteBufferSerializer {
+    /// Raised with every change of a class on the wire; `golden/wire` holds the bytes of each version.
+    public static final String VERSION = "1";
+    private static final int IDENTIFIER = 52_001;
+    private static final int INITIAL_BYTES = 4096;
+    private static final int KEPT_BYTES = 1 << 20;
+    private static final int POOLED = 64;
+
+    private final Pool<WireKryo> kryos;
+    private final Pool<Output> outputs;
+
+    /// For Pekko.
+    public WireSerializer(ExtendedActorSystem system) {
+        var refs = ActorRefResolver.get(Adapter.toTyped(system));
+        List<WireTypes> types = types(system);
+        kryos = new Pool<>(true, false, POOLED) {
+            @Override protected WireKryo create() {
+                return new WireKryo(types, refs::toSerializationFormat, refs::resolveActorRef);
+            }
+        };
+        outputs = new Pool<>(true, false, POOLED) {
+            @Override protected Output create() {
+                var output = new Output(INITIAL_BYTES, -1);
+                output.setVariableLengthEncoding(false);
+                return output;
+            }
+        };
+    }
+
+    private static List<WireTypes> types(ExtendedActorSystem system) {
+        var types = new ArrayList<WireTypes>();
+        var named = system.settings().config().getConfig("bios.wire.types").root().unwrapped();
+        for (Object name : named.values()) {
+            try {
+                types.add(system.dynamicAccess().classLoader().loadClass(name.toString()).asSubclass(WireTypes.class)
+                        .getDeclaredConstructor().newInstance());
+            } catch (ReflectiveOperationException | ClassCastException wrong) {
+                throw new IllegalStateException("bios.wire.types names " + name + ", which cannot be made: " + wrong, wrong);
+            }
+        }
+        return List.copyOf(types);
+    }
+
+    @Override public int identifier() {
+        return IDENTIFIER;
+    }
+
+    @Override public String manifest(Object message) {
+        return VERSION;
+    }
+
+    @Override public byte[] toBinary(Object message) {
+        Output output = write(message);
+        byte[] bytes = output.toBytes();
+        release(output);
+        return bytes;
+    }
+
+    @Override public void toBinary(Object message, ByteBuffer buffer) {
+        Output output = write(message);
+        try {
+            // Pekko turns this very exception into "message too large"; Kryo's own would read as a broken serializer.
+            if (output.position() > buffer.remaining()) throw new BufferOverflowException();
+            buffer.put(output.getBuffer(), 0, output.position());
+        } finally {
+            release(output);
+        }
+    }
+
+    private Output write(Object message) {
+        Output output = outputs.obtain();
+        WireKryo kryo = kryos.obtain();
+        try {
+            kryo.writeClassAndObject(output, message);
+        } catch (KryoException | IllegalArgumentException failed) {
+            throw new IllegalArgumentException("cannot send " + message.getClass().getName() + ": " + failed.getMessage(), failed);
+        } finally {
+            kryos.free(kryo);
+        }
+        return output;
+    }
+
+    private void release(Output output) {
+        if (output.getBuffer().length > KEPT_BYTES) return;
+        output.reset();
+        outputs.free(output);
+    }
+
+    @Override public Object fromBinary(byte[] bytes, String manifest) throws NotSerializableException {
+        return read(new Input(bytes), manifest);
+    }
+
+    @Override public Object fromBinary(ByteBuffer buffer, String manifest) throws NotSerializableException {
+        byte[] bytes = new byte[buffer.remaining()];
+        buffer.get(bytes);
+        return read(new Input(bytes), manifest);
+    }
+
+    private Object read(Input input, String manifest) throws NotSerializableException {
+        if (!manifest.equals(VERSION))
+            throw new NotSerializableException("the sender speaks version " + manifest + " of the wire, this process " + VERSION
+                    + "; run the same Bios everywhere");
+        input.setVariableLengthEncoding(false);
+        WireKryo kryo = kryos.obtain();
+        try {
+            return kryo.readClassAndObject(input);
+        } catch (RuntimeException wrong) { // Kryo, and the constructors of records
+            throw new NotSerializableException("a message cannot be read: " + wrong.getMessage());
+        } finally {
+            kryos.free(kryo);
+        }
+    }
+}

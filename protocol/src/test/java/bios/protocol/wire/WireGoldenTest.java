@@ -1,0 +1,204 @@
+package bios.protocol.wire;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineEvent;
+import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.model.ModelInfo;
+import bios.protocol.model.ModelName;
+import bios.protocol.run.OperationResult;
+import bios.protocol.run.RequestId;
+import bios.protocol.run.RunCommand;
+import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.sampling.SampleResult;
+import bios.protocol.sampling.SampleTask;
+import bios.protocol.sampling.SamplingParams;
+import bios.protocol.session.SessionCommand;
+import bios.protocol.session.SessionCommand.SessionReply;
+import bios.protocol.stored.Samples;
+import bios.protocol.stored.StoredOperations;
+import java.io.NotSerializableException;
+import java.nio.BufferOverflowException;
+import java.nio.ByteBuffer;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.HexFormat;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+import java.util.TreeMap;
+import org.apache.pekko.actor.ExtendedActorSystem;
+import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
+import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.actor.typed.javadsl.Adapter;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.Test;
+
+/// One message of every class goes through Kryo and comes back; the bytes of this wire version are in
+/// `golden/wire`. A message that differs there needs a new [WireSerializer#VERSION]. With `-Dgolden.write=true`
+/// missing files are written.
+class WireGoldenTest {
+    private static final ActorTestKit KIT = ActorTestKit.create("golden");
+    private static final WireSerializer WIRE = new WireSerializer((ExtendedActorSystem) Adapter.toClassic(KIT.system()));
+    private static final Path GOLDEN = Path.of("golden/wire");
+
+    @AfterAll static void stop() {
+        KIT.shutdownTestKit();
+    }
+
+    private static <T> ActorRef<T> nobody() {
+        return KIT.system().deadLetters().unsafeUpcast();
+    }
+
+    private static List<Message> messages() {
+        var all = new ArrayList<Message>();
+        runMessages(all);
+        engineMessages(all);
+        sessionMessages(all);
+        return all;
+    }
+
+    private static void runMessages(List<Message> all) {
+        var request = new RequestId(Samples.RUN, 5);
+        var name = new CheckpointName("a");
+        all.add(new RunCommand.Create(Samples.CONFIG, nobody()));
+        var stored = StoredOperations.inline(Samples.operations().get("forward-backward"));
+        all.add(new RunCommand.Submit("owner", 5, stored, StoredOperations.digest(stored.encoded()), 9, nobody()));
+        all.add(new RunCommand.Retrieve("owner", 5, 100, nobody()));
+        all.add(new RunCommand.Describe("owner", nobody()));
+        all.add(new RunCommand.Resolve("owner", CheckpointPath.parse("bios://usf-finance-9f2c4be01a77/weights/a"), nobody()));
+        all.add(new RunCommand.ResolveSnapshot("owner", "ab", nobody()));
+        all.add(new RunCommand.DeleteCheckpoint("owner", CheckpointKind.SAMPLER, name, nobody()));
+        all.add(new RunCommand.SetExpiry("owner", CheckpointKind.SAMPLER, name, Optional.of(7L), nobody()));
+        all.add(new RunCommand.ReleaseSnapshots("owner", "session-1", nobody()));
+        all.add(new RunCommand.Unload("owner", nobody()));
+        all.add(new RunReply.Accepted(request));
+        for (OperationResult result : Samples.results()) all.add(new RunReply.Completed(request, result));
+        all.add(new RunReply.Failed(request, Fault.user("weights_only", "holds no optimizer")));
+        all.add(new RunReply.Pending(request, 3));
+        all.add(new RunReply.Described(Samples.CONFIG, Samples.LORA, 12, 99, List.of(Samples.MANIFEST), true));
+        all.add(new RunReply.Resolved(Samples.MANIFEST));
+        all.add(new RunReply.Done());
+        all.add(new RunReply.Refused(RunCommand.Reason.TOO_MANY, "wait"));
+    }
+
+    private static void engineMessages(List<Message> all) {
+        all.add(new EngineCommand.OpenRun(Samples.CONFIG, Samples.LORA, Optional.of(Samples.BLOB), nobody()));
+        var stored = new bios.protocol.run.StoredOperation.InBlob(bios.protocol.run.OperationKind.LOAD_STATE, Samples.BLOB);
+        all.add(new EngineCommand.Execute(Samples.RUN, 4, stored, Optional.of(Samples.MANIFEST), 9, nobody()));
+        all.add(new EngineCommand.TakeRecoveryPoint(Samples.RUN, 4, nobody()));
+        all.add(new EngineCommand.CloseRun(Samples.RUN));
+        var params = new SamplingParams(Optional.of(16), Optional.of(1L), List.of("."), List.of(2), 0.7, 40, 0.9);
+        all.add(new EngineCommand.Sample(new SampleTask("task", Samples.CONFIG.baseModel(),
+                Optional.of(new SampleTask.Adapter("ab", Samples.LORA, Samples.BLOB)), new int[] {1, 2}, params, 2, 3, true, 4), nobody()));
+        all.add(new EngineCommand.Describe(nobody()));
+        all.add(new EngineCommand.Tokenize(new ModelName("m"), "text", true, nobody()));
+        all.add(new EngineCommand.Detokenize(new ModelName("m"), new int[] {1}, true, nobody()));
+        all.add(new EngineCommand.FetchTokenizerFiles(new ModelName("m"), nobody()));
+        all.add(new EngineEvent.Opened(Samples.RUN));
+        all.add(new EngineEvent.OpenFailed(Samples.RUN, Fault.server("device_lost", "gone")));
+        all.add(new EngineEvent.Executed(Samples.RUN, 4, Samples.results().getFirst()));
+        all.add(new EngineEvent.Failed(Samples.RUN, 4, Fault.server("device_lost", "gone")));
+        all.add(new EngineEvent.RecoveryPointWritten(Samples.RUN, 4, Samples.BLOB, 2, Samples.LORA));
+        all.add(new EngineEvent.RecoveryPointFailed(Samples.RUN, 4, Fault.server("disk_full", "full")));
+        all.add(new EngineReply.Sampled("task", new SampleResult(List.of(new SampleResult.Sequence(new int[] {1}, new float[] {-1},
+                SampleResult.StopReason.STOP)), Optional.of(new float[] {Float.NaN}),
+                Optional.of(List.of(List.of(new SampleResult.TokenLogprob(1, -2)))))));
+        all.add(new EngineReply.Description(List.of(new ModelInfo(new ModelName("m"), "hub/m", "LlamaForCausalLM", 2048, 32000, 64,
+                2, "bfloat16", 1_000_000)), 1, 2));
+        all.add(new EngineReply.Tokenized(new int[] {1}));
+        all.add(new EngineReply.Detokenized("text"));
+        all.add(new EngineReply.TokenizerFiles(Map.of("tokenizer.json", new byte[] {1, 2})));
+        all.add(new EngineReply.NotDone(Fault.server("device_lost", "gone")));
+    }
+
+    private static void sessionMessages(List<Message> all) {
+        var sampler = new SessionCommand.Sampler(new ModelName("m"), Optional.of("bios://usf-finance-9f2c4be01a77/sampler_weights/a"),
+                Optional.of(new SampleTask.Adapter("ab", Samples.LORA, Samples.BLOB)));
+        all.add(new SessionCommand.Open("owner", List.of("tag"), "{}", "1.0", 7, nobody()));
+        all.add(new SessionCommand.Heartbeat("owner", nobody()));
+        all.add(new SessionCommand.AddRun("owner", Samples.RUN, nobody()));
+        all.add(new SessionCommand.OpenSampler("owner", 1, sampler, nobody()));
+        all.add(new SessionCommand.FindSampler("owner", 1, nobody()));
+        all.add(new SessionCommand.Describe("owner", nobody()));
+        all.add(new SessionReply.SamplerOpened("session:sample:1", sampler));
+        all.add(new SessionReply.Described("session", List.of(Samples.RUN), List.of("session:sample:1")));
+        all.add(new SessionReply.Refused(Fault.user("not_found", "no such session")));
+    }
+
+    private static String nameOf(Message message) {
+        String name = message.getClass().getName().replaceAll(".*\\.", "").replace('$', '.');
+        return message instanceof RunReply.Completed(_, var result) ? name + "." + result.getClass().getSimpleName() : name;
+    }
+
+    @Test void everyMessageComesBackEqualAndItsBytesAreThoseOfThisVersion() throws Exception {
+        var changed = new TreeMap<String, String>();
+        for (Message message : messages()) {
+            byte[] now = WIRE.toBinary(message);
+            Object back = WIRE.fromBinary(now, WireSerializer.VERSION);
+            assertArrayEquals(now, WIRE.toBinary(back), () -> "round trip of " + message);
+            assertEquals(message.getClass(), back.getClass());
+            Path file = GOLDEN.resolve(nameOf(message) + "." + WireSerializer.VERSION + ".hex");
+            if (Boolean.getBoolean("golden.write") && !Files.exists(file)) {
+                Files.createDirectories(GOLDEN);
+                Files.writeString(file, HexFormat.of().formatHex(now) + "\n");
+            }
+            byte[] old = HexFormat.of().parseHex(Files.readString(file).strip());
+            WIRE.fromBinary(old, WireSerializer.VERSION);
+            // Maps have no order on the wire: compare what is read, by length.
+            if (old.length != now.length) changed.put(nameOf(message), "has other bytes: raise WireSerializer.VERSION");
+        }
+        assertTrue(changed.isEmpty(), changed::toString);
+    }
+
+    @Test void everyMessageOfTheProtocolHasAGoldenFile() {
+        var shown = new HashSet<Class<?>>();
+        for (Message message : messages()) shown.add(message.getClass());
+        var said = new HashSet<Class<?>>();
+        for (Class<?> root : Set.of(RunCommand.class, RunReply.class, EngineCommand.class, EngineEvent.class, EngineReply.class,
+                SessionCommand.class, SessionReply.class)) said.addAll(List.of(root.getPermittedSubclasses()));
+        assertEquals(Set.of(), difference(said, shown));
+    }
+
+    private static Set<Class<?>> difference(Set<Class<?>> all, Set<Class<?>> without) {
+        var left = new HashSet<>(all);
+        left.removeAll(without);
+        return left;
+    }
+
+    @Test void anotherVersionIsRefusedNotMisread() {
+        byte[] bytes = WIRE.toBinary(new RunReply.Done());
+        var refused = assertThrows(NotSerializableException.class, () -> WIRE.fromBinary(bytes, "0"));
+        assertTrue(refused.getMessage().contains("version 0"), refused.getMessage());
+    }
+
+    @Test void aMessageThatDoesNotFitSaysSoInPekkosWay() {
+        var message = new EngineReply.Tokenized(new int[10_000]);
+        assertThrows(BufferOverflowException.class, () -> WIRE.toBinary(message, ByteBuffer.allocateDirect(1000)));
+        var room = ByteBuffer.allocateDirect(100_000);
+        WIRE.toBinary(message, room);
+        assertTrue(room.position() > 40_000 && room.position() < 40_100, () -> room.position() + " bytes");
+    }
+
+    record Stranger() implements Message {}
+
+    @Test void aClassThatIsNotRegisteredIsRefusedByName() {
+        var refused = assertThrows(IllegalArgumentException.class, () -> WIRE.toBinary(new Stranger()));
+        assertTrue(refused.getMessage().contains("Stranger"), refused.getMessage());
+    }
+
+    @Test void pekkoUsesItForMessages() {
+        KIT.serializationTestKit().verifySerialization(new RunReply.Accepted(new RequestId(Samples.RUN, 5)), true);
+    }
+}
