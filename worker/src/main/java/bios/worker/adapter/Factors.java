@@ -1,0 +1,141 @@
+package bios.worker.adapter;
+
+import static bios.protocol.Require.require;
+
+import bios.protocol.model.LoraSpec;
+import bios.protocol.model.TargetModule;
+import bios.worker.device.Device;
+import bios.worker.device.Tensor;
+import bios.worker.load.ModelSpec;
+import java.util.ArrayList;
+import java.util.EnumMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+
+/// A pair A, B for every corrected module, or something of the same shape: their gradient, a moment. Zero when made.
+///
+/// The tensors of a layer lie in one slab `[1, n]`, so that an optimizer step or a norm takes one verb per layer.
+public final class Factors implements AutoCloseable {
+    /// Tensors begin at multiples of this many elements (64 bytes).
+    private static final int ALIGNMENT = 16;
+
+    private final Device on;
+    private final List<Tensor> slabs;
+    private final List<Map<TargetModule, Factor>> layers;
+    private final List<Part> parts;
+
+    /// The two factors of one module: A `[rank, in]`, B `[out, rank]`.
+    public record Factor(Tensor a, Tensor b) {}
+
+    /// One tensor's place: `rows · columns` elements of slab `slab` from element `offset`.
+    ///
+    /// @param name PEFT's name of the tensor
+    record Part(String name, int slab, int offset, int rows, int columns) {}
+
+    /// Zeros for an adapter of this shape.
+    public Factors(LoraSpec lora, ModelSpec model, Device on) {
+        this.on = on;
+        this.slabs = new ArrayList<>();
+        this.layers = new ArrayList<>();
+        this.parts = new ArrayList<>();
+        try {
+            for (int layer = 0; layer <= model.layers(); layer++) addLayer(layer, lora, model);
+        } catch (Throwable e) {
+            close();
+            throw e;
+        }
+    }
+
+    private void addLayer(int layer, LoraSpec lora, ModelSpec model) {
+        boolean head = layer == model.layers();
+        List<TargetModule> targets = lora.targets().stream().filter(t -> (t == TargetModule.HEAD) == head).toList();
+        Map<TargetModule, Factor> factors = new EnumMap<>(TargetModule.class);
+        layers.add(factors);
+        if (targets.isEmpty()) return;
+        int slab = slabs.size();
+        List<Part> own = new ArrayList<>();
+        int end = 0;
+        for (TargetModule target : targets) {
+            String path = "base_model.model." + (head ? "" : "model.layers." + layer + ".") + target.path();
+            Part a = new Part(path + ".lora_A.weight", slab, end, lora.rank(), model.in(target));
+            end = aligned(Math.addExact(end, Math.multiplyExact(a.rows, a.columns)));
+            Part b = new Part(path + ".lora_B.weight", slab, end, model.out(target), lora.rank());
+            end = aligned(Math.addExact(end, Math.multiplyExact(b.rows, b.columns)));
+            own.add(a);
+            own.add(b);
+        }
+        Tensor memory = on.tensor(1, end);
+        slabs.add(memory);
+        for (int i = 0; i < targets.size(); i++)
+            factors.put(targets.get(i), new Factor(view(memory, own.get(2 * i)), view(memory, own.get(2 * i + 1))));
+        parts.addAll(own);
+    }
+
+    private static int aligned(int elements) {
+        return Math.multiplyExact(Math.ceilDiv(elements, ALIGNMENT), ALIGNMENT);
+    }
+
+    private static Tensor view(Tensor slab, Part part) {
+        return new Tensor(slab.columns(part.offset, part.rows * part.columns).memory(), part.rows, part.columns, part.columns);
+    }
+
+    /// The factors of a module; the head's are in layer `model.layers()`.
+    public Optional<Factor> at(int layer, TargetModule target) {
+        return Optional.ofNullable(layers.get(layer).get(target));
+    }
+
+    /// One tensor `[1, n]` per layer that has any: all of the layer's factors and zeros between them.
+    public List<Tensor> slabs() {
+        return List.copyOf(slabs);
+    }
+
+    /// Elements on the device.
+    public long elements() {
+        return slabs.stream().mapToLong(Tensor::elements).sum();
+    }
+
+    /// this += other, of the same shape.
+    public void add(Factors other) {
+        for (int i = 0; i < slabs.size(); i++) on.add(slabs.get(i), other.slabs.get(i));
+    }
+
+    /// this ← other, of the same shape.
+    public void copy(Factors other) {
+        for (int i = 0; i < slabs.size(); i++) on.copy(slabs.get(i), other.slabs.get(i));
+    }
+
+    /// The square root of the sum of squares of all elements.
+    public double norm() {
+        double sum = 0;
+        for (Tensor slab : slabs) sum += on.sumOfSquares(slab);
+        return Math.sqrt(sum);
+    }
+
+    /// Copies all values to the host. Waits for the device.
+    public HostFactors read() {
+        return new HostFactors(parts, slabs.stream().map(on::read).toList());
+    }
+
+    /// Copies all values from the host.
+    public void write(HostFactors host) {
+        require(host.parts().equals(parts), "factors of another shape");
+        for (int i = 0; i < slabs.size(); i++) on.write(slabs.get(i), host.slabs().get(i));
+    }
+
+    /// Places of all tensors, in the order of layers and [TargetModule], A before B.
+    List<Part> parts() {
+        return parts;
+    }
+
+    /// Host memory of this shape, zero.
+    HostFactors host() {
+        return new HostFactors(parts, slabs.stream().map(s -> new float[s.columns()]).toList());
+    }
+
+    /// Gives the memory back.
+    @Override public void close() {
+        slabs.forEach(on::free);
+        slabs.clear();
+    }
+}

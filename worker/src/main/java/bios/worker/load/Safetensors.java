@@ -1,0 +1,287 @@
+package bios.worker.load;
+
+import bios.worker.device.FrozenMatrix;
+import bios.worker.device.FrozenMatrix.DType;
+import com.fasterxml.jackson.core.JsonProcessingException;
+import com.fasterxml.jackson.core.StreamReadFeature;
+import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.json.JsonMapper;
+import com.fasterxml.jackson.databind.DeserializationFeature;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.nio.ByteOrder;
+import java.nio.channels.FileChannel;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.Comparator;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.SortedMap;
+import java.util.TreeMap;
+import java.util.TreeSet;
+
+/// The tensors of one safetensors file, or of the shards that an index names, mapped into memory.
+///
+/// Format: 8 bytes of header length (little-endian), a JSON header that gives dtype, shape and byte range of
+/// every tensor, then the bytes (https://github.com/huggingface/safetensors). Everything is checked before a
+/// byte is used: a damaged file is refused by name, with [ModelRefused].
+public final class Safetensors implements AutoCloseable {
+    private static final int MAXIMAL_HEADER_BYTES = 100_000_000;
+    private static final String REMEDY = "the file is damaged or cut off: copy or download it again";
+    private static final Map<String, Integer> BYTES = Map.ofEntries(Map.entry("BOOL", 1), Map.entry("U8", 1),
+            Map.entry("I8", 1), Map.entry("F8_E4M3", 1), Map.entry("F8_E5M2", 1), Map.entry("I16", 2),
+            Map.entry("U16", 2), Map.entry("F16", 2), Map.entry("BF16", 2), Map.entry("I32", 4), Map.entry("U32", 4),
+            Map.entry("F32", 4), Map.entry("F64", 8), Map.entry("I64", 8), Map.entry("U64", 8));
+    private static final ValueLayout.OfLong LONG = ValueLayout.JAVA_LONG_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+    private static final ValueLayout.OfFloat FLOAT = ValueLayout.JAVA_FLOAT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+    private static final ValueLayout.OfShort SHORT = ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+    static final JsonMapper JSON = JsonMapper.builder().enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)
+            .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS).build();
+
+    private final Arena arena;
+    private final String where;
+    private final SortedMap<String, Entry> entries;
+    private final SortedMap<String, String> metadata;
+
+    /// One tensor.
+    ///
+    /// @param dtype as the header spells it, e.g. `BF16`
+    /// @param memory its bytes, row-major, little-endian
+    public record Entry(String name, String dtype, List<Long> shape, MemorySegment memory) {
+        /// Number of elements.
+        public long elements() {
+            long n = 1;
+            for (long extent : shape) n *= extent;
+            return n;
+        }
+    }
+
+    private Safetensors(Arena arena, String where) {
+        this.arena = arena;
+        this.where = where;
+        this.entries = new TreeMap<>();
+        this.metadata = new TreeMap<>();
+    }
+
+    /// Maps the file, or the folder's `model.safetensors` or the shards of its `model.safetensors.index.json`.
+    public static Safetensors open(Path path) {
+        Safetensors all = new Safetensors(Arena.ofShared(), path.toString());
+        try {
+            if (!Files.isDirectory(path)) all.map(path);
+            else if (Files.exists(path.resolve("model.safetensors"))) all.map(path.resolve("model.safetensors"));
+            else if (Files.exists(path.resolve("model.safetensors.index.json"))) all.mapShards(path);
+            else throw new ModelRefused(path.toString(), "holds neither model.safetensors nor model.safetensors.index.json",
+                    "save the model with save_pretrained, which writes safetensors");
+            return all;
+        } catch (RuntimeException e) {
+            all.close();
+            throw e;
+        }
+    }
+
+    /// Reads tensors from bytes in memory.
+    ///
+    /// @param where what messages call them
+    public static Safetensors of(String where, byte[] bytes) {
+        Safetensors all = new Safetensors(Arena.ofShared(), where);
+        MemorySegment memory = all.arena.allocate(Math.max(1, bytes.length), 64).asSlice(0, bytes.length);
+        MemorySegment.copy(bytes, 0, memory, ValueLayout.JAVA_BYTE, 0, bytes.length);
+        try {
+            all.read(where, memory);
+            return all;
+        } catch (RuntimeException e) {
+            all.close();
+            throw e;
+        }
+    }
+
+    /// Names of all tensors, sorted.
+    public Set<String> names() {
+        return Collections.unmodifiableSet(entries.keySet());
+    }
+
+    /// The `__metadata__` of the header, sorted.
+    public SortedMap<String, String> metadata() {
+        return Collections.unmodifiableSortedMap(metadata);
+    }
+
+    /// The tensor of this name; refused when it is missing.
+    public Entry entry(String name) {
+        Entry entry = entries.get(name);
+        if (entry == null) throw new ModelRefused(where, "tensor '" + name + "' is missing",
+                "the files do not belong to this config.json, or a shard was left out");
+        return entry;
+    }
+
+    /// The tensor as a frozen matrix; refused unless it is bf16, fp16 or fp32 of shape `[rows, columns]`.
+    public FrozenMatrix matrix(String name, int rows, int columns) {
+        Entry entry = entry(name);
+        requireShape(entry, rows, columns);
+        return new FrozenMatrix(aligned(entry), dtype(entry), rows, columns);
+    }
+
+    /// The tensor's elements as floats, row-major; refused unless it is bf16, fp16 or fp32 of this shape.
+    public float[] floats(String name, long... shape) {
+        Entry entry = entry(name);
+        requireShape(entry, shape);
+        if (entry.elements() > Integer.MAX_VALUE - 16)
+            throw new ModelRefused(where, "tensor '" + name + "' has " + entry.elements() + " elements", "expected fewer than 2^31");
+        float[] out = new float[(int) entry.elements()];
+        MemorySegment memory = entry.memory();
+        switch (dtype(entry)) {
+            case F32 -> MemorySegment.copy(memory, FLOAT, 0, out, 0, out.length);
+            case F16 -> { for (int i = 0; i < out.length; i++) out[i] = Float.float16ToFloat(memory.getAtIndex(SHORT, i)); }
+            case BF16 -> { for (int i = 0; i < out.length; i++) out[i] = Float.intBitsToFloat(memory.getAtIndex(SHORT, i) << 16); }
+        }
+        return out;
+    }
+
+    /// The tensor's element type, refused unless it is one that the engine computes with.
+    public DType dtype(Entry entry) {
+        return switch (entry.dtype()) {
+            case "BF16" -> DType.BF16;
+            case "F16" -> DType.F16;
+            case "F32" -> DType.F32;
+            default -> throw new ModelRefused(where, "tensor '" + entry.name() + "' has dtype " + entry.dtype(),
+                    "expected BF16, F16 or F32; save the model in one of them");
+        };
+    }
+
+    /// Unmaps the files: no segment given out may be used any more.
+    @Override public void close() {
+        arena.close();
+    }
+
+    private void requireShape(Entry entry, long... shape) {
+        if (!entry.shape().equals(Arrays.stream(shape).boxed().toList()))
+            throw new ModelRefused(where, "tensor '" + entry.name() + "' has shape " + entry.shape() + ", expected "
+                    + Arrays.toString(shape), "the files do not belong to this config.json");
+    }
+
+    /// Kernels load whole elements; files written by old tools may begin their data at an odd byte.
+    private MemorySegment aligned(Entry entry) {
+        MemorySegment memory = entry.memory();
+        if (memory.address() % dtype(entry).bytes() == 0) return memory;
+        return arena.allocate(memory.byteSize(), 64).copyFrom(memory);
+    }
+
+    private void mapShards(Path folder) {
+        String index = "model.safetensors.index.json";
+        JsonNode map = json(folder + "/" + index, folder.resolve(index)).path("weight_map");
+        if (!map.isObject() || map.isEmpty())
+            throw new ModelRefused(folder.toString(), index + " has no weight_map", REMEDY);
+        TreeSet<String> shards = new TreeSet<>();
+        map.values().forEachRemaining(shard -> shards.add(shard.asText()));
+        for (String shard : shards) {
+            if (shard.contains("/") || shard.contains("\\") || shard.startsWith("."))
+                throw new ModelRefused(folder.toString(), index + " names the file '" + shard + "' outside the folder", REMEDY);
+            map(folder.resolve(shard));
+        }
+        map.fieldNames().forEachRemaining(name -> {
+            if (!entries.containsKey(name))
+                throw new ModelRefused(folder.toString(), "tensor '" + name + "' is in " + index + " but in none of its files", REMEDY);
+        });
+    }
+
+    private void map(Path file) {
+        if (!Files.isRegularFile(file)) throw new ModelRefused(file.toString(), "is missing", "download the whole model again");
+        try (FileChannel channel = FileChannel.open(file)) {
+            read(file.toString(), channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size(), arena));
+        } catch (IOException e) {
+            throw new UncheckedIOException(file.toString(), e);
+        }
+    }
+
+    private void read(String file, MemorySegment memory) {
+        if (memory.byteSize() < 8) throw new ModelRefused(file, "has " + memory.byteSize() + " bytes and no header", REMEDY);
+        long length = memory.get(LONG, 0);
+        if (length < 2 || length > MAXIMAL_HEADER_BYTES || length > memory.byteSize() - 8)
+            throw new ModelRefused(file, "has a header of " + length + " bytes in a file of " + memory.byteSize(), REMEDY);
+        JsonNode header;
+        try {
+            header = JSON.readTree(memory.asSlice(8, length).toArray(ValueLayout.JAVA_BYTE));
+        } catch (IOException e) {
+            throw new ModelRefused(file, "has a header that is not JSON (" + brief(e) + ")", REMEDY);
+        }
+        if (!header.isObject()) throw new ModelRefused(file, "has a header that is not a JSON object", REMEDY);
+        header.path("__metadata__").properties().forEach(e -> metadata.put(e.getKey(), e.getValue().asText()));
+        MemorySegment data = memory.asSlice(8 + length);
+        List<Range> ranges = new ArrayList<>();
+        header.properties().forEach(e -> {
+            if (!e.getKey().equals("__metadata__")) ranges.add(range(file, e.getKey(), e.getValue(), data.byteSize()));
+        });
+        requireGapless(file, ranges, data.byteSize());
+        for (Range r : ranges)
+            if (entries.put(r.name, new Entry(r.name, r.dtype, r.shape, data.asSlice(r.begin, r.end - r.begin))) != null)
+                throw new ModelRefused(file, "tensor '" + r.name + "' is in two files", REMEDY);
+    }
+
+    private record Range(String name, String dtype, List<Long> shape, long begin, long end) {}
+
+    private static Range range(String file, String name, JsonNode node, long dataBytes) {
+        JsonNode shape = node.path("shape");
+        JsonNode offsets = node.path("data_offsets");
+        String dtype = node.path("dtype").asText();
+        if (!BYTES.containsKey(dtype)) throw new ModelRefused(file, "tensor '" + name + "' has the unknown dtype '" + dtype + "'",
+                "expected one of " + new TreeSet<>(BYTES.keySet()));
+        if (!shape.isArray() || !offsets.isArray() || offsets.size() != 2)
+            throw new ModelRefused(file, "tensor '" + name + "' has no shape or no data_offsets", REMEDY);
+        List<Long> extents = new ArrayList<>();
+        long bytes = BYTES.get(dtype);
+        for (JsonNode extent : shape) {
+            if (!extent.isIntegralNumber() || !extent.canConvertToLong() || extent.asLong() < 0)
+                throw new ModelRefused(file, "tensor '" + name + "' has the shape " + shape, REMEDY);
+            extents.add(extent.asLong());
+            if (Math.multiplyHigh(bytes, extent.asLong()) != 0 || bytes * extent.asLong() < 0)
+                throw new ModelRefused(file, "tensor '" + name + "' has the impossible shape " + shape, REMEDY);
+            bytes *= extent.asLong();
+        }
+        boolean whole = offsets.get(0).isIntegralNumber() && offsets.get(1).isIntegralNumber()
+                && offsets.get(0).canConvertToLong() && offsets.get(1).canConvertToLong();
+        long begin = whole ? offsets.get(0).asLong() : -1;
+        long end = whole ? offsets.get(1).asLong() : -1;
+        if (begin < 0 || begin > end || end > dataBytes)
+            throw new ModelRefused(file, "tensor '" + name + "' lies at " + offsets + " of " + dataBytes + " bytes", REMEDY);
+        if (end - begin != bytes) throw new ModelRefused(file, "tensor '" + name + "' has " + (end - begin) + " bytes, but "
+                + dtype + " " + shape + " needs " + bytes, REMEDY);
+        return new Range(name, dtype, List.copyOf(extents), begin, end);
+    }
+
+    private static void requireGapless(String file, List<Range> ranges, long dataBytes) {
+        ranges.sort(Comparator.comparingLong(Range::begin).thenComparingLong(Range::end));
+        long end = 0;
+        for (Range r : ranges) {
+            if (r.begin != end) throw new ModelRefused(file, "tensor '" + r.name + "' begins at byte " + r.begin + ", where "
+                    + (r.begin < end ? "it overlaps the one before it" : "it leaves a gap after byte " + end), REMEDY);
+            end = r.end;
+        }
+        if (end != dataBytes) throw new ModelRefused(file, "has " + (dataBytes - end) + " bytes after its last tensor", REMEDY);
+    }
+
+    /// Reads a JSON object, refused by name when it is missing or malformed.
+    static JsonNode json(String where, Path file) {
+        try {
+            JsonNode node = JSON.readTree(Files.readAllBytes(file));
+            if (!node.isObject()) throw new ModelRefused(where, "is not a JSON object", "restore the original file");
+            return node;
+        } catch (JsonProcessingException e) {
+            throw new ModelRefused(where, "is not JSON (" + brief(e) + ")", "restore the original file");
+        } catch (IOException e) {
+            throw new ModelRefused(where, "cannot be read (" + e + ")", "expected a folder as save_pretrained writes it");
+        }
+    }
+
+    private static String brief(IOException e) {
+        String message = e instanceof JsonProcessingException j ? j.getOriginalMessage() : String.valueOf(e.getMessage());
+        byte[] bytes = message.lines().findFirst().orElse("").getBytes(StandardCharsets.UTF_8);
+        return new String(bytes, 0, Math.min(bytes.length, 200), StandardCharsets.UTF_8);
+    }
+}

@@ -1,0 +1,159 @@
+package bios.worker.model;
+
+import bios.worker.device.AttentionShape;
+import bios.worker.device.Device;
+import bios.worker.device.Span;
+import bios.worker.device.Tensor;
+import java.util.List;
+import java.util.Optional;
+
+/// A decoder layer: attention and a gated layer, each behind a norm, each added to the residual stream. Line n of a
+/// backward undoes line n of its forward, read from the bottom.
+///
+/// @param inputNorm, postNorm weights `[1, hidden]`
+/// @param headNorms of q and k, weights `[1, headDim]`
+record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection v, Optional<HeadNorms> headNorms,
+        AttentionShape shape, Projection o, Tensor postNorm, Projection gate, Projection up, Projection down, float eps) {
+
+    /// Norms over single heads (Qwen3).
+    record HeadNorms(Tensor q, Tensor k) {}
+
+    /// What a forward leaves for its backward: `[rows, ...]` matrices that live as long as a scope. q and k are behind
+    /// norm and rotation, `rawQ` and `rawK` before; without head norms they are the same memory.
+    static final class Tape {
+        Tensor h, inverse, rawQ, rawK, q, k, v, inverseQ, inverseK, lse, attended, middle;
+        Tensor h2, inverse2, gate, up, act;
+        List<Optional<Tensor>> lowQ, lowK, lowV, lowO, lowGate, lowUp, lowDown;
+        List<Span> spans;
+    }
+
+    /// next ← the layer's output for x, both `[rows, hidden]`.
+    void forward(Tensor next, Tensor x, Pass pass) {
+        Device on = pass.on();
+        try (Device.Scope scope = on.scope()) {
+            Tape t = new Tape();
+            attend(t, x, pass, scope);
+            feed(t, pass, scope);
+            t.lowDown = down.forward(next, t.act, pass.slots(), on, scope);
+            on.add(next, t.middle);
+        }
+    }
+
+    /// d in place: the gradient for the layer's output becomes that for its input x. Computes forward again.
+    void backward(Tensor d, Tensor x, Pass pass) {
+        Device on = pass.on();
+        try (Device.Scope scope = on.scope()) {
+            Tape t = new Tape();
+            attend(t, x, pass, scope);
+            feed(t, pass, scope);
+            t.lowDown = down.low(t.act, pass.slots(), on, scope);   // the output itself is not needed again
+            feedBackward(d, t, pass, scope);
+            attendBackward(d, x, t, pass, scope);
+        }
+    }
+
+    /// middle ← x + o(attention(rope(norm(q, k)), v)).
+    private void attend(Tape t, Tensor x, Pass pass, Device.Scope scope) {
+        Device on = pass.on();
+        int rows = x.rows();
+        int headDim = shape.headDim();
+        t.h = on.scratch(scope, rows, x.columns());
+        t.inverse = on.scratch(scope, rows, 1);
+        on.rmsNorm(t.h, t.inverse, x, inputNorm, eps);
+        t.rawQ = on.scratch(scope, rows, shape.heads() * headDim);
+        t.rawK = on.scratch(scope, rows, shape.kvHeads() * headDim);
+        t.v = on.scratch(scope, rows, shape.kvHeads() * headDim);
+        t.lowQ = q.forward(t.rawQ, t.h, pass.slots(), on, scope);
+        t.lowK = k.forward(t.rawK, t.h, pass.slots(), on, scope);
+        t.lowV = v.forward(t.v, t.h, pass.slots(), on, scope);
+        t.q = t.rawQ;
+        t.k = t.rawK;
+        headNorms.ifPresent(norms -> normHeads(t, norms, pass, scope));
+        on.rope(t.q, pass.positions(), headDim, pass.cos(), pass.sin());
+        on.rope(t.k, pass.positions(), headDim, pass.cos(), pass.sin());
+        t.attended = on.scratch(scope, rows, shape.heads() * headDim);
+        t.lse = on.scratch(scope, rows, shape.heads());
+        t.spans = pass.keyValues().put(index, t.k, t.v);
+        on.attention(t.attended, t.lse, t.q, t.spans, shape);
+        t.middle = on.scratch(scope, rows, x.columns());
+        t.lowO = o.forward(t.middle, t.attended, pass.slots(), on, scope);
+        on.add(t.middle, x);
+    }
+
+    private void attendBackward(Tensor d, Tensor x, Tape t, Pass pass, Device.Scope scope) {
+        Device on = pass.on();
+        int headDim = shape.headDim();
+        Tensor dattended = zeros(t.attended, on, scope);
+        o.backwardAdd(dattended, d, t.attended, t.lowO, pass.slots(), on);
+        Tensor dq = like(t.q, on, scope);
+        Tensor dk = like(t.k, on, scope);
+        Tensor dv = like(t.v, on, scope);
+        on.attentionBackward(dq, dk, dv, dattended, t.attended, t.lse, t.q, t.spans, shape);
+        on.ropeBackward(dk, pass.positions(), headDim, pass.cos(), pass.sin());
+        on.ropeBackward(dq, pass.positions(), headDim, pass.cos(), pass.sin());
+        Tensor drawQ = dq;
+        Tensor drawK = dk;
+        if (headNorms.isPresent()) {
+            drawQ = zeros(dq, on, scope);
+            drawK = zeros(dk, on, scope);
+            normHeadsBackwardAdd(drawQ, drawK, dq, dk, t, headNorms.get(), on);
+        }
+        Tensor dh = zeros(t.h, on, scope);
+        v.backwardAdd(dh, dv, t.h, t.lowV, pass.slots(), on);
+        k.backwardAdd(dh, drawK, t.h, t.lowK, pass.slots(), on);
+        q.backwardAdd(dh, drawQ, t.h, t.lowQ, pass.slots(), on);
+        on.rmsNormBackwardAdd(d, dh, x, t.inverse, inputNorm);
+    }
+
+    private void normHeads(Tape t, HeadNorms norms, Pass pass, Device.Scope scope) {
+        Device on = pass.on();
+        int headDim = shape.headDim();
+        t.q = like(t.rawQ, on, scope);
+        t.k = like(t.rawK, on, scope);
+        t.inverseQ = on.scratch(scope, t.q.rows() * shape.heads(), 1);
+        t.inverseK = on.scratch(scope, t.k.rows() * shape.kvHeads(), 1);
+        on.rmsNorm(t.q.rowsOf(headDim), t.inverseQ, t.rawQ.rowsOf(headDim), norms.q(), eps);
+        on.rmsNorm(t.k.rowsOf(headDim), t.inverseK, t.rawK.rowsOf(headDim), norms.k(), eps);
+    }
+
+    private void normHeadsBackwardAdd(Tensor drawQ, Tensor drawK, Tensor dq, Tensor dk, Tape t, HeadNorms norms, Device on) {
+        int w = shape.headDim();
+        on.rmsNormBackwardAdd(drawK.rowsOf(w), dk.rowsOf(w), t.rawK.rowsOf(w), t.inverseK, norms.k());
+        on.rmsNormBackwardAdd(drawQ.rowsOf(w), dq.rowsOf(w), t.rawQ.rowsOf(w), t.inverseQ, norms.q());
+    }
+
+    /// act ← silu(gate(norm(middle))) · up(norm(middle)).
+    private void feed(Tape t, Pass pass, Device.Scope scope) {
+        Device on = pass.on();
+        t.h2 = like(t.middle, on, scope);
+        t.inverse2 = on.scratch(scope, t.middle.rows(), 1);
+        on.rmsNorm(t.h2, t.inverse2, t.middle, postNorm, eps);
+        t.gate = on.scratch(scope, t.h2.rows(), gate.w().out());
+        t.up = on.scratch(scope, t.h2.rows(), up.w().out());
+        t.lowGate = gate.forward(t.gate, t.h2, pass.slots(), on, scope);
+        t.lowUp = up.forward(t.up, t.h2, pass.slots(), on, scope);
+        t.act = like(t.gate, on, scope);
+        on.swiglu(t.act, t.gate, t.up);
+    }
+
+    private void feedBackward(Tensor d, Tape t, Pass pass, Device.Scope scope) {
+        Device on = pass.on();
+        Tensor dact = zeros(t.act, on, scope);
+        down.backwardAdd(dact, d, t.act, t.lowDown, pass.slots(), on);
+        on.swigluBackward(t.gate, t.up, dact, t.gate, t.up);
+        Tensor dh = zeros(t.h2, on, scope);
+        up.backwardAdd(dh, t.up, t.h2, t.lowUp, pass.slots(), on);
+        gate.backwardAdd(dh, t.gate, t.h2, t.lowGate, pass.slots(), on);
+        on.rmsNormBackwardAdd(d, dh, t.middle, t.inverse2, postNorm);
+    }
+
+    private static Tensor like(Tensor x, Device on, Device.Scope scope) {
+        return on.scratch(scope, x.rows(), x.columns());
+    }
+
+    private static Tensor zeros(Tensor x, Device on, Device.Scope scope) {
+        Tensor zeros = like(x, on, scope);
+        on.fill(zeros, 0);
+        return zeros;
+    }
+}

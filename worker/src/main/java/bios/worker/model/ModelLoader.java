@@ -1,0 +1,91 @@
+package bios.worker.model;
+
+import bios.protocol.model.ModelInfo;
+import bios.protocol.model.ModelName;
+import bios.protocol.model.TargetModule;
+import bios.worker.device.AttentionShape;
+import bios.worker.device.Device;
+import bios.worker.device.FrozenMatrix;
+import bios.worker.device.Tensor;
+import bios.worker.device.Weight;
+import bios.worker.load.ModelSpec;
+import bios.worker.load.Safetensors;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+
+/// Finds a model's tensors under Hugging Face's names and hands them to the device. All shapes are checked before
+/// the first weight is prepared.
+final class ModelLoader {
+    private static final String EMBEDDING = "model.embed_tokens.weight";
+
+    private final ModelSpec spec;
+    private final Safetensors files;
+    private final Device on;
+    private long parameters;
+
+    ModelLoader(ModelSpec spec, Safetensors files, Device on) {
+        this.spec = spec;
+        this.files = files;
+        this.on = on;
+    }
+
+    BaseModel load(ModelName name) {
+        check();
+        FrozenMatrix embedding = matrix(EMBEDDING, spec.vocabularySize(), spec.hidden());
+        List<Layer> layers = new ArrayList<>();
+        for (int i = 0; i < spec.layers(); i++) layers.add(layer(i));
+        Weight output = on.weight(spec.tiedHead() ? embedding : matrix("lm_head.weight", spec.vocabularySize(), spec.hidden()));
+        Head head = new Head(vector("model.norm.weight", spec.hidden()),
+                new Projection(output, Optional.empty(), spec.layers(), TargetModule.HEAD), spec.eps());
+        String dtype = switch (embedding.dtype()) {
+            case BF16 -> "bfloat16";
+            case F16 -> "float16";
+            case F32 -> "float32";
+        };
+        ModelInfo info = new ModelInfo(name, spec.nameOrPath().orElse(name.value()), spec.architecture(), spec.contextLength(),
+                spec.vocabularySize(), spec.hidden(), spec.layers(), dtype, parameters);
+        return new BaseModel(spec, info, on, files, embedding, layers, head);
+    }
+
+    private void check() {
+        files.matrix(EMBEDDING, spec.vocabularySize(), spec.hidden());
+        if (!spec.tiedHead()) files.matrix("lm_head.weight", spec.vocabularySize(), spec.hidden());
+        for (int i = 0; i < spec.layers(); i++)
+            for (TargetModule target : TargetModule.values())
+                if (target != TargetModule.HEAD)
+                    files.matrix("model.layers." + i + "." + target.path() + ".weight", spec.out(target), spec.in(target));
+    }
+
+    private Layer layer(int i) {
+        String path = "model.layers." + i + ".";
+        Optional<Layer.HeadNorms> norms = spec.headNorms() ? Optional.of(new Layer.HeadNorms(
+                vector(path + "self_attn.q_norm.weight", spec.headDim()),
+                vector(path + "self_attn.k_norm.weight", spec.headDim()))) : Optional.empty();
+        AttentionShape shape = new AttentionShape(spec.heads(), spec.kvHeads(), spec.headDim(),
+                (float) (1 / Math.sqrt(spec.headDim())), spec.windows().get(i));
+        return new Layer(i, vector(path + "input_layernorm.weight", spec.hidden()), projection(i, TargetModule.Q),
+                projection(i, TargetModule.K), projection(i, TargetModule.V), norms, shape, projection(i, TargetModule.O),
+                vector(path + "post_attention_layernorm.weight", spec.hidden()), projection(i, TargetModule.GATE),
+                projection(i, TargetModule.UP), projection(i, TargetModule.DOWN), spec.eps());
+    }
+
+    private Projection projection(int layer, TargetModule target) {
+        String path = "model.layers." + layer + "." + target.path();
+        Weight weight = on.weight(matrix(path + ".weight", spec.out(target), spec.in(target)));
+        Optional<Tensor> bias = spec.biased(target) ? Optional.of(vector(path + ".bias", spec.out(target))) : Optional.empty();
+        return new Projection(weight, bias, layer, target);
+    }
+
+    private FrozenMatrix matrix(String name, int rows, int columns) {
+        parameters += (long) rows * columns;
+        return files.matrix(name, rows, columns);
+    }
+
+    private Tensor vector(String name, int columns) {
+        parameters += columns;
+        Tensor tensor = on.tensor(1, columns);
+        on.write(tensor, files.floats(name, columns));
+        return tensor;
+    }
+}
