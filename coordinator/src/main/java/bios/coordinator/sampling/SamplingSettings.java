@@ -1,0 +1,26 @@
+package bios.coordinator.sampling;
+
+import com.typesafe.config.Config;
+import java.time.Duration;
+
+/// The limits of a sampling router: block `bios.sampling` of the configuration.
+///
+/// @param maxWaiting most unfinished requests
+/// @param maxWaitingPerAccount most unfinished requests of one account
+/// @param maxWaitingBytes most bytes of unfinished prompts
+/// @param maxResultBytes most bytes of results kept for retrieval
+/// @param resultAge how long a result is kept
+/// @param engineWindow most sequences handed to one engine
+/// @param adapterSlack how many sequences more an engine may have that holds the adapter already
+/// @param maxAttempts after losing this many engines a request fails
+/// @param resendAfter a request without an answer is sent to its engine again after this time
+public record SamplingSettings(int maxWaiting, int maxWaitingPerAccount, long maxWaitingBytes, long maxResultBytes,
+        Duration resultAge, int engineWindow, int adapterSlack, int maxAttempts, Duration resendAfter) {
+    /// Reads the block `bios.sampling`.
+    public static SamplingSettings of(Config block) {
+        return new SamplingSettings(block.getInt("max-waiting"), block.getInt("max-waiting-per-account"),
+                block.getBytes("max-waiting-bytes"), block.getBytes("max-result-bytes"), block.getDuration("result-age"),
+                block.getInt("engine-window"), block.getInt("adapter-slack"), block.getInt("max-attempts"),
+                block.getDuration("resend-after"));
+    }
+}
