@@ -26,6 +26,8 @@ import bios.protocol.run.StoredOperation;
 import bios.protocol.run.TensorData;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
+import bios.protocol.sampling.SamplingCommand;
+import bios.protocol.sampling.SamplingCommand.SamplingReply;
 import bios.protocol.sampling.SamplingParams;
 import bios.protocol.session.SessionCommand;
 
@@ -157,6 +159,15 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(304, SampleTask.class);
         registry.add(305, SampleTask.Adapter.class);
         registry.add(306, SamplingParams.class);
+        registry.add(310, SamplingCommand.Submit.class);
+        registry.add(311, SamplingCommand.Retrieve.class);
+        registry.add(320, SamplingReply.Accepted.class);
+        registry.add(321, SamplingReply.Completed.class);
+        registry.add(322, SamplingReply.Failed.class);
+        registry.add(323, SamplingReply.Pending.class);
+        registry.add(324, SamplingReply.Foreign.class);
+        registry.add(325, SamplingReply.Gone.class);
+        registry.add(326, SamplingReply.Refused.class);
     }
 
     private static void sessionCommands(Registry registry) {

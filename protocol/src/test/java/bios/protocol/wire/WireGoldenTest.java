@@ -20,6 +20,8 @@ import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
+import bios.protocol.sampling.SamplingCommand;
+import bios.protocol.sampling.SamplingCommand.SamplingReply;
 import bios.protocol.sampling.SamplingParams;
 import bios.protocol.session.SessionCommand;
 import bios.protocol.session.SessionCommand.SessionReply;
@@ -66,6 +68,7 @@ class WireGoldenTest {
         runMessages(all);
         engineMessages(all);
         sessionMessages(all);
+        samplingMessages(all);
         return all;
     }
 
@@ -137,6 +140,21 @@ class WireGoldenTest {
         all.add(new SessionReply.Refused(Fault.user("not_found", "no such session")));
     }
 
+    private static void samplingMessages(List<Message> all) {
+        var params = new SamplingParams(Optional.empty(), Optional.empty(), List.of(), List.of(), 1, -1, 1);
+        var task = new SampleTask("task", Samples.CONFIG.baseModel(), Optional.empty(), new int[] {1, 2}, params, 2, 3, false, 0);
+        all.add(new SamplingCommand.Submit("owner", task, nobody()));
+        all.add(new SamplingCommand.Retrieve("owner", "sample:router:task", 100, nobody()));
+        all.add(new SamplingReply.Accepted("sample:router:task"));
+        all.add(new SamplingReply.Completed("sample:router:task", new SampleResult(List.of(new SampleResult.Sequence(new int[] {1},
+                new float[] {-1}, SampleResult.StopReason.LENGTH)), Optional.empty(), Optional.empty())));
+        all.add(new SamplingReply.Failed("sample:router:task", Fault.server("sampling_failed", "gone")));
+        all.add(new SamplingReply.Pending("sample:router:task", "waiting"));
+        all.add(new SamplingReply.Foreign("sample:router:task"));
+        all.add(new SamplingReply.Gone("sample:router:task"));
+        all.add(new SamplingReply.Refused(Fault.user("queue_full", "wait")));
+    }
+
     private static String nameOf(Message message) {
         String name = message.getClass().getName().replaceAll(".*\\.", "").replace('$', '.');
         return message instanceof RunReply.Completed(_, var result) ? name + "." + result.getClass().getSimpleName() : name;
@@ -167,7 +185,7 @@ class WireGoldenTest {
         for (Message message : messages()) shown.add(message.getClass());
         var said = new HashSet<Class<?>>();
         for (Class<?> root : Set.of(RunCommand.class, RunReply.class, EngineCommand.class, EngineEvent.class, EngineReply.class,
-                SessionCommand.class, SessionReply.class)) said.addAll(List.of(root.getPermittedSubclasses()));
+                SessionCommand.class, SessionReply.class, SamplingCommand.class, SamplingReply.class)) said.addAll(List.of(root.getPermittedSubclasses()));
         assertEquals(Set.of(), difference(said, shown));
     }
 
