@@ -45,7 +45,8 @@ public final class CpuDevice implements Device {
         pool = new Pool(threads);
         workspaces = new Workspace[threads];
         for (int i = 0; i < threads; i++) workspaces[i] = new Workspace();
-        products = new PlainProducts(pool, workspaces);
+        products = Dnnl.instance().<Products>map(dnnl -> new DnnlProducts(dnnl, pool, workspaces))
+                .orElseGet(() -> new PlainProducts(pool, workspaces));
         attention = new CpuAttention(pool, workspaces);
     }
 

@@ -4,12 +4,26 @@ import java.util.Arrays;
 
 /// Row buffers of one member of the pool, by number; kept and grown, never given back.
 final class Workspace {
-    private float[][] rows = new float[16][];
+    private final float[][] rows = new float[16][];
+    private int[] ints = new int[64];
+    private short[] shorts = new short[64];
 
     /// Buffer `slot` with room for at least n values; contents undefined.
     float[] row(int slot, int n) {
         if (rows[slot] == null || rows[slot].length < n) rows[slot] = new float[Math.max(64, n)];
         return rows[slot];
+    }
+
+    /// Room for n ints.
+    int[] ints(int n) {
+        if (ints.length < n) ints = new int[n];
+        return ints;
+    }
+
+    /// Room for n shorts.
+    short[] shorts(int n) {
+        if (shorts.length < n) shorts = new short[n];
+        return shorts;
     }
 
     /// As [#row], the first n values zero.

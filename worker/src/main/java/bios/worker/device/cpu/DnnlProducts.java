@@ -1,0 +1,312 @@
+package bios.worker.device.cpu;
+
+import static bios.protocol.Require.require;
+
+import bios.worker.device.FrozenMatrix;
+import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.Tensor;
+import bios.worker.device.Weight;
+import bios.worker.kernel.HalfFloats;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+
+/// Products by oneDNN. Every right factor is packed first, in panels of columns; rows are cut in blocks of few sizes;
+/// (panel, block) is a task of the pool, run by one thread. A row's bits depend neither on the block it falls in (from
+/// two rows up; one is computed as two) nor on the panels' company. bf16 weights multiply activations rounded to
+/// bf16, with sums in fp32.
+final class DnnlProducts implements Products {
+    private static final int PANEL = 512;
+    private static final int[] BLOCKS = {2, 4, 8, 16, 32, 64, 128};
+    private static final int LARGEST = BLOCKS[BLOCKS.length - 1];
+    /// Rows of one partial sum of [#outerAdd].
+    private static final int DEPTH = 256;
+
+    /// `count` rows from `row`, computed as `size` rows.
+    private record Block(int row, int count, int size) {}
+
+    /// Columns `from` to `from + width` of a right factor, packed.
+    private record Panel(int from, int width, MemorySegment packed) {}
+
+    /// A packed right factor `[depth, columns]`.
+    private record Right(int type, int depth, int columns, List<Panel> panels) {}
+
+    /// A left factor: rows so far apart; if `padded`, rows behind the last may be read up to a whole block.
+    private record Left(MemorySegment memory, int type, int rows, int stride, boolean padded) {}
+
+    /// A frozen matrix in up to two packed forms.
+    private final class Packed implements Weight {
+        private final FrozenMatrix matrix;
+        private final Right forward;
+        private Right backward;
+
+        Packed(FrozenMatrix matrix) {
+            this.matrix = matrix;
+            forward = pack(matrix, true);
+        }
+
+        @Override public int out() {
+            return matrix.rows();
+        }
+
+        @Override public int in() {
+            return matrix.columns();
+        }
+
+        Right backward() {
+            if (backward == null) backward = pack(matrix, false);
+            return backward;
+        }
+    }
+
+    private final Dnnl dnnl;
+    private final Pool pool;
+    private final Workspace[] workspaces;
+    private final DnnlKernels kernels;
+    private final Arena frozen = Arena.ofShared();
+    private final NativeBuffer rounded = new NativeBuffer();
+    private final NativeBuffer scaled = new NativeBuffer();
+    private final NativeBuffer right = new NativeBuffer();
+    private final NativeBuffer[] tails;
+
+    DnnlProducts(Dnnl dnnl, Pool pool, Workspace[] workspaces) {
+        this.dnnl = dnnl;
+        this.pool = pool;
+        this.workspaces = workspaces;
+        kernels = new DnnlKernels(dnnl, pool.size());
+        tails = new NativeBuffer[pool.size()];
+        for (int i = 0; i < tails.length; i++) tails[i] = new NativeBuffer();
+    }
+
+    @Override public String description() {
+        return "oneDNN on %s, bf16 weights multiplied as %s".formatted(dnnl.instructionSet(),
+                dnnl.multipliesBf16() ? "bf16" : "fp32");
+    }
+
+    // ---- right factors ----
+
+    @Override public Weight weight(FrozenMatrix matrix) {
+        return new Packed(matrix);
+    }
+
+    /// Wᵀ `[in, out]` for forward, W `[out, in]` for backward.
+    private Right pack(FrozenMatrix matrix, boolean forward) {
+        int in = matrix.columns();
+        boolean direct = matrix.dtype() == DType.F32 || matrix.dtype() == DType.BF16 && dnnl.multipliesBf16();
+        int type = matrix.dtype() == DType.BF16 && direct ? Dnnl.BF16 : Dnnl.F32;
+        try (var arena = Arena.ofShared()) {
+            var from = direct ? matrix.memory() : widened(matrix, arena);
+            return forward ? pack(from, type, in, matrix.rows(), 1, in, null)
+                    : pack(from, type, matrix.rows(), in, in, 1, null);
+        }
+    }
+
+    private static MemorySegment widened(FrozenMatrix matrix, Arena arena) {
+        int n = matrix.columns();
+        var memory = arena.allocate(4L * matrix.rows() * n, 64);
+        float[] row = new float[n];
+        for (int i = 0; i < matrix.rows(); i++) {
+            HalfFloats.row(row, matrix, i);
+            MemorySegment.copy(row, 0, memory, ValueLayout.JAVA_FLOAT, 4L * i * n, n);
+        }
+        return memory;
+    }
+
+    /// Packs `[depth, columns]` into `to`, or for good if that is null.
+    private Right pack(MemorySegment from, int type, int depth, int columns, long rowStride, long columnStride,
+            NativeBuffer to) {
+        int count = Math.max(1, (columns + PANEL - 1) / PANEL);
+        int width = Math.min(columns, ((columns + count - 1) / count + 63) / 64 * 64);
+        var forms = new ArrayList<DnnlKernels.Form>();
+        var packers = new ArrayList<DnnlKernels.Kernel>();
+        long bytes = 0;
+        for (int at = 0; at < columns; at += width) {
+            int n = Math.min(width, columns - at);
+            forms.add(kernels.form(type, depth, n));
+            packers.add(kernels.pack(type, depth, n, rowStride, columnStride));
+            bytes += (forms.getLast().bytes() + 63) / 64 * 64;
+        }
+        var memory = to == null ? frozen.allocate(bytes, 64) : to.atLeast(bytes);
+        var panels = new ArrayList<Panel>();
+        for (int i = 0; i < forms.size(); i++) {
+            long size = (forms.get(i).bytes() + 63) / 64 * 64;
+            panels.add(new Panel(i * width, Math.min(width, columns - i * width), memory.asSlice(0, size)));
+            memory = memory.asSlice(size);
+        }
+        long element = type == Dnnl.BF16 ? 2 : 4;
+        pool.run(panels.size(), (i, member) -> {
+            var panel = panels.get(i);
+            packers.get(i).run(member, from.asSlice(element * columnStride * panel.from), null, panel.packed);
+        });
+        return new Right(type, depth, columns, panels);
+    }
+
+    /// s·a packed, a `[depth, columns]` or its transpose in memory; valid until the next call.
+    private Right pack(Tensor a, boolean transposed, float s) {
+        var from = a.memory();
+        int stride = a.stride();
+        if (s != 1) {
+            int n = a.columns();
+            from = scaled.atLeast(4L * a.rows() * n);
+            stride = n;
+            float[] row = workspaces[0].row(0, n);
+            for (int i = 0; i < a.rows(); i++) {
+                Rows.load(row, a, i);
+                for (int j = 0; j < n; j++) row[j] *= s;
+                MemorySegment.copy(row, 0, from, ValueLayout.JAVA_FLOAT, 4L * i * n, n);
+            }
+        }
+        return transposed ? pack(from, Dnnl.F32, a.columns(), a.rows(), 1, stride, right)
+                : pack(from, Dnnl.F32, a.rows(), a.columns(), stride, 1, right);
+    }
+
+    // ---- left factors ----
+
+    private Left left(Tensor x) {
+        return new Left(x.memory(), Dnnl.F32, x.rows(), x.stride(), false);
+    }
+
+    /// x rounded to bf16, in the type that the right factor is multiplied in.
+    private Left rounded(Tensor x, int type) {
+        int n = x.columns();
+        int element = type == Dnnl.BF16 ? 2 : 4;
+        int stride = (n + 31) / 32 * 32;
+        int rows = x.rows() + LARGEST;
+        var to = rounded.atLeast((long) rows * stride * element);
+        int perTask = Math.max(1, (1 << 15) / n);
+        int last = x.rows() + Math.min(LARGEST, smallestHolding(x.rows()));
+        pool.run((last + perTask - 1) / perTask, (task, member) -> {
+            int[] bits = workspaces[member].ints(n);
+            short[] halves = workspaces[member].shorts(n);
+            for (int row = task * perTask; row < Math.min(last, (task + 1) * perTask); row++) {
+                if (row < x.rows()) {
+                    MemorySegment.copy(x.memory(), ValueLayout.JAVA_INT, 4L * row * x.stride(), bits, 0, n);
+                } else {
+                    Arrays.fill(bits, 0, n, 0);
+                }
+                long at = (long) row * stride * element;
+                if (type == Dnnl.BF16) {
+                    HalfFloats.bf16(halves, bits, n);
+                    MemorySegment.copy(halves, 0, to, ValueLayout.JAVA_SHORT, at, n);
+                } else {
+                    HalfFloats.rounded(bits, n);
+                    MemorySegment.copy(bits, 0, to, ValueLayout.JAVA_INT, at, n);
+                }
+            }
+        });
+        return new Left(to, type, x.rows(), stride, true);
+    }
+
+    /// The smallest size of block with room for n rows, or the largest there is.
+    private static int smallestHolding(int n) {
+        for (int size : BLOCKS) if (size >= n) return size;
+        return LARGEST;
+    }
+
+    /// Cuts rows in blocks: the largest that fit, and at the end one partly empty where that wastes at most a quarter.
+    private static List<Block> blocks(int rows) {
+        var blocks = new ArrayList<Block>();
+        for (int row = 0; row < rows; ) {
+            int rest = rows - row;
+            int size = smallestHolding(rest);
+            if (size > 2 && rest < size && 4 * rest < 3 * size) size /= 2;
+            int count = Math.min(size, rest);
+            blocks.add(new Block(row, count, size));
+            row += count;
+        }
+        return blocks;
+    }
+
+    // ---- products ----
+
+    /// y ← (or +=) left·right.
+    private void product(Tensor y, Left left, Right right, boolean add) {
+        var blocks = blocks(left.rows);
+        var direct = new ArrayList<DnnlKernels.Kernel>();
+        for (var panel : right.panels) {
+            for (var block : blocks) {
+                boolean whole = block.count == block.size;
+                int srcStride = whole || left.padded ? left.stride : right.depth;
+                int dstStride = whole ? y.stride() : panel.width;
+                direct.add(kernels.product(right.type, block.size, right.depth, panel.width, srcStride, dstStride, add));
+            }
+        }
+        pool.run(direct.size(), (task, member) -> {
+            var panel = right.panels.get(task / blocks.size());
+            var block = blocks.get(task % blocks.size());
+            var kernel = direct.get(task);
+            long element = left.type == Dnnl.BF16 ? 2 : 4;
+            var src = left.memory.asSlice(element * block.row * left.stride);
+            if (block.count == block.size) {
+                kernel.run(member, src, panel.packed, y.memory().asSlice(4 * ((long) block.row * y.stride() + panel.from)));
+            } else {
+                tail(kernel, member, src, left, right, panel, block, y, add);
+            }
+        });
+    }
+
+    /// A block with fewer rows than it is computed with: the result, and the left factor if need be, lie apart.
+    private void tail(DnnlKernels.Kernel kernel, int member, MemorySegment src, Left left, Right right, Panel panel,
+            Block block, Tensor y, boolean add) {
+        long srcBytes = left.padded ? 0 : (4L * block.size * right.depth + 63) / 64 * 64;
+        var room = tails[member].atLeast(srcBytes + 4L * block.size * panel.width);
+        var dst = room.asSlice(srcBytes);
+        if (!left.padded) {
+            for (int i = 0; i < block.count; i++) {
+                MemorySegment.copy(src, 4L * i * left.stride, room, 4L * i * right.depth, 4L * right.depth);
+            }
+            room.asSlice(4L * block.count * right.depth, 4L * (block.size - block.count) * right.depth).fill((byte) 0);
+        }
+        if (add) dst.asSlice(0, 4L * block.size * panel.width).fill((byte) 0);
+        for (int i = 0; add && i < block.count; i++) {
+            MemorySegment.copy(y.memory(), 4 * ((long) (block.row + i) * y.stride() + panel.from), dst,
+                    4L * i * panel.width, 4L * panel.width);
+        }
+        kernel.run(member, left.padded ? src : room, panel.packed, dst);
+        for (int i = 0; i < block.count; i++) {
+            MemorySegment.copy(dst, 4L * i * panel.width, y.memory(),
+                    4 * ((long) (block.row + i) * y.stride() + panel.from), 4L * panel.width);
+        }
+    }
+
+    @Override public void multiply(Tensor y, Tensor x, Weight w) {
+        require(y.columns() == w.out() && x.columns() == w.in() && y.rows() == x.rows(), "shapes of y = x·Wᵀ");
+        frozen(y, x, (Packed) w, ((Packed) w).forward, false);
+    }
+
+    @Override public void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w) {
+        require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(), "shapes of dx += dy·W");
+        frozen(dx, dy, (Packed) w, ((Packed) w).backward(), true);
+    }
+
+    private void frozen(Tensor y, Tensor x, Packed w, Right form, boolean add) {
+        if (x.rows() == 0) return;
+        product(y, w.matrix.dtype() == DType.BF16 ? rounded(x, form.type) : left(x), form, add);
+    }
+
+    @Override public void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s, boolean add) {
+        require(y.columns() == a.rows() && x.columns() == a.columns() && y.rows() == x.rows(), "shapes of y = x·aᵀ");
+        if (x.rows() > 0) product(y, left(x), pack(a, true, s), add);
+    }
+
+    @Override public void multiplyBy(Tensor y, Tensor x, Tensor b, float s, boolean add) {
+        require(y.columns() == b.columns() && x.columns() == b.rows() && y.rows() == x.rows(), "shapes of y = x·b");
+        if (x.rows() > 0) product(y, left(x), pack(b, false, s), add);
+    }
+
+    /// Chunks of [#DEPTH] rows one after another; within one, g's rows in tasks.
+    @Override public void outerAdd(Tensor g, Tensor y, Tensor x, float s) {
+        require(g.rows() == y.columns() && g.columns() == x.columns() && y.rows() == x.rows(), "shapes of g += yᵀ·x");
+        new PlainProducts(pool, workspaces).outerAdd(g, y, x, s);
+    }
+
+    @Override public void close() {
+        kernels.close();
+        frozen.close();
+        for (var buffer : List.of(rounded, scaled, right)) buffer.close();
+        for (var tail : tails) tail.close();
+    }
+}

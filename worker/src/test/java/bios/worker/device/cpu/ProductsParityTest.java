@@ -1,0 +1,189 @@
+package bios.worker.device.cpu;
+
+import static bios.worker.device.cpu.Naive.assertClose;
+import static bios.worker.device.cpu.Naive.dots;
+import static bios.worker.device.cpu.Naive.plus;
+import static bios.worker.device.cpu.Naive.random;
+import static bios.worker.device.cpu.Naive.tensor;
+import static bios.worker.device.cpu.Naive.transposed;
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+
+import bios.worker.device.FrozenMatrix;
+import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.Tensor;
+import bios.worker.kernel.HalfFloats;
+import java.lang.foreign.Arena;
+import java.lang.foreign.ValueLayout;
+import java.util.Arrays;
+import java.util.List;
+import java.util.function.BiFunction;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+
+/// Every product against sums in double precision; and the law that a row's bits are its own. Tolerances are those of
+/// fp32 sums of the lengths used, of terms below one.
+final class ProductsParityTest {
+    private static final int[][] SHAPES = {{1, 1, 1}, {1, 16, 9}, {2, 5, 130}, {7, 33, 64}, {64, 70, 31}, {131, 600, 48}};
+    private static final double TOLERANCE = 2e-5;
+
+    private final CpuDevice device = new CpuDevice(2);
+    private final Arena arena = Arena.ofShared();
+
+    @AfterEach void close() {
+        device.close();
+        arena.close();
+    }
+
+    private FrozenMatrix frozen(DType dtype, int rows, int columns, float[] values) {
+        // An odd offset: matrices of model files lie anywhere.
+        var memory = arena.allocate((long) rows * columns * dtype.bytes() + 6, 64).asSlice(6);
+        for (int i = 0; i < values.length; i++) {
+            switch (dtype) {
+                case BF16 -> memory.set(ValueLayout.JAVA_SHORT_UNALIGNED, 2L * i, HalfFloats.bf16(values[i]));
+                case F16 -> memory.set(ValueLayout.JAVA_SHORT_UNALIGNED, 2L * i, Float.floatToFloat16(values[i]));
+                case F32 -> memory.set(ValueLayout.JAVA_FLOAT_UNALIGNED, 4L * i, values[i]);
+            }
+        }
+        return new FrozenMatrix(memory, dtype, rows, columns);
+    }
+
+    /// The values as the product sees them: weights in the dtype of the file, activations bf16 beside bf16 weights.
+    private static float[] seen(float[] x, DType dtype, boolean weight) {
+        float[] y = x.clone();
+        for (int i = 0; i < y.length; i++) {
+            if (dtype == DType.BF16) y[i] = HalfFloats.rounded(x[i]);
+            if (dtype == DType.F16 && weight) y[i] = Float.float16ToFloat(Float.floatToFloat16(x[i]));
+        }
+        return y;
+    }
+
+    @Test void frozenProductsAgreeInEveryDtypeAndDirection() {
+        for (var dtype : DType.values()) {
+            for (int[] s : SHAPES) {
+                float[] w = random(1, s[1] * s[2]);
+                var weight = device.weight(frozen(dtype, s[1], s[2], w));
+                w = seen(w, dtype, true);
+                float[] x = random(2, s[0] * s[2]);
+                var y = tensor(device, s[0], s[1], 3, random(3, s[0] * s[1]));
+                device.multiply(y, tensor(device, s[0], s[2], 5, x), weight);
+                assertClose(dots(seen(x, dtype, false), w, s[0], s[2], s[1]), device.read(y), TOLERANCE,
+                        dtype + " x·Wᵀ " + Arrays.toString(s));
+                float[] dy = random(4, s[0] * s[1]);
+                float[] before = random(5, s[0] * s[2]);
+                var dx = tensor(device, s[0], s[2], 1, before);
+                device.multiplyTransposedAdd(dx, tensor(device, s[0], s[1], 2, dy), weight);
+                double[] expected = dots(seen(dy, dtype, false), transposed(w, s[1], s[2]), s[0], s[1], s[2]);
+                assertClose(plus(before, expected, 1), device.read(dx), TOLERANCE,
+                        dtype + " dy·W " + Arrays.toString(s));
+            }
+        }
+    }
+
+    @Test void productsOfTensorsAgreeOverStridesAndScales() {
+        for (int[] s : SHAPES) {
+            for (float scale : new float[] {1, -0.75f}) {
+                float[] x = random(1, s[0] * s[2]);
+                float[] a = random(2, s[1] * s[2]);
+                float[] before = random(3, s[0] * s[1]);
+                var left = tensor(device, s[0], s[2], 3, x);
+                var rows = tensor(device, s[1], s[2], 1, a);
+                var columns = tensor(device, s[2], s[1], 7, transposed(a, s[1], s[2]));
+                double[] product = dots(x, a, s[0], s[2], s[1]);
+                var y = tensor(device, s[0], s[1], 2, before);
+                device.multiplyByTransposed(y, left, rows, scale);
+                assertClose(plus(null, product, scale), device.read(y), TOLERANCE, "x·aᵀ");
+                device.write(y, before);
+                device.multiplyByTransposedAdd(y, left, rows, scale);
+                assertClose(plus(before, product, scale), device.read(y), TOLERANCE, "+ x·aᵀ");
+                device.multiplyBy(y, left, columns, scale);
+                assertClose(plus(null, product, scale), device.read(y), TOLERANCE, "x·b");
+                device.write(y, before);
+                device.multiplyByAdd(y, left, columns, scale);
+                assertClose(plus(before, product, scale), device.read(y), TOLERANCE, "+ x·b");
+            }
+        }
+    }
+
+    @Test void weightGradientsAgreeOverManyRows() {
+        for (int rows : new int[] {1, 2, 63, 256, 257, 600}) {
+            for (int[] s : new int[][] {{1, 1}, {8, 130}, {130, 8}, {70, 33}}) {
+                float[] y = random(1, rows * s[0]);
+                float[] x = random(2, rows * s[1]);
+                float[] before = random(3, s[0] * s[1]);
+                var g = tensor(device, s[0], s[1], 5, before);
+                device.outerAdd(g, tensor(device, rows, s[0], 1, y), tensor(device, rows, s[1], 3, x), 0.5f);
+                double[] sum = dots(transposed(y, rows, s[0]), transposed(x, rows, s[1]), s[0], rows, s[1]);
+                assertClose(plus(before, sum, 0.5), device.read(g), TOLERANCE, "yᵀ·x of " + rows);
+            }
+        }
+    }
+
+    @Test void aRowHasTheSameBitsInAnyCompany() {
+        for (int[] s : new int[][] {{896, 896}, {128, 896}, {16, 896}, {8, 4864}, {896, 8}, {300, 17}, {2000, 64}}) {
+            float[] w = random(1, s[0] * s[1]);
+            var plain = tensor(device, s[0], s[1], 0, w);
+            var turned = tensor(device, s[1], s[0], 0, transposed(w, s[0], s[1]));
+            var bf16 = device.weight(frozen(DType.BF16, s[0], s[1], w));
+            var fp32 = device.weight(frozen(DType.F32, s[0], s[1], w));
+            ownBits("bf16", s[1], s[0], (y, x) -> device.multiply(y, x, bf16));
+            ownBits("fp32", s[1], s[0], (y, x) -> device.multiply(y, x, fp32));
+            ownBits("bf16 backward", s[0], s[1], (y, x) -> device.multiplyTransposedAdd(y, x, bf16));
+            ownBits("fp32 backward", s[0], s[1], (y, x) -> device.multiplyTransposedAdd(y, x, fp32));
+            ownBits("x·aᵀ", s[1], s[0], (y, x) -> device.multiplyByTransposed(y, x, plain, 2));
+            ownBits("+ x·aᵀ", s[1], s[0], (y, x) -> device.multiplyByTransposedAdd(y, x, plain, 1));
+            ownBits("x·b", s[1], s[0], (y, x) -> device.multiplyBy(y, x, turned, 1));
+            ownBits("+ x·b", s[1], s[0], (y, x) -> device.multiplyByAdd(y, x, turned, 0.5f));
+        }
+    }
+
+    private interface Verb {
+        void run(Tensor y, Tensor x);
+    }
+
+    private void ownBits(String what, int in, int out, Verb verb) {
+        int most = 300;
+        var x = tensor(device, most, in, 16, random(7, most * in));
+        float[] before = random(8, most * out);
+        var whole = tensor(device, most, out, 0, before);
+        verb.run(whole, x);
+        float[] expected = device.read(whole);
+        for (int rows : new int[] {1, 2, 3, 7, 13, 64, 100, 127, 129}) {
+            for (int from : new int[] {0, 1, 150}) {
+                var y = tensor(device, rows, out, 5, Arrays.copyOfRange(before, from * out, (from + rows) * out));
+                verb.run(y, x.rows(from, rows));
+                assertArrayEquals(Arrays.copyOfRange(expected, from * out, (from + rows) * out), device.read(y), 0f,
+                        "%s [%d, %d], %d rows from %d".formatted(what, in, out, rows, from));
+                device.free(new Tensor(y.memory(), 0, 0, 0));
+            }
+        }
+        device.free(x);
+        device.free(whole);
+    }
+
+    @Test void bitsDoNotDependOnTheNumberOfThreads() {
+        BiFunction<CpuDevice, FrozenMatrix, List<float[]>> all = (on, matrix) -> {
+            var x = tensor(on, 150, 512, 0, random(1, 150 * 512));
+            var y = tensor(on, 150, 700, 0, null);
+            on.multiply(y, x, on.weight(matrix));
+            var g = tensor(on, 700, 512, 0, null);
+            on.outerAdd(g, y, x, 1);
+            var dx = tensor(on, 150, 512, 0, null);
+            on.multiplyBy(dx, y, g, 0.1f);
+            return List.of(on.read(y), on.read(g), on.read(dx));
+        };
+        var matrix = frozen(DType.BF16, 700, 512, random(3, 700 * 512));
+        try (var one = new CpuDevice(1); var three = new CpuDevice(3)) {
+            var expected = all.apply(one, matrix);
+            var got = all.apply(three, matrix);
+            for (int i = 0; i < 3; i++) assertArrayEquals(expected.get(i), got.get(i), 0f);
+        }
+    }
+
+    @Test void roundingToBf16IsToNearestEven() {
+        assertEquals(1f, HalfFloats.rounded(1.00390625f));
+        assertEquals(1.015625f, HalfFloats.rounded(1.01171875f));
+        assertEquals(Float.POSITIVE_INFINITY, HalfFloats.rounded(Float.MAX_VALUE));
+        assertEquals(Float.NaN, HalfFloats.rounded(Float.NaN));
+    }
+}
