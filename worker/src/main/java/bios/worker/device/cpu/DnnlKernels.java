@@ -20,6 +20,8 @@ final class DnnlKernels implements AutoCloseable {
     /// A product `[rows, depth]·[depth, width]`, rows of src and dst so far apart.
     private record ProductKey(int type, int rows, int depth, int width, int srcStride, int dstStride, boolean add) {}
 
+    private record PlainKey(int rows, int depth, int width, int rightStride, int dstStride, boolean add) {}
+
     private record PackKey(int type, int depth, int width, long rowStride, long columnStride) {}
 
     private record FormKey(int type, int depth, int width) {}
@@ -145,6 +147,18 @@ final class DnnlKernels implements AutoCloseable {
         var dst = dnnl.strided(Dnnl.F32, rows, width, dstStride, 1);
         var primitive = dnnl.matmul(src, form.descriptor, dst, add);
         return keep(key, new Kernel(primitive, true, src, dst, primitive.weights()));
+    }
+
+    /// dst ← (or +=) src·weights in fp32 with src `[rows, depth]` dense and weights row-major as they are.
+    Kernel plainProduct(int rows, int depth, int width, int rightStride, int dstStride, boolean add) {
+        var key = new PlainKey(rows, depth, width, rightStride, dstStride, add);
+        var kernel = kernels.get(key);
+        if (kernel != null) return kernel;
+        dnnl.enter();
+        var src = dnnl.strided(Dnnl.F32, rows, depth, depth, 1);
+        var right = dnnl.strided(Dnnl.F32, depth, width, rightStride, 1);
+        var dst = dnnl.strided(Dnnl.F32, rows, width, dstStride, 1);
+        return keep(key, new Kernel(dnnl.matmul(src, right, dst, add), true, src, dst, right));
     }
 
     /// Packs a right factor whose element (k, n) lies at k·rowStride + n·columnStride.

@@ -22,8 +22,6 @@ final class DnnlProducts implements Products {
     private static final int PANEL = 512;
     private static final int[] BLOCKS = {2, 4, 8, 16, 32, 64, 128};
     private static final int LARGEST = BLOCKS[BLOCKS.length - 1];
-    /// Rows of one partial sum of [#outerAdd].
-    private static final int DEPTH = 256;
 
     /// `count` rows from `row`, computed as `size` rows.
     private record Block(int row, int count, int size) {}
@@ -71,6 +69,7 @@ final class DnnlProducts implements Products {
     private final NativeBuffer scaled = new NativeBuffer();
     private final NativeBuffer right = new NativeBuffer();
     private final NativeBuffer[] tails;
+    private final OuterProducts outer;
 
     DnnlProducts(Dnnl dnnl, Pool pool, Workspace[] workspaces) {
         this.dnnl = dnnl;
@@ -79,6 +78,7 @@ final class DnnlProducts implements Products {
         kernels = new DnnlKernels(dnnl, pool.size());
         tails = new NativeBuffer[pool.size()];
         for (int i = 0; i < tails.length; i++) tails[i] = new NativeBuffer();
+        outer = new OuterProducts(pool, workspaces, kernels, tails);
     }
 
     @Override public String description() {
@@ -297,14 +297,14 @@ final class DnnlProducts implements Products {
         if (x.rows() > 0) product(y, left(x), pack(b, false, s), add);
     }
 
-    /// Chunks of [#DEPTH] rows one after another; within one, g's rows in tasks.
     @Override public void outerAdd(Tensor g, Tensor y, Tensor x, float s) {
         require(g.rows() == y.columns() && g.columns() == x.columns() && y.rows() == x.rows(), "shapes of g += yᵀ·x");
-        new PlainProducts(pool, workspaces).outerAdd(g, y, x, s);
+        if (x.rows() > 0) outer.add(g, y, x, s);
     }
 
     @Override public void close() {
         kernels.close();
+        outer.close();
         frozen.close();
         for (var buffer : List.of(rounded, scaled, right)) buffer.close();
         for (var tail : tails) tail.close();

@@ -107,7 +107,7 @@ final class ProductsParityTest {
 
     @Test void weightGradientsAgreeOverManyRows() {
         for (int rows : new int[] {1, 2, 63, 256, 257, 600}) {
-            for (int[] s : new int[][] {{1, 1}, {8, 130}, {130, 8}, {70, 33}}) {
+            for (int[] s : new int[][] {{1, 1}, {8, 130}, {130, 8}, {70, 33}, {16, 1100}, {600, 16}}) {
                 float[] y = random(1, rows * s[0]);
                 float[] x = random(2, rows * s[1]);
                 float[] before = random(3, s[0] * s[1]);

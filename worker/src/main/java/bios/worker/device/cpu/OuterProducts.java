@@ -1,0 +1,144 @@
+package bios.worker.device.cpu;
+
+import bios.worker.device.Tensor;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.util.ArrayList;
+import java.util.List;
+
+/// Sums over tokens, g += s·yᵀ·x, by oneDNN. The factor with fewer columns is turned into pieces `[columns, depth]`, the
+/// other is read as it lies; the product is turned back if need be while it is added to g. Pieces follow one another in
+/// an order that the number of rows fixes; panels of columns are the tasks.
+final class OuterProducts implements AutoCloseable {
+    private static final int PANEL = 512;
+    private static final int DEEPEST = 256;
+    private static final int SHALLOWEST = 8;
+
+    /// `count` tokens from `row`, computed as `depth`, the missing ones zero.
+    private record Piece(int row, int count, int depth) {}
+
+    private final Pool pool;
+    private final Workspace[] workspaces;
+    private final DnnlKernels kernels;
+    private final NativeBuffer[] tails;
+    private final NativeBuffer left = new NativeBuffer();
+    private final NativeBuffer result = new NativeBuffer();
+
+    OuterProducts(Pool pool, Workspace[] workspaces, DnnlKernels kernels, NativeBuffer[] tails) {
+        this.pool = pool;
+        this.workspaces = workspaces;
+        this.kernels = kernels;
+        this.tails = tails;
+    }
+
+    /// Depths are powers of two, so that few kernels serve any number of tokens.
+    private static List<Piece> pieces(int rows) {
+        var pieces = new ArrayList<Piece>();
+        for (int row = 0; row < rows; ) {
+            int depth = Math.clamp(Integer.highestOneBit(rows - row), SHALLOWEST, DEEPEST);
+            int count = Math.min(depth, rows - row);
+            pieces.add(new Piece(row, count, depth));
+            row += count;
+        }
+        return pieces;
+    }
+
+    void add(Tensor g, Tensor y, Tensor x, float s) {
+        boolean turned = y.columns() > x.columns();
+        var small = turned ? x : y;
+        var large = turned ? y : x;
+        var pieces = pieces(x.rows());
+        turn(small, pieces);
+        multiply(small.columns(), large, pieces);
+        int n = large.columns();
+        var product = new Tensor(result.atLeast(0), small.columns(), n, n);
+        if (turned) addTransposed(g, product, s);
+        else addRows(g, product, s);
+    }
+
+    /// left ← the pieces of the small factor, transposed.
+    private void turn(Tensor small, List<Piece> pieces) {
+        int m = small.columns();
+        var to = left.atLeast(4L * m * (small.rows() + SHALLOWEST));
+        pool.run(pieces.size(), (i, member) -> {
+            var piece = pieces.get(i);
+            float[] rows = workspaces[member].row(0, m);
+            float[] columns = workspaces[member].zeros(1, m * piece.depth);
+            for (int t = 0; t < piece.count; t++) {
+                Rows.load(rows, small, piece.row + t);
+                for (int j = 0; j < m; j++) columns[j * piece.depth + t] = rows[j];
+            }
+            MemorySegment.copy(columns, 0, to, ValueLayout.JAVA_FLOAT, 4L * m * piece.row, m * piece.depth);
+        });
+    }
+
+    /// result `[m, n]` ← Σ of the pieces, panel by panel.
+    private void multiply(int m, Tensor large, List<Piece> pieces) {
+        int n = large.columns();
+        var from = left.atLeast(0);
+        var to = result.atLeast(4L * m * n);
+        int panels = (n + PANEL - 1) / PANEL;
+        var compiled = new DnnlKernels.Kernel[panels][pieces.size()];
+        for (int p = 0; p < panels; p++) {
+            int width = Math.min(PANEL, n - p * PANEL);
+            for (int i = 0; i < pieces.size(); i++) {
+                var piece = pieces.get(i);
+                int stride = piece.count == piece.depth ? large.stride() : width;
+                compiled[p][i] = kernels.plainProduct(m, piece.depth, width, stride, n, i > 0);
+            }
+        }
+        pool.run(panels, (p, member) -> {
+            int width = Math.min(PANEL, n - p * PANEL);
+            for (int i = 0; i < pieces.size(); i++) {
+                var piece = pieces.get(i);
+                long at = 4 * ((long) piece.row * large.stride() + p * PANEL);
+                var right = piece.count == piece.depth ? large.memory().asSlice(at)
+                        : padded(tails[member], large, at, piece, width);
+                compiled[p][i].run(member, from.asSlice(4L * m * piece.row), right, to.asSlice(4L * p * PANEL));
+            }
+        });
+    }
+
+    private static MemorySegment padded(NativeBuffer room, Tensor large, long at, Piece piece, int width) {
+        var rows = room.atLeast(4L * piece.depth * width).asSlice(0, 4L * piece.depth * width);
+        rows.fill((byte) 0);
+        for (int t = 0; t < piece.count; t++) {
+            MemorySegment.copy(large.memory(), at + 4L * t * large.stride(), rows, 4L * t * width, 4L * width);
+        }
+        return rows;
+    }
+
+    private void addRows(Tensor g, Tensor product, float s) {
+        int n = g.columns();
+        float[] sum = workspaces[0].row(0, n);
+        float[] term = workspaces[0].row(1, n);
+        for (int i = 0; i < g.rows(); i++) {
+            Rows.load(sum, g, i);
+            Rows.load(term, product, i);
+            for (int j = 0; j < n; j++) sum[j] += s * term[j];
+            Rows.store(g, i, sum);
+        }
+    }
+
+    /// g += s·productᵀ, 64 rows of g at a time.
+    private void addTransposed(Tensor g, Tensor product, float s) {
+        int n = g.columns();
+        pool.run((g.rows() + 63) / 64, (task, member) -> {
+            int from = task * 64;
+            int count = Math.min(64, g.rows() - from);
+            float[] tile = workspaces[member].row(0, 64 * n);
+            float[] sum = workspaces[member].row(1, n);
+            for (int j = 0; j < n; j++) Rows.load(tile, j * 64, product, j, from, count);
+            for (int i = 0; i < count; i++) {
+                Rows.load(sum, g, from + i);
+                for (int j = 0; j < n; j++) sum[j] += s * tile[j * 64 + i];
+                Rows.store(g, from + i, sum);
+            }
+        });
+    }
+
+    @Override public void close() {
+        left.close();
+        result.close();
+    }
+}
