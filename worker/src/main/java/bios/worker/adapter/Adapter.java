@@ -59,7 +59,7 @@ public final class Adapter implements AutoCloseable {
             Set<String> known = new HashSet<>();
             for (Factors.Part p : host.parts()) known.add(p.name());
             for (String name : tensors.names())
-                if (name.endsWith(".weight") && !known.contains(name)) throw new ModelRefused("adapter",
+                if (name.startsWith("base_model.") && name.endsWith(".weight") && !known.contains(name)) throw new ModelRefused("adapter",
                         "tensor '" + name + "' is not part of an adapter on " + lora.targets(), "the adapter belongs to another run");
             weights.write(host);
             return new Adapter(lora, model, weights);

@@ -1,0 +1,78 @@
+package bios.worker.train;
+
+import bios.protocol.Fault;
+import bios.protocol.run.AdamParams;
+import bios.protocol.run.Operation.ForwardBackward;
+import bios.protocol.run.OperationResult.Evaluated;
+import bios.protocol.run.OperationResult.Stepped;
+import bios.worker.adapter.TrainingState;
+import bios.worker.model.BaseModel;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+
+/// Executes training operations on one base model. The engine begins an [Evaluation] per operation, puts the next
+/// micro-batches of several into one [#pass], and finishes those that are done:
+///
+/// ```java
+/// try (Evaluation e = trainer.begin(state, operation)) {
+///     while (!e.done()) trainer.pass(List.of(e));      // or with other runs' evaluations
+///     return e.finish();
+/// }
+/// ```
+///
+/// Results and gradients have the same bits in any company. An operation is refused whole, with [Refused], before anything
+/// is computed; whatever is thrown in a pass (out of memory) leaves all runs as they were before their operations:
+/// close the evaluations of that pass.
+public final class Trainer {
+    /// Tokens of a micro-batch. Part of what makes results exact: sums of gradients are cut here.
+    public static final int MICRO_BATCH_TOKENS = 4096;
+
+    private final BaseModel model;
+    private final int tokenBudget;
+
+    public Trainer(BaseModel model) {
+        this(model, MICRO_BATCH_TOKENS);
+    }
+
+    /// With another size of micro-batches, for tests.
+    Trainer(BaseModel model, int tokenBudget) {
+        this.model = model;
+        this.tokenBudget = tokenBudget;
+    }
+
+    /// Checks an operation and cuts it into micro-batches; computes nothing. [Refused] when its tokens, lengths or loss inputs
+    /// do not fit the model.
+    public Evaluation begin(TrainingState state, ForwardBackward operation) {
+        return Evaluation.of(state, operation, model.spec(), tokenBudget);
+    }
+
+    /// Puts the next micro-batch of each evaluation through the model, in one pass over the frozen weights. No two of
+    /// them may be of one run.
+    public void pass(List<Evaluation> evaluations) {
+        List<Evaluation.Share> shares = new ArrayList<>();
+        for (Evaluation evaluation : evaluations) shares.add(evaluation.share());
+        model.evaluate(shares.stream().map(Evaluation.Share::lesson).toList());
+        shares.forEach(share -> share.taken().run());
+    }
+
+    /// One operation from beginning to end, alone.
+    public Evaluated evaluate(TrainingState state, ForwardBackward operation) {
+        try (Evaluation evaluation = begin(state, operation)) {
+            while (!evaluation.done()) pass(List.of(evaluation));
+            return evaluation.finish();
+        }
+    }
+
+    /// Applies the gradient sum with AdamW and clears it. [Refused] with the code `no_gradient` when there is none.
+    ///
+    /// @param params become the run's settings; empty: those that it has
+    public Stepped optimStep(TrainingState state, Optional<AdamParams> params) {
+        if (state.accumulated() == 0) throw new Refused(Fault.user("no_gradient",
+                "optim_step: no gradient has been accumulated since the last step; call forward_backward first"));
+        AdamParams used = params.orElse(state.settings());
+        double norm = state.step(used);
+        return new Stepped(state.steps(), Map.of("grad_norm", norm, "learning_rate", used.learningRate()));
+    }
+}
