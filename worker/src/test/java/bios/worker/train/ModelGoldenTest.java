@@ -1,0 +1,224 @@
+package bios.worker.train;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.protocol.run.AdamParams;
+import bios.protocol.run.Datum;
+import bios.protocol.run.LossFunction;
+import bios.protocol.run.Operation.ForwardBackward;
+import bios.protocol.run.OperationResult.Evaluated;
+import bios.protocol.run.TensorData;
+import bios.worker.adapter.Adapter;
+import bios.worker.adapter.TrainingState;
+import bios.worker.device.Device;
+import bios.worker.device.Tensor;
+import bios.worker.device.cpu.CpuDevice;
+import bios.worker.load.Safetensors;
+import bios.worker.model.BaseModel;
+import bios.worker.model.Golden;
+import bios.worker.model.KeyValueCache;
+import bios.worker.model.KeyValuePages;
+import bios.worker.model.Lesson;
+import bios.worker.model.Step;
+import java.util.ArrayList;
+import java.util.Collections;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.TreeMap;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
+
+/// The engine's numbers against PyTorch, transformers and PEFT, for every architecture and dtype.
+class ModelGoldenTest {
+    private static final Map<String, Double> ERRORS = new TreeMap<>();
+    private static Device on;
+
+    /// All cases; those in half precision also with their weights widened to fp32, where nothing is rounded.
+    static List<String> cases() {
+        List<String> cases = new ArrayList<>(Golden.cases());
+        for (String name : Golden.cases()) if (!Golden.of(name).exact()) cases.add(name + Golden.WIDENED);
+        return cases;
+    }
+
+    @BeforeAll static void open() {
+        on = new CpuDevice(2);
+    }
+
+    @AfterAll static void report() {
+        on.close();
+        ERRORS.forEach((what, error) -> System.out.printf("golden %-60s %.2e%n", what, error));
+    }
+
+    @ParameterizedTest @MethodSource("cases") void logProbabilitiesAgree(String name) {
+        Golden golden = Golden.of(name);
+        try (BaseModel model = golden.load(on); Adapter adapter = golden.adapter(model)) {
+            for (Optional<Adapter> used : List.of(Optional.<Adapter>empty(), Optional.of(adapter))) {
+                List<Golden.Sequence> sequences = golden.sequences();
+                List<float[]> got = logprobs(model, used, sequences);
+                String kind = used.isEmpty() ? "base" : "adapter";
+                for (int i = 0; i < sequences.size(); i++)
+                    close(golden, kind + " logprobs", golden.values(kind + ".logprobs." + i), got.get(i), logprobTolerance(golden));
+            }
+        }
+    }
+
+    @ParameterizedTest @MethodSource("cases") void lossesAndGradientsAgree(String name) {
+        Golden golden = Golden.of(name);
+        try (BaseModel model = golden.load(on)) {
+            for (var loss : golden.json().get("losses")) {
+                if (LossFunction.values().length == 3 && List.of("cispo", "dro").contains(loss.asText())) continue;
+                LossFunction function = LossFunction.of(loss.asText());
+                try (TrainingState state = state(golden, model)) {
+                    Evaluated result = new Trainer(model, 48).evaluate(state, operation(golden, function, false));
+                    double expected = golden.values("loss." + loss.asText())[0];
+                    assertEquals(expected, result.metrics().get("loss:sum"), (golden.exact() ? 1e-4 : 5e-3) * Math.max(1, Math.abs(expected)));
+                    closeTensors(golden, "gradient." + loss.asText() + ".", state.snapshot().toBytes(), ".grad",
+                            golden.exact() ? 1e-3 : 5e-2);
+                }
+            }
+        }
+    }
+
+    @ParameterizedTest @MethodSource("cases") void twentyStepsAgree(String name) {
+        Golden golden = Golden.of(name);
+        try (BaseModel model = golden.load(on); TrainingState state = state(golden, model)) {
+            Trainer trainer = new Trainer(model);
+            float[] losses = golden.values("steps.losses");
+            float[] norms = golden.values("steps.grad_norms");
+            List<AdamParams> steps = golden.steps();
+            double tolerance = golden.exact() ? 1e-3 : 1e-1;
+            for (int i = 0; i < steps.size(); i++) {
+                Evaluated result = trainer.evaluate(state, operation(golden, LossFunction.CROSS_ENTROPY, false));
+                assertEquals(losses[i], result.metrics().get("loss:sum"), tolerance * Math.max(1, Math.abs(losses[i])), "loss " + i);
+                double norm = trainer.optimStep(state, Optional.of(steps.get(i))).metrics().get("grad_norm");
+                assertEquals(norms[i], norm, tolerance * norms[i], "norm " + i);
+            }
+            if (!golden.exact()) return;     // Adam divides by the gradient's size: rounding of the smallest decides signs
+            closeTensors(golden, "after.", state.snapshot().toBytes(), "", 1e-3);
+            Evaluated after = trainer.evaluate(state, operation(golden, LossFunction.CROSS_ENTROPY, true));
+            for (int i = 0; i < after.logprobs().size(); i++)
+                close(golden, "after logprobs", golden.values("after.logprobs." + i), after.logprobs().get(i),
+                        10 * golden.noise("after_logprobs") + 1e-4);
+        }
+    }
+
+    @ParameterizedTest @MethodSource("cases") void greedyDecodingAgrees(String name) {
+        Golden golden = Golden.of(name);
+        int[] prompt = Golden.ints(golden.json().get("greedy").get("prompt"));
+        int[] tokens = Golden.ints(golden.json().get("greedy").get("tokens"));
+        try (BaseModel model = golden.load(on); Adapter adapter = golden.adapter(model);
+                KeyValuePages pages = new KeyValuePages(model.spec(), on, 8); KeyValueCache cache = pages.open()) {
+            Optional<Adapter> used = Optional.of(adapter);
+            float[] logprobs = new float[tokens.length];
+            int[] drawn = new int[tokens.length];
+            for (int i = 0; i < tokens.length; i++) {
+                int[] next = i == 0 ? prompt : new int[] {drawn[i - 1]};
+                try (Device.Scope scope = on.scope()) {
+                    Tensor hidden = model.forwardCached(scope, List.of(new Step(next, cache, used)));
+                    if (i == 0) promptAgrees(golden, model, scope, hidden, prompt, used);
+                    Tensor logits = model.logits(scope, hidden.rows(next.length - 1, 1), List.of(used));
+                    drawn[i] = largest(on.read(logits));
+                    logprobs[i] = logprobs(model, scope, logits, drawn[i])[0];
+                }
+            }
+            assertArrayEquals(tokens, drawn);
+            close(golden, "greedy logprobs", golden.values("greedy.logprobs"), logprobs, logprobTolerance(golden));
+        }
+    }
+
+    private static void promptAgrees(Golden golden, BaseModel model, Device.Scope scope, Tensor hidden, int[] prompt, Optional<Adapter> used) {
+        int n = prompt.length - 1;
+        Tensor logits = model.logits(scope, hidden.rows(0, n), Collections.nCopies(n, used));
+        float[] got = logprobs(model, scope, logits, java.util.Arrays.copyOfRange(prompt, 1, n + 1));
+        float[] expected = golden.values("prompt.logprobs");
+        close(golden, "prompt logprobs", java.util.Arrays.copyOfRange(expected, 1, n + 1), got, logprobTolerance(golden));
+    }
+
+    private static float[] logprobs(BaseModel model, Device.Scope scope, Tensor logits, int... targets) {
+        Tensor logprobs = on.scratch(scope, targets.length, 1);
+        on.logSoftmaxAt(logprobs, on.scratch(scope, targets.length, 1), logits, targets);
+        return on.read(logprobs);
+    }
+
+    private static List<float[]> logprobs(BaseModel model, Optional<Adapter> adapter, List<Golden.Sequence> sequences) {
+        List<float[]> all = new ArrayList<>();
+        float[] row = new float[sequences.stream().mapToInt(s -> s.tokens().length).sum()];
+        int[] targets = sequences.stream().flatMapToInt(s -> java.util.Arrays.stream(s.targets())).toArray();
+        model.evaluate(List.of(new Lesson(adapter, Optional.empty(), sequences.stream().map(Golden.Sequence::tokens).toList(), targets,
+                (from, part) -> {
+                    System.arraycopy(part, 0, row, from, part.length);
+                    return part;
+                })));
+        int at = 0;
+        for (Golden.Sequence s : sequences) all.add(java.util.Arrays.copyOfRange(row, at, at += s.tokens().length));
+        return all;
+    }
+
+    private static TrainingState state(Golden golden, BaseModel model) {
+        try (Safetensors adapter = Safetensors.of(golden.folder().toString(), golden.adapterBytes(""))) {
+            return TrainingState.load(adapter, Optional.empty(), 0, AdamParams.DEFAULT, golden.lora(), model.spec(), on);
+        }
+    }
+
+    private static ForwardBackward operation(Golden golden, LossFunction loss, boolean forwardOnly) {
+        List<Datum> data = new ArrayList<>();
+        List<Golden.Sequence> sequences = golden.sequences();
+        for (int i = 0; i < sequences.size(); i++) {
+            Map<String, TensorData> inputs = new TreeMap<>();
+            inputs.put("target_tokens", TensorData.of(java.util.Arrays.stream(sequences.get(i).targets()).asLongStream().toArray()));
+            if (loss == LossFunction.CROSS_ENTROPY) inputs.put("weights", TensorData.of(golden.values("weights." + i)));
+            else {
+                inputs.put("logprobs", TensorData.of(golden.values("q." + i)));
+                inputs.put("advantages", TensorData.of(golden.values("advantages." + i)));
+            }
+            data.add(new Datum(sequences.get(i).tokens(), inputs));
+        }
+        var ppo = golden.json().path("ppo");
+        Map<String, Double> settings = loss == LossFunction.PPO
+                ? Map.of("clip_low_threshold", ppo.get("low").asDouble(), "clip_high_threshold", ppo.get("high").asDouble()) : Map.of();
+        return new ForwardBackward(data, loss, settings, forwardOnly);
+    }
+
+    /// PyTorch computed in fp32 from the files' values; the engine rounds what it multiplies by bf16 weights to bf16.
+    private static double logprobTolerance(Golden golden) {
+        return golden.exact() ? 1e-4 : 6e-2;
+    }
+
+    private static void close(Golden golden, String what, float[] expected, float[] got, double tolerance) {
+        double worst = 0;
+        for (int i = 0; i < expected.length; i++) worst = Math.max(worst, Math.abs((double) expected[i] - got[i]));
+        ERRORS.merge(golden.name() + " " + what, worst, Math::max);
+        assertEquals(expected.length, got.length);
+        assertTrue(worst <= tolerance, what + " differ by " + worst);
+    }
+
+    private static void closeTensors(Golden golden, String prefix, byte[] state, String suffix, double relative) {
+        try (Safetensors got = Safetensors.of("state", state)) {
+            for (String name : golden.expected().names()) {
+                if (!name.startsWith(prefix + "base_model.")) continue;
+                float[] e = golden.values(name);
+                float[] g = got.floats(name.substring(prefix.length()) + suffix,
+                        golden.expected().entry(name).shape().stream().mapToLong(Long::longValue).toArray());
+                double largest = 0;
+                double worst = 0;
+                for (int i = 0; i < e.length; i++) {
+                    largest = Math.max(largest, Math.abs(e[i]));
+                    worst = Math.max(worst, Math.abs((double) e[i] - g[i]));
+                }
+                ERRORS.merge(golden.name() + " " + prefix, worst / Math.max(largest, 1e-12), Math::max);
+                assertTrue(worst <= relative * largest, name + " differs by " + worst + " of " + largest);
+            }
+        }
+    }
+
+    private static int largest(float[] values) {
+        int best = 0;
+        for (int i = 1; i < values.length; i++) if (values[i] > values[best]) best = i;
+        return best;
+    }
+}
