@@ -42,6 +42,11 @@ public final class Trainer {
         this.tokenBudget = tokenBudget;
     }
 
+    /// The base model that it trains on.
+    public BaseModel model() {
+        return model;
+    }
+
     /// Checks an operation and cuts it into micro-batches; computes nothing. [Refused] when its tokens, lengths or loss inputs
     /// do not fit the model.
     public Evaluation begin(TrainingState state, ForwardBackward operation) {

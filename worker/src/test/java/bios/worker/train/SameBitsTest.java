@@ -1,0 +1,177 @@
+package bios.worker.train;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+
+import bios.protocol.model.LoraSpec;
+import bios.protocol.model.TargetModule;
+import bios.protocol.run.AdamParams;
+import bios.protocol.run.Datum;
+import bios.protocol.run.LossFunction;
+import bios.protocol.run.Operation.ForwardBackward;
+import bios.protocol.run.OperationResult.Evaluated;
+import bios.protocol.run.TensorData;
+import bios.worker.adapter.Adapter;
+import bios.worker.adapter.TrainingState;
+import bios.worker.device.Device;
+import bios.worker.device.Tensor;
+import bios.worker.device.cpu.CpuDevice;
+import bios.worker.load.Safetensors;
+import bios.worker.model.BaseModel;
+import bios.worker.model.Golden;
+import bios.worker.model.KeyValueCache;
+import bios.worker.model.KeyValuePages;
+import bios.worker.model.Step;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Random;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+/// What the engine promises of bits: a run's results do not depend on its company, on threads, on an interruption, or on
+/// whether tokens are scored or decoded.
+class SameBitsTest {
+    private static final List<TargetModule> EVERYTHING = List.of(TargetModule.values());
+    private static final LoraSpec SMALL = new LoraSpec(4, 8, 1, EVERYTHING);
+    private static final LoraSpec LARGE = new LoraSpec(19, 32, 2, List.copyOf(LoraSpec.ALL_LINEAR));
+
+    @ParameterizedTest @ValueSource(strings = {"qwen3", "llama-bf16", "qwen2-sliding", "llama-fp16"})
+    void aRunAloneAndInCompanyAndWithAnyThreadsGivesTheSameBits(String name) {
+        List<byte[]> states = new ArrayList<>();
+        List<List<float[]>> logprobs = new ArrayList<>();
+        for (int threads = 1; threads <= 3; threads++)
+            for (int company = 0; company <= 2; company++)
+                try (Device on = new CpuDevice(threads); BaseModel model = Golden.of(name).load(on);
+                        TrainingState run = fresh(SMALL, model); TrainingState other = fresh(LARGE, model)) {
+                    Trainer trainer = new Trainer(model, 150);
+                    for (int step = 0; step < 2; step++) {
+                        logprobs.add(step == 0 ? new ArrayList<>() : logprobs.removeLast());
+                        logprobs.getLast().addAll(together(trainer, run, operation(model, 7 + step, 5, false), other, company).logprobs());
+                        trainer.optimStep(run, Optional.of(new AdamParams(1e-2, 0.9, 0.95, 1e-8, 0.01, 1)));
+                    }
+                    together(trainer, run, operation(model, 9, 3, false), other, company);
+                    states.add(run.snapshot().toBytes());
+                }
+        for (byte[] state : states) assertArrayEquals(states.getFirst(), state);
+        for (List<float[]> l : logprobs)
+            for (int i = 0; i < l.size(); i++) assertArrayEquals(logprobs.getFirst().get(i), l.get(i));
+    }
+
+    /// Company 0: alone; 1: another run behind; 2: another before and one that is only evaluated, and two shared passes.
+    private static Evaluated together(Trainer trainer, TrainingState run, ForwardBackward operation, TrainingState other, int company) {
+        try (Evaluation mine = trainer.begin(run, operation);
+                Evaluation theirs = trainer.begin(other, operation(trainer.model(), 100, 6, company == 2))) {
+            while (!mine.done()) {
+                if (company == 0 || theirs.done()) trainer.pass(List.of(mine));
+                else trainer.pass(company == 1 ? List.of(mine, theirs) : List.of(theirs, mine));
+            }
+            return mine.finish();
+        }
+    }
+
+    @ParameterizedTest @ValueSource(strings = {"qwen3", "llama-bf16", "qwen2-sliding", "mistral"})
+    void decodingTokenByTokenGivesTheTrainersLogProbabilities(String name) {
+        try (Device on = new CpuDevice(2); BaseModel model = Golden.of(name).load(on); TrainingState run = fresh(SMALL, model);
+                TrainingState other = fresh(LARGE, model); KeyValuePages pages = new KeyValuePages(model.spec(), on, 40)) {
+            ForwardBackward operation = operation(model, 3, 3, true);
+            List<float[]> trained = new Trainer(model).evaluate(run, operation).logprobs();
+            for (int s = 0; s < operation.data().size(); s++) {
+                Datum datum = operation.data().get(s);
+                for (int prefill : new int[] {1, 2, Math.min(70, datum.tokens().length)})
+                    assertArrayEquals(trained.get(s), decoded(model, pages, datum, run.adapter(), other.adapter(), prefill),
+                            "sequence " + s + " prefilled " + prefill);
+            }
+            assertEquals(pages.limit(), pages.free());
+        }
+    }
+
+    /// Log-probabilities of the datum's targets: `prefill` tokens at once, then one by one, beside another sequence of another
+    /// adapter, on a cache that is forked on the way.
+    private static float[] decoded(BaseModel model, KeyValuePages pages, Datum datum, Adapter adapter, Adapter other, int prefill) {
+        Device on = model.device();
+        int[] tokens = datum.tokens();
+        float[] all = new float[tokens.length];
+        KeyValueCache cache = pages.open();
+        try (KeyValueCache beside = pages.open()) {
+            for (int at = 0; at < tokens.length; ) {
+                int n = at == 0 ? Math.min(prefill, tokens.length) : 1;
+                try (Device.Scope scope = on.scope()) {
+                    List<Step> steps = new ArrayList<>();
+                    if (at % 3 == 1) steps.add(new Step(new int[] {at % 7, 5}, beside, Optional.of(other)));
+                    int first = steps.isEmpty() ? 0 : 2;
+                    steps.add(new Step(Arrays.copyOfRange(tokens, at, at + n), cache, Optional.of(adapter)));
+                    Tensor hidden = model.forwardCached(scope, steps).rows(first, n);
+                    int[] targets = new int[n];
+                    for (int i = 0; i < n; i++) targets[i] = (int) datum.lossInputs().get("target_tokens").longs()[at + i];
+                    Tensor logits = model.logits(scope, hidden, java.util.Collections.nCopies(n, Optional.of(adapter)));
+                    Tensor logprobs = on.scratch(scope, n, 1);
+                    on.logSoftmaxAt(logprobs, on.scratch(scope, n, 1), logits, targets);
+                    System.arraycopy(on.read(logprobs), 0, all, at, n);
+                }
+                at += n;
+                KeyValueCache twin = cache.fork().orElseThrow();
+                cache.close();
+                cache = twin;
+            }
+        } finally {
+            cache.close();
+        }
+        return all;
+    }
+
+    @ParameterizedTest @ValueSource(strings = {"qwen3-lm-head", "llama-bf16"})
+    void aRestoredStateGoesOnWithTheSameBits(String name) {
+        try (Device on = new CpuDevice(2); BaseModel model = Golden.of(name).load(on); TrainingState run = fresh(SMALL, model)) {
+            Trainer trainer = new Trainer(model);
+            trainer.evaluate(run, operation(model, 1, 2, false));
+            trainer.optimStep(run, Optional.empty());
+            trainer.evaluate(run, operation(model, 2, 2, false));
+            byte[] point = run.snapshot().toBytes();
+            try (Safetensors tensors = Safetensors.of("point", point);
+                    TrainingState again = TrainingState.restore(tensors, model.spec(), on)) {
+                assertArrayEquals(point, again.snapshot().toBytes());
+                for (TrainingState state : List.of(run, again)) {
+                    trainer.evaluate(state, operation(model, 3, 2, false));
+                    trainer.optimStep(state, Optional.of(new AdamParams(1e-3, 0.8, 0.9, 1e-8, 0.1, 0.5)));
+                }
+                assertArrayEquals(run.snapshot().toBytes(), again.snapshot().toBytes());
+            }
+            try (Safetensors adapter = Safetensors.of("adapter", run.snapshot().adapter());
+                    Safetensors optimizer = Safetensors.of("optimizer", run.snapshot().optimizer());
+                    TrainingState loaded = TrainingState.load(adapter, Optional.of(optimizer), run.steps(), run.settings(),
+                            run.lora(), model.spec(), on)) {
+                assertArrayEquals(run.snapshot().toBytes(), loaded.snapshot().toBytes());
+            }
+        }
+    }
+
+    /// A fresh adapter whose B is not zero, the same for the same shape.
+    private static TrainingState fresh(LoraSpec lora, BaseModel model) {
+        TrainingState state = TrainingState.fresh(lora, model.spec(), model.device());
+        Random random = new Random(lora.rank());
+        for (Tensor slab : state.adapter().weights().slabs()) {
+            float[] values = model.device().read(slab);
+            for (int i = 0; i < values.length; i++) if (values[i] == 0) values[i] = (float) random.nextGaussian() * 0.05f;
+            model.device().write(slab, values);
+        }
+        return state;
+    }
+
+    /// Sequences of 1 to 140 tokens, the first of one token.
+    private static ForwardBackward operation(BaseModel model, long seed, int sequences, boolean forwardOnly) {
+        Random random = new Random(seed);
+        List<Datum> data = new ArrayList<>();
+        int vocabulary = model.spec().vocabularySize();
+        for (int s = 0; s < sequences; s++) {
+            int n = s == 0 ? 1 : 2 + random.nextInt(Math.min(139, model.spec().contextLength() - 2));
+            float[] weights = new float[n];
+            for (int i = 0; i < n; i++) weights[i] = random.nextInt(3) == 0 ? 0 : random.nextFloat();
+            data.add(new Datum(random.ints(n, 0, vocabulary).toArray(), Map.of("weights", TensorData.of(weights),
+                    "target_tokens", TensorData.of(random.longs(n, 0, vocabulary).toArray()))));
+        }
+        return new ForwardBackward(data, LossFunction.CROSS_ENTROPY, Map.of(), forwardOnly);
+    }
+}
