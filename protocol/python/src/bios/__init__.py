@@ -1,0 +1,41 @@
+"""Bios: fine-tune open-weight language models on a server of your own, with an ordinary Python loop.
+
+    import bios
+    from bios import types
+
+    service = bios.ServiceClient()
+    training = service.create_lora_training_client(base_model="ultrasafe/usf-finance", rank=32)
+    for batch in batches:
+        training.forward_backward(batch, "cross_entropy")
+        training.optim_step(types.AdamParams(learning_rate=1e-4))
+    path = training.save_state(name="final").result().path
+
+Needs nothing but Python; uses numpy arrays and torch tensors where they are given.
+"""
+
+from . import types
+from ._transport import VERSION as __version__
+from ._transport import RetryPolicy
+from .errors import (APIConnectionError, APIError, APIResponseError, APIStatusError, APITimeoutError,
+                     AuthenticationError, BadRequestError, BiosError, ConflictError, InternalServerError,
+                     InvalidArgumentError, InvalidPathError, MissingExtraError, NotFoundError, PermissionDeniedError,
+                     RateLimitError, RequestFailedError, RequestTooLargeError, UnprocessableEntityError)
+from .futures import APIFuture, Future
+from .paths import CheckpointPath
+from .rest import RestClient
+from .sampling import SamplingClient
+from .service import ServiceClient
+from .tokenizer import Tokenizer
+from .training import TrainingClient
+from .types import (AdamParams, Datum, LoraConfig, ModelInput, SampleResult, SamplingParams, TensorData,
+                    TrainingResult)
+
+__all__ = [
+    "APIConnectionError", "APIError", "APIFuture", "APIResponseError", "APIStatusError", "APITimeoutError",
+    "AdamParams", "AuthenticationError", "BadRequestError", "BiosError", "CheckpointPath", "ConflictError", "Datum",
+    "Future", "InternalServerError", "InvalidArgumentError", "InvalidPathError", "LoraConfig", "MissingExtraError",
+    "ModelInput", "NotFoundError", "PermissionDeniedError", "RateLimitError", "RequestFailedError",
+    "RequestTooLargeError", "RestClient", "RetryPolicy", "SampleResult", "SamplingClient", "SamplingParams",
+    "ServiceClient", "TensorData", "Tokenizer", "TrainingClient", "TrainingResult", "UnprocessableEntityError",
+    "__version__", "types",
+]

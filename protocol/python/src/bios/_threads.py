@@ -1,0 +1,111 @@
+"""Threads that never keep a program alive, and the line in which a run's operations wait."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections import deque
+from typing import Any, Callable, Deque, Set, Tuple, TypeVar
+
+T = TypeVar("T")
+
+IDLE_SECONDS = 5.0
+
+
+class DaemonPool:
+    """Runs jobs in the order given on at most ``size`` daemon threads, which end when they have been idle."""
+
+    def __init__(self, name: str, size: int) -> None:
+        self._name, self._size = name, size
+        self._ready = threading.Condition()
+        self._jobs: Deque[Tuple["concurrent.futures.Future[Any]", Callable[[], Any]]] = deque()
+        self._threads = 0
+        self._idle = 0
+
+    def submit(self, job: Callable[[], T]) -> "concurrent.futures.Future[T]":
+        """Queues a job; its outcome is the future's."""
+        future: "concurrent.futures.Future[T]" = concurrent.futures.Future()
+        with self._ready:
+            self._jobs.append((future, job))
+            if self._idle >= len(self._jobs):
+                self._ready.notify()
+            elif self._threads < self._size:
+                self._threads += 1
+                threading.Thread(target=self._work, name=f"bios-{self._name}", daemon=True).start()
+        return future
+
+    def _work(self) -> None:
+        while True:
+            with self._ready:
+                while not self._jobs:
+                    self._idle += 1
+                    woken = self._ready.wait(IDLE_SECONDS)
+                    self._idle -= 1
+                    if not woken and not self._jobs:
+                        self._threads -= 1
+                        return
+                future, job = self._jobs.popleft()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                outcome = job()
+            except BaseException as e:
+                future.set_exception(e)
+            else:
+                future.set_result(outcome)
+            del future, job
+
+
+SUBMIT = DaemonPool("submit", 32)
+POLL = DaemonPool("poll", 128)
+CALLS = DaemonPool("call", 32)
+
+
+async def aside(job: Callable[..., T], *args: Any) -> T:
+    """Runs a call that waits, on a daemon thread, while the event loop goes on."""
+    return await asyncio.wrap_future(CALLS.submit(lambda: job(*args)))
+
+
+class Line:
+    """Turns in the order in which they were taken."""
+
+    def __init__(self) -> None:
+        self._moved = threading.Condition()
+        self._taken = 0
+        self._served = 0
+        self._left: Set[int] = set()
+
+    def run(self, job: Callable[[], T]) -> T:
+        """Runs a job when all who came before are done."""
+        with self._moved:
+            turn = self._take()
+        return self._run(turn, job)
+
+    def submit(self, job: Callable[[], T]) -> "concurrent.futures.Future[T]":
+        """Takes a turn at once and runs the job elsewhere."""
+        with self._moved:  # the pool must receive the jobs in the order of their turns
+            turn = self._take()
+            return SUBMIT.submit(lambda: self._run(turn, job))
+
+    def _take(self) -> int:
+        self._taken += 1
+        return self._taken - 1
+
+    def _run(self, turn: int, job: Callable[[], T]) -> T:
+        try:
+            with self._moved:
+                while self._served != turn:
+                    self._moved.wait()
+            return job()
+        finally:
+            with self._moved:
+                # An interrupt may end a wait early: then this turn is passed over when it comes.
+                self._leave(turn)
+
+    def _leave(self, turn: int) -> None:
+        self._left.add(turn)
+        while self._served in self._left:
+            self._left.discard(self._served)
+            self._served += 1
+        self._moved.notify_all()

@@ -1,0 +1,361 @@
+"""HTTP with kept connections, and the patience that idempotent calls allow.
+
+Every call of the protocol may be repeated, so a call that met trouble is repeated until it is answered or its
+time is up: a server that is killed and restarted looks like a slow one.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+import os
+import random
+import socket
+import ssl
+import sys
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
+from urllib.parse import urlsplit
+
+from .errors import APIConnectionError, APIResponseError, APIStatusError, InvalidArgumentError, status_error
+
+log = logging.getLogger("bios")
+log.addHandler(logging.NullHandler())
+
+VERSION = "0.1.0"
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 60.0
+POLL_SECONDS = 45.0
+KEPT_CONNECTIONS = 16
+NOTICE_AFTER_SECONDS = 10.0
+NOTICE_EVERY_SECONDS = 60.0
+LONGEST_RETRY_AFTER_SECONDS = 60.0
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long and how often a call is repeated.
+
+    ``call_seconds``: how long a call is repeated while the server cannot be reached or answers 5xx (None: for
+    ever). Waiting because a queue is full (429) does not count, and waiting for a future's result has no limit but
+    the one given to ``result``. Waits grow from ``first_seconds`` to ``longest_seconds``, each times a random
+    number from 0.5 to 1. ``clock``, ``sleep`` and ``chance`` are for tests.
+    """
+
+    call_seconds: Optional[float] = 600.0
+    first_seconds: float = 0.1
+    longest_seconds: float = 5.0
+    clock: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+    chance: Callable[[], float] = random.random
+
+    def pause(self, attempt: int, retry_after: Optional[float] = None) -> float:
+        """Seconds to wait after the attempt of this number, from 0."""
+        grown = min(self.longest_seconds, self.first_seconds * 2.0 ** min(attempt, 30)) * (0.5 + self.chance() / 2)
+        return grown if retry_after is None else max(retry_after, 0.0) + grown / 10
+
+
+class Trouble(Exception):
+    """One exchange got no answer. ``final``: another attempt would fare no better."""
+
+    def __init__(self, cause: BaseException, final: bool = False) -> None:
+        super().__init__(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
+        self.cause = cause
+        self.final = final
+
+
+class Answer:
+    """An HTTP answer, read whole. ``repeated``: the request may have reached the server before, unanswered."""
+
+    __slots__ = ("status", "headers", "body", "repeated")
+
+    def __init__(self, status: int, headers: Mapping[str, str], body: bytes, repeated: bool) -> None:
+        self.status, self.headers, self.body, self.repeated = status, headers, body, repeated
+
+    @property
+    def retry_after(self) -> Optional[float]:
+        """Seconds that the server asks to wait."""
+        try:
+            seconds = float(self.headers.get("Retry-After") or "nan")
+        except ValueError:
+            return None
+        return min(seconds, LONGEST_RETRY_AFTER_SECONDS) if seconds >= 0 else None
+
+    def json(self) -> Dict[str, Any]:
+        """The body as a JSON object."""
+        if not self.body:
+            return {}
+        try:
+            read = json.loads(self.body)
+        except ValueError:
+            raise APIResponseError(f"the server's answer is not JSON: {self.body[:200]!r}") from None
+        if not isinstance(read, dict):
+            raise APIResponseError(f"the server's answer is not a JSON object: {self.body[:200]!r}")
+        return read
+
+
+class Notice:
+    """Tells a waiting person what is waited for: on the log each time, on stderr after 10 s and then once a minute
+    for the whole process. ``BIOS_PROGRESS=0`` keeps stderr quiet."""
+
+    _told = -1e18
+    _lock = threading.Lock()
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._start = policy.clock()
+        self._logged = self._start
+
+    def waiting(self, what: str, level: int = logging.INFO) -> None:
+        """Says so if it is time to."""
+        now = self._policy.clock()
+        if now - self._start < NOTICE_AFTER_SECONDS or now - self._logged < NOTICE_AFTER_SECONDS:
+            return
+        self._logged = now
+        text = f"{what} ({now - self._start:.0f} s)"
+        log.log(level, text)
+        if os.environ.get("BIOS_PROGRESS") == "0" or sys.stderr is None:
+            return
+        with Notice._lock:
+            if now - Notice._told < NOTICE_EVERY_SECONDS:
+                return
+            Notice._told = now
+        print(f"bios: {text}", file=sys.stderr, flush=True)
+
+
+class _Pool:
+    """Connections that wait for their next use."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.idle: List[http.client.HTTPConnection] = []
+        self.owner = os.getpid()
+
+    def take(self) -> Optional[http.client.HTTPConnection]:
+        with self.lock:
+            if self.owner != os.getpid():  # after a fork the sockets are the parent's
+                self.owner, stale, self.idle = os.getpid(), self.idle, []
+            else:
+                stale = []
+            found = self.idle.pop() if self.idle else None
+        for connection in stale:
+            connection.close()
+        return found
+
+    def give(self, connection: http.client.HTTPConnection) -> None:
+        with self.lock:
+            if len(self.idle) < KEPT_CONNECTIONS and connection.sock is not None and self.owner == os.getpid():
+                self.idle.append(connection)
+                return
+        connection.close()
+
+    def clear(self) -> None:
+        with self.lock:
+            idle, self.idle = self.idle, []
+        for connection in idle:
+            connection.close()
+
+
+class Transport:
+    """Calls of one server with one key. Safe to use from many threads."""
+
+    def __init__(self, base_url: str, api_key: Optional[str], policy: RetryPolicy) -> None:
+        parts = urlsplit(base_url)
+        try:
+            port = parts.port
+        except ValueError:
+            port = -1
+        if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.query or parts.fragment:
+            raise InvalidArgumentError("base_url", f"{base_url!r} is not an address such as http://127.0.0.1:8400")
+        if api_key is not None and not (isinstance(api_key, str) and api_key.isascii() and api_key.isprintable()):
+            raise InvalidArgumentError("api_key", "holds characters that an HTTP header cannot carry")
+        self.base_url = base_url.rstrip("/")
+        self.policy = policy
+        self._secure = parts.scheme == "https"
+        self._host, self._port = parts.hostname, port
+        self._root = parts.path.rstrip("/") + "/api/v1"
+        self._tls: Optional[ssl.SSLContext] = None
+        self._headers = {
+            "User-Agent": f"bios-python/{VERSION} Python/{sys.version_info[0]}.{sys.version_info[1]}",
+            "Accept": "application/vnd.bios+json, application/json",
+        }
+        if api_key:
+            self._headers["X-API-Key"] = api_key
+        self._pool = _Pool()
+        weakref.finalize(self, self._pool.clear)
+
+    def close(self) -> None:
+        """Closes the connections that are not in use."""
+        self._pool.clear()
+
+    # -- one exchange ----------------------------------------------------------------------------------------
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self._secure:
+            if self._tls is None:
+                self._tls = ssl.create_default_context()
+            return http.client.HTTPSConnection(self._host, self._port, timeout=CONNECT_SECONDS, context=self._tls)
+        return http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_SECONDS)
+
+    def _send(self, method: str, path: str, body: Optional[bytes], accept: Optional[str], seconds: float,
+              ) -> Tuple[http.client.HTTPConnection, http.client.HTTPResponse, bool]:
+        """Sends a request and reads the answer's head; raises :class:`Trouble`. The last value: sent before."""
+        repeated = False
+        headers = dict(self._headers)
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        if accept is not None:
+            headers["Accept"] = accept
+        while True:
+            connection = self._pool.take()
+            kept = connection is not None
+            if connection is None:
+                connection = self._connect()
+            try:
+                if connection.sock is None:
+                    connection.timeout = min(CONNECT_SECONDS, seconds)
+                    connection.connect()
+                assert connection.sock is not None
+                connection.sock.settimeout(seconds)
+                try:
+                    connection.request(method, self._root + path, body, headers)
+                except BrokenPipeError:
+                    pass  # a server that refuses a large body answers before it has read it
+                return connection, connection.getresponse(), repeated
+            except (OSError, http.client.HTTPException) as e:
+                connection.close()
+                if kept and not isinstance(e, socket.timeout):
+                    repeated = True
+                    self._pool.clear()  # the server closed what it had kept open: that is no trouble yet
+                    continue
+                raise Trouble(e, final=isinstance(e, (ssl.SSLCertVerificationError, http.client.InvalidURL))) from e
+            except BaseException:
+                connection.close()
+                raise
+
+    def exchange(self, method: str, path: str, body: Optional[bytes] = None, accept: Optional[str] = None,
+                 seconds: float = READ_SECONDS) -> Answer:
+        """One request, one answer of any status; raises :class:`Trouble` when there is none."""
+        connection, response, repeated = self._send(method, path, body, accept, seconds)
+        try:
+            content = response.read()
+        except (OSError, http.client.HTTPException) as e:
+            connection.close()
+            raise Trouble(e) from e
+        except BaseException:
+            connection.close()
+            raise
+        if response.will_close:
+            connection.close()
+        else:
+            self._pool.give(connection)
+        return Answer(response.status, response.headers, content, repeated)
+
+    def stream(self, path: str, accept: str, size: int = 1 << 20) -> Iterator[bytes]:
+        """The body of one GET in pieces; raises :class:`Trouble` when it breaks off, and the error of a refusal."""
+        connection, response, _ = self._send("GET", path, None, accept, READ_SECONDS)
+        try:
+            if response.status != 200:
+                raise status_error(response.status, response.read())
+            expected, seen = response.getheader("Content-Length"), 0
+            while True:
+                piece = response.read(size)
+                if not piece:
+                    break
+                seen += len(piece)
+                yield piece
+            if expected is not None and seen != int(expected):
+                raise Trouble(EOFError(f"{seen} of {expected} bytes"))
+        except (OSError, http.client.HTTPException) as e:
+            raise Trouble(e) from e
+        finally:
+            connection.close()
+
+    # -- patience --------------------------------------------------------------------------------------------
+
+    def attempts(self, what: str) -> "Attempts":
+        """The patience of one call."""
+        return Attempts(self, what)
+
+    def call(self, method: str, path: str, body: Optional[Mapping[str, Any]] = None, *,
+             encoded: Optional[bytes] = None, accept: Optional[str] = None) -> Answer:
+        """A call, repeated until it is answered: a success, or the exception of a refusal.
+
+        A DELETE that is repeated after trouble takes 404 for success: the first attempt may have done it.
+        """
+        if body is not None:
+            encoded = encode(body)
+        tries = self.attempts(f"{method} {path}")
+        lost = False
+        while True:
+            try:
+                answer = self.exchange(method, path, encoded, accept)
+            except Trouble as e:
+                lost = True
+                tries.after(e)
+                continue
+            lost = lost or answer.repeated
+            if 200 <= answer.status < 300 or (lost and method == "DELETE" and answer.status == 404):
+                return answer
+            error = status_error(answer.status, answer.body)
+            if not retryable(answer.status):
+                raise error
+            tries.after(error, answer.retry_after)
+
+    def get(self, path: str) -> Dict[str, Any]:
+        """A GET's JSON object."""
+        return self.call("GET", path).json()
+
+    def post(self, path: str, body: Mapping[str, Any]) -> Dict[str, Any]:
+        """A POST's JSON object."""
+        return self.call("POST", path, body).json()
+
+
+def encode(body: Mapping[str, Any]) -> bytes:
+    """Compact JSON in UTF-8."""
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass")
+
+
+def retryable(status: int) -> bool:
+    """Whether the same request may fare better later."""
+    return status in (408, 425, 429) or (status >= 500 and status != 501)
+
+
+class Attempts:
+    """How long a call has met trouble."""
+
+    def __init__(self, transport: Transport, what: str) -> None:
+        self._transport = transport
+        self._what = what
+        self._policy = transport.policy
+        self._notice = Notice(self._policy)
+        self._number = 0
+        self._since: Optional[float] = None
+
+    def after(self, why: Exception, retry_after: Optional[float] = None) -> None:
+        """Waits before the next attempt, or raises if the time is up."""
+        policy, now = self._policy, self._policy.clock()
+        if isinstance(why, APIStatusError) and why.status == 429:
+            self._since = None  # a full queue is no outage
+            state = f"the server's queue is full, {self._what} waits"
+        else:
+            self._since = now if self._since is None else self._since
+            state = f"waiting for {self._transport.base_url}: {why}"
+            limit = policy.call_seconds
+            final = isinstance(why, Trouble) and why.final
+            if final or (limit is not None and now - self._since >= limit):
+                if isinstance(why, APIStatusError):
+                    raise why
+                cause = why.cause if isinstance(why, Trouble) else why
+                tried = "" if final else f" for {now - self._since:.0f} s"
+                raise APIConnectionError(
+                    f"{self._what}: no answer from {self._transport.base_url}{tried}; the last trouble was {why}"
+                ) from cause
+        log.debug("%s: attempt %d: %s", self._what, self._number + 1, why)
+        self._notice.waiting(state, logging.WARNING)
+        policy.sleep(policy.pause(self._number, retry_after))
+        self._number += 1

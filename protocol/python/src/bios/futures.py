@@ -1,0 +1,311 @@
+"""Results to come."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import socket
+import threading
+from typing import TYPE_CHECKING, Any, Callable, Generator, Generic, List, Mapping, Optional, Sequence, TypeVar
+
+from ._threads import POLL, DaemonPool
+from ._transport import POLL_SECONDS, Notice, Trouble, encode, log, retryable
+from .errors import APIConnectionError, APIResponseError, APITimeoutError, BiosError, RequestFailedError, status_error
+
+if TYPE_CHECKING:
+    from .session import Session
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+class Future(Generic[T]):
+    """The result of a call that was made already.
+
+    The call takes its effect whether or not anybody keeps the future or asks it. Use ``result()`` in plain code
+    and ``await future`` in asyncio; asking again gives the same result.
+    """
+
+    _value: T
+    _error: Optional[BaseException] = None
+    _settled = False
+
+    @property
+    def request_id(self) -> Optional[str]:
+        """The operation's id at the server (of a batch sent in parts: the last part's); None while it has none."""
+        return None
+
+    def result(self, timeout: Optional[float] = None) -> T:
+        """Waits for the result.
+
+        ``timeout``: seconds, None for as long as it takes; :class:`APITimeoutError` when they are over (the operation
+        goes on, ask again). Raises :class:`RequestFailedError` if the operation failed, and the exceptions of a
+        refused call.
+        """
+        clock = self._clock()
+        self._wait(None if timeout is None else clock() + timeout, threading.Event())
+        return self._get()
+
+    def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
+        """Waits like ``result``, and gives the exception it would raise, or None."""
+        clock = self._clock()
+        self._wait(None if timeout is None else clock() + timeout, threading.Event())
+        return self._error
+
+    async def result_async(self, timeout: Optional[float] = None) -> T:
+        """``result`` for asyncio."""
+        if self._settled:
+            return self._get()
+        deadline = None if timeout is None else self._clock()() + timeout
+        abandoned = threading.Event()
+        waiting = asyncio.wrap_future(POLL.submit(lambda: self._wait(deadline, abandoned)))
+        try:
+            await waiting
+        finally:
+            abandoned.set()
+        return self._get()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self.result_async().__await__()
+
+    def done(self) -> bool:
+        """Whether the result is there. Never waits: the first call starts asking in the background."""
+        return self._settled
+
+    def _clock(self) -> Callable[[], float]:
+        raise NotImplementedError
+
+    def _wait(self, deadline: Optional[float], abandoned: threading.Event) -> None:
+        """Returns when settled (or abandoned); raises :class:`APITimeoutError` at the deadline."""
+        raise NotImplementedError
+
+    def _get(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+    def _settle(self, outcome: Callable[[], T]) -> None:
+        try:
+            self._value = outcome()
+        except Exception as e:
+            self._error = e
+        self._settled = True
+
+
+APIFuture = Future
+
+
+class RequestFuture(Future[T]):
+    """A future that asks ``retrieve_future``. With ``submit``, it has no id yet, or gets a new one when the server
+    no longer has the old (410)."""
+
+    def __init__(self, session: "Session", what: str, parse: Callable[[Mapping[str, Any]], T],
+                 request_id: Optional[str] = None,
+                 submit: Optional[Callable[[Optional[float], threading.Event], Optional[str]]] = None) -> None:
+        self._session: Optional["Session"] = session  # keeps the heartbeat going while a result is awaited
+        self._transport = session.transport
+        self._what = what
+        self._parse = parse
+        self._id = request_id
+        self._submit = submit
+        self._lock = threading.Lock()
+        self._asking = False
+
+    @property
+    def request_id(self) -> Optional[str]:
+        return self._id
+
+    def _clock(self) -> Callable[[], float]:
+        return self._transport.policy.clock
+
+    def start(self) -> "RequestFuture[T]":
+        """Submits in the background."""
+        POLL.submit(self._start)
+        return self
+
+    def _start(self) -> None:
+        with self._lock:
+            self._ensure_submitted(None, threading.Event())
+
+    def done(self) -> bool:
+        if not self._settled and not self._asking:
+            self._asking = True
+            POLL.submit(self._ask)
+        return self._settled
+
+    def _ask(self) -> None:
+        try:
+            self._wait(None, threading.Event())
+        finally:
+            self._asking = False
+
+    def _wait(self, deadline: Optional[float], abandoned: threading.Event) -> None:
+        notice = Notice(self._transport.policy)
+        attempt = 0
+        while not self._settled and not abandoned.is_set():
+            left = self._left(deadline)
+            if not self._lock.acquire(timeout=1.0 if left is None else min(left, 1.0)):
+                continue
+            try:
+                if self._settled:
+                    return
+                pause = self._poll(deadline, abandoned, attempt, notice)
+            finally:
+                self._lock.release()
+            attempt = 0 if pause is None else attempt + 1
+            if pause is not None and not self._settled:
+                left = self._left(deadline)
+                self._transport.policy.sleep(pause if left is None else min(pause, left))
+
+    def _left(self, deadline: Optional[float]) -> Optional[float]:
+        if deadline is None:
+            return None
+        left = deadline - self._clock()()
+        if left <= 0:
+            raise APITimeoutError(f"{self._what}: no result yet (operation {self._id}); it goes on, ask again")
+        return left
+
+    def _ensure_submitted(self, deadline: Optional[float], abandoned: threading.Event) -> None:
+        if self._id is not None or self._settled or self._submit is None:
+            return
+        try:
+            self._id = self._submit(deadline, abandoned)
+        except APITimeoutError:
+            raise
+        except BiosError as e:
+            self._fail(e)
+
+    def _fail(self, error: BiosError) -> None:
+        def raises() -> T:
+            raise error
+        self._finish(raises)
+
+    def _finish(self, outcome: Callable[[], T]) -> None:
+        self._settle(outcome)
+        self._submit = None
+        self._session = None
+
+    def _poll(self, deadline: Optional[float], abandoned: threading.Event, attempt: int,
+              notice: Notice) -> Optional[float]:
+        """Asks once. None: ask again at once (or settled); a number: after so many seconds."""
+        policy = self._transport.policy
+        self._ensure_submitted(deadline, abandoned)
+        if self._settled or self._id is None:
+            return None
+        left = self._left(deadline)
+        seconds = POLL_SECONDS if left is None else min(POLL_SECONDS, max(left, 0.001))
+        try:
+            asked = policy.clock()
+            answer = self._transport.exchange("POST", "/retrieve_future", encode({"request_id": self._id}),
+                                              seconds=seconds)
+        except Trouble as e:
+            if e.final:
+                raise APIConnectionError(f"{self._what}: {e}") from e.cause
+            if isinstance(e.cause, (TimeoutError, socket.timeout)) and left is not None and left <= POLL_SECONDS:
+                return None
+            notice.waiting(f"waiting for {self._transport.base_url}: {e}")
+            return policy.pause(attempt)
+        if answer.status == 408:
+            reason = ""
+            try:
+                reason = str(answer.json().get("queue_state_reason") or "")
+            except APIResponseError:
+                pass
+            notice.waiting(f"{self._what} is under way" + (f": {reason}" if reason else ""))
+            # "Ask again at once" holds after a long poll; who answers in no time shall not be hammered.
+            return None if policy.clock() - asked > 0.02 else policy.pause(min(attempt, 3)) / 4
+        if answer.status == 410 and self._submit is not None:
+            log.info("%s: the server no longer has %s; submitting it again", self._what, self._id)
+            self._id = None
+            return policy.pause(attempt)
+        if answer.status != 200:
+            error = status_error(answer.status, answer.body)
+            if not retryable(answer.status):
+                self._fail(error)
+                return None
+            notice.waiting(f"waiting for {self._transport.base_url}: {error}")
+            return policy.pause(attempt, answer.retry_after)
+        try:
+            found = answer.json()
+        except APIResponseError as e:
+            self._fail(e)
+            return None
+        if found.get("type") == "try_again":
+            notice.waiting(f"{self._what} is under way")
+            return policy.pause(attempt)
+        self._finish(lambda: self._read(found))
+        return None
+
+    def _read(self, found: Mapping[str, Any]) -> T:
+        if "error" in found:
+            raise RequestFailedError(self._id, str(found.get("category") or "unknown"), found.get("code"),
+                                     str(found["error"]))
+        try:
+            return self._parse(found)
+        except (KeyError, TypeError, ValueError) as e:
+            raise APIResponseError(f"{self._what}: the server's result cannot be read: {type(e).__name__} {e}") from e
+
+
+class Joined(Future[T]):
+    """One result of several: the parts of a batch, or a result made into another."""
+
+    def __init__(self, parts: Sequence[Future[Any]], join: Callable[[List[Any]], T]) -> None:
+        self._parts: List[Future[Any]] = list(parts)
+        self._join = join
+        self._lock = threading.Lock()
+
+    @property
+    def request_id(self) -> Optional[str]:
+        return self._parts[-1].request_id
+
+    @property
+    def request_ids(self) -> List[Optional[str]]:
+        """The ids of all parts, in order."""
+        return [part.request_id for part in self._parts]
+
+    def _clock(self) -> Callable[[], float]:
+        return self._parts[0]._clock()
+
+    def _wait(self, deadline: Optional[float], abandoned: threading.Event) -> None:
+        if self._settled:
+            return
+        for part in self._parts:
+            part._wait(deadline, abandoned)
+            if abandoned.is_set() and not part._settled:
+                return
+        self._finish()
+
+    def _finish(self) -> None:
+        with self._lock:
+            if not self._settled:
+                self._settle(lambda: self._join([part._get() for part in self._parts]))
+
+    def done(self) -> bool:
+        if not self._settled and all([part.done() for part in self._parts]):
+            self._finish()
+        return self._settled
+
+
+class JobFuture(Future[T]):
+    """The result of work on a thread of ours."""
+
+    def __init__(self, pool: DaemonPool, job: Callable[[], T], clock: Callable[[], float]) -> None:
+        self._now = clock
+        self._job: "concurrent.futures.Future[T]" = pool.submit(job)
+
+    def _clock(self) -> Callable[[], float]:
+        return self._now
+
+    def _wait(self, deadline: Optional[float], abandoned: threading.Event) -> None:
+        if self._settled:
+            return
+        left = None if deadline is None else max(0.0, deadline - self._now())
+        finished, _ = concurrent.futures.wait([self._job], timeout=left)
+        if not finished:
+            raise APITimeoutError("no answer yet; ask again")
+        self._settle(self._job.result)
+
+    def done(self) -> bool:
+        if not self._settled and self._job.done():
+            self._settle(self._job.result)
+        return self._settled

@@ -1,0 +1,142 @@
+"""Drawing text from weights that do not change."""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+from ._threads import aside
+from ._transport import encode
+from .errors import InvalidArgumentError
+from .futures import Future, Joined, RequestFuture
+from .paths import CheckpointPath
+from .session import Session, request_id
+from .tokenizer import tokenizer
+from .types import ModelInput, SampleResult, SamplingParams
+
+Prompt = Union[ModelInput, Sequence[int]]
+
+
+class SamplingClient:
+    """Draws from one version of the weights, for ever: neither further training nor a new checkpoint of the same
+    name changes what it uses. Made by :meth:`bios.ServiceClient.create_sampling_client` and by
+    :meth:`bios.TrainingClient.save_weights_and_get_sampling_client`."""
+
+    def __init__(self, session: Session, sampler_id: str, base_model: Optional[str] = None,
+                 model_path: Optional[str] = None) -> None:
+        self._session = session
+        self._id = sampler_id
+        self._base_model = base_model
+        self.model_path = model_path
+
+    @classmethod
+    def _create(cls, session: Session, base_model: Optional[str], model_path: Optional[str]) -> "SamplingClient":
+        made = session.transport.post("/create_sampling_session", {
+            "session_id": session.id, "sampling_session_seq_id": session.next_sampler(),
+            **({"model_path": model_path} if model_path is not None else {"base_model": base_model}),
+        })
+        return cls(session, made["sampling_session_id"], base_model, model_path)
+
+    @property
+    def sampler_id(self) -> str:
+        """The server's id of this client's weights."""
+        return self._id
+
+    def sample(self, prompt: Prompt, sampling_params: Optional[SamplingParams] = None, num_samples: int = 1,
+               include_prompt_logprobs: bool = False, topk_prompt_logprobs: int = 0) -> Future[SampleResult]:
+        """Draws ``num_samples`` continuations of a prompt.
+
+        ``prompt``: a :class:`ModelInput` or token ids; ``include_prompt_logprobs``: also the log-probability of each
+        of the prompt's tokens; ``topk_prompt_logprobs``: also that many of the likeliest tokens at each place.
+        Without a seed a random one is fixed here, so that a request that the server lost gives the same tokens when
+        it is repeated. Raises :class:`InvalidArgumentError` before sending anything.
+        """
+        body = request(prompt, sampling_params, num_samples, include_prompt_logprobs, topk_prompt_logprobs)
+        return self._sample(body)
+
+    def _sample(self, body: Dict[str, Any]) -> RequestFuture[SampleResult]:
+        def submit(*_: Any) -> str:
+            number = self._session.next_sample(self._id)
+            asked = encode({**body, "sampling_session_id": self._id, "seq_id": number})
+            return request_id(self._session.transport.call("POST", "/asample", encoded=asked).json())
+
+        return RequestFuture(self._session, f"sample from {self._id}", SampleResult.from_wire, submit(), submit)
+
+    async def sample_async(self, prompt: Prompt, sampling_params: Optional[SamplingParams] = None,
+                           num_samples: int = 1, include_prompt_logprobs: bool = False,
+                           topk_prompt_logprobs: int = 0) -> SampleResult:
+        """``sample`` for asyncio; one ``await`` gives the result."""
+        body = request(prompt, sampling_params, num_samples, include_prompt_logprobs, topk_prompt_logprobs)
+        return await (await aside(self._sample, body))
+
+    def compute_logprobs(self, prompt: Prompt) -> Future[List[Optional[float]]]:
+        """For each token of the prompt its log-probability after those before it; None for the first."""
+        return Joined([self._sample(_scoring(prompt))], _logprobs)
+
+    async def compute_logprobs_async(self, prompt: Prompt) -> List[Optional[float]]:
+        """``compute_logprobs`` for asyncio; one ``await`` gives the result."""
+        return _logprobs([await (await aside(self._sample, _scoring(prompt)))])
+
+    def get_base_model(self) -> str:
+        """The name of the base model."""
+        if self._base_model is None:
+            found = self._session.transport.get(f"/samplers/{self._id}")
+            self._base_model = str(found["base_model"])
+        return self._base_model
+
+    async def get_base_model_async(self) -> str:
+        """``get_base_model`` for asyncio."""
+        return await aside(self.get_base_model)
+
+    def get_tokenizer(self) -> Any:
+        """The base model's tokenizer: ``encode(text) -> list[int]``, ``decode(tokens) -> str``."""
+        return tokenizer(self._session, self.get_base_model())
+
+    async def get_tokenizer_async(self) -> Any:
+        """``get_tokenizer`` for asyncio."""
+        return await aside(self.get_tokenizer)
+
+    def __repr__(self) -> str:
+        return f"SamplingClient({self.model_path or self._base_model or self._id})"
+
+
+def source(model_path: Optional[str], base_model: Optional[str]) -> Tuple[Optional[str], Optional[str]]:
+    """Checks what a sampling client is to be made of: exactly one of the two."""
+    if (model_path is None) == (base_model is None):
+        raise InvalidArgumentError("model_path", "give either model_path or base_model")
+    if model_path is not None:
+        CheckpointPath.parse(model_path)
+    elif not isinstance(base_model, str) or not base_model:
+        raise InvalidArgumentError("base_model", f"expected a model's name, got {base_model!r}")
+    return model_path, base_model
+
+
+def request(prompt: Any, params: Any, num_samples: Any, prompt_logprobs: bool, topk: int) -> Dict[str, Any]:
+    """The body of a sampling request, but for the sampler and the number."""
+    if isinstance(num_samples, SamplingParams) and not isinstance(params, SamplingParams):
+        # Tinker's order: prompt, num_samples, sampling_params
+        params, num_samples = num_samples, 1 if params is None else params
+    if params is None:
+        params = SamplingParams()
+    if not isinstance(params, SamplingParams):
+        raise InvalidArgumentError("sampling_params", f"expected SamplingParams, got {type(params).__name__}")
+    if isinstance(num_samples, bool) or not isinstance(num_samples, int) or num_samples < 1:
+        raise InvalidArgumentError("num_samples", f"expected an integer of at least 1, got {num_samples!r}")
+    if isinstance(topk, bool) or not isinstance(topk, int) or topk < 0:
+        raise InvalidArgumentError("topk_prompt_logprobs", f"expected an integer of at least 0, got {topk!r}")
+    tokens = ModelInput.of(prompt)
+    if not tokens.length:
+        raise InvalidArgumentError("prompt", "holds no tokens")
+    if params.seed is None:
+        params = dataclasses.replace(params, seed=secrets.randbits(63))
+    return {"prompt": tokens.to_wire(), "sampling_params": params.to_wire(), "num_samples": num_samples,
+            "prompt_logprobs": bool(prompt_logprobs), "topk_prompt_logprobs": topk}
+
+
+def _scoring(prompt: Prompt) -> Dict[str, Any]:
+    return request(prompt, SamplingParams(max_tokens=1, seed=0), 1, True, 0)
+
+
+def _logprobs(results: List[SampleResult]) -> List[Optional[float]]:
+    return list(results[0].prompt_logprobs or [])

@@ -1,0 +1,160 @@
+"""Where a program begins."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, Mapping, Optional, Sequence, Union
+
+from ._threads import aside
+from ._transport import RetryPolicy, Transport
+from .errors import InvalidArgumentError
+from .futures import RequestFuture
+from .paths import CheckpointPath
+from .rest import RestClient
+from .sampling import SamplingClient, source
+from .session import Session
+from .training import TrainingClient
+from .types import GetServerCapabilitiesResponse, LoraConfig, WeightsInfoResponse, json_object
+
+DEFAULT_BASE_URL = "http://127.0.0.1:8400"
+
+
+class ServiceClient:
+    """A server, seen by one account. Making one costs no network traffic.
+
+    ``api_key``: else the environment's ``BIOS_API_KEY``; none is needed where the server runs without keys.
+    ``base_url``: else ``BIOS_BASE_URL``, else ``http://127.0.0.1:8400``.
+    ``user_metadata``: a dict that is kept with the session.
+    ``timeout``: seconds for which a call is repeated while the server cannot be reached (default 600; None: for
+    ever). Results of accepted operations are awaited without limit unless ``result(timeout)`` sets one.
+    """
+
+    def __init__(self, api_key: Optional[str] = None, base_url: Optional[str] = None, *,
+                 user_metadata: Optional[Mapping[str, Any]] = None,
+                 timeout: Optional[float] = 600.0, retry: Optional[RetryPolicy] = None) -> None:
+        key = api_key if api_key is not None else os.environ.get("BIOS_API_KEY")
+        url = base_url if base_url is not None else os.environ.get("BIOS_BASE_URL") or DEFAULT_BASE_URL
+        if not isinstance(url, str):
+            raise InvalidArgumentError("base_url", f"expected a string, got {type(url).__name__}")
+        policy = retry if retry is not None else RetryPolicy(call_seconds=timeout)
+        metadata = None if user_metadata is None else json_object(user_metadata, "user_metadata")
+        self._session = Session(Transport(url, key or None, policy), metadata)
+
+    @property
+    def base_url(self) -> str:
+        """The server's address."""
+        return self._session.transport.base_url
+
+    def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
+        """What the server serves: ``.supported_models[i].model_name`` and more."""
+        return GetServerCapabilitiesResponse.from_wire(self._session.transport.get("/get_server_capabilities"))
+
+    async def get_server_capabilities_async(self) -> GetServerCapabilitiesResponse:
+        """``get_server_capabilities`` for asyncio."""
+        return await aside(self.get_server_capabilities)
+
+    def create_lora_training_client(
+            self, base_model: str, rank: Optional[int] = None, *, alpha: Optional[float] = None,
+            seed: Optional[int] = None, train_mlp: Optional[bool] = None, train_attn: Optional[bool] = None,
+            train_unembed: Optional[bool] = None, target_modules: Optional[Sequence[str]] = None,
+            user_metadata: Optional[Mapping[str, Any]] = None) -> TrainingClient:
+        """Makes a run: a new adapter on a base model. Waits until it is there.
+
+        ``rank``: 1 to 256; without one the server's default (32), and the run can take on the shape of the first
+        checkpoint that it loads. ``alpha``: the correction is scaled by alpha / rank (default 32). ``seed``: of the
+        adapter's first weights. ``train_mlp``, ``train_attn``, ``train_unembed``: which layers learn (default: the
+        first two); ``target_modules``, e.g. ``["q_proj", "v_proj"]``, says it one by one. ``user_metadata``: kept
+        with the run. Raises :class:`BadRequestError` or :class:`NotFoundError` for a model that is not served.
+        """
+        if not isinstance(base_model, str) or not base_model:
+            raise InvalidArgumentError("base_model", f"expected a model's name, got {base_model!r}")
+        lora = LoraConfig(rank, seed, train_unembed, train_mlp, train_attn, alpha, target_modules)
+        body: Dict[str, Any] = {"base_model": base_model, "lora_config": lora.to_wire(), **_metadata(user_metadata)}
+        return self._create("/create_model", body, f"create_model on {base_model}", base_model)
+
+    async def create_lora_training_client_async(self, base_model: str, rank: Optional[int] = None,
+                                                **kwargs: Any) -> TrainingClient:
+        """``create_lora_training_client`` for asyncio."""
+        return await aside(lambda: self.create_lora_training_client(base_model, rank, **kwargs))
+
+    def load_training_client(self, path: str, user_metadata: Optional[Mapping[str, Any]] = None) -> TrainingClient:
+        """Makes a new run from a saved training state: its base model, adapter shape, weights, optimizer state and
+        step count. The run that saved it is untouched. :class:`NotFoundError` if there is no such checkpoint."""
+        CheckpointPath.parse(path)
+        body = {"path": path, **_metadata(user_metadata)}
+        return self._create("/load_training_client", body, f"load {path}", None)
+
+    async def load_training_client_async(self, path: str, user_metadata: Optional[Mapping[str, Any]] = None,
+                                         ) -> TrainingClient:
+        """``load_training_client`` for asyncio."""
+        return await aside(self.load_training_client, path, user_metadata)
+
+    def create_training_client_from_state_with_optimizer(
+            self, path: str, user_metadata: Optional[Mapping[str, Any]] = None) -> TrainingClient:
+        """The same as ``load_training_client``, under Tinker's name."""
+        return self.load_training_client(path, user_metadata)
+
+    async def create_training_client_from_state_with_optimizer_async(
+            self, path: str, user_metadata: Optional[Mapping[str, Any]] = None) -> TrainingClient:
+        """``create_training_client_from_state_with_optimizer`` for asyncio."""
+        return await aside(self.load_training_client, path, user_metadata)
+
+    def create_training_client_from_state(self, path: str, user_metadata: Optional[Mapping[str, Any]] = None,
+                                          ) -> TrainingClient:
+        """Makes a new run with a checkpoint's weights and a fresh optimizer, as Tinker's call of this name."""
+        CheckpointPath.parse(path)
+        info = WeightsInfoResponse.from_wire(self._session.transport.post("/weights_info", {"path": path}))
+        client = self.create_lora_training_client(
+            info.base_model, info.lora_rank, alpha=info.lora_alpha, target_modules=info.target_modules,
+            train_mlp=None if info.target_modules else info.train_mlp,
+            train_attn=None if info.target_modules else info.train_attn,
+            train_unembed=None if info.target_modules else info.train_unembed, user_metadata=user_metadata)
+        client._line.run(client._load(path, False)).result()
+        return client
+
+    async def create_training_client_from_state_async(
+            self, path: str, user_metadata: Optional[Mapping[str, Any]] = None) -> TrainingClient:
+        """``create_training_client_from_state`` for asyncio."""
+        return await aside(self.create_training_client_from_state, path, user_metadata)
+
+    def create_sampling_client(self, model_path: Optional[str] = None, base_model: Optional[str] = None,
+                               ) -> SamplingClient:
+        """A client of a checkpoint's weights as the path has them now, or of a base model; one of the two."""
+        model_path, base_model = source(model_path, base_model)
+        return SamplingClient._create(self._session, base_model, model_path)
+
+    async def create_sampling_client_async(self, model_path: Optional[str] = None, base_model: Optional[str] = None,
+                                           ) -> SamplingClient:
+        """``create_sampling_client`` for asyncio."""
+        return await aside(self.create_sampling_client, model_path, base_model)
+
+    def create_rest_client(self) -> RestClient:
+        """A client for listings, downloads and deletion. Costs no network traffic."""
+        return RestClient(self._session)
+
+    async def create_rest_client_async(self) -> RestClient:
+        """``create_rest_client`` for asyncio."""
+        return self.create_rest_client()
+
+    def close(self) -> None:
+        """Closes idle connections and ends the heartbeat. Not required: both end with the program."""
+        self._session.close()
+
+    def __enter__(self) -> "ServiceClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _create(self, call: str, body: Dict[str, Any], what: str, base_model: Optional[str]) -> TrainingClient:
+        session = self._session
+        body = {"session_id": session.id, "model_seq_id": session.next_model(), **body}
+        made: RequestFuture[str] = session.submit(call, body, what, lambda found: str(found["model_id"]))
+        return TrainingClient(session, made.result(), base_model)
+
+    def __repr__(self) -> str:
+        return f"ServiceClient({self.base_url})"
+
+
+def _metadata(user_metadata: Union[Mapping[str, Any], None]) -> Dict[str, Any]:
+    return {} if user_metadata is None else {"user_metadata": json_object(user_metadata, "user_metadata")}

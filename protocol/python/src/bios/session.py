@@ -1,0 +1,98 @@
+"""What the clients of one :class:`bios.ServiceClient` share: the connection, the session and its heartbeat."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import uuid
+import weakref
+from collections import defaultdict
+from typing import Any, Callable, DefaultDict, Dict, Mapping, Optional, TypeVar
+
+from ._transport import VERSION, Transport, Trouble, encode, log
+from .errors import APIResponseError
+from .futures import RequestFuture
+
+T = TypeVar("T")
+
+HEARTBEAT_SECONDS = 10.0
+
+
+class Session:
+    """A session is made when the first run or sampler needs it, under an id of the client's making, so that making
+    it can be repeated. It beats while any client of it lives, and never keeps a program alive."""
+
+    def __init__(self, transport: Transport, user_metadata: Optional[Mapping[str, Any]]) -> None:
+        self.transport = transport
+        self._user_metadata = dict(user_metadata or {})
+        self._lock = threading.Lock()
+        self._id: Optional[str] = None
+        self._models = itertools.count(0)
+        self._samplers = itertools.count(0)
+        self._samples: DefaultDict[str, int] = defaultdict(int)
+        self._stop = threading.Event()
+        self.tokenizers: Dict[str, Any] = {}
+        weakref.finalize(self, self._stop.set)
+
+    @property
+    def id(self) -> str:
+        """The session's id; makes the session at the server if there is none yet."""
+        with self._lock:
+            if self._id is None:
+                wanted = str(uuid.uuid4())
+                made = self.transport.post("/create_session", {
+                    "session_id": wanted, "user_metadata": self._user_metadata, "tags": [],
+                    "sdk_version": f"bios-python {VERSION}",
+                })
+                self._id = str(made.get("session_id") or wanted)
+                threading.Thread(target=_beat, args=(weakref.ref(self), self._stop), name="bios-heartbeat",
+                                 daemon=True).start()
+            return self._id
+
+    def next_model(self) -> int:
+        """A number for a run within the session, from 0."""
+        with self._lock:
+            return next(self._models)
+
+    def next_sampler(self) -> int:
+        """A number for a sampler within the session, from 0."""
+        with self._lock:
+            return next(self._samplers)
+
+    def next_sample(self, sampler_id: str) -> int:
+        """A number for a request of a sampler, from 1. Several clients of one sampler share the count."""
+        with self._lock:
+            self._samples[sampler_id] += 1
+            return self._samples[sampler_id]
+
+    def submit(self, path: str, body: Mapping[str, Any], what: str,
+               parse: Callable[[Mapping[str, Any]], T]) -> RequestFuture[T]:
+        """Posts an operation; when this returns, the operation has its place."""
+        return RequestFuture(self, what, parse, request_id(self.transport.post(path, body)))
+
+    def close(self) -> None:
+        """Ends the heartbeat and closes idle connections; later calls open new ones."""
+        self._stop.set()
+        self.transport.close()
+
+
+def request_id(answer: Mapping[str, Any]) -> str:
+    """The operation's id in the answer to an accepted call."""
+    if not answer.get("request_id"):
+        raise APIResponseError(f"the server accepted an operation without giving its id: {dict(answer)!r}"[:300])
+    return str(answer["request_id"])
+
+
+def _beat(session: "weakref.ref[Session]", stop: threading.Event) -> None:
+    while not stop.wait(HEARTBEAT_SECONDS):
+        alive = session()
+        if alive is None:
+            return
+        transport, body = alive.transport, encode({"session_id": alive._id})
+        del alive
+        try:
+            answer = transport.exchange("POST", "/session_heartbeat", body, seconds=HEARTBEAT_SECONDS)
+            if answer.status >= 400:
+                log.debug("heartbeat: HTTP %d", answer.status)
+        except Trouble as e:
+            log.debug("heartbeat: %s", e)

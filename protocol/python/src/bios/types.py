@@ -1,0 +1,890 @@
+"""Values that calls take and give.
+
+What goes in is checked where it is made, so that a mistake is found before anything is sent. What comes out
+is read leniently: fields that a newer server adds are ignored.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+import re
+import sys
+from array import array
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+from numbers import Integral, Real
+from typing import Any, Dict, Iterable, Iterator, List, Literal, Mapping, Optional, Sequence, Tuple, Union
+
+from .errors import InvalidArgumentError
+
+__all__ = [
+    "AdamParams", "Checkpoint", "CheckpointsListResponse", "Cursor", "Datum", "EncodedTextChunk",
+    "ForwardBackwardOutput", "GetInfoResponse", "GetServerCapabilitiesResponse", "GetSessionResponse",
+    "ListSessionsResponse", "LoadWeightsResponse", "LoraConfig", "ModelData", "ModelInput", "OptimStepResponse",
+    "SampledSequence", "SampleResponse", "SampleResult", "SamplingParams", "SaveWeightsForSamplerResponse",
+    "SaveWeightsResponse", "StopReason", "SupportedModel", "TensorData", "TensorDtype", "TrainingResult",
+    "TrainingRun", "TrainingRunIds", "TrainingRunsResponse", "UnloadModelResponse", "WeightsInfoResponse",
+]
+
+TensorDtype = Literal["int64", "float32"]
+StopReason = Literal["stop", "length"]
+
+_SWAP = sys.byteorder == "big"
+_CODES = {"int64": "q", "float32": "f", "int32": "i"}
+_TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Packing
+
+def _pack(numbers: array) -> bytes:
+    if _SWAP:
+        numbers = array(numbers.typecode, numbers)
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _unpack(code: str, data: bytes) -> array:
+    numbers = array(code)
+    numbers.frombytes(data)
+    if _SWAP:
+        numbers.byteswap()
+    return numbers
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _plain(values: Any) -> Any:
+    """Lists for numpy arrays and torch tensors; other things as they are."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+    return values.tolist() if hasattr(values, "tolist") and not isinstance(values, array) else values
+
+
+def _tokens(tokens: Any, at: str) -> array:
+    """Token ids as int32."""
+    if isinstance(tokens, (str, bytes)):
+        raise InvalidArgumentError(at, "is text; expected token ids, e.g. tokenizer.encode(text)")
+    try:
+        numbers = array("i", _plain(tokens))
+    except (TypeError, OverflowError, ValueError):
+        raise InvalidArgumentError(at, f"expected a sequence of token ids (integers from 0), got {_show(tokens)}") from None
+    if numbers and min(numbers) < 0:
+        raise InvalidArgumentError(at, f"holds the negative token {min(numbers)}")
+    return numbers
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def _number(value: Any, at: str, low: float = -math.inf, high: float = math.inf, below: Optional[float] = None) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise InvalidArgumentError(at, f"expected a number, got {_show(value)}")
+    number = float(value)
+    if not math.isfinite(number) or not low <= number <= high or (below is not None and number >= below):
+        upper = "" if high == math.inf and below is None else f" and {'below' if below is not None else 'at most'} {below if below is not None else high:g}"
+        lower = "a finite number" if low == -math.inf else f"a number of at least {low:g}"
+        raise InvalidArgumentError(at, f"{value} is out of range; expected {lower}{upper}")
+    return number
+
+
+def _integer(value: Any, at: str, low: int, high: int = 2 ** 31 - 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise InvalidArgumentError(at, f"expected an integer, got {_show(value)}")
+    if not low <= value <= high:
+        raise InvalidArgumentError(at, f"{value} is out of range; expected {low} to {high}")
+    return int(value)
+
+
+def json_object(value: Any, at: str) -> Dict[str, Any]:
+    """A copy of ``value`` if it is a dict that JSON carries without change; the field at fault otherwise."""
+    if not isinstance(value, Mapping):
+        raise InvalidArgumentError(at, f"expected a dict, got {_show(value)}")
+    return _json(value, at, 0)
+
+
+def _json(value: Any, at: str, depth: int) -> Any:
+    if depth > 64:
+        raise InvalidArgumentError(at, "is nested too deeply, or holds itself")
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidArgumentError(at, f"{value} cannot be written as JSON")
+        return float(value)
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise InvalidArgumentError(at, f"has the key {key!r}; JSON's keys are strings")
+        return {key: _json(v, f"{at}.{key}", depth + 1) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json(v, f"{at}[{i}]", depth + 1) for i, v in enumerate(value)]
+    raise InvalidArgumentError(at, f"{_show(value)} cannot be written as JSON; use numbers, strings, lists and dicts")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Inputs
+
+@dataclass(frozen=True)
+class EncodedTextChunk:
+    """A piece of text as token ids: integers from 0."""
+
+    tokens: Sequence[int]
+    type: Literal["encoded_text"] = "encoded_text"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tokens", _tokens(self.tokens, "tokens").tolist())
+
+    @property
+    def length(self) -> int:
+        """Number of tokens."""
+        return len(self.tokens)
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """What the model reads: chunks of token ids, taken together. Immutable: ``append`` gives a new one."""
+
+    chunks: List[EncodedTextChunk] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        chunks = list(self.chunks)
+        for i, chunk in enumerate(chunks):
+            if not isinstance(chunk, EncodedTextChunk):
+                raise InvalidArgumentError(f"chunks[{i}]", f"expected an EncodedTextChunk, got {_show(chunk)}")
+        object.__setattr__(self, "chunks", chunks)
+
+    @classmethod
+    def from_ints(cls, tokens: Sequence[int]) -> "ModelInput":
+        """An input of these token ids (a list, a numpy array or a torch tensor)."""
+        return cls([EncodedTextChunk(tokens)])
+
+    @classmethod
+    def empty(cls) -> "ModelInput":
+        """An input of no tokens, to append to."""
+        return cls([])
+
+    @property
+    def length(self) -> int:
+        """Number of tokens."""
+        return sum(chunk.length for chunk in self.chunks)
+
+    def to_ints(self) -> List[int]:
+        """All token ids in order."""
+        return [token for chunk in self.chunks for token in chunk.tokens]
+
+    def append(self, chunk: EncodedTextChunk) -> "ModelInput":
+        """This input with a chunk after it."""
+        return ModelInput(self.chunks + [chunk])
+
+    def append_int(self, token: int) -> "ModelInput":
+        """This input with one token after it."""
+        if not self.chunks:
+            return ModelInput.from_ints([token])
+        last = self.chunks[-1]
+        return ModelInput(self.chunks[:-1] + [EncodedTextChunk(list(last.tokens) + [token])])
+
+    @staticmethod
+    def of(value: Any, at: str = "prompt") -> "ModelInput":
+        """``value`` itself, or the input of a sequence of token ids."""
+        if isinstance(value, ModelInput):
+            return value
+        try:
+            return ModelInput.from_ints(value)
+        except InvalidArgumentError:
+            raise InvalidArgumentError(at, f"expected a ModelInput or token ids, got {_show(value)}") from None
+
+    def to_wire(self) -> Dict[str, Any]:
+        """The object that the protocol carries."""
+        return {"tokens_base64": _base64(_pack(array("i", self.to_ints())))}
+
+
+class TensorData:
+    """Numbers of one type in a shape, row by row.
+
+    ``data``: the numbers, flat or nested (then the nesting gives the shape), as a list, a numpy array or a torch
+    tensor; ``dtype``: ``int64`` or ``float32``, by default what the numbers are; ``shape``: by default a vector.
+    """
+
+    __slots__ = ("dtype", "shape", "_packed", "_list")
+
+    dtype: TensorDtype
+    shape: List[int]
+
+    def __init__(self, data: Any, dtype: Optional[TensorDtype] = None, shape: Optional[Sequence[int]] = None,
+                 *, at: str = "data") -> None:
+        if dtype is not None and dtype not in ("int64", "float32"):
+            raise InvalidArgumentError(f"{at}.dtype", f"expected int64 or float32, got {dtype!r}")
+        if isinstance(data, (str, bytes)) or not (hasattr(data, "__iter__") or hasattr(data, "tolist")):
+            raise InvalidArgumentError(at, f"expected a list, a numpy array or a torch tensor, got {_show(data)}")
+        kind = str(getattr(data, "dtype", ""))
+        if dtype is None and kind:
+            dtype = "int64" if "int" in kind or "bool" in kind else "float32"
+        found = [int(n) for n in data.shape] if hasattr(data, "shape") else None
+        values = _plain(data)
+        values = list(values) if not isinstance(values, (list, array)) else values
+        if found is None and len(values) and isinstance(values[0], (list, tuple)):
+            found = _shape(values, at)
+        if found is not None and len(found) > 1:
+            for _ in found[1:]:
+                values = [v for row in values for v in row]
+        if dtype is None:
+            dtype = "int64" if all(isinstance(v, Integral) for v in values) and len(values) else "float32"
+        try:
+            if dtype == "int64" and any(isinstance(v, float) for v in values):
+                numbers = array("q", [_whole(v) for v in values])
+            else:
+                numbers = array(_CODES[dtype], values)
+        except (TypeError, ValueError, OverflowError):
+            raise InvalidArgumentError(at, f"expected numbers that fit {dtype}, got {_show(data)}") from None
+        self.dtype = dtype
+        self.shape = [int(n) for n in shape] if shape is not None else found if found is not None else [len(numbers)]
+        if math.prod(self.shape) != len(numbers):
+            raise InvalidArgumentError(f"{at}.shape", f"{self.shape} does not hold {len(numbers)} numbers")
+        self._packed = _pack(numbers)
+        self._list: Optional[List[Any]] = None
+
+    @classmethod
+    def _of_bytes(cls, packed: bytes, dtype: TensorDtype, shape: List[int]) -> "TensorData":
+        self = cls.__new__(cls)
+        self.dtype, self.shape, self._packed, self._list = dtype, shape, packed, None
+        return self
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "TensorData":
+        """Reads the protocol's object, with ``data`` or ``data_base64``."""
+        if wire.get("data_base64") is None:
+            return cls(wire["data"], wire["dtype"], wire.get("shape"))
+        packed = base64.b64decode(wire["data_base64"])
+        dtype = wire["dtype"]
+        if wire.get("shape") is None:
+            shape = [len(packed) // (8 if dtype == "int64" else 4)]
+        else:
+            shape = [int(n) for n in wire["shape"]]
+        return cls._of_bytes(packed, dtype, shape)
+
+    @classmethod
+    def from_numpy(cls, values: Any) -> "TensorData":
+        """The numbers of a numpy array; integers become int64, all else float32."""
+        return cls(values)
+
+    @classmethod
+    def from_torch(cls, values: Any) -> "TensorData":
+        """The numbers of a torch tensor; integers become int64, all else float32."""
+        return cls(values)
+
+    @property
+    def data(self) -> List[Any]:
+        """The numbers as a flat list."""
+        if self._list is None:
+            self._list = _unpack(_CODES[self.dtype], self._packed).tolist()
+        return self._list
+
+    def to_list(self) -> List[Any]:
+        """The numbers as lists nested by ``shape``."""
+        values: List[Any] = list(self.data)
+        for size in reversed(self.shape[1:]):
+            values = [values[i:i + size] for i in range(0, len(values), size)] if size else []
+        return values
+
+    tolist = to_list
+
+    def to_numpy(self) -> Any:
+        """A numpy array of this shape (needs numpy)."""
+        import numpy
+
+        code = "<i8" if self.dtype == "int64" else "<f4"
+        return numpy.frombuffer(self._packed, dtype=code).reshape(self.shape).astype(self.dtype)
+
+    def to_torch(self) -> Any:
+        """A torch tensor of this shape (needs torch)."""
+        import torch
+
+        return torch.tensor(self.data, dtype=getattr(torch, self.dtype)).reshape(self.shape)
+
+    def to_wire(self) -> Dict[str, Any]:
+        """The object that the protocol carries."""
+        return {"dtype": self.dtype, "shape": self.shape, "data_base64": _base64(self._packed)}
+
+    def __len__(self) -> int:
+        return self.shape[0] if self.shape else 1
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.to_list())
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.to_list()[index] if len(self.shape) > 1 else self.data[index]
+
+    def __eq__(self, other: object) -> bool:
+        return (isinstance(other, TensorData) and other.dtype == self.dtype and other.shape == self.shape
+                and other._packed == self._packed)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        some = ", ".join(map(repr, self.data[:8])) + (", ..." if len(self.data) > 8 else "")
+        return f"TensorData(data=[{some}], dtype={self.dtype!r}, shape={self.shape})"
+
+
+def _whole(value: Any) -> int:
+    if value != int(value):
+        raise ValueError(value)
+    return int(value)
+
+
+def _shape(values: Any, at: str) -> List[int]:
+    if not isinstance(values, (list, tuple)):
+        return []
+    inner = [_shape(v, at) for v in values]
+    if any(shape != inner[0] for shape in inner):
+        raise InvalidArgumentError(at, "has rows of different lengths")
+    return [len(values)] + (inner[0] if inner else [])
+
+
+_INT_INPUTS = frozenset(["target_tokens"])
+_FLOAT_INPUTS = frozenset(["weights", "logprobs", "advantages"])
+
+
+@dataclass(frozen=True)
+class Datum:
+    """One training sequence.
+
+    ``model_input``: N tokens; ``loss_fn_inputs``: by name, tensors of N numbers (lists, numpy arrays, torch tensors
+    or :class:`TensorData`). Position i predicts ``target_tokens[i]``: the caller shifts. ``cross_entropy`` takes
+    ``target_tokens`` and ``weights`` (1 if left out); ``importance_sampling`` and ``ppo`` take ``target_tokens``,
+    ``logprobs`` (the sampler's) and ``advantages``.
+    """
+
+    model_input: ModelInput
+    loss_fn_inputs: Dict[str, TensorData]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "model_input", ModelInput.of(self.model_input, "model_input"))
+        if not isinstance(self.loss_fn_inputs, Mapping):
+            raise InvalidArgumentError("loss_fn_inputs", f"expected a dict, got {_show(self.loss_fn_inputs)}")
+        tensors: Dict[str, TensorData] = {}
+        for name, value in self.loss_fn_inputs.items():
+            at = f"loss_fn_inputs.{name}"
+            if not isinstance(value, TensorData):
+                dtype: Optional[TensorDtype] = (
+                    "int64" if name in _INT_INPUTS else "float32" if name in _FLOAT_INPUTS else None)
+                value = TensorData(value, dtype, at=at)
+            tensors[name] = value
+        object.__setattr__(self, "loss_fn_inputs", tensors)
+
+    def to_wire(self) -> Dict[str, Any]:
+        """The object that the protocol carries."""
+        return {
+            "model_input": self.model_input.to_wire(),
+            "loss_fn_inputs": {name: t.to_wire() for name, t in self.loss_fn_inputs.items()},
+        }
+
+
+@dataclass(frozen=True)
+class AdamParams:
+    """Settings of one AdamW step: decoupled decay; the gradient is the sum since the last step.
+
+    ``grad_clip_norm``: largest global norm of the gradient, 0 for no clipping. All numbers are at least 0, the betas
+    below 1.
+    """
+
+    learning_rate: float = 1e-4
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-12
+    weight_decay: float = 0.0
+    grad_clip_norm: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "beta1", "beta2", "eps", "weight_decay", "grad_clip_norm"):
+            below = 1.0 if name.startswith("beta") else None
+            object.__setattr__(self, name, _number(getattr(self, name), f"adam_params.{name}", 0.0, below=below))
+
+    def to_wire(self) -> Dict[str, Any]:
+        """The object that the protocol carries."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How tokens are drawn.
+
+    ``max_tokens``: most tokens to draw, by default up to the context's end; ``seed``: a 64-bit integer that makes
+    the draw repeatable; ``stop``: text, texts or token ids that end a sequence (and are part of it);
+    ``temperature``: 0 takes the likeliest; ``top_k``: -1 for all; ``top_p``: above 0, at most 1.
+    """
+
+    max_tokens: Optional[int] = None
+    seed: Optional[int] = None
+    stop: Union[str, Sequence[str], Sequence[int], None] = None
+    temperature: float = 1.0
+    top_k: int = -1
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        at = "sampling_params."
+        if self.max_tokens is not None:
+            object.__setattr__(self, "max_tokens", _integer(self.max_tokens, at + "max_tokens", 1))
+        if self.seed is not None:
+            object.__setattr__(self, "seed", _integer(self.seed, at + "seed", -(2 ** 63), 2 ** 64 - 1))
+        if self.stop is not None and not isinstance(self.stop, str):
+            stop = _plain(self.stop)
+            if not isinstance(stop, (list, tuple)) or not (
+                    all(isinstance(s, str) for s in stop)
+                    or all(isinstance(s, Integral) and not isinstance(s, bool) and s >= 0 for s in stop)):
+                raise InvalidArgumentError(at + "stop", f"expected a string, strings or token ids, got {_show(self.stop)}")
+            object.__setattr__(self, "stop", [s if isinstance(s, str) else int(s) for s in stop])
+        if self.stop == "" or (isinstance(self.stop, list) and "" in self.stop):
+            raise InvalidArgumentError(at + "stop", "holds an empty string")
+        object.__setattr__(self, "temperature", _number(self.temperature, at + "temperature", 0.0))
+        top_k = _integer(self.top_k, at + "top_k", -1)
+        if top_k == 0:
+            raise InvalidArgumentError(at + "top_k", "0 is neither -1 (all) nor at least 1")
+        if _number(self.top_p, at + "top_p", 0.0, 1.0) == 0:
+            raise InvalidArgumentError(at + "top_p", "0 leaves no token; expected above 0, at most 1")
+
+    def to_wire(self) -> Dict[str, Any]:
+        """The object that the protocol carries."""
+        every = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in every.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """The shape of an adapter. What is None, the server decides: rank 32, alpha 32, attention and MLP.
+
+    ``rank``: 1 to 256; ``alpha``: the correction is scaled by alpha / rank; ``seed`` makes the first weights
+    repeatable; ``target_modules`` (``q_proj``, ``down_proj``, ``lm_head``, ...) replaces the three flags.
+    """
+
+    rank: Optional[int] = None
+    seed: Optional[int] = None
+    train_unembed: Optional[bool] = None
+    train_mlp: Optional[bool] = None
+    train_attn: Optional[bool] = None
+    alpha: Optional[float] = None
+    target_modules: Optional[Sequence[str]] = None
+
+    def __post_init__(self) -> None:
+        if self.rank is not None:
+            object.__setattr__(self, "rank", _integer(self.rank, "rank", 1, 256))
+        if self.seed is not None:
+            object.__setattr__(self, "seed", _integer(self.seed, "seed", -(2 ** 63), 2 ** 63 - 1))
+        if self.alpha is not None:
+            object.__setattr__(self, "alpha", _number(self.alpha, "alpha", 0.0))
+        flags = ("train_unembed", "train_mlp", "train_attn")
+        for name in flags:
+            if getattr(self, name) is not None and not isinstance(getattr(self, name), bool):
+                raise InvalidArgumentError(name, f"expected True or False, got {_show(getattr(self, name))}")
+        if self.target_modules is not None:
+            names = self.target_modules
+            if isinstance(names, str) or not all(isinstance(n, str) for n in names) or not len(list(names)):
+                raise InvalidArgumentError("target_modules", f"expected a list of names such as q_proj, got {_show(names)}")
+            unknown = [n for n in names if n not in _TARGETS]
+            if unknown:
+                raise InvalidArgumentError("target_modules", f"{unknown[0]!r} is unknown; expected {', '.join(_TARGETS)}")
+            object.__setattr__(self, "target_modules", list(names))
+        elif self.train_mlp is False and self.train_attn is False and not self.train_unembed:
+            raise InvalidArgumentError("train_mlp", "at least one of train_mlp, train_attn and train_unembed must be true")
+
+    def to_wire(self) -> Dict[str, Any]:
+        """The object that the protocol carries."""
+        every = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: value for name, value in every.items() if value is not None}
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Results
+
+def _time(text: Optional[str]) -> Optional[datetime]:
+    """RFC 3339, with any number of digits after the second; None for None."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?(?:[Zz]|([+-])(\d\d):?(\d\d))", text)
+    if not found:
+        raise ValueError(f"{text!r} is not a time")
+    day, clock, fraction, sign, hours, minutes = found.groups()
+    offset = timedelta(hours=int(hours or 0), minutes=int(minutes or 0)) * (-1 if sign == "-" else 1)
+    micros = int((fraction or "0")[:6].ljust(6, "0"))
+    return datetime.fromisoformat(f"{day}T{clock}").replace(microsecond=micros, tzinfo=timezone(offset))
+
+
+@dataclass(frozen=True)
+class ForwardBackwardOutput:
+    """What a forward (and backward) pass found.
+
+    ``loss_fn_outputs``: for each datum in order, ``{"logprobs": TensorData}`` in the shape of its target tokens;
+    ``metrics``: sums over all data: ``loss:sum``, ``tokens:sum``, ``weights:sum``.
+    """
+
+    loss_fn_output_type: str
+    loss_fn_outputs: List[Dict[str, TensorData]]
+    metrics: Dict[str, float]
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "ForwardBackwardOutput":
+        """Reads the protocol's object."""
+        outputs = [{n: TensorData.from_wire(t) for n, t in one.items()} for one in wire["loss_fn_outputs"]]
+        return cls(wire.get("loss_fn_output_type") or "TensorDict", outputs, dict(wire.get("metrics") or {}))
+
+
+@dataclass(frozen=True)
+class OptimStepResponse:
+    """An applied optimizer step. ``metrics``: ``grad_norm`` (before clipping), ``learning_rate``; ``step``: how many
+    steps the run has made."""
+
+    metrics: Dict[str, float]
+    step: Optional[int] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "OptimStepResponse":
+        """Reads the protocol's object."""
+        return cls(dict(wire.get("metrics") or {}), wire.get("step"))
+
+
+@dataclass(frozen=True)
+class SaveWeightsResponse:
+    """A saved training state: its ``path``, the caller's ``metadata`` ({} if none), the ``step`` it holds."""
+
+    path: str
+    metadata: Dict[str, Any] = field(default_factory=dict)
+    step: Optional[int] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "SaveWeightsResponse":
+        """Reads the protocol's object."""
+        return cls(wire["path"], dict(wire.get("metadata") or {}), wire.get("step"))
+
+
+@dataclass(frozen=True)
+class SaveWeightsForSamplerResponse:
+    """Saved sampler weights: their ``path``, or for an unnamed snapshot ``sampling_session_id``."""
+
+    path: str
+    sampling_session_id: Optional[str] = None
+    step: Optional[int] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "SaveWeightsForSamplerResponse":
+        """Reads the protocol's object."""
+        return cls(wire.get("path") or "", wire.get("sampling_session_id"), wire.get("step"))
+
+
+@dataclass(frozen=True)
+class LoadWeightsResponse:
+    """A loaded checkpoint: its ``path``, the run it went into, the ``step`` the run is at now."""
+
+    path: Optional[str]
+    model_id: Optional[str] = None
+    step: Optional[int] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "LoadWeightsResponse":
+        """Reads the protocol's object."""
+        return cls(wire.get("path"), wire.get("model_id"), wire.get("step"))
+
+
+@dataclass(frozen=True)
+class UnloadModelResponse:
+    """A run whose memory was given back. It comes back by itself when it is used again."""
+
+    model_id: str
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "UnloadModelResponse":
+        """Reads the protocol's object."""
+        return cls(wire["model_id"])
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """One call of ``train``: ``loss``: the mean per weighted token before the step (a callable's own value);
+    ``metrics``: of both passes, with ``loss:sum``, ``loss:mean`` and ``grad_norm``; ``step``: steps so far."""
+
+    loss: float
+    metrics: Dict[str, float]
+    step: int
+
+
+@dataclass(frozen=True)
+class SampledSequence:
+    """Drawn tokens (with the one that ended them), the log-probability of each under the distribution it was drawn
+    from, and why it ended: ``stop`` or ``length``."""
+
+    tokens: List[int]
+    logprobs: Optional[List[float]] = None
+    stop_reason: Optional[StopReason] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "SampledSequence":
+        """Reads the protocol's object."""
+        return cls(list(wire["tokens"]), wire.get("logprobs"), wire.get("stop_reason"))
+
+
+@dataclass(frozen=True)
+class SampleResult:
+    """``sequences``: one for each sample; ``prompt_logprobs``: for each token of the prompt its log-probability after
+    those before it (the first: None); ``topk_prompt_logprobs``: at each such place the likeliest tokens with their
+    log-probabilities, best first."""
+
+    sequences: List[SampledSequence]
+    prompt_logprobs: Optional[List[Optional[float]]] = None
+    topk_prompt_logprobs: Optional[List[Optional[List[Tuple[int, float]]]]] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "SampleResult":
+        """Reads the protocol's object."""
+        top = wire.get("topk_prompt_logprobs")
+        if top is not None:
+            top = [None if row is None else [(int(t), float(p)) for t, p in row] for row in top]
+        return cls([SampledSequence.from_wire(s) for s in wire["sequences"]], wire.get("prompt_logprobs"), top)
+
+
+SampleResponse = SampleResult
+
+
+@dataclass(frozen=True)
+class SupportedModel:
+    """A base model that the server serves, with its ``max_context_length`` in tokens and its sizes."""
+
+    model_name: str
+    max_context_length: Optional[int] = None
+    architecture: Optional[str] = None
+    vocab_size: Optional[int] = None
+    hidden_size: Optional[int] = None
+    layers: Optional[int] = None
+    dtype: Optional[str] = None
+    parameters: Optional[int] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "SupportedModel":
+        """Reads the protocol's object."""
+        return cls(**{n: wire.get(n) for n in cls.__dataclass_fields__})  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class GetServerCapabilitiesResponse:
+    """What the server can do: its base models."""
+
+    supported_models: List[SupportedModel]
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "GetServerCapabilitiesResponse":
+        """Reads the protocol's object."""
+        return cls([SupportedModel.from_wire(m) for m in wire["supported_models"]])
+
+
+@dataclass(frozen=True)
+class ModelData:
+    """Names of a run's base model: architecture, model, tokenizer."""
+
+    arch: Optional[str] = None
+    model_name: Optional[str] = None
+    tokenizer_id: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class GetInfoResponse:
+    """A run: its base model, the adapter's shape, the steps it has made, the context length in tokens."""
+
+    model_id: str
+    model_name: str
+    model_data: ModelData
+    is_lora: bool = True
+    lora_rank: Optional[int] = None
+    lora_alpha: Optional[float] = None
+    target_modules: Optional[List[str]] = None
+    step: Optional[int] = None
+    max_context_length: Optional[int] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "GetInfoResponse":
+        """Reads the protocol's object."""
+        data = wire.get("model_data") or {}
+        model = ModelData(data.get("arch"), data.get("model_name"), data.get("tokenizer_id"))
+        return cls(wire["model_id"], wire.get("model_name") or model.model_name or "", model,
+                   wire.get("is_lora", True), wire.get("lora_rank"), wire.get("lora_alpha"),
+                   wire.get("target_modules"), wire.get("step"), wire.get("max_context_length"))
+
+
+@dataclass(frozen=True)
+class WeightsInfoResponse:
+    """A checkpoint as its path tells it: base model, adapter's shape, step, metadata, ``training`` or ``sampler``."""
+
+    base_model: str
+    is_lora: bool = True
+    lora_rank: Optional[int] = None
+    lora_alpha: Optional[float] = None
+    target_modules: Optional[List[str]] = None
+    train_unembed: Optional[bool] = None
+    train_mlp: Optional[bool] = None
+    train_attn: Optional[bool] = None
+    step: Optional[int] = None
+    metadata: Dict[str, Any] = field(default_factory=dict)
+    kind: Optional[Literal["training", "sampler"]] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "WeightsInfoResponse":
+        """Reads the protocol's object."""
+        known = {n: wire.get(n) for n in cls.__dataclass_fields__}
+        known["metadata"] = dict(wire.get("metadata") or {})
+        known["is_lora"] = wire.get("is_lora", True)
+        return cls(**known)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A stored checkpoint. ``checkpoint_id``: ``weights/<name>`` or ``sampler_weights/<name>``; ``checkpoint_type``:
+    ``training`` or ``sampler``; ``size_bytes``: what it takes in storage; ``expires_at``: None means never."""
+
+    checkpoint_id: str
+    checkpoint_type: Literal["training", "sampler"]
+    path: str
+    time: Optional[datetime] = None
+    size_bytes: Optional[int] = None
+    public: bool = False
+    expires_at: Optional[datetime] = None
+    step: Optional[int] = None
+    metadata: Dict[str, Any] = field(default_factory=dict)
+    tinker_path: Optional[str] = None
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's name within its run."""
+        return self.checkpoint_id.rsplit("/", 1)[-1]
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "Checkpoint":
+        """Reads the protocol's object."""
+        return cls(wire["checkpoint_id"], wire["checkpoint_type"], wire.get("path") or wire.get("tinker_path") or "",
+                   _time(wire.get("time")), wire.get("size_bytes"), bool(wire.get("public")),
+                   _time(wire.get("expires_at")), wire.get("step"), dict(wire.get("metadata") or {}),
+                   wire.get("tinker_path"))
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """A run as listings tell it. ``parent_path``: the checkpoint it was made from, if any."""
+
+    training_run_id: str
+    base_model: str
+    model_owner: Optional[str] = None
+    is_lora: bool = True
+    lora_rank: Optional[int] = None
+    lora_alpha: Optional[float] = None
+    target_modules: Optional[List[str]] = None
+    step: Optional[int] = None
+    parent_path: Optional[str] = None
+    corrupted: bool = False
+    last_request_time: Optional[datetime] = None
+    last_checkpoint: Optional[Checkpoint] = None
+    last_sampler_checkpoint: Optional[Checkpoint] = None
+    user_metadata: Dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "TrainingRun":
+        """Reads the protocol's object."""
+        last, sampler = wire.get("last_checkpoint"), wire.get("last_sampler_checkpoint")
+        return cls(wire["training_run_id"], wire["base_model"], wire.get("model_owner"), wire.get("is_lora", True),
+                   wire.get("lora_rank"), wire.get("lora_alpha"), wire.get("target_modules"), wire.get("step"),
+                   wire.get("parent_path"), bool(wire.get("corrupted")), _time(wire.get("last_request_time")),
+                   Checkpoint.from_wire(last) if last else None, Checkpoint.from_wire(sampler) if sampler else None,
+                   dict(wire.get("user_metadata") or {}))
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Where a page of a listing stands: ``offset`` and ``limit`` asked for, ``total_count`` of all there is."""
+
+    offset: int
+    limit: int
+    total_count: int
+
+    @classmethod
+    def from_wire(cls, wire: Optional[Mapping[str, Any]]) -> "Optional[Cursor]":
+        """Reads the protocol's object."""
+        return None if wire is None else cls(wire["offset"], wire["limit"], wire["total_count"])
+
+
+@dataclass(frozen=True)
+class TrainingRunsResponse:
+    """A page of runs, newest first."""
+
+    training_runs: List[TrainingRun]
+    cursor: Optional[Cursor] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "TrainingRunsResponse":
+        """Reads the protocol's object."""
+        return cls([TrainingRun.from_wire(r) for r in wire["training_runs"]], Cursor.from_wire(wire.get("cursor")))
+
+
+@dataclass(frozen=True)
+class TrainingRunIds:
+    """A page of ids of runs, newest first, and whether there are more."""
+
+    training_run_ids: List[str]
+    has_more: bool
+
+
+@dataclass(frozen=True)
+class CheckpointsListResponse:
+    """A page of checkpoints."""
+
+    checkpoints: List[Checkpoint]
+    cursor: Optional[Cursor] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "CheckpointsListResponse":
+        """Reads the protocol's object."""
+        return cls([Checkpoint.from_wire(c) for c in wire["checkpoints"]], Cursor.from_wire(wire.get("cursor")))
+
+
+@dataclass(frozen=True)
+class ListSessionsResponse:
+    """A page of ids of sessions."""
+
+    sessions: List[str]
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "ListSessionsResponse":
+        """Reads the protocol's object."""
+        return cls(list(wire["sessions"]))
+
+
+@dataclass(frozen=True)
+class GetSessionResponse:
+    """What a session made: ids of runs and of samplers."""
+
+    training_run_ids: List[str]
+    sampler_ids: List[str]
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "GetSessionResponse":
+        """Reads the protocol's object."""
+        return cls(list(wire["training_run_ids"]), list(wire["sampler_ids"]))
+
+
+def data_of(data: Iterable[Datum], at: str = "data") -> List[Datum]:
+    """A list of at least one :class:`Datum`."""
+    if isinstance(data, Datum):
+        raise InvalidArgumentError(at, "is one Datum; expected a list of them")
+    try:
+        items = list(data)
+    except TypeError:
+        raise InvalidArgumentError(at, f"expected a list of Datum, got {_show(data)}") from None
+    if not items:
+        raise InvalidArgumentError(at, "is empty; expected at least one Datum")
+    for i, item in enumerate(items):
+        if not isinstance(item, Datum):
+            raise InvalidArgumentError(f"{at}[{i}]", f"expected a Datum, got {_show(item)}")
+        if not item.model_input.length:
+            raise InvalidArgumentError(f"{at}[{i}].model_input", "holds no tokens")
+    return items

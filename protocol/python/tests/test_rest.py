@@ -1,0 +1,102 @@
+import asyncio
+import io
+import os
+import tarfile
+import tempfile
+import unittest
+
+from case import MODEL, GatewayCase, datum
+import bios
+
+
+class RestTest(GatewayCase):
+    def setUp(self):
+        super().setUp()
+        self.client = self.training(user_metadata={"who": "me"})
+        self.client.train([datum()])
+        self.state_path = self.client.save_state("final", metadata={"a": 1}).result().path
+        self.sampler_path = self.client.save_weights_for_sampler("final").result().path
+        self.only_sampler = self.client.save_weights_for_sampler("eval").result().path
+        self.rest = self.service().create_rest_client()
+
+    def test_an_archive_comes_as_bytes(self):
+        for path in (self.state_path, self.sampler_path, self.only_sampler.replace("sampler_weights/", ""),
+                     self.sampler_path.replace("bios", "tinker")):
+            data = self.rest.download_checkpoint_archive_from_bios_path(path).result()
+            self.assertEqual(data[:2], b"\x1f\x8b")
+            with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+                self.assertIn("adapter/adapter_config.json", tar.getnames())
+        self.assertEqual(asyncio.run(self.rest.download_checkpoint_archive_from_bios_path_async(path)), data)
+
+    def test_an_archive_that_breaks_off_is_fetched_again(self):
+        whole = self.rest.download_checkpoint_archive_from_bios_path(self.sampler_path).result()
+        for action in ("cut", "lose", (503, {})):
+            self.state.fault("/archive$", action)
+            self.assertEqual(self.rest.download_checkpoint_archive_from_bios_path(self.sampler_path).result(), whole)
+        with tempfile.TemporaryDirectory() as folder:
+            name = os.path.join(folder, "a.tar.gz")
+            self.state.fault("/archive$", "cut", 2)
+            self.state.fault("/archive$", (503, {}))
+            size = self.rest.download_checkpoint_archive_from_bios_path_to_file(self.sampler_path, name).result()
+            self.assertEqual(os.listdir(folder), ["a.tar.gz"])
+            with open(name, "rb") as f:
+                self.assertEqual(f.read(), whole)
+            self.assertEqual(size, len(whole))
+            with self.assertRaises(bios.NotFoundError):
+                self.rest.download_checkpoint_archive_from_bios_path_to_file(
+                    self.sampler_path + "x", os.path.join(folder, "b")).result()
+            self.assertEqual(os.listdir(folder), ["a.tar.gz"])
+        out = io.BytesIO(b"")
+        self.state.fault("/archive$", "cut")
+        self.rest.download_checkpoint_archive_from_bios_path_to_file(self.sampler_path, out).result()
+        self.assertEqual(out.getvalue(), whole)
+
+    def test_what_does_not_exist_is_not_found(self):
+        with self.assertRaises(bios.NotFoundError):
+            self.rest.download_checkpoint_archive_from_bios_path("bios://x-000000000000/sampler_weights/final").result()
+        with self.assertRaises(bios.InvalidPathError):
+            self.rest.download_checkpoint_archive_from_bios_path("bios://<unique_id>/sampler_weights/final")
+
+    def test_runs_are_listed(self):
+        other = self.training()
+        ids = self.rest.list_training_run_ids(limit=1).result()
+        self.assertEqual((ids.training_run_ids, ids.has_more), ([other.model_id], True))
+        runs = self.rest.list_training_runs().result()
+        self.assertEqual(runs.cursor.total_count, 2)
+        run = runs.training_runs[1]
+        self.assertEqual((run.base_model, run.step, run.user_metadata), (MODEL, 1, {"who": "me"}))
+        self.assertEqual(run.last_request_time.isoformat(), "2026-01-02T03:04:05.123456+00:00")
+        self.assertEqual(self.rest.get_training_run_by_bios_path(self.state_path).result(), run)
+        self.assertEqual(asyncio.run(self.rest.get_training_run_async(run.training_run_id)), run)
+        with self.assertRaises(bios.InvalidArgumentError):
+            self.rest.get_training_run("a/b")
+
+    def test_checkpoints_are_listed_and_described(self):
+        found = self.rest.list_checkpoints(self.client.model_id).result().checkpoints
+        self.assertEqual([c.checkpoint_id for c in found],
+                         ["weights/final", "sampler_weights/final", "sampler_weights/eval"])
+        self.assertEqual((found[0].name, found[0].metadata, found[0].path), ("final", {"a": 1}, self.state_path))
+        self.assertEqual(len(self.rest.list_user_checkpoints().result().checkpoints), 3)
+        info = self.rest.get_weights_info_by_bios_path(self.state_path).result()
+        self.assertEqual((info.kind, info.step, info.lora_rank, info.metadata), ("training", 1, 8, {"a": 1}))
+
+    def test_a_repeated_deletion_deletes_one_thing(self):
+        self.state.fault("/checkpoints/weights/final$", "lose")
+        self.rest.delete_checkpoint_from_bios_path(self.state_path).result()
+        self.assertEqual(sorted(self.state.checkpoints), [(self.client.model_id, "sampler", "eval"),
+                                                          (self.client.model_id, "sampler", "final")])
+        self.rest.delete_checkpoint(self.client.model_id, "sampler_weights/eval").result()
+        with self.assertRaises(bios.NotFoundError):
+            self.rest.delete_checkpoint(self.client.model_id, "sampler_weights/eval").result()
+
+    def test_the_rest(self):
+        self.rest.set_checkpoint_ttl(self.client.model_id, "weights/final", 60).result()
+        self.assertEqual(self.state.checkpoints[(self.client.model_id, "training", "final")]["ttl"], 60)
+        asyncio.run(self.rest.set_checkpoint_ttl_from_bios_path_async(self.state_path, None))
+        self.assertIsNone(self.state.checkpoints[(self.client.model_id, "training", "final")]["ttl"])
+        sessions = self.rest.list_sessions().result().sessions
+        self.assertEqual(self.rest.get_session(sessions[0]).result().training_run_ids, [self.client.model_id])
+
+
+if __name__ == "__main__":
+    unittest.main()
