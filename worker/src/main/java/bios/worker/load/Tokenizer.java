@@ -1,0 +1,82 @@
+package bios.worker.load;
+
+import ai.djl.huggingface.tokenizers.HuggingFaceTokenizer;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.TreeMap;
+
+/// A model's tokenizer, as its `tokenizer.json` describes it. Safe to use from many threads.
+public final class Tokenizer implements AutoCloseable {
+    /// What a loader outside Bios needs besides the weights.
+    private static final List<String> FILES = List.of("added_tokens.json", "chat_template.jinja", "generation_config.json",
+            "merges.txt", "special_tokens_map.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json");
+    private static final String MAIN = "tokenizer.json";
+
+    static {
+        // The library would otherwise report its use to its makers.
+        System.setProperty("OPT_OUT_TRACKING", "true");
+        System.setProperty("ai.djl.offline", "true");
+        // Its own library for GPUs is not in the jar and would be fetched from the network.
+        if (System.getenv("RUST_FLAVOR") == null) System.setProperty("RUST_FLAVOR", "cpu");
+    }
+
+    private final HuggingFaceTokenizer tokenizer;
+    private final Map<String, byte[]> files;
+
+    private Tokenizer(HuggingFaceTokenizer tokenizer, Map<String, byte[]> files) {
+        this.tokenizer = tokenizer;
+        this.files = files;
+    }
+
+    /// Reads the folder's tokenizer; empty when it has no `tokenizer.json`, [ModelRefused] when that cannot be read.
+    public static Optional<Tokenizer> open(Path folder) {
+        Path main = folder.resolve(MAIN);
+        if (!Files.isRegularFile(main)) return Optional.empty();
+        try (InputStream in = Files.newInputStream(main)) {
+            // A tokenizer must neither cut nor fill up what it is given, whatever the file says.
+            var tokenizer = HuggingFaceTokenizer.newInstance(in, Map.of("truncation", "false", "padding", "false"));
+            return Optional.of(new Tokenizer(tokenizer, files(folder)));
+        } catch (IOException failed) {
+            throw new UncheckedIOException(main + " cannot be read", failed);
+        } catch (RuntimeException broken) {
+            throw new ModelRefused(main.toString(), "is not a tokenizer: " + broken.getMessage(), "restore the original file");
+        }
+    }
+
+    private static Map<String, byte[]> files(Path folder) throws IOException {
+        Map<String, byte[]> files = new TreeMap<>();
+        for (String name : FILES) {
+            Path file = folder.resolve(name);
+            if (Files.isRegularFile(file)) files.put(name, Files.readAllBytes(file));
+        }
+        return files;
+    }
+
+    /// The tokens of a text.
+    ///
+    /// @param addSpecialTokens whether to frame it as the tokenizer does for the model, e.g. with a beginning-of-text token
+    public int[] encode(String text, boolean addSpecialTokens) {
+        return Arrays.stream(tokenizer.encode(text, addSpecialTokens, false).getIds()).mapToInt(Math::toIntExact).toArray();
+    }
+
+    /// The text of tokens; bytes that are no character give U+FFFD. Unknown ids give nothing.
+    public String decode(int[] tokens, boolean skipSpecialTokens) {
+        return tokens.length == 0 ? "" : tokenizer.decode(Arrays.stream(tokens).asLongStream().toArray(), skipSpecialTokens);
+    }
+
+    /// Content by name of the files that describe it: `tokenizer.json`, `tokenizer_config.json`, ...
+    public Map<String, byte[]> files() {
+        return Map.copyOf(files);
+    }
+
+    @Override public void close() {
+        tokenizer.close();
+    }
+}
