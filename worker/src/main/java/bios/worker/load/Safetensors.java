@@ -103,11 +103,6 @@ public final class Safetensors implements AutoCloseable {
         }
     }
 
-    /// What messages call it: the file or folder.
-    public String where() {
-        return where;
-    }
-
     /// Names of all tensors, sorted.
     public Set<String> names() {
         return Collections.unmodifiableSet(entries.keySet());

@@ -1,0 +1,87 @@
+package bios.worker.sample;
+
+import bios.protocol.sampling.SamplingParams;
+import bios.worker.kernel.Exp;
+
+/// How one token is drawn from logits: divided by the temperature, then the `topK` largest, then the smallest set of the
+/// most likely of these with probability of at least `topP` among them (Holtzman et al. 2020). Of equal logits the
+/// lower id counts as the larger. Pure: the same logits and chance give the same token.
+///
+/// @param temperature 0: the largest logit, whatever the rest says
+/// @param topK -1 for all
+/// @param topP above 0, at most 1
+record Draw(double temperature, int topK, double topP) {
+    static Draw of(SamplingParams params) {
+        return new Draw(params.temperature(), params.topK(), params.topP());
+    }
+
+    /// Whether log-probabilities are those of the logits as they are.
+    boolean unscaled() {
+        return temperature == 0 || temperature == 1;
+    }
+
+    /// logits in place ← (logits - max) / temperature, which no temperature makes infinite at its top; as they are at
+    /// temperatures 0 and 1.
+    void scale(float[] logits) {
+        if (unscaled()) return;
+        float max = logits[Ranking.best(logits)];
+        for (int i = 0; i < logits.length; i++) logits[i] = (float) ((logits[i] - max) / temperature);
+    }
+
+    /// The token for a number in [0, 1).
+    ///
+    /// @param scaled logits behind [#scale]
+    int token(float[] scaled, double chance) {
+        int best = Ranking.best(scaled);
+        if (temperature == 0) return best;
+        float max = scaled[best];
+        boolean some = topK != -1 && topK < scaled.length;
+        if (!some && topP == 1) return fromAll(scaled, max, chance);
+        return fromRanked(scaled, some ? Ranking.top(scaled, topK) : nucleus(scaled, max), max, chance);
+    }
+
+    private static int fromAll(float[] scaled, float max, double chance) {
+        double total = 0;
+        for (float z : scaled) total += weight(z, max);
+        double left = chance * total;
+        int last = 0;
+        for (int i = 0; i < scaled.length; i++) {
+            double w = weight(scaled[i], max);
+            if (w == 0) continue;
+            last = i;
+            left -= w;
+            if (left < 0) return i;
+        }
+        return last;   // rounding only
+    }
+
+    /// A set that holds the most likely tokens with probability topP, without sorting the vocabulary: tokens below
+    /// (1 - topP) / n have together less than 1 - topP. Half of it leaves room for rounding.
+    private int[] nucleus(float[] scaled, float max) {
+        double total = 0;
+        for (float z : scaled) total += weight(z, max);
+        double least = 0.5 * (1 - topP) / scaled.length * total;
+        return Ranking.downFrom(scaled, (float) (max + Math.log(Math.max(least, Double.MIN_NORMAL))));
+    }
+
+    private int fromRanked(float[] scaled, int[] ranked, float max, double chance) {
+        double all = 0;
+        if (topK != -1) for (int id : ranked) all += weight(scaled[id], max);
+        else for (float z : scaled) all += weight(z, max);
+        double kept = 0;
+        int n = 0;
+        while (n < ranked.length && (n == 0 || kept < topP * all)) kept += weight(scaled[ranked[n++]], max);
+        double left = chance * kept;
+        for (int i = 0; i < n; i++) {
+            left -= weight(scaled[ranked[i]], max);
+            if (left < 0) return ranked[i];
+        }
+        return ranked[n - 1];
+    }
+
+    /// exp(z - max), 0 where fp32 has nothing left of it.
+    private static double weight(float z, float max) {
+        float below = z - max;
+        return below > -87 ? Exp.exp(below) : 0;
+    }
+}

@@ -1,0 +1,116 @@
+package bios.worker.sample;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNotEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.util.Arrays;
+import java.util.Comparator;
+import java.util.Random;
+import java.util.stream.IntStream;
+import org.junit.jupiter.api.Test;
+
+class DrawTest {
+    private static final int DRAWS = 100_000;
+
+    @Test void withoutTemperatureTheLargestWinsAndOfEqualOnesTheLowestId() {
+        var greedy = new Draw(0, 1, 0.1);
+        assertEquals(1, greedy.token(new float[] {-1, 3, 3, 2}, 0.99));
+        assertEquals(0, greedy.token(new float[] {0, -0f}, 0.99));
+        assertEquals(2, greedy.token(new float[] {Float.NaN, -5, -4}, 0.99));
+    }
+
+    @Test void frequenciesFollowTheSoftmaxOfScaledLogits() {
+        float[] logits = {1, 0, -1, 2, Float.NEGATIVE_INFINITY};
+        for (double temperature : new double[] {0.5, 1, 2}) {
+            var draw = new Draw(temperature, -1, 1);
+            assertFrequencies(softmax(logits, temperature, i -> true), draw, logits);
+        }
+    }
+
+    @Test void topKKeepsTheKLargest() {
+        float[] logits = {1, 0, 1, 2, 1.5f};
+        assertFrequencies(softmax(logits, 1, i -> i >= 3), new Draw(1, 2, 1), logits);
+        // two tokens are equal: the lower id is kept
+        assertFrequencies(softmax(logits, 1, i -> i >= 3 || i == 0), new Draw(1, 3, 1), logits);
+        assertFrequencies(softmax(logits, 1, i -> true), new Draw(1, 99, 1), logits);
+    }
+
+    @Test void topPKeepsTheSmallestSetThatIsLikelyEnough() {
+        float[] logits = {(float) Math.log(0.5), (float) Math.log(0.3), (float) Math.log(0.15), (float) Math.log(0.05)};
+        assertFrequencies(softmax(logits, 1, i -> i <= 0), new Draw(1, -1, 0.4), logits);
+        assertFrequencies(softmax(logits, 1, i -> i <= 1), new Draw(1, -1, 0.6), logits);
+        assertFrequencies(softmax(logits, 1, i -> i <= 2), new Draw(1, -1, 0.9), logits);
+        // behind top_k, probabilities are those among the k
+        assertFrequencies(softmax(logits, 1, i -> i <= 0), new Draw(1, 2, 0.6), logits);
+    }
+
+    @Test void topPAgreesWithSortingTheWholeVocabulary() {
+        var random = new Random(7);
+        for (int round = 0; round < 200; round++) {
+            float[] logits = new float[1 + random.nextInt(500)];
+            double spread = random.nextDouble() * 8;
+            for (int i = 0; i < logits.length; i++) logits[i] = (float) (random.nextGaussian() * spread);
+            double topP = 1 - Math.pow(10, -4 * random.nextDouble());
+            double chance = random.nextDouble();
+            assertEquals(bySorting(logits, topP, chance), new Draw(1, -1, topP).token(logits, chance), "round " + round);
+        }
+    }
+
+    @Test void aTinyTemperatureIsGreedy() {
+        float[] logits = {1, 4, 3};
+        var draw = new Draw(1e-300, -1, 1);
+        draw.scale(logits);
+        assertEquals(1, draw.token(logits, 0.999));
+    }
+
+    @Test void rankingGivesTheLargestBestFirst() {
+        float[] values = {3, Float.NaN, 5, -2, 5, -0f, 0};
+        assertArrayEquals(new int[] {2, 4, 0}, Ranking.top(values, 3));
+        assertArrayEquals(new int[] {2, 4, 0, 5, 6}, Ranking.top(values, 5));
+        assertArrayEquals(new int[] {2, 4, 0, 5, 6}, Ranking.downFrom(values, 0));
+    }
+
+    @Test void chanceDependsOnSeedSampleAndTokenAlone() {
+        assertEquals(Chance.uniform(5, 1, 2), Chance.uniform(5, 1, 2));
+        assertNotEquals(Chance.uniform(5, 1, 2), Chance.uniform(5, 2, 1));
+        assertNotEquals(Chance.uniform(5, 1, 2), Chance.uniform(6, 1, 2));
+        double mean = IntStream.range(0, DRAWS).mapToDouble(i -> Chance.uniform(i / 1000, i % 10, i / 10)).average().orElseThrow();
+        assertEquals(0.5, mean, 0.005);
+    }
+
+    private static void assertFrequencies(double[] expected, Draw draw, float[] logits) {
+        float[] scaled = logits.clone();
+        draw.scale(scaled);
+        int[] counts = new int[logits.length];
+        for (int i = 0; i < DRAWS; i++) counts[draw.token(scaled, Chance.uniform(11, 0, i))]++;
+        for (int i = 0; i < counts.length; i++) {
+            double deviation = Math.sqrt(expected[i] * (1 - expected[i]) / DRAWS);
+            assertEquals(expected[i], counts[i] / (double) DRAWS, 5 * deviation, Arrays.toString(counts));
+            assertTrue(expected[i] > 0 || counts[i] == 0, Arrays.toString(counts));
+        }
+    }
+
+    private static double[] softmax(float[] logits, double temperature, java.util.function.IntPredicate kept) {
+        double[] p = new double[logits.length];
+        for (int i = 0; i < p.length; i++) p[i] = kept.test(i) ? Math.exp(logits[i] / temperature) : 0;
+        double sum = Arrays.stream(p).sum();
+        return Arrays.stream(p).map(x -> x / sum).toArray();
+    }
+
+    private static int bySorting(float[] logits, double topP, double chance) {
+        int[] order = IntStream.range(0, logits.length).boxed()
+                .sorted(Comparator.comparingDouble((Integer i) -> -logits[i]).thenComparing(i -> i)).mapToInt(i -> i).toArray();
+        double[] p = softmax(logits, 1, i -> true);
+        double kept = 0;
+        int n = 0;
+        while (n < order.length && kept < topP) kept += p[order[n++]];
+        double left = chance * kept;
+        for (int i = 0; i < n; i++) {
+            left -= p[order[i]];
+            if (left < 0) return order[i];
+        }
+        return order[n - 1];
+    }
+}

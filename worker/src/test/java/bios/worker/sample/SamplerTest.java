@@ -1,0 +1,313 @@
+package bios.worker.sample;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNotEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.protocol.model.LoraSpec;
+import bios.protocol.sampling.SampleResult;
+import bios.protocol.sampling.SampleResult.StopReason;
+import bios.protocol.sampling.SampleResult.TokenLogprob;
+import bios.protocol.sampling.SampleTask;
+import bios.protocol.sampling.SamplingParams;
+import bios.worker.adapter.Adapter;
+import bios.worker.device.Device;
+import bios.worker.device.cpu.CpuDevice;
+import bios.worker.model.BaseModel;
+import bios.worker.model.Golden;
+import bios.worker.model.KeyValuePages;
+import bios.worker.model.Lesson;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Random;
+import java.util.function.Function;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+class SamplerTest {
+    private static final SamplerSettings ROOMY = new SamplerSettings(64 << 20, 256, 64, 16);
+    /// Tokens are letters: stop strings see `a` + id % 26.
+    private static final Function<int[], String> LETTERS = tokens -> {
+        var text = new StringBuilder();
+        for (int token : tokens) text.append((char) ('a' + token % 26));
+        return text.toString();
+    };
+    private static Device device;
+    private static BaseModel model;
+    private static List<Optional<Adapter>> adapters;
+
+    @BeforeAll static void load() {
+        device = new CpuDevice(2);
+        var golden = Golden.of("qwen3");
+        model = golden.load(device);
+        adapters = List.of(Optional.empty(), Optional.of(golden.adapter(model)),
+                Optional.of(trained(new LoraSpec(8, 16, 5, golden.lora().targets()))));
+    }
+
+    @AfterAll static void close() {
+        model.close();
+        device.close();
+    }
+
+    @ParameterizedTest @ValueSource(strings = {"llama", "llama-bf16", "mistral", "qwen2-sliding", "qwen3-lm-head"})
+    void greedyDecodingAgreesWithPyTorch(String name) {
+        var golden = Golden.of(name);
+        try (BaseModel own = golden.load(device); Adapter adapter = golden.adapter(own);
+                Sampler sampler = new Sampler(own, Optional.empty(), ROOMY)) {
+            int[] expected = Golden.ints(golden.json().get("greedy").get("tokens"));
+            expected = Arrays.copyOf(expected, untilEnd(expected, own));   // PyTorch was told to go on behind it
+            SampleTask task = task(Golden.ints(golden.json().get("greedy").get("prompt")), params(expected.length, 0));
+            SampleResult result = all(sampler, List.of(task), List.of(Optional.of(adapter))).getFirst();
+            assertArrayEquals(expected, result.sequences().getFirst().tokens());
+            float[] logprobs = Arrays.copyOf(golden.values("greedy.logprobs"), expected.length);
+            double tolerance = golden.exact() ? 4 * golden.noise("logprobs") + 1e-5 : 0.1;
+            assertArrayEquals(logprobs, result.sequences().getFirst().logprobs(), (float) tolerance);
+        }
+    }
+
+    @Test void logprobsHaveTheTrainersBits() {
+        for (Optional<Adapter> adapter : adapters) {
+            SampleTask task = with(task(prompt(1, 70), params(50, 1)), 1, true, 0);
+            SampleResult result = alone(task, adapter);
+            int[] drawn = result.sequences().getFirst().tokens();
+            int[] whole = concat(task.prompt(), drawn);
+            float[] trainer = trainerLogprobs(whole, adapter);
+            assertArrayEquals(Arrays.copyOfRange(trainer, task.prompt().length - 1, trainer.length), result.sequences().getFirst().logprobs());
+            float[] prompt = result.promptLogprobs().orElseThrow();
+            assertTrue(Float.isNaN(prompt[0]));
+            assertArrayEquals(Arrays.copyOf(trainer, task.prompt().length - 1), Arrays.copyOfRange(prompt, 1, prompt.length));
+        }
+    }
+
+    @Test void aRequestsResultDoesNotDependOnCompanyBudgetsOrPages() {
+        List<SampleTask> tasks = new ArrayList<>();
+        List<Optional<Adapter>> used = new ArrayList<>();
+        for (int i = 0; i < 9; i++) {
+            var params = new SamplingParams(Optional.of(5 + 17 * (i % 4)), Optional.empty(), i % 3 == 0 ? List.of("qu", "za") : List.of(),
+                    List.of(), i % 5 * 0.5, i % 2 == 0 ? -1 : 20, i % 3 == 1 ? 0.9 : 1);
+            tasks.add(with(task(prompt(i, 1 + 17 * (i % 5)), params), 1 + i % 3, i % 2 == 0, i % 4));
+            used.add(adapters.get(i % 3));
+        }
+        List<String> alone = new ArrayList<>();
+        for (int i = 0; i < tasks.size(); i++) alone.add(bits(alone(tasks.get(i), used.get(i))));
+        assertTrue(new java.util.HashSet<>(alone).size() == alone.size());
+        for (var settings : List.of(ROOMY, new SamplerSettings(64 << 20, 7, 3, 2), tight(2), tight(5)))
+            try (Sampler sampler = new Sampler(model, Optional.of(LETTERS), settings)) {
+                assertEquals(alone, all(sampler, tasks, used).stream().map(SamplerTest::bits).toList(), settings.toString());
+                assertEquals(sampler.pages().limit(), sampler.pages().free());
+            }
+    }
+
+    @Test void whenPagesRunOutRequestsWaitAndTheEarliestGoesOn() {
+        try (Sampler sampler = new Sampler(model, Optional.empty(), tight(2))) {
+            for (int i = 0; i < 5; i++) sampler.submit(task(prompt(i, 40), params(60, 1)), Optional.empty());
+            assertEquals(5, sampler.queued());
+            List<Long> order = new ArrayList<>();
+            while (!sampler.idle()) sampler.step().forEach(f -> order.add(f.ticket()));
+            assertEquals(List.of(1L, 2L, 3L, 4L, 5L), order);
+            assertEquals(0, sampler.queued());
+        }
+    }
+
+    @Test void sequencesOfARequestDifferAndTheSameSeedGivesThemAgain() {
+        SampleTask task = with(task(prompt(3, 20), params(12, 1)), 4, false, 0);
+        SampleResult first = alone(task, adapters.get(1));
+        assertEquals(bits(first), bits(alone(task, adapters.get(1))));
+        List<String> texts = first.sequences().stream().map(s -> Arrays.toString(s.tokens())).distinct().toList();
+        assertEquals(4, texts.size());
+        var other = new SampleTask(task.id(), task.baseModel(), task.adapter(), task.prompt(), task.params(), 4, task.seed() + 1, false, 0);
+        assertNotEquals(bits(first), bits(alone(other, adapters.get(1))));
+    }
+
+    @Test void aSequenceEndsAtAStopAndHoldsIt() {
+        int[] prompt = prompt(4, 10);
+        int[] free = alone(task(prompt, params(40, 1)), Optional.empty()).sequences().getFirst().tokens();
+        assertEquals(40, free.length);
+        var byToken = alone(task(prompt, params(40, List.of(), List.of(free[7]))), Optional.empty()).sequences().getFirst();
+        int at = first(free, free[7]);
+        assertArrayEquals(Arrays.copyOf(free, at + 1), byToken.tokens());
+        assertEquals(StopReason.STOP, byToken.stopReason());
+        String stop = LETTERS.apply(Arrays.copyOfRange(free, 20, 24));
+        var byText = alone(task(prompt, params(40, List.of("no such text", stop), List.of())), Optional.empty()).sequences().getFirst();
+        int end = LETTERS.apply(free).indexOf(stop) + 4;
+        assertArrayEquals(Arrays.copyOf(free, end), byText.tokens());
+        assertEquals(StopReason.STOP, byText.stopReason());
+        assertEquals(end, byText.logprobs().length);
+    }
+
+    @Test void withoutMaxTokensASequenceGoesOnToTheContextsEnd() {
+        int[] prompt = prompt(8, model.spec().contextLength() - 9);
+        var open = new SamplingParams(Optional.empty(), Optional.empty(), List.of(), List.of(), 1, -1, 1);
+        var sequence = alone(task(prompt, open), Optional.empty()).sequences().getFirst();
+        assertEquals(9, sequence.tokens().length);
+        assertEquals(StopReason.LENGTH, sequence.stopReason());
+    }
+
+    @Test void theBestTokensOfAPromptPositionAreSortedAndHoldTheChosenOnesScore() {
+        SampleTask task = with(task(prompt(6, 90), params(1, 0)), 1, true, model.spec().vocabularySize());
+        SampleResult result = alone(task, adapters.get(2));
+        List<List<TokenLogprob>> best = result.topkPromptLogprobs().orElseThrow();
+        assertEquals(90, best.size());
+        assertEquals(List.of(), best.getFirst());
+        for (int i = 1; i < 90; i++) {
+            int token = task.prompt()[i];
+            float own = best.get(i).stream().filter(t -> t.token() == token).findFirst().orElseThrow().logprob();
+            assertEquals(result.promptLogprobs().orElseThrow()[i], own);
+            double sum = 0;
+            for (int j = 0; j < best.get(i).size(); j++) {
+                sum += Math.exp(best.get(i).get(j).logprob());
+                assertTrue(j == 0 || best.get(i).get(j).logprob() <= best.get(i).get(j - 1).logprob());
+            }
+            assertEquals(1, sum, 1e-5);
+        }
+    }
+
+    @Test void logprobsAreOfTheScaledDistributionBeforeItIsCut() {
+        int[] prompt = prompt(7, 15);
+        var hot = alone(task(prompt, new SamplingParams(Optional.of(1), Optional.empty(), List.of(), List.of(), 2, 1, 1)), Optional.empty());
+        var all = alone(with(task(concat(prompt, new int[] {0}), params(1, 0)), 1, false, model.spec().vocabularySize()), Optional.empty());
+        List<TokenLogprob> plain = all.topkPromptLogprobs().orElseThrow().getLast();
+        double total = plain.stream().mapToDouble(t -> Math.exp(t.logprob() / 2.0)).sum();
+        assertEquals(plain.getFirst().token(), hot.sequences().getFirst().tokens()[0]);
+        assertEquals(plain.getFirst().logprob() / 2 - Math.log(total), hot.sequences().getFirst().logprobs()[0], 1e-5);
+    }
+
+    @Test void whatCanNeverBeServedIsRefusedWithItsNumbers() {
+        try (Sampler sampler = new Sampler(model, Optional.empty(), tight(1))) {
+            int context = model.spec().contextLength();
+            assertTrue(refusal(sampler, task(new int[0], params(1, 1))).contains("empty"));
+            assertTrue(refusal(sampler, task(new int[] {1, model.spec().vocabularySize()}, params(1, 1))).contains("at position 1"));
+            assertTrue(refusal(sampler, task(prompt(1, 10), params(context, 1))).contains("context of " + context));
+            assertTrue(refusal(sampler, task(prompt(1, 60), params(9, 1))).contains("64 tokens"));
+            assertTrue(refusal(sampler, task(prompt(1, 9), params(9, List.of("x"), List.of()))).contains("tokenizer"));
+            assertEquals(Optional.empty(), sampler.refusal(task(prompt(1, 60), params(4, 1))));
+        }
+    }
+
+    @Test void abandonedRequestsLeaveNothingBehindAndOthersGoOn() {
+        try (Sampler sampler = new Sampler(model, Optional.empty(), new SamplerSettings(64 << 20, 256, 2, 16))) {
+            long first = sampler.submit(with(task(prompt(1, 20), params(9, 1)), 3, false, 0), adapters.get(1));
+            SampleTask second = task(prompt(2, 20), params(9, 1));
+            sampler.step();
+            long ticket = sampler.submit(second, Optional.empty());
+            assertEquals(List.of(first), sampler.abandon());
+            assertEquals(1, sampler.queued());
+            assertEquals(sampler.pages().limit(), sampler.pages().free());
+            List<Sampler.Finished> done = new ArrayList<>();
+            while (!sampler.idle()) done.addAll(sampler.step());
+            assertEquals(List.of(ticket), done.stream().map(Sampler.Finished::ticket).toList());
+            assertEquals(bits(alone(second, Optional.empty())), bits(done.getFirst().result()));
+        }
+    }
+
+    // ---- helpers ----
+
+    private static String refusal(Sampler sampler, SampleTask task) {
+        return sampler.refusal(task).orElseThrow().message();
+    }
+
+    /// A cache of so many pages.
+    private static SamplerSettings tight(int pages) {
+        return new SamplerSettings(pages * KeyValuePages.pageBytes(model.spec()), 64, 64, 16);
+    }
+
+    private static SampleResult alone(SampleTask task, Optional<Adapter> adapter) {
+        try (Sampler sampler = new Sampler(model, Optional.of(LETTERS), ROOMY)) {
+            return all(sampler, List.of(task), List.of(adapter)).getFirst();
+        }
+    }
+
+    private static List<SampleResult> all(Sampler sampler, List<SampleTask> tasks, List<Optional<Adapter>> adapters) {
+        Map<Long, SampleResult> results = new HashMap<>();
+        List<Long> tickets = new ArrayList<>();
+        for (int i = 0; i < tasks.size(); i++) {
+            tickets.add(sampler.submit(tasks.get(i), adapters.get(i)));
+            if (i % 2 == 1) sampler.step().forEach(f -> results.put(f.ticket(), f.result()));   // some join later
+        }
+        while (!sampler.idle()) sampler.step().forEach(f -> results.put(f.ticket(), f.result()));
+        return tickets.stream().map(results::get).toList();
+    }
+
+    private static float[] trainerLogprobs(int[] tokens, Optional<Adapter> adapter) {
+        int n = tokens.length - 1;
+        float[] logprobs = new float[n];
+        model.evaluate(List.of(new Lesson(adapter, Optional.empty(), List.of(Arrays.copyOf(tokens, n)), Arrays.copyOfRange(tokens, 1, n + 1),
+                (from, part) -> {
+                    System.arraycopy(part, 0, logprobs, from, part.length);
+                    return part;
+                })));
+        return logprobs;
+    }
+
+    /// An adapter whose B is not zero.
+    private static Adapter trained(LoraSpec lora) {
+        Adapter adapter = Adapter.fresh(lora, model.spec(), device);
+        var random = new Random(9);
+        for (var slab : adapter.weights().slabs()) {
+            float[] values = device.read(slab);
+            for (int i = 0; i < values.length; i++) values[i] += (float) (0.05 * random.nextGaussian());
+            device.write(slab, values);
+        }
+        return adapter;
+    }
+
+    private static SampleTask task(int[] prompt, SamplingParams params) {
+        return new SampleTask("t", model.info().name(), Optional.empty(), prompt, params, 1, 17, false, 0);
+    }
+
+    private static SampleTask with(SampleTask t, int samples, boolean promptLogprobs, int topk) {
+        return new SampleTask(t.id(), t.baseModel(), t.adapter(), t.prompt(), t.params(), samples, t.seed(), promptLogprobs, topk);
+    }
+
+    private static SamplingParams params(int tokens, double temperature) {
+        return new SamplingParams(Optional.of(tokens), Optional.empty(), List.of(), List.of(), temperature, -1, 1);
+    }
+
+    private static SamplingParams params(int tokens, List<String> stops, List<Integer> stopTokens) {
+        return new SamplingParams(Optional.of(tokens), Optional.empty(), stops, stopTokens, 1, -1, 1);
+    }
+
+    private static int[] prompt(long seed, int length) {
+        return new Random(seed).ints(length, 3, model.spec().vocabularySize()).toArray();
+    }
+
+    private static int untilEnd(int[] tokens, BaseModel of) {
+        for (int i = 0; i < tokens.length; i++) if (of.spec().endTokens().contains(tokens[i])) return i + 1;
+        return tokens.length;
+    }
+
+    private static int first(int[] tokens, int token) {
+        for (int i = 0; i < tokens.length; i++) if (tokens[i] == token) return i;
+        throw new AssertionError();
+    }
+
+    private static int[] concat(int[] a, int[] b) {
+        int[] whole = Arrays.copyOf(a, a.length + b.length);
+        System.arraycopy(b, 0, whole, a.length, b.length);
+        return whole;
+    }
+
+    private static String bits(SampleResult result) {
+        var text = new StringBuilder();
+        for (var s : result.sequences()) text.append(Arrays.toString(s.tokens())).append(bits(s.logprobs())).append(s.stopReason());
+        result.promptLogprobs().ifPresent(p -> text.append(" prompt ").append(bits(p)));
+        result.topkPromptLogprobs().orElse(Collections.emptyList()).forEach(row -> row.forEach(t ->
+                text.append(t.token()).append(':').append(Float.floatToIntBits(t.logprob())).append(' ')));
+        return text.toString();
+    }
+
+    private static String bits(float[] values) {
+        int[] bits = new int[values.length];
+        for (int i = 0; i < bits.length; i++) bits[i] = Float.floatToIntBits(values[i]);
+        return Arrays.toString(bits);
+    }
+}
