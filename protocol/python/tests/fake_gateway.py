@@ -4,6 +4,7 @@ What it knows lives in `State`, apart from the sockets, so that a test can kill 
 """
 
 import base64
+import gzip
 import io
 import json
 import math
@@ -221,6 +222,8 @@ class State:
                 raise Refused(400, "weights_only", "sampler weights hold no optimizer state")
             if found["base_model"] != run.base_model:
                 raise Refused(400, "base_model_mismatch", "another base model")
+            if not run.explicit_rank:
+                run.lora = found["lora"]
             run.step, run.gathered = found["step"], 0
             return {"type": "load_weights", "path": b["path"], "model_id": run.id, "step": run.step}
         return self.operation("load_weights", body, act)
@@ -270,7 +273,7 @@ class State:
             sequences.append({"tokens": tokens, "logprobs": [-0.5] * count, "stop_reason": "length"})
         result = {"type": "sample", "sequences": sequences}
         if body.get("prompt_logprobs"):
-            result["prompt_logprobs"] = [None] + [-1.0] * (len(prompt) - 1)
+            result["prompt_logprobs"] = [None] + [-1.0 / (1 + sampler["step"])] * (len(prompt) - 1)
         if body.get("topk_prompt_logprobs"):
             result["topk_prompt_logprobs"] = [None] + [[[1, -0.1]]] * (len(prompt) - 1)
         answer = self.future(body["sampling_session_id"], body["seq_id"], result)
@@ -354,14 +357,17 @@ def tensor(wire):
 
 def archive(checkpoint):
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w:gz") as tar:
+    with tarfile.open(fileobj=out, mode="w") as tar:
         for name in ("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "tokenizer/tokenizer.json",
                      "metadata.json"):
-            content = json.dumps({"path": checkpoint["path"], "user_metadata": checkpoint["metadata"]}).encode()
+            content = json.dumps({
+                "path": checkpoint["path"], "user_metadata": checkpoint["metadata"], "peft_type": "LORA",
+                "task_type": "CAUSAL_LM", "r": checkpoint["lora"].get("rank", 32), "target_modules": ["q_proj"],
+                "base_model_name_or_path": "/no/such/model"}).encode()
             info = tarfile.TarInfo(name)
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
-    return out.getvalue()
+    return gzip.compress(out.getvalue(), mtime=0)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -103,6 +103,11 @@ public final class Safetensors implements AutoCloseable {
         }
     }
 
+    /// What messages call it: the file or folder.
+    public String where() {
+        return where;
+    }
+
     /// Names of all tensors, sorted.
     public Set<String> names() {
         return Collections.unmodifiableSet(entries.keySet());

@@ -8,11 +8,14 @@ import bios.worker.device.Device;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
+import bios.worker.load.ModelRefused;
 import bios.worker.load.ModelSpec;
 import bios.worker.load.Safetensors;
 import java.util.ArrayList;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Optional;
+import java.util.Set;
 
 /// Finds a model's tensors under Hugging Face's names and hands them to the device. All shapes are checked before
 /// the first weight is prepared.
@@ -22,6 +25,7 @@ final class ModelLoader {
     private final ModelSpec spec;
     private final Safetensors files;
     private final Device on;
+    private final Set<String> used = new HashSet<>();
     private long parameters;
 
     ModelLoader(ModelSpec spec, Safetensors files, Device on) {
@@ -38,6 +42,7 @@ final class ModelLoader {
         Weight output = on.weight(spec.tiedHead() ? embedding : matrix("lm_head.weight", spec.vocabularySize(), spec.hidden()));
         Head head = new Head(vector("model.norm.weight", spec.hidden()),
                 new Projection(output, Optional.empty(), spec.layers(), TargetModule.HEAD), spec.eps());
+        requireAllUsed();
         String dtype = switch (embedding.dtype()) {
             case BF16 -> "bfloat16";
             case F16 -> "float16";
@@ -46,6 +51,14 @@ final class ModelLoader {
         ModelInfo info = new ModelInfo(name, spec.nameOrPath().orElse(name.value()), spec.architecture(), spec.contextLength(),
                 spec.vocabularySize(), spec.hidden(), spec.layers(), dtype, parameters);
         return new BaseModel(spec, info, on, files, embedding, layers, head);
+    }
+
+    /// A tensor that nothing reads means another model than the configuration says, or a part that is not computed.
+    private void requireAllUsed() {
+        for (String name : files.names())
+            if (!used.contains(name) && !name.endsWith(".rotary_emb.inv_freq") && !(spec.tiedHead() && name.equals("lm_head.weight")))
+                throw new ModelRefused(files.where(), "tensor '" + name + "' is not part of the model that config.json describes",
+                        "restore the config.json that belongs to these files");
     }
 
     private void check() {
@@ -79,11 +92,13 @@ final class ModelLoader {
 
     private FrozenMatrix matrix(String name, int rows, int columns) {
         parameters += (long) rows * columns;
+        used.add(name);
         return files.matrix(name, rows, columns);
     }
 
     private Tensor vector(String name, int columns) {
         parameters += columns;
+        used.add(name);
         Tensor tensor = on.tensor(1, columns);
         on.write(tensor, files.floats(name, columns));
         return tensor;

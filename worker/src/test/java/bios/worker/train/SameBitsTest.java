@@ -3,14 +3,10 @@ package bios.worker.train;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
-import bios.protocol.model.LoraSpec;
-import bios.protocol.model.TargetModule;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Datum;
-import bios.protocol.run.LossFunction;
 import bios.protocol.run.Operation.ForwardBackward;
 import bios.protocol.run.OperationResult.Evaluated;
-import bios.protocol.run.TensorData;
 import bios.worker.adapter.Adapter;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
@@ -25,19 +21,13 @@ import bios.worker.model.Step;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
-import java.util.Map;
 import java.util.Optional;
-import java.util.Random;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /// What the engine promises of bits: a run's results do not depend on its company, on threads, on an interruption, or on
 /// whether tokens are scored or decoded.
 class SameBitsTest {
-    private static final List<TargetModule> EVERYTHING = List.of(TargetModule.values());
-    private static final LoraSpec SMALL = new LoraSpec(4, 8, 1, EVERYTHING);
-    private static final LoraSpec LARGE = new LoraSpec(19, 32, 2, List.copyOf(LoraSpec.ALL_LINEAR));
-
     @ParameterizedTest @ValueSource(strings = {"qwen3", "llama-bf16", "qwen2-sliding", "llama-fp16"})
     void aRunAloneAndInCompanyAndWithAnyThreadsGivesTheSameBits(String name) {
         List<byte[]> states = new ArrayList<>();
@@ -45,14 +35,14 @@ class SameBitsTest {
         for (int threads = 1; threads <= 3; threads++)
             for (int company = 0; company <= 2; company++)
                 try (Device on = new CpuDevice(threads); BaseModel model = Golden.of(name).load(on);
-                        TrainingState run = fresh(SMALL, model); TrainingState other = fresh(LARGE, model)) {
+                        TrainingState run = Examples.run(Examples.SMALL, model); TrainingState other = Examples.run(Examples.LARGE, model)) {
                     Trainer trainer = new Trainer(model, 150);
                     for (int step = 0; step < 2; step++) {
                         logprobs.add(step == 0 ? new ArrayList<>() : logprobs.removeLast());
-                        logprobs.getLast().addAll(together(trainer, run, operation(model, 7 + step, 5, false), other, company).logprobs());
+                        logprobs.getLast().addAll(together(trainer, run, Examples.operation(model, 7 + step, 5, false), other, company).logprobs());
                         trainer.optimStep(run, Optional.of(new AdamParams(1e-2, 0.9, 0.95, 1e-8, 0.01, 1)));
                     }
-                    together(trainer, run, operation(model, 9, 3, false), other, company);
+                    together(trainer, run, Examples.operation(model, 9, 3, false), other, company);
                     states.add(run.snapshot().toBytes());
                 }
         for (byte[] state : states) assertArrayEquals(states.getFirst(), state);
@@ -63,7 +53,7 @@ class SameBitsTest {
     /// Company 0: alone; 1: another run behind; 2: another before and one that is only evaluated, and two shared passes.
     private static Evaluated together(Trainer trainer, TrainingState run, ForwardBackward operation, TrainingState other, int company) {
         try (Evaluation mine = trainer.begin(run, operation);
-                Evaluation theirs = trainer.begin(other, operation(trainer.model(), 100, 6, company == 2))) {
+                Evaluation theirs = trainer.begin(other, Examples.operation(trainer.model(), 100, 6, company == 2))) {
             while (!mine.done()) {
                 if (company == 0 || theirs.done()) trainer.pass(List.of(mine));
                 else trainer.pass(company == 1 ? List.of(mine, theirs) : List.of(theirs, mine));
@@ -74,9 +64,9 @@ class SameBitsTest {
 
     @ParameterizedTest @ValueSource(strings = {"qwen3", "llama-bf16", "qwen2-sliding", "mistral"})
     void decodingTokenByTokenGivesTheTrainersLogProbabilities(String name) {
-        try (Device on = new CpuDevice(2); BaseModel model = Golden.of(name).load(on); TrainingState run = fresh(SMALL, model);
-                TrainingState other = fresh(LARGE, model); KeyValuePages pages = new KeyValuePages(model.spec(), on, 40)) {
-            ForwardBackward operation = operation(model, 3, 3, true);
+        try (Device on = new CpuDevice(2); BaseModel model = Golden.of(name).load(on); TrainingState run = Examples.run(Examples.SMALL, model);
+                TrainingState other = Examples.run(Examples.LARGE, model); KeyValuePages pages = new KeyValuePages(model.spec(), on, 40)) {
+            ForwardBackward operation = Examples.operation(model, 3, 3, true);
             List<float[]> trained = new Trainer(model).evaluate(run, operation).logprobs();
             for (int s = 0; s < operation.data().size(); s++) {
                 Datum datum = operation.data().get(s);
@@ -124,17 +114,17 @@ class SameBitsTest {
 
     @ParameterizedTest @ValueSource(strings = {"qwen3-lm-head", "llama-bf16"})
     void aRestoredStateGoesOnWithTheSameBits(String name) {
-        try (Device on = new CpuDevice(2); BaseModel model = Golden.of(name).load(on); TrainingState run = fresh(SMALL, model)) {
+        try (Device on = new CpuDevice(2); BaseModel model = Golden.of(name).load(on); TrainingState run = Examples.run(Examples.SMALL, model)) {
             Trainer trainer = new Trainer(model);
-            trainer.evaluate(run, operation(model, 1, 2, false));
+            trainer.evaluate(run, Examples.operation(model, 1, 2, false));
             trainer.optimStep(run, Optional.empty());
-            trainer.evaluate(run, operation(model, 2, 2, false));
+            trainer.evaluate(run, Examples.operation(model, 2, 2, false));
             byte[] point = run.snapshot().toBytes();
             try (Safetensors tensors = Safetensors.of("point", point);
                     TrainingState again = TrainingState.restore(tensors, model.spec(), on)) {
                 assertArrayEquals(point, again.snapshot().toBytes());
                 for (TrainingState state : List.of(run, again)) {
-                    trainer.evaluate(state, operation(model, 3, 2, false));
+                    trainer.evaluate(state, Examples.operation(model, 3, 2, false));
                     trainer.optimStep(state, Optional.of(new AdamParams(1e-3, 0.8, 0.9, 1e-8, 0.1, 0.5)));
                 }
                 assertArrayEquals(run.snapshot().toBytes(), again.snapshot().toBytes());
@@ -146,32 +136,5 @@ class SameBitsTest {
                 assertArrayEquals(run.snapshot().toBytes(), loaded.snapshot().toBytes());
             }
         }
-    }
-
-    /// A fresh adapter whose B is not zero, the same for the same shape.
-    private static TrainingState fresh(LoraSpec lora, BaseModel model) {
-        TrainingState state = TrainingState.fresh(lora, model.spec(), model.device());
-        Random random = new Random(lora.rank());
-        for (Tensor slab : state.adapter().weights().slabs()) {
-            float[] values = model.device().read(slab);
-            for (int i = 0; i < values.length; i++) if (values[i] == 0) values[i] = (float) random.nextGaussian() * 0.05f;
-            model.device().write(slab, values);
-        }
-        return state;
-    }
-
-    /// Sequences of 1 to 140 tokens, the first of one token.
-    private static ForwardBackward operation(BaseModel model, long seed, int sequences, boolean forwardOnly) {
-        Random random = new Random(seed);
-        List<Datum> data = new ArrayList<>();
-        int vocabulary = model.spec().vocabularySize();
-        for (int s = 0; s < sequences; s++) {
-            int n = s == 0 ? 1 : 2 + random.nextInt(Math.min(139, model.spec().contextLength() - 2));
-            float[] weights = new float[n];
-            for (int i = 0; i < n; i++) weights[i] = random.nextInt(3) == 0 ? 0 : random.nextFloat();
-            data.add(new Datum(random.ints(n, 0, vocabulary).toArray(), Map.of("weights", TensorData.of(weights),
-                    "target_tokens", TensorData.of(random.longs(n, 0, vocabulary).toArray()))));
-        }
-        return new ForwardBackward(data, LossFunction.CROSS_ENTROPY, Map.of(), forwardOnly);
     }
 }

@@ -1,0 +1,67 @@
+package bios.worker.train;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.protocol.model.TargetModule;
+import bios.protocol.run.Operation.ForwardBackward;
+import bios.worker.adapter.Factors;
+import bios.worker.adapter.TrainingState;
+import bios.worker.device.Device;
+import bios.worker.device.Tensor;
+import bios.worker.device.cpu.CpuDevice;
+import bios.worker.model.BaseModel;
+import bios.worker.model.Golden;
+import java.util.List;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.ValueSource;
+
+class ModelGradientTest {
+    /// Every A and B of every layer and of the head is moved along its own gradient, by a step so small that the loss is
+    /// straight and so large that fp32 shows it.
+    @ParameterizedTest @ValueSource(strings = {"qwen3", "llama-biases", "qwen2-sliding"})
+    void backwardAgreesWithFiniteDifferencesEverywhere(String name) {
+        try (Device on = new CpuDevice(2); BaseModel model = Golden.of(name).load(on);
+                TrainingState run = Examples.run(Examples.SMALL, model)) {
+            ForwardBackward operation = Examples.operation(model, 5, 4, false);
+            Evaluation evaluation = new Trainer(model).begin(run, operation);
+            Factors gradient = run.freshGradient();
+            model.evaluate(List.of(withGradient(evaluation, gradient)));
+            for (int layer = 0; layer <= model.spec().layers(); layer++)
+                for (TargetModule target : TargetModule.values()) {
+                    if (run.adapter().at(layer, target).isEmpty()) continue;
+                    check(model, run, operation, run.adapter().at(layer, target).get().a(), gradient.at(layer, target).orElseThrow().a(), target + "A " + layer);
+                    check(model, run, operation, run.adapter().at(layer, target).get().b(), gradient.at(layer, target).orElseThrow().b(), target + "B " + layer);
+                }
+            gradient.close();
+        }
+    }
+
+    private static bios.worker.model.Lesson withGradient(Evaluation evaluation, Factors gradient) {
+        var lesson = evaluation.share().lesson();
+        return new bios.worker.model.Lesson(lesson.adapter(), java.util.Optional.of(gradient), lesson.sequences(), lesson.targets(), lesson.objective());
+    }
+
+    private static void check(BaseModel model, TrainingState run, ForwardBackward operation, Tensor weight, Tensor gradient, String what) {
+        Device on = model.device();
+        float[] w = on.read(weight);
+        float[] g = on.read(gradient);
+        double norm = 0;
+        for (float v : g) norm += (double) v * v;
+        norm = Math.sqrt(norm);
+        assertTrue(norm > 0, what);
+        double step = Math.min(2e-3, 0.05 / norm);
+        double up = moved(model, run, operation, weight, w, g, step / norm);
+        double down = moved(model, run, operation, weight, w, g, -step / norm);
+        on.write(weight, w);
+        assertEquals(norm, (up - down) / (2 * step), 2e-2 * norm + 1e-4 / step, what);
+    }
+
+    private static double moved(BaseModel model, TrainingState run, ForwardBackward operation, Tensor weight, float[] w, float[] g, double by) {
+        float[] there = new float[w.length];
+        for (int i = 0; i < w.length; i++) there[i] = (float) (w[i] + by * g[i]);
+        model.device().write(weight, there);
+        ForwardBackward forward = new ForwardBackward(operation.data(), operation.loss(), operation.settings(), true);
+        return new Trainer(model).evaluate(run, forward).metrics().get("loss:sum");
+    }
+}
