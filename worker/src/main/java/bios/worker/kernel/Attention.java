@@ -51,7 +51,7 @@ public final class Attention {
                 total *= shrink;
                 max = top;
             }
-            Exp.exp(weights, weights, BLOCK, top);
+            Exp.exp(weights, weights, BLOCK, 1, top);
             for (int j = from; j < to; j++) {
                 float w = weights[j];
                 total += w;
@@ -84,7 +84,7 @@ public final class Attention {
         int n = q.length;
         scores(p, q, keysT);
         for (int j = 0; j < BLOCK; j++) p[j] *= scale;
-        Exp.exp(p, p, BLOCK, lse);
+        Exp.exp(p, p, BLOCK, 1, lse);
         scores(dp, dout, valuesT);
         for (int j = from; j < to; j++) {
             float w = p[j];

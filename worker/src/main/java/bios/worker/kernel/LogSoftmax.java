@@ -7,13 +7,14 @@ public final class LogSoftmax {
     /// log Σ exp(logits[0..n)). `room` is room for n values.
     public static float logSumExp(float[] logits, int n, float[] room) {
         float max = Sums.max(logits, n);
-        Exp.exp(room, logits, n, max);
+        Exp.exp(room, logits, n, 1, max);
         return (float) (max + Math.log(Sums.sum(room, n)));
     }
 
     /// logits in place ← d·(onehot(target) - exp(logits - lse)): the gradient of logprob[target] times d.
     public static void backward(float[] logits, int n, float lse, int target, float d) {
-        for (int i = 0; i < n; i++) logits[i] = -d * Exp.exp(logits[i] - lse);
+        Exp.exp(logits, logits, n, 1, lse);
+        for (int i = 0; i < n; i++) logits[i] *= -d;
         logits[target] += d;
     }
 }

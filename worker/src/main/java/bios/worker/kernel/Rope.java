@@ -5,23 +5,17 @@ package bios.worker.kernel;
 public final class Rope {
     private Rope() {}
 
-    /// x[at + i], x[at + half + i] ← the pair turned by the angle of (cos[i], sin[i]), for i < half.
-    public static void forward(float[] x, int at, int half, float[] cos, float[] sin) {
-        for (int i = 0; i < half; i++) {
-            float a = x[at + i];
-            float b = x[at + half + i];
-            x[at + i] = a * cos[i] - b * sin[i];
-            x[at + half + i] = b * cos[i] + a * sin[i];
-        }
+    /// y[at + i], y[at + half + i] ← the pair of x turned by the angle of (cos[i], sin[i]), for i < half; y is not x.
+    public static void forward(float[] y, float[] x, int at, int half, float[] cos, float[] sin) {
+        int to = at + half;
+        for (int i = 0; i < half; i++) y[at + i] = x[at + i] * cos[i] - x[to + i] * sin[i];
+        for (int i = 0; i < half; i++) y[to + i] = x[to + i] * cos[i] + x[at + i] * sin[i];
     }
 
     /// The transposed rotation: the gradient of [#forward].
-    public static void backward(float[] dx, int at, int half, float[] cos, float[] sin) {
-        for (int i = 0; i < half; i++) {
-            float a = dx[at + i];
-            float b = dx[at + half + i];
-            dx[at + i] = a * cos[i] + b * sin[i];
-            dx[at + half + i] = b * cos[i] - a * sin[i];
-        }
+    public static void backward(float[] dx, float[] dy, int at, int half, float[] cos, float[] sin) {
+        int to = at + half;
+        for (int i = 0; i < half; i++) dx[at + i] = dy[at + i] * cos[i] + dy[to + i] * sin[i];
+        for (int i = 0; i < half; i++) dx[to + i] = dy[to + i] * cos[i] - dy[at + i] * sin[i];
     }
 }

@@ -5,10 +5,16 @@ package bios.worker.kernel;
 public final class Sums {
     private Sums() {}
 
-    /// Σ x[i].
+    /// Σ x[i], i < n.
     public static double sum(float[] x, int n) {
+        return sum(x, 0, n);
+    }
+
+    /// Σ x[from + i], i < count.
+    public static double sum(float[] x, int from, int count) {
         double a = 0, b = 0, c = 0, d = 0;
-        int i = 0;
+        int n = from + count;
+        int i = from;
         for (; i + 3 < n; i += 4) {
             a += x[i];
             b += x[i + 1];

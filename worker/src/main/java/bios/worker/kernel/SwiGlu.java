@@ -5,19 +5,17 @@ package bios.worker.kernel;
 public final class SwiGlu {
     private SwiGlu() {}
 
-    /// y[0..n) ← silu(gate)·up.
+    /// y[0..n) ← silu(gate)·up. y must be neither gate nor up.
     public static void forward(float[] y, float[] gate, float[] up, int n) {
-        for (int i = 0; i < n; i++) y[i] = gate[i] / (1 + Exp.exp(-gate[i])) * up[i];
+        Exp.exp(y, gate, n, -1, 0);
+        for (int i = 0; i < n; i++) y[i] = gate[i] / (1 + y[i]) * up[i];
     }
 
-    /// dgate ← dy·up·σ·(1 + gate·(1 - σ)), dup ← dy·gate·σ. dgate may be gate and dup may be up.
+    /// dgate ← dy·up·σ·(1 + gate·(1 - σ)), dup ← dy·gate·σ. All five are different arrays.
     public static void backward(float[] dgate, float[] dup, float[] dy, float[] gate, float[] up, int n) {
-        for (int i = 0; i < n; i++) {
-            float z = gate[i];
-            float u = up[i];
-            float sigmoid = 1 / (1 + Exp.exp(-z));
-            dgate[i] = dy[i] * u * sigmoid * (1 + z * (1 - sigmoid));
-            dup[i] = dy[i] * z * sigmoid;
-        }
+        Exp.exp(dup, gate, n, -1, 0);
+        for (int i = 0; i < n; i++) dup[i] = 1 / (1 + dup[i]);
+        for (int i = 0; i < n; i++) dgate[i] = dy[i] * up[i] * dup[i] * (1 + gate[i] * (1 - dup[i]));
+        for (int i = 0; i < n; i++) dup[i] = dy[i] * gate[i] * dup[i];
     }
 }

@@ -5,41 +5,19 @@ import static bios.protocol.Require.require;
 import bios.worker.device.AttentionShape;
 import bios.worker.device.Span;
 import bios.worker.device.Tensor;
-import bios.worker.kernel.Attention;
-import bios.worker.kernel.Sums;
-import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
 
-/// Attention over packed spans: tasks are (span, tile of queries, key-value head) forward and (span, key-value head)
-/// backward; each walks the blocks of keys from position 0.
-final class CpuAttention {
-    private static final int BLOCK = Span.BLOCK;
+/// The attention verbs of [bios.worker.device.Device], by one way of computing them.
+interface CpuAttention extends AutoCloseable {
+    void forward(Tensor out, Tensor lse, Tensor q, List<Span> spans, AttentionShape shape);
 
-    private record Task(Span span, int from, int count, int kvHead) {}
+    void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, List<Span> spans,
+            AttentionShape shape);
 
-    private final Pool pool;
-    private final Workspace[] workspaces;
+    @Override default void close() {}
 
-    CpuAttention(Pool pool, Workspace[] workspaces) {
-        this.pool = pool;
-        this.workspaces = workspaces;
-    }
-
-    void forward(Tensor out, Tensor lse, Tensor q, List<Span> spans, AttentionShape shape) {
-        check(q, spans, shape);
-        var tasks = new ArrayList<Task>();
-        for (var span : spans) {
-            for (int from = 0; from < span.count(); from += BLOCK) {
-                for (int h = 0; h < shape.kvHeads(); h++) {
-                    tasks.add(new Task(span, from, Math.min(BLOCK, span.count() - from), h));
-                }
-            }
-        }
-        pool.run(tasks.size(), (i, member) -> forward(out, lse, q, tasks.get(i), shape, workspaces[member]));
-    }
-
-    private static void check(Tensor q, List<Span> spans, AttentionShape shape) {
+    /// Refuses shapes that do not fit.
+    static void check(Tensor q, List<Span> spans, AttentionShape shape) {
         require(shape.heads() % shape.kvHeads() == 0, "%d heads share %d", shape.heads(), shape.kvHeads());
         require(q.columns() == shape.heads() * shape.headDim(), "q has %d columns", q.columns());
         for (var span : spans) {
@@ -50,122 +28,8 @@ final class CpuAttention {
         }
     }
 
-    private static void forward(Tensor out, Tensor lse, Tensor q, Task task, AttentionShape shape, Workspace space) {
-        int dim = shape.headDim();
-        int group = shape.heads() / shape.kvHeads();
-        int first = task.span.position() + task.from;
-        var queries = new Attention.Query[task.count * group];
-        for (int i = 0; i < queries.length; i++) {
-            queries[i] = new Attention.Query(dim);
-            int head = task.kvHead * group + i % group;
-            Rows.load(queries[i].row(), 0, q, task.span.row() + task.from + i / group, head * dim, dim);
-            queries[i].begin(shape.scale());
-        }
-        float[] keys = space.row(0, dim * BLOCK);
-        float[] values = space.row(1, dim * BLOCK);
-        float[] room = space.row(2, dim * BLOCK);
-        int last = first + task.count;
-        for (int b = from(first, shape.window()) / BLOCK; b * BLOCK < last; b++) {
-            loadBlock(room, task.span.keys().get(b), task.kvHead, dim);
-            transpose(keys, room, dim);
-            loadBlock(values, task.span.values().get(b), task.kvHead, dim);
-            for (int i = 0; i < queries.length; i++) {
-                int position = first + i / group;
-                int low = Math.max(0, from(position, shape.window()) - b * BLOCK);
-                queries[i].absorb(keys, values, low, Math.min(BLOCK, position + 1 - b * BLOCK));
-            }
-        }
-        float[] one = space.row(3, 1);
-        for (int i = 0; i < queries.length; i++) {
-            int head = task.kvHead * group + i % group;
-            int row = task.span.row() + task.from + i / group;
-            one[0] = queries[i].end(room);
-            Rows.store(out, row, head * dim, room, 0, dim);
-            Rows.store(lse, row, head, one, 0, 1);
-        }
-    }
-
-    void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, List<Span> spans,
-            AttentionShape shape) {
-        check(q, spans, shape);
-        var tasks = new ArrayList<Task>();
-        for (var span : spans) {
-            require(span.position() == 0, "a gradient needs the whole sequence");
-            for (int h = 0; h < shape.kvHeads(); h++) tasks.add(new Task(span, 0, span.count(), h));
-        }
-        pool.run(tasks.size(), (i, member) -> {
-            var pass = new Backward(dq, dk, dv, dout, out, lse, q, tasks.get(i), shape, workspaces[member]);
-            for (int b = 0; b * BLOCK < tasks.get(i).count; b++) pass.block(b);
-        });
-    }
-
-    /// The gradients of one span and key-value head: blocks of keys in order, and for each the queries in order.
-    private record Backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, Task task,
-            AttentionShape shape, Workspace space) {
-        void block(int b) {
-            int dim = shape.headDim();
-            int group = shape.heads() / shape.kvHeads();
-            float[] keys = space.row(0, dim * BLOCK);
-            float[] keysT = space.row(1, dim * BLOCK);
-            float[] valuesT = space.row(2, dim * BLOCK);
-            loadBlock(keys, task.span.values().get(b), task.kvHead, dim);
-            transpose(valuesT, keys, dim);
-            loadBlock(keys, task.span.keys().get(b), task.kvHead, dim);
-            transpose(keysT, keys, dim);
-            float[] dkBlock = space.zeros(3, dim * BLOCK);
-            float[] dvBlock = space.zeros(4, dim * BLOCK);
-            for (int position = b * BLOCK; position < task.count; position++) {
-                int low = Math.max(0, from(position, shape.window()) - b * BLOCK);
-                int high = Math.min(BLOCK, position + 1 - b * BLOCK);
-                if (low >= high) continue;
-                for (int g = 0; g < group; g++) {
-                    query(b, position, task.kvHead * group + g, keys, keysT, valuesT, dkBlock, dvBlock, low, high);
-                }
-            }
-            for (int j = 0; j < Math.min(BLOCK, task.count - b * BLOCK); j++) {
-                int row = task.span.row() + b * BLOCK + j;
-                Rows.store(dk, row, task.kvHead * dim, dkBlock, j * dim, dim);
-                Rows.store(dv, row, task.kvHead * dim, dvBlock, j * dim, dim);
-            }
-        }
-
-        private void query(int b, int position, int head, float[] keys, float[] keysT, float[] valuesT, float[] dkBlock,
-                float[] dvBlock, int low, int high) {
-            int dim = shape.headDim();
-            int row = task.span.row() + position;
-            float[] qRow = new float[dim];
-            float[] doutRow = new float[dim];
-            float[] dqRow = new float[dim];
-            float[] outRow = space.row(5, dim);
-            float[] one = space.row(6, 1);
-            Rows.load(qRow, 0, q, row, head * dim, dim);
-            Rows.load(doutRow, 0, dout, row, head * dim, dim);
-            Rows.load(outRow, 0, out, row, head * dim, dim);
-            Rows.load(one, 0, lse, row, head, 1);
-            // The first block that a query sees begins its dq.
-            if (from(position, shape.window()) / BLOCK != b) Rows.load(dqRow, 0, dq, row, head * dim, dim);
-            float delta = (float) Sums.dot(doutRow, outRow, dim);
-            Attention.backwardAdd(dqRow, dkBlock, dvBlock, doutRow, delta, one[0], qRow, keys, keysT, valuesT, low,
-                    high, shape.scale(), space.row(7, BLOCK), space.row(8, BLOCK));
-            Rows.store(dq, row, head * dim, dqRow, 0, dim);
-        }
-    }
-
     /// The first position that a query at `position` sees.
-    private static int from(int position, int window) {
+    static int from(int position, int window) {
         return window <= 0 ? 0 : Math.max(0, position - window + 1);
-    }
-
-    /// to `[BLOCK, dim]` ← one head of a block, the rest zero.
-    private static void loadBlock(float[] to, Tensor block, int kvHead, int dim) {
-        int rows = Math.min(BLOCK, block.rows());
-        for (int j = 0; j < rows; j++) Rows.load(to, j * dim, block, j, kvHead * dim, dim);
-        Arrays.fill(to, rows * dim, BLOCK * dim, 0);
-    }
-
-    private static void transpose(float[] to, float[] from, int dim) {
-        for (int d = 0; d < dim; d++) {
-            for (int j = 0; j < BLOCK; j++) to[d * BLOCK + j] = from[j * dim + d];
-        }
     }
 }

@@ -19,6 +19,7 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Optional;
 
 /// The CPU as a device: the kernels of [bios.worker.kernel] row by row over a fixed crew of threads.
 public final class CpuDevice implements Device {
@@ -42,12 +43,25 @@ public final class CpuDevice implements Device {
 
     /// A device with `threads` threads, the caller's included.
     public CpuDevice(int threads) {
+        this(threads, Dnnl.instance());
+    }
+
+    private CpuDevice(int threads, Optional<Dnnl> dnnl) {
         pool = new Pool(threads);
         workspaces = new Workspace[threads];
         for (int i = 0; i < threads; i++) workspaces[i] = new Workspace();
-        products = Dnnl.instance().<Products>map(dnnl -> new DnnlProducts(dnnl, pool, workspaces))
-                .orElseGet(() -> new PlainProducts(pool, workspaces));
-        attention = new CpuAttention(pool, workspaces);
+        if (dnnl.isPresent()) {
+            products = new DnnlProducts(dnnl.get(), pool, workspaces);
+            attention = new DnnlAttention(dnnl.get(), pool, workspaces);
+        } else {
+            products = new PlainProducts(pool, workspaces);
+            attention = new PlainAttention(pool, workspaces);
+        }
+    }
+
+    /// A device that computes by the definitions alone.
+    static CpuDevice plain(int threads) {
+        return new CpuDevice(threads, Optional.empty());
     }
 
     @Override public String description() {
@@ -227,16 +241,17 @@ public final class CpuDevice implements Device {
         eachRow(x.rows(), n, (row, space) -> {
             require(positions[row] >= 0 && positions[row] < cos.rows(), "position %d of %d", positions[row], cos.rows());
             float[] values = space.row(0, n);
+            float[] turned = space.row(3, n);
             float[] c = space.row(1, half);
             float[] s = space.row(2, half);
             Rows.load(values, x, row);
             Rows.load(c, cos, positions[row]);
             Rows.load(s, sin, positions[row]);
             for (int at = 0; at < n; at += headDim) {
-                if (forward) Rope.forward(values, at, half, c, s);
-                else Rope.backward(values, at, half, c, s);
+                if (forward) Rope.forward(turned, values, at, half, c, s);
+                else Rope.backward(turned, values, at, half, c, s);
             }
-            Rows.store(x, row, values);
+            Rows.store(x, row, turned);
         });
     }
 
@@ -276,9 +291,11 @@ public final class CpuDevice implements Device {
             Rows.load(g, gate, row);
             Rows.load(u, up, row);
             Rows.load(gradient, dy, row);
-            SwiGlu.backward(g, u, gradient, g, u, n);
-            Rows.store(dgate, row, g);
-            Rows.store(dup, row, u);
+            float[] gateGradient = space.row(3, n);
+            float[] upGradient = space.row(4, n);
+            SwiGlu.backward(gateGradient, upGradient, gradient, g, u, n);
+            Rows.store(dgate, row, gateGradient);
+            Rows.store(dup, row, upGradient);
         });
     }
 
@@ -348,6 +365,7 @@ public final class CpuDevice implements Device {
     @Override public void close() {
         pool.close();
         products.close();
+        attention.close();
         memory.close();
     }
 }

@@ -20,7 +20,8 @@ final class DnnlKernels implements AutoCloseable {
     /// A product `[rows, depth]·[depth, width]`, rows of src and dst so far apart.
     private record ProductKey(int type, int rows, int depth, int width, int srcStride, int dstStride, boolean add) {}
 
-    private record PlainKey(int rows, int depth, int width, int rightStride, int dstStride, boolean add) {}
+    private record PlainKey(int rows, int depth, int width, int rightStride, int dstStride, boolean turned,
+            boolean add) {}
 
     private record PackKey(int type, int depth, int width, long rowStride, long columnStride) {}
 
@@ -48,6 +49,7 @@ final class DnnlKernels implements AutoCloseable {
         private final MemorySegment[] descriptors;
         private final MemorySegment scratchpad;
         private final long scratchpadBytes;
+        private final long dstBytes;
         private final Binding[] bindings = new Binding[members];
 
         private Kernel(Dnnl.Primitive primitive, boolean product, MemorySegment... descriptors) {
@@ -56,6 +58,7 @@ final class DnnlKernels implements AutoCloseable {
             this.descriptors = descriptors;
             scratchpad = primitive.scratchpad();
             scratchpadBytes = dnnl.size(scratchpad);
+            dstBytes = (dnnl.size(descriptors[1]) + 63) / 64 * 64;
         }
 
         /// dst ← src·weights; a reorder has no weights.
@@ -63,6 +66,11 @@ final class DnnlKernels implements AutoCloseable {
             dnnl.enter();
             if (bindings[member] == null) bindings[member] = new Binding(this);
             bindings[member].run(scratchpads.get(member).atLeast(scratchpadBytes), src, weights, dst);
+        }
+
+        /// Bytes of what it writes, in steps of 64.
+        long dstBytes() {
+            return dstBytes;
         }
 
         String implementation() {
@@ -149,13 +157,14 @@ final class DnnlKernels implements AutoCloseable {
         return keep(key, new Kernel(primitive, true, src, dst, primitive.weights()));
     }
 
-    /// dst ← (or +=) src·weights in fp32 with src `[rows, depth]` dense and weights row-major as they are.
-    Kernel plainProduct(int rows, int depth, int width, int rightStride, int dstStride, boolean add) {
-        var key = new PlainKey(rows, depth, width, rightStride, dstStride, add);
+    /// dst ← (or +=) src·weights in fp32 with weights row-major as they are, and src `[rows, depth]` dense, or the
+    /// transpose of a dense `[depth, rows]`.
+    Kernel plainProduct(int rows, int depth, int width, int rightStride, int dstStride, boolean turned, boolean add) {
+        var key = new PlainKey(rows, depth, width, rightStride, dstStride, turned, add);
         var kernel = kernels.get(key);
         if (kernel != null) return kernel;
         dnnl.enter();
-        var src = dnnl.strided(Dnnl.F32, rows, depth, depth, 1);
+        var src = dnnl.strided(Dnnl.F32, rows, depth, turned ? 1 : depth, turned ? rows : 1);
         var right = dnnl.strided(Dnnl.F32, depth, width, rightStride, 1);
         var dst = dnnl.strided(Dnnl.F32, rows, width, dstStride, 1);
         return keep(key, new Kernel(dnnl.matmul(src, right, dst, add), true, src, dst, right));

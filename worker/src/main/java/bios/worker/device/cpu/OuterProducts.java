@@ -84,7 +84,7 @@ final class OuterProducts implements AutoCloseable {
             for (int i = 0; i < pieces.size(); i++) {
                 var piece = pieces.get(i);
                 int stride = piece.count == piece.depth ? large.stride() : width;
-                compiled[p][i] = kernels.plainProduct(m, piece.depth, width, stride, n, i > 0);
+                compiled[p][i] = kernels.plainProduct(m, piece.depth, width, stride, n, false, i > 0);
             }
         }
         pool.run(panels, (p, member) -> {

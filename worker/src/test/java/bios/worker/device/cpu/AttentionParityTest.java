@@ -18,9 +18,11 @@ import org.junit.jupiter.api.Test;
 /// Attention against sums in double precision, and its gradient against finite differences of those.
 final class AttentionParityTest {
     private final CpuDevice device = new CpuDevice(2);
+    private final CpuDevice plain = CpuDevice.plain(2);
 
     @AfterEach void close() {
         device.close();
+        plain.close();
     }
 
     private static final List<AttentionShape> SHAPES = List.of(
@@ -79,6 +81,10 @@ final class AttentionParityTest {
     }
 
     @Test void agreesWithDoublePrecisionOverBlockBoundariesWindowsAndSharedHeads() {
+        for (var on : List.of(device, plain)) agrees(on);
+    }
+
+    private void agrees(CpuDevice device) {
         for (var shape : SHAPES) {
             for (int[] lengths : new int[][] {{1}, {63, 1, 64}, {65, 2, 130}}) {
                 var c = Case.of(shape, lengths);
@@ -95,6 +101,10 @@ final class AttentionParityTest {
     }
 
     @Test void aQueryHasTheSameBitsInTrainingPrefillAndDecoding() {
+        for (var on : List.of(device, plain)) sameBits(on);
+    }
+
+    private void sameBits(CpuDevice device) {
         for (var shape : SHAPES) {
             var c = Case.of(shape, 150);
             int width = shape.heads() * shape.headDim();
@@ -129,6 +139,10 @@ final class AttentionParityTest {
     }
 
     @Test void backwardAgreesWithFiniteDifferences() {
+        for (var on : List.of(device, plain)) slopes(on);
+    }
+
+    private void slopes(CpuDevice device) {
         for (var shape : SHAPES.subList(0, 3)) {
             for (int[] lengths : new int[][] {{1}, {9, 3}, {70}}) {
                 var c = Case.of(shape, lengths);
