@@ -258,6 +258,8 @@ class TrainingTest(GatewayCase):
             [datum()], lambda data, logprobs: ((logprobs[0] ** 2).sum(), {"mine": 2.0})).result()
         self.assertEqual(found.metrics["mine"], 2.0)
         sent = self.run_of(client).operations[1][2]["forward_backward_input"]["data"][0]["loss_fn_inputs"]["weights"]
+        with self.assertRaisesRegex(bios.BiosError, "may not call its training client"):
+            client.forward_backward_custom([datum()], lambda data, logprobs: client.optim_step())
         expected = -2 * found.loss_fn_outputs[0]["logprobs"].to_torch()
         self.assertTrue(torch.allclose(types.TensorData.from_wire(sent).to_torch(), expected))
 

@@ -84,7 +84,9 @@ class TroubleTest(GatewayCase):
 
     def test_a_full_queue_is_no_outage(self):
         service = self.service(seconds=5.0)
+        self.state.fault("capabilities", (503, {}))
         self.state.fault("capabilities", (429, {"Retry-After": "30"}), 20)
+        self.state.fault("capabilities", (503, {}))
         service.get_server_capabilities()
         self.assertGreater(self.naps.now, 600)
 

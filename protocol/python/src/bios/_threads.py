@@ -6,7 +6,9 @@ import asyncio
 import concurrent.futures
 import threading
 from collections import deque
-from typing import Any, Callable, Deque, Set, Tuple, TypeVar
+from typing import Any, Callable, Deque, Optional, Set, Tuple, TypeVar
+
+from .errors import BiosError
 
 T = TypeVar("T")
 
@@ -59,7 +61,7 @@ class DaemonPool:
 
 SUBMIT = DaemonPool("submit", 32)
 POLL = DaemonPool("poll", 128)
-CALLS = DaemonPool("call", 32)
+CALLS = DaemonPool("call", 64)
 
 
 async def aside(job: Callable[..., T], *args: Any) -> T:
@@ -75,9 +77,13 @@ class Line:
         self._taken = 0
         self._served = 0
         self._left: Set[int] = set()
+        self._owner: Optional[int] = None
 
     def run(self, job: Callable[[], T]) -> T:
         """Runs a job when all who came before are done."""
+        if self._owner == threading.get_ident():
+            raise BiosError("a run's own operation cannot wait for another of the same run: "
+                            "a loss function may not call its training client")
         with self._moved:
             turn = self._take()
         return self._run(turn, job)
@@ -97,9 +103,12 @@ class Line:
             with self._moved:
                 while self._served != turn:
                     self._moved.wait()
+            self._owner = threading.get_ident()
             return job()
         finally:
             with self._moved:
+                if self._owner == threading.get_ident():
+                    self._owner = None
                 # An interrupt may end a wait early: then this turn is passed over when it comes.
                 self._leave(turn)
 

@@ -18,6 +18,7 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 from urllib.parse import urlsplit
 
@@ -73,7 +74,7 @@ class Answer:
 
     __slots__ = ("status", "headers", "body", "repeated")
 
-    def __init__(self, status: int, headers: Mapping[str, str], body: bytes, repeated: bool) -> None:
+    def __init__(self, status: int, headers: Message, body: bytes, repeated: bool) -> None:
         self.status, self.headers, self.body, self.repeated = status, headers, body, repeated
 
     @property

@@ -72,10 +72,15 @@ class ServiceClient:
         body: Dict[str, Any] = {"base_model": base_model, "lora_config": lora.to_wire(), **_metadata(user_metadata)}
         return self._create("/create_model", body, f"create_model on {base_model}", base_model)
 
-    async def create_lora_training_client_async(self, base_model: str, rank: Optional[int] = None,
-                                                **kwargs: Any) -> TrainingClient:
+    async def create_lora_training_client_async(
+            self, base_model: str, rank: Optional[int] = None, *, alpha: Optional[float] = None,
+            seed: Optional[int] = None, train_mlp: Optional[bool] = None, train_attn: Optional[bool] = None,
+            train_unembed: Optional[bool] = None, target_modules: Optional[Sequence[str]] = None,
+            user_metadata: Optional[Mapping[str, Any]] = None) -> TrainingClient:
         """``create_lora_training_client`` for asyncio."""
-        return await aside(lambda: self.create_lora_training_client(base_model, rank, **kwargs))
+        return await aside(lambda: self.create_lora_training_client(
+            base_model, rank, alpha=alpha, seed=seed, train_mlp=train_mlp, train_attn=train_attn,
+            train_unembed=train_unembed, target_modules=target_modules, user_metadata=user_metadata))
 
     def load_training_client(self, path: str, user_metadata: Optional[Mapping[str, Any]] = None) -> TrainingClient:
         """Makes a new run from a saved training state: its base model, adapter shape, weights, optimizer state and

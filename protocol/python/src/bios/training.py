@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, TypeVar, Union
 
 from ._threads import Line, aside
 from ._transport import encode
@@ -16,6 +16,8 @@ from .tokenizer import tokenizer
 from .types import (AdamParams, Datum, ForwardBackwardOutput, GetInfoResponse, LoadWeightsResponse,
                     OptimStepResponse, SampleResult, SamplingParams, SaveWeightsForSamplerResponse,
                     SaveWeightsResponse, TensorData, TrainingResult, UnloadModelResponse, data_of, json_object)
+
+T = TypeVar("T")
 
 MOST_DATUMS = 1024
 MOST_BYTES = 4_000_000
@@ -260,7 +262,7 @@ class TrainingClient:
 
     # -- jobs: checked and encoded when they are made, posted when their turn comes ------------------------------
 
-    async def _later(self, job: Callable[[], Any]) -> Any:
+    async def _later(self, job: Callable[[], T]) -> T:
         # Shielded: a turn that was taken must be passed on, whatever becomes of the caller.
         return await asyncio.shield(asyncio.wrap_future(self._line.submit(job)))
 

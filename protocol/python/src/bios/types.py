@@ -38,15 +38,15 @@ _TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "dow
 # ---------------------------------------------------------------------------------------------------------------
 # Packing
 
-def _pack(numbers: array) -> bytes:
+def _pack(numbers: array[Any]) -> bytes:
     if _SWAP:
         numbers = array(numbers.typecode, numbers)
         numbers.byteswap()
     return numbers.tobytes()
 
 
-def _unpack(code: str, data: bytes) -> array:
-    numbers = array(code)
+def _unpack(code: str, data: bytes) -> array[Any]:
+    numbers: array[Any] = array(code)
     numbers.frombytes(data)
     if _SWAP:
         numbers.byteswap()
@@ -64,7 +64,7 @@ def _plain(values: Any) -> Any:
     return values.tolist() if hasattr(values, "tolist") and not isinstance(values, array) else values
 
 
-def _tokens(tokens: Any, at: str) -> array:
+def _tokens(tokens: Any, at: str) -> array[int]:
     """Token ids as int32."""
     if isinstance(tokens, (str, bytes)):
         raise InvalidArgumentError(at, "is text; expected token ids, e.g. tokenizer.encode(text)")
@@ -96,16 +96,18 @@ def _number(value: Any, at: str, low: float = -math.inf, high: float = math.inf,
 def _integer(value: Any, at: str, low: int, high: int = 2 ** 31 - 1) -> int:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise InvalidArgumentError(at, f"expected an integer, got {_show(value)}")
-    if not low <= value <= high:
+    number = int(value)
+    if not low <= number <= high:
         raise InvalidArgumentError(at, f"{value} is out of range; expected {low} to {high}")
-    return int(value)
+    return number
 
 
 def json_object(value: Any, at: str) -> Dict[str, Any]:
     """A copy of ``value`` if it is a dict that JSON carries without change; the field at fault otherwise."""
     if not isinstance(value, Mapping):
         raise InvalidArgumentError(at, f"expected a dict, got {_show(value)}")
-    return _json(value, at, 0)
+    copied: Dict[str, Any] = _json(value, at, 0)
+    return copied
 
 
 def _json(value: Any, at: str, depth: int) -> Any:
@@ -307,7 +309,10 @@ class TensorData:
         """A torch tensor of this shape (needs torch)."""
         import torch
 
-        return torch.tensor(self.data, dtype=getattr(torch, self.dtype)).reshape(self.shape)
+        numbers = _unpack(_CODES[self.dtype], self._packed)
+        if not numbers:
+            return torch.empty(self.shape, dtype=getattr(torch, self.dtype))
+        return torch.frombuffer(numbers, dtype=getattr(torch, self.dtype)).reshape(self.shape)
 
     def to_wire(self) -> Dict[str, Any]:
         """The object that the protocol carries."""
@@ -438,7 +443,7 @@ class SamplingParams:
             stop = _plain(self.stop)
             if not isinstance(stop, (list, tuple)) or not (
                     all(isinstance(s, str) for s in stop)
-                    or all(isinstance(s, Integral) and not isinstance(s, bool) and s >= 0 for s in stop)):
+                    or all(isinstance(s, Integral) and not isinstance(s, bool) and int(s) >= 0 for s in stop)):
                 raise InvalidArgumentError(at + "stop", f"expected a string, strings or token ids, got {_show(self.stop)}")
             object.__setattr__(self, "stop", [s if isinstance(s, str) else int(s) for s in stop])
         if self.stop == "" or (isinstance(self.stop, list) and "" in self.stop):
