@@ -290,8 +290,8 @@ class State:
             self.pending[request_id] -= 1
             return LATER
         for run in self.runs.values():
-            if run.poison and run.poison[0] == request_id:
-                run.poison = None
+            if run.poison and run.poison[1] is self.futures[request_id]:
+                run.poison = None  # told once, by whichever future
         return self.futures[request_id]
 
     # -- listing ---------------------------------------------------------------------------------------------

@@ -232,6 +232,7 @@ class TrainingTest(GatewayCase):
         self.assertEqual(client.get_info().model_name, MODEL)
         tokenizer = client.get_tokenizer()
         self.assertEqual(tokenizer.decode(tokenizer.encode("grüße")), "grüße")
+        self.assertEqual(tokenizer.decode([]), "")
         self.assertIs(client.get_tokenizer(), tokenizer)
         self.assertEqual(client.unload_model().result().model_id, client.model_id)
 

@@ -30,7 +30,10 @@ class Tokenizer:
         """The text of token ids (a list, a numpy array or a torch tensor)."""
         from .types import ModelInput
 
-        body = {"base_model": self.name_or_path, "tokens": ModelInput.of(tokens, "tokens").to_ints(),
+        ids = ModelInput.of(tokens, "tokens").to_ints()
+        if not ids:
+            return ""
+        body = {"base_model": self.name_or_path, "tokens": ids,
                 "skip_special_tokens": bool(skip_special_tokens)}
         return str(self._session.transport.post("/detokenize", body)["text"])
 
