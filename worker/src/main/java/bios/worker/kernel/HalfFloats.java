@@ -21,11 +21,6 @@ public final class HalfFloats {
         return (short) ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16);
     }
 
-    /// to[i] ← the fp32 whose bits are from[i], rounded as by [#bf16(float)], for i < n.
-    public static void bf16(short[] to, int[] from, int n) {
-        for (int i = 0; i < n; i++) to[i] = (short) ((from[i] + 0x7fff + ((from[i] >>> 16) & 1)) >>> 16);
-    }
-
     /// bits[i] ← those of the fp32 rounded to bf16, for i < n.
     public static void rounded(int[] bits, int n) {
         for (int i = 0; i < n; i++) bits[i] = (bits[i] + 0x7fff + ((bits[i] >>> 16) & 1)) & 0xffff0000;

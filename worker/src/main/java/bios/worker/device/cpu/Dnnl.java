@@ -15,7 +15,7 @@ import java.lang.invoke.MethodHandle;
 import java.util.Optional;
 
 /// oneDNN's C API (oneapi/dnnl/dnnl.h of version 3), as far as products need it. Handles are plain addresses. Every
-/// thread that creates or runs a primitive calls [#enter] first: it bounds OpenMP to that thread.
+/// thread that creates a primitive calls [#enter] first: it bounds OpenMP to that thread.
 @SuppressWarnings("restricted")
 final class Dnnl {
     static final int BF16 = 2;
@@ -38,16 +38,18 @@ final class Dnnl {
         static final Optional<Dnnl> INSTANCE = load();
 
         private static Optional<Dnnl> load() {
+            if (!System.getProperty("os.name").equals("Linux") || !System.getProperty("os.arch").equals("amd64")) {
+                return Optional.empty();
+            }
+            var gomp = NativeLibraries.unpack(FOLDER + "libgomp.so.1");
+            var dnnl = NativeLibraries.unpack(FOLDER + "libdnnl.so.3");
+            if (gomp == null || dnnl == null) return Optional.empty();
             try {
-                var cache = NativeLibraries.cache();
-                var gomp = NativeLibraries.unpack(cache, FOLDER + "libgomp.so.1");
-                var dnnl = NativeLibraries.unpack(cache, FOLDER + "libdnnl.so.3");
-                if (gomp == null || dnnl == null) return Optional.empty();
                 // libdnnl finds libgomp by its soname, because one is loaded already.
                 SymbolLookup.libraryLookup(gomp, Arena.global());
                 return Optional.of(new Dnnl(SymbolLookup.libraryLookup(dnnl, Arena.global())));
-            } catch (IllegalArgumentException | UnsatisfiedLinkError e) {
-                return Optional.empty();
+            } catch (IllegalArgumentException e) {
+                return Optional.empty();    // another C library, or one too old
             }
         }
     }
@@ -57,7 +59,7 @@ final class Dnnl {
         return Loaded.INSTANCE;
     }
 
-    private final ThreadLocal<Boolean> entered = ThreadLocal.withInitial(() -> false);
+    private final ThreadLocal<MemorySegment> streams = ThreadLocal.withInitial(this::begin);
     private final SymbolLookup library;
     private final MethodHandle setThreads;
     private final MethodHandle execute;
@@ -77,7 +79,7 @@ final class Dnnl {
     private final MethodHandle primitiveDestroy;
     private final MethodHandle planDestroy;
     private final MemorySegment engine;
-    private final MemorySegment stream;
+    private final MethodHandle streamCreate;
     private final MemorySegment plainAttribute;
     private final MemorySegment sumAttribute;
     private final int isa;
@@ -103,9 +105,9 @@ final class Dnnl {
         primitiveCreate = function("dnnl_primitive_create", ADDRESS, ADDRESS);
         primitiveDestroy = function("dnnl_primitive_destroy", ADDRESS);
         planDestroy = function("dnnl_primitive_desc_destroy", ADDRESS);
-        enter();
+        streamCreate = function("dnnl_stream_create", ADDRESS, ADDRESS, JAVA_INT);
+        call(setThreads, 1);
         engine = made("dnnl_engine_create", function("dnnl_engine_create", ADDRESS, JAVA_INT, JAVA_LONG), CPU, 0L);
-        stream = made("dnnl_stream_create", function("dnnl_stream_create", ADDRESS, ADDRESS, JAVA_INT), engine, 1);
         plainAttribute = attribute(false);
         sumAttribute = attribute(true);
         isa = (int) call(returning("dnnl_get_effective_cpu_isa", JAVA_INT));
@@ -132,11 +134,14 @@ final class Dnnl {
         return attribute;
     }
 
-    /// Bounds OpenMP to the calling thread: teams of threads lose to other runnable threads.
-    void enter() {
-        if (entered.get()) return;
+    /// Bounds OpenMP to the calling thread: teams of threads lose to other runnable threads. Returns its stream.
+    MemorySegment enter() {
+        return streams.get();
+    }
+
+    private MemorySegment begin() {
         call(setThreads, 1);
-        entered.set(true);
+        return made("dnnl_stream_create", streamCreate, engine, 1);
     }
 
     /// Whether products of bf16 run in hardware.
@@ -244,7 +249,7 @@ final class Dnnl {
         /// Runs on the calling thread. `arguments` holds `count` pairs of (argument, memory).
         void execute(int count, MemorySegment arguments) {
             try {
-                int status = (int) Dnnl.this.execute.invokeExact(primitive, stream, count, arguments);
+                int status = (int) Dnnl.this.execute.invokeExact(primitive, enter(), count, arguments);
                 if (status != 0) throw new IllegalStateException("dnnl_primitive_execute: status " + status);
             } catch (RuntimeException | Error e) {
                 throw e;

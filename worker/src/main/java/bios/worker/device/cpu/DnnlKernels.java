@@ -25,6 +25,8 @@ final class DnnlKernels implements AutoCloseable {
 
     private record PackKey(int type, int depth, int width, long rowStride, long columnStride) {}
 
+    private record RoundKey(int rows, int columns, int srcStride, int dstStride) {}
+
     private record FormKey(int type, int depth, int width) {}
 
     /// The packed form of a right factor `[depth, width]`.
@@ -63,7 +65,6 @@ final class DnnlKernels implements AutoCloseable {
 
         /// dst ← src·weights; a reorder has no weights.
         void run(int member, MemorySegment src, MemorySegment weights, MemorySegment dst) {
-            dnnl.enter();
             if (bindings[member] == null) bindings[member] = new Binding(this);
             bindings[member].run(scratchpads.get(member).atLeast(scratchpadBytes), src, weights, dst);
         }
@@ -181,6 +182,17 @@ final class DnnlKernels implements AutoCloseable {
         var primitive = dnnl.reorder(from, form.descriptor);
         // form's descriptor is cloned, because a kernel destroys what it holds
         return keep(key, new Kernel(primitive, false, from, dnnl.copy(form.descriptor)));
+    }
+
+    /// Rounds `[rows, columns]` of fp32, rows `srcStride` apart, to bf16, rows `dstStride` apart.
+    Kernel round(int rows, int columns, int srcStride, int dstStride) {
+        var key = new RoundKey(rows, columns, srcStride, dstStride);
+        var kernel = kernels.get(key);
+        if (kernel != null) return kernel;
+        dnnl.enter();
+        var from = dnnl.strided(Dnnl.F32, rows, columns, srcStride, 1);
+        var to = dnnl.strided(Dnnl.BF16, rows, columns, dstStride, 1);
+        return keep(key, new Kernel(dnnl.reorder(from, to), false, from, to));
     }
 
     private Kernel keep(Record key, Kernel kernel) {

@@ -137,7 +137,7 @@ final class DnnlProducts implements Products {
             memory = memory.asSlice(size);
         }
         long element = type == Dnnl.BF16 ? 2 : 4;
-        pool.run(panels.size(), (i, member) -> {
+        pool.run(panels.size(), 8L * depth * columns, (i, member) -> {
             var panel = panels.get(i);
             packers.get(i).run(member, from.asSlice(element * columnStride * panel.from), null, panel.packed);
         });
@@ -169,35 +169,44 @@ final class DnnlProducts implements Products {
         return new Left(x.memory(), Dnnl.F32, x.rows(), x.stride(), false);
     }
 
-    /// x rounded to bf16, in the type that the right factor is multiplied in.
+    /// x rounded to bf16, in the type that the right factor is multiplied in; zero rows behind the last.
     private Left rounded(Tensor x, int type) {
         int n = x.columns();
         int element = type == Dnnl.BF16 ? 2 : 4;
         int stride = (n + 31) / 32 * 32;
-        int rows = x.rows() + LARGEST;
-        var to = rounded.atLeast((long) rows * stride * element);
-        int perTask = Math.max(1, (1 << 15) / n);
-        int last = x.rows() + Math.min(LARGEST, smallestHolding(x.rows()));
-        pool.run((last + perTask - 1) / perTask, (task, member) -> {
-            int[] bits = workspaces[member].ints(n);
-            short[] halves = workspaces[member].shorts(n);
-            for (int row = task * perTask; row < Math.min(last, (task + 1) * perTask); row++) {
-                if (row < x.rows()) {
-                    MemorySegment.copy(x.memory(), ValueLayout.JAVA_INT, 4L * row * x.stride(), bits, 0, n);
-                } else {
-                    Arrays.fill(bits, 0, n, 0);
-                }
-                long at = (long) row * stride * element;
-                if (type == Dnnl.BF16) {
-                    HalfFloats.bf16(halves, bits, n);
-                    MemorySegment.copy(halves, 0, to, ValueLayout.JAVA_SHORT, at, n);
-                } else {
-                    HalfFloats.rounded(bits, n);
-                    MemorySegment.copy(bits, 0, to, ValueLayout.JAVA_INT, at, n);
-                }
-            }
-        });
+        long rowBytes = (long) stride * element;
+        int padding = smallestHolding(x.rows());
+        var to = rounded.atLeast((x.rows() + padding) * rowBytes);
+        to.asSlice(x.rows() * rowBytes, padding * rowBytes).fill((byte) 0);
+        if (type == Dnnl.BF16) roundToHalves(to, x, stride);
+        else roundInPlace(to, x, stride);
         return new Left(to, type, x.rows(), stride, true);
+    }
+
+    private void roundToHalves(MemorySegment to, Tensor x, int stride) {
+        int n = x.columns();
+        var blocks = new ArrayList<Block>();
+        var compiled = new ArrayList<DnnlKernels.Kernel>();
+        for (int row = 0; row < x.rows(); row += blocks.getLast().count) {
+            int rest = x.rows() - row;
+            int count = rest >= 64 ? 64 : rest >= 16 ? 16 : rest >= 4 ? 4 : 1;
+            blocks.add(new Block(row, count, count));
+            compiled.add(kernels.round(count, n, x.stride(), stride));
+        }
+        pool.run(blocks.size(), 8 * x.elements(), (i, member) -> {
+            long row = blocks.get(i).row;
+            compiled.get(i).run(member, x.memory().asSlice(4 * row * x.stride()), null, to.asSlice(2 * row * stride));
+        });
+    }
+
+    private void roundInPlace(MemorySegment to, Tensor x, int stride) {
+        int n = x.columns();
+        pool.run(x.rows(), 8 * x.elements(), (row, member) -> {
+            int[] bits = workspaces[member].ints(n);
+            MemorySegment.copy(x.memory(), ValueLayout.JAVA_INT, 4L * row * x.stride(), bits, 0, n);
+            HalfFloats.rounded(bits, n);
+            MemorySegment.copy(bits, 0, to, ValueLayout.JAVA_INT, 4L * row * stride, n);
+        });
     }
 
     /// The smallest size of block with room for n rows, or the largest there is.
@@ -234,7 +243,7 @@ final class DnnlProducts implements Products {
                 direct.add(kernels.product(right.type, block.size, right.depth, panel.width, srcStride, dstStride, add));
             }
         }
-        pool.run(direct.size(), (task, member) -> {
+        pool.run(direct.size(), (long) left.rows * right.depth * right.columns, (task, member) -> {
             var panel = right.panels.get(task / blocks.size());
             var block = blocks.get(task % blocks.size());
             var kernel = direct.get(task);

@@ -3,7 +3,7 @@ package bios.worker.device.cpu;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
-import java.nio.file.AtomicMoveNotSupportedException;
+import java.net.JarURLConnection;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
@@ -11,6 +11,7 @@ import java.security.DigestInputStream;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.HexFormat;
+import java.util.List;
 
 /// Shared libraries from the class path, unpacked once per user to a folder named by their content.
 final class NativeLibraries {
@@ -23,20 +24,48 @@ final class NativeLibraries {
         return base.resolve("bios").resolve("native");
     }
 
-    /// The file `cache/<hash>/<name>` with the content of a resource; null if the class path has no such resource.
-    /// A file that another process is writing is never seen: it appears by an atomic rename.
+    /// A library of the class path as a file: in the user's cache, or for this process alone where that cannot be
+    /// written. Null if the class path has no such resource.
+    ///
+    /// @throws UncheckedIOException if neither can be written
+    static Path unpack(String resource) {
+        try {
+            return unpack(cache(), resource);
+        } catch (UncheckedIOException e) {
+            try {
+                var folder = Files.createTempDirectory("bios-native");
+                var file = unpack(folder, resource);
+                if (file != null) List.of(folder, file.getParent(), file).forEach(f -> f.toFile().deleteOnExit());
+                return file;
+            } catch (IOException second) {
+                e.addSuppressed(second);
+                throw e;
+            }
+        }
+    }
+
+    /// The file `cache/<key>/<name>` with the content of a resource; null if the class path has no such resource. The
+    /// key is the checksum and size that the jar lists, so that nothing is unpacked in vain; SHA-256 where there is no
+    /// jar. A file that another process is writing is never seen: it appears by an atomic rename.
     ///
     /// @throws UncheckedIOException if the cache cannot be written
     static Path unpack(Path cache, String resource) {
-        try (var in = NativeLibraries.class.getResourceAsStream(resource)) {
-            if (in == null) return null;
-            return unpack(cache, in, resource.substring(resource.lastIndexOf('/') + 1));
+        var url = NativeLibraries.class.getResource(resource);
+        if (url == null) return null;
+        var name = resource.substring(resource.lastIndexOf('/') + 1);
+        try {
+            if (!(url.openConnection() instanceof JarURLConnection jar)) return unpack(cache, url.openStream(), name, null);
+            var entry = jar.getJarEntry();
+            var folder = cache.resolve("%08x-%d".formatted(entry.getCrc(), entry.getSize()));
+            var file = folder.resolve(name);
+            if (Files.exists(file) && Files.size(file) == entry.getSize()) return file;
+            return unpack(cache, jar.getInputStream(), name, folder);
         } catch (IOException e) {
             throw new UncheckedIOException("cannot unpack " + resource + " to " + cache, e);
         }
     }
 
-    private static Path unpack(Path cache, InputStream in, String name) throws IOException {
+    private static Path unpack(Path cache, InputStream in, String name, Path known) throws IOException {
         Files.createDirectories(cache);
         var part = Files.createTempFile(cache, name, ".part");
         try {
@@ -44,16 +73,10 @@ final class NativeLibraries {
             try (var hashed = new DigestInputStream(in, digest)) {
                 Files.copy(hashed, part, StandardCopyOption.REPLACE_EXISTING);
             }
-            var folder = cache.resolve(HexFormat.of().formatHex(digest.digest(), 0, 16));
+            var folder = known != null ? known : cache.resolve(HexFormat.of().formatHex(digest.digest(), 0, 16));
             var file = folder.resolve(name);
-            if (Files.exists(file) && Files.size(file) == Files.size(part)) return file;
             Files.createDirectories(folder);
-            try {
-                Files.move(part, file, StandardCopyOption.ATOMIC_MOVE);
-            } catch (AtomicMoveNotSupportedException e) {
-                Files.move(part, file, StandardCopyOption.REPLACE_EXISTING);
-            }
-            return file;
+            return Files.move(part, file, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
         } finally {
             Files.deleteIfExists(part);
         }

@@ -43,6 +43,9 @@ final class Pool implements AutoCloseable {
     /// Looks at the next job this often before it sleeps: some 10 µs.
     private static final int GLANCES = 300;
 
+    /// About 20 µs of products or of moving elements.
+    static final long WORTH_WAKING = 1 << 20;
+
     private final List<Thread> members = new ArrayList<>();
     private final int size;
     private volatile Job current;
@@ -59,6 +62,13 @@ final class Pool implements AutoCloseable {
 
     int size() {
         return size;
+    }
+
+    /// As [#run(int, Task)]; on the caller's thread alone if `operations` in all are so few that waking another thread
+    /// would cost more.
+    void run(int tasks, long operations, Task body) {
+        if (operations >= WORTH_WAKING) run(tasks, body);
+        else for (int task = 0; task < tasks; task++) body.run(task, 0);
     }
 
     /// Runs tasks 0 to `tasks` - 1 and waits for all. Rethrows a failure after the rest has ended.

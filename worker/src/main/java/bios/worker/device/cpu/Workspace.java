@@ -6,7 +6,6 @@ import java.util.Arrays;
 final class Workspace {
     private final float[][] rows = new float[16][];
     private int[] ints = new int[64];
-    private short[] shorts = new short[64];
 
     /// Buffer `slot` with room for at least n values; contents undefined.
     float[] row(int slot, int n) {
@@ -18,12 +17,6 @@ final class Workspace {
     int[] ints(int n) {
         if (ints.length < n) ints = new int[n];
         return ints;
-    }
-
-    /// Room for n shorts.
-    short[] shorts(int n) {
-        if (shorts.length < n) shorts = new short[n];
-        return shorts;
     }
 
     /// As [#row], the first n values zero.
