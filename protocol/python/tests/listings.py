@@ -221,6 +221,8 @@ def download(stage, title):
 
 
 def extract(stage, title):
+    if hasattr(tarfile, "data_filter"):  # what extractall does by itself from Python 3.14 on
+        tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
     try:
         import peft  # noqa: F401
         import transformers
