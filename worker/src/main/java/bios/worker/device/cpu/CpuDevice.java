@@ -15,11 +15,13 @@ import bios.worker.kernel.RmsNorm;
 import bios.worker.kernel.Rope;
 import bios.worker.kernel.Sums;
 import bios.worker.kernel.SwiGlu;
+import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
+import java.util.SplittableRandom;
 
 /// The CPU as a device: the kernels of [bios.worker.kernel] row by row over a fixed crew of threads.
 public final class CpuDevice implements Device {
@@ -68,9 +70,38 @@ public final class CpuDevice implements Device {
         return "CPU, %d threads, %s".formatted(pool.size(), products.description());
     }
 
+    /// Whether rows of products with W `[out, in]` have the same bits in any company on this machine, in bf16 and in
+    /// fp32: the law of [Device], which libraries do not promise. For a look at a machine, not for every start.
+    public boolean rowsKeepTheirBits(int out, int in) {
+        try (var arena = Arena.ofShared(); var fresh = scope()) {
+            var random = new SplittableRandom(1);
+            for (var dtype : List.of(FrozenMatrix.DType.BF16, FrozenMatrix.DType.F32)) {
+                var values = arena.allocate((long) out * in * dtype.bytes(), 64);
+                for (long i = 0; i < (long) out * in; i++) {
+                    float x = (float) random.nextDouble(-1, 1);
+                    if (dtype == FrozenMatrix.DType.F32) values.setAtIndex(ValueLayout.JAVA_FLOAT, i, x);
+                    else values.setAtIndex(ValueLayout.JAVA_SHORT, i, HalfFloats.bf16(x));
+                }
+                var w = weight(new FrozenMatrix(values, dtype, out, in));
+                var x = scratch(fresh, 300, in);
+                var whole = scratch(fresh, 300, out);
+                float[] inputs = new float[300 * in];
+                for (int i = 0; i < inputs.length; i++) inputs[i] = (float) random.nextDouble(-1, 1);
+                write(x, inputs);
+                multiply(whole, x, w);
+                for (int rows : new int[] {1, 2, 3, 7, 16, 64, 100, 129}) {
+                    var part = scratch(fresh, rows, out);
+                    multiply(part, x.rows(17, rows), w);
+                    if (!Arrays.equals(read(part), read(whole.rows(17, rows)))) return false;
+                }
+            }
+            return true;
+        }
+    }
+
     private void eachRow(int rows, int columns, RowTask body) {
         int perTask = Math.max(1, GRAIN / Math.max(1, columns));
-        pool.run((rows + perTask - 1) / perTask, (task, member) -> {
+        pool.run((rows + perTask - 1) / perTask, 16L * rows * columns, (task, member) -> {
             int end = Math.min(rows, (task + 1) * perTask);
             for (int row = task * perTask; row < end; row++) body.run(row, workspaces[member]);
         });
