@@ -13,9 +13,9 @@ import bios.worker.load.ModelSpec;
 import bios.worker.load.Safetensors;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.Comparator;
 import java.util.List;
 import java.util.Optional;
+import java.util.stream.Stream;
 
 /// A frozen transformer on a device, shared by any number of adapters: several of them, of any ranks, go through one
 /// pass. Called by the thread that owns the device.
@@ -31,6 +31,7 @@ public final class BaseModel implements AutoCloseable {
     private final List<Layer> layers;
     private final Head head;
     private final RopeTable rope;
+    private long activationBytes = 1L << 30;
 
     BaseModel(ModelSpec spec, ModelInfo info, Device on, Safetensors files, FrozenMatrix embedding, List<Layer> layers, Head head) {
         this.spec = spec;
@@ -72,35 +73,70 @@ public final class BaseModel implements AutoCloseable {
         return on;
     }
 
-    /// Forward, losses, and backward for the lessons that have a gradient: adds dLoss/dA and dLoss/dB of each lesson to its
-    /// own gradient. Layer inputs are kept, the rest is computed again in backward. When this throws, gradients may have
-    /// been added to in part.
+    /// Forward, losses, and backward for the lessons that have a gradient: adds dLoss/dA and dLoss/dB of each lesson
+    /// to its own gradient. Layer inputs are kept; what else backward needs is kept for as many layers as
+    /// [#keepActivations] allows and computed again for the others. When this throws, gradients may have been added
+    /// to in part.
     public void evaluate(List<Lesson> given) {
-        List<Lesson> lessons = given.stream().sorted(Comparator.comparing((Lesson l) -> l.gradient().isEmpty())).toList();
-        List<Lesson> training = lessons.stream().filter(l -> l.gradient().isPresent()).toList();
+        List<Lesson> training = given.stream().filter(l -> l.gradient().isPresent()).toList();
+        List<Lesson> lessons = Stream.concat(training.stream(), given.stream().filter(l -> l.gradient().isEmpty())).toList();
         rope.cover(lessons.stream().flatMap(l -> l.sequences().stream()).mapToInt(s -> s.length).max().orElseThrow());
-        int rows = lessons.stream().mapToInt(Lesson::rows).sum();
-        int trained = training.stream().mapToInt(Lesson::rows).sum();
         try (Device.Scope scope = on.scope()) {
             Pass pass = pass(lessons);
-            List<Tensor> inputs = new ArrayList<>();
-            for (int i = 0; i <= layers.size(); i++)
-                inputs.add(training.isEmpty() && i >= 2 ? inputs.get(i - 2) : on.scratch(scope, rows, spec.hidden()));
-            on.embed(inputs.getFirst(), tokens(lessons), embedding);
-            for (Layer layer : layers) layer.forward(inputs.get(layer.index() + 1), inputs.get(layer.index()), pass);
-            Tensor d = on.scratch(scope, trained, spec.hidden());
+            List<Tensor> inputs = inputs(lessons, training, scope);
+            int again = layers.size() - keptLayers(lessons, training);     // layers below have no tape
+            List<Layer.Tape> tapes = new ArrayList<>();
+            for (Layer layer : layers)
+                try (Device.Scope inner = on.scope()) {
+                    Device.Scope home = layer.index() < again ? inner : scope;
+                    tapes.add(layer.forward(inputs.get(layer.index() + 1), inputs.get(layer.index()), pass, home));
+                }
+            Tensor d = on.scratch(scope, rows(training), spec.hidden());
             on.fill(d, 0);
-            int row = 0;
-            for (Lesson lesson : lessons) {
-                int count = lesson.rows();
-                Optional<Tensor> own = lesson.gradient().isPresent() ? Optional.of(d.rows(row, count)) : Optional.empty();
-                head.evaluate(own, inputs.getLast().rows(row, count), lesson, on);
-                row += count;
-            }
+            evaluateHead(d, inputs.getLast(), lessons);
             if (training.isEmpty()) return;
             Pass back = pass(training);
-            for (Layer layer : layers.reversed()) layer.backward(d, inputs.get(layer.index()).rows(0, trained), back);
+            for (Layer layer : layers.reversed())
+                try (Device.Scope inner = on.scope()) {
+                    Tensor x = inputs.get(layer.index()).rows(0, d.rows());
+                    layer.backward(d, x, layer.index() < again ? layer.again(x, back, inner) : tapes.get(layer.index()), back);
+                }
         }
+    }
+
+    /// How many bytes of activations a pass may keep for its backward; the bits of its results do not depend on it.
+    public void keepActivations(long bytes) {
+        activationBytes = bytes;
+    }
+
+    /// The last layers' tapes are worth keeping if every row of them is looked at in backward.
+    private int keptLayers(List<Lesson> lessons, List<Lesson> training) {
+        if (training.size() < lessons.size()) return 0;
+        return (int) Math.min(layers.size(), activationBytes / (layers.getFirst().tapeBytes() * rows(lessons)));
+    }
+
+    /// Residual rows before each layer and behind the last; two matrices taking turns when there is no backward.
+    private List<Tensor> inputs(List<Lesson> lessons, List<Lesson> training, Device.Scope scope) {
+        List<Tensor> inputs = new ArrayList<>();
+        for (int i = 0; i <= layers.size(); i++)
+            inputs.add(training.isEmpty() && i >= 2 ? inputs.get(i - 2) : on.scratch(scope, rows(lessons), spec.hidden()));
+        on.embed(inputs.getFirst(), tokens(lessons), embedding);
+        return inputs;
+    }
+
+    /// Lessons that train come first: their rows of d (zeros) become the gradient for x.
+    private void evaluateHead(Tensor d, Tensor x, List<Lesson> lessons) {
+        int row = 0;
+        for (Lesson lesson : lessons) {
+            int count = lesson.rows();
+            Optional<Tensor> own = lesson.gradient().isPresent() ? Optional.of(d.rows(row, count)) : Optional.empty();
+            head.evaluate(own, x.rows(row, count), lesson, on);
+            row += count;
+        }
+    }
+
+    private static int rows(List<Lesson> lessons) {
+        return lessons.stream().mapToInt(Lesson::rows).sum();
     }
 
     /// Forward for the next tokens of several sequences, whose keys and values join their caches. Every cache must have
@@ -132,7 +168,9 @@ public final class BaseModel implements AutoCloseable {
         Tensor next = on.scratch(scope, rows, spec.hidden());
         on.embed(x, tokens, embedding);
         for (Layer layer : layers) {
-            layer.forward(next, x, pass);
+            try (Device.Scope inner = on.scope()) {
+                layer.forward(next, x, pass, inner);
+            }
             Tensor swap = x;
             x = next;
             next = swap;

@@ -27,29 +27,38 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         List<Span> spans;
     }
 
-    /// next ← the layer's output for x, both `[rows, hidden]`.
-    void forward(Tensor next, Tensor x, Pass pass) {
-        Device on = pass.on();
-        try (Device.Scope scope = on.scope()) {
-            Tape t = new Tape();
-            attend(t, x, pass, scope);
-            feed(t, pass, scope);
-            t.lowDown = down.forward(next, t.act, pass.slots(), on, scope);
-            on.add(next, t.middle);
-        }
+    /// next ← the layer's output for x, both `[rows, hidden]`; the tape lives as long as `scope`.
+    Tape forward(Tensor next, Tensor x, Pass pass, Device.Scope scope) {
+        Tape t = new Tape();
+        attend(t, x, pass, scope);
+        feed(t, pass, scope);
+        t.lowDown = down.forward(next, t.act, pass.slots(), pass.on(), scope);
+        pass.on().add(next, t.middle);
+        return t;
     }
 
-    /// d in place: the gradient for the layer's output becomes that for its input x. Computes forward again.
-    void backward(Tensor d, Tensor x, Pass pass) {
-        Device on = pass.on();
-        try (Device.Scope scope = on.scope()) {
-            Tape t = new Tape();
-            attend(t, x, pass, scope);
-            feed(t, pass, scope);
-            t.lowDown = down.low(t.act, pass.slots(), on, scope);   // the output itself is not needed again
+    /// The tape of [#forward] once more, bit for bit: all but the output, which nobody needs twice.
+    Tape again(Tensor x, Pass pass, Device.Scope scope) {
+        Tape t = new Tape();
+        attend(t, x, pass, scope);
+        feed(t, pass, scope);
+        t.lowDown = down.low(t.act, pass.slots(), pass.on(), scope);
+        return t;
+    }
+
+    /// d in place: the gradient for the layer's output becomes that for its input x. Uses the tape up.
+    void backward(Tensor d, Tensor x, Tape t, Pass pass) {
+        try (Device.Scope scope = pass.on().scope()) {
             feedBackward(d, t, pass, scope);
             attendBackward(d, x, t, pass, scope);
         }
+    }
+
+    /// Bytes of a tape of one row, without the adapters' shares.
+    long tapeBytes() {
+        int hidden = inputNorm.columns();
+        long heads = (long) (headNorms.isPresent() ? 2 : 1) * (shape.heads() + shape.kvHeads()) * shape.headDim();
+        return 4 * (3L * hidden + heads + (long) (shape.heads() + shape.kvHeads()) * shape.headDim() + 3L * gate.w().out());
     }
 
     /// middle ← x + o(attention(rope(norm(q, k)), v)).
