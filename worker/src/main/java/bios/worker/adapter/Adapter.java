@@ -14,8 +14,8 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
 
-/// A LoRA adapter on a device: y = x·Wᵀ + (alpha / rank)·(x·Aᵀ)·Bᵀ on each target (Hu et al. 2021). A sampler's never
-/// changes; a run's changes with each optimizer step.
+/// A LoRA adapter on a device: y = x·Wᵀ + (alpha / rank)·(x·Aᵀ)·Bᵀ on each target (Hu et al. 2021). A
+/// sampler's never changes; a run's changes with each optimizer step.
 public final class Adapter implements AutoCloseable {
     private final LoraSpec lora;
     private final ModelSpec model;
@@ -43,7 +43,8 @@ public final class Adapter implements AutoCloseable {
         return new Adapter(lora, model, weights);
     }
 
-    /// Reads what [#toSafetensors] or PEFT wrote. [ModelRefused] when a tensor is missing, misshaped or not `lora`'s.
+    /// Reads what [#toSafetensors] or PEFT wrote. [ModelRefused] when a tensor is missing, misshaped or not
+    /// `lora`'s.
     public static Adapter fromSafetensors(byte[] bytes, LoraSpec lora, ModelSpec model, Device on) {
         try (Safetensors tensors = Safetensors.of("adapter", bytes)) {
             return fromSafetensors(tensors, lora, model, on);
@@ -59,7 +60,8 @@ public final class Adapter implements AutoCloseable {
             Set<String> known = new HashSet<>();
             for (Factors.Part p : host.parts()) known.add(p.name());
             for (String name : tensors.names())
-                if (name.startsWith("base_model.") && name.endsWith(".weight") && !known.contains(name)) throw new ModelRefused("adapter",
+                if (name.startsWith("base_model.") && name.endsWith(".weight") && !known.contains(name))
+                    throw new ModelRefused("adapter",
                         "tensor '" + name + "' is not part of an adapter on " + lora.targets(), "the adapter belongs to another run");
             weights.write(host);
             return new Adapter(lora, model, weights);
@@ -89,8 +91,9 @@ public final class Adapter implements AutoCloseable {
         return weights.at(layer, target);
     }
 
-    /// The weights as safetensors with PEFT's names (`base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`); the
-    /// same weights give the same bytes. Waits for the device.
+    /// The weights as safetensors with PEFT's names
+    /// (`base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`); the same weights give the same
+    /// bytes. Waits for the device.
     public byte[] toSafetensors() {
         return toSafetensors(weights.read());
     }

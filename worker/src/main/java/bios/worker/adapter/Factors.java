@@ -13,9 +13,11 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// A pair A, B for every corrected module, or something of the same shape: their gradient, a moment. Zero when made.
+/// A pair A, B for every corrected module, or something of the same shape: their gradient, a moment. Zero
+/// when made.
 ///
-/// The tensors of a layer lie in one slab `[1, n]`, so that an optimizer step or a norm takes one verb per layer.
+/// The tensors of a layer lie in one slab `[1, n]`, so that an optimizer step or a norm takes one verb per
+/// layer.
 public final class Factors implements AutoCloseable {
     /// Tensors begin at multiples of this many elements (64 bytes).
     private static final int ALIGNMENT = 16;
@@ -49,7 +51,8 @@ public final class Factors implements AutoCloseable {
 
     private void addLayer(int layer, LoraSpec lora, ModelSpec model) {
         boolean head = layer == model.layers();
-        List<TargetModule> targets = lora.targets().stream().filter(t -> (t == TargetModule.HEAD) == head).toList();
+        List<TargetModule> targets = lora.targets().stream().filter(t -> (t == TargetModule.HEAD) == head)
+                .toList();
         Map<TargetModule, Factor> factors = new EnumMap<>(TargetModule.class);
         layers.add(factors);
         if (targets.isEmpty()) return;
@@ -68,7 +71,8 @@ public final class Factors implements AutoCloseable {
         Tensor memory = on.tensor(1, end);
         slabs.add(memory);
         for (int i = 0; i < targets.size(); i++)
-            factors.put(targets.get(i), new Factor(view(memory, own.get(2 * i)), view(memory, own.get(2 * i + 1))));
+            factors.put(targets.get(i), new Factor(view(memory, own.get(2 * i)),
+                    view(memory, own.get(2 * i + 1))));
         parts.addAll(own);
     }
 
@@ -77,7 +81,8 @@ public final class Factors implements AutoCloseable {
     }
 
     private static Tensor view(Tensor slab, Part part) {
-        return new Tensor(slab.columns(part.offset, part.rows * part.columns).memory(), part.rows, part.columns, part.columns);
+        return new Tensor(slab.columns(part.offset, part.rows * part.columns).memory(), part.rows,
+                part.columns, part.columns);
     }
 
     /// The factors of a module; the head's are in layer `model.layers()`.

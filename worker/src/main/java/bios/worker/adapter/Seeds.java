@@ -1,7 +1,7 @@
 package bios.worker.adapter;
 
-/// Random numbers by counter: element i of a stream is a function of (stream, i), so it does not matter in which order or
-/// by how many threads they are drawn. SplitMix64's finalizer (Steele, Lea & Flood 2014).
+/// Random numbers by counter: element i of a stream is a function of (stream, i), so it does not matter in
+/// which order or by how many threads they are drawn. SplitMix64's finalizer (Steele, Lea & Flood 2014).
 final class Seeds {
     private static final long GOLDEN = 0x9E3779B97F4A7C15L;
 

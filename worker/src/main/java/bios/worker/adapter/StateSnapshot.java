@@ -12,13 +12,12 @@ import java.util.Arrays;
 import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
-import java.util.stream.Collectors;
 
 /// A [TrainingState] copied to the host at one moment. The same state gives the same bytes.
 ///
 /// @param gradient the sum that no step has applied yet
-public record StateSnapshot(Header header, HostFactors weights, HostFactors firstMoment, HostFactors secondMoment,
-        Optional<HostFactors> gradient) {
+public record StateSnapshot(Header header, HostFactors weights, HostFactors firstMoment,
+        HostFactors secondMoment, Optional<HostFactors> gradient) {
     static final String FIRST_MOMENT = ".exp_avg";
     static final String SECOND_MOMENT = ".exp_avg_sq";
     static final String GRADIENT = ".grad";
@@ -34,11 +33,13 @@ public record StateSnapshot(Header header, HostFactors weights, HostFactors firs
         Map<String, String> metadata() {
             return Map.ofEntries(Map.entry("bios_state", VERSION), Map.entry("rank", "" + lora.rank()),
                     Map.entry("alpha", "" + lora.alpha()), Map.entry("seed", "" + lora.seed()),
-                    Map.entry("targets", lora.targets().stream().map(TargetModule::name).collect(Collectors.joining(","))),
+                    Map.entry("targets", String.join(",", lora.targets().stream().map(TargetModule::name)
+                            .toList())),
                     Map.entry("steps", "" + steps), Map.entry("accumulated", "" + accumulated),
-                    Map.entry("learning_rate", "" + settings.learningRate()), Map.entry("beta1", "" + settings.beta1()),
-                    Map.entry("beta2", "" + settings.beta2()), Map.entry("eps", "" + settings.eps()),
-                    Map.entry("weight_decay", "" + settings.weightDecay()),
+                    Map.entry("learning_rate", "" + settings.learningRate()),
+                    Map.entry("beta1", "" + settings.beta1()), Map.entry("beta2", "" + settings.beta2()),
+                    Map.entry("eps", "" + settings.eps()), Map.entry("weight_decay", ""
+                            + settings.weightDecay()),
                     Map.entry("grad_clip_norm", "" + settings.gradClipNorm()));
         }
 
@@ -48,9 +49,12 @@ public record StateSnapshot(Header header, HostFactors weights, HostFactors firs
             LoraSpec lora = new LoraSpec(Integer.parseInt(metadata.get("rank")), number(metadata, "alpha"),
                     Long.parseLong(metadata.get("seed")),
                     Arrays.stream(metadata.get("targets").split(",")).map(TargetModule::valueOf).toList());
-            return new Header(lora, Long.parseLong(metadata.get("steps")), Long.parseLong(metadata.get("accumulated")),
-                    new AdamParams(number(metadata, "learning_rate"), number(metadata, "beta1"), number(metadata, "beta2"),
-                            number(metadata, "eps"), number(metadata, "weight_decay"), number(metadata, "grad_clip_norm")));
+            return new Header(lora, Long.parseLong(metadata.get("steps")),
+                    Long.parseLong(metadata.get("accumulated")),
+                    new AdamParams(number(metadata, "learning_rate"), number(metadata, "beta1"),
+                            number(metadata, "beta2"), number(metadata, "eps"),
+                                    number(metadata, "weight_decay"),
+                            number(metadata, "grad_clip_norm")));
         }
 
         private static double number(Map<String, String> metadata, String name) {

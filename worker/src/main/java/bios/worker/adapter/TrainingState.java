@@ -12,8 +12,9 @@ import bios.worker.load.Safetensors;
 import java.util.List;
 import java.util.Optional;
 
-/// All that a run is on a device: adapter, Adam's moments, number of steps, settings, and the sum of gradients since the
-/// last step. It changes in [#accumulate], [#step] and [#dropGradient] only, each all or nothing.
+/// All that a run is on a device: adapter, Adam's moments, number of steps, settings, and the sum of
+/// gradients since the last step. It changes in [#accumulate], [#step] and [#dropGradient] only, each all or
+/// nothing.
 public final class TrainingState implements AutoCloseable {
     private final Adapter adapter;
     private final Factors firstMoment;
@@ -24,7 +25,8 @@ public final class TrainingState implements AutoCloseable {
     private long steps;
     private AdamParams settings;
 
-    private TrainingState(Adapter adapter, Factors firstMoment, Factors secondMoment, Device on, long steps, AdamParams settings) {
+    private TrainingState(Adapter adapter, Factors firstMoment, Factors secondMoment, Device on, long steps,
+            AdamParams settings) {
         this.adapter = adapter;
         this.firstMoment = firstMoment;
         this.secondMoment = secondMoment;
@@ -38,13 +40,14 @@ public final class TrainingState implements AutoCloseable {
         return of(Adapter.fresh(lora, model, on), on, 0, AdamParams.DEFAULT);
     }
 
-    /// A checkpoint's state: [StateSnapshot#adapter] and [StateSnapshot#optimizer] read back. Without an optimizer
-    /// the moments and the number of steps are zero.
+    /// A checkpoint's state: [StateSnapshot#adapter] and [StateSnapshot#optimizer] read back. Without an
+    /// optimizer the moments and the number of steps are zero.
     ///
     /// @param settings what [#step] without settings uses
-    public static TrainingState load(Safetensors adapter, Optional<Safetensors> optimizer, long steps, AdamParams settings,
-            LoraSpec lora, ModelSpec model, Device on) {
-        TrainingState state = of(Adapter.fromSafetensors(adapter, lora, model, on), on, optimizer.isPresent() ? steps : 0, settings);
+    public static TrainingState load(Safetensors adapter, Optional<Safetensors> optimizer, long steps,
+            AdamParams settings, LoraSpec lora, ModelSpec model, Device on) {
+        Adapter weights = Adapter.fromSafetensors(adapter, lora, model, on);
+        TrainingState state = of(weights, on, optimizer.isPresent() ? steps : 0, settings);
         try {
             optimizer.ifPresent(tensors -> state.readMoments(tensors));
             return state;
@@ -57,7 +60,8 @@ public final class TrainingState implements AutoCloseable {
     /// A recovery point's state, exact: what [StateSnapshot#writeTo] wrote.
     public static TrainingState restore(Safetensors tensors, ModelSpec model, Device on) {
         StateSnapshot.Header header = StateSnapshot.Header.of(tensors.metadata());
-        TrainingState state = load(tensors, Optional.of(tensors), header.steps(), header.settings(), header.lora(), model, on);
+        TrainingState state = load(tensors, Optional.of(tensors), header.steps(), header.settings(),
+                header.lora(), model, on);
         try {
             if (header.accumulated() > 0) {
                 Factors sum = new Factors(header.lora(), model, on);
@@ -78,7 +82,8 @@ public final class TrainingState implements AutoCloseable {
         Factors first = null;
         try {
             first = new Factors(adapter.lora(), adapter.model(), on);
-            return new TrainingState(adapter, first, new Factors(adapter.lora(), adapter.model(), on), on, steps, settings);
+            return new TrainingState(adapter, first, new Factors(adapter.lora(), adapter.model(), on), on,
+                    steps, settings);
         } catch (Throwable e) {
             if (first != null) first.close();
             adapter.close();
@@ -147,7 +152,8 @@ public final class TrainingState implements AutoCloseable {
     }
 
     /// One AdamW step on the gradient sum, which it clears. The gradient is first multiplied by
-    /// min(1, gradClipNorm / (norm + 1e-6)) where there is a gradClipNorm, as torch.nn.utils.clip_grad_norm_ does.
+    /// min(1, gradClipNorm / (norm + 1e-6)) where there is a gradClipNorm, as torch.nn.utils.clip_grad_norm_
+    /// does.
     ///
     /// @param params become the settings
     /// @return the norm of the whole gradient, before clipping
@@ -155,19 +161,23 @@ public final class TrainingState implements AutoCloseable {
         require(gradient.isPresent(), "a step without gradient");
         double norm = gradient.get().norm();
         double clip = params.gradClipNorm() > 0 ? Math.min(1, params.gradClipNorm() / (norm + 1e-6)) : 1;
-        AdamStep step = new AdamStep(params.learningRate(), params.beta1(), params.beta2(), params.eps(), params.weightDecay(), steps + 1);
+        AdamStep step = new AdamStep(params.learningRate(), params.beta1(), params.beta2(), params.eps(),
+                params.weightDecay(), steps + 1);
         List<Tensor> weights = adapter.weights().slabs();
         for (int i = 0; i < weights.size(); i++)
-            on.adamW(weights.get(i), firstMoment.slabs().get(i), secondMoment.slabs().get(i), gradient.get().slabs().get(i), (float) clip, step);
+            on.adamW(weights.get(i), firstMoment.slabs().get(i), secondMoment.slabs().get(i),
+                    gradient.get().slabs().get(i), (float) clip, step);
         dropGradient();
         steps++;
         settings = params;
         return norm;
     }
 
-    /// Copies all of it to the host, to be written by another thread while training goes on. Waits for the device.
+    /// Copies all of it to the host, to be written by another thread while training goes on. Waits for the
+    /// device.
     public StateSnapshot snapshot() {
-        return new StateSnapshot(new StateSnapshot.Header(adapter.lora(), steps, accumulated, settings), adapter.weights().read(),
+        return new StateSnapshot(new StateSnapshot.Header(adapter.lora(), steps, accumulated, settings),
+                adapter.weights().read(),
                 firstMoment.read(), secondMoment.read(), gradient.map(Factors::read));
     }
 

@@ -9,7 +9,8 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.TreeSet;
 
-/// A base model as `save_pretrained` writes it: `config.json`, safetensors, and optionally `generation_config.json`.
+/// A base model as `save_pretrained` writes it: `config.json`, safetensors, and optionally
+/// `generation_config.json`.
 ///
 /// @param path the folder
 /// @param spec what its configuration says
@@ -21,7 +22,8 @@ public record ModelFolder(Path path, ModelSpec spec) {
     public static ModelFolder open(Path folder) {
         Path file = folder.resolve("config.json");
         if (!Files.isRegularFile(file))
-            throw new ModelRefused(folder.toString(), "holds no config.json", "expected a folder as save_pretrained writes it");
+            throw new ModelRefused(folder.toString(), "holds no config.json",
+                    "expected a folder as save_pretrained writes it");
         JsonNode config = Safetensors.json(file.toString(), file);
         return new ModelFolder(folder, new Reader(folder.toString(), config).spec(endTokens(folder, config)));
     }
@@ -34,7 +36,8 @@ public record ModelFolder(Path path, ModelSpec spec) {
     private static Set<Integer> endTokens(Path folder, JsonNode config) {
         Path file = folder.resolve("generation_config.json");
         JsonNode generation = Files.isRegularFile(file) ? Safetensors.json(file.toString(), file) : config;
-        JsonNode ids = generation.hasNonNull("eos_token_id") ? generation.get("eos_token_id") : config.path("eos_token_id");
+        JsonNode ids = generation.hasNonNull("eos_token_id") ? generation.get("eos_token_id")
+                : config.path("eos_token_id");
         Set<Integer> tokens = new TreeSet<>();
         if (ids.isInt()) tokens.add(ids.asInt());
         for (JsonNode id : ids) tokens.add(id.asInt());
@@ -45,34 +48,40 @@ public record ModelFolder(Path path, ModelSpec spec) {
     private record Reader(String where, JsonNode config) {
         ModelSpec spec(Set<Integer> endTokens) {
             String architecture = config.path("architectures").path(0).asText("");
-            if (!ARCHITECTURES.contains(architecture)) throw refuse("architecture '" + architecture + "' is not served",
+            if (!ARCHITECTURES.contains(architecture))
+                throw refuse("architecture '" + architecture + "' is not served",
                     "expected one of " + ARCHITECTURES);
             if (config.hasNonNull("quantization_config"))
                 throw refuse("quantization_config is set", "use the original weights in bf16, fp16 or fp32");
             String activation = config.path("hidden_act").asText("silu");
-            if (!activation.equals("silu")) throw refuse("hidden_act '" + activation + "' is unknown", "expected silu");
+            if (!activation.equals("silu"))
+                throw refuse("hidden_act '" + activation + "' is unknown", "expected silu");
             boolean qwen2 = architecture.equals("Qwen2ForCausalLM");
             boolean qwen3 = architecture.equals("Qwen3ForCausalLM");
             boolean mistral = architecture.equals("MistralForCausalLM");
             int hidden = number("hidden_size");
             int heads = number("num_attention_heads");
             int kvHeads = config.hasNonNull("num_key_value_heads") ? number("num_key_value_heads") : heads;
-            if (heads % kvHeads != 0) throw refuse("num_key_value_heads " + kvHeads + " does not divide num_attention_heads "
+            if (heads % kvHeads != 0)
+                throw refuse("num_key_value_heads " + kvHeads + " does not divide num_attention_heads "
                     + heads, "restore the original config.json");
             int headDim = config.hasNonNull("head_dim") ? number("head_dim") : qwen3 ? 128 : hidden / heads;
             int context = number("max_position_embeddings");
             boolean bias = !mistral && !qwen2 && config.path("attention_bias").asBoolean(false);
-            return new ModelSpec(architecture, Optional.of(config.path("_name_or_path").asText("")).filter(s -> !s.isBlank()),
-                    number("vocab_size"), hidden, number("intermediate_size"), number("num_hidden_layers"), heads, kvHeads,
-                    headDim, (float) config.path("rms_norm_eps").asDouble(1e-6), config.path("tie_word_embeddings").asBoolean(false),
-                    qwen2 || bias, bias, architecture.startsWith("Llama") && config.path("mlp_bias").asBoolean(false), qwen3,
-                    Rope.of(where, config, headDim, context), mistral ? oneWindow() : qwen2 || qwen3 ? windows() : everything(),
-                    context, endTokens);
+            List<Integer> windows = mistral ? oneWindow() : qwen2 || qwen3 ? windows() : everything();
+            return new ModelSpec(architecture,
+                    Optional.of(config.path("_name_or_path").asText("")).filter(s -> !s.isBlank()),
+                    number("vocab_size"), hidden, number("intermediate_size"), number("num_hidden_layers"),
+                    heads, kvHeads, headDim, (float) config.path("rms_norm_eps").asDouble(1e-6),
+                    config.path("tie_word_embeddings").asBoolean(false), qwen2 || bias, bias,
+                    architecture.startsWith("Llama") && config.path("mlp_bias").asBoolean(false), qwen3,
+                    Rope.of(where, config, headDim, context), windows, context, endTokens);
         }
 
         private int number(String name) {
             JsonNode value = config.path(name);
-            if (!value.isInt() || value.asInt() < 1) throw refuse(name + " is " + value, "expected a positive whole number");
+            if (!value.isInt() || value.asInt() < 1)
+                throw refuse(name + " is " + value, "expected a positive whole number");
             return value.asInt();
         }
 
@@ -94,14 +103,17 @@ public record ModelFolder(Path path, ModelSpec spec) {
             int window = config.path("sliding_window").asInt(4096);
             JsonNode types = config.path("layer_types");
             if (types.isArray() && types.size() != windows.size())
-                throw refuse("layer_types has " + types.size() + " entries", "expected one for each of the " + windows.size() + " layers");
+                throw refuse("layer_types has " + types.size() + " entries", "expected one for each of the "
+                        + windows.size() + " layers");
             for (int i = 0; i < windows.size(); i++) {
                 String type = types.isArray() ? types.get(i).asText()
-                        : slides && i >= config.path("max_window_layers").asInt(28) ? "sliding_attention" : "full_attention";
+                        : slides && i >= config.path("max_window_layers").asInt(28)
+                                ? "sliding_attention" : "full_attention";
                 switch (type) {
                     case "full_attention" -> {}
                     case "sliding_attention" -> windows.set(i, slides ? window : 0);
-                    default -> throw refuse("layer type '" + type + "' is unknown", "expected full_attention or sliding_attention");
+                    default -> throw refuse("layer type '" + type + "' is unknown",
+                            "expected full_attention or sliding_attention");
                 }
             }
             return List.copyOf(windows);

@@ -24,9 +24,10 @@ import java.util.Set;
 /// @param windows per layer how many positions a query sees, itself included; 0: all before it
 /// @param contextLength the most positions of a sequence
 /// @param endTokens tokens that end a text
-public record ModelSpec(String architecture, Optional<String> nameOrPath, int vocabularySize, int hidden, int intermediate,
-        int layers, int heads, int kvHeads, int headDim, float eps, boolean tiedHead, boolean qkvBias, boolean outputBias,
-        boolean mlpBias, boolean headNorms, Rope rope, List<Integer> windows, int contextLength, Set<Integer> endTokens) {
+public record ModelSpec(String architecture, Optional<String> nameOrPath, int vocabularySize, int hidden,
+        int intermediate, int layers, int heads, int kvHeads, int headDim, float eps, boolean tiedHead,
+        boolean qkvBias, boolean outputBias, boolean mlpBias, boolean headNorms, Rope rope,
+        List<Integer> windows, int contextLength, Set<Integer> endTokens) {
 
     /// heads · headDim: columns of q and of the attention's output.
     public int queryColumns() {

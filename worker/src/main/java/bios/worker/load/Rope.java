@@ -4,8 +4,9 @@ import com.fasterxml.jackson.databind.JsonNode;
 import java.util.Set;
 import java.util.TreeSet;
 
-/// Rotary positions: the angle of pair i at position p is p · inverseFrequencies[i] (Su et al. 2021), computed
-/// in fp32 as transformers does (modeling_rope_utils.py), because models are trained with its rounding.
+/// Rotary positions: the angle of pair i at position p is p · inverseFrequencies[i] (Su et al. 2021),
+/// computed in fp32 as transformers does (modeling_rope_utils.py), because models are trained with its
+/// rounding.
 ///
 /// @param inverseFrequencies headDim / 2 of them
 /// @param attentionFactor multiplies cos and sin
@@ -14,15 +15,22 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
 
     /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before).
     static Rope of(String where, JsonNode config, int headDim, int contextLength) {
-        JsonNode parameters = config.hasNonNull("rope_scaling") ? config.get("rope_scaling") : config.path("rope_parameters");
+        JsonNode parameters = config.hasNonNull("rope_scaling") ? config.get("rope_scaling")
+                : config.path("rope_parameters");
         parameters = flat(where, parameters);
         double theta = parameters.path("rope_theta").asDouble(config.path("rope_theta").asDouble(10_000));
         String type = parameters.path("rope_type").asText(parameters.path("type").asText("default"));
-        double partial = parameters.path("partial_rotary_factor").asDouble(config.path("partial_rotary_factor").asDouble(1));
-        if (!TYPES.contains(type)) throw new ModelRefused(where, "rope type '" + type + "' is unknown", "expected one of " + TYPES);
-        if (partial != 1) throw new ModelRefused(where, "partial_rotary_factor is " + partial, "only whole heads are rotated (1.0)");
-        if (!(theta > 0)) throw new ModelRefused(where, "rope_theta is " + theta, "expected a positive number");
-        if (headDim % 2 != 0) throw new ModelRefused(where, "head_dim " + headDim + " is odd", "rotary positions need pairs");
+        double partial = parameters.path("partial_rotary_factor")
+                .asDouble(config.path("partial_rotary_factor").asDouble(1));
+        if (!TYPES.contains(type))
+            throw new ModelRefused(where, "rope type '" + type + "' is unknown", "expected one of " + TYPES);
+        if (partial != 1)
+            throw new ModelRefused(where, "partial_rotary_factor is " + partial,
+                    "only whole heads are rotated (1.0)");
+        if (!(theta > 0))
+            throw new ModelRefused(where, "rope_theta is " + theta, "expected a positive number");
+        if (headDim % 2 != 0)
+            throw new ModelRefused(where, "head_dim " + headDim + " is odd", "rotary positions need pairs");
         float[] frequencies = new float[headDim / 2];
         for (int i = 0; i < frequencies.length; i++)
             frequencies[i] = 1f / (float) Math.pow(theta, (float) (2 * i) / (float) headDim);
@@ -40,7 +48,8 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
         for (JsonNode child : parameters) {
             if (!child.isObject()) return parameters;
             if (first != null && !first.equals(child))
-                throw new ModelRefused(where, "rope_parameters differ between layer types", "only models with one set are served");
+                throw new ModelRefused(where, "rope_parameters differ between layer types",
+                        "only models with one set are served");
             first = child;
         }
         return first == null ? parameters : first;
@@ -52,7 +61,8 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
         return new Rope(frequencies, 1);
     }
 
-    private static Rope llama3(String where, float[] frequencies, JsonNode parameters, JsonNode config, int contextLength) {
+    private static Rope llama3(String where, float[] frequencies, JsonNode parameters, JsonNode config,
+            int contextLength) {
         float factor = (float) number(where, parameters, "factor");
         double low = number(where, parameters, "low_freq_factor");
         double high = number(where, parameters, "high_freq_factor");
@@ -70,9 +80,11 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
     }
 
     /// YaRN (Peng et al. 2023).
-    private static Rope yarn(String where, double theta, int headDim, JsonNode parameters, JsonNode config, int contextLength) {
+    private static Rope yarn(String where, double theta, int headDim, JsonNode parameters, JsonNode config,
+            int contextLength) {
         double original = originalLength(parameters, config, contextLength);
-        double factor = parameters.hasNonNull("factor") ? number(where, parameters, "factor") : contextLength / original;
+        double factor = parameters.hasNonNull("factor") ? number(where, parameters, "factor")
+                : contextLength / original;
         double low = rotationsToDimension(orElse(parameters, "beta_fast", 32), headDim, theta, original);
         double high = rotationsToDimension(orElse(parameters, "beta_slow", 1), headDim, theta, original);
         if (parameters.path("truncate").asBoolean(true)) {
@@ -123,7 +135,8 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
     private static double number(String where, JsonNode parameters, String name) {
         JsonNode value = parameters.path(name);
         if (!value.isNumber() || !(value.asDouble() > 0))
-            throw new ModelRefused(where, "rope parameter " + name + " is " + value, "expected a positive number");
+            throw new ModelRefused(where, "rope parameter " + name + " is " + value,
+                    "expected a positive number");
         return value.asDouble();
     }
 }

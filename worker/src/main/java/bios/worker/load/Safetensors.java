@@ -38,11 +38,15 @@ public final class Safetensors implements AutoCloseable {
     private static final String REMEDY = "the file is damaged or cut off: copy or download it again";
     private static final Map<String, Integer> BYTES = Map.ofEntries(Map.entry("BOOL", 1), Map.entry("U8", 1),
             Map.entry("I8", 1), Map.entry("F8_E4M3", 1), Map.entry("F8_E5M2", 1), Map.entry("I16", 2),
-            Map.entry("U16", 2), Map.entry("F16", 2), Map.entry("BF16", 2), Map.entry("I32", 4), Map.entry("U32", 4),
-            Map.entry("F32", 4), Map.entry("F64", 8), Map.entry("I64", 8), Map.entry("U64", 8));
-    private static final ValueLayout.OfLong LONG = ValueLayout.JAVA_LONG_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
-    private static final ValueLayout.OfFloat FLOAT = ValueLayout.JAVA_FLOAT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
-    private static final ValueLayout.OfShort SHORT = ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+            Map.entry("U16", 2), Map.entry("F16", 2), Map.entry("BF16", 2), Map.entry("I32", 4),
+            Map.entry("U32", 4), Map.entry("F32", 4), Map.entry("F64", 8), Map.entry("I64", 8),
+            Map.entry("U64", 8));
+    private static final ValueLayout.OfLong LONG =
+            ValueLayout.JAVA_LONG_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+    private static final ValueLayout.OfFloat FLOAT =
+            ValueLayout.JAVA_FLOAT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+    private static final ValueLayout.OfShort SHORT =
+            ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
     static final JsonMapper JSON = JsonMapper.builder().enable(StreamReadFeature.STRICT_DUPLICATE_DETECTION)
             .enable(DeserializationFeature.FAIL_ON_TRAILING_TOKENS).build();
 
@@ -71,14 +75,16 @@ public final class Safetensors implements AutoCloseable {
         this.metadata = new TreeMap<>();
     }
 
-    /// Maps the file, or the folder's `model.safetensors` or the shards of its `model.safetensors.index.json`.
+    /// Maps the file, or the folder's `model.safetensors` or the shards of its
+    /// `model.safetensors.index.json`.
     public static Safetensors open(Path path) {
         Safetensors all = new Safetensors(Arena.ofShared(), path.toString());
         try {
             if (!Files.isDirectory(path)) all.map(path);
             else if (Files.exists(path.resolve("model.safetensors"))) all.map(path.resolve("model.safetensors"));
             else if (Files.exists(path.resolve("model.safetensors.index.json"))) all.mapShards(path);
-            else throw new ModelRefused(path.toString(), "holds neither model.safetensors nor model.safetensors.index.json",
+            else throw new ModelRefused(path.toString(),
+                    "holds neither model.safetensors nor model.safetensors.index.json",
                     "save the model with save_pretrained, which writes safetensors");
             return all;
         } catch (RuntimeException e) {
@@ -138,13 +144,20 @@ public final class Safetensors implements AutoCloseable {
         Entry entry = entry(name);
         requireShape(entry, shape);
         if (entry.elements() > Integer.MAX_VALUE - 16)
-            throw new ModelRefused(where, "tensor '" + name + "' has " + entry.elements() + " elements", "expected fewer than 2^31");
+            throw new ModelRefused(where, "tensor '" + name + "' has " + entry.elements() + " elements",
+                    "expected fewer than 2^31");
         float[] out = new float[(int) entry.elements()];
         MemorySegment memory = entry.memory();
         switch (dtype(entry)) {
             case F32 -> MemorySegment.copy(memory, FLOAT, 0, out, 0, out.length);
-            case F16 -> { for (int i = 0; i < out.length; i++) out[i] = Float.float16ToFloat(memory.getAtIndex(SHORT, i)); }
-            case BF16 -> { for (int i = 0; i < out.length; i++) out[i] = Float.intBitsToFloat(memory.getAtIndex(SHORT, i) << 16); }
+            case F16 -> {
+                for (int i = 0; i < out.length; i++)
+                    out[i] = Float.float16ToFloat(memory.getAtIndex(SHORT, i));
+            }
+            case BF16 -> {
+                for (int i = 0; i < out.length; i++)
+                    out[i] = Float.intBitsToFloat(memory.getAtIndex(SHORT, i) << 16);
+            }
         }
         return out;
     }
@@ -155,7 +168,8 @@ public final class Safetensors implements AutoCloseable {
             case "BF16" -> DType.BF16;
             case "F16" -> DType.F16;
             case "F32" -> DType.F32;
-            default -> throw new ModelRefused(where, "tensor '" + entry.name() + "' has dtype " + entry.dtype(),
+            default -> throw new ModelRefused(where, "tensor '" + entry.name() + "' has dtype "
+                    + entry.dtype(),
                     "expected BF16, F16 or F32; save the model in one of them");
         };
     }
@@ -167,7 +181,8 @@ public final class Safetensors implements AutoCloseable {
 
     private void requireShape(Entry entry, long... shape) {
         if (!entry.shape().equals(Arrays.stream(shape).boxed().toList()))
-            throw new ModelRefused(where, "tensor '" + entry.name() + "' has shape " + entry.shape() + ", expected "
+            throw new ModelRefused(where, "tensor '" + entry.name() + "' has shape " + entry.shape()
+                    + ", expected "
                     + Arrays.toString(shape), "the files do not belong to this config.json");
     }
 
@@ -187,17 +202,20 @@ public final class Safetensors implements AutoCloseable {
         map.values().forEachRemaining(shard -> shards.add(shard.asText()));
         for (String shard : shards) {
             if (shard.contains("/") || shard.contains("\\") || shard.startsWith("."))
-                throw new ModelRefused(folder.toString(), index + " names the file '" + shard + "' outside the folder", REMEDY);
+                throw new ModelRefused(folder.toString(), index + " names the file '" + shard
+                        + "' outside the folder", REMEDY);
             map(folder.resolve(shard));
         }
         map.fieldNames().forEachRemaining(name -> {
             if (!entries.containsKey(name))
-                throw new ModelRefused(folder.toString(), "tensor '" + name + "' is in " + index + " but in none of its files", REMEDY);
+                throw new ModelRefused(folder.toString(), "tensor '" + name + "' is in " + index
+                        + " but in none of its files", REMEDY);
         });
     }
 
     private void map(Path file) {
-        if (!Files.isRegularFile(file)) throw new ModelRefused(file.toString(), "is missing", "download the whole model again");
+        if (!Files.isRegularFile(file))
+            throw new ModelRefused(file.toString(), "is missing", "download the whole model again");
         try (FileChannel channel = FileChannel.open(file)) {
             read(file.toString(), channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size(), arena));
         } catch (IOException e) {
@@ -206,26 +224,32 @@ public final class Safetensors implements AutoCloseable {
     }
 
     private void read(String file, MemorySegment memory) {
-        if (memory.byteSize() < 8) throw new ModelRefused(file, "has " + memory.byteSize() + " bytes and no header", REMEDY);
+        if (memory.byteSize() < 8)
+            throw new ModelRefused(file, "has " + memory.byteSize() + " bytes and no header", REMEDY);
         long length = memory.get(LONG, 0);
         if (length < 2 || length > MAXIMAL_HEADER_BYTES || length > memory.byteSize() - 8)
-            throw new ModelRefused(file, "has a header of " + length + " bytes in a file of " + memory.byteSize(), REMEDY);
+            throw new ModelRefused(file, "has a header of " + length + " bytes in a file of "
+                    + memory.byteSize(), REMEDY);
         JsonNode header;
         try {
             header = JSON.readTree(memory.asSlice(8, length).toArray(ValueLayout.JAVA_BYTE));
         } catch (IOException e) {
             throw new ModelRefused(file, "has a header that is not JSON (" + brief(e) + ")", REMEDY);
         }
-        if (!header.isObject()) throw new ModelRefused(file, "has a header that is not a JSON object", REMEDY);
-        header.path("__metadata__").properties().forEach(e -> metadata.put(e.getKey(), e.getValue().asText()));
+        if (!header.isObject())
+            throw new ModelRefused(file, "has a header that is not a JSON object", REMEDY);
+        header.path("__metadata__").properties().forEach(e -> metadata.put(e.getKey(),
+                e.getValue().asText()));
         MemorySegment data = memory.asSlice(8 + length);
         List<Range> ranges = new ArrayList<>();
         header.properties().forEach(e -> {
-            if (!e.getKey().equals("__metadata__")) ranges.add(range(file, e.getKey(), e.getValue(), data.byteSize()));
+            if (!e.getKey().equals("__metadata__"))
+                ranges.add(range(file, e.getKey(), e.getValue(), data.byteSize()));
         });
         requireGapless(file, ranges, data.byteSize());
         for (Range r : ranges)
-            if (entries.put(r.name, new Entry(r.name, r.dtype, r.shape, data.asSlice(r.begin, r.end - r.begin))) != null)
+            if (entries.put(r.name, new Entry(r.name, r.dtype, r.shape,
+                    data.asSlice(r.begin, r.end - r.begin))) != null)
                 throw new ModelRefused(file, "tensor '" + r.name + "' is in two files", REMEDY);
     }
 
@@ -235,7 +259,8 @@ public final class Safetensors implements AutoCloseable {
         JsonNode shape = node.path("shape");
         JsonNode offsets = node.path("data_offsets");
         String dtype = node.path("dtype").asText();
-        if (!BYTES.containsKey(dtype)) throw new ModelRefused(file, "tensor '" + name + "' has the unknown dtype '" + dtype + "'",
+        if (!BYTES.containsKey(dtype))
+            throw new ModelRefused(file, "tensor '" + name + "' has the unknown dtype '" + dtype + "'",
                 "expected one of " + new TreeSet<>(BYTES.keySet()));
         if (!shape.isArray() || !offsets.isArray() || offsets.size() != 2)
             throw new ModelRefused(file, "tensor '" + name + "' has no shape or no data_offsets", REMEDY);
@@ -246,7 +271,8 @@ public final class Safetensors implements AutoCloseable {
                 throw new ModelRefused(file, "tensor '" + name + "' has the shape " + shape, REMEDY);
             extents.add(extent.asLong());
             if (Math.multiplyHigh(bytes, extent.asLong()) != 0 || bytes * extent.asLong() < 0)
-                throw new ModelRefused(file, "tensor '" + name + "' has the impossible shape " + shape, REMEDY);
+                throw new ModelRefused(file, "tensor '" + name + "' has the impossible shape " + shape,
+                        REMEDY);
             bytes *= extent.asLong();
         }
         boolean whole = offsets.get(0).isIntegralNumber() && offsets.get(1).isIntegralNumber()
@@ -254,8 +280,10 @@ public final class Safetensors implements AutoCloseable {
         long begin = whole ? offsets.get(0).asLong() : -1;
         long end = whole ? offsets.get(1).asLong() : -1;
         if (begin < 0 || begin > end || end > dataBytes)
-            throw new ModelRefused(file, "tensor '" + name + "' lies at " + offsets + " of " + dataBytes + " bytes", REMEDY);
-        if (end - begin != bytes) throw new ModelRefused(file, "tensor '" + name + "' has " + (end - begin) + " bytes, but "
+            throw new ModelRefused(file, "tensor '" + name + "' lies at " + offsets + " of " + dataBytes
+                    + " bytes", REMEDY);
+        if (end - begin != bytes)
+            throw new ModelRefused(file, "tensor '" + name + "' has " + (end - begin) + " bytes, but "
                 + dtype + " " + shape + " needs " + bytes, REMEDY);
         return new Range(name, dtype, List.copyOf(extents), begin, end);
     }
@@ -264,28 +292,34 @@ public final class Safetensors implements AutoCloseable {
         ranges.sort(Comparator.comparingLong(Range::begin).thenComparingLong(Range::end));
         long end = 0;
         for (Range r : ranges) {
-            if (r.begin != end) throw new ModelRefused(file, "tensor '" + r.name + "' begins at byte " + r.begin + ", where "
-                    + (r.begin < end ? "it overlaps the one before it" : "it leaves a gap after byte " + end), REMEDY);
+            if (r.begin != end)
+                throw new ModelRefused(file, "tensor '" + r.name + "' begins at byte " + r.begin + ", where "
+                    + (r.begin < end ? "it overlaps the one before it" : "it leaves a gap after byte "
+                    + end), REMEDY);
             end = r.end;
         }
-        if (end != dataBytes) throw new ModelRefused(file, "has " + (dataBytes - end) + " bytes after its last tensor", REMEDY);
+        if (end != dataBytes)
+            throw new ModelRefused(file, "has " + (dataBytes - end) + " bytes after its last tensor", REMEDY);
     }
 
     /// Reads a JSON object, refused by name when it is missing or malformed.
     static JsonNode json(String where, Path file) {
         try {
             JsonNode node = JSON.readTree(Files.readAllBytes(file));
-            if (!node.isObject()) throw new ModelRefused(where, "is not a JSON object", "restore the original file");
+            if (!node.isObject())
+                throw new ModelRefused(where, "is not a JSON object", "restore the original file");
             return node;
         } catch (JsonProcessingException e) {
             throw new ModelRefused(where, "is not JSON (" + brief(e) + ")", "restore the original file");
         } catch (IOException e) {
-            throw new ModelRefused(where, "cannot be read (" + e + ")", "expected a folder as save_pretrained writes it");
+            throw new ModelRefused(where, "cannot be read (" + e + ")",
+                    "expected a folder as save_pretrained writes it");
         }
     }
 
     private static String brief(IOException e) {
-        String message = e instanceof JsonProcessingException j ? j.getOriginalMessage() : String.valueOf(e.getMessage());
+        String message = e instanceof JsonProcessingException j ? j.getOriginalMessage()
+                : String.valueOf(e.getMessage());
         byte[] bytes = message.lines().findFirst().orElse("").getBytes(StandardCharsets.UTF_8);
         return new String(bytes, 0, Math.min(bytes.length, 200), StandardCharsets.UTF_8);
     }

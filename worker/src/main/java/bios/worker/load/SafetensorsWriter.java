@@ -14,8 +14,8 @@ import java.util.Map;
 import java.util.SortedMap;
 import java.util.TreeMap;
 
-/// Writes fp32 tensors in the safetensors format. The same tensors and metadata give the same bytes: names are
-/// sorted, the header is padded with spaces to a multiple of 8 bytes.
+/// Writes fp32 tensors in the safetensors format. The same tensors and metadata give the same bytes: names
+/// are sorted, the header is padded with spaces to a multiple of 8 bytes.
 public final class SafetensorsWriter {
     private static final int BUFFER_BYTES = 1 << 16;
 
@@ -33,7 +33,8 @@ public final class SafetensorsWriter {
     /// Writes all tensors to `out`, which stays open.
     ///
     /// @param metadata the header's `__metadata__`, left out when empty
-    public static void write(OutputStream out, SortedMap<String, Values> tensors, Map<String, String> metadata) throws IOException {
+    public static void write(OutputStream out, SortedMap<String, Values> tensors, Map<String,
+            String> metadata) throws IOException {
         byte[] header = header(tensors, metadata);
         out.write(ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putLong(header.length).array());
         out.write(header);

@@ -17,11 +17,12 @@ import java.util.List;
 import java.util.Optional;
 import java.util.stream.Stream;
 
-/// A frozen transformer on a device, shared by any number of adapters: several of them, of any ranks, go through one
-/// pass. Called by the thread that owns the device.
+/// A frozen transformer on a device, shared by any number of adapters: several of them, of any ranks, go
+/// through one pass. Called by the thread that owns the device.
 ///
-/// A row's bits depend on its own sequence and adapter only: not on the other rows of the pass, not on the number of
-/// threads, and not on whether it went through [#evaluate] or, token by token, through [#forwardCached].
+/// A row's bits depend on its own sequence and adapter only: not on the other rows of the pass, not on the
+/// number of threads, and not on whether it went through [#evaluate] or, token by token, through
+/// [#forwardCached].
 public final class BaseModel implements AutoCloseable {
     private final ModelSpec spec;
     private final ModelInfo info;
@@ -33,7 +34,8 @@ public final class BaseModel implements AutoCloseable {
     private final RopeTable rope;
     private long activationBytes = 1L << 30;
 
-    BaseModel(ModelSpec spec, ModelInfo info, Device on, Safetensors files, FrozenMatrix embedding, List<Layer> layers, Head head) {
+    BaseModel(ModelSpec spec, ModelInfo info, Device on, Safetensors files, FrozenMatrix embedding,
+            List<Layer> layers, Head head) {
         this.spec = spec;
         this.info = info;
         this.on = on;
@@ -73,14 +75,15 @@ public final class BaseModel implements AutoCloseable {
         return on;
     }
 
-    /// Forward, losses, and backward for the lessons that have a gradient: adds dLoss/dA and dLoss/dB of each lesson
-    /// to its own gradient. Layer inputs are kept; what else backward needs is kept for as many layers as
-    /// [#keepActivations] allows and computed again for the others. When this throws, gradients may have been added
-    /// to in part.
+    /// Forward, losses, and backward for the lessons that have a gradient: adds dLoss/dA and dLoss/dB of each
+    /// lesson to its own gradient. Layer inputs are kept; what else backward needs is kept for as many layers
+    /// as [#keepActivations] allows and computed again for the others. When this throws, gradients may have
+    /// been added to in part.
     public void evaluate(List<Lesson> given) {
         List<Lesson> training = given.stream().filter(l -> l.gradient().isPresent()).toList();
-        List<Lesson> lessons = Stream.concat(training.stream(), given.stream().filter(l -> l.gradient().isEmpty())).toList();
-        rope.cover(lessons.stream().flatMap(l -> l.sequences().stream()).mapToInt(s -> s.length).max().orElseThrow());
+        List<Lesson> lessons = Stream.concat(training.stream(),
+                given.stream().filter(l -> l.gradient().isEmpty())).toList();
+        for (Lesson lesson : lessons) for (int[] sequence : lesson.sequences()) rope.cover(sequence.length);
         try (Device.Scope scope = on.scope()) {
             Pass pass = pass(lessons);
             List<Tensor> inputs = inputs(lessons, training, scope);
@@ -88,8 +91,9 @@ public final class BaseModel implements AutoCloseable {
             List<Layer.Tape> tapes = new ArrayList<>();
             for (Layer layer : layers)
                 try (Device.Scope inner = on.scope()) {
-                    Device.Scope home = layer.index() < again ? inner : scope;
-                    tapes.add(layer.forward(inputs.get(layer.index() + 1), inputs.get(layer.index()), pass, home));
+                    int i = layer.index();
+                    Device.Scope home = i < again ? inner : scope;
+                    tapes.add(layer.forward(inputs.get(i + 1), inputs.get(i), pass, home));
                 }
             Tensor d = on.scratch(scope, rows(training), spec.hidden());
             on.fill(d, 0);
@@ -98,13 +102,15 @@ public final class BaseModel implements AutoCloseable {
             Pass back = pass(training);
             for (Layer layer : layers.reversed())
                 try (Device.Scope inner = on.scope()) {
-                    Tensor x = inputs.get(layer.index()).rows(0, d.rows());
-                    layer.backward(d, x, layer.index() < again ? layer.again(x, back, inner) : tapes.get(layer.index()), back);
+                    int i = layer.index();
+                    Tensor x = inputs.get(i).rows(0, d.rows());
+                    layer.backward(d, x, i < again ? layer.again(x, back, inner) : tapes.get(i), back);
                 }
         }
     }
 
-    /// How many bytes of activations a pass may keep for its backward; the bits of its results do not depend on it.
+    /// How many bytes of activations a pass may keep for its backward; the bits of its results do not depend
+    /// on it.
     public void keepActivations(long bytes) {
         activationBytes = bytes;
     }
@@ -112,14 +118,17 @@ public final class BaseModel implements AutoCloseable {
     /// The last layers' tapes are worth keeping if every row of them is looked at in backward.
     private int keptLayers(List<Lesson> lessons, List<Lesson> training) {
         if (training.size() < lessons.size()) return 0;
-        return (int) Math.min(layers.size(), activationBytes / (layers.getFirst().tapeBytes() * rows(lessons)));
+        long bytes = layers.getFirst().tapeBytes() * rows(lessons);
+        return (int) Math.min(layers.size(), activationBytes / bytes);
     }
 
-    /// Residual rows before each layer and behind the last; two matrices taking turns when there is no backward.
+    /// Residual rows before each layer and behind the last; two matrices taking turns when there is no
+    /// backward.
     private List<Tensor> inputs(List<Lesson> lessons, List<Lesson> training, Device.Scope scope) {
         List<Tensor> inputs = new ArrayList<>();
         for (int i = 0; i <= layers.size(); i++)
-            inputs.add(training.isEmpty() && i >= 2 ? inputs.get(i - 2) : on.scratch(scope, rows(lessons), spec.hidden()));
+            inputs.add(training.isEmpty() && i >= 2 ? inputs.get(i - 2)
+                    : on.scratch(scope, rows(lessons), spec.hidden()));
         on.embed(inputs.getFirst(), tokens(lessons), embedding);
         return inputs;
     }
@@ -129,7 +138,8 @@ public final class BaseModel implements AutoCloseable {
         int row = 0;
         for (Lesson lesson : lessons) {
             int count = lesson.rows();
-            Optional<Tensor> own = lesson.gradient().isPresent() ? Optional.of(d.rows(row, count)) : Optional.empty();
+            Optional<Tensor> own = lesson.gradient().isPresent() ? Optional.of(d.rows(row, count))
+                    : Optional.empty();
             head.evaluate(own, x.rows(row, count), lesson, on);
             row += count;
         }
@@ -139,10 +149,12 @@ public final class BaseModel implements AutoCloseable {
         return lessons.stream().mapToInt(Lesson::rows).sum();
     }
 
-    /// Forward for the next tokens of several sequences, whose keys and values join their caches. Every cache must have
-    /// room ([KeyValueCache#reserve]); steps of one adapter should stand together, they share its products.
+    /// Forward for the next tokens of several sequences, whose keys and values join their caches. Every cache
+    /// must have room ([KeyValueCache#reserve]); steps of one adapter should stand together, they share its
+    /// products.
     ///
-    /// @return the residual stream behind the last layer `[all steps' tokens, hidden]`, for [#logits]; lives as long as `scope`
+    /// @return the residual stream behind the last layer `[all steps' tokens, hidden]`, for [#logits]; lives
+    /// as long as `scope`
     public Tensor forwardCached(Device.Scope scope, List<Step> steps) {
         List<Integer> counts = steps.stream().map(s -> s.tokens().length).toList();
         int rows = counts.stream().mapToInt(Integer::intValue).sum();
@@ -152,8 +164,10 @@ public final class BaseModel implements AutoCloseable {
         List<Optional<Adapter>> adapters = new ArrayList<>();
         for (Step step : steps) {
             int length = step.cache().length() + step.tokens().length;
-            require(length <= spec.contextLength(), "%d positions exceed the context of %d", length, spec.contextLength());
-            require(step.cache().reserve(step.tokens().length), "no page is free for %d tokens", step.tokens().length);
+            require(length <= spec.contextLength(), "%d positions exceed the context of %d", length,
+                    spec.contextLength());
+            require(step.cache().reserve(step.tokens().length), "no page is free for %d tokens",
+                    step.tokens().length);
             rope.cover(length);
             for (int i = 0; i < step.tokens().length; i++, row++) {
                 tokens[row] = step.tokens()[i];
@@ -179,8 +193,8 @@ public final class BaseModel implements AutoCloseable {
         return x;
     }
 
-    /// Logits `[rows, vocabulary]` of rows that [#forwardCached] gave; a log-probability is [Device#logSoftmaxAt] of them. Ask
-    /// for few rows at a time: a row takes 4 · vocabulary bytes.
+    /// Logits `[rows, vocabulary]` of rows that [#forwardCached] gave; a log-probability is
+    /// [Device#logSoftmaxAt] of them. Ask for few rows at a time: a row takes 4 · vocabulary bytes.
     ///
     /// @param hidden any of its rows, see [#rows]
     /// @param adapters one for each row
@@ -208,9 +222,11 @@ public final class BaseModel implements AutoCloseable {
         int row = 0;
         for (Lesson lesson : lessons) {
             lesson.sequences().forEach(s -> lengths.add(s.length));
-            if (lesson.adapter().isPresent()) slots.add(new Slot(row, lesson.rows(), lesson.adapter().get(), lesson.gradient()));
+            if (lesson.adapter().isPresent())
+                slots.add(new Slot(row, lesson.rows(), lesson.adapter().get(), lesson.gradient()));
             row += lesson.rows();
-            require(lesson.targets().length == lesson.rows(), "%d targets for %d rows", lesson.targets().length, lesson.rows());
+            require(lesson.targets().length == lesson.rows(), "%d targets for %d rows",
+                    lesson.targets().length, lesson.rows());
             requireKnown(lesson.targets());
         }
         int[] positions = new int[row];
@@ -223,14 +239,16 @@ public final class BaseModel implements AutoCloseable {
     }
 
     private int[] tokens(List<Lesson> lessons) {
-        int[] tokens = lessons.stream().flatMap(l -> l.sequences().stream()).flatMapToInt(java.util.Arrays::stream).toArray();
+        int[] tokens = lessons.stream().flatMap(l -> l.sequences().stream())
+                .flatMapToInt(java.util.Arrays::stream).toArray();
         requireKnown(tokens);
         return tokens;
     }
 
     private void requireKnown(int[] tokens) {
         for (int token : tokens)
-            require(token >= 0 && token < spec.vocabularySize(), "token %d is outside the vocabulary of %d", token, spec.vocabularySize());
+            require(token >= 0 && token < spec.vocabularySize(), "token %d is outside the vocabulary of %d",
+                    token, spec.vocabularySize());
     }
 
     /// Neighbouring rows of one adapter make one slot.
@@ -239,7 +257,8 @@ public final class BaseModel implements AutoCloseable {
         for (int row = 0; row < adapters.size(); ) {
             int end = row + 1;
             while (end < adapters.size() && adapters.get(end).equals(adapters.get(row))) end++;
-            if (adapters.get(row).isPresent()) slots.add(new Slot(row, end - row, adapters.get(row).get(), Optional.empty()));
+            if (adapters.get(row).isPresent())
+                slots.add(new Slot(row, end - row, adapters.get(row).get(), Optional.empty()));
             row = end;
         }
         return slots;

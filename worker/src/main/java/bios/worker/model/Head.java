@@ -5,8 +5,8 @@ import bios.worker.device.Tensor;
 import java.util.List;
 import java.util.Optional;
 
-/// The last norm and the output head. Rows go through it in chunks, so that the logits of a whole batch never exist;
-/// chunks are cut within one lesson, so that no sum depends on who else is in the pass.
+/// The last norm and the output head. Rows go through it in chunks, so that the logits of a whole batch never
+/// exist; chunks are cut within one lesson, so that no sum depends on who else is in the pass.
 ///
 /// @param norm weights `[1, hidden]`
 record Head(Tensor norm, Projection projection, float eps) {

@@ -6,8 +6,8 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 
-/// What one decoding sequence remembers: keys and values of its positions 0 (inclusive) to [#length] (exclusive). It
-/// belongs to one adapter: its contents depend on it.
+/// What one decoding sequence remembers: keys and values of its positions 0 (inclusive) to [#length]
+/// (exclusive). It belongs to one adapter: its contents depend on it.
 public final class KeyValueCache implements AutoCloseable {
     private final KeyValuePages pool;
     private final List<KeyValuePages.Page> pages = new ArrayList<>();
@@ -27,7 +27,8 @@ public final class KeyValueCache implements AutoCloseable {
         return pages.size();
     }
 
-    /// Takes the pages that `tokens` more positions need. False, with nothing taken, when the pool has too few.
+    /// Takes the pages that `tokens` more positions need. False, with nothing taken, when the pool has too
+    /// few.
     public boolean reserve(int tokens) {
         int missing = Math.ceilDiv(length + tokens, Span.BLOCK) - pages.size();
         if (missing > pool.free()) return false;
@@ -35,8 +36,8 @@ public final class KeyValueCache implements AutoCloseable {
         return true;
     }
 
-    /// A second sequence with the same beginning: full pages are shared, the last one is copied. Empty when the pool has
-    /// no page for the copy.
+    /// A second sequence with the same beginning: full pages are shared, the last one is copied. Empty when
+    /// the pool has no page for the copy.
     public Optional<KeyValueCache> fork() {
         KeyValueCache twin = new KeyValueCache(pool);
         int full = length / Span.BLOCK;

@@ -7,19 +7,20 @@ import bios.worker.device.Tensor;
 import java.util.List;
 import java.util.Optional;
 
-/// A decoder layer: attention and a gated layer, each behind a norm, each added to the residual stream. Line n of a
-/// backward undoes line n of its forward, read from the bottom.
+/// A decoder layer: attention and a gated layer, each behind a norm, each added to the residual stream. Line
+/// n of a backward undoes line n of its forward, read from the bottom.
 ///
 /// @param inputNorm, postNorm weights `[1, hidden]`
 /// @param headNorms of q and k, weights `[1, headDim]`
-record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection v, Optional<HeadNorms> headNorms,
-        AttentionShape shape, Projection o, Tensor postNorm, Projection gate, Projection up, Projection down, float eps) {
+record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection v,
+        Optional<HeadNorms> headNorms, AttentionShape shape, Projection o, Tensor postNorm, Projection gate,
+        Projection up, Projection down, float eps) {
 
     /// Norms over single heads (Qwen3).
     record HeadNorms(Tensor q, Tensor k) {}
 
-    /// What a forward leaves for its backward: `[rows, ...]` matrices that live as long as a scope. q and k are behind
-    /// norm and rotation, `rawQ` and `rawK` before; without head norms they are the same memory.
+    /// What a forward leaves for its backward: `[rows, ...]` matrices that live as long as a scope. q and k
+    /// are behind norm and rotation, `rawQ` and `rawK` before; without head norms they are the same memory.
     static final class Tape {
         Tensor h, inverse, rawQ, rawK, q, k, v, inverseQ, inverseK, lse, attended, middle;
         Tensor h2, inverse2, gate, up, act;
@@ -56,9 +57,9 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
 
     /// Bytes of a tape of one row, without the adapters' shares.
     long tapeBytes() {
-        int hidden = inputNorm.columns();
-        long heads = (long) (headNorms.isPresent() ? 2 : 1) * (shape.heads() + shape.kvHeads()) * shape.headDim();
-        return 4 * (3L * hidden + heads + (long) (shape.heads() + shape.kvHeads()) * shape.headDim() + 3L * gate.w().out());
+        long queriesAndKeys = (long) (shape.heads() + shape.kvHeads()) * shape.headDim();
+        long copies = headNorms.isPresent() ? 3 : 2;      // raw, normed, and values with what attention gives
+        return 4 * (3L * inputNorm.columns() + copies * queriesAndKeys + 3L * gate.w().out());
     }
 
     /// middle ← x + o(attention(rope(norm(q, k)), v)).
@@ -125,7 +126,8 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         on.rmsNorm(t.k.rowsOf(headDim), t.inverseK, t.rawK.rowsOf(headDim), norms.k(), eps);
     }
 
-    private void normHeadsBackwardAdd(Tensor drawQ, Tensor drawK, Tensor dq, Tensor dk, Tape t, HeadNorms norms, Device on) {
+    private void normHeadsBackwardAdd(Tensor drawQ, Tensor drawK, Tensor dq, Tensor dk, Tape t,
+            HeadNorms norms, Device on) {
         int w = shape.headDim();
         on.rmsNormBackwardAdd(drawK.rowsOf(w), dk.rowsOf(w), t.rawK.rowsOf(w), t.inverseK, norms.k());
         on.rmsNormBackwardAdd(drawQ.rowsOf(w), dq.rowsOf(w), t.rawQ.rowsOf(w), t.inverseQ, norms.q());

@@ -17,8 +17,8 @@ import java.util.List;
 import java.util.Optional;
 import java.util.Set;
 
-/// Finds a model's tensors under Hugging Face's names and hands them to the device. All shapes are checked before
-/// the first weight is prepared.
+/// Finds a model's tensors under Hugging Face's names and hands them to the device. All shapes are checked
+/// before the first weight is prepared.
 final class ModelLoader {
     private static final String EMBEDDING = "model.embed_tokens.weight";
 
@@ -39,7 +39,8 @@ final class ModelLoader {
         FrozenMatrix embedding = matrix(EMBEDDING, spec.vocabularySize(), spec.hidden());
         List<Layer> layers = new ArrayList<>();
         for (int i = 0; i < spec.layers(); i++) layers.add(layer(i));
-        Weight output = on.weight(spec.tiedHead() ? embedding : matrix("lm_head.weight", spec.vocabularySize(), spec.hidden()));
+        Weight output = on.weight(spec.tiedHead() ? embedding
+                : matrix("lm_head.weight", spec.vocabularySize(), spec.hidden()));
         Head head = new Head(vector("model.norm.weight", spec.hidden()),
                 new Projection(output, Optional.empty(), spec.layers(), TargetModule.HEAD), spec.eps());
         requireAllUsed();
@@ -48,16 +49,19 @@ final class ModelLoader {
             case F16 -> "float16";
             case F32 -> "float32";
         };
-        ModelInfo info = new ModelInfo(name, spec.nameOrPath().orElse(name.value()), spec.architecture(), spec.contextLength(),
-                spec.vocabularySize(), spec.hidden(), spec.layers(), dtype, parameters);
+        ModelInfo info = new ModelInfo(name, spec.nameOrPath().orElse(name.value()), spec.architecture(),
+                spec.contextLength(), spec.vocabularySize(), spec.hidden(), spec.layers(), dtype, parameters);
         return new BaseModel(spec, info, on, files, embedding, layers, head);
     }
 
-    /// A tensor that nothing reads means another model than the configuration says, or a part that is not computed.
+    /// A tensor that nothing reads means another model than the configuration says, or a part that is not
+    /// computed.
     private void requireAllUsed() {
         for (String name : files.names())
-            if (!used.contains(name) && !name.endsWith(".rotary_emb.inv_freq") && !(spec.tiedHead() && name.equals("lm_head.weight")))
-                throw new ModelRefused(files.where(), "tensor '" + name + "' is not part of the model that config.json describes",
+            if (!used.contains(name) && !name.endsWith(".rotary_emb.inv_freq")
+                    && !(spec.tiedHead() && name.equals("lm_head.weight")))
+                throw new ModelRefused(files.where(), "tensor '" + name
+                        + "' is not part of the model that config.json describes",
                         "restore the config.json that belongs to these files");
     }
 
@@ -67,7 +71,8 @@ final class ModelLoader {
         for (int i = 0; i < spec.layers(); i++)
             for (TargetModule target : TargetModule.values())
                 if (target != TargetModule.HEAD)
-                    files.matrix("model.layers." + i + "." + target.path() + ".weight", spec.out(target), spec.in(target));
+                    files.matrix("model.layers." + i + "." + target.path() + ".weight", spec.out(target),
+                            spec.in(target));
     }
 
     private Layer layer(int i) {
@@ -77,16 +82,19 @@ final class ModelLoader {
                 vector(path + "self_attn.k_norm.weight", spec.headDim()))) : Optional.empty();
         AttentionShape shape = new AttentionShape(spec.heads(), spec.kvHeads(), spec.headDim(),
                 (float) (1 / Math.sqrt(spec.headDim())), spec.windows().get(i));
-        return new Layer(i, vector(path + "input_layernorm.weight", spec.hidden()), projection(i, TargetModule.Q),
-                projection(i, TargetModule.K), projection(i, TargetModule.V), norms, shape, projection(i, TargetModule.O),
-                vector(path + "post_attention_layernorm.weight", spec.hidden()), projection(i, TargetModule.GATE),
-                projection(i, TargetModule.UP), projection(i, TargetModule.DOWN), spec.eps());
+        return new Layer(i, vector(path + "input_layernorm.weight", spec.hidden()),
+                projection(i, TargetModule.Q), projection(i, TargetModule.K), projection(i, TargetModule.V),
+                norms, shape, projection(i, TargetModule.O),
+                vector(path + "post_attention_layernorm.weight", spec.hidden()),
+                projection(i, TargetModule.GATE), projection(i, TargetModule.UP),
+                projection(i, TargetModule.DOWN), spec.eps());
     }
 
     private Projection projection(int layer, TargetModule target) {
         String path = "model.layers." + layer + "." + target.path();
         Weight weight = on.weight(matrix(path + ".weight", spec.out(target), spec.in(target)));
-        Optional<Tensor> bias = spec.biased(target) ? Optional.of(vector(path + ".bias", spec.out(target))) : Optional.empty();
+        Optional<Tensor> bias = spec.biased(target) ? Optional.of(vector(path + ".bias", spec.out(target)))
+                : Optional.empty();
         return new Projection(weight, bias, layer, target);
     }
 

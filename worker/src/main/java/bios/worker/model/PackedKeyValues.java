@@ -21,7 +21,8 @@ record PackedKeyValues(List<Integer> lengths) implements KeyValues {
 
     private static List<Tensor> blocks(Tensor packed, int row, int length) {
         List<Tensor> blocks = new ArrayList<>();
-        for (int i = 0; i < length; i += Span.BLOCK) blocks.add(packed.rows(row + i, Math.min(Span.BLOCK, length - i)));
+        for (int i = 0; i < length; i += Span.BLOCK)
+            blocks.add(packed.rows(row + i, Math.min(Span.BLOCK, length - i)));
         return blocks;
     }
 }

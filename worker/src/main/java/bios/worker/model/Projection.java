@@ -9,11 +9,11 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 
-/// A frozen W that each adapter corrects on its own rows: y = x·Wᵀ + bias + s·(x·Aᵀ)·Bᵀ, s = alpha / rank. W is frozen,
-/// so dW does not exist: backward pays for dx, dA and dB only.
+/// A frozen W that each adapter corrects on its own rows: y = x·Wᵀ + bias + s·(x·Aᵀ)·Bᵀ, s = alpha / rank. W
+/// is frozen, so dW does not exist: backward pays for dx, dA and dB only.
 ///
-/// The base product runs over all rows at once; corrections run per adapter, so that sums over rows (dA, dB) never
-/// depend on who else is in the pass.
+/// The base product runs over all rows at once; corrections run per adapter, so that sums over rows (dA, dB)
+/// never depend on who else is in the pass.
 ///
 /// @param layer index of the layer in which an adapter keeps its factors
 record Projection(Weight w, Optional<Tensor> bias, int layer, TargetModule target) {
@@ -27,7 +27,8 @@ record Projection(Weight w, Optional<Tensor> bias, int layer, TargetModule targe
             if (low.get(i).isEmpty()) continue;
             Slot slot = slots.get(i);
             Tensor b = slot.adapter().at(layer, target).orElseThrow().b();
-            on.multiplyByTransposedAdd(y.rows(slot.row(), slot.count()), low.get(i).get(), b, slot.adapter().scale());
+            on.multiplyByTransposedAdd(y.rows(slot.row(), slot.count()), low.get(i).get(), b,
+                    slot.adapter().scale());
         }
         return low;
     }
@@ -45,7 +46,8 @@ record Projection(Weight w, Optional<Tensor> bias, int layer, TargetModule targe
     }
 
     /// dx += dy·W + dxa·A; the slots' gradients += dxaᵀ·x and s·dyᵀ·xa, where dxa = s·dy·B.
-    void backwardAdd(Tensor dx, Tensor dy, Tensor x, List<Optional<Tensor>> low, List<Slot> slots, Device on) {
+    void backwardAdd(Tensor dx, Tensor dy, Tensor x, List<Optional<Tensor>> low, List<Slot> slots,
+            Device on) {
         on.multiplyTransposedAdd(dx, dy, w);
         for (int i = 0; i < slots.size(); i++) {
             Slot slot = slots.get(i);

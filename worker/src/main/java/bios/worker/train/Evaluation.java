@@ -16,9 +16,9 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// One `ForwardBackward` on its way through the engine: cut, in order, into micro-batches, which depend on the
-/// operation alone. Its gradient is collected apart and joins the run's sum at once in [#finish], so an operation counts
-/// wholly or not at all. Closed without `finish` it leaves no trace.
+/// One `ForwardBackward` on its way through the engine: cut, in order, into micro-batches, which depend on
+/// the operation alone. Its gradient is collected apart and joins the run's sum at once in [#finish], so an
+/// operation counts wholly or not at all. Closed without `finish` it leaves no trace.
 public final class Evaluation implements AutoCloseable {
     private final TrainingState state;
     private final ForwardBackward operation;
@@ -30,21 +30,25 @@ public final class Evaluation implements AutoCloseable {
     private double weightSum;
     private int next;
 
-    private Evaluation(TrainingState state, ForwardBackward operation, Map<String, Double> settings, List<List<Datum>> batches) {
+    private Evaluation(TrainingState state, ForwardBackward operation, Map<String, Double> settings,
+            List<List<Datum>> batches) {
         this.state = state;
         this.operation = operation;
         this.settings = settings;
         this.batches = batches;
     }
 
-    /// Checks everything that can be wrong with the operation on this model, and cuts it. [Refused] names the datum.
+    /// Checks everything that can be wrong with the operation on this model, and cuts it. [Refused] names the
+    /// datum.
     ///
     /// @param tokenBudget most tokens of a micro-batch; a longer sequence has one of its own
     static Evaluation of(TrainingState state, ForwardBackward operation, ModelSpec model, int tokenBudget) {
         try {
             if (operation.data().isEmpty()) throw new Invalid("data", "is empty; give at least one datum");
-            for (int i = 0; i < operation.data().size(); i++) check("data[" + i + "]", operation.data().get(i), operation, model);
-            return new Evaluation(state, operation, operation.loss().settings(operation.settings()), cut(operation.data(), tokenBudget));
+            for (int i = 0; i < operation.data().size(); i++)
+                check("data[" + i + "]", operation.data().get(i), operation, model);
+            return new Evaluation(state, operation, operation.loss().settings(operation.settings()),
+                    cut(operation.data(), tokenBudget));
         } catch (Invalid e) {
             throw new Refused(Fault.user("invalid_request", e.getMessage()));
         }
@@ -53,7 +57,8 @@ public final class Evaluation implements AutoCloseable {
     private static void check(String at, Datum datum, ForwardBackward operation, ModelSpec model) {
         int n = datum.tokens().length;
         if (n == 0) throw new Invalid(at + ".model_input", "has no tokens");
-        if (n > model.contextLength()) throw new Invalid(at + ".model_input", "has " + n + " tokens; the model's context is "
+        if (n > model.contextLength())
+            throw new Invalid(at + ".model_input", "has " + n + " tokens; the model's context is "
                 + model.contextLength());
         operation.loss().check(at, datum);
         for (int i = 0; i < n; i++) known(at + ".model_input", i, datum.tokens()[i], model);
@@ -62,7 +67,8 @@ public final class Evaluation implements AutoCloseable {
     }
 
     private static void known(String field, int i, long token, ModelSpec model) {
-        if (token < 0 || token >= model.vocabularySize()) throw new Invalid(field, "holds " + token + " at position " + i
+        if (token < 0 || token >= model.vocabularySize())
+            throw new Invalid(field, "holds " + token + " at position " + i
                 + "; token ids of this model are 0 to " + (model.vocabularySize() - 1));
     }
 
@@ -104,7 +110,8 @@ public final class Evaluation implements AutoCloseable {
         int[] targets = Loss.targets(data);
         Loss loss = new Loss(operation.loss(), settings, data);
         float[] all = new float[targets.length];
-        Lesson lesson = new Lesson(Optional.of(state.adapter()), gradient, data.stream().map(Datum::tokens).toList(), targets,
+        Lesson lesson = new Lesson(Optional.of(state.adapter()), gradient,
+                data.stream().map(Datum::tokens).toList(), targets,
                 (from, part) -> {
                     System.arraycopy(part, 0, all, from, part.length);
                     return loss.take(from, part);
@@ -126,13 +133,15 @@ public final class Evaluation implements AutoCloseable {
         next++;
     }
 
-    /// Adds the gradient to the run's sum and gives the result. All micro-batches must have been through a pass.
+    /// Adds the gradient to the run's sum and gives the result. All micro-batches must have been through a
+    /// pass.
     public Evaluated finish() {
         require(done(), "%d micro-batches are left", batches.size() - next);
         gradient.ifPresent(state::accumulate);
         gradient = Optional.empty();
         double tokens = operation.data().stream().mapToLong(d -> d.tokens().length).sum();
-        return new Evaluated(List.copyOf(logprobs), Map.of("loss:sum", lossSum, "tokens:sum", tokens, "weights:sum", weightSum));
+        return new Evaluated(List.copyOf(logprobs), Map.of("loss:sum", lossSum, "tokens:sum", tokens,
+                "weights:sum", weightSum));
     }
 
     /// Drops what was collected and not finished.

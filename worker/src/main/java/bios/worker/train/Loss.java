@@ -7,8 +7,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.function.Function;
 
-/// The losses of [LossFunction] and their derivatives by the log-probability, in double precision, for the positions of
-/// several datums one after another. With r = exp(l - q):
+/// The losses of [LossFunction] and their derivatives by the log-probability, in double precision, for the
+/// positions of several datums one after another. With r = exp(l - q):
 ///
 /// | loss | value | dvalue/dl |
 /// |---|---|---|

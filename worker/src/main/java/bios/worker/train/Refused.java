@@ -2,8 +2,8 @@ package bios.worker.train;
 
 import bios.protocol.Fault;
 
-/// An operation that cannot be executed on this model or in this state; nothing was changed. The engine turns it into the
-/// operation's failure.
+/// An operation that cannot be executed on this model or in this state; nothing was changed. The engine turns
+/// it into the operation's failure.
 public final class Refused extends RuntimeException {
     private static final long serialVersionUID = 1;
     private final transient Fault fault;

@@ -12,8 +12,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// Executes training operations on one base model. The engine begins an [Evaluation] per operation, puts the next
-/// micro-batches of several into one [#pass], and finishes those that are done:
+/// Executes training operations on one base model. The engine begins an [Evaluation] per operation, puts the
+/// next micro-batches of several into one [#pass], and finishes those that are done:
 ///
 /// ```java
 /// try (Evaluation e = trainer.begin(state, operation)) {
@@ -22,9 +22,9 @@ import java.util.Optional;
 /// }
 /// ```
 ///
-/// Results and gradients have the same bits in any company. An operation is refused whole, with [Refused], before anything
-/// is computed; whatever is thrown in a pass (out of memory) leaves all runs as they were before their operations:
-/// close the evaluations of that pass.
+/// Results and gradients have the same bits in any company. An operation is refused whole, with [Refused],
+/// before anything is computed; whatever is thrown in a pass (out of memory) leaves all runs as they were
+/// before their operations: close the evaluations of that pass.
 public final class Trainer {
     /// Tokens of a micro-batch. Part of what makes results exact: sums of gradients are cut here.
     public static final int MICRO_BATCH_TOKENS = 4096;
@@ -47,14 +47,14 @@ public final class Trainer {
         return model;
     }
 
-    /// Checks an operation and cuts it into micro-batches; computes nothing. [Refused] when its tokens, lengths or loss inputs
-    /// do not fit the model.
+    /// Checks an operation and cuts it into micro-batches; computes nothing. [Refused] when its tokens,
+    /// lengths or loss inputs do not fit the model.
     public Evaluation begin(TrainingState state, ForwardBackward operation) {
         return Evaluation.of(state, operation, model.spec(), tokenBudget);
     }
 
-    /// Puts the next micro-batch of each evaluation through the model, in one pass over the frozen weights. No two of
-    /// them may be of one run.
+    /// Puts the next micro-batch of each evaluation through the model, in one pass over the frozen weights.
+    /// No two of them may be of one run.
     public void pass(List<Evaluation> evaluations) {
         List<Evaluation.Share> shares = new ArrayList<>();
         for (Evaluation evaluation : evaluations) shares.add(evaluation.share());
@@ -70,7 +70,8 @@ public final class Trainer {
         }
     }
 
-    /// Applies the gradient sum with AdamW and clears it. [Refused] with the code `no_gradient` when there is none.
+    /// Applies the gradient sum with AdamW and clears it. [Refused] with the code `no_gradient` when there is
+    /// none.
     ///
     /// @param params become the run's settings; empty: those that it has
     public Stepped optimStep(TrainingState state, Optional<AdamParams> params) {

@@ -44,9 +44,11 @@ class SafetensorsTest {
                 assertEquals(tensors.keySet(), read.names());
                 assertEquals(metadata, read.metadata());
                 tensors.forEach((name, v) -> {
-                    float[] got = read.floats(name, v.shape().stream().mapToLong(Integer::longValue).toArray());
+                    float[] got = read.floats(name, v.shape().stream().mapToLong(Integer::longValue)
+                            .toArray());
                     for (int k = 0; k < got.length; k++)
-                        assertEquals(Float.floatToRawIntBits(v.values()[k + 5]), Float.floatToRawIntBits(got[k]));
+                        assertEquals(Float.floatToRawIntBits(v.values()[k + 5]),
+                                Float.floatToRawIntBits(got[k]));
                 });
             }
         }
@@ -89,12 +91,14 @@ class SafetensorsTest {
             "{'a':{'dtype':'F32','shape':[4611686018427387904,4],'data_offsets':[0,8]}} | impossible shape",
             "{'a':{'dtype':'F32','shape':[2]}}                                          | 'a' has no shape or no data_offsets"})
     void aDamagedHeaderIsRefusedByName(String header, String message) {
-        ModelRefused refused = assertThrows(ModelRefused.class, () -> Safetensors.of("x", file(header, 8)).close());
+        ModelRefused refused = assertThrows(ModelRefused.class,
+                () -> Safetensors.of("x", file(header, 8)).close());
         assertTrue(refused.getMessage().contains(message), refused.getMessage());
     }
 
     @Test void aTensorOfAnotherDtypeOrShapeOrNameIsRefusedByName() {
-        try (Safetensors read = Safetensors.of("x", file("{'a':{'dtype':'I32','shape':[2],'data_offsets':[0,8]}}", 8))) {
+        try (Safetensors read = Safetensors.of("x",
+                file("{'a':{'dtype':'I32','shape':[2],'data_offsets':[0,8]}}", 8))) {
             assertTrue(message(() -> read.floats("a", 2)).contains("'a' has dtype I32"));
             assertTrue(message(() -> read.floats("a", 1, 2)).contains("'a' has shape [2], expected [1, 2]"));
             assertTrue(message(() -> read.floats("b", 2)).contains("'b' is missing"));
@@ -109,7 +113,8 @@ class SafetensorsTest {
         data.putShort(bytes.length - 4, (short) 1);
         data.putShort(bytes.length - 2, (short) (Float.floatToIntBits(-2.5f) >>> 16));
         try (Safetensors read = Safetensors.of("x", bytes)) {
-            assertArrayEquals(new float[] {Float.float16ToFloat(Float.floatToFloat16(-0.333f)), 0x1p-24f}, read.floats("h", 1, 2));
+            assertArrayEquals(new float[] {Float.float16ToFloat(Float.floatToFloat16(-0.333f)), 0x1p-24f},
+                    read.floats("h", 1, 2));
             assertArrayEquals(new float[] {-2.5f}, read.floats("w", 1));
             FrozenMatrix matrix = read.matrix("h", 1, 2);
             assertEquals(0, matrix.memory().address() % 2);
@@ -118,8 +123,10 @@ class SafetensorsTest {
     }
 
     @Test void shardsAreReadThroughTheirIndexAndMissingOnesRefused() throws Exception {
-        Files.write(folder.resolve("m-1.safetensors"), file("{'a':{'dtype':'F32','shape':[2],'data_offsets':[0,8]}}", 8));
-        Files.write(folder.resolve("m-2.safetensors"), file("{'b':{'dtype':'F32','shape':[1],'data_offsets':[0,4]}}", 4));
+        Files.write(folder.resolve("m-1.safetensors"),
+                file("{'a':{'dtype':'F32','shape':[2],'data_offsets':[0,8]}}", 8));
+        Files.write(folder.resolve("m-2.safetensors"),
+                file("{'b':{'dtype':'F32','shape':[1],'data_offsets':[0,4]}}", 4));
         index("{'weight_map':{'a':'m-1.safetensors','b':'m-2.safetensors'}}");
         try (Safetensors read = Safetensors.open(folder)) {
             assertEquals(java.util.Set.of("a", "b"), read.names());

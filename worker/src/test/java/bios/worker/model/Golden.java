@@ -34,7 +34,8 @@ public record Golden(String name, Path folder, JsonNode json, Safetensors expect
     /// All cases of the folder that the property `bios.golden` names, else of the class path.
     public static List<String> cases() {
         try (Stream<Path> folders = Files.list(root())) {
-            return folders.filter(f -> Files.exists(f.resolve("case.json"))).map(f -> f.getFileName().toString()).sorted().toList();
+            return folders.filter(f -> Files.exists(f.resolve("case.json")))
+                    .map(f -> f.getFileName().toString()).sorted().toList();
         } catch (IOException e) {
             throw new UncheckedIOException(e);
         }
@@ -72,7 +73,8 @@ public record Golden(String name, Path folder, JsonNode json, Safetensors expect
             Path wide = Files.createTempDirectory("golden");
             Files.copy(folder.resolve("model/config.json"), wide.resolve("config.json"));
             try (Safetensors files = Safetensors.open(folder.resolve("model"))) {
-                Files.write(wide.resolve("model.safetensors"), SafetensorsWriter.bytes(all(files, ""), Map.of()));
+                Files.write(wide.resolve("model.safetensors"),
+                        SafetensorsWriter.bytes(all(files, ""), Map.of()));
             }
             return BaseModel.load(wide, served, on);
         } catch (IOException e) {
@@ -94,14 +96,16 @@ public record Golden(String name, Path folder, JsonNode json, Safetensors expect
         JsonNode a = json.get("adapter");
         List<TargetModule> targets = new ArrayList<>();
         for (JsonNode name : a.get("target_modules"))
-            targets.add(Arrays.stream(TargetModule.values()).filter(t -> t.peftName().equals(name.asText())).findFirst().orElseThrow());
+            targets.add(Arrays.stream(TargetModule.values()).filter(t -> t.peftName().equals(name.asText()))
+                    .findFirst().orElseThrow());
         return new LoraSpec(a.get("rank").asInt(), a.get("alpha").asDouble(), 0, targets);
     }
 
     /// The case's adapter as bytes; `prefix` is empty or `after.`.
     public byte[] adapterBytes(String prefix) {
         TreeMap<String, Values> tensors = new TreeMap<>();
-        all(expected, prefix + "base_model.").forEach((name, values) -> tensors.put(name.substring(prefix.length()), values));
+        all(expected, prefix + "base_model.")
+                .forEach((name, values) -> tensors.put(name.substring(prefix.length()), values));
         return SafetensorsWriter.bytes(tensors, Map.of());
     }
 
@@ -111,7 +115,8 @@ public record Golden(String name, Path folder, JsonNode json, Safetensors expect
 
     public List<Sequence> sequences() {
         List<Sequence> all = new ArrayList<>();
-        for (JsonNode s : json.get("sequences")) all.add(new Sequence(ints(s.get("tokens")), ints(s.get("targets"))));
+        for (JsonNode s : json.get("sequences"))
+            all.add(new Sequence(ints(s.get("tokens")), ints(s.get("targets"))));
         return all;
     }
 
@@ -119,13 +124,15 @@ public record Golden(String name, Path folder, JsonNode json, Safetensors expect
         JsonNode o = json.get("optimizer");
         List<AdamParams> steps = new ArrayList<>();
         for (JsonNode lr : o.get("learning_rates"))
-            steps.add(new AdamParams(lr.asDouble(), o.get("beta1").asDouble(), o.get("beta2").asDouble(), o.get("eps").asDouble(),
+            steps.add(new AdamParams(lr.asDouble(), o.get("beta1").asDouble(), o.get("beta2").asDouble(),
+                    o.get("eps").asDouble(),
                     o.get("weight_decay").asDouble(), o.get("grad_clip_norm").asDouble()));
         return steps;
     }
 
     public float[] values(String name) {
-        return expected.floats(name, expected.entry(name).shape().stream().mapToLong(Long::longValue).toArray());
+        return expected.floats(name, expected.entry(name).shape().stream().mapToLong(Long::longValue)
+                .toArray());
     }
 
     /// What rounding alone does to a kind of result.

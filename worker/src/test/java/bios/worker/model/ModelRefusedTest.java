@@ -31,7 +31,8 @@ class ModelRefusedTest {
 
     @BeforeEach void copy() throws Exception {
         original = Golden.of("qwen3").folder().resolve("model");
-        for (String file : List.of("config.json", "model.safetensors")) Files.copy(original.resolve(file), folder.resolve(file));
+        for (String file : List.of("config.json", "model.safetensors"))
+            Files.copy(original.resolve(file), folder.resolve(file));
     }
 
     @ParameterizedTest @CsvSource(delimiter = '|', quoteCharacter = '`', value = {
@@ -58,7 +59,8 @@ class ModelRefusedTest {
 
     @Test void aMissingTensorIsRefusedByName() throws Exception {
         configure("'num_hidden_layers':3,'layer_types':null");
-        assertTrue(refusal().contains("tensor 'model.layers.2.self_attn.q_proj.weight' is missing"), refusal());
+        assertTrue(refusal().contains("tensor 'model.layers.2.self_attn.q_proj.weight' is missing"),
+                refusal());
     }
 
     @Test void aFolderWithoutConfigurationOrTensorsIsRefused() throws Exception {
@@ -72,7 +74,8 @@ class ModelRefusedTest {
 
     @Test void aModelSaysWhatItIs() throws Exception {
         Files.writeString(folder.resolve("generation_config.json"), "{\"eos_token_id\": [7, 9]}");
-        try (Device on = new CpuDevice(1); BaseModel model = BaseModel.load(folder, new ModelName("a/b"), on)) {
+        try (Device on = new CpuDevice(1);
+                BaseModel model = BaseModel.load(folder, new ModelName("a/b"), on)) {
             ModelSpec spec = model.spec();
             ModelInfo info = model.info();
             assertEquals("Qwen3ForCausalLM", info.architecture());
@@ -104,7 +107,8 @@ class ModelRefusedTest {
         configure("'rope_parameters':{'rope_type':'linear','factor':4.0,'rope_theta':5000.0}");
         float[] now = ModelFolder.open(folder).spec().rope().inverseFrequencies();
         configure("'rope_parameters':null,'rope_theta':5000.0,'rope_scaling':{'type':'linear','factor':4.0}");
-        org.junit.jupiter.api.Assertions.assertArrayEquals(now, ModelFolder.open(folder).spec().rope().inverseFrequencies());
+        org.junit.jupiter.api.Assertions.assertArrayEquals(now,
+                ModelFolder.open(folder).spec().rope().inverseFrequencies());
         assertEquals(0.25f, now[0]);
         configure("'rope_parameters':null,'rope_theta':5000.0");
         assertEquals(1f, ModelFolder.open(folder).spec().rope().inverseFrequencies()[0]);
@@ -118,7 +122,8 @@ class ModelRefusedTest {
 
     private String refusal() {
         try (Device on = new CpuDevice(1)) {
-            return assertThrows(ModelRefused.class, () -> BaseModel.load(folder, new ModelName("x"), on).close()).getMessage();
+            return assertThrows(ModelRefused.class,
+                    () -> BaseModel.load(folder, new ModelName("x"), on).close()).getMessage();
         }
     }
 }

@@ -27,7 +27,8 @@ final class Examples {
         Random random = new Random(lora.rank());
         for (Tensor slab : state.adapter().weights().slabs()) {
             float[] values = model.device().read(slab);
-            for (int i = 0; i < values.length; i++) if (values[i] == 0) values[i] = (float) random.nextGaussian() * 0.05f;
+            for (int i = 0; i < values.length; i++)
+                if (values[i] == 0) values[i] = (float) random.nextGaussian() * 0.05f;
             model.device().write(slab, values);
         }
         return state;
@@ -42,12 +43,14 @@ final class Examples {
             int n = s == 0 ? 1 : 2 + random.nextInt(Math.min(139, model.spec().contextLength() - 2));
             float[] weights = new float[n];
             for (int i = 0; i < n; i++) weights[i] = random.nextInt(3) == 0 ? 0 : random.nextFloat();
-            data.add(datum(random.ints(n, 0, vocabulary).toArray(), random.longs(n, 0, vocabulary).toArray(), weights));
+            data.add(datum(random.ints(n, 0, vocabulary).toArray(), random.longs(n, 0, vocabulary).toArray(),
+                    weights));
         }
         return new ForwardBackward(data, LossFunction.CROSS_ENTROPY, Map.of(), forwardOnly);
     }
 
     static Datum datum(int[] tokens, long[] targets, float[] weights) {
-        return new Datum(tokens, Map.of("weights", TensorData.of(weights), "target_tokens", TensorData.of(targets)));
+        return new Datum(tokens, Map.of("weights", TensorData.of(weights), "target_tokens",
+                TensorData.of(targets)));
     }
 }

@@ -62,7 +62,8 @@ class ModelGoldenTest {
                 List<float[]> got = logprobs(model, used, sequences);
                 String kind = used.isEmpty() ? "base" : "adapter";
                 for (int i = 0; i < sequences.size(); i++)
-                    close(golden, kind + " logprobs", golden.values(kind + ".logprobs." + i), got.get(i), logprobTolerance(golden));
+                    close(golden, kind + " logprobs", golden.values(kind + ".logprobs." + i), got.get(i),
+                            logprobTolerance(golden));
             }
         }
     }
@@ -71,13 +72,17 @@ class ModelGoldenTest {
         Golden golden = Golden.of(name);
         try (BaseModel model = golden.load(on)) {
             for (var loss : golden.json().get("losses")) {
-                if (LossFunction.values().length == 3 && List.of("cispo", "dro").contains(loss.asText())) continue;
+                if (LossFunction.values().length == 3 && List.of("cispo", "dro").contains(loss.asText()))
+                    continue;
                 LossFunction function = LossFunction.of(loss.asText());
                 try (TrainingState state = state(golden, model)) {
-                    Evaluated result = new Trainer(model, 48).evaluate(state, operation(golden, function, false));
+                    Evaluated result = new Trainer(model, 48)
+                            .evaluate(state, operation(golden, function, false));
                     double expected = golden.values("loss." + loss.asText())[0];
-                    assertEquals(expected, result.metrics().get("loss:sum"), (golden.exact() ? 1e-4 : 5e-2) * Math.max(1, Math.abs(expected)));
-                    closeTensors(golden, "gradient." + loss.asText() + ".", state.snapshot().toBytes(), ".grad",
+                    assertEquals(expected, result.metrics().get("loss:sum"),
+                            (golden.exact() ? 1e-4 : 5e-2) * Math.max(1, Math.abs(expected)));
+                    closeTensors(golden, "gradient." + loss.asText() + ".", state.snapshot().toBytes(),
+                            ".grad",
                             golden.exact() ? 1e-3 : 1e-1);
                 }
             }
@@ -93,9 +98,12 @@ class ModelGoldenTest {
             List<AdamParams> steps = golden.steps();
             double tolerance = golden.exact() ? 1e-3 : 1e-1;
             for (int i = 0; i < steps.size(); i++) {
-                if (!golden.exact() && i == 3) return;   // Adam's first steps follow signs, which rounding decides where they are small
-                Evaluated result = trainer.evaluate(state, operation(golden, LossFunction.CROSS_ENTROPY, false));
-                assertEquals(losses[i], result.metrics().get("loss:sum"), tolerance * Math.max(1, Math.abs(losses[i])), "loss " + i);
+                if (!golden.exact() && i == 3)
+                    return;   // Adam's first steps follow signs, which rounding decides where they are small
+                Evaluated result = trainer.evaluate(state, operation(golden, LossFunction.CROSS_ENTROPY,
+                        false));
+                assertEquals(losses[i], result.metrics().get("loss:sum"),
+                        tolerance * Math.max(1, Math.abs(losses[i])), "loss " + i);
                 double norm = trainer.optimStep(state, Optional.of(steps.get(i))).metrics().get("grad_norm");
                 assertEquals(norms[i], norm, tolerance * norms[i], "norm " + i);
             }
@@ -112,7 +120,8 @@ class ModelGoldenTest {
         int[] prompt = Golden.ints(golden.json().get("greedy").get("prompt"));
         int[] tokens = Golden.ints(golden.json().get("greedy").get("tokens"));
         try (BaseModel model = golden.load(on); Adapter adapter = golden.adapter(model);
-                KeyValuePages pages = new KeyValuePages(model.spec(), on, 8); KeyValueCache cache = pages.open()) {
+                KeyValuePages pages = new KeyValuePages(model.spec(), on, 8);
+                KeyValueCache cache = pages.open()) {
             Optional<Adapter> used = Optional.of(adapter);
             float[] logprobs = new float[tokens.length];
             int[] drawn = new int[tokens.length];
@@ -127,16 +136,19 @@ class ModelGoldenTest {
                 }
             }
             assertArrayEquals(tokens, drawn);
-            close(golden, "greedy logprobs", golden.values("greedy.logprobs"), logprobs, logprobTolerance(golden));
+            close(golden, "greedy logprobs", golden.values("greedy.logprobs"), logprobs,
+                    logprobTolerance(golden));
         }
     }
 
-    private static void promptAgrees(Golden golden, BaseModel model, Device.Scope scope, Tensor hidden, int[] prompt, Optional<Adapter> used) {
+    private static void promptAgrees(Golden golden, BaseModel model, Device.Scope scope, Tensor hidden,
+            int[] prompt, Optional<Adapter> used) {
         int n = prompt.length - 1;
         Tensor logits = model.logits(scope, hidden.rows(0, n), Collections.nCopies(n, used));
         float[] got = logprobs(model, scope, logits, java.util.Arrays.copyOfRange(prompt, 1, n + 1));
         float[] expected = golden.values("prompt.logprobs");
-        close(golden, "prompt logprobs", java.util.Arrays.copyOfRange(expected, 1, n + 1), got, logprobTolerance(golden));
+        close(golden, "prompt logprobs", java.util.Arrays.copyOfRange(expected, 1, n + 1), got,
+                logprobTolerance(golden));
     }
 
     private static float[] logprobs(BaseModel model, Device.Scope scope, Tensor logits, int... targets) {
@@ -145,23 +157,27 @@ class ModelGoldenTest {
         return on.read(logprobs);
     }
 
-    private static List<float[]> logprobs(BaseModel model, Optional<Adapter> adapter, List<Golden.Sequence> sequences) {
+    private static List<float[]> logprobs(BaseModel model, Optional<Adapter> adapter,
+            List<Golden.Sequence> sequences) {
         List<float[]> all = new ArrayList<>();
         float[] row = new float[sequences.stream().mapToInt(s -> s.tokens().length).sum()];
         int[] targets = sequences.stream().flatMapToInt(s -> java.util.Arrays.stream(s.targets())).toArray();
-        model.evaluate(List.of(new Lesson(adapter, Optional.empty(), sequences.stream().map(Golden.Sequence::tokens).toList(), targets,
+        model.evaluate(List.of(new Lesson(adapter, Optional.empty(),
+                sequences.stream().map(Golden.Sequence::tokens).toList(), targets,
                 (from, part) -> {
                     System.arraycopy(part, 0, row, from, part.length);
                     return part;
                 })));
         int at = 0;
-        for (Golden.Sequence s : sequences) all.add(java.util.Arrays.copyOfRange(row, at, at += s.tokens().length));
+        for (Golden.Sequence s : sequences)
+            all.add(java.util.Arrays.copyOfRange(row, at, at += s.tokens().length));
         return all;
     }
 
     private static TrainingState state(Golden golden, BaseModel model) {
         try (Safetensors adapter = Safetensors.of(golden.folder().toString(), golden.adapterBytes(""))) {
-            return TrainingState.load(adapter, Optional.empty(), 0, AdamParams.DEFAULT, golden.lora(), model.spec(), on);
+            return TrainingState.load(adapter, Optional.empty(), 0, AdamParams.DEFAULT, golden.lora(),
+                    model.spec(), on);
         }
     }
 
@@ -170,8 +186,10 @@ class ModelGoldenTest {
         List<Golden.Sequence> sequences = golden.sequences();
         for (int i = 0; i < sequences.size(); i++) {
             Map<String, TensorData> inputs = new TreeMap<>();
-            inputs.put("target_tokens", TensorData.of(java.util.Arrays.stream(sequences.get(i).targets()).asLongStream().toArray()));
-            if (loss == LossFunction.CROSS_ENTROPY) inputs.put("weights", TensorData.of(golden.values("weights." + i)));
+            inputs.put("target_tokens", TensorData.of(java.util.Arrays.stream(sequences.get(i).targets())
+                    .asLongStream().toArray()));
+            if (loss == LossFunction.CROSS_ENTROPY)
+                inputs.put("weights", TensorData.of(golden.values("weights." + i)));
             else {
                 inputs.put("logprobs", TensorData.of(golden.values("q." + i)));
                 inputs.put("advantages", TensorData.of(golden.values("advantages." + i)));
@@ -180,24 +198,28 @@ class ModelGoldenTest {
         }
         var ppo = golden.json().path("ppo");
         Map<String, Double> settings = loss == LossFunction.PPO
-                ? Map.of("clip_low_threshold", ppo.get("low").asDouble(), "clip_high_threshold", ppo.get("high").asDouble()) : Map.of();
+                ? Map.of("clip_low_threshold", ppo.get("low").asDouble(), "clip_high_threshold",
+                ppo.get("high").asDouble()) : Map.of();
         return new ForwardBackward(data, loss, settings, forwardOnly);
     }
 
-    /// PyTorch computed in fp32 from the files' values; the engine rounds what it multiplies by bf16 weights to bf16.
+    /// PyTorch computed in fp32 from the files' values; the engine rounds what it multiplies by bf16 weights
+    /// to bf16.
     private static double logprobTolerance(Golden golden) {
         return golden.exact() ? 1e-4 : 6e-2;
     }
 
     private static void close(Golden golden, String what, float[] expected, float[] got, double tolerance) {
         double worst = 0;
-        for (int i = 0; i < expected.length; i++) worst = Math.max(worst, Math.abs((double) expected[i] - got[i]));
+        for (int i = 0; i < expected.length; i++)
+            worst = Math.max(worst, Math.abs((double) expected[i] - got[i]));
         ERRORS.merge(golden.name() + " " + what, worst, Math::max);
         assertEquals(expected.length, got.length);
         assertTrue(worst <= tolerance, what + " differ by " + worst);
     }
 
-    private static void closeTensors(Golden golden, String prefix, byte[] state, String suffix, double relative) {
+    private static void closeTensors(Golden golden, String prefix, byte[] state, String suffix,
+            double relative) {
         try (Safetensors got = Safetensors.of("state", state)) {
             for (String name : golden.expected().names()) {
                 if (!name.startsWith(prefix + "base_model.")) continue;

@@ -17,8 +17,8 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 class ModelGradientTest {
-    /// Every A and B of every layer and of the head is moved along its own gradient, by a step so small that the loss is
-    /// straight and so large that fp32 shows it.
+    /// Every A and B of every layer and of the head is moved along its own gradient, by a step so small that
+    /// the loss is straight and so large that fp32 shows it.
     @ParameterizedTest @ValueSource(strings = {"qwen3", "llama-biases", "qwen2-sliding"})
     void backwardAgreesWithFiniteDifferencesEverywhere(String name) {
         try (Device on = new CpuDevice(2); BaseModel model = Golden.of(name).load(on);
@@ -30,8 +30,10 @@ class ModelGradientTest {
             for (int layer = 0; layer <= model.spec().layers(); layer++)
                 for (TargetModule target : TargetModule.values()) {
                     if (run.adapter().at(layer, target).isEmpty()) continue;
-                    check(model, run, operation, run.adapter().at(layer, target).get().a(), gradient.at(layer, target).orElseThrow().a(), target + "A " + layer);
-                    check(model, run, operation, run.adapter().at(layer, target).get().b(), gradient.at(layer, target).orElseThrow().b(), target + "B " + layer);
+                    check(model, run, operation, run.adapter().at(layer, target).get().a(),
+                            gradient.at(layer, target).orElseThrow().a(), target + "A " + layer);
+                    check(model, run, operation, run.adapter().at(layer, target).get().b(),
+                            gradient.at(layer, target).orElseThrow().b(), target + "B " + layer);
                 }
             gradient.close();
         }
@@ -39,10 +41,12 @@ class ModelGradientTest {
 
     private static bios.worker.model.Lesson withGradient(Evaluation evaluation, Factors gradient) {
         var lesson = evaluation.share().lesson();
-        return new bios.worker.model.Lesson(lesson.adapter(), java.util.Optional.of(gradient), lesson.sequences(), lesson.targets(), lesson.objective());
+        return new bios.worker.model.Lesson(lesson.adapter(), java.util.Optional.of(gradient),
+                lesson.sequences(), lesson.targets(), lesson.objective());
     }
 
-    private static void check(BaseModel model, TrainingState run, ForwardBackward operation, Tensor weight, Tensor gradient, String what) {
+    private static void check(BaseModel model, TrainingState run, ForwardBackward operation, Tensor weight,
+            Tensor gradient, String what) {
         Device on = model.device();
         float[] w = on.read(weight);
         float[] g = on.read(gradient);
@@ -57,11 +61,13 @@ class ModelGradientTest {
         assertEquals(norm, (up - down) / (2 * step), 2e-2 * norm + 1e-4 / step, what);
     }
 
-    private static double moved(BaseModel model, TrainingState run, ForwardBackward operation, Tensor weight, float[] w, float[] g, double by) {
+    private static double moved(BaseModel model, TrainingState run, ForwardBackward operation, Tensor weight,
+            float[] w, float[] g, double by) {
         float[] there = new float[w.length];
         for (int i = 0; i < w.length; i++) there[i] = (float) (w[i] + by * g[i]);
         model.device().write(weight, there);
-        ForwardBackward forward = new ForwardBackward(operation.data(), operation.loss(), operation.settings(), true);
+        ForwardBackward forward = new ForwardBackward(operation.data(), operation.loss(),
+                operation.settings(), true);
         return new Trainer(model).evaluate(run, forward).metrics().get("loss:sum");
     }
 }

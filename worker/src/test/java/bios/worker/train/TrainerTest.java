@@ -34,15 +34,19 @@ class TrainerTest {
             Datum good = Examples.datum(new int[] {1, 2}, new long[] {2, 3}, new float[] {1, 1});
             float[] ones = {1, 1};
             Map<Datum, String> bad = Map.of(
-                    Examples.datum(new int[] {1, 96}, new long[] {2, 3}, ones), "data[1].model_input: holds 96 at position 1",
+                    Examples.datum(new int[] {1, 96}, new long[] {2, 3}, ones),
+                            "data[1].model_input: holds 96 at position 1",
                     Examples.datum(new int[] {-1, 2}, new long[] {2, 3}, ones), "holds -1 at position 0",
-                    Examples.datum(new int[] {1, 2}, new long[] {2, 1L << 40}, ones), "target_tokens: holds 1099511627776",
-                    Examples.datum(new int[129], new long[129], new float[129]), "has 129 tokens; the model's context is 128",
+                    Examples.datum(new int[] {1, 2}, new long[] {2, 1L << 40}, ones),
+                            "target_tokens: holds 1099511627776",
+                    Examples.datum(new int[129], new long[129], new float[129]),
+                            "has 129 tokens; the model's context is 128",
                     Examples.datum(new int[0], new long[0], new float[0]), "has no tokens",
                     Examples.datum(new int[] {1, 2}, new long[] {2}, ones), "target_tokens: has shape [1]");
             bad.forEach((datum, message) -> {
                 Refused refused = assertThrows(Refused.class, () -> trainer.evaluate(run,
-                        new ForwardBackward(List.of(good, datum), LossFunction.CROSS_ENTROPY, Map.of(), false)));
+                        new ForwardBackward(List.of(good, datum), LossFunction.CROSS_ENTROPY, Map.of(),
+                                false)));
                 assertTrue(refused.fault().message().contains(message), refused.fault().message());
                 assertArrayEquals(before, run.snapshot().toBytes());
             });
@@ -53,9 +57,11 @@ class TrainerTest {
         try (Device on = new CpuDevice(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             Trainer trainer = new Trainer(model);
-            assertEquals("no_gradient", assertThrows(Refused.class, () -> trainer.optimStep(run, Optional.empty())).fault().code());
+            assertEquals("no_gradient", assertThrows(Refused.class,
+                    () -> trainer.optimStep(run, Optional.empty())).fault().code());
             trainer.evaluate(run, Examples.operation(model, 1, 2, true));
-            assertEquals("no_gradient", assertThrows(Refused.class, () -> trainer.optimStep(run, Optional.empty())).fault().code());
+            assertEquals("no_gradient", assertThrows(Refused.class,
+                    () -> trainer.optimStep(run, Optional.empty())).fault().code());
             trainer.evaluate(run, Examples.operation(model, 1, 2, false));
             AdamParams params = new AdamParams(0.01, 0.5, 0.6, 1e-8, 0, 0);
             assertEquals(1, trainer.optimStep(run, Optional.of(params)).step());
@@ -70,7 +76,8 @@ class TrainerTest {
         AtomicInteger fuse = new AtomicInteger(Integer.MAX_VALUE);
         try (Device cpu = new CpuDevice(1)) {
             Device on = failing(cpu, live, fuse);
-            try (BaseModel model = Golden.of("qwen3").load(on); TrainingState run = Examples.run(Examples.SMALL, model)) {
+            try (BaseModel model = Golden.of("qwen3").load(on);
+                    TrainingState run = Examples.run(Examples.SMALL, model)) {
                 Trainer trainer = new Trainer(model, 60);
                 ForwardBackward operation = Examples.operation(model, 1, 4, false);
                 trainer.evaluate(run, operation);
@@ -92,7 +99,8 @@ class TrainerTest {
 
     /// A device that counts its tensors and, `fuse` allocations from now, is out of memory.
     private static Device failing(Device device, AtomicInteger live, AtomicInteger fuse) {
-        return (Device) Proxy.newProxyInstance(Device.class.getClassLoader(), new Class<?>[] {Device.class}, (_, method, arguments) -> {
+        return (Device) Proxy.newProxyInstance(Device.class.getClassLoader(), new Class<?>[] {Device.class},
+                (_, method, arguments) -> {
             boolean allocates = method.getName().equals("tensor") || method.getName().equals("scratch");
             if (allocates && fuse.getAndDecrement() == 0) throw new OutOfMemoryError("as the test wants it");
             try {
@@ -119,8 +127,9 @@ class TrainerTest {
         }
         assertEquals(expected, is.sum(), 1e-9);
         assertEquals(3, is.weightSum());
-        Loss ppo = loss(LossFunction.PPO, Map.of("clip_low_threshold", 0.8, "clip_high_threshold", 1.2), q, a);
-        // r = 1.65 with A > 0: clipped, flat; r = 0.37 with A < 0: the clipped term is the smaller, flat; A = 0; r = 1: inside
+        Loss ppo = loss(LossFunction.PPO, Map.of("clip_low_threshold", 0.8, "clip_high_threshold", 1.2), q,
+                a);
+        // r = 1.65, A > 0: clipped, flat; r = 0.37, A < 0: the clipped term is the smaller, flat; A = 0; r = 1
         assertArrayEquals(new float[] {0, 0, 0, 4}, ppo.take(0, l));
         assertEquals(-(1.2 * 2 + 0.8 * -1 + 1 * -4), ppo.sum(), 1e-6);
         Loss far = loss(LossFunction.IMPORTANCE_SAMPLING, Map.of(), new float[] {-1e30f}, new float[] {0});
@@ -139,7 +148,8 @@ class TrainerTest {
     }
 
     private static Loss loss(LossFunction function, Map<String, Double> settings, float[] q, float[] a) {
-        Datum datum = new Datum(new int[q.length], Map.of("logprobs", TensorData.of(q), "advantages", TensorData.of(a)));
+        Datum datum = new Datum(new int[q.length], Map.of("logprobs", TensorData.of(q), "advantages",
+                TensorData.of(a)));
         return new Loss(function, settings, List.of(datum));
     }
 
@@ -172,7 +182,8 @@ class TrainerTest {
                         assertTrue(Math.abs(v) <= bound);
                         sum += v * v;
                     }
-                    assertEquals(bound * bound / 3, sum / factor.a().elements(), 0.3 * bound * bound, target + " is not uniform");
+                    assertEquals(bound * bound / 3, sum / factor.a().elements(), 0.3 * bound * bound, target
+                            + " is not uniform");
                     for (float v : on.read(factor.b())) assertEquals(0, v);
                 });
         }
