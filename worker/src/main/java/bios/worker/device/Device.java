@@ -2,16 +2,16 @@ package bios.worker.device;
 
 import java.util.List;
 
-/// The engine's instruction set: all that touches hardware. Matrices are fp32 `[tokens, features]`; base weights
-/// stay in the dtype of their files.
+/// The engine's instruction set: all that touches hardware. Matrices are fp32 `[tokens, features]`; base
+/// weights stay in the dtype of their files.
 ///
-/// The law of accumulation: **`…Add` accumulates into its first argument, all else overwrites it.** The result comes
-/// first. A verb may be asynchronous; [#read] and [#close] wait.
+/// The law of accumulation: **`…Add` accumulates into its first argument, all else overwrites it.** The
+/// result comes first. A verb may be asynchronous; [#read] and [#close] wait.
 ///
-/// Determinism: every sum has an order fixed by the shapes of its own operands, so a row of a product, of a norm or
-/// of attention has the same bits whatever other rows share the call, and whatever the number of cores. (A
-/// product with one row is computed as one of two, because libraries take another kernel for one.) Verbs are called by
-/// one thread at a time; a device spreads work over its own threads.
+/// Determinism: every sum has an order fixed by the shapes of its own operands, so a row of a product, of a
+/// norm or of attention has the same bits whatever other rows share the call, and whatever the number of
+/// cores. (A product with one row is computed as one of two, because libraries take another kernel for one.)
+/// Verbs are called by one thread at a time; a device spreads work over its own threads.
 public interface Device extends AutoCloseable {
 
     /// What it is, in words: kind, instruction set, threads.
@@ -66,7 +66,8 @@ public interface Device extends AutoCloseable {
     /// y += s·x·b.
     void multiplyByAdd(Tensor y, Tensor x, Tensor b, float s);
 
-    /// g += s·yᵀ·x, g `[m, n]`, y `[T, m]`, x `[T, n]`: a weight gradient; the sum over T has one fixed order.
+    /// g += s·yᵀ·x, g `[m, n]`, y `[T, m]`, x `[T, n]`: a weight gradient; the sum over T has one fixed
+    /// order.
     void outerAdd(Tensor g, Tensor y, Tensor x, float s);
 
     // ---- layers ----
@@ -88,7 +89,8 @@ public interface Device extends AutoCloseable {
     void rmsNormBackwardAdd(Tensor dx, Tensor dy, Tensor x, Tensor inverse, Tensor weight);
 
     /// Rotates each head of x in place: pairs (i, i + headDim/2), "half" layout as in Hugging Face's Llama
-    /// (Su et al. 2021). cos and sin `[maximal position, headDim/2]`, already multiplied by any attention factor.
+    /// (Su et al. 2021). cos and sin `[maximal position, headDim/2]`, already multiplied by any attention
+    /// factor.
     void rope(Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin);
 
     /// dx in place ← the gradient of [#rope] (the transposed rotation).
@@ -98,8 +100,8 @@ public interface Device extends AutoCloseable {
     /// lse `[T, heads]` ← log Σ exp of the scaled scores, q `[T, heads·headDim]`. Spans cover the rows of q.
     void attention(Tensor out, Tensor lse, Tensor q, List<Span> spans, AttentionShape shape);
 
-    /// Gradients of [#attention] for whole sequences (every span at position 0). dq, dk, dv ← (overwritten); dk and dv
-    /// are packed as k and v: row i of a span's keys is row `span.row() + i`.
+    /// Gradients of [#attention] for whole sequences (every span at position 0). dq, dk, dv ← (overwritten);
+    /// dk and dv are packed as k and v: row i of a span's keys is row `span.row() + i`.
     void attentionBackward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q,
             List<Span> spans, AttentionShape shape);
 
@@ -124,14 +126,15 @@ public interface Device extends AutoCloseable {
     double sumOfSquares(Tensor x);
 
     /// One AdamW step (Loshchilov & Hutter 2019) on w, m, v of one shape, with gradient gradScale·g:
-    /// w ← w·(1 - lr·decay); m ← β1·m + (1-β1)·g; v ← β2·v + (1-β2)·g²; w ← w - lr/(1-β1^step) · m / (√(v/(1-β2^step)) + eps),
-    /// as torch.optim.AdamW computes it.
+    /// w ← w·(1 - lr·decay); m ← β1·m + (1-β1)·g; v ← β2·v + (1-β2)·g²; w ← w - lr/(1-β1^step) · m /
+    /// (√(v/(1-β2^step)) + eps), as torch.optim.AdamW computes it.
     void adamW(Tensor w, Tensor m, Tensor v, Tensor g, float gradScale, AdamStep step);
 
     /// The scalars of a step.
     ///
     /// @param step number of this step, from 1
-    record AdamStep(double learningRate, double beta1, double beta2, double eps, double weightDecay, long step) {}
+    record AdamStep(double learningRate, double beta1, double beta2, double eps, double weightDecay,
+            long step) {}
 
     /// Memory that is given back as a whole.
     interface Scope extends AutoCloseable {

@@ -10,24 +10,29 @@ import java.lang.foreign.MemorySegment;
 /// @param stride elements between the beginnings of two rows, at least `columns`
 public record Tensor(MemorySegment memory, int rows, int columns, int stride) {
     public Tensor {
-        require(rows >= 0 && columns >= 0 && stride >= columns, "bad shape [%d, %d] stride %d", rows, columns, stride);
+        require(rows >= 0 && columns >= 0 && stride >= columns, "bad shape [%d, %d] stride %d", rows,
+                columns, stride);
     }
 
     /// Rows `from` (inclusive) to `from + count` (exclusive).
     public Tensor rows(int from, int count) {
         require(from >= 0 && count >= 0 && from + count <= rows, "rows %d+%d of %d", from, count, rows);
-        return new Tensor(memory.asSlice(Math.min(4L * from * stride, memory.byteSize())), count, columns, stride);
+        return new Tensor(memory.asSlice(Math.min(4L * from * stride, memory.byteSize())), count, columns,
+                stride);
     }
 
     /// Columns `from` (inclusive) to `from + count` (exclusive).
     public Tensor columns(int from, int count) {
-        require(from >= 0 && count >= 0 && from + count <= columns, "columns %d+%d of %d", from, count, columns);
+        require(from >= 0 && count >= 0 && from + count <= columns, "columns %d+%d of %d", from, count,
+                columns);
         return new Tensor(memory.asSlice(Math.min(4L * from, memory.byteSize())), rows, count, stride);
     }
 
-    /// The same elements as rows of `width`: `[T, heads·width]` becomes `[T·heads, width]`. Needs stride = columns.
+    /// The same elements as rows of `width`: `[T, heads·width]` becomes `[T·heads, width]`. Needs stride =
+    /// columns.
     public Tensor rowsOf(int width) {
-        require(stride == columns && columns % width == 0, "cannot see [%d, %d] stride %d as rows of %d", rows, columns, stride, width);
+        require(stride == columns && columns % width == 0, "cannot see [%d, %d] stride %d as rows of %d",
+                rows, columns, stride, width);
         return new Tensor(memory, Math.multiplyExact(rows, columns / width), width, width);
     }
 

@@ -2,9 +2,10 @@ package bios.worker.kernel;
 
 import java.util.Arrays;
 
-/// Softmax attention of one query over its keys, walked in blocks of [#BLOCK] positions from the first, with a
-/// running maximum and sum (Milakov & Gimelshein 2018; Dao et al. 2022): out = Σ softmax(scale·q·kⱼ)·vⱼ. All that a
-/// query needs is its own row and its own range of keys, so its bits do not depend on other queries.
+/// Softmax attention of one query over its keys, walked in blocks of [#BLOCK] positions from the first, with
+/// a running maximum and sum (Milakov & Gimelshein 2018; Dao et al. 2022): out = Σ softmax(scale·q·kⱼ)·vⱼ.
+/// All that a query needs is its own row and its own range of keys, so its bits do not depend on other
+/// queries.
 public final class Attention {
     /// Positions of one block of keys.
     public static final int BLOCK = 64;
@@ -79,8 +80,9 @@ public final class Attention {
     /// The gradient of one query and one block of keys from..to: with pⱼ = exp(scale·q·kⱼ - lse),
     /// dsⱼ = scale·pⱼ·(dout·vⱼ - delta), delta = dout·out: dq += Σ dsⱼ·kⱼ, dk[j] += dsⱼ·q, dv[j] += pⱼ·dout.
     /// keysT, valuesT `[headDim, BLOCK]`; keys, dk, dv `[BLOCK, headDim]`.
-    public static void backwardAdd(float[] dq, float[] dk, float[] dv, float[] dout, float delta, float lse, float[] q,
-            float[] keys, float[] keysT, float[] valuesT, int from, int to, float scale, float[] p, float[] dp) {
+    public static void backwardAdd(float[] dq, float[] dk, float[] dv, float[] dout, float delta, float lse,
+            float[] q, float[] keys, float[] keysT, float[] valuesT, int from, int to, float scale, float[] p,
+            float[] dp) {
         int n = q.length;
         scores(p, q, keysT);
         for (int j = 0; j < BLOCK; j++) p[j] *= scale;

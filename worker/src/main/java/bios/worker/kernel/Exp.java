@@ -2,10 +2,10 @@ package bios.worker.kernel;
 
 import java.lang.foreign.MemorySegment;
 
-/// The exponential function that every softmax and sigmoid here uses, so that their bits agree: exp(x) = 2ⁿ·exp(r),
-/// n = round(x / ln 2), r in two parts after Cody and Waite, exp(r) by the Cephes polynomial of degree 6. Within
-/// 2 units in the last place for x in [-87, 88]; outside, x is clamped to that range (so exp(-∞) is about 1e-38,
-/// not 0: leave masked elements out). NaN gives NaN.
+/// The exponential function that every softmax and sigmoid here uses, so that their bits agree: exp(x) =
+/// 2ⁿ·exp(r), n = round(x / ln 2), r in two parts after Cody and Waite, exp(r) by the Cephes polynomial of
+/// degree 6. Within 2 units in the last place for x in [-87, 88]; outside, x is clamped to that range (so
+/// exp(-∞) is about 1e-38, not 0: leave masked elements out). NaN gives NaN.
 public final class Exp {
     private static final float LOWEST = -87f;
     private static final float HIGHEST = 88f;
@@ -32,8 +32,8 @@ public final class Exp {
         return p * Float.intBitsToFloat(((int) n + 127) << 23);
     }
 
-    /// y[i] ← exp(factor·x[i] - shift) for i < n, the bits of [#exp(float)]; y may be x. Three loops, because C2 makes
-    /// no vectors of casts between int and float.
+    /// y[i] ← exp(factor·x[i] - shift) for i < n, the bits of [#exp(float)]; y may be x. Three loops, because
+    /// C2 makes no vectors of casts between int and float.
     public static void exp(float[] y, float[] x, int n, float factor, float shift) {
         var room = ROOM.get();
         for (int from = 0; from < n; from += Room.SIZE) {
@@ -46,7 +46,8 @@ public final class Exp {
     }
 
     /// y ← exp(r), bits ← those of 2ⁿ.
-    private static void polynomial(float[] y, int[] bits, float[] x, int from, int count, float factor, float shift) {
+    private static void polynomial(float[] y, int[] bits, float[] x, int from, int count, float factor,
+            float shift) {
         for (int i = 0; i < count; i++) {
             float z = Math.min(Math.max(factor * x[from + i] - shift, LOWEST), HIGHEST);
             float n = (z * PER_LN2 + ROUND) - ROUND;

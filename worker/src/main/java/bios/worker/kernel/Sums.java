@@ -1,7 +1,7 @@
 package bios.worker.kernel;
 
-/// Sums in double precision over four interleaved lanes: lane l takes the elements i ≡ l (mod 4) in order, the result
-/// is (l0 + l1) + (l2 + l3). The order depends on n alone.
+/// Sums in double precision over four interleaved lanes: lane l takes the elements i ≡ l (mod 4) in order,
+/// the result is (l0 + l1) + (l2 + l3). The order depends on n alone.
 public final class Sums {
     private Sums() {}
 

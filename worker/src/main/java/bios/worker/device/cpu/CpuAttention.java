@@ -11,8 +11,8 @@ import java.util.List;
 interface CpuAttention extends AutoCloseable {
     void forward(Tensor out, Tensor lse, Tensor q, List<Span> spans, AttentionShape shape);
 
-    void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, List<Span> spans,
-            AttentionShape shape);
+    void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q,
+            List<Span> spans, AttentionShape shape);
 
     @Override default void close() {}
 

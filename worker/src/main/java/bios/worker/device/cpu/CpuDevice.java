@@ -70,8 +70,9 @@ public final class CpuDevice implements Device {
         return "CPU, %d threads, %s".formatted(pool.size(), products.description());
     }
 
-    /// Whether rows of products with W `[out, in]` have the same bits in any company on this machine, in bf16 and in
-    /// fp32: the law of [Device], which libraries do not promise. For a look at a machine, not for every start.
+    /// Whether rows of products with W `[out, in]` have the same bits in any company on this machine, in bf16
+    /// and in fp32: the law of [Device], which libraries do not promise. For a look at a machine, not for
+    /// every start.
     public boolean rowsKeepTheirBits(int out, int in) {
         try (var arena = Arena.ofShared(); var fresh = scope()) {
             var random = new SplittableRandom(1);
@@ -132,7 +133,8 @@ public final class CpuDevice implements Device {
 
     @Override public Weight weight(FrozenMatrix matrix) {
         long bytes = (long) matrix.rows() * matrix.columns() * matrix.dtype().bytes();
-        require(matrix.memory().byteSize() >= bytes, "a matrix of %d bytes in %d", bytes, matrix.memory().byteSize());
+        require(matrix.memory().byteSize() >= bytes, "a matrix of %d bytes in %d", bytes,
+                matrix.memory().byteSize());
         return products.weight(matrix);
     }
 
@@ -151,8 +153,8 @@ public final class CpuDevice implements Device {
 
     @Override public void copy(Tensor to, Tensor from) {
         sameShape(to, from);
-        eachRow(to.rows(), to.columns(), (row, _) -> MemorySegment.copy(from.memory(), 4L * row * from.stride(),
-                to.memory(), 4L * row * to.stride(), 4L * to.columns()));
+        eachRow(to.rows(), to.columns(), (row, _) -> MemorySegment.copy(from.memory(),
+                4L * row * from.stride(), to.memory(), 4L * row * to.stride(), 4L * to.columns()));
     }
 
     @Override public void fill(Tensor to, float value) {
@@ -270,7 +272,8 @@ public final class CpuDevice implements Device {
         int n = x.columns();
         int half = headDim / 2;
         eachRow(x.rows(), n, (row, space) -> {
-            require(positions[row] >= 0 && positions[row] < cos.rows(), "position %d of %d", positions[row], cos.rows());
+            require(positions[row] >= 0 && positions[row] < cos.rows(), "position %d of %d", positions[row],
+                    cos.rows());
             float[] values = space.row(0, n);
             float[] turned = space.row(3, n);
             float[] c = space.row(1, half);
@@ -286,12 +289,13 @@ public final class CpuDevice implements Device {
         });
     }
 
-    @Override public void attention(Tensor out, Tensor lse, Tensor q, List<Span> spans, AttentionShape shape) {
+    @Override public void attention(Tensor out, Tensor lse, Tensor q, List<Span> spans,
+            AttentionShape shape) {
         attention.forward(out, lse, q, spans, shape);
     }
 
-    @Override public void attentionBackward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse,
-            Tensor q, List<Span> spans, AttentionShape shape) {
+    @Override public void attentionBackward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
+            Tensor lse, Tensor q, List<Span> spans, AttentionShape shape) {
         attention.backward(dq, dk, dv, dout, out, lse, q, spans, shape);
     }
 
@@ -375,8 +379,8 @@ public final class CpuDevice implements Device {
         sameShape(w, v);
         sameShape(w, g);
         int n = w.columns();
-        var rule = AdamW.at(gradScale, step.learningRate(), step.beta1(), step.beta2(), step.eps(), step.weightDecay(),
-                step.step());
+        var rule = AdamW.at(gradScale, step.learningRate(), step.beta1(), step.beta2(), step.eps(),
+                step.weightDecay(), step.step());
         eachRow(w.rows(), n, (row, space) -> {
             float[] weight = space.row(0, n);
             float[] first = space.row(1, n);

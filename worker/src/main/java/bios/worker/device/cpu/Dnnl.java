@@ -14,8 +14,8 @@ import java.lang.foreign.SymbolLookup;
 import java.lang.invoke.MethodHandle;
 import java.util.Optional;
 
-/// oneDNN's C API (oneapi/dnnl/dnnl.h of version 3), as far as products need it. Handles are plain addresses. Every
-/// thread that creates a primitive calls [#enter] first: it bounds OpenMP to that thread.
+/// oneDNN's C API (oneapi/dnnl/dnnl.h of version 3), as far as products need it. Handles are plain addresses.
+/// Every thread that creates a primitive calls [#enter] first: it bounds OpenMP to that thread.
 @SuppressWarnings("restricted")
 final class Dnnl {
     static final int BF16 = 2;
@@ -38,7 +38,8 @@ final class Dnnl {
         static final Optional<Dnnl> INSTANCE = load();
 
         private static Optional<Dnnl> load() {
-            if (!System.getProperty("os.name").equals("Linux") || !System.getProperty("os.arch").equals("amd64")) {
+            if (!System.getProperty("os.name").equals("Linux")
+                    || !System.getProperty("os.arch").equals("amd64")) {
                 return Optional.empty();
             }
             var gomp = NativeLibraries.unpack(FOLDER + "libgomp.so.1");
@@ -93,13 +94,17 @@ final class Dnnl {
         setHandle = function("dnnl_memory_set_data_handle", ADDRESS, ADDRESS);
         memoryCreate = function("dnnl_memory_create", ADDRESS, ADDRESS, ADDRESS, ADDRESS);
         memoryDestroy = function("dnnl_memory_destroy", ADDRESS);
-        descriptorStrided = function("dnnl_memory_desc_create_with_strides", ADDRESS, JAVA_INT, ADDRESS, JAVA_INT, ADDRESS);
-        descriptorTagged = function("dnnl_memory_desc_create_with_tag", ADDRESS, JAVA_INT, ADDRESS, JAVA_INT, JAVA_INT);
+        descriptorStrided = function("dnnl_memory_desc_create_with_strides", ADDRESS, JAVA_INT, ADDRESS,
+                JAVA_INT, ADDRESS);
+        descriptorTagged = function("dnnl_memory_desc_create_with_tag", ADDRESS, JAVA_INT, ADDRESS, JAVA_INT,
+                JAVA_INT);
         descriptorClone = function("dnnl_memory_desc_clone", ADDRESS, ADDRESS);
         descriptorDestroy = function("dnnl_memory_desc_destroy", ADDRESS);
         descriptorSize = returning("dnnl_memory_desc_get_size", JAVA_LONG, ADDRESS);
-        matmul = function("dnnl_matmul_primitive_desc_create", ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS);
-        reorder = function("dnnl_reorder_primitive_desc_create", ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS);
+        matmul = function("dnnl_matmul_primitive_desc_create", ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS,
+                ADDRESS, ADDRESS);
+        reorder = function("dnnl_reorder_primitive_desc_create", ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS,
+                ADDRESS);
         queryDescriptor = returning("dnnl_primitive_desc_query_md", ADDRESS, ADDRESS, JAVA_INT, JAVA_INT);
         query = function("dnnl_primitive_desc_query", ADDRESS, JAVA_INT, JAVA_INT, ADDRESS);
         primitiveCreate = function("dnnl_primitive_create", ADDRESS, ADDRESS);
@@ -107,7 +112,8 @@ final class Dnnl {
         planDestroy = function("dnnl_primitive_desc_destroy", ADDRESS);
         streamCreate = function("dnnl_stream_create", ADDRESS, ADDRESS, JAVA_INT);
         call(setThreads, 1);
-        engine = made("dnnl_engine_create", function("dnnl_engine_create", ADDRESS, JAVA_INT, JAVA_LONG), CPU, 0L);
+        engine = made("dnnl_engine_create", function("dnnl_engine_create", ADDRESS, JAVA_INT, JAVA_LONG),
+                CPU, 0L);
         plainAttribute = attribute(false);
         sumAttribute = attribute(true);
         isa = (int) call(returning("dnnl_get_effective_cpu_isa", JAVA_INT));
@@ -118,23 +124,26 @@ final class Dnnl {
     }
 
     private MethodHandle returning(String name, MemoryLayout result, MemoryLayout... arguments) {
-        return Linker.nativeLinker().downcallHandle(library.findOrThrow(name), FunctionDescriptor.of(result, arguments));
+        return Linker.nativeLinker().downcallHandle(library.findOrThrow(name), FunctionDescriptor.of(result,
+                arguments));
     }
 
     private MemorySegment attribute(boolean sum) {
         var attribute = made("dnnl_primitive_attr_create", function("dnnl_primitive_attr_create", ADDRESS));
         check("dnnl_primitive_attr_set_scratchpad_mode",
-                call(function("dnnl_primitive_attr_set_scratchpad_mode", ADDRESS, JAVA_INT), attribute, SCRATCHPAD_USER));
+                call(function("dnnl_primitive_attr_set_scratchpad_mode", ADDRESS, JAVA_INT), attribute,
+                SCRATCHPAD_USER));
         if (!sum) return attribute;
         var operations = made("dnnl_post_ops_create", function("dnnl_post_ops_create", ADDRESS));
-        check("dnnl_post_ops_append_sum", call(function("dnnl_post_ops_append_sum", ADDRESS, JAVA_FLOAT, JAVA_INT, JAVA_INT),
-                operations, 1f, 0, 0));
+        check("dnnl_post_ops_append_sum", call(function("dnnl_post_ops_append_sum", ADDRESS, JAVA_FLOAT,
+                JAVA_INT, JAVA_INT), operations, 1f, 0, 0));
         check("dnnl_primitive_attr_set_post_ops",
                 call(function("dnnl_primitive_attr_set_post_ops", ADDRESS, ADDRESS), attribute, operations));
         return attribute;
     }
 
-    /// Bounds OpenMP to the calling thread: teams of threads lose to other runnable threads. Returns its stream.
+    /// Bounds OpenMP to the calling thread: teams of threads lose to other runnable threads. Returns its
+    /// stream.
     MemorySegment enter() {
         return streams.get();
     }
@@ -161,7 +170,8 @@ final class Dnnl {
     MemorySegment strided(int type, long rows, long columns, long rowStride, long columnStride) {
         try (var arena = Arena.ofConfined()) {
             return made("dnnl_memory_desc_create_with_strides", descriptorStrided, 2,
-                    arena.allocateFrom(JAVA_LONG, rows, columns), type, arena.allocateFrom(JAVA_LONG, rowStride, columnStride));
+                    arena.allocateFrom(JAVA_LONG, rows, columns), type, arena.allocateFrom(JAVA_LONG,
+                    rowStride, columnStride));
         }
     }
 
@@ -188,13 +198,14 @@ final class Dnnl {
 
     /// dst ← (or +=) src·weights.
     Primitive matmul(MemorySegment src, MemorySegment weights, MemorySegment dst, boolean add) {
-        return new Primitive(made("dnnl_matmul_primitive_desc_create", matmul, engine, src, weights, MemorySegment.NULL,
-                dst, add ? sumAttribute : plainAttribute));
+        return new Primitive(made("dnnl_matmul_primitive_desc_create", matmul, engine, src, weights,
+                MemorySegment.NULL, dst, add ? sumAttribute : plainAttribute));
     }
 
     /// Copies a matrix from one form to another.
     Primitive reorder(MemorySegment from, MemorySegment to) {
-        return new Primitive(made("dnnl_reorder_primitive_desc_create", reorder, from, engine, to, engine, plainAttribute));
+        return new Primitive(made("dnnl_reorder_primitive_desc_create", reorder, from, engine, to, engine,
+                plainAttribute));
     }
 
     /// A memory object over nothing yet.

@@ -15,11 +15,11 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 
-/// Attention with oneDNN's products on tiles: the queries of all heads that share a key-value head, for up to 64
-/// positions, against one block of keys at a time. Every step of a query but the two products is its own row's, and
-/// a row of those has the same bits in any company, so the tiles are not seen in the result. Blocks are copied, so that
-/// what lies behind the last position (pages of a cache) is never read. The formulas are those of
-/// [bios.worker.kernel.Attention].
+/// Attention with oneDNN's products on tiles: the queries of all heads that share a key-value head, for up to
+/// 64 positions, against one block of keys at a time. Every step of a query but the two products is its own
+/// row's, and a row of those has the same bits in any company, so the tiles are not seen in the result.
+/// Blocks are copied, so that what lies behind the last position (pages of a cache) is never read. The
+/// formulas are those of [bios.worker.kernel.Attention].
 final class DnnlAttention implements CpuAttention {
     private static final int BLOCK = Span.BLOCK;
     /// Rows of a tile stay near this number, however many heads share a key-value head.
@@ -28,7 +28,8 @@ final class DnnlAttention implements CpuAttention {
     private record Task(Span span, int from, int count, int kvHead) {}
 
     /// What one shape of head and one number of queries needs.
-    private record Kernels(DnnlKernels.Kernel packKeys, DnnlKernels.Kernel packRows, DnnlKernels.Kernel scores,
+    private record Kernels(DnnlKernels.Kernel packKeys, DnnlKernels.Kernel packRows,
+            DnnlKernels.Kernel scores,
             DnnlKernels.Kernel weigh, DnnlKernels.Kernel weighAdd, DnnlKernels.Kernel outer) {}
 
     /// Buffers of one member of the pool.
@@ -52,7 +53,8 @@ final class DnnlAttention implements CpuAttention {
         }
 
         void close() {
-            for (var buffer : List.of(block, keys, keyRows, values, queries, gradients, scores, more, result, sums)) {
+            for (var buffer : List.of(block, keys, keyRows, values, queries, gradients, scores, more, result,
+                    sums)) {
                 buffer.close();
             }
         }
@@ -73,7 +75,8 @@ final class DnnlAttention implements CpuAttention {
 
     /// Queries of one tile.
     private static int tileOf(AttentionShape shape) {
-        return Math.clamp(Integer.highestOneBit(Math.max(1, ROWS * shape.kvHeads() / shape.heads())), 1, BLOCK);
+        return Math.clamp(Integer.highestOneBit(Math.max(1, ROWS * shape.kvHeads() / shape.heads())), 1,
+                BLOCK);
     }
 
     /// The rows that `count` queries are computed as: few sizes, and never one.
@@ -114,21 +117,22 @@ final class DnnlAttention implements CpuAttention {
         pool.run(tasks.size(), (i, member) -> {
             var task = tasks.get(i);
             int rows = rows(task.count, shape);
-            new Forward(out, lse, q, task, shape, rows, compiled.get(rows), member, spaces[member], workspaces[member])
+            new Forward(out, lse, q, task, shape, rows, compiled.get(rows), member, spaces[member],
+                    workspaces[member])
                     .run();
         });
     }
 
     /// One tile of queries, from its first visible block to its last.
-    private record Forward(Tensor out, Tensor lse, Tensor q, Task task, AttentionShape shape, int rows, Kernels kernels,
-            int member, Space space, Workspace workspace) {
+    private record Forward(Tensor out, Tensor lse, Tensor q, Task task, AttentionShape shape, int rows,
+            Kernels kernels, int member, Space space, Workspace workspace) {
         void run() {
             int dim = shape.headDim();
             int group = shape.heads() / shape.kvHeads();
             int used = task.count * group;
             int first = task.span.position() + task.from;
-            var queries = loadRows(space.queries, q, task.span.row() + task.from, task.kvHead, rows, used, shape,
-                    shape.scale(), workspace);
+            var queries = loadRows(space.queries, q, task.span.row() + task.from, task.kvHead, rows, used,
+                    shape, shape.scale(), workspace);
             float[] tops = workspace.row(2, used);
             Arrays.fill(tops, 0, used, Float.NEGATIVE_INFINITY);
             double[] totals = space.totals(used);
@@ -144,19 +148,21 @@ final class DnnlAttention implements CpuAttention {
                 MemorySegment.copy(scores, ValueLayout.JAVA_FLOAT, 0, tile, 0, rows * BLOCK);
                 absorb(tile, tops, totals, sums, first, b, used, group);
                 MemorySegment.copy(tile, 0, scores, ValueLayout.JAVA_FLOAT, 0, rows * BLOCK);
-                var values = pack(kernels.packRows, space.values, 0, task.span.values().get(b), task.kvHead, valid);
+                var values = pack(kernels.packRows, space.values, 0, task.span.values().get(b), task.kvHead,
+                        valid);
                 kernels.weighAdd.run(member, scores, values, sums);
             }
             store(tops, totals, sums, used, group);
         }
 
-        private MemorySegment pack(DnnlKernels.Kernel kernel, NativeBuffer to, int at, Tensor block, int kvHead, int n) {
+        private MemorySegment pack(DnnlKernels.Kernel kernel, NativeBuffer to, int at, Tensor block,
+                int kvHead, int n) {
             return DnnlAttention.pack(kernel, member, space, to, at, block, kvHead, n, shape.headDim());
         }
 
         /// tile: scores → weights relative to the new maxima, unseen ones zero; old sums shrink to match.
-        private void absorb(float[] tile, float[] tops, double[] totals, MemorySegment sums, int first, int b, int used,
-                int group) {
+        private void absorb(float[] tile, float[] tops, double[] totals, MemorySegment sums, int first,
+                int b, int used, int group) {
             int dim = shape.headDim();
             float[] row = workspace.row(4, Math.max(dim, BLOCK));
             for (int i = 0; i < used; i++) {
@@ -211,9 +217,10 @@ final class DnnlAttention implements CpuAttention {
         if (high < BLOCK) Arrays.fill(tile, at + Math.max(0, high), at + BLOCK, 0);
     }
 
-    /// The rows of all query heads of one key-value head, position by position, times `scale`; zero from `used` on.
-    private static MemorySegment loadRows(NativeBuffer to, Tensor from, int first, int kvHead, int rows, int used,
-            AttentionShape shape, float scale, Workspace workspace) {
+    /// The rows of all query heads of one key-value head, position by position, times `scale`; zero from
+    /// `used` on.
+    private static MemorySegment loadRows(NativeBuffer to, Tensor from, int first, int kvHead, int rows,
+            int used, AttentionShape shape, float scale, Workspace workspace) {
         int dim = shape.headDim();
         int group = shape.heads() / shape.kvHeads();
         float[] tile = workspace.row(0, rows * dim);
@@ -227,13 +234,15 @@ final class DnnlAttention implements CpuAttention {
         return memory;
     }
 
-    /// Packs the first `valid` rows of one head of a block, the rest zero, to byte `at` of `to`, which has room.
-    private static MemorySegment pack(DnnlKernels.Kernel kernel, int member, Space space, NativeBuffer to, long at,
-            Tensor block, int kvHead, int valid, int dim) {
+    /// Packs the first `valid` rows of one head of a block, the rest zero, to byte `at` of `to`, which has
+    /// room.
+    private static MemorySegment pack(DnnlKernels.Kernel kernel, int member, Space space, NativeBuffer to,
+            long at, Tensor block, int kvHead, int valid, int dim) {
         long bytes = 4L * BLOCK * dim;
         var rows = space.block.atLeast(bytes);
         for (int j = 0; j < valid; j++) {
-            MemorySegment.copy(block.memory(), 4 * ((long) j * block.stride() + kvHead * dim), rows, 4L * j * dim, 4L * dim);
+            MemorySegment.copy(block.memory(), 4 * ((long) j * block.stride() + kvHead * dim), rows,
+                    4L * j * dim, 4L * dim);
         }
         if (valid < BLOCK) rows.asSlice(4L * valid * dim, 4L * (BLOCK - valid) * dim).fill((byte) 0);
         var packed = to.atLeast(at + kernel.dstBytes()).asSlice(at);
@@ -243,8 +252,8 @@ final class DnnlAttention implements CpuAttention {
 
     // ---- backward ----
 
-    @Override public void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q,
-            List<Span> spans, AttentionShape shape) {
+    @Override public void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse,
+            Tensor q, List<Span> spans, AttentionShape shape) {
         CpuAttention.check(q, spans, shape);
         var tasks = new ArrayList<Task>();
         for (var span : spans) {
@@ -252,13 +261,15 @@ final class DnnlAttention implements CpuAttention {
             for (int h = 0; h < shape.kvHeads(); h++) tasks.add(new Task(span, 0, span.count(), h));
         }
         var compiled = kernels(tasks, shape, true);
-        pool.run(tasks.size(), (i, member) -> new Backward(dq, dk, dv, dout, out, lse, q, tasks.get(i), shape, compiled,
-                member, spaces[member], workspaces[member]).run());
+        pool.run(tasks.size(), (i, member) -> new Backward(dq, dk, dv, dout, out, lse, q, tasks.get(i),
+                shape, compiled, member, spaces[member], workspaces[member]).run());
     }
 
-    /// The gradients of one span and key-value head: tiles of queries in order, and for each the blocks of keys.
-    private record Backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, Task task,
-            AttentionShape shape, Map<Integer, Kernels> kernels, int member, Space space, Workspace workspace) {
+    /// The gradients of one span and key-value head: tiles of queries in order, and for each the blocks of
+    /// keys.
+    private record Backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q,
+            Task task, AttentionShape shape, Map<Integer, Kernels> kernels, int member, Space space,
+            Workspace workspace) {
         void run() {
             int dim = shape.headDim();
             int blocks = (task.count + BLOCK - 1) / BLOCK;
@@ -277,8 +288,8 @@ final class DnnlAttention implements CpuAttention {
                 var keys = task.span.keys().get(b);
                 pack(any.packKeys, member, space, space.keys, b * keyBytes, keys, task.kvHead, valid, dim);
                 pack(any.packRows, member, space, space.keyRows, b * rowBytes, keys, task.kvHead, valid, dim);
-                pack(any.packKeys, member, space, space.values, b * keyBytes, task.span.values().get(b), task.kvHead,
-                        valid, dim);
+                pack(any.packKeys, member, space, space.values, b * keyBytes, task.span.values().get(b),
+                        task.kvHead, valid, dim);
             }
             for (int from = 0; from < task.count; from += tileOf(shape)) {
                 tile(from, Math.min(tileOf(shape), task.count - from), sums, half, keyBytes, rowBytes);
@@ -294,7 +305,8 @@ final class DnnlAttention implements CpuAttention {
             int used = count * group;
             var on = kernels.get(rows);
             int at = task.span.row() + from;
-            var queries = loadRows(space.queries, q, at, task.kvHead, rows, used, shape, shape.scale(), workspace);
+            var queries = loadRows(space.queries, q, at, task.kvHead, rows, used, shape, shape.scale(),
+                    workspace);
             var douts = loadRows(space.gradients, dout, at, task.kvHead, rows, used, shape, 1, workspace);
             float[] deltas = workspace.row(1, used);
             float[] lses = workspace.row(2, used);
@@ -310,7 +322,8 @@ final class DnnlAttention implements CpuAttention {
                 long blockAt = 4L * b * BLOCK * dim;
                 on.outer.run(member, slopes, queries, sums.asSlice(blockAt));
                 on.outer.run(member, weights, douts, sums.asSlice(half + blockAt));
-                (begun ? on.weighAdd : on.weigh).run(member, slopes, space.keyRows.atLeast(0).asSlice(b * rowBytes), dqs);
+                (begun ? on.weighAdd : on.weigh).run(member, slopes,
+                        space.keyRows.atLeast(0).asSlice(b * rowBytes), dqs);
                 begun = true;
             }
             float[] tile = workspace.row(0, rows * dim);
@@ -335,8 +348,8 @@ final class DnnlAttention implements CpuAttention {
         }
 
         /// weights: scores → exp(score - lse); slopes: dout·v → weight·(dout·v - delta); unseen ones zero.
-        private void weigh(MemorySegment weights, MemorySegment slopes, float[] lses, float[] deltas, int from, int b,
-                int rows, int used, int group) {
+        private void weigh(MemorySegment weights, MemorySegment slopes, float[] lses, float[] deltas,
+                int from, int b, int rows, int used, int group) {
             float[] p = workspace.row(3, rows * BLOCK);
             float[] dp = workspace.row(4, rows * BLOCK);
             MemorySegment.copy(weights, ValueLayout.JAVA_FLOAT, 0, p, 0, used * BLOCK);

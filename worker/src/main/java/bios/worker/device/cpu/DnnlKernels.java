@@ -9,8 +9,8 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
-/// The compiled products and reorders of a device, by shape: compiling one costs milliseconds. Made by the thread that
-/// calls the device, run by any member of the pool.
+/// The compiled products and reorders of a device, by shape: compiling one costs milliseconds. Made by the
+/// thread that calls the device, run by any member of the pool.
 final class DnnlKernels implements AutoCloseable {
     /// More are compiled than kept only if users bring very many shapes of adapters.
     private static final int KEPT = 1024;
@@ -18,7 +18,8 @@ final class DnnlKernels implements AutoCloseable {
     private static final int USUAL_ROWS = 128;
 
     /// A product `[rows, depth]·[depth, width]`, rows of src and dst so far apart.
-    private record ProductKey(int type, int rows, int depth, int width, int srcStride, int dstStride, boolean add) {}
+    private record ProductKey(int type, int rows, int depth, int width, int srcStride, int dstStride,
+            boolean add) {}
 
     private record PlainKey(int rows, int depth, int width, int rightStride, int dstStride, boolean turned,
             boolean add) {}
@@ -158,9 +159,10 @@ final class DnnlKernels implements AutoCloseable {
         return keep(key, new Kernel(primitive, true, src, dst, primitive.weights()));
     }
 
-    /// dst ← (or +=) src·weights in fp32 with weights row-major as they are, and src `[rows, depth]` dense, or the
-    /// transpose of a dense `[depth, rows]`.
-    Kernel plainProduct(int rows, int depth, int width, int rightStride, int dstStride, boolean turned, boolean add) {
+    /// dst ← (or +=) src·weights in fp32 with weights row-major as they are, and src `[rows, depth]` dense,
+    /// or the transpose of a dense `[depth, rows]`.
+    Kernel plainProduct(int rows, int depth, int width, int rightStride, int dstStride, boolean turned,
+            boolean add) {
         var key = new PlainKey(rows, depth, width, rightStride, dstStride, turned, add);
         var kernel = kernels.get(key);
         if (kernel != null) return kernel;

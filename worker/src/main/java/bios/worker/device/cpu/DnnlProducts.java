@@ -14,10 +14,10 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 
-/// Products by oneDNN. Every right factor is packed first, in panels of columns; rows are cut in blocks of few sizes;
-/// (panel, block) is a task of the pool, run by one thread. A row's bits depend neither on the block it falls in (from
-/// two rows up; one is computed as two) nor on the panels' company. bf16 weights multiply activations rounded to
-/// bf16, with sums in fp32.
+/// Products by oneDNN. Every right factor is packed first, in panels of columns; rows are cut in blocks of
+/// few sizes; (panel, block) is a task of the pool, run by one thread. A row's bits depend neither on the
+/// block it falls in (from two rows up; one is computed as two) nor on the panels' company. bf16 weights
+/// multiply activations rounded to bf16, with sums in fp32.
 final class DnnlProducts implements Products {
     private static final int PANEL = 512;
     private static final int[] BLOCKS = {2, 4, 8, 16, 32, 64, 128};
@@ -116,8 +116,8 @@ final class DnnlProducts implements Products {
     }
 
     /// Packs `[depth, columns]` into `to`, or for good if that is null.
-    private Right pack(MemorySegment from, int type, int depth, int columns, long rowStride, long columnStride,
-            NativeBuffer to) {
+    private Right pack(MemorySegment from, int type, int depth, int columns, long rowStride,
+            long columnStride, NativeBuffer to) {
         int count = Math.max(1, (columns + PANEL - 1) / PANEL);
         int width = Math.min(columns, ((columns + count - 1) / count + 63) / 64 * 64);
         var forms = new ArrayList<DnnlKernels.Form>();
@@ -195,7 +195,8 @@ final class DnnlProducts implements Products {
         }
         pool.run(blocks.size(), 8 * x.elements(), (i, member) -> {
             long row = blocks.get(i).row;
-            compiled.get(i).run(member, x.memory().asSlice(4 * row * x.stride()), null, to.asSlice(2 * row * stride));
+            compiled.get(i).run(member, x.memory().asSlice(4 * row * x.stride()), null,
+                    to.asSlice(2 * row * stride));
         });
     }
 
@@ -215,7 +216,8 @@ final class DnnlProducts implements Products {
         return LARGEST;
     }
 
-    /// Cuts rows in blocks: the largest that fit, and at the end one partly empty where that wastes at most a quarter.
+    /// Cuts rows in blocks: the largest that fit, and at the end one partly empty where that wastes at most a
+    /// quarter.
     private static List<Block> blocks(int rows) {
         var blocks = new ArrayList<Block>();
         for (int row = 0; row < rows; ) {
@@ -240,7 +242,8 @@ final class DnnlProducts implements Products {
                 boolean whole = block.count == block.size;
                 int srcStride = whole || left.padded ? left.stride : right.depth;
                 int dstStride = whole ? y.stride() : panel.width;
-                direct.add(kernels.product(right.type, block.size, right.depth, panel.width, srcStride, dstStride, add));
+                direct.add(kernels.product(right.type, block.size, right.depth, panel.width, srcStride,
+                        dstStride, add));
             }
         }
         pool.run(direct.size(), (long) left.rows * right.depth * right.columns, (task, member) -> {
@@ -250,16 +253,18 @@ final class DnnlProducts implements Products {
             long element = left.type == Dnnl.BF16 ? 2 : 4;
             var src = left.memory.asSlice(element * block.row * left.stride);
             if (block.count == block.size) {
-                kernel.run(member, src, panel.packed, y.memory().asSlice(4 * ((long) block.row * y.stride() + panel.from)));
+                kernel.run(member, src, panel.packed, y.memory().asSlice(4 * ((long) block.row * y.stride()
+                        + panel.from)));
             } else {
                 tail(kernel, member, src, left, right, panel, block, y, add);
             }
         });
     }
 
-    /// A block with fewer rows than it is computed with: the result, and the left factor if need be, lie apart.
-    private void tail(DnnlKernels.Kernel kernel, int member, MemorySegment src, Left left, Right right, Panel panel,
-            Block block, Tensor y, boolean add) {
+    /// A block with fewer rows than it is computed with: the result, and the left factor if need be, lie
+    /// apart.
+    private void tail(DnnlKernels.Kernel kernel, int member, MemorySegment src, Left left, Right right,
+            Panel panel, Block block, Tensor y, boolean add) {
         long srcBytes = left.padded ? 0 : (4L * block.size * right.depth + 63) / 64 * 64;
         var room = tails[member].atLeast(srcBytes + 4L * block.size * panel.width);
         var dst = room.asSlice(srcBytes);
@@ -267,7 +272,8 @@ final class DnnlProducts implements Products {
             for (int i = 0; i < block.count; i++) {
                 MemorySegment.copy(src, 4L * i * left.stride, room, 4L * i * right.depth, 4L * right.depth);
             }
-            room.asSlice(4L * block.count * right.depth, 4L * (block.size - block.count) * right.depth).fill((byte) 0);
+            room.asSlice(4L * block.count * right.depth,
+                    4L * (block.size - block.count) * right.depth).fill((byte) 0);
         }
         if (add) dst.asSlice(0, 4L * block.size * panel.width).fill((byte) 0);
         for (int i = 0; add && i < block.count; i++) {
@@ -282,12 +288,14 @@ final class DnnlProducts implements Products {
     }
 
     @Override public void multiply(Tensor y, Tensor x, Weight w) {
-        require(y.columns() == w.out() && x.columns() == w.in() && y.rows() == x.rows(), "shapes of y = x·Wᵀ");
+        require(y.columns() == w.out() && x.columns() == w.in() && y.rows() == x.rows(),
+                "shapes of y = x·Wᵀ");
         frozen(y, x, (Packed) w, ((Packed) w).forward, false);
     }
 
     @Override public void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w) {
-        require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(), "shapes of dx += dy·W");
+        require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(),
+                "shapes of dx += dy·W");
         frozen(dx, dy, (Packed) w, ((Packed) w).backward(), true);
     }
 
@@ -297,17 +305,20 @@ final class DnnlProducts implements Products {
     }
 
     @Override public void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s, boolean add) {
-        require(y.columns() == a.rows() && x.columns() == a.columns() && y.rows() == x.rows(), "shapes of y = x·aᵀ");
+        require(y.columns() == a.rows() && x.columns() == a.columns() && y.rows() == x.rows(),
+                "shapes of y = x·aᵀ");
         if (x.rows() > 0) product(y, left(x), pack(a, true, s), add);
     }
 
     @Override public void multiplyBy(Tensor y, Tensor x, Tensor b, float s, boolean add) {
-        require(y.columns() == b.columns() && x.columns() == b.rows() && y.rows() == x.rows(), "shapes of y = x·b");
+        require(y.columns() == b.columns() && x.columns() == b.rows() && y.rows() == x.rows(),
+                "shapes of y = x·b");
         if (x.rows() > 0) product(y, left(x), pack(b, false, s), add);
     }
 
     @Override public void outerAdd(Tensor g, Tensor y, Tensor x, float s) {
-        require(g.rows() == y.columns() && g.columns() == x.columns() && y.rows() == x.rows(), "shapes of g += yᵀ·x");
+        require(g.rows() == y.columns() && g.columns() == x.columns() && y.rows() == x.rows(),
+                "shapes of g += yᵀ·x");
         if (x.rows() > 0) outer.add(g, y, x, s);
     }
 

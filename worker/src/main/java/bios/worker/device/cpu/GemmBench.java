@@ -21,7 +21,8 @@ public final class GemmBench {
                 int n = shape[0];
                 int k = shape[1];
                 var dtype = bf16 ? DType.BF16 : DType.F32;
-                var w = device.weight(new FrozenMatrix(arena.allocate((long) n * k * dtype.bytes(), 64), dtype, n, k));
+                var w = device.weight(new FrozenMatrix(arena.allocate((long) n * k * dtype.bytes(), 64),
+                        dtype, n, k));
                 var x = device.tensor(m, k);
                 var y = device.tensor(m, n);
                 device.fill(x, 0.5f);

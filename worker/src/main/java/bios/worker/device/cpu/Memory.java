@@ -12,8 +12,8 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 
-/// The memory of a device: tensors with a life of their own, and scopes of scratch cut from chunks that go round.
-/// All is off heap and 64-byte aligned.
+/// The memory of a device: tensors with a life of their own, and scopes of scratch cut from chunks that go
+/// round. All is off heap and 64-byte aligned.
 final class Memory implements AutoCloseable {
     private static final long ALIGNMENT = 64;
     private static final long CHUNK = 8L << 20;
@@ -49,8 +49,8 @@ final class Memory implements AutoCloseable {
         return ((ChunkedScope) scope).cut(rows, columns);
     }
 
-    /// The smallest idle chunk that fits; else a new one, and idle ones that are too small for it are let go if they
-    /// are beyond the usual size.
+    /// The smallest idle chunk that fits; else a new one, and idle ones that are too small for it are let go
+    /// if they are beyond the usual size.
     private synchronized Chunk take(long bytes) {
         var fit = idle.stream().filter(c -> c.memory.byteSize() >= bytes)
                 .min(Comparator.comparingLong(c -> c.memory.byteSize()));
@@ -93,7 +93,8 @@ final class Memory implements AutoCloseable {
             var chunk = take(bytes);
             chunks.add(chunk);
             long left = chunk.memory.byteSize() - bytes;
-            if (left <= rest.byteSize()) return new Tensor(chunk.memory.asSlice(0, bytes), rows, columns, columns);
+            if (left <= rest.byteSize()) return new Tensor(chunk.memory.asSlice(0, bytes), rows, columns,
+                    columns);
             return cutFrom(chunk.memory, bytes, rows, columns);
         }
 

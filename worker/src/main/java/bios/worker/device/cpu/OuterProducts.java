@@ -6,9 +6,10 @@ import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
 import java.util.List;
 
-/// Sums over tokens, g += s·yᵀ·x, by oneDNN. The factor with fewer columns is turned into pieces `[columns, depth]`, the
-/// other is read as it lies; the product is turned back if need be while it is added to g. Pieces follow one another in
-/// an order that the number of rows fixes; panels of columns are the tasks.
+/// Sums over tokens, g += s·yᵀ·x, by oneDNN. The factor with fewer columns is turned into pieces
+/// `[columns, depth]`, the other is read as it lies; the product is turned back if need be while it is added
+/// to g. Pieces follow one another in an order that the number of rows fixes; panels of columns are the
+/// tasks.
 final class OuterProducts implements AutoCloseable {
     private static final int PANEL = 512;
     private static final int DEEPEST = 256;
@@ -94,7 +95,8 @@ final class OuterProducts implements AutoCloseable {
                 long at = 4 * ((long) piece.row * large.stride() + p * PANEL);
                 var right = piece.count == piece.depth ? large.memory().asSlice(at)
                         : padded(tails[member], large, at, piece, width);
-                compiled[p][i].run(member, from.asSlice(4L * m * piece.row), right, to.asSlice(4L * p * PANEL));
+                compiled[p][i].run(member, from.asSlice(4L * m * piece.row), right,
+                        to.asSlice(4L * p * PANEL));
             }
         });
     }
@@ -103,7 +105,8 @@ final class OuterProducts implements AutoCloseable {
         var rows = room.atLeast(4L * piece.depth * width).asSlice(0, 4L * piece.depth * width);
         rows.fill((byte) 0);
         for (int t = 0; t < piece.count; t++) {
-            MemorySegment.copy(large.memory(), at + 4L * t * large.stride(), rows, 4L * t * width, 4L * width);
+            MemorySegment.copy(large.memory(), at + 4L * t * large.stride(), rows, 4L * t * width,
+                    4L * width);
         }
         return rows;
     }

@@ -11,8 +11,9 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 
-/// Attention by plain loops, query by query: the definition, and what runs where oneDNN does not. Tasks are (span, tile
-/// of queries, key-value head) forward and (span, key-value head) backward; each walks blocks of keys from position 0.
+/// Attention by plain loops, query by query: the definition, and what runs where oneDNN does not. Tasks are
+/// (span, tile of queries, key-value head) forward and (span, key-value head) backward; each walks blocks of
+/// keys from position 0.
 final class PlainAttention implements CpuAttention {
     private static final int BLOCK = Span.BLOCK;
 
@@ -39,7 +40,8 @@ final class PlainAttention implements CpuAttention {
         pool.run(tasks.size(), (i, member) -> forward(out, lse, q, tasks.get(i), shape, workspaces[member]));
     }
 
-    private static void forward(Tensor out, Tensor lse, Tensor q, Task task, AttentionShape shape, Workspace space) {
+    private static void forward(Tensor out, Tensor lse, Tensor q, Task task, AttentionShape shape,
+            Workspace space) {
         int dim = shape.headDim();
         int group = shape.heads() / shape.kvHeads();
         int first = task.span.position() + task.from;
@@ -74,8 +76,8 @@ final class PlainAttention implements CpuAttention {
         }
     }
 
-    @Override public void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, List<Span> spans,
-            AttentionShape shape) {
+    @Override public void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse,
+            Tensor q, List<Span> spans, AttentionShape shape) {
         CpuAttention.check(q, spans, shape);
         var tasks = new ArrayList<Task>();
         for (var span : spans) {
@@ -88,9 +90,10 @@ final class PlainAttention implements CpuAttention {
         });
     }
 
-    /// The gradients of one span and key-value head: blocks of keys in order, and for each the queries in order.
-    private record Backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q, Task task,
-            AttentionShape shape, Workspace space) {
+    /// The gradients of one span and key-value head: blocks of keys in order, and for each the queries in
+    /// order.
+    private record Backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q,
+            Task task, AttentionShape shape, Workspace space) {
         void block(int b) {
             int dim = shape.headDim();
             int group = shape.heads() / shape.kvHeads();
@@ -108,7 +111,8 @@ final class PlainAttention implements CpuAttention {
                 int high = Math.min(BLOCK, position + 1 - b * BLOCK);
                 if (low >= high) continue;
                 for (int g = 0; g < group; g++) {
-                    query(b, position, task.kvHead * group + g, keys, keysT, valuesT, dkBlock, dvBlock, low, high);
+                    query(b, position, task.kvHead * group + g, keys, keysT, valuesT, dkBlock, dvBlock, low,
+                            high);
                 }
             }
             for (int j = 0; j < Math.min(BLOCK, task.count - b * BLOCK); j++) {
@@ -118,8 +122,8 @@ final class PlainAttention implements CpuAttention {
             }
         }
 
-        private void query(int b, int position, int head, float[] keys, float[] keysT, float[] valuesT, float[] dkBlock,
-                float[] dvBlock, int low, int high) {
+        private void query(int b, int position, int head, float[] keys, float[] keysT, float[] valuesT,
+                float[] dkBlock, float[] dvBlock, int low, int high) {
             int dim = shape.headDim();
             int row = task.span.row() + position;
             float[] qRow = new float[dim];
@@ -132,10 +136,11 @@ final class PlainAttention implements CpuAttention {
             Rows.load(outRow, 0, out, row, head * dim, dim);
             Rows.load(one, 0, lse, row, head, 1);
             // The first block that a query sees begins its dq.
-            if (CpuAttention.from(position, shape.window()) / BLOCK != b) Rows.load(dqRow, 0, dq, row, head * dim, dim);
+            if (CpuAttention.from(position, shape.window()) / BLOCK != b) Rows.load(dqRow, 0, dq, row,
+                    head * dim, dim);
             float delta = (float) Sums.dot(doutRow, outRow, dim);
-            Attention.backwardAdd(dqRow, dkBlock, dvBlock, doutRow, delta, one[0], qRow, keys, keysT, valuesT, low,
-                    high, shape.scale(), space.row(7, BLOCK), space.row(8, BLOCK));
+            Attention.backwardAdd(dqRow, dkBlock, dvBlock, doutRow, delta, one[0], qRow, keys, keysT,
+                    valuesT, low, high, shape.scale(), space.row(7, BLOCK), space.row(8, BLOCK));
             Rows.store(dq, row, head * dim, dqRow, 0, dim);
         }
     }

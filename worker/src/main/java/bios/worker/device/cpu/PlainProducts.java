@@ -10,8 +10,8 @@ import bios.worker.kernel.HalfFloats;
 import bios.worker.kernel.Sums;
 import java.util.Arrays;
 
-/// Products by plain loops with sums in double precision: the definition, and what runs where oneDNN does not. With a
-/// bf16 weight the activations are rounded to bf16 first.
+/// Products by plain loops with sums in double precision: the definition, and what runs where oneDNN does
+/// not. With a bf16 weight the activations are rounded to bf16 first.
 final class PlainProducts implements Products {
     private static final int BLOCK = 16;
 
@@ -48,23 +48,27 @@ final class PlainProducts implements Products {
 
     @Override public void multiply(Tensor y, Tensor x, Weight w) {
         var matrix = ((Plain) w).matrix;
-        require(y.columns() == w.out() && x.columns() == w.in() && y.rows() == x.rows(), "shapes of y = x·Wᵀ");
+        require(y.columns() == w.out() && x.columns() == w.in() && y.rows() == x.rows(),
+                "shapes of y = x·Wᵀ");
         dots(y, x, matrix.dtype() == DType.BF16, 1, false, (to, i) -> HalfFloats.row(to, matrix, i));
     }
 
     @Override public void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w) {
         var matrix = ((Plain) w).matrix;
-        require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(), "shapes of dx += dy·W");
+        require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(),
+                "shapes of dx += dy·W");
         sums(dx, dy, matrix.dtype() == DType.BF16, 1, true, (to, i) -> HalfFloats.row(to, matrix, i));
     }
 
     @Override public void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s, boolean add) {
-        require(y.columns() == a.rows() && x.columns() == a.columns() && y.rows() == x.rows(), "shapes of y = x·aᵀ");
+        require(y.columns() == a.rows() && x.columns() == a.columns() && y.rows() == x.rows(),
+                "shapes of y = x·aᵀ");
         dots(y, x, false, s, add, (to, i) -> Rows.load(to, a, i));
     }
 
     @Override public void multiplyBy(Tensor y, Tensor x, Tensor b, float s, boolean add) {
-        require(y.columns() == b.columns() && x.columns() == b.rows() && y.rows() == x.rows(), "shapes of y = x·b");
+        require(y.columns() == b.columns() && x.columns() == b.rows() && y.rows() == x.rows(),
+                "shapes of y = x·b");
         sums(y, x, false, s, add, (to, i) -> Rows.load(to, b, i));
     }
 
@@ -126,7 +130,8 @@ final class PlainProducts implements Products {
     }
 
     @Override public void outerAdd(Tensor g, Tensor y, Tensor x, float s) {
-        require(g.rows() == y.columns() && g.columns() == x.columns() && y.rows() == x.rows(), "shapes of g += yᵀ·x");
+        require(g.rows() == y.columns() && g.columns() == x.columns() && y.rows() == x.rows(),
+                "shapes of g += yᵀ·x");
         pool.run(g.rows(), (i, member) -> {
             var space = workspaces[member];
             int n = g.columns();

@@ -7,8 +7,8 @@ import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.locks.LockSupport;
 
-/// A fixed crew of platform threads that share out numbered tasks; the caller works too, as member 0. Which member
-/// takes a task is left to chance, so a task must depend on its number alone.
+/// A fixed crew of platform threads that share out numbered tasks; the caller works too, as member 0. Which
+/// member takes a task is left to chance, so a task must depend on its number alone.
 final class Pool implements AutoCloseable {
     /// One task. `member` (0 to size - 1) names the workspace that is the task's own while it runs.
     interface Task {
@@ -64,8 +64,8 @@ final class Pool implements AutoCloseable {
         return size;
     }
 
-    /// As [#run(int, Task)]; on the caller's thread alone if `operations` in all are so few that waking another thread
-    /// would cost more.
+    /// As [#run(int, Task)]; on the caller's thread alone if `operations` in all are so few that waking
+    /// another thread would cost more.
     void run(int tasks, long operations, Task body) {
         if (operations >= WORTH_WAKING) run(tasks, body);
         else for (int task = 0; task < tasks; task++) body.run(task, 0);

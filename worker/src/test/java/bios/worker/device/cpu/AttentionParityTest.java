@@ -33,8 +33,8 @@ final class AttentionParityTest {
         static Case of(AttentionShape shape, int... lengths) {
             int rows = Arrays.stream(lengths).sum();
             int kv = shape.kvHeads() * shape.headDim();
-            return new Case(shape, lengths, random(1, rows * shape.heads() * shape.headDim()), random(2, rows * kv),
-                    random(3, rows * kv));
+            return new Case(shape, lengths, random(1, rows * shape.heads() * shape.headDim()),
+                    random(2, rows * kv), random(3, rows * kv));
         }
 
         int rows() {
@@ -92,7 +92,8 @@ final class AttentionParityTest {
                 int kv = shape.kvHeads() * shape.headDim();
                 var out = tensor(device, c.rows(), width, 3, null);
                 var lse = tensor(device, c.rows(), shape.heads(), 0, null);
-                var spans = c.spans(tensor(device, c.rows(), kv, 5, c.k), tensor(device, c.rows(), kv, 1, c.v));
+                var spans = c.spans(tensor(device, c.rows(), kv, 5, c.k), tensor(device, c.rows(), kv, 1,
+                        c.v));
                 device.attention(out, lse, tensor(device, c.rows(), width, 2, c.q), spans, shape);
                 assertClose(c.expected()[0], device.read(out), 3e-6, "out of " + shape);
                 assertClose(c.expected()[1], device.read(lse), 3e-6, "lse of " + shape);
@@ -175,7 +176,8 @@ final class AttentionParityTest {
         int width = shape.heads() * shape.headDim();
         int kv = shape.kvHeads() * shape.headDim();
         var alone = new Case(shape, new int[] {129}, Arrays.copyOfRange(together.q, 100 * width, 229 * width),
-                Arrays.copyOfRange(together.k, 100 * kv, 229 * kv), Arrays.copyOfRange(together.v, 100 * kv, 229 * kv));
+                Arrays.copyOfRange(together.k, 100 * kv, 229 * kv), Arrays.copyOfRange(together.v, 100 * kv,
+                229 * kv));
         try (var single = new CpuDevice(1)) {
             float[][] got = backward(single, alone, Arrays.copyOfRange(dout, 100 * width, 229 * width));
             for (int p = 0; p < 3; p++) {
@@ -197,7 +199,8 @@ final class AttentionParityTest {
         var dq = tensor(device, c.rows(), width, 0, random(7, c.rows() * width));
         var dk = tensor(device, c.rows(), kv, 3, random(8, c.rows() * kv));
         var dv = tensor(device, c.rows(), kv, 0, random(9, c.rows() * kv));
-        device.attentionBackward(dq, dk, dv, tensor(device, c.rows(), width, 0, dout), out, lse, q, spans, shape);
+        device.attentionBackward(dq, dk, dv, tensor(device, c.rows(), width, 0, dout), out, lse, q, spans,
+                shape);
         return new float[][] {device.read(dq), device.read(dk), device.read(dv)};
     }
 }

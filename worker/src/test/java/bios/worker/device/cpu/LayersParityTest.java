@@ -123,8 +123,8 @@ final class LayersParityTest {
             var x = tensor(device, s[0], s[1], 3, b);
             device.add(y, x);
             device.addBias(y, tensor(device, 1, s[1], 0, bias));
-            assertClose(each(s[0], s[1], (i, j) -> (double) a[i * s[1] + j] + b[i * s[1] + j] + bias[j]), device.read(y),
-                    1e-6, "add");
+            assertClose(each(s[0], s[1], (i, j) -> (double) a[i * s[1] + j] + b[i * s[1] + j] + bias[j]),
+                    device.read(y), 1e-6, "add");
             double squares = 0;
             for (float v : b) squares += (double) v * v;
             assertEquals(squares, device.sumOfSquares(x), 1e-9 * squares);
@@ -154,15 +154,18 @@ final class LayersParityTest {
             var in = tensor(device, s[0], n, 5, x);
             var weight = tensor(device, 1, n, 0, w);
             device.rmsNorm(y, inverse, in, weight, eps);
-            assertClose(each(s[0], n, (i, j) -> x[i * n + j] * inverse(x, i, n, eps) * w[j]), device.read(y), 1e-6, "y");
-            assertClose(each(s[0], 1, (i, _) -> inverse(x, i, n, eps)), device.read(inverse), 1e-6, "inverse");
+            assertClose(each(s[0], n, (i, j) -> x[i * n + j] * inverse(x, i, n, eps) * w[j]), device.read(y),
+                    1e-6, "y");
+            assertClose(each(s[0], 1, (i, _) -> inverse(x, i, n, eps)), device.read(inverse), 1e-6,
+                    "inverse");
             var dx = tensor(device, s[0], n, 1, before);
             device.rmsNormBackwardAdd(dx, tensor(device, s[0], n, 0, dy), in, inverse, weight);
             double[] expected = each(s[0], n, (i, j) -> {
                 double inv = inverse(x, i, n, eps);
                 double mean = 0;
                 for (int l = 0; l < n; l++) mean += (double) dy[i * n + l] * w[l] * x[i * n + l] / n;
-                return before[i * n + j] + inv * ((double) dy[i * n + j] * w[j] - x[i * n + j] * inv * inv * mean);
+                return before[i * n + j] + inv * ((double) dy[i * n + j] * w[j] - x[i * n
+                        + j] * inv * inv * mean);
             });
             assertClose(expected, device.read(dx), 3e-6, "dx");
         }
@@ -188,7 +191,8 @@ final class LayersParityTest {
             double a = x[i * 4 * dim + j - j % dim + k];
             double b = x[i * 4 * dim + j - j % dim + k + 5];
             double angle = positions[i] * Math.pow(10000, -k / 5.0);
-            return j % dim < 5 ? a * Math.cos(angle) - b * Math.sin(angle) : b * Math.cos(angle) + a * Math.sin(angle);
+            return j % dim < 5 ? a * Math.cos(angle) - b * Math.sin(angle) : b * Math.cos(angle)
+                    + a * Math.sin(angle);
         });
         assertClose(expected, device.read(t), 1e-6, "rope");
         device.ropeBackward(t, positions, dim, c, s);
@@ -241,9 +245,11 @@ final class LayersParityTest {
             var sums = tensor(device, s[0], 1, 0, null);
             device.logSoftmaxAt(logprobs, sums, x, targets);
             assertClose(lse, device.read(sums), 1e-6, "lse");
-            assertClose(each(s[0], 1, (t, _) -> logits[t * n + targets[t]] - lse[t]), device.read(logprobs), 2e-6, "logprobs");
+            assertClose(each(s[0], 1, (t, _) -> logits[t * n + targets[t]] - lse[t]), device.read(logprobs),
+                    2e-6, "logprobs");
             device.logSoftmaxBackward(x, sums, targets, tensor(device, s[0], 1, 0, d));
-            assertClose(each(s[0], n, (t, j) -> d[t] * ((j == targets[t] ? 1 : 0) - Math.exp(logits[t * n + j] - lse[t]))),
+            assertClose(each(s[0], n, (t, j) -> d[t] * ((j == targets[t] ? 1 : 0) - Math.exp(logits[t * n
+                    + j] - lse[t]))),
                     device.read(x), 3e-6, "gradient");
         }
     }
@@ -253,7 +259,8 @@ final class LayersParityTest {
         double[] weight = each(3, 70, (i, j) -> w[i * 70 + j]);
         double[] first = new double[w.length];
         double[] second = new double[w.length];
-        var t = List.of(tensor(device, 3, 70, 1, w), tensor(device, 3, 70, 2, null), tensor(device, 3, 70, 0, null));
+        var t = List.of(tensor(device, 3, 70, 1, w), tensor(device, 3, 70, 2, null), tensor(device, 3, 70, 0,
+                null));
         for (int step = 1; step <= 20; step++) {
             float[] g = random(step, w.length);
             device.adamW(t.get(0), t.get(1), t.get(2), tensor(device, 3, 70, 3, g), 0.5f,

@@ -22,10 +22,11 @@ import java.util.function.BiFunction;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
-/// Every product against sums in double precision; and the law that a row's bits are its own. Tolerances are those of
-/// fp32 sums of the lengths used, of terms below one.
+/// Every product against sums in double precision; and the law that a row's bits are its own. Tolerances are
+/// those of fp32 sums of the lengths used, of terms below one.
 final class ProductsParityTest {
-    private static final int[][] SHAPES = {{1, 1, 1}, {1, 16, 9}, {2, 5, 130}, {7, 33, 64}, {64, 70, 31}, {131, 600, 48}};
+    private static final int[][] SHAPES = {{1, 1, 1}, {1, 16, 9}, {2, 5, 130}, {7, 33, 64}, {64, 70, 31},
+            {131, 600, 48}};
     private static final double TOLERANCE = 2e-5;
 
     private final CpuDevice device = new CpuDevice(2);
@@ -42,14 +43,16 @@ final class ProductsParityTest {
         for (int i = 0; i < values.length; i++) {
             switch (dtype) {
                 case BF16 -> memory.set(ValueLayout.JAVA_SHORT_UNALIGNED, 2L * i, HalfFloats.bf16(values[i]));
-                case F16 -> memory.set(ValueLayout.JAVA_SHORT_UNALIGNED, 2L * i, Float.floatToFloat16(values[i]));
+                case F16 -> memory.set(ValueLayout.JAVA_SHORT_UNALIGNED, 2L * i,
+                        Float.floatToFloat16(values[i]));
                 case F32 -> memory.set(ValueLayout.JAVA_FLOAT_UNALIGNED, 4L * i, values[i]);
             }
         }
         return new FrozenMatrix(memory, dtype, rows, columns);
     }
 
-    /// The values as the product sees them: weights in the dtype of the file, activations bf16 beside bf16 weights.
+    /// The values as the product sees them: weights in the dtype of the file, activations bf16 beside bf16
+    /// weights.
     private static float[] seen(float[] x, DType dtype, boolean weight) {
         float[] y = x.clone();
         for (int i = 0; i < y.length; i++) {
@@ -121,7 +124,8 @@ final class ProductsParityTest {
     }
 
     @Test void aRowHasTheSameBitsInAnyCompany() {
-        for (int[] s : new int[][] {{896, 896}, {128, 896}, {16, 896}, {8, 4864}, {896, 8}, {300, 17}, {2000, 64}, {1024, 4096}}) {
+        for (int[] s : new int[][] {{896, 896}, {128, 896}, {16, 896}, {8, 4864}, {896, 8}, {300, 17}, {2000,
+                64}, {1024, 4096}}) {
             float[] w = random(1, s[0] * s[1]);
             var plain = tensor(device, s[0], s[1], 0, w);
             var turned = tensor(device, s[1], s[0], 0, transposed(w, s[0], s[1]));
@@ -152,9 +156,11 @@ final class ProductsParityTest {
         float[] expected = device.read(whole);
         for (int rows : new int[] {1, 2, 3, 7, 13, 64, 100, 127, 129}) {
             for (int from : new int[] {1, 150}) {
-                var y = tensor(device, rows, out, 5, Arrays.copyOfRange(before, from * out, (from + rows) * out));
+                var y = tensor(device, rows, out, 5, Arrays.copyOfRange(before, from * out,
+                        (from + rows) * out));
                 verb.run(y, x.rows(from, rows));
-                assertArrayEquals(Arrays.copyOfRange(expected, from * out, (from + rows) * out), device.read(y), 0f,
+                assertArrayEquals(Arrays.copyOfRange(expected, from * out, (from + rows) * out),
+                        device.read(y), 0f,
                         "%s [%d, %d], %d rows from %d".formatted(what, in, out, rows, from));
                 device.free(new Tensor(y.memory(), 0, 0, 0));
             }
