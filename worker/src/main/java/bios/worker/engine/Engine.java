@@ -1,0 +1,415 @@
+package bios.worker.engine;
+
+import bios.persistence.blob.BlobStore;
+import bios.protocol.Fault;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineEvent;
+import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.model.ModelName;
+import bios.protocol.run.RunId;
+import bios.protocol.wire.Message;
+import bios.worker.adapter.Adapter;
+import bios.worker.adapter.StateSnapshot;
+import bios.worker.device.Device;
+import bios.worker.load.Tokenizer;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.Callable;
+import java.util.function.Function;
+import java.util.function.Supplier;
+import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.actor.typed.Behavior;
+import org.apache.pekko.actor.typed.PostStop;
+import org.apache.pekko.actor.typed.Signal;
+import org.apache.pekko.actor.typed.javadsl.ActorContext;
+import org.apache.pekko.actor.typed.javadsl.Behaviors;
+import org.apache.pekko.actor.typed.javadsl.StashBuffer;
+import org.apache.pekko.actor.typed.receptionist.Receptionist;
+
+/// The actor that owns a device, as [EngineCommand] describes it. It never waits: the device has a thread of its own
+/// ([DeviceThread], [Machine]), files and decoding have virtual ones ([Library]), and all of them answer with a [Note].
+///
+/// The device does one thing at a time, and the actor says what ([Turns]). A [Line] keeps the order of each run;
+/// micro-batches of several runs go through the model together.
+public final class Engine {
+    private static final int STASH = 10_000;
+
+    private final ActorContext<Message> context;
+    private final EngineSettings settings;
+    private final Library library;
+    private final DeviceThread device;
+    private final Machine machine;
+    private final Map<ModelName, Served> models;
+    private final Turns turns = new Turns();
+    private final SamplingDesk desk;
+    private final LinkedHashMap<RunId, Line> lines = new LinkedHashMap<>();   // whoever waits longest for a pass first
+    private final Map<Held, Line> byState = new HashMap<>();
+    private boolean turning;
+
+    private Engine(ActorContext<Message> context, EngineSettings settings, Library library, DeviceThread device, Machine machine) {
+        this.context = context;
+        this.settings = settings;
+        this.library = library;
+        this.device = device;
+        this.machine = machine;
+        this.models = machine.models();
+        this.desk = new SamplingDesk(new AdapterShelf(settings.adapterBytes()), this::fetch, settings.maxQueuedSequences(), models.keySet());
+    }
+
+    /// An engine that opens the device, loads all models, and registers with the receptionist. It stops with
+    /// [bios.worker.load.ModelRefused] when a model cannot be served. When it stops, it closes the device behind the
+    /// pass that is under way.
+    ///
+    /// @param models folders by the name that they are served under
+    /// @param device called once, on the thread that owns the device from then on
+    public static Behavior<EngineCommand> create(EngineSettings settings, Map<ModelName, Path> models, Supplier<Device> device, BlobStore blobs) {
+        return Behaviors.<Message>setup(context -> Behaviors.withStash(STASH, stash -> {
+            DeviceThread thread = DeviceThread.start("device-" + context.getSelf().path().name());
+            var log = org.slf4j.LoggerFactory.getLogger(Engine.class);
+            context.pipeToSelf(thread.call(() -> Machine.load(device, new LinkedHashMap<>(models), settings, log)),
+                    (machine, thrown) -> thrown == null ? new Note.Loaded(machine) : new Note.Broken("loading", thrown));
+            return loading(context, settings, new Library(blobs), thread, stash);
+        })).narrow();
+    }
+
+    private static Behavior<Message> loading(ActorContext<Message> context, EngineSettings settings, Library library, DeviceThread thread,
+            StashBuffer<Message> stash) {
+        return Behaviors.receive((_, message) -> switch (message) {
+            case Note.Loaded(var machine) -> {
+                var engine = new Engine(context, settings, library, thread, machine);
+                engine.register();
+                yield stash.unstashAll(Behaviors.receive((_, next) -> engine.on(next), (_, signal) -> engine.on(signal)));
+            }
+            case Note.Broken broken -> {
+                thread.stop(() -> {});
+                throw broken(broken);
+            }
+            default -> {
+                stash.stash(message);
+                yield Behaviors.same();
+            }
+        }, (_, signal) -> {
+            // What is being loaded belongs to the process and ends with it.
+            if (signal instanceof PostStop) thread.stop(() -> {});
+            return Behaviors.same();
+        });
+    }
+
+    private static RuntimeException broken(Note.Broken broken) {
+        return broken.why() instanceof RuntimeException itself ? itself
+                : new IllegalStateException("the engine broke in " + broken.what(), broken.why());
+    }
+
+    private void register() {
+        ActorRef<EngineCommand> self = context.getSelf().narrow();
+        var receptionist = context.getSystem().receptionist();
+        receptionist.tell(Receptionist.register(EngineCommand.ANY, self));
+        for (ModelName model : models.keySet()) receptionist.tell(Receptionist.register(EngineCommand.key(model.slug()), self));
+    }
+
+    private Behavior<Message> on(Message message) {
+        if (message instanceof EngineCommand command) obey(command);
+        else if (message instanceof Note note) hear(note);
+        turn();
+        return Behaviors.same();
+    }
+
+    private Behavior<Message> on(Signal signal) {
+        if (signal instanceof PostStop) device.stop(machine::close);
+        return Behaviors.same();
+    }
+
+    // ---- commands ----
+
+    private void obey(EngineCommand command) {
+        switch (command) {
+            case EngineCommand.OpenRun open -> open(open);
+            case EngineCommand.Execute execute -> add(execute.run(), execute, execute.position(), execute.replyTo(), false,
+                    fault -> new EngineEvent.Failed(execute.run(), execute.position(), fault));
+            case EngineCommand.TakeRecoveryPoint take -> add(take.run(), take, take.position(), take.replyTo(), true,
+                    fault -> new EngineEvent.RecoveryPointFailed(take.run(), take.position(), fault));
+            case EngineCommand.CloseRun(var run) -> close(run);
+            case EngineCommand.Sample(var task, var replyTo) -> sample(new Asked(task, replyTo));
+            case EngineCommand.Describe(var replyTo) -> replyTo.tell(new EngineReply.Description(
+                    models.values().stream().map(m -> m.model().info()).toList(), desk.sequences(), lines.size()));
+            case EngineCommand.Tokenize(var model, var text, var special, var replyTo) ->
+                withTokenizer(model, replyTo, t -> new EngineReply.Tokenized(t.encode(text, special)));
+            case EngineCommand.Detokenize(var model, var tokens, var skip, var replyTo) ->
+                withTokenizer(model, replyTo, t -> new EngineReply.Detokenized(t.decode(tokens, skip)));
+            case EngineCommand.FetchTokenizerFiles(var model, var replyTo) ->
+                withTokenizer(model, replyTo, t -> new EngineReply.TokenizerFiles(t.files()));
+        }
+    }
+
+    private void open(EngineCommand.OpenRun open) {
+        RunId run = open.config().run();
+        close(run);
+        Served served = models.get(open.config().baseModel());
+        if (served == null) {
+            open.replyTo().tell(new EngineEvent.OpenFailed(run, unknown(open.config().baseModel())));
+            return;
+        }
+        var line = new Line(open.config(), new Held(served));
+        lines.put(run, line);
+        byState.put(line.held, line);
+        line.add(new Line.Entry(open, 0, line.outbox.place(open.replyTo(), false)));
+        prepare(line);
+    }
+
+    private void add(RunId run, EngineCommand command, long position, ActorRef<EngineEvent> replyTo, boolean overtaken,
+            Function<Fault, EngineEvent> refused) {
+        Line line = lines.get(run);
+        if (line == null) {
+            replyTo.tell(refused.apply(notOpen(run)));
+            return;
+        }
+        line.add(new Line.Entry(command, position, line.outbox.place(replyTo, overtaken)));
+        prepare(line);
+    }
+
+    private void close(RunId run) {
+        Line line = lines.remove(run);
+        if (line == null) return;
+        byState.remove(line.held);
+        later("closing a run", () -> {
+            machine.forget(line.held);
+            return new Note.Freed();
+        });
+    }
+
+    private void sample(Asked asked) {
+        Served served = models.get(asked.task().baseModel());
+        Optional<Fault> fault = served == null ? Optional.of(unknown(asked.task().baseModel())) : served.sampler().refusal(asked.task());
+        if (fault.isEmpty()) fault = desk.take(asked);
+        fault.ifPresent(why -> asked.replyTo().tell(new EngineReply.NotDone(why)));
+    }
+
+    private void withTokenizer(ModelName model, ActorRef<EngineReply> replyTo, Function<Tokenizer, EngineReply> use) {
+        Served served = models.get(model);
+        Optional<Tokenizer> tokenizer = served == null ? Optional.empty() : served.tokenizer();
+        if (tokenizer.isEmpty()) replyTo.tell(new EngineReply.NotDone(served == null ? unknown(model)
+                : Fault.user("no_tokenizer", model + " has no tokenizer.json")));
+        else Thread.ofVirtual().start(() -> replyTo.tell(answer(tokenizer.get(), use)));
+    }
+
+    private static EngineReply answer(Tokenizer tokenizer, Function<Tokenizer, EngineReply> use) {
+        try {
+            return use.apply(tokenizer);
+        } catch (Throwable thrown) {
+            return new EngineReply.NotDone(Faults.of(thrown, "the tokenizer"));
+        }
+    }
+
+    private Fault unknown(ModelName model) {
+        return Fault.user("unknown_model", "this worker does not hold " + model + "; it holds " + models.keySet());
+    }
+
+    private static Fault notOpen(RunId run) {
+        return Fault.server("run_not_open", "run " + run + " is not open on this worker");
+    }
+
+    // ---- notes ----
+
+    private void hear(Note note) {
+        switch (note) {
+            case Note.Loaded _, Note.Freed _ -> {}
+            case Note.Broken broken -> throw broken(broken);
+            case Note.Prepared(_, var entry, var deed) -> entry.prepared(deed);
+            case Note.Unprepared(var line, var entry, var fault) -> {
+                entry.failed(fault);
+                settle(line);
+            }
+            case Note.Done(var outcomes) -> {
+                turning = false;
+                outcomes.forEach(this::done);
+            }
+            case Note.Passed(var pass) -> {
+                turning = false;
+                pass.finished().forEach((held, outcome) -> {
+                    if (byState.containsKey(held)) done(byState.get(held), outcome);
+                });
+                pass.served().forEach(this::toTheEnd);
+            }
+            case Note.Stepped(var model, var step) -> {
+                turning = false;
+                desk.stepped(model, step);
+            }
+            case Note.Kept(var line, var slot, var event) -> {
+                line.copies--;
+                if (current(line)) line.outbox.fill(slot, event);
+            }
+            case Note.Fetched(var key, var bytes) -> later("placing an adapter", () -> new Note.Placed(key, machine.place(key, bytes)));
+            case Note.Placed(var key, var placed) -> desk.placed(key, placed);
+        }
+    }
+
+    private boolean current(Line line) {
+        return byState.get(line.held) == line;
+    }
+
+    private void toTheEnd(Held held) {
+        Line line = byState.get(held);
+        if (line != null) lines.putLast(line.config.run(), line);
+    }
+
+    /// The first entry of a line was done by the device.
+    private void done(Line line, Outcome outcome) {
+        if (!current(line)) return;
+        Line.Entry entry = line.next(Integer.MAX_VALUE).orElseThrow();
+        line.remove(entry);
+        RunId run = line.config.run();
+        switch (outcome) {
+            case Outcome.Opened() -> line.outbox.fill(entry.slot, new EngineEvent.Opened(run));
+            case Outcome.Given(var result) -> line.outbox.fill(entry.slot, new EngineEvent.Executed(run, entry.position, result));
+            case Outcome.Copied(var snapshot) -> keep(line, entry, snapshot);
+            case Outcome.Failed(var fault) -> failed(line, entry, fault);
+        }
+        prepare(line);
+        settle(line);
+    }
+
+    private void failed(Line line, Line.Entry entry, Fault fault) {
+        line.outbox.fill(entry.slot, failure(line.config.run(), entry, fault));
+        if (!(entry.command instanceof EngineCommand.OpenRun)) return;
+        for (Line.Entry next : line.clear()) line.outbox.fill(next.slot, failure(line.config.run(), next, notOpen(line.config.run())));
+        close(line.config.run());
+    }
+
+    private static EngineEvent failure(RunId run, Line.Entry entry, Fault fault) {
+        return switch (entry.command) {
+            case EngineCommand.OpenRun _ -> new EngineEvent.OpenFailed(run, fault);
+            case EngineCommand.TakeRecoveryPoint _ -> new EngineEvent.RecoveryPointFailed(run, entry.position, fault);
+            default -> new EngineEvent.Failed(run, entry.position, fault);
+        };
+    }
+
+    /// Writes a copy of the state; the event goes out when it is durable.
+    private void keep(Line line, Line.Entry entry, StateSnapshot snapshot) {
+        line.copies++;
+        var purpose = ((Deed.Copy) entry.deed()).purpose();
+        beside(() -> {
+            EngineEvent event;
+            try {
+                event = library.keep(line.config, entry.position, purpose, snapshot);
+            } catch (Throwable thrown) {
+                event = failure(line.config.run(), entry, Faults.of(thrown, "writing the state behind operation " + entry.position));
+            }
+            return new Note.Kept(line, entry.slot, event);
+        });
+    }
+
+    /// Reports failed entries that have come to the front of a line.
+    private void settle(Line line) {
+        if (!current(line)) return;
+        for (var first = line.next(settings.copiesPerRun()); first.isPresent() && first.get().fault().isPresent() && current(line);
+                first = line.next(settings.copiesPerRun())) {
+            line.remove(first.get());
+            failed(line, first.get(), first.get().fault().get());
+            prepare(line);
+        }
+    }
+
+    /// Reads and decodes the next entries of a line.
+    private void prepare(Line line) {
+        for (Line.Entry entry : line.toPrepare(settings.preparedPerRun())) {
+            if (entry.command instanceof EngineCommand.TakeRecoveryPoint) {
+                entry.prepared(new Deed.Copy(new Deed.Purpose.Recovery()));
+                continue;
+            }
+            beside(() -> {
+                try {
+                    return new Note.Prepared(line, entry, switch (entry.command) {
+                        case EngineCommand.OpenRun open -> library.open(open);
+                        case EngineCommand.Execute execute -> library.operation(execute);
+                        default -> throw new IllegalStateException("not for a line: " + entry.command);
+                    });
+                } catch (Throwable thrown) {
+                    return new Note.Unprepared(line, entry, Faults.of(thrown, entry.position == 0 ? "opening the run" : "operation " + entry.position));
+                }
+            });
+        }
+    }
+
+    private void fetch(Asked first, List<Adapter> freed) {
+        if (!freed.isEmpty()) later("freeing adapters", () -> {
+            freed.forEach(Adapter::close);
+            return new Note.Freed();
+        });
+        AdapterShelf.Key key = first.key().orElseThrow();
+        beside(() -> {
+            try {
+                return new Note.Fetched(key, library.blobs().read(first.task().adapter().orElseThrow().blob()));
+            } catch (Throwable thrown) {
+                return new Note.Placed(key, new Machine.Placed.Failed(Faults.of(thrown, "adapter " + key.contentId())));
+            }
+        });
+    }
+
+    /// Runs on a virtual thread of its own.
+    private void beside(Supplier<Note> work) {
+        ActorRef<Message> self = context.getSelf();
+        Thread.ofVirtual().start(() -> self.tell(work.get()));
+    }
+
+    /// Runs on the device's thread, behind what it has to do.
+    private void later(String what, Callable<Note> work) {
+        context.pipeToSelf(device.call(work), (note, thrown) -> thrown == null ? note : new Note.Broken(what, thrown));
+    }
+
+    // ---- turns ----
+
+    /// Gives the device something to do, if it has nothing and there is something.
+    private void turn() {
+        if (turning) return;
+        turns.next(this::ready).ifPresent(kind -> {
+            turning = true;
+            switch (kind) {
+                case SAMPLE -> {
+                    var step = desk.next();
+                    later("sampling", () -> new Note.Stepped(step.model(), machine.sample(step.model(), step.fresh())));
+                }
+                case DEED -> deeds();
+                case PASS -> pass();
+            }
+        });
+    }
+
+    private boolean ready(Turns.Kind kind) {
+        return switch (kind) {
+            case SAMPLE -> desk.busy();
+            case DEED -> lines.values().stream().anyMatch(line -> first(line).filter(deed -> !(deed instanceof Deed.Evaluate)).isPresent());
+            case PASS -> lines.values().stream().anyMatch(line -> first(line).filter(deed -> deed instanceof Deed.Evaluate).isPresent());
+        };
+    }
+
+    private Optional<Deed> first(Line line) {
+        return line.next(settings.copiesPerRun()).filter(entry -> entry.fault().isEmpty()).map(Line.Entry::deed);
+    }
+
+    /// One short deed of every run that has one.
+    private void deeds() {
+        Map<Line, Deed> next = new LinkedHashMap<>();
+        for (Line line : lines.values())
+            first(line).filter(deed -> !(deed instanceof Deed.Evaluate)).ifPresent(deed -> next.put(line, deed));
+        later("deeds", () -> {
+            Map<Line, Outcome> outcomes = new LinkedHashMap<>();
+            next.forEach((line, deed) -> outcomes.put(line, machine.carryOut(line.held, deed)));
+            return new Note.Done(outcomes);
+        });
+    }
+
+    /// The next micro-batch of the runs of one model that have one, those that waited longest first.
+    private void pass() {
+        List<Machine.Candidate> candidates = new ArrayList<>();
+        for (Line line : lines.values())
+            if (first(line).orElse(null) instanceof Deed.Evaluate(var operation)
+                    && (candidates.isEmpty() || candidates.getFirst().run().served == line.held.served))
+                candidates.add(new Machine.Candidate(line.held, operation));
+        later("a pass", () -> new Note.Passed(machine.pass(candidates)));
+    }
+}

@@ -1,0 +1,40 @@
+package bios.worker.engine;
+
+import bios.persistence.blob.BlobDamaged;
+import bios.persistence.blob.BlobMissing;
+import bios.protocol.Fault;
+import bios.protocol.Invalid;
+import bios.protocol.stored.UnreadableRecord;
+import bios.worker.load.ModelRefused;
+import bios.worker.train.Refused;
+import java.io.UncheckedIOException;
+import java.util.concurrent.CompletionException;
+
+/// What a user reads of whatever was thrown.
+final class Faults {
+    private static final long MIB = 1 << 20;
+
+    private Faults() {}
+
+    /// @param what the work that failed, with its size: `forward_backward of 3 sequences, 170 tokens`
+    static Fault of(Throwable thrown, String what) {
+        return switch (thrown) {
+            case CompletionException wrapped when wrapped.getCause() != null -> of(wrapped.getCause(), what);
+            case Refused refused -> refused.fault();
+            case Invalid invalid -> Fault.user("invalid_request", invalid.getMessage());
+            case BlobMissing missing -> Fault.server("blob_missing", what + ": " + missing.getMessage());
+            case BlobDamaged damaged -> Fault.server("blob_damaged", what + ": " + damaged.getMessage());
+            case ModelRefused refused -> Fault.server("state_unreadable", what + ": " + refused.getMessage());
+            case UnreadableRecord record -> Fault.server("operation_unreadable", what + ": " + record.getMessage());
+            case UncheckedIOException io -> Fault.server("store_failed", what + ": " + io.getMessage());
+            case OutOfMemoryError full -> Fault.server("out_of_memory", what + " found too little memory: " + full.getMessage()
+                    + memory() + "; send less at once, or give the worker more memory");
+            case null, default -> Fault.server("engine_failed", what + " failed: " + thrown);
+        };
+    }
+
+    private static String memory() {
+        Runtime java = Runtime.getRuntime();
+        return " (Java heap: " + (java.totalMemory() - java.freeMemory()) / MIB + " of " + java.maxMemory() / MIB + " MiB)";
+    }
+}

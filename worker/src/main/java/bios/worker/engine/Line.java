@@ -1,0 +1,98 @@
+package bios.worker.engine;
+
+import bios.protocol.Fault;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.run.RunConfig;
+import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.Deque;
+import java.util.List;
+import java.util.Optional;
+
+/// An open run as the actor knows it: what it still has to do, strictly in order, and what it still has to say.
+final class Line {
+    final RunConfig config;
+    final Held held;
+    final Outbox outbox = new Outbox();
+    /// Copies of its state that are being written.
+    int copies;
+    private final Deque<Entry> entries = new ArrayDeque<>();
+
+    Line(RunConfig config, Held held) {
+        this.config = config;
+        this.held = held;
+    }
+
+    /// Something that the run has to do.
+    static final class Entry {
+        final EngineCommand command;
+        final long position;
+        final Outbox.Slot slot;
+        private boolean begun;
+        private Optional<Deed> deed = Optional.empty();
+        private Optional<Fault> fault = Optional.empty();
+
+        Entry(EngineCommand command, long position, Outbox.Slot slot) {
+            this.command = command;
+            this.position = position;
+            this.slot = slot;
+        }
+
+        /// All that the device needs for it is in memory.
+        void prepared(Deed ready) {
+            deed = Optional.of(ready);
+        }
+
+        /// It cannot be done.
+        void failed(Fault why) {
+            fault = Optional.of(why);
+        }
+
+        Optional<Fault> fault() {
+            return fault;
+        }
+
+        Deed deed() {
+            return deed.orElseThrow();
+        }
+    }
+
+    void add(Entry entry) {
+        entries.add(entry);
+    }
+
+    /// The first entry, if the device can do it now or it has failed.
+    ///
+    /// @param copyLimit most copies being written
+    Optional<Entry> next(int copyLimit) {
+        Entry first = entries.peek();
+        if (first == null || first.deed.isEmpty() && first.fault.isEmpty()) return Optional.empty();
+        if (first.deed.filter(d -> d instanceof Deed.Copy).isPresent() && copies >= copyLimit) return Optional.empty();
+        return Optional.of(first);
+    }
+
+    /// The first entry is done.
+    void remove(Entry first) {
+        bios.protocol.Require.require(entries.poll() == first, "an entry was done out of order");
+    }
+
+    /// All entries, which will not be done.
+    List<Entry> clear() {
+        List<Entry> all = List.copyOf(entries);
+        entries.clear();
+        return all;
+    }
+
+    /// Entries among the first `count` whose preparation is to begin now.
+    List<Entry> toPrepare(int count) {
+        List<Entry> fresh = new ArrayList<>();
+        int i = 0;
+        for (Entry entry : entries) {
+            if (i++ == count) break;
+            if (entry.begun) continue;
+            entry.begun = true;
+            fresh.add(entry);
+        }
+        return fresh;
+    }
+}

@@ -1,0 +1,258 @@
+package bios.worker.engine;
+
+import bios.protocol.Fault;
+import bios.protocol.model.LoraSpec;
+import bios.protocol.model.ModelName;
+import bios.protocol.run.Operation;
+import bios.protocol.run.OperationResult;
+import bios.protocol.sampling.SampleResult;
+import bios.worker.adapter.Adapter;
+import bios.worker.adapter.TrainingState;
+import bios.worker.device.Device;
+import bios.worker.load.ModelRefused;
+import bios.worker.load.Safetensors;
+import bios.worker.load.Tokenizer;
+import bios.worker.model.BaseModel;
+import bios.worker.sample.Sampler;
+import bios.worker.train.Evaluation;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+import java.util.function.Supplier;
+import org.slf4j.Logger;
+
+/// A device with its models, runs and samplers: all that happens on the device's thread. Every method does its work at
+/// once and turns whatever goes wrong into a [Fault] of that work alone.
+final class Machine implements AutoCloseable {
+    private final Device device;
+    private final EngineSettings settings;
+    private final Map<ModelName, Served> models = new LinkedHashMap<>();
+    private final Set<Held> runs = new HashSet<>();
+
+    private Machine(Device device, EngineSettings settings) {
+        this.device = device;
+        this.settings = settings;
+    }
+
+    /// Opens the device and loads all models; [ModelRefused] when one cannot be served.
+    static Machine load(Supplier<Device> device, Map<ModelName, Path> folders, EngineSettings settings, Logger log) {
+        var machine = new Machine(device.get(), settings);
+        try {
+            Set<String> slugs = new HashSet<>();
+            for (var model : folders.entrySet()) {
+                if (!slugs.add(model.getKey().slug())) throw new ModelRefused(model.getValue().toString(), "its name "
+                        + model.getKey() + " shares the slug " + model.getKey().slug() + " with another model", "name it differently");
+                machine.load(model.getKey(), model.getValue(), log);
+            }
+            return machine;
+        } catch (Throwable thrown) {
+            machine.close();
+            throw thrown;
+        }
+    }
+
+    private void load(ModelName name, Path folder, Logger log) {
+        long began = System.nanoTime();
+        Optional<Tokenizer> tokenizer = Tokenizer.open(folder);
+        BaseModel model = BaseModel.load(folder, name, device);
+        Sampler sampler = new Sampler(model, tokenizer.map(t -> tokens -> t.decode(tokens, false)), settings.sampler());
+        models.put(name, new Served(model, sampler, tokenizer));
+        var info = model.info();
+        log.info("loaded model={} folder={} architecture={} parameters={} dtype={} context={} tokenizer={} seconds={} device=\"{}\"",
+                name, folder, info.architecture(), info.parameters(), info.dtype(), info.contextLength(), tokenizer.isPresent(),
+                (System.nanoTime() - began) / 1_000_000 / 1e3, device.description());
+        if (sampler.capacity() < info.contextLength())
+            log.warn("model={} can sample sequences of {} of its {} tokens only; raise bios.engine.sampler.cache-bytes", name,
+                    sampler.capacity(), info.contextLength());
+    }
+
+    /// The models by name; what of them other threads may use, [Served] says.
+    Map<ModelName, Served> models() {
+        return Map.copyOf(models);
+    }
+
+    // ---- training ----
+
+    /// Does a deed that takes no pass.
+    Outcome carryOut(Held run, Deed deed) {
+        try {
+            runs.add(run);
+            return switch (deed) {
+                case Deed.Open(var lora, var point) -> {
+                    run.state = Optional.of(state(run, lora, point));
+                    yield new Outcome.Opened();
+                }
+                case Deed.Optimize(var operation) -> new Outcome.Given(run.served.trainer().optimStep(run.state.orElseThrow(), operation.params()));
+                case Deed.Copy _ -> new Outcome.Copied(run.state.orElseThrow().snapshot());
+                case Deed.Load load -> new Outcome.Given(load(run, load));
+                case Deed.Evaluate _ -> throw new IllegalStateException("an evaluation takes passes");
+            };
+        } catch (Throwable thrown) {
+            return new Outcome.Failed(Faults.of(thrown, deed.words()));
+        }
+    }
+
+    private TrainingState state(Held run, LoraSpec lora, Optional<byte[]> point) {
+        var spec = run.served.model().spec();
+        if (point.isEmpty()) return TrainingState.fresh(lora, spec, device);
+        try (Safetensors tensors = Safetensors.of("recovery point", point.get())) {
+            return TrainingState.restore(tensors, spec, device);
+        }
+    }
+
+    private OperationResult load(Held run, Deed.Load load) {
+        TrainingState before = run.state.orElseThrow();
+        var manifest = load.manifest();
+        try (Safetensors adapter = Safetensors.of(load.operation().path().bios(), load.adapter())) {
+            Optional<Safetensors> optimizer = load.optimizer().map(bytes -> Safetensors.of(load.operation().path().bios(), bytes));
+            try {
+                TrainingState state = TrainingState.load(adapter, optimizer, manifest.step(),
+                        optimizer.isPresent() ? manifest.settings() : before.settings(), manifest.lora(), run.served.model().spec(), device);
+                run.state = Optional.of(state);
+                before.close();
+                return new OperationResult.Loaded(load.operation().path().bios(), state.steps());
+            } finally {
+                optimizer.ifPresent(Safetensors::close);
+            }
+        }
+    }
+
+    /// A run that has an operation to evaluate.
+    record Candidate(Held run, Operation.ForwardBackward operation) {}
+
+    /// What a pass did.
+    ///
+    /// @param served whose micro-batches went through, or failed
+    /// @param finished the operations that are done
+    record Passed(List<Held> served, Map<Held, Outcome> finished) {}
+
+    /// Puts the next micro-batches of several runs of one model through it, as many as fit, from the first on.
+    Passed pass(List<Candidate> candidates) {
+        Map<Held, Outcome> finished = new HashMap<>();
+        List<Candidate> chosen = new ArrayList<>();
+        int tokens = 0;
+        for (Candidate next : candidates) {
+            if (!begun(next, finished)) continue;
+            int more = next.run.evaluation.orElseThrow().nextTokens();
+            boolean together = chosen.isEmpty() || !next.run.alone && !chosen.getFirst().run.alone;
+            if (!together || !chosen.isEmpty() && tokens + more > settings.trainPassTokens()) continue;
+            chosen.add(next);
+            tokens += more;
+        }
+        if (!chosen.isEmpty()) pass(chosen, finished);
+        Set<Held> served = new HashSet<>(finished.keySet());
+        chosen.forEach(c -> served.add(c.run));
+        return new Passed(List.copyOf(served), finished);
+    }
+
+    private static boolean begun(Candidate next, Map<Held, Outcome> finished) {
+        if (next.run.evaluation.isPresent()) return true;
+        try {
+            next.run.evaluation = Optional.of(next.run.served.trainer().begin(next.run.state.orElseThrow(), next.operation));
+            return true;
+        } catch (Throwable thrown) {
+            finished.put(next.run, failed(next, thrown));
+            return false;
+        }
+    }
+
+    private static void pass(List<Candidate> chosen, Map<Held, Outcome> finished) {
+        try {
+            chosen.getFirst().run.served.trainer().pass(chosen.stream().map(c -> c.run.evaluation.orElseThrow()).toList());
+        } catch (Throwable thrown) {
+            // Everything was as before these operations; alone, each begins again, and only the one at fault fails.
+            chosen.forEach(c -> c.run.drop());
+            if (chosen.size() == 1) {
+                chosen.getFirst().run.alone = false;
+                finished.put(chosen.getFirst().run, failed(chosen.getFirst(), thrown));
+            } else chosen.forEach(c -> c.run.alone = true);
+            return;
+        }
+        for (Candidate c : chosen) {
+            Evaluation evaluation = c.run.evaluation.orElseThrow();
+            if (!evaluation.done()) continue;
+            try {
+                finished.put(c.run, new Outcome.Given(evaluation.finish()));
+            } catch (Throwable thrown) {
+                finished.put(c.run, failed(c, thrown));
+            }
+            c.run.drop();
+            c.run.alone = false;
+        }
+    }
+
+    private static Outcome failed(Candidate c, Throwable thrown) {
+        return new Outcome.Failed(Faults.of(thrown, new Deed.Evaluate(c.operation).words()));
+    }
+
+    /// Frees a run's memory.
+    void forget(Held run) {
+        runs.remove(run);
+        run.close();
+    }
+
+    // ---- sampling ----
+
+    /// An adapter that is on the device, or why not.
+    sealed interface Placed {
+        record Here(Adapter adapter) implements Placed {}
+
+        record Failed(Fault fault) implements Placed {}
+    }
+
+    /// Puts an adapter for sampling on the device.
+    Placed place(AdapterShelf.Key key, byte[] bytes) {
+        try {
+            return new Placed.Here(Adapter.fromSafetensors(bytes, key.lora(), models.get(key.model()).model().spec(), device));
+        } catch (Throwable thrown) {
+            return new Placed.Failed(Faults.of(thrown, "adapter " + key.contentId() + " of " + bytes.length + " bytes"));
+        }
+    }
+
+    /// A request with its adapter on the device.
+    record Ready(Asked asked, Optional<Adapter> adapter) {}
+
+    /// How a request ended.
+    sealed interface Answer {
+        Asked asked();
+
+        record Drawn(Asked asked, SampleResult result) implements Answer {}
+
+        record Failed(Asked asked, Fault fault) implements Answer {}
+    }
+
+    /// What a step of a sampler did.
+    ///
+    /// @param idle whether it has nothing left to do
+    record Sampled(List<Answer> answers, boolean idle) {}
+
+    /// Takes new requests, and one step.
+    Sampled sample(ModelName model, List<Ready> fresh) {
+        Served served = models.get(model);
+        List<Answer> answers = new ArrayList<>();
+        for (Ready ready : fresh) served.tickets().put(served.sampler().submit(ready.asked.task(), ready.adapter), ready.asked);
+        try {
+            for (var done : served.sampler().step())
+                answers.add(new Answer.Drawn(served.tickets().remove(done.ticket()), done.result()));
+        } catch (Throwable thrown) {
+            List<Long> given = served.sampler().abandon();
+            Fault fault = Faults.of(thrown, "sampling of " + given.size() + " requests");
+            for (long ticket : given) answers.add(new Answer.Failed(served.tickets().remove(ticket), fault));
+        }
+        return new Sampled(answers, served.sampler().idle());
+    }
+
+    /// Closes everything, the device last. Tokenizers stay: other threads may be in them.
+    @Override public void close() {
+        List.copyOf(runs).forEach(this::forget);
+        models.values().forEach(m -> m.sampler().close());
+        models.values().forEach(m -> m.model().close());
+        device.close();
+    }
+}

@@ -1,0 +1,143 @@
+package bios.worker.engine;
+
+import bios.protocol.Fault;
+import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.model.ModelName;
+import bios.worker.adapter.Adapter;
+import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.Deque;
+import java.util.HashMap;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+
+/// Sampling requests between their arrival and their answer: which wait for an adapter, which can go to the device, and
+/// which model is next.
+final class SamplingDesk {
+    private final AdapterShelf shelf;
+    private final Fetcher fetcher;
+    private final int maxSequences;
+    private final Map<AdapterShelf.Key, List<Asked>> coming = new HashMap<>();
+    private final Deque<Asked> crowded = new ArrayDeque<>();
+    private final LinkedHashMap<ModelName, Queue> queues = new LinkedHashMap<>();   // the next one first
+    private int sequences;
+
+    private static final class Queue {
+        final List<Machine.Ready> ready = new ArrayList<>();
+        boolean decoding;
+    }
+
+    /// Gets adapters from the store and onto the device.
+    interface Fetcher {
+        void fetch(Asked first, List<Adapter> freed);
+    }
+
+    SamplingDesk(AdapterShelf shelf, Fetcher fetcher, int maxSequences, Iterable<ModelName> models) {
+        this.shelf = shelf;
+        this.fetcher = fetcher;
+        this.maxSequences = maxSequences;
+        for (ModelName model : models) queues.put(model, new Queue());
+    }
+
+    /// Sequences of all requests that are not answered.
+    int sequences() {
+        return sequences;
+    }
+
+    /// Takes a request that its model can serve; the fault says why not.
+    Optional<Fault> take(Asked asked) {
+        if (sequences > 0 && sequences + asked.task().numSamples() > maxSequences) return Optional.of(Fault.server("queue_full", sequences
+                + " sequences wait or decode already and the limit is " + maxSequences + "; try again in a moment"));
+        sequences += asked.task().numSamples();
+        if (crowded.isEmpty()) admit(asked);
+        else crowded.add(asked);
+        return Optional.empty();
+    }
+
+    private boolean admit(Asked asked) {
+        if (asked.key().isEmpty()) {
+            ready(asked, Optional.empty());
+            return true;
+        }
+        AdapterShelf.Key key = asked.key().get();
+        long size = asked.task().adapter().orElseThrow().blob().bytes();
+        switch (shelf.want(key, size)) {
+            case AdapterShelf.Answer.Here(var adapter) -> ready(asked, Optional.of(adapter));
+            case AdapterShelf.Answer.Coming() -> coming.get(key).add(asked);
+            case AdapterShelf.Answer.Fetch(var freed) -> {
+                coming.put(key, new ArrayList<>(List.of(asked)));
+                fetcher.fetch(asked, freed);
+            }
+            case AdapterShelf.Answer.Full() -> {
+                crowded.addFirst(asked);
+                return false;
+            }
+            case AdapterShelf.Answer.TooLarge(var limit) -> answer(asked, new EngineReply.NotDone(Fault.server("adapter_too_large",
+                    "the adapter has " + size + " bytes and this worker keeps " + limit + "; raise bios.engine.adapter-bytes")));
+        }
+        return true;
+    }
+
+    private void ready(Asked asked, Optional<Adapter> adapter) {
+        queues.get(asked.task().baseModel()).ready.add(new Machine.Ready(asked, adapter));
+    }
+
+    /// A fetched adapter is on the device, or not.
+    void placed(AdapterShelf.Key key, Machine.Placed placed) {
+        List<Asked> waiting = coming.remove(key);
+        switch (placed) {
+            case Machine.Placed.Here(var adapter) -> {
+                shelf.arrived(key, adapter);
+                waiting.forEach(asked -> ready(asked, Optional.of(adapter)));
+            }
+            case Machine.Placed.Failed(var fault) -> {
+                shelf.lost(key);
+                waiting.forEach(asked -> answer(asked, new EngineReply.NotDone(fault)));
+                retry();
+            }
+        }
+    }
+
+    /// Whether a sampler has something to do.
+    boolean busy() {
+        return queues.values().stream().anyMatch(q -> q.decoding || !q.ready.isEmpty());
+    }
+
+    /// A step that is to be taken.
+    record Step(ModelName model, List<Machine.Ready> fresh) {}
+
+    /// The next model's step; there must be one.
+    Step next() {
+        ModelName model = queues.entrySet().stream().filter(e -> e.getValue().decoding || !e.getValue().ready.isEmpty())
+                .findFirst().orElseThrow().getKey();
+        Queue queue = queues.remove(model);
+        queues.put(model, queue);
+        var step = new Step(model, List.copyOf(queue.ready));
+        queue.ready.clear();
+        return step;
+    }
+
+    /// A step was taken: answers go out, adapters are released.
+    void stepped(ModelName model, Machine.Sampled step) {
+        queues.get(model).decoding = !step.idle();
+        for (Machine.Answer done : step.answers()) {
+            done.asked().key().ifPresent(shelf::release);
+            answer(done.asked(), switch (done) {
+                case Machine.Answer.Drawn(var asked, var result) -> new EngineReply.Sampled(asked.task().id(), result);
+                case Machine.Answer.Failed(_, var fault) -> new EngineReply.NotDone(fault);
+            });
+        }
+        retry();
+    }
+
+    private void retry() {
+        while (!crowded.isEmpty()) if (!admit(crowded.poll())) return;
+    }
+
+    private void answer(Asked asked, EngineReply reply) {
+        sequences -= asked.task().numSamples();
+        asked.replyTo().tell(reply);
+    }
+}

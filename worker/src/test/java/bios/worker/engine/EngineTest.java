@@ -1,0 +1,267 @@
+package bios.worker.engine;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertNotEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineEvent;
+import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.model.LoraSpec;
+import bios.protocol.run.Operation;
+import bios.protocol.run.OperationResult;
+import bios.worker.engine.Workbench.Run;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class EngineTest {
+    private static final LoraSpec SMALL = new LoraSpec(4, 8, 1, List.copyOf(LoraSpec.ALL_LINEAR));
+    private static final LoraSpec LARGE = new LoraSpec(32, 64, 2, List.copyOf(LoraSpec.ALL_LINEAR));
+
+    @TempDir Path folder;
+
+    @Test void runsInCompanyGiveTheBitsThatTheyGiveAlone() {
+        List<Operation> small = Workbench.lesson(1, 3, 0.02);
+        List<Operation> large = Workbench.lesson(2, 4, 0);
+        List<String> smallAlone;
+        List<String> largeAlone;
+        try (var bench = Workbench.open(folder.resolve("a"))) {
+            smallAlone = bench.run(1, SMALL).all(small);
+        }
+        try (var bench = Workbench.open(folder.resolve("b"))) {
+            largeAlone = bench.run(2, LARGE).all(large);
+        }
+        try (var bench = Workbench.open(folder.resolve("c"))) {
+            Run first = bench.run(1, SMALL);
+            Run second = bench.run(2, LARGE);
+            var sampled = bench.replies();
+            for (int i = 0; i < 6; i++) bench.engine().tell(new EngineCommand.Sample(Workbench.task("t" + i, Optional.empty(), i), sampled.ref()));
+            for (int i = 0; i < Math.max(small.size(), large.size()); i++) {
+                if (i < small.size()) first.send(small.get(i));
+                if (i < large.size()) second.send(large.get(i));
+            }
+            assertEquals(smallAlone, first.receive(small.size()));
+            assertEquals(largeAlone, second.receive(large.size()));
+            for (int i = 0; i < 6; i++) sampled.expectMessageClass(EngineReply.Sampled.class, Workbench.PATIENCE);
+        }
+    }
+
+    @Test void aRunThatGoesOnFromARecoveryPointIsTheUndisturbedRun() {
+        List<Operation> all = Workbench.lesson(3, 4, 0.01);
+        for (int cut = 0; cut <= all.size() - 1; cut += 4) {   // also between gradients, and between gradient and step
+            List<String> undisturbed;
+            BlobRef point;
+            BlobRef end;
+            try (var bench = Workbench.open(folder.resolve("before" + cut))) {
+                Run run = bench.run(1, SMALL);
+                List<String> results = run.all(all.subList(0, cut));
+                point = run.point().state();
+                undisturbed = run.all(all.subList(cut, all.size()));
+                end = run.point().state();
+                assertEquals(cut, results.size());
+            }
+            try (var bench = Workbench.open(folder.resolve("before" + cut))) {
+                Run run = bench.run(1, SMALL, Optional.of(point));
+                run.skip(cut);
+                assertEquals(undisturbed, run.all(all.subList(cut, all.size())));
+                assertEquals(end, run.point().state());
+            }
+        }
+    }
+
+    @Test void aSavedStateGoesOnInAnotherRunAsInItsOwn() {
+        try (var bench = Workbench.open(folder)) {
+            Run own = bench.run(1, SMALL);
+            own.all(Workbench.lesson(4, 2, 0.01));
+            CheckpointManifest saved = own.save(Workbench.saveState("first"));
+            assertEquals(CheckpointKind.TRAINING, saved.kind());
+            assertEquals(2, saved.step());
+            assertEquals(saved.contentId(), saved.adapter().id().sha256());
+            assertEquals(Optional.of(own.acceptedAtMillis() + 60_000), saved.expiresAtMillis());
+            List<Operation> more = Workbench.lesson(5, 2, 0.01).subList(0, 4);
+            List<String> expected = own.all(more);
+
+            Run other = bench.run(2, LARGE);
+            other.all(List.of(Workbench.gradient(9, 2)));   // is dropped by the load
+            var loaded = (OperationResult.Loaded) other.result(Workbench.load(saved, true), Optional.of(saved));
+            assertEquals(new OperationResult.Loaded("bios://" + saved.run() + "/first", 2), loaded);
+            assertEquals("no_gradient", other.fault(new Operation.OptimStep(Optional.empty())).code());
+            assertEquals(expected, other.all(more));
+
+            Run fresh = bench.run(3, SMALL);
+            assertEquals(0, ((OperationResult.Loaded) fresh.result(Workbench.load(saved, false), Optional.of(saved))).step());
+            assertEquals(saved.contentId(), fresh.save(Workbench.saveState("copy")).contentId());
+        }
+    }
+
+    @Test void aSnapshotGivesTheSameTokensWhileItsRunGoesOn() {
+        try (var bench = Workbench.open(folder)) {
+            Run run = bench.run(1, SMALL);
+            run.all(Workbench.lesson(6, 2, 0));
+            CheckpointManifest old = run.save(new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(), Optional.of("s")));
+            assertEquals(Optional.empty(), old.optimizer());
+            String first = bench.sample(Workbench.task("a", Optional.of(old), 5));
+            run.all(Workbench.lesson(7, 3, 0));
+            assertEquals(first, bench.sample(Workbench.task("b", Optional.of(old), 5)));
+            CheckpointManifest later = run.save(new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(), Optional.of("s")));
+            assertNotEquals(first, bench.sample(Workbench.task("c", Optional.of(later), 5)));
+            assertNotEquals(first, bench.sample(Workbench.task("d", Optional.empty(), 5)));
+        }
+    }
+
+    @Test void anIdleRunIsNotTouchedByAnothersSteps() {
+        try (var bench = Workbench.open(folder)) {
+            Run idle = bench.run(1, SMALL);
+            idle.all(Workbench.lesson(8, 1, 0));
+            idle.all(List.of(Workbench.gradient(8, 2)));
+            BlobRef before = idle.point().state();
+            bench.run(2, SMALL).all(Workbench.lesson(9, 3, 0.5));
+            assertEquals(before, idle.point().state());
+        }
+    }
+
+    @Test void anOperationThatFailsChangesNothing() {
+        try (var bench = Workbench.open(folder)) {
+            Run run = bench.run(1, SMALL);
+            run.all(Workbench.lesson(10, 1, 0).subList(0, 2));
+            BlobRef before = run.point().state();
+            Fault unknown = run.fault(Workbench.gradientOf(new int[] {1, 2, 1_000_000}));
+            assertEquals(Fault.Kind.USER, unknown.kind());
+            assertTrue(unknown.message().contains("data[0]") && unknown.message().contains("1000000"), unknown.message());
+            CheckpointManifest saved = run.save(Workbench.saveState("whole"));
+            bench.damage(saved.adapter());
+            assertEquals("blob_damaged", run.fault(Workbench.load(saved, true), Optional.of(saved)).code());
+            CheckpointManifest weights = run.save(new Operation.SaveSamplerWeights(Optional.of(saved.name().get()), Optional.empty(), Optional.empty()));
+            assertEquals("weights_only", run.fault(Workbench.load(weights, true), Optional.of(weights)).code());
+            assertEquals(before, run.point().state());
+            run.all(List.of(new Operation.OptimStep(Optional.empty())));
+            assertEquals("no_gradient", run.fault(new Operation.OptimStep(Optional.empty())).code());
+        }
+    }
+
+    @Test void whatDoesNotFitTogetherGoesAloneAndOnlyWhatNeverFitsFails() {
+        var refused = new AtomicInteger();
+        try (var bench = Workbench.withDevice(folder, device -> Workbench.embeddingAtMost(device, 200, refused))) {
+            Run first = bench.run(1, SMALL);
+            Run second = bench.run(2, LARGE);
+            List<Operation> some = List.of(Workbench.gradient(1, 2), Workbench.gradient(2, 2), Workbench.gradient(3, 2));
+            for (int round = 0; round < 100 && refused.get() == 0; round++) {
+                some.forEach(first::send);
+                some.forEach(second::send);
+                first.receive(3);
+                second.receive(3);
+            }
+            assertTrue(refused.get() > 0, "two runs were in one pass");
+            BlobRef before = first.point().state();
+            Fault full = first.fault(Workbench.gradient(5, 4));
+            assertEquals("out_of_memory", full.code());
+            assertEquals(Fault.Kind.SERVER, full.kind());
+            assertTrue(full.message().contains("4 sequences, 280 tokens"), full.message());
+            assertEquals(before, first.point().state());
+        }
+    }
+
+    @Test void eventsKeepTheirOrderWhileASaveIsBeingWritten() throws Exception {
+        var gate = new CountDownLatch(1);
+        try (var bench = Workbench.withStore(folder, store -> Workbench.gated(store, gate))) {
+            Run run = bench.run(1, SMALL);
+            run.send(Workbench.saveState("slow"));
+            run.send(Workbench.gradient(1, 1));
+            run.send(new Operation.OptimStep(Optional.empty()));
+            Run other = bench.run(2, SMALL);
+            other.all(List.of(Workbench.gradient(1, 1)));   // is not held up
+            run.events().expectNoMessage();
+            gate.countDown();
+            List<Long> positions = new ArrayList<>();
+            for (int i = 0; i < 3; i++)
+                positions.add(run.events().expectMessageClass(EngineEvent.Executed.class, Workbench.PATIENCE).position());
+            assertEquals(List.of(1L, 2L, 3L), positions);
+        }
+    }
+
+    @Test void whatIsNotOpenIsRefused() throws Exception {
+        try (var bench = Workbench.open(folder)) {
+            Run run = bench.run(1, SMALL);
+            bench.engine().tell(new EngineCommand.CloseRun(run.id()));
+            assertEquals("run_not_open", run.fault(new Operation.OptimStep(Optional.empty())).code());
+            var point = bench.run(2, SMALL).point().state();
+            bench.damage(point);
+            Run broken = bench.unopened(3, SMALL, Optional.of(point));
+            broken.send(Workbench.gradient(1, 1));
+            var failed = broken.events().expectMessageClass(EngineEvent.OpenFailed.class, Workbench.PATIENCE);
+            assertEquals("blob_damaged", failed.fault().code());
+            assertEquals("run_not_open", broken.events().expectMessageClass(EngineEvent.Failed.class, Workbench.PATIENCE).fault().code());
+        }
+    }
+
+    @Test void adaptersTakeTurnsWhereOnlyOneHasRoom() {
+        try (var bench = Workbench.withAdapterBytes(folder, 30_000)) {
+            List<CheckpointManifest> snapshots = new ArrayList<>();
+            for (int i = 0; i < 3; i++) {
+                Run run = bench.run(i, SMALL);
+                run.all(Workbench.lesson(i, 1, 0));
+                snapshots.add(run.save(new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(), Optional.empty())));
+                assertTrue(2 * snapshots.getLast().bytes() > 30_000 && snapshots.getLast().bytes() < 30_000, "" + snapshots.getLast().bytes());
+            }
+            List<String> alone = new ArrayList<>();
+            for (var snapshot : snapshots) alone.add(bench.sample(Workbench.task("x", Optional.of(snapshot), 3)));
+            var replies = bench.replies();
+            for (int i = 0; i < 9; i++)
+                bench.engine().tell(new EngineCommand.Sample(Workbench.task("t" + i, Optional.of(snapshots.get(i % 3)), 3), replies.ref()));
+            for (int i = 0; i < 9; i++) {
+                var sampled = replies.expectMessageClass(EngineReply.Sampled.class, Workbench.PATIENCE);
+                int task = Integer.parseInt(sampled.task().substring(1));
+                assertEquals(alone.get(task % 3), Workbench.bits(sampled.result()));
+            }
+            CheckpointManifest large = bench.run(7, LARGE).save(new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(), Optional.empty()));
+            bench.engine().tell(new EngineCommand.Sample(Workbench.task("l", Optional.of(large), 3), replies.ref()));
+            assertEquals("adapter_too_large", replies.expectMessageClass(EngineReply.NotDone.class, Workbench.PATIENCE).fault().code());
+            bench.damage(snapshots.getFirst().adapter());
+            bench.sample(Workbench.task("y", Optional.of(snapshots.getLast()), 3));
+            bench.engine().tell(new EngineCommand.Sample(Workbench.task("z", Optional.of(snapshots.getFirst()), 3), replies.ref()));
+            assertEquals("blob_damaged", replies.expectMessageClass(EngineReply.NotDone.class, Workbench.PATIENCE).fault().code());
+        }
+    }
+
+    @Test void itIsListedDescribesItselfAndReadsTokens() throws Exception {
+        try (var bench = Workbench.ofTiny(folder)) {
+            var replies = bench.replies();
+            assertEquals(1, bench.listed(EngineCommand.ANY));
+            assertEquals(1, bench.listed(EngineCommand.key("bios-tiny")));
+            bench.engine().tell(new EngineCommand.Describe(replies.ref()));
+            var description = replies.expectMessageClass(EngineReply.Description.class, Workbench.PATIENCE);
+            assertEquals(List.of(Workbench.TINY), description.models().stream().map(m -> m.name()).toList());
+            bench.engine().tell(new EngineCommand.Tokenize(Workbench.TINY, "Once upon a time", true, replies.ref()));
+            int[] tokens = replies.expectMessageClass(EngineReply.Tokenized.class, Workbench.PATIENCE).tokens();
+            bench.engine().tell(new EngineCommand.Detokenize(Workbench.TINY, tokens, false, replies.ref()));
+            assertEquals("Once upon a time", replies.expectMessageClass(EngineReply.Detokenized.class, Workbench.PATIENCE).text());
+            bench.engine().tell(new EngineCommand.FetchTokenizerFiles(Workbench.TINY, replies.ref()));
+            var files = replies.expectMessageClass(EngineReply.TokenizerFiles.class, Workbench.PATIENCE).files();
+            assertArrayEquals(Files.readAllBytes(Workbench.TINY_FOLDER.resolve("tokenizer.json")), files.get("tokenizer.json"));
+            bench.engine().tell(new EngineCommand.Tokenize(Workbench.MODEL, "x", true, replies.ref()));
+            assertEquals("unknown_model", replies.expectMessageClass(EngineReply.NotDone.class, Workbench.PATIENCE).fault().code());
+        }
+    }
+
+    @Test void whenItStopsTheDeviceIsClosedBehindThePass() throws Exception {
+        var closed = new CountDownLatch(1);
+        try (var bench = Workbench.withDevice(folder, device -> Workbench.closing(device, closed))) {
+            Run run = bench.run(1, SMALL);
+            run.send(Workbench.gradient(1, 4));
+            bench.stop();
+        }
+        assertTrue(closed.await(30, java.util.concurrent.TimeUnit.SECONDS));
+    }
+}
