@@ -1,0 +1,36 @@
+package bios.coordinator.gateway;
+
+import java.util.Locale;
+
+/// Why the gateway refuses a request: the word for programs and the HTTP status. Each is in docs/reference/errors.md.
+enum Code {
+    MALFORMED_JSON(400), INVALID(400), UNSUPPORTED(400), WEIGHTS_ONLY(400), CONFLICT(400), RUN_CLOSED(400),
+    UNAUTHENTICATED(401), NOT_FOUND(404), UNKNOWN_MODEL(404), LINK_EXPIRED(404), NO_SUCH_CALL(404),
+    METHOD_NOT_ALLOWED(405), GONE(410), BODY_TOO_LARGE(413), NOT_JSON(415), QUEUE_FULL(429), BUSY(429), INTERNAL(500),
+    UNAVAILABLE(503), NO_WORKER(503);
+
+    private final int status;
+
+    Code(int status) {
+        this.status = status;
+    }
+
+    /// The HTTP status.
+    int status() {
+        return status;
+    }
+
+    /// The word on the wire.
+    String wireName() {
+        return name().toLowerCase(Locale.ROOT);
+    }
+
+    /// Seconds after which the same request may succeed; 0 when it will not by itself.
+    int retryAfterSeconds() {
+        return switch (this) {
+            case QUEUE_FULL, BUSY -> 1;
+            case UNAVAILABLE, NO_WORKER -> 2;
+            default -> 0;
+        };
+    }
+}

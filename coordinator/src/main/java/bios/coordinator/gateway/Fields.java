@@ -1,0 +1,202 @@
+package bios.coordinator.gateway;
+
+import bios.protocol.Invalid;
+import java.math.BigInteger;
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+import java.util.TreeSet;
+import java.util.function.Function;
+
+/// The fields of one JSON object, read one after another; [#done] refuses what was not asked for. `null` and absent
+/// are the same. Every error names the field in full.
+final class Fields {
+    private static final BigInteger LONG_MIN = BigInteger.valueOf(Long.MIN_VALUE);
+    private static final BigInteger UNSIGNED_END = BigInteger.ONE.shiftLeft(64);
+
+    private final At at;
+    private final Map<String, Json> fields;
+    private final Set<String> asked = new HashSet<>();
+
+    private Fields(At at, Map<String, Json> fields) {
+        this.at = at;
+        this.fields = fields;
+    }
+
+    /// The fields of `json`, which has to be an object.
+    static Fields of(At at, Json json) {
+        if (json instanceof Json.Obj(var fields)) return new Fields(at, fields);
+        throw at.invalid("is " + json.kind() + "; expected an object");
+    }
+
+    /// The fields of a request; `type` is ignored.
+    static Fields ofRequest(Json body) {
+        Fields request = of(At.BODY, body);
+        request.optionalString("type");
+        return request;
+    }
+
+    At at(String name) {
+        return at.field(name);
+    }
+
+    At at() {
+        return at;
+    }
+
+    /// Names in the object, whatever they are.
+    Set<String> names() {
+        asked.addAll(fields.keySet());
+        return fields.keySet();
+    }
+
+    /// Whether there is a value.
+    boolean has(String name) {
+        return optional(name).isPresent();
+    }
+
+    Optional<Json> optional(String name) {
+        asked.add(name);
+        return Optional.ofNullable(fields.get(name)).filter(value -> !(value instanceof Json.Null));
+    }
+
+    Json required(String name) {
+        return optional(name).orElseThrow(() -> at(name).invalid("is missing"));
+    }
+
+    private static <T> Function<Json, T> reading(At at, String expected, Function<Json, Optional<T>> read) {
+        return json -> read.apply(json).orElseThrow(() -> at.invalid("is " + json.kind() + "; expected " + expected));
+    }
+
+    private Function<Json, String> string(At place) {
+        return reading(place, "a string", json -> json instanceof Json.Str(var s) ? Optional.of(s) : Optional.empty());
+    }
+
+    String string(String name) {
+        return string(at(name)).apply(required(name));
+    }
+
+    Optional<String> optionalString(String name) {
+        return optional(name).map(string(at(name)));
+    }
+
+    boolean bool(String name, boolean otherwise) {
+        return optional(name).map(reading(at(name), "true or false",
+                json -> json instanceof Json.Bool(var b) ? Optional.of(b) : Optional.<Boolean>empty())).orElse(otherwise);
+    }
+
+    private static BigInteger integer(At at, Json json) {
+        if (json instanceof Json.Num number && number.integral()) return new BigInteger(number.literal());
+        throw at.invalid("is " + (json instanceof Json.Num(var literal) ? literal : json.kind()) + "; expected an integer");
+    }
+
+    private long integer(At place, Json json, long least, long most) {
+        BigInteger value = integer(place, json);
+        if (value.compareTo(BigInteger.valueOf(least)) < 0 || value.compareTo(BigInteger.valueOf(most)) > 0)
+            throw place.invalid(value + " is out of range; expected an integer from " + least + " to " + most);
+        return value.longValueExact();
+    }
+
+    long integer(String name, long least, long most) {
+        return integer(at(name), required(name), least, most);
+    }
+
+    Optional<Long> optionalInteger(String name, long least, long most) {
+        return optional(name).map(json -> integer(at(name), json, least, most));
+    }
+
+    /// An integer of 64 bits, signed or unsigned, as the same bits.
+    Optional<Long> optionalBits(String name) {
+        return optional(name).map(json -> {
+            BigInteger value = integer(at(name), json);
+            if (value.compareTo(LONG_MIN) < 0 || value.compareTo(UNSIGNED_END) >= 0)
+                throw at(name).invalid(value + " does not fit 64 bits");
+            return value.longValue();
+        });
+    }
+
+    double number(String name, double otherwise) {
+        return optional(name).map(json -> number(at(name), json)).orElse(otherwise);
+    }
+
+    static double number(At at, Json json) {
+        if (!(json instanceof Json.Num(var literal))) throw at.invalid("is " + json.kind() + "; expected a number");
+        double value = Double.parseDouble(literal);
+        if (Double.isInfinite(value)) throw at.invalid("is too large for a number");
+        return value;
+    }
+
+    Fields object(String name) {
+        return of(at(name), required(name));
+    }
+
+    Optional<Fields> optionalObject(String name) {
+        return optional(name).map(json -> of(at(name), json));
+    }
+
+    /// The items of an array that holds anything but packed numbers.
+    List<Json> array(String name) {
+        return items(at(name), required(name));
+    }
+
+    static List<Json> items(At at, Json json) {
+        return switch (json) {
+            case Json.Arr(var items) -> items;
+            case Json.Longs(var values) when values.length == 0 -> List.of();
+            case Json.Longs _, Json.Doubles _ -> throw at.item(0).invalid("is a number; expected an object");
+            case Json.Obj _, Json.Str _, Json.Num _, Json.Bool _, Json.Null _ ->
+                throw at.invalid("is " + json.kind() + "; expected an array");
+        };
+    }
+
+    Optional<List<String>> optionalStrings(String name) {
+        return optional(name).map(json -> {
+            var strings = new ArrayList<String>();
+            for (Json item : items(at(name), json)) strings.add(string(at(name).item(strings.size())).apply(item));
+            return List.copyOf(strings);
+        });
+    }
+
+    /// A JSON object of the user's own, as text without white space.
+    Optional<String> optionalFree(String name, int maxBytes) {
+        return optional(name).map(json -> {
+            if (!(json instanceof Json.Obj)) throw at(name).invalid("is " + json.kind() + "; expected an object");
+            var text = new StringBuilder();
+            json.writeTo(text);
+            if (text.length() > maxBytes) throw at(name).invalid("has " + text.length() + " characters; at most " + maxBytes);
+            return text.toString();
+        });
+    }
+
+    /// Refuses fields that nothing has asked for.
+    void done() {
+        for (String name : fields.keySet())
+            if (!asked.contains(name)) throw at(name).invalid("is not a field of this object; it has " + new TreeSet<>(asked));
+    }
+
+    /// Runs `read`; what it finds wrong is reported at `place`, whatever field it names itself.
+    static <T> T named(At place, java.util.function.Supplier<T> read) {
+        try {
+            return read.get();
+        } catch (Invalid wrong) {
+            throw place.invalid(bare(wrong));
+        }
+    }
+
+    /// Runs `read`; what it finds wrong is reported at the field that it names, below `place`.
+    static <T> T below(At place, java.util.function.Supplier<T> read) {
+        try {
+            return read.get();
+        } catch (Invalid wrong) {
+            throw new Invalid(place + "." + wrong.field(), bare(wrong));
+        }
+    }
+
+    private static String bare(Invalid wrong) {
+        String prefix = wrong.field() + ": ";
+        return wrong.getMessage().startsWith(prefix) ? wrong.getMessage().substring(prefix.length()) : wrong.getMessage();
+    }
+}

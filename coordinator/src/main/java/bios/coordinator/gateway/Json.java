@@ -1,0 +1,85 @@
+package bios.coordinator.gateway;
+
+import com.fasterxml.jackson.core.io.JsonStringEncoder;
+import java.util.Iterator;
+import java.util.List;
+import java.util.Map;
+
+/// A JSON value as a client sent it. Long arrays of numbers (`tokens`, `data`, `shape`) are packed.
+sealed interface Json {
+    /// @param fields in the order in which they came
+    record Obj(Map<String, Json> fields) implements Json {}
+
+    record Arr(List<Json> items) implements Json {}
+
+    record Str(String value) implements Json {}
+
+    /// @param literal the number as it was written
+    record Num(String literal) implements Json {
+        /// Whether it is written as an integer.
+        boolean integral() {
+            return literal.chars().noneMatch(c -> c == '.' || c == 'e' || c == 'E');
+        }
+    }
+
+    record Bool(boolean value) implements Json {}
+
+    record Null() implements Json {}
+
+    /// An array of integers that fit 64 bits.
+    record Longs(long[] values) implements Json {}
+
+    /// An array of numbers.
+    ///
+    /// @param firstOther place of the first that is not an integer of 64 bits
+    record Doubles(double[] values, int firstOther) implements Json {}
+
+    /// What it is, for messages.
+    default String kind() {
+        return switch (this) {
+            case Obj _ -> "an object";
+            case Arr _, Longs _, Doubles _ -> "an array";
+            case Str _ -> "a string";
+            case Num _ -> "a number";
+            case Bool _ -> "a boolean";
+            case Null _ -> "null";
+        };
+    }
+
+    /// Writes it without white space, numbers as they came.
+    default void writeTo(StringBuilder out) {
+        switch (this) {
+            case Obj(var fields) -> {
+                out.append('{');
+                for (Iterator<Map.Entry<String, Json>> i = fields.entrySet().iterator(); i.hasNext();) {
+                    Map.Entry<String, Json> field = i.next();
+                    quote(field.getKey(), out);
+                    out.append(':');
+                    field.getValue().writeTo(out);
+                    if (i.hasNext()) out.append(',');
+                }
+                out.append('}');
+            }
+            case Arr(var items) -> {
+                out.append('[');
+                for (int i = 0; i < items.size(); i++) {
+                    if (i > 0) out.append(',');
+                    items.get(i).writeTo(out);
+                }
+                out.append(']');
+            }
+            case Str(var value) -> quote(value, out);
+            case Num(var literal) -> out.append(literal);
+            case Bool(var value) -> out.append(value);
+            case Null _ -> out.append("null");
+            case Longs(var values) -> out.append(java.util.Arrays.toString(values).replace(" ", ""));
+            case Doubles(var values, _) -> out.append(java.util.Arrays.toString(values).replace(" ", ""));
+        }
+    }
+
+    private static void quote(String value, StringBuilder out) {
+        out.append('"');
+        JsonStringEncoder.getInstance().quoteAsString(value, out);
+        out.append('"');
+    }
+}

@@ -1,0 +1,86 @@
+package bios.coordinator.gateway;
+
+import bios.protocol.model.ModelInfo;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.util.ArrayList;
+import java.util.List;
+
+/// Reads a ModelInput of the wire into token ids, checked against the model.
+final class ModelInputReader {
+    private ModelInputReader() {}
+
+    static int[] read(At at, Json json, ModelInfo model) {
+        Fields fields = Fields.of(at, json);
+        int[] tokens;
+        if (fields.has("tokens_base64")) {
+            if (fields.has("chunks")) throw at.invalid("needs one of chunks and tokens_base64, not both");
+            tokens = packed(fields.at("tokens_base64"), fields.string("tokens_base64"), model);
+        } else tokens = chunks(fields, model);
+        fields.done();
+        if (tokens.length == 0) throw at.invalid("is empty; at least one token is needed");
+        if (tokens.length > model.contextLength())
+            throw at.invalid("has " + tokens.length + " tokens; the context of " + model.name() + " is " + model.contextLength());
+        return tokens;
+    }
+
+    private static int[] chunks(Fields fields, ModelInfo model) {
+        List<Json> chunks = fields.array("chunks");
+        var parts = new ArrayList<int[]>();
+        int length = 0;
+        for (Json chunk : chunks) {
+            int[] part = chunk(fields.at("chunks").item(parts.size()), chunk, model);
+            parts.add(part);
+            length += part.length;
+        }
+        int[] all = new int[length];
+        int at = 0;
+        for (int[] part : parts) {
+            System.arraycopy(part, 0, all, at, part.length);
+            at += part.length;
+        }
+        return all;
+    }
+
+    private static int[] chunk(At at, Json json, ModelInfo model) {
+        Fields chunk = Fields.of(at, json);
+        String type = chunk.optionalString("type").orElse("encoded_text");
+        switch (type) {
+            case "encoded_text" -> { }
+            case "image", "image_asset_pointer", "dmel" ->
+                throw new Refusal(Code.UNSUPPORTED, chunk.at("type").toString(), "'" + type + "' is not supported; this service takes text");
+            default -> throw chunk.at("type").invalid("'" + type + "' is unknown; expected encoded_text");
+        }
+        int[] tokens = chunk.has("tokens_base64") && !chunk.has("tokens")
+                ? packed(chunk.at("tokens_base64"), chunk.string("tokens_base64"), model)
+                : tokens(chunk.at("tokens"), chunk.required("tokens"), model);
+        chunk.done();
+        return tokens;
+    }
+
+    private static int[] packed(At at, String text, ModelInfo model) {
+        byte[] bytes = TensorReader.base64(at, text);
+        if (bytes.length % 4 != 0) throw at.invalid("holds " + bytes.length + " bytes; expected 4 for each token");
+        int[] tokens = new int[bytes.length / 4];
+        ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).asIntBuffer().get(tokens);
+        for (int i = 0; i < tokens.length; i++) check(at, i, tokens[i], model);
+        return tokens;
+    }
+
+    /// Token ids of `model`.
+    static int[] tokens(At at, Json json, ModelInfo model) {
+        long[] ids = TensorReader.longs(at, json);
+        int[] tokens = new int[ids.length];
+        for (int i = 0; i < ids.length; i++) {
+            check(at, i, ids[i], model);
+            tokens[i] = (int) ids[i];
+        }
+        return tokens;
+    }
+
+    /// Refuses what is no token of `model`.
+    static void check(At at, int i, long token, ModelInfo model) {
+        if (token < 0 || token >= model.vocabularySize())
+            throw at.item(i).invalid(token + " is no token of " + model.name() + "; expected 0 to " + (model.vocabularySize() - 1));
+    }
+}

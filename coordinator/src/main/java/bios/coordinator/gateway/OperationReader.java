@@ -1,0 +1,127 @@
+package bios.coordinator.gateway;
+
+import bios.protocol.Invalid;
+import bios.protocol.model.LoraSpec;
+import bios.protocol.model.ModelInfo;
+import bios.protocol.model.TargetModule;
+import bios.protocol.run.AdamParams;
+import bios.protocol.run.Datum;
+import bios.protocol.run.LossFunction;
+import bios.protocol.run.Operation;
+import bios.protocol.run.TensorData;
+import java.util.ArrayList;
+import java.util.EnumSet;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+
+/// Reads what is asked of a run: batches, optimizer settings, adapter shapes.
+final class OperationReader {
+    private final GatewaySettings settings;
+
+    OperationReader(GatewaySettings settings) {
+        this.settings = settings;
+    }
+
+    /// `{"data": [Datum], "loss_fn", "loss_fn_config"?}`.
+    Operation.ForwardBackward batch(Fields input, ModelInfo model, boolean forwardOnly) {
+        String name = input.string("loss_fn");
+        LossFunction loss = Fields.named(input.at("loss_fn"), () -> LossFunction.of(name));
+        Map<String, Double> given = new HashMap<>();
+        input.optionalObject("loss_fn_config").ifPresent(config -> {
+            for (String key : config.names()) given.put(key, Fields.number(config.at(key), config.required(key)));
+        });
+        Map<String, Double> lossSettings = Fields.below(input.at(), () -> loss.settings(given));
+        List<Json> items = input.array("data");
+        At data = input.at("data");
+        if (items.isEmpty()) throw data.invalid("is empty; at least one sequence is needed");
+        if (items.size() > settings.maxDatums())
+            throw data.invalid("has " + items.size() + " sequences; at most " + settings.maxDatums() + " in one request");
+        input.done();
+        var batch = new ArrayList<Datum>(items.size());
+        long tokens = 0;
+        for (Json item : items) {
+            Datum datum = datum(data.item(batch.size()), item, loss, model);
+            tokens += datum.tokens().length;
+            if (tokens > settings.maxTokensPerRequest())
+                throw data.invalid("has more than " + settings.maxTokensPerRequest() + " tokens; send it in several requests");
+            batch.add(datum);
+        }
+        return new Operation.ForwardBackward(batch, loss, lossSettings, forwardOnly);
+    }
+
+    private Datum datum(At at, Json json, LossFunction loss, ModelInfo model) {
+        Fields fields = Fields.of(at, json);
+        int[] tokens = ModelInputReader.read(fields.at("model_input"), fields.required("model_input"), model);
+        Fields inputs = fields.object("loss_fn_inputs");
+        Map<String, TensorData> tensors = new HashMap<>();
+        for (String name : Set.copyOf(inputs.names())) {
+            if (!loss.required().contains(name) && !loss.optional().contains(name))
+                throw inputs.at(name).invalid("is not an input of " + loss.wireName());
+            tensors.put(name, TensorReader.read(inputs.at(name), inputs.required(name)));
+        }
+        fields.done();
+        var datum = new Datum(tokens, tensors);
+        loss.check(at.toString(), datum);
+        At targets = inputs.at("target_tokens");
+        long[] ids = tensors.get("target_tokens").longs();
+        for (int i = 0; i < ids.length; i++) ModelInputReader.check(targets, i, ids[i], model);
+        return datum;
+    }
+
+    /// AdamParams; absent fields have their defaults.
+    AdamParams adam(Fields fields) {
+        AdamParams d = AdamParams.DEFAULT;
+        var params = new AdamParams(fields.number("learning_rate", d.learningRate()), fields.number("beta1", d.beta1()),
+                fields.number("beta2", d.beta2()), fields.number("eps", d.eps()), fields.number("weight_decay", d.weightDecay()),
+                fields.number("grad_clip_norm", d.gradClipNorm()));
+        fields.done();
+        return params;
+    }
+
+    /// LoraConfig.
+    ///
+    /// @param derivedSeed the seed if none is given
+    LoraSpec lora(Optional<Fields> given, long derivedSeed) {
+        if (given.isEmpty()) return new LoraSpec(32, 32, derivedSeed, List.copyOf(LoraSpec.ALL_LINEAR));
+        Fields fields = given.get();
+        long rank = fields.optionalInteger("rank", 1, LoraSpec.MAX_RANK).orElse(32L);
+        double alpha = fields.number("alpha", 32);
+        long seed = fields.optionalBits("seed").orElse(derivedSeed);
+        boolean attention = fields.bool("train_attn", true);
+        boolean mlp = fields.bool("train_mlp", true);
+        boolean head = fields.bool("train_unembed", false);
+        List<TargetModule> targets = fields.optionalStrings("target_modules")
+                .map(names -> named(fields.at("target_modules"), names)).orElseGet(() -> flagged(attention, mlp, head));
+        fields.done();
+        if (targets.isEmpty()) throw fields.at().invalid("trains nothing: train_attn, train_mlp and train_unembed are all false");
+        return new LoraSpec((int) rank, alpha, seed, targets);
+    }
+
+    private static List<TargetModule> flagged(boolean attention, boolean mlp, boolean head) {
+        var targets = EnumSet.noneOf(TargetModule.class);
+        if (attention) targets.addAll(EnumSet.range(TargetModule.Q, TargetModule.O));
+        if (mlp) targets.addAll(EnumSet.range(TargetModule.GATE, TargetModule.DOWN));
+        if (head) targets.add(TargetModule.HEAD);
+        return List.copyOf(targets);
+    }
+
+    private static List<TargetModule> named(At at, List<String> names) {
+        if (names.isEmpty()) throw at.invalid("is empty; name at least one layer");
+        var targets = EnumSet.noneOf(TargetModule.class);
+        for (int i = 0; i < names.size(); i++)
+            if (!targets.add(target(at.item(i), names.get(i)))) throw at.item(i).invalid("names " + names.get(i) + " again");
+        return List.copyOf(targets);
+    }
+
+    private static TargetModule target(At at, String name) {
+        var known = new ArrayList<String>();
+        for (TargetModule module : TargetModule.values()) {
+            if (module.peftName().equals(name)) return module;
+            known.add(module.peftName());
+        }
+        throw new Invalid(at.toString(), "'" + name + "' is no layer that can be trained; expected some of " + known);
+    }
+}

@@ -1,0 +1,70 @@
+package bios.coordinator.gateway;
+
+import bios.protocol.Fault;
+import bios.protocol.Invalid;
+import bios.protocol.run.RunCommand;
+import java.util.Optional;
+
+/// Ends the handling of a request with a problem for the caller. It never leaves the gateway.
+final class Refusal extends RuntimeException {
+    private static final long serialVersionUID = 1;
+    private final Code code;
+    private final String word;
+    private final String field;
+
+    private Refusal(Code code, String word, String field, String message) {
+        super(message, null, false, false);
+        this.code = code;
+        this.word = word;
+        this.field = field;
+    }
+
+    Refusal(Code code, String message) {
+        this(code, code.wireName(), null, message);
+    }
+
+    Refusal(Code code, String field, String message) {
+        this(code, code.wireName(), field, field + ": " + message);
+    }
+
+    static Refusal of(Invalid invalid) {
+        return new Refusal(Code.INVALID, Code.INVALID.wireName(), invalid.field(), invalid.getMessage());
+    }
+
+    /// A fault that another part gave, with that part's own word.
+    static Refusal of(Fault fault) {
+        Code code = switch (fault.kind()) {
+            case USER -> switch (fault.code()) {
+                case "not_found" -> Code.NOT_FOUND;
+                case "queue_full", "too_many" -> Code.QUEUE_FULL;
+                default -> Code.INVALID;
+            };
+            case SERVER -> Code.UNAVAILABLE;
+        };
+        return new Refusal(code, fault.code(), null, fault.message());
+    }
+
+    static Refusal of(RunCommand.RunReply.Refused refused) {
+        Code code = switch (refused.reason()) {
+            case NOT_FOUND -> Code.NOT_FOUND;
+            case CONFLICT -> Code.CONFLICT;
+            case CLOSED -> Code.RUN_CLOSED;
+            case TOO_MANY -> Code.QUEUE_FULL;
+            case UNAVAILABLE -> Code.UNAVAILABLE;
+            case INVALID -> Code.INVALID;
+        };
+        return new Refusal(code, refused.message());
+    }
+
+    Code code() {
+        return code;
+    }
+
+    String word() {
+        return word;
+    }
+
+    Optional<String> field() {
+        return Optional.ofNullable(field);
+    }
+}
