@@ -4,6 +4,7 @@ import bios.protocol.Fault;
 import bios.protocol.Invalid;
 import bios.protocol.run.RunCommand;
 import java.util.Optional;
+import java.util.Set;
 
 /// Ends the handling of a request with a problem for the caller. It never leaves the gateway.
 final class Refusal extends RuntimeException {
@@ -11,9 +12,15 @@ final class Refusal extends RuntimeException {
     private final Code code;
     private final String word;
     private final String field;
+    private final transient Set<String> allowed;
 
     private Refusal(Code code, String word, String field, String message) {
+        this(code, word, field, message, Set.of());
+    }
+
+    private Refusal(Code code, String word, String field, String message, Set<String> allowed) {
         super(message, null, false, false);
+        this.allowed = allowed;
         this.code = code;
         this.word = word;
         this.field = field;
@@ -25,6 +32,12 @@ final class Refusal extends RuntimeException {
 
     Refusal(Code code, String field, String message) {
         this(code, code.wireName(), field, field + ": " + message);
+    }
+
+    /// A call that exists, but not with this method.
+    static Refusal methods(Set<String> allowed, String method) {
+        return new Refusal(Code.METHOD_NOT_ALLOWED, Code.METHOD_NOT_ALLOWED.wireName(), null,
+                "this call takes " + String.join(" or ", allowed) + ", not " + method, allowed);
     }
 
     static Refusal of(Invalid invalid) {
@@ -62,6 +75,11 @@ final class Refusal extends RuntimeException {
 
     String word() {
         return word;
+    }
+
+    /// The methods that would do, for a 405.
+    Set<String> allowed() {
+        return allowed;
     }
 
     Optional<String> field() {

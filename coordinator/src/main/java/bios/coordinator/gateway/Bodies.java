@@ -1,0 +1,102 @@
+package bios.coordinator.gateway;
+
+import java.util.ArrayList;
+import java.util.List;
+import java.util.concurrent.CompletionStage;
+import java.util.concurrent.atomic.AtomicLong;
+import org.apache.pekko.http.javadsl.model.HttpEntity;
+import org.apache.pekko.http.javadsl.model.HttpRequest;
+import org.apache.pekko.stream.Materializer;
+import org.apache.pekko.stream.javadsl.Sink;
+import org.apache.pekko.util.ByteString;
+
+/// Takes request bodies off the wire within two limits: the size of one, and the bytes of all that are in work. What
+/// is refused is still read to its end, so that the client gets to read the answer.
+final class Bodies {
+    private final int maxBytes;
+    private final long maxInWork;
+    private final AtomicLong inWork = new AtomicLong();
+
+    Bodies(int maxBytes, long maxInWork) {
+        this.maxBytes = maxBytes;
+        this.maxInWork = maxInWork;
+    }
+
+    /// A body, and what it occupies until it is released.
+    final class Body {
+        private final List<ByteString> chunks = new ArrayList<>();
+        private long length;
+        private long reserved;
+        private Refusal refusal;
+
+        private Body add(ByteString chunk) {
+            length += chunk.size();
+            if (refusal != null) return this;
+            if (length > maxBytes) refuse(tooLarge());
+            else if (!reserve(length)) refuse(busy());
+            else chunks.add(chunk);
+            return this;
+        }
+
+        private void refuse(Refusal why) {
+            refusal = why;
+            chunks.clear();
+            release();
+        }
+
+        private boolean reserve(long needed) {
+            long more = needed - reserved;
+            if (more <= 0) return true;
+            if (inWork.addAndGet(more) > maxInWork) {
+                inWork.addAndGet(-more);
+                return false;
+            }
+            reserved = needed;
+            return true;
+        }
+
+        /// All bytes; a [Refusal] if they were too many.
+        byte[] bytes() {
+            if (refusal != null) throw refusal;
+            byte[] all = new byte[(int) length];
+            int at = 0;
+            for (ByteString chunk : chunks) {
+                chunk.copyToArray(all, at, chunk.size());
+                at += chunk.size();
+            }
+            chunks.clear();
+            return all;
+        }
+
+        /// How many bytes it has.
+        long length() {
+            return length;
+        }
+
+        /// The request is answered.
+        void release() {
+            inWork.addAndGet(-reserved);
+            reserved = 0;
+        }
+    }
+
+    private Refusal tooLarge() {
+        return new Refusal(Code.BODY_TOO_LARGE, "the body is larger than " + maxBytes + " bytes; send the batch in several requests");
+    }
+
+    private static Refusal busy() {
+        return new Refusal(Code.BUSY, "the service is reading as much as it can hold; try again in a moment");
+    }
+
+    /// Reads the body of `request`.
+    CompletionStage<Body> read(HttpRequest request, Materializer materializer) {
+        HttpEntity entity = request.entity().withoutSizeLimit();
+        var body = new Body();
+        long announced = entity.getContentLengthOption().orElse(0);
+        if (announced > maxBytes) body.refuse(tooLarge());
+        else if (!body.reserve(announced)) body.refuse(busy());
+        return entity.getDataBytes().runWith(Sink.fold(body, Body::add), materializer).whenComplete((_, failed) -> {
+            if (failed != null) body.release();
+        });
+    }
+}

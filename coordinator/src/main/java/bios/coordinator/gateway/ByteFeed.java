@@ -1,0 +1,80 @@
+package bios.coordinator.gateway;
+
+import java.io.IOException;
+import java.io.OutputStream;
+import java.util.concurrent.ExecutionException;
+import org.apache.pekko.stream.OverflowStrategy;
+import org.apache.pekko.stream.QueueOfferResult;
+import org.apache.pekko.stream.javadsl.Source;
+import org.apache.pekko.stream.javadsl.SourceQueueWithComplete;
+import org.apache.pekko.util.ByteString;
+
+/// What a blocking writer writes, as a stream: the writer waits for its reader, a failure of the writer breaks the stream,
+/// and a reader that goes away fails the writer.
+final class ByteFeed {
+    private static final int CHUNK = 1 << 16;
+
+    private ByteFeed() {}
+
+    /// Writes all bytes, on a thread that may block.
+    @FunctionalInterface
+    interface Writer {
+        void writeTo(OutputStream out) throws Exception;
+    }
+
+    static Source<ByteString, ?> of(java.util.concurrent.Executor blocking, Writer writer) {
+        return Source.<ByteString>queue(4, OverflowStrategy.backpressure()).mapMaterializedValue(queue -> {
+            blocking.execute(() -> {
+                try {
+                    var out = new Feeding(queue);
+                    writer.writeTo(out);
+                    out.flush();
+                    queue.complete();
+                } catch (Exception failed) {
+                    queue.fail(failed);
+                }
+            });
+            return queue;
+        });
+    }
+
+    private static final class Feeding extends OutputStream {
+        private final SourceQueueWithComplete<ByteString> queue;
+        private byte[] chunk = new byte[CHUNK];
+        private int filled;
+
+        Feeding(SourceQueueWithComplete<ByteString> queue) {
+            this.queue = queue;
+        }
+
+        @Override public void write(int one) throws IOException {
+            if (filled == CHUNK) flush();
+            chunk[filled++] = (byte) one;
+        }
+
+        @Override public void write(byte[] from, int offset, int count) throws IOException {
+            for (int done = 0; done < count;) {
+                if (filled == CHUNK) flush();
+                int n = Math.min(count - done, CHUNK - filled);
+                System.arraycopy(from, offset + done, chunk, filled, n);
+                filled += n;
+                done += n;
+            }
+        }
+
+        @Override public void flush() throws IOException {
+            if (filled == 0) return;
+            ByteString bytes = ByteString.fromArray(chunk, 0, filled);
+            filled = 0;
+            try {
+                QueueOfferResult result = queue.offer(bytes).toCompletableFuture().get();
+                if (!result.isEnqueued()) throw new IOException("the reader is gone");
+            } catch (ExecutionException gone) {
+                throw new IOException("the reader is gone", gone);
+            } catch (InterruptedException stopped) {
+                Thread.currentThread().interrupt();
+                throw new IOException("stopped", stopped);
+            }
+        }
+    }
+}

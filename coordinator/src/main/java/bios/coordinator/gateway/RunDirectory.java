@@ -1,0 +1,16 @@
+package bios.coordinator.gateway;
+
+import bios.protocol.run.RunCommand;
+import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.RunId;
+import java.time.Duration;
+import java.util.concurrent.CompletionStage;
+import java.util.function.Function;
+import org.apache.pekko.actor.typed.ActorRef;
+
+/// Reaches the entity of a run, wherever it lives.
+@FunctionalInterface
+public interface RunDirectory {
+    /// Asks the entity of `run`; fails with [java.util.concurrent.TimeoutException] when no answer comes in time.
+    CompletionStage<RunReply> ask(RunId run, Function<ActorRef<RunReply>, RunCommand> message, Duration timeout);
+}

@@ -1,0 +1,49 @@
+package bios.coordinator.gateway;
+
+import java.nio.charset.StandardCharsets;
+import java.security.GeneralSecurityException;
+import java.security.MessageDigest;
+import java.util.Base64;
+import java.util.Optional;
+import javax.crypto.Mac;
+import javax.crypto.spec.SecretKeySpec;
+
+/// Tokens that let whoever holds one download one archive for a while: `<account>.<expiry>.<HMAC-SHA256>`, parts in base64url.
+final class SignedUrls {
+    private final SecretKeySpec key;
+
+    SignedUrls(byte[] secret) {
+        this.key = new SecretKeySpec(secret, "HmacSHA256");
+    }
+
+    /// A token for `what` on behalf of `account`.
+    String sign(String what, String account, long expiresAtMillis) {
+        String text = encode(account.getBytes(StandardCharsets.UTF_8)) + "." + expiresAtMillis;
+        return text + "." + encode(mac(what, text));
+    }
+
+    /// The account on whose behalf `token` lets `what` be downloaded; empty if it is no such token, or too old.
+    Optional<String> account(String what, String token, long nowMillis) {
+        String[] parts = token.split("\\.", -1);
+        if (parts.length != 3) return Optional.empty();
+        String text = parts[0] + "." + parts[1];
+        if (!MessageDigest.isEqual(encode(mac(what, text)).getBytes(StandardCharsets.UTF_8), parts[2].getBytes(StandardCharsets.UTF_8)))
+            return Optional.empty();
+        return Long.parseLong(parts[1]) < nowMillis ? Optional.empty()
+                : Optional.of(new String(Base64.getUrlDecoder().decode(parts[0]), StandardCharsets.UTF_8));
+    }
+
+    private byte[] mac(String what, String text) {
+        try {
+            Mac mac = Mac.getInstance("HmacSHA256");
+            mac.init(key);
+            return mac.doFinal((what + "\n" + text).getBytes(StandardCharsets.UTF_8));
+        } catch (GeneralSecurityException impossible) {
+            throw new IllegalStateException(impossible);
+        }
+    }
+
+    private static String encode(byte[] bytes) {
+        return Base64.getUrlEncoder().withoutPadding().encodeToString(bytes);
+    }
+}

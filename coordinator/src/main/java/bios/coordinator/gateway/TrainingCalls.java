@@ -1,0 +1,106 @@
+package bios.coordinator.gateway;
+
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.model.ModelInfo;
+import bios.protocol.run.AdamParams;
+import bios.protocol.run.Operation;
+import bios.protocol.run.RunId;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.CompletionStage;
+
+/// The numbered operations of runs.
+final class TrainingCalls {
+    private static final long LONGEST_TTL = 100L * 365 * 24 * 3600;
+    private final Backend backend;
+    private final Operations operations;
+    private final OperationReader reader;
+
+    TrainingCalls(Backend backend, Operations operations) {
+        this.backend = backend;
+        this.operations = operations;
+        this.reader = new OperationReader(backend.settings());
+    }
+
+    List<Endpoint> endpoints() {
+        return List.of(Endpoint.post("forward_backward", call -> evaluate(call, "forward_backward_input", false)),
+                Endpoint.post("forward", call -> evaluate(call, "forward_input", true)),
+                Endpoint.post("optim_step", this::optimStep),
+                Endpoint.post("save_weights", this::saveWeights),
+                Endpoint.post("save_weights_for_sampler", this::saveForSampler),
+                Endpoint.post("load_weights", this::loadWeights));
+    }
+
+    /// What every numbered operation says first.
+    private record Target(Fields fields, RunId run, long seq) {
+        static Target of(Call call) {
+            Fields fields = call.fields();
+            String model = fields.string("model_id");
+            return new Target(fields, RunCalls.runId(model), fields.integer("seq_id", 1, Long.MAX_VALUE));
+        }
+    }
+
+    private CompletionStage<Reply> evaluate(Call call, String field, boolean forwardOnly) {
+        Target target = Target.of(call);
+        Fields input = target.fields().object(field);
+        if (backend.fleet().modelOfSlug(target.run().slug()).isEmpty())
+            return backend.describe(target.run(), call.account()).thenApply(_ -> {
+                throw new IllegalStateException("a run without a base model was described");
+            });
+        ModelInfo model = backend.model(target.run());
+        Operation operation = reader.batch(input, model, forwardOnly);
+        target.fields().done();
+        return operations.submit(call, target.run(), target.seq(), operation, forwardOnly ? ":forward" : "");
+    }
+
+    private CompletionStage<Reply> optimStep(Call call) {
+        Target target = Target.of(call);
+        Optional<AdamParams> params = target.fields().optionalObject("adam_params").map(reader::adam);
+        target.fields().done();
+        return operations.submit(call, target.run(), target.seq(), new Operation.OptimStep(params), "");
+    }
+
+    private CompletionStage<Reply> saveWeights(Call call) {
+        Target target = Target.of(call);
+        Fields fields = target.fields();
+        CheckpointName name = name(fields);
+        String metadata = fields.optionalFree("metadata", backend.settings().maxMetadataBytes()).orElse("{}");
+        Optional<Long> ttl = fields.optionalInteger("ttl_seconds", 1, LONGEST_TTL);
+        fields.bool("overwrite", true);
+        fields.done();
+        return operations.submit(call, target.run(), target.seq(), new Operation.SaveState(name, metadata, ttl), "");
+    }
+
+    private static CheckpointName name(Fields fields) {
+        String name = fields.string("path");
+        return Fields.named(fields.at("path"), () -> new CheckpointName(name));
+    }
+
+    private CompletionStage<Reply> saveForSampler(Call call) {
+        Target target = Target.of(call);
+        Fields fields = target.fields();
+        Optional<CheckpointName> name = fields.has("path") ? Optional.of(name(fields)) : Optional.empty();
+        Optional<Long> sampler = fields.optionalInteger("sampling_session_seq_id", 0, Long.MAX_VALUE);
+        Optional<Long> ttl = fields.optionalInteger("ttl_seconds", 1, LONGEST_TTL);
+        fields.done();
+        if (name.isPresent() == sampler.isPresent())
+            throw fields.at("path").invalid("give exactly one of path (a lasting checkpoint) and sampling_session_seq_id (a snapshot for this session)");
+        if (name.isPresent())
+            return operations.submit(call, target.run(), target.seq(), new Operation.SaveSamplerWeights(name, ttl, Optional.empty()), "");
+        // Two tries of one save may bring different sampler numbers: the number is no part of the operation.
+        return backend.describe(target.run(), call.account()).thenCompose(run -> {
+            String session = run.config().session();
+            return operations.submit(call, target.run(), target.seq(), new Operation.SaveSamplerWeights(name, Optional.empty(),
+                    Optional.of(session)), ":sampler:" + session + ":" + sampler.get());
+        });
+    }
+
+    private CompletionStage<Reply> loadWeights(Call call) {
+        Target target = Target.of(call);
+        CheckpointPath path = RunCalls.path(target.fields(), "path");
+        boolean optimizer = target.fields().bool("optimizer", true);
+        target.fields().done();
+        return operations.submit(call, target.run(), target.seq(), new Operation.LoadState(path, optimizer), "");
+    }
+}

@@ -1,0 +1,67 @@
+package bios.coordinator.gateway;
+
+import bios.protocol.Fault;
+import bios.protocol.run.RunId;
+import bios.protocol.session.SessionCommand;
+import bios.protocol.session.SessionCommand.Sampler;
+import bios.protocol.session.SessionCommand.SessionReply;
+import java.time.Duration;
+import java.util.HashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import java.util.TreeMap;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+import java.util.function.Function;
+import org.apache.pekko.actor.typed.ActorRef;
+
+/// Sessions in memory.
+final class FakeSessions implements SessionDirectory {
+    private final Map<String, Session> sessions = new HashMap<>();
+
+    private record Session(String owner, Set<RunId> runs, TreeMap<Long, Sampler> samplers) {}
+
+    @Override public synchronized CompletionStage<SessionReply> ask(String id, Function<ActorRef<SessionReply>, SessionCommand> message,
+            Duration timeout) {
+        return CompletableFuture.completedStage(answer(id, message.apply(null)));
+    }
+
+    private SessionReply answer(String id, SessionCommand command) {
+        if (command instanceof SessionCommand.Open open)
+            sessions.putIfAbsent(id, new Session(open.owner(), new LinkedHashSet<>(), new TreeMap<>()));
+        Session session = sessions.get(id);
+        String owner = switch (command) {
+            case SessionCommand.Open c -> c.owner();
+            case SessionCommand.Heartbeat c -> c.owner();
+            case SessionCommand.AddRun c -> c.owner();
+            case SessionCommand.OpenSampler c -> c.owner();
+            case SessionCommand.FindSampler c -> c.owner();
+            case SessionCommand.Describe c -> c.owner();
+        };
+        if (session == null || !session.owner().equals(owner)) return new SessionReply.Refused(Fault.user("not_found", "no such session"));
+        return switch (command) {
+            case SessionCommand.AddRun c -> {
+                session.runs().add(c.run());
+                yield described(id, session);
+            }
+            case SessionCommand.OpenSampler c -> {
+                session.samplers().putIfAbsent(c.seq(), c.sampler());
+                yield opened(id, session, c.seq());
+            }
+            case SessionCommand.FindSampler c -> opened(id, session, c.seq());
+            case SessionCommand.Open _, SessionCommand.Heartbeat _, SessionCommand.Describe _ -> described(id, session);
+        };
+    }
+
+    private static SessionReply opened(String id, Session session, long seq) {
+        Sampler sampler = session.samplers().get(seq);
+        return sampler == null ? new SessionReply.Refused(Fault.user("not_found", "no such sampler"))
+                : new SessionReply.SamplerOpened(id + ":sample:" + seq, sampler);
+    }
+
+    private static SessionReply described(String id, Session session) {
+        return new SessionReply.Described(id, List.copyOf(session.runs()), session.samplers().keySet().stream().map(n -> id + ":sample:" + n).toList());
+    }
+}

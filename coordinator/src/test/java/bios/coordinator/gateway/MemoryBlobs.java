@@ -1,0 +1,56 @@
+package bios.coordinator.gateway;
+
+import bios.persistence.blob.BlobMissing;
+import bios.persistence.blob.BlobStore;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobRef;
+import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.UncheckedIOException;
+import java.util.HexFormat;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ConcurrentHashMap;
+
+/// Blobs in memory.
+final class MemoryBlobs implements BlobStore {
+    final Map<BlobId, byte[]> blobs = new ConcurrentHashMap<>();
+
+    @Override public BlobRef put(String scope, Content content) {
+        var out = new ByteArrayOutputStream();
+        try {
+            content.writeTo(out);
+        } catch (IOException failed) {
+            throw new UncheckedIOException(failed);
+        }
+        byte[] bytes = out.toByteArray();
+        var id = new BlobId(scope, HexFormat.of().formatHex(Ids.sha256().digest(bytes)));
+        blobs.put(id, bytes);
+        return new BlobRef(id, bytes.length);
+    }
+
+    @Override public byte[] read(BlobRef ref) {
+        byte[] bytes = blobs.get(ref.id());
+        if (bytes == null) throw new BlobMissing(ref.id());
+        return bytes;
+    }
+
+    @Override public InputStream open(BlobRef ref) {
+        return new ByteArrayInputStream(read(ref));
+    }
+
+    @Override public boolean exists(BlobId id) {
+        return blobs.containsKey(id);
+    }
+
+    @Override public void delete(BlobId id) {
+        blobs.remove(id);
+    }
+
+    @Override public List<Listed> list(String scope) {
+        return blobs.entrySet().stream().filter(e -> e.getKey().scope().startsWith(scope))
+                .map(e -> new Listed(new BlobRef(e.getKey(), e.getValue().length), 0)).toList();
+    }
+}
