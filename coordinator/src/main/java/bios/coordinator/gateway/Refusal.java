@@ -52,7 +52,7 @@ final class Refusal extends RuntimeException {
                 case "queue_full", "too_many" -> Code.QUEUE_FULL;
                 default -> Code.INVALID;
             };
-            case SERVER -> Code.UNAVAILABLE;
+            case SERVER -> fault.code().equals("queue_full") ? Code.QUEUE_FULL : Code.UNAVAILABLE;
         };
         return new Refusal(code, fault.code(), null, fault.message());
     }

@@ -29,6 +29,7 @@ final class SamplingDesk<E> {
     private final Map<E, Load<E>> engines = new LinkedHashMap<>();
     private final Map<String, Integer> unfinishedOf = new HashMap<>();
     private final LinkedHashSet<Entry<E>> finished = new LinkedHashSet<>();
+    private final List<Entry<E>> resting = new ArrayList<>();
     private int unfinished;
     private long waitingBytes;
     private long resultBytes;
@@ -166,7 +167,7 @@ final class SamplingDesk<E> {
     }
 
     private void again(Entry<E> entry) {
-        entry.standing = new Standing.Open("started again on another worker");
+        entry.standing = new Standing.Open("waiting to be started again");
         waiting.computeIfAbsent(entry.task.baseModel(), _ -> new ArrayDeque<>()).addFirst(entry);
     }
 
@@ -179,24 +180,35 @@ final class SamplingDesk<E> {
         return true;
     }
 
-    /// An engine could not do the request: a user's fault ends it, another is tried again. Whether it ended.
+    /// An engine could not do the request: a user's fault ends it; with another it rests until [#rested] and is tried
+    /// again, without end if the engine only had too much to do. Whether it ended.
     boolean failed(String task, Fault fault, long nowMillis) {
         Entry<E> entry = entries.get(task);
         if (entry == null || !entry.open() || entry.engine.isEmpty()) return false;
         release(entry);
-        if (fault.kind() == Fault.Kind.SERVER && ++entry.failed < settings.maxAttempts()) {
-            again(entry);
+        if (fault.code().equals("queue_full") || fault.kind() == Fault.Kind.SERVER && ++entry.failed < settings.maxAttempts()) {
+            entry.standing = new Standing.Open("a worker could not do it (" + fault.message() + "); it is tried again");
+            resting.add(entry);
             return false;
         }
         finish(entry, new Standing.Broken(fault), 0, nowMillis);
         return true;
     }
 
+    /// Requests that an engine gave back wait for an engine again.
+    void rested() {
+        resting.forEach(this::again);
+        resting.clear();
+    }
+
     private void release(Entry<E> entry) {
         entry.engine.map(engines::get).ifPresentOrElse(load -> {
             load.running.remove(entry);
             load.sent -= entry.task.numSamples();
-        }, () -> waiting.getOrDefault(entry.task.baseModel(), new ArrayDeque<>()).remove(entry));
+        }, () -> {
+            waiting.getOrDefault(entry.task.baseModel(), new ArrayDeque<>()).remove(entry);
+            resting.remove(entry);
+        });
         entry.engine = Optional.empty();
     }
 

@@ -96,6 +96,7 @@ public final class SamplingRouter {
             case Found(var retrieve, var routers) -> routers.stream().findFirst().ifPresentOrElse(
                     router -> router.tell(retrieve), () -> retrieve.replyTo().tell(new SamplingReply.Gone(retrieve.request())));
             case Tick _ -> {
+                desk.rested();
                 desk.expire(clock.millis());
                 desk.overdue(clock.millis()).forEach(this::send);
             }

@@ -392,7 +392,7 @@ class BadRequestTest {
         }
         assertEquals("GET", service.post("healthz", "{}").response().headers().firstValue("Allow").orElseThrow());
         for (String target : List.of("/api/v1/%zz", "/api/v1/training_runs/%", "/api/v1/a b", "/api/v1/training_runs/%ff"))
-            assertTrue(raw("GET " + target + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").matches("(?s)HTTP/1.1 40[04].*\"error\":.*"), target);
+            assertTrue(raw("GET " + target + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").matches("(?s)HTTP/1.1 (40[04]|505).*\"error\":.*"), target);
         assertTrue(raw("BREW / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").contains("\"error\":"));
     }
 

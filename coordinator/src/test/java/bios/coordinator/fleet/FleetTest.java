@@ -1,0 +1,52 @@
+package bios.coordinator.fleet;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.model.ModelInfo;
+import bios.protocol.model.ModelName;
+import com.typesafe.config.ConfigFactory;
+import java.util.List;
+import java.util.Optional;
+import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
+import org.apache.pekko.actor.typed.ActorRef;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.Test;
+
+/// What is known of models and engines.
+class FleetTest {
+    private static final ActorTestKit KIT = ActorTestKit.create("fleet-test",
+            ConfigFactory.parseString("pekko.actor.provider = local, pekko.loglevel = WARNING").withFallback(ConfigFactory.load()));
+    private static final ActorRef<EngineCommand> A = KIT.createTestProbe(EngineCommand.class).getRef();
+    private static final ActorRef<EngineCommand> B = KIT.createTestProbe(EngineCommand.class).getRef();
+
+    @AfterAll static void stop() {
+        KIT.shutdownTestKit();
+    }
+
+    private static ModelInfo model(String name, int vocabulary) {
+        return new ModelInfo(new ModelName(name), name, "LlamaForCausalLM", 64, vocabulary, 16, 2, "bfloat16", 5);
+    }
+
+    @Test void aModelStaysKnownWhenItsLastEngineGoes() {
+        Fleet fleet = Fleet.EMPTY.described(A, List.of(model("x/one", 10)), 3).described(B, List.of(model("x/one", 10), model("two", 10)), 0);
+        assertEquals(2, fleet.enginesOf(new ModelName("x/one")).size());
+        Fleet less = fleet.retain(List.of(A));
+        assertEquals(List.of(model("x/one", 10)), less.served());
+        assertEquals(Optional.of(model("two", 10)), less.modelOfSlug("two"));
+        assertEquals(Optional.empty(), less.model(new ModelName("y/one")));
+        assertEquals(List.of(), less.retain(List.of()).served());
+    }
+
+    @Test void twoModelsOfOneSlugAreNotMixedUp() {
+        Fleet fleet = Fleet.EMPTY.described(A, List.of(model("x/one", 10)), 0).described(B, List.of(model("y/one", 20)), 0);
+        assertEquals(List.of(model("x/one", 10)), fleet.served());
+        assertEquals(1, fleet.conflicts().size());
+        Fleet other = Fleet.EMPTY.described(A, List.of(model("x/one", 10)), 0).described(B, List.of(model("x/one", 20)), 0);
+        assertEquals(1, other.enginesOf(new ModelName("x/one")).size());
+        Fleet replaced = other.retain(List.of(B)).described(B, List.of(model("x/one", 20)), 0);
+        assertEquals(List.of(model("x/one", 20)), replaced.served());
+        assertTrue(replaced.conflicts().isEmpty());
+    }
+}

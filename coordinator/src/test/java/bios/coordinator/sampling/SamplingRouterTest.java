@@ -1,0 +1,103 @@
+package bios.coordinator.sampling;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+
+import bios.coordinator.fleet.Fleet;
+import bios.coordinator.fleet.ModelDirectory;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.model.ModelInfo;
+import bios.protocol.model.ModelName;
+import bios.protocol.sampling.SampleResult;
+import bios.protocol.sampling.SamplingCommand;
+import bios.protocol.sampling.SamplingCommand.SamplingReply;
+import com.typesafe.config.ConfigFactory;
+import java.time.Duration;
+import java.time.Instant;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.atomic.AtomicReference;
+import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
+import org.apache.pekko.actor.testkit.typed.javadsl.TestProbe;
+import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.actor.typed.javadsl.Behaviors;
+import org.apache.pekko.actor.typed.receptionist.Receptionist;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.Test;
+
+/// Router and directory as actors, with engines that the receptionist lists.
+class SamplingRouterTest {
+    private static final ActorTestKit KIT = ActorTestKit.create("router-test",
+            ConfigFactory.parseString("pekko.actor.provider = local, pekko.loglevel = WARNING").withFallback(ConfigFactory.load()));
+    private static final ModelInfo MODEL = new ModelInfo(new ModelName("m"), "hub/m", "LlamaForCausalLM", 64, 100, 16, 2, "bfloat16", 5);
+    private static final SamplingSettings SETTINGS = SamplingSettings.of(ConfigFactory.load().getConfig("bios.sampling"));
+
+    @AfterAll static void stop() {
+        KIT.shutdownTestKit();
+    }
+
+    private static ActorRef<EngineCommand> engine(TestProbe<EngineCommand.Sample> seen) {
+        return KIT.spawn(Behaviors.<EngineCommand>receiveMessage(command -> {
+            if (command instanceof EngineCommand.Describe(var replyTo)) replyTo.tell(new EngineReply.Description(List.of(MODEL), 0, 0));
+            if (command instanceof EngineCommand.Sample sample) seen.getRef().tell(sample);
+            if (command instanceof EngineCommand.CloseRun) return Behaviors.stopped();
+            return Behaviors.same();
+        }));
+    }
+
+    private static void register(ActorRef<EngineCommand> engine) {
+        KIT.system().receptionist().tell(Receptionist.register(EngineCommand.ANY, engine));
+    }
+
+    private static SampleResult result() {
+        return new SampleResult(List.of(new SampleResult.Sequence(new int[] {7}, new float[] {-1}, SampleResult.StopReason.STOP)),
+                Optional.empty(), Optional.empty());
+    }
+
+    @Test void aRequestWhoseEngineDiesIsDrawnElsewhereFromTheSameTask() {
+        var published = new AtomicReference<>(Fleet.EMPTY);
+        var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
+        var one = KIT.spawn(SamplingRouter.create("one", SETTINGS, directory, () -> Instant.ofEpochMilli(0)));
+        var two = KIT.spawn(SamplingRouter.create("two", SETTINGS, directory, () -> Instant.ofEpochMilli(0)));
+        TestProbe<SamplingReply> client = KIT.createTestProbe();
+        var task = SamplingDeskTest.task("s:sample:1:0:ab", "");
+        one.tell(new SamplingCommand.Submit("me", task, client.getRef()));
+        assertEquals(new SamplingReply.Accepted("sample:one:s:sample:1:0:ab"), client.receiveMessage());
+        one.tell(new SamplingCommand.Submit("me", task, client.getRef()));
+        assertEquals(new SamplingReply.Accepted("sample:one:s:sample:1:0:ab"), client.receiveMessage());
+        TestProbe<EngineCommand.Sample> first = KIT.createTestProbe();
+        ActorRef<EngineCommand> mortal = engine(first);
+        register(mortal);
+        assertEquals(task, first.receiveMessage().task());
+        assertEquals(List.of(MODEL), published.get().served());
+        TestProbe<SamplingReply> poll = KIT.createTestProbe();
+        two.tell(new SamplingCommand.Retrieve("me", "sample:one:s:sample:1:0:ab", 60_000, poll.getRef()));
+        mortal.tell(new EngineCommand.CloseRun(null));
+        TestProbe<EngineCommand.Sample> second = KIT.createTestProbe();
+        register(engine(second));
+        EngineCommand.Sample again = second.receiveMessage();
+        assertEquals(task, again.task());
+        again.replyTo().tell(new EngineReply.Sampled(task.id(), result()));
+        var done = (SamplingReply.Completed) poll.receiveMessage();
+        assertEquals("sample:one:s:sample:1:0:ab", done.request());
+        assertEquals(7, done.result().sequences().getFirst().tokens()[0]);
+        one.tell(new SamplingCommand.Retrieve("you", "sample:one:s:sample:1:0:ab", 0, poll.getRef()));
+        assertEquals(new SamplingReply.Foreign("sample:one:s:sample:1:0:ab"), poll.receiveMessage());
+        for (String gone : List.of("sample:one:never", "sample:three:never", "sample:", "sample:one:")) {
+            one.tell(new SamplingCommand.Retrieve("me", gone, 60_000, poll.getRef()));
+            assertEquals(new SamplingReply.Gone(gone), poll.receiveMessage());
+        }
+        first.expectNoMessage(Duration.ZERO);
+        second.expectNoMessage(Duration.ZERO);
+    }
+
+    @Test void aPollThatEndsWithoutAResultSaysWhatTheRequestWaitsFor() {
+        var directory = KIT.spawn(Behaviors.<ModelDirectory.Command>ignore());
+        var router = KIT.spawn(SamplingRouter.create("alone", SETTINGS, directory, () -> Instant.ofEpochMilli(0)));
+        TestProbe<SamplingReply> client = KIT.createTestProbe();
+        router.tell(new SamplingCommand.Submit("me", SamplingDeskTest.task("t", ""), client.getRef()));
+        client.receiveMessage();
+        router.tell(new SamplingCommand.Retrieve("me", "sample:alone:t", 10, client.getRef()));
+        assertEquals(new SamplingReply.Pending("sample:alone:t", "waiting for a worker"), client.receiveMessage());
+    }
+}
