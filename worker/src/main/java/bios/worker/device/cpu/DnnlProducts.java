@@ -20,6 +20,7 @@ import java.util.List;
 /// multiply activations rounded to bf16, with sums in fp32.
 final class DnnlProducts implements Products {
     private static final int PANEL = 512;
+    private static final int SCALED = 4096;
     private static final int[] BLOCKS = {2, 4, 8, 16, 32, 64, 128};
     private static final int LARGEST = BLOCKS[BLOCKS.length - 1];
 
@@ -149,18 +150,29 @@ final class DnnlProducts implements Products {
         var from = a.memory();
         int stride = a.stride();
         if (s != 1) {
-            int n = a.columns();
-            from = scaled.atLeast(4L * a.rows() * n);
-            stride = n;
-            float[] row = workspaces[0].row(0, n);
-            for (int i = 0; i < a.rows(); i++) {
-                Rows.load(row, a, i);
-                for (int j = 0; j < n; j++) row[j] *= s;
-                MemorySegment.copy(row, 0, from, ValueLayout.JAVA_FLOAT, 4L * i * n, n);
-            }
+            from = scaled(a, s);
+            stride = a.columns();
         }
         return transposed ? pack(from, Dnnl.F32, a.columns(), a.rows(), 1, stride, right)
                 : pack(from, Dnnl.F32, a.rows(), a.columns(), stride, 1, right);
+    }
+
+    /// s·a, dense. Rows that lie side by side are taken as one: those of an adapter may be short.
+    private MemorySegment scaled(Tensor a, float s) {
+        boolean dense = a.stride() == a.columns();
+        long width = dense ? a.elements() : a.columns();
+        var to = scaled.atLeast(4 * a.elements());
+        float[] part = workspaces[0].row(0, SCALED);
+        for (int row = 0; row < (dense ? 1 : a.rows()); row++) {
+            for (long at = 0; at < width; at += SCALED) {
+                int n = (int) Math.min(SCALED, width - at);
+                long from = 4 * ((long) row * a.stride() + at);
+                MemorySegment.copy(a.memory(), ValueLayout.JAVA_FLOAT, from, part, 0, n);
+                for (int j = 0; j < n; j++) part[j] *= s;
+                MemorySegment.copy(part, 0, to, ValueLayout.JAVA_FLOAT, 4 * (row * width + at), n);
+            }
+        }
+        return to;
     }
 
     // ---- left factors ----
