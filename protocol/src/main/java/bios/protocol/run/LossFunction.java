@@ -1,10 +1,12 @@
 package bios.protocol.run;
 
 import bios.protocol.Invalid;
+import java.util.Arrays;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
 import java.util.TreeSet;
+import java.util.stream.Collectors;
 
 /// A token-level loss, summed over positions and sequences. l: learner's log-probability of the target,
 /// q: the sampler's (`logprobs`), A: `advantages`, w: `weights`, r = exp(l - q).
@@ -15,7 +17,12 @@ public enum LossFunction {
     IMPORTANCE_SAMPLING(Set.of("target_tokens", "logprobs", "advantages"), Set.of(), Map.of()),
     /// -Σ min(r·A, clip(r, low, high)·A) (Schulman et al. 2017), bounds on the ratio itself.
     PPO(Set.of("target_tokens", "logprobs", "advantages"), Set.of(),
-            Map.of("clip_low_threshold", 0.8, "clip_high_threshold", 1.2));
+            Map.of("clip_low_threshold", 0.8, "clip_high_threshold", 1.2)),
+    /// -Σ clip(r, low, high)·l·A with the clipped ratio held constant (MiniMax 2025).
+    CISPO(Set.of("target_tokens", "logprobs", "advantages"), Set.of(),
+            Map.of("clip_low_threshold", 0.0, "clip_high_threshold", 4.0)),
+    /// -Σ (l·A - beta/2·(l - q)²) (Richemond et al. 2024).
+    DRO(Set.of("target_tokens", "logprobs", "advantages"), Set.of(), Map.of("beta", 0.05));
 
     private final Set<String> required;
     private final Set<String> optional;
@@ -35,7 +42,8 @@ public enum LossFunction {
     /// Reads a wire name; [Invalid] lists the known ones.
     public static LossFunction of(String wireName) {
         for (LossFunction f : values()) if (f.wireName().equals(wireName)) return f;
-        throw new Invalid("loss_fn", "'" + wireName + "' is unknown; expected cross_entropy, importance_sampling or ppo");
+        throw new Invalid("loss_fn", "'" + wireName + "' is unknown; expected "
+                + Arrays.stream(values()).map(LossFunction::wireName).collect(Collectors.joining(", ")));
     }
 
     /// Names that `loss_fn_inputs` must hold.
@@ -57,7 +65,7 @@ public enum LossFunction {
             if (value == null || !Double.isFinite(value)) throw new Invalid("loss_fn_config." + key, value + " is not a finite number");
             all.put(key, value);
         });
-        if (this == PPO && all.get("clip_low_threshold") > all.get("clip_high_threshold"))
+        if (defaults.containsKey("clip_low_threshold") && all.get("clip_low_threshold") > all.get("clip_high_threshold"))
             throw new Invalid("loss_fn_config.clip_low_threshold", "is above clip_high_threshold");
         return all;
     }
@@ -74,7 +82,7 @@ public enum LossFunction {
                 throw new Invalid(field, "is not an input of " + wireName() + "; expected " + new TreeSet<>(required)
                         + (optional.isEmpty() ? "" : " and optionally " + new TreeSet<>(optional)));
             if (tensor.shape().length != 1 || tensor.shape()[0] != n)
-                throw new Invalid(field, "has shape " + java.util.Arrays.toString(tensor.shape()) + "; expected [" + n
+                throw new Invalid(field, "has shape " + Arrays.toString(tensor.shape()) + "; expected [" + n
                         + "], the length of model_input");
             boolean integer = tensor.dtype() == TensorData.DType.INT64;
             if (name.equals("target_tokens") && !integer) throw new Invalid(field, "is float32; expected int64");

@@ -15,12 +15,16 @@ import java.util.function.Function;
 /// | cross_entropy | -w·l | -w |
 /// | importance_sampling | -r·A | -r·A |
 /// | ppo | -min(r·A, clip(r, low, high)·A) | -r·A where r·A is the smaller or r is not clipped, else 0 |
+/// | cispo | -clip(r, low, high)·l·A | -clip(r, low, high)·A |
+/// | dro | -(l·A - beta/2·(l - q)²) | -(A - beta·(l - q)) |
 ///
-/// Positions with A = 0 add nothing, whatever r is: prompts have q = 0, and 0 · ∞ must not be NaN.
+/// Positions with A = 0 (or w = 0) add nothing, whatever r is: prompts have q = 0, and 0 · ∞ must not be NaN. Only
+/// dro's square counts there too.
 final class Loss {
     private final LossFunction function;
     private final double low;
     private final double high;
+    private final double beta;
     private final float[] weights;
     private final float[] sampled;
     private double sum;
@@ -30,14 +34,15 @@ final class Loss {
         this.function = function;
         this.low = settings.getOrDefault("clip_low_threshold", 0.0);
         this.high = settings.getOrDefault("clip_high_threshold", 0.0);
+        this.beta = settings.getOrDefault("beta", 0.0);
         this.weights = switch (function) {
             case CROSS_ENTROPY -> together(data, d -> d.lossInputs().containsKey("weights")
                     ? d.lossInputs().get("weights").floats() : ones(d.tokens().length));
-            case IMPORTANCE_SAMPLING, PPO -> together(data, d -> d.lossInputs().get("advantages").floats());
+            case IMPORTANCE_SAMPLING, PPO, CISPO, DRO -> together(data, d -> d.lossInputs().get("advantages").floats());
         };
         this.sampled = switch (function) {
             case CROSS_ENTROPY -> new float[0];
-            case IMPORTANCE_SAMPLING, PPO -> together(data, d -> d.lossInputs().get("logprobs").floats());
+            case IMPORTANCE_SAMPLING, PPO, CISPO, DRO -> together(data, d -> d.lossInputs().get("logprobs").floats());
         };
     }
 
@@ -46,7 +51,7 @@ final class Loss {
         float[] gradient = new float[logprobs.length];
         for (int i = 0; i < logprobs.length; i++) {
             double weight = weights[from + i];
-            if (weight == 0) continue;
+            if (weight == 0 && function != LossFunction.DRO) continue;
             switch (function) {
                 case CROSS_ENTROPY -> {
                     sum -= weight * logprobs[i];
@@ -63,6 +68,17 @@ final class Loss {
                     double clipped = Math.clamp(ratio, low, high) * weight;
                     sum -= Math.min(gain, clipped);
                     gradient[i] = gain <= clipped ? (float) -gain : 0;
+                }
+                case CISPO -> {
+                    double ratio = Math.exp((double) logprobs[i] - sampled[from + i]);
+                    double factor = Math.clamp(ratio, low, high) * weight;
+                    sum -= factor * logprobs[i];
+                    gradient[i] = (float) -factor;
+                }
+                case DRO -> {
+                    double away = (double) logprobs[i] - sampled[from + i];
+                    sum -= weight * logprobs[i] - beta / 2 * away * away;
+                    gradient[i] = (float) -(weight - beta * away);
                 }
             }
         }

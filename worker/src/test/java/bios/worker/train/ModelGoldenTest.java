@@ -72,8 +72,6 @@ class ModelGoldenTest {
         Golden golden = Golden.of(name);
         try (BaseModel model = golden.load(on)) {
             for (var loss : golden.json().get("losses")) {
-                if (LossFunction.values().length == 3 && List.of("cispo", "dro").contains(loss.asText()))
-                    continue;
                 LossFunction function = LossFunction.of(loss.asText());
                 try (TrainingState state = state(golden, model)) {
                     Evaluated result = new Trainer(model, 48)
@@ -196,10 +194,10 @@ class ModelGoldenTest {
             }
             data.add(new Datum(sequences.get(i).tokens(), inputs));
         }
-        var ppo = golden.json().path("ppo");
-        Map<String, Double> settings = loss == LossFunction.PPO
-                ? Map.of("clip_low_threshold", ppo.get("low").asDouble(), "clip_high_threshold",
-                ppo.get("high").asDouble()) : Map.of();
+        Map<String, Double> settings = new TreeMap<>();
+        Map<String, String> names = Map.of("low", "clip_low_threshold", "high", "clip_high_threshold", "beta", "beta");
+        golden.json().path(loss.wireName()).properties()
+                .forEach(e -> settings.put(names.get(e.getKey()), e.getValue().asDouble()));
         return new ForwardBackward(data, loss, settings, forwardOnly);
     }
 

@@ -101,9 +101,11 @@ class SameBitsTest {
                 int n = at == 0 ? Math.min(prefill, tokens.length) : 1;
                 try (Device.Scope scope = on.scope()) {
                     List<Step> steps = new ArrayList<>();
-                    if (at % 3 == 1) steps.add(new Step(new int[] {at % 7, 5}, beside, Optional.of(other)));
+                    Step company = new Step(new int[] {at % 7, 5}, beside, Optional.of(other));
+                    if (at % 6 == 1) steps.add(company);
                     int first = steps.isEmpty() ? 0 : 2;
                     steps.add(new Step(Arrays.copyOfRange(tokens, at, at + n), cache, Optional.of(adapter)));
+                    if (at % 6 == 4) steps.add(company);
                     Tensor hidden = model.forwardCached(scope, steps).rows(first, n);
                     int[] targets = new int[n];
                     for (int i = 0; i < n; i++)
