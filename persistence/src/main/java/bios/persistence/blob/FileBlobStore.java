@@ -13,11 +13,14 @@ import java.nio.channels.FileChannel;
 import java.nio.channels.FileLock;
 import java.nio.channels.OverlappingFileLockException;
 import java.nio.file.DirectoryNotEmptyException;
+import java.nio.file.FileVisitResult;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
+import java.nio.file.SimpleFileVisitor;
 import java.nio.file.StandardCopyOption;
 import java.nio.file.StandardOpenOption;
+import java.nio.file.attribute.BasicFileAttributes;
 import java.security.MessageDigest;
 import java.util.ArrayList;
 import java.util.List;
@@ -181,11 +184,24 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
         Path folder = blobs.resolve(scope);
         if (!Files.isDirectory(folder)) return List.of();
         var found = new ArrayList<Listed>();
-        try (Stream<Path> files = Files.walk(folder)) {
-            for (Path file : files.filter(Files::isRegularFile).toList()) {
-                var id = new BlobId(blobs.relativize(file.getParent()).toString().replace('\\', '/'), file.getFileName().toString());
-                found.add(new Listed(new BlobRef(id, Files.size(file)), Files.getLastModifiedTime(file).toMillis()));
-            }
+        try {
+            Files.walkFileTree(folder, new SimpleFileVisitor<>() {
+                @Override public FileVisitResult visitFile(Path file, BasicFileAttributes attributes) {
+                    var id = new BlobId(blobs.relativize(file.getParent()).toString(), file.getFileName().toString());
+                    found.add(new Listed(new BlobRef(id, attributes.size()), attributes.lastModifiedTime().toMillis()));
+                    return FileVisitResult.CONTINUE;
+                }
+
+                // Deleted while we walk.
+                @Override public FileVisitResult visitFileFailed(Path file, IOException failed) throws IOException {
+                    if (failed instanceof NoSuchFileException) return FileVisitResult.CONTINUE;
+                    throw failed;
+                }
+
+                @Override public FileVisitResult postVisitDirectory(Path gone, IOException failed) throws IOException {
+                    return failed == null ? FileVisitResult.CONTINUE : visitFileFailed(gone, failed);
+                }
+            });
         } catch (IOException failed) {
             throw new UncheckedIOException("the blobs of " + scope + " cannot be listed: " + failed, failed);
         }

@@ -30,6 +30,10 @@ public sealed interface EngineCommand extends Message {
     /// Where the receptionist lists all engines.
     ServiceKey<EngineCommand> ANY = ServiceKey.create(EngineCommand.class, "engine");
 
+    /// The code of [EngineEvent.Failed] by which an engine says that it does not hold the run (it was restarted, or the run was
+    /// closed): the entity opens the run again and repeats what is lost.
+    String RUN_NOT_OPEN = "run_not_open";
+
     /// Makes a run's state: a new adapter of shape `lora` (B = 0, A from its seed), or a recovery point's exact
     /// state. An open run is replaced. Answered by [EngineEvent.Opened] or [EngineEvent.OpenFailed].
     record OpenRun(RunConfig config, LoraSpec lora, Optional<BlobRef> recoveryPoint, ActorRef<EngineEvent> replyTo) implements EngineCommand {}
