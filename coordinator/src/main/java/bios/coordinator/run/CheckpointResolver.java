@@ -1,0 +1,12 @@
+package bios.coordinator.run;
+
+import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.run.RunCommand.RunReply;
+import java.util.concurrent.CompletionStage;
+
+/// Asks the entity of another run for a checkpoint.
+@FunctionalInterface
+public interface CheckpointResolver {
+    /// [RunReply.Resolved], or [RunReply.Refused]; a failed stage means that nobody answered.
+    CompletionStage<RunReply> resolve(String owner, CheckpointPath path);
+}

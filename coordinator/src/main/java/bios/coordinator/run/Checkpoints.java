@@ -1,0 +1,126 @@
+package bios.coordinator.run;
+
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.checkpoint.CheckpointPath;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Optional;
+import java.util.function.Predicate;
+import java.util.stream.Stream;
+
+/// The checkpoints of a run. A name stands for its newest version; older ones stay until the name is deleted.
+///
+/// @param versions all versions of named checkpoints, oldest first
+/// @param snapshots ephemeral snapshots, oldest first
+public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snapshots) {
+    /// None.
+    public static final Checkpoints NONE = new Checkpoints(List.of(), List.of());
+
+    /// An ephemeral snapshot and the session whose life it shares.
+    public record Snapshot(String session, CheckpointManifest manifest) {}
+
+    public Checkpoints {
+        versions = List.copyOf(versions);
+        snapshots = List.copyOf(snapshots);
+    }
+
+    /// With a new version of a name, or a snapshot. The same content again replaces what it repeats.
+    Checkpoints commit(CheckpointManifest manifest, Optional<String> session) {
+        if (manifest.name().isEmpty()) {
+            String owner = session.orElseThrow();
+            var kept = new ArrayList<>(snapshots);
+            kept.removeIf(s -> s.session().equals(owner) && s.manifest().contentId().equals(manifest.contentId()));
+            kept.add(new Snapshot(owner, manifest));
+            return new Checkpoints(versions, kept);
+        }
+        var kept = new ArrayList<>(versions);
+        newest(manifest.kind(), manifest.name().get()).filter(v -> sameBlobs(v, manifest)).ifPresent(kept::remove);
+        kept.add(manifest);
+        return new Checkpoints(kept, snapshots);
+    }
+
+    private static boolean sameBlobs(CheckpointManifest a, CheckpointManifest b) {
+        return a.adapter().equals(b.adapter()) && a.optimizer().equals(b.optimizer());
+    }
+
+    /// What a path stands for at a time: with two parts a training state, or else sampler weights.
+    Optional<CheckpointManifest> resolve(CheckpointPath path, long nowMillis) {
+        Optional<CheckpointManifest> found = path.kind().isPresent() ? newest(path.kind().get(), path.name())
+                : newest(CheckpointKind.TRAINING, path.name()).or(() -> newest(CheckpointKind.SAMPLER, path.name()));
+        return found.filter(manifest -> !over(manifest, nowMillis));
+    }
+
+    Optional<CheckpointManifest> snapshot(String contentId) {
+        return snapshots.stream().map(Snapshot::manifest).filter(m -> m.contentId().equals(contentId)).findFirst();
+    }
+
+    private Optional<CheckpointManifest> newest(CheckpointKind kind, CheckpointName name) {
+        for (int i = versions.size() - 1; i >= 0; i--) if (named(versions.get(i), kind, name)) return Optional.of(versions.get(i));
+        return Optional.empty();
+    }
+
+    /// The newest version of each name that is not over, oldest first.
+    List<CheckpointManifest> current(long nowMillis) {
+        LinkedHashMap<String, CheckpointManifest> byName = new LinkedHashMap<>();
+        for (CheckpointManifest version : versions)
+            byName.putLast(version.kind() + "/" + version.name().orElseThrow(), version);
+        return byName.values().stream().filter(v -> !over(v, nowMillis)).toList();
+    }
+
+    boolean has(CheckpointKind kind, CheckpointName name) {
+        return newest(kind, name).isPresent();
+    }
+
+    Checkpoints delete(CheckpointKind kind, CheckpointName name) {
+        return keeping(v -> !named(v, kind, name), _ -> true);
+    }
+
+    Checkpoints release(String session) {
+        return keeping(_ -> true, s -> !s.session().equals(session));
+    }
+
+    Checkpoints expire(long nowMillis) {
+        return keeping(v -> !over(v, nowMillis), s -> !over(s.manifest(), nowMillis));
+    }
+
+    Checkpoints expiry(CheckpointKind kind, CheckpointName name, Optional<Long> at) {
+        return new Checkpoints(versions.stream().map(v -> named(v, kind, name) ? expiring(v, at) : v).toList(), snapshots);
+    }
+
+    /// When the next one is over; empty: none ever.
+    Optional<Long> nextExpiry() {
+        return all().flatMap(m -> m.expiresAtMillis().stream()).min(Long::compare);
+    }
+
+    /// Every manifest.
+    Stream<CheckpointManifest> all() {
+        return Stream.concat(versions.stream(), snapshots.stream().map(Snapshot::manifest));
+    }
+
+    /// The blobs of a manifest.
+    static Stream<BlobId> blobs(CheckpointManifest manifest) {
+        return Stream.concat(Stream.of(manifest.adapter()), manifest.optimizer().stream()).map(BlobRef::id);
+    }
+
+    private Checkpoints keeping(Predicate<CheckpointManifest> version, Predicate<Snapshot> snapshot) {
+        return new Checkpoints(versions.stream().filter(version).toList(), snapshots.stream().filter(snapshot).toList());
+    }
+
+    private static boolean named(CheckpointManifest manifest, CheckpointKind kind, CheckpointName name) {
+        return manifest.kind() == kind && manifest.name().equals(Optional.of(name));
+    }
+
+    private static boolean over(CheckpointManifest manifest, long nowMillis) {
+        return manifest.expiresAtMillis().filter(at -> at <= nowMillis).isPresent();
+    }
+
+    private static CheckpointManifest expiring(CheckpointManifest m, Optional<Long> at) {
+        return new CheckpointManifest(m.run(), m.kind(), m.name(), m.baseModel(), m.lora(), m.contentId(), m.adapter(), m.optimizer(),
+                m.step(), m.settings(), m.optimizerType(), m.userMetadata(), m.parent(), m.createdAtMillis(), at);
+    }
+}

@@ -1,0 +1,236 @@
+package bios.coordinator.run;
+
+import bios.coordinator.run.Entry.Outcome;
+import bios.coordinator.run.RunEvent.OperationAttempted;
+import bios.coordinator.run.RunEvent.OperationFailed;
+import bios.coordinator.run.RunEvent.ReplayFinished;
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.run.OperationKind;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.TreeMap;
+
+/// What the engine has been given of a run's line, and what comes next. Lives as long as the engine's copy of the
+/// run; belongs to one actor.
+final class EngineLine {
+    /// The next thing to do.
+    sealed interface Step {
+        /// Give the engine this operation.
+        record Send(Entry entry, Optional<CheckpointManifest> loaded) implements Step {}
+
+        /// Store these, then ask again.
+        record Store(List<RunEvent> events) implements Step {}
+
+        /// Find what this load loads.
+        record Resolve(Entry entry) implements Step {}
+
+        /// Ask the engine for a recovery point behind what it was given.
+        record TakePoint(long position) implements Step {}
+
+        /// Open the run in the engine.
+        record Open() implements Step {}
+
+        /// Nothing until something happens.
+        record Rest() implements Step {}
+    }
+
+    private final RunSettings settings;
+    private final TreeMap<Long, Entry> outstanding = new TreeMap<>();
+    private boolean open;
+    private long sent;
+    private long outstandingBytes;
+    private long load;
+    private long resolving;
+    private long cautiousUntil;
+    private long attempted;
+    private boolean pointWanted;
+    private boolean pointTaken;
+    private int steps;
+    private long bytes;
+    private int operations;
+
+    EngineLine(RunSettings settings) {
+        this.settings = settings;
+    }
+
+    /// Begins again behind the recovery point; the engine holds nothing.
+    ///
+    /// @param cautious whether a failure may have been an operation's doing: then what was accepted is executed one at
+    /// a time, each attempt stored
+    void restart(TrainingRun run, boolean cautious) {
+        outstanding.clear();
+        open = false;
+        sent = run.recovery().position();
+        outstandingBytes = 0;
+        load = 0;
+        resolving = 0;
+        attempted = 0;
+        if (cautious) cautiousUntil = run.accepted();
+        pointWanted = false;
+        pointTaken = false;
+        steps = 0;
+        bytes = 0;
+        operations = 0;
+    }
+
+    /// The engine holds the run.
+    void opened() {
+        open = true;
+    }
+
+    boolean holdsRun() {
+        return open;
+    }
+
+    /// Whether the engine works on the operation at `position`.
+    boolean awaits(long position) {
+        return outstanding.containsKey(position);
+    }
+
+    /// The engine has answered for `position`.
+    void finished(long position) {
+        Entry entry = outstanding.remove(position);
+        if (entry != null) outstandingBytes -= entry.operation().bytes();
+        if (load == position) load = 0;
+    }
+
+    /// Whether it was given operations behind `position` that are not finished.
+    boolean aheadOf(long position) {
+        return outstanding.tailMap(position, false).size() > 0;
+    }
+
+    /// Whether all up to `position` is finished.
+    boolean doneUpTo(long position) {
+        return outstanding.isEmpty() || outstanding.firstKey() > position;
+    }
+
+    /// Whether a save or a recovery point is being written.
+    boolean writing() {
+        return pointTaken || outstanding.values().stream().anyMatch(e -> saves(e.kind()));
+    }
+
+    boolean idle() {
+        return outstanding.isEmpty() && !pointTaken && resolving == 0;
+    }
+
+    /// A recovery point is to be taken as soon as may be.
+    void wantPoint() {
+        pointWanted = true;
+    }
+
+    /// The recovery point was stored, or failed.
+    void pointDone() {
+        pointTaken = false;
+    }
+
+    /// A load's checkpoint was found, or not.
+    void resolved() {
+        resolving = 0;
+    }
+
+    /// What comes next. `holdWrites`: blobs are being deleted, so nothing that writes blobs may begin.
+    Step next(TrainingRun run, boolean holdWrites) {
+        if (run.closed()) return new Step.Rest();
+        if (pointDue(run) && !holdWrites) return takePoint();
+        Optional<Entry> next = run.at(sent + 1);
+        while (next.filter(Entry::settled).isPresent()) {
+            sent++;
+            next = run.at(sent + 1);
+        }
+        if (next.isEmpty()) return endOfLine(run);
+        Entry entry = next.get();
+        // A load in work decides whether what follows may run.
+        if (load != 0) return new Step.Rest();
+        Optional<Fault> struck = entry.kind() == OperationKind.LOAD_STATE ? Optional.empty() : run.struck(entry.position());
+        if (struck.isPresent()) return new Step.Store(allStruck(run, entry.position(), struck.get()));
+        if (entry.kind() == OperationKind.LOAD_STATE && !outstanding.isEmpty()) return new Step.Rest();
+        if (entry.kind() == OperationKind.LOAD_STATE && entry.outcome() instanceof Outcome.Open) return resolve(entry);
+        if (entry.position() > cautiousUntil && run.attempt().isPresent()) return endOfReplay();
+        if (!open) return new Step.Open();
+        if (full(entry) || holdWrites && saves(entry.kind())) return new Step.Rest();
+        if (entry.position() <= cautiousUntil) {
+            if (!outstanding.isEmpty()) return new Step.Rest();
+            // Those before the stored attempt were executed after an earlier failure: they are not what kills.
+            boolean suspect = run.attempt().isEmpty() || entry.position() >= run.attempt().get().position();
+            if (suspect && attempted != entry.position()) return new Step.Store(List.of(attempt(run, entry)));
+        }
+        return send(entry);
+    }
+
+    private Step endOfLine(TrainingRun run) {
+        return run.attempt().isPresent() ? endOfReplay() : new Step.Rest();
+    }
+
+    /// What was attempted alone lives: forget the attempt before anything else begins.
+    private Step endOfReplay() {
+        return outstanding.isEmpty() ? new Step.Store(List.of(new ReplayFinished(sent))) : new Step.Rest();
+    }
+
+    private Step resolve(Entry entry) {
+        if (resolving == entry.position()) return new Step.Rest();
+        resolving = entry.position();
+        return new Step.Resolve(entry);
+    }
+
+    /// Everything that the failure takes with it, up to the next load.
+    private static List<RunEvent> allStruck(TrainingRun run, long from, Fault why) {
+        var failures = new ArrayList<RunEvent>();
+        for (long at = from; run.at(at).isPresent(); at++) {
+            Entry entry = run.at(at).get();
+            if (entry.kind() == OperationKind.LOAD_STATE || run.struck(at).isEmpty()) break;
+            if (!entry.settled()) failures.add(new OperationFailed(at, why));
+        }
+        return failures;
+    }
+
+    private RunEvent attempt(TrainingRun run, Entry entry) {
+        int times = run.attempt().filter(a -> a.position() == entry.position()).map(TrainingRun.Attempt::times).orElse(0);
+        if (times >= settings.attempts())
+            return new OperationFailed(entry.position(), Fault.server("worker_lost", "the worker died " + times
+                    + " times while it executed this operation alone; it is not tried again. If it is unusually large, split it"));
+        attempted = entry.position();
+        return new OperationAttempted(entry.position());
+    }
+
+    private boolean full(Entry entry) {
+        return outstanding.size() >= settings.window()
+                || !outstanding.isEmpty() && outstandingBytes + entry.operation().bytes() > settings.windowBytes();
+    }
+
+    private Step send(Entry entry) {
+        sent = entry.position();
+        outstanding.put(sent, entry);
+        outstandingBytes += entry.operation().bytes();
+        operations++;
+        bytes += entry.operation().bytes();
+        if (entry.kind() == OperationKind.OPTIM_STEP) steps++;
+        if (entry.kind() == OperationKind.LOAD_STATE) load = sent;
+        Optional<CheckpointManifest> loaded = switch (entry.outcome()) {
+            case Outcome.Resolved(var manifest) -> Optional.of(manifest);
+            case Outcome.Applied(var manifest) -> Optional.of(manifest);
+            case Outcome.Open _, Outcome.Committed _, Outcome.Failed _ -> Optional.empty();
+        };
+        return new Step.Send(entry, loaded);
+    }
+
+    private boolean pointDue(TrainingRun run) {
+        boolean due = pointWanted || steps >= settings.pointSteps() || bytes >= settings.pointBytes()
+                || operations >= settings.pointOperations();
+        return due && open && !pointTaken && load == 0 && sent > run.recovery().position();
+    }
+
+    private Step takePoint() {
+        pointWanted = false;
+        pointTaken = true;
+        steps = 0;
+        bytes = 0;
+        operations = 0;
+        return new Step.TakePoint(sent);
+    }
+
+    static boolean saves(OperationKind kind) {
+        return kind == OperationKind.SAVE_STATE || kind == OperationKind.SAVE_SAMPLER_WEIGHTS;
+    }
+}

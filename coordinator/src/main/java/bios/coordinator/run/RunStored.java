@@ -1,0 +1,54 @@
+package bios.coordinator.run;
+
+import bios.protocol.stored.StoredSerializer;
+import bios.protocol.stored.StoredType;
+import bios.protocol.stored.StoredTypes;
+import java.util.List;
+
+/// How runs are stored: the events, the snapshot, and the results that a recovery point keeps.
+public final class RunStored extends StoredSerializer {
+    private static final int IDENTIFIER = 52_101;
+    static final StoredTypes TYPES = new StoredTypes(List.of(
+            StoredType.first("run-created", RunEvent.RunCreated.class),
+            StoredType.first("run-operation-accepted", RunEvent.OperationAccepted.class),
+            StoredType.first("run-load-resolved", RunEvent.LoadResolved.class),
+            StoredType.first("run-load-applied", RunEvent.LoadApplied.class),
+            StoredType.first("run-operation-failed", RunEvent.OperationFailed.class),
+            StoredType.first("run-error-seen", RunEvent.ErrorSeen.class),
+            StoredType.first("run-checkpoint-committed", RunEvent.CheckpointCommitted.class),
+            StoredType.first("run-checkpoint-deleted", RunEvent.CheckpointDeleted.class),
+            StoredType.first("run-expiry-set", RunEvent.ExpirySet.class),
+            StoredType.first("run-checkpoints-expired", RunEvent.CheckpointsExpired.class),
+            StoredType.first("run-snapshots-released", RunEvent.SnapshotsReleased.class),
+            StoredType.first("run-recovery-point-reached", RunEvent.RecoveryPointReached.class),
+            StoredType.first("run-operation-attempted", RunEvent.OperationAttempted.class),
+            StoredType.first("run-replay-finished", RunEvent.ReplayFinished.class),
+            StoredType.first("run-blobs-freed", RunEvent.BlobsFreed.class),
+            StoredType.first("run-closed", RunEvent.RunClosed.class),
+            StoredType.first("run", TrainingRun.class),
+            StoredType.first("run-results", Results.KeptResults.class)));
+    private static final String RESULTS = "run-results/";
+
+    /// For Pekko.
+    public RunStored() {
+        super(IDENTIFIER, TYPES);
+    }
+
+    /// Results as a blob: the manifest in a line, then CBOR.
+    static byte[] encode(Results.KeptResults results) {
+        byte[] body = TYPES.write(results);
+        byte[] head = (TYPES.manifest(results) + "\n").getBytes(java.nio.charset.StandardCharsets.US_ASCII);
+        byte[] all = java.util.Arrays.copyOf(head, head.length + body.length);
+        System.arraycopy(body, 0, all, head.length, body.length);
+        return all;
+    }
+
+    static Results.KeptResults decode(byte[] bytes) {
+        int end = 0;
+        while (end < bytes.length && bytes[end] != '\n') end++;
+        String manifest = new String(bytes, 0, end, java.nio.charset.StandardCharsets.US_ASCII);
+        if (!manifest.startsWith(RESULTS) || end == bytes.length)
+            throw new bios.protocol.stored.UnreadableRecord("a blob of results does not begin with " + RESULTS, null);
+        return (Results.KeptResults) TYPES.read(manifest, java.util.Arrays.copyOfRange(bytes, end + 1, bytes.length));
+    }
+}

@@ -1,0 +1,28 @@
+package bios.coordinator.run;
+
+import bios.persistence.blob.BlobStore;
+import bios.persistence.index.RunIndex;
+import bios.protocol.engine.EngineCommand;
+import java.time.InstantSource;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+import java.util.concurrent.Executor;
+import java.util.function.Supplier;
+import org.apache.pekko.actor.typed.ActorRef;
+
+/// What lies around the runs of a node.
+///
+/// @param engine the engine that holds their base model, on the same node
+/// @param blocking runs what waits for files: a thread per task
+public record RunWorld(ActorRef<EngineCommand> engine, BlobStore blobs, RunIndex index, CheckpointResolver resolver,
+        InstantSource clock, Executor blocking, RunSettings settings) {
+    /// A world whose blocking work runs on virtual threads.
+    public static RunWorld of(ActorRef<EngineCommand> engine, BlobStore blobs, RunIndex index, CheckpointResolver resolver,
+            InstantSource clock, RunSettings settings) {
+        return new RunWorld(engine, blobs, index, resolver, clock, task -> Thread.ofVirtual().start(task), settings);
+    }
+
+    <T> CompletionStage<T> later(Supplier<T> work) {
+        return CompletableFuture.supplyAsync(work, blocking);
+    }
+}

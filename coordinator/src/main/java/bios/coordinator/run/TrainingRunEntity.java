@@ -1,0 +1,798 @@
+package bios.coordinator.run;
+
+import bios.coordinator.run.Entry.Outcome;
+import bios.coordinator.run.Results.Kept;
+import bios.coordinator.run.RunEvent.*;
+import bios.coordinator.run.TrainingRun.Decision;
+import bios.persistence.index.RunSummary;
+import bios.persistence.journal.JournalPruning;
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineEvent;
+import bios.protocol.run.Operation;
+import bios.protocol.run.OperationResult;
+import bios.protocol.run.RequestId;
+import bios.protocol.run.RunCommand;
+import bios.protocol.run.RunCommand.Reason;
+import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.RunId;
+import bios.protocol.run.StoredOperation;
+import bios.protocol.stored.StoredOperations;
+import bios.protocol.wire.Message;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.actor.typed.Behavior;
+import org.apache.pekko.actor.typed.PostStop;
+import org.apache.pekko.actor.typed.javadsl.ActorContext;
+import org.apache.pekko.actor.typed.javadsl.Behaviors;
+import org.apache.pekko.actor.typed.javadsl.TimerScheduler;
+import org.apache.pekko.cluster.sharding.typed.javadsl.ClusterSharding;
+import org.apache.pekko.persistence.typed.PersistenceId;
+import org.apache.pekko.persistence.typed.RecoveryCompleted;
+import org.apache.pekko.persistence.typed.SnapshotCompleted;
+import org.apache.pekko.persistence.typed.SnapshotFailed;
+import org.apache.pekko.persistence.typed.javadsl.CommandHandlerWithReply;
+import org.apache.pekko.persistence.typed.javadsl.EventHandler;
+import org.apache.pekko.persistence.typed.javadsl.EventSourcedBehaviorWithEnforcedReplies;
+import org.apache.pekko.persistence.typed.javadsl.ReplyEffect;
+import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
+
+/// The sharded home of one [TrainingRun]: stores what the run decides, gives accepted operations to the engine beside it,
+/// and answers for their outcomes. What comes next for the engine, [EngineLine] says.
+public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedReplies<Message, RunEvent, TrainingRun> {
+    private static final Duration UNCREATED_IDLE = Duration.ofSeconds(5);
+    private static final Duration POINT_WAIT = Duration.ofSeconds(1);
+    private static final int RESOLVE_ATTEMPTS = 5;
+    private static final int STASH = 100_000;
+
+    /// What the entity tells itself.
+    private sealed interface Internal extends Message {
+        /// Go on with the line.
+        record Advance() implements Internal {}
+
+        record Store(long epoch, List<RunEvent> events) implements Internal {}
+
+        record FromEngine(long epoch, EngineEvent event) implements Internal {}
+
+        record EngineGone() implements Internal {}
+
+        record Reopen(long epoch) implements Internal {}
+
+        record LoadFound(long epoch, long position, boolean optimizer, CheckpointManifest manifest) implements Internal {}
+
+        record LoadFailed(long epoch, long position, Fault why) implements Internal {}
+
+        record ResolveLater(long epoch, long position, int attempt) implements Internal {}
+
+        record ResolveAgain(long epoch, long position, int attempt) implements Internal {}
+
+        record PointKept(long epoch, EngineEvent.RecoveryPointWritten point, Optional<BlobRef> results) implements Internal {}
+
+        record PointLost(long epoch, String why) implements Internal {}
+
+        record Freed(List<BlobId> blobs) implements Internal {}
+
+        record NotFreed(String why) implements Internal {}
+
+        record ResultsRead(List<Kept> results) implements Internal {}
+
+        record Indexed(long version, Optional<String> failure) implements Internal {}
+
+        record WaitOver(long seq, long waiter) implements Internal {}
+
+        /// Answer one who has waited.
+        record Answer(long seq, ActorRef<RunReply> replyTo) implements Internal {}
+
+        record Idle() implements Internal {}
+
+        record Expire() implements Internal {}
+
+        record Close() implements Internal {}
+    }
+
+    private record Waiter(long id, ActorRef<RunReply> replyTo) {}
+
+    private record PendingSave(long version, Kept kept) {}
+
+    private final RunId id;
+    private final RunWorld world;
+    private final RunSettings settings;
+    private final ActorContext<Message> context;
+    private final TimerScheduler<Message> timers;
+    private final Optional<ActorRef<ClusterSharding.ShardCommand>> shard;
+
+    private final EngineLine line;
+    private final Results results;
+    private final Set<Long> done = new HashSet<>();
+    private final Map<Long, List<Waiter>> waiters = new HashMap<>();
+    private final List<PendingSave> pendingSaves = new ArrayList<>();
+    private final List<ActorRef<RunReply>> unloading = new ArrayList<>();
+    private ActorRef<EngineEvent> listener;
+    private Optional<EngineEvent.RecoveryPointWritten> point = Optional.empty();
+    private long epoch;
+    private long nextWaiter;
+    private long step;
+    private boolean opening;
+    private boolean opened;
+    private boolean storing;
+    private boolean keepingPoint;
+    private boolean freeing;
+    private boolean freeLater;
+    private boolean indexing;
+    private boolean indexAgain;
+    private boolean readingResults;
+
+    private TrainingRunEntity(RunId id, PersistenceId persistenceId, RunWorld world, ActorContext<Message> context,
+            TimerScheduler<Message> timers, Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
+        super(persistenceId);
+        this.id = id;
+        this.world = world;
+        this.settings = world.settings();
+        this.context = context;
+        this.timers = timers;
+        this.shard = shard;
+        this.line = new EngineLine(settings);
+        this.results = new Results(settings.maxResults(), settings.maxResultBytes());
+    }
+
+    /// The home of run `id`.
+    ///
+    /// @param shard who lets it go when it is idle; empty: it stays
+    public static Behavior<RunCommand> create(RunId id, PersistenceId persistenceId, RunWorld world,
+            Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
+        Behavior<Message> behavior = Behaviors.setup(context -> Behaviors.withTimers(
+                timers -> new TrainingRunEntity(id, persistenceId, world, context, timers, shard)));
+        return behavior.narrow();
+    }
+
+    @Override public TrainingRun emptyState() {
+        return TrainingRun.NONE;
+    }
+
+    @Override public EventHandler<TrainingRun, RunEvent> eventHandler() {
+        return TrainingRun::apply;
+    }
+
+    /// What the engine says must not be dropped while the journal is slow; what the gateway sends is bounded by its own waits.
+    @Override public Optional<Integer> stashCapacity() {
+        return Optional.of(STASH);
+    }
+
+    @Override public boolean shouldSnapshot(TrainingRun run, RunEvent event, long sequenceNr) {
+        return (event instanceof RecoveryPointReached || event instanceof RunClosed) && run.inlineBytes() <= settings.snapshotBytes();
+    }
+
+    @Override public SignalHandler<TrainingRun> signalHandler() {
+        return newSignalHandlerBuilder()
+                .onSignal(RecoveryCompleted.instance(), this::recovered)
+                .onSignal(SnapshotCompleted.class, (_, taken) ->
+                        JournalPruning.before(context.getSystem(), persistenceId().id(), taken.metadata().sequenceNr()))
+                .onSignal(SnapshotFailed.class, (_, failed) ->
+                        context.getLog().warn("run {}: its snapshot failed, the journal stays longer: {}", id, failed.failure().toString()))
+                .onSignal(PostStop.instance(), _ -> closeEngine())
+                .build();
+    }
+
+    @Override public CommandHandlerWithReply<Message, RunEvent, TrainingRun> commandHandler() {
+        return (run, message) -> switch (message) {
+            case RunCommand command -> onCommand(run, command);
+            case Internal internal -> onInternal(run, internal);
+            default -> throw new IllegalStateException("not for a run: " + message);
+        };
+    }
+
+    // From the gateway
+
+    private ReplyEffect<RunEvent, TrainingRun> onCommand(TrainingRun run, RunCommand command) {
+        restIn(run.config().isEmpty() ? UNCREATED_IDLE : settings.idleAfter());
+        return switch (command) {
+            case RunCommand.Create(var config, var replyTo) -> carryOut(run.create(config), replyTo, this::described);
+            case RunCommand.Submit c -> stranger(run, c.owner(), c.replyTo(), () -> submit(run, c));
+            case RunCommand.Retrieve c -> stranger(run, c.owner(), c.replyTo(), () -> retrieve(run, c));
+            case RunCommand.Describe(var owner, var replyTo) -> stranger(run, owner, replyTo, () -> Effect().reply(replyTo, described(run)));
+            case RunCommand.Resolve(var owner, var path, var replyTo) -> stranger(run, owner, replyTo, () -> Effect().reply(replyTo,
+                    found(run.checkpoints().resolve(path, now()), path + " does not exist or was deleted")));
+            case RunCommand.ResolveSnapshot(var owner, var content, var replyTo) -> stranger(run, owner, replyTo,
+                    () -> Effect().reply(replyTo, found(run.checkpoints().snapshot(content), "the snapshot " + content + " is gone")));
+            case RunCommand.DeleteCheckpoint(var owner, var kind, var name, var replyTo) -> stranger(run, owner, replyTo,
+                    () -> !run.checkpoints().has(kind, name) ? refuse(replyTo, Reason.NOT_FOUND, "the run has no such checkpoint")
+                            : carryOut(accept(new CheckpointDeleted(kind, name)), replyTo, _ -> new RunReply.Done()));
+            case RunCommand.SetExpiry(var owner, var kind, var name, var at, var replyTo) -> stranger(run, owner, replyTo,
+                    () -> !run.checkpoints().has(kind, name) ? refuse(replyTo, Reason.NOT_FOUND, "the run has no such checkpoint")
+                            : carryOut(accept(new ExpirySet(kind, name, at)), replyTo, _ -> new RunReply.Done()));
+            case RunCommand.ReleaseSnapshots(var owner, var session, var replyTo) -> stranger(run, owner, replyTo,
+                    () -> run.checkpoints().snapshots().stream().noneMatch(s -> s.session().equals(session))
+                            ? Effect().reply(replyTo, new RunReply.Done())
+                            : carryOut(accept(new SnapshotsReleased(session)), replyTo, _ -> new RunReply.Done()));
+            case RunCommand.Unload(var owner, var replyTo) -> stranger(run, owner, replyTo, () -> unload(run, replyTo));
+        };
+    }
+
+    private interface Handling {
+        ReplyEffect<RunEvent, TrainingRun> handle();
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> stranger(TrainingRun run, String owner, ActorRef<RunReply> replyTo, Handling handling) {
+        boolean own = run.config().filter(c -> c.owner().equals(owner)).isPresent();
+        return own ? handling.handle() : refuse(replyTo, Reason.NOT_FOUND, "there is no run " + id);
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> refuse(ActorRef<RunReply> replyTo, Reason reason, String message) {
+        return Effect().reply(replyTo, new RunReply.Refused(reason, message));
+    }
+
+    private static Decision accept(RunEvent event) {
+        return new Decision.Accept(List.of(event));
+    }
+
+    private interface Reply {
+        RunReply of(TrainingRun run);
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> carryOut(Decision decision, ActorRef<RunReply> replyTo, Reply reply) {
+        return switch (decision) {
+            case Decision.Accept(var events) -> Effect().persist(events).thenRun((TrainingRun now) -> stored(now, events))
+                    .thenReply(replyTo, reply::of);
+            case Decision.Duplicate _ -> Effect().none().thenReply(replyTo, reply::of);
+            case Decision.Refuse(var reason, var message) -> refuse(replyTo, reason, message);
+        };
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> submit(TrainingRun run, RunCommand.Submit c) {
+        boolean known = run.known().contains(c.seq());
+        if (!unloading.isEmpty() && !known) return refuse(c.replyTo(), Reason.CLOSED, "the run is being unloaded");
+        Optional<String> remembered = results.bySeq(c.seq()).map(Kept::digest);
+        Decision decision = run.submit(c.seq(), c.operation(), c.digest(), c.nowMillis(), remembered, load(run), settings);
+        return carryOut(decision, c.replyTo(), _ -> new RunReply.Accepted(new RequestId(id, c.seq())));
+    }
+
+    private TrainingRun.Load load(TrainingRun run) {
+        int count = 0;
+        long bytes = 0;
+        for (Entry entry : run.line()) {
+            if (done.contains(entry.position())) continue;
+            count++;
+            bytes += entry.operation().bytes();
+        }
+        return new TrainingRun.Load(count, bytes);
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> retrieve(TrainingRun run, RunCommand.Retrieve c) {
+        var request = new RequestId(id, c.seq());
+        if (!run.known().contains(c.seq())) return refuse(c.replyTo(), Reason.NOT_FOUND, "there is no request " + request);
+        Optional<Kept> kept = results.bySeq(c.seq());
+        if (kept.isPresent()) return answer(run, kept.get(), c.replyTo());
+        Optional<Entry> entry = run.bySeq(c.seq());
+        boolean coming = readingResults || entry.filter(e -> !done.contains(e.position())).isPresent();
+        if (!coming)
+            return refuse(c.replyTo(), Reason.NOT_FOUND, "request " + request + " was finished, but its result is no longer kept");
+        if (c.waitMillis() <= 0 || waiting() >= settings.maxWaiting())
+            return Effect().reply(c.replyTo(), pending(run, c.seq()));
+        var waiter = new Waiter(nextWaiter++, c.replyTo());
+        waiters.computeIfAbsent(c.seq(), _ -> new ArrayList<>()).add(waiter);
+        timers.startSingleTimer(waiter.id(), new Internal.WaitOver(c.seq(), waiter.id()), Duration.ofMillis(c.waitMillis()));
+        return Effect().noReply();
+    }
+
+    private int waiting() {
+        return waiters.values().stream().mapToInt(List::size).sum();
+    }
+
+    private RunReply pending(TrainingRun run, long seq) {
+        int ahead = 0;
+        for (Entry entry : run.line()) {
+            if (entry.seq() == seq) break;
+            if (!done.contains(entry.position())) ahead++;
+        }
+        return new RunReply.Pending(new RequestId(id, seq), run.bySeq(seq).isPresent() ? ahead : 0);
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> answer(TrainingRun run, Kept kept, ActorRef<RunReply> replyTo) {
+        results.fetched(kept);
+        var request = new RequestId(id, kept.seq());
+        if (kept.result().isPresent()) return Effect().reply(replyTo, new RunReply.Completed(request, kept.result().get()));
+        var failed = new RunReply.Failed(request, kept.fault().orElseThrow());
+        if (!run.wouldBeSeen(kept.position())) return Effect().reply(replyTo, failed);
+        return carryOut(accept(new ErrorSeen(run.accepted())), replyTo, _ -> failed);
+    }
+
+    private RunReply described(TrainingRun run) {
+        return new RunReply.Described(run.config().orElseThrow(), run.lora().orElseThrow(), Math.max(step, run.recovery().step()),
+                run.lastRequestMillis(), run.checkpoints().current(now()), run.closed());
+    }
+
+    private static RunReply found(Optional<CheckpointManifest> manifest, String otherwise) {
+        return manifest.<RunReply>map(RunReply.Resolved::new).orElseGet(() -> new RunReply.Refused(Reason.NOT_FOUND, otherwise));
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> unload(TrainingRun run, ActorRef<RunReply> replyTo) {
+        if (run.closed()) return Effect().reply(replyTo, new RunReply.Done());
+        unloading.add(replyTo);
+        context.getSelf().tell(new Internal.Close());
+        return Effect().noReply();
+    }
+
+    // From itself
+
+    private ReplyEffect<RunEvent, TrainingRun> onInternal(TrainingRun run, Internal message) {
+        return switch (message) {
+            case Internal.Advance _ -> advancing(run);
+            case Internal.Store(var at, var events) -> {
+                storing = false;
+                yield at == epoch ? store(events) : advancing(run);
+            }
+            case Internal.FromEngine(var at, var event) -> at == epoch ? onEngine(run, event) : Effect().noReply();
+            case Internal.EngineGone _ -> engineLost(run);
+            case Internal.Reopen(var at) -> {
+                if (at == epoch) opening = false;
+                yield advancing(run);
+            }
+            case Internal.LoadFound(var at, var position, var optimizer, var manifest) -> at != epoch ? Effect().noReply()
+                    : resolved(run.load(position, manifest, optimizer));
+            case Internal.LoadFailed(var at, var position, var why) -> at != epoch ? Effect().noReply()
+                    : resolved(new OperationFailed(position, why));
+            case Internal.ResolveLater(var at, var position, var attempt) -> {
+                timers.startSingleTimer("resolve", new Internal.ResolveAgain(at, position, attempt), settings.retryAfter());
+                yield Effect().noReply();
+            }
+            case Internal.ResolveAgain(var at, var position, var attempt) -> {
+                if (at == epoch) run.at(position).ifPresent(entry -> resolve(run, entry, attempt));
+                yield Effect().noReply();
+            }
+            case Internal.PointKept(var at, var reached, var kept) -> pointKept(run, at, reached, kept);
+            case Internal.PointLost(var at, var why) -> pointLost(run, at, why);
+            case Internal.Freed(var blobs) -> {
+                freeing = false;
+                yield store(List.of(new BlobsFreed(blobs)));
+            }
+            case Internal.NotFreed(var why) -> notFreed(why);
+            case Internal.ResultsRead(var kept) -> resultsRead(kept);
+            case Internal.Indexed(var version, var failure) -> indexed(run, version, failure);
+            case Internal.WaitOver(var seq, var waiter) -> waitOver(run, seq, waiter);
+            case Internal.Answer(var seq, var replyTo) -> results.bySeq(seq).map(kept -> answer(run, kept, replyTo))
+                    .orElseGet(() -> refuse(replyTo, Reason.NOT_FOUND, "the result of request " + seq + " is no longer kept"));
+            case Internal.Idle _ -> idle(run);
+            case Internal.Expire _ -> {
+                scheduleExpiry(run);
+                boolean due = run.checkpoints().nextExpiry().filter(at -> at <= now()).isPresent();
+                yield due ? store(List.of(new CheckpointsExpired(now()))) : Effect().noReply();
+            }
+            case Internal.Close _ -> close(run);
+        };
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> advancing(TrainingRun run) {
+        return Effect().none().thenRun(this::advance).thenNoReply();
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> store(List<RunEvent> events) {
+        return Effect().persist(events).thenRun((TrainingRun now) -> stored(now, events)).thenNoReply();
+    }
+
+    /// What follows from events that the journal now holds.
+    private void stored(TrainingRun run, List<RunEvent> events) {
+        boolean index = false;
+        for (RunEvent event : events) {
+            switch (event) {
+                case OperationFailed(var at, var why) -> run.at(at).ifPresent(e -> complete(failure(e, why)));
+                case CheckpointCommitted(var at, var manifest, _) -> {
+                    Entry entry = run.at(at).orElseThrow();
+                    pendingSaves.add(new PendingSave(lastSequenceNumber(context), success(entry, new OperationResult.Saved(manifest))));
+                    index = true;
+                    scheduleExpiry(run);
+                }
+                case RecoveryPointReached e -> {
+                    done.removeIf(position -> position <= e.position());
+                    step = Math.max(step, e.step());
+                    index = true;
+                }
+                case RunCreated _, CheckpointDeleted _, CheckpointsExpired _, RunClosed _ -> index = true;
+                case ExpirySet _ -> {
+                    index = true;
+                    scheduleExpiry(run);
+                }
+                case OperationAccepted _, LoadResolved _, LoadApplied _, ErrorSeen _, SnapshotsReleased _, OperationAttempted _,
+                        ReplayFinished _, BlobsFreed _ -> {}
+            }
+        }
+        if (index) index(run);
+        advance(run);
+    }
+
+    // Results
+
+    private static Kept success(Entry entry, OperationResult result) {
+        return new Kept(entry.position(), entry.seq(), entry.digest(), Optional.of(result), Optional.empty());
+    }
+
+    private static Kept failure(Entry entry, Fault why) {
+        return new Kept(entry.position(), entry.seq(), entry.digest(), Optional.empty(), Optional.of(why));
+    }
+
+    private void complete(Kept kept) {
+        results.add(kept);
+        done.add(kept.position());
+        wake(kept.seq());
+    }
+
+    private void wake(long seq) {
+        List<Waiter> waited = waiters.remove(seq);
+        if (waited == null) return;
+        for (Waiter waiter : waited) {
+            timers.cancel(waiter.id());
+            context.getSelf().tell(new Internal.Answer(seq, waiter.replyTo()));
+        }
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> waitOver(TrainingRun run, long seq, long id) {
+        List<Waiter> waited = waiters.getOrDefault(seq, List.of());
+        Optional<Waiter> over = waited.stream().filter(w -> w.id() == id).findFirst();
+        if (over.isEmpty()) return Effect().noReply();
+        waited.remove(over.get());
+        if (waited.isEmpty()) waiters.remove(seq);
+        return Effect().reply(over.get().replyTo(), pending(run, seq));
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> resultsRead(List<Kept> kept) {
+        readingResults = false;
+        kept.forEach(results::add);
+        List.copyOf(waiters.keySet()).stream().filter(seq -> results.bySeq(seq).isPresent()).forEach(this::wake);
+        return Effect().noReply();
+    }
+
+    // The engine
+
+    private void recovered(TrainingRun run) {
+        context.watchWith(world.engine(), new Internal.EngineGone());
+        restIn(run.config().isEmpty() ? UNCREATED_IDLE : settings.idleAfter());
+        begin(run, true);
+        if (run.config().isEmpty()) return;
+        step = run.recovery().step();
+        for (Entry entry : run.line()) {
+            switch (entry.outcome()) {
+                case Outcome.Failed(var why) -> complete(failure(entry, why));
+                case Outcome.Committed(var manifest) -> complete(success(entry, new OperationResult.Saved(manifest)));
+                case Outcome.Open _, Outcome.Resolved _, Outcome.Applied _ -> {}
+            }
+        }
+        run.recovery().results().ifPresent(this::readResults);
+        scheduleExpiry(run);
+        index(run);
+        advance(run);
+    }
+
+    private void readResults(BlobRef blob) {
+        readingResults = true;
+        context.pipeToSelf(world.later(() -> RunStored.decode(world.blobs().read(blob))), (kept, failure) -> {
+            if (failure == null) return new Internal.ResultsRead(kept.results());
+            context.getSystem().log().error("run {}: the results before its recovery point are lost", id, failure);
+            return new Internal.ResultsRead(List.of());
+        });
+    }
+
+    /// Forgets what the engine was given; events of before are not heard any more.
+    private void begin(TrainingRun run, boolean cautious) {
+        epoch++;
+        opening = false;
+        point = Optional.empty();
+        if (listener != null) context.stop(listener);
+        long own = epoch;
+        ActorRef<Message> self = context.getSelf();
+        listener = context.spawnAnonymous(Behaviors.receiveMessage(event -> {
+            self.tell(new Internal.FromEngine(own, event));
+            return Behaviors.same();
+        }));
+        line.restart(run, cautious);
+    }
+
+    private void advance(TrainingRun run) {
+        free(run);
+        while (!storing) {
+            switch (line.next(run, freeing)) {
+                case EngineLine.Step.Send(var entry, var loaded) -> world.engine().tell(new EngineCommand.Execute(id, entry.position(),
+                        entry.operation(), loaded, entry.acceptedAtMillis(), listener));
+                case EngineLine.Step.TakePoint(var position) ->
+                    world.engine().tell(new EngineCommand.TakeRecoveryPoint(id, position, listener));
+                case EngineLine.Step.Store(var events) -> {
+                    storing = true;
+                    context.getSelf().tell(new Internal.Store(epoch, events));
+                }
+                case EngineLine.Step.Resolve(var entry) -> resolve(run, entry, 1);
+                case EngineLine.Step.Open _ -> {
+                    open(run);
+                    return;
+                }
+                case EngineLine.Step.Rest _ -> {
+                    if (!unloading.isEmpty()) context.getSelf().tell(new Internal.Close());
+                    return;
+                }
+            }
+        }
+    }
+
+    private void open(TrainingRun run) {
+        if (opening) return;
+        opening = true;
+        opened = true;
+        var config = run.config().orElseThrow();
+        world.engine().tell(new EngineCommand.OpenRun(config, run.recovery().lora().orElse(config.lora()), run.recovery().state(), listener));
+    }
+
+    private void closeEngine() {
+        if (opened) world.engine().tell(new EngineCommand.CloseRun(id));
+        opened = false;
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> onEngine(TrainingRun run, EngineEvent event) {
+        return switch (event) {
+            case EngineEvent.Opened _ -> {
+                line.opened();
+                yield advancing(run);
+            }
+            case EngineEvent.OpenFailed(_, var why) -> openFailed(run, why);
+            case EngineEvent.Executed(_, var position, var result) -> executed(run, position, result);
+            case EngineEvent.Failed(_, var position, var why) -> failed(run, position, why);
+            case EngineEvent.RecoveryPointWritten written -> {
+                point = Optional.of(written);
+                yield Effect().none().thenRun(this::keepPoint).thenNoReply();
+            }
+            case EngineEvent.RecoveryPointFailed(_, var position, var why) ->
+                pointLost(run, epoch, "at " + position + ": " + why.message());
+        };
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> openFailed(TrainingRun run, Fault why) {
+        context.getLog().warn("run {}: the engine did not open it: {}", id, why.message());
+        if (why.kind() == Fault.Kind.SERVER) {
+            timers.startSingleTimer("reopen", new Internal.Reopen(epoch), settings.retryAfter());
+            return Effect().noReply();
+        }
+        opening = false;
+        var failures = new ArrayList<RunEvent>();
+        for (Entry entry : run.line()) if (!entry.settled()) failures.add(new OperationFailed(entry.position(), why));
+        return store(failures);
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> executed(TrainingRun run, long position, OperationResult result) {
+        if (!line.awaits(position)) return Effect().noReply();
+        line.finished(position);
+        Entry entry = run.at(position).orElseThrow();
+        return switch (result) {
+            case OperationResult.Saved(var manifest) ->
+                store(List.of(new CheckpointCommitted(position, manifest, session(run, entry, manifest))));
+            case OperationResult.Loaded(_, var at) -> {
+                step = at;
+                line.wantPoint();
+                complete(success(entry, result));
+                yield entry.outcome() instanceof Outcome.Applied ? going(run) : store(List.of(new LoadApplied(position)));
+            }
+            case OperationResult.Stepped(var at, _) -> {
+                step = at;
+                complete(success(entry, result));
+                yield going(run);
+            }
+            case OperationResult.Evaluated _ -> {
+                complete(success(entry, result));
+                yield going(run);
+            }
+        };
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> going(TrainingRun run) {
+        return Effect().none().thenRun((TrainingRun now) -> {
+            keepPoint(now);
+            advance(now);
+        }).thenNoReply();
+    }
+
+    private Optional<String> session(TrainingRun run, Entry entry, CheckpointManifest manifest) {
+        if (manifest.name().isPresent()) return Optional.empty();
+        Optional<String> asked = entry.operation() instanceof StoredOperation.Inline(var kind, var encoded)
+                && StoredOperations.decode(kind, encoded) instanceof Operation.SaveSamplerWeights(_, _, var session)
+                        ? session : Optional.empty();
+        return asked.or(() -> run.config().map(c -> c.session()));
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> failed(TrainingRun run, long position, Fault why) {
+        if (why.code().equals(EngineCommand.RUN_NOT_OPEN)) return engineLost(run);
+        if (!line.awaits(position)) return Effect().noReply();
+        line.finished(position);
+        Entry entry = run.at(position).orElseThrow();
+        List<RunEvent> events = List.of(new OperationFailed(position, why));
+        return Effect().persist(events).thenRun((TrainingRun now) -> {
+            // What the engine has executed since went past the failure: back to before it, then up to it again.
+            if (TrainingRun.poisons(entry, why) && line.aheadOf(position)) begin(now, false);
+            stored(now, events);
+            keepPoint(now);
+        }).thenNoReply();
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> engineLost(TrainingRun run) {
+        context.getLog().warn("run {}: the engine lost it; it is opened again", id);
+        begin(run, true);
+        opening = true;
+        timers.startSingleTimer("reopen", new Internal.Reopen(epoch), settings.retryAfter());
+        return Effect().noReply();
+    }
+
+    // Loads
+
+    private void resolve(TrainingRun run, Entry entry, int attempt) {
+        long at = epoch;
+        long position = entry.position();
+        if (!(entry.operation() instanceof StoredOperation.Inline(var kind, var encoded)
+                && StoredOperations.decode(kind, encoded) instanceof Operation.LoadState(var path, var optimizer))) {
+            context.getSelf().tell(new Internal.LoadFailed(at, position, Fault.server("unreadable_operation", "the load cannot be read")));
+            return;
+        }
+        if (path.run().equals(id)) {
+            context.getSelf().tell(loadReply(at, position, optimizer, found(run.checkpoints().resolve(path, now()),
+                    path + " does not exist or was deleted")));
+            return;
+        }
+        context.pipeToSelf(world.resolver().resolve(run.config().orElseThrow().owner(), path), (reply, failure) -> {
+            boolean answered = failure == null && !(reply instanceof RunReply.Refused(var reason, _) && reason == Reason.UNAVAILABLE);
+            if (answered) return loadReply(at, position, optimizer, reply);
+            if (attempt < RESOLVE_ATTEMPTS) return new Internal.ResolveLater(at, position, attempt + 1);
+            return new Internal.LoadFailed(at, position, Fault.server("checkpoint_unavailable", "nobody could say where " + path
+                    + " is; try again later"));
+        });
+    }
+
+    private static Internal loadReply(long epoch, long position, boolean optimizer, RunReply reply) {
+        return switch (reply) {
+            case RunReply.Resolved(var manifest) -> new Internal.LoadFound(epoch, position, optimizer, manifest);
+            case RunReply.Refused(_, var message) ->
+                new Internal.LoadFailed(epoch, position, Fault.user("checkpoint_not_found", message));
+            default -> new Internal.LoadFailed(epoch, position, Fault.server("checkpoint_unavailable", "unexpected answer " + reply));
+        };
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> resolved(RunEvent outcome) {
+        line.resolved();
+        return store(List.of(outcome));
+    }
+
+    // Recovery points
+
+    /// Keeps the point that the engine has written as soon as all before it is finished.
+    private void keepPoint(TrainingRun run) {
+        if (point.isEmpty() || keepingPoint) return;
+        var reached = point.get();
+        for (long at = run.recovery().position() + 1; at <= reached.position(); at++) if (!done.contains(at)) return;
+        point = Optional.empty();
+        keepingPoint = true;
+        long at = epoch;
+        List<Kept> kept = results.upTo(reached.position());
+        context.pipeToSelf(world.later(() -> kept.isEmpty() ? Optional.<BlobRef>empty()
+                : Optional.of(world.blobs().put(BlobScope.results(id), RunStored.encode(new Results.KeptResults(kept))))),
+                (blob, failure) -> failure == null ? new Internal.PointKept(at, reached, blob)
+                        : new Internal.PointLost(at, "its results cannot be stored: " + failure));
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> pointKept(TrainingRun run, long at, EngineEvent.RecoveryPointWritten reached,
+            Optional<BlobRef> kept) {
+        keepingPoint = false;
+        if (at != epoch) return advancing(run);
+        line.pointDone();
+        return store(List.of(new RecoveryPointReached(reached.position(), reached.state(), reached.step(), reached.lora(), kept)));
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> pointLost(TrainingRun run, long at, String why) {
+        keepingPoint = false;
+        context.getLog().warn("run {}: a recovery point is lost, the journal stays longer: {}", id, why);
+        if (at == epoch) line.pointDone();
+        return advancing(run);
+    }
+
+    // Garbage, index, time
+
+    /// Deletes what nothing refers to, while nothing is being written that could refer to it.
+    private void free(TrainingRun run) {
+        if (freeing || freeLater || keepingPoint || point.isPresent() || run.garbage().isEmpty() || line.writing()) return;
+        freeing = true;
+        List<BlobId> blobs = run.garbage();
+        context.pipeToSelf(world.later(() -> {
+            blobs.forEach(world.blobs()::delete);
+            return blobs;
+        }), (freed, failure) -> failure == null ? new Internal.Freed(freed) : new Internal.NotFreed(failure.toString()));
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> notFreed(String why) {
+        freeing = false;
+        freeLater = true;
+        context.getLog().warn("run {}: blobs cannot be deleted yet: {}", id, why);
+        return Effect().none().thenRun((TrainingRun now) -> {
+            advance(now);
+            freeLater = false;
+            timers.startSingleTimer("free", new Internal.Advance(), settings.retryAfter());
+        }).thenNoReply();
+    }
+
+    private void index(TrainingRun run) {
+        if (indexing) {
+            indexAgain = true;
+            return;
+        }
+        indexing = true;
+        long version = lastSequenceNumber(context);
+        var summary = new RunSummary(run.config().orElseThrow(), run.lora().orElseThrow(), Math.max(step, run.recovery().step()),
+                run.lastRequestMillis(), run.checkpoints().current(now()), run.closed());
+        context.pipeToSelf(world.later(() -> {
+            world.index().put(summary, version);
+            return version;
+        }), (written, failure) -> new Internal.Indexed(version, Optional.ofNullable(failure).map(Throwable::toString)));
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> indexed(TrainingRun run, long version, Optional<String> failure) {
+        indexing = false;
+        failure.ifPresent(why -> context.getLog().warn("run {}: the index does not show its last change: {}", id, why));
+        return Effect().none().thenRun((TrainingRun now) -> {
+            // A save is done once lists show it; an index that fails must not hold it up.
+            for (PendingSave save : List.copyOf(pendingSaves)) {
+                if (save.version() > version && failure.isEmpty()) continue;
+                pendingSaves.remove(save);
+                complete(save.kept());
+            }
+            if (indexAgain) {
+                indexAgain = false;
+                index(now);
+            }
+            keepPoint(now);
+            advance(now);
+        }).thenNoReply();
+    }
+
+    private void scheduleExpiry(TrainingRun run) {
+        run.checkpoints().nextExpiry().ifPresentOrElse(at -> timers.startSingleTimer("expiry", new Internal.Expire(),
+                Duration.ofMillis(Math.clamp(at - now(), 1, 3_600_000))), () -> timers.cancel("expiry"));
+    }
+
+    private long now() {
+        return world.clock().millis();
+    }
+
+    // The end
+
+    private ReplyEffect<RunEvent, TrainingRun> close(TrainingRun run) {
+        if (unloading.isEmpty() || load(run).unfinished() > 0 || keepingPoint || storing) return Effect().noReply();
+        List<RunEvent> events = List.of(new RunClosed(now()));
+        return Effect().persist(events).thenRun((TrainingRun now) -> {
+            epoch++;
+            point = Optional.empty();
+            closeEngine();
+            unloading.forEach(replyTo -> replyTo.tell(new RunReply.Done()));
+            unloading.clear();
+            line.restart(now, false);
+            stored(now, events);
+        }).thenNoReply();
+    }
+
+    private void restIn(Duration time) {
+        timers.startSingleTimer("idle", new Internal.Idle(), time);
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> idle(TrainingRun run) {
+        boolean busy = load(run).unfinished() > 0 || !waiters.isEmpty() || !unloading.isEmpty() || storing || keepingPoint
+                || freeing || indexing || !line.idle();
+        boolean dirty = run.line().stream().anyMatch(e -> !e.settled());
+        if (busy || dirty) {
+            if (!busy) line.wantPoint();
+            restIn(busy ? settings.idleAfter() : POINT_WAIT);
+            return advancing(run);
+        }
+        shard.ifPresent(s -> s.tell(new ClusterSharding.Passivate<>(context.getSelf())));
+        return Effect().noReply();
+    }
+}

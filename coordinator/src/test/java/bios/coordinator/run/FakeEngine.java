@@ -1,0 +1,159 @@
+package bios.coordinator.run;
+
+import bios.persistence.blob.BlobStore;
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineEvent;
+import bios.protocol.model.LoraSpec;
+import bios.protocol.run.AdamParams;
+import bios.protocol.run.Operation;
+import bios.protocol.run.OperationResult;
+import bios.protocol.run.RunConfig;
+import bios.protocol.run.RunId;
+import bios.protocol.run.StoredOperation;
+import bios.protocol.stored.StoredOperations;
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+import java.util.ArrayDeque;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Queue;
+import java.util.concurrent.ConcurrentLinkedQueue;
+import org.apache.pekko.actor.typed.Behavior;
+import org.apache.pekko.actor.typed.javadsl.Behaviors;
+import org.apache.pekko.actor.typed.javadsl.TimerScheduler;
+
+/// An engine whose "weights" are a digest of everything that was executed: one operation too many, too few or out of
+/// order shows in every later result. Takes its time, so that operations are under way when a test kills something.
+final class FakeEngine {
+    private record State(RunConfig config, LoraSpec lora, String weights, String gradient, long step) {
+        String text() {
+            return weights + "," + gradient + "," + step + "," + lora.rank();
+        }
+    }
+
+    private record Tick() {}
+
+    private final BlobStore blobs;
+    private final Queue<String> log;
+    private final Map<RunId, State> runs = new HashMap<>();
+
+    private FakeEngine(BlobStore blobs, Queue<String> log) {
+        this.blobs = blobs;
+        this.log = log;
+    }
+
+    /// @param log gets a line for each operation that is executed
+    static Behavior<EngineCommand> create(BlobStore blobs, Duration pause, ConcurrentLinkedQueue<String> log) {
+        return Behaviors.<Object>setup(context -> Behaviors.withTimers(timers -> {
+            var engine = new FakeEngine(blobs, log);
+            var queue = new ArrayDeque<EngineCommand>();
+            return Behaviors.receiveMessage(message -> {
+                if (message instanceof EngineCommand command) {
+                    queue.add(command);
+                    if (queue.size() == 1) next(timers, pause);
+                } else {
+                    engine.handle(queue.poll());
+                    if (!queue.isEmpty()) next(timers, pause);
+                }
+                return Behaviors.same();
+            });
+        })).narrow();
+    }
+
+    private static void next(TimerScheduler<Object> timers, Duration pause) {
+        timers.startSingleTimer(new Tick(), pause);
+    }
+
+    private void handle(EngineCommand command) {
+        switch (command) {
+            case EngineCommand.OpenRun(var config, var lora, var point, var replyTo) -> {
+                runs.put(config.run(), point.map(p -> read(config, lora, p)).orElseGet(
+                        () -> new State(config, lora, digest("new" + lora.seed() + lora.rank()), "", 0)));
+                replyTo.tell(new EngineEvent.Opened(config.run()));
+            }
+            case EngineCommand.Execute c -> {
+                State before = runs.get(c.run());
+                c.replyTo().tell(before == null ? new EngineEvent.Failed(c.run(), c.position(), Fault.server(EngineCommand.RUN_NOT_OPEN, "no"))
+                        : execute(before, c));
+            }
+            case EngineCommand.TakeRecoveryPoint(var run, var position, var replyTo) -> {
+                State state = runs.get(run);
+                if (state == null) return;
+                var blob = blobs.put(BlobScope.recovery(run), state.text().getBytes(StandardCharsets.UTF_8));
+                replyTo.tell(new EngineEvent.RecoveryPointWritten(run, position, blob, state.step(), state.lora()));
+            }
+            case EngineCommand.CloseRun(var run) -> runs.remove(run);
+            default -> throw new IllegalStateException("not asked of a fake: " + command);
+        }
+    }
+
+    private State read(RunConfig config, LoraSpec lora, BlobRef blob) {
+        String[] parts = new String(blobs.read(blob), StandardCharsets.UTF_8).split(",", -1);
+        return new State(config, lora, parts[0], parts[1], Long.parseLong(parts[2]));
+    }
+
+    private EngineEvent execute(State s, EngineCommand.Execute c) {
+        byte[] encoded = switch (c.operation()) {
+            case StoredOperation.Inline(_, var bytes) -> bytes;
+            case StoredOperation.InBlob(_, var blob) -> blobs.read(blob);
+        };
+        Operation operation = StoredOperations.decode(c.operation().kind(), encoded);
+        log.add(c.position() + " " + c.operation().kind());
+        if (operation instanceof Operation.ForwardBackward f && f.settings().containsKey("forget")) {
+            runs.clear();
+            return new EngineEvent.Failed(c.run(), c.position(), Fault.server(EngineCommand.RUN_NOT_OPEN, "lost"));
+        }
+        if (operation instanceof Operation.ForwardBackward f && f.settings().containsKey("fail"))
+            return new EngineEvent.Failed(c.run(), c.position(), Fault.user("bad_data", "asked to fail at " + c.position()));
+        return switch (operation) {
+            case Operation.ForwardBackward f -> {
+                String sum = digest(s.weights() + s.gradient() + StoredOperations.digest(encoded));
+                if (!f.forwardOnly()) runs.put(c.run(), new State(s.config(), s.lora(), s.weights(), sum, s.step()));
+                yield done(c, new OperationResult.Evaluated(List.of(), Map.of("loss:sum", (double) sum.hashCode())));
+            }
+            case Operation.OptimStep _ -> {
+                if (s.gradient().isEmpty())
+                    yield new EngineEvent.Failed(c.run(), c.position(), Fault.user("no_gradient", "nothing to apply"));
+                String weights = digest(s.weights() + s.gradient() + StoredOperations.digest(encoded));
+                runs.put(c.run(), new State(s.config(), s.lora(), weights, "", s.step() + 1));
+                yield done(c, new OperationResult.Stepped(s.step() + 1, Map.of("grad_norm", (double) weights.hashCode())));
+            }
+            case Operation.SaveState(var name, var metadata, var ttl) -> done(c, new OperationResult.Saved(manifest(s, c,
+                    CheckpointKind.TRAINING, Optional.of(name), metadata, ttl)));
+            case Operation.SaveSamplerWeights(var name, var ttl, _) -> done(c, new OperationResult.Saved(manifest(s, c,
+                    CheckpointKind.SAMPLER, name, "{}", ttl)));
+            case Operation.LoadState(var path, _) -> {
+                CheckpointManifest m = c.loaded().orElseThrow();
+                String weights = new String(blobs.read(m.adapter()), StandardCharsets.UTF_8);
+                runs.put(c.run(), new State(s.config(), m.lora(), weights, "", m.step()));
+                yield done(c, new OperationResult.Loaded(path.bios(), m.step()));
+            }
+        };
+    }
+
+    private static EngineEvent done(EngineCommand.Execute c, OperationResult result) {
+        return new EngineEvent.Executed(c.run(), c.position(), result);
+    }
+
+    private CheckpointManifest manifest(State s, EngineCommand.Execute c, CheckpointKind kind, Optional<CheckpointName> name,
+            String metadata, Optional<Long> ttl) {
+        BlobRef adapter = blobs.put(BlobScope.checkpoints(c.run()), s.weights().getBytes(StandardCharsets.UTF_8));
+        Optional<BlobRef> optimizer = kind == CheckpointKind.SAMPLER ? Optional.empty()
+                : Optional.of(blobs.put(BlobScope.checkpoints(c.run()), ("adam " + s.step()).getBytes(StandardCharsets.UTF_8)));
+        return new CheckpointManifest(c.run(), kind, name, s.config().baseModel(), s.lora(), adapter.id().sha256(), adapter, optimizer,
+                s.step(), AdamParams.DEFAULT, "adamw", metadata, s.config().parent(), c.acceptedAtMillis(),
+                ttl.map(t -> c.acceptedAtMillis() + 1000 * t));
+    }
+
+    private static String digest(String text) {
+        return StoredOperations.digest(text.getBytes(StandardCharsets.UTF_8));
+    }
+}

@@ -1,0 +1,174 @@
+package bios.coordinator.run;
+
+import bios.persistence.blob.FileBlobStore;
+import bios.persistence.index.Page;
+import bios.persistence.index.RunIndex;
+import bios.persistence.index.RunSummary;
+import bios.persistence.journal.EmbeddedJournal;
+import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.model.LoraSpec;
+import bios.protocol.model.ModelName;
+import bios.protocol.model.TargetModule;
+import bios.protocol.run.Operation;
+import bios.protocol.run.RunCommand;
+import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.RunConfig;
+import bios.protocol.run.RunId;
+import bios.protocol.run.StoredOperation;
+import bios.protocol.stored.StoredOperations;
+import com.typesafe.config.Config;
+import com.typesafe.config.ConfigFactory;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.time.Instant;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.Function;
+import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
+import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.actor.typed.javadsl.AskPattern;
+import org.apache.pekko.persistence.typed.PersistenceId;
+
+/// One run on a real journal beside a fake engine, both of which a test may kill.
+final class RunHarness implements AutoCloseable {
+    static final RunId RUN = new RunId("usf-finance-9f2c4be01a77");
+    static final LoraSpec LORA = new LoraSpec(8, 32, 7, List.of(TargetModule.Q, TargetModule.V));
+    static final String OWNER = "alice";
+    static final Duration WAIT = Duration.ofSeconds(10);
+
+    /// The index as a map.
+    static final class MapIndex implements RunIndex {
+        final Map<RunId, RunSummary> rows = new ConcurrentHashMap<>();
+
+        @Override public void put(RunSummary summary, long version) {
+            rows.put(summary.config().run(), summary);
+        }
+
+        @Override public void remove(RunId run) {
+            rows.remove(run);
+        }
+
+        @Override public Page<RunSummary> runs(String owner, int limit, long offset) {
+            return new Page<>(List.copyOf(rows.values()), rows.size());
+        }
+
+        @Override public Page<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
+            throw new IllegalStateException("not asked of a fake");
+        }
+    }
+
+    final Path folder;
+    final FileBlobStore blobs;
+    final MapIndex index = new MapIndex();
+    final AtomicLong clock = new AtomicLong(1_700_000_000_000L);
+    final ConcurrentLinkedQueue<String> executed = new ConcurrentLinkedQueue<>();
+    final Map<CheckpointPath, RunReply> elsewhere = new ConcurrentHashMap<>();
+    private final Config settings;
+    private final Duration pause;
+    private ActorTestKit kit;
+    private ActorRef<EngineCommand> engine;
+    private ActorRef<RunCommand> run;
+
+    RunHarness(Path folder, String settings, Duration pause) {
+        this.folder = folder;
+        this.blobs = FileBlobStore.open(folder.resolve("blobs"));
+        this.settings = ConfigFactory.parseString(settings);
+        this.pause = pause;
+        start();
+    }
+
+    private void start() {
+        EmbeddedJournal.createSchema(folder);
+        kit = ActorTestKit.create("run", settings.withFallback(EmbeddedJournal.config(folder)).withFallback(ConfigFactory.load()));
+        spawn();
+    }
+
+    private void spawn() {
+        engine = kit.spawn(FakeEngine.create(blobs, pause, executed));
+        var world = RunWorld.of(engine, blobs, index, (_, path) -> CompletableFuture.completedFuture(elsewhere.getOrDefault(path,
+                new RunReply.Refused(RunCommand.Reason.NOT_FOUND, path + " does not exist"))), () -> Instant.ofEpochMilli(clock.get()),
+                RunSettings.from(kit.system().settings().config()));
+        run = kit.spawn(TrainingRunEntity.create(RUN, PersistenceId.of("run-usf-finance", RUN.value()), world, Optional.empty()));
+    }
+
+    /// Kills engine and entity without a word, and starts both anew.
+    void kill() {
+        kit.stop(engine);
+        kit.stop(run);
+        spawn();
+    }
+
+    /// Ends the whole process, as far as a test can, and starts it again.
+    void restart() {
+        kit.shutdownTestKit();
+        start();
+    }
+
+    @Override public void close() {
+        kit.shutdownTestKit();
+        blobs.close();
+    }
+
+    RunReply ask(Function<ActorRef<RunReply>, RunCommand> command) {
+        return tryAsk(command, WAIT).orElseThrow(() -> new AssertionError("no answer"));
+    }
+
+    private Optional<RunReply> tryAsk(Function<ActorRef<RunReply>, RunCommand> command, Duration wait) {
+        try {
+            return Optional.of(AskPattern.<RunCommand, RunReply>ask(run, command::apply, wait, kit.system().scheduler())
+                    .toCompletableFuture().join());
+        } catch (java.util.concurrent.CompletionException noAnswer) {
+            return Optional.empty();
+        }
+    }
+
+    static RunConfig config(boolean loraChosen) {
+        return new RunConfig(RUN, OWNER, new ModelName("ultrasafe/usf-finance"), LORA, loraChosen, Optional.empty(), "{}", "session-1",
+                1_700_000_000_000L);
+    }
+
+    RunReply create() {
+        return ask(replyTo -> new RunCommand.Create(config(true), replyTo));
+    }
+
+    RunCommand.Submit command(long seq, Operation operation, ActorRef<RunReply> replyTo) {
+        byte[] encoded = StoredOperations.encode(operation);
+        var kind = StoredOperations.kind(operation);
+        StoredOperation stored = encoded.length > 2000
+                ? new StoredOperation.InBlob(kind, blobs.put(BlobScope.operation(RUN, seq), encoded))
+                : new StoredOperation.Inline(kind, encoded);
+        return new RunCommand.Submit(OWNER, seq, stored, StoredOperations.digest(encoded), 1000 + seq, replyTo);
+    }
+
+    RunReply submit(long seq, Operation operation) {
+        return ask(replyTo -> command(seq, operation, replyTo));
+    }
+
+    /// Submits again and again until the journal has it, as a client does.
+    void insist(long seq, Operation operation) {
+        while (true) {
+            var reply = tryAsk(replyTo -> command(seq, operation, replyTo), Duration.ofMillis(600));
+            if (reply.isPresent()) {
+                if (!(reply.get() instanceof RunReply.Accepted)) throw new AssertionError(reply.get().toString());
+                return;
+            }
+        }
+    }
+
+    /// The outcome of `seq`, however long it takes.
+    RunReply outcome(long seq) {
+        for (int i = 0; i < 40; i++) {
+            var reply = tryAsk(replyTo -> new RunCommand.Retrieve(OWNER, seq, 400, replyTo), Duration.ofMillis(600));
+            if (reply.isPresent() && !(reply.get() instanceof RunReply.Pending)) return reply.get();
+        }
+        throw new AssertionError("request " + seq + " has no outcome");
+    }
+}

@@ -1,0 +1,281 @@
+package bios.coordinator.run;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertInstanceOf;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.run.Datum;
+import bios.protocol.run.LossFunction;
+import bios.protocol.run.Operation;
+import bios.protocol.run.OperationResult;
+import bios.protocol.run.RequestId;
+import bios.protocol.run.RunCommand;
+import bios.protocol.run.RunCommand.Reason;
+import bios.protocol.run.RunCommand.RunReply;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Random;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class TrainingRunEntityTest {
+    private static final String SMALL = "bios.run { recovery-point.steps = 3, window = 4, retry-after = 50 ms }\npekko.loglevel = WARNING";
+    private static final Duration PAUSE = Duration.ofMillis(1);
+    @TempDir Path folder;
+
+    private static Operation train(int token) {
+        return new Operation.ForwardBackward(List.of(new Datum(new int[] {token}, Map.of())), LossFunction.CROSS_ENTROPY, Map.of(), false);
+    }
+
+    private static Operation forward(int token) {
+        return new Operation.ForwardBackward(List.of(new Datum(new int[] {token}, Map.of())), LossFunction.CROSS_ENTROPY, Map.of(), true);
+    }
+
+    private static Operation large(int token) {
+        int[] tokens = new int[1000];
+        tokens[0] = token;
+        return new Operation.ForwardBackward(List.of(new Datum(tokens, Map.of())), LossFunction.CROSS_ENTROPY, Map.of(), false);
+    }
+
+    private static Operation failing() {
+        return new Operation.ForwardBackward(List.of(), LossFunction.CROSS_ENTROPY, Map.of("fail", 1.0), false);
+    }
+
+    private static Operation step() {
+        return new Operation.OptimStep(Optional.empty());
+    }
+
+    private static Operation save(String name) {
+        return new Operation.SaveState(new CheckpointName(name), "{}", Optional.empty());
+    }
+
+    private static Operation sampler(String name) {
+        return new Operation.SaveSamplerWeights(Optional.of(new CheckpointName(name)), Optional.empty(), Optional.empty());
+    }
+
+    private static Operation load(String name) {
+        return new Operation.LoadState(CheckpointPath.parse("bios://" + RunHarness.RUN + "/" + name), true);
+    }
+
+    private RunHarness harness(String name) throws Exception {
+        var harness = new RunHarness(Files.createDirectories(folder.resolve(name)), SMALL, PAUSE);
+        assertInstanceOf(RunReply.Described.class, harness.create());
+        return harness;
+    }
+
+    /// Batches: each is accepted as a whole before its results are asked for.
+    private static List<List<Operation>> history(long seed) {
+        var random = new Random(seed);
+        var batches = new ArrayList<List<Operation>>();
+        batches.add(List.of(train(1), step(), save("a")));
+        for (int b = 0; b < 9; b++) {
+            var batch = new ArrayList<Operation>();
+            for (int i = 0; i < 10; i++)
+                batch.add(switch (random.nextInt(14)) {
+                    case 0, 1, 2 -> train(random.nextInt(1000));
+                    case 3 -> large(random.nextInt(1000));
+                    case 4, 5, 6, 7 -> step();
+                    case 8 -> forward(random.nextInt(1000));
+                    case 9 -> save(random.nextBoolean() ? "a" : "b");
+                    case 10 -> sampler("s");
+                    case 11 -> load("a");
+                    case 12 -> random.nextInt(3) == 0 ? failing() : train(5);
+                    default -> load(random.nextBoolean() ? "missing" : "s");
+                });
+            batches.add(batch);
+        }
+        return batches;
+    }
+
+    private static List<RunReply> play(RunHarness harness, List<List<Operation>> history, Runnable disturbance) {
+        var outcomes = new ArrayList<RunReply>();
+        long seq = 0;
+        for (List<Operation> batch : history) {
+            long first = seq;
+            for (Operation operation : batch) {
+                harness.insist(seq++, operation);
+                disturbance.run();
+            }
+            for (long s = first; s < seq; s++) {
+                outcomes.add(harness.outcome(s));
+                disturbance.run();
+            }
+        }
+        return outcomes;
+    }
+
+    @Test void aRunThatIsKilledOverAndOverGivesWhatAnUndisturbedOneGives() throws Exception {
+        for (long seed = 1; seed <= 2; seed++) {
+            List<RunReply> calm;
+            RunReply.Described calmEnd;
+            try (var harness = harness("calm" + seed)) {
+                calm = play(harness, history(seed), () -> {});
+                calmEnd = (RunReply.Described) harness.ask(r -> new RunCommand.Describe(RunHarness.OWNER, r));
+            }
+            var random = new Random(seed);
+            try (var harness = harness("killed" + seed)) {
+                List<RunReply> killed = play(harness, history(seed), () -> {
+                    if (random.nextInt(9) == 0) harness.kill();
+                });
+                assertEquals(String.join("\n", calm.stream().map(Object::toString).toList()),
+                        String.join("\n", killed.stream().map(Object::toString).toList()), "seed " + seed);
+                var end = (RunReply.Described) harness.ask(r -> new RunCommand.Describe(RunHarness.OWNER, r));
+                assertEquals(calmEnd.checkpoints(), end.checkpoints());
+            }
+        }
+    }
+
+    @Test void resultsAndNumbersSurviveTheEndOfTheProcess() throws Exception {
+        try (var harness = harness("process")) {
+            var before = play(harness, history(7), () -> {});
+            harness.restart();
+            for (int seq = 0; seq < before.size(); seq++) assertEquals(before.get(seq), harness.outcome(seq), "request " + seq);
+            assertEquals(new RunReply.Accepted(new RequestId(RunHarness.RUN, 0)), harness.submit(0, train(1)));
+            int executions = harness.executed.size();
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(0));
+            assertEquals(executions, harness.executed.size(), "a repetition executes nothing");
+        }
+    }
+
+    @Test void theJournalAndTheBlobsBehindARecoveryPointGo() throws Exception {
+        try (var harness = harness("journal")) {
+            long seq = 0;
+            for (int i = 0; i < 30; i++) {
+                harness.submit(seq++, large(i));
+                harness.submit(seq++, step());
+            }
+            for (long s = 0; s < seq; s++) assertInstanceOf(RunReply.Completed.class, harness.outcome(s));
+            long left = Long.MAX_VALUE;
+            for (int i = 0; i < 100 && left > 12; i++) {
+                Thread.sleep(50);
+                left = harness.blobs.list("runs/" + RunHarness.RUN).size();
+            }
+            assertTrue(left <= 12, left + " blobs are left of 30 operations and 10 recovery points");
+            harness.restart();
+            int before = harness.executed.size();
+            harness.submit(seq, forward(1));
+            harness.outcome(seq);
+            assertTrue(harness.executed.size() - before <= 20, "a recovery executes little again");
+        }
+    }
+
+    @Test void aRepeatedNumberGetsTheFirstAnswerAndAnotherOperationUnderItAConflict() throws Exception {
+        try (var harness = harness("repeat")) {
+            var accepted = new RunReply.Accepted(new RequestId(RunHarness.RUN, 41));
+            assertEquals(accepted, harness.submit(41, train(1)));
+            assertEquals(accepted, harness.submit(41, train(1)));
+            var refused = assertInstanceOf(RunReply.Refused.class, harness.submit(41, train(2)));
+            assertEquals(Reason.CONFLICT, refused.reason());
+            assertTrue(refused.message().contains("41"), refused.message());
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(41));
+            assertInstanceOf(RunReply.Accepted.class, harness.submit(7, step()), "numbers may come in any order");
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(7));
+            assertEquals(List.of("1 FORWARD_BACKWARD", "2 OPTIM_STEP"), List.copyOf(harness.executed));
+        }
+    }
+
+    @Test void aFailureStrikesWhatWasAcceptedBeforeTheClientKnewAndNothingAfter() throws Exception {
+        try (var harness = harness("poison")) {
+            harness.submit(0, train(1));
+            harness.submit(1, failing());
+            harness.submit(2, train(2));
+            harness.submit(3, step());
+            harness.submit(4, save("never"));
+            var first = assertInstanceOf(RunReply.Failed.class, harness.outcome(4));
+            assertTrue(first.fault().message().contains("asked to fail at 2"), first.fault().message());
+            harness.submit(5, step());
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(5), "the gradient of request 0 is still there");
+            assertEquals("bad_data", assertInstanceOf(RunReply.Failed.class, harness.outcome(2)).fault().code());
+            harness.submit(6, step());
+            assertEquals("no_gradient", assertInstanceOf(RunReply.Failed.class, harness.outcome(6)).fault().code());
+            harness.submit(7, train(3));
+            harness.submit(8, step());
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(8), "a step without gradient strikes nothing");
+        }
+    }
+
+    @Test void aLoadClearsAFailureThatNobodyHasSeen() throws Exception {
+        try (var harness = harness("clear")) {
+            harness.submit(0, train(1));
+            harness.submit(1, step());
+            harness.submit(2, save("good"));
+            harness.submit(3, failing());
+            harness.submit(4, step());
+            harness.submit(5, load("good"));
+            harness.submit(6, train(2));
+            harness.submit(7, step());
+            RunReply last = harness.outcome(7);
+            assertInstanceOf(RunReply.Completed.class, last, () -> last + " " + harness.executed);
+            assertInstanceOf(RunReply.Failed.class, harness.outcome(4));
+            harness.submit(8, load("absent"));
+            harness.submit(9, train(2));
+            assertEquals("checkpoint_not_found", assertInstanceOf(RunReply.Failed.class, harness.outcome(9)).fault().code());
+        }
+    }
+
+    @Test void anEngineThatLosesTheRunIsGivenItAgain() throws Exception {
+        try (var harness = harness("lost")) {
+            harness.submit(0, train(1));
+            harness.submit(1, step());
+            harness.submit(2, new Operation.ForwardBackward(List.of(), LossFunction.CROSS_ENTROPY, Map.of("forget", 1.0), false));
+            harness.submit(3, train(3));
+            var killer = assertInstanceOf(RunReply.Failed.class, harness.outcome(2));
+            assertEquals("worker_lost", killer.fault().code(), "an operation that always kills its engine is failed");
+            harness.submit(4, step());
+            assertEquals("no_gradient", assertInstanceOf(RunReply.Failed.class, harness.outcome(4)).fault().code());
+            assertInstanceOf(RunReply.Failed.class, harness.outcome(3));
+        }
+    }
+
+    @Test void checkpointsAreReplacedResolvedDeletedAndExpire() throws Exception {
+        try (var harness = harness("checkpoints")) {
+            harness.submit(0, train(1));
+            harness.submit(1, step());
+            harness.submit(2, save("x"));
+            harness.submit(3, train(2));
+            harness.submit(4, step());
+            harness.submit(5, save("x"));
+            harness.submit(6, sampler("x"));
+            harness.submit(7, new Operation.SaveState(new CheckpointName("t"), "{}", Optional.of(10L)));
+            for (long seq = 0; seq < 8; seq++) assertInstanceOf(RunReply.Completed.class, harness.outcome(seq));
+            var path = CheckpointPath.parse("bios://" + RunHarness.RUN + "/x");
+            var resolved = assertInstanceOf(RunReply.Resolved.class, harness.ask(r -> new RunCommand.Resolve(RunHarness.OWNER, path, r)));
+            assertEquals(2, resolved.manifest().step());
+            assertEquals(CheckpointKind.TRAINING, resolved.manifest().kind());
+            assertInstanceOf(RunReply.Refused.class, harness.ask(r -> new RunCommand.Resolve("mallory", path, r)));
+            harness.ask(r -> new RunCommand.DeleteCheckpoint(RunHarness.OWNER, CheckpointKind.TRAINING, new CheckpointName("x"), r));
+            var second = assertInstanceOf(RunReply.Resolved.class, harness.ask(r -> new RunCommand.Resolve(RunHarness.OWNER, path, r)));
+            assertEquals(CheckpointKind.SAMPLER, second.manifest().kind());
+            harness.clock.addAndGet(3_600_000);
+            var expired = CheckpointPath.parse("bios://" + RunHarness.RUN + "/t");
+            assertInstanceOf(RunReply.Refused.class, harness.ask(r -> new RunCommand.Resolve(RunHarness.OWNER, expired, r)));
+            var described = (RunReply.Described) harness.ask(r -> new RunCommand.Describe(RunHarness.OWNER, r));
+            assertEquals(1, described.checkpoints().size());
+            assertTrue(harness.blobs.exists(second.manifest().adapter().id()), "deleting shared content keeps it for the other");
+        }
+    }
+
+    @Test void anUnknownRunAndAnUnloadedOneRefuse() throws Exception {
+        try (var harness = new RunHarness(folder, SMALL, PAUSE)) {
+            assertEquals(Reason.NOT_FOUND, ((RunReply.Refused) harness.submit(0, train(1))).reason());
+            harness.create();
+            harness.submit(0, train(1));
+            harness.submit(1, save("kept"));
+            assertInstanceOf(RunReply.Done.class, harness.ask(r -> new RunCommand.Unload(RunHarness.OWNER, r)));
+            assertEquals(Reason.CLOSED, ((RunReply.Refused) harness.submit(2, train(1))).reason());
+            assertInstanceOf(OperationResult.Saved.class, ((RunReply.Completed) harness.outcome(1)).result());
+            harness.kill();
+            var described = (RunReply.Described) harness.ask(r -> new RunCommand.Describe(RunHarness.OWNER, r));
+            assertTrue(described.closed());
+            assertEquals(1, described.checkpoints().size());
+        }
+    }
+}
