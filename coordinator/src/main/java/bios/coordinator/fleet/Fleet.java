@@ -16,8 +16,8 @@ import java.util.Set;
 import java.util.TreeMap;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// Which base models are known and which engines hold them now. A model stays known when its last engine goes.
-/// Immutable and pure.
+/// Which base models are known and which engines hold them now. A model stays known when its last engine
+/// goes. Immutable and pure.
 public final class Fleet {
     /// Nothing is known yet.
     public static final Fleet EMPTY = new Fleet(new TreeMap<>(), Map.of(), List.of());
@@ -31,13 +31,15 @@ public final class Fleet {
     /// @param queuedSequences sequences waiting or decoding there
     public record Engine(ActorRef<EngineCommand> ref, Set<ModelName> models, int queuedSequences) {}
 
-    private Fleet(TreeMap<String, ModelInfo> models, Map<ActorRef<EngineCommand>, Engine> engines, List<String> conflicts) {
+    private Fleet(TreeMap<String, ModelInfo> models, Map<ActorRef<EngineCommand>, Engine> engines,
+            List<String> conflicts) {
         this.models = models;
         this.engines = engines;
         this.conflicts = conflicts;
     }
 
-    /// The fleet after `engine` described itself. The first model of a slug keeps it: run ids hold the slug only.
+    /// The fleet after `engine` described itself. The first model of a slug keeps it: run ids hold the slug
+    /// only.
     public Fleet described(ActorRef<EngineCommand> engine, List<ModelInfo> held, int queuedSequences) {
         var known = new TreeMap<>(models);
         var names = new HashSet<ModelName>();
@@ -48,7 +50,8 @@ public final class Fleet {
             else if (first.name().equals(info.name()) && !servedByOthers(info.name(), engine)) {
                 known.put(info.name().slug(), info);
                 names.add(info.name());
-            } else refused.add(info.name() + " of " + engine.path() + " differs from " + first.name() + ", which is served already");
+            } else refused.add(info.name() + " of " + engine.path() + " differs from " + first.name()
+                    + ", which is served already");
         }
         var next = new HashMap<>(engines);
         next.put(engine, new Engine(engine, Set.copyOf(names), queuedSequences));

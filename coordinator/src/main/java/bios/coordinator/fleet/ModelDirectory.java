@@ -12,8 +12,9 @@ import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.receptionist.Receptionist;
 
-/// Keeps a [Fleet] up to date: learns of engines from the receptionist and asks each what it holds, when it appears and
-/// then again and again. The newest fleet is published for readers outside actors, and told to subscribers.
+/// Keeps a [Fleet] up to date: learns of engines from the receptionist and asks each what it holds, when it
+/// appears and then again and again. The newest fleet is published for readers outside actors, and told to
+/// subscribers.
 public final class ModelDirectory {
     /// What it is told.
     public sealed interface Command {}
@@ -23,7 +24,8 @@ public final class ModelDirectory {
 
     private record Listed(Receptionist.Listing listing) implements Command {}
 
-    private record Described(ActorRef<EngineCommand> engine, EngineReply.Description description) implements Command {}
+    private record Described(ActorRef<EngineCommand> engine, EngineReply.Description description)
+            implements Command {}
 
     private record Silent(ActorRef<EngineCommand> engine) implements Command {}
 
@@ -38,7 +40,8 @@ public final class ModelDirectory {
     private final Set<ActorRef<EngineCommand>> asked = new HashSet<>();
     private final Set<ActorRef<Fleet>> subscribers = new HashSet<>();
 
-    private ModelDirectory(ActorContext<Command> context, AtomicReference<Fleet> published, Duration interval) {
+    private ModelDirectory(ActorContext<Command> context, AtomicReference<Fleet> published,
+            Duration interval) {
         this.context = context;
         this.published = published;
         this.interval = interval;
@@ -69,7 +72,8 @@ public final class ModelDirectory {
             case Described(var engine, var description) -> {
                 asked.remove(engine);
                 if (present.contains(engine))
-                    publish(published.get().described(engine, description.models(), description.queuedSequences()));
+                    publish(published.get().described(engine, description.models(),
+                    description.queuedSequences()));
             }
         }
         return Behaviors.same();
@@ -92,7 +96,8 @@ public final class ModelDirectory {
 
     private void publish(Fleet fleet) {
         if (fleet == published.get()) return;
-        fleet.conflicts().forEach(conflict -> context.getLog().error("A base model is not used: {}", conflict));
+        fleet.conflicts().forEach(conflict -> context.getLog().error("A base model is not used: {}",
+                conflict));
         published.set(fleet);
         subscribers.forEach(subscriber -> subscriber.tell(fleet));
     }

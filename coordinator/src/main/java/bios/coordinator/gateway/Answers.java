@@ -33,12 +33,14 @@ final class Answers {
 
     /// The answer of a failed operation.
     static Reply failed(Fault fault) {
-        return Reply.ok("error", fault.message(), "category", fault.kind().name().toLowerCase(Locale.ROOT), "code", fault.code());
+        return Reply.ok("error", fault.message(), "category", fault.kind().name().toLowerCase(Locale.ROOT),
+                "code", fault.code());
     }
 
     /// The answer to a poll before the result is there.
     static Reply tryAgain(String requestId, String reason) {
-        return new Reply.Value(408, Reply.object("type", "try_again", "request_id", requestId, "queue_state", "active",
+        return new Reply.Value(408, Reply.object("type", "try_again", "request_id", requestId, "queue_state",
+                "active",
                 "queue_state_reason", reason), false);
     }
 
@@ -47,11 +49,13 @@ final class Answers {
         var outputs = new ArrayList<Map<String, Object>>(result.logprobs().size());
         for (float[] logprobs : result.logprobs()) outputs.add(Map.of("logprobs", tensor(logprobs, packed)));
         return new Reply.Value(200, Reply.object("type", forwardOnly ? "forward" : "forward_backward",
-                "loss_fn_output_type", "TensorDict", "loss_fn_outputs", outputs, "metrics", result.metrics()), true);
+                "loss_fn_output_type", "TensorDict", "loss_fn_outputs", outputs,
+                "metrics", result.metrics()), true);
     }
 
     private static Map<String, Object> tensor(float[] values, boolean packed) {
-        if (!packed) return Reply.object("dtype", "float32", "shape", new int[] {values.length}, "data", values);
+        if (!packed) return Reply.object("dtype", "float32", "shape", new int[] {values.length},
+                "data", values);
         ByteBuffer bytes = ByteBuffer.allocate(values.length * 4).order(ByteOrder.LITTLE_ENDIAN);
         bytes.asFloatBuffer().put(values);
         return Reply.object("dtype", "float32", "shape", new int[] {values.length},
@@ -64,52 +68,65 @@ final class Answers {
 
     static Reply saved(Call call, CheckpointManifest manifest) {
         return manifest.kind() == CheckpointKind.TRAINING
-                ? Reply.ok("type", "save_weights", "path", call.path(manifest), "metadata", JsonWriter.raw(manifest.userMetadata()),
+                ? Reply.ok("type", "save_weights", "path", call.path(manifest),
+                "metadata", JsonWriter.raw(manifest.userMetadata()),
                         "step", manifest.step())
-                : Reply.ok("type", "save_weights_for_sampler", "path", call.path(manifest), "sampling_session_id", null,
+                : Reply.ok("type", "save_weights_for_sampler", "path", call.path(manifest),
+                "sampling_session_id", null,
                         "step", manifest.step());
     }
 
     /// @param made whether the load made the run: the answer of load_training_client
     static Reply loaded(Call call, RunId run, OperationResult.Loaded result, boolean made) {
         String path = call.show(CheckpointPath.parse(result.path()));
-        return Reply.ok("type", made ? "create_model" : "load_weights", "model_id", run.value(), "path", path, "step", result.step());
+        return Reply.ok("type", made ? "create_model" : "load_weights", "model_id", run.value(),
+                "path", path, "step", result.step());
     }
 
     static Reply sampled(SampleResult result) {
-        List<Map<String, Object>> sequences = result.sequences().stream().map(s -> Reply.object("tokens", s.tokens(),
-                "logprobs", s.logprobs(), "stop_reason", s.stopReason().name().toLowerCase(Locale.ROOT))).toList();
-        Object topk = result.topkPromptLogprobs().map(rows -> rows.stream().map(Answers::row).toList()).orElse(null);
+        List<Map<String, Object>> sequences = result.sequences().stream()
+                .map(s -> Reply.object("tokens", s.tokens(),
+                "logprobs", s.logprobs(), "stop_reason", s.stopReason().name().toLowerCase(Locale.ROOT)))
+                .toList();
+        Object topk = result.topkPromptLogprobs().map(rows -> rows.stream().map(Answers::row).toList())
+                .orElse(null);
         return new Reply.Value(200, Reply.object("type", "sample", "sequences", sequences,
                 "prompt_logprobs", result.promptLogprobs(), "topk_prompt_logprobs", topk), true);
     }
 
     /// `null` where there is nothing, as at the first position.
     private static List<List<Object>> row(List<SampleResult.TokenLogprob> row) {
-        return row.isEmpty() ? null : row.stream().map(cell -> List.<Object>of(cell.token(), cell.logprob())).toList();
+        return row.isEmpty() ? null : row.stream().map(cell -> List.<Object>of(cell.token(), cell.logprob()))
+                .toList();
     }
 
     static Map<String, Object> run(Call call, RunSummary run) {
-        return Reply.object("training_run_id", run.config().run().value(), "base_model", run.config().baseModel().value(),
-                "model_owner", run.config().owner(), "is_lora", true, "lora_rank", run.lora().rank(), "corrupted", false,
+        return Reply.object("training_run_id", run.config().run().value(),
+                "base_model", run.config().baseModel().value(),
+                "model_owner", run.config().owner(), "is_lora", true, "lora_rank", run.lora().rank(),
+                "corrupted", false,
                 "last_request_time", time(run.lastRequestMillis()),
                 "last_checkpoint", last(call, run, CheckpointKind.TRAINING),
                 "last_sampler_checkpoint", last(call, run, CheckpointKind.SAMPLER),
-                "user_metadata", JsonWriter.strings(run.config().userMetadata()), "lora_alpha", run.lora().alpha(),
+                "user_metadata", JsonWriter.strings(run.config().userMetadata()),
+                "lora_alpha", run.lora().alpha(),
                 "target_modules", targets(run.lora()), "step", run.step(),
                 "parent_path", run.config().parent().map(path -> call.show(CheckpointPath.parse(path))));
     }
 
     private static Optional<Map<String, Object>> last(Call call, RunSummary run, CheckpointKind kind) {
         return run.checkpoints().stream().filter(c -> c.kind() == kind && c.name().isPresent())
-                .max(Comparator.comparingLong(CheckpointManifest::createdAtMillis)).map(c -> checkpoint(call, c));
+                .max(Comparator.comparingLong(CheckpointManifest::createdAtMillis))
+                .map(c -> checkpoint(call, c));
     }
 
     static Map<String, Object> checkpoint(Call call, CheckpointManifest checkpoint) {
         CheckpointPath path = checkpoint.path().orElseThrow();
         return Reply.object("checkpoint_id", checkpoint.kind().segment() + "/" + path.name(),
-                "checkpoint_type", checkpoint.kind().name().toLowerCase(Locale.ROOT), "time", time(checkpoint.createdAtMillis()),
-                "path", path.bios(), "tinker_path", path.tinker(), "size_bytes", checkpoint.bytes(), "public", false,
+                "checkpoint_type", checkpoint.kind().name().toLowerCase(Locale.ROOT),
+                "time", time(checkpoint.createdAtMillis()),
+                "path", path.bios(), "tinker_path", path.tinker(), "size_bytes", checkpoint.bytes(),
+                "public", false,
                 "expires_at", checkpoint.expiresAtMillis().map(Answers::time), "step", checkpoint.step(),
                 "metadata", JsonWriter.raw(checkpoint.userMetadata()));
     }

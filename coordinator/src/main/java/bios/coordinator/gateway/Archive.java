@@ -18,8 +18,8 @@ import org.apache.commons.compress.archivers.tar.TarConstants;
 import org.apache.commons.compress.compressors.gzip.GzipCompressorOutputStream;
 import org.apache.commons.compress.compressors.gzip.GzipParameters;
 
-/// A checkpoint's adapter as a `.tar.gz` that PEFT loads: the same bytes each time, for nothing in it tells when or where
-/// it was made. Optimizer state is never in it.
+/// A checkpoint's adapter as a `.tar.gz` that PEFT loads: the same bytes each time, for nothing in it tells
+/// when or where it was made. Optimizer state is never in it.
 ///
 /// @param members content by name, in the order of the archive
 record Archive(Map<String, Member> members) {
@@ -35,13 +35,16 @@ record Archive(Map<String, Member> members) {
     /// Adapter, tokenizer and metadata in their folders.
     ///
     /// @param reference what loaders outside Bios call the base model
-    static Archive bios(CheckpointManifest manifest, String reference, Member adapter, Map<String, byte[]> tokenizer) {
+    static Archive bios(CheckpointManifest manifest, String reference, Member adapter,
+            Map<String, byte[]> tokenizer) {
         var members = new LinkedHashMap<String, Member>();
-        members.put("adapter/adapter_config.json", Member.of(JsonWriter.writePretty(adapterConfig(manifest, reference))));
+        members.put("adapter/adapter_config.json",
+                Member.of(JsonWriter.writePretty(adapterConfig(manifest, reference))));
         members.put("adapter/adapter_model.safetensors", adapter);
         members.put("metadata.json", Member.of(JsonWriter.writePretty(metadata(manifest, reference))));
         new TreeMap<>(tokenizer).forEach((name, content) -> {
-            if (!name.matches("[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")) throw new IllegalArgumentException("a tokenizer has a file called '" + name + "'");
+            if (!name.matches("[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")) throw new IllegalArgumentException(
+                    "a tokenizer has a file called '" + name + "'");
             members.put("tokenizer/" + name, Member.of(content));
         });
         return new Archive(members);
@@ -50,7 +53,8 @@ record Archive(Map<String, Member> members) {
     /// Tinker's layout: the adapter at the root, and a mark that it is complete.
     static Archive tinker(CheckpointManifest manifest, String reference, Member adapter) {
         var members = new LinkedHashMap<String, Member>();
-        members.put("adapter_config.json", Member.of(JsonWriter.writePretty(adapterConfig(manifest, reference))));
+        members.put("adapter_config.json",
+                Member.of(JsonWriter.writePretty(adapterConfig(manifest, reference))));
         members.put("adapter_model.safetensors", adapter);
         members.put("checkpoint_complete", Member.of(new byte[0]));
         return new Archive(members);
@@ -60,9 +64,11 @@ record Archive(Map<String, Member> members) {
     private static Map<String, Object> adapterConfig(CheckpointManifest manifest, String reference) {
         double alpha = manifest.lora().alpha();
         Object exact = alpha == Math.rint(alpha) && alpha < 1e9 ? (Object) (long) alpha : (Object) alpha;
-        return new TreeMap<>(Reply.object("base_model_name_or_path", reference, "bias", "none", "fan_in_fan_out", false,
+        return new TreeMap<>(Reply.object("base_model_name_or_path", reference, "bias", "none",
+                "fan_in_fan_out", false,
                 "inference_mode", true, "init_lora_weights", true, "lora_alpha", exact, "lora_dropout", 0.0,
-                "peft_type", "LORA", "r", manifest.lora().rank(), "target_modules", Answers.sorted(Answers.targets(manifest.lora())),
+                "peft_type", "LORA", "r", manifest.lora().rank(),
+                "target_modules", Answers.sorted(Answers.targets(manifest.lora())),
                 "task_type", "CAUSAL_LM", "use_dora", false, "use_rslora", false));
     }
 
@@ -73,9 +79,12 @@ record Archive(Map<String, Member> members) {
                 "base_model", Reply.object("logical", manifest.baseModel().value(), "reference", reference),
                 "lora", Reply.object("rank", manifest.lora().rank(), "alpha", manifest.lora().alpha(),
                         "targets", Answers.sorted(Answers.targets(manifest.lora()))),
-                "step", manifest.step(), "created_at", Answers.time(manifest.createdAtMillis()), "parent_path", manifest.parent(),
-                "hyperparameters", Reply.object("optimizer", manifest.optimizerType(), "learning_rate", adam.learningRate(),
-                        "beta1", adam.beta1(), "beta2", adam.beta2(), "eps", adam.eps(), "weight_decay", adam.weightDecay(),
+                "step", manifest.step(), "created_at", Answers.time(manifest.createdAtMillis()),
+                "parent_path", manifest.parent(),
+                "hyperparameters", Reply.object("optimizer", manifest.optimizerType(),
+                "learning_rate", adam.learningRate(),
+                        "beta1", adam.beta1(), "beta2", adam.beta2(), "eps", adam.eps(),
+                        "weight_decay", adam.weightDecay(),
                         "grad_clip_norm", adam.gradClipNorm(), "seed", manifest.lora().seed()),
                 "user_metadata", JsonWriter.tree(manifest.userMetadata()));
     }
@@ -90,7 +99,8 @@ record Archive(Map<String, Member> members) {
         var tar = new TarArchiveOutputStream(compressed, "UTF-8");
         tar.setBigNumberMode(TarArchiveOutputStream.BIGNUMBER_POSIX);
         tar.setLongFileMode(TarArchiveOutputStream.LONGFILE_POSIX);
-        for (Map.Entry<String, Member> member : members.entrySet()) write(tar, member.getKey(), member.getValue());
+        for (Map.Entry<String, Member> member : members.entrySet()) write(tar, member.getKey(),
+                member.getValue());
         tar.finish();
         compressed.finish();
     }

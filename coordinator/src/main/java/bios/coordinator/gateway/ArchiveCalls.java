@@ -9,6 +9,7 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.util.List;
 import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.Executor;
 
@@ -34,10 +35,12 @@ final class ArchiveCalls {
     private CompletionStage<Reply> archive(Call call) {
         var named = ListingCalls.Named.of(call.parts());
         return operations.resolve(call.account(), path(named)).thenCompose(manifest -> {
-            if (!call.accepts("application/gzip")) return java.util.concurrent.CompletableFuture.completedStage(link(call, named));
+            if (!call.accepts("application/gzip")) return CompletableFuture.completedStage(link(call, named));
             ModelInfo model = backend.model(At.BODY, manifest.baseModel().value(), true);
-            return backend.engine(model.name(), EngineReply.TokenizerFiles.class, replyTo -> new EngineCommand.FetchTokenizerFiles(model.name(), replyTo))
-                    .thenCompose(files -> stream(named, manifest, adapter -> Archive.bios(manifest, model.reference(), adapter, files.files())));
+            return backend.engine(model.name(), EngineReply.TokenizerFiles.class,
+                    replyTo -> new EngineCommand.FetchTokenizerFiles(model.name(), replyTo))
+                    .thenCompose(files -> stream(named, manifest,
+                    adapter -> Archive.bios(manifest, model.reference(), adapter, files.files())));
         });
     }
 
@@ -51,16 +54,20 @@ final class ArchiveCalls {
 
     private Reply link(Call call, ListingCalls.Named named) {
         long expires = backend.clock().millis() + backend.settings().archiveUrlAge().toMillis();
-        String root = backend.settings().publicUrl().orElseGet(() -> "http://" + call.headers().getOrDefault("host", "localhost"));
+        String root = backend.settings().publicUrl().orElseGet(() -> "http://" + call.headers()
+                .getOrDefault("host", "localhost"));
         return Reply.ok("url", root.replaceAll("/+$", "") + "/api/v1/archives/" + what(named) + "?token="
                 + urls.sign(what(named), call.account(), expires), "expires", Answers.time(expires));
     }
 
     private CompletionStage<Reply> signed(Call call) {
         var named = ListingCalls.Named.of(call.parts());
-        String account = urls.account(what(named), call.query().getOrDefault("token", ""), backend.clock().millis())
-                .orElseThrow(() -> new Refusal(Code.LINK_EXPIRED, "the link is not valid or no longer so; ask for a new one"));
-        return operations.resolve(account, path(named)).thenCompose(manifest -> stream(named, manifest, adapter ->
+        String account = urls.account(what(named), call.query().getOrDefault("token", ""),
+                backend.clock().millis())
+                .orElseThrow(() -> new Refusal(Code.LINK_EXPIRED,
+                "the link is not valid or no longer so; ask for a new one"));
+        return operations.resolve(account, path(named))
+                .thenCompose(manifest -> stream(named, manifest, adapter ->
             Archive.tinker(manifest, backend.fleet().model(manifest.baseModel()).map(ModelInfo::reference)
                     .orElse(manifest.baseModel().value()), adapter)));
     }
@@ -70,15 +77,18 @@ final class ArchiveCalls {
     }
 
     /// The blob is opened before the answer begins: one that is missing is a problem, not half an archive.
-    private CompletionStage<Reply> stream(ListingCalls.Named named, CheckpointManifest manifest, Layout layout) {
+    private CompletionStage<Reply> stream(ListingCalls.Named named, CheckpointManifest manifest,
+            Layout layout) {
         return backend.blocking(() -> {
             try (InputStream probe = backend.blobs().open(manifest.adapter())) {
                 probe.read();
             } catch (IOException failed) {
                 throw new java.io.UncheckedIOException(failed);
             }
-            Archive archive = layout.of(new Archive.Member(manifest.adapter().bytes(), () -> backend.blobs().open(manifest.adapter())));
-            return new Reply.Stream("application/gzip", named.run() + "-" + named.name() + ".tar.gz", ByteFeed.of(blocking, archive::writeTo));
+            Archive archive = layout.of(new Archive.Member(manifest.adapter().bytes(), () -> backend.blobs()
+                    .open(manifest.adapter())));
+            return new Reply.Stream("application/gzip", named.run() + "-" + named.name() + ".tar.gz",
+                    ByteFeed.of(blocking, archive::writeTo));
         });
     }
 }

@@ -33,6 +33,7 @@ record At(At above, String name, int index) {
     private void write(StringBuilder text) {
         if (above != null && above.above != null) above.write(text);
         if (name == null) text.append('[').append(index).append(']');
-        else text.append(text.isEmpty() ? "" : ".").append(name.length() > 100 ? name.substring(0, 100) + "..." : name);
+        else text.append(text.isEmpty() ? "" : ".").append(name.length() > 100 ? name.substring(0, 100)
+                + "..." : name);
     }
 }

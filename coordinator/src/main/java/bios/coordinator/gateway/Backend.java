@@ -85,8 +85,10 @@ final class Backend {
     }
 
     /// Asks a run; only refusals are told apart.
-    CompletionStage<RunReply> run(String account, RunId run, Function<ActorRef<RunReply>, RunCommand> message, Duration timeout) {
-        return located(account, run).thenCompose(_ -> parts.runs().ask(run, message, timeout)).thenApply(reply -> {
+    CompletionStage<RunReply> run(String account, RunId run,
+            Function<ActorRef<RunReply>, RunCommand> message, Duration timeout) {
+        return located(account, run).thenCompose(_ -> parts.runs().ask(run, message, timeout))
+                .thenApply(reply -> {
             if (reply instanceof RunReply.Refused refused) throw Refusal.of(refused);
             return reply;
         });
@@ -110,7 +112,8 @@ final class Backend {
     }
 
     private static Refusal noWorker(RunId run) {
-        return new Refusal(Code.NO_WORKER, "no worker serves the base model of run " + run + " at the moment; it is kept until one does");
+        return new Refusal(Code.NO_WORKER, "no worker serves the base model of run " + run
+                + " at the moment; it is kept until one does");
     }
 
     static Refusal noRun(String id) {
@@ -118,7 +121,8 @@ final class Backend {
     }
 
     CompletionStage<RunReply.Described> describe(RunId run, String account) {
-        return run(account, run, RunReply.Described.class, replyTo -> new RunCommand.Describe(account, replyTo));
+        return run(account, run, RunReply.Described.class, replyTo -> new RunCommand.Describe(account,
+                replyTo));
     }
 
     /// Asks a session for an answer of one kind.
@@ -132,16 +136,19 @@ final class Backend {
         });
     }
 
-    CompletionStage<SamplingReply> router(Function<ActorRef<SamplingReply>, SamplingCommand> message, Duration timeout) {
+    CompletionStage<SamplingReply> router(Function<ActorRef<SamplingReply>, SamplingCommand> message,
+            Duration timeout) {
         return AskPattern.ask(parts.router(), message::apply, timeout, system.scheduler());
     }
 
     /// Asks the least busy engine that holds the model.
     <R extends EngineReply> CompletionStage<R> engine(ModelName model, Class<R> expected,
             Function<ActorRef<EngineReply>, EngineCommand> message) {
-        Fleet.Engine engine = fleet().enginesOf(model).stream().min(java.util.Comparator.comparingInt(Fleet.Engine::queuedSequences))
+        Fleet.Engine engine = fleet().enginesOf(model).stream()
+                .min(java.util.Comparator.comparingInt(Fleet.Engine::queuedSequences))
                 .orElseThrow(() -> noWorker(model));
-        return AskPattern.ask(engine.ref(), message::apply, settings.askTimeout(), system.scheduler()).thenApply(reply -> {
+        return AskPattern.ask(engine.ref(), message::apply, settings.askTimeout(), system.scheduler())
+                .thenApply(reply -> {
             if (reply instanceof EngineReply.NotDone(var fault)) throw Refusal.of(fault);
             return expect(expected, reply);
         });
@@ -149,7 +156,8 @@ final class Backend {
 
     private static <R> R expect(Class<R> expected, Object reply) {
         if (!expected.isInstance(reply))
-            throw new IllegalStateException("expected " + expected.getSimpleName() + ", got " + reply.getClass().getSimpleName());
+            throw new IllegalStateException("expected " + expected.getSimpleName() + ", got "
+            + reply.getClass().getSimpleName());
         return expected.cast(reply);
     }
 
@@ -158,8 +166,10 @@ final class Backend {
         ModelName model = Fields.named(at, () -> new ModelName(name));
         List<ModelInfo> served = fleet().served();
         ModelInfo info = fleet().model(model).orElseThrow(() -> served.isEmpty()
-                ? new Refusal(Code.NO_WORKER, at.toString(), "no worker is up at the moment; try again in a moment")
-                : new Refusal(Code.UNKNOWN_MODEL, at.toString(), "'" + name + "' is not served here; served are "
+                ? new Refusal(Code.NO_WORKER, at.toString(),
+                "no worker is up at the moment; try again in a moment")
+                : new Refusal(Code.UNKNOWN_MODEL, at.toString(),
+                "'" + name + "' is not served here; served are "
                         + String.join(", ", served.stream().map(m -> m.name().value()).toList())));
         if (now && fleet().enginesOf(model).isEmpty()) throw noWorker(model);
         return info;
@@ -171,11 +181,13 @@ final class Backend {
     }
 
     private static Refusal noWorker(ModelName model) {
-        return new Refusal(Code.NO_WORKER, "no worker serves " + model + " at the moment; try again in a moment");
+        return new Refusal(Code.NO_WORKER,
+                "no worker serves " + model + " at the moment; try again in a moment");
     }
 
     /// The cause of what a stage failed with.
     static Throwable cause(Throwable failed) {
-        return failed instanceof CompletionException && failed.getCause() != null ? cause(failed.getCause()) : failed;
+        return failed instanceof CompletionException && failed.getCause() != null ? cause(failed.getCause())
+                : failed;
     }
 }

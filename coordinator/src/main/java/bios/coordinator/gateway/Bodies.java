@@ -10,8 +10,8 @@ import org.apache.pekko.stream.Materializer;
 import org.apache.pekko.stream.javadsl.Sink;
 import org.apache.pekko.util.ByteString;
 
-/// Takes request bodies off the wire within two limits: the size of one, and the bytes of all that are in work. What
-/// is refused is still read to its end, so that the client gets to read the answer.
+/// Takes request bodies off the wire within two limits: the size of one, and the bytes of all that are in
+/// work. What is refused is still read to its end, so that the client gets to read the answer.
 final class Bodies {
     private final int maxBytes;
     private final long maxInWork;
@@ -81,7 +81,8 @@ final class Bodies {
     }
 
     private Refusal tooLarge() {
-        return new Refusal(Code.BODY_TOO_LARGE, "the body is larger than " + maxBytes + " bytes; send the batch in several requests");
+        return new Refusal(Code.BODY_TOO_LARGE,
+                "the body is larger than " + maxBytes + " bytes; send the batch in several requests");
     }
 
     private static Refusal busy() {
@@ -95,7 +96,8 @@ final class Bodies {
         long announced = entity.getContentLengthOption().orElse(0);
         if (announced > maxBytes) body.refuse(tooLarge());
         else if (!body.reserve(announced)) body.refuse(busy());
-        return entity.getDataBytes().runWith(Sink.fold(body, Body::add), materializer).whenComplete((_, failed) -> {
+        return entity.getDataBytes().runWith(Sink.fold(body, Body::add), materializer)
+                .whenComplete((_, failed) -> {
             if (failed != null) body.release();
         });
     }

@@ -9,8 +9,8 @@ import org.apache.pekko.stream.javadsl.Source;
 import org.apache.pekko.stream.javadsl.SourceQueueWithComplete;
 import org.apache.pekko.util.ByteString;
 
-/// What a blocking writer writes, as a stream: the writer waits for its reader, a failure of the writer breaks the stream,
-/// and a reader that goes away fails the writer.
+/// What a blocking writer writes, as a stream: the writer waits for its reader, a failure of the writer
+/// breaks the stream, and a reader that goes away fails the writer.
 final class ByteFeed {
     private static final int CHUNK = 1 << 16;
 

@@ -13,7 +13,8 @@ import java.util.Optional;
 /// @param parts what stood for the `*` of the pattern, in order
 /// @param query the first value of each parameter
 /// @param headers the last value of each header, by lower-case name
-record Call(String id, String account, List<String> parts, Map<String, String> query, Map<String, String> headers,
+record Call(String id, String account, List<String> parts, Map<String, String> query,
+        Map<String, String> headers,
         Optional<Json> body) {
     /// The fields of the body.
     Fields fields() {
@@ -50,6 +51,7 @@ record Call(String id, String account, List<String> parts, Map<String, String> q
         } catch (NumberFormatException _) {
             // said below
         }
-        throw new Refusal(Code.INVALID, name, "'" + text + "' is wrong; expected an integer from " + least + " to " + most);
+        throw new Refusal(Code.INVALID, name, "'" + text + "' is wrong; expected an integer from " + least
+                + " to " + most);
     }
 }

@@ -2,11 +2,13 @@ package bios.coordinator.gateway;
 
 import java.util.Locale;
 
-/// Why the gateway refuses a request: the word for programs and the HTTP status. Each is in docs/reference/errors.md.
+/// Why the gateway refuses a request: the word for programs and the HTTP status. Each is in
+/// docs/reference/errors.md.
 enum Code {
     MALFORMED_JSON(400), INVALID(400), UNSUPPORTED(400), WEIGHTS_ONLY(400), CONFLICT(400), RUN_CLOSED(400),
     UNAUTHENTICATED(401), NOT_FOUND(404), UNKNOWN_MODEL(404), LINK_EXPIRED(404), NO_SUCH_CALL(404),
-    METHOD_NOT_ALLOWED(405), GONE(410), BODY_TOO_LARGE(413), NOT_JSON(415), QUEUE_FULL(429), BUSY(429), INTERNAL(500),
+    METHOD_NOT_ALLOWED(405), GONE(410), BODY_TOO_LARGE(413), NOT_JSON(415), QUEUE_FULL(429), BUSY(429),
+    INTERNAL(500),
     UNAVAILABLE(503), NO_WORKER(503);
 
     private final int status;

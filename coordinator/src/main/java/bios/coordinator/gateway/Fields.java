@@ -11,8 +11,8 @@ import java.util.Set;
 import java.util.TreeSet;
 import java.util.function.Function;
 
-/// The fields of one JSON object, read one after another; [#done] refuses what was not asked for. `null` and absent
-/// are the same. Every error names the field in full.
+/// The fields of one JSON object, read one after another; [#done] refuses what was not asked for. `null` and
+/// absent are the same. Every error names the field in full.
 final class Fields {
     private static final BigInteger LONG_MIN = BigInteger.valueOf(Long.MIN_VALUE);
     private static final BigInteger UNSIGNED_END = BigInteger.ONE.shiftLeft(64);
@@ -68,11 +68,13 @@ final class Fields {
     }
 
     private static <T> Function<Json, T> reading(At at, String expected, Function<Json, Optional<T>> read) {
-        return json -> read.apply(json).orElseThrow(() -> at.invalid("is " + json.kind() + "; expected " + expected));
+        return json -> read.apply(json)
+                .orElseThrow(() -> at.invalid("is " + json.kind() + "; expected " + expected));
     }
 
     private Function<Json, String> string(At place) {
-        return reading(place, "a string", json -> json instanceof Json.Str(var s) ? Optional.of(s) : Optional.empty());
+        return reading(place, "a string", json -> json instanceof Json.Str(var s) ? Optional.of(s)
+                : Optional.empty());
     }
 
     String string(String name) {
@@ -85,18 +87,21 @@ final class Fields {
 
     boolean bool(String name, boolean otherwise) {
         return optional(name).map(reading(at(name), "true or false",
-                json -> json instanceof Json.Bool(var b) ? Optional.of(b) : Optional.<Boolean>empty())).orElse(otherwise);
+                json -> json instanceof Json.Bool(var b) ? Optional.of(b) : Optional.<Boolean>empty()))
+                .orElse(otherwise);
     }
 
     private static BigInteger integer(At at, Json json) {
         if (json instanceof Json.Num number && number.integral()) return new BigInteger(number.literal());
-        throw at.invalid("is " + (json instanceof Json.Num(var literal) ? literal : json.kind()) + "; expected an integer");
+        throw at.invalid("is " + (json instanceof Json.Num(var literal) ? literal : json.kind())
+                + "; expected an integer");
     }
 
     private long integer(At place, Json json, long least, long most) {
         BigInteger value = integer(place, json);
         if (value.compareTo(BigInteger.valueOf(least)) < 0 || value.compareTo(BigInteger.valueOf(most)) > 0)
-            throw place.invalid(value + " is out of range; expected an integer from " + least + " to " + most);
+            throw place.invalid(value + " is out of range; expected an integer from " + least + " to "
+            + most);
         return value.longValueExact();
     }
 
@@ -123,7 +128,8 @@ final class Fields {
     }
 
     static double number(At at, Json json) {
-        if (!(json instanceof Json.Num(var literal))) throw at.invalid("is " + json.kind() + "; expected a number");
+        if (!(json instanceof Json.Num(var literal))) throw at.invalid("is " + json.kind()
+                + "; expected a number");
         double value = Double.parseDouble(literal);
         if (Double.isInfinite(value)) throw at.invalid("is too large for a number");
         return value;
@@ -155,7 +161,8 @@ final class Fields {
     Optional<List<String>> optionalStrings(String name) {
         return optional(name).map(json -> {
             var strings = new ArrayList<String>();
-            for (Json item : items(at(name), json)) strings.add(string(at(name).item(strings.size())).apply(item));
+            for (Json item : items(at(name), json)) strings.add(string(at(name).item(strings.size()))
+                    .apply(item));
             return List.copyOf(strings);
         });
     }
@@ -163,10 +170,12 @@ final class Fields {
     /// A JSON object of the user's own, as text without white space.
     Optional<String> optionalFree(String name, int maxBytes) {
         return optional(name).map(json -> {
-            if (!(json instanceof Json.Obj)) throw at(name).invalid("is " + json.kind() + "; expected an object");
+            if (!(json instanceof Json.Obj)) throw at(name)
+                    .invalid("is " + json.kind() + "; expected an object");
             var text = new StringBuilder();
             json.writeTo(text);
-            if (text.length() > maxBytes) throw at(name).invalid("has " + text.length() + " characters; at most " + maxBytes);
+            if (text.length() > maxBytes) throw at(name)
+                    .invalid("has " + text.length() + " characters; at most " + maxBytes);
             return text.toString();
         });
     }
@@ -174,7 +183,8 @@ final class Fields {
     /// Refuses fields that nothing has asked for.
     void done() {
         for (String name : fields.keySet())
-            if (!asked.contains(name)) throw at(name).invalid("is not a field of this object; it has " + new TreeSet<>(asked));
+            if (!asked.contains(name)) throw at(name).invalid("is not a field of this object; it has "
+            + new TreeSet<>(asked));
     }
 
     /// Runs `read`; what it finds wrong is reported at `place`, whatever field it names itself.
@@ -197,6 +207,7 @@ final class Fields {
 
     private static String bare(Invalid wrong) {
         String prefix = wrong.field() + ": ";
-        return wrong.getMessage().startsWith(prefix) ? wrong.getMessage().substring(prefix.length()) : wrong.getMessage();
+        return wrong.getMessage().startsWith(prefix) ? wrong.getMessage().substring(prefix.length())
+                : wrong.getMessage();
     }
 }

@@ -23,8 +23,8 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.function.Function;
 
-/// `retrieve_future`: waits for results. A run or router that does not answer is a poll without result, never a fast
-/// 5xx: clients repeat polls at once.
+/// `retrieve_future`: waits for results. A run or router that does not answer is a poll without result, never
+/// a fast 5xx: clients repeat polls at once.
 final class FutureCalls {
     /// A little longer than the wait itself, and together shorter than the 45 s of Tinker's clients.
     private static final Duration GRACE = Duration.ofSeconds(5);
@@ -43,16 +43,20 @@ final class FutureCalls {
         String request = fields.string("request_id");
         fields.bool("allow_metadata_only", false);
         fields.done();
-        CompletionStage<Reply> answer = SamplingRouter.isRequest(request) ? sampled(call, request) : answer(call, request);
-        return answer.handle((reply, failed) -> failed == null ? CompletableFuture.completedStage(reply) : later(request, failed))
+        CompletionStage<Reply> answer = SamplingRouter.isRequest(request) ? sampled(call, request)
+                : answer(call, request);
+        return answer.handle((reply, failed) -> failed == null ? CompletableFuture.completedStage(reply)
+                : later(request, failed))
                 .thenCompose(Function.identity());
     }
 
     private CompletionStage<Reply> later(String request, Throwable failed) {
         Throwable cause = Backend.cause(failed);
         if (cause instanceof TimeoutException)
-            return CompletableFuture.completedStage(Answers.tryAgain(request, "the run is being moved or restored"));
-        if (!(cause instanceof Refusal refusal) || refusal.code().status() != 503) return CompletableFuture.failedStage(cause);
+            return CompletableFuture.completedStage(Answers.tryAgain(request,
+            "the run is being moved or restored"));
+        if (!(cause instanceof Refusal refusal) || refusal.code()
+                .status() != 503) return CompletableFuture.failedStage(cause);
         long pause = Math.min(backend.settings().longPoll().toMillis(), 2000);
         return CompletableFuture.supplyAsync(() -> Answers.tryAgain(request, refusal.getMessage()),
                 CompletableFuture.delayedExecutor(pause, TimeUnit.MILLISECONDS));
@@ -65,11 +69,14 @@ final class FutureCalls {
                     case SamplingReply.Completed(_, var result) -> Answers.sampled(result);
                     case SamplingReply.Failed(_, var fault) -> Answers.failed(fault);
                     case SamplingReply.Pending(_, var state) -> Answers.tryAgain(request, state);
-                    case SamplingReply.Foreign _ -> throw new Refusal(Code.NOT_FOUND, "request_id", "there is no request '" + request + "'");
-                    case SamplingReply.Gone _ -> throw new Refusal(Code.GONE, "request_id", "the service no longer has sampling request '"
+                    case SamplingReply.Foreign _ -> throw new Refusal(Code.NOT_FOUND, "request_id",
+                            "there is no request '" + request + "'");
+                    case SamplingReply.Gone _ -> throw new Refusal(Code.GONE, "request_id",
+                            "the service no longer has sampling request '"
                             + request + "'; submit it again, with the same seed it gives the same tokens");
                     case SamplingReply.Refused(var fault) -> throw Refusal.of(fault);
-                    case SamplingReply.Accepted _ -> throw new IllegalStateException("a retrieval was accepted");
+                    case SamplingReply.Accepted _ ->
+                            throw new IllegalStateException("a retrieval was accepted");
                 });
     }
 
@@ -78,11 +85,14 @@ final class FutureCalls {
             case FutureId.Created(var run) -> backend.describe(run, call.account())
                     .thenApply(_ -> Reply.ok("type", "create_model", "model_id", run.value()));
             case FutureId.Unloaded(var run) -> backend.describe(run, call.account()).thenApply(described -> {
-                if (!described.closed()) throw new Refusal(Code.NOT_FOUND, "request_id", "there is no request '" + id + "'");
+                if (!described.closed()) throw new Refusal(Code.NOT_FOUND, "request_id",
+                        "there is no request '" + id + "'");
                 return Reply.ok("type", "unload_model", "model_id", run.value());
             });
-            case FutureId.Ran(var request) -> result(call, id, request, (_, result) -> shown(call, request, result, false));
-            case FutureId.Forward(var request) -> result(call, id, request, (_, result) -> shown(call, request, result, true));
+            case FutureId.Ran(var request) -> result(call, id, request,
+                    (_, result) -> shown(call, request, result, false));
+            case FutureId.Forward(var request) -> result(call, id, request,
+                    (_, result) -> shown(call, request, result, true));
             case FutureId.Snapshot snapshot -> result(call, id, snapshot.request(), (run, result) ->
                 result instanceof OperationResult.Saved(var manifest) && manifest.name().isEmpty()
                         ? open(call, snapshot, manifest) : shown(call, run, result, false));
@@ -95,18 +105,24 @@ final class FutureCalls {
 
     private CompletionStage<Reply> result(Call call, String id, RequestId request, Show show) {
         Duration wait = backend.settings().longPoll();
-        return backend.run(call.account(), request.run(), replyTo -> new RunCommand.Retrieve(call.account(), request.seq(),
+        return backend.run(call.account(), request.run(), replyTo -> new RunCommand.Retrieve(call.account(),
+                request.seq(),
                 wait.toMillis(), replyTo), wait.plus(GRACE)).thenCompose(reply -> switch (reply) {
                     case RunReply.Completed(_, var result) -> show.of(request, result);
-                    case RunReply.Failed(_, var fault) -> CompletableFuture.completedStage(Answers.failed(fault));
-                    case RunReply.Pending(_, int ahead) -> CompletableFuture.completedStage(Answers.tryAgain(id,
+                    case RunReply.Failed(_, var fault) ->
+                            CompletableFuture.completedStage(Answers.failed(fault));
+                    case RunReply.Pending(_, int ahead) ->
+                            CompletableFuture.completedStage(Answers.tryAgain(id,
                             ahead == 0 ? "it is being executed" : ahead + " operations are before it"));
-                    case RunReply.Accepted _, RunReply.Described _, RunReply.Resolved _, RunReply.Done _, RunReply.Refused _ ->
-                        throw new IllegalStateException("unexpected answer to a retrieval: " + reply.getClass().getSimpleName());
+                    case RunReply.Accepted _, RunReply.Described _, RunReply.Resolved _, RunReply.Done _,
+                            RunReply.Refused _ ->
+                        throw new IllegalStateException("unexpected answer to a retrieval: "
+                                + reply.getClass().getSimpleName());
                 });
     }
 
-    private static CompletionStage<Reply> shown(Call call, RequestId request, OperationResult result, boolean forwardOnly) {
+    private static CompletionStage<Reply> shown(Call call, RequestId request, OperationResult result,
+            boolean forwardOnly) {
         RunId run = request.run();
         return CompletableFuture.completedStage(switch (result) {
             case OperationResult.Evaluated evaluated -> Answers.evaluated(call, evaluated, forwardOnly);
@@ -122,9 +138,12 @@ final class FutureCalls {
                 new SampleTask.Adapter(manifest.contentId(), manifest.lora(), manifest.adapter())));
         return backend.session(snapshot.session(), SessionReply.SamplerOpened.class, replyTo ->
                         new SessionCommand.OpenSampler(call.account(), snapshot.sampler(), sampler, replyTo))
-                .thenApply(opened -> opened.sampler().adapter().map(SampleTask.Adapter::contentId).equals(Optional.of(manifest.contentId()))
-                        ? Reply.ok("type", "save_weights_for_sampler", "path", null, "sampling_session_id", opened.samplerId(), "step", manifest.step())
-                        : Answers.failed(Fault.user("conflict", "sampling_session_seq_id " + snapshot.sampler()
+                .thenApply(opened -> opened.sampler().adapter().map(SampleTask.Adapter::contentId)
+                .equals(Optional.of(manifest.contentId()))
+                        ? Reply.ok("type", "save_weights_for_sampler", "path", null,
+                        "sampling_session_id", opened.samplerId(), "step", manifest.step())
+                        : Answers.failed(Fault.user("conflict",
+                        "sampling_session_seq_id " + snapshot.sampler()
                                 + " is another sampler's in this session; use a new number")));
     }
 }

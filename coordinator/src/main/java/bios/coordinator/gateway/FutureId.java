@@ -4,8 +4,8 @@ import bios.protocol.Invalid;
 import bios.protocol.run.RequestId;
 import bios.protocol.run.RunId;
 
-/// What a request id stands for: `<run>:create`, `<run>:unload`, or an operation, `<run>:<seq>`, with what its answer
-/// needs besides the result: `:forward`, or `:sampler:<session>:<number>`.
+/// What a request id stands for: `<run>:create`, `<run>:unload`, or an operation, `<run>:<seq>`, with what
+/// its answer needs besides the result: `:forward`, or `:sampler:<session>:<number>`.
 sealed interface FutureId {
     RunId run();
 
@@ -46,7 +46,8 @@ sealed interface FutureId {
                 var request = RequestId.parse(words[0] + ":" + words[1]);
                 if (words.length == 2 && request.seq() >= 0) return new Ran(request);
                 if (words.length == 3 && words[2].equals("forward")) return new Forward(request);
-                if (words.length == 5 && words[2].equals("sampler")) return new Snapshot(request, words[3], Long.parseLong(words[4]));
+                if (words.length == 5 && words[2].equals("sampler")) return new Snapshot(request, words[3],
+                        Long.parseLong(words[4]));
             }
         } catch (Invalid | NumberFormatException _) {
             // said below

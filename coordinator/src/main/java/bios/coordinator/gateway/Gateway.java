@@ -41,33 +41,43 @@ public final class Gateway {
     /// @param clock the time
     /// @param ids new random ids, for sessions and requests
     /// @param random for the key of signed URLs
-    public record Parts(Accounts accounts, RunDirectory runs, SessionDirectory sessions, Supplier<Fleet> fleet,
-            ActorRef<SamplingCommand> router, BlobStore blobs, RunIndex index, BooleanSupplier ready, InstantSource clock,
+    public record Parts(Accounts accounts, RunDirectory runs, SessionDirectory sessions,
+            Supplier<Fleet> fleet,
+            ActorRef<SamplingCommand> router, BlobStore blobs, RunIndex index, BooleanSupplier ready,
+            InstantSource clock,
             Supplier<UUID> ids, SecureRandom random) {}
 
-    /// Serves on `host` and `port` (0: any free one) until the system ends; limits are `bios.gateway` of the system's
-    /// configuration.
-    public static CompletionStage<ServerBinding> bind(ActorSystem<?> system, String host, int port, Parts parts) {
-        return bind(system, host, port, parts, GatewaySettings.of(system.settings().config().getConfig("bios.gateway")));
+    /// Serves on `host` and `port` (0: any free one) until the system ends; limits are `bios.gateway` of the
+    /// system's configuration.
+    public static CompletionStage<ServerBinding> bind(ActorSystem<?> system, String host, int port,
+            Parts parts) {
+        return bind(system, host, port, parts,
+                GatewaySettings.of(system.settings().config().getConfig("bios.gateway")));
     }
 
     /// The same with these settings.
-    public static CompletionStage<ServerBinding> bind(ActorSystem<?> system, String host, int port, Parts parts, GatewaySettings settings) {
+    public static CompletionStage<ServerBinding> bind(ActorSystem<?> system, String host, int port,
+            Parts parts, GatewaySettings settings) {
         ExecutorService readers = Executors.newFixedThreadPool(settings.readers(),
                 Thread.ofPlatform().daemon().name("bios-gateway-reader-", 0).factory());
-        ExecutorService blocking = Executors.newThreadPerTaskExecutor(Thread.ofVirtual().name("bios-gateway-", 0).factory());
+        ExecutorService blocking = Executors.newThreadPerTaskExecutor(Thread.ofVirtual()
+                .name("bios-gateway-", 0).factory());
         system.getWhenTerminated().whenComplete((_, _) -> {
             readers.shutdown();
             blocking.shutdown();
         });
         var backend = new Backend(system, parts, settings, blocking);
-        var handler = new HttpHandler(system, parts, settings, readers, endpoints(parts, settings, backend, blocking));
-        return Http.get(system).newServerAt(host, port).withSettings(server(system.settings().config(), settings)).bind(handler::answer)
+        var handler = new HttpHandler(system, parts, settings, readers,
+                endpoints(parts, settings, backend, blocking));
+        return Http.get(system).newServerAt(host, port)
+                .withSettings(server(system.settings().config(), settings)).bind(handler::answer)
                 .thenApply(binding -> binding.addToCoordinatedShutdown(DRAIN, system));
     }
 
-    private static List<Endpoint> endpoints(Parts parts, GatewaySettings settings, Backend backend, ExecutorService blocking) {
-        byte[] secret = settings.archiveUrlSecret().map(text -> text.getBytes(StandardCharsets.UTF_8)).orElseGet(() -> {
+    private static List<Endpoint> endpoints(Parts parts, GatewaySettings settings, Backend backend,
+            ExecutorService blocking) {
+        byte[] secret = settings.archiveUrlSecret().map(text -> text.getBytes(StandardCharsets.UTF_8))
+                .orElseGet(() -> {
             byte[] made = new byte[32];
             parts.random().nextBytes(made);
             return made;

@@ -5,7 +5,8 @@ import java.time.Duration;
 import java.util.Optional;
 
 /// The limits of a gateway: block `bios.gateway` of the configuration, whose comments say what each is.
-public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNesting, int readers, int maxConnections,
+public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNesting, int readers,
+        int maxConnections,
         Duration longPoll, Duration askTimeout, int maxDatums, int maxTokensPerRequest, int maxSamples,
         int maxTopkPromptLogprobs, int maxMetadataBytes, Optional<String> publicUrl, Duration archiveUrlAge,
         Optional<String> archiveUrlSecret) {
@@ -15,11 +16,14 @@ public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNest
         int readers = block.getInt("readers");
         return new GatewaySettings(Math.toIntExact(block.getBytes("max-body-bytes")),
                 inWork > 0 ? inWork : Runtime.getRuntime().maxMemory() / 8, block.getInt("max-nesting"),
-                readers > 0 ? readers : Runtime.getRuntime().availableProcessors(), block.getInt("max-connections"),
+                readers > 0 ? readers : Runtime.getRuntime().availableProcessors(),
+                block.getInt("max-connections"),
                 block.getDuration("long-poll"), block.getDuration("ask-timeout"), block.getInt("max-datums"),
                 block.getInt("max-tokens-per-request"), block.getInt("max-samples"),
-                block.getInt("max-topk-prompt-logprobs"), Math.toIntExact(block.getBytes("max-metadata-bytes")),
-                text(block, "public-url"), block.getDuration("archive-url-age"), text(block, "archive-url-secret"));
+                block.getInt("max-topk-prompt-logprobs"),
+                Math.toIntExact(block.getBytes("max-metadata-bytes")),
+                text(block, "public-url"), block.getDuration("archive-url-age"),
+                text(block, "archive-url-secret"));
     }
 
     private static Optional<String> text(Config block, String name) {

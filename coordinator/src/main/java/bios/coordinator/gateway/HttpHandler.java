@@ -24,8 +24,8 @@ import org.apache.pekko.stream.SystemMaterializer;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/// From HTTP request to HTTP response: finds the call, knows the caller, reads the body, writes the answer. Whatever
-/// goes wrong becomes a problem in JSON.
+/// From HTTP request to HTTP response: finds the call, knows the caller, reads the body, writes the answer.
+/// Whatever goes wrong becomes a problem in JSON.
 final class HttpHandler {
     private static final Logger LOG = LoggerFactory.getLogger(HttpHandler.class);
     private static final int SMALL = 1 << 16;
@@ -37,7 +37,8 @@ final class HttpHandler {
     private final Bodies bodies;
     private final JsonReader reader;
 
-    HttpHandler(ActorSystem<?> system, Gateway.Parts parts, GatewaySettings settings, Executor readers, List<Endpoint> endpoints) {
+    HttpHandler(ActorSystem<?> system, Gateway.Parts parts, GatewaySettings settings, Executor readers,
+            List<Endpoint> endpoints) {
         this.parts = parts;
         this.readers = readers;
         this.endpoints = endpoints;
@@ -65,21 +66,25 @@ final class HttpHandler {
         if (found.endpoint().read()) {
             reply = bodies.read(request, materializer).thenCompose(body -> withBody(body, () -> {
                 byte[] bytes = body.bytes();
-                return found.endpoint().handler().answer(call(id, account, found, request, headers, Optional.of(reader.read(bytes))));
+                return found.endpoint().handler()
+                        .answer(call(id, account, found, request, headers, Optional.of(reader.read(bytes))));
             }));
         } else {
             reply = request.discardEntityBytes(materializer).completionStage().thenCompose(_ ->
-                guarded(() -> found.endpoint().handler().answer(call(id, account, found, request, headers, Optional.empty()))));
+                guarded(() -> found.endpoint().handler()
+                        .answer(call(id, account, found, request, headers, Optional.empty()))));
         }
         return reply.thenCompose(this::render).handle((response, failed) ->
-                failed == null ? response.addHeader(RawHeader.create("X-Request-Id", id)) : problem(id, failed));
+                failed == null ? response.addHeader(RawHeader.create("X-Request-Id", id))
+                        : problem(id, failed));
     }
 
     private CompletionStage<HttpResponse> drained(HttpRequest request, HttpResponse response) {
         return request.discardEntityBytes(materializer).completionStage().handle((_, _) -> response);
     }
 
-    private CompletionStage<Reply> withBody(Bodies.Body body, java.util.function.Supplier<CompletionStage<Reply>> work) {
+    private CompletionStage<Reply> withBody(Bodies.Body body,
+            java.util.function.Supplier<CompletionStage<Reply>> work) {
         CompletionStage<Reply> reply = body.length() <= SMALL ? guarded(work)
                 : CompletableFuture.supplyAsync(() -> guarded(work), readers).thenCompose(stage -> stage);
         return reply.whenComplete((_, _) -> body.release());
@@ -93,10 +98,12 @@ final class HttpHandler {
         }
     }
 
-    private static Call call(String id, String account, Found found, HttpRequest request, Map<String, String> headers, Optional<Json> body) {
+    private static Call call(String id, String account, Found found, HttpRequest request,
+            Map<String, String> headers, Optional<Json> body) {
         var query = new HashMap<String, String>();
         try {
-            for (Pair<String, String> parameter : request.getUri().query().toList()) query.putIfAbsent(parameter.first(), parameter.second());
+            for (Pair<String, String> parameter : request.getUri().query()
+                    .toList()) query.putIfAbsent(parameter.first(), parameter.second());
         } catch (RuntimeException malformed) {
             throw new Refusal(Code.INVALID, "query", "is malformed: " + malformed.getMessage());
         }
@@ -118,7 +125,8 @@ final class HttpHandler {
         } catch (RuntimeException malformed) {
             throw none(request.getUri().path());
         }
-        if (segments.size() < 3 || !segments.get(0).equals("api") || !segments.get(1).equals("v1")) throw none(request.getUri().path());
+        if (segments.size() < 3 || !segments.get(0).equals("api") || !segments.get(1)
+                .equals("v1")) throw none(request.getUri().path());
         var path = new ArrayList<>(segments.subList(2, segments.size()));
         int slash = path.size() > 3 && path.get(2).equals("checkpoints") ? path.get(3).indexOf('/') : -1;
         if (slash > 0) {
@@ -129,7 +137,8 @@ final class HttpHandler {
     }
 
     private static Refusal none(String path) {
-        return new Refusal(Code.NO_SUCH_CALL, "there is nothing at '" + path + "'; the calls are below /api/v1");
+        return new Refusal(Code.NO_SUCH_CALL,
+                "there is nothing at '" + path + "'; the calls are below /api/v1");
     }
 
     private Found find(String method, List<String> path) {
@@ -145,8 +154,10 @@ final class HttpHandler {
     }
 
     private String account(Map<String, String> headers) {
-        return parts.accounts().of(Optional.ofNullable(headers.get("x-api-key"))).orElseThrow(() -> new Refusal(Code.UNAUTHENTICATED,
-                headers.containsKey("x-api-key") ? "the key in X-API-Key is not known here" : "this service needs a key; send it as X-API-Key"));
+        return parts.accounts().of(Optional.ofNullable(headers.get("x-api-key")))
+                .orElseThrow(() -> new Refusal(Code.UNAUTHENTICATED,
+                headers.containsKey("x-api-key") ? "the key in X-API-Key is not known here"
+                : "this service needs a key; send it as X-API-Key"));
     }
 
     private static void checkType(Map<String, String> headers) {
@@ -161,14 +172,17 @@ final class HttpHandler {
                 CompletableFuture.supplyAsync(() -> json(status, body), readers);
             case Reply.Value(int status, var body, _) -> CompletableFuture.completedStage(json(status, body));
             case Reply.Nothing _ -> CompletableFuture.completedStage(HttpResponse.create().withStatus(204));
-            case Reply.Stream(var type, var name, var bytes) -> CompletableFuture.completedStage(HttpResponse.create()
+            case Reply.Stream(var type, var name, var bytes) ->
+                    CompletableFuture.completedStage(HttpResponse.create()
                     .withEntity(HttpEntities.create(ContentTypes.parse(type), bytes))
-                    .addHeader(RawHeader.create("Content-Disposition", "attachment; filename=\"" + name + "\"")));
+                    .addHeader(RawHeader.create("Content-Disposition",
+                    "attachment; filename=\"" + name + "\"")));
         };
     }
 
     private static HttpResponse json(int status, Object body) {
-        return HttpResponse.create().withStatus(status).withEntity(ContentTypes.APPLICATION_JSON, JsonWriter.write(body));
+        return HttpResponse.create().withStatus(status).withEntity(ContentTypes.APPLICATION_JSON,
+                JsonWriter.write(body));
     }
 
     private static HttpResponse problem(String id, Throwable failed) {
@@ -176,19 +190,26 @@ final class HttpHandler {
         Refusal refusal = switch (cause) {
             case Refusal known -> known;
             case Invalid invalid -> Refusal.of(invalid);
-            case TimeoutException _ -> new Refusal(Code.UNAVAILABLE, "the run, session or worker does not answer; it may be starting or moving. Try again in a moment");
+            case TimeoutException _ -> new Refusal(Code.UNAVAILABLE,
+                    "the run, session or worker does not answer; it may be starting or moving. Try again in"
+                    + " a moment");
             default -> {
                 LOG.error("Request {} failed", id, cause);
-                yield new Refusal(Code.INTERNAL, "the service failed at this request; its log says why under request " + id);
+                yield new Refusal(Code.INTERNAL,
+                        "the service failed at this request; its log says why under request " + id);
             }
         };
         Code code = refusal.code();
         LOG.debug("Request {} was refused: {}", id, refusal.getMessage());
-        HttpResponse response = json(code.status(), Reply.object("error", refusal.word(), "category", code.status() < 500 ? "user" : "server",
-                "message", refusal.getMessage(), "field", refusal.field(), "detail", refusal.getMessage(), "request_id", id))
+        HttpResponse response = json(code.status(), Reply.object("error", refusal.word(),
+                "category", code.status() < 500 ? "user" : "server",
+                "message", refusal.getMessage(), "field", refusal.field(), "detail", refusal.getMessage(),
+                "request_id", id))
                 .addHeader(RawHeader.create("X-Request-Id", id));
-        if (!refusal.allowed().isEmpty()) response = response.addHeader(RawHeader.create("Allow", String.join(", ", refusal.allowed())));
+        if (!refusal.allowed().isEmpty()) response = response.addHeader(RawHeader.create("Allow",
+                String.join(", ", refusal.allowed())));
         return code.retryAfterSeconds() == 0 ? response
-                : response.addHeader(RawHeader.create("Retry-After", Integer.toString(code.retryAfterSeconds())));
+                : response.addHeader(RawHeader.create("Retry-After",
+                Integer.toString(code.retryAfterSeconds())));
     }
 }

@@ -19,8 +19,8 @@ import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Set;
 
-/// Reads a request body strictly: UTF-8, one JSON value and nothing behind it, no field twice, no `NaN`, no half
-/// surrogates, no number beyond a double, nesting to a limit.
+/// Reads a request body strictly: UTF-8, one JSON value and nothing behind it, no field twice, no `NaN`, no
+/// half surrogates, no number beyond a double, nesting to a limit.
 final class JsonReader {
     private static final Set<String> PACKED = Set.of("data", "tokens", "shape");
     private static final Set<String> FREE = Set.of("user_metadata", "metadata");
@@ -32,7 +32,8 @@ final class JsonReader {
     JsonReader(int maxNesting, int maxBytes) {
         this.factory = JsonFactory.builder().disable(JsonFactory.Feature.CANONICALIZE_FIELD_NAMES)
                 .disable(JsonFactory.Feature.INTERN_FIELD_NAMES)
-                .streamReadConstraints(StreamReadConstraints.builder().maxNestingDepth(maxNesting).maxStringLength(maxBytes)
+                .streamReadConstraints(StreamReadConstraints.builder().maxNestingDepth(maxNesting)
+                .maxStringLength(maxBytes)
                         .maxNumberLength(400).maxNameLength(1000).build()).build();
     }
 
@@ -41,14 +42,17 @@ final class JsonReader {
         checkEncoding(body);
         try (JsonParser parser = factory.createParser(body)) {
             JsonToken first = parser.nextToken();
-            if (first == null) throw new Refusal(Code.MALFORMED_JSON, "the body is empty; expected a JSON object");
+            if (first == null) throw new Refusal(Code.MALFORMED_JSON,
+                    "the body is empty; expected a JSON object");
             Json value = value(parser, first, At.BODY, false);
             if (parser.nextToken() != null)
-                throw new Refusal(Code.MALFORMED_JSON, "there is more behind the end of the JSON value, at " + where(parser));
+                throw new Refusal(Code.MALFORMED_JSON, "there is more behind the end of the JSON value, at "
+                + where(parser));
             return value;
         } catch (JsonProcessingException malformed) {
             throw new Refusal(Code.MALFORMED_JSON, "the body is not JSON: " + malformed.getOriginalMessage()
-                    + (malformed.getLocation() == null ? "" : " at line " + malformed.getLocation().getLineNr() + ", column "
+                    + (malformed.getLocation() == null ? "" : " at line " + malformed.getLocation()
+                    .getLineNr() + ", column "
                             + malformed.getLocation().getColumnNr()));
         } catch (IOException impossible) {
             throw new UncheckedIOException(impossible);
@@ -74,7 +78,8 @@ final class JsonReader {
         }
         // Jackson would guess UTF-16 and UTF-32 from zero bytes; JSON in UTF-8 has none.
         for (int i = 0; i < Math.min(4, body.length); i++)
-            if (body[i] == 0) throw new Refusal(Code.MALFORMED_JSON, "the body is not UTF-8: it begins with a zero byte");
+            if (body[i] == 0) throw new Refusal(Code.MALFORMED_JSON,
+            "the body is not UTF-8: it begins with a zero byte");
     }
 
     private Json value(JsonParser parser, JsonToken token, At at, boolean free) throws IOException {
@@ -108,7 +113,8 @@ final class JsonReader {
     private Json array(JsonParser parser, At at, boolean free) throws IOException {
         JsonToken token = parser.nextToken();
         boolean number = token == JsonToken.VALUE_NUMBER_INT || token == JsonToken.VALUE_NUMBER_FLOAT;
-        if (!free && at.name() != null && PACKED.contains(at.name()) && (number || token == JsonToken.END_ARRAY))
+        if (!free && at.name() != null && PACKED.contains(at.name())
+                && (number || token == JsonToken.END_ARRAY))
             return numbers(parser, token, at);
         var items = new ArrayList<Json>();
         for (; token != JsonToken.END_ARRAY; token = parser.nextToken())
@@ -120,7 +126,8 @@ final class JsonReader {
         long[] longs = new long[16];
         int n = 0;
         for (JsonToken token = first; token != JsonToken.END_ARRAY; token = parser.nextToken()) {
-            if (token != JsonToken.VALUE_NUMBER_INT || parser.getNumberType() == JsonParser.NumberType.BIG_INTEGER)
+            if (token != JsonToken.VALUE_NUMBER_INT
+                    || parser.getNumberType() == JsonParser.NumberType.BIG_INTEGER)
                 return doubles(parser, token, longs, n, at);
             if (n == longs.length) longs = Arrays.copyOf(longs, 2 * n);
             longs[n++] = parser.getLongValue();
@@ -128,7 +135,8 @@ final class JsonReader {
         return new Json.Longs(Arrays.copyOf(longs, n));
     }
 
-    private static Json doubles(JsonParser parser, JsonToken first, long[] begun, int n, At at) throws IOException {
+    private static Json doubles(JsonParser parser, JsonToken first, long[] begun, int n,
+            At at) throws IOException {
         double[] doubles = new double[Math.max(16, 2 * n)];
         for (int i = 0; i < n; i++) doubles[i] = begun[i];
         int firstOther = n;
@@ -152,7 +160,8 @@ final class JsonReader {
         for (int i = 0; i < text.length(); i++) {
             char c = text.charAt(i);
             if (!Character.isSurrogate(c)) continue;
-            boolean pair = Character.isHighSurrogate(c) && i + 1 < text.length() && Character.isLowSurrogate(text.charAt(i + 1));
+            boolean pair = Character.isHighSurrogate(c) && i + 1 < text.length()
+                    && Character.isLowSurrogate(text.charAt(i + 1));
             if (!pair) throw at.invalid("holds half a surrogate pair; send text as UTF-8");
             i++;
         }

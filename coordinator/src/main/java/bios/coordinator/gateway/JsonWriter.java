@@ -32,7 +32,8 @@ final class JsonWriter {
     /// The same with line breaks, for files that people read.
     static byte[] writePretty(Object value) {
         try {
-            return (MAPPER.writerWithDefaultPrettyPrinter().writeValueAsString(value) + "\n").getBytes(java.nio.charset.StandardCharsets.UTF_8);
+            return (MAPPER.writerWithDefaultPrettyPrinter().writeValueAsString(value) + "\n")
+                    .getBytes(java.nio.charset.StandardCharsets.UTF_8);
         } catch (JsonProcessingException impossible) {
             throw new UncheckedIOException(impossible);
         }
@@ -56,7 +57,8 @@ final class JsonWriter {
     static Map<String, String> strings(String json) {
         var strings = new LinkedHashMap<String, String>();
         for (Map.Entry<String, JsonNode> field : tree(json).properties())
-            strings.put(field.getKey(), field.getValue().isTextual() ? field.getValue().textValue() : field.getValue().toString());
+            strings.put(field.getKey(), field.getValue().isTextual() ? field.getValue().textValue()
+            : field.getValue().toString());
         return strings;
     }
 
@@ -66,7 +68,8 @@ final class JsonWriter {
     }
 
     private static final class Floats extends JsonSerializer<float[]> {
-        @Override public void serialize(float[] values, JsonGenerator out, SerializerProvider provider) throws IOException {
+        @Override public void serialize(float[] values, JsonGenerator out,
+                SerializerProvider provider) throws IOException {
             out.writeStartArray();
             for (float value : values) write(out, value);
             out.writeEndArray();
@@ -74,13 +77,15 @@ final class JsonWriter {
     }
 
     private static final class OneFloat extends JsonSerializer<Float> {
-        @Override public void serialize(Float value, JsonGenerator out, SerializerProvider provider) throws IOException {
+        @Override public void serialize(Float value, JsonGenerator out,
+                SerializerProvider provider) throws IOException {
             write(out, value);
         }
     }
 
     private static final class OneDouble extends JsonSerializer<Double> {
-        @Override public void serialize(Double value, JsonGenerator out, SerializerProvider provider) throws IOException {
+        @Override public void serialize(Double value, JsonGenerator out,
+                SerializerProvider provider) throws IOException {
             if (Double.isFinite(value)) out.writeNumber(value);
             else out.writeNull();
         }

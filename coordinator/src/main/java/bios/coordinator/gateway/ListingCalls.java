@@ -46,21 +46,28 @@ final class ListingCalls {
         int limit = call.number("limit", 20, 1, MOST);
         int offset = call.number("offset", 0, 0, Integer.MAX_VALUE);
         return backend.blocking(() -> backend.index().runs(call.account(), limit, offset)).thenApply(page ->
-            new Reply.Value(200, Reply.object("training_runs", page.items().stream().map(run -> Answers.run(call, run)).toList(),
+            new Reply.Value(200,
+                    Reply.object("training_runs", page.items().stream().map(run -> Answers.run(call, run))
+                    .toList(),
                     "cursor", cursor(offset, limit, page.total())), true));
     }
 
     private CompletionStage<Reply> checkpoints(Call call) {
         int limit = call.number("limit", 100, 1, MOST);
         int offset = call.number("offset", 0, 0, Integer.MAX_VALUE);
-        return backend.blocking(() -> backend.index().checkpoints(call.account(), limit, offset)).thenApply(page ->
-            new Reply.Value(200, Reply.object("checkpoints", page.items().stream().map(c -> Answers.checkpoint(call, c)).toList(),
+        return backend.blocking(() -> backend.index().checkpoints(call.account(), limit, offset))
+                .thenApply(page ->
+            new Reply.Value(200,
+                    Reply.object("checkpoints", page.items().stream().map(c -> Answers.checkpoint(call, c))
+                    .toList(),
                     "cursor", cursor(offset, limit, page.total())), true));
     }
 
     private CompletionStage<Reply> run(Call call) {
         return backend.describe(RunCalls.runId(call.parts().getFirst()), call.account()).thenApply(run ->
-            new Reply.Value(200, Answers.run(call, new RunSummary(run.config(), run.lora(), run.step(), run.lastRequestMillis(),
+            new Reply.Value(200,
+                    Answers.run(call, new RunSummary(run.config(), run.lora(), run.step(),
+                    run.lastRequestMillis(),
                     run.checkpoints(), run.closed())), false));
     }
 
@@ -89,14 +96,16 @@ final class ListingCalls {
         }
 
         private static Refusal none(List<String> parts) {
-            return new Refusal(Code.NOT_FOUND, "there is no checkpoint '" + parts.get(1) + "/" + parts.get(2) + "' in run " + parts.get(0)
+            return new Refusal(Code.NOT_FOUND, "there is no checkpoint '" + parts.get(1) + "/" + parts.get(2)
+                    + "' in run " + parts.get(0)
                     + "; expected weights/<name> or sampler_weights/<name>");
         }
     }
 
     private CompletionStage<Reply> delete(Call call) {
         Named target = Named.of(call.parts());
-        return backend.run(call.account(), target.run(), RunReply.Done.class, replyTo -> new RunCommand.DeleteCheckpoint(call.account(),
+        return backend.run(call.account(), target.run(), RunReply.Done.class,
+                replyTo -> new RunCommand.DeleteCheckpoint(call.account(),
                 target.kind(), target.name(), replyTo)).thenApply(_ -> new Reply.Nothing());
     }
 
@@ -106,7 +115,8 @@ final class ListingCalls {
         Optional<Long> expires = fields.optionalInteger("ttl_seconds", 1, LONGEST_TTL)
                 .map(seconds -> backend.clock().millis() + 1000 * seconds);
         fields.done();
-        return backend.run(call.account(), target.run(), RunReply.Done.class, replyTo -> new RunCommand.SetExpiry(call.account(),
+        return backend.run(call.account(), target.run(), RunReply.Done.class,
+                replyTo -> new RunCommand.SetExpiry(call.account(),
                 target.kind(), target.name(), expires, replyTo)).thenApply(_ -> new Reply.Nothing());
     }
 
@@ -121,14 +131,16 @@ final class ListingCalls {
                 page.forEach(run -> sessions.add(run.config().session()));
                 if (page.size() < MOST || sessions.size() >= (long) offset + limit) break;
             }
-            return Reply.ok("sessions", new ArrayList<>(sessions).stream().skip(offset).limit(limit).toList());
+            return Reply.ok("sessions", new ArrayList<>(sessions).stream().skip(offset).limit(limit)
+                    .toList());
         });
     }
 
     private CompletionStage<Reply> session(Call call) {
         return backend.session(call.parts().getFirst(), SessionReply.Described.class, replyTo ->
                         new SessionCommand.Describe(call.account(), replyTo))
-                .thenApply(session -> Reply.ok("training_run_ids", session.runs().stream().map(RunId::value).toList(),
+                .thenApply(session -> Reply.ok("training_run_ids", session.runs().stream().map(RunId::value)
+                .toList(),
                         "sampler_ids", session.samplers()));
     }
 }

@@ -15,12 +15,15 @@ public final class MalformedRequest extends ParsingErrorHandler {
 
     private MalformedRequest() {}
 
-    @Override public HttpResponse handle(StatusCode status, ErrorInfo info, LoggingAdapter log, ServerSettings settings) {
+    @Override public HttpResponse handle(StatusCode status, ErrorInfo info, LoggingAdapter log,
+            ServerSettings settings) {
         boolean target = info.summary().contains("request-target") || info.summary().contains("URI");
         int code = target ? 404 : status.intValue();
         String message = "the request is not well-formed HTTP: " + info.summary();
-        byte[] body = JsonWriter.write(Reply.object("error", target ? Code.NO_SUCH_CALL.wireName() : "malformed_http",
-                "category", "user", "message", message, "field", null, "detail", message, "request_id", null));
+        byte[] body = JsonWriter.write(Reply.object("error", target ? Code.NO_SUCH_CALL.wireName()
+                : "malformed_http",
+                "category", "user", "message", message, "field", null, "detail", message,
+                "request_id", null));
         return HttpResponse.create().withStatus(code).withEntity(ContentTypes.APPLICATION_JSON, body);
     }
 }

@@ -30,13 +30,15 @@ final class Operations {
         String digest = StoredOperations.digest(encoded);
         return store(call, run, seq, OperationKind.of(operation), encoded)
                 .thenCompose(stored -> backend.run(call.account(), run, RunReply.Accepted.class, replyTo ->
-                        new RunCommand.Submit(call.account(), seq, stored, digest, backend.clock().millis(), replyTo))
+                        new RunCommand.Submit(call.account(), seq, stored, digest, backend.clock().millis(),
+                                replyTo))
                         .whenComplete((_, failed) -> unstore(stored, failed)))
                 .thenApply(accepted -> Answers.future(accepted.request() + suffix, run));
     }
 
     /// Large operations become blobs; the run is asked first, so that nothing is written under another's.
-    private CompletionStage<StoredOperation> store(Call call, RunId run, long seq, OperationKind kind, byte[] encoded) {
+    private CompletionStage<StoredOperation> store(Call call, RunId run, long seq, OperationKind kind,
+            byte[] encoded) {
         if (encoded.length <= StoredOperation.INLINE_LIMIT)
             return CompletableFuture.completedStage(new StoredOperation.Inline(kind, encoded));
         return backend.describe(run, call.account()).thenCompose(_ -> backend.blocking(() -> {
@@ -45,7 +47,8 @@ final class Operations {
         }));
     }
 
-    /// What was refused because the number is another operation's has another digest than that one: its blob is nobody's.
+    /// What was refused because the number is another operation's has another digest than that one: its blob
+    /// is nobody's.
     private void unstore(StoredOperation stored, Throwable failed) {
         if (failed != null && stored instanceof StoredOperation.InBlob(_, var blob)
                 && Backend.cause(failed) instanceof Refusal refusal && refusal.code() == Code.CONFLICT)
@@ -57,7 +60,8 @@ final class Operations {
 
     /// The checkpoint at a path, as it is now.
     CompletionStage<CheckpointManifest> resolve(String account, CheckpointPath path) {
-        return backend.run(account, path.run(), RunReply.Resolved.class, replyTo -> new RunCommand.Resolve(account, path, replyTo))
+        return backend.run(account, path.run(), RunReply.Resolved.class,
+                replyTo -> new RunCommand.Resolve(account, path, replyTo))
                 .thenApply(RunReply.Resolved::manifest);
     }
 }

@@ -26,7 +26,8 @@ sealed interface Reply {
     static Map<String, Object> object(Object... namesAndValues) {
         var object = new LinkedHashMap<String, Object>();
         for (int i = 0; i < namesAndValues.length; i += 2)
-            object.put((String) namesAndValues[i], namesAndValues[i + 1] instanceof Optional<?> o ? o.orElse(null) : namesAndValues[i + 1]);
+            object.put((String) namesAndValues[i], namesAndValues[i + 1] instanceof Optional<?> o
+            ? o.orElse(null) : namesAndValues[i + 1]);
         return object;
     }
 }

@@ -26,7 +26,8 @@ final class SamplingCalls {
     private final Operations operations;
     private final SampleReader reader;
     /// Samplers never change, so what a session said once is true for ever.
-    private final Map<String, Sampler> known = Collections.synchronizedMap(new LinkedHashMap<>(16, 0.75f, true) {
+    private final Map<String, Sampler> known =
+            Collections.synchronizedMap(new LinkedHashMap<>(16, 0.75f, true) {
         private static final long serialVersionUID = 1;
 
         @Override protected boolean removeEldestEntry(Map.Entry<String, Sampler> eldest) {
@@ -52,20 +53,29 @@ final class SamplingCalls {
         long seq = fields.integer("sampling_session_seq_id", 0, 999_999_999_999_999_999L);
         if (fields.has("base_model") == fields.has("model_path"))
             throw fields.at("base_model").invalid("give exactly one of base_model and model_path");
-        Optional<CheckpointPath> path = fields.has("model_path") ? Optional.of(RunCalls.path(fields, "model_path")) : Optional.empty();
-        Optional<ModelInfo> model = fields.optionalString("base_model").map(name -> backend.model(fields.at("base_model"), name, false));
+        Optional<CheckpointPath> path = fields.has("model_path")
+                ? Optional.of(RunCalls.path(fields, "model_path")) : Optional.empty();
+        Optional<ModelInfo> model = fields.optionalString("base_model")
+                .map(name -> backend.model(fields.at("base_model"), name, false));
         fields.done();
         CompletionStage<Sampler> wanted = path.isEmpty()
-                ? CompletableFuture.completedStage(new Sampler(model.orElseThrow().name(), Optional.empty(), Optional.empty()))
-                : operations.resolve(call.account(), path.get()).thenApply(manifest -> new Sampler(manifest.baseModel(),
-                        manifest.path().map(CheckpointPath::bios), Optional.of(new SampleTask.Adapter(manifest.contentId(),
+                ? CompletableFuture.completedStage(new Sampler(model.orElseThrow().name(), Optional.empty(),
+                Optional.empty()))
+                : operations.resolve(call.account(), path.get())
+                .thenApply(manifest -> new Sampler(manifest.baseModel(),
+                        manifest.path().map(CheckpointPath::bios),
+                        Optional.of(new SampleTask.Adapter(manifest.contentId(),
                                 manifest.lora(), manifest.adapter()))));
         return wanted.thenCompose(sampler -> backend.session(session, SessionReply.SamplerOpened.class,
-                replyTo -> new SessionCommand.OpenSampler(call.account(), seq, sampler, replyTo)).thenApply(opened -> {
+                replyTo -> new SessionCommand.OpenSampler(call.account(), seq, sampler, replyTo))
+                .thenApply(opened -> {
                     Sampler first = opened.sampler();
-                    if (!first.path().equals(sampler.path()) || !first.baseModel().equals(sampler.baseModel()))
-                        throw new Refusal(Code.CONFLICT, "sampling_session_seq_id", seq + " is another sampler's in this session; use a new number");
-                    return Reply.ok("type", "create_sampling_session", "sampling_session_id", opened.samplerId());
+                    if (!first.path().equals(sampler.path()) || !first.baseModel()
+                            .equals(sampler.baseModel()))
+                        throw new Refusal(Code.CONFLICT, "sampling_session_seq_id",
+                        seq + " is another sampler's in this session; use a new number");
+                    return Reply.ok("type", "create_sampling_session",
+                            "sampling_session_id", opened.samplerId());
                 }));
     }
 
@@ -74,9 +84,11 @@ final class SamplingCalls {
         Sampler remembered = known.get(key);
         if (remembered != null) return CompletableFuture.completedStage(remembered);
         Matcher parts = SAMPLER.matcher(id);
-        if (!parts.matches()) throw new Refusal(Code.NOT_FOUND, field, "there is no sampler '" + id + "', or it is not yours");
+        if (!parts.matches()) throw new Refusal(Code.NOT_FOUND, field,
+                "there is no sampler '" + id + "', or it is not yours");
         return backend.session(parts.group(1), SessionReply.SamplerOpened.class, replyTo ->
-                new SessionCommand.FindSampler(call.account(), Long.parseLong(parts.group(2)), replyTo)).thenApply(found -> {
+                new SessionCommand.FindSampler(call.account(), Long.parseLong(parts.group(2)), replyTo))
+                        .thenApply(found -> {
                     known.put(key, found.sampler());
                     return found.sampler();
                 });
@@ -84,7 +96,8 @@ final class SamplingCalls {
 
     private CompletionStage<Reply> describe(Call call) {
         String id = call.parts().getFirst();
-        return find(call, "sampler_id", id).thenApply(sampler -> Reply.ok("sampler_id", id, "base_model", sampler.baseModel().value(),
+        return find(call, "sampler_id", id).thenApply(sampler -> Reply.ok("sampler_id", id,
+                "base_model", sampler.baseModel().value(),
                 "model_path", sampler.path().map(path -> call.show(CheckpointPath.parse(path)))));
     }
 
@@ -93,14 +106,18 @@ final class SamplingCalls {
         String id = fields.string("sampling_session_id");
         long seq = fields.integer("seq_id", 0, Long.MAX_VALUE);
         return find(call, "sampling_session_id", id).thenCompose(sampler -> {
-            ModelInfo model = backend.model(fields.at("sampling_session_id"), sampler.baseModel().value(), false);
+            ModelInfo model = backend.model(fields.at("sampling_session_id"), sampler.baseModel().value(),
+                    false);
             SampleTask task = reader.task(fields, id, seq, sampler, model);
-            return backend.router(replyTo -> new SamplingCommand.Submit(call.account(), task, replyTo), backend.settings().askTimeout());
+            return backend.router(replyTo -> new SamplingCommand.Submit(call.account(), task, replyTo),
+                    backend.settings().askTimeout());
         }).thenApply(reply -> switch (reply) {
             case SamplingReply.Accepted(var request) -> Reply.ok("request_id", request, "model_id", null);
             case SamplingReply.Refused(var fault) -> throw Refusal.of(fault);
-            case SamplingReply.Completed _, SamplingReply.Failed _, SamplingReply.Pending _, SamplingReply.Foreign _, SamplingReply.Gone _ ->
-                throw new IllegalStateException("unexpected answer to a sampling request: " + reply.getClass().getSimpleName());
+            case SamplingReply.Completed _, SamplingReply.Failed _, SamplingReply.Pending _,
+                    SamplingReply.Foreign _, SamplingReply.Gone _ ->
+                throw new IllegalStateException("unexpected answer to a sampling request: " + reply.getClass()
+                        .getSimpleName());
         });
     }
 }

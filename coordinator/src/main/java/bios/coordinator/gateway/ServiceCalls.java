@@ -16,7 +16,8 @@ import java.util.regex.Pattern;
 
 /// The service itself: health, handshake, sessions, tokenizers.
 final class ServiceCalls {
-    private static final Pattern SESSION = Pattern.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}");
+    private static final Pattern SESSION =
+            Pattern.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}");
     private final Backend backend;
     private final Supplier<UUID> ids;
 
@@ -28,10 +29,13 @@ final class ServiceCalls {
     List<Endpoint> endpoints() {
         return List.of(Endpoint.get("healthz", _ -> health()).open(),
                 Endpoint.post("client/config", _ -> at(Reply.ok("pjwt_auth_enabled", false,
-                        "credential_default_source", "api_key", "use_pyqwest_transport", false, "proto_compress_fwdbwd", false,
-                        "parallel_fwdbwd_chunks", true, "fwdbwd_max_chunk_len", Math.min(1024, backend.settings().maxDatums()),
+                        "credential_default_source", "api_key", "use_pyqwest_transport", false,
+                        "proto_compress_fwdbwd", false,
+                        "parallel_fwdbwd_chunks", true,
+                        "fwdbwd_max_chunk_len", Math.min(1024, backend.settings().maxDatums()),
                         "fwdbwd_max_chunk_bytes_count", 5_000_000))).unread(),
-                Endpoint.post("client/dynamic_config", _ -> at(Reply.ok("refresh_interval_sec", 300))).unread(),
+                Endpoint.post("client/dynamic_config", _ -> at(Reply.ok("refresh_interval_sec", 300)))
+                .unread(),
                 Endpoint.get("get_server_capabilities", _ -> at(Reply.ok("supported_models",
                         backend.fleet().served().stream().map(ServiceCalls::model).toList()))),
                 Endpoint.post("create_session", this::createSession),
@@ -46,20 +50,23 @@ final class ServiceCalls {
     }
 
     private CompletionStage<Reply> health() {
-        if (!backend.ready()) throw new Refusal(Code.UNAVAILABLE, "the service is starting; try again in a moment");
+        if (!backend.ready()) throw new Refusal(Code.UNAVAILABLE,
+                "the service is starting; try again in a moment");
         return at(Reply.ok("status", "ok"));
     }
 
     private static Map<String, Object> model(ModelInfo model) {
         return Reply.object("model_name", model.name().value(), "max_context_length", model.contextLength(),
-                "architecture", model.architecture(), "vocab_size", model.vocabularySize(), "hidden_size", model.hiddenSize(),
+                "architecture", model.architecture(), "vocab_size", model.vocabularySize(),
+                "hidden_size", model.hiddenSize(),
                 "layers", model.layers(), "dtype", model.dtype(), "parameters", model.parameters());
     }
 
     private CompletionStage<Reply> createSession(Call call) {
         Fields fields = call.fields();
         List<String> tags = fields.optionalStrings("tags").orElse(List.of());
-        String metadata = fields.optionalFree("user_metadata", backend.settings().maxMetadataBytes()).orElse("{}");
+        String metadata = fields.optionalFree("user_metadata", backend.settings().maxMetadataBytes())
+                .orElse("{}");
         String version = fields.optionalString("sdk_version").orElse("");
         fields.optionalString("project_id");
         Optional<String> given = fields.optionalString("session_id");
@@ -69,7 +76,8 @@ final class ServiceCalls {
             throw fields.at("session_id").invalid("'" + id + "' is not a UUID");
         });
         String session = given.orElseGet(() -> ids.get().toString());
-        return backend.session(session, SessionReply.Described.class, replyTo -> new SessionCommand.Open(call.account(), tags,
+        return backend.session(session, SessionReply.Described.class,
+                replyTo -> new SessionCommand.Open(call.account(), tags,
                         metadata, version, backend.clock().millis(), replyTo))
                 .thenApply(_ -> Reply.ok("type", "create_session", "session_id", session));
     }
@@ -78,7 +86,8 @@ final class ServiceCalls {
         Fields fields = call.fields();
         String session = fields.string("session_id");
         fields.done();
-        return backend.session(session, SessionReply.Described.class, replyTo -> new SessionCommand.Heartbeat(call.account(), replyTo))
+        return backend.session(session, SessionReply.Described.class,
+                replyTo -> new SessionCommand.Heartbeat(call.account(), replyTo))
                 .thenApply(_ -> Reply.ok("type", "session_heartbeat"));
     }
 

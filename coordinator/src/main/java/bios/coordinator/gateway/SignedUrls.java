@@ -8,7 +8,8 @@ import java.util.Optional;
 import javax.crypto.Mac;
 import javax.crypto.spec.SecretKeySpec;
 
-/// Tokens that let whoever holds one download one archive for a while: `<account>.<expiry>.<HMAC-SHA256>`, parts in base64url.
+/// Tokens that let whoever holds one download one archive for a while: `<account>.<expiry>.<HMAC-SHA256>`,
+/// parts in base64url.
 final class SignedUrls {
     private final SecretKeySpec key;
 
@@ -22,12 +23,14 @@ final class SignedUrls {
         return text + "." + encode(mac(what, text));
     }
 
-    /// The account on whose behalf `token` lets `what` be downloaded; empty if it is no such token, or too old.
+    /// The account on whose behalf `token` lets `what` be downloaded; empty if it is no such token, or too
+    /// old.
     Optional<String> account(String what, String token, long nowMillis) {
         String[] parts = token.split("\\.", -1);
         if (parts.length != 3) return Optional.empty();
         String text = parts[0] + "." + parts[1];
-        if (!MessageDigest.isEqual(encode(mac(what, text)).getBytes(StandardCharsets.UTF_8), parts[2].getBytes(StandardCharsets.UTF_8)))
+        if (!MessageDigest.isEqual(encode(mac(what, text)).getBytes(StandardCharsets.UTF_8),
+                parts[2].getBytes(StandardCharsets.UTF_8)))
             return Optional.empty();
         return Long.parseLong(parts[1]) < nowMillis ? Optional.empty()
                 : Optional.of(new String(Base64.getUrlDecoder().decode(parts[0]), StandardCharsets.UTF_8));

@@ -18,11 +18,12 @@ sealed interface Route<E> {
     /// @param holdsAdapter whether it was sent the adapter before
     record Candidate<E>(E engine, int load, boolean holdsAdapter) {}
 
-    /// The least loaded engine that holds the adapter, unless another has at least `slack` sequences less: then the least
-    /// loaded of all. Among equals the first. None with a load of `window` or more.
+    /// The least loaded engine that holds the adapter, unless another has at least `slack` sequences less:
+    /// then the least loaded of all. Among equals the first. None with a load of `window` or more.
     static <E> Route<E> choose(List<Candidate<E>> candidates, int window, int slack) {
         Optional<Candidate<E>> least = least(candidates.stream().filter(c -> c.load() < window).toList());
-        Optional<Candidate<E>> holder = least(candidates.stream().filter(c -> c.load() < window && c.holdsAdapter()).toList());
+        Optional<Candidate<E>> holder = least(candidates.stream().filter(c -> c.load() < window
+                && c.holdsAdapter()).toList());
         if (least.isEmpty()) return new Wait<>();
         return holder.isPresent() && holder.get().load() - least.get().load() < slack
                 ? new To<>(holder.get().engine()) : new To<>(least.get().engine());

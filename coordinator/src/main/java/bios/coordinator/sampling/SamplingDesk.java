@@ -16,8 +16,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 
-/// The requests of one router and the engines that it knows: all of its judgement, without actors, clock or I/O. For
-/// one thread.
+/// The requests of one router and the engines that it knows: all of its judgement, without actors, clock or
+/// I/O. For one thread.
 ///
 /// @param <E> an engine
 final class SamplingDesk<E> {
@@ -108,10 +108,13 @@ final class SamplingDesk<E> {
     Submission submit(String owner, SampleTask task) {
         if (entries.containsKey(task.id())) return new Submission.Known();
         var entry = new Entry<E>(owner, task);
-        if (unfinished >= settings.maxWaiting() || waitingBytes + entry.promptBytes() > settings.maxWaitingBytes())
-            return full("the service has " + unfinished + " unfinished sampling requests, as many as it takes");
+        if (unfinished >= settings.maxWaiting()
+                || waitingBytes + entry.promptBytes() > settings.maxWaitingBytes())
+            return full("the service has " + unfinished
+            + " unfinished sampling requests, as many as it takes");
         if (unfinishedOf.getOrDefault(owner, 0) >= settings.maxWaitingPerAccount())
-            return full("your account has " + settings.maxWaitingPerAccount() + " unfinished sampling requests, as many as it may");
+            return full("your account has " + settings.maxWaitingPerAccount()
+            + " unfinished sampling requests, as many as it may");
         entries.put(task.id(), entry);
         unfinishedOf.merge(owner, 1, Integer::sum);
         unfinished++;
@@ -137,7 +140,8 @@ final class SamplingDesk<E> {
         return entry == null ? new Standing.Unknown() : entry.standing;
     }
 
-    /// Takes note of the engines there are. Engines that went missing but are not known dead keep their requests.
+    /// Takes note of the engines there are. Engines that went missing but are not known dead keep their
+    /// requests.
     void seen(List<Seen<E>> fleet) {
         engines.values().forEach(load -> load.models = Set.of());
         for (Seen<E> seen : fleet) {
@@ -148,8 +152,8 @@ final class SamplingDesk<E> {
         engines.values().removeIf(load -> load.models.isEmpty() && load.running.isEmpty());
     }
 
-    /// An engine died: its requests go to the head of their queues, or fail if they have lost too many engines.
-    /// Gives those that failed.
+    /// An engine died: its requests go to the head of their queues, or fail if they have lost too many
+    /// engines. Gives those that failed.
     List<String> gone(E engine, long nowMillis) {
         Load<E> load = engines.remove(engine);
         if (load == null) return List.of();
@@ -158,7 +162,8 @@ final class SamplingDesk<E> {
             entry.engine = Optional.empty();
             if (++entry.lost < settings.maxAttempts()) again(entry);
             else {
-                finish(entry, new Standing.Broken(Fault.server("sampling_failed", "the worker died " + entry.lost
+                finish(entry, new Standing.Broken(Fault.server("sampling_failed",
+                        "the worker died " + entry.lost
                         + " times while it worked on this request; it is not tried again")), 0, nowMillis);
                 broken.add(entry.task.id());
             }
@@ -171,7 +176,8 @@ final class SamplingDesk<E> {
         waiting.computeIfAbsent(entry.task.baseModel(), _ -> new ArrayDeque<>()).addFirst(entry);
     }
 
-    /// An engine has drawn. Whether the request was waiting for it; a repetition is the same result and changes nothing.
+    /// An engine has drawn. Whether the request was waiting for it; a repetition is the same result and
+    /// changes nothing.
     boolean sampled(String task, SampleResult result, long nowMillis) {
         Entry<E> entry = entries.get(task);
         if (entry == null || !entry.open()) return false;
@@ -180,14 +186,16 @@ final class SamplingDesk<E> {
         return true;
     }
 
-    /// An engine could not do the request: a user's fault ends it; with another it rests until [#rested] and is tried
-    /// again, without end if the engine only had too much to do. Whether it ended.
+    /// An engine could not do the request: a user's fault ends it; with another it rests until [#rested] and
+    /// is tried again, without end if the engine only had too much to do. Whether it ended.
     boolean failed(String task, Fault fault, long nowMillis) {
         Entry<E> entry = entries.get(task);
         if (entry == null || !entry.open() || entry.engine.isEmpty()) return false;
         release(entry);
-        if (fault.code().equals("queue_full") || fault.kind() == Fault.Kind.SERVER && ++entry.failed < settings.maxAttempts()) {
-            entry.standing = new Standing.Open("a worker could not do it (" + fault.message() + "); it is tried again");
+        if (fault.code().equals("queue_full") || fault.kind() == Fault.Kind.SERVER
+                && ++entry.failed < settings.maxAttempts()) {
+            entry.standing = new Standing.Open("a worker could not do it (" + fault.message()
+                    + "); it is tried again");
             resting.add(entry);
             return false;
         }

@@ -22,9 +22,9 @@ import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.receptionist.Receptionist;
 
-/// Takes sampling requests, hands each to an engine, and keeps results until they are fetched or too old. A request
-/// whose engine dies is drawn again elsewhere; its seed was fixed, so the tokens are the same. All judgement is in
-/// [SamplingDesk].
+/// Takes sampling requests, hands each to an engine, and keeps results until they are fetched or too old. A
+/// request whose engine dies is drawn again elsewhere; its seed was fixed, so the tokens are the same. All
+/// judgement is in [SamplingDesk].
 public final class SamplingRouter {
     private static final String PREFIX = "sample:";
     private static final Duration TICK = Duration.ofSeconds(1);
@@ -41,7 +41,8 @@ public final class SamplingRouter {
 
     private record WaitOver(String task, ActorRef<SamplingReply> replyTo) implements Command {}
 
-    private record Found(SamplingCommand.Retrieve retrieve, Set<ActorRef<SamplingCommand>> routers) implements Command {}
+    private record Found(SamplingCommand.Retrieve retrieve, Set<ActorRef<SamplingCommand>> routers)
+            implements Command {}
 
     private record Tick() implements Command {}
 
@@ -55,7 +56,8 @@ public final class SamplingRouter {
     private final Map<String, ActorRef<EngineReply>> ears = new HashMap<>();
     private final Set<ActorRef<EngineCommand>> watched = new HashSet<>();
 
-    private SamplingRouter(ActorContext<Command> context, String name, SamplingSettings settings, InstantSource clock) {
+    private SamplingRouter(ActorContext<Command> context, String name, SamplingSettings settings,
+            InstantSource clock) {
         this.context = context;
         this.prefix = PREFIX + name + ":";
         this.clock = clock;
@@ -94,7 +96,8 @@ public final class SamplingRouter {
             case Answered(var task, var reply) -> answered(task, reply);
             case WaitOver(var task, var replyTo) -> waitOver(task, replyTo);
             case Found(var retrieve, var routers) -> routers.stream().findFirst().ifPresentOrElse(
-                    router -> router.tell(retrieve), () -> retrieve.replyTo().tell(new SamplingReply.Gone(retrieve.request())));
+                    router -> router.tell(retrieve), () -> retrieve.replyTo()
+                    .tell(new SamplingReply.Gone(retrieve.request())));
             case Tick _ -> {
                 desk.rested();
                 desk.expire(clock.millis());
@@ -121,9 +124,11 @@ public final class SamplingRouter {
         String task = request.substring(prefix.length());
         SamplingDesk.Standing standing = desk.standing(retrieve.owner(), task);
         if (standing instanceof SamplingDesk.Standing.Open && retrieve.waitMillis() > 0) {
-            Cancellable timeout = context.scheduleOnce(Duration.ofMillis(retrieve.waitMillis()), context.getSelf(),
+            Cancellable timeout = context.scheduleOnce(Duration.ofMillis(retrieve.waitMillis()),
+                    context.getSelf(),
                     new WaitOver(task, retrieve.replyTo()));
-            waiters.computeIfAbsent(task, _ -> new ArrayList<>(1)).add(new Waiter(retrieve.replyTo(), timeout));
+            waiters.computeIfAbsent(task, _ -> new ArrayList<>(1))
+                    .add(new Waiter(retrieve.replyTo(), timeout));
         } else {
             retrieve.replyTo().tell(reply(request, standing));
         }
@@ -132,14 +137,16 @@ public final class SamplingRouter {
     /// The request was accepted by another coordinator's router, or by one that is no more.
     private void forward(SamplingCommand.Retrieve retrieve) {
         String[] parts = retrieve.request().split(":", 3);
-        if (parts.length < 3 || !parts[1].matches("[A-Za-z0-9]{1,64}") || prefix.equals(PREFIX + parts[1] + ":")) {
+        if (parts.length < 3 || !parts[1].matches("[A-Za-z0-9]{1,64}")
+                || prefix.equals(PREFIX + parts[1] + ":")) {
             retrieve.replyTo().tell(new SamplingReply.Gone(retrieve.request()));
             return;
         }
         var key = SamplingCommand.key(parts[1]);
         context.ask(Receptionist.Listing.class, context.getSystem().receptionist(), Duration.ofSeconds(3),
                 self -> Receptionist.find(key, self),
-                (listing, _) -> new Found(retrieve, listing == null ? Set.of() : listing.getServiceInstances(key)));
+                (listing, _) -> new Found(retrieve, listing == null ? Set.of()
+                : listing.getServiceInstances(key)));
     }
 
     private static SamplingReply reply(String request, SamplingDesk.Standing standing) {
@@ -163,7 +170,8 @@ public final class SamplingRouter {
     private void send(SamplingDesk.Send<ActorRef<EngineCommand>> send) {
         String task = send.task().id();
         ActorRef<Command> self = context.getSelf();
-        ActorRef<EngineReply> ear = ears.computeIfAbsent(task, _ -> context.spawnAnonymous(Behaviors.receiveMessage(reply -> {
+        ActorRef<EngineReply> ear = ears.computeIfAbsent(task,
+                _ -> context.spawnAnonymous(Behaviors.receiveMessage(reply -> {
             self.tell(new Answered(task, reply));
             return Behaviors.same();
         })));
@@ -174,8 +182,10 @@ public final class SamplingRouter {
         boolean ended = switch (reply) {
             case EngineReply.Sampled(_, var result) -> desk.sampled(task, result, clock.millis());
             case EngineReply.NotDone(var fault) -> desk.failed(task, fault, clock.millis());
-            case EngineReply.Description _, EngineReply.Tokenized _, EngineReply.Detokenized _, EngineReply.TokenizerFiles _ ->
-                desk.failed(task, Fault.server("sampling_failed", "the worker gave a wrong kind of answer"), clock.millis());
+            case EngineReply.Description _, EngineReply.Tokenized _, EngineReply.Detokenized _,
+                    EngineReply.TokenizerFiles _ ->
+                desk.failed(task, Fault.server("sampling_failed", "the worker gave a wrong kind of answer"),
+                        clock.millis());
         };
         if (ended) wake(task);
     }

@@ -17,7 +17,8 @@ import org.junit.jupiter.api.Test;
 /// What is known of models and engines.
 class FleetTest {
     private static final ActorTestKit KIT = ActorTestKit.create("fleet-test",
-            ConfigFactory.parseString("pekko.actor.provider = local, pekko.loglevel = WARNING").withFallback(ConfigFactory.load()));
+            ConfigFactory.parseString("pekko.actor.provider = local, pekko.loglevel = WARNING")
+            .withFallback(ConfigFactory.load()));
     private static final ActorRef<EngineCommand> A = KIT.createTestProbe(EngineCommand.class).getRef();
     private static final ActorRef<EngineCommand> B = KIT.createTestProbe(EngineCommand.class).getRef();
 
@@ -26,11 +27,13 @@ class FleetTest {
     }
 
     private static ModelInfo model(String name, int vocabulary) {
-        return new ModelInfo(new ModelName(name), name, "LlamaForCausalLM", 64, vocabulary, 16, 2, "bfloat16", 5);
+        return new ModelInfo(new ModelName(name), name, "LlamaForCausalLM", 64, vocabulary, 16, 2,
+                "bfloat16", 5);
     }
 
     @Test void aModelStaysKnownWhenItsLastEngineGoes() {
-        Fleet fleet = Fleet.EMPTY.described(A, List.of(model("x/one", 10)), 3).described(B, List.of(model("x/one", 10), model("two", 10)), 0);
+        Fleet fleet = Fleet.EMPTY.described(A, List.of(model("x/one", 10)), 3)
+                .described(B, List.of(model("x/one", 10), model("two", 10)), 0);
         assertEquals(2, fleet.enginesOf(new ModelName("x/one")).size());
         Fleet less = fleet.retain(List.of(A));
         assertEquals(List.of(model("x/one", 10)), less.served());
@@ -40,10 +43,12 @@ class FleetTest {
     }
 
     @Test void twoModelsOfOneSlugAreNotMixedUp() {
-        Fleet fleet = Fleet.EMPTY.described(A, List.of(model("x/one", 10)), 0).described(B, List.of(model("y/one", 20)), 0);
+        Fleet fleet = Fleet.EMPTY.described(A, List.of(model("x/one", 10)), 0)
+                .described(B, List.of(model("y/one", 20)), 0);
         assertEquals(List.of(model("x/one", 10)), fleet.served());
         assertEquals(1, fleet.conflicts().size());
-        Fleet other = Fleet.EMPTY.described(A, List.of(model("x/one", 10)), 0).described(B, List.of(model("x/one", 20)), 0);
+        Fleet other = Fleet.EMPTY.described(A, List.of(model("x/one", 10)), 0)
+                .described(B, List.of(model("x/one", 20)), 0);
         assertEquals(1, other.enginesOf(new ModelName("x/one")).size());
         Fleet replaced = other.retain(List.of(B)).described(B, List.of(model("x/one", 20)), 0);
         assertEquals(List.of(model("x/one", 20)), replaced.served());

@@ -14,7 +14,8 @@ import org.junit.jupiter.api.Test;
 
 /// Keys, and what somebody else's things look like.
 class AccountsTest {
-    private static final Accounts TWO = Accounts.fromLines("keys", List.of("# two people", "", "alice tml-alice-key", "bob  tml-bob-key",
+    private static final Accounts TWO = Accounts.fromLines("keys", List.of("# two people", "",
+            "alice tml-alice-key", "bob  tml-bob-key",
             "alice tml-alice-second"));
 
     @Test void aKeyGivesItsAccount() {
@@ -29,11 +30,13 @@ class AccountsTest {
 
     @Test void aBadFileNamesItsLineAndNoKey() {
         for (String line : List.of("alice", "alice two keys", "al/ice tml-alice-key", "alice short")) {
-            var bad = assertThrows(IllegalArgumentException.class, () -> Accounts.fromLines("keys", List.of("ok tml-okay-key", line)));
+            var bad = assertThrows(IllegalArgumentException.class,
+                    () -> Accounts.fromLines("keys", List.of("ok tml-okay-key", line)));
             assertTrue(bad.getMessage().startsWith("keys, line 2: "), bad.getMessage());
             assertFalse(bad.getMessage().contains("tml-"), bad.getMessage());
         }
-        assertThrows(IllegalArgumentException.class, () -> Accounts.fromLines("keys", List.of("a tml-same-key", "b tml-same-key")));
+        assertThrows(IllegalArgumentException.class,
+                () -> Accounts.fromLines("keys", List.of("a tml-same-key", "b tml-same-key")));
         assertThrows(IllegalArgumentException.class, () -> Accounts.fromLines("keys", List.of("# nothing")));
     }
 
@@ -47,22 +50,35 @@ class AccountsTest {
             service.post("create_session", "{'session_id': '" + SESSION + "'}");
             String run = service.run(1);
             service.post("save_weights", "{'model_id': '" + run + "', 'seq_id': 1, 'path': 'a'}");
-            String sampler = service.post("create_sampling_session", "{'session_id': '" + SESSION + "', 'sampling_session_seq_id': 1,"
+            String sampler = service.post("create_sampling_session",
+                    "{'session_id': '" + SESSION + "', 'sampling_session_seq_id': 1,"
                     + " 'base_model': 'ultrasafe/usf-tiny'}").text("sampling_session_id");
-            String sample = "{'sampling_session_id': '" + sampler + "', 'seq_id': 0, 'prompt': {'chunks': [{'tokens': [1]}]}}";
+            String sample = "{'sampling_session_id': '" + sampler
+                    + "', 'seq_id': 0, 'prompt': {'chunks': [{'tokens': [1]}]}}";
             String request = service.post("asample", sample).text("request_id");
             assertEquals(200, service.post("retrieve_future", "{'request_id': '" + request + "'}").status());
             service.key = "tml-bob-key";
-            for (Answer answer : List.of(service.get("training_runs/" + run), service.get("training_runs/" + run + "/checkpoints"),
-                    service.post("get_info", "{'model_id': '" + run + "'}"), service.post("optim_step", "{'model_id': '" + run + "', 'seq_id': 2}"),
-                    service.post("weights_info", "{'path': 'bios://" + run + "/a'}"), service.post("unload_model", "{'model_id': '" + run + "'}"),
-                    service.post("retrieve_future", "{'request_id': '" + run + ":1'}"), service.post("retrieve_future", "{'request_id': '" + run + ":create'}"),
-                    service.post("retrieve_future", "{'request_id': '" + request + "'}"), service.post("asample", sample),
-                    service.get("samplers/" + sampler), service.get("sessions/" + SESSION), service.post("session_heartbeat", "{'session_id': '" + SESSION + "'}"),
-                    service.post("create_session", "{'session_id': '" + SESSION + "'}"), service.get("training_runs/" + run + "/checkpoints/weights/a/archive"),
-                    service.send(HttpRequest.newBuilder(service.uri("training_runs/" + run + "/checkpoints/weights/a")).DELETE()),
-                    service.post("create_model", "{'session_id': '" + SESSION + "', 'model_seq_id': 1, 'base_model': 'ultrasafe/usf-tiny'}"),
-                    service.post("load_training_client", "{'session_id': '" + SESSION + "', 'model_seq_id': 2, 'path': 'bios://" + run + "/a'}")))
+            for (Answer answer : List.of(service.get("training_runs/" + run),
+                    service.get("training_runs/" + run + "/checkpoints"),
+                    service.post("get_info", "{'model_id': '" + run + "'}"), service.post("optim_step",
+                    "{'model_id': '" + run + "', 'seq_id': 2}"),
+                    service.post("weights_info", "{'path': 'bios://" + run + "/a'}"),
+                    service.post("unload_model", "{'model_id': '" + run + "'}"),
+                    service.post("retrieve_future", "{'request_id': '" + run + ":1'}"),
+                    service.post("retrieve_future", "{'request_id': '" + run + ":create'}"),
+                    service.post("retrieve_future", "{'request_id': '" + request + "'}"),
+                    service.post("asample", sample),
+                    service.get("samplers/" + sampler), service.get("sessions/" + SESSION),
+                    service.post("session_heartbeat", "{'session_id': '" + SESSION + "'}"),
+                    service.post("create_session", "{'session_id': '" + SESSION + "'}"),
+                    service.get("training_runs/" + run + "/checkpoints/weights/a/archive"),
+                    service.send(HttpRequest.newBuilder(service.uri("training_runs/" + run
+                    + "/checkpoints/weights/a")).DELETE()),
+                    service.post("create_model",
+                    "{'session_id': '" + SESSION
+                    + "', 'model_seq_id': 1, 'base_model': 'ultrasafe/usf-tiny'}"),
+                    service.post("load_training_client",
+                    "{'session_id': '" + SESSION + "', 'model_seq_id': 2, 'path': 'bios://" + run + "/a'}")))
                 assertEquals(404, answer.status(), () -> new String(answer.bytes()));
             assertEquals(0, service.get("training_runs").json().get("training_runs").size());
             assertEquals(0, service.get("checkpoints").json().get("cursor").get("total_count").asInt());

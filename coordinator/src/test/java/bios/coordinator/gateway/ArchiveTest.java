@@ -36,9 +36,13 @@ class ArchiveTest {
 
     @BeforeAll static void start() {
         service = new TestService(Accounts.open(), "");
-        run = service.post("create_model", "{'session_id': '" + SESSION + "', 'model_seq_id': 1, 'base_model': 'ultrasafe/usf-tiny',"
-                + " 'lora_config': {'rank': 8, 'alpha': 16, 'target_modules': ['v_proj', 'q_proj']}}").text("model_id");
-        service.post("save_weights", "{'model_id': '" + run + "', 'seq_id': 1, 'path': 'a', 'metadata': {'note': 'hi', 'n': [1, 2]}}");
+        run = service.post("create_model",
+                "{'session_id': '" + SESSION + "', 'model_seq_id': 1, 'base_model': 'ultrasafe/usf-tiny',"
+                + " 'lora_config': {'rank': 8, 'alpha': 16, 'target_modules': ['v_proj', 'q_proj']}}")
+                .text("model_id");
+        service.post("save_weights",
+                "{'model_id': '" + run + "', 'seq_id': 1, 'path': 'a', 'metadata': {'note': 'hi', 'n': [1,"
+                + " 2]}}");
     }
 
     @AfterAll static void stop() {
@@ -47,10 +51,12 @@ class ArchiveTest {
 
     private static Map<String, byte[]> members(byte[] archive) throws IOException {
         var members = new LinkedHashMap<String, byte[]>();
-        try (var tar = new TarArchiveInputStream(new GzipCompressorInputStream(new ByteArrayInputStream(archive)))) {
+        try (var tar = new TarArchiveInputStream(
+                new GzipCompressorInputStream(new ByteArrayInputStream(archive)))) {
             for (TarArchiveEntry entry = tar.getNextEntry(); entry != null; entry = tar.getNextEntry()) {
                 assertTrue(entry.isFile() && !entry.isLink() && !entry.isSymbolicLink(), entry.getName());
-                assertFalse(entry.getName().startsWith("/") || entry.getName().contains(".."), entry.getName());
+                assertFalse(entry.getName().startsWith("/") || entry.getName().contains(".."),
+                        entry.getName());
                 assertEquals(0, entry.getLastModifiedTime().toMillis());
                 assertEquals(0, entry.getLongUserId());
                 members.put(entry.getName(), tar.readAllBytes());
@@ -60,7 +66,8 @@ class ArchiveTest {
     }
 
     private static Answer download() {
-        return service.get("training_runs/" + run + "/checkpoints/weights/a/archive", "Accept", "application/gzip");
+        return service.get("training_runs/" + run + "/checkpoints/weights/a/archive", "Accept",
+                "application/gzip");
     }
 
     @Test void theArchiveIsTheSameBytesEachTimeAndHoldsWhatPeftNeeds() throws IOException {
@@ -69,9 +76,12 @@ class ArchiveTest {
         assertEquals("application/gzip", first.response().headers().firstValue("Content-Type").orElseThrow());
         assertArrayEquals(first.bytes(), download().bytes());
         Map<String, byte[]> members = members(first.bytes());
-        assertEquals(List.of("adapter/adapter_config.json", "adapter/adapter_model.safetensors", "metadata.json",
-                "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"), List.copyOf(members.keySet()));
-        assertArrayEquals(service.blobs.read(service.runs.runs.get(new RunId(run)).checkpoints.getFirst().adapter()),
+        assertEquals(List.of("adapter/adapter_config.json", "adapter/adapter_model.safetensors",
+                "metadata.json",
+                "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"),
+                List.copyOf(members.keySet()));
+        assertArrayEquals(service.blobs.read(service.runs.runs.get(new RunId(run)).checkpoints.getFirst()
+                .adapter()),
                 members.get("adapter/adapter_model.safetensors"));
         JsonNode config = TestService.MAPPER.readTree(members.get("adapter/adapter_config.json"));
         assertEquals("LORA", config.get("peft_type").asText());
@@ -79,10 +89,13 @@ class ArchiveTest {
         assertEquals("[\"q_proj\",\"v_proj\"]", config.get("target_modules").toString());
         assertEquals("16", config.get("lora_alpha").toString());
         // Fields of peft.LoraConfig; PEFT refuses or warns at others.
-        assertTrue(Set.of("base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode", "init_lora_weights", "lora_alpha",
-                "lora_dropout", "peft_type", "r", "target_modules", "task_type", "use_dora", "use_rslora").containsAll(names(config)));
+        assertTrue(Set.of("base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode",
+                "init_lora_weights", "lora_alpha",
+                "lora_dropout", "peft_type", "r", "target_modules", "task_type", "use_dora", "use_rslora")
+                .containsAll(names(config)));
         JsonNode metadata = TestService.MAPPER.readTree(members.get("metadata.json"));
-        assertEquals(new TreeSet<>(Set.of("format_version", "path", "kind", "base_model", "lora", "step", "created_at", "parent_path",
+        assertEquals(new TreeSet<>(Set.of("format_version", "path", "kind", "base_model", "lora", "step",
+                "created_at", "parent_path",
                 "hyperparameters", "user_metadata")), names(metadata));
         assertEquals("ultrasafe/usf-tiny", metadata.get("base_model").get("logical").asText());
         assertEquals("{\"note\":\"hi\",\"n\":[1,2]}", metadata.get("user_metadata").toString());
@@ -100,11 +113,15 @@ class ArchiveTest {
         Answer link = service.get("training_runs/" + run + "/checkpoints/weights%2Fa/archive");
         URI url = URI.create(link.text("url"));
         assertTrue(link.text("expires").endsWith("Z"));
+        assertEquals(service.uri("").getAuthority(), url.getAuthority());
         Answer archive = service.get(url.getRawPath() + "?" + url.getRawQuery());
-        assertEquals(List.of("adapter_config.json", "adapter_model.safetensors", "checkpoint_complete"), List.copyOf(members(archive.bytes()).keySet()));
+        assertEquals(List.of("adapter_config.json", "adapter_model.safetensors", "checkpoint_complete"),
+                List.copyOf(members(archive.bytes()).keySet()));
         String token = url.getRawQuery();
-        assertEquals(404, service.get(url.getRawPath() + "?" + token.substring(0, token.length() - 2) + "AA").status());
-        assertEquals(404, service.get(url.getRawPath().replace("/weights/", "/sampler_weights/") + "?" + token).status());
+        assertEquals(404, service.get(url.getRawPath() + "?" + token.substring(0, token.length() - 2) + "AA")
+                .status());
+        assertEquals(404, service.get(url.getRawPath().replace("/weights/", "/sampler_weights/") + "?"
+                + token).status());
     }
 
     @Test void tokensEndAndBelongToOneAccount() {
@@ -120,8 +137,10 @@ class ArchiveTest {
     @Test void aMissingBlobIsAProblemAndNotHalfAnArchive() {
         String other = service.run(2);
         service.post("save_weights", "{'model_id': '" + other + "', 'seq_id': 1, 'path': 'a'}");
-        service.blobs.list(BlobScope.checkpoints(new RunId(other))).forEach(blob -> service.blobs.delete(blob.ref().id()));
-        Answer answer = service.get("training_runs/" + other + "/checkpoints/weights/a/archive", "Accept", "application/gzip");
+        service.blobs.list(BlobScope.checkpoints(new RunId(other)))
+                .forEach(blob -> service.blobs.delete(blob.ref().id()));
+        Answer answer = service.get("training_runs/" + other + "/checkpoints/weights/a/archive", "Accept",
+                "application/gzip");
         assertEquals(500, answer.status());
         assertEquals("internal", answer.text("error"));
     }
@@ -133,9 +152,12 @@ class ArchiveTest {
             Answer answer = download();
             assertEquals(503, answer.status());
             assertEquals("no_worker", answer.text("error"));
-            assertEquals(503, service.post("create_model", "{'session_id': '" + SESSION + "', 'model_seq_id': 9, 'base_model': 'ultrasafe/usf-tiny'}").status());
+            assertEquals(503, service.post("create_model",
+                    "{'session_id': '" + SESSION
+                    + "', 'model_seq_id': 9, 'base_model': 'ultrasafe/usf-tiny'}").status());
             assertEquals(0, service.get("get_server_capabilities").json().get("supported_models").size());
-            assertEquals(200, service.post("optim_step", "{'model_id': '" + run + "', 'seq_id': 50}").status());
+            assertEquals(200, service.post("optim_step", "{'model_id': '" + run + "', 'seq_id': 50}")
+                    .status());
         } finally {
             service.fleet.set(all);
         }
@@ -144,6 +166,7 @@ class ArchiveTest {
     @Test void aTokenizerCannotPutFilesElsewhere() {
         var manifest = service.runs.runs.get(new RunId(run)).checkpoints.getFirst();
         for (String name : new ArrayList<>(List.of("../x", "a/b", "", ".hidden", "/etc/passwd")))
-            assertThrows(IllegalArgumentException.class, () -> Archive.bios(manifest, "ref", Archive.Member.of(new byte[0]), Map.of(name, new byte[0])), name);
+            assertThrows(IllegalArgumentException.class, () -> Archive.bios(manifest,
+            "ref", Archive.Member.of(new byte[0]), Map.of(name, new byte[0])), name);
     }
 }

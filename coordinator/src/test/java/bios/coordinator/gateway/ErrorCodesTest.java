@@ -16,7 +16,8 @@ import org.junit.jupiter.api.Test;
 /// Every word that an error can carry is explained in docs/reference/errors.md.
 class ErrorCodesTest {
     private static final Path ROOT = Path.of("..");
-    private static final Pattern FAULT = Pattern.compile("Fault\\s*\\.\\s*(?:user|server)\\(\\s*\"([a-z_]+)\"");
+    private static final Pattern FAULT =
+            Pattern.compile("Fault\\s*\\.\\s*(?:user|server)\\(\\s*\"([a-z_]+)\"");
 
     @Test void everyCodeIsListedWithMeaningAndRemedy() throws IOException {
         var used = new TreeSet<>(List.of("malformed_http"));

@@ -62,9 +62,11 @@ final class FakeRuns implements RunDirectory, RunIndex {
         this.blobs = blobs;
     }
 
-    @Override public synchronized CompletionStage<RunReply> ask(RunId run, Function<ActorRef<RunReply>, RunCommand> message, Duration timeout) {
+    @Override public synchronized CompletionStage<RunReply> ask(RunId run,
+            Function<ActorRef<RunReply>, RunCommand> message, Duration timeout) {
         if (silent) return CompletableFuture.failedStage(new TimeoutException("silent"));
-        if (refuse != null) return CompletableFuture.completedStage(new RunReply.Refused(refuse, "refused for the test"));
+        if (refuse != null) return CompletableFuture.completedStage(new RunReply.Refused(refuse,
+                "refused for the test"));
         return CompletableFuture.completedStage(answer(run, message.apply(null)));
     }
 
@@ -72,18 +74,23 @@ final class FakeRuns implements RunDirectory, RunIndex {
         Run run = runs.get(id);
         return switch (command) {
             case RunCommand.Create(var config, _) -> {
-                if (run != null && !same(run.config, config)) yield new RunReply.Refused(Reason.CONFLICT, "created otherwise before");
+                if (run != null && !same(run.config, config)) yield new RunReply.Refused(Reason.CONFLICT,
+                        "created otherwise before");
                 Run created = runs.computeIfAbsent(id, _ -> new Run());
                 created.config = config;
                 yield described(created);
             }
             case RunCommand.Submit c -> mine(run, c.owner(), () -> submit(id, run, c));
-            case RunCommand.Retrieve(var owner, long seq, _, _) -> mine(run, owner, () -> retrieve(id, run, seq));
+            case RunCommand.Retrieve(var owner, long seq, _, _) -> mine(run, owner,
+                    () -> retrieve(id, run, seq));
             case RunCommand.Describe(var owner, _) -> mine(run, owner, () -> described(run));
             case RunCommand.Resolve(var owner, var path, _) -> mine(run, owner, () -> run.checkpoints.stream()
-                    .filter(c -> c.name().equals(Optional.of(path.name())) && path.kind().map(k -> k == c.kind()).orElse(true))
-                    .findFirst().<RunReply>map(RunReply.Resolved::new).orElse(new RunReply.Refused(Reason.NOT_FOUND, "no checkpoint at " + path)));
-            case RunCommand.ResolveSnapshot _, RunCommand.ReleaseSnapshots _ -> new RunReply.Refused(Reason.NOT_FOUND, "none");
+                    .filter(c -> c.name().equals(Optional.of(path.name()))
+                    && path.kind().map(k -> k == c.kind()).orElse(true))
+                    .findFirst().<RunReply>map(RunReply.Resolved::new)
+                    .orElse(new RunReply.Refused(Reason.NOT_FOUND, "no checkpoint at " + path)));
+            case RunCommand.ResolveSnapshot _, RunCommand.ReleaseSnapshots _ ->
+                    new RunReply.Refused(Reason.NOT_FOUND, "none");
             case RunCommand.DeleteCheckpoint(var owner, var kind, var name, _) -> mine(run, owner, () ->
                 run.checkpoints.removeIf(c -> c.kind() == kind && c.name().equals(Optional.of(name)))
                         ? new RunReply.Done() : new RunReply.Refused(Reason.NOT_FOUND, "no checkpoint"));
@@ -96,7 +103,8 @@ final class FakeRuns implements RunDirectory, RunIndex {
     }
 
     private static boolean same(RunConfig a, RunConfig b) {
-        return a.lora().equals(b.lora()) && a.owner().equals(b.owner()) && a.userMetadata().equals(b.userMetadata());
+        return a.lora().equals(b.lora()) && a.owner().equals(b.owner()) && a.userMetadata()
+                .equals(b.userMetadata());
     }
 
     private interface Answer {
@@ -104,16 +112,19 @@ final class FakeRuns implements RunDirectory, RunIndex {
     }
 
     private static RunReply mine(Run run, String owner, Answer answer) {
-        return run == null || !run.config.owner().equals(owner) ? new RunReply.Refused(Reason.NOT_FOUND, "no such run") : answer.get();
+        return run == null || !run.config.owner().equals(owner) ? new RunReply.Refused(Reason.NOT_FOUND,
+                "no such run") : answer.get();
     }
 
     private static RunReply described(Run run) {
-        return new RunReply.Described(run.config, run.config.lora(), run.step, run.config.createdAtMillis() + 5, run.checkpoints, run.closed);
+        return new RunReply.Described(run.config, run.config.lora(), run.step, run.config.createdAtMillis()
+                + 5, run.checkpoints, run.closed);
     }
 
     private RunReply submit(RunId id, Run run, RunCommand.Submit c) {
         String first = run.digests.putIfAbsent(c.seq(), c.digest());
-        if (first != null && !first.equals(c.digest())) return new RunReply.Refused(Reason.CONFLICT, "another operation has this number");
+        if (first != null && !first.equals(c.digest())) return new RunReply.Refused(Reason.CONFLICT,
+                "another operation has this number");
         if (first != null) return new RunReply.Accepted(new RequestId(id, c.seq()));
         submitted++;
         byte[] encoded = switch (c.operation()) {
@@ -133,18 +144,25 @@ final class FakeRuns implements RunDirectory, RunIndex {
                 java.util.Arrays.fill(logprobs, -0.5f);
                 return logprobs;
             }).toList(), Map.of("loss:sum", 1.5, "tokens:sum", 2.0, "weights:sum", 2.0));
-            case Operation.OptimStep _ -> new OperationResult.Stepped(++run.step, Map.of("grad_norm", 0.25, "learning_rate", 1e-4));
-            case Operation.SaveState(var name, var metadata, _) -> save(id, run, CheckpointKind.TRAINING, Optional.of(name), metadata, now);
-            case Operation.SaveSamplerWeights(var name, _, _) -> save(id, run, CheckpointKind.SAMPLER, name, "{}", now);
+            case Operation.OptimStep _ -> new OperationResult.Stepped(++run.step, Map.of("grad_norm", 0.25,
+                    "learning_rate", 1e-4));
+            case Operation.SaveState(var name, var metadata, _) -> save(id, run, CheckpointKind.TRAINING,
+                    Optional.of(name), metadata, now);
+            case Operation.SaveSamplerWeights(var name, _, _) -> save(id, run, CheckpointKind.SAMPLER, name,
+                    "{}", now);
             case Operation.LoadState(var path, _) -> new OperationResult.Loaded(path.bios(), 7);
         };
     }
 
-    private OperationResult save(RunId id, Run run, CheckpointKind kind, Optional<CheckpointName> name, String metadata, long now) {
-        byte[] adapter = ("adapter of " + id + " at " + run.step).repeat(5000).getBytes(StandardCharsets.UTF_8);
+    private OperationResult save(RunId id, Run run, CheckpointKind kind, Optional<CheckpointName> name,
+            String metadata, long now) {
+        byte[] adapter = ("adapter of " + id + " at " + run.step).repeat(5000)
+                .getBytes(StandardCharsets.UTF_8);
         BlobRef blob = blobs.put(BlobScope.checkpoints(id), adapter);
-        var manifest = new CheckpointManifest(id, kind, name, run.config.baseModel(), run.config.lora(), blob.id().sha256(), blob,
-                Optional.empty(), run.step, AdamParams.DEFAULT, "adamw", metadata, run.config.parent(), now, Optional.empty());
+        var manifest = new CheckpointManifest(id, kind, name, run.config.baseModel(), run.config.lora(),
+                blob.id().sha256(), blob,
+                Optional.empty(), run.step, AdamParams.DEFAULT, "adamw", metadata, run.config.parent(), now,
+                Optional.empty());
         if (name.isPresent()) run.checkpoints.add(manifest);
         return new OperationResult.Saved(manifest);
     }
@@ -168,12 +186,14 @@ final class FakeRuns implements RunDirectory, RunIndex {
 
     @Override public synchronized Page<RunSummary> runs(String owner, int limit, long offset) {
         List<RunSummary> all = runs.values().stream().filter(r -> r.config.owner().equals(owner))
-                .map(r -> new RunSummary(r.config, r.config.lora(), r.step, r.config.createdAtMillis() + 5, r.checkpoints, r.closed)).toList();
+                .map(r -> new RunSummary(r.config, r.config.lora(), r.step, r.config.createdAtMillis() + 5,
+                r.checkpoints, r.closed)).toList();
         return new Page<>(all.stream().skip(offset).limit(limit).toList(), all.size());
     }
 
     @Override public synchronized Page<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
-        List<CheckpointManifest> all = runs.values().stream().filter(r -> r.config.owner().equals(owner)).flatMap(r -> r.checkpoints.stream()).toList();
+        List<CheckpointManifest> all = runs.values().stream().filter(r -> r.config.owner().equals(owner))
+                .flatMap(r -> r.checkpoints.stream()).toList();
         return new Page<>(all.stream().skip(offset).limit(limit).toList(), all.size());
     }
 }

@@ -43,9 +43,12 @@ class GatewayTest {
     }
 
     private static String batch(String run, long seq) {
-        return "{'model_id': '" + run + "', 'seq_id': " + seq + ", 'forward_backward_input': {'data': [{'model_input': {'chunks': [{'type':"
-                + " 'encoded_text', 'tokens': [1, 2, 3]}]}, 'loss_fn_inputs': {'target_tokens': {'dtype': 'int64', 'shape': [3], 'data': [2, 3, 4]},"
-                + " 'weights': {'dtype': 'float32', 'data': [1, 0.5, 0]}}}], 'loss_fn': 'cross_entropy'}, 'type': 'forward_backward'}";
+        return "{'model_id': '" + run + "', 'seq_id': " + seq
+                + ", 'forward_backward_input': {'data': [{'model_input': {'chunks': [{'type':"
+                + " 'encoded_text', 'tokens': [1, 2, 3]}]}, 'loss_fn_inputs': {'target_tokens': {'dtype':"
+                + " 'int64', 'shape': [3], 'data': [2, 3, 4]},"
+                + " 'weights': {'dtype': 'float32', 'data': [1, 0.5, 0]}}}], 'loss_fn': 'cross_entropy'},"
+                + " 'type': 'forward_backward'}";
     }
 
     private static Operation operation(String run, long seq) {
@@ -56,15 +59,21 @@ class GatewayTest {
         assertEquals("ok", service.get("healthz").text("status"));
         Answer config = service.post("client/config", "{'sdk_version': '0.25.0', 'whatever': 1}");
         assertFalse(config.json().get("use_pyqwest_transport").asBoolean());
-        assertEquals(300, service.post("client/dynamic_config", "{}").json().get("refresh_interval_sec").asInt());
-        assertEquals("accepted", service.post("telemetry", "{'events': [{'data': [1, 'x']}]}").text("status"));
+        assertEquals(300, service.post("client/dynamic_config", "{}").json().get("refresh_interval_sec")
+                .asInt());
+        assertEquals("accepted", service.post("telemetry", "{'events': [{'data': [1, 'x']}]}")
+                .text("status"));
         var model = service.get("get_server_capabilities").json().get("supported_models").get(0);
         assertEquals("ultrasafe/usf-tiny", model.get("model_name").asText());
         assertEquals(64, model.get("max_context_length").asInt());
-        assertEquals("session_heartbeat", service.post("session_heartbeat", "{'session_id': '" + SESSION + "'}").text("type"));
-        assertTrue(service.post("create_session", "{'tags': ['a'], 'user_metadata': {'k': [1, null]}}").text("session_id").length() > 30);
-        assertEquals(2, service.post("tokenize", "{'base_model': 'ultrasafe/usf-tiny', 'text': 'ab'}").json().get("tokens").size());
-        assertEquals("text of 2", service.post("detokenize", "{'base_model': 'ultrasafe/usf-tiny', 'tokens': [1, 2]}").text("text"));
+        assertEquals("session_heartbeat", service.post("session_heartbeat",
+                "{'session_id': '" + SESSION + "'}").text("type"));
+        assertTrue(service.post("create_session", "{'tags': ['a'], 'user_metadata': {'k': [1, null]}}")
+                .text("session_id").length() > 30);
+        assertEquals(2, service.post("tokenize", "{'base_model': 'ultrasafe/usf-tiny', 'text': 'ab'}").json()
+                .get("tokens").size());
+        assertEquals("text of 2", service.post("detokenize",
+                "{'base_model': 'ultrasafe/usf-tiny', 'tokens': [1, 2]}").text("text"));
     }
 
     @Test void aRepeatedCreationFindsTheSameRun() {
@@ -72,7 +81,8 @@ class GatewayTest {
         assertEquals(first, service.run(100));
         assertTrue(first.matches("usf-tiny-[0-9a-f]{16}"), first);
         assertFalse(first.equals(service.run(101)));
-        Answer created = service.post("retrieve_future", "{'request_id': '" + first + ":create', 'allow_metadata_only': true}");
+        Answer created = service.post("retrieve_future",
+                "{'request_id': '" + first + ":create', 'allow_metadata_only': true}");
         assertEquals(200, created.status());
         assertEquals(first, created.text("model_id"));
         Answer info = service.post("get_info", "{'model_id': '" + first + "', 'type': 'get_info'}");
@@ -81,7 +91,8 @@ class GatewayTest {
         assertEquals(7, info.json().get("target_modules").size());
         var config = service.runs.runs.get(new RunId(first)).config;
         assertFalse(config.loraChosen());
-        Answer other = service.post("create_model", "{'session_id': '" + SESSION + "', 'model_seq_id': 100, 'base_model': 'ultrasafe/usf-tiny',"
+        Answer other = service.post("create_model",
+                "{'session_id': '" + SESSION + "', 'model_seq_id': 100, 'base_model': 'ultrasafe/usf-tiny',"
                 + " 'lora_config': {'rank': 8}}");
         assertEquals(400, other.status());
         assertEquals("conflict", other.text("error"));
@@ -92,17 +103,22 @@ class GatewayTest {
         Answer future = service.post("forward_backward", batch(run, 1));
         assertEquals(run + ":1", future.text("request_id"));
         int before = service.runs.submitted;
-        assertEquals(future.text("request_id"), service.post("forward_backward", batch(run, 1)).text("request_id"));
+        assertEquals(future.text("request_id"), service.post("forward_backward", batch(run, 1))
+                .text("request_id"));
         assertEquals(before, service.runs.submitted);
         Answer result = service.result(future);
         assertEquals("forward_backward", result.text("type"));
-        assertEquals(-0.5, result.json().get("loss_fn_outputs").get(0).get("logprobs").get("data").get(2).asDouble());
+        assertEquals(-0.5, result.json().get("loss_fn_outputs").get(0).get("logprobs").get("data").get(2)
+                .asDouble());
         assertEquals(1.5, result.json().get("metrics").get("loss:sum").asDouble());
         Answer packed = service.result(future, "Accept", "application/vnd.bios+json, application/json");
-        assertEquals(12, Base64.getDecoder().decode(packed.json().get("loss_fn_outputs").get(0).get("logprobs").get("data_base64").asText()).length);
-        Answer forward = service.post("forward", batch(run, 2).replace("forward_backward_input", "forward_input"));
+        assertEquals(12, Base64.getDecoder().decode(packed.json().get("loss_fn_outputs").get(0)
+                .get("logprobs").get("data_base64").asText()).length);
+        Answer forward = service.post("forward", batch(run, 2).replace("forward_backward_input",
+                "forward_input"));
         assertEquals("forward", service.result(forward).text("type"));
-        Answer step = service.post("optim_step", "{'model_id': '" + run + "', 'seq_id': 5, 'adam_params': {'learning_rate': 0.01}}");
+        Answer step = service.post("optim_step",
+                "{'model_id': '" + run + "', 'seq_id': 5, 'adam_params': {'learning_rate': 0.01}}");
         assertEquals(1, service.result(step).json().get("step").asInt());
         assertEquals(0.01, ((Operation.OptimStep) operation(run, 5)).params().orElseThrow().learningRate());
         assertEquals(0.95, ((Operation.OptimStep) operation(run, 5)).params().orElseThrow().beta2());
@@ -118,10 +134,16 @@ class GatewayTest {
         service.post("forward_backward", batch(run, 1));
         var tokens = ByteBuffer.allocate(12).order(ByteOrder.LITTLE_ENDIAN).putInt(1).putInt(2).putInt(3);
         var targets = ByteBuffer.allocate(24).order(ByteOrder.LITTLE_ENDIAN).putLong(2).putLong(3).putLong(4);
-        var weights = ByteBuffer.allocate(12).order(ByteOrder.LITTLE_ENDIAN).putFloat(1).putFloat(0.5f).putFloat(0);
-        service.post("forward_backward", "{'model_id': '" + run + "', 'seq_id': 2, 'forward_backward_input': {'loss_fn': 'cross_entropy', 'data': ["
-                + "{'model_input': {'tokens_base64': '" + base64(tokens) + "'}, 'loss_fn_inputs': {'target_tokens': {'dtype': 'int64', 'shape': [3],"
-                + " 'data_base64': '" + base64(targets) + "'}, 'weights': {'dtype': 'float32', 'shape': [3], 'data_base64': '" + base64(weights) + "'}}}]}}");
+        var weights = ByteBuffer.allocate(12).order(ByteOrder.LITTLE_ENDIAN).putFloat(1).putFloat(0.5f)
+                .putFloat(0);
+        service.post("forward_backward",
+                "{'model_id': '" + run + "', 'seq_id': 2, 'forward_backward_input': {'loss_fn':"
+                + " 'cross_entropy', 'data': ["
+                + "{'model_input': {'tokens_base64': '" + base64(tokens)
+                + "'}, 'loss_fn_inputs': {'target_tokens': {'dtype': 'int64', 'shape': [3],"
+                + " 'data_base64': '" + base64(targets)
+                + "'}, 'weights': {'dtype': 'float32', 'shape': [3], 'data_base64': '" + base64(weights)
+                + "'}}}]}}");
         assertEquals(operation(run, 1), operation(run, 2));
     }
 
@@ -131,9 +153,11 @@ class GatewayTest {
 
     @Test void aLargeBatchGoesToTheBlobStoreAndARefusedOneLeavesNothing() {
         String run = service.run(3);
-        String datum = "{'model_input': {'chunks': [{'type': 'encoded_text', 'tokens': " + "[1" + ", 1".repeat(59) + "]}]}, 'loss_fn_inputs':"
+        String datum = "{'model_input': {'chunks': [{'type': 'encoded_text', 'tokens': " + "[1" + ", 1"
+                .repeat(59) + "]}]}, 'loss_fn_inputs':"
                 + " {'target_tokens': {'dtype': 'int64', 'data': [2" + ", 2".repeat(59) + "]}}}";
-        String body = "{'model_id': '" + run + "', 'seq_id': 1, 'forward_backward_input': {'loss_fn': 'cross_entropy', 'data': [" + datum
+        String body = "{'model_id': '" + run
+                + "', 'seq_id': 1, 'forward_backward_input': {'loss_fn': 'cross_entropy', 'data': [" + datum
                 + (", " + datum).repeat(999) + "]}}";
         assertEquals(200, service.post("forward_backward", body).status());
         assertEquals(1, service.blobs.list("runs/" + run + "/operations/1").size());
@@ -145,16 +169,19 @@ class GatewayTest {
 
     @Test void savesGivePathsInTheSchemeOfTheClient() {
         String run = service.run(4);
-        Answer saved = service.result(service.post("save_weights", "{'model_id': '" + run + "', 'seq_id': 1, 'path': 'a', 'metadata': {'note': {'x': 1.50}}}"));
+        Answer saved = service.result(service.post("save_weights",
+                "{'model_id': '" + run + "', 'seq_id': 1, 'path': 'a', 'metadata': {'note': {'x': 1.50}}}"));
         assertEquals("bios://" + run + "/a", saved.text("path"));
         assertTrue(new String(saved.bytes()).contains("\"note\":{\"x\":1.50}"));
         service.agent = "AsyncTinker/Python 0.25.0";
         Answer tinker = service.post("retrieve_future", "{'request_id': '" + run + ":1'}");
         assertEquals("tinker://" + run + "/weights/a", tinker.text("path"));
-        Answer sampler = service.result(service.post("save_weights_for_sampler", "{'model_id': '" + run + "', 'seq_id': 2, 'path': 's'}"));
+        Answer sampler = service.result(service.post("save_weights_for_sampler",
+                "{'model_id': '" + run + "', 'seq_id': 2, 'path': 's'}"));
         assertEquals("tinker://" + run + "/sampler_weights/s", sampler.text("path"));
         assertTrue(sampler.json().get("sampling_session_id").isNull());
-        Answer info = service.post("weights_info", "{'tinker_path': 'tinker://" + run + "/sampler_weights/s'}");
+        Answer info = service.post("weights_info",
+                "{'tinker_path': 'tinker://" + run + "/sampler_weights/s'}");
         assertEquals("sampler", info.text("kind"));
         assertTrue(info.json().get("train_mlp").asBoolean());
         assertFalse(info.json().get("train_unembed").asBoolean());
@@ -162,16 +189,19 @@ class GatewayTest {
 
     @Test void aRetriedSnapshotUnderAnotherSamplerNumberIsOneOperation() {
         String run = service.run(5);
-        Answer first = service.post("save_weights_for_sampler", "{'model_id': '" + run + "', 'seq_id': 1, 'sampling_session_seq_id': 50}");
+        Answer first = service.post("save_weights_for_sampler",
+                "{'model_id': '" + run + "', 'seq_id': 1, 'sampling_session_seq_id': 50}");
         int submitted = service.runs.submitted;
-        Answer again = service.post("save_weights_for_sampler", "{'model_id': '" + run + "', 'seq_id': 1, 'sampling_session_seq_id': 51}");
+        Answer again = service.post("save_weights_for_sampler",
+                "{'model_id': '" + run + "', 'seq_id': 1, 'sampling_session_seq_id': 51}");
         assertEquals(submitted, service.runs.submitted);
         assertEquals(SESSION + ":sample:50", service.result(first).text("sampling_session_id"));
         assertEquals(SESSION + ":sample:51", service.result(again).text("sampling_session_id"));
         assertEquals(SESSION + ":sample:50", service.result(first).text("sampling_session_id"));
         assertTrue(service.result(first).json().get("path").isNull());
         service.post("optim_step", "{'model_id': '" + run + "', 'seq_id': 2}");
-        Answer taken = service.post("save_weights_for_sampler", "{'model_id': '" + run + "', 'seq_id': 3, 'sampling_session_seq_id': 50}");
+        Answer taken = service.post("save_weights_for_sampler",
+                "{'model_id': '" + run + "', 'seq_id': 3, 'sampling_session_seq_id': 50}");
         assertEquals("conflict", service.result(taken).text("code"));
     }
 
@@ -181,7 +211,8 @@ class GatewayTest {
         service.post("save_weights_for_sampler", "{'model_id': '" + run + "', 'seq_id': 2, 'path': 's'}");
         String call = "{'session_id': '" + SESSION + "', 'model_seq_id': 60, 'path': 'bios://" + run + "/a'}";
         Answer future = service.post("load_training_client", call);
-        assertEquals(future.text("request_id"), service.post("load_training_client", call).text("request_id"));
+        assertEquals(future.text("request_id"), service.post("load_training_client", call)
+                .text("request_id"));
         Answer result = service.result(future);
         assertEquals("create_model", result.text("type"));
         assertEquals(7, result.json().get("step").asInt());
@@ -192,7 +223,9 @@ class GatewayTest {
         Answer sampler = service.post("load_training_client", call.replace("/a'", "/sampler_weights/s'"));
         assertEquals(400, sampler.status());
         assertEquals("weights_only", sampler.text("error"));
-        Answer loaded = service.result(service.post("load_weights", "{'model_id': '" + run + "', 'seq_id': 9, 'path': 'tinker://" + run + "/weights/a', 'optimizer': false}"));
+        Answer loaded = service.result(service.post("load_weights",
+                "{'model_id': '" + run + "', 'seq_id': 9, 'path': 'tinker://" + run
+                + "/weights/a', 'optimizer': false}"));
         assertEquals("load_weights", loaded.text("type"));
     }
 
@@ -233,11 +266,16 @@ class GatewayTest {
     }
 
     @Test void samplingIsIdempotentAndPinned() {
-        Answer sampler = service.post("create_sampling_session", "{'session_id': '" + SESSION + "', 'sampling_session_seq_id': 1, 'base_model': 'ultrasafe/usf-tiny'}");
+        Answer sampler = service.post("create_sampling_session",
+                "{'session_id': '" + SESSION
+                + "', 'sampling_session_seq_id': 1, 'base_model': 'ultrasafe/usf-tiny'}");
         String id = sampler.text("sampling_session_id");
         assertEquals(SESSION + ":sample:1", id);
-        String body = "{'sampling_session_id': '" + id + "', 'seq_id': 1000000000000000000, 'prompt': {'chunks': [{'type': 'encoded_text', 'tokens': [1]},"
-                + " {'type': 'encoded_text', 'tokens': [2]}]}, 'num_samples': 2, 'sampling_params': {'max_tokens': 2, 'seed': 18446744073709551615, 'stop': [7]},"
+        String body = "{'sampling_session_id': '" + id
+                + "', 'seq_id': 1000000000000000000, 'prompt': {'chunks': [{'type': 'encoded_text',"
+                + " 'tokens': [1]},"
+                + " {'type': 'encoded_text', 'tokens': [2]}]}, 'num_samples': 2, 'sampling_params':"
+                + " {'max_tokens': 2, 'seed': 18446744073709551615, 'stop': [7]},"
                 + " 'prompt_logprobs': true, 'topk_prompt_logprobs': 1}";
         Answer future = service.post("asample", body);
         assertEquals(future.text("request_id"), service.post("asample", body).text("request_id"));
@@ -257,28 +295,37 @@ class GatewayTest {
             assertEquals(List.of(7), mine.getFirst().task().params().stopTokens());
         }
         assertEquals(410, service.post("retrieve_future", "{'request_id': 'sample:r1:nothing'}").status());
-        assertEquals(410, service.post("retrieve_future", "{'request_id': 'sample:elsewhere:nothing'}").status());
+        assertEquals(410, service.post("retrieve_future", "{'request_id': 'sample:elsewhere:nothing'}")
+                .status());
         assertEquals("ultrasafe/usf-tiny", service.get("samplers/" + id).text("base_model"));
-        assertEquals("ultrasafe/usf-tiny", service.get("samplers/" + id.replace(":", "%3A")).text("base_model"));
+        assertEquals("ultrasafe/usf-tiny", service.get("samplers/" + id.replace(":", "%3A"))
+                .text("base_model"));
     }
 
     @Test void aSamplerOfAPathKeepsItAndAPendingSampleIsAPollWithoutResult() {
         String run = service.run(9);
         service.post("save_weights_for_sampler", "{'model_id': '" + run + "', 'seq_id': 1, 'path': 's'}");
-        String call = "{'session_id': '" + SESSION + "', 'sampling_session_seq_id': 20, 'model_path': 'bios://" + run + "/sampler_weights/s'}";
+        String call = "{'session_id': '" + SESSION
+                + "', 'sampling_session_seq_id': 20, 'model_path': 'bios://" + run + "/sampler_weights/s'}";
         String id = service.post("create_sampling_session", call).text("sampling_session_id");
         assertEquals(id, service.post("create_sampling_session", call).text("sampling_session_id"));
-        assertEquals("bios://" + run + "/sampler_weights/s", service.get("samplers/" + id).text("model_path"));
-        assertEquals(400, service.post("create_sampling_session", "{'session_id': '" + SESSION + "', 'sampling_session_seq_id': 20, 'base_model': 'ultrasafe/usf-tiny'}").status());
+        assertEquals("bios://" + run + "/sampler_weights/s", service.get("samplers/" + id)
+                .text("model_path"));
+        assertEquals(400, service.post("create_sampling_session",
+                "{'session_id': '" + SESSION
+                + "', 'sampling_session_seq_id': 20, 'base_model': 'ultrasafe/usf-tiny'}").status());
         service.silentEngine = true;
-        Answer future = service.post("asample", "{'sampling_session_id': '" + id + "', 'seq_id': 0, 'prompt': {'chunks': [{'tokens': [1]}]}}");
+        Answer future = service.post("asample",
+                "{'sampling_session_id': '" + id
+                + "', 'seq_id': 0, 'prompt': {'chunks': [{'tokens': [1]}]}}");
         Answer pending = service.result(future);
         assertEquals(408, pending.status());
         assertEquals("try_again", pending.text("type"));
     }
 
     @Test void listsShowRunsCheckpointsAndSessions() {
-        String run = service.post("create_model", "{'session_id': '" + SESSION + "', 'model_seq_id': 10, 'base_model': 'ultrasafe/usf-tiny',"
+        String run = service.post("create_model",
+                "{'session_id': '" + SESSION + "', 'model_seq_id': 10, 'base_model': 'ultrasafe/usf-tiny',"
                 + " 'user_metadata': {'a': 'b', 'n': 1, 'o': {'x': []}}}").text("model_id");
         service.post("save_weights", "{'model_id': '" + run + "', 'seq_id': 1, 'path': 'a'}");
         Answer one = service.get("training_runs/" + run + "?access_scope=owned");
@@ -290,13 +337,18 @@ class GatewayTest {
         assertEquals(1, all.json().get("training_runs").size());
         assertEquals(1, all.json().get("cursor").get("offset").asInt());
         Answer checkpoints = service.get("training_runs/" + run + "/checkpoints");
-        assertEquals("tinker://" + run + "/weights/a", checkpoints.json().get("checkpoints").get(0).get("tinker_path").asText());
+        assertEquals("tinker://" + run + "/weights/a", checkpoints.json().get("checkpoints").get(0)
+                .get("tinker_path").asText());
         assertTrue(service.get("checkpoints").json().get("cursor").get("total_count").asInt() >= 1);
         assertTrue(service.get("sessions").json().get("sessions").toString().contains(SESSION));
-        assertTrue(service.get("sessions/" + SESSION).json().get("training_run_ids").toString().contains(run));
-        assertEquals(204, service.send("PUT", "training_runs/" + run + "/checkpoints/weights/a/ttl", "{\"ttl_seconds\": null}".getBytes()).status());
-        assertEquals(204, service.send(HttpRequest.newBuilder(service.uri("training_runs/" + run + "/checkpoints/weights%2Fa")).DELETE()).status());
-        assertEquals(404, service.send(HttpRequest.newBuilder(service.uri("training_runs/" + run + "/checkpoints/weights/a")).DELETE()).status());
+        assertTrue(service.get("sessions/" + SESSION).json().get("training_run_ids").toString()
+                .contains(run));
+        assertEquals(204, service.send("PUT", "training_runs/" + run + "/checkpoints/weights/a/ttl",
+                "{\"ttl_seconds\": null}".getBytes()).status());
+        assertEquals(204, service.send(HttpRequest.newBuilder(service.uri("training_runs/" + run
+                + "/checkpoints/weights%2Fa")).DELETE()).status());
+        assertEquals(404, service.send(HttpRequest.newBuilder(service.uri("training_runs/" + run
+                + "/checkpoints/weights/a")).DELETE()).status());
     }
 
     @Test void anUnloadedRunSaysSo() {
@@ -314,7 +366,8 @@ class GatewayTest {
         assertEquals("internal", broken.text("error"));
         assertEquals("server", broken.text("category"));
         assertFalse(new String(broken.bytes()).contains("NullPointer"));
-        assertEquals(broken.text("request_id"), broken.response().headers().firstValue("X-Request-Id").orElseThrow());
+        assertEquals(broken.text("request_id"), broken.response().headers().firstValue("X-Request-Id")
+                .orElseThrow());
         service.runs.runs.remove(new RunId(run));
     }
 }

@@ -35,7 +35,8 @@ import org.apache.pekko.http.javadsl.ServerBinding;
 
 /// A gateway on a free port before fakes of everything behind it, and a client for it.
 final class TestService implements AutoCloseable {
-    static final ModelInfo MODEL = new ModelInfo(new ModelName("ultrasafe/usf-tiny"), "hub/usf-tiny", "LlamaForCausalLM", 64, 100, 16, 2,
+    static final ModelInfo MODEL = new ModelInfo(new ModelName("ultrasafe/usf-tiny"), "hub/usf-tiny",
+            "LlamaForCausalLM", 64, 100, 16, 2,
             "bfloat16", 12345);
     static final String SESSION = "0a1b2c3d-0000-4000-8000-00000000000a";
     static final ObjectMapper MAPPER = new ObjectMapper();
@@ -62,7 +63,8 @@ final class TestService implements AutoCloseable {
     }
 
     TestService(Accounts accounts, String settings) {
-        var config = ConfigFactory.parseString("pekko.actor.provider = local, pekko.loglevel = WARNING").withFallback(ConfigFactory.load());
+        var config = ConfigFactory.parseString("pekko.actor.provider = local, pekko.loglevel = WARNING")
+                .withFallback(ConfigFactory.load());
         kit = ActorTestKit.create("gateway-test", config);
         engine = kit.spawn(engine());
         fleet.set(Fleet.EMPTY.described(engine, List.of(MODEL), 0));
@@ -70,13 +72,16 @@ final class TestService implements AutoCloseable {
             if (command instanceof ModelDirectory.Subscribe(var subscriber)) subscriber.tell(fleet.get());
             return Behaviors.same();
         });
-        var router = kit.spawn(SamplingRouter.create("r1", SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(directory),
+        var router = kit.spawn(SamplingRouter.create("r1",
+                SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(directory),
                 () -> Instant.ofEpochMilli(1_000_000)));
         var ids = new java.util.Random(7);
         var parts = new Gateway.Parts(accounts, runs, sessions, fleet::get, router, blobs, runs, () -> true,
-                () -> Instant.ofEpochMilli(1_700_000_000_000L), () -> new UUID(ids.nextLong(), ids.nextLong()), new SecureRandom(new byte[] {1}));
+                () -> Instant.ofEpochMilli(1_700_000_000_000L),
+                () -> new UUID(ids.nextLong(), ids.nextLong()), new SecureRandom(new byte[] {1}));
         var block = ConfigFactory.parseString(settings).withFallback(config.getConfig("bios.gateway"));
-        binding = Gateway.bind(kit.system(), "127.0.0.1", 0, parts, GatewaySettings.of(block)).toCompletableFuture().join();
+        binding = Gateway.bind(kit.system(), "127.0.0.1", 0, parts, GatewaySettings.of(block))
+                .toCompletableFuture().join();
         post("create_session", "{'session_id': '" + SESSION + "'}");
     }
 
@@ -87,19 +92,27 @@ final class TestService implements AutoCloseable {
                     synchronized (sampled) {
                         sampled.add(sample);
                     }
-                    var sequence = new SampleResult.Sequence(new int[] {5, 6}, new float[] {-0.25f, -1}, StopReason.LENGTH);
-                    if (!silentEngine) sample.replyTo().tell(new EngineReply.Sampled(sample.task().id(), new SampleResult(
+                    var sequence = new SampleResult.Sequence(new int[] {5, 6}, new float[] {-0.25f, -1},
+                            StopReason.LENGTH);
+                    if (!silentEngine) sample.replyTo()
+                            .tell(new EngineReply.Sampled(sample.task().id(), new SampleResult(
                             java.util.Collections.nCopies(sample.task().numSamples(), sequence),
-                            sample.task().promptLogprobs() ? Optional.of(new float[] {Float.NaN, -2}) : Optional.empty(),
+                            sample.task().promptLogprobs() ? Optional.of(new float[] {Float.NaN, -2})
+                            : Optional.empty(),
                             sample.task().topkPromptLogprobs() > 0
-                                    ? Optional.of(List.of(List.of(), List.of(new SampleResult.TokenLogprob(3, -1.5f)))) : Optional.empty())));
+                                    ? Optional.of(List.of(List.of(),
+                                    List.of(new SampleResult.TokenLogprob(3, -1.5f)))) : Optional.empty())));
                 }
                 case EngineCommand.Tokenize tokenize -> tokenize.replyTo().tell(new EngineReply.Tokenized(
                         tokenize.text().chars().map(c -> c % 100).toArray()));
-                case EngineCommand.Detokenize detokenize -> detokenize.replyTo().tell(new EngineReply.Detokenized("text of " + detokenize.tokens().length));
-                case EngineCommand.FetchTokenizerFiles fetch -> fetch.replyTo().tell(new EngineReply.TokenizerFiles(
-                        Map.of("tokenizer.json", "{}".getBytes(StandardCharsets.UTF_8), "tokenizer_config.json", new byte[0])));
-                case EngineCommand.OpenRun _, EngineCommand.Execute _, EngineCommand.TakeRecoveryPoint _, EngineCommand.CloseRun _,
+                case EngineCommand.Detokenize detokenize -> detokenize.replyTo()
+                        .tell(new EngineReply.Detokenized("text of " + detokenize.tokens().length));
+                case EngineCommand.FetchTokenizerFiles fetch -> fetch.replyTo()
+                        .tell(new EngineReply.TokenizerFiles(
+                        Map.of("tokenizer.json", "{}".getBytes(StandardCharsets.UTF_8),
+                        "tokenizer_config.json", new byte[0])));
+                case EngineCommand.OpenRun _, EngineCommand.Execute _, EngineCommand.TakeRecoveryPoint _,
+                        EngineCommand.CloseRun _,
                         EngineCommand.Describe _ -> { }
             }
             return Behaviors.same();
@@ -107,16 +120,20 @@ final class TestService implements AutoCloseable {
     }
 
     URI uri(String path) {
-        return URI.create("http://127.0.0.1:" + binding.localAddress().getPort() + (path.startsWith("/") ? path : "/api/v1/" + path));
+        return URI.create("http://127.0.0.1:" + binding.localAddress().getPort() + (path.startsWith("/")
+                ? path : "/api/v1/" + path));
     }
 
     Answer send(HttpRequest.Builder request) {
         if (!key.isEmpty()) request.header("X-API-Key", key);
         request.header("User-Agent", agent);
         try {
-            HttpResponse<byte[]> response = client.send(request.build(), HttpResponse.BodyHandlers.ofByteArray());
-            boolean json = response.headers().firstValue("content-type").orElse("").startsWith("application/json");
-            return new Answer(response.statusCode(), json ? MAPPER.readTree(response.body()) : MAPPER.nullNode(), response.body(), response);
+            HttpResponse<byte[]> response = client.send(request.build(),
+                    HttpResponse.BodyHandlers.ofByteArray());
+            boolean json = response.headers().firstValue("content-type").orElse("")
+                    .startsWith("application/json");
+            return new Answer(response.statusCode(), json ? MAPPER.readTree(response.body())
+                    : MAPPER.nullNode(), response.body(), response);
         } catch (IOException | InterruptedException failed) {
             throw new IllegalStateException(failed);
         }
@@ -134,7 +151,8 @@ final class TestService implements AutoCloseable {
     }
 
     Answer send(String method, String path, byte[] body, String... headers) {
-        HttpRequest.Builder request = HttpRequest.newBuilder(uri(path)).method(method, HttpRequest.BodyPublishers.ofByteArray(body))
+        HttpRequest.Builder request = HttpRequest.newBuilder(uri(path))
+                .method(method, HttpRequest.BodyPublishers.ofByteArray(body))
                 .header("Content-Type", "application/json");
         if (headers.length > 0) request.headers(headers);
         return send(request);
@@ -142,7 +160,8 @@ final class TestService implements AutoCloseable {
 
     /// Makes run number `seq` and gives its id.
     String run(long seq) {
-        return post("create_model", "{'session_id': '" + SESSION + "', 'model_seq_id': " + seq + ", 'base_model': 'ultrasafe/usf-tiny'}").text("model_id");
+        return post("create_model", "{'session_id': '" + SESSION + "', 'model_seq_id': " + seq
+                + ", 'base_model': 'ultrasafe/usf-tiny'}").text("model_id");
     }
 
     /// The result of a future.

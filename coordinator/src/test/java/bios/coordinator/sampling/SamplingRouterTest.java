@@ -28,9 +28,12 @@ import org.junit.jupiter.api.Test;
 /// Router and directory as actors, with engines that the receptionist lists.
 class SamplingRouterTest {
     private static final ActorTestKit KIT = ActorTestKit.create("router-test",
-            ConfigFactory.parseString("pekko.actor.provider = local, pekko.loglevel = WARNING").withFallback(ConfigFactory.load()));
-    private static final ModelInfo MODEL = new ModelInfo(new ModelName("m"), "hub/m", "LlamaForCausalLM", 64, 100, 16, 2, "bfloat16", 5);
-    private static final SamplingSettings SETTINGS = SamplingSettings.of(ConfigFactory.load().getConfig("bios.sampling"));
+            ConfigFactory.parseString("pekko.actor.provider = local, pekko.loglevel = WARNING")
+            .withFallback(ConfigFactory.load()));
+    private static final ModelInfo MODEL = new ModelInfo(new ModelName("m"), "hub/m",
+            "LlamaForCausalLM", 64, 100, 16, 2, "bfloat16", 5);
+    private static final SamplingSettings SETTINGS = SamplingSettings.of(ConfigFactory.load()
+            .getConfig("bios.sampling"));
 
     @AfterAll static void stop() {
         KIT.shutdownTestKit();
@@ -38,7 +41,8 @@ class SamplingRouterTest {
 
     private static ActorRef<EngineCommand> engine(TestProbe<EngineCommand.Sample> seen) {
         return KIT.spawn(Behaviors.<EngineCommand>receiveMessage(command -> {
-            if (command instanceof EngineCommand.Describe(var replyTo)) replyTo.tell(new EngineReply.Description(List.of(MODEL), 0, 0));
+            if (command instanceof EngineCommand.Describe(var replyTo)) replyTo.tell(
+                    new EngineReply.Description(List.of(MODEL), 0, 0));
             if (command instanceof EngineCommand.Sample sample) seen.getRef().tell(sample);
             if (command instanceof EngineCommand.CloseRun) return Behaviors.stopped();
             return Behaviors.same();
@@ -50,7 +54,8 @@ class SamplingRouterTest {
     }
 
     private static SampleResult result() {
-        return new SampleResult(List.of(new SampleResult.Sequence(new int[] {7}, new float[] {-1}, SampleResult.StopReason.STOP)),
+        return new SampleResult(List.of(new SampleResult.Sequence(new int[] {7}, new float[] {-1},
+                SampleResult.StopReason.STOP)),
                 Optional.empty(), Optional.empty());
     }
 
@@ -93,11 +98,13 @@ class SamplingRouterTest {
 
     @Test void aPollThatEndsWithoutAResultSaysWhatTheRequestWaitsFor() {
         var directory = KIT.spawn(Behaviors.<ModelDirectory.Command>ignore());
-        var router = KIT.spawn(SamplingRouter.create("alone", SETTINGS, directory, () -> Instant.ofEpochMilli(0)));
+        var router = KIT.spawn(SamplingRouter.create("alone", SETTINGS, directory,
+                () -> Instant.ofEpochMilli(0)));
         TestProbe<SamplingReply> client = KIT.createTestProbe();
         router.tell(new SamplingCommand.Submit("me", SamplingDeskTest.task("t", ""), client.getRef()));
         client.receiveMessage();
         router.tell(new SamplingCommand.Retrieve("me", "sample:alone:t", 10, client.getRef()));
-        assertEquals(new SamplingReply.Pending("sample:alone:t", "waiting for a worker"), client.receiveMessage());
+        assertEquals(new SamplingReply.Pending("sample:alone:t", "waiting for a worker"),
+                client.receiveMessage());
     }
 }
