@@ -11,8 +11,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// Which adapters for sampling are on the device, and which go when others need their room: the least recently used of
-/// those that nobody uses. Bookkeeping only: who asks fetches, places and frees.
+/// Which adapters for sampling are on the device, and which go when others need their room: the least
+/// recently used of those that nobody uses. Bookkeeping only: who asks fetches, places and frees.
 final class AdapterShelf {
     private final long limit;
     private final Map<Key, Place> places = new LinkedHashMap<>();   // least recently used first

@@ -19,7 +19,8 @@ sealed interface Deed {
     record Copy(Purpose purpose) implements Deed {}
 
     /// @param optimizer the moments, when they are wanted
-    record Load(Operation.LoadState operation, CheckpointManifest manifest, byte[] adapter, Optional<byte[]> optimizer) implements Deed {}
+    record Load(Operation.LoadState operation, CheckpointManifest manifest, byte[] adapter,
+            Optional<byte[]> optimizer) implements Deed {}
 
     /// What a copy is for.
     sealed interface Purpose {
@@ -36,10 +37,12 @@ sealed interface Deed {
             case Open(var lora, var point) -> "opening a run of rank " + lora.rank()
                     + point.map(bytes -> " from a recovery point of " + bytes.length + " bytes").orElse("");
             case Evaluate(var operation) -> (operation.forwardOnly() ? "forward of " : "forward_backward of ")
-                    + operation.data().size() + " sequences, " + operation.data().stream().mapToLong(d -> d.tokens().length).sum() + " tokens,";
+                    + operation.data().size() + " sequences, "
+                    + operation.data().stream().mapToLong(d -> d.tokens().length).sum() + " tokens,";
             case Optimize _ -> "optim_step";
             case Copy _ -> "copying the run's state";
-            case Load(var operation, _, var adapter, _) -> "loading " + operation.path() + " of " + adapter.length + " bytes";
+            case Load(var operation, _, var adapter, _) -> "loading " + operation.path() + " of "
+                    + adapter.length + " bytes";
         };
     }
 }

@@ -6,8 +6,8 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.LinkedBlockingQueue;
 
-/// The one thread that speaks to a device. Takes calls in order; after [#stop] it finishes the call it is in, drops
-/// the others, and ends. It is no daemon: the process waits until the device is closed.
+/// The one thread that speaks to a device. Takes calls in order; after [#stop] it finishes the call it is in,
+/// drops the others, and ends. It is no daemon: the process waits until the device is closed.
 final class DeviceThread {
     private final BlockingQueue<Runnable> calls = new LinkedBlockingQueue<>();
     private volatile boolean stopped;

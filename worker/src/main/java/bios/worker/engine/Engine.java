@@ -2,6 +2,7 @@ package bios.worker.engine;
 
 import bios.persistence.blob.BlobStore;
 import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.engine.EngineCommand.EngineReply;
@@ -31,11 +32,12 @@ import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.javadsl.StashBuffer;
 import org.apache.pekko.actor.typed.receptionist.Receptionist;
 
-/// The actor that owns a device, as [EngineCommand] describes it. It never waits: the device has a thread of its own
-/// ([DeviceThread], [Machine]), files and decoding have virtual ones ([Library]), and all of them answer with a [Note].
+/// The actor that owns a device, as [EngineCommand] describes it. It never waits: the device has a thread of
+/// its own ([DeviceThread], [Machine]), files and decoding have virtual ones ([Library]), and all of them
+/// answer with a [Note].
 ///
-/// The device does one thing at a time, and the actor says what ([Turns]). A [Line] keeps the order of each run;
-/// micro-batches of several runs go through the model together.
+/// The device does one thing at a time, and the actor says what ([Turns]). A [Line] keeps the order of each
+/// run; micro-batches of several runs go through the model together.
 public final class Engine {
     private static final int STASH = 10_000;
 
@@ -47,43 +49,50 @@ public final class Engine {
     private final Map<ModelName, Served> models;
     private final Turns turns = new Turns();
     private final SamplingDesk desk;
-    private final LinkedHashMap<RunId, Line> lines = new LinkedHashMap<>();   // whoever waits longest for a pass first
+    /// Whoever waits longest for a pass is first.
+    private final LinkedHashMap<RunId, Line> lines = new LinkedHashMap<>();
     private final Map<Held, Line> byState = new HashMap<>();
     private boolean turning;
 
-    private Engine(ActorContext<Message> context, EngineSettings settings, Library library, DeviceThread device, Machine machine) {
+    private Engine(ActorContext<Message> context, EngineSettings settings, Library library,
+            DeviceThread device, Machine machine) {
         this.context = context;
         this.settings = settings;
         this.library = library;
         this.device = device;
         this.machine = machine;
         this.models = machine.models();
-        this.desk = new SamplingDesk(new AdapterShelf(settings.adapterBytes()), this::fetch, settings.maxQueuedSequences(), models.keySet());
+        this.desk = new SamplingDesk(new AdapterShelf(settings.adapterBytes()), this::fetch,
+                settings.maxQueuedSequences(), models.keySet());
     }
 
     /// An engine that opens the device, loads all models, and registers with the receptionist. It stops with
-    /// [bios.worker.load.ModelRefused] when a model cannot be served. When it stops, it closes the device behind the
-    /// pass that is under way.
+    /// [bios.worker.load.ModelRefused] when a model cannot be served. When it stops, it closes the device
+    /// behind the pass that is under way.
     ///
     /// @param models folders by the name that they are served under
     /// @param device called once, on the thread that owns the device from then on
-    public static Behavior<EngineCommand> create(EngineSettings settings, Map<ModelName, Path> models, Supplier<Device> device, BlobStore blobs) {
+    public static Behavior<EngineCommand> create(EngineSettings settings, Map<ModelName, Path> models,
+            Supplier<Device> device, BlobStore blobs) {
         return Behaviors.<Message>setup(context -> Behaviors.withStash(STASH, stash -> {
             DeviceThread thread = DeviceThread.start("device-" + context.getSelf().path().name());
             var log = org.slf4j.LoggerFactory.getLogger(Engine.class);
-            context.pipeToSelf(thread.call(() -> Machine.load(device, new LinkedHashMap<>(models), settings, log)),
-                    (machine, thrown) -> thrown == null ? new Note.Loaded(machine) : new Note.Broken("loading", thrown));
+            var folders = new LinkedHashMap<>(models);
+            context.pipeToSelf(thread.call(() -> Machine.load(device, folders, settings, log)),
+                    (machine, thrown) ->
+                    thrown == null ? new Note.Loaded(machine) : new Note.Broken("loading", thrown));
             return loading(context, settings, new Library(blobs), thread, stash);
         })).narrow();
     }
 
-    private static Behavior<Message> loading(ActorContext<Message> context, EngineSettings settings, Library library, DeviceThread thread,
-            StashBuffer<Message> stash) {
+    private static Behavior<Message> loading(ActorContext<Message> context, EngineSettings settings,
+            Library library, DeviceThread thread, StashBuffer<Message> stash) {
         return Behaviors.receive((_, message) -> switch (message) {
             case Note.Loaded(var machine) -> {
                 var engine = new Engine(context, settings, library, thread, machine);
                 engine.register();
-                yield stash.unstashAll(Behaviors.receive((_, next) -> engine.on(next), (_, signal) -> engine.on(signal)));
+                yield stash.unstashAll(
+                        Behaviors.receive((_, next) -> engine.on(next), (_, signal) -> engine.on(signal)));
             }
             case Note.Broken broken -> {
                 thread.stop(() -> {});
@@ -109,7 +118,8 @@ public final class Engine {
         ActorRef<EngineCommand> self = context.getSelf().narrow();
         var receptionist = context.getSystem().receptionist();
         receptionist.tell(Receptionist.register(EngineCommand.ANY, self));
-        for (ModelName model : models.keySet()) receptionist.tell(Receptionist.register(EngineCommand.key(model.slug()), self));
+        for (ModelName model : models.keySet())
+            receptionist.tell(Receptionist.register(EngineCommand.key(model.slug()), self));
     }
 
     private Behavior<Message> on(Message message) {
@@ -129,14 +139,17 @@ public final class Engine {
     private void obey(EngineCommand command) {
         switch (command) {
             case EngineCommand.OpenRun open -> open(open);
-            case EngineCommand.Execute execute -> add(execute.run(), execute, execute.position(), execute.replyTo(), false,
-                    fault -> new EngineEvent.Failed(execute.run(), execute.position(), fault));
-            case EngineCommand.TakeRecoveryPoint take -> add(take.run(), take, take.position(), take.replyTo(), true,
-                    fault -> new EngineEvent.RecoveryPointFailed(take.run(), take.position(), fault));
+            case EngineCommand.Execute(var run, var position, _, _, _, var replyTo) ->
+                add(run, command, position, replyTo, false, why -> new EngineEvent.Failed(run, position,
+                        why));
+            case EngineCommand.TakeRecoveryPoint(var run, var position, var replyTo) ->
+                add(run, command, position, replyTo, true,
+                        why -> new EngineEvent.RecoveryPointFailed(run, position, why));
             case EngineCommand.CloseRun(var run) -> close(run);
             case EngineCommand.Sample(var task, var replyTo) -> sample(new Asked(task, replyTo));
             case EngineCommand.Describe(var replyTo) -> replyTo.tell(new EngineReply.Description(
-                    models.values().stream().map(m -> m.model().info()).toList(), desk.sequences(), lines.size()));
+                    models.values().stream().map(m -> m.model().info()).toList(), desk.sequences(),
+                            lines.size()));
             case EngineCommand.Tokenize(var model, var text, var special, var replyTo) ->
                 withTokenizer(model, replyTo, t -> new EngineReply.Tokenized(t.encode(text, special)));
             case EngineCommand.Detokenize(var model, var tokens, var skip, var replyTo) ->
@@ -161,8 +174,8 @@ public final class Engine {
         prepare(line);
     }
 
-    private void add(RunId run, EngineCommand command, long position, ActorRef<EngineEvent> replyTo, boolean overtaken,
-            Function<Fault, EngineEvent> refused) {
+    private void add(RunId run, EngineCommand command, long position, ActorRef<EngineEvent> replyTo,
+            boolean overtaken, Function<Fault, EngineEvent> refused) {
         Line line = lines.get(run);
         if (line == null) {
             replyTo.tell(refused.apply(notOpen(run)));
@@ -184,12 +197,14 @@ public final class Engine {
 
     private void sample(Asked asked) {
         Served served = models.get(asked.task().baseModel());
-        Optional<Fault> fault = served == null ? Optional.of(unknown(asked.task().baseModel())) : served.sampler().refusal(asked.task());
+        Optional<Fault> fault = served == null ? Optional.of(unknown(asked.task().baseModel()))
+                : served.sampler().refusal(asked.task());
         if (fault.isEmpty()) fault = desk.take(asked);
         fault.ifPresent(why -> asked.replyTo().tell(new EngineReply.NotDone(why)));
     }
 
-    private void withTokenizer(ModelName model, ActorRef<EngineReply> replyTo, Function<Tokenizer, EngineReply> use) {
+    private void withTokenizer(ModelName model, ActorRef<EngineReply> replyTo,
+            Function<Tokenizer, EngineReply> use) {
         Served served = models.get(model);
         Optional<Tokenizer> tokenizer = served == null ? Optional.empty() : served.tokenizer();
         if (tokenizer.isEmpty()) replyTo.tell(new EngineReply.NotDone(served == null ? unknown(model)
@@ -206,7 +221,8 @@ public final class Engine {
     }
 
     private Fault unknown(ModelName model) {
-        return Fault.user("unknown_model", "this worker does not hold " + model + "; it holds " + models.keySet());
+        return Fault.user("unknown_model", "this worker does not hold " + model + "; it holds "
+                + models.keySet());
     }
 
     private static Fault notOpen(RunId run) {
@@ -243,7 +259,8 @@ public final class Engine {
                 line.copies--;
                 if (current(line)) line.outbox.fill(slot, event);
             }
-            case Note.Fetched(var key, var bytes) -> later("placing an adapter", () -> new Note.Placed(key, machine.place(key, bytes)));
+            case Note.Fetched(var key, var bytes) ->
+                later("placing an adapter", () -> new Note.Placed(key, machine.place(key, bytes)));
             case Note.Placed(var key, var placed) -> desk.placed(key, placed);
         }
     }
@@ -265,7 +282,8 @@ public final class Engine {
         RunId run = line.config.run();
         switch (outcome) {
             case Outcome.Opened() -> line.outbox.fill(entry.slot, new EngineEvent.Opened(run));
-            case Outcome.Given(var result) -> line.outbox.fill(entry.slot, new EngineEvent.Executed(run, entry.position, result));
+            case Outcome.Given(var result) ->
+                line.outbox.fill(entry.slot, new EngineEvent.Executed(run, entry.position, result));
             case Outcome.Copied(var snapshot) -> keep(line, entry, snapshot);
             case Outcome.Failed(var fault) -> failed(line, entry, fault);
         }
@@ -274,16 +292,18 @@ public final class Engine {
     }
 
     private void failed(Line line, Line.Entry entry, Fault fault) {
-        line.outbox.fill(entry.slot, failure(line.config.run(), entry, fault));
+        RunId run = line.config.run();
+        line.outbox.fill(entry.slot, failure(run, entry, fault));
         if (!(entry.command instanceof EngineCommand.OpenRun)) return;
-        for (Line.Entry next : line.clear()) line.outbox.fill(next.slot, failure(line.config.run(), next, notOpen(line.config.run())));
-        close(line.config.run());
+        for (Line.Entry next : line.clear()) line.outbox.fill(next.slot, failure(run, next, notOpen(run)));
+        close(run);
     }
 
     private static EngineEvent failure(RunId run, Line.Entry entry, Fault fault) {
         return switch (entry.command) {
             case EngineCommand.OpenRun _ -> new EngineEvent.OpenFailed(run, fault);
-            case EngineCommand.TakeRecoveryPoint _ -> new EngineEvent.RecoveryPointFailed(run, entry.position, fault);
+            case EngineCommand.TakeRecoveryPoint _ ->
+                new EngineEvent.RecoveryPointFailed(run, entry.position, fault);
             default -> new EngineEvent.Failed(run, entry.position, fault);
         };
     }
@@ -297,7 +317,8 @@ public final class Engine {
             try {
                 event = library.keep(line.config, entry.position, purpose, snapshot);
             } catch (Throwable thrown) {
-                event = failure(line.config.run(), entry, Faults.of(thrown, "writing the state behind operation " + entry.position));
+                String what = "writing the state behind operation " + entry.position;
+                event = failure(line.config.run(), entry, Faults.of(thrown, what));
             }
             return new Note.Kept(line, entry.slot, event);
         });
@@ -305,11 +326,12 @@ public final class Engine {
 
     /// Reports failed entries that have come to the front of a line.
     private void settle(Line line) {
-        if (!current(line)) return;
-        for (var first = line.next(settings.copiesPerRun()); first.isPresent() && first.get().fault().isPresent() && current(line);
-                first = line.next(settings.copiesPerRun())) {
+        while (current(line)) {
+            Optional<Line.Entry> first = line.next(settings.copiesPerRun());
+            Optional<Fault> fault = first.flatMap(Line.Entry::fault);
+            if (fault.isEmpty()) return;
             line.remove(first.get());
-            failed(line, first.get(), first.get().fault().get());
+            failed(line, first.get(), fault.get());
             prepare(line);
         }
     }
@@ -329,7 +351,8 @@ public final class Engine {
                         default -> throw new IllegalStateException("not for a line: " + entry.command);
                     });
                 } catch (Throwable thrown) {
-                    return new Note.Unprepared(line, entry, Faults.of(thrown, entry.position == 0 ? "opening the run" : "operation " + entry.position));
+                    String what = entry.position == 0 ? "opening the run" : "operation " + entry.position;
+                    return new Note.Unprepared(line, entry, Faults.of(thrown, what));
                 }
             });
         }
@@ -341,11 +364,13 @@ public final class Engine {
             return new Note.Freed();
         });
         AdapterShelf.Key key = first.key().orElseThrow();
+        BlobRef blob = first.task().adapter().orElseThrow().blob();
         beside(() -> {
             try {
-                return new Note.Fetched(key, library.blobs().read(first.task().adapter().orElseThrow().blob()));
+                return new Note.Fetched(key, library.blobs().read(blob));
             } catch (Throwable thrown) {
-                return new Note.Placed(key, new Machine.Placed.Failed(Faults.of(thrown, "adapter " + key.contentId())));
+                Fault fault = Faults.of(thrown, "adapter " + key.contentId());
+                return new Note.Placed(key, new Machine.Placed.Failed(fault));
             }
         });
     }
@@ -358,7 +383,8 @@ public final class Engine {
 
     /// Runs on the device's thread, behind what it has to do.
     private void later(String what, Callable<Note> work) {
-        context.pipeToSelf(device.call(work), (note, thrown) -> thrown == null ? note : new Note.Broken(what, thrown));
+        context.pipeToSelf(device.call(work),
+                (note, thrown) -> thrown == null ? note : new Note.Broken(what, thrown));
     }
 
     // ---- turns ----
@@ -371,7 +397,8 @@ public final class Engine {
             switch (kind) {
                 case SAMPLE -> {
                     var step = desk.next();
-                    later("sampling", () -> new Note.Stepped(step.model(), machine.sample(step.model(), step.fresh())));
+                    later("sampling",
+                            () -> new Note.Stepped(step.model(), machine.sample(step.model(), step.fresh())));
                 }
                 case DEED -> deeds();
                 case PASS -> pass();
@@ -382,20 +409,28 @@ public final class Engine {
     private boolean ready(Turns.Kind kind) {
         return switch (kind) {
             case SAMPLE -> desk.busy();
-            case DEED -> lines.values().stream().anyMatch(line -> first(line).filter(deed -> !(deed instanceof Deed.Evaluate)).isPresent());
-            case PASS -> lines.values().stream().anyMatch(line -> first(line).filter(deed -> deed instanceof Deed.Evaluate).isPresent());
+            case DEED -> lines.values().stream().anyMatch(line -> first(line).filter(Engine::brief)
+                    .isPresent());
+            case PASS -> lines.values().stream().anyMatch(line -> first(line).filter(d -> !brief(d))
+                    .isPresent());
         };
     }
 
+    /// Whether a deed takes no pass.
+    private static boolean brief(Deed deed) {
+        return !(deed instanceof Deed.Evaluate);
+    }
+
     private Optional<Deed> first(Line line) {
-        return line.next(settings.copiesPerRun()).filter(entry -> entry.fault().isEmpty()).map(Line.Entry::deed);
+        return line.next(settings.copiesPerRun()).filter(entry -> entry.fault().isEmpty())
+                .map(Line.Entry::deed);
     }
 
     /// One short deed of every run that has one.
     private void deeds() {
         Map<Line, Deed> next = new LinkedHashMap<>();
-        for (Line line : lines.values())
-            first(line).filter(deed -> !(deed instanceof Deed.Evaluate)).ifPresent(deed -> next.put(line, deed));
+        for (Line line : lines.values()) first(line).filter(Engine::brief).ifPresent(deed -> next.put(line,
+                deed));
         later("deeds", () -> {
             Map<Line, Outcome> outcomes = new LinkedHashMap<>();
             next.forEach((line, deed) -> outcomes.put(line, machine.carryOut(line.held, deed)));

@@ -25,16 +25,18 @@ final class Faults {
             case BlobMissing missing -> Fault.server("blob_missing", what + ": " + missing.getMessage());
             case BlobDamaged damaged -> Fault.server("blob_damaged", what + ": " + damaged.getMessage());
             case ModelRefused refused -> Fault.server("state_unreadable", what + ": " + refused.getMessage());
-            case UnreadableRecord record -> Fault.server("operation_unreadable", what + ": " + record.getMessage());
+            case UnreadableRecord record -> Fault.server("operation_unreadable", what + ": "
+                    + record.getMessage());
             case UncheckedIOException io -> Fault.server("store_failed", what + ": " + io.getMessage());
-            case OutOfMemoryError full -> Fault.server("out_of_memory", what + " found too little memory: " + full.getMessage()
-                    + memory() + "; send less at once, or give the worker more memory");
+            case OutOfMemoryError full -> Fault.server("out_of_memory", what + " found too little memory: "
+                    + full.getMessage() + memory() + "; send less at once, or give the worker more memory");
             case null, default -> Fault.server("engine_failed", what + " failed: " + thrown);
         };
     }
 
     private static String memory() {
         Runtime java = Runtime.getRuntime();
-        return " (Java heap: " + (java.totalMemory() - java.freeMemory()) / MIB + " of " + java.maxMemory() / MIB + " MiB)";
+        return " (Java heap: " + (java.totalMemory() - java.freeMemory()) / MIB + " of "
+                + java.maxMemory() / MIB + " MiB)";
     }
 }

@@ -9,7 +9,8 @@ import java.util.Deque;
 import java.util.List;
 import java.util.Optional;
 
-/// An open run as the actor knows it: what it still has to do, strictly in order, and what it still has to say.
+/// An open run as the actor knows it: what it still has to do, strictly in order, and what it still has to
+/// say.
 final class Line {
     final RunConfig config;
     final Held held;
@@ -67,7 +68,8 @@ final class Line {
     Optional<Entry> next(int copyLimit) {
         Entry first = entries.peek();
         if (first == null || first.deed.isEmpty() && first.fault.isEmpty()) return Optional.empty();
-        if (first.deed.filter(d -> d instanceof Deed.Copy).isPresent() && copies >= copyLimit) return Optional.empty();
+        boolean copy = first.deed.filter(d -> d instanceof Deed.Copy).isPresent();
+        if (copy && copies >= copyLimit) return Optional.empty();
         return Optional.of(first);
     }
 

@@ -27,8 +27,8 @@ import java.util.Set;
 import java.util.function.Supplier;
 import org.slf4j.Logger;
 
-/// A device with its models, runs and samplers: all that happens on the device's thread. Every method does its work at
-/// once and turns whatever goes wrong into a [Fault] of that work alone.
+/// A device with its models, runs and samplers: all that happens on the device's thread. Every method does
+/// its work at once and turns whatever goes wrong into a [Fault] of that work alone.
 final class Machine implements AutoCloseable {
     private final Device device;
     private final EngineSettings settings;
@@ -41,13 +41,16 @@ final class Machine implements AutoCloseable {
     }
 
     /// Opens the device and loads all models; [ModelRefused] when one cannot be served.
-    static Machine load(Supplier<Device> device, Map<ModelName, Path> folders, EngineSettings settings, Logger log) {
+    static Machine load(Supplier<Device> device, Map<ModelName, Path> folders, EngineSettings settings,
+            Logger log) {
         var machine = new Machine(device.get(), settings);
         try {
             Set<String> slugs = new HashSet<>();
             for (var model : folders.entrySet()) {
-                if (!slugs.add(model.getKey().slug())) throw new ModelRefused(model.getValue().toString(), "its name "
-                        + model.getKey() + " shares the slug " + model.getKey().slug() + " with another model", "name it differently");
+                String slug = model.getKey().slug();
+                if (!slugs.add(slug)) throw new ModelRefused(model.getValue().toString(), "its name "
+                        + model.getKey() + " shares the slug " + slug + " with another model",
+                                "name it differently");
                 machine.load(model.getKey(), model.getValue(), log);
             }
             return machine;
@@ -61,15 +64,19 @@ final class Machine implements AutoCloseable {
         long began = System.nanoTime();
         Optional<Tokenizer> tokenizer = Tokenizer.open(folder);
         BaseModel model = BaseModel.load(folder, name, device);
-        Sampler sampler = new Sampler(model, tokenizer.map(t -> tokens -> t.decode(tokens, false)), settings.sampler());
+        model.keepActivations(settings.activationBytes());
+        Sampler sampler = new Sampler(model, tokenizer.map(t -> tokens -> t.decode(tokens, false)),
+                settings.sampler());
         models.put(name, new Served(model, sampler, tokenizer));
         var info = model.info();
-        log.info("loaded model={} folder={} architecture={} parameters={} dtype={} context={} tokenizer={} seconds={} device=\"{}\"",
-                name, folder, info.architecture(), info.parameters(), info.dtype(), info.contextLength(), tokenizer.isPresent(),
-                (System.nanoTime() - began) / 1_000_000 / 1e3, device.description());
+        log.info("loaded model={} folder={} architecture={} parameters={} dtype={} bytes={} context={} tokenizer={}"
+                + " seconds={} device=\"{}\"", name, folder, info.architecture(), info.parameters(),
+                        info.dtype(),
+                info.parameters() * (info.dtype().equals("float32") ? 4 : 2), info.contextLength(),
+                tokenizer.isPresent(), (System.nanoTime() - began) / 1_000_000 / 1e3, device.description());
         if (sampler.capacity() < info.contextLength())
-            log.warn("model={} can sample sequences of {} of its {} tokens only; raise bios.engine.sampler.cache-bytes", name,
-                    sampler.capacity(), info.contextLength());
+            log.warn("model={} can sample sequences of {} of its {} tokens only; raise"
+                    + " bios.engine.sampler.cache-bytes", name, sampler.capacity(), info.contextLength());
     }
 
     /// The models by name; what of them other threads may use, [Served] says.
@@ -88,7 +95,8 @@ final class Machine implements AutoCloseable {
                     run.state = Optional.of(state(run, lora, point));
                     yield new Outcome.Opened();
                 }
-                case Deed.Optimize(var operation) -> new Outcome.Given(run.served.trainer().optimStep(run.state.orElseThrow(), operation.params()));
+                case Deed.Optimize(var operation) -> new Outcome.Given(
+                        run.served.trainer().optimStep(run.state.orElseThrow(), operation.params()));
                 case Deed.Copy _ -> new Outcome.Copied(run.state.orElseThrow().snapshot());
                 case Deed.Load load -> new Outcome.Given(load(run, load));
                 case Deed.Evaluate _ -> throw new IllegalStateException("an evaluation takes passes");
@@ -107,20 +115,26 @@ final class Machine implements AutoCloseable {
     }
 
     private OperationResult load(Held run, Deed.Load load) {
+        String path = load.operation().path().bios();
         TrainingState before = run.state.orElseThrow();
-        var manifest = load.manifest();
-        try (Safetensors adapter = Safetensors.of(load.operation().path().bios(), load.adapter())) {
-            Optional<Safetensors> optimizer = load.optimizer().map(bytes -> Safetensors.of(load.operation().path().bios(), bytes));
-            try {
-                TrainingState state = TrainingState.load(adapter, optimizer, manifest.step(),
-                        optimizer.isPresent() ? manifest.settings() : before.settings(), manifest.lora(), run.served.model().spec(), device);
-                run.state = Optional.of(state);
-                before.close();
-                return new OperationResult.Loaded(load.operation().path().bios(), state.steps());
-            } finally {
-                optimizer.ifPresent(Safetensors::close);
+        try (Safetensors adapter = Safetensors.of(path, load.adapter())) {
+            TrainingState state;
+            if (load.optimizer().isEmpty()) state = load(run, load, adapter, Optional.empty());
+            else try (Safetensors optimizer = Safetensors.of(path, load.optimizer().get())) {
+                state = load(run, load, adapter, Optional.of(optimizer));
             }
+            run.state = Optional.of(state);
+            before.close();
+            return new OperationResult.Loaded(path, state.steps());
         }
+    }
+
+    private TrainingState load(Held run, Deed.Load load, Safetensors adapter,
+            Optional<Safetensors> optimizer) {
+        var manifest = load.manifest();
+        var settings = optimizer.isPresent() ? manifest.settings() : run.state.orElseThrow().settings();
+        return TrainingState.load(adapter, optimizer, manifest.step(), settings, manifest.lora(),
+                run.served.model().spec(), device);
     }
 
     /// A run that has an operation to evaluate.
@@ -132,7 +146,8 @@ final class Machine implements AutoCloseable {
     /// @param finished the operations that are done
     record Passed(List<Held> served, Map<Held, Outcome> finished) {}
 
-    /// Puts the next micro-batches of several runs of one model through it, as many as fit, from the first on.
+    /// Puts the next micro-batches of several runs of one model through it, as many as fit, from the first
+    /// on.
     Passed pass(List<Candidate> candidates) {
         Map<Held, Outcome> finished = new HashMap<>();
         List<Candidate> chosen = new ArrayList<>();
@@ -154,7 +169,8 @@ final class Machine implements AutoCloseable {
     private static boolean begun(Candidate next, Map<Held, Outcome> finished) {
         if (next.run.evaluation.isPresent()) return true;
         try {
-            next.run.evaluation = Optional.of(next.run.served.trainer().begin(next.run.state.orElseThrow(), next.operation));
+            TrainingState state = next.run.state.orElseThrow();
+            next.run.evaluation = Optional.of(next.run.served.trainer().begin(state, next.operation));
             return true;
         } catch (Throwable thrown) {
             finished.put(next.run, failed(next, thrown));
@@ -164,7 +180,8 @@ final class Machine implements AutoCloseable {
 
     private static void pass(List<Candidate> chosen, Map<Held, Outcome> finished) {
         try {
-            chosen.getFirst().run.served.trainer().pass(chosen.stream().map(c -> c.run.evaluation.orElseThrow()).toList());
+            List<Evaluation> evaluations = chosen.stream().map(c -> c.run.evaluation.orElseThrow()).toList();
+            chosen.getFirst().run.served.trainer().pass(evaluations);
         } catch (Throwable thrown) {
             // Everything was as before these operations; alone, each begins again, and only the one at fault fails.
             chosen.forEach(c -> c.run.drop());
@@ -209,9 +226,11 @@ final class Machine implements AutoCloseable {
     /// Puts an adapter for sampling on the device.
     Placed place(AdapterShelf.Key key, byte[] bytes) {
         try {
-            return new Placed.Here(Adapter.fromSafetensors(bytes, key.lora(), models.get(key.model()).model().spec(), device));
+            var spec = models.get(key.model()).model().spec();
+            return new Placed.Here(Adapter.fromSafetensors(bytes, key.lora(), spec, device));
         } catch (Throwable thrown) {
-            return new Placed.Failed(Faults.of(thrown, "adapter " + key.contentId() + " of " + bytes.length + " bytes"));
+            String what = "adapter " + key.contentId() + " of " + bytes.length + " bytes";
+            return new Placed.Failed(Faults.of(thrown, what));
         }
     }
 
@@ -236,7 +255,8 @@ final class Machine implements AutoCloseable {
     Sampled sample(ModelName model, List<Ready> fresh) {
         Served served = models.get(model);
         List<Answer> answers = new ArrayList<>();
-        for (Ready ready : fresh) served.tickets().put(served.sampler().submit(ready.asked.task(), ready.adapter), ready.asked);
+        for (Ready ready : fresh)
+            served.tickets().put(served.sampler().submit(ready.asked.task(), ready.adapter), ready.asked);
         try {
             for (var done : served.sampler().step())
                 answers.add(new Answer.Drawn(served.tickets().remove(done.ticket()), done.result()));

@@ -7,9 +7,9 @@ import java.util.Iterator;
 import java.util.Optional;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// Events of one run on their way to its entity, in the order of the run's line: a save is reported when its blobs are
-/// durable, and what was executed meanwhile waits behind it. A recovery point waits for those before it and makes nobody
-/// wait.
+/// Events of one run on their way to its entity, in the order of the run's line: a save is reported when its
+/// blobs are durable, and what was executed meanwhile waits behind it. A recovery point waits for those
+/// before it and makes nobody wait.
 final class Outbox {
     private final Deque<Slot> slots = new ArrayDeque<>();
 

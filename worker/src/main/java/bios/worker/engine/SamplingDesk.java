@@ -13,8 +13,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// Sampling requests between their arrival and their answer: which wait for an adapter, which can go to the device, and
-/// which model is next.
+/// Sampling requests between their arrival and their answer: which wait for an adapter, which can go to the
+/// device, and which model is next.
 final class SamplingDesk {
     private final AdapterShelf shelf;
     private final Fetcher fetcher;
@@ -27,6 +27,10 @@ final class SamplingDesk {
     private static final class Queue {
         final List<Machine.Ready> ready = new ArrayList<>();
         boolean decoding;
+
+        boolean busy() {
+            return decoding || !ready.isEmpty();
+        }
     }
 
     /// Gets adapters from the store and onto the device.
@@ -48,9 +52,11 @@ final class SamplingDesk {
 
     /// Takes a request that its model can serve; the fault says why not.
     Optional<Fault> take(Asked asked) {
-        if (sequences > 0 && sequences + asked.task().numSamples() > maxSequences) return Optional.of(Fault.server("queue_full", sequences
-                + " sequences wait or decode already and the limit is " + maxSequences + "; try again in a moment"));
-        sequences += asked.task().numSamples();
+        int all = sequences + asked.task().numSamples();
+        if (sequences > 0 && all > maxSequences) return Optional.of(Fault.server("queue_full", sequences
+                + " sequences wait or decode already, of at most " + maxSequences
+                        + "; try again in a moment"));
+        sequences = all;
         if (crowded.isEmpty()) admit(asked);
         else crowded.add(asked);
         return Optional.empty();
@@ -74,8 +80,10 @@ final class SamplingDesk {
                 crowded.addFirst(asked);
                 return false;
             }
-            case AdapterShelf.Answer.TooLarge(var limit) -> answer(asked, new EngineReply.NotDone(Fault.server("adapter_too_large",
-                    "the adapter has " + size + " bytes and this worker keeps " + limit + "; raise bios.engine.adapter-bytes")));
+            case AdapterShelf.Answer.TooLarge(var limit) ->
+                answer(asked, new EngineReply.NotDone(Fault.server("adapter_too_large", "the adapter has "
+                        + size
+                        + " bytes and this worker keeps " + limit + "; raise bios.engine.adapter-bytes")));
         }
         return true;
     }
@@ -102,7 +110,7 @@ final class SamplingDesk {
 
     /// Whether a sampler has something to do.
     boolean busy() {
-        return queues.values().stream().anyMatch(q -> q.decoding || !q.ready.isEmpty());
+        return queues.values().stream().anyMatch(Queue::busy);
     }
 
     /// A step that is to be taken.
@@ -110,8 +118,8 @@ final class SamplingDesk {
 
     /// The next model's step; there must be one.
     Step next() {
-        ModelName model = queues.entrySet().stream().filter(e -> e.getValue().decoding || !e.getValue().ready.isEmpty())
-                .findFirst().orElseThrow().getKey();
+        ModelName model = queues.keySet().stream().filter(m -> queues.get(m).busy()).findFirst()
+                .orElseThrow();
         Queue queue = queues.remove(model);
         queues.put(model, queue);
         var step = new Step(model, List.copyOf(queue.ready));
@@ -125,7 +133,8 @@ final class SamplingDesk {
         for (Machine.Answer done : step.answers()) {
             done.asked().key().ifPresent(shelf::release);
             answer(done.asked(), switch (done) {
-                case Machine.Answer.Drawn(var asked, var result) -> new EngineReply.Sampled(asked.task().id(), result);
+                case Machine.Answer.Drawn(var asked, var result) ->
+                    new EngineReply.Sampled(asked.task().id(), result);
                 case Machine.Answer.Failed(_, var fault) -> new EngineReply.NotDone(fault);
             });
         }

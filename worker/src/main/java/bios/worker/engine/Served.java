@@ -8,11 +8,12 @@ import java.util.HashMap;
 import java.util.Map;
 import java.util.Optional;
 
-/// A base model on the device, and all that works on it. Only the device's thread uses it, but for what never changes: the
-/// model's description, [Sampler#refusal] and the tokenizer.
+/// A base model on the device, and all that works on it. Only the device's thread uses it, but for what never
+/// changes: the model's description, [Sampler#refusal] and the tokenizer.
 ///
 /// @param tickets which request each of the sampler's tickets is
-record Served(BaseModel model, Trainer trainer, Sampler sampler, Optional<Tokenizer> tokenizer, Map<Long, Asked> tickets) {
+record Served(BaseModel model, Trainer trainer, Sampler sampler, Optional<Tokenizer> tokenizer,
+        Map<Long, Asked> tickets) {
     Served(BaseModel model, Sampler sampler, Optional<Tokenizer> tokenizer) {
         this(model, new Trainer(model), sampler, tokenizer, new HashMap<>());
     }

@@ -1,7 +1,8 @@
 package bios.worker.engine;
 
-/// Whose turn on the device it is: sampling, short deeds of runs, training passes, in this order round and round; a kind that
-/// has nothing to do is passed over. So sampling and training each get every other pass when both are busy.
+/// Whose turn on the device it is: sampling, short deeds of runs, training passes, in this order round and
+/// round; a kind that has nothing to do is passed over. So sampling and training each get every other pass
+/// when both are busy.
 final class Turns {
     enum Kind { SAMPLE, DEED, PASS }
 

@@ -15,8 +15,9 @@ import java.util.TreeMap;
 /// A model's tokenizer, as its `tokenizer.json` describes it. Safe to use from many threads.
 public final class Tokenizer implements AutoCloseable {
     /// What a loader outside Bios needs besides the weights.
-    private static final List<String> FILES = List.of("added_tokens.json", "chat_template.jinja", "generation_config.json",
-            "merges.txt", "special_tokens_map.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json");
+    private static final List<String> FILES = List.of("added_tokens.json", "chat_template.jinja",
+            "generation_config.json", "merges.txt", "special_tokens_map.json", "tokenizer.json",
+            "tokenizer.model", "tokenizer_config.json", "vocab.json");
     private static final String MAIN = "tokenizer.json";
 
     static {
@@ -35,18 +36,21 @@ public final class Tokenizer implements AutoCloseable {
         this.files = files;
     }
 
-    /// Reads the folder's tokenizer; empty when it has no `tokenizer.json`, [ModelRefused] when that cannot be read.
+    /// Reads the folder's tokenizer; empty when it has no `tokenizer.json`, [ModelRefused] when that cannot
+    /// be read.
     public static Optional<Tokenizer> open(Path folder) {
         Path main = folder.resolve(MAIN);
         if (!Files.isRegularFile(main)) return Optional.empty();
         try (InputStream in = Files.newInputStream(main)) {
             // A tokenizer must neither cut nor fill up what it is given, whatever the file says.
-            var tokenizer = HuggingFaceTokenizer.newInstance(in, Map.of("truncation", "false", "padding", "false"));
+            var options = Map.of("truncation", "false", "padding", "false");
+            var tokenizer = HuggingFaceTokenizer.newInstance(in, options);
             return Optional.of(new Tokenizer(tokenizer, files(folder)));
         } catch (IOException failed) {
             throw new UncheckedIOException(main + " cannot be read", failed);
         } catch (RuntimeException broken) {
-            throw new ModelRefused(main.toString(), "is not a tokenizer: " + broken.getMessage(), "restore the original file");
+            throw new ModelRefused(main.toString(), "is not a tokenizer: " + broken.getMessage(),
+                    "restore the original file");
         }
     }
 
@@ -61,14 +65,17 @@ public final class Tokenizer implements AutoCloseable {
 
     /// The tokens of a text.
     ///
-    /// @param addSpecialTokens whether to frame it as the tokenizer does for the model, e.g. with a beginning-of-text token
+    /// @param addSpecialTokens whether to frame it as the tokenizer does for the model, e.g. with a
+    /// beginning-of-text token
     public int[] encode(String text, boolean addSpecialTokens) {
-        return Arrays.stream(tokenizer.encode(text, addSpecialTokens, false).getIds()).mapToInt(Math::toIntExact).toArray();
+        return Arrays.stream(tokenizer.encode(text, addSpecialTokens, false).getIds())
+                .mapToInt(Math::toIntExact).toArray();
     }
 
     /// The text of tokens; bytes that are no character give U+FFFD. Unknown ids give nothing.
     public String decode(int[] tokens, boolean skipSpecialTokens) {
-        return tokens.length == 0 ? "" : tokenizer.decode(Arrays.stream(tokens).asLongStream().toArray(), skipSpecialTokens);
+        if (tokens.length == 0) return "";
+        return tokenizer.decode(Arrays.stream(tokens).asLongStream().toArray(), skipSpecialTokens);
     }
 
     /// Content by name of the files that describe it: `tokenizer.json`, `tokenizer_config.json`, ...

@@ -1,8 +1,8 @@
 package bios.worker.sample;
 
-/// Random numbers by counter: token `token` of sequence `sample` sees a number that depends on (seed, sample, token) and on
-/// nothing else, so a request gives the same tokens in any company, on any worker, and after being taken up again.
-/// SplitMix64's finalizer (Steele, Lea & Flood 2014) over the three in turn.
+/// Random numbers by counter: token `token` of sequence `sample` sees a number that depends on (seed, sample,
+/// token) and on nothing else, so a request gives the same tokens in any company, on any worker, and after
+/// being taken up again. SplitMix64's finalizer (Steele, Lea & Flood 2014) over the three in turn.
 final class Chance {
     private static final long GOLDEN = 0x9E3779B97F4A7C15L;
 

@@ -3,9 +3,9 @@ package bios.worker.sample;
 import bios.protocol.sampling.SamplingParams;
 import bios.worker.kernel.Exp;
 
-/// How one token is drawn from logits: divided by the temperature, then the `topK` largest, then the smallest set of the
-/// most likely of these with probability of at least `topP` among them (Holtzman et al. 2020). Of equal logits the
-/// lower id counts as the larger. Pure: the same logits and chance give the same token.
+/// How one token is drawn from logits: divided by the temperature, then the `topK` largest, then the smallest
+/// set of the most likely of these with probability of at least `topP` among them (Holtzman et al. 2020). Of
+/// equal logits the lower id counts as the larger. Pure: the same logits and chance give the same token.
 ///
 /// @param temperature 0: the largest logit, whatever the rest says
 /// @param topK -1 for all
@@ -20,8 +20,8 @@ record Draw(double temperature, int topK, double topP) {
         return temperature == 0 || temperature == 1;
     }
 
-    /// logits in place ← (logits - max) / temperature, which no temperature makes infinite at its top; as they are at
-    /// temperatures 0 and 1.
+    /// logits in place ← (logits - max) / temperature, which no temperature makes infinite at its top; as
+    /// they are at temperatures 0 and 1.
     void scale(float[] logits) {
         if (unscaled()) return;
         float max = logits[Ranking.best(logits)];
@@ -55,8 +55,8 @@ record Draw(double temperature, int topK, double topP) {
         return last;   // rounding only
     }
 
-    /// A set that holds the most likely tokens with probability topP, without sorting the vocabulary: tokens below
-    /// (1 - topP) / n have together less than 1 - topP. Half of it leaves room for rounding.
+    /// A set that holds the most likely tokens with probability topP, without sorting the vocabulary: tokens
+    /// below (1 - topP) / n have together less than 1 - topP. Half of it leaves room for rounding.
     private int[] nucleus(float[] scaled, float max) {
         double total = 0;
         for (float z : scaled) total += weight(z, max);

@@ -12,10 +12,11 @@ import java.util.List;
 import java.util.Optional;
 import java.util.stream.IntStream;
 
-/// From residual rows to tokens and log-probabilities, a few rows at a time, so that logits never fill the memory.
+/// From residual rows to tokens and log-probabilities, a few rows at a time, so that logits never fill the
+/// memory.
 ///
-/// Log-probabilities come from the same verb as in training, [Device#logSoftmaxAt]: a log-probability is the difference, in
-/// fp32, of the token's logit and the row's lse.
+/// Log-probabilities come from the same verb as in training, [Device#logSoftmaxAt]: a log-probability is the
+/// difference, in fp32, of the token's logit and the row's lse.
 final class Drawing {
     /// Draws are spread over cores from this many logits on.
     private static final int PARALLEL = 1 << 18;
@@ -44,7 +45,8 @@ final class Drawing {
 
     private void drawChunk(Tensor hidden, List<Row> rows) {
         int n = rows.size();
-        List<Optional<Adapter>> adapters = rows.stream().map(r -> r.drawers.getFirst().request.adapter).toList();
+        List<Request> requests = rows.stream().map(r -> r.drawers.getFirst().request).toList();
+        List<Optional<Adapter>> adapters = requests.stream().map(r -> r.adapter).toList();
         try (Device.Scope scope = on.scope()) {
             Tensor together = model.rows(scope, hidden, rows.stream().mapToInt(Row::index).toArray());
             Tensor logits = model.logits(scope, together, adapters);
@@ -54,13 +56,13 @@ final class Drawing {
             int[][] tokens = new int[n][];
             each(n, width, i -> {
                 scaled[i] = Arrays.copyOfRange(read, i * width, (i + 1) * width);
-                Draw draw = rows.get(i).drawers.getFirst().request.draw;
+                Draw draw = requests.get(i).draw;
                 draw.scale(scaled[i]);
                 tokens[i] = rows.get(i).drawers.stream().mapToInt(s -> draw.token(scaled[i],
                         Chance.uniform(s.request.task.seed(), s.index, s.drawn()))).toArray();
             });
             for (int i = 0; i < n; i++)
-                if (!rows.get(i).drawers.getFirst().request.draw.unscaled()) on.write(logits.rows(i, 1), scaled[i]);
+                if (!requests.get(i).draw.unscaled()) on.write(logits.rows(i, 1), scaled[i]);
             float[] lse = lse(scope, logits);
             for (int i = 0; i < n; i++)
                 for (int j = 0; j < tokens[i].length; j++)
@@ -80,7 +82,7 @@ final class Drawing {
     /// @param rows the last rows whose keys are in the cache
     void score(Sequence sequence, Tensor rows) {
         Request request = sequence.request;
-        int first = sequence.cached() - rows.rows();   // the position of the first row, which scores the next position
+        int first = sequence.cached() - rows.rows();   // position of the first row, which scores the next one
         int end = Math.min(sequence.cached() + 1, request.prompt());
         while (request.scored() < end) {
             int from = request.scored() - 1 - first;
@@ -100,13 +102,16 @@ final class Drawing {
             int width = logits.columns();
             float[] read = on.read(logits);
             List<List<TokenLogprob>> best = new ArrayList<>(Collections.nCopies(n, List.of()));
-            if (k > 0) each(n, width, i -> best.set(i, top(Arrays.copyOfRange(read, i * width, (i + 1) * width), k, lse[i])));
-            for (int i = 0; i < n; i++) request.score(read[i * width + prompt[position + i]] - lse[i], best.get(i));
+            if (k > 0) each(n, width, i ->
+                    best.set(i, top(Arrays.copyOfRange(read, i * width, (i + 1) * width), k, lse[i])));
+            for (int i = 0; i < n; i++)
+                request.score(read[i * width + prompt[position + i]] - lse[i], best.get(i));
         }
     }
 
     private static List<TokenLogprob> top(float[] logits, int k, float lse) {
-        return Arrays.stream(Ranking.top(logits, k)).mapToObj(id -> new TokenLogprob(id, logits[id] - lse)).toList();
+        return Arrays.stream(Ranking.top(logits, k)).mapToObj(id -> new TokenLogprob(id, logits[id] - lse))
+                .toList();
     }
 
     private static void each(int rows, int width, java.util.function.IntConsumer body) {

@@ -28,7 +28,8 @@ final class Request {
     private final List<List<TokenLogprob>> top = new ArrayList<>();
     private int scored = 1;
 
-    Request(long ticket, SampleTask task, Optional<Adapter> adapter, Set<Integer> modelEnds, int limit, Function<int[], String> decoder) {
+    Request(long ticket, SampleTask task, Optional<Adapter> adapter, Set<Integer> modelEnds, int limit,
+            Function<int[], String> decoder) {
         this.ticket = ticket;
         this.task = task;
         this.adapter = adapter;

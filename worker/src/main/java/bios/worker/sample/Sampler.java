@@ -25,13 +25,13 @@ import java.util.Set;
 import java.util.TreeSet;
 import java.util.function.Function;
 
-/// Decodes many sequences of one base model at once, of any adapters (continuous batching, Yu et al. 2022, over pages of
-/// keys and values, Kwon et al. 2023). Each [#step] puts one token of every decoding sequence and parts of new
-/// prompts through the model together.
+/// Decodes many sequences of one base model at once, of any adapters (continuous batching, Yu et al. 2022,
+/// over pages of keys and values, Kwon et al. 2023). Each [#step] puts one token of every decoding sequence
+/// and parts of new prompts through the model together.
 ///
-/// A sequence is admitted when pages are free for all of it so far. When pages run out, the latest sequence gives its own
-/// back, waits, and later goes through the model again from its first token: that costs time, never bits. Sequences of
-/// one request share the pages of their prompt.
+/// A sequence is admitted when pages are free for all of it so far. When pages run out, the latest sequence
+/// gives its own back, waits, and later goes through the model again from its first token: that costs time,
+/// never bits. Sequences of one request share the pages of their prompt.
 ///
 /// Used by the thread that owns the device.
 public final class Sampler implements AutoCloseable {
@@ -41,8 +41,8 @@ public final class Sampler implements AutoCloseable {
     private final SamplerSettings settings;
     private final KeyValuePages pages;
     private final Drawing drawing;
-    private final TreeSet<Sequence> waiting = new TreeSet<>(Comparator.comparingLong((Sequence s) -> s.place));
-    private final TreeSet<Sequence> active = new TreeSet<>(Comparator.comparingLong((Sequence s) -> s.place));
+    private final TreeSet<Sequence> waiting = new TreeSet<>(Sequence.EARLIEST);
+    private final TreeSet<Sequence> active = new TreeSet<>(Sequence.EARLIEST);
     private final Map<Long, Request> requests = new java.util.HashMap<>();
     private long tickets;
     private long places;
@@ -53,9 +53,10 @@ public final class Sampler implements AutoCloseable {
         this.on = model.device();
         this.decoder = decoder;
         this.settings = settings;
-        long pageBytes = KeyValuePages.pageBytes(model.spec());
-        long needed = Math.ceilDiv(model.spec().contextLength(), Span.BLOCK) * (long) settings.maxSequences();
-        int limit = (int) Math.clamp(settings.cacheBytes() / pageBytes, 1, Math.min(needed, Integer.MAX_VALUE));
+        // No more than all sequences could ever fill.
+        long most = Math.ceilDiv(model.spec().contextLength(), Span.BLOCK) * (long) settings.maxSequences();
+        long affordable = settings.cacheBytes() / KeyValuePages.pageBytes(model.spec());
+        int limit = (int) Math.clamp(affordable, 1, Math.min(most, Integer.MAX_VALUE));
         this.pages = new KeyValuePages(model.spec(), on, limit);
         this.drawing = new Drawing(model, settings.logitRows());
     }
@@ -72,22 +73,32 @@ public final class Sampler implements AutoCloseable {
 
     /// Why a task can never be served here; empty when it can.
     public Optional<Fault> refusal(SampleTask task) {
-        ModelSpec spec = model.spec();
-        int prompt = task.prompt().length;
-        if (prompt == 0) return refuse("prompt is empty; give at least one token");
-        for (int i = 0; i < prompt; i++)
-            if (task.prompt()[i] < 0 || task.prompt()[i] >= spec.vocabularySize()) return refuse("prompt holds " + task.prompt()[i]
-                    + " at position " + i + "; token ids of this model are 0 to " + (spec.vocabularySize() - 1));
-        if (task.numSamples() < 1) return refuse("num_samples is " + task.numSamples() + "; ask for at least 1");
-        if (task.topkPromptLogprobs() < 0) return refuse("topk_prompt_logprobs is " + task.topkPromptLogprobs() + "; expected 0 or more");
+        int words = model.spec().vocabularySize();
+        int[] prompt = task.prompt();
+        if (prompt.length == 0) return refuse("prompt is empty; give at least one token");
+        for (int i = 0; i < prompt.length; i++)
+            if (prompt[i] < 0 || prompt[i] >= words) return refuse("prompt holds " + prompt[i]
+                    + " at position " + i
+                    + "; token ids of this model are 0 to " + (words - 1));
+        if (task.numSamples() < 1)
+            return refuse("num_samples is " + task.numSamples() + "; ask for at least 1");
+        if (task.topkPromptLogprobs() < 0)
+            return refuse("topk_prompt_logprobs is " + task.topkPromptLogprobs() + "; expected 0 or more");
         if (!task.params().stopStrings().isEmpty() && decoder.isEmpty())
-            return refuse("sampling_params.stop holds text, but " + model.info().name() + " has no tokenizer.json; stop at token ids instead");
-        long most = prompt + (long) task.params().maxTokens().orElse(1);
-        if (most > spec.contextLength()) return refuse("a prompt of " + prompt + " tokens and max_tokens of " + (most - prompt)
-                + " exceed the model's context of " + spec.contextLength() + "; shorten the prompt or lower max_tokens");
-        if (most > capacity()) return refuse("a prompt of " + prompt + " tokens and max_tokens of " + (most - prompt)
-                + " exceed the " + capacity() + " tokens that this worker's cache holds; shorten the prompt, lower max_tokens, or"
-                + " raise bios.engine.sampler.cache-bytes");
+            return refuse("sampling_params.stop holds text, but " + model.info().name()
+                    + " has no tokenizer.json; stop at token ids instead");
+        return tooLong(prompt.length, task.params().maxTokens().orElse(1));
+    }
+
+    private Optional<Fault> tooLong(int prompt, int tokens) {
+        String both = "a prompt of " + prompt + " tokens and max_tokens of " + tokens + " exceed ";
+        long most = (long) prompt + tokens;
+        int context = model.spec().contextLength();
+        if (most > context) return refuse(both + "the model's context of " + context
+                + "; shorten the prompt or lower max_tokens");
+        if (most > capacity()) return refuse(both + "the " + capacity()
+                + " tokens that this worker's cache holds;"
+                + " shorten the prompt, lower max_tokens, or raise bios.engine.sampler.cache-bytes");
         return Optional.empty();
     }
 
@@ -114,7 +125,8 @@ public final class Sampler implements AutoCloseable {
 
     /// Sequences waiting or decoding.
     public int queued() {
-        return requests.values().stream().mapToInt(r -> (int) r.sequences.stream().filter(s -> !s.ended()).count()).sum();
+        return (int) requests.values().stream().flatMap(r -> r.sequences.stream()).filter(s -> !s.ended())
+                .count();
     }
 
     /// Whether [#step] has nothing to do.
@@ -138,18 +150,13 @@ public final class Sampler implements AutoCloseable {
         List<Part> parts = grouped(plan());
         if (parts.isEmpty()) return List.of();
         try (Device.Scope scope = on.scope()) {
-            List<Step> steps = parts.stream().map(p -> new Step(p.sequence.next(p.count), p.sequence.cache().orElseThrow(),
-                    p.sequence.request.adapter)).toList();
-            boolean[] last = new boolean[parts.size()];
-            for (int i = 0; i < last.length; i++) last[i] = parts.get(i).count == parts.get(i).sequence.pending();
-            Tensor hidden = model.forwardCached(scope, steps);
+            Tensor hidden = model.forwardCached(scope, parts.stream().map(Part::step).toList());
             int row = 0;
             List<Drawing.Row> rows = new ArrayList<>();
-            for (int i = 0; i < last.length; i++) {
-                Part part = parts.get(i);
+            for (Part part : parts) {
                 drawing.score(part.sequence, hidden.rows(row, part.count));
                 row += part.count;
-                if (last[i]) rows.add(new Drawing.Row(row - 1, drawers(part.sequence)));
+                if (part.sequence.pending() == 0) rows.add(new Drawing.Row(row - 1, drawers(part.sequence)));
             }
             drawing.draw(hidden, rows);
             rows.forEach(r -> settle(r.drawers()));
@@ -171,9 +178,14 @@ public final class Sampler implements AutoCloseable {
     }
 
     /// `count` next tokens of a sequence.
-    private record Part(Sequence sequence, int count) {}
+    private record Part(Sequence sequence, int count) {
+        Step step() {
+            return new Step(sequence.next(count), sequence.cache().orElseThrow(), sequence.request.adapter);
+        }
+    }
 
-    /// Begins waiting sequences in their order. A page for each decoding sequence is left, which it may need soon.
+    /// Begins waiting sequences in their order. A page for each decoding sequence is left, which it may need
+    /// soon.
     private void admit() {
         while (!waiting.isEmpty() && active.size() < settings.maxSequences()) {
             Sequence next = waiting.first();
@@ -202,11 +214,13 @@ public final class Sampler implements AutoCloseable {
         return parts;
     }
 
-    /// Finds room for one more token, at the cost of the latest sequences; false when it is itself the latest.
+    /// Finds room for one more token, at the cost of the latest sequences; false when it is itself the
+    /// latest.
     private boolean reserved(Sequence s) {
         while (!s.cache().orElseThrow().reserve(1)) {
             Sequence victim = active.last();
-            require(active.size() > 1, "a sequence of %d tokens does not fit into %d pages", s.length(), pages.limit());
+            require(active.size() > 1, "a sequence of %d tokens does not fit into %d pages", s.length(),
+                    pages.limit());
             victim.release();
             active.remove(victim);
             waiting.add(victim);
@@ -218,11 +232,15 @@ public final class Sampler implements AutoCloseable {
     /// Adapters together: they share products.
     private static List<Part> grouped(List<Part> parts) {
         Map<Adapter, Integer> order = new IdentityHashMap<>();
-        return parts.stream().sorted(Comparator.comparingInt((Part p) ->
-                p.sequence.request.adapter.map(a -> order.computeIfAbsent(a, _ -> order.size() + 1)).orElse(0))).toList();
+        for (Part p : parts) p.sequence.request.adapter.ifPresent(a -> order.putIfAbsent(a, order.size()
+                + 1));
+        return parts.stream().sorted(Comparator.comparing(p -> p.sequence.request.adapter.map(order::get)
+                .orElse(0)))
+                .toList();
     }
 
-    /// Who draws from the row behind a sequence's last token: behind the prompt, all of the request that have not drawn yet.
+    /// Who draws from the row behind a sequence's last token: behind the prompt, all of the request that have
+    /// not drawn yet.
     private static List<Sequence> drawers(Sequence first) {
         if (first.index != 0 || first.drawn() != 0) return List.of(first);
         return first.request.sequences;
@@ -233,10 +251,10 @@ public final class Sampler implements AutoCloseable {
         Sequence first = drawers.getFirst();
         for (Sequence s : drawers.subList(1, drawers.size())) {
             if (s.ended()) continue;
-            Optional<KeyValueCache> copy = active.size() < settings.maxSequences() ? first.cache().orElseThrow().fork() : Optional.empty();
+            boolean room = active.size() < settings.maxSequences();
+            Optional<KeyValueCache> copy = room ? first.cache().orElseThrow().fork() : Optional.empty();
             copy.ifPresent(s::give);
-            if (copy.isPresent()) active.add(s);
-            else waiting.add(s);
+            (copy.isPresent() ? active : waiting).add(s);
         }
         for (Sequence s : drawers)
             if (s.ended()) {
@@ -246,7 +264,8 @@ public final class Sampler implements AutoCloseable {
     }
 
     private List<Finished> finished() {
-        List<Request> done = requests.values().stream().filter(Request::ended).sorted(Comparator.comparingLong(r -> r.ticket)).toList();
+        List<Request> done = requests.values().stream().filter(Request::ended)
+                .sorted(Comparator.comparingLong(r -> r.ticket)).toList();
         done.forEach(r -> requests.remove(r.ticket));
         return done.stream().map(r -> new Finished(r.ticket, r.result())).toList();
     }

@@ -10,6 +10,7 @@ import bios.protocol.Require;
 /// @param logitRows rows whose logits exist at once
 public record SamplerSettings(long cacheBytes, int passTokens, int maxSequences, int logitRows) {
     public SamplerSettings {
-        Require.require(cacheBytes > 0 && passTokens > 0 && maxSequences > 0 && logitRows > 0, "limits of a sampler are positive");
+        Require.require(cacheBytes > 0 && passTokens > 0 && maxSequences > 0 && logitRows > 0,
+                "limits of a sampler are positive");
     }
 }

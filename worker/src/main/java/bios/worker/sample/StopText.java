@@ -4,12 +4,12 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.function.Function;
 
-/// Looks for stop strings in the text of a growing sequence. Tokens are not characters: a string may begin and end inside
-/// tokens, and a character may take several tokens. Text is therefore decoded behind a few known tokens, and a
-/// tail that ends in the middle of a character waits for the next token.
+/// Looks for stop strings in the text of a growing sequence. Tokens are not characters: a string may begin
+/// and end inside tokens, and a character may take several tokens. Text is therefore decoded behind a few
+/// known tokens, and a tail that ends in the middle of a character waits for the next token.
 final class StopText {
-    /// Tokens in front of the drawn ones that are decoded with them, because a decoder may treat the first word of a text
-    /// in its own way.
+    /// Tokens in front of the drawn ones that are decoded with them, because a decoder may treat the first
+    /// word of a text in its own way.
     private static final int CONTEXT = 4;
     private static final char BROKEN = '\uFFFD';
 

@@ -47,20 +47,23 @@ class EngineTest {
             Run first = bench.run(1, SMALL);
             Run second = bench.run(2, LARGE);
             var sampled = bench.replies();
-            for (int i = 0; i < 6; i++) bench.engine().tell(new EngineCommand.Sample(Workbench.task("t" + i, Optional.empty(), i), sampled.ref()));
+            for (int i = 0; i < 6; i++) bench.engine().tell(new EngineCommand.Sample(Workbench.task("t" + i,
+                    Optional.empty(), i), sampled.ref()));
             for (int i = 0; i < Math.max(small.size(), large.size()); i++) {
                 if (i < small.size()) first.send(small.get(i));
                 if (i < large.size()) second.send(large.get(i));
             }
             assertEquals(smallAlone, first.receive(small.size()));
             assertEquals(largeAlone, second.receive(large.size()));
-            for (int i = 0; i < 6; i++) sampled.expectMessageClass(EngineReply.Sampled.class, Workbench.PATIENCE);
+            for (int i = 0; i < 6; i++) sampled.expectMessageClass(EngineReply.Sampled.class,
+                    Workbench.PATIENCE);
         }
     }
 
     @Test void aRunThatGoesOnFromARecoveryPointIsTheUndisturbedRun() {
         List<Operation> all = Workbench.lesson(3, 4, 0.01);
-        for (int cut = 0; cut <= all.size() - 1; cut += 4) {   // also between gradients, and between gradient and step
+        for (int cut = 0; cut <= all.size() - 1; cut +=
+                4) {   // also between gradients, and between gradient and step
             List<String> undisturbed;
             BlobRef point;
             BlobRef end;
@@ -95,13 +98,15 @@ class EngineTest {
 
             Run other = bench.run(2, LARGE);
             other.all(List.of(Workbench.gradient(9, 2)));   // is dropped by the load
-            var loaded = (OperationResult.Loaded) other.result(Workbench.load(saved, true), Optional.of(saved));
+            var loaded = (OperationResult.Loaded) other.result(Workbench.load(saved, true),
+                    Optional.of(saved));
             assertEquals(new OperationResult.Loaded("bios://" + saved.run() + "/first", 2), loaded);
             assertEquals("no_gradient", other.fault(new Operation.OptimStep(Optional.empty())).code());
             assertEquals(expected, other.all(more));
 
             Run fresh = bench.run(3, SMALL);
-            assertEquals(0, ((OperationResult.Loaded) fresh.result(Workbench.load(saved, false), Optional.of(saved))).step());
+            assertEquals(0, ((OperationResult.Loaded) fresh.result(Workbench.load(saved, false),
+                    Optional.of(saved))).step());
             assertEquals(saved.contentId(), fresh.save(Workbench.saveState("copy")).contentId());
         }
     }
@@ -110,12 +115,14 @@ class EngineTest {
         try (var bench = Workbench.open(folder)) {
             Run run = bench.run(1, SMALL);
             run.all(Workbench.lesson(6, 2, 0));
-            CheckpointManifest old = run.save(new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(), Optional.of("s")));
+            CheckpointManifest old = run.save(new Operation.SaveSamplerWeights(Optional.empty(),
+                    Optional.empty(), Optional.of("s")));
             assertEquals(Optional.empty(), old.optimizer());
             String first = bench.sample(Workbench.task("a", Optional.of(old), 5));
             run.all(Workbench.lesson(7, 3, 0));
             assertEquals(first, bench.sample(Workbench.task("b", Optional.of(old), 5)));
-            CheckpointManifest later = run.save(new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(), Optional.of("s")));
+            CheckpointManifest later = run.save(new Operation.SaveSamplerWeights(Optional.empty(),
+                    Optional.empty(), Optional.of("s")));
             assertNotEquals(first, bench.sample(Workbench.task("c", Optional.of(later), 5)));
             assertNotEquals(first, bench.sample(Workbench.task("d", Optional.empty(), 5)));
         }
@@ -139,12 +146,15 @@ class EngineTest {
             BlobRef before = run.point().state();
             Fault unknown = run.fault(Workbench.gradientOf(new int[] {1, 2, 1_000_000}));
             assertEquals(Fault.Kind.USER, unknown.kind());
-            assertTrue(unknown.message().contains("data[0]") && unknown.message().contains("1000000"), unknown.message());
+            assertTrue(unknown.message().contains("data[0]") && unknown.message().contains("1000000"),
+                    unknown.message());
             CheckpointManifest saved = run.save(Workbench.saveState("whole"));
             bench.damage(saved.adapter());
             assertEquals("blob_damaged", run.fault(Workbench.load(saved, true), Optional.of(saved)).code());
-            CheckpointManifest weights = run.save(new Operation.SaveSamplerWeights(Optional.of(saved.name().get()), Optional.empty(), Optional.empty()));
-            assertEquals("weights_only", run.fault(Workbench.load(weights, true), Optional.of(weights)).code());
+            CheckpointManifest weights = run.save(new Operation.SaveSamplerWeights(Optional.of(saved.name()
+                    .get()), Optional.empty(), Optional.empty()));
+            assertEquals("weights_only", run.fault(Workbench.load(weights, true), Optional.of(weights))
+                    .code());
             assertEquals(before, run.point().state());
             run.all(List.of(new Operation.OptimStep(Optional.empty())));
             assertEquals("no_gradient", run.fault(new Operation.OptimStep(Optional.empty())).code());
@@ -153,10 +163,12 @@ class EngineTest {
 
     @Test void whatDoesNotFitTogetherGoesAloneAndOnlyWhatNeverFitsFails() {
         var refused = new AtomicInteger();
-        try (var bench = Workbench.withDevice(folder, device -> Workbench.embeddingAtMost(device, 200, refused))) {
+        try (var bench = Workbench.withDevice(folder, device -> Workbench.embeddingAtMost(device, 200,
+                refused))) {
             Run first = bench.run(1, SMALL);
             Run second = bench.run(2, LARGE);
-            List<Operation> some = List.of(Workbench.gradient(1, 2), Workbench.gradient(2, 2), Workbench.gradient(3, 2));
+            List<Operation> some = List.of(Workbench.gradient(1, 2), Workbench.gradient(2, 2),
+                    Workbench.gradient(3, 2));
             for (int round = 0; round < 100 && refused.get() == 0; round++) {
                 some.forEach(first::send);
                 some.forEach(second::send);
@@ -186,7 +198,8 @@ class EngineTest {
             gate.countDown();
             List<Long> positions = new ArrayList<>();
             for (int i = 0; i < 3; i++)
-                positions.add(run.events().expectMessageClass(EngineEvent.Executed.class, Workbench.PATIENCE).position());
+                positions.add(run.events().expectMessageClass(EngineEvent.Executed.class, Workbench.PATIENCE)
+                        .position());
             assertEquals(List.of(1L, 2L, 3L), positions);
         }
     }
@@ -202,7 +215,8 @@ class EngineTest {
             broken.send(Workbench.gradient(1, 1));
             var failed = broken.events().expectMessageClass(EngineEvent.OpenFailed.class, Workbench.PATIENCE);
             assertEquals("blob_damaged", failed.fault().code());
-            assertEquals("run_not_open", broken.events().expectMessageClass(EngineEvent.Failed.class, Workbench.PATIENCE).fault().code());
+            assertEquals("run_not_open", broken.events().expectMessageClass(EngineEvent.Failed.class,
+                    Workbench.PATIENCE).fault().code());
         }
     }
 
@@ -212,26 +226,36 @@ class EngineTest {
             for (int i = 0; i < 3; i++) {
                 Run run = bench.run(i, SMALL);
                 run.all(Workbench.lesson(i, 1, 0));
-                snapshots.add(run.save(new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(), Optional.empty())));
-                assertTrue(2 * snapshots.getLast().bytes() > 30_000 && snapshots.getLast().bytes() < 30_000, "" + snapshots.getLast().bytes());
+                snapshots.add(run.save(new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(),
+                        Optional.empty())));
+                assertTrue(2 * snapshots.getLast().bytes() > 30_000 && snapshots.getLast().bytes() < 30_000,
+                        "" + snapshots.getLast().bytes());
             }
             List<String> alone = new ArrayList<>();
-            for (var snapshot : snapshots) alone.add(bench.sample(Workbench.task("x", Optional.of(snapshot), 3)));
+            for (var snapshot : snapshots) alone.add(bench.sample(Workbench.task("x", Optional.of(snapshot),
+                    3)));
             var replies = bench.replies();
             for (int i = 0; i < 9; i++)
-                bench.engine().tell(new EngineCommand.Sample(Workbench.task("t" + i, Optional.of(snapshots.get(i % 3)), 3), replies.ref()));
+                bench.engine().tell(new EngineCommand.Sample(Workbench.task("t" + i,
+                        Optional.of(snapshots.get(i % 3)), 3), replies.ref()));
             for (int i = 0; i < 9; i++) {
                 var sampled = replies.expectMessageClass(EngineReply.Sampled.class, Workbench.PATIENCE);
                 int task = Integer.parseInt(sampled.task().substring(1));
                 assertEquals(alone.get(task % 3), Workbench.bits(sampled.result()));
             }
-            CheckpointManifest large = bench.run(7, LARGE).save(new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(), Optional.empty()));
-            bench.engine().tell(new EngineCommand.Sample(Workbench.task("l", Optional.of(large), 3), replies.ref()));
-            assertEquals("adapter_too_large", replies.expectMessageClass(EngineReply.NotDone.class, Workbench.PATIENCE).fault().code());
+            CheckpointManifest large = bench.run(7, LARGE)
+                    .save(new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(),
+                    Optional.empty()));
+            bench.engine().tell(new EngineCommand.Sample(Workbench.task("l", Optional.of(large), 3),
+                    replies.ref()));
+            assertEquals("adapter_too_large", replies.expectMessageClass(EngineReply.NotDone.class,
+                    Workbench.PATIENCE).fault().code());
             bench.damage(snapshots.getFirst().adapter());
             bench.sample(Workbench.task("y", Optional.of(snapshots.getLast()), 3));
-            bench.engine().tell(new EngineCommand.Sample(Workbench.task("z", Optional.of(snapshots.getFirst()), 3), replies.ref()));
-            assertEquals("blob_damaged", replies.expectMessageClass(EngineReply.NotDone.class, Workbench.PATIENCE).fault().code());
+            bench.engine().tell(new EngineCommand.Sample(Workbench.task("z",
+                    Optional.of(snapshots.getFirst()), 3), replies.ref()));
+            assertEquals("blob_damaged", replies.expectMessageClass(EngineReply.NotDone.class,
+                    Workbench.PATIENCE).fault().code());
         }
     }
 
@@ -243,15 +267,21 @@ class EngineTest {
             bench.engine().tell(new EngineCommand.Describe(replies.ref()));
             var description = replies.expectMessageClass(EngineReply.Description.class, Workbench.PATIENCE);
             assertEquals(List.of(Workbench.TINY), description.models().stream().map(m -> m.name()).toList());
-            bench.engine().tell(new EngineCommand.Tokenize(Workbench.TINY, "Once upon a time", true, replies.ref()));
-            int[] tokens = replies.expectMessageClass(EngineReply.Tokenized.class, Workbench.PATIENCE).tokens();
+            bench.engine().tell(new EngineCommand.Tokenize(Workbench.TINY, "Once upon a time", true,
+                    replies.ref()));
+            int[] tokens = replies.expectMessageClass(EngineReply.Tokenized.class, Workbench.PATIENCE)
+                    .tokens();
             bench.engine().tell(new EngineCommand.Detokenize(Workbench.TINY, tokens, false, replies.ref()));
-            assertEquals("Once upon a time", replies.expectMessageClass(EngineReply.Detokenized.class, Workbench.PATIENCE).text());
+            assertEquals("Once upon a time", replies.expectMessageClass(EngineReply.Detokenized.class,
+                    Workbench.PATIENCE).text());
             bench.engine().tell(new EngineCommand.FetchTokenizerFiles(Workbench.TINY, replies.ref()));
-            var files = replies.expectMessageClass(EngineReply.TokenizerFiles.class, Workbench.PATIENCE).files();
-            assertArrayEquals(Files.readAllBytes(Workbench.TINY_FOLDER.resolve("tokenizer.json")), files.get("tokenizer.json"));
+            var files = replies.expectMessageClass(EngineReply.TokenizerFiles.class, Workbench.PATIENCE)
+                    .files();
+            assertArrayEquals(Files.readAllBytes(Workbench.TINY_FOLDER.resolve("tokenizer.json")),
+                    files.get("tokenizer.json"));
             bench.engine().tell(new EngineCommand.Tokenize(Workbench.MODEL, "x", true, replies.ref()));
-            assertEquals("unknown_model", replies.expectMessageClass(EngineReply.NotDone.class, Workbench.PATIENCE).fault().code());
+            assertEquals("unknown_model", replies.expectMessageClass(EngineReply.NotDone.class,
+                    Workbench.PATIENCE).fault().code());
         }
     }
 

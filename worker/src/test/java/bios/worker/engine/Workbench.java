@@ -63,10 +63,13 @@ final class Workbench implements AutoCloseable {
     private final FileBlobStore store;
     private final ActorRef<EngineCommand> engine;
 
-    private Workbench(Path folder, Map<ModelName, Path> models, long adapterBytes, UnaryOperator<Device> device, UnaryOperator<BlobStore> blobs) {
+    private Workbench(Path folder, Map<ModelName, Path> models, long adapterBytes,
+            UnaryOperator<Device> device, UnaryOperator<BlobStore> blobs) {
         this.folder = folder;
         this.store = FileBlobStore.open(folder);
-        this.engine = kit.spawn(Engine.create(new EngineSettings(512, 2, 4, adapterBytes, SAMPLER, 1000), models,
+        this.engine = kit.spawn(Engine.create(new EngineSettings(512, 1 << 20, 2, 4, adapterBytes, SAMPLER,
+                1000),
+                models,
                 () -> device.apply(new CpuDevice(2)), blobs.apply(store)));
     }
 
@@ -193,13 +196,15 @@ final class Workbench implements AutoCloseable {
 
         private void send(Operation operation, Optional<CheckpointManifest> loaded) {
             position++;
-            engine.tell(new EngineCommand.Execute(id, position, StoredOperations.inline(operation), loaded, acceptedAtMillis(), events.ref()));
+            engine.tell(new EngineCommand.Execute(id, position, StoredOperations.inline(operation), loaded,
+                    acceptedAtMillis(), events.ref()));
         }
 
         /// The next results, as bits.
         List<String> receive(int count) {
             List<String> results = new ArrayList<>();
-            for (int i = 0; i < count; i++) results.add(bits(events.expectMessageClass(EngineEvent.Executed.class, PATIENCE).result()));
+            for (int i = 0; i < count; i++)
+                results.add(bits(events.expectMessageClass(EngineEvent.Executed.class, PATIENCE).result()));
             return results;
         }
 
@@ -242,7 +247,8 @@ final class Workbench implements AutoCloseable {
         for (int i = 0; i < steps; i++) {
             all.add(gradient(100 * seed + i, 1 + i % 3));
             all.add(gradient(200 * seed + i, 2));
-            all.add(new Operation.OptimStep(Optional.of(new AdamParams(0.01, 0.9, 0.95, 1e-8, weightDecay, i % 2))));
+            all.add(new Operation.OptimStep(Optional.of(new AdamParams(0.01, 0.9, 0.95, 1e-8, weightDecay,
+                    i % 2))));
         }
         all.add(saveState("end"));
         return all;
@@ -257,11 +263,13 @@ final class Workbench implements AutoCloseable {
     }
 
     static Operation gradientOf(int[] tokens) {
-        return new Operation.ForwardBackward(List.of(datum(tokens)), LossFunction.CROSS_ENTROPY, Map.of(), false);
+        return new Operation.ForwardBackward(List.of(datum(tokens)), LossFunction.CROSS_ENTROPY, Map.of(),
+                false);
     }
 
     private static Datum datum(int[] tokens) {
-        return new Datum(tokens, Map.of("target_tokens", TensorData.of(Arrays.stream(tokens).asLongStream().map(t -> (t + 1) % VOCABULARY).toArray())));
+        return new Datum(tokens, Map.of("target_tokens", TensorData.of(Arrays.stream(tokens).asLongStream()
+                .map(t -> (t + 1) % VOCABULARY).toArray())));
     }
 
     static Operation saveState(String name) {
@@ -273,23 +281,28 @@ final class Workbench implements AutoCloseable {
     }
 
     static SampleTask task(String id, Optional<CheckpointManifest> adapter, long seed) {
-        return new SampleTask(id, MODEL, adapter.map(m -> new SampleTask.Adapter(m.contentId(), m.lora(), m.adapter())),
-                new int[] {5, 6, 7, 8}, new SamplingParams(Optional.of(20), Optional.empty(), List.of(), List.of(), 1, -1, 1), 2, seed, true, 0);
+        return new SampleTask(id, MODEL, adapter.map(m -> new SampleTask.Adapter(m.contentId(), m.lora(),
+                m.adapter())),
+                new int[] {5, 6, 7, 8}, new SamplingParams(Optional.of(20), Optional.empty(), List.of(),
+                        List.of(), 1, -1, 1), 2, seed, true, 0);
     }
 
     // ---- bits ----
 
     static String bits(OperationResult result) {
         return switch (result) {
-            case OperationResult.Evaluated(var logprobs, var metrics) -> logprobs.stream().map(Workbench::bits).toList() + bits(metrics);
+            case OperationResult.Evaluated(var logprobs, var metrics) -> logprobs.stream()
+                    .map(Workbench::bits).toList() + bits(metrics);
             case OperationResult.Stepped(var step, var metrics) -> step + bits(metrics);
-            case OperationResult.Saved(var m) -> m.contentId() + m.optimizer().map(o -> o.id().sha256()) + m.step() + m.settings();
+            case OperationResult.Saved(var m) -> m.contentId() + m.optimizer().map(o -> o.id().sha256())
+                    + m.step() + m.settings();
             case OperationResult.Loaded loaded -> loaded.toString();
         };
     }
 
     static String bits(SampleResult result) {
-        return result.sequences().stream().map(s -> Arrays.toString(s.tokens()) + bits(s.logprobs()) + s.stopReason()).toList()
+        return result.sequences().stream().map(s -> Arrays.toString(s.tokens()) + bits(s.logprobs())
+                + s.stopReason()).toList()
                 + result.promptLogprobs().map(Workbench::bits).orElse("");
     }
 
@@ -312,7 +325,8 @@ final class Workbench implements AutoCloseable {
     }
 
     private static <T> T before(Class<T> type, T real, Before before) {
-        return type.cast(Proxy.newProxyInstance(type.getClassLoader(), new Class<?>[] {type}, (_, method, arguments) -> {
+        return type.cast(Proxy.newProxyInstance(type.getClassLoader(), new Class<?>[] {type},
+                (_, method, arguments) -> {
             before.call(method.getName(), arguments);
             try {
                 return method.invoke(real, arguments);

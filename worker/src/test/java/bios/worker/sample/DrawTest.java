@@ -38,7 +38,8 @@ class DrawTest {
     }
 
     @Test void topPKeepsTheSmallestSetThatIsLikelyEnough() {
-        float[] logits = {(float) Math.log(0.5), (float) Math.log(0.3), (float) Math.log(0.15), (float) Math.log(0.05)};
+        float[] logits = {(float) Math.log(0.5), (float) Math.log(0.3), (float) Math.log(0.15),
+                (float) Math.log(0.05)};
         assertFrequencies(softmax(logits, 1, i -> i <= 0), new Draw(1, -1, 0.4), logits);
         assertFrequencies(softmax(logits, 1, i -> i <= 1), new Draw(1, -1, 0.6), logits);
         assertFrequencies(softmax(logits, 1, i -> i <= 2), new Draw(1, -1, 0.9), logits);
@@ -54,7 +55,8 @@ class DrawTest {
             for (int i = 0; i < logits.length; i++) logits[i] = (float) (random.nextGaussian() * spread);
             double topP = 1 - Math.pow(10, -4 * random.nextDouble());
             double chance = random.nextDouble();
-            assertEquals(bySorting(logits, topP, chance), new Draw(1, -1, topP).token(logits, chance), "round " + round);
+            assertEquals(bySorting(logits, topP, chance), new Draw(1, -1, topP).token(logits, chance),
+                    "round " + round);
         }
     }
 
@@ -76,7 +78,8 @@ class DrawTest {
         assertEquals(Chance.uniform(5, 1, 2), Chance.uniform(5, 1, 2));
         assertNotEquals(Chance.uniform(5, 1, 2), Chance.uniform(5, 2, 1));
         assertNotEquals(Chance.uniform(5, 1, 2), Chance.uniform(6, 1, 2));
-        double mean = IntStream.range(0, DRAWS).mapToDouble(i -> Chance.uniform(i / 1000, i % 10, i / 10)).average().orElseThrow();
+        double mean = IntStream.range(0, DRAWS).mapToDouble(i -> Chance.uniform(i / 1000, i % 10, i / 10))
+                .average().orElseThrow();
         assertEquals(0.5, mean, 0.005);
     }
 
@@ -92,7 +95,8 @@ class DrawTest {
         }
     }
 
-    private static double[] softmax(float[] logits, double temperature, java.util.function.IntPredicate kept) {
+    private static double[] softmax(float[] logits, double temperature,
+            java.util.function.IntPredicate kept) {
         double[] p = new double[logits.length];
         for (int i = 0; i < p.length; i++) p[i] = kept.test(i) ? Math.exp(logits[i] / temperature) : 0;
         double sum = Arrays.stream(p).sum();
@@ -101,7 +105,8 @@ class DrawTest {
 
     private static int bySorting(float[] logits, double topP, double chance) {
         int[] order = IntStream.range(0, logits.length).boxed()
-                .sorted(Comparator.comparingDouble((Integer i) -> -logits[i]).thenComparing(i -> i)).mapToInt(i -> i).toArray();
+                .sorted(Comparator.comparingDouble((Integer i) -> -logits[i]).thenComparing(i -> i))
+                        .mapToInt(i -> i).toArray();
         double[] p = softmax(logits, 1, i -> true);
         double kept = 0;
         int n = 0;

@@ -58,14 +58,17 @@ class SamplerTest {
         device.close();
     }
 
-    @ParameterizedTest @ValueSource(strings = {"llama", "llama-bf16", "mistral", "qwen2-sliding", "qwen3-lm-head"})
+    @ParameterizedTest @ValueSource(strings = {"llama", "llama-bf16", "mistral", "qwen2-sliding",
+            "qwen3-lm-head"})
     void greedyDecodingAgreesWithPyTorch(String name) {
         var golden = Golden.of(name);
         try (BaseModel own = golden.load(device); Adapter adapter = golden.adapter(own);
                 Sampler sampler = new Sampler(own, Optional.empty(), ROOMY)) {
             int[] expected = Golden.ints(golden.json().get("greedy").get("tokens"));
-            expected = Arrays.copyOf(expected, untilEnd(expected, own));   // PyTorch was told to go on behind it
-            SampleTask task = task(Golden.ints(golden.json().get("greedy").get("prompt")), params(expected.length, 0));
+            expected = Arrays.copyOf(expected, untilEnd(expected,
+                    own));   // PyTorch was told to go on behind it
+            SampleTask task = task(Golden.ints(golden.json().get("greedy").get("prompt")),
+                    params(expected.length, 0));
             SampleResult result = all(sampler, List.of(task), List.of(Optional.of(adapter))).getFirst();
             assertArrayEquals(expected, result.sequences().getFirst().tokens());
             float[] logprobs = Arrays.copyOf(golden.values("greedy.logprobs"), expected.length);
@@ -81,10 +84,12 @@ class SamplerTest {
             int[] drawn = result.sequences().getFirst().tokens();
             int[] whole = concat(task.prompt(), drawn);
             float[] trainer = trainerLogprobs(whole, adapter);
-            assertArrayEquals(Arrays.copyOfRange(trainer, task.prompt().length - 1, trainer.length), result.sequences().getFirst().logprobs());
+            assertArrayEquals(Arrays.copyOfRange(trainer, task.prompt().length - 1, trainer.length),
+                    result.sequences().getFirst().logprobs());
             float[] prompt = result.promptLogprobs().orElseThrow();
             assertTrue(Float.isNaN(prompt[0]));
-            assertArrayEquals(Arrays.copyOf(trainer, task.prompt().length - 1), Arrays.copyOfRange(prompt, 1, prompt.length));
+            assertArrayEquals(Arrays.copyOf(trainer, task.prompt().length - 1), Arrays.copyOfRange(prompt, 1,
+                    prompt.length));
         }
     }
 
@@ -92,7 +97,8 @@ class SamplerTest {
         List<SampleTask> tasks = new ArrayList<>();
         List<Optional<Adapter>> used = new ArrayList<>();
         for (int i = 0; i < 9; i++) {
-            var params = new SamplingParams(Optional.of(5 + 17 * (i % 4)), Optional.empty(), i % 3 == 0 ? List.of("qu", "za") : List.of(),
+            var params = new SamplingParams(Optional.of(5 + 17 * (i % 4)), Optional.empty(), i % 3 == 0
+                    ? List.of("qu", "za") : List.of(),
                     List.of(), i % 5 * 0.5, i % 2 == 0 ? -1 : 20, i % 3 == 1 ? 0.9 : 1);
             tasks.add(with(task(prompt(i, 1 + 17 * (i % 5)), params), 1 + i % 3, i % 2 == 0, i % 4));
             used.add(adapters.get(i % 3));
@@ -102,7 +108,8 @@ class SamplerTest {
         assertTrue(new java.util.HashSet<>(alone).size() == alone.size());
         for (var settings : List.of(ROOMY, new SamplerSettings(64 << 20, 7, 3, 2), tight(2), tight(5)))
             try (Sampler sampler = new Sampler(model, Optional.of(LETTERS), settings)) {
-                assertEquals(alone, all(sampler, tasks, used).stream().map(SamplerTest::bits).toList(), settings.toString());
+                assertEquals(alone, all(sampler, tasks, used).stream().map(SamplerTest::bits).toList(),
+                        settings.toString());
                 assertEquals(sampler.pages().limit(), sampler.pages().free());
             }
     }
@@ -122,9 +129,11 @@ class SamplerTest {
         SampleTask task = with(task(prompt(3, 20), params(12, 1)), 4, false, 0);
         SampleResult first = alone(task, adapters.get(1));
         assertEquals(bits(first), bits(alone(task, adapters.get(1))));
-        List<String> texts = first.sequences().stream().map(s -> Arrays.toString(s.tokens())).distinct().toList();
+        List<String> texts = first.sequences().stream().map(s -> Arrays.toString(s.tokens())).distinct()
+                .toList();
         assertEquals(4, texts.size());
-        var other = new SampleTask(task.id(), task.baseModel(), task.adapter(), task.prompt(), task.params(), 4, task.seed() + 1, false, 0);
+        var other = new SampleTask(task.id(), task.baseModel(), task.adapter(), task.prompt(), task.params(),
+                4, task.seed() + 1, false, 0);
         assertNotEquals(bits(first), bits(alone(other, adapters.get(1))));
     }
 
@@ -132,12 +141,14 @@ class SamplerTest {
         int[] prompt = prompt(4, 10);
         int[] free = alone(task(prompt, params(40, 1)), Optional.empty()).sequences().getFirst().tokens();
         assertEquals(40, free.length);
-        var byToken = alone(task(prompt, params(40, List.of(), List.of(free[7]))), Optional.empty()).sequences().getFirst();
+        var byToken = alone(task(prompt, params(40, List.of(), List.of(free[7]))), Optional.empty())
+                .sequences().getFirst();
         int at = first(free, free[7]);
         assertArrayEquals(Arrays.copyOf(free, at + 1), byToken.tokens());
         assertEquals(StopReason.STOP, byToken.stopReason());
         String stop = LETTERS.apply(Arrays.copyOfRange(free, 20, 24));
-        var byText = alone(task(prompt, params(40, List.of("no such text", stop), List.of())), Optional.empty()).sequences().getFirst();
+        var byText = alone(task(prompt, params(40, List.of("no such text", stop), List.of())),
+                Optional.empty()).sequences().getFirst();
         int end = LETTERS.apply(free).indexOf(stop) + 4;
         assertArrayEquals(Arrays.copyOf(free, end), byText.tokens());
         assertEquals(StopReason.STOP, byText.stopReason());
@@ -160,7 +171,8 @@ class SamplerTest {
         assertEquals(List.of(), best.getFirst());
         for (int i = 1; i < 90; i++) {
             int token = task.prompt()[i];
-            float own = best.get(i).stream().filter(t -> t.token() == token).findFirst().orElseThrow().logprob();
+            float own = best.get(i).stream().filter(t -> t.token() == token).findFirst().orElseThrow()
+                    .logprob();
             assertEquals(result.promptLogprobs().orElseThrow()[i], own);
             double sum = 0;
             for (int j = 0; j < best.get(i).size(); j++) {
@@ -173,29 +185,37 @@ class SamplerTest {
 
     @Test void logprobsAreOfTheScaledDistributionBeforeItIsCut() {
         int[] prompt = prompt(7, 15);
-        var hot = alone(task(prompt, new SamplingParams(Optional.of(1), Optional.empty(), List.of(), List.of(), 2, 1, 1)), Optional.empty());
-        var all = alone(with(task(concat(prompt, new int[] {0}), params(1, 0)), 1, false, model.spec().vocabularySize()), Optional.empty());
+        var hot = alone(task(prompt, new SamplingParams(Optional.of(1), Optional.empty(), List.of(),
+                List.of(), 2, 1, 1)), Optional.empty());
+        var all = alone(with(task(concat(prompt, new int[] {0}), params(1, 0)), 1, false, model.spec()
+                .vocabularySize()), Optional.empty());
         List<TokenLogprob> plain = all.topkPromptLogprobs().orElseThrow().getLast();
         double total = plain.stream().mapToDouble(t -> Math.exp(t.logprob() / 2.0)).sum();
         assertEquals(plain.getFirst().token(), hot.sequences().getFirst().tokens()[0]);
-        assertEquals(plain.getFirst().logprob() / 2 - Math.log(total), hot.sequences().getFirst().logprobs()[0], 1e-5);
+        assertEquals(plain.getFirst().logprob() / 2 - Math.log(total), hot.sequences().getFirst()
+                .logprobs()[0], 1e-5);
     }
 
     @Test void whatCanNeverBeServedIsRefusedWithItsNumbers() {
         try (Sampler sampler = new Sampler(model, Optional.empty(), tight(1))) {
             int context = model.spec().contextLength();
             assertTrue(refusal(sampler, task(new int[0], params(1, 1))).contains("empty"));
-            assertTrue(refusal(sampler, task(new int[] {1, model.spec().vocabularySize()}, params(1, 1))).contains("at position 1"));
-            assertTrue(refusal(sampler, task(prompt(1, 10), params(context, 1))).contains("context of " + context));
+            assertTrue(refusal(sampler, task(new int[] {1, model.spec().vocabularySize()}, params(1, 1)))
+                    .contains("at position 1"));
+            assertTrue(refusal(sampler, task(prompt(1, 10), params(context, 1))).contains("context of "
+                    + context));
             assertTrue(refusal(sampler, task(prompt(1, 60), params(9, 1))).contains("64 tokens"));
-            assertTrue(refusal(sampler, task(prompt(1, 9), params(9, List.of("x"), List.of()))).contains("tokenizer"));
+            assertTrue(refusal(sampler, task(prompt(1, 9), params(9, List.of("x"), List.of())))
+                    .contains("tokenizer"));
             assertEquals(Optional.empty(), sampler.refusal(task(prompt(1, 60), params(4, 1))));
         }
     }
 
     @Test void abandonedRequestsLeaveNothingBehindAndOthersGoOn() {
-        try (Sampler sampler = new Sampler(model, Optional.empty(), new SamplerSettings(64 << 20, 256, 2, 16))) {
-            long first = sampler.submit(with(task(prompt(1, 20), params(9, 1)), 3, false, 0), adapters.get(1));
+        try (Sampler sampler = new Sampler(model, Optional.empty(), new SamplerSettings(64 << 20, 256, 2,
+                16))) {
+            long first = sampler.submit(with(task(prompt(1, 20), params(9, 1)), 3, false, 0),
+                    adapters.get(1));
             SampleTask second = task(prompt(2, 20), params(9, 1));
             sampler.step();
             long ticket = sampler.submit(second, Optional.empty());
@@ -226,12 +246,14 @@ class SamplerTest {
         }
     }
 
-    private static List<SampleResult> all(Sampler sampler, List<SampleTask> tasks, List<Optional<Adapter>> adapters) {
+    private static List<SampleResult> all(Sampler sampler, List<SampleTask> tasks,
+            List<Optional<Adapter>> adapters) {
         Map<Long, SampleResult> results = new HashMap<>();
         List<Long> tickets = new ArrayList<>();
         for (int i = 0; i < tasks.size(); i++) {
             tickets.add(sampler.submit(tasks.get(i), adapters.get(i)));
-            if (i % 2 == 1) sampler.step().forEach(f -> results.put(f.ticket(), f.result()));   // some join later
+            if (i % 2 == 1) sampler.step().forEach(f -> results.put(f.ticket(),
+                    f.result()));   // some join later
         }
         while (!sampler.idle()) sampler.step().forEach(f -> results.put(f.ticket(), f.result()));
         return tickets.stream().map(results::get).toList();
@@ -240,7 +262,8 @@ class SamplerTest {
     private static float[] trainerLogprobs(int[] tokens, Optional<Adapter> adapter) {
         int n = tokens.length - 1;
         float[] logprobs = new float[n];
-        model.evaluate(List.of(new Lesson(adapter, Optional.empty(), List.of(Arrays.copyOf(tokens, n)), Arrays.copyOfRange(tokens, 1, n + 1),
+        model.evaluate(List.of(new Lesson(adapter, Optional.empty(), List.of(Arrays.copyOf(tokens, n)),
+                Arrays.copyOfRange(tokens, 1, n + 1),
                 (from, part) -> {
                     System.arraycopy(part, 0, logprobs, from, part.length);
                     return part;
@@ -265,11 +288,13 @@ class SamplerTest {
     }
 
     private static SampleTask with(SampleTask t, int samples, boolean promptLogprobs, int topk) {
-        return new SampleTask(t.id(), t.baseModel(), t.adapter(), t.prompt(), t.params(), samples, t.seed(), promptLogprobs, topk);
+        return new SampleTask(t.id(), t.baseModel(), t.adapter(), t.prompt(), t.params(), samples, t.seed(),
+                promptLogprobs, topk);
     }
 
     private static SamplingParams params(int tokens, double temperature) {
-        return new SamplingParams(Optional.of(tokens), Optional.empty(), List.of(), List.of(), temperature, -1, 1);
+        return new SamplingParams(Optional.of(tokens), Optional.empty(), List.of(), List.of(), temperature,
+                -1, 1);
     }
 
     private static SamplingParams params(int tokens, List<String> stops, List<Integer> stopTokens) {
@@ -298,7 +323,8 @@ class SamplerTest {
 
     private static String bits(SampleResult result) {
         var text = new StringBuilder();
-        for (var s : result.sequences()) text.append(Arrays.toString(s.tokens())).append(bits(s.logprobs())).append(s.stopReason());
+        for (var s : result.sequences()) text.append(Arrays.toString(s.tokens())).append(bits(s.logprobs()))
+                .append(s.stopReason());
         result.promptLogprobs().ifPresent(p -> text.append(" prompt ").append(bits(p)));
         result.topkPromptLogprobs().orElse(Collections.emptyList()).forEach(row -> row.forEach(t ->
                 text.append(t.token()).append(':').append(Float.floatToIntBits(t.logprob())).append(' ')));

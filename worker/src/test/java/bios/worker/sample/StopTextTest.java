@@ -28,7 +28,8 @@ class StopTextTest {
 
     @Test void aPromptMayEndInsideACharacter() {
         byte[] smile = "🙂".getBytes(StandardCharsets.UTF_8);
-        var stop = new StopText(List.of("end"), StopTextTest::text, new int[] {'a', smile[0] & 255, smile[1] & 255});
+        var stop = new StopText(List.of("end"), StopTextTest::text, new int[] {'a', smile[0] & 255,
+                smile[1] & 255});
         boolean found = false;
         for (int token : new int[] {smile[2] & 255, smile[3] & 255, 'e', 'n'}) found |= stop.endsWith(token);
         assertEquals(false, found);
@@ -49,14 +50,16 @@ class StopTextTest {
             String text = word(random, alphabet, 40);
             String first = word(random, alphabet, 1 + random.nextInt(4));
             String second = word(random, alphabet, 1 + random.nextInt(4));
-            assertEquals(expected(text, first, second), stopsBehind(text, word(random, alphabet, 5), first, second), text + " " + first + " " + second);
+            assertEquals(expected(text, first, second), stopsBehind(text, word(random, alphabet, 5), first,
+                    second), text + " " + first + " " + second);
         }
     }
 
     private static int expected(String text, String... stops) {
         int best = Integer.MAX_VALUE;
         for (String stop : stops)
-            if (text.contains(stop)) best = Math.min(best, bytes(text.substring(0, text.indexOf(stop) + stop.length())) - 1);
+            if (text.contains(stop)) best = Math.min(best, bytes(text.substring(0, text.indexOf(stop)
+                    + stop.length())) - 1);
         return best == Integer.MAX_VALUE ? -1 : best;
     }
 
