@@ -12,9 +12,11 @@ import bios.worker.adapter.TrainingState;
 import bios.worker.load.ModelSpec;
 import bios.worker.model.Lesson;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.TreeMap;
 
 /// One `ForwardBackward` on its way through the engine: cut, in order, into micro-batches, which depend on
 /// the operation alone. Its gradient is collected apart and joins the run's sum at once in [#finish], so an
@@ -140,8 +142,11 @@ public final class Evaluation implements AutoCloseable {
         gradient.ifPresent(state::accumulate);
         gradient = Optional.empty();
         double tokens = operation.data().stream().mapToLong(d -> d.tokens().length).sum();
-        return new Evaluated(List.copyOf(logprobs), Map.of("loss:sum", lossSum, "tokens:sum", tokens,
-                "weights:sum", weightSum));
+        Map<String, Double> metrics = new TreeMap<>();      // sorted: results are stored, the same as the same bytes
+        metrics.put("loss:sum", lossSum);
+        metrics.put("tokens:sum", tokens);
+        metrics.put("weights:sum", weightSum);
+        return new Evaluated(List.copyOf(logprobs), Collections.unmodifiableMap(metrics));
     }
 
     /// Drops what was collected and not finished.

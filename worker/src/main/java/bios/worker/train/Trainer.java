@@ -11,6 +11,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.TreeMap;
 
 /// Executes training operations on one base model. The engine begins an [Evaluation] per operation, puts the
 /// next micro-batches of several into one [#pass], and finishes those that are done:
@@ -79,6 +80,7 @@ public final class Trainer {
                 "optim_step: no gradient has been accumulated since the last step; call forward_backward first"));
         AdamParams used = params.orElse(state.settings());
         double norm = state.step(used);
-        return new Stepped(state.steps(), Map.of("grad_norm", norm, "learning_rate", used.learningRate()));
+        return new Stepped(state.steps(),
+                new TreeMap<>(Map.of("grad_norm", norm, "learning_rate", used.learningRate())));
     }
 }
