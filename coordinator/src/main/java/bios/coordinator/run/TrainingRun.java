@@ -139,8 +139,9 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         if (optimizer && manifest.kind() == CheckpointKind.SAMPLER)
             return refuse(position, "weights_only", path + " holds weights only, no optimizer state; load a path of save_state,"
                     + " or load the weights without the optimizer");
-        if (manifest.kind() == CheckpointKind.TRAINING && !manifest.optimizerType().equals("adamw"))
-            return refuse(position, "optimizer_mismatch", path + " was trained with " + manifest.optimizerType() + ", this run uses adamw");
+        if (optimizer && !manifest.optimizerType().equals("adamw"))
+            return refuse(position, "optimizer_mismatch", path + " was trained with " + manifest.optimizerType()
+                    + ", this run uses adamw; load the weights without the optimizer");
         LoraSpec shape = lora.orElseThrow();
         boolean adopts = !own.loraChosen() && !trainedBefore(position);
         if (!adopts && !shape.compatible(manifest.lora()))

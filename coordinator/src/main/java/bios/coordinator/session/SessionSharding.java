@@ -1,0 +1,65 @@
+package bios.coordinator.session;
+
+import bios.coordinator.run.TrainingRunSharding;
+import bios.protocol.run.RunCommand;
+import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.session.SessionCommand;
+import java.time.Duration;
+import java.time.InstantSource;
+import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.actor.typed.ActorSystem;
+import org.apache.pekko.cluster.sharding.typed.ClusterShardingSettings;
+import org.apache.pekko.cluster.sharding.typed.HashCodeMessageExtractor;
+import org.apache.pekko.cluster.sharding.typed.ShardingEnvelope;
+import org.apache.pekko.cluster.sharding.typed.javadsl.ClusterSharding;
+import org.apache.pekko.cluster.sharding.typed.javadsl.Entity;
+import org.apache.pekko.cluster.sharding.typed.javadsl.EntityRef;
+import org.apache.pekko.cluster.sharding.typed.javadsl.EntityTypeKey;
+import org.apache.pekko.persistence.typed.PersistenceId;
+
+/// Where client sessions live: on nodes with the role `coordinator`. A session that is not over starts again by itself, so
+/// that it ends in time.
+public final class SessionSharding {
+    /// The sharding type.
+    public static final EntityTypeKey<SessionCommand> KEY = EntityTypeKey.create(SessionCommand.class, "session");
+    /// The cluster role of nodes that hold sessions.
+    public static final String ROLE = "coordinator";
+
+    private SessionSharding() {}
+
+    /// Lets sessions live on this node if it has the role, else lets it reach them.
+    public static ActorRef<ShardingEnvelope<SessionCommand>> init(ActorSystem<?> system, SessionSettings settings,
+            SnapshotReleaser releaser, InstantSource clock) {
+        var entity = Entity.of(KEY, context -> SessionEntity.create(context.getEntityId(),
+                PersistenceId.of(KEY.name(), context.getEntityId()), settings, releaser, clock, Optional.of(context.getShard())));
+        var sharding = ClusterShardingSettings.create(system).withRememberEntities(true)
+                .withRememberEntitiesStoreMode(ClusterShardingSettings.rememberEntitiesStoreModeEventSourced());
+        return ClusterSharding.get(system).init(entity.withRole(ROLE).withSettings(sharding)
+                .withMessageExtractor(new HashCodeMessageExtractor<>(settings.shards())));
+    }
+
+    /// The session `id`, wherever it is. Sharding must have been begun on this node.
+    public static EntityRef<SessionCommand> ref(ActorSystem<?> system, String id) {
+        return ClusterSharding.get(system).entityRefFor(KEY, id);
+    }
+
+    /// Releases snapshots by asking the entities of runs.
+    ///
+    /// @param timeout how long one run may take
+    public static SnapshotReleaser releaser(ActorSystem<?> system, Duration timeout) {
+        return (owner, run, session) -> {
+            EntityRef<RunCommand> entity;
+            try {
+                entity = TrainingRunSharding.ref(system, run);
+            } catch (IllegalStateException | IllegalArgumentException notServed) {
+                // Nobody serves that base model now; later somebody may.
+                return CompletableFuture.completedFuture(false);
+            }
+            return entity.<RunReply>ask(replyTo -> new RunCommand.ReleaseSnapshots(owner, session, replyTo), timeout)
+                    .thenApply(reply -> reply instanceof RunReply.Done
+                            || reply instanceof RunReply.Refused(var reason, _) && reason == RunCommand.Reason.NOT_FOUND);
+        };
+    }
+}

@@ -1,0 +1,101 @@
+package bios.coordinator.session;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertInstanceOf;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.persistence.journal.EmbeddedJournal;
+import bios.protocol.model.ModelName;
+import bios.protocol.run.RunId;
+import bios.protocol.session.SessionCommand;
+import bios.protocol.session.SessionCommand.Sampler;
+import bios.protocol.session.SessionCommand.SessionReply;
+import com.typesafe.config.ConfigFactory;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.time.InstantSource;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.BlockingQueue;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.LinkedBlockingQueue;
+import java.util.concurrent.TimeUnit;
+import java.util.function.Function;
+import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
+import org.apache.pekko.actor.testkit.typed.javadsl.TestProbe;
+import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.persistence.typed.PersistenceId;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class SessionEntityTest {
+    private static final RunId RUN = new RunId("usf-finance-9f2c4be01a77");
+    private static final Sampler SAMPLER = new Sampler(new ModelName("m"), Optional.of("bios://usf-finance-9f2c4be01a77/a"), Optional.empty());
+    @TempDir Path folder;
+    private final BlockingQueue<String> released = new LinkedBlockingQueue<>();
+    private boolean runsAnswer = true;
+    private ActorTestKit kit;
+
+    @BeforeEach void start() {
+        EmbeddedJournal.createSchema(folder);
+        kit = ActorTestKit.create("session", EmbeddedJournal.config(folder).withFallback(ConfigFactory.load()));
+    }
+
+    @AfterEach void stop() {
+        kit.shutdownTestKit();
+    }
+
+    private ActorRef<SessionCommand> spawn(Duration endsAfter) {
+        var settings = new SessionSettings(8, endsAfter, Duration.ofMillis(50), 2, 2, 3);
+        return kit.spawn(SessionEntity.create("s-1", PersistenceId.of("session", "s-1"), settings, (owner, run, session) -> {
+            released.add(owner + " " + run + " " + session);
+            boolean answer = runsAnswer;
+            runsAnswer = true;
+            return CompletableFuture.completedFuture(answer);
+        }, InstantSource.system(), Optional.empty()));
+    }
+
+    private SessionReply ask(ActorRef<SessionCommand> session, Function<ActorRef<SessionReply>, SessionCommand> command) {
+        TestProbe<SessionReply> probe = kit.createTestProbe();
+        session.tell(command.apply(probe.getRef()));
+        return probe.receiveMessage(Duration.ofSeconds(10));
+    }
+
+    private SessionReply open(ActorRef<SessionCommand> session) {
+        return ask(session, r -> new SessionCommand.Open("alice", List.of("t"), "{}", "1", 5, r));
+    }
+
+    @Test void aSessionRemembersRunsAndSamplersOverARestart() {
+        var session = spawn(Duration.ofHours(1));
+        assertInstanceOf(SessionReply.Refused.class, ask(session, r -> new SessionCommand.Heartbeat("alice", r)));
+        open(session);
+        ask(session, r -> new SessionCommand.AddRun("alice", RUN, r));
+        ask(session, r -> new SessionCommand.AddRun("alice", RUN, r));
+        assertEquals(new SessionReply.SamplerOpened("s-1:sample:7", SAMPLER),
+                ask(session, r -> new SessionCommand.OpenSampler("alice", 7, SAMPLER, r)));
+        kit.stop(session);
+        var again = spawn(Duration.ofHours(1));
+        assertEquals(new SessionReply.Described("s-1", List.of(RUN), List.of("s-1:sample:7")), open(again));
+        var other = new Sampler(new ModelName("other"), Optional.empty(), Optional.empty());
+        assertEquals(new SessionReply.SamplerOpened("s-1:sample:7", SAMPLER),
+                ask(again, r -> new SessionCommand.OpenSampler("alice", 7, other, r)), "the first sampler under a number stays");
+        assertInstanceOf(SessionReply.Refused.class, ask(again, r -> new SessionCommand.FindSampler("mallory", 7, r)));
+        assertInstanceOf(SessionReply.Refused.class, ask(again, r -> new SessionCommand.FindSampler("alice", 8, r)));
+        ask(again, r -> new SessionCommand.OpenSampler("alice", 8, other, r));
+        assertInstanceOf(SessionReply.Refused.class, ask(again, r -> new SessionCommand.OpenSampler("alice", 9, other, r)), "bounded");
+    }
+
+    @Test void aSilentSessionEndsAndItsRunsReleaseItsSnapshots() throws Exception {
+        runsAnswer = false;
+        var session = spawn(Duration.ofMillis(300));
+        open(session);
+        ask(session, r -> new SessionCommand.AddRun("alice", RUN, r));
+        String release = "alice " + RUN + " s-1";
+        assertEquals(release, released.poll(10, TimeUnit.SECONDS));
+        assertEquals(release, released.poll(10, TimeUnit.SECONDS), "a run that does not answer is asked again");
+        SessionReply reply = ask(session, r -> new SessionCommand.Describe("alice", r));
+        assertTrue(reply instanceof SessionReply.Refused(var why) && why.code().equals("not_found"), reply::toString);
+    }
+}
