@@ -134,6 +134,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     RunEvent load(long position, CheckpointManifest manifest, boolean optimizer) {
         RunConfig own = config.orElseThrow();
         String path = manifest.path().map(Object::toString).orElse("the snapshot " + manifest.contentId());
+        if (manifest.run().equals(own.run()) && checkpoints.all().noneMatch(m -> m.equals(manifest)))
+            return refuse(position, "checkpoint_not_found", path + " was deleted");
         if (!manifest.baseModel().equals(own.baseModel()))
             return refuse(position, "base_model_mismatch", path + " was made from " + manifest.baseModel() + ", this run trains " + own.baseModel());
         if (optimizer && manifest.kind() == CheckpointKind.SAMPLER)

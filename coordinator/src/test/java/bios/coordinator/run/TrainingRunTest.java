@@ -1,0 +1,276 @@
+package bios.coordinator.run;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertInstanceOf;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.coordinator.run.Entry.Outcome;
+import bios.coordinator.run.RunEvent.*;
+import bios.coordinator.run.TrainingRun.Decision;
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.model.LoraSpec;
+import bios.protocol.model.ModelName;
+import bios.protocol.model.TargetModule;
+import bios.protocol.run.AdamParams;
+import bios.protocol.run.OperationKind;
+import bios.protocol.run.RunCommand.Reason;
+import bios.protocol.run.RunId;
+import bios.protocol.run.StoredOperation;
+import com.typesafe.config.ConfigFactory;
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Optional;
+import java.util.Random;
+import java.util.Set;
+import java.util.TreeSet;
+import org.junit.jupiter.api.Test;
+
+class TrainingRunTest {
+    private static final RunSettings SETTINGS = RunSettings.from(ConfigFactory.load());
+    private static final RunId OTHER = new RunId("usf-finance-000000000000");
+    private static final TrainingRun.Load IDLE = new TrainingRun.Load(0, 0);
+
+    private static StoredOperation inline(OperationKind kind) {
+        return new StoredOperation.Inline(kind, new byte[] {(byte) kind.ordinal()});
+    }
+
+    private static BlobRef blob(String scope, long content) {
+        return new BlobRef(new BlobId(scope, "%064x".formatted(content)), 10);
+    }
+
+    private static CheckpointManifest manifest(RunId run, CheckpointKind kind, Optional<String> name, long content, LoraSpec lora) {
+        return new CheckpointManifest(run, kind, name.map(CheckpointName::new), new ModelName("ultrasafe/usf-finance"), lora, "c" + content,
+                blob(BlobScope.checkpoints(run), content), kind == CheckpointKind.SAMPLER ? Optional.empty()
+                        : Optional.of(blob(BlobScope.checkpoints(run), 1000 + content)), 1, AdamParams.DEFAULT, "adamw", "{}",
+                Optional.empty(), 5, Optional.empty());
+    }
+
+    private static TrainingRun created(boolean loraChosen) {
+        return TrainingRun.NONE.apply(new RunCreated(RunHarness.config(loraChosen)));
+    }
+
+    private static TrainingRun accept(TrainingRun run, long seq, StoredOperation operation) {
+        var decision = run.submit(seq, operation, "d" + seq, 1, Optional.empty(), IDLE, SETTINGS);
+        for (RunEvent event : assertInstanceOf(Decision.Accept.class, decision).events()) run = run.apply(event);
+        return run;
+    }
+
+    @Test void numbersAreASetWhateverTheirOrder() {
+        for (int seed = 0; seed < 50; seed++) {
+            var random = new Random(seed);
+            var expected = new TreeSet<Long>();
+            NumberSet set = NumberSet.EMPTY;
+            for (int i = 0; i < 200; i++) {
+                long number = random.nextInt(150);
+                expected.add(number);
+                set = set.with(number);
+                for (long n = -1; n <= 151; n++) assertEquals(expected.contains(n), set.contains(n), "seed " + seed + ", " + n);
+            }
+            long[] bounds = set.bounds();
+            for (int i = 1; i < bounds.length; i++) assertTrue(bounds[i] > bounds[i - 1], "intervals neither touch nor overlap");
+        }
+    }
+
+    /// A history in which everything may happen, played as the entity plays it.
+    private static final class History {
+        final Random random;
+        TrainingRun run = created(true);
+        final Set<Long> seen = new HashSet<>();
+        final Set<BlobId> written = new HashSet<>();
+        final Set<BlobId> freed = new HashSet<>();
+
+        History(long seed) {
+            random = new Random(seed);
+        }
+
+        void store(RunEvent event) {
+            run = run.apply(event);
+            check();
+        }
+
+        void step() {
+            long open = run.line().stream().filter(e -> e.outcome() instanceof Outcome.Open).mapToLong(Entry::position).findFirst().orElse(0);
+            switch (random.nextInt(9)) {
+                case 0, 1, 2 -> submit();
+                case 3, 4 -> run.at(open).ifPresent(this::finish);
+                case 5 -> {
+                    if (run.accepted() > run.recovery().position()) point();
+                }
+                case 6 -> {
+                    freed.addAll(run.garbage());
+                    store(new BlobsFreed(run.garbage()));
+                }
+                case 7 -> store(new CheckpointDeleted(CheckpointKind.TRAINING, new CheckpointName("n" + random.nextInt(3))));
+                default -> {
+                    if (run.poison().isPresent() && random.nextBoolean()) store(new ErrorSeen(run.accepted()));
+                    else store(new SnapshotsReleased("s" + random.nextInt(2)));
+                }
+            }
+        }
+
+        private void submit() {
+            long seq = random.nextInt(400);
+            OperationKind kind = OperationKind.values()[random.nextInt(OperationKind.values().length)];
+            StoredOperation operation = random.nextBoolean() ? inline(kind)
+                    : new StoredOperation.InBlob(kind, blob(BlobScope.operation(RunHarness.RUN, seq), seq));
+            Decision decision = run.submit(seq, operation, "d" + seq, 1, Optional.empty(), IDLE, SETTINGS);
+            if (!seen.add(seq)) {
+                assertInstanceOf(Decision.Duplicate.class, decision, "a repetition writes nothing");
+                return;
+            }
+            if (operation instanceof StoredOperation.InBlob(_, var b)) written.add(b.id());
+            for (RunEvent event : assertInstanceOf(Decision.Accept.class, decision).events()) store(event);
+        }
+
+        private void finish(Entry entry) {
+            long at = entry.position();
+            Optional<Fault> struck = run.struck(at);
+            if (struck.isPresent() && entry.kind() != OperationKind.LOAD_STATE) store(new OperationFailed(at, struck.get()));
+            else if (random.nextInt(6) == 0) store(new OperationFailed(at, Fault.user("bad", "at " + at)));
+            else if (entry.kind() == OperationKind.LOAD_STATE) {
+                List<CheckpointManifest> have = run.checkpoints().versions();
+                store(have.isEmpty() ? new OperationFailed(at, Fault.user("checkpoint_not_found", ""))
+                        : run.load(at, have.get(random.nextInt(have.size())), true));
+                if (run.at(at).orElseThrow().outcome() instanceof Outcome.Resolved) store(new LoadApplied(at));
+            } else if (EngineLine.saves(entry.kind())) commit(at);
+        }
+
+        private void commit(long at) {
+            boolean named = random.nextBoolean();
+            var manifest = manifest(RunHarness.RUN, CheckpointKind.TRAINING, named ? Optional.of("n" + random.nextInt(3)) : Optional.empty(),
+                    random.nextInt(20), RunHarness.LORA);
+            Checkpoints.blobs(manifest).forEach(b -> {
+                written.add(b);
+                freed.remove(b);
+            });
+            store(new CheckpointCommitted(at, manifest, named ? Optional.empty() : Optional.of("s" + random.nextInt(2))));
+        }
+
+        private void point() {
+            long position = run.recovery().position() + 1 + random.nextInt((int) (run.accepted() - run.recovery().position()));
+            BlobRef state = blob(BlobScope.recovery(RunHarness.RUN), random.nextInt(1000));
+            written.add(state.id());
+            freed.remove(state.id());
+            store(new RecoveryPointReached(position, state, 1, RunHarness.LORA, Optional.empty()));
+        }
+
+        private void check() {
+            long expected = run.recovery().position();
+            for (Entry entry : run.line()) assertEquals(++expected, entry.position(), "positions follow each other");
+            assertEquals(run.accepted(), expected, "the line ends with what was accepted last");
+            Set<BlobId> referenced = run.referenced();
+            for (BlobId blob : run.garbage()) assertFalse(referenced.contains(blob), () -> blob + " is referred to and garbage");
+            var lost = new HashSet<>(written);
+            lost.removeAll(referenced);
+            lost.removeAll(run.garbage());
+            lost.removeAll(freed);
+            assertEquals(Set.of(), lost, "a blob is referred to, garbage or freed");
+        }
+    }
+
+    @Test void anyHistoryKeepsLineNumbersAndBlobsInOrder() {
+        for (long seed = 0; seed < 60; seed++) {
+            var history = new History(seed);
+            for (int i = 0; i < 300; i++) history.step();
+            TrainingRun run = history.run;
+            byte[] stored = RunStored.TYPES.write(run);
+            assertEquals(run, RunStored.TYPES.read(RunStored.TYPES.manifest(run), stored), "a snapshot is the run, seed " + seed);
+        }
+    }
+
+    @Test void poisonStrikesUntilItWasSeen() {
+        TrainingRun run = created(true);
+        for (int seq = 0; seq < 3; seq++) run = accept(run, seq, inline(OperationKind.FORWARD_BACKWARD));
+        run = run.apply(new OperationFailed(1, Fault.user("bad", "why")));
+        assertEquals("bad", run.struck(2).orElseThrow().code());
+        run = run.apply(new OperationFailed(2, run.struck(2).get()));
+        assertEquals(1, run.poison().orElseThrow().position(), "the first cause stays");
+        assertTrue(run.wouldBeSeen(2));
+        run = run.apply(new ErrorSeen(run.accepted()));
+        run = accept(run, 3, inline(OperationKind.FORWARD_BACKWARD));
+        assertTrue(run.struck(3).isPresent(), "accepted before the client knew");
+        assertTrue(run.struck(4).isEmpty(), "accepted after");
+        run = run.apply(new OperationFailed(4, Fault.user("worse", "why")));
+        assertEquals("worse", run.struck(5).orElseThrow().code());
+    }
+
+    @Test void onlyFailuresThatMatterPoison() {
+        TrainingRun run = accept(created(true), 0, inline(OperationKind.OPTIM_STEP));
+        assertTrue(run.apply(new OperationFailed(1, Fault.user(TrainingRun.NO_GRADIENT, ""))).poison().isEmpty());
+        assertTrue(run.apply(new OperationFailed(1, Fault.user("other", ""))).poison().isPresent());
+        for (var kind : List.of(OperationKind.FORWARD, OperationKind.SAVE_STATE, OperationKind.SAVE_SAMPLER_WEIGHTS))
+            assertTrue(accept(created(true), 0, inline(kind)).apply(new OperationFailed(1, Fault.user("other", ""))).poison().isEmpty());
+    }
+
+    @Test void aLoadIsRefusedByNameOrAdopted() {
+        var other = new LoraSpec(16, 32, 1, List.of(TargetModule.Q, TargetModule.V));
+        var sixteen = manifest(OTHER, CheckpointKind.TRAINING, Optional.of("a"), 1, other);
+        TrainingRun chosen = accept(created(true), 0, inline(OperationKind.LOAD_STATE));
+        var mismatch = assertInstanceOf(OperationFailed.class, chosen.load(1, sixteen, true));
+        assertEquals("lora_mismatch", mismatch.why().code());
+        assertTrue(mismatch.why().message().contains("rank 16") && mismatch.why().message().contains("rank 8"), mismatch.why().message());
+        TrainingRun free = accept(created(false), 0, inline(OperationKind.LOAD_STATE));
+        free = free.apply(assertInstanceOf(LoadResolved.class, free.load(1, sixteen, true))).apply(new LoadApplied(1));
+        assertEquals(other, free.lora().orElseThrow());
+        TrainingRun trained = accept(accept(created(false), 0, inline(OperationKind.FORWARD_BACKWARD)), 1, inline(OperationKind.LOAD_STATE));
+        assertInstanceOf(OperationFailed.class, trained.load(2, sixteen, true));
+        trained = trained.apply(new RecoveryPointReached(1, blob("x", 1), 0, RunHarness.LORA, Optional.empty()));
+        assertInstanceOf(OperationFailed.class, trained.load(2, sixteen, true), "also behind a recovery point");
+        var own = manifest(RunHarness.RUN, CheckpointKind.TRAINING, Optional.of("a"), 1, RunHarness.LORA);
+        assertEquals("checkpoint_not_found", assertInstanceOf(OperationFailed.class, chosen.load(1, own, true)).why().code(),
+                "deleted since it was found");
+        var sampler = manifest(OTHER, CheckpointKind.SAMPLER, Optional.of("a"), 1, RunHarness.LORA);
+        assertEquals("weights_only", assertInstanceOf(OperationFailed.class, chosen.load(1, sampler, true)).why().code());
+        assertInstanceOf(LoadResolved.class, chosen.load(1, sampler, false));
+    }
+
+    @Test void aTwoPartPathIsATrainingStateOrElseSamplerWeightsInTheNewestVersion() {
+        var path = CheckpointPath.parse("bios://" + RunHarness.RUN + "/a");
+        var sampler = manifest(RunHarness.RUN, CheckpointKind.SAMPLER, Optional.of("a"), 1, RunHarness.LORA);
+        var first = manifest(RunHarness.RUN, CheckpointKind.TRAINING, Optional.of("a"), 2, RunHarness.LORA);
+        var second = manifest(RunHarness.RUN, CheckpointKind.TRAINING, Optional.of("a"), 3, RunHarness.LORA);
+        var checkpoints = Checkpoints.NONE.commit(sampler, Optional.empty());
+        assertEquals(Optional.of(sampler), checkpoints.resolve(path, 0));
+        checkpoints = checkpoints.commit(first, Optional.empty()).commit(second, Optional.empty()).commit(second, Optional.empty());
+        assertEquals(Optional.of(second), checkpoints.resolve(path, 0));
+        assertEquals(3, checkpoints.versions().size(), "old versions stay, the same content again does not count");
+        assertEquals(Optional.of(sampler), checkpoints.delete(CheckpointKind.TRAINING, new CheckpointName("a")).resolve(path, 0));
+    }
+
+    @Test void aFullLineRefuses() {
+        TrainingRun run = created(true);
+        var many = new TrainingRun.Load(SETTINGS.maxUnfinished(), 0);
+        var refused = run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), many, SETTINGS);
+        assertEquals(Reason.TOO_MANY, assertInstanceOf(Decision.Refuse.class, refused).reason());
+        var large = new TrainingRun.Load(1, SETTINGS.maxUnfinishedBytes());
+        assertInstanceOf(Decision.Refuse.class, run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), large, SETTINGS));
+        assertInstanceOf(Decision.Refuse.class, run.submit(-1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), IDLE, SETTINGS));
+    }
+
+    static List<Object> stored() {
+        var manifest = manifest(RunHarness.RUN, CheckpointKind.TRAINING, Optional.of("a"), 1, RunHarness.LORA);
+        var name = new CheckpointName("a");
+        var all = new ArrayList<Object>(List.of(new RunCreated(RunHarness.config(true)),
+                new OperationAccepted(1, 5, inline(OperationKind.OPTIM_STEP), "ab", 9),
+                new OperationAccepted(2, 6, new StoredOperation.InBlob(OperationKind.LOAD_STATE, blob("x", 1)), "ab", 9),
+                new LoadResolved(2, manifest), new LoadApplied(2), new OperationFailed(1, Fault.user("bad", "why")), new ErrorSeen(2),
+                new CheckpointCommitted(1, manifest, Optional.of("s")), new CheckpointDeleted(CheckpointKind.SAMPLER, name),
+                new ExpirySet(CheckpointKind.SAMPLER, name, Optional.of(7L)), new CheckpointsExpired(7), new SnapshotsReleased("s"),
+                new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA, Optional.of(blob("x", 3))), new OperationAttempted(1),
+                new ReplayFinished(2), new BlobsFreed(List.of(blob("x", 1).id())), new RunClosed(7)));
+        TrainingRun run = accept(accept(created(true), 3, inline(OperationKind.LOAD_STATE)), 9, inline(OperationKind.SAVE_STATE));
+        run = run.apply(new LoadResolved(1, manifest)).apply(new OperationFailed(1, Fault.user("bad", "why")))
+                .apply(new CheckpointCommitted(2, manifest, Optional.empty())).apply(new OperationAttempted(2));
+        all.add(run);
+        return all;
+    }
+}
