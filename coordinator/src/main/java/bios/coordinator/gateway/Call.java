@@ -21,6 +21,11 @@ record Call(String id, String account, List<String> parts, Map<String, String> q
         return Fields.ofRequest(body.orElseThrow());
     }
 
+    /// Whether the body is an object with this field.
+    boolean has(String field) {
+        return body.filter(b -> b instanceof Json.Obj(var given) && given.containsKey(field)).isPresent();
+    }
+
     /// Whether the client is Tinker's, which knows only its own scheme.
     boolean tinker() {
         return headers.getOrDefault("user-agent", "").contains("Tinker");

@@ -65,9 +65,8 @@ final class HttpHandler {
         CompletionStage<Reply> reply;
         if (found.endpoint().read()) {
             reply = bodies.read(request, materializer).thenCompose(body -> withBody(body, () -> {
-                byte[] bytes = body.bytes();
-                return found.endpoint().handler()
-                        .answer(call(id, account, found, request, headers, Optional.of(reader.read(bytes))));
+                Call call = call(id, account, found, request, headers, Optional.of(reader.read(body.bytes())));
+                return Refusal.located(call, guarded(() -> found.endpoint().handler().answer(call)));
             }));
         } else {
             reply = request.discardEntityBytes(materializer).completionStage().thenCompose(_ ->

@@ -13,7 +13,8 @@ import java.io.UncheckedIOException;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
-/// Writes answers. Floats are written as their shortest decimal form, and what is not a number as `null`.
+/// Writes answers. A float is written so that whoever reads 64-bit numbers has its exact value, and what is not a
+/// number as `null`.
 final class JsonWriter {
     private static final ObjectMapper MAPPER = new ObjectMapper().registerModule(new SimpleModule()
             .addSerializer(float[].class, new Floats()).addSerializer(Float.class, new OneFloat())
@@ -63,7 +64,7 @@ final class JsonWriter {
     }
 
     private static void write(JsonGenerator out, float value) throws IOException {
-        if (Float.isFinite(value)) out.writeNumber(value);
+        if (Float.isFinite(value)) out.writeNumber((double) value);
         else out.writeNull();
     }
 

@@ -3,8 +3,11 @@ package bios.coordinator.gateway;
 import bios.protocol.Fault;
 import bios.protocol.Invalid;
 import bios.protocol.run.RunCommand;
+import java.util.List;
 import java.util.Optional;
 import java.util.Set;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
 
 /// Ends the handling of a request with a problem for the caller. It never leaves the gateway.
 final class Refusal extends RuntimeException {
@@ -67,6 +70,22 @@ final class Refusal extends RuntimeException {
             case INVALID -> Code.INVALID;
         };
         return new Refusal(code, refused.message());
+    }
+
+    /// The same reply; a refusal that names no field gets the one of the body that its code is about.
+    static <T> CompletionStage<T> located(Call call, CompletionStage<T> reply) {
+        return reply.exceptionallyCompose(failed -> CompletableFuture.failedStage(
+                Backend.cause(failed) instanceof Refusal refusal && refusal.field == null ? refusal.locatedIn(call) : failed));
+    }
+
+    private Refusal locatedIn(Call call) {
+        List<String> subjects = switch (code) {
+            case NOT_FOUND, RUN_CLOSED -> List.of("request_id", "model_id", "sampling_session_id", "session_id");
+            case CONFLICT -> List.of("seq_id");
+            default -> List.of();
+        };
+        return subjects.stream().filter(call::has).findFirst()
+                .map(subject -> new Refusal(code, word, subject, subject + ": " + getMessage(), allowed)).orElse(this);
     }
 
     Code code() {
