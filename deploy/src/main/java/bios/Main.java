@@ -1,0 +1,42 @@
+package bios;
+
+import bios.command.BenchCommand;
+import bios.command.CheckpointsCommand;
+import bios.command.DemoCommand;
+import bios.command.DoctorCommand;
+import bios.command.ModelsCommand;
+import bios.command.RunsCommand;
+import bios.command.UpCommand;
+import bios.protocol.Invalid;
+import picocli.CommandLine;
+import picocli.CommandLine.Command;
+
+/// The program `bios`: reads the command line and runs one command.
+@Command(name = "bios", mixinStandardHelpOptions = true, version = "bios 0.1.0", synopsisSubcommandLabel = "COMMAND",
+        description = "Trains and samples LoRA adapters of open-weight language models.",
+        subcommands = {UpCommand.class, DemoCommand.class, ModelsCommand.class, RunsCommand.class,
+                CheckpointsCommand.class, BenchCommand.class, DoctorCommand.class})
+public final class Main implements Runnable {
+    @CommandLine.Spec private CommandLine.Model.CommandSpec spec;
+
+    /// Runs `bios` with these arguments and exits: 0 done, 1 failed, 2 wrong usage.
+    public static void main(String[] arguments) {
+        CommandLine line = new CommandLine(new Main());
+        line.setCaseInsensitiveEnumValuesAllowed(true);
+        line.setExecutionExceptionHandler((failure, command, _) -> {
+            boolean ours = failure instanceof CommandFailed || failure instanceof Invalid;
+            command.getErr().println("bios: " + (ours || failure.getMessage() == null ? message(failure) : failure));
+            if (!ours && System.getenv("BIOS_TRACE") != null) failure.printStackTrace(command.getErr());
+            return 1;
+        });
+        System.exit(line.execute(arguments));
+    }
+
+    private static String message(Throwable failure) {
+        return failure.getMessage() == null ? failure.toString() : failure.getMessage();
+    }
+
+    @Override public void run() {
+        throw new CommandLine.ParameterException(spec.commandLine(), "Name a command.");
+    }
+}

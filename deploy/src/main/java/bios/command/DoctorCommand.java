@@ -1,0 +1,121 @@
+package bios.command;
+
+import bios.worker.device.Device;
+import bios.worker.device.cpu.CpuDevice;
+import java.io.IOException;
+import java.lang.foreign.Arena;
+import java.lang.foreign.SymbolLookup;
+import java.net.InetAddress;
+import java.net.ServerSocket;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.Callable;
+import java.util.concurrent.TimeUnit;
+import java.util.stream.Stream;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Option;
+
+/// `bios doctor`: what this machine has for Bios, what is missing and how to get it. Exit status 1 when Bios cannot run.
+@Command(name = "doctor", mixinStandardHelpOptions = true, description = "Say what this machine has and what is missing.")
+public final class DoctorCommand implements Callable<Integer> {
+    @Option(names = "--port", defaultValue = "8400", description = "The port that 'bios up' would use (default: ${DEFAULT-VALUE}).")
+    private int port;
+
+    private final Map<String, String> missing = new LinkedHashMap<>();
+
+    @Override public Integer call() {
+        line("JDK", Runtime.version() + " in " + System.getProperty("java.home"));
+        line("cores", Runtime.getRuntime().availableProcessors() + ", " + cpuName());
+        line("memory", "%.1f GiB".formatted(memoryBytes() / (double) (1L << 30)));
+        engine();
+        gpus();
+        line("python3", output("python3", "--version").orElse("missing: the demo and the client package need Python 3.9 or newer"));
+        models();
+        port();
+        missing.forEach((what, remedy) -> System.out.println("\n✗ " + what + ": " + remedy));
+        if (missing.isEmpty()) System.out.println("\n✓ Bios can run here.");
+        return missing.isEmpty() ? 0 : 1;
+    }
+
+    private void engine() {
+        try (Device device = new CpuDevice()) {
+            line("CPU engine", device.description());
+        } catch (RuntimeException | LinkageError failure) {
+            line("CPU engine", "does not start: " + failure);
+            missing.put("CPU engine", "needs Linux on x86-64 with glibc 2.17 or newer and libgomp; " + failure.getMessage());
+        }
+    }
+
+    private static void gpus() {
+        String found = output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+                .map(text -> text.strip().replace("\n", "; ")).orElse("none");
+        line("GPUs", found);
+        StringBuilder libraries = new StringBuilder();
+        for (String name : List.of("libcuda.so.1", "libcublasLt.so.13", "libcublasLt.so.12", "libnvrtc.so.13", "libnvrtc.so.12"))
+            if (loads(name)) libraries.append(libraries.isEmpty() ? "" : ", ").append(name);
+        line("CUDA libraries", libraries.isEmpty() ? "none (this version computes on the CPU)" : libraries.toString());
+    }
+
+    @SuppressWarnings("restricted")
+    private static boolean loads(String library) {
+        try (Arena arena = Arena.ofConfined()) {
+            SymbolLookup.libraryLookup(library, arena);
+            return true;
+        } catch (IllegalArgumentException _) {
+            return false;
+        }
+    }
+
+    private static void models() {
+        Path tiny = Installation.tinyModel();
+        line("base models", Files.exists(tiny.resolve("config.json")) ? "bios/tiny in " + tiny + " (shipped); others by --model or --models"
+                : "none shipped here; give one by --model NAME=DIR");
+    }
+
+    private void port() {
+        try (ServerSocket socket = new ServerSocket(port, 1, InetAddress.getLoopbackAddress())) {
+            line("port", socket.getLocalPort() + " is free");
+        } catch (IOException _) {
+            line("port", port + " is taken; choose another with 'bios up --port'");
+        }
+    }
+
+    private static String cpuName() {
+        try (Stream<String> lines = Files.lines(Path.of("/proc/cpuinfo"))) {
+            List<String> all = lines.toList();
+            String name = value(all, "model name");
+            String flags = " " + value(all, "flags") + " ";
+            StringBuilder isa = new StringBuilder();
+            for (String flag : List.of("avx2", "avx512f", "avx512_bf16", "amx_bf16")) if (flags.contains(" " + flag + " ")) isa.append(' ').append(flag);
+            return name + " with" + (isa.isEmpty() ? " no AVX2" : isa);
+        } catch (IOException _) {
+            return System.getProperty("os.arch");
+        }
+    }
+
+    private static String value(List<String> lines, String key) {
+        return lines.stream().filter(l -> l.startsWith(key)).findFirst().map(l -> l.substring(l.indexOf(':') + 1).strip()).orElse("");
+    }
+
+    private static long memoryBytes() {
+        var system = (com.sun.management.OperatingSystemMXBean) java.lang.management.ManagementFactory.getOperatingSystemMXBean();
+        return system.getTotalMemorySize();
+    }
+
+    private static java.util.Optional<String> output(String... command) {
+        try {
+            Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
+            String text = new String(process.getInputStream().readAllBytes(), java.nio.charset.StandardCharsets.UTF_8).strip();
+            return process.waitFor(10, TimeUnit.SECONDS) && process.exitValue() == 0 ? java.util.Optional.of(text) : java.util.Optional.empty();
+        } catch (IOException | InterruptedException _) {
+            return java.util.Optional.empty();
+        }
+    }
+
+    private static void line(String what, String value) {
+        System.out.printf("%-15s %s%n", what, value);
+    }
+}

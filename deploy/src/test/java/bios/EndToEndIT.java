@@ -1,0 +1,66 @@
+package bios;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import org.junit.jupiter.api.Test;
+
+/// The whole of Bios as its users meet it: real server processes, driven through the Python package. Each check is a script in
+/// `src/test/python` (or the demo, or the package's own tests) that exits 0 when everything held.
+final class EndToEndIT {
+    private static final Path ROOT = root();
+
+    @Test void thePythonPackageKeepsItsPromises() throws Exception {
+        python("-W", "error", "-m", "unittest", "discover", "-s", "protocol/python/tests");
+    }
+
+    @Test void aSavedOrKilledRunGivesTheBitsOfAnUndisturbedOne() throws Exception {
+        python("deploy/src/test/python/resume_exactly.py");
+    }
+
+    @Test void runsNeverTouchEachOtherAndSnapshotsNeverChange() throws Exception {
+        python("deploy/src/test/python/isolation.py");
+    }
+
+    @Test void badRequestsAreRefusedByFieldAndLoseNothing() throws Exception {
+        python("deploy/src/test/python/bad_requests.py");
+    }
+
+    @Test void everyListingOfTheUsersPageRuns() throws Exception {
+        python("deploy/src/test/python/listings_run.py");
+    }
+
+    @Test void theDemoRuns() throws Exception {
+        python("deploy/demo/demo.py", "--steps", "24");
+    }
+
+    private static void python(String... arguments) throws IOException, InterruptedException {
+        List<String> command = new ArrayList<>(List.of(System.getProperty("bios.python", "python3")));
+        command.addAll(List.of(arguments));
+        Path log = Files.createTempFile("bios-check", ".log");
+        ProcessBuilder builder = new ProcessBuilder(command).directory(ROOT.toFile()).redirectErrorStream(true).redirectOutput(log.toFile());
+        builder.environment().put("BIOS_COMMAND", serverCommand());
+        builder.environment().put("BIOS_ROOT", ROOT.toString());
+        builder.environment().put("OMP_NUM_THREADS", "1");
+        int status = builder.start().waitFor();
+        String output = Files.readString(log);
+        System.out.println(output);
+        assertEquals(0, status, () -> String.join(" ", command) + "\n" + output);
+    }
+
+    private static String serverCommand() {
+        Path target = ROOT.resolve("deploy/target");
+        return String.join(" ", Path.of(System.getProperty("java.home"), "bin/java").toString(), "--enable-native-access=ALL-UNNAMED",
+                "--sun-misc-unsafe-memory-access=allow", "-Xmx1g", "-cp", target.resolve("bios.jar") + ":" + target.resolve("lib") + "/*", "bios.Main");
+    }
+
+    private static Path root() {
+        Path folder = Path.of("").toAbsolutePath();
+        while (!Files.exists(folder.resolve("mvnw"))) folder = folder.getParent();
+        return folder;
+    }
+}

@@ -1,0 +1,165 @@
+"""What the end-to-end checks share: real server processes, ended by pid, and small data.
+
+A check is a script: it exits 0 when everything held. The server's command comes from `BIOS_COMMAND` (words as a shell
+splits them; default: the launcher at the root); the model folder from `BIOS_TEST_MODEL` (default: the shipped one).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional
+
+ROOT = Path(__file__).resolve().parents[4]
+sys.path.insert(0, str(ROOT / "protocol" / "python" / "src"))
+
+import bios  # noqa: E402
+from bios import types  # noqa: E402
+
+MODEL = Path(os.environ.get("BIOS_TEST_MODEL", ROOT / "deploy" / "models" / "bios-tiny"))
+NAME = "bios/tiny"
+VOCABULARY = 1000
+START_LIMIT_SECONDS = 180
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Server:
+    """One `bios up` process over a data folder that outlives it."""
+
+    def __init__(self, data: Path, models: Optional[Dict[str, Path]] = None, arguments: Optional[List[str]] = None) -> None:
+        self.data = data
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.models = models or {NAME: MODEL}
+        self.arguments = arguments or []
+        self.log = data / "server.log"
+        self.process: Optional[subprocess.Popen] = None
+
+    def start(self) -> "Server":
+        """Starts the process and waits until it says that it serves."""
+        command = shlex.split(os.environ.get("BIOS_COMMAND", str(ROOT / "bios")))
+        command += ["up", "--port", str(self.port), "--data", str(self.data)] + self.arguments
+        for name, folder in self.models.items():
+            command += ["--model", f"{name}={folder}"]
+        seen = self.log.stat().st_size if self.log.exists() else 0
+        with open(self.log, "ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        limit = time.monotonic() + START_LIMIT_SECONDS
+        while f"bios ready on {self.url}".encode() not in self.log.read_bytes()[seen:]:
+            if self.process.poll() is not None or time.monotonic() > limit:
+                raise SystemExit(f"the server did not start:\n{self.tail()}")
+            time.sleep(0.05)
+        return self
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """SIGTERM, and SIGKILL if that does not help."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise SystemExit(f"the server did not stop on SIGTERM:\n{self.tail()}")
+
+    def tail(self) -> str:
+        """The end of the server's log."""
+        return self.log.read_text(errors="replace")[-6000:] if self.log.exists() else ""
+
+    def client(self, key: Optional[str] = None) -> "bios.ServiceClient":
+        """A client of this server."""
+        return bios.ServiceClient(base_url=self.url, api_key=key)
+
+
+@contextmanager
+def server(**settings: object) -> Iterator[Server]:
+    """A server in a temporary folder; on a failure the end of its log is printed."""
+    folder = Path(tempfile.mkdtemp(prefix="bios-check-"))
+    running = Server(folder, **settings)  # type: ignore[arg-type]
+    try:
+        yield running.start()
+    except BaseException:
+        sys.stderr.write(f"---- end of the server's log ----\n{running.tail()}\n")
+        raise
+    finally:
+        running.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def batch(seed: int, sequences: int = 4, longest: int = 48) -> List["types.Datum"]:
+    """Random sequences of different lengths with random weights, the same for the same seed."""
+    chance = random.Random(seed)
+    data = []
+    for _ in range(sequences):
+        tokens = [chance.randrange(VOCABULARY) for _ in range(chance.randint(2, longest))]
+        data.append(types.Datum(
+            model_input=types.ModelInput.from_ints(tokens[:-1]),
+            loss_fn_inputs={"target_tokens": tokens[1:], "weights": [round(chance.random(), 3) for _ in tokens[1:]]}))
+    return data
+
+
+def train(client: "bios.TrainingClient", steps: range, seed: int = 0, **adam: float) -> List[object]:
+    """Submits steps without waiting; the futures of their losses."""
+    futures = []
+    for step in steps:
+        futures.append(client.forward_backward(batch(seed * 1000 + step), "cross_entropy"))
+        client.optim_step(types.AdamParams(**{"learning_rate": 1e-3, **adam}))
+    return futures
+
+
+def results(futures: List[object]) -> List[object]:
+    """Losses and log-probabilities of steps, to compare to the last bit."""
+    out = []
+    for future in futures:
+        result = future.result()  # type: ignore[attr-defined]
+        out.append((result.metrics["loss:sum"], [list(o["logprobs"].tolist()) for o in result.loss_fn_outputs]))
+    return out
+
+
+def adapter(service: "bios.ServiceClient", client: "bios.TrainingClient", name: str) -> bytes:
+    """The bytes of the adapter's safetensors as its archive holds them."""
+    import io
+    import tarfile
+
+    path = client.save_state(name).result().path
+    archive = service.create_rest_client().download_checkpoint_archive_from_bios_path(path).result()
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:gz") as tar:
+        member = tar.extractfile("adapter/adapter_model.safetensors")
+        assert member is not None
+        return member.read()
+
+
+def same(what: str, one: object, other: object) -> None:
+    """Ends the check unless both are equal."""
+    if one != other:
+        raise SystemExit(f"✗ {what}: differ\n  {str(one)[:300]}\n  {str(other)[:300]}")
+    print(f"✓ {what}", flush=True)
+
+
+def holds(what: str, condition: bool) -> None:
+    """Ends the check unless the condition holds."""
+    if not condition:
+        raise SystemExit(f"✗ {what}")
+    print(f"✓ {what}", flush=True)
