@@ -21,6 +21,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.Callable;
+import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Function;
 import java.util.function.Supplier;
 import org.apache.pekko.actor.typed.ActorRef;
@@ -78,15 +79,19 @@ public final class Engine {
             DeviceThread thread = DeviceThread.start("device-" + context.getSelf().path().name());
             var log = org.slf4j.LoggerFactory.getLogger(Engine.class);
             var folders = new LinkedHashMap<>(models);
-            context.pipeToSelf(thread.call(() -> Machine.load(device, folders, settings, log)),
-                    (machine, thrown) ->
-                    thrown == null ? new Note.Loaded(machine) : new Note.Broken("loading", thrown));
-            return loading(context, settings, new Library(blobs), thread, stash);
+            var loaded = new AtomicReference<Machine>();
+            context.pipeToSelf(thread.call(() -> {
+                loaded.set(Machine.load(device, folders, settings, log));
+                return loaded.get();
+            }), (machine, thrown) -> thrown == null ? new Note.Loaded(machine)
+                    : new Note.Broken("loading", thrown));
+            Runnable last = () -> Optional.ofNullable(loaded.get()).ifPresent(Machine::close);
+            return loading(context, settings, new Library(blobs), thread, stash, last);
         })).narrow();
     }
 
     private static Behavior<Message> loading(ActorContext<Message> context, EngineSettings settings,
-            Library library, DeviceThread thread, StashBuffer<Message> stash) {
+            Library library, DeviceThread thread, StashBuffer<Message> stash, Runnable last) {
         return Behaviors.receive((_, message) -> switch (message) {
             case Note.Loaded(var machine) -> {
                 var engine = new Engine(context, settings, library, thread, machine);
@@ -94,17 +99,13 @@ public final class Engine {
                 yield stash.unstashAll(
                         Behaviors.receive((_, next) -> engine.on(next), (_, signal) -> engine.on(signal)));
             }
-            case Note.Broken broken -> {
-                thread.stop(() -> {});
-                throw broken(broken);
-            }
+            case Note.Broken broken -> throw broken(broken);
             default -> {
                 stash.stash(message);
                 yield Behaviors.same();
             }
         }, (_, signal) -> {
-            // What is being loaded belongs to the process and ends with it.
-            if (signal instanceof PostStop) thread.stop(() -> {});
+            if (signal instanceof PostStop) thread.stop(last);
             return Behaviors.same();
         });
     }

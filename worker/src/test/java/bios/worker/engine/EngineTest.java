@@ -285,6 +285,27 @@ class EngineTest {
         }
     }
 
+    @Test void aStopStringEndsASequenceWhereItIsComplete() {
+        try (var bench = Workbench.ofTiny(folder)) {
+            var free = bench.text("Once upon a time", List.of());
+            assertTrue(free.length() > 40, free);
+            String stop = free.substring(17, 22);
+            String stopped = bench.text("Once upon a time", List.of("no such text", stop));
+            assertEquals(free.substring(0, stopped.length()), stopped);
+            int end = free.indexOf(stop) + stop.length();
+            assertTrue(stopped.contains(stop) && stopped.length() >= end && stopped.length() < end + 20,
+                    stopped);
+        }
+    }
+
+    @Test void aModelThatCannotBeServedStopsIt() throws Exception {
+        var closed = new CountDownLatch(1);
+        try (var bench = Workbench.ofNothing(folder, device -> Workbench.closing(device, closed))) {
+            bench.awaitEnd();
+        }
+        assertTrue(closed.await(30, java.util.concurrent.TimeUnit.SECONDS));
+    }
+
     @Test void whenItStopsTheDeviceIsClosedBehindThePass() throws Exception {
         var closed = new CountDownLatch(1);
         try (var bench = Workbench.withDevice(folder, device -> Workbench.closing(device, closed))) {

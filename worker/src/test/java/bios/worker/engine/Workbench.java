@@ -85,6 +85,11 @@ final class Workbench implements AutoCloseable {
         return new Workbench(folder, Map.of(TINY, TINY_FOLDER), 8 << 20, d -> d, s -> s);
     }
 
+    /// An engine whose model is missing.
+    static Workbench ofNothing(Path folder, UnaryOperator<Device> device) {
+        return new Workbench(folder, Map.of(MODEL, folder.resolve("nothing")), 8 << 20, device, s -> s);
+    }
+
     static Workbench withAdapterBytes(Path folder, long bytes) {
         return new Workbench(folder, golden(), bytes, d -> d, s -> s);
     }
@@ -107,6 +112,25 @@ final class Workbench implements AutoCloseable {
 
     void stop() {
         kit.stop(engine);
+    }
+
+    /// Waits until the engine has stopped by itself.
+    void awaitEnd() {
+        kit.createTestProbe().expectTerminated(engine, PATIENCE);
+    }
+
+    /// The text behind a prompt that the small model of the repository gives greedily, up to 40 tokens.
+    String text(String prompt, List<String> stops) {
+        var probe = replies();
+        engine.tell(new EngineCommand.Tokenize(TINY, prompt, true, probe.ref()));
+        int[] tokens = probe.expectMessageClass(EngineReply.Tokenized.class, PATIENCE).tokens();
+        var params = new SamplingParams(Optional.of(40), Optional.empty(), stops, List.of(), 0, -1, 1);
+        var task = new SampleTask("text", TINY, Optional.empty(), tokens, params, 1, 0, false, 0);
+        engine.tell(new EngineCommand.Sample(task, probe.ref()));
+        int[] drawn = probe.expectMessageClass(EngineReply.Sampled.class, PATIENCE).result().sequences()
+                .getFirst().tokens();
+        engine.tell(new EngineCommand.Detokenize(TINY, drawn, false, probe.ref()));
+        return probe.expectMessageClass(EngineReply.Detokenized.class, PATIENCE).text();
     }
 
     int listed(ServiceKey<EngineCommand> key) {
