@@ -30,7 +30,7 @@ sys.path.insert(0, str(ROOT / "protocol" / "python" / "src"))
 import bios  # noqa: E402
 from bios import types  # noqa: E402
 
-PROMPT = "There was an Old"
+PROMPT = "There was"
 
 
 def free_port() -> int:
