@@ -34,12 +34,14 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
         if (manifest.name().isEmpty()) {
             String owner = session.orElseThrow();
             var kept = new ArrayList<>(snapshots);
-            kept.removeIf(s -> s.session().equals(owner) && s.manifest().contentId().equals(manifest.contentId()));
+            kept.removeIf(s -> s.session().equals(owner)
+                    && s.manifest().contentId().equals(manifest.contentId()));
             kept.add(new Snapshot(owner, manifest));
             return new Checkpoints(versions, kept);
         }
         var kept = new ArrayList<>(versions);
-        newest(manifest.kind(), manifest.name().get()).filter(v -> sameBlobs(v, manifest)).ifPresent(kept::remove);
+        newest(manifest.kind(), manifest.name().get()).filter(v -> sameBlobs(v, manifest))
+                .ifPresent(kept::remove);
         kept.add(manifest);
         return new Checkpoints(kept, snapshots);
     }
@@ -51,16 +53,19 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
     /// What a path stands for at a time: with two parts a training state, or else sampler weights.
     Optional<CheckpointManifest> resolve(CheckpointPath path, long nowMillis) {
         Optional<CheckpointManifest> found = path.kind().isPresent() ? newest(path.kind().get(), path.name())
-                : newest(CheckpointKind.TRAINING, path.name()).or(() -> newest(CheckpointKind.SAMPLER, path.name()));
+                : newest(CheckpointKind.TRAINING, path.name())
+                .or(() -> newest(CheckpointKind.SAMPLER, path.name()));
         return found.filter(manifest -> !over(manifest, nowMillis));
     }
 
     Optional<CheckpointManifest> snapshot(String contentId) {
-        return snapshots.stream().map(Snapshot::manifest).filter(m -> m.contentId().equals(contentId)).findFirst();
+        return snapshots.stream().map(Snapshot::manifest).filter(m -> m.contentId().equals(contentId))
+                .findFirst();
     }
 
     private Optional<CheckpointManifest> newest(CheckpointKind kind, CheckpointName name) {
-        for (int i = versions.size() - 1; i >= 0; i--) if (named(versions.get(i), kind, name)) return Optional.of(versions.get(i));
+        for (int i = versions.size() - 1; i >= 0; i--) if (named(versions.get(i), kind,
+                name)) return Optional.of(versions.get(i));
         return Optional.empty();
     }
 
@@ -89,7 +94,8 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
     }
 
     Checkpoints expiry(CheckpointKind kind, CheckpointName name, Optional<Long> at) {
-        return new Checkpoints(versions.stream().map(v -> named(v, kind, name) ? expiring(v, at) : v).toList(), snapshots);
+        return new Checkpoints(versions.stream().map(v -> named(v, kind, name) ? expiring(v, at) : v)
+                .toList(), snapshots);
     }
 
     /// When the next one is over; empty: none ever.
@@ -108,7 +114,8 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
     }
 
     private Checkpoints keeping(Predicate<CheckpointManifest> version, Predicate<Snapshot> snapshot) {
-        return new Checkpoints(versions.stream().filter(version).toList(), snapshots.stream().filter(snapshot).toList());
+        return new Checkpoints(versions.stream().filter(version).toList(),
+                snapshots.stream().filter(snapshot).toList());
     }
 
     private static boolean named(CheckpointManifest manifest, CheckpointKind kind, CheckpointName name) {
@@ -120,7 +127,9 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
     }
 
     private static CheckpointManifest expiring(CheckpointManifest m, Optional<Long> at) {
-        return new CheckpointManifest(m.run(), m.kind(), m.name(), m.baseModel(), m.lora(), m.contentId(), m.adapter(), m.optimizer(),
-                m.step(), m.settings(), m.optimizerType(), m.userMetadata(), m.parent(), m.createdAtMillis(), at);
+        return new CheckpointManifest(m.run(), m.kind(), m.name(), m.baseModel(), m.lora(), m.contentId(),
+                m.adapter(), m.optimizer(),
+                m.step(), m.settings(), m.optimizerType(), m.userMetadata(), m.parent(), m.createdAtMillis(),
+                at);
     }
 }

@@ -12,7 +12,8 @@ import java.util.List;
 import java.util.Optional;
 import java.util.TreeMap;
 
-/// What the engine has been given of a run's line, and what comes next. Lives as long as the engine's copy of the
+/// What the engine has been given of a run's line, and what comes next. Lives as long as the engine's copy
+/// of the
 /// run; belongs to one actor.
 final class EngineLine {
     /// The next thing to do.
@@ -57,7 +58,8 @@ final class EngineLine {
 
     /// Begins again behind the recovery point; the engine holds nothing.
     ///
-    /// @param cautious whether a failure may have been an operation's doing: then what was accepted is executed one at
+    /// @param cautious whether a failure may have been an operation's doing: then what was accepted is
+    /// executed one at
     /// a time, each attempt stored
     void restart(TrainingRun run, boolean cautious) {
         outstanding.clear();
@@ -143,16 +145,18 @@ final class EngineLine {
         Entry entry = next.get();
         // A load in work decides whether what follows may run.
         if (load != 0) return new Step.Rest();
-        Optional<Fault> struck = entry.kind() == OperationKind.LOAD_STATE ? Optional.empty() : run.struck(entry.position());
+        Optional<Fault> struck = entry.kind() == OperationKind.LOAD_STATE ? Optional.empty()
+                : run.struck(entry.position());
         if (struck.isPresent()) return new Step.Store(allStruck(run, entry.position(), struck.get()));
         if (entry.kind() == OperationKind.LOAD_STATE && !outstanding.isEmpty()) return new Step.Rest();
-        if (entry.kind() == OperationKind.LOAD_STATE && entry.outcome() instanceof Outcome.Open) return resolve(entry);
+        if (entry.kind() == OperationKind.LOAD_STATE
+                && entry.outcome() instanceof Outcome.Open) return resolve(entry);
         if (entry.position() > cautiousUntil && run.attempt().isPresent()) return endOfReplay();
         if (!open) return new Step.Open();
         if (full(entry) || holdWrites && saves(entry.kind())) return new Step.Rest();
         if (entry.position() <= cautiousUntil) {
             if (!outstanding.isEmpty()) return new Step.Rest();
-            // Those before the stored attempt were executed after an earlier failure: they are not what kills.
+            // Those before the stored attempt were executed after an earlier failure: they do not kill.
             boolean suspect = run.attempt().isEmpty() || entry.position() >= run.attempt().get().position();
             if (suspect && attempted != entry.position()) return new Step.Store(List.of(attempt(run, entry)));
         }
@@ -186,17 +190,20 @@ final class EngineLine {
     }
 
     private RunEvent attempt(TrainingRun run, Entry entry) {
-        int times = run.attempt().filter(a -> a.position() == entry.position()).map(TrainingRun.Attempt::times).orElse(0);
+        int times = run.attempt().filter(a -> a.position() == entry.position())
+                .map(TrainingRun.Attempt::times).orElse(0);
         if (times >= settings.attempts())
-            return new OperationFailed(entry.position(), Fault.server("worker_lost", "the worker died " + times
-                    + " times while it executed this operation alone; it is not tried again. If it is unusually large, split it"));
+            return new OperationFailed(entry.position(),
+            Fault.server("worker_lost", "the worker died " + times
+                    + " times while it executed this operation alone; it is not tried again. Split it if it is large"));
         attempted = entry.position();
         return new OperationAttempted(entry.position());
     }
 
     private boolean full(Entry entry) {
         return outstanding.size() >= settings.window()
-                || !outstanding.isEmpty() && outstandingBytes + entry.operation().bytes() > settings.windowBytes();
+                || !outstanding.isEmpty() && outstandingBytes + entry.operation()
+                .bytes() > settings.windowBytes();
     }
 
     private Step send(Entry entry) {

@@ -2,7 +2,8 @@ package bios.coordinator.run;
 
 import java.util.Arrays;
 
-/// A set of numbers as intervals: `[bounds[0], bounds[1])`, `[bounds[2], bounds[3])`, ... in ascending order. Numbers that
+/// A set of numbers as intervals: `[bounds[0], bounds[1])`, `[bounds[2], bounds[3])`, ... in ascending
+/// order. Numbers that
 /// mostly follow each other take a few bytes for ever.
 public record NumberSet(long[] bounds) {
     /// No number.
@@ -10,7 +11,7 @@ public record NumberSet(long[] bounds) {
 
     /// Whether `number` is in it.
     public boolean contains(long number) {
-        // Found bounds at an even index begin an interval; between bounds, an odd insertion point is inside one.
+        // A bound found at an even index begins an interval; an odd insertion point is inside one.
         int at = Arrays.binarySearch(bounds, number);
         return at >= 0 ? at % 2 == 0 : -(at + 1) % 2 == 1;
     }

@@ -8,11 +8,13 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
 
-/// Outcomes that clients may ask for, within bounds: beyond them those that were fetched go first, then the oldest.
+/// Outcomes that clients may ask for, within bounds: beyond them those that were fetched go first, then the
+/// oldest.
 /// Belongs to one actor.
 final class Results {
     /// The outcome of one operation: a result or a fault.
-    record Kept(long position, long seq, String digest, Optional<OperationResult> result, Optional<Fault> fault) {
+    record Kept(long position, long seq, String digest, Optional<OperationResult> result,
+            Optional<Fault> fault) {
         /// About how many bytes it takes.
         long bytes() {
             return 512 + result.map(r -> switch (r) {

@@ -23,7 +23,8 @@ public sealed interface RunEvent {
     ///
     /// @param seq the client's number
     /// @param digest SHA-256 of the encoded operation
-    record OperationAccepted(long position, long seq, StoredOperation operation, String digest, long timeMillis) implements RunEvent {}
+    record OperationAccepted(long position, long seq, StoredOperation operation, String digest,
+            long timeMillis) implements RunEvent {}
 
     /// What a load will load, whenever it is executed.
     record LoadResolved(long position, CheckpointManifest manifest) implements RunEvent {}
@@ -40,13 +41,15 @@ public sealed interface RunEvent {
     /// A save is durable.
     ///
     /// @param session whose life an ephemeral snapshot shares; empty for named checkpoints
-    record CheckpointCommitted(long position, CheckpointManifest manifest, Optional<String> session) implements RunEvent {}
+    record CheckpointCommitted(long position, CheckpointManifest manifest, Optional<String> session)
+            implements RunEvent {}
 
     /// All versions of a checkpoint were deleted.
     record CheckpointDeleted(CheckpointKind kind, CheckpointName name) implements RunEvent {}
 
     /// A checkpoint's time of expiry was set or removed.
-    record ExpirySet(CheckpointKind kind, CheckpointName name, Optional<Long> expiresAtMillis) implements RunEvent {}
+    record ExpirySet(CheckpointKind kind, CheckpointName name, Optional<Long> expiresAtMillis)
+            implements RunEvent {}
 
     /// Checkpoints whose time was over at `timeMillis` went.
     record CheckpointsExpired(long timeMillis) implements RunEvent {}
@@ -58,9 +61,11 @@ public sealed interface RunEvent {
     ///
     /// @param step optimizer steps applied in it
     /// @param results results up to there that may still be asked for; empty if there are none
-    record RecoveryPointReached(long position, BlobRef state, long step, LoraSpec lora, Optional<BlobRef> results) implements RunEvent {}
+    record RecoveryPointReached(long position, BlobRef state, long step, LoraSpec lora,
+            Optional<BlobRef> results) implements RunEvent {}
 
-    /// After a failure, an operation is about to be executed alone, so that one that kills its worker is found.
+    /// After a failure, an operation is about to be executed alone, so that one that kills its worker is
+    /// found.
     record OperationAttempted(long position) implements RunEvent {}
 
     /// All that a failure had undone is done again.

@@ -48,7 +48,9 @@ public final class RunStored extends StoredSerializer {
         while (end < bytes.length && bytes[end] != '\n') end++;
         String manifest = new String(bytes, 0, end, java.nio.charset.StandardCharsets.US_ASCII);
         if (!manifest.startsWith(RESULTS) || end == bytes.length)
-            throw new bios.protocol.stored.UnreadableRecord("a blob of results does not begin with " + RESULTS, null);
-        return (Results.KeptResults) TYPES.read(manifest, java.util.Arrays.copyOfRange(bytes, end + 1, bytes.length));
+            throw new bios.protocol.stored.UnreadableRecord("a blob of results does not begin with "
+            + RESULTS, null);
+        return (Results.KeptResults) TYPES.read(manifest,
+                java.util.Arrays.copyOfRange(bytes, end + 1, bytes.length));
     }
 }

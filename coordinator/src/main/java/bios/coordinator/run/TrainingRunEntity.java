@@ -48,9 +48,11 @@ import org.apache.pekko.persistence.typed.javadsl.EventSourcedBehaviorWithEnforc
 import org.apache.pekko.persistence.typed.javadsl.ReplyEffect;
 import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 
-/// The sharded home of one [TrainingRun]: stores what the run decides, gives accepted operations to the engine beside it,
+/// The sharded home of one [TrainingRun]: stores what the run decides, gives accepted operations to the
+/// engine beside it,
 /// and answers for their outcomes. What comes next for the engine, [EngineLine] says.
-public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedReplies<Message, RunEvent, TrainingRun> {
+public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedReplies<Message, RunEvent,
+        TrainingRun> {
     private static final Duration UNCREATED_IDLE = Duration.ofSeconds(5);
     private static final Duration POINT_WAIT = Duration.ofSeconds(1);
     private static final int RESOLVE_ATTEMPTS = 5;
@@ -69,7 +71,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
 
         record Reopen(long epoch) implements Internal {}
 
-        record LoadFound(long epoch, long position, boolean optimizer, CheckpointManifest manifest) implements Internal {}
+        record LoadFound(long epoch, long position, boolean optimizer, CheckpointManifest manifest)
+                implements Internal {}
 
         record LoadFailed(long epoch, long position, Fault why) implements Internal {}
 
@@ -77,7 +80,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
 
         record ResolveAgain(long epoch, long position, int attempt) implements Internal {}
 
-        record PointKept(long epoch, EngineEvent.RecoveryPointWritten point, Optional<BlobRef> results) implements Internal {}
+        record PointKept(long epoch, EngineEvent.RecoveryPointWritten point, Optional<BlobRef> results)
+                implements Internal {}
 
         record PointLost(long epoch, String why) implements Internal {}
 
@@ -133,7 +137,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
     private boolean indexAgain;
     private boolean readingResults;
 
-    private TrainingRunEntity(RunId id, PersistenceId persistenceId, RunWorld world, ActorContext<Message> context,
+    private TrainingRunEntity(RunId id, PersistenceId persistenceId, RunWorld world,
+            ActorContext<Message> context,
             TimerScheduler<Message> timers, Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
         super(persistenceId);
         this.id = id;
@@ -164,22 +169,26 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
         return TrainingRun::apply;
     }
 
-    /// What the engine says must not be dropped while the journal is slow; what the gateway sends is bounded by its own waits.
+    /// What the engine says must not be dropped while the journal is slow; what the gateway sends is bounded
+    /// by its own waits.
     @Override public Optional<Integer> stashCapacity() {
         return Optional.of(STASH);
     }
 
     @Override public boolean shouldSnapshot(TrainingRun run, RunEvent event, long sequenceNr) {
-        return (event instanceof RecoveryPointReached || event instanceof RunClosed) && run.inlineBytes() <= settings.snapshotBytes();
+        return (event instanceof RecoveryPointReached || event instanceof RunClosed)
+                && run.inlineBytes() <= settings.snapshotBytes();
     }
 
     @Override public SignalHandler<TrainingRun> signalHandler() {
         return newSignalHandlerBuilder()
                 .onSignal(RecoveryCompleted.instance(), this::recovered)
                 .onSignal(SnapshotCompleted.class, (_, taken) ->
-                        JournalPruning.before(context.getSystem(), persistenceId().id(), taken.metadata().sequenceNr()))
+                        JournalPruning.before(context.getSystem(), persistenceId().id(),
+                                taken.metadata().sequenceNr()))
                 .onSignal(SnapshotFailed.class, (_, failed) ->
-                        context.getLog().warn("run {}: its snapshot failed, the journal stays longer: {}", id, failed.failure().toString()))
+                        context.getLog().warn("run {}: its snapshot failed, the journal stays longer: {}",
+                                id, failed.failure().toString()))
                 .onSignal(PostStop.instance(), _ -> closeEngine())
                 .build();
     }
@@ -197,25 +206,39 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
     private ReplyEffect<RunEvent, TrainingRun> onCommand(TrainingRun run, RunCommand command) {
         restIn(run.config().isEmpty() ? UNCREATED_IDLE : settings.idleAfter());
         return switch (command) {
-            case RunCommand.Create(var config, var replyTo) -> carryOut(run.create(config), replyTo, this::described);
+            case RunCommand.Create(var config, var replyTo) ->
+                    carryOut(run.create(config), replyTo, this::described);
             case RunCommand.Submit c -> stranger(run, c.owner(), c.replyTo(), () -> submit(run, c));
             case RunCommand.Retrieve c -> stranger(run, c.owner(), c.replyTo(), () -> retrieve(run, c));
-            case RunCommand.Describe(var owner, var replyTo) -> stranger(run, owner, replyTo, () -> Effect().reply(replyTo, described(run)));
-            case RunCommand.Resolve(var owner, var path, var replyTo) -> stranger(run, owner, replyTo, () -> Effect().reply(replyTo,
+            case RunCommand.Describe(var owner, var replyTo) ->
+                    stranger(run, owner, replyTo, () -> Effect().reply(replyTo, described(run)));
+            case RunCommand.Resolve(var owner, var path, var replyTo) ->
+                    stranger(run, owner, replyTo, () -> Effect().reply(replyTo,
                     found(run.checkpoints().resolve(path, now()), path + " does not exist or was deleted")));
-            case RunCommand.ResolveSnapshot(var owner, var content, var replyTo) -> stranger(run, owner, replyTo,
-                    () -> Effect().reply(replyTo, found(run.checkpoints().snapshot(content), "the snapshot " + content + " is gone")));
-            case RunCommand.DeleteCheckpoint(var owner, var kind, var name, var replyTo) -> stranger(run, owner, replyTo,
-                    () -> !run.checkpoints().has(kind, name) ? refuse(replyTo, Reason.NOT_FOUND, "the run has no such checkpoint")
-                            : carryOut(accept(new CheckpointDeleted(kind, name)), replyTo, _ -> new RunReply.Done()));
-            case RunCommand.SetExpiry(var owner, var kind, var name, var at, var replyTo) -> stranger(run, owner, replyTo,
-                    () -> !run.checkpoints().has(kind, name) ? refuse(replyTo, Reason.NOT_FOUND, "the run has no such checkpoint")
-                            : carryOut(accept(new ExpirySet(kind, name, at)), replyTo, _ -> new RunReply.Done()));
-            case RunCommand.ReleaseSnapshots(var owner, var session, var replyTo) -> stranger(run, owner, replyTo,
+            case RunCommand.ResolveSnapshot(var owner, var content, var replyTo) ->
+                    stranger(run, owner, replyTo,
+                    () -> Effect().reply(replyTo,
+                    found(run.checkpoints().snapshot(content), "the snapshot " + content + " is gone")));
+            case RunCommand.DeleteCheckpoint(var owner, var kind, var name, var replyTo) ->
+                    stranger(run, owner, replyTo,
+                    () -> !run.checkpoints().has(kind, name)
+                    ? refuse(replyTo, Reason.NOT_FOUND, "the run has no such checkpoint")
+                            : carryOut(accept(new CheckpointDeleted(kind, name)), replyTo, _ ->
+                            new RunReply.Done()));
+            case RunCommand.SetExpiry(var owner, var kind, var name, var at, var replyTo) ->
+                    stranger(run, owner, replyTo,
+                    () -> !run.checkpoints().has(kind, name)
+                    ? refuse(replyTo, Reason.NOT_FOUND, "the run has no such checkpoint")
+                            : carryOut(accept(new ExpirySet(kind, name, at)), replyTo, _ ->
+                            new RunReply.Done()));
+            case RunCommand.ReleaseSnapshots(var owner, var session, var replyTo) ->
+                    stranger(run, owner, replyTo,
                     () -> run.checkpoints().snapshots().stream().noneMatch(s -> s.session().equals(session))
                             ? Effect().reply(replyTo, new RunReply.Done())
-                            : carryOut(accept(new SnapshotsReleased(session)), replyTo, _ -> new RunReply.Done()));
-            case RunCommand.Unload(var owner, var replyTo) -> stranger(run, owner, replyTo, () -> unload(run, replyTo));
+                            : carryOut(accept(new SnapshotsReleased(session)), replyTo, _ ->
+                            new RunReply.Done()));
+            case RunCommand.Unload(var owner, var replyTo) ->
+                    stranger(run, owner, replyTo, () -> unload(run, replyTo));
         };
     }
 
@@ -223,12 +246,14 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
         ReplyEffect<RunEvent, TrainingRun> handle();
     }
 
-    private ReplyEffect<RunEvent, TrainingRun> stranger(TrainingRun run, String owner, ActorRef<RunReply> replyTo, Handling handling) {
+    private ReplyEffect<RunEvent, TrainingRun> stranger(TrainingRun run, String owner,
+            ActorRef<RunReply> replyTo, Handling handling) {
         boolean own = run.config().filter(c -> c.owner().equals(owner)).isPresent();
         return own ? handling.handle() : refuse(replyTo, Reason.NOT_FOUND, "there is no run " + id);
     }
 
-    private ReplyEffect<RunEvent, TrainingRun> refuse(ActorRef<RunReply> replyTo, Reason reason, String message) {
+    private ReplyEffect<RunEvent, TrainingRun> refuse(ActorRef<RunReply> replyTo, Reason reason,
+            String message) {
         return Effect().reply(replyTo, new RunReply.Refused(reason, message));
     }
 
@@ -240,9 +265,11 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
         RunReply of(TrainingRun run);
     }
 
-    private ReplyEffect<RunEvent, TrainingRun> carryOut(Decision decision, ActorRef<RunReply> replyTo, Reply reply) {
+    private ReplyEffect<RunEvent, TrainingRun> carryOut(Decision decision, ActorRef<RunReply> replyTo,
+            Reply reply) {
         return switch (decision) {
-            case Decision.Accept(var events) -> Effect().persist(events).thenRun((TrainingRun now) -> stored(now, events))
+            case Decision.Accept(var events) ->
+                    Effect().persist(events).thenRun((TrainingRun now) -> stored(now, events))
                     .thenReply(replyTo, reply::of);
             case Decision.Duplicate _ -> Effect().none().thenReply(replyTo, reply::of);
             case Decision.Refuse(var reason, var message) -> refuse(replyTo, reason, message);
@@ -251,9 +278,11 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
 
     private ReplyEffect<RunEvent, TrainingRun> submit(TrainingRun run, RunCommand.Submit c) {
         boolean known = run.known().contains(c.seq());
-        if (!unloading.isEmpty() && !known) return refuse(c.replyTo(), Reason.CLOSED, "the run is being unloaded");
+        if (!unloading.isEmpty() && !known) return refuse(c.replyTo(), Reason.CLOSED,
+                "the run is being unloaded");
         Optional<String> remembered = results.bySeq(c.seq()).map(Kept::digest);
-        Decision decision = run.submit(c.seq(), c.operation(), c.digest(), c.nowMillis(), remembered, load(run), settings);
+        Decision decision = run.submit(c.seq(), c.operation(), c.digest(), c.nowMillis(), remembered,
+                load(run), settings);
         return carryOut(decision, c.replyTo(), _ -> new RunReply.Accepted(new RequestId(id, c.seq())));
     }
 
@@ -270,18 +299,21 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
 
     private ReplyEffect<RunEvent, TrainingRun> retrieve(TrainingRun run, RunCommand.Retrieve c) {
         var request = new RequestId(id, c.seq());
-        if (!run.known().contains(c.seq())) return refuse(c.replyTo(), Reason.NOT_FOUND, "there is no request " + request);
+        if (!run.known().contains(c.seq())) return refuse(c.replyTo(), Reason.NOT_FOUND,
+                "there is no request " + request);
         Optional<Kept> kept = results.bySeq(c.seq());
         if (kept.isPresent()) return answer(run, kept.get(), c.replyTo());
         Optional<Entry> entry = run.bySeq(c.seq());
         boolean coming = readingResults || entry.filter(e -> !done.contains(e.position())).isPresent();
         if (!coming)
-            return refuse(c.replyTo(), Reason.NOT_FOUND, "request " + request + " was finished, but its result is no longer kept");
+            return refuse(c.replyTo(), Reason.NOT_FOUND,
+            "request " + request + " was finished, but its result is no longer kept");
         if (c.waitMillis() <= 0 || waiting() >= settings.maxWaiting())
             return Effect().reply(c.replyTo(), pending(run, c.seq()));
         var waiter = new Waiter(nextWaiter++, c.replyTo());
         waiters.computeIfAbsent(c.seq(), _ -> new ArrayList<>()).add(waiter);
-        timers.startSingleTimer(waiter.id(), new Internal.WaitOver(c.seq(), waiter.id()), Duration.ofMillis(c.waitMillis()));
+        timers.startSingleTimer(waiter.id(), new Internal.WaitOver(c.seq(), waiter.id()),
+                Duration.ofMillis(c.waitMillis()));
         return Effect().noReply();
     }
 
@@ -298,22 +330,26 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
         return new RunReply.Pending(new RequestId(id, seq), run.bySeq(seq).isPresent() ? ahead : 0);
     }
 
-    private ReplyEffect<RunEvent, TrainingRun> answer(TrainingRun run, Kept kept, ActorRef<RunReply> replyTo) {
+    private ReplyEffect<RunEvent, TrainingRun> answer(TrainingRun run, Kept kept,
+            ActorRef<RunReply> replyTo) {
         results.fetched(kept);
         var request = new RequestId(id, kept.seq());
-        if (kept.result().isPresent()) return Effect().reply(replyTo, new RunReply.Completed(request, kept.result().get()));
+        if (kept.result().isPresent()) return Effect()
+                .reply(replyTo, new RunReply.Completed(request, kept.result().get()));
         var failed = new RunReply.Failed(request, kept.fault().orElseThrow());
         if (!run.wouldBeSeen(kept.position())) return Effect().reply(replyTo, failed);
         return carryOut(accept(new ErrorSeen(run.accepted())), replyTo, _ -> failed);
     }
 
     private RunReply described(TrainingRun run) {
-        return new RunReply.Described(run.config().orElseThrow(), run.lora().orElseThrow(), Math.max(step, run.recovery().step()),
+        return new RunReply.Described(run.config().orElseThrow(), run.lora().orElseThrow(),
+                Math.max(step, run.recovery().step()),
                 run.lastRequestMillis(), run.checkpoints().current(now()), run.closed());
     }
 
     private static RunReply found(Optional<CheckpointManifest> manifest, String otherwise) {
-        return manifest.<RunReply>map(RunReply.Resolved::new).orElseGet(() -> new RunReply.Refused(Reason.NOT_FOUND, otherwise));
+        return manifest.<RunReply>map(RunReply.Resolved::new)
+                .orElseGet(() -> new RunReply.Refused(Reason.NOT_FOUND, otherwise));
     }
 
     private ReplyEffect<RunEvent, TrainingRun> unload(TrainingRun run, ActorRef<RunReply> replyTo) {
@@ -332,18 +368,21 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
                 storing = false;
                 yield at == epoch ? store(events) : advancing(run);
             }
-            case Internal.FromEngine(var at, var event) -> at == epoch ? onEngine(run, event) : Effect().noReply();
+            case Internal.FromEngine(var at, var event) -> at == epoch ? onEngine(run, event)
+                    : Effect().noReply();
             case Internal.EngineGone _ -> engineLost(run);
             case Internal.Reopen(var at) -> {
                 if (at == epoch) opening = false;
                 yield advancing(run);
             }
-            case Internal.LoadFound(var at, var position, var optimizer, var manifest) -> at != epoch ? Effect().noReply()
+            case Internal.LoadFound(var at, var position, var optimizer, var manifest) -> at != epoch
+                    ? Effect().noReply()
                     : resolved(run.load(position, manifest, optimizer));
             case Internal.LoadFailed(var at, var position, var why) -> at != epoch ? Effect().noReply()
                     : resolved(new OperationFailed(position, why));
             case Internal.ResolveLater(var at, var position, var attempt) -> {
-                timers.startSingleTimer("resolve", new Internal.ResolveAgain(at, position, attempt), settings.retryAfter());
+                timers.startSingleTimer("resolve", new Internal.ResolveAgain(at, position, attempt),
+                        settings.retryAfter());
                 yield Effect().noReply();
             }
             case Internal.ResolveAgain(var at, var position, var attempt) -> {
@@ -360,8 +399,10 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
             case Internal.ResultsRead(var kept) -> resultsRead(kept);
             case Internal.Indexed(var version, var failure) -> indexed(run, version, failure);
             case Internal.WaitOver(var seq, var waiter) -> waitOver(run, seq, waiter);
-            case Internal.Answer(var seq, var replyTo) -> results.bySeq(seq).map(kept -> answer(run, kept, replyTo))
-                    .orElseGet(() -> refuse(replyTo, Reason.NOT_FOUND, "the result of request " + seq + " is no longer kept"));
+            case Internal.Answer(var seq, var replyTo) ->
+                    results.bySeq(seq).map(kept -> answer(run, kept, replyTo))
+                    .orElseGet(() -> refuse(replyTo, Reason.NOT_FOUND,
+                    "the result of request " + seq + " is no longer kept"));
             case Internal.Idle _ -> idle(run);
             case Internal.Expire _ -> {
                 scheduleExpiry(run);
@@ -388,7 +429,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
                 case OperationFailed(var at, var why) -> run.at(at).ifPresent(e -> complete(failure(e, why)));
                 case CheckpointCommitted(var at, var manifest, _) -> {
                     Entry entry = run.at(at).orElseThrow();
-                    pendingSaves.add(new PendingSave(lastSequenceNumber(context), success(entry, new OperationResult.Saved(manifest))));
+                    pendingSaves.add(new PendingSave(lastSequenceNumber(context),
+                            success(entry, new OperationResult.Saved(manifest))));
                     index = true;
                     scheduleExpiry(run);
                 }
@@ -402,7 +444,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
                     index = true;
                     scheduleExpiry(run);
                 }
-                case OperationAccepted _, LoadResolved _, LoadApplied _, ErrorSeen _, SnapshotsReleased _, OperationAttempted _,
+                case OperationAccepted _, LoadResolved _, LoadApplied _, ErrorSeen _, SnapshotsReleased _,
+                        OperationAttempted _,
                         ReplayFinished _, BlobsFreed _ -> {}
             }
         }
@@ -447,7 +490,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
     private ReplyEffect<RunEvent, TrainingRun> resultsRead(List<Kept> kept) {
         readingResults = false;
         kept.forEach(results::add);
-        List.copyOf(waiters.keySet()).stream().filter(seq -> results.bySeq(seq).isPresent()).forEach(this::wake);
+        List.copyOf(waiters.keySet()).stream().filter(seq -> results.bySeq(seq).isPresent())
+                .forEach(this::wake);
         return Effect().noReply();
     }
 
@@ -462,7 +506,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
         for (Entry entry : run.line()) {
             switch (entry.outcome()) {
                 case Outcome.Failed(var why) -> complete(failure(entry, why));
-                case Outcome.Committed(var manifest) -> complete(success(entry, new OperationResult.Saved(manifest)));
+                case Outcome.Committed(var manifest) ->
+                        complete(success(entry, new OperationResult.Saved(manifest)));
                 case Outcome.Open _, Outcome.Resolved _, Outcome.Applied _ -> {}
             }
         }
@@ -476,7 +521,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
         readingResults = true;
         context.pipeToSelf(world.later(() -> RunStored.decode(world.blobs().read(blob))), (kept, failure) -> {
             if (failure == null) return new Internal.ResultsRead(kept.results());
-            context.getSystem().log().error("run {}: the results before its recovery point are lost", id, failure);
+            context.getSystem().log().error("run {}: the results before its recovery point are lost", id,
+                    failure);
             return new Internal.ResultsRead(List.of());
         });
     }
@@ -500,7 +546,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
         free(run);
         while (!storing) {
             switch (line.next(run, freeing)) {
-                case EngineLine.Step.Send(var entry, var loaded) -> world.engine().tell(new EngineCommand.Execute(id, entry.position(),
+                case EngineLine.Step.Send(var entry, var loaded) ->
+                        world.engine().tell(new EngineCommand.Execute(id, entry.position(),
                         entry.operation(), loaded, entry.acceptedAtMillis(), listener));
                 case EngineLine.Step.TakePoint(var position) ->
                     world.engine().tell(new EngineCommand.TakeRecoveryPoint(id, position, listener));
@@ -526,7 +573,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
         opening = true;
         opened = true;
         var config = run.config().orElseThrow();
-        world.engine().tell(new EngineCommand.OpenRun(config, run.recovery().lora().orElse(config.lora()), run.recovery().state(), listener));
+        world.engine().tell(new EngineCommand.OpenRun(config, run.recovery().lora().orElse(config.lora()),
+                run.recovery().state(), listener));
     }
 
     private void closeEngine() {
@@ -560,11 +608,13 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
         }
         opening = false;
         var failures = new ArrayList<RunEvent>();
-        for (Entry entry : run.line()) if (!entry.settled()) failures.add(new OperationFailed(entry.position(), why));
+        for (Entry entry : run.line())
+            if (!entry.settled()) failures.add(new OperationFailed(entry.position(), why));
         return store(failures);
     }
 
-    private ReplyEffect<RunEvent, TrainingRun> executed(TrainingRun run, long position, OperationResult result) {
+    private ReplyEffect<RunEvent, TrainingRun> executed(TrainingRun run, long position,
+            OperationResult result) {
         if (!line.awaits(position)) return Effect().noReply();
         line.finished(position);
         Entry entry = run.at(position).orElseThrow();
@@ -575,7 +625,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
                 step = at;
                 line.wantPoint();
                 complete(success(entry, result));
-                yield entry.outcome() instanceof Outcome.Applied ? going(run) : store(List.of(new LoadApplied(position)));
+                yield entry.outcome() instanceof Outcome.Applied ? going(run)
+                        : store(List.of(new LoadApplied(position)));
             }
             case OperationResult.Stepped(var at, _) -> {
                 step = at;
@@ -599,7 +650,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
     private Optional<String> session(TrainingRun run, Entry entry, CheckpointManifest manifest) {
         if (manifest.name().isPresent()) return Optional.empty();
         Optional<String> asked = entry.operation() instanceof StoredOperation.Inline(var kind, var encoded)
-                && StoredOperations.decode(kind, encoded) instanceof Operation.SaveSamplerWeights(_, _, var session)
+                && StoredOperations.decode(kind, encoded) instanceof Operation.SaveSamplerWeights(_, _,
+                var session)
                         ? session : Optional.empty();
         return asked.or(() -> run.config().map(c -> c.session()));
     }
@@ -611,7 +663,7 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
         Entry entry = run.at(position).orElseThrow();
         List<RunEvent> events = List.of(new OperationFailed(position, why));
         return Effect().persist(events).thenRun((TrainingRun now) -> {
-            // What the engine has executed since went past the failure: back to before it, then up to it again.
+            // What the engine has executed since went past the failure: begin again, up to it.
             if (TrainingRun.poisons(entry, why) && line.aheadOf(position)) begin(now, false);
             stored(now, events);
             keepPoint(now);
@@ -632,30 +684,38 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
         long at = epoch;
         long position = entry.position();
         if (!(entry.operation() instanceof StoredOperation.Inline(var kind, var encoded)
-                && StoredOperations.decode(kind, encoded) instanceof Operation.LoadState(var path, var optimizer))) {
-            context.getSelf().tell(new Internal.LoadFailed(at, position, Fault.server("unreadable_operation", "the load cannot be read")));
+                && StoredOperations.decode(kind, encoded) instanceof Operation.LoadState(var path,
+                var optimizer))) {
+            context.getSelf().tell(new Internal.LoadFailed(at, position,
+                    Fault.server("unreadable_operation", "the load cannot be read")));
             return;
         }
         if (path.run().equals(id)) {
-            context.getSelf().tell(loadReply(at, position, optimizer, found(run.checkpoints().resolve(path, now()),
+            context.getSelf().tell(loadReply(at, position, optimizer,
+                    found(run.checkpoints().resolve(path, now()),
                     path + " does not exist or was deleted")));
             return;
         }
-        context.pipeToSelf(world.resolver().resolve(run.config().orElseThrow().owner(), path), (reply, failure) -> {
-            boolean answered = failure == null && !(reply instanceof RunReply.Refused(var reason, _) && reason == Reason.UNAVAILABLE);
+        context.pipeToSelf(world.resolver().resolve(run.config().orElseThrow().owner(), path),
+                (reply, failure) -> {
+            boolean answered = failure == null
+                    && !(reply instanceof RunReply.Refused(var reason, _) && reason == Reason.UNAVAILABLE);
             if (answered) return loadReply(at, position, optimizer, reply);
             if (attempt < RESOLVE_ATTEMPTS) return new Internal.ResolveLater(at, position, attempt + 1);
-            return new Internal.LoadFailed(at, position, Fault.server("checkpoint_unavailable", "nobody could say where " + path
+            return new Internal.LoadFailed(at, position,
+                    Fault.server("checkpoint_unavailable", "nobody could say where " + path
                     + " is; try again later"));
         });
     }
 
     private static Internal loadReply(long epoch, long position, boolean optimizer, RunReply reply) {
         return switch (reply) {
-            case RunReply.Resolved(var manifest) -> new Internal.LoadFound(epoch, position, optimizer, manifest);
+            case RunReply.Resolved(var manifest) ->
+                    new Internal.LoadFound(epoch, position, optimizer, manifest);
             case RunReply.Refused(_, var message) ->
                 new Internal.LoadFailed(epoch, position, Fault.user("checkpoint_not_found", message));
-            default -> new Internal.LoadFailed(epoch, position, Fault.server("checkpoint_unavailable", "unexpected answer " + reply));
+            default -> new Internal.LoadFailed(epoch, position,
+                    Fault.server("checkpoint_unavailable", "unexpected answer " + reply));
         };
     }
 
@@ -670,23 +730,27 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
     private void keepPoint(TrainingRun run) {
         if (point.isEmpty() || keepingPoint) return;
         var reached = point.get();
-        for (long at = run.recovery().position() + 1; at <= reached.position(); at++) if (!done.contains(at)) return;
+        for (long at = run.recovery().position()
+                + 1; at <= reached.position(); at++) if (!done.contains(at)) return;
         point = Optional.empty();
         keepingPoint = true;
         long at = epoch;
         List<Kept> kept = results.upTo(reached.position());
         context.pipeToSelf(world.later(() -> kept.isEmpty() ? Optional.<BlobRef>empty()
-                : Optional.of(world.blobs().put(BlobScope.results(id), RunStored.encode(new Results.KeptResults(kept))))),
+                : Optional.of(world.blobs().put(BlobScope.results(id),
+                RunStored.encode(new Results.KeptResults(kept))))),
                 (blob, failure) -> failure == null ? new Internal.PointKept(at, reached, blob)
                         : new Internal.PointLost(at, "its results cannot be stored: " + failure));
     }
 
-    private ReplyEffect<RunEvent, TrainingRun> pointKept(TrainingRun run, long at, EngineEvent.RecoveryPointWritten reached,
+    private ReplyEffect<RunEvent, TrainingRun> pointKept(TrainingRun run, long at,
+            EngineEvent.RecoveryPointWritten reached,
             Optional<BlobRef> kept) {
         keepingPoint = false;
         if (at != epoch) return advancing(run);
         line.pointDone();
-        return store(List.of(new RecoveryPointReached(reached.position(), reached.state(), reached.step(), reached.lora(), kept)));
+        return store(List.of(new RecoveryPointReached(reached.position(), reached.state(), reached.step(),
+                reached.lora(), kept)));
     }
 
     private ReplyEffect<RunEvent, TrainingRun> pointLost(TrainingRun run, long at, String why) {
@@ -700,13 +764,15 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
 
     /// Deletes what nothing refers to, while nothing is being written that could refer to it.
     private void free(TrainingRun run) {
-        if (freeing || freeLater || keepingPoint || point.isPresent() || run.garbage().isEmpty() || line.writing()) return;
+        if (freeing || freeLater || keepingPoint || point.isPresent() || run.garbage().isEmpty()
+                || line.writing()) return;
         freeing = true;
         List<BlobId> blobs = run.garbage();
         context.pipeToSelf(world.later(() -> {
             blobs.forEach(world.blobs()::delete);
             return blobs;
-        }), (freed, failure) -> failure == null ? new Internal.Freed(freed) : new Internal.NotFreed(failure.toString()));
+        }), (freed, failure) -> failure == null ? new Internal.Freed(freed)
+                : new Internal.NotFreed(failure.toString()));
     }
 
     private ReplyEffect<RunEvent, TrainingRun> notFreed(String why) {
@@ -727,17 +793,21 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
         }
         indexing = true;
         long version = lastSequenceNumber(context);
-        var summary = new RunSummary(run.config().orElseThrow(), run.lora().orElseThrow(), Math.max(step, run.recovery().step()),
+        var summary = new RunSummary(run.config().orElseThrow(), run.lora().orElseThrow(),
+                Math.max(step, run.recovery().step()),
                 run.lastRequestMillis(), run.checkpoints().current(now()), run.closed());
         context.pipeToSelf(world.later(() -> {
             world.index().put(summary, version);
             return version;
-        }), (written, failure) -> new Internal.Indexed(version, Optional.ofNullable(failure).map(Throwable::toString)));
+        }), (written, failure) -> new Internal.Indexed(version,
+                Optional.ofNullable(failure).map(Throwable::toString)));
     }
 
-    private ReplyEffect<RunEvent, TrainingRun> indexed(TrainingRun run, long version, Optional<String> failure) {
+    private ReplyEffect<RunEvent, TrainingRun> indexed(TrainingRun run, long version,
+            Optional<String> failure) {
         indexing = false;
-        failure.ifPresent(why -> context.getLog().warn("run {}: the index does not show its last change: {}", id, why));
+        failure.ifPresent(why -> context.getLog()
+                .warn("run {}: the index does not show its last change: {}", id, why));
         return Effect().none().thenRun((TrainingRun now) -> {
             // A save is done once lists show it; an index that fails must not hold it up.
             for (PendingSave save : List.copyOf(pendingSaves)) {
@@ -755,7 +825,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
     }
 
     private void scheduleExpiry(TrainingRun run) {
-        run.checkpoints().nextExpiry().ifPresentOrElse(at -> timers.startSingleTimer("expiry", new Internal.Expire(),
+        run.checkpoints().nextExpiry().ifPresentOrElse(at ->
+                timers.startSingleTimer("expiry", new Internal.Expire(),
                 Duration.ofMillis(Math.clamp(at - now(), 1, 3_600_000))), () -> timers.cancel("expiry"));
     }
 
@@ -766,7 +837,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
     // The end
 
     private ReplyEffect<RunEvent, TrainingRun> close(TrainingRun run) {
-        if (unloading.isEmpty() || load(run).unfinished() > 0 || keepingPoint || storing) return Effect().noReply();
+        if (unloading.isEmpty() || load(run).unfinished() > 0 || keepingPoint || storing) return Effect()
+                .noReply();
         List<RunEvent> events = List.of(new RunClosed(now()));
         return Effect().persist(events).thenRun((TrainingRun now) -> {
             epoch++;
@@ -784,7 +856,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
     }
 
     private ReplyEffect<RunEvent, TrainingRun> idle(TrainingRun run) {
-        boolean busy = load(run).unfinished() > 0 || !waiters.isEmpty() || !unloading.isEmpty() || storing || keepingPoint
+        boolean busy = load(run).unfinished() > 0 || !waiters.isEmpty() || !unloading.isEmpty() || storing
+                || keepingPoint
                 || freeing || indexing || !line.idle();
         boolean dirty = run.line().stream().anyMatch(e -> !e.settled());
         if (busy || dirty) {

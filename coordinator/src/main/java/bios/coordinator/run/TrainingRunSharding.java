@@ -6,6 +6,7 @@ import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunId;
 import java.time.Duration;
 import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.cluster.sharding.typed.ClusterShardingSettings;
@@ -17,7 +18,8 @@ import org.apache.pekko.cluster.sharding.typed.javadsl.EntityRef;
 import org.apache.pekko.cluster.sharding.typed.javadsl.EntityTypeKey;
 import org.apache.pekko.persistence.typed.PersistenceId;
 
-/// Where runs live: the runs of each base model are one sharding type, `run-<slug>`, on the nodes with the role
+/// Where runs live: the runs of each base model are one sharding type, `run-<slug>`, on the nodes with the
+/// role
 /// `serves-<slug>`. A run that has not gone to rest starts again by itself wherever its shard goes.
 public final class TrainingRunSharding {
     private TrainingRunSharding() {}
@@ -33,26 +35,32 @@ public final class TrainingRunSharding {
     }
 
     /// Lets the runs of a base model live on this node, which must have the role.
-    public static ActorRef<ShardingEnvelope<RunCommand>> init(ActorSystem<?> system, String slug, RunWorld world) {
+    public static ActorRef<ShardingEnvelope<RunCommand>> init(ActorSystem<?> system, String slug,
+            RunWorld world) {
         var entity = Entity.of(key(slug), context -> {
             var persistenceId = PersistenceId.of(context.getEntityTypeKey().name(), context.getEntityId());
-            return TrainingRunEntity.create(new RunId(context.getEntityId()), persistenceId, world, Optional.of(context.getShard()));
+            return TrainingRunEntity.create(new RunId(context.getEntityId()), persistenceId, world,
+                    Optional.of(context.getShard()));
         });
         return ClusterSharding.get(system).init(dressed(system, slug, entity, world.settings()));
     }
 
     /// Lets this node, without the role, reach the runs of a base model; needed once per slug before [#ref].
-    public static ActorRef<ShardingEnvelope<RunCommand>> initProxy(ActorSystem<?> system, String slug, RunSettings settings) {
+    public static ActorRef<ShardingEnvelope<RunCommand>> initProxy(ActorSystem<?> system, String slug,
+            RunSettings settings) {
         var entity = Entity.of(key(slug), context -> {
-            throw new IllegalStateException("run " + context.getEntityId() + " does not belong on a node without the role " + role(slug));
+            throw new IllegalStateException("run " + context.getEntityId()
+                    + " does not belong on a node without the role " + role(slug));
         });
         return ClusterSharding.get(system).init(dressed(system, slug, entity, settings));
     }
 
-    private static Entity<RunCommand, ShardingEnvelope<RunCommand>> dressed(ActorSystem<?> system, String slug,
+    private static Entity<RunCommand, ShardingEnvelope<RunCommand>> dressed(ActorSystem<?> system,
+            String slug,
             Entity<RunCommand, ShardingEnvelope<RunCommand>> entity, RunSettings settings) {
         var sharding = ClusterShardingSettings.create(system).withRememberEntities(true)
-                .withRememberEntitiesStoreMode(ClusterShardingSettings.rememberEntitiesStoreModeEventSourced());
+                .withRememberEntitiesStoreMode(
+                        ClusterShardingSettings.rememberEntitiesStoreModeEventSourced());
         return entity.withRole(role(slug)).withSettings(sharding)
                 .withMessageExtractor(new HashCodeMessageExtractor<>(settings.shards()));
     }
@@ -71,7 +79,7 @@ public final class TrainingRunSharding {
             try {
                 run = ref(system, path.run());
             } catch (IllegalStateException | IllegalArgumentException unknownType) {
-                return java.util.concurrent.CompletableFuture.completedFuture(new RunReply.Refused(Reason.NOT_FOUND,
+                return CompletableFuture.completedFuture(new RunReply.Refused(Reason.NOT_FOUND,
                         path + " belongs to a base model that is not served"));
             }
             return run.ask(replyTo -> new RunCommand.Resolve(owner, path, replyTo), timeout);

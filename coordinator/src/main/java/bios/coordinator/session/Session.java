@@ -19,7 +19,8 @@ import java.util.TreeMap;
 /// @param runs in the order in which they were added
 /// @param samplers by the client's number
 /// @param ended whether it is over
-public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long, Sampler> samplers, boolean ended) {
+public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long, Sampler> samplers,
+        boolean ended) {
     /// Before it is opened.
     public static final Session NONE = new Session(Optional.empty(), List.of(), Map.of(), false);
 
@@ -56,7 +57,8 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
     Decision pin(String owner, long seq, Sampler sampler, SessionSettings settings) {
         if (!mine(owner)) return stranger();
         if (samplers.containsKey(seq)) return nothing();
-        if (samplers.size() >= settings.maxSamplers()) return full(settings.maxSamplers() + " sampling clients");
+        if (samplers.size() >= settings.maxSamplers()) return full(settings.maxSamplers()
+                + " sampling clients");
         return new Decision.Accept(List.of(new SamplerPinned(seq, sampler)));
     }
 
@@ -81,11 +83,13 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
     }
 
     private static Decision stranger() {
-        return new Decision.Refuse(Fault.user("not_found", "there is no such session; it was never opened, or it is over"));
+        return new Decision.Refuse(Fault.user("not_found",
+                "there is no such session; it was never opened, or it is over"));
     }
 
     private static Decision full(String what) {
-        return new Decision.Refuse(Fault.user("queue_full", "the session has " + what + "; open another session"));
+        return new Decision.Refuse(Fault.user("queue_full",
+                "the session has " + what + "; open another session"));
     }
 
     /// The session after an event.

@@ -29,9 +29,11 @@ import org.apache.pekko.persistence.typed.javadsl.EventSourcedBehaviorWithEnforc
 import org.apache.pekko.persistence.typed.javadsl.ReplyEffect;
 import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 
-/// The sharded home of one [Session]. It ends when nothing was heard of its client for long: then its runs release its
+/// The sharded home of one [Session]. It ends when nothing was heard of its client for long: then its runs
+/// release its
 /// snapshots, and its own journal goes.
-public final class SessionEntity extends EventSourcedBehaviorWithEnforcedReplies<Message, SessionEvent, Session> {
+public final class SessionEntity extends EventSourcedBehaviorWithEnforcedReplies<Message, SessionEvent,
+        Session> {
     private static final Duration UNOPENED_IDLE = Duration.ofSeconds(5);
     private static final String SILENCE = "silence";
 
@@ -51,8 +53,10 @@ public final class SessionEntity extends EventSourcedBehaviorWithEnforcedReplies
     private final Optional<ActorRef<ClusterSharding.ShardCommand>> shard;
     private boolean ending;
 
-    private SessionEntity(String id, PersistenceId persistenceId, SessionSettings settings, SnapshotReleaser releaser, InstantSource clock,
-            ActorContext<Message> context, TimerScheduler<Message> timers, Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
+    private SessionEntity(String id, PersistenceId persistenceId, SessionSettings settings,
+            SnapshotReleaser releaser, InstantSource clock,
+            ActorContext<Message> context, TimerScheduler<Message> timers,
+            Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
         super(persistenceId);
         this.id = id;
         this.settings = settings;
@@ -66,10 +70,13 @@ public final class SessionEntity extends EventSourcedBehaviorWithEnforcedReplies
     /// The home of session `id`.
     ///
     /// @param shard who lets it go when it is over; empty: it stays
-    public static Behavior<SessionCommand> create(String id, PersistenceId persistenceId, SessionSettings settings,
-            SnapshotReleaser releaser, InstantSource clock, Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
+    public static Behavior<SessionCommand> create(String id, PersistenceId persistenceId,
+            SessionSettings settings,
+            SnapshotReleaser releaser, InstantSource clock,
+            Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
         Behavior<Message> behavior = Behaviors.setup(context -> Behaviors.withTimers(
-                timers -> new SessionEntity(id, persistenceId, settings, releaser, clock, context, timers, shard)));
+                timers -> new SessionEntity(id, persistenceId, settings, releaser, clock, context, timers,
+                shard)));
         return behavior.narrow();
     }
 
@@ -87,7 +94,8 @@ public final class SessionEntity extends EventSourcedBehaviorWithEnforcedReplies
 
     @Override public SignalHandler<Session> signalHandler() {
         return newSignalHandlerBuilder()
-                .onSignal(RecoveryCompleted.instance(), session -> listen(session.opened().isPresent() && !session.ended()))
+                .onSignal(RecoveryCompleted.instance(), session ->
+                listen(session.opened().isPresent() && !session.ended()))
                 .onSignal(SnapshotCompleted.class, this::snapshotTaken)
                 .build();
     }
@@ -113,15 +121,18 @@ public final class SessionEntity extends EventSourcedBehaviorWithEnforcedReplies
     private ReplyEffect<SessionEvent, Session> onCommand(Session session, SessionCommand command) {
         return switch (command) {
             case SessionCommand.Open(var owner, var tags, var metadata, var sdk, var now, var replyTo) ->
-                carryOut(session.open(new SessionOpened(owner, tags, metadata, sdk, now)), replyTo, this::described);
-            case SessionCommand.Heartbeat(var owner, var replyTo) -> carryOut(session.look(owner), replyTo, this::described);
+                carryOut(session.open(new SessionOpened(owner, tags, metadata, sdk, now)), replyTo,
+                        this::described);
+            case SessionCommand.Heartbeat(var owner, var replyTo) ->
+                    carryOut(session.look(owner), replyTo, this::described);
             case SessionCommand.AddRun(var owner, var run, var replyTo) ->
                 carryOut(session.add(owner, run, settings), replyTo, this::described);
             case SessionCommand.OpenSampler(var owner, var seq, var sampler, var replyTo) ->
                 carryOut(session.pin(owner, seq, sampler, settings), replyTo, now -> sampler(now, seq));
             case SessionCommand.FindSampler(var owner, var seq, var replyTo) ->
                 carryOut(session.find(owner, seq), replyTo, now -> sampler(now, seq));
-            case SessionCommand.Describe(var owner, var replyTo) -> carryOut(session.look(owner), replyTo, this::described);
+            case SessionCommand.Describe(var owner, var replyTo) ->
+                    carryOut(session.look(owner), replyTo, this::described);
         };
     }
 
@@ -129,18 +140,22 @@ public final class SessionEntity extends EventSourcedBehaviorWithEnforcedReplies
         SessionReply of(Session session);
     }
 
-    private ReplyEffect<SessionEvent, Session> carryOut(Decision decision, ActorRef<SessionReply> replyTo, Reply reply) {
+    private ReplyEffect<SessionEvent, Session> carryOut(Decision decision, ActorRef<SessionReply> replyTo,
+            Reply reply) {
         // While its snapshots are being released the session must not come back to life.
-        if (ending) return Effect().reply(replyTo, new SessionReply.Refused(Fault.user("not_found", "the session is over; open a new one")));
+        if (ending) return Effect().reply(replyTo,
+                new SessionReply.Refused(Fault.user("not_found", "the session is over; open a new one")));
         return switch (decision) {
-            case Decision.Accept(var events) -> (events.isEmpty() ? Effect().none() : Effect().persist(events))
+            case Decision.Accept(var events) ->
+                    (events.isEmpty() ? Effect().none() : Effect().persist(events))
                     .thenRun((Session _) -> listen(true)).thenReply(replyTo, reply::of);
             case Decision.Refuse(var why) -> Effect().reply(replyTo, new SessionReply.Refused(why));
         };
     }
 
     private SessionReply described(Session session) {
-        return new SessionReply.Described(id, session.runs(), session.samplers().keySet().stream().map(this::samplerId).toList());
+        return new SessionReply.Described(id, session.runs(), session.samplers().keySet().stream()
+                .map(this::samplerId).toList());
     }
 
     private SessionReply sampler(Session session, long seq) {
@@ -158,8 +173,10 @@ public final class SessionEntity extends EventSourcedBehaviorWithEnforcedReplies
         }
         ending = true;
         String owner = session.opened().get().owner();
-        List<CompletableFuture<Boolean>> releases = session.runs().stream().map(run -> release(owner, run)).toList();
-        CompletableFuture<Boolean> all = CompletableFuture.allOf(releases.toArray(CompletableFuture<?>[]::new))
+        List<CompletableFuture<Boolean>> releases = session.runs().stream().map(run -> release(owner, run))
+                .toList();
+        CompletableFuture<Boolean> all = CompletableFuture
+                .allOf(releases.toArray(CompletableFuture<?>[]::new))
                 .thenApply(_ -> releases.stream().allMatch(CompletableFuture::join));
         context.pipeToSelf(all, (done, failure) -> new Internal.Released(failure == null && done));
         return Effect().noReply();

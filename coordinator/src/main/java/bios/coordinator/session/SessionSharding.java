@@ -19,23 +19,28 @@ import org.apache.pekko.cluster.sharding.typed.javadsl.EntityRef;
 import org.apache.pekko.cluster.sharding.typed.javadsl.EntityTypeKey;
 import org.apache.pekko.persistence.typed.PersistenceId;
 
-/// Where client sessions live: on nodes with the role `coordinator`. A session that is not over starts again by itself, so
+/// Where client sessions live: on nodes with the role `coordinator`. A session that is not over starts again
+/// by itself, so
 /// that it ends in time.
 public final class SessionSharding {
     /// The sharding type.
-    public static final EntityTypeKey<SessionCommand> KEY = EntityTypeKey.create(SessionCommand.class, "session");
+    public static final EntityTypeKey<SessionCommand> KEY =
+            EntityTypeKey.create(SessionCommand.class, "session");
     /// The cluster role of nodes that hold sessions.
     public static final String ROLE = "coordinator";
 
     private SessionSharding() {}
 
     /// Lets sessions live on this node if it has the role, else lets it reach them.
-    public static ActorRef<ShardingEnvelope<SessionCommand>> init(ActorSystem<?> system, SessionSettings settings,
+    public static ActorRef<ShardingEnvelope<SessionCommand>> init(ActorSystem<?> system,
+            SessionSettings settings,
             SnapshotReleaser releaser, InstantSource clock) {
         var entity = Entity.of(KEY, context -> SessionEntity.create(context.getEntityId(),
-                PersistenceId.of(KEY.name(), context.getEntityId()), settings, releaser, clock, Optional.of(context.getShard())));
+                PersistenceId.of(KEY.name(), context.getEntityId()), settings, releaser, clock,
+                Optional.of(context.getShard())));
         var sharding = ClusterShardingSettings.create(system).withRememberEntities(true)
-                .withRememberEntitiesStoreMode(ClusterShardingSettings.rememberEntitiesStoreModeEventSourced());
+                .withRememberEntitiesStoreMode(
+                        ClusterShardingSettings.rememberEntitiesStoreModeEventSourced());
         return ClusterSharding.get(system).init(entity.withRole(ROLE).withSettings(sharding)
                 .withMessageExtractor(new HashCodeMessageExtractor<>(settings.shards())));
     }
@@ -57,9 +62,11 @@ public final class SessionSharding {
                 // Nobody serves that base model now; later somebody may.
                 return CompletableFuture.completedFuture(false);
             }
-            return entity.<RunReply>ask(replyTo -> new RunCommand.ReleaseSnapshots(owner, session, replyTo), timeout)
+            return entity.<RunReply>ask(replyTo -> new RunCommand.ReleaseSnapshots(owner, session, replyTo),
+                    timeout)
                     .thenApply(reply -> reply instanceof RunReply.Done
-                            || reply instanceof RunReply.Refused(var reason, _) && reason == RunCommand.Reason.NOT_FOUND);
+                            || reply instanceof RunReply.Refused(var reason, _)
+                            && reason == RunCommand.Reason.NOT_FOUND);
         };
     }
 }

@@ -30,8 +30,10 @@ import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.javadsl.TimerScheduler;
 
-/// An engine whose "weights" are a digest of everything that was executed: one operation too many, too few or out of
-/// order shows in every later result. Takes its time, so that operations are under way when a test kills something.
+/// An engine whose "weights" are a digest of everything that was executed: one operation too many, too few
+/// or out of
+/// order shows in every later result. Takes its time, so that operations are under way when a test kills
+/// something.
 final class FakeEngine {
     private record State(RunConfig config, LoraSpec lora, String weights, String gradient, long step) {
         String text() {
@@ -51,7 +53,8 @@ final class FakeEngine {
     }
 
     /// @param log gets a line for each operation that is executed
-    static Behavior<EngineCommand> create(BlobStore blobs, Duration pause, ConcurrentLinkedQueue<String> log) {
+    static Behavior<EngineCommand> create(BlobStore blobs, Duration pause,
+            ConcurrentLinkedQueue<String> log) {
         return Behaviors.<Object>setup(context -> Behaviors.withTimers(timers -> {
             var engine = new FakeEngine(blobs, log);
             var queue = new ArrayDeque<EngineCommand>();
@@ -81,14 +84,17 @@ final class FakeEngine {
             }
             case EngineCommand.Execute c -> {
                 State before = runs.get(c.run());
-                c.replyTo().tell(before == null ? new EngineEvent.Failed(c.run(), c.position(), Fault.server(EngineCommand.RUN_NOT_OPEN, "no"))
+                c.replyTo().tell(before == null
+                        ? new EngineEvent.Failed(c.run(), c.position(),
+                        Fault.server(EngineCommand.RUN_NOT_OPEN, "no"))
                         : execute(before, c));
             }
             case EngineCommand.TakeRecoveryPoint(var run, var position, var replyTo) -> {
                 State state = runs.get(run);
                 if (state == null) return;
                 var blob = blobs.put(BlobScope.recovery(run), state.text().getBytes(StandardCharsets.UTF_8));
-                replyTo.tell(new EngineEvent.RecoveryPointWritten(run, position, blob, state.step(), state.lora()));
+                replyTo.tell(new EngineEvent.RecoveryPointWritten(run, position, blob, state.step(),
+                        state.lora()));
             }
             case EngineCommand.CloseRun(var run) -> runs.remove(run);
             default -> throw new IllegalStateException("not asked of a fake: " + command);
@@ -109,26 +115,34 @@ final class FakeEngine {
         log.add(c.position() + " " + c.operation().kind());
         if (operation instanceof Operation.ForwardBackward f && f.settings().containsKey("forget")) {
             runs.clear();
-            return new EngineEvent.Failed(c.run(), c.position(), Fault.server(EngineCommand.RUN_NOT_OPEN, "lost"));
+            return new EngineEvent.Failed(c.run(), c.position(),
+                    Fault.server(EngineCommand.RUN_NOT_OPEN, "lost"));
         }
         if (operation instanceof Operation.ForwardBackward f && f.settings().containsKey("fail"))
-            return new EngineEvent.Failed(c.run(), c.position(), Fault.user("bad_data", "asked to fail at " + c.position()));
+            return new EngineEvent.Failed(c.run(), c.position(),
+            Fault.user("bad_data", "asked to fail at " + c.position()));
         return switch (operation) {
             case Operation.ForwardBackward f -> {
                 String sum = digest(s.weights() + s.gradient() + StoredOperations.digest(encoded));
-                if (!f.forwardOnly()) runs.put(c.run(), new State(s.config(), s.lora(), s.weights(), sum, s.step()));
-                yield done(c, new OperationResult.Evaluated(List.of(), Map.of("loss:sum", (double) sum.hashCode())));
+                if (!f.forwardOnly()) runs.put(c.run(),
+                        new State(s.config(), s.lora(), s.weights(), sum, s.step()));
+                yield done(c, new OperationResult.Evaluated(List.of(),
+                        Map.of("loss:sum", (double) sum.hashCode())));
             }
             case Operation.OptimStep _ -> {
                 if (s.gradient().isEmpty())
-                    yield new EngineEvent.Failed(c.run(), c.position(), Fault.user("no_gradient", "nothing to apply"));
+                    yield new EngineEvent.Failed(c.run(), c.position(),
+                    Fault.user("no_gradient", "nothing to apply"));
                 String weights = digest(s.weights() + s.gradient() + StoredOperations.digest(encoded));
                 runs.put(c.run(), new State(s.config(), s.lora(), weights, "", s.step() + 1));
-                yield done(c, new OperationResult.Stepped(s.step() + 1, Map.of("grad_norm", (double) weights.hashCode())));
+                yield done(c, new OperationResult.Stepped(s.step() + 1,
+                        Map.of("grad_norm", (double) weights.hashCode())));
             }
-            case Operation.SaveState(var name, var metadata, var ttl) -> done(c, new OperationResult.Saved(manifest(s, c,
+            case Operation.SaveState(var name, var metadata, var ttl) ->
+                    done(c, new OperationResult.Saved(manifest(s, c,
                     CheckpointKind.TRAINING, Optional.of(name), metadata, ttl)));
-            case Operation.SaveSamplerWeights(var name, var ttl, _) -> done(c, new OperationResult.Saved(manifest(s, c,
+            case Operation.SaveSamplerWeights(var name, var ttl, _) ->
+                    done(c, new OperationResult.Saved(manifest(s, c,
                     CheckpointKind.SAMPLER, name, "{}", ttl)));
             case Operation.LoadState(var path, _) -> {
                 CheckpointManifest m = c.loaded().orElseThrow();
@@ -143,12 +157,16 @@ final class FakeEngine {
         return new EngineEvent.Executed(c.run(), c.position(), result);
     }
 
-    private CheckpointManifest manifest(State s, EngineCommand.Execute c, CheckpointKind kind, Optional<CheckpointName> name,
+    private CheckpointManifest manifest(State s, EngineCommand.Execute c, CheckpointKind kind,
+            Optional<CheckpointName> name,
             String metadata, Optional<Long> ttl) {
-        BlobRef adapter = blobs.put(BlobScope.checkpoints(c.run()), s.weights().getBytes(StandardCharsets.UTF_8));
+        BlobRef adapter = blobs.put(BlobScope.checkpoints(c.run()),
+                s.weights().getBytes(StandardCharsets.UTF_8));
         Optional<BlobRef> optimizer = kind == CheckpointKind.SAMPLER ? Optional.empty()
-                : Optional.of(blobs.put(BlobScope.checkpoints(c.run()), ("adam " + s.step()).getBytes(StandardCharsets.UTF_8)));
-        return new CheckpointManifest(c.run(), kind, name, s.config().baseModel(), s.lora(), adapter.id().sha256(), adapter, optimizer,
+                : Optional.of(blobs.put(BlobScope.checkpoints(c.run()),
+                ("adam " + s.step()).getBytes(StandardCharsets.UTF_8)));
+        return new CheckpointManifest(c.run(), kind, name, s.config().baseModel(), s.lora(),
+                adapter.id().sha256(), adapter, optimizer,
                 s.step(), AdamParams.DEFAULT, "adamw", metadata, s.config().parent(), c.acceptedAtMillis(),
                 ttl.map(t -> c.acceptedAtMillis() + 1000 * t));
     }

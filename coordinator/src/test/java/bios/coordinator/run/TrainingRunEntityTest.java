@@ -32,21 +32,25 @@ class TrainingRunEntityTest {
     @TempDir Path folder;
 
     private static Operation train(int token) {
-        return new Operation.ForwardBackward(List.of(new Datum(new int[] {token}, Map.of())), LossFunction.CROSS_ENTROPY, Map.of(), false);
+        return new Operation.ForwardBackward(List.of(new Datum(new int[] {token}, Map.of())),
+                LossFunction.CROSS_ENTROPY, Map.of(), false);
     }
 
     private static Operation forward(int token) {
-        return new Operation.ForwardBackward(List.of(new Datum(new int[] {token}, Map.of())), LossFunction.CROSS_ENTROPY, Map.of(), true);
+        return new Operation.ForwardBackward(List.of(new Datum(new int[] {token}, Map.of())),
+                LossFunction.CROSS_ENTROPY, Map.of(), true);
     }
 
     private static Operation large(int token) {
         int[] tokens = new int[1000];
         tokens[0] = token;
-        return new Operation.ForwardBackward(List.of(new Datum(tokens, Map.of())), LossFunction.CROSS_ENTROPY, Map.of(), false);
+        return new Operation.ForwardBackward(List.of(new Datum(tokens, Map.of())),
+                LossFunction.CROSS_ENTROPY, Map.of(), false);
     }
 
     private static Operation failing() {
-        return new Operation.ForwardBackward(List.of(), LossFunction.CROSS_ENTROPY, Map.of("fail", 1.0), false);
+        return new Operation.ForwardBackward(List.of(), LossFunction.CROSS_ENTROPY, Map.of("fail", 1.0),
+                false);
     }
 
     private static Operation step() {
@@ -58,7 +62,8 @@ class TrainingRunEntityTest {
     }
 
     private static Operation sampler(String name) {
-        return new Operation.SaveSamplerWeights(Optional.of(new CheckpointName(name)), Optional.empty(), Optional.empty());
+        return new Operation.SaveSamplerWeights(Optional.of(new CheckpointName(name)), Optional.empty(),
+                Optional.empty());
     }
 
     private static Operation load(String name) {
@@ -76,7 +81,7 @@ class TrainingRunEntityTest {
         var random = new Random(seed);
         var batches = new ArrayList<List<Operation>>();
         batches.add(List.of(train(1), step(), save("a")));
-        for (int b = 0; b < 9; b++) {
+        for (int b = 0; b < 6; b++) {
             var batch = new ArrayList<Operation>();
             for (int i = 0; i < 10; i++)
                 batch.add(switch (random.nextInt(14)) {
@@ -95,7 +100,8 @@ class TrainingRunEntityTest {
         return batches;
     }
 
-    private static List<RunReply> play(RunHarness harness, List<List<Operation>> history, Runnable disturbance) {
+    private static List<RunReply> play(RunHarness harness, List<List<Operation>> history,
+            Runnable disturbance) {
         var outcomes = new ArrayList<RunReply>();
         long seq = 0;
         for (List<Operation> batch : history) {
@@ -137,8 +143,10 @@ class TrainingRunEntityTest {
         try (var harness = harness("process")) {
             var before = play(harness, history(7), () -> {});
             harness.restart();
-            for (int seq = 0; seq < before.size(); seq++) assertEquals(before.get(seq), harness.outcome(seq), "request " + seq);
-            assertEquals(new RunReply.Accepted(new RequestId(RunHarness.RUN, 0)), harness.submit(0, train(1)));
+            for (int seq = 0; seq < before.size(); seq++) assertEquals(before.get(seq), harness.outcome(seq),
+                    "request " + seq);
+            assertEquals(new RunReply.Accepted(new RequestId(RunHarness.RUN, 0)),
+                    harness.submit(0, train(1)));
             int executions = harness.executed.size();
             assertInstanceOf(RunReply.Completed.class, harness.outcome(0));
             assertEquals(executions, harness.executed.size(), "a repetition executes nothing");
@@ -176,7 +184,8 @@ class TrainingRunEntityTest {
             assertEquals(Reason.CONFLICT, refused.reason());
             assertTrue(refused.message().contains("41"), refused.message());
             assertInstanceOf(RunReply.Completed.class, harness.outcome(41));
-            assertInstanceOf(RunReply.Accepted.class, harness.submit(7, step()), "numbers may come in any order");
+            assertInstanceOf(RunReply.Accepted.class, harness.submit(7, step()),
+                    "numbers may come in any order");
             assertInstanceOf(RunReply.Completed.class, harness.outcome(7));
             assertEquals(List.of("1 FORWARD_BACKWARD", "2 OPTIM_STEP"), List.copyOf(harness.executed));
         }
@@ -192,13 +201,17 @@ class TrainingRunEntityTest {
             var first = assertInstanceOf(RunReply.Failed.class, harness.outcome(4));
             assertTrue(first.fault().message().contains("asked to fail at 2"), first.fault().message());
             harness.submit(5, step());
-            assertInstanceOf(RunReply.Completed.class, harness.outcome(5), "the gradient of request 0 is still there");
-            assertEquals("bad_data", assertInstanceOf(RunReply.Failed.class, harness.outcome(2)).fault().code());
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(5),
+                    "the gradient of request 0 is still there");
+            assertEquals("bad_data", assertInstanceOf(RunReply.Failed.class, harness.outcome(2)).fault()
+                    .code());
             harness.submit(6, step());
-            assertEquals("no_gradient", assertInstanceOf(RunReply.Failed.class, harness.outcome(6)).fault().code());
+            assertEquals("no_gradient", assertInstanceOf(RunReply.Failed.class, harness.outcome(6)).fault()
+                    .code());
             harness.submit(7, train(3));
             harness.submit(8, step());
-            assertInstanceOf(RunReply.Completed.class, harness.outcome(8), "a step without gradient strikes nothing");
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(8),
+                    "a step without gradient strikes nothing");
         }
     }
 
@@ -217,7 +230,8 @@ class TrainingRunEntityTest {
             assertInstanceOf(RunReply.Failed.class, harness.outcome(4));
             harness.submit(8, load("absent"));
             harness.submit(9, train(2));
-            assertEquals("checkpoint_not_found", assertInstanceOf(RunReply.Failed.class, harness.outcome(9)).fault().code());
+            assertEquals("checkpoint_not_found", assertInstanceOf(RunReply.Failed.class, harness.outcome(9))
+                    .fault().code());
         }
     }
 
@@ -225,12 +239,15 @@ class TrainingRunEntityTest {
         try (var harness = harness("lost")) {
             harness.submit(0, train(1));
             harness.submit(1, step());
-            harness.submit(2, new Operation.ForwardBackward(List.of(), LossFunction.CROSS_ENTROPY, Map.of("forget", 1.0), false));
+            harness.submit(2, new Operation.ForwardBackward(List.of(), LossFunction.CROSS_ENTROPY,
+                    Map.of("forget", 1.0), false));
             harness.submit(3, train(3));
             var killer = assertInstanceOf(RunReply.Failed.class, harness.outcome(2));
-            assertEquals("worker_lost", killer.fault().code(), "an operation that always kills its engine is failed");
+            assertEquals("worker_lost", killer.fault().code(),
+                    "an operation that always kills its engine is failed");
             harness.submit(4, step());
-            assertEquals("no_gradient", assertInstanceOf(RunReply.Failed.class, harness.outcome(4)).fault().code());
+            assertEquals("no_gradient", assertInstanceOf(RunReply.Failed.class, harness.outcome(4)).fault()
+                    .code());
             assertInstanceOf(RunReply.Failed.class, harness.outcome(3));
         }
     }
@@ -245,21 +262,29 @@ class TrainingRunEntityTest {
             harness.submit(5, save("x"));
             harness.submit(6, sampler("x"));
             harness.submit(7, new Operation.SaveState(new CheckpointName("t"), "{}", Optional.of(10L)));
-            for (long seq = 0; seq < 8; seq++) assertInstanceOf(RunReply.Completed.class, harness.outcome(seq));
+            for (long seq = 0; seq < 8; seq++) assertInstanceOf(RunReply.Completed.class,
+                    harness.outcome(seq));
             var path = CheckpointPath.parse("bios://" + RunHarness.RUN + "/x");
-            var resolved = assertInstanceOf(RunReply.Resolved.class, harness.ask(r -> new RunCommand.Resolve(RunHarness.OWNER, path, r)));
+            var resolved = assertInstanceOf(RunReply.Resolved.class,
+                    harness.ask(r -> new RunCommand.Resolve(RunHarness.OWNER, path, r)));
             assertEquals(2, resolved.manifest().step());
             assertEquals(CheckpointKind.TRAINING, resolved.manifest().kind());
-            assertInstanceOf(RunReply.Refused.class, harness.ask(r -> new RunCommand.Resolve("mallory", path, r)));
-            harness.ask(r -> new RunCommand.DeleteCheckpoint(RunHarness.OWNER, CheckpointKind.TRAINING, new CheckpointName("x"), r));
-            var second = assertInstanceOf(RunReply.Resolved.class, harness.ask(r -> new RunCommand.Resolve(RunHarness.OWNER, path, r)));
+            assertInstanceOf(RunReply.Refused.class,
+                    harness.ask(r -> new RunCommand.Resolve("mallory", path, r)));
+            harness.ask(r -> new RunCommand.DeleteCheckpoint(RunHarness.OWNER, CheckpointKind.TRAINING,
+                    new CheckpointName("x"), r));
+            var second = assertInstanceOf(RunReply.Resolved.class,
+                    harness.ask(r -> new RunCommand.Resolve(RunHarness.OWNER, path, r)));
             assertEquals(CheckpointKind.SAMPLER, second.manifest().kind());
             harness.clock.addAndGet(3_600_000);
             var expired = CheckpointPath.parse("bios://" + RunHarness.RUN + "/t");
-            assertInstanceOf(RunReply.Refused.class, harness.ask(r -> new RunCommand.Resolve(RunHarness.OWNER, expired, r)));
-            var described = (RunReply.Described) harness.ask(r -> new RunCommand.Describe(RunHarness.OWNER, r));
+            assertInstanceOf(RunReply.Refused.class,
+                    harness.ask(r -> new RunCommand.Resolve(RunHarness.OWNER, expired, r)));
+            var described = (RunReply.Described) harness.ask(r ->
+                    new RunCommand.Describe(RunHarness.OWNER, r));
             assertEquals(1, described.checkpoints().size());
-            assertTrue(harness.blobs.exists(second.manifest().adapter().id()), "deleting shared content keeps it for the other");
+            assertTrue(harness.blobs.exists(second.manifest().adapter().id()),
+                    "deleting shared content keeps it for the other");
         }
     }
 
@@ -269,11 +294,13 @@ class TrainingRunEntityTest {
             harness.create();
             harness.submit(0, train(1));
             harness.submit(1, save("kept"));
-            assertInstanceOf(RunReply.Done.class, harness.ask(r -> new RunCommand.Unload(RunHarness.OWNER, r)));
+            assertInstanceOf(RunReply.Done.class,
+                    harness.ask(r -> new RunCommand.Unload(RunHarness.OWNER, r)));
             assertEquals(Reason.CLOSED, ((RunReply.Refused) harness.submit(2, train(1))).reason());
             assertInstanceOf(OperationResult.Saved.class, ((RunReply.Completed) harness.outcome(1)).result());
             harness.kill();
-            var described = (RunReply.Described) harness.ask(r -> new RunCommand.Describe(RunHarness.OWNER, r));
+            var described = (RunReply.Described) harness.ask(r ->
+                    new RunCommand.Describe(RunHarness.OWNER, r));
             assertTrue(described.closed());
             assertEquals(1, described.checkpoints().size());
         }

@@ -47,10 +47,13 @@ class TrainingRunTest {
         return new BlobRef(new BlobId(scope, "%064x".formatted(content)), 10);
     }
 
-    private static CheckpointManifest manifest(RunId run, CheckpointKind kind, Optional<String> name, long content, LoraSpec lora) {
-        return new CheckpointManifest(run, kind, name.map(CheckpointName::new), new ModelName("ultrasafe/usf-finance"), lora, "c" + content,
+    private static CheckpointManifest manifest(RunId run, CheckpointKind kind, Optional<String> name,
+            long content, LoraSpec lora) {
+        return new CheckpointManifest(run, kind, name.map(CheckpointName::new),
+                new ModelName("ultrasafe/usf-finance"), lora, "c" + content,
                 blob(BlobScope.checkpoints(run), content), kind == CheckpointKind.SAMPLER ? Optional.empty()
-                        : Optional.of(blob(BlobScope.checkpoints(run), 1000 + content)), 1, AdamParams.DEFAULT, "adamw", "{}",
+                        : Optional.of(blob(BlobScope.checkpoints(run), 1000 + content)), 1,
+                        AdamParams.DEFAULT, "adamw", "{}",
                 Optional.empty(), 5, Optional.empty());
     }
 
@@ -60,7 +63,8 @@ class TrainingRunTest {
 
     private static TrainingRun accept(TrainingRun run, long seq, StoredOperation operation) {
         var decision = run.submit(seq, operation, "d" + seq, 1, Optional.empty(), IDLE, SETTINGS);
-        for (RunEvent event : assertInstanceOf(Decision.Accept.class, decision).events()) run = run.apply(event);
+        for (RunEvent event : assertInstanceOf(Decision.Accept.class, decision).events()) run =
+                run.apply(event);
         return run;
     }
 
@@ -73,10 +77,12 @@ class TrainingRunTest {
                 long number = random.nextInt(150);
                 expected.add(number);
                 set = set.with(number);
-                for (long n = -1; n <= 151; n++) assertEquals(expected.contains(n), set.contains(n), "seed " + seed + ", " + n);
+                for (long n = -1; n <= 151; n++) assertEquals(expected.contains(n), set.contains(n),
+                        "seed " + seed + ", " + n);
             }
             long[] bounds = set.bounds();
-            for (int i = 1; i < bounds.length; i++) assertTrue(bounds[i] > bounds[i - 1], "intervals neither touch nor overlap");
+            for (int i = 1; i < bounds.length; i++) assertTrue(bounds[i] > bounds[i - 1],
+                    "intervals neither touch nor overlap");
         }
     }
 
@@ -98,7 +104,8 @@ class TrainingRunTest {
         }
 
         void step() {
-            long open = run.line().stream().filter(e -> e.outcome() instanceof Outcome.Open).mapToLong(Entry::position).findFirst().orElse(0);
+            long open = run.line().stream().filter(e -> e.outcome() instanceof Outcome.Open)
+                    .mapToLong(Entry::position).findFirst().orElse(0);
             switch (random.nextInt(9)) {
                 case 0, 1, 2 -> submit();
                 case 3, 4 -> run.at(open).ifPresent(this::finish);
@@ -109,9 +116,11 @@ class TrainingRunTest {
                     freed.addAll(run.garbage());
                     store(new BlobsFreed(run.garbage()));
                 }
-                case 7 -> store(new CheckpointDeleted(CheckpointKind.TRAINING, new CheckpointName("n" + random.nextInt(3))));
+                case 7 -> store(new CheckpointDeleted(CheckpointKind.TRAINING,
+                        new CheckpointName("n" + random.nextInt(3))));
                 default -> {
-                    if (run.poison().isPresent() && random.nextBoolean()) store(new ErrorSeen(run.accepted()));
+                    if (run.poison().isPresent()
+                            && random.nextBoolean()) store(new ErrorSeen(run.accepted()));
                     else store(new SnapshotsReleased("s" + random.nextInt(2)));
                 }
             }
@@ -134,7 +143,8 @@ class TrainingRunTest {
         private void finish(Entry entry) {
             long at = entry.position();
             Optional<Fault> struck = run.struck(at);
-            if (struck.isPresent() && entry.kind() != OperationKind.LOAD_STATE) store(new OperationFailed(at, struck.get()));
+            if (struck.isPresent() && entry.kind() != OperationKind.LOAD_STATE) store(new OperationFailed(at,
+                    struck.get()));
             else if (random.nextInt(6) == 0) store(new OperationFailed(at, Fault.user("bad", "at " + at)));
             else if (entry.kind() == OperationKind.LOAD_STATE) {
                 List<CheckpointManifest> have = run.checkpoints().versions();
@@ -146,17 +156,20 @@ class TrainingRunTest {
 
         private void commit(long at) {
             boolean named = random.nextBoolean();
-            var manifest = manifest(RunHarness.RUN, CheckpointKind.TRAINING, named ? Optional.of("n" + random.nextInt(3)) : Optional.empty(),
+            var manifest = manifest(RunHarness.RUN, CheckpointKind.TRAINING, named
+                    ? Optional.of("n" + random.nextInt(3)) : Optional.empty(),
                     random.nextInt(20), RunHarness.LORA);
             Checkpoints.blobs(manifest).forEach(b -> {
                 written.add(b);
                 freed.remove(b);
             });
-            store(new CheckpointCommitted(at, manifest, named ? Optional.empty() : Optional.of("s" + random.nextInt(2))));
+            store(new CheckpointCommitted(at, manifest, named ? Optional.empty()
+                    : Optional.of("s" + random.nextInt(2))));
         }
 
         private void point() {
-            long position = run.recovery().position() + 1 + random.nextInt((int) (run.accepted() - run.recovery().position()));
+            long position = run.recovery().position() + 1
+                    + random.nextInt((int) (run.accepted() - run.recovery().position()));
             BlobRef state = blob(BlobScope.recovery(RunHarness.RUN), random.nextInt(1000));
             written.add(state.id());
             freed.remove(state.id());
@@ -165,10 +178,12 @@ class TrainingRunTest {
 
         private void check() {
             long expected = run.recovery().position();
-            for (Entry entry : run.line()) assertEquals(++expected, entry.position(), "positions follow each other");
+            for (Entry entry : run.line()) assertEquals(++expected, entry.position(),
+                    "positions follow each other");
             assertEquals(run.accepted(), expected, "the line ends with what was accepted last");
             Set<BlobId> referenced = run.referenced();
-            for (BlobId blob : run.garbage()) assertFalse(referenced.contains(blob), () -> blob + " is referred to and garbage");
+            for (BlobId blob : run.garbage()) assertFalse(referenced.contains(blob), () ->
+                    blob + " is referred to and garbage");
             var lost = new HashSet<>(written);
             lost.removeAll(referenced);
             lost.removeAll(run.garbage());
@@ -183,7 +198,8 @@ class TrainingRunTest {
             for (int i = 0; i < 300; i++) history.step();
             TrainingRun run = history.run;
             byte[] stored = RunStored.TYPES.write(run);
-            assertEquals(run, RunStored.TYPES.read(RunStored.TYPES.manifest(run), stored), "a snapshot is the run, seed " + seed);
+            assertEquals(run, RunStored.TYPES.read(RunStored.TYPES.manifest(run), stored),
+                    "a snapshot is the run, seed " + seed);
         }
     }
 
@@ -205,10 +221,13 @@ class TrainingRunTest {
 
     @Test void onlyFailuresThatMatterPoison() {
         TrainingRun run = accept(created(true), 0, inline(OperationKind.OPTIM_STEP));
-        assertTrue(run.apply(new OperationFailed(1, Fault.user(TrainingRun.NO_GRADIENT, ""))).poison().isEmpty());
+        assertTrue(run.apply(new OperationFailed(1, Fault.user(TrainingRun.NO_GRADIENT, ""))).poison()
+                .isEmpty());
         assertTrue(run.apply(new OperationFailed(1, Fault.user("other", ""))).poison().isPresent());
-        for (var kind : List.of(OperationKind.FORWARD, OperationKind.SAVE_STATE, OperationKind.SAVE_SAMPLER_WEIGHTS))
-            assertTrue(accept(created(true), 0, inline(kind)).apply(new OperationFailed(1, Fault.user("other", ""))).poison().isEmpty());
+        for (var kind : List.of(OperationKind.FORWARD, OperationKind.SAVE_STATE,
+                OperationKind.SAVE_SAMPLER_WEIGHTS))
+            assertTrue(accept(created(true), 0, inline(kind))
+            .apply(new OperationFailed(1, Fault.user("other", ""))).poison().isEmpty());
     }
 
     @Test void aLoadIsRefusedByNameOrAdopted() {
@@ -217,19 +236,26 @@ class TrainingRunTest {
         TrainingRun chosen = accept(created(true), 0, inline(OperationKind.LOAD_STATE));
         var mismatch = assertInstanceOf(OperationFailed.class, chosen.load(1, sixteen, true));
         assertEquals("lora_mismatch", mismatch.why().code());
-        assertTrue(mismatch.why().message().contains("rank 16") && mismatch.why().message().contains("rank 8"), mismatch.why().message());
+        assertTrue(mismatch.why().message().contains("rank 16")
+                && mismatch.why().message().contains("rank 8"), mismatch.why().message());
         TrainingRun free = accept(created(false), 0, inline(OperationKind.LOAD_STATE));
-        free = free.apply(assertInstanceOf(LoadResolved.class, free.load(1, sixteen, true))).apply(new LoadApplied(1));
+        free = free.apply(assertInstanceOf(LoadResolved.class, free.load(1, sixteen, true)))
+                .apply(new LoadApplied(1));
         assertEquals(other, free.lora().orElseThrow());
-        TrainingRun trained = accept(accept(created(false), 0, inline(OperationKind.FORWARD_BACKWARD)), 1, inline(OperationKind.LOAD_STATE));
+        TrainingRun trained = accept(accept(created(false), 0, inline(OperationKind.FORWARD_BACKWARD)), 1,
+                inline(OperationKind.LOAD_STATE));
         assertInstanceOf(OperationFailed.class, trained.load(2, sixteen, true));
-        trained = trained.apply(new RecoveryPointReached(1, blob("x", 1), 0, RunHarness.LORA, Optional.empty()));
-        assertInstanceOf(OperationFailed.class, trained.load(2, sixteen, true), "also behind a recovery point");
+        trained = trained.apply(new RecoveryPointReached(1, blob("x", 1), 0, RunHarness.LORA,
+                Optional.empty()));
+        assertInstanceOf(OperationFailed.class, trained.load(2, sixteen, true),
+                "also behind a recovery point");
         var own = manifest(RunHarness.RUN, CheckpointKind.TRAINING, Optional.of("a"), 1, RunHarness.LORA);
-        assertEquals("checkpoint_not_found", assertInstanceOf(OperationFailed.class, chosen.load(1, own, true)).why().code(),
+        assertEquals("checkpoint_not_found", assertInstanceOf(OperationFailed.class,
+                chosen.load(1, own, true)).why().code(),
                 "deleted since it was found");
         var sampler = manifest(OTHER, CheckpointKind.SAMPLER, Optional.of("a"), 1, RunHarness.LORA);
-        assertEquals("weights_only", assertInstanceOf(OperationFailed.class, chosen.load(1, sampler, true)).why().code());
+        assertEquals("weights_only", assertInstanceOf(OperationFailed.class, chosen.load(1, sampler, true))
+                .why().code());
         assertInstanceOf(LoadResolved.class, chosen.load(1, sampler, false));
     }
 
@@ -240,10 +266,13 @@ class TrainingRunTest {
         var second = manifest(RunHarness.RUN, CheckpointKind.TRAINING, Optional.of("a"), 3, RunHarness.LORA);
         var checkpoints = Checkpoints.NONE.commit(sampler, Optional.empty());
         assertEquals(Optional.of(sampler), checkpoints.resolve(path, 0));
-        checkpoints = checkpoints.commit(first, Optional.empty()).commit(second, Optional.empty()).commit(second, Optional.empty());
+        checkpoints = checkpoints.commit(first, Optional.empty()).commit(second, Optional.empty())
+                .commit(second, Optional.empty());
         assertEquals(Optional.of(second), checkpoints.resolve(path, 0));
-        assertEquals(3, checkpoints.versions().size(), "old versions stay, the same content again does not count");
-        assertEquals(Optional.of(sampler), checkpoints.delete(CheckpointKind.TRAINING, new CheckpointName("a")).resolve(path, 0));
+        assertEquals(3, checkpoints.versions().size(),
+                "old versions stay, the same content again does not count");
+        assertEquals(Optional.of(sampler), checkpoints.delete(CheckpointKind.TRAINING,
+                new CheckpointName("a")).resolve(path, 0));
     }
 
     @Test void aFullLineRefuses() {
@@ -252,24 +281,34 @@ class TrainingRunTest {
         var refused = run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), many, SETTINGS);
         assertEquals(Reason.TOO_MANY, assertInstanceOf(Decision.Refuse.class, refused).reason());
         var large = new TrainingRun.Load(1, SETTINGS.maxUnfinishedBytes());
-        assertInstanceOf(Decision.Refuse.class, run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), large, SETTINGS));
-        assertInstanceOf(Decision.Refuse.class, run.submit(-1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), IDLE, SETTINGS));
+        assertInstanceOf(Decision.Refuse.class,
+                run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), large, SETTINGS));
+        assertInstanceOf(Decision.Refuse.class,
+                run.submit(-1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), IDLE, SETTINGS));
     }
 
     static List<Object> stored() {
-        var manifest = manifest(RunHarness.RUN, CheckpointKind.TRAINING, Optional.of("a"), 1, RunHarness.LORA);
+        var manifest = manifest(RunHarness.RUN, CheckpointKind.TRAINING, Optional.of("a"), 1,
+                RunHarness.LORA);
         var name = new CheckpointName("a");
         var all = new ArrayList<Object>(List.of(new RunCreated(RunHarness.config(true)),
                 new OperationAccepted(1, 5, inline(OperationKind.OPTIM_STEP), "ab", 9),
-                new OperationAccepted(2, 6, new StoredOperation.InBlob(OperationKind.LOAD_STATE, blob("x", 1)), "ab", 9),
-                new LoadResolved(2, manifest), new LoadApplied(2), new OperationFailed(1, Fault.user("bad", "why")), new ErrorSeen(2),
-                new CheckpointCommitted(1, manifest, Optional.of("s")), new CheckpointDeleted(CheckpointKind.SAMPLER, name),
-                new ExpirySet(CheckpointKind.SAMPLER, name, Optional.of(7L)), new CheckpointsExpired(7), new SnapshotsReleased("s"),
-                new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA, Optional.of(blob("x", 3))), new OperationAttempted(1),
+                new OperationAccepted(2, 6, new StoredOperation.InBlob(OperationKind.LOAD_STATE,
+                blob("x", 1)), "ab", 9),
+                new LoadResolved(2, manifest), new LoadApplied(2),
+                new OperationFailed(1, Fault.user("bad", "why")), new ErrorSeen(2),
+                new CheckpointCommitted(1, manifest, Optional.of("s")),
+                new CheckpointDeleted(CheckpointKind.SAMPLER, name),
+                new ExpirySet(CheckpointKind.SAMPLER, name, Optional.of(7L)), new CheckpointsExpired(7),
+                new SnapshotsReleased("s"),
+                new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA, Optional.of(blob("x", 3))),
+                new OperationAttempted(1),
                 new ReplayFinished(2), new BlobsFreed(List.of(blob("x", 1).id())), new RunClosed(7)));
-        TrainingRun run = accept(accept(created(true), 3, inline(OperationKind.LOAD_STATE)), 9, inline(OperationKind.SAVE_STATE));
+        TrainingRun run = accept(accept(created(true), 3, inline(OperationKind.LOAD_STATE)), 9,
+                inline(OperationKind.SAVE_STATE));
         run = run.apply(new LoadResolved(1, manifest)).apply(new OperationFailed(1, Fault.user("bad", "why")))
-                .apply(new CheckpointCommitted(2, manifest, Optional.empty())).apply(new OperationAttempted(2));
+                .apply(new CheckpointCommitted(2, manifest, Optional.empty()))
+                .apply(new OperationAttempted(2));
         all.add(run);
         return all;
     }

@@ -32,7 +32,8 @@ import org.junit.jupiter.api.io.TempDir;
 
 class SessionEntityTest {
     private static final RunId RUN = new RunId("usf-finance-9f2c4be01a77");
-    private static final Sampler SAMPLER = new Sampler(new ModelName("m"), Optional.of("bios://usf-finance-9f2c4be01a77/a"), Optional.empty());
+    private static final Sampler SAMPLER = new Sampler(new ModelName("m"),
+            Optional.of("bios://usf-finance-9f2c4be01a77/a"), Optional.empty());
     @TempDir Path folder;
     private final BlockingQueue<String> released = new LinkedBlockingQueue<>();
     private boolean runsAnswer = true;
@@ -40,7 +41,8 @@ class SessionEntityTest {
 
     @BeforeEach void start() {
         EmbeddedJournal.createSchema(folder);
-        kit = ActorTestKit.create("session", EmbeddedJournal.config(folder).withFallback(ConfigFactory.load()));
+        kit = ActorTestKit.create("session", EmbeddedJournal.config(folder)
+                .withFallback(ConfigFactory.load()));
     }
 
     @AfterEach void stop() {
@@ -49,7 +51,8 @@ class SessionEntityTest {
 
     private ActorRef<SessionCommand> spawn(Duration endsAfter) {
         var settings = new SessionSettings(8, endsAfter, Duration.ofMillis(50), 2, 2, 3);
-        return kit.spawn(SessionEntity.create("s-1", PersistenceId.of("session", "s-1"), settings, (owner, run, session) -> {
+        return kit.spawn(SessionEntity.create("s-1", PersistenceId.of("session", "s-1"), settings,
+                (owner, run, session) -> {
             released.add(owner + " " + run + " " + session);
             boolean answer = runsAnswer;
             runsAnswer = true;
@@ -57,7 +60,8 @@ class SessionEntityTest {
         }, InstantSource.system(), Optional.empty()));
     }
 
-    private SessionReply ask(ActorRef<SessionCommand> session, Function<ActorRef<SessionReply>, SessionCommand> command) {
+    private SessionReply ask(ActorRef<SessionCommand> session, Function<ActorRef<SessionReply>,
+            SessionCommand> command) {
         TestProbe<SessionReply> probe = kit.createTestProbe();
         session.tell(command.apply(probe.getRef()));
         return probe.receiveMessage(Duration.ofSeconds(10));
@@ -69,7 +73,8 @@ class SessionEntityTest {
 
     @Test void aSessionRemembersRunsAndSamplersOverARestart() {
         var session = spawn(Duration.ofHours(1));
-        assertInstanceOf(SessionReply.Refused.class, ask(session, r -> new SessionCommand.Heartbeat("alice", r)));
+        assertInstanceOf(SessionReply.Refused.class,
+                ask(session, r -> new SessionCommand.Heartbeat("alice", r)));
         open(session);
         ask(session, r -> new SessionCommand.AddRun("alice", RUN, r));
         ask(session, r -> new SessionCommand.AddRun("alice", RUN, r));
@@ -80,11 +85,15 @@ class SessionEntityTest {
         assertEquals(new SessionReply.Described("s-1", List.of(RUN), List.of("s-1:sample:7")), open(again));
         var other = new Sampler(new ModelName("other"), Optional.empty(), Optional.empty());
         assertEquals(new SessionReply.SamplerOpened("s-1:sample:7", SAMPLER),
-                ask(again, r -> new SessionCommand.OpenSampler("alice", 7, other, r)), "the first sampler under a number stays");
-        assertInstanceOf(SessionReply.Refused.class, ask(again, r -> new SessionCommand.FindSampler("mallory", 7, r)));
-        assertInstanceOf(SessionReply.Refused.class, ask(again, r -> new SessionCommand.FindSampler("alice", 8, r)));
+                ask(again, r -> new SessionCommand.OpenSampler("alice", 7, other, r)),
+                "the first sampler under a number stays");
+        assertInstanceOf(SessionReply.Refused.class,
+                ask(again, r -> new SessionCommand.FindSampler("mallory", 7, r)));
+        assertInstanceOf(SessionReply.Refused.class,
+                ask(again, r -> new SessionCommand.FindSampler("alice", 8, r)));
         ask(again, r -> new SessionCommand.OpenSampler("alice", 8, other, r));
-        assertInstanceOf(SessionReply.Refused.class, ask(again, r -> new SessionCommand.OpenSampler("alice", 9, other, r)), "bounded");
+        assertInstanceOf(SessionReply.Refused.class,
+                ask(again, r -> new SessionCommand.OpenSampler("alice", 9, other, r)), "bounded");
     }
 
     @Test void aSilentSessionEndsAndItsRunsReleaseItsSnapshots() throws Exception {
@@ -94,8 +103,10 @@ class SessionEntityTest {
         ask(session, r -> new SessionCommand.AddRun("alice", RUN, r));
         String release = "alice " + RUN + " s-1";
         assertEquals(release, released.poll(10, TimeUnit.SECONDS));
-        assertEquals(release, released.poll(10, TimeUnit.SECONDS), "a run that does not answer is asked again");
+        assertEquals(release, released.poll(10, TimeUnit.SECONDS),
+                "a run that does not answer is asked again");
         SessionReply reply = ask(session, r -> new SessionCommand.Describe("alice", r));
-        assertTrue(reply instanceof SessionReply.Refused(var why) && why.code().equals("not_found"), reply::toString);
+        assertTrue(reply instanceof SessionReply.Refused(var why) && why.code().equals("not_found"),
+                reply::toString);
     }
 }

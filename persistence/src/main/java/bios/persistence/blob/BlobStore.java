@@ -7,7 +7,8 @@ import java.io.InputStream;
 import java.io.OutputStream;
 import java.util.List;
 
-/// Immutable bytes under the SHA-256 of their content. All methods block and are safe to call from many threads:
+/// Immutable bytes under the SHA-256 of their content. All methods block and are safe to call from many
+/// threads:
 /// call them from virtual threads, never from an actor. They throw [BlobMissing], [BlobDamaged], or
 /// [java.io.UncheckedIOException] when the store itself fails.
 public interface BlobStore {
@@ -28,7 +29,8 @@ public interface BlobStore {
         return put(scope, in::transferTo);
     }
 
-    /// Stores what `content` writes; when it returns the bytes are durable and visible as a whole, and if it throws
+    /// Stores what `content` writes; when it returns the bytes are durable and visible as a whole, and if it
+    /// throws
     /// nothing is visible. Storing the same bytes again is harmless and mends a damaged blob.
     BlobRef put(String scope, Content content);
 

@@ -27,9 +27,12 @@ import java.util.List;
 import java.util.UUID;
 import java.util.stream.Stream;
 
-/// Blobs as files: `<root>/blobs/<scope>/<SHA-256>`. A blob is written to a file of this process's own folder under
-/// `<root>/writing`, forced to the disk, renamed into place, and its folders forced, so that it is there as a whole or not at
-/// all. Several processes may share a root. What a crash left in `writing` is swept when a store is opened: a live
+/// Blobs as files: `<root>/blobs/<scope>/<SHA-256>`. A blob is written to a file of this process's own
+/// folder under
+/// `<root>/writing`, forced to the disk, renamed into place, and its folders forced, so that it is there as
+/// a whole or not at
+/// all. Several processes may share a root. What a crash left in `writing` is swept when a store is opened:
+/// a live
 /// process holds a lock in its folder.
 public final class FileBlobStore implements BlobStore, AutoCloseable {
     private static final int BUFFER = 1 << 16;
@@ -53,18 +56,21 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
             String own = UUID.randomUUID().toString();
             // Locked before it is visible, so that no other process sweeps it.
             Path hidden = Files.createDirectory(all.resolve("." + own));
-            FileChannel lock = FileChannel.open(hidden.resolve("lock"), StandardOpenOption.CREATE, StandardOpenOption.WRITE);
+            FileChannel lock = FileChannel.open(hidden.resolve("lock"), StandardOpenOption.CREATE,
+                    StandardOpenOption.WRITE);
             lock.lock();
             Path writing = Files.move(hidden, all.resolve(own), StandardCopyOption.ATOMIC_MOVE);
             return new FileBlobStore(blobs, writing, lock);
         } catch (IOException failed) {
-            throw new UncheckedIOException("the blob store under " + root + " cannot be opened: " + failed.getMessage(), failed);
+            throw new UncheckedIOException("the blob store under " + root + " cannot be opened: "
+                    + failed.getMessage(), failed);
         }
     }
 
     private static void sweep(Path all) throws IOException {
         try (Stream<Path> folders = Files.list(all)) {
-            for (Path folder : folders.filter(f -> !f.getFileName().toString().startsWith(".")).toList()) sweepOne(folder);
+            for (Path folder : folders.filter(f -> !f.getFileName().toString().startsWith("."))
+                    .toList()) sweepOne(folder);
         }
     }
 
@@ -98,8 +104,10 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
     }
 
     private static long write(Path file, Content content, MessageDigest digest) throws IOException {
-        try (FileChannel channel = FileChannel.open(file, StandardOpenOption.CREATE_NEW, StandardOpenOption.WRITE)) {
-            var counted = new Counted(new BufferedOutputStream(Channels.newOutputStream(channel), BUFFER), digest);
+        try (FileChannel channel = FileChannel.open(file, StandardOpenOption.CREATE_NEW,
+                StandardOpenOption.WRITE)) {
+            var counted = new Counted(new BufferedOutputStream(Channels.newOutputStream(channel), BUFFER),
+                    digest);
             content.writeTo(counted);
             counted.flush();
             channel.force(true);
@@ -111,7 +119,8 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
         for (int attempt = 1;; attempt++) {
             try {
                 makeFolders(target.getParent());
-                Files.move(temporary, target, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
+                Files.move(temporary, target, StandardCopyOption.ATOMIC_MOVE,
+                        StandardCopyOption.REPLACE_EXISTING);
                 force(target.getParent());
                 return;
             } catch (NoSuchFileException gone) {
@@ -144,7 +153,8 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
     }
 
     @Override public byte[] read(BlobRef ref) {
-        if (ref.bytes() > Integer.MAX_VALUE - 16) throw new IllegalArgumentException("blob " + ref.id() + " is too large for one array");
+        if (ref.bytes() > Integer.MAX_VALUE - 16) throw new IllegalArgumentException("blob " + ref.id()
+                + " is too large for one array");
         try (InputStream in = open(ref)) {
             byte[] bytes = in.readNBytes((int) ref.bytes());
             if (in.read() >= 0) throw new BlobDamaged(ref.id(), "it has more than " + ref.bytes() + " bytes");
@@ -172,7 +182,8 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
         try {
             Path file = path(id);
             if (!Files.deleteIfExists(file)) return;
-            for (Path folder = file.getParent(); !folder.equals(blobs); folder = folder.getParent()) Files.delete(folder);
+            for (Path folder = file.getParent(); !folder.equals(blobs); folder =
+                    folder.getParent()) Files.delete(folder);
         } catch (DirectoryNotEmptyException | NoSuchFileException _) {
             // others lie there, or another deletion was faster
         } catch (IOException failed) {
@@ -187,18 +198,22 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
         try {
             Files.walkFileTree(folder, new SimpleFileVisitor<>() {
                 @Override public FileVisitResult visitFile(Path file, BasicFileAttributes attributes) {
-                    var id = new BlobId(blobs.relativize(file.getParent()).toString(), file.getFileName().toString());
-                    found.add(new Listed(new BlobRef(id, attributes.size()), attributes.lastModifiedTime().toMillis()));
+                    var id = new BlobId(blobs.relativize(file.getParent()).toString(),
+                            file.getFileName().toString());
+                    found.add(new Listed(new BlobRef(id, attributes.size()),
+                            attributes.lastModifiedTime().toMillis()));
                     return FileVisitResult.CONTINUE;
                 }
 
                 // Deleted while we walk.
-                @Override public FileVisitResult visitFileFailed(Path file, IOException failed) throws IOException {
+                @Override public FileVisitResult visitFileFailed(Path file,
+                        IOException failed) throws IOException {
                     if (failed instanceof NoSuchFileException) return FileVisitResult.CONTINUE;
                     throw failed;
                 }
 
-                @Override public FileVisitResult postVisitDirectory(Path gone, IOException failed) throws IOException {
+                @Override public FileVisitResult postVisitDirectory(Path gone,
+                        IOException failed) throws IOException {
                     return failed == null ? FileVisitResult.CONTINUE : visitFileFailed(gone, failed);
                 }
             });

@@ -20,7 +20,8 @@ import org.h2.jdbcx.JdbcConnectionPool;
 public final class JdbcRunIndex implements RunIndex, AutoCloseable {
     private static final int CONNECTIONS = 4;
     private static final StoredTypes TYPES = new StoredTypes(List.of(
-            StoredType.first("run-summary", RunSummary.class), StoredType.first("checkpoint-manifest", CheckpointManifest.class)));
+            StoredType.first("run-summary", RunSummary.class),
+            StoredType.first("checkpoint-manifest", CheckpointManifest.class)));
     private static final List<String> SCHEMA = List.of("""
             CREATE TABLE IF NOT EXISTS "bios_run" ("run" VARCHAR(255) PRIMARY KEY, "owner" VARCHAR(255) NOT NULL,
             "created" BIGINT NOT NULL, "version" BIGINT NOT NULL, "manifest" VARCHAR(255) NOT NULL, "body" BLOB NOT NULL)""", """
@@ -116,29 +117,34 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
     }
 
     private static void delete(Connection connection, String table, String run) throws SQLException {
-        try (PreparedStatement s = connection.prepareStatement("DELETE FROM \"" + table + "\" WHERE \"run\" = ?")) {
+        try (PreparedStatement s = connection.prepareStatement("DELETE FROM \"" + table
+                + "\" WHERE \"run\" = ?")) {
             s.setString(1, run);
             s.executeUpdate();
         }
     }
 
     @Override public Page<RunSummary> runs(String owner, int limit, long offset) {
-        return page("\"bios_run\" WHERE \"owner\" = ? AND ? < " + Long.MAX_VALUE, "\"created\" DESC, \"run\" DESC", owner, limit, offset,
+        return page("\"bios_run\" WHERE \"owner\" = ? AND ? < " + Long.MAX_VALUE,
+                "\"created\" DESC, \"run\" DESC", owner, limit, offset,
                 RunSummary.class);
     }
 
     @Override public Page<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
-        return page("\"bios_checkpoint\" WHERE \"owner\" = ? AND \"expires\" > ?", "\"created\" DESC, \"run\" DESC, \"place\" DESC", owner,
+        return page("\"bios_checkpoint\" WHERE \"owner\" = ? AND \"expires\" > ?",
+                "\"created\" DESC, \"run\" DESC, \"place\" DESC", owner,
                 limit, offset, CheckpointManifest.class);
     }
 
     private <T> Page<T> page(String from, String order, String owner, int limit, long offset, Class<T> type) {
         if (limit < 1 || limit > MAX_PAGE || offset < 0)
-            throw new IllegalArgumentException("limit " + limit + ", offset " + offset + "; expected 1 to " + MAX_PAGE + ", at least 0");
+            throw new IllegalArgumentException("limit " + limit + ", offset " + offset + "; expected 1 to "
+            + MAX_PAGE + ", at least 0");
         long now = clock.millis();
         return inTransaction("read", connection -> {
             var items = new ArrayList<T>();
-            try (PreparedStatement s = connection.prepareStatement("SELECT \"manifest\", \"body\" FROM " + from + " ORDER BY " + order
+            try (PreparedStatement s = connection.prepareStatement("SELECT \"manifest\", \"body\" FROM "
+                    + from + " ORDER BY " + order
                     + " LIMIT ? OFFSET ?")) {
                 s.setString(1, owner);
                 s.setLong(2, now);
@@ -152,7 +158,8 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
         });
     }
 
-    private static long count(Connection connection, String from, String owner, long now) throws SQLException {
+    private static long count(Connection connection, String from, String owner,
+            long now) throws SQLException {
         try (PreparedStatement s = connection.prepareStatement("SELECT COUNT(*) FROM " + from)) {
             s.setString(1, owner);
             s.setLong(2, now);
@@ -181,7 +188,8 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
                 connection.setAutoCommit(true);
             }
         } catch (SQLException failed) {
-            throw new IllegalStateException("cannot " + what + " the run index: " + failed.getMessage(), failed);
+            throw new IllegalStateException("cannot " + what + " the run index: " + failed.getMessage(),
+                    failed);
         }
     }
 }

@@ -14,7 +14,8 @@ import java.sql.DriverManager;
 import java.sql.SQLException;
 import java.sql.Statement;
 
-/// The journal of a single process: an H2 database in a file. What it has acknowledged survives the death of the
+/// The journal of a single process: an H2 database in a file. What it has acknowledged survives the death of
+/// the
 /// process (`WRITE_DELAY=0`; H2's default loses acknowledged events), not the loss of power.
 public final class EmbeddedJournal {
     private static final String SCHEMA = "/schema/h2/h2-create-schema.sql";
@@ -25,29 +26,36 @@ public final class EmbeddedJournal {
     /// The JDBC address of the database in `folder`.
     public static String url(Path folder) {
         String file = folder.toAbsolutePath().normalize().resolve("journal").toString();
-        if (file.indexOf(';') >= 0) throw new IllegalArgumentException("the data folder " + folder + " must not hold ';' in its name");
+        if (file.indexOf(';') >= 0) throw new IllegalArgumentException("the data folder " + folder
+                + " must not hold ';' in its name");
         return "jdbc:h2:file:" + file + ";DATABASE_TO_UPPER=false;DB_CLOSE_ON_EXIT=FALSE;WRITE_DELAY=0";
     }
 
-    /// Settings that make Pekko keep events, snapshots and durable state in `folder`. Call [#createSchema] before the
+    /// Settings that make Pekko keep events, snapshots and durable state in `folder`. Call [#createSchema]
+    /// before the
     /// actor system starts.
     public static Config config(Path folder) {
         return ConfigFactory.parseResources(EmbeddedJournal.class.getClassLoader(), "embedded-journal.conf")
-                .withValue("pekko-persistence-jdbc.shared-databases.slick.db.url", ConfigValueFactory.fromAnyRef(url(folder)));
+                .withValue("pekko-persistence-jdbc.shared-databases.slick.db.url",
+                ConfigValueFactory.fromAnyRef(url(folder)));
     }
 
-    /// Makes folder and tables if they are not there. [JournalInUse] if another process has the database open.
+    /// Makes folder and tables if they are not there. [JournalInUse] if another process has the database
+    /// open.
     public static void createSchema(Path folder) {
         try {
             Files.createDirectories(folder);
         } catch (IOException failed) {
-            throw new UncheckedIOException("the data folder " + folder + " cannot be made: " + failed.getMessage(), failed);
+            throw new UncheckedIOException("the data folder " + folder + " cannot be made: "
+                    + failed.getMessage(), failed);
         }
-        try (Connection connection = DriverManager.getConnection(url(folder), "sa", ""); Statement statement = connection.createStatement()) {
+        try (Connection connection = DriverManager.getConnection(url(folder), "sa",
+                ""); Statement statement = connection.createStatement()) {
             for (String sql : schema().split(";\\s*\n")) if (!sql.isBlank()) statement.execute(sql);
         } catch (SQLException failed) {
             if (failed.getErrorCode() == ALREADY_OPEN) throw new JournalInUse(folder, failed);
-            throw new IllegalStateException("the journal in " + folder + " cannot be opened: " + failed.getMessage(), failed);
+            throw new IllegalStateException("the journal in " + folder + " cannot be opened: "
+                    + failed.getMessage(), failed);
         }
     }
 

@@ -67,7 +67,8 @@ class FileBlobStoreTest {
 
     @Test void aBlobIsNamedByTheDigestOfItsContent() {
         BlobRef ref = store.put("scope", "abc".getBytes(StandardCharsets.UTF_8));
-        assertEquals("scope/ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", ref.id().toString());
+        assertEquals("scope/ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+                ref.id().toString());
     }
 
     @Test void everyFlippedBitIsFoundOnReading() throws IOException {
@@ -112,7 +113,8 @@ class FileBlobStoreTest {
         store.delete(one.id());
         assertFalse(store.exists(one.id()));
         assertTrue(store.exists(two.id()), "equal content in another scope stays");
-        assertTrue(assertThrows(BlobMissing.class, () -> store.read(one)).getMessage().contains(one.id().toString()));
+        assertTrue(assertThrows(BlobMissing.class, () -> store.read(one)).getMessage()
+                .contains(one.id().toString()));
         assertFalse(Files.exists(root.resolve("blobs/runs/x/operations/1")));
     }
 

@@ -45,7 +45,8 @@ class JdbcRunIndexTest {
     }
 
     private static RunSummary run(int number, String owner, long step, CheckpointManifest... checkpoints) {
-        var config = new RunConfig(id(number), owner, new ModelName("m"), LORA, true, Optional.empty(), "{}", "s", number);
+        var config = new RunConfig(id(number), owner, new ModelName("m"), LORA, true, Optional.empty(), "{}",
+                "s", number);
         return new RunSummary(config, LORA, step, 5, List.of(checkpoints), false);
     }
 
@@ -54,8 +55,10 @@ class JdbcRunIndexTest {
     }
 
     private static CheckpointManifest checkpoint(int run, String name, long created, Optional<Long> expires) {
-        return new CheckpointManifest(id(run), CheckpointKind.TRAINING, Optional.of(new CheckpointName(name)), new ModelName("m"), LORA,
-                "ab".repeat(32), new BlobRef(new BlobId("x", "ab".repeat(32)), 1), Optional.empty(), 1, AdamParams.DEFAULT, "adamw", "{}",
+        return new CheckpointManifest(id(run), CheckpointKind.TRAINING,
+                Optional.of(new CheckpointName(name)), new ModelName("m"), LORA,
+                "ab".repeat(32), new BlobRef(new BlobId("x", "ab".repeat(32)), 1), Optional.empty(), 1,
+                AdamParams.DEFAULT, "adamw", "{}",
                 Optional.empty(), created, expires);
     }
 
@@ -77,16 +80,20 @@ class JdbcRunIndexTest {
         index.put(run(1, "alice", 0), 0);
         try (var threads = Executors.newVirtualThreadPerTaskExecutor()) {
             for (long version : versions)
-                writes.add(threads.submit(() -> index.put(run(1, "alice", version, checkpoint(1, "v" + version, 1, Optional.empty())), version)));
+                writes.add(threads.submit(() ->
+                index.put(run(1, "alice", version, checkpoint(1, "v" + version, 1, Optional.empty())),
+                        version)));
         }
         for (var write : writes) write.get();
         assertEquals(40, index.runs("alice", 1, 0).items().getFirst().step());
-        assertEquals("v40", index.checkpoints("alice", 10, 0).items().getFirst().name().orElseThrow().value());
+        assertEquals("v40", index.checkpoints("alice", 10, 0).items().getFirst().name().orElseThrow()
+                .value());
         assertEquals(1, index.checkpoints("alice", 10, 0).total());
     }
 
     @Test void checkpointsFollowTheirRunsAndExpire() {
-        index.put(run(1, "alice", 0, checkpoint(1, "a", 10, Optional.empty()), checkpoint(1, "b", 30, Optional.of(2000L))), 1);
+        index.put(run(1, "alice", 0, checkpoint(1, "a", 10, Optional.empty()),
+                checkpoint(1, "b", 30, Optional.of(2000L))), 1);
         index.put(run(2, "alice", 0, checkpoint(2, "c", 20, Optional.empty())), 1);
         index.put(run(3, "bob", 0, checkpoint(3, "d", 40, Optional.empty())), 1);
         assertEquals(List.of("b", "c", "a"), names());
@@ -100,7 +107,8 @@ class JdbcRunIndexTest {
     }
 
     private List<String> names() {
-        return index.checkpoints("alice", 10, 0).items().stream().map(c -> c.name().orElseThrow().value()).toList();
+        return index.checkpoints("alice", 10, 0).items().stream().map(c -> c.name().orElseThrow().value())
+                .toList();
     }
 
     @Test void itIsThereAfterItWasClosed() {

@@ -45,7 +45,8 @@ class EmbeddedJournalTest {
 
     private int addOnce() {
         EmbeddedJournal.createSchema(folder);
-        var kit = ActorTestKit.create("journal", EmbeddedJournal.config(folder).withFallback(ConfigFactory.load()));
+        var kit = ActorTestKit.create("journal",
+                EmbeddedJournal.config(folder).withFallback(ConfigFactory.load()));
         try {
             TestProbe<Integer> probe = kit.createTestProbe();
             kit.spawn(new Counter()).tell(new Counter.Add("x", probe.getRef()));
@@ -73,8 +74,10 @@ class EmbeddedJournalTest {
                     }
                 }
                 """);
-        Process process = new ProcessBuilder(List.of(Path.of(System.getProperty("java.home"), "bin", "java").toString(), "-cp",
-                h2.toString(), holder.toString(), EmbeddedJournal.url(folder))).redirectErrorStream(true).start();
+        Process process = new ProcessBuilder(List.of(Path.of(System.getProperty("java.home"), "bin", "java")
+                .toString(), "-cp",
+                h2.toString(), holder.toString(), EmbeddedJournal.url(folder))).redirectErrorStream(true)
+                .start();
         try (var lines = process.inputReader()) {
             assertEquals("held", lines.readLine());
             var refused = assertThrows(JournalInUse.class, () -> EmbeddedJournal.createSchema(folder));
@@ -86,7 +89,8 @@ class EmbeddedJournalTest {
     }
 
     @Test void theAddressKeepsWhatKillDashNineMustNotLose() {
-        String url = EmbeddedJournal.config(folder).getString("pekko-persistence-jdbc.shared-databases.slick.db.url");
+        String url = EmbeddedJournal.config(folder)
+                .getString("pekko-persistence-jdbc.shared-databases.slick.db.url");
         assertTrue(url.contains(";WRITE_DELAY=0"), url);
         assertTrue(url.contains(";DB_CLOSE_ON_EXIT=FALSE"), url);
     }

@@ -3,7 +3,8 @@ package bios.protocol.checkpoint;
 import bios.protocol.Invalid;
 import java.util.regex.Pattern;
 
-/// Names stored bytes by who owns them and what they are: `<scope>/<SHA-256 in hex>`. A scope is a path of words
+/// Names stored bytes by who owns them and what they are: `<scope>/<SHA-256 in hex>`. A scope is a path of
+/// words
 /// (`runs/usf-finance-9f2c4be01a77/state`); only its owner writes or deletes under it, so that no
 /// reference counting over owners is needed.
 public record BlobId(String scope, String sha256) {
@@ -11,7 +12,8 @@ public record BlobId(String scope, String sha256) {
     private static final Pattern DIGEST = Pattern.compile("[0-9a-f]{64}");
 
     public BlobId {
-        if (scope == null || !SCOPE.matcher(scope).matches() || sha256 == null || !DIGEST.matcher(sha256).matches())
+        if (scope == null || !SCOPE.matcher(scope).matches() || sha256 == null
+                || !DIGEST.matcher(sha256).matches())
             throw new Invalid("blob", "'" + scope + "/" + sha256 + "' is not a blob id");
     }
 

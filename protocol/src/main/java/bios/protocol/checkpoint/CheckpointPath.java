@@ -17,12 +17,15 @@ public record CheckpointPath(RunId run, Optional<CheckpointKind> kind, Checkpoin
         String[] parts = rest.split("/", -1);
         try {
             return switch (parts.length) {
-                case 2 -> new CheckpointPath(new RunId(parts[0]), Optional.empty(), new CheckpointName(parts[1]));
-                case 3 -> new CheckpointPath(new RunId(parts[0]), Optional.of(kind(parts[1], text)), new CheckpointName(parts[2]));
+                case 2 -> new CheckpointPath(new RunId(parts[0]), Optional.empty(),
+                        new CheckpointName(parts[1]));
+                case 3 -> new CheckpointPath(new RunId(parts[0]), Optional.of(kind(parts[1], text)),
+                        new CheckpointName(parts[2]));
                 default -> throw malformed(text);
             };
         } catch (Invalid part) {
-            throw part.field().equals("path") ? part : new Invalid("path", "'" + text + "': " + part.getMessage());
+            throw part.field().equals("path") ? part
+                    : new Invalid("path", "'" + text + "': " + part.getMessage());
         }
     }
 
@@ -39,7 +42,8 @@ public record CheckpointPath(RunId run, Optional<CheckpointKind> kind, Checkpoin
     /// The path that answers carry: two parts for a training state, three for sampler weights.
     public String bios() {
         return kind.filter(k -> k == CheckpointKind.SAMPLER).isPresent()
-                ? "bios://" + run + "/" + CheckpointKind.SAMPLER.segment() + "/" + name : "bios://" + run + "/" + name;
+                ? "bios://" + run + "/" + CheckpointKind.SAMPLER.segment() + "/" + name
+                : "bios://" + run + "/" + name;
     }
 
     /// The same in the `tinker://` scheme, which always has three parts.

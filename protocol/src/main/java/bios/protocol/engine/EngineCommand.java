@@ -30,13 +30,16 @@ public sealed interface EngineCommand extends Message {
     /// Where the receptionist lists all engines.
     ServiceKey<EngineCommand> ANY = ServiceKey.create(EngineCommand.class, "engine");
 
-    /// The code of [EngineEvent.Failed] by which an engine says that it does not hold the run (it was restarted, or the run was
+    /// The code of [EngineEvent.Failed] by which an engine says that it does not hold the run (it was
+    /// restarted, or the run was
     /// closed): the entity opens the run again and repeats what is lost.
     String RUN_NOT_OPEN = "run_not_open";
 
-    /// Makes a run's state: a new adapter of shape `lora` (B = 0, A from its seed), or a recovery point's exact
+    /// Makes a run's state: a new adapter of shape `lora` (B = 0, A from its seed), or a recovery point's
+    /// exact
     /// state. An open run is replaced. Answered by [EngineEvent.Opened] or [EngineEvent.OpenFailed].
-    record OpenRun(RunConfig config, LoraSpec lora, Optional<BlobRef> recoveryPoint, ActorRef<EngineEvent> replyTo) implements EngineCommand {}
+    record OpenRun(RunConfig config, LoraSpec lora, Optional<BlobRef> recoveryPoint,
+            ActorRef<EngineEvent> replyTo) implements EngineCommand {}
 
     /// Executes one accepted operation.
     ///
@@ -46,9 +49,12 @@ public sealed interface EngineCommand extends Message {
     record Execute(RunId run, long position, StoredOperation operation, Optional<CheckpointManifest> loaded,
             long acceptedAtMillis, ActorRef<EngineEvent> replyTo) implements EngineCommand {}
 
-    /// Copies the run's exact state behind `position` (all earlier operations executed) and writes it to the blob store
-    /// in the background. Answered by [EngineEvent.RecoveryPointWritten] or [EngineEvent.RecoveryPointFailed].
-    record TakeRecoveryPoint(RunId run, long position, ActorRef<EngineEvent> replyTo) implements EngineCommand {}
+    /// Copies the run's exact state behind `position` (all earlier operations executed) and writes it to the
+    /// blob store
+    /// in the background. Answered by [EngineEvent.RecoveryPointWritten] or
+    /// [EngineEvent.RecoveryPointFailed].
+    record TakeRecoveryPoint(RunId run, long position, ActorRef<EngineEvent> replyTo)
+            implements EngineCommand {}
 
     /// Forgets the run's state. Not answered.
     record CloseRun(RunId run) implements EngineCommand {}
@@ -60,10 +66,12 @@ public sealed interface EngineCommand extends Message {
     record Describe(ActorRef<EngineReply> replyTo) implements EngineCommand {}
 
     /// Text to token ids with the model's tokenizer. Answered by [EngineReply.Tokenized].
-    record Tokenize(ModelName model, String text, boolean addSpecialTokens, ActorRef<EngineReply> replyTo) implements EngineCommand {}
+    record Tokenize(ModelName model, String text, boolean addSpecialTokens, ActorRef<EngineReply> replyTo)
+            implements EngineCommand {}
 
     /// Token ids to text. Answered by [EngineReply.Detokenized].
-    record Detokenize(ModelName model, int[] tokens, boolean skipSpecialTokens, ActorRef<EngineReply> replyTo) implements EngineCommand {}
+    record Detokenize(ModelName model, int[] tokens, boolean skipSpecialTokens,
+            ActorRef<EngineReply> replyTo) implements EngineCommand {}
 
     /// The tokenizer's files, for archives. Answered by [EngineReply.TokenizerFiles].
     record FetchTokenizerFiles(ModelName model, ActorRef<EngineReply> replyTo) implements EngineCommand {}
@@ -88,7 +96,8 @@ public sealed interface EngineCommand extends Message {
         ///
         /// @param step optimizer steps applied in it
         /// @param lora the adapter's shape in it
-        record RecoveryPointWritten(RunId run, long position, BlobRef state, long step, LoraSpec lora) implements EngineEvent {}
+        record RecoveryPointWritten(RunId run, long position, BlobRef state, long step, LoraSpec lora)
+                implements EngineEvent {}
 
         /// The state behind `position` could not be written; training goes on.
         record RecoveryPointFailed(RunId run, long position, Fault fault) implements EngineEvent {}
@@ -101,7 +110,8 @@ public sealed interface EngineCommand extends Message {
 
         /// @param queuedSequences sequences waiting or decoding
         /// @param openRuns runs whose state is held
-        record Description(List<ModelInfo> models, int queuedSequences, int openRuns) implements EngineReply {}
+        record Description(List<ModelInfo> models, int queuedSequences, int openRuns)
+                implements EngineReply {}
 
         record Tokenized(int[] tokens) implements EngineReply {}
 

@@ -10,7 +10,8 @@ public record ModelName(String value) {
 
     public ModelName {
         if (value == null || !GRAMMAR.matcher(value).matches())
-            throw new Invalid("base_model", "'" + value + "' is not a model name; expected words of letters, digits,"
+            throw new Invalid("base_model", "'" + value
+            + "' is not a model name; expected words of letters, digits,"
                     + " '.', '_' or '-' joined by '/', e.g. ultrasafe/usf-finance");
     }
 

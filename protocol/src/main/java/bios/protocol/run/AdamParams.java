@@ -2,10 +2,12 @@ package bios.protocol.run;
 
 import bios.protocol.Invalid;
 
-/// Settings of one AdamW step (Loshchilov & Hutter 2019): decoupled decay, gradient = sum since the last step.
+/// Settings of one AdamW step (Loshchilov & Hutter 2019): decoupled decay, gradient = sum since the last
+/// step.
 ///
 /// @param gradClipNorm largest global gradient norm; 0 means no clipping
-public record AdamParams(double learningRate, double beta1, double beta2, double eps, double weightDecay, double gradClipNorm) {
+public record AdamParams(double learningRate, double beta1, double beta2, double eps, double weightDecay,
+        double gradClipNorm) {
     /// What a run starts with.
     public static final AdamParams DEFAULT = new AdamParams(1e-4, 0.9, 0.95, 1e-12, 0, 0);
 

@@ -10,7 +10,8 @@ public record RequestId(RunId run, long seq) {
     public static RequestId parse(String text) {
         int colon = text == null ? -1 : text.lastIndexOf(':');
         try {
-            if (colon > 0) return new RequestId(new RunId(text.substring(0, colon)), Long.parseLong(text.substring(colon + 1)));
+            if (colon > 0) return new RequestId(new RunId(text.substring(0, colon)),
+                    Long.parseLong(text.substring(colon + 1)));
         } catch (NumberFormatException _) {
             // said below
         }

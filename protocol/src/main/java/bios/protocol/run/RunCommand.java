@@ -13,17 +13,23 @@ import org.apache.pekko.actor.typed.ActorRef;
 /// What the gateway asks of the entity of a training run. `owner` is the caller's account: an entity answers
 /// [RunReply.Refused] with `not_found` to anybody but its owner.
 public sealed interface RunCommand extends Message {
-    /// Creates the run; asked again with the same configuration (but for the time) it gives the same answer. Answered by [RunReply.Described].
+    /// Creates the run; asked again with the same configuration (but for the time) it gives the same answer.
+    /// Answered by [RunReply.Described].
     record Create(RunConfig config, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Accepts an operation under the client's number; a number seen before gets its first answer. Answered by
+    /// Accepts an operation under the client's number; a number seen before gets its first answer. Answered
+    /// by
     /// [RunReply.Accepted] once the journal holds it.
     ///
-    /// @param digest SHA-256 of the encoded operation: tells a repetition from another operation under an old number
-    record Submit(String owner, long seq, StoredOperation operation, String digest, long nowMillis, ActorRef<RunReply> replyTo) implements RunCommand {}
+    /// @param digest SHA-256 of the encoded operation: tells a repetition from another operation under an
+    /// old number
+    record Submit(String owner, long seq, StoredOperation operation, String digest, long nowMillis,
+            ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Waits up to `waitMillis` for the outcome of `seq`. Answered by [RunReply.Completed], [RunReply.Failed] or [RunReply.Pending].
-    record Retrieve(String owner, long seq, long waitMillis, ActorRef<RunReply> replyTo) implements RunCommand {}
+    /// Waits up to `waitMillis` for the outcome of `seq`. Answered by [RunReply.Completed],
+    /// [RunReply.Failed] or [RunReply.Pending].
+    record Retrieve(String owner, long seq, long waitMillis, ActorRef<RunReply> replyTo)
+            implements RunCommand {}
 
     /// Describes run and checkpoints. Answered by [RunReply.Described].
     record Describe(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
@@ -32,13 +38,16 @@ public sealed interface RunCommand extends Message {
     record Resolve(String owner, CheckpointPath path, ActorRef<RunReply> replyTo) implements RunCommand {}
 
     /// Finds an ephemeral snapshot by content id. Answered by [RunReply.Resolved].
-    record ResolveSnapshot(String owner, String contentId, ActorRef<RunReply> replyTo) implements RunCommand {}
+    record ResolveSnapshot(String owner, String contentId, ActorRef<RunReply> replyTo)
+            implements RunCommand {}
 
     /// Deletes a checkpoint (all its versions). Answered by [RunReply.Done].
-    record DeleteCheckpoint(String owner, CheckpointKind kind, CheckpointName name, ActorRef<RunReply> replyTo) implements RunCommand {}
+    record DeleteCheckpoint(String owner, CheckpointKind kind, CheckpointName name,
+            ActorRef<RunReply> replyTo) implements RunCommand {}
 
     /// Sets (or, when empty, removes) the time of expiry. Answered by [RunReply.Done].
-    record SetExpiry(String owner, CheckpointKind kind, CheckpointName name, Optional<Long> expiresAtMillis, ActorRef<RunReply> replyTo) implements RunCommand {}
+    record SetExpiry(String owner, CheckpointKind kind, CheckpointName name, Optional<Long> expiresAtMillis,
+            ActorRef<RunReply> replyTo) implements RunCommand {}
 
     /// Frees the ephemeral snapshots of a session that has ended. Answered by [RunReply.Done].
     record ReleaseSnapshots(String owner, String session, ActorRef<RunReply> replyTo) implements RunCommand {}

@@ -30,7 +30,8 @@ public record TensorData(DType dtype, int[] shape, byte[] data) {
             elements = Math.multiplyExact(elements, (long) n);
         }
         if (elements * dtype.bytes() != data.length)
-            throw new Invalid("data", "holds " + data.length + " bytes, but shape " + Arrays.toString(shape) + " of " + dtype
+            throw new Invalid("data", "holds " + data.length + " bytes, but shape " + Arrays.toString(shape)
+            + " of " + dtype
                     + " needs " + elements * dtype.bytes());
     }
 
@@ -57,7 +58,8 @@ public record TensorData(DType dtype, int[] shape, byte[] data) {
     public float[] floats() {
         ByteBuffer bytes = ByteBuffer.wrap(data).order(ByteOrder.LITTLE_ENDIAN);
         float[] out = new float[elements()];
-        for (int i = 0; i < out.length; i++) out[i] = dtype == DType.FLOAT32 ? bytes.getFloat(4 * i) : bytes.getLong(8 * i);
+        for (int i = 0; i < out.length; i++) out[i] = dtype == DType.FLOAT32 ? bytes.getFloat(4 * i)
+                : bytes.getLong(8 * i);
         return out;
     }
 
@@ -70,7 +72,8 @@ public record TensorData(DType dtype, int[] shape, byte[] data) {
     }
 
     @Override public boolean equals(Object other) {
-        return other instanceof TensorData(var d, var s, var b) && d == dtype && Arrays.equals(s, shape) && Arrays.equals(b, data);
+        return other instanceof TensorData(var d, var s, var b) && d == dtype && Arrays.equals(s, shape)
+                && Arrays.equals(b, data);
     }
 
     @Override public int hashCode() {

@@ -14,7 +14,8 @@ import java.util.Optional;
 /// @param seed fixed when the request was accepted
 /// @param promptLogprobs whether to score the prompt
 /// @param topkPromptLogprobs how many most likely tokens to report per prompt position, 0 for none
-public record SampleTask(String id, ModelName baseModel, Optional<Adapter> adapter, int[] prompt, SamplingParams params,
+public record SampleTask(String id, ModelName baseModel, Optional<Adapter> adapter, int[] prompt,
+        SamplingParams params,
         int numSamples, long seed, boolean promptLogprobs, int topkPromptLogprobs) {
     /// Immutable adapter weights.
     ///
@@ -22,8 +23,10 @@ public record SampleTask(String id, ModelName baseModel, Optional<Adapter> adapt
     public record Adapter(String contentId, LoraSpec lora, BlobRef blob) {}
 
     @Override public boolean equals(Object other) {
-        return other instanceof SampleTask t && t.id.equals(id) && t.baseModel.equals(baseModel) && t.adapter.equals(adapter)
-                && Arrays.equals(t.prompt, prompt) && t.params.equals(params) && t.numSamples == numSamples && t.seed == seed
+        return other instanceof SampleTask t && t.id.equals(id) && t.baseModel.equals(baseModel)
+                && t.adapter.equals(adapter)
+                && Arrays.equals(t.prompt, prompt) && t.params.equals(params) && t.numSamples == numSamples
+                && t.seed == seed
                 && t.promptLogprobs == promptLogprobs && t.topkPromptLogprobs == topkPromptLogprobs;
     }
 

@@ -9,11 +9,13 @@ import java.util.List;
 import java.util.Optional;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// What the gateway asks of the entity of a client session: it remembers which runs and samplers the client opened.
+/// What the gateway asks of the entity of a client session: it remembers which runs and samplers the client
+/// opened.
 /// `owner` is the caller's account; others get [SessionReply.Refused].
 public sealed interface SessionCommand extends Message {
     /// Opens the session; repeating it changes nothing. Answered by [SessionReply.Described].
-    record Open(String owner, List<String> tags, String userMetadata, String sdkVersion, long nowMillis, ActorRef<SessionReply> replyTo) implements SessionCommand {}
+    record Open(String owner, List<String> tags, String userMetadata, String sdkVersion, long nowMillis,
+            ActorRef<SessionReply> replyTo) implements SessionCommand {}
 
     /// The client lives. Answered by [SessionReply.Described].
     record Heartbeat(String owner, ActorRef<SessionReply> replyTo) implements SessionCommand {}
@@ -21,8 +23,10 @@ public sealed interface SessionCommand extends Message {
     /// Remembers a run of this session. Answered by [SessionReply.Described].
     record AddRun(String owner, RunId run, ActorRef<SessionReply> replyTo) implements SessionCommand {}
 
-    /// Pins a sampler under the client's number; a number seen before gets its first sampler. Answered by [SessionReply.SamplerOpened].
-    record OpenSampler(String owner, long seq, Sampler sampler, ActorRef<SessionReply> replyTo) implements SessionCommand {}
+    /// Pins a sampler under the client's number; a number seen before gets its first sampler. Answered by
+    /// [SessionReply.SamplerOpened].
+    record OpenSampler(String owner, long seq, Sampler sampler, ActorRef<SessionReply> replyTo)
+            implements SessionCommand {}
 
     /// Finds a sampler. Answered by [SessionReply.SamplerOpened].
     record FindSampler(String owner, long seq, ActorRef<SessionReply> replyTo) implements SessionCommand {}

@@ -39,7 +39,8 @@ public final class StoredTypes {
     public Object read(String manifest, byte[] bytes) {
         int slash = manifest.lastIndexOf('/');
         StoredType<?> type = slash < 0 ? null : byName.get(manifest.substring(0, slash));
-        if (type == null) throw new UnreadableRecord("'" + manifest + "' is not a stored type; was it written by a newer Bios?", null);
+        if (type == null) throw new UnreadableRecord("'" + manifest
+                + "' is not a stored type; was it written by a newer Bios?", null);
         return read(type, version(manifest, slash), bytes);
     }
 
@@ -53,20 +54,23 @@ public final class StoredTypes {
 
     private static <T> T read(StoredType<T> type, int version, byte[] bytes) {
         if (version > type.version())
-            throw new UnreadableRecord(type.name() + "/" + version + " was written by a newer Bios; this one reads up to version "
+            throw new UnreadableRecord(type.name() + "/" + version
+            + " was written by a newer Bios; this one reads up to version "
                     + type.version(), null);
         try {
             if (version == type.version()) return StoredJson.MAPPER.readValue(bytes, type.type());
             var old = (ObjectNode) StoredJson.MAPPER.readTree(bytes);
             return StoredJson.MAPPER.treeToValue(type.migration().upgrade(version, old), type.type());
         } catch (IOException | ClassCastException | IllegalArgumentException wrong) {
-            throw new UnreadableRecord("a stored " + type.name() + "/" + version + " cannot be read: " + wrong.getMessage(), wrong);
+            throw new UnreadableRecord("a stored " + type.name() + "/" + version + " cannot be read: "
+                    + wrong.getMessage(), wrong);
         }
     }
 
     private StoredType<?> typeOf(Object value) {
         StoredType<?> type = byClass.get(value.getClass());
-        if (type == null) throw new IllegalArgumentException(value.getClass().getName() + " is not a stored type");
+        if (type == null) throw new IllegalArgumentException(value.getClass().getName()
+                + " is not a stored type");
         return type;
     }
 }

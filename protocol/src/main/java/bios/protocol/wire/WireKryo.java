@@ -16,7 +16,8 @@ import java.util.Optional;
 import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// A Kryo that knows the classes of the wire and no others. Not safe for several threads: pooled by [WireSerializer].
+/// A Kryo that knows the classes of the wire and no others. Not safe for several threads: pooled by
+/// [WireSerializer].
 final class WireKryo extends Kryo {
     private static final int LIST = 10;
     private static final int MAP = 11;
@@ -41,7 +42,8 @@ final class WireKryo extends Kryo {
             module.registerTo((id, type) -> {
                 Class<?> before = taken.put(id, type);
                 if (before != null || id < 20)
-                    throw new IllegalStateException("wire id " + id + " of " + type.getName() + " is taken by " + before);
+                    throw new IllegalStateException("wire id " + id + " of " + type.getName()
+                    + " is taken by " + before);
                 if (type.isRecord()) register(type, recordSerializer(type), id);
                 else register(type, id);
             });

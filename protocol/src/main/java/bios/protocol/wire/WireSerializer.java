@@ -15,7 +15,8 @@ import org.apache.pekko.actor.typed.javadsl.Adapter;
 import org.apache.pekko.serialization.ByteBufferSerializer;
 import org.apache.pekko.serialization.SerializerWithStringManifest;
 
-/// Kryo for [Message]s between processes of one version of Bios. The manifest is that version of the wire: bytes of
+/// Kryo for [Message]s between processes of one version of Bios. The manifest is that version of the wire:
+/// bytes of
 /// another version are refused instead of misread. What is stored uses `bios.protocol.stored`.
 public final class WireSerializer extends SerializerWithStringManifest implements ByteBufferSerializer {
     /// Raised with every change of a class on the wire; `golden/wire` holds the bytes of each version.
@@ -51,10 +52,12 @@ public final class WireSerializer extends SerializerWithStringManifest implement
         var named = system.settings().config().getConfig("bios.wire.types").root().unwrapped();
         for (Object name : named.values()) {
             try {
-                types.add(system.dynamicAccess().classLoader().loadClass(name.toString()).asSubclass(WireTypes.class)
+                types.add(system.dynamicAccess().classLoader().loadClass(name.toString())
+                        .asSubclass(WireTypes.class)
                         .getDeclaredConstructor().newInstance());
             } catch (ReflectiveOperationException | ClassCastException wrong) {
-                throw new IllegalStateException("bios.wire.types names " + name + ", which cannot be made: " + wrong, wrong);
+                throw new IllegalStateException("bios.wire.types names " + name + ", which cannot be made: "
+                        + wrong, wrong);
             }
         }
         return List.copyOf(types);
@@ -92,7 +95,8 @@ public final class WireSerializer extends SerializerWithStringManifest implement
         try {
             kryo.writeClassAndObject(output, message);
         } catch (KryoException | IllegalArgumentException failed) {
-            throw new IllegalArgumentException("cannot send " + message.getClass().getName() + ": " + failed.getMessage(), failed);
+            throw new IllegalArgumentException("cannot send " + message.getClass().getName() + ": "
+                    + failed.getMessage(), failed);
         } finally {
             kryos.free(kryo);
         }
@@ -117,7 +121,8 @@ public final class WireSerializer extends SerializerWithStringManifest implement
 
     private Object read(Input input, String manifest) throws NotSerializableException {
         if (!manifest.equals(VERSION))
-            throw new NotSerializableException("the sender speaks version " + manifest + " of the wire, this process " + VERSION
+            throw new NotSerializableException("the sender speaks version " + manifest
+            + " of the wire, this process " + VERSION
                     + "; run the same Bios everywhere");
         input.setVariableLengthEncoding(false);
         WireKryo kryo = kryos.obtain();

@@ -16,7 +16,8 @@ import java.util.HexFormat;
 import java.util.List;
 import org.junit.jupiter.api.Test;
 
-/// Bytes that earlier builds stored are read for ever; `golden/stored/*.hex` holds them. With `-Dgolden.write=true`
+/// Bytes that earlier builds stored are read for ever; `golden/stored/*.hex` holds them. With
+/// `-Dgolden.write=true`
 /// missing files are written.
 class StoredGoldenTest {
     private static final Path GOLDEN = Path.of("golden/stored");
@@ -34,7 +35,8 @@ class StoredGoldenTest {
         for (var entry : Samples.operations().entrySet()) {
             byte[] now = StoredOperations.encode(entry.getValue());
             byte[] old = golden("operation-" + entry.getKey() + ".1", now);
-            assertEquals(entry.getValue(), StoredOperations.decode(OperationKind.of(entry.getValue()), old), entry.getKey());
+            assertEquals(entry.getValue(), StoredOperations.decode(OperationKind.of(entry.getValue()), old),
+                    entry.getKey());
             assertEquals(HexFormat.of().formatHex(old), HexFormat.of().formatHex(now), entry.getKey());
         }
     }
@@ -62,9 +64,11 @@ class StoredGoldenTest {
             return now.put("note", "migrated");
         })));
         var old = new Before(Samples.RUN, 7);
-        assertEquals(new After(Samples.RUN, 7, "migrated"), after.read(before.manifest(old), before.write(old)));
+        assertEquals(new After(Samples.RUN, 7, "migrated"),
+                after.read(before.manifest(old), before.write(old)));
         var fresh = new After(Samples.RUN, 7, "new");
-        var refused = assertThrows(UnreadableRecord.class, () -> before.read(after.manifest(fresh), after.write(fresh)));
+        var refused = assertThrows(UnreadableRecord.class, () ->
+                before.read(after.manifest(fresh), after.write(fresh)));
         assertTrue(refused.getMessage().contains("thing/2"), refused.getMessage());
     }
 
@@ -72,7 +76,8 @@ class StoredGoldenTest {
         byte[] good = StoredOperations.encode(Samples.operations().get("load-state"));
         for (int length = 0; length < good.length; length++) {
             byte[] torn = java.util.Arrays.copyOf(good, length);
-            assertThrows(UnreadableRecord.class, () -> StoredOperations.decode(OperationKind.LOAD_STATE, torn));
+            assertThrows(UnreadableRecord.class, () ->
+                    StoredOperations.decode(OperationKind.LOAD_STATE, torn));
         }
     }
 }

@@ -48,12 +48,17 @@ class StoredOperationsTest {
                 Arbitraries.floats().array(float[].class).ofMaxSize(20).map(TensorData::of),
                 Arbitraries.longs().array(long[].class).ofMaxSize(20).map(TensorData::of));
         Arbitrary<Datum> data = Combinators.combine(Arbitraries.integers().array(int[].class).ofMaxSize(30),
-                Arbitraries.maps(Arbitraries.strings().alpha().ofMaxLength(8), tensors).ofMaxSize(3)).as(Datum::new);
-        Arbitrary<Operation> evaluations = Combinators.combine(data.list().ofMaxSize(3), Arbitraries.of(LossFunction.values()),
-                Arbitraries.maps(Arbitraries.strings().alpha(), Arbitraries.doubles()).ofMaxSize(2), Arbitraries.of(true, false))
+                Arbitraries.maps(Arbitraries.strings().alpha().ofMaxLength(8), tensors).ofMaxSize(3))
+                .as(Datum::new);
+        Arbitrary<Operation> evaluations = Combinators.combine(data.list().ofMaxSize(3),
+                Arbitraries.of(LossFunction.values()),
+                Arbitraries.maps(Arbitraries.strings().alpha(), Arbitraries.doubles()).ofMaxSize(2),
+                Arbitraries.of(true, false))
                 .as(Operation.ForwardBackward::new);
         Arbitrary<Operation> steps = Arbitraries.doubles().between(0, 1).map(
-                rate -> new Operation.OptimStep(Optional.of(new AdamParams(rate, 0.9, 0.95, rate / 10, 0, rate))));
-        return Arbitraries.oneOf(evaluations, steps, Arbitraries.of(List.copyOf(Samples.operations().values())));
+                rate -> new Operation.OptimStep(Optional.of(new AdamParams(rate, 0.9, 0.95, rate / 10, 0,
+                rate))));
+        return Arbitraries.oneOf(evaluations, steps,
+                Arbitraries.of(List.copyOf(Samples.operations().values())));
     }
 }

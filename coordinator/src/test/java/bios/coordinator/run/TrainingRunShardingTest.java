@@ -1,0 +1,112 @@
+package bios.coordinator.run;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertInstanceOf;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.persistence.blob.FileBlobStore;
+import bios.persistence.journal.EmbeddedJournal;
+import bios.protocol.run.Datum;
+import bios.protocol.run.LossFunction;
+import bios.protocol.run.Operation;
+import bios.protocol.run.RunCommand;
+import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.stored.StoredOperations;
+import com.typesafe.config.ConfigFactory;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.time.InstantSource;
+import java.util.List;
+import java.util.Map;
+import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.function.Function;
+import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
+import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.cluster.typed.Cluster;
+import org.apache.pekko.cluster.typed.Join;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+class TrainingRunShardingTest {
+    private static final String SETTINGS = """
+            pekko.actor.provider = cluster
+            pekko.remote.artery.canonical { hostname = "127.0.0.1", port = 0 }
+            pekko.cluster { roles = ["serves-usf-finance"], jmx.enabled = off, downing-provider-class = "" }
+            pekko.coordinated-shutdown.exit-jvm = off
+            bios.run { shards = 4, idle-after = 300 ms, retry-after = 100 ms }
+            """;
+    @TempDir Path folder;
+    private final ConcurrentLinkedQueue<String> executed = new ConcurrentLinkedQueue<>();
+
+    private ActorTestKit start(FileBlobStore blobs, Duration pause) {
+        EmbeddedJournal.createSchema(folder);
+        var kit = ActorTestKit.create("shard",
+                ConfigFactory.parseString(SETTINGS).withFallback(EmbeddedJournal.config(folder))
+                .withFallback(ConfigFactory.load()));
+        var cluster = Cluster.get(kit.system());
+        cluster.manager().tell(Join.create(cluster.selfMember().address()));
+        var settings = RunSettings.from(kit.system().settings().config());
+        var world = RunWorld.of(kit.spawn(FakeEngine.create(blobs, pause, executed)), blobs,
+                new RunHarness.MapIndex(),
+                TrainingRunSharding.resolver(kit.system(), Duration.ofSeconds(3)), InstantSource.system(),
+                settings);
+        TrainingRunSharding.init(kit.system(), "usf-finance", world);
+        return kit;
+    }
+
+    private static RunReply ask(ActorTestKit kit, Function<ActorRef<RunReply>, RunCommand> command) {
+        return TrainingRunSharding.ref(kit.system(), RunHarness.RUN)
+                .<RunReply>ask(command::apply, Duration.ofSeconds(20))
+                .toCompletableFuture().join();
+    }
+
+    private static RunReply submit(ActorTestKit kit, long seq) {
+        var stored = StoredOperations.inline(new Operation.ForwardBackward(List.of(new Datum(new int[] {(int) seq}, Map.of())),
+                LossFunction.CROSS_ENTROPY, Map.of(), false));
+        return ask(kit, r -> new RunCommand.Submit(RunHarness.OWNER, seq, stored,
+                StoredOperations.digest(stored.encoded()), 1, r));
+    }
+
+    private void await(int executions) throws InterruptedException {
+        for (int i = 0; i < 200 && executed.size() < executions; i++) Thread.sleep(50);
+        assertTrue(executed.size() >= executions, () -> "executed " + executed);
+    }
+
+    @Test void anIdleRunRestsAndComesBackAndUnfinishedWorkGoesOnByItself() throws Exception {
+        try (var blobs = FileBlobStore.open(folder.resolve("blobs"))) {
+            var kit = start(blobs, Duration.ofMillis(1));
+            try {
+                assertInstanceOf(RunReply.Described.class,
+                        ask(kit, r -> new RunCommand.Create(RunHarness.config(true), r)));
+                submit(kit, 0);
+                await(1);
+                // It takes a recovery point and rests; then it is asked again and executes nothing twice.
+                for (int i = 0; i < 100 && blobs.list("runs/" + RunHarness.RUN + "/recovery")
+                        .isEmpty(); i++) Thread.sleep(50);
+                Thread.sleep(1500);
+                assertInstanceOf(RunReply.Completed.class,
+                        ask(kit, r -> new RunCommand.Retrieve(RunHarness.OWNER, 0, 5000, r)));
+                submit(kit, 1);
+                await(2);
+                assertEquals(List.of("1 FORWARD_BACKWARD", "2 FORWARD_BACKWARD"), List.copyOf(executed));
+            } finally {
+                kit.shutdownTestKit();
+            }
+            executed.clear();
+            kit = start(blobs, Duration.ofSeconds(30));
+            try {
+                submit(kit, 2);
+            } finally {
+                kit.shutdownTestKit();
+            }
+            kit = start(blobs, Duration.ofMillis(1));
+            try {
+                for (int i = 0; i < 200 && !executed.contains("3 FORWARD_BACKWARD"); i++) Thread.sleep(50);
+                assertTrue(executed.contains("3 FORWARD_BACKWARD"), () ->
+                        "nobody asked, and yet it is executed: " + executed);
+            } finally {
+                kit.shutdownTestKit();
+            }
+        }
+    }
+}
