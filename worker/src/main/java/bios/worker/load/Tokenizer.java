@@ -14,9 +14,9 @@ import java.util.TreeMap;
 
 /// A model's tokenizer, as its `tokenizer.json` describes it. Safe to use from many threads.
 public final class Tokenizer implements AutoCloseable {
-    /// What a loader outside Bios needs besides the weights.
+    /// What a loader outside Bios needs to make the same tokens.
     private static final List<String> FILES = List.of("added_tokens.json", "chat_template.jinja",
-            "generation_config.json", "merges.txt", "special_tokens_map.json", "tokenizer.json",
+            "merges.txt", "special_tokens_map.json", "tokenizer.json",
             "tokenizer.model", "tokenizer_config.json", "vocab.json");
     private static final String MAIN = "tokenizer.json";
 
@@ -26,6 +26,12 @@ public final class Tokenizer implements AutoCloseable {
         System.setProperty("ai.djl.offline", "true");
         // Its own library for GPUs is not in the jar and would be fetched from the network.
         if (System.getenv("RUST_FLAVOR") == null) System.setProperty("RUST_FLAVOR", "cpu");
+        // It unpacks a native library under the home folder, which containers often may not write.
+        boolean chosen = System.getenv("DJL_CACHE_DIR") != null
+                || System.getProperty("DJL_CACHE_DIR") != null;
+        if (!chosen && !Files.isWritable(Path.of(System.getProperty("user.home"))))
+            System.setProperty("DJL_CACHE_DIR", Path.of(System.getProperty("java.io.tmpdir"), "bios-djl")
+            .toString());
     }
 
     private final HuggingFaceTokenizer tokenizer;

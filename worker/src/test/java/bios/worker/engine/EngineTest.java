@@ -185,6 +185,26 @@ class EngineTest {
         }
     }
 
+    @Test void aClosedRunLeavesNothingOnTheDevice() {
+        var tensors = new AtomicInteger();
+        try (var bench = Workbench.withDevice(folder, device -> Workbench.counting(device, tensors))) {
+            Run other = bench.run(1, SMALL);
+            other.point();
+            int before = tensors.get();
+            Run run = bench.run(2, LARGE);
+            run.all(Workbench.lesson(1, 2, 0));
+            run.all(List.of(Workbench.gradient(1, 1)));
+            run.fault(Workbench.gradientOf(new int[] {1_000_000}));
+            CheckpointManifest saved = run.save(Workbench.saveState("s"));
+            run.result(Workbench.load(saved, true), Optional.of(saved));
+            run.all(List.of(Workbench.gradient(1, 1)));
+            assertTrue(tensors.get() > before);
+            bench.engine().tell(new EngineCommand.CloseRun(run.id()));
+            other.point();
+            assertEquals(before, tensors.get());
+        }
+    }
+
     @Test void eventsKeepTheirOrderWhileASaveIsBeingWritten() throws Exception {
         var gate = new CountDownLatch(1);
         try (var bench = Workbench.withStore(folder, store -> Workbench.gated(store, gate))) {

@@ -369,6 +369,14 @@ final class Workbench implements AutoCloseable {
         });
     }
 
+    /// A device that counts the tensors that nobody has freed.
+    static Device counting(Device real, AtomicInteger tensors) {
+        return before(Device.class, real, (method, _) -> {
+            if (method.equals("tensor")) tensors.incrementAndGet();
+            if (method.equals("free")) tensors.decrementAndGet();
+        });
+    }
+
     /// A device that says when it is closed.
     static Device closing(Device real, CountDownLatch closed) {
         return before(Device.class, real, (method, _) -> {
