@@ -62,10 +62,12 @@ public final class Server {
 
     private final ActorSystem<Void> system;
     private final String url;
+    private final AtomicReference<String> broken;
 
-    private Server(ActorSystem<Void> system, String url) {
+    private Server(ActorSystem<Void> system, String url, AtomicReference<String> broken) {
         this.system = system;
         this.url = url;
+        this.broken = broken;
     }
 
     /// What `bios up` was told.
@@ -87,17 +89,19 @@ public final class Server {
         EmbeddedJournal.createSchema(journal);
         FileBlobStore blobs = FileBlobStore.open(settings.data().resolve("blobs"));
         CompletableFuture<ServerBinding> bound = new CompletableFuture<>();
+        AtomicReference<String> broken = new AtomicReference<>();
         Behavior<Void> guardian = Behaviors.setup(context -> {
             new Wiring(context, settings, accounts, blobs, bound).begin();
             return Behaviors.receive(Void.class).onSignal(Terminated.class, ended -> {
-                bound.completeExceptionally(new CommandFailed("the " + ended.getRef().path().name() + " stopped; its log says why"));
+                broken.set("the " + ended.getRef().path().name() + " stopped; the log above says why");
+                bound.completeExceptionally(new CommandFailed(broken.get()));
                 return Behaviors.stopped();
             }).build();
         });
         ActorSystem<Void> system = ActorSystem.create(guardian, "bios", config(settings, journal));
         try {
             ServerBinding binding = bound.get(START_LIMIT.toSeconds(), TimeUnit.SECONDS);
-            return new Server(system, "http://" + settings.host() + ":" + binding.localAddress().getPort());
+            return new Server(system, "http://" + settings.host() + ":" + binding.localAddress().getPort(), broken);
         } catch (ExecutionException failure) {
             system.terminate();
             throw failure.getCause() instanceof CommandFailed known ? known : new CommandFailed(String.valueOf(failure.getCause().getMessage()));
@@ -119,6 +123,7 @@ public final class Server {
         } catch (ExecutionException failure) {
             throw new CommandFailed("the service ended: " + failure.getCause());
         }
+        if (broken.get() != null) throw new CommandFailed(broken.get());
     }
 
     private static void refuseUnknown(Path folder) {
