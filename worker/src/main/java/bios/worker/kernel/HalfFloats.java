@@ -36,6 +36,12 @@ public final class HalfFloats {
         return fromBf16(bf16(x));
     }
 
+    /// x as the sum of two bfloat16: itself rounded, and the rest rounded. Of a finite x some 16 bits stay.
+    public static float split(float x) {
+        float high = rounded(x);
+        return high + rounded(x - high);
+    }
+
     /// to[0..columns) ← row `row` of a matrix of a model file.
     public static void row(float[] to, FrozenMatrix from, int row) {
         MemorySegment memory = from.memory();

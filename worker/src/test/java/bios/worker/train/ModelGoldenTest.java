@@ -38,7 +38,7 @@ class ModelGoldenTest {
     private static final Map<String, Double> ERRORS = new TreeMap<>();
     private static Device on;
 
-    /// All cases; those in half precision also with their weights widened to fp32, where nothing is rounded.
+    /// All cases; those in bf16 also with their weights widened to fp32, where nothing is rounded.
     static List<String> cases() {
         List<String> cases = new ArrayList<>(Golden.cases());
         for (String name : Golden.cases()) if (!Golden.of(name).exact()) cases.add(name + Golden.WIDENED);
@@ -78,10 +78,10 @@ class ModelGoldenTest {
                             .evaluate(state, operation(golden, function, false));
                     double expected = golden.values("loss." + loss.asText())[0];
                     assertEquals(expected, result.metrics().get("loss:sum"),
-                            (golden.exact() ? 1e-4 : 5e-2) * Math.max(1, Math.abs(expected)));
+                            (golden.exact() ? 1e-4 : 1e-3) * Math.max(1, Math.abs(expected)));
                     closeTensors(golden, "gradient." + loss.asText() + ".", state.snapshot().toBytes(),
                             ".grad",
-                            golden.exact() ? 1e-3 : 1e-1);
+                            golden.exact() ? 1e-3 : 3e-2);
                 }
             }
         }
@@ -94,7 +94,7 @@ class ModelGoldenTest {
             float[] losses = golden.values("steps.losses");
             float[] norms = golden.values("steps.grad_norms");
             List<AdamParams> steps = golden.steps();
-            double tolerance = golden.exact() ? 1e-3 : 1e-1;
+            double tolerance = golden.exact() ? 1e-3 : 3e-2;
             for (int i = 0; i < steps.size(); i++) {
                 if (!golden.exact() && i == 3)
                     return;   // Adam's first steps follow signs, which rounding decides where they are small
@@ -201,10 +201,10 @@ class ModelGoldenTest {
         return new ForwardBackward(data, loss, settings, forwardOnly);
     }
 
-    /// PyTorch computed in fp32 from the files' values; the engine rounds what it multiplies by bf16 weights
-    /// to bf16.
+    /// PyTorch computed in fp32 from the files' values; the engine splits what it multiplies by bf16 weights
+    /// in two numbers of bf16. (It promises 2e-2; the largest error of three seeds is 1.1e-4.)
     private static double logprobTolerance(Golden golden) {
-        return golden.exact() ? 1e-4 : 6e-2;
+        return golden.exact() ? 1e-4 : 5e-4;
     }
 
     private static void close(Golden golden, String what, float[] expected, float[] got, double tolerance) {

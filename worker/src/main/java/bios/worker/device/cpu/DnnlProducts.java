@@ -6,6 +6,7 @@ import bios.worker.device.FrozenMatrix;
 import bios.worker.device.FrozenMatrix.DType;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
+import bios.worker.device.cpu.CpuDevice.Activations;
 import bios.worker.kernel.HalfFloats;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -17,7 +18,8 @@ import java.util.List;
 /// Products by oneDNN. Every right factor is packed first, in panels of columns; rows are cut in blocks of
 /// few sizes; (panel, block) is a task of the pool, run by one thread. A row's bits depend neither on the
 /// block it falls in (from two rows up; one is computed as two) nor on the panels' company. bf16 weights
-/// multiply activations rounded to bf16, with sums in fp32.
+/// multiply activations rounded to bf16, with sums in fp32. A row that is split is two rows of one block, so
+/// the weights are read once for both; their products are added in the end.
 final class DnnlProducts implements Products {
     private static final int PANEL = 512;
     private static final int SCALED = 4096;
@@ -71,11 +73,13 @@ final class DnnlProducts implements Products {
     private final NativeBuffer right = new NativeBuffer();
     private final NativeBuffer[] tails;
     private final OuterProducts outer;
+    private final Activations activations;
 
-    DnnlProducts(Dnnl dnnl, Pool pool, Workspace[] workspaces) {
+    DnnlProducts(Dnnl dnnl, Pool pool, Workspace[] workspaces, Activations activations) {
         this.dnnl = dnnl;
         this.pool = pool;
         this.workspaces = workspaces;
+        this.activations = activations;
         kernels = new DnnlKernels(dnnl, pool.size());
         tails = new NativeBuffer[pool.size()];
         for (int i = 0; i < tails.length; i++) tails[i] = new NativeBuffer();
@@ -83,8 +87,11 @@ final class DnnlProducts implements Products {
     }
 
     @Override public String description() {
-        return "oneDNN on %s, bf16 weights multiplied as %s".formatted(dnnl.instructionSet(),
-                dnnl.multipliesBf16() ? "bf16" : "fp32");
+        return "oneDNN on %s, bf16 weights multiplied as %s, activations %s".formatted(dnnl.instructionSet(),
+                dnnl.multipliesBf16() ? "bf16" : "fp32", switch (activations) {
+                    case SPLIT -> dnnl.multipliesBf16() ? "split in two" : "as they are";
+                    case ROUNDED -> "rounded";
+                });
     }
 
     // ---- right factors ----
@@ -183,33 +190,68 @@ final class DnnlProducts implements Products {
 
     /// x rounded to bf16, in the type that the right factor is multiplied in; zero rows behind the last.
     private Left rounded(Tensor x, int type) {
-        int n = x.columns();
-        int element = type == Dnnl.BF16 ? 2 : 4;
-        int stride = (n + 31) / 32 * 32;
-        long rowBytes = (long) stride * element;
-        int padding = smallestHolding(x.rows());
-        var to = rounded.atLeast((x.rows() + padding) * rowBytes);
-        to.asSlice(x.rows() * rowBytes, padding * rowBytes).fill((byte) 0);
-        if (type == Dnnl.BF16) roundToHalves(to, x, stride);
+        int stride = (x.columns() + 31) / 32 * 32;
+        var to = padded(x.rows(), (long) stride * (type == Dnnl.BF16 ? 2 : 4));
+        if (type == Dnnl.BF16) roundToHalves(to, x, stride, false);
         else roundInPlace(to, x, stride);
         return new Left(to, type, x.rows(), stride, true);
     }
 
-    private void roundToHalves(MemorySegment to, Tensor x, int stride) {
+    /// Rows 2i and 2i + 1 are bf16 numbers whose sum is row i of x; zero rows behind the last.
+    private Left split(Tensor x) {
+        int stride = (x.columns() + 31) / 32 * 32;
+        var to = padded(2 * x.rows(), 2L * stride);
+        roundToHalves(to, x, stride, true);
+        return new Left(to, Dnnl.BF16, 2 * x.rows(), stride, true);
+    }
+
+    private MemorySegment padded(int rows, long rowBytes) {
+        int padding = smallestHolding(rows);
+        var memory = rounded.atLeast((rows + padding) * rowBytes);
+        memory.asSlice(rows * rowBytes, padding * rowBytes).fill((byte) 0);
+        return memory;
+    }
+
+    private void roundToHalves(MemorySegment to, Tensor x, int stride, boolean split) {
         int n = x.columns();
+        int apart = split ? 2 * stride : stride;
         var blocks = new ArrayList<Block>();
         var compiled = new ArrayList<DnnlKernels.Kernel>();
+        var rests = new ArrayList<DnnlKernels.Kernel>();
         for (int row = 0; row < x.rows(); row += blocks.getLast().count) {
             int rest = x.rows() - row;
             int count = rest >= 64 ? 64 : rest >= 16 ? 16 : rest >= 4 ? 4 : 1;
             blocks.add(new Block(row, count, count));
-            compiled.add(kernels.round(count, n, x.stride(), stride));
+            compiled.add(kernels.round(count, n, x.stride(), apart));
+            if (split) rests.add(kernels.round(count, n, n, apart));
         }
         pool.run(blocks.size(), 8 * x.elements(), (i, member) -> {
             long row = blocks.get(i).row;
-            compiled.get(i).run(member, x.memory().asSlice(4 * row * x.stride()), null,
-                    to.asSlice(2 * row * stride));
+            var dst = to.asSlice(2 * row * apart);
+            compiled.get(i).run(member, x.memory().asSlice(4 * row * x.stride()), null, dst);
+            if (!split) return;
+            rests.get(i).run(member, rests(x, blocks.get(i), member), null, dst.asSlice(2L * stride));
         });
+    }
+
+    /// x - bf16(x) for the rows of a block, dense.
+    private MemorySegment rests(Tensor x, Block block, int member) {
+        int n = x.columns();
+        var to = tails[member].atLeast(4L * block.count * n);
+        int[] bits = workspaces[member].ints(n);
+        float[] rest = workspaces[member].row(0, n);
+        float[] high = workspaces[member].row(1, n);
+        for (int i = 0; i < block.count; i++) {
+            long from = 4L * (block.row + i) * x.stride();
+            MemorySegment.copy(x.memory(), ValueLayout.JAVA_FLOAT, from, rest, 0, n);
+            MemorySegment.copy(x.memory(), ValueLayout.JAVA_INT, from, bits, 0, n);
+            HalfFloats.rounded(bits, n);
+            // through memory, not Float.intBitsToFloat: that keeps loops from being vectorized
+            MemorySegment.copy(MemorySegment.ofArray(bits), ValueLayout.JAVA_FLOAT, 0, high, 0, n);
+            for (int j = 0; j < n; j++) rest[j] -= high[j];
+            MemorySegment.copy(rest, 0, to, ValueLayout.JAVA_FLOAT, 4L * i * n, n);
+        }
+        return to;
     }
 
     private void roundInPlace(MemorySegment to, Tensor x, int stride) {
@@ -273,6 +315,43 @@ final class DnnlProducts implements Products {
         });
     }
 
+    /// y ← (or +=) the sums of left's pairs of rows, times right.
+    private void productOfPairs(Tensor y, Left left, Right right, boolean add) {
+        var blocks = blocks(left.rows);
+        var compiled = new ArrayList<DnnlKernels.Kernel>();
+        for (var panel : right.panels) {
+            for (var block : blocks) {
+                compiled.add(kernels.product(right.type, block.size, right.depth, panel.width, left.stride,
+                        panel.width, false));
+            }
+        }
+        pool.run(compiled.size(), (long) left.rows * right.depth * right.columns, (task, member) -> {
+            var panel = right.panels.get(task / blocks.size());
+            var block = blocks.get(task % blocks.size());
+            var pairs = tails[member].atLeast(4L * block.size * panel.width);
+            compiled.get(task).run(member, left.memory.asSlice(2L * block.row * left.stride), panel.packed,
+                    pairs);
+            addPairs(y, pairs, panel, block, workspaces[member], add);
+        });
+    }
+
+    private static void addPairs(Tensor y, MemorySegment pairs, Panel panel, Block block, Workspace space,
+            boolean add) {
+        int n = panel.width;
+        float[] sum = space.row(0, n);
+        float[] low = space.row(1, n);
+        float[] before = add ? space.row(2, n) : null;
+        for (int i = 0; i < block.count; i += 2) {
+            long to = 4 * ((long) (block.row + i) / 2 * y.stride() + panel.from);
+            MemorySegment.copy(pairs, ValueLayout.JAVA_FLOAT, 4L * i * n, sum, 0, n);
+            MemorySegment.copy(pairs, ValueLayout.JAVA_FLOAT, 4L * (i + 1) * n, low, 0, n);
+            for (int j = 0; j < n; j++) sum[j] += low[j];
+            if (add) MemorySegment.copy(y.memory(), ValueLayout.JAVA_FLOAT, to, before, 0, n);
+            for (int j = 0; add && j < n; j++) sum[j] += before[j];
+            MemorySegment.copy(sum, 0, y.memory(), ValueLayout.JAVA_FLOAT, to, n);
+        }
+    }
+
     /// A block with fewer rows than it is computed with: the result, and the left factor if need be, lie
     /// apart.
     private void tail(DnnlKernels.Kernel kernel, int member, MemorySegment src, Left left, Right right,
@@ -302,18 +381,21 @@ final class DnnlProducts implements Products {
     @Override public void multiply(Tensor y, Tensor x, Weight w) {
         require(y.columns() == w.out() && x.columns() == w.in() && y.rows() == x.rows(),
                 "shapes of y = x·Wᵀ");
-        frozen(y, x, (Packed) w, ((Packed) w).forward, false);
+        frozen(y, x, (Packed) w, ((Packed) w).forward, activations, false);
     }
 
     @Override public void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w) {
         require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(),
                 "shapes of dx += dy·W");
-        frozen(dx, dy, (Packed) w, ((Packed) w).backward(), true);
+        frozen(dx, dy, (Packed) w, ((Packed) w).backward(), Activations.ROUNDED, true);
     }
 
-    private void frozen(Tensor y, Tensor x, Packed w, Right form, boolean add) {
+    private void frozen(Tensor y, Tensor x, Packed w, Right form, Activations how, boolean add) {
         if (x.rows() == 0) return;
-        product(y, w.matrix.dtype() == DType.BF16 ? rounded(x, form.type) : left(x), form, add);
+        boolean bf16 = w.matrix.dtype() == DType.BF16;
+        if (bf16 && how == Activations.ROUNDED) product(y, rounded(x, form.type), form, add);
+        else if (form.type == Dnnl.BF16) productOfPairs(y, split(x), form, add);
+        else product(y, left(x), form, add);    // without bf16 in hardware nothing is gained by splitting
     }
 
     @Override public void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s, boolean add) {

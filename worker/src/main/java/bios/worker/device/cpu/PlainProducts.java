@@ -6,12 +6,13 @@ import bios.worker.device.FrozenMatrix;
 import bios.worker.device.FrozenMatrix.DType;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
+import bios.worker.device.cpu.CpuDevice.Activations;
 import bios.worker.kernel.HalfFloats;
 import bios.worker.kernel.Sums;
 import java.util.Arrays;
 
 /// Products by plain loops with sums in double precision: the definition, and what runs where oneDNN does
-/// not. With a bf16 weight the activations are rounded to bf16 first.
+/// not. With a bf16 weight the activations are split or rounded to bf16 first.
 final class PlainProducts implements Products {
     private static final int BLOCK = 16;
 
@@ -30,12 +31,25 @@ final class PlainProducts implements Products {
         void load(float[] to, int i);
     }
 
+    /// An element of the left factor, as it is multiplied.
+    private interface LeftElement {
+        LeftElement AS_IT_IS = x -> x;
+
+        float seen(float x);
+    }
+
     private final Pool pool;
     private final Workspace[] workspaces;
+    private final Activations activations;
 
-    PlainProducts(Pool pool, Workspace[] workspaces) {
+    PlainProducts(Pool pool, Workspace[] workspaces, Activations activations) {
         this.pool = pool;
         this.workspaces = workspaces;
+        this.activations = activations;
+    }
+
+    private static LeftElement beside(FrozenMatrix matrix, Activations activations) {
+        return matrix.dtype() == DType.BF16 ? activations::seen : LeftElement.AS_IT_IS;
     }
 
     @Override public String description() {
@@ -50,30 +64,30 @@ final class PlainProducts implements Products {
         var matrix = ((Plain) w).matrix;
         require(y.columns() == w.out() && x.columns() == w.in() && y.rows() == x.rows(),
                 "shapes of y = x·Wᵀ");
-        dots(y, x, matrix.dtype() == DType.BF16, 1, false, (to, i) -> HalfFloats.row(to, matrix, i));
+        dots(y, x, beside(matrix, activations), 1, false, (to, i) -> HalfFloats.row(to, matrix, i));
     }
 
     @Override public void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w) {
         var matrix = ((Plain) w).matrix;
         require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(),
                 "shapes of dx += dy·W");
-        sums(dx, dy, matrix.dtype() == DType.BF16, 1, true, (to, i) -> HalfFloats.row(to, matrix, i));
+        sums(dx, dy, beside(matrix, Activations.ROUNDED), 1, true, (to, i) -> HalfFloats.row(to, matrix, i));
     }
 
     @Override public void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s, boolean add) {
         require(y.columns() == a.rows() && x.columns() == a.columns() && y.rows() == x.rows(),
                 "shapes of y = x·aᵀ");
-        dots(y, x, false, s, add, (to, i) -> Rows.load(to, a, i));
+        dots(y, x, LeftElement.AS_IT_IS, s, add, (to, i) -> Rows.load(to, a, i));
     }
 
     @Override public void multiplyBy(Tensor y, Tensor x, Tensor b, float s, boolean add) {
         require(y.columns() == b.columns() && x.columns() == b.rows() && y.rows() == x.rows(),
                 "shapes of y = x·b");
-        sums(y, x, false, s, add, (to, i) -> Rows.load(to, b, i));
+        sums(y, x, LeftElement.AS_IT_IS, s, add, (to, i) -> Rows.load(to, b, i));
     }
 
     /// y[t][o] ← s·Σ x[t][k]·right[o][k].
-    private void dots(Tensor y, Tensor x, boolean round, float s, boolean add, RightRow right) {
+    private void dots(Tensor y, Tensor x, LeftElement left, float s, boolean add, RightRow right) {
         pool.run(blocks(y.columns()), (task, member) -> {
             var space = workspaces[member];
             int k = x.columns();
@@ -83,7 +97,7 @@ final class PlainProducts implements Products {
             for (int o = task * BLOCK; o < Math.min(y.columns(), (task + 1) * BLOCK); o++) {
                 right.load(w, o);
                 for (int t = 0; t < x.rows(); t++) {
-                    load(row, x, t, round);
+                    load(row, x, t, left);
                     float before = 0;
                     if (add) {
                         Rows.load(one, 0, y, t, o, 1);
@@ -97,7 +111,7 @@ final class PlainProducts implements Products {
     }
 
     /// y[t] ← s·Σ x[t][k]·right[k].
-    private void sums(Tensor y, Tensor x, boolean round, float s, boolean add, RightRow right) {
+    private void sums(Tensor y, Tensor x, LeftElement left, float s, boolean add, RightRow right) {
         pool.run(blocks(x.rows()), (task, member) -> {
             var space = workspaces[member];
             int n = y.columns();
@@ -106,7 +120,7 @@ final class PlainProducts implements Products {
             float[] out = space.row(2, n);
             double[] sum = new double[n];
             for (int t = task * BLOCK; t < Math.min(x.rows(), (task + 1) * BLOCK); t++) {
-                load(row, x, t, round);
+                load(row, x, t, left);
                 Arrays.fill(sum, 0);
                 for (int k = 0; k < x.columns(); k++) {
                     right.load(w, k);
@@ -120,9 +134,9 @@ final class PlainProducts implements Products {
         });
     }
 
-    private static void load(float[] row, Tensor x, int t, boolean round) {
+    private static void load(float[] row, Tensor x, int t, LeftElement left) {
         Rows.load(row, x, t);
-        if (round) for (int i = 0; i < x.columns(); i++) row[i] = HalfFloats.rounded(row[i]);
+        for (int i = 0; i < x.columns(); i++) row[i] = left.seen(row[i]);
     }
 
     private static int blocks(int n) {

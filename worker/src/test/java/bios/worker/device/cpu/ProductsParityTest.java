@@ -8,19 +8,27 @@ import static bios.worker.device.cpu.Naive.tensor;
 import static bios.worker.device.cpu.Naive.transposed;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.FrozenMatrix.DType;
 import bios.worker.device.Tensor;
+import bios.worker.device.cpu.CpuDevice.Activations;
 import bios.worker.kernel.HalfFloats;
+import com.typesafe.config.ConfigException;
+import com.typesafe.config.ConfigFactory;
+import com.typesafe.config.ConfigValueFactory;
 import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
 import java.util.List;
+import java.util.Locale;
 import java.util.function.BiFunction;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.EnumSource;
 
 /// Every product against sums in double precision; and the law that a row's bits are its own. Tolerances are
 /// those of fp32 sums of the lengths used, of terms below one.
@@ -51,37 +59,51 @@ final class ProductsParityTest {
         return new FrozenMatrix(memory, dtype, rows, columns);
     }
 
-    /// The values as the product sees them: weights in the dtype of the file, activations bf16 beside bf16
-    /// weights.
-    private static float[] seen(float[] x, DType dtype, boolean weight) {
-        float[] y = x.clone();
+    /// The weights as the product sees them.
+    private static float[] stored(float[] w, DType dtype) {
+        float[] y = w.clone();
         for (int i = 0; i < y.length; i++) {
-            if (dtype == DType.BF16) y[i] = HalfFloats.rounded(x[i]);
-            if (dtype == DType.F16 && weight) y[i] = Float.float16ToFloat(Float.floatToFloat16(x[i]));
+            y[i] = switch (dtype) {
+                case BF16 -> HalfFloats.rounded(w[i]);
+                case F16 -> Float.float16ToFloat(Float.floatToFloat16(w[i]));
+                case F32 -> w[i];
+            };
         }
         return y;
     }
 
-    @Test void frozenProductsAgreeInEveryDtypeAndDirection() {
-        for (var dtype : DType.values()) {
-            for (int[] s : SHAPES) {
-                float[] w = random(1, s[1] * s[2]);
-                var weight = device.weight(frozen(dtype, s[1], s[2], w));
-                w = seen(w, dtype, true);
-                float[] x = random(2, s[0] * s[2]);
-                var y = tensor(device, s[0], s[1], 3, random(3, s[0] * s[1]));
-                device.multiply(y, tensor(device, s[0], s[2], 5, x), weight);
-                assertClose(dots(seen(x, dtype, false), w, s[0], s[2], s[1]), device.read(y), TOLERANCE,
-                        dtype + " x·Wᵀ " + Arrays.toString(s));
-                float[] dy = random(4, s[0] * s[1]);
-                float[] before = random(5, s[0] * s[2]);
-                var dx = tensor(device, s[0], s[2], 1, before);
-                device.multiplyTransposedAdd(dx, tensor(device, s[0], s[1], 2, dy), weight);
-                double[] expected = dots(seen(dy, dtype, false), transposed(w, s[1], s[2]), s[0], s[1], s[2]);
-                assertClose(plus(before, expected, 1), device.read(dx), TOLERANCE,
-                        dtype + " dy·W " + Arrays.toString(s));
+    /// What is multiplied by the weights as the product sees it.
+    private static float[] seen(float[] x, DType dtype, Activations activations) {
+        float[] y = x.clone();
+        for (int i = 0; dtype == DType.BF16 && i < y.length; i++) y[i] = activations.seen(x[i]);
+        return y;
+    }
+
+    @ParameterizedTest @EnumSource void frozenProductsAgreeInEveryDtypeAndDirection(Activations activations) {
+        try (var on = new CpuDevice(2, activations)) {
+            for (var dtype : DType.values()) {
+                for (int[] s : SHAPES) frozenProductsAgree(on, activations, dtype, s);
             }
         }
+    }
+
+    private void frozenProductsAgree(CpuDevice on, Activations activations, DType dtype, int[] s) {
+        float[] w = random(1, s[1] * s[2]);
+        var weight = on.weight(frozen(dtype, s[1], s[2], w));
+        w = stored(w, dtype);
+        float[] x = random(2, s[0] * s[2]);
+        var y = tensor(on, s[0], s[1], 3, random(3, s[0] * s[1]));
+        on.multiply(y, tensor(on, s[0], s[2], 5, x), weight);
+        assertClose(dots(seen(x, dtype, activations), w, s[0], s[2], s[1]), on.read(y), TOLERANCE,
+                dtype + " x·Wᵀ " + Arrays.toString(s));
+        float[] dy = random(4, s[0] * s[1]);
+        float[] before = random(5, s[0] * s[2]);
+        var dx = tensor(on, s[0], s[2], 1, before);
+        on.multiplyTransposedAdd(dx, tensor(on, s[0], s[1], 2, dy), weight);
+        double[] expected = dots(seen(dy, dtype, Activations.ROUNDED), transposed(w, s[1], s[2]), s[0], s[1],
+                s[2]);
+        assertClose(plus(before, expected, 1), on.read(dx), TOLERANCE,
+                dtype + " dy·W " + Arrays.toString(s));
     }
 
     @Test void productsOfTensorsAgreeOverStridesAndScales() {
@@ -190,6 +212,28 @@ final class ProductsParityTest {
             var got = all.apply(three, matrix);
             for (int i = 0; i < 3; i++) assertArrayEquals(expected.get(i), got.get(i), 0f);
         }
+    }
+
+    @Test void splitActivationsAreMultipliedAlmostAsTheyAre() {
+        float[] w = stored(random(1, 300 * 200), DType.BF16);
+        float[] x = random(2, 70 * 200);
+        var y = tensor(device, 70, 300, 0, null);
+        device.multiply(y, tensor(device, 70, 200, 0, x), device.weight(frozen(DType.BF16, 300, 200, w)));
+        double[] exact = dots(x, w, 70, 200, 300);
+        assertClose(exact, device.read(y), 200 * 0x1p-17, "x·Wᵀ");
+        for (float value : x) assertEquals(value, HalfFloats.split(value), Math.abs(value) * 0x1p-17);
+    }
+
+    @Test void theSettingNamesHowActivationsAreMultiplied() {
+        var program = ConfigFactory.load();
+        assertEquals(Activations.SPLIT, Activations.of(program));
+        for (var how : Activations.values()) {
+            String name = how.name().toLowerCase(Locale.ROOT);
+            assertEquals(how, Activations.of(program.withValue("bios.engine.bf16-activations",
+                    ConfigValueFactory.fromAnyRef(name))));
+        }
+        assertThrows(ConfigException.BadValue.class, () -> Activations.of(program.withValue(
+                "bios.engine.bf16-activations", ConfigValueFactory.fromAnyRef("fp8"))));
     }
 
     @Test void theCheckOfAMachineFindsRowsIndependent() {
