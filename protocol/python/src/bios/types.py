@@ -363,8 +363,8 @@ class Datum:
 
     ``model_input``: N tokens; ``loss_fn_inputs``: by name, tensors of N numbers (lists, numpy arrays, torch tensors
     or :class:`TensorData`). Position i predicts ``target_tokens[i]``: the caller shifts. ``cross_entropy`` takes
-    ``target_tokens`` and ``weights`` (1 if left out); ``importance_sampling`` and ``ppo`` take ``target_tokens``,
-    ``logprobs`` (the sampler's) and ``advantages``.
+    ``target_tokens`` and ``weights`` (1 if left out); the other losses take ``target_tokens``, ``logprobs`` (the
+    sampler's) and ``advantages``.
     """
 
     model_input: ModelInput

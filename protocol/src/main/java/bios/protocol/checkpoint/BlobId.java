@@ -4,11 +4,11 @@ import bios.protocol.Invalid;
 import java.util.regex.Pattern;
 
 /// Names stored bytes by who owns them and what they are: `<scope>/<SHA-256 in hex>`. A scope is a path of
-/// words
-/// (`runs/usf-finance-9f2c4be01a77/state`); only its owner writes or deletes under it, so that no
+/// words (`runs/usf-finance-9f2c4be01a77/state`); only its owner writes or deletes under it, so that no
 /// reference counting over owners is needed.
 public record BlobId(String scope, String sha256) {
-    private static final Pattern SCOPE = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9][A-Za-z0-9._:-]*)*");
+    private static final Pattern SCOPE =
+            Pattern.compile("[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9][A-Za-z0-9._:-]*)*");
     private static final Pattern DIGEST = Pattern.compile("[0-9a-f]{64}");
 
     public BlobId {

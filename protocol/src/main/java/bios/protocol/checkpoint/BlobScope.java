@@ -2,8 +2,8 @@ package bios.protocol.checkpoint;
 
 import bios.protocol.run.RunId;
 
-/// The scopes under which parts of a run are stored. The entity of the run is the only one that deletes
-/// there.
+/// The scopes under which parts of a run are stored. The entity of the run is the
+/// only one that deletes there.
 public final class BlobScope {
     private BlobScope() {}
 
@@ -13,8 +13,7 @@ public final class BlobScope {
     }
 
     /// The encoded operation that a client sent under `seq`. One scope per number, so that two operations of
-    /// equal
-    /// content never share a blob: the run frees each behind the next recovery point.
+    /// equal content never share a blob: the run frees each behind the next recovery point.
     public static String operation(RunId run, long seq) {
         return run(run) + "/operations/" + seq;
     }

@@ -11,8 +11,8 @@ import java.util.Optional;
 /// @param name empty for an ephemeral snapshot, which lives as long as its session
 /// @param contentId SHA-256 of the adapter's bytes: what a sampling client is pinned to
 /// @param adapter safetensors with PEFT's tensor names
-/// @param optimizer safetensors of the moments (`<tensor>.exp_avg`, `<tensor>.exp_avg_sq`); empty for
-/// sampler weights
+/// @param optimizer safetensors of the moments (`<tensor>.exp_avg`, `<tensor>.exp_avg_sq`);
+///     empty for sampler weights
 /// @param step optimizer steps applied so far
 /// @param settings the run's current optimizer settings
 /// @param optimizerType always `adamw`; a load refuses others
@@ -21,11 +21,9 @@ import java.util.Optional;
 /// @param createdAtMillis when the save was accepted, epoch milliseconds
 /// @param expiresAtMillis when it may be deleted by itself, epoch milliseconds; empty: never
 public record CheckpointManifest(RunId run, CheckpointKind kind, Optional<CheckpointName> name,
-        ModelName baseModel,
-        LoraSpec lora, String contentId, BlobRef adapter, Optional<BlobRef> optimizer, long step,
-        AdamParams settings,
-        String optimizerType, String userMetadata, Optional<String> parent, long createdAtMillis,
-        Optional<Long> expiresAtMillis) {
+        ModelName baseModel, LoraSpec lora, String contentId, BlobRef adapter, Optional<BlobRef> optimizer,
+        long step, AdamParams settings, String optimizerType, String userMetadata, Optional<String> parent,
+        long createdAtMillis, Optional<Long> expiresAtMillis) {
 
     /// Bytes of all blobs together.
     public long bytes() {

@@ -24,8 +24,8 @@ public record CheckpointPath(RunId run, Optional<CheckpointKind> kind, Checkpoin
                 default -> throw malformed(text);
             };
         } catch (Invalid part) {
-            throw part.field().equals("path") ? part
-                    : new Invalid("path", "'" + text + "': " + part.getMessage());
+            throw part.field().equals("path")
+                    ? part : new Invalid("path", "'" + text + "': " + part.getMessage());
         }
     }
 

@@ -31,13 +31,11 @@ public sealed interface EngineCommand extends Message {
     ServiceKey<EngineCommand> ANY = ServiceKey.create(EngineCommand.class, "engine");
 
     /// The code of [EngineEvent.Failed] by which an engine says that it does not hold the run (it was
-    /// restarted, or the run was
-    /// closed): the entity opens the run again and repeats what is lost.
+    /// restarted, or the run was closed): the entity opens the run again and repeats what is lost.
     String RUN_NOT_OPEN = "run_not_open";
 
     /// Makes a run's state: a new adapter of shape `lora` (B = 0, A from its seed), or a recovery point's
-    /// exact
-    /// state. An open run is replaced. Answered by [EngineEvent.Opened] or [EngineEvent.OpenFailed].
+    /// exact state. An open run is replaced. Answered by [EngineEvent.Opened] or [EngineEvent.OpenFailed].
     record OpenRun(RunConfig config, LoraSpec lora, Optional<BlobRef> recoveryPoint,
             ActorRef<EngineEvent> replyTo) implements EngineCommand {}
 
@@ -50,8 +48,7 @@ public sealed interface EngineCommand extends Message {
             long acceptedAtMillis, ActorRef<EngineEvent> replyTo) implements EngineCommand {}
 
     /// Copies the run's exact state behind `position` (all earlier operations executed) and writes it to the
-    /// blob store
-    /// in the background. Answered by [EngineEvent.RecoveryPointWritten] or
+    /// blob store in the background. Answered by [EngineEvent.RecoveryPointWritten] or
     /// [EngineEvent.RecoveryPointFailed].
     record TakeRecoveryPoint(RunId run, long position, ActorRef<EngineEvent> replyTo)
             implements EngineCommand {}
@@ -70,8 +67,8 @@ public sealed interface EngineCommand extends Message {
             implements EngineCommand {}
 
     /// Token ids to text. Answered by [EngineReply.Detokenized].
-    record Detokenize(ModelName model, int[] tokens, boolean skipSpecialTokens,
-            ActorRef<EngineReply> replyTo) implements EngineCommand {}
+    record Detokenize(ModelName model, int[] tokens, boolean skipSpecialTokens, ActorRef<EngineReply> replyTo)
+            implements EngineCommand {}
 
     /// The tokenizer's files, for archives. Answered by [EngineReply.TokenizerFiles].
     record FetchTokenizerFiles(ModelName model, ActorRef<EngineReply> replyTo) implements EngineCommand {}

@@ -19,12 +19,12 @@ public record LoraSpec(int rank, double alpha, long seed, List<TargetModule> tar
             Set.copyOf(EnumSet.complementOf(EnumSet.of(TargetModule.HEAD)));
 
     public LoraSpec {
-        if (rank < 1 || rank > MAX_RANK) throw new Invalid("lora_config.rank",
-                rank + " is outside 1 to " + MAX_RANK);
-        if (!(alpha > 0) || Double.isInfinite(alpha)) throw new Invalid("lora_config.alpha",
-                alpha + " is not a positive number");
-        if (targets.isEmpty()) throw new Invalid("lora_config.target_modules",
-                "is empty; name at least one layer");
+        if (rank < 1 || rank > MAX_RANK)
+            throw new Invalid("lora_config.rank", rank + " is outside 1 to " + MAX_RANK);
+        if (!(alpha > 0) || Double.isInfinite(alpha))
+            throw new Invalid("lora_config.alpha", alpha + " is not a positive number");
+        if (targets.isEmpty())
+            throw new Invalid("lora_config.target_modules", "is empty; name at least one layer");
         targets = List.copyOf(EnumSet.copyOf(targets));
     }
 

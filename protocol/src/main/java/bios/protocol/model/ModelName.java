@@ -6,12 +6,13 @@ import java.util.regex.Pattern;
 
 /// The name under which a base model is served, e.g. `ultrasafe/usf-finance`.
 public record ModelName(String value) {
-    private static final Pattern GRAMMAR = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95}){0,3}");
+    private static final Pattern GRAMMAR =
+            Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,95}(/[A-Za-z0-9][A-Za-z0-9._-]{0,95}){0,3}");
 
     public ModelName {
         if (value == null || !GRAMMAR.matcher(value).matches())
-            throw new Invalid("base_model", "'" + value
-            + "' is not a model name; expected words of letters, digits,"
+            throw new Invalid("base_model",
+                    "'" + value + "' is not a model name; expected words of letters, digits,"
                     + " '.', '_' or '-' joined by '/', e.g. ultrasafe/usf-finance");
     }
 

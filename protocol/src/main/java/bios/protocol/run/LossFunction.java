@@ -5,6 +5,7 @@ import java.util.Arrays;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
+import java.util.TreeMap;
 import java.util.TreeSet;
 import java.util.stream.Collectors;
 
@@ -58,14 +59,14 @@ public enum LossFunction {
 
     /// `loss_fn_config` with the defaults filled in; [Invalid] for an unknown or senseless setting.
     public Map<String, Double> settings(Map<String, Double> given) {
-        Map<String, Double> all = new java.util.TreeMap<>(defaults);
+        Map<String, Double> all = new TreeMap<>(defaults);
         given.forEach((key, value) -> {
-            if (!defaults.containsKey(key)) throw new Invalid("loss_fn_config." + key,
-                    "is not a setting of " + wireName()
-                    + (defaults.isEmpty() ? ", which has none"
-                    : "; expected " + new TreeSet<>(defaults.keySet())));
-            if (value == null || !Double.isFinite(value)) throw new Invalid("loss_fn_config." + key,
-                    value + " is not a finite number");
+            if (!defaults.containsKey(key))
+                throw new Invalid("loss_fn_config." + key, "is not a setting of " + wireName()
+                        + (defaults.isEmpty() ? ", which has none"
+                                : "; expected " + new TreeSet<>(defaults.keySet())));
+            if (value == null || !Double.isFinite(value))
+                throw new Invalid("loss_fn_config." + key, value + " is not a finite number");
             all.put(key, value);
         });
         if (defaults.containsKey("clip_low_threshold")
@@ -83,18 +84,17 @@ public enum LossFunction {
         datum.lossInputs().forEach((name, tensor) -> {
             String field = at + ".loss_fn_inputs." + name;
             if (!required.contains(name) && !optional.contains(name))
-                throw new Invalid(field, "is not an input of " + wireName() + "; expected "
-                + new TreeSet<>(required)
+                throw new Invalid(field,
+                        "is not an input of " + wireName() + "; expected " + new TreeSet<>(required)
                         + (optional.isEmpty() ? "" : " and optionally " + new TreeSet<>(optional)));
             if (tensor.shape().length != 1 || tensor.shape()[0] != n)
                 throw new Invalid(field, "has shape " + Arrays.toString(tensor.shape()) + "; expected [" + n
                         + "], the length of model_input");
             boolean integer = tensor.dtype() == TensorData.DType.INT64;
-            if (name.equals("target_tokens") && !integer) throw new Invalid(field,
-                    "is float32; expected int64");
-            if (!integer)
-                for (float v : tensor.floats()) if (!Float.isFinite(v)) throw new Invalid(field,
-                "holds " + v + "; expected finite numbers");
+            if (name.equals("target_tokens") && !integer)
+                throw new Invalid(field, "is float32; expected int64");
+            if (!integer) for (float v : tensor.floats()) if (!Float.isFinite(v))
+                throw new Invalid(field, "holds " + v + "; expected finite numbers");
         });
     }
 }

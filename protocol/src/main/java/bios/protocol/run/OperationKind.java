@@ -7,8 +7,8 @@ public enum OperationKind {
     /// The kind of `operation`.
     public static OperationKind of(Operation operation) {
         return switch (operation) {
-            case Operation.ForwardBackward(_, _, _, var forwardOnly) -> forwardOnly ? FORWARD
-                    : FORWARD_BACKWARD;
+            case Operation.ForwardBackward(_, _, _, var forwardOnly) ->
+                    forwardOnly ? FORWARD : FORWARD_BACKWARD;
             case Operation.OptimStep _ -> OPTIM_STEP;
             case Operation.SaveState _ -> SAVE_STATE;
             case Operation.SaveSamplerWeights _ -> SAVE_SAMPLER_WEIGHTS;

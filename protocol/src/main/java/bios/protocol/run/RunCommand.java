@@ -1,5 +1,6 @@
 package bios.protocol.run;
 
+import bios.protocol.Fault;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
@@ -18,11 +19,10 @@ public sealed interface RunCommand extends Message {
     record Create(RunConfig config, ActorRef<RunReply> replyTo) implements RunCommand {}
 
     /// Accepts an operation under the client's number; a number seen before gets its first answer. Answered
-    /// by
-    /// [RunReply.Accepted] once the journal holds it.
+    /// by [RunReply.Accepted] once the journal holds it.
     ///
-    /// @param digest SHA-256 of the encoded operation: tells a repetition from another operation under an
-    /// old number
+    /// @param digest SHA-256 of the encoded operation: tells a repetition from another
+    ///     operation under an old number
     record Submit(String owner, long seq, StoredOperation operation, String digest, long nowMillis,
             ActorRef<RunReply> replyTo) implements RunCommand {}
 
@@ -64,7 +64,7 @@ public sealed interface RunCommand extends Message {
         record Completed(RequestId request, OperationResult result) implements RunReply {}
 
         /// The operation failed; saying so clears the run's error.
-        record Failed(RequestId request, bios.protocol.Fault fault) implements RunReply {}
+        record Failed(RequestId request, Fault fault) implements RunReply {}
 
         /// Not finished within the wait.
         ///

@@ -7,8 +7,8 @@ import java.util.Optional;
 /// What a run is created with.
 ///
 /// @param owner the account that may use it
-/// @param loraChosen whether the user gave the rank; if not, the first load may bring the checkpoint's
-/// adapter shape
+/// @param loraChosen whether the user gave the rank; if not, the first load may bring the
+///     checkpoint's adapter shape
 /// @param parent the checkpoint path that it was made from
 /// @param userMetadata the user's own JSON object, `{}` when none was given
 /// @param session the session that created it

@@ -10,8 +10,8 @@ public record RunId(String value) {
 
     public RunId {
         if (value == null || value.length() > 200 || !GRAMMAR.matcher(value).matches())
-            throw new Invalid("model_id", "'" + value
-            + "' is not a run id; expected <model>-<12 or more hex digits>");
+            throw new Invalid("model_id",
+                    "'" + value + "' is not a run id; expected <model>-<12 or more hex digits>");
     }
 
     /// The slug of the base model: all before the last '-'.

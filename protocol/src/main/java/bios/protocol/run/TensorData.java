@@ -31,8 +31,7 @@ public record TensorData(DType dtype, int[] shape, byte[] data) {
         }
         if (elements * dtype.bytes() != data.length)
             throw new Invalid("data", "holds " + data.length + " bytes, but shape " + Arrays.toString(shape)
-            + " of " + dtype
-                    + " needs " + elements * dtype.bytes());
+                    + " of " + dtype + " needs " + elements * dtype.bytes());
     }
 
     /// A vector of floats.
@@ -58,8 +57,8 @@ public record TensorData(DType dtype, int[] shape, byte[] data) {
     public float[] floats() {
         ByteBuffer bytes = ByteBuffer.wrap(data).order(ByteOrder.LITTLE_ENDIAN);
         float[] out = new float[elements()];
-        for (int i = 0; i < out.length; i++) out[i] = dtype == DType.FLOAT32 ? bytes.getFloat(4 * i)
-                : bytes.getLong(8 * i);
+        for (int i = 0; i < out.length; i++)
+            out[i] = dtype == DType.FLOAT32 ? bytes.getFloat(4 * i) : bytes.getLong(8 * i);
         return out;
     }
 

@@ -15,8 +15,7 @@ import java.util.Optional;
 /// @param promptLogprobs whether to score the prompt
 /// @param topkPromptLogprobs how many most likely tokens to report per prompt position, 0 for none
 public record SampleTask(String id, ModelName baseModel, Optional<Adapter> adapter, int[] prompt,
-        SamplingParams params,
-        int numSamples, long seed, boolean promptLogprobs, int topkPromptLogprobs) {
+        SamplingParams params, int numSamples, long seed, boolean promptLogprobs, int topkPromptLogprobs) {
     /// Immutable adapter weights.
     ///
     /// @param contentId SHA-256 of the adapter's bytes
@@ -24,9 +23,8 @@ public record SampleTask(String id, ModelName baseModel, Optional<Adapter> adapt
 
     @Override public boolean equals(Object other) {
         return other instanceof SampleTask t && t.id.equals(id) && t.baseModel.equals(baseModel)
-                && t.adapter.equals(adapter)
-                && Arrays.equals(t.prompt, prompt) && t.params.equals(params) && t.numSamples == numSamples
-                && t.seed == seed
+                && t.adapter.equals(adapter) && Arrays.equals(t.prompt, prompt) && t.params.equals(params)
+                && t.numSamples == numSamples && t.seed == seed
                 && t.promptLogprobs == promptLogprobs && t.topkPromptLogprobs == topkPromptLogprobs;
     }
 

@@ -5,14 +5,13 @@ import java.util.List;
 import java.util.Optional;
 
 /// How tokens are drawn: logits / temperature, then the `topK` largest, then the smallest set with
-/// probability of at
-/// least `topP`; temperature 0 takes the largest.
+/// probability of at least `topP`; temperature 0 takes the largest.
 ///
 /// @param maxTokens most tokens to draw; empty: up to the context length
 /// @param seed makes the draw reproducible; sequence i of several uses its own stream of (seed, i)
 /// @param stopStrings text that ends a sequence; it is part of the result
-/// @param stopTokens tokens that end a sequence besides the model's own; the one that did is part of the
-/// result
+/// @param stopTokens tokens that end a sequence besides the model's own; the one that
+///     did is part of the result
 /// @param temperature 0 or more
 /// @param topK -1 for all
 /// @param topP above 0, at most 1
@@ -25,16 +24,16 @@ public record SamplingParams(Optional<Integer> maxTokens, Optional<Long> seed, L
             throw new Invalid("sampling_params.max_tokens", maxTokens.get() + " is below 1");
         if (!(temperature >= 0) || Double.isInfinite(temperature))
             throw new Invalid("sampling_params.temperature",
-            temperature + " is not a finite number of at least 0");
-        if (topK != -1 && topK < 1) throw new Invalid("sampling_params.top_k",
-                topK + " is neither -1 (all) nor at least 1");
-        if (!(topP > 0 && topP <= 1)) throw new Invalid("sampling_params.top_p",
-                topP + " is outside 0 (exclusive) to 1 (inclusive)");
-        if (stopStrings.size() + stopTokens.size() > 64) throw new Invalid("sampling_params.stop",
-                "has more than 64 entries");
-        for (String s : stopStrings) if (s.isEmpty()) throw new Invalid("sampling_params.stop",
-                "holds an empty string");
-        for (int t : stopTokens) if (t < 0) throw new Invalid("sampling_params.stop",
-                "holds the negative token " + t);
+                    temperature + " is not a finite number of at least 0");
+        if (topK != -1 && topK < 1)
+            throw new Invalid("sampling_params.top_k", topK + " is neither -1 (all) nor at least 1");
+        if (!(topP > 0 && topP <= 1))
+            throw new Invalid("sampling_params.top_p", topP + " is outside 0 (exclusive) to 1 (inclusive)");
+        if (stopStrings.size() + stopTokens.size() > 64)
+            throw new Invalid("sampling_params.stop", "has more than 64 entries");
+        for (String s : stopStrings)
+            if (s.isEmpty()) throw new Invalid("sampling_params.stop", "holds an empty string");
+        for (int t : stopTokens)
+            if (t < 0) throw new Invalid("sampling_params.stop", "holds the negative token " + t);
     }
 }

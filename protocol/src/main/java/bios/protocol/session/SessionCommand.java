@@ -10,8 +10,7 @@ import java.util.Optional;
 import org.apache.pekko.actor.typed.ActorRef;
 
 /// What the gateway asks of the entity of a client session: it remembers which runs and samplers the client
-/// opened.
-/// `owner` is the caller's account; others get [SessionReply.Refused].
+/// opened. `owner` is the caller's account; others get [SessionReply.Refused].
 public sealed interface SessionCommand extends Message {
     /// Opens the session; repeating it changes nothing. Answered by [SessionReply.Described].
     record Open(String owner, List<String> tags, String userMetadata, String sdkVersion, long nowMillis,

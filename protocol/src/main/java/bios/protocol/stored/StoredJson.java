@@ -25,10 +25,9 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.function.Function;
 
-/// The one CBOR mapper of what is stored: records field by field, names as text, `int[]` and `float[]` as
-/// packed
-/// little-endian bytes, maps in the order of their keys (equal values give equal bytes), unknown fields
-/// refused.
+/// The one CBOR mapper of what is stored: records field by field, names as text, `int[]` and
+/// `float[]` as packed little-endian bytes, maps in the order of their keys (equal values give equal
+/// bytes), unknown fields refused.
 final class StoredJson {
     static final ObjectMapper MAPPER = mapper();
 
@@ -105,8 +104,8 @@ final class StoredJson {
         return new StdSerializer<>(type) {
             private static final long serialVersionUID = 1;
 
-            @Override public void serialize(T value, JsonGenerator out,
-                    SerializerProvider provider) throws IOException {
+            @Override public void serialize(T value, JsonGenerator out, SerializerProvider provider)
+                    throws IOException {
                 write.to(value, out);
             }
         };

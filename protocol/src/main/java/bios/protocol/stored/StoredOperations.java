@@ -6,6 +6,7 @@ import bios.protocol.run.StoredOperation;
 import java.nio.ByteBuffer;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
+import java.util.Arrays;
 import java.util.HexFormat;
 import java.util.List;
 
@@ -35,10 +36,10 @@ public final class StoredOperations {
 
     /// Reads what [#encode] wrote, now or in an older version; [UnreadableRecord] otherwise.
     public static Operation decode(OperationKind kind, byte[] encoded) {
-        if (encoded.length < 2) throw new UnreadableRecord("a stored operation of " + encoded.length
-                + " bytes is torn", null);
+        if (encoded.length < 2)
+            throw new UnreadableRecord("a stored operation of " + encoded.length + " bytes is torn", null);
         int version = ByteBuffer.wrap(encoded).getShort();
-        byte[] body = java.util.Arrays.copyOfRange(encoded, 2, encoded.length);
+        byte[] body = Arrays.copyOfRange(encoded, 2, encoded.length);
         return (Operation) TYPES.read(name(kind) + "/" + version, body);
     }
 

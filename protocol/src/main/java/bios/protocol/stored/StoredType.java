@@ -2,13 +2,12 @@ package bios.protocol.stored;
 
 import com.fasterxml.jackson.databind.node.ObjectNode;
 
-/// A type that is stored: its name in manifests, which never changes, its version, and how older versions
-/// become
-/// this one.
+/// A type that is stored: its name in manifests, which never changes, its version, and how older
+/// versions become this one.
 ///
 /// @param name e.g. `run-operation-accepted`
-/// @param version from 1; raised when a field is renamed, removed, given another meaning, or added without a
-/// default
+/// @param version from 1; raised when a field is renamed, removed, given another meaning,
+///     or added without a default
 /// @param type the record that holds it
 /// @param migration brings a tree of an older version to `version`
 public record StoredType<T>(String name, int version, Class<T> type, Migration migration) {

@@ -55,8 +55,7 @@ public final class StoredTypes {
     private static <T> T read(StoredType<T> type, int version, byte[] bytes) {
         if (version > type.version())
             throw new UnreadableRecord(type.name() + "/" + version
-            + " was written by a newer Bios; this one reads up to version "
-                    + type.version(), null);
+                    + " was written by a newer Bios; this one reads up to version " + type.version(), null);
         try {
             if (version == type.version()) return StoredJson.MAPPER.readValue(bytes, type.type());
             var old = (ObjectNode) StoredJson.MAPPER.readTree(bytes);
@@ -69,8 +68,8 @@ public final class StoredTypes {
 
     private StoredType<?> typeOf(Object value) {
         StoredType<?> type = byClass.get(value.getClass());
-        if (type == null) throw new IllegalArgumentException(value.getClass().getName()
-                + " is not a stored type");
+        if (type == null)
+            throw new IllegalArgumentException(value.getClass().getName() + " is not a stored type");
         return type;
     }
 }

@@ -32,8 +32,7 @@ import bios.protocol.sampling.SamplingParams;
 import bios.protocol.session.SessionCommand;
 
 /// The numbers of protocol's own classes. A new class takes the next free number of its group; whoever
-/// changes one
-/// raises [WireSerializer#VERSION].
+/// changes one raises [WireSerializer#VERSION].
 public final class ProtocolTypes implements WireTypes {
     /// For the settings.
     public ProtocolTypes() {}

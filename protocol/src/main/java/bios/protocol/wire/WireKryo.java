@@ -16,8 +16,8 @@ import java.util.Optional;
 import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// A Kryo that knows the classes of the wire and no others. Not safe for several threads: pooled by
-/// [WireSerializer].
+/// A Kryo that knows the classes of the wire and no others. Not safe for several threads:
+/// pooled by [WireSerializer].
 final class WireKryo extends Kryo {
     private static final int LIST = 10;
     private static final int MAP = 11;
@@ -43,7 +43,7 @@ final class WireKryo extends Kryo {
                 Class<?> before = taken.put(id, type);
                 if (before != null || id < 20)
                     throw new IllegalStateException("wire id " + id + " of " + type.getName()
-                    + " is taken by " + before);
+                            + " is taken by " + before);
                 if (type.isRecord()) register(type, recordSerializer(type), id);
                 else register(type, id);
             });

@@ -16,8 +16,7 @@ import org.apache.pekko.serialization.ByteBufferSerializer;
 import org.apache.pekko.serialization.SerializerWithStringManifest;
 
 /// Kryo for [Message]s between processes of one version of Bios. The manifest is that version of the wire:
-/// bytes of
-/// another version are refused instead of misread. What is stored uses `bios.protocol.stored`.
+/// bytes of another version are refused instead of misread. What is stored uses `bios.protocol.stored`.
 public final class WireSerializer extends SerializerWithStringManifest implements ByteBufferSerializer {
     /// Raised with every change of a class on the wire; `golden/wire` holds the bytes of each version.
     public static final String VERSION = "1";
@@ -53,8 +52,7 @@ public final class WireSerializer extends SerializerWithStringManifest implement
         for (Object name : named.values()) {
             try {
                 types.add(system.dynamicAccess().classLoader().loadClass(name.toString())
-                        .asSubclass(WireTypes.class)
-                        .getDeclaredConstructor().newInstance());
+                        .asSubclass(WireTypes.class).getDeclaredConstructor().newInstance());
             } catch (ReflectiveOperationException | ClassCastException wrong) {
                 throw new IllegalStateException("bios.wire.types names " + name + ", which cannot be made: "
                         + wrong, wrong);
@@ -81,7 +79,8 @@ public final class WireSerializer extends SerializerWithStringManifest implement
     @Override public void toBinary(Object message, ByteBuffer buffer) {
         Output output = write(message);
         try {
-            // Pekko turns this very exception into "message too large"; Kryo's own would read as a broken serializer.
+            // Pekko turns this very exception into "message too large"; Kryo's own would
+            // read as a broken serializer.
             if (output.position() > buffer.remaining()) throw new BufferOverflowException();
             buffer.put(output.getBuffer(), 0, output.position());
         } finally {
@@ -122,8 +121,7 @@ public final class WireSerializer extends SerializerWithStringManifest implement
     private Object read(Input input, String manifest) throws NotSerializableException {
         if (!manifest.equals(VERSION))
             throw new NotSerializableException("the sender speaks version " + manifest
-            + " of the wire, this process " + VERSION
-                    + "; run the same Bios everywhere");
+                    + " of the wire, this process " + VERSION + "; run the same Bios everywhere");
         input.setVariableLengthEncoding(false);
         WireKryo kryo = kryos.obtain();
         try {

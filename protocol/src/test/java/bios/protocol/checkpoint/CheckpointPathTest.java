@@ -30,19 +30,17 @@ class CheckpointPathTest {
     }
 
     @Property(tries = 500) void anyOtherTextIsRefusedAsAPath(@ForAll String text) {
-        assertEquals("path", assertThrows(Invalid.class, () -> CheckpointPath.parse("bios://" + text))
-                .field());
+        assertEquals("path",
+                assertThrows(Invalid.class, () -> CheckpointPath.parse("bios://" + text)).field());
         assertEquals("path", assertThrows(Invalid.class, () -> CheckpointPath.parse(text)).field());
     }
 
     @Example void malformedPathsAreRefusedWithTheExpectedForm() {
         String run = "usf-finance-9f2c4be01a77";
-        for (String bad : List.of("bios://" + run, "bios://" + run + "/", "bios://" + run + "//a",
-                "bios://" + run + "/other/a",
-                "bios://" + run + "/weights", "bios://" + run + "/sampler_weights",
-                "bios://" + run + "/weights/a/b",
-                "bios://" + run + "/../a", "bios://nohex/a", "http://" + run + "/a", "BIOS://" + run + "/a",
-                " bios://" + run + "/a")) {
+        for (String bad : List.of("bios://" + run, "bios://" + run + "/", "bios://" + run + "//a", "bios://"
+                + run + "/other/a", "bios://" + run + "/weights", "bios://" + run + "/sampler_weights",
+                "bios://" + run + "/weights/a/b", "bios://" + run + "/../a", "bios://nohex/a",
+                "http://" + run + "/a", "BIOS://" + run + "/a", " bios://" + run + "/a")) {
             assertEquals("path", assertThrows(Invalid.class, () -> CheckpointPath.parse(bad), bad).field());
         }
         assertThrows(Invalid.class, () -> CheckpointPath.parse(null));
@@ -59,16 +57,15 @@ class CheckpointPathTest {
 
     @Provide Arbitrary<RunId> runs() {
         Arbitrary<String> slugs = Arbitraries.strings().withCharRange('a', 'z').numeric().ofMinLength(1)
-                .ofMaxLength(12)
-                .list().ofMinSize(1).ofMaxSize(3).map(words -> String.join("-", words));
+                .ofMaxLength(12).list().ofMinSize(1).ofMaxSize(3).map(words -> String.join("-", words));
         Arbitrary<String> digits = Arbitraries.strings().withChars("0123456789abcdef").ofMinLength(12)
                 .ofMaxLength(20);
         return Combinators.combine(slugs, digits).as((slug, hex) -> new RunId(slug + "-" + hex));
     }
 
     @Provide Arbitrary<CheckpointPath> paths() {
-        Arbitrary<CheckpointName> names = Arbitraries.strings().withCharRange('a', 'z').numeric()
-                .withChars("._-")
+        Arbitrary<CheckpointName> names = Arbitraries.strings().withCharRange('a', 'z')
+                .numeric().withChars("._-")
                 .ofMinLength(1).ofMaxLength(40).filter(n -> Character.isLetterOrDigit(n.charAt(0)))
                 .filter(n -> !n.equals("weights")).map(CheckpointName::new);
         Arbitrary<Optional<CheckpointKind>> kinds = Arbitraries.of(CheckpointKind.values()).optional();

@@ -12,13 +12,13 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.HexFormat;
 import java.util.List;
 import org.junit.jupiter.api.Test;
 
 /// Bytes that earlier builds stored are read for ever; `golden/stored/*.hex` holds them. With
-/// `-Dgolden.write=true`
-/// missing files are written.
+/// `-Dgolden.write=true` missing files are written.
 class StoredGoldenTest {
     private static final Path GOLDEN = Path.of("golden/stored");
 
@@ -67,17 +67,17 @@ class StoredGoldenTest {
         assertEquals(new After(Samples.RUN, 7, "migrated"),
                 after.read(before.manifest(old), before.write(old)));
         var fresh = new After(Samples.RUN, 7, "new");
-        var refused = assertThrows(UnreadableRecord.class, () ->
-                before.read(after.manifest(fresh), after.write(fresh)));
+        var refused = assertThrows(UnreadableRecord.class,
+                () -> before.read(after.manifest(fresh), after.write(fresh)));
         assertTrue(refused.getMessage().contains("thing/2"), refused.getMessage());
     }
 
     @Test void damagedBytesAreRefusedByName() {
         byte[] good = StoredOperations.encode(Samples.operations().get("load-state"));
         for (int length = 0; length < good.length; length++) {
-            byte[] torn = java.util.Arrays.copyOf(good, length);
-            assertThrows(UnreadableRecord.class, () ->
-                    StoredOperations.decode(OperationKind.LOAD_STATE, torn));
+            byte[] torn = Arrays.copyOf(good, length);
+            assertThrows(UnreadableRecord.class,
+                    () -> StoredOperations.decode(OperationKind.LOAD_STATE, torn));
         }
     }
 }

@@ -51,13 +51,11 @@ class StoredOperationsTest {
                 Arbitraries.maps(Arbitraries.strings().alpha().ofMaxLength(8), tensors).ofMaxSize(3))
                 .as(Datum::new);
         Arbitrary<Operation> evaluations = Combinators.combine(data.list().ofMaxSize(3),
-                Arbitraries.of(LossFunction.values()),
-                Arbitraries.maps(Arbitraries.strings().alpha(), Arbitraries.doubles()).ofMaxSize(2),
-                Arbitraries.of(true, false))
+                Arbitraries.of(LossFunction.values()), Arbitraries.maps(Arbitraries.strings().alpha(),
+                        Arbitraries.doubles()).ofMaxSize(2), Arbitraries.of(true, false))
                 .as(Operation.ForwardBackward::new);
-        Arbitrary<Operation> steps = Arbitraries.doubles().between(0, 1).map(
-                rate -> new Operation.OptimStep(Optional.of(new AdamParams(rate, 0.9, 0.95, rate / 10, 0,
-                rate))));
+        Arbitrary<Operation> steps = Arbitraries.doubles().between(0, 1).map(rate ->
+                new Operation.OptimStep(Optional.of(new AdamParams(rate, 0.9, 0.95, rate / 10, 0, rate))));
         return Arbitraries.oneOf(evaluations, steps,
                 Arbitraries.of(List.copyOf(Samples.operations().values())));
     }

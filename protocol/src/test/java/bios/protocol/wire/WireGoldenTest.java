@@ -14,10 +14,12 @@ import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
+import bios.protocol.run.OperationKind;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.StoredOperation;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingCommand;
@@ -49,8 +51,7 @@ import org.junit.jupiter.api.Test;
 
 /// One message of every class goes through Kryo and comes back; the bytes of this wire version are in
 /// `golden/wire`. A message that differs there needs a new [WireSerializer#VERSION]. With
-/// `-Dgolden.write=true`
-/// missing files are written.
+/// `-Dgolden.write=true` missing files are written.
 class WireGoldenTest {
     private static final ActorTestKit KIT = ActorTestKit.create("golden");
     private static final WireSerializer WIRE =
@@ -79,8 +80,8 @@ class WireGoldenTest {
         var name = new CheckpointName("a");
         all.add(new RunCommand.Create(Samples.CONFIG, nobody()));
         var stored = StoredOperations.inline(Samples.operations().get("forward-backward"));
-        all.add(new RunCommand.Submit("owner", 5, stored, StoredOperations.digest(stored.encoded()), 9,
-                nobody()));
+        all.add(new RunCommand.Submit("owner", 5, stored,
+                StoredOperations.digest(stored.encoded()), 9, nobody()));
         all.add(new RunCommand.Retrieve("owner", 5, 100, nobody()));
         all.add(new RunCommand.Describe("owner", nobody()));
         all.add(new RunCommand.Resolve("owner",
@@ -94,8 +95,8 @@ class WireGoldenTest {
         for (OperationResult result : Samples.results()) all.add(new RunReply.Completed(request, result));
         all.add(new RunReply.Failed(request, Fault.user("weights_only", "holds no optimizer")));
         all.add(new RunReply.Pending(request, 3));
-        all.add(new RunReply.Described(Samples.CONFIG, Samples.LORA, 12, 99, List.of(Samples.MANIFEST),
-                true));
+        all.add(new RunReply.Described(Samples.CONFIG, Samples.LORA, 12, 99,
+                List.of(Samples.MANIFEST), true));
         all.add(new RunReply.Resolved(Samples.MANIFEST));
         all.add(new RunReply.Done());
         all.add(new RunReply.Refused(RunCommand.Reason.TOO_MANY, "wait"));
@@ -103,14 +104,14 @@ class WireGoldenTest {
 
     private static void engineMessages(List<Message> all) {
         all.add(new EngineCommand.OpenRun(Samples.CONFIG, Samples.LORA, Optional.of(Samples.BLOB), nobody()));
-        var stored = new bios.protocol.run.StoredOperation.InBlob(bios.protocol.run.OperationKind.LOAD_STATE,
+        var stored = new StoredOperation.InBlob(OperationKind.LOAD_STATE,
                 Samples.BLOB);
-        all.add(new EngineCommand.Execute(Samples.RUN, 4, stored, Optional.of(Samples.MANIFEST), 9,
-                nobody()));
+        all.add(new EngineCommand.Execute(Samples.RUN, 4, stored,
+                Optional.of(Samples.MANIFEST), 9, nobody()));
         all.add(new EngineCommand.TakeRecoveryPoint(Samples.RUN, 4, nobody()));
         all.add(new EngineCommand.CloseRun(Samples.RUN));
-        var params = new SamplingParams(Optional.of(16), Optional.of(1L), List.of("."), List.of(2), 0.7, 40,
-                0.9);
+        var params = new SamplingParams(Optional.of(16), Optional.of(1L), List.of("."),
+                List.of(2), 0.7, 40, 0.9);
         all.add(new EngineCommand.Sample(new SampleTask("task", Samples.CONFIG.baseModel(),
                 Optional.of(new SampleTask.Adapter("ab", Samples.LORA, Samples.BLOB)), new int[] {1, 2},
                 params, 2, 3, true, 4), nobody()));
@@ -126,11 +127,10 @@ class WireGoldenTest {
         all.add(new EngineEvent.RecoveryPointFailed(Samples.RUN, 4, Fault.server("disk_full", "full")));
         all.add(new EngineReply.Sampled("task",
                 new SampleResult(List.of(new SampleResult.Sequence(new int[] {1}, new float[] {-1},
-                SampleResult.StopReason.STOP)), Optional.of(new float[] {Float.NaN}),
-                Optional.of(List.of(List.of(new SampleResult.TokenLogprob(1, -2)))))));
+                        SampleResult.StopReason.STOP)), Optional.of(new float[] {Float.NaN}),
+                        Optional.of(List.of(List.of(new SampleResult.TokenLogprob(1, -2)))))));
         all.add(new EngineReply.Description(List.of(new ModelInfo(new ModelName("m"), "hub/m",
-                "LlamaForCausalLM", 2048, 32000, 64,
-                2, "bfloat16", 1_000_000)), 1, 2));
+                "LlamaForCausalLM", 2048, 32000, 64, 2, "bfloat16", 1_000_000)), 1, 2));
         all.add(new EngineReply.Tokenized(new int[] {1}));
         all.add(new EngineReply.Detokenized("text"));
         all.add(new EngineReply.TokenizerFiles(Map.of("tokenizer.json", new byte[] {1, 2})));
@@ -160,8 +160,8 @@ class WireGoldenTest {
         all.add(new SamplingCommand.Retrieve("owner", "sample:router:task", 100, nobody()));
         all.add(new SamplingReply.Accepted("sample:router:task"));
         all.add(new SamplingReply.Completed("sample:router:task",
-                new SampleResult(List.of(new SampleResult.Sequence(new int[] {1},
-                new float[] {-1}, SampleResult.StopReason.LENGTH)), Optional.empty(), Optional.empty())));
+                new SampleResult(List.of(new SampleResult.Sequence(new int[] {1}, new float[] {-1},
+                        SampleResult.StopReason.LENGTH)), Optional.empty(), Optional.empty())));
         all.add(new SamplingReply.Failed("sample:router:task", Fault.server("sampling_failed", "gone")));
         all.add(new SamplingReply.Pending("sample:router:task", "waiting"));
         all.add(new SamplingReply.Foreign("sample:router:task"));
@@ -190,8 +190,8 @@ class WireGoldenTest {
             byte[] old = HexFormat.of().parseHex(Files.readString(file).strip());
             WIRE.fromBinary(old, WireSerializer.VERSION);
             // Maps have no order on the wire: compare what is read, by length.
-            if (old.length != now.length) changed.put(nameOf(message),
-                    "has other bytes: raise WireSerializer.VERSION");
+            if (old.length != now.length)
+                changed.put(nameOf(message), "has other bytes: raise WireSerializer.VERSION");
         }
         assertTrue(changed.isEmpty(), changed::toString);
     }
@@ -200,10 +200,10 @@ class WireGoldenTest {
         var shown = new HashSet<Class<?>>();
         for (Message message : messages()) shown.add(message.getClass());
         var said = new HashSet<Class<?>>();
-        for (Class<?> root : Set.of(RunCommand.class, RunReply.class, EngineCommand.class, EngineEvent.class,
-                EngineReply.class,
-                SessionCommand.class, SessionReply.class, SamplingCommand.class,
-                SamplingReply.class)) said.addAll(List.of(root.getPermittedSubclasses()));
+        for (Class<?> root : Set.of(RunCommand.class, RunReply.class, EngineCommand.class,
+                EngineEvent.class, EngineReply.class,
+                SessionCommand.class, SessionReply.class, SamplingCommand.class, SamplingReply.class))
+            said.addAll(List.of(root.getPermittedSubclasses()));
         assertEquals(Set.of(), difference(said, shown));
     }
 
@@ -221,8 +221,8 @@ class WireGoldenTest {
 
     @Test void aMessageThatDoesNotFitSaysSoInPekkosWay() {
         var message = new EngineReply.Tokenized(new int[10_000]);
-        assertThrows(BufferOverflowException.class, () ->
-                WIRE.toBinary(message, ByteBuffer.allocateDirect(1000)));
+        assertThrows(BufferOverflowException.class,
+                () -> WIRE.toBinary(message, ByteBuffer.allocateDirect(1000)));
         var room = ByteBuffer.allocateDirect(100_000);
         WIRE.toBinary(message, room);
         assertTrue(room.position() > 40_000 && room.position() < 40_100, () -> room.position() + " bytes");
@@ -236,7 +236,7 @@ class WireGoldenTest {
     }
 
     @Test void pekkoUsesItForMessages() {
-        KIT.serializationTestKit().verifySerialization(new RunReply.Accepted(new RequestId(Samples.RUN, 5)),
-                true);
+        KIT.serializationTestKit()
+                .verifySerialization(new RunReply.Accepted(new RequestId(Samples.RUN, 5)), true);
     }
 }
