@@ -8,6 +8,7 @@ public final class BlobMissing extends RuntimeException {
 
     /// @param id the blob
     public BlobMissing(BlobId id) {
-        super("blob " + id + " is not in the store; it was deleted, or the store is not the one it was written to");
+        super("blob " + id
+                + " is not in the store; it was deleted, or the store is not the one it was written to");
     }
 }

@@ -8,8 +8,7 @@ import java.io.OutputStream;
 import java.util.List;
 
 /// Immutable bytes under the SHA-256 of their content. All methods block and are safe to call from many
-/// threads:
-/// call them from virtual threads, never from an actor. They throw [BlobMissing], [BlobDamaged], or
+/// threads: call them from virtual threads, never from an actor. They throw [BlobMissing], [BlobDamaged], or
 /// [java.io.UncheckedIOException] when the store itself fails.
 public interface BlobStore {
     /// Writes what is to be stored; called once.
@@ -30,8 +29,7 @@ public interface BlobStore {
     }
 
     /// Stores what `content` writes; when it returns the bytes are durable and visible as a whole, and if it
-    /// throws
-    /// nothing is visible. Storing the same bytes again is harmless and mends a damaged blob.
+    /// throws nothing is visible. Storing the same bytes again is harmless and mends a damaged blob.
     BlobRef put(String scope, Content content);
 
     /// All bytes, checked against the digest.

@@ -36,8 +36,8 @@ final class CheckedStream extends FilterInputStream {
     }
 
     private void check() {
-        if (length != ref.bytes()) throw new BlobDamaged(ref.id(), "it has " + length + " bytes instead of "
-                + ref.bytes());
+        if (length != ref.bytes())
+            throw new BlobDamaged(ref.id(), "it has " + length + " bytes instead of " + ref.bytes());
         String found = Digests.hex(digest);
         if (!found.equals(ref.id().sha256())) throw new BlobDamaged(ref.id(), "its SHA-256 is " + found);
     }

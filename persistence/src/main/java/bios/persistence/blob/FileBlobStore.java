@@ -27,13 +27,10 @@ import java.util.List;
 import java.util.UUID;
 import java.util.stream.Stream;
 
-/// Blobs as files: `<root>/blobs/<scope>/<SHA-256>`. A blob is written to a file of this process's own
-/// folder under
-/// `<root>/writing`, forced to the disk, renamed into place, and its folders forced, so that it is there as
-/// a whole or not at
-/// all. Several processes may share a root. What a crash left in `writing` is swept when a store is opened:
-/// a live
-/// process holds a lock in its folder.
+/// Blobs as files: `<root>/blobs/<scope>/<SHA-256>`. A blob is written to a file of this process's own folder
+/// under `<root>/writing`, forced to the disk, renamed into place, and its folders forced, so that it is
+/// there as a whole or not at all. Several processes may share a root. What a crash left in `writing` is
+/// swept when a store is opened: a live process holds a lock in its folder.
 public final class FileBlobStore implements BlobStore, AutoCloseable {
     private static final int BUFFER = 1 << 16;
     private static final int ATTEMPTS = 100;
@@ -53,7 +50,7 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
             Path blobs = Files.createDirectories(root.resolve("blobs"));
             Path all = Files.createDirectories(root.resolve("writing"));
             sweep(all);
-            String own = UUID.randomUUID().toString();
+            String own = UUID.randomUUID().toString(); // edge: a name of its own
             // Locked before it is visible, so that no other process sweeps it.
             Path hidden = Files.createDirectory(all.resolve("." + own));
             FileChannel lock = FileChannel.open(hidden.resolve("lock"), StandardOpenOption.CREATE,
@@ -69,8 +66,8 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
 
     private static void sweep(Path all) throws IOException {
         try (Stream<Path> folders = Files.list(all)) {
-            for (Path folder : folders.filter(f -> !f.getFileName().toString().startsWith("."))
-                    .toList()) sweepOne(folder);
+            for (Path folder : folders.filter(f -> !f.getFileName().toString().startsWith(".")).toList())
+                sweepOne(folder);
         }
     }
 
@@ -89,7 +86,7 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
 
     @Override public BlobRef put(String scope, Content content) {
         MessageDigest digest = Digests.sha256();
-        Path temporary = writing.resolve(UUID.randomUUID().toString());
+        Path temporary = writing.resolve(UUID.randomUUID().toString()); // edge: a name of its own
         try {
             long bytes = write(temporary, content, digest);
             var id = new BlobId(scope, Digests.hex(digest));
@@ -124,7 +121,8 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
                 force(target.getParent());
                 return;
             } catch (NoSuchFileException gone) {
-                // A deletion beside us removed the folder: before the move we try again, behind it the deletion won.
+                // A deletion beside us removed the folder: before the move we try again,
+                // behind it the deletion won.
                 if (!Files.exists(temporary)) return;
                 if (attempt == ATTEMPTS) throw gone;
             }
@@ -153,8 +151,8 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
     }
 
     @Override public byte[] read(BlobRef ref) {
-        if (ref.bytes() > Integer.MAX_VALUE - 16) throw new IllegalArgumentException("blob " + ref.id()
-                + " is too large for one array");
+        if (ref.bytes() > Integer.MAX_VALUE - 16)
+            throw new IllegalArgumentException("blob " + ref.id() + " is too large for one array");
         try (InputStream in = open(ref)) {
             byte[] bytes = in.readNBytes((int) ref.bytes());
             if (in.read() >= 0) throw new BlobDamaged(ref.id(), "it has more than " + ref.bytes() + " bytes");
@@ -182,8 +180,8 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
         try {
             Path file = path(id);
             if (!Files.deleteIfExists(file)) return;
-            for (Path folder = file.getParent(); !folder.equals(blobs); folder =
-                    folder.getParent()) Files.delete(folder);
+            for (Path folder = file.getParent(); !folder.equals(blobs); folder = folder.getParent())
+                Files.delete(folder);
         } catch (DirectoryNotEmptyException | NoSuchFileException _) {
             // others lie there, or another deletion was faster
         } catch (IOException failed) {
@@ -206,14 +204,14 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
                 }
 
                 // Deleted while we walk.
-                @Override public FileVisitResult visitFileFailed(Path file,
-                        IOException failed) throws IOException {
+                @Override public FileVisitResult visitFileFailed(Path file, IOException failed)
+                        throws IOException {
                     if (failed instanceof NoSuchFileException) return FileVisitResult.CONTINUE;
                     throw failed;
                 }
 
-                @Override public FileVisitResult postVisitDirectory(Path gone,
-                        IOException failed) throws IOException {
+                @Override public FileVisitResult postVisitDirectory(Path gone, IOException failed)
+                        throws IOException {
                     return failed == null ? FileVisitResult.CONTINUE : visitFileFailed(gone, failed);
                 }
             });

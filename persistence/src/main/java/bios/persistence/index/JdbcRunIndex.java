@@ -23,13 +23,16 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
             StoredType.first("run-summary", RunSummary.class),
             StoredType.first("checkpoint-manifest", CheckpointManifest.class)));
     private static final List<String> SCHEMA = List.of("""
-            CREATE TABLE IF NOT EXISTS "bios_run" ("run" VARCHAR(255) PRIMARY KEY, "owner" VARCHAR(255) NOT NULL,
-            "created" BIGINT NOT NULL, "version" BIGINT NOT NULL, "manifest" VARCHAR(255) NOT NULL, "body" BLOB NOT NULL)""", """
+            CREATE TABLE IF NOT EXISTS "bios_run" ("run" VARCHAR(255) PRIMARY KEY,
+            "owner" VARCHAR(255) NOT NULL, "created" BIGINT NOT NULL, "version" BIGINT NOT NULL,
+            "manifest" VARCHAR(255) NOT NULL, "body" BLOB NOT NULL)""", """
             CREATE INDEX IF NOT EXISTS "bios_run_owner" ON "bios_run" ("owner", "created", "run")""", """
-            CREATE TABLE IF NOT EXISTS "bios_checkpoint" ("run" VARCHAR(255) NOT NULL, "place" INTEGER NOT NULL,
-            "owner" VARCHAR(255) NOT NULL, "created" BIGINT NOT NULL, "expires" BIGINT NOT NULL, "manifest" VARCHAR(255) NOT NULL,
-            "body" BLOB NOT NULL, PRIMARY KEY ("run", "place"))""", """
-            CREATE INDEX IF NOT EXISTS "bios_checkpoint_owner" ON "bios_checkpoint" ("owner", "created", "run", "place")""");
+            CREATE TABLE IF NOT EXISTS "bios_checkpoint" ("run" VARCHAR(255) NOT NULL,
+            "place" INTEGER NOT NULL, "owner" VARCHAR(255) NOT NULL, "created" BIGINT NOT NULL,
+            "expires" BIGINT NOT NULL, "manifest" VARCHAR(255) NOT NULL, "body" BLOB NOT NULL,
+            PRIMARY KEY ("run", "place"))""", """
+            CREATE INDEX IF NOT EXISTS "bios_checkpoint_owner"
+            ON "bios_checkpoint" ("owner", "created", "run", "place")""");
 
     private final JdbcConnectionPool pool;
     private final InstantSource clock;
@@ -69,7 +72,8 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
     }
 
     private static boolean newer(Connection connection, String run, long version) throws SQLException {
-        try (PreparedStatement s = connection.prepareStatement("SELECT \"version\" FROM \"bios_run\" WHERE \"run\" = ? FOR UPDATE")) {
+        try (PreparedStatement s = connection
+                .prepareStatement("SELECT \"version\" FROM \"bios_run\" WHERE \"run\" = ? FOR UPDATE")) {
             s.setString(1, run);
             try (ResultSet rows = s.executeQuery()) {
                 return rows.next() && rows.getLong(1) > version;
@@ -78,8 +82,9 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
     }
 
     private static void merge(Connection connection, RunSummary summary, long version) throws SQLException {
-        try (PreparedStatement s = connection.prepareStatement("MERGE INTO \"bios_run\" (\"run\", \"owner\", \"created\","
-                + " \"version\", \"manifest\", \"body\") KEY (\"run\") VALUES (?, ?, ?, ?, ?, ?)")) {
+        try (PreparedStatement s = connection
+                .prepareStatement("MERGE INTO \"bios_run\" (\"run\", \"owner\", \"created\","
+                        + " \"version\", \"manifest\", \"body\") KEY (\"run\") VALUES (?, ?, ?, ?, ?, ?)")) {
             s.setString(1, summary.config().run().value());
             s.setString(2, summary.config().owner());
             s.setLong(3, summary.config().createdAtMillis());
@@ -91,7 +96,8 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
     }
 
     private static void insertCheckpoints(Connection connection, RunSummary summary) throws SQLException {
-        try (PreparedStatement s = connection.prepareStatement("INSERT INTO \"bios_checkpoint\" (\"run\", \"place\", \"owner\","
+        try (PreparedStatement s = connection.prepareStatement(
+                "INSERT INTO \"bios_checkpoint\" (\"run\", \"place\", \"owner\","
                 + " \"created\", \"expires\", \"manifest\", \"body\") VALUES (?, ?, ?, ?, ?, ?, ?)")) {
             int place = 0;
             for (CheckpointManifest checkpoint : summary.checkpoints()) {
@@ -126,8 +132,7 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
 
     @Override public Page<RunSummary> runs(String owner, int limit, long offset) {
         return page("\"bios_run\" WHERE \"owner\" = ? AND ? < " + Long.MAX_VALUE,
-                "\"created\" DESC, \"run\" DESC", owner, limit, offset,
-                RunSummary.class);
+                "\"created\" DESC, \"run\" DESC", owner, limit, offset, RunSummary.class);
     }
 
     @Override public Page<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
@@ -139,13 +144,12 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
     private <T> Page<T> page(String from, String order, String owner, int limit, long offset, Class<T> type) {
         if (limit < 1 || limit > MAX_PAGE || offset < 0)
             throw new IllegalArgumentException("limit " + limit + ", offset " + offset + "; expected 1 to "
-            + MAX_PAGE + ", at least 0");
+                    + MAX_PAGE + ", at least 0");
         long now = clock.millis();
         return inTransaction("read", connection -> {
             var items = new ArrayList<T>();
             try (PreparedStatement s = connection.prepareStatement("SELECT \"manifest\", \"body\" FROM "
-                    + from + " ORDER BY " + order
-                    + " LIMIT ? OFFSET ?")) {
+                    + from + " ORDER BY " + order + " LIMIT ? OFFSET ?")) {
                 s.setString(1, owner);
                 s.setLong(2, now);
                 s.setInt(3, limit);
@@ -158,8 +162,8 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
         });
     }
 
-    private static long count(Connection connection, String from, String owner,
-            long now) throws SQLException {
+    private static long count(Connection connection, String from, String owner, long now)
+            throws SQLException {
         try (PreparedStatement s = connection.prepareStatement("SELECT COUNT(*) FROM " + from)) {
             s.setString(1, owner);
             s.setLong(2, now);

@@ -13,10 +13,10 @@ import java.sql.Connection;
 import java.sql.DriverManager;
 import java.sql.SQLException;
 import java.sql.Statement;
+import org.apache.pekko.persistence.jdbc.journal.JdbcAsyncWriteJournal;
 
 /// The journal of a single process: an H2 database in a file. What it has acknowledged survives the death of
-/// the
-/// process (`WRITE_DELAY=0`; H2's default loses acknowledged events), not the loss of power.
+/// the process (`WRITE_DELAY=0`; H2's default loses acknowledged events), not the loss of power.
 public final class EmbeddedJournal {
     private static final String SCHEMA = "/schema/h2/h2-create-schema.sql";
     private static final int ALREADY_OPEN = 90020;
@@ -26,22 +26,22 @@ public final class EmbeddedJournal {
     /// The JDBC address of the database in `folder`.
     public static String url(Path folder) {
         String file = folder.toAbsolutePath().normalize().resolve("journal").toString();
-        if (file.indexOf(';') >= 0) throw new IllegalArgumentException("the data folder " + folder
-                + " must not hold ';' in its name");
+        if (file.indexOf(';') >= 0)
+            throw new IllegalArgumentException("the data folder " + folder
+                    + " must not hold ';' in its name");
         return "jdbc:h2:file:" + file + ";DATABASE_TO_UPPER=false;DB_CLOSE_ON_EXIT=FALSE;WRITE_DELAY=0";
     }
 
     /// Settings that make Pekko keep events, snapshots and durable state in `folder`. Call [#createSchema]
-    /// before the
-    /// actor system starts.
+    /// before the actor system starts.
     public static Config config(Path folder) {
         return ConfigFactory.parseResources(EmbeddedJournal.class.getClassLoader(), "embedded-journal.conf")
                 .withValue("pekko-persistence-jdbc.shared-databases.slick.db.url",
-                ConfigValueFactory.fromAnyRef(url(folder)));
+                        ConfigValueFactory.fromAnyRef(url(folder)));
     }
 
-    /// Makes folder and tables if they are not there. [JournalInUse] if another process has the database
-    /// open.
+    /// Makes folder and tables if they are not there. [JournalInUse] if another
+    /// process has the database open.
     public static void createSchema(Path folder) {
         try {
             Files.createDirectories(folder);
@@ -49,8 +49,8 @@ public final class EmbeddedJournal {
             throw new UncheckedIOException("the data folder " + folder + " cannot be made: "
                     + failed.getMessage(), failed);
         }
-        try (Connection connection = DriverManager.getConnection(url(folder), "sa",
-                ""); Statement statement = connection.createStatement()) {
+        try (Connection connection = DriverManager.getConnection(url(folder), "sa", "");
+                Statement statement = connection.createStatement()) {
             for (String sql : schema().split(";\\s*\n")) if (!sql.isBlank()) statement.execute(sql);
         } catch (SQLException failed) {
             if (failed.getErrorCode() == ALREADY_OPEN) throw new JournalInUse(folder, failed);
@@ -60,7 +60,8 @@ public final class EmbeddedJournal {
     }
 
     private static String schema() {
-        try (InputStream in = org.apache.pekko.persistence.jdbc.journal.JdbcAsyncWriteJournal.class.getResourceAsStream(SCHEMA)) {
+        try (InputStream in = JdbcAsyncWriteJournal.class
+                .getResourceAsStream(SCHEMA)) {
             String sql = new String(in.readAllBytes(), StandardCharsets.UTF_8);
             // The one statement of the plugin's script that cannot be repeated.
             return sql.replace("CREATE UNIQUE INDEX \"", "CREATE UNIQUE INDEX IF NOT EXISTS \"") + "\n";

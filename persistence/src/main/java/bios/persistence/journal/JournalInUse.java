@@ -8,6 +8,7 @@ public final class JournalInUse extends RuntimeException {
 
     /// @param folder the data folder
     public JournalInUse(Path folder, Throwable cause) {
-        super("the journal in " + folder + " is in use by another process; stop that one or choose another data folder", cause);
+        super("the journal in " + folder
+                + " is in use by another process; stop that one or choose another data folder", cause);
     }
 }

@@ -9,15 +9,14 @@ import org.apache.pekko.persistence.Persistence;
 import org.apache.pekko.persistence.SnapshotProtocol;
 import org.apache.pekko.persistence.SnapshotSelectionCriteria;
 
-/// Deletes what a snapshot has made superfluous. Pekko itself does so only for snapshots taken every so many
-/// events;
-/// ours are taken at events of our choice, so the journal is asked in the protocol that Pekko's own entities
-/// use.
+/// Deletes what a snapshot has made superfluous. Pekko itself does so only for snapshots taken every so
+/// many events; ours are taken at events of our choice, so the journal is asked in the protocol that
+/// Pekko's own entities use.
 public final class JournalPruning {
     private JournalPruning() {}
 
-    /// Deletes the events up to a snapshot and the snapshots before it. What fails is deleted after a later
-    /// snapshot.
+    /// Deletes the events up to a snapshot and the snapshots before it. What fails is
+    /// deleted after a later snapshot.
     ///
     /// @param snapshotSequenceNr the sequence number of a stored snapshot
     public static void before(ActorSystem<?> system, String persistenceId, long snapshotSequenceNr) {
@@ -25,7 +24,7 @@ public final class JournalPruning {
         ActorRef nobody = Adapter.toClassic(system.ignoreRef());
         persistence.journalFor("", ConfigFactory.empty())
                 .tell(new JournalProtocol.DeleteMessagesTo(persistenceId, snapshotSequenceNr, nobody),
-                nobody);
+                        nobody);
         deleteSnapshots(persistence, persistenceId, snapshotSequenceNr - 1, nobody);
     }
 

@@ -14,6 +14,8 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Comparator;
 import java.util.List;
 import java.util.Random;
 import java.util.concurrent.Executors;
@@ -88,9 +90,9 @@ class FileBlobStoreTest {
     @Test void aTornOrGrownBlobIsFoundOnReading() throws IOException {
         BlobRef ref = store.put("scope", bytes(1000, 2));
         byte[] good = Files.readAllBytes(file(ref));
-        Files.write(file(ref), java.util.Arrays.copyOf(good, 999));
+        Files.write(file(ref), Arrays.copyOf(good, 999));
         assertThrows(BlobDamaged.class, () -> store.read(ref));
-        Files.write(file(ref), java.util.Arrays.copyOf(good, 1001));
+        Files.write(file(ref), Arrays.copyOf(good, 1001));
         assertThrows(BlobDamaged.class, () -> store.read(ref));
         try (var in = store.open(ref)) {
             assertThrows(BlobDamaged.class, in::readAllBytes);
@@ -113,8 +115,8 @@ class FileBlobStoreTest {
         store.delete(one.id());
         assertFalse(store.exists(one.id()));
         assertTrue(store.exists(two.id()), "equal content in another scope stays");
-        assertTrue(assertThrows(BlobMissing.class, () -> store.read(one)).getMessage()
-                .contains(one.id().toString()));
+        assertTrue(assertThrows(BlobMissing.class,
+                () -> store.read(one)).getMessage().contains(one.id().toString()));
         assertFalse(Files.exists(root.resolve("blobs/runs/x/operations/1")));
     }
 
@@ -123,7 +125,7 @@ class FileBlobStoreTest {
         BlobRef b = store.put("runs/x/recovery", bytes(20, 2));
         store.put("runs/y/recovery", bytes(20, 2));
         assertEquals(List.of(a, b), store.list("runs/x").stream().map(BlobStore.Listed::ref)
-                .sorted(java.util.Comparator.comparing(r -> r.id().scope())).toList());
+                .sorted(Comparator.comparing(r -> r.id().scope())).toList());
         assertEquals(List.of(), store.list("runs/none"));
     }
 

@@ -18,12 +18,14 @@ import bios.protocol.run.RunId;
 import java.nio.file.Path;
 import java.time.Instant;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.Optional;
 import java.util.Random;
 import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.stream.LongStream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
@@ -45,8 +47,8 @@ class JdbcRunIndexTest {
     }
 
     private static RunSummary run(int number, String owner, long step, CheckpointManifest... checkpoints) {
-        var config = new RunConfig(id(number), owner, new ModelName("m"), LORA, true, Optional.empty(), "{}",
-                "s", number);
+        var config = new RunConfig(id(number), owner, new ModelName("m"), LORA, true, Optional.empty(),
+                "{}", "s", number);
         return new RunSummary(config, LORA, step, 5, List.of(checkpoints), false);
     }
 
@@ -55,11 +57,9 @@ class JdbcRunIndexTest {
     }
 
     private static CheckpointManifest checkpoint(int run, String name, long created, Optional<Long> expires) {
-        return new CheckpointManifest(id(run), CheckpointKind.TRAINING,
-                Optional.of(new CheckpointName(name)), new ModelName("m"), LORA,
-                "ab".repeat(32), new BlobRef(new BlobId("x", "ab".repeat(32)), 1), Optional.empty(), 1,
-                AdamParams.DEFAULT, "adamw", "{}",
-                Optional.empty(), created, expires);
+        return new CheckpointManifest(id(run), CheckpointKind.TRAINING, Optional.of(new CheckpointName(name)),
+                new ModelName("m"), LORA, "ab".repeat(32), new BlobRef(new BlobId("x", "ab".repeat(32)), 1),
+                Optional.empty(), 1, AdamParams.DEFAULT, "adamw", "{}", Optional.empty(), created, expires);
     }
 
     @Test void runsOfAnOwnerAreListedNewestFirstByPage() {
@@ -74,20 +74,19 @@ class JdbcRunIndexTest {
     }
 
     @Test void anOlderWriteNeverReplacesANewerOne() throws Exception {
-        var versions = new ArrayList<>(java.util.stream.LongStream.rangeClosed(1, 40).boxed().toList());
-        java.util.Collections.shuffle(versions, new Random(1));
+        var versions = new ArrayList<>(LongStream.rangeClosed(1, 40).boxed().toList());
+        Collections.shuffle(versions, new Random(1));
         List<Future<?>> writes = new ArrayList<>();
         index.put(run(1, "alice", 0), 0);
         try (var threads = Executors.newVirtualThreadPerTaskExecutor()) {
             for (long version : versions)
-                writes.add(threads.submit(() ->
-                index.put(run(1, "alice", version, checkpoint(1, "v" + version, 1, Optional.empty())),
-                        version)));
+                writes.add(threads.submit(() -> index.put(run(1, "alice", version,
+                        checkpoint(1, "v" + version, 1, Optional.empty())), version)));
         }
         for (var write : writes) write.get();
         assertEquals(40, index.runs("alice", 1, 0).items().getFirst().step());
-        assertEquals("v40", index.checkpoints("alice", 10, 0).items().getFirst().name().orElseThrow()
-                .value());
+        assertEquals("v40",
+                index.checkpoints("alice", 10, 0).items().getFirst().name().orElseThrow().value());
         assertEquals(1, index.checkpoints("alice", 10, 0).total());
     }
 
@@ -107,8 +106,8 @@ class JdbcRunIndexTest {
     }
 
     private List<String> names() {
-        return index.checkpoints("alice", 10, 0).items().stream().map(c -> c.name().orElseThrow().value())
-                .toList();
+        return index.checkpoints("alice", 10, 0).items().stream()
+                .map(c -> c.name().orElseThrow().value()).toList();
     }
 
     @Test void itIsThereAfterItWasClosed() {

@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import com.typesafe.config.ConfigFactory;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.sql.DriverManager;
 import java.time.Duration;
 import java.util.List;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
@@ -16,6 +17,7 @@ import org.apache.pekko.persistence.typed.PersistenceId;
 import org.apache.pekko.persistence.typed.javadsl.CommandHandler;
 import org.apache.pekko.persistence.typed.javadsl.EventHandler;
 import org.apache.pekko.persistence.typed.javadsl.EventSourcedBehavior;
+import org.h2.Driver;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -63,21 +65,20 @@ class EmbeddedJournalTest {
     }
 
     @Test void aJournalThatAnotherProcessHoldsIsRefusedByName() throws Exception {
-        Path h2 = Path.of(org.h2.Driver.class.getProtectionDomain().getCodeSource().getLocation().toURI());
+        Path h2 = Path.of(Driver.class.getProtectionDomain().getCodeSource().getLocation().toURI());
         Path holder = Files.writeString(folder.resolve("Holder.java"), """
                 class Holder {
                     public static void main(String[] arguments) throws Exception {
-                        try (var connection = java.sql.DriverManager.getConnection(arguments[0], "sa", "")) {
+                        try (var connection = DriverManager.getConnection(arguments[0], "sa", "")) {
                             System.out.println("held");
                             System.in.read();
                         }
                     }
                 }
                 """);
-        Process process = new ProcessBuilder(List.of(Path.of(System.getProperty("java.home"), "bin", "java")
-                .toString(), "-cp",
-                h2.toString(), holder.toString(), EmbeddedJournal.url(folder))).redirectErrorStream(true)
-                .start();
+        Process process = new ProcessBuilder(List.of(Path.of(System.getProperty("java.home"), "bin",
+                "java").toString(), "-cp", h2.toString(), holder.toString(), EmbeddedJournal.url(folder)))
+                .redirectErrorStream(true).start();
         try (var lines = process.inputReader()) {
             assertEquals("held", lines.readLine());
             var refused = assertThrows(JournalInUse.class, () -> EmbeddedJournal.createSchema(folder));
