@@ -38,8 +38,8 @@ public final class Fleet {
         this.conflicts = conflicts;
     }
 
-    /// The fleet after `engine` described itself. The first model of a slug keeps it: run ids hold the slug
-    /// only.
+    /// The fleet after `engine` described itself. The first model of a slug keeps it:
+    /// run ids hold the slug only.
     public Fleet described(ActorRef<EngineCommand> engine, List<ModelInfo> held, int queuedSequences) {
         var known = new TreeMap<>(models);
         var names = new HashSet<ModelName>();

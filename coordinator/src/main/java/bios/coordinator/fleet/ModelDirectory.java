@@ -12,9 +12,9 @@ import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.receptionist.Receptionist;
 
-/// Keeps a [Fleet] up to date: learns of engines from the receptionist and asks each what it holds, when it
-/// appears and then again and again. The newest fleet is published for readers outside actors, and told to
-/// subscribers.
+/// Keeps a [Fleet] up to date: learns of engines from the receptionist and asks each what it holds,
+/// when it appears and then again and again. The newest fleet is published for readers outside actors,
+/// and told to subscribers.
 public final class ModelDirectory {
     /// What it is told.
     public sealed interface Command {}
@@ -73,7 +73,7 @@ public final class ModelDirectory {
                 asked.remove(engine);
                 if (present.contains(engine))
                     publish(published.get().described(engine, description.models(),
-                    description.queuedSequences()));
+                            description.queuedSequences()));
             }
         }
         return Behaviors.same();
@@ -96,8 +96,8 @@ public final class ModelDirectory {
 
     private void publish(Fleet fleet) {
         if (fleet == published.get()) return;
-        fleet.conflicts().forEach(conflict -> context.getLog().error("A base model is not used: {}",
-                conflict));
+        fleet.conflicts()
+                .forEach(conflict -> context.getLog().error("A base model is not used: {}", conflict));
         published.set(fleet);
         subscribers.forEach(subscriber -> subscriber.tell(fleet));
     }

@@ -41,16 +41,16 @@ public sealed interface Accounts {
             if (words.length != 2) throw new IllegalArgumentException(at + "expected '<account> <key>'");
             if (!Keyed.ACCOUNT.matcher(words[0]).matches())
                 throw new IllegalArgumentException(at + "'" + words[0]
-                + "' is not an account; use up to 64 letters, digits, '.', '_' or '-'");
-            if (words[1].length() < 8) throw new IllegalArgumentException(at
-                    + "the key is shorter than 8 characters");
+                        + "' is not an account; use up to 64 letters, digits, '.', '_' or '-'");
+            if (words[1].length() < 8)
+                throw new IllegalArgumentException(at + "the key is shorter than 8 characters");
             byte[] digest = Ids.sha256(words[1]);
             if (keys.stream().anyMatch(key -> MessageDigest.isEqual(key.digest(), digest)))
                 throw new IllegalArgumentException(at + "the key is there already");
             keys.add(new Keyed.Entry(words[0], digest));
         }
-        if (keys.isEmpty()) throw new IllegalArgumentException(source
-                + " holds no key; nobody could use the service");
+        if (keys.isEmpty())
+            throw new IllegalArgumentException(source + " holds no key; nobody could use the service");
         return new Keyed(List.copyOf(keys));
     }
 
@@ -76,8 +76,8 @@ public sealed interface Accounts {
             if (key.isEmpty()) return Optional.empty();
             byte[] shown = Ids.sha256(key.get());
             String found = null;
-            for (Entry entry : entries) if (MessageDigest.isEqual(entry.digest(), shown)) found =
-                    entry.account();
+            for (Entry entry : entries)
+                if (MessageDigest.isEqual(entry.digest(), shown)) found = entry.account();
             return Optional.ofNullable(found);
         }
     }

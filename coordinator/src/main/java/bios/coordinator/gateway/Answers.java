@@ -39,9 +39,8 @@ final class Answers {
 
     /// The answer to a poll before the result is there.
     static Reply tryAgain(String requestId, String reason) {
-        return new Reply.Value(408, Reply.object("type", "try_again", "request_id", requestId, "queue_state",
-                "active",
-                "queue_state_reason", reason), false);
+        return new Reply.Value(408, Reply.object("type", "try_again", "request_id", requestId,
+                "queue_state", "active", "queue_state_reason", reason), false);
     }
 
     static Reply evaluated(Call call, OperationResult.Evaluated result, boolean forwardOnly) {
@@ -54,8 +53,8 @@ final class Answers {
     }
 
     private static Map<String, Object> tensor(float[] values, boolean packed) {
-        if (!packed) return Reply.object("dtype", "float32", "shape", new int[] {values.length},
-                "data", values);
+        if (!packed)
+            return Reply.object("dtype", "float32", "shape", new int[] {values.length}, "data", values);
         ByteBuffer bytes = ByteBuffer.allocate(values.length * 4).order(ByteOrder.LITTLE_ENDIAN);
         bytes.asFloatBuffer().put(values);
         return Reply.object("dtype", "float32", "shape", new int[] {values.length},
@@ -69,11 +68,9 @@ final class Answers {
     static Reply saved(Call call, CheckpointManifest manifest) {
         return manifest.kind() == CheckpointKind.TRAINING
                 ? Reply.ok("type", "save_weights", "path", call.path(manifest),
-                "metadata", JsonWriter.raw(manifest.userMetadata()),
-                        "step", manifest.step())
+                        "metadata", JsonWriter.raw(manifest.userMetadata()), "step", manifest.step())
                 : Reply.ok("type", "save_weights_for_sampler", "path", call.path(manifest),
-                "sampling_session_id", null,
-                        "step", manifest.step());
+                        "sampling_session_id", null, "step", manifest.step());
     }
 
     /// @param made whether the load made the run: the answer of load_training_client
@@ -85,9 +82,8 @@ final class Answers {
 
     static Reply sampled(SampleResult result) {
         List<Map<String, Object>> sequences = result.sequences().stream()
-                .map(s -> Reply.object("tokens", s.tokens(),
-                "logprobs", s.logprobs(), "stop_reason", s.stopReason().name().toLowerCase(Locale.ROOT)))
-                .toList();
+                .map(s -> Reply.object("tokens", s.tokens(), "logprobs", s.logprobs(),
+                        "stop_reason", s.stopReason().name().toLowerCase(Locale.ROOT))).toList();
         Object topk = result.topkPromptLogprobs().map(rows -> rows.stream().map(Answers::row).toList())
                 .orElse(null);
         return new Reply.Value(200, Reply.object("type", "sample", "sequences", sequences,
@@ -104,13 +100,11 @@ final class Answers {
         return Reply.object("training_run_id", run.config().run().value(),
                 "base_model", run.config().baseModel().value(),
                 "model_owner", run.config().owner(), "is_lora", true, "lora_rank", run.lora().rank(),
-                "corrupted", false,
-                "last_request_time", time(run.lastRequestMillis()),
+                "corrupted", false, "last_request_time", time(run.lastRequestMillis()),
                 "last_checkpoint", last(call, run, CheckpointKind.TRAINING),
                 "last_sampler_checkpoint", last(call, run, CheckpointKind.SAMPLER),
                 "user_metadata", JsonWriter.strings(run.config().userMetadata()),
-                "lora_alpha", run.lora().alpha(),
-                "target_modules", targets(run.lora()), "step", run.step(),
+                "lora_alpha", run.lora().alpha(), "target_modules", targets(run.lora()), "step", run.step(),
                 "parent_path", run.config().parent().map(path -> call.show(CheckpointPath.parse(path))));
     }
 
@@ -124,9 +118,8 @@ final class Answers {
         CheckpointPath path = checkpoint.path().orElseThrow();
         return Reply.object("checkpoint_id", checkpoint.kind().segment() + "/" + path.name(),
                 "checkpoint_type", checkpoint.kind().name().toLowerCase(Locale.ROOT),
-                "time", time(checkpoint.createdAtMillis()),
-                "path", path.bios(), "tinker_path", path.tinker(), "size_bytes", checkpoint.bytes(),
-                "public", false,
+                "time", time(checkpoint.createdAtMillis()), "path", path.bios(), "tinker_path", path.tinker(),
+                "size_bytes", checkpoint.bytes(), "public", false,
                 "expires_at", checkpoint.expiresAtMillis().map(Answers::time), "step", checkpoint.step(),
                 "metadata", JsonWriter.raw(checkpoint.userMetadata()));
     }

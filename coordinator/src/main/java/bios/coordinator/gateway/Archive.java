@@ -3,11 +3,13 @@ package bios.coordinator.gateway;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.run.AdamParams;
+import java.io.ByteArrayInputStream;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.function.Supplier;
@@ -28,7 +30,7 @@ record Archive(Map<String, Member> members) {
     /// @param open gives exactly `bytes` bytes
     record Member(long bytes, Supplier<InputStream> open) {
         static Member of(byte[] content) {
-            return new Member(content.length, () -> new java.io.ByteArrayInputStream(content));
+            return new Member(content.length, () -> new ByteArrayInputStream(content));
         }
     }
 
@@ -43,8 +45,8 @@ record Archive(Map<String, Member> members) {
         members.put("adapter/adapter_model.safetensors", adapter);
         members.put("metadata.json", Member.of(JsonWriter.writePretty(metadata(manifest, reference))));
         new TreeMap<>(tokenizer).forEach((name, content) -> {
-            if (!name.matches("[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}")) throw new IllegalArgumentException(
-                    "a tokenizer has a file called '" + name + "'");
+            if (!name.matches("[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"))
+                throw new IllegalArgumentException("a tokenizer has a file called '" + name + "'");
             members.put("tokenizer/" + name, Member.of(content));
         });
         return new Archive(members);
@@ -65,9 +67,8 @@ record Archive(Map<String, Member> members) {
         double alpha = manifest.lora().alpha();
         Object exact = alpha == Math.rint(alpha) && alpha < 1e9 ? (Object) (long) alpha : (Object) alpha;
         return new TreeMap<>(Reply.object("base_model_name_or_path", reference, "bias", "none",
-                "fan_in_fan_out", false,
-                "inference_mode", true, "init_lora_weights", true, "lora_alpha", exact, "lora_dropout", 0.0,
-                "peft_type", "LORA", "r", manifest.lora().rank(),
+                "fan_in_fan_out", false, "inference_mode", true, "init_lora_weights", true,
+                "lora_alpha", exact, "lora_dropout", 0.0, "peft_type", "LORA", "r", manifest.lora().rank(),
                 "target_modules", Answers.sorted(Answers.targets(manifest.lora())),
                 "task_type", "CAUSAL_LM", "use_dora", false, "use_rslora", false));
     }
@@ -75,16 +76,15 @@ record Archive(Map<String, Member> members) {
     private static Map<String, Object> metadata(CheckpointManifest manifest, String reference) {
         AdamParams adam = manifest.settings();
         return Reply.object("format_version", 1, "path", manifest.path().map(CheckpointPath::bios),
-                "kind", manifest.kind().name().toLowerCase(java.util.Locale.ROOT),
+                "kind", manifest.kind().name().toLowerCase(Locale.ROOT),
                 "base_model", Reply.object("logical", manifest.baseModel().value(), "reference", reference),
                 "lora", Reply.object("rank", manifest.lora().rank(), "alpha", manifest.lora().alpha(),
                         "targets", Answers.sorted(Answers.targets(manifest.lora()))),
                 "step", manifest.step(), "created_at", Answers.time(manifest.createdAtMillis()),
                 "parent_path", manifest.parent(),
                 "hyperparameters", Reply.object("optimizer", manifest.optimizerType(),
-                "learning_rate", adam.learningRate(),
-                        "beta1", adam.beta1(), "beta2", adam.beta2(), "eps", adam.eps(),
-                        "weight_decay", adam.weightDecay(),
+                        "learning_rate", adam.learningRate(), "beta1", adam.beta1(), "beta2", adam.beta2(),
+                        "eps", adam.eps(), "weight_decay", adam.weightDecay(),
                         "grad_clip_norm", adam.gradClipNorm(), "seed", manifest.lora().seed()),
                 "user_metadata", JsonWriter.tree(manifest.userMetadata()));
     }
@@ -99,8 +99,8 @@ record Archive(Map<String, Member> members) {
         var tar = new TarArchiveOutputStream(compressed, "UTF-8");
         tar.setBigNumberMode(TarArchiveOutputStream.BIGNUMBER_POSIX);
         tar.setLongFileMode(TarArchiveOutputStream.LONGFILE_POSIX);
-        for (Map.Entry<String, Member> member : members.entrySet()) write(tar, member.getKey(),
-                member.getValue());
+        for (Map.Entry<String, Member> member : members.entrySet())
+            write(tar, member.getKey(), member.getValue());
         tar.finish();
         compressed.finish();
     }

@@ -7,6 +7,7 @@ import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
 import java.io.IOException;
 import java.io.InputStream;
+import java.io.UncheckedIOException;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
@@ -40,7 +41,7 @@ final class ArchiveCalls {
             return backend.engine(model.name(), EngineReply.TokenizerFiles.class,
                     replyTo -> new EngineCommand.FetchTokenizerFiles(model.name(), replyTo))
                     .thenCompose(files -> stream(named, manifest,
-                    adapter -> Archive.bios(manifest, model.reference(), adapter, files.files())));
+                            adapter -> Archive.bios(manifest, model.reference(), adapter, files.files())));
         });
     }
 
@@ -54,8 +55,8 @@ final class ArchiveCalls {
 
     private Reply link(Call call, ListingCalls.Named named) {
         long expires = backend.clock().millis() + backend.settings().archiveUrlAge().toMillis();
-        String root = backend.settings().publicUrl().orElseGet(() -> "http://" + call.headers()
-                .getOrDefault("host", "localhost"));
+        String root = backend.settings().publicUrl()
+                .orElseGet(() -> "http://" + call.headers().getOrDefault("host", "localhost"));
         return Reply.ok("url", root.replaceAll("/+$", "") + "/api/v1/archives/" + what(named) + "?token="
                 + urls.sign(what(named), call.account(), expires), "expires", Answers.time(expires));
     }
@@ -63,13 +64,11 @@ final class ArchiveCalls {
     private CompletionStage<Reply> signed(Call call) {
         var named = ListingCalls.Named.of(call.parts());
         String account = urls.account(what(named), call.query().getOrDefault("token", ""),
-                backend.clock().millis())
-                .orElseThrow(() -> new Refusal(Code.LINK_EXPIRED,
-                "the link is not valid or no longer so; ask for a new one"));
-        return operations.resolve(account, path(named))
-                .thenCompose(manifest -> stream(named, manifest, adapter ->
-            Archive.tinker(manifest, backend.fleet().model(manifest.baseModel()).map(ModelInfo::reference)
-                    .orElse(manifest.baseModel().value()), adapter)));
+                backend.clock().millis()).orElseThrow(() -> new Refusal(Code.LINK_EXPIRED,
+                        "the link is not valid or no longer so; ask for a new one"));
+        return operations.resolve(account, path(named)).thenCompose(manifest -> stream(named, manifest,
+                adapter -> Archive.tinker(manifest, backend.fleet().model(manifest.baseModel())
+                        .map(ModelInfo::reference).orElse(manifest.baseModel().value()), adapter)));
     }
 
     private interface Layout {
@@ -83,10 +82,10 @@ final class ArchiveCalls {
             try (InputStream probe = backend.blobs().open(manifest.adapter())) {
                 probe.read();
             } catch (IOException failed) {
-                throw new java.io.UncheckedIOException(failed);
+                throw new UncheckedIOException(failed);
             }
-            Archive archive = layout.of(new Archive.Member(manifest.adapter().bytes(), () -> backend.blobs()
-                    .open(manifest.adapter())));
+            Archive archive = layout.of(new Archive.Member(manifest.adapter().bytes(),
+                    () -> backend.blobs().open(manifest.adapter())));
             return new Reply.Stream("application/gzip", named.run() + "-" + named.name() + ".tar.gz",
                     ByteFeed.of(blocking, archive::writeTo));
         });

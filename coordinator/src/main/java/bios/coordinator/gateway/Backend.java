@@ -16,6 +16,7 @@ import bios.protocol.session.SessionCommand;
 import bios.protocol.session.SessionCommand.SessionReply;
 import java.time.Duration;
 import java.time.InstantSource;
+import java.util.Comparator;
 import java.util.List;
 import java.util.concurrent.Callable;
 import java.util.concurrent.CompletableFuture;
@@ -85,13 +86,13 @@ final class Backend {
     }
 
     /// Asks a run; only refusals are told apart.
-    CompletionStage<RunReply> run(String account, RunId run,
-            Function<ActorRef<RunReply>, RunCommand> message, Duration timeout) {
+    CompletionStage<RunReply> run(String account, RunId run, Function<ActorRef<RunReply>, RunCommand> message,
+            Duration timeout) {
         return located(account, run).thenCompose(_ -> parts.runs().ask(run, message, timeout))
                 .thenApply(reply -> {
-            if (reply instanceof RunReply.Refused refused) throw Refusal.of(refused);
-            return reply;
-        });
+                    if (reply instanceof RunReply.Refused refused) throw Refusal.of(refused);
+                    return reply;
+                });
     }
 
     /// Runs of a base model that nobody has served since this process began may exist, or may never have.
@@ -121,8 +122,8 @@ final class Backend {
     }
 
     CompletionStage<RunReply.Described> describe(RunId run, String account) {
-        return run(account, run, RunReply.Described.class, replyTo -> new RunCommand.Describe(account,
-                replyTo));
+        return run(account, run, RunReply.Described.class,
+                replyTo -> new RunCommand.Describe(account, replyTo));
     }
 
     /// Asks a session for an answer of one kind.
@@ -145,19 +146,19 @@ final class Backend {
     <R extends EngineReply> CompletionStage<R> engine(ModelName model, Class<R> expected,
             Function<ActorRef<EngineReply>, EngineCommand> message) {
         Fleet.Engine engine = fleet().enginesOf(model).stream()
-                .min(java.util.Comparator.comparingInt(Fleet.Engine::queuedSequences))
+                .min(Comparator.comparingInt(Fleet.Engine::queuedSequences))
                 .orElseThrow(() -> noWorker(model));
         return AskPattern.ask(engine.ref(), message::apply, settings.askTimeout(), system.scheduler())
                 .thenApply(reply -> {
-            if (reply instanceof EngineReply.NotDone(var fault)) throw Refusal.of(fault);
-            return expect(expected, reply);
-        });
+                    if (reply instanceof EngineReply.NotDone(var fault)) throw Refusal.of(fault);
+                    return expect(expected, reply);
+                });
     }
 
     private static <R> R expect(Class<R> expected, Object reply) {
         if (!expected.isInstance(reply))
             throw new IllegalStateException("expected " + expected.getSimpleName() + ", got "
-            + reply.getClass().getSimpleName());
+                    + reply.getClass().getSimpleName());
         return expected.cast(reply);
     }
 
@@ -167,9 +168,9 @@ final class Backend {
         List<ModelInfo> served = fleet().served();
         ModelInfo info = fleet().model(model).orElseThrow(() -> served.isEmpty()
                 ? new Refusal(Code.NO_WORKER, at.toString(),
-                "no worker is up at the moment; try again in a moment")
+                        "no worker is up at the moment; try again in a moment")
                 : new Refusal(Code.UNKNOWN_MODEL, at.toString(),
-                "'" + name + "' is not served here; served are "
+                        "'" + name + "' is not served here; served are "
                         + String.join(", ", served.stream().map(m -> m.name().value()).toList())));
         if (now && fleet().enginesOf(model).isEmpty()) throw noWorker(model);
         return info;
@@ -187,7 +188,7 @@ final class Backend {
 
     /// The cause of what a stage failed with.
     static Throwable cause(Throwable failed) {
-        return failed instanceof CompletionException && failed.getCause() != null ? cause(failed.getCause())
-                : failed;
+        return failed instanceof CompletionException && failed.getCause() != null
+                ? cause(failed.getCause()) : failed;
     }
 }

@@ -98,7 +98,7 @@ final class Bodies {
         else if (!body.reserve(announced)) body.refuse(busy());
         return entity.getDataBytes().runWith(Sink.fold(body, Body::add), materializer)
                 .whenComplete((_, failed) -> {
-            if (failed != null) body.release();
-        });
+                    if (failed != null) body.release();
+                });
     }
 }

@@ -3,6 +3,7 @@ package bios.coordinator.gateway;
 import java.io.IOException;
 import java.io.OutputStream;
 import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Executor;
 import org.apache.pekko.stream.OverflowStrategy;
 import org.apache.pekko.stream.QueueOfferResult;
 import org.apache.pekko.stream.javadsl.Source;
@@ -22,7 +23,7 @@ final class ByteFeed {
         void writeTo(OutputStream out) throws Exception;
     }
 
-    static Source<ByteString, ?> of(java.util.concurrent.Executor blocking, Writer writer) {
+    static Source<ByteString, ?> of(Executor blocking, Writer writer) {
         return Source.<ByteString>queue(4, OverflowStrategy.backpressure()).mapMaterializedValue(queue -> {
             blocking.execute(() -> {
                 try {

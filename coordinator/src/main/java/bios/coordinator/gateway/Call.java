@@ -14,8 +14,7 @@ import java.util.Optional;
 /// @param query the first value of each parameter
 /// @param headers the last value of each header, by lower-case name
 record Call(String id, String account, List<String> parts, Map<String, String> query,
-        Map<String, String> headers,
-        Optional<Json> body) {
+        Map<String, String> headers, Optional<Json> body) {
     /// The fields of the body.
     Fields fields() {
         return Fields.ofRequest(body.orElseThrow());
@@ -56,7 +55,7 @@ record Call(String id, String account, List<String> parts, Map<String, String> q
         } catch (NumberFormatException _) {
             // said below
         }
-        throw new Refusal(Code.INVALID, name, "'" + text + "' is wrong; expected an integer from " + least
-                + " to " + most);
+        throw new Refusal(Code.INVALID, name,
+                "'" + text + "' is wrong; expected an integer from " + least + " to " + most);
     }
 }

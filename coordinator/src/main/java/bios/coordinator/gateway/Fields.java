@@ -10,6 +10,7 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.TreeSet;
 import java.util.function.Function;
+import java.util.function.Supplier;
 
 /// The fields of one JSON object, read one after another; [#done] refuses what was not asked for. `null` and
 /// absent are the same. Every error names the field in full.
@@ -73,8 +74,8 @@ final class Fields {
     }
 
     private Function<Json, String> string(At place) {
-        return reading(place, "a string", json -> json instanceof Json.Str(var s) ? Optional.of(s)
-                : Optional.empty());
+        return reading(place, "a string",
+                json -> json instanceof Json.Str(var s) ? Optional.of(s) : Optional.empty());
     }
 
     String string(String name) {
@@ -101,7 +102,7 @@ final class Fields {
         BigInteger value = integer(place, json);
         if (value.compareTo(BigInteger.valueOf(least)) < 0 || value.compareTo(BigInteger.valueOf(most)) > 0)
             throw place.invalid(value + " is out of range; expected an integer from " + least + " to "
-            + most);
+                    + most);
         return value.longValueExact();
     }
 
@@ -128,8 +129,8 @@ final class Fields {
     }
 
     static double number(At at, Json json) {
-        if (!(json instanceof Json.Num(var literal))) throw at.invalid("is " + json.kind()
-                + "; expected a number");
+        if (!(json instanceof Json.Num(var literal)))
+            throw at.invalid("is " + json.kind() + "; expected a number");
         double value = Double.parseDouble(literal);
         if (Double.isInfinite(value)) throw at.invalid("is too large for a number");
         return value;
@@ -161,8 +162,8 @@ final class Fields {
     Optional<List<String>> optionalStrings(String name) {
         return optional(name).map(json -> {
             var strings = new ArrayList<String>();
-            for (Json item : items(at(name), json)) strings.add(string(at(name).item(strings.size()))
-                    .apply(item));
+            for (Json item : items(at(name), json))
+                strings.add(string(at(name).item(strings.size())).apply(item));
             return List.copyOf(strings);
         });
     }
@@ -170,12 +171,12 @@ final class Fields {
     /// A JSON object of the user's own, as text without white space.
     Optional<String> optionalFree(String name, int maxBytes) {
         return optional(name).map(json -> {
-            if (!(json instanceof Json.Obj)) throw at(name)
-                    .invalid("is " + json.kind() + "; expected an object");
+            if (!(json instanceof Json.Obj))
+                throw at(name).invalid("is " + json.kind() + "; expected an object");
             var text = new StringBuilder();
             json.writeTo(text);
-            if (text.length() > maxBytes) throw at(name)
-                    .invalid("has " + text.length() + " characters; at most " + maxBytes);
+            if (text.length() > maxBytes)
+                throw at(name).invalid("has " + text.length() + " characters; at most " + maxBytes);
             return text.toString();
         });
     }
@@ -184,11 +185,11 @@ final class Fields {
     void done() {
         for (String name : fields.keySet())
             if (!asked.contains(name)) throw at(name).invalid("is not a field of this object; it has "
-            + new TreeSet<>(asked));
+                    + new TreeSet<>(asked));
     }
 
     /// Runs `read`; what it finds wrong is reported at `place`, whatever field it names itself.
-    static <T> T named(At place, java.util.function.Supplier<T> read) {
+    static <T> T named(At place, Supplier<T> read) {
         try {
             return read.get();
         } catch (Invalid wrong) {
@@ -197,7 +198,7 @@ final class Fields {
     }
 
     /// Runs `read`; what it finds wrong is reported at the field that it names, below `place`.
-    static <T> T below(At place, java.util.function.Supplier<T> read) {
+    static <T> T below(At place, Supplier<T> read) {
         try {
             return read.get();
         } catch (Invalid wrong) {
@@ -207,7 +208,7 @@ final class Fields {
 
     private static String bare(Invalid wrong) {
         String prefix = wrong.field() + ": ";
-        return wrong.getMessage().startsWith(prefix) ? wrong.getMessage().substring(prefix.length())
-                : wrong.getMessage();
+        return wrong.getMessage().startsWith(prefix)
+                ? wrong.getMessage().substring(prefix.length()) : wrong.getMessage();
     }
 }

@@ -43,20 +43,19 @@ final class FutureCalls {
         String request = fields.string("request_id");
         fields.bool("allow_metadata_only", false);
         fields.done();
-        CompletionStage<Reply> answer = SamplingRouter.isRequest(request) ? sampled(call, request)
-                : answer(call, request);
+        CompletionStage<Reply> answer = SamplingRouter.isRequest(request)
+                ? sampled(call, request) : answer(call, request);
         return answer.handle((reply, failed) -> failed == null ? CompletableFuture.completedStage(reply)
-                : later(request, failed))
-                .thenCompose(Function.identity());
+                : later(request, failed)).thenCompose(Function.identity());
     }
 
     private CompletionStage<Reply> later(String request, Throwable failed) {
         Throwable cause = Backend.cause(failed);
         if (cause instanceof TimeoutException)
             return CompletableFuture.completedStage(Answers.tryAgain(request,
-            "the run is being moved or restored"));
-        if (!(cause instanceof Refusal refusal) || refusal.code()
-                .status() != 503) return CompletableFuture.failedStage(cause);
+                    "the run is being moved or restored"));
+        if (!(cause instanceof Refusal refusal) || refusal.code().status() != 503)
+            return CompletableFuture.failedStage(cause);
         long pause = Math.min(backend.settings().longPoll().toMillis(), 2000);
         return CompletableFuture.supplyAsync(() -> Answers.tryAgain(request, refusal.getMessage()),
                 CompletableFuture.delayedExecutor(pause, TimeUnit.MILLISECONDS));
@@ -85,14 +84,14 @@ final class FutureCalls {
             case FutureId.Created(var run) -> backend.describe(run, call.account())
                     .thenApply(_ -> Reply.ok("type", "create_model", "model_id", run.value()));
             case FutureId.Unloaded(var run) -> backend.describe(run, call.account()).thenApply(described -> {
-                if (!described.closed()) throw new Refusal(Code.NOT_FOUND, "request_id",
-                        "there is no request '" + id + "'");
+                if (!described.closed())
+                    throw new Refusal(Code.NOT_FOUND, "request_id", "there is no request '" + id + "'");
                 return Reply.ok("type", "unload_model", "model_id", run.value());
             });
-            case FutureId.Ran(var request) -> result(call, id, request,
-                    (_, result) -> shown(call, request, result, false));
-            case FutureId.Forward(var request) -> result(call, id, request,
-                    (_, result) -> shown(call, request, result, true));
+            case FutureId.Ran(var request) ->
+                    result(call, id, request, (_, result) -> shown(call, request, result, false));
+            case FutureId.Forward(var request) ->
+                    result(call, id, request, (_, result) -> shown(call, request, result, true));
             case FutureId.Snapshot snapshot -> result(call, id, snapshot.request(), (run, result) ->
                 result instanceof OperationResult.Saved(var manifest) && manifest.name().isEmpty()
                         ? open(call, snapshot, manifest) : shown(call, run, result, false));
@@ -106,18 +105,18 @@ final class FutureCalls {
     private CompletionStage<Reply> result(Call call, String id, RequestId request, Show show) {
         Duration wait = backend.settings().longPoll();
         return backend.run(call.account(), request.run(), replyTo -> new RunCommand.Retrieve(call.account(),
-                request.seq(),
-                wait.toMillis(), replyTo), wait.plus(GRACE)).thenCompose(reply -> switch (reply) {
+                request.seq(), wait.toMillis(), replyTo), wait.plus(GRACE))
+                .thenCompose(reply -> switch (reply) {
                     case RunReply.Completed(_, var result) -> show.of(request, result);
                     case RunReply.Failed(_, var fault) ->
                             CompletableFuture.completedStage(Answers.failed(fault));
                     case RunReply.Pending(_, int ahead) ->
-                            CompletableFuture.completedStage(Answers.tryAgain(id,
-                            ahead == 0 ? "it is being executed" : ahead + " operations are before it"));
+                            CompletableFuture.completedStage(Answers.tryAgain(id, ahead == 0
+                                    ? "it is being executed" : ahead + " operations are before it"));
                     case RunReply.Accepted _, RunReply.Described _, RunReply.Resolved _, RunReply.Done _,
                             RunReply.Refused _ ->
-                        throw new IllegalStateException("unexpected answer to a retrieval: "
-                                + reply.getClass().getSimpleName());
+                            throw new IllegalStateException("unexpected answer to a retrieval: "
+                                    + reply.getClass().getSimpleName());
                 });
     }
 
@@ -137,13 +136,13 @@ final class FutureCalls {
         var sampler = new Sampler(manifest.baseModel(), Optional.empty(), Optional.of(
                 new SampleTask.Adapter(manifest.contentId(), manifest.lora(), manifest.adapter())));
         return backend.session(snapshot.session(), SessionReply.SamplerOpened.class, replyTo ->
-                        new SessionCommand.OpenSampler(call.account(), snapshot.sampler(), sampler, replyTo))
+                new SessionCommand.OpenSampler(call.account(), snapshot.sampler(), sampler, replyTo))
                 .thenApply(opened -> opened.sampler().adapter().map(SampleTask.Adapter::contentId)
-                .equals(Optional.of(manifest.contentId()))
+                        .equals(Optional.of(manifest.contentId()))
                         ? Reply.ok("type", "save_weights_for_sampler", "path", null,
-                        "sampling_session_id", opened.samplerId(), "step", manifest.step())
+                                "sampling_session_id", opened.samplerId(), "step", manifest.step())
                         : Answers.failed(Fault.user("conflict",
-                        "sampling_session_seq_id " + snapshot.sampler()
+                                "sampling_session_seq_id " + snapshot.sampler()
                                 + " is another sampler's in this session; use a new number")));
     }
 }

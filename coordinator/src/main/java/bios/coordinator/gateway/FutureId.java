@@ -46,8 +46,8 @@ sealed interface FutureId {
                 var request = RequestId.parse(words[0] + ":" + words[1]);
                 if (words.length == 2 && request.seq() >= 0) return new Ran(request);
                 if (words.length == 3 && words[2].equals("forward")) return new Forward(request);
-                if (words.length == 5 && words[2].equals("sampler")) return new Snapshot(request, words[3],
-                        Long.parseLong(words[4]));
+                if (words.length == 5 && words[2].equals("sampler"))
+                    return new Snapshot(request, words[3], Long.parseLong(words[4]));
             }
         } catch (Invalid | NumberFormatException _) {
             // said below

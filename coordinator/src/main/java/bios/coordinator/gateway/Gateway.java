@@ -42,13 +42,11 @@ public final class Gateway {
     /// @param ids new random ids, for sessions and requests
     /// @param random for the key of signed URLs
     public record Parts(Accounts accounts, RunDirectory runs, SessionDirectory sessions,
-            Supplier<Fleet> fleet,
-            ActorRef<SamplingCommand> router, BlobStore blobs, RunIndex index, BooleanSupplier ready,
-            InstantSource clock,
-            Supplier<UUID> ids, SecureRandom random) {}
+            Supplier<Fleet> fleet, ActorRef<SamplingCommand> router, BlobStore blobs, RunIndex index,
+            BooleanSupplier ready, InstantSource clock, Supplier<UUID> ids, SecureRandom random) {}
 
-    /// Serves on `host` and `port` (0: any free one) until the system ends; limits are `bios.gateway` of the
-    /// system's configuration.
+    /// Serves on `host` and `port` (0: any free one) until the system ends; limits are `bios.gateway` of
+    /// the system's configuration.
     public static CompletionStage<ServerBinding> bind(ActorSystem<?> system, String host, int port,
             Parts parts) {
         return bind(system, host, port, parts,
@@ -60,8 +58,8 @@ public final class Gateway {
             Parts parts, GatewaySettings settings) {
         ExecutorService readers = Executors.newFixedThreadPool(settings.readers(),
                 Thread.ofPlatform().daemon().name("bios-gateway-reader-", 0).factory());
-        ExecutorService blocking = Executors.newThreadPerTaskExecutor(Thread.ofVirtual()
-                .name("bios-gateway-", 0).factory());
+        ExecutorService blocking =
+                Executors.newThreadPerTaskExecutor(Thread.ofVirtual().name("bios-gateway-", 0).factory());
         system.getWhenTerminated().whenComplete((_, _) -> {
             readers.shutdown();
             blocking.shutdown();
@@ -78,10 +76,10 @@ public final class Gateway {
             ExecutorService blocking) {
         byte[] secret = settings.archiveUrlSecret().map(text -> text.getBytes(StandardCharsets.UTF_8))
                 .orElseGet(() -> {
-            byte[] made = new byte[32];
-            parts.random().nextBytes(made);
-            return made;
-        });
+                    byte[] made = new byte[32];
+                    parts.random().nextBytes(made);
+                    return made;
+                });
         var operations = new Operations(backend);
         var all = new ArrayList<Endpoint>();
         all.addAll(new ServiceCalls(backend, parts.ids()).endpoints());

@@ -6,10 +6,9 @@ import java.util.Optional;
 
 /// The limits of a gateway: block `bios.gateway` of the configuration, whose comments say what each is.
 public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNesting, int readers,
-        int maxConnections,
-        Duration longPoll, Duration askTimeout, int maxDatums, int maxTokensPerRequest, int maxSamples,
-        int maxTopkPromptLogprobs, int maxMetadataBytes, Optional<String> publicUrl, Duration archiveUrlAge,
-        Optional<String> archiveUrlSecret) {
+        int maxConnections, Duration longPoll, Duration askTimeout, int maxDatums, int maxTokensPerRequest,
+        int maxSamples, int maxTopkPromptLogprobs, int maxMetadataBytes, Optional<String> publicUrl,
+        Duration archiveUrlAge, Optional<String> archiveUrlSecret) {
     /// Reads the block `bios.gateway`.
     public static GatewaySettings of(Config block) {
         long inWork = block.getBytes("max-bytes-in-work");
@@ -17,13 +16,12 @@ public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNest
         return new GatewaySettings(Math.toIntExact(block.getBytes("max-body-bytes")),
                 inWork > 0 ? inWork : Runtime.getRuntime().maxMemory() / 8, block.getInt("max-nesting"),
                 readers > 0 ? readers : Runtime.getRuntime().availableProcessors(),
-                block.getInt("max-connections"),
-                block.getDuration("long-poll"), block.getDuration("ask-timeout"), block.getInt("max-datums"),
+                block.getInt("max-connections"), block.getDuration("long-poll"),
+                block.getDuration("ask-timeout"), block.getInt("max-datums"),
                 block.getInt("max-tokens-per-request"), block.getInt("max-samples"),
                 block.getInt("max-topk-prompt-logprobs"),
-                Math.toIntExact(block.getBytes("max-metadata-bytes")),
-                text(block, "public-url"), block.getDuration("archive-url-age"),
-                text(block, "archive-url-secret"));
+                Math.toIntExact(block.getBytes("max-metadata-bytes")), text(block, "public-url"),
+                block.getDuration("archive-url-age"), text(block, "archive-url-secret"));
     }
 
     private static Optional<String> text(Config block, String name) {

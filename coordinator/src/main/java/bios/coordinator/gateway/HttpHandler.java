@@ -11,6 +11,7 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.Executor;
 import java.util.concurrent.TimeoutException;
+import java.util.function.Supplier;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.http.javadsl.model.ContentTypes;
 import org.apache.pekko.http.javadsl.model.HttpEntities;
@@ -65,17 +66,17 @@ final class HttpHandler {
         CompletionStage<Reply> reply;
         if (found.endpoint().read()) {
             reply = bodies.read(request, materializer).thenCompose(body -> withBody(body, () -> {
-                Call call = call(id, account, found, request, headers, Optional.of(reader.read(body.bytes())));
+                Call call = call(id, account, found, request, headers,
+                        Optional.of(reader.read(body.bytes())));
                 return Refusal.located(call, guarded(() -> found.endpoint().handler().answer(call)));
             }));
         } else {
-            reply = request.discardEntityBytes(materializer).completionStage().thenCompose(_ ->
-                guarded(() -> found.endpoint().handler()
-                        .answer(call(id, account, found, request, headers, Optional.empty()))));
+            reply = request.discardEntityBytes(materializer).completionStage()
+                    .thenCompose(_ -> guarded(() -> found.endpoint().handler()
+                            .answer(call(id, account, found, request, headers, Optional.empty()))));
         }
-        return reply.thenCompose(this::render).handle((response, failed) ->
-                failed == null ? response.addHeader(RawHeader.create("X-Request-Id", id))
-                        : problem(id, failed));
+        return reply.thenCompose(this::render).handle((response, failed) -> failed == null
+                ? response.addHeader(RawHeader.create("X-Request-Id", id)) : problem(id, failed));
     }
 
     private CompletionStage<HttpResponse> drained(HttpRequest request, HttpResponse response) {
@@ -83,13 +84,13 @@ final class HttpHandler {
     }
 
     private CompletionStage<Reply> withBody(Bodies.Body body,
-            java.util.function.Supplier<CompletionStage<Reply>> work) {
+            Supplier<CompletionStage<Reply>> work) {
         CompletionStage<Reply> reply = body.length() <= SMALL ? guarded(work)
                 : CompletableFuture.supplyAsync(() -> guarded(work), readers).thenCompose(stage -> stage);
         return reply.whenComplete((_, _) -> body.release());
     }
 
-    private static CompletionStage<Reply> guarded(java.util.function.Supplier<CompletionStage<Reply>> work) {
+    private static CompletionStage<Reply> guarded(Supplier<CompletionStage<Reply>> work) {
         try {
             return work.get();
         } catch (Throwable failed) {
@@ -101,8 +102,8 @@ final class HttpHandler {
             Map<String, String> headers, Optional<Json> body) {
         var query = new HashMap<String, String>();
         try {
-            for (Pair<String, String> parameter : request.getUri().query()
-                    .toList()) query.putIfAbsent(parameter.first(), parameter.second());
+            for (Pair<String, String> parameter : request.getUri().query().toList())
+                query.putIfAbsent(parameter.first(), parameter.second());
         } catch (RuntimeException malformed) {
             throw new Refusal(Code.INVALID, "query", "is malformed: " + malformed.getMessage());
         }
@@ -124,8 +125,8 @@ final class HttpHandler {
         } catch (RuntimeException malformed) {
             throw none(request.getUri().path());
         }
-        if (segments.size() < 3 || !segments.get(0).equals("api") || !segments.get(1)
-                .equals("v1")) throw none(request.getUri().path());
+        if (segments.size() < 3 || !segments.get(0).equals("api") || !segments.get(1).equals("v1"))
+            throw none(request.getUri().path());
         var path = new ArrayList<>(segments.subList(2, segments.size()));
         int slash = path.size() > 3 && path.get(2).equals("checkpoints") ? path.get(3).indexOf('/') : -1;
         if (slash > 0) {
@@ -154,9 +155,9 @@ final class HttpHandler {
 
     private String account(Map<String, String> headers) {
         return parts.accounts().of(Optional.ofNullable(headers.get("x-api-key")))
-                .orElseThrow(() -> new Refusal(Code.UNAUTHENTICATED,
-                headers.containsKey("x-api-key") ? "the key in X-API-Key is not known here"
-                : "this service needs a key; send it as X-API-Key"));
+                .orElseThrow(() -> new Refusal(Code.UNAUTHENTICATED, headers.containsKey("x-api-key")
+                        ? "the key in X-API-Key is not known here"
+                        : "this service needs a key; send it as X-API-Key"));
     }
 
     private static void checkType(Map<String, String> headers) {
@@ -173,9 +174,9 @@ final class HttpHandler {
             case Reply.Nothing _ -> CompletableFuture.completedStage(HttpResponse.create().withStatus(204));
             case Reply.Stream(var type, var name, var bytes) ->
                     CompletableFuture.completedStage(HttpResponse.create()
-                    .withEntity(HttpEntities.create(ContentTypes.parse(type), bytes))
-                    .addHeader(RawHeader.create("Content-Disposition",
-                    "attachment; filename=\"" + name + "\"")));
+                            .withEntity(HttpEntities.create(ContentTypes.parse(type), bytes))
+                            .addHeader(RawHeader.create("Content-Disposition",
+                                    "attachment; filename=\"" + name + "\"")));
         };
     }
 
@@ -201,14 +202,12 @@ final class HttpHandler {
         Code code = refusal.code();
         LOG.debug("Request {} was refused: {}", id, refusal.getMessage());
         HttpResponse response = json(code.status(), Reply.object("error", refusal.word(),
-                "category", code.status() < 500 ? "user" : "server",
-                "message", refusal.getMessage(), "field", refusal.field(), "detail", refusal.getMessage(),
-                "request_id", id))
+                "category", code.status() < 500 ? "user" : "server", "message", refusal.getMessage(),
+                "field", refusal.field(), "detail", refusal.getMessage(), "request_id", id))
                 .addHeader(RawHeader.create("X-Request-Id", id));
-        if (!refusal.allowed().isEmpty()) response = response.addHeader(RawHeader.create("Allow",
-                String.join(", ", refusal.allowed())));
-        return code.retryAfterSeconds() == 0 ? response
-                : response.addHeader(RawHeader.create("Retry-After",
+        if (!refusal.allowed().isEmpty())
+            response = response.addHeader(RawHeader.create("Allow", String.join(", ", refusal.allowed())));
+        return code.retryAfterSeconds() == 0 ? response : response.addHeader(RawHeader.create("Retry-After",
                 Integer.toString(code.retryAfterSeconds())));
     }
 }

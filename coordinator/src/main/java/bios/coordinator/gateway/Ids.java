@@ -14,8 +14,8 @@ final class Ids {
 
     /// The run that a session makes under its number.
     static RunId run(ModelName model, String session, long seq) {
-        return new RunId(model.slug() + "-" + HexFormat.of().formatHex(sha256(session + ":train:" + seq), 0,
-                8));
+        return new RunId(model.slug() + "-"
+                + HexFormat.of().formatHex(sha256(session + ":train:" + seq), 0, 8));
     }
 
     /// The seed of that run's adapter if the user gives none.

@@ -1,6 +1,7 @@
 package bios.coordinator.gateway;
 
 import com.fasterxml.jackson.core.io.JsonStringEncoder;
+import java.util.Arrays;
 import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
@@ -72,8 +73,8 @@ sealed interface Json {
             case Num(var literal) -> out.append(literal);
             case Bool(var value) -> out.append(value);
             case Null _ -> out.append("null");
-            case Longs(var values) -> out.append(java.util.Arrays.toString(values).replace(" ", ""));
-            case Doubles(var values, _) -> out.append(java.util.Arrays.toString(values).replace(" ", ""));
+            case Longs(var values) -> out.append(Arrays.toString(values).replace(" ", ""));
+            case Doubles(var values, _) -> out.append(Arrays.toString(values).replace(" ", ""));
         }
     }
 

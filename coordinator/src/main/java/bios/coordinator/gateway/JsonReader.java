@@ -33,8 +33,7 @@ final class JsonReader {
         this.factory = JsonFactory.builder().disable(JsonFactory.Feature.CANONICALIZE_FIELD_NAMES)
                 .disable(JsonFactory.Feature.INTERN_FIELD_NAMES)
                 .streamReadConstraints(StreamReadConstraints.builder().maxNestingDepth(maxNesting)
-                .maxStringLength(maxBytes)
-                        .maxNumberLength(400).maxNameLength(1000).build()).build();
+                        .maxStringLength(maxBytes).maxNumberLength(400).maxNameLength(1000).build()).build();
     }
 
     /// The value; a [Refusal] or [Invalid] says what is wrong and where.
@@ -42,18 +41,17 @@ final class JsonReader {
         checkEncoding(body);
         try (JsonParser parser = factory.createParser(body)) {
             JsonToken first = parser.nextToken();
-            if (first == null) throw new Refusal(Code.MALFORMED_JSON,
-                    "the body is empty; expected a JSON object");
+            if (first == null)
+                throw new Refusal(Code.MALFORMED_JSON, "the body is empty; expected a JSON object");
             Json value = value(parser, first, At.BODY, false);
             if (parser.nextToken() != null)
-                throw new Refusal(Code.MALFORMED_JSON, "there is more behind the end of the JSON value, at "
-                + where(parser));
+                throw new Refusal(Code.MALFORMED_JSON,
+                        "there is more behind the end of the JSON value, at " + where(parser));
             return value;
         } catch (JsonProcessingException malformed) {
             throw new Refusal(Code.MALFORMED_JSON, "the body is not JSON: " + malformed.getOriginalMessage()
                     + (malformed.getLocation() == null ? "" : " at line " + malformed.getLocation()
-                    .getLineNr() + ", column "
-                            + malformed.getLocation().getColumnNr()));
+                            .getLineNr() + ", column " + malformed.getLocation().getColumnNr()));
         } catch (IOException impossible) {
             throw new UncheckedIOException(impossible);
         }
@@ -77,9 +75,8 @@ final class JsonReader {
             throw new Refusal(Code.MALFORMED_JSON, "the body is not UTF-8 at byte " + in.position());
         }
         // Jackson would guess UTF-16 and UTF-32 from zero bytes; JSON in UTF-8 has none.
-        for (int i = 0; i < Math.min(4, body.length); i++)
-            if (body[i] == 0) throw new Refusal(Code.MALFORMED_JSON,
-            "the body is not UTF-8: it begins with a zero byte");
+        for (int i = 0; i < Math.min(4, body.length); i++) if (body[i] == 0)
+            throw new Refusal(Code.MALFORMED_JSON, "the body is not UTF-8: it begins with a zero byte");
     }
 
     private Json value(JsonParser parser, JsonToken token, At at, boolean free) throws IOException {
@@ -135,8 +132,8 @@ final class JsonReader {
         return new Json.Longs(Arrays.copyOf(longs, n));
     }
 
-    private static Json doubles(JsonParser parser, JsonToken first, long[] begun, int n,
-            At at) throws IOException {
+    private static Json doubles(JsonParser parser, JsonToken first, long[] begun, int n, At at)
+            throws IOException {
         double[] doubles = new double[Math.max(16, 2 * n)];
         for (int i = 0; i < n; i++) doubles[i] = begun[i];
         int firstOther = n;

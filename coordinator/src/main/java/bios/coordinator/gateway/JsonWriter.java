@@ -10,11 +10,12 @@ import com.fasterxml.jackson.databind.module.SimpleModule;
 import com.fasterxml.jackson.databind.util.RawValue;
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.nio.charset.StandardCharsets;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
-/// Writes answers. A float is written so that whoever reads 64-bit numbers has its exact value, and what is not a
-/// number as `null`.
+/// Writes answers. A float is written so that whoever reads 64-bit numbers has its exact value, and what
+/// is not a number as `null`.
 final class JsonWriter {
     private static final ObjectMapper MAPPER = new ObjectMapper().registerModule(new SimpleModule()
             .addSerializer(float[].class, new Floats()).addSerializer(Float.class, new OneFloat())
@@ -34,7 +35,7 @@ final class JsonWriter {
     static byte[] writePretty(Object value) {
         try {
             return (MAPPER.writerWithDefaultPrettyPrinter().writeValueAsString(value) + "\n")
-                    .getBytes(java.nio.charset.StandardCharsets.UTF_8);
+                    .getBytes(StandardCharsets.UTF_8);
         } catch (JsonProcessingException impossible) {
             throw new UncheckedIOException(impossible);
         }
@@ -57,9 +58,8 @@ final class JsonWriter {
     /// The fields of a JSON object with every value as a string, as Tinker's clients need them.
     static Map<String, String> strings(String json) {
         var strings = new LinkedHashMap<String, String>();
-        for (Map.Entry<String, JsonNode> field : tree(json).properties())
-            strings.put(field.getKey(), field.getValue().isTextual() ? field.getValue().textValue()
-            : field.getValue().toString());
+        for (Map.Entry<String, JsonNode> field : tree(json).properties()) strings.put(field.getKey(),
+                field.getValue().isTextual() ? field.getValue().textValue() : field.getValue().toString());
         return strings;
     }
 
@@ -69,8 +69,8 @@ final class JsonWriter {
     }
 
     private static final class Floats extends JsonSerializer<float[]> {
-        @Override public void serialize(float[] values, JsonGenerator out,
-                SerializerProvider provider) throws IOException {
+        @Override public void serialize(float[] values, JsonGenerator out, SerializerProvider provider)
+                throws IOException {
             out.writeStartArray();
             for (float value : values) write(out, value);
             out.writeEndArray();
@@ -78,15 +78,15 @@ final class JsonWriter {
     }
 
     private static final class OneFloat extends JsonSerializer<Float> {
-        @Override public void serialize(Float value, JsonGenerator out,
-                SerializerProvider provider) throws IOException {
+        @Override public void serialize(Float value, JsonGenerator out, SerializerProvider provider)
+                throws IOException {
             write(out, value);
         }
     }
 
     private static final class OneDouble extends JsonSerializer<Double> {
-        @Override public void serialize(Double value, JsonGenerator out,
-                SerializerProvider provider) throws IOException {
+        @Override public void serialize(Double value, JsonGenerator out, SerializerProvider provider)
+                throws IOException {
             if (Double.isFinite(value)) out.writeNumber(value);
             else out.writeNull();
         }

@@ -1,6 +1,7 @@
 package bios.coordinator.gateway;
 
 import bios.persistence.index.RunSummary;
+import bios.protocol.Invalid;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
@@ -45,37 +46,32 @@ final class ListingCalls {
     private CompletionStage<Reply> runs(Call call) {
         int limit = call.number("limit", 20, 1, MOST);
         int offset = call.number("offset", 0, 0, Integer.MAX_VALUE);
-        return backend.blocking(() -> backend.index().runs(call.account(), limit, offset)).thenApply(page ->
-            new Reply.Value(200,
-                    Reply.object("training_runs", page.items().stream().map(run -> Answers.run(call, run))
-                    .toList(),
-                    "cursor", cursor(offset, limit, page.total())), true));
+        return backend.blocking(() -> backend.index().runs(call.account(), limit, offset))
+                .thenApply(page -> new Reply.Value(200, Reply.object(
+                        "training_runs", page.items().stream().map(run -> Answers.run(call, run)).toList(),
+                        "cursor", cursor(offset, limit, page.total())), true));
     }
 
     private CompletionStage<Reply> checkpoints(Call call) {
         int limit = call.number("limit", 100, 1, MOST);
         int offset = call.number("offset", 0, 0, Integer.MAX_VALUE);
         return backend.blocking(() -> backend.index().checkpoints(call.account(), limit, offset))
-                .thenApply(page ->
-            new Reply.Value(200,
-                    Reply.object("checkpoints", page.items().stream().map(c -> Answers.checkpoint(call, c))
-                    .toList(),
-                    "cursor", cursor(offset, limit, page.total())), true));
+                .thenApply(page -> new Reply.Value(200, Reply.object(
+                        "checkpoints", page.items().stream().map(c -> Answers.checkpoint(call, c)).toList(),
+                        "cursor", cursor(offset, limit, page.total())), true));
     }
 
     private CompletionStage<Reply> run(Call call) {
         return backend.describe(RunCalls.runId(call.parts().getFirst()), call.account()).thenApply(run ->
-            new Reply.Value(200,
-                    Answers.run(call, new RunSummary(run.config(), run.lora(), run.step(),
-                    run.lastRequestMillis(),
-                    run.checkpoints(), run.closed())), false));
+                new Reply.Value(200, Answers.run(call, new RunSummary(run.config(), run.lora(), run.step(),
+                        run.lastRequestMillis(), run.checkpoints(), run.closed())), false));
     }
 
     private CompletionStage<Reply> checkpointsOfRun(Call call) {
         return backend.describe(RunCalls.runId(call.parts().getFirst()), call.account()).thenApply(run ->
-            Reply.ok("checkpoints", run.checkpoints().stream().filter(c -> c.name().isPresent())
-                    .sorted(Comparator.comparingLong(CheckpointManifest::createdAtMillis).reversed())
-                    .map(c -> Answers.checkpoint(call, c)).toList(), "cursor", null));
+                Reply.ok("checkpoints", run.checkpoints().stream().filter(c -> c.name().isPresent())
+                        .sorted(Comparator.comparingLong(CheckpointManifest::createdAtMillis).reversed())
+                        .map(c -> Answers.checkpoint(call, c)).toList(), "cursor", null));
     }
 
     /// A checkpoint as three segments of a path name it.
@@ -90,15 +86,14 @@ final class ListingCalls {
         private static CheckpointName name(List<String> parts) {
             try {
                 return new CheckpointName(parts.get(2));
-            } catch (bios.protocol.Invalid _) {
+            } catch (Invalid _) {
                 throw none(parts);
             }
         }
 
         private static Refusal none(List<String> parts) {
             return new Refusal(Code.NOT_FOUND, "there is no checkpoint '" + parts.get(1) + "/" + parts.get(2)
-                    + "' in run " + parts.get(0)
-                    + "; expected weights/<name> or sampler_weights/<name>");
+                    + "' in run " + parts.get(0) + "; expected weights/<name> or sampler_weights/<name>");
         }
     }
 
@@ -106,7 +101,7 @@ final class ListingCalls {
         Named target = Named.of(call.parts());
         return backend.run(call.account(), target.run(), RunReply.Done.class,
                 replyTo -> new RunCommand.DeleteCheckpoint(call.account(),
-                target.kind(), target.name(), replyTo)).thenApply(_ -> new Reply.Nothing());
+                        target.kind(), target.name(), replyTo)).thenApply(_ -> new Reply.Nothing());
     }
 
     private CompletionStage<Reply> ttl(Call call) {
@@ -117,7 +112,7 @@ final class ListingCalls {
         fields.done();
         return backend.run(call.account(), target.run(), RunReply.Done.class,
                 replyTo -> new RunCommand.SetExpiry(call.account(),
-                target.kind(), target.name(), expires, replyTo)).thenApply(_ -> new Reply.Nothing());
+                        target.kind(), target.name(), expires, replyTo)).thenApply(_ -> new Reply.Nothing());
     }
 
     /// The sessions that have runs, newest first.
@@ -138,9 +133,8 @@ final class ListingCalls {
 
     private CompletionStage<Reply> session(Call call) {
         return backend.session(call.parts().getFirst(), SessionReply.Described.class, replyTo ->
-                        new SessionCommand.Describe(call.account(), replyTo))
+                new SessionCommand.Describe(call.account(), replyTo))
                 .thenApply(session -> Reply.ok("training_run_ids", session.runs().stream().map(RunId::value)
-                .toList(),
-                        "sampler_ids", session.samplers()));
+                        .toList(), "sampler_ids", session.samplers()));
     }
 }

@@ -21,8 +21,7 @@ public final class MalformedRequest extends ParsingErrorHandler {
         int code = target ? 404 : status.intValue();
         String message = "the request is not well-formed HTTP: " + info.summary();
         byte[] body = JsonWriter.write(Reply.object("error", target ? Code.NO_SUCH_CALL.wireName()
-                : "malformed_http",
-                "category", "user", "message", message, "field", null, "detail", message,
+                : "malformed_http", "category", "user", "message", message, "field", null, "detail", message,
                 "request_id", null));
         return HttpResponse.create().withStatus(code).withEntity(ContentTypes.APPLICATION_JSON, body);
     }

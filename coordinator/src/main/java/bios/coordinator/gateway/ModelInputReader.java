@@ -21,7 +21,7 @@ final class ModelInputReader {
         if (tokens.length == 0) throw at.invalid("is empty; at least one token is needed");
         if (tokens.length > model.contextLength())
             throw at.invalid("has " + tokens.length + " tokens; the context of " + model.name() + " is "
-            + model.contextLength());
+                    + model.contextLength());
         return tokens;
     }
 
@@ -49,8 +49,8 @@ final class ModelInputReader {
         switch (type) {
             case "encoded_text" -> { }
             case "image", "image_asset_pointer", "dmel" ->
-                throw new Refusal(Code.UNSUPPORTED, chunk.at("type").toString(),
-                        "'" + type + "' is not supported; this service takes text");
+                    throw new Refusal(Code.UNSUPPORTED, chunk.at("type").toString(),
+                            "'" + type + "' is not supported; this service takes text");
             default -> throw chunk.at("type").invalid("'" + type + "' is unknown; expected encoded_text");
         }
         int[] tokens = chunk.has("tokens_base64") && !chunk.has("tokens")
@@ -62,8 +62,8 @@ final class ModelInputReader {
 
     private static int[] packed(At at, String text, ModelInfo model) {
         byte[] bytes = TensorReader.base64(at, text);
-        if (bytes.length % 4 != 0) throw at.invalid("holds " + bytes.length
-                + " bytes; expected 4 for each token");
+        if (bytes.length % 4 != 0)
+            throw at.invalid("holds " + bytes.length + " bytes; expected 4 for each token");
         int[] tokens = new int[bytes.length / 4];
         ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).asIntBuffer().get(tokens);
         for (int i = 0; i < tokens.length; i++) check(at, i, tokens[i], model);
@@ -85,6 +85,6 @@ final class ModelInputReader {
     static void check(At at, int i, long token, ModelInfo model) {
         if (token < 0 || token >= model.vocabularySize())
             throw at.item(i).invalid(token + " is no token of " + model.name() + "; expected 0 to "
-            + (model.vocabularySize() - 1));
+                    + (model.vocabularySize() - 1));
     }
 }

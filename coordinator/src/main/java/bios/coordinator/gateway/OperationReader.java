@@ -31,8 +31,8 @@ final class OperationReader {
         LossFunction loss = Fields.named(input.at("loss_fn"), () -> LossFunction.of(name));
         Map<String, Double> given = new HashMap<>();
         input.optionalObject("loss_fn_config").ifPresent(config -> {
-            for (String key : config.names()) given.put(key,
-                    Fields.number(config.at(key), config.required(key)));
+            for (String key : config.names())
+                given.put(key, Fields.number(config.at(key), config.required(key)));
         });
         Map<String, Double> lossSettings = Fields.below(input.at(), () -> loss.settings(given));
         List<Json> items = input.array("data");
@@ -40,7 +40,7 @@ final class OperationReader {
         if (items.isEmpty()) throw data.invalid("is empty; at least one sequence is needed");
         if (items.size() > settings.maxDatums())
             throw data.invalid("has " + items.size() + " sequences; at most " + settings.maxDatums()
-            + " in one request");
+                    + " in one request");
         input.done();
         var batch = new ArrayList<Datum>(items.size());
         long tokens = 0;
@@ -49,7 +49,7 @@ final class OperationReader {
             tokens += datum.tokens().length;
             if (tokens > settings.maxTokensPerRequest())
                 throw data.invalid("has more than " + settings.maxTokensPerRequest()
-                + " tokens; send it in several requests");
+                        + " tokens; send it in several requests");
             batch.add(datum);
         }
         return new Operation.ForwardBackward(batch, loss, lossSettings, forwardOnly);
@@ -78,9 +78,8 @@ final class OperationReader {
     AdamParams adam(Fields fields) {
         AdamParams d = AdamParams.DEFAULT;
         var params = new AdamParams(fields.number("learning_rate", d.learningRate()),
-                fields.number("beta1", d.beta1()),
-                fields.number("beta2", d.beta2()), fields.number("eps", d.eps()),
-                fields.number("weight_decay", d.weightDecay()),
+                fields.number("beta1", d.beta1()), fields.number("beta2", d.beta2()),
+                fields.number("eps", d.eps()), fields.number("weight_decay", d.weightDecay()),
                 fields.number("grad_clip_norm", d.gradClipNorm()));
         fields.done();
         return params;
@@ -102,8 +101,9 @@ final class OperationReader {
                 .map(names -> named(fields.at("target_modules"), names))
                 .orElseGet(() -> flagged(attention, mlp, head));
         fields.done();
-        if (targets.isEmpty()) throw fields.at()
-                .invalid("trains nothing: train_attn, train_mlp and train_unembed are all false");
+        if (targets.isEmpty())
+            throw fields.at().invalid(
+                    "trains nothing: train_attn, train_mlp and train_unembed are all false");
         return new LoraSpec((int) rank, alpha, seed, targets);
     }
 
@@ -119,8 +119,8 @@ final class OperationReader {
         if (names.isEmpty()) throw at.invalid("is empty; name at least one layer");
         var targets = EnumSet.noneOf(TargetModule.class);
         for (int i = 0; i < names.size(); i++)
-            if (!targets.add(target(at.item(i), names.get(i)))) throw at.item(i)
-            .invalid("names " + names.get(i) + " again");
+            if (!targets.add(target(at.item(i), names.get(i))))
+                throw at.item(i).invalid("names " + names.get(i) + " again");
         return List.copyOf(targets);
     }
 
@@ -130,7 +130,7 @@ final class OperationReader {
             if (module.peftName().equals(name)) return module;
             known.add(module.peftName());
         }
-        throw new Invalid(at.toString(), "'" + name + "' is no layer that can be trained; expected some of "
-                + known);
+        throw new Invalid(at.toString(),
+                "'" + name + "' is no layer that can be trained; expected some of " + known);
     }
 }

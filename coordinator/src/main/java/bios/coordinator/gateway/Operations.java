@@ -31,8 +31,7 @@ final class Operations {
         return store(call, run, seq, OperationKind.of(operation), encoded)
                 .thenCompose(stored -> backend.run(call.account(), run, RunReply.Accepted.class, replyTo ->
                         new RunCommand.Submit(call.account(), seq, stored, digest, backend.clock().millis(),
-                                replyTo))
-                        .whenComplete((_, failed) -> unstore(stored, failed)))
+                                replyTo)).whenComplete((_, failed) -> unstore(stored, failed)))
                 .thenApply(accepted -> Answers.future(accepted.request() + suffix, run));
     }
 
@@ -47,8 +46,8 @@ final class Operations {
         }));
     }
 
-    /// What was refused because the number is another operation's has another digest than that one: its blob
-    /// is nobody's.
+    /// What was refused because the number is another operation's has another digest than that
+    /// one: its blob is nobody's.
     private void unstore(StoredOperation stored, Throwable failed) {
         if (failed != null && stored instanceof StoredOperation.InBlob(_, var blob)
                 && Backend.cause(failed) instanceof Refusal refusal && refusal.code() == Code.CONFLICT)
@@ -60,8 +59,7 @@ final class Operations {
 
     /// The checkpoint at a path, as it is now.
     CompletionStage<CheckpointManifest> resolve(String account, CheckpointPath path) {
-        return backend.run(account, path.run(), RunReply.Resolved.class,
-                replyTo -> new RunCommand.Resolve(account, path, replyTo))
-                .thenApply(RunReply.Resolved::manifest);
+        return backend.run(account, path.run(), RunReply.Resolved.class, replyTo ->
+                new RunCommand.Resolve(account, path, replyTo)).thenApply(RunReply.Resolved::manifest);
     }
 }

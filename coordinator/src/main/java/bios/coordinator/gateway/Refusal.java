@@ -74,18 +74,21 @@ final class Refusal extends RuntimeException {
 
     /// The same reply; a refusal that names no field gets the one of the body that its code is about.
     static <T> CompletionStage<T> located(Call call, CompletionStage<T> reply) {
-        return reply.exceptionallyCompose(failed -> CompletableFuture.failedStage(
-                Backend.cause(failed) instanceof Refusal refusal && refusal.field == null ? refusal.locatedIn(call) : failed));
+        return reply.exceptionallyCompose(failed ->
+                CompletableFuture.failedStage(Backend.cause(failed) instanceof Refusal refusal
+                        && refusal.field == null ? refusal.locatedIn(call) : failed));
     }
 
     private Refusal locatedIn(Call call) {
         List<String> subjects = switch (code) {
-            case NOT_FOUND, RUN_CLOSED -> List.of("request_id", "model_id", "sampling_session_id", "session_id");
+            case NOT_FOUND, RUN_CLOSED ->
+                    List.of("request_id", "model_id", "sampling_session_id", "session_id");
             case CONFLICT -> List.of("seq_id");
             default -> List.of();
         };
         return subjects.stream().filter(call::has).findFirst()
-                .map(subject -> new Refusal(code, word, subject, subject + ": " + getMessage(), allowed)).orElse(this);
+                .map(subject -> new Refusal(code, word, subject, subject + ": " + getMessage(), allowed))
+                .orElse(this);
     }
 
     Code code() {

@@ -27,7 +27,7 @@ sealed interface Reply {
         var object = new LinkedHashMap<String, Object>();
         for (int i = 0; i < namesAndValues.length; i += 2)
             object.put((String) namesAndValues[i], namesAndValues[i + 1] instanceof Optional<?> o
-            ? o.orElse(null) : namesAndValues[i + 1]);
+                    ? o.orElse(null) : namesAndValues[i + 1]);
         return object;
     }
 }

@@ -1,5 +1,6 @@
 package bios.coordinator.gateway;
 
+import bios.protocol.Invalid;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointPath;
@@ -13,6 +14,7 @@ import bios.protocol.run.RunId;
 import bios.protocol.session.SessionCommand;
 import bios.protocol.session.SessionCommand.SessionReply;
 import java.util.List;
+import java.util.Locale;
 import java.util.Optional;
 import java.util.concurrent.CompletionStage;
 
@@ -40,7 +42,7 @@ final class RunCalls {
     static RunId runId(String text) {
         try {
             return new RunId(text);
-        } catch (bios.protocol.Invalid _) {
+        } catch (Invalid _) {
             throw Backend.noRun(text);
         }
     }
@@ -57,18 +59,17 @@ final class RunCalls {
                 .orElse("{}");
         fields.done();
         var config = new RunConfig(Ids.run(model.name(), session, seq), call.account(), model.name(), spec,
-                chosen,
-                Optional.empty(), metadata, session, backend.clock().millis());
+                chosen, Optional.empty(), metadata, session, backend.clock().millis());
         return create(call, config).thenApply(_ -> Answers.future(config.run() + ":create", config.run()));
     }
 
-    /// The session is asked first, so that nobody makes runs in another's; it remembers the run once there is
-    /// one.
+    /// The session is asked first, so that nobody makes runs in another's; it remembers
+    /// the run once there is one.
     private CompletionStage<RunReply.Described> create(Call call, RunConfig config) {
         return backend.session(config.session(), SessionReply.Described.class,
                 replyTo -> new SessionCommand.Describe(call.account(), replyTo))
                 .thenCompose(_ -> backend.run(call.account(), config.run(), RunReply.Described.class,
-                replyTo -> new RunCommand.Create(config, replyTo)))
+                        replyTo -> new RunCommand.Create(config, replyTo)))
                 .thenCompose(run -> backend.session(config.session(), SessionReply.Described.class,
                         replyTo -> new SessionCommand.AddRun(call.account(), config.run(), replyTo))
                         .thenApply(_ -> run));
@@ -84,13 +85,13 @@ final class RunCalls {
         fields.done();
         return resolve(call, path).thenCompose(manifest -> {
             if (manifest.kind() == CheckpointKind.SAMPLER)
-                throw new Refusal(Code.WEIGHTS_ONLY,
-                "path", path + " holds sampler weights only; resume from a path that save_state gave");
+                throw new Refusal(Code.WEIGHTS_ONLY, "path",
+                        path + " holds sampler weights only; resume from a path that save_state gave");
             ModelInfo model = backend.model(At.BODY.field("path"), manifest.baseModel().value(), true);
             CheckpointPath found = manifest.path().orElse(path);
             var config = new RunConfig(Ids.run(model.name(), session, seq), call.account(), model.name(),
-                    manifest.lora(), true,
-                    Optional.of(found.bios()), metadata, session, backend.clock().millis());
+                    manifest.lora(), true, Optional.of(found.bios()), metadata, session,
+                    backend.clock().millis());
             return create(call, config).thenCompose(_ -> operations.submit(call, config.run(), 0,
                     new Operation.LoadState(found, true), ""));
         });
@@ -114,11 +115,9 @@ final class RunCalls {
             Optional<ModelInfo> model = backend.fleet().model(described.config().baseModel());
             String name = described.config().baseModel().value();
             return Reply.ok("type", "get_info", "model_id", run.value(), "is_lora", true,
-                    "lora_rank", described.lora().rank(),
-                    "model_name", name, "model_data",
-                    Reply.object("arch", model.map(ModelInfo::architecture), "model_name", name,
-                            "tokenizer_id", name),
-                    "lora_alpha", described.lora().alpha(),
+                    "lora_rank", described.lora().rank(), "model_name", name,
+                    "model_data", Reply.object("arch", model.map(ModelInfo::architecture), "model_name", name,
+                            "tokenizer_id", name), "lora_alpha", described.lora().alpha(),
                     "target_modules", Answers.targets(described.lora()),
                     "step", described.step(), "max_context_length", model.map(ModelInfo::contextLength));
         });
@@ -135,8 +134,8 @@ final class RunCalls {
 
     private CompletionStage<Reply> weightsInfo(Call call) {
         Fields fields = call.fields();
-        if (fields.has("path") == fields.has("tinker_path")) throw At.BODY.field("path")
-                .invalid("give exactly one of path and tinker_path");
+        if (fields.has("path") == fields.has("tinker_path"))
+            throw At.BODY.field("path").invalid("give exactly one of path and tinker_path");
         CheckpointPath path = path(fields, fields.has("path") ? "path" : "tinker_path");
         fields.done();
         return resolve(call, path).thenApply(manifest -> {
@@ -144,7 +143,7 @@ final class RunCalls {
                     "lora_rank", manifest.lora().rank(), "lora_alpha", manifest.lora().alpha(),
                     "target_modules", Answers.targets(manifest.lora()), "step", manifest.step(),
                     "metadata", JsonWriter.raw(manifest.userMetadata()),
-                    "kind", manifest.kind().name().toLowerCase(java.util.Locale.ROOT));
+                    "kind", manifest.kind().name().toLowerCase(Locale.ROOT));
             answer.putAll(Answers.flags(manifest.lora()));
             return new Reply.Value(200, answer, false);
         });

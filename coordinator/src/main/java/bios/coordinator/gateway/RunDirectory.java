@@ -11,8 +11,8 @@ import org.apache.pekko.actor.typed.ActorRef;
 /// Reaches the entity of a run, wherever it lives.
 @FunctionalInterface
 public interface RunDirectory {
-    /// Asks the entity of `run`; fails with [java.util.concurrent.TimeoutException] when no answer comes in
-    /// time.
+    /// Asks the entity of `run`; fails with [java.util.concurrent.TimeoutException] when
+    /// no answer comes in time.
     CompletionStage<RunReply> ask(RunId run, Function<ActorRef<RunReply>, RunCommand> message,
             Duration timeout);
 }

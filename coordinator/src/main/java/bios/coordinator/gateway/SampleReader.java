@@ -20,25 +20,24 @@ final class SampleReader {
         this.settings = settings;
     }
 
-    /// The task of a request to `sampler`. Its id is that of sampler, number and content: repeated, it is the
-    /// same.
+    /// The task of a request to `sampler`. Its id is that of sampler, number and content:
+    /// repeated, it is the same.
     SampleTask task(Fields request, String samplerId, long seq, Sampler sampler, ModelInfo model) {
         int[] prompt = ModelInputReader.read(request.at("prompt"), request.required("prompt"), model);
         SamplingParams params = request.optionalObject("sampling_params").map(fields -> params(fields, model))
                 .orElseGet(() -> new SamplingParams(Optional.empty(), Optional.empty(), List.of(), List.of(),
-                1, -1, 1));
+                        1, -1, 1));
         long samples = request.optionalInteger("num_samples", 1, settings.maxSamples()).orElse(1L);
         long topk = request.optionalInteger("topk_prompt_logprobs", 0,
-                Math.min(settings.maxTopkPromptLogprobs(), model.vocabularySize()))
-                .orElse(0L);
+                Math.min(settings.maxTopkPromptLogprobs(), model.vocabularySize())).orElse(0L);
         boolean scored = request.bool("prompt_logprobs", false) || topk > 0;
         request.done();
         long most = (long) prompt.length + params.maxTokens().orElse(1);
         if (most > model.contextLength())
             throw request.at("sampling_params").field("max_tokens")
-            .invalid("a prompt of " + prompt.length + " tokens and "
-                    + params.maxTokens().orElse(1) + " drawn ones are more than the context of "
-                    + model.name() + ", " + model.contextLength());
+                    .invalid("a prompt of " + prompt.length + " tokens and "
+                            + params.maxTokens().orElse(1) + " drawn ones are more than the context of "
+                            + model.name() + ", " + model.contextLength());
         byte[] digest = digest(prompt, params, samples, scored, topk);
         String id = samplerId + ":" + seq + ":" + HexFormat.of().formatHex(digest, 0, 8);
         // Without a seed of the user's, one that any coordinator would fix for this very request.
@@ -81,8 +80,8 @@ final class SampleReader {
         for (int i = 0; i < items.size(); i++) {
             switch (items.get(i)) {
                 case Json.Str(var text) when tokens.isEmpty() -> strings.add(text);
-                case Json.Num number when strings.isEmpty() && number.integral() && number.literal()
-                        .length() < 12 -> {
+                case Json.Num number when strings.isEmpty() && number.integral()
+                        && number.literal().length() < 12 -> {
                     ModelInputReader.check(at, i, Long.parseLong(number.literal()), model);
                     tokens.add(Integer.valueOf(number.literal()));
                 }

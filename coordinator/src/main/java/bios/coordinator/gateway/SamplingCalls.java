@@ -28,12 +28,12 @@ final class SamplingCalls {
     /// Samplers never change, so what a session said once is true for ever.
     private final Map<String, Sampler> known =
             Collections.synchronizedMap(new LinkedHashMap<>(16, 0.75f, true) {
-        private static final long serialVersionUID = 1;
+                private static final long serialVersionUID = 1;
 
-        @Override protected boolean removeEldestEntry(Map.Entry<String, Sampler> eldest) {
-            return size() > REMEMBERED;
-        }
-    });
+                @Override protected boolean removeEldestEntry(Map.Entry<String, Sampler> eldest) {
+                    return size() > REMEMBERED;
+                }
+            });
 
     SamplingCalls(Backend backend, Operations operations) {
         this.backend = backend;
@@ -60,20 +60,18 @@ final class SamplingCalls {
         fields.done();
         CompletionStage<Sampler> wanted = path.isEmpty()
                 ? CompletableFuture.completedStage(new Sampler(model.orElseThrow().name(), Optional.empty(),
-                Optional.empty()))
-                : operations.resolve(call.account(), path.get())
-                .thenApply(manifest -> new Sampler(manifest.baseModel(),
-                        manifest.path().map(CheckpointPath::bios),
-                        Optional.of(new SampleTask.Adapter(manifest.contentId(),
+                        Optional.empty())) : operations.resolve(call.account(), path.get())
+                .thenApply(manifest -> new Sampler(manifest.baseModel(), manifest.path()
+                        .map(CheckpointPath::bios), Optional.of(new SampleTask.Adapter(manifest.contentId(),
                                 manifest.lora(), manifest.adapter()))));
         return wanted.thenCompose(sampler -> backend.session(session, SessionReply.SamplerOpened.class,
-                replyTo -> new SessionCommand.OpenSampler(call.account(), seq, sampler, replyTo))
-                .thenApply(opened -> {
+                replyTo ->
+                new SessionCommand.OpenSampler(call.account(), seq, sampler, replyTo)).thenApply(opened -> {
                     Sampler first = opened.sampler();
-                    if (!first.path().equals(sampler.path()) || !first.baseModel()
-                            .equals(sampler.baseModel()))
+                    if (!first.path().equals(sampler.path())
+                            || !first.baseModel().equals(sampler.baseModel()))
                         throw new Refusal(Code.CONFLICT, "sampling_session_seq_id",
-                        seq + " is another sampler's in this session; use a new number");
+                                seq + " is another sampler's in this session; use a new number");
                     return Reply.ok("type", "create_sampling_session",
                             "sampling_session_id", opened.samplerId());
                 }));
@@ -84,11 +82,11 @@ final class SamplingCalls {
         Sampler remembered = known.get(key);
         if (remembered != null) return CompletableFuture.completedStage(remembered);
         Matcher parts = SAMPLER.matcher(id);
-        if (!parts.matches()) throw new Refusal(Code.NOT_FOUND, field,
-                "there is no sampler '" + id + "', or it is not yours");
+        if (!parts.matches())
+            throw new Refusal(Code.NOT_FOUND, field, "there is no sampler '" + id + "', or it is not yours");
         return backend.session(parts.group(1), SessionReply.SamplerOpened.class, replyTo ->
                 new SessionCommand.FindSampler(call.account(), Long.parseLong(parts.group(2)), replyTo))
-                        .thenApply(found -> {
+                .thenApply(found -> {
                     known.put(key, found.sampler());
                     return found.sampler();
                 });
@@ -96,9 +94,9 @@ final class SamplingCalls {
 
     private CompletionStage<Reply> describe(Call call) {
         String id = call.parts().getFirst();
-        return find(call, "sampler_id", id).thenApply(sampler -> Reply.ok("sampler_id", id,
-                "base_model", sampler.baseModel().value(),
-                "model_path", sampler.path().map(path -> call.show(CheckpointPath.parse(path)))));
+        return find(call, "sampler_id", id)
+                .thenApply(sampler -> Reply.ok("sampler_id", id, "base_model", sampler.baseModel().value(),
+                        "model_path", sampler.path().map(path -> call.show(CheckpointPath.parse(path)))));
     }
 
     private CompletionStage<Reply> sample(Call call) {
@@ -116,8 +114,8 @@ final class SamplingCalls {
             case SamplingReply.Refused(var fault) -> throw Refusal.of(fault);
             case SamplingReply.Completed _, SamplingReply.Failed _, SamplingReply.Pending _,
                     SamplingReply.Foreign _, SamplingReply.Gone _ ->
-                throw new IllegalStateException("unexpected answer to a sampling request: " + reply.getClass()
-                        .getSimpleName());
+                    throw new IllegalStateException("unexpected answer to a sampling request: "
+                            + reply.getClass().getSimpleName());
         });
     }
 }

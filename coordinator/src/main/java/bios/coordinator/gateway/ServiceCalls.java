@@ -30,19 +30,17 @@ final class ServiceCalls {
         return List.of(Endpoint.get("healthz", _ -> health()).open(),
                 Endpoint.post("client/config", _ -> at(Reply.ok("pjwt_auth_enabled", false,
                         "credential_default_source", "api_key", "use_pyqwest_transport", false,
-                        "proto_compress_fwdbwd", false,
-                        "parallel_fwdbwd_chunks", true,
+                        "proto_compress_fwdbwd", false, "parallel_fwdbwd_chunks", true,
                         "fwdbwd_max_chunk_len", Math.min(1024, backend.settings().maxDatums()),
                         "fwdbwd_max_chunk_bytes_count", 5_000_000))).unread(),
-                Endpoint.post("client/dynamic_config", _ -> at(Reply.ok("refresh_interval_sec", 300)))
-                .unread(),
+                Endpoint.post("client/dynamic_config",
+                        _ -> at(Reply.ok("refresh_interval_sec", 300))).unread(),
                 Endpoint.get("get_server_capabilities", _ -> at(Reply.ok("supported_models",
                         backend.fleet().served().stream().map(ServiceCalls::model).toList()))),
                 Endpoint.post("create_session", this::createSession),
                 Endpoint.post("session_heartbeat", this::heartbeat),
                 Endpoint.post("telemetry", _ -> at(Reply.ok("status", "accepted"))).unread(),
-                Endpoint.post("tokenize", this::tokenize),
-                Endpoint.post("detokenize", this::detokenize));
+                Endpoint.post("tokenize", this::tokenize), Endpoint.post("detokenize", this::detokenize));
     }
 
     private static CompletionStage<Reply> at(Reply reply) {
@@ -50,16 +48,16 @@ final class ServiceCalls {
     }
 
     private CompletionStage<Reply> health() {
-        if (!backend.ready()) throw new Refusal(Code.UNAVAILABLE,
-                "the service is starting; try again in a moment");
+        if (!backend.ready())
+            throw new Refusal(Code.UNAVAILABLE, "the service is starting; try again in a moment");
         return at(Reply.ok("status", "ok"));
     }
 
     private static Map<String, Object> model(ModelInfo model) {
         return Reply.object("model_name", model.name().value(), "max_context_length", model.contextLength(),
                 "architecture", model.architecture(), "vocab_size", model.vocabularySize(),
-                "hidden_size", model.hiddenSize(),
-                "layers", model.layers(), "dtype", model.dtype(), "parameters", model.parameters());
+                "hidden_size", model.hiddenSize(), "layers", model.layers(),
+                "dtype", model.dtype(), "parameters", model.parameters());
     }
 
     private CompletionStage<Reply> createSession(Call call) {
@@ -77,8 +75,8 @@ final class ServiceCalls {
         });
         String session = given.orElseGet(() -> ids.get().toString());
         return backend.session(session, SessionReply.Described.class,
-                replyTo -> new SessionCommand.Open(call.account(), tags,
-                        metadata, version, backend.clock().millis(), replyTo))
+                replyTo -> new SessionCommand.Open(call.account(), tags, metadata, version,
+                        backend.clock().millis(), replyTo))
                 .thenApply(_ -> Reply.ok("type", "create_session", "session_id", session));
     }
 

@@ -10,8 +10,8 @@ import org.apache.pekko.actor.typed.ActorRef;
 /// Reaches the entity of a client session, wherever it lives.
 @FunctionalInterface
 public interface SessionDirectory {
-    /// Asks the entity of `session`; fails with [java.util.concurrent.TimeoutException] when no answer comes
-    /// in time.
+    /// Asks the entity of `session`; fails with [java.util.concurrent.TimeoutException] when
+    /// no answer comes in time.
     CompletionStage<SessionReply> ask(String session,
             Function<ActorRef<SessionReply>, SessionCommand> message, Duration timeout);
 }

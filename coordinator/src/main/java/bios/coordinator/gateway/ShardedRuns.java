@@ -14,8 +14,8 @@ import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.cluster.typed.Cluster;
 
-/// Runs behind cluster sharding. The gateway asks only for runs of base models that some worker has served, so that
-/// the proxies begun here are few.
+/// Runs behind cluster sharding. The gateway asks only for runs of base models that some worker has served,
+/// so that the proxies begun here are few.
 public final class ShardedRuns implements RunDirectory {
     private final ActorSystem<?> system;
     private final RunSettings settings;
@@ -27,8 +27,8 @@ public final class ShardedRuns implements RunDirectory {
         this.settings = settings;
     }
 
-    @Override public CompletionStage<RunReply> ask(RunId run, Function<ActorRef<RunReply>, RunCommand> message,
-            Duration timeout) {
+    @Override public CompletionStage<RunReply> ask(RunId run,
+            Function<ActorRef<RunReply>, RunCommand> message, Duration timeout) {
         begin(run.slug());
         return TrainingRunSharding.ref(system, run).ask(message::apply, timeout);
     }

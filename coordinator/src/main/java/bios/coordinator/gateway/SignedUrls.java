@@ -8,8 +8,8 @@ import java.util.Optional;
 import javax.crypto.Mac;
 import javax.crypto.spec.SecretKeySpec;
 
-/// Tokens that let whoever holds one download one archive for a while: `<account>.<expiry>.<HMAC-SHA256>`,
-/// parts in base64url.
+/// Tokens that let whoever holds one download one archive for a while:
+/// `<account>.<expiry>.<HMAC-SHA256>`, parts in base64url.
 final class SignedUrls {
     private final SecretKeySpec key;
 
@@ -23,8 +23,8 @@ final class SignedUrls {
         return text + "." + encode(mac(what, text));
     }
 
-    /// The account on whose behalf `token` lets `what` be downloaded; empty if it is no such token, or too
-    /// old.
+    /// The account on whose behalf `token` lets `what` be downloaded; empty if it is
+    /// no such token, or too old.
     Optional<String> account(String what, String token, long nowMillis) {
         String[] parts = token.split("\\.", -1);
         if (parts.length != 3) return Optional.empty();

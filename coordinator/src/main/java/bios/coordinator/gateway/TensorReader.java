@@ -24,8 +24,8 @@ final class TensorReader {
         if (packed == fields.has("data")) throw at.invalid("needs exactly one of data and data_base64");
         byte[] data = packed ? base64(fields.at("data_base64"), fields.string("data_base64"))
                 : bytes(fields.at("data"), fields.required("data"), dtype);
-        if (packed && !fields.has("shape")) throw fields.at("shape")
-                .invalid("is missing; data_base64 needs it");
+        if (packed && !fields.has("shape"))
+            throw fields.at("shape").invalid("is missing; data_base64 needs it");
         int[] shape = fields.has("shape") ? shape(fields.at("shape"), fields.required("shape"))
                 : new int[] {data.length / dtype.bytes()};
         fields.done();
@@ -33,8 +33,8 @@ final class TensorReader {
         for (int n : shape) elements = Math.min(elements * n, Integer.MAX_VALUE);
         if (elements * dtype.bytes() != data.length)
             throw fields.at(packed ? "data_base64" : "data")
-            .invalid("holds " + data.length + " bytes, but shape "
-                    + Arrays.toString(shape) + " of " + name + " needs " + elements * dtype.bytes());
+                    .invalid("holds " + data.length + " bytes, but shape "
+                            + Arrays.toString(shape) + " of " + name + " needs " + elements * dtype.bytes());
         return new TensorData(dtype, shape, data);
     }
 

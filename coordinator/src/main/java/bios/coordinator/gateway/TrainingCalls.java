@@ -24,8 +24,8 @@ final class TrainingCalls {
     }
 
     List<Endpoint> endpoints() {
-        return List.of(Endpoint.post("forward_backward", call -> evaluate(call, "forward_backward_input",
-                false)),
+        return List.of(
+                Endpoint.post("forward_backward", call -> evaluate(call, "forward_backward_input", false)),
                 Endpoint.post("forward", call -> evaluate(call, "forward_input", true)),
                 Endpoint.post("optim_step", this::optimStep),
                 Endpoint.post("save_weights", this::saveWeights),
@@ -88,16 +88,16 @@ final class TrainingCalls {
         fields.done();
         if (name.isPresent() == sampler.isPresent())
             throw fields.at("path").invalid("give exactly one of path (a lasting checkpoint) and"
-            + " sampling_session_seq_id (a snapshot for this session)");
+                    + " sampling_session_seq_id (a snapshot for this session)");
         if (name.isPresent())
             return operations.submit(call, target.run(), target.seq(),
-            new Operation.SaveSamplerWeights(name, ttl, Optional.empty()), "");
+                    new Operation.SaveSamplerWeights(name, ttl, Optional.empty()), "");
         // Two tries of one save may bring different sampler numbers: the number is no part of the operation.
         return backend.describe(target.run(), call.account()).thenCompose(run -> {
             String session = run.config().session();
             return operations.submit(call, target.run(), target.seq(),
-                    new Operation.SaveSamplerWeights(name, Optional.empty(),
-                    Optional.of(session)), ":sampler:" + session + ":" + sampler.get());
+                    new Operation.SaveSamplerWeights(name, Optional.empty(), Optional.of(session)),
+                    ":sampler:" + session + ":" + sampler.get());
         });
     }
 
@@ -106,7 +106,7 @@ final class TrainingCalls {
         CheckpointPath path = RunCalls.path(target.fields(), "path");
         boolean optimizer = target.fields().bool("optimizer", true);
         target.fields().done();
-        return operations.submit(call, target.run(), target.seq(), new Operation.LoadState(path, optimizer),
-                "");
+        return operations.submit(call, target.run(), target.seq(),
+                new Operation.LoadState(path, optimizer), "");
     }
 }

@@ -52,20 +52,20 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
 
     /// What a path stands for at a time: with two parts a training state, or else sampler weights.
     Optional<CheckpointManifest> resolve(CheckpointPath path, long nowMillis) {
-        Optional<CheckpointManifest> found = path.kind().isPresent() ? newest(path.kind().get(), path.name())
-                : newest(CheckpointKind.TRAINING, path.name())
+        Optional<CheckpointManifest> found = path.kind().isPresent()
+                ? newest(path.kind().get(), path.name()) : newest(CheckpointKind.TRAINING, path.name())
                 .or(() -> newest(CheckpointKind.SAMPLER, path.name()));
         return found.filter(manifest -> !over(manifest, nowMillis));
     }
 
     Optional<CheckpointManifest> snapshot(String contentId) {
-        return snapshots.stream().map(Snapshot::manifest).filter(m -> m.contentId().equals(contentId))
-                .findFirst();
+        return snapshots.stream().map(Snapshot::manifest)
+                .filter(m -> m.contentId().equals(contentId)).findFirst();
     }
 
     private Optional<CheckpointManifest> newest(CheckpointKind kind, CheckpointName name) {
-        for (int i = versions.size() - 1; i >= 0; i--) if (named(versions.get(i), kind,
-                name)) return Optional.of(versions.get(i));
+        for (int i = versions.size() - 1; i >= 0; i--)
+            if (named(versions.get(i), kind, name)) return Optional.of(versions.get(i));
         return Optional.empty();
     }
 
@@ -94,8 +94,8 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
     }
 
     Checkpoints expiry(CheckpointKind kind, CheckpointName name, Optional<Long> at) {
-        return new Checkpoints(versions.stream().map(v -> named(v, kind, name) ? expiring(v, at) : v)
-                .toList(), snapshots);
+        return new Checkpoints(versions.stream().map(v -> named(v, kind, name)
+                ? expiring(v, at) : v).toList(), snapshots);
     }
 
     /// When the next one is over; empty: none ever.
@@ -128,8 +128,7 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
 
     private static CheckpointManifest expiring(CheckpointManifest m, Optional<Long> at) {
         return new CheckpointManifest(m.run(), m.kind(), m.name(), m.baseModel(), m.lora(), m.contentId(),
-                m.adapter(), m.optimizer(),
-                m.step(), m.settings(), m.optimizerType(), m.userMetadata(), m.parent(), m.createdAtMillis(),
-                at);
+                m.adapter(), m.optimizer(), m.step(), m.settings(), m.optimizerType(), m.userMetadata(),
+                m.parent(), m.createdAtMillis(), at);
     }
 }

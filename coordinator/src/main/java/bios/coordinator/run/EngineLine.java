@@ -12,9 +12,8 @@ import java.util.List;
 import java.util.Optional;
 import java.util.TreeMap;
 
-/// What the engine has been given of a run's line, and what comes next. Lives as long as the engine's copy
-/// of the
-/// run; belongs to one actor.
+/// What the engine has been given of a run's line, and what comes next. Lives as long as the engine's copy of
+/// the run; belongs to one actor.
 final class EngineLine {
     /// The next thing to do.
     sealed interface Step {
@@ -59,8 +58,7 @@ final class EngineLine {
     /// Begins again behind the recovery point; the engine holds nothing.
     ///
     /// @param cautious whether a failure may have been an operation's doing: then what was accepted is
-    /// executed one at
-    /// a time, each attempt stored
+    ///     executed one at a time, each attempt stored
     void restart(TrainingRun run, boolean cautious) {
         outstanding.clear();
         open = false;
@@ -145,12 +143,12 @@ final class EngineLine {
         Entry entry = next.get();
         // A load in work decides whether what follows may run.
         if (load != 0) return new Step.Rest();
-        Optional<Fault> struck = entry.kind() == OperationKind.LOAD_STATE ? Optional.empty()
-                : run.struck(entry.position());
+        Optional<Fault> struck = entry.kind() == OperationKind.LOAD_STATE
+                ? Optional.empty() : run.struck(entry.position());
         if (struck.isPresent()) return new Step.Store(allStruck(run, entry.position(), struck.get()));
         if (entry.kind() == OperationKind.LOAD_STATE && !outstanding.isEmpty()) return new Step.Rest();
-        if (entry.kind() == OperationKind.LOAD_STATE
-                && entry.outcome() instanceof Outcome.Open) return resolve(entry);
+        if (entry.kind() == OperationKind.LOAD_STATE && entry.outcome() instanceof Outcome.Open)
+            return resolve(entry);
         if (entry.position() > cautiousUntil && run.attempt().isPresent()) return endOfReplay();
         if (!open) return new Step.Open();
         if (full(entry) || holdWrites && saves(entry.kind())) return new Step.Rest();
@@ -193,17 +191,16 @@ final class EngineLine {
         int times = run.attempt().filter(a -> a.position() == entry.position())
                 .map(TrainingRun.Attempt::times).orElse(0);
         if (times >= settings.attempts())
-            return new OperationFailed(entry.position(),
-            Fault.server("worker_lost", "the worker died " + times
-                    + " times while it executed this operation alone; it is not tried again. Split it if it is large"));
+            return new OperationFailed(entry.position(), Fault.server("worker_lost",
+                    "the worker died " + times + " times while it executed this operation alone; it is not"
+                    + " tried again. Split it if it is large"));
         attempted = entry.position();
         return new OperationAttempted(entry.position());
     }
 
     private boolean full(Entry entry) {
-        return outstanding.size() >= settings.window()
-                || !outstanding.isEmpty() && outstandingBytes + entry.operation()
-                .bytes() > settings.windowBytes();
+        return outstanding.size() >= settings.window() || !outstanding.isEmpty()
+                && outstandingBytes + entry.operation().bytes() > settings.windowBytes();
     }
 
     private Step send(Entry entry) {

@@ -7,8 +7,8 @@ import bios.protocol.run.StoredOperation;
 import com.fasterxml.jackson.annotation.JsonSubTypes;
 import com.fasterxml.jackson.annotation.JsonTypeInfo;
 
-/// An accepted operation behind the last recovery point: a recovery executes it again, unless its outcome
-/// says otherwise.
+/// An accepted operation behind the last recovery point: a recovery executes it again, unless
+/// its outcome says otherwise.
 ///
 /// @param position its place in the line, from 1
 /// @param seq the client's number
@@ -16,9 +16,8 @@ import com.fasterxml.jackson.annotation.JsonTypeInfo;
 /// @param outcome what the journal knows of it
 public record Entry(long position, long seq, StoredOperation operation, String digest, long acceptedAtMillis,
         Outcome outcome) {
-    /// What the journal must remember of an operation. Losses and steps are not remembered: executing again
-    /// gives
-    /// the same.
+    /// What the journal must remember of an operation. Losses and steps are not remembered:
+    /// executing again gives the same.
     @JsonTypeInfo(use = JsonTypeInfo.Id.NAME, property = "is")
     @JsonSubTypes({@JsonSubTypes.Type(value = Outcome.Open.class, name = "open"),
         @JsonSubTypes.Type(value = Outcome.Resolved.class, name = "resolved"),

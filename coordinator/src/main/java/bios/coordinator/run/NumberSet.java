@@ -2,9 +2,8 @@ package bios.coordinator.run;
 
 import java.util.Arrays;
 
-/// A set of numbers as intervals: `[bounds[0], bounds[1])`, `[bounds[2], bounds[3])`, ... in ascending
-/// order. Numbers that
-/// mostly follow each other take a few bytes for ever.
+/// A set of numbers as intervals: `[bounds[0], bounds[1])`, `[bounds[2], bounds[3])`, ... in ascending order.
+/// Numbers that mostly follow each other take a few bytes for ever.
 public record NumberSet(long[] bounds) {
     /// No number.
     public static final NumberSet EMPTY = new NumberSet(new long[0]);

@@ -9,8 +9,7 @@ import java.util.Optional;
 import java.util.TreeMap;
 
 /// Outcomes that clients may ask for, within bounds: beyond them those that were fetched go first, then the
-/// oldest.
-/// Belongs to one actor.
+/// oldest. Belongs to one actor.
 final class Results {
     /// The outcome of one operation: a result or a fault.
     record Kept(long position, long seq, String digest, Optional<OperationResult> result,

@@ -64,8 +64,8 @@ public sealed interface RunEvent {
     record RecoveryPointReached(long position, BlobRef state, long step, LoraSpec lora,
             Optional<BlobRef> results) implements RunEvent {}
 
-    /// After a failure, an operation is about to be executed alone, so that one that kills its worker is
-    /// found.
+    /// After a failure, an operation is about to be executed alone, so that one that
+    /// kills its worker is found.
     record OperationAttempted(long position) implements RunEvent {}
 
     /// All that a failure had undone is done again.

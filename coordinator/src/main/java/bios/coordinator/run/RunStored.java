@@ -3,6 +3,9 @@ package bios.coordinator.run;
 import bios.protocol.stored.StoredSerializer;
 import bios.protocol.stored.StoredType;
 import bios.protocol.stored.StoredTypes;
+import bios.protocol.stored.UnreadableRecord;
+import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
 import java.util.List;
 
 /// How runs are stored: the events, the snapshot, and the results that a recovery point keeps.
@@ -37,8 +40,8 @@ public final class RunStored extends StoredSerializer {
     /// Results as a blob: the manifest in a line, then CBOR.
     static byte[] encode(Results.KeptResults results) {
         byte[] body = TYPES.write(results);
-        byte[] head = (TYPES.manifest(results) + "\n").getBytes(java.nio.charset.StandardCharsets.US_ASCII);
-        byte[] all = java.util.Arrays.copyOf(head, head.length + body.length);
+        byte[] head = (TYPES.manifest(results) + "\n").getBytes(StandardCharsets.US_ASCII);
+        byte[] all = Arrays.copyOf(head, head.length + body.length);
         System.arraycopy(body, 0, all, head.length, body.length);
         return all;
     }
@@ -46,11 +49,11 @@ public final class RunStored extends StoredSerializer {
     static Results.KeptResults decode(byte[] bytes) {
         int end = 0;
         while (end < bytes.length && bytes[end] != '\n') end++;
-        String manifest = new String(bytes, 0, end, java.nio.charset.StandardCharsets.US_ASCII);
+        String manifest = new String(bytes, 0, end, StandardCharsets.US_ASCII);
         if (!manifest.startsWith(RESULTS) || end == bytes.length)
-            throw new bios.protocol.stored.UnreadableRecord("a blob of results does not begin with "
-            + RESULTS, null);
+            throw new UnreadableRecord("a blob of results does not begin with "
+                    + RESULTS, null);
         return (Results.KeptResults) TYPES.read(manifest,
-                java.util.Arrays.copyOfRange(bytes, end + 1, bytes.length));
+                Arrays.copyOfRange(bytes, end + 1, bytes.length));
     }
 }

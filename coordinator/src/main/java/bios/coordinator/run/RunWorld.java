@@ -15,14 +15,12 @@ import org.apache.pekko.actor.typed.ActorRef;
 /// @param engine the engine that holds their base model, on the same node
 /// @param blocking runs what waits for files: a thread per task
 public record RunWorld(ActorRef<EngineCommand> engine, BlobStore blobs, RunIndex index,
-        CheckpointResolver resolver,
-        InstantSource clock, Executor blocking, RunSettings settings) {
+        CheckpointResolver resolver, InstantSource clock, Executor blocking, RunSettings settings) {
     /// A world whose blocking work runs on virtual threads.
     public static RunWorld of(ActorRef<EngineCommand> engine, BlobStore blobs, RunIndex index,
-            CheckpointResolver resolver,
-            InstantSource clock, RunSettings settings) {
-        return new RunWorld(engine, blobs, index, resolver, clock, task -> Thread.ofVirtual().start(task),
-                settings);
+            CheckpointResolver resolver, InstantSource clock, RunSettings settings) {
+        return new RunWorld(engine, blobs, index, resolver, clock,
+                task -> Thread.ofVirtual().start(task), settings);
     }
 
     <T> CompletionStage<T> later(Supplier<T> work) {

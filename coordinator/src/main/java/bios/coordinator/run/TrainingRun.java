@@ -17,16 +17,14 @@ import bios.protocol.run.StoredOperation;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
-import java.util.Objects;
 import java.util.Optional;
 import java.util.Set;
 import java.util.TreeSet;
-import java.util.function.Function;
+import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
-/// A training run: a line of operations, the recovery point before it, and the checkpoints it has made.
-/// Pure: no clock,
-/// no actor, no I/O; the same events give the same run.
+/// A training run: a line of operations, the recovery point before it, and the checkpoints it has made. Pure:
+/// no clock, no actor, no I/O; the same events give the same run.
 ///
 /// @param config empty until the run is created
 /// @param lora the adapter's shape now; empty until the run is created
@@ -40,17 +38,15 @@ import java.util.stream.Stream;
 /// @param garbage blobs that nothing refers to any more, to be deleted
 /// @param lastRequestMillis when the last operation was accepted
 /// @param closed whether it was unloaded
-public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, long accepted,
-        NumberSet known, List<Entry> line,
-        RecoveryPoint recovery, boolean trained, Checkpoints checkpoints, Optional<Poison> poison,
-        Optional<Attempt> attempt,
+public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, long accepted, NumberSet known,
+        List<Entry> line, RecoveryPoint recovery, boolean trained, Checkpoints checkpoints,
+        Optional<Poison> poison, Optional<Attempt> attempt,
         List<BlobId> garbage, long lastRequestMillis, boolean closed) {
     /// Before it is created.
     public static final TrainingRun NONE = new TrainingRun(Optional.empty(), Optional.empty(), 0,
             NumberSet.EMPTY, List.of(),
             new RecoveryPoint(0, Optional.empty(), 0, Optional.empty(), Optional.empty()), false,
-            Checkpoints.NONE,
-            Optional.empty(), Optional.empty(), List.of(), 0, false);
+            Checkpoints.NONE, Optional.empty(), Optional.empty(), List.of(), 0, false);
 
     /// A failed `optim_step` without a gradient loses nothing, so training may go on.
     public static final String NO_GRADIENT = "no_gradient";
@@ -64,8 +60,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     /// A failed operation that changes state.
     ///
-    /// @param until operations behind it were accepted after the client had been told; empty: it has not
-    /// been told
+    /// @param until operations behind it were accepted after the client had been told;
+    ///     empty: it has not been told
     public record Poison(long position, Fault why, Optional<Long> until) {
         boolean strikes(long later) {
             return later > position && (until.isEmpty() || later <= until.get());
@@ -104,74 +100,73 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     Decision create(RunConfig wanted) {
         if (config.isEmpty()) return new Decision.Accept(List.of(new RunCreated(wanted)));
         RunConfig have = config.get();
-        var sameTime = new RunConfig(wanted.run(), wanted.owner(), wanted.baseModel(), wanted.lora(),
-                wanted.loraChosen(),
-                wanted.parent(), wanted.userMetadata(), wanted.session(), have.createdAtMillis());
-        return sameTime.equals(have) ? new Decision.Duplicate(0)
+        var sameTime = new RunConfig(wanted.run(), wanted.owner(), wanted.baseModel(),
+                wanted.lora(), wanted.loraChosen(), wanted.parent(),
+                wanted.userMetadata(), wanted.session(), have.createdAtMillis());
+        return sameTime.equals(have)
+                ? new Decision.Duplicate(0)
                 : new Decision.Refuse(Reason.CONFLICT,
-                "run " + have.run() + " exists with another configuration");
+                        "run " + have.run() + " exists with another configuration");
     }
 
     /// Accepts an operation, or finds that it was.
     ///
-    /// @param remembered the digest under `seq` if it is before the recovery point and its result is still
-    /// kept
+    /// @param remembered the digest under `seq` if it is before the recovery point and
+    ///     its result is still kept
     Decision submit(long seq, StoredOperation operation, String digest, long nowMillis,
-            Optional<String> remembered, Load load,
-            RunSettings settings) {
+            Optional<String> remembered, Load load, RunSettings settings) {
         if (seq < 0) return new Decision.Refuse(Reason.INVALID, "seq_id " + seq + " is negative");
         if (known.contains(seq)) {
             Optional<String> first = remembered.or(() -> bySeq(seq).map(Entry::digest));
             return first.isPresent() && !first.get().equals(digest)
                     ? new Decision.Refuse(Reason.CONFLICT,
-                    "seq_id " + seq + " was used for another operation; use a new number")
+                            "seq_id " + seq + " was used for another operation; use a new number")
                     : new Decision.Duplicate(seq);
         }
         if (closed) return new Decision.Refuse(Reason.CLOSED,
                 "the run was unloaded; create a new one from a checkpoint");
         if (load.unfinished() >= settings.maxUnfinished())
             return new Decision.Refuse(Reason.TOO_MANY,
-            load.unfinished() + " operations of this run are not finished; wait for some of them");
+                    load.unfinished() + " operations of this run are not finished; wait for some of them");
         if (load.unfinishedBytes() + operation.bytes() > settings.maxUnfinishedBytes()
                 && load.unfinished() > 0)
+            return new Decision.Refuse(Reason.TOO_MANY, load.unfinishedBytes()
+                    + " bytes of this run's operations are not finished; wait for some of them");
+        int saved = checkpoints.versions().size() + checkpoints.snapshots().size();
+        if (saves(operation.kind()) && saved >= settings.maxCheckpoints())
             return new Decision.Refuse(Reason.TOO_MANY,
-            load.unfinishedBytes() + " bytes of this run's operations are not finished;"
-                    + " wait for some of them");
-        if (saves(operation.kind()) && checkpoints.versions().size() + checkpoints.snapshots()
-                .size() >= settings.maxCheckpoints())
-            return new Decision.Refuse(Reason.TOO_MANY, "the run has " + settings.maxCheckpoints()
-            + " checkpoints; delete some first");
-        return new Decision.Accept(List.of(new OperationAccepted(accepted + 1, seq, operation, digest,
-                nowMillis)));
+                    "the run has " + settings.maxCheckpoints() + " checkpoints; delete some first");
+        return new Decision.Accept(
+                List.of(new OperationAccepted(accepted + 1, seq, operation, digest, nowMillis)));
     }
 
     private static boolean saves(OperationKind kind) {
         return kind == OperationKind.SAVE_STATE || kind == OperationKind.SAVE_SAMPLER_WEIGHTS;
     }
 
-    /// What a load of `manifest` at `position` comes to: [LoadResolved], or [OperationFailed] that says why
-    /// not.
+    /// What a load of `manifest` at `position` comes to: [LoadResolved], or
+    /// [OperationFailed] that says why not.
     RunEvent load(long position, CheckpointManifest manifest, boolean optimizer) {
         RunConfig own = config.orElseThrow();
         String path = manifest.path().map(Object::toString).orElse("the snapshot " + manifest.contentId());
         if (manifest.run().equals(own.run()) && checkpoints.all().noneMatch(m -> m.equals(manifest)))
             return refuse(position, "checkpoint_not_found", path + " was deleted");
         if (!manifest.baseModel().equals(own.baseModel()))
-            return refuse(position, "base_model_mismatch", path + " was made from " + manifest.baseModel()
-            + ", this run trains " + own.baseModel());
+            return refuse(position, "base_model_mismatch",
+                    path + " was made from " + manifest.baseModel() + ", this run trains " + own.baseModel());
         if (optimizer && manifest.kind() == CheckpointKind.SAMPLER)
             return refuse(position, "weights_only",
-            path + " holds weights only, no optimizer state; load a path of save_state,"
+                    path + " holds weights only, no optimizer state; load a path of save_state,"
                     + " or load the weights without the optimizer");
         if (optimizer && !manifest.optimizerType().equals("adamw"))
             return refuse(position, "optimizer_mismatch",
-            path + " was trained with " + manifest.optimizerType()
+                    path + " was trained with " + manifest.optimizerType()
                     + ", this run uses adamw; load the weights without the optimizer");
         LoraSpec shape = lora.orElseThrow();
         boolean adopts = !own.loraChosen() && !trainedBefore(position);
         if (!adopts && !shape.compatible(manifest.lora()))
-            return refuse(position, "lora_mismatch", path + " has " + words(manifest.lora())
-            + ", this run has " + words(shape));
+            return refuse(position, "lora_mismatch",
+                    path + " has " + words(manifest.lora()) + ", this run has " + words(shape));
         return new LoadResolved(position, manifest);
     }
 
@@ -250,8 +245,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     /// The blobs of a manifest, if they are this run's to delete.
     private Stream<BlobId> own(CheckpointManifest manifest) {
-        return manifest.run().equals(config.orElseThrow().run()) ? Checkpoints.blobs(manifest)
-                : Stream.empty();
+        return manifest.run().equals(config.orElseThrow().run())
+                ? Checkpoints.blobs(manifest) : Stream.empty();
     }
 
     // Events
@@ -264,8 +259,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             case LoadResolved(var at, var manifest) -> outcome(at, new Outcome.Resolved(manifest));
             case LoadApplied(var at) -> loaded(at);
             case OperationFailed(var at, var why) -> failed(at, why);
-            case ErrorSeen(var upTo) -> poison(poison.map(p ->
-                    new Poison(p.position(), p.why(), Optional.of(upTo))));
+            case ErrorSeen(var upTo) ->
+                    poison(poison.map(p -> new Poison(p.position(), p.why(), Optional.of(upTo))));
             case CheckpointCommitted e -> committed(e);
             case CheckpointDeleted(var kind, var name) -> checkpoints(checkpoints.delete(kind, name));
             case ExpirySet(var kind, var name, var at) -> checkpoints(checkpoints.expiry(kind, name, at));
@@ -282,8 +277,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     private TrainingRun created(RunConfig created) {
         require(config.isEmpty(), "run %s is created twice", created.run());
         return new TrainingRun(Optional.of(created), Optional.of(created.lora()), accepted, known, line,
-                recovery, trained, checkpoints,
-                poison, attempt, garbage, created.createdAtMillis(), closed);
+                recovery, trained, checkpoints, poison, attempt, garbage, created.createdAtMillis(), closed);
     }
 
     private TrainingRun accept(OperationAccepted e) {
@@ -292,8 +286,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         longer.add(new Entry(e.position(), e.seq(), e.operation(), e.digest(), e.timeMillis(),
                 new Outcome.Open()));
         return new TrainingRun(config, lora, e.position(), known.with(e.seq()), longer, recovery, trained,
-                checkpoints, poison, attempt,
-                garbage, e.timeMillis(), closed);
+                checkpoints, poison, attempt, garbage, e.timeMillis(), closed);
     }
 
     private TrainingRun outcome(long position, Outcome now) {
@@ -310,8 +303,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             case Outcome.Resolved(var m) -> m;
             case Outcome.Applied(var m) -> m;
             case Outcome.Open _, Outcome.Committed _, Outcome.Failed _ ->
-                throw new IllegalStateException("the load at " + position
-                        + " was applied before it was resolved");
+                    throw new IllegalStateException("the load at " + position
+                            + " was applied before it was resolved");
         };
         TrainingRun next = outcome(position, new Outcome.Applied(manifest))
                 .poison(poison.filter(p -> p.position() > position));
@@ -323,14 +316,14 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         TrainingRun next = outcome(position, new Outcome.Failed(why));
         // A load is executed in a poisoned run, so its failure is news; others fail with the cause they have.
         boolean news = entry.kind() == OperationKind.LOAD_STATE || struck(position).isEmpty();
-        return (news && poisons(entry, why) ? next.poison(Optional.of(new Poison(position, why,
-                Optional.empty()))) : next).collect(this);
+        return (news && poisons(entry, why)
+                ? next.poison(Optional.of(new Poison(position, why, Optional.empty()))) : next).collect(this);
     }
 
     private TrainingRun committed(CheckpointCommitted e) {
         TrainingRun next = outcome(e.position(), new Outcome.Committed(e.manifest()))
                 .checkpoints(checkpoints.commit(e.manifest(), e.session()));
-        Set<BlobId> now = Checkpoints.blobs(e.manifest()).collect(java.util.stream.Collectors.toSet());
+        Set<BlobId> now = Checkpoints.blobs(e.manifest()).collect(Collectors.toSet());
         return next.garbage(next.garbage.stream().filter(b -> !now.contains(b)).toList());
     }
 
@@ -339,8 +332,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 "recovery point %d is outside the line", e.position());
         int behind = (int) (e.position() - recovery.position());
         boolean changed = trained || line.subList(0, behind).stream().anyMatch(TrainingRun::trains);
-        var point = new RecoveryPoint(e.position(), Optional.of(e.state()), e.step(), Optional.of(e.lora()),
-                e.results());
+        var point = new RecoveryPoint(e.position(), Optional.of(e.state()), e.step(),
+                Optional.of(e.lora()), e.results());
         var next = new TrainingRun(config, lora, accepted, known, line.subList(behind, line.size()), point,
                 changed, checkpoints, poison,
                 attempt.filter(a -> a.position() > e.position()), garbage, lastRequestMillis, closed);
@@ -348,8 +341,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     }
 
     private TrainingRun attempted(long position) {
-        require(attempt.isEmpty() || attempt.get().position() <= position, "attempts go forward, not to %d",
-                position);
+        require(attempt.isEmpty() || attempt.get().position() <= position,
+                "attempts go forward, not to %d", position);
         int times = attempt.filter(a -> a.position() == position).map(Attempt::times).orElse(0);
         return attempt(Optional.of(new Attempt(position, times + 1)));
     }
@@ -358,12 +351,11 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         var point = new RecoveryPoint(accepted, Optional.empty(), recovery.step(), recovery.lora(),
                 Optional.empty());
         return new TrainingRun(config, lora, accepted, known, List.of(), point, trained, checkpoints,
-                Optional.empty(), Optional.empty(),
-                garbage, lastRequestMillis, true).collect(this);
+                Optional.empty(), Optional.empty(), garbage, lastRequestMillis, true).collect(this);
     }
 
-    /// Adds to the garbage what `before` referred to and this does not, and takes out what is referred to
-    /// again.
+    /// Adds to the garbage what `before` referred to and this does not, and takes out
+    /// what is referred to again.
     private TrainingRun collect(TrainingRun before) {
         Set<BlobId> now = referenced();
         var all = new TreeSet<BlobId>((a, b) -> a.toString().compareTo(b.toString()));
@@ -376,38 +368,32 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     // Copies
 
     private TrainingRun line(List<Entry> now) {
-        return new TrainingRun(config, lora, accepted, known, now, recovery, trained, checkpoints, poison,
-                attempt, garbage,
-                lastRequestMillis, closed);
+        return new TrainingRun(config, lora, accepted, known, now, recovery, trained, checkpoints,
+                poison, attempt, garbage, lastRequestMillis, closed);
     }
 
     private TrainingRun lora(Optional<LoraSpec> now) {
-        return new TrainingRun(config, now, accepted, known, line, recovery, trained, checkpoints, poison,
-                attempt, garbage,
-                lastRequestMillis, closed);
+        return new TrainingRun(config, now, accepted, known, line, recovery, trained, checkpoints,
+                poison, attempt, garbage, lastRequestMillis, closed);
     }
 
     private TrainingRun checkpoints(Checkpoints now) {
         return new TrainingRun(config, lora, accepted, known, line, recovery, trained, now, poison, attempt,
-                garbage,
-                lastRequestMillis, closed).collect(this);
+                garbage, lastRequestMillis, closed).collect(this);
     }
 
     private TrainingRun poison(Optional<Poison> now) {
         return new TrainingRun(config, lora, accepted, known, line, recovery, trained, checkpoints, now,
-                attempt, garbage,
-                lastRequestMillis, closed);
+                attempt, garbage, lastRequestMillis, closed);
     }
 
     private TrainingRun attempt(Optional<Attempt> now) {
         return new TrainingRun(config, lora, accepted, known, line, recovery, trained, checkpoints, poison,
-                now, garbage,
-                lastRequestMillis, closed);
+                now, garbage, lastRequestMillis, closed);
     }
 
     private TrainingRun garbage(List<BlobId> now) {
-        return new TrainingRun(config, lora, accepted, known, line, recovery, trained, checkpoints, poison,
-                attempt, now,
-                lastRequestMillis, closed);
+        return new TrainingRun(config, lora, accepted, known, line, recovery, trained, checkpoints,
+                poison, attempt, now, lastRequestMillis, closed);
     }
 }

@@ -49,10 +49,9 @@ import org.apache.pekko.persistence.typed.javadsl.ReplyEffect;
 import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 
 /// The sharded home of one [TrainingRun]: stores what the run decides, gives accepted operations to the
-/// engine beside it,
-/// and answers for their outcomes. What comes next for the engine, [EngineLine] says.
-public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedReplies<Message, RunEvent,
-        TrainingRun> {
+/// engine beside it, and answers for their outcomes. What comes next for the engine, [EngineLine] says.
+public final class TrainingRunEntity
+        extends EventSourcedBehaviorWithEnforcedReplies<Message, RunEvent, TrainingRun> {
     private static final Duration UNCREATED_IDLE = Duration.ofSeconds(5);
     private static final Duration POINT_WAIT = Duration.ofSeconds(1);
     private static final int RESOLVE_ATTEMPTS = 5;
@@ -169,8 +168,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
         return TrainingRun::apply;
     }
 
-    /// What the engine says must not be dropped while the journal is slow; what the gateway sends is bounded
-    /// by its own waits.
+    /// What the engine says must not be dropped while the journal is slow; what the gateway sends is
+    /// bounded by its own waits.
     @Override public Optional<Integer> stashCapacity() {
         return Optional.of(STASH);
     }
@@ -181,16 +180,13 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
     }
 
     @Override public SignalHandler<TrainingRun> signalHandler() {
-        return newSignalHandlerBuilder()
-                .onSignal(RecoveryCompleted.instance(), this::recovered)
-                .onSignal(SnapshotCompleted.class, (_, taken) ->
-                        JournalPruning.before(context.getSystem(), persistenceId().id(),
-                                taken.metadata().sequenceNr()))
+        return newSignalHandlerBuilder().onSignal(RecoveryCompleted.instance(), this::recovered)
+                .onSignal(SnapshotCompleted.class, (_, taken) -> JournalPruning.before(context.getSystem(),
+                        persistenceId().id(), taken.metadata().sequenceNr()))
                 .onSignal(SnapshotFailed.class, (_, failed) ->
-                        context.getLog().warn("run {}: its snapshot failed, the journal stays longer: {}",
-                                id, failed.failure().toString()))
-                .onSignal(PostStop.instance(), _ -> closeEngine())
-                .build();
+                        context.getLog().warn("run {}: its snapshot failed, the journal stays longer: {}", id,
+                                failed.failure().toString()))
+                .onSignal(PostStop.instance(), _ -> closeEngine()).build();
     }
 
     @Override public CommandHandlerWithReply<Message, RunEvent, TrainingRun> commandHandler() {
@@ -214,29 +210,28 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
                     stranger(run, owner, replyTo, () -> Effect().reply(replyTo, described(run)));
             case RunCommand.Resolve(var owner, var path, var replyTo) ->
                     stranger(run, owner, replyTo, () -> Effect().reply(replyTo,
-                    found(run.checkpoints().resolve(path, now()), path + " does not exist or was deleted")));
+                            found(run.checkpoints().resolve(path, now()),
+                                    path + " does not exist or was deleted")));
             case RunCommand.ResolveSnapshot(var owner, var content, var replyTo) ->
-                    stranger(run, owner, replyTo,
-                    () -> Effect().reply(replyTo,
-                    found(run.checkpoints().snapshot(content), "the snapshot " + content + " is gone")));
+                    stranger(run, owner, replyTo, () -> Effect().reply(replyTo,
+                            found(run.checkpoints().snapshot(content),
+                                    "the snapshot " + content + " is gone")));
             case RunCommand.DeleteCheckpoint(var owner, var kind, var name, var replyTo) ->
-                    stranger(run, owner, replyTo,
-                    () -> !run.checkpoints().has(kind, name)
-                    ? refuse(replyTo, Reason.NOT_FOUND, "the run has no such checkpoint")
-                            : carryOut(accept(new CheckpointDeleted(kind, name)), replyTo, _ ->
-                            new RunReply.Done()));
+                    stranger(run, owner, replyTo, () -> !run.checkpoints().has(kind, name)
+                            ? refuse(replyTo, Reason.NOT_FOUND, "the run has no such checkpoint")
+                            : carryOut(accept(new CheckpointDeleted(kind, name)), replyTo,
+                                    _ -> new RunReply.Done()));
             case RunCommand.SetExpiry(var owner, var kind, var name, var at, var replyTo) ->
-                    stranger(run, owner, replyTo,
-                    () -> !run.checkpoints().has(kind, name)
-                    ? refuse(replyTo, Reason.NOT_FOUND, "the run has no such checkpoint")
-                            : carryOut(accept(new ExpirySet(kind, name, at)), replyTo, _ ->
-                            new RunReply.Done()));
+                    stranger(run, owner, replyTo, () -> !run.checkpoints().has(kind, name)
+                            ? refuse(replyTo, Reason.NOT_FOUND, "the run has no such checkpoint")
+                            : carryOut(accept(new ExpirySet(kind, name, at)), replyTo,
+                                    _ -> new RunReply.Done()));
             case RunCommand.ReleaseSnapshots(var owner, var session, var replyTo) ->
-                    stranger(run, owner, replyTo,
-                    () -> run.checkpoints().snapshots().stream().noneMatch(s -> s.session().equals(session))
+                    stranger(run, owner, replyTo, () -> run.checkpoints().snapshots().stream()
+                            .noneMatch(s -> s.session().equals(session))
                             ? Effect().reply(replyTo, new RunReply.Done())
-                            : carryOut(accept(new SnapshotsReleased(session)), replyTo, _ ->
-                            new RunReply.Done()));
+                            : carryOut(accept(new SnapshotsReleased(session)), replyTo,
+                                    _ -> new RunReply.Done()));
             case RunCommand.Unload(var owner, var replyTo) ->
                     stranger(run, owner, replyTo, () -> unload(run, replyTo));
         };
@@ -265,12 +260,12 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
         RunReply of(TrainingRun run);
     }
 
-    private ReplyEffect<RunEvent, TrainingRun> carryOut(Decision decision, ActorRef<RunReply> replyTo,
-            Reply reply) {
+    private ReplyEffect<RunEvent, TrainingRun> carryOut(Decision decision,
+            ActorRef<RunReply> replyTo, Reply reply) {
         return switch (decision) {
             case Decision.Accept(var events) ->
                     Effect().persist(events).thenRun((TrainingRun now) -> stored(now, events))
-                    .thenReply(replyTo, reply::of);
+                            .thenReply(replyTo, reply::of);
             case Decision.Duplicate _ -> Effect().none().thenReply(replyTo, reply::of);
             case Decision.Refuse(var reason, var message) -> refuse(replyTo, reason, message);
         };
@@ -278,8 +273,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
 
     private ReplyEffect<RunEvent, TrainingRun> submit(TrainingRun run, RunCommand.Submit c) {
         boolean known = run.known().contains(c.seq());
-        if (!unloading.isEmpty() && !known) return refuse(c.replyTo(), Reason.CLOSED,
-                "the run is being unloaded");
+        if (!unloading.isEmpty() && !known)
+            return refuse(c.replyTo(), Reason.CLOSED, "the run is being unloaded");
         Optional<String> remembered = results.bySeq(c.seq()).map(Kept::digest);
         Decision decision = run.submit(c.seq(), c.operation(), c.digest(), c.nowMillis(), remembered,
                 load(run), settings);
@@ -299,15 +294,15 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
 
     private ReplyEffect<RunEvent, TrainingRun> retrieve(TrainingRun run, RunCommand.Retrieve c) {
         var request = new RequestId(id, c.seq());
-        if (!run.known().contains(c.seq())) return refuse(c.replyTo(), Reason.NOT_FOUND,
-                "there is no request " + request);
+        if (!run.known().contains(c.seq()))
+            return refuse(c.replyTo(), Reason.NOT_FOUND, "there is no request " + request);
         Optional<Kept> kept = results.bySeq(c.seq());
         if (kept.isPresent()) return answer(run, kept.get(), c.replyTo());
         Optional<Entry> entry = run.bySeq(c.seq());
         boolean coming = readingResults || entry.filter(e -> !done.contains(e.position())).isPresent();
         if (!coming)
             return refuse(c.replyTo(), Reason.NOT_FOUND,
-            "request " + request + " was finished, but its result is no longer kept");
+                    "request " + request + " was finished, but its result is no longer kept");
         if (c.waitMillis() <= 0 || waiting() >= settings.maxWaiting())
             return Effect().reply(c.replyTo(), pending(run, c.seq()));
         var waiter = new Waiter(nextWaiter++, c.replyTo());
@@ -334,8 +329,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
             ActorRef<RunReply> replyTo) {
         results.fetched(kept);
         var request = new RequestId(id, kept.seq());
-        if (kept.result().isPresent()) return Effect()
-                .reply(replyTo, new RunReply.Completed(request, kept.result().get()));
+        if (kept.result().isPresent())
+            return Effect().reply(replyTo, new RunReply.Completed(request, kept.result().get()));
         var failed = new RunReply.Failed(request, kept.fault().orElseThrow());
         if (!run.wouldBeSeen(kept.position())) return Effect().reply(replyTo, failed);
         return carryOut(accept(new ErrorSeen(run.accepted())), replyTo, _ -> failed);
@@ -368,16 +363,15 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
                 storing = false;
                 yield at == epoch ? store(events) : advancing(run);
             }
-            case Internal.FromEngine(var at, var event) -> at == epoch ? onEngine(run, event)
-                    : Effect().noReply();
+            case Internal.FromEngine(var at, var event) ->
+                    at == epoch ? onEngine(run, event) : Effect().noReply();
             case Internal.EngineGone _ -> engineLost(run);
             case Internal.Reopen(var at) -> {
                 if (at == epoch) opening = false;
                 yield advancing(run);
             }
-            case Internal.LoadFound(var at, var position, var optimizer, var manifest) -> at != epoch
-                    ? Effect().noReply()
-                    : resolved(run.load(position, manifest, optimizer));
+            case Internal.LoadFound(var at, var position, var optimizer, var manifest) ->
+                    at != epoch ? Effect().noReply() : resolved(run.load(position, manifest, optimizer));
             case Internal.LoadFailed(var at, var position, var why) -> at != epoch ? Effect().noReply()
                     : resolved(new OperationFailed(position, why));
             case Internal.ResolveLater(var at, var position, var attempt) -> {
@@ -400,9 +394,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
             case Internal.Indexed(var version, var failure) -> indexed(run, version, failure);
             case Internal.WaitOver(var seq, var waiter) -> waitOver(run, seq, waiter);
             case Internal.Answer(var seq, var replyTo) ->
-                    results.bySeq(seq).map(kept -> answer(run, kept, replyTo))
-                    .orElseGet(() -> refuse(replyTo, Reason.NOT_FOUND,
-                    "the result of request " + seq + " is no longer kept"));
+                    results.bySeq(seq).map(kept -> answer(run, kept, replyTo)).orElseGet(() -> refuse(replyTo,
+                            Reason.NOT_FOUND, "the result of request " + seq + " is no longer kept"));
             case Internal.Idle _ -> idle(run);
             case Internal.Expire _ -> {
                 scheduleExpiry(run);
@@ -445,8 +438,7 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
                     scheduleExpiry(run);
                 }
                 case OperationAccepted _, LoadResolved _, LoadApplied _, ErrorSeen _, SnapshotsReleased _,
-                        OperationAttempted _,
-                        ReplayFinished _, BlobsFreed _ -> {}
+                        OperationAttempted _, ReplayFinished _, BlobsFreed _ -> {}
             }
         }
         if (index) index(run);
@@ -521,8 +513,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
         readingResults = true;
         context.pipeToSelf(world.later(() -> RunStored.decode(world.blobs().read(blob))), (kept, failure) -> {
             if (failure == null) return new Internal.ResultsRead(kept.results());
-            context.getSystem().log().error("run {}: the results before its recovery point are lost", id,
-                    failure);
+            context.getSystem().log()
+                    .error("run {}: the results before its recovery point are lost", id, failure);
             return new Internal.ResultsRead(List.of());
         });
     }
@@ -548,7 +540,7 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
             switch (line.next(run, freeing)) {
                 case EngineLine.Step.Send(var entry, var loaded) ->
                         world.engine().tell(new EngineCommand.Execute(id, entry.position(),
-                        entry.operation(), loaded, entry.acceptedAtMillis(), listener));
+                                entry.operation(), loaded, entry.acceptedAtMillis(), listener));
                 case EngineLine.Step.TakePoint(var position) ->
                     world.engine().tell(new EngineCommand.TakeRecoveryPoint(id, position, listener));
                 case EngineLine.Step.Store(var events) -> {
@@ -625,8 +617,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
                 step = at;
                 line.wantPoint();
                 complete(success(entry, result));
-                yield entry.outcome() instanceof Outcome.Applied ? going(run)
-                        : store(List.of(new LoadApplied(position)));
+                yield entry.outcome() instanceof Outcome.Applied
+                        ? going(run) : store(List.of(new LoadApplied(position)));
             }
             case OperationResult.Stepped(var at, _) -> {
                 step = at;
@@ -650,9 +642,9 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
     private Optional<String> session(TrainingRun run, Entry entry, CheckpointManifest manifest) {
         if (manifest.name().isPresent()) return Optional.empty();
         Optional<String> asked = entry.operation() instanceof StoredOperation.Inline(var kind, var encoded)
-                && StoredOperations.decode(kind, encoded) instanceof Operation.SaveSamplerWeights(_, _,
-                var session)
-                        ? session : Optional.empty();
+                && StoredOperations.decode(kind, encoded)
+                        instanceof Operation.SaveSamplerWeights(_, _, var session)
+                ? session : Optional.empty();
         return asked.or(() -> run.config().map(c -> c.session()));
     }
 
@@ -684,28 +676,27 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
         long at = epoch;
         long position = entry.position();
         if (!(entry.operation() instanceof StoredOperation.Inline(var kind, var encoded)
-                && StoredOperations.decode(kind, encoded) instanceof Operation.LoadState(var path,
-                var optimizer))) {
+                && StoredOperations.decode(kind, encoded)
+                        instanceof Operation.LoadState(var path, var optimizer))) {
             context.getSelf().tell(new Internal.LoadFailed(at, position,
                     Fault.server("unreadable_operation", "the load cannot be read")));
             return;
         }
         if (path.run().equals(id)) {
             context.getSelf().tell(loadReply(at, position, optimizer,
-                    found(run.checkpoints().resolve(path, now()),
-                    path + " does not exist or was deleted")));
+                    found(run.checkpoints().resolve(path, now()), path + " does not exist or was deleted")));
             return;
         }
         context.pipeToSelf(world.resolver().resolve(run.config().orElseThrow().owner(), path),
                 (reply, failure) -> {
-            boolean answered = failure == null
-                    && !(reply instanceof RunReply.Refused(var reason, _) && reason == Reason.UNAVAILABLE);
-            if (answered) return loadReply(at, position, optimizer, reply);
-            if (attempt < RESOLVE_ATTEMPTS) return new Internal.ResolveLater(at, position, attempt + 1);
-            return new Internal.LoadFailed(at, position,
-                    Fault.server("checkpoint_unavailable", "nobody could say where " + path
-                    + " is; try again later"));
-        });
+                    boolean answered = failure == null && !(reply instanceof RunReply.Refused(var reason, _)
+                            && reason == Reason.UNAVAILABLE);
+                    if (answered) return loadReply(at, position, optimizer, reply);
+                    if (attempt < RESOLVE_ATTEMPTS)
+                        return new Internal.ResolveLater(at, position, attempt + 1);
+                    return new Internal.LoadFailed(at, position, Fault.server("checkpoint_unavailable",
+                            "nobody could say where " + path + " is; try again later"));
+                });
     }
 
     private static Internal loadReply(long epoch, long position, boolean optimizer, RunReply reply) {
@@ -730,22 +721,21 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
     private void keepPoint(TrainingRun run) {
         if (point.isEmpty() || keepingPoint) return;
         var reached = point.get();
-        for (long at = run.recovery().position()
-                + 1; at <= reached.position(); at++) if (!done.contains(at)) return;
+        for (long at = run.recovery().position() + 1; at <= reached.position(); at++)
+            if (!done.contains(at)) return;
         point = Optional.empty();
         keepingPoint = true;
         long at = epoch;
         List<Kept> kept = results.upTo(reached.position());
-        context.pipeToSelf(world.later(() -> kept.isEmpty() ? Optional.<BlobRef>empty()
-                : Optional.of(world.blobs().put(BlobScope.results(id),
-                RunStored.encode(new Results.KeptResults(kept))))),
+        context.pipeToSelf(world.later(() -> kept.isEmpty()
+                ? Optional.<BlobRef>empty() : Optional.of(world.blobs().put(BlobScope.results(id),
+                        RunStored.encode(new Results.KeptResults(kept))))),
                 (blob, failure) -> failure == null ? new Internal.PointKept(at, reached, blob)
-                        : new Internal.PointLost(at, "its results cannot be stored: " + failure));
+                : new Internal.PointLost(at, "its results cannot be stored: " + failure));
     }
 
     private ReplyEffect<RunEvent, TrainingRun> pointKept(TrainingRun run, long at,
-            EngineEvent.RecoveryPointWritten reached,
-            Optional<BlobRef> kept) {
+            EngineEvent.RecoveryPointWritten reached, Optional<BlobRef> kept) {
         keepingPoint = false;
         if (at != epoch) return advancing(run);
         line.pointDone();
@@ -764,15 +754,16 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
 
     /// Deletes what nothing refers to, while nothing is being written that could refer to it.
     private void free(TrainingRun run) {
-        if (freeing || freeLater || keepingPoint || point.isPresent() || run.garbage().isEmpty()
-                || line.writing()) return;
+        if (freeing || freeLater || keepingPoint || point.isPresent()
+                || run.garbage().isEmpty() || line.writing())
+            return;
         freeing = true;
         List<BlobId> blobs = run.garbage();
         context.pipeToSelf(world.later(() -> {
             blobs.forEach(world.blobs()::delete);
             return blobs;
-        }), (freed, failure) -> failure == null ? new Internal.Freed(freed)
-                : new Internal.NotFreed(failure.toString()));
+        }), (freed, failure) -> failure == null
+                ? new Internal.Freed(freed) : new Internal.NotFreed(failure.toString()));
     }
 
     private ReplyEffect<RunEvent, TrainingRun> notFreed(String why) {
@@ -806,8 +797,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
     private ReplyEffect<RunEvent, TrainingRun> indexed(TrainingRun run, long version,
             Optional<String> failure) {
         indexing = false;
-        failure.ifPresent(why -> context.getLog()
-                .warn("run {}: the index does not show its last change: {}", id, why));
+        failure.ifPresent(why ->
+                context.getLog().warn("run {}: the index does not show its last change: {}", id, why));
         return Effect().none().thenRun((TrainingRun now) -> {
             // A save is done once lists show it; an index that fails must not hold it up.
             for (PendingSave save : List.copyOf(pendingSaves)) {
@@ -825,9 +816,9 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
     }
 
     private void scheduleExpiry(TrainingRun run) {
-        run.checkpoints().nextExpiry().ifPresentOrElse(at ->
-                timers.startSingleTimer("expiry", new Internal.Expire(),
-                Duration.ofMillis(Math.clamp(at - now(), 1, 3_600_000))), () -> timers.cancel("expiry"));
+        run.checkpoints().nextExpiry().ifPresentOrElse(at -> timers.startSingleTimer("expiry",
+                new Internal.Expire(), Duration.ofMillis(Math.clamp(at - now(), 1, 3_600_000))),
+                () -> timers.cancel("expiry"));
     }
 
     private long now() {
@@ -837,8 +828,8 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
     // The end
 
     private ReplyEffect<RunEvent, TrainingRun> close(TrainingRun run) {
-        if (unloading.isEmpty() || load(run).unfinished() > 0 || keepingPoint || storing) return Effect()
-                .noReply();
+        if (unloading.isEmpty() || load(run).unfinished() > 0 || keepingPoint || storing)
+            return Effect().noReply();
         List<RunEvent> events = List.of(new RunClosed(now()));
         return Effect().persist(events).thenRun((TrainingRun now) -> {
             epoch++;
@@ -857,8 +848,7 @@ public final class TrainingRunEntity extends EventSourcedBehaviorWithEnforcedRep
 
     private ReplyEffect<RunEvent, TrainingRun> idle(TrainingRun run) {
         boolean busy = load(run).unfinished() > 0 || !waiters.isEmpty() || !unloading.isEmpty() || storing
-                || keepingPoint
-                || freeing || indexing || !line.idle();
+                || keepingPoint || freeing || indexing || !line.idle();
         boolean dirty = run.line().stream().anyMatch(e -> !e.settled());
         if (busy || dirty) {
             if (!busy) line.wantPoint();

@@ -19,8 +19,7 @@ import org.apache.pekko.cluster.sharding.typed.javadsl.EntityTypeKey;
 import org.apache.pekko.persistence.typed.PersistenceId;
 
 /// Where runs live: the runs of each base model are one sharding type, `run-<slug>`, on the nodes with the
-/// role
-/// `serves-<slug>`. A run that has not gone to rest starts again by itself wherever its shard goes.
+/// role `serves-<slug>`. A run that has not gone to rest starts again by itself wherever its shard goes.
 public final class TrainingRunSharding {
     private TrainingRunSharding() {}
 
@@ -56,8 +55,7 @@ public final class TrainingRunSharding {
     }
 
     private static Entity<RunCommand, ShardingEnvelope<RunCommand>> dressed(ActorSystem<?> system,
-            String slug,
-            Entity<RunCommand, ShardingEnvelope<RunCommand>> entity, RunSettings settings) {
+            String slug, Entity<RunCommand, ShardingEnvelope<RunCommand>> entity, RunSettings settings) {
         var sharding = ClusterShardingSettings.create(system).withRememberEntities(true)
                 .withRememberEntitiesStoreMode(
                         ClusterShardingSettings.rememberEntitiesStoreModeEventSourced());

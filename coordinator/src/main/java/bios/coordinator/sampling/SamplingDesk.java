@@ -16,8 +16,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 
-/// The requests of one router and the engines that it knows: all of its judgement, without actors, clock or
-/// I/O. For one thread.
+/// The requests of one router and the engines that it knows: all of its judgement, without actors,
+/// clock or I/O. For one thread.
 ///
 /// @param <E> an engine
 final class SamplingDesk<E> {
@@ -111,10 +111,10 @@ final class SamplingDesk<E> {
         if (unfinished >= settings.maxWaiting()
                 || waitingBytes + entry.promptBytes() > settings.maxWaitingBytes())
             return full("the service has " + unfinished
-            + " unfinished sampling requests, as many as it takes");
+                    + " unfinished sampling requests, as many as it takes");
         if (unfinishedOf.getOrDefault(owner, 0) >= settings.maxWaitingPerAccount())
             return full("your account has " + settings.maxWaitingPerAccount()
-            + " unfinished sampling requests, as many as it may");
+                    + " unfinished sampling requests, as many as it may");
         entries.put(task.id(), entry);
         unfinishedOf.merge(owner, 1, Integer::sum);
         unfinished++;
@@ -140,8 +140,8 @@ final class SamplingDesk<E> {
         return entry == null ? new Standing.Unknown() : entry.standing;
     }
 
-    /// Takes note of the engines there are. Engines that went missing but are not known dead keep their
-    /// requests.
+    /// Takes note of the engines there are. Engines that went missing but are not known
+    /// dead keep their requests.
     void seen(List<Seen<E>> fleet) {
         engines.values().forEach(load -> load.models = Set.of());
         for (Seen<E> seen : fleet) {
@@ -176,8 +176,8 @@ final class SamplingDesk<E> {
         waiting.computeIfAbsent(entry.task.baseModel(), _ -> new ArrayDeque<>()).addFirst(entry);
     }
 
-    /// An engine has drawn. Whether the request was waiting for it; a repetition is the same result and
-    /// changes nothing.
+    /// An engine has drawn. Whether the request was waiting for it; a repetition is the same
+    /// result and changes nothing.
     boolean sampled(String task, SampleResult result, long nowMillis) {
         Entry<E> entry = entries.get(task);
         if (entry == null || !entry.open()) return false;

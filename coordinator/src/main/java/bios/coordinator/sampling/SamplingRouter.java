@@ -95,9 +95,9 @@ public final class SamplingRouter {
             }
             case Answered(var task, var reply) -> answered(task, reply);
             case WaitOver(var task, var replyTo) -> waitOver(task, replyTo);
-            case Found(var retrieve, var routers) -> routers.stream().findFirst().ifPresentOrElse(
-                    router -> router.tell(retrieve), () -> retrieve.replyTo()
-                    .tell(new SamplingReply.Gone(retrieve.request())));
+            case Found(var retrieve, var routers) ->
+                    routers.stream().findFirst().ifPresentOrElse(router -> router.tell(retrieve),
+                            () -> retrieve.replyTo().tell(new SamplingReply.Gone(retrieve.request())));
             case Tick _ -> {
                 desk.rested();
                 desk.expire(clock.millis());
@@ -125,8 +125,7 @@ public final class SamplingRouter {
         SamplingDesk.Standing standing = desk.standing(retrieve.owner(), task);
         if (standing instanceof SamplingDesk.Standing.Open && retrieve.waitMillis() > 0) {
             Cancellable timeout = context.scheduleOnce(Duration.ofMillis(retrieve.waitMillis()),
-                    context.getSelf(),
-                    new WaitOver(task, retrieve.replyTo()));
+                    context.getSelf(), new WaitOver(task, retrieve.replyTo()));
             waiters.computeIfAbsent(task, _ -> new ArrayList<>(1))
                     .add(new Waiter(retrieve.replyTo(), timeout));
         } else {
@@ -144,9 +143,8 @@ public final class SamplingRouter {
         }
         var key = SamplingCommand.key(parts[1]);
         context.ask(Receptionist.Listing.class, context.getSystem().receptionist(), Duration.ofSeconds(3),
-                self -> Receptionist.find(key, self),
-                (listing, _) -> new Found(retrieve, listing == null ? Set.of()
-                : listing.getServiceInstances(key)));
+                self -> Receptionist.find(key, self), (listing, _) -> new Found(retrieve,
+                        listing == null ? Set.of() : listing.getServiceInstances(key)));
     }
 
     private static SamplingReply reply(String request, SamplingDesk.Standing standing) {
@@ -172,9 +170,9 @@ public final class SamplingRouter {
         ActorRef<Command> self = context.getSelf();
         ActorRef<EngineReply> ear = ears.computeIfAbsent(task,
                 _ -> context.spawnAnonymous(Behaviors.receiveMessage(reply -> {
-            self.tell(new Answered(task, reply));
-            return Behaviors.same();
-        })));
+                    self.tell(new Answered(task, reply));
+                    return Behaviors.same();
+                })));
         send.engine().tell(new EngineCommand.Sample(send.task(), ear));
     }
 
@@ -183,9 +181,8 @@ public final class SamplingRouter {
             case EngineReply.Sampled(_, var result) -> desk.sampled(task, result, clock.millis());
             case EngineReply.NotDone(var fault) -> desk.failed(task, fault, clock.millis());
             case EngineReply.Description _, EngineReply.Tokenized _, EngineReply.Detokenized _,
-                    EngineReply.TokenizerFiles _ ->
-                desk.failed(task, Fault.server("sampling_failed", "the worker gave a wrong kind of answer"),
-                        clock.millis());
+                    EngineReply.TokenizerFiles _ -> desk.failed(task, Fault.server("sampling_failed",
+                            "the worker gave a wrong kind of answer"), clock.millis());
         };
         if (ended) wake(task);
     }

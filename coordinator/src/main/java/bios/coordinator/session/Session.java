@@ -57,8 +57,8 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
     Decision pin(String owner, long seq, Sampler sampler, SessionSettings settings) {
         if (!mine(owner)) return stranger();
         if (samplers.containsKey(seq)) return nothing();
-        if (samplers.size() >= settings.maxSamplers()) return full(settings.maxSamplers()
-                + " sampling clients");
+        if (samplers.size() >= settings.maxSamplers())
+            return full(settings.maxSamplers() + " sampling clients");
         return new Decision.Accept(List.of(new SamplerPinned(seq, sampler)));
     }
 

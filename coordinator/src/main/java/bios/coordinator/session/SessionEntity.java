@@ -30,10 +30,9 @@ import org.apache.pekko.persistence.typed.javadsl.ReplyEffect;
 import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 
 /// The sharded home of one [Session]. It ends when nothing was heard of its client for long: then its runs
-/// release its
-/// snapshots, and its own journal goes.
-public final class SessionEntity extends EventSourcedBehaviorWithEnforcedReplies<Message, SessionEvent,
-        Session> {
+/// release its snapshots, and its own journal goes.
+public final class SessionEntity
+        extends EventSourcedBehaviorWithEnforcedReplies<Message, SessionEvent, Session> {
     private static final Duration UNOPENED_IDLE = Duration.ofSeconds(5);
     private static final String SILENCE = "silence";
 
@@ -54,9 +53,8 @@ public final class SessionEntity extends EventSourcedBehaviorWithEnforcedReplies
     private boolean ending;
 
     private SessionEntity(String id, PersistenceId persistenceId, SessionSettings settings,
-            SnapshotReleaser releaser, InstantSource clock,
-            ActorContext<Message> context, TimerScheduler<Message> timers,
-            Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
+            SnapshotReleaser releaser, InstantSource clock, ActorContext<Message> context,
+            TimerScheduler<Message> timers, Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
         super(persistenceId);
         this.id = id;
         this.settings = settings;
@@ -71,12 +69,10 @@ public final class SessionEntity extends EventSourcedBehaviorWithEnforcedReplies
     ///
     /// @param shard who lets it go when it is over; empty: it stays
     public static Behavior<SessionCommand> create(String id, PersistenceId persistenceId,
-            SessionSettings settings,
-            SnapshotReleaser releaser, InstantSource clock,
+            SessionSettings settings, SnapshotReleaser releaser, InstantSource clock,
             Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
-        Behavior<Message> behavior = Behaviors.setup(context -> Behaviors.withTimers(
-                timers -> new SessionEntity(id, persistenceId, settings, releaser, clock, context, timers,
-                shard)));
+        Behavior<Message> behavior = Behaviors.setup(context -> Behaviors.withTimers(timers ->
+                new SessionEntity(id, persistenceId, settings, releaser, clock, context, timers, shard)));
         return behavior.narrow();
     }
 
@@ -93,11 +89,9 @@ public final class SessionEntity extends EventSourcedBehaviorWithEnforcedReplies
     }
 
     @Override public SignalHandler<Session> signalHandler() {
-        return newSignalHandlerBuilder()
-                .onSignal(RecoveryCompleted.instance(), session ->
-                listen(session.opened().isPresent() && !session.ended()))
-                .onSignal(SnapshotCompleted.class, this::snapshotTaken)
-                .build();
+        return newSignalHandlerBuilder().onSignal(RecoveryCompleted.instance(),
+                session -> listen(session.opened().isPresent() && !session.ended()))
+                .onSignal(SnapshotCompleted.class, this::snapshotTaken).build();
     }
 
     private void snapshotTaken(Session session, SnapshotCompleted taken) {
@@ -121,8 +115,8 @@ public final class SessionEntity extends EventSourcedBehaviorWithEnforcedReplies
     private ReplyEffect<SessionEvent, Session> onCommand(Session session, SessionCommand command) {
         return switch (command) {
             case SessionCommand.Open(var owner, var tags, var metadata, var sdk, var now, var replyTo) ->
-                carryOut(session.open(new SessionOpened(owner, tags, metadata, sdk, now)), replyTo,
-                        this::described);
+                    carryOut(session.open(new SessionOpened(owner, tags, metadata, sdk, now)), replyTo,
+                            this::described);
             case SessionCommand.Heartbeat(var owner, var replyTo) ->
                     carryOut(session.look(owner), replyTo, this::described);
             case SessionCommand.AddRun(var owner, var run, var replyTo) ->
@@ -140,22 +134,22 @@ public final class SessionEntity extends EventSourcedBehaviorWithEnforcedReplies
         SessionReply of(Session session);
     }
 
-    private ReplyEffect<SessionEvent, Session> carryOut(Decision decision, ActorRef<SessionReply> replyTo,
-            Reply reply) {
+    private ReplyEffect<SessionEvent, Session> carryOut(Decision decision,
+            ActorRef<SessionReply> replyTo, Reply reply) {
         // While its snapshots are being released the session must not come back to life.
         if (ending) return Effect().reply(replyTo,
                 new SessionReply.Refused(Fault.user("not_found", "the session is over; open a new one")));
         return switch (decision) {
             case Decision.Accept(var events) ->
                     (events.isEmpty() ? Effect().none() : Effect().persist(events))
-                    .thenRun((Session _) -> listen(true)).thenReply(replyTo, reply::of);
+                            .thenRun((Session _) -> listen(true)).thenReply(replyTo, reply::of);
             case Decision.Refuse(var why) -> Effect().reply(replyTo, new SessionReply.Refused(why));
         };
     }
 
     private SessionReply described(Session session) {
-        return new SessionReply.Described(id, session.runs(), session.samplers().keySet().stream()
-                .map(this::samplerId).toList());
+        return new SessionReply.Described(id, session.runs(),
+                session.samplers().keySet().stream().map(this::samplerId).toList());
     }
 
     private SessionReply sampler(Session session, long seq) {
@@ -173,10 +167,10 @@ public final class SessionEntity extends EventSourcedBehaviorWithEnforcedReplies
         }
         ending = true;
         String owner = session.opened().get().owner();
-        List<CompletableFuture<Boolean>> releases = session.runs().stream().map(run -> release(owner, run))
-                .toList();
-        CompletableFuture<Boolean> all = CompletableFuture
-                .allOf(releases.toArray(CompletableFuture<?>[]::new))
+        List<CompletableFuture<Boolean>> releases = session.runs().stream()
+                .map(run -> release(owner, run)).toList();
+        CompletableFuture<Boolean> all =
+                CompletableFuture.allOf(releases.toArray(CompletableFuture<?>[]::new))
                 .thenApply(_ -> releases.stream().allMatch(CompletableFuture::join));
         context.pipeToSelf(all, (done, failure) -> new Internal.Released(failure == null && done));
         return Effect().noReply();

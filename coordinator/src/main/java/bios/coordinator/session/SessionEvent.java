@@ -4,9 +4,8 @@ import bios.protocol.run.RunId;
 import bios.protocol.session.SessionCommand.Sampler;
 import java.util.List;
 
-/// What happened to a client session. Names in [SessionStored] never change, fields are only added; times
-/// are epoch
-/// milliseconds.
+/// What happened to a client session. Names in [SessionStored] never change, fields are only added;
+/// times are epoch milliseconds.
 public sealed interface SessionEvent {
     /// The session began.
     record SessionOpened(String owner, List<String> tags, String userMetadata, String sdkVersion,

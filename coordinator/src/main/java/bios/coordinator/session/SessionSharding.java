@@ -20,8 +20,7 @@ import org.apache.pekko.cluster.sharding.typed.javadsl.EntityTypeKey;
 import org.apache.pekko.persistence.typed.PersistenceId;
 
 /// Where client sessions live: on nodes with the role `coordinator`. A session that is not over starts again
-/// by itself, so
-/// that it ends in time.
+/// by itself, so that it ends in time.
 public final class SessionSharding {
     /// The sharding type.
     public static final EntityTypeKey<SessionCommand> KEY =
@@ -33,8 +32,7 @@ public final class SessionSharding {
 
     /// Lets sessions live on this node if it has the role, else lets it reach them.
     public static ActorRef<ShardingEnvelope<SessionCommand>> init(ActorSystem<?> system,
-            SessionSettings settings,
-            SnapshotReleaser releaser, InstantSource clock) {
+            SessionSettings settings, SnapshotReleaser releaser, InstantSource clock) {
         var entity = Entity.of(KEY, context -> SessionEntity.create(context.getEntityId(),
                 PersistenceId.of(KEY.name(), context.getEntityId()), settings, releaser, clock,
                 Optional.of(context.getShard())));
@@ -63,8 +61,7 @@ public final class SessionSharding {
                 return CompletableFuture.completedFuture(false);
             }
             return entity.<RunReply>ask(replyTo -> new RunCommand.ReleaseSnapshots(owner, session, replyTo),
-                    timeout)
-                    .thenApply(reply -> reply instanceof RunReply.Done
+                    timeout).thenApply(reply -> reply instanceof RunReply.Done
                             || reply instanceof RunReply.Refused(var reason, _)
                             && reason == RunCommand.Reason.NOT_FOUND);
         };

@@ -7,7 +7,6 @@ import java.util.concurrent.CompletionStage;
 @FunctionalInterface
 public interface SnapshotReleaser {
     /// Frees the snapshots that `run` made for `session`. Gives true when that is done or there is no such
-    /// run; false,
-    /// or a failed stage, when it must be tried again.
+    /// run; false, or a failed stage, when it must be tried again.
     CompletionStage<Boolean> release(String owner, RunId run, String session);
 }

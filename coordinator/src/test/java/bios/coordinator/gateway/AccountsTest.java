@@ -14,9 +14,8 @@ import org.junit.jupiter.api.Test;
 
 /// Keys, and what somebody else's things look like.
 class AccountsTest {
-    private static final Accounts TWO = Accounts.fromLines("keys", List.of("# two people", "",
-            "alice tml-alice-key", "bob  tml-bob-key",
-            "alice tml-alice-second"));
+    private static final Accounts TWO = Accounts.fromLines("keys",
+            List.of("# two people", "", "alice tml-alice-key", "bob  tml-bob-key", "alice tml-alice-second"));
 
     @Test void aKeyGivesItsAccount() {
         assertEquals(Optional.of("alice"), TWO.of(Optional.of("tml-alice-key")));
@@ -58,10 +57,9 @@ class AccountsTest {
             String request = service.post("asample", sample).text("request_id");
             assertEquals(200, service.post("retrieve_future", "{'request_id': '" + request + "'}").status());
             service.key = "tml-bob-key";
-            for (Answer answer : List.of(service.get("training_runs/" + run),
-                    service.get("training_runs/" + run + "/checkpoints"),
-                    service.post("get_info", "{'model_id': '" + run + "'}"), service.post("optim_step",
-                    "{'model_id': '" + run + "', 'seq_id': 2}"),
+            for (Answer answer : List.of(service.get("training_runs/" + run), service.get("training_runs/"
+                    + run + "/checkpoints"), service.post("get_info", "{'model_id': '" + run + "'}"),
+                    service.post("optim_step", "{'model_id': '" + run + "', 'seq_id': 2}"),
                     service.post("weights_info", "{'path': 'bios://" + run + "/a'}"),
                     service.post("unload_model", "{'model_id': '" + run + "'}"),
                     service.post("retrieve_future", "{'request_id': '" + run + ":1'}"),
@@ -73,12 +71,11 @@ class AccountsTest {
                     service.post("create_session", "{'session_id': '" + SESSION + "'}"),
                     service.get("training_runs/" + run + "/checkpoints/weights/a/archive"),
                     service.send(HttpRequest.newBuilder(service.uri("training_runs/" + run
-                    + "/checkpoints/weights/a")).DELETE()),
-                    service.post("create_model",
-                    "{'session_id': '" + SESSION
-                    + "', 'model_seq_id': 1, 'base_model': 'ultrasafe/usf-tiny'}"),
-                    service.post("load_training_client",
-                    "{'session_id': '" + SESSION + "', 'model_seq_id': 2, 'path': 'bios://" + run + "/a'}")))
+                            + "/checkpoints/weights/a")).DELETE()),
+                    service.post("create_model", "{'session_id': '" + SESSION
+                            + "', 'model_seq_id': 1, 'base_model': 'ultrasafe/usf-tiny'}"),
+                    service.post("load_training_client", "{'session_id': '" + SESSION
+                            + "', 'model_seq_id': 2, 'path': 'bios://" + run + "/a'}")))
                 assertEquals(404, answer.status(), () -> new String(answer.bytes()));
             assertEquals(0, service.get("training_runs").json().get("training_runs").size());
             assertEquals(0, service.get("checkpoints").json().get("cursor").get("total_count").asInt());

@@ -40,9 +40,8 @@ class ArchiveTest {
                 "{'session_id': '" + SESSION + "', 'model_seq_id': 1, 'base_model': 'ultrasafe/usf-tiny',"
                 + " 'lora_config': {'rank': 8, 'alpha': 16, 'target_modules': ['v_proj', 'q_proj']}}")
                 .text("model_id");
-        service.post("save_weights",
-                "{'model_id': '" + run + "', 'seq_id': 1, 'path': 'a', 'metadata': {'note': 'hi', 'n': [1,"
-                + " 2]}}");
+        service.post("save_weights", "{'model_id': '" + run
+                + "', 'seq_id': 1, 'path': 'a', 'metadata': {'note': 'hi', 'n': [1," + " 2]}}");
     }
 
     @AfterAll static void stop() {
@@ -77,12 +76,10 @@ class ArchiveTest {
         assertArrayEquals(first.bytes(), download().bytes());
         Map<String, byte[]> members = members(first.bytes());
         assertEquals(List.of("adapter/adapter_config.json", "adapter/adapter_model.safetensors",
-                "metadata.json",
-                "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"),
+                "metadata.json", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"),
                 List.copyOf(members.keySet()));
         assertArrayEquals(service.blobs.read(service.runs.runs.get(new RunId(run)).checkpoints.getFirst()
-                .adapter()),
-                members.get("adapter/adapter_model.safetensors"));
+                .adapter()), members.get("adapter/adapter_model.safetensors"));
         JsonNode config = TestService.MAPPER.readTree(members.get("adapter/adapter_config.json"));
         assertEquals("LORA", config.get("peft_type").asText());
         assertEquals("hub/usf-tiny", config.get("base_model_name_or_path").asText());
@@ -90,13 +87,11 @@ class ArchiveTest {
         assertEquals("16", config.get("lora_alpha").toString());
         // Fields of peft.LoraConfig; PEFT refuses or warns at others.
         assertTrue(Set.of("base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode",
-                "init_lora_weights", "lora_alpha",
-                "lora_dropout", "peft_type", "r", "target_modules", "task_type", "use_dora", "use_rslora")
-                .containsAll(names(config)));
+                "init_lora_weights", "lora_alpha", "lora_dropout", "peft_type", "r", "target_modules",
+                "task_type", "use_dora", "use_rslora").containsAll(names(config)));
         JsonNode metadata = TestService.MAPPER.readTree(members.get("metadata.json"));
         assertEquals(new TreeSet<>(Set.of("format_version", "path", "kind", "base_model", "lora", "step",
-                "created_at", "parent_path",
-                "hyperparameters", "user_metadata")), names(metadata));
+                "created_at", "parent_path", "hyperparameters", "user_metadata")), names(metadata));
         assertEquals("ultrasafe/usf-tiny", metadata.get("base_model").get("logical").asText());
         assertEquals("{\"note\":\"hi\",\"n\":[1,2]}", metadata.get("user_metadata").toString());
         assertEquals("training", metadata.get("kind").asText());
@@ -118,8 +113,8 @@ class ArchiveTest {
         assertEquals(List.of("adapter_config.json", "adapter_model.safetensors", "checkpoint_complete"),
                 List.copyOf(members(archive.bytes()).keySet()));
         String token = url.getRawQuery();
-        assertEquals(404, service.get(url.getRawPath() + "?" + token.substring(0, token.length() - 2) + "AA")
-                .status());
+        assertEquals(404,
+                service.get(url.getRawPath() + "?" + token.substring(0, token.length() - 2) + "AA").status());
         assertEquals(404, service.get(url.getRawPath().replace("/weights/", "/sampler_weights/") + "?"
                 + token).status());
     }
@@ -152,12 +147,11 @@ class ArchiveTest {
             Answer answer = download();
             assertEquals(503, answer.status());
             assertEquals("no_worker", answer.text("error"));
-            assertEquals(503, service.post("create_model",
-                    "{'session_id': '" + SESSION
+            assertEquals(503, service.post("create_model", "{'session_id': '" + SESSION
                     + "', 'model_seq_id': 9, 'base_model': 'ultrasafe/usf-tiny'}").status());
             assertEquals(0, service.get("get_server_capabilities").json().get("supported_models").size());
-            assertEquals(200, service.post("optim_step", "{'model_id': '" + run + "', 'seq_id': 50}")
-                    .status());
+            assertEquals(200,
+                    service.post("optim_step", "{'model_id': '" + run + "', 'seq_id': 50}").status());
         } finally {
             service.fleet.set(all);
         }
@@ -167,6 +161,6 @@ class ArchiveTest {
         var manifest = service.runs.runs.get(new RunId(run)).checkpoints.getFirst();
         for (String name : new ArrayList<>(List.of("../x", "a/b", "", ".hidden", "/etc/passwd")))
             assertThrows(IllegalArgumentException.class, () -> Archive.bios(manifest,
-            "ref", Archive.Member.of(new byte[0]), Map.of(name, new byte[0])), name);
+                    "ref", Archive.Member.of(new byte[0]), Map.of(name, new byte[0])), name);
     }
 }

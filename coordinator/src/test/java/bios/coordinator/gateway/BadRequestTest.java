@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.coordinator.gateway.TestService.Answer;
+import java.io.ByteArrayInputStream;
 import java.io.IOException;
 import java.net.Socket;
 import java.net.http.HttpRequest;
@@ -27,9 +28,9 @@ class BadRequestTest {
                 + " max-metadata-bytes = 200");
         run = service.run(1);
         service.post("save_weights", "{'model_id': '" + run + "', 'seq_id': 1000, 'path': 'a'}");
-        sampler = service.post("create_sampling_session",
-                "{'session_id': '" + SESSION + "', 'sampling_session_seq_id': 1,"
-                + " 'base_model': 'ultrasafe/usf-tiny'}").text("sampling_session_id");
+        sampler = service.post("create_sampling_session", "{'session_id': '" + SESSION
+                + "', 'sampling_session_seq_id': 1," + " 'base_model': 'ultrasafe/usf-tiny'}")
+                .text("sampling_session_id");
     }
 
     @AfterAll static void stop() {
@@ -37,8 +38,8 @@ class BadRequestTest {
     }
 
     private static void refuses(Answer answer, int status, String field, String what) {
-        assertEquals(status, answer.status(), () -> what + " gave " + new String(answer.bytes(),
-                StandardCharsets.UTF_8));
+        assertEquals(status, answer.status(),
+                () -> what + " gave " + new String(answer.bytes(), StandardCharsets.UTF_8));
         assertEquals(field, answer.text("field") == null ? "" : answer.text("field"),
                 () -> what + ": " + answer.text("message"));
         assertTrue(answer.text("message").length() > 10, what);
@@ -105,12 +106,12 @@ class BadRequestTest {
                 "'loss_fn_config': {'beta': 'x'}"));
         rows.add(row(400, input + ".loss_fn_config", "'loss_fn_config': {}", "'loss_fn_config': 3"));
         rows.add(row(400, input + ".extra", "'loss_fn_config': {}", "'extra': {}"));
-        rows.add(row(400, input + ".data", "", "{'model_id': '" + run + "', 'seq_id': 1, '" + input
-                + "': {'data': [], 'loss_fn': 'ppo'}}"));
-        rows.add(row(400, input + ".data", "", "{'model_id': '" + run + "', 'seq_id': 1, '" + input
-                + "': {'data': {}, 'loss_fn': 'ppo'}}"));
-        rows.add(row(400, input + ".data", "", "{'model_id': '" + run + "', 'seq_id': 1, '" + input
-                + "': {'loss_fn': 'ppo'}}"));
+        rows.add(row(400, input + ".data", "",
+                "{'model_id': '" + run + "', 'seq_id': 1, '" + input + "': {'data': [], 'loss_fn': 'ppo'}}"));
+        rows.add(row(400, input + ".data", "",
+                "{'model_id': '" + run + "', 'seq_id': 1, '" + input + "': {'data': {}, 'loss_fn': 'ppo'}}"));
+        rows.add(row(400, input + ".data", "",
+                "{'model_id': '" + run + "', 'seq_id': 1, '" + input + "': {'loss_fn': 'ppo'}}"));
         rows.add(row(400, input + ".data[0]", "", "{'model_id': '" + run + "', 'seq_id': 1, '" + input
                 + "': {'data': [1], 'loss_fn': 'ppo'}}"));
         rows.add(row(400, input + ".data[0]", "", "{'model_id': '" + run + "', 'seq_id': 1, '" + input
@@ -232,19 +233,14 @@ class BadRequestTest {
         String good = "{'session_id': '" + SESSION
                 + "', 'model_seq_id': 5, 'base_model': 'ultrasafe/usf-tiny', 'lora_config': {'rank': 8,"
                 + " 'seed': 1}, 'user_metadata': {}}";
-        table("create_model", good, List.of(
-                row(400, "session_id", "'session_id'", "'session'"),
-                row(404, "", SESSION, "0a1b2c3d-0000-4000-8000-0000000000ff"),
-                row(404, "", SESSION, "no such session"),
-                row(400, "model_seq_id", "5", "-1"),
-                row(400, "model_seq_id", "'model_seq_id': 5, ", ""),
+        table("create_model", good, List.of(row(400, "session_id", "'session_id'", "'session'"), row(404, "",
+                SESSION, "0a1b2c3d-0000-4000-8000-0000000000ff"), row(404, "", SESSION, "no such session"),
+                row(400, "model_seq_id", "5", "-1"), row(400, "model_seq_id", "'model_seq_id': 5, ", ""),
                 row(404, "base_model", "ultrasafe/usf-tiny", "ultrasafe/usf-other"),
-                row(404, "base_model", "ultrasafe/usf-tiny", "usf-tiny"),
-                row(400, "base_model", "ultrasafe/usf-tiny", "../../x"),
-                row(400, "base_model", "ultrasafe/usf-tiny", ""),
-                row(400, "lora_config", "{'rank': 8, 'seed': 1}", "[]"),
-                row(400, "lora_config.rank", "'rank': 8", "'rank': 0"),
-                row(400, "lora_config.rank", "'rank': 8", "'rank': 257"),
+                row(404, "base_model", "ultrasafe/usf-tiny", "usf-tiny"), row(400, "base_model",
+                        "ultrasafe/usf-tiny", "../../x"), row(400, "base_model", "ultrasafe/usf-tiny", ""),
+                row(400, "lora_config", "{'rank': 8, 'seed': 1}", "[]"), row(400, "lora_config.rank",
+                        "'rank': 8", "'rank': 0"), row(400, "lora_config.rank", "'rank': 8", "'rank': 257"),
                 row(400, "lora_config.rank", "'rank': 8", "'rank': 8.0"),
                 row(400, "lora_config.seed", "'seed': 1", "'seed': 18446744073709551616"),
                 row(400, "lora_config.seed", "'seed': 1", "'seed': -9223372036854775809"),
@@ -258,53 +254,46 @@ class BadRequestTest {
                 row(400, "lora_config.target_modules", "'seed': 1", "'target_modules': 'q_proj'"),
                 row(400, "lora_config.target_modules[1]", "'seed': 1", "'target_modules': ['q_proj', 'qkv']"),
                 row(400, "lora_config.target_modules[1]", "'seed': 1",
-                "'target_modules': ['q_proj', 'q_proj']"),
+                        "'target_modules': ['q_proj', 'q_proj']"),
                 row(400, "lora_config.target_modules[0]", "'seed': 1", "'target_modules': [1]"),
                 row(400, "user_metadata", "'user_metadata': {}", "'user_metadata': []"),
                 row(400, "user_metadata", "'user_metadata': {}", "'user_metadata': 'x'"),
-                row(400, "user_metadata", "'user_metadata': {}", "'user_metadata': {'a': '" + "x".repeat(300)
-                + "'}"),
+                row(400, "user_metadata", "'user_metadata': {}",
+                        "'user_metadata': {'a': '" + "x".repeat(300) + "'}"),
                 row(400, "user_metadata.a", "'user_metadata': {}", "'user_metadata': {'a': 1, 'a': 2}"),
                 row(400, "user_metadata.a", "'user_metadata': {}", "'user_metadata': {'a': '\\ud800'}")));
         table("load_training_client", "{'session_id': '" + SESSION + "', 'model_seq_id': 6, 'path': 'bios://"
-                + run + "/a'}", List.of(
-                row(400, "path", "bios://" + run + "/a", run + "/a"),
-                row(400, "path", "bios://" + run + "/a", "bios://" + run),
-                row(400, "path", "/a'", "/a/b/c'"),
-                row(400, "path", "/a'", "/weights'"),
-                row(400, "path", "/a'", "/..'"),
-                row(400, "path", "bios://" + run, "file:///etc"),
-                row(404, "", "/a'", "/b'"),
-                row(404, "", run, "usf-tiny-0123456789ab"),
-                row(404, "", SESSION, "0a1b2c3d-0000-4000-8000-0000000000ff")));
+                + run + "/a'}", List.of(row(400, "path", "bios://" + run + "/a", run + "/a"),
+                        row(400, "path", "bios://" + run + "/a", "bios://" + run),
+                        row(400, "path", "/a'", "/a/b/c'"), row(400, "path", "/a'", "/weights'"),
+                        row(400, "path", "/a'", "/..'"), row(400, "path", "bios://" + run, "file:///etc"),
+                        row(404, "", "/a'", "/b'"), row(404, "", run, "usf-tiny-0123456789ab"),
+                        row(404, "", SESSION, "0a1b2c3d-0000-4000-8000-0000000000ff")));
     }
 
     @Test void saves() {
         table("save_weights", "{'model_id': '" + run + "', 'seq_id': 3, 'path': 'a', 'ttl_seconds': 5,"
-                + " 'overwrite': true, 'metadata': {}}", List.of(
-                row(400, "path", "'path': 'a', ", ""),
-                row(400, "path", "'path': 'a'", "'path': ''"),
-                row(400, "path", "'path': 'a'", "'path': '../a'"),
-                row(400, "path", "'path': 'a'", "'path': 'a/b'"),
-                row(400, "path", "'path': 'a'", "'path': 'weights'"),
-                row(400, "path", "'path': 'a'", "'path': 'sampler_weights'"),
-                row(400, "path", "'path': 'a'", "'path': '" + "a".repeat(129) + "'"),
-                row(400, "path", "'path': 'a'", "'path': ['a']"),
-                row(400, "ttl_seconds", "'ttl_seconds': 5", "'ttl_seconds': 0"),
-                row(400, "ttl_seconds", "'ttl_seconds': 5", "'ttl_seconds': -5"),
-                row(400, "ttl_seconds", "'ttl_seconds': 5", "'ttl_seconds': 9223372036854775807"),
-                row(400, "overwrite", "true", "'yes'"),
-                row(400, "metadata", "'metadata': {}", "'metadata': 1")));
+                + " 'overwrite': true, 'metadata': {}}",
+                List.of(row(400, "path", "'path': 'a', ", ""), row(400, "path", "'path': 'a'", "'path': ''"),
+                        row(400, "path", "'path': 'a'", "'path': '../a'"), row(400, "path", "'path': 'a'",
+                                "'path': 'a/b'"), row(400, "path", "'path': 'a'", "'path': 'weights'"),
+                        row(400, "path", "'path': 'a'", "'path': 'sampler_weights'"),
+                        row(400, "path", "'path': 'a'", "'path': '" + "a".repeat(129) + "'"),
+                        row(400, "path", "'path': 'a'", "'path': ['a']"),
+                        row(400, "ttl_seconds", "'ttl_seconds': 5", "'ttl_seconds': 0"),
+                        row(400, "ttl_seconds", "'ttl_seconds': 5", "'ttl_seconds': -5"),
+                        row(400, "ttl_seconds", "'ttl_seconds': 5", "'ttl_seconds': 9223372036854775807"),
+                        row(400, "overwrite", "true", "'yes'"),
+                        row(400, "metadata", "'metadata': {}", "'metadata': 1")));
         table("save_weights_for_sampler", "{'model_id': '" + run + "', 'seq_id': 4, 'path': 'a'}", List.of(
                 row(400, "path", ", 'path': 'a'", ""),
                 row(400, "path", "'path': 'a'", "'path': 'a', 'sampling_session_seq_id': 1"),
                 row(400, "sampling_session_seq_id", "'path': 'a'", "'sampling_session_seq_id': -1"),
                 row(400, "metadata", "'path': 'a'", "'path': 'a', 'metadata': {}")));
         table("load_weights", "{'model_id': '" + run + "', 'seq_id': 5, 'path': 'bios://" + run
-                + "/a', 'optimizer': true}", List.of(
-                row(400, "path", "bios://" + run + "/a", "a"),
-                row(400, "optimizer", "true", "1"),
-                row(400, "weights_access_token", "'optimizer': true", "'weights_access_token': 'x'")));
+                + "/a', 'optimizer': true}", List.of(row(400, "path", "bios://" + run + "/a", "a"),
+                        row(400, "optimizer", "true", "1"), row(400, "weights_access_token",
+                                "'optimizer': true", "'weights_access_token': 'x'")));
         table("weights_info", "{'path': 'bios://" + run + "/a'}", List.of(
                 row(400, "path", "", "{}"),
                 row(400, "path", "'path'", "'tinker_path': 'x', 'path'"),
@@ -318,30 +307,25 @@ class BadRequestTest {
                 + " 'num_samples': 1, 'sampling_params': {'max_tokens': 4, 'temperature': 1, 'top_k': -1,"
                 + " 'top_p': 1, 'seed': 1, 'stop': ['x']},"
                 + " 'prompt_logprobs': false, 'topk_prompt_logprobs': 0}";
-        var rows = new ArrayList<>(List.of(
-                row(400, "sampling_session_id", "'sampling_session_id'", "'sampler'"),
-                row(404, "sampling_session_id", sampler, "nothing"),
+        var rows = new ArrayList<>(List.of(row(400, "sampling_session_id", "'sampling_session_id'",
+                "'sampler'"), row(404, "sampling_session_id", sampler, "nothing"),
                 row(404, "", sampler, SESSION + ":sample:99"),
                 row(404, "", sampler, "0a1b2c3d-0000-4000-8000-0000000000ff:sample:1"),
                 row(400, "seq_id", "'seq_id': 0", "'seq_id': -1"),
-                row(400, "seq_id", "'seq_id': 0", "'seq_id': 9223372036854775808"),
-                row(400, "prompt", "'prompt': {'chunks': [{'type': 'encoded_text', 'tokens': [1, 2]}]}, ",
-                ""),
+                row(400, "seq_id", "'seq_id': 0", "'seq_id': 9223372036854775808"), row(400, "prompt",
+                        "'prompt': {'chunks': [{'type': 'encoded_text', 'tokens': [1, 2]}]}, ", ""),
                 row(400, "prompt", "{'chunks': [{'type': 'encoded_text', 'tokens': [1, 2]}]}", "'text'"),
-                row(400, "prompt", "[1, 2]", "[]"),
-                row(400, "prompt.chunks[0].tokens[1]", "[1, 2]", "[1, 200]"),
-                row(400, "prompt", "[1, 2]", "[1" + ", 1".repeat(70) + "]"),
+                row(400, "prompt", "[1, 2]", "[]"), row(400, "prompt.chunks[0].tokens[1]", "[1, 2]",
+                        "[1, 200]"), row(400, "prompt", "[1, 2]", "[1" + ", 1".repeat(70) + "]"),
                 row(400, "num_samples", "'num_samples': 1", "'num_samples': 0"),
                 row(400, "num_samples", "'num_samples': 1", "'num_samples': 1025"),
                 row(400, "prompt_logprobs", "'prompt_logprobs': false", "'prompt_logprobs': 'no'"),
                 row(400, "topk_prompt_logprobs", "'topk_prompt_logprobs': 0", "'topk_prompt_logprobs': -1"),
                 row(400, "topk_prompt_logprobs", "'topk_prompt_logprobs': 0", "'topk_prompt_logprobs': 101"),
                 row(400, "base_model", "'num_samples': 1", "'base_model': 'x'")));
-        rows.addAll(List.of(
-                row(400, "sampling_params",
+        rows.addAll(List.of(row(400, "sampling_params",
                 "{'max_tokens': 4, 'temperature': 1, 'top_k': -1, 'top_p': 1, 'seed': 1, 'stop': ['x']}",
-                "3"),
-                row(400, "sampling_params.max_tokens", "'max_tokens': 4", "'max_tokens': 0"),
+                "3"), row(400, "sampling_params.max_tokens", "'max_tokens': 4", "'max_tokens': 0"),
                 row(400, "sampling_params.max_tokens", "'max_tokens': 4", "'max_tokens': 63"),
                 row(400, "sampling_params.max_tokens", "'max_tokens': 4", "'max_tokens': 2147483648"),
                 row(400, "sampling_params.temperature", "'temperature': 1", "'temperature': -1"),
@@ -352,27 +336,24 @@ class BadRequestTest {
                 row(400, "sampling_params.top_p", "'top_p': 1", "'top_p': 1.1"),
                 row(400, "sampling_params.seed", "'seed': 1", "'seed': 1.5"),
                 row(400, "sampling_params.seed", "'seed': 1", "'seed': 36893488147419103232"),
-                row(400, "sampling_params.stop", "['x']", "5"),
-                row(400, "sampling_params.stop", "['x']", "['']"),
-                row(400, "sampling_params.stop[1]", "['x']", "['x', 1]"),
-                row(400, "sampling_params.stop[1]", "['x']", "[1, 'x']"),
-                row(400, "sampling_params.stop[0]", "['x']", "[100]"),
-                row(400, "sampling_params.stop[0]", "['x']", "[-1]"),
+                row(400, "sampling_params.stop", "['x']", "5"), row(400, "sampling_params.stop", "['x']",
+                        "['']"), row(400, "sampling_params.stop[1]", "['x']", "['x', 1]"),
+                row(400, "sampling_params.stop[1]", "['x']", "[1, 'x']"), row(400, "sampling_params.stop[0]",
+                        "['x']", "[100]"), row(400, "sampling_params.stop[0]", "['x']", "[-1]"),
                 row(400, "sampling_params.stop[0]", "['x']", "[1.5]"),
                 row(400, "sampling_params.stop[0]", "['x']", "[null]"),
                 row(400, "sampling_params.stop", "['x']", "['x'" + ", 'x'".repeat(64) + "]"),
                 row(400, "sampling_params.min_p", "'top_p': 1", "'min_p': 1")));
         table("asample", good, rows);
-        table("create_sampling_session",
-                "{'session_id': '" + SESSION
-                + "', 'sampling_session_seq_id': 2, 'base_model': 'ultrasafe/usf-tiny'}", List.of(
-                row(400, "base_model", ", 'base_model': 'ultrasafe/usf-tiny'", ""),
-                row(400, "base_model", "'base_model'", "'model_path': 'bios://x/y', 'base_model'"),
-                row(404, "base_model", "usf-tiny", "usf-huge"),
-                row(400, "model_path", "'base_model': 'ultrasafe/usf-tiny'", "'model_path': 'x'"),
-                row(404, "", "'base_model': 'ultrasafe/usf-tiny'", "'model_path': 'bios://" + run + "/none'"),
-                row(400, "sampling_session_seq_id", ": 2", ": -2"),
-                row(404, "", SESSION, "0a1b2c3d-0000-4000-8000-0000000000ff")));
+        table("create_sampling_session", "{'session_id': '" + SESSION
+                + "', 'sampling_session_seq_id': 2, 'base_model': 'ultrasafe/usf-tiny'}",
+                List.of(row(400, "base_model", ", 'base_model': 'ultrasafe/usf-tiny'", ""),
+                        row(400, "base_model", "'base_model'", "'model_path': 'bios://x/y', 'base_model'"),
+                        row(404, "base_model", "usf-tiny", "usf-huge"),
+                        row(400, "model_path", "'base_model': 'ultrasafe/usf-tiny'", "'model_path': 'x'"),
+                        row(404, "", "'base_model': 'ultrasafe/usf-tiny'", "'model_path': 'bios://" + run
+                                + "/none'"), row(400, "sampling_session_seq_id", ": 2", ": -2"),
+                        row(404, "", SESSION, "0a1b2c3d-0000-4000-8000-0000000000ff")));
     }
 
     @Test void otherCalls() {
@@ -398,9 +379,9 @@ class BadRequestTest {
                 row(400, "text", "'a'", "['a']"),
                 row(400, "add_special_tokens", "'text'", "'add_special_tokens': 'x', 'text'"),
                 row(404, "base_model", "usf-tiny", "none")));
-        table("detokenize", "{'base_model': 'ultrasafe/usf-tiny', 'tokens': [1]}", List.of(
-                row(400, "tokens", "[1]", "'1'"), row(400, "tokens[0]", "[1]", "[100]"), row(400, "tokens",
-                ", 'tokens': [1]", "")));
+        table("detokenize", "{'base_model': 'ultrasafe/usf-tiny', 'tokens': [1]}",
+                List.of(row(400, "tokens", "[1]", "'1'"), row(400, "tokens[0]", "[1]", "[100]"),
+                        row(400, "tokens", ", 'tokens': [1]", "")));
         refuses(service.send("PUT", "training_runs/" + run + "/checkpoints/weights/a/ttl",
                 "{\"ttl_seconds\": 0}".getBytes()), 400, "ttl_seconds", "ttl 0");
         for (String bad : List.of("limit=0", "limit=1001", "limit=x", "limit=99999999999"))
@@ -416,10 +397,10 @@ class BadRequestTest {
         refuses(service.post("session_heartbeat", "[".repeat(10_000)), 400, "", "deep nesting");
         refuses(service.post("session_heartbeat", "{'a':".repeat(1000) + "1" + "}".repeat(1000)), 400, "",
                 "deep nesting");
-        for (String body : List.of("[]", "3", "'x'", "null",
-                "true")) refuses(service.post("session_heartbeat", body), 400, "body", body);
-        refuses(service.send("POST", "session_heartbeat", new byte[] {'{', '"', (byte) 0xc3, '"', ':', '1',
-                '}'}), 400, "", "broken UTF-8");
+        for (String body : List.of("[]", "3", "'x'", "null", "true"))
+            refuses(service.post("session_heartbeat", body), 400, "body", body);
+        refuses(service.send("POST", "session_heartbeat",
+                new byte[] {'{', '"', (byte) 0xc3, '"', ':', '1', '}'}), 400, "", "broken UTF-8");
         refuses(service.send("POST", "session_heartbeat", new byte[] {'{', '"', (byte) 0xc0, (byte) 0x80,
                 '"', ':', '1', '}'}), 400, "", "overlong UTF-8");
         refuses(service.send("POST", "session_heartbeat", "{}".getBytes(StandardCharsets.UTF_16LE)), 400, "",
@@ -432,21 +413,20 @@ class BadRequestTest {
         for (String type : List.of("text/plain", "application/x-protobuf", "application/xml",
                 "multipart/form-data; boundary=x"))
             refuses(service.send(HttpRequest.newBuilder(service.uri("session_heartbeat"))
-            .header("Content-Type", type)
-                    .POST(HttpRequest.BodyPublishers.ofString("{}"))), 415, "", type);
+                    .header("Content-Type", type).POST(HttpRequest.BodyPublishers.ofString("{}"))), 415, "",
+                    type);
         refuses(service.send(HttpRequest.newBuilder(service.uri("session_heartbeat"))
                 .POST(HttpRequest.BodyPublishers.noBody())), 415, "", "no body");
         refuses(service.post("session_heartbeat", " ".repeat(70_000)), 413, "", "a large body");
         refuses(service.send(HttpRequest.newBuilder(service.uri("session_heartbeat")).header("Content-Type",
-                "application/json")
-                .POST(HttpRequest.BodyPublishers.ofInputStream(() ->
-                new java.io.ByteArrayInputStream(new byte[200_000])))), 413, "", "a large chunked body");
+                "application/json").POST(HttpRequest.BodyPublishers.ofInputStream(() ->
+                        new ByteArrayInputStream(new byte[200_000])))), 413, "",
+                "a large chunked body");
     }
 
     @Test void placesThatAreNotThere() throws IOException {
         for (String path : List.of("/", "/api", "/api/v1", "/api/v1/", "/api/v2/healthz", "/api/v1/nothing",
-                "/api/v1/healthz/x", "/favicon.ico",
-                "/api/v1/training_runs/a/b", "/api/v1/../healthz"))
+                "/api/v1/healthz/x", "/favicon.ico", "/api/v1/training_runs/a/b", "/api/v1/../healthz"))
             refuses(service.get(path), 404, "", path);
         refuses(service.get("training_runs/nonsense"), 404, "", "a run that cannot be");
         refuses(service.get("training_runs/usf-tiny-0123456789abcdef"), 404, "", "a run that is not");
@@ -460,16 +440,16 @@ class BadRequestTest {
         for (String[] call : List.of(new String[] {"POST", "healthz"}, new String[] {"GET", "create_model"},
                 new String[] {"DELETE", "asample"},
                 new String[] {"PUT", "training_runs"}, new String[] {"PATCH", "checkpoints"})) {
-            Answer answer = service.send(HttpRequest.newBuilder(service.uri(call[1]))
-                    .method(call[0], HttpRequest.BodyPublishers.ofString("{}")));
+            Answer answer = service.send(HttpRequest.newBuilder(service.uri(call[1])).method(call[0],
+                    HttpRequest.BodyPublishers.ofString("{}")));
             refuses(answer, 405, "", call[0] + " " + call[1]);
         }
-        assertEquals("GET", service.post("healthz", "{}").response().headers().firstValue("Allow")
-                .orElseThrow());
+        assertEquals("GET",
+                service.post("healthz", "{}").response().headers().firstValue("Allow").orElseThrow());
         for (String target : List.of("/api/v1/%zz", "/api/v1/training_runs/%", "/api/v1/a b",
                 "/api/v1/training_runs/%ff"))
             assertTrue(raw("GET " + target + " HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            .matches("(?s)HTTP/1.1 (40[04]|505).*\"error\":.*"), target);
+                    .matches("(?s)HTTP/1.1 (40[04]|505).*\"error\":.*"), target);
         assertTrue(raw("BREW / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").contains("\"error\":"));
     }
 

@@ -23,6 +23,7 @@ import bios.protocol.stored.StoredOperations;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -65,8 +66,8 @@ final class FakeRuns implements RunDirectory, RunIndex {
     @Override public synchronized CompletionStage<RunReply> ask(RunId run,
             Function<ActorRef<RunReply>, RunCommand> message, Duration timeout) {
         if (silent) return CompletableFuture.failedStage(new TimeoutException("silent"));
-        if (refuse != null) return CompletableFuture.completedStage(new RunReply.Refused(refuse,
-                "refused for the test"));
+        if (refuse != null)
+            return CompletableFuture.completedStage(new RunReply.Refused(refuse, "refused for the test"));
         return CompletableFuture.completedStage(answer(run, message.apply(null)));
     }
 
@@ -74,19 +75,19 @@ final class FakeRuns implements RunDirectory, RunIndex {
         Run run = runs.get(id);
         return switch (command) {
             case RunCommand.Create(var config, _) -> {
-                if (run != null && !same(run.config, config)) yield new RunReply.Refused(Reason.CONFLICT,
-                        "created otherwise before");
+                if (run != null && !same(run.config, config))
+                    yield new RunReply.Refused(Reason.CONFLICT, "created otherwise before");
                 Run created = runs.computeIfAbsent(id, _ -> new Run());
                 created.config = config;
                 yield described(created);
             }
             case RunCommand.Submit c -> mine(run, c.owner(), () -> submit(id, run, c));
-            case RunCommand.Retrieve(var owner, long seq, _, _) -> mine(run, owner,
-                    () -> retrieve(id, run, seq));
+            case RunCommand.Retrieve(var owner, long seq, _, _) ->
+                    mine(run, owner, () -> retrieve(id, run, seq));
             case RunCommand.Describe(var owner, _) -> mine(run, owner, () -> described(run));
-            case RunCommand.Resolve(var owner, var path, _) -> mine(run, owner, () -> run.checkpoints.stream()
-                    .filter(c -> c.name().equals(Optional.of(path.name()))
-                    && path.kind().map(k -> k == c.kind()).orElse(true))
+            case RunCommand.Resolve(var owner, var path, _) -> mine(run, owner, () ->
+                    run.checkpoints.stream().filter(c -> c.name().equals(Optional.of(path.name()))
+                            && path.kind().map(k -> k == c.kind()).orElse(true))
                     .findFirst().<RunReply>map(RunReply.Resolved::new)
                     .orElse(new RunReply.Refused(Reason.NOT_FOUND, "no checkpoint at " + path)));
             case RunCommand.ResolveSnapshot _, RunCommand.ReleaseSnapshots _ ->
@@ -112,19 +113,19 @@ final class FakeRuns implements RunDirectory, RunIndex {
     }
 
     private static RunReply mine(Run run, String owner, Answer answer) {
-        return run == null || !run.config.owner().equals(owner) ? new RunReply.Refused(Reason.NOT_FOUND,
-                "no such run") : answer.get();
+        return run == null || !run.config.owner().equals(owner)
+                ? new RunReply.Refused(Reason.NOT_FOUND, "no such run") : answer.get();
     }
 
     private static RunReply described(Run run) {
-        return new RunReply.Described(run.config, run.config.lora(), run.step, run.config.createdAtMillis()
-                + 5, run.checkpoints, run.closed);
+        return new RunReply.Described(run.config, run.config.lora(), run.step,
+                run.config.createdAtMillis() + 5, run.checkpoints, run.closed);
     }
 
     private RunReply submit(RunId id, Run run, RunCommand.Submit c) {
         String first = run.digests.putIfAbsent(c.seq(), c.digest());
-        if (first != null && !first.equals(c.digest())) return new RunReply.Refused(Reason.CONFLICT,
-                "another operation has this number");
+        if (first != null && !first.equals(c.digest()))
+            return new RunReply.Refused(Reason.CONFLICT, "another operation has this number");
         if (first != null) return new RunReply.Accepted(new RequestId(id, c.seq()));
         submitted++;
         byte[] encoded = switch (c.operation()) {
@@ -141,15 +142,15 @@ final class FakeRuns implements RunDirectory, RunIndex {
         return switch (operation) {
             case Operation.ForwardBackward f -> new OperationResult.Evaluated(f.data().stream().map(d -> {
                 float[] logprobs = new float[d.tokens().length];
-                java.util.Arrays.fill(logprobs, -0.5f);
+                Arrays.fill(logprobs, -0.5f);
                 return logprobs;
             }).toList(), Map.of("loss:sum", 1.5, "tokens:sum", 2.0, "weights:sum", 2.0));
-            case Operation.OptimStep _ -> new OperationResult.Stepped(++run.step, Map.of("grad_norm", 0.25,
-                    "learning_rate", 1e-4));
-            case Operation.SaveState(var name, var metadata, _) -> save(id, run, CheckpointKind.TRAINING,
-                    Optional.of(name), metadata, now);
-            case Operation.SaveSamplerWeights(var name, _, _) -> save(id, run, CheckpointKind.SAMPLER, name,
-                    "{}", now);
+            case Operation.OptimStep _ ->
+                    new OperationResult.Stepped(++run.step, Map.of("grad_norm", 0.25, "learning_rate", 1e-4));
+            case Operation.SaveState(var name, var metadata, _) ->
+                    save(id, run, CheckpointKind.TRAINING, Optional.of(name), metadata, now);
+            case Operation.SaveSamplerWeights(var name, _, _) ->
+                    save(id, run, CheckpointKind.SAMPLER, name, "{}", now);
             case Operation.LoadState(var path, _) -> new OperationResult.Loaded(path.bios(), 7);
         };
     }
@@ -160,9 +161,8 @@ final class FakeRuns implements RunDirectory, RunIndex {
                 .getBytes(StandardCharsets.UTF_8);
         BlobRef blob = blobs.put(BlobScope.checkpoints(id), adapter);
         var manifest = new CheckpointManifest(id, kind, name, run.config.baseModel(), run.config.lora(),
-                blob.id().sha256(), blob,
-                Optional.empty(), run.step, AdamParams.DEFAULT, "adamw", metadata, run.config.parent(), now,
-                Optional.empty());
+                blob.id().sha256(), blob, Optional.empty(), run.step, AdamParams.DEFAULT, "adamw", metadata,
+                run.config.parent(), now, Optional.empty());
         if (name.isPresent()) run.checkpoints.add(manifest);
         return new OperationResult.Saved(manifest);
     }
@@ -187,7 +187,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
     @Override public synchronized Page<RunSummary> runs(String owner, int limit, long offset) {
         List<RunSummary> all = runs.values().stream().filter(r -> r.config.owner().equals(owner))
                 .map(r -> new RunSummary(r.config, r.config.lora(), r.step, r.config.createdAtMillis() + 5,
-                r.checkpoints, r.closed)).toList();
+                        r.checkpoints, r.closed)).toList();
         return new Page<>(all.stream().skip(offset).limit(limit).toList(), all.size());
     }
 

@@ -24,8 +24,7 @@ final class FakeSessions implements SessionDirectory {
     private record Session(String owner, Set<RunId> runs, TreeMap<Long, Sampler> samplers) {}
 
     @Override public synchronized CompletionStage<SessionReply> ask(String id,
-            Function<ActorRef<SessionReply>, SessionCommand> message,
-            Duration timeout) {
+            Function<ActorRef<SessionReply>, SessionCommand> message, Duration timeout) {
         return CompletableFuture.completedStage(answer(id, message.apply(null)));
     }
 
@@ -41,8 +40,8 @@ final class FakeSessions implements SessionDirectory {
             case SessionCommand.FindSampler c -> c.owner();
             case SessionCommand.Describe c -> c.owner();
         };
-        if (session == null || !session.owner()
-                .equals(owner)) return new SessionReply.Refused(Fault.user("not_found", "no such session"));
+        if (session == null || !session.owner().equals(owner))
+            return new SessionReply.Refused(Fault.user("not_found", "no such session"));
         return switch (command) {
             case SessionCommand.AddRun c -> {
                 session.runs().add(c.run());
@@ -65,7 +64,7 @@ final class FakeSessions implements SessionDirectory {
     }
 
     private static SessionReply described(String id, Session session) {
-        return new SessionReply.Described(id, List.copyOf(session.runs()), session.samplers().keySet()
-                .stream().map(n -> id + ":sample:" + n).toList());
+        return new SessionReply.Described(id, List.copyOf(session.runs()),
+                session.samplers().keySet().stream().map(n -> id + ":sample:" + n).toList());
     }
 }

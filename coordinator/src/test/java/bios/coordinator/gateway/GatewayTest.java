@@ -59,19 +59,19 @@ class GatewayTest {
         assertEquals("ok", service.get("healthz").text("status"));
         Answer config = service.post("client/config", "{'sdk_version': '0.25.0', 'whatever': 1}");
         assertFalse(config.json().get("use_pyqwest_transport").asBoolean());
-        assertEquals(300, service.post("client/dynamic_config", "{}").json().get("refresh_interval_sec")
-                .asInt());
-        assertEquals("accepted", service.post("telemetry", "{'events': [{'data': [1, 'x']}]}")
-                .text("status"));
+        assertEquals(300,
+                service.post("client/dynamic_config", "{}").json().get("refresh_interval_sec").asInt());
+        assertEquals("accepted",
+                service.post("telemetry", "{'events': [{'data': [1, 'x']}]}").text("status"));
         var model = service.get("get_server_capabilities").json().get("supported_models").get(0);
         assertEquals("ultrasafe/usf-tiny", model.get("model_name").asText());
         assertEquals(64, model.get("max_context_length").asInt());
-        assertEquals("session_heartbeat", service.post("session_heartbeat",
-                "{'session_id': '" + SESSION + "'}").text("type"));
-        assertTrue(service.post("create_session", "{'tags': ['a'], 'user_metadata': {'k': [1, null]}}")
-                .text("session_id").length() > 30);
-        assertEquals(2, service.post("tokenize", "{'base_model': 'ultrasafe/usf-tiny', 'text': 'ab'}").json()
-                .get("tokens").size());
+        assertEquals("session_heartbeat",
+                service.post("session_heartbeat", "{'session_id': '" + SESSION + "'}").text("type"));
+        assertTrue(service.post("create_session",
+                "{'tags': ['a'], 'user_metadata': {'k': [1, null]}}").text("session_id").length() > 30);
+        assertEquals(2, service.post("tokenize",
+                "{'base_model': 'ultrasafe/usf-tiny', 'text': 'ab'}").json().get("tokens").size());
         assertEquals("text of 2", service.post("detokenize",
                 "{'base_model': 'ultrasafe/usf-tiny', 'tokens': [1, 2]}").text("text"));
     }
@@ -103,19 +103,19 @@ class GatewayTest {
         Answer future = service.post("forward_backward", batch(run, 1));
         assertEquals(run + ":1", future.text("request_id"));
         int before = service.runs.submitted;
-        assertEquals(future.text("request_id"), service.post("forward_backward", batch(run, 1))
-                .text("request_id"));
+        assertEquals(future.text("request_id"),
+                service.post("forward_backward", batch(run, 1)).text("request_id"));
         assertEquals(before, service.runs.submitted);
         Answer result = service.result(future);
         assertEquals("forward_backward", result.text("type"));
-        assertEquals(-0.5, result.json().get("loss_fn_outputs").get(0).get("logprobs").get("data").get(2)
-                .asDouble());
+        assertEquals(-0.5,
+                result.json().get("loss_fn_outputs").get(0).get("logprobs").get("data").get(2).asDouble());
         assertEquals(1.5, result.json().get("metrics").get("loss:sum").asDouble());
         Answer packed = service.result(future, "Accept", "application/vnd.bios+json, application/json");
         assertEquals(12, Base64.getDecoder().decode(packed.json().get("loss_fn_outputs").get(0)
                 .get("logprobs").get("data_base64").asText()).length);
-        Answer forward = service.post("forward", batch(run, 2).replace("forward_backward_input",
-                "forward_input"));
+        Answer forward = service.post("forward",
+                batch(run, 2).replace("forward_backward_input", "forward_input"));
         assertEquals("forward", service.result(forward).text("type"));
         Answer step = service.post("optim_step",
                 "{'model_id': '" + run + "', 'seq_id': 5, 'adam_params': {'learning_rate': 0.01}}");
@@ -138,8 +138,7 @@ class GatewayTest {
                 .putFloat(0);
         service.post("forward_backward",
                 "{'model_id': '" + run + "', 'seq_id': 2, 'forward_backward_input': {'loss_fn':"
-                + " 'cross_entropy', 'data': ["
-                + "{'model_input': {'tokens_base64': '" + base64(tokens)
+                + " 'cross_entropy', 'data': [" + "{'model_input': {'tokens_base64': '" + base64(tokens)
                 + "'}, 'loss_fn_inputs': {'target_tokens': {'dtype': 'int64', 'shape': [3],"
                 + " 'data_base64': '" + base64(targets)
                 + "'}, 'weights': {'dtype': 'float32', 'shape': [3], 'data_base64': '" + base64(weights)
@@ -153,8 +152,8 @@ class GatewayTest {
 
     @Test void aLargeBatchGoesToTheBlobStoreAndARefusedOneLeavesNothing() {
         String run = service.run(3);
-        String datum = "{'model_input': {'chunks': [{'type': 'encoded_text', 'tokens': " + "[1" + ", 1"
-                .repeat(59) + "]}]}, 'loss_fn_inputs':"
+        String datum = "{'model_input': {'chunks': [{'type': 'encoded_text', 'tokens': " + "[1"
+                + ", 1".repeat(59) + "]}]}, 'loss_fn_inputs':"
                 + " {'target_tokens': {'dtype': 'int64', 'data': [2" + ", 2".repeat(59) + "]}}}";
         String body = "{'model_id': '" + run
                 + "', 'seq_id': 1, 'forward_backward_input': {'loss_fn': 'cross_entropy', 'data': [" + datum
@@ -211,8 +210,8 @@ class GatewayTest {
         service.post("save_weights_for_sampler", "{'model_id': '" + run + "', 'seq_id': 2, 'path': 's'}");
         String call = "{'session_id': '" + SESSION + "', 'model_seq_id': 60, 'path': 'bios://" + run + "/a'}";
         Answer future = service.post("load_training_client", call);
-        assertEquals(future.text("request_id"), service.post("load_training_client", call)
-                .text("request_id"));
+        assertEquals(future.text("request_id"),
+                service.post("load_training_client", call).text("request_id"));
         Answer result = service.result(future);
         assertEquals("create_model", result.text("type"));
         assertEquals(7, result.json().get("step").asInt());
@@ -223,9 +222,8 @@ class GatewayTest {
         Answer sampler = service.post("load_training_client", call.replace("/a'", "/sampler_weights/s'"));
         assertEquals(400, sampler.status());
         assertEquals("weights_only", sampler.text("error"));
-        Answer loaded = service.result(service.post("load_weights",
-                "{'model_id': '" + run + "', 'seq_id': 9, 'path': 'tinker://" + run
-                + "/weights/a', 'optimizer': false}"));
+        Answer loaded = service.result(service.post("load_weights", "{'model_id': '" + run
+                + "', 'seq_id': 9, 'path': 'tinker://" + run + "/weights/a', 'optimizer': false}"));
         assertEquals("load_weights", loaded.text("type"));
     }
 
@@ -266,8 +264,7 @@ class GatewayTest {
     }
 
     @Test void samplingIsIdempotentAndPinned() {
-        Answer sampler = service.post("create_sampling_session",
-                "{'session_id': '" + SESSION
+        Answer sampler = service.post("create_sampling_session", "{'session_id': '" + SESSION
                 + "', 'sampling_session_seq_id': 1, 'base_model': 'ultrasafe/usf-tiny'}");
         String id = sampler.text("sampling_session_id");
         assertEquals(SESSION + ":sample:1", id);
@@ -295,11 +292,11 @@ class GatewayTest {
             assertEquals(List.of(7), mine.getFirst().task().params().stopTokens());
         }
         assertEquals(410, service.post("retrieve_future", "{'request_id': 'sample:r1:nothing'}").status());
-        assertEquals(410, service.post("retrieve_future", "{'request_id': 'sample:elsewhere:nothing'}")
-                .status());
+        assertEquals(410, service.post("retrieve_future",
+                "{'request_id': 'sample:elsewhere:nothing'}").status());
         assertEquals("ultrasafe/usf-tiny", service.get("samplers/" + id).text("base_model"));
-        assertEquals("ultrasafe/usf-tiny", service.get("samplers/" + id.replace(":", "%3A"))
-                .text("base_model"));
+        assertEquals("ultrasafe/usf-tiny",
+                service.get("samplers/" + id.replace(":", "%3A")).text("base_model"));
     }
 
     @Test void aSamplerOfAPathKeepsItAndAPendingSampleIsAPollWithoutResult() {
@@ -309,14 +306,12 @@ class GatewayTest {
                 + "', 'sampling_session_seq_id': 20, 'model_path': 'bios://" + run + "/sampler_weights/s'}";
         String id = service.post("create_sampling_session", call).text("sampling_session_id");
         assertEquals(id, service.post("create_sampling_session", call).text("sampling_session_id"));
-        assertEquals("bios://" + run + "/sampler_weights/s", service.get("samplers/" + id)
-                .text("model_path"));
-        assertEquals(400, service.post("create_sampling_session",
-                "{'session_id': '" + SESSION
+        assertEquals("bios://" + run + "/sampler_weights/s",
+                service.get("samplers/" + id).text("model_path"));
+        assertEquals(400, service.post("create_sampling_session", "{'session_id': '" + SESSION
                 + "', 'sampling_session_seq_id': 20, 'base_model': 'ultrasafe/usf-tiny'}").status());
         service.silentEngine = true;
-        Answer future = service.post("asample",
-                "{'sampling_session_id': '" + id
+        Answer future = service.post("asample", "{'sampling_session_id': '" + id
                 + "', 'seq_id': 0, 'prompt': {'chunks': [{'tokens': [1]}]}}");
         Answer pending = service.result(future);
         assertEquals(408, pending.status());
@@ -337,8 +332,8 @@ class GatewayTest {
         assertEquals(1, all.json().get("training_runs").size());
         assertEquals(1, all.json().get("cursor").get("offset").asInt());
         Answer checkpoints = service.get("training_runs/" + run + "/checkpoints");
-        assertEquals("tinker://" + run + "/weights/a", checkpoints.json().get("checkpoints").get(0)
-                .get("tinker_path").asText());
+        assertEquals("tinker://" + run + "/weights/a",
+                checkpoints.json().get("checkpoints").get(0).get("tinker_path").asText());
         assertTrue(service.get("checkpoints").json().get("cursor").get("total_count").asInt() >= 1);
         assertTrue(service.get("sessions").json().get("sessions").toString().contains(SESSION));
         assertTrue(service.get("sessions/" + SESSION).json().get("training_run_ids").toString()
@@ -366,8 +361,8 @@ class GatewayTest {
         assertEquals("internal", broken.text("error"));
         assertEquals("server", broken.text("category"));
         assertFalse(new String(broken.bytes()).contains("NullPointer"));
-        assertEquals(broken.text("request_id"), broken.response().headers().firstValue("X-Request-Id")
-                .orElseThrow());
+        assertEquals(broken.text("request_id"),
+                broken.response().headers().firstValue("X-Request-Id").orElseThrow());
         service.runs.runs.remove(new RunId(run));
     }
 }

@@ -22,9 +22,11 @@ import java.nio.charset.StandardCharsets;
 import java.security.SecureRandom;
 import java.time.Instant;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Random;
 import java.util.UUID;
 import java.util.concurrent.atomic.AtomicReference;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
@@ -36,8 +38,7 @@ import org.apache.pekko.http.javadsl.ServerBinding;
 /// A gateway on a free port before fakes of everything behind it, and a client for it.
 final class TestService implements AutoCloseable {
     static final ModelInfo MODEL = new ModelInfo(new ModelName("ultrasafe/usf-tiny"), "hub/usf-tiny",
-            "LlamaForCausalLM", 64, 100, 16, 2,
-            "bfloat16", 12345);
+            "LlamaForCausalLM", 64, 100, 16, 2, "bfloat16", 12345);
     static final String SESSION = "0a1b2c3d-0000-4000-8000-00000000000a";
     static final ObjectMapper MAPPER = new ObjectMapper();
 
@@ -75,7 +76,7 @@ final class TestService implements AutoCloseable {
         var router = kit.spawn(SamplingRouter.create("r1",
                 SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(directory),
                 () -> Instant.ofEpochMilli(1_000_000)));
-        var ids = new java.util.Random(7);
+        var ids = new Random(7);
         var parts = new Gateway.Parts(accounts, runs, sessions, fleet::get, router, blobs, runs, () -> true,
                 () -> Instant.ofEpochMilli(1_700_000_000_000L),
                 () -> new UUID(ids.nextLong(), ids.nextLong()), new SecureRandom(new byte[] {1}));
@@ -94,26 +95,23 @@ final class TestService implements AutoCloseable {
                     }
                     var sequence = new SampleResult.Sequence(new int[] {5, 6}, new float[] {-0.25f, -1},
                             StopReason.LENGTH);
-                    if (!silentEngine) sample.replyTo()
-                            .tell(new EngineReply.Sampled(sample.task().id(), new SampleResult(
-                            java.util.Collections.nCopies(sample.task().numSamples(), sequence),
-                            sample.task().promptLogprobs() ? Optional.of(new float[] {Float.NaN, -2})
-                            : Optional.empty(),
-                            sample.task().topkPromptLogprobs() > 0
-                                    ? Optional.of(List.of(List.of(),
-                                    List.of(new SampleResult.TokenLogprob(3, -1.5f)))) : Optional.empty())));
+                    if (!silentEngine)
+                        sample.replyTo().tell(new EngineReply.Sampled(sample.task().id(), new SampleResult(
+                                Collections.nCopies(sample.task().numSamples(), sequence),
+                                sample.task().promptLogprobs() ? Optional.of(new float[] {Float.NaN, -2})
+                                : Optional.empty(), sample.task().topkPromptLogprobs() > 0
+                                ? Optional.of(List.of(List.of(), List.of(new SampleResult.TokenLogprob(3,
+                                        -1.5f)))) : Optional.empty())));
                 }
                 case EngineCommand.Tokenize tokenize -> tokenize.replyTo().tell(new EngineReply.Tokenized(
                         tokenize.text().chars().map(c -> c % 100).toArray()));
                 case EngineCommand.Detokenize detokenize -> detokenize.replyTo()
                         .tell(new EngineReply.Detokenized("text of " + detokenize.tokens().length));
                 case EngineCommand.FetchTokenizerFiles fetch -> fetch.replyTo()
-                        .tell(new EngineReply.TokenizerFiles(
-                        Map.of("tokenizer.json", "{}".getBytes(StandardCharsets.UTF_8),
-                        "tokenizer_config.json", new byte[0])));
+                        .tell(new EngineReply.TokenizerFiles(Map.of("tokenizer.json", "{}".getBytes(
+                                StandardCharsets.UTF_8), "tokenizer_config.json", new byte[0])));
                 case EngineCommand.OpenRun _, EngineCommand.Execute _, EngineCommand.TakeRecoveryPoint _,
-                        EngineCommand.CloseRun _,
-                        EngineCommand.Describe _ -> { }
+                        EngineCommand.CloseRun _, EngineCommand.Describe _ -> { }
             }
             return Behaviors.same();
         });
@@ -132,8 +130,8 @@ final class TestService implements AutoCloseable {
                     HttpResponse.BodyHandlers.ofByteArray());
             boolean json = response.headers().firstValue("content-type").orElse("")
                     .startsWith("application/json");
-            return new Answer(response.statusCode(), json ? MAPPER.readTree(response.body())
-                    : MAPPER.nullNode(), response.body(), response);
+            return new Answer(response.statusCode(),
+                    json ? MAPPER.readTree(response.body()) : MAPPER.nullNode(), response.body(), response);
         } catch (IOException | InterruptedException failed) {
             throw new IllegalStateException(failed);
         }

@@ -30,10 +30,9 @@ import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.javadsl.TimerScheduler;
 
-/// An engine whose "weights" are a digest of everything that was executed: one operation too many, too few
-/// or out of
-/// order shows in every later result. Takes its time, so that operations are under way when a test kills
-/// something.
+/// An engine whose "weights" are a digest of everything that was executed: one operation too many, too
+/// few or out of order shows in every later result. Takes its time, so that operations are under way
+/// when a test kills something.
 final class FakeEngine {
     private record State(RunConfig config, LoraSpec lora, String weights, String gradient, long step) {
         String text() {
@@ -84,17 +83,15 @@ final class FakeEngine {
             }
             case EngineCommand.Execute c -> {
                 State before = runs.get(c.run());
-                c.replyTo().tell(before == null
-                        ? new EngineEvent.Failed(c.run(), c.position(),
-                        Fault.server(EngineCommand.RUN_NOT_OPEN, "no"))
-                        : execute(before, c));
+                c.replyTo().tell(before == null ? new EngineEvent.Failed(c.run(), c.position(),
+                        Fault.server(EngineCommand.RUN_NOT_OPEN, "no")) : execute(before, c));
             }
             case EngineCommand.TakeRecoveryPoint(var run, var position, var replyTo) -> {
                 State state = runs.get(run);
                 if (state == null) return;
                 var blob = blobs.put(BlobScope.recovery(run), state.text().getBytes(StandardCharsets.UTF_8));
-                replyTo.tell(new EngineEvent.RecoveryPointWritten(run, position, blob, state.step(),
-                        state.lora()));
+                replyTo.tell(new EngineEvent.RecoveryPointWritten(run, position, blob,
+                        state.step(), state.lora()));
             }
             case EngineCommand.CloseRun(var run) -> runs.remove(run);
             default -> throw new IllegalStateException("not asked of a fake: " + command);
@@ -120,19 +117,19 @@ final class FakeEngine {
         }
         if (operation instanceof Operation.ForwardBackward f && f.settings().containsKey("fail"))
             return new EngineEvent.Failed(c.run(), c.position(),
-            Fault.user("bad_data", "asked to fail at " + c.position()));
+                    Fault.user("bad_data", "asked to fail at " + c.position()));
         return switch (operation) {
             case Operation.ForwardBackward f -> {
                 String sum = digest(s.weights() + s.gradient() + StoredOperations.digest(encoded));
-                if (!f.forwardOnly()) runs.put(c.run(),
-                        new State(s.config(), s.lora(), s.weights(), sum, s.step()));
+                if (!f.forwardOnly())
+                    runs.put(c.run(), new State(s.config(), s.lora(), s.weights(), sum, s.step()));
                 yield done(c, new OperationResult.Evaluated(List.of(),
                         Map.of("loss:sum", (double) sum.hashCode())));
             }
             case Operation.OptimStep _ -> {
                 if (s.gradient().isEmpty())
                     yield new EngineEvent.Failed(c.run(), c.position(),
-                    Fault.user("no_gradient", "nothing to apply"));
+                            Fault.user("no_gradient", "nothing to apply"));
                 String weights = digest(s.weights() + s.gradient() + StoredOperations.digest(encoded));
                 runs.put(c.run(), new State(s.config(), s.lora(), weights, "", s.step() + 1));
                 yield done(c, new OperationResult.Stepped(s.step() + 1,
@@ -140,10 +137,9 @@ final class FakeEngine {
             }
             case Operation.SaveState(var name, var metadata, var ttl) ->
                     done(c, new OperationResult.Saved(manifest(s, c,
-                    CheckpointKind.TRAINING, Optional.of(name), metadata, ttl)));
-            case Operation.SaveSamplerWeights(var name, var ttl, _) ->
-                    done(c, new OperationResult.Saved(manifest(s, c,
-                    CheckpointKind.SAMPLER, name, "{}", ttl)));
+                            CheckpointKind.TRAINING, Optional.of(name), metadata, ttl)));
+            case Operation.SaveSamplerWeights(var name, var ttl, _) -> done(c,
+                    new OperationResult.Saved(manifest(s, c, CheckpointKind.SAMPLER, name, "{}", ttl)));
             case Operation.LoadState(var path, _) -> {
                 CheckpointManifest m = c.loaded().orElseThrow();
                 String weights = new String(blobs.read(m.adapter()), StandardCharsets.UTF_8);
@@ -158,17 +154,15 @@ final class FakeEngine {
     }
 
     private CheckpointManifest manifest(State s, EngineCommand.Execute c, CheckpointKind kind,
-            Optional<CheckpointName> name,
-            String metadata, Optional<Long> ttl) {
+            Optional<CheckpointName> name, String metadata, Optional<Long> ttl) {
         BlobRef adapter = blobs.put(BlobScope.checkpoints(c.run()),
                 s.weights().getBytes(StandardCharsets.UTF_8));
-        Optional<BlobRef> optimizer = kind == CheckpointKind.SAMPLER ? Optional.empty()
-                : Optional.of(blobs.put(BlobScope.checkpoints(c.run()),
-                ("adam " + s.step()).getBytes(StandardCharsets.UTF_8)));
+        Optional<BlobRef> optimizer = kind == CheckpointKind.SAMPLER
+                ? Optional.empty() : Optional.of(blobs.put(BlobScope.checkpoints(c.run()),
+                        ("adam " + s.step()).getBytes(StandardCharsets.UTF_8)));
         return new CheckpointManifest(c.run(), kind, name, s.config().baseModel(), s.lora(),
-                adapter.id().sha256(), adapter, optimizer,
-                s.step(), AdamParams.DEFAULT, "adamw", metadata, s.config().parent(), c.acceptedAtMillis(),
-                ttl.map(t -> c.acceptedAtMillis() + 1000 * t));
+                adapter.id().sha256(), adapter, optimizer, s.step(), AdamParams.DEFAULT, "adamw", metadata,
+                s.config().parent(), c.acceptedAtMillis(), ttl.map(t -> c.acceptedAtMillis() + 1000 * t));
     }
 
     private static String digest(String text) {

@@ -28,6 +28,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.atomic.AtomicLong;
@@ -87,20 +88,19 @@ final class RunHarness implements AutoCloseable {
 
     private void start() {
         EmbeddedJournal.createSchema(folder);
-        kit = ActorTestKit.create("run", settings.withFallback(EmbeddedJournal.config(folder))
-                .withFallback(ConfigFactory.load()));
+        kit = ActorTestKit.create("run",
+                settings.withFallback(EmbeddedJournal.config(folder)).withFallback(ConfigFactory.load()));
         spawn();
     }
 
     private void spawn() {
         engine = kit.spawn(FakeEngine.create(blobs, pause, executed));
-        var world = RunWorld.of(engine, blobs, index, (_, path) ->
-                CompletableFuture.completedFuture(elsewhere.getOrDefault(path,
-                new RunReply.Refused(RunCommand.Reason.NOT_FOUND, path + " does not exist"))), () ->
-                Instant.ofEpochMilli(clock.get()),
-                RunSettings.from(kit.system().settings().config()));
-        run = kit.spawn(TrainingRunEntity.create(RUN, PersistenceId.of("run-usf-finance", RUN.value()),
-                world, Optional.empty()));
+        var world = RunWorld.of(engine, blobs, index,
+                (_, path) -> CompletableFuture.completedFuture(elsewhere.getOrDefault(path,
+                        new RunReply.Refused(RunCommand.Reason.NOT_FOUND, path + " does not exist"))),
+                () -> Instant.ofEpochMilli(clock.get()), RunSettings.from(kit.system().settings().config()));
+        run = kit.spawn(TrainingRunEntity.create(RUN, PersistenceId.of("run-usf-finance", RUN.value()), world,
+                Optional.empty()));
     }
 
     /// Kills engine and entity without a word, and starts both anew.
@@ -127,18 +127,16 @@ final class RunHarness implements AutoCloseable {
 
     private Optional<RunReply> tryAsk(Function<ActorRef<RunReply>, RunCommand> command, Duration wait) {
         try {
-            return Optional.of(AskPattern.<RunCommand,
-                    RunReply>ask(run, command::apply, wait, kit.system().scheduler())
-                    .toCompletableFuture().join());
-        } catch (java.util.concurrent.CompletionException noAnswer) {
+            return Optional.of(AskPattern.<RunCommand, RunReply>ask(run, command::apply, wait,
+                    kit.system().scheduler()).toCompletableFuture().join());
+        } catch (CompletionException noAnswer) {
             return Optional.empty();
         }
     }
 
     static RunConfig config(boolean loraChosen) {
         return new RunConfig(RUN, OWNER, new ModelName("ultrasafe/usf-finance"), LORA, loraChosen,
-                Optional.empty(), "{}", "session-1",
-                1_700_000_000_000L);
+                Optional.empty(), "{}", "session-1", 1_700_000_000_000L);
     }
 
     RunReply create() {
@@ -151,8 +149,8 @@ final class RunHarness implements AutoCloseable {
         StoredOperation stored = encoded.length > 2000
                 ? new StoredOperation.InBlob(kind, blobs.put(BlobScope.operation(RUN, seq), encoded))
                 : new StoredOperation.Inline(kind, encoded);
-        return new RunCommand.Submit(OWNER, seq, stored, StoredOperations.digest(encoded), 1000 + seq,
-                replyTo);
+        return new RunCommand.Submit(OWNER, seq, stored, StoredOperations.digest(encoded),
+                1000 + seq, replyTo);
     }
 
     RunReply submit(long seq, Operation operation) {
@@ -164,8 +162,8 @@ final class RunHarness implements AutoCloseable {
         while (true) {
             var reply = tryAsk(replyTo -> command(seq, operation, replyTo), Duration.ofMillis(600));
             if (reply.isPresent()) {
-                if (!(reply.get() instanceof RunReply.Accepted)) throw new AssertionError(reply.get()
-                        .toString());
+                if (!(reply.get() instanceof RunReply.Accepted))
+                    throw new AssertionError(reply.get().toString());
                 return;
             }
         }

@@ -27,7 +27,9 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
 class TrainingRunEntityTest {
-    private static final String SMALL = "bios.run { recovery-point.steps = 3, window = 4, retry-after = 50 ms }\npekko.loglevel = WARNING";
+    private static final String SMALL =
+            "bios.run { recovery-point.steps = 3, window = 4, retry-after = 50 ms }\n"
+            + "pekko.loglevel = WARNING";
     private static final Duration PAUSE = Duration.ofMillis(1);
     @TempDir Path folder;
 
@@ -44,13 +46,13 @@ class TrainingRunEntityTest {
     private static Operation large(int token) {
         int[] tokens = new int[1000];
         tokens[0] = token;
-        return new Operation.ForwardBackward(List.of(new Datum(tokens, Map.of())),
-                LossFunction.CROSS_ENTROPY, Map.of(), false);
+        return new Operation.ForwardBackward(List.of(new Datum(tokens, Map.of())), LossFunction.CROSS_ENTROPY,
+                Map.of(), false);
     }
 
     private static Operation failing() {
-        return new Operation.ForwardBackward(List.of(), LossFunction.CROSS_ENTROPY, Map.of("fail", 1.0),
-                false);
+        return new Operation.ForwardBackward(List.of(), LossFunction.CROSS_ENTROPY,
+                Map.of("fail", 1.0), false);
     }
 
     private static Operation step() {
@@ -143,8 +145,8 @@ class TrainingRunEntityTest {
         try (var harness = harness("process")) {
             var before = play(harness, history(7), () -> {});
             harness.restart();
-            for (int seq = 0; seq < before.size(); seq++) assertEquals(before.get(seq), harness.outcome(seq),
-                    "request " + seq);
+            for (int seq = 0; seq < before.size(); seq++)
+                assertEquals(before.get(seq), harness.outcome(seq), "request " + seq);
             assertEquals(new RunReply.Accepted(new RequestId(RunHarness.RUN, 0)),
                     harness.submit(0, train(1)));
             int executions = harness.executed.size();
@@ -203,11 +205,11 @@ class TrainingRunEntityTest {
             harness.submit(5, step());
             assertInstanceOf(RunReply.Completed.class, harness.outcome(5),
                     "the gradient of request 0 is still there");
-            assertEquals("bad_data", assertInstanceOf(RunReply.Failed.class, harness.outcome(2)).fault()
-                    .code());
+            assertEquals("bad_data",
+                    assertInstanceOf(RunReply.Failed.class, harness.outcome(2)).fault().code());
             harness.submit(6, step());
-            assertEquals("no_gradient", assertInstanceOf(RunReply.Failed.class, harness.outcome(6)).fault()
-                    .code());
+            assertEquals("no_gradient",
+                    assertInstanceOf(RunReply.Failed.class, harness.outcome(6)).fault().code());
             harness.submit(7, train(3));
             harness.submit(8, step());
             assertInstanceOf(RunReply.Completed.class, harness.outcome(8),
@@ -230,8 +232,8 @@ class TrainingRunEntityTest {
             assertInstanceOf(RunReply.Failed.class, harness.outcome(4));
             harness.submit(8, load("absent"));
             harness.submit(9, train(2));
-            assertEquals("checkpoint_not_found", assertInstanceOf(RunReply.Failed.class, harness.outcome(9))
-                    .fault().code());
+            assertEquals("checkpoint_not_found",
+                    assertInstanceOf(RunReply.Failed.class, harness.outcome(9)).fault().code());
         }
     }
 
@@ -246,8 +248,8 @@ class TrainingRunEntityTest {
             assertEquals("worker_lost", killer.fault().code(),
                     "an operation that always kills its engine is failed");
             harness.submit(4, step());
-            assertEquals("no_gradient", assertInstanceOf(RunReply.Failed.class, harness.outcome(4)).fault()
-                    .code());
+            assertEquals("no_gradient",
+                    assertInstanceOf(RunReply.Failed.class, harness.outcome(4)).fault().code());
             assertInstanceOf(RunReply.Failed.class, harness.outcome(3));
         }
     }
@@ -262,8 +264,8 @@ class TrainingRunEntityTest {
             harness.submit(5, save("x"));
             harness.submit(6, sampler("x"));
             harness.submit(7, new Operation.SaveState(new CheckpointName("t"), "{}", Optional.of(10L)));
-            for (long seq = 0; seq < 8; seq++) assertInstanceOf(RunReply.Completed.class,
-                    harness.outcome(seq));
+            for (long seq = 0; seq < 8; seq++)
+                assertInstanceOf(RunReply.Completed.class, harness.outcome(seq));
             var path = CheckpointPath.parse("bios://" + RunHarness.RUN + "/x");
             var resolved = assertInstanceOf(RunReply.Resolved.class,
                     harness.ask(r -> new RunCommand.Resolve(RunHarness.OWNER, path, r)));
@@ -280,8 +282,8 @@ class TrainingRunEntityTest {
             var expired = CheckpointPath.parse("bios://" + RunHarness.RUN + "/t");
             assertInstanceOf(RunReply.Refused.class,
                     harness.ask(r -> new RunCommand.Resolve(RunHarness.OWNER, expired, r)));
-            var described = (RunReply.Described) harness.ask(r ->
-                    new RunCommand.Describe(RunHarness.OWNER, r));
+            var described = (RunReply.Described) harness
+                    .ask(r -> new RunCommand.Describe(RunHarness.OWNER, r));
             assertEquals(1, described.checkpoints().size());
             assertTrue(harness.blobs.exists(second.manifest().adapter().id()),
                     "deleting shared content keeps it for the other");
@@ -299,8 +301,8 @@ class TrainingRunEntityTest {
             assertEquals(Reason.CLOSED, ((RunReply.Refused) harness.submit(2, train(1))).reason());
             assertInstanceOf(OperationResult.Saved.class, ((RunReply.Completed) harness.outcome(1)).result());
             harness.kill();
-            var described = (RunReply.Described) harness.ask(r ->
-                    new RunCommand.Describe(RunHarness.OWNER, r));
+            var described = (RunReply.Described) harness
+                    .ask(r -> new RunCommand.Describe(RunHarness.OWNER, r));
             assertTrue(described.closed());
             assertEquals(1, described.checkpoints().size());
         }

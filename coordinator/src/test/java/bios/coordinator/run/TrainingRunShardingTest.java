@@ -40,29 +40,26 @@ class TrainingRunShardingTest {
 
     private ActorTestKit start(FileBlobStore blobs, Duration pause) {
         EmbeddedJournal.createSchema(folder);
-        var kit = ActorTestKit.create("shard",
-                ConfigFactory.parseString(SETTINGS).withFallback(EmbeddedJournal.config(folder))
-                .withFallback(ConfigFactory.load()));
+        var kit = ActorTestKit.create("shard", ConfigFactory.parseString(SETTINGS)
+                .withFallback(EmbeddedJournal.config(folder)).withFallback(ConfigFactory.load()));
         var cluster = Cluster.get(kit.system());
         cluster.manager().tell(Join.create(cluster.selfMember().address()));
         var settings = RunSettings.from(kit.system().settings().config());
         var world = RunWorld.of(kit.spawn(FakeEngine.create(blobs, pause, executed)), blobs,
-                new RunHarness.MapIndex(),
-                TrainingRunSharding.resolver(kit.system(), Duration.ofSeconds(3)), InstantSource.system(),
-                settings);
+                new RunHarness.MapIndex(), TrainingRunSharding.resolver(kit.system(), Duration.ofSeconds(3)),
+                InstantSource.system(), settings);
         TrainingRunSharding.init(kit.system(), "usf-finance", world);
         return kit;
     }
 
     private static RunReply ask(ActorTestKit kit, Function<ActorRef<RunReply>, RunCommand> command) {
-        return TrainingRunSharding.ref(kit.system(), RunHarness.RUN)
-                .<RunReply>ask(command::apply, Duration.ofSeconds(20))
-                .toCompletableFuture().join();
+        return TrainingRunSharding.ref(kit.system(), RunHarness.RUN).<RunReply>ask(command::apply,
+                Duration.ofSeconds(20)).toCompletableFuture().join();
     }
 
     private static RunReply submit(ActorTestKit kit, long seq) {
-        var stored = StoredOperations.inline(new Operation.ForwardBackward(List.of(new Datum(new int[] {(int) seq}, Map.of())),
-                LossFunction.CROSS_ENTROPY, Map.of(), false));
+        var stored = StoredOperations.inline(new Operation.ForwardBackward(List.of(
+                new Datum(new int[] {(int) seq}, Map.of())), LossFunction.CROSS_ENTROPY, Map.of(), false));
         return ask(kit, r -> new RunCommand.Submit(RunHarness.OWNER, seq, stored,
                 StoredOperations.digest(stored.encoded()), 1, r));
     }
@@ -81,8 +78,8 @@ class TrainingRunShardingTest {
                 submit(kit, 0);
                 await(1);
                 // It takes a recovery point and rests; then it is asked again and executes nothing twice.
-                for (int i = 0; i < 100 && blobs.list("runs/" + RunHarness.RUN + "/recovery")
-                        .isEmpty(); i++) Thread.sleep(50);
+                for (int i = 0; i < 100 && blobs.list("runs/" + RunHarness.RUN + "/recovery").isEmpty(); i++)
+                    Thread.sleep(50);
                 Thread.sleep(1500);
                 assertInstanceOf(RunReply.Completed.class,
                         ask(kit, r -> new RunCommand.Retrieve(RunHarness.OWNER, 0, 5000, r)));
@@ -102,8 +99,8 @@ class TrainingRunShardingTest {
             kit = start(blobs, Duration.ofMillis(1));
             try {
                 for (int i = 0; i < 200 && !executed.contains("3 FORWARD_BACKWARD"); i++) Thread.sleep(50);
-                assertTrue(executed.contains("3 FORWARD_BACKWARD"), () ->
-                        "nobody asked, and yet it is executed: " + executed);
+                assertTrue(executed.contains("3 FORWARD_BACKWARD"),
+                        () -> "nobody asked, and yet it is executed: " + executed);
             } finally {
                 kit.shutdownTestKit();
             }

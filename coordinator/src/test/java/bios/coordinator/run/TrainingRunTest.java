@@ -51,10 +51,9 @@ class TrainingRunTest {
             long content, LoraSpec lora) {
         return new CheckpointManifest(run, kind, name.map(CheckpointName::new),
                 new ModelName("ultrasafe/usf-finance"), lora, "c" + content,
-                blob(BlobScope.checkpoints(run), content), kind == CheckpointKind.SAMPLER ? Optional.empty()
-                        : Optional.of(blob(BlobScope.checkpoints(run), 1000 + content)), 1,
-                        AdamParams.DEFAULT, "adamw", "{}",
-                Optional.empty(), 5, Optional.empty());
+                blob(BlobScope.checkpoints(run), content), kind == CheckpointKind.SAMPLER
+                ? Optional.empty() : Optional.of(blob(BlobScope.checkpoints(run), 1000 + content)), 1,
+                AdamParams.DEFAULT, "adamw", "{}", Optional.empty(), 5, Optional.empty());
     }
 
     private static TrainingRun created(boolean loraChosen) {
@@ -63,8 +62,8 @@ class TrainingRunTest {
 
     private static TrainingRun accept(TrainingRun run, long seq, StoredOperation operation) {
         var decision = run.submit(seq, operation, "d" + seq, 1, Optional.empty(), IDLE, SETTINGS);
-        for (RunEvent event : assertInstanceOf(Decision.Accept.class, decision).events()) run =
-                run.apply(event);
+        for (RunEvent event : assertInstanceOf(Decision.Accept.class, decision).events())
+            run = run.apply(event);
         return run;
     }
 
@@ -77,12 +76,12 @@ class TrainingRunTest {
                 long number = random.nextInt(150);
                 expected.add(number);
                 set = set.with(number);
-                for (long n = -1; n <= 151; n++) assertEquals(expected.contains(n), set.contains(n),
-                        "seed " + seed + ", " + n);
+                for (long n = -1; n <= 151; n++)
+                    assertEquals(expected.contains(n), set.contains(n), "seed " + seed + ", " + n);
             }
             long[] bounds = set.bounds();
-            for (int i = 1; i < bounds.length; i++) assertTrue(bounds[i] > bounds[i - 1],
-                    "intervals neither touch nor overlap");
+            for (int i = 1; i < bounds.length; i++)
+                assertTrue(bounds[i] > bounds[i - 1], "intervals neither touch nor overlap");
         }
     }
 
@@ -119,8 +118,8 @@ class TrainingRunTest {
                 case 7 -> store(new CheckpointDeleted(CheckpointKind.TRAINING,
                         new CheckpointName("n" + random.nextInt(3))));
                 default -> {
-                    if (run.poison().isPresent()
-                            && random.nextBoolean()) store(new ErrorSeen(run.accepted()));
+                    if (run.poison().isPresent() && random.nextBoolean())
+                        store(new ErrorSeen(run.accepted()));
                     else store(new SnapshotsReleased("s" + random.nextInt(2)));
                 }
             }
@@ -143,28 +142,28 @@ class TrainingRunTest {
         private void finish(Entry entry) {
             long at = entry.position();
             Optional<Fault> struck = run.struck(at);
-            if (struck.isPresent() && entry.kind() != OperationKind.LOAD_STATE) store(new OperationFailed(at,
-                    struck.get()));
+            if (struck.isPresent() && entry.kind() != OperationKind.LOAD_STATE)
+                store(new OperationFailed(at, struck.get()));
             else if (random.nextInt(6) == 0) store(new OperationFailed(at, Fault.user("bad", "at " + at)));
             else if (entry.kind() == OperationKind.LOAD_STATE) {
                 List<CheckpointManifest> have = run.checkpoints().versions();
                 store(have.isEmpty() ? new OperationFailed(at, Fault.user("checkpoint_not_found", ""))
                         : run.load(at, have.get(random.nextInt(have.size())), true));
-                if (run.at(at).orElseThrow().outcome() instanceof Outcome.Resolved) store(new LoadApplied(at));
+                if (run.at(at).orElseThrow().outcome() instanceof Outcome.Resolved)
+                    store(new LoadApplied(at));
             } else if (EngineLine.saves(entry.kind())) commit(at);
         }
 
         private void commit(long at) {
             boolean named = random.nextBoolean();
-            var manifest = manifest(RunHarness.RUN, CheckpointKind.TRAINING, named
-                    ? Optional.of("n" + random.nextInt(3)) : Optional.empty(),
-                    random.nextInt(20), RunHarness.LORA);
+            var manifest = manifest(RunHarness.RUN, CheckpointKind.TRAINING, named ? Optional.of("n"
+                    + random.nextInt(3)) : Optional.empty(), random.nextInt(20), RunHarness.LORA);
             Checkpoints.blobs(manifest).forEach(b -> {
                 written.add(b);
                 freed.remove(b);
             });
-            store(new CheckpointCommitted(at, manifest, named ? Optional.empty()
-                    : Optional.of("s" + random.nextInt(2))));
+            store(new CheckpointCommitted(at, manifest,
+                    named ? Optional.empty() : Optional.of("s" + random.nextInt(2))));
         }
 
         private void point() {
@@ -178,12 +177,12 @@ class TrainingRunTest {
 
         private void check() {
             long expected = run.recovery().position();
-            for (Entry entry : run.line()) assertEquals(++expected, entry.position(),
-                    "positions follow each other");
+            for (Entry entry : run.line())
+                assertEquals(++expected, entry.position(), "positions follow each other");
             assertEquals(run.accepted(), expected, "the line ends with what was accepted last");
             Set<BlobId> referenced = run.referenced();
-            for (BlobId blob : run.garbage()) assertFalse(referenced.contains(blob), () ->
-                    blob + " is referred to and garbage");
+            for (BlobId blob : run.garbage())
+                assertFalse(referenced.contains(blob), () -> blob + " is referred to and garbage");
             var lost = new HashSet<>(written);
             lost.removeAll(referenced);
             lost.removeAll(run.garbage());
@@ -221,13 +220,13 @@ class TrainingRunTest {
 
     @Test void onlyFailuresThatMatterPoison() {
         TrainingRun run = accept(created(true), 0, inline(OperationKind.OPTIM_STEP));
-        assertTrue(run.apply(new OperationFailed(1, Fault.user(TrainingRun.NO_GRADIENT, ""))).poison()
-                .isEmpty());
+        assertTrue(run.apply(new OperationFailed(1,
+                Fault.user(TrainingRun.NO_GRADIENT, ""))).poison().isEmpty());
         assertTrue(run.apply(new OperationFailed(1, Fault.user("other", ""))).poison().isPresent());
         for (var kind : List.of(OperationKind.FORWARD, OperationKind.SAVE_STATE,
                 OperationKind.SAVE_SAMPLER_WEIGHTS))
-            assertTrue(accept(created(true), 0, inline(kind))
-            .apply(new OperationFailed(1, Fault.user("other", ""))).poison().isEmpty());
+            assertTrue(accept(created(true), 0,
+                    inline(kind)).apply(new OperationFailed(1, Fault.user("other", ""))).poison().isEmpty());
     }
 
     @Test void aLoadIsRefusedByNameOrAdopted() {
@@ -251,11 +250,10 @@ class TrainingRunTest {
                 "also behind a recovery point");
         var own = manifest(RunHarness.RUN, CheckpointKind.TRAINING, Optional.of("a"), 1, RunHarness.LORA);
         assertEquals("checkpoint_not_found", assertInstanceOf(OperationFailed.class,
-                chosen.load(1, own, true)).why().code(),
-                "deleted since it was found");
+                chosen.load(1, own, true)).why().code(), "deleted since it was found");
         var sampler = manifest(OTHER, CheckpointKind.SAMPLER, Optional.of("a"), 1, RunHarness.LORA);
-        assertEquals("weights_only", assertInstanceOf(OperationFailed.class, chosen.load(1, sampler, true))
-                .why().code());
+        assertEquals("weights_only",
+                assertInstanceOf(OperationFailed.class, chosen.load(1, sampler, true)).why().code());
         assertInstanceOf(LoadResolved.class, chosen.load(1, sampler, false));
     }
 
@@ -271,8 +269,8 @@ class TrainingRunTest {
         assertEquals(Optional.of(second), checkpoints.resolve(path, 0));
         assertEquals(3, checkpoints.versions().size(),
                 "old versions stay, the same content again does not count");
-        assertEquals(Optional.of(sampler), checkpoints.delete(CheckpointKind.TRAINING,
-                new CheckpointName("a")).resolve(path, 0));
+        assertEquals(Optional.of(sampler),
+                checkpoints.delete(CheckpointKind.TRAINING, new CheckpointName("a")).resolve(path, 0));
     }
 
     @Test void aFullLineRefuses() {
@@ -294,15 +292,12 @@ class TrainingRunTest {
         var all = new ArrayList<Object>(List.of(new RunCreated(RunHarness.config(true)),
                 new OperationAccepted(1, 5, inline(OperationKind.OPTIM_STEP), "ab", 9),
                 new OperationAccepted(2, 6, new StoredOperation.InBlob(OperationKind.LOAD_STATE,
-                blob("x", 1)), "ab", 9),
-                new LoadResolved(2, manifest), new LoadApplied(2),
-                new OperationFailed(1, Fault.user("bad", "why")), new ErrorSeen(2),
-                new CheckpointCommitted(1, manifest, Optional.of("s")),
-                new CheckpointDeleted(CheckpointKind.SAMPLER, name),
+                        blob("x", 1)), "ab", 9), new LoadResolved(2, manifest), new LoadApplied(2),
+                new OperationFailed(1, Fault.user("bad", "why")), new ErrorSeen(2), new CheckpointCommitted(1,
+                        manifest, Optional.of("s")), new CheckpointDeleted(CheckpointKind.SAMPLER, name),
                 new ExpirySet(CheckpointKind.SAMPLER, name, Optional.of(7L)), new CheckpointsExpired(7),
-                new SnapshotsReleased("s"),
-                new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA, Optional.of(blob("x", 3))),
-                new OperationAttempted(1),
+                new SnapshotsReleased("s"), new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA,
+                        Optional.of(blob("x", 3))), new OperationAttempted(1),
                 new ReplayFinished(2), new BlobsFreed(List.of(blob("x", 1).id())), new RunClosed(7)));
         TrainingRun run = accept(accept(created(true), 3, inline(OperationKind.LOAD_STATE)), 9,
                 inline(OperationKind.SAVE_STATE));

@@ -31,23 +31,20 @@ import org.junit.jupiter.api.Test;
 class SamplingDeskTest {
     private static final ModelName MODEL = new ModelName("m");
     private static final SamplingSettings SETTINGS = new SamplingSettings(10, 5, 100_000, 10_000,
-            Duration.ofMillis(1000), 4, 2, 3,
-            Duration.ofMillis(500));
+            Duration.ofMillis(1000), 4, 2, 3, Duration.ofMillis(500));
     private static final SamplingParams PARAMS = new SamplingParams(Optional.empty(), Optional.empty(),
             List.of(), List.of(), 1, -1, 1);
 
     static SampleTask task(String id, String adapter) {
-        Optional<SampleTask.Adapter> weights = adapter.isEmpty() ? Optional.empty()
-                : Optional.of(new SampleTask.Adapter(adapter,
-                new LoraSpec(8, 8, 0, List.copyOf(LoraSpec.ALL_LINEAR)),
-                new BlobRef(new BlobId("x", "0".repeat(64)), 1)));
+        Optional<SampleTask.Adapter> weights = adapter.isEmpty()
+                ? Optional.empty() : Optional.of(new SampleTask.Adapter(adapter, new LoraSpec(8, 8, 0,
+                        List.copyOf(LoraSpec.ALL_LINEAR)), new BlobRef(new BlobId("x", "0".repeat(64)), 1)));
         return new SampleTask(id, MODEL, weights, new int[] {1}, PARAMS, 1, 42, false, 0);
     }
 
     private static SampleResult result(int tokens) {
         return new SampleResult(List.of(new SampleResult.Sequence(new int[tokens], new float[tokens],
-                SampleResult.StopReason.LENGTH)),
-                Optional.empty(), Optional.empty());
+                SampleResult.StopReason.LENGTH)), Optional.empty(), Optional.empty());
     }
 
     private static SamplingDesk<String> desk(String... engines) {
@@ -91,8 +88,8 @@ class SamplingDeskTest {
         assertFalse(desk.sampled("1", result(2), 0));
         desk.submit("me", task("1", ""));
         assertEquals(List.of(), sent(desk, 0));
-        assertEquals(1, ((Standing.Done) desk.standing("me", "1")).result().sequences().getFirst().tokens()
-                .length);
+        assertEquals(1,
+                ((Standing.Done) desk.standing("me", "1")).result().sequences().getFirst().tokens().length);
         assertInstanceOf(Standing.Foreign.class, desk.standing("you", "1"));
         assertInstanceOf(Standing.Unknown.class, desk.standing("me", "2"));
     }
@@ -117,12 +114,12 @@ class SamplingDeskTest {
 
     @Test void tooMuchIsRefusedInAllAndForOneAccountAndInBytes() {
         var desk = desk();
-        for (int i = 0; i < 5; i++) assertInstanceOf(Submission.Known.class,
-                desk.submit("me", task("m" + i, "")));
+        for (int i = 0; i < 5; i++)
+            assertInstanceOf(Submission.Known.class, desk.submit("me", task("m" + i, "")));
         var mine = assertInstanceOf(Submission.Full.class, desk.submit("me", task("more", "")));
         assertEquals("queue_full", mine.fault().code());
-        for (int i = 0; i < 5; i++) assertInstanceOf(Submission.Known.class,
-                desk.submit("you", task("y" + i, "")));
+        for (int i = 0; i < 5; i++)
+            assertInstanceOf(Submission.Known.class, desk.submit("you", task("y" + i, "")));
         assertInstanceOf(Submission.Full.class, desk.submit("they", task("t", "")));
         desk.seen(seen("a"));
         assertEquals(4, desk.dispatch(0).size());
@@ -182,8 +179,8 @@ class SamplingDeskTest {
         assertEquals(List.of("2>a"), sent(desk, 0));
     }
 
-    /// Mutations tried: not counting a lost engine's request again, `release` without `sent -=`, dispatch
-    /// beyond the window.
+    /// Mutations tried: not counting a lost engine's request again, `release` without `sent -=`,
+    /// dispatch beyond the window.
     @Test void underAnyHistoryEveryRequestEndsOnceAndNoEngineHasMoreThanItsWindow() {
         for (long seed = 0; seed < 200; seed++) {
             var random = new Random(seed);
@@ -210,8 +207,8 @@ class SamplingDeskTest {
                         at.values().forEach(tasks -> tasks.remove(id));
                         if (desk.sampled(id, result(1), 0)) assertTrue(ended.add(id));
                     });
-                    default -> desk.submit("u" + random.nextInt(3),
-                            task("t" + next++, random.nextInt(3) + ""));
+                    default ->
+                            desk.submit("u" + random.nextInt(3), task("t" + next++, random.nextInt(3) + ""));
                 }
                 desk.dispatch(0).forEach(send -> assertTrue(at.get(send.engine()).add(send.task().id())));
                 at.forEach((_, tasks) -> assertTrue(tasks.size() <= 4, () -> "an engine has " + tasks));

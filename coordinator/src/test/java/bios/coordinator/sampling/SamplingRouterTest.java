@@ -32,8 +32,8 @@ class SamplingRouterTest {
             .withFallback(ConfigFactory.load()));
     private static final ModelInfo MODEL = new ModelInfo(new ModelName("m"), "hub/m",
             "LlamaForCausalLM", 64, 100, 16, 2, "bfloat16", 5);
-    private static final SamplingSettings SETTINGS = SamplingSettings.of(ConfigFactory.load()
-            .getConfig("bios.sampling"));
+    private static final SamplingSettings SETTINGS =
+            SamplingSettings.of(ConfigFactory.load().getConfig("bios.sampling"));
 
     @AfterAll static void stop() {
         KIT.shutdownTestKit();
@@ -41,8 +41,8 @@ class SamplingRouterTest {
 
     private static ActorRef<EngineCommand> engine(TestProbe<EngineCommand.Sample> seen) {
         return KIT.spawn(Behaviors.<EngineCommand>receiveMessage(command -> {
-            if (command instanceof EngineCommand.Describe(var replyTo)) replyTo.tell(
-                    new EngineReply.Description(List.of(MODEL), 0, 0));
+            if (command instanceof EngineCommand.Describe(var replyTo))
+                replyTo.tell(new EngineReply.Description(List.of(MODEL), 0, 0));
             if (command instanceof EngineCommand.Sample sample) seen.getRef().tell(sample);
             if (command instanceof EngineCommand.CloseRun) return Behaviors.stopped();
             return Behaviors.same();
@@ -55,8 +55,7 @@ class SamplingRouterTest {
 
     private static SampleResult result() {
         return new SampleResult(List.of(new SampleResult.Sequence(new int[] {7}, new float[] {-1},
-                SampleResult.StopReason.STOP)),
-                Optional.empty(), Optional.empty());
+                SampleResult.StopReason.STOP)), Optional.empty(), Optional.empty());
     }
 
     @Test void aRequestWhoseEngineDiesIsDrawnElsewhereFromTheSameTask() {

@@ -41,8 +41,8 @@ class SessionEntityTest {
 
     @BeforeEach void start() {
         EmbeddedJournal.createSchema(folder);
-        kit = ActorTestKit.create("session", EmbeddedJournal.config(folder)
-                .withFallback(ConfigFactory.load()));
+        kit = ActorTestKit.create("session",
+                EmbeddedJournal.config(folder).withFallback(ConfigFactory.load()));
     }
 
     @AfterEach void stop() {
@@ -53,15 +53,15 @@ class SessionEntityTest {
         var settings = new SessionSettings(8, endsAfter, Duration.ofMillis(50), 2, 2, 3);
         return kit.spawn(SessionEntity.create("s-1", PersistenceId.of("session", "s-1"), settings,
                 (owner, run, session) -> {
-            released.add(owner + " " + run + " " + session);
-            boolean answer = runsAnswer;
-            runsAnswer = true;
-            return CompletableFuture.completedFuture(answer);
-        }, InstantSource.system(), Optional.empty()));
+                    released.add(owner + " " + run + " " + session);
+                    boolean answer = runsAnswer;
+                    runsAnswer = true;
+                    return CompletableFuture.completedFuture(answer);
+                }, InstantSource.system(), Optional.empty()));
     }
 
-    private SessionReply ask(ActorRef<SessionCommand> session, Function<ActorRef<SessionReply>,
-            SessionCommand> command) {
+    private SessionReply ask(ActorRef<SessionCommand> session,
+            Function<ActorRef<SessionReply>, SessionCommand> command) {
         TestProbe<SessionReply> probe = kit.createTestProbe();
         session.tell(command.apply(probe.getRef()));
         return probe.receiveMessage(Duration.ofSeconds(10));
