@@ -43,8 +43,8 @@ public final class Adapter implements AutoCloseable {
         return new Adapter(lora, model, weights);
     }
 
-    /// Reads what [#toSafetensors] or PEFT wrote. [ModelRefused] when a tensor is missing, misshaped or not
-    /// `lora`'s.
+    /// Reads what [#toSafetensors] or PEFT wrote. [ModelRefused] when a tensor is missing,
+    /// misshaped or not `lora`'s.
     public static Adapter fromSafetensors(byte[] bytes, LoraSpec lora, ModelSpec model, Device on) {
         try (Safetensors tensors = Safetensors.of("adapter", bytes)) {
             return fromSafetensors(tensors, lora, model, on);
@@ -61,8 +61,8 @@ public final class Adapter implements AutoCloseable {
             for (Factors.Part p : host.parts()) known.add(p.name());
             for (String name : tensors.names())
                 if (name.startsWith("base_model.") && name.endsWith(".weight") && !known.contains(name))
-                    throw new ModelRefused("adapter",
-                        "tensor '" + name + "' is not part of an adapter on " + lora.targets(), "the adapter belongs to another run");
+                    throw new ModelRefused("adapter", "tensor '" + name + "' is not part of an adapter on "
+                            + lora.targets(), "the adapter belongs to another run");
             weights.write(host);
             return new Adapter(lora, model, weights);
         } catch (RuntimeException e) {

@@ -13,11 +13,10 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// A pair A, B for every corrected module, or something of the same shape: their gradient, a moment. Zero
-/// when made.
-///
-/// The tensors of a layer lie in one slab `[1, n]`, so that an optimizer step or a norm takes one verb per
-/// layer.
+/// A pair A, B for every corrected module, or something of the same shape: their gradient,
+/// a moment. Zero when made.
+/// The tensors of a layer lie in one slab `[1, n]`, so that an optimizer step or a norm
+/// takes one verb per layer.
 public final class Factors implements AutoCloseable {
     /// Tensors begin at multiples of this many elements (64 bytes).
     private static final int ALIGNMENT = 16;
@@ -71,8 +70,8 @@ public final class Factors implements AutoCloseable {
         Tensor memory = on.tensor(1, end);
         slabs.add(memory);
         for (int i = 0; i < targets.size(); i++)
-            factors.put(targets.get(i), new Factor(view(memory, own.get(2 * i)),
-                    view(memory, own.get(2 * i + 1))));
+            factors.put(targets.get(i),
+                    new Factor(view(memory, own.get(2 * i)), view(memory, own.get(2 * i + 1))));
         parts.addAll(own);
     }
 

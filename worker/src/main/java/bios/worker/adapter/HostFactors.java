@@ -26,8 +26,8 @@ public final class HostFactors {
     /// Adds all tensors to `tensors` under PEFT's names followed by `suffix`; values are shared, not copied.
     public void addTo(SortedMap<String, Values> tensors, String suffix) {
         for (Factors.Part p : parts)
-            tensors.put(p.name() + suffix, new Values(slabs.get(p.slab()), p.offset(),
-                    List.of(p.rows(), p.columns())));
+            tensors.put(p.name() + suffix,
+                    new Values(slabs.get(p.slab()), p.offset(), List.of(p.rows(), p.columns())));
     }
 
     /// Fills all tensors from those called by PEFT's names followed by `suffix`; a missing or misshaped one

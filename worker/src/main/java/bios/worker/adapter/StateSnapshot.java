@@ -6,8 +6,10 @@ import bios.protocol.run.AdamParams;
 import bios.worker.load.ModelRefused;
 import bios.worker.load.SafetensorsWriter;
 import bios.worker.load.SafetensorsWriter.Values;
+import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.OutputStream;
+import java.io.UncheckedIOException;
 import java.util.Arrays;
 import java.util.Map;
 import java.util.Optional;
@@ -33,19 +35,20 @@ public record StateSnapshot(Header header, HostFactors weights, HostFactors firs
         Map<String, String> metadata() {
             return Map.ofEntries(Map.entry("bios_state", VERSION), Map.entry("rank", "" + lora.rank()),
                     Map.entry("alpha", "" + lora.alpha()), Map.entry("seed", "" + lora.seed()),
-                    Map.entry("targets", String.join(",", lora.targets().stream().map(TargetModule::name)
-                            .toList())),
+                    Map.entry("targets",
+                            String.join(",", lora.targets().stream().map(TargetModule::name).toList())),
                     Map.entry("steps", "" + steps), Map.entry("accumulated", "" + accumulated),
                     Map.entry("learning_rate", "" + settings.learningRate()),
                     Map.entry("beta1", "" + settings.beta1()), Map.entry("beta2", "" + settings.beta2()),
-                    Map.entry("eps", "" + settings.eps()), Map.entry("weight_decay", ""
-                            + settings.weightDecay()),
+                    Map.entry("eps", "" + settings.eps()),
+                    Map.entry("weight_decay", "" + settings.weightDecay()),
                     Map.entry("grad_clip_norm", "" + settings.gradClipNorm()));
         }
 
         static Header of(Map<String, String> metadata) {
-            if (!VERSION.equals(metadata.get("bios_state"))) throw new ModelRefused("recovery point",
-                    "has version " + metadata.get("bios_state"), "expected version " + VERSION + ", written by this program");
+            if (!VERSION.equals(metadata.get("bios_state")))
+                throw new ModelRefused("recovery point", "has version " + metadata.get("bios_state"),
+                        "expected version " + VERSION + ", written by this program");
             LoraSpec lora = new LoraSpec(Integer.parseInt(metadata.get("rank")), number(metadata, "alpha"),
                     Long.parseLong(metadata.get("seed")),
                     Arrays.stream(metadata.get("targets").split(",")).map(TargetModule::valueOf).toList());
@@ -53,8 +56,7 @@ public record StateSnapshot(Header header, HostFactors weights, HostFactors firs
                     Long.parseLong(metadata.get("accumulated")),
                     new AdamParams(number(metadata, "learning_rate"), number(metadata, "beta1"),
                             number(metadata, "beta2"), number(metadata, "eps"),
-                                    number(metadata, "weight_decay"),
-                            number(metadata, "grad_clip_norm")));
+                            number(metadata, "weight_decay"), number(metadata, "grad_clip_norm")));
         }
 
         private static double number(Map<String, String> metadata, String name) {
@@ -87,11 +89,11 @@ public record StateSnapshot(Header header, HostFactors weights, HostFactors firs
 
     /// The bytes that [#writeTo] writes, when they fit into an array.
     public byte[] toBytes() {
-        java.io.ByteArrayOutputStream out = new java.io.ByteArrayOutputStream();
+        ByteArrayOutputStream out = new ByteArrayOutputStream();
         try {
             writeTo(out);
         } catch (IOException e) {
-            throw new java.io.UncheckedIOException(e);
+            throw new UncheckedIOException(e);
         }
         return out.toByteArray();
     }

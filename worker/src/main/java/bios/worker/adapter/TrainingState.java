@@ -12,9 +12,9 @@ import bios.worker.load.Safetensors;
 import java.util.List;
 import java.util.Optional;
 
-/// All that a run is on a device: adapter, Adam's moments, number of steps, settings, and the sum of
-/// gradients since the last step. It changes in [#accumulate], [#step] and [#dropGradient] only, each all or
-/// nothing.
+/// All that a run is on a device: adapter, Adam's moments, number of steps, settings, and the sum
+/// of gradients since the last step. It changes in [#accumulate], [#step] and [#dropGradient]
+/// only, each all or nothing.
 public final class TrainingState implements AutoCloseable {
     private final Adapter adapter;
     private final Factors firstMoment;
@@ -151,9 +151,8 @@ public final class TrainingState implements AutoCloseable {
         accumulated = 0;
     }
 
-    /// One AdamW step on the gradient sum, which it clears. The gradient is first multiplied by
-    /// min(1, gradClipNorm / (norm + 1e-6)) where there is a gradClipNorm, as torch.nn.utils.clip_grad_norm_
-    /// does.
+    /// One AdamW step on the gradient sum, which it clears. The gradient is first multiplied by min(1,
+    /// gradClipNorm / (norm + 1e-6)) where there is a gradClipNorm, as torch.nn.utils.clip_grad_norm_ does.
     ///
     /// @param params become the settings
     /// @return the norm of the whole gradient, before clipping
@@ -173,8 +172,8 @@ public final class TrainingState implements AutoCloseable {
         return norm;
     }
 
-    /// Copies all of it to the host, to be written by another thread while training goes on. Waits for the
-    /// device.
+    /// Copies all of it to the host, to be written by another thread while training goes
+    /// on. Waits for the device.
     public StateSnapshot snapshot() {
         return new StateSnapshot(new StateSnapshot.Header(adapter.lora(), steps, accumulated, settings),
                 adapter.weights().read(),

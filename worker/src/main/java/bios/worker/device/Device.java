@@ -4,10 +4,8 @@ import java.util.List;
 
 /// The engine's instruction set: all that touches hardware. Matrices are fp32 `[tokens, features]`; base
 /// weights stay in the dtype of their files.
-///
 /// The law of accumulation: **`…Add` accumulates into its first argument, all else overwrites it.** The
 /// result comes first. A verb may be asynchronous; [#read] and [#close] wait.
-///
 /// Determinism: every sum has an order fixed by the shapes of its own operands, so a row of a product, of a
 /// norm or of attention has the same bits whatever other rows share the call, and whatever the number of
 /// cores. (A product with one row is computed as one of two, because libraries take another kernel for one.)
@@ -66,8 +64,8 @@ public interface Device extends AutoCloseable {
     /// y += s·x·b.
     void multiplyByAdd(Tensor y, Tensor x, Tensor b, float s);
 
-    /// g += s·yᵀ·x, g `[m, n]`, y `[T, m]`, x `[T, n]`: a weight gradient; the sum over T has one fixed
-    /// order.
+    /// g += s·yᵀ·x, g `[m, n]`, y `[T, m]`, x `[T, n]`: a weight gradient; the sum
+    /// over T has one fixed order.
     void outerAdd(Tensor g, Tensor y, Tensor x, float s);
 
     // ---- layers ----
@@ -88,9 +86,9 @@ public interface Device extends AutoCloseable {
     /// dx += the gradient of [#rmsNorm] for dy.
     void rmsNormBackwardAdd(Tensor dx, Tensor dy, Tensor x, Tensor inverse, Tensor weight);
 
-    /// Rotates each head of x in place: pairs (i, i + headDim/2), "half" layout as in Hugging Face's Llama
-    /// (Su et al. 2021). cos and sin `[maximal position, headDim/2]`, already multiplied by any attention
-    /// factor.
+    /// Rotates each head of x in place: pairs (i, i + headDim/2), "half" layout as in Hugging
+    /// Face's Llama (Su et al. 2021). cos and sin `[maximal position, headDim/2]`, already
+    /// multiplied by any attention factor.
     void rope(Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin);
 
     /// dx in place ← the gradient of [#rope] (the transposed rotation).
@@ -125,9 +123,9 @@ public interface Device extends AutoCloseable {
     /// Σ x², summed in a fixed order, in double precision. Waits.
     double sumOfSquares(Tensor x);
 
-    /// One AdamW step (Loshchilov & Hutter 2019) on w, m, v of one shape, with gradient gradScale·g:
-    /// w ← w·(1 - lr·decay); m ← β1·m + (1-β1)·g; v ← β2·v + (1-β2)·g²; w ← w - lr/(1-β1^step) · m /
-    /// (√(v/(1-β2^step)) + eps), as torch.optim.AdamW computes it.
+    /// One AdamW step (Loshchilov & Hutter 2019) on w, m, v of one shape, with gradient gradScale·g: w ← w·(1
+    /// - lr·decay); m ← β1·m + (1-β1)·g; v ← β2·v + (1-β2)·g²; w ← w - lr/(1-β1^step) · m / (√(v/(1-β2^step))
+    /// + eps), as torch.optim.AdamW computes it.
     void adamW(Tensor w, Tensor m, Tensor v, Tensor g, float gradScale, AdamStep step);
 
     /// The scalars of a step.

@@ -28,8 +28,8 @@ public record Tensor(MemorySegment memory, int rows, int columns, int stride) {
         return new Tensor(memory.asSlice(Math.min(4L * from, memory.byteSize())), rows, count, stride);
     }
 
-    /// The same elements as rows of `width`: `[T, heads·width]` becomes `[T·heads, width]`. Needs stride =
-    /// columns.
+    /// The same elements as rows of `width`: `[T, heads·width]` becomes
+    /// `[T·heads, width]`. Needs stride = columns.
     public Tensor rowsOf(int width) {
         require(stride == columns && columns % width == 0, "cannot see [%d, %d] stride %d as rows of %d",
                 rows, columns, stride, width);

@@ -32,11 +32,11 @@ import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.javadsl.StashBuffer;
 import org.apache.pekko.actor.typed.receptionist.Receptionist;
+import org.slf4j.LoggerFactory;
 
-/// The actor that owns a device, as [EngineCommand] describes it. It never waits: the device has a thread of
-/// its own ([DeviceThread], [Machine]), files and decoding have virtual ones ([Library]), and all of them
-/// answer with a [Note].
-///
+/// The actor that owns a device, as [EngineCommand] describes it. It never waits: the device has a thread
+/// of its own ([DeviceThread], [Machine]), files and decoding have virtual ones ([Library]), and all of
+/// them answer with a [Note].
 /// The device does one thing at a time, and the actor says what ([Turns]). A [Line] keeps the order of each
 /// run; micro-batches of several runs go through the model together.
 public final class Engine {
@@ -77,7 +77,7 @@ public final class Engine {
             Supplier<Device> device, BlobStore blobs) {
         return Behaviors.<Message>setup(context -> Behaviors.withStash(STASH, stash -> {
             DeviceThread thread = DeviceThread.start("device-" + context.getSelf().path().name());
-            var log = org.slf4j.LoggerFactory.getLogger(Engine.class);
+            var log = LoggerFactory.getLogger(Engine.class);
             var folders = new LinkedHashMap<>(models);
             var loaded = new AtomicReference<Machine>();
             context.pipeToSelf(thread.call(() -> {
@@ -96,8 +96,8 @@ public final class Engine {
             case Note.Loaded(var machine) -> {
                 var engine = new Engine(context, settings, library, thread, machine);
                 engine.register();
-                yield stash.unstashAll(
-                        Behaviors.receive((_, next) -> engine.on(next), (_, signal) -> engine.on(signal)));
+                yield stash.unstashAll(Behaviors.receive((_, next) -> engine.on(next),
+                        (_, signal) -> engine.on(signal)));
             }
             case Note.Broken broken -> throw broken(broken);
             default -> {
@@ -140,17 +140,16 @@ public final class Engine {
     private void obey(EngineCommand command) {
         switch (command) {
             case EngineCommand.OpenRun open -> open(open);
-            case EngineCommand.Execute(var run, var position, _, _, _, var replyTo) ->
-                add(run, command, position, replyTo, false, why -> new EngineEvent.Failed(run, position,
-                        why));
+            case EngineCommand.Execute(var run, var position, _, _, _, var replyTo) -> add(run, command,
+                    position, replyTo, false, why -> new EngineEvent.Failed(run, position, why));
             case EngineCommand.TakeRecoveryPoint(var run, var position, var replyTo) ->
-                add(run, command, position, replyTo, true,
-                        why -> new EngineEvent.RecoveryPointFailed(run, position, why));
+                    add(run, command, position, replyTo, true,
+                            why -> new EngineEvent.RecoveryPointFailed(run, position, why));
             case EngineCommand.CloseRun(var run) -> close(run);
             case EngineCommand.Sample(var task, var replyTo) -> sample(new Asked(task, replyTo));
-            case EngineCommand.Describe(var replyTo) -> replyTo.tell(new EngineReply.Description(
-                    models.values().stream().map(m -> m.model().info()).toList(), desk.sequences(),
-                            lines.size()));
+            case EngineCommand.Describe(var replyTo) ->
+                    replyTo.tell(new EngineReply.Description(models.values().stream().map(m ->
+                            m.model().info()).toList(), desk.sequences(), lines.size()));
             case EngineCommand.Tokenize(var model, var text, var special, var replyTo) ->
                 withTokenizer(model, replyTo, t -> new EngineReply.Tokenized(t.encode(text, special)));
             case EngineCommand.Detokenize(var model, var tokens, var skip, var replyTo) ->
@@ -198,8 +197,8 @@ public final class Engine {
 
     private void sample(Asked asked) {
         Served served = models.get(asked.task().baseModel());
-        Optional<Fault> fault = served == null ? Optional.of(unknown(asked.task().baseModel()))
-                : served.sampler().refusal(asked.task());
+        Optional<Fault> fault = served == null
+                ? Optional.of(unknown(asked.task().baseModel())) : served.sampler().refusal(asked.task());
         if (fault.isEmpty()) fault = desk.take(asked);
         fault.ifPresent(why -> asked.replyTo().tell(new EngineReply.NotDone(why)));
     }
@@ -222,8 +221,8 @@ public final class Engine {
     }
 
     private Fault unknown(ModelName model) {
-        return Fault.user("unknown_model", "this worker does not hold " + model + "; it holds "
-                + models.keySet());
+        return Fault.user("unknown_model",
+                "this worker does not hold " + model + "; it holds " + models.keySet());
     }
 
     private static Fault notOpen(RunId run) {
@@ -261,7 +260,7 @@ public final class Engine {
                 if (current(line)) line.outbox.fill(slot, event);
             }
             case Note.Fetched(var key, var bytes) ->
-                later("placing an adapter", () -> new Note.Placed(key, machine.place(key, bytes)));
+                    later("placing an adapter", () -> new Note.Placed(key, machine.place(key, bytes)));
             case Note.Placed(var key, var placed) -> desk.placed(key, placed);
         }
     }
@@ -284,7 +283,7 @@ public final class Engine {
         switch (outcome) {
             case Outcome.Opened() -> line.outbox.fill(entry.slot, new EngineEvent.Opened(run));
             case Outcome.Given(var result) ->
-                line.outbox.fill(entry.slot, new EngineEvent.Executed(run, entry.position, result));
+                    line.outbox.fill(entry.slot, new EngineEvent.Executed(run, entry.position, result));
             case Outcome.Copied(var snapshot) -> keep(line, entry, snapshot);
             case Outcome.Failed(var fault) -> failed(line, entry, fault);
         }
@@ -304,7 +303,7 @@ public final class Engine {
         return switch (entry.command) {
             case EngineCommand.OpenRun _ -> new EngineEvent.OpenFailed(run, fault);
             case EngineCommand.TakeRecoveryPoint _ ->
-                new EngineEvent.RecoveryPointFailed(run, entry.position, fault);
+                    new EngineEvent.RecoveryPointFailed(run, entry.position, fault);
             default -> new EngineEvent.Failed(run, entry.position, fault);
         };
     }
@@ -410,10 +409,10 @@ public final class Engine {
     private boolean ready(Turns.Kind kind) {
         return switch (kind) {
             case SAMPLE -> desk.busy();
-            case DEED -> lines.values().stream().anyMatch(line -> first(line).filter(Engine::brief)
-                    .isPresent());
-            case PASS -> lines.values().stream().anyMatch(line -> first(line).filter(d -> !brief(d))
-                    .isPresent());
+            case DEED ->
+                    lines.values().stream().anyMatch(line -> first(line).filter(Engine::brief).isPresent());
+            case PASS ->
+                    lines.values().stream().anyMatch(line -> first(line).filter(d -> !brief(d)).isPresent());
         };
     }
 
@@ -430,8 +429,8 @@ public final class Engine {
     /// One short deed of every run that has one.
     private void deeds() {
         Map<Line, Deed> next = new LinkedHashMap<>();
-        for (Line line : lines.values()) first(line).filter(Engine::brief).ifPresent(deed -> next.put(line,
-                deed));
+        for (Line line : lines.values())
+            first(line).filter(Engine::brief).ifPresent(deed -> next.put(line, deed));
         later("deeds", () -> {
             Map<Line, Outcome> outcomes = new LinkedHashMap<>();
             next.forEach((line, deed) -> outcomes.put(line, machine.carryOut(line.held, deed)));

@@ -15,12 +15,10 @@ import com.typesafe.config.Config;
 /// @param sampler limits of decoding, per base model
 /// @param maxQueuedSequences most sequences that wait or decode
 public record EngineSettings(int trainPassTokens, long activationBytes, int copiesPerRun, int preparedPerRun,
-        long adapterBytes,
-        SamplerSettings sampler, int maxQueuedSequences) {
+        long adapterBytes, SamplerSettings sampler, int maxQueuedSequences) {
     public EngineSettings {
         require(trainPassTokens > 0 && activationBytes >= 0 && copiesPerRun > 0 && preparedPerRun > 0
-                && adapterBytes > 0
-                && maxQueuedSequences > 0, "limits of an engine are positive");
+                && adapterBytes > 0 && maxQueuedSequences > 0, "limits of an engine are positive");
     }
 
     /// Reads `bios.engine` of a program's configuration.
@@ -31,7 +29,6 @@ public record EngineSettings(int trainPassTokens, long activationBytes, int copi
                 sampler.getInt("max-sequences"), sampler.getInt("logit-rows"));
         return new EngineSettings(own.getInt("train-pass-tokens"), own.getBytes("activation-bytes"),
                 own.getInt("copies-per-run"), own.getInt("prepared-per-run"), own.getBytes("adapter-bytes"),
-                        decoding,
-                sampler.getInt("max-queued-sequences"));
+                decoding, sampler.getInt("max-queued-sequences"));
     }
 }

@@ -25,8 +25,8 @@ final class Faults {
             case BlobMissing missing -> Fault.server("blob_missing", what + ": " + missing.getMessage());
             case BlobDamaged damaged -> Fault.server("blob_damaged", what + ": " + damaged.getMessage());
             case ModelRefused refused -> Fault.server("state_unreadable", what + ": " + refused.getMessage());
-            case UnreadableRecord record -> Fault.server("operation_unreadable", what + ": "
-                    + record.getMessage());
+            case UnreadableRecord record ->
+                    Fault.server("operation_unreadable", what + ": " + record.getMessage());
             case UncheckedIOException io -> Fault.server("store_failed", what + ": " + io.getMessage());
             case OutOfMemoryError full -> Fault.server("out_of_memory", what + " found too little memory: "
                     + full.getMessage() + memory() + "; send less at once, or give the worker more memory");

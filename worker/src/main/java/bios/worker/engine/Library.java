@@ -18,8 +18,8 @@ import bios.worker.adapter.StateSnapshot;
 import bios.worker.train.Refused;
 import java.util.Optional;
 
-/// What an engine reads from and writes to the blob store. Every method blocks: call it from a virtual
-/// thread.
+/// What an engine reads from and writes to the blob store. Every method blocks: call
+/// it from a virtual thread.
 ///
 /// @param blobs where everything lies
 record Library(BlobStore blobs) {
@@ -40,29 +40,30 @@ record Library(BlobStore blobs) {
         return switch (StoredOperations.decode(stored.kind(), encoded)) {
             case Operation.ForwardBackward evaluate -> new Deed.Evaluate(evaluate);
             case Operation.OptimStep step -> new Deed.Optimize(step);
-            case Operation.SaveState save -> new Deed.Copy(new Deed.Purpose.State(save,
-                    command.acceptedAtMillis()));
-            case Operation.SaveSamplerWeights save -> new Deed.Copy(new Deed.Purpose.Sampler(save,
-                    command.acceptedAtMillis()));
+            case Operation.SaveState save ->
+                    new Deed.Copy(new Deed.Purpose.State(save, command.acceptedAtMillis()));
+            case Operation.SaveSamplerWeights save ->
+                    new Deed.Copy(new Deed.Purpose.Sampler(save, command.acceptedAtMillis()));
             case Operation.LoadState load -> load(load, command.loaded());
         };
     }
 
     private Deed load(Operation.LoadState load, Optional<CheckpointManifest> loaded) {
-        CheckpointManifest manifest = loaded.orElseThrow(
-                () -> new IllegalStateException("load_state came without its checkpoint"));
-        Optional<byte[]> optimizer = load.optimizer() ? Optional.of(moments(load, manifest))
-                : Optional.empty();
+        CheckpointManifest manifest =
+                loaded.orElseThrow(() -> new IllegalStateException("load_state came without its checkpoint"));
+        Optional<byte[]> optimizer = load.optimizer()
+                ? Optional.of(moments(load, manifest)) : Optional.empty();
         return new Deed.Load(load, manifest, blobs.read(manifest.adapter()), optimizer);
     }
 
     private byte[] moments(Operation.LoadState load, CheckpointManifest manifest) {
-        if (manifest.optimizer().isEmpty()) throw new Refused(Fault.user("weights_only", load.path()
-                + " holds weights only; load it without the optimizer, or load a training state"));
-        if (!manifest.optimizerType().equals(OPTIMIZER)) throw new Refused(Fault.user("optimizer_mismatch",
-                load.path() + " was saved with the optimizer '" + manifest.optimizerType()
-                        + "', this run's is "
-                + OPTIMIZER + "; load it without the optimizer"));
+        if (manifest.optimizer().isEmpty())
+            throw new Refused(Fault.user("weights_only", load.path()
+                    + " holds weights only; load it without the optimizer, or load a training state"));
+        if (!manifest.optimizerType().equals(OPTIMIZER))
+            throw new Refused(Fault.user("optimizer_mismatch",
+                    load.path() + " was saved with the optimizer '" + manifest.optimizerType()
+                    + "', this run's is " + OPTIMIZER + "; load it without the optimizer"));
         return blobs.read(manifest.optimizer().get());
     }
 
@@ -73,20 +74,17 @@ record Library(BlobStore blobs) {
                 var adapter = adapter(run, copy);
                 var optimizer = blobs.put(BlobScope.checkpoints(run.run()), copy.optimizer());
                 yield saved(run, position, new CheckpointManifest(run.run(), CheckpointKind.TRAINING,
-                        Optional.of(save.name()), run.baseModel(), copy.header().lora(), adapter.id()
-                                .sha256(),
-                        adapter, Optional.of(optimizer), copy.header().steps(), copy.header().settings(),
-                                OPTIMIZER,
-                        save.userMetadata(), run.parent(), at, expiry(at, save.ttlSeconds())));
+                        Optional.of(save.name()), run.baseModel(), copy.header().lora(),
+                        adapter.id().sha256(), adapter, Optional.of(optimizer), copy.header().steps(),
+                        copy.header().settings(), OPTIMIZER, save.userMetadata(), run.parent(), at,
+                        expiry(at, save.ttlSeconds())));
             }
             case Deed.Purpose.Sampler(var save, var at) -> {
                 var adapter = adapter(run, copy);
                 yield saved(run, position, new CheckpointManifest(run.run(), CheckpointKind.SAMPLER,
-                        save.name(),
-                        run.baseModel(), copy.header().lora(), adapter.id().sha256(), adapter,
-                                Optional.empty(),
-                        copy.header().steps(), copy.header().settings(), OPTIMIZER, "{}", run.parent(), at,
-                        expiry(at, save.ttlSeconds())));
+                        save.name(), run.baseModel(), copy.header().lora(), adapter.id().sha256(), adapter,
+                        Optional.empty(), copy.header().steps(), copy.header().settings(), OPTIMIZER, "{}",
+                        run.parent(), at, expiry(at, save.ttlSeconds())));
             }
             case Deed.Purpose.Recovery() -> {
                 var state = blobs.put(BlobScope.recovery(run.run()), copy::writeTo);

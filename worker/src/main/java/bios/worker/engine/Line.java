@@ -1,6 +1,7 @@
 package bios.worker.engine;
 
 import bios.protocol.Fault;
+import bios.protocol.Require;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.run.RunConfig;
 import java.util.ArrayDeque;
@@ -9,8 +10,8 @@ import java.util.Deque;
 import java.util.List;
 import java.util.Optional;
 
-/// An open run as the actor knows it: what it still has to do, strictly in order, and what it still has to
-/// say.
+/// An open run as the actor knows it: what it still has to do, strictly in order, and
+/// what it still has to say.
 final class Line {
     final RunConfig config;
     final Held held;
@@ -75,7 +76,7 @@ final class Line {
 
     /// The first entry is done.
     void remove(Entry first) {
-        bios.protocol.Require.require(entries.poll() == first, "an entry was done out of order");
+        Require.require(entries.poll() == first, "an entry was done out of order");
     }
 
     /// All entries, which will not be done.

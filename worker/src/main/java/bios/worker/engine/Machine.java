@@ -48,9 +48,9 @@ final class Machine implements AutoCloseable {
             Set<String> slugs = new HashSet<>();
             for (var model : folders.entrySet()) {
                 String slug = model.getKey().slug();
-                if (!slugs.add(slug)) throw new ModelRefused(model.getValue().toString(), "its name "
-                        + model.getKey() + " shares the slug " + slug + " with another model",
-                                "name it differently");
+                if (!slugs.add(slug))
+                    throw new ModelRefused(model.getValue().toString(), "its name " + model.getKey()
+                            + " shares the slug " + slug + " with another model", "name it differently");
                 machine.load(model.getKey(), model.getValue(), log);
             }
             return machine;
@@ -61,7 +61,7 @@ final class Machine implements AutoCloseable {
     }
 
     private void load(ModelName name, Path folder, Logger log) {
-        long began = System.nanoTime();
+        long began = System.nanoTime(); // edge: seconds for the log
         Optional<Tokenizer> tokenizer = Tokenizer.open(folder);
         BaseModel model = BaseModel.load(folder, name, device);
         model.keepActivations(settings.activationBytes());
@@ -69,11 +69,12 @@ final class Machine implements AutoCloseable {
                 settings.sampler());
         models.put(name, new Served(model, sampler, tokenizer));
         var info = model.info();
-        log.info("loaded model={} folder={} architecture={} parameters={} dtype={} bytes={} context={} tokenizer={}"
-                + " seconds={} device=\"{}\"", name, folder, info.architecture(), info.parameters(),
-                        info.dtype(),
+        double seconds = (System.nanoTime() - began) / 1_000_000 / 1e3; // edge: seconds for the log
+        log.info("loaded model={} folder={} architecture={} parameters={} dtype={} bytes={} context={}"
+                + " tokenizer={} seconds={} device=\"{}\"",
+                name, folder, info.architecture(), info.parameters(), info.dtype(),
                 info.parameters() * (info.dtype().equals("float32") ? 4 : 2), info.contextLength(),
-                tokenizer.isPresent(), (System.nanoTime() - began) / 1_000_000 / 1e3, device.description());
+                tokenizer.isPresent(), seconds, device.description());
         if (sampler.capacity() < info.contextLength())
             log.warn("model={} can sample sequences of {} of its {} tokens only; raise"
                     + " bios.engine.sampler.cache-bytes", name, sampler.capacity(), info.contextLength());
@@ -146,8 +147,8 @@ final class Machine implements AutoCloseable {
     /// @param finished the operations that are done
     record Passed(List<Held> served, Map<Held, Outcome> finished) {}
 
-    /// Puts the next micro-batches of several runs of one model through it, as many as fit, from the first
-    /// on.
+    /// Puts the next micro-batches of several runs of one model through it, as many
+    /// as fit, from the first on.
     Passed pass(List<Candidate> candidates) {
         Map<Held, Outcome> finished = new HashMap<>();
         List<Candidate> chosen = new ArrayList<>();
@@ -183,7 +184,8 @@ final class Machine implements AutoCloseable {
             List<Evaluation> evaluations = chosen.stream().map(c -> c.run.evaluation.orElseThrow()).toList();
             chosen.getFirst().run.served.trainer().pass(evaluations);
         } catch (Throwable thrown) {
-            // Everything was as before these operations; alone, each begins again, and only the one at fault fails.
+            // Everything was as before these operations; alone, each begins again, and
+            // only the one at fault fails.
             chosen.forEach(c -> c.run.drop());
             if (chosen.size() == 1) {
                 chosen.getFirst().run.alone = false;

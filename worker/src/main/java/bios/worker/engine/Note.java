@@ -4,7 +4,6 @@ import bios.protocol.Fault;
 import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.model.ModelName;
 import bios.protocol.wire.Message;
-import java.util.List;
 import java.util.Map;
 
 /// What comes back to an [Engine] from its device and from its readers and writers. Never leaves the process.

@@ -53,9 +53,10 @@ final class SamplingDesk {
     /// Takes a request that its model can serve; the fault says why not.
     Optional<Fault> take(Asked asked) {
         int all = sequences + asked.task().numSamples();
-        if (sequences > 0 && all > maxSequences) return Optional.of(Fault.server("queue_full", sequences
-                + " sequences wait or decode already, of at most " + maxSequences
-                        + "; try again in a moment"));
+        if (sequences > 0 && all > maxSequences)
+            return Optional.of(Fault.server("queue_full",
+                    sequences + " sequences wait or decode already, of at most " + maxSequences
+                    + "; try again in a moment"));
         sequences = all;
         if (crowded.isEmpty()) admit(asked);
         else crowded.add(asked);
@@ -81,9 +82,9 @@ final class SamplingDesk {
                 return false;
             }
             case AdapterShelf.Answer.TooLarge(var limit) ->
-                answer(asked, new EngineReply.NotDone(Fault.server("adapter_too_large", "the adapter has "
-                        + size
-                        + " bytes and this worker keeps " + limit + "; raise bios.engine.adapter-bytes")));
+                    answer(asked, new EngineReply.NotDone(Fault.server("adapter_too_large",
+                            "the adapter has " + size + " bytes and this worker keeps " + limit
+                            + "; raise bios.engine.adapter-bytes")));
         }
         return true;
     }
@@ -134,7 +135,7 @@ final class SamplingDesk {
             done.asked().key().ifPresent(shelf::release);
             answer(done.asked(), switch (done) {
                 case Machine.Answer.Drawn(var asked, var result) ->
-                    new EngineReply.Sampled(asked.task().id(), result);
+                        new EngineReply.Sampled(asked.task().id(), result);
                 case Machine.Answer.Failed(_, var fault) -> new EngineReply.NotDone(fault);
             });
         }

@@ -1,7 +1,7 @@
 package bios.worker.kernel;
 
-/// AdamW (Loshchilov & Hutter 2019) as torch.optim.AdamW computes it, with every scalar reduced to a float
-/// first.
+/// AdamW (Loshchilov & Hutter 2019) as torch.optim.AdamW computes it, with every scalar
+/// reduced to a float first.
 ///
 /// @param decay 1 - learning rate · weight decay
 /// @param rate learning rate / (1 - β1^step)
@@ -13,9 +13,9 @@ public record AdamW(float gradScale, float beta1, float beta2, float oneLessBeta
     public static AdamW at(float gradScale, double learningRate, double beta1, double beta2, double eps,
             double weightDecay, long step) {
         return new AdamW(gradScale, (float) beta1, (float) beta2, (float) (1 - beta1), (float) (1 - beta2),
-                (float) eps,
-                (float) (1 - learningRate * weightDecay), (float) (learningRate / (1 - Math.pow(beta1,
-                step))), (float) Math.sqrt(1 - Math.pow(beta2, step)));
+                (float) eps, (float) (1 - learningRate * weightDecay),
+                (float) (learningRate / (1 - Math.pow(beta1, step))),
+                (float) Math.sqrt(1 - Math.pow(beta2, step)));
     }
 
     /// w, m, v [0..n) ← their values after the step with gradient gradScale·g.

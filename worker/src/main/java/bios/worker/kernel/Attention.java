@@ -2,10 +2,10 @@ package bios.worker.kernel;
 
 import java.util.Arrays;
 
-/// Softmax attention of one query over its keys, walked in blocks of [#BLOCK] positions from the first, with
-/// a running maximum and sum (Milakov & Gimelshein 2018; Dao et al. 2022): out = Σ softmax(scale·q·kⱼ)·vⱼ.
-/// All that a query needs is its own row and its own range of keys, so its bits do not depend on other
-/// queries.
+/// Softmax attention of one query over its keys, walked in blocks of [#BLOCK] positions from the first,
+/// with a running maximum and sum (Milakov & Gimelshein 2018; Dao et al. 2022): out = Σ
+/// softmax(scale·q·kⱼ)·vⱼ. All that a query needs is its own row and its own range of keys, so its bits do
+/// not depend on other queries.
 public final class Attention {
     /// Positions of one block of keys.
     public static final int BLOCK = 64;

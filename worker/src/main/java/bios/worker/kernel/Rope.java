@@ -5,8 +5,8 @@ package bios.worker.kernel;
 public final class Rope {
     private Rope() {}
 
-    /// y[at + i], y[at + half + i] ← the pair of x turned by the angle of (cos[i], sin[i]), for i < half; y
-    /// is not x.
+    /// y[at + i], y[at + half + i] ← the pair of x turned by the angle of (cos[i], sin[i]),
+    /// for i < half; y is not x.
     public static void forward(float[] y, float[] x, int at, int half, float[] cos, float[] sin) {
         int to = at + half;
         for (int i = 0; i < half; i++) y[at + i] = x[at + i] * cos[i] - x[to + i] * sin[i];

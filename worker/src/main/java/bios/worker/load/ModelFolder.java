@@ -4,6 +4,7 @@ import com.fasterxml.jackson.databind.JsonNode;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.Optional;
 import java.util.Set;
@@ -36,8 +37,8 @@ public record ModelFolder(Path path, ModelSpec spec) {
     private static Set<Integer> endTokens(Path folder, JsonNode config) {
         Path file = folder.resolve("generation_config.json");
         JsonNode generation = Files.isRegularFile(file) ? Safetensors.json(file.toString(), file) : config;
-        JsonNode ids = generation.hasNonNull("eos_token_id") ? generation.get("eos_token_id")
-                : config.path("eos_token_id");
+        JsonNode ids = generation.hasNonNull("eos_token_id")
+                ? generation.get("eos_token_id") : config.path("eos_token_id");
         Set<Integer> tokens = new TreeSet<>();
         if (ids.isInt()) tokens.add(ids.asInt());
         for (JsonNode id : ids) tokens.add(id.asInt());
@@ -50,7 +51,7 @@ public record ModelFolder(Path path, ModelSpec spec) {
             String architecture = config.path("architectures").path(0).asText("");
             if (!ARCHITECTURES.contains(architecture))
                 throw refuse("architecture '" + architecture + "' is not served",
-                    "expected one of " + ARCHITECTURES);
+                        "expected one of " + ARCHITECTURES);
             if (config.hasNonNull("quantization_config"))
                 throw refuse("quantization_config is set", "use the original weights in bf16, fp16 or fp32");
             String activation = config.path("hidden_act").asText("silu");
@@ -64,7 +65,7 @@ public record ModelFolder(Path path, ModelSpec spec) {
             int kvHeads = config.hasNonNull("num_key_value_heads") ? number("num_key_value_heads") : heads;
             if (heads % kvHeads != 0)
                 throw refuse("num_key_value_heads " + kvHeads + " does not divide num_attention_heads "
-                    + heads, "restore the original config.json");
+                        + heads, "restore the original config.json");
             int headDim = config.hasNonNull("head_dim") ? number("head_dim") : qwen3 ? 128 : hidden / heads;
             int context = number("max_position_embeddings");
             boolean bias = !mistral && !qwen2 && config.path("attention_bias").asBoolean(false);
@@ -86,13 +87,13 @@ public record ModelFolder(Path path, ModelSpec spec) {
         }
 
         private List<Integer> everything() {
-            return new ArrayList<>(java.util.Collections.nCopies(number("num_hidden_layers"), 0));
+            return new ArrayList<>(Collections.nCopies(number("num_hidden_layers"), 0));
         }
 
         /// Mistral: the same window for all layers, if any. A config without the field means 4096.
         private List<Integer> oneWindow() {
             int window = config.has("sliding_window") ? config.get("sliding_window").asInt(0) : 4096;
-            return java.util.Collections.nCopies(number("num_hidden_layers"), window);
+            return Collections.nCopies(number("num_hidden_layers"), window);
         }
 
         /// Qwen: the layers that `layer_types` calls sliding, else those from `max_window_layers` on.
@@ -103,12 +104,12 @@ public record ModelFolder(Path path, ModelSpec spec) {
             int window = config.path("sliding_window").asInt(4096);
             JsonNode types = config.path("layer_types");
             if (types.isArray() && types.size() != windows.size())
-                throw refuse("layer_types has " + types.size() + " entries", "expected one for each of the "
-                        + windows.size() + " layers");
+                throw refuse("layer_types has " + types.size() + " entries",
+                        "expected one for each of the " + windows.size() + " layers");
             for (int i = 0; i < windows.size(); i++) {
-                String type = types.isArray() ? types.get(i).asText()
-                        : slides && i >= config.path("max_window_layers").asInt(28)
-                                ? "sliding_attention" : "full_attention";
+                String type = types.isArray()
+                        ? types.get(i).asText() : slides && i >= config.path("max_window_layers").asInt(28)
+                        ? "sliding_attention" : "full_attention";
                 switch (type) {
                     case "full_attention" -> {}
                     case "sliding_attention" -> windows.set(i, slides ? window : 0);

@@ -4,9 +4,9 @@ import com.fasterxml.jackson.databind.JsonNode;
 import java.util.Set;
 import java.util.TreeSet;
 
-/// Rotary positions: the angle of pair i at position p is p · inverseFrequencies[i] (Su et al. 2021),
-/// computed in fp32 as transformers does (modeling_rope_utils.py), because models are trained with its
-/// rounding.
+/// Rotary positions: the angle of pair i at position p is p · inverseFrequencies[i] (Su et al.
+/// 2021), computed in fp32 as transformers does (modeling_rope_utils.py), because models are
+/// trained with its rounding.
 ///
 /// @param inverseFrequencies headDim / 2 of them
 /// @param attentionFactor multiplies cos and sin
@@ -15,8 +15,8 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
 
     /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before).
     static Rope of(String where, JsonNode config, int headDim, int contextLength) {
-        JsonNode parameters = config.hasNonNull("rope_scaling") ? config.get("rope_scaling")
-                : config.path("rope_parameters");
+        JsonNode parameters = config.hasNonNull("rope_scaling")
+                ? config.get("rope_scaling") : config.path("rope_parameters");
         parameters = flat(where, parameters);
         double theta = parameters.path("rope_theta").asDouble(config.path("rope_theta").asDouble(10_000));
         String type = parameters.path("rope_type").asText(parameters.path("type").asText("default"));
@@ -83,8 +83,8 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
     private static Rope yarn(String where, double theta, int headDim, JsonNode parameters, JsonNode config,
             int contextLength) {
         double original = originalLength(parameters, config, contextLength);
-        double factor = parameters.hasNonNull("factor") ? number(where, parameters, "factor")
-                : contextLength / original;
+        double factor = parameters.hasNonNull("factor")
+                ? number(where, parameters, "factor") : contextLength / original;
         double low = rotationsToDimension(orElse(parameters, "beta_fast", 32), headDim, theta, original);
         double high = rotationsToDimension(orElse(parameters, "beta_slow", 1), headDim, theta, original);
         if (parameters.path("truncate").asBoolean(true)) {

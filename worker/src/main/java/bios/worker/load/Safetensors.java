@@ -81,7 +81,8 @@ public final class Safetensors implements AutoCloseable {
         Safetensors all = new Safetensors(Arena.ofShared(), path.toString());
         try {
             if (!Files.isDirectory(path)) all.map(path);
-            else if (Files.exists(path.resolve("model.safetensors"))) all.map(path.resolve("model.safetensors"));
+            else if (Files.exists(path.resolve("model.safetensors")))
+                all.map(path.resolve("model.safetensors"));
             else if (Files.exists(path.resolve("model.safetensors.index.json"))) all.mapShards(path);
             else throw new ModelRefused(path.toString(),
                     "holds neither model.safetensors nor model.safetensors.index.json",
@@ -169,8 +170,7 @@ public final class Safetensors implements AutoCloseable {
             case "F16" -> DType.F16;
             case "F32" -> DType.F32;
             default -> throw new ModelRefused(where, "tensor '" + entry.name() + "' has dtype "
-                    + entry.dtype(),
-                    "expected BF16, F16 or F32; save the model in one of them");
+                    + entry.dtype(), "expected BF16, F16 or F32; save the model in one of them");
         };
     }
 
@@ -182,8 +182,7 @@ public final class Safetensors implements AutoCloseable {
     private void requireShape(Entry entry, long... shape) {
         if (!entry.shape().equals(Arrays.stream(shape).boxed().toList()))
             throw new ModelRefused(where, "tensor '" + entry.name() + "' has shape " + entry.shape()
-                    + ", expected "
-                    + Arrays.toString(shape), "the files do not belong to this config.json");
+                    + ", expected " + Arrays.toString(shape), "the files do not belong to this config.json");
     }
 
     /// Kernels load whole elements; files written by old tools may begin their data at an odd byte.
@@ -202,14 +201,14 @@ public final class Safetensors implements AutoCloseable {
         map.values().forEachRemaining(shard -> shards.add(shard.asText()));
         for (String shard : shards) {
             if (shard.contains("/") || shard.contains("\\") || shard.startsWith("."))
-                throw new ModelRefused(folder.toString(), index + " names the file '" + shard
-                        + "' outside the folder", REMEDY);
+                throw new ModelRefused(folder.toString(),
+                        index + " names the file '" + shard + "' outside the folder", REMEDY);
             map(folder.resolve(shard));
         }
         map.fieldNames().forEachRemaining(name -> {
             if (!entries.containsKey(name))
-                throw new ModelRefused(folder.toString(), "tensor '" + name + "' is in " + index
-                        + " but in none of its files", REMEDY);
+                throw new ModelRefused(folder.toString(),
+                        "tensor '" + name + "' is in " + index + " but in none of its files", REMEDY);
         });
     }
 
@@ -228,8 +227,8 @@ public final class Safetensors implements AutoCloseable {
             throw new ModelRefused(file, "has " + memory.byteSize() + " bytes and no header", REMEDY);
         long length = memory.get(LONG, 0);
         if (length < 2 || length > MAXIMAL_HEADER_BYTES || length > memory.byteSize() - 8)
-            throw new ModelRefused(file, "has a header of " + length + " bytes in a file of "
-                    + memory.byteSize(), REMEDY);
+            throw new ModelRefused(file,
+                    "has a header of " + length + " bytes in a file of " + memory.byteSize(), REMEDY);
         JsonNode header;
         try {
             header = JSON.readTree(memory.asSlice(8, length).toArray(ValueLayout.JAVA_BYTE));
@@ -238,8 +237,8 @@ public final class Safetensors implements AutoCloseable {
         }
         if (!header.isObject())
             throw new ModelRefused(file, "has a header that is not a JSON object", REMEDY);
-        header.path("__metadata__").properties().forEach(e -> metadata.put(e.getKey(),
-                e.getValue().asText()));
+        header.path("__metadata__").properties()
+                .forEach(e -> metadata.put(e.getKey(), e.getValue().asText()));
         MemorySegment data = memory.asSlice(8 + length);
         List<Range> ranges = new ArrayList<>();
         header.properties().forEach(e -> {
@@ -247,10 +246,9 @@ public final class Safetensors implements AutoCloseable {
                 ranges.add(range(file, e.getKey(), e.getValue(), data.byteSize()));
         });
         requireGapless(file, ranges, data.byteSize());
-        for (Range r : ranges)
-            if (entries.put(r.name, new Entry(r.name, r.dtype, r.shape,
-                    data.asSlice(r.begin, r.end - r.begin))) != null)
-                throw new ModelRefused(file, "tensor '" + r.name + "' is in two files", REMEDY);
+        for (Range r : ranges) if (entries.put(r.name,
+                new Entry(r.name, r.dtype, r.shape, data.asSlice(r.begin, r.end - r.begin))) != null)
+            throw new ModelRefused(file, "tensor '" + r.name + "' is in two files", REMEDY);
     }
 
     private record Range(String name, String dtype, List<Long> shape, long begin, long end) {}
@@ -261,7 +259,7 @@ public final class Safetensors implements AutoCloseable {
         String dtype = node.path("dtype").asText();
         if (!BYTES.containsKey(dtype))
             throw new ModelRefused(file, "tensor '" + name + "' has the unknown dtype '" + dtype + "'",
-                "expected one of " + new TreeSet<>(BYTES.keySet()));
+                    "expected one of " + new TreeSet<>(BYTES.keySet()));
         if (!shape.isArray() || !offsets.isArray() || offsets.size() != 2)
             throw new ModelRefused(file, "tensor '" + name + "' has no shape or no data_offsets", REMEDY);
         List<Long> extents = new ArrayList<>();
@@ -280,11 +278,11 @@ public final class Safetensors implements AutoCloseable {
         long begin = whole ? offsets.get(0).asLong() : -1;
         long end = whole ? offsets.get(1).asLong() : -1;
         if (begin < 0 || begin > end || end > dataBytes)
-            throw new ModelRefused(file, "tensor '" + name + "' lies at " + offsets + " of " + dataBytes
-                    + " bytes", REMEDY);
+            throw new ModelRefused(file,
+                    "tensor '" + name + "' lies at " + offsets + " of " + dataBytes + " bytes", REMEDY);
         if (end - begin != bytes)
             throw new ModelRefused(file, "tensor '" + name + "' has " + (end - begin) + " bytes, but "
-                + dtype + " " + shape + " needs " + bytes, REMEDY);
+                    + dtype + " " + shape + " needs " + bytes, REMEDY);
         return new Range(name, dtype, List.copyOf(extents), begin, end);
     }
 
@@ -294,8 +292,8 @@ public final class Safetensors implements AutoCloseable {
         for (Range r : ranges) {
             if (r.begin != end)
                 throw new ModelRefused(file, "tensor '" + r.name + "' begins at byte " + r.begin + ", where "
-                    + (r.begin < end ? "it overlaps the one before it" : "it leaves a gap after byte "
-                    + end), REMEDY);
+                        + (r.begin < end ? "it overlaps the one before it" : "it leaves a gap after byte "
+                                + end), REMEDY);
             end = r.end;
         }
         if (end != dataBytes)
@@ -318,8 +316,8 @@ public final class Safetensors implements AutoCloseable {
     }
 
     private static String brief(IOException e) {
-        String message = e instanceof JsonProcessingException j ? j.getOriginalMessage()
-                : String.valueOf(e.getMessage());
+        String message = e instanceof JsonProcessingException j
+                ? j.getOriginalMessage() : String.valueOf(e.getMessage());
         byte[] bytes = message.lines().findFirst().orElse("").getBytes(StandardCharsets.UTF_8);
         return new String(bytes, 0, Math.min(bytes.length, 200), StandardCharsets.UTF_8);
     }

@@ -33,8 +33,8 @@ public final class SafetensorsWriter {
     /// Writes all tensors to `out`, which stays open.
     ///
     /// @param metadata the header's `__metadata__`, left out when empty
-    public static void write(OutputStream out, SortedMap<String, Values> tensors, Map<String,
-            String> metadata) throws IOException {
+    public static void write(OutputStream out, SortedMap<String, Values> tensors,
+            Map<String, String> metadata) throws IOException {
         byte[] header = header(tensors, metadata);
         out.write(ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putLong(header.length).array());
         out.write(header);

@@ -42,8 +42,8 @@ public final class Tokenizer implements AutoCloseable {
         this.files = files;
     }
 
-    /// Reads the folder's tokenizer; empty when it has no `tokenizer.json`, [ModelRefused] when that cannot
-    /// be read.
+    /// Reads the folder's tokenizer; empty when it has no `tokenizer.json`, [ModelRefused]
+    /// when that cannot be read.
     public static Optional<Tokenizer> open(Path folder) {
         Path main = folder.resolve(MAIN);
         if (!Files.isRegularFile(main)) return Optional.empty();
@@ -71,8 +71,8 @@ public final class Tokenizer implements AutoCloseable {
 
     /// The tokens of a text.
     ///
-    /// @param addSpecialTokens whether to frame it as the tokenizer does for the model, e.g. with a
-    /// beginning-of-text token
+    /// @param addSpecialTokens whether to frame it as the tokenizer does for the model, e.g. with
+    ///     a beginning-of-text token
     public int[] encode(String text, boolean addSpecialTokens) {
         return Arrays.stream(tokenizer.encode(text, addSpecialTokens, false).getIds())
                 .mapToInt(Math::toIntExact).toArray();

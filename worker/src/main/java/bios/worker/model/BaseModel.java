@@ -13,16 +13,16 @@ import bios.worker.load.ModelSpec;
 import bios.worker.load.Safetensors;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
 import java.util.stream.Stream;
 
 /// A frozen transformer on a device, shared by any number of adapters: several of them, of any ranks, go
 /// through one pass. Called by the thread that owns the device.
-///
-/// A row's bits depend on its own sequence and adapter only: not on the other rows of the pass, not on the
-/// number of threads, and not on whether it went through [#evaluate] or, token by token, through
-/// [#forwardCached].
+/// A row's bits depend on its own sequence and adapter only: not on the other rows of the pass, not
+/// on the number of threads, and not on whether it went through [#evaluate] or, token by token,
+/// through [#forwardCached].
 public final class BaseModel implements AutoCloseable {
     private final ModelSpec spec;
     private final ModelInfo info;
@@ -75,10 +75,10 @@ public final class BaseModel implements AutoCloseable {
         return on;
     }
 
-    /// Forward, losses, and backward for the lessons that have a gradient: adds dLoss/dA and dLoss/dB of each
-    /// lesson to its own gradient. Layer inputs are kept; what else backward needs is kept for as many layers
-    /// as [#keepActivations] allows and computed again for the others. When this throws, gradients may have
-    /// been added to in part.
+    /// Forward, losses, and backward for the lessons that have a gradient: adds dLoss/dA and dLoss/dB of
+    /// each lesson to its own gradient. Layer inputs are kept; what else backward needs is kept for as many
+    /// layers as [#keepActivations] allows and computed again for the others. When this throws, gradients
+    /// may have been added to in part.
     public void evaluate(List<Lesson> given) {
         List<Lesson> training = given.stream().filter(l -> l.gradient().isPresent()).toList();
         List<Lesson> lessons = Stream.concat(training.stream(),
@@ -109,8 +109,8 @@ public final class BaseModel implements AutoCloseable {
         }
     }
 
-    /// How many bytes of activations a pass may keep for its backward; the bits of its results do not depend
-    /// on it.
+    /// How many bytes of activations a pass may keep for its backward; the bits of its
+    /// results do not depend on it.
     public void keepActivations(long bytes) {
         activationBytes = bytes;
     }
@@ -122,13 +122,13 @@ public final class BaseModel implements AutoCloseable {
         return (int) Math.min(layers.size(), activationBytes / bytes);
     }
 
-    /// Residual rows before each layer and behind the last; two matrices taking turns when there is no
-    /// backward.
+    /// Residual rows before each layer and behind the last; two matrices taking turns
+    /// when there is no backward.
     private List<Tensor> inputs(List<Lesson> lessons, List<Lesson> training, Device.Scope scope) {
         List<Tensor> inputs = new ArrayList<>();
         for (int i = 0; i <= layers.size(); i++)
-            inputs.add(training.isEmpty() && i >= 2 ? inputs.get(i - 2)
-                    : on.scratch(scope, rows(lessons), spec.hidden()));
+            inputs.add(training.isEmpty() && i >= 2
+                    ? inputs.get(i - 2) : on.scratch(scope, rows(lessons), spec.hidden()));
         on.embed(inputs.getFirst(), tokens(lessons), embedding);
         return inputs;
     }
@@ -138,8 +138,8 @@ public final class BaseModel implements AutoCloseable {
         int row = 0;
         for (Lesson lesson : lessons) {
             int count = lesson.rows();
-            Optional<Tensor> own = lesson.gradient().isPresent() ? Optional.of(d.rows(row, count))
-                    : Optional.empty();
+            Optional<Tensor> own = lesson.gradient().isPresent()
+                    ? Optional.of(d.rows(row, count)) : Optional.empty();
             head.evaluate(own, x.rows(row, count), lesson, on);
             row += count;
         }
@@ -149,12 +149,12 @@ public final class BaseModel implements AutoCloseable {
         return lessons.stream().mapToInt(Lesson::rows).sum();
     }
 
-    /// Forward for the next tokens of several sequences, whose keys and values join their caches. Every cache
-    /// must have room ([KeyValueCache#reserve]); steps of one adapter should stand together, they share its
-    /// products.
+    /// Forward for the next tokens of several sequences, whose keys and values join their caches.
+    /// Every cache must have room ([KeyValueCache#reserve]); steps of one adapter should stand
+    /// together, they share its products.
     ///
-    /// @return the residual stream behind the last layer `[all steps' tokens, hidden]`, for [#logits]; lives
-    /// as long as `scope`
+    /// @return the residual stream behind the last layer `[all steps' tokens, hidden]`, for [#logits];
+    ///     lives as long as `scope`
     public Tensor forwardCached(Device.Scope scope, List<Step> steps) {
         List<Integer> counts = steps.stream().map(s -> s.tokens().length).toList();
         int rows = counts.stream().mapToInt(Integer::intValue).sum();
@@ -240,7 +240,7 @@ public final class BaseModel implements AutoCloseable {
 
     private int[] tokens(List<Lesson> lessons) {
         int[] tokens = lessons.stream().flatMap(l -> l.sequences().stream())
-                .flatMapToInt(java.util.Arrays::stream).toArray();
+                .flatMapToInt(Arrays::stream).toArray();
         requireKnown(tokens);
         return tokens;
     }

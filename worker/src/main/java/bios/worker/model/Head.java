@@ -2,6 +2,7 @@ package bios.worker.model;
 
 import bios.worker.device.Device;
 import bios.worker.device.Tensor;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
 
@@ -37,7 +38,7 @@ record Head(Tensor norm, Projection projection, float eps) {
 
     private void chunk(Optional<Tensor> d, Tensor x, int from, Lesson lesson, Device on) {
         int n = x.rows();
-        int[] targets = java.util.Arrays.copyOfRange(lesson.targets(), from, from + n);
+        int[] targets = Arrays.copyOfRange(lesson.targets(), from, from + n);
         List<Slot> slots = lesson.adapter().map(a -> new Slot(0, n, a, lesson.gradient())).stream().toList();
         try (Device.Scope scope = on.scope()) {
             Tensor h = on.scratch(scope, n, x.columns());

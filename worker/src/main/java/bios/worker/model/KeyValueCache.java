@@ -27,8 +27,8 @@ public final class KeyValueCache implements AutoCloseable {
         return pages.size();
     }
 
-    /// Takes the pages that `tokens` more positions need. False, with nothing taken, when the pool has too
-    /// few.
+    /// Takes the pages that `tokens` more positions need. False, with nothing taken,
+    /// when the pool has too few.
     public boolean reserve(int tokens) {
         int missing = Math.ceilDiv(length + tokens, Span.BLOCK) - pages.size();
         if (missing > pool.free()) return false;

@@ -77,8 +77,8 @@ public final class KeyValuePages implements AutoCloseable {
         idle.clear();
     }
 
-    /// Keys and values of [Span#BLOCK] positions, shared by the sequences that have these positions in
-    /// common.
+    /// Keys and values of [Span#BLOCK] positions, shared by the sequences that have
+    /// these positions in common.
     static final class Page {
         private final Tensor memory;
         private int users;

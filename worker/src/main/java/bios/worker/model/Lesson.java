@@ -5,8 +5,8 @@ import bios.worker.adapter.Factors;
 import java.util.List;
 import java.util.Optional;
 
-/// One run's share of a training pass: whole sequences, and what to do with the log-probabilities of their
-/// targets.
+/// One run's share of a training pass: whole sequences, and what to do with the
+/// log-probabilities of their targets.
 ///
 /// @param adapter empty: the base model itself
 /// @param gradient where dA and dB are added; empty: forward only

@@ -39,8 +39,8 @@ final class ModelLoader {
         FrozenMatrix embedding = matrix(EMBEDDING, spec.vocabularySize(), spec.hidden());
         List<Layer> layers = new ArrayList<>();
         for (int i = 0; i < spec.layers(); i++) layers.add(layer(i));
-        Weight output = on.weight(spec.tiedHead() ? embedding
-                : matrix("lm_head.weight", spec.vocabularySize(), spec.hidden()));
+        Weight output = on.weight(spec.tiedHead()
+                ? embedding : matrix("lm_head.weight", spec.vocabularySize(), spec.hidden()));
         Head head = new Head(vector("model.norm.weight", spec.hidden()),
                 new Projection(output, Optional.empty(), spec.layers(), TargetModule.HEAD), spec.eps());
         requireAllUsed();
@@ -54,25 +54,23 @@ final class ModelLoader {
         return new BaseModel(spec, info, on, files, embedding, layers, head);
     }
 
-    /// A tensor that nothing reads means another model than the configuration says, or a part that is not
-    /// computed.
+    /// A tensor that nothing reads means another model than the configuration says, or a
+    /// part that is not computed.
     private void requireAllUsed() {
-        for (String name : files.names())
-            if (!used.contains(name) && !name.endsWith(".rotary_emb.inv_freq")
-                    && !(spec.tiedHead() && name.equals("lm_head.weight")))
-                throw new ModelRefused(files.where(), "tensor '" + name
-                        + "' is not part of the model that config.json describes",
-                        "restore the config.json that belongs to these files");
+        for (String name : files.names()) if (!used.contains(name) && !name.endsWith(".rotary_emb.inv_freq")
+                && !(spec.tiedHead() && name.equals("lm_head.weight")))
+            throw new ModelRefused(files.where(),
+                    "tensor '" + name + "' is not part of the model that config.json describes",
+                    "restore the config.json that belongs to these files");
     }
 
     private void check() {
         files.matrix(EMBEDDING, spec.vocabularySize(), spec.hidden());
         if (!spec.tiedHead()) files.matrix("lm_head.weight", spec.vocabularySize(), spec.hidden());
         for (int i = 0; i < spec.layers(); i++)
-            for (TargetModule target : TargetModule.values())
-                if (target != TargetModule.HEAD)
-                    files.matrix("model.layers." + i + "." + target.path() + ".weight", spec.out(target),
-                            spec.in(target));
+            for (TargetModule target : TargetModule.values()) if (target != TargetModule.HEAD)
+                files.matrix("model.layers." + i + "." + target.path() + ".weight", spec.out(target),
+                        spec.in(target));
     }
 
     private Layer layer(int i) {
@@ -84,17 +82,16 @@ final class ModelLoader {
                 (float) (1 / Math.sqrt(spec.headDim())), spec.windows().get(i));
         return new Layer(i, vector(path + "input_layernorm.weight", spec.hidden()),
                 projection(i, TargetModule.Q), projection(i, TargetModule.K), projection(i, TargetModule.V),
-                norms, shape, projection(i, TargetModule.O),
-                vector(path + "post_attention_layernorm.weight", spec.hidden()),
-                projection(i, TargetModule.GATE), projection(i, TargetModule.UP),
+                norms, shape, projection(i, TargetModule.O), vector(path + "post_attention_layernorm.weight",
+                        spec.hidden()), projection(i, TargetModule.GATE), projection(i, TargetModule.UP),
                 projection(i, TargetModule.DOWN), spec.eps());
     }
 
     private Projection projection(int layer, TargetModule target) {
         String path = "model.layers." + layer + "." + target.path();
         Weight weight = on.weight(matrix(path + ".weight", spec.out(target), spec.in(target)));
-        Optional<Tensor> bias = spec.biased(target) ? Optional.of(vector(path + ".bias", spec.out(target)))
-                : Optional.empty();
+        Optional<Tensor> bias = spec.biased(target)
+                ? Optional.of(vector(path + ".bias", spec.out(target))) : Optional.empty();
         return new Projection(weight, bias, layer, target);
     }
 

@@ -11,7 +11,6 @@ import java.util.Optional;
 
 /// A frozen W that each adapter corrects on its own rows: y = x·Wᵀ + bias + s·(x·Aᵀ)·Bᵀ, s = alpha / rank. W
 /// is frozen, so dW does not exist: backward pays for dx, dA and dB only.
-///
 /// The base product runs over all rows at once; corrections run per adapter, so that sums over rows (dA, dB)
 /// never depend on who else is in the pass.
 ///

@@ -10,11 +10,11 @@ import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
 import java.util.Optional;
+import java.util.function.IntConsumer;
 import java.util.stream.IntStream;
 
-/// From residual rows to tokens and log-probabilities, a few rows at a time, so that logits never fill the
-/// memory.
-///
+/// From residual rows to tokens and log-probabilities, a few rows at a time, so that
+/// logits never fill the memory.
 /// Log-probabilities come from the same verb as in training, [Device#logSoftmaxAt]: a log-probability is the
 /// difference, in fp32, of the token's logit and the row's lse.
 final class Drawing {
@@ -114,7 +114,7 @@ final class Drawing {
                 .toList();
     }
 
-    private static void each(int rows, int width, java.util.function.IntConsumer body) {
+    private static void each(int rows, int width, IntConsumer body) {
         IntStream all = IntStream.range(0, rows);
         ((long) rows * width >= PARALLEL ? all.parallel() : all).forEach(body);
     }

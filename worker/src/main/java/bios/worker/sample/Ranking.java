@@ -64,8 +64,8 @@ final class Ranking {
 
     /// Grows with the value and falls with the index. NaN counts as the smallest, -0 as 0.
     private static long key(float value, int index) {
-        int bits = Float.isNaN(value) ? Float.floatToRawIntBits(Float.NEGATIVE_INFINITY)
-                : Float.floatToRawIntBits(value + 0f);
+        int bits = Float.isNaN(value)
+                ? Float.floatToRawIntBits(Float.NEGATIVE_INFINITY) : Float.floatToRawIntBits(value + 0f);
         int ordered = bits ^ (bits >> 31 & 0x7FFFFFFF);
         return (long) ordered << 32 | (Integer.MAX_VALUE - index);
     }

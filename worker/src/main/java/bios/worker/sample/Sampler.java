@@ -9,13 +9,13 @@ import bios.worker.adapter.Adapter;
 import bios.worker.device.Device;
 import bios.worker.device.Span;
 import bios.worker.device.Tensor;
-import bios.worker.load.ModelSpec;
 import bios.worker.model.BaseModel;
 import bios.worker.model.KeyValueCache;
 import bios.worker.model.KeyValuePages;
 import bios.worker.model.Step;
 import java.util.ArrayList;
 import java.util.Comparator;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.IdentityHashMap;
 import java.util.List;
@@ -28,7 +28,6 @@ import java.util.function.Function;
 /// Decodes many sequences of one base model at once, of any adapters (continuous batching, Yu et al. 2022,
 /// over pages of keys and values, Kwon et al. 2023). Each [#step] puts one token of every decoding sequence
 /// and parts of new prompts through the model together.
-///
 /// A sequence is admitted when pages are free for all of it so far. When pages run out, the latest sequence
 /// gives its own back, waits, and later goes through the model again from its first token: that costs time,
 /// never bits. Sequences of one request share the pages of their prompt.
@@ -43,7 +42,7 @@ public final class Sampler implements AutoCloseable {
     private final Drawing drawing;
     private final TreeSet<Sequence> waiting = new TreeSet<>(Sequence.EARLIEST);
     private final TreeSet<Sequence> active = new TreeSet<>(Sequence.EARLIEST);
-    private final Map<Long, Request> requests = new java.util.HashMap<>();
+    private final Map<Long, Request> requests = new HashMap<>();
     private long tickets;
     private long places;
 
@@ -78,8 +77,7 @@ public final class Sampler implements AutoCloseable {
         if (prompt.length == 0) return refuse("prompt is empty; give at least one token");
         for (int i = 0; i < prompt.length; i++)
             if (prompt[i] < 0 || prompt[i] >= words) return refuse("prompt holds " + prompt[i]
-                    + " at position " + i
-                    + "; token ids of this model are 0 to " + (words - 1));
+                    + " at position " + i + "; token ids of this model are 0 to " + (words - 1));
         if (task.numSamples() < 1)
             return refuse("num_samples is " + task.numSamples() + "; ask for at least 1");
         if (task.topkPromptLogprobs() < 0)
@@ -96,9 +94,9 @@ public final class Sampler implements AutoCloseable {
         int context = model.spec().contextLength();
         if (most > context) return refuse(both + "the model's context of " + context
                 + "; shorten the prompt or lower max_tokens");
-        if (most > capacity()) return refuse(both + "the " + capacity()
-                + " tokens that this worker's cache holds;"
-                + " shorten the prompt, lower max_tokens, or raise bios.engine.sampler.cache-bytes");
+        if (most > capacity())
+            return refuse(both + "the " + capacity() + " tokens that this worker's cache holds;"
+                    + " shorten the prompt, lower max_tokens, or raise bios.engine.sampler.cache-bytes");
         return Optional.empty();
     }
 
@@ -184,8 +182,8 @@ public final class Sampler implements AutoCloseable {
         }
     }
 
-    /// Begins waiting sequences in their order. A page for each decoding sequence is left, which it may need
-    /// soon.
+    /// Begins waiting sequences in their order. A page for each decoding sequence is
+    /// left, which it may need soon.
     private void admit() {
         while (!waiting.isEmpty() && active.size() < settings.maxSequences()) {
             Sequence next = waiting.first();
@@ -214,8 +212,8 @@ public final class Sampler implements AutoCloseable {
         return parts;
     }
 
-    /// Finds room for one more token, at the cost of the latest sequences; false when it is itself the
-    /// latest.
+    /// Finds room for one more token, at the cost of the latest sequences; false when
+    /// it is itself the latest.
     private boolean reserved(Sequence s) {
         while (!s.cache().orElseThrow().reserve(1)) {
             Sequence victim = active.last();
@@ -232,15 +230,15 @@ public final class Sampler implements AutoCloseable {
     /// Adapters together: they share products.
     private static List<Part> grouped(List<Part> parts) {
         Map<Adapter, Integer> order = new IdentityHashMap<>();
-        for (Part p : parts) p.sequence.request.adapter.ifPresent(a -> order.putIfAbsent(a, order.size()
-                + 1));
-        return parts.stream().sorted(Comparator.comparing(p -> p.sequence.request.adapter.map(order::get)
-                .orElse(0)))
+        for (Part p : parts)
+            p.sequence.request.adapter.ifPresent(a -> order.putIfAbsent(a, order.size() + 1));
+        return parts.stream()
+                .sorted(Comparator.comparing(p -> p.sequence.request.adapter.map(order::get).orElse(0)))
                 .toList();
     }
 
-    /// Who draws from the row behind a sequence's last token: behind the prompt, all of the request that have
-    /// not drawn yet.
+    /// Who draws from the row behind a sequence's last token: behind the prompt, all of the request
+    /// that have not drawn yet.
     private static List<Sequence> drawers(Sequence first) {
         if (first.index != 0 || first.drawn() != 0) return List.of(first);
         return first.request.sequences;

@@ -8,10 +8,9 @@ import java.util.Comparator;
 import java.util.Optional;
 
 /// One of the sequences that a request asked for, from its prompt to its last token.
-///
-/// All tokens whose keys and values the cache lacks go through the model; behind the last of them the next
-/// token is drawn. So a prompt, a drawn token, and all of a sequence whose cache was taken away are the same
-/// case.
+/// All tokens whose keys and values the cache lacks go through the model; behind the last of them
+/// the next token is drawn. So a prompt, a drawn token, and all of a sequence whose cache was
+/// taken away are the same case.
 final class Sequence {
     /// In the order of their places.
     static final Comparator<Sequence> EARLIEST = Comparator.comparingLong(s -> s.place);
@@ -89,7 +88,6 @@ final class Sequence {
 
     SampleResult.Sequence result() {
         return new SampleResult.Sequence(Arrays.copyOfRange(tokens, request.prompt(), length()),
-                Arrays.copyOf(logprobs, drawn),
-                end.orElseThrow());
+                Arrays.copyOf(logprobs, drawn), end.orElseThrow());
     }
 }

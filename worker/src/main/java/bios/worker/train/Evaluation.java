@@ -12,6 +12,7 @@ import bios.worker.adapter.TrainingState;
 import bios.worker.load.ModelSpec;
 import bios.worker.model.Lesson;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
 import java.util.Map;
@@ -40,8 +41,8 @@ public final class Evaluation implements AutoCloseable {
         this.batches = batches;
     }
 
-    /// Checks everything that can be wrong with the operation on this model, and cuts it. [Refused] names the
-    /// datum.
+    /// Checks everything that can be wrong with the operation on this model, and cuts it.
+    /// [Refused] names the datum.
     ///
     /// @param tokenBudget most tokens of a micro-batch; a longer sequence has one of its own
     static Evaluation of(TrainingState state, ForwardBackward operation, ModelSpec model, int tokenBudget) {
@@ -60,8 +61,8 @@ public final class Evaluation implements AutoCloseable {
         int n = datum.tokens().length;
         if (n == 0) throw new Invalid(at + ".model_input", "has no tokens");
         if (n > model.contextLength())
-            throw new Invalid(at + ".model_input", "has " + n + " tokens; the model's context is "
-                + model.contextLength());
+            throw new Invalid(at + ".model_input",
+                    "has " + n + " tokens; the model's context is " + model.contextLength());
         operation.loss().check(at, datum);
         for (int i = 0; i < n; i++) known(at + ".model_input", i, datum.tokens()[i], model);
         long[] targets = datum.lossInputs().get("target_tokens").longs();
@@ -71,7 +72,7 @@ public final class Evaluation implements AutoCloseable {
     private static void known(String field, int i, long token, ModelSpec model) {
         if (token < 0 || token >= model.vocabularySize())
             throw new Invalid(field, "holds " + token + " at position " + i
-                + "; token ids of this model are 0 to " + (model.vocabularySize() - 1));
+                    + "; token ids of this model are 0 to " + (model.vocabularySize() - 1));
     }
 
     private static List<List<Datum>> cut(List<Datum> data, int tokenBudget) {
@@ -113,8 +114,7 @@ public final class Evaluation implements AutoCloseable {
         Loss loss = new Loss(operation.loss(), settings, data);
         float[] all = new float[targets.length];
         Lesson lesson = new Lesson(Optional.of(state.adapter()), gradient,
-                data.stream().map(Datum::tokens).toList(), targets,
-                (from, part) -> {
+                data.stream().map(Datum::tokens).toList(), targets, (from, part) -> {
                     System.arraycopy(part, 0, all, from, part.length);
                     return loss.take(from, part);
                 });
@@ -127,7 +127,7 @@ public final class Evaluation implements AutoCloseable {
     private void taken(List<Datum> data, float[] all, Loss loss) {
         int at = 0;
         for (Datum datum : data) {
-            logprobs.add(java.util.Arrays.copyOfRange(all, at, at + datum.tokens().length));
+            logprobs.add(Arrays.copyOfRange(all, at, at + datum.tokens().length));
             at += datum.tokens().length;
         }
         lossSum += loss.sum();
@@ -135,14 +135,15 @@ public final class Evaluation implements AutoCloseable {
         next++;
     }
 
-    /// Adds the gradient to the run's sum and gives the result. All micro-batches must have been through a
-    /// pass.
+    /// Adds the gradient to the run's sum and gives the result. All micro-batches must
+    /// have been through a pass.
     public Evaluated finish() {
         require(done(), "%d micro-batches are left", batches.size() - next);
         gradient.ifPresent(state::accumulate);
         gradient = Optional.empty();
         double tokens = operation.data().stream().mapToLong(d -> d.tokens().length).sum();
-        Map<String, Double> metrics = new TreeMap<>();      // sorted: results are stored, the same as the same bytes
+        // sorted: results are stored, the same as the same bytes
+        Map<String, Double> metrics = new TreeMap<>();
         metrics.put("loss:sum", lossSum);
         metrics.put("tokens:sum", tokens);
         metrics.put("weights:sum", weightSum);

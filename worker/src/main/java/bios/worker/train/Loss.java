@@ -3,6 +3,7 @@ package bios.worker.train;
 import bios.protocol.run.Datum;
 import bios.protocol.run.LossFunction;
 import bios.protocol.run.TensorData;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.function.Function;
@@ -17,9 +18,8 @@ import java.util.function.Function;
 /// | ppo | -min(r·A, clip(r, low, high)·A) | -r·A where r·A is the smaller or r is not clipped, else 0 |
 /// | cispo | -clip(r, low, high)·l·A | -clip(r, low, high)·A |
 /// | dro | -(l·A - beta/2·(l - q)²) | -(A - beta·(l - q)) |
-///
-/// Positions with A = 0 (or w = 0) add nothing, whatever r is: prompts have q = 0, and 0 · ∞ must not be NaN. Only
-/// dro's square counts there too.
+/// Positions with A = 0 (or w = 0) add nothing, whatever r is: prompts have q = 0, and 0 · ∞ must not be NaN.
+/// Only dro's square counts there too.
 final class Loss {
     private final LossFunction function;
     private final double low;
@@ -38,11 +38,13 @@ final class Loss {
         this.weights = switch (function) {
             case CROSS_ENTROPY -> together(data, d -> d.lossInputs().containsKey("weights")
                     ? d.lossInputs().get("weights").floats() : ones(d.tokens().length));
-            case IMPORTANCE_SAMPLING, PPO, CISPO, DRO -> together(data, d -> d.lossInputs().get("advantages").floats());
+            case IMPORTANCE_SAMPLING, PPO, CISPO, DRO ->
+                    together(data, d -> d.lossInputs().get("advantages").floats());
         };
         this.sampled = switch (function) {
             case CROSS_ENTROPY -> new float[0];
-            case IMPORTANCE_SAMPLING, PPO, CISPO, DRO -> together(data, d -> d.lossInputs().get("logprobs").floats());
+            case IMPORTANCE_SAMPLING, PPO, CISPO, DRO ->
+                    together(data, d -> d.lossInputs().get("logprobs").floats());
         };
     }
 
@@ -99,7 +101,7 @@ final class Loss {
 
     private static float[] ones(int n) {
         float[] ones = new float[n];
-        java.util.Arrays.fill(ones, 1);
+        Arrays.fill(ones, 1);
         return ones;
     }
 
@@ -117,6 +119,6 @@ final class Loss {
     /// `target_tokens` of all datums, one after another; checked before to be token ids.
     static int[] targets(List<Datum> data) {
         return data.stream().map(d -> d.lossInputs().get("target_tokens")).map(TensorData::longs)
-                .flatMapToInt(ids -> java.util.Arrays.stream(ids).mapToInt(Math::toIntExact)).toArray();
+                .flatMapToInt(ids -> Arrays.stream(ids).mapToInt(Math::toIntExact)).toArray();
     }
 }

@@ -22,7 +22,6 @@ import java.util.TreeMap;
 ///     return e.finish();
 /// }
 /// ```
-///
 /// Results and gradients have the same bits in any company. An operation is refused whole, with [Refused],
 /// before anything is computed; whatever is thrown in a pass (out of memory) leaves all runs as they were
 /// before their operations: close the evaluations of that pass.
@@ -71,13 +70,14 @@ public final class Trainer {
         }
     }
 
-    /// Applies the gradient sum with AdamW and clears it. [Refused] with the code `no_gradient` when there is
-    /// none.
+    /// Applies the gradient sum with AdamW and clears it. [Refused] with the code
+    /// `no_gradient` when there is none.
     ///
     /// @param params become the run's settings; empty: those that it has
     public Stepped optimStep(TrainingState state, Optional<AdamParams> params) {
-        if (state.accumulated() == 0) throw new Refused(Fault.user("no_gradient",
-                "optim_step: no gradient has been accumulated since the last step; call forward_backward first"));
+        if (state.accumulated() == 0)
+            throw new Refused(Fault.user("no_gradient", "optim_step: no gradient has been accumulated"
+                    + " since the last step; call forward_backward first"));
         AdamParams used = params.orElse(state.settings());
         double norm = state.step(used);
         return new Stepped(state.steps(),

@@ -67,8 +67,8 @@ class AdapterShelfTest {
 
     @Test void theSameBytesWithAnotherScaleAreAnotherAdapter() {
         bring("a", 10);
-        var other = new AdapterShelf.Key(new ModelName("m"), "a", new LoraSpec(2, 64, 0,
-                List.of(TargetModule.Q)));
+        var other = new AdapterShelf.Key(new ModelName("m"), "a",
+                new LoraSpec(2, 64, 0, List.of(TargetModule.Q)));
         assertInstanceOf(Answer.Fetch.class, shelf.want(other, 10));
     }
 
@@ -84,7 +84,7 @@ class AdapterShelfTest {
     }
 
     private static AdapterShelf.Key key(String content) {
-        return new AdapterShelf.Key(new ModelName("m"), content, new LoraSpec(2, 4, 0,
-                List.of(TargetModule.Q)));
+        return new AdapterShelf.Key(new ModelName("m"), content,
+                new LoraSpec(2, 4, 0, List.of(TargetModule.Q)));
     }
 }

@@ -22,6 +22,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -47,23 +48,24 @@ class EngineTest {
             Run first = bench.run(1, SMALL);
             Run second = bench.run(2, LARGE);
             var sampled = bench.replies();
-            for (int i = 0; i < 6; i++) bench.engine().tell(new EngineCommand.Sample(Workbench.task("t" + i,
-                    Optional.empty(), i), sampled.ref()));
+            for (int i = 0; i < 6; i++)
+                bench.engine().tell(new EngineCommand.Sample(Workbench.task("t" + i, Optional.empty(), i),
+                        sampled.ref()));
             for (int i = 0; i < Math.max(small.size(), large.size()); i++) {
                 if (i < small.size()) first.send(small.get(i));
                 if (i < large.size()) second.send(large.get(i));
             }
             assertEquals(smallAlone, first.receive(small.size()));
             assertEquals(largeAlone, second.receive(large.size()));
-            for (int i = 0; i < 6; i++) sampled.expectMessageClass(EngineReply.Sampled.class,
-                    Workbench.PATIENCE);
+            for (int i = 0; i < 6; i++)
+                sampled.expectMessageClass(EngineReply.Sampled.class, Workbench.PATIENCE);
         }
     }
 
     @Test void aRunThatGoesOnFromARecoveryPointIsTheUndisturbedRun() {
         List<Operation> all = Workbench.lesson(3, 4, 0.01);
-        for (int cut = 0; cut <= all.size() - 1; cut +=
-                4) {   // also between gradients, and between gradient and step
+        // also between gradients, and between gradient and step
+        for (int cut = 0; cut <= all.size() - 1; cut += 4) {
             List<String> undisturbed;
             BlobRef point;
             BlobRef end;
@@ -153,8 +155,8 @@ class EngineTest {
             assertEquals("blob_damaged", run.fault(Workbench.load(saved, true), Optional.of(saved)).code());
             CheckpointManifest weights = run.save(new Operation.SaveSamplerWeights(Optional.of(saved.name()
                     .get()), Optional.empty(), Optional.empty()));
-            assertEquals("weights_only", run.fault(Workbench.load(weights, true), Optional.of(weights))
-                    .code());
+            assertEquals("weights_only",
+                    run.fault(Workbench.load(weights, true), Optional.of(weights)).code());
             assertEquals(before, run.point().state());
             run.all(List.of(new Operation.OptimStep(Optional.empty())));
             assertEquals("no_gradient", run.fault(new Operation.OptimStep(Optional.empty())).code());
@@ -163,8 +165,8 @@ class EngineTest {
 
     @Test void whatDoesNotFitTogetherGoesAloneAndOnlyWhatNeverFitsFails() {
         var refused = new AtomicInteger();
-        try (var bench = Workbench.withDevice(folder, device -> Workbench.embeddingAtMost(device, 200,
-                refused))) {
+        try (var bench = Workbench.withDevice(folder,
+                device -> Workbench.embeddingAtMost(device, 200, refused))) {
             Run first = bench.run(1, SMALL);
             Run second = bench.run(2, LARGE);
             List<Operation> some = List.of(Workbench.gradient(1, 2), Workbench.gradient(2, 2),
@@ -218,8 +220,8 @@ class EngineTest {
             gate.countDown();
             List<Long> positions = new ArrayList<>();
             for (int i = 0; i < 3; i++)
-                positions.add(run.events().expectMessageClass(EngineEvent.Executed.class, Workbench.PATIENCE)
-                        .position());
+                positions.add(run.events().expectMessageClass(EngineEvent.Executed.class,
+                        Workbench.PATIENCE).position());
             assertEquals(List.of(1L, 2L, 3L), positions);
         }
     }
@@ -252,8 +254,8 @@ class EngineTest {
                         "" + snapshots.getLast().bytes());
             }
             List<String> alone = new ArrayList<>();
-            for (var snapshot : snapshots) alone.add(bench.sample(Workbench.task("x", Optional.of(snapshot),
-                    3)));
+            for (var snapshot : snapshots)
+                alone.add(bench.sample(Workbench.task("x", Optional.of(snapshot), 3)));
             var replies = bench.replies();
             for (int i = 0; i < 9; i++)
                 bench.engine().tell(new EngineCommand.Sample(Workbench.task("t" + i,
@@ -265,17 +267,17 @@ class EngineTest {
             }
             CheckpointManifest large = bench.run(7, LARGE)
                     .save(new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(),
-                    Optional.empty()));
+                            Optional.empty()));
             bench.engine().tell(new EngineCommand.Sample(Workbench.task("l", Optional.of(large), 3),
                     replies.ref()));
-            assertEquals("adapter_too_large", replies.expectMessageClass(EngineReply.NotDone.class,
-                    Workbench.PATIENCE).fault().code());
+            assertEquals("adapter_too_large",
+                    replies.expectMessageClass(EngineReply.NotDone.class, Workbench.PATIENCE).fault().code());
             bench.damage(snapshots.getFirst().adapter());
             bench.sample(Workbench.task("y", Optional.of(snapshots.getLast()), 3));
             bench.engine().tell(new EngineCommand.Sample(Workbench.task("z",
                     Optional.of(snapshots.getFirst()), 3), replies.ref()));
-            assertEquals("blob_damaged", replies.expectMessageClass(EngineReply.NotDone.class,
-                    Workbench.PATIENCE).fault().code());
+            assertEquals("blob_damaged",
+                    replies.expectMessageClass(EngineReply.NotDone.class, Workbench.PATIENCE).fault().code());
         }
     }
 
@@ -292,16 +294,16 @@ class EngineTest {
             int[] tokens = replies.expectMessageClass(EngineReply.Tokenized.class, Workbench.PATIENCE)
                     .tokens();
             bench.engine().tell(new EngineCommand.Detokenize(Workbench.TINY, tokens, false, replies.ref()));
-            assertEquals("Once upon a time", replies.expectMessageClass(EngineReply.Detokenized.class,
-                    Workbench.PATIENCE).text());
+            assertEquals("Once upon a time",
+                    replies.expectMessageClass(EngineReply.Detokenized.class, Workbench.PATIENCE).text());
             bench.engine().tell(new EngineCommand.FetchTokenizerFiles(Workbench.TINY, replies.ref()));
             var files = replies.expectMessageClass(EngineReply.TokenizerFiles.class, Workbench.PATIENCE)
                     .files();
             assertArrayEquals(Files.readAllBytes(Workbench.TINY_FOLDER.resolve("tokenizer.json")),
                     files.get("tokenizer.json"));
             bench.engine().tell(new EngineCommand.Tokenize(Workbench.MODEL, "x", true, replies.ref()));
-            assertEquals("unknown_model", replies.expectMessageClass(EngineReply.NotDone.class,
-                    Workbench.PATIENCE).fault().code());
+            assertEquals("unknown_model",
+                    replies.expectMessageClass(EngineReply.NotDone.class, Workbench.PATIENCE).fault().code());
         }
     }
 
@@ -323,7 +325,7 @@ class EngineTest {
         try (var bench = Workbench.ofNothing(folder, device -> Workbench.closing(device, closed))) {
             bench.awaitEnd();
         }
-        assertTrue(closed.await(30, java.util.concurrent.TimeUnit.SECONDS));
+        assertTrue(closed.await(30, TimeUnit.SECONDS));
     }
 
     @Test void whenItStopsTheDeviceIsClosedBehindThePass() throws Exception {
@@ -333,6 +335,6 @@ class EngineTest {
             run.send(Workbench.gradient(1, 4));
             bench.stop();
         }
-        assertTrue(closed.await(30, java.util.concurrent.TimeUnit.SECONDS));
+        assertTrue(closed.await(30, TimeUnit.SECONDS));
     }
 }

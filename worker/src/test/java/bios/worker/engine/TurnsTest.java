@@ -15,8 +15,8 @@ class TurnsTest {
         List<Kind> taken = new ArrayList<>();
         for (int i = 0; i < 4; i++) taken.add(turns.next(kind -> kind != Kind.DEED).orElseThrow());
         assertEquals(List.of(Kind.SAMPLE, Kind.PASS, Kind.SAMPLE, Kind.PASS), taken);
-        for (int i = 0; i < 3; i++) assertEquals(Optional.of(Kind.SAMPLE), turns.next(kind ->
-                kind == Kind.SAMPLE));
+        for (int i = 0; i < 3; i++)
+            assertEquals(Optional.of(Kind.SAMPLE), turns.next(kind -> kind == Kind.SAMPLE));
         assertEquals(Optional.empty(), turns.next(_ -> false));
         assertEquals(Optional.of(Kind.DEED), turns.next(_ -> true));
     }

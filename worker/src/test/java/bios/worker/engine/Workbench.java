@@ -28,6 +28,7 @@ import bios.worker.device.cpu.CpuDevice;
 import bios.worker.model.Golden;
 import bios.worker.sample.SamplerSettings;
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Proxy;
 import java.nio.file.Files;
@@ -67,10 +68,9 @@ final class Workbench implements AutoCloseable {
             UnaryOperator<Device> device, UnaryOperator<BlobStore> blobs) {
         this.folder = folder;
         this.store = FileBlobStore.open(folder);
-        this.engine = kit.spawn(Engine.create(new EngineSettings(512, 1 << 20, 2, 4, adapterBytes, SAMPLER,
-                1000),
-                models,
-                () -> device.apply(new CpuDevice(2)), blobs.apply(store)));
+        var settings = new EngineSettings(512, 1 << 20, 2, 4, adapterBytes, SAMPLER, 1000);
+        this.engine = kit.spawn(
+                Engine.create(settings, models, () -> device.apply(new CpuDevice(2)), blobs.apply(store)));
     }
 
     private static Map<ModelName, Path> golden() {
@@ -152,7 +152,7 @@ final class Workbench implements AutoCloseable {
             bytes[bytes.length / 2] ^= 1;
             Files.write(file, bytes);
         } catch (IOException e) {
-            throw new java.io.UncheckedIOException(e);
+            throw new UncheckedIOException(e);
         }
     }
 
@@ -306,9 +306,8 @@ final class Workbench implements AutoCloseable {
 
     static SampleTask task(String id, Optional<CheckpointManifest> adapter, long seed) {
         return new SampleTask(id, MODEL, adapter.map(m -> new SampleTask.Adapter(m.contentId(), m.lora(),
-                m.adapter())),
-                new int[] {5, 6, 7, 8}, new SamplingParams(Optional.of(20), Optional.empty(), List.of(),
-                        List.of(), 1, -1, 1), 2, seed, true, 0);
+                m.adapter())), new int[] {5, 6, 7, 8}, new SamplingParams(Optional.of(20), Optional.empty(),
+                        List.of(), List.of(), 1, -1, 1), 2, seed, true, 0);
     }
 
     // ---- bits ----
@@ -325,8 +324,8 @@ final class Workbench implements AutoCloseable {
     }
 
     static String bits(SampleResult result) {
-        return result.sequences().stream().map(s -> Arrays.toString(s.tokens()) + bits(s.logprobs())
-                + s.stopReason()).toList()
+        return result.sequences().stream()
+                .map(s -> Arrays.toString(s.tokens()) + bits(s.logprobs()) + s.stopReason()).toList()
                 + result.promptLogprobs().map(Workbench::bits).orElse("");
     }
 
@@ -351,13 +350,13 @@ final class Workbench implements AutoCloseable {
     private static <T> T before(Class<T> type, T real, Before before) {
         return type.cast(Proxy.newProxyInstance(type.getClassLoader(), new Class<?>[] {type},
                 (_, method, arguments) -> {
-            before.call(method.getName(), arguments);
-            try {
-                return method.invoke(real, arguments);
-            } catch (InvocationTargetException e) {
-                throw e.getCause();
-            }
-        }));
+                    before.call(method.getName(), arguments);
+                    try {
+                        return method.invoke(real, arguments);
+                    } catch (InvocationTargetException e) {
+                        throw e.getCause();
+                    }
+                }));
     }
 
     /// A device that runs out of memory when more than `rows` go through it.

@@ -13,9 +13,11 @@ import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.Random;
+import java.util.Set;
 import java.util.SortedMap;
 import java.util.TreeMap;
 import org.junit.jupiter.api.Test;
@@ -44,8 +46,8 @@ class SafetensorsTest {
                 assertEquals(tensors.keySet(), read.names());
                 assertEquals(metadata, read.metadata());
                 tensors.forEach((name, v) -> {
-                    float[] got = read.floats(name, v.shape().stream().mapToLong(Integer::longValue)
-                            .toArray());
+                    float[] got = read.floats(name,
+                            v.shape().stream().mapToLong(Integer::longValue).toArray());
                     for (int k = 0; k < got.length; k++)
                         assertEquals(Float.floatToRawIntBits(v.values()[k + 5]),
                                 Float.floatToRawIntBits(got[k]));
@@ -57,14 +59,15 @@ class SafetensorsTest {
     @Test void everyTruncationIsRefused() {
         byte[] whole = file("{'a':{'dtype':'F32','shape':[2],'data_offsets':[0,8]}}", 8);
         for (int n = 0; n < whole.length; n++) {
-            byte[] cut = java.util.Arrays.copyOf(whole, n);
+            byte[] cut = Arrays.copyOf(whole, n);
             assertThrows(ModelRefused.class, () -> Safetensors.of("cut", cut).close(), "of " + n + " bytes");
         }
         Safetensors.of("whole", whole).close();
     }
 
     @Test void noBitFlipInAHeaderEscapesAsAnotherException() {
-        byte[] whole = file("{'a':{'dtype':'F32','shape':[2],'data_offsets':[0,8]},'b':{'dtype':'BF16','shape':[1,3],'data_offsets':[8,14]}}", 14);
+        byte[] whole = file("{'a':{'dtype':'F32','shape':[2],'data_offsets':[0,8]},"
+                + "'b':{'dtype':'BF16','shape':[1,3],'data_offsets':[8,14]}}", 14);
         for (int bit = 0; bit < 8 * (whole.length - 14); bit++) {
             byte[] damaged = whole.clone();
             damaged[bit / 8] ^= (byte) (1 << (bit % 8));
@@ -77,19 +80,23 @@ class SafetensorsTest {
     }
 
     @ParameterizedTest @CsvSource(delimiter = '|', quoteCharacter = '`', value = {
-            "not json at all                                                            | not JSON",
-            "[]                                                                         | not a JSON object",
-            "{'a':{'dtype':'F31','shape':[2],'data_offsets':[0,8]}}                     | 'a' has the unknown dtype 'F31'",
-            "{'a':{'dtype':'F32','shape':[3],'data_offsets':[0,8]}}                     | 'a' has 8 bytes, but F32 [3] needs 12",
-            "{'a':{'dtype':'F32','shape':[-2],'data_offsets':[0,8]}}                    | 'a' has the shape [-2]",
-            "{'a':{'dtype':'F32','shape':[2],'data_offsets':[0,16]}}                    | 'a' lies at [0,16] of 8 bytes",
-            "{'a':{'dtype':'F32','shape':[2],'data_offsets':[8,0]}}                     | 'a' lies at [8,0]",
-            "{'a':{'dtype':'F32','shape':[1],'data_offsets':[0,4]}}                     | 4 bytes after its last tensor",
-            "{'a':{'dtype':'F32','shape':[1],'data_offsets':[4,8]}}                     | 'a' begins at byte 4, where it leaves a gap",
-            "{'a':{'dtype':'F32','shape':[2],'data_offsets':[0,8]},'b':{'dtype':'F32','shape':[1],'data_offsets':[4,8]}} | 'b' begins at byte 4, where it overlaps",
-            "{'a':{'dtype':'F32','shape':[2],'data_offsets':[0,8]},'a':{'dtype':'F32','shape':[2],'data_offsets':[0,8]}} | Duplicate field 'a'",
+            "not json at all | not JSON",
+            "[] | not a JSON object",
+            "{'a':{'dtype':'F31','shape':[2],'data_offsets':[0,8]}} | 'a' has the unknown dtype 'F31'",
+            "{'a':{'dtype':'F32','shape':[3],'data_offsets':[0,8]}} | 'a' has 8 bytes, but F32 [3] needs 12",
+            "{'a':{'dtype':'F32','shape':[-2],'data_offsets':[0,8]}} | 'a' has the shape [-2]",
+            "{'a':{'dtype':'F32','shape':[2],'data_offsets':[0,16]}} | 'a' lies at [0,16] of 8 bytes",
+            "{'a':{'dtype':'F32','shape':[2],'data_offsets':[8,0]}} | 'a' lies at [8,0]",
+            "{'a':{'dtype':'F32','shape':[1],'data_offsets':[0,4]}} | 4 bytes after its last tensor",
+            "{'a':{'dtype':'F32','shape':[1],'data_offsets':[4,8]}} | "
+                    + "'a' begins at byte 4, where it leaves a gap",
+            "{'a':{'dtype':'F32','shape':[2],'data_offsets':[0,8]},"
+                    + "'b':{'dtype':'F32','shape':[1],'data_offsets':[4,8]}} | "
+                    + "'b' begins at byte 4, where it overlaps",
+            "{'a':{'dtype':'F32','shape':[2],'data_offsets':[0,8]},"
+                    + "'a':{'dtype':'F32','shape':[2],'data_offsets':[0,8]}} | Duplicate field 'a'",
             "{'a':{'dtype':'F32','shape':[4611686018427387904,4],'data_offsets':[0,8]}} | impossible shape",
-            "{'a':{'dtype':'F32','shape':[2]}}                                          | 'a' has no shape or no data_offsets"})
+            "{'a':{'dtype':'F32','shape':[2]}} | 'a' has no shape or no data_offsets"})
     void aDamagedHeaderIsRefusedByName(String header, String message) {
         ModelRefused refused = assertThrows(ModelRefused.class,
                 () -> Safetensors.of("x", file(header, 8)).close());
@@ -106,7 +113,8 @@ class SafetensorsTest {
     }
 
     @Test void halfPrecisionIsWidenedExactlyAndOddOffsetsAreAligned() {
-        byte[] bytes = file("{'a':{'dtype':'U8','shape':[1],'data_offsets':[0,1]},'h':{'dtype':'F16','shape':[1,2],'data_offsets':[1,5]},"
+        byte[] bytes = file("{'a':{'dtype':'U8','shape':[1],'data_offsets':[0,1]},"
+                + "'h':{'dtype':'F16','shape':[1,2],'data_offsets':[1,5]},"
                 + "'w':{'dtype':'BF16','shape':[1],'data_offsets':[5,7]}}", 7);
         ByteBuffer data = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN);
         data.putShort(bytes.length - 6, Float.floatToFloat16(-0.333f));
@@ -129,7 +137,7 @@ class SafetensorsTest {
                 file("{'b':{'dtype':'F32','shape':[1],'data_offsets':[0,4]}}", 4));
         index("{'weight_map':{'a':'m-1.safetensors','b':'m-2.safetensors'}}");
         try (Safetensors read = Safetensors.open(folder)) {
-            assertEquals(java.util.Set.of("a", "b"), read.names());
+            assertEquals(Set.of("a", "b"), read.names());
         }
         index("{'weight_map':{'a':'m-1.safetensors','c':'m-2.safetensors'}}");
         assertTrue(message(() -> Safetensors.open(folder)).contains("'c'"));

@@ -29,8 +29,8 @@ class TokenizerTest {
 
     @Test void itsFilesAreThoseOfTheFolder() throws IOException {
         try (Tokenizer tokenizer = Tokenizer.open(MODEL).orElseThrow()) {
-            assertArrayEquals(Files.readAllBytes(MODEL.resolve("tokenizer.json")), tokenizer.files()
-                    .get("tokenizer.json"));
+            assertArrayEquals(Files.readAllBytes(MODEL.resolve("tokenizer.json")),
+                    tokenizer.files().get("tokenizer.json"));
             assertTrue(tokenizer.files().containsKey("tokenizer_config.json"));
             assertTrue(tokenizer.files().keySet().stream().noneMatch(name -> name.endsWith(".safetensors")));
         }

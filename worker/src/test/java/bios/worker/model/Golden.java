@@ -131,8 +131,8 @@ public record Golden(String name, Path folder, JsonNode json, Safetensors expect
     }
 
     public float[] values(String name) {
-        return expected.floats(name, expected.entry(name).shape().stream().mapToLong(Long::longValue)
-                .toArray());
+        return expected.floats(name,
+                expected.entry(name).shape().stream().mapToLong(Long::longValue).toArray());
     }
 
     /// What rounding alone does to a kind of result.

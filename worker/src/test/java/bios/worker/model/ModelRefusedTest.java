@@ -11,12 +11,14 @@ import bios.worker.device.cpu.CpuDevice;
 import bios.worker.load.ModelFolder;
 import bios.worker.load.ModelRefused;
 import bios.worker.load.ModelSpec;
+import bios.worker.load.Safetensors;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Set;
+import org.junit.jupiter.api.Assertions;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
@@ -36,20 +38,26 @@ class ModelRefusedTest {
     }
 
     @ParameterizedTest @CsvSource(delimiter = '|', quoteCharacter = '`', value = {
-            "'architectures':['GPT2LMHeadModel'] | architecture 'GPT2LMHeadModel' is not served; expected one of [LlamaForCausalLM, ",
+            "'architectures':['GPT2LMHeadModel'] | architecture 'GPT2LMHeadModel' is not served; "
+                    + "expected one of [LlamaForCausalLM, ",
             "'architectures':[]                  | architecture '' is not served",
             "'hidden_act':'gelu'                 | hidden_act 'gelu' is unknown; expected silu",
             "'quantization_config':{'bits':4}    | quantization_config is set",
             "'hidden_size':'wide'                | hidden_size is \"wide\"",
             "'num_hidden_layers':0               | num_hidden_layers is 0",
-            "'num_key_value_heads':3             | num_key_value_heads 3 does not divide num_attention_heads 4",
-            "'rope_parameters':{'rope_type':'longrope','rope_theta':10000.0} | rope type 'longrope' is unknown; expected one of [default, linear, llama3, yarn]",
+            "'num_key_value_heads':3 | num_key_value_heads 3 does not divide num_attention_heads 4",
+            "'rope_parameters':{'rope_type':'longrope','rope_theta':10000.0} | "
+                    + "rope type 'longrope' is unknown; "
+                    + "expected one of [default, linear, llama3, yarn]",
             "'rope_parameters':{'rope_type':'llama3','factor':8.0} | rope parameter low_freq_factor is",
-            "'rope_parameters':{'rope_type':'default','partial_rotary_factor':0.5} | partial_rotary_factor is 0.5",
-            "'layer_types':['full_attention','chunked_attention'] | layer type 'chunked_attention' is unknown",
+            "'rope_parameters':{'rope_type':'default','partial_rotary_factor':0.5} | "
+                    + "partial_rotary_factor is 0.5",
+            "'layer_types':['full_attention','chunked_attention'] | "
+                    + "layer type 'chunked_attention' is unknown",
             "'layer_types':['full_attention']    | layer_types has 1 entries",
             "'vocab_size':7                      | tensor 'model.embed_tokens.weight' has shape",
-            "'num_hidden_layers':1,'layer_types':null | tensor 'model.layers.1.input_layernorm.weight' is not part of the model"})
+            "'num_hidden_layers':1,'layer_types':null | tensor 'model.layers.1.input_layernorm.weight' "
+                    + "is not part of the model"})
     void whatIsNotUnderstoodIsRefusedByName(String change, String message) throws Exception {
         configure(change);
         String got = refusal();
@@ -83,7 +91,7 @@ class ModelRefusedTest {
             assertEquals("a/b", info.reference());
             assertEquals(spec.vocabularySize(), info.vocabularySize());
             assertEquals(Set.of(7, 9), spec.endTokens());
-            try (var files = bios.worker.load.Safetensors.open(folder)) {
+            try (var files = Safetensors.open(folder)) {
                 long elements = files.names().stream().mapToLong(n -> files.entry(n).elements()).sum();
                 assertEquals(elements, info.parameters());
             }
@@ -95,7 +103,8 @@ class ModelRefusedTest {
         assertEquals(List.of(0, 16), ModelFolder.open(folder).spec().windows());
         configure("'use_sliding_window':false,'sliding_window':16,'max_window_layers':1,'layer_types':null");
         assertEquals(List.of(0, 0), ModelFolder.open(folder).spec().windows());
-        configure("'use_sliding_window':true,'sliding_window':16,'layer_types':['sliding_attention','full_attention']");
+        configure("'use_sliding_window':true,'sliding_window':16,"
+                + "'layer_types':['sliding_attention','full_attention']");
         assertEquals(List.of(16, 0), ModelFolder.open(folder).spec().windows());
         configure("'architectures':['MistralForCausalLM'],'sliding_window':8");
         assertEquals(List.of(8, 8), ModelFolder.open(folder).spec().windows());
@@ -107,7 +116,7 @@ class ModelRefusedTest {
         configure("'rope_parameters':{'rope_type':'linear','factor':4.0,'rope_theta':5000.0}");
         float[] now = ModelFolder.open(folder).spec().rope().inverseFrequencies();
         configure("'rope_parameters':null,'rope_theta':5000.0,'rope_scaling':{'type':'linear','factor':4.0}");
-        org.junit.jupiter.api.Assertions.assertArrayEquals(now,
+        Assertions.assertArrayEquals(now,
                 ModelFolder.open(folder).spec().rope().inverseFrequencies());
         assertEquals(0.25f, now[0]);
         configure("'rope_parameters':null,'rope_theta':5000.0");

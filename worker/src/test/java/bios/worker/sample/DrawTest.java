@@ -8,6 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import java.util.Arrays;
 import java.util.Comparator;
 import java.util.Random;
+import java.util.function.IntPredicate;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 
@@ -96,7 +97,7 @@ class DrawTest {
     }
 
     private static double[] softmax(float[] logits, double temperature,
-            java.util.function.IntPredicate kept) {
+            IntPredicate kept) {
         double[] p = new double[logits.length];
         for (int i = 0; i < p.length; i++) p[i] = kept.test(i) ? Math.exp(logits[i] / temperature) : 0;
         double sum = Arrays.stream(p).sum();
@@ -106,7 +107,7 @@ class DrawTest {
     private static int bySorting(float[] logits, double topP, double chance) {
         int[] order = IntStream.range(0, logits.length).boxed()
                 .sorted(Comparator.comparingDouble((Integer i) -> -logits[i]).thenComparing(i -> i))
-                        .mapToInt(i -> i).toArray();
+                .mapToInt(i -> i).toArray();
         double[] p = softmax(logits, 1, i -> true);
         double kept = 0;
         int n = 0;

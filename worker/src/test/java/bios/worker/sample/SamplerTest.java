@@ -22,6 +22,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -58,15 +59,15 @@ class SamplerTest {
         device.close();
     }
 
-    @ParameterizedTest @ValueSource(strings = {"llama", "llama-bf16", "mistral", "qwen2-sliding",
-            "qwen3-lm-head"})
+    @ParameterizedTest
+    @ValueSource(strings = {"llama", "llama-bf16", "mistral", "qwen2-sliding", "qwen3-lm-head"})
     void greedyDecodingAgreesWithPyTorch(String name) {
         var golden = Golden.of(name);
         try (BaseModel own = golden.load(device); Adapter adapter = golden.adapter(own);
                 Sampler sampler = new Sampler(own, Optional.empty(), ROOMY)) {
             int[] expected = Golden.ints(golden.json().get("greedy").get("tokens"));
-            expected = Arrays.copyOf(expected, untilEnd(expected,
-                    own));   // PyTorch was told to go on behind it
+            // PyTorch was told to go on behind the end
+            expected = Arrays.copyOf(expected, untilEnd(expected, own));
             SampleTask task = task(Golden.ints(golden.json().get("greedy").get("prompt")),
                     params(expected.length, 0));
             SampleResult result = all(sampler, List.of(task), List.of(Optional.of(adapter))).getFirst();
@@ -88,8 +89,8 @@ class SamplerTest {
                     result.sequences().getFirst().logprobs());
             float[] prompt = result.promptLogprobs().orElseThrow();
             assertTrue(Float.isNaN(prompt[0]));
-            assertArrayEquals(Arrays.copyOf(trainer, task.prompt().length - 1), Arrays.copyOfRange(prompt, 1,
-                    prompt.length));
+            assertArrayEquals(Arrays.copyOf(trainer, task.prompt().length - 1),
+                    Arrays.copyOfRange(prompt, 1, prompt.length));
         }
     }
 
@@ -105,7 +106,7 @@ class SamplerTest {
         }
         List<String> alone = new ArrayList<>();
         for (int i = 0; i < tasks.size(); i++) alone.add(bits(alone(tasks.get(i), used.get(i))));
-        assertTrue(new java.util.HashSet<>(alone).size() == alone.size());
+        assertTrue(new HashSet<>(alone).size() == alone.size());
         for (var settings : List.of(ROOMY, new SamplerSettings(64 << 20, 7, 3, 2), tight(2), tight(5)))
             try (Sampler sampler = new Sampler(model, Optional.of(LETTERS), settings)) {
                 assertEquals(alone, all(sampler, tasks, used).stream().map(SamplerTest::bits).toList(),
@@ -187,13 +188,13 @@ class SamplerTest {
         int[] prompt = prompt(7, 15);
         var hot = alone(task(prompt, new SamplingParams(Optional.of(1), Optional.empty(), List.of(),
                 List.of(), 2, 1, 1)), Optional.empty());
-        var all = alone(with(task(concat(prompt, new int[] {0}), params(1, 0)), 1, false, model.spec()
-                .vocabularySize()), Optional.empty());
+        var all = alone(with(task(concat(prompt, new int[] {0}), params(1, 0)), 1, false,
+                model.spec().vocabularySize()), Optional.empty());
         List<TokenLogprob> plain = all.topkPromptLogprobs().orElseThrow().getLast();
         double total = plain.stream().mapToDouble(t -> Math.exp(t.logprob() / 2.0)).sum();
         assertEquals(plain.getFirst().token(), hot.sequences().getFirst().tokens()[0]);
-        assertEquals(plain.getFirst().logprob() / 2 - Math.log(total), hot.sequences().getFirst()
-                .logprobs()[0], 1e-5);
+        assertEquals(plain.getFirst().logprob() / 2 - Math.log(total),
+                hot.sequences().getFirst().logprobs()[0], 1e-5);
     }
 
     @Test void whatCanNeverBeServedIsRefusedWithItsNumbers() {
@@ -205,15 +206,15 @@ class SamplerTest {
             assertTrue(refusal(sampler, task(prompt(1, 10), params(context, 1))).contains("context of "
                     + context));
             assertTrue(refusal(sampler, task(prompt(1, 60), params(9, 1))).contains("64 tokens"));
-            assertTrue(refusal(sampler, task(prompt(1, 9), params(9, List.of("x"), List.of())))
-                    .contains("tokenizer"));
+            assertTrue(refusal(sampler,
+                    task(prompt(1, 9), params(9, List.of("x"), List.of()))).contains("tokenizer"));
             assertEquals(Optional.empty(), sampler.refusal(task(prompt(1, 60), params(4, 1))));
         }
     }
 
     @Test void abandonedRequestsLeaveNothingBehindAndOthersGoOn() {
-        try (Sampler sampler = new Sampler(model, Optional.empty(), new SamplerSettings(64 << 20, 256, 2,
-                16))) {
+        try (Sampler sampler = new Sampler(model, Optional.empty(),
+                new SamplerSettings(64 << 20, 256, 2, 16))) {
             long first = sampler.submit(with(task(prompt(1, 20), params(9, 1)), 3, false, 0),
                     adapters.get(1));
             SampleTask second = task(prompt(2, 20), params(9, 1));
@@ -252,8 +253,8 @@ class SamplerTest {
         List<Long> tickets = new ArrayList<>();
         for (int i = 0; i < tasks.size(); i++) {
             tickets.add(sampler.submit(tasks.get(i), adapters.get(i)));
-            if (i % 2 == 1) sampler.step().forEach(f -> results.put(f.ticket(),
-                    f.result()));   // some join later
+            // some join later
+            if (i % 2 == 1) sampler.step().forEach(f -> results.put(f.ticket(), f.result()));
         }
         while (!sampler.idle()) sampler.step().forEach(f -> results.put(f.ticket(), f.result()));
         return tickets.stream().map(results::get).toList();
@@ -263,8 +264,7 @@ class SamplerTest {
         int n = tokens.length - 1;
         float[] logprobs = new float[n];
         model.evaluate(List.of(new Lesson(adapter, Optional.empty(), List.of(Arrays.copyOf(tokens, n)),
-                Arrays.copyOfRange(tokens, 1, n + 1),
-                (from, part) -> {
+                Arrays.copyOfRange(tokens, 1, n + 1), (from, part) -> {
                     System.arraycopy(part, 0, logprobs, from, part.length);
                     return part;
                 })));
@@ -323,8 +323,8 @@ class SamplerTest {
 
     private static String bits(SampleResult result) {
         var text = new StringBuilder();
-        for (var s : result.sequences()) text.append(Arrays.toString(s.tokens())).append(bits(s.logprobs()))
-                .append(s.stopReason());
+        for (var s : result.sequences())
+            text.append(Arrays.toString(s.tokens())).append(bits(s.logprobs())).append(s.stopReason());
         result.promptLogprobs().ifPresent(p -> text.append(" prompt ").append(bits(p)));
         result.topkPromptLogprobs().orElse(Collections.emptyList()).forEach(row -> row.forEach(t ->
                 text.append(t.token()).append(':').append(Float.floatToIntBits(t.logprob())).append(' ')));

@@ -28,8 +28,8 @@ class StopTextTest {
 
     @Test void aPromptMayEndInsideACharacter() {
         byte[] smile = "🙂".getBytes(StandardCharsets.UTF_8);
-        var stop = new StopText(List.of("end"), StopTextTest::text, new int[] {'a', smile[0] & 255,
-                smile[1] & 255});
+        var stop = new StopText(List.of("end"), StopTextTest::text,
+                new int[] {'a', smile[0] & 255, smile[1] & 255});
         boolean found = false;
         for (int token : new int[] {smile[2] & 255, smile[3] & 255, 'e', 'n'}) found |= stop.endsWith(token);
         assertEquals(false, found);
@@ -57,9 +57,8 @@ class StopTextTest {
 
     private static int expected(String text, String... stops) {
         int best = Integer.MAX_VALUE;
-        for (String stop : stops)
-            if (text.contains(stop)) best = Math.min(best, bytes(text.substring(0, text.indexOf(stop)
-                    + stop.length())) - 1);
+        for (String stop : stops) if (text.contains(stop))
+            best = Math.min(best, bytes(text.substring(0, text.indexOf(stop) + stop.length())) - 1);
         return best == Integer.MAX_VALUE ? -1 : best;
     }
 

@@ -50,7 +50,7 @@ final class Examples {
     }
 
     static Datum datum(int[] tokens, long[] targets, float[] weights) {
-        return new Datum(tokens, Map.of("weights", TensorData.of(weights), "target_tokens",
-                TensorData.of(targets)));
+        return new Datum(tokens,
+                Map.of("weights", TensorData.of(weights), "target_tokens", TensorData.of(targets)));
     }
 }

@@ -80,8 +80,7 @@ class ModelGoldenTest {
                     assertEquals(expected, result.metrics().get("loss:sum"),
                             (golden.exact() ? 1e-4 : 1e-3) * Math.max(1, Math.abs(expected)));
                     closeTensors(golden, "gradient." + loss.asText() + ".", state.snapshot().toBytes(),
-                            ".grad",
-                            golden.exact() ? 1e-3 : 3e-2);
+                            ".grad", golden.exact() ? 1e-3 : 3e-2);
                 }
             }
         }
@@ -96,10 +95,10 @@ class ModelGoldenTest {
             List<AdamParams> steps = golden.steps();
             double tolerance = golden.exact() ? 1e-3 : 3e-2;
             for (int i = 0; i < steps.size(); i++) {
-                if (!golden.exact() && i == 3)
-                    return;   // Adam's first steps follow signs, which rounding decides where they are small
-                Evaluated result = trainer.evaluate(state, operation(golden, LossFunction.CROSS_ENTROPY,
-                        false));
+                // Adam's first steps follow signs, which rounding decides where they are small
+                if (!golden.exact() && i == 3) return;
+                Evaluated result = trainer.evaluate(state,
+                        operation(golden, LossFunction.CROSS_ENTROPY, false));
                 assertEquals(losses[i], result.metrics().get("loss:sum"),
                         tolerance * Math.max(1, Math.abs(losses[i])), "loss " + i);
                 double norm = trainer.optimStep(state, Optional.of(steps.get(i))).metrics().get("grad_norm");
@@ -161,8 +160,7 @@ class ModelGoldenTest {
         float[] row = new float[sequences.stream().mapToInt(s -> s.tokens().length).sum()];
         int[] targets = sequences.stream().flatMapToInt(s -> java.util.Arrays.stream(s.targets())).toArray();
         model.evaluate(List.of(new Lesson(adapter, Optional.empty(),
-                sequences.stream().map(Golden.Sequence::tokens).toList(), targets,
-                (from, part) -> {
+                sequences.stream().map(Golden.Sequence::tokens).toList(), targets, (from, part) -> {
                     System.arraycopy(part, 0, row, from, part.length);
                     return part;
                 })));
@@ -195,7 +193,8 @@ class ModelGoldenTest {
             data.add(new Datum(sequences.get(i).tokens(), inputs));
         }
         Map<String, Double> settings = new TreeMap<>();
-        Map<String, String> names = Map.of("low", "clip_low_threshold", "high", "clip_high_threshold", "beta", "beta");
+        Map<String, String> names = Map.of("low", "clip_low_threshold", "high", "clip_high_threshold",
+                "beta", "beta");
         golden.json().path(loss.wireName()).properties()
                 .forEach(e -> settings.put(names.get(e.getKey()), e.getValue().asDouble()));
         return new ForwardBackward(data, loss, settings, forwardOnly);

@@ -12,7 +12,9 @@ import bios.worker.device.Tensor;
 import bios.worker.device.cpu.CpuDevice;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
+import bios.worker.model.Lesson;
 import java.util.List;
+import java.util.Optional;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
@@ -39,9 +41,9 @@ class ModelGradientTest {
         }
     }
 
-    private static bios.worker.model.Lesson withGradient(Evaluation evaluation, Factors gradient) {
+    private static Lesson withGradient(Evaluation evaluation, Factors gradient) {
         var lesson = evaluation.share().lesson();
-        return new bios.worker.model.Lesson(lesson.adapter(), java.util.Optional.of(gradient),
+        return new Lesson(lesson.adapter(), Optional.of(gradient),
                 lesson.sequences(), lesson.targets(), lesson.objective());
     }
 

@@ -20,6 +20,7 @@ import bios.worker.model.KeyValuePages;
 import bios.worker.model.Step;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.Collections;
 import java.util.List;
 import java.util.Optional;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -53,13 +54,13 @@ class SameBitsTest {
             for (int i = 0; i < l.size(); i++) assertArrayEquals(logprobs.getFirst().get(i), l.get(i));
     }
 
-    /// Company 0: alone; 1: another run behind; 2: another before and one that is only evaluated, and two
-    /// shared passes.
+    /// Company 0: alone; 1: another run behind; 2: another before and one that is only
+    /// evaluated, and two shared passes.
     private static Evaluated together(Trainer trainer, TrainingState run, ForwardBackward operation,
             TrainingState other, int company) {
         try (Evaluation mine = trainer.begin(run, operation);
-                Evaluation theirs = trainer.begin(other, Examples.operation(trainer.model(), 100, 6,
-                        company == 2))) {
+                Evaluation theirs = trainer.begin(other,
+                        Examples.operation(trainer.model(), 100, 6, company == 2))) {
             while (!mine.done()) {
                 if (company == 0 || theirs.done()) trainer.pass(List.of(mine));
                 else trainer.pass(company == 1 ? List.of(mine, theirs) : List.of(theirs, mine));
@@ -80,8 +81,7 @@ class SameBitsTest {
                 Datum datum = operation.data().get(s);
                 for (int prefill : new int[] {1, 2, Math.min(70, datum.tokens().length)})
                     assertArrayEquals(trained.get(s), decoded(model, pages, datum, run.adapter(),
-                            other.adapter(), prefill),
-                            "sequence " + s + " prefilled " + prefill);
+                            other.adapter(), prefill), "sequence " + s + " prefilled " + prefill);
             }
             assertEquals(pages.limit(), pages.free());
         }
@@ -111,14 +111,15 @@ class SameBitsTest {
                     for (int i = 0; i < n; i++)
                         targets[i] = (int) datum.lossInputs().get("target_tokens").longs()[at + i];
                     Tensor logits = model.logits(scope, hidden,
-                            java.util.Collections.nCopies(n, Optional.of(adapter)));
+                            Collections.nCopies(n, Optional.of(adapter)));
                     Tensor logprobs = on.scratch(scope, n, 1);
                     on.logSoftmaxAt(logprobs, on.scratch(scope, n, 1), logits, targets);
                     System.arraycopy(on.read(logprobs), 0, all, at, n);
                 }
                 at += n;
                 try (Device.Scope scope = on.scope()) {     // the branch left behind goes another way
-                    model.forwardCached(scope, List.of(new Step(new int[] {3}, branch, Optional.of(adapter))));
+                    model.forwardCached(scope,
+                            List.of(new Step(new int[] {3}, branch, Optional.of(adapter))));
                 }
                 KeyValueCache twin = cache.fork().orElseThrow();
                 branch.close();
@@ -153,8 +154,7 @@ class SameBitsTest {
             try (Safetensors adapter = Safetensors.of("adapter", run.snapshot().adapter());
                     Safetensors optimizer = Safetensors.of("optimizer", run.snapshot().optimizer());
                     TrainingState loaded = TrainingState.load(adapter, Optional.of(optimizer), run.steps(),
-                            run.settings(),
-                            run.lora(), model.spec(), on)) {
+                            run.settings(), run.lora(), model.spec(), on)) {
                 assertArrayEquals(run.snapshot().toBytes(), loaded.snapshot().toBytes());
             }
         }

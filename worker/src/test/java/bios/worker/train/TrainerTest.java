@@ -35,18 +35,18 @@ class TrainerTest {
             float[] ones = {1, 1};
             Map<Datum, String> bad = Map.of(
                     Examples.datum(new int[] {1, 96}, new long[] {2, 3}, ones),
-                            "data[1].model_input: holds 96 at position 1",
+                    "data[1].model_input: holds 96 at position 1",
                     Examples.datum(new int[] {-1, 2}, new long[] {2, 3}, ones), "holds -1 at position 0",
                     Examples.datum(new int[] {1, 2}, new long[] {2, 1L << 40}, ones),
-                            "target_tokens: holds 1099511627776",
+                    "target_tokens: holds 1099511627776",
                     Examples.datum(new int[129], new long[129], new float[129]),
-                            "has 129 tokens; the model's context is 128",
+                    "has 129 tokens; the model's context is 128",
                     Examples.datum(new int[0], new long[0], new float[0]), "has no tokens",
                     Examples.datum(new int[] {1, 2}, new long[] {2}, ones), "target_tokens: has shape [1]");
             bad.forEach((datum, message) -> {
-                Refused refused = assertThrows(Refused.class, () -> trainer.evaluate(run,
-                        new ForwardBackward(List.of(good, datum), LossFunction.CROSS_ENTROPY, Map.of(),
-                                false)));
+                Refused refused = assertThrows(Refused.class,
+                        () -> trainer.evaluate(run, new ForwardBackward(List.of(good, datum),
+                                LossFunction.CROSS_ENTROPY, Map.of(), false)));
                 assertTrue(refused.fault().message().contains(message), refused.fault().message());
                 assertArrayEquals(before, run.snapshot().toBytes());
             });
@@ -101,17 +101,19 @@ class TrainerTest {
     private static Device failing(Device device, AtomicInteger live, AtomicInteger fuse) {
         return (Device) Proxy.newProxyInstance(Device.class.getClassLoader(), new Class<?>[] {Device.class},
                 (_, method, arguments) -> {
-            boolean allocates = method.getName().equals("tensor") || method.getName().equals("scratch");
-            if (allocates && fuse.getAndDecrement() == 0) throw new OutOfMemoryError("as the test wants it");
-            try {
-                Object result = method.invoke(device, arguments);
-                if (method.getName().equals("tensor")) live.incrementAndGet();
-                if (method.getName().equals("free")) live.decrementAndGet();
-                return result;
-            } catch (InvocationTargetException e) {
-                throw e.getCause();
-            }
-        });
+                    boolean allocates = method.getName().equals("tensor")
+                            || method.getName().equals("scratch");
+                    if (allocates && fuse.getAndDecrement() == 0)
+                        throw new OutOfMemoryError("as the test wants it");
+                    try {
+                        Object result = method.invoke(device, arguments);
+                        if (method.getName().equals("tensor")) live.incrementAndGet();
+                        if (method.getName().equals("free")) live.decrementAndGet();
+                        return result;
+                    } catch (InvocationTargetException e) {
+                        throw e.getCause();
+                    }
+                });
     }
 
     @Test void lossesFollowTheirFormulas() {
@@ -127,9 +129,10 @@ class TrainerTest {
         }
         assertEquals(expected, is.sum(), 1e-9);
         assertEquals(3, is.weightSum());
-        Loss ppo = loss(LossFunction.PPO, Map.of("clip_low_threshold", 0.8, "clip_high_threshold", 1.2), q,
-                a);
-        // r = 1.65, A > 0: clipped, flat; r = 0.37, A < 0: the clipped term is the smaller, flat; A = 0; r = 1
+        Loss ppo = loss(LossFunction.PPO,
+                Map.of("clip_low_threshold", 0.8, "clip_high_threshold", 1.2), q, a);
+        // r = 1.65, A > 0: clipped, flat; r = 0.37, A < 0: the clipped term is the
+        // smaller, flat; A = 0; r = 1
         assertArrayEquals(new float[] {0, 0, 0, 4}, ppo.take(0, l));
         assertEquals(-(1.2 * 2 + 0.8 * -1 + 1 * -4), ppo.sum(), 1e-6);
         Loss far = loss(LossFunction.IMPORTANCE_SAMPLING, Map.of(), new float[] {-1e30f}, new float[] {0});
@@ -148,8 +151,8 @@ class TrainerTest {
     }
 
     private static Loss loss(LossFunction function, Map<String, Double> settings, float[] q, float[] a) {
-        Datum datum = new Datum(new int[q.length], Map.of("logprobs", TensorData.of(q), "advantages",
-                TensorData.of(a)));
+        Datum datum = new Datum(new int[q.length],
+                Map.of("logprobs", TensorData.of(q), "advantages", TensorData.of(a)));
         return new Loss(function, settings, List.of(datum));
     }
 
@@ -175,16 +178,17 @@ class TrainerTest {
                 TrainingState two = TrainingState.fresh(Examples.SMALL, model.spec(), on)) {
             assertArrayEquals(one.snapshot().toBytes(), two.snapshot().toBytes());
             for (int layer = 0; layer <= model.spec().layers(); layer++)
-                for (var target : Examples.SMALL.targets()) one.adapter().at(layer, target).ifPresent(factor -> {
-                    double bound = 1 / Math.sqrt(factor.a().columns());
-                    double sum = 0;
-                    for (float v : on.read(factor.a())) {
-                        assertTrue(Math.abs(v) <= bound);
-                        sum += v * v;
-                    }
-                    assertEquals(bound * bound / 3, sum / factor.a().elements(), 0.3 * bound * bound, target
-                            + " is not uniform");
-                    for (float v : on.read(factor.b())) assertEquals(0, v);
-                });
+                for (var target : Examples.SMALL.targets()) one.adapter().at(layer, target)
+                        .ifPresent(factor -> {
+                            double bound = 1 / Math.sqrt(factor.a().columns());
+                            double sum = 0;
+                            for (float v : on.read(factor.a())) {
+                                assertTrue(Math.abs(v) <= bound);
+                                sum += v * v;
+                            }
+                            assertEquals(bound * bound / 3, sum / factor.a().elements(), 0.3 * bound * bound,
+                                    target + " is not uniform");
+                            for (float v : on.read(factor.b())) assertEquals(0, v);
+                        });
         }
     }}
