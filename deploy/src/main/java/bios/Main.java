@@ -12,7 +12,8 @@ import picocli.CommandLine;
 import picocli.CommandLine.Command;
 
 /// The program `bios`: reads the command line and runs one command.
-@Command(name = "bios", mixinStandardHelpOptions = true, version = "bios 0.1.0", synopsisSubcommandLabel = "COMMAND",
+@Command(name = "bios", mixinStandardHelpOptions = true, version = "bios 0.1.0",
+        synopsisSubcommandLabel = "COMMAND",
         description = "Trains and samples LoRA adapters of open-weight language models.",
         subcommands = {UpCommand.class, DemoCommand.class, ModelsCommand.class, RunsCommand.class,
                 CheckpointsCommand.class, BenchCommand.class, DoctorCommand.class})
@@ -25,7 +26,8 @@ public final class Main implements Runnable {
         line.setCaseInsensitiveEnumValuesAllowed(true);
         line.setExecutionExceptionHandler((failure, command, _) -> {
             boolean ours = failure instanceof CommandFailed || failure instanceof Invalid;
-            command.getErr().println("bios: " + (ours || failure.getMessage() == null ? message(failure) : failure));
+            command.getErr()
+                    .println("bios: " + (ours || failure.getMessage() == null ? message(failure) : failure));
             if (!ours && System.getenv("BIOS_TRACE") != null) failure.printStackTrace(command.getErr());
             return 1;
         });

@@ -101,10 +101,12 @@ public final class Server {
         ActorSystem<Void> system = ActorSystem.create(guardian, "bios", config(settings, journal));
         try {
             ServerBinding binding = bound.get(START_LIMIT.toSeconds(), TimeUnit.SECONDS);
-            return new Server(system, "http://" + settings.host() + ":" + binding.localAddress().getPort(), broken);
+            return new Server(system,
+                    "http://" + settings.host() + ":" + binding.localAddress().getPort(), broken);
         } catch (ExecutionException failure) {
             system.terminate();
-            throw failure.getCause() instanceof CommandFailed known ? known : new CommandFailed(String.valueOf(failure.getCause().getMessage()));
+            throw failure.getCause() instanceof CommandFailed known
+                    ? known : new CommandFailed(String.valueOf(failure.getCause().getMessage()));
         } catch (TimeoutException | InterruptedException _) {
             system.terminate();
             throw new CommandFailed("the service was not ready after " + START_LIMIT);
@@ -157,8 +159,8 @@ public final class Server {
     }
 
     /// The parts, in the order in which they begin: cluster, engine, entities, router, and at last the door.
-    private record Wiring(ActorContext<Void> context, Settings settings, Accounts accounts, FileBlobStore blobs,
-            CompletableFuture<ServerBinding> bound) {
+    private record Wiring(ActorContext<Void> context, Settings settings, Accounts accounts,
+            FileBlobStore blobs, CompletableFuture<ServerBinding> bound) {
 
         void begin() {
             ActorSystem<?> system = context.getSystem();
@@ -168,26 +170,31 @@ public final class Server {
             cluster.manager().tell(Join.create(cluster.selfMember().address()));
 
             int threads = settings.threads().orElse(Runtime.getRuntime().availableProcessors());
-            ActorRef<EngineCommand> engine = context.spawn(
-                    Engine.create(EngineSettings.of(config), settings.models(), () -> new CpuDevice(threads), blobs), "engine");
+            ActorRef<EngineCommand> engine = context.spawn(Engine.create(EngineSettings.of(config),
+                    settings.models(), () -> new CpuDevice(threads), blobs), "engine");
             context.watch(engine);
 
             JdbcRunIndex index = JdbcRunIndex.open(settings.data().resolve("journal"), clock);
             RunSettings runs = RunSettings.from(config);
             var resolver = TrainingRunSharding.resolver(system, ASK_LIMIT);
             RunWorld world = RunWorld.of(engine, blobs, index, resolver, clock, runs);
-            for (ModelName model : settings.models().keySet()) TrainingRunSharding.init(system, model.slug(), world);
-            SessionSharding.init(system, SessionSettings.from(config), SessionSharding.releaser(system, ASK_LIMIT), clock);
+            for (ModelName model : settings.models().keySet())
+                TrainingRunSharding.init(system, model.slug(), world);
+            SessionSharding.init(system, SessionSettings.from(config),
+                    SessionSharding.releaser(system, ASK_LIMIT), clock);
 
             AtomicReference<Fleet> fleet = new AtomicReference<>(Fleet.EMPTY);
-            var directory = context.spawn(ModelDirectory.create(fleet, config.getDuration("bios.fleet.describe-interval")), "models");
+            var directory = context.spawn(ModelDirectory.create(fleet,
+                    config.getDuration("bios.fleet.describe-interval")), "models");
             var router = context.spawn(SamplingRouter.create(UUID.randomUUID().toString().replace("-", ""),
                     SamplingSettings.of(config.getConfig("bios.sampling")), directory, clock), "sampling");
 
             AtomicBoolean ready = new AtomicBoolean();
             Gateway.Parts parts = new Gateway.Parts(accounts, new ShardedRuns(system, runs),
-                    (session, message, timeout) -> SessionSharding.ref(system, session).ask(message::apply, timeout),
-                    fleet::get, router, blobs, index, ready::get, clock, UUID::randomUUID, new SecureRandom());
+                    (session, message, timeout) ->
+                            SessionSharding.ref(system, session).ask(message::apply, timeout),
+                    fleet::get, router, blobs, index, ready::get, clock, UUID::randomUUID,
+                    new SecureRandom());
             Thread.ofVirtual().start(() -> open(fleet, ready, parts));
         }
 
@@ -195,12 +202,14 @@ public final class Server {
         private void open(AtomicReference<Fleet> fleet, AtomicBoolean ready, Gateway.Parts parts) {
             try {
                 while (fleet.get().served().size() < settings.models().size()) Thread.sleep(20);
-                Gateway.bind(context.getSystem(), settings.host(), settings.port(), parts).whenComplete((binding, failure) -> {
-                    ready.set(failure == null);
-                    if (failure == null) bound.complete(binding);
-                    else bound.completeExceptionally(new CommandFailed("cannot listen on " + settings.host() + ":" + settings.port()
-                            + ": " + root(failure).getMessage() + "; choose another with --host or --port"));
-                });
+                Gateway.bind(context.getSystem(), settings.host(), settings.port(), parts)
+                        .whenComplete((binding, failure) -> {
+                            ready.set(failure == null);
+                            if (failure == null) bound.complete(binding);
+                            else bound.completeExceptionally(new CommandFailed("cannot listen on "
+                                    + settings.host() + ":" + settings.port() + ": "
+                                    + root(failure).getMessage() + "; choose another with --host or --port"));
+                        });
             } catch (InterruptedException _) {
                 bound.completeExceptionally(new CommandFailed("interrupted"));
             }

@@ -9,8 +9,9 @@ import java.util.ArrayList;
 import java.util.List;
 import org.junit.jupiter.api.Test;
 
-/// The whole of Bios as its users meet it: real server processes, driven through the Python package. Each check is a script in
-/// `src/test/python` (or the demo, or the package's own tests) that exits 0 when everything held.
+/// The whole of Bios as its users meet it: real server processes, driven through the Python
+/// package. Each check is a script in `src/test/python` (or the demo, or the package's own tests)
+/// that exits 0 when everything held.
 final class EndToEndIT {
     private static final Path ROOT = root();
 
@@ -42,7 +43,8 @@ final class EndToEndIT {
         List<String> command = new ArrayList<>(List.of(System.getProperty("bios.python", "python3")));
         command.addAll(List.of(arguments));
         Path log = Files.createTempFile("bios-check", ".log");
-        ProcessBuilder builder = new ProcessBuilder(command).directory(ROOT.toFile()).redirectErrorStream(true).redirectOutput(log.toFile());
+        ProcessBuilder builder = new ProcessBuilder(command).directory(ROOT.toFile())
+                .redirectErrorStream(true).redirectOutput(log.toFile());
         builder.environment().put("BIOS_COMMAND", serverCommand());
         builder.environment().put("BIOS_ROOT", ROOT.toString());
         builder.environment().put("OMP_NUM_THREADS", "1");
@@ -54,8 +56,9 @@ final class EndToEndIT {
 
     private static String serverCommand() {
         Path target = ROOT.resolve("deploy/target");
-        return String.join(" ", Path.of(System.getProperty("java.home"), "bin/java").toString(), "--enable-native-access=ALL-UNNAMED",
-                "--sun-misc-unsafe-memory-access=allow", "-Xmx1g", "-cp", target.resolve("bios.jar") + ":" + target.resolve("lib") + "/*", "bios.Main");
+        return String.join(" ", Path.of(System.getProperty("java.home"), "bin/java").toString(),
+                "--enable-native-access=ALL-UNNAMED", "--sun-misc-unsafe-memory-access=allow", "-Xmx1g",
+                "-cp", target.resolve("bios.jar") + ":" + target.resolve("lib") + "/*", "bios.Main");
     }
 
     private static Path root() {

@@ -54,7 +54,8 @@ public record EngineBench(Shape shape, boolean bf16, int rank, int threads, Opti
         });
     }
 
-    /// Tokens per second of drawing `tokens` tokens behind a prompt of 32, for `streams` sequences of one adapter at once.
+    /// Tokens per second of drawing `tokens` tokens behind a prompt of 32, for `streams`
+    /// sequences of one adapter at once.
     public Report sample(int streams, int tokens) throws IOException {
         return withModel("sample", (model, report) -> {
             SamplerSettings settings = new SamplerSettings(1L << 30, 2048, Math.max(streams, 8), 64);
@@ -64,21 +65,26 @@ public record EngineBench(Shape shape, boolean bf16, int rank, int threads, Opti
                 double first = draw(sampler, state, streams, 1);
                 double all = draw(sampler, state, streams, tokens);
                 double rate = streams * (tokens - 1) / (all - first);
-                report.line().put("streams", streams).put("tokens", tokens).put("decode_tok_s", Report.round(rate))
-                        .put("prefill_s", Math.round(first * 1000) / 1000.0).put("peak_rss_mb", Report.peakMebibytes());
-                peer(report, List.of("--steps", "1", "--batch", "1", "--seq", "32", "--sample", "" + tokens, "--sample-batch", "" + streams))
+                report.line().put("streams", streams).put("tokens", tokens)
+                        .put("decode_tok_s", Report.round(rate))
+                        .put("prefill_s", Math.round(first * 1000) / 1000.0)
+                        .put("peak_rss_mb", Report.peakMebibytes());
+                peer(report, List.of("--steps", "1", "--batch", "1", "--seq", "32", "--sample", "" + tokens,
+                        "--sample-batch", "" + streams))
                         .ifPresent(other -> compare(report, other, "decode_tok_s", rate));
             }
         });
     }
 
     private double draw(Sampler sampler, TrainingState state, int streams, int tokens) {
-        SamplingParams params = new SamplingParams(Optional.of(tokens), Optional.empty(), List.of(), List.of(), 1, -1, 1);
+        SamplingParams params = new SamplingParams(Optional.of(tokens), Optional.empty(), List.of(),
+                List.of(), 1, -1, 1);
         SplittableRandom chance = new SplittableRandom(3);
         long begin = System.nanoTime();
         for (int i = 0; i < streams; i++)
-            sampler.submit(new SampleTask("bench-" + i, new ModelName("bench/" + shape.name()), Optional.empty(),
-                    chance.ints(32, 0, shape.vocabulary()).toArray(), params, 1, i, false, 0), Optional.of(state.adapter()));
+            sampler.submit(new SampleTask("bench-" + i, new ModelName("bench/" + shape.name()),
+                    Optional.empty(), chance.ints(32, 0, shape.vocabulary()).toArray(), params, 1, i,
+                    false, 0), Optional.of(state.adapter()));
         while (!sampler.idle()) sampler.step();
         return (System.nanoTime() - begin) * 1e-9;
     }
@@ -91,7 +97,8 @@ public record EngineBench(Shape shape, boolean bf16, int rank, int threads, Opti
             int[][] products = {{shape.hidden(), shape.hidden()}, {shape.kvHeads() * headDim, shape.hidden()},
                     {shape.intermediate(), shape.hidden()}, {shape.hidden(), shape.intermediate()}};
             for (GemmBench.Row row : GemmBench.run(rows, products, bf16))
-                report.line().put("gflops_" + row.m() + "x" + row.n() + "x" + row.k(), Report.round(row.gflops()));
+                report.line().put("gflops_" + row.m() + "x" + row.n() + "x" + row.k(),
+                        Report.round(row.gflops()));
             return report;
         }
     }
@@ -103,7 +110,8 @@ public record EngineBench(Shape shape, boolean bf16, int rank, int threads, Opti
 
     private Optional<JsonNode> peer(Report report, List<String> arguments) {
         return peer.map(python -> {
-            List<String> all = new ArrayList<>(List.of("--model", shape.name(), "--rank", "" + rank, "--dtype", bf16 ? "bfloat16" : "float32"));
+            List<String> all = new ArrayList<>(List.of("--model", shape.name(), "--rank", "" + rank,
+                    "--dtype", bf16 ? "bfloat16" : "float32"));
             all.addAll(arguments);
             return Report.peer(python, all);
         });
@@ -111,7 +119,8 @@ public record EngineBench(Shape shape, boolean bf16, int rank, int threads, Opti
 
     private Report report(String bench, CpuDevice device) {
         Report report = new Report(bench, device.description());
-        report.line().put("shape", shape.name()).put("dtype", bf16 ? "bf16" : "fp32").put("rank", rank).put("threads", threads);
+        report.line().put("shape", shape.name()).put("dtype", bf16 ? "bf16" : "fp32").put("rank", rank)
+                .put("threads", threads);
         return report;
     }
 
@@ -140,7 +149,8 @@ public record EngineBench(Shape shape, boolean bf16, int rank, int threads, Opti
         try {
             shape.write(folder, bf16);
             try (CpuDevice device = new CpuDevice(threads);
-                    BaseModel model = BaseModel.load(folder, new ModelName("bench/" + shape.name()), device)) {
+                    BaseModel model = BaseModel.load(folder,
+                            new ModelName("bench/" + shape.name()), device)) {
                 Report report = report(bench, device);
                 measurement.of(model, report);
                 return report;

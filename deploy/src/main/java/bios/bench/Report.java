@@ -33,8 +33,8 @@ public final class Report {
     /// Prints the table or, on request, the JSON line; appends the line to `file` if there is one.
     public void finish(boolean json, Path file) {
         if (json) System.out.println(line);
-        else line.properties().forEach(e -> System.out.printf("%-28s %s%n", e.getKey(), e.getValue().isTextual()
-                ? e.getValue().asText() : e.getValue().toString()));
+        else line.properties().forEach(e -> System.out.printf("%-28s %s%n",
+                e.getKey(), e.getValue().isTextual() ? e.getValue().asText() : e.getValue().toString()));
         if (file == null) return;
         try {
             Files.writeString(file, line + "\n", StandardOpenOption.CREATE, StandardOpenOption.APPEND);
@@ -43,15 +43,18 @@ public final class Report {
         }
     }
 
-    /// Runs `deploy/bench/peer_peft.py` (PyTorch + transformers + PEFT) with these arguments and gives its JSON line.
+    /// Runs `deploy/bench/peer_peft.py` (PyTorch + transformers + PEFT) with these arguments
+    /// and gives its JSON line.
     static JsonNode peer(String python, List<String> arguments) {
-        List<String> command = new ArrayList<>(List.of(python, Installation.root().resolve("deploy/bench/peer_peft.py").toString()));
+        List<String> command = new ArrayList<>(List.of(python,
+                Installation.root().resolve("deploy/bench/peer_peft.py").toString()));
         command.addAll(arguments);
         ProcessBuilder builder = new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.DISCARD);
         builder.environment().remove("OMP_NUM_THREADS");
         try {
             Process process = builder.start();
-            String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8).strip();
+            String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8)
+                    .strip();
             if (process.waitFor() != 0 || output.isEmpty())
                 throw new CommandFailed("the peer failed; try: " + String.join(" ", command));
             return JSON.readTree(output.substring(output.lastIndexOf('\n') + 1));

@@ -14,13 +14,14 @@ import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.SplittableRandom;
 
-/// The shape of a well-known model, to be filled with random weights: what `deploy/bench/peer_peft.py` calls a preset.
+/// The shape of a well-known model, to be filled with random weights: what
+/// `deploy/bench/peer_peft.py` calls a preset.
 ///
 /// @param name the preset's name
 /// @param architecture `LlamaForCausalLM` or `Qwen2ForCausalLM`
 /// @param tied whether the head is the embedding
-public record Shape(String name, String architecture, int vocabulary, int hidden, int intermediate, int layers, int heads,
-        int kvHeads, int context, double ropeTheta, boolean tied) {
+public record Shape(String name, String architecture, int vocabulary, int hidden, int intermediate,
+        int layers, int heads, int kvHeads, int context, double ropeTheta, boolean tied) {
     /// The presets of the peer that this machine's memory holds.
     public static final Shape LLAMA_110M =
             new Shape("llama-110m", "LlamaForCausalLM", 32000, 768, 2048, 12, 12, 12, 2048, 1e4, false);
@@ -34,17 +35,21 @@ public record Shape(String name, String architecture, int vocabulary, int hidden
         return null;
     }
 
-    /// Writes a model folder (config.json, model.safetensors) with weights drawn from N(0, 0.02²), norms of 1.
+    /// Writes a model folder (config.json, model.safetensors) with weights drawn from
+    /// N(0, 0.02²), norms of 1.
     ///
     /// @param bf16 whether weights are bfloat16, else float32
     public void write(Path folder, boolean bf16) throws IOException {
         Files.createDirectories(folder);
         ObjectMapper json = new ObjectMapper();
-        ObjectNode config = json.createObjectNode().put("model_type", architecture.startsWith("Llama") ? "llama" : "qwen2")
-                .put("vocab_size", vocabulary).put("hidden_size", hidden).put("intermediate_size", intermediate)
-                .put("num_hidden_layers", layers).put("num_attention_heads", heads).put("num_key_value_heads", kvHeads)
-                .put("max_position_embeddings", context).put("rope_theta", ropeTheta).put("tie_word_embeddings", tied)
-                .put("rms_norm_eps", 1e-6).put("hidden_act", "silu").put("torch_dtype", bf16 ? "bfloat16" : "float32");
+        ObjectNode config = json.createObjectNode()
+                .put("model_type", architecture.startsWith("Llama") ? "llama" : "qwen2")
+                .put("vocab_size", vocabulary).put("hidden_size", hidden)
+                .put("intermediate_size", intermediate).put("num_hidden_layers", layers)
+                .put("num_attention_heads", heads).put("num_key_value_heads", kvHeads)
+                .put("max_position_embeddings", context).put("rope_theta", ropeTheta)
+                .put("tie_word_embeddings", tied).put("rms_norm_eps", 1e-6).put("hidden_act", "silu")
+                .put("torch_dtype", bf16 ? "bfloat16" : "float32");
         config.putArray("architectures").add(architecture);
         Files.writeString(folder.resolve("config.json"), config.toPrettyString());
         Map<String, int[]> tensors = tensors();
@@ -57,20 +62,25 @@ public record Shape(String name, String architecture, int vocabulary, int hidden
             entry.putArray("data_offsets").add(offset).add(offset += bytes);
         }
         byte[] text = header.toString().getBytes(StandardCharsets.UTF_8);
-        try (OutputStream out = new BufferedOutputStream(Files.newOutputStream(folder.resolve("model.safetensors")), 1 << 20)) {
+        try (OutputStream out = new BufferedOutputStream(
+                Files.newOutputStream(folder.resolve("model.safetensors")), 1 << 20)) {
             out.write(ByteBuffer.allocate(8).order(ByteOrder.LITTLE_ENDIAN).putLong(text.length).array());
             out.write(text);
             SplittableRandom chance = new SplittableRandom(1);
-            for (var tensor : tensors.entrySet()) fill(out, elements(tensor.getValue()), tensor.getKey().endsWith("norm.weight"), bf16, chance);
+            for (var tensor : tensors.entrySet())
+                fill(out, elements(tensor.getValue()), tensor.getKey().endsWith("norm.weight"), bf16, chance);
         }
     }
 
-    private static void fill(OutputStream out, long elements, boolean ones, boolean bf16, SplittableRandom chance) throws IOException {
+    private static void fill(OutputStream out, long elements, boolean ones, boolean bf16,
+            SplittableRandom chance) throws IOException {
         ByteBuffer row = ByteBuffer.allocate(1 << 16).order(ByteOrder.LITTLE_ENDIAN);
         for (long i = 0; i < elements; i++) {
             // three uniforms: near enough to normal, and fast
-            float value = ones ? 1 : 0.02f * (float) (2 * (chance.nextDouble() + chance.nextDouble() + chance.nextDouble()) - 3);
-            if (bf16) row.putShort((short) (Float.floatToRawIntBits(value) + 0x8000 >>> 16)); else row.putFloat(value);
+            double sum = chance.nextDouble() + chance.nextDouble() + chance.nextDouble();
+            float value = ones ? 1 : 0.02f * (float) (2 * sum - 3);
+            if (bf16) row.putShort((short) (Float.floatToRawIntBits(value) + 0x8000 >>> 16));
+            else row.putFloat(value);
             if (!row.hasRemaining() || i == elements - 1) {
                 out.write(row.array(), 0, row.position());
                 row.clear();
@@ -85,11 +95,13 @@ public record Shape(String name, String architecture, int vocabulary, int hidden
         for (int i = 0; i < layers; i++) {
             String at = "model.layers." + i + ".";
             all.put(at + "input_layernorm.weight", new int[] {hidden});
-            int[][] attention = {{heads * headDim, hidden}, {kvHeads * headDim, hidden}, {kvHeads * headDim, hidden}, {hidden, heads * headDim}};
+            int[][] attention = {{heads * headDim, hidden}, {kvHeads * headDim, hidden},
+                    {kvHeads * headDim, hidden}, {hidden, heads * headDim}};
             String[] names = {"q_proj", "k_proj", "v_proj", "o_proj"};
             for (int p = 0; p < 4; p++) {
                 all.put(at + "self_attn." + names[p] + ".weight", attention[p]);
-                if (architecture.startsWith("Qwen2") && p < 3) all.put(at + "self_attn." + names[p] + ".bias", new int[] {attention[p][0]});
+                if (architecture.startsWith("Qwen2") && p < 3)
+                    all.put(at + "self_attn." + names[p] + ".bias", new int[] {attention[p][0]});
             }
             all.put(at + "post_attention_layernorm.weight", new int[] {hidden});
             all.put(at + "mlp.gate_proj.weight", new int[] {intermediate, hidden});

@@ -12,7 +12,8 @@ import picocli.CommandLine.Parameters;
 import picocli.CommandLine.Unmatched;
 
 /// `bios demo`: the main job from nothing, in deploy/demo/demo.py, through the Python package.
-@Command(name = "demo", description = "Train, kill, carry on, resume, sample and download, from nothing, in under three minutes.")
+@Command(name = "demo", description =
+        "Train, kill, carry on, resume, sample and download, from nothing, in under three minutes.")
 public final class DemoCommand implements Callable<Integer> {
     @Unmatched private List<String> arguments = new ArrayList<>();
 
@@ -27,7 +28,8 @@ public final class DemoCommand implements Callable<Integer> {
         try {
             return new ProcessBuilder(command).inheritIO().start().waitFor();
         } catch (IOException failure) {
-            throw new CommandFailed("python3 could not be started (" + failure.getMessage() + "); install Python 3.9 or newer");
+            throw new CommandFailed("python3 could not be started (" + failure.getMessage()
+                    + "); install Python 3.9 or newer");
         }
     }
 }

@@ -2,26 +2,33 @@ package bios.command;
 
 import bios.worker.device.Device;
 import bios.worker.device.cpu.CpuDevice;
+import com.sun.management.OperatingSystemMXBean;
 import java.io.IOException;
 import java.lang.foreign.Arena;
 import java.lang.foreign.SymbolLookup;
+import java.lang.management.ManagementFactory;
 import java.net.InetAddress;
 import java.net.ServerSocket;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.concurrent.Callable;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Stream;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
 
-/// `bios doctor`: what this machine has for Bios, what is missing and how to get it. Exit status 1 when Bios cannot run.
-@Command(name = "doctor", mixinStandardHelpOptions = true, description = "Say what this machine has and what is missing.")
+/// `bios doctor`: what this machine has for Bios, what is missing and how to get it. Exit
+/// status 1 when Bios cannot run.
+@Command(name = "doctor", mixinStandardHelpOptions = true,
+        description = "Say what this machine has and what is missing.")
 public final class DoctorCommand implements Callable<Integer> {
-    @Option(names = "--port", defaultValue = "8400", description = "The port that 'bios up' would use (default: ${DEFAULT-VALUE}).")
+    @Option(names = "--port", defaultValue = "8400",
+            description = "The port that 'bios up' would use (default: ${DEFAULT-VALUE}).")
     private int port;
 
     private final Map<String, String> missing = new LinkedHashMap<>();
@@ -32,7 +39,8 @@ public final class DoctorCommand implements Callable<Integer> {
         line("memory", "%.1f GiB".formatted(memoryBytes() / (double) (1L << 30)));
         engine();
         gpus();
-        line("python3", output("python3", "--version").orElse("missing: the demo and the client package need Python 3.9 or newer"));
+        line("python3", output("python3", "--version")
+                .orElse("missing: the demo and the client package need Python 3.9 or newer"));
         models();
         port();
         missing.forEach((what, remedy) -> System.out.println("\n✗ " + what + ": " + remedy));
@@ -45,18 +53,21 @@ public final class DoctorCommand implements Callable<Integer> {
             line("CPU engine", device.description());
         } catch (RuntimeException | LinkageError failure) {
             line("CPU engine", "does not start: " + failure);
-            missing.put("CPU engine", "needs Linux on x86-64 with glibc 2.17 or newer and libgomp; " + failure.getMessage());
+            missing.put("CPU engine",
+                    "needs Linux on x86-64 with glibc 2.17 or newer and libgomp; " + failure.getMessage());
         }
     }
 
     private static void gpus() {
-        String found = output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
-                .map(text -> text.strip().replace("\n", "; ")).orElse("none");
+        String found = output("nvidia-smi", "--query-gpu=name,memory.total,driver_version",
+                "--format=csv,noheader").map(text -> text.strip().replace("\n", "; ")).orElse("none");
         line("GPUs", found);
         StringBuilder libraries = new StringBuilder();
-        for (String name : List.of("libcuda.so.1", "libcublasLt.so.13", "libcublasLt.so.12", "libnvrtc.so.13", "libnvrtc.so.12"))
+        for (String name : List.of("libcuda.so.1", "libcublasLt.so.13", "libcublasLt.so.12",
+                "libnvrtc.so.13", "libnvrtc.so.12"))
             if (loads(name)) libraries.append(libraries.isEmpty() ? "" : ", ").append(name);
-        line("CUDA libraries", libraries.isEmpty() ? "none (this version computes on the CPU)" : libraries.toString());
+        line("CUDA libraries",
+                libraries.isEmpty() ? "none (this version computes on the CPU)" : libraries.toString());
     }
 
     @SuppressWarnings("restricted")
@@ -71,7 +82,8 @@ public final class DoctorCommand implements Callable<Integer> {
 
     private static void models() {
         Path tiny = Installation.tinyModel();
-        line("base models", Files.exists(tiny.resolve("config.json")) ? "bios/tiny in " + tiny + " (shipped); others by --model or --models"
+        line("base models", Files.exists(tiny.resolve("config.json"))
+                ? "bios/tiny in " + tiny + " (shipped); others by --model or --models"
                 : "none shipped here; give one by --model NAME=DIR");
     }
 
@@ -89,7 +101,8 @@ public final class DoctorCommand implements Callable<Integer> {
             String name = value(all, "model name");
             String flags = " " + value(all, "flags") + " ";
             StringBuilder isa = new StringBuilder();
-            for (String flag : List.of("avx2", "avx512f", "avx512_bf16", "amx_bf16")) if (flags.contains(" " + flag + " ")) isa.append(' ').append(flag);
+            for (String flag : List.of("avx2", "avx512f", "avx512_bf16", "amx_bf16"))
+                if (flags.contains(" " + flag + " ")) isa.append(' ').append(flag);
             return name + " with" + (isa.isEmpty() ? " no AVX2" : isa);
         } catch (IOException _) {
             return System.getProperty("os.arch");
@@ -97,21 +110,24 @@ public final class DoctorCommand implements Callable<Integer> {
     }
 
     private static String value(List<String> lines, String key) {
-        return lines.stream().filter(l -> l.startsWith(key)).findFirst().map(l -> l.substring(l.indexOf(':') + 1).strip()).orElse("");
+        return lines.stream().filter(l -> l.startsWith(key)).findFirst()
+                .map(l -> l.substring(l.indexOf(':') + 1).strip()).orElse("");
     }
 
     private static long memoryBytes() {
-        var system = (com.sun.management.OperatingSystemMXBean) java.lang.management.ManagementFactory.getOperatingSystemMXBean();
+        var system = ManagementFactory.getPlatformMXBean(OperatingSystemMXBean.class);
         return system.getTotalMemorySize();
     }
 
-    private static java.util.Optional<String> output(String... command) {
+    private static Optional<String> output(String... command) {
         try {
             Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
-            String text = new String(process.getInputStream().readAllBytes(), java.nio.charset.StandardCharsets.UTF_8).strip();
-            return process.waitFor(10, TimeUnit.SECONDS) && process.exitValue() == 0 ? java.util.Optional.of(text) : java.util.Optional.empty();
+            String text = new String(process.getInputStream().readAllBytes(),
+                    StandardCharsets.UTF_8).strip();
+            return process.waitFor(10, TimeUnit.SECONDS) && process.exitValue() == 0
+                    ? Optional.of(text) : Optional.empty();
         } catch (IOException | InterruptedException _) {
-            return java.util.Optional.empty();
+            return Optional.empty();
         }
     }
 

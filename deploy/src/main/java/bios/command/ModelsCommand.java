@@ -7,7 +7,8 @@ import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 
 /// `bios models`: what a running service serves.
-@Command(name = "models", mixinStandardHelpOptions = true, description = "List the base models that a running service serves.")
+@Command(name = "models", mixinStandardHelpOptions = true,
+        description = "List the base models that a running service serves.")
 public final class ModelsCommand implements Runnable {
     @Mixin private Remote service;
 
@@ -19,8 +20,9 @@ public final class ModelsCommand implements Runnable {
         }
         List<List<String>> rows = new ArrayList<>();
         for (JsonNode m : answer.path("supported_models"))
-            rows.add(List.of(m.path("model_name").asText(), m.path("architecture").asText(), m.path("dtype").asText(),
-                    "%.1f M".formatted(m.path("parameters").asLong() / 1e6), m.path("max_context_length").asText()));
+            rows.add(List.of(m.path("model_name").asText(), m.path("architecture").asText(),
+                    m.path("dtype").asText(), "%.1f M".formatted(m.path("parameters").asLong() / 1e6),
+                    m.path("max_context_length").asText()));
         Remote.table(List.of("MODEL", "ARCHITECTURE", "DTYPE", "PARAMETERS", "CONTEXT"), rows);
     }
 }

@@ -12,6 +12,7 @@ import java.net.http.HttpResponse;
 import java.net.http.HttpResponse.BodyHandlers;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.time.Duration;
 import java.util.List;
 import picocli.CommandLine.Option;
@@ -24,7 +25,8 @@ public final class Remote {
             description = "The service (default: $BIOS_BASE_URL, else http://127.0.0.1:8400).")
     private String url = "";
 
-    @Option(names = "--key", defaultValue = "${env:BIOS_API_KEY:-}", description = "API key (default: $$BIOS_API_KEY).")
+    @Option(names = "--key", defaultValue = "${env:BIOS_API_KEY:-}",
+            description = "API key (default: $$BIOS_API_KEY).")
     private String key = "";
 
     @Option(names = "--json", description = "Print the service's JSON.")
@@ -43,10 +45,12 @@ public final class Remote {
     /// Sends a request with a JSON body (or none) and gives the answer's JSON.
     public JsonNode send(String method, String path, String body) {
         HttpRequest request = request(path).header("Content-Type", "application/json")
-                .method(method, body.isEmpty() ? BodyPublishers.noBody() : BodyPublishers.ofString(body)).build();
+                .method(method, body.isEmpty() ? BodyPublishers.noBody() : BodyPublishers.ofString(body))
+                .build();
         try {
             HttpResponse<String> answer = client().send(request, BodyHandlers.ofString());
-            JsonNode content = answer.body().isEmpty() ? JSON.createObjectNode() : JSON.readTree(answer.body());
+            JsonNode content = answer.body().isEmpty()
+                    ? JSON.createObjectNode() : JSON.readTree(answer.body());
             if (answer.statusCode() / 100 != 2) throw refused(answer.statusCode(), content);
             return content;
         } catch (IOException failure) {
@@ -60,13 +64,14 @@ public final class Remote {
     public long download(String path, Path file) {
         Path part = file.resolveSibling(file.getFileName() + ".part");
         try {
-            HttpResponse<Path> answer = client().send(request(path).header("Accept", "application/gzip").build(), BodyHandlers.ofFile(part));
+            HttpResponse<Path> answer = client().send(request(path).header("Accept",
+                    "application/gzip").build(), BodyHandlers.ofFile(part));
             if (answer.statusCode() != 200) {
                 JsonNode content = JSON.readTree(Files.readString(part));
                 Files.deleteIfExists(part);
                 throw refused(answer.statusCode(), content);
             }
-            Files.move(part, file, java.nio.file.StandardCopyOption.REPLACE_EXISTING);
+            Files.move(part, file, StandardCopyOption.REPLACE_EXISTING);
             return Files.size(file);
         } catch (IOException failure) {
             throw unreachable(failure);
@@ -88,17 +93,20 @@ public final class Remote {
 
     private static void line(List<String> cells, int[] widths) {
         StringBuilder text = new StringBuilder();
-        for (int c = 0; c < widths.length; c++) text.append(cells.get(c)).append(" ".repeat(widths[c] - cells.get(c).length() + 2));
+        for (int c = 0; c < widths.length; c++)
+            text.append(cells.get(c)).append(" ".repeat(widths[c] - cells.get(c).length() + 2));
         System.out.println(text.toString().stripTrailing());
     }
 
     private HttpRequest.Builder request(String path) {
-        HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url + "/api/v1" + path)).timeout(Duration.ofSeconds(60));
+        HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url + "/api/v1" + path))
+                .timeout(Duration.ofSeconds(60));
         return key.isEmpty() ? request : request.header("X-API-Key", key);
     }
 
     private static HttpClient client() {
-        return HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1).connectTimeout(Duration.ofSeconds(5)).build();
+        return HttpClient.newBuilder().version(HttpClient.Version.HTTP_1_1)
+                .connectTimeout(Duration.ofSeconds(5)).build();
     }
 
     private static CommandFailed refused(int status, JsonNode problem) {
@@ -106,6 +114,7 @@ public final class Remote {
     }
 
     private CommandFailed unreachable(IOException failure) {
-        return new CommandFailed("no service answers at " + url + " (" + failure + "); start one with 'bios up', or name it with --url");
+        return new CommandFailed("no service answers at " + url + " (" + failure
+                + "); start one with 'bios up', or name it with --url");
     }
 }
