@@ -30,15 +30,15 @@ public final class CpuDevice implements Device {
     /// A task of the pool covers at least this many elements; what is smaller runs on the caller's thread.
     private static final int GRAIN = 1 << 14;
 
-    /// How fp32 activations are multiplied by bf16 weights going forward. Gradients going back are rounded to
-    /// bf16 in any case.
+    /// How fp32 activations are multiplied by bf16 weights going forward. Gradients going back are
+    /// rounded to bf16 in any case.
     public enum Activations {
-        /// Each as the sum of two bf16 numbers, with a relative error of at most 2⁻¹⁷: log-probabilities of
-        /// small models are off by some 1e-4. Half as fast as [#ROUNDED] with many rows, about as fast with
-        /// one.
+        /// Each as the sum of two bf16 numbers, with a relative error of at most 2⁻¹⁷:
+        /// log-probabilities of small models are off by some 1e-4. Half as fast as [#ROUNDED] with many
+        /// rows, about as fast with one.
         SPLIT,
-        /// Each rounded to one bf16 number, with a relative error of at most 2⁻⁹: log-probabilities are off
-        /// by some hundredths.
+        /// Each rounded to one bf16 number, with a relative error of at most 2⁻⁹: log-probabilities
+        /// are off by some hundredths.
         ROUNDED;
 
         /// Reads `bios.engine.bf16-activations` of a program's configuration.
@@ -108,9 +108,9 @@ public final class CpuDevice implements Device {
         return "CPU, %d threads, %s".formatted(pool.size(), products.description());
     }
 
-    /// Whether rows of products with W `[out, in]` have the same bits in any company on this machine, in bf16
-    /// and in fp32: the law of [Device], which libraries do not promise. For a look at a machine, not for
-    /// every start.
+    /// Whether rows of products with W `[out, in]` have the same bits in any company on this machine,
+    /// in bf16 and in fp32: the law of [Device], which libraries do not promise. For a look at a
+    /// machine, not for every start.
     public boolean rowsKeepTheirBits(int out, int in) {
         try (var arena = Arena.ofShared(); var fresh = scope()) {
             var random = new SplittableRandom(1);

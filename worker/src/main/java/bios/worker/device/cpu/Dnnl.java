@@ -103,8 +103,8 @@ final class Dnnl {
         descriptorSize = returning("dnnl_memory_desc_get_size", JAVA_LONG, ADDRESS);
         matmul = function("dnnl_matmul_primitive_desc_create", ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS,
                 ADDRESS, ADDRESS);
-        reorder = function("dnnl_reorder_primitive_desc_create", ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS,
-                ADDRESS);
+        reorder = function("dnnl_reorder_primitive_desc_create", ADDRESS, ADDRESS, ADDRESS, ADDRESS,
+                ADDRESS, ADDRESS);
         queryDescriptor = returning("dnnl_primitive_desc_query_md", ADDRESS, ADDRESS, JAVA_INT, JAVA_INT);
         query = function("dnnl_primitive_desc_query", ADDRESS, JAVA_INT, JAVA_INT, ADDRESS);
         primitiveCreate = function("dnnl_primitive_create", ADDRESS, ADDRESS);
@@ -124,15 +124,15 @@ final class Dnnl {
     }
 
     private MethodHandle returning(String name, MemoryLayout result, MemoryLayout... arguments) {
-        return Linker.nativeLinker().downcallHandle(library.findOrThrow(name), FunctionDescriptor.of(result,
-                arguments));
+        return Linker.nativeLinker()
+                .downcallHandle(library.findOrThrow(name), FunctionDescriptor.of(result, arguments));
     }
 
     private MemorySegment attribute(boolean sum) {
         var attribute = made("dnnl_primitive_attr_create", function("dnnl_primitive_attr_create", ADDRESS));
         check("dnnl_primitive_attr_set_scratchpad_mode",
                 call(function("dnnl_primitive_attr_set_scratchpad_mode", ADDRESS, JAVA_INT), attribute,
-                SCRATCHPAD_USER));
+                        SCRATCHPAD_USER));
         if (!sum) return attribute;
         var operations = made("dnnl_post_ops_create", function("dnnl_post_ops_create", ADDRESS));
         check("dnnl_post_ops_append_sum", call(function("dnnl_post_ops_append_sum", ADDRESS, JAVA_FLOAT,
@@ -142,8 +142,8 @@ final class Dnnl {
         return attribute;
     }
 
-    /// Bounds OpenMP to the calling thread: teams of threads lose to other runnable threads. Returns its
-    /// stream.
+    /// Bounds OpenMP to the calling thread: teams of threads lose to other runnable
+    /// threads. Returns its stream.
     MemorySegment enter() {
         return streams.get();
     }
@@ -170,8 +170,8 @@ final class Dnnl {
     MemorySegment strided(int type, long rows, long columns, long rowStride, long columnStride) {
         try (var arena = Arena.ofConfined()) {
             return made("dnnl_memory_desc_create_with_strides", descriptorStrided, 2,
-                    arena.allocateFrom(JAVA_LONG, rows, columns), type, arena.allocateFrom(JAVA_LONG,
-                    rowStride, columnStride));
+                    arena.allocateFrom(JAVA_LONG, rows, columns), type,
+                    arena.allocateFrom(JAVA_LONG, rowStride, columnStride));
         }
     }
 

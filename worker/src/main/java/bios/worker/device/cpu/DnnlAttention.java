@@ -118,8 +118,7 @@ final class DnnlAttention implements CpuAttention {
             var task = tasks.get(i);
             int rows = rows(task.count, shape);
             new Forward(out, lse, q, task, shape, rows, compiled.get(rows), member, spaces[member],
-                    workspaces[member])
-                    .run();
+                    workspaces[member]).run();
         });
     }
 
@@ -148,8 +147,8 @@ final class DnnlAttention implements CpuAttention {
                 MemorySegment.copy(scores, ValueLayout.JAVA_FLOAT, 0, tile, 0, rows * BLOCK);
                 absorb(tile, tops, totals, sums, first, b, used, group);
                 MemorySegment.copy(tile, 0, scores, ValueLayout.JAVA_FLOAT, 0, rows * BLOCK);
-                var values = pack(kernels.packRows, space.values, 0, task.span.values().get(b), task.kvHead,
-                        valid);
+                var values = pack(kernels.packRows, space.values, 0, task.span.values().get(b),
+                        task.kvHead, valid);
                 kernels.weighAdd.run(member, scores, values, sums);
             }
             store(tops, totals, sums, used, group);
@@ -217,8 +216,8 @@ final class DnnlAttention implements CpuAttention {
         if (high < BLOCK) Arrays.fill(tile, at + Math.max(0, high), at + BLOCK, 0);
     }
 
-    /// The rows of all query heads of one key-value head, position by position, times `scale`; zero from
-    /// `used` on.
+    /// The rows of all query heads of one key-value head, position by position, times
+    /// `scale`; zero from `used` on.
     private static MemorySegment loadRows(NativeBuffer to, Tensor from, int first, int kvHead, int rows,
             int used, AttentionShape shape, float scale, Workspace workspace) {
         int dim = shape.headDim();
@@ -234,8 +233,8 @@ final class DnnlAttention implements CpuAttention {
         return memory;
     }
 
-    /// Packs the first `valid` rows of one head of a block, the rest zero, to byte `at` of `to`, which has
-    /// room.
+    /// Packs the first `valid` rows of one head of a block, the rest zero, to byte `at`
+    /// of `to`, which has room.
     private static MemorySegment pack(DnnlKernels.Kernel kernel, int member, Space space, NativeBuffer to,
             long at, Tensor block, int kvHead, int valid, int dim) {
         long bytes = 4L * BLOCK * dim;
@@ -265,8 +264,8 @@ final class DnnlAttention implements CpuAttention {
                 shape, compiled, member, spaces[member], workspaces[member]).run());
     }
 
-    /// The gradients of one span and key-value head: tiles of queries in order, and for each the blocks of
-    /// keys.
+    /// The gradients of one span and key-value head: tiles of queries in order, and for
+    /// each the blocks of keys.
     private record Backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q,
             Task task, AttentionShape shape, Map<Integer, Kernels> kernels, int member, Space space,
             Workspace workspace) {
@@ -305,8 +304,8 @@ final class DnnlAttention implements CpuAttention {
             int used = count * group;
             var on = kernels.get(rows);
             int at = task.span.row() + from;
-            var queries = loadRows(space.queries, q, at, task.kvHead, rows, used, shape, shape.scale(),
-                    workspace);
+            var queries = loadRows(space.queries, q, at, task.kvHead, rows, used, shape,
+                    shape.scale(), workspace);
             var douts = loadRows(space.gradients, dout, at, task.kvHead, rows, used, shape, 1, workspace);
             float[] deltas = workspace.row(1, used);
             float[] lses = workspace.row(2, used);

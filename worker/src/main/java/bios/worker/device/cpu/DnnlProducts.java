@@ -12,7 +12,6 @@ import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
 
 /// Products by oneDNN. Every right factor is packed first, in panels of columns; rows are cut in blocks of
@@ -270,8 +269,8 @@ final class DnnlProducts implements Products {
         return LARGEST;
     }
 
-    /// Cuts rows in blocks: the largest that fit, and at the end one partly empty where that wastes at most a
-    /// quarter.
+    /// Cuts rows in blocks: the largest that fit, and at the end one partly empty where that
+    /// wastes at most a quarter.
     private static List<Block> blocks(int rows) {
         var blocks = new ArrayList<Block>();
         for (int row = 0; row < rows; ) {
@@ -307,8 +306,8 @@ final class DnnlProducts implements Products {
             long element = left.type == Dnnl.BF16 ? 2 : 4;
             var src = left.memory.asSlice(element * block.row * left.stride);
             if (block.count == block.size) {
-                kernel.run(member, src, panel.packed, y.memory().asSlice(4 * ((long) block.row * y.stride()
-                        + panel.from)));
+                kernel.run(member, src, panel.packed,
+                        y.memory().asSlice(4 * ((long) block.row * y.stride() + panel.from)));
             } else {
                 tail(kernel, member, src, left, right, panel, block, y, add);
             }
@@ -329,14 +328,14 @@ final class DnnlProducts implements Products {
             var panel = right.panels.get(task / blocks.size());
             var block = blocks.get(task % blocks.size());
             var pairs = tails[member].atLeast(4L * block.size * panel.width);
-            compiled.get(task).run(member, left.memory.asSlice(2L * block.row * left.stride), panel.packed,
-                    pairs);
+            compiled.get(task).run(member, left.memory.asSlice(2L * block.row * left.stride),
+                    panel.packed, pairs);
             addPairs(y, pairs, panel, block, workspaces[member], add);
         });
     }
 
-    private static void addPairs(Tensor y, MemorySegment pairs, Panel panel, Block block, Workspace space,
-            boolean add) {
+    private static void addPairs(Tensor y, MemorySegment pairs, Panel panel, Block block,
+            Workspace space, boolean add) {
         int n = panel.width;
         float[] sum = space.row(0, n);
         float[] low = space.row(1, n);
@@ -352,8 +351,8 @@ final class DnnlProducts implements Products {
         }
     }
 
-    /// A block with fewer rows than it is computed with: the result, and the left factor if need be, lie
-    /// apart.
+    /// A block with fewer rows than it is computed with: the result, and the left
+    /// factor if need be, lie apart.
     private void tail(DnnlKernels.Kernel kernel, int member, MemorySegment src, Left left, Right right,
             Panel panel, Block block, Tensor y, boolean add) {
         long srcBytes = left.padded ? 0 : (4L * block.size * right.depth + 63) / 64 * 64;
@@ -363,8 +362,8 @@ final class DnnlProducts implements Products {
             for (int i = 0; i < block.count; i++) {
                 MemorySegment.copy(src, 4L * i * left.stride, room, 4L * i * right.depth, 4L * right.depth);
             }
-            room.asSlice(4L * block.count * right.depth,
-                    4L * (block.size - block.count) * right.depth).fill((byte) 0);
+            room.asSlice(4L * block.count * right.depth, 4L * (block.size - block.count) * right.depth)
+                    .fill((byte) 0);
         }
         if (add) dst.asSlice(0, 4L * block.size * panel.width).fill((byte) 0);
         for (int i = 0; add && i < block.count; i++) {

@@ -38,9 +38,9 @@ public final class GemmBench {
         long best = Long.MAX_VALUE;
         int repeat = (int) Math.clamp(2e10 / flops, 5, 2000);
         for (int i = 0; i < repeat; i++) {
-            long from = System.nanoTime();
+            long from = System.nanoTime(); // edge: a bench
             call.run();
-            best = Math.min(best, System.nanoTime() - from);
+            best = Math.min(best, System.nanoTime() - from); // edge: a bench
         }
         return best * 1e-9;
     }

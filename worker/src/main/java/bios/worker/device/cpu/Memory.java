@@ -93,8 +93,8 @@ final class Memory implements AutoCloseable {
             var chunk = take(bytes);
             chunks.add(chunk);
             long left = chunk.memory.byteSize() - bytes;
-            if (left <= rest.byteSize()) return new Tensor(chunk.memory.asSlice(0, bytes), rows, columns,
-                    columns);
+            if (left <= rest.byteSize())
+                return new Tensor(chunk.memory.asSlice(0, bytes), rows, columns, columns);
             return cutFrom(chunk.memory, bytes, rows, columns);
         }
 

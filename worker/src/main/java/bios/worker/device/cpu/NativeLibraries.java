@@ -20,8 +20,8 @@ final class NativeLibraries {
     /// Where this user's unpacked libraries lie: `$XDG_CACHE_HOME/bios/native`, or `~/.cache/bios/native`.
     static Path cache() {
         var xdg = System.getenv("XDG_CACHE_HOME");
-        var base = xdg == null || xdg.isBlank() ? Path.of(System.getProperty("user.home"), ".cache")
-                : Path.of(xdg);
+        var base = xdg == null || xdg.isBlank()
+                ? Path.of(System.getProperty("user.home"), ".cache") : Path.of(xdg);
         return base.resolve("bios").resolve("native");
     }
 
@@ -36,8 +36,8 @@ final class NativeLibraries {
             try {
                 var folder = Files.createTempDirectory("bios-native");
                 var file = unpack(folder, resource);
-                if (file != null) List.of(folder, file.getParent(), file).forEach(f ->
-                        f.toFile().deleteOnExit());
+                if (file != null)
+                    List.of(folder, file.getParent(), file).forEach(f -> f.toFile().deleteOnExit());
                 return file;
             } catch (IOException second) {
                 e.addSuppressed(second);
@@ -47,9 +47,9 @@ final class NativeLibraries {
     }
 
     /// The file `cache/<key>/<name>` with the content of a resource; null if the class path has no such
-    /// resource. The key is the checksum and size that the jar lists, so that nothing is unpacked in vain;
-    /// SHA-256 where there is no jar. A file that another process is writing is never seen: it appears by an
-    /// atomic rename.
+    /// resource. The key is the checksum and size that the jar lists, so that nothing is unpacked in
+    /// vain; SHA-256 where there is no jar. A file that another process is writing is never seen: it
+    /// appears by an atomic rename.
     ///
     /// @throws UncheckedIOException if the cache cannot be written
     static Path unpack(Path cache, String resource) {
@@ -57,8 +57,8 @@ final class NativeLibraries {
         if (url == null) return null;
         var name = resource.substring(resource.lastIndexOf('/') + 1);
         try {
-            if (!(url.openConnection() instanceof JarURLConnection jar)) return unpack(cache,
-                    url.openStream(), name, null);
+            if (!(url.openConnection() instanceof JarURLConnection jar))
+                return unpack(cache, url.openStream(), name, null);
             var entry = jar.getJarEntry();
             var folder = cache.resolve("%08x-%d".formatted(entry.getCrc(), entry.getSize()));
             var file = folder.resolve(name);
@@ -77,8 +77,8 @@ final class NativeLibraries {
             try (var hashed = new DigestInputStream(in, digest)) {
                 Files.copy(hashed, part, StandardCopyOption.REPLACE_EXISTING);
             }
-            var folder = known != null ? known : cache.resolve(HexFormat.of().formatHex(digest.digest(), 0,
-                    16));
+            var folder = known != null
+                    ? known : cache.resolve(HexFormat.of().formatHex(digest.digest(), 0, 16));
             var file = folder.resolve(name);
             Files.createDirectories(folder);
             return Files.move(part, file, StandardCopyOption.ATOMIC_MOVE,

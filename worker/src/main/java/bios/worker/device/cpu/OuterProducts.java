@@ -7,9 +7,9 @@ import java.util.ArrayList;
 import java.util.List;
 
 /// Sums over tokens, g += s·yᵀ·x, by oneDNN. The factor with fewer columns is turned into pieces
-/// `[columns, depth]`, the other is read as it lies; the product is turned back if need be while it is added
-/// to g. Pieces follow one another in an order that the number of rows fixes; panels of columns are the
-/// tasks.
+/// `[columns, depth]`, the other is read as it lies; the product is turned back if need be while
+/// it is added to g. Pieces follow one another in an order that the number of rows fixes; panels
+/// of columns are the tasks.
 final class OuterProducts implements AutoCloseable {
     private static final int PANEL = 512;
     private static final int DEEPEST = 256;

@@ -12,8 +12,8 @@ import java.util.Arrays;
 import java.util.List;
 
 /// Attention by plain loops, query by query: the definition, and what runs where oneDNN does not. Tasks are
-/// (span, tile of queries, key-value head) forward and (span, key-value head) backward; each walks blocks of
-/// keys from position 0.
+/// (span, tile of queries, key-value head) forward and (span, key-value head) backward; each walks blocks
+/// of keys from position 0.
 final class PlainAttention implements CpuAttention {
     private static final int BLOCK = Span.BLOCK;
 
@@ -90,8 +90,8 @@ final class PlainAttention implements CpuAttention {
         });
     }
 
-    /// The gradients of one span and key-value head: blocks of keys in order, and for each the queries in
-    /// order.
+    /// The gradients of one span and key-value head: blocks of keys in order, and for
+    /// each the queries in order.
     private record Backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q,
             Task task, AttentionShape shape, Workspace space) {
         void block(int b) {
@@ -136,8 +136,8 @@ final class PlainAttention implements CpuAttention {
             Rows.load(outRow, 0, out, row, head * dim, dim);
             Rows.load(one, 0, lse, row, head, 1);
             // The first block that a query sees begins its dq.
-            if (CpuAttention.from(position, shape.window()) / BLOCK != b) Rows.load(dqRow, 0, dq, row,
-                    head * dim, dim);
+            if (CpuAttention.from(position, shape.window()) / BLOCK != b)
+                Rows.load(dqRow, 0, dq, row, head * dim, dim);
             float delta = (float) Sums.dot(doutRow, outRow, dim);
             Attention.backwardAdd(dqRow, dkBlock, dvBlock, doutRow, delta, one[0], qRow, keys, keysT,
                     valuesT, low, high, shape.scale(), space.row(7, BLOCK), space.row(8, BLOCK));

@@ -4,8 +4,8 @@ import bios.worker.device.FrozenMatrix;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
 
-/// The matrix products of [bios.worker.device.Device], by one way of computing them. `add` tells `+=` from
-/// `←`.
+/// The matrix products of [bios.worker.device.Device], by one way of computing them.
+/// `add` tells `+=` from `←`.
 interface Products extends AutoCloseable {
     String description();
 

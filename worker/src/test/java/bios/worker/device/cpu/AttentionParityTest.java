@@ -92,8 +92,8 @@ final class AttentionParityTest {
                 int kv = shape.kvHeads() * shape.headDim();
                 var out = tensor(device, c.rows(), width, 3, null);
                 var lse = tensor(device, c.rows(), shape.heads(), 0, null);
-                var spans = c.spans(tensor(device, c.rows(), kv, 5, c.k), tensor(device, c.rows(), kv, 1,
-                        c.v));
+                var spans = c.spans(tensor(device, c.rows(), kv, 5, c.k),
+                        tensor(device, c.rows(), kv, 1, c.v));
                 device.attention(out, lse, tensor(device, c.rows(), width, 2, c.q), spans, shape);
                 assertClose(c.expected()[0], device.read(out), 3e-6, "out of " + shape);
                 assertClose(c.expected()[1], device.read(lse), 3e-6, "lse of " + shape);
@@ -176,8 +176,8 @@ final class AttentionParityTest {
         int width = shape.heads() * shape.headDim();
         int kv = shape.kvHeads() * shape.headDim();
         var alone = new Case(shape, new int[] {129}, Arrays.copyOfRange(together.q, 100 * width, 229 * width),
-                Arrays.copyOfRange(together.k, 100 * kv, 229 * kv), Arrays.copyOfRange(together.v, 100 * kv,
-                229 * kv));
+                Arrays.copyOfRange(together.k, 100 * kv, 229 * kv),
+                Arrays.copyOfRange(together.v, 100 * kv, 229 * kv));
         try (var single = new CpuDevice(1)) {
             float[][] got = backward(single, alone, Arrays.copyOfRange(dout, 100 * width, 229 * width));
             for (int p = 0; p < 3; p++) {

@@ -111,8 +111,8 @@ final class LayersGradientTest {
         };
         logprobs.of(matrix(x));
         var logits = matrix(x);
-        device.logSoftmaxBackward(logits, lse, targets, tensor(device, ROWS, 1, 0, new float[] {dy[0], dy[1],
-                dy[2]}));
+        device.logSoftmaxBackward(logits, lse, targets,
+                tensor(device, ROWS, 1, 0, new float[] {dy[0], dy[1], dy[2]}));
         agree("logSoftmax", logprobs, x, logits);
     }
 }

@@ -164,8 +164,8 @@ final class LayersParityTest {
                 double inv = inverse(x, i, n, eps);
                 double mean = 0;
                 for (int l = 0; l < n; l++) mean += (double) dy[i * n + l] * w[l] * x[i * n + l] / n;
-                return before[i * n + j] + inv * ((double) dy[i * n + j] * w[j] - x[i * n
-                        + j] * inv * inv * mean);
+                return before[i * n + j]
+                        + inv * ((double) dy[i * n + j] * w[j] - x[i * n + j] * inv * inv * mean);
             });
             assertClose(expected, device.read(dx), 3e-6, "dx");
         }
@@ -249,8 +249,7 @@ final class LayersParityTest {
                     2e-6, "logprobs");
             device.logSoftmaxBackward(x, sums, targets, tensor(device, s[0], 1, 0, d));
             assertClose(each(s[0], n, (t, j) -> d[t] * ((j == targets[t] ? 1 : 0) - Math.exp(logits[t * n
-                    + j] - lse[t]))),
-                    device.read(x), 3e-6, "gradient");
+                    + j] - lse[t]))), device.read(x), 3e-6, "gradient");
         }
     }
 
@@ -259,8 +258,8 @@ final class LayersParityTest {
         double[] weight = each(3, 70, (i, j) -> w[i * 70 + j]);
         double[] first = new double[w.length];
         double[] second = new double[w.length];
-        var t = List.of(tensor(device, 3, 70, 1, w), tensor(device, 3, 70, 2, null), tensor(device, 3, 70, 0,
-                null));
+        var t = List.of(tensor(device, 3, 70, 1, w), tensor(device, 3, 70, 2, null),
+                tensor(device, 3, 70, 0, null));
         for (int step = 1; step <= 20; step++) {
             float[] g = random(step, w.length);
             device.adamW(t.get(0), t.get(1), t.get(2), tensor(device, 3, 70, 3, g), 0.5f,

@@ -77,8 +77,8 @@ final class Naive {
         int width = shape.kvHeads() * dim;
         double[] result = new double[dim + 1];
         double total = 0;
-        for (int j = shape.window() > 0 ? Math.max(0, position - shape.window() + 1)
-                : 0; j <= position; j++) {
+        for (int j = shape.window() > 0 ? Math.max(0, position - shape.window() + 1) : 0;
+                j <= position; j++) {
             double score = 0;
             int at = (firstRow + j) * width + kvHead * dim;
             for (int d = 0; d < dim; d++) score += (double) q[qAt + d] * k[at + d];

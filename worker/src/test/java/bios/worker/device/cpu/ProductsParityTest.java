@@ -51,8 +51,8 @@ final class ProductsParityTest {
         for (int i = 0; i < values.length; i++) {
             switch (dtype) {
                 case BF16 -> memory.set(ValueLayout.JAVA_SHORT_UNALIGNED, 2L * i, HalfFloats.bf16(values[i]));
-                case F16 -> memory.set(ValueLayout.JAVA_SHORT_UNALIGNED, 2L * i,
-                        Float.floatToFloat16(values[i]));
+                case F16 ->
+                        memory.set(ValueLayout.JAVA_SHORT_UNALIGNED, 2L * i, Float.floatToFloat16(values[i]));
                 case F32 -> memory.set(ValueLayout.JAVA_FLOAT_UNALIGNED, 4L * i, values[i]);
             }
         }
@@ -100,10 +100,9 @@ final class ProductsParityTest {
         float[] before = random(5, s[0] * s[2]);
         var dx = tensor(on, s[0], s[2], 1, before);
         on.multiplyTransposedAdd(dx, tensor(on, s[0], s[1], 2, dy), weight);
-        double[] expected = dots(seen(dy, dtype, Activations.ROUNDED), transposed(w, s[1], s[2]), s[0], s[1],
-                s[2]);
-        assertClose(plus(before, expected, 1), on.read(dx), TOLERANCE,
-                dtype + " dy·W " + Arrays.toString(s));
+        double[] expected = dots(seen(dy, dtype, Activations.ROUNDED), transposed(w, s[1], s[2]),
+                s[0], s[1], s[2]);
+        assertClose(plus(before, expected, 1), on.read(dx), TOLERANCE, dtype + " dy·W " + Arrays.toString(s));
     }
 
     @Test void productsOfTensorsAgreeOverStridesAndScales() {
@@ -146,8 +145,8 @@ final class ProductsParityTest {
     }
 
     @Test void aRowHasTheSameBitsInAnyCompany() {
-        for (int[] s : new int[][] {{896, 896}, {128, 896}, {16, 896}, {8, 4864}, {896, 8}, {300, 17}, {2000,
-                64}, {1024, 4096}}) {
+        for (int[] s : new int[][] {{896, 896}, {128, 896}, {16, 896}, {8, 4864}, {896, 8}, {300, 17},
+                {2000, 64}, {1024, 4096}}) {
             float[] w = random(1, s[0] * s[1]);
             var plain = tensor(device, s[0], s[1], 0, w);
             var turned = tensor(device, s[1], s[0], 0, transposed(w, s[0], s[1]));
@@ -178,8 +177,8 @@ final class ProductsParityTest {
         float[] expected = device.read(whole);
         for (int rows : new int[] {1, 2, 3, 7, 13, 64, 100, 127, 129}) {
             for (int from : new int[] {1, 150}) {
-                var y = tensor(device, rows, out, 5, Arrays.copyOfRange(before, from * out,
-                        (from + rows) * out));
+                var y = tensor(device, rows, out, 5,
+                        Arrays.copyOfRange(before, from * out, (from + rows) * out));
                 verb.run(y, x.rows(from, rows));
                 assertArrayEquals(Arrays.copyOfRange(expected, from * out, (from + rows) * out),
                         device.read(y), 0f,
@@ -232,8 +231,9 @@ final class ProductsParityTest {
             assertEquals(how, Activations.of(program.withValue("bios.engine.bf16-activations",
                     ConfigValueFactory.fromAnyRef(name))));
         }
-        assertThrows(ConfigException.BadValue.class, () -> Activations.of(program.withValue(
-                "bios.engine.bf16-activations", ConfigValueFactory.fromAnyRef("fp8"))));
+        assertThrows(ConfigException.BadValue.class,
+                () -> Activations.of(program.withValue("bios.engine.bf16-activations",
+                        ConfigValueFactory.fromAnyRef("fp8"))));
     }
 
     @Test void theCheckOfAMachineFindsRowsIndependent() {
