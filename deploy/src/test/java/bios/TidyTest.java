@@ -132,7 +132,8 @@ final class TidyTest {
                 for (int i = 1; i < lines.size(); i++) {
                     if (!type.matcher(lines.get(i)).find()) continue;
                     int above = i - 1;
-                    while (above > 0 && lines.get(above).startsWith("@")) above--;
+                    // annotations, which may go over several lines
+                    while (above > 0 && lines.get(above).matches("@.*| +.*")) above--;
                     if (!lines.get(above).startsWith("///")) wrong.add(relative(file) + ": " + lines.get(i));
                 }
             }
