@@ -91,7 +91,12 @@ public final class Server {
         CompletableFuture<ServerBinding> bound = new CompletableFuture<>();
         AtomicReference<String> broken = new AtomicReference<>();
         Behavior<Void> guardian = Behaviors.setup(context -> {
-            new Wiring(context, settings, accounts, blobs, bound).begin();
+            try {
+                new Wiring(context, settings, accounts, blobs, bound).begin();
+            } catch (RuntimeException wrong) {
+                bound.completeExceptionally(wrong);
+                return Behaviors.stopped();
+            }
             return Behaviors.receive(Void.class).onSignal(Terminated.class, ended -> {
                 broken.set("the " + ended.getRef().path().name() + " stopped; the log above says why");
                 bound.completeExceptionally(new CommandFailed(broken.get()));
@@ -212,6 +217,8 @@ public final class Server {
                         });
             } catch (InterruptedException _) {
                 bound.completeExceptionally(new CommandFailed("interrupted"));
+            } catch (RuntimeException wrong) {
+                bound.completeExceptionally(wrong);
             }
         }
 
