@@ -7,7 +7,6 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import com.typesafe.config.ConfigFactory;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.sql.DriverManager;
 import java.time.Duration;
 import java.util.List;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
@@ -69,15 +68,16 @@ class EmbeddedJournalTest {
         Path holder = Files.writeString(folder.resolve("Holder.java"), """
                 class Holder {
                     public static void main(String[] arguments) throws Exception {
-                        try (var connection = DriverManager.getConnection(arguments[0], "sa", "")) {
+                        try (var connection = java.sql.DriverManager.getConnection(arguments[0], "sa", "")) {
                             System.out.println("held");
                             System.in.read();
                         }
                     }
                 }
                 """);
-        Process process = new ProcessBuilder(List.of(Path.of(System.getProperty("java.home"), "bin",
-                "java").toString(), "-cp", h2.toString(), holder.toString(), EmbeddedJournal.url(folder)))
+        String launcher = Path.of(System.getProperty("java.home"), "bin", "java").toString();
+        Process process = new ProcessBuilder(
+                List.of(launcher, "-cp", h2.toString(), holder.toString(), EmbeddedJournal.url(folder)))
                 .redirectErrorStream(true).start();
         try (var lines = process.inputReader()) {
             assertEquals("held", lines.readLine());
