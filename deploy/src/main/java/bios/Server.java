@@ -175,8 +175,9 @@ public final class Server {
             cluster.manager().tell(Join.create(cluster.selfMember().address()));
 
             int threads = settings.threads().orElse(Runtime.getRuntime().availableProcessors());
+            CpuDevice.Activations activations = CpuDevice.Activations.of(config);
             ActorRef<EngineCommand> engine = context.spawn(Engine.create(EngineSettings.of(config),
-                    settings.models(), () -> new CpuDevice(threads), blobs), "engine");
+                    settings.models(), () -> new CpuDevice(threads, activations), blobs), "engine");
             context.watch(engine);
 
             JdbcRunIndex index = JdbcRunIndex.open(settings.data().resolve("journal"), clock);

@@ -11,6 +11,7 @@ import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingParams;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.cpu.CpuDevice.Activations;
 import bios.worker.device.cpu.GemmBench;
 import bios.worker.model.BaseModel;
 import bios.worker.sample.Sampler;
@@ -22,6 +23,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.SplittableRandom;
@@ -30,7 +32,7 @@ import java.util.stream.Stream;
 /// Speeds of the engine itself, in this process, on a model of random weights.
 ///
 /// @param peer the Python to run the peer with, right after and on the same machine
-public record EngineBench(Shape shape, boolean bf16, int rank, int threads, Optional<String> peer) {
+public record EngineBench(Shape shape, boolean bf16, Activations activations, int rank, int threads, Optional<String> peer) {
 
     /// Tokens per second of a training step: `forward_backward` of random tokens and `optim_step`.
     public Report train(int batch, int length, int steps) throws IOException {
@@ -91,7 +93,7 @@ public record EngineBench(Shape shape, boolean bf16, int rank, int threads, Opti
 
     /// GFLOP/s of the products of this shape.
     public Report gemm(int rows) {
-        try (CpuDevice device = new CpuDevice(threads)) {
+        try (CpuDevice device = new CpuDevice(threads, activations)) {
             Report report = report("gemm", device);
             int headDim = shape.hidden() / shape.heads();
             int[][] products = {{shape.hidden(), shape.hidden()}, {shape.kvHeads() * headDim, shape.hidden()},
@@ -119,7 +121,8 @@ public record EngineBench(Shape shape, boolean bf16, int rank, int threads, Opti
 
     private Report report(String bench, CpuDevice device) {
         Report report = new Report(bench, device.description());
-        report.line().put("shape", shape.name()).put("dtype", bf16 ? "bf16" : "fp32").put("rank", rank)
+        report.line().put("shape", shape.name()).put("dtype", bf16 ? "bf16" : "fp32")
+                .put("activations", activations.name().toLowerCase(Locale.ROOT)).put("rank", rank)
                 .put("threads", threads);
         return report;
     }
@@ -148,7 +151,7 @@ public record EngineBench(Shape shape, boolean bf16, int rank, int threads, Opti
         Path folder = Files.createTempDirectory("bios-bench-");
         try {
             shape.write(folder, bf16);
-            try (CpuDevice device = new CpuDevice(threads);
+            try (CpuDevice device = new CpuDevice(threads, activations);
                     BaseModel model = BaseModel.load(folder,
                             new ModelName("bench/" + shape.name()), device)) {
                 Report report = report(bench, device);

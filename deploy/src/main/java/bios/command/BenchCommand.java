@@ -3,6 +3,7 @@ package bios.command;
 import bios.CommandFailed;
 import bios.bench.EngineBench;
 import bios.bench.Shape;
+import bios.worker.device.cpu.CpuDevice;
 import java.io.IOException;
 import java.nio.file.Path;
 import java.util.Optional;
@@ -32,6 +33,10 @@ public final class BenchCommand implements Runnable {
                 description = "bf16 or fp32 base weights (default: ${DEFAULT-VALUE}).")
         private String dtype;
 
+        @Option(names = "--activations", defaultValue = "split",
+                description = "Beside bf16 weights: split (exact) or rounded (fast) (default: ${DEFAULT-VALUE}).")
+        private CpuDevice.Activations activations;
+
         @Option(names = "--rank", defaultValue = "32",
                 description = "Rank of the adapter (default: ${DEFAULT-VALUE}).")
         private int rank;
@@ -56,7 +61,7 @@ public final class BenchCommand implements Runnable {
             if (!dtype.equals("bf16") && !dtype.equals("fp32"))
                 throw new CommandFailed("--dtype " + dtype + ": bf16 or fp32");
             int cores = threads == null ? Runtime.getRuntime().availableProcessors() : threads;
-            return new EngineBench(found, dtype.equals("bf16"), rank, cores, Optional.ofNullable(peer));
+            return new EngineBench(found, dtype.equals("bf16"), activations, rank, cores, Optional.ofNullable(peer));
         }
     }
 
