@@ -30,8 +30,7 @@ public final class CpuDevice implements Device {
     /// A task of the pool covers at least this many elements; what is smaller runs on the caller's thread.
     private static final int GRAIN = 1 << 14;
 
-    /// How fp32 activations are multiplied by bf16 weights going forward. Gradients going back are
-    /// rounded to bf16 in any case.
+    /// How fp32 activations, going forward, and their gradients, going back, are multiplied by bf16 weights.
     public enum Activations {
         /// Each as the sum of two bf16 numbers, with a relative error of at most 2⁻¹⁷:
         /// log-probabilities of small models are off by some 1e-4. Half as fast as [#ROUNDED] with many

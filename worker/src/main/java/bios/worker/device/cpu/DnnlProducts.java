@@ -386,7 +386,7 @@ final class DnnlProducts implements Products {
     @Override public void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w) {
         require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(),
                 "shapes of dx += dy·W");
-        frozen(dx, dy, (Packed) w, ((Packed) w).backward(), Activations.ROUNDED, true);
+        frozen(dx, dy, (Packed) w, ((Packed) w).backward(), activations, true);
     }
 
     private void frozen(Tensor y, Tensor x, Packed w, Right form, Activations how, boolean add) {

@@ -71,7 +71,7 @@ final class PlainProducts implements Products {
         var matrix = ((Plain) w).matrix;
         require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(),
                 "shapes of dx += dy·W");
-        sums(dx, dy, beside(matrix, Activations.ROUNDED), 1, true, (to, i) -> HalfFloats.row(to, matrix, i));
+        sums(dx, dy, beside(matrix, activations), 1, true, (to, i) -> HalfFloats.row(to, matrix, i));
     }
 
     @Override public void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s, boolean add) {
