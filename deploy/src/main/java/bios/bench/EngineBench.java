@@ -32,7 +32,8 @@ import java.util.stream.Stream;
 /// Speeds of the engine itself, in this process, on a model of random weights.
 ///
 /// @param peer the Python to run the peer with, right after and on the same machine
-public record EngineBench(Shape shape, boolean bf16, Activations activations, int rank, int threads, Optional<String> peer) {
+public record EngineBench(Shape shape, boolean bf16, Activations activations, int rank, int threads,
+        Optional<String> peer) {
 
     /// Tokens per second of a training step: `forward_backward` of random tokens and `optim_step`.
     public Report train(int batch, int length, int steps) throws IOException {

@@ -34,7 +34,7 @@ public final class BenchCommand implements Runnable {
         private String dtype;
 
         @Option(names = "--activations", defaultValue = "split",
-                description = "Beside bf16 weights: split (exact) or rounded (fast) (default: ${DEFAULT-VALUE}).")
+                description = "Beside bf16 weights: split or rounded (default: ${DEFAULT-VALUE}).")
         private CpuDevice.Activations activations;
 
         @Option(names = "--rank", defaultValue = "32",
@@ -61,7 +61,8 @@ public final class BenchCommand implements Runnable {
             if (!dtype.equals("bf16") && !dtype.equals("fp32"))
                 throw new CommandFailed("--dtype " + dtype + ": bf16 or fp32");
             int cores = threads == null ? Runtime.getRuntime().availableProcessors() : threads;
-            return new EngineBench(found, dtype.equals("bf16"), activations, rank, cores, Optional.ofNullable(peer));
+            return new EngineBench(found, dtype.equals("bf16"), activations, rank, cores,
+                    Optional.ofNullable(peer));
         }
     }
 
