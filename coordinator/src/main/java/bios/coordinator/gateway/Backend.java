@@ -130,9 +130,10 @@ final class Backend {
     <R extends SessionReply> CompletionStage<R> session(String session, Class<R> expected,
             Function<ActorRef<SessionReply>, SessionCommand> message) {
         if (!session.matches("[A-Za-z0-9][A-Za-z0-9._-]{0,127}"))
-            throw new Refusal(Code.NOT_FOUND, "there is no session '" + session + "', or it is not yours");
+            throw new Refusal(Code.NOT_FOUND, "there is no session '" + session + "', or it is not yours")
+                    .aboutSession();
         return parts.sessions().ask(session, message, settings.askTimeout()).thenApply(reply -> {
-            if (reply instanceof SessionReply.Refused(var fault)) throw Refusal.of(fault);
+            if (reply instanceof SessionReply.Refused(var fault)) throw Refusal.of(fault).aboutSession();
             return expect(expected, reply);
         });
     }

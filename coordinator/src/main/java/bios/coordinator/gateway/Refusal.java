@@ -16,6 +16,7 @@ final class Refusal extends RuntimeException {
     private final String word;
     private final String field;
     private final transient Set<String> allowed;
+    private boolean aboutSession;
 
     private Refusal(Code code, String word, String field, String message) {
         this(code, word, field, message, Set.of());
@@ -72,23 +73,32 @@ final class Refusal extends RuntimeException {
         return new Refusal(code, refused.message());
     }
 
-    /// The same reply; a refusal that names no field gets the one of the body that its code is about.
+    /// The same reply; a refusal that names no field gets the one of the body that it is about.
     static <T> CompletionStage<T> located(Call call, CompletionStage<T> reply) {
-        return reply.exceptionallyCompose(failed ->
-                CompletableFuture.failedStage(Backend.cause(failed) instanceof Refusal refusal
-                        && refusal.field == null ? refusal.locatedIn(call) : failed));
+        return reply.exceptionallyCompose(failed -> CompletableFuture.failedStage(
+                Backend.cause(failed) instanceof Refusal refusal && refusal.field == null
+                        ? refusal.locatedIn(call) : failed));
     }
 
     private Refusal locatedIn(Call call) {
         List<String> subjects = switch (code) {
-            case NOT_FOUND, RUN_CLOSED ->
-                    List.of("request_id", "model_id", "sampling_session_id", "session_id");
+            case NOT_FOUND, RUN_CLOSED -> aboutSession ? List.of("sampling_session_id", "session_id")
+                    : List.of("request_id", "model_id", "path", "model_path", "tinker_path");
             case CONFLICT -> List.of("seq_id");
             default -> List.of();
         };
-        return subjects.stream().filter(call::has).findFirst()
-                .map(subject -> new Refusal(code, word, subject, subject + ": " + getMessage(), allowed))
-                .orElse(this);
+        return subjects.stream().filter(call::has).findFirst().map(this::about).orElse(this);
+    }
+
+    /// The same, known to be about a session.
+    Refusal aboutSession() {
+        aboutSession = true;
+        return this;
+    }
+
+    /// The same about a field.
+    Refusal about(String subject) {
+        return new Refusal(code, word, subject, subject + ": " + getMessage(), allowed);
     }
 
     Code code() {

@@ -78,10 +78,10 @@ class BadRequestTest {
         rows.add(row(400, "model_id", "'model_id': '" + run + "', ", ""));
         rows.add(row(400, "model_id", "'model_id': '" + run + "'", "'model_id': 7"));
         rows.add(row(400, "model_id", "'model_id': '" + run + "'", "'model_id': null"));
-        rows.add(row(404, "", "'" + run + "'", "'nonsense'"));
-        rows.add(row(404, "", "'" + run + "'", "'usf-tiny-0123456789abcdef'"));
-        rows.add(row(404, "", "'" + run + "'", "'other-0123456789abcdef'"));
-        rows.add(row(404, "", "'" + run + "'", "'../../etc/passwd'"));
+        rows.add(row(404, "model_id", "'" + run + "'", "'nonsense'"));
+        rows.add(row(404, "model_id", "'" + run + "'", "'usf-tiny-0123456789abcdef'"));
+        rows.add(row(404, "model_id", "'" + run + "'", "'other-0123456789abcdef'"));
+        rows.add(row(404, "model_id", "'" + run + "'", "'../../etc/passwd'"));
         rows.add(row(400, "seq_id", "'seq_id': 1,", ""));
         rows.add(row(400, "seq_id", "'seq_id': 1,", "'seq_id': 0,"));
         rows.add(row(400, "seq_id", "'seq_id': 1,", "'seq_id': -1,"));
@@ -233,8 +233,9 @@ class BadRequestTest {
         String good = "{'session_id': '" + SESSION
                 + "', 'model_seq_id': 5, 'base_model': 'ultrasafe/usf-tiny', 'lora_config': {'rank': 8,"
                 + " 'seed': 1}, 'user_metadata': {}}";
-        table("create_model", good, List.of(row(400, "session_id", "'session_id'", "'session'"), row(404, "",
-                SESSION, "0a1b2c3d-0000-4000-8000-0000000000ff"), row(404, "", SESSION, "no such session"),
+        table("create_model", good, List.of(row(400, "session_id", "'session_id'", "'session'"),
+                row(404, "session_id", SESSION, "0a1b2c3d-0000-4000-8000-0000000000ff"),
+                row(404, "session_id", SESSION, "no such session"),
                 row(400, "model_seq_id", "5", "-1"), row(400, "model_seq_id", "'model_seq_id': 5, ", ""),
                 row(404, "base_model", "ultrasafe/usf-tiny", "ultrasafe/usf-other"),
                 row(404, "base_model", "ultrasafe/usf-tiny", "usf-tiny"), row(400, "base_model",
@@ -267,8 +268,8 @@ class BadRequestTest {
                         row(400, "path", "bios://" + run + "/a", "bios://" + run),
                         row(400, "path", "/a'", "/a/b/c'"), row(400, "path", "/a'", "/weights'"),
                         row(400, "path", "/a'", "/..'"), row(400, "path", "bios://" + run, "file:///etc"),
-                        row(404, "", "/a'", "/b'"), row(404, "", run, "usf-tiny-0123456789ab"),
-                        row(404, "", SESSION, "0a1b2c3d-0000-4000-8000-0000000000ff")));
+                        row(404, "path", "/a'", "/b'"), row(404, "path", run, "usf-tiny-0123456789ab"),
+                        row(404, "session_id", SESSION, "0a1b2c3d-0000-4000-8000-0000000000ff")));
     }
 
     @Test void saves() {
@@ -298,7 +299,7 @@ class BadRequestTest {
                 row(400, "path", "", "{}"),
                 row(400, "path", "'path'", "'tinker_path': 'x', 'path'"),
                 row(400, "tinker_path", "{'path': 'bios", "{'tinker_path': 'ftp"),
-                row(404, "", "/a", "/c")));
+                row(404, "path", "/a", "/c")));
     }
 
     @Test void samples() {
@@ -309,8 +310,8 @@ class BadRequestTest {
                 + " 'prompt_logprobs': false, 'topk_prompt_logprobs': 0}";
         var rows = new ArrayList<>(List.of(row(400, "sampling_session_id", "'sampling_session_id'",
                 "'sampler'"), row(404, "sampling_session_id", sampler, "nothing"),
-                row(404, "", sampler, SESSION + ":sample:99"),
-                row(404, "", sampler, "0a1b2c3d-0000-4000-8000-0000000000ff:sample:1"),
+                row(404, "sampling_session_id", sampler, SESSION + ":sample:99"),
+                row(404, "sampling_session_id", sampler, "0a1b2c3d-0000-4000-8000-0000000000ff:sample:1"),
                 row(400, "seq_id", "'seq_id': 0", "'seq_id': -1"),
                 row(400, "seq_id", "'seq_id': 0", "'seq_id': 9223372036854775808"), row(400, "prompt",
                         "'prompt': {'chunks': [{'type': 'encoded_text', 'tokens': [1, 2]}]}, ", ""),
@@ -351,9 +352,9 @@ class BadRequestTest {
                         row(400, "base_model", "'base_model'", "'model_path': 'bios://x/y', 'base_model'"),
                         row(404, "base_model", "usf-tiny", "usf-huge"),
                         row(400, "model_path", "'base_model': 'ultrasafe/usf-tiny'", "'model_path': 'x'"),
-                        row(404, "", "'base_model': 'ultrasafe/usf-tiny'", "'model_path': 'bios://" + run
+                        row(404, "model_path", "'base_model': 'ultrasafe/usf-tiny'", "'model_path': 'bios://" + run
                                 + "/none'"), row(400, "sampling_session_seq_id", ": 2", ": -2"),
-                        row(404, "", SESSION, "0a1b2c3d-0000-4000-8000-0000000000ff")));
+                        row(404, "session_id", SESSION, "0a1b2c3d-0000-4000-8000-0000000000ff")));
     }
 
     @Test void otherCalls() {
@@ -371,8 +372,8 @@ class BadRequestTest {
                 row(404, "request_id", run + ":1000", "nothing"),
                 row(404, "request_id", ":1000", ":-1"),
                 row(404, "request_id", ":1000", ":1000:more"),
-                row(404, "", ":1000", ":77"),
-                row(404, "", run, "usf-tiny-0123456789ab"),
+                row(404, "request_id", ":1000", ":77"),
+                row(404, "request_id", run, "usf-tiny-0123456789ab"),
                 row(400, "allow_metadata_only", "{", "{'allow_metadata_only': 1, ")));
         table("tokenize", "{'base_model': 'ultrasafe/usf-tiny', 'text': 'a'}", List.of(
                 row(400, "text", ", 'text': 'a'", ""),
