@@ -352,7 +352,8 @@ class BadRequestTest {
                         row(400, "base_model", "'base_model'", "'model_path': 'bios://x/y', 'base_model'"),
                         row(404, "base_model", "usf-tiny", "usf-huge"),
                         row(400, "model_path", "'base_model': 'ultrasafe/usf-tiny'", "'model_path': 'x'"),
-                        row(404, "model_path", "'base_model': 'ultrasafe/usf-tiny'", "'model_path': 'bios://" + run
+                        row(404, "model_path", "'base_model': 'ultrasafe/usf-tiny'",
+                                "'model_path': 'bios://" + run
                                 + "/none'"), row(400, "sampling_session_seq_id", ": 2", ": -2"),
                         row(404, "session_id", SESSION, "0a1b2c3d-0000-4000-8000-0000000000ff")));
     }
