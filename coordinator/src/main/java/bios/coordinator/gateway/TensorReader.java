@@ -17,8 +17,8 @@ final class TensorReader {
         DType dtype = switch (name) {
             case "float32" -> DType.FLOAT32;
             case "int64" -> DType.INT64;
-            default -> throw fields.at("dtype")
-                    .invalid("'" + name + "' is unknown; expected float32 or int64");
+            default ->
+                    throw fields.at("dtype").invalid("'" + name + "' is unknown; expected float32 or int64");
         };
         boolean packed = fields.has("data_base64");
         if (packed == fields.has("data")) throw at.invalid("needs exactly one of data and data_base64");
