@@ -50,18 +50,28 @@ class Server:
         self.arguments = arguments or []
         self.log = data / "server.log"
         self.process: Optional[subprocess.Popen] = None
+        self._seen = 0
 
     def start(self) -> "Server":
         """Starts the process and waits until it says that it serves."""
+        self.launch()
+        return self.await_ready()
+
+    def launch(self) -> None:
+        """Starts the process and waits for nothing."""
         command = shlex.split(os.environ.get("BIOS_COMMAND", str(ROOT / "bios")))
         command += ["up", "--port", str(self.port), "--data", str(self.data)] + self.arguments
         for name, folder in self.models.items():
             command += ["--model", f"{name}={folder}"]
-        seen = self.log.stat().st_size if self.log.exists() else 0
+        self._seen = self.log.stat().st_size if self.log.exists() else 0
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+    def await_ready(self) -> "Server":
+        """Waits until the launched process says that it serves."""
+        assert self.process is not None
         limit = time.monotonic() + START_LIMIT_SECONDS
-        while f"bios ready on {self.url}".encode() not in self.log.read_bytes()[seen:]:
+        while f"bios ready on {self.url}".encode() not in self.log.read_bytes()[self._seen:]:
             if self.process.poll() is not None or time.monotonic() > limit:
                 raise SystemExit(f"the server did not start:\n{self.tail()}")
             time.sleep(0.05)

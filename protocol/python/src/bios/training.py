@@ -251,7 +251,8 @@ class TrainingClient:
         return await aside(self.get_tokenizer)
 
     def unload_model(self) -> Future[UnloadModelResponse]:
-        """Gives the run's device memory back when its operations are done. It comes back when it is used again."""
+        """Gives the run's device memory back when its operations are done, and ends it: it takes no more
+        operations, its checkpoints stay. (A run that is merely idle gives its memory back by itself.)"""
         return self._line.run(self._unload)
 
     async def unload_model_async(self) -> Future[UnloadModelResponse]:

@@ -15,6 +15,7 @@ import bios.coordinator.session.SessionSharding;
 import bios.persistence.blob.FileBlobStore;
 import bios.persistence.index.JdbcRunIndex;
 import bios.persistence.journal.EmbeddedJournal;
+import bios.persistence.journal.JournalInUse;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.model.ModelName;
 import bios.worker.device.cpu.CpuDevice;
@@ -26,6 +27,7 @@ import com.typesafe.config.Config;
 import com.typesafe.config.ConfigFactory;
 import com.typesafe.config.ConfigValueFactory;
 import java.io.IOException;
+import java.io.UncheckedIOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.security.SecureRandom;
@@ -45,6 +47,8 @@ import java.util.concurrent.atomic.AtomicReference;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.actor.typed.Behavior;
+import org.apache.pekko.actor.typed.ChildFailed;
+import org.apache.pekko.actor.typed.SupervisorStrategy;
 import org.apache.pekko.actor.typed.Terminated;
 import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
@@ -86,8 +90,7 @@ public final class Server {
         settings.models().values().forEach(Server::refuseUnknown);
         Accounts accounts = settings.keys().map(Server::accounts).orElseGet(Accounts::open);
         Path journal = settings.data().resolve("journal");
-        EmbeddedJournal.createSchema(journal);
-        FileBlobStore blobs = FileBlobStore.open(settings.data().resolve("blobs"));
+        FileBlobStore blobs = openData(settings.data(), journal);
         CompletableFuture<ServerBinding> bound = new CompletableFuture<>();
         AtomicReference<String> broken = new AtomicReference<>();
         Behavior<Void> guardian = Behaviors.setup(context -> {
@@ -98,7 +101,9 @@ public final class Server {
                 return Behaviors.stopped();
             }
             return Behaviors.receive(Void.class).onSignal(Terminated.class, ended -> {
-                broken.set("the " + ended.getRef().path().name() + " stopped; the log above says why");
+                broken.set(ended instanceof ChildFailed failed
+                        && failed.cause() instanceof ModelRefused refused ? refused.getMessage()
+                        : "the " + ended.getRef().path().name() + " stopped; the log above says why");
                 bound.completeExceptionally(new CommandFailed(broken.get()));
                 return Behaviors.stopped();
             }).build();
@@ -131,6 +136,16 @@ public final class Server {
             throw new CommandFailed("the service ended: " + failure.getCause());
         }
         if (broken.get() != null) throw new CommandFailed(broken.get());
+    }
+
+    private static FileBlobStore openData(Path data, Path journal) {
+        try {
+            EmbeddedJournal.createSchema(journal);
+            return FileBlobStore.open(data.resolve("blobs"));
+        } catch (JournalInUse | IllegalStateException | IllegalArgumentException
+                | UncheckedIOException failure) {
+            throw new CommandFailed("--data " + data + ": " + failure.getMessage());
+        }
     }
 
     private static void refuseUnknown(Path folder) {
@@ -176,8 +191,12 @@ public final class Server {
 
             int threads = settings.threads().orElse(Runtime.getRuntime().availableProcessors());
             CpuDevice.Activations activations = CpuDevice.Activations.of(config);
-            ActorRef<EngineCommand> engine = context.spawn(Engine.create(EngineSettings.of(config),
-                    settings.models(), () -> new CpuDevice(threads, activations), blobs), "engine");
+            // A model that is refused is the user's to mend: one line for the user, no trace.
+            ActorRef<EngineCommand> engine = context.spawn(Behaviors.supervise(
+                    Engine.create(EngineSettings.of(config), settings.models(),
+                            () -> new CpuDevice(threads, activations), blobs))
+                    .onFailure(ModelRefused.class, SupervisorStrategy.stop().withLoggingEnabled(false)),
+                    "engine");
             context.watch(engine);
 
             JdbcRunIndex index = JdbcRunIndex.open(settings.data().resolve("journal"), clock);

@@ -23,6 +23,10 @@ final class EndToEndIT {
         python("deploy/src/test/python/resume_exactly.py");
     }
 
+    @Test void killsAtRandomMomentsChangeNoBit() throws Exception {
+        python("deploy/src/test/python/random_kills.py", "--seed", "3", "--kills", "4", "--steps", "20");
+    }
+
     @Test void runsNeverTouchEachOtherAndSnapshotsNeverChange() throws Exception {
         python("deploy/src/test/python/isolation.py");
     }

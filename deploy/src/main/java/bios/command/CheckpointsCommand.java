@@ -3,6 +3,8 @@ package bios.command;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointPath;
 import com.fasterxml.jackson.databind.JsonNode;
+import java.net.URLEncoder;
+import java.nio.charset.StandardCharsets;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -22,7 +24,8 @@ public final class CheckpointsCommand implements Runnable {
 
     @Override public void run() {
         JsonNode answer = service.get(run == null
-                ? "/checkpoints?limit=1000" : "/training_runs/" + run + "/checkpoints");
+                ? "/checkpoints?limit=1000"
+                : "/training_runs/" + URLEncoder.encode(run, StandardCharsets.UTF_8) + "/checkpoints");
         if (service.json()) {
             System.out.println(answer);
             return;

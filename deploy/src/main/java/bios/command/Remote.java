@@ -62,7 +62,14 @@ public final class Remote {
 
     /// Streams what a path answers as gzip into a file, which appears only when whole; gives its bytes.
     public long download(String path, Path file) {
+        if (Files.isDirectory(file)) throw new CommandFailed(file + " is a folder; name a file");
         Path part = file.resolveSibling(file.getFileName() + ".part");
+        try {
+            Files.deleteIfExists(part);
+            Files.createFile(part);
+        } catch (IOException failure) {
+            throw new CommandFailed("cannot write " + part + ": " + failure);
+        }
         try {
             HttpResponse<Path> answer = client().send(request(path).header("Accept",
                     "application/gzip").build(), BodyHandlers.ofFile(part));
@@ -99,8 +106,14 @@ public final class Remote {
     }
 
     private HttpRequest.Builder request(String path) {
-        HttpRequest.Builder request = HttpRequest.newBuilder(URI.create(url + "/api/v1" + path))
-                .timeout(Duration.ofSeconds(60));
+        HttpRequest.Builder request;
+        try {
+            request = HttpRequest.newBuilder(URI.create(url.replaceAll("/+$", "") + "/api/v1" + path))
+                    .timeout(Duration.ofSeconds(60));
+        } catch (IllegalArgumentException wrong) {
+            throw new CommandFailed("--url " + url + ": " + wrong.getMessage()
+                    + "; expected an address such as http://127.0.0.1:8400");
+        }
         return key.isEmpty() ? request : request.header("X-API-Key", key);
     }
 

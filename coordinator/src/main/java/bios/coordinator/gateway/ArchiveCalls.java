@@ -9,6 +9,7 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
@@ -38,11 +39,20 @@ final class ArchiveCalls {
         return operations.resolve(call.account(), path(named)).thenCompose(manifest -> {
             if (!call.accepts("application/gzip")) return CompletableFuture.completedStage(link(call, named));
             ModelInfo model = backend.model(At.BODY, manifest.baseModel().value(), true);
-            return backend.engine(model.name(), EngineReply.TokenizerFiles.class,
-                    replyTo -> new EngineCommand.FetchTokenizerFiles(model.name(), replyTo))
-                    .thenCompose(files -> stream(named, manifest,
-                            adapter -> Archive.bios(manifest, model.reference(), adapter, files.files())));
+            return tokenizer(model).thenCompose(files -> stream(named, manifest,
+                    adapter -> Archive.bios(manifest, model.reference(), adapter, files)));
         });
+    }
+
+    /// The tokenizer's files; none for a base model that came without, whose adapter is worth downloading all
+    /// the same.
+    private CompletionStage<Map<String, byte[]>> tokenizer(ModelInfo model) {
+        return backend.engine(model.name(), EngineReply.TokenizerFiles.class,
+                replyTo -> new EngineCommand.FetchTokenizerFiles(model.name(), replyTo))
+                .thenApply(EngineReply.TokenizerFiles::files)
+                .exceptionallyCompose(failed -> Backend.cause(failed) instanceof Refusal refusal
+                        && refusal.word().equals("no_tokenizer")
+                        ? CompletableFuture.completedStage(Map.of()) : CompletableFuture.failedStage(failed));
     }
 
     private static CheckpointPath path(ListingCalls.Named named) {

@@ -10,6 +10,7 @@ import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.model.LoraSpec;
+import bios.protocol.model.TargetModule;
 import bios.protocol.run.OperationKind;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunConfig;
@@ -175,7 +176,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     }
 
     private static String words(LoraSpec spec) {
-        return "rank " + spec.rank() + ", alpha " + spec.alpha() + " on " + spec.targets();
+        return "rank " + spec.rank() + ", alpha " + spec.alpha() + " on "
+                + String.join(", ", spec.targets().stream().map(TargetModule::peftName).toList());
     }
 
     private boolean trainedBefore(long position) {

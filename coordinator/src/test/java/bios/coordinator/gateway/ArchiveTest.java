@@ -140,6 +140,19 @@ class ArchiveTest {
         assertEquals("internal", answer.text("error"));
     }
 
+    @Test void aModelWithoutATokenizerHasAnArchiveWithoutOne() throws IOException {
+        service.withoutTokenizer = true;
+        try {
+            Answer answer = download();
+            assertEquals(200, answer.status());
+            assertEquals(List.of("adapter/adapter_config.json", "adapter/adapter_model.safetensors",
+                    "metadata.json"),
+                    List.copyOf(members(answer.bytes()).keySet()));
+        } finally {
+            service.withoutTokenizer = false;
+        }
+    }
+
     @Test void withoutAWorkerTheTokenizerHasToWait() {
         Fleet all = service.fleet.get();
         service.fleet.set(all.retain(List.of()));

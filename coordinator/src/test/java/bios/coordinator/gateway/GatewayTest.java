@@ -218,7 +218,9 @@ class GatewayTest {
         String made = result.text("model_id");
         assertFalse(made.equals(run));
         assertEquals("bios://" + run + "/a", service.get("training_runs/" + made).text("parent_path"));
-        assertEquals(404, service.post("load_training_client", call.replace("/a'", "/missing'")).status());
+        Answer missing = service.post("load_training_client", call.replace("/a'", "/missing'"));
+        assertEquals(404, missing.status());
+        assertEquals("path", missing.text("field"));
         Answer sampler = service.post("load_training_client", call.replace("/a'", "/sampler_weights/s'"));
         assertEquals(400, sampler.status());
         assertEquals("weights_only", sampler.text("error"));

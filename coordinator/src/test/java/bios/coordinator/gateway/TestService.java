@@ -4,6 +4,7 @@ import bios.coordinator.fleet.Fleet;
 import bios.coordinator.fleet.ModelDirectory;
 import bios.coordinator.sampling.SamplingRouter;
 import bios.coordinator.sampling.SamplingSettings;
+import bios.protocol.Fault;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
@@ -51,6 +52,7 @@ final class TestService implements AutoCloseable {
     final ActorRef<EngineCommand> engine;
     /// The engine keeps sampling requests to itself.
     volatile boolean silentEngine;
+    volatile boolean withoutTokenizer;
     private final ServerBinding binding;
     private final HttpClient client = HttpClient.newHttpClient();
     String key = "";
@@ -108,8 +110,10 @@ final class TestService implements AutoCloseable {
                 case EngineCommand.Detokenize detokenize -> detokenize.replyTo()
                         .tell(new EngineReply.Detokenized("text of " + detokenize.tokens().length));
                 case EngineCommand.FetchTokenizerFiles fetch -> fetch.replyTo()
-                        .tell(new EngineReply.TokenizerFiles(Map.of("tokenizer.json", "{}".getBytes(
-                                StandardCharsets.UTF_8), "tokenizer_config.json", new byte[0])));
+                        .tell(withoutTokenizer
+                                ? new EngineReply.NotDone(Fault.user("no_tokenizer", "there is none"))
+                                : new EngineReply.TokenizerFiles(Map.of("tokenizer.json", "{}".getBytes(
+                                        StandardCharsets.UTF_8), "tokenizer_config.json", new byte[0])));
                 case EngineCommand.OpenRun _, EngineCommand.Execute _, EngineCommand.TakeRecoveryPoint _,
                         EngineCommand.CloseRun _, EngineCommand.Describe _ -> { }
             }
