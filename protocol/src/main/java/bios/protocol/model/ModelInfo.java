@@ -3,8 +3,8 @@ package bios.protocol.model;
 /// What a worker says of a base model that it holds.
 ///
 /// @param name the name it is served under
-/// @param reference what a loader outside Bios calls the weights (a hub name or
-///     folder), written into archives
+/// @param reference what a loader outside Bios finds the weights by: the folder that they were read from;
+///     written into archives
 /// @param architecture `architectures[0]` of config.json
 /// @param contextLength the most tokens of one sequence
 /// @param vocabularySize rows of the embedding; token ids are 0 (inclusive) to this (exclusive)

@@ -6,7 +6,6 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
-import java.util.Optional;
 import java.util.Set;
 import java.util.TreeSet;
 
@@ -70,10 +69,8 @@ public record ModelFolder(Path path, ModelSpec spec) {
             int context = number("max_position_embeddings");
             boolean bias = !mistral && !qwen2 && config.path("attention_bias").asBoolean(false);
             List<Integer> windows = mistral ? oneWindow() : qwen2 || qwen3 ? windows() : everything();
-            return new ModelSpec(architecture,
-                    Optional.of(config.path("_name_or_path").asText("")).filter(s -> !s.isBlank()),
-                    number("vocab_size"), hidden, number("intermediate_size"), number("num_hidden_layers"),
-                    heads, kvHeads, headDim, (float) config.path("rms_norm_eps").asDouble(1e-6),
+            return new ModelSpec(architecture, number("vocab_size"), hidden, number("intermediate_size"),
+                    number("num_hidden_layers"), heads, kvHeads, headDim, (float) config.path("rms_norm_eps").asDouble(1e-6),
                     config.path("tie_word_embeddings").asBoolean(false), qwen2 || bias, bias,
                     architecture.startsWith("Llama") && config.path("mlp_bias").asBoolean(false), qwen3,
                     Rope.of(where, config, headDim, context), windows, context, endTokens);

@@ -2,13 +2,11 @@ package bios.worker.load;
 
 import bios.protocol.model.TargetModule;
 import java.util.List;
-import java.util.Optional;
 import java.util.Set;
 
 /// What `config.json` and `generation_config.json` say of a model. Families differ by this data only.
 ///
 /// @param architecture `architectures[0]`
-/// @param nameOrPath `_name_or_path`, if it says anything
 /// @param vocabularySize rows of the embedding
 /// @param hidden width of the residual stream
 /// @param intermediate width of the gated layer
@@ -24,7 +22,7 @@ import java.util.Set;
 /// @param windows per layer how many positions a query sees, itself included; 0: all before it
 /// @param contextLength the most positions of a sequence
 /// @param endTokens tokens that end a text
-public record ModelSpec(String architecture, Optional<String> nameOrPath, int vocabularySize, int hidden,
+public record ModelSpec(String architecture, int vocabularySize, int hidden,
         int intermediate, int layers, int heads, int kvHeads, int headDim, float eps, boolean tiedHead,
         boolean qkvBias, boolean outputBias, boolean mlpBias, boolean headNorms, Rope rope,
         List<Integer> windows, int contextLength, Set<Integer> endTokens) {

@@ -53,7 +53,8 @@ public final class BaseModel implements AutoCloseable {
         ModelFolder model = ModelFolder.open(folder);
         Safetensors files = model.tensors();
         try {
-            return new ModelLoader(model.spec(), files, device).load(name);
+            return new ModelLoader(model.spec(), files, device)
+                    .load(name, folder.toAbsolutePath().normalize().toString());
         } catch (Throwable e) {
             files.close();
             throw e;

@@ -34,7 +34,7 @@ final class ModelLoader {
         this.on = on;
     }
 
-    BaseModel load(ModelName name) {
+    BaseModel load(ModelName name, String reference) {
         check();
         FrozenMatrix embedding = matrix(EMBEDDING, spec.vocabularySize(), spec.hidden());
         List<Layer> layers = new ArrayList<>();
@@ -49,7 +49,7 @@ final class ModelLoader {
             case F16 -> "float16";
             case F32 -> "float32";
         };
-        ModelInfo info = new ModelInfo(name, spec.nameOrPath().orElse(name.value()), spec.architecture(),
+        ModelInfo info = new ModelInfo(name, reference, spec.architecture(),
                 spec.contextLength(), spec.vocabularySize(), spec.hidden(), spec.layers(), dtype, parameters);
         return new BaseModel(spec, info, on, files, embedding, layers, head);
     }
