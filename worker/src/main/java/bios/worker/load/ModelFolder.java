@@ -70,7 +70,8 @@ public record ModelFolder(Path path, ModelSpec spec) {
             boolean bias = !mistral && !qwen2 && config.path("attention_bias").asBoolean(false);
             List<Integer> windows = mistral ? oneWindow() : qwen2 || qwen3 ? windows() : everything();
             return new ModelSpec(architecture, number("vocab_size"), hidden, number("intermediate_size"),
-                    number("num_hidden_layers"), heads, kvHeads, headDim, (float) config.path("rms_norm_eps").asDouble(1e-6),
+                    number("num_hidden_layers"), heads, kvHeads, headDim,
+                    (float) config.path("rms_norm_eps").asDouble(1e-6),
                     config.path("tie_word_embeddings").asBoolean(false), qwen2 || bias, bias,
                     architecture.startsWith("Llama") && config.path("mlp_bias").asBoolean(false), qwen3,
                     Rope.of(where, config, headDim, context), windows, context, endTokens);
