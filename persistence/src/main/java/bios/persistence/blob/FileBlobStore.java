@@ -33,7 +33,7 @@ import java.util.stream.Stream;
 /// swept when a store is opened: a live process holds a lock in its folder.
 public final class FileBlobStore implements BlobStore, AutoCloseable {
     private static final int BUFFER = 1 << 16;
-    private static final int ATTEMPTS = 10_000;
+    private static final int ATTEMPTS = 100;
     private final Path blobs;
     private final Path writing;
     private final FileChannel lockFile;
