@@ -33,8 +33,8 @@ public final class BenchCommand implements Runnable {
                 description = "bf16 or fp32 base weights (default: ${DEFAULT-VALUE}).")
         private String dtype;
 
-        @Option(names = "--activations", defaultValue = "split",
-                description = "Beside bf16 weights: split or rounded (default: ${DEFAULT-VALUE}).")
+        @Option(names = "--activations", defaultValue = "exact",
+                description = "Beside bf16 weights: exact, split, rounded or mixed (default: ${DEFAULT-VALUE}).")
         private CpuDevice.Activations activations;
 
         @Option(names = "--rank", defaultValue = "32",

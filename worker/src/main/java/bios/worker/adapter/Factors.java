@@ -8,6 +8,7 @@ import bios.worker.device.Device;
 import bios.worker.device.Tensor;
 import bios.worker.load.ModelSpec;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.EnumMap;
 import java.util.List;
 import java.util.Map;
@@ -20,16 +21,19 @@ import java.util.Optional;
 public final class Factors implements AutoCloseable {
     /// Tensors begin at multiples of this many elements (64 bytes).
     private static final int ALIGNMENT = 16;
+    private static final int BLOCK = 32;
 
     private final Device on;
     private final List<Tensor> slabs;
     private final List<Map<TargetModule, Factor>> layers;
     private final List<Part> parts;
 
-    /// The two factors of one module: A `[rank, in]`, B `[out, rank]`.
+    /// The two factors of one module as the device keeps them, transposed: A `[in, rank]`, B `[rank, out]`. So
+    /// both are right factors of products as they lie.
     public record Factor(Tensor a, Tensor b) {}
 
-    /// One tensor's place: `rows · columns` elements of slab `slab` from element `offset`.
+    /// One tensor's place: `rows · columns` elements of slab `slab` from element `offset`; in host memory row-major,
+    /// as in files, on the device transposed.
     ///
     /// @param name PEFT's name of the tensor
     record Part(String name, int slab, int offset, int rows, int columns) {}
@@ -80,8 +84,8 @@ public final class Factors implements AutoCloseable {
     }
 
     private static Tensor view(Tensor slab, Part part) {
-        return new Tensor(slab.columns(part.offset, part.rows * part.columns).memory(), part.rows,
-                part.columns, part.columns);
+        return new Tensor(slab.columns(part.offset, part.rows * part.columns).memory(), part.columns, part.rows,
+                part.rows);
     }
 
     /// The factors of a module; the head's are in layer `model.layers()`.
@@ -118,13 +122,27 @@ public final class Factors implements AutoCloseable {
 
     /// Copies all values to the host. Waits for the device.
     public HostFactors read() {
-        return new HostFactors(parts, slabs.stream().map(on::read).toList());
+        List<float[]> host = slabs.stream().map(on::read).toList();
+        for (Part p : parts) transpose(host.get(p.slab), p.offset, p.columns, p.rows);
+        return new HostFactors(parts, host);
     }
 
     /// Copies all values from the host.
     public void write(HostFactors host) {
         require(host.parts().equals(parts), "factors of another shape");
-        for (int i = 0; i < slabs.size(); i++) on.write(slabs.get(i), host.slabs().get(i));
+        List<float[]> own = host.slabs().stream().map(float[]::clone).toList();
+        for (Part p : parts) transpose(own.get(p.slab), p.offset, p.rows, p.columns);
+        for (int i = 0; i < slabs.size(); i++) on.write(slabs.get(i), own.get(i));
+    }
+
+    /// In place: a matrix `[rows, columns]` becomes its transpose, in blocks that fit into the first cache.
+    private static void transpose(float[] slab, int offset, int rows, int columns) {
+        float[] from = Arrays.copyOfRange(slab, offset, offset + rows * columns);
+        for (int i0 = 0; i0 < rows; i0 += BLOCK)
+            for (int j0 = 0; j0 < columns; j0 += BLOCK)
+                for (int j = j0; j < Math.min(columns, j0 + BLOCK); j++)
+                    for (int i = i0; i < Math.min(rows, i0 + BLOCK); i++)
+                        slab[offset + j * rows + i] = from[i * columns + j];
     }
 
     /// Places of all tensors, in the order of layers and [TargetModule], A before B.

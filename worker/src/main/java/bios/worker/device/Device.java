@@ -1,6 +1,7 @@
 package bios.worker.device;
 
 import java.util.List;
+import java.util.Optional;
 
 /// The engine's instruction set: all that touches hardware. Matrices are fp32 `[tokens, features]`; base
 /// weights stay in the dtype of their files.
@@ -51,6 +52,19 @@ public interface Device extends AutoCloseable {
 
     /// dx += dy·W, dx `[T, in]`, dy `[T, out]`: the transposed product of [#multiply].
     void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w);
+
+    /// y ← onto + bias + x·Wᵀ, and + low·factor on the rows of each correction, in ascending order without
+    /// overlap: a projection with its adapters and what follows, in one pass over y.
+    ///
+    /// @param bias `[1, out]`, may be absent
+    /// @param onto of y's shape, not y; may be absent
+    void project(Tensor y, Tensor x, Weight w, Optional<Tensor> bias, Optional<Tensor> onto,
+            List<LowRank> corrections);
+
+    /// dx ← dy·W, and + low·factorᵀ on the rows of each correction: the transposed product of [#project].
+    ///
+    /// @param add whether dx is added to
+    void projectBack(Tensor dx, Tensor dy, Weight w, boolean add, List<LowRank> corrections);
 
     /// y ← s·x·aᵀ, y `[T, r]`, x `[T, in]`, a `[r, in]`.
     void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s);

@@ -11,8 +11,10 @@ import java.util.Optional;
 ///
 /// @param norm weights `[1, hidden]`
 record Head(Tensor norm, Projection projection, float eps) {
-    /// Rows of a chunk.
-    static final int CHUNK = 128;
+    /// Logits of a chunk, and most and fewest rows of it: many rows share the reading of the head's weights.
+    private static final int LOGITS = 1 << 25;
+    private static final int MOST = 1024;
+    private static final int FEWEST = 64;
 
     /// Logits `[rows, vocabulary]` of residual rows x.
     Tensor logits(Tensor x, List<Slot> slots, Device on, Device.Scope scope) {
@@ -20,7 +22,7 @@ record Head(Tensor norm, Projection projection, float eps) {
         Tensor inverse = on.scratch(scope, x.rows(), 1);
         Tensor logits = on.scratch(scope, x.rows(), projection.w().out());
         on.rmsNorm(h, inverse, x, norm, eps);
-        projection.forward(logits, h, slots, on, scope);
+        projection.forward(logits, h, Optional.empty(), slots, on, scope);
         return logits;
     }
 
@@ -29,9 +31,12 @@ record Head(Tensor norm, Projection projection, float eps) {
     /// @param x the lesson's residual rows behind the last layer `[rows, hidden]`
     /// @param d of the same shape, empty for a lesson that is only evaluated
     void evaluate(Optional<Tensor> d, Tensor x, Lesson lesson, Device on) {
-        for (int from = 0; from < x.rows(); from += CHUNK) {
+        int most = Math.clamp(LOGITS / projection.w().out(), FEWEST, MOST);
+        int chunks = Math.ceilDiv(x.rows(), most);
+        int size = Math.ceilDiv(x.rows(), chunks);
+        for (int from = 0; from < x.rows(); from += size) {
             int at = from;
-            int n = Math.min(CHUNK, x.rows() - from);
+            int n = Math.min(size, x.rows() - from);
             chunk(d.map(whole -> whole.rows(at, n)), x.rows(at, n), at, lesson, on);
         }
     }
@@ -47,7 +52,7 @@ record Head(Tensor norm, Projection projection, float eps) {
             Tensor logprobs = on.scratch(scope, n, 1);
             Tensor lse = on.scratch(scope, n, 1);
             on.rmsNorm(h, inverse, x, norm, eps);
-            List<Optional<Tensor>> low = projection.forward(logits, h, slots, on, scope);
+            List<Optional<Tensor>> low = projection.forward(logits, h, Optional.empty(), slots, on, scope);
             on.logSoftmaxAt(logprobs, lse, logits, targets);
             float[] gradient = lesson.objective().gradient(from, on.read(logprobs));
             if (d.isEmpty() || allZero(gradient)) return;
@@ -55,8 +60,7 @@ record Head(Tensor norm, Projection projection, float eps) {
             on.write(dlogprobs, gradient);
             on.logSoftmaxBackward(logits, lse, targets, dlogprobs);
             Tensor dh = on.scratch(scope, n, x.columns());
-            on.fill(dh, 0);
-            projection.backwardAdd(dh, logits, h, low, slots, on);
+            projection.backward(Optional.of(dh), false, logits, h, low, slots, on);
             on.rmsNormBackwardAdd(d.get(), dh, x, inverse, norm);
         }
     }

@@ -33,8 +33,7 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         Tape t = new Tape();
         attend(t, x, pass, scope);
         feed(t, pass, scope);
-        t.lowDown = down.forward(next, t.act, pass.slots(), pass.on(), scope);
-        pass.on().add(next, t.middle);
+        t.lowDown = down.forward(next, t.act, Optional.of(t.middle), pass.slots(), pass.on(), scope);
         return t;
     }
 
@@ -47,7 +46,8 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         return t;
     }
 
-    /// d in place: the gradient for the layer's output becomes that for its input x. Uses the tape up.
+    /// d in place: the gradient for the layer's output becomes that for its input x (undefined for the first
+    /// layer). Uses the tape up.
     void backward(Tensor d, Tensor x, Tape t, Pass pass) {
         try (Device.Scope scope = pass.on().scope()) {
             feedBackward(d, t, pass, scope);
@@ -73,9 +73,9 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         t.rawQ = on.scratch(scope, rows, shape.heads() * headDim);
         t.rawK = on.scratch(scope, rows, shape.kvHeads() * headDim);
         t.v = on.scratch(scope, rows, shape.kvHeads() * headDim);
-        t.lowQ = q.forward(t.rawQ, t.h, pass.slots(), on, scope);
-        t.lowK = k.forward(t.rawK, t.h, pass.slots(), on, scope);
-        t.lowV = v.forward(t.v, t.h, pass.slots(), on, scope);
+        t.lowQ = q.forward(t.rawQ, t.h, Optional.empty(), pass.slots(), on, scope);
+        t.lowK = k.forward(t.rawK, t.h, Optional.empty(), pass.slots(), on, scope);
+        t.lowV = v.forward(t.v, t.h, Optional.empty(), pass.slots(), on, scope);
         t.q = t.rawQ;
         t.k = t.rawK;
         headNorms.ifPresent(norms -> normHeads(t, norms, pass, scope));
@@ -86,15 +86,14 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         t.spans = pass.keyValues().put(index, t.k, t.v);
         on.attention(t.attended, t.lse, t.q, t.spans, shape);
         t.middle = on.scratch(scope, rows, x.columns());
-        t.lowO = o.forward(t.middle, t.attended, pass.slots(), on, scope);
-        on.add(t.middle, x);
+        t.lowO = o.forward(t.middle, t.attended, Optional.of(x), pass.slots(), on, scope);
     }
 
     private void attendBackward(Tensor d, Tensor x, Tape t, Pass pass, Device.Scope scope) {
         Device on = pass.on();
         int headDim = shape.headDim();
-        Tensor dattended = zeros(t.attended, on, scope);
-        o.backwardAdd(dattended, d, t.attended, t.lowO, pass.slots(), on);
+        Tensor dattended = like(t.attended, on, scope);
+        o.backward(Optional.of(dattended), false, d, t.attended, t.lowO, pass.slots(), on);
         Tensor dq = like(t.q, on, scope);
         Tensor dk = like(t.k, on, scope);
         Tensor dv = like(t.v, on, scope);
@@ -108,11 +107,12 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
             drawK = zeros(dk, on, scope);
             normHeadsBackwardAdd(drawQ, drawK, dq, dk, t, headNorms.get(), on);
         }
-        Tensor dh = zeros(t.h, on, scope);
-        v.backwardAdd(dh, dv, t.h, t.lowV, pass.slots(), on);
-        k.backwardAdd(dh, drawK, t.h, t.lowK, pass.slots(), on);
-        q.backwardAdd(dh, drawQ, t.h, t.lowQ, pass.slots(), on);
-        on.rmsNormBackwardAdd(d, dh, x, t.inverse, inputNorm);
+        // below the first layer nothing learns
+        Optional<Tensor> dh = index == 0 ? Optional.empty() : Optional.of(like(t.h, on, scope));
+        v.backward(dh, false, dv, t.h, t.lowV, pass.slots(), on);
+        k.backward(dh, true, drawK, t.h, t.lowK, pass.slots(), on);
+        q.backward(dh, true, drawQ, t.h, t.lowQ, pass.slots(), on);
+        dh.ifPresent(gradient -> on.rmsNormBackwardAdd(d, gradient, x, t.inverse, inputNorm));
     }
 
     private void normHeads(Tape t, HeadNorms norms, Pass pass, Device.Scope scope) {
@@ -141,20 +141,20 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         on.rmsNorm(t.h2, t.inverse2, t.middle, postNorm, eps);
         t.gate = on.scratch(scope, t.h2.rows(), gate.w().out());
         t.up = on.scratch(scope, t.h2.rows(), up.w().out());
-        t.lowGate = gate.forward(t.gate, t.h2, pass.slots(), on, scope);
-        t.lowUp = up.forward(t.up, t.h2, pass.slots(), on, scope);
+        t.lowGate = gate.forward(t.gate, t.h2, Optional.empty(), pass.slots(), on, scope);
+        t.lowUp = up.forward(t.up, t.h2, Optional.empty(), pass.slots(), on, scope);
         t.act = like(t.gate, on, scope);
         on.swiglu(t.act, t.gate, t.up);
     }
 
     private void feedBackward(Tensor d, Tape t, Pass pass, Device.Scope scope) {
         Device on = pass.on();
-        Tensor dact = zeros(t.act, on, scope);
-        down.backwardAdd(dact, d, t.act, t.lowDown, pass.slots(), on);
+        Tensor dact = like(t.act, on, scope);
+        down.backward(Optional.of(dact), false, d, t.act, t.lowDown, pass.slots(), on);
         on.swigluBackward(t.gate, t.up, dact, t.gate, t.up);
-        Tensor dh = zeros(t.h2, on, scope);
-        up.backwardAdd(dh, t.up, t.h2, t.lowUp, pass.slots(), on);
-        gate.backwardAdd(dh, t.gate, t.h2, t.lowGate, pass.slots(), on);
+        Tensor dh = like(t.h2, on, scope);
+        up.backward(Optional.of(dh), false, t.up, t.h2, t.lowUp, pass.slots(), on);
+        gate.backward(Optional.of(dh), true, t.gate, t.h2, t.lowGate, pass.slots(), on);
         on.rmsNormBackwardAdd(d, dh, t.middle, t.inverse2, postNorm);
     }
 

@@ -180,7 +180,7 @@ class TrainerTest {
             for (int layer = 0; layer <= model.spec().layers(); layer++)
                 for (var target : Examples.SMALL.targets()) one.adapter().at(layer, target)
                         .ifPresent(factor -> {
-                            double bound = 1 / Math.sqrt(factor.a().columns());
+                            double bound = 1 / Math.sqrt(factor.a().rows());
                             double sum = 0;
                             for (float v : on.read(factor.a())) {
                                 assertTrue(Math.abs(v) <= bound);

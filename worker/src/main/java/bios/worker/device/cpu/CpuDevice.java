@@ -5,6 +5,7 @@ import static bios.protocol.Require.require;
 import bios.worker.device.AttentionShape;
 import bios.worker.device.Device;
 import bios.worker.device.FrozenMatrix;
+import bios.worker.device.LowRank;
 import bios.worker.device.Span;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
@@ -32,31 +33,65 @@ public final class CpuDevice implements Device {
 
     /// How fp32 activations, going forward, and their gradients, going back, are multiplied by bf16 weights.
     public enum Activations {
+        /// As they are: weights are widened to fp32.
+        EXACT("as they are"),
         /// Each as the sum of two bf16 numbers, with a relative error of at most 2⁻¹⁷:
         /// log-probabilities of small models are off by some 1e-4. Half as fast as [#ROUNDED] with many
         /// rows, about as fast with one.
-        SPLIT,
+        SPLIT("split in two"),
         /// Each rounded to one bf16 number, with a relative error of at most 2⁻⁹: log-probabilities
         /// are off by some hundredths.
-        ROUNDED;
+        ROUNDED("rounded"),
+        /// As [#SPLIT] beside weights with at most [#SMALL] inputs or outputs, which cost little; as [#ROUNDED]
+        /// beside larger ones.
+        MIXED("rounded beside large weights, else split in two");
+
+        static final int SMALL = 512;
+
+        private final String words;
+
+        Activations(String words) {
+            this.words = words;
+        }
 
         /// Reads `bios.engine.bf16-activations` of a program's configuration.
         public static Activations of(Config program) {
             String name = program.getString("bios.engine.bf16-activations");
             return switch (name) {
+                case "auto" -> best();
+                case "exact" -> EXACT;
                 case "split" -> SPLIT;
                 case "rounded" -> ROUNDED;
-                default -> throw new ConfigException.BadValue(program.origin(),
-                        "bios.engine.bf16-activations", name + " is neither split nor rounded");
+                case "mixed" -> MIXED;
+                default -> throw new ConfigException.BadValue(program.origin(), "bios.engine.bf16-activations",
+                        name + " is none of auto, exact, split, rounded and mixed");
             };
         }
 
-        /// An activation as a bf16 weight meets it.
-        float seen(float x) {
+        /// The fastest on this kind of processor that is good enough: its bf16 instructions where they are faster
+        /// than fp32, else exact. A function of the processor's kind alone, never of a measurement: results of a run
+        /// must not depend on when a worker was started.
+        public static Activations best() {
+            return Processor.fastHalves() ? MIXED : EXACT;
+        }
+
+        String words() {
+            return words;
+        }
+
+        /// An activation as a bf16 weight of this shape meets it.
+        float seen(float x, int out, int in) {
             return switch (this) {
+                case EXACT -> x;
                 case SPLIT -> HalfFloats.split(x);
                 case ROUNDED -> HalfFloats.rounded(x);
+                case MIXED -> split(out, in) ? HalfFloats.split(x) : HalfFloats.rounded(x);
             };
+        }
+
+        /// Whether activations are split in two beside a bf16 weight of this shape.
+        boolean split(int out, int in) {
+            return this == SPLIT || this == MIXED && Math.min(out, in) <= SMALL;
         }
     }
 
@@ -77,30 +112,46 @@ public final class CpuDevice implements Device {
 
     /// A device with `threads` threads, the caller's included.
     public CpuDevice(int threads) {
-        this(threads, Activations.SPLIT);
+        this(threads, Activations.best());
     }
 
     /// A device with `threads` threads, the caller's included, that so treats activations at bf16 weights.
     public CpuDevice(int threads, Activations activations) {
-        this(threads, activations, Dnnl.instance());
+        this(threads, activations, Kind.best());
     }
 
-    private CpuDevice(int threads, Activations activations, Optional<Dnnl> dnnl) {
+    /// Whose products and attention a device uses.
+    enum Kind {
+        /// This package's machine code.
+        AVX512,
+        /// oneDNN.
+        LIBRARY,
+        /// The definitions.
+        PLAIN;
+
+        /// oneDNN where it has instructions for whole tiles of a matrix, or where there is no AVX-512.
+        static Kind best() {
+            if (Processor.avx512() && !Processor.tiles()) return AVX512;
+            return Dnnl.instance().isPresent() ? LIBRARY : PLAIN;
+        }
+    }
+
+    CpuDevice(int threads, Activations activations, Kind kind) {
         pool = new Pool(threads);
         workspaces = new Workspace[threads];
         for (int i = 0; i < threads; i++) workspaces[i] = new Workspace();
-        if (dnnl.isPresent()) {
-            products = new DnnlProducts(dnnl.get(), pool, workspaces, activations);
-            attention = new DnnlAttention(dnnl.get(), pool, workspaces);
-        } else {
-            products = new PlainProducts(pool, workspaces, activations);
-            attention = new PlainAttention(pool, workspaces);
-        }
+        products = switch (kind) {
+            case AVX512 -> new Avx512Products(pool, activations, Processor.halves());
+            case LIBRARY -> new DnnlProducts(Dnnl.instance().orElseThrow(), pool, workspaces, activations);
+            case PLAIN -> new PlainProducts(pool, workspaces, activations);
+        };
+        attention = kind == Kind.PLAIN ? new PlainAttention(pool, workspaces)
+                : new DnnlAttention(Dnnl.instance().orElseThrow(), pool, workspaces);
     }
 
     /// A device that computes by the definitions alone.
     static CpuDevice plain(int threads) {
-        return new CpuDevice(threads, Activations.SPLIT, Optional.empty());
+        return new CpuDevice(threads, Activations.SPLIT, Kind.PLAIN);
     }
 
     @Override public String description() {
@@ -210,6 +261,15 @@ public final class CpuDevice implements Device {
 
     @Override public void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w) {
         products.multiplyTransposedAdd(dx, dy, w);
+    }
+
+    @Override public void project(Tensor y, Tensor x, Weight w, Optional<Tensor> bias, Optional<Tensor> onto,
+            List<LowRank> corrections) {
+        products.project(y, x, w, bias, onto, corrections);
+    }
+
+    @Override public void projectBack(Tensor dx, Tensor dy, Weight w, boolean add, List<LowRank> corrections) {
+        products.projectBack(dx, dy, w, add, corrections);
     }
 
     @Override public void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s) {

@@ -87,10 +87,11 @@ final class DnnlProducts implements Products {
 
     @Override public String description() {
         return "oneDNN on %s, bf16 weights multiplied as %s, activations %s".formatted(dnnl.instructionSet(),
-                dnnl.multipliesBf16() ? "bf16" : "fp32", switch (activations) {
-                    case SPLIT -> dnnl.multipliesBf16() ? "split in two" : "as they are";
-                    case ROUNDED -> "rounded";
-                });
+                asHalves() ? "bf16" : "fp32", activations == Activations.ROUNDED || asHalves() ? activations.words() : Activations.EXACT.words());
+    }
+
+    private boolean asHalves() {
+        return dnnl.multipliesBf16() && activations != Activations.EXACT;
     }
 
     // ---- right factors ----
@@ -102,7 +103,7 @@ final class DnnlProducts implements Products {
     /// Wᵀ `[in, out]` for forward, W `[out, in]` for backward.
     private Right pack(FrozenMatrix matrix, boolean forward) {
         int in = matrix.columns();
-        boolean direct = matrix.dtype() == DType.F32 || matrix.dtype() == DType.BF16 && dnnl.multipliesBf16();
+        boolean direct = matrix.dtype() == DType.F32 || matrix.dtype() == DType.BF16 && asHalves();
         int type = matrix.dtype() == DType.BF16 && direct ? Dnnl.BF16 : Dnnl.F32;
         try (var arena = Arena.ofShared()) {
             var from = direct ? matrix.memory() : widened(matrix, arena);
@@ -392,7 +393,8 @@ final class DnnlProducts implements Products {
     private void frozen(Tensor y, Tensor x, Packed w, Right form, Activations how, boolean add) {
         if (x.rows() == 0) return;
         boolean bf16 = w.matrix.dtype() == DType.BF16;
-        if (bf16 && how == Activations.ROUNDED) product(y, rounded(x, form.type), form, add);
+        boolean round = how == Activations.ROUNDED || how == Activations.MIXED && !how.split(w.out(), w.in());
+        if (bf16 && round) product(y, rounded(x, form.type), form, add);
         else if (form.type == Dnnl.BF16) productOfPairs(y, split(x), form, add);
         else product(y, left(x), form, add);    // without bf16 in hardware nothing is gained by splitting
     }

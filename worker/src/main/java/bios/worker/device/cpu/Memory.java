@@ -17,6 +17,8 @@ import java.util.Map;
 final class Memory implements AutoCloseable {
     private static final long ALIGNMENT = 64;
     private static final long CHUNK = 8L << 20;
+    /// Kernels read whole vectors; what they read behind a row's end is not used.
+    private static final long MARGIN = 256;
 
     private record Chunk(Arena arena, MemorySegment memory) {}
 
@@ -27,7 +29,7 @@ final class Memory implements AutoCloseable {
     /// A tensor of zeros, until [#free] or [#close].
     synchronized Tensor tensor(int rows, int columns) {
         var arena = Arena.ofShared();
-        var memory = arena.allocate(Math.max(ALIGNMENT, 4L * rows * columns), ALIGNMENT);
+        var memory = arena.allocate(Math.max(ALIGNMENT, 4L * rows * columns) + MARGIN, ALIGNMENT);
         tensors.put(memory.address(), arena);
         return new Tensor(memory, rows, columns, columns);
     }
@@ -52,7 +54,7 @@ final class Memory implements AutoCloseable {
     /// The smallest idle chunk that fits; else a new one, and idle ones that are too small for it are let go
     /// if they are beyond the usual size.
     private synchronized Chunk take(long bytes) {
-        var fit = idle.stream().filter(c -> c.memory.byteSize() >= bytes)
+        var fit = idle.stream().filter(c -> c.memory.byteSize() >= bytes + MARGIN)
                 .min(Comparator.comparingLong(c -> c.memory.byteSize()));
         if (fit.isPresent()) {
             idle.remove(fit.get());
@@ -63,7 +65,7 @@ final class Memory implements AutoCloseable {
             idle.removeIf(c -> c.memory.byteSize() > CHUNK);
         }
         var arena = Arena.ofShared();
-        return new Chunk(arena, arena.allocate(size(bytes), ALIGNMENT));
+        return new Chunk(arena, arena.allocate(size(bytes + MARGIN), ALIGNMENT));
     }
 
     /// Sizes go in steps of an eighth, so that like requests find the same chunk again.
@@ -92,10 +94,10 @@ final class Memory implements AutoCloseable {
             if (bytes <= rest.byteSize()) return cutFrom(rest, bytes, rows, columns);
             var chunk = take(bytes);
             chunks.add(chunk);
-            long left = chunk.memory.byteSize() - bytes;
+            long left = chunk.memory.byteSize() - MARGIN - bytes;
             if (left <= rest.byteSize())
                 return new Tensor(chunk.memory.asSlice(0, bytes), rows, columns, columns);
-            return cutFrom(chunk.memory, bytes, rows, columns);
+            return cutFrom(chunk.memory.asSlice(0, bytes + left), bytes, rows, columns);
         }
 
         private Tensor cutFrom(MemorySegment from, long bytes, int rows, int columns) {

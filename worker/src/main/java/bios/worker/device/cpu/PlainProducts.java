@@ -49,7 +49,8 @@ final class PlainProducts implements Products {
     }
 
     private static LeftElement beside(FrozenMatrix matrix, Activations activations) {
-        return matrix.dtype() == DType.BF16 ? activations::seen : LeftElement.AS_IT_IS;
+        return matrix.dtype() == DType.BF16 ? x -> activations.seen(x, matrix.rows(), matrix.columns())
+                : LeftElement.AS_IT_IS;
     }
 
     @Override public String description() {

@@ -1,8 +1,11 @@
 package bios.worker.device.cpu;
 
 import bios.worker.device.FrozenMatrix;
+import bios.worker.device.LowRank;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
+import java.util.List;
+import java.util.Optional;
 
 /// The matrix products of [bios.worker.device.Device], by one way of computing them.
 /// `add` tells `+=` from `←`.
@@ -16,6 +19,36 @@ interface Products extends AutoCloseable {
 
     /// dx += dy·W.
     void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w);
+
+    /// y ← onto + bias + x·Wᵀ + low·factor on the rows of each correction.
+    default void project(Tensor y, Tensor x, Weight w, Optional<Tensor> bias, Optional<Tensor> onto,
+            List<LowRank> corrections) {
+        multiply(y, x, w);
+        for (var c : corrections)
+            multiplyBy(y.rows(c.row(), c.low().rows()), c.low(), c.factor(), 1, true);
+        bias.ifPresent(b -> addToRows(y, b, true));
+        onto.ifPresent(o -> addToRows(y, o, false));
+    }
+
+    /// dx ← or += dy·W + low·factorᵀ on the rows of each correction.
+    default void projectBack(Tensor dx, Tensor dy, Weight w, boolean add, List<LowRank> corrections) {
+        if (!add) for (int row = 0; row < dx.rows(); row++)
+            dx.memory().asSlice(4L * row * dx.stride(), 4L * dx.columns()).fill((byte) 0);
+        multiplyTransposedAdd(dx, dy, w);
+        for (var c : corrections)
+            multiplyByTransposed(dx.rows(c.row(), c.low().rows()), c.low(), c.factor(), 1, true);
+    }
+
+    private static void addToRows(Tensor y, Tensor x, boolean sameRow) {
+        float[] sum = new float[y.columns()];
+        float[] term = new float[y.columns()];
+        for (int row = 0; row < y.rows(); row++) {
+            Rows.load(sum, y, row);
+            Rows.load(term, x, sameRow ? 0 : row);
+            for (int i = 0; i < sum.length; i++) sum[i] += term[i];
+            Rows.store(y, row, sum);
+        }
+    }
 
     /// y ← or += s·x·aᵀ.
     void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s, boolean add);

@@ -13,8 +13,10 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.LowRank;
 import bios.worker.device.Tensor;
 import bios.worker.device.cpu.CpuDevice.Activations;
+import bios.worker.device.cpu.CpuDevice.Kind;
 import bios.worker.kernel.HalfFloats;
 import com.typesafe.config.ConfigException;
 import com.typesafe.config.ConfigFactory;
@@ -24,11 +26,14 @@ import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Locale;
+import java.util.Optional;
 import java.util.function.BiFunction;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.EnumSource;
+import org.junit.jupiter.params.provider.MethodSource;
 
 /// Every product against sums in double precision; and the law that a row's bits are its own. Tolerances are
 /// those of fp32 sums of the lengths used, of terms below one.
@@ -75,14 +80,95 @@ final class ProductsParityTest {
     /// What is multiplied by the weights as the product sees it.
     private static float[] seen(float[] x, DType dtype, Activations activations) {
         float[] y = x.clone();
-        for (int i = 0; dtype == DType.BF16 && i < y.length; i++) y[i] = activations.seen(x[i]);
+        for (int i = 0; dtype == DType.BF16 && i < y.length; i++) y[i] = activations.seen(x[i], 1, 1);
         return y;
     }
 
     @ParameterizedTest @EnumSource void frozenProductsAgreeInEveryDtypeAndDirection(Activations activations) {
+        for (var kind : kinds())
+            try (var on = new CpuDevice(2, activations, kind)) {
+                for (var dtype : DType.values()) {
+                    for (int[] s : SHAPES) frozenProductsAgree(on, activations, dtype, s);
+                }
+            }
+    }
+
+    /// The kinds of device that this machine can run.
+    static List<Kind> kinds() {
+        return Stream.of(Kind.values()).filter(kind -> switch (kind) {
+            case AVX512 -> Processor.avx512();
+            case LIBRARY -> Dnnl.instance().isPresent();
+            case PLAIN -> true;
+        }).toList();
+    }
+
+    @ParameterizedTest @MethodSource("kinds") void projectionsWithAllTheirTermsAgreeWithTheSumOfTheseTerms(Kind kind) {
+        try (var on = new CpuDevice(2, Activations.EXACT, kind)) {
+            for (int[] s : new int[][] {{29, 33, 64}, {70, 16, 9}, {500, 300, 130}, {9, 48, 35}}) {
+                int m = s[0], n = s[1], k = s[2];
+                var weight = on.weight(frozen(DType.F32, n, k, random(1, n * k)));
+                var x = tensor(on, m, k, 3, random(2, m * k));
+                var bias = tensor(on, 1, n, 0, random(3, n));
+                var onto = tensor(on, m, n, 2, random(4, m * n));
+                int first = m / 3;
+                var low = List.of(tensor(on, first, 4, 0, random(5, first * 4)),
+                        tensor(on, 2, 20, 0, random(6, 40)));
+                var b = List.of(tensor(on, 4, n, 0, random(7, 4 * n)), tensor(on, 20, n, 0, random(8, 20 * n)));
+                var y = tensor(on, m, n, 1, null);
+                on.project(y, x, weight, Optional.of(bias), Optional.of(onto),
+                        List.of(new LowRank(1, low.get(0), b.get(0)), new LowRank(m - 3, low.get(1), b.get(1))));
+                var expected = tensor(on, m, n, 0, null);
+                on.multiply(expected, x, weight);
+                on.addBias(expected, bias);
+                on.add(expected, onto);
+                on.multiplyByAdd(expected.rows(1, first), low.get(0), b.get(0), 1);
+                on.multiplyByAdd(expected.rows(m - 3, 2), low.get(1), b.get(1), 1);
+                assertClose(doubles(on.read(expected)), on.read(y), TOLERANCE, kind + Arrays.toString(s));
+
+                var dx = tensor(on, m, k, 1, random(9, m * k));
+                var before = tensor(on, m, k, 0, on.read(dx));
+                var a = List.of(tensor(on, k, 4, 0, random(7, 4 * k)), tensor(on, k, 20, 0, random(8, 20 * k)));
+                var back = List.of(new LowRank(1, low.get(0), a.get(0)), new LowRank(m - 3, low.get(1), a.get(1)));
+                on.projectBack(dx, y, weight, true, back);
+                on.multiplyTransposedAdd(before, y, weight);
+                on.multiplyByTransposedAdd(before.rows(1, first), low.get(0), a.get(0), 1);
+                on.multiplyByTransposedAdd(before.rows(m - 3, 2), low.get(1), a.get(1), 1);
+                assertClose(doubles(on.read(before)), on.read(dx), 10 * TOLERANCE, kind + " back " + Arrays.toString(s));
+                var over = tensor(on, m, k, 1, random(9, m * k));
+                on.projectBack(over, y, weight, false, back);
+                on.add(over, tensor(on, m, k, 0, random(9, m * k)));
+                assertClose(doubles(on.read(before)), on.read(over), 10 * TOLERANCE, kind + " over " + Arrays.toString(s));
+            }
+        }
+    }
+
+    private static double[] doubles(float[] x) {
+        double[] y = new double[x.length];
+        for (int i = 0; i < x.length; i++) y[i] = x[i];
+        return y;
+    }
+
+    @ParameterizedTest @EnumSource void rowsKeepTheirBitsWhateverTheirNumberAndTheCutsOfTheInnerDimension(
+            Activations activations) {
         try (var on = new CpuDevice(2, activations)) {
-            for (var dtype : DType.values()) {
-                for (int[] s : SHAPES) frozenProductsAgree(on, activations, dtype, s);
+            for (int[] shape : new int[][] {{200, 130}, {70, 1300}, {600, 515}}) {
+                for (var dtype : List.of(DType.BF16, DType.F32)) {
+                    int n = shape[0], k = shape[1];
+                    var weight = on.weight(frozen(dtype, n, k, random(1, n * k)));
+                    var x = tensor(on, 500, k, 0, random(2, 500 * k));
+                    var all = tensor(on, 500, n, 0, null);
+                    on.multiply(all, x, weight);
+                    var back = tensor(on, 500, k, 0, null);
+                    on.projectBack(back, all, weight, false, List.of());
+                    for (int rows : new int[] {1, 2, 13, 14, 15, 28, 29, 60, 130, 449}) {
+                        var part = tensor(on, rows, n, 0, null);
+                        on.multiply(part, x.rows(7, rows), weight);
+                        assertArrayEquals(on.read(all.rows(7, rows)), on.read(part));
+                        var dx = tensor(on, rows, k, 0, null);
+                        on.projectBack(dx, part, weight, false, List.of());
+                        assertArrayEquals(on.read(back.rows(7, rows)), on.read(dx));
+                    }
+                }
             }
         }
     }
@@ -226,7 +312,7 @@ final class ProductsParityTest {
 
     @Test void theSettingNamesHowActivationsAreMultiplied() {
         var program = ConfigFactory.load();
-        assertEquals(Activations.SPLIT, Activations.of(program));
+        assertEquals(Activations.best(), Activations.of(program));
         for (var how : Activations.values()) {
             String name = how.name().toLowerCase(Locale.ROOT);
             assertEquals(how, Activations.of(program.withValue("bios.engine.bf16-activations",

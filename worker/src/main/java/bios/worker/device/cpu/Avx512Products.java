@@ -1,0 +1,427 @@
+package bios.worker.device.cpu;
+
+import static bios.protocol.Require.require;
+
+import bios.worker.device.FrozenMatrix;
+import bios.worker.device.LowRank;
+import bios.worker.device.Tensor;
+import bios.worker.device.Weight;
+import bios.worker.device.cpu.CpuDevice.Activations;
+import bios.worker.device.cpu.GemmKernel.Left;
+import bios.worker.device.cpu.GemmKernel.Result;
+import bios.worker.device.cpu.GemmKernel.Right;
+import bios.worker.kernel.HalfFloats;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+
+/// Products by [GemmKernel]. With few rows the kernel reads packed bf16 weights as they are, so that each byte is read
+/// once; with many, a task brings a panel of weights into the second cache in fp32 and takes all its rows through it.
+/// Every element is one chain of fused multiply-adds in the order of the inner dimension, so a row's bits depend
+/// neither on its company nor on any of these choices.
+final class Avx512Products implements Products {
+    private static final int SLIVER = Packed.SLIVER;
+    /// Most slivers of a panel, and inner steps of it: half a MiB in fp32.
+    private static final int PANEL = 8;
+    private static final int DEPTH = 512;
+    /// Rows that go through a panel together.
+    private static final int ROWS = 32 * GemmKernel.ROWS;
+    /// Up to so many rows weights are read as they are.
+    private static final int FEW = 2 * GemmKernel.ROWS;
+    /// Tasks for each thread, so that they end together.
+    private static final int TASKS = 4;
+    /// Tokens of a sum over tokens that are taken together, rows of its result that a task takes.
+    private static final int TOKENS = 128;
+    private static final int OUTER_ROWS = 8 * GemmKernel.ROWS;
+
+    private final Pool pool;
+    private final Activations activations;
+    private final boolean dots;
+    private final Arena frozen = Arena.ofShared();
+    private final NativeBuffer[] panels;
+    private final NativeBuffer[] factors;
+    private final NativeBuffer left = new NativeBuffer();
+    private final NativeBuffer turned = new NativeBuffer();
+
+    /// @param dots whether the processor has the bf16 instruction, which [Activations] other than exact ones need
+    Avx512Products(Pool pool, Activations activations, boolean dots) {
+        this.pool = pool;
+        this.activations = activations;
+        this.dots = dots && activations != Activations.EXACT;
+        panels = buffers(pool.size());
+        factors = buffers(pool.size());
+    }
+
+    private static NativeBuffer[] buffers(int n) {
+        var buffers = new NativeBuffer[n];
+        for (int i = 0; i < n; i++) buffers[i] = new NativeBuffer();
+        return buffers;
+    }
+
+    @Override public String description() {
+        return "own kernels on AVX-512, bf16 weights multiplied as " + (dots
+                ? "bf16, activations " + activations.words()
+                : "fp32, activations as they are");
+    }
+
+    @Override public Weight weight(FrozenMatrix matrix) {
+        return Packed.of(matrix, frozen, pool);
+    }
+
+    // ---- frozen products ----
+
+    /// Rows of the left factor: fp32, or bf16 once or twice (the rounded rest behind).
+    private record Rows(long address, long stride, long rest) {
+        static Rows of(Tensor x) {
+            return new Rows(x.memory().address(), 4L * x.stride(), 0);
+        }
+    }
+
+    /// y's rows `from` to `end`, and the correction that they get, if any.
+    private record Segment(int from, int end, Optional<LowRank> correction) {}
+
+    /// Everything about one product with a frozen matrix.
+    private record Work(Tensor y, Rows x, int depth, Packed w, boolean forward, boolean add, Optional<Tensor> bias,
+            Optional<Tensor> onto, List<Segment> segments, Right right) {
+        int slivers() {
+            return (y.columns() + SLIVER - 1) / SLIVER;
+        }
+
+        /// Whether y holds something that the sum begins with.
+        boolean begun() {
+            return add || bias.isPresent() || onto.isPresent();
+        }
+    }
+
+    @Override public void multiply(Tensor y, Tensor x, Weight w) {
+        project(y, x, w, Optional.empty(), Optional.empty(), List.of());
+    }
+
+    @Override public void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w) {
+        projectBack(dx, dy, w, true, List.of());
+    }
+
+    @Override public void project(Tensor y, Tensor x, Weight w, Optional<Tensor> bias, Optional<Tensor> onto,
+            List<LowRank> corrections) {
+        require(y.columns() == w.out() && x.columns() == w.in() && y.rows() == x.rows(),
+                "shapes of y = x·Wᵀ");
+        frozen(y, x, (Packed) w, true, false, bias, onto, corrections);
+    }
+
+    @Override public void projectBack(Tensor dx, Tensor dy, Weight w, boolean add, List<LowRank> corrections) {
+        require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(),
+                "shapes of dx = dy·W");
+        frozen(dx, dy, (Packed) w, false, add, Optional.empty(), Optional.empty(), corrections);
+    }
+
+    private void frozen(Tensor y, Tensor x, Packed w, boolean forward, boolean add, Optional<Tensor> bias,
+            Optional<Tensor> onto, List<LowRank> corrections) {
+        if (x.rows() == 0) return;
+        boolean few = x.rows() <= FEW && forward;
+        var right = !w.pairs() ? Right.FLOATS : dots ? Right.DOTS : few ? Right.PAIRS : Right.FLOATS;
+        var rows = right == Right.DOTS ? halves(x, activations.split(w.out(), w.in()))
+                : right == Right.PAIRS && x.columns() % 2 == 1 ? evened(x) : Rows.of(x);
+        var work = new Work(y, rows, x.columns(), w, forward, add, bias, onto, segments(x.rows(), corrections), right);
+        if (few) few(work);
+        else many(work);
+    }
+
+    private static List<Segment> segments(int rows, List<LowRank> corrections) {
+        var segments = new ArrayList<Segment>();
+        int row = 0;
+        for (var c : corrections) {
+            if (c.row() > row) segments.add(new Segment(row, c.row(), Optional.empty()));
+            row = c.row() + c.low().rows();
+            segments.add(new Segment(c.row(), row, Optional.of(c)));
+        }
+        if (row < rows) segments.add(new Segment(row, rows, Optional.empty()));
+        return segments;
+    }
+
+    /// Every sliver of weights is read once, for all rows.
+    private void few(Work work) {
+        int slivers = work.slivers();
+        int each = Math.clamp(slivers / (2L * TASKS * pool.size()), 1, 16);
+        long operations = (long) work.y.rows() * work.depth * work.y.columns();
+        pool.run((slivers + each - 1) / each, operations, (task, _) -> {
+            for (int s = task * each; s < Math.min(slivers, (task + 1) * each); s++) {
+                long b = work.w.address() + s * work.w.sliverBytes();
+                for (var segment : work.segments)
+                    for (int row = segment.from; row < segment.end; row += GemmKernel.ROWS) {
+                        int rows = Math.min(GemmKernel.ROWS, segment.end - row);
+                        begin(work, row, rows, s, 1);
+                        allSteps(work, row, rows, s, b);
+                        if (segment.correction.isEmpty()) continue;
+                        var c = segment.correction.get();
+                        correct(work, c, c.factor().memory().address() + 4L * SLIVER * s,
+                                4L * c.factor().stride(), row, rows, s, 1);
+                    }
+            }
+        });
+    }
+
+    /// A tile of one sliver as it is packed. Two halves of activations take turns, as in [#panel].
+    private void allSteps(Work work, int row, int rows, int sliver, long b) {
+        int all = work.w.steps();
+        int each = work.x.rest == 0 ? all : DEPTH / 2;
+        for (int step = 0; step < all; step += each)
+            tile(work, row, rows, sliver, 1, b + (long) step * Packed.STEP, step, Math.min(each, all - step), 0, step);
+    }
+
+    private void many(Work work) {
+        int slivers = work.slivers();
+        int rows = work.y.rows();
+        int chunks = (rows + ROWS - 1) / ROWS;
+        int each = PANEL;
+        while (each > 2 && (long) chunks * ((slivers + each - 1) / each) < TASKS * pool.size()) each /= 2;
+        int width = each;
+        int wide = (slivers + width - 1) / width;
+        // equal chunks, in whole tiles
+        int chunk = ((rows + chunks - 1) / chunks + GemmKernel.ROWS - 1) / GemmKernel.ROWS * GemmKernel.ROWS;
+        long operations = (long) rows * work.depth * work.y.columns();
+        pool.run(wide * chunks, operations, (task, member) -> {
+            int sliver = task / chunks * width;
+            int from = task % chunks * chunk;
+            panel(work, sliver, Math.min(width, slivers - sliver), from, Math.min(rows, from + chunk), member);
+        });
+    }
+
+    /// Rows `from` to `end` of `count` slivers.
+    private void panel(Work work, int sliver, int count, int from, int end, int member) {
+        if (from >= end) return;
+        var turned = work.forward ? List.<Long>of() : turned(work, sliver, count, from, end, member);
+        // inner elements that a step takes
+        int terms = work.right == Right.DOTS ? 2 : 1;
+        for (int at = 0; at < work.depth; at += DEPTH) {
+            int next = Math.min(work.depth, at + DEPTH);
+            int steps = (next - at + terms - 1) / terms;
+            // panels are written in blocks of 16 inner elements
+            int length = Transposes.padded(next - at) / terms;
+            long b = right(work, sliver, count, at, next, length, member);
+            long bSliver = packedAsItIs(work) ? work.w.sliverBytes() : (long) length * Packed.STEP;
+            for (int i = 0; i < work.segments.size(); i++) {
+                var segment = work.segments.get(i);
+                int last = Math.min(end, segment.end);
+                for (int row = Math.max(from, segment.from); row < last; row += GemmKernel.ROWS) {
+                    int rows = Math.min(GemmKernel.ROWS, last - row);
+                    if (at == 0) begin(work, row, rows, sliver, count);
+                    tile(work, row, rows, sliver, count, b, at / terms, steps, bSliver, at);
+                    if (next < work.depth || segment.correction.isEmpty()) continue;
+                    var c = segment.correction.get();
+                    long factor = work.forward ? c.factor().memory().address() + 4L * SLIVER * sliver
+                            : turned.get(i);
+                    long stride = work.forward ? 4L * c.factor().stride() : (long) Packed.STEP * count;
+                    correct(work, c, factor, stride, row, rows, sliver, count);
+                }
+            }
+        }
+    }
+
+    private static boolean packedAsItIs(Work work) {
+        return work.forward && (!work.w.pairs() || work.right == Right.DOTS);
+    }
+
+    /// The address of the panel's right factor, inner elements `at` to `next`.
+    private long right(Work work, int sliver, int count, int at, int next, int length, int member) {
+        var w = work.w;
+        if (packedAsItIs(work))
+            return w.address() + sliver * w.sliverBytes() + at / (w.pairs() ? 2L : 1L) * Packed.STEP;
+        long panel = panels[member].atLeast((long) count * length * Packed.STEP).address();
+        if (work.forward) w.forwardPanel(panel, sliver, count, at, next, length);
+        else if (work.right == Right.DOTS) w.backwardPairs(panel, sliver, count, at, next, length);
+        else w.backwardPanel(panel, sliver, count, at, next, length);
+        return panel;
+    }
+
+    /// Each segment's factor `[columns, rank]`, transposed for the panel's columns.
+    private List<Long> turned(Work work, int sliver, int count, int from, int end, int member) {
+        int columns = Math.min(count * SLIVER, work.y.columns() - sliver * SLIVER);
+        long bytes = 0;
+        for (var segment : work.segments)
+            if (segment.correction.isPresent())
+                bytes += (long) Packed.STEP * count * Transposes.padded(segment.correction.get().factor().columns());
+        var memory = factors[member].atLeast(bytes + 256);
+        var addresses = new ArrayList<Long>();
+        long at = 0;
+        for (var segment : work.segments) {
+            addresses.add(memory.address() + at);
+            if (segment.correction.isEmpty() || segment.end <= from || segment.from >= end) continue;
+            var factor = segment.correction.get().factor();
+            Transposes.transpose(memory.asSlice(at), (long) Packed.STEP * count,
+                    factor.rows(sliver * SLIVER, columns));
+            at += (long) Packed.STEP * count * Transposes.padded(factor.columns());
+        }
+        return addresses;
+    }
+
+    /// What a sum begins with.
+    private static void begin(Work work, int row, int rows, int sliver, int count) {
+        if (work.bias.isEmpty() && work.onto.isEmpty()) return;
+        int column = sliver * SLIVER;
+        int columns = Math.min(count * SLIVER, work.y.columns() - column);
+        for (int i = row; i < row + rows; i++) {
+            var from = work.onto.map(Tensor::memory).orElseGet(() -> work.bias.get().memory());
+            long at = work.onto.isPresent() ? (long) i * work.onto.get().stride() : 0;
+            long to = 4 * ((long) i * work.y.stride() + column);
+            MemorySegment.copy(from, 4 * (at + column), work.y.memory(), to, 4L * columns);
+            if (work.onto.isEmpty() || work.bias.isEmpty()) continue;
+            for (int j = 0; j < columns; j++)
+                work.y.memory().set(ValueLayout.JAVA_FLOAT, to + 4L * j,
+                        work.y.memory().get(ValueLayout.JAVA_FLOAT, to + 4L * j)
+                                + work.bias.get().memory().get(ValueLayout.JAVA_FLOAT, 4L * (column + j)));
+        }
+    }
+
+    /// Adds the terms of `steps` steps from step `first` on to a tile of y.
+    private void tile(Work work, int row, int rows, int sliver, int count, long b, int first, int steps,
+            long bSliver, int at) {
+        boolean pairs = work.right == Right.PAIRS;
+        long a = work.x.address + row * work.x.stride + first * (pairs ? 8L : 4L);
+        long c = work.y.memory().address() + 4 * ((long) row * work.y.stride() + sliver * SLIVER);
+        var result = at > 0 || work.begun() ? Result.ADD : Result.WRITE;
+        long mask = mask(work.y.columns() - (sliver + count - 1) * SLIVER);
+        Kernels.call(Kernels.of(new GemmKernel(rows, 2, Left.ROWS, work.right, result)), a, work.x.stride, b,
+                Packed.STEP, c, 4L * work.y.stride(), steps, count, bSliver, mask, 1);
+        if (work.x.rest != 0)
+            Kernels.call(Kernels.of(new GemmKernel(rows, 2, Left.ROWS, work.right, Result.ADD)), a + work.x.rest,
+                    work.x.stride, b, Packed.STEP, c, 4L * work.y.stride(), steps, count, bSliver, mask, 1);
+    }
+
+    private static void correct(Work work, LowRank correction, long factor, long step, int row, int rows, int sliver,
+            int count) {
+        var low = correction.low();
+        long a = low.memory().address() + 4L * (row - correction.row()) * low.stride();
+        long c = work.y.memory().address() + 4 * ((long) row * work.y.stride() + sliver * SLIVER);
+        Kernels.call(Kernels.of(new GemmKernel(rows, 2, Left.ROWS, Right.FLOATS, Result.ADD)), a, 4L * low.stride(),
+                factor, step, c, 4L * work.y.stride(), low.columns(), count, 4L * SLIVER,
+                mask(work.y.columns() - (sliver + count - 1) * SLIVER), 1);
+    }
+
+    /// The first `columns` of a sliver of 32.
+    private static long mask(int columns) {
+        return columns >= SLIVER ? 0xffffffffL : (1L << columns) - 1;
+    }
+
+    // ---- left factors ----
+
+    /// x with one zero behind each row.
+    private Rows evened(Tensor x) {
+        int n = x.columns();
+        long stride = 4L * (n + 1);
+        var to = left.atLeast(x.rows() * stride);
+        for (int row = 0; row < x.rows(); row++) {
+            MemorySegment.copy(x.memory(), 4L * row * x.stride(), to, row * stride, 4L * n);
+            to.set(ValueLayout.JAVA_FLOAT, row * stride + 4L * n, 0);
+        }
+        return new Rows(to.address(), stride, 0);
+    }
+
+    /// x rounded to bf16, and the rest behind it if it is to be split.
+    private Rows halves(Tensor x, boolean split) {
+        int n = x.columns();
+        long stride = 2L * ((n + 31) / 32 * 32);
+        long bytes = x.rows() * stride;
+        var to = left.atLeast(split ? 2 * bytes : bytes);
+        pool.run(x.rows(), 8L * x.elements(), (row, _) -> {
+            long from = 4L * row * x.stride();
+            for (int i = 0; i < stride / 2; i++) {
+                float value = i < n ? x.memory().get(ValueLayout.JAVA_FLOAT, from + 4L * i) : 0;
+                to.set(ValueLayout.JAVA_SHORT, row * stride + 2L * i, HalfFloats.bf16(value));
+                if (split) to.set(ValueLayout.JAVA_SHORT, bytes + row * stride + 2L * i,
+                        HalfFloats.bf16(value - HalfFloats.rounded(value)));
+            }
+        });
+        return new Rows(to.address(), stride, split ? bytes : 0);
+    }
+
+    // ---- products of tensors ----
+
+    @Override public void multiplyBy(Tensor y, Tensor x, Tensor b, float s, boolean add) {
+        require(y.columns() == b.columns() && x.columns() == b.rows() && y.rows() == x.rows(),
+                "shapes of y = x·b");
+        product(y, x, b.memory().address(), 4L * b.stride(), s, add);
+    }
+
+    @Override public void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s, boolean add) {
+        require(y.columns() == a.rows() && x.columns() == a.columns() && y.rows() == x.rows(),
+                "shapes of y = x·aᵀ");
+        long stride = 4L * Transposes.padded(a.rows());
+        var to = turned.atLeast(Transposes.padded(a.columns()) * stride + 256);
+        int each = 256;
+        pool.run((a.columns() + each - 1) / each, 8L * a.elements(), (task, _) -> {
+            int from = task * each;
+            Transposes.transpose(to.asSlice(from * stride), stride,
+                    a.columns(from, Math.min(each, a.columns() - from)));
+        });
+        product(y, x, to.address(), stride, s, add);
+    }
+
+    /// y ← (or +=) s·x·b, rows of b `step` bytes apart.
+    private void product(Tensor y, Tensor x, long b, long step, float s, boolean add) {
+        if (x.rows() == 0) return;
+        int columns = y.columns();
+        int vectors = columns <= SLIVER / 2 ? 1 : 2;
+        int slivers = (columns + 16 * vectors - 1) / (16 * vectors);
+        int each = Math.min(slivers, PANEL);
+        int wide = (slivers + each - 1) / each;
+        var result = add ? s == 1 ? Result.ADD : Result.ADD_SCALED : s == 1 ? Result.WRITE : Result.SCALE;
+        int tall = (x.rows() + 4 * GemmKernel.ROWS - 1) / (4 * GemmKernel.ROWS);
+        pool.run(wide * tall, (long) x.rows() * x.columns() * columns, (task, _) -> {
+            int sliver = task / tall * each;
+            int count = Math.min(each, slivers - sliver);
+            int end = Math.min(x.rows(), (task % tall + 1) * 4 * GemmKernel.ROWS);
+            long column = 64L * vectors * sliver;
+            for (int row = task % tall * 4 * GemmKernel.ROWS; row < end; row += GemmKernel.ROWS) {
+                int rows = Math.min(GemmKernel.ROWS, end - row);
+                Kernels.call(Kernels.of(new GemmKernel(rows, vectors, Left.ROWS, Right.FLOATS, result)),
+                        x.memory().address() + 4L * row * x.stride(), 4L * x.stride(), b + column, step,
+                        y.memory().address() + 4L * row * y.stride() + column, 4L * y.stride(), x.columns(), count,
+                        64L * vectors, mask(columns - (sliver + count - 1) * 16 * vectors), s);
+            }
+        });
+    }
+
+    @Override public void outerAdd(Tensor g, Tensor y, Tensor x, float s) {
+        require(g.rows() == y.columns() && g.columns() == x.columns() && y.rows() == x.rows(),
+                "shapes of g += yᵀ·x");
+        if (x.rows() == 0) return;
+        int columns = g.columns();
+        int vectors = columns <= SLIVER / 2 ? 1 : 2;
+        int slivers = (columns + 16 * vectors - 1) / (16 * vectors);
+        int each = Math.min(slivers, PANEL);
+        int wide = (slivers + each - 1) / each;
+        // tiles of equal height
+        int tiles = (g.rows() + GemmKernel.ROWS - 1) / GemmKernel.ROWS;
+        int height = (g.rows() + tiles - 1) / tiles;
+        int tall = (g.rows() + OUTER_ROWS - 1) / OUTER_ROWS;
+        int rowsEach = (tiles + tall - 1) / tall * height;
+        pool.run(wide * tall, (long) x.rows() * g.elements(), (task, _) -> {
+            int sliver = task / tall * each;
+            int count = Math.min(each, slivers - sliver);
+            long column = 64L * vectors * sliver;
+            long mask = mask(columns - (sliver + count - 1) * 16 * vectors);
+            int end = Math.min(g.rows(), (task % tall + 1) * rowsEach);
+            for (int token = 0; token < x.rows(); token += TOKENS)
+                for (int row = task % tall * rowsEach; row < end; row += height) {
+                    int rows = Math.min(height, end - row);
+                    Kernels.call(Kernels.of(new GemmKernel(rows, vectors, Left.COLUMNS, Right.FLOATS,
+                                    s == 1 ? Result.ADD : Result.ADD_SCALED)),
+                            y.memory().address() + 4 * ((long) token * y.stride() + row), 4L * y.stride(),
+                            x.memory().address() + 4L * token * x.stride() + column, 4L * x.stride(),
+                            g.memory().address() + 4L * row * g.stride() + column, 4L * g.stride(),
+                            Math.min(TOKENS, x.rows() - token), count, 64L * vectors, mask, s);
+                }
+        });
+    }
+
+    @Override public void close() {
+        frozen.close();
+        left.close();
+        turned.close();
+        for (var buffer : panels) buffer.close();
+        for (var buffer : factors) buffer.close();
+    }
+}
