@@ -156,6 +156,13 @@ final class Assembler {
         bytes(0xc5, 0xf8, 0x92, 0xc0 | mask << 3 | from);
     }
 
+    /// register ← a 32-bit constant; a register below [#R8].
+    void constant(int register, int value) {
+        require(register < 8, "register %d", register);
+        bytes(0xb8 | register);
+        dword(value);
+    }
+
     /// Goes on at the address that lies in memory.
     void jumpTo(Address holder) {
         general(0xff, 4, holder);
@@ -275,6 +282,24 @@ final class Assembler {
 
     void maxFloats(int to, int a, int b) {
         three(MAP_0F, NONE, 0, 0x5f, to, a, b);
+    }
+
+    /// Lanes of `to` that the mask leaves out stay.
+    void maxFloats(int to, int a, int b, int mask) {
+        evex(MAP_0F, NONE, 0, to, a, b >> 4, b >> 3, 0, mask, 2, false);
+        bytes(0x5f, 0xc0 | (to & 7) << 3 | b & 7);
+    }
+
+    /// Lanes that the mask leaves out become zero.
+    void keepLanes(int to, int from, int mask) {
+        evex(MAP_0F, NONE, 0, to, 0, from >> 4, from >> 3, 0, mask, 2, true);
+        bytes(0x28, 0xc0 | (to & 7) << 3 | from & 7);
+    }
+
+    /// The lanes of each quarter in another order: `choice` names, two bits each, where they come from.
+    void withinQuarters(int to, int from, int choice) {
+        three(MAP_0F3A, P66, 0, 0x04, to, 0, from);
+        bytes(choice);
     }
 
     /// Each fp32 to an int, towards zero.

@@ -25,10 +25,10 @@ import java.util.Optional;
 final class Avx512Products implements Products {
     private static final int SLIVER = Packed.SLIVER;
     /// Most slivers of a panel, and inner steps of it: half a MiB in fp32.
-    private static final int PANEL = 8;
-    private static final int DEPTH = 512;
+    private static final int PANEL = Integer.getInteger("P", 8);
+    private static final int DEPTH = Integer.getInteger("D", 512);
     /// Rows that go through a panel together.
-    private static final int ROWS = 32 * GemmKernel.ROWS;
+    private static final int ROWS = Integer.getInteger("R", 32) * GemmKernel.ROWS;
     /// Up to so many rows weights are read as they are.
     private static final int FEW = 2 * GemmKernel.ROWS;
     /// Tasks for each thread, so that they end together.
@@ -283,10 +283,10 @@ final class Avx512Products implements Products {
         long c = work.y.memory().address() + 4 * ((long) row * work.y.stride() + sliver * SLIVER);
         var result = at > 0 || work.begun() ? Result.ADD : Result.WRITE;
         long mask = mask(work.y.columns() - (sliver + count - 1) * SLIVER);
-        Kernels.call(Kernels.of(new GemmKernel(rows, 2, Left.ROWS, work.right, result)), a, work.x.stride, b,
+        Kernels.call(Kernels.gemm(rows, 2, Left.ROWS, work.right, result), a, work.x.stride, b,
                 Packed.STEP, c, 4L * work.y.stride(), steps, count, bSliver, mask, 1);
         if (work.x.rest != 0)
-            Kernels.call(Kernels.of(new GemmKernel(rows, 2, Left.ROWS, work.right, Result.ADD)), a + work.x.rest,
+            Kernels.call(Kernels.gemm(rows, 2, Left.ROWS, work.right, Result.ADD), a + work.x.rest,
                     work.x.stride, b, Packed.STEP, c, 4L * work.y.stride(), steps, count, bSliver, mask, 1);
     }
 
@@ -295,7 +295,7 @@ final class Avx512Products implements Products {
         var low = correction.low();
         long a = low.memory().address() + 4L * (row - correction.row()) * low.stride();
         long c = work.y.memory().address() + 4 * ((long) row * work.y.stride() + sliver * SLIVER);
-        Kernels.call(Kernels.of(new GemmKernel(rows, 2, Left.ROWS, Right.FLOATS, Result.ADD)), a, 4L * low.stride(),
+        Kernels.call(Kernels.gemm(rows, 2, Left.ROWS, Right.FLOATS, Result.ADD), a, 4L * low.stride(),
                 factor, step, c, 4L * work.y.stride(), low.columns(), count, 4L * SLIVER,
                 mask(work.y.columns() - (sliver + count - 1) * SLIVER), 1);
     }
@@ -376,7 +376,7 @@ final class Avx512Products implements Products {
             long column = 64L * vectors * sliver;
             for (int row = task % tall * 4 * GemmKernel.ROWS; row < end; row += GemmKernel.ROWS) {
                 int rows = Math.min(GemmKernel.ROWS, end - row);
-                Kernels.call(Kernels.of(new GemmKernel(rows, vectors, Left.ROWS, Right.FLOATS, result)),
+                Kernels.call(Kernels.gemm(rows, vectors, Left.ROWS, Right.FLOATS, result),
                         x.memory().address() + 4L * row * x.stride(), 4L * x.stride(), b + column, step,
                         y.memory().address() + 4L * row * y.stride() + column, 4L * y.stride(), x.columns(), count,
                         64L * vectors, mask(columns - (sliver + count - 1) * 16 * vectors), s);
@@ -407,8 +407,8 @@ final class Avx512Products implements Products {
             for (int token = 0; token < x.rows(); token += TOKENS)
                 for (int row = task % tall * rowsEach; row < end; row += height) {
                     int rows = Math.min(height, end - row);
-                    Kernels.call(Kernels.of(new GemmKernel(rows, vectors, Left.COLUMNS, Right.FLOATS,
-                                    s == 1 ? Result.ADD : Result.ADD_SCALED)),
+                    Kernels.call(Kernels.gemm(rows, vectors, Left.COLUMNS, Right.FLOATS,
+                                    s == 1 ? Result.ADD : Result.ADD_SCALED),
                             y.memory().address() + 4 * ((long) token * y.stride() + row), 4L * y.stride(),
                             x.memory().address() + 4L * token * x.stride() + column, 4L * x.stride(),
                             g.memory().address() + 4L * row * g.stride() + column, 4L * g.stride(),

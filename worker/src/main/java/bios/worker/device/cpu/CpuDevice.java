@@ -145,8 +145,11 @@ public final class CpuDevice implements Device {
             case LIBRARY -> new DnnlProducts(Dnnl.instance().orElseThrow(), pool, workspaces, activations);
             case PLAIN -> new PlainProducts(pool, workspaces, activations);
         };
-        attention = kind == Kind.PLAIN ? new PlainAttention(pool, workspaces)
-                : new DnnlAttention(Dnnl.instance().orElseThrow(), pool, workspaces);
+        attention = switch (kind) {
+            case AVX512 -> new Avx512Attention(pool);
+            case LIBRARY -> new DnnlAttention(Dnnl.instance().orElseThrow(), pool, workspaces);
+            case PLAIN -> new PlainAttention(pool, workspaces);
+        };
     }
 
     /// A device that computes by the definitions alone.

@@ -1,13 +1,18 @@
 package bios.worker.device.cpu;
 
+import bios.worker.device.cpu.GemmKernel.Left;
+import bios.worker.device.cpu.GemmKernel.Result;
+import bios.worker.device.cpu.GemmKernel.Right;
 import java.lang.invoke.MethodHandle;
-import java.util.Map;
-import java.util.concurrent.ConcurrentHashMap;
 
 /// The machine code of this process, made when it is first asked for. A kernel is an address; [#call] runs it.
 final class Kernels {
-    private static final Map<Record, Long> MADE = new ConcurrentHashMap<>();
     private static final MethodHandle CALL = MachineCode.function(springboard(), GemmKernel.ARGUMENTS + 1);
+    // Addresses by what a kernel is; 0 where none is made yet. Two threads may make the same one.
+    private static final long[] GEMMS =
+            new long[(GemmKernel.ROWS + 1) * 2 * 2 * 3 * 4];
+    private static final long[] PANELS = new long[PanelKernel.Form.values().length];
+    private static final long[] ROWS = new long[RowKernel.Kind.values().length];
 
     private Kernels() {}
 
@@ -18,12 +23,32 @@ final class Kernels {
         return to.code();
     }
 
-    static long of(GemmKernel kernel) {
-        return MADE.computeIfAbsent(kernel, _ -> MachineCode.place(kernel.code()));
+    static long gemm(int rows, int vectors, Left left, Right right, Result result) {
+        int at = (((rows * 2 + vectors - 1) * 2 + left.ordinal()) * 3 + right.ordinal()) * 4 + result.ordinal();
+        if (GEMMS[at] == 0)
+            GEMMS[at] = MachineCode.place(new GemmKernel(rows, vectors, left, right, result).code());
+        return GEMMS[at];
     }
 
-    static long of(PanelKernel kernel) {
-        return MADE.computeIfAbsent(kernel, _ -> MachineCode.place(kernel.code()));
+    static long of(PanelKernel.Form form) {
+        if (PANELS[form.ordinal()] == 0)
+            PANELS[form.ordinal()] = MachineCode.place(new PanelKernel(form).code());
+        return PANELS[form.ordinal()];
+    }
+
+    static long of(RowKernel.Kind kind) {
+        if (ROWS[kind.ordinal()] == 0) ROWS[kind.ordinal()] = MachineCode.place(new RowKernel(kind).code());
+        return ROWS[kind.ordinal()];
+    }
+
+    /// Runs a [RowKernel]: its arguments in order.
+    static void rows(long kernel, long a, long b, long c, long d, long e, long f, long g, long h) {
+        call(kernel, a, b, c, d, e, f, g, h, 0, 0, 0);
+    }
+
+    /// Runs a [RowKernel] along a row of n elements.
+    static void along(RowKernel.Kind kind, long a, long b, long c, long d, long e, int n) {
+        rows(of(kind), a, b, c, d, e, n / 16, (1L << n % 16) - 1, 0);
     }
 
     /// Runs a [PanelKernel].

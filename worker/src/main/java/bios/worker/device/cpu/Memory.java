@@ -29,7 +29,7 @@ final class Memory implements AutoCloseable {
     /// A tensor of zeros, until [#free] or [#close].
     synchronized Tensor tensor(int rows, int columns) {
         var arena = Arena.ofShared();
-        var memory = arena.allocate(Math.max(ALIGNMENT, 4L * rows * columns) + MARGIN, ALIGNMENT);
+        var memory = Linux.allocate(Math.max(ALIGNMENT, 4L * rows * columns) + MARGIN, arena);
         tensors.put(memory.address(), arena);
         return new Tensor(memory, rows, columns, columns);
     }
@@ -65,7 +65,7 @@ final class Memory implements AutoCloseable {
             idle.removeIf(c -> c.memory.byteSize() > CHUNK);
         }
         var arena = Arena.ofShared();
-        return new Chunk(arena, arena.allocate(size(bytes + MARGIN), ALIGNMENT));
+        return new Chunk(arena, Linux.allocate(size(bytes + MARGIN), arena));
     }
 
     /// Sizes go in steps of an eighth, so that like requests find the same chunk again.

@@ -13,7 +13,7 @@ final class NativeBuffer implements AutoCloseable {
         long size = Math.max(4096, bytes + bytes / 8);
         close();
         arena = Arena.ofShared();
-        memory = arena.allocate(size, 64);
+        memory = Linux.allocate(size, arena);
         return memory;
     }
 

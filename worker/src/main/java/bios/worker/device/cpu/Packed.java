@@ -40,7 +40,7 @@ final class Packed implements Weight {
         boolean pairs = matrix.dtype() == DType.BF16;
         int steps = pairs ? (matrix.columns() + 1) / 2 : matrix.columns();
         int slivers = (matrix.rows() + SLIVER - 1) / SLIVER;
-        var memory = arena.allocate((long) slivers * steps * STEP + MARGIN, 64);
+        var memory = Linux.allocate((long) slivers * steps * STEP + MARGIN, arena);
         var packed = new Packed(memory, pairs, matrix.rows(), matrix.columns(), steps);
         pool.run(slivers, 4L * matrix.rows() * matrix.columns(), (sliver, _) -> packed.fill(sliver, matrix));
         return packed;
@@ -79,7 +79,7 @@ final class Packed implements Weight {
         int whole = rows / BLOCK * BLOCK;
         long rowBytes = (long) in * from.dtype().bytes();
         for (int row = 0; row < whole && blocks > 0; row += BLOCK)
-            Kernels.panel(Kernels.of(new PanelKernel(PanelKernel.Form.TRANSPOSE)),
+            Kernels.panel(Kernels.of(PanelKernel.Form.TRANSPOSE),
                     from.memory().address() + (long) (sliver * SLIVER + row) * rowBytes, rowBytes,
                     memory.address() + sliver * sliverBytes() + 4L * row, STEP, blocks, 4L * BLOCK, (long) BLOCK * STEP);
         for (int row = 0; row < rows; row++)
@@ -108,7 +108,7 @@ final class Packed implements Weight {
     /// to ← columns `sliver·32` and after of Wᵀ, `count` slivers, inputs `from` (even) to `end`, in fp32: slivers
     /// of `length` steps.
     void forwardPanel(long to, int sliver, int count, int from, int end, int length) {
-        long widen = Kernels.of(new PanelKernel(PanelKernel.Form.WIDEN));
+        long widen = Kernels.of(PanelKernel.Form.WIDEN);
         for (int s = 0; s < count; s++)
             Kernels.panel(widen, address() + (sliver + s) * sliverBytes() + from / 2 * (long) STEP, 0,
                     to + (long) s * length * STEP, 0, (end - from + 1) / 2, STEP, 2L * STEP);
@@ -118,7 +118,7 @@ final class Packed implements Weight {
     /// the last), in fp32: slivers of `length` steps.
     void backwardPanel(long to, int sliver, int count, int from, int end, int length) {
         var form = pairs ? PanelKernel.Form.TRANSPOSE_WIDEN : PanelKernel.Form.TRANSPOSE;
-        long kernel = Kernels.of(new PanelKernel(form));
+        long kernel = Kernels.of(form);
         int blockSteps = pairs ? SLIVER / 2 : SLIVER;
         for (int n = from; n < end; n += BLOCK) {
             long source = address() + n / SLIVER * sliverBytes() + n % SLIVER * 4L;
@@ -131,7 +131,7 @@ final class Packed implements Weight {
 
     /// As [#backwardPanel], as pairs of neighbouring outputs: slivers of `length` steps.
     void backwardPairs(long to, int sliver, int count, int from, int end, int length) {
-        long kernel = Kernels.of(new PanelKernel(PanelKernel.Form.TRANSPOSE_PAIRS));
+        long kernel = Kernels.of(PanelKernel.Form.TRANSPOSE_PAIRS);
         for (int n = from; n < end; n += BLOCK)
             Kernels.panel(kernel, address() + n / SLIVER * sliverBytes() + n % SLIVER * 4L
                     + (long) sliver * BLOCK * STEP, STEP, to + (long) (n - from) / 2 * STEP, STEP, count,

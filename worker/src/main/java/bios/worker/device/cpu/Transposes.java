@@ -17,7 +17,7 @@ final class Transposes {
 
     /// to ← fromᵀ, rows of `to` so many bytes apart.
     static void transpose(MemorySegment to, long stride, Tensor from) {
-        long kernel = Kernels.of(new PanelKernel(PanelKernel.Form.TRANSPOSE));
+        long kernel = Kernels.of(PanelKernel.Form.TRANSPOSE);
         int across = from.columns() / BLOCK;
         int down = from.rows() / BLOCK;
         for (int i = 0; i < across && down > 0; i++)

@@ -1,0 +1,109 @@
+package bios.worker.device.cpu;
+
+import static java.lang.foreign.ValueLayout.ADDRESS;
+import static java.lang.foreign.ValueLayout.JAVA_INT;
+import static java.lang.foreign.ValueLayout.JAVA_LONG;
+
+import java.lang.foreign.Arena;
+import java.lang.foreign.FunctionDescriptor;
+import java.lang.foreign.Linker;
+import java.lang.foreign.MemoryLayout;
+import java.lang.foreign.MemorySegment;
+import java.lang.invoke.MethodHandle;
+
+/// What the engine asks of Linux's memory (mmap(2), mprotect(2), madvise(2)).
+@SuppressWarnings("restricted")
+final class Linux {
+    static final int READ = 1, WRITE = 2, EXECUTE = 4;
+    static final long PAGE = 4096;
+    private static final int PRIVATE = 2, ANONYMOUS = 0x20;
+    private static final int DONT_NEED = 4, HUGE = 14;
+    private static final long HUGE_PAGE = 2L << 20;
+
+    private Linux() {}
+
+    private static final class Calls {
+        static final MethodHandle MMAP = function("mmap", ADDRESS, ADDRESS, JAVA_LONG, JAVA_INT, JAVA_INT,
+                JAVA_INT, JAVA_LONG);
+        static final MethodHandle MUNMAP = function("munmap", JAVA_INT, ADDRESS, JAVA_LONG);
+        static final MethodHandle MPROTECT = function("mprotect", JAVA_INT, ADDRESS, JAVA_LONG, JAVA_INT);
+        static final MethodHandle MADVISE = function("madvise", JAVA_INT, ADDRESS, JAVA_LONG, JAVA_INT);
+
+        private static MethodHandle function(String name, MemoryLayout result, MemoryLayout... arguments) {
+            var linker = Linker.nativeLinker();
+            return linker.downcallHandle(linker.defaultLookup().findOrThrow(name),
+                    FunctionDescriptor.of(result, arguments));
+        }
+    }
+
+    private static boolean here() {
+        return System.getProperty("os.name").equals("Linux");
+    }
+
+    /// Zeros, 64-byte aligned at least, until `arena` is closed. Large ones lie on huge pages where the system
+    /// has them: kernels walk over many rows at once, and small pages cost them a look-up each.
+    static MemorySegment allocate(long bytes, Arena arena) {
+        if (!here() || bytes < HUGE_PAGE) return arena.allocate(bytes, 64);
+        long length = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE + HUGE_PAGE;
+        var mapped = map(length);
+        long start = (mapped.address() + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
+        advise(start, length - HUGE_PAGE, HUGE);
+        return MemorySegment.ofAddress(start).reinterpret(bytes, arena, _ -> unmap(mapped, length));
+    }
+
+    /// Fresh memory in whole pages; OutOfMemoryError when there is none.
+    static MemorySegment map(long bytes) {
+        try {
+            var at = (MemorySegment) Calls.MMAP.invokeExact(MemorySegment.NULL, bytes, READ | WRITE,
+                    PRIVATE | ANONYMOUS, -1, 0L);
+            if (at.address() == -1) throw new OutOfMemoryError(bytes + " bytes of native memory");
+            return at;
+        } catch (RuntimeException | Error e) {
+            throw e;
+        } catch (Throwable t) {
+            throw new IllegalStateException(t);
+        }
+    }
+
+    private static void unmap(MemorySegment at, long bytes) {
+        try {
+            int status = (int) Calls.MUNMAP.invokeExact(at, bytes);
+            if (status != 0) throw new IllegalStateException("munmap: status " + status);
+        } catch (RuntimeException | Error e) {
+            throw e;
+        } catch (Throwable t) {
+            throw new IllegalStateException(t);
+        }
+    }
+
+    /// Makes whole pages executable, and read-only.
+    static void makeExecutable(MemorySegment at, long bytes) {
+        try {
+            if ((int) Calls.MPROTECT.invokeExact(at, bytes, READ | EXECUTE) != 0)
+                throw new IllegalStateException("memory cannot be made executable");
+        } catch (RuntimeException | Error e) {
+            throw e;
+        } catch (Throwable t) {
+            throw new IllegalStateException(t);
+        }
+    }
+
+    /// Lets go of the pages of a mapped file; they are read again when they are looked at again.
+    static void letGo(MemorySegment mapped) {
+        if (!here()) return;
+        long from = (mapped.address() + PAGE - 1) / PAGE * PAGE;
+        long end = (mapped.address() + mapped.byteSize()) / PAGE * PAGE;
+        if (from < end) advise(from, end - from, DONT_NEED);
+    }
+
+    /// A wish: what the system makes of it changes speed and memory only.
+    private static void advise(long from, long bytes, int advice) {
+        try {
+            int _ = (int) Calls.MADVISE.invokeExact(MemorySegment.ofAddress(from), bytes, advice);
+        } catch (RuntimeException | Error e) {
+            throw e;
+        } catch (Throwable t) {
+            throw new IllegalStateException(t);
+        }
+    }
+}
