@@ -11,11 +11,7 @@ import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
 import bios.worker.kernel.AdamW;
 import bios.worker.kernel.HalfFloats;
-import bios.worker.kernel.LogSoftmax;
-import bios.worker.kernel.RmsNorm;
-import bios.worker.kernel.Rope;
 import bios.worker.kernel.Sums;
-import bios.worker.kernel.SwiGlu;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigException;
 import java.lang.foreign.Arena;
@@ -28,9 +24,6 @@ import java.util.SplittableRandom;
 
 /// The CPU as a device: the kernels of [bios.worker.kernel] row by row over a fixed crew of threads.
 public final class CpuDevice implements Device {
-    /// A task of the pool covers at least this many elements; what is smaller runs on the caller's thread.
-    private static final int GRAIN = 1 << 14;
-
     /// How fp32 activations, going forward, and their gradients, going back, are multiplied by bf16 weights.
     public enum Activations {
         /// As they are: weights are widened to fp32.
@@ -104,6 +97,7 @@ public final class CpuDevice implements Device {
     private final Memory memory = new Memory();
     private final Products products;
     private final CpuAttention attention;
+    private final RowVerbs rows;
 
     /// A device with one thread per core.
     public CpuDevice() {
@@ -145,6 +139,7 @@ public final class CpuDevice implements Device {
             case LIBRARY -> new DnnlProducts(Dnnl.instance().orElseThrow(), pool, workspaces, activations);
             case PLAIN -> new PlainProducts(pool, workspaces, activations);
         };
+        rows = kind == Kind.AVX512 ? new Avx512Rows(pool) : new PlainRows(pool, workspaces);
         attention = switch (kind) {
             case AVX512 -> new Avx512Attention(pool);
             case LIBRARY -> new DnnlAttention(Dnnl.instance().orElseThrow(), pool, workspaces);
@@ -192,16 +187,7 @@ public final class CpuDevice implements Device {
     }
 
     private void eachRow(int rows, int columns, RowTask body) {
-        int perTask = Math.max(1, GRAIN / Math.max(1, columns));
-        pool.run((rows + perTask - 1) / perTask, 16L * rows * columns, (task, member) -> {
-            int end = Math.min(rows, (task + 1) * perTask);
-            for (int row = task * perTask; row < end; row++) body.run(row, workspaces[member]);
-        });
-    }
-
-    private static void sameShape(Tensor a, Tensor b) {
-        require(a.rows() == b.rows() && a.columns() == b.columns(), "[%d, %d] beside [%d, %d]",
-                a.rows(), a.columns(), b.rows(), b.columns());
+        pool.rows(rows, columns, 16, (row, member) -> body.run(row, workspaces[member]));
     }
 
     // ---- memory ----
@@ -243,7 +229,7 @@ public final class CpuDevice implements Device {
     }
 
     @Override public void copy(Tensor to, Tensor from) {
-        sameShape(to, from);
+        RowVerbs.sameShape(to, from);
         eachRow(to.rows(), to.columns(), (row, _) -> MemorySegment.copy(from.memory(),
                 4L * row * from.stride(), to.memory(), 4L * row * to.stride(), 4L * to.columns()));
     }
@@ -308,85 +294,27 @@ public final class CpuDevice implements Device {
     }
 
     @Override public void add(Tensor y, Tensor x) {
-        sameShape(y, x);
-        int n = y.columns();
-        eachRow(y.rows(), n, (row, space) -> addRow(y, row, x, row, n, space));
+        rows.add(y, x);
     }
 
     @Override public void addBias(Tensor y, Tensor bias) {
-        require(bias.rows() == 1 && bias.columns() == y.columns(), "shape of bias");
-        int n = y.columns();
-        eachRow(y.rows(), n, (row, space) -> addRow(y, row, bias, 0, n, space));
-    }
-
-    private static void addRow(Tensor y, int row, Tensor x, int xRow, int n, Workspace space) {
-        float[] sum = space.row(0, n);
-        float[] term = space.row(1, n);
-        Rows.load(sum, y, row);
-        Rows.load(term, x, xRow);
-        for (int i = 0; i < n; i++) sum[i] += term[i];
-        Rows.store(y, row, sum);
+        rows.addBias(y, bias);
     }
 
     @Override public void rmsNorm(Tensor y, Tensor inverse, Tensor x, Tensor weight, float eps) {
-        sameShape(y, x);
-        require(weight.columns() == x.columns() && inverse.rows() == x.rows(), "shapes of rmsNorm");
-        int n = x.columns();
-        float[] w = read(weight);
-        eachRow(x.rows(), n, (row, space) -> {
-            float[] in = space.row(0, n);
-            float[] out = space.row(1, n);
-            Rows.load(in, x, row);
-            Rows.set(inverse, row, RmsNorm.forward(out, in, w, n, eps));
-            Rows.store(y, row, out);
-        });
+        rows.rmsNorm(y, inverse, x, weight, eps);
     }
 
     @Override public void rmsNormBackwardAdd(Tensor dx, Tensor dy, Tensor x, Tensor inverse, Tensor weight) {
-        sameShape(dx, x);
-        sameShape(dy, x);
-        int n = x.columns();
-        float[] w = read(weight);
-        eachRow(x.rows(), n, (row, space) -> {
-            float[] in = space.row(0, n);
-            float[] gradient = space.row(1, n);
-            float[] out = space.row(2, n);
-            Rows.load(in, x, row);
-            Rows.load(gradient, dy, row);
-            Rows.load(out, dx, row);
-            RmsNorm.backwardAdd(out, gradient, in, Rows.get(inverse, row), w, n, space.row(3, n));
-            Rows.store(dx, row, out);
-        });
+        rows.rmsNormBackwardAdd(dx, dy, x, inverse, weight);
     }
 
     @Override public void rope(Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin) {
-        turn(x, positions, headDim, cos, sin, true);
+        rows.rope(x, positions, headDim, cos, sin);
     }
 
     @Override public void ropeBackward(Tensor dx, int[] positions, int headDim, Tensor cos, Tensor sin) {
-        turn(dx, positions, headDim, cos, sin, false);
-    }
-
-    private void turn(Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin, boolean forward) {
-        require(positions.length == x.rows() && x.columns() % headDim == 0, "shapes of rope");
-        int n = x.columns();
-        int half = headDim / 2;
-        eachRow(x.rows(), n, (row, space) -> {
-            require(positions[row] >= 0 && positions[row] < cos.rows(), "position %d of %d", positions[row],
-                    cos.rows());
-            float[] values = space.row(0, n);
-            float[] turned = space.row(3, n);
-            float[] c = space.row(1, half);
-            float[] s = space.row(2, half);
-            Rows.load(values, x, row);
-            Rows.load(c, cos, positions[row]);
-            Rows.load(s, sin, positions[row]);
-            for (int at = 0; at < n; at += headDim) {
-                if (forward) Rope.forward(turned, values, at, half, c, s);
-                else Rope.backward(turned, values, at, half, c, s);
-            }
-            Rows.store(x, row, turned);
-        });
+        rows.ropeBackward(dx, positions, headDim, cos, sin);
     }
 
     @Override public void attention(Tensor out, Tensor lse, Tensor q, List<Span> spans,
@@ -400,64 +328,21 @@ public final class CpuDevice implements Device {
     }
 
     @Override public void swiglu(Tensor y, Tensor gate, Tensor up) {
-        sameShape(y, gate);
-        sameShape(y, up);
-        int n = y.columns();
-        eachRow(y.rows(), n, (row, space) -> {
-            float[] g = space.row(0, n);
-            float[] u = space.row(1, n);
-            float[] out = space.row(2, n);
-            Rows.load(g, gate, row);
-            Rows.load(u, up, row);
-            SwiGlu.forward(out, g, u, n);
-            Rows.store(y, row, out);
-        });
+        rows.swiglu(y, gate, up);
     }
 
     @Override public void swigluBackward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) {
-        sameShape(dgate, gate);
-        sameShape(dup, up);
-        sameShape(dy, gate);
-        int n = dy.columns();
-        eachRow(dy.rows(), n, (row, space) -> {
-            float[] g = space.row(0, n);
-            float[] u = space.row(1, n);
-            float[] gradient = space.row(2, n);
-            Rows.load(g, gate, row);
-            Rows.load(u, up, row);
-            Rows.load(gradient, dy, row);
-            float[] gateGradient = space.row(3, n);
-            float[] upGradient = space.row(4, n);
-            SwiGlu.backward(gateGradient, upGradient, gradient, g, u, n);
-            Rows.store(dgate, row, gateGradient);
-            Rows.store(dup, row, upGradient);
-        });
+        rows.swigluBackward(dgate, dup, dy, gate, up);
     }
 
     // ---- loss ----
 
     @Override public void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, int[] targets) {
-        require(targets.length == logits.rows(), "%d targets of %d rows", targets.length, logits.rows());
-        int n = logits.columns();
-        eachRow(logits.rows(), n, (row, space) -> {
-            require(targets[row] >= 0 && targets[row] < n, "target %d of %d", targets[row], n);
-            float[] values = space.row(0, n);
-            Rows.load(values, logits, row);
-            float sum = LogSoftmax.logSumExp(values, n, space.row(1, n));
-            Rows.set(lse, row, sum);
-            Rows.set(logprobs, row, values[targets[row]] - sum);
-        });
+        rows.logSoftmaxAt(logprobs, lse, logits, targets);
     }
 
     @Override public void logSoftmaxBackward(Tensor logits, Tensor lse, int[] targets, Tensor dlogprobs) {
-        require(targets.length == logits.rows(), "%d targets of %d rows", targets.length, logits.rows());
-        int n = logits.columns();
-        eachRow(logits.rows(), n, (row, space) -> {
-            float[] values = space.row(0, n);
-            Rows.load(values, logits, row);
-            LogSoftmax.backward(values, n, Rows.get(lse, row), targets[row], Rows.get(dlogprobs, row));
-            Rows.store(logits, row, values);
-        });
+        rows.logSoftmaxBackward(logits, lse, targets, dlogprobs);
     }
 
     // ---- optimizer ----
@@ -475,9 +360,9 @@ public final class CpuDevice implements Device {
     }
 
     @Override public void adamW(Tensor w, Tensor m, Tensor v, Tensor g, float gradScale, AdamStep step) {
-        sameShape(w, m);
-        sameShape(w, v);
-        sameShape(w, g);
+        RowVerbs.sameShape(w, m);
+        RowVerbs.sameShape(w, v);
+        RowVerbs.sameShape(w, g);
         int n = w.columns();
         var rule = AdamW.at(gradScale, step.learningRate(), step.beta1(), step.beta2(), step.eps(),
                 step.weightDecay(), step.step());
@@ -501,6 +386,7 @@ public final class CpuDevice implements Device {
         pool.close();
         products.close();
         attention.close();
+        rows.close();
         memory.close();
     }
 }

@@ -46,6 +46,9 @@ final class Pool implements AutoCloseable {
     /// About 20 µs of products or of moving elements.
     static final long WORTH_WAKING = 1 << 20;
 
+    /// Rows of a matrix are taken together up to about this many elements.
+    private static final int GRAIN = 1 << 14;
+
     private final List<Thread> members = new ArrayList<>();
     private final int size;
     private volatile Job current;
@@ -69,6 +72,18 @@ final class Pool implements AutoCloseable {
     void run(int tasks, long operations, Task body) {
         if (operations >= WORTH_WAKING) run(tasks, body);
         else for (int task = 0; task < tasks; task++) body.run(task, 0);
+    }
+
+    /// Runs a task for each row of a matrix, several rows of few columns at a time; on the caller's thread alone if
+    /// there is little to do.
+    ///
+    /// @param cost operations of one element, roughly
+    void rows(int rows, int columns, int cost, Task body) {
+        int each = Math.max(1, GRAIN / Math.max(1, columns));
+        run((rows + each - 1) / each, (long) cost * rows * columns, (task, member) -> {
+            int end = Math.min(rows, (task + 1) * each);
+            for (int row = task * each; row < end; row++) body.run(row, member);
+        });
     }
 
     /// Runs tasks 0 to `tasks` - 1 and waits for all. Rethrows a failure after the rest has ended.

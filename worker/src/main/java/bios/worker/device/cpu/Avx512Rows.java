@@ -1,0 +1,149 @@
+package bios.worker.device.cpu;
+
+import static bios.protocol.Require.require;
+
+import bios.worker.device.Tensor;
+import bios.worker.device.cpu.RowKernel.Kind;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+
+/// The verbs on rows by [RowKernel].
+final class Avx512Rows implements RowVerbs {
+    private static final ValueLayout.OfFloat FLOAT = ValueLayout.JAVA_FLOAT;
+    private static final ValueLayout.OfDouble DOUBLE = ValueLayout.JAVA_DOUBLE;
+    /// Bytes of a member's room for what a kernel gives back.
+    private static final long ROOM = 256;
+
+    private final Pool pool;
+    private final MemorySegment[] rooms;
+    private final NativeBuffer[] buffers;
+
+    Avx512Rows(Pool pool) {
+        this.pool = pool;
+        rooms = new MemorySegment[pool.size()];
+        buffers = new NativeBuffer[pool.size()];
+        for (int i = 0; i < rooms.length; i++) {
+            buffers[i] = new NativeBuffer();
+            rooms[i] = buffers[i].atLeast(ROOM);
+        }
+    }
+
+    private static long at(Tensor t, int row) {
+        return t.memory().address() + 4L * row * t.stride();
+    }
+
+    @Override public void add(Tensor y, Tensor x) {
+        RowVerbs.sameShape(y, x);
+        int n = y.columns();
+        pool.rows(y.rows(), n, 2, (row, _) -> Kernels.along(Kind.ADD, at(y, row), at(x, row), 0, 0, 0, n));
+    }
+
+    @Override public void addBias(Tensor y, Tensor bias) {
+        require(bias.rows() == 1 && bias.columns() == y.columns(), "shape of bias");
+        int n = y.columns();
+        pool.rows(y.rows(), n, 2, (row, _) -> Kernels.along(Kind.ADD, at(y, row), at(bias, 0), 0, 0, 0, n));
+    }
+
+    /// The 16 doubles of a room, from byte `from`, in a fixed order.
+    private static double sum(MemorySegment room, long from) {
+        double sum = 0;
+        for (int i = 0; i < 16; i++) sum += room.get(DOUBLE, from + 8L * i);
+        return sum;
+    }
+
+    @Override public void rmsNorm(Tensor y, Tensor inverse, Tensor x, Tensor weight, float eps) {
+        RowVerbs.sameShape(y, x);
+        require(weight.columns() == x.columns() && inverse.rows() == x.rows(), "shapes of rmsNorm");
+        int n = x.columns();
+        pool.rows(x.rows(), n, 4, (row, member) -> {
+            var room = rooms[member];
+            Kernels.along(Kind.SUM_OF_SQUARES, room.address(), at(x, row), 0, 0, 0, n);
+            Rows.set(inverse, row, (float) (1 / Math.sqrt(sum(room, 0) / n + eps)));
+            Kernels.along(Kind.NORM, at(y, row), at(x, row), at(weight, 0), at(inverse, row), 0, n);
+        });
+    }
+
+    @Override public void rmsNormBackwardAdd(Tensor dx, Tensor dy, Tensor x, Tensor inverse, Tensor weight) {
+        RowVerbs.sameShape(dx, x);
+        RowVerbs.sameShape(dy, x);
+        int n = x.columns();
+        pool.rows(x.rows(), n, 6, (row, member) -> {
+            var room = rooms[member];
+            Kernels.along(Kind.SUM_OF_PRODUCTS, room.address(), at(dy, row), at(weight, 0), at(x, row), 0, n);
+            float scale = Rows.get(inverse, row);
+            float mean = (float) (sum(room, 0) / n * scale * scale);
+            room.set(FLOAT, 0, scale);
+            room.set(FLOAT, 4, mean);
+            Kernels.along(Kind.NORM_BACKWARD, at(dx, row), at(dy, row), at(x, row), at(weight, 0), room.address(), n);
+        });
+    }
+
+    @Override public void rope(Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin) {
+        turn(Kind.ROTATE, x, positions, headDim, cos, sin);
+    }
+
+    @Override public void ropeBackward(Tensor dx, int[] positions, int headDim, Tensor cos, Tensor sin) {
+        turn(Kind.ROTATE_BACK, dx, positions, headDim, cos, sin);
+    }
+
+    private void turn(Kind kind, Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin) {
+        require(positions.length == x.rows() && x.columns() % headDim == 0, "shapes of rope");
+        int half = headDim / 2;
+        pool.rows(x.rows(), x.columns(), 4, (row, _) -> {
+            require(positions[row] >= 0 && positions[row] < cos.rows(), "position %d of %d", positions[row],
+                    cos.rows());
+            for (int head = 0; head < x.columns(); head += headDim)
+                Kernels.along(kind, at(x, row) + 4L * head, at(x, row) + 4L * (head + half), at(cos, positions[row]),
+                        at(sin, positions[row]), 0, half);
+        });
+    }
+
+    @Override public void swiglu(Tensor y, Tensor gate, Tensor up) {
+        RowVerbs.sameShape(y, gate);
+        RowVerbs.sameShape(y, up);
+        int n = y.columns();
+        pool.rows(y.rows(), n, 16, (row, _) ->
+                Kernels.along(Kind.SWIGLU, at(y, row), at(gate, row), at(up, row), 0, 0, n));
+    }
+
+    @Override public void swigluBackward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) {
+        RowVerbs.sameShape(dgate, gate);
+        RowVerbs.sameShape(dup, up);
+        RowVerbs.sameShape(dy, gate);
+        int n = dy.columns();
+        pool.rows(dy.rows(), n, 16, (row, _) -> Kernels.along(Kind.SWIGLU_BACKWARD, at(dgate, row), at(dup, row),
+                at(dy, row), at(gate, row), at(up, row), n));
+    }
+
+    @Override public void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, int[] targets) {
+        require(targets.length == logits.rows(), "%d targets of %d rows", targets.length, logits.rows());
+        int n = logits.columns();
+        pool.rows(logits.rows(), n, 16, (row, member) -> {
+            require(targets[row] >= 0 && targets[row] < n, "target %d of %d", targets[row], n);
+            var room = rooms[member];
+            Kernels.along(Kind.LOG_SUM_EXP, at(logits, row), room.address(), 0, 0, 0, n);
+            float all = (float) (room.get(FLOAT, 0) + Math.log(sum(room, 64)));
+            Rows.set(lse, row, all);
+            float own = logits.memory().get(FLOAT, 4 * ((long) row * logits.stride() + targets[row]));
+            Rows.set(logprobs, row, own - all);
+        });
+    }
+
+    @Override public void logSoftmaxBackward(Tensor logits, Tensor lse, int[] targets, Tensor dlogprobs) {
+        require(targets.length == logits.rows(), "%d targets of %d rows", targets.length, logits.rows());
+        int n = logits.columns();
+        pool.rows(logits.rows(), n, 16, (row, member) -> {
+            var room = rooms[member];
+            float d = Rows.get(dlogprobs, row);
+            room.set(FLOAT, 0, Rows.get(lse, row));
+            room.set(FLOAT, 4, -d);
+            Kernels.along(Kind.SCALED_EXP, at(logits, row), room.address(), 0, 0, 0, n);
+            long at = 4 * ((long) row * logits.stride() + targets[row]);
+            logits.memory().set(FLOAT, at, logits.memory().get(FLOAT, at) + d);
+        });
+    }
+
+    @Override public void close() {
+        for (var buffer : buffers) buffer.close();
+    }
+}

@@ -1,0 +1,175 @@
+package bios.worker.device.cpu;
+
+import static bios.protocol.Require.require;
+
+import bios.worker.device.Tensor;
+import bios.worker.kernel.LogSoftmax;
+import bios.worker.kernel.RmsNorm;
+import bios.worker.kernel.Rope;
+import bios.worker.kernel.SwiGlu;
+
+/// The verbs on rows by the definitions of [bios.worker.kernel].
+final class PlainRows implements RowVerbs {
+    private final Pool pool;
+    private final Workspace[] workspaces;
+
+    private interface RowTask {
+        void run(int row, Workspace space);
+    }
+
+    PlainRows(Pool pool, Workspace[] workspaces) {
+        this.pool = pool;
+        this.workspaces = workspaces;
+    }
+
+    private void eachRow(int rows, int columns, RowTask body) {
+        pool.rows(rows, columns, 16, (row, member) -> body.run(row, workspaces[member]));
+    }
+
+    private static float[] values(Tensor row) {
+        float[] values = new float[row.columns()];
+        Rows.load(values, row, 0);
+        return values;
+    }
+
+    @Override public void add(Tensor y, Tensor x) {
+        RowVerbs.sameShape(y, x);
+        int n = y.columns();
+        eachRow(y.rows(), n, (row, space) -> addRow(y, row, x, row, n, space));
+    }
+
+    @Override public void addBias(Tensor y, Tensor bias) {
+        require(bias.rows() == 1 && bias.columns() == y.columns(), "shape of bias");
+        int n = y.columns();
+        eachRow(y.rows(), n, (row, space) -> addRow(y, row, bias, 0, n, space));
+    }
+
+    private static void addRow(Tensor y, int row, Tensor x, int xRow, int n, Workspace space) {
+        float[] sum = space.row(0, n);
+        float[] term = space.row(1, n);
+        Rows.load(sum, y, row);
+        Rows.load(term, x, xRow);
+        for (int i = 0; i < n; i++) sum[i] += term[i];
+        Rows.store(y, row, sum);
+    }
+
+    @Override public void rmsNorm(Tensor y, Tensor inverse, Tensor x, Tensor weight, float eps) {
+        RowVerbs.sameShape(y, x);
+        require(weight.columns() == x.columns() && inverse.rows() == x.rows(), "shapes of rmsNorm");
+        int n = x.columns();
+        float[] w = values(weight);
+        eachRow(x.rows(), n, (row, space) -> {
+            float[] in = space.row(0, n);
+            float[] out = space.row(1, n);
+            Rows.load(in, x, row);
+            Rows.set(inverse, row, RmsNorm.forward(out, in, w, n, eps));
+            Rows.store(y, row, out);
+        });
+    }
+
+    @Override public void rmsNormBackwardAdd(Tensor dx, Tensor dy, Tensor x, Tensor inverse, Tensor weight) {
+        RowVerbs.sameShape(dx, x);
+        RowVerbs.sameShape(dy, x);
+        int n = x.columns();
+        float[] w = values(weight);
+        eachRow(x.rows(), n, (row, space) -> {
+            float[] in = space.row(0, n);
+            float[] gradient = space.row(1, n);
+            float[] out = space.row(2, n);
+            Rows.load(in, x, row);
+            Rows.load(gradient, dy, row);
+            Rows.load(out, dx, row);
+            RmsNorm.backwardAdd(out, gradient, in, Rows.get(inverse, row), w, n, space.row(3, n));
+            Rows.store(dx, row, out);
+        });
+    }
+
+    @Override public void rope(Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin) {
+        turn(x, positions, headDim, cos, sin, true);
+    }
+
+    @Override public void ropeBackward(Tensor dx, int[] positions, int headDim, Tensor cos, Tensor sin) {
+        turn(dx, positions, headDim, cos, sin, false);
+    }
+
+    private void turn(Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin, boolean forward) {
+        require(positions.length == x.rows() && x.columns() % headDim == 0, "shapes of rope");
+        int n = x.columns();
+        int half = headDim / 2;
+        eachRow(x.rows(), n, (row, space) -> {
+            require(positions[row] >= 0 && positions[row] < cos.rows(), "position %d of %d", positions[row],
+                    cos.rows());
+            float[] values = space.row(0, n);
+            float[] turned = space.row(3, n);
+            float[] c = space.row(1, half);
+            float[] s = space.row(2, half);
+            Rows.load(values, x, row);
+            Rows.load(c, cos, positions[row]);
+            Rows.load(s, sin, positions[row]);
+            for (int at = 0; at < n; at += headDim) {
+                if (forward) Rope.forward(turned, values, at, half, c, s);
+                else Rope.backward(turned, values, at, half, c, s);
+            }
+            Rows.store(x, row, turned);
+        });
+    }
+
+    @Override public void swiglu(Tensor y, Tensor gate, Tensor up) {
+        RowVerbs.sameShape(y, gate);
+        RowVerbs.sameShape(y, up);
+        int n = y.columns();
+        eachRow(y.rows(), n, (row, space) -> {
+            float[] g = space.row(0, n);
+            float[] u = space.row(1, n);
+            float[] out = space.row(2, n);
+            Rows.load(g, gate, row);
+            Rows.load(u, up, row);
+            SwiGlu.forward(out, g, u, n);
+            Rows.store(y, row, out);
+        });
+    }
+
+    @Override public void swigluBackward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) {
+        RowVerbs.sameShape(dgate, gate);
+        RowVerbs.sameShape(dup, up);
+        RowVerbs.sameShape(dy, gate);
+        int n = dy.columns();
+        eachRow(dy.rows(), n, (row, space) -> {
+            float[] g = space.row(0, n);
+            float[] u = space.row(1, n);
+            float[] gradient = space.row(2, n);
+            Rows.load(g, gate, row);
+            Rows.load(u, up, row);
+            Rows.load(gradient, dy, row);
+            float[] gateGradient = space.row(3, n);
+            float[] upGradient = space.row(4, n);
+            SwiGlu.backward(gateGradient, upGradient, gradient, g, u, n);
+            Rows.store(dgate, row, gateGradient);
+            Rows.store(dup, row, upGradient);
+        });
+    }
+
+    @Override public void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, int[] targets) {
+        require(targets.length == logits.rows(), "%d targets of %d rows", targets.length, logits.rows());
+        int n = logits.columns();
+        eachRow(logits.rows(), n, (row, space) -> {
+            require(targets[row] >= 0 && targets[row] < n, "target %d of %d", targets[row], n);
+            float[] values = space.row(0, n);
+            Rows.load(values, logits, row);
+            float sum = LogSoftmax.logSumExp(values, n, space.row(1, n));
+            Rows.set(lse, row, sum);
+            Rows.set(logprobs, row, values[targets[row]] - sum);
+        });
+    }
+
+    @Override public void logSoftmaxBackward(Tensor logits, Tensor lse, int[] targets, Tensor dlogprobs) {
+        require(targets.length == logits.rows(), "%d targets of %d rows", targets.length, logits.rows());
+        int n = logits.columns();
+        eachRow(logits.rows(), n, (row, space) -> {
+            float[] values = space.row(0, n);
+            Rows.load(values, logits, row);
+            LogSoftmax.backward(values, n, Rows.get(lse, row), targets[row], Rows.get(dlogprobs, row));
+            Rows.store(logits, row, values);
+        });
+    }
+}
