@@ -75,6 +75,9 @@ public interface Device extends AutoCloseable {
     /// y ← s·x·b, y `[T, n]`, x `[T, k]`, b `[k, n]`.
     void multiplyBy(Tensor y, Tensor x, Tensor b, float s);
 
+    /// Each y ← s·x·b, in one pass over x.
+    void multiplyByEach(List<Tensor> ys, Tensor x, List<Tensor> bs, float s);
+
     /// y += s·x·b.
     void multiplyByAdd(Tensor y, Tensor x, Tensor b, float s);
 

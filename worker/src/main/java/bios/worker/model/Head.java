@@ -22,7 +22,7 @@ record Head(Tensor norm, Projection projection, float eps) {
         Tensor inverse = on.scratch(scope, x.rows(), 1);
         Tensor logits = on.scratch(scope, x.rows(), projection.w().out());
         on.rmsNorm(h, inverse, x, norm, eps);
-        projection.forward(logits, h, Optional.empty(), slots, on, scope);
+        projection.forward(logits, h, Optional.empty(), projection.low(h, slots, on, scope), slots, on);
         return logits;
     }
 
@@ -52,7 +52,8 @@ record Head(Tensor norm, Projection projection, float eps) {
             Tensor logprobs = on.scratch(scope, n, 1);
             Tensor lse = on.scratch(scope, n, 1);
             on.rmsNorm(h, inverse, x, norm, eps);
-            List<Optional<Tensor>> low = projection.forward(logits, h, Optional.empty(), slots, on, scope);
+            List<Optional<Tensor>> low = projection.low(h, slots, on, scope);
+            projection.forward(logits, h, Optional.empty(), low, slots, on);
             on.logSoftmaxAt(logprobs, lse, logits, targets);
             float[] gradient = lesson.objective().gradient(from, on.read(logprobs));
             if (d.isEmpty() || allZero(gradient)) return;

@@ -33,7 +33,8 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         Tape t = new Tape();
         attend(t, x, pass, scope);
         feed(t, pass, scope);
-        t.lowDown = down.forward(next, t.act, Optional.of(t.middle), pass.slots(), pass.on(), scope);
+        t.lowDown = down.low(t.act, pass.slots(), pass.on(), scope);
+        down.forward(next, t.act, Optional.of(t.middle), t.lowDown, pass.slots(), pass.on());
         return t;
     }
 
@@ -73,9 +74,13 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         t.rawQ = on.scratch(scope, rows, shape.heads() * headDim);
         t.rawK = on.scratch(scope, rows, shape.kvHeads() * headDim);
         t.v = on.scratch(scope, rows, shape.kvHeads() * headDim);
-        t.lowQ = q.forward(t.rawQ, t.h, Optional.empty(), pass.slots(), on, scope);
-        t.lowK = k.forward(t.rawK, t.h, Optional.empty(), pass.slots(), on, scope);
-        t.lowV = v.forward(t.v, t.h, Optional.empty(), pass.slots(), on, scope);
+        var low = Projection.low(List.of(q, k, v), t.h, pass.slots(), on, scope);
+        t.lowQ = low.get(0);
+        t.lowK = low.get(1);
+        t.lowV = low.get(2);
+        q.forward(t.rawQ, t.h, Optional.empty(), t.lowQ, pass.slots(), on);
+        k.forward(t.rawK, t.h, Optional.empty(), t.lowK, pass.slots(), on);
+        v.forward(t.v, t.h, Optional.empty(), t.lowV, pass.slots(), on);
         t.q = t.rawQ;
         t.k = t.rawK;
         headNorms.ifPresent(norms -> normHeads(t, norms, pass, scope));
@@ -86,7 +91,8 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         t.spans = pass.keyValues().put(index, t.k, t.v);
         on.attention(t.attended, t.lse, t.q, t.spans, shape);
         t.middle = on.scratch(scope, rows, x.columns());
-        t.lowO = o.forward(t.middle, t.attended, Optional.of(x), pass.slots(), on, scope);
+        t.lowO = o.low(t.attended, pass.slots(), on, scope);
+        o.forward(t.middle, t.attended, Optional.of(x), t.lowO, pass.slots(), on);
     }
 
     private void attendBackward(Tensor d, Tensor x, Tape t, Pass pass, Device.Scope scope) {
@@ -141,8 +147,11 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         on.rmsNorm(t.h2, t.inverse2, t.middle, postNorm, eps);
         t.gate = on.scratch(scope, t.h2.rows(), gate.w().out());
         t.up = on.scratch(scope, t.h2.rows(), up.w().out());
-        t.lowGate = gate.forward(t.gate, t.h2, Optional.empty(), pass.slots(), on, scope);
-        t.lowUp = up.forward(t.up, t.h2, Optional.empty(), pass.slots(), on, scope);
+        var low = Projection.low(List.of(gate, up), t.h2, pass.slots(), on, scope);
+        t.lowGate = low.get(0);
+        t.lowUp = low.get(1);
+        gate.forward(t.gate, t.h2, Optional.empty(), t.lowGate, pass.slots(), on);
+        up.forward(t.up, t.h2, Optional.empty(), t.lowUp, pass.slots(), on);
         t.act = like(t.gate, on, scope);
         on.swiglu(t.act, t.gate, t.up);
     }

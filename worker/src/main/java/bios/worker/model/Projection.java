@@ -18,28 +18,42 @@ import java.util.Optional;
 /// @param layer index of the layer in which an adapter keeps its factors
 record Projection(Weight w, Optional<Tensor> bias, int layer, TargetModule target) {
 
-    /// Overwrites y, with `onto` added if it is there; returns [#low], for backward.
-    List<Optional<Tensor>> forward(Tensor y, Tensor x, Optional<Tensor> onto, List<Slot> slots, Device on,
-            Device.Scope scope) {
-        List<Optional<Tensor>> low = low(x, slots, on, scope);
+    /// Overwrites y, with `onto` added if it is there.
+    ///
+    /// @param low what [#low] gives for x
+    void forward(Tensor y, Tensor x, Optional<Tensor> onto, List<Optional<Tensor>> low, List<Slot> slots, Device on) {
         List<LowRank> corrections = new ArrayList<>();
         for (int i = 0; i < slots.size(); i++)
             if (low.get(i).isPresent())
                 corrections.add(new LowRank(slots.get(i).row(), low.get(i).get(), factor(slots.get(i)).b()));
         on.project(y, x, w, bias, onto, corrections);
-        return low;
     }
 
     /// s·x·Aᵀ of every slot, `[slot's rows, rank]`; empty where its adapter has no such target.
     List<Optional<Tensor>> low(Tensor x, List<Slot> slots, Device on, Device.Scope scope) {
-        List<Optional<Tensor>> low = new ArrayList<>();
-        for (Slot slot : slots)
-            low.add(slot.adapter().at(layer, target).map(factor -> {
-                Tensor xa = on.scratch(scope, slot.count(), factor.a().columns());
-                on.multiplyBy(xa, x.rows(slot.row(), slot.count()), factor.a(), slot.adapter().scale());
-                return xa;
-            }));
-        return low;
+        return low(List.of(this), x, slots, on, scope).getFirst();
+    }
+
+    /// [#low] of several projections of one x, in one pass over it.
+    static List<List<Optional<Tensor>>> low(List<Projection> projections, Tensor x, List<Slot> slots, Device on,
+            Device.Scope scope) {
+        List<List<Optional<Tensor>>> all = new ArrayList<>();
+        for (int i = 0; i < projections.size(); i++) all.add(new ArrayList<>());
+        for (Slot slot : slots) {
+            List<Tensor> ys = new ArrayList<>();
+            List<Tensor> factors = new ArrayList<>();
+            for (int i = 0; i < projections.size(); i++) {
+                Projection p = projections.get(i);
+                Optional<Factor> factor = slot.adapter().at(p.layer, p.target);
+                Optional<Tensor> y = factor.map(f -> on.scratch(scope, slot.count(), f.a().columns()));
+                all.get(i).add(y);
+                y.ifPresent(ys::add);
+                factor.ifPresent(f -> factors.add(f.a()));
+            }
+            if (!ys.isEmpty())
+                on.multiplyByEach(ys, x.rows(slot.row(), slot.count()), factors, slot.adapter().scale());
+        }
+        return all;
     }
 
     private Factor factor(Slot slot) {

@@ -24,18 +24,19 @@ import java.util.Optional;
 /// neither on its company nor on any of these choices.
 final class Avx512Products implements Products {
     private static final int SLIVER = Packed.SLIVER;
-    /// Most slivers of a panel, and inner steps of it: half a MiB in fp32.
-    private static final int PANEL = Integer.getInteger("P", 8);
-    private static final int DEPTH = Integer.getInteger("D", 512);
+    /// Most slivers of a panel, and inner steps of it: in fp32 half the second cache.
+    private static final int PANEL = 8;
+    private static final int DEPTH = Processor.secondCache() >= 2 << 20 ? 1024 : 512;
+    /// The same of activations in two halves, which take turns: part of what their bits depend on.
+    private static final int HALVES_DEPTH = 512;
     /// Rows that go through a panel together.
-    private static final int ROWS = Integer.getInteger("R", 32) * GemmKernel.ROWS;
+    private static final int ROWS = 32 * GemmKernel.ROWS;
     /// Up to so many rows weights are read as they are.
     private static final int FEW = 2 * GemmKernel.ROWS;
     /// Tasks for each thread, so that they end together.
     private static final int TASKS = 4;
-    /// Tokens of a sum over tokens that are taken together, rows of its result that a task takes.
+    /// Tokens of a sum over tokens that are taken together.
     private static final int TOKENS = 128;
-    private static final int OUTER_ROWS = 8 * GemmKernel.ROWS;
 
     private final Pool pool;
     private final Activations activations;
@@ -45,6 +46,7 @@ final class Avx512Products implements Products {
     private final NativeBuffer[] factors;
     private final NativeBuffer left = new NativeBuffer();
     private final NativeBuffer turned = new NativeBuffer();
+    private final NativeBuffer outer = new NativeBuffer();
 
     /// @param dots whether the processor has the bf16 instruction, which [Activations] other than exact ones need
     Avx512Products(Pool pool, Activations activations, boolean dots) {
@@ -166,7 +168,7 @@ final class Avx512Products implements Products {
     /// A tile of one sliver as it is packed. Two halves of activations take turns, as in [#panel].
     private void allSteps(Work work, int row, int rows, int sliver, long b) {
         int all = work.w.steps();
-        int each = work.x.rest == 0 ? all : DEPTH / 2;
+        int each = work.x.rest == 0 ? all : HALVES_DEPTH / 2;
         for (int step = 0; step < all; step += each)
             tile(work, row, rows, sliver, 1, b + (long) step * Packed.STEP, step, Math.min(each, all - step), 0, step);
     }
@@ -195,8 +197,9 @@ final class Avx512Products implements Products {
         var turned = work.forward ? List.<Long>of() : turned(work, sliver, count, from, end, member);
         // inner elements that a step takes
         int terms = work.right == Right.DOTS ? 2 : 1;
-        for (int at = 0; at < work.depth; at += DEPTH) {
-            int next = Math.min(work.depth, at + DEPTH);
+        int depth = work.x.rest == 0 ? equal(work.depth, DEPTH) : HALVES_DEPTH;
+        for (int at = 0; at < work.depth; at += depth) {
+            int next = Math.min(work.depth, at + depth);
             int steps = (next - at + terms - 1) / terms;
             // panels are written in blocks of 16 inner elements
             int length = Transposes.padded(next - at) / terms;
@@ -218,6 +221,12 @@ final class Avx512Products implements Products {
                 }
             }
         }
+    }
+
+    /// n in as few parts as the limit allows, about equal, of whole blocks.
+    private static int equal(int n, int limit) {
+        int parts = (n + limit - 1) / limit;
+        return Transposes.padded((n + parts - 1) / parts);
     }
 
     private static boolean packedAsItIs(Work work) {
@@ -345,6 +354,23 @@ final class Avx512Products implements Products {
         product(y, x, b.memory().address(), 4L * b.stride(), s, add);
     }
 
+    @Override public void multiplyByEach(List<Tensor> ys, Tensor x, List<Tensor> bs, float s) {
+        long columns = 0;
+        for (int i = 0; i < ys.size(); i++) {
+            require(ys.get(i).columns() == bs.get(i).columns() && x.columns() == bs.get(i).rows()
+                    && ys.get(i).rows() == x.rows(), "shapes of y = x·b");
+            columns += ys.get(i).columns();
+        }
+        int each = 4 * GemmKernel.ROWS;
+        pool.run((x.rows() + each - 1) / each, x.rows() * x.columns() * columns, (task, _) -> {
+            int end = Math.min(x.rows(), (task + 1) * each);
+            for (int row = task * each; row < end; row += GemmKernel.ROWS)
+                for (int i = 0; i < ys.size(); i++)
+                    rows(ys.get(i), x, row, Math.min(GemmKernel.ROWS, end - row), bs.get(i).memory().address(),
+                            4L * bs.get(i).stride(), 0, Integer.MAX_VALUE, s, s == 1 ? Result.WRITE : Result.SCALE);
+        });
+    }
+
     @Override public void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s, boolean add) {
         require(y.columns() == a.rows() && x.columns() == a.columns() && y.rows() == x.rows(),
                 "shapes of y = x·aᵀ");
@@ -362,58 +388,93 @@ final class Avx512Products implements Products {
     /// y ← (or +=) s·x·b, rows of b `step` bytes apart.
     private void product(Tensor y, Tensor x, long b, long step, float s, boolean add) {
         if (x.rows() == 0) return;
-        int columns = y.columns();
-        int vectors = columns <= SLIVER / 2 ? 1 : 2;
-        int slivers = (columns + 16 * vectors - 1) / (16 * vectors);
+        int slivers = (y.columns() + SLIVER - 1) / SLIVER;
         int each = Math.min(slivers, PANEL);
         int wide = (slivers + each - 1) / each;
         var result = add ? s == 1 ? Result.ADD : Result.ADD_SCALED : s == 1 ? Result.WRITE : Result.SCALE;
-        int tall = (x.rows() + 4 * GemmKernel.ROWS - 1) / (4 * GemmKernel.ROWS);
-        pool.run(wide * tall, (long) x.rows() * x.columns() * columns, (task, _) -> {
-            int sliver = task / tall * each;
-            int count = Math.min(each, slivers - sliver);
-            int end = Math.min(x.rows(), (task % tall + 1) * 4 * GemmKernel.ROWS);
-            long column = 64L * vectors * sliver;
-            for (int row = task % tall * 4 * GemmKernel.ROWS; row < end; row += GemmKernel.ROWS) {
-                int rows = Math.min(GemmKernel.ROWS, end - row);
-                Kernels.call(Kernels.gemm(rows, vectors, Left.ROWS, Right.FLOATS, result),
-                        x.memory().address() + 4L * row * x.stride(), 4L * x.stride(), b + column, step,
-                        y.memory().address() + 4L * row * y.stride() + column, 4L * y.stride(), x.columns(), count,
-                        64L * vectors, mask(columns - (sliver + count - 1) * 16 * vectors), s);
-            }
+        int height = 4 * GemmKernel.ROWS;
+        int tall = (x.rows() + height - 1) / height;
+        pool.run(wide * tall, (long) x.rows() * x.columns() * y.columns(), (task, _) -> {
+            int end = Math.min(x.rows(), (task % tall + 1) * height);
+            for (int row = task % tall * height; row < end; row += GemmKernel.ROWS)
+                rows(y, x, row, Math.min(GemmKernel.ROWS, end - row), b, step, task / tall * each, each, s, result);
         });
+    }
+
+    /// A tile of rows, from sliver `first` on `most` slivers.
+    private static void rows(Tensor y, Tensor x, int row, int rows, long b, long step, int first, int most, float s,
+            Result result) {
+        int columns = y.columns();
+        int vectors = columns <= SLIVER / 2 ? 1 : 2;
+        int width = 16 * vectors;
+        int count = Math.min(most, (columns + width - 1) / width - first);
+        long column = 4L * width * first;
+        Kernels.call(Kernels.gemm(rows, vectors, Left.ROWS, Right.FLOATS, result),
+                x.memory().address() + 4L * row * x.stride(), 4L * x.stride(), b + column, step,
+                y.memory().address() + 4L * row * y.stride() + column, 4L * y.stride(), x.columns(), count,
+                4L * width, mask(columns - (first + count - 1) * width), s);
     }
 
     @Override public void outerAdd(Tensor g, Tensor y, Tensor x, float s) {
         require(g.rows() == y.columns() && g.columns() == x.columns() && y.rows() == x.rows(),
                 "shapes of g += yᵀ·x");
         if (x.rows() == 0) return;
-        int columns = g.columns();
+        // the wider factor is read along its rows
+        boolean turn = y.columns() > x.columns();
+        if (turn) turnedOuter(g, x, y, s);
+        else outer(g.memory().address(), 4L * g.stride(), y, x, s == 1 ? Result.ADD : Result.ADD_SCALED, s, (_, _, _) -> {});
+    }
+
+    /// What follows when columns `column` to `end` of a product over tokens are there.
+    private interface Finished {
+        void columns(int column, int end, int member);
+    }
+
+    /// g += s·(narrowᵀ·wide)ᵀ.
+    private void turnedOuter(Tensor g, Tensor narrow, Tensor wide, float s) {
+        int n = wide.columns();
+        long stride = 4L * Transposes.padded(n);
+        var product = outer.atLeast(Transposes.padded(narrow.columns()) * stride);
+        product.asSlice(0, Transposes.padded(narrow.columns()) * stride).fill((byte) 0);
+        outer(product.address(), stride, narrow, wide, Result.ADD, 1, (column, end, member) -> {
+            int ranks = Transposes.padded(narrow.columns());
+            var to = panels[member].atLeast((long) Transposes.padded(end - column) * 4 * ranks);
+            Transposes.transpose(to, 4L * ranks, new Tensor(product.asSlice(4L * column), narrow.columns(),
+                    end - column, (int) (stride / 4)));
+            if (s != 1) scale(to, (end - column) * ranks, s);
+            for (int row = column; row < end; row++)
+                Kernels.along(RowKernel.Kind.ADD, g.memory().address() + 4L * row * g.stride(),
+                        to.address() + 4L * (row - column) * ranks, 0, 0, 0, narrow.columns());
+        });
+    }
+
+    private static void scale(MemorySegment values, int n, float s) {
+        for (int i = 0; i < n; i++)
+            values.set(ValueLayout.JAVA_FLOAT, 4L * i, s * values.get(ValueLayout.JAVA_FLOAT, 4L * i));
+    }
+
+    /// g += or the like narrowᵀ·wide: a block of tokens and columns stays in the first cache for all rows of g.
+    private void outer(long g, long gStride, Tensor narrow, Tensor wide, Result result, float s, Finished finished) {
+        int columns = wide.columns();
         int vectors = columns <= SLIVER / 2 ? 1 : 2;
-        int slivers = (columns + 16 * vectors - 1) / (16 * vectors);
-        int each = Math.min(slivers, PANEL);
-        int wide = (slivers + each - 1) / each;
-        // tiles of equal height
-        int tiles = (g.rows() + GemmKernel.ROWS - 1) / GemmKernel.ROWS;
-        int height = (g.rows() + tiles - 1) / tiles;
-        int tall = (g.rows() + OUTER_ROWS - 1) / OUTER_ROWS;
-        int rowsEach = (tiles + tall - 1) / tall * height;
-        pool.run(wide * tall, (long) x.rows() * g.elements(), (task, _) -> {
-            int sliver = task / tall * each;
-            int count = Math.min(each, slivers - sliver);
-            long column = 64L * vectors * sliver;
-            long mask = mask(columns - (sliver + count - 1) * 16 * vectors);
-            int end = Math.min(g.rows(), (task % tall + 1) * rowsEach);
-            for (int token = 0; token < x.rows(); token += TOKENS)
-                for (int row = task % tall * rowsEach; row < end; row += height) {
-                    int rows = Math.min(height, end - row);
-                    Kernels.call(Kernels.gemm(rows, vectors, Left.COLUMNS, Right.FLOATS,
-                                    s == 1 ? Result.ADD : Result.ADD_SCALED),
-                            y.memory().address() + 4 * ((long) token * y.stride() + row), 4L * y.stride(),
-                            x.memory().address() + 4L * token * x.stride() + column, 4L * x.stride(),
-                            g.memory().address() + 4L * row * g.stride() + column, 4L * g.stride(),
-                            Math.min(TOKENS, x.rows() - token), count, 64L * vectors, mask, s);
-                }
+        int width = 16 * vectors;
+        int slivers = (columns + width - 1) / width;
+        int each = Math.clamp(slivers / (TASKS * pool.size()), 1, PANEL);
+        int tiles = (narrow.columns() + GemmKernel.ROWS - 1) / GemmKernel.ROWS;
+        int height = (narrow.columns() + tiles - 1) / tiles;
+        pool.run((slivers + each - 1) / each, (long) wide.rows() * narrow.columns() * columns, (task, member) -> {
+            int last = Math.min(slivers, (task + 1) * each);
+            for (int token = 0; token < wide.rows(); token += TOKENS)
+                for (int sliver = task * each; sliver < last; sliver++)
+                    for (int row = 0; row < narrow.columns(); row += height)
+                        Kernels.call(Kernels.gemm(Math.min(height, narrow.columns() - row), vectors, Left.COLUMNS,
+                                        Right.FLOATS, result),
+                                narrow.memory().address() + 4 * ((long) token * narrow.stride() + row),
+                                4L * narrow.stride(),
+                                wide.memory().address() + 4 * ((long) token * wide.stride() + sliver * width),
+                                4L * wide.stride(), g + row * gStride + 4L * sliver * width, gStride,
+                                Math.min(TOKENS, wide.rows() - token), 1, 0, mask(columns - sliver * width), s);
+            finished.columns(task * each * width, Math.min(columns, last * width), member);
         });
     }
 
@@ -421,6 +482,7 @@ final class Avx512Products implements Products {
         frozen.close();
         left.close();
         turned.close();
+        outer.close();
         for (var buffer : panels) buffer.close();
         for (var buffer : factors) buffer.close();
     }

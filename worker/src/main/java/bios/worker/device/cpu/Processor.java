@@ -43,6 +43,16 @@ final class Processor {
         return FLAGS.contains("amx_bf16");
     }
 
+    /// Bytes of a core's second cache; 0 where unknown.
+    static int secondCache() {
+        try {
+            String size = Files.readString(Path.of("/sys/devices/system/cpu/cpu0/cache/index2/size")).strip();
+            return Integer.parseInt(size.substring(0, size.length() - 1)) * (size.endsWith("M") ? 1 << 20 : 1 << 10);
+        } catch (IOException | NumberFormatException _) {
+            return 0;
+        }
+    }
+
     /// Whether products of bf16 are faster than those of fp32. AMD's do twice as many in a cycle. Intel's
     /// without AMX do half as many (measured on Emerald Rapids).
     static boolean fastHalves() {

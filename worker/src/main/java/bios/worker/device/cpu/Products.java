@@ -56,6 +56,11 @@ interface Products extends AutoCloseable {
     /// y ← or += s·x·b.
     void multiplyBy(Tensor y, Tensor x, Tensor b, float s, boolean add);
 
+    /// Each y ← s·x·b.
+    default void multiplyByEach(List<Tensor> ys, Tensor x, List<Tensor> bs, float s) {
+        for (int i = 0; i < ys.size(); i++) multiplyBy(ys.get(i), x, bs.get(i), s, false);
+    }
+
     /// g += s·yᵀ·x.
     void outerAdd(Tensor g, Tensor y, Tensor x, float s);
 
