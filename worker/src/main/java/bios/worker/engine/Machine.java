@@ -157,7 +157,8 @@ final class Machine implements AutoCloseable {
             if (!begun(next, finished)) continue;
             int more = next.run.evaluation.orElseThrow().nextTokens();
             boolean together = chosen.isEmpty() || !next.run.alone && !chosen.getFirst().run.alone;
-            if (!together || !chosen.isEmpty() && tokens + more > settings.trainPassTokens()) continue;
+            int most = Math.min(settings.trainPassTokens(), next.run.served.model().passTokens());
+            if (!together || !chosen.isEmpty() && tokens + more > most) continue;
             chosen.add(next);
             tokens += more;
         }

@@ -32,7 +32,7 @@ public final class BaseModel implements AutoCloseable {
     private final List<Layer> layers;
     private final Head head;
     private final RopeTable rope;
-    private long activationBytes = 1L << 30;
+    private long activationBytes = 640L << 20;
 
     BaseModel(ModelSpec spec, ModelInfo info, Device on, Safetensors files, FrozenMatrix embedding,
             List<Layer> layers, Head head) {
@@ -114,6 +114,12 @@ public final class BaseModel implements AutoCloseable {
     /// results do not depend on it.
     public void keepActivations(long bytes) {
         activationBytes = bytes;
+    }
+
+    /// How many tokens of training can go through a pass with everything kept that backward needs.
+    public int passTokens() {
+        long bytes = layers.getFirst().tapeBytes() * layers.size() + 4L * spec.hidden() * (layers.size() + 1);
+        return Math.clamp(activationBytes / bytes, 1, 1 << 20);
     }
 
     /// The last layers' tapes are worth keeping if every row of them is looked at in backward.

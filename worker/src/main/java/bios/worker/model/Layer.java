@@ -20,7 +20,8 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
     record HeadNorms(Tensor q, Tensor k) {}
 
     /// What a forward leaves for its backward: `[rows, ...]` matrices that live as long as a scope. q and k
-    /// are behind norm and rotation, `rawQ` and `rawK` before; without head norms they are the same memory.
+    /// are behind norm and rotation, `rawQ` and `rawK` before; without head norms they are the same memory. h, h2 and
+    /// act are quickly made again from the others, so that a kept tape is without them.
     static final class Tape {
         Tensor h, inverse, rawQ, rawK, q, k, v, inverseQ, inverseK, lse, attended, middle;
         Tensor h2, inverse2, gate, up, act;
@@ -31,18 +32,23 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
     /// next ← the layer's output for x, both `[rows, hidden]`; the tape lives as long as `scope`.
     Tape forward(Tensor next, Tensor x, Pass pass, Device.Scope scope) {
         Tape t = new Tape();
-        attend(t, x, pass, scope);
-        feed(t, pass, scope);
-        t.lowDown = down.low(t.act, pass.slots(), pass.on(), scope);
-        down.forward(next, t.act, Optional.of(t.middle), t.lowDown, pass.slots(), pass.on());
+        try (Device.Scope brief = pass.on().scope()) {
+            attend(t, x, pass, scope, brief);
+            feed(t, pass, scope, brief);
+            t.lowDown = down.low(t.act, pass.slots(), pass.on(), scope);
+            down.forward(next, t.act, Optional.of(t.middle), t.lowDown, pass.slots(), pass.on());
+        }
+        t.h = null;
+        t.h2 = null;
+        t.act = null;
         return t;
     }
 
     /// The tape of [#forward] once more, bit for bit: all but the output, which nobody needs twice.
     Tape again(Tensor x, Pass pass, Device.Scope scope) {
         Tape t = new Tape();
-        attend(t, x, pass, scope);
-        feed(t, pass, scope);
+        attend(t, x, pass, scope, scope);
+        feed(t, pass, scope, scope);
         t.lowDown = down.low(t.act, pass.slots(), pass.on(), scope);
         return t;
     }
@@ -50,8 +56,21 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
     /// d in place: the gradient for the layer's output becomes that for its input x (undefined for the first
     /// layer). Uses the tape up.
     void backward(Tensor d, Tensor x, Tape t, Pass pass) {
-        try (Device.Scope scope = pass.on().scope()) {
+        Device on = pass.on();
+        try (Device.Scope scope = on.scope()) {
+            if (t.act == null) {
+                t.act = like(t.gate, on, scope);
+                on.swiglu(t.act, t.gate, t.up);
+                t.h2 = like(t.middle, on, scope);
+                on.rmsNorm(t.h2, t.inverse2, t.middle, postNorm, eps);
+            }
             feedBackward(d, t, pass, scope);
+        }
+        try (Device.Scope scope = on.scope()) {
+            if (t.h == null) {
+                t.h = like(t.middle, on, scope);
+                on.rmsNorm(t.h, t.inverse, x, inputNorm, eps);
+            }
             attendBackward(d, x, t, pass, scope);
         }
     }
@@ -60,15 +79,15 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
     long tapeBytes() {
         long queriesAndKeys = (long) (shape.heads() + shape.kvHeads()) * shape.headDim();
         long copies = headNorms.isPresent() ? 3 : 2;      // raw, normed, and values with what attention gives
-        return 4 * (3L * inputNorm.columns() + copies * queriesAndKeys + 3L * gate.w().out());
+        return 4 * (inputNorm.columns() + copies * queriesAndKeys + 2L * gate.w().out());
     }
 
     /// middle ← x + o(attention(rope(norm(q, k)), v)).
-    private void attend(Tape t, Tensor x, Pass pass, Device.Scope scope) {
+    private void attend(Tape t, Tensor x, Pass pass, Device.Scope scope, Device.Scope brief) {
         Device on = pass.on();
         int rows = x.rows();
         int headDim = shape.headDim();
-        t.h = on.scratch(scope, rows, x.columns());
+        t.h = on.scratch(brief, rows, x.columns());
         t.inverse = on.scratch(scope, rows, 1);
         on.rmsNorm(t.h, t.inverse, x, inputNorm, eps);
         t.rawQ = on.scratch(scope, rows, shape.heads() * headDim);
@@ -140,9 +159,9 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
     }
 
     /// act ← silu(gate(norm(middle))) · up(norm(middle)).
-    private void feed(Tape t, Pass pass, Device.Scope scope) {
+    private void feed(Tape t, Pass pass, Device.Scope scope, Device.Scope brief) {
         Device on = pass.on();
-        t.h2 = like(t.middle, on, scope);
+        t.h2 = like(t.middle, on, brief);
         t.inverse2 = on.scratch(scope, t.middle.rows(), 1);
         on.rmsNorm(t.h2, t.inverse2, t.middle, postNorm, eps);
         t.gate = on.scratch(scope, t.h2.rows(), gate.w().out());
@@ -152,7 +171,7 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         t.lowUp = low.get(1);
         gate.forward(t.gate, t.h2, Optional.empty(), t.lowGate, pass.slots(), on);
         up.forward(t.up, t.h2, Optional.empty(), t.lowUp, pass.slots(), on);
-        t.act = like(t.gate, on, scope);
+        t.act = like(t.gate, on, brief);
         on.swiglu(t.act, t.gate, t.up);
     }
 

@@ -19,8 +19,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
 
-/// One `ForwardBackward` on its way through the engine: cut, in order, into micro-batches, which depend on
-/// the operation alone. Its gradient is collected apart and joins the run's sum at once in [#finish], so an
+/// One `ForwardBackward` on its way through the engine: cut, in order, into micro-batches. Where it is cut changes
+/// nothing: sums over tokens go on where the batch before ended. Its gradient is collected apart and joins the run's sum at once in [#finish], so an
 /// operation counts wholly or not at all. Closed without `finish` it leaves no trace.
 public final class Evaluation implements AutoCloseable {
     private final TrainingState state;
@@ -75,12 +75,16 @@ public final class Evaluation implements AutoCloseable {
                     + "; token ids of this model are 0 to " + (model.vocabularySize() - 1));
     }
 
+    /// As few batches as the budget allows, of about equal size: many rows share the reading of the weights.
     private static List<List<Datum>> cut(List<Datum> data, int tokenBudget) {
+        long all = data.stream().mapToLong(d -> d.tokens().length).sum();
+        long least = Math.ceilDiv(all, (long) tokenBudget);
+        long share = Math.ceilDiv(all, least);
         List<List<Datum>> batches = new ArrayList<>();
-        int tokens = 0;
+        long tokens = 0;
         for (Datum datum : data) {
             int n = datum.tokens().length;
-            if (batches.isEmpty() || tokens + n > tokenBudget) {
+            if (batches.isEmpty() || tokens >= share || tokens + n > tokenBudget) {
                 batches.add(new ArrayList<>());
                 tokens = 0;
             }

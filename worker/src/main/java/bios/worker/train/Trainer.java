@@ -26,14 +26,15 @@ import java.util.TreeMap;
 /// before anything is computed; whatever is thrown in a pass (out of memory) leaves all runs as they were
 /// before their operations: close the evaluations of that pass.
 public final class Trainer {
-    /// Tokens of a micro-batch. Part of what makes results exact: sums of gradients are cut here.
-    public static final int MICRO_BATCH_TOKENS = 4096;
+    /// More tokens in a micro-batch gain nothing.
+    private static final int MICRO_BATCH_TOKENS = 4096;
 
     private final BaseModel model;
     private final int tokenBudget;
 
+    /// With micro-batches for which the model keeps all that backward needs.
     public Trainer(BaseModel model) {
-        this(model, MICRO_BATCH_TOKENS);
+        this(model, Math.min(MICRO_BATCH_TOKENS, model.passTokens()));
     }
 
     /// With another size of micro-batches, for tests.

@@ -176,7 +176,7 @@ final class Avx512Products implements Products {
     private void many(Work work) {
         int slivers = work.slivers();
         int rows = work.y.rows();
-        int chunks = (rows + ROWS - 1) / ROWS;
+        int chunks = Math.max(1, (rows + ROWS / 2) / ROWS);
         int each = PANEL;
         while (each > 2 && (long) chunks * ((slivers + each - 1) / each) < TASKS * pool.size()) each /= 2;
         int width = each;
@@ -420,41 +420,44 @@ final class Avx512Products implements Products {
                 "shapes of g += yᵀ·x");
         if (x.rows() == 0) return;
         // the wider factor is read along its rows
-        boolean turn = y.columns() > x.columns();
-        if (turn) turnedOuter(g, x, y, s);
-        else outer(g.memory().address(), 4L * g.stride(), y, x, s == 1 ? Result.ADD : Result.ADD_SCALED, s, (_, _, _) -> {});
+        if (y.columns() > x.columns() && s == 1) turnedOuter(g, x, y);
+        else outer(g.memory().address(), 4L * g.stride(), y, x, s == 1 ? Result.ADD : Result.ADD_SCALED, s, NOTHING);
     }
 
-    /// What follows when columns `column` to `end` of a product over tokens are there.
-    private interface Finished {
-        void columns(int column, int end, int member);
-    }
+    /// g += (narrowᵀ·wide)ᵀ: g's rows become columns, take the sum, and become rows again.
+    private void turnedOuter(Tensor g, Tensor narrow, Tensor wide) {
+        int ranks = narrow.columns();
+        long stride = 4L * Transposes.padded(wide.columns());
+        var turned = new Tensor(outer.atLeast(Transposes.padded(ranks) * stride), ranks, wide.columns(),
+                (int) (stride / 4));
+        outer(turned.memory().address(), stride, narrow, wide, Result.ADD, 1, new Between() {
+            @Override public void before(int column, int end) {
+                Transposes.transpose(turned.memory().asSlice(4L * column), stride, g.rows(column, end - column));
+            }
 
-    /// g += s·(narrowᵀ·wide)ᵀ.
-    private void turnedOuter(Tensor g, Tensor narrow, Tensor wide, float s) {
-        int n = wide.columns();
-        long stride = 4L * Transposes.padded(n);
-        var product = outer.atLeast(Transposes.padded(narrow.columns()) * stride);
-        product.asSlice(0, Transposes.padded(narrow.columns()) * stride).fill((byte) 0);
-        outer(product.address(), stride, narrow, wide, Result.ADD, 1, (column, end, member) -> {
-            int ranks = Transposes.padded(narrow.columns());
-            var to = panels[member].atLeast((long) Transposes.padded(end - column) * 4 * ranks);
-            Transposes.transpose(to, 4L * ranks, new Tensor(product.asSlice(4L * column), narrow.columns(),
-                    end - column, (int) (stride / 4)));
-            if (s != 1) scale(to, (end - column) * ranks, s);
-            for (int row = column; row < end; row++)
-                Kernels.along(RowKernel.Kind.ADD, g.memory().address() + 4L * row * g.stride(),
-                        to.address() + 4L * (row - column) * ranks, 0, 0, 0, narrow.columns());
+            @Override public void after(int column, int end) {
+                Transposes.transpose(g.rows(column, end - column).memory(), 4L * g.stride(),
+                        turned.columns(column, end - column));
+            }
         });
     }
 
-    private static void scale(MemorySegment values, int n, float s) {
-        for (int i = 0; i < n; i++)
-            values.set(ValueLayout.JAVA_FLOAT, 4L * i, s * values.get(ValueLayout.JAVA_FLOAT, 4L * i));
+    /// What is done to columns `column` to `end` of a sum over tokens before and after it.
+    private interface Between {
+        void before(int column, int end);
+
+        void after(int column, int end);
     }
 
+    private static final Between NOTHING = new Between() {
+        @Override public void before(int column, int end) {}
+
+        @Override public void after(int column, int end) {}
+    };
+
     /// g += or the like narrowᵀ·wide: a block of tokens and columns stays in the first cache for all rows of g.
-    private void outer(long g, long gStride, Tensor narrow, Tensor wide, Result result, float s, Finished finished) {
+    private void outer(long g, long gStride, Tensor narrow, Tensor wide, Result result, float s,
+            Between between) {
         int columns = wide.columns();
         int vectors = columns <= SLIVER / 2 ? 1 : 2;
         int width = 16 * vectors;
@@ -462,8 +465,9 @@ final class Avx512Products implements Products {
         int each = Math.clamp(slivers / (TASKS * pool.size()), 1, PANEL);
         int tiles = (narrow.columns() + GemmKernel.ROWS - 1) / GemmKernel.ROWS;
         int height = (narrow.columns() + tiles - 1) / tiles;
-        pool.run((slivers + each - 1) / each, (long) wide.rows() * narrow.columns() * columns, (task, member) -> {
+        pool.run((slivers + each - 1) / each, (long) wide.rows() * narrow.columns() * columns, (task, _) -> {
             int last = Math.min(slivers, (task + 1) * each);
+            between.before(task * each * width, Math.min(columns, last * width));
             for (int token = 0; token < wide.rows(); token += TOKENS)
                 for (int sliver = task * each; sliver < last; sliver++)
                     for (int row = 0; row < narrow.columns(); row += height)
@@ -474,7 +478,7 @@ final class Avx512Products implements Products {
                                 wide.memory().address() + 4 * ((long) token * wide.stride() + sliver * width),
                                 4L * wide.stride(), g + row * gStride + 4L * sliver * width, gStride,
                                 Math.min(TOKENS, wide.rows() - token), 1, 0, mask(columns - sliver * width), s);
-            finished.columns(task * each * width, Math.min(columns, last * width), member);
+            between.after(task * each * width, Math.min(columns, last * width));
         });
     }
 

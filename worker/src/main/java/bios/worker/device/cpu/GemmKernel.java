@@ -135,7 +135,9 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result) 
     }
 
     private void begin(Assembler to) {
-        if (result == Result.ADD) groups(to, R8, R9);
+        groups(to, R8, R9);
+        for (int row = 0; row < rows; row++)
+            for (int v = 0; v < vectors; v++) to.prefetch(row(row, R9, 64 * v));
         for (int row = 0; row < rows; row++)
             for (int v = 0; v < vectors; v++)
                 if (result == Result.ADD) to.loadVector(sum(row, v), row(row, R9, 64 * v), 1 + v);
@@ -186,6 +188,9 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result) 
             for (int v = 0; v < vectors; v++) to.loadVector(B + v, Address.of(R10, 64 * v));
             terms(to, 4 * i);
         }
+        // rows of b lie far apart here, which the processor does not foresee
+        if (left == Left.COLUMNS)
+            for (int v = 0; v < vectors; v++) to.prefetch(Address.of(R10, 64 * (vectors + v)));
         to.add(R10, RCX);
         if (left == Left.COLUMNS) to.add(R11, RSI);
     }
