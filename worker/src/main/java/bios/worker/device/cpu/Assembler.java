@@ -345,6 +345,17 @@ final class Assembler {
         bytes(1);
     }
 
+    /// The lower half of a vector to 32 bytes of memory.
+    void storeLowerHalf(Address to, int from) {
+        memory(MAP_0F3A, P66, 1, 0x3b, from, 0, to, 0, 0, 32);
+        bytes(0);
+    }
+
+    /// 16 fp32 to 16 bf16 in the lower half, to nearest even.
+    void toHalves(int to, int from) {
+        three(MAP_0F38, PF3, 0, 0x72, to, 0, from);
+    }
+
     /// A quarter of a vector to 16 bytes of memory.
     void storeQuarter(Address to, int from, int quarter) {
         memory(MAP_0F3A, P66, 0, 0x39, from, 0, to, 0, 0, 16);

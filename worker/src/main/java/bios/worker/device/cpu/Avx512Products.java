@@ -10,7 +10,6 @@ import bios.worker.device.cpu.CpuDevice.Activations;
 import bios.worker.device.cpu.GemmKernel.Left;
 import bios.worker.device.cpu.GemmKernel.Result;
 import bios.worker.device.cpu.GemmKernel.Right;
-import bios.worker.kernel.HalfFloats;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
@@ -146,27 +145,26 @@ final class Avx512Products implements Products {
     /// Every sliver of weights is read once, for all rows.
     private void few(Work work) {
         int slivers = work.slivers();
+        int rows = work.y.rows();
         int each = Math.clamp(slivers / (2L * TASKS * pool.size()), 1, 16);
-        long operations = (long) work.y.rows() * work.depth * work.y.columns();
+        int tiles = (rows + GemmKernel.ROWS - 1) / GemmKernel.ROWS;
+        int height = (rows + tiles - 1) / tiles;
+        long operations = (long) rows * work.depth * work.y.columns();
         pool.run((slivers + each - 1) / each, operations, (task, _) -> {
-            for (int s = task * each; s < Math.min(slivers, (task + 1) * each); s++) {
-                long b = work.w.address() + s * work.w.sliverBytes();
-                for (var segment : work.segments)
-                    for (int row = segment.from; row < segment.end; row += GemmKernel.ROWS) {
-                        int rows = Math.min(GemmKernel.ROWS, segment.end - row);
-                        begin(work, row, rows, s, 1);
-                        allSteps(work, row, rows, s, b);
-                        if (segment.correction.isEmpty()) continue;
-                        var c = segment.correction.get();
-                        correct(work, c, c.factor().memory().address() + 4L * SLIVER * s,
-                                4L * c.factor().stride(), row, rows, s, 1);
-                    }
-            }
+            int first = task * each;
+            int count = Math.min(each, slivers - first);
+            begin(work, 0, rows, first, count);
+            for (int sliver = first; sliver < first + count; sliver++)
+                for (int row = 0; row < rows; row += height)
+                    allSteps(work, row, Math.min(height, rows - row), sliver);
+            for (int row = 0; row < rows; row += GemmKernel.ROWS)
+                correct(work, List.of(), row, Math.min(GemmKernel.ROWS, rows - row), first, count);
         });
     }
 
     /// A tile of one sliver as it is packed. Two halves of activations take turns, as in [#panel].
-    private void allSteps(Work work, int row, int rows, int sliver, long b) {
+    private void allSteps(Work work, int row, int rows, int sliver) {
+        long b = work.w.address() + sliver * work.w.sliverBytes();
         int all = work.w.steps();
         int each = work.x.rest == 0 ? all : HALVES_DEPTH / 2;
         for (int step = 0; step < all; step += each)
@@ -205,20 +203,11 @@ final class Avx512Products implements Products {
             int length = Transposes.padded(next - at) / terms;
             long b = right(work, sliver, count, at, next, length, member);
             long bSliver = packedAsItIs(work) ? work.w.sliverBytes() : (long) length * Packed.STEP;
-            for (int i = 0; i < work.segments.size(); i++) {
-                var segment = work.segments.get(i);
-                int last = Math.min(end, segment.end);
-                for (int row = Math.max(from, segment.from); row < last; row += GemmKernel.ROWS) {
-                    int rows = Math.min(GemmKernel.ROWS, last - row);
-                    if (at == 0) begin(work, row, rows, sliver, count);
-                    tile(work, row, rows, sliver, count, b, at / terms, steps, bSliver, at);
-                    if (next < work.depth || segment.correction.isEmpty()) continue;
-                    var c = segment.correction.get();
-                    long factor = work.forward ? c.factor().memory().address() + 4L * SLIVER * sliver
-                            : turned.get(i);
-                    long stride = work.forward ? 4L * c.factor().stride() : (long) Packed.STEP * count;
-                    correct(work, c, factor, stride, row, rows, sliver, count);
-                }
+            for (int row = from; row < end; row += GemmKernel.ROWS) {
+                int rows = Math.min(GemmKernel.ROWS, end - row);
+                if (at == 0) begin(work, row, rows, sliver, count);
+                tile(work, row, rows, sliver, count, b, at / terms, steps, bSliver, at);
+                if (next == work.depth) correct(work, turned, row, rows, sliver, count);
             }
         }
     }
@@ -299,14 +288,24 @@ final class Avx512Products implements Products {
                     work.x.stride, b, Packed.STEP, c, 4L * work.y.stride(), steps, count, bSliver, mask, 1);
     }
 
-    private static void correct(Work work, LowRank correction, long factor, long step, int row, int rows, int sliver,
-            int count) {
-        var low = correction.low();
-        long a = low.memory().address() + 4L * (row - correction.row()) * low.stride();
-        long c = work.y.memory().address() + 4 * ((long) row * work.y.stride() + sliver * SLIVER);
-        Kernels.call(Kernels.gemm(rows, 2, Left.ROWS, Right.FLOATS, Result.ADD), a, 4L * low.stride(),
-                factor, step, c, 4L * work.y.stride(), low.columns(), count, 4L * SLIVER,
-                mask(work.y.columns() - (sliver + count - 1) * SLIVER), 1);
+    /// Adds the corrections of a tile's rows.
+    ///
+    /// @param turned addresses of the factors, transposed; empty: they are read as they lie
+    private static void correct(Work work, List<Long> turned, int row, int rows, int sliver, int count) {
+        for (int i = 0; i < work.segments.size(); i++) {
+            var segment = work.segments.get(i);
+            int from = Math.max(row, segment.from);
+            int end = Math.min(row + rows, segment.end);
+            if (from >= end || segment.correction.isEmpty()) continue;
+            var low = segment.correction.get().low();
+            var factor = segment.correction.get().factor();
+            long a = low.memory().address() + 4L * (from - segment.from) * low.stride();
+            long b = turned.isEmpty() ? factor.memory().address() + 4L * SLIVER * sliver : turned.get(i);
+            long c = work.y.memory().address() + 4 * ((long) from * work.y.stride() + sliver * SLIVER);
+            Kernels.call(Kernels.gemm(end - from, 2, Left.ROWS, Right.FLOATS, Result.ADD), a, 4L * low.stride(), b,
+                    turned.isEmpty() ? 4L * factor.stride() : (long) Packed.STEP * count, c, 4L * work.y.stride(),
+                    low.columns(), count, 4L * SLIVER, mask(work.y.columns() - (sliver + count - 1) * SLIVER), 1);
+        }
     }
 
     /// The first `columns` of a sliver of 32.
@@ -333,17 +332,11 @@ final class Avx512Products implements Products {
         int n = x.columns();
         long stride = 2L * ((n + 31) / 32 * 32);
         long bytes = x.rows() * stride;
-        var to = left.atLeast(split ? 2 * bytes : bytes);
-        pool.run(x.rows(), 8L * x.elements(), (row, _) -> {
-            long from = 4L * row * x.stride();
-            for (int i = 0; i < stride / 2; i++) {
-                float value = i < n ? x.memory().get(ValueLayout.JAVA_FLOAT, from + 4L * i) : 0;
-                to.set(ValueLayout.JAVA_SHORT, row * stride + 2L * i, HalfFloats.bf16(value));
-                if (split) to.set(ValueLayout.JAVA_SHORT, bytes + row * stride + 2L * i,
-                        HalfFloats.bf16(value - HalfFloats.rounded(value)));
-            }
-        });
-        return new Rows(to.address(), stride, split ? bytes : 0);
+        long to = left.atLeast(split ? 2 * bytes : bytes).address();
+        var kind = split ? RowKernel.Kind.HALVES_AND_REST : RowKernel.Kind.HALVES;
+        pool.rows(x.rows(), n, 4, (row, _) -> Kernels.along(kind, to + row * stride,
+                x.memory().address() + 4L * row * x.stride(), to + bytes + row * stride, 0, 0, n));
+        return new Rows(to, stride, split ? bytes : 0);
     }
 
     // ---- products of tensors ----

@@ -88,6 +88,9 @@ public final class CpuDevice implements Device {
         }
     }
 
+    /// Elements of a part of a row.
+    private static final int PART = 1 << 13;
+
     private interface RowTask {
         void run(int row, Workspace space);
     }
@@ -352,11 +355,11 @@ public final class CpuDevice implements Device {
     // ---- optimizer ----
 
     @Override public double sumOfSquares(Tensor x) {
-        double[] sums = new double[x.rows()];
-        eachRow(x.rows(), x.columns(), (row, space) -> {
-            float[] values = space.row(0, x.columns());
-            Rows.load(values, x, row);
-            sums[row] = Sums.dot(values, values, x.columns());
+        double[] sums = new double[parts(x)];
+        eachPart(x, (task, row, column, count, space) -> {
+            float[] values = space.row(0, count);
+            Rows.load(values, 0, x, row, column, count);
+            sums[task] = Sums.dot(values, values, count);
         });
         double sum = 0;
         for (double s : sums) sum += s;
@@ -367,22 +370,39 @@ public final class CpuDevice implements Device {
         RowVerbs.sameShape(w, m);
         RowVerbs.sameShape(w, v);
         RowVerbs.sameShape(w, g);
-        int n = w.columns();
         var rule = AdamW.at(gradScale, step.learningRate(), step.beta1(), step.beta2(), step.eps(),
                 step.weightDecay(), step.step());
-        eachRow(w.rows(), n, (row, space) -> {
+        eachPart(w, (_, row, column, n, space) -> {
             float[] weight = space.row(0, n);
             float[] first = space.row(1, n);
             float[] second = space.row(2, n);
             float[] gradient = space.row(3, n);
-            Rows.load(weight, w, row);
-            Rows.load(first, m, row);
-            Rows.load(second, v, row);
-            Rows.load(gradient, g, row);
+            Rows.load(weight, 0, w, row, column, n);
+            Rows.load(first, 0, m, row, column, n);
+            Rows.load(second, 0, v, row, column, n);
+            Rows.load(gradient, 0, g, row, column, n);
             rule.step(weight, first, second, gradient, n);
-            Rows.store(w, row, weight);
-            Rows.store(m, row, first);
-            Rows.store(v, row, second);
+            Rows.store(w, row, column, weight, 0, n);
+            Rows.store(m, row, column, first, 0, n);
+            Rows.store(v, row, column, second, 0, n);
+        });
+    }
+
+    /// A stretch of a row.
+    private interface PartTask {
+        void run(int task, int row, int column, int count, Workspace space);
+    }
+
+    private static int parts(Tensor x) {
+        return x.rows() * ((x.columns() + PART - 1) / PART);
+    }
+
+    /// Rows of an adapter are few and long: each is cut in parts, at places that its length alone fixes.
+    private void eachPart(Tensor x, PartTask body) {
+        int each = (x.columns() + PART - 1) / PART;
+        pool.run(parts(x), 16L * x.elements(), (task, member) -> {
+            int column = task % each * PART;
+            body.run(task, task / each, column, Math.min(PART, x.columns() - column), workspaces[member]);
         });
     }
 

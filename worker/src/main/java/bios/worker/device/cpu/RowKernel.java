@@ -53,7 +53,11 @@ record RowKernel(Kind kind) {
         /// Σ x·y·z in 16 doubles. (address of the sums, x, y, z, -, vectors, tail)
         SUM_OF_PRODUCTS,
         /// Σ x² in 16 doubles. (address of the sums, x, -, -, -, vectors, tail)
-        SUM_OF_SQUARES
+        SUM_OF_SQUARES,
+        /// y ← x rounded to bf16. (y, x, -, -, -, vectors, tail)
+        HALVES,
+        /// y ← x rounded to bf16, z ← the rest rounded. (y, x, z, -, -, vectors, tail)
+        HALVES_AND_REST
     }
 
     // Constants of the exponential function, see bios.worker.kernel.Exp.
@@ -92,6 +96,21 @@ record RowKernel(Kind kind) {
             case NORM_BACKWARD -> normBackward(to);
             case SUM_OF_PRODUCTS -> sum(to, true);
             case SUM_OF_SQUARES -> sum(to, false);
+            case HALVES -> along(to, new int[] {RSI}, new int[] {RDI}, mask -> {
+                read(to, 0, RSI, mask);
+                to.toHalves(1, 0);
+                to.storeLowerHalf(Address.of(RDI, 0), 1);
+            });
+            case HALVES_AND_REST -> along(to, new int[] {RSI}, new int[] {RDI, RDX}, mask -> {
+                read(to, 0, RSI, mask);
+                to.toHalves(1, 0);
+                to.storeLowerHalf(Address.of(RDI, 0), 1);
+                to.widenWords(1, 1);
+                to.shiftLeft(1, 1, 16);
+                to.subtractFloats(0, 0, 1);
+                to.toHalves(1, 0);
+                to.storeLowerHalf(Address.of(RDX, 0), 1);
+            });
         }
         to.leave();
         return to.code();
@@ -141,6 +160,11 @@ record RowKernel(Kind kind) {
 
     /// The body for all whole vectors of a row and, masked, for the rest: arguments 5 and 6. Pointers move on.
     private static void along(Assembler to, int[] pointers, IntConsumer body) {
+        along(to, pointers, new int[0], body);
+    }
+
+    /// @param halves pointers to elements of two bytes
+    private static void along(Assembler to, int[] pointers, int[] halves, IntConsumer body) {
         var rest = new Label();
         var next = new Label();
         var done = new Label();
@@ -150,6 +174,7 @@ record RowKernel(Kind kind) {
         to.bind(next);
         body.accept(0);
         for (int pointer : pointers) to.addConstant(pointer, 64);
+        for (int pointer : halves) to.addConstant(pointer, 32);
         to.subtract(R11, 1);
         to.jump(Assembler.NOT_EQUAL, next);
         to.bind(rest);
