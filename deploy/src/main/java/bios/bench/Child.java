@@ -7,6 +7,7 @@ import java.io.IOException;
 import java.io.InputStreamReader;
 import java.lang.management.ManagementFactory;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
@@ -15,25 +16,31 @@ import java.util.concurrent.TimeUnit;
 /// A process that this one started; ended by its handle when closed.
 final class Child implements AutoCloseable {
     private static final int PATIENCE_SECONDS = 20;
+    private static final int MOST_COMPLAINTS = 2000;
 
     private final List<String> command;
     private final Process process;
     private final BufferedReader lines;
 
-    private Child(List<String> command, Process process) {
+    private final Path complaints;
+
+    private Child(List<String> command, Process process, Path complaints) {
         this.command = command;
         this.process = process;
+        this.complaints = complaints;
         this.lines = new BufferedReader(
                 new InputStreamReader(process.getInputStream(), StandardCharsets.UTF_8));
     }
 
-    /// Starts a command; what it says to its standard error is for the person at the terminal.
+    /// Starts a command; what it says to its standard error is told when it fails.
     static Child of(List<String> command) {
-        ProcessBuilder builder = new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.INHERIT);
+        ProcessBuilder builder = new ProcessBuilder(command);
         // the launcher's setting is for our engine; others use all cores
         if (!command.contains(Main.class.getName())) builder.environment().remove("OMP_NUM_THREADS");
         try {
-            return new Child(command, builder.start());
+            Path complaints = Files.createTempFile("bios-bench-", ".log");
+            complaints.toFile().deleteOnExit();
+            return new Child(command, builder.redirectError(complaints.toFile()).start(), complaints);
         } catch (IOException failure) {
             throw new CommandFailed(command.getFirst() + " could not be started: " + failure.getMessage());
         }
@@ -59,11 +66,10 @@ final class Child implements AutoCloseable {
         try (this) {
             String text = String.join("\n", lines.readAllLines());
             int status = process.waitFor();
-            if (status != 0)
-                throw new CommandFailed("exit status " + status + " of: " + String.join(" ", command));
+            if (status != 0) throw failed("exit status " + status);
             return text;
         } catch (IOException failure) {
-            throw new CommandFailed(failure.getMessage() + ", of: " + String.join(" ", command));
+            throw failed(failure.getMessage());
         } catch (InterruptedException _) {
             throw new CommandFailed("interrupted");
         }
@@ -74,10 +80,21 @@ final class Child implements AutoCloseable {
         try {
             for (String line; (line = lines.readLine()) != null; )
                 if (line.startsWith(prefix)) return line.substring(prefix.length());
-            throw new CommandFailed("ended too early: " + String.join(" ", command));
+            throw failed("ended too early");
         } catch (IOException failure) {
-            throw new CommandFailed(failure.getMessage() + ", of: " + String.join(" ", command));
+            throw failed(failure.getMessage());
         }
+    }
+
+    private CommandFailed failed(String how) {
+        String last;
+        try {
+            String all = Files.readString(complaints);
+            last = all.substring(Math.max(0, all.length() - MOST_COMPLAINTS));
+        } catch (IOException failure) {
+            last = failure.getMessage();
+        }
+        return new CommandFailed(how + ": " + String.join(" ", command) + "\n" + last.strip());
     }
 
     @Override public void close() {

@@ -43,7 +43,8 @@ final class Limits implements AutoCloseable {
     /// The rate of a training step's products with frozen weights, forward and backward.
     Rates training(int tokens) {
         List<Weighted> products = new ArrayList<>();
-        for (Linear linear : shape.linears()) products.addAll(both(linear, tokens, MOST_ROWS, shape.layers()));
+        for (Linear linear : shape.linears())
+            products.addAll(both(linear, tokens, MOST_ROWS, shape.layers()));
         products.addAll(both(shape.head(), tokens, MOST_HEAD_ROWS, 1));
         return rates(products);
     }

@@ -3,7 +3,7 @@ package bios.bench;
 import bios.CommandFailed;
 import bios.command.Installation;
 import com.fasterxml.jackson.core.JsonProcessingException;
-import com.fasterxml.jackson.databind.JsonNode;
+import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.util.ArrayList;
 import java.util.List;
 
@@ -23,7 +23,7 @@ public record Peer(String python) {
     }
 
     /// Runs it on a model of this shape and gives its JSON line.
-    JsonNode run(Shape shape, boolean bf16, int rank, List<String> arguments) {
+    ObjectNode run(Shape shape, boolean bf16, int rank, List<String> arguments) {
         List<String> command = new ArrayList<>(List.of(python,
                 Installation.root().resolve("deploy/bench/peer_peft.py").toString(),
                 "--model", shape.name(), "--rank", "" + rank,
@@ -33,10 +33,10 @@ public record Peer(String python) {
     }
 
     /// The JSON of an output's last line.
-    static JsonNode lastLine(String output, List<String> command) {
+    static ObjectNode lastLine(String output, List<String> command) {
         try {
             String text = output.strip();
-            return Report.JSON.readTree(text.substring(text.lastIndexOf('\n') + 1));
+            return Report.JSON.readValue(text.substring(text.lastIndexOf('\n') + 1), ObjectNode.class);
         } catch (JsonProcessingException _) {
             throw new CommandFailed("no JSON line came from: " + String.join(" ", command));
         }

@@ -69,8 +69,8 @@ final class Profiler implements InvocationHandler {
         }).sorted(Comparator.comparingDouble(Line::seconds).reversed()).toList();
     }
 
-    /// 2 · rows · in · out for each frozen matrix among the operands, rows being those of the first tensor; for
-    /// products of tensors by their shapes.
+    /// 2 · rows · in · out for each frozen matrix among the operands, rows being those of the first
+    /// tensor; for products of tensors by their shapes.
     private static double flops(String verb, Operands operands) {
         List<Tensor> tensors = operands.tensors();
         if (tensors.size() < 2) return 0;

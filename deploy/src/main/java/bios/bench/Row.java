@@ -27,14 +27,19 @@ record Row(String quantity, String unit, double ours, OptionalDouble peer, Optio
 
     /// A line of the table.
     String text() {
+        OptionalDouble percent = share().isPresent()
+                ? OptionalDouble.of(100 * share().getAsDouble()) : OptionalDouble.empty();
         return FORMAT.formatted(quantity + ", " + unit, number(OptionalDouble.of(ours)), number(peer),
-                ratio.isPresent() ? String.format(Locale.ROOT, "%.2f", ratio.getAsDouble()) : "", number(ceiling),
-                share().isPresent() ? String.format(Locale.ROOT, "%.0f%%", 100 * share().getAsDouble()) : "",
+                number("%.2f", ratio), number(ceiling), number("%.0f%%", percent),
                 met ? "yes" : "no", goal);
     }
 
     private static String number(OptionalDouble value) {
-        return value.isPresent() ? String.format(Locale.ROOT, "%.1f", value.getAsDouble()) : "";
+        return number("%.1f", value);
+    }
+
+    private static String number(String format, OptionalDouble value) {
+        return value.isPresent() ? String.format(Locale.ROOT, format, value.getAsDouble()) : "";
     }
 
     /// The same for files.

@@ -104,7 +104,8 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
         try (Training runs = new Training(model, workload)) {
             for (int step = 0; step < warmUp; step++) runs.step(step);
             profiler.ifPresent(Profiler::clear);
-            if (beside.isEmpty()) for (int step = 0; step < steps; step++) seconds.add(runs.step(warmUp + step));
+            for (int step = 0; beside.isEmpty() && step < steps; step++)
+                seconds.add(runs.step(warmUp + step));
             if (profiler.isPresent()) profiled = profiler.get().lines();
             peak = Report.peakMebibytes();      // before others and the ceiling take memory of their own
             if (beside.isPresent()) alternate(model, runs, seconds, beside.get(), others);

@@ -7,8 +7,8 @@ import picocli.CommandLine.Command;
 /// measured in the same run.
 @Command(name = "bench", mixinStandardHelpOptions = true, synopsisSubcommandLabel = "BENCHMARK",
         description = "Measure speed: train, sample, gemm, gateway, load.",
-        subcommands = {BenchTrainCommand.class, BenchSampleCommand.class, BenchGemmCommand.class
-                })
+        subcommands = {BenchTrainCommand.class, BenchSampleCommand.class, BenchGemmCommand.class,
+                BenchGatewayCommand.class, BenchLoadCommand.class})
 public final class BenchCommand implements Runnable {
     @CommandLine.Spec private CommandLine.Model.CommandSpec spec;
 

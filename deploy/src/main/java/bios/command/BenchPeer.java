@@ -11,8 +11,9 @@ public final class BenchPeer {
             "Also run the peer (torch, transformers, peft) with this Python and print the ratio.")
     private String python;
 
-    @Option(names = "--compare", description = "Measure the whole table of this part: ours, the peer's and the"
-            + " ceiling, each run in a process of its own, taking turns. Without --peer, python3 runs the peer.")
+    @Option(names = "--compare", description = "Measure the whole table of this part: ours, the peer's and"
+            + " the ceiling, each run in a process of its own, in turn; python3 runs the peer unless --peer"
+            + " names another.")
     private boolean compare;
 
     @Option(names = "--rounds", defaultValue = "2",
