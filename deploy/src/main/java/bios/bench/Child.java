@@ -28,6 +28,7 @@ final class Child implements AutoCloseable {
         this.command = command;
         this.process = process;
         this.complaints = complaints;
+        Runtime.getRuntime().addShutdownHook(new Thread(process::destroy));
         this.lines = new BufferedReader(
                 new InputStreamReader(process.getInputStream(), StandardCharsets.UTF_8));
     }

@@ -14,7 +14,7 @@ import java.util.OptionalDouble;
 /// @param runs the reports that the numbers come from
 record Row(String quantity, String unit, double ours, OptionalDouble peer, OptionalDouble ratio, String goal,
         OptionalDouble ceiling, boolean met, ArrayNode runs) {
-    private static final String FORMAT = "%-40s %12s %9s %7s %9s %6s  %-4s %s%n";
+    private static final String FORMAT = "%-56s %9s %9s %7s %9s %6s  %-4s %s%n";
 
     /// ours / ceiling.
     OptionalDouble share() {
@@ -29,7 +29,8 @@ record Row(String quantity, String unit, double ours, OptionalDouble peer, Optio
     String text() {
         OptionalDouble percent = share().isPresent()
                 ? OptionalDouble.of(100 * share().getAsDouble()) : OptionalDouble.empty();
-        return FORMAT.formatted(quantity + ", " + unit, number(OptionalDouble.of(ours)), number(peer),
+        String name = unit.isEmpty() ? quantity : quantity + ", " + unit;
+        return FORMAT.formatted(name, number(OptionalDouble.of(ours)), number(peer),
                 number("%.2f", ratio), number(ceiling), number("%.0f%%", percent),
                 met ? "yes" : "no", goal);
     }

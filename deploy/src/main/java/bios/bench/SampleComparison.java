@@ -43,7 +43,7 @@ public record SampleComparison(Comparison how) {
         manyStreams(names[1], runs);
         boolean equal = runs.reports("ours").stream()
                 .allMatch(r -> r.path("sampler_equals_trainer").asBoolean());
-        how.row(new Row(names[2], "1: to the bit", equal ? 1 : 0, OptionalDouble.empty(),
+        how.row(new Row(names[2], "", equal ? 1 : 0, OptionalDouble.empty(),
                 OptionalDouble.empty(), "log-probabilities bit-equal", OptionalDouble.empty(), equal,
                 runs.of("ours")));
         prefill(names[3], runs);
