@@ -1,22 +1,20 @@
 package bios.bench;
 
 import bios.CommandFailed;
-import bios.command.Installation;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
+import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.IOException;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.time.Instant;
-import java.util.ArrayList;
-import java.util.List;
+import java.util.Map;
 
 /// One benchmark's results: a table for people, a JSON line for files.
 public final class Report {
-    private static final ObjectMapper JSON = new ObjectMapper();
+    static final ObjectMapper JSON = new ObjectMapper();
     private final ObjectNode line = JSON.createObjectNode();
 
     /// @param bench its name
@@ -33,9 +31,21 @@ public final class Report {
     /// Prints the table or, on request, the JSON line; appends the line to `file` if there is one.
     public void finish(boolean json, Path file) {
         if (json) System.out.println(line);
-        else line.properties().forEach(e -> System.out.printf("%-28s %s%n",
-                e.getKey(), e.getValue().isTextual() ? e.getValue().asText() : e.getValue().toString()));
-        if (file == null) return;
+        else line.properties().forEach(Report::print);
+        if (file != null) append(file, line);
+    }
+
+    private static void print(Map.Entry<String, JsonNode> field) {
+        switch (field.getValue()) {
+            case ArrayNode profile when field.getKey().equals("profile") ->
+                System.out.printf("%n%s%n", ProfileTable.text(profile));
+            case JsonNode value -> System.out.printf("%-28s %s%n", field.getKey(),
+                    value.isTextual() ? value.asText() : value.toString());
+        }
+    }
+
+    /// Appends a JSON line to a file.
+    static void append(Path file, JsonNode line) {
         try {
             Files.writeString(file, line + "\n", StandardOpenOption.CREATE, StandardOpenOption.APPEND);
         } catch (IOException failure) {
@@ -43,36 +53,19 @@ public final class Report {
         }
     }
 
-    /// Runs `deploy/bench/peer_peft.py` (PyTorch + transformers + PEFT) with these arguments
-    /// and gives its JSON line.
-    static JsonNode peer(String python, List<String> arguments) {
-        List<String> command = new ArrayList<>(List.of(python,
-                Installation.root().resolve("deploy/bench/peer_peft.py").toString()));
-        command.addAll(arguments);
-        ProcessBuilder builder = new ProcessBuilder(command).redirectError(ProcessBuilder.Redirect.DISCARD);
-        builder.environment().remove("OMP_NUM_THREADS");
-        try {
-            Process process = builder.start();
-            String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8)
-                    .strip();
-            if (process.waitFor() != 0 || output.isEmpty())
-                throw new CommandFailed("the peer failed; try: " + String.join(" ", command));
-            return JSON.readTree(output.substring(output.lastIndexOf('\n') + 1));
-        } catch (IOException failure) {
-            throw new CommandFailed("the peer could not be started: " + failure.getMessage());
-        } catch (InterruptedException _) {
-            throw new CommandFailed("interrupted");
-        }
-    }
-
-    /// The middle one of some numbers.
-    static double median(List<Double> values) {
-        return values.stream().sorted().toList().get(values.size() / 2);
-    }
-
     /// Rounded to one decimal.
     static double round(double value) {
         return Math.round(value * 10) / 10.0;
+    }
+
+    /// Rounded to two decimals.
+    static double two(double value) {
+        return Math.round(value * 100) / 100.0;
+    }
+
+    /// Rounded to three decimals.
+    static double three(double value) {
+        return Math.round(value * 1000) / 1000.0;
     }
 
     /// The most memory that this process has used, in MiB.

@@ -11,6 +11,7 @@ import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.SplittableRandom;
 
@@ -33,6 +34,41 @@ public record Shape(String name, String architecture, int vocabulary, int hidden
     public static Shape of(String name) {
         for (Shape shape : new Shape[] {LLAMA_110M, QWEN_HALF_B}) if (shape.name.equals(name)) return shape;
         return null;
+    }
+
+    /// The same with room for sequences of so many tokens.
+    public Shape withContext(int tokens) {
+        return new Shape(name, architecture, vocabulary, hidden, intermediate, layers, heads, kvHeads,
+                Math.max(context, tokens), ropeTheta, tied);
+    }
+
+    int headDim() {
+        return hidden / heads;
+    }
+
+    /// The matrices of one layer: q, k, v, o, gate, up, down.
+    List<Linear> linears() {
+        int queries = heads * headDim();
+        int keys = kvHeads * headDim();
+        return List.of(new Linear(hidden, queries), new Linear(hidden, keys), new Linear(hidden, keys),
+                new Linear(queries, hidden), new Linear(hidden, intermediate),
+                new Linear(hidden, intermediate), new Linear(intermediate, hidden));
+    }
+
+    /// The output head.
+    Linear head() {
+        return new Linear(hidden, vocabulary);
+    }
+
+    /// Bytes of weights that each decoded token reads: all layers and the head.
+    long decodedBytes(boolean bf16) {
+        long inLayers = layers * linears().stream().mapToLong(Linear::weights).sum();
+        return (inLayers + head().weights()) * (bf16 ? 2 : 4);
+    }
+
+    /// Bytes of all tensors.
+    long bytes(boolean bf16) {
+        return tensors().values().stream().mapToLong(Shape::elements).sum() * (bf16 ? 2 : 4);
     }
 
     /// Writes a model folder (config.json, model.safetensors) with weights drawn from

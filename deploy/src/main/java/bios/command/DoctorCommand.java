@@ -1,7 +1,10 @@
 package bios.command;
 
 import bios.worker.device.Device;
+import bios.worker.device.cpu.Ceiling;
+import bios.worker.device.cpu.Ceiling.Product;
 import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.cpu.ReadRate;
 import com.sun.management.OperatingSystemMXBean;
 import java.io.IOException;
 import java.lang.foreign.Arena;
@@ -14,10 +17,12 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.LinkedHashMap;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.Callable;
 import java.util.concurrent.TimeUnit;
+import java.util.stream.Collectors;
 import java.util.stream.Stream;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
@@ -35,7 +40,7 @@ public final class DoctorCommand implements Callable<Integer> {
 
     @Override public Integer call() {
         line("JDK", Runtime.version() + " in " + System.getProperty("java.home"));
-        line("cores", Runtime.getRuntime().availableProcessors() + ", " + cpuName());
+        line("cores", cores() + ", " + cpuName());
         line("memory", "%.1f GiB".formatted(memoryBytes() / (double) (1L << 30)));
         engine();
         gpus();
@@ -51,11 +56,30 @@ public final class DoctorCommand implements Callable<Integer> {
     private void engine() {
         try (Device device = new CpuDevice()) {
             line("CPU engine", device.description());
+            line("CPU products", products());
+            line("memory reads", "%.0f GB/s".formatted(ReadRate.bytesPerSecond(cores()) / 1e9));
         } catch (RuntimeException | LinkageError failure) {
             line("CPU engine", "does not start: " + failure);
             missing.put("CPU engine",
                     "needs Linux on x86-64 with glibc 2.17 or newer and libgomp; " + failure.getMessage());
         }
+    }
+
+    /// GFLOP/s of both types of products, as oneDNN alone gives them: either may be the faster one.
+    private static String products() {
+        Product product = new Product(1024, 2048, 2048);
+        return Ceiling.of(cores()).map(ceiling -> {
+            try (ceiling) {
+                String rates = ceiling.types().stream().map(type -> "%.0f GFLOP/s in %s".formatted(
+                        product.flops() / ceiling.seconds(product, type) / 1e9,
+                        type.name().toLowerCase(Locale.ROOT))).collect(Collectors.joining(", "));
+                return rates + (ceiling.types().size() > 1 ? "" : "; no bf16 instructions");
+            }
+        }).orElse("by plain Java: oneDNN does not run here");
+    }
+
+    private static int cores() {
+        return Runtime.getRuntime().availableProcessors();
     }
 
     private static void gpus() {

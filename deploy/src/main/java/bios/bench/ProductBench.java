@@ -1,0 +1,67 @@
+package bios.bench;
+
+import bios.worker.device.Device;
+import bios.worker.device.FrozenMatrix;
+import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.Tensor;
+import bios.worker.device.Weight;
+import bios.worker.device.cpu.Ceiling;
+import bios.worker.device.cpu.Ceiling.Product;
+import java.lang.foreign.Arena;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Locale;
+
+/// How fast the engine multiplies by frozen weights, beside oneDNN alone on the same shapes.
+public record ProductBench(Setup setup) {
+    private static final int REPETITIONS = 15;
+
+    /// GFLOP/s of x·Wᵀ with so many rows of x, for each matrix of the model's layers.
+    public Report run(int rows) {
+        List<Linear> linears = setup.shape().linears().stream().distinct().toList();
+        Report report;
+        try (Device device = setup.device()) {
+            report = setup.report("gemm", device);
+            report.line().put("rows", rows);
+            for (Linear linear : linears)
+                report.line().put("engine_" + name(linear), Report.round(engine(device, linear, rows)));
+        }
+        Ceiling.of(setup.threads()).ifPresent(ceiling -> {
+            try (ceiling) {
+                for (Linear linear : linears)
+                    for (Ceiling.Type type : ceiling.types()) {
+                        Product product = new Product(rows, linear.in(), linear.out());
+                        report.line().put(
+                                "onednn_" + type.name().toLowerCase(Locale.ROOT) + "_" + name(linear),
+                                Report.round(product.flops() / ceiling.seconds(product, type) / 1e9));
+                    }
+            }
+        });
+        report.line().put("read_gb_s", Report.round(Limits.readRate(setup.threads()) / 1e9));
+        return report;
+    }
+
+    private static String name(Linear linear) {
+        return linear.in() + "to" + linear.out();
+    }
+
+    private double engine(Device device, Linear linear, int rows) {
+        DType dtype = setup.bf16() ? DType.BF16 : DType.F32;
+        try (Arena arena = Arena.ofShared(); Device.Scope scope = device.scope()) {
+            Weight weight = device.weight(new FrozenMatrix(
+                    arena.allocate(linear.weights() * dtype.bytes(), 64), dtype, linear.out(), linear.in()));
+            Tensor x = device.scratch(scope, rows, linear.in());
+            Tensor y = device.scratch(scope, rows, linear.out());
+            device.fill(x, 0.5f);
+            List<Double> seconds = new ArrayList<>();
+            for (int i = 0; i <= REPETITIONS; i++) {
+                long begin = System.nanoTime();
+                device.multiply(y, x, weight);
+                device.read(y.rows(0, 1));
+                if (i > 0) seconds.add((System.nanoTime() - begin) * 1e-9);
+            }
+            return new Product(rows, linear.in(), linear.out()).flops() / Percentiles.of(seconds).median()
+                    / 1e9;
+        }
+    }
+}

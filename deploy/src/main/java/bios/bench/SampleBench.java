@@ -1,0 +1,185 @@
+package bios.bench;
+
+import bios.protocol.run.AdamParams;
+import bios.protocol.run.Datum;
+import bios.protocol.run.LossFunction;
+import bios.protocol.run.Operation;
+import bios.protocol.run.TensorData;
+import bios.protocol.sampling.SampleResult;
+import bios.protocol.sampling.SampleTask;
+import bios.protocol.sampling.SamplingParams;
+import bios.worker.adapter.TrainingState;
+import bios.worker.model.BaseModel;
+import bios.worker.sample.Sampler;
+import bios.worker.sample.SamplerSettings;
+import bios.worker.train.Trainer;
+import java.io.IOException;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.SplittableRandom;
+
+/// How fast the engine draws tokens.
+///
+/// @param streams sequences at once
+/// @param adapters that they are spread over
+/// @param tokens drawn for each
+/// @param prefill tokens of a long prompt to be timed; 0: none
+/// @param repetitions of everything timed
+/// @param peer to be run right after
+public record SampleBench(Setup setup, int streams, int adapters, int tokens, int prefill, int repetitions,
+        Optional<Peer> peer) {
+    private static final int PROMPT = 32;
+    private static final int PASS_TOKENS = 1024;
+
+    /// Measures it all.
+    public Report run() throws IOException {
+        return setup.measure("sample", device -> device, (model, report) -> {
+            SamplerSettings settings = new SamplerSettings(1L << 30, PASS_TOKENS, Math.max(streams, 8), 32);
+            try (Adapters trained = new Adapters(model, adapters, setup.rank());
+                    Sampler sampler = new Sampler(model, Optional.empty(), settings)) {
+                report.line().put("streams", streams).put("adapters", adapters).put("tokens", tokens);
+                long peak = decode(sampler, trained, report);
+                report.line().put("sampler_equals_trainer", equalsTrainer(sampler, trained));
+                if (prefill > 0) prefill(sampler, trained, report);
+                report.line().put("peak_rss_mb", peak);
+            }
+            peer.ifPresent(p -> compare(report, p));
+        });
+    }
+
+    private void compare(Report report, Peer other) {
+        List<String> arguments = new ArrayList<>(List.of("--steps", "1", "--batch", "1", "--seq", "" + PROMPT,
+                "--sample", "" + tokens, "--sample-batch", "" + streams));
+        if (prefill > 0) arguments.addAll(List.of("--prefill", "" + prefill));
+        var numbers = other.run(setup.shape(), setup.bf16(), setup.rank(), arguments);
+        report.line().set("peer", numbers);
+        report.line().put("ratio", Report.two(report.line().path("decode_tok_s").asDouble()
+                / numbers.path("decode_tok_s").asDouble()));
+    }
+
+    /// Returns the most memory used so far, in MiB.
+    private long decode(Sampler sampler, Adapters trained, Report report) {
+        draw(sampler, trained, streams, 4, PROMPT);
+        if (streams > 1) draw(sampler, trained, 1, 4, PROMPT);
+        List<Double> all = new ArrayList<>();
+        List<Double> alone = new ArrayList<>();
+        for (int i = 0; i < repetitions; i++) {
+            all.add(rate(sampler, trained, streams));
+            if (streams > 1) alone.add(rate(sampler, trained, 1));
+        }
+        long peak = Report.peakMebibytes();     // before the ceiling takes memory of its own
+        double rate = Percentiles.of(all).median();
+        double one = streams > 1 ? Percentiles.of(alone).median() : rate;
+        double read = Limits.readRate(setup.threads());
+        double ceiling = read / setup.shape().decodedBytes(setup.bf16());
+        report.line().put("decode_tok_s", Report.round(rate)).put("one_stream_tok_s", Report.round(one))
+                .put("ratio_to_one_stream", Report.two(rate / one))
+                .put("read_gb_s", Report.round(read / 1e9))
+                .put("decoded_mb", setup.shape().decodedBytes(setup.bf16()) >> 20)
+                .put("ceiling_one_stream_tok_s", Report.round(ceiling))
+                .put("share", Report.three(one / ceiling));
+        return peak;
+    }
+
+    /// Tokens per second after the first of each stream.
+    private double rate(Sampler sampler, Adapters trained, int count) {
+        double first = draw(sampler, trained, count, 1, PROMPT).seconds;
+        double all = draw(sampler, trained, count, tokens, PROMPT).seconds;
+        return count * (tokens - 1) / (all - first);
+    }
+
+    private void prefill(Sampler sampler, Adapters trained, Report report) {
+        draw(sampler, trained, 1, 1, prefill);
+        List<Double> seconds = new ArrayList<>();
+        for (int i = 0; i < repetitions; i++) seconds.add(draw(sampler, trained, 1, 1, prefill).seconds);
+        double rate = prefill / Percentiles.of(seconds).median();
+        Work work = Work.prefill(setup.shape(), setup.rank(), Lengths.equal(1, prefill));
+        try (Limits limits = Limits.of(setup.shape(), setup.bf16(), setup.threads())) {
+            double ceiling = prefill * limits.forward(Math.min(prefill, PASS_TOKENS)).best() / work.all();
+            report.line().put("prefill", prefill).put("prefill_tok_s", Report.round(rate))
+                    .put("prefill_ceiling_tok_s", Report.round(ceiling))
+                    .put("prefill_share", Report.three(rate / ceiling));
+        }
+    }
+
+    /// What a draw took and gave.
+    private record Drawn(double seconds, List<SampleTask> tasks, List<SampleResult> results) {}
+
+    private Drawn draw(Sampler sampler, Adapters trained, int count, int tokens, int promptTokens) {
+        SamplingParams params = new SamplingParams(Optional.of(tokens), Optional.empty(), List.of(),
+                List.of(), 1, -1, 1);
+        SplittableRandom chance = new SplittableRandom(3);
+        List<SampleTask> tasks = new ArrayList<>();
+        for (int i = 0; i < count; i++)
+            tasks.add(new SampleTask("bench-" + i, setup.name(), Optional.empty(),
+                    chance.ints(promptTokens, 0, setup.shape().vocabulary()).toArray(), params, 1, i, false,
+                    0));
+        Map<Long, SampleResult> results = new HashMap<>();
+        List<Long> tickets = new ArrayList<>();
+        long begin = System.nanoTime();
+        for (int i = 0; i < count; i++)
+            tickets.add(sampler.submit(tasks.get(i), Optional.of(trained.of(i).adapter())));
+        while (!sampler.idle())
+            for (Sampler.Finished done : sampler.step()) results.put(done.ticket(), done.result());
+        return new Drawn((System.nanoTime() - begin) * 1e-9, tasks,
+                tickets.stream().map(results::get).toList());
+    }
+
+    /// Whether the log-probability of each drawn token has the very bits that the trainer computes for it.
+    private boolean equalsTrainer(Sampler sampler, Adapters trained) {
+        Drawn drawn = draw(sampler, trained, streams, tokens, PROMPT);
+        for (int i = 0; i < streams; i++) {
+            SampleResult.Sequence sequence = drawn.results.get(i).sequences().getFirst();
+            float[] forward = trained.forward(i, drawn.tasks.get(i).prompt(), sequence.tokens());
+            for (int j = 0; j < sequence.tokens().length; j++)
+                if (Float.floatToRawIntBits(forward[PROMPT - 1 + j])
+                        != Float.floatToRawIntBits(sequence.logprobs()[j])) return false;
+        }
+        return true;
+    }
+
+    /// Adapters that one step has trained: a fresh one changes nothing.
+    private static final class Adapters implements AutoCloseable {
+        private final List<TrainingState> states = new ArrayList<>();
+        private final Trainer trainer;
+
+        Adapters(BaseModel model, int count, int rank) {
+            trainer = new Trainer(model);
+            Workload workload = Workload.of(rank, Lengths.equal(1, PROMPT));
+            for (int i = 0; i < count; i++) {
+                TrainingState state = TrainingState.fresh(Setup.adapter(rank, i), model.spec(),
+                        model.device());
+                states.add(state);
+                trainer.evaluate(state, workload.operation(0, model.spec().vocabularySize(), i));
+                trainer.optimStep(state, Optional.of(AdamParams.DEFAULT));
+            }
+        }
+
+        /// The one of stream `i`.
+        TrainingState of(int i) {
+            return states.get(i % states.size());
+        }
+
+        /// The trainer's log-probability of every token after the first.
+        float[] forward(int i, int[] prompt, int[] drawn) {
+            int n = prompt.length + drawn.length - 1;
+            int[] input = new int[n];
+            long[] targets = new long[n];
+            for (int at = 0; at <= n; at++) {
+                int token = at < prompt.length ? prompt[at] : drawn[at - prompt.length];
+                if (at < n) input[at] = token;
+                if (at > 0) targets[at - 1] = token;
+            }
+            Datum datum = new Datum(input, Map.of("target_tokens", TensorData.of(targets)));
+            return trainer.evaluate(of(i), new Operation.ForwardBackward(List.of(datum),
+                    LossFunction.CROSS_ENTROPY, Map.of(), true)).logprobs().getFirst();
+        }
+
+        @Override public void close() {
+            states.forEach(TrainingState::close);
+        }
+    }
+}

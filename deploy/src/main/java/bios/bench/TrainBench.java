@@ -1,0 +1,191 @@
+package bios.bench;
+
+import bios.CommandFailed;
+import bios.protocol.run.AdamParams;
+import bios.protocol.run.Operation;
+import bios.worker.adapter.TrainingState;
+import bios.worker.model.BaseModel;
+import bios.worker.train.Evaluation;
+import bios.worker.train.Trainer;
+import com.fasterxml.jackson.databind.JsonNode;
+import java.io.IOException;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Locale;
+import java.util.Optional;
+
+/// How fast the engine trains: `forward_backward` of random tokens and `optim_step`.
+///
+/// @param steps measured of each workload, in turn with those of the workload beside it
+/// @param warmUp steps before them
+/// @param peer to be run right after
+/// @param busy whether another process keeps a core busy all the while
+/// @param profile whether to tell what each operation of the device costs
+public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer, boolean busy,
+        boolean profile) {
+
+    /// A batch of equal lengths; `other` (sequences, tokens of each) is measured beside it.
+    public Report equal(int batch, int length, Optional<int[]> other) throws IOException {
+        Workload workload = Workload.of(setup.rank(), Lengths.equal(batch, length));
+        if (profile && other.isPresent())
+            throw new CommandFailed("--profile looks at one batch; leave --beside out");
+        Optional<Workload> beside = other.map(o -> Workload.of(setup.rank(), Lengths.equal(o[0], o[1])));
+        return measure(workload, beside, report -> {
+            report.line().put("batch", batch).put("seq", length);
+            other.ifPresent(o -> report.line().put("beside", o[0] + "x" + o[1]));
+            peer.ifPresent(p -> compare(report, p.run(setup.shape(), setup.bf16(), setup.rank(),
+                    List.of("--batch", "" + batch, "--seq", "" + length, "--steps", "" + steps))));
+        });
+    }
+
+    /// 64 sequences of mixed lengths, beside as many equal ones.
+    public Report mixed(long seed) throws IOException {
+        if (profile) throw new CommandFailed("--profile looks at one batch; leave --mixed out");
+        int[] lengths = Lengths.mixed(seed);
+        return measure(Workload.of(setup.rank(), lengths),
+                Optional.of(Workload.of(setup.rank(), Lengths.levelled(lengths))),
+                report -> report.line().put("batch", lengths.length).put("lengths", "mixed")
+                        .put("beside", "equal lengths"));
+    }
+
+    /// So many runs with one sequence each, beside one run with all of them.
+    public Report tenants(int count, int length) throws IOException {
+        if (profile) throw new CommandFailed("--profile looks at one batch; leave --tenants out");
+        Workload tenants = Workload.tenants(count, length);
+        return measure(tenants, Optional.of(tenants.merged()),
+                report -> report.line().put("tenants", count).put("seq", length)
+                        .put("beside", "one run of rank " + tenants.merged().runs().getFirst().rank()));
+    }
+
+    private void compare(Report report, JsonNode other) {
+        report.line().set("peer", other);
+        report.line().put("ratio", Report.two(report.line().path("train_tok_s").asDouble()
+                / other.path("train_tok_s").asDouble()));
+    }
+
+    private interface Describe {
+        void in(Report report);
+    }
+
+    private Report measure(Workload workload, Optional<Workload> beside, Describe describe)
+            throws IOException {
+        Profiler[] profiler = new Profiler[1];
+        try (Company _ = Company.of(busy)) {
+            return setup.measure("train", device -> {
+                if (!profile) return device;
+                profiler[0] = new Profiler(device);
+                return profiler[0].watched();
+            }, (model, report) -> {
+                report.line().put("tokens", workload.tokens()).put("busy", busy).put("weights_mb",
+                        setup.shape().bytes(setup.bf16()) >> 20);
+                time(model, workload, beside, report, Optional.ofNullable(profiler[0]));
+                describe.in(report);
+            });
+        }
+    }
+
+    /// A busy process, or none.
+    private interface Company extends AutoCloseable {
+        static Company of(boolean busy) {
+            if (!busy) return () -> {};
+            Busy process = Busy.start();
+            return process::close;
+        }
+
+        @Override void close();
+    }
+
+    private void time(BaseModel model, Workload workload, Optional<Workload> beside, Report report,
+            Optional<Profiler> profiler) {
+        List<Double> seconds = new ArrayList<>();
+        List<Double> others = new ArrayList<>();
+        long peak;
+        List<Profiler.Line> profiled = List.of();
+        try (Training runs = new Training(model, workload)) {
+            for (int step = 0; step < warmUp; step++) runs.step(step);
+            profiler.ifPresent(Profiler::clear);
+            for (int step = 0; beside.isEmpty() && step < steps; step++)
+                seconds.add(runs.step(warmUp + step));
+            if (profiler.isPresent()) profiled = profiler.get().lines();
+            peak = Report.peakMebibytes();      // before others and the ceiling take memory of their own
+            if (beside.isPresent()) alternate(model, runs, seconds, beside.get(), others);
+        }
+        double median = Percentiles.of(seconds).median();
+        double rate = workload.tokens() / median;
+        report.line().put("train_tok_s", Report.round(rate)).put("step_s", Report.three(median))
+                .put("peak_rss_mb", peak);
+        beside.ifPresent(w -> {
+            double other = w.tokens() / Percentiles.of(others).median();
+            double work = w.work(setup.shape()).all() / w.tokens()
+                    / (workload.work(setup.shape()).all() / workload.tokens());
+            report.line().put("beside_tok_s", Report.round(other))
+                    .put("ratio_to_beside", Report.three(rate / other))
+                    .put("ratio_by_work", Report.three(work));
+        });
+        limits(report, workload, rate, profiled, seconds);
+    }
+
+    private void alternate(BaseModel model, Training runs, List<Double> seconds, Workload beside,
+            List<Double> others) {
+        try (Training other = new Training(model, beside)) {
+            for (int step = 0; step < warmUp; step++) other.step(step);
+            for (int step = 0; step < steps; step++) {
+                others.add(other.step(warmUp + step));
+                seconds.add(runs.step(warmUp + step));
+            }
+        }
+    }
+
+    private void limits(Report report, Workload workload, double rate, List<Profiler.Line> profiled,
+            List<Double> steps) {
+        Work work = workload.work(setup.shape());
+        try (Limits limits = Limits.of(setup.shape(), setup.bf16(), setup.threads())) {
+            Limits.Rates rates = limits.training(workload.tokens());
+            rates.all().forEach((type, flops) -> report.line().put(
+                    "onednn_" + type.name().toLowerCase(Locale.ROOT) + "_gflops", Report.round(flops / 1e9)));
+            double ceiling = workload.tokens() * rates.best() / work.all();
+            double base = workload.tokens() * rates.best() / work.base();
+            report.line().put("step_gflop", Report.round(work.all() / 1e9))
+                    .put("ceiling_tok_s", Report.round(ceiling)).put("share", Report.three(rate / ceiling))
+                    .put("ceiling_base_tok_s", Report.round(base))
+                    .put("share_base", Report.three(rate / base));
+            if (!profiled.isEmpty())
+                ProfileTable.add(report, profiled, steps, rates.best(), Limits.readRate(setup.threads()));
+        }
+    }
+
+    /// The runs of a workload on a model, from fresh adapters.
+    private static final class Training implements AutoCloseable {
+        private final Trainer trainer;
+        private final Workload workload;
+        private final List<TrainingState> states = new ArrayList<>();
+
+        Training(BaseModel model, Workload workload) {
+            trainer = new Trainer(model);
+            this.workload = workload;
+            for (Workload.Run run : workload.runs())
+                states.add(TrainingState.fresh(Setup.adapter(run.rank(), states.size()), model.spec(),
+                        model.device()));
+        }
+
+        /// One step of all runs together; the seconds that it took.
+        double step(long seed) {
+            List<Operation.ForwardBackward> operations = new ArrayList<>();
+            int vocabulary = trainer.model().spec().vocabularySize();
+            for (int i = 0; i < states.size(); i++) operations.add(workload.operation(i, vocabulary, seed));
+            long begin = System.nanoTime();
+            List<Evaluation> evaluations = new ArrayList<>();
+            for (int i = 0; i < states.size(); i++)
+                evaluations.add(trainer.begin(states.get(i), operations.get(i)));
+            for (List<Evaluation> left = evaluations; !left.isEmpty();
+                    left = evaluations.stream().filter(e -> !e.done()).toList()) trainer.pass(left);
+            for (Evaluation evaluation : evaluations) evaluation.finish();
+            for (TrainingState state : states) trainer.optimStep(state, Optional.of(AdamParams.DEFAULT));
+            return (System.nanoTime() - begin) * 1e-9;
+        }
+
+        @Override public void close() {
+            states.forEach(TrainingState::close);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+package bios.bench;
+
+import com.fasterxml.jackson.databind.JsonNode;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.OptionalDouble;
+import java.util.function.Supplier;
+
+/// The table of training.
+///
+/// @param how it is measured
+public record TrainComparison(Comparison how) {
+    private static final String RATE = "train_tok_s";
+    private static final String BF16_LIMIT = "onednn_bf16_gflops";
+    private static final String FP32_LIMIT = "onednn_fp32_gflops";
+    private static final String UNIT = "tokens/s";
+    private static final int RANK = 32;
+    /// Each of them takes thousands of tokens.
+    private static final int MOST_LONG_STEPS = 2;
+    private static final long SPARE_MEBIBYTES = 1536;
+    private static final long LONG_MEBIBYTES = 4096;
+
+    /// A batch whose speed the table tells in both dtypes.
+    private record Case(Shape shape, int batch, int length) {
+        String name(String rest) {
+            return "train %s %dx%d %s".formatted(shape.name(), batch, length, rest);
+        }
+    }
+
+    /// Measures and prints it.
+    public void run() {
+        how.begin();
+        try (Comparison.Models models = new Comparison.Models()) {
+            both(new Case(Shape.QWEN_HALF_B, 4, 256), models, false);
+            both(new Case(Shape.LLAMA_110M, 8, 256), models, true);
+            mixed(models);
+            tenants(models);
+            longSequence(models);
+        }
+    }
+
+    private void both(Case which, Comparison.Models models, boolean busy) {
+        String[] names = {which.name("bf16"), which.name("fp32"), which.name("peak RSS"),
+                which.name("beside a busy process")};
+        if (!how.wants(names)) return;
+        Map<String, Supplier<JsonNode>> turns = new LinkedHashMap<>();
+        for (boolean bf16 : new boolean[] {true, false}) {
+            String dtype = bf16 ? "bf16" : "fp32";
+            turns.put("ours " + dtype, () -> ours(which, models, bf16));
+            turns.put("peer " + dtype, () -> peer(which, bf16));
+        }
+        Runs runs = Runs.inTurn(how.rounds(), turns);
+        double peer = Math.max(runs.most("peer bf16", RATE), runs.most("peer fp32", RATE));
+        double fp32 = Math.max(runs.most("ours bf16", FP32_LIMIT), runs.most("ours fp32", FP32_LIMIT));
+        double best = Math.max(fp32, runs.most("ours bf16", BF16_LIMIT));
+        speed(names[0], peer, 2.2, 0.7, best, runs, "ours bf16", "peer bf16", "peer fp32");
+        speed(names[1], runs.most("peer fp32", RATE), 1.6, 0, fp32, runs, "ours fp32", "peer fp32");
+        memory(names[2], runs);
+        if (busy && how.wants(names[3])) company(which, names[3], models, runs);
+    }
+
+    private JsonNode ours(Case which, Comparison.Models models, boolean bf16, String... more) {
+        List<String> arguments = new ArrayList<>(models.options(which.shape, bf16));
+        arguments.addAll(List.of("--batch", "" + which.batch, "--seq", "" + which.length, "--rank", "" + RANK,
+                "--steps", "" + how.steps()));
+        arguments.addAll(List.of(more));
+        return how.ours("train", arguments);
+    }
+
+    private JsonNode peer(Case which, boolean bf16) {
+        return how.peer().run(which.shape, bf16, RANK, List.of("--batch", "" + which.batch, "--seq",
+                "" + which.length, "--steps", "" + how.steps()));
+    }
+
+    /// @param gigaflops of oneDNN's products: the best that any of the runs saw, as with the speeds
+    /// @param used names of the runs, ours first
+    private void speed(String name, double peer, double timesPeer, double shareOfCeiling, double gigaflops,
+            Runs runs, String... used) {
+        double rate = runs.most(used[0], RATE);
+        double ceiling = runs.most(used[0], "tokens") * gigaflops / runs.most(used[0], "step_gflop");
+        String goal = timesPeer + "x the peer" + (timesPeer > 2 ? "'s better dtype" : "'s fp32")
+                + (shareOfCeiling > 0 ? ", %.0f%% of ceiling".formatted(100 * shareOfCeiling) : "");
+        how.row(new Row(name, UNIT, rate, OptionalDouble.of(peer), OptionalDouble.of(rate / peer), goal,
+                OptionalDouble.of(ceiling), rate >= timesPeer * peer && rate >= shareOfCeiling * ceiling,
+                runs.of(used)));
+    }
+
+    private void memory(String name, Runs runs) {
+        double ours = runs.most("ours bf16", "peak_rss_mb");
+        double allowed = runs.most("ours bf16", "weights_mb") + SPARE_MEBIBYTES;
+        how.row(new Row(name, "MiB", ours, OptionalDouble.of(runs.most("peer bf16", "peak_rss_mb")),
+                OptionalDouble.empty(), "at most weights + 1.5 GiB = %.0f".formatted(allowed),
+                OptionalDouble.empty(), ours <= allowed, Report.JSON.createArrayNode()));
+    }
+
+    /// What company leaves of each one's speed; ours must keep as much as the peer.
+    private void company(Case which, String name, Comparison.Models models, Runs alone) {
+        boolean peerBf16 = alone.most("peer bf16", RATE) >= alone.most("peer fp32", RATE);
+        Map<String, Supplier<JsonNode>> turns = new LinkedHashMap<>();
+        turns.put("ours", () -> ours(which, models, true, "--busy"));
+        turns.put("peer", () -> {
+            try (Busy _ = Busy.start()) {
+                return peer(which, peerBf16);
+            }
+        });
+        Runs busy = Runs.inTurn(how.rounds(), turns);
+        double ours = busy.most("ours", RATE);
+        double peer = busy.most("peer", RATE);
+        double oursKept = ours / alone.most("ours bf16", RATE);
+        double peerKept = peer / alone.most(peerBf16 ? "peer bf16" : "peer fp32", RATE);
+        how.row(new Row(name, UNIT, ours, OptionalDouble.of(peer), OptionalDouble.of(oursKept / peerKept),
+                "keeps %.0f%% of its speed, the peer %.0f%%".formatted(100 * oursKept, 100 * peerKept),
+                OptionalDouble.empty(), oursKept >= peerKept, busy.of("ours", "peer")));
+    }
+
+    private void mixed(Comparison.Models models) {
+        beside("train llama-110m mixed lengths", models, "0.9 of equal lengths", 0.9, "--mixed");
+    }
+
+    private void tenants(Comparison.Models models) {
+        beside("train llama-110m 8 tenants x 1x256", models, "0.85 of one tenant", 0.85,
+                "--tenants", "8", "--seq", "256");
+    }
+
+    private void beside(String name, Comparison.Models models, String goal, double least, String... which) {
+        if (!how.wants(name)) return;
+        Runs runs = besides(models, which);
+        JsonNode best = runs.best("ours", "ratio_to_beside");
+        double ratio = best.path("ratio_to_beside").asDouble();
+        how.row(new Row(name, UNIT, best.path(RATE).asDouble(), OptionalDouble.empty(),
+                OptionalDouble.of(ratio), goal, OptionalDouble.of(best.path("ceiling_tok_s").asDouble()),
+                ratio >= least, runs.of("ours")));
+    }
+
+    private Runs besides(Comparison.Models models, String... which) {
+        List<String> arguments = new ArrayList<>(models.options(Shape.LLAMA_110M, true));
+        arguments.addAll(List.of("--rank", "" + RANK, "--steps",
+                "" + Math.min(how.steps(), MOST_LONG_STEPS)));
+        arguments.addAll(List.of(which));
+        return Runs.inTurn(1, Map.of("ours", () -> how.ours("train", arguments)));
+    }
+
+    private void longSequence(Comparison.Models models) {
+        String name = "train llama-110m 1x8192";
+        String memory = name + " peak RSS";
+        if (!how.wants(name, memory)) return;
+        Runs runs = besides(models, "--batch", "1", "--seq", "8192", "--beside", "8x1024");
+        JsonNode run = runs.best("ours", RATE);
+        double ratio = run.path("ratio_to_beside").asDouble();
+        double byWork = run.path("ratio_by_work").asDouble();
+        how.row(new Row(name, UNIT, run.path(RATE).asDouble(), OptionalDouble.empty(),
+                OptionalDouble.of(ratio), "%.2f of 8x1024: attention's share".formatted(byWork),
+                OptionalDouble.of(run.path("ceiling_tok_s").asDouble()), ratio >= byWork, runs.of("ours")));
+        double peak = run.path("peak_rss_mb").asDouble();
+        how.row(new Row(memory, "MiB", peak, OptionalDouble.empty(), OptionalDouble.empty(),
+                "inside 4 GiB", OptionalDouble.empty(), peak <= LONG_MEBIBYTES,
+                Report.JSON.createArrayNode()));
+    }
+}

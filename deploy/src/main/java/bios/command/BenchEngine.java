@@ -1,0 +1,45 @@
+package bios.command;
+
+import bios.CommandFailed;
+import bios.bench.Setup;
+import bios.bench.Shape;
+import bios.worker.device.cpu.CpuDevice;
+import java.nio.file.Path;
+import java.util.Optional;
+import picocli.CommandLine.Option;
+
+/// Which engine a benchmark measures.
+public final class BenchEngine {
+    @Option(names = "--shape", defaultValue = "llama-110m",
+            description = "llama-110m or qwen2.5-0.5b (default: ${DEFAULT-VALUE}).")
+    private String shape;
+
+    @Option(names = "--dtype", defaultValue = "bf16",
+            description = "bf16 or fp32 base weights (default: ${DEFAULT-VALUE}).")
+    private String dtype;
+
+    @Option(names = "--activations", defaultValue = "split",
+            description = "Beside bf16 weights: split or rounded (default: ${DEFAULT-VALUE}).")
+    private CpuDevice.Activations activations;
+
+    @Option(names = "--rank", defaultValue = "32",
+            description = "Rank of the adapter (default: ${DEFAULT-VALUE}).")
+    private int rank;
+
+    @Option(names = "--threads", description = "Threads of the engine (default: all cores).")
+    private Integer threads;
+
+    @Option(names = "--folder", paramLabel = "DIR",
+            description = "Where such a model of random weights lies already (default: made for this run).")
+    private Path folder;
+
+    Setup setup() {
+        Shape found = Shape.of(shape);
+        if (found == null)
+            throw new CommandFailed("--shape " + shape + ": unknown; llama-110m or qwen2.5-0.5b");
+        if (!dtype.equals("bf16") && !dtype.equals("fp32"))
+            throw new CommandFailed("--dtype " + dtype + ": bf16 or fp32");
+        int cores = threads == null ? Runtime.getRuntime().availableProcessors() : threads;
+        return new Setup(found, dtype.equals("bf16"), activations, rank, cores, Optional.ofNullable(folder));
+    }
+}

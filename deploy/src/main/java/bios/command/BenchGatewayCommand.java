@@ -1,0 +1,63 @@
+package bios.command;
+
+import bios.bench.Comparison;
+import bios.bench.GatewayBench;
+import bios.bench.GatewayComparison;
+import bios.bench.Peer;
+import java.io.IOException;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.Callable;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Option;
+
+/// `bios bench gateway`.
+@Command(name = "gateway", mixinStandardHelpOptions = true, description =
+        "The round trip of a small training step from Python through a server of its own.")
+public final class BenchGatewayCommand implements Callable<Integer> {
+    @Mixin private BenchOutput output;
+
+    @Option(names = "--python", defaultValue = "python3",
+            description = "Runs the client; 3.9 or newer (default: ${DEFAULT-VALUE}).")
+    private String python;
+
+    @Option(names = "--pairs", defaultValue = "400",
+            description = "Pairs of forward_backward and optim_step measured (default: ${DEFAULT-VALUE}).")
+    private int pairs;
+
+    @Option(names = "--warm-up", paramLabel = "PAIRS", defaultValue = "300",
+            description = "Pairs before them (default: ${DEFAULT-VALUE}).")
+    private int warmUp;
+
+    @Option(names = "--timings", paramLabel = "PATH", description =
+            "Where the server tells the milliseconds that it has spent by part, to be shown for each pair.")
+    private String timings;
+
+    @Option(names = "--compare", description =
+            "Print the table of this part: the small step, and loading a model of 1 GB.")
+    private boolean compare;
+
+    @Option(names = "--rounds", defaultValue = "2",
+            description = "With --compare: runs of the small step (default: ${DEFAULT-VALUE}).")
+    private int rounds;
+
+    @Option(names = "--rows", paramLabel = "WORD",
+            description = "With --compare: only rows whose name has this word.")
+    private String word;
+
+    @Override public Integer call() throws IOException {
+        if (compare) new GatewayComparison(new Comparison(new Peer(python), rounds, 3,
+                Optional.ofNullable(word), output.json(), output.append()), options()).run();
+        else output.finish(new GatewayBench(python, pairs, warmUp, Optional.ofNullable(timings)).run());
+        return 0;
+    }
+
+    private List<String> options() {
+        List<String> options = new ArrayList<>(List.of("--python", python, "--pairs", "" + pairs,
+                "--warm-up", "" + warmUp));
+        if (timings != null) options.addAll(List.of("--timings", timings));
+        return options;
+    }
+}

@@ -1,0 +1,50 @@
+package bios.command;
+
+import bios.CommandFailed;
+import bios.bench.SampleBench;
+import bios.bench.SampleComparison;
+import java.io.IOException;
+import java.util.concurrent.Callable;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Option;
+
+/// `bios bench sample`.
+@Command(name = "sample", mixinStandardHelpOptions = true,
+        description = "Decoding after a prompt of 32 tokens, and long prompts.")
+public final class BenchSampleCommand implements Callable<Integer> {
+    @Mixin private BenchEngine engine;
+
+    @Mixin private BenchPeer other;
+
+    @Mixin private BenchOutput output;
+
+    @Option(names = "--streams", defaultValue = "1",
+            description = "Sequences at once (default: ${DEFAULT-VALUE}).")
+    private int streams;
+
+    @Option(names = "--adapters", defaultValue = "1",
+            description = "Adapters that they are spread over (default: ${DEFAULT-VALUE}).")
+    private int adapters;
+
+    @Option(names = "--tokens", defaultValue = "64",
+            description = "Tokens of each (default: ${DEFAULT-VALUE}).")
+    private int tokens;
+
+    @Option(names = "--prefill", paramLabel = "TOKENS", defaultValue = "0",
+            description = "Also the speed of a prompt of so many tokens.")
+    private int prefill;
+
+    @Option(names = "--steps", defaultValue = "3",
+            description = "Repetitions, of which the middle counts (default: ${DEFAULT-VALUE}).")
+    private int repetitions;
+
+    @Override public Integer call() throws IOException {
+        if (streams < 1 || adapters < 1 || tokens < 2 || repetitions < 1)
+            throw new CommandFailed("--streams, --adapters and --steps: at least 1; --tokens: at least 2");
+        if (other.compare()) new SampleComparison(other.comparison(output, repetitions)).run();
+        else output.finish(new SampleBench(engine.setup().withContext(prefill + 1), streams, adapters, tokens,
+                prefill, repetitions, other.peer()).run());
+        return 0;
+    }
+}

@@ -1,0 +1,83 @@
+package bios.command;
+
+import bios.CommandFailed;
+import bios.bench.Report;
+import bios.bench.Setup;
+import bios.bench.TrainBench;
+import bios.bench.TrainComparison;
+import java.io.IOException;
+import java.util.Optional;
+import java.util.concurrent.Callable;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Option;
+
+/// `bios bench train`.
+@Command(name = "train", mixinStandardHelpOptions = true,
+        description = "A LoRA training step: forward_backward and optim_step.")
+public final class BenchTrainCommand implements Callable<Integer> {
+    private static final long SEED = 1;
+
+    @Mixin private BenchEngine engine;
+
+    @Mixin private BenchPeer other;
+
+    @Mixin private BenchOutput output;
+
+    @Option(names = "--batch", defaultValue = "8", description = "Sequences (default: ${DEFAULT-VALUE}).")
+    private int batch;
+
+    @Option(names = "--seq", defaultValue = "256",
+            description = "Tokens of each (default: ${DEFAULT-VALUE}); beyond the model's context too.")
+    private int length;
+
+    @Option(names = "--beside", paramLabel = "BATCHxSEQ",
+            description = "Also a batch of this shape, step by step in turn; e.g. 8x1024 beside 1x8192.")
+    private String beside;
+
+    @Option(names = "--mixed", description =
+            "64 sequences of lengths log-uniform from 16 to 512, beside as many of equal lengths.")
+    private boolean mixed;
+
+    @Option(names = "--tenants", paramLabel = "N", defaultValue = "0",
+            description = "N runs with one sequence each, of ranks 8 to 64, beside one run with all of them.")
+    private int tenants;
+
+    @Option(names = "--steps", defaultValue = "4",
+            description = "Steps measured (default: ${DEFAULT-VALUE}).")
+    private int steps;
+
+    @Option(names = "--warm-up", paramLabel = "STEPS", defaultValue = "1",
+            description = "Steps before them (default: ${DEFAULT-VALUE}).")
+    private int warmUp;
+
+    @Option(names = "--profile",
+            description = "Tell the time of each operation of the device, and its share of the ceiling.")
+    private boolean profile;
+
+    @Option(names = "--busy", description = "Beside another process that keeps a core busy.")
+    private boolean busy;
+
+    @Override public Integer call() throws IOException {
+        if (steps < 1 || warmUp < 1) throw new CommandFailed("--steps and --warm-up: at least 1");
+        if (other.compare()) new TrainComparison(other.comparison(output, steps)).run();
+        else output.finish(report());
+        return 0;
+    }
+
+    private Report report() throws IOException {
+        Optional<int[]> batchBeside = Optional.ofNullable(beside).map(BenchTrainCommand::shape);
+        int longest = Math.max(length, batchBeside.map(b -> b[1]).orElse(0));
+        Setup setup = engine.setup().withContext(longest);
+        TrainBench bench = new TrainBench(setup, steps, warmUp, other.peer(), busy, profile);
+        if (mixed) return bench.mixed(SEED);
+        return tenants > 0 ? bench.tenants(tenants, length) : bench.equal(batch, length, batchBeside);
+    }
+
+    private static int[] shape(String text) {
+        if (!text.matches("[1-9]\\d{0,5}x[1-9]\\d{0,5}"))
+            throw new CommandFailed("--beside " + text + ": expected BATCHxSEQ, e.g. 8x1024");
+        String[] parts = text.split("x");
+        return new int[] {Integer.parseInt(parts[0]), Integer.parseInt(parts[1])};
+    }
+}
