@@ -178,7 +178,8 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
             for (int i = 0; i < states.size(); i++)
                 evaluations.add(trainer.begin(states.get(i), operations.get(i)));
             for (List<Evaluation> left = evaluations; !left.isEmpty();
-                    left = evaluations.stream().filter(e -> !e.done()).toList()) trainer.pass(left);
+                    left = evaluations.stream().filter(e -> !e.done()).toList())
+                trainer.pass(trainer.fitting(left));
             for (Evaluation evaluation : evaluations) evaluation.finish();
             for (TrainingState state : states) trainer.optimStep(state, Optional.of(AdamParams.DEFAULT));
             return (System.nanoTime() - begin) * 1e-9;

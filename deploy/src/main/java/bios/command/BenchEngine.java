@@ -18,8 +18,8 @@ public final class BenchEngine {
             description = "bf16 or fp32 base weights (default: ${DEFAULT-VALUE}).")
     private String dtype;
 
-    @Option(names = "--activations", defaultValue = "split",
-            description = "Beside bf16 weights: split or rounded (default: ${DEFAULT-VALUE}).")
+    @Option(names = "--activations", description =
+            "Beside bf16 weights: ${COMPLETION-CANDIDATES} (default: what the engine takes on this machine).")
     private CpuDevice.Activations activations;
 
     @Option(names = "--rank", defaultValue = "32",
@@ -40,6 +40,7 @@ public final class BenchEngine {
         if (!dtype.equals("bf16") && !dtype.equals("fp32"))
             throw new CommandFailed("--dtype " + dtype + ": bf16 or fp32");
         int cores = threads == null ? Runtime.getRuntime().availableProcessors() : threads;
-        return new Setup(found, dtype.equals("bf16"), activations, rank, cores, Optional.ofNullable(folder));
+        return new Setup(found, dtype.equals("bf16"),
+                activations == null ? CpuDevice.Activations.best() : activations, rank, cores, Optional.ofNullable(folder));
     }
 }

@@ -54,6 +54,18 @@ public final class Trainer {
         return Evaluation.of(state, operation, model.spec(), tokenBudget);
     }
 
+    /// The first evaluations whose next micro-batches fit into one pass; at least one.
+    public List<Evaluation> fitting(List<Evaluation> evaluations) {
+        List<Evaluation> fitting = new ArrayList<>();
+        int tokens = 0;
+        for (Evaluation next : evaluations) {
+            tokens += next.nextTokens();
+            if (!fitting.isEmpty() && tokens > tokenBudget) break;
+            fitting.add(next);
+        }
+        return fitting;
+    }
+
     /// Puts the next micro-batch of each evaluation through the model, in one pass over the frozen weights.
     /// No two of them may be of one run.
     public void pass(List<Evaluation> evaluations) {
