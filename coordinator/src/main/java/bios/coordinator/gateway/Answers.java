@@ -24,6 +24,9 @@ import java.util.Optional;
 
 /// The objects of the wire, as answers hold them.
 final class Answers {
+    /// So many are written sooner than they are handed to another thread.
+    private static final int FEW_NUMBERS = 1024;
+
     private Answers() {}
 
     /// A call marked F: where its result will be.
@@ -45,11 +48,12 @@ final class Answers {
 
     static Reply evaluated(Call call, OperationResult.Evaluated result, boolean forwardOnly) {
         boolean packed = call.accepts("application/vnd.bios+json");
+        boolean large = result.logprobs().stream().mapToLong(l -> l.length).sum() > FEW_NUMBERS;
         var outputs = new ArrayList<Map<String, Object>>(result.logprobs().size());
         for (float[] logprobs : result.logprobs()) outputs.add(Map.of("logprobs", tensor(logprobs, packed)));
         return new Reply.Value(200, Reply.object("type", forwardOnly ? "forward" : "forward_backward",
                 "loss_fn_output_type", "TensorDict", "loss_fn_outputs", outputs,
-                "metrics", result.metrics()), true);
+                "metrics", result.metrics()), large);
     }
 
     private static Map<String, Object> tensor(float[] values, boolean packed) {
