@@ -343,18 +343,24 @@ public final class Engine {
                 entry.prepared(new Deed.Copy(new Deed.Purpose.Recovery()));
                 continue;
             }
-            beside(() -> {
-                try {
-                    return new Note.Prepared(line, entry, switch (entry.command) {
-                        case EngineCommand.OpenRun open -> library.open(open);
-                        case EngineCommand.Execute execute -> library.operation(execute);
-                        default -> throw new IllegalStateException("not for a line: " + entry.command);
-                    });
-                } catch (Throwable thrown) {
-                    String what = entry.position == 0 ? "opening the run" : "operation " + entry.position;
-                    return new Note.Unprepared(line, entry, Faults.of(thrown, what));
-                }
+            if (entry.command instanceof EngineCommand.Execute execute && library.atHand(execute)
+                    && prepared(line, entry) instanceof Note.Prepared(_, _, var deed))
+                entry.prepared(deed);
+            else beside(() -> prepared(line, entry));
+        }
+    }
+
+    /// May read from the blob store: runs beside the actor, unless all is at hand.
+    private Note prepared(Line line, Line.Entry entry) {
+        try {
+            return new Note.Prepared(line, entry, switch (entry.command) {
+                case EngineCommand.OpenRun open -> library.open(open);
+                case EngineCommand.Execute execute -> library.operation(execute);
+                default -> throw new IllegalStateException("not for a line: " + entry.command);
             });
+        } catch (Throwable thrown) {
+            String what = entry.position == 0 ? "opening the run" : "operation " + entry.position;
+            return new Note.Unprepared(line, entry, Faults.of(thrown, what));
         }
     }
 
