@@ -9,6 +9,7 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.model.TargetModule;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunId;
+import bios.protocol.run.Timing;
 import bios.protocol.sampling.SampleResult;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
@@ -126,6 +127,23 @@ final class Answers {
                 "size_bytes", checkpoint.bytes(), "public", false,
                 "expires_at", checkpoint.expiresAtMillis().map(Answers::time), "step", checkpoint.step(),
                 "metadata", JsonWriter.raw(checkpoint.userMetadata()));
+    }
+
+    /// Milliseconds to the microsecond.
+    static Map<String, Object> timing(Timing timing) {
+        return Reply.object("seq_id", timing.seq(), "operation", switch (timing.kind()) {
+            case FORWARD -> "forward";
+            case FORWARD_BACKWARD -> "forward_backward";
+            case OPTIM_STEP -> "optim_step";
+            case SAVE_STATE -> "save_weights";
+            case SAVE_SAMPLER_WEIGHTS -> "save_weights_for_sampler";
+            case LOAD_STATE -> "load_weights";
+        }, "journal_ms", millis(timing.journalNanos()), "queue_ms", millis(timing.queueNanos()),
+                "engine_ms", millis(timing.engineNanos()));
+    }
+
+    private static double millis(long nanos) {
+        return nanos / 1000 / 1e3;
     }
 
     /// The targets as PEFT and users name them.
