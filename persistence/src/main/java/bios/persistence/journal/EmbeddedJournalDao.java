@@ -25,8 +25,8 @@ import slick.jdbc.JdbcBackend;
 import slick.jdbc.JdbcProfile;
 
 /// Writes events where the journal's own thread stands, one transaction for each request: a commit to the H2
-/// file takes a tenth of a millisecond, the plugin's way to it (a stream, a pool of threads and back) ten times
-/// that. Everything else is the plugin's.
+/// file takes a tenth of a millisecond, the plugin's way to it (a stream, a pool of threads and back) several
+/// times that. Everything else is the plugin's.
 public final class EmbeddedJournalDao extends DefaultJournalDao {
     private static final List<String> COLUMNS = List.of("deleted", "persistence_id", "sequence_number",
             "writer", "write_timestamp", "adapter_manifest", "event_payload", "event_ser_id",

@@ -1,7 +1,7 @@
 package bios.protocol.run;
 
-/// How long the service took over one operation, from its arrival at the run to its result. The three parts add
-/// up to the whole.
+/// How long the service took over one operation, from its arrival at the run to its result. The three parts
+/// add up to the whole.
 ///
 /// @param seq the client's number
 /// @param journalNanos until the journal held it
