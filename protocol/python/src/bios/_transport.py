@@ -32,6 +32,7 @@ CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 POLL_SECONDS = 45.0
 KEPT_CONNECTIONS = 16
+SMALL_BODY_BYTES = 1 << 16
 NOTICE_AFTER_SECONDS = 10.0
 NOTICE_EVERY_SECONDS = 60.0
 LONGEST_RETRY_AFTER_SECONDS = 60.0
@@ -128,6 +129,37 @@ class Notice:
         print(f"bios: {text}", file=sys.stderr, flush=True)
 
 
+class _Together:
+    """Sends a request's head and its small body in one piece: the server then reads both at once."""
+
+    _held: Optional[List[bytes]] = None
+
+    def request(self, method: str, url: str, body: Optional[bytes] = None, headers: Any = {}, **more: Any) -> None:
+        if body is None or len(body) > SMALL_BODY_BYTES:
+            return super().request(method, url, body, headers, **more)  # type: ignore[misc]
+        self._held = []
+        try:
+            super().request(method, url, body, headers, **more)  # type: ignore[misc]
+            whole = b"".join(self._held)
+        finally:
+            self._held = None
+        self.send(whole)
+
+    def send(self, data: Any) -> None:
+        if self._held is None:
+            super().send(data)  # type: ignore[misc]
+        else:
+            self._held.append(data)
+
+
+class _Plain(_Together, http.client.HTTPConnection):
+    pass
+
+
+class _Secure(_Together, http.client.HTTPSConnection):
+    pass
+
+
 class _Pool:
     """Connections that wait for their next use."""
 
@@ -199,8 +231,8 @@ class Transport:
         if self._secure:
             if self._tls is None:
                 self._tls = ssl.create_default_context()
-            return http.client.HTTPSConnection(self._host, self._port, timeout=CONNECT_SECONDS, context=self._tls)
-        return http.client.HTTPConnection(self._host, self._port, timeout=CONNECT_SECONDS)
+            return _Secure(self._host, self._port, timeout=CONNECT_SECONDS, context=self._tls)
+        return _Plain(self._host, self._port, timeout=CONNECT_SECONDS)
 
     def _send(self, method: str, path: str, body: Optional[bytes], accept: Optional[str], seconds: float,
               ) -> Tuple[http.client.HTTPConnection, http.client.HTTPResponse, bool]:

@@ -9,6 +9,7 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.model.TargetModule;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunId;
+import bios.protocol.run.Timing;
 import bios.protocol.sampling.SampleResult;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
@@ -24,6 +25,9 @@ import java.util.Optional;
 
 /// The objects of the wire, as answers hold them.
 final class Answers {
+    /// So many are written sooner than they are handed to another thread.
+    private static final int FEW_NUMBERS = 1024;
+
     private Answers() {}
 
     /// A call marked F: where its result will be.
@@ -45,11 +49,12 @@ final class Answers {
 
     static Reply evaluated(Call call, OperationResult.Evaluated result, boolean forwardOnly) {
         boolean packed = call.accepts("application/vnd.bios+json");
+        boolean large = result.logprobs().stream().mapToLong(l -> l.length).sum() > FEW_NUMBERS;
         var outputs = new ArrayList<Map<String, Object>>(result.logprobs().size());
         for (float[] logprobs : result.logprobs()) outputs.add(Map.of("logprobs", tensor(logprobs, packed)));
         return new Reply.Value(200, Reply.object("type", forwardOnly ? "forward" : "forward_backward",
                 "loss_fn_output_type", "TensorDict", "loss_fn_outputs", outputs,
-                "metrics", result.metrics()), true);
+                "metrics", result.metrics()), large);
     }
 
     private static Map<String, Object> tensor(float[] values, boolean packed) {
@@ -122,6 +127,23 @@ final class Answers {
                 "size_bytes", checkpoint.bytes(), "public", false,
                 "expires_at", checkpoint.expiresAtMillis().map(Answers::time), "step", checkpoint.step(),
                 "metadata", JsonWriter.raw(checkpoint.userMetadata()));
+    }
+
+    /// Milliseconds to the microsecond.
+    static Map<String, Object> timing(Timing timing) {
+        return Reply.object("seq_id", timing.seq(), "operation", switch (timing.kind()) {
+            case FORWARD -> "forward";
+            case FORWARD_BACKWARD -> "forward_backward";
+            case OPTIM_STEP -> "optim_step";
+            case SAVE_STATE -> "save_weights";
+            case SAVE_SAMPLER_WEIGHTS -> "save_weights_for_sampler";
+            case LOAD_STATE -> "load_weights";
+        }, "journal_ms", millis(timing.journalNanos()), "queue_ms", millis(timing.queueNanos()),
+                "engine_ms", millis(timing.engineNanos()));
+    }
+
+    private static double millis(long nanos) {
+        return nanos / 1000 / 1e3;
     }
 
     /// The targets as PEFT and users name them.

@@ -27,6 +27,7 @@ import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.actor.typed.javadsl.AskPattern;
+import scala.jdk.javaapi.FutureConverters;
 
 /// What the calls use of the rest of the service; every refusal of another part becomes a [Refusal] here.
 final class Backend {
@@ -88,7 +89,7 @@ final class Backend {
     /// Asks a run; only refusals are told apart.
     CompletionStage<RunReply> run(String account, RunId run, Function<ActorRef<RunReply>, RunCommand> message,
             Duration timeout) {
-        return located(account, run).thenCompose(_ -> parts.runs().ask(run, message, timeout))
+        return located(account, run).thenCompose(_ -> straight(parts.runs().ask(run, message, timeout)))
                 .thenApply(reply -> {
                     if (reply instanceof RunReply.Refused refused) throw Refusal.of(refused);
                     return reply;
@@ -132,7 +133,7 @@ final class Backend {
         if (!session.matches("[A-Za-z0-9][A-Za-z0-9._-]{0,127}"))
             throw new Refusal(Code.NOT_FOUND, "there is no session '" + session + "', or it is not yours")
                     .aboutSession();
-        return parts.sessions().ask(session, message, settings.askTimeout()).thenApply(reply -> {
+        return straight(parts.sessions().ask(session, message, settings.askTimeout())).thenApply(reply -> {
             if (reply instanceof SessionReply.Refused(var fault)) throw Refusal.of(fault).aboutSession();
             return expect(expected, reply);
         });
@@ -140,7 +141,7 @@ final class Backend {
 
     CompletionStage<SamplingReply> router(Function<ActorRef<SamplingReply>, SamplingCommand> message,
             Duration timeout) {
-        return AskPattern.ask(parts.router(), message::apply, timeout, system.scheduler());
+        return straight(AskPattern.ask(parts.router(), message::apply, timeout, system.scheduler()));
     }
 
     /// Asks the least busy engine that holds the model.
@@ -149,11 +150,21 @@ final class Backend {
         Fleet.Engine engine = fleet().enginesOf(model).stream()
                 .min(Comparator.comparingInt(Fleet.Engine::queuedSequences))
                 .orElseThrow(() -> noWorker(model));
-        return AskPattern.ask(engine.ref(), message::apply, settings.askTimeout(), system.scheduler())
-                .thenApply(reply -> {
+        return straight(AskPattern.ask(engine.ref(), message::apply, settings.askTimeout(),
+                system.scheduler())).thenApply(reply -> {
                     if (reply instanceof EngineReply.NotDone(var fault)) throw Refusal.of(fault);
                     return expect(expected, reply);
                 });
+    }
+
+    /// The same answer as a plain stage: what hangs on a stage that Pekko made is run by the JVM's common
+    /// pool, whose threads must be woken for it each time.
+    private <T> CompletionStage<T> straight(CompletionStage<T> asked) {
+        var answer = new CompletableFuture<T>();
+        FutureConverters.asScala(asked).onComplete(outcome -> outcome.isSuccess()
+                ? answer.complete(outcome.get())
+                : answer.completeExceptionally(outcome.failed().get()), system.executionContext());
+        return answer;
     }
 
     private static <R> R expect(Class<R> expected, Object reply) {

@@ -2,6 +2,7 @@ package bios.coordinator.gateway;
 
 import java.util.ArrayList;
 import java.util.List;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.atomic.AtomicLong;
 import org.apache.pekko.http.javadsl.model.HttpEntity;
@@ -91,12 +92,15 @@ final class Bodies {
 
     /// Reads the body of `request`.
     CompletionStage<Body> read(HttpRequest request, Materializer materializer) {
-        HttpEntity entity = request.entity().withoutSizeLimit();
         var body = new Body();
-        long announced = entity.getContentLengthOption().orElse(0);
+        long announced = request.entity().getContentLengthOption().orElse(0);
         if (announced > maxBytes) body.refuse(tooLarge());
         else if (!body.reserve(announced)) body.refuse(busy());
-        return entity.getDataBytes().runWith(Sink.fold(body, Body::add), materializer)
+        // A small body comes with its head; a stream of its own would cost more than the rest of the call.
+        if (request.entity() instanceof HttpEntity.Strict whole)
+            return CompletableFuture.completedStage(body.add(whole.getData()));
+        return request.entity().withoutSizeLimit().getDataBytes()
+                .runWith(Sink.fold(body, Body::add), materializer)
                 .whenComplete((_, failed) -> {
                     if (failed != null) body.release();
                 });

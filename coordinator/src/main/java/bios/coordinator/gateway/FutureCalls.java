@@ -113,8 +113,8 @@ final class FutureCalls {
                     case RunReply.Pending(_, int ahead) ->
                             CompletableFuture.completedStage(Answers.tryAgain(id, ahead == 0
                                     ? "it is being executed" : ahead + " operations are before it"));
-                    case RunReply.Accepted _, RunReply.Described _, RunReply.Resolved _, RunReply.Done _,
-                            RunReply.Refused _ ->
+                    case RunReply.Accepted _, RunReply.Described _, RunReply.Resolved _, RunReply.Timed _,
+                            RunReply.Done _, RunReply.Refused _ ->
                             throw new IllegalStateException("unexpected answer to a retrieval: "
                                     + reply.getClass().getSimpleName());
                 });

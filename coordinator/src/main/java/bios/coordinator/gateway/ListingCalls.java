@@ -32,6 +32,7 @@ final class ListingCalls {
         return List.of(Endpoint.get("training_runs", this::runs),
                 Endpoint.get("training_runs/*", this::run),
                 Endpoint.get("training_runs/*/checkpoints", this::checkpointsOfRun),
+                Endpoint.get("training_runs/*/timings", this::timings),
                 Endpoint.get("checkpoints", this::checkpoints),
                 Endpoint.delete("training_runs/*/checkpoints/*/*", this::delete),
                 Endpoint.put("training_runs/*/checkpoints/*/*/ttl", this::ttl),
@@ -72,6 +73,17 @@ final class ListingCalls {
                 Reply.ok("checkpoints", run.checkpoints().stream().filter(c -> c.name().isPresent())
                         .sorted(Comparator.comparingLong(CheckpointManifest::createdAtMillis).reversed())
                         .map(c -> Answers.checkpoint(call, c)).toList(), "cursor", null));
+    }
+
+    private CompletionStage<Reply> timings(Call call) {
+        int limit = call.number("limit", 100, 1, MOST);
+        return backend.run(call.account(), RunCalls.runId(call.parts().getFirst()), RunReply.Timed.class,
+                replyTo -> new RunCommand.Time(call.account(), replyTo)).thenApply(timed -> {
+                    int count = timed.timings().size();
+                    return new Reply.Value(200, Reply.object("timings", timed.timings()
+                            .subList(Math.max(0, count - limit), count).stream().map(Answers::timing)
+                            .toList()), true);
+                });
     }
 
     /// A checkpoint as three segments of a path name it.

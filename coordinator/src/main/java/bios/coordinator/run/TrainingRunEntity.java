@@ -117,6 +117,7 @@ public final class TrainingRunEntity
 
     private final EngineLine line;
     private final Results results;
+    private final Timings timings = new Timings(System::nanoTime); // edge: measures, decides nothing
     private final Set<Long> done = new HashSet<>();
     private final Map<Long, List<Waiter>> waiters = new HashMap<>();
     private final List<PendingSave> pendingSaves = new ArrayList<>();
@@ -234,6 +235,8 @@ public final class TrainingRunEntity
                                     _ -> new RunReply.Done()));
             case RunCommand.Unload(var owner, var replyTo) ->
                     stranger(run, owner, replyTo, () -> unload(run, replyTo));
+            case RunCommand.Time(var owner, var replyTo) -> stranger(run, owner, replyTo, () ->
+                    Effect().reply(replyTo, new RunReply.Timed(timings.newest())));
         };
     }
 
@@ -272,6 +275,7 @@ public final class TrainingRunEntity
     }
 
     private ReplyEffect<RunEvent, TrainingRun> submit(TrainingRun run, RunCommand.Submit c) {
+        timings.arrived();
         boolean known = run.known().contains(c.seq());
         if (!unloading.isEmpty() && !known)
             return refuse(c.replyTo(), Reason.CLOSED, "the run is being unloaded");
@@ -427,7 +431,9 @@ public final class TrainingRunEntity
                     index = true;
                     scheduleExpiry(run);
                 }
+                case OperationAccepted e -> timings.stored(e.position(), e.seq(), e.operation().kind());
                 case RecoveryPointReached e -> {
+                    timings.forget(e.position());
                     done.removeIf(position -> position <= e.position());
                     step = Math.max(step, e.step());
                     index = true;
@@ -437,7 +443,7 @@ public final class TrainingRunEntity
                     index = true;
                     scheduleExpiry(run);
                 }
-                case OperationAccepted _, LoadResolved _, LoadApplied _, ErrorSeen _, SnapshotsReleased _,
+                case LoadResolved _, LoadApplied _, ErrorSeen _, SnapshotsReleased _,
                         OperationAttempted _, ReplayFinished _, BlobsFreed _ -> {}
             }
         }
@@ -456,6 +462,7 @@ public final class TrainingRunEntity
     }
 
     private void complete(Kept kept) {
+        timings.finished(kept.position());
         results.add(kept);
         done.add(kept.position());
         wake(kept.seq());
@@ -582,6 +589,10 @@ public final class TrainingRunEntity
             }
             case EngineEvent.OpenFailed(_, var why) -> openFailed(run, why);
             case EngineEvent.Executed(_, var position, var result) -> executed(run, position, result);
+            case EngineEvent.Measured(_, var position, var nanos) -> {
+                timings.worked(position, nanos);
+                yield Effect().noReply();
+            }
             case EngineEvent.Failed(_, var position, var why) -> failed(run, position, why);
             case EngineEvent.RecoveryPointWritten written -> {
                 point = Optional.of(written);

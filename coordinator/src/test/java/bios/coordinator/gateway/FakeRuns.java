@@ -11,6 +11,7 @@ import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Operation;
+import bios.protocol.run.OperationKind;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
@@ -19,6 +20,7 @@ import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
 import bios.protocol.run.StoredOperation;
+import bios.protocol.run.Timing;
 import bios.protocol.stored.StoredOperations;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
@@ -96,6 +98,9 @@ final class FakeRuns implements RunDirectory, RunIndex {
                 run.checkpoints.removeIf(c -> c.kind() == kind && c.name().equals(Optional.of(name)))
                         ? new RunReply.Done() : new RunReply.Refused(Reason.NOT_FOUND, "no checkpoint"));
             case RunCommand.SetExpiry(var owner, _, _, _, _) -> mine(run, owner, RunReply.Done::new);
+            case RunCommand.Time(var owner, _) -> mine(run, owner, () -> new RunReply.Timed(List.of(
+                    new Timing(7, OperationKind.FORWARD_BACKWARD, 1_250_000, 500, 2_000_000),
+                    new Timing(8, OperationKind.SAVE_SAMPLER_WEIGHTS, 0, 0, 3_000_000))));
             case RunCommand.Unload(var owner, _) -> mine(run, owner, () -> {
                 run.closed = true;
                 return new RunReply.Done();

@@ -320,6 +320,18 @@ class GatewayTest {
         assertEquals("try_again", pending.text("type"));
     }
 
+    @Test void timingsAreTheNewestOperationsInMilliseconds() {
+        String run = service.post("create_model", "{'session_id': '" + SESSION
+                + "', 'model_seq_id': 30, 'base_model': 'ultrasafe/usf-tiny'}").text("model_id");
+        var all = service.get("training_runs/" + run + "/timings").json().get("timings");
+        assertEquals("{\"seq_id\":7,\"operation\":\"forward_backward\",\"journal_ms\":1.25,\"queue_ms\":0.0,"
+                + "\"engine_ms\":2.0}", all.get(0).toString());
+        assertEquals("save_weights_for_sampler", all.get(1).get("operation").asText());
+        var newest = service.get("training_runs/" + run + "/timings?limit=1").json().get("timings");
+        assertEquals(List.of(all.get(1)), List.of(newest.get(0)));
+        assertEquals(400, service.get("training_runs/" + run + "/timings?limit=0").status());
+    }
+
     @Test void listsShowRunsCheckpointsAndSessions() {
         String run = service.post("create_model",
                 "{'session_id': '" + SESSION + "', 'model_seq_id': 10, 'base_model': 'ultrasafe/usf-tiny',"

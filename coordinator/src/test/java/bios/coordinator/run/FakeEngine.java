@@ -83,8 +83,11 @@ final class FakeEngine {
             }
             case EngineCommand.Execute c -> {
                 State before = runs.get(c.run());
-                c.replyTo().tell(before == null ? new EngineEvent.Failed(c.run(), c.position(),
-                        Fault.server(EngineCommand.RUN_NOT_OPEN, "no")) : execute(before, c));
+                EngineEvent done = before == null ? new EngineEvent.Failed(c.run(), c.position(),
+                        Fault.server(EngineCommand.RUN_NOT_OPEN, "no")) : execute(before, c);
+                if (done instanceof EngineEvent.Executed)
+                    c.replyTo().tell(new EngineEvent.Measured(c.run(), c.position(), c.position()));
+                c.replyTo().tell(done);
             }
             case EngineCommand.TakeRecoveryPoint(var run, var position, var replyTo) -> {
                 State state = runs.get(run);

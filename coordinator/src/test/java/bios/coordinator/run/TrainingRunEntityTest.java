@@ -15,6 +15,7 @@ import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.Timing;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
@@ -174,6 +175,22 @@ class TrainingRunEntityTest {
             harness.submit(seq, forward(1));
             harness.outcome(seq);
             assertTrue(harness.executed.size() - before <= 20, "a recovery executes little again");
+        }
+    }
+
+    @Test void itTellsItsOwnerHowLongOperationsTook() throws Exception {
+        try (var harness = harness("timings")) {
+            harness.create();
+            harness.submit(3, train(1));
+            harness.submit(4, step());
+            harness.outcome(4);
+            var timed = (RunReply.Timed) harness.ask(to -> new RunCommand.Time(RunHarness.OWNER, to));
+            assertEquals(List.of(3L, 4L), timed.timings().stream().map(Timing::seq).toList());
+            for (Timing timing : timed.timings())
+                assertTrue(timing.journalNanos() > 0 && timing.queueNanos() > 0
+                        && timing.engineNanos() == timing.seq() - 2, timing::toString);
+            var refused = harness.ask(replyTo -> new RunCommand.Time("mallory", replyTo));
+            assertEquals(Reason.NOT_FOUND, ((RunReply.Refused) refused).reason());
         }
     }
 

@@ -20,6 +20,8 @@ import org.apache.pekko.persistence.jdbc.journal.JdbcAsyncWriteJournal;
 public final class EmbeddedJournal {
     private static final String SCHEMA = "/schema/h2/h2-create-schema.sql";
     private static final int ALREADY_OPEN = 90020;
+    /// Events up to this size lie in their row; larger ones in tables of their own, at twice the cost.
+    private static final int BYTES_IN_ROW = 8192;
 
     private EmbeddedJournal() {}
 
@@ -29,7 +31,8 @@ public final class EmbeddedJournal {
         if (file.indexOf(';') >= 0)
             throw new IllegalArgumentException("the data folder " + folder
                     + " must not hold ';' in its name");
-        return "jdbc:h2:file:" + file + ";DATABASE_TO_UPPER=false;DB_CLOSE_ON_EXIT=FALSE;WRITE_DELAY=0";
+        return "jdbc:h2:file:" + file + ";DATABASE_TO_UPPER=false;DB_CLOSE_ON_EXIT=FALSE;WRITE_DELAY=0"
+                + ";MAX_LENGTH_INPLACE_LOB=" + BYTES_IN_ROW;
     }
 
     /// Settings that make Pekko keep events, snapshots and durable state in `folder`. Call [#createSchema]

@@ -7,6 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import com.typesafe.config.ConfigFactory;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.sql.DriverManager;
 import java.time.Duration;
 import java.util.List;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
@@ -25,6 +26,7 @@ class EmbeddedJournalTest {
 
     /// Stores the texts that it is sent; asked for nothing it tells how many it has.
     static final class Counter extends EventSourcedBehavior<Counter.Add, String, Integer> {
+        /// Several texts, divided by commas, are stored together or not at all.
         record Add(String text, ActorRef<Integer> replyTo) {}
 
         Counter() {
@@ -36,7 +38,8 @@ class EmbeddedJournalTest {
         }
 
         @Override public CommandHandler<Add, String, Integer> commandHandler() {
-            return (_, add) -> Effect().persist(add.text()).thenRun(now -> add.replyTo().tell(now));
+            return (_, add) -> Effect().persist(List.of(add.text().split(",")))
+                    .thenRun(now -> add.replyTo().tell(now));
         }
 
         @Override public EventHandler<Integer, String> eventHandler() {
@@ -45,12 +48,16 @@ class EmbeddedJournalTest {
     }
 
     private int addOnce() {
+        return add("x");
+    }
+
+    private int add(String text) {
         EmbeddedJournal.createSchema(folder);
         var kit = ActorTestKit.create("journal",
                 EmbeddedJournal.config(folder).withFallback(ConfigFactory.load()));
         try {
             TestProbe<Integer> probe = kit.createTestProbe();
-            kit.spawn(new Counter()).tell(new Counter.Add("x", probe.getRef()));
+            kit.spawn(new Counter()).tell(new Counter.Add(text, probe.getRef()));
             return probe.receiveMessage(Duration.ofSeconds(20));
         } finally {
             kit.shutdownTestKit();
@@ -60,6 +67,31 @@ class EmbeddedJournalTest {
     @Test void eventsAreThereAfterARestartAndTheSchemaIsMadeOnce() {
         assertEquals(1, addOnce());
         EmbeddedJournal.createSchema(folder);
+        assertEquals(2, addOnce());
+    }
+
+    @Test void eventsOfAnySizeAreStoredTogetherInTheirOrder() {
+        assertEquals(3, add("x," + "y".repeat(100_000) + ",z"));
+        assertEquals(4, addOnce());
+    }
+
+    @Test void ofEventsThatAreStoredTogetherOneThatCannotBeTakesTheOthersWithIt() throws Exception {
+        assertEquals(1, addOnce());
+        try (var connection = DriverManager.getConnection(EmbeddedJournal.url(folder), "sa", "");
+                var statement = connection.createStatement()) {
+            statement.execute("ALTER TABLE \"event_journal\" ADD CONSTRAINT \"few\""
+                    + " CHECK (\"sequence_number\" < 4)");
+        }
+        var kit = ActorTestKit.create("journal",
+                EmbeddedJournal.config(folder).withFallback(ConfigFactory.load()));
+        try {
+            TestProbe<Integer> probe = kit.createTestProbe();
+            var counter = kit.spawn(new Counter());
+            counter.tell(new Counter.Add("a,b,c", probe.getRef()));
+            probe.expectTerminated(counter, Duration.ofSeconds(20));
+        } finally {
+            kit.shutdownTestKit();
+        }
         assertEquals(2, addOnce());
     }
 

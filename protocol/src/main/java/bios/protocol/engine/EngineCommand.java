@@ -20,7 +20,8 @@ import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.receptionist.ServiceKey;
 
 /// What the actor that owns a device is asked. Operations of one run are executed strictly in the order in
-/// which they arrive; each gets exactly one [EngineEvent].
+/// which they arrive; each gets exactly one [EngineEvent], and before [EngineEvent.Executed] comes its
+/// [EngineEvent.Measured].
 public sealed interface EngineCommand extends Message {
     /// Where the receptionist lists the engines that hold the model with this slug.
     static ServiceKey<EngineCommand> key(String slug) {
@@ -85,6 +86,9 @@ public sealed interface EngineCommand extends Message {
 
         /// An operation was executed. For saves the blobs are durable.
         record Executed(RunId run, long position, OperationResult result) implements EngineEvent {}
+
+        /// How long the device worked for an operation whose result comes next.
+        record Measured(RunId run, long position, long nanos) implements EngineEvent {}
 
         /// An operation failed and changed nothing.
         record Failed(RunId run, long position, Fault fault) implements EngineEvent {}

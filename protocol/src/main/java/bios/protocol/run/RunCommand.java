@@ -55,6 +55,9 @@ public sealed interface RunCommand extends Message {
     /// Ends the run for good: its live state goes, its checkpoints stay. Answered by [RunReply.Done].
     record Unload(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
+    /// How long the newest operations took. Answered by [RunReply.Timed].
+    record Time(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
+
     /// The answers.
     sealed interface RunReply extends Message {
         /// The operation is in the journal.
@@ -80,6 +83,9 @@ public sealed interface RunCommand extends Message {
 
         /// A checkpoint.
         record Resolved(CheckpointManifest manifest) implements RunReply {}
+
+        /// @param timings in the order in which the operations were finished, the newest last
+        record Timed(List<Timing> timings) implements RunReply {}
 
         /// It was done.
         record Done() implements RunReply {}

@@ -24,6 +24,7 @@ import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.run.TensorData;
+import bios.protocol.run.Timing;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingCommand;
@@ -86,6 +87,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(54, OperationResult.Stepped.class);
         registry.add(55, OperationResult.Saved.class);
         registry.add(56, OperationResult.Loaded.class);
+        registry.add(57, Timing.class);
     }
 
     private static void operations(Registry registry) {
@@ -107,6 +109,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(107, RunCommand.SetExpiry.class);
         registry.add(108, RunCommand.ReleaseSnapshots.class);
         registry.add(109, RunCommand.Unload.class);
+        registry.add(110, RunCommand.Time.class);
     }
 
     private static void runReplies(Registry registry) {
@@ -119,6 +122,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(136, RunCommand.RunReply.Done.class);
         registry.add(137, RunCommand.RunReply.Refused.class);
         registry.add(138, RunCommand.Reason.class);
+        registry.add(139, RunCommand.RunReply.Timed.class);
     }
 
     private static void engineCommands(Registry registry) {
@@ -140,6 +144,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(233, EngineCommand.EngineEvent.Failed.class);
         registry.add(234, EngineCommand.EngineEvent.RecoveryPointWritten.class);
         registry.add(235, EngineCommand.EngineEvent.RecoveryPointFailed.class);
+        registry.add(236, EngineCommand.EngineEvent.Measured.class);
     }
 
     private static void engineReplies(Registry registry) {

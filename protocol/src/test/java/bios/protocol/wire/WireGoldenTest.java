@@ -20,6 +20,7 @@ import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.StoredOperation;
+import bios.protocol.run.Timing;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingCommand;
@@ -99,6 +100,8 @@ class WireGoldenTest {
                 List.of(Samples.MANIFEST), true));
         all.add(new RunReply.Resolved(Samples.MANIFEST));
         all.add(new RunReply.Done());
+        all.add(new RunCommand.Time("owner", nobody()));
+        all.add(new RunReply.Timed(List.of(new Timing(5, OperationKind.OPTIM_STEP, 200, 3000, 40_000))));
         all.add(new RunReply.Refused(RunCommand.Reason.TOO_MANY, "wait"));
     }
 
@@ -120,6 +123,7 @@ class WireGoldenTest {
         all.add(new EngineCommand.Detokenize(new ModelName("m"), new int[] {1}, true, nobody()));
         all.add(new EngineCommand.FetchTokenizerFiles(new ModelName("m"), nobody()));
         all.add(new EngineEvent.Opened(Samples.RUN));
+        all.add(new EngineEvent.Measured(Samples.RUN, 4, 5000));
         all.add(new EngineEvent.OpenFailed(Samples.RUN, Fault.server("device_lost", "gone")));
         all.add(new EngineEvent.Executed(Samples.RUN, 4, Samples.results().getFirst()));
         all.add(new EngineEvent.Failed(Samples.RUN, 4, Fault.server("device_lost", "gone")));

@@ -242,10 +242,15 @@ public final class Engine {
             }
             case Note.Done(var outcomes) -> {
                 turning = false;
-                outcomes.forEach(this::done);
+                outcomes.forEach((line, worked) -> {
+                    worked(line, worked.nanos());
+                    done(line, worked.outcome());
+                });
             }
-            case Note.Passed(var pass) -> {
+            case Note.Passed(var pass, var nanos) -> {
                 turning = false;
+                for (Held held : pass.served())
+                    Optional.ofNullable(byState.get(held)).ifPresent(line -> worked(line, nanos));
                 pass.finished().forEach((held, outcome) -> {
                     if (byState.containsKey(held)) done(byState.get(held), outcome);
                 });
@@ -272,6 +277,11 @@ public final class Engine {
     private void toTheEnd(Held held) {
         Line line = byState.get(held);
         if (line != null) lines.putLast(line.config.run(), line);
+    }
+
+    /// The device has worked for the first entry of a line.
+    private void worked(Line line, long nanos) {
+        line.next(Integer.MAX_VALUE).ifPresent(entry -> entry.slot.worked(nanos));
     }
 
     /// The first entry of a line was done by the device.
@@ -343,18 +353,24 @@ public final class Engine {
                 entry.prepared(new Deed.Copy(new Deed.Purpose.Recovery()));
                 continue;
             }
-            beside(() -> {
-                try {
-                    return new Note.Prepared(line, entry, switch (entry.command) {
-                        case EngineCommand.OpenRun open -> library.open(open);
-                        case EngineCommand.Execute execute -> library.operation(execute);
-                        default -> throw new IllegalStateException("not for a line: " + entry.command);
-                    });
-                } catch (Throwable thrown) {
-                    String what = entry.position == 0 ? "opening the run" : "operation " + entry.position;
-                    return new Note.Unprepared(line, entry, Faults.of(thrown, what));
-                }
+            if (entry.command instanceof EngineCommand.Execute execute && library.atHand(execute)
+                    && prepared(line, entry) instanceof Note.Prepared(_, _, var deed))
+                entry.prepared(deed);
+            else beside(() -> prepared(line, entry));
+        }
+    }
+
+    /// May read from the blob store: runs beside the actor, unless all is at hand.
+    private Note prepared(Line line, Line.Entry entry) {
+        try {
+            return new Note.Prepared(line, entry, switch (entry.command) {
+                case EngineCommand.OpenRun open -> library.open(open);
+                case EngineCommand.Execute execute -> library.operation(execute);
+                default -> throw new IllegalStateException("not for a line: " + entry.command);
             });
+        } catch (Throwable thrown) {
+            String what = entry.position == 0 ? "opening the run" : "operation " + entry.position;
+            return new Note.Unprepared(line, entry, Faults.of(thrown, what));
         }
     }
 
@@ -432,8 +448,13 @@ public final class Engine {
         for (Line line : lines.values())
             first(line).filter(Engine::brief).ifPresent(deed -> next.put(line, deed));
         later("deeds", () -> {
-            Map<Line, Outcome> outcomes = new LinkedHashMap<>();
-            next.forEach((line, deed) -> outcomes.put(line, machine.carryOut(line.held, deed)));
+            Map<Line, Note.Worked> outcomes = new LinkedHashMap<>();
+            next.forEach((line, deed) -> {
+                long began = System.nanoTime(); // edge: measures, decides nothing
+                Outcome outcome = machine.carryOut(line.held, deed);
+                long nanos = System.nanoTime() - began; // edge: measures, decides nothing
+                outcomes.put(line, new Note.Worked(outcome, nanos));
+            });
             return new Note.Done(outcomes);
         });
     }
@@ -445,6 +466,10 @@ public final class Engine {
             if (first(line).orElse(null) instanceof Deed.Evaluate(var operation)
                     && (candidates.isEmpty() || candidates.getFirst().run().served == line.held.served))
                 candidates.add(new Machine.Candidate(line.held, operation));
-        later("a pass", () -> new Note.Passed(machine.pass(candidates)));
+        later("a pass", () -> {
+            long began = System.nanoTime(); // edge: measures, decides nothing
+            Machine.Passed pass = machine.pass(candidates);
+            return new Note.Passed(pass, System.nanoTime() - began); // edge: measures, decides nothing
+        });
     }
 }

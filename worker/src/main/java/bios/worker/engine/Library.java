@@ -10,6 +10,7 @@ import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.engine.EngineCommand.Execute;
 import bios.protocol.engine.EngineCommand.OpenRun;
 import bios.protocol.run.Operation;
+import bios.protocol.run.OperationKind;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.StoredOperation;
@@ -24,10 +25,18 @@ import java.util.Optional;
 /// @param blobs where everything lies
 record Library(BlobStore blobs) {
     private static final String OPTIMIZER = "adamw";
+    /// Some 50 µs of decoding, about what another thread takes to wake.
+    private static final int LITTLE = 16 << 10;
 
     /// Reads a run's recovery point, if it has one.
     Deed open(OpenRun command) {
         return new Deed.Open(command.lora(), command.recoveryPoint().map(blobs::read));
+    }
+
+    /// Whether [#operation] reads nothing and decodes so little that the actor may do it itself.
+    boolean atHand(Execute command) {
+        return command.operation() instanceof StoredOperation.Inline(var kind, var bytes)
+                && bytes.length <= LITTLE && kind != OperationKind.LOAD_STATE;
     }
 
     /// Decodes an operation and reads what it loads; [Refused] when it cannot be done at all.

@@ -21,10 +21,13 @@ sealed interface Note extends Message {
     record Unprepared(Line line, Line.Entry entry, Fault fault) implements Note {}
 
     /// The device did the first entries of some lines.
-    record Done(Map<Line, Outcome> outcomes) implements Note {}
+    record Done(Map<Line, Worked> outcomes) implements Note {}
+
+    /// How a deed ended, and how long the device took over it.
+    record Worked(Outcome outcome, long nanos) {}
 
     /// The device made a pass of training.
-    record Passed(Machine.Passed pass) implements Note {}
+    record Passed(Machine.Passed pass, long nanos) implements Note {}
 
     /// A sampler made a step.
     record Stepped(ModelName model, Machine.Sampled step) implements Note {}

@@ -18,10 +18,22 @@ final class Outbox {
         private final ActorRef<EngineEvent> to;
         private final boolean patient;
         private Optional<EngineEvent> event = Optional.empty();
+        private long workedNanos;
 
         private Slot(ActorRef<EngineEvent> to, boolean patient) {
             this.to = to;
             this.patient = patient;
+        }
+
+        /// The device has worked for it.
+        void worked(long nanos) {
+            workedNanos += nanos;
+        }
+
+        private void send(EngineEvent done) {
+            if (done instanceof EngineEvent.Executed(var run, var position, _))
+                to.tell(new EngineEvent.Measured(run, position, workedNanos));
+            to.tell(done);
         }
     }
 
@@ -40,7 +52,7 @@ final class Outbox {
         for (Iterator<Slot> each = slots.iterator(); each.hasNext(); ) {
             Slot next = each.next();
             if (next.event.isPresent()) {
-                next.to.tell(next.event.get());
+                next.send(next.event.get());
                 each.remove();
             } else if (!next.patient) return;
         }

@@ -226,6 +226,17 @@ class EngineTest {
         }
     }
 
+    @Test void everyResultComesBehindTheTimeThatTheDeviceTookForIt() throws Exception {
+        try (var bench = Workbench.open(folder)) {
+            Run run = bench.run(1, SMALL);
+            run.all(List.of(Workbench.gradient(1, 1), new Operation.OptimStep(Optional.empty())));
+            run.save(Workbench.saveState("a"));
+            assertEquals(List.of(1L, 2L, 3L),
+                    run.measured().stream().map(EngineEvent.Measured::position).toList());
+            assertTrue(run.measured().stream().allMatch(m -> m.nanos() > 0), run.measured()::toString);
+        }
+    }
+
     @Test void whatIsNotOpenIsRefused() throws Exception {
         try (var bench = Workbench.open(folder)) {
             Run run = bench.run(1, SMALL);

@@ -41,12 +41,14 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Random;
 import java.util.TreeMap;
+import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.UnaryOperator;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
 import org.apache.pekko.actor.testkit.typed.javadsl.TestProbe;
 import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.receptionist.Receptionist;
 import org.apache.pekko.actor.typed.receptionist.ServiceKey;
 
@@ -177,7 +179,7 @@ final class Workbench implements AutoCloseable {
     Run unopened(int number, LoraSpec lora, Optional<BlobRef> point) {
         var run = new Run(new RunId("qwen3-" + "%012x".formatted(number)), kit.createTestProbe());
         var config = new RunConfig(run.id, "me", MODEL, lora, true, Optional.empty(), "{}", "s", 0);
-        engine.tell(new EngineCommand.OpenRun(config, lora, point, run.events.ref()));
+        engine.tell(new EngineCommand.OpenRun(config, lora, point, run.replyTo));
         return run;
     }
 
@@ -190,11 +192,23 @@ final class Workbench implements AutoCloseable {
     final class Run {
         private final RunId id;
         private final TestProbe<EngineEvent> events;
+        private final ActorRef<EngineEvent> replyTo;
+        private final List<EngineEvent.Measured> measured = new CopyOnWriteArrayList<>();
         private long position;
 
         Run(RunId id, TestProbe<EngineEvent> events) {
             this.id = id;
             this.events = events;
+            this.replyTo = kit.spawn(Behaviors.receiveMessage(event -> {
+                if (event instanceof EngineEvent.Measured m) measured.add(m);
+                else events.ref().tell(event);
+                return Behaviors.same();
+            }));
+        }
+
+        /// What the engine has measured: before each result, how long the device worked for it.
+        List<EngineEvent.Measured> measured() {
+            return measured;
         }
 
         RunId id() {
@@ -221,7 +235,7 @@ final class Workbench implements AutoCloseable {
         private void send(Operation operation, Optional<CheckpointManifest> loaded) {
             position++;
             engine.tell(new EngineCommand.Execute(id, position, StoredOperations.inline(operation), loaded,
-                    acceptedAtMillis(), events.ref()));
+                    acceptedAtMillis(), replyTo));
         }
 
         /// The next results, as bits.
@@ -258,7 +272,7 @@ final class Workbench implements AutoCloseable {
         }
 
         EngineEvent.RecoveryPointWritten point() {
-            engine.tell(new EngineCommand.TakeRecoveryPoint(id, position, events.ref()));
+            engine.tell(new EngineCommand.TakeRecoveryPoint(id, position, replyTo));
             return events.expectMessageClass(EngineEvent.RecoveryPointWritten.class, PATIENCE);
         }
     }

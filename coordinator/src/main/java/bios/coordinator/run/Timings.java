@@ -1,0 +1,63 @@
+package bios.coordinator.run;
+
+import bios.protocol.run.OperationKind;
+import bios.protocol.run.Timing;
+import java.util.ArrayDeque;
+import java.util.Deque;
+import java.util.List;
+import java.util.TreeMap;
+import java.util.function.LongSupplier;
+
+/// How long the newest operations took, for those who ask. Kept in memory only: an operation that is executed
+/// again after a failure has none. Belongs to one actor.
+final class Timings {
+    static final int KEPT = 1024;
+
+    private record Started(long seq, OperationKind kind, long arrived, long stored, long worked) {}
+
+    private final LongSupplier nanos;
+    private final TreeMap<Long, Started> started = new TreeMap<>();
+    private final Deque<Timing> newest = new ArrayDeque<>();
+    private long arrived;
+
+    /// @param nanos a clock that only goes forward
+    Timings(LongSupplier nanos) {
+        this.nanos = nanos;
+    }
+
+    /// An operation is there; before the next one comes it is stored or refused.
+    void arrived() {
+        arrived = nanos.getAsLong();
+    }
+
+    /// The journal holds it.
+    void stored(long position, long seq, OperationKind kind) {
+        started.put(position, new Started(seq, kind, arrived, nanos.getAsLong(), 0));
+    }
+
+    /// The device has worked for it.
+    void worked(long position, long workedNanos) {
+        started.computeIfPresent(position, (_, s) ->
+                new Started(s.seq(), s.kind(), s.arrived(), s.stored(), workedNanos));
+    }
+
+    /// Its result is there.
+    void finished(long position) {
+        Started s = started.remove(position);
+        if (s == null) return;
+        long behind = nanos.getAsLong() - s.stored();
+        if (newest.size() == KEPT) newest.removeFirst();
+        newest.addLast(new Timing(s.seq(), s.kind(), s.stored() - s.arrived(),
+                Math.max(0, behind - s.worked()), s.worked()));
+    }
+
+    /// Whatever is up to `position` will not be finished any more.
+    void forget(long position) {
+        started.headMap(position, true).clear();
+    }
+
+    /// The newest, in the order in which they were finished.
+    List<Timing> newest() {
+        return List.copyOf(newest);
+    }
+}
