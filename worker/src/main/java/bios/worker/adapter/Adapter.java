@@ -30,16 +30,18 @@ public final class Adapter implements AutoCloseable {
     /// A new adapter: A uniform in ±1/√in, as PEFT's kaiming_uniform(a = √5), from `lora.seed()`; B zero.
     public static Adapter fresh(LoraSpec lora, ModelSpec model, Device on) {
         Factors weights = new Factors(lora, model, on);
-        HostFactors host = weights.host();
-        for (Factors.Part p : host.parts()) {
-            if (!p.name().endsWith(".lora_A.weight")) continue;
-            long stream = Seeds.stream(lora.seed(), p.name());
-            double bound = 1 / Math.sqrt(p.columns());
-            float[] slab = host.slabs().get(p.slab());
-            for (int i = 0; i < p.rows() * p.columns(); i++)
-                slab[p.offset() + i] = (float) ((2 * Seeds.uniform(stream, i) - 1) * bound);
+        // slab by slab: the whole of a large adapter would stay in the heap's size
+        for (int slab = 0; slab < weights.slabs().size(); slab++) {
+            float[] values = new float[weights.slabs().get(slab).columns()];
+            for (Factors.Part p : weights.parts()) {
+                if (p.slab() != slab || !p.name().endsWith(".lora_A.weight")) continue;
+                long stream = Seeds.stream(lora.seed(), p.name());
+                double bound = 1 / Math.sqrt(p.columns());
+                for (int i = 0; i < p.rows() * p.columns(); i++)
+                    values[p.offset() + i] = (float) ((2 * Seeds.uniform(stream, i) - 1) * bound);
+            }
+            weights.write(slab, values);
         }
-        weights.write(host);
         return new Adapter(lora, model, weights);
     }
 

@@ -130,9 +130,15 @@ public final class Factors implements AutoCloseable {
     /// Copies all values from the host.
     public void write(HostFactors host) {
         require(host.parts().equals(parts), "factors of another shape");
-        List<float[]> own = host.slabs().stream().map(float[]::clone).toList();
-        for (Part p : parts) transpose(own.get(p.slab), p.offset, p.rows, p.columns);
-        for (int i = 0; i < slabs.size(); i++) on.write(slabs.get(i), own.get(i));
+        for (int i = 0; i < slabs.size(); i++) write(i, host.slabs().get(i).clone());
+    }
+
+    /// Copies one slab from the host.
+    ///
+    /// @param values tensors as in files; used up
+    void write(int slab, float[] values) {
+        for (Part p : parts) if (p.slab == slab) transpose(values, p.offset, p.rows, p.columns);
+        on.write(slabs.get(slab), values);
     }
 
     /// In place: a matrix `[rows, columns]` becomes its transpose, in blocks that fit into the first cache.

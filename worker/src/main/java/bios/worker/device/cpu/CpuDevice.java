@@ -88,6 +88,8 @@ public final class CpuDevice implements Device {
         }
     }
 
+    /// Looking at more rows of a mapped table than this brings so much of it into memory that it is let go.
+    private static final int FEW_ROWS = 64;
     /// Elements of a part of a row.
     private static final int PART = 1 << 13;
 
@@ -298,6 +300,7 @@ public final class CpuDevice implements Device {
             HalfFloats.row(values, table, ids[row]);
             Rows.store(y, row, values);
         });
+        if (ids.length > FEW_ROWS && table.memory().isMapped()) Linux.letGo(table.memory());
     }
 
     @Override public void add(Tensor y, Tensor x) {
