@@ -75,8 +75,11 @@ public interface Device extends AutoCloseable {
     /// y ← s·x·b, y `[T, n]`, x `[T, k]`, b `[k, n]`.
     void multiplyBy(Tensor y, Tensor x, Tensor b, float s);
 
-    /// Each y ← s·x·b, in one pass over x.
-    void multiplyByEach(List<Tensor> ys, Tensor x, List<Tensor> bs, float s);
+    /// Each y ← s·x·b of each group, in one pass over its x.
+    void multiplyByEach(List<Group> groups);
+
+    /// Products of one left factor: ys[i] ← s·x·bs[i].
+    record Group(List<Tensor> ys, Tensor x, List<Tensor> bs, float s) {}
 
     /// y += s·x·b.
     void multiplyByAdd(Tensor y, Tensor x, Tensor b, float s);

@@ -10,21 +10,23 @@ import java.lang.foreign.MemorySegment;
 /// @param stride elements between the beginnings of two rows, at least `columns`
 public record Tensor(MemorySegment memory, int rows, int columns, int stride) {
     public Tensor {
-        require(rows >= 0 && columns >= 0 && stride >= columns, "bad shape [%d, %d] stride %d", rows,
-                columns, stride);
+        // the conditions stand outside: words for a failure are put together only when there is one
+        if (rows < 0 || columns < 0 || stride < columns)
+            require(false, "bad shape [%d, %d] stride %d", rows, columns, stride);
     }
 
     /// Rows `from` (inclusive) to `from + count` (exclusive).
     public Tensor rows(int from, int count) {
-        require(from >= 0 && count >= 0 && from + count <= rows, "rows %d+%d of %d", from, count, rows);
+        if (from < 0 || count < 0 || from + count > rows)
+            require(false, "rows %d+%d of %d", from, count, rows);
         return new Tensor(memory.asSlice(Math.min(4L * from * stride, memory.byteSize())), count, columns,
                 stride);
     }
 
     /// Columns `from` (inclusive) to `from + count` (exclusive).
     public Tensor columns(int from, int count) {
-        require(from >= 0 && count >= 0 && from + count <= columns, "columns %d+%d of %d", from, count,
-                columns);
+        if (from < 0 || count < 0 || from + count > columns)
+            require(false, "columns %d+%d of %d", from, count, columns);
         return new Tensor(memory.asSlice(Math.min(4L * from, memory.byteSize())), rows, count, stride);
     }
 

@@ -39,6 +39,7 @@ record Projection(Weight w, Optional<Tensor> bias, int layer, TargetModule targe
             Device.Scope scope) {
         List<List<Optional<Tensor>>> all = new ArrayList<>();
         for (int i = 0; i < projections.size(); i++) all.add(new ArrayList<>());
+        List<Device.Group> groups = new ArrayList<>();
         for (Slot slot : slots) {
             List<Tensor> ys = new ArrayList<>();
             List<Tensor> factors = new ArrayList<>();
@@ -50,9 +51,10 @@ record Projection(Weight w, Optional<Tensor> bias, int layer, TargetModule targe
                 y.ifPresent(ys::add);
                 factor.ifPresent(f -> factors.add(f.a()));
             }
-            if (!ys.isEmpty())
-                on.multiplyByEach(ys, x.rows(slot.row(), slot.count()), factors, slot.adapter().scale());
+            if (!ys.isEmpty()) groups.add(new Device.Group(ys, x.rows(slot.row(), slot.count()), factors,
+                    slot.adapter().scale()));
         }
+        if (!groups.isEmpty()) on.multiplyByEach(groups);
         return all;
     }
 

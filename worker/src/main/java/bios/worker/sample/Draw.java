@@ -2,6 +2,8 @@ package bios.worker.sample;
 
 import bios.protocol.sampling.SamplingParams;
 import bios.worker.kernel.Exp;
+import bios.worker.kernel.Sums;
+import java.util.Arrays;
 
 /// How one token is drawn from logits: divided by the temperature, then the `topK` largest, then the smallest
 /// set of the most likely of these with probability of at least `topP` among them (Holtzman et al. 2020). Of
@@ -11,6 +13,8 @@ import bios.worker.kernel.Exp;
 /// @param topK -1 for all
 /// @param topP above 0, at most 1
 record Draw(double temperature, int topK, double topP) {
+    private static final int BLOCK = 1024;
+
     static Draw of(SamplingParams params) {
         return new Draw(params.temperature(), params.topK(), params.topP());
     }
@@ -40,26 +44,40 @@ record Draw(double temperature, int topK, double topP) {
         return fromRanked(scaled, some ? Ranking.top(scaled, topK) : nucleus(scaled, max), max, chance);
     }
 
+    /// The vocabulary in blocks: which one, then which token of it.
     private static int fromAll(float[] scaled, float max, double chance) {
-        double total = 0;
-        for (float z : scaled) total += weight(z, max);
-        double left = chance * total;
-        int last = 0;
-        for (int i = 0; i < scaled.length; i++) {
+        double[] sums = blocks(scaled, max);
+        double left = chance * Arrays.stream(sums).sum();
+        int block = 0;
+        while (block < sums.length - 1 && left >= sums[block]) left -= sums[block++];
+        int last = -1;
+        for (int i = block * BLOCK; i < Math.min(scaled.length, (block + 1) * BLOCK); i++) {
             double w = weight(scaled[i], max);
             if (w == 0) continue;
             last = i;
             left -= w;
             if (left < 0) return i;
         }
-        return last;   // rounding only
+        return last >= 0 ? last : Ranking.best(scaled);   // rounding only
+    }
+
+    /// Σ exp(z - max) of each block; elements far below count as the least that fp32 has left.
+    private static double[] blocks(float[] scaled, float max) {
+        double[] sums = new double[Math.ceilDiv(scaled.length, BLOCK)];
+        float[] part = new float[BLOCK];
+        for (int block = 0; block < sums.length; block++) {
+            int n = Math.min(BLOCK, scaled.length - block * BLOCK);
+            System.arraycopy(scaled, block * BLOCK, part, 0, n);
+            Exp.exp(part, part, n, 1, max);
+            sums[block] = Sums.sum(part, n);
+        }
+        return sums;
     }
 
     /// A set that holds the most likely tokens with probability topP, without sorting the vocabulary: tokens
     /// below (1 - topP) / n have together less than 1 - topP. Half of it leaves room for rounding.
     private int[] nucleus(float[] scaled, float max) {
-        double total = 0;
-        for (float z : scaled) total += weight(z, max);
+        double total = Arrays.stream(blocks(scaled, max)).sum();
         double least = 0.5 * (1 - topP) / scaled.length * total;
         return Ranking.downFrom(scaled, (float) (max + Math.log(Math.max(least, Double.MIN_NORMAL))));
     }
@@ -67,7 +85,7 @@ record Draw(double temperature, int topK, double topP) {
     private int fromRanked(float[] scaled, int[] ranked, float max, double chance) {
         double all = 0;
         if (topK != -1) for (int id : ranked) all += weight(scaled[id], max);
-        else for (float z : scaled) all += weight(z, max);
+        else all = Arrays.stream(blocks(scaled, max)).sum();
         double kept = 0;
         int n = 0;
         while (n < ranked.length && (n == 0 || kept < topP * all)) kept += weight(scaled[ranked[n++]], max);

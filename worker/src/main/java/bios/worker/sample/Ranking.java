@@ -1,5 +1,6 @@
 package bios.worker.sample;
 
+import bios.worker.kernel.Sums;
 import java.util.Arrays;
 
 /// The largest of many numbers, best first; among equal ones the lower index comes first.
@@ -8,6 +9,8 @@ final class Ranking {
 
     /// The index of the largest; NaN is never it, unless all are.
     static int best(float[] values) {
+        float most = Sums.max(values, values.length);
+        if (!Float.isNaN(most)) for (int i = 0; i < values.length; i++) if (values[i] == most) return i;
         int best = 0;
         for (int i = 1; i < values.length; i++)
             if (values[i] > values[best] || Float.isNaN(values[best]) && !Float.isNaN(values[i])) best = i;

@@ -144,10 +144,11 @@ final class Assembler {
         bytes(0xc5, 0xf8, 0x77, 0xc3);
     }
 
-    void prefetch(Address a) {
-        rex(1, Math.max(0, a.index), a.base);
+    /// Asks for a line in the first cache, or in the second only.
+    void prefetch(int cache, Address a) {
+        rex(cache, Math.max(0, a.index), a.base);
         bytes(0x0f, 0x18);
-        operand(1, a, 1);
+        operand(cache, a, 1);
     }
 
     /// Mask register `mask` ← the low 16 bits of a general register below [#R8].

@@ -22,12 +22,24 @@ final class Avx512Attention implements CpuAttention {
     private static final int SLIVER = 32;
     /// Bytes of a row of scores, and of a step of transposed keys.
     private static final int ROW = 4 * BLOCK;
+    /// Turning a block of keys takes as long as so many queries.
+    private static final int READING = 16;
+    /// Heads that a task takes where each has one query only.
+    private static final int TOGETHER = 4;
     /// Keys that share a pass over the queries when sums over queries are taken.
     private static final int KEYS = 13;
     private static final ValueLayout.OfFloat FLOAT = ValueLayout.JAVA_FLOAT;
 
-    /// Queries `from` and after of a span, all heads of one key-value head.
-    private record Task(Span span, int from, int count, int kvHead) {}
+    /// Queries `from` and after of a span, all heads of one key-value head; several of them for one query.
+    private record Task(Span span, int from, int count, int kvHead, int kvHeads) {
+        Task(Span span, int from, int count, int kvHead) {
+            this(span, from, count, kvHead, 1);
+        }
+
+        Task at(int head) {
+            return new Task(span, from, count, head);
+        }
+    }
 
     /// Rows of queries: addresses `stride` bytes apart, positions `step` apart.
     private record Queries(int first, int count, int step) {
@@ -111,11 +123,16 @@ final class Avx512Attention implements CpuAttention {
         for (var span : spans)
             for (int from = 0; from < span.count(); from += BLOCK) {
                 int count = Math.min(BLOCK, span.count() - from);
-                for (int h = 0; h < shape.kvHeads(); h++) tasks.add(new Task(span, from, count, h));
-                operations += 2L * count * (span.position() + from + count) * q.columns();
+                int together = count == 1 ? TOGETHER : 1;
+                for (int h = 0; h < shape.kvHeads(); h += together)
+                    tasks.add(new Task(span, from, count, h, Math.min(together, shape.kvHeads() - h)));
+                operations += 2L * (count + READING) * (span.position() + from + count) * q.columns();
             }
-        pool.run(tasks.size(), operations, (i, member) ->
-                new Forward(out, lse, q, tasks.get(i), shape, spaces[member]).run());
+        pool.run(tasks.size(), operations, (i, member) -> {
+            var task = tasks.get(i);
+            for (int h = task.kvHead; h < task.kvHead + task.kvHeads; h++)
+                new Forward(out, lse, q, task.at(h), shape, spaces[member]).run();
+        });
     }
 
     /// One tile of queries of all heads that share a key-value head, from its first visible block to its last.

@@ -2,6 +2,7 @@ package bios.worker.device.cpu;
 
 import static bios.protocol.Require.require;
 
+import bios.worker.device.Device.Group;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.LowRank;
 import bios.worker.device.Tensor;
@@ -34,6 +35,12 @@ final class Avx512Products implements Products {
     private static final int FEW = 2 * GemmKernel.ROWS;
     /// Tasks for each thread, so that they end together.
     private static final int TASKS = 4;
+    /// Bytes before they are needed that weights are asked for.
+    private static final long AHEAD = 8192;
+    /// Steps that several tiles of few rows take in turn.
+    private static final int STEPS = 64;
+    /// Reading a weight takes as long as so many multiplications.
+    private static final long READING = 8;
     /// Tokens of a sum over tokens that are taken together.
     private static final int TOKENS = 128;
 
@@ -146,29 +153,32 @@ final class Avx512Products implements Products {
     private void few(Work work) {
         int slivers = work.slivers();
         int rows = work.y.rows();
-        int each = Math.clamp(slivers / (2L * TASKS * pool.size()), 1, 16);
+        int each = Math.clamp(slivers / (TASKS * pool.size()), 1, 16);
         int tiles = (rows + GemmKernel.ROWS - 1) / GemmKernel.ROWS;
         int height = (rows + tiles - 1) / tiles;
-        long operations = (long) rows * work.depth * work.y.columns();
+        // with few rows reading the weights is the work
+        long operations = Math.max(rows, READING) * work.depth * work.y.columns();
         pool.run((slivers + each - 1) / each, operations, (task, _) -> {
             int first = task * each;
             int count = Math.min(each, slivers - first);
             begin(work, 0, rows, first, count);
-            for (int sliver = first; sliver < first + count; sliver++)
-                for (int row = 0; row < rows; row += height)
-                    allSteps(work, row, Math.min(height, rows - row), sliver);
+            for (int sliver = first; sliver < first + count; sliver++) few(work, sliver, height);
             for (int row = 0; row < rows; row += GemmKernel.ROWS)
                 correct(work, List.of(), row, Math.min(GemmKernel.ROWS, rows - row), first, count);
         });
     }
 
-    /// A tile of one sliver as it is packed. Two halves of activations take turns, as in [#panel].
-    private void allSteps(Work work, int row, int rows, int sliver) {
+    /// One sliver as it is packed, in tiles of so many rows, some steps at a time: so the next weights come from
+    /// memory while all tiles take the last. Two halves of activations take turns, as in [#panel].
+    private void few(Work work, int sliver, int height) {
         long b = work.w.address() + sliver * work.w.sliverBytes();
         int all = work.w.steps();
-        int each = work.x.rest == 0 ? all : HALVES_DEPTH / 2;
+        int rows = work.y.rows();
+        int each = work.x.rest != 0 ? HALVES_DEPTH / 2 : height < rows ? STEPS : all;
         for (int step = 0; step < all; step += each)
-            tile(work, row, rows, sliver, 1, b + (long) step * Packed.STEP, step, Math.min(each, all - step), 0, step);
+            for (int row = 0; row < rows; row += height)
+                tile(work, row, Math.min(height, rows - row), sliver, 1, b + (long) step * Packed.STEP, step,
+                        Math.min(each, all - step), 0, step, row == 0 ? AHEAD : 0);
     }
 
     private void many(Work work) {
@@ -206,7 +216,7 @@ final class Avx512Products implements Products {
             for (int row = from; row < end; row += GemmKernel.ROWS) {
                 int rows = Math.min(GemmKernel.ROWS, end - row);
                 if (at == 0) begin(work, row, rows, sliver, count);
-                tile(work, row, rows, sliver, count, b, at / terms, steps, bSliver, at);
+                tile(work, row, rows, sliver, count, b, at / terms, steps, bSliver, at, 0);
                 if (next == work.depth) correct(work, turned, row, rows, sliver, count);
             }
         }
@@ -275,14 +285,14 @@ final class Avx512Products implements Products {
 
     /// Adds the terms of `steps` steps from step `first` on to a tile of y.
     private void tile(Work work, int row, int rows, int sliver, int count, long b, int first, int steps,
-            long bSliver, int at) {
+            long bSliver, int at, long ahead) {
         boolean pairs = work.right == Right.PAIRS;
         long a = work.x.address + row * work.x.stride + first * (pairs ? 8L : 4L);
         long c = work.y.memory().address() + 4 * ((long) row * work.y.stride() + sliver * SLIVER);
         var result = at > 0 || work.begun() ? Result.ADD : Result.WRITE;
         long mask = mask(work.y.columns() - (sliver + count - 1) * SLIVER);
         Kernels.call(Kernels.gemm(rows, 2, Left.ROWS, work.right, result), a, work.x.stride, b,
-                Packed.STEP, c, 4L * work.y.stride(), steps, count, bSliver, mask, 1);
+                Packed.STEP, c, 4L * work.y.stride(), steps, count, bSliver, mask, 1, ahead);
         if (work.x.rest != 0)
             Kernels.call(Kernels.gemm(rows, 2, Left.ROWS, work.right, Result.ADD), a + work.x.rest,
                     work.x.stride, b, Packed.STEP, c, 4L * work.y.stride(), steps, count, bSliver, mask, 1);
@@ -347,20 +357,37 @@ final class Avx512Products implements Products {
         product(y, x, b.memory().address(), 4L * b.stride(), s, add);
     }
 
-    @Override public void multiplyByEach(List<Tensor> ys, Tensor x, List<Tensor> bs, float s) {
-        long columns = 0;
-        for (int i = 0; i < ys.size(); i++) {
-            require(ys.get(i).columns() == bs.get(i).columns() && x.columns() == bs.get(i).rows()
-                    && ys.get(i).rows() == x.rows(), "shapes of y = x·b");
-            columns += ys.get(i).columns();
+    /// Rows `from` to `end` of a group's products, from product `first` on every `step`th.
+    private record Share(Group group, int from, int end, int first, int step) {}
+
+    @Override public void multiplyByEach(List<Group> groups) {
+        var shares = new ArrayList<Share>();
+        long operations = 0;
+        for (var group : groups) {
+            var x = group.x();
+            int n = group.ys().size();
+            for (int i = 0; i < n; i++) {
+                var y = group.ys().get(i);
+                var b = group.bs().get(i);
+                require(y.columns() == b.columns() && x.columns() == b.rows() && y.rows() == x.rows(),
+                        "shapes of y = x·b");
+                operations += Math.max(x.rows(), READING) * b.elements();
+            }
+            int each = 4 * GemmKernel.ROWS;
+            // few rows: the factors are what is to be read
+            int apart = x.rows() < each * pool.size() ? n : 1;
+            for (int row = 0; row < x.rows(); row += each)
+                for (int i = 0; i < apart; i++)
+                    shares.add(new Share(group, row, Math.min(x.rows(), row + each), i, apart));
         }
-        int each = 4 * GemmKernel.ROWS;
-        pool.run((x.rows() + each - 1) / each, x.rows() * x.columns() * columns, (task, _) -> {
-            int end = Math.min(x.rows(), (task + 1) * each);
-            for (int row = task * each; row < end; row += GemmKernel.ROWS)
-                for (int i = 0; i < ys.size(); i++)
-                    rows(ys.get(i), x, row, Math.min(GemmKernel.ROWS, end - row), bs.get(i).memory().address(),
-                            4L * bs.get(i).stride(), 0, Integer.MAX_VALUE, s, s == 1 ? Result.WRITE : Result.SCALE);
+        pool.run(shares.size(), operations, (task, _) -> {
+            var share = shares.get(task);
+            var g = share.group;
+            for (int row = share.from; row < share.end; row += GemmKernel.ROWS)
+                for (int i = share.first; i < g.ys().size(); i += share.step)
+                    rows(g.ys().get(i), g.x(), row, Math.min(GemmKernel.ROWS, share.end - row),
+                            g.bs().get(i).memory().address(), 4L * g.bs().get(i).stride(), 0, Integer.MAX_VALUE, g.s(),
+                            g.s() == 1 ? Result.WRITE : Result.SCALE);
         });
     }
 

@@ -278,8 +278,8 @@ public final class CpuDevice implements Device {
         products.multiplyBy(y, x, b, s, false);
     }
 
-    @Override public void multiplyByEach(List<Tensor> ys, Tensor x, List<Tensor> bs, float s) {
-        products.multiplyByEach(ys, x, bs, s);
+    @Override public void multiplyByEach(List<Group> groups) {
+        products.multiplyByEach(groups);
     }
 
     @Override public void multiplyByAdd(Tensor y, Tensor x, Tensor b, float s) {

@@ -16,6 +16,7 @@ import static bios.worker.device.cpu.Assembler.R11;
 import static bios.worker.device.cpu.Assembler.R12;
 import static bios.worker.device.cpu.Assembler.R13;
 import static bios.worker.device.cpu.Assembler.R14;
+import static bios.worker.device.cpu.Assembler.R15;
 
 import bios.worker.device.cpu.Assembler.Address;
 import bios.worker.device.cpu.Assembler.Label;
@@ -31,8 +32,9 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result) 
     /// Most rows: 28 accumulators, two vectors of b, one of a, one mask.
     static final int ROWS = 14;
     /// Longs that a kernel is called with: a, a's stride, b, bytes of b between steps, c, c's stride, steps, slivers,
-    /// bytes of b between slivers, mask of the last sliver's columns, bits of the factor.
-    static final int ARGUMENTS = 11;
+    /// bytes of b between slivers, mask of the last sliver's columns, bits of the factor, how many bytes ahead packed
+    /// weights are asked for: they come from memory, and the processor looks ahead to the end of a page only.
+    static final int ARGUMENTS = 12;
 
     /// How a lies in memory.
     enum Left {
@@ -66,7 +68,7 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result) 
 
     private static final int A = 28, MASK = 29, B = 30;
     private static final int[] GROUPS = {R11, RBX, RBP, R12, R13};
-    private static final int[] SAVED = {RBX, RBP, R12, R13, R14};
+    private static final int[] SAVED = {RBX, RBP, R12, R13, R14, R15};
     private static final int UNROLLED = 4;
 
     GemmKernel {
@@ -83,6 +85,7 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result) 
         var to = new Assembler();
         for (int register : SAVED) to.push(register);
         to.load(R14, argument(7));
+        to.load(R15, argument(11));
         if (right == Right.PAIRS) {
             to.ones(MASK);
             to.shiftLeft(MASK, MASK, 16);
@@ -137,7 +140,7 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result) 
     private void begin(Assembler to) {
         groups(to, R8, R9);
         for (int row = 0; row < rows; row++)
-            for (int v = 0; v < vectors; v++) to.prefetch(row(row, R9, 64 * v));
+            for (int v = 0; v < vectors; v++) to.prefetch(1, row(row, R9, 64 * v));
         for (int row = 0; row < rows; row++)
             for (int v = 0; v < vectors; v++)
                 if (result == Result.ADD) to.loadVector(sum(row, v), row(row, R9, 64 * v), 1 + v);
@@ -188,9 +191,11 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result) 
             for (int v = 0; v < vectors; v++) to.loadVector(B + v, Address.of(R10, 64 * v));
             terms(to, 4 * i);
         }
+        if (right != Right.FLOATS)
+            for (int v = 0; v < vectors; v++) to.prefetch(2, Address.of(R10, R15, 1, 64 * v));
         // rows of b lie far apart here, which the processor does not foresee
         if (left == Left.COLUMNS)
-            for (int v = 0; v < vectors; v++) to.prefetch(Address.of(R10, 64 * (vectors + v)));
+            for (int v = 0; v < vectors; v++) to.prefetch(1, Address.of(R10, 64 * (vectors + v)));
         to.add(R10, RCX);
         if (left == Left.COLUMNS) to.add(R11, RSI);
     }

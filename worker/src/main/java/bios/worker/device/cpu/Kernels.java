@@ -60,9 +60,15 @@ final class Kernels {
     /// Runs a [GemmKernel].
     static void call(long kernel, long a, long aStride, long b, long bStep, long c, long cStride, long steps,
             long slivers, long bSliver, long lastMask, float factor) {
+        call(kernel, a, aStride, b, bStep, c, cStride, steps, slivers, bSliver, lastMask, factor, 0);
+    }
+
+    /// The same, asking for weights so many bytes ahead.
+    static void call(long kernel, long a, long aStride, long b, long bStep, long c, long cStride, long steps,
+            long slivers, long bSliver, long lastMask, float factor, long ahead) {
         try {
             CALL.invokeExact(a, aStride, b, bStep, c, cStride, steps, slivers, bSliver, lastMask,
-                    (long) Float.floatToRawIntBits(factor) & 0xffffffffL, kernel);
+                    (long) Float.floatToRawIntBits(factor) & 0xffffffffL, ahead, kernel);
         } catch (RuntimeException | Error e) {
             throw e;
         } catch (Throwable t) {

@@ -40,8 +40,11 @@ final class Pool implements AutoCloseable {
         }
     }
 
-    /// Looks at the next job this often before it sleeps: some 10 µs.
-    private static final int GLANCES = 300;
+    /// Looks for the next job so long before it sleeps: jobs of a pass follow one another within less, and waking a
+    /// thread that sleeps takes longer than many a job.
+    private static final long PATIENCE_NANOS = 200_000;
+    /// Looks between two looks at the clock.
+    private static final int GLANCES = 16;
 
     /// About 20 µs of products or of moving elements.
     static final long WORTH_WAKING = 1 << 20;
@@ -96,27 +99,41 @@ final class Pool implements AutoCloseable {
         current = job;
         for (int i = 0; i < Math.min(tasks - 1, members.size()); i++) LockSupport.unpark(members.get(i));
         job.work(0);
-        for (int glance = 0; job.done.get() < tasks; glance++) {
-            if (glance < GLANCES) Thread.onSpinWait();
-            else LockSupport.park(job);
-        }
+        var patience = new Patience();
+        while (job.done.get() < tasks) if (!patience.lasts()) LockSupport.park(job);
         if (job.failure instanceof RuntimeException e) throw e;
         if (job.failure instanceof Error e) throw e;
     }
 
     private void serve(int member) {
         Job last = null;
-        for (int glance = 0; !closed; glance++) {
+        var patience = new Patience();
+        while (!closed) {
             var job = current;
             if (job != null && job != last) {
                 last = job;
-                glance = 0;
                 job.work(member);
-            } else if (glance < GLANCES) {
-                Thread.onSpinWait();
-            } else {
+                patience = new Patience();
+            } else if (!patience.lasts()) {
                 LockSupport.park(this);
             }
+        }
+    }
+
+    /// How long a thread goes on looking.
+    private static final class Patience {
+        private int glances;
+        private long end;
+
+        /// True, after a moment, until it is over.
+        boolean lasts() {
+            if (glances++ % GLANCES == 0) {
+                long now = System.nanoTime(); // edge: how long to look decides nothing but speed
+                if (end == 0) end = now + PATIENCE_NANOS;
+                else if (now - end > 0) return false;
+            }
+            Thread.onSpinWait();
+            return true;
         }
     }
 

@@ -1,5 +1,6 @@
 package bios.worker.device.cpu;
 
+import bios.worker.device.Device.Group;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.LowRank;
 import bios.worker.device.Tensor;
@@ -57,8 +58,10 @@ interface Products extends AutoCloseable {
     void multiplyBy(Tensor y, Tensor x, Tensor b, float s, boolean add);
 
     /// Each y ← s·x·b.
-    default void multiplyByEach(List<Tensor> ys, Tensor x, List<Tensor> bs, float s) {
-        for (int i = 0; i < ys.size(); i++) multiplyBy(ys.get(i), x, bs.get(i), s, false);
+    default void multiplyByEach(List<Group> groups) {
+        for (var group : groups)
+            for (int i = 0; i < group.ys().size(); i++)
+                multiplyBy(group.ys().get(i), group.x(), group.bs().get(i), group.s(), false);
     }
 
     /// g += s·yᵀ·x.
