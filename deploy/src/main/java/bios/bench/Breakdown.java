@@ -5,19 +5,18 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
-/// Where the time of a small step goes, in milliseconds by part. What the server says of itself (`server` in
-/// the client's line) stands beside what can be seen from outside: the client's own processor time, an empty
-/// call over the same kind of connection, the engine's time for such a step alone.
+/// Where the time of a small step goes whose calls are made in turn, in milliseconds by part: the client's own
+/// processor time, what the server says of itself, and what is left between the two.
 record Breakdown(Map<String, Double> parts) {
     static Breakdown of(JsonNode client, double engineMillis) {
         Map<String, Double> parts = new LinkedHashMap<>();
+        double left = client.path("in_turn_p50_ms").asDouble();
         parts.put("client", client.path("client_cpu_ms").asDouble());
-        parts.put("http, one empty call", client.path("http_ms").asDouble());
-        client.path("server").properties()
-                .forEach(part -> parts.put("server: " + part.getKey(), part.getValue().asDouble()));
-        parts.put("engine, alone", engineMillis);
-        double rest = client.path("p50_ms").asDouble() - parts.get("client") - engineMillis;
-        parts.put("all but client and engine", Math.max(0, rest));
+        client.path("server").properties().forEach(p -> parts.put(p.getKey(), p.getValue().asDouble()));
+        for (double part : parts.values()) left -= part;
+        parts.put("http", Math.max(0, left));
+        parts.put("one empty call, for comparison", client.path("http_ms").asDouble());
+        parts.put("the engine alone, for comparison", engineMillis);
         return new Breakdown(parts);
     }
 

@@ -21,8 +21,7 @@ import java.util.Optional;
 /// @param python runs the client
 /// @param pairs of `forward_backward` and `optim_step` measured
 /// @param warmUp pairs before them
-/// @param timings path of the server that tells its own times by part
-public record GatewayBench(String python, int pairs, int warmUp, Optional<String> timings) {
+public record GatewayBench(String python, int pairs, int warmUp) {
     private static final String MODEL = "bios/tiny";
     private static final int TOKENS = 8;
     private static final int RANK = 16;
@@ -51,7 +50,6 @@ public record GatewayBench(String python, int pairs, int warmUp, Optional<String
                 Installation.root().resolve("deploy/bench/small_steps.py").toString(), "--url", url,
                 "--model", MODEL, "--rank", "" + RANK, "--tokens", "" + TOKENS, "--pairs", "" + pairs,
                 "--warm-up", "" + warmUp));
-        timings.ifPresent(path -> command.addAll(List.of("--timings", path)));
         return Peer.lastLine(Child.of(command).output(), command);
     }
 

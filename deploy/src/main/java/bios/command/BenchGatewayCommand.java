@@ -5,7 +5,6 @@ import bios.bench.GatewayBench;
 import bios.bench.GatewayComparison;
 import bios.bench.Peer;
 import java.io.IOException;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.Callable;
@@ -31,10 +30,6 @@ public final class BenchGatewayCommand implements Callable<Integer> {
             description = "Pairs before them (default: ${DEFAULT-VALUE}).")
     private int warmUp;
 
-    @Option(names = "--timings", paramLabel = "PATH", description =
-            "Where the server tells the milliseconds that it has spent by part, to be shown for each pair.")
-    private String timings;
-
     @Option(names = "--compare", description =
             "Print the table of this part: the small step, and loading a model of 1 GB.")
     private boolean compare;
@@ -50,14 +45,11 @@ public final class BenchGatewayCommand implements Callable<Integer> {
     @Override public Integer call() throws IOException {
         if (compare) new GatewayComparison(new Comparison(new Peer(python), rounds, 3,
                 Optional.ofNullable(word), output.json(), output.append()), options()).run();
-        else output.finish(new GatewayBench(python, pairs, warmUp, Optional.ofNullable(timings)).run());
+        else output.finish(new GatewayBench(python, pairs, warmUp).run());
         return 0;
     }
 
     private List<String> options() {
-        List<String> options = new ArrayList<>(List.of("--python", python, "--pairs", "" + pairs,
-                "--warm-up", "" + warmUp));
-        if (timings != null) options.addAll(List.of("--timings", timings));
-        return options;
+        return List.of("--python", python, "--pairs", "" + pairs, "--warm-up", "" + warmUp);
     }
 }

@@ -42,7 +42,7 @@ final class Pool implements AutoCloseable {
 
     /// Looks for the next job so long before it sleeps: jobs of a pass follow one another within less, and waking a
     /// thread that sleeps takes longer than many a job.
-    private static final long PATIENCE_NANOS = 200_000;
+    private static final long PATIENCE_NANOS = 50_000;
     /// Looks between two looks at the clock.
     private static final int GLANCES = 16;
 
