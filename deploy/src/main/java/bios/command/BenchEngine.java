@@ -41,6 +41,7 @@ public final class BenchEngine {
             throw new CommandFailed("--dtype " + dtype + ": bf16 or fp32");
         int cores = threads == null ? Runtime.getRuntime().availableProcessors() : threads;
         return new Setup(found, dtype.equals("bf16"),
-                activations == null ? CpuDevice.Activations.best() : activations, rank, cores, Optional.ofNullable(folder));
+                activations == null ? CpuDevice.Activations.best() : activations, rank, cores,
+                Optional.ofNullable(folder));
     }
 }

@@ -28,12 +28,12 @@ public final class Factors implements AutoCloseable {
     private final List<Map<TargetModule, Factor>> layers;
     private final List<Part> parts;
 
-    /// The two factors of one module as the device keeps them, transposed: A `[in, rank]`, B `[rank, out]`. So
-    /// both are right factors of products as they lie.
+    /// The two factors of one module as the device keeps them, transposed: A `[in, rank]`, B `[rank, out]`.
+    /// So both are right factors of products as they lie.
     public record Factor(Tensor a, Tensor b) {}
 
-    /// One tensor's place: `rows · columns` elements of slab `slab` from element `offset`; in host memory row-major,
-    /// as in files, on the device transposed.
+    /// One tensor's place: `rows · columns` elements of slab `slab` from element `offset`; in host memory
+    /// row-major, as in files, on the device transposed.
     ///
     /// @param name PEFT's name of the tensor
     record Part(String name, int slab, int offset, int rows, int columns) {}
@@ -84,7 +84,8 @@ public final class Factors implements AutoCloseable {
     }
 
     private static Tensor view(Tensor slab, Part part) {
-        return new Tensor(slab.columns(part.offset, part.rows * part.columns).memory(), part.columns, part.rows,
+        return new Tensor(slab.columns(part.offset, part.rows * part.columns).memory(), part.columns,
+                part.rows,
                 part.rows);
     }
 

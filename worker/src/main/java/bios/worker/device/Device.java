@@ -42,6 +42,10 @@ public interface Device extends AutoCloseable {
     /// to ← from, same shape.
     void copy(Tensor to, Tensor from);
 
+    /// Row i of head h of `rows` `[n, heads·headDim]` becomes row h·[Span#BLOCK] + at + i of `block`
+    /// `[heads·BLOCK, headDim]`.
+    void copyByHead(Tensor block, int at, Tensor rows);
+
     /// Every element ← value.
     void fill(Tensor to, float value);
 

@@ -8,9 +8,16 @@ import java.util.List;
 /// decoding they are pages of the KV cache. Attention walks blocks in order from position 0, whatever asks,
 /// so that a query gives the same bits in training, prefill and decoding.
 ///
-/// @param keys per block `[≤ BLOCK, kvHeads·headDim]`, together at least position + count rows
+/// @param keys per block `[≤ BLOCK, kvHeads·headDim]`, or head by head `[kvHeads·BLOCK, headDim]`; together
+///     of at least position + count positions
 /// @param values as keys
 public record Span(int row, int count, int position, List<Tensor> keys, List<Tensor> values) {
     /// Positions of one block of keys.
     public static final int BLOCK = 64;
+
+    /// One head's share `[≤ BLOCK, headDim]` of a block of keys or values.
+    public static Tensor head(Tensor block, int head, AttentionShape shape) {
+        return block.columns() == shape.kvHeads() * shape.headDim()
+                ? block.columns(head * shape.headDim(), shape.headDim()) : block.rows(head * BLOCK, BLOCK);
+    }
 }

@@ -55,11 +55,16 @@ public final class KeyValuePages implements AutoCloseable {
         Page page = idle.poll();
         if (page == null) {
             if (all.size() == limit) return Optional.empty();
-            page = new Page(on.tensor(2 * model.layers() * Span.BLOCK, model.keyColumns()));
+            page = new Page(on.tensor(2 * model.layers() * rows(), model.headDim()), rows());
             all.add(page);
         }
         page.users = 1;
         return Optional.of(page);
+    }
+
+    /// Of the keys or values of one layer: those of a head lie together, because a query reads them so.
+    private int rows() {
+        return model.keyColumns() / model.headDim() * Span.BLOCK;
     }
 
     void release(Page page) {
@@ -81,10 +86,12 @@ public final class KeyValuePages implements AutoCloseable {
     /// these positions in common.
     static final class Page {
         private final Tensor memory;
+        private final int rows;
         private int users;
 
-        private Page(Tensor memory) {
+        private Page(Tensor memory, int rows) {
             this.memory = memory;
+            this.rows = rows;
         }
 
         Tensor memory() {
@@ -95,13 +102,13 @@ public final class KeyValuePages implements AutoCloseable {
             users++;
         }
 
-        /// `[BLOCK, kvHeads·headDim]`
+        /// `[kvHeads·BLOCK, headDim]`
         Tensor keys(int layer) {
-            return memory.rows(2 * layer * Span.BLOCK, Span.BLOCK);
+            return memory.rows(2 * layer * rows, rows);
         }
 
         Tensor values(int layer) {
-            return memory.rows((2 * layer + 1) * Span.BLOCK, Span.BLOCK);
+            return memory.rows((2 * layer + 1) * rows, rows);
         }
     }
 }

@@ -20,8 +20,8 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
     record HeadNorms(Tensor q, Tensor k) {}
 
     /// What a forward leaves for its backward: `[rows, ...]` matrices that live as long as a scope. q and k
-    /// are behind norm and rotation, `rawQ` and `rawK` before; without head norms they are the same memory. h, h2 and
-    /// act are quickly made again from the others, so that a kept tape is without them.
+    /// are behind norm and rotation, `rawQ` and `rawK` before; without head norms they are the same memory.
+    /// h, h2 and act are quickly made again from the others, so that a kept tape is without them.
     static final class Tape {
         Tensor h, inverse, rawQ, rawK, q, k, v, inverseQ, inverseK, lse, attended, middle;
         Tensor h2, inverse2, gate, up, act;

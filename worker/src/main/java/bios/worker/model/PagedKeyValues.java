@@ -20,8 +20,8 @@ record PagedKeyValues(List<KeyValueCache> caches, List<Integer> counts, Device o
                 int position = cache.length() + done;
                 int at = position % Span.BLOCK;
                 int n = Math.min(Span.BLOCK - at, count - done);
-                on.copy(cache.keys(layer, position / Span.BLOCK).rows(at, n), keys.rows(row + done, n));
-                on.copy(cache.values(layer, position / Span.BLOCK).rows(at, n), values.rows(row + done, n));
+                on.copyByHead(cache.keys(layer, position / Span.BLOCK), at, keys.rows(row + done, n));
+                on.copyByHead(cache.values(layer, position / Span.BLOCK), at, values.rows(row + done, n));
                 done += n;
             }
             int pages = Math.ceilDiv(cache.length() + count, Span.BLOCK);

@@ -21,7 +21,8 @@ record Projection(Weight w, Optional<Tensor> bias, int layer, TargetModule targe
     /// Overwrites y, with `onto` added if it is there.
     ///
     /// @param low what [#low] gives for x
-    void forward(Tensor y, Tensor x, Optional<Tensor> onto, List<Optional<Tensor>> low, List<Slot> slots, Device on) {
+    void forward(Tensor y, Tensor x, Optional<Tensor> onto, List<Optional<Tensor>> low, List<Slot> slots,
+            Device on) {
         List<LowRank> corrections = new ArrayList<>();
         for (int i = 0; i < slots.size(); i++)
             if (low.get(i).isPresent())
@@ -35,7 +36,8 @@ record Projection(Weight w, Optional<Tensor> bias, int layer, TargetModule targe
     }
 
     /// [#low] of several projections of one x, in one pass over it.
-    static List<List<Optional<Tensor>>> low(List<Projection> projections, Tensor x, List<Slot> slots, Device on,
+    static List<List<Optional<Tensor>>> low(List<Projection> projections, Tensor x, List<Slot> slots,
+            Device on,
             Device.Scope scope) {
         List<List<Optional<Tensor>>> all = new ArrayList<>();
         for (int i = 0; i < projections.size(); i++) all.add(new ArrayList<>());

@@ -19,9 +19,10 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
 
-/// One `ForwardBackward` on its way through the engine: cut, in order, into micro-batches. Where it is cut changes
-/// nothing: sums over tokens go on where the batch before ended. Its gradient is collected apart and joins the run's sum at once in [#finish], so an
-/// operation counts wholly or not at all. Closed without `finish` it leaves no trace.
+/// One `ForwardBackward` on its way through the engine: cut, in order, into micro-batches. Where it is cut
+/// changes nothing: sums over tokens go on where the batch before ended. Its gradient is collected apart
+/// and joins the run's sum at once in [#finish], so an operation counts wholly or not at all. Closed
+/// without `finish` it leaves no trace.
 public final class Evaluation implements AutoCloseable {
     private final TrainingState state;
     private final ForwardBackward operation;

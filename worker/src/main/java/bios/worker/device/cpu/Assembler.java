@@ -6,9 +6,9 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 
-/// Writes x86-64 machine code with AVX-512 (Intel 64 and IA-32 Architectures Software Developer's Manual, volume 2):
-/// the few instructions that the kernels of this package are made of. General registers and vector registers are
-/// numbers; vectors have 512 bits, unless a name says otherwise.
+/// Writes x86-64 machine code with AVX-512 (Intel 64 and IA-32 Architectures Software Developer's Manual,
+/// volume 2): the few instructions that the kernels of this package are made of. General registers and
+/// vector registers are numbers; vectors have 512 bits, unless a name says otherwise.
 final class Assembler {
     static final int RAX = 0, RCX = 1, RDX = 2, RBX = 3, RSP = 4, RBP = 5, RSI = 6, RDI = 7, R8 = 8, R9 = 9,
             R10 = 10, R11 = 11, R12 = 12, R13 = 13, R14 = 14, R15 = 15;
@@ -183,7 +183,8 @@ final class Assembler {
 
     // ---- vectors ----
 
-    private void evex(int map, int prefix, int wide, int reg, int second, int x, int b, int broadcast, int mask,
+    private void evex(int map, int prefix, int wide, int reg, int second, int x, int b, int broadcast,
+            int mask,
             int length, boolean zero) {
         bytes(0x62,
                 (~reg >> 3 & 1) << 7 | (~x & 1) << 6 | (~b & 1) << 5 | (~reg >> 4 & 1) << 4 | map,
@@ -196,7 +197,8 @@ final class Assembler {
         bytes(opcode, 0xc0 | (reg & 7) << 3 | third & 7);
     }
 
-    private void memory(int map, int prefix, int wide, int opcode, int reg, int second, Address a, int broadcast,
+    private void memory(int map, int prefix, int wide, int opcode, int reg, int second, Address a,
+            int broadcast,
             int mask, int unit) {
         evex(map, prefix, wide, reg, second, Math.max(0, a.index) >> 3, a.base >> 3, broadcast, mask, 2,
                 false);

@@ -13,10 +13,11 @@ import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
 import java.util.List;
 
-/// Attention by this package's machine code: up to 64 queries of a head against one block of 64 keys at a time, in
-/// the order of the blocks. Every step of a query is its own row's, so tiles are not seen in the result, and a query
-/// has the same bits in training, in prefill and alone. What a row does not see is left out where that is a whole
-/// vector or step, and masked otherwise; both add exact zeros. The formulas are those of [bios.worker.kernel.Attention].
+/// Attention by this package's machine code: up to 64 queries of a head against one block of 64 keys at a
+/// time, in the order of the blocks. Every step of a query is its own row's, so tiles are not seen in the
+/// result, and a query has the same bits in training, in prefill and alone. What a row does not see is left
+/// out where that is a whole vector or step, and masked otherwise; both add exact zeros. The formulas are
+/// those of [bios.worker.kernel.Attention].
 final class Avx512Attention implements CpuAttention {
     private static final int BLOCK = Span.BLOCK;
     private static final int SLIVER = 32;
@@ -81,7 +82,8 @@ final class Avx512Attention implements CpuAttention {
     }
 
     /// c ← or += factor·a·b for `rows` rows in tiles, `width` columns.
-    private static void product(int rows, Result result, long a, long aStride, Right right, long b, long bStep, long c,
+    private static void product(int rows, Result result, long a, long aStride, Right right, long b,
+            long bStep, long c,
             long cStride, int steps, int width, float factor) {
         int slivers = (width + SLIVER - 1) / SLIVER;
         for (int row = 0; row < rows; row += GemmKernel.ROWS) {
@@ -92,13 +94,12 @@ final class Avx512Attention implements CpuAttention {
         }
     }
 
-    /// to ← the transpose of one head's keys in a block `[dim, BLOCK]`. Rows behind the last one are turned as well
-    /// where there is memory: nobody sees them.
-    private static void turn(MemorySegment to, Tensor block, int kvHead, int valid, int dim) {
+    /// to ← the transpose of one head's keys in a block `[dim, BLOCK]`. Rows behind the last one are turned
+    /// as well where there is memory: nobody sees them.
+    private static void turn(MemorySegment to, Tensor head, int valid) {
         int whole = Transposes.padded(valid);
-        int rows = 4L * whole * block.stride() <= block.memory().byteSize() ? whole : valid;
-        Transposes.transpose(to, ROW, new Tensor(block.memory(), rows, block.columns(), block.stride())
-                .columns(kvHead * dim, dim));
+        int rows = 4L * whole * head.stride() <= head.memory().byteSize() ? whole : valid;
+        Transposes.transpose(to, ROW, new Tensor(head.memory(), rows, head.columns(), head.stride()));
     }
 
     /// The keys of block b that the query at `position` sees, as bits.
@@ -135,7 +136,8 @@ final class Avx512Attention implements CpuAttention {
         });
     }
 
-    /// One tile of queries of all heads that share a key-value head, from its first visible block to its last.
+    /// One tile of queries of all heads that share a key-value head, from its first visible block to its
+    /// last.
     private record Forward(Tensor out, Tensor lse, Tensor q, Task task, AttentionShape shape, Space space) {
         private int group() {
             return shape.heads() / shape.kvHeads();
@@ -167,20 +169,21 @@ final class Avx512Attention implements CpuAttention {
             int low = CpuAttention.from(first, shape.window()) / BLOCK;
             for (int b = low; b * BLOCK < end; b++) {
                 int valid = Math.min(BLOCK, end - b * BLOCK);
-                turn(keys, task.span.keys().get(b), task.kvHead, valid, dim);
+                turn(keys, Span.head(task.span.keys().get(b), task.kvHead, shape), valid);
                 masks(masks, queries, b, shape.window());
                 for (int set = 0; set < sets; set++) {
                     long state = rows.address() + 4L * set * each;
                     long sum = sums.address() + set * each * sumStride();
-                    product(each, Result.SCALE, query(set, alone), stride(alone), Right.FLOATS, keys.address(), ROW,
+                    product(each, Result.SCALE, query(set, alone), stride(alone), Right.FLOATS,
+                            keys.address(), ROW,
                             scores.address(), ROW, dim, valid, shape.scale());
                     Kernels.rows(Kernels.of(RowKernel.Kind.ABSORB), scores.address(), state, state + totals,
                             state + 2 * totals, masks.address(), each, 0, 0);
                     if (b > low) Kernels.rows(Kernels.of(RowKernel.Kind.SCALE_ROWS), sum, state + 2 * totals,
                             sumStride() / 64, sumStride(), 0, each, 0, 0);
-                    var values = task.span.values().get(b);
+                    var values = Span.head(task.span.values().get(b), task.kvHead, shape);
                     product(each, b > low ? Result.ADD : Result.WRITE, scores.address(), ROW, Right.FLOATS,
-                            at(values, 0, task.kvHead * dim), 4L * values.stride(), sum, sumStride(), valid, dim, 1);
+                            at(values, 0, 0), 4L * values.stride(), sum, sumStride(), valid, dim, 1);
                 }
             }
             store(sums, rows, sets * each, alone);
@@ -233,7 +236,8 @@ final class Avx512Attention implements CpuAttention {
                 new Backward(dq, dk, dv, dout, out, lse, q, tasks.get(i), shape, spaces[member]).run());
     }
 
-    /// The gradients of one span and key-value head: tiles of queries in order, and for each the blocks of keys.
+    /// The gradients of one span and key-value head: tiles of queries in order, and for each the blocks of
+    /// keys.
     private record Backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q,
             Task task, AttentionShape shape, Space space) {
         void run() {
@@ -244,8 +248,9 @@ final class Avx512Attention implements CpuAttention {
             var values = space.values.atLeast(blocks * each);
             for (int b = 0; b < blocks; b++) {
                 int valid = Math.min(BLOCK, task.count - b * BLOCK);
-                turn(keys.asSlice(b * each), task.span.keys().get(b), task.kvHead, valid, dim);
-                turn(values.asSlice(b * each), task.span.values().get(b), task.kvHead, valid, dim);
+                turn(keys.asSlice(b * each), Span.head(task.span.keys().get(b), task.kvHead, shape), valid);
+                turn(values.asSlice(b * each), Span.head(task.span.values().get(b), task.kvHead, shape),
+                        valid);
             }
             for (int i = 0; i < task.count; i++)
                 for (var to : List.of(dk, dv))
@@ -254,10 +259,12 @@ final class Avx512Attention implements CpuAttention {
             int group = shape.heads() / shape.kvHeads();
             for (int from = 0; from < task.count; from += BLOCK)
                 for (int h = 0; h < group; h++)
-                    tile(from, Math.min(BLOCK, task.count - from), task.kvHead * group + h, keys, values, each);
+                    tile(from, Math.min(BLOCK, task.count - from), task.kvHead * group + h, keys, values,
+                            each);
         }
 
-        private void tile(int from, int count, int head, MemorySegment keys, MemorySegment values, long each) {
+        private void tile(int from, int count, int head, MemorySegment keys, MemorySegment values,
+                long each) {
             int dim = shape.headDim();
             int row = task.span.row() + from;
             int column = head * dim;
@@ -268,7 +275,8 @@ final class Avx512Attention implements CpuAttention {
             Kernels.rows(Kernels.of(RowKernel.Kind.DOT_ROWS), at(dout, row, column), 4L * dout.stride(),
                     at(out, row, column), 4L * out.stride(), deltas, count, dim / 16, (1L << dim % 16) - 1);
             for (int i = 0; i < count; i++)
-                rows.set(FLOAT, 4L * i, lse.memory().get(FLOAT, 4 * ((long) (row + i) * lse.stride() + head)));
+                rows.set(FLOAT, 4L * i,
+                        lse.memory().get(FLOAT, 4 * ((long) (row + i) * lse.stride() + head)));
             var masks = space.masks.atLeast(8L * BLOCK);
             var queries = new Queries(from, count, 1);
             int low = CpuAttention.from(from, shape.window()) / BLOCK;
@@ -279,19 +287,22 @@ final class Avx512Attention implements CpuAttention {
                         keys.address() + b * each, ROW, scores.address(), ROW, dim, valid, shape.scale());
                 product(count, Result.WRITE, at(dout, row, column), 4L * dout.stride(), Right.FLOATS,
                         values.address() + b * each, ROW, slopes.address(), ROW, dim, valid, 1);
-                Kernels.rows(Kernels.of(RowKernel.Kind.WEIGH), scores.address(), slopes.address(), rows.address(),
-                        deltas, masks.address(), count, Float.floatToRawIntBits(shape.scale()) & 0xffffffffL, 0);
+                Kernels.rows(Kernels.of(RowKernel.Kind.WEIGH), scores.address(), slopes.address(),
+                        rows.address(),
+                        deltas, masks.address(), count,
+                        Float.floatToRawIntBits(shape.scale()) & 0xffffffffL, 0);
                 overQueries(dv, scores, dout, b, valid, from, count, column);
                 overQueries(dk, slopes, q, b, valid, from, count, column);
-                var block = task.span.keys().get(b);
+                var block = Span.head(task.span.keys().get(b), task.kvHead, shape);
                 product(count, b > low ? Result.ADD : Result.WRITE, slopes.address(), ROW, Right.FLOATS,
-                        at(block, 0, task.kvHead * dim), 4L * block.stride(), at(dq, row, column), 4L * dq.stride(),
+                        at(block, 0, 0), 4L * block.stride(), at(dq, row, column), 4L * dq.stride(),
                         valid, dim, 1);
             }
         }
 
         /// Rows of block b of `to` += weightsᵀ·x over the queries; those before a key do not see it.
-        private void overQueries(Tensor to, MemorySegment weights, Tensor x, int b, int valid, int from, int count,
+        private void overQueries(Tensor to, MemorySegment weights, Tensor x, int b, int valid, int from,
+                int count,
                 int column) {
             int dim = shape.headDim();
             int slivers = (dim + SLIVER - 1) / SLIVER;

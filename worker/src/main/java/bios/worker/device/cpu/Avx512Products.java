@@ -18,10 +18,10 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 
-/// Products by [GemmKernel]. With few rows the kernel reads packed bf16 weights as they are, so that each byte is read
-/// once; with many, a task brings a panel of weights into the second cache in fp32 and takes all its rows through it.
-/// Every element is one chain of fused multiply-adds in the order of the inner dimension, so a row's bits depend
-/// neither on its company nor on any of these choices.
+/// Products by [GemmKernel]. With few rows the kernel reads packed bf16 weights as they are, so that each
+/// byte is read once; with many, a task brings a panel of weights into the second cache in fp32 and takes
+/// all its rows through it. Every element is one chain of fused multiply-adds in the order of the inner
+/// dimension, so a row's bits depend neither on its company nor on any of these choices.
 final class Avx512Products implements Products {
     private static final int SLIVER = Packed.SLIVER;
     /// Most slivers of a panel, and inner steps of it: in fp32 half the second cache.
@@ -54,7 +54,8 @@ final class Avx512Products implements Products {
     private final NativeBuffer turned = new NativeBuffer();
     private final NativeBuffer outer = new NativeBuffer();
 
-    /// @param dots whether the processor has the bf16 instruction, which [Activations] other than exact ones need
+    /// @param dots whether the processor has the bf16 instruction, which [Activations] other than exact
+    ///     ones need
     Avx512Products(Pool pool, Activations activations, boolean dots) {
         this.pool = pool;
         this.activations = activations;
@@ -92,7 +93,8 @@ final class Avx512Products implements Products {
     private record Segment(int from, int end, Optional<LowRank> correction) {}
 
     /// Everything about one product with a frozen matrix.
-    private record Work(Tensor y, Rows x, int depth, Packed w, boolean forward, boolean add, Optional<Tensor> bias,
+    private record Work(Tensor y, Rows x, int depth, Packed w, boolean forward, boolean add,
+            Optional<Tensor> bias,
             Optional<Tensor> onto, List<Segment> segments, Right right) {
         int slivers() {
             return (y.columns() + SLIVER - 1) / SLIVER;
@@ -119,7 +121,8 @@ final class Avx512Products implements Products {
         frozen(y, x, (Packed) w, true, false, bias, onto, corrections);
     }
 
-    @Override public void projectBack(Tensor dx, Tensor dy, Weight w, boolean add, List<LowRank> corrections) {
+    @Override public void projectBack(Tensor dx, Tensor dy, Weight w, boolean add,
+            List<LowRank> corrections) {
         require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(),
                 "shapes of dx = dy·W");
         frozen(dx, dy, (Packed) w, false, add, Optional.empty(), Optional.empty(), corrections);
@@ -132,7 +135,8 @@ final class Avx512Products implements Products {
         var right = !w.pairs() ? Right.FLOATS : dots ? Right.DOTS : few ? Right.PAIRS : Right.FLOATS;
         var rows = right == Right.DOTS ? halves(x, activations.split(w.out(), w.in()))
                 : right == Right.PAIRS && x.columns() % 2 == 1 ? evened(x) : Rows.of(x);
-        var work = new Work(y, rows, x.columns(), w, forward, add, bias, onto, segments(x.rows(), corrections), right);
+        var work = new Work(y, rows, x.columns(), w, forward, add, bias, onto, segments(x.rows(),
+                corrections), right);
         if (few) few(work);
         else many(work);
     }
@@ -168,8 +172,8 @@ final class Avx512Products implements Products {
         });
     }
 
-    /// One sliver as it is packed, in tiles of so many rows, some steps at a time: so the next weights come from
-    /// memory while all tiles take the last. Two halves of activations take turns, as in [#panel].
+    /// One sliver as it is packed, in tiles of so many rows, some steps at a time: so the next weights come
+    /// from memory while all tiles take the last. Two halves of activations take turns, as in [#panel].
     private void few(Work work, int sliver, int height) {
         long b = work.w.address() + sliver * work.w.sliverBytes();
         int all = work.w.steps();
@@ -195,7 +199,8 @@ final class Avx512Products implements Products {
         pool.run(wide * chunks, operations, (task, member) -> {
             int sliver = task / chunks * width;
             int from = task % chunks * chunk;
-            panel(work, sliver, Math.min(width, slivers - sliver), from, Math.min(rows, from + chunk), member);
+            panel(work, sliver, Math.min(width, slivers - sliver), from, Math.min(rows, from + chunk),
+                    member);
         });
     }
 
@@ -250,7 +255,8 @@ final class Avx512Products implements Products {
         long bytes = 0;
         for (var segment : work.segments)
             if (segment.correction.isPresent())
-                bytes += (long) Packed.STEP * count * Transposes.padded(segment.correction.get().factor().columns());
+                bytes += (long) Packed.STEP * count
+                        * Transposes.padded(segment.correction.get().factor().columns());
         var memory = factors[member].atLeast(bytes + 256);
         var addresses = new ArrayList<Long>();
         long at = 0;
@@ -312,9 +318,12 @@ final class Avx512Products implements Products {
             long a = low.memory().address() + 4L * (from - segment.from) * low.stride();
             long b = turned.isEmpty() ? factor.memory().address() + 4L * SLIVER * sliver : turned.get(i);
             long c = work.y.memory().address() + 4 * ((long) from * work.y.stride() + sliver * SLIVER);
-            Kernels.call(Kernels.gemm(end - from, 2, Left.ROWS, Right.FLOATS, Result.ADD), a, 4L * low.stride(), b,
-                    turned.isEmpty() ? 4L * factor.stride() : (long) Packed.STEP * count, c, 4L * work.y.stride(),
-                    low.columns(), count, 4L * SLIVER, mask(work.y.columns() - (sliver + count - 1) * SLIVER), 1);
+            Kernels.call(Kernels.gemm(end - from, 2, Left.ROWS, Right.FLOATS, Result.ADD), a,
+                    4L * low.stride(), b,
+                    turned.isEmpty() ? 4L * factor.stride() : (long) Packed.STEP * count, c,
+                    4L * work.y.stride(),
+                    low.columns(), count, 4L * SLIVER,
+                    mask(work.y.columns() - (sliver + count - 1) * SLIVER), 1);
         }
     }
 
@@ -386,7 +395,8 @@ final class Avx512Products implements Products {
             for (int row = share.from; row < share.end; row += GemmKernel.ROWS)
                 for (int i = share.first; i < g.ys().size(); i += share.step)
                     rows(g.ys().get(i), g.x(), row, Math.min(GemmKernel.ROWS, share.end - row),
-                            g.bs().get(i).memory().address(), 4L * g.bs().get(i).stride(), 0, Integer.MAX_VALUE, g.s(),
+                            g.bs().get(i).memory().address(), 4L * g.bs().get(i).stride(), 0,
+                            Integer.MAX_VALUE, g.s(),
                             g.s() == 1 ? Result.WRITE : Result.SCALE);
         });
     }
@@ -417,12 +427,14 @@ final class Avx512Products implements Products {
         pool.run(wide * tall, (long) x.rows() * x.columns() * y.columns(), (task, _) -> {
             int end = Math.min(x.rows(), (task % tall + 1) * height);
             for (int row = task % tall * height; row < end; row += GemmKernel.ROWS)
-                rows(y, x, row, Math.min(GemmKernel.ROWS, end - row), b, step, task / tall * each, each, s, result);
+                rows(y, x, row, Math.min(GemmKernel.ROWS, end - row), b, step, task / tall * each, each, s,
+                        result);
         });
     }
 
     /// A tile of rows, from sliver `first` on `most` slivers.
-    private static void rows(Tensor y, Tensor x, int row, int rows, long b, long step, int first, int most, float s,
+    private static void rows(Tensor y, Tensor x, int row, int rows, long b, long step, int first, int most,
+            float s,
             Result result) {
         int columns = y.columns();
         int vectors = columns <= SLIVER / 2 ? 1 : 2;
@@ -441,7 +453,8 @@ final class Avx512Products implements Products {
         if (x.rows() == 0) return;
         // the wider factor is read along its rows
         if (y.columns() > x.columns() && s == 1) turnedOuter(g, x, y);
-        else outer(g.memory().address(), 4L * g.stride(), y, x, s == 1 ? Result.ADD : Result.ADD_SCALED, s, NOTHING);
+        else outer(g.memory().address(), 4L * g.stride(), y, x, s == 1 ? Result.ADD : Result.ADD_SCALED, s,
+                NOTHING);
     }
 
     /// g += (narrowᵀ·wide)ᵀ: g's rows become columns, take the sum, and become rows again.
@@ -452,7 +465,8 @@ final class Avx512Products implements Products {
                 (int) (stride / 4));
         outer(turned.memory().address(), stride, narrow, wide, Result.ADD, 1, new Between() {
             @Override public void before(int column, int end) {
-                Transposes.transpose(turned.memory().asSlice(4L * column), stride, g.rows(column, end - column));
+                Transposes.transpose(turned.memory().asSlice(4L * column), stride, g.rows(column,
+                        end - column));
             }
 
             @Override public void after(int column, int end) {
@@ -475,7 +489,8 @@ final class Avx512Products implements Products {
         @Override public void after(int column, int end) {}
     };
 
-    /// g += or the like narrowᵀ·wide: a block of tokens and columns stays in the first cache for all rows of g.
+    /// g += or the like narrowᵀ·wide: a block of tokens and columns stays in the first cache for all rows
+    /// of g.
     private void outer(long g, long gStride, Tensor narrow, Tensor wide, Result result, float s,
             Between between) {
         int columns = wide.columns();
@@ -491,13 +506,15 @@ final class Avx512Products implements Products {
             for (int token = 0; token < wide.rows(); token += TOKENS)
                 for (int sliver = task * each; sliver < last; sliver++)
                     for (int row = 0; row < narrow.columns(); row += height)
-                        Kernels.call(Kernels.gemm(Math.min(height, narrow.columns() - row), vectors, Left.COLUMNS,
+                        Kernels.call(Kernels.gemm(Math.min(height, narrow.columns() - row), vectors,
+                                        Left.COLUMNS,
                                         Right.FLOATS, result),
                                 narrow.memory().address() + 4 * ((long) token * narrow.stride() + row),
                                 4L * narrow.stride(),
                                 wide.memory().address() + 4 * ((long) token * wide.stride() + sliver * width),
                                 4L * wide.stride(), g + row * gStride + 4L * sliver * width, gStride,
-                                Math.min(TOKENS, wide.rows() - token), 1, 0, mask(columns - sliver * width), s);
+                                Math.min(TOKENS, wide.rows() - token), 1, 0, mask(columns - sliver * width),
+                                s);
             between.after(task * each * width, Math.min(columns, last * width));
         });
     }

@@ -74,7 +74,8 @@ final class Avx512Rows implements RowVerbs {
             float mean = (float) (sum(room, 0) / n * scale * scale);
             room.set(FLOAT, 0, scale);
             room.set(FLOAT, 4, mean);
-            Kernels.along(Kind.NORM_BACKWARD, at(dx, row), at(dy, row), at(x, row), at(weight, 0), room.address(), n);
+            Kernels.along(Kind.NORM_BACKWARD, at(dx, row), at(dy, row), at(x, row), at(weight, 0),
+                    room.address(), n);
         });
     }
 
@@ -93,7 +94,8 @@ final class Avx512Rows implements RowVerbs {
             require(positions[row] >= 0 && positions[row] < cos.rows(), "position %d of %d", positions[row],
                     cos.rows());
             for (int head = 0; head < x.columns(); head += headDim)
-                Kernels.along(kind, at(x, row) + 4L * head, at(x, row) + 4L * (head + half), at(cos, positions[row]),
+                Kernels.along(kind, at(x, row) + 4L * head, at(x, row) + 4L * (head + half),
+                        at(cos, positions[row]),
                         at(sin, positions[row]), 0, half);
         });
     }
@@ -111,8 +113,8 @@ final class Avx512Rows implements RowVerbs {
         RowVerbs.sameShape(dup, up);
         RowVerbs.sameShape(dy, gate);
         int n = dy.columns();
-        pool.rows(dy.rows(), n, 16, (row, _) -> Kernels.along(Kind.SWIGLU_BACKWARD, at(dgate, row), at(dup, row),
-                at(dy, row), at(gate, row), at(up, row), n));
+        pool.rows(dy.rows(), n, 16, (row, _) -> Kernels.along(Kind.SWIGLU_BACKWARD, at(dgate, row),
+                at(dup, row), at(dy, row), at(gate, row), at(up, row), n));
     }
 
     @Override public void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, int[] targets) {

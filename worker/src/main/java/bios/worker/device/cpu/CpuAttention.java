@@ -22,7 +22,8 @@ interface CpuAttention extends AutoCloseable {
         require(q.columns() == shape.heads() * shape.headDim(), "q has %d columns", q.columns());
         for (var span : spans) {
             int held = 0;
-            for (var block : span.keys()) held += block.rows();
+            for (var block : span.keys())
+                held += (int) (block.elements() / (shape.kvHeads() * shape.headDim()));
             require(held >= span.position() + span.count() && span.values().size() == span.keys().size(),
                     "%d keys for %d positions", held, span.position() + span.count());
         }

@@ -35,8 +35,8 @@ public final class CpuDevice implements Device {
         /// Each rounded to one bf16 number, with a relative error of at most 2⁻⁹: log-probabilities
         /// are off by some hundredths.
         ROUNDED("rounded"),
-        /// As [#SPLIT] beside weights with at most [#SMALL] inputs or outputs, which cost little; as [#ROUNDED]
-        /// beside larger ones.
+        /// As [#SPLIT] beside weights with at most [#SMALL] inputs or outputs, which cost little; as
+        /// [#ROUNDED] beside larger ones.
         MIXED("rounded beside large weights, else split in two");
 
         static final int SMALL = 512;
@@ -56,14 +56,15 @@ public final class CpuDevice implements Device {
                 case "split" -> SPLIT;
                 case "rounded" -> ROUNDED;
                 case "mixed" -> MIXED;
-                default -> throw new ConfigException.BadValue(program.origin(), "bios.engine.bf16-activations",
+                default -> throw new ConfigException.BadValue(program.origin(),
+                        "bios.engine.bf16-activations",
                         name + " is none of auto, exact, split, rounded and mixed");
             };
         }
 
-        /// The fastest on this kind of processor that is good enough: its bf16 instructions where they are faster
-        /// than fp32, else exact. A function of the processor's kind alone, never of a measurement: results of a run
-        /// must not depend on when a worker was started.
+        /// The fastest on this kind of processor that is good enough: its bf16 instructions where they are
+        /// faster than fp32, else exact. A function of the processor's kind alone, never of a measurement:
+        /// results of a run must not depend on when a worker was started.
         public static Activations best() {
             return Processor.fastHalves() ? MIXED : EXACT;
         }
@@ -239,6 +240,16 @@ public final class CpuDevice implements Device {
                 4L * row * from.stride(), to.memory(), 4L * row * to.stride(), 4L * to.columns()));
     }
 
+    @Override public void copyByHead(Tensor block, int at, Tensor rows) {
+        int dim = block.columns();
+        require(rows.columns() % dim == 0 && block.rows() == rows.columns() / dim * Span.BLOCK
+                && at + rows.rows() <= Span.BLOCK, "shapes of copyByHead");
+        for (int head = 0; head * dim < rows.columns(); head++)
+            for (int row = 0; row < rows.rows(); row++)
+                MemorySegment.copy(rows.memory(), 4 * ((long) row * rows.stride() + head * dim), block.memory(),
+                        4 * ((long) head * Span.BLOCK + at + row) * block.stride(), 4L * dim);
+    }
+
     @Override public void fill(Tensor to, float value) {
         eachRow(to.rows(), to.columns(), (row, space) -> {
             float[] values = space.row(0, to.columns());
@@ -262,7 +273,8 @@ public final class CpuDevice implements Device {
         products.project(y, x, w, bias, onto, corrections);
     }
 
-    @Override public void projectBack(Tensor dx, Tensor dy, Weight w, boolean add, List<LowRank> corrections) {
+    @Override public void projectBack(Tensor dx, Tensor dy, Weight w, boolean add,
+            List<LowRank> corrections) {
         products.projectBack(dx, dy, w, add, corrections);
     }
 

@@ -142,21 +142,24 @@ final class DnnlAttention implements CpuAttention {
             int end = first + task.count;
             for (int b = CpuAttention.from(first, shape.window()) / BLOCK; b * BLOCK < end; b++) {
                 int valid = Math.min(BLOCK, end - b * BLOCK);
-                var keys = pack(kernels.packKeys, space.keys, 0, task.span.keys().get(b), task.kvHead, valid);
+                var keys = pack(kernels.packKeys, space.keys, 0, head(task.span.keys().get(b)), valid);
                 kernels.scores.run(member, queries, keys, scores);
                 MemorySegment.copy(scores, ValueLayout.JAVA_FLOAT, 0, tile, 0, rows * BLOCK);
                 absorb(tile, tops, totals, sums, first, b, used, group);
                 MemorySegment.copy(tile, 0, scores, ValueLayout.JAVA_FLOAT, 0, rows * BLOCK);
-                var values = pack(kernels.packRows, space.values, 0, task.span.values().get(b),
-                        task.kvHead, valid);
+                var values = pack(kernels.packRows, space.values, 0, head(task.span.values().get(b)),
+                        valid);
                 kernels.weighAdd.run(member, scores, values, sums);
             }
             store(tops, totals, sums, used, group);
         }
 
-        private MemorySegment pack(DnnlKernels.Kernel kernel, NativeBuffer to, int at, Tensor block,
-                int kvHead, int n) {
-            return DnnlAttention.pack(kernel, member, space, to, at, block, kvHead, n, shape.headDim());
+        private Tensor head(Tensor block) {
+            return Span.head(block, task.kvHead, shape);
+        }
+
+        private MemorySegment pack(DnnlKernels.Kernel kernel, NativeBuffer to, int at, Tensor head, int n) {
+            return DnnlAttention.pack(kernel, member, space, to, at, head, n, shape.headDim());
         }
 
         /// tile: scores → weights relative to the new maxima, unseen ones zero; old sums shrink to match.
@@ -236,12 +239,11 @@ final class DnnlAttention implements CpuAttention {
     /// Packs the first `valid` rows of one head of a block, the rest zero, to byte `at`
     /// of `to`, which has room.
     private static MemorySegment pack(DnnlKernels.Kernel kernel, int member, Space space, NativeBuffer to,
-            long at, Tensor block, int kvHead, int valid, int dim) {
+            long at, Tensor head, int valid, int dim) {
         long bytes = 4L * BLOCK * dim;
         var rows = space.block.atLeast(bytes);
         for (int j = 0; j < valid; j++) {
-            MemorySegment.copy(block.memory(), 4 * ((long) j * block.stride() + kvHead * dim), rows,
-                    4L * j * dim, 4L * dim);
+            MemorySegment.copy(head.memory(), 4L * j * head.stride(), rows, 4L * j * dim, 4L * dim);
         }
         if (valid < BLOCK) rows.asSlice(4L * valid * dim, 4L * (BLOCK - valid) * dim).fill((byte) 0);
         var packed = to.atLeast(at + kernel.dstBytes()).asSlice(at);
@@ -284,11 +286,11 @@ final class DnnlAttention implements CpuAttention {
             space.keyRows.atLeast(blocks * rowBytes);
             for (int b = 0; b < blocks; b++) {
                 int valid = Math.min(BLOCK, task.count - b * BLOCK);
-                var keys = task.span.keys().get(b);
-                pack(any.packKeys, member, space, space.keys, b * keyBytes, keys, task.kvHead, valid, dim);
-                pack(any.packRows, member, space, space.keyRows, b * rowBytes, keys, task.kvHead, valid, dim);
-                pack(any.packKeys, member, space, space.values, b * keyBytes, task.span.values().get(b),
-                        task.kvHead, valid, dim);
+                var keys = Span.head(task.span.keys().get(b), task.kvHead, shape);
+                pack(any.packKeys, member, space, space.keys, b * keyBytes, keys, valid, dim);
+                pack(any.packRows, member, space, space.keyRows, b * rowBytes, keys, valid, dim);
+                pack(any.packKeys, member, space, space.values, b * keyBytes,
+                        Span.head(task.span.values().get(b), task.kvHead, shape), valid, dim);
             }
             for (int from = 0; from < task.count; from += tileOf(shape)) {
                 tile(from, Math.min(tileOf(shape), task.count - from), sums, half, keyBytes, rowBytes);

@@ -87,7 +87,8 @@ final class DnnlProducts implements Products {
 
     @Override public String description() {
         return "oneDNN on %s, bf16 weights multiplied as %s, activations %s".formatted(dnnl.instructionSet(),
-                asHalves() ? "bf16" : "fp32", activations == Activations.ROUNDED || asHalves() ? activations.words() : Activations.EXACT.words());
+                asHalves() ? "bf16" : "fp32", (activations == Activations.ROUNDED || asHalves()
+                        ? activations : Activations.EXACT).words());
     }
 
     private boolean asHalves() {

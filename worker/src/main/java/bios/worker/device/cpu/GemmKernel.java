@@ -21,19 +21,20 @@ import static bios.worker.device.cpu.Assembler.R15;
 import bios.worker.device.cpu.Assembler.Address;
 import bios.worker.device.cpu.Assembler.Label;
 
-/// A small product on registers: c (+)= a·b for up to 14 rows of a against slivers of b, columns 16 or 32 wide. Each
-/// element of c is one accumulator that takes the terms in the order of the steps, by fused multiply-add: so its bits
-/// depend neither on the number of rows nor on how a longer sum is cut into calls, and are the same for weights
-/// widened before and here.
+/// A small product on registers: c (+)= a·b for up to 14 rows of a against slivers of b, columns 16 or 32
+/// wide. Each element of c is one accumulator that takes the terms in the order of the steps, by fused
+/// multiply-add: so its bits depend neither on the number of rows nor on how a longer sum is cut into
+/// calls, and are the same for weights widened before and here.
 ///
 /// @param rows 1 to [#ROWS]
 /// @param vectors of 16 columns: 1 or 2
 record GemmKernel(int rows, int vectors, Left left, Right right, Result result) {
     /// Most rows: 28 accumulators, two vectors of b, one of a, one mask.
     static final int ROWS = 14;
-    /// Longs that a kernel is called with: a, a's stride, b, bytes of b between steps, c, c's stride, steps, slivers,
-    /// bytes of b between slivers, mask of the last sliver's columns, bits of the factor, how many bytes ahead packed
-    /// weights are asked for: they come from memory, and the processor looks ahead to the end of a page only.
+    /// Longs that a kernel is called with: a, a's stride, b, bytes of b between steps, c, c's stride,
+    /// steps, slivers, bytes of b between slivers, mask of the last sliver's columns, bits of the factor,
+    /// how many bytes ahead packed weights are asked for: they come from memory, and the processor looks
+    /// ahead to the end of a page only.
     static final int ARGUMENTS = 12;
 
     /// How a lies in memory.
@@ -72,7 +73,8 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result) 
     private static final int UNROLLED = 4;
 
     GemmKernel {
-        require(rows >= 1 && rows <= ROWS && (vectors == 1 || vectors == 2), "a kernel of %d by %d", rows, vectors);
+        require(rows >= 1 && rows <= ROWS && (vectors == 1 || vectors == 2), "a kernel of %d by %d", rows,
+                vectors);
         require(left == Left.ROWS || right == Right.FLOATS, "columns of %s", right);
     }
 
@@ -130,7 +132,8 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result) 
 
     private static Address row(int row, int stride, int displacement) {
         int group = GROUPS[row / 3];
-        return row % 3 == 0 ? Address.of(group, displacement) : Address.of(group, stride, row % 3, displacement);
+        return row % 3 == 0 ? Address.of(group, displacement) : Address.of(group, stride, row % 3,
+                displacement);
     }
 
     private int sum(int row, int vector) {

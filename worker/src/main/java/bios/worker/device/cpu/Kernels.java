@@ -5,7 +5,8 @@ import bios.worker.device.cpu.GemmKernel.Result;
 import bios.worker.device.cpu.GemmKernel.Right;
 import java.lang.invoke.MethodHandle;
 
-/// The machine code of this process, made when it is first asked for. A kernel is an address; [#call] runs it.
+/// The machine code of this process, made when it is first asked for. A kernel is an address; [#call] runs
+/// it.
 final class Kernels {
     private static final MethodHandle CALL = MachineCode.function(springboard(), GemmKernel.ARGUMENTS + 1);
     // Addresses by what a kernel is; 0 where none is made yet. Two threads may make the same one.
@@ -16,7 +17,8 @@ final class Kernels {
 
     private Kernels() {}
 
-    /// Goes on at the address that is the last argument: with one constant handle for all kernels, a call is cheap.
+    /// Goes on at the address that is the last argument: with one constant handle for all kernels, a call
+    /// is cheap.
     private static byte[] springboard() {
         var to = new Assembler();
         to.jumpTo(Assembler.Address.of(Assembler.RSP, 8 * (1 + GemmKernel.ARGUMENTS - 6)));
@@ -24,7 +26,8 @@ final class Kernels {
     }
 
     static long gemm(int rows, int vectors, Left left, Right right, Result result) {
-        int at = (((rows * 2 + vectors - 1) * 2 + left.ordinal()) * 3 + right.ordinal()) * 4 + result.ordinal();
+        int at = (((rows * 2 + vectors - 1) * 2 + left.ordinal()) * 3 + right.ordinal()) * 4
+                + result.ordinal();
         if (GEMMS[at] == 0)
             GEMMS[at] = MachineCode.place(new GemmKernel(rows, vectors, left, right, result).code());
         return GEMMS[at];

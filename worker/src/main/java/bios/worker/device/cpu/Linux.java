@@ -40,8 +40,8 @@ final class Linux {
         return System.getProperty("os.name").equals("Linux");
     }
 
-    /// Zeros, 64-byte aligned at least, until `arena` is closed. Large ones lie on huge pages where the system
-    /// has them: kernels walk over many rows at once, and small pages cost them a look-up each.
+    /// Zeros, 64-byte aligned at least, until `arena` is closed. Large ones lie on huge pages where the
+    /// system has them: kernels walk over many rows at once, and small pages cost them a look-up each.
     static MemorySegment allocate(long bytes, Arena arena) {
         if (!here() || bytes < HUGE_PAGE) return arena.allocate(bytes, 64);
         long length = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE + HUGE_PAGE;

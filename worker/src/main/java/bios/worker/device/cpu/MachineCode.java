@@ -11,8 +11,8 @@ import java.lang.foreign.ValueLayout;
 import java.lang.invoke.MethodHandle;
 import java.util.Arrays;
 
-/// Memory that holds machine code: written first, executable and no longer writable then. Never given back, because
-/// code of a kernel is kept for the life of the process.
+/// Memory that holds machine code: written first, executable and no longer writable then. Never given back,
+/// because code of a kernel is kept for the life of the process.
 @SuppressWarnings("restricted")
 final class MachineCode {
     private MachineCode() {}

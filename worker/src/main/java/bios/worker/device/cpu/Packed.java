@@ -9,9 +9,9 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
 
-/// A frozen matrix W `[out, in]` in slivers of 32 outputs, step by step: what [GemmKernel] reads as right factor of
-/// x·Wᵀ. A step is an input in fp32, or two neighbouring inputs in bf16, as pairs. The one copy serves both
-/// directions: for dy·W panels are transposed on the way.
+/// A frozen matrix W `[out, in]` in slivers of 32 outputs, step by step: what [GemmKernel] reads as right
+/// factor of x·Wᵀ. A step is an input in fp32, or two neighbouring inputs in bf16, as pairs. The one copy
+/// serves both directions: for dy·W panels are transposed on the way.
 final class Packed implements Weight {
     /// Outputs of a sliver.
     static final int SLIVER = 32;
@@ -83,7 +83,8 @@ final class Packed implements Weight {
         for (int row = 0; row < whole && blocks > 0; row += BLOCK)
             Kernels.panel(Kernels.of(PanelKernel.Form.TRANSPOSE),
                     from.memory().address() + (long) (sliver * SLIVER + row) * rowBytes, rowBytes,
-                    memory.address() + sliver * sliverBytes() + 4L * row, STEP, blocks, 4L * BLOCK, (long) BLOCK * STEP);
+                    memory.address() + sliver * sliverBytes() + 4L * row, STEP, blocks, 4L * BLOCK,
+                    (long) BLOCK * STEP);
         for (int row = 0; row < rows; row++)
             fillRow(sliver, row, row < whole ? blocks * BLOCK : 0, from);
     }
@@ -107,8 +108,8 @@ final class Packed implements Weight {
 
     // ---- panels ----
 
-    /// to ← columns `sliver·32` and after of Wᵀ, `count` slivers, inputs `from` (even) to `end`, in fp32: slivers
-    /// of `length` steps.
+    /// to ← columns `sliver·32` and after of Wᵀ, `count` slivers, inputs `from` (even) to `end`, in fp32:
+    /// slivers of `length` steps.
     void forwardPanel(long to, int sliver, int count, int from, int end, int length) {
         long widen = Kernels.of(PanelKernel.Form.WIDEN);
         for (int s = 0; s < count; s++)
@@ -116,8 +117,8 @@ final class Packed implements Weight {
                     to + (long) s * length * STEP, 0, (end - from + 1) / 2, STEP, 2L * STEP);
     }
 
-    /// to ← columns `32·sliver` and after of W, `count` slivers, outputs `from` to `end` (multiples of 16, but for
-    /// the last), in fp32: slivers of `length` steps.
+    /// to ← columns `32·sliver` and after of W, `count` slivers, outputs `from` to `end` (multiples of 16,
+    /// but for the last), in fp32: slivers of `length` steps.
     void backwardPanel(long to, int sliver, int count, int from, int end, int length) {
         var form = pairs ? PanelKernel.Form.TRANSPOSE_WIDEN : PanelKernel.Form.TRANSPOSE;
         long kernel = Kernels.of(form);
@@ -126,7 +127,8 @@ final class Packed implements Weight {
             long source = address() + n / SLIVER * sliverBytes() + n % SLIVER * 4L;
             long target = to + (long) (n - from) * STEP;
             for (int half = 0; half < (pairs ? 1 : 2); half++)
-                Kernels.panel(kernel, source + ((long) sliver * blockSteps + (long) half * BLOCK) * STEP, STEP,
+                Kernels.panel(kernel, source + ((long) sliver * blockSteps + (long) half * BLOCK) * STEP,
+                STEP,
                         target + half * 64L, STEP, count, (long) blockSteps * STEP, (long) length * STEP);
         }
     }

@@ -14,8 +14,8 @@ import static bios.worker.device.cpu.Assembler.R11;
 import bios.worker.device.cpu.Assembler.Address;
 import bios.worker.device.cpu.Assembler.Label;
 
-/// Brings right factors into the form that [GemmKernel] reads: slivers of 32 columns, step by step. Called with
-/// from, its stride, to, its stride, count, bytes of from between blocks, bytes of to between blocks.
+/// Brings right factors into the form that [GemmKernel] reads: slivers of 32 columns, step by step. Called
+/// with from, its stride, to, its stride, count, bytes of from between blocks, bytes of to between blocks.
 ///
 /// @param form what is done with each of `count` blocks
 record PanelKernel(Form form) {

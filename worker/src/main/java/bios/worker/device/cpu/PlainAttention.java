@@ -57,9 +57,9 @@ final class PlainAttention implements CpuAttention {
         float[] room = space.row(2, dim * BLOCK);
         int last = first + task.count;
         for (int b = CpuAttention.from(first, shape.window()) / BLOCK; b * BLOCK < last; b++) {
-            loadBlock(room, task.span.keys().get(b), task.kvHead, dim);
+            loadBlock(room, Span.head(task.span.keys().get(b), task.kvHead, shape), dim);
             transpose(keys, room, dim);
-            loadBlock(values, task.span.values().get(b), task.kvHead, dim);
+            loadBlock(values, Span.head(task.span.values().get(b), task.kvHead, shape), dim);
             for (int i = 0; i < queries.length; i++) {
                 int position = first + i / group;
                 int low = Math.max(0, CpuAttention.from(position, shape.window()) - b * BLOCK);
@@ -100,9 +100,9 @@ final class PlainAttention implements CpuAttention {
             float[] keys = space.row(0, dim * BLOCK);
             float[] keysT = space.row(1, dim * BLOCK);
             float[] valuesT = space.row(2, dim * BLOCK);
-            loadBlock(keys, task.span.values().get(b), task.kvHead, dim);
+            loadBlock(keys, Span.head(task.span.values().get(b), task.kvHead, shape), dim);
             transpose(valuesT, keys, dim);
-            loadBlock(keys, task.span.keys().get(b), task.kvHead, dim);
+            loadBlock(keys, Span.head(task.span.keys().get(b), task.kvHead, shape), dim);
             transpose(keysT, keys, dim);
             float[] dkBlock = space.zeros(3, dim * BLOCK);
             float[] dvBlock = space.zeros(4, dim * BLOCK);
@@ -146,9 +146,9 @@ final class PlainAttention implements CpuAttention {
     }
 
     /// to `[BLOCK, dim]` ← one head of a block, the rest zero.
-    private static void loadBlock(float[] to, Tensor block, int kvHead, int dim) {
+    private static void loadBlock(float[] to, Tensor block, int dim) {
         int rows = Math.min(BLOCK, block.rows());
-        for (int j = 0; j < rows; j++) Rows.load(to, j * dim, block, j, kvHead * dim, dim);
+        for (int j = 0; j < rows; j++) Rows.load(to, j * dim, block, j, 0, dim);
         Arrays.fill(to, rows * dim, BLOCK * dim, 0);
     }
 

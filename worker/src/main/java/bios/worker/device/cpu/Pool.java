@@ -40,8 +40,8 @@ final class Pool implements AutoCloseable {
         }
     }
 
-    /// Looks for the next job so long before it sleeps: jobs of a pass follow one another within less, and waking a
-    /// thread that sleeps takes longer than many a job.
+    /// Looks for the next job so long before it sleeps: jobs of a pass follow one another within less, and
+    /// waking a thread that sleeps takes longer than many a job.
     private static final long PATIENCE_NANOS = 50_000;
     /// Looks between two looks at the clock.
     private static final int GLANCES = 16;
@@ -77,8 +77,8 @@ final class Pool implements AutoCloseable {
         else for (int task = 0; task < tasks; task++) body.run(task, 0);
     }
 
-    /// Runs a task for each row of a matrix, several rows of few columns at a time; on the caller's thread alone if
-    /// there is little to do.
+    /// Runs a task for each row of a matrix, several rows of few columns at a time; on the caller's thread
+    /// alone if there is little to do.
     ///
     /// @param cost operations of one element, roughly
     void rows(int rows, int columns, int cost, Task body) {

@@ -47,7 +47,8 @@ final class Processor {
     static int secondCache() {
         try {
             String size = Files.readString(Path.of("/sys/devices/system/cpu/cpu0/cache/index2/size")).strip();
-            return Integer.parseInt(size.substring(0, size.length() - 1)) * (size.endsWith("M") ? 1 << 20 : 1 << 10);
+            return Integer.parseInt(size.substring(0,
+                    size.length() - 1)) * (size.endsWith("M") ? 1 << 20 : 1 << 10);
         } catch (IOException | NumberFormatException _) {
             return 0;
         }

@@ -15,40 +15,43 @@ import bios.worker.device.cpu.Assembler.Address;
 import bios.worker.device.cpu.Assembler.Label;
 import java.util.function.IntConsumer;
 
-/// What is done to rows between products: the formulas of [bios.worker.kernel], on vectors of 16. Where a formula
-/// has no sum, the bits are those of the definition.
+/// What is done to rows between products: the formulas of [bios.worker.kernel], on vectors of 16. Where a
+/// formula has no sum, the bits are those of the definition.
 record RowKernel(Kind kind) {
     /// What a kernel computes, and the longs that it is called with.
     enum Kind {
         /// y ← silu(gate)·up. (y, gate, up, -, -, vectors, tail)
         SWIGLU,
-        /// dgate, dup ← the gradients of [#SWIGLU]; they may be gate and up. (dgate, dup, dy, gate, up, vectors, tail)
+        /// dgate, dup ← the gradients of [#SWIGLU]; they may be gate and up. (dgate, dup, dy, gate, up,
+        /// vectors, tail)
         SWIGLU_BACKWARD,
         /// x ← factor·exp(x - shift). (x, address of shift and factor, -, -, -, vectors, tail)
         SCALED_EXP,
-        /// The maximum of x, in 16 lanes, and Σ exp(x - maximum) in 16 doubles. (x, address of both, -, -, -, vectors,
-        /// tail)
+        /// The maximum of x, in 16 lanes, and Σ exp(x - maximum) in 16 doubles. (x, address of both, -, -,
+        /// -, vectors, tail)
         LOG_SUM_EXP,
-        /// One block of attention: scores of 64 keys a row become weights relative to the new maximum. (scores, maxima,
-        /// sums, factors by which old sums shrink, visible keys of each row as bits, rows)
+        /// One block of attention: scores of 64 keys a row become weights relative to the new maximum.
+        /// (scores, maxima, sums, factors by which old sums shrink, visible keys of each row as bits, rows)
         ABSORB,
-        /// One block of attention going back: scores become weights, dweights become dscores. (scores, dweights, lse,
-        /// delta, visible keys as bits, rows, bits of the scale)
+        /// One block of attention going back: scores become weights, dweights become dscores. (scores,
+        /// dweights, lse, delta, visible keys as bits, rows, bits of the scale)
         WEIGH,
         /// Each row times its factor. (rows, factors, vectors, bytes between rows, -, rows)
         SCALE_ROWS,
-        /// Dot products of rows. (a, bytes between its rows, b, bytes between its rows, results, rows, vectors, tail)
+        /// Dot products of rows. (a, bytes between its rows, b, bytes between its rows, results, rows,
+        /// vectors, tail)
         DOT_ROWS,
         /// y ← x + y. (y, x, -, -, -, vectors, tail)
         ADD,
-        /// Rotates pairs of two halves of a head: (x₁, x₂) ← (x₁·c - x₂·s, x₂·c + x₁·s). (x₁, x₂, c, s, -, vectors,
-        /// tail)
+        /// Rotates pairs of two halves of a head: (x₁, x₂) ← (x₁·c - x₂·s, x₂·c + x₁·s). (x₁, x₂, c, s, -,
+        /// vectors, tail)
         ROTATE,
         /// As [#ROTATE], backwards.
         ROTATE_BACK,
         /// y ← x·inverse·weight. (y, x, weight, address of inverse, -, vectors, tail)
         NORM,
-        /// dx += inverse·(dy·weight - x·mean). (dx, dy, x, weight, address of inverse and mean, vectors, tail)
+        /// dx += inverse·(dy·weight - x·mean). (dx, dy, x, weight, address of inverse and mean, vectors,
+        /// tail)
         NORM_BACKWARD,
         /// Σ x·y·z in 16 doubles. (address of the sums, x, y, z, -, vectors, tail)
         SUM_OF_PRODUCTS,
@@ -158,7 +161,8 @@ record RowKernel(Kind kind) {
         else to.loadVector(vector, Address.of(pointer, 0), mask);
     }
 
-    /// The body for all whole vectors of a row and, masked, for the rest: arguments 5 and 6. Pointers move on.
+    /// The body for all whole vectors of a row and, masked, for the rest: arguments 5 and 6. Pointers move
+    /// on.
     private static void along(Assembler to, int[] pointers, IntConsumer body) {
         along(to, pointers, new int[0], body);
     }

@@ -102,7 +102,8 @@ final class ProductsParityTest {
         }).toList();
     }
 
-    @ParameterizedTest @MethodSource("kinds") void projectionsWithAllTheirTermsAgreeWithTheSumOfTheseTerms(Kind kind) {
+    @ParameterizedTest @MethodSource("kinds")
+    void projectionsWithAllTheirTermsAgreeWithTheSumOfTheseTerms(Kind kind) {
         try (var on = new CpuDevice(2, Activations.EXACT, kind)) {
             for (int[] s : new int[][] {{29, 33, 64}, {70, 16, 9}, {500, 300, 130}, {9, 48, 35}}) {
                 int m = s[0], n = s[1], k = s[2];
@@ -113,10 +114,12 @@ final class ProductsParityTest {
                 int first = m / 3;
                 var low = List.of(tensor(on, first, 4, 0, random(5, first * 4)),
                         tensor(on, 2, 20, 0, random(6, 40)));
-                var b = List.of(tensor(on, 4, n, 0, random(7, 4 * n)), tensor(on, 20, n, 0, random(8, 20 * n)));
+                var b = List.of(tensor(on, 4, n, 0, random(7, 4 * n)), tensor(on, 20, n, 0, random(8,
+                        20 * n)));
                 var y = tensor(on, m, n, 1, null);
                 on.project(y, x, weight, Optional.of(bias), Optional.of(onto),
-                        List.of(new LowRank(1, low.get(0), b.get(0)), new LowRank(m - 3, low.get(1), b.get(1))));
+                        List.of(new LowRank(1, low.get(0), b.get(0)), new LowRank(m - 3, low.get(1),
+                        b.get(1))));
                 var expected = tensor(on, m, n, 0, null);
                 on.multiply(expected, x, weight);
                 on.addBias(expected, bias);
@@ -127,17 +130,21 @@ final class ProductsParityTest {
 
                 var dx = tensor(on, m, k, 1, random(9, m * k));
                 var before = tensor(on, m, k, 0, on.read(dx));
-                var a = List.of(tensor(on, k, 4, 0, random(7, 4 * k)), tensor(on, k, 20, 0, random(8, 20 * k)));
-                var back = List.of(new LowRank(1, low.get(0), a.get(0)), new LowRank(m - 3, low.get(1), a.get(1)));
+                var a = List.of(tensor(on, k, 4, 0, random(7, 4 * k)), tensor(on, k, 20, 0, random(8,
+                        20 * k)));
+                var back = List.of(new LowRank(1, low.get(0), a.get(0)), new LowRank(m - 3, low.get(1),
+                        a.get(1)));
                 on.projectBack(dx, y, weight, true, back);
                 on.multiplyTransposedAdd(before, y, weight);
                 on.multiplyByTransposedAdd(before.rows(1, first), low.get(0), a.get(0), 1);
                 on.multiplyByTransposedAdd(before.rows(m - 3, 2), low.get(1), a.get(1), 1);
-                assertClose(doubles(on.read(before)), on.read(dx), 10 * TOLERANCE, kind + " back " + Arrays.toString(s));
+                assertClose(doubles(on.read(before)), on.read(dx), 10 * TOLERANCE,
+                        kind + " back " + Arrays.toString(s));
                 var over = tensor(on, m, k, 1, random(9, m * k));
                 on.projectBack(over, y, weight, false, back);
                 on.add(over, tensor(on, m, k, 0, random(9, m * k)));
-                assertClose(doubles(on.read(before)), on.read(over), 10 * TOLERANCE, kind + " over " + Arrays.toString(s));
+                assertClose(doubles(on.read(before)), on.read(over), 10 * TOLERANCE,
+                        kind + " over " + Arrays.toString(s));
             }
         }
     }
