@@ -37,8 +37,6 @@ final class Avx512Products implements Products {
     private static final int TASKS = 4;
     /// Bytes before they are needed that weights are asked for.
     private static final long AHEAD = 8192;
-    /// Steps that several tiles of few rows take in turn.
-    private static final int STEPS = 64;
     /// Reading a weight takes as long as so many multiplications.
     private static final long READING = 8;
     /// Tokens of a sum over tokens that are taken together.
@@ -172,13 +170,13 @@ final class Avx512Products implements Products {
         });
     }
 
-    /// One sliver as it is packed, in tiles of so many rows, some steps at a time: so the next weights come
-    /// from memory while all tiles take the last. Two halves of activations take turns, as in [#panel].
+    /// One sliver as it is packed, in tiles of so many rows. Two halves of activations take turns, as in
+    /// [#panel].
     private void few(Work work, int sliver, int height) {
         long b = work.w.address() + sliver * work.w.sliverBytes();
         int all = work.w.steps();
         int rows = work.y.rows();
-        int each = work.x.rest != 0 ? HALVES_DEPTH / 2 : height < rows ? STEPS : all;
+        int each = work.x.rest != 0 ? HALVES_DEPTH / 2 : all;
         for (int step = 0; step < all; step += each)
             for (int row = 0; row < rows; row += height)
                 tile(work, row, Math.min(height, rows - row), sliver, 1, b + (long) step * Packed.STEP, step,
@@ -297,7 +295,7 @@ final class Avx512Products implements Products {
         long c = work.y.memory().address() + 4 * ((long) row * work.y.stride() + sliver * SLIVER);
         var result = at > 0 || work.begun() ? Result.ADD : Result.WRITE;
         long mask = mask(work.y.columns() - (sliver + count - 1) * SLIVER);
-        Kernels.call(Kernels.gemm(rows, 2, Left.ROWS, work.right, result), a, work.x.stride, b,
+        Kernels.call(Kernels.gemm(rows, 2, Left.ROWS, work.right, result, ahead > 0), a, work.x.stride, b,
                 Packed.STEP, c, 4L * work.y.stride(), steps, count, bSliver, mask, 1, ahead);
         if (work.x.rest != 0)
             Kernels.call(Kernels.gemm(rows, 2, Left.ROWS, work.right, Result.ADD), a + work.x.rest,
@@ -318,12 +316,14 @@ final class Avx512Products implements Products {
             long a = low.memory().address() + 4L * (from - segment.from) * low.stride();
             long b = turned.isEmpty() ? factor.memory().address() + 4L * SLIVER * sliver : turned.get(i);
             long c = work.y.memory().address() + 4 * ((long) from * work.y.stride() + sliver * SLIVER);
-            Kernels.call(Kernels.gemm(end - from, 2, Left.ROWS, Right.FLOATS, Result.ADD), a,
+            // a row of the factor that the next sliver needs lies beside this one's
+            boolean ahead = turned.isEmpty() && end - from <= FEW;
+            Kernels.call(Kernels.gemm(end - from, 2, Left.ROWS, Right.FLOATS, Result.ADD, ahead), a,
                     4L * low.stride(), b,
                     turned.isEmpty() ? 4L * factor.stride() : (long) Packed.STEP * count, c,
                     4L * work.y.stride(),
                     low.columns(), count, 4L * SLIVER,
-                    mask(work.y.columns() - (sliver + count - 1) * SLIVER), 1);
+                    mask(work.y.columns() - (sliver + count - 1) * SLIVER), 1, Packed.STEP);
         }
     }
 
@@ -441,10 +441,10 @@ final class Avx512Products implements Products {
         int width = 16 * vectors;
         int count = Math.min(most, (columns + width - 1) / width - first);
         long column = 4L * width * first;
-        Kernels.call(Kernels.gemm(rows, vectors, Left.ROWS, Right.FLOATS, result),
+        Kernels.call(Kernels.gemm(rows, vectors, Left.ROWS, Right.FLOATS, result, x.rows() <= FEW),
                 x.memory().address() + 4L * row * x.stride(), 4L * x.stride(), b + column, step,
                 y.memory().address() + 4L * row * y.stride() + column, 4L * y.stride(), x.columns(), count,
-                4L * width, mask(columns - (first + count - 1) * width), s);
+                4L * width, mask(columns - (first + count - 1) * width), s, AHEAD);
     }
 
     @Override public void outerAdd(Tensor g, Tensor y, Tensor x, float s) {

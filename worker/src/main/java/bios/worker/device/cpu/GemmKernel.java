@@ -28,7 +28,8 @@ import bios.worker.device.cpu.Assembler.Label;
 ///
 /// @param rows 1 to [#ROWS]
 /// @param vectors of 16 columns: 1 or 2
-record GemmKernel(int rows, int vectors, Left left, Right right, Result result) {
+/// @param ahead whether right factors are asked for before they are needed: with few rows they come from memory
+record GemmKernel(int rows, int vectors, Left left, Right right, Result result, boolean ahead) {
     /// Most rows: 28 accumulators, two vectors of b, one of a, one mask.
     static final int ROWS = 14;
     /// Longs that a kernel is called with: a, a's stride, b, bytes of b between steps, c, c's stride,
@@ -194,7 +195,7 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result) 
             for (int v = 0; v < vectors; v++) to.loadVector(B + v, Address.of(R10, 64 * v));
             terms(to, 4 * i);
         }
-        if (right != Right.FLOATS)
+        if (ahead)
             for (int v = 0; v < vectors; v++) to.prefetch(2, Address.of(R10, R15, 1, 64 * v));
         // rows of b lie far apart here, which the processor does not foresee
         if (left == Left.COLUMNS)

@@ -11,7 +11,7 @@ final class Kernels {
     private static final MethodHandle CALL = MachineCode.function(springboard(), GemmKernel.ARGUMENTS + 1);
     // Addresses by what a kernel is; 0 where none is made yet. Two threads may make the same one.
     private static final long[] GEMMS =
-            new long[(GemmKernel.ROWS + 1) * 2 * 2 * 3 * 4];
+            new long[2 * (GemmKernel.ROWS + 1) * 2 * 2 * 3 * 4];
     private static final long[] PANELS = new long[PanelKernel.Form.values().length];
     private static final long[] ROWS = new long[RowKernel.Kind.values().length];
 
@@ -26,10 +26,14 @@ final class Kernels {
     }
 
     static long gemm(int rows, int vectors, Left left, Right right, Result result) {
+        return gemm(rows, vectors, left, right, result, false);
+    }
+
+    static long gemm(int rows, int vectors, Left left, Right right, Result result, boolean ahead) {
         int at = (((rows * 2 + vectors - 1) * 2 + left.ordinal()) * 3 + right.ordinal()) * 4
-                + result.ordinal();
+                + result.ordinal() + (ahead ? GEMMS.length / 2 : 0);
         if (GEMMS[at] == 0)
-            GEMMS[at] = MachineCode.place(new GemmKernel(rows, vectors, left, right, result).code());
+            GEMMS[at] = MachineCode.place(new GemmKernel(rows, vectors, left, right, result, ahead).code());
         return GEMMS[at];
     }
 

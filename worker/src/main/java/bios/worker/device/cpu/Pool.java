@@ -46,8 +46,8 @@ final class Pool implements AutoCloseable {
     /// Looks between two looks at the clock.
     private static final int GLANCES = 16;
 
-    /// About 20 µs of products or of moving elements.
-    static final long WORTH_WAKING = 1 << 20;
+    /// About 5 µs of products or of moving elements: in a pass the others are awake.
+    static final long WORTH_WAKING = 1 << 18;
 
     /// Rows of a matrix are taken together up to about this many elements.
     private static final int GRAIN = 1 << 14;
