@@ -116,7 +116,7 @@ public final class Evaluation implements AutoCloseable {
         List<Datum> data = batches.get(next);
         if (!operation.forwardOnly() && gradient.isEmpty()) gradient = Optional.of(state.freshGradient());
         int[] targets = Loss.targets(data);
-        Loss loss = new Loss(operation.loss(), settings, data);
+        Loss loss = new Loss(operation.loss(), settings, data, lossSum);
         float[] all = new float[targets.length];
         Lesson lesson = new Lesson(Optional.of(state.adapter()), gradient,
                 data.stream().map(Datum::tokens).toList(), targets, (from, part) -> {
@@ -135,8 +135,8 @@ public final class Evaluation implements AutoCloseable {
             logprobs.add(Arrays.copyOfRange(all, at, at + datum.tokens().length));
             at += datum.tokens().length;
         }
-        lossSum += loss.sum();
-        weightSum += loss.weightSum();
+        lossSum = loss.sum();
+        weightSum = loss.weightSum(weightSum);
         next++;
     }
 

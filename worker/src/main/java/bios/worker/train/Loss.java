@@ -30,7 +30,9 @@ final class Loss {
     private double sum;
 
     /// @param settings complete, see [LossFunction#settings]
-    Loss(LossFunction function, Map<String, Double> settings, List<Datum> data) {
+    /// @param before what the sum begins with: that of the data before these
+    Loss(LossFunction function, Map<String, Double> settings, List<Datum> data, double before) {
+        this.sum = before;
         this.function = function;
         this.low = settings.getOrDefault("clip_low_threshold", 0.0);
         this.high = settings.getOrDefault("clip_high_threshold", 0.0);
@@ -87,14 +89,16 @@ final class Loss {
         return gradient;
     }
 
-    /// The loss of all positions taken so far.
+    /// The loss of all positions taken so far, and what was before.
     double sum() {
         return sum;
     }
 
     /// Σ w of cross_entropy; for the others the number of positions with an advantage.
-    double weightSum() {
-        double total = 0;
+    ///
+    /// @param before what the sum begins with
+    double weightSum(double before) {
+        double total = before;
         for (float w : weights) total += function == LossFunction.CROSS_ENTROPY ? w : w == 0 ? 0 : 1;
         return total;
     }

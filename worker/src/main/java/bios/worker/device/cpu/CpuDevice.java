@@ -129,9 +129,10 @@ public final class CpuDevice implements Device {
         /// The definitions.
         PLAIN;
 
-        /// oneDNN where it has instructions for whole tiles of a matrix, or where there is no AVX-512.
+        /// oneDNN where it has instructions for whole tiles of a matrix, where there is no AVX-512, or where
+        /// the system lets nobody make code.
         static Kind best() {
-            if (Processor.avx512() && !Processor.tiles()) return AVX512;
+            if (Processor.avx512() && !Processor.tiles() && MachineCode.allowed()) return AVX512;
             return Dnnl.instance().isPresent() ? LIBRARY : PLAIN;
         }
     }

@@ -17,6 +17,18 @@ import java.util.Arrays;
 final class MachineCode {
     private MachineCode() {}
 
+    /// Whether the system lets this process make code: hardened ones do not.
+    static boolean allowed() {
+        try {
+            var to = new Assembler();
+            to.leave();
+            place(to.code());
+            return true;
+        } catch (IllegalStateException _) {
+            return false;
+        }
+    }
+
     /// A function of `arguments` longs that returns nothing. IllegalStateException when the system allows
     /// no new code.
     static MethodHandle function(byte[] code, int arguments) {
