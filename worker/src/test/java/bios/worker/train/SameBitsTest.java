@@ -30,7 +30,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 /// interruption, or on whether tokens are scored or decoded.
 class SameBitsTest {
     @ParameterizedTest @ValueSource(strings = {"qwen3", "llama-bf16", "qwen2-sliding", "llama-fp16"})
-    void aRunAloneAndInCompanyAndWithAnyThreadsGivesTheSameBits(String name) {
+    void aRunAloneAndInCompanyWithAnyThreadsAndCutsGivesTheSameBits(String name) {
         List<byte[]> states = new ArrayList<>();
         List<List<float[]>> logprobs = new ArrayList<>();
         for (int threads = 1; threads <= 3; threads++)
@@ -38,7 +38,9 @@ class SameBitsTest {
                 try (Device on = new CpuDevice(threads); BaseModel model = Golden.of(name).load(on);
                         TrainingState run = Examples.run(Examples.SMALL, model);
                         TrainingState other = Examples.run(Examples.LARGE, model)) {
-                    Trainer trainer = new Trainer(model, 150);
+                    // the library's sums over tokens begin anew with each batch
+                    boolean cutsMatter = !on.description().contains("own kernels");
+                    Trainer trainer = new Trainer(model, cutsMatter ? 150 : 60 + 45 * threads);
                     model.keepActivations(company == 1 ? 700_000 : threads == 2 ? 0 : 1L << 30);
                     for (int step = 0; step < 2; step++) {
                         logprobs.add(step == 0 ? new ArrayList<>() : logprobs.removeLast());

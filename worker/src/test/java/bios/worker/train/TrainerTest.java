@@ -128,7 +128,7 @@ class TrainerTest {
             expected -= Math.exp(l[i] - q[i]) * a[i];
         }
         assertEquals(expected, is.sum(), 1e-9);
-        assertEquals(3, is.weightSum());
+        assertEquals(3, is.weightSum(0));
         Loss ppo = loss(LossFunction.PPO,
                 Map.of("clip_low_threshold", 0.8, "clip_high_threshold", 1.2), q, a);
         // r = 1.65, A > 0: clipped, flat; r = 0.37, A < 0: the clipped term is the
@@ -143,17 +143,17 @@ class TrainerTest {
     @Test void crossEntropyTakesItsWeightsOrOnes() {
         Datum given = Examples.datum(new int[2], new long[2], new float[] {0.5f, -2});
         Datum left = new Datum(new int[1], Map.of("target_tokens", TensorData.of(new long[1])));
-        Loss loss = new Loss(LossFunction.CROSS_ENTROPY, Map.of(), List.of(given, left));
+        Loss loss = new Loss(LossFunction.CROSS_ENTROPY, Map.of(), List.of(given, left), 0);
         assertArrayEquals(new float[] {-0.5f, 2}, loss.take(0, new float[] {-4, -1}));
         assertArrayEquals(new float[] {-1}, loss.take(2, new float[] {-7}));
         assertEquals(2 - 2 + 7, loss.sum());
-        assertEquals(-0.5, loss.weightSum());
+        assertEquals(-0.5, loss.weightSum(0));
     }
 
     private static Loss loss(LossFunction function, Map<String, Double> settings, float[] q, float[] a) {
         Datum datum = new Datum(new int[q.length],
                 Map.of("logprobs", TensorData.of(q), "advantages", TensorData.of(a)));
-        return new Loss(function, settings, List.of(datum));
+        return new Loss(function, settings, List.of(datum), 0);
     }
 
     @Test void aRunThatIsTrainedLearns() {
