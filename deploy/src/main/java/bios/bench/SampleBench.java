@@ -15,6 +15,7 @@ import bios.worker.sample.SamplerSettings;
 import bios.worker.train.Trainer;
 import java.io.IOException;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -29,20 +30,27 @@ import java.util.SplittableRandom;
 /// @param prefill tokens of a long prompt to be timed; 0: none
 /// @param repetitions of everything timed
 /// @param peer to be run right after
+/// @param profile whether to tell what each operation of the device costs
 public record SampleBench(Setup setup, int streams, int adapters, int tokens, int prefill, int repetitions,
-        Optional<Peer> peer) {
+        Optional<Peer> peer, boolean profile) {
     private static final int PROMPT = 32;
     private static final int PASS_TOKENS = 1024;
 
     /// Measures it all.
     public Report run() throws IOException {
-        return setup.measure("sample", device -> device, (model, report) -> {
+        Profiler[] profiler = new Profiler[1];
+        return setup.measure("sample", device -> {
+            if (!profile) return device;
+            profiler[0] = new Profiler(device);
+            return profiler[0].watched();
+        }, (model, report) -> {
             SamplerSettings settings = new SamplerSettings(1L << 30, PASS_TOKENS, Math.max(streams, 8), 32);
             try (Adapters trained = new Adapters(model, adapters, setup.rank());
                     Sampler sampler = new Sampler(model, Optional.empty(), settings)) {
                 report.line().put("streams", streams).put("adapters", adapters).put("tokens", tokens);
                 long peak = decode(sampler, trained, report);
                 report.line().put("sampler_equals_trainer", equalsTrainer(sampler, trained));
+                if (profile) profile(sampler, trained, report, profiler[0]);
                 if (prefill > 0) prefill(sampler, trained, report);
                 report.line().put("peak_rss_mb", peak);
             }
@@ -89,6 +97,17 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
         double first = draw(sampler, trained, count, 1, PROMPT).seconds;
         double all = draw(sampler, trained, count, tokens, PROMPT).seconds;
         return count * (tokens - 1) / (all - first);
+    }
+
+    /// What a token of all streams costs, the prompts' share of the first one included.
+    private void profile(Sampler sampler, Adapters trained, Report report, Profiler profiler) {
+        profiler.clear();
+        double seconds = draw(sampler, trained, streams, tokens, PROMPT).seconds;
+        List<Profiler.Line> lines = profiler.lines();
+        try (Limits limits = Limits.of(setup.shape(), setup.bf16(), setup.threads())) {
+            ProfileTable.add(report, lines, Collections.nCopies(tokens, seconds / tokens),
+                    limits.forward(PASS_TOKENS).best(), Limits.readRate(setup.threads()));
+        }
     }
 
     private void prefill(Sampler sampler, Adapters trained, Report report) {

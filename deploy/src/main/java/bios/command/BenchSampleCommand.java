@@ -39,12 +39,15 @@ public final class BenchSampleCommand implements Callable<Integer> {
             description = "Repetitions, of which the middle counts (default: ${DEFAULT-VALUE}).")
     private int repetitions;
 
+    @Option(names = "--profile", description = "Also what each operation of the device costs.")
+    private boolean profile;
+
     @Override public Integer call() throws IOException {
         if (streams < 1 || adapters < 1 || tokens < 2 || repetitions < 1)
             throw new CommandFailed("--streams, --adapters and --steps: at least 1; --tokens: at least 2");
         if (other.compare()) new SampleComparison(other.comparison(output, repetitions)).run();
         else output.finish(new SampleBench(engine.setup().withContext(prefill + 1), streams, adapters, tokens,
-                prefill, repetitions, other.peer()).run());
+                prefill, repetitions, other.peer(), profile).run());
         return 0;
     }
 }

@@ -247,7 +247,8 @@ public final class CpuDevice implements Device {
                 && at + rows.rows() <= Span.BLOCK, "shapes of copyByHead");
         for (int head = 0; head * dim < rows.columns(); head++)
             for (int row = 0; row < rows.rows(); row++)
-                MemorySegment.copy(rows.memory(), 4 * ((long) row * rows.stride() + head * dim), block.memory(),
+                MemorySegment.copy(rows.memory(), 4 * ((long) row * rows.stride() + head * dim),
+                block.memory(),
                         4 * ((long) head * Span.BLOCK + at + row) * block.stride(), 4L * dim);
     }
 

@@ -28,7 +28,8 @@ import bios.worker.device.cpu.Assembler.Label;
 ///
 /// @param rows 1 to [#ROWS]
 /// @param vectors of 16 columns: 1 or 2
-/// @param ahead whether right factors are asked for before they are needed: with few rows they come from memory
+/// @param ahead whether right factors are asked for before they are needed: with few rows they come from
+///     memory
 record GemmKernel(int rows, int vectors, Left left, Right right, Result result, boolean ahead) {
     /// Most rows: 28 accumulators, two vectors of b, one of a, one mask.
     static final int ROWS = 14;
