@@ -64,7 +64,7 @@ final class Machine implements AutoCloseable {
         long began = System.nanoTime(); // edge: seconds for the log
         Optional<Tokenizer> tokenizer = Tokenizer.open(folder);
         BaseModel model = BaseModel.load(folder, name, device);
-        model.keepActivations(settings.activationBytes());
+        model.keepActivations(settings.activationBytes(), settings.longSequenceBytes());
         Sampler sampler = new Sampler(model, tokenizer.map(t -> tokens -> t.decode(tokens, false)),
                 settings.sampler());
         models.put(name, new Served(model, sampler, tokenizer));

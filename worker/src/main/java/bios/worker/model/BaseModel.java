@@ -33,6 +33,7 @@ public final class BaseModel implements AutoCloseable {
     private final Head head;
     private final RopeTable rope;
     private long activationBytes = 640L << 20;
+    private long longSequenceBytes = 2L << 30;
 
     BaseModel(ModelSpec spec, ModelInfo info, Device on, Safetensors files, FrozenMatrix embedding,
             List<Layer> layers, Head head) {
@@ -112,7 +113,10 @@ public final class BaseModel implements AutoCloseable {
 
     /// How many bytes of activations a pass may keep for its backward; the bits of its
     /// results do not depend on it.
-    public void keepActivations(long bytes) {
+    ///
+    /// @param longSequence the same for a pass of one sequence that is too long for `bytes`
+    public void keepActivations(long bytes, long longSequence) {
+        longSequenceBytes = Math.max(bytes, longSequence);
         activationBytes = bytes;
     }
 
@@ -126,7 +130,8 @@ public final class BaseModel implements AutoCloseable {
     private int keptLayers(List<Lesson> lessons, List<Lesson> training) {
         if (training.size() < lessons.size()) return 0;
         long bytes = layers.getFirst().tapeBytes() * rows(lessons);
-        return (int) Math.min(layers.size(), activationBytes / bytes);
+        long budget = rows(lessons) > passTokens() ? longSequenceBytes : activationBytes;
+        return (int) Math.min(layers.size(), budget / bytes);
     }
 
     /// Residual rows before each layer and behind the last; two matrices taking turns

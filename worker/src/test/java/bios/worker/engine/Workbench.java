@@ -70,7 +70,7 @@ final class Workbench implements AutoCloseable {
             UnaryOperator<Device> device, UnaryOperator<BlobStore> blobs) {
         this.folder = folder;
         this.store = FileBlobStore.open(folder);
-        var settings = new EngineSettings(512, 1 << 20, 2, 4, adapterBytes, SAMPLER, 1000);
+        var settings = new EngineSettings(512, 1 << 20, 1 << 20, 2, 4, adapterBytes, SAMPLER, 1000);
         this.engine = kit.spawn(
                 Engine.create(settings, models, () -> device.apply(new CpuDevice(2)), blobs.apply(store)));
     }
