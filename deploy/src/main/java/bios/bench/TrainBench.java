@@ -179,7 +179,7 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
                 evaluations.add(trainer.begin(states.get(i), operations.get(i)));
             for (List<Evaluation> left = evaluations; !left.isEmpty();
                     left = evaluations.stream().filter(e -> !e.done()).toList())
-                trainer.pass(trainer.fitting(left));
+                trainer.pass(trainer.fitting(left, Integer.MAX_VALUE));
             for (Evaluation evaluation : evaluations) evaluation.finish();
             for (TrainingState state : states) trainer.optimStep(state, Optional.of(AdamParams.DEFAULT));
             return (System.nanoTime() - begin) * 1e-9;

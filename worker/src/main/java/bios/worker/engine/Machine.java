@@ -15,6 +15,7 @@ import bios.worker.load.Tokenizer;
 import bios.worker.model.BaseModel;
 import bios.worker.sample.Sampler;
 import bios.worker.train.Evaluation;
+import bios.worker.train.Trainer;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -151,21 +152,24 @@ final class Machine implements AutoCloseable {
     /// as fit, from the first on.
     Passed pass(List<Candidate> candidates) {
         Map<Held, Outcome> finished = new HashMap<>();
-        List<Candidate> chosen = new ArrayList<>();
-        int tokens = 0;
+        List<Candidate> ready = new ArrayList<>();
         for (Candidate next : candidates) {
             if (!begun(next, finished)) continue;
-            int more = next.run.evaluation.orElseThrow().nextTokens();
-            boolean together = chosen.isEmpty() || !next.run.alone && !chosen.getFirst().run.alone;
-            int most = Math.min(settings.trainPassTokens(), next.run.served.model().passTokens());
-            if (!together || !chosen.isEmpty() && tokens + more > most) continue;
-            chosen.add(next);
-            tokens += more;
+            boolean together = ready.isEmpty() || !next.run.alone && !ready.getFirst().run.alone;
+            if (together) ready.add(next);
         }
+        List<Candidate> chosen = fitting(ready);
         if (!chosen.isEmpty()) pass(chosen, finished);
         Set<Held> served = new HashSet<>(finished.keySet());
         chosen.forEach(c -> served.add(c.run));
         return new Passed(List.copyOf(served), finished);
+    }
+
+    private List<Candidate> fitting(List<Candidate> ready) {
+        if (ready.isEmpty()) return ready;
+        List<Evaluation> evaluations = ready.stream().map(c -> c.run.evaluation.orElseThrow()).toList();
+        Trainer trainer = ready.getFirst().run.served.trainer();
+        return ready.subList(0, trainer.fitting(evaluations, settings.trainPassTokens()).size());
     }
 
     private static boolean begun(Candidate next, Map<Held, Outcome> finished) {

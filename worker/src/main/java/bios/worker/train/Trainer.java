@@ -54,13 +54,19 @@ public final class Trainer {
         return Evaluation.of(state, operation, model.spec(), tokenBudget);
     }
 
-    /// The first evaluations whose next micro-batches fit into one pass; at least one.
-    public List<Evaluation> fitting(List<Evaluation> evaluations) {
+    /// The first evaluations for the next pass; at least one. All get through in as few passes as the memory
+    /// for what backward needs allows, of about equal size.
+    ///
+    /// @param most tokens of a pass, where memory allows more
+    public List<Evaluation> fitting(List<Evaluation> evaluations, int most) {
+        int budget = Math.min(tokenBudget, most);
+        int all = evaluations.stream().mapToInt(Evaluation::nextTokens).sum();
+        int share = Math.ceilDiv(all, Math.max(1, Math.ceilDiv(all, budget)));
         List<Evaluation> fitting = new ArrayList<>();
         int tokens = 0;
         for (Evaluation next : evaluations) {
+            if (!fitting.isEmpty() && (tokens >= share || tokens + next.nextTokens() > budget)) break;
             tokens += next.nextTokens();
-            if (!fitting.isEmpty() && tokens > tokenBudget) break;
             fitting.add(next);
         }
         return fitting;

@@ -44,10 +44,11 @@ final class Linux {
     /// system has them: kernels walk over many rows at once, and small pages cost them a look-up each.
     static MemorySegment allocate(long bytes, Arena arena) {
         if (!here() || bytes < HUGE_PAGE) return arena.allocate(bytes, 64);
-        long length = (bytes + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE + HUGE_PAGE;
+        long length = (bytes + PAGE - 1) / PAGE * PAGE + HUGE_PAGE;
         var mapped = map(length);
         long start = (mapped.address() + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-        advise(start, length - HUGE_PAGE, HUGE);
+        // the rest lies on small pages: half of a huge one would be taken for nothing, for each of many matrices
+        advise(start, bytes / HUGE_PAGE * HUGE_PAGE, HUGE);
         return MemorySegment.ofAddress(start).reinterpret(bytes, arena, _ -> unmap(mapped, length));
     }
 
