@@ -17,7 +17,7 @@ final class Linux {
     static final int READ = 1, WRITE = 2, EXECUTE = 4;
     static final long PAGE = 4096;
     private static final int PRIVATE = 2, ANONYMOUS = 0x20;
-    private static final int DONT_NEED = 4, HUGE = 14;
+    private static final int WILL_NEED = 3, DONT_NEED = 4, HUGE = 14;
     private static final long HUGE_PAGE = 2L << 20;
 
     private Linux() {}
@@ -87,6 +87,12 @@ final class Linux {
         } catch (Throwable t) {
             throw new IllegalStateException(t);
         }
+    }
+
+    /// Has the pages of a mapped file read before they are looked at, in large pieces.
+    static void ask(MemorySegment mapped) {
+        long from = mapped.address() / PAGE * PAGE;
+        if (here()) advise(from, mapped.address() + mapped.byteSize() - from, WILL_NEED);
     }
 
     /// Lets go of the pages of a mapped file; they are read again when they are looked at again.

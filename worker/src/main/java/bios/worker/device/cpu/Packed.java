@@ -42,6 +42,7 @@ final class Packed implements Weight {
         int slivers = (matrix.rows() + SLIVER - 1) / SLIVER;
         var memory = Linux.allocate((long) slivers * steps * STEP + MARGIN, arena);
         var packed = new Packed(memory, pairs, matrix.rows(), matrix.columns(), steps);
+        if (matrix.memory().isMapped()) Linux.ask(matrix.memory());
         pool.run(slivers, 4L * matrix.rows() * matrix.columns(), (sliver, _) -> packed.fill(sliver, matrix));
         // read once; the system's cache keeps the file, the process need not
         if (matrix.memory().isMapped()) Linux.letGo(matrix.memory());
