@@ -14,6 +14,7 @@ import java.nio.channels.FileLock;
 import java.nio.channels.OverlappingFileLockException;
 import java.nio.file.DirectoryNotEmptyException;
 import java.nio.file.FileVisitResult;
+import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.Files;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
@@ -120,11 +121,12 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
                         StandardCopyOption.REPLACE_EXISTING);
                 force(target.getParent());
                 return;
-            } catch (NoSuchFileException gone) {
-                // A deletion beside us removed the folder: before the move we try again,
-                // behind it the deletion won.
+            } catch (NoSuchFileException | FileAlreadyExistsException met) {
+                // A deletion beside us removed the folder, perhaps between its being there already and a
+                // look at
+                // it: before the move we try again, behind it the deletion won.
                 if (!Files.exists(temporary)) return;
-                if (attempt == ATTEMPTS) throw gone;
+                if (attempt == ATTEMPTS) throw met;
             }
         }
     }

@@ -19,6 +19,7 @@ final class Linux {
     private static final int PRIVATE = 2, ANONYMOUS = 0x20;
     private static final int WILL_NEED = 3, DONT_NEED = 4, HUGE = 14;
     private static final long HUGE_PAGE = 2L << 20;
+    private static final long FOLLOWING = 64L << 20;
 
     private Linux() {}
 
@@ -47,7 +48,8 @@ final class Linux {
         long length = (bytes + PAGE - 1) / PAGE * PAGE + HUGE_PAGE;
         var mapped = map(length);
         long start = (mapped.address() + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-        // the rest lies on small pages: half of a huge one would be taken for nothing, for each of many matrices
+        // the rest lies on small pages: half of a huge one would be taken for nothing, for each of many
+        // matrices
         advise(start, bytes / HUGE_PAGE * HUGE_PAGE, HUGE);
         return MemorySegment.ofAddress(start).reinterpret(bytes, arena, _ -> unmap(mapped, length));
     }
@@ -89,10 +91,11 @@ final class Linux {
         }
     }
 
-    /// Has the pages of a mapped file read before they are looked at, in large pieces.
+    /// Has the pages of a mapped file read before they are looked at, in large pieces; and those that
+    /// follow, which are likely to be looked at next.
     static void ask(MemorySegment mapped) {
         long from = mapped.address() / PAGE * PAGE;
-        if (here()) advise(from, mapped.address() + mapped.byteSize() - from, WILL_NEED);
+        if (here()) advise(from, mapped.address() + mapped.byteSize() + FOLLOWING - from, WILL_NEED);
     }
 
     /// Lets go of the pages of a mapped file; they are read again when they are looked at again.
