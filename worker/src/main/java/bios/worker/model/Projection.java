@@ -37,8 +37,7 @@ record Projection(Weight w, Optional<Tensor> bias, int layer, TargetModule targe
 
     /// [#low] of several projections of one x, in one pass over it.
     static List<List<Optional<Tensor>>> low(List<Projection> projections, Tensor x, List<Slot> slots,
-            Device on,
-            Device.Scope scope) {
+            Device on, Device.Scope scope) {
         List<List<Optional<Tensor>>> all = new ArrayList<>();
         for (int i = 0; i < projections.size(); i++) all.add(new ArrayList<>());
         List<Device.Group> groups = new ArrayList<>();

@@ -249,11 +249,6 @@ final class Assembler {
         three(MAP_0F38, P66, 0, 0xb8, sum, a, b);
     }
 
-    /// a ← a·b + memory.
-    void multiplyAddMemory(int a, int b, Address c) {
-        memory(MAP_0F38, P66, 0, 0xa8, a, b, c, 0, 0, 64);
-    }
-
     /// sum += a₀·b₀ + a₁·b₁ for pairs of bf16.
     void dotPairs(int sum, int a, int b) {
         three(MAP_0F38, PF3, 0, 0x52, sum, a, b);
@@ -261,10 +256,6 @@ final class Assembler {
 
     void addFloats(int to, int a, int b) {
         three(MAP_0F, NONE, 0, 0x58, to, a, b);
-    }
-
-    void addFloats(int to, int a, Address b) {
-        memory(MAP_0F, NONE, 0, 0x58, to, a, b, 0, 0, 64);
     }
 
     void subtractFloats(int to, int a, int b) {
@@ -363,11 +354,6 @@ final class Assembler {
     void storeQuarter(Address to, int from, int quarter) {
         memory(MAP_0F3A, P66, 0, 0x39, from, 0, to, 0, 0, 16);
         bytes(quarter);
-    }
-
-    /// 8 fp32 of memory to 8 fp64.
-    void loadDoubles(int to, Address from) {
-        memory(MAP_0F, NONE, 0, 0x5a, to, 0, from, 0, 0, 32);
     }
 
     /// 8 fp32 of the lower half to 8 fp64.

@@ -20,7 +20,7 @@ import java.util.List;
 /// those of [bios.worker.kernel.Attention].
 final class Avx512Attention implements CpuAttention {
     private static final int BLOCK = Span.BLOCK;
-    private static final int SLIVER = 32;
+    private static final int SLIVER = Packed.SLIVER;
     /// Bytes of a row of scores, and of a step of transposed keys.
     private static final int ROW = 4 * BLOCK;
     /// Turning a block of keys takes as long as so many queries.
@@ -77,20 +77,16 @@ final class Avx512Attention implements CpuAttention {
         return t.memory().address() + 4 * ((long) row * t.stride() + column);
     }
 
-    private static long mask(int columns) {
-        return columns >= SLIVER ? 0xffffffffL : (1L << columns) - 1;
-    }
-
     /// c ← or += factor·a·b for `rows` rows in tiles, `width` columns.
-    private static void product(int rows, Result result, long a, long aStride, Right right, long b,
-            long bStep, long c,
+    private static void product(int rows, Result result, long a, long aStride, long b, long bStep, long c,
             long cStride, int steps, int width, float factor) {
         int slivers = (width + SLIVER - 1) / SLIVER;
         for (int row = 0; row < rows; row += GemmKernel.ROWS) {
             int n = Math.min(GemmKernel.ROWS, rows - row);
-            Kernels.call(Kernels.gemm(n, 2, Left.ROWS, right, result), a + row * aStride, aStride, b, bStep,
+            Kernels.call(Kernels.gemm(n, 2, Left.ROWS, Right.FLOATS, result), a + row * aStride, aStride,
+                    b, bStep,
                     c + row * cStride, cStride, steps, slivers, 4L * SLIVER,
-                    mask(width - (slivers - 1) * SLIVER), factor);
+                    GemmKernel.mask(width - (slivers - 1) * SLIVER), factor);
         }
     }
 
@@ -174,15 +170,14 @@ final class Avx512Attention implements CpuAttention {
                 for (int set = 0; set < sets; set++) {
                     long state = rows.address() + 4L * set * each;
                     long sum = sums.address() + set * each * sumStride();
-                    product(each, Result.SCALE, query(set, alone), stride(alone), Right.FLOATS,
-                            keys.address(), ROW,
+                    product(each, Result.SCALE, query(set, alone), stride(alone), keys.address(), ROW,
                             scores.address(), ROW, dim, valid, shape.scale());
                     Kernels.rows(Kernels.of(RowKernel.Kind.ABSORB), scores.address(), state, state + totals,
                             state + 2 * totals, masks.address(), each, 0, 0);
                     if (b > low) Kernels.rows(Kernels.of(RowKernel.Kind.SCALE_ROWS), sum, state + 2 * totals,
                             sumStride() / 64, sumStride(), 0, each, 0, 0);
                     var values = Span.head(task.span.values().get(b), task.kvHead, shape);
-                    product(each, b > low ? Result.ADD : Result.WRITE, scores.address(), ROW, Right.FLOATS,
+                    product(each, b > low ? Result.ADD : Result.WRITE, scores.address(), ROW,
                             at(values, 0, 0), 4L * values.stride(), sum, sumStride(), valid, dim, 1);
                 }
             }
@@ -283,9 +278,9 @@ final class Avx512Attention implements CpuAttention {
             for (int b = low; b * BLOCK < from + count; b++) {
                 int valid = Math.min(BLOCK, from + count - b * BLOCK);
                 masks(masks, queries, b, shape.window());
-                product(count, Result.SCALE, at(q, row, column), 4L * q.stride(), Right.FLOATS,
+                product(count, Result.SCALE, at(q, row, column), 4L * q.stride(),
                         keys.address() + b * each, ROW, scores.address(), ROW, dim, valid, shape.scale());
-                product(count, Result.WRITE, at(dout, row, column), 4L * dout.stride(), Right.FLOATS,
+                product(count, Result.WRITE, at(dout, row, column), 4L * dout.stride(),
                         values.address() + b * each, ROW, slopes.address(), ROW, dim, valid, 1);
                 Kernels.rows(Kernels.of(RowKernel.Kind.WEIGH), scores.address(), slopes.address(),
                         rows.address(),
@@ -294,7 +289,7 @@ final class Avx512Attention implements CpuAttention {
                 overQueries(dv, scores, dout, b, valid, from, count, column);
                 overQueries(dk, slopes, q, b, valid, from, count, column);
                 var block = Span.head(task.span.keys().get(b), task.kvHead, shape);
-                product(count, b > low ? Result.ADD : Result.WRITE, slopes.address(), ROW, Right.FLOATS,
+                product(count, b > low ? Result.ADD : Result.WRITE, slopes.address(), ROW,
                         at(block, 0, 0), 4L * block.stride(), at(dq, row, column), 4L * dq.stride(),
                         valid, dim, 1);
             }
@@ -313,7 +308,8 @@ final class Avx512Attention implements CpuAttention {
                         weights.address() + (long) skipped * ROW + 4L * key, ROW,
                         at(x, task.span.row() + from + skipped, column), 4L * x.stride(),
                         at(to, task.span.row() + b * BLOCK + key, task.kvHead * dim), 4L * to.stride(),
-                        count - skipped, slivers, 4L * SLIVER, mask(dim - (slivers - 1) * SLIVER), 1);
+                        count - skipped, slivers, 4L * SLIVER,
+                        GemmKernel.mask(dim - (slivers - 1) * SLIVER), 1);
             }
         }
     }

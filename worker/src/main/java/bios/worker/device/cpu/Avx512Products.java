@@ -294,7 +294,7 @@ final class Avx512Products implements Products {
         long a = work.x.address + row * work.x.stride + first * (pairs ? 8L : 4L);
         long c = work.y.memory().address() + 4 * ((long) row * work.y.stride() + sliver * SLIVER);
         var result = at > 0 || work.begun() ? Result.ADD : Result.WRITE;
-        long mask = mask(work.y.columns() - (sliver + count - 1) * SLIVER);
+        long mask = GemmKernel.mask(work.y.columns() - (sliver + count - 1) * SLIVER);
         Kernels.call(Kernels.gemm(rows, 2, Left.ROWS, work.right, result, ahead > 0), a, work.x.stride, b,
                 Packed.STEP, c, 4L * work.y.stride(), steps, count, bSliver, mask, 1, ahead);
         if (work.x.rest != 0)
@@ -323,13 +323,8 @@ final class Avx512Products implements Products {
                     turned.isEmpty() ? 4L * factor.stride() : (long) Packed.STEP * count, c,
                     4L * work.y.stride(),
                     low.columns(), count, 4L * SLIVER,
-                    mask(work.y.columns() - (sliver + count - 1) * SLIVER), 1, Packed.STEP);
+                    GemmKernel.mask(work.y.columns() - (sliver + count - 1) * SLIVER), 1, Packed.STEP);
         }
-    }
-
-    /// The first `columns` of a sliver of 32.
-    private static long mask(int columns) {
-        return columns >= SLIVER ? 0xffffffffL : (1L << columns) - 1;
     }
 
     // ---- left factors ----
@@ -444,7 +439,7 @@ final class Avx512Products implements Products {
         Kernels.call(Kernels.gemm(rows, vectors, Left.ROWS, Right.FLOATS, result, x.rows() <= FEW),
                 x.memory().address() + 4L * row * x.stride(), 4L * x.stride(), b + column, step,
                 y.memory().address() + 4L * row * y.stride() + column, 4L * y.stride(), x.columns(), count,
-                4L * width, mask(columns - (first + count - 1) * width), s, AHEAD);
+                4L * width, GemmKernel.mask(columns - (first + count - 1) * width), s, AHEAD);
     }
 
     @Override public void outerAdd(Tensor g, Tensor y, Tensor x, float s) {
@@ -513,7 +508,8 @@ final class Avx512Products implements Products {
                                 4L * narrow.stride(),
                                 wide.memory().address() + 4 * ((long) token * wide.stride() + sliver * width),
                                 4L * wide.stride(), g + row * gStride + 4L * sliver * width, gStride,
-                                Math.min(TOKENS, wide.rows() - token), 1, 0, mask(columns - sliver * width),
+                                Math.min(TOKENS, wide.rows() - token), 1, 0,
+                                GemmKernel.mask(columns - sliver * width),
                                 s);
             between.after(task * each * width, Math.min(columns, last * width));
         });

@@ -248,8 +248,7 @@ public final class CpuDevice implements Device {
         for (int head = 0; head * dim < rows.columns(); head++)
             for (int row = 0; row < rows.rows(); row++)
                 MemorySegment.copy(rows.memory(), 4 * ((long) row * rows.stride() + head * dim),
-                block.memory(),
-                        4 * ((long) head * Span.BLOCK + at + row) * block.stride(), 4L * dim);
+                        block.memory(), 4 * ((long) head * Span.BLOCK + at + row) * block.stride(), 4L * dim);
     }
 
     @Override public void fill(Tensor to, float value) {

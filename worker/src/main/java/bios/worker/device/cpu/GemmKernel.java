@@ -80,6 +80,11 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result, 
         require(left == Left.ROWS || right == Right.FLOATS, "columns of %s", right);
     }
 
+    /// The mask of a last sliver of which so many columns are there: all of a whole one.
+    static long mask(int columns) {
+        return columns >= Packed.SLIVER ? 0xffffffffL : (1L << columns) - 1;
+    }
+
     /// The `i`th argument behind those in registers.
     private static Address argument(int i) {
         return Address.of(RSP, 8 * (SAVED.length + 1 + i - 6));
