@@ -47,6 +47,7 @@ final class EngineLine {
     private long attempted;
     private boolean pointWanted;
     private boolean pointTaken;
+    private boolean leaving;
     private int steps;
     private long bytes;
     private int operations;
@@ -120,6 +121,16 @@ final class EngineLine {
         pointWanted = true;
     }
 
+    /// Nothing new is begun any more; what was done is made durable.
+    void leave() {
+        leaving = true;
+    }
+
+    /// Whether the engine's copy of the run may go without anything being executed again.
+    boolean left(TrainingRun run) {
+        return idle() && (!open || sent == run.recovery().position());
+    }
+
     /// The recovery point was stored, or failed.
     void pointDone() {
         pointTaken = false;
@@ -133,6 +144,7 @@ final class EngineLine {
     /// What comes next. `holdWrites`: blobs are being deleted, so nothing that writes blobs may begin.
     Step next(TrainingRun run, boolean holdWrites) {
         if (run.closed()) return new Step.Rest();
+        if (leaving) return idle() && !left(run) && !holdWrites ? takePoint() : new Step.Rest();
         if (pointDue(run) && !holdWrites) return takePoint();
         Optional<Entry> next = run.at(sent + 1);
         while (next.filter(Entry::settled).isPresent()) {

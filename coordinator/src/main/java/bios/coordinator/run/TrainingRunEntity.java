@@ -102,6 +102,9 @@ public final class TrainingRunEntity
         record Expire() implements Internal {}
 
         record Close() implements Internal {}
+
+        /// End now, whatever the engine still does.
+        record Left() implements Internal {}
     }
 
     private record Waiter(long id, ActorRef<RunReply> replyTo) {}
@@ -136,6 +139,7 @@ public final class TrainingRunEntity
     private boolean indexing;
     private boolean indexAgain;
     private boolean readingResults;
+    private boolean leaving;
 
     private TrainingRunEntity(RunId id, PersistenceId persistenceId, RunWorld world,
             ActorContext<Message> context,
@@ -237,6 +241,7 @@ public final class TrainingRunEntity
                     stranger(run, owner, replyTo, () -> unload(run, replyTo));
             case RunCommand.Time(var owner, var replyTo) -> stranger(run, owner, replyTo, () ->
                     Effect().reply(replyTo, new RunReply.Timed(timings.newest())));
+            case RunCommand.Leave _ -> leave(run);
         };
     }
 
@@ -307,7 +312,7 @@ public final class TrainingRunEntity
         if (!coming)
             return refuse(c.replyTo(), Reason.NOT_FOUND,
                     "request " + request + " was finished, but its result is no longer kept");
-        if (c.waitMillis() <= 0 || waiting() >= settings.maxWaiting())
+        if (c.waitMillis() <= 0 || leaving || waiting() >= settings.maxWaiting())
             return Effect().reply(c.replyTo(), pending(run, c.seq()));
         var waiter = new Waiter(nextWaiter++, c.replyTo());
         waiters.computeIfAbsent(c.seq(), _ -> new ArrayList<>()).add(waiter);
@@ -407,6 +412,10 @@ public final class TrainingRunEntity
                 yield due ? store(List.of(new CheckpointsExpired(now()))) : Effect().noReply();
             }
             case Internal.Close _ -> close(run);
+            case Internal.Left _ -> {
+                if (load(run).unfinished() > 0) wakeElsewhere(run);
+                yield Effect().stop().thenNoReply();
+            }
         };
     }
 
@@ -561,6 +570,8 @@ public final class TrainingRunEntity
                 }
                 case EngineLine.Step.Rest _ -> {
                     if (!unloading.isEmpty()) context.getSelf().tell(new Internal.Close());
+                    if (leaving && line.left(run) && !busyStoring())
+                        context.getSelf().tell(new Internal.Left());
                     return;
                 }
             }
@@ -758,6 +769,7 @@ public final class TrainingRunEntity
         keepingPoint = false;
         context.getLog().warn("run {}: a recovery point is lost, the journal stays longer: {}", id, why);
         if (at == epoch) line.pointDone();
+        if (leaving) context.getSelf().tell(new Internal.Left());
         return advancing(run);
     }
 
@@ -851,6 +863,31 @@ public final class TrainingRunEntity
             line.restart(now, false);
             stored(now, events);
         }).thenNoReply();
+    }
+
+    private boolean busyStoring() {
+        return storing || keepingPoint || point.isPresent() || !pendingSaves.isEmpty();
+    }
+
+    /// Whoever waits asks again, and is answered where the run comes back.
+    private ReplyEffect<RunEvent, TrainingRun> leave(TrainingRun run) {
+        if (leaving) return Effect().noReply();
+        leaving = true;
+        line.leave();
+        timers.startSingleTimer("leave", new Internal.Left(), settings.leaveWithin());
+        waiters.forEach((seq, waited) -> waited.forEach(waiter -> {
+            timers.cancel(waiter.id());
+            waiter.replyTo().tell(pending(run, seq));
+        }));
+        waiters.clear();
+        return advancing(run);
+    }
+
+    /// Work was accepted on the way out: whoever holds the shard next goes on with it at once.
+    private void wakeElsewhere(TrainingRun run) {
+        if (shard.isEmpty() || run.config().isEmpty()) return;
+        TrainingRunSharding.ref(context.getSystem(), id).tell(new RunCommand.Describe(
+                run.config().get().owner(), context.getSystem().ignoreRef()));
     }
 
     private void restIn(Duration time) {

@@ -59,7 +59,7 @@ public final class TrainingRunSharding {
         var sharding = ClusterShardingSettings.create(system).withRememberEntities(true)
                 .withRememberEntitiesStoreMode(
                         ClusterShardingSettings.rememberEntitiesStoreModeEventSourced());
-        return entity.withRole(role(slug)).withSettings(sharding)
+        return entity.withRole(role(slug)).withSettings(sharding).withStopMessage(new RunCommand.Leave())
                 .withMessageExtractor(new HashCodeMessageExtractor<>(settings.shards()));
     }
 

@@ -98,6 +98,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
                 run.checkpoints.removeIf(c -> c.kind() == kind && c.name().equals(Optional.of(name)))
                         ? new RunReply.Done() : new RunReply.Refused(Reason.NOT_FOUND, "no checkpoint"));
             case RunCommand.SetExpiry(var owner, _, _, _, _) -> mine(run, owner, RunReply.Done::new);
+            case RunCommand.Leave _ -> throw new IllegalStateException("not from the gateway");
             case RunCommand.Time(var owner, _) -> mine(run, owner, () -> new RunReply.Timed(List.of(
                     new Timing(7, OperationKind.FORWARD_BACKWARD, 1_250_000, 500, 2_000_000),
                     new Timing(8, OperationKind.SAVE_SAMPLER_WEIGHTS, 0, 0, 3_000_000))));

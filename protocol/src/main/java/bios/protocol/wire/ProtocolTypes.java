@@ -110,6 +110,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(108, RunCommand.ReleaseSnapshots.class);
         registry.add(109, RunCommand.Unload.class);
         registry.add(110, RunCommand.Time.class);
+        registry.add(111, RunCommand.Leave.class);
     }
 
     private static void runReplies(Registry registry) {

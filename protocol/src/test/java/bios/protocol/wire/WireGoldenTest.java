@@ -101,6 +101,7 @@ class WireGoldenTest {
         all.add(new RunReply.Resolved(Samples.MANIFEST));
         all.add(new RunReply.Done());
         all.add(new RunCommand.Time("owner", nobody()));
+        all.add(new RunCommand.Leave());
         all.add(new RunReply.Timed(List.of(new Timing(5, OperationKind.OPTIM_STEP, 200, 3000, 40_000))));
         all.add(new RunReply.Refused(RunCommand.Reason.TOO_MANY, "wait"));
     }
