@@ -175,6 +175,18 @@ class TroubleTest(GatewayCase):
             with self.assertRaises(bios.InvalidArgumentError):
                 bios.ServiceClient(base_url=url)
 
+    def test_of_several_addresses_the_next_is_asked_when_one_is_silent(self):
+        with socket.socket() as silent:
+            silent.bind(("127.0.0.1", 0))
+            dead = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            policy = bios.RetryPolicy(clock=self.naps.clock, sleep=self.naps.sleep, chance=lambda: 0.5)
+            client = bios.ServiceClient(base_url=f"{dead}, {self.server.url}/", retry=policy)
+            self.clients.append(client)
+            self.assertEqual(client.base_url, f"{dead},{self.server.url}")
+            client.get_server_capabilities()
+            client.get_server_capabilities()
+        self.assertEqual(len(self.naps.naps), 1)  # the second call began where the first one ended
+
     def test_a_waiting_thread_does_not_keep_the_program_alive(self):
         self.state.polls_before_result = 10 ** 9
         code = ("import asyncio, bios\n"

@@ -193,10 +193,10 @@ class _Pool:
             connection.close()
 
 
-class Transport:
-    """Calls of one server with one key. Safe to use from many threads."""
+class _Server:
+    """One address and the connections that are kept to it."""
 
-    def __init__(self, base_url: str, api_key: Optional[str], policy: RetryPolicy) -> None:
+    def __init__(self, base_url: str) -> None:
         parts = urlsplit(base_url)
         try:
             port = parts.port
@@ -204,13 +204,27 @@ class Transport:
             port = -1
         if parts.scheme not in ("http", "https") or not parts.hostname or port == -1 or parts.query or parts.fragment:
             raise InvalidArgumentError("base_url", f"{base_url!r} is not an address such as http://127.0.0.1:8400")
+        self.secure = parts.scheme == "https"
+        self.host, self.port = parts.hostname, port
+        self.root = parts.path.rstrip("/") + "/api/v1"
+        self.pool = _Pool()
+
+
+class Transport:
+    """Calls of one service with one key. Safe to use from many threads.
+
+    ``base_url`` may name several coordinators of one cluster, with commas between them: the first one that answers
+    is used until it meets trouble, then the next.
+    """
+
+    def __init__(self, base_url: str, api_key: Optional[str], policy: RetryPolicy) -> None:
         if api_key is not None and not (isinstance(api_key, str) and api_key.isascii() and api_key.isprintable()):
             raise InvalidArgumentError("api_key", "holds characters that an HTTP header cannot carry")
-        self.base_url = base_url.rstrip("/")
+        addresses = [address.strip().rstrip("/") for address in base_url.split(",")]
+        self._servers = [_Server(address) for address in addresses]
+        self._using = 0
+        self.base_url = ",".join(addresses)
         self.policy = policy
-        self._secure = parts.scheme == "https"
-        self._host, self._port = parts.hostname, port
-        self._root = parts.path.rstrip("/") + "/api/v1"
         self._tls: Optional[ssl.SSLContext] = None
         self._headers = {
             "User-Agent": f"bios-python/{VERSION} Python/{sys.version_info[0]}.{sys.version_info[1]}",
@@ -218,36 +232,43 @@ class Transport:
         }
         if api_key:
             self._headers["X-API-Key"] = api_key
-        self._pool = _Pool()
-        weakref.finalize(self, self._pool.clear)
+        pools = [server.pool for server in self._servers]
+        weakref.finalize(self, lambda: [pool.clear() for pool in pools])
 
     def close(self) -> None:
         """Closes the connections that are not in use."""
-        self._pool.clear()
+        for server in self._servers:
+            server.pool.clear()
 
     # -- one exchange ----------------------------------------------------------------------------------------
 
-    def _connect(self) -> http.client.HTTPConnection:
-        if self._secure:
+    def _connect(self, server: _Server) -> http.client.HTTPConnection:
+        if server.secure:
             if self._tls is None:
                 self._tls = ssl.create_default_context()
-            return _Secure(self._host, self._port, timeout=CONNECT_SECONDS, context=self._tls)
-        return _Plain(self._host, self._port, timeout=CONNECT_SECONDS)
+            return _Secure(server.host, server.port, timeout=CONNECT_SECONDS, context=self._tls)
+        return _Plain(server.host, server.port, timeout=CONNECT_SECONDS)
+
+    def _avoid(self, server: _Server) -> None:
+        """The next attempt goes to another address, if there is one."""
+        if self._servers[self._using] is server:
+            self._using = (self._using + 1) % len(self._servers)
 
     def _send(self, method: str, path: str, body: Optional[bytes], accept: Optional[str], seconds: float,
-              ) -> Tuple[http.client.HTTPConnection, http.client.HTTPResponse, bool]:
+              ) -> Tuple[_Server, http.client.HTTPConnection, http.client.HTTPResponse, bool]:
         """Sends a request and reads the answer's head; raises :class:`Trouble`. The last value: sent before."""
         repeated = False
+        server = self._servers[self._using]
         headers = dict(self._headers)
         if body is not None:
             headers["Content-Type"] = "application/json"
         if accept is not None:
             headers["Accept"] = accept
         while True:
-            connection = self._pool.take()
+            connection = server.pool.take()
             kept = connection is not None
             if connection is None:
-                connection = self._connect()
+                connection = self._connect(server)
             try:
                 if connection.sock is None:
                     connection.timeout = min(CONNECT_SECONDS, seconds)
@@ -255,16 +276,17 @@ class Transport:
                 assert connection.sock is not None
                 connection.sock.settimeout(seconds)
                 try:
-                    connection.request(method, self._root + path, body, headers)
+                    connection.request(method, server.root + path, body, headers)
                 except BrokenPipeError:
                     pass  # a server that refuses a large body answers before it has read it
-                return connection, connection.getresponse(), repeated
+                return server, connection, connection.getresponse(), repeated
             except (OSError, http.client.HTTPException) as e:
                 connection.close()
                 if kept and not isinstance(e, socket.timeout):
                     repeated = True
-                    self._pool.clear()  # the server closed what it had kept open: that is no trouble yet
+                    server.pool.clear()  # the server closed what it had kept open: that is no trouble yet
                     continue
+                self._avoid(server)
                 raise Trouble(e, final=isinstance(e, (ssl.SSLCertVerificationError, http.client.InvalidURL))) from e
             except BaseException:
                 connection.close()
@@ -273,11 +295,12 @@ class Transport:
     def exchange(self, method: str, path: str, body: Optional[bytes] = None, accept: Optional[str] = None,
                  seconds: float = READ_SECONDS) -> Answer:
         """One request, one answer of any status; raises :class:`Trouble` when there is none."""
-        connection, response, repeated = self._send(method, path, body, accept, seconds)
+        server, connection, response, repeated = self._send(method, path, body, accept, seconds)
         try:
             content = response.read()
         except (OSError, http.client.HTTPException) as e:
             connection.close()
+            self._avoid(server)
             raise Trouble(e) from e
         except BaseException:
             connection.close()
@@ -285,12 +308,12 @@ class Transport:
         if response.will_close:
             connection.close()
         else:
-            self._pool.give(connection)
+            server.pool.give(connection)
         return Answer(response.status, response.headers, content, repeated)
 
     def stream(self, path: str, accept: str, size: int = 1 << 20) -> Iterator[bytes]:
         """The body of one GET in pieces; raises :class:`Trouble` when it breaks off, and the error of a refusal."""
-        connection, response, _ = self._send("GET", path, None, accept, READ_SECONDS)
+        _, connection, response, _ = self._send("GET", path, None, accept, READ_SECONDS)
         try:
             if response.status != 200:
                 raise status_error(response.status, response.read())

@@ -23,7 +23,8 @@ class ServiceClient:
     """A server, seen by one account. Making one costs no network traffic.
 
     ``api_key``: else the environment's ``BIOS_API_KEY``; none is needed where the server runs without keys.
-    ``base_url``: else ``BIOS_BASE_URL``, else ``http://127.0.0.1:8400``.
+    ``base_url``: else ``BIOS_BASE_URL``, else ``http://127.0.0.1:8400``. Of a cluster, several coordinators' addresses
+    may be given with commas between them: when one does not answer, the next is asked.
     ``user_metadata``: a dict that is kept with the session.
     ``timeout``: seconds for which a call is repeated while the server cannot be reached (default 600; None: for
     ever). Results of accepted operations are awaited without limit unless ``result(timeout)`` sets one.
@@ -42,7 +43,7 @@ class ServiceClient:
 
     @property
     def base_url(self) -> str:
-        """The server's address."""
+        """The server's address, or addresses."""
         return self._session.transport.base_url
 
     def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
