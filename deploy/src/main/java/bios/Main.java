@@ -2,10 +2,13 @@ package bios;
 
 import bios.command.BenchCommand;
 import bios.command.CheckpointsCommand;
+import bios.command.ClusterCommand;
 import bios.command.DemoCommand;
 import bios.command.DoctorCommand;
 import bios.command.ModelsCommand;
+import bios.command.NodeCommand;
 import bios.command.RunsCommand;
+import bios.command.SchemaCommand;
 import bios.command.UpCommand;
 import bios.protocol.Invalid;
 import picocli.CommandLine;
@@ -15,8 +18,9 @@ import picocli.CommandLine.Command;
 @Command(name = "bios", mixinStandardHelpOptions = true, version = "bios 0.1.0",
         synopsisSubcommandLabel = "COMMAND",
         description = "Trains and samples LoRA adapters of open-weight language models.",
-        subcommands = {UpCommand.class, DemoCommand.class, ModelsCommand.class, RunsCommand.class,
-                CheckpointsCommand.class, SchemaCommand.class, BenchCommand.class, DoctorCommand.class})
+        subcommands = {UpCommand.class, ClusterCommand.class, NodeCommand.class, DemoCommand.class,
+                ModelsCommand.class, RunsCommand.class, CheckpointsCommand.class, SchemaCommand.class,
+                BenchCommand.class, DoctorCommand.class})
 public final class Main implements Runnable {
     @CommandLine.Spec private CommandLine.Model.CommandSpec spec;
 

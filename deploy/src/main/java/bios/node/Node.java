@@ -1,150 +1,144 @@
-package bios;
+package bios.node;
 
-import bios.coordinator.fleet.Fleet;
-import bios.coordinator.fleet.ModelDirectory;
+import bios.CommandFailed;
 import bios.coordinator.gateway.Accounts;
-import bios.coordinator.gateway.Gateway;
-import bios.coordinator.gateway.ShardedRuns;
-import bios.coordinator.run.RunSettings;
-import bios.coordinator.run.RunWorld;
-import bios.coordinator.run.TrainingRunSharding;
-import bios.coordinator.sampling.SamplingRouter;
-import bios.coordinator.sampling.SamplingSettings;
-import bios.coordinator.session.SessionSettings;
-import bios.coordinator.session.SessionSharding;
-import bios.persistence.blob.FileBlobStore;
-import bios.persistence.index.JdbcRunIndex;
-import bios.persistence.journal.EmbeddedJournal;
+import bios.persistence.Storage;
 import bios.persistence.journal.JournalInUse;
-import bios.protocol.engine.EngineCommand;
 import bios.protocol.model.ModelName;
-import bios.worker.device.cpu.CpuDevice;
-import bios.worker.engine.Engine;
-import bios.worker.engine.EngineSettings;
 import bios.worker.load.ModelFolder;
 import bios.worker.load.ModelRefused;
 import com.typesafe.config.Config;
-import com.typesafe.config.ConfigFactory;
-import com.typesafe.config.ConfigValueFactory;
+import com.typesafe.config.ConfigException;
 import java.io.IOException;
 import java.io.UncheckedIOException;
-import java.nio.file.Files;
 import java.nio.file.Path;
-import java.security.SecureRandom;
 import java.time.Duration;
-import java.time.InstantSource;
-import java.util.ArrayList;
-import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.UUID;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
-import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicReference;
-import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.actor.CoordinatedShutdown;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.ChildFailed;
-import org.apache.pekko.actor.typed.SupervisorStrategy;
 import org.apache.pekko.actor.typed.Terminated;
-import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
-import org.apache.pekko.cluster.typed.Cluster;
-import org.apache.pekko.cluster.typed.Join;
-import org.apache.pekko.http.javadsl.ServerBinding;
 
-/// The whole service in one process: a cluster of one, with an embedded journal and blobs as files.
-public final class Server {
+/// One process of the service: the whole of it (`bios up`), or a part of a cluster (`bios node`).
+public final class Node {
     /// Loading reads whole models, from a slow disk perhaps.
     private static final Duration START_LIMIT = Duration.ofMinutes(30);
 
-    /// How long one entity may take to answer another.
-    private static final Duration ASK_LIMIT = Duration.ofSeconds(20);
-
     private final ActorSystem<Void> system;
-    private final String url;
+    private final Storage storage;
+    private final Optional<String> url;
     private final AtomicReference<String> broken;
 
-    private Server(ActorSystem<Void> system, String url, AtomicReference<String> broken) {
+    private Node(ActorSystem<Void> system, Storage storage, Optional<String> url,
+            AtomicReference<String> broken) {
         this.system = system;
+        this.storage = storage;
         this.url = url;
         this.broken = broken;
     }
 
-    /// What `bios up` was told.
+    /// What a process was told.
     ///
-    /// @param port 0 for a free one
-    /// @param data folder of journal and blobs
-    /// @param models folders by the name to serve them under, slugs distinct
+    /// @param host to listen on for HTTP
+    /// @param port for HTTP, 0 for a free one
+    /// @param data folder of the embedded journal and of blobs as files
+    /// @param models folders by the name to serve them under, slugs distinct; none without [Role#WORKER]
     /// @param keys accounts; empty: everybody is `default`
     /// @param threads of the engine; empty: all cores
-    /// @param config settings over the defaults
-    public record Settings(String host, int port, Path data, Map<ModelName, Path> models, Optional<Path> keys,
-            Optional<Integer> threads, Optional<Path> config) {}
+    /// @param settings over the defaults, unresolved
+    /// @param membership empty: a cluster of one
+    public record Settings(Set<Role> roles, String host, int port, Path data, Map<ModelName, Path> models,
+            Optional<Path> keys, Optional<Integer> threads, Config settings,
+            Optional<Membership> membership) {
+        boolean has(Role role) {
+            return roles.contains(role);
+        }
+    }
 
-    /// Starts everything and returns when the service answers; [CommandFailed] says why it cannot.
-    public static Server start(Settings settings) {
-        settings.models().values().forEach(Server::refuseUnknown);
-        Accounts accounts = settings.keys().map(Server::accounts).orElseGet(Accounts::open);
-        Path journal = settings.data().resolve("journal");
-        FileBlobStore blobs = openData(settings.data(), journal);
-        CompletableFuture<ServerBinding> bound = new CompletableFuture<>();
+    /// Starts everything and returns when this process does its part; [CommandFailed] says why it cannot.
+    public static Node start(Settings settings) {
+        settings.models().values().forEach(Node::refuseUnknown);
+        Accounts accounts = settings.keys().map(Node::accounts).orElseGet(Accounts::open);
+        Config config = NodeConfig.of(settings);
+        Storage storage = open(config);
+        CompletableFuture<Optional<String>> begun = new CompletableFuture<>();
         AtomicReference<String> broken = new AtomicReference<>();
         Behavior<Void> guardian = Behaviors.setup(context -> {
             try {
-                new Wiring(context, settings, accounts, blobs, bound).begin();
+                new NodeWiring(context, settings, accounts, storage, begun).begin();
             } catch (RuntimeException wrong) {
-                bound.completeExceptionally(wrong);
+                begun.completeExceptionally(wrong);
                 return Behaviors.stopped();
             }
             return Behaviors.receive(Void.class).onSignal(Terminated.class, ended -> {
                 broken.set(ended instanceof ChildFailed failed
                         && failed.cause() instanceof ModelRefused refused ? refused.getMessage()
                         : "the " + ended.getRef().path().name() + " stopped; the log above says why");
-                bound.completeExceptionally(new CommandFailed(broken.get()));
+                begun.completeExceptionally(new CommandFailed(broken.get()));
                 return Behaviors.stopped();
             }).build();
         });
-        ActorSystem<Void> system = ActorSystem.create(guardian, "bios", config(settings, journal));
+        ActorSystem<Void> system = ActorSystem.create(guardian, NodeConfig.SYSTEM, config);
+        system.getWhenTerminated().whenComplete((_, _) -> begun.completeExceptionally(
+                new CommandFailed("the process was stopped before it was ready")));
         try {
-            ServerBinding binding = bound.get(START_LIMIT.toSeconds(), TimeUnit.SECONDS);
-            return new Server(system,
-                    "http://" + settings.host() + ":" + binding.localAddress().getPort(), broken);
+            // A part of a cluster waits for the others as long as it takes, and says so.
+            Optional<String> url = settings.membership().isPresent() ? begun.get()
+                    : begun.get(START_LIMIT.toSeconds(), TimeUnit.SECONDS);
+            return new Node(system, storage, url, broken);
         } catch (ExecutionException failure) {
-            system.terminate();
+            end(system, storage);
             throw failure.getCause() instanceof CommandFailed known
                     ? known : new CommandFailed(String.valueOf(failure.getCause().getMessage()));
         } catch (TimeoutException | InterruptedException _) {
-            system.terminate();
+            end(system, storage);
             throw new CommandFailed("the service was not ready after " + START_LIMIT);
         }
     }
 
-    /// Where it answers, e.g. `http://127.0.0.1:8400`.
-    public String url() {
+    private static void end(ActorSystem<Void> system, Storage storage) {
+        system.terminate();
+        storage.close();
+    }
+
+    /// Where it answers HTTP, e.g. `http://127.0.0.1:8400`; empty if it serves none.
+    public Optional<String> url() {
         return url;
     }
 
-    /// Waits until the service has ended, by SIGTERM or because a part of it broke.
+    /// Waits until the process has ended its work: by SIGTERM; [CommandFailed] if a part of it broke or the
+    /// cluster has removed it, so that it must be started again.
     public void awaitEnd() throws InterruptedException {
         try {
             system.getWhenTerminated().toCompletableFuture().get();
         } catch (ExecutionException failure) {
             throw new CommandFailed("the service ended: " + failure.getCause());
+        } finally {
+            storage.close();
         }
         if (broken.get() != null) throw new CommandFailed(broken.get());
+        CoordinatedShutdown.get(system).getShutdownReason()
+                .filter(CoordinatedShutdown.clusterDowningReason()::equals).ifPresent(_ -> {
+                    throw new CommandFailed("the cluster has removed this node: it was out of reach, or saw"
+                            + " only a minority of the others; start it again");
+                });
     }
 
-    private static FileBlobStore openData(Path data, Path journal) {
+    private static Storage open(Config config) {
         try {
-            EmbeddedJournal.createSchema(journal);
-            return FileBlobStore.open(data.resolve("blobs"));
-        } catch (JournalInUse | IllegalStateException | IllegalArgumentException
+            return Storage.open(config);
+        } catch (JournalInUse | IllegalStateException | IllegalArgumentException | ConfigException
                 | UncheckedIOException failure) {
-            throw new CommandFailed("--data " + data + ": " + failure.getMessage());
+            throw new CommandFailed(failure.getMessage());
         }
     }
 
@@ -163,87 +157,6 @@ public final class Server {
             throw new CommandFailed("--keys " + file + ": " + failure.getMessage());
         } catch (IllegalArgumentException wrong) {
             throw new CommandFailed("--keys " + wrong.getMessage());
-        }
-    }
-
-    private static Config config(Settings settings, Path journal) {
-        List<String> roles = new ArrayList<>(List.of("coordinator", "worker"));
-        settings.models().keySet().forEach(model -> roles.add(TrainingRunSharding.role(model.slug())));
-        Config given = settings.config().map(file -> {
-            if (!Files.exists(file)) throw new CommandFailed("--config " + file + ": no such file");
-            return ConfigFactory.parseFile(file.toFile());
-        }).orElse(ConfigFactory.empty());
-        return ConfigFactory.parseMap(Map.of("pekko.cluster.roles", roles)).withFallback(given)
-                .withFallback(EmbeddedJournal.config(journal)).withFallback(ConfigFactory.load())
-                .withValue("bios.data", ConfigValueFactory.fromAnyRef(settings.data().toString())).resolve();
-    }
-
-    /// The parts, in the order in which they begin: cluster, engine, entities, router, and at last the door.
-    private record Wiring(ActorContext<Void> context, Settings settings, Accounts accounts,
-            FileBlobStore blobs, CompletableFuture<ServerBinding> bound) {
-
-        void begin() {
-            ActorSystem<?> system = context.getSystem();
-            Config config = system.settings().config();
-            InstantSource clock = InstantSource.system();
-            Cluster cluster = Cluster.get(system);
-            cluster.manager().tell(Join.create(cluster.selfMember().address()));
-
-            int threads = settings.threads().orElse(Runtime.getRuntime().availableProcessors());
-            CpuDevice.Activations activations = CpuDevice.Activations.of(config);
-            // A model that is refused is the user's to mend: one line for the user, no trace.
-            ActorRef<EngineCommand> engine = context.spawn(Behaviors.supervise(
-                    Engine.create(EngineSettings.of(config), settings.models(),
-                            () -> new CpuDevice(threads, activations), blobs))
-                    .onFailure(ModelRefused.class, SupervisorStrategy.stop().withLoggingEnabled(false)),
-                    "engine");
-            context.watch(engine);
-
-            JdbcRunIndex index = JdbcRunIndex.open(settings.data().resolve("journal"), clock);
-            RunSettings runs = RunSettings.from(config);
-            var resolver = TrainingRunSharding.resolver(system, ASK_LIMIT);
-            RunWorld world = RunWorld.of(engine, blobs, index, resolver, clock, runs);
-            for (ModelName model : settings.models().keySet())
-                TrainingRunSharding.init(system, model.slug(), world);
-            SessionSharding.init(system, SessionSettings.from(config),
-                    SessionSharding.releaser(system, ASK_LIMIT), clock);
-
-            AtomicReference<Fleet> fleet = new AtomicReference<>(Fleet.EMPTY);
-            var directory = context.spawn(ModelDirectory.create(fleet,
-                    config.getDuration("bios.fleet.describe-interval")), "models");
-            var router = context.spawn(SamplingRouter.create(UUID.randomUUID().toString().replace("-", ""),
-                    SamplingSettings.of(config.getConfig("bios.sampling")), directory, clock), "sampling");
-
-            AtomicBoolean ready = new AtomicBoolean();
-            Gateway.Parts parts = new Gateway.Parts(accounts, new ShardedRuns(system, runs),
-                    (session, message, timeout) ->
-                            SessionSharding.ref(system, session).ask(message::apply, timeout),
-                    fleet::get, router, blobs, index, ready::get, clock, UUID::randomUUID,
-                    new SecureRandom());
-            Thread.ofVirtual().start(() -> open(fleet, ready, parts));
-        }
-
-        /// Opens the door once the fleet knows every model.
-        private void open(AtomicReference<Fleet> fleet, AtomicBoolean ready, Gateway.Parts parts) {
-            try {
-                while (fleet.get().served().size() < settings.models().size()) Thread.sleep(20);
-                Gateway.bind(context.getSystem(), settings.host(), settings.port(), parts)
-                        .whenComplete((binding, failure) -> {
-                            ready.set(failure == null);
-                            if (failure == null) bound.complete(binding);
-                            else bound.completeExceptionally(new CommandFailed("cannot listen on "
-                                    + settings.host() + ":" + settings.port() + ": "
-                                    + root(failure).getMessage() + "; choose another with --host or --port"));
-                        });
-            } catch (InterruptedException _) {
-                bound.completeExceptionally(new CommandFailed("interrupted"));
-            } catch (RuntimeException wrong) {
-                bound.completeExceptionally(wrong);
-            }
-        }
-
-        private static Throwable root(Throwable failure) {
-            return failure.getCause() == null ? failure : root(failure.getCause());
         }
     }
 }

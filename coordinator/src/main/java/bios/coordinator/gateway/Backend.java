@@ -27,7 +27,6 @@ import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.actor.typed.javadsl.AskPattern;
-import scala.jdk.javaapi.FutureConverters;
 
 /// What the calls use of the rest of the service; every refusal of another part becomes a [Refusal] here.
 final class Backend {
@@ -99,6 +98,8 @@ final class Backend {
     /// Runs of a base model that nobody has served since this process began may exist, or may never have.
     private CompletionStage<Void> located(String account, RunId run) {
         if (fleet().modelOfSlug(run.slug()).isPresent()) return CompletableFuture.completedStage(null);
+        // Before any worker is known, nothing can be said of any run.
+        if (fleet().served().isEmpty()) return CompletableFuture.failedStage(noWorker(run));
         return blocking(() -> listed(account, run)).thenAccept(exists -> {
             if (!exists) throw noRun(run.value());
             throw noWorker(run);
@@ -157,14 +158,8 @@ final class Backend {
                 });
     }
 
-    /// The same answer as a plain stage: what hangs on a stage that Pekko made is run by the JVM's common
-    /// pool, whose threads must be woken for it each time.
     private <T> CompletionStage<T> straight(CompletionStage<T> asked) {
-        var answer = new CompletableFuture<T>();
-        FutureConverters.asScala(asked).onComplete(outcome -> outcome.isSuccess()
-                ? answer.complete(outcome.get())
-                : answer.completeExceptionally(outcome.failed().get()), system.executionContext());
-        return answer;
+        return Repeated.straight(asked, system);
     }
 
     private static <R> R expect(Class<R> expected, Object reply) {

@@ -140,6 +140,7 @@ public final class TrainingRunEntity
     private boolean indexAgain;
     private boolean readingResults;
     private boolean leaving;
+    private boolean resting;
 
     private TrainingRunEntity(RunId id, PersistenceId persistenceId, RunWorld world,
             ActorContext<Message> context,
@@ -413,7 +414,7 @@ public final class TrainingRunEntity
             }
             case Internal.Close _ -> close(run);
             case Internal.Left _ -> {
-                if (load(run).unfinished() > 0) wakeElsewhere(run);
+                if (resting && load(run).unfinished() > 0) wakeAgain(run);
                 yield Effect().stop().thenNoReply();
             }
         };
@@ -883,8 +884,8 @@ public final class TrainingRunEntity
         return advancing(run);
     }
 
-    /// Work was accepted on the way out: whoever holds the shard next goes on with it at once.
-    private void wakeElsewhere(TrainingRun run) {
+    /// Work was accepted on the way to rest. (A run that moves is begun again where its shard goes.)
+    private void wakeAgain(TrainingRun run) {
         if (shard.isEmpty() || run.config().isEmpty()) return;
         TrainingRunSharding.ref(context.getSystem(), id).tell(new RunCommand.Describe(
                 run.config().get().owner(), context.getSystem().ignoreRef()));
@@ -903,6 +904,7 @@ public final class TrainingRunEntity
             restIn(busy ? settings.idleAfter() : POINT_WAIT);
             return advancing(run);
         }
+        resting = shard.isPresent();
         shard.ifPresent(s -> s.tell(new ClusterSharding.Passivate<>(context.getSelf())));
         return Effect().noReply();
     }

@@ -14,6 +14,7 @@ import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.Set;
 import org.apache.pekko.actor.Cancellable;
 import org.apache.pekko.actor.typed.ActorRef;
@@ -21,13 +22,18 @@ import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.receptionist.Receptionist;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /// Takes sampling requests, hands each to an engine, and keeps results until they are fetched or too old. A
-/// request whose engine dies is drawn again elsewhere; its seed was fixed, so the tokens are the same. All
-/// judgement is in [SamplingDesk].
+/// request whose engine dies is drawn again elsewhere, one whose coordinator dies is taken over by the
+/// coordinator that is asked for it ([AcceptedSamples]); its seed was fixed, so the tokens are the same.
+/// All judgement is in [SamplingDesk].
 public final class SamplingRouter {
+    private static final Logger LOG = LoggerFactory.getLogger(SamplingRouter.class);
     private static final String PREFIX = "sample:";
     private static final Duration TICK = Duration.ofSeconds(1);
+    private static final Duration SWEEP = Duration.ofMinutes(5);
 
     private sealed interface Command {}
 
@@ -44,36 +50,49 @@ public final class SamplingRouter {
     private record Found(SamplingCommand.Retrieve retrieve, Set<ActorRef<SamplingCommand>> routers)
             implements Command {}
 
+    private record Kept(SamplingCommand.Submit submit, Optional<String> failure) implements Command {}
+
+    private record Left(SamplingCommand.Retrieve retrieve, Optional<AcceptedSamples.Accepted> accepted,
+            Optional<String> failure) implements Command {}
+
     private record Tick() implements Command {}
 
-    private record Waiter(ActorRef<SamplingReply> replyTo, Cancellable timeout) {}
+    private record Sweep() implements Command {}
+
+    private record Waiter(SamplingCommand.Retrieve retrieve, Cancellable timeout) {}
 
     private final ActorContext<Command> context;
     private final String prefix;
     private final InstantSource clock;
+    private final AcceptedSamples accepted;
+    private final Duration requestAge;
     private final SamplingDesk<ActorRef<EngineCommand>> desk;
     private final Map<String, List<Waiter>> waiters = new HashMap<>();
     private final Map<String, ActorRef<EngineReply>> ears = new HashMap<>();
     private final Set<ActorRef<EngineCommand>> watched = new HashSet<>();
 
     private SamplingRouter(ActorContext<Command> context, String name, SamplingSettings settings,
-            InstantSource clock) {
+            AcceptedSamples accepted, InstantSource clock) {
         this.context = context;
         this.prefix = PREFIX + name + ":";
         this.clock = clock;
+        this.accepted = accepted;
         this.desk = new SamplingDesk<>(settings);
+        this.requestAge = settings.requestAge();
     }
 
     /// @param name of this router among all that ever were, letters and digits; part of request ids
     /// @param directory tells which engines there are
+    /// @param accepted where accepted requests outlive this process
     public static Behavior<SamplingCommand> create(String name, SamplingSettings settings,
-            ActorRef<ModelDirectory.Command> directory, InstantSource clock) {
+            ActorRef<ModelDirectory.Command> directory, AcceptedSamples accepted, InstantSource clock) {
         Behavior<Command> inner = Behaviors.setup(context -> Behaviors.withTimers(timers -> {
             timers.startTimerWithFixedDelay(new Tick(), TICK);
+            timers.startTimerWithFixedDelay(new Sweep(), SWEEP);
             directory.tell(new ModelDirectory.Subscribe(context.messageAdapter(Fleet.class, FleetIs::new)));
             context.getSystem().receptionist().tell(Receptionist.register(SamplingCommand.key(name),
                     context.getSelf().unsafeUpcast()));
-            var router = new SamplingRouter(context, name, settings, clock);
+            var router = new SamplingRouter(context, name, settings, accepted, clock);
             return Behaviors.receiveMessage(router::on);
         }));
         return Behaviors.transformMessages(SamplingCommand.class, inner, outer -> outer.matchAny(Asked::new));
@@ -97,7 +116,16 @@ public final class SamplingRouter {
             case WaitOver(var task, var replyTo) -> waitOver(task, replyTo);
             case Found(var retrieve, var routers) ->
                     routers.stream().findFirst().ifPresentOrElse(router -> router.tell(retrieve),
-                            () -> retrieve.replyTo().tell(new SamplingReply.Gone(retrieve.request())));
+                            () -> takeOver(retrieve));
+            case Kept(var submit, var failure) -> submit.replyTo().tell(failure
+                    .<SamplingReply>map(why -> new SamplingReply.Refused(Fault.server("unavailable",
+                            "the request cannot be kept: " + why + "; submit it again")))
+                    .orElseGet(() -> new SamplingReply.Accepted(prefix + submit.task().id())));
+            case Left(var retrieve, var left, var failure) -> left(retrieve, left, failure);
+            case Sweep _ -> accepted.forget(requestAge.toMillis()).whenComplete((_, failed) -> {
+                if (failed != null) LOG.warn("accepted sampling requests cannot be swept yet: {}",
+                        failed.toString());
+            });
             case Tick _ -> {
                 desk.rested();
                 desk.expire(clock.millis());
@@ -108,43 +136,80 @@ public final class SamplingRouter {
         return Behaviors.same();
     }
 
+    /// Says yes when the request would survive this process; an engine may have it by then.
     private void submit(SamplingCommand.Submit submit) {
-        submit.replyTo().tell(switch (desk.submit(submit.owner(), submit.task())) {
-            case SamplingDesk.Submission.Known _ -> new SamplingReply.Accepted(prefix + submit.task().id());
-            case SamplingDesk.Submission.Full(var fault) -> new SamplingReply.Refused(fault);
-        });
+        switch (desk.submit(submit.owner(), submit.task())) {
+            case SamplingDesk.Submission.Known _ -> context.pipeToSelf(
+                    accepted.keep(prefix + submit.task().id(),
+                            new AcceptedSamples.Accepted(submit.owner(), submit.task())),
+                    (_, failed) -> new Kept(submit, Optional.ofNullable(failed).map(Throwable::toString)));
+            case SamplingDesk.Submission.Full(var fault) ->
+                    submit.replyTo().tell(new SamplingReply.Refused(fault));
+        }
     }
 
     private void retrieve(SamplingCommand.Retrieve retrieve) {
-        String request = retrieve.request();
-        if (!request.startsWith(prefix)) {
-            forward(retrieve);
+        Optional<String> task = task(retrieve.request());
+        if (task.isEmpty()) {
+            retrieve.replyTo().tell(new SamplingReply.Gone(retrieve.request()));
             return;
         }
-        String task = request.substring(prefix.length());
+        boolean here = retrieve.request().startsWith(prefix)
+                || !(desk.latest(task.get()) instanceof SamplingDesk.Standing.Unknown);
+        if (here) answer(retrieve, task.get());
+        else forward(retrieve);
+    }
+
+    /// The task in a request's id: `sample:<router>:<task>`.
+    private static Optional<String> task(String request) {
+        String[] parts = request.split(":", 3);
+        boolean whole = parts.length == 3 && parts[1].matches("[A-Za-z0-9]{1,64}") && !parts[2].isEmpty();
+        return whole ? Optional.of(parts[2]) : Optional.empty();
+    }
+
+    private void answer(SamplingCommand.Retrieve retrieve, String task) {
         SamplingDesk.Standing standing = desk.standing(retrieve.owner(), task);
         if (standing instanceof SamplingDesk.Standing.Open && retrieve.waitMillis() > 0) {
             Cancellable timeout = context.scheduleOnce(Duration.ofMillis(retrieve.waitMillis()),
                     context.getSelf(), new WaitOver(task, retrieve.replyTo()));
-            waiters.computeIfAbsent(task, _ -> new ArrayList<>(1))
-                    .add(new Waiter(retrieve.replyTo(), timeout));
+            waiters.computeIfAbsent(task, _ -> new ArrayList<>(1)).add(new Waiter(retrieve, timeout));
         } else {
-            retrieve.replyTo().tell(reply(request, standing));
+            retrieve.replyTo().tell(reply(retrieve.request(), standing));
         }
     }
 
     /// The request was accepted by another coordinator's router, or by one that is no more.
     private void forward(SamplingCommand.Retrieve retrieve) {
-        String[] parts = retrieve.request().split(":", 3);
-        if (parts.length < 3 || !parts[1].matches("[A-Za-z0-9]{1,64}")
-                || prefix.equals(PREFIX + parts[1] + ":")) {
-            retrieve.replyTo().tell(new SamplingReply.Gone(retrieve.request()));
-            return;
-        }
-        var key = SamplingCommand.key(parts[1]);
+        var key = SamplingCommand.key(retrieve.request().split(":", 3)[1]);
         context.ask(Receptionist.Listing.class, context.getSystem().receptionist(), Duration.ofSeconds(3),
                 self -> Receptionist.find(key, self), (listing, _) -> new Found(retrieve,
                         listing == null ? Set.of() : listing.getServiceInstances(key)));
+    }
+
+    /// The router that accepted the request is gone: what it knew of it was kept, or nobody knows it.
+    private void takeOver(SamplingCommand.Retrieve retrieve) {
+        context.pipeToSelf(accepted.find(retrieve.request()), (found, failed) -> new Left(retrieve,
+                found == null ? Optional.empty() : found,
+                Optional.ofNullable(failed).map(Throwable::toString)));
+    }
+
+    private void left(SamplingCommand.Retrieve retrieve, Optional<AcceptedSamples.Accepted> left,
+            Optional<String> failure) {
+        String request = retrieve.request();
+        if (failure.isPresent()) {
+            retrieve.replyTo().tell(new SamplingReply.Pending(request,
+                    "the coordinator that accepted it is gone, and the request cannot be read: "
+                    + failure.get()));
+        } else if (left.isEmpty()) {
+            retrieve.replyTo().tell(new SamplingReply.Gone(request));
+        } else if (!left.get().owner().equals(retrieve.owner())) {
+            retrieve.replyTo().tell(new SamplingReply.Foreign(request));
+        } else if (desk.submit(left.get().owner(), left.get().task())
+                instanceof SamplingDesk.Submission.Full(var fault)) {
+            retrieve.replyTo().tell(new SamplingReply.Pending(request, fault.message()));
+        } else {
+            answer(retrieve, left.get().task().id());
+        }
     }
 
     private static SamplingReply reply(String request, SamplingDesk.Standing standing) {
@@ -194,14 +259,17 @@ public final class SamplingRouter {
         if (woken == null) return;
         for (Waiter waiter : woken) {
             waiter.timeout().cancel();
-            waiter.replyTo().tell(reply(prefix + task, desk.latest(task)));
+            waiter.retrieve().replyTo().tell(reply(waiter.retrieve().request(), desk.latest(task)));
         }
     }
 
     private void waitOver(String task, ActorRef<SamplingReply> replyTo) {
-        List<Waiter> waiting = waiters.get(task);
-        if (waiting == null || !waiting.removeIf(w -> w.replyTo().equals(replyTo))) return;
+        List<Waiter> waiting = waiters.getOrDefault(task, List.of());
+        Optional<Waiter> over = waiting.stream().filter(w ->
+                w.retrieve().replyTo().equals(replyTo)).findFirst();
+        if (over.isEmpty()) return;
+        waiting.remove(over.get());
         if (waiting.isEmpty()) waiters.remove(task);
-        replyTo.tell(reply(prefix + task, desk.latest(task)));
+        replyTo.tell(reply(over.get().retrieve().request(), desk.latest(task)));
     }
 }

@@ -13,15 +13,17 @@ import java.time.Duration;
 /// @param engineWindow most sequences handed to one engine
 /// @param adapterSlack how many sequences more an engine may have that holds the adapter already
 /// @param maxAttempts after losing this many engines a request fails
+/// @param requestAge how long an accepted request is kept for another coordinator to take over
 /// @param resendAfter a request without an answer is sent to its engine again after this time
 public record SamplingSettings(int maxWaiting, int maxWaitingPerAccount, long maxWaitingBytes,
         long maxResultBytes, Duration resultAge, int engineWindow, int adapterSlack, int maxAttempts,
-        Duration resendAfter) {
+        Duration requestAge, Duration resendAfter) {
     /// Reads the block `bios.sampling`.
     public static SamplingSettings of(Config block) {
         return new SamplingSettings(block.getInt("max-waiting"), block.getInt("max-waiting-per-account"),
                 block.getBytes("max-waiting-bytes"), block.getBytes("max-result-bytes"),
                 block.getDuration("result-age"), block.getInt("engine-window"), block.getInt("adapter-slack"),
-                block.getInt("max-attempts"), block.getDuration("resend-after"));
+                block.getInt("max-attempts"), block.getDuration("request-age"),
+                block.getDuration("resend-after"));
     }
 }

@@ -2,6 +2,7 @@ package bios.coordinator.gateway;
 
 import bios.coordinator.fleet.Fleet;
 import bios.coordinator.fleet.ModelDirectory;
+import bios.coordinator.sampling.AcceptedSamples;
 import bios.coordinator.sampling.SamplingRouter;
 import bios.coordinator.sampling.SamplingSettings;
 import bios.protocol.Fault;
@@ -77,7 +78,7 @@ final class TestService implements AutoCloseable {
         });
         var router = kit.spawn(SamplingRouter.create("r1",
                 SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(directory),
-                () -> Instant.ofEpochMilli(1_000_000)));
+                AcceptedSamples.NONE, () -> Instant.ofEpochMilli(1_000_000)));
         var ids = new Random(7);
         var parts = new Gateway.Parts(accounts, runs, sessions, fleet::get, router, blobs, runs, () -> true,
                 () -> Instant.ofEpochMilli(1_700_000_000_000L),
@@ -115,7 +116,7 @@ final class TestService implements AutoCloseable {
                                 : new EngineReply.TokenizerFiles(Map.of("tokenizer.json", "{}".getBytes(
                                         StandardCharsets.UTF_8), "tokenizer_config.json", new byte[0])));
                 case EngineCommand.OpenRun _, EngineCommand.Execute _, EngineCommand.TakeRecoveryPoint _,
-                        EngineCommand.CloseRun _, EngineCommand.Describe _ -> { }
+                        EngineCommand.CloseRun _, EngineCommand.Describe _, EngineCommand.Retire _ -> { }
             }
             return Behaviors.same();
         });

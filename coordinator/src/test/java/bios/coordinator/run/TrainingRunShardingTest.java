@@ -33,7 +33,7 @@ class TrainingRunShardingTest {
             pekko.remote.artery.canonical { hostname = "127.0.0.1", port = 0 }
             pekko.cluster { roles = ["serves-usf-finance"], jmx.enabled = off, downing-provider-class = "" }
             pekko.coordinated-shutdown.exit-jvm = off
-            bios.run { shards = 4, idle-after = 300 ms, retry-after = 100 ms }
+            bios.run { shards = 4, idle-after = 300 ms, retry-after = 100 ms, leave-within = 500 ms }
             """;
     @TempDir Path folder;
     private final ConcurrentLinkedQueue<String> executed = new ConcurrentLinkedQueue<>();

@@ -31,7 +31,7 @@ import org.junit.jupiter.api.Test;
 class SamplingDeskTest {
     private static final ModelName MODEL = new ModelName("m");
     private static final SamplingSettings SETTINGS = new SamplingSettings(10, 5, 100_000, 10_000,
-            Duration.ofMillis(1000), 4, 2, 3, Duration.ofMillis(500));
+            Duration.ofMillis(1000), 4, 2, 3, Duration.ofDays(1), Duration.ofMillis(500));
     private static final SamplingParams PARAMS = new SamplingParams(Optional.empty(), Optional.empty(),
             List.of(), List.of(), 1, -1, 1);
 

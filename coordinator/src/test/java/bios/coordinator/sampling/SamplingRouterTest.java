@@ -15,7 +15,11 @@ import com.typesafe.config.ConfigFactory;
 import java.time.Duration;
 import java.time.Instant;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicReference;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
 import org.apache.pekko.actor.testkit.typed.javadsl.TestProbe;
@@ -61,8 +65,10 @@ class SamplingRouterTest {
     @Test void aRequestWhoseEngineDiesIsDrawnElsewhereFromTheSameTask() {
         var published = new AtomicReference<>(Fleet.EMPTY);
         var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
-        var one = KIT.spawn(SamplingRouter.create("one", SETTINGS, directory, () -> Instant.ofEpochMilli(0)));
-        var two = KIT.spawn(SamplingRouter.create("two", SETTINGS, directory, () -> Instant.ofEpochMilli(0)));
+        var one = KIT.spawn(SamplingRouter.create("one", SETTINGS, directory, AcceptedSamples.NONE, () ->
+                Instant.ofEpochMilli(0)));
+        var two = KIT.spawn(SamplingRouter.create("two", SETTINGS, directory, AcceptedSamples.NONE, () ->
+                Instant.ofEpochMilli(0)));
         TestProbe<SamplingReply> client = KIT.createTestProbe();
         var task = SamplingDeskTest.task("s:sample:1:0:ab", "");
         one.tell(new SamplingCommand.Submit("me", task, client.getRef()));
@@ -78,7 +84,8 @@ class SamplingRouterTest {
         two.tell(new SamplingCommand.Retrieve("me", "sample:one:s:sample:1:0:ab", 60_000, poll.getRef()));
         mortal.tell(new EngineCommand.CloseRun(null));
         TestProbe<EngineCommand.Sample> second = KIT.createTestProbe();
-        register(engine(second));
+        ActorRef<EngineCommand> other = engine(second);
+        register(other);
         EngineCommand.Sample again = second.receiveMessage();
         assertEquals(task, again.task());
         again.replyTo().tell(new EngineReply.Sampled(task.id(), result()));
@@ -91,13 +98,60 @@ class SamplingRouterTest {
             one.tell(new SamplingCommand.Retrieve("me", gone, 60_000, poll.getRef()));
             assertEquals(new SamplingReply.Gone(gone), poll.receiveMessage());
         }
+        KIT.stop(other);
         first.expectNoMessage(Duration.ZERO);
         second.expectNoMessage(Duration.ZERO);
     }
 
+    /// Requests in a map, as if they were durable.
+    private static final class Kept implements AcceptedSamples {
+        final Map<String, Accepted> requests = new ConcurrentHashMap<>();
+
+        @Override public CompletionStage<Void> keep(String request, Accepted accepted) {
+            requests.put(request, accepted);
+            return CompletableFuture.completedStage(null);
+        }
+
+        @Override public CompletionStage<Optional<Accepted>> find(String request) {
+            return CompletableFuture.completedStage(Optional.ofNullable(requests.get(request)));
+        }
+
+        @Override public CompletionStage<Void> forget(long olderThanMillis) {
+            return CompletableFuture.completedStage(null);
+        }
+    }
+
+    @Test void aRequestWhoseCoordinatorDiesIsAnsweredByAnotherOne() {
+        var published = new AtomicReference<>(Fleet.EMPTY);
+        var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
+        var kept = new Kept();
+        var mortal = KIT.spawn(SamplingRouter.create("mortal", SETTINGS, directory, kept,
+                () -> Instant.ofEpochMilli(0)));
+        var heir = KIT.spawn(SamplingRouter.create("heir", SETTINGS, directory, kept,
+                () -> Instant.ofEpochMilli(0)));
+        TestProbe<SamplingReply> client = KIT.createTestProbe();
+        var task = SamplingDeskTest.task("s:sample:9:0:ab", "");
+        mortal.tell(new SamplingCommand.Submit("me", task, client.getRef()));
+        String request = ((SamplingReply.Accepted) client.receiveMessage()).request();
+        KIT.stop(mortal);
+        heir.tell(new SamplingCommand.Retrieve("you", request, 60_000, client.getRef()));
+        assertEquals(new SamplingReply.Foreign(request), client.receiveMessage());
+        heir.tell(new SamplingCommand.Retrieve("me", request, 60_000, client.getRef()));
+        TestProbe<EngineCommand.Sample> seen = KIT.createTestProbe();
+        ActorRef<EngineCommand> engine = engine(seen);
+        register(engine);
+        EngineCommand.Sample sent = seen.receiveMessage();
+        assertEquals(task, sent.task());
+        sent.replyTo().tell(new EngineReply.Sampled(task.id(), result()));
+        var done = (SamplingReply.Completed) client.receiveMessage();
+        assertEquals(request, done.request());
+        assertEquals(7, done.result().sequences().getFirst().tokens()[0]);
+        KIT.stop(engine);
+    }
+
     @Test void aPollThatEndsWithoutAResultSaysWhatTheRequestWaitsFor() {
         var directory = KIT.spawn(Behaviors.<ModelDirectory.Command>ignore());
-        var router = KIT.spawn(SamplingRouter.create("alone", SETTINGS, directory,
+        var router = KIT.spawn(SamplingRouter.create("alone", SETTINGS, directory, AcceptedSamples.NONE,
                 () -> Instant.ofEpochMilli(0)));
         TestProbe<SamplingReply> client = KIT.createTestProbe();
         router.tell(new SamplingCommand.Submit("me", SamplingDeskTest.task("t", ""), client.getRef()));

@@ -74,6 +74,9 @@ public sealed interface EngineCommand extends Message {
     /// The tokenizer's files, for archives. Answered by [EngineReply.TokenizerFiles].
     record FetchTokenizerFiles(ModelName model, ActorRef<EngineReply> replyTo) implements EngineCommand {}
 
+    /// Takes no new requests for samples: it is no longer listed, and finishes what it has. Not answered.
+    record Retire() implements EngineCommand {}
+
     /// What an engine tells the entity of a run.
     sealed interface EngineEvent extends Message {
         RunId run();

@@ -58,8 +58,8 @@ public sealed interface RunCommand extends Message {
     /// How long the newest operations took. Answered by [RunReply.Timed].
     record Time(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Asks the run to leave this node: it is given no new work, its state is made durable, and its home ends.
-    /// It comes back, here or elsewhere, when it has something to do. Not answered.
+    /// Asks the run to leave this node: it is given no new work, its state is made durable, and its home
+    /// ends. It comes back, here or elsewhere, when it has something to do. Not answered.
     record Leave() implements RunCommand {}
 
     /// The answers.

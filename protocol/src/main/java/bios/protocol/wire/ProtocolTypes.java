@@ -110,7 +110,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(108, RunCommand.ReleaseSnapshots.class);
         registry.add(109, RunCommand.Unload.class);
         registry.add(110, RunCommand.Time.class);
-        registry.add(111, RunCommand.Leave.class);
+        registry.add(119, RunCommand.Leave.class);
     }
 
     private static void runReplies(Registry registry) {
@@ -136,6 +136,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(206, EngineCommand.Tokenize.class);
         registry.add(207, EngineCommand.Detokenize.class);
         registry.add(208, EngineCommand.FetchTokenizerFiles.class);
+        registry.add(219, EngineCommand.Retire.class);
     }
 
     private static void engineEvents(Registry registry) {

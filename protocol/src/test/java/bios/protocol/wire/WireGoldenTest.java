@@ -123,6 +123,7 @@ class WireGoldenTest {
         all.add(new EngineCommand.Tokenize(new ModelName("m"), "text", true, nobody()));
         all.add(new EngineCommand.Detokenize(new ModelName("m"), new int[] {1}, true, nobody()));
         all.add(new EngineCommand.FetchTokenizerFiles(new ModelName("m"), nobody()));
+        all.add(new EngineCommand.Retire());
         all.add(new EngineEvent.Opened(Samples.RUN));
         all.add(new EngineEvent.Measured(Samples.RUN, 4, 5000));
         all.add(new EngineEvent.OpenFailed(Samples.RUN, Fault.server("device_lost", "gone")));

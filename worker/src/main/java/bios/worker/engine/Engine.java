@@ -123,6 +123,14 @@ public final class Engine {
             receptionist.tell(Receptionist.register(EngineCommand.key(model.slug()), self));
     }
 
+    private void retire() {
+        ActorRef<EngineCommand> self = context.getSelf().narrow();
+        var receptionist = context.getSystem().receptionist();
+        receptionist.tell(Receptionist.deregister(EngineCommand.ANY, self));
+        for (ModelName model : models.keySet())
+            receptionist.tell(Receptionist.deregister(EngineCommand.key(model.slug()), self));
+    }
+
     private Behavior<Message> on(Message message) {
         if (message instanceof EngineCommand command) obey(command);
         else if (message instanceof Note note) hear(note);
@@ -156,6 +164,7 @@ public final class Engine {
                 withTokenizer(model, replyTo, t -> new EngineReply.Detokenized(t.decode(tokens, skip)));
             case EngineCommand.FetchTokenizerFiles(var model, var replyTo) ->
                 withTokenizer(model, replyTo, t -> new EngineReply.TokenizerFiles(t.files()));
+            case EngineCommand.Retire _ -> retire();
         }
     }
 

@@ -1,0 +1,28 @@
+package bios.coordinator.gateway;
+
+import bios.coordinator.session.SessionSharding;
+import bios.protocol.session.SessionCommand;
+import bios.protocol.session.SessionCommand.SessionReply;
+import java.time.Duration;
+import java.util.concurrent.CompletionStage;
+import java.util.function.Function;
+import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.actor.typed.ActorSystem;
+
+/// Sessions behind cluster sharding, which this node must have begun. All that a session is asked may be
+/// asked again.
+public final class ShardedSessions implements SessionDirectory {
+    private final ActorSystem<?> system;
+
+    /// @param system whose sharding is used
+    public ShardedSessions(ActorSystem<?> system) {
+        this.system = system;
+    }
+
+    @Override public CompletionStage<SessionReply> ask(String session,
+            Function<ActorRef<SessionReply>, SessionCommand> message, Duration timeout) {
+        var entity = SessionSharding.ref(system, session);
+        return Repeated.ask(timeout, attempt ->
+                Repeated.straight(entity.ask(message::apply, attempt), system));
+    }
+}

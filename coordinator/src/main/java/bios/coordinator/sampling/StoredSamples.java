@@ -1,0 +1,58 @@
+package bios.coordinator.sampling;
+
+import bios.persistence.sampling.SamplingTasks;
+import bios.protocol.sampling.SampleTask;
+import bios.protocol.stored.StoredType;
+import bios.protocol.stored.StoredTypes;
+import bios.protocol.stored.UnreadableRecord;
+import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+import java.util.concurrent.Executor;
+
+/// Accepted requests in a store. A task is kept as its manifest in a line, then CBOR.
+public final class StoredSamples implements AcceptedSamples {
+    static final StoredTypes TYPES = new StoredTypes(List.of(StoredType.first("sample-task",
+            SampleTask.class)));
+    private final SamplingTasks store;
+    private final Executor blocking;
+
+    /// @param blocking runs what waits for the store: a thread per task
+    public StoredSamples(SamplingTasks store, Executor blocking) {
+        this.store = store;
+        this.blocking = blocking;
+    }
+
+    @Override public CompletionStage<Void> keep(String request, Accepted accepted) {
+        return CompletableFuture.runAsync(() -> store.put(request, accepted.owner(), encode(accepted.task())),
+                blocking);
+    }
+
+    @Override public CompletionStage<Optional<Accepted>> find(String request) {
+        return CompletableFuture.supplyAsync(() -> store.find(request)
+                .map(task -> new Accepted(task.owner(), decode(task.body()))), blocking);
+    }
+
+    @Override public CompletionStage<Void> forget(long olderThanMillis) {
+        return CompletableFuture.runAsync(() -> store.sweep(olderThanMillis), blocking);
+    }
+
+    static byte[] encode(SampleTask task) {
+        byte[] head = (TYPES.manifest(task) + "\n").getBytes(StandardCharsets.US_ASCII);
+        byte[] body = TYPES.write(task);
+        byte[] all = Arrays.copyOf(head, head.length + body.length);
+        System.arraycopy(body, 0, all, head.length, body.length);
+        return all;
+    }
+
+    static SampleTask decode(byte[] bytes) {
+        int end = 0;
+        while (end < bytes.length && bytes[end] != '\n') end++;
+        if (end == bytes.length) throw new UnreadableRecord("a stored sampling task has no manifest", null);
+        return (SampleTask) TYPES.read(new String(bytes, 0, end, StandardCharsets.US_ASCII),
+                Arrays.copyOfRange(bytes, end + 1, bytes.length));
+    }
+}

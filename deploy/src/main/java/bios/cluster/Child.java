@@ -1,0 +1,43 @@
+package bios.cluster;
+
+import java.io.File;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.lang.ProcessBuilder.Redirect;
+import java.lang.management.ManagementFactory;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+
+/// The processes of Bios that this one starts: with the same Java, options and jars.
+final class Child {
+    private static final List<String> SESSION = session();
+
+    private Child() {}
+
+    /// Starts `bios` with `arguments`; what it says is added to `log`.
+    static Process start(List<String> arguments, Path log) {
+        List<String> command = new ArrayList<>(SESSION);
+        command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+        command.addAll(ManagementFactory.getRuntimeMXBean().getInputArguments());
+        command.addAll(List.of("-cp", System.getProperty("java.class.path"), "bios.Main"));
+        command.addAll(arguments);
+        try {
+            return new ProcessBuilder(command).redirectInput(Redirect.from(new File("/dev/null")))
+                    .redirectErrorStream(true).redirectOutput(Redirect.appendTo(log.toFile())).start();
+        } catch (IOException failed) {
+            throw new UncheckedIOException("a process of Bios cannot be started: " + failed.getMessage(),
+                    failed);
+        }
+    }
+
+    /// A process in a session of its own does not end by the terminal's Ctrl-C, but in its turn.
+    private static List<String> session() {
+        for (String folder : System.getenv().getOrDefault("PATH", "").split(":")) {
+            Path setsid = Path.of(folder).resolve("setsid");
+            if (!folder.isEmpty() && Files.isExecutable(setsid)) return List.of(setsid.toString());
+        }
+        return List.of();
+    }
+}

@@ -1,0 +1,294 @@
+package bios.cluster;
+
+import bios.CommandFailed;
+import bios.persistence.cassandra.CassandraJars;
+import bios.persistence.cassandra.CassandraSchema;
+import bios.persistence.cassandra.CassandraSettings;
+import bios.persistence.cassandra.LocalCassandra;
+import com.typesafe.config.ConfigFactory;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.net.HttpURLConnection;
+import java.net.InetAddress;
+import java.net.ServerSocket;
+import java.net.URI;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.function.BooleanSupplier;
+import java.util.function.Consumer;
+import java.util.function.ToIntFunction;
+
+/// A cluster on this machine: real processes against a real Cassandra. Like the orchestrator of a real
+/// cluster it starts again what has ended; it takes no part in what the processes do.
+public final class LocalCluster {
+    private static final String HOST = "127.0.0.1";
+    private static final int FIRST_OF_ITS_OWN = 11;
+    private static final int CASSANDRA_HEAP_MEBIBYTES = 512;
+    private static final Duration STOP_LIMIT = Duration.ofSeconds(90);
+    private static final long GLANCE_MILLIS = 50;
+    private static final long FIRST_PAUSE_MILLIS = 500;
+    private static final long LONGEST_PAUSE_MILLIS = 30_000;
+    /// Who lived so long is started again after the first pause.
+    private static final long LIVED_MILLIS = 30_000;
+
+    private final Settings settings;
+    private final NodesFile file;
+    private final Consumer<String> say;
+    private final List<Member> members = new ArrayList<>();
+    private final Map<Member, Restart> restarts = new HashMap<>();
+    private Optional<LocalCassandra> database = Optional.empty();
+    private List<String> contactPoints;
+    private volatile boolean stopping;
+
+    private record Restart(long startedAtMillis, long pauseMillis, Optional<Long> dueAtMillis) {}
+
+    /// What a cluster is made of.
+    ///
+    /// @param data folder of logs, `nodes.json` and, if one is started, Cassandra's data
+    /// @param port of the first coordinator's HTTP; the others take the ports behind it; 0: free ones
+    /// @param cassandra contact points of a running Cassandra; none: one is started
+    /// @param keyspace where the cluster's tables are made
+    /// @param root the installation, for Cassandra's jars
+    /// @param common arguments of every `bios node`, e.g. `--config FILE`
+    /// @param worker arguments of every worker, e.g. its models
+    /// @param coordinator arguments of every coordinator, e.g. `--keys FILE`
+    /// @param restart whether processes that ended are started again
+    /// @param spread whether each process has a loopback address of its own, by which it can be cut off
+    ///     from the others
+    public record Settings(int coordinators, int workers, Path data, int port, List<String> cassandra,
+            String keyspace, Path root, List<String> common, List<String> worker, List<String> coordinator,
+            boolean restart, boolean spread) {
+        private String host(int process) {
+            return spread ? "127.0.0." + (FIRST_OF_ITS_OWN + process) : HOST;
+        }
+    }
+
+    private LocalCluster(Settings settings, Consumer<String> say) {
+        this.settings = settings;
+        this.file = new NodesFile(settings.data().resolve("nodes.json"));
+        this.say = say;
+        this.contactPoints = settings.cassandra();
+    }
+
+    /// Starts all processes and returns when the coordinators serve; [CommandFailed] says why they cannot,
+    /// and then nothing is left running.
+    ///
+    /// @param say is told in words what happens
+    public static LocalCluster start(Settings settings, Consumer<String> say) {
+        var cluster = new LocalCluster(settings, say);
+        try {
+            Files.createDirectories(settings.data().resolve("logs"));
+            cluster.begin();
+            return cluster;
+        } catch (IOException | UncheckedIOException | IllegalStateException failed) {
+            cluster.stop();
+            throw new CommandFailed(failed.getMessage());
+        } catch (RuntimeException failed) {
+            cluster.stop();
+            throw failed;
+        } catch (InterruptedException _) {
+            cluster.stop();
+            throw new CommandFailed("interrupted");
+        }
+    }
+
+    /// The addresses of the coordinators, e.g. `http://127.0.0.1:8400`.
+    public List<String> urls() {
+        return members.stream().filter(m -> m.httpPort != 0).map(m ->
+                "http://" + HOST + ":" + m.httpPort).toList();
+    }
+
+    private void begin() throws InterruptedException {
+        List<NodesFile.Entry> before = file.read();
+        refuseRunning(before);
+        if (settings.cassandra().isEmpty()) startDatabase(before);
+        say.accept("cassandra answers on " + String.join(", ", contactPoints));
+        CassandraSchema.create(CassandraSettings.of(ConfigFactory.parseMap(Map.of(
+                "bios.storage.cassandra.contact-points", contactPoints,
+                "bios.storage.cassandra.keyspace", settings.keyspace())).withFallback(ConfigFactory.load())))
+                .forEach(say);
+        plan(before);
+        for (Member member : members) start(member, FIRST_PAUSE_MILLIS);
+        write();
+        for (Member member : members) {
+            await(() -> member.ready() || !member.runs());
+            if (!member.runs()) throw new CommandFailed(member.name + " ended while it started; the end of "
+                    + member.log + ":\n" + member.told());
+        }
+        for (String url : urls()) await(() -> serves(url) || members.stream().noneMatch(Member::runs));
+    }
+
+    private void refuseRunning(List<NodesFile.Entry> before) {
+        List<String> running = before.stream().filter(e -> e.pid() != 0 && ours(e.pid()))
+                .map(e -> e.name() + " (pid " + e.pid() + ")").toList();
+        if (!running.isEmpty())
+            throw new CommandFailed("processes of an earlier cluster in " + settings.data() + " still run: "
+                    + String.join(", ", running) + "; end them first, or choose another --data");
+    }
+
+    /// Whether a process with this id is one of Java's.
+    private static boolean ours(long pid) {
+        return ProcessHandle.of(pid).filter(ProcessHandle::isAlive).flatMap(p -> p.info().command())
+                .filter(command -> command.endsWith("java")).isPresent();
+    }
+
+    private void startDatabase(List<NodesFile.Entry> before) {
+        say.accept("starting Cassandra ...");
+        Optional<NodesFile.Entry> known = before.stream().filter(e ->
+                e.role().equals("cassandra")).findFirst();
+        Path jars = CassandraJars.in(settings.root());
+        var wanted = new LocalCassandra.Settings(jars, settings.data().resolve("cassandra"),
+                known.map(NodesFile.Entry::cqlPort).orElseGet(LocalCluster::freePort),
+                known.map(NodesFile.Entry::arteryPort).orElseGet(LocalCluster::freePort),
+                CASSANDRA_HEAP_MEBIBYTES);
+        database = Optional.of(LocalCassandra.start(wanted));
+        contactPoints = List.of(database.get().contactPoint());
+    }
+
+    private void plan(List<NodesFile.Entry> before) {
+        record Planned(String name, String role, String host, int http, int artery) {
+            String address() {
+                return host + ":" + artery;
+            }
+        }
+        var planned = new ArrayList<Planned>();
+        for (int i = 1; i <= settings.coordinators(); i++) {
+            String name = "coordinator-" + i;
+            int http = settings.port() != 0 ? settings.port() + i - 1
+                    : port(before, name, NodesFile.Entry::httpPort);
+            planned.add(new Planned(name, "coordinator", settings.host(planned.size()), http, port(before,
+                    name, NodesFile.Entry::arteryPort)));
+        }
+        for (int i = 1; i <= settings.workers(); i++) {
+            String name = "worker-" + i;
+            planned.add(new Planned(name, "worker", settings.host(planned.size()), 0, port(before, name,
+                    NodesFile.Entry::arteryPort)));
+        }
+        // Everybody is a seed: whoever is started again finds the others, whoever of them is there.
+        String seeds = String.join(",", planned.stream().map(Planned::address).toList());
+        for (Planned p : planned) {
+            var arguments = new ArrayList<>(List.of("--role", p.role(), "--cluster-host", p.host(),
+                    "--cluster-port",
+                    String.valueOf(p.artery()), "--seed", seeds, "--cassandra", String.join(",",
+                    contactPoints),
+                    "--keyspace", settings.keyspace(), "--data", settings.data().toString()));
+            arguments.addAll(settings.common());
+            if (p.http() == 0) arguments.addAll(settings.worker());
+            else {
+                arguments.addAll(List.of("--host", HOST, "--port", String.valueOf(p.http())));
+                arguments.addAll(settings.coordinator());
+            }
+            members.add(new Member(p.name(), p.role(), p.host(), p.http(), p.artery(),
+                    settings.data().resolve("logs").resolve(p.name() + ".log"), arguments));
+        }
+    }
+
+    /// The port that a process had before, so that its address stays; else a free one.
+    private static int port(List<NodesFile.Entry> before, String name, ToIntFunction<NodesFile.Entry> which) {
+        return before.stream().filter(e -> e.name().equals(name)).mapToInt(which).filter(port -> port != 0)
+                .findFirst().orElseGet(LocalCluster::freePort);
+    }
+
+    private static int freePort() {
+        try (var socket = new ServerSocket(0, 1, InetAddress.getLoopbackAddress())) {
+            return socket.getLocalPort();
+        } catch (IOException failed) {
+            throw new UncheckedIOException("no free port on " + HOST + ": " + failed.getMessage(), failed);
+        }
+    }
+
+    private void start(Member member, long pause) {
+        member.start();
+        restarts.put(member, new Restart(nowMillis(), pause, Optional.empty()));
+    }
+
+    private static long nowMillis() {
+        return System.nanoTime() / 1_000_000; // edge: pauses between starts
+    }
+
+    private static boolean serves(String url) {
+        try {
+            var asked = (HttpURLConnection) URI.create(url + "/api/v1/healthz").toURL().openConnection();
+            asked.setConnectTimeout(1000);
+            asked.setReadTimeout(2000);
+            return asked.getResponseCode() == 200;
+        } catch (IOException _) {
+            return false;
+        }
+    }
+
+    private void await(BooleanSupplier done) throws InterruptedException {
+        while (!done.getAsBoolean() && !stopping) Thread.sleep(GLANCE_MILLIS); // edge: waits for processes
+    }
+
+    private void write() {
+        var entries = new ArrayList<>(members.stream().map(Member::entry).toList());
+        database.ifPresent(d -> entries.add(new NodesFile.Entry("cassandra", "cassandra", HOST,
+                d.alive() ? d.pid() : 0, 0, d.settings().storagePort(), d.port(),
+                d.settings().log().toString())));
+        file.write(entries);
+    }
+
+    /// Looks after the processes until [#stop] is called from another thread.
+    public void tend() throws InterruptedException {
+        while (!stopping) {
+            boolean changed = tendDatabase();
+            for (Member member : members) changed |= tend(member);
+            if (changed && !stopping) write();
+            Thread.sleep(GLANCE_MILLIS); // edge: looks after processes
+        }
+    }
+
+    private boolean tendDatabase() {
+        if (database.isEmpty() || database.get().alive() || !settings.restart() || stopping) return false;
+        say.accept("cassandra ended; it is started again");
+        try {
+            database = Optional.of(LocalCassandra.start(database.get().settings()));
+            say.accept("cassandra answers again, pid " + database.get().pid());
+        } catch (IllegalStateException | UncheckedIOException failed) {
+            say.accept(failed.getMessage());
+        }
+        return true;
+    }
+
+    private boolean tend(Member member) {
+        if (member.runs() || !settings.restart()
+                && restarts.get(member).dueAtMillis().isPresent()) return false;
+        Restart restart = restarts.get(member);
+        if (restart.dueAtMillis().isEmpty()) {
+            boolean lived = nowMillis() - restart.startedAtMillis() > LIVED_MILLIS;
+            long pause = lived ? FIRST_PAUSE_MILLIS : restart.pauseMillis();
+            restarts.put(member, new Restart(restart.startedAtMillis(),
+                    Math.min(LONGEST_PAUSE_MILLIS, 2 * pause), Optional.of(nowMillis() + pause)));
+            say.accept(member.name + " ended with status " + member.status()
+                    + (settings.restart() ? "; it is started again" : ""));
+            return true;
+        }
+        if (nowMillis() < restart.dueAtMillis().get()) return false;
+        start(member, restart.pauseMillis());
+        return true;
+    }
+
+    /// Ends all processes in order: workers and coordinators drain, Cassandra is the last.
+    public synchronized void stop() {
+        if (stopping) return;
+        stopping = true;
+        members.forEach(Member::terminate);
+        long end = nowMillis() + STOP_LIMIT.toMillis();
+        try {
+            while (members.stream().anyMatch(Member::runs) && nowMillis() < end)
+                Thread.sleep(GLANCE_MILLIS); // edge: waits for processes
+        } catch (InterruptedException _) {
+            Thread.currentThread().interrupt();
+        }
+        members.forEach(Member::kill);
+        database.ifPresent(LocalCassandra::stop);
+        if (!members.isEmpty()) write();
+    }
+}

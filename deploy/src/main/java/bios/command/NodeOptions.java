@@ -1,0 +1,84 @@
+package bios.command;
+
+import bios.CommandFailed;
+import com.typesafe.config.Config;
+import com.typesafe.config.ConfigException;
+import com.typesafe.config.ConfigFactory;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import picocli.CommandLine.Option;
+
+/// Where the processes of a cluster keep what they share, and their other settings.
+final class NodeOptions {
+    @Option(names = "--cassandra", paramLabel = "HOST:PORT", split = ",",
+            defaultValue = "${env:BIOS_CASSANDRA}",
+            description = "Cassandra nodes to ask first (default: $$BIOS_CASSANDRA).")
+    private List<String> cassandra = List.of();
+
+    @Option(names = "--keyspace", defaultValue = "${env:BIOS_KEYSPACE}",
+            description = "Keyspace of the cluster (default: bios).")
+    private String keyspace;
+
+    @Option(names = "--blobs", paramLabel = "PLACE", defaultValue = "${env:BIOS_BLOBS}", description =
+            "Where blobs lie: a folder that all processes share, s3://BUCKET/PREFIX, or 'cassandra'"
+            + " (default: $$BIOS_BLOBS, else cassandra).")
+    private String blobs;
+
+    @Option(names = "--config", paramLabel = "FILE",
+            description = "Settings (HOCON) over the defaults; see docs/reference/settings.md.")
+    private Path config;
+
+    /// The settings of a file, or none; [CommandFailed] if it cannot be read.
+    static Config settings(Path file) {
+        if (file == null) return ConfigFactory.empty();
+        if (!Files.exists(file)) throw new CommandFailed("--config " + file + ": no such file");
+        try {
+            return ConfigFactory.parseFile(file.toFile());
+        } catch (ConfigException wrong) {
+            throw new CommandFailed("--config " + wrong.getMessage());
+        }
+    }
+
+    List<String> cassandra() {
+        return cassandra == null ? List.of() : cassandra.stream().filter(c -> !c.isEmpty()).toList();
+    }
+
+    Optional<String> keyspace() {
+        return Optional.ofNullable(keyspace).filter(k -> !k.isEmpty());
+    }
+
+    Optional<String> blobs() {
+        return Optional.ofNullable(blobs).filter(b -> !b.isEmpty());
+    }
+
+    Optional<Path> config() {
+        return Optional.ofNullable(config);
+    }
+
+    /// All of it as settings.
+    Config settings() {
+        Map<String, Object> said = new HashMap<>();
+        if (!cassandra().isEmpty()) {
+            said.put("bios.storage.journal", "cassandra");
+            said.put("bios.storage.cassandra.contact-points", cassandra());
+        }
+        keyspace().ifPresent(k -> said.put("bios.storage.cassandra.keyspace", k));
+        blobs().ifPresent(place -> said.putAll(place(place)));
+        return ConfigFactory.parseMap(said).withFallback(settings(config));
+    }
+
+    private static Map<String, Object> place(String blobs) {
+        if (blobs.equals("cassandra")) return Map.of("bios.storage.blobs", "cassandra");
+        if (!blobs.startsWith("s3://"))
+            return Map.of("bios.storage.blobs", "file", "bios.storage.folder",
+                    Path.of(blobs).toAbsolutePath().normalize().toString());
+        String[] parts = blobs.substring("s3://".length()).split("/", 2);
+        if (parts[0].isEmpty()) throw new CommandFailed("--blobs " + blobs + ": expected s3://BUCKET/PREFIX");
+        return Map.of("bios.storage.blobs", "s3", "bios.storage.s3.bucket", parts[0],
+                "bios.storage.s3.prefix", parts.length > 1 ? parts[1] : "");
+    }
+}

@@ -1,0 +1,50 @@
+package bios.node;
+
+import bios.CommandFailed;
+import bios.coordinator.run.TrainingRunSharding;
+import bios.persistence.Storage;
+import com.typesafe.config.Config;
+import com.typesafe.config.ConfigException;
+import com.typesafe.config.ConfigFactory;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+
+/// The settings of a process, in layers: what the command line says, the file that it names, what a cluster
+/// needs (`cluster.conf`), the program's own (`application.conf`), the defaults (`reference.conf`).
+final class NodeConfig {
+    /// The name of the actor system, part of every address in a cluster.
+    static final String SYSTEM = "bios";
+
+    private NodeConfig() {}
+
+    /// All layers, resolved.
+    static Config of(Node.Settings settings) {
+        Map<String, Object> own = new HashMap<>();
+        List<String> roles = new ArrayList<>(settings.roles().stream().map(Role::word).sorted().toList());
+        settings.models().keySet().forEach(model -> roles.add(TrainingRunSharding.role(model.slug())));
+        own.put("pekko.cluster.roles", roles);
+        own.put("bios.data", settings.data().toString());
+        settings.membership().ifPresent(membership -> {
+            own.put("pekko.remote.artery.canonical.hostname", membership.host());
+            own.put("pekko.remote.artery.canonical.port", membership.port());
+        });
+        Config given = ConfigFactory.parseMap(own).withFallback(settings.settings());
+        if (settings.membership().isPresent())
+            given = given.withFallback(ConfigFactory.parseResources("cluster.conf"));
+        try {
+            Config all = Storage.pekko(given).withFallback(ConfigFactory.load()).resolve();
+            if (settings.membership().isPresent() && Storage.journal(all) == Storage.Journal.EMBEDDED)
+                throw new CommandFailed("a cluster needs a journal that its processes share: name a"
+                        + " Cassandra with --cassandra HOST:PORT, or set bios.storage.journal");
+            return all;
+        } catch (IllegalArgumentException wrong) {
+            throw new CommandFailed(wrong.getMessage());
+        } catch (ConfigException wrong) {
+            throw new CommandFailed("--config: " + wrong.getMessage());
+        }
+    }
+}

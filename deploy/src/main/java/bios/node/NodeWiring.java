@@ -1,0 +1,218 @@
+package bios.node;
+
+import bios.CommandFailed;
+import bios.coordinator.fleet.Fleet;
+import bios.coordinator.fleet.ModelDirectory;
+import bios.coordinator.gateway.Accounts;
+import bios.coordinator.gateway.Gateway;
+import bios.coordinator.gateway.ShardedRuns;
+import bios.coordinator.gateway.ShardedSessions;
+import bios.coordinator.run.RunSettings;
+import bios.coordinator.run.RunWorld;
+import bios.coordinator.run.TrainingRunSharding;
+import bios.coordinator.sampling.SamplingRouter;
+import bios.coordinator.sampling.SamplingSettings;
+import bios.coordinator.sampling.StoredSamples;
+import bios.coordinator.session.SessionSettings;
+import bios.coordinator.session.SessionSharding;
+import bios.persistence.Storage;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.model.ModelName;
+import bios.worker.device.cpu.CpuDevice;
+import bios.worker.engine.Engine;
+import bios.worker.engine.EngineSettings;
+import bios.worker.load.ModelRefused;
+import com.typesafe.config.Config;
+import java.security.SecureRandom;
+import java.time.Duration;
+import java.time.InstantSource;
+import java.util.Optional;
+import java.util.UUID;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
+import java.util.concurrent.CompletionStage;
+import java.util.concurrent.atomic.AtomicBoolean;
+import java.util.concurrent.atomic.AtomicReference;
+import java.util.function.BooleanSupplier;
+import org.apache.pekko.Done;
+import org.apache.pekko.actor.Address;
+import org.apache.pekko.actor.AddressFromURIString;
+import org.apache.pekko.actor.CoordinatedShutdown;
+import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.actor.typed.ActorSystem;
+import org.apache.pekko.actor.typed.SupervisorStrategy;
+import org.apache.pekko.actor.typed.javadsl.ActorContext;
+import org.apache.pekko.actor.typed.javadsl.AskPattern;
+import org.apache.pekko.actor.typed.javadsl.Behaviors;
+import org.apache.pekko.cluster.MemberStatus;
+import org.apache.pekko.cluster.typed.Cluster;
+import org.apache.pekko.cluster.typed.Join;
+import org.apache.pekko.cluster.typed.JoinSeedNodes;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/// Puts the parts of a process together, in the order in which they begin: engine, entities, router,
+/// cluster, and at last the door. A worker joins when its models are loaded: from then on runs may land on
+/// it.
+final class NodeWiring {
+    private static final Logger LOG = LoggerFactory.getLogger(NodeWiring.class);
+    /// How long one entity may take to answer another.
+    private static final Duration ASK_LIMIT = Duration.ofSeconds(20);
+    private static final Duration LOAD_LIMIT = Duration.ofHours(24);
+    private static final long GLANCE_MILLIS = 20;
+    private static final long SAY_SO_MILLIS = 30_000;
+
+    private final ActorContext<Void> context;
+    private final ActorSystem<Void> system;
+    private final Node.Settings settings;
+    private final Accounts accounts;
+    private final Storage storage;
+    private final CompletableFuture<Optional<String>> begun;
+    private final Config config;
+    private final RunSettings runs;
+    private final InstantSource clock = InstantSource.system();
+    private final AtomicBoolean open = new AtomicBoolean();
+    private final AtomicReference<Fleet> fleet = new AtomicReference<>(Fleet.EMPTY);
+
+    /// @param begun completed when the process does its part, with the address of its HTTP if it serves any
+    NodeWiring(ActorContext<Void> context, Node.Settings settings, Accounts accounts, Storage storage,
+            CompletableFuture<Optional<String>> begun) {
+        this.context = context;
+        this.system = context.getSystem();
+        this.settings = settings;
+        this.accounts = accounts;
+        this.storage = storage;
+        this.begun = begun;
+        this.config = system.settings().config();
+        this.runs = RunSettings.from(config);
+    }
+
+    void begin() {
+        Optional<ActorRef<EngineCommand>> engine =
+                settings.has(Role.WORKER) ? Optional.of(worker()) : Optional.empty();
+        Optional<Gateway.Parts> gateway =
+                settings.has(Role.COORDINATOR) ? Optional.of(coordinator()) : Optional.empty();
+        Thread.ofVirtual().start(() -> {
+            try {
+                engine.ifPresent(this::loaded);
+                join();
+                if (gateway.isPresent()) open(gateway.get());
+                else begun.complete(Optional.empty());
+            } catch (InterruptedException _) {
+                begun.completeExceptionally(new CommandFailed("interrupted"));
+            } catch (RuntimeException wrong) {
+                begun.completeExceptionally(wrong);
+            }
+        });
+    }
+
+    private ActorRef<EngineCommand> worker() {
+        int threads = settings.threads().orElse(Runtime.getRuntime().availableProcessors());
+        CpuDevice.Activations activations = CpuDevice.Activations.of(config);
+        // A model that is refused is the user's to mend: one line for the user, no trace.
+        ActorRef<EngineCommand> engine = context.spawn(Behaviors.supervise(
+                Engine.create(EngineSettings.of(config), settings.models(),
+                        () -> new CpuDevice(threads, activations), storage.blobs()))
+                .onFailure(ModelRefused.class, SupervisorStrategy.stop().withLoggingEnabled(false)),
+                "engine");
+        context.watch(engine);
+        RunWorld world = RunWorld.of(engine, storage.blobs(), storage.index(),
+                TrainingRunSharding.resolver(system, ASK_LIMIT), clock, runs);
+        for (ModelName model : settings.models().keySet())
+            TrainingRunSharding.init(system, model.slug(), world);
+        // Samples go elsewhere before the runs do.
+        CoordinatedShutdown.get(system).addTask(CoordinatedShutdown.PhaseBeforeServiceUnbind(),
+                "engine-retires",
+                () -> {
+                    engine.tell(new EngineCommand.Retire());
+                    return CompletableFuture.completedFuture(Done.getInstance());
+                });
+        return engine;
+    }
+
+    private Gateway.Parts coordinator() {
+        var sharded = new ShardedRuns(system, runs);
+        SessionSharding.init(system, SessionSettings.from(config),
+                SessionSharding.releaser(system, ASK_LIMIT), clock);
+        var directory = context.spawn(ModelDirectory.create(fleet,
+                config.getDuration("bios.fleet.describe-interval")), "models");
+        // Sessions reach the runs of every model that is known, whether or not a client has asked for one.
+        directory.tell(new ModelDirectory.Subscribe(context.spawn(Behaviors.receiveMessage(now -> {
+            now.served().forEach(model -> sharded.begin(model.name().slug()));
+            return Behaviors.same();
+        }), "proxies")));
+        String name = UUID.randomUUID().toString().replace("-", ""); // edge: a name of its own
+        var kept = new StoredSamples(storage.samplingTasks(), task -> Thread.ofVirtual().start(task));
+        var router = context.spawn(SamplingRouter.create(name, SamplingSettings.of(
+                config.getConfig("bios.sampling")), directory, kept, clock), "sampling");
+        return new Gateway.Parts(accounts, sharded, new ShardedSessions(system), fleet::get, router,
+                storage.blobs(), storage.index(), this::ready, clock, UUID::randomUUID,
+                new SecureRandom()); // edge: the key of signed URLs
+    }
+
+    private boolean ready() {
+        return open.get() && !fleet.get().served().isEmpty()
+                && Cluster.get(system).selfMember().status() == MemberStatus.up();
+    }
+
+    /// An engine answers once all its models are loaded.
+    private void loaded(ActorRef<EngineCommand> engine) {
+        CompletionStage<EngineReply> described =
+                AskPattern.ask(engine, EngineCommand.Describe::new, LOAD_LIMIT, system.scheduler());
+        try {
+            described.toCompletableFuture().join();
+        } catch (CompletionException failed) {
+            throw new CommandFailed("the engine did not start: " + root(failed).getMessage());
+        }
+    }
+
+    private void join() throws InterruptedException {
+        Cluster cluster = Cluster.get(system);
+        if (settings.membership().isEmpty()) {
+            cluster.manager().tell(Join.create(cluster.selfMember().address()));
+        } else {
+            var membership = settings.membership().get();
+            cluster.manager().tell(JoinSeedNodes.apply(scala.jdk.javaapi.CollectionConverters
+                    .asScala(membership.seeds().stream().map(NodeWiring::address).toList()).toSeq()));
+        }
+        await(() -> cluster.selfMember().status() == MemberStatus.up(), () ->
+                "waiting for the cluster: none of "
+                + settings.membership().map(Membership::seeds) + " has let this node in yet");
+    }
+
+    private static Address address(String seed) {
+        try {
+            return AddressFromURIString.parse("pekko://" + NodeConfig.SYSTEM + "@" + seed);
+        } catch (RuntimeException _) {
+            throw new CommandFailed("--seed " + seed + ": expected HOST:PORT");
+        }
+    }
+
+    private void await(BooleanSupplier done, java.util.function.Supplier<String> what)
+            throws InterruptedException {
+        for (long waited = 0; !done.getAsBoolean(); waited += GLANCE_MILLIS) {
+            if (waited % SAY_SO_MILLIS == SAY_SO_MILLIS - GLANCE_MILLIS) LOG.warn("{}", what.get());
+            Thread.sleep(GLANCE_MILLIS); // edge: waits for the cluster
+        }
+    }
+
+    private void open(Gateway.Parts parts) throws InterruptedException {
+        // Alone, a process serves when all of its models do; a cluster's may come and go.
+        if (settings.membership().isEmpty())
+            await(() -> fleet.get().served().size() >= settings.models().size(), () ->
+            "waiting for the models");
+        Gateway.bind(system, settings.host(), settings.port(), parts).whenComplete((binding, failure) -> {
+            open.set(failure == null);
+            if (failure == null) begun.complete(Optional.of("http://" + settings.host() + ":"
+                    + binding.localAddress().getPort()));
+            else begun.completeExceptionally(new CommandFailed("cannot listen on " + settings.host() + ":"
+                    + settings.port() + ": " + root(failure).getMessage()
+                    + "; choose another with --host or --port"));
+        });
+    }
+
+    private static Throwable root(Throwable failure) {
+        return failure.getCause() == null ? failure : root(failure.getCause());
+    }
+}
