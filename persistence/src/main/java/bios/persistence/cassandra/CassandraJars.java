@@ -1,0 +1,112 @@
+package bios.persistence.cassandra;
+
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Properties;
+import java.util.Set;
+import java.util.stream.Stream;
+
+/// What a [LocalCassandra] runs on: Cassandra's jars and a JDK that it supports.
+public final class CassandraJars {
+    /// Cassandra 5.0 runs on these, and not on the JDK of Bios.
+    private static final Set<String> SUPPORTED = Set.of("11", "17");
+    private static final int LOG_CHARACTERS_TOLD = 2000;
+
+    private CassandraJars() {}
+
+    /// The folder of the jars in the installation `root`; fetches them by Maven if they are not there.
+    /// [IllegalStateException] with Maven's words if that fails.
+    public static Path in(Path root) {
+        Path project = root.resolve("deploy/cassandra");
+        Path jars = project.resolve("target/lib");
+        if (complete(jars)) return jars;
+        Path log = project.resolve("target/fetch.log");
+        try {
+            Files.createDirectories(log.getParent());
+            Process maven = new ProcessBuilder(root.resolve("mvnw").toString(), "-B", "-ntp", "-q", "-f",
+                    project.resolve("pom.xml").toString(), "package").redirectErrorStream(true)
+                    .redirectOutput(log.toFile()).start();
+            if (maven.waitFor() == 0 && complete(jars)) return jars;
+            String said = Files.readString(log);
+            throw new IllegalStateException("Cassandra's jars could not be fetched by ./mvnw -f "
+                    + "deploy/cassandra/pom.xml package:\n"
+                    + said.substring(Math.max(0, said.length() - LOG_CHARACTERS_TOLD)).strip());
+        } catch (IOException failed) {
+            throw new UncheckedIOException("Cassandra's jars cannot be fetched to " + jars + ": "
+                    + failed.getMessage(), failed);
+        } catch (InterruptedException _) {
+            Thread.currentThread().interrupt();
+            throw new IllegalStateException("interrupted while Cassandra's jars were fetched");
+        }
+    }
+
+    private static boolean complete(Path jars) {
+        if (!Files.isDirectory(jars)) return false;
+        try (Stream<Path> all = Files.list(jars)) {
+            return all.anyMatch(f -> f.getFileName().toString().startsWith("jamm-"));
+        } catch (IOException failed) {
+            throw new UncheckedIOException(failed);
+        }
+    }
+
+    /// The `java` of a JDK 17 or 11: of `JAVA17_HOME`, `JAVA11_HOME`, `JAVA_HOME`, `/usr/lib/jvm`, or the PATH.
+    static Path java() {
+        return java(System.getenv()).orElseThrow(() -> new IllegalStateException("Cassandra needs a JDK 17 (or"
+                + " 11) beside that of Bios: install one, e.g. package openjdk-17-jre-headless, or set"
+                + " JAVA17_HOME to its folder"));
+    }
+
+    private static Optional<Path> java(Map<String, String> environment) {
+        var homes = new ArrayList<Path>();
+        for (String name : List.of("JAVA17_HOME", "JAVA11_HOME", "JAVA_HOME"))
+            if (!environment.getOrDefault(name, "").isEmpty()) homes.add(Path.of(environment.get(name)));
+        for (String folder : List.of("/usr/lib/jvm", "/opt", environment.getOrDefault("HOME", "/") + "/.jdks",
+                environment.getOrDefault("HOME", "/") + "/.sdkman/candidates/java"))
+            homes.addAll(folders(Path.of(folder)));
+        for (String entry : environment.getOrDefault("PATH", "").split(":")) {
+            Path java = Path.of(entry).resolve("java");
+            if (!entry.isEmpty() && Files.isExecutable(java)) homes.add(real(java).getParent().getParent());
+        }
+        // 17 before 11 in each place; a JDK tells its version in a file.
+        return homes.stream().filter(home -> version(home).filter(SUPPORTED::contains).isPresent())
+                .map(home -> home.resolve("bin/java")).filter(Files::isExecutable).findFirst();
+    }
+
+    private static List<Path> folders(Path parent) {
+        if (!Files.isDirectory(parent)) return List.of();
+        try (Stream<Path> all = Files.list(parent)) {
+            return all.sorted((a, b) -> b.compareTo(a)).toList();
+        } catch (IOException _) {
+            return List.of();
+        }
+    }
+
+    private static Path real(Path file) {
+        try {
+            return file.toRealPath();
+        } catch (IOException _) {
+            return file;
+        }
+    }
+
+    /// The major version in the file `release`, if there is one.
+    private static Optional<String> version(Path home) {
+        Path release = home.resolve("release");
+        if (!Files.isRegularFile(release)) return Optional.empty();
+        var properties = new Properties();
+        try (InputStream in = Files.newInputStream(release)) {
+            properties.load(in);
+        } catch (IOException _) {
+            return Optional.empty();
+        }
+        return Optional.ofNullable(properties.getProperty("JAVA_VERSION"))
+                .map(text -> text.replace("\"", "").split("[.+-]")[0]);
+    }
+}

@@ -1,0 +1,117 @@
+package bios.persistence.cassandra;
+
+import com.datastax.oss.driver.api.core.CqlSession;
+import com.datastax.oss.driver.api.core.cql.ResultSet;
+import com.datastax.oss.driver.api.core.cql.SimpleStatement;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.UncheckedIOException;
+import java.nio.charset.StandardCharsets;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.OptionalInt;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+import java.util.stream.Collectors;
+
+/// The tables in Cassandra, under a version. They are made and changed by an explicit command only
+/// (`bios schema`): Cassandra's schema must not be changed by several processes at once.
+public final class CassandraSchema {
+    /// The version that this program knows.
+    public static final int VERSION = 1;
+    private static final Duration DDL_TIMEOUT = Duration.ofMinutes(1);
+    private static final String ROW = "SELECT version FROM %s.schema_version WHERE part = 'bios'";
+
+    private CassandraSchema() {}
+
+    /// Makes keyspace and tables that are not there, and upgrades older ones. To do it again is harmless.
+    ///
+    /// @return what was done, in words, a line each
+    public static List<String> create(CassandraSettings settings) {
+        var done = new ArrayList<String>();
+        try (CqlSession session = Cql.await(CassandraConnection.connect(settings))) {
+            String keyspace = settings.keyspace();
+            if (keyspaceExists(session, keyspace)) done.add("keyspace " + keyspace + " is there");
+            else {
+                run(session, "CREATE KEYSPACE IF NOT EXISTS " + keyspace + " WITH replication = {'class':"
+                        + " 'NetworkTopologyStrategy', '" + settings.localDatacenter().replace("'", "''") + "': "
+                        + settings.replication() + "}");
+                done.add("created keyspace " + keyspace + ", replication " + settings.replication() + " in "
+                        + settings.localDatacenter());
+            }
+            run(session, "CREATE TABLE IF NOT EXISTS " + keyspace
+                    + ".schema_version (part text PRIMARY KEY, version int)");
+            int found = found(session, keyspace).orElse(0);
+            if (found > VERSION) throw newer(settings, found);
+            for (int version = found + 1; version <= VERSION; version++) {
+                for (String statement : statements(version))
+                    run(session, statement.replace("KEYSPACE", keyspace));
+                run(session, "INSERT INTO " + keyspace + ".schema_version (part, version) VALUES ('bios', "
+                        + version + ")");
+                done.add("created the tables of version " + version);
+            }
+            if (found == VERSION) done.add("the tables are of version " + VERSION + ": nothing to do");
+            return done;
+        }
+    }
+
+    /// [SchemaRefused] unless the tables are of this program's version.
+    public static void check(CassandraSettings settings) {
+        try (CqlSession session = Cql.await(CassandraConnection.connect(settings))) {
+            Cql.await(check(new Cql(session, settings)));
+        }
+    }
+
+    /// Completes if the tables are of this program's version, else fails with [SchemaRefused].
+    static CompletionStage<Void> check(Cql cql) {
+        CassandraSettings settings = cql.settings();
+        return cql.patience().with(() -> cql.session().executeAsync(SimpleStatement.newInstance(
+                "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND table_name ="
+                + " 'schema_version'", settings.keyspace())))
+                .thenCompose(tables -> tables.one() == null ? CompletableFuture.<Integer>completedFuture(0)
+                        : cql.ask(ROW.formatted(settings.keyspace())).thenApply(rows ->
+                                Cql.first(rows).map(row -> row.getInt("version")).orElse(0)))
+                .thenAccept(found -> {
+                    if (found > VERSION) throw newer(settings, found);
+                    if (found == 0) throw new SchemaRefused("keyspace " + settings.keyspace() + " of "
+                            + settings.contactPoints().getFirst() + " has no tables of Bios; make them with `"
+                            + settings.schemaCommand() + " --replication N`");
+                    if (found < VERSION) throw new SchemaRefused("the tables in keyspace "
+                            + settings.keyspace() + " are of version " + found + ", this program needs "
+                            + VERSION + "; upgrade them with `" + settings.schemaCommand() + "`");
+                });
+    }
+
+    private static SchemaRefused newer(CassandraSettings settings, int found) {
+        return new SchemaRefused("the tables in keyspace " + settings.keyspace() + " are of version " + found
+                + ", this program knows up to " + VERSION + "; run a newer Bios (`" + settings.schemaCommand()
+                + " --check` tells the version)");
+    }
+
+    private static boolean keyspaceExists(CqlSession session, String keyspace) {
+        return session.execute(SimpleStatement.newInstance(
+                "SELECT keyspace_name FROM system_schema.keyspaces WHERE keyspace_name = ?", keyspace))
+                .one() != null;
+    }
+
+    private static OptionalInt found(CqlSession session, String keyspace) {
+        var row = run(session, ROW.formatted(keyspace)).one();
+        return row == null ? OptionalInt.empty() : OptionalInt.of(row.getInt("version"));
+    }
+
+    private static ResultSet run(CqlSession session, String statement) {
+        return session.execute(SimpleStatement.newInstance(statement).setTimeout(DDL_TIMEOUT));
+    }
+
+    private static List<String> statements(int version) {
+        String name = "cql/schema-" + version + ".cql";
+        try (InputStream in = CassandraSchema.class.getClassLoader().getResourceAsStream(name)) {
+            String text = new String(in.readAllBytes(), StandardCharsets.UTF_8).lines()
+                    .filter(line -> !line.startsWith("--")).collect(Collectors.joining("\n"));
+            return List.of(text.strip().split(";\\s*"));
+        } catch (IOException failed) {
+            throw new UncheckedIOException(failed);
+        }
+    }
+}

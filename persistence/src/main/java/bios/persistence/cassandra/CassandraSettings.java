@@ -1,0 +1,97 @@
+package bios.persistence.cassandra;
+
+import com.typesafe.config.Config;
+import com.typesafe.config.ConfigException;
+import java.net.InetSocketAddress;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Locale;
+import java.util.regex.Pattern;
+
+/// Where a Cassandra is and how it is used: `bios.storage.cassandra`.
+///
+/// @param contactPoints `HOST` or `HOST:PORT` of some nodes
+/// @param localDatacenter whose nodes are used
+/// @param user empty: without
+/// @param requestTimeout of one request
+/// @param connectWithin how long a start waits for a Cassandra that is not there yet
+/// @param retryFor how long a request whose outcome is unknown, or that found nobody, is tried again
+/// @param consistency of reads and writes, `LOCAL_QUORUM` or `QUORUM`
+/// @param serialConsistency of lightweight transactions, `LOCAL_SERIAL` or `SERIAL`
+/// @param replication copies of each row in the datacenter; read when the schema is created
+/// @param maxRowBytes largest atomic write or sampling task, bytes
+/// @param replayRows rows that are fetched at once while an entity recovers
+/// @param samplingTaskAge sampling tasks older than this are forgotten
+public record CassandraSettings(List<String> contactPoints, String localDatacenter, String keyspace,
+        String user, String password, Duration requestTimeout, Duration connectWithin, Duration retryFor,
+        String consistency, String serialConsistency, int replication, int maxRowBytes, int replayRows,
+        Duration samplingTaskAge) {
+    /// Where they stand in the configuration.
+    public static final String PATH = "bios.storage.cassandra";
+    /// Cassandra's own port.
+    public static final int DEFAULT_PORT = 9042;
+    private static final Pattern KEYSPACE = Pattern.compile("[a-z][a-z0-9_]{0,47}");
+
+    public CassandraSettings {
+        contactPoints = List.copyOf(contactPoints);
+        if (contactPoints.isEmpty())
+            throw wrong("contact-points", "is empty; name at least one HOST:PORT");
+        contactPoints.forEach(CassandraSettings::address);
+        if (!KEYSPACE.matcher(keyspace).matches())
+            throw wrong("keyspace", "'" + keyspace + "' is not a name of small letters, digits and _");
+        if (!List.of("LOCAL_QUORUM", "QUORUM").contains(consistency))
+            throw wrong("consistency", "is '" + consistency + "'; choose LOCAL_QUORUM or QUORUM");
+        if (!List.of("LOCAL_SERIAL", "SERIAL").contains(serialConsistency))
+            throw wrong("serial-consistency", "is '" + serialConsistency + "'; choose LOCAL_SERIAL or SERIAL");
+        if (replication < 1) throw wrong("replication", "is " + replication + "; at least 1");
+        if (replayRows < 1) throw wrong("replay-rows", "is " + replayRows + "; at least 1");
+    }
+
+    /// Reads them from a whole configuration; [IllegalArgumentException] names a setting that is wrong.
+    public static CassandraSettings of(Config config) {
+        try {
+            Config c = config.getConfig(PATH);
+            return new CassandraSettings(c.getStringList("contact-points"), c.getString("local-datacenter"),
+                    c.getString("keyspace"), c.getString("user"), c.getString("password"),
+                    c.getDuration("request-timeout"), c.getDuration("connect-within"),
+                    c.getDuration("retry-for"), c.getString("consistency").toUpperCase(Locale.ROOT),
+                    c.getString("serial-consistency").toUpperCase(Locale.ROOT), c.getInt("replication"),
+                    Math.toIntExact(c.getBytes("max-row-bytes")), c.getInt("replay-rows"),
+                    c.getDuration("sampling-task-age"));
+        } catch (ConfigException wrong) {
+            throw new IllegalArgumentException(wrong.getMessage(), wrong);
+        }
+    }
+
+    /// Addresses of the contact points, to be looked up by the driver.
+    List<InetSocketAddress> addresses() {
+        return contactPoints.stream().map(CassandraSettings::address).toList();
+    }
+
+    private static InetSocketAddress address(String point) {
+        int colon = point.lastIndexOf(':');
+        try {
+            return colon < 0 ? new InetSocketAddress(point, DEFAULT_PORT)
+                    : new InetSocketAddress(point.substring(0, colon), Integer.parseInt(point.substring(colon + 1)));
+        } catch (IllegalArgumentException _) {
+            throw wrong("contact-points", "'" + point + "' is not HOST or HOST:PORT");
+        }
+    }
+
+    private static IllegalArgumentException wrong(String setting, String how) {
+        return new IllegalArgumentException(PATH + "." + setting + " " + how);
+    }
+
+    /// What makes the schema that these settings need, for messages.
+    String schemaCommand() {
+        var words = new ArrayList<>(List.of("bios", "schema", "--cassandra", contactPoints.getFirst()));
+        if (!keyspace.equals("bios")) words.addAll(List.of("--keyspace", keyspace));
+        return String.join(" ", words);
+    }
+
+    /// Without the password.
+    @Override public String toString() {
+        return "Cassandra at " + String.join(", ", contactPoints) + ", keyspace " + keyspace;
+    }
+}

@@ -1,0 +1,85 @@
+package bios.persistence.cassandra;
+
+import com.typesafe.config.Config;
+import com.typesafe.config.ConfigFactory;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.Comparator;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.stream.Stream;
+
+/// One Cassandra for all tests of this process, started when the first asks and ended with the process.
+public final class TestCassandra {
+    private static LocalCassandra shared;
+    private static boolean created;
+
+    private TestCassandra() {}
+
+    /// Settings of the shared node and the keyspace of all tests, whose tables are there.
+    public static synchronized Config tables(Map<String, Object> more) {
+        Config config = config(shared(), "tests", more);
+        if (!created) CassandraSchema.create(CassandraSettings.of(config));
+        created = true;
+        return config;
+    }
+
+    /// Settings of the shared node and the keyspace of all tests, whose tables are there.
+    public static Config tables() {
+        return tables(Map.of());
+    }
+
+    /// Settings of a node.
+    public static Config config(LocalCassandra node, String keyspace, Map<String, Object> more) {
+        Map<String, Object> settings = new HashMap<>(more);
+        settings.put("contact-points", List.of(node.contactPoint()));
+        settings.put("keyspace", keyspace);
+        return ConfigFactory.parseMap(settings).atPath(CassandraSettings.PATH).withFallback(ConfigFactory.load());
+    }
+
+    /// The node of all tests; not to be killed.
+    public static synchronized LocalCassandra shared() {
+        if (shared == null) {
+            Path folder = folder();
+            shared = LocalCassandra.start(LocalCassandra.Settings.of(CassandraJars.in(root()), folder));
+            LocalCassandra node = shared;
+            Runtime.getRuntime().addShutdownHook(new Thread(() -> {
+                node.kill();
+                delete(folder);
+            }));
+        }
+        return shared;
+    }
+
+    /// A node of one's own, to be killed at will; [#delete] its folder.
+    public static LocalCassandra start() {
+        return LocalCassandra.start(LocalCassandra.Settings.of(CassandraJars.in(root()), folder()));
+    }
+
+    private static Path folder() {
+        try {
+            return Files.createTempDirectory("bios-cassandra-");
+        } catch (IOException failed) {
+            throw new UncheckedIOException(failed);
+        }
+    }
+
+    /// Deletes a folder with all in it.
+    public static void delete(Path folder) {
+        try (Stream<Path> all = Files.walk(folder)) {
+            for (Path file : all.sorted(Comparator.reverseOrder()).toList()) Files.deleteIfExists(file);
+        } catch (IOException failed) {
+            throw new UncheckedIOException(failed);
+        }
+    }
+
+    /// The folder with `mvnw`.
+    public static Path root() {
+        Path folder = Path.of("").toAbsolutePath();
+        while (!Files.exists(folder.resolve("mvnw"))) folder = folder.getParent();
+        return folder;
+    }
+}
