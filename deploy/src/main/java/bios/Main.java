@@ -16,7 +16,7 @@ import picocli.CommandLine.Command;
         synopsisSubcommandLabel = "COMMAND",
         description = "Trains and samples LoRA adapters of open-weight language models.",
         subcommands = {UpCommand.class, DemoCommand.class, ModelsCommand.class, RunsCommand.class,
-                CheckpointsCommand.class, BenchCommand.class, DoctorCommand.class})
+                CheckpointsCommand.class, SchemaCommand.class, BenchCommand.class, DoctorCommand.class})
 public final class Main implements Runnable {
     @CommandLine.Spec private CommandLine.Model.CommandSpec spec;
 

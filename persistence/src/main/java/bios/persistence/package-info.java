@@ -1,2 +1,2 @@
-/// Placeholder.
+/// What is kept: the journal, blobs, the run index and sampling tasks. [bios.persistence.Storage] opens them.
 package bios.persistence;

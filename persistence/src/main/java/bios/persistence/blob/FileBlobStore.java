@@ -3,10 +3,8 @@ package bios.persistence.blob;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
 import java.io.BufferedOutputStream;
-import java.io.FilterOutputStream;
 import java.io.IOException;
 import java.io.InputStream;
-import java.io.OutputStream;
 import java.io.UncheckedIOException;
 import java.nio.channels.Channels;
 import java.nio.channels.FileChannel;
@@ -104,12 +102,12 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
     private static long write(Path file, Content content, MessageDigest digest) throws IOException {
         try (FileChannel channel = FileChannel.open(file, StandardOpenOption.CREATE_NEW,
                 StandardOpenOption.WRITE)) {
-            var counted = new Counted(new BufferedOutputStream(Channels.newOutputStream(channel), BUFFER),
+            var counted = new CountedOutput(new BufferedOutputStream(Channels.newOutputStream(channel), BUFFER),
                     digest);
             content.writeTo(counted);
             counted.flush();
             channel.force(true);
-            return counted.bytes;
+            return counted.bytes();
         }
     }
 
@@ -153,15 +151,7 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
     }
 
     @Override public byte[] read(BlobRef ref) {
-        if (ref.bytes() > Integer.MAX_VALUE - 16)
-            throw new IllegalArgumentException("blob " + ref.id() + " is too large for one array");
-        try (InputStream in = open(ref)) {
-            byte[] bytes = in.readNBytes((int) ref.bytes());
-            if (in.read() >= 0) throw new BlobDamaged(ref.id(), "it has more than " + ref.bytes() + " bytes");
-            return bytes;
-        } catch (IOException failed) {
-            throw new UncheckedIOException("blob " + ref.id() + " cannot be read: " + failed, failed);
-        }
+        return Blobs.read(ref, open(ref));
     }
 
     @Override public InputStream open(BlobRef ref) {
@@ -235,31 +225,5 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
 
     private Path path(BlobId id) {
         return blobs.resolve(id.scope()).resolve(id.sha256());
-    }
-
-    private static final class Counted extends FilterOutputStream {
-        private final MessageDigest digest;
-        private long bytes;
-
-        Counted(OutputStream out, MessageDigest digest) {
-            super(out);
-            this.digest = digest;
-        }
-
-        @Override public void write(int one) throws IOException {
-            out.write(one);
-            digest.update((byte) one);
-            bytes++;
-        }
-
-        @Override public void write(byte[] from, int offset, int count) throws IOException {
-            out.write(from, offset, count);
-            digest.update(from, offset, count);
-            bytes += count;
-        }
-
-        @Override public void close() throws IOException {
-            flush();
-        }
     }
 }

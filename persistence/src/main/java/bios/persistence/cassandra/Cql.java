@@ -4,6 +4,8 @@ import com.datastax.oss.driver.api.core.ConsistencyLevel;
 import com.datastax.oss.driver.api.core.CqlSession;
 import com.datastax.oss.driver.api.core.DefaultConsistencyLevel;
 import com.datastax.oss.driver.api.core.cql.AsyncResultSet;
+import com.datastax.oss.driver.api.core.cql.BatchStatement;
+import com.datastax.oss.driver.api.core.cql.BatchType;
 import com.datastax.oss.driver.api.core.cql.BoundStatement;
 import com.datastax.oss.driver.api.core.cql.PreparedStatement;
 import com.datastax.oss.driver.api.core.cql.Row;
@@ -46,6 +48,21 @@ public final class Cql {
     public CompletionStage<AsyncResultSet> ask(String text, Object... values) {
         return patience.with(() -> prepared(text).thenCompose(
                 statement -> session.executeAsync(statement.bind(values).setIdempotent(true))));
+    }
+
+    /// A statement and its values.
+    public record Ask(String text, Object... values) {}
+
+    /// Writes that are done together or not at all; all of them in one partition, and harmless when repeated.
+    public CompletionStage<AsyncResultSet> together(List<Ask> writes) {
+        return patience.with(() -> {
+            CompletionStage<BatchStatement> batch = CompletableFuture.completedFuture(
+                    BatchStatement.newInstance(BatchType.UNLOGGED).setIdempotent(true));
+            for (Ask write : writes)
+                batch = batch.thenCombine(prepared(write.text()), (before, statement) ->
+                        before.add(statement.bind(write.values())));
+            return batch.thenCompose(session::executeAsync);
+        });
     }
 
     /// Like [#ask], by pages of so many rows.

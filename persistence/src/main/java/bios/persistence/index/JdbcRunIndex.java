@@ -3,7 +3,6 @@ package bios.persistence.index;
 import bios.persistence.journal.EmbeddedJournal;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.run.RunId;
-import bios.protocol.stored.StoredType;
 import bios.protocol.stored.StoredTypes;
 import java.nio.file.Path;
 import java.sql.Connection;
@@ -19,9 +18,7 @@ import org.h2.jdbcx.JdbcConnectionPool;
 /// The run index in the database of the embedded journal.
 public final class JdbcRunIndex implements RunIndex, AutoCloseable {
     private static final int CONNECTIONS = 4;
-    private static final StoredTypes TYPES = new StoredTypes(List.of(
-            StoredType.first("run-summary", RunSummary.class),
-            StoredType.first("checkpoint-manifest", CheckpointManifest.class)));
+    private static final StoredTypes TYPES = IndexTypes.TYPES;
     private static final List<String> SCHEMA = List.of("""
             CREATE TABLE IF NOT EXISTS "bios_run" ("run" VARCHAR(255) PRIMARY KEY,
             "owner" VARCHAR(255) NOT NULL, "created" BIGINT NOT NULL, "version" BIGINT NOT NULL,

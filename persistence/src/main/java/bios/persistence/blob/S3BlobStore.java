@@ -1,0 +1,201 @@
+package bios.persistence.blob;
+
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobRef;
+import java.io.BufferedOutputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.UncheckedIOException;
+import java.net.URI;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.security.MessageDigest;
+import java.util.ArrayList;
+import java.util.List;
+import software.amazon.awssdk.auth.credentials.AwsBasicCredentials;
+import software.amazon.awssdk.auth.credentials.StaticCredentialsProvider;
+import software.amazon.awssdk.core.checksums.RequestChecksumCalculation;
+import software.amazon.awssdk.core.checksums.ResponseChecksumValidation;
+import software.amazon.awssdk.core.exception.SdkException;
+import software.amazon.awssdk.core.sync.RequestBody;
+import software.amazon.awssdk.http.urlconnection.UrlConnectionHttpClient;
+import software.amazon.awssdk.regions.Region;
+import software.amazon.awssdk.services.s3.S3Client;
+import software.amazon.awssdk.services.s3.S3ClientBuilder;
+import software.amazon.awssdk.services.s3.model.CompletedPart;
+import software.amazon.awssdk.services.s3.model.NoSuchKeyException;
+import software.amazon.awssdk.services.s3.model.S3Exception;
+import software.amazon.awssdk.services.s3.model.S3Object;
+
+/// Blobs in a bucket of S3, or of a server that speaks its protocol: key `<prefix>/<scope>/<SHA-256>`. A
+/// content waits in a local file until its digest, and so its key, is known; a put of S3 is visible as a
+/// whole or not at all. Uploads in parts that a crash has left are the bucket's to expire (lifecycle rule
+/// `AbortIncompleteMultipartUpload`).
+public final class S3BlobStore implements BlobStore, AutoCloseable {
+    private static final int BUFFER = 1 << 16;
+    private static final int NOT_FOUND = 404;
+
+    private final S3Settings settings;
+    private final S3Client client;
+
+    private S3BlobStore(S3Settings settings, S3Client client) {
+        this.settings = settings;
+        this.client = client;
+    }
+
+    /// Opens the store. [UncheckedIOException] if the bucket cannot be reached or is not there.
+    public static S3BlobStore open(S3Settings settings) {
+        S3Client client = null;
+        try {
+            Files.createDirectories(settings.staging());
+            client = client(settings);
+            client.headBucket(b -> b.bucket(settings.bucket()));
+            return new S3BlobStore(settings, client);
+        } catch (IOException | SdkException failed) {
+            if (client != null) client.close();
+            throw new UncheckedIOException("the blob store in " + settings + " cannot be opened: "
+                    + failed.getMessage() + "; see " + S3Settings.PATH, new IOException(failed));
+        }
+    }
+
+    static S3Client client(S3Settings settings) {
+        S3ClientBuilder builder = S3Client.builder().httpClientBuilder(UrlConnectionHttpClient.builder())
+                .forcePathStyle(settings.pathStyle())
+                // Every content is checked by its SHA-256; the SDK's further checksums are not known to all servers.
+                .requestChecksumCalculation(RequestChecksumCalculation.WHEN_REQUIRED)
+                .responseChecksumValidation(ResponseChecksumValidation.WHEN_REQUIRED);
+        if (!settings.region().isEmpty()) builder = builder.region(Region.of(settings.region()));
+        if (!settings.endpoint().isEmpty()) builder = builder.endpointOverride(URI.create(settings.endpoint()));
+        if (!settings.accessKey().isEmpty())
+            builder = builder.credentialsProvider(StaticCredentialsProvider.create(
+                    AwsBasicCredentials.create(settings.accessKey(), settings.secretKey())));
+        return builder.build();
+    }
+
+    @Override public void close() {
+        client.close();
+    }
+
+    @Override public BlobRef put(String scope, Content content) {
+        Path staged = null;
+        try {
+            staged = Files.createTempFile(settings.staging(), "bios-", ".blob");
+            MessageDigest digest = Digests.sha256();
+            long bytes;
+            try (var out = new BufferedOutputStream(Files.newOutputStream(staged), BUFFER)) {
+                var counted = new CountedOutput(out, digest);
+                content.writeTo(counted);
+                bytes = counted.bytes();
+            }
+            var id = new BlobId(scope, Digests.hex(digest));
+            if (bytes > settings.partBytes()) putInParts(key(id), staged, bytes);
+            else client.putObject(b -> b.bucket(settings.bucket()).key(key(id)), RequestBody.fromFile(staged));
+            return new BlobRef(id, bytes);
+        } catch (IOException | SdkException failed) {
+            throw new UncheckedIOException("a blob of " + scope + " cannot be written: " + failed,
+                    failed instanceof IOException io ? io : new IOException(failed));
+        } finally {
+            discard(staged);
+        }
+    }
+
+    private void putInParts(String key, Path file, long bytes) throws IOException {
+        String upload = client.createMultipartUpload(b -> b.bucket(settings.bucket()).key(key)).uploadId();
+        try (InputStream in = Files.newInputStream(file)) {
+            List<CompletedPart> parts = new ArrayList<>();
+            for (long done = 0; done < bytes; done += settings.partBytes()) {
+                int number = parts.size() + 1;
+                byte[] part = in.readNBytes(settings.partBytes());
+                String tag = client.uploadPart(b -> b.bucket(settings.bucket()).key(key).uploadId(upload)
+                        .partNumber(number).contentLength((long) part.length),
+                        RequestBody.fromBytes(part)).eTag();
+                parts.add(CompletedPart.builder().partNumber(number).eTag(tag).build());
+            }
+            client.completeMultipartUpload(b -> b.bucket(settings.bucket()).key(key).uploadId(upload)
+                    .multipartUpload(m -> m.parts(parts)));
+        } catch (IOException | SdkException failed) {
+            abort(key, upload);
+            throw failed;
+        }
+    }
+
+    private void abort(String key, String upload) {
+        try {
+            client.abortMultipartUpload(b -> b.bucket(settings.bucket()).key(key).uploadId(upload));
+        } catch (SdkException _) {
+            // the bucket's lifecycle rule has it
+        }
+    }
+
+    private static void discard(Path staged) {
+        try {
+            if (staged != null) Files.deleteIfExists(staged);
+        } catch (IOException _) {
+            // a temporary file
+        }
+    }
+
+    @Override public byte[] read(BlobRef ref) {
+        return Blobs.read(ref, open(ref));
+    }
+
+    @Override public InputStream open(BlobRef ref) {
+        try {
+            return new CheckedStream(ref, client.getObject(b -> b.bucket(settings.bucket())
+                    .key(key(ref.id()))));
+        } catch (NoSuchKeyException _) {
+            throw new BlobMissing(ref.id());
+        } catch (SdkException failed) {
+            throw failure("blob " + ref.id() + " cannot be read", failed);
+        }
+    }
+
+    @Override public boolean exists(BlobId id) {
+        try {
+            client.headObject(b -> b.bucket(settings.bucket()).key(key(id)));
+            return true;
+        } catch (S3Exception failed) {
+            if (failed.statusCode() == NOT_FOUND) return false;
+            throw failure("blob " + id + " cannot be looked up", failed);
+        } catch (SdkException failed) {
+            throw failure("blob " + id + " cannot be looked up", failed);
+        }
+    }
+
+    @Override public void delete(BlobId id) {
+        try {
+            client.deleteObject(b -> b.bucket(settings.bucket()).key(key(id)));
+        } catch (S3Exception failed) {
+            if (failed.statusCode() != NOT_FOUND) throw failure("blob " + id + " cannot be deleted", failed);
+        } catch (SdkException failed) {
+            throw failure("blob " + id + " cannot be deleted", failed);
+        }
+    }
+
+    @Override public List<Listed> list(String scope) {
+        String before = settings.prefix().isEmpty() ? "" : settings.prefix() + "/";
+        try {
+            var found = new ArrayList<Listed>();
+            for (S3Object object : client.listObjectsV2Paginator(b -> b.bucket(settings.bucket())
+                    .prefix(before + scope + "/")).contents()) {
+                String name = object.key().substring(before.length());
+                int slash = name.lastIndexOf('/');
+                // Some servers show folders as keys.
+                if (slash == name.length() - 1) continue;
+                found.add(new Listed(new BlobRef(new BlobId(name.substring(0, slash),
+                        name.substring(slash + 1)), object.size()), object.lastModified().toEpochMilli()));
+            }
+            return found;
+        } catch (SdkException failed) {
+            throw failure("the blobs of " + scope + " cannot be listed", failed);
+        }
+    }
+
+    private String key(BlobId id) {
+        return settings.prefix().isEmpty() ? id.toString() : settings.prefix() + "/" + id;
+    }
+
+    private static UncheckedIOException failure(String what, SdkException failed) {
+        return new UncheckedIOException(what + ": " + failed.getMessage(), new IOException(failed));
+    }
+}

@@ -1,0 +1,164 @@
+package bios.persistence.blob;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobRef;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.nio.charset.StandardCharsets;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Comparator;
+import java.util.List;
+import java.util.Random;
+import java.util.concurrent.Executors;
+import java.util.concurrent.Future;
+import org.junit.jupiter.api.Test;
+
+/// What every blob store keeps. Scopes of a test are its own, so that stores may be shared.
+abstract class BlobStoreContract {
+    /// The store under test.
+    abstract BlobStore store();
+
+    /// The stored bytes of a small blob, as they lie in the store.
+    abstract byte[] stored(BlobRef ref) throws IOException;
+
+    /// Puts other bytes in their place, behind the store's back.
+    abstract void damage(BlobRef ref, byte[] bytes) throws IOException;
+
+    /// What lies in the store that is no blob: empty when nothing is under way.
+    abstract List<String> leftovers() throws IOException;
+
+    static byte[] bytes(int length, long seed) {
+        byte[] bytes = new byte[length];
+        new Random(seed).nextBytes(bytes);
+        return bytes;
+    }
+
+    @Test void whatIsPutIsRead() throws IOException {
+        for (int length : new int[] {0, 1, 65_535, 65_536, 65_537, 1 << 20, (1 << 20) + 1, 7_654_321}) {
+            byte[] content = bytes(length, length);
+            BlobRef ref = store().put("runs/a-0123456789ab/recovery", content);
+            assertEquals(length, ref.bytes());
+            assertArrayEquals(content, store().read(ref));
+            try (var in = store().open(ref)) {
+                assertArrayEquals(content, in.readAllBytes());
+            }
+        }
+        assertEquals(List.of(), leftovers());
+    }
+
+    @Test void aContentIsStreamedInPiecesOfAnySize() throws IOException {
+        byte[] content = bytes(3_000_000, 5);
+        BlobRef ref = store().put("runs/pieces/x", out -> {
+            int done = 0;
+            for (int piece = 1; done < content.length; piece = piece * 3 % 100_003) {
+                int count = Math.min(piece, content.length - done);
+                out.write(content, done, count);
+                done += count;
+            }
+        });
+        assertArrayEquals(content, store().read(ref));
+        try (var in = store().open(ref)) {
+            assertEquals(content[0] & 0xff, in.read());
+            in.skipNBytes(2_000_000);
+            assertEquals(content[2_000_001] & 0xff, in.read());
+        }
+    }
+
+    @Test void aBlobIsNamedByTheDigestOfItsContent() {
+        BlobRef ref = store().put("named", "abc".getBytes(StandardCharsets.UTF_8));
+        assertEquals("named/ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+                ref.id().toString());
+        assertTrue(store().exists(ref.id()));
+    }
+
+    @Test void everyFlippedBitIsFoundOnReading() throws IOException {
+        BlobRef ref = store().put("flipped", bytes(64, 1));
+        byte[] good = stored(ref);
+        for (int bit = 0; bit < 8 * good.length; bit += 7) {
+            byte[] bad = good.clone();
+            bad[bit / 8] ^= (byte) (1 << (bit % 8));
+            damage(ref, bad);
+            var damaged = assertThrows(BlobDamaged.class, () -> store().read(ref));
+            assertTrue(damaged.getMessage().contains(ref.id().toString()));
+        }
+        store().put("flipped", bytes(64, 1));
+        assertArrayEquals(good, store().read(ref), "putting the content again mends it");
+    }
+
+    @Test void aTornOrGrownBlobIsFoundOnReading() throws IOException {
+        BlobRef ref = store().put("torn", bytes(1000, 2));
+        byte[] good = stored(ref);
+        damage(ref, Arrays.copyOf(good, 999));
+        assertThrows(BlobDamaged.class, () -> store().read(ref));
+        damage(ref, Arrays.copyOf(good, 1001));
+        assertThrows(BlobDamaged.class, () -> store().read(ref));
+        try (var in = store().open(ref)) {
+            assertThrows(BlobDamaged.class, in::readAllBytes);
+        }
+    }
+
+    @Test void aContentThatThrowsLeavesNothing() throws IOException {
+        assertThrows(UncheckedIOException.class, () -> store().put("throws", out -> {
+            out.write(new byte[3_000_000]);
+            throw new IOException("disk full");
+        }));
+        assertThrows(IllegalStateException.class, () -> store().put("throws", out -> {
+            out.write(new byte[100_000]);
+            throw new IllegalStateException("a fault");
+        }));
+        assertEquals(List.of(), store().list("throws"));
+        assertEquals(List.of(), leftovers());
+    }
+
+    @Test void aDeletedBlobIsMissing() throws IOException {
+        BlobRef one = store().put("runs/d/operations/1", bytes(10, 1));
+        BlobRef two = store().put("runs/d/operations/2", bytes(10, 1));
+        store().delete(one.id());
+        store().delete(one.id());
+        assertFalse(store().exists(one.id()));
+        assertTrue(store().exists(two.id()), "equal content in another scope stays");
+        assertTrue(assertThrows(BlobMissing.class,
+                () -> store().read(one)).getMessage().contains(one.id().toString()));
+        assertArrayEquals(bytes(10, 1), store().read(store().put("runs/d/operations/1", bytes(10, 1))));
+        assertEquals(List.of(), leftovers());
+    }
+
+    @Test void aScopeListsItsOwnBlobsAndThoseBelow() {
+        BlobRef a = store().put("runs/x/operations/1", bytes(10, 1));
+        BlobRef b = store().put("runs/x/recovery", bytes(20, 2));
+        store().put("runs/y/recovery", bytes(20, 2));
+        store().put("runs/x-1/recovery", bytes(20, 2));
+        store().put("runs/x0/recovery", bytes(20, 2));
+        assertEquals(List.of(a, b), store().list("runs/x").stream().map(BlobStore.Listed::ref)
+                .sorted(Comparator.comparing(r -> r.id().scope())).toList());
+        assertEquals(List.of(a), store().list("runs/x/operations").stream().map(BlobStore.Listed::ref).toList());
+        assertEquals(List.of(), store().list("runs/none"));
+        assertEquals(List.of(), store().list("none"));
+        assertTrue(store().list("runs").stream().map(BlobStore.Listed::ref).toList().containsAll(List.of(a, b)));
+        BlobRef single = store().put("single", bytes(5, 9));
+        assertEquals(List.of(single), store().list("single").stream().map(BlobStore.Listed::ref).toList());
+    }
+
+    @Test void putsAndDeletesOfTheSameContentMayMeet() throws Exception {
+        byte[] content = bytes(10_000, 3);
+        var id = new BlobId("runs/z/shared", store().put("runs/z/shared", content).id().sha256());
+        List<Future<BlobRef>> puts = new ArrayList<>();
+        try (var threads = Executors.newVirtualThreadPerTaskExecutor()) {
+            for (int i = 0; i < 50; i++) {
+                puts.add(threads.submit(() -> store().put("runs/z/shared", content)));
+                if (i % 3 == 0) threads.submit(() -> store().delete(id));
+            }
+            for (var put : puts) assertEquals(id, put.get().id());
+        }
+        BlobRef last = store().put("runs/z/shared", content);
+        assertArrayEquals(content, store().read(last));
+        assertEquals(List.of(), leftovers());
+    }
+}

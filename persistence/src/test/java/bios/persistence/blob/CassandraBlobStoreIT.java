@@ -1,0 +1,128 @@
+package bios.persistence.blob;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.persistence.cassandra.CassandraConnection;
+import bios.persistence.cassandra.CassandraSettings;
+import bios.persistence.cassandra.Cql;
+import bios.persistence.cassandra.TestCassandra;
+import bios.protocol.checkpoint.BlobRef;
+import com.datastax.oss.driver.api.core.cql.Row;
+import java.nio.ByteBuffer;
+import java.time.Instant;
+import java.util.ArrayList;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Set;
+import java.util.UUID;
+import java.util.concurrent.atomic.AtomicLong;
+import org.junit.jupiter.api.AfterAll;
+import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+
+class CassandraBlobStoreIT extends BlobStoreContract {
+    private static final long DAY = 86_400_000;
+    private static final long NOW = 20_000 * DAY;
+    private static final AtomicLong CLOCK = new AtomicLong(NOW);
+    private static CassandraBlobStore store;
+    private static CassandraConnection connection;
+
+    @BeforeAll static void open() {
+        var settings = CassandraSettings.of(TestCassandra.tables());
+        connection = CassandraConnection.to(settings);
+        store = CassandraBlobStore.open(settings, () -> Instant.ofEpochMilli(CLOCK.get()));
+    }
+
+    @AfterAll static void close() {
+        store.close();
+        connection.close();
+    }
+
+    @BeforeEach void today() {
+        CLOCK.set(NOW);
+    }
+
+    @Override BlobStore store() {
+        return store;
+    }
+
+    private static List<Row> rows(String text, Object... values) {
+        Cql cql = connection.await();
+        return Cql.await(cql.ask(text, values).thenCompose(cql::all));
+    }
+
+    private static UUID upload(BlobRef ref) {
+        return rows("SELECT scope, sha256, upload FROM KEYSPACE.blobs").stream()
+                .filter(row -> ref.id().scope().equals(row.getString("scope"))
+                        && ref.id().sha256().equals(row.getString("sha256"))).findFirst().orElseThrow()
+                .getUuid("upload");
+    }
+
+    @Override byte[] stored(BlobRef ref) {
+        ByteBuffer data = rows("SELECT data FROM KEYSPACE.blob_chunks WHERE upload = ? AND chunk = 0",
+                upload(ref)).getFirst().getByteBuffer("data");
+        byte[] bytes = new byte[data.remaining()];
+        data.get(bytes);
+        return bytes;
+    }
+
+    @Override void damage(BlobRef ref, byte[] bytes) {
+        rows("INSERT INTO KEYSPACE.blob_chunks (upload, chunk, data) VALUES (?, 0, ?)", upload(ref),
+                ByteBuffer.wrap(bytes));
+    }
+
+    /// Chunks that belong to no blob, and uploads that are not ended.
+    @Override List<String> leftovers() {
+        Set<UUID> used = new HashSet<>();
+        for (Row row : rows("SELECT upload FROM KEYSPACE.blobs")) used.add(row.getUuid("upload"));
+        List<String> found = new ArrayList<>();
+        for (Row row : rows("SELECT upload, chunk FROM KEYSPACE.blob_chunks"))
+            if (!used.contains(row.getUuid("upload")))
+                found.add("chunk " + row.getUuid("upload") + " " + row.getInt("chunk"));
+        for (Row row : rows("SELECT upload, scope FROM KEYSPACE.blob_uploads"))
+            found.add("upload " + row.getUuid("upload") + " to " + row.getString("scope"));
+        return found;
+    }
+
+    @Test void aLostChunkIsFoundOnReading() {
+        BlobRef ref = store.put("lost/chunk", bytes(5 << 20, 4));
+        rows("DELETE FROM KEYSPACE.blob_chunks WHERE upload = ? AND chunk = 3", upload(ref));
+        var damaged = assertThrows(BlobDamaged.class, () -> store.read(ref));
+        assertTrue(damaged.getMessage().contains("chunk 3"), damaged.getMessage());
+        store.put("lost/chunk", bytes(5 << 20, 4));
+        assertArrayEquals(bytes(5 << 20, 4), store.read(ref));
+    }
+
+    @Test void aReaderGoesOnWhenTheSameContentIsPutAgain() throws Exception {
+        byte[] content = bytes(12 << 20, 6);
+        BlobRef ref = store.put("read/again", content);
+        try (var in = store.open(ref)) {
+            byte[] begin = in.readNBytes(1 << 20);
+            store.put("read/again", content);
+            byte[] rest = in.readAllBytes();
+            assertEquals(content.length, begin.length + rest.length);
+        }
+    }
+
+    @Test void whatACrashLeftOfAnUploadIsSweptTwoDaysLater() {
+        BlobRef kept = store.put("swept/kept", bytes(10, 1));
+        int day = (int) (NOW / DAY);
+        UUID half = UUID.randomUUID();
+        for (int chunk : new int[] {0, 1, 3}) rows("INSERT INTO KEYSPACE.blob_chunks (upload, chunk, data) VALUES"
+                + " (?, ?, ?)", half, chunk, ByteBuffer.wrap(new byte[10]));
+        String begun = "INSERT INTO KEYSPACE.blob_uploads (day, upload, scope, sha256) VALUES (?, ?, ?, ?)";
+        rows(begun, day, half, "swept/half", "");
+        // its row was written, only the last step is missing
+        rows(begun, day, upload(kept), "swept/kept", kept.id().sha256());
+        CLOCK.set(NOW + 2 * DAY);
+        assertEquals(0, store.sweep());
+        CLOCK.set(NOW + 3 * DAY);
+        assertEquals(1, store.sweep());
+        assertArrayEquals(bytes(10, 1), store.read(kept));
+        assertEquals(List.of(), leftovers());
+    }
+}

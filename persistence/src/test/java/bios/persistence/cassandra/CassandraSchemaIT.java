@@ -1,0 +1,58 @@
+package bios.persistence.cassandra;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.persistence.Storage;
+import com.datastax.oss.driver.api.core.CqlSession;
+import com.typesafe.config.Config;
+import com.typesafe.config.ConfigFactory;
+import java.util.Map;
+import org.junit.jupiter.api.Test;
+
+class CassandraSchemaIT {
+    private static Config config(String keyspace) {
+        return ConfigFactory.parseMap(Map.of("bios.storage.journal", "cassandra", "bios.storage.blobs",
+                "cassandra")).withFallback(TestCassandra.config(TestCassandra.shared(), keyspace, Map.of()));
+    }
+
+    @Test void missingOlderAndNewerTablesAreRefusedByTheCommandThatHelps() {
+        Config config = config("refused");
+        var settings = CassandraSettings.of(config);
+        String command = "bios schema --cassandra " + TestCassandra.shared().contactPoint() + " --keyspace refused";
+        var missing = assertThrows(SchemaRefused.class, () -> Storage.open(config));
+        assertTrue(missing.getMessage().contains(command), missing.getMessage());
+        CassandraSchema.create(settings);
+        CassandraSchema.check(settings);
+        Storage.open(config).close();
+        setVersion(settings, CassandraSchema.VERSION + 1);
+        var newer = assertThrows(SchemaRefused.class, () -> Storage.open(config));
+        assertTrue(newer.getMessage().contains("newer Bios"), newer.getMessage());
+        assertThrows(SchemaRefused.class, () -> CassandraSchema.create(settings));
+        setVersion(settings, CassandraSchema.VERSION);
+        Storage.open(config).close();
+    }
+
+    private static void setVersion(CassandraSettings settings, int version) {
+        try (CqlSession session = Cql.await(CassandraConnection.connect(settings))) {
+            session.execute("INSERT INTO " + settings.keyspace() + ".schema_version (part, version) VALUES"
+                    + " ('bios', " + version + ")");
+        }
+    }
+
+    @Test void toCreateItAgainDoesNothing() {
+        var settings = CassandraSettings.of(TestCassandra.tables());
+        var said = CassandraSchema.create(settings);
+        assertTrue(said.getLast().contains("nothing to do"), said.toString());
+    }
+
+    @Test void allWhoUseTheSameSettingsShareOneSession() {
+        var settings = CassandraSettings.of(TestCassandra.tables());
+        try (var one = CassandraConnection.to(settings); var two = CassandraConnection.to(settings)) {
+            assertEquals(one.await(), two.await());
+            one.close();
+            two.await().session().execute("SELECT release_version FROM system.local");
+        }
+    }
+}
