@@ -49,7 +49,8 @@ class CassandraSchemaIT {
 
     @Test void allWhoUseTheSameSettingsShareOneSession() {
         var settings = CassandraSettings.of(TestCassandra.tables());
-        try (var one = CassandraConnection.to(settings); var two = CassandraConnection.to(settings)) {
+        var one = CassandraConnection.to(settings);
+        try (var two = CassandraConnection.to(settings)) {
             assertEquals(one.await(), two.await());
             one.close();
             two.await().session().execute("SELECT release_version FROM system.local");
