@@ -6,6 +6,7 @@ import bios.command.DemoCommand;
 import bios.command.DoctorCommand;
 import bios.command.ModelsCommand;
 import bios.command.RunsCommand;
+import bios.command.SchemaCommand;
 import bios.command.UpCommand;
 import bios.protocol.Invalid;
 import picocli.CommandLine;
