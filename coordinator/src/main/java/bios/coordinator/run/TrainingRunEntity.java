@@ -23,6 +23,7 @@ import bios.protocol.run.RunId;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.stored.StoredOperations;
 import bios.protocol.wire.Message;
+import java.io.UncheckedIOException;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -90,6 +91,11 @@ public final class TrainingRunEntity
 
         record ResultsRead(List<Kept> results) implements Internal {}
 
+        /// The store did not give the results of before now.
+        record ResultsUnread(BlobRef blob) implements Internal {}
+
+        record ReadResults(BlobRef blob) implements Internal {}
+
         record Indexed(long version, Optional<String> failure) implements Internal {}
 
         record WaitOver(long seq, long waiter) implements Internal {}
@@ -127,6 +133,7 @@ public final class TrainingRunEntity
     private long epoch;
     private long nextWaiter;
     private long step;
+    private long lastSnapshot;
     private boolean opening;
     private boolean opened;
     private boolean storing;
@@ -182,12 +189,19 @@ public final class TrainingRunEntity
 
     @Override public SignalHandler<TrainingRun> signalHandler() {
         return newSignalHandlerBuilder().onSignal(RecoveryCompleted.instance(), this::recovered)
-                .onSignal(SnapshotCompleted.class, (_, taken) -> JournalPruning.before(context.getSystem(),
-                        persistenceId().id(), taken.metadata().sequenceNr()))
+                .onSignal(SnapshotCompleted.class, (_, taken) -> prune(taken.metadata().sequenceNr()))
                 .onSignal(SnapshotFailed.class, (_, failed) ->
                         context.getLog().warn("run {}: its snapshot failed, the journal stays longer: {}", id,
                                 failed.failure().toString()))
                 .onSignal(PostStop.instance(), _ -> closeEngine()).build();
+    }
+
+    /// Deletes what the snapshot before the last one has made superfluous. An entity that begins elsewhere
+    /// while this one is only believed dead may have read that snapshot and not yet the events behind it.
+    private void prune(long snapshot) {
+        if (lastSnapshot > 0)
+            JournalPruning.before(context.getSystem(), persistenceId().id(), lastSnapshot);
+        lastSnapshot = snapshot;
     }
 
     @Override public CommandHandlerWithReply<Message, RunEvent, TrainingRun> commandHandler() {
@@ -342,8 +356,7 @@ public final class TrainingRunEntity
 
     private RunReply described(TrainingRun run) {
         return new RunReply.Described(run.config().orElseThrow(), run.lora().orElseThrow(),
-                Math.max(step, run.recovery().step()),
-                run.lastRequestMillis(), run.checkpoints().current(now()), run.closed());
+                step, run.lastRequestMillis(), run.checkpoints().current(now()), run.closed());
     }
 
     private static RunReply found(Optional<CheckpointManifest> manifest, String otherwise) {
@@ -395,6 +408,15 @@ public final class TrainingRunEntity
             }
             case Internal.NotFreed(var why) -> notFreed(why);
             case Internal.ResultsRead(var kept) -> resultsRead(kept);
+            case Internal.ResultsUnread(var blob) -> {
+                context.getLog().warn("run {}: the results before its recovery point wait", id);
+                timers.startSingleTimer("results", new Internal.ReadResults(blob), settings.retryAfter());
+                yield Effect().noReply();
+            }
+            case Internal.ReadResults(var blob) -> {
+                readResults(blob);
+                yield Effect().noReply();
+            }
             case Internal.Indexed(var version, var failure) -> indexed(run, version, failure);
             case Internal.WaitOver(var seq, var waiter) -> waitOver(run, seq, waiter);
             case Internal.Answer(var seq, var replyTo) ->
@@ -435,7 +457,6 @@ public final class TrainingRunEntity
                 case RecoveryPointReached e -> {
                     timings.forget(e.position());
                     done.removeIf(position -> position <= e.position());
-                    step = Math.max(step, e.step());
                     index = true;
                 }
                 case RunCreated _, CheckpointDeleted _, CheckpointsExpired _, RunClosed _ -> index = true;
@@ -491,7 +512,7 @@ public final class TrainingRunEntity
         kept.forEach(results::add);
         List.copyOf(waiters.keySet()).stream().filter(seq -> results.bySeq(seq).isPresent())
                 .forEach(this::wake);
-        return Effect().noReply();
+        return Effect().none().thenRun(this::keepPoint).thenNoReply();
     }
 
     // The engine
@@ -520,6 +541,9 @@ public final class TrainingRunEntity
         readingResults = true;
         context.pipeToSelf(world.later(() -> RunStored.decode(world.blobs().read(blob))), (kept, failure) -> {
             if (failure == null) return new Internal.ResultsRead(kept.results());
+            boolean later = failure instanceof UncheckedIOException
+                    || failure.getCause() instanceof UncheckedIOException;
+            if (later) return new Internal.ResultsUnread(blob);
             context.getSystem().log()
                     .error("run {}: the results before its recovery point are lost", id, failure);
             return new Internal.ResultsRead(List.of());
@@ -599,7 +623,8 @@ public final class TrainingRunEntity
                 yield Effect().none().thenRun(this::keepPoint).thenNoReply();
             }
             case EngineEvent.RecoveryPointFailed(_, var position, var why) ->
-                pointLost(run, epoch, "at " + position + ": " + why.message());
+                why.code().equals(EngineCommand.RUN_NOT_OPEN) ? engineLost(run)
+                        : pointLost(run, epoch, "at " + position + ": " + why.message());
         };
     }
 
@@ -662,8 +687,13 @@ public final class TrainingRunEntity
     private ReplyEffect<RunEvent, TrainingRun> failed(TrainingRun run, long position, Fault why) {
         if (why.code().equals(EngineCommand.RUN_NOT_OPEN)) return engineLost(run);
         if (!line.awaits(position)) return Effect().noReply();
-        line.finished(position);
         Entry entry = run.at(position).orElseThrow();
+        // What was accepted is there, and may have been executed before: it waits until it can be read.
+        if (why.code().equals(EngineCommand.STORE_FAILED) && !EngineLine.saves(entry.kind())) {
+            context.getLog().warn("run {}: operation {} waits: {}", id, position, why.message());
+            return reopenLater(run, false);
+        }
+        line.finished(position);
         List<RunEvent> events = List.of(new OperationFailed(position, why));
         return Effect().persist(events).thenRun((TrainingRun now) -> {
             // What the engine has executed since went past the failure: begin again, up to it.
@@ -675,7 +705,11 @@ public final class TrainingRunEntity
 
     private ReplyEffect<RunEvent, TrainingRun> engineLost(TrainingRun run) {
         context.getLog().warn("run {}: the engine lost it; it is opened again", id);
-        begin(run, true);
+        return reopenLater(run, true);
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> reopenLater(TrainingRun run, boolean cautious) {
+        begin(run, cautious);
         opening = true;
         timers.startSingleTimer("reopen", new Internal.Reopen(epoch), settings.retryAfter());
         return Effect().noReply();
@@ -730,7 +764,8 @@ public final class TrainingRunEntity
 
     /// Keeps the point that the engine has written as soon as all before it is finished.
     private void keepPoint(TrainingRun run) {
-        if (point.isEmpty() || keepingPoint) return;
+        // The next point takes the place of the last one, and keeps its results as well.
+        if (point.isEmpty() || keepingPoint || readingResults) return;
         var reached = point.get();
         for (long at = run.recovery().position() + 1; at <= reached.position(); at++)
             if (!done.contains(at)) return;
@@ -796,8 +831,7 @@ public final class TrainingRunEntity
         indexing = true;
         long version = lastSequenceNumber(context);
         var summary = new RunSummary(run.config().orElseThrow(), run.lora().orElseThrow(),
-                Math.max(step, run.recovery().step()),
-                run.lastRequestMillis(), run.checkpoints().current(now()), run.closed());
+                step, run.lastRequestMillis(), run.checkpoints().current(now()), run.closed());
         context.pipeToSelf(world.later(() -> {
             world.index().put(summary, version);
             return version;

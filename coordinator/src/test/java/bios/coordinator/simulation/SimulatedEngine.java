@@ -36,13 +36,17 @@ import org.apache.pekko.actor.typed.javadsl.Behaviors;
 /// each in order; states are written in the background, saves hold up the events behind them, recovery points do
 /// not. It may forget everything, and it dies with its node.
 final class SimulatedEngine {
+    private static final Fault NOT_HERE = Fault.server(EngineCommand.RUN_NOT_OPEN, "not here");
+
     /// The place of an event that is still to come.
     private static final class Slot {
+        final EngineCommand command;
         final ActorRef<EngineEvent> to;
         final boolean overtaken;
         Optional<EngineEvent> event = Optional.empty();
 
-        Slot(ActorRef<EngineEvent> to, boolean overtaken) {
+        Slot(EngineCommand command, ActorRef<EngineEvent> to, boolean overtaken) {
+            this.command = command;
             this.to = to;
             this.overtaken = overtaken;
         }
@@ -54,8 +58,6 @@ final class SimulatedEngine {
         final RunConfig config;
         final Deque<Entry> waiting = new ArrayDeque<>();
         final List<Slot> slots = new ArrayList<>();
-        /// Those that are asked of the engine and not answered, by position.
-        final Map<Long, ActorRef<EngineEvent>> owed = new TreeMap<>();
         Optional<State> state = Optional.empty();
         Optional<State> before = Optional.empty();
         boolean busy;
@@ -88,12 +90,23 @@ final class SimulatedEngine {
         world.stage.trace(() -> node + " forgets its runs");
         List<Line> lost = List.copyOf(lines.values());
         lines.clear();
-        for (Line line : lost)
-            line.owed.forEach((position, to) -> to.tell(notOpen(line.config.run(), position)));
+        lost.forEach(SimulatedEngine::lost);
+    }
+
+    /// Answers whatever a line still owes.
+    private static void lost(Line line) {
+        var run = line.config.run();
+        for (Slot slot : line.slots) slot.to.tell(switch (slot.command) {
+            case EngineCommand.Execute c -> notOpen(run, c.position());
+            case EngineCommand.TakeRecoveryPoint c ->
+                    new EngineEvent.RecoveryPointFailed(run, c.position(), NOT_HERE);
+            default -> new EngineEvent.OpenFailed(run, NOT_HERE);
+        });
+        line.slots.clear();
     }
 
     private static EngineEvent notOpen(RunId run, long position) {
-        return new EngineEvent.Failed(run, position, Fault.server(EngineCommand.RUN_NOT_OPEN, "not here"));
+        return new EngineEvent.Failed(run, position, NOT_HERE);
     }
 
     private void obey(EngineCommand command) {
@@ -111,13 +124,11 @@ final class SimulatedEngine {
                     replyTo.tell(notOpen(run, position));
                     return;
                 }
-                line.owed.put(position, replyTo);
                 add(line, command, replyTo, false);
             }
             case EngineCommand.TakeRecoveryPoint(var run, var position, var replyTo) -> {
                 Line line = lines.get(run.value());
-                if (line == null) replyTo.tell(new EngineEvent.RecoveryPointFailed(run, position,
-                        Fault.server(EngineCommand.RUN_NOT_OPEN, "not here")));
+                if (line == null) replyTo.tell(new EngineEvent.RecoveryPointFailed(run, position, NOT_HERE));
                 else add(line, command, replyTo, true);
             }
             case EngineCommand.CloseRun(var run) -> lines.remove(run.value());
@@ -126,7 +137,7 @@ final class SimulatedEngine {
     }
 
     private void add(Line line, EngineCommand command, ActorRef<EngineEvent> to, boolean overtaken) {
-        var slot = new Slot(to, overtaken);
+        var slot = new Slot(command, to, overtaken);
         line.slots.add(slot);
         line.waiting.add(new Entry(command, slot));
         if (world.mutation == Mutation.ENGINE_SWAPS_OPERATIONS && line.waiting.size() > 2
@@ -168,7 +179,7 @@ final class SimulatedEngine {
                     var fault = fault(failed);
                     fill(line, entry.slot(), new EngineEvent.OpenFailed(run, fault));
                     lines.remove(run.value());
-                    line.owed.forEach((position, to) -> to.tell(notOpen(run, position)));
+                    lost(line);
                 }
             }
             case EngineCommand.TakeRecoveryPoint(_, var position, _) -> takePoint(line, entry, position);
@@ -283,19 +294,13 @@ final class SimulatedEngine {
             if (next.event.isEmpty() && next.overtaken) continue;
             if (next.event.isEmpty()) return;
             each.remove();
-            send(line, next.to, next.event.get());
+            send(next.to, next.event.get());
         }
     }
 
-    private void send(Line line, ActorRef<EngineEvent> to, EngineEvent event) {
-        switch (event) {
-            case EngineEvent.Executed(var run, var position, _) -> {
-                line.owed.remove(position);
-                to.tell(new EngineEvent.Measured(run, position, position));
-            }
-            case EngineEvent.Failed(_, var position, _) -> line.owed.remove(position);
-            default -> {}
-        }
+    private static void send(ActorRef<EngineEvent> to, EngineEvent event) {
+        if (event instanceof EngineEvent.Executed(var run, var position, _))
+            to.tell(new EngineEvent.Measured(run, position, position));
         to.tell(event);
     }
 

@@ -105,7 +105,10 @@ final class Simulation {
                 """.formatted(name));
         stage.begin(0, false);
         Config all = own.withFallback(ConfigFactory.defaultReferenceUnresolved()).resolve();
-        return stage.start(() -> new Simulation(stage, ActorSystem.create(name, all)));
+        var simulation = stage.start(() -> new Simulation(stage, ActorSystem.create(name, all)));
+        // What Pekko begins when it is first needed must not make the first history another one.
+        simulation.play(0, Mutation.NONE, false);
+        return simulation;
     }
 
     Outcome play(long seed, Mutation mutation, boolean traced) {

@@ -264,7 +264,7 @@ final class World {
         nodes.remove(node);
         stop(node.engineRef);
         for (Incarnation each : node.entities.values()) stop(each.ref);
-        abandon(node);
+        if (!node.suspected) abandon(node);
         nodes.add(new Node(lives++ + NODES));
     }
 
@@ -279,9 +279,9 @@ final class World {
     }
 
     private void abandon(Node node) {
+        homes.values().removeIf(home -> home == node);
         for (Incarnation each : node.entities.values())
-            if (homes.remove(each.run.value(), node))
-                stage.in(stage.between(0, 8_000), () -> home(each.run));
+            stage.in(stage.between(0, 8_000), () -> home(each.run));
     }
 
     /// An operation has ended the process that executed it.
