@@ -293,10 +293,17 @@ final class Client {
     /// Compares everything once more, when all is over.
     void lookAgain() {
         for (Wanted w : wanted) if (!w.lost) ask(w);
+        // Whatever is executed again is behind it by then.
+        stage.in(60_000, this::describe);
+    }
+
+    private void describe() {
+        if (described) return;
         listen(to -> new RunCommand.Describe(OWNER, to), reply -> {
             world.ledger(run).described(reply);
             described = true;
         });
+        stage.in(SILENCE, this::describe);
     }
 
     private void listen(Function<ActorRef<RunReply>, RunCommand> command, Consumer<RunReply> heard) {
