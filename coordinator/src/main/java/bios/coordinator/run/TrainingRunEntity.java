@@ -32,6 +32,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.concurrent.atomic.AtomicBoolean;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.PostStop;
@@ -57,9 +58,14 @@ public final class TrainingRunEntity
     private static final Duration POINT_WAIT = Duration.ofSeconds(1);
     private static final int RESOLVE_ATTEMPTS = 5;
     private static final int STASH = 100_000;
+    /// A run that only rests and is woken has a snapshot every so many events.
+    private static final int SNAPSHOT_OF_BEGINNINGS = 100;
 
     /// What the entity tells itself.
     private sealed interface Internal extends Message {
+        /// What was recovered is all there is.
+        record Begin() implements Internal {}
+
         /// Go on with the line.
         record Advance() implements Internal {}
 
@@ -121,6 +127,7 @@ public final class TrainingRunEntity
     private final TimerScheduler<Message> timers;
     private final Optional<ActorRef<ClusterSharding.ShardCommand>> shard;
 
+    private final AtomicBoolean living = new AtomicBoolean(true);
     private final EngineLine line;
     private final Results results;
     private final Timings timings = new Timings(System::nanoTime); // edge: measures, decides nothing
@@ -134,6 +141,7 @@ public final class TrainingRunEntity
     private long nextWaiter;
     private long step;
     private long lastSnapshot;
+    private boolean begun;
     private boolean opening;
     private boolean opened;
     private boolean storing;
@@ -183,7 +191,8 @@ public final class TrainingRunEntity
     }
 
     @Override public boolean shouldSnapshot(TrainingRun run, RunEvent event, long sequenceNr) {
-        return (event instanceof RecoveryPointReached || event instanceof RunClosed)
+        boolean often = event instanceof EntityBegan && sequenceNr % SNAPSHOT_OF_BEGINNINGS == 0;
+        return (event instanceof RecoveryPointReached || event instanceof RunClosed || often)
                 && run.inlineBytes() <= settings.snapshotBytes();
     }
 
@@ -193,7 +202,10 @@ public final class TrainingRunEntity
                 .onSignal(SnapshotFailed.class, (_, failed) ->
                         context.getLog().warn("run {}: its snapshot failed, the journal stays longer: {}", id,
                                 failed.failure().toString()))
-                .onSignal(PostStop.instance(), _ -> closeEngine()).build();
+                .onSignal(PostStop.instance(), _ -> {
+                    living.set(false);
+                    closeEngine();
+                }).build();
     }
 
     /// Deletes what the snapshot before the last one has made superfluous. An entity that begins elsewhere
@@ -206,7 +218,7 @@ public final class TrainingRunEntity
 
     @Override public CommandHandlerWithReply<Message, RunEvent, TrainingRun> commandHandler() {
         return (run, message) -> switch (message) {
-            case RunCommand command -> onCommand(run, command);
+            case RunCommand command -> begun ? onCommand(run, command) : Effect().stash();
             case Internal internal -> onInternal(run, internal);
             default -> throw new IllegalStateException("not for a run: " + message);
         };
@@ -375,6 +387,11 @@ public final class TrainingRunEntity
 
     private ReplyEffect<RunEvent, TrainingRun> onInternal(TrainingRun run, Internal message) {
         return switch (message) {
+            case Internal.Begin _ -> {
+                begun = true;
+                yield Effect().persist(List.<RunEvent>of(new EntityBegan(now())))
+                        .thenRun(this::begun).thenNoReply().thenUnstashAll();
+            }
             case Internal.Advance _ -> advancing(run);
             case Internal.Store(var at, var events) -> {
                 storing = false;
@@ -465,7 +482,7 @@ public final class TrainingRunEntity
                     scheduleExpiry(run);
                 }
                 case LoadResolved _, LoadApplied _, ErrorSeen _, SnapshotsReleased _,
-                        OperationAttempted _, ReplayFinished _, BlobsFreed _ -> {}
+                        OperationAttempted _, ReplayFinished _, BlobsFreed _, EntityBegan _ -> {}
             }
         }
         if (index) index(run);
@@ -521,7 +538,13 @@ public final class TrainingRunEntity
         context.watchWith(world.engine(), new Internal.EngineGone());
         restIn(run.config().isEmpty() ? UNCREATED_IDLE : settings.idleAfter());
         begin(run, true);
-        if (run.config().isEmpty()) return;
+        // What does not exist has nothing to lose, and its first write is the one that creates it.
+        begun = run.config().isEmpty();
+        if (!begun) context.getSelf().tell(new Internal.Begin());
+    }
+
+    /// The journal knows that this entity answers for the run.
+    private void begun(TrainingRun run) {
         step = run.recovery().step();
         for (Entry entry : run.line()) {
             switch (entry.outcome()) {
@@ -806,7 +829,8 @@ public final class TrainingRunEntity
         freeing = true;
         List<BlobId> blobs = run.garbage();
         context.pipeToSelf(world.later(() -> {
-            blobs.forEach(world.blobs()::delete);
+            // What an entity of before deletes late may be there anew.
+            for (BlobId blob : blobs) if (living.get()) world.blobs().delete(blob);
             return blobs;
         }), (freed, failure) -> failure == null
                 ? new Internal.Freed(freed) : new Internal.NotFreed(failure.toString()));

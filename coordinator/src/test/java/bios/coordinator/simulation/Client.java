@@ -62,7 +62,8 @@ final class Client {
     private final World world;
     private final Stage stage;
     private final RunId run;
-    private final RunId other;
+    private final Optional<RunId> other;
+    private final boolean keeps;
     private final List<Wanted> wanted = new ArrayList<>();
     private final boolean unloads;
     private boolean created;
@@ -72,11 +73,13 @@ final class Client {
 
     /// @param other whose checkpoints it loads now and then
     /// @param harm whether it sends operations that kill their process
-    Client(World world, RunId run, RunId other, int operations, boolean harm) {
+    /// @param keeps whether its checkpoints stay, since others load them
+    Client(World world, RunId run, Optional<RunId> other, int operations, boolean harm, boolean keeps) {
         this.world = world;
         this.stage = world.stage;
         this.run = run;
         this.other = other;
+        this.keeps = keeps;
         this.unloads = stage.oneIn(4);
         long seq = 0;
         for (int i = 0; i < operations; i++) {
@@ -95,12 +98,12 @@ final class Client {
             case 5, 6, 7, 8, 9 -> new Operation.OptimStep(Optional.empty());
             case 10, 11 -> train(Map.of(), true);
             case 12, 13 -> new Operation.SaveState(new CheckpointName(stage.oneIn(2) ? "a" : "b"), "{}",
-                    stage.oneIn(4) ? Optional.of(stage.between(5, 60)) : Optional.empty());
+                    stage.oneIn(4) && !keeps ? Optional.of(stage.between(5, 60)) : Optional.empty());
             case 14 -> new Operation.SaveSamplerWeights(Optional.of(new CheckpointName("s")), Optional.empty(),
                     Optional.empty());
             case 15 -> new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(),
                     stage.oneIn(2) ? Optional.of("session-2") : Optional.empty());
-            case 16, 17 -> new Operation.LoadState(new CheckpointPath(stage.oneIn(4) ? other : run,
+            case 16, 17 -> new Operation.LoadState(new CheckpointPath(stage.oneIn(4) ? other.orElse(run) : run,
                     stage.oneIn(3) ? Optional.of(CheckpointKind.SAMPLER) : Optional.empty(),
                     new CheckpointName(stage.any(List.of("a", "a", "b", "s", "missing")))), stage.oneIn(2));
             case 18 -> stage.oneIn(2) ? train(Map.of(ModelEngine.FAIL, 1.0), stage.oneIn(3))
@@ -263,7 +266,7 @@ final class Client {
     private void manage() {
         var kind = stage.oneIn(2) ? CheckpointKind.TRAINING : CheckpointKind.SAMPLER;
         var name = new CheckpointName(stage.any(List.of("a", "b", "s")));
-        switch (stage.below(6)) {
+        switch (keeps ? 2 + stage.below(4) : stage.below(6)) {
             case 0 -> tell(to -> new RunCommand.DeleteCheckpoint(OWNER, kind, name, to));
             case 1 -> {
                 Optional<Long> at = stage.oneIn(3)

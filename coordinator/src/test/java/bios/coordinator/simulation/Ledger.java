@@ -234,7 +234,6 @@ final class Ledger {
                             : !current(CheckpointKind.TRAINING, path.name())
                                     && !current(CheckpointKind.SAMPLER, path.name()));
             case "weights_only" -> line.operation instanceof Operation.LoadState(_, var optimizer) && optimizer;
-            case "blob_missing" -> line.loads.filter(m -> !own(m)).isPresent();
             case "checkpoint_unavailable" -> line.loading() && world.faults.resolverFails > 0;
             case "worker_lost" -> kills(line.operation) && line.attempts >= world.attempts();
             case "store_failed" -> line.saving() && world.faults.blobFails > 0;

@@ -6,6 +6,7 @@ import ch.qos.logback.classic.Level;
 import ch.qos.logback.classic.Logger;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigFactory;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import org.apache.pekko.actor.ActorSystem;
@@ -144,13 +145,17 @@ final class Simulation {
     }
 
     private void play(World world) {
-        boolean harm = stage.oneIn(3);
+        boolean alone = stage.oneIn(2);
+        // An operation that kills takes other runs of its node with it, and may have them blamed.
+        boolean harm = alone && stage.oneIn(2);
+        boolean loads = stage.oneIn(2);
         var first = new RunId("usf-finance-9f2c4be01a01");
         var second = new RunId("usf-finance-9f2c4be01a02");
-        var clients = stage.oneIn(2)
-                ? List.of(new Client(world, first, second, (int) stage.between(5, 40), harm))
-                : List.of(new Client(world, first, second, (int) stage.between(5, 25), harm),
-                        new Client(world, second, first, (int) stage.between(5, 25), false));
+        var clients = new ArrayList<Client>();
+        clients.add(new Client(world, first, loads ? Optional.of(second) : Optional.empty(),
+                (int) stage.between(5, alone ? 40 : 25), harm, false));
+        if (!alone) clients.add(new Client(world, second, Optional.empty(), (int) stage.between(5, 25), false,
+                loads));
         world.begin();
         clients.forEach(Client::begin);
         stage.in(FAULTS_END, world::calm);
