@@ -11,6 +11,7 @@ import bios.protocol.model.TargetModule;
 import bios.protocol.run.Datum;
 import bios.protocol.run.LossFunction;
 import bios.protocol.run.Operation;
+import bios.protocol.run.OperationResult;
 import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.Reason;
@@ -27,8 +28,8 @@ import java.util.function.Consumer;
 import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// The user of one run and the gateway before it: submits numbered operations, several at a time and again when
-/// nobody answers, asks for results again and again, deletes, and in some histories unloads at the end.
+/// The user of one run and the gateway before it: submits numbered operations, several at a time and again
+/// when nobody answers, asks for results again and again, deletes, and in some histories unloads at the end.
 final class Client {
     private static final String OWNER = "alice";
     private static final long SILENCE = 4_000;
@@ -99,11 +100,12 @@ final class Client {
             case 10, 11 -> train(Map.of(), true);
             case 12, 13 -> new Operation.SaveState(new CheckpointName(stage.oneIn(2) ? "a" : "b"), "{}",
                     stage.oneIn(4) && !keeps ? Optional.of(stage.between(5, 60)) : Optional.empty());
-            case 14 -> new Operation.SaveSamplerWeights(Optional.of(new CheckpointName("s")), Optional.empty(),
-                    Optional.empty());
+            case 14 -> new Operation.SaveSamplerWeights(Optional.of(new CheckpointName("s")),
+                    Optional.empty(), Optional.empty());
             case 15 -> new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(),
                     stage.oneIn(2) ? Optional.of("session-2") : Optional.empty());
-            case 16, 17 -> new Operation.LoadState(new CheckpointPath(stage.oneIn(4) ? other.orElse(run) : run,
+            case 16, 17 -> new Operation.LoadState(new CheckpointPath(
+                    stage.oneIn(4) ? other.orElse(run) : run,
                     stage.oneIn(3) ? Optional.of(CheckpointKind.SAMPLER) : Optional.empty(),
                     new CheckpointName(stage.any(List.of("a", "a", "b", "s", "missing")))), stage.oneIn(2));
             case 18 -> stage.oneIn(2) ? train(Map.of(ModelEngine.FAIL, 1.0), stage.oneIn(3))
@@ -218,8 +220,8 @@ final class Client {
         if (!w.accepted) return;
         var other = new Wanted(w.seq, train(Map.of(), false), false);
         world.send(run, replyTo -> new RunCommand.Submit(OWNER, w.seq,
-                new StoredOperation.Inline(StoredOperations.kind(other.operation), other.encoded), other.digest,
-                stage.now(), replyTo),
+                new StoredOperation.Inline(StoredOperations.kind(other.operation), other.encoded),
+                other.digest, stage.now(), replyTo),
                 (reply, stale) -> world.ledger(run).submitted(w.seq, other.digest, reply, stale), _ -> {});
     }
 
@@ -244,7 +246,7 @@ final class Client {
     private RunReply mutated(RunReply reply) {
         return world.mutation == Mutation.FAILURE_BECOMES_SUCCESS
                 && reply instanceof RunReply.Failed(var request, _)
-                ? new RunReply.Completed(request, new bios.protocol.run.OperationResult.Loaded("x", 1)) : reply;
+                ? new RunReply.Completed(request, new OperationResult.Loaded("x", 1)) : reply;
     }
 
     private void received(Wanted w, RunReply reply) {

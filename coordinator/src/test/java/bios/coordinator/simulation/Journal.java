@@ -22,8 +22,8 @@ import org.apache.pekko.persistence.SnapshotProtocol;
 import scala.jdk.javaapi.CollectionConverters;
 import scala.jdk.javaapi.OptionConverters;
 
-/// What outlives all processes of entities: events and snapshots. A write takes its time and is then there as a
-/// whole or not at all; whether its writer hears of it is another matter. A number that was written once is
+/// What outlives all processes of entities: events and snapshots. A write takes its time and is then there as
+/// a whole or not at all; whether its writer hears of it is another matter. A number that was written once is
 /// never written again, so that of two writers who believe to be the only one, one fails.
 final class Journal {
     /// The events of one run.
@@ -80,8 +80,8 @@ final class Journal {
         boolean fails = !world.ledger(writer.run).inLastAttempt()
                 && world.faults.hits(stage, world.faults.journalFails);
         boolean kept = !taken && !(fails && stage.oneIn(2));
-        stage.trace(() -> "journal " + writer + " writes " + first + " " + names(all) + (taken ? " TAKEN" : "")
-                + (fails ? " FAILS" : "") + (kept ? "" : " not kept"));
+        stage.trace(() -> "journal " + writer + " writes " + first + " " + names(all)
+                + (taken ? " TAKEN" : "") + (fails ? " FAILS" : "") + (kept ? "" : " not kept"));
         boolean forgets = world.mutation == Mutation.JOURNAL_FORGETS_A_WRITE && stage.oneIn(20);
         if (kept && !forgets) keep(log, all, writer);
         if (forgets) log.highest = Math.max(log.highest, all.getLast().sequenceNr());

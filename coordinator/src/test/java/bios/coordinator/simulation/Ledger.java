@@ -11,6 +11,7 @@ import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.run.Operation;
 import bios.protocol.run.OperationKind;
 import bios.protocol.run.OperationResult;
@@ -83,6 +84,8 @@ final class Ledger {
     private final List<State> states = new ArrayList<>(); // behind each position, as far as needed
     private final List<CheckpointManifest> versions = new ArrayList<>();
     private final List<Snapshot> snapshots = new ArrayList<>();
+    /// Up to which position a load may have found a name expired that was then kept longer.
+    private final Map<CheckpointName, Integer> kept = new HashMap<>();
     private Optional<RunConfig> config = Optional.empty();
     private Optional<Poison> poison = Optional.empty();
     private Optional<BlobRef> point = Optional.empty();
@@ -167,8 +170,10 @@ final class Ledger {
                     committed((int) at, manifest, session);
             case CheckpointDeleted(var kind, var name) ->
                     versions.removeIf(v -> Named.of(v).equals(new Named(kind, name)));
-            case ExpirySet(var kind, var name, var at) -> versions.replaceAll(v ->
-                    Named.of(v).equals(new Named(kind, name)) ? expiring(v, at) : v);
+            case ExpirySet(var kind, var name, var at) -> {
+                versions.replaceAll(v -> Named.of(v).equals(new Named(kind, name)) ? expiring(v, at) : v);
+                kept.put(name, lines.size());
+            }
             case CheckpointsExpired(var time) -> {
                 check(time <= world.stage.now(), "lets expire what is not over");
                 versions.removeIf(v -> over(v, time));
@@ -200,14 +205,14 @@ final class Ledger {
         check(e.position() == lines.size() + 1, "accepts " + e.position() + " behind " + lines.size());
         check(!positions.containsKey(e.seq()), "accepts seq " + e.seq() + " twice");
         check(!closed, "accepts seq " + e.seq() + " although it is closed");
-        String bytes = e.digest();
-        lines.add(new Line(e, world.operation(bytes)));
+        lines.add(new Line(e, world.operation(e.digest())));
         positions.put(e.seq(), lines.size());
     }
 
     private void failed(int at, Fault why) {
         Line line = line(at);
-        check(line.failed.isEmpty() && line.saved.isEmpty() && !line.applied, at + " fails once more: " + why);
+        check(line.failed.isEmpty() && line.saved.isEmpty() && !line.applied,
+                at + " fails once more: " + why);
         check(!line.told, at + " fails after its result was told: " + why);
         check(states.size() <= at, at + " fails after others were told what comes behind it: " + why);
         boolean struck = struck(at) && !line.loading();
@@ -229,17 +234,22 @@ final class Ledger {
                 yield !line.loading() && done.fault().filter(why::equals).isPresent();
             }
             case "checkpoint_not_found" -> line.operation instanceof Operation.LoadState(var path, _)
-                    && (!path.run().equals(run) || path.kind().isPresent()
-                            ? !path.run().equals(run) || !current(path.kind().get(), path.name())
-                            : !current(CheckpointKind.TRAINING, path.name())
-                                    && !current(CheckpointKind.SAMPLER, path.name()));
-            case "weights_only" -> line.operation instanceof Operation.LoadState(_, var optimizer) && optimizer;
+                    && (!path.run().equals(run) || at <= kept.getOrDefault(path.name(), 0)
+                            || !found(path));
+            case "weights_only" ->
+                    line.operation instanceof Operation.LoadState(_, var optimizer) && optimizer;
             case "checkpoint_unavailable" -> line.loading() && world.faults.resolverFails > 0;
             case "worker_lost" -> kills(line.operation) && line.attempts >= world.attempts();
             case "store_failed" -> line.saving() && world.faults.blobFails > 0;
             case "blob_damaged" -> line.stored instanceof StoredOperation.InBlob && world.faults.damage > 0;
             default -> false;
         };
+    }
+
+    private boolean found(CheckpointPath path) {
+        return path.kind().isPresent() ? current(path.kind().get(), path.name())
+                : current(CheckpointKind.TRAINING, path.name())
+                        || current(CheckpointKind.SAMPLER, path.name());
     }
 
     private boolean current(CheckpointKind kind, CheckpointName name) {
@@ -417,7 +427,8 @@ final class Ledger {
             case RunReply.Failed(_, var why) -> check(holds(seq)
                     && line(positions.get(seq)).failed.filter(why::equals).isPresent(),
                     "tells of a failure of " + seq + " that the journal does not hold: " + why);
-            case RunReply.Pending _ -> check(holds(seq), "waits for seq " + seq + ", which it never accepted");
+            case RunReply.Pending _ ->
+                check(holds(seq), "waits for seq " + seq + ", which it never accepted");
             case RunReply.Refused(var reason, var message) -> check(stale || reason == Reason.NOT_FOUND
                     && (!holds(seq) || closed || world.forgetsResults()),
                     "does not give the result of seq " + seq + ": " + reason + " " + message);

@@ -97,7 +97,8 @@ final class ModelEngine {
 
     static CheckpointManifest manifest(RunConfig config, State s, Operation operation, BlobRef adapter,
             Optional<BlobRef> optimizer, long acceptedAtMillis) {
-        var kind = operation instanceof Operation.SaveState ? CheckpointKind.TRAINING : CheckpointKind.SAMPLER;
+        var kind = operation instanceof Operation.SaveState
+                ? CheckpointKind.TRAINING : CheckpointKind.SAMPLER;
         Optional<CheckpointName> name = operation instanceof Operation.SaveState save
                 ? Optional.of(save.name()) : ((Operation.SaveSamplerWeights) operation).name();
         Optional<Long> ttl = operation instanceof Operation.SaveState save

@@ -33,8 +33,8 @@ import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 
 /// The engine of a node: [ModelEngine] behind the real engine's messages. Runs are executed side by side,
-/// each in order; states are written in the background, saves hold up the events behind them, recovery points do
-/// not. It may forget everything, and it dies with its node.
+/// each in order; states are written in the background, saves hold up the events behind them, recovery points
+/// do not. It may forget everything, and it dies with its node.
 final class SimulatedEngine {
     private static final Fault NOT_HERE = Fault.server(EngineCommand.RUN_NOT_OPEN, "not here");
 
@@ -191,7 +191,7 @@ final class SimulatedEngine {
     private void takePoint(Line line, Entry entry, long position) {
         RunId run = line.config.run();
         State state = line.state.orElseThrow();
-        State copied = world.mutation == Mutation.POINT_IS_TAKEN_LATE && line.before.isPresent()
+        State copied = world.mutation == Mutation.POINT_IS_TAKEN_EARLY && line.before.isPresent()
                 && world.stage.oneIn(2) ? line.before.get() : state;
         keep(line, entry, () -> {
             if (world.mutation == Mutation.POINT_NEVER_COMES) throw new BlobMissing(null);
@@ -238,8 +238,8 @@ final class SimulatedEngine {
     }
 
     private State mutated(Line line, State before, Done done, Operation operation, String digest) {
-        boolean counts = line.replays && operation instanceof Operation.ForwardBackward && done.result().isPresent()
-                && world.stage.oneIn(8);
+        boolean counts = line.replays && operation instanceof Operation.ForwardBackward
+                && done.result().isPresent() && world.stage.oneIn(8);
         if (counts && world.mutation == Mutation.ENGINE_LOSES_AN_OPERATION_OF_A_REPLAY) return before;
         if (counts && world.mutation == Mutation.ENGINE_REPEATS_AN_OPERATION_OF_A_REPLAY)
             return ModelEngine.execute(done.state(), operation, digest, Optional.empty()).state();

@@ -9,16 +9,16 @@ import com.typesafe.config.ConfigFactory;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
-import org.apache.pekko.actor.ActorSystem;
-import org.apache.pekko.actor.Terminated;
 import org.apache.pekko.actor.AbstractActor;
+import org.apache.pekko.actor.ActorSystem;
 import org.apache.pekko.actor.Props;
+import org.apache.pekko.actor.Terminated;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.javadsl.Adapter;
 import org.slf4j.LoggerFactory;
 
-/// Histories of runs, one for each seed, on an actor system without threads: the real entities among models of
-/// everything around them, and an oracle that sees every event.
+/// Histories of runs, one for each seed, on an actor system without threads: the real entities among models
+/// of everything around them, and an oracle that sees every event.
 final class Simulation {
     private static final int MAX_STEPS = 400_000;
     private static final long FAULTS_END = 45_000;
@@ -163,7 +163,8 @@ final class Simulation {
                 "what was accepted is not finished: " + clients.stream().map(Client::waits).toList());
         clients.forEach(Client::lookAgain);
         until(world, () -> clients.stream().allMatch(Client::described), () -> "a run does not answer");
-        until(world, () -> clients.stream().allMatch(c -> world.atRest(c.run())), () -> "a run does not rest");
+        until(world, () -> clients.stream().allMatch(c -> world.atRest(c.run())),
+                () -> "a run does not rest");
         for (Client client : clients) atRest(world, client.run());
     }
 

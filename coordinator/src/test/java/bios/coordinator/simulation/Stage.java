@@ -12,8 +12,8 @@ import java.util.concurrent.Executors;
 import java.util.function.Supplier;
 
 /// Time, chance and the only thread of a simulation. What may run now waits in no order, and chance picks;
-/// what runs later waits for its time. An actor system plays on it by [StageExecutor] and [StageScheduler], so
-/// that the same seed gives the same history.
+/// what runs later waits for its time. An actor system plays on it by [StageExecutor] and [StageScheduler],
+/// so that the same seed gives the same history.
 final class Stage {
     /// The stages by the name of their actor system: Pekko makes executors and schedulers from class names.
     private static final Map<String, Stage> STAGES = new ConcurrentHashMap<>();

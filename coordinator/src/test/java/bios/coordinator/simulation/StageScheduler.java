@@ -23,8 +23,8 @@ public final class StageScheduler extends AbstractScheduler {
     }
 
     /// The old name is what subclasses must still give.
-    @Deprecated @Override public Cancellable schedule(FiniteDuration initial, FiniteDuration interval, Runnable task,
-            ExecutionContext executor) {
+    @Deprecated @Override public Cancellable schedule(FiniteDuration initial, FiniteDuration interval,
+            Runnable task, ExecutionContext executor) {
         var repeated = new Repeated(interval.toMillis(), task, executor);
         repeated.next = stage.in(Math.max(1, initial.toMillis()), repeated);
         return repeated;

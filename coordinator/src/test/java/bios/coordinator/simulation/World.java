@@ -10,6 +10,7 @@ import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.run.Operation;
+import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
@@ -40,8 +41,8 @@ import org.apache.pekko.persistence.typed.PersistenceId;
 import scala.runtime.BoxedUnit;
 
 /// The nodes, their engines and entities, and the network between them and the clients, in one history. It
-/// does for entities what sharding does: one home for each run, a new one when its node dies or is believed to,
-/// another start of an entity that has failed.
+/// does for entities what sharding does: one home for each run, a new one when its node dies or is believed
+/// dead, another start of an entity that has failed.
 final class World {
     /// A process that may hold entities and has one engine.
     final class Node {
@@ -64,7 +65,8 @@ final class World {
 
         /// Runs what waits for files. What a dead process had begun may still happen.
         void blocking(Runnable task) {
-            long takes = faults.hits(stage, faults.blobSlow) ? stage.between(500, 20_000) : stage.between(0, 60);
+            long takes = faults.hits(stage, faults.blobSlow)
+                    ? stage.between(500, 20_000) : stage.between(0, 60);
             stage.in(takes, () -> {
                 if (!dead || stage.oneIn(2)) task.run();
             });
@@ -288,7 +290,6 @@ final class World {
     void killedBy(Node node, RunId run, long position) {
         stage.trace(() -> node + " is killed by operation " + position + " of " + shown(run));
         ledger(run).died(position, doubts > 0 || node.suspected);
-        // Other runs that are being tried alone are not to blame.
         if (stage.oneIn(3)) {
             stop(node.engineRef);
             stage.in(stage.between(0, 3_000), () -> kill(node));
@@ -404,7 +405,7 @@ final class World {
         stage.trace(() -> to + " is told " + Client.shown(told));
         if (mutation == Mutation.ACKNOWLEDGED_BEFORE_STORED && told instanceof RunCommand.Submit submit)
             replyTo.tell(new RunReply.Accepted(
-                    new bios.protocol.run.RequestId(run, submit.seq())));
+                    new RequestId(run, submit.seq())));
         to.ref.tell(told);
     }
 
