@@ -387,11 +387,12 @@ class TrainingRunEntityTest {
             harness.outcome(0);
             ActorRef<RunCommand> before = harness.startAnother();
             assertInstanceOf(RunReply.Completed.class, harness.outcome(0), "the new one answers");
-            var refs = new CompletableFuture<RunReply>();
-            before.tell(harness.command(1, train(2), harness.hearing(refs)));
-            assertEquals(new RunReply.Accepted(new RequestId(RunHarness.RUN, 1)), harness.submit(1, train(2)));
+            var heard = new CompletableFuture<RunReply>();
+            before.tell(harness.command(1, train(2), harness.hearing(heard)));
+            assertEquals(new RunReply.Accepted(new RequestId(RunHarness.RUN, 1)),
+                    harness.submit(1, train(2)));
             assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
-            assertTrue(!refs.isDone(), "the old one has written nothing");
+            assertTrue(!heard.isDone(), "the old one has written nothing");
         }
     }
 }

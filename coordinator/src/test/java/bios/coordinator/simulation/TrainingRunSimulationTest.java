@@ -59,9 +59,9 @@ class TrainingRunSimulationTest {
             SIMULATION.play(seed, Mutation.NONE, true).trace().forEach(line -> all.append(line).append('\n'));
         for (String word : List.of("dies with [entity", "is cut off", "forgets its runs", "is moved",
                 "goes to rest", "is killed by operation", " TAKEN", " FAILS", "not kept", "CONFLICT",
-                "TOO_MANY", "worker_lost", "no_gradient", "bad_data", "checkpoint_not_found", "point ", "resolved ",
-                "CheckpointDeleted", "CheckpointsExpired", "SnapshotsReleased", "RunClosed", "delete ",
-                "OperationAttempted", "ReplayFinished", "Pending"))
+                "TOO_MANY", "worker_lost", "no_gradient", "bad_data", "checkpoint_not_found", "point ",
+                "resolved ", "CheckpointDeleted", "CheckpointsExpired", "SnapshotsReleased", "RunClosed",
+                "delete ", "OperationAttempted", "ReplayFinished", "Pending"))
             assertTrue(all.indexOf(word) >= 0, "never seen: " + word);
     }
 
