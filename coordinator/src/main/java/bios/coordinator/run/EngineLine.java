@@ -67,7 +67,8 @@ final class EngineLine {
         outstandingBytes = 0;
         load = 0;
         resolving = 0;
-        attempted = 0;
+        // Only what may have killed is begun once more in the journal.
+        if (cautious) attempted = 0;
         if (cautious) cautiousUntil = run.accepted();
         pointWanted = false;
         pointTaken = false;

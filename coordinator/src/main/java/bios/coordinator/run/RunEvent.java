@@ -76,4 +76,8 @@ public sealed interface RunEvent {
 
     /// The run was unloaded.
     record RunClosed(long timeMillis) implements RunEvent {}
+
+    /// An entity has read all before this and answers for the run from now on: one that is only believed
+    /// dead can write no more, since its next number is taken.
+    record EntityBegan(long timeMillis) implements RunEvent {}
 }

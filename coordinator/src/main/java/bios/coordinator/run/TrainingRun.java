@@ -273,6 +273,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             case ReplayFinished _ -> attempt(Optional.empty());
             case BlobsFreed(var blobs) -> garbage(garbage.stream().filter(b -> !blobs.contains(b)).toList());
             case RunClosed _ -> close();
+            case EntityBegan _ -> this;
         };
     }
 

@@ -23,6 +23,7 @@ import bios.protocol.run.RunId;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.stored.StoredOperations;
 import bios.protocol.wire.Message;
+import java.io.UncheckedIOException;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -31,6 +32,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.concurrent.atomic.AtomicBoolean;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.PostStop;
@@ -56,9 +58,14 @@ public final class TrainingRunEntity
     private static final Duration POINT_WAIT = Duration.ofSeconds(1);
     private static final int RESOLVE_ATTEMPTS = 5;
     private static final int STASH = 100_000;
+    /// A run that only rests and is woken has a snapshot every so many events.
+    private static final int SNAPSHOT_OF_BEGINNINGS = 100;
 
     /// What the entity tells itself.
     private sealed interface Internal extends Message {
+        /// What was recovered is all there is.
+        record Begin() implements Internal {}
+
         /// Go on with the line.
         record Advance() implements Internal {}
 
@@ -90,6 +97,11 @@ public final class TrainingRunEntity
 
         record ResultsRead(List<Kept> results) implements Internal {}
 
+        /// The store did not give the results of before now.
+        record ResultsUnread(BlobRef blob) implements Internal {}
+
+        record ReadResults(BlobRef blob) implements Internal {}
+
         record Indexed(long version, Optional<String> failure) implements Internal {}
 
         record WaitOver(long seq, long waiter) implements Internal {}
@@ -118,6 +130,7 @@ public final class TrainingRunEntity
     private final TimerScheduler<Message> timers;
     private final Optional<ActorRef<ClusterSharding.ShardCommand>> shard;
 
+    private final AtomicBoolean living = new AtomicBoolean(true);
     private final EngineLine line;
     private final Results results;
     private final Timings timings = new Timings(System::nanoTime); // edge: measures, decides nothing
@@ -130,6 +143,8 @@ public final class TrainingRunEntity
     private long epoch;
     private long nextWaiter;
     private long step;
+    private long lastSnapshot;
+    private boolean begun;
     private boolean opening;
     private boolean opened;
     private boolean storing;
@@ -181,23 +196,34 @@ public final class TrainingRunEntity
     }
 
     @Override public boolean shouldSnapshot(TrainingRun run, RunEvent event, long sequenceNr) {
-        return (event instanceof RecoveryPointReached || event instanceof RunClosed)
+        boolean often = event instanceof EntityBegan && sequenceNr % SNAPSHOT_OF_BEGINNINGS == 0;
+        return (event instanceof RecoveryPointReached || event instanceof RunClosed || often)
                 && run.inlineBytes() <= settings.snapshotBytes();
     }
 
     @Override public SignalHandler<TrainingRun> signalHandler() {
         return newSignalHandlerBuilder().onSignal(RecoveryCompleted.instance(), this::recovered)
-                .onSignal(SnapshotCompleted.class, (_, taken) -> JournalPruning.before(context.getSystem(),
-                        persistenceId().id(), taken.metadata().sequenceNr()))
+                .onSignal(SnapshotCompleted.class, (_, taken) -> prune(taken.metadata().sequenceNr()))
                 .onSignal(SnapshotFailed.class, (_, failed) ->
                         context.getLog().warn("run {}: its snapshot failed, the journal stays longer: {}", id,
                                 failed.failure().toString()))
-                .onSignal(PostStop.instance(), _ -> closeEngine()).build();
+                .onSignal(PostStop.instance(), _ -> {
+                    living.set(false);
+                    closeEngine();
+                }).build();
+    }
+
+    /// Deletes what the snapshot before the last one has made superfluous. An entity that begins elsewhere
+    /// while this one is only believed dead may have read that snapshot and not yet the events behind it.
+    private void prune(long snapshot) {
+        if (lastSnapshot > 0)
+            JournalPruning.before(context.getSystem(), persistenceId().id(), lastSnapshot);
+        lastSnapshot = snapshot;
     }
 
     @Override public CommandHandlerWithReply<Message, RunEvent, TrainingRun> commandHandler() {
         return (run, message) -> switch (message) {
-            case RunCommand command -> onCommand(run, command);
+            case RunCommand command -> begun ? onCommand(run, command) : Effect().stash();
             case Internal internal -> onInternal(run, internal);
             default -> throw new IllegalStateException("not for a run: " + message);
         };
@@ -348,8 +374,7 @@ public final class TrainingRunEntity
 
     private RunReply described(TrainingRun run) {
         return new RunReply.Described(run.config().orElseThrow(), run.lora().orElseThrow(),
-                Math.max(step, run.recovery().step()),
-                run.lastRequestMillis(), run.checkpoints().current(now()), run.closed());
+                step, run.lastRequestMillis(), run.checkpoints().current(now()), run.closed());
     }
 
     private static RunReply found(Optional<CheckpointManifest> manifest, String otherwise) {
@@ -368,6 +393,11 @@ public final class TrainingRunEntity
 
     private ReplyEffect<RunEvent, TrainingRun> onInternal(TrainingRun run, Internal message) {
         return switch (message) {
+            case Internal.Begin _ -> {
+                begun = true;
+                yield Effect().persist(List.<RunEvent>of(new EntityBegan(now())))
+                        .thenRun(this::begun).thenNoReply().thenUnstashAll();
+            }
             case Internal.Advance _ -> advancing(run);
             case Internal.Store(var at, var events) -> {
                 storing = false;
@@ -401,6 +431,15 @@ public final class TrainingRunEntity
             }
             case Internal.NotFreed(var why) -> notFreed(why);
             case Internal.ResultsRead(var kept) -> resultsRead(kept);
+            case Internal.ResultsUnread(var blob) -> {
+                context.getLog().warn("run {}: the results before its recovery point wait", id);
+                timers.startSingleTimer("results", new Internal.ReadResults(blob), settings.retryAfter());
+                yield Effect().noReply();
+            }
+            case Internal.ReadResults(var blob) -> {
+                readResults(blob);
+                yield Effect().noReply();
+            }
             case Internal.Indexed(var version, var failure) -> indexed(run, version, failure);
             case Internal.WaitOver(var seq, var waiter) -> waitOver(run, seq, waiter);
             case Internal.Answer(var seq, var replyTo) ->
@@ -445,7 +484,6 @@ public final class TrainingRunEntity
                 case RecoveryPointReached e -> {
                     timings.forget(e.position());
                     done.removeIf(position -> position <= e.position());
-                    step = Math.max(step, e.step());
                     index = true;
                 }
                 case RunCreated _, CheckpointDeleted _, CheckpointsExpired _, RunClosed _ -> index = true;
@@ -454,7 +492,7 @@ public final class TrainingRunEntity
                     scheduleExpiry(run);
                 }
                 case LoadResolved _, LoadApplied _, ErrorSeen _, SnapshotsReleased _,
-                        OperationAttempted _, ReplayFinished _, BlobsFreed _ -> {}
+                        OperationAttempted _, ReplayFinished _, BlobsFreed _, EntityBegan _ -> {}
             }
         }
         if (index) index(run);
@@ -501,7 +539,7 @@ public final class TrainingRunEntity
         kept.forEach(results::add);
         List.copyOf(waiters.keySet()).stream().filter(seq -> results.bySeq(seq).isPresent())
                 .forEach(this::wake);
-        return Effect().noReply();
+        return Effect().none().thenRun(this::keepPoint).thenNoReply();
     }
 
     // The engine
@@ -510,7 +548,13 @@ public final class TrainingRunEntity
         context.watchWith(world.engine(), new Internal.EngineGone());
         restIn(run.config().isEmpty() ? UNCREATED_IDLE : settings.idleAfter());
         begin(run, true);
-        if (run.config().isEmpty()) return;
+        // What does not exist has nothing to lose, and its first write is the one that creates it.
+        begun = run.config().isEmpty();
+        if (!begun) context.getSelf().tell(new Internal.Begin());
+    }
+
+    /// The journal knows that this entity answers for the run.
+    private void begun(TrainingRun run) {
         step = run.recovery().step();
         for (Entry entry : run.line()) {
             switch (entry.outcome()) {
@@ -530,6 +574,9 @@ public final class TrainingRunEntity
         readingResults = true;
         context.pipeToSelf(world.later(() -> RunStored.decode(world.blobs().read(blob))), (kept, failure) -> {
             if (failure == null) return new Internal.ResultsRead(kept.results());
+            boolean later = failure instanceof UncheckedIOException
+                    || failure.getCause() instanceof UncheckedIOException;
+            if (later) return new Internal.ResultsUnread(blob);
             context.getSystem().log()
                     .error("run {}: the results before its recovery point are lost", id, failure);
             return new Internal.ResultsRead(List.of());
@@ -611,7 +658,8 @@ public final class TrainingRunEntity
                 yield Effect().none().thenRun(this::keepPoint).thenNoReply();
             }
             case EngineEvent.RecoveryPointFailed(_, var position, var why) ->
-                pointLost(run, epoch, "at " + position + ": " + why.message());
+                why.code().equals(EngineCommand.RUN_NOT_OPEN) ? engineLost(run)
+                        : pointLost(run, epoch, "at " + position + ": " + why.message());
         };
     }
 
@@ -674,8 +722,13 @@ public final class TrainingRunEntity
     private ReplyEffect<RunEvent, TrainingRun> failed(TrainingRun run, long position, Fault why) {
         if (why.code().equals(EngineCommand.RUN_NOT_OPEN)) return engineLost(run);
         if (!line.awaits(position)) return Effect().noReply();
-        line.finished(position);
         Entry entry = run.at(position).orElseThrow();
+        // What was accepted is there, and may have been executed before: it waits until it can be read.
+        if (why.code().equals(EngineCommand.STORE_FAILED) && !EngineLine.saves(entry.kind())) {
+            context.getLog().warn("run {}: operation {} waits: {}", id, position, why.message());
+            return reopenLater(run, false);
+        }
+        line.finished(position);
         List<RunEvent> events = List.of(new OperationFailed(position, why));
         return Effect().persist(events).thenRun((TrainingRun now) -> {
             // What the engine has executed since went past the failure: begin again, up to it.
@@ -687,7 +740,11 @@ public final class TrainingRunEntity
 
     private ReplyEffect<RunEvent, TrainingRun> engineLost(TrainingRun run) {
         context.getLog().warn("run {}: the engine lost it; it is opened again", id);
-        begin(run, true);
+        return reopenLater(run, true);
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> reopenLater(TrainingRun run, boolean cautious) {
+        begin(run, cautious);
         opening = true;
         timers.startSingleTimer("reopen", new Internal.Reopen(epoch), settings.retryAfter());
         return Effect().noReply();
@@ -742,7 +799,8 @@ public final class TrainingRunEntity
 
     /// Keeps the point that the engine has written as soon as all before it is finished.
     private void keepPoint(TrainingRun run) {
-        if (point.isEmpty() || keepingPoint) return;
+        // The next point takes the place of the last one, and keeps its results as well.
+        if (point.isEmpty() || keepingPoint || readingResults) return;
         var reached = point.get();
         for (long at = run.recovery().position() + 1; at <= reached.position(); at++)
             if (!done.contains(at)) return;
@@ -784,7 +842,8 @@ public final class TrainingRunEntity
         freeing = true;
         List<BlobId> blobs = run.garbage();
         context.pipeToSelf(world.later(() -> {
-            blobs.forEach(world.blobs()::delete);
+            // What an entity of before deletes late may be there anew.
+            for (BlobId blob : blobs) if (living.get()) world.blobs().delete(blob);
             return blobs;
         }), (freed, failure) -> failure == null
                 ? new Internal.Freed(freed) : new Internal.NotFreed(failure.toString()));
@@ -809,8 +868,7 @@ public final class TrainingRunEntity
         indexing = true;
         long version = lastSequenceNumber(context);
         var summary = new RunSummary(run.config().orElseThrow(), run.lora().orElseThrow(),
-                Math.max(step, run.recovery().step()),
-                run.lastRequestMillis(), run.checkpoints().current(now()), run.closed());
+                step, run.lastRequestMillis(), run.checkpoints().current(now()), run.closed());
         context.pipeToSelf(world.later(() -> {
             world.index().put(summary, version);
             return version;

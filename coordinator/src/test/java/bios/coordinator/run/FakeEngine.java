@@ -45,6 +45,7 @@ final class FakeEngine {
     private final BlobStore blobs;
     private final Queue<String> log;
     private final Map<RunId, State> runs = new HashMap<>();
+    private int unreadable;
 
     private FakeEngine(BlobStore blobs, Queue<String> log) {
         this.blobs = blobs;
@@ -91,7 +92,11 @@ final class FakeEngine {
             }
             case EngineCommand.TakeRecoveryPoint(var run, var position, var replyTo) -> {
                 State state = runs.get(run);
-                if (state == null) return;
+                if (state == null) {
+                    replyTo.tell(new EngineEvent.RecoveryPointFailed(run, position,
+                            Fault.server(EngineCommand.RUN_NOT_OPEN, "no")));
+                    return;
+                }
                 var blob = blobs.put(BlobScope.recovery(run), state.text().getBytes(StandardCharsets.UTF_8));
                 replyTo.tell(new EngineEvent.RecoveryPointWritten(run, position, blob,
                         state.step(), state.lora()));
@@ -113,6 +118,10 @@ final class FakeEngine {
         };
         Operation operation = StoredOperations.decode(c.operation().kind(), encoded);
         log.add(c.position() + " " + c.operation().kind());
+        if (operation instanceof Operation.ForwardBackward f && f.settings().containsKey("unreadable")
+                && unreadable++ < f.settings().get("unreadable"))
+            return new EngineEvent.Failed(c.run(), c.position(),
+                    Fault.server(EngineCommand.STORE_FAILED, "not now"));
         if (operation instanceof Operation.ForwardBackward f && f.settings().containsKey("forget")) {
             runs.clear();
             return new EngineEvent.Failed(c.run(), c.position(),

@@ -1,10 +1,13 @@
 package bios.coordinator.run;
 
+import bios.persistence.blob.BlobStore;
 import bios.persistence.blob.FileBlobStore;
 import bios.persistence.index.Page;
 import bios.persistence.index.RunIndex;
 import bios.persistence.index.RunSummary;
 import bios.persistence.journal.EmbeddedJournal;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointPath;
@@ -21,6 +24,9 @@ import bios.protocol.run.StoredOperation;
 import bios.protocol.stored.StoredOperations;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigFactory;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.UncheckedIOException;
 import java.nio.file.Path;
 import java.time.Duration;
 import java.time.Instant;
@@ -31,11 +37,13 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Function;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.javadsl.AskPattern;
+import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.persistence.typed.PersistenceId;
 
 /// One run on a real journal beside a fake engine, both of which a test may kill.
@@ -66,6 +74,36 @@ final class RunHarness implements AutoCloseable {
         }
     }
 
+    /// What the entity sees of the store: so many reads fail before one succeeds.
+    private record Failing(BlobStore store, AtomicInteger failing) implements BlobStore {
+        @Override public BlobRef put(String scope, Content content) {
+            return store.put(scope, content);
+        }
+
+        @Override public byte[] read(BlobRef ref) {
+            if (failing.getAndUpdate(n -> Math.max(0, n - 1)) > 0)
+                throw new UncheckedIOException(new IOException("not now"));
+            return store.read(ref);
+        }
+
+        @Override public InputStream open(BlobRef ref) {
+            return store.open(ref);
+        }
+
+        @Override public boolean exists(BlobId id) {
+            return store.exists(id);
+        }
+
+        @Override public void delete(BlobId id) {
+            store.delete(id);
+        }
+
+        @Override public List<Listed> list(String scope) {
+            return store.list(scope);
+        }
+    }
+
+    final AtomicInteger failingReads = new AtomicInteger();
     final Path folder;
     final FileBlobStore blobs;
     final MapIndex index = new MapIndex();
@@ -95,12 +133,34 @@ final class RunHarness implements AutoCloseable {
 
     private void spawn() {
         engine = kit.spawn(FakeEngine.create(blobs, pause, executed));
-        var world = RunWorld.of(engine, blobs, index,
+        var world = RunWorld.of(engine, new Failing(blobs, failingReads), index,
                 (_, path) -> CompletableFuture.completedFuture(elsewhere.getOrDefault(path,
                         new RunReply.Refused(RunCommand.Reason.NOT_FOUND, path + " does not exist"))),
                 () -> Instant.ofEpochMilli(clock.get()), RunSettings.from(kit.system().settings().config()));
         run = kit.spawn(TrainingRunEntity.create(RUN, PersistenceId.of("run-usf-finance", RUN.value()), world,
                 Optional.empty()));
+    }
+
+    /// Starts engine and entity anew while those of before live on, as on a node that is cut off.
+    ///
+    /// @return the entity of before
+    ActorRef<RunCommand> startAnother() {
+        var before = run;
+        spawn();
+        return before;
+    }
+
+    /// One that hears one answer.
+    ActorRef<RunReply> hearing(CompletableFuture<RunReply> answer) {
+        return kit.spawn(Behaviors.receiveMessage(reply -> {
+            answer.complete(reply);
+            return Behaviors.same();
+        }));
+    }
+
+    /// Lets the engine lose the run.
+    void forget() {
+        engine.tell(new EngineCommand.CloseRun(RUN));
     }
 
     /// Kills engine and entity without a word, and starts both anew.

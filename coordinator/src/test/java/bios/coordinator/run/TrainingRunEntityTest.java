@@ -24,6 +24,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Random;
+import java.util.concurrent.CompletableFuture;
+import org.apache.pekko.actor.typed.ActorRef;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -322,6 +324,75 @@ class TrainingRunEntityTest {
                     .ask(r -> new RunCommand.Describe(RunHarness.OWNER, r));
             assertTrue(described.closed());
             assertEquals(1, described.checkpoints().size());
+        }
+    }
+
+    @Test void anOperationThatTheStoreDoesNotGiveNowWaits() throws Exception {
+        try (var harness = harness("unreadable")) {
+            harness.submit(0, train(1));
+            harness.submit(1, new Operation.ForwardBackward(List.of(), LossFunction.CROSS_ENTROPY,
+                    Map.of("unreadable", 3.0), false));
+            harness.submit(2, step());
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(2));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
+            assertEquals(4, harness.executed.stream().filter("2 FORWARD_BACKWARD"::equals).count());
+        }
+    }
+
+    @Test void resultsWaitForAStoreThatDoesNotGiveThemNow() throws Exception {
+        try (var harness = harness("results")) {
+            var before = play(harness, history(3), () -> {});
+            harness.failingReads.set(4);
+            harness.restart();
+            for (int seq = 0; seq < before.size(); seq++)
+                assertEquals(before.get(seq), harness.outcome(seq), "request " + seq);
+        }
+    }
+
+    @Test void theStepAfterALoadIsThatOfTheCheckpoint() throws Exception {
+        try (var harness = harness("step")) {
+            harness.submit(0, train(1));
+            harness.submit(1, step());
+            harness.submit(2, save("early"));
+            for (int i = 0; i < 4; i++) {
+                harness.submit(3 + 2 * i, train(i));
+                harness.submit(4 + 2 * i, step());
+            }
+            harness.submit(11, load("early"));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(11));
+            harness.submit(12, save("again"));
+            harness.outcome(12);
+            var described = (RunReply.Described) harness
+                    .ask(r -> new RunCommand.Describe(RunHarness.OWNER, r));
+            assertEquals(1, described.step());
+        }
+    }
+
+    @Test void aRunThatIsLostWhileItRestsIsGivenAgainForItsRecoveryPoint() throws Exception {
+        try (var harness = new RunHarness(Files.createDirectories(folder.resolve("idle")),
+                SMALL + "\nbios.run.idle-after = 400 ms", PAUSE)) {
+            harness.create();
+            harness.submit(0, train(1));
+            harness.outcome(0);
+            harness.forget();
+            for (int i = 0; i < 200 && harness.executed.size() < 2; i++) Thread.sleep(50);
+            assertEquals(List.of("1 FORWARD_BACKWARD", "1 FORWARD_BACKWARD"),
+                    List.copyOf(harness.executed).subList(0, 2));
+        }
+    }
+
+    @Test void anEntityThatIsOnlyBelievedDeadAcknowledgesNothing() throws Exception {
+        try (var harness = harness("doubt")) {
+            harness.submit(0, train(1));
+            harness.outcome(0);
+            ActorRef<RunCommand> before = harness.startAnother();
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(0), "the new one answers");
+            var heard = new CompletableFuture<RunReply>();
+            before.tell(harness.command(1, train(2), harness.hearing(heard)));
+            assertEquals(new RunReply.Accepted(new RequestId(RunHarness.RUN, 1)),
+                    harness.submit(1, train(2)));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
+            assertTrue(!heard.isDone(), "the old one has written nothing");
         }
     }
 }

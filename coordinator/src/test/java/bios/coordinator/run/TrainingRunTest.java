@@ -305,6 +305,7 @@ class TrainingRunTest {
                 .apply(new CheckpointCommitted(2, manifest, Optional.empty()))
                 .apply(new OperationAttempted(2));
         all.add(run);
+        all.add(new EntityBegan(7));
         return all;
     }
 }

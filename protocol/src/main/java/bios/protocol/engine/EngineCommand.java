@@ -35,6 +35,10 @@ public sealed interface EngineCommand extends Message {
     /// restarted, or the run was closed): the entity opens the run again and repeats what is lost.
     String RUN_NOT_OPEN = "run_not_open";
 
+    /// The code of [EngineEvent.Failed] by which an engine says that the blob store did not do its work: the
+    /// same operation may succeed later. The entity gives it again what only had to be read.
+    String STORE_FAILED = "store_failed";
+
     /// Makes a run's state: a new adapter of shape `lora` (B = 0, A from its seed), or a recovery point's
     /// exact state. An open run is replaced. Answered by [EngineEvent.Opened] or [EngineEvent.OpenFailed].
     record OpenRun(RunConfig config, LoraSpec lora, Optional<BlobRef> recoveryPoint,

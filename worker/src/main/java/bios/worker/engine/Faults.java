@@ -4,6 +4,7 @@ import bios.persistence.blob.BlobDamaged;
 import bios.persistence.blob.BlobMissing;
 import bios.protocol.Fault;
 import bios.protocol.Invalid;
+import bios.protocol.engine.EngineCommand;
 import bios.protocol.stored.UnreadableRecord;
 import bios.worker.load.ModelRefused;
 import bios.worker.train.Refused;
@@ -27,7 +28,7 @@ final class Faults {
             case ModelRefused refused -> Fault.server("state_unreadable", what + ": " + refused.getMessage());
             case UnreadableRecord record ->
                     Fault.server("operation_unreadable", what + ": " + record.getMessage());
-            case UncheckedIOException io -> Fault.server("store_failed", what + ": " + io.getMessage());
+            case UncheckedIOException io -> Fault.server(EngineCommand.STORE_FAILED, what + ": " + io.getMessage());
             case OutOfMemoryError full -> Fault.server("out_of_memory", what + " found too little memory: "
                     + full.getMessage() + memory() + "; send less at once, or give the worker more memory");
             case null, default -> Fault.server("engine_failed", what + " failed: " + thrown);

@@ -1,0 +1,124 @@
+package bios.coordinator.simulation;
+
+import bios.persistence.blob.BlobDamaged;
+import bios.persistence.blob.BlobMissing;
+import bios.persistence.blob.BlobStore;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.run.RunId;
+import bios.protocol.stored.StoredOperations;
+import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.UncheckedIOException;
+import java.nio.charset.StandardCharsets;
+import java.util.List;
+import java.util.TreeMap;
+
+/// A blob store that outlives all processes, fails now and then before or after it has done what it was
+/// asked, and writes damaged bytes of an operation. It tells the ledger of what it deletes.
+final class Blobs implements BlobStore {
+    private static final byte[] DAMAGED = {};
+    private final World world;
+    private final TreeMap<String, byte[]> kept = new TreeMap<>();
+    /// All that was ever put: what the oracle reads.
+    private final TreeMap<String, byte[]> ever = new TreeMap<>();
+
+    Blobs(World world) {
+        this.world = world;
+    }
+
+    @Override public BlobRef put(String scope, Content content) {
+        var out = new ByteArrayOutputStream();
+        try {
+            content.writeTo(out);
+        } catch (IOException failed) {
+            throw new UncheckedIOException(failed);
+        }
+        byte[] bytes = out.toByteArray();
+        var id = new BlobId(scope, StoredOperations.digest(bytes));
+        boolean fails = fails();
+        boolean loses = world.mutation == Mutation.STORE_LOSES_A_BLOB && world.stage.oneIn(10);
+        ever.put(id.toString(), bytes);
+        boolean damaged = scope.contains("/operations/") && !exists(id)
+                && world.faults.hits(world.stage, world.faults.damage);
+        if (!loses && (!fails || world.stage.oneIn(2))) kept.put(id.toString(), damaged ? DAMAGED : bytes);
+        world.stage.trace(() -> "put " + shown(id) + (fails ? " FAILS" : ""));
+        if (fails) throw failed("put", id);
+        return new BlobRef(id, bytes.length);
+    }
+
+    private boolean fails() {
+        return world.faults.hits(world.stage, world.faults.blobFails);
+    }
+
+    private static UncheckedIOException failed(String what, BlobId id) {
+        return new UncheckedIOException(new IOException("the store fails to " + what + " " + id));
+    }
+
+    static String shown(BlobId id) {
+        String[] words = id.scope().split("/");
+        return words[words.length - 1] + "/" + id.sha256().substring(0, 6);
+    }
+
+    @Override public byte[] read(BlobRef ref) {
+        if (fails()) {
+            world.stage.trace(() -> "read " + shown(ref.id()) + " FAILS");
+            throw failed("read", ref.id());
+        }
+        byte[] bytes = kept.get(ref.id().toString());
+        if (bytes == null) {
+            world.ledger(run(ref.id())).missed(ref.id());
+            throw new BlobMissing(ref.id());
+        }
+        if (bytes == DAMAGED) throw new BlobDamaged(ref.id(), "a test has damaged it");
+        return bytes;
+    }
+
+    @Override public InputStream open(BlobRef ref) {
+        return new ByteArrayInputStream(read(ref));
+    }
+
+    @Override public boolean exists(BlobId id) {
+        return kept.containsKey(id.toString());
+    }
+
+    @Override public void delete(BlobId id) {
+        boolean fails = fails();
+        world.stage.trace(() -> "delete " + shown(id) + (fails ? " FAILS" : ""));
+        if (!fails || world.stage.oneIn(2)) {
+            kept.remove(id.toString());
+            world.ledger(run(id)).deleted(id);
+            if (world.mutation == Mutation.STORE_DELETES_TOO_MUCH && !kept.isEmpty())
+                remove(kept.lastKey());
+        }
+        if (fails) throw failed("delete", id);
+    }
+
+    private void remove(String name) {
+        kept.remove(name);
+        int slash = name.lastIndexOf('/');
+        var id = new BlobId(name.substring(0, slash), name.substring(slash + 1));
+        world.ledger(run(id)).deleted(id);
+    }
+
+    @Override public List<Listed> list(String scope) {
+        return kept.entrySet().stream().filter(e -> e.getKey().startsWith(scope + "/")).map(e -> {
+            int slash = e.getKey().lastIndexOf('/');
+            var id = new BlobId(e.getKey().substring(0, slash), e.getKey().substring(slash + 1));
+            return new Listed(new BlobRef(id, e.getValue().length), 0);
+        }).toList();
+    }
+
+    /// What was once put under `id`, deleted or not.
+    String archived(BlobId id) {
+        byte[] bytes = ever.get(id.toString());
+        if (bytes == null) throw new Violation(id + " is referred to and was never stored");
+        return new String(bytes, StandardCharsets.UTF_8);
+    }
+
+    private static RunId run(BlobId id) {
+        return new RunId(id.scope().split("/")[1]);
+    }
+}

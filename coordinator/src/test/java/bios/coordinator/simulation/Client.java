@@ -1,0 +1,336 @@
+package bios.coordinator.simulation;
+
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.model.LoraSpec;
+import bios.protocol.model.ModelName;
+import bios.protocol.model.TargetModule;
+import bios.protocol.run.Datum;
+import bios.protocol.run.LossFunction;
+import bios.protocol.run.Operation;
+import bios.protocol.run.OperationResult;
+import bios.protocol.run.RequestId;
+import bios.protocol.run.RunCommand;
+import bios.protocol.run.RunCommand.Reason;
+import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.RunConfig;
+import bios.protocol.run.RunId;
+import bios.protocol.run.StoredOperation;
+import bios.protocol.stored.StoredOperations;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.function.Consumer;
+import java.util.function.Function;
+import org.apache.pekko.actor.typed.ActorRef;
+
+/// The user of one run and the gateway before it: submits numbered operations, several at a time and again
+/// when nobody answers, asks for results again and again, deletes, and in some histories unloads at the end.
+final class Client {
+    private static final String OWNER = "alice";
+    private static final long SILENCE = 4_000;
+
+    /// What the user wants done.
+    private final class Wanted {
+        final long seq;
+        final Operation operation;
+        final byte[] encoded;
+        final String digest;
+        final boolean inBlob;
+        boolean asked;
+        boolean accepted;
+        Optional<RunReply> outcome = Optional.empty();
+        boolean lost;
+
+        Wanted(long seq, Operation operation, boolean inBlob) {
+            this.seq = seq;
+            this.operation = operation;
+            this.inBlob = inBlob;
+            encoded = StoredOperations.encode(operation);
+            digest = StoredOperations.digest(encoded);
+            world.remember(digest, operation);
+        }
+
+        boolean over() {
+            return outcome.isPresent() || lost;
+        }
+    }
+
+    private final World world;
+    private final Stage stage;
+    private final RunId run;
+    private final Optional<RunId> other;
+    private final boolean keeps;
+    private final List<Wanted> wanted = new ArrayList<>();
+    private final boolean unloads;
+    private boolean created;
+    private boolean unloaded;
+    private boolean described;
+    private int submitted;
+
+    /// @param other whose checkpoints it loads now and then
+    /// @param harm whether it sends operations that kill their process
+    /// @param keeps whether its checkpoints stay, since others load them
+    Client(World world, RunId run, Optional<RunId> other, int operations, boolean harm, boolean keeps) {
+        this.world = world;
+        this.stage = world.stage;
+        this.run = run;
+        this.other = other;
+        this.keeps = keeps;
+        this.unloads = stage.oneIn(4);
+        long seq = 0;
+        for (int i = 0; i < operations; i++) {
+            wanted.add(new Wanted(seq, invent(harm), stage.oneIn(5)));
+            seq += stage.oneIn(8) ? stage.between(2, 5) : 1;
+        }
+    }
+
+    RunId run() {
+        return run;
+    }
+
+    private Operation invent(boolean harm) {
+        return switch (stage.below(20)) {
+            case 0, 1, 2, 3, 4 -> train(Map.of(), false);
+            case 5, 6, 7, 8, 9 -> new Operation.OptimStep(Optional.empty());
+            case 10, 11 -> train(Map.of(), true);
+            case 12, 13 -> new Operation.SaveState(new CheckpointName(stage.oneIn(2) ? "a" : "b"), "{}",
+                    stage.oneIn(4) && !keeps ? Optional.of(stage.between(5, 60)) : Optional.empty());
+            case 14 -> new Operation.SaveSamplerWeights(Optional.of(new CheckpointName("s")),
+                    Optional.empty(), Optional.empty());
+            case 15 -> new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(),
+                    stage.oneIn(2) ? Optional.of("session-2") : Optional.empty());
+            case 16, 17 -> new Operation.LoadState(new CheckpointPath(
+                    stage.oneIn(4) ? other.orElse(run) : run,
+                    stage.oneIn(3) ? Optional.of(CheckpointKind.SAMPLER) : Optional.empty(),
+                    new CheckpointName(stage.any(List.of("a", "a", "b", "s", "missing")))), stage.oneIn(2));
+            case 18 -> stage.oneIn(2) ? train(Map.of(ModelEngine.FAIL, 1.0), stage.oneIn(3))
+                    : train(Map.of(), false);
+            default -> harm && stage.oneIn(2) ? train(Map.of(ModelEngine.KILL, 1.0), stage.oneIn(3))
+                    : new Operation.OptimStep(Optional.empty());
+        };
+    }
+
+    private Operation train(Map<String, Double> settings, boolean forwardOnly) {
+        return new Operation.ForwardBackward(List.of(new Datum(new int[] {stage.below(1000)}, Map.of())),
+                LossFunction.CROSS_ENTROPY, settings, forwardOnly);
+    }
+
+    /// Whether it has all it wanted.
+    boolean over() {
+        return created && wanted.stream().allMatch(Wanted::over) && (unloaded || !unloads);
+    }
+
+    /// What it still waits for.
+    String waits() {
+        return !created ? "to be created" : wanted.stream().filter(w -> !w.over())
+                .map(w -> w.seq + (w.accepted ? " accepted" : " not accepted")).toList().toString();
+    }
+
+    void begin() {
+        stage.in(stage.between(0, 300), this::act);
+    }
+
+    private void act() {
+        if (over()) return;
+        if (!created) create();
+        else if (!unloads || !wanted.stream().allMatch(Wanted::over)) work();
+        else unload();
+        stage.in(stage.oneIn(12) ? stage.between(1_000, 15_000) : stage.between(5, 400), this::act);
+    }
+
+    private void create() {
+        var config = new RunConfig(run, OWNER, new ModelName("ultrasafe/usf-finance"),
+                new LoraSpec(8, 32, 7, List.of(TargetModule.Q, TargetModule.V)), true, Optional.empty(), "{}",
+                "session-1", stage.now());
+        world.send(run, replyTo -> new RunCommand.Create(config, replyTo), (_, _) -> {},
+                reply -> created = true);
+    }
+
+    private void work() {
+        int unfinished = (int) wanted.subList(0, submitted).stream().filter(w -> !w.over()).count();
+        switch (stage.below(16)) {
+            case 0, 1, 2, 3, 4 -> {
+                if (submitted < wanted.size() && unfinished < 10) submit(wanted.get(submitted++));
+                else again();
+            }
+            case 5, 6 -> again();
+            case 7 -> repeat();
+            case 8 -> conflict();
+            case 9 -> manage();
+            default -> ask();
+        }
+    }
+
+    // Submissions
+
+    private void submit(Wanted w) {
+        w.asked = true;
+        Optional<StoredOperation> stored = stored(w.seq, w.operation, w.encoded, w.inBlob);
+        stage.in(SILENCE, () -> w.asked = false);
+        if (stored.isEmpty()) return;
+        long now = stage.now();
+        world.send(run, replyTo -> new RunCommand.Submit(OWNER, w.seq, stored.get(), w.digest, now, replyTo),
+                (reply, stale) -> world.ledger(run).submitted(w.seq, w.digest, anew(w, reply), stale),
+                reply -> {
+                    if (reply instanceof RunReply.Accepted) w.accepted = true;
+                    // Only what may never be accepted any more is given up.
+                    if (reply instanceof RunReply.Refused(var reason, _) && reason == Reason.CLOSED)
+                        w.lost = true;
+                });
+    }
+
+    private RunReply anew(Wanted w, RunReply reply) {
+        return world.mutation == Mutation.REPEATED_SUBMISSION_IS_ANSWERED_ANEW && w.accepted
+                && reply instanceof RunReply.Accepted
+                ? new RunReply.Accepted(new RequestId(run, w.seq + 1000)) : reply;
+    }
+
+    private Optional<StoredOperation> stored(long seq, Operation operation, byte[] encoded, boolean inBlob) {
+        var kind = StoredOperations.kind(operation);
+        if (!inBlob || operation instanceof Operation.LoadState
+                || operation instanceof Operation.SaveSamplerWeights)
+            return Optional.of(new StoredOperation.Inline(kind, encoded));
+        try {
+            BlobRef blob = world.blobs.put(BlobScope.operation(run, seq), encoded);
+            return Optional.of(new StoredOperation.InBlob(kind, blob));
+        } catch (RuntimeException storeFailed) {
+            return Optional.empty();
+        }
+    }
+
+    /// Sends again what nobody has answered.
+    private void again() {
+        wanted.subList(0, submitted).stream().filter(w -> !w.accepted && !w.over() && !w.asked).findFirst()
+                .ifPresent(this::submit);
+    }
+
+    private void repeat() {
+        if (submitted > 0) submit(wanted.get(stage.below(submitted)));
+    }
+
+    /// Another operation under a number that was used.
+    private void conflict() {
+        if (submitted == 0) return;
+        Wanted w = wanted.get(stage.below(submitted));
+        if (!w.accepted) return;
+        var other = new Wanted(w.seq, train(Map.of(), false), false);
+        world.send(run, replyTo -> new RunCommand.Submit(OWNER, w.seq,
+                new StoredOperation.Inline(StoredOperations.kind(other.operation), other.encoded),
+                other.digest, stage.now(), replyTo),
+                (reply, stale) -> world.ledger(run).submitted(w.seq, other.digest, reply, stale), _ -> {});
+    }
+
+    // Results
+
+    private void ask() {
+        if (submitted == 0) return;
+        int from = Math.max(0, submitted - 12);
+        Wanted w = stage.oneIn(3) ? wanted.get(stage.below(submitted))
+                : wanted.subList(from, submitted).stream().filter(x -> !x.over() && x.accepted).findFirst()
+                        .orElse(wanted.get(stage.below(submitted)));
+        ask(w);
+    }
+
+    private void ask(Wanted w) {
+        long wait = stage.any(List.of(0L, 300L, 2_000L, 10_000L));
+        world.send(run, replyTo -> new RunCommand.Retrieve(OWNER, w.seq, wait, replyTo),
+                (reply, stale) -> world.ledger(run).retrieved(w.seq, mutated(reply), stale),
+                reply -> received(w, reply));
+    }
+
+    private RunReply mutated(RunReply reply) {
+        return world.mutation == Mutation.FAILURE_BECOMES_SUCCESS
+                && reply instanceof RunReply.Failed(var request, _)
+                ? new RunReply.Completed(request, new OperationResult.Loaded("x", 1)) : reply;
+    }
+
+    private void received(Wanted w, RunReply reply) {
+        switch (reply) {
+            case RunReply.Completed _, RunReply.Failed _ -> {
+                if (w.outcome.isPresent() && !w.outcome.get().equals(reply)) world.violated(
+                        "run " + run + " gives " + reply + " for seq " + w.seq + " after " + w.outcome.get());
+                w.outcome = Optional.of(reply);
+            }
+            case RunReply.Refused(_, var message) -> {
+                if (w.accepted && message.contains("no longer kept")) w.lost = true;
+            }
+            default -> {}
+        }
+    }
+
+    // Everything else
+
+    private void manage() {
+        var kind = stage.oneIn(2) ? CheckpointKind.TRAINING : CheckpointKind.SAMPLER;
+        var name = new CheckpointName(stage.any(List.of("a", "b", "s")));
+        switch (keeps ? 2 + stage.below(4) : stage.below(6)) {
+            case 0 -> tell(to -> new RunCommand.DeleteCheckpoint(OWNER, kind, name, to));
+            case 1 -> {
+                Optional<Long> at = stage.oneIn(3)
+                        ? Optional.empty() : Optional.of(stage.now() + stage.between(1_000, 60_000));
+                tell(to -> new RunCommand.SetExpiry(OWNER, kind, name, at, to));
+            }
+            case 2 -> tell(to -> new RunCommand.ReleaseSnapshots(OWNER,
+                    stage.oneIn(2) ? "session-1" : "session-2", to));
+            case 3 -> tell(to -> new RunCommand.Describe(OWNER, to));
+            case 4 -> tell(to -> new RunCommand.Resolve(OWNER,
+                    new CheckpointPath(run, Optional.of(kind), name), to));
+            default -> tell(to -> new RunCommand.Describe("mallory", to));
+        }
+    }
+
+    private void tell(Function<ActorRef<RunReply>, RunCommand> command) {
+        world.send(run, command, (_, _) -> {}, _ -> {});
+    }
+
+    private void unload() {
+        world.ledger(run).unloads();
+        world.send(run, replyTo -> new RunCommand.Unload(OWNER, replyTo), (_, _) -> {}, reply -> {
+            if (reply instanceof RunReply.Done) unloaded = true;
+        });
+    }
+
+    /// Compares everything once more, when all is over.
+    void lookAgain() {
+        for (Wanted w : wanted) if (!w.lost) ask(w);
+        // Whatever is executed again is behind it by then.
+        stage.in(60_000, this::describe);
+    }
+
+    private void describe() {
+        if (described) return;
+        listen(to -> new RunCommand.Describe(OWNER, to), reply -> {
+            world.ledger(run).described(reply);
+            described = true;
+        });
+        stage.in(SILENCE, this::describe);
+    }
+
+    private void listen(Function<ActorRef<RunReply>, RunCommand> command, Consumer<RunReply> heard) {
+        world.send(run, command, (reply, _) -> heard.accept(reply), _ -> {});
+    }
+
+    boolean described() {
+        return described;
+    }
+
+    static String shown(Object message) {
+        return switch (message) {
+            case RunCommand.Submit s -> "submit " + s.seq() + " " + s.operation().kind() + " "
+                    + s.digest().substring(0, 4);
+            case RunCommand.Retrieve r -> "retrieve " + r.seq() + " wait " + r.waitMillis();
+            case RunCommand.DeleteCheckpoint d -> "delete " + d.kind() + " " + d.name();
+            case RunCommand other -> other.getClass().getSimpleName();
+            case RunReply.Completed c -> "completed " + c.request().seq() + " "
+                    + c.result().getClass().getSimpleName();
+            case RunReply.Described d -> "described at step " + d.step();
+            case RunReply.Resolved r -> "resolved " + r.manifest().contentId().substring(0, 6);
+            default -> message.toString();
+        };
+    }
+}

@@ -1,0 +1,486 @@
+package bios.coordinator.simulation;
+
+import bios.coordinator.run.RunEvent;
+import bios.coordinator.run.RunEvent.*;
+import bios.coordinator.simulation.ModelEngine.Done;
+import bios.coordinator.simulation.ModelEngine.Loaded;
+import bios.coordinator.simulation.ModelEngine.State;
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.run.Operation;
+import bios.protocol.run.OperationKind;
+import bios.protocol.run.OperationResult;
+import bios.protocol.run.RunCommand.Reason;
+import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.RunConfig;
+import bios.protocol.run.RunId;
+import bios.protocol.run.StoredOperation;
+import bios.protocol.stored.StoredOperations;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+import java.util.stream.Stream;
+
+/// The oracle of one run: follows what the journal holds, computes for itself what must come of it, and
+/// compares with everything that is said, stored or deleted. It shares no code with what it judges.
+final class Ledger {
+    /// An accepted operation.
+    private static final class Line {
+        final long seq;
+        final StoredOperation stored;
+        final Operation operation;
+        final String digest;
+        final long acceptedAtMillis;
+        Optional<CheckpointManifest> loads = Optional.empty();
+        Optional<CheckpointManifest> saved = Optional.empty();
+        Optional<Fault> failed = Optional.empty();
+        boolean applied;
+        int attempts;
+        int deaths;
+        int deathsInDoubt;
+        boolean told;
+
+        Line(OperationAccepted e, Operation operation) {
+            seq = e.seq();
+            stored = e.operation();
+            digest = e.digest();
+            acceptedAtMillis = e.timeMillis();
+            this.operation = operation;
+        }
+
+        boolean loading() {
+            return operation instanceof Operation.LoadState;
+        }
+
+        boolean saving() {
+            return stored.kind() == OperationKind.SAVE_STATE
+                    || stored.kind() == OperationKind.SAVE_SAMPLER_WEIGHTS;
+        }
+    }
+
+    private record Poison(int position, Fault why, long until) {}
+
+    private record Named(CheckpointKind kind, CheckpointName name) {
+        static Named of(CheckpointManifest m) {
+            return new Named(m.kind(), m.name().orElseThrow());
+        }
+    }
+
+    private record Snapshot(String session, CheckpointManifest manifest) {}
+
+    private final World world;
+    private final RunId run;
+    private final List<Line> lines = new ArrayList<>(); // position p is at p - 1
+    private final Map<Long, Integer> positions = new HashMap<>();
+    private final List<State> states = new ArrayList<>(); // behind each position, as far as needed
+    private final List<CheckpointManifest> versions = new ArrayList<>();
+    private final List<Snapshot> snapshots = new ArrayList<>();
+    /// Up to which position a load may have found a name expired that was then kept longer.
+    private final Map<CheckpointName, Integer> kept = new HashMap<>();
+    private Optional<RunConfig> config = Optional.empty();
+    private Optional<Poison> poison = Optional.empty();
+    private Optional<BlobRef> point = Optional.empty();
+    private Optional<BlobRef> results = Optional.empty();
+    private int recovery;
+    private int attempt;
+    private boolean closed;
+    private boolean unloading;
+
+    Ledger(World world, RunId run) {
+        this.world = world;
+        this.run = run;
+    }
+
+    // What others ask
+
+    boolean created() {
+        return config.isPresent();
+    }
+
+    boolean closed() {
+        return closed;
+    }
+
+    int accepted() {
+        return lines.size();
+    }
+
+    /// Operations that a recovery would execute again.
+    int behindPoint() {
+        int count = 0;
+        for (Line line : lines.subList(recovery, lines.size()))
+            if (line.failed.isEmpty() && line.saved.isEmpty()) count++;
+        return count;
+    }
+
+    boolean holds(long seq) {
+        return positions.containsKey(seq);
+    }
+
+    /// Whether another death would make an operation fail that has done nothing: chance must not do that.
+    boolean inLastAttempt() {
+        return attempt > 0 && !kills(lines.get(attempt - 1).operation)
+                && lines.get(attempt - 1).attempts >= world.attempts() - 1;
+    }
+
+    private static boolean kills(Operation operation) {
+        return operation instanceof Operation.ForwardBackward f
+                && f.settings().containsKey(ModelEngine.KILL);
+    }
+
+    void unloads() {
+        unloading = true;
+    }
+
+    // What the journal holds
+
+    void happened(RunEvent event) {
+        switch (event) {
+            case RunCreated(var created) -> {
+                check(config.isEmpty(), "is created twice");
+                config = Optional.of(created);
+                states.add(State.fresh(created.lora()));
+            }
+            case OperationAccepted e -> accepted(e);
+            case LoadResolved(var at, var manifest) -> {
+                Line line = line(at);
+                check(line.loading() && line.loads.isEmpty() && line.failed.isEmpty(),
+                        "resolves " + at + " anew");
+                line.loads = Optional.of(manifest);
+                if (own(manifest)) blobs(manifest).forEach(this::mustExist);
+            }
+            case LoadApplied(var at) -> {
+                check(line(at).loads.isPresent() && line(at).failed.isEmpty(), "applies " + at);
+                line(at).applied = true;
+                poison = poison.filter(p -> p.position() > at);
+            }
+            case OperationFailed(var at, var why) -> failed((int) at, why);
+            case ErrorSeen(var upTo) ->
+                    poison = poison.map(p -> new Poison(p.position(), p.why(), upTo));
+            case CheckpointCommitted(var at, var manifest, var session) ->
+                    committed((int) at, manifest, session);
+            case CheckpointDeleted(var kind, var name) ->
+                    versions.removeIf(v -> Named.of(v).equals(new Named(kind, name)));
+            case ExpirySet(var kind, var name, var at) -> {
+                versions.replaceAll(v -> Named.of(v).equals(new Named(kind, name)) ? expiring(v, at) : v);
+                kept.put(name, lines.size());
+            }
+            case CheckpointsExpired(var time) -> {
+                check(time <= world.stage.now(), "lets expire what is not over");
+                versions.removeIf(v -> over(v, time));
+                snapshots.removeIf(s -> over(s.manifest(), time));
+            }
+            case SnapshotsReleased(var session) -> snapshots.removeIf(s -> s.session().equals(session));
+            case RecoveryPointReached e -> reached(e);
+            case OperationAttempted(var at) -> {
+                attempt = (int) at;
+                line(at).attempts++;
+            }
+            case ReplayFinished _ -> attempt = 0;
+            case RunClosed _ -> {
+                for (int at = 1; at <= lines.size(); at++)
+                    check(lines.get(at - 1).failed.isPresent() || !lines.get(at - 1).saving()
+                            || lines.get(at - 1).saved.isPresent(), "is closed before " + at + " is saved");
+                closed = true;
+                recovery = lines.size();
+                point = Optional.empty();
+                results = Optional.empty();
+                poison = Optional.empty();
+                attempt = 0;
+            }
+            default -> {} // events that say nothing of operations, states or blobs
+        }
+    }
+
+    private void accepted(OperationAccepted e) {
+        check(e.position() == lines.size() + 1, "accepts " + e.position() + " behind " + lines.size());
+        check(!positions.containsKey(e.seq()), "accepts seq " + e.seq() + " twice");
+        check(!closed, "accepts seq " + e.seq() + " although it is closed");
+        lines.add(new Line(e, world.operation(e.digest())));
+        positions.put(e.seq(), lines.size());
+    }
+
+    private void failed(int at, Fault why) {
+        Line line = line(at);
+        check(line.failed.isEmpty() && line.saved.isEmpty() && !line.applied,
+                at + " fails once more: " + why);
+        check(!line.told, at + " fails after its result was told: " + why);
+        check(states.size() <= at, at + " fails after others were told what comes behind it: " + why);
+        boolean struck = struck(at) && !line.loading();
+        if (struck) check(why.equals(poison.get().why()), at + " must fail by " + poison.get().why());
+        else check(legitimate(at, line, why), at + " " + line.stored.kind() + " fails for no reason: " + why);
+        line.failed = Optional.of(why);
+        boolean changes = line.stored.kind().changesState() && !why.code().equals("no_gradient");
+        if (changes && !struck) poison = Optional.of(new Poison(at, why, Long.MAX_VALUE));
+    }
+
+    private boolean struck(int at) {
+        return poison.isPresent() && at > poison.get().position() && at <= poison.get().until();
+    }
+
+    private boolean legitimate(int at, Line line, Fault why) {
+        return switch (why.code()) {
+            case "bad_data", "no_gradient" -> {
+                Done done = ModelEngine.execute(state(at - 1), line.operation, line.digest, Optional.empty());
+                yield !line.loading() && done.fault().filter(why::equals).isPresent();
+            }
+            case "checkpoint_not_found" -> line.operation instanceof Operation.LoadState(var path, _)
+                    && (!path.run().equals(run) || at <= kept.getOrDefault(path.name(), 0)
+                            || !found(path));
+            case "weights_only" ->
+                    line.operation instanceof Operation.LoadState(_, var optimizer) && optimizer;
+            case "checkpoint_unavailable" -> line.loading() && world.faults.resolverFails > 0;
+            case "worker_lost" -> kills(line.operation) && line.attempts >= world.attempts();
+            case "store_failed" -> line.saving() && world.faults.blobFails > 0;
+            case "blob_damaged" -> line.stored instanceof StoredOperation.InBlob && world.faults.damage > 0;
+            default -> false;
+        };
+    }
+
+    private boolean found(CheckpointPath path) {
+        return path.kind().isPresent() ? current(path.kind().get(), path.name())
+                : current(CheckpointKind.TRAINING, path.name())
+                        || current(CheckpointKind.SAMPLER, path.name());
+    }
+
+    private boolean current(CheckpointKind kind, CheckpointName name) {
+        return newest(kind, name).filter(v -> !over(v, world.stage.now())).isPresent();
+    }
+
+    private Optional<CheckpointManifest> newest(CheckpointKind kind, CheckpointName name) {
+        return versions.stream().filter(v -> Named.of(v).equals(new Named(kind, name)))
+                .reduce((_, later) -> later);
+    }
+
+    private void committed(int at, CheckpointManifest m, Optional<String> session) {
+        Line line = line(at);
+        check(line.saving() && line.saved.isEmpty() && line.failed.isEmpty(), at + " is saved once more");
+        check(!struck(at), at + " is saved although " + poison + " strikes it");
+        blobs(m).forEach(this::mustExist);
+        State state = state(at - 1);
+        check(world.blobs.archived(m.adapter().id()).equals(state.weights())
+                && m.optimizer().stream().allMatch(o -> world.blobs.archived(o.id())
+                        .equals(state.optimizer())), at + " saves another state than that before it");
+        var expected = ModelEngine.manifest(config.get(), state, line.operation, m.adapter(), m.optimizer(),
+                line.acceptedAtMillis);
+        check(expected.equals(m), at + " is saved as " + m + " instead of " + expected);
+        line.saved = Optional.of(m);
+        if (m.name().isEmpty()) {
+            String owner = session.orElseThrow();
+            snapshots.removeIf(s -> s.session().equals(owner)
+                    && s.manifest().contentId().equals(m.contentId()));
+            snapshots.add(new Snapshot(owner, m));
+            return;
+        }
+        newest(m.kind(), m.name().get()).filter(v -> v.adapter().equals(m.adapter())
+                && v.optimizer().equals(m.optimizer())).ifPresent(versions::remove);
+        versions.add(m);
+    }
+
+    private void reached(RecoveryPointReached e) {
+        int at = (int) e.position();
+        check(at >= recovery && at <= lines.size(), "has a recovery point outside its line at " + at);
+        mustExist(e.state().id());
+        e.results().ifPresent(r -> mustExist(r.id()));
+        State expected = state(at);
+        check(world.blobs.archived(e.state().id()).equals(expected.text()),
+                "has a recovery point at " + at + " of another state: "
+                        + world.blobs.archived(e.state().id()) + " instead of " + expected.text());
+        check(e.step() == expected.step() && e.lora().equals(expected.lora()),
+                "has a recovery point at " + at + " with step " + e.step() + " of " + expected.step());
+        recovery = at;
+        point = Optional.of(e.state());
+        results = e.results();
+        if (attempt <= at) attempt = 0;
+    }
+
+    // What must come of it
+
+    /// The state behind a position. Once it was needed, nothing before it may change any more.
+    private State state(int position) {
+        while (states.size() <= position) {
+            int at = states.size();
+            Line line = line(at);
+            State before = states.getLast();
+            if (line.failed.isPresent()) {
+                states.add(before);
+                continue;
+            }
+            check(!struck(at) || line.loading(), at + " is passed although " + poison + " strikes it");
+            check(!line.loading() || line.loads.isPresent(), at + " is passed before it is resolved");
+            states.add(execute(before, line).state());
+        }
+        return states.get(position);
+    }
+
+    private Done execute(State before, Line line) {
+        Done done = ModelEngine.execute(before, line.operation, line.digest, line.loads.map(m ->
+                new Loaded(m, world.blobs.archived(m.adapter().id()),
+                        m.optimizer().map(o -> world.blobs.archived(o.id())))));
+        check(done.fault().isEmpty(), "passes seq " + line.seq + " as if it had not failed: " + done.fault());
+        return done;
+    }
+
+    // Blobs
+
+    private boolean own(CheckpointManifest m) {
+        return m.run().equals(run);
+    }
+
+    private static Stream<BlobId> blobs(CheckpointManifest m) {
+        return Stream.concat(Stream.of(m.adapter()), m.optimizer().stream()).map(BlobRef::id);
+    }
+
+    /// What a recovery or a reader of this run may still ask the store for.
+    private Set<BlobId> referenced() {
+        var all = new HashSet<BlobId>();
+        versions.forEach(m -> blobs(m).forEach(all::add));
+        snapshots.forEach(s -> blobs(s.manifest()).forEach(all::add));
+        point.ifPresent(p -> all.add(p.id()));
+        results.ifPresent(r -> all.add(r.id()));
+        for (Line line : lines.subList(recovery, lines.size())) {
+            if (line.failed.isPresent() || line.saved.isPresent()) continue;
+            if (line.stored instanceof StoredOperation.InBlob(_, var blob)) all.add(blob.id());
+            line.loads.filter(this::own).ifPresent(m -> blobs(m).forEach(all::add));
+        }
+        return all;
+    }
+
+    void deleted(BlobId id) {
+        check(!referenced().contains(id), "loses " + Blobs.shown(id) + ", which is referred to");
+    }
+
+    void missed(BlobId id) {
+        check(!referenced().contains(id), "does not find " + Blobs.shown(id) + ", which is referred to");
+    }
+
+    private void mustExist(BlobId id) {
+        check(world.blobs.exists(id), "refers to " + Blobs.shown(id) + ", which does not exist");
+    }
+
+    // What is said
+
+    /// An operation ended its process.
+    void died(long position, boolean inDoubt) {
+        Line line = line(position);
+        line.deaths++;
+        if (inDoubt) line.deathsInDoubt++;
+        check(line.deaths - line.deathsInDoubt <= world.attempts() + 1,
+                position + " has killed " + line.deaths + " times");
+    }
+
+    /// An entity answers a submission.
+    ///
+    /// @param stale whether it was told from one that others take for dead
+    void submitted(long seq, String digest, RunReply reply, boolean stale) {
+        switch (reply) {
+            case RunReply.Accepted(var request) -> {
+                check(holds(seq), "acknowledges seq " + seq + ", which the journal does not hold");
+                check(request.seq() == seq && request.run().equals(run), "answers " + seq + " by " + request);
+                int at = positions.get(seq);
+                check(at <= recovery || lines.get(at - 1).digest.equals(digest),
+                        "acknowledges another operation as seq " + seq);
+            }
+            case RunReply.Refused(var reason, var message) -> {
+                boolean known = holds(seq);
+                boolean fine = switch (reason) {
+                    case CONFLICT -> known && !lines.get(positions.get(seq) - 1).digest.equals(digest);
+                    case TOO_MANY -> !known || stale;
+                    case CLOSED -> (closed || unloading) && (!known || stale);
+                    case NOT_FOUND -> !created() || stale;
+                    case UNAVAILABLE -> true;
+                    case INVALID -> false;
+                };
+                check(fine, "refuses seq " + seq + ": " + reason + " " + message);
+            }
+            default -> check(false, "answers a submission by " + reply);
+        }
+    }
+
+    /// An entity answers a question for a result.
+    void retrieved(long seq, RunReply reply, boolean stale) {
+        switch (reply) {
+            case RunReply.Completed(var request, var result) -> {
+                check(holds(seq) && request.seq() == seq, "has a result of " + request + " for " + seq);
+                int at = positions.get(seq);
+                Line line = line(at);
+                check(line.failed.isEmpty(), at + " failed and has a result");
+                check(line.told || !struck(at) || line.loading(),
+                        at + " has a result although " + poison + " strikes it");
+                OperationResult expected = line.saving()
+                        ? new OperationResult.Saved(line.saved.orElseThrow(() ->
+                                new Violation("a save at " + at + " is told before it is stored")))
+                        : execute(state(at - 1), line).result().orElseThrow();
+                check(expected.equals(result), at + " gives " + result + " instead of " + expected);
+                state(at);
+                line.told = true;
+            }
+            case RunReply.Failed(_, var why) -> check(holds(seq)
+                    && line(positions.get(seq)).failed.filter(why::equals).isPresent(),
+                    "tells of a failure of " + seq + " that the journal does not hold: " + why);
+            case RunReply.Pending _ ->
+                check(holds(seq), "waits for seq " + seq + ", which it never accepted");
+            case RunReply.Refused(var reason, var message) -> check(stale || reason == Reason.NOT_FOUND
+                    && (!holds(seq) || closed || world.forgetsResults()),
+                    "does not give the result of seq " + seq + ": " + reason + " " + message);
+            default -> check(false, "answers a question for a result by " + reply);
+        }
+    }
+
+    /// The answers of an entity at rest, when everything is done.
+    void described(RunReply reply) {
+        check(reply instanceof RunReply.Described, "is not described: " + reply);
+        var described = (RunReply.Described) reply;
+        long now = world.stage.now();
+        var current = new ArrayList<CheckpointManifest>();
+        for (CheckpointManifest v : versions)
+            if (newest(v.kind(), v.name().get()).filter(n -> n == v).isPresent() && !over(v, now))
+                current.add(v);
+        check(described.checkpoints().equals(current),
+                "has checkpoints " + described.checkpoints() + " instead of " + current);
+        check(described.closed() == closed, "is closed: " + described.closed());
+        if (closed) return;
+        State last = state(lines.size());
+        check(described.step() == last.step(), "is at step " + described.step() + " of " + last.step());
+        check(described.lora().equals(last.lora()), "has the shape " + described.lora());
+    }
+
+    /// Everything that is referred to is there.
+    void settled() {
+        referenced().forEach(this::mustExist);
+        if (!closed) state(lines.size());
+    }
+
+    // Helpers
+
+    private Line line(long position) {
+        check(position >= 1 && position <= lines.size(), position + " is outside its line");
+        return lines.get((int) position - 1);
+    }
+
+    private static boolean over(CheckpointManifest m, long now) {
+        return m.expiresAtMillis().filter(at -> at <= now).isPresent();
+    }
+
+    private static CheckpointManifest expiring(CheckpointManifest m, Optional<Long> at) {
+        return new CheckpointManifest(m.run(), m.kind(), m.name(), m.baseModel(), m.lora(), m.contentId(),
+                m.adapter(), m.optimizer(), m.step(), m.settings(), m.optimizerType(), m.userMetadata(),
+                m.parent(), m.createdAtMillis(), at);
+    }
+
+    private void check(boolean holds, String otherwise) {
+        if (!holds) {
+            world.violated("run " + run + " " + otherwise);
+            throw new Violation("run " + run + " " + otherwise);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+package bios.coordinator.simulation;
+
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.model.LoraSpec;
+import bios.protocol.run.AdamParams;
+import bios.protocol.run.Operation;
+import bios.protocol.run.OperationResult;
+import bios.protocol.run.RunConfig;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+
+/// What an engine computes, as a function: "weights" are a hash of everything that was executed, so that an
+/// operation too many, too few or out of order shows in every later result.
+final class ModelEngine {
+    /// The setting of an operation that fails by the user's fault, and of one that kills its process.
+    static final String FAIL = "fail";
+    static final String KILL = "kill";
+
+    /// A run's exact state.
+    record State(String weights, String moments, String gradient, long step, LoraSpec lora) {
+        static State fresh(LoraSpec lora) {
+            return new State(hash("new", "" + lora.seed(), "" + lora.rank()), "", "", 0, lora);
+        }
+
+        /// As a recovery point holds it.
+        String text() {
+            return String.join(",", weights, moments, gradient, "" + step);
+        }
+
+        static State read(String text, LoraSpec lora) {
+            String[] parts = text.split(",", -1);
+            return new State(parts[0], parts[1], parts[2], Long.parseLong(parts[3]), lora);
+        }
+
+        /// As the optimizer's part of a checkpoint holds it.
+        String optimizer() {
+            return moments + "," + step;
+        }
+    }
+
+    /// What a checkpoint holds.
+    record Loaded(CheckpointManifest manifest, String weights, Optional<String> optimizer) {}
+
+    /// The state behind an operation, and its result or fault; saves give neither.
+    record Done(State state, Optional<OperationResult> result, Optional<Fault> fault) {}
+
+    private ModelEngine() {}
+
+    /// @param digest of the encoded operation
+    /// @param loaded for a load
+    static Done execute(State s, Operation operation, String digest, Optional<Loaded> loaded) {
+        return switch (operation) {
+            case Operation.ForwardBackward f when f.settings().containsKey(FAIL) ->
+                    failed(s, Fault.user("bad_data", "asked to fail: " + digest));
+            case Operation.ForwardBackward f -> {
+                String sum = hash(s.weights(), s.gradient(), digest);
+                var result = new OperationResult.Evaluated(List.of(),
+                        Map.of("loss:sum", (double) sum.hashCode()));
+                yield f.forwardOnly() ? done(s, result)
+                        : done(new State(s.weights(), s.moments(), sum, s.step(), s.lora()), result);
+            }
+            case Operation.OptimStep _ -> {
+                if (s.gradient().isEmpty())
+                    yield failed(s, Fault.user("no_gradient", "nothing to apply"));
+                String moments = hash(s.moments(), s.gradient(), digest);
+                String weights = hash(s.weights(), moments, digest);
+                yield done(new State(weights, moments, "", s.step() + 1, s.lora()),
+                        new OperationResult.Stepped(s.step() + 1,
+                                Map.of("grad_norm", (double) weights.hashCode())));
+            }
+            case Operation.LoadState(var path, var optimizer) -> {
+                Loaded from = loaded.orElseThrow();
+                String[] parts = from.optimizer().orElse(",0").split(",", -1);
+                State next = optimizer
+                        ? new State(from.weights(), parts[0], "", Long.parseLong(parts[1]),
+                                from.manifest().lora())
+                        : new State(from.weights(), "", "", s.step(), from.manifest().lora());
+                yield done(next, new OperationResult.Loaded(path.bios(), next.step()));
+            }
+            case Operation.SaveState _, Operation.SaveSamplerWeights _ ->
+                    new Done(s, Optional.empty(), Optional.empty());
+        };
+    }
+
+    private static Done done(State state, OperationResult result) {
+        return new Done(state, Optional.of(result), Optional.empty());
+    }
+
+    private static Done failed(State state, Fault why) {
+        return new Done(state, Optional.empty(), Optional.of(why));
+    }
+
+    static CheckpointManifest manifest(RunConfig config, State s, Operation operation, BlobRef adapter,
+            Optional<BlobRef> optimizer, long acceptedAtMillis) {
+        var kind = operation instanceof Operation.SaveState
+                ? CheckpointKind.TRAINING : CheckpointKind.SAMPLER;
+        Optional<CheckpointName> name = operation instanceof Operation.SaveState save
+                ? Optional.of(save.name()) : ((Operation.SaveSamplerWeights) operation).name();
+        Optional<Long> ttl = operation instanceof Operation.SaveState save
+                ? save.ttlSeconds() : ((Operation.SaveSamplerWeights) operation).ttlSeconds();
+        return new CheckpointManifest(config.run(), kind, name, config.baseModel(), s.lora(),
+                adapter.id().sha256(), adapter, optimizer, s.step(), AdamParams.DEFAULT, "adamw", "{}",
+                config.parent(), acceptedAtMillis, ttl.map(t -> acceptedAtMillis + 1000 * t));
+    }
+
+    /// 64 bits of FNV-1a, mixed, in hex.
+    static String hash(String... parts) {
+        long h = 0xcbf29ce484222325L;
+        for (String part : parts) {
+            for (int i = 0; i < part.length(); i++) h = (h ^ part.charAt(i)) * 0x100000001b3L;
+            h = (h ^ 0xff) * 0x100000001b3L;
+        }
+        h ^= h >>> 32;
+        h *= 0xd6e8feb86659fd93L;
+        h ^= h >>> 32;
+        return Long.toHexString(h);
+    }
+}
