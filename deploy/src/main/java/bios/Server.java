@@ -19,6 +19,7 @@ import bios.persistence.journal.JournalInUse;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.model.ModelName;
 import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.cpu.HostMemory;
 import bios.worker.engine.Engine;
 import bios.worker.engine.EngineSettings;
 import bios.worker.load.ModelFolder;
@@ -191,10 +192,11 @@ public final class Server {
 
             int threads = settings.threads().orElse(Runtime.getRuntime().availableProcessors());
             CpuDevice.Activations activations = CpuDevice.Activations.of(config);
+            long memory = HostMemory.limit(config);
             // A model that is refused is the user's to mend: one line for the user, no trace.
             ActorRef<EngineCommand> engine = context.spawn(Behaviors.supervise(
                     Engine.create(EngineSettings.of(config), settings.models(),
-                            () -> new CpuDevice(threads, activations), blobs))
+                            () -> new CpuDevice(threads, activations, memory), blobs))
                     .onFailure(ModelRefused.class, SupervisorStrategy.stop().withLoggingEnabled(false)),
                     "engine");
             context.watch(engine);

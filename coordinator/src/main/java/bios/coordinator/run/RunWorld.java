@@ -14,13 +14,15 @@ import org.apache.pekko.actor.typed.ActorRef;
 ///
 /// @param engine the engine that holds their base model, on the same node
 /// @param blocking runs what waits for files: a thread per task
+/// @param memory what its runs take together
 public record RunWorld(ActorRef<EngineCommand> engine, BlobStore blobs, RunIndex index,
-        CheckpointResolver resolver, InstantSource clock, Executor blocking, RunSettings settings) {
+        CheckpointResolver resolver, InstantSource clock, Executor blocking, RunSettings settings,
+        NodeMemory memory) {
     /// A world whose blocking work runs on virtual threads.
     public static RunWorld of(ActorRef<EngineCommand> engine, BlobStore blobs, RunIndex index,
             CheckpointResolver resolver, InstantSource clock, RunSettings settings) {
         return new RunWorld(engine, blobs, index, resolver, clock,
-                task -> Thread.ofVirtual().start(task), settings);
+                task -> Thread.ofVirtual().start(task), settings, new NodeMemory(settings.nodeResultBytes()));
     }
 
     <T> CompletionStage<T> later(Supplier<T> work) {

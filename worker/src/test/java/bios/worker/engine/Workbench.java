@@ -68,9 +68,14 @@ final class Workbench implements AutoCloseable {
 
     private Workbench(Path folder, Map<ModelName, Path> models, long adapterBytes,
             UnaryOperator<Device> device, UnaryOperator<BlobStore> blobs) {
+        this(folder, models, adapterBytes, EngineSettings.Runs.AUTO, device, blobs);
+    }
+
+    private Workbench(Path folder, Map<ModelName, Path> models, long adapterBytes, EngineSettings.Runs runs,
+            UnaryOperator<Device> device, UnaryOperator<BlobStore> blobs) {
         this.folder = folder;
         this.store = FileBlobStore.open(folder);
-        var settings = new EngineSettings(512, 1 << 20, 1 << 20, 2, 4, adapterBytes, SAMPLER, 1000);
+        var settings = new EngineSettings(512, 1 << 20, 1 << 20, 2, 4, runs, adapterBytes, SAMPLER, 1000);
         this.engine = kit.spawn(
                 Engine.create(settings, models, () -> device.apply(new CpuDevice(2)), blobs.apply(store)));
     }
@@ -94,6 +99,10 @@ final class Workbench implements AutoCloseable {
 
     static Workbench withAdapterBytes(Path folder, long bytes) {
         return new Workbench(folder, golden(), bytes, d -> d, s -> s);
+    }
+
+    static Workbench withRuns(Path folder, EngineSettings.Runs runs, UnaryOperator<BlobStore> store) {
+        return new Workbench(folder, golden(), 8 << 20, runs, d -> d, store);
     }
 
     static Workbench withDevice(Path folder, UnaryOperator<Device> device) {
@@ -186,6 +195,11 @@ final class Workbench implements AutoCloseable {
     @Override public void close() {
         kit.shutdownTestKit();
         store.close();
+    }
+
+    /// Frees a run's place.
+    void leave(Run run) {
+        engine.tell(new EngineCommand.CloseRun(run.id));
     }
 
     /// An open run.
