@@ -404,6 +404,13 @@ final class Workbench implements AutoCloseable {
         });
     }
 
+    /// A store that counts what is read from it.
+    static BlobStore countingReads(BlobStore real, AtomicInteger reads) {
+        return before(BlobStore.class, real, (method, _) -> {
+            if (method.equals("read")) reads.incrementAndGet();
+        });
+    }
+
     /// A device that says when it is closed.
     static Device closing(Device real, CountDownLatch closed) {
         return before(Device.class, real, (method, _) -> {
