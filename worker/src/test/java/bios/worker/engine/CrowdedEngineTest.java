@@ -9,7 +9,6 @@ import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.run.Operation;
 import bios.worker.adapter.TrainingState;
-import bios.worker.device.cpu.CpuDevice;
 import bios.worker.engine.Workbench.Run;
 import bios.worker.load.ModelFolder;
 import bios.worker.load.ModelSpec;
@@ -143,10 +142,7 @@ class CrowdedEngineTest {
     }
 
     @Test void whatDoesNotFitIntoMemoryFailsAloneWithTheNumbers() {
-        try (var bench = Workbench.withDevice(folder, device -> {
-            device.close();
-            return new CpuDevice(2, CpuDevice.Activations.best(), 40L << 20);
-        })) {
+        try (var bench = Workbench.withMemory(folder, 40 << 20)) {
             Run run = bench.run(1, SMALL);
             run.all(List.of(Workbench.gradient(1, 1)));
             BlobRef state = run.point().state();

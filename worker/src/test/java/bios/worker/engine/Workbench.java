@@ -39,6 +39,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.OptionalLong;
 import java.util.Random;
 import java.util.TreeMap;
 import java.util.concurrent.CopyOnWriteArrayList;
@@ -103,6 +104,16 @@ final class Workbench implements AutoCloseable {
 
     static Workbench withRuns(Path folder, EngineSettings.Runs runs, UnaryOperator<BlobStore> store) {
         return new Workbench(folder, golden(), 8 << 20, runs, d -> d, store);
+    }
+
+    /// With so many bytes of memory, and a budget for runs that is beyond them.
+    static Workbench withMemory(Path folder, long bytes) {
+        var runs = new EngineSettings.Runs(OptionalLong.of(1L << 40), OptionalLong.of(0),
+                OptionalLong.empty(), 1);
+        return new Workbench(folder, golden(), 8 << 20, runs, device -> {
+            device.close();
+            return new CpuDevice(2, CpuDevice.Activations.best(), bytes);
+        }, s -> s);
     }
 
     static Workbench withDevice(Path folder, UnaryOperator<Device> device) {
