@@ -6,14 +6,14 @@ import picocli.CommandLine.Command;
 /// `bios bench`: how fast this machine trains, samples and serves, beside a peer and a ceiling
 /// measured in the same run.
 @Command(name = "bench", mixinStandardHelpOptions = true, synopsisSubcommandLabel = "BENCHMARK",
-        description = "Measure speed: train, sample, gemm, gateway, load.",
+        description = "Measure speed: train, sample, gemm, gateway, load, runs.",
         subcommands = {BenchTrainCommand.class, BenchSampleCommand.class, BenchGemmCommand.class,
-                BenchGatewayCommand.class, BenchLoadCommand.class})
+                BenchGatewayCommand.class, BenchLoadCommand.class, BenchRunsCommand.class})
 public final class BenchCommand implements Runnable {
     @CommandLine.Spec private CommandLine.Model.CommandSpec spec;
 
     @Override public void run() {
         throw new CommandLine.ParameterException(spec.commandLine(),
-                "Name a benchmark: train, sample, gemm, gateway or load.");
+                "Name a benchmark: train, sample, gemm, gateway, load or runs.");
     }
 }
