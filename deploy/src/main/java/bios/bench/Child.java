@@ -52,11 +52,26 @@ final class Child implements AutoCloseable {
         return java(Main.class, arguments);
     }
 
+    /// The same with more options of Java, which outdo those of this program.
+    static Child bios(List<String> options, List<String> arguments) {
+        return java(Main.class, options, arguments);
+    }
+
+    /// Its process id.
+    long pid() {
+        return process.pid();
+    }
+
     /// Starts a Java program as this one was started.
     static Child java(Class<?> main, List<String> arguments) {
+        return java(main, List.of(), arguments);
+    }
+
+    private static Child java(Class<?> main, List<String> options, List<String> arguments) {
         List<String> command = new ArrayList<>();
         command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
         command.addAll(ManagementFactory.getRuntimeMXBean().getInputArguments());
+        command.addAll(options);
         command.addAll(List.of("-cp", System.getProperty("java.class.path"), main.getName()));
         command.addAll(arguments);
         return of(command);

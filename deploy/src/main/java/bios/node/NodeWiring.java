@@ -20,6 +20,7 @@ import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelName;
 import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.cpu.HostMemory;
 import bios.worker.engine.Engine;
 import bios.worker.engine.EngineSettings;
 import bios.worker.load.ModelRefused;
@@ -110,10 +111,11 @@ final class NodeWiring {
     private ActorRef<EngineCommand> worker() {
         int threads = settings.threads().orElse(Runtime.getRuntime().availableProcessors());
         CpuDevice.Activations activations = CpuDevice.Activations.of(config);
+        long memory = HostMemory.limit(config);
         // A model that is refused is the user's to mend: one line for the user, no trace.
         ActorRef<EngineCommand> engine = context.spawn(Behaviors.supervise(
                 Engine.create(EngineSettings.of(config), settings.models(),
-                        () -> new CpuDevice(threads, activations), storage.blobs()))
+                        () -> new CpuDevice(threads, activations, memory), storage.blobs()))
                 .onFailure(ModelRefused.class, SupervisorStrategy.stop().withLoggingEnabled(false)),
                 "engine");
         context.watch(engine);

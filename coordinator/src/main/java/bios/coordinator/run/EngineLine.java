@@ -32,6 +32,9 @@ final class EngineLine {
         /// Open the run in the engine.
         record Open() implements Step {}
 
+        /// Close it there: others want its room, and all that it did is durable.
+        record Close() implements Step {}
+
         /// Nothing until something happens.
         record Rest() implements Step {}
     }
@@ -48,6 +51,11 @@ final class EngineLine {
     private boolean pointWanted;
     private boolean pointTaken;
     private boolean leaving;
+    private boolean pointHeld;
+    private boolean crowded;
+    private long sentBytes;
+    private long takenBytes;
+    private long durableBytes;
     private int steps;
     private long bytes;
     private int operations;
@@ -72,6 +80,10 @@ final class EngineLine {
         if (cautious) cautiousUntil = run.accepted();
         pointWanted = false;
         pointTaken = false;
+        crowded = false;
+        sentBytes = 0;
+        takenBytes = 0;
+        durableBytes = 0;
         steps = 0;
         bytes = 0;
         operations = 0;
@@ -123,18 +135,37 @@ final class EngineLine {
     }
 
     /// Nothing new is begun any more; what was done is made durable.
-    void leave() {
+    void depart() {
         leaving = true;
     }
 
     /// Whether the engine's copy of the run may go without anything being executed again.
-    boolean left(TrainingRun run) {
+    boolean departed(TrainingRun run) {
         return idle() && (!open || sent == run.recovery().position());
     }
 
-    /// The recovery point was stored, or failed.
+    /// The recovery point was stored.
     void pointDone() {
         pointTaken = false;
+        durableBytes = takenBytes;
+    }
+
+    /// The recovery point failed; another is taken, but not before [#pointsAgain].
+    void pointFailed() {
+        pointTaken = false;
+        pointHeld = true;
+        pointWanted = true;
+    }
+
+    /// A recovery point may be tried again.
+    void pointsAgain() {
+        pointHeld = false;
+    }
+
+    /// Others want the run's room in the engine. Nothing more is sent until it has left; where its recovery
+    /// point cannot be stored it stays, works, and tries later.
+    void crowded() {
+        crowded = open;
     }
 
     /// A load's checkpoint was found, or not.
@@ -142,11 +173,16 @@ final class EngineLine {
         resolving = 0;
     }
 
-    /// What comes next. `holdWrites`: blobs are being deleted, so nothing that writes blobs may begin.
-    Step next(TrainingRun run, boolean holdWrites) {
+    /// What comes next.
+    ///
+    /// @param holdWrites blobs are being deleted, so nothing that writes blobs may begin
+    /// @param holdResults results that only memory holds have become too many
+    Step next(TrainingRun run, boolean holdWrites, boolean holdResults) {
         if (run.closed()) return new Step.Rest();
-        if (leaving) return idle() && !left(run) && !holdWrites ? takePoint() : new Step.Rest();
+        if (leaving) return idle() && !departed(run) && !holdWrites ? takePoint() : new Step.Rest();
+        if (holdResults) pointWanted = true;
         if (pointDue(run) && !holdWrites) return takePoint();
+        if (crowded && open && !pointHeld && load == 0 && run.attempt().isEmpty()) return leave(run);
         Optional<Entry> next = run.at(sent + 1);
         while (next.filter(Entry::settled).isPresent()) {
             sent++;
@@ -165,6 +201,7 @@ final class EngineLine {
         if (entry.position() > cautiousUntil && run.attempt().isPresent()) return endOfReplay();
         if (!open) return new Step.Open();
         if (full(entry) || holdWrites && saves(entry.kind())) return new Step.Rest();
+        if (holdResults && sent > run.recovery().position() || tooFarAhead(run, entry)) return new Step.Rest();
         if (entry.position() <= cautiousUntil) {
             if (!outstanding.isEmpty()) return new Step.Rest();
             // Those before the stored attempt were executed after an earlier failure: they do not kill.
@@ -172,6 +209,28 @@ final class EngineLine {
             if (suspect && attempted != entry.position()) return new Step.Store(List.of(attempt(run, entry)));
         }
         return send(entry);
+    }
+
+    /// Leaves when all that it did is durable. A point is due before: see [#pointDue].
+    private Step leave(TrainingRun run) {
+        if (!outstanding.isEmpty() || pointTaken || unsaved(run)) return new Step.Rest();
+        open = false;
+        crowded = false;
+        return new Step.Close();
+    }
+
+    /// Whether a recovery from the last point would execute something again.
+    private boolean unsaved(TrainingRun run) {
+        return run.line().stream().anyMatch(e -> e.position() <= sent && !e.settled());
+    }
+
+    /// Whether a recovery would have to execute more than it may; then a point is wanted, and waited for.
+    private boolean tooFarAhead(TrainingRun run, Entry entry) {
+        long ahead = sent - run.recovery().position();
+        boolean far = ahead >= settings.pointMaxOperations() || ahead > 0
+                && sentBytes - durableBytes + entry.operation().bytes() > settings.pointMaxBytes();
+        if (far && !pointTaken && !pointWanted) pointWanted = true;
+        return far;
     }
 
     private Step endOfLine(TrainingRun run) {
@@ -222,6 +281,7 @@ final class EngineLine {
         outstandingBytes += entry.operation().bytes();
         operations++;
         bytes += entry.operation().bytes();
+        sentBytes += entry.operation().bytes();
         if (entry.kind() == OperationKind.OPTIM_STEP) steps++;
         if (entry.kind() == OperationKind.LOAD_STATE) load = sent;
         Optional<CheckpointManifest> loaded = switch (entry.outcome()) {
@@ -234,13 +294,15 @@ final class EngineLine {
 
     private boolean pointDue(TrainingRun run) {
         boolean due = pointWanted || steps >= settings.pointSteps() || bytes >= settings.pointBytes()
-                || operations >= settings.pointOperations();
-        return due && open && !pointTaken && load == 0 && sent > run.recovery().position();
+                || operations >= settings.pointOperations()
+                || crowded && outstanding.isEmpty() && run.attempt().isEmpty() && unsaved(run);
+        return due && open && !pointTaken && !pointHeld && load == 0 && sent > run.recovery().position();
     }
 
     private Step takePoint() {
         pointWanted = false;
         pointTaken = true;
+        takenBytes = sentBytes;
         steps = 0;
         bytes = 0;
         operations = 0;

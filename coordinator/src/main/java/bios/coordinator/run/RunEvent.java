@@ -9,6 +9,7 @@ import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.StoredOperation;
+import com.fasterxml.jackson.annotation.JsonInclude;
 import java.util.List;
 import java.util.Optional;
 
@@ -60,9 +61,21 @@ public sealed interface RunEvent {
     /// The state behind `position` is durable: what lies before is never executed again.
     ///
     /// @param step optimizer steps applied in it
-    /// @param results results up to there that may still be asked for; empty if there are none
+    /// @param results what an earlier build stored in place of `pages`
+    /// @param pages results up to there that may still be asked for, oldest first
     record RecoveryPointReached(long position, BlobRef state, long step, LoraSpec lora,
-            Optional<BlobRef> results) implements RunEvent {}
+            Optional<BlobRef> results,
+            @JsonInclude(JsonInclude.Include.NON_EMPTY) List<ResultsPage> pages) implements RunEvent {
+        public RecoveryPointReached {
+            pages = pages == null ? List.of() : List.copyOf(pages);     // absent: an earlier build's
+        }
+
+        /// With all results in one blob.
+        RecoveryPointReached(long position, BlobRef state, long step, LoraSpec lora,
+                Optional<BlobRef> results) {
+            this(position, state, step, lora, results, List.of());
+        }
+    }
 
     /// After a failure, an operation is about to be executed alone, so that one that
     /// kills its worker is found.

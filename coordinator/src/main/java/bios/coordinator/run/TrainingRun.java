@@ -15,6 +15,7 @@ import bios.protocol.run.OperationKind;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.StoredOperation;
+import com.fasterxml.jackson.annotation.JsonInclude;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
@@ -46,7 +47,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     /// Before it is created.
     public static final TrainingRun NONE = new TrainingRun(Optional.empty(), Optional.empty(), 0,
             NumberSet.EMPTY, List.of(),
-            new RecoveryPoint(0, Optional.empty(), 0, Optional.empty(), Optional.empty()), false,
+            new RecoveryPoint(0, Optional.empty(), 0, Optional.empty(), Optional.empty(), List.of()),
+            false,
             Checkpoints.NONE, Optional.empty(), Optional.empty(), List.of(), 0, false);
 
     /// A failed `optim_step` without a gradient loses nothing, so training may go on.
@@ -56,8 +58,20 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     ///
     /// @param position operations up to it are in `state`; 0: the new adapter
     /// @param lora the adapter's shape in it; empty at position 0
+    /// @param results what an earlier build stored in place of `pages`
+    /// @param pages results up to there, oldest first
     public record RecoveryPoint(long position, Optional<BlobRef> state, long step, Optional<LoraSpec> lora,
-            Optional<BlobRef> results) {}
+            Optional<BlobRef> results,
+            @JsonInclude(JsonInclude.Include.NON_EMPTY) List<ResultsPage> pages) {
+        public RecoveryPoint {
+            pages = pages == null ? List.of() : List.copyOf(pages);     // absent: an earlier build's
+        }
+
+        /// All pages, also of an earlier build.
+        List<ResultsPage> allPages() {
+            return results.map(blob -> List.of(ResultsPage.unknown(blob, position))).orElse(pages);
+        }
+    }
 
     /// A failed operation that changes state.
     ///
@@ -88,7 +102,9 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     ///
     /// @param unfinished operations accepted and not finished
     /// @param unfinishedBytes their bytes
-    public record Load(int unfinished, long unfinishedBytes) {}
+    /// @param ofOwner the same of all runs of its owner on this node
+    /// @param bytesOfOwner their bytes
+    public record Load(int unfinished, long unfinishedBytes, int ofOwner, long bytesOfOwner) {}
 
     public TrainingRun {
         line = List.copyOf(line);
@@ -133,6 +149,13 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 && load.unfinished() > 0)
             return new Decision.Refuse(Reason.TOO_MANY, load.unfinishedBytes()
                     + " bytes of this run's operations are not finished; wait for some of them");
+        if (load.ofOwner() >= settings.maxUnfinishedPerOwner())
+            return new Decision.Refuse(Reason.TOO_MANY, load.ofOwner()
+                    + " operations of this account are not finished; wait for some of them");
+        if (load.bytesOfOwner() + operation.bytes() > settings.maxUnfinishedBytesPerOwner()
+                && load.ofOwner() > 0)
+            return new Decision.Refuse(Reason.TOO_MANY, load.bytesOfOwner()
+                    + " bytes of this account's operations are not finished; wait for some of them");
         int saved = checkpoints.versions().size() + checkpoints.snapshots().size();
         if (saves(operation.kind()) && saved >= settings.maxCheckpoints())
             return new Decision.Refuse(Reason.TOO_MANY,
@@ -229,7 +252,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         var all = new HashSet<BlobId>();
         checkpoints.all().flatMap(Checkpoints::blobs).forEach(all::add);
         for (Entry entry : line) blobs(entry).forEach(all::add);
-        Stream.concat(recovery.state().stream(), recovery.results().stream())
+        Stream.concat(recovery.state().stream(), recovery.allPages().stream().map(ResultsPage::blob))
                 .forEach(ref -> all.add(ref.id()));
         return all;
     }
@@ -336,7 +359,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         int behind = (int) (e.position() - recovery.position());
         boolean changed = trained || line.subList(0, behind).stream().anyMatch(TrainingRun::trains);
         var point = new RecoveryPoint(e.position(), Optional.of(e.state()), e.step(),
-                Optional.of(e.lora()), e.results());
+                Optional.of(e.lora()), e.results(), e.pages());
         var next = new TrainingRun(config, lora, accepted, known, line.subList(behind, line.size()), point,
                 changed, checkpoints, poison,
                 attempt.filter(a -> a.position() > e.position()), garbage, lastRequestMillis, closed);
@@ -352,7 +375,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     private TrainingRun close() {
         var point = new RecoveryPoint(accepted, Optional.empty(), recovery.step(), recovery.lora(),
-                Optional.empty());
+                Optional.empty(), List.of());
         return new TrainingRun(config, lora, accepted, known, List.of(), point, trained, checkpoints,
                 Optional.empty(), Optional.empty(), garbage, lastRequestMillis, true).collect(this);
     }

@@ -8,8 +8,6 @@ import bios.persistence.index.RunSummary;
 import bios.persistence.journal.JournalPruning;
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobId;
-import bios.protocol.checkpoint.BlobRef;
-import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineEvent;
@@ -36,6 +34,7 @@ import java.util.concurrent.atomic.AtomicBoolean;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.PostStop;
+import org.apache.pekko.actor.typed.PreRestart;
 import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.javadsl.TimerScheduler;
@@ -57,6 +56,7 @@ public final class TrainingRunEntity
     private static final Duration UNCREATED_IDLE = Duration.ofSeconds(5);
     private static final Duration POINT_WAIT = Duration.ofSeconds(1);
     private static final int RESOLVE_ATTEMPTS = 5;
+    private static final int OPEN_ATTEMPTS = 5;
     private static final int STASH = 100_000;
     /// A run that only rests and is woken has a snapshot every so many events.
     private static final int SNAPSHOT_OF_BEGINNINGS = 100;
@@ -86,7 +86,7 @@ public final class TrainingRunEntity
 
         record ResolveAgain(long epoch, long position, int attempt) implements Internal {}
 
-        record PointKept(long epoch, EngineEvent.RecoveryPointWritten point, Optional<BlobRef> results)
+        record PointKept(long epoch, EngineEvent.RecoveryPointWritten point, List<ResultsPage> results)
                 implements Internal {}
 
         record PointLost(long epoch, String why) implements Internal {}
@@ -95,19 +95,27 @@ public final class TrainingRunEntity
 
         record NotFreed(String why) implements Internal {}
 
-        record ResultsRead(List<Kept> results) implements Internal {}
+        /// A recovery point may be tried again.
+        record PointsAgain() implements Internal {}
 
-        /// The store did not give the results of before now.
-        record ResultsUnread(BlobRef blob) implements Internal {}
+        /// The results of all runs take too much of the node's memory.
+        record Shrink() implements Internal {}
 
-        record ReadResults(BlobRef blob) implements Internal {}
+        /// The store may give a page of results now.
+        record PagesAgain() implements Internal {}
+
+        /// A page of results was read in search of `seq`.
+        ///
+        /// @param among the pages that were looked through
+        record PageRead(long seq, Optional<Kept> found, List<Kept> page, List<ResultsPage> among,
+                Optional<String> failure) implements Internal {}
 
         record Indexed(long version, Optional<String> failure) implements Internal {}
 
         record WaitOver(long seq, long waiter) implements Internal {}
 
         /// Answer one who has waited.
-        record Answer(long seq, ActorRef<RunReply> replyTo) implements Internal {}
+        record Answer(Kept kept, ActorRef<RunReply> replyTo) implements Internal {}
 
         record Idle() implements Internal {}
 
@@ -133,6 +141,7 @@ public final class TrainingRunEntity
     private final AtomicBoolean living = new AtomicBoolean(true);
     private final EngineLine line;
     private final Results results;
+    private final NodeMemory.Account memory;
     private final Timings timings = new Timings(System::nanoTime); // edge: measures, decides nothing
     private final Set<Long> done = new HashSet<>();
     private final Map<Long, List<Waiter>> waiters = new HashMap<>();
@@ -156,6 +165,8 @@ public final class TrainingRunEntity
     private boolean readingResults;
     private boolean leaving;
     private boolean resting;
+    private boolean shrinking;
+    private int openAttempts;
 
     private TrainingRunEntity(RunId id, PersistenceId persistenceId, RunWorld world,
             ActorContext<Message> context,
@@ -168,7 +179,10 @@ public final class TrainingRunEntity
         this.timers = timers;
         this.shard = shard;
         this.line = new EngineLine(settings);
-        this.results = new Results(settings.maxResults(), settings.maxResultBytes());
+        this.results = new Results(settings.maxResults(), settings.maxResultBytes(),
+                settings.resultMemoryBytes());
+        ActorRef<Message> self = context.getSelf();
+        this.memory = world.memory().open(() -> self.tell(new Internal.Shrink()));
     }
 
     /// The home of run `id`.
@@ -207,8 +221,13 @@ public final class TrainingRunEntity
                 .onSignal(SnapshotFailed.class, (_, failed) ->
                         context.getLog().warn("run {}: its snapshot failed, the journal stays longer: {}", id,
                                 failed.failure().toString()))
+                .onSignal(PreRestart.instance(), _ -> {
+                    living.set(false);
+                    memory.close();
+                })
                 .onSignal(PostStop.instance(), _ -> {
                     living.set(false);
+                    memory.close();
                     closeEngine();
                 }).build();
     }
@@ -314,6 +333,10 @@ public final class TrainingRunEntity
         Optional<String> remembered = results.bySeq(c.seq()).map(Kept::digest);
         Decision decision = run.submit(c.seq(), c.operation(), c.digest(), c.nowMillis(), remembered,
                 load(run), settings);
+        if (decision instanceof Decision.Accept) {
+            var now = load(run);
+            memory.unfinished(c.owner(), now.unfinished() + 1, now.unfinishedBytes() + c.operation().bytes());
+        }
         return carryOut(decision, c.replyTo(), _ -> new RunReply.Accepted(new RequestId(id, c.seq())));
     }
 
@@ -325,7 +348,17 @@ public final class TrainingRunEntity
             count++;
             bytes += entry.operation().bytes();
         }
-        return new TrainingRun.Load(count, bytes);
+        String owner = run.config().orElseThrow().owner();
+        return new TrainingRun.Load(count, bytes, world.memory().unfinished(owner),
+                world.memory().unfinishedBytes(owner));
+    }
+
+    /// Tells the node what this run takes.
+    private void account(TrainingRun run) {
+        if (run.config().isEmpty()) return;
+        var now = load(run);
+        memory.unfinished(run.config().get().owner(), now.unfinished(), now.unfinishedBytes());
+        memory.results(results.bytes());
     }
 
     private ReplyEffect<RunEvent, TrainingRun> retrieve(TrainingRun run, RunCommand.Retrieve c) {
@@ -335,10 +368,11 @@ public final class TrainingRunEntity
         Optional<Kept> kept = results.bySeq(c.seq());
         if (kept.isPresent()) return answer(run, kept.get(), c.replyTo());
         Optional<Entry> entry = run.bySeq(c.seq());
-        boolean coming = readingResults || entry.filter(e -> !done.contains(e.position())).isPresent();
-        if (!coming)
+        boolean coming = entry.filter(e -> !done.contains(e.position())).isPresent();
+        if (!coming && !paged(run, c.seq()))
             return refuse(c.replyTo(), Reason.NOT_FOUND,
                     "request " + request + " was finished, but its result is no longer kept");
+        if (!coming) readPages(run, c.seq());
         if (c.waitMillis() <= 0 || leaving || waiting() >= settings.maxWaiting())
             return Effect().reply(c.replyTo(), pending(run, c.seq()));
         var waiter = new Waiter(nextWaiter++, c.replyTo());
@@ -346,6 +380,10 @@ public final class TrainingRunEntity
         timers.startSingleTimer(waiter.id(), new Internal.WaitOver(c.seq(), waiter.id()),
                 Duration.ofMillis(c.waitMillis()));
         return Effect().noReply();
+    }
+
+    private static boolean paged(TrainingRun run, long seq) {
+        return run.recovery().allPages().stream().anyMatch(page -> page.mayHold(seq));
     }
 
     private int waiting() {
@@ -430,21 +468,19 @@ public final class TrainingRunEntity
                 yield store(List.of(new BlobsFreed(blobs)));
             }
             case Internal.NotFreed(var why) -> notFreed(why);
-            case Internal.ResultsRead(var kept) -> resultsRead(kept);
-            case Internal.ResultsUnread(var blob) -> {
-                context.getLog().warn("run {}: the results before its recovery point wait", id);
-                timers.startSingleTimer("results", new Internal.ReadResults(blob), settings.retryAfter());
+            case Internal.PageRead read -> pageRead(run, read);
+            case Internal.PagesAgain _ -> {
+                readPagesOfWaiters(run);
                 yield Effect().noReply();
             }
-            case Internal.ReadResults(var blob) -> {
-                readResults(blob);
-                yield Effect().noReply();
+            case Internal.PointsAgain _ -> {
+                line.pointsAgain();
+                yield advancing(run);
             }
+            case Internal.Shrink _ -> shrink(run);
             case Internal.Indexed(var version, var failure) -> indexed(run, version, failure);
             case Internal.WaitOver(var seq, var waiter) -> waitOver(run, seq, waiter);
-            case Internal.Answer(var seq, var replyTo) ->
-                    results.bySeq(seq).map(kept -> answer(run, kept, replyTo)).orElseGet(() -> refuse(replyTo,
-                            Reason.NOT_FOUND, "the result of request " + seq + " is no longer kept"));
+            case Internal.Answer(var kept, var replyTo) -> answer(run, kept, replyTo);
             case Internal.Idle _ -> idle(run);
             case Internal.Expire _ -> {
                 scheduleExpiry(run);
@@ -453,7 +489,8 @@ public final class TrainingRunEntity
             }
             case Internal.Close _ -> close(run);
             case Internal.Left _ -> {
-                if (resting && load(run).unfinished() > 0) wakeAgain(run);
+                // Work was accepted on the way to rest. (A run that moves begins again where its shard goes.)
+                if (resting && load(run).unfinished() > 0) world.waker().accept(id);
                 yield Effect().stop().thenNoReply();
             }
         };
@@ -484,6 +521,8 @@ public final class TrainingRunEntity
                 case RecoveryPointReached e -> {
                     timings.forget(e.position());
                     done.removeIf(position -> position <= e.position());
+                    results.saved(e.position());
+                    if (shrinking) shrunk();
                     index = true;
                 }
                 case RunCreated _, CheckpointDeleted _, CheckpointsExpired _, RunClosed _ -> index = true;
@@ -513,15 +552,15 @@ public final class TrainingRunEntity
         timings.finished(kept.position());
         results.add(kept);
         done.add(kept.position());
-        wake(kept.seq());
+        wake(kept);
     }
 
-    private void wake(long seq) {
-        List<Waiter> waited = waiters.remove(seq);
+    private void wake(Kept kept) {
+        List<Waiter> waited = waiters.remove(kept.seq());
         if (waited == null) return;
         for (Waiter waiter : waited) {
             timers.cancel(waiter.id());
-            context.getSelf().tell(new Internal.Answer(seq, waiter.replyTo()));
+            context.getSelf().tell(new Internal.Answer(kept, waiter.replyTo()));
         }
     }
 
@@ -534,12 +573,71 @@ public final class TrainingRunEntity
         return Effect().reply(over.get().replyTo(), pending(run, seq));
     }
 
-    private ReplyEffect<RunEvent, TrainingRun> resultsRead(List<Kept> kept) {
+    /// Looks for the result of `seq` in the pages that may hold it, newest first; one search at a time.
+    private void readPages(TrainingRun run, long seq) {
+        if (readingResults) return;
+        readingResults = true;
+        List<ResultsPage> among = run.recovery().allPages();
+        context.pipeToSelf(world.later(() -> {
+            for (ResultsPage page : among.reversed()) {
+                if (!page.mayHold(seq)) continue;
+                List<Kept> all = ResultsPages.read(world.blobs(), page);
+                Optional<Kept> found = all.stream().filter(kept -> kept.seq() == seq).findFirst();
+                if (found.isPresent()) return new Internal.PageRead(seq, found, all, among, Optional.empty());
+            }
+            return new Internal.PageRead(seq, Optional.empty(), List.of(), among, Optional.empty());
+        }), (read, failure) -> failure == null ? read
+                : new Internal.PageRead(seq, Optional.empty(), List.of(), among,
+                        Optional.of(failure.toString())));
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> pageRead(TrainingRun run, Internal.PageRead read) {
         readingResults = false;
-        kept.forEach(results::add);
-        List.copyOf(waiters.keySet()).stream().filter(seq -> results.bySeq(seq).isPresent())
-                .forEach(this::wake);
-        return Effect().none().thenRun(this::keepPoint).thenNoReply();
+        if (read.failure().isPresent()) {
+            context.getLog().warn("run {}: the result of request {} waits for the store: {}", id, read.seq(),
+                    read.failure().get());
+            timers.startSingleTimer("pages", new Internal.PagesAgain(), settings.retryAfter());
+            return Effect().noReply();
+        }
+        read.page().forEach(results::add);
+        read.found().ifPresent(this::wake);
+        // A page may have been merged into another meanwhile.
+        if (read.found().isEmpty() && read.among().equals(run.recovery().allPages())) {
+            List<Waiter> waited = waiters.getOrDefault(read.seq(), List.of());
+            waiters.remove(read.seq());
+            for (Waiter waiter : waited) {
+                timers.cancel(waiter.id());
+                waiter.replyTo().tell(new RunReply.Refused(Reason.NOT_FOUND,
+                        "the result of request " + read.seq() + " is no longer kept"));
+            }
+        }
+        readPagesOfWaiters(run);
+        account(run);
+        return Effect().noReply();
+    }
+
+    private void readPagesOfWaiters(TrainingRun run) {
+        for (long seq : List.copyOf(waiters.keySet())) {
+            Optional<Kept> kept = results.bySeq(seq);
+            kept.ifPresent(this::wake);
+            boolean coming = run.bySeq(seq).filter(e -> !done.contains(e.position())).isPresent();
+            if (kept.isEmpty() && !coming) readPages(run, seq);
+        }
+    }
+
+    /// Gives back what it can of the node's memory: at once what lies in pages, the rest behind a point.
+    private ReplyEffect<RunEvent, TrainingRun> shrink(TrainingRun run) {
+        shrinking = true;
+        results.shrink(0);
+        if (results.unsavedBytes() == 0) shrunk();
+        else line.wantPoint();
+        return advancing(run);
+    }
+
+    private void shrunk() {
+        shrinking = false;
+        results.shrink(0);
+        memory.heard();
     }
 
     // The engine
@@ -556,6 +654,7 @@ public final class TrainingRunEntity
     /// The journal knows that this entity answers for the run.
     private void begun(TrainingRun run) {
         step = run.recovery().step();
+        results.saved(run.recovery().position());
         for (Entry entry : run.line()) {
             switch (entry.outcome()) {
                 case Outcome.Failed(var why) -> complete(failure(entry, why));
@@ -564,23 +663,9 @@ public final class TrainingRunEntity
                 case Outcome.Open _, Outcome.Resolved _, Outcome.Applied _ -> {}
             }
         }
-        run.recovery().results().ifPresent(this::readResults);
         scheduleExpiry(run);
         index(run);
         advance(run);
-    }
-
-    private void readResults(BlobRef blob) {
-        readingResults = true;
-        context.pipeToSelf(world.later(() -> RunStored.decode(world.blobs().read(blob))), (kept, failure) -> {
-            if (failure == null) return new Internal.ResultsRead(kept.results());
-            boolean later = failure instanceof UncheckedIOException
-                    || failure.getCause() instanceof UncheckedIOException;
-            if (later) return new Internal.ResultsUnread(blob);
-            context.getSystem().log()
-                    .error("run {}: the results before its recovery point are lost", id, failure);
-            return new Internal.ResultsRead(List.of());
-        });
     }
 
     /// Forgets what the engine was given; events of before are not heard any more.
@@ -588,6 +673,8 @@ public final class TrainingRunEntity
         epoch++;
         opening = false;
         point = Optional.empty();
+        // Its events are not heard any more: it must not stay there unheard.
+        closeEngine();
         if (listener != null) context.stop(listener);
         long own = epoch;
         ActorRef<Message> self = context.getSelf();
@@ -599,9 +686,11 @@ public final class TrainingRunEntity
     }
 
     private void advance(TrainingRun run) {
+        account(run);
         free(run);
         while (!storing) {
-            switch (line.next(run, freeing)) {
+            boolean heavy = results.unsavedBytes() > settings.resultMemoryBytes();
+            switch (line.next(run, freeing, heavy)) {
                 case EngineLine.Step.Send(var entry, var loaded) ->
                         world.engine().tell(new EngineCommand.Execute(id, entry.position(),
                                 entry.operation(), loaded, entry.acceptedAtMillis(), listener));
@@ -616,9 +705,10 @@ public final class TrainingRunEntity
                     open(run);
                     return;
                 }
+                case EngineLine.Step.Close _ -> closeEngine();
                 case EngineLine.Step.Rest _ -> {
                     if (!unloading.isEmpty()) context.getSelf().tell(new Internal.Close());
-                    if (leaving && line.left(run) && !busyStoring())
+                    if (leaving && line.departed(run) && !busyStoring())
                         context.getSelf().tell(new Internal.Left());
                     return;
                 }
@@ -643,10 +733,16 @@ public final class TrainingRunEntity
     private ReplyEffect<RunEvent, TrainingRun> onEngine(TrainingRun run, EngineEvent event) {
         return switch (event) {
             case EngineEvent.Opened _ -> {
+                opening = false;
+                openAttempts = 0;
                 line.opened();
                 yield advancing(run);
             }
             case EngineEvent.OpenFailed(_, var why) -> openFailed(run, why);
+            case EngineEvent.Crowded _ -> {
+                line.crowded();
+                yield advancing(run);
+            }
             case EngineEvent.Executed(_, var position, var result) -> executed(run, position, result);
             case EngineEvent.Measured(_, var position, var nanos) -> {
                 timings.worked(position, nanos);
@@ -665,11 +761,15 @@ public final class TrainingRunEntity
 
     private ReplyEffect<RunEvent, TrainingRun> openFailed(TrainingRun run, Fault why) {
         context.getLog().warn("run {}: the engine did not open it: {}", id, why.message());
-        if (why.kind() == Fault.Kind.SERVER) {
+        opened = false;
+        boolean full = why.code().equals("out_of_memory");
+        // Others are asked to go meanwhile.
+        if (why.kind() == Fault.Kind.SERVER && !(full && ++openAttempts >= OPEN_ATTEMPTS)) {
             timers.startSingleTimer("reopen", new Internal.Reopen(epoch), settings.retryAfter());
             return Effect().noReply();
         }
         opening = false;
+        openAttempts = 0;
         var failures = new ArrayList<RunEvent>();
         for (Entry entry : run.line())
             if (!entry.settled()) failures.add(new OperationFailed(entry.position(), why));
@@ -807,28 +907,28 @@ public final class TrainingRunEntity
         point = Optional.empty();
         keepingPoint = true;
         long at = epoch;
-        List<Kept> kept = results.upTo(reached.position());
-        context.pipeToSelf(world.later(() -> kept.isEmpty()
-                ? Optional.<BlobRef>empty() : Optional.of(world.blobs().put(BlobScope.results(id),
-                        RunStored.encode(new Results.KeptResults(kept))))),
-                (blob, failure) -> failure == null ? new Internal.PointKept(at, reached, blob)
+        var pages = ResultsPages.next(id, results, run.recovery().allPages(), reached.position());
+        context.pipeToSelf(world.later(() -> pages.write(world.blobs())),
+                (written, failure) -> failure == null
+                        ? new Internal.PointKept(at, reached, results.kept(written))
                 : new Internal.PointLost(at, "its results cannot be stored: " + failure));
     }
 
     private ReplyEffect<RunEvent, TrainingRun> pointKept(TrainingRun run, long at,
-            EngineEvent.RecoveryPointWritten reached, Optional<BlobRef> kept) {
+            EngineEvent.RecoveryPointWritten reached, List<ResultsPage> pages) {
         keepingPoint = false;
         if (at != epoch) return advancing(run);
         line.pointDone();
         return store(List.of(new RecoveryPointReached(reached.position(), reached.state(), reached.step(),
-                reached.lora(), kept)));
+                reached.lora(), Optional.empty(), pages)));
     }
 
     private ReplyEffect<RunEvent, TrainingRun> pointLost(TrainingRun run, long at, String why) {
         keepingPoint = false;
         context.getLog().warn("run {}: a recovery point is lost, the journal stays longer: {}", id, why);
-        if (at == epoch) line.pointDone();
+        if (at == epoch) line.pointFailed();
         if (leaving) context.getSelf().tell(new Internal.Left());
+        timers.startSingleTimer("point", new Internal.PointsAgain(), settings.retryAfter());
         return advancing(run);
     }
 
@@ -932,7 +1032,7 @@ public final class TrainingRunEntity
     private ReplyEffect<RunEvent, TrainingRun> leave(TrainingRun run) {
         if (leaving) return Effect().noReply();
         leaving = true;
-        line.leave();
+        line.depart();
         timers.startSingleTimer("leave", new Internal.Left(), settings.leaveWithin());
         waiters.forEach((seq, waited) -> waited.forEach(waiter -> {
             timers.cancel(waiter.id());
@@ -940,13 +1040,6 @@ public final class TrainingRunEntity
         }));
         waiters.clear();
         return advancing(run);
-    }
-
-    /// Work was accepted on the way to rest. (A run that moves is begun again where its shard goes.)
-    private void wakeAgain(TrainingRun run) {
-        if (shard.isEmpty() || run.config().isEmpty()) return;
-        TrainingRunSharding.ref(context.getSystem(), id).tell(new RunCommand.Describe(
-                run.config().get().owner(), context.getSystem().ignoreRef()));
     }
 
     private void restIn(Duration time) {

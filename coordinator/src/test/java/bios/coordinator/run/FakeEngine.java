@@ -26,6 +26,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Queue;
 import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.javadsl.TimerScheduler;
@@ -42,12 +44,28 @@ final class FakeEngine {
 
     private record Tick() {}
 
+    /// Tells all open runs at once that others want their room.
+    record Crowd() {}
+
+    /// What a test sees and decides.
+    ///
+    /// @param opened how often a run was opened
+    /// @param pointsToFail so many recovery points fail
+    record Controls(AtomicInteger opened, AtomicInteger pointsToFail) {
+        Controls() {
+            this(new AtomicInteger(), new AtomicInteger());
+        }
+    }
+
     private final BlobStore blobs;
     private final Queue<String> log;
     private final Map<RunId, State> runs = new HashMap<>();
     private int unreadable;
+    private final Map<RunId, ActorRef<EngineEvent>> listeners = new HashMap<>();
+    private final Controls controls;
 
-    private FakeEngine(BlobStore blobs, Queue<String> log) {
+    private FakeEngine(BlobStore blobs, Queue<String> log, Controls controls) {
+        this.controls = controls;
         this.blobs = blobs;
         this.log = log;
     }
@@ -55,13 +73,20 @@ final class FakeEngine {
     /// @param log gets a line for each operation that is executed
     static Behavior<EngineCommand> create(BlobStore blobs, Duration pause,
             ConcurrentLinkedQueue<String> log) {
+        return create(blobs, pause, log, new Controls());
+    }
+
+    static Behavior<EngineCommand> create(BlobStore blobs, Duration pause,
+            ConcurrentLinkedQueue<String> log, Controls controls) {
         return Behaviors.<Object>setup(context -> Behaviors.withTimers(timers -> {
-            var engine = new FakeEngine(blobs, log);
+            var engine = new FakeEngine(blobs, log, controls);
             var queue = new ArrayDeque<EngineCommand>();
             return Behaviors.receiveMessage(message -> {
                 if (message instanceof EngineCommand command) {
                     queue.add(command);
                     if (queue.size() == 1) next(timers, pause);
+                } else if (message instanceof Crowd) {
+                    engine.listeners.forEach((run, to) -> to.tell(new EngineEvent.Crowded(run)));
                 } else {
                     engine.handle(queue.poll());
                     if (!queue.isEmpty()) next(timers, pause);
@@ -80,6 +105,8 @@ final class FakeEngine {
             case EngineCommand.OpenRun(var config, var lora, var point, var replyTo) -> {
                 runs.put(config.run(), point.map(p -> read(config, lora, p)).orElseGet(
                         () -> new State(config, lora, digest("new" + lora.seed() + lora.rank()), "", 0)));
+                listeners.put(config.run(), replyTo);
+                controls.opened.incrementAndGet();
                 replyTo.tell(new EngineEvent.Opened(config.run()));
             }
             case EngineCommand.Execute c -> {
@@ -97,11 +124,19 @@ final class FakeEngine {
                             Fault.server(EngineCommand.RUN_NOT_OPEN, "no")));
                     return;
                 }
+                if (controls.pointsToFail.getAndUpdate(left -> Math.max(0, left - 1)) > 0) {
+                    replyTo.tell(new EngineEvent.RecoveryPointFailed(run, position,
+                            Fault.server("store_failed", "asked to")));
+                    return;
+                }
                 var blob = blobs.put(BlobScope.recovery(run), state.text().getBytes(StandardCharsets.UTF_8));
                 replyTo.tell(new EngineEvent.RecoveryPointWritten(run, position, blob,
                         state.step(), state.lora()));
             }
-            case EngineCommand.CloseRun(var run) -> runs.remove(run);
+            case EngineCommand.CloseRun(var run) -> {
+                runs.remove(run);
+                listeners.remove(run);
+            }
             default -> throw new IllegalStateException("not asked of a fake: " + command);
         }
     }

@@ -39,6 +39,7 @@ import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.BooleanSupplier;
 import java.util.function.Function;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
 import org.apache.pekko.actor.typed.ActorRef;
@@ -109,12 +110,14 @@ final class RunHarness implements AutoCloseable {
     final MapIndex index = new MapIndex();
     final AtomicLong clock = new AtomicLong(1_700_000_000_000L);
     final ConcurrentLinkedQueue<String> executed = new ConcurrentLinkedQueue<>();
+    final FakeEngine.Controls controls = new FakeEngine.Controls();
     final Map<CheckpointPath, RunReply> elsewhere = new ConcurrentHashMap<>();
     private final Config settings;
     private final Duration pause;
     private ActorTestKit kit;
     private ActorRef<EngineCommand> engine;
     private ActorRef<RunCommand> run;
+    private NodeMemory memory;
 
     RunHarness(Path folder, String settings, Duration pause) {
         this.folder = folder;
@@ -132,11 +135,12 @@ final class RunHarness implements AutoCloseable {
     }
 
     private void spawn() {
-        engine = kit.spawn(FakeEngine.create(blobs, pause, executed));
+        engine = kit.spawn(FakeEngine.create(blobs, pause, executed, controls));
         var world = RunWorld.of(engine, new Failing(blobs, failingReads), index,
                 (_, path) -> CompletableFuture.completedFuture(elsewhere.getOrDefault(path,
                         new RunReply.Refused(RunCommand.Reason.NOT_FOUND, path + " does not exist"))),
                 () -> Instant.ofEpochMilli(clock.get()), RunSettings.from(kit.system().settings().config()));
+        memory = world.memory();
         run = kit.spawn(TrainingRunEntity.create(RUN, PersistenceId.of("run-usf-finance", RUN.value()), world,
                 Optional.empty()));
     }
@@ -161,6 +165,22 @@ final class RunHarness implements AutoCloseable {
     /// Lets the engine lose the run.
     void forget() {
         engine.tell(new EngineCommand.CloseRun(RUN));
+    }
+
+    /// Has the engine ask for the run's room.
+    void crowd() {
+        engine.<Object>unsafeUpcast().tell(new FakeEngine.Crowd());
+    }
+
+    /// What the run takes of its node's memory.
+    NodeMemory memory() {
+        return memory;
+    }
+
+    /// Waits until something holds.
+    void await(BooleanSupplier what, String otherwise) throws InterruptedException {
+        for (int i = 0; i < 500 && !what.getAsBoolean(); i++) Thread.sleep(20);
+        if (!what.getAsBoolean()) throw new AssertionError(otherwise);
     }
 
     /// Kills engine and entity without a word, and starts both anew.

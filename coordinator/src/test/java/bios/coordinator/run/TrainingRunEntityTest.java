@@ -76,7 +76,12 @@ class TrainingRunEntityTest {
     }
 
     private RunHarness harness(String name) throws Exception {
-        var harness = new RunHarness(Files.createDirectories(folder.resolve(name)), SMALL, PAUSE);
+        return harness(name, "");
+    }
+
+    private RunHarness harness(String name, String settings) throws Exception {
+        var harness = new RunHarness(Files.createDirectories(folder.resolve(name)), settings + "\n" + SMALL,
+                PAUSE);
         assertInstanceOf(RunReply.Described.class, harness.create());
         return harness;
     }
@@ -141,6 +146,134 @@ class TrainingRunEntityTest {
                 var end = (RunReply.Described) harness.ask(r -> new RunCommand.Describe(RunHarness.OWNER, r));
                 assertEquals(calmEnd.checkpoints(), end.checkpoints());
             }
+        }
+    }
+
+    @Test void aRunThatMustLeaveOverAndOverGivesWhatAnUndisturbedOneGives() throws Exception {
+        for (long seed = 11; seed <= 12; seed++) {
+            List<RunReply> calm;
+            RunReply.Described calmEnd;
+            try (var harness = harness("stays" + seed)) {
+                calm = play(harness, history(seed), () -> {});
+                calmEnd = (RunReply.Described) harness.ask(r -> new RunCommand.Describe(RunHarness.OWNER, r));
+            }
+            var random = new Random(seed);
+            try (var harness = harness("leaves" + seed)) {
+                List<RunReply> crowded = play(harness, history(seed), () -> {
+                    if (random.nextInt(3) == 0) harness.crowd();
+                    if (random.nextInt(20) == 0) harness.controls.pointsToFail().set(1);
+                    if (random.nextInt(30) == 0) harness.kill();
+                });
+                assertTrue(harness.controls.opened().get() > 5, "it left often");
+                assertEquals(String.join("\n", calm.stream().map(Object::toString).toList()),
+                        String.join("\n", crowded.stream().map(Object::toString).toList()), "seed " + seed);
+                var end = (RunReply.Described) harness.ask(r -> new RunCommand.Describe(RunHarness.OWNER, r));
+                assertEquals(calmEnd.checkpoints(), end.checkpoints());
+            }
+        }
+    }
+
+    @Test void aRunThatHasLeftComesBackWhenItIsUsedAndExecutesNothingTwice() throws Exception {
+        try (var harness = harness("returns")) {
+            harness.submit(0, train(1));
+            harness.submit(1, step());
+            harness.submit(2, save("x"));
+            harness.outcome(2);
+            harness.crowd();
+            harness.await(() -> !harness.blobs.list("runs/" + RunHarness.RUN + "/recovery").isEmpty(),
+                    "it takes a recovery point before it leaves");
+            harness.submit(3, train(2));
+            harness.outcome(3);
+            assertEquals(2, harness.controls.opened().get());
+            harness.crowd();
+            harness.submit(4, step());
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(4));
+            assertEquals(List.of("1 FORWARD_BACKWARD", "2 OPTIM_STEP", "3 SAVE_STATE", "4 FORWARD_BACKWARD",
+                    "5 OPTIM_STEP"), List.copyOf(harness.executed));
+            harness.crowd();
+            harness.crowd();
+            assertInstanceOf(RunReply.Done.class,
+                    harness.ask(r -> new RunCommand.Unload(RunHarness.OWNER, r)), "it can be unloaded");
+            assertEquals(Reason.CLOSED, ((RunReply.Refused) harness.submit(9, step())).reason());
+        }
+    }
+
+    @Test void aRunWhosePointCannotBeStoredStaysAndGoesOn() throws Exception {
+        try (var harness = harness("stays")) {
+            harness.submit(0, train(1));
+            harness.outcome(0);
+            harness.controls.pointsToFail().set(3);
+            harness.crowd();
+            harness.await(() -> harness.controls.pointsToFail().get() < 3, "it tries to leave");
+            harness.submit(1, step());
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
+            harness.await(() -> harness.controls.pointsToFail().get() == 0, "it tries again");
+            harness.await(() -> !harness.blobs.list("runs/" + RunHarness.RUN + "/recovery").isEmpty(),
+                    "in the end it can");
+            harness.submit(2, forward(1));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(2));
+            assertEquals(2, harness.controls.opened().get());
+            assertEquals(3, harness.executed.size());
+        }
+    }
+
+    @Test void resultsThatNobodyFetchesLeaveMemoryAndAreStillThere() throws Exception {
+        try (var harness = harness("unfetched", "bios.run { max-unfinished = 100000,"
+                + " results { memory-bytes = 4 KiB, max-count = 25600, max-bytes = 1 MiB } }")) {
+            int count = 300;
+            for (int seq = 0; seq < count; seq++) harness.submit(seq, forward(seq));
+            RunReply last = harness.outcome(count - 1);
+            assertInstanceOf(RunReply.Completed.class, last);
+            harness.await(() -> harness.memory().results() < 40 * 700,
+                    harness.memory().results() + " bytes stay in memory");
+            for (int seq : new int[] {0, 150, 7, 299})
+                assertInstanceOf(RunReply.Completed.class, harness.outcome(seq), "request " + seq);
+            List<RunReply> before = new ArrayList<>();
+            for (int seq = 0; seq < count; seq += 13) before.add(harness.outcome(seq));
+            harness.restart();
+            int executed = harness.executed.size();
+            List<RunReply> after = new ArrayList<>();
+            for (int seq = 0; seq < count; seq += 13) after.add(harness.outcome(seq));
+            assertEquals(before, after);
+            assertTrue(harness.executed.size() - executed < 40, "few are executed again");
+            assertTrue(harness.memory().results() < 40 * 700, "pages are read one by one");
+        }
+    }
+
+    @Test void aNodeWhoseResultsTakeTooMuchHasThemWrittenOut() throws Exception {
+        try (var harness = harness("node", "bios.run.results.node-bytes = 10 KiB")) {
+            for (int seq = 0; seq < 100; seq++) harness.submit(seq, forward(seq));
+            for (int seq = 99; seq >= 0; seq--)
+                assertInstanceOf(RunReply.Completed.class, harness.outcome(seq), "request " + seq);
+            harness.await(() -> harness.memory().results() <= 20 << 10,
+                    harness.memory().results() + " bytes stay in memory");
+        }
+    }
+
+    @Test void nothingMoreIsExecutedThanARecoveryMayExecuteAgain() throws Exception {
+        try (var harness = harness("ahead", "bios.run.recovery-point.max-operations = 3")) {
+            harness.controls.pointsToFail().set(1000);
+            for (int seq = 0; seq < 9; seq++) harness.submit(seq, forward(seq));
+            harness.outcome(2);
+            harness.await(() -> harness.controls.pointsToFail().get() < 997, "points are tried");
+            assertEquals(3, harness.executed.size());
+            harness.controls.pointsToFail().set(0);
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(8));
+            assertEquals(9, harness.executed.size());
+        }
+    }
+
+    @Test void anOwnerWithTooMuchUnfinishedWaits() throws Exception {
+        try (var harness = harness("owner", "bios.run.max-unfinished-per-owner = 5")) {
+            var other = harness.memory().open(() -> {});
+            other.unfinished(RunHarness.OWNER, 5, 100);
+            assertEquals(Reason.TOO_MANY, ((RunReply.Refused) harness.submit(0, train(1))).reason());
+            other.unfinished(RunHarness.OWNER, 4, 80);
+            assertInstanceOf(RunReply.Accepted.class, harness.submit(0, train(1)));
+            harness.outcome(0);
+            harness.await(() -> harness.memory().unfinished(RunHarness.OWNER) == 4, "what is done counts no more");
+            other.close();
+            assertEquals(0, harness.memory().unfinished(RunHarness.OWNER));
         }
     }
 

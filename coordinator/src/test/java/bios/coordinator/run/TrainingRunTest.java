@@ -37,7 +37,7 @@ import org.junit.jupiter.api.Test;
 class TrainingRunTest {
     private static final RunSettings SETTINGS = RunSettings.from(ConfigFactory.load());
     private static final RunId OTHER = new RunId("usf-finance-000000000000");
-    private static final TrainingRun.Load IDLE = new TrainingRun.Load(0, 0);
+    private static final TrainingRun.Load IDLE = new TrainingRun.Load(0, 0, 0, 0);
 
     private static StoredOperation inline(OperationKind kind) {
         return new StoredOperation.Inline(kind, new byte[] {(byte) kind.ordinal()});
@@ -275,12 +275,18 @@ class TrainingRunTest {
 
     @Test void aFullLineRefuses() {
         TrainingRun run = created(true);
-        var many = new TrainingRun.Load(SETTINGS.maxUnfinished(), 0);
+        var many = new TrainingRun.Load(SETTINGS.maxUnfinished(), 0, 0, 0);
         var refused = run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), many, SETTINGS);
         assertEquals(Reason.TOO_MANY, assertInstanceOf(Decision.Refuse.class, refused).reason());
-        var large = new TrainingRun.Load(1, SETTINGS.maxUnfinishedBytes());
+        var large = new TrainingRun.Load(1, SETTINGS.maxUnfinishedBytes(), 0, 0);
         assertInstanceOf(Decision.Refuse.class,
                 run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), large, SETTINGS));
+        var busy = new TrainingRun.Load(0, 0, SETTINGS.maxUnfinishedPerOwner(), 0);
+        var ofOwner = run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), busy, SETTINGS);
+        assertEquals(Reason.TOO_MANY, assertInstanceOf(Decision.Refuse.class, ofOwner).reason());
+        var heavy = new TrainingRun.Load(0, 0, 1, SETTINGS.maxUnfinishedBytesPerOwner());
+        assertInstanceOf(Decision.Refuse.class,
+                run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), heavy, SETTINGS));
         assertInstanceOf(Decision.Refuse.class,
                 run.submit(-1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), IDLE, SETTINGS));
     }

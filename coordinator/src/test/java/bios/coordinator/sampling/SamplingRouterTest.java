@@ -134,6 +134,10 @@ class SamplingRouterTest {
         mortal.tell(new SamplingCommand.Submit("me", task, client.getRef()));
         String request = ((SamplingReply.Accepted) client.receiveMessage()).request();
         KIT.stop(mortal);
+        TestProbe<Receptionist.Listing> listed = KIT.createTestProbe();
+        var key = SamplingCommand.key("mortal");
+        KIT.system().receptionist().tell(Receptionist.subscribe(key, listed.getRef()));
+        while (!listed.receiveMessage().getServiceInstances(key).isEmpty()) {}
         heir.tell(new SamplingCommand.Retrieve("you", request, 60_000, client.getRef()));
         assertEquals(new SamplingReply.Foreign(request), client.receiveMessage());
         heir.tell(new SamplingCommand.Retrieve("me", request, 60_000, client.getRef()));

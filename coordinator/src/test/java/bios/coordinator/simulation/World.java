@@ -1,5 +1,6 @@
 package bios.coordinator.simulation;
 
+import bios.coordinator.run.NodeMemory;
 import bios.coordinator.run.RunSettings;
 import bios.coordinator.run.RunWorld;
 import bios.coordinator.run.TrainingRunEntity;
@@ -20,10 +21,12 @@ import java.io.UncheckedIOException;
 import java.time.Instant;
 import java.util.ArrayList;
 import java.util.HashMap;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
@@ -32,7 +35,6 @@ import java.util.function.Consumer;
 import java.util.function.Function;
 import org.apache.pekko.actor.ActorSystem;
 import org.apache.pekko.actor.InternalActorRef;
-import org.apache.pekko.actor.PoisonPill;
 import org.apache.pekko.actor.testkit.typed.internal.FunctionRef;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.javadsl.Adapter;
@@ -50,6 +52,7 @@ final class World {
         private final SimulatedEngine engine = new SimulatedEngine(World.this, this);
         private final ActorRef<EngineCommand> engineRef;
         private final Map<String, Incarnation> entities = new LinkedHashMap<>();
+        private final NodeMemory memory = new NodeMemory(settings.nodeResultBytes());
         private boolean dead;
         /// Cut off: the others have given its runs to another node.
         private boolean suspected;
@@ -139,6 +142,7 @@ final class World {
     private final Map<String, Operation> operations = new HashMap<>();
     private final List<Node> nodes = new ArrayList<>();
     private final Map<String, Node> homes = new TreeMap<>();
+    private final Set<String> woken = new HashSet<>();
     private final Map<org.apache.pekko.actor.ActorRef, Incarnation> incarnations = new HashMap<>();
     private Optional<String> violation = Optional.empty();
     private int lives;
@@ -321,7 +325,8 @@ final class World {
     private Incarnation begin(RunId run, Node node) {
         var incarnation = new Incarnation(run, lives++, node);
         var world = new RunWorld(node.engineRef, blobs, index, this::resolve,
-                () -> Instant.ofEpochMilli(stage.now()), node::blocking, settings);
+                () -> Instant.ofEpochMilli(stage.now()), node::blocking, settings, node.memory,
+                resting -> woken.add(resting.value()));
         ActorRef<ClusterSharding.ShardCommand> shard = function("shard", _ -> leave(incarnation));
         incarnation.ref = Adapter.spawnAnonymous(system,
                 TrainingRunEntity.create(run, persistenceId(run), world, Optional.of(shard)));
@@ -336,8 +341,7 @@ final class World {
         if (incarnation.leaving) return;
         stage.trace(() -> incarnation + " goes to rest");
         incarnation.leaving = true;
-        Adapter.toClassic(incarnation.ref).tell(PoisonPill.getInstance(),
-                org.apache.pekko.actor.ActorRef.noSender());
+        incarnation.ref.tell(new RunCommand.Leave());
     }
 
     /// An entity has stopped.
@@ -346,7 +350,8 @@ final class World {
         if (gone == null || gone.node.dead) return;
         stage.trace(() -> gone + " has ended");
         gone.node.entities.remove(gone.run.value(), gone);
-        if (gone.node.suspected || gone.leaving && homes.get(gone.run.value()) == gone.node) return;
+        boolean again = woken.remove(gone.run.value());
+        if (gone.node.suspected || !again && gone.leaving && homes.get(gone.run.value()) == gone.node) return;
         // One that has failed begins again, and one that is moved elsewhere.
         stage.in(gone.leaving ? 0 : 2_000, () -> home(gone.run));
     }

@@ -1,10 +1,12 @@
 package bios.persistence.journal;
 
 import java.sql.Connection;
+import java.sql.DriverManager;
 import java.sql.PreparedStatement;
 import java.sql.SQLException;
 import java.sql.Types;
 import java.util.List;
+import java.util.Optional;
 import java.util.stream.Collectors;
 import org.apache.pekko.persistence.jdbc.config.JournalConfig;
 import org.apache.pekko.persistence.jdbc.journal.dao.DefaultJournalDao;
@@ -23,10 +25,13 @@ import scala.jdk.javaapi.OptionConverters;
 import scala.runtime.BoxedUnit;
 import slick.jdbc.JdbcBackend;
 import slick.jdbc.JdbcProfile;
+import slick.jdbc.hikaricp.HikariCPJdbcDataSource;
 
 /// Writes events where the journal's own thread stands, one transaction for each request: a commit to the H2
 /// file takes a tenth of a millisecond, the plugin's way to it (a stream, a pool of threads and back) several
 /// times that. Everything else is the plugin's.
+/// It has a connection of its own: one borrowed from the plugin's pool behind its back would be missing there,
+/// and a pool that finds fewer connections than it counts stands still for good.
 public final class EmbeddedJournalDao extends DefaultJournalDao {
     private static final List<String> COLUMNS = List.of("deleted", "persistence_id", "sequence_number",
             "writer", "write_timestamp", "adapter_manifest", "event_payload", "event_ser_id",
@@ -35,29 +40,48 @@ public final class EmbeddedJournalDao extends DefaultJournalDao {
             .map(column -> '"' + column + '"').collect(Collectors.joining(", "))
             + ") VALUES (" + "?, ".repeat(COLUMNS.size() - 1) + "?)";
 
+    private Optional<Connection> own = Optional.empty();
+
     /// For the plugin, which finds it by these types.
     public EmbeddedJournalDao(JdbcBackend.JdbcDatabaseDef database, JdbcProfile profile, JournalConfig config,
             Serialization serialization, ExecutionContext executor, Materializer materializer) {
         super(database, profile, config, serialization, executor, materializer);
+        materializer.system().registerOnTermination(this::close);
+    }
+
+    private synchronized void close() {
+        try {
+            if (own.isPresent()) own.get().close();
+        } catch (SQLException _) {
+            // the process ends, and what was acknowledged is on the disk
+        }
+        own = Optional.empty();
+    }
+
+    /// Open until the system ends, or a write fails.
+    private Connection connection() throws SQLException {
+        if (own.isEmpty()) {
+            var pool = ((HikariCPJdbcDataSource) db().source()).ds();
+            own = Optional.of(DriverManager.getConnection(pool.getJdbcUrl(), pool.getUsername(),
+                    pool.getPassword()));
+            own.get().setAutoCommit(false);
+        }
+        return own.get();
     }
 
     /// Completed when it returns; failed if nothing was written.
-    @Override public Future<BoxedUnit> queueWriteJournalRows(
+    @Override public synchronized Future<BoxedUnit> queueWriteJournalRows(
             Seq<Tuple2<JournalPekkoSerializationRow, Set<String>>> rows) {
         var all = CollectionConverters.asJava(rows);
         // Tags have a table of their own, and nothing here has tags.
         if (all.stream().anyMatch(row -> row._2().nonEmpty())) return super.queueWriteJournalRows(rows);
-        try (Connection connection = db().source().createConnection()) {
-            connection.setAutoCommit(false);
-            try {
-                write(connection, all.stream().map(Tuple2::_1).toList());
-                connection.commit();
-            } catch (SQLException | RuntimeException failed) {
-                connection.rollback();
-                throw failed;
-            }
+        try {
+            Connection connection = connection();
+            write(connection, all.stream().map(Tuple2::_1).toList());
+            connection.commit();
             return Future.successful(BoxedUnit.UNIT);
         } catch (SQLException | RuntimeException failed) {
+            close();    // which rolls back
             return Promise.<BoxedUnit>failed(failed).future();
         }
     }

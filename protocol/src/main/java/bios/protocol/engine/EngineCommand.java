@@ -40,7 +40,8 @@ public sealed interface EngineCommand extends Message {
     String STORE_FAILED = "store_failed";
 
     /// Makes a run's state: a new adapter of shape `lora` (B = 0, A from its seed), or a recovery point's
-    /// exact state. An open run is replaced. Answered by [EngineEvent.Opened] or [EngineEvent.OpenFailed].
+    /// exact state. An open run is replaced. Waits while the states of other runs take all room. Answered
+    /// by [EngineEvent.Opened] or [EngineEvent.OpenFailed]; any time later [EngineEvent.Crowded] may come.
     record OpenRun(RunConfig config, LoraSpec lora, Optional<BlobRef> recoveryPoint,
             ActorRef<EngineEvent> replyTo) implements EngineCommand {}
 
@@ -106,6 +107,10 @@ public sealed interface EngineCommand extends Message {
         /// @param lora the adapter's shape in it
         record RecoveryPointWritten(RunId run, long position, BlobRef state, long step, LoraSpec lora)
                 implements EngineEvent {}
+
+        /// Others want the run's room: the entity makes what is not yet durable durable, sends [CloseRun],
+        /// and opens the run again when there is something to do.
+        record Crowded(RunId run) implements EngineEvent {}
 
         /// The state behind `position` could not be written; training goes on.
         record RecoveryPointFailed(RunId run, long position, Fault fault) implements EngineEvent {}

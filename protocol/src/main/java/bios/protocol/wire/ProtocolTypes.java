@@ -147,6 +147,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(234, EngineCommand.EngineEvent.RecoveryPointWritten.class);
         registry.add(235, EngineCommand.EngineEvent.RecoveryPointFailed.class);
         registry.add(236, EngineCommand.EngineEvent.Measured.class);
+        registry.add(237, EngineCommand.EngineEvent.Crowded.class);
     }
 
     private static void engineReplies(Registry registry) {

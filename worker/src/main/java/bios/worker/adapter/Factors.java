@@ -79,6 +79,17 @@ public final class Factors implements AutoCloseable {
         parts.addAll(own);
     }
 
+    /// Elements on a device of an adapter of this shape.
+    static long elements(LoraSpec lora, ModelSpec model) {
+        long all = 0;
+        for (TargetModule target : lora.targets()) {
+            long one = aligned(Math.multiplyExact(lora.rank(), model.in(target)))
+                    + (long) aligned(Math.multiplyExact(model.out(target), lora.rank()));
+            all += target == TargetModule.HEAD ? one : one * model.layers();
+        }
+        return all;
+    }
+
     private static int aligned(int elements) {
         return Math.multiplyExact(Math.ceilDiv(elements, ALIGNMENT), ALIGNMENT);
     }

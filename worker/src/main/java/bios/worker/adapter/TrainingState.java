@@ -124,6 +124,12 @@ public final class TrainingState implements AutoCloseable {
         return accumulated;
     }
 
+    /// Most bytes that the state of a run of this shape takes on a device: weights, both moments, the
+    /// gradient sum, and the gradient of an operation under way.
+    public static long mostBytes(LoraSpec lora, ModelSpec model) {
+        return 5 * 4 * Factors.elements(lora, model);
+    }
+
     /// Bytes on the device, the gradient sum included.
     public long bytes() {
         return 4 * adapter.weights().elements() * (gradient.isPresent() ? 4 : 3);

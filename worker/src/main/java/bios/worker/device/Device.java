@@ -18,7 +18,25 @@ public interface Device extends AutoCloseable {
 
     // ---- memory ----
 
-    /// A matrix of zeros, owned by the device until [#close].
+    /// Whether its memory is not the host's: what leaves it may still be kept in the host's.
+    default boolean ownMemory() {
+        return true;
+    }
+
+    /// Most bytes that it hands out; [OutOfDeviceMemory] beyond them.
+    default long memoryLimit() {
+        return Long.MAX_VALUE;
+    }
+
+    /// Bytes that it has handed out, weights and scratch that waits for its next use included.
+    default long memoryInUse() {
+        return 0;
+    }
+
+    /// Gives memory that nobody uses back to the system.
+    default void trim() {}
+
+    /// A matrix of zeros, owned by the device until [#close]. [OutOfDeviceMemory] when there is no room.
     Tensor tensor(int rows, int columns);
 
     /// A matrix that lives until `scope` is closed; contents undefined.

@@ -41,6 +41,7 @@ import org.slf4j.LoggerFactory;
 /// run; micro-batches of several runs go through the model together.
 public final class Engine {
     private static final int STASH = 10_000;
+    private static final long MIB = 1 << 20;
 
     private final ActorContext<Message> context;
     private final EngineSettings settings;
@@ -53,6 +54,8 @@ public final class Engine {
     /// Whoever waits longest for a pass is first.
     private final LinkedHashMap<RunId, Line> lines = new LinkedHashMap<>();
     private final Map<Held, Line> byState = new HashMap<>();
+    private final RunShelf shelf;
+    private final Intake intake;
     private boolean turning;
 
     private Engine(ActorContext<Message> context, EngineSettings settings, Library library,
@@ -63,6 +66,8 @@ public final class Engine {
         this.device = device;
         this.machine = machine;
         this.models = machine.models();
+        this.shelf = new RunShelf(machine.runBytes(), settings.runs().maxWaiting());
+        this.intake = new Intake(settings.runs().heapBytes().orElse(Runtime.getRuntime().maxMemory() / 4));
         this.desk = new SamplingDesk(new AdapterShelf(settings.adapterBytes()), this::fetch,
                 settings.maxQueuedSequences(), models.keySet());
     }
@@ -86,14 +91,15 @@ public final class Engine {
             }), (machine, thrown) -> thrown == null ? new Note.Loaded(machine)
                     : new Note.Broken("loading", thrown));
             Runnable last = () -> Optional.ofNullable(loaded.get()).ifPresent(Machine::close);
-            return loading(context, settings, new Library(blobs), thread, stash, last);
+            return loading(context, settings, blobs, thread, stash, last);
         })).narrow();
     }
 
     private static Behavior<Message> loading(ActorContext<Message> context, EngineSettings settings,
-            Library library, DeviceThread thread, StashBuffer<Message> stash, Runnable last) {
+            BlobStore blobs, DeviceThread thread, StashBuffer<Message> stash, Runnable last) {
         return Behaviors.receive((_, message) -> switch (message) {
             case Note.Loaded(var machine) -> {
+                var library = new Library(blobs, new HostShelf(machine.hostRunBytes()));
                 var engine = new Engine(context, settings, library, thread, machine);
                 engine.register();
                 yield stash.unstashAll(Behaviors.receive((_, next) -> engine.on(next),
@@ -134,6 +140,8 @@ public final class Engine {
     private Behavior<Message> on(Message message) {
         if (message instanceof EngineCommand command) obey(command);
         else if (message instanceof Note note) hear(note);
+        feed();
+        makeRoom();
         turn();
         return Behaviors.same();
     }
@@ -176,11 +184,58 @@ public final class Engine {
             open.replyTo().tell(new EngineEvent.OpenFailed(run, unknown(open.config().baseModel())));
             return;
         }
-        var line = new Line(open.config(), new Held(served));
+        long bytes = served.runBytes(open.lora());
+        var line = new Line(open.config(), new Held(served), open.replyTo(), bytes);
+        switch (shelf.want(run, bytes)) {
+            case RunShelf.Answer.Granted() -> {}
+            case RunShelf.Answer.Waits() -> line.waits = true;
+            case RunShelf.Answer.Crowded(var waiting) -> {
+                open.replyTo().tell(new EngineEvent.OpenFailed(run, Fault.server("queue_full", waiting
+                        + " runs wait for room on this worker already; raise bios.engine.run-bytes, or start"
+                        + " more workers")));
+                return;
+            }
+            case RunShelf.Answer.TooLarge(var limit) -> {
+                open.replyTo().tell(new EngineEvent.OpenFailed(run, tooLarge(bytes, limit)));
+                return;
+            }
+        }
         lines.put(run, line);
         byState.put(line.held, line);
         line.add(new Line.Entry(open, 0, line.outbox.place(open.replyTo(), false)));
         prepare(line);
+    }
+
+    private static Fault tooLarge(long bytes, long limit) {
+        return Fault.user("run_too_large", "the run's state needs " + Math.ceilDiv(bytes, MIB)
+                + " MiB and this worker has " + limit / MIB + " MiB for all runs; choose a smaller rank or"
+                + " fewer target modules, or raise bios.engine.run-bytes");
+    }
+
+    /// Lets those in who have waited, and asks others to go where there is no room.
+    private void makeRoom() {
+        for (RunId run : shelf.granted()) {
+            Line line = lines.get(run);
+            line.waits = false;
+            prepare(line);
+        }
+        shelf.crowded(this::idle).forEach(this::crowd);
+    }
+
+    private boolean idle(RunId run) {
+        return lines.get(run).idle();
+    }
+
+    private void crowd(RunId run) {
+        lines.get(run).listener.tell(new EngineEvent.Crowded(run));
+    }
+
+    /// Goes on with lines that wait for heap.
+    private void feed() {
+        for (int i = intake.hungry(); i > 0; i--) {
+            Line line = intake.nextHungry();
+            if (current(line)) prepare(line);
+        }
     }
 
     private void add(RunId run, EngineCommand command, long position, ActorRef<EngineEvent> replyTo,
@@ -190,6 +245,7 @@ public final class Engine {
             replyTo.tell(refused.apply(notOpen(run)));
             return;
         }
+        shelf.used(run);
         line.add(new Line.Entry(command, position, line.outbox.place(replyTo, overtaken)));
         prepare(line);
     }
@@ -198,6 +254,8 @@ public final class Engine {
         Line line = lines.remove(run);
         if (line == null) return;
         byState.remove(line.held);
+        shelf.left(run);
+        line.clear().forEach(intake::forget);
         later("closing a run", () -> {
             machine.forget(line.held);
             return new Note.Freed();
@@ -269,9 +327,10 @@ public final class Engine {
                 turning = false;
                 desk.stepped(model, step);
             }
-            case Note.Kept(var line, var slot, var event) -> {
+            case Note.Kept(var line, var entry, var event) -> {
                 line.copies--;
-                if (current(line)) line.outbox.fill(slot, event);
+                intake.written(entry);
+                if (current(line)) line.outbox.fill(entry.slot, event);
             }
             case Note.Fetched(var key, var bytes) ->
                     later("placing an adapter", () -> new Note.Placed(key, machine.place(key, bytes)));
@@ -298,7 +357,10 @@ public final class Engine {
         if (!current(line)) return;
         Line.Entry entry = line.next(Integer.MAX_VALUE).orElseThrow();
         line.remove(entry);
+        intake.give(entry);
+        if (!(outcome instanceof Outcome.Copied)) intake.written(entry);
         RunId run = line.config.run();
+        if (entry.command instanceof EngineCommand.Execute) shelf.worked(run);
         switch (outcome) {
             case Outcome.Opened() -> line.outbox.fill(entry.slot, new EngineEvent.Opened(run));
             case Outcome.Given(var result) ->
@@ -314,7 +376,11 @@ public final class Engine {
         RunId run = line.config.run();
         line.outbox.fill(entry.slot, failure(run, entry, fault));
         if (!(entry.command instanceof EngineCommand.OpenRun)) return;
-        for (Line.Entry next : line.clear()) line.outbox.fill(next.slot, failure(run, next, notOpen(run)));
+        if (fault.code().equals("out_of_memory")) shelf.squeeze(this::idle).forEach(this::crowd);
+        for (Line.Entry next : line.clear()) {
+            intake.forget(next);
+            line.outbox.fill(next.slot, failure(run, next, notOpen(run)));
+        }
         close(run);
     }
 
@@ -339,7 +405,7 @@ public final class Engine {
                 String what = "writing the state behind operation " + entry.position;
                 event = failure(line.config.run(), entry, Faults.of(thrown, what));
             }
-            return new Note.Kept(line, entry.slot, event);
+            return new Note.Kept(line, entry, event);
         });
     }
 
@@ -350,6 +416,7 @@ public final class Engine {
             Optional<Fault> fault = first.flatMap(Line.Entry::fault);
             if (fault.isEmpty()) return;
             line.remove(first.get());
+            intake.give(first.get());
             failed(line, first.get(), fault.get());
             prepare(line);
         }
@@ -357,7 +424,22 @@ public final class Engine {
 
     /// Reads and decodes the next entries of a line.
     private void prepare(Line line) {
-        for (Line.Entry entry : line.toPrepare(settings.preparedPerRun())) {
+        if (line.waits) return;
+        Optional<Line.Entry> next;
+        while ((next = line.toPrepare(settings.preparedPerRun())).isPresent()) {
+            Line.Entry entry = next.get();
+            long heap = Intake.cost(entry);
+            Optional<Fault> refused = intake.refusal(what(entry), heap).or(() -> outgrows(line, entry));
+            if (refused.isEmpty() && !intake.take(entry, heap)) {
+                intake.wait(line);
+                return;
+            }
+            line.begin(entry);
+            if (refused.isPresent()) {
+                ActorRef<Message> self = context.getSelf();
+                self.tell(new Note.Unprepared(line, entry, refused.get()));
+                continue;
+            }
             if (entry.command instanceof EngineCommand.TakeRecoveryPoint) {
                 entry.prepared(new Deed.Copy(new Deed.Purpose.Recovery()));
                 continue;
@@ -378,9 +460,22 @@ public final class Engine {
                 default -> throw new IllegalStateException("not for a line: " + entry.command);
             });
         } catch (Throwable thrown) {
-            String what = entry.position == 0 ? "opening the run" : "operation " + entry.position;
-            return new Note.Unprepared(line, entry, Faults.of(thrown, what));
+            return new Note.Unprepared(line, entry, Faults.of(thrown, what(entry)));
         }
+    }
+
+    private static String what(Line.Entry entry) {
+        return entry.position == 0 ? "opening the run" : "operation " + entry.position;
+    }
+
+    /// Why a load gives the run a shape that has no room here, or nothing: then it has the room.
+    private Optional<Fault> outgrows(Line line, Line.Entry entry) {
+        if (!(entry.command instanceof EngineCommand.Execute execute) || execute.loaded().isEmpty())
+            return Optional.empty();
+        long bytes = Math.max(line.bytes, line.held.served.runBytes(execute.loaded().get().lora()));
+        if (!shelf.grow(line.config.run(), bytes)) return Optional.of(tooLarge(bytes, machine.runBytes()));
+        line.bytes = bytes;
+        return Optional.empty();
     }
 
     private void fetch(Asked first, List<Adapter> freed) {
@@ -448,14 +543,23 @@ public final class Engine {
 
     private Optional<Deed> first(Line line) {
         return line.next(settings.copiesPerRun()).filter(entry -> entry.fault().isEmpty())
-                .map(Line.Entry::deed);
+                .map(Line.Entry::deed).filter(deed -> !(deed instanceof Deed.Copy) || intake.mayCopy(copy(line)));
+    }
+
+    /// Bytes of a copy on the heap: an operation's gradient is not in it.
+    private static long copy(Line line) {
+        return line.bytes / 5 * 4;
     }
 
     /// One short deed of every run that has one.
     private void deeds() {
         Map<Line, Deed> next = new LinkedHashMap<>();
         for (Line line : lines.values())
-            first(line).filter(Engine::brief).ifPresent(deed -> next.put(line, deed));
+            first(line).filter(Engine::brief).ifPresent(deed -> {
+                if (deed instanceof Deed.Copy) intake.copy(line.next(settings.copiesPerRun()).orElseThrow(),
+                        copy(line));
+                next.put(line, deed);
+            });
         later("deeds", () -> {
             Map<Line, Note.Worked> outcomes = new LinkedHashMap<>();
             next.forEach((line, deed) -> {

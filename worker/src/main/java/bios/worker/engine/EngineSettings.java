@@ -4,6 +4,7 @@ import static bios.protocol.Require.require;
 
 import bios.worker.sample.SamplerSettings;
 import com.typesafe.config.Config;
+import java.util.OptionalLong;
 
 /// Limits of an [Engine], as `bios.engine` in reference.conf explains them.
 ///
@@ -12,12 +13,42 @@ import com.typesafe.config.Config;
 /// @param longSequenceBytes the same for a pass of one sequence that is too long for these
 /// @param copiesPerRun most states of a run that are being written at once
 /// @param preparedPerRun operations of a run that are decoded ahead of their turn
+/// @param runs how much the states of runs may take
 /// @param adapterBytes bytes of adapters kept for sampling
 /// @param sampler limits of decoding, per base model
 /// @param maxQueuedSequences most sequences that wait or decode
 public record EngineSettings(int trainPassTokens, long activationBytes, long longSequenceBytes,
-        int copiesPerRun, int preparedPerRun, long adapterBytes, SamplerSettings sampler,
+        int copiesPerRun, int preparedPerRun, Runs runs, long adapterBytes, SamplerSettings sampler,
         int maxQueuedSequences) {
+    /// Room for runs.
+    ///
+    /// @param deviceBytes of states on the device; empty: half of what [Machine] finds free
+    /// @param hostBytes of recovery points in the host's memory; empty: a quarter of it if the device has
+    ///     memory of its own, else nothing
+    /// @param heapBytes of the Java heap for what is read ahead and for copies; empty: a quarter of it
+    /// @param maxWaiting most runs that wait for a place on the device
+    public record Runs(OptionalLong deviceBytes, OptionalLong hostBytes, OptionalLong heapBytes,
+            int maxWaiting) {
+        /// Everything by itself.
+        public static final Runs AUTO =
+                new Runs(OptionalLong.empty(), OptionalLong.empty(), OptionalLong.empty(), 1024);
+
+        public Runs {
+            require(deviceBytes.orElse(1) > 0 && hostBytes.orElse(0) >= 0 && heapBytes.orElse(1) > 0
+                    && maxWaiting > 0, "room for runs is positive");
+        }
+
+        private static Runs of(Config own) {
+            return new Runs(bytes(own, "run-bytes"), bytes(own, "host-run-bytes"), bytes(own, "heap-bytes"),
+                    own.getInt("max-waiting-runs"));
+        }
+
+        private static OptionalLong bytes(Config own, String name) {
+            return own.getString(name).equals("auto")
+                    ? OptionalLong.empty() : OptionalLong.of(own.getBytes(name));
+        }
+    }
+
     public EngineSettings {
         require(trainPassTokens > 0 && activationBytes >= 0 && longSequenceBytes >= 0 && copiesPerRun > 0
                 && preparedPerRun > 0 && adapterBytes > 0 && maxQueuedSequences > 0,
@@ -32,7 +63,8 @@ public record EngineSettings(int trainPassTokens, long activationBytes, long lon
                 sampler.getInt("max-sequences"), sampler.getInt("logit-rows"));
         return new EngineSettings(own.getInt("train-pass-tokens"), own.getBytes("activation-bytes"),
                 own.getBytes("long-sequence-bytes"),
-                own.getInt("copies-per-run"), own.getInt("prepared-per-run"), own.getBytes("adapter-bytes"),
+                own.getInt("copies-per-run"), own.getInt("prepared-per-run"), Runs.of(own),
+                own.getBytes("adapter-bytes"),
                 decoding, sampler.getInt("max-queued-sequences"));
     }
 }

@@ -6,6 +6,7 @@ import bios.protocol.Fault;
 import bios.protocol.Invalid;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.stored.UnreadableRecord;
+import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.load.ModelRefused;
 import bios.worker.train.Refused;
 import java.io.UncheckedIOException;
@@ -29,6 +30,10 @@ final class Faults {
             case UnreadableRecord record ->
                     Fault.server("operation_unreadable", what + ": " + record.getMessage());
             case UncheckedIOException io -> Fault.server(EngineCommand.STORE_FAILED, what + ": " + io.getMessage());
+            case OutOfDeviceMemory full -> Fault.server("out_of_memory", what + " needs "
+                    + Math.ceilDiv(full.needed(), MIB) + " MiB more, " + Math.ceilDiv(full.inUse(), MIB) + " of "
+                    + full.limit() / MIB + " MiB of the worker's memory are in use; send less at once, or raise"
+                    + " bios.engine.memory-bytes");
             case OutOfMemoryError full -> Fault.server("out_of_memory", what + " found too little memory: "
                     + full.getMessage() + memory() + "; send less at once, or give the worker more memory");
             case null, default -> Fault.server("engine_failed", what + " failed: " + thrown);

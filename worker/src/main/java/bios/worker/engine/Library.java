@@ -13,6 +13,7 @@ import bios.protocol.run.Operation;
 import bios.protocol.run.OperationKind;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunConfig;
+import bios.protocol.run.RunId;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.stored.StoredOperations;
 import bios.worker.adapter.StateSnapshot;
@@ -23,14 +24,32 @@ import java.util.Optional;
 /// it from a virtual thread.
 ///
 /// @param blobs where everything lies
-record Library(BlobStore blobs) {
+/// @param host recovery points that are at hand
+record Library(BlobStore blobs, HostShelf host) {
     private static final String OPTIMIZER = "adamw";
     /// Some 50 µs of decoding, about what another thread takes to wake.
     private static final int LITTLE = 16 << 10;
 
     /// Reads a run's recovery point, if it has one.
     Deed open(OpenRun command) {
-        return new Deed.Open(command.lora(), command.recoveryPoint().map(blobs::read));
+        return new Deed.Open(command.lora(),
+                command.recoveryPoint().map(point -> recoveryPoint(command.config().run(), point)));
+    }
+
+    private byte[] recoveryPoint(RunId run, BlobRef point) {
+        return host.find(run, point).orElseGet(() -> {
+            byte[] bytes = blobs.read(point);
+            host.keep(run, point, bytes);
+            return bytes;
+        });
+    }
+
+    private BlobRef putPoint(RunId run, StateSnapshot copy) {
+        if (!host.open()) return blobs.put(BlobScope.recovery(run), copy::writeTo);
+        byte[] bytes = copy.toBytes();
+        BlobRef point = blobs.put(BlobScope.recovery(run), bytes);
+        host.keep(run, point, bytes);
+        return point;
     }
 
     /// Whether [#operation] reads nothing and decodes so little that the actor may do it itself.
@@ -96,7 +115,7 @@ record Library(BlobStore blobs) {
                         run.parent(), at, expiry(at, save.ttlSeconds())));
             }
             case Deed.Purpose.Recovery() -> {
-                var state = blobs.put(BlobScope.recovery(run.run()), copy::writeTo);
+                var state = putPoint(run.run(), copy);
                 yield new EngineEvent.RecoveryPointWritten(run.run(), position, state, copy.header().steps(),
                         copy.header().lora());
             }

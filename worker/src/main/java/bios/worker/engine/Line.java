@@ -3,12 +3,13 @@ package bios.worker.engine;
 import bios.protocol.Fault;
 import bios.protocol.Require;
 import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.run.RunConfig;
 import java.util.ArrayDeque;
-import java.util.ArrayList;
 import java.util.Deque;
 import java.util.List;
 import java.util.Optional;
+import org.apache.pekko.actor.typed.ActorRef;
 
 /// An open run as the actor knows it: what it still has to do, strictly in order, and
 /// what it still has to say.
@@ -16,12 +17,20 @@ final class Line {
     final RunConfig config;
     final Held held;
     final Outbox outbox = new Outbox();
+    /// Hears that others want its room.
+    final ActorRef<EngineEvent> listener;
+    /// Most bytes of its state on the device.
+    long bytes;
+    /// Whether it waits for a place there.
+    boolean waits;
     /// Copies of its state that are being written.
     int copies;
     private final Deque<Entry> entries = new ArrayDeque<>();
 
-    Line(RunConfig config, Held held) {
+    Line(RunConfig config, Held held, ActorRef<EngineEvent> listener, long bytes) {
         this.config = config;
+        this.listener = listener;
+        this.bytes = bytes;
         this.held = held;
     }
 
@@ -33,6 +42,10 @@ final class Line {
         private boolean begun;
         private Optional<Deed> deed = Optional.empty();
         private Optional<Fault> fault = Optional.empty();
+        /// Bytes of the Java heap that [Intake] has set aside for it.
+        long heap;
+        /// The same for the copy that is made for it.
+        long copy;
 
         Entry(EngineCommand command, long position, Outbox.Slot slot) {
             this.command = command;
@@ -86,16 +99,23 @@ final class Line {
         return all;
     }
 
-    /// Entries among the first `count` whose preparation is to begin now.
-    List<Entry> toPrepare(int count) {
-        List<Entry> fresh = new ArrayList<>();
+    /// Whether it has nothing to do and nothing under way.
+    boolean idle() {
+        return entries.isEmpty() && copies == 0;
+    }
+
+    /// The first of the first `count` entries whose preparation has not begun.
+    Optional<Entry> toPrepare(int count) {
         int i = 0;
         for (Entry entry : entries) {
             if (i++ == count) break;
-            if (entry.begun) continue;
-            entry.begun = true;
-            fresh.add(entry);
+            if (!entry.begun) return Optional.of(entry);
         }
-        return fresh;
+        return Optional.empty();
+    }
+
+    /// Preparation begins.
+    void begin(Entry entry) {
+        entry.begun = true;
     }
 }

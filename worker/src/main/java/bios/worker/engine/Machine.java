@@ -9,6 +9,8 @@ import bios.protocol.sampling.SampleResult;
 import bios.worker.adapter.Adapter;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
+import bios.worker.device.OutOfDeviceMemory;
+import bios.worker.device.cpu.HostMemory;
 import bios.worker.load.ModelRefused;
 import bios.worker.load.Safetensors;
 import bios.worker.load.Tokenizer;
@@ -31,10 +33,14 @@ import org.slf4j.Logger;
 /// A device with its models, runs and samplers: all that happens on the device's thread. Every method does
 /// its work at once and turns whatever goes wrong into a [Fault] of that work alone.
 final class Machine implements AutoCloseable {
+    /// So many bytes of forgotten states are worth a walk through the C library's heaps.
+    private static final long TRIM = 16 << 20;
+    private static final long LEAST_RUN_BYTES = 64 << 20;
     private final Device device;
     private final EngineSettings settings;
     private final Map<ModelName, Served> models = new LinkedHashMap<>();
     private final Set<Held> runs = new HashSet<>();
+    private long forgotten;
 
     private Machine(Device device, EngineSettings settings) {
         this.device = device;
@@ -54,7 +60,14 @@ final class Machine implements AutoCloseable {
                             + " shares the slug " + slug + " with another model", "name it differently");
                 machine.load(model.getKey(), model.getValue(), log);
             }
+            log.info("memory limit={} in_use={} runs={} host_runs={} device=\"{}\"",
+                    machine.device.memoryLimit(), machine.device.memoryInUse(), machine.runBytes(),
+                    machine.hostRunBytes(), machine.device.description());
             return machine;
+        } catch (OutOfDeviceMemory full) {
+            machine.close();
+            throw new ModelRefused(folders.values().toString(), Faults.of(full, "loading").message(),
+                    "serve fewer or smaller models, or use a machine with more memory");
         } catch (Throwable thrown) {
             machine.close();
             throw thrown;
@@ -218,7 +231,25 @@ final class Machine implements AutoCloseable {
     /// Frees a run's memory.
     void forget(Held run) {
         runs.remove(run);
+        forgotten += run.state.map(TrainingState::bytes).orElse(0L);
         run.close();
+        if (forgotten < TRIM) return;
+        forgotten = 0;
+        device.trim();
+    }
+
+    /// Most bytes of the states of runs: what the settings say, else half of what the device has beside
+    /// weights, activations, and what sampling may take.
+    long runBytes() {
+        long beside = settings.adapterBytes()
+                + models.size() * (settings.activationBytes() + settings.sampler().cacheBytes());
+        long free = device.memoryLimit() - device.memoryInUse() - beside;
+        return settings.runs().deviceBytes().orElse(Math.max(LEAST_RUN_BYTES, free / 2));
+    }
+
+    /// Most bytes of recovery points that are kept in the host's memory.
+    long hostRunBytes() {
+        return settings.runs().hostBytes().orElse(device.ownMemory() ? HostMemory.total() / 4 : 0);
     }
 
     // ---- sampling ----

@@ -33,7 +33,7 @@ sealed interface Note extends Message {
     record Stepped(ModelName model, Machine.Sampled step) implements Note {}
 
     /// A copy of a run's state was written, or not.
-    record Kept(Line line, Outbox.Slot slot, EngineEvent event) implements Note {}
+    record Kept(Line line, Line.Entry entry, EngineEvent event) implements Note {}
 
     /// An adapter was read.
     record Fetched(AdapterShelf.Key key, byte[] bytes) implements Note {}

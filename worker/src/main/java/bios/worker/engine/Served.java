@@ -1,5 +1,7 @@
 package bios.worker.engine;
 
+import bios.protocol.model.LoraSpec;
+import bios.worker.adapter.TrainingState;
 import bios.worker.load.Tokenizer;
 import bios.worker.model.BaseModel;
 import bios.worker.sample.Sampler;
@@ -14,6 +16,11 @@ import java.util.Optional;
 /// @param tickets which request each of the sampler's tickets is
 record Served(BaseModel model, Trainer trainer, Sampler sampler, Optional<Tokenizer> tokenizer,
         Map<Long, Asked> tickets) {
+    /// Most bytes of the state of a run of this shape.
+    long runBytes(LoraSpec lora) {
+        return TrainingState.mostBytes(lora, model.spec());
+    }
+
     Served(BaseModel model, Sampler sampler, Optional<Tokenizer> tokenizer) {
         this(model, new Trainer(model), sampler, tokenizer, new HashMap<>());
     }

@@ -39,6 +39,7 @@ import java.util.Arrays;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.OptionalLong;
 import java.util.Random;
 import java.util.TreeMap;
 import java.util.concurrent.CopyOnWriteArrayList;
@@ -68,9 +69,14 @@ final class Workbench implements AutoCloseable {
 
     private Workbench(Path folder, Map<ModelName, Path> models, long adapterBytes,
             UnaryOperator<Device> device, UnaryOperator<BlobStore> blobs) {
+        this(folder, models, adapterBytes, EngineSettings.Runs.AUTO, device, blobs);
+    }
+
+    private Workbench(Path folder, Map<ModelName, Path> models, long adapterBytes, EngineSettings.Runs runs,
+            UnaryOperator<Device> device, UnaryOperator<BlobStore> blobs) {
         this.folder = folder;
         this.store = FileBlobStore.open(folder);
-        var settings = new EngineSettings(512, 1 << 20, 1 << 20, 2, 4, adapterBytes, SAMPLER, 1000);
+        var settings = new EngineSettings(512, 1 << 20, 1 << 20, 2, 4, runs, adapterBytes, SAMPLER, 1000);
         this.engine = kit.spawn(
                 Engine.create(settings, models, () -> device.apply(new CpuDevice(2)), blobs.apply(store)));
     }
@@ -94,6 +100,20 @@ final class Workbench implements AutoCloseable {
 
     static Workbench withAdapterBytes(Path folder, long bytes) {
         return new Workbench(folder, golden(), bytes, d -> d, s -> s);
+    }
+
+    static Workbench withRuns(Path folder, EngineSettings.Runs runs, UnaryOperator<BlobStore> store) {
+        return new Workbench(folder, golden(), 8 << 20, runs, d -> d, store);
+    }
+
+    /// With so many bytes of memory, and a budget for runs that is beyond them.
+    static Workbench withMemory(Path folder, long bytes) {
+        var runs = new EngineSettings.Runs(OptionalLong.of(1L << 40), OptionalLong.of(0),
+                OptionalLong.empty(), 1);
+        return new Workbench(folder, golden(), 8 << 20, runs, device -> {
+            device.close();
+            return new CpuDevice(2, CpuDevice.Activations.best(), bytes);
+        }, s -> s);
     }
 
     static Workbench withDevice(Path folder, UnaryOperator<Device> device) {
@@ -186,6 +206,11 @@ final class Workbench implements AutoCloseable {
     @Override public void close() {
         kit.shutdownTestKit();
         store.close();
+    }
+
+    /// Frees a run's place.
+    void leave(Run run) {
+        engine.tell(new EngineCommand.CloseRun(run.id));
     }
 
     /// An open run.
@@ -387,6 +412,13 @@ final class Workbench implements AutoCloseable {
         return before(Device.class, real, (method, _) -> {
             if (method.equals("tensor")) tensors.incrementAndGet();
             if (method.equals("free")) tensors.decrementAndGet();
+        });
+    }
+
+    /// A store that counts what is read from it.
+    static BlobStore countingReads(BlobStore real, AtomicInteger reads) {
+        return before(BlobStore.class, real, (method, _) -> {
+            if (method.equals("read")) reads.incrementAndGet();
         });
     }
 

@@ -100,7 +100,7 @@ public final class CpuDevice implements Device {
 
     private final Pool pool;
     private final Workspace[] workspaces;
-    private final Memory memory = new Memory();
+    private final Memory memory;
     private final Products products;
     private final CpuAttention attention;
     private final RowVerbs rows;
@@ -118,6 +118,11 @@ public final class CpuDevice implements Device {
     /// A device with `threads` threads, the caller's included, that so treats activations at bf16 weights.
     public CpuDevice(int threads, Activations activations) {
         this(threads, activations, Kind.best());
+    }
+
+    /// The same with so many bytes for tensors, scratch and weights.
+    public CpuDevice(int threads, Activations activations, long memoryBytes) {
+        this(threads, activations, Kind.best(), memoryBytes);
     }
 
     /// Whose products and attention a device uses.
@@ -138,6 +143,11 @@ public final class CpuDevice implements Device {
     }
 
     CpuDevice(int threads, Activations activations, Kind kind) {
+        this(threads, activations, kind, Long.MAX_VALUE);
+    }
+
+    private CpuDevice(int threads, Activations activations, Kind kind, long memoryBytes) {
+        memory = new Memory(memoryBytes);
         pool = new Pool(threads);
         workspaces = new Workspace[threads];
         for (int i = 0; i < threads; i++) workspaces[i] = new Workspace();
@@ -199,6 +209,22 @@ public final class CpuDevice implements Device {
 
     // ---- memory ----
 
+    @Override public boolean ownMemory() {
+        return false;
+    }
+
+    @Override public long memoryLimit() {
+        return memory.limit();
+    }
+
+    @Override public long memoryInUse() {
+        return memory.inUse();
+    }
+
+    @Override public void trim() {
+        Linux.trim();
+    }
+
     @Override public Tensor tensor(int rows, int columns) {
         return memory.tensor(rows, columns);
     }
@@ -219,6 +245,7 @@ public final class CpuDevice implements Device {
         long bytes = (long) matrix.rows() * matrix.columns() * matrix.dtype().bytes();
         require(matrix.memory().byteSize() >= bytes, "a matrix of %d bytes in %d", bytes,
                 matrix.memory().byteSize());
+        memory.count(bytes);
         return products.weight(matrix);
     }
 

@@ -10,6 +10,7 @@ import java.lang.foreign.Linker;
 import java.lang.foreign.MemoryLayout;
 import java.lang.foreign.MemorySegment;
 import java.lang.invoke.MethodHandle;
+import java.util.Optional;
 
 /// What the engine asks of Linux's memory (mmap(2), mprotect(2), madvise(2)).
 @SuppressWarnings("restricted")
@@ -29,6 +30,11 @@ final class Linux {
         static final MethodHandle MUNMAP = function("munmap", JAVA_INT, ADDRESS, JAVA_LONG);
         static final MethodHandle MPROTECT = function("mprotect", JAVA_INT, ADDRESS, JAVA_LONG, JAVA_INT);
         static final MethodHandle MADVISE = function("madvise", JAVA_INT, ADDRESS, JAVA_LONG, JAVA_INT);
+
+        /// Of glibc alone.
+        static final Optional<MethodHandle> TRIM = Linker.nativeLinker().defaultLookup().find("malloc_trim")
+                .map(at -> Linker.nativeLinker().downcallHandle(at,
+                        FunctionDescriptor.of(JAVA_INT, JAVA_LONG)));
 
         private static MethodHandle function(String name, MemoryLayout result, MemoryLayout... arguments) {
             var linker = Linker.nativeLinker();
@@ -61,6 +67,18 @@ final class Linux {
                     PRIVATE | ANONYMOUS, -1, 0L);
             if (at.address() == -1) throw new OutOfMemoryError(bytes + " bytes of native memory");
             return at;
+        } catch (RuntimeException | Error e) {
+            throw e;
+        } catch (Throwable t) {
+            throw new IllegalStateException(t);
+        }
+    }
+
+    /// Has the C library give the pages back that lie free in its heaps.
+    static void trim() {
+        if (!here() || Calls.TRIM.isEmpty()) return;
+        try {
+            int _ = (int) Calls.TRIM.get().invokeExact(0L);
         } catch (RuntimeException | Error e) {
             throw e;
         } catch (Throwable t) {

@@ -3,6 +3,7 @@ package bios.worker.device.cpu;
 import static bios.protocol.Require.require;
 
 import bios.worker.device.Device.Scope;
+import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.device.Tensor;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -22,22 +23,71 @@ final class Memory implements AutoCloseable {
 
     private record Chunk(Arena arena, MemorySegment memory) {}
 
-    private final Map<Long, Arena> tensors = new HashMap<>();
+    private final Map<Long, Chunk> tensors = new HashMap<>();
     private final List<Chunk> idle = new ArrayList<>();
     private final List<ChunkedScope> open = new ArrayList<>();
+    private final long limit;
+    private long inUse;
+
+    /// @param limit most bytes of all tensors, scratch and what is counted otherwise
+    Memory(long limit) {
+        this.limit = limit;
+    }
+
+    long limit() {
+        return limit;
+    }
+
+    synchronized long inUse() {
+        return inUse;
+    }
+
+    /// Counts memory that somebody else takes; [OutOfDeviceMemory] when it does not fit.
+    synchronized void count(long bytes) {
+        makeRoom(bytes);
+        inUse += bytes;
+    }
+
+    /// Lets idle scratch go where that helps.
+    private void makeRoom(long bytes) {
+        if (bytes > limit - inUse) drop(idle);
+        if (bytes > limit - inUse) throw new OutOfDeviceMemory(bytes, inUse, limit);
+    }
+
+    private Chunk allocate(long bytes) {
+        makeRoom(bytes);
+        var arena = Arena.ofShared();
+        try {
+            var chunk = new Chunk(arena, Linux.allocate(bytes, arena));
+            inUse += bytes;
+            return chunk;
+        } catch (OutOfMemoryError _) {
+            arena.close();
+            throw new OutOfDeviceMemory(bytes, inUse, limit);
+        }
+    }
+
+    private void drop(Chunk chunk) {
+        inUse -= chunk.memory.byteSize();
+        chunk.arena.close();
+    }
+
+    private void drop(List<Chunk> chunks) {
+        chunks.forEach(this::drop);
+        chunks.clear();
+    }
 
     /// A tensor of zeros, until [#free] or [#close].
     synchronized Tensor tensor(int rows, int columns) {
-        var arena = Arena.ofShared();
-        var memory = Linux.allocate(Math.max(ALIGNMENT, 4L * rows * columns) + MARGIN, arena);
-        tensors.put(memory.address(), arena);
-        return new Tensor(memory, rows, columns, columns);
+        var chunk = allocate(Math.max(ALIGNMENT, 4L * rows * columns) + MARGIN);
+        tensors.put(chunk.memory.address(), chunk);
+        return new Tensor(chunk.memory, rows, columns, columns);
     }
 
     synchronized void free(Tensor tensor) {
-        var arena = tensors.remove(tensor.memory().address());
-        require(arena != null, "not a tensor of this device, or freed before");
-        arena.close();
+        var chunk = tensors.remove(tensor.memory().address());
+        require(chunk != null, "not a tensor of this device, or freed before");
+        drop(chunk);
     }
 
     synchronized Scope scope() {
@@ -61,11 +111,10 @@ final class Memory implements AutoCloseable {
             return fit.get();
         }
         if (bytes > CHUNK) {
-            idle.stream().filter(c -> c.memory.byteSize() > CHUNK).forEach(c -> c.arena.close());
+            idle.stream().filter(c -> c.memory.byteSize() > CHUNK).forEach(this::drop);
             idle.removeIf(c -> c.memory.byteSize() > CHUNK);
         }
-        var arena = Arena.ofShared();
-        return new Chunk(arena, Linux.allocate(size(bytes + MARGIN), arena));
+        return allocate(size(bytes + MARGIN));
     }
 
     /// Sizes go in steps of an eighth, so that like requests find the same chunk again.
@@ -77,10 +126,9 @@ final class Memory implements AutoCloseable {
 
     @Override public synchronized void close() {
         for (var scope : List.copyOf(open)) scope.close();
-        tensors.values().forEach(Arena::close);
+        tensors.values().forEach(this::drop);
         tensors.clear();
-        idle.forEach(c -> c.arena.close());
-        idle.clear();
+        drop(idle);
     }
 
     private final class ChunkedScope implements Scope {

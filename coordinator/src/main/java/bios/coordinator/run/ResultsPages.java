@@ -1,0 +1,56 @@
+package bios.coordinator.run;
+
+import bios.coordinator.run.Results.Kept;
+import bios.coordinator.run.Results.KeptResults;
+import bios.persistence.blob.BlobDamaged;
+import bios.persistence.blob.BlobMissing;
+import bios.persistence.blob.BlobStore;
+import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.run.RunId;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+
+/// The pages of a run's results behind its next recovery point, as they are to be written. A small last page
+/// is written anew with what has come, so that pages are few.
+///
+/// @param pages those that stay as they are, oldest first
+/// @param last a page that the fresh results join
+/// @param lastInMemory its results, if they need not be read
+/// @param fresh results that lie in no page yet
+/// @param fetched whether all in the page that is written has been fetched
+record ResultsPages(RunId run, List<ResultsPage> pages, Optional<ResultsPage> last,
+        Optional<List<Kept>> lastInMemory, List<Kept> fresh, boolean fetched) {
+
+    /// What follows `before` for a recovery point at `position`.
+    static ResultsPages next(RunId run, Results results, List<ResultsPage> before, long position) {
+        List<ResultsPage> pages = new ArrayList<>(before.stream().map(results::now).toList());
+        List<Kept> fresh = results.unsaved(position);
+        Optional<ResultsPage> last = pages.isEmpty() || fresh.isEmpty() || !results.open(pages.getLast())
+                ? Optional.empty() : Optional.of(pages.removeLast());
+        boolean fetched = results.allFetched(fresh) && last.map(ResultsPage::fetched).orElse(true);
+        return new ResultsPages(run, List.copyOf(pages), last, last.flatMap(results::inMemory), fresh,
+                fetched);
+    }
+
+    /// Writes what is new and gives all pages, oldest first. Blocks.
+    List<ResultsPage> write(BlobStore blobs) {
+        if (fresh.isEmpty()) return pages;
+        List<Kept> all = new ArrayList<>(lastInMemory.or(() -> last.map(page -> read(blobs, page)))
+                .orElse(List.of()));
+        all.addAll(fresh);
+        var page = new KeptResults(all);
+        List<ResultsPage> written = new ArrayList<>(pages);
+        written.add(page.page(blobs.put(BlobScope.results(run), RunStored.encode(page)), fetched));
+        return written;
+    }
+
+    /// The results of a page; none if the store has lost it. Blocks.
+    static List<Kept> read(BlobStore blobs, ResultsPage page) {
+        try {
+            return RunStored.decode(blobs.read(page.blob())).results();
+        } catch (BlobMissing | BlobDamaged lost) {
+            return List.of();
+        }
+    }
+}

@@ -1,0 +1,184 @@
+package bios.worker.engine;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.engine.EngineCommand.EngineEvent;
+import bios.protocol.model.LoraSpec;
+import bios.protocol.run.Operation;
+import bios.worker.adapter.TrainingState;
+import bios.worker.engine.Workbench.Run;
+import bios.worker.load.ModelFolder;
+import bios.worker.load.ModelSpec;
+import bios.worker.model.Golden;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Optional;
+import java.util.OptionalLong;
+import java.util.concurrent.atomic.AtomicInteger;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+/// An [Engine] that has too little room for all its runs.
+class CrowdedEngineTest {
+    private static final LoraSpec SMALL = new LoraSpec(4, 8, 1, List.copyOf(LoraSpec.ALL_LINEAR));
+    private static final LoraSpec LARGE = new LoraSpec(32, 64, 2, List.copyOf(LoraSpec.ALL_LINEAR));
+    private static final LoraSpec WIDE = new LoraSpec(256, 64, 2, List.copyOf(LoraSpec.ALL_LINEAR));
+    private static final long STATE = TrainingState.mostBytes(SMALL, spec());
+
+    @TempDir Path folder;
+
+    private static ModelSpec spec() {
+        ModelFolder model = ModelFolder.open(Golden.of("qwen3").folder().resolve("model"));
+        model.tensors().close();
+        return model.spec();
+    }
+
+    private static EngineSettings.Runs room(long deviceBytes, long hostBytes, int maxWaiting) {
+        return new EngineSettings.Runs(OptionalLong.of(deviceBytes), OptionalLong.of(hostBytes),
+                OptionalLong.empty(), maxWaiting);
+    }
+
+    private static void crowded(Run run) {
+        assertEquals(new EngineEvent.Crowded(run.id()),
+                run.events().expectMessageClass(EngineEvent.Crowded.class, Workbench.PATIENCE));
+    }
+
+    @Test void theLeastRecentlyUsedIdleRunIsAskedToGoAndTheNextComesIn() throws Exception {
+        try (var bench = Workbench.withRuns(folder, room(2 * STATE, 0, 1), s -> s)) {
+            Run first = bench.run(1, SMALL);
+            Run second = bench.run(2, SMALL);
+            second.all(Workbench.lesson(2, 1, 0));
+            first.all(Workbench.lesson(1, 1, 0));
+            Run third = bench.unopened(3, SMALL, Optional.empty());
+            crowded(second);
+            Run fourth = bench.unopened(4, SMALL, Optional.empty());
+            assertEquals("queue_full", fourth.events().expectMessageClass(EngineEvent.OpenFailed.class,
+                    Workbench.PATIENCE).fault().code());
+            third.events().expectNoMessage();
+            second.point();     // nothing keeps it from working until it goes
+            bench.leave(second);
+            third.events().expectMessageClass(EngineEvent.Opened.class, Workbench.PATIENCE);
+            first.events().expectNoMessage();
+        }
+    }
+
+    @Test void busyRunsTakeTurns() {
+        try (var bench = Workbench.withRuns(folder, room(STATE, 0, 10), s -> s)) {
+            Run first = bench.run(1, SMALL);
+            List<Operation> lesson = Workbench.lesson(1, 1, 0);
+            first.send(lesson.getFirst());
+            first.send(lesson.get(1));
+            Run second = bench.unopened(2, SMALL, Optional.empty());
+            first.receive(1);
+            for (int i = 0; i < 2; i++) {
+                EngineEvent event = first.events().receiveMessage(Workbench.PATIENCE);
+                assertTrue(event instanceof EngineEvent.Crowded || event instanceof EngineEvent.Executed,
+                        event::toString);
+            }
+            BlobRef point = first.point().state();
+            bench.leave(first);
+            second.events().expectMessageClass(EngineEvent.Opened.class, Workbench.PATIENCE);
+            Run back = bench.unopened(1, SMALL, Optional.of(point));
+            crowded(second);
+            bench.leave(second);
+            back.events().expectMessageClass(EngineEvent.Opened.class, Workbench.PATIENCE);
+            assertEquals(point, back.point().state(), "it is the same to the bit");
+        }
+    }
+
+    @Test void aRunThatCanNeverFitIsRefusedWithTheNumbers() {
+        try (var bench = Workbench.withRuns(folder, room(STATE, 0, 10), s -> s)) {
+            Run large = bench.unopened(1, LARGE, Optional.empty());
+            Fault fault = large.events().expectMessageClass(EngineEvent.OpenFailed.class, Workbench.PATIENCE)
+                    .fault();
+            assertEquals("run_too_large", fault.code());
+            assertEquals(Fault.Kind.USER, fault.kind());
+            assertTrue(fault.message().contains("MiB") && fault.message().contains("bios.engine.run-bytes"),
+                    fault.message());
+            bench.run(2, SMALL).all(Workbench.lesson(2, 1, 0));
+        }
+    }
+
+    @Test void oneThatWaitsMayGiveUp() {
+        try (var bench = Workbench.withRuns(folder, room(STATE, 0, 10), s -> s)) {
+            Run first = bench.run(1, SMALL);
+            Run second = bench.unopened(2, SMALL, Optional.empty());
+            Run third = bench.unopened(3, SMALL, Optional.empty());
+            bench.leave(second);
+            crowded(first);
+            bench.leave(first);
+            third.events().expectMessageClass(EngineEvent.Opened.class, Workbench.PATIENCE);
+            second.events().expectNoMessage();
+        }
+    }
+
+    @Test void theHostsMemoryGivesBackWhatHasLeftTheDevice() {
+        var reads = new AtomicInteger();
+        try (var bench = Workbench.withRuns(folder, room(STATE, 4 * STATE, 10),
+                store -> Workbench.countingReads(store, reads))) {
+            List<Operation> lesson = Workbench.lesson(1, 3, 0.01);
+            Run run = bench.run(1, SMALL);
+            run.all(lesson.subList(0, 4));
+            BlobRef point = run.point().state();
+            bench.leave(run);
+            Run other = bench.run(2, SMALL);
+            bench.leave(other);
+            Run back = bench.run(1, SMALL, Optional.of(point));
+            assertEquals(0, reads.get(), "nothing was read from the store");
+            back.skip(4);
+            back.all(lesson.subList(4, 9));
+            BlobRef end = back.point().state();
+            bench.leave(back);
+            Run undisturbed = bench.run(3, SMALL);
+            undisturbed.all(lesson.subList(0, 9));
+            assertEquals(end.id().sha256(), undisturbed.point().state().id().sha256());
+            bench.leave(undisturbed);
+            assertEquals(point, bench.run(1, SMALL, Optional.of(point)).point().state(), "older points too");
+            assertEquals(1, reads.get(), "from the store");
+        }
+    }
+
+    @Test void whatDoesNotFitIntoMemoryFailsAloneWithTheNumbers() {
+        try (var bench = Workbench.withMemory(folder, 40 << 20)) {
+            Run run = bench.run(1, SMALL);
+            run.all(List.of(Workbench.gradient(1, 1)));
+            BlobRef state = run.point().state();
+            Optional<Fault> fault = Optional.empty();
+            for (int i = 2; i < 30 && fault.isEmpty(); i++) {
+                Run wide = bench.unopened(i, WIDE, Optional.empty());
+                EngineEvent event = wide.events().receiveMessage(Workbench.PATIENCE);
+                if (event instanceof EngineEvent.OpenFailed(_, var why)) fault = Optional.of(why);
+            }
+            assertEquals("out_of_memory", fault.orElseThrow().code());
+            assertTrue(fault.get().message().contains("of 40 MiB")
+                    && fault.get().message().contains("bios.engine.memory-bytes"), fault.get().message());
+            crowded(run);   // it is the one that has rested longest
+            assertEquals(state, run.point().state());
+            run.all(List.of(Workbench.gradient(1, 1)));
+        }
+    }
+
+    @Test void whatDoesNotFitIntoTheHeapFailsAloneWithTheNumbers() {
+        var heap = new EngineSettings.Runs(OptionalLong.empty(), OptionalLong.empty(),
+                OptionalLong.of(20_000), 10);
+        try (var bench = Workbench.withRuns(folder, heap, s -> s)) {
+            Run run = bench.run(1, SMALL);
+            Run other = bench.run(2, SMALL);
+            Operation large = Workbench.gradient(1, 40);
+            for (int i = 0; i < 8; i++) {
+                run.send(Workbench.gradient(i, 1));
+                other.send(Workbench.gradient(i, 1));
+            }
+            run.receive(8);
+            other.receive(8);
+            Fault fault = run.fault(large);
+            assertEquals("out_of_memory", fault.code());
+            assertTrue(fault.message().contains("bios.engine.heap-bytes"), fault.message());
+            run.all(List.of(Workbench.gradient(3, 1), new Operation.OptimStep(Optional.empty())));
+            run.point();
+        }
+    }
+}
