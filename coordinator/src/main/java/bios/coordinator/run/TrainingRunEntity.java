@@ -806,7 +806,8 @@ public final class TrainingRunEntity
     private ReplyEffect<RunEvent, TrainingRun> pointKept(TrainingRun run, long at,
             EngineEvent.RecoveryPointWritten reached, Optional<BlobRef> kept) {
         keepingPoint = false;
-        if (at != epoch) return advancing(run);
+        // The engine's copy is another one by now, and may have written a point that has waited for this.
+        if (at != epoch) return going(run);
         line.pointDone();
         return store(List.of(new RecoveryPointReached(reached.position(), reached.state(), reached.step(),
                 reached.lora(), kept)));
@@ -816,7 +817,7 @@ public final class TrainingRunEntity
         keepingPoint = false;
         context.getLog().warn("run {}: a recovery point is lost, the journal stays longer: {}", id, why);
         if (at == epoch) line.pointDone();
-        return advancing(run);
+        return going(run);
     }
 
     // Garbage, index, time
