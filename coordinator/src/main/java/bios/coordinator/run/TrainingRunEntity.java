@@ -917,7 +917,8 @@ public final class TrainingRunEntity
     private ReplyEffect<RunEvent, TrainingRun> pointKept(TrainingRun run, long at,
             EngineEvent.RecoveryPointWritten reached, List<ResultsPage> pages) {
         keepingPoint = false;
-        if (at != epoch) return advancing(run);
+        // The engine's copy is another one by now, and may have written a point that has waited for this.
+        if (at != epoch) return going(run);
         line.pointDone();
         return store(List.of(new RecoveryPointReached(reached.position(), reached.state(), reached.step(),
                 reached.lora(), Optional.empty(), pages)));
@@ -929,7 +930,7 @@ public final class TrainingRunEntity
         if (at == epoch) line.pointFailed();
         if (leaving) context.getSelf().tell(new Internal.Left());
         timers.startSingleTimer("point", new Internal.PointsAgain(), settings.retryAfter());
-        return advancing(run);
+        return going(run);
     }
 
     // Garbage, index, time

@@ -63,6 +63,7 @@ final class Journal {
         Optional<World.Incarnation> writer = world.incarnation(write.persistentActor());
         // What a dead process had sent may still arrive.
         if (writer.isEmpty() || writer.get().dead() && stage.oneIn(2)) return;
+        writer.get().wrote = true;
         stage.in(delay(), () -> arrived(write, writer.get()));
     }
 

@@ -87,6 +87,7 @@ final class World {
         private final Node node;
         private ActorRef<RunCommand> ref;
         private boolean leaving;
+        boolean wrote;
 
         Incarnation(RunId run, int number, Node node) {
             this.run = run;
@@ -279,6 +280,8 @@ final class World {
         stage.trace(() -> node + " is cut off");
         node.suspected = true;
         doubts++;
+        // One that begins last is the one that counts: of two, the one that is not cut off.
+        for (Incarnation each : node.entities.values()) if (!each.wrote) stop(each.ref);
         abandon(node);
         nodes.add(new Node(lives++ + NODES));
         stage.in(stage.between(1_000, 40_000), () -> kill(node));
