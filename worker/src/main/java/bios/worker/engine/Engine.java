@@ -366,8 +366,9 @@ public final class Engine {
     private void failed(Line line, Line.Entry entry, Fault fault) {
         RunId run = line.config.run();
         line.outbox.fill(entry.slot, failure(run, entry, fault));
-        if (!(entry.command instanceof EngineCommand.OpenRun)) return;
+        // So that the next one finds more room.
         if (fault.code().equals("out_of_memory")) shelf.squeeze(this::idle).forEach(this::crowd);
+        if (!(entry.command instanceof EngineCommand.OpenRun)) return;
         for (Line.Entry next : line.clear()) {
             intake.forget(next);
             line.outbox.fill(next.slot, failure(run, next, notOpen(run)));
