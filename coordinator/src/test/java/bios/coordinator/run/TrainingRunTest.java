@@ -311,6 +311,8 @@ class TrainingRunTest {
                 .apply(new CheckpointCommitted(2, manifest, Optional.empty()))
                 .apply(new OperationAttempted(2));
         all.add(run);
+        all.add(new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA, Optional.empty(),
+                List.of(new ResultsPage(blob("x", 4), 1, 1, 3, 3, 1, 640, true))));
         return all;
     }
 }

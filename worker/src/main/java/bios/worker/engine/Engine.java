@@ -535,7 +535,8 @@ public final class Engine {
 
     private Optional<Deed> first(Line line) {
         return line.next(settings.copiesPerRun()).filter(entry -> entry.fault().isEmpty())
-                .map(Line.Entry::deed).filter(deed -> !(deed instanceof Deed.Copy) || intake.mayCopy(copy(line)));
+                .map(Line.Entry::deed)
+                .filter(deed -> !(deed instanceof Deed.Copy) || intake.mayCopy(copy(line)));
     }
 
     /// Bytes of a copy on the heap: an operation's gradient is not in it.
