@@ -9,7 +9,7 @@ import picocli.CommandLine.Option;
 
 /// `bios bench runs`.
 @Command(name = "runs", mixinStandardHelpOptions = true, description =
-        "Many runs on one server with little memory: its memory over time, and how long a run takes to return.")
+        "Many runs on one server: its memory over time, and how long a run takes to return.")
 public final class BenchRunsCommand implements Callable<Integer> {
     @Mixin private BenchOutput output;
 

@@ -201,7 +201,8 @@ final class EngineLine {
         if (entry.position() > cautiousUntil && run.attempt().isPresent()) return endOfReplay();
         if (!open) return new Step.Open();
         if (full(entry) || holdWrites && saves(entry.kind())) return new Step.Rest();
-        if (holdResults && sent > run.recovery().position() || tooFarAhead(run, entry)) return new Step.Rest();
+        if (holdResults && sent > run.recovery().position() || tooFarAhead(run, entry))
+            return new Step.Rest();
         if (entry.position() <= cautiousUntil) {
             if (!outstanding.isEmpty()) return new Step.Rest();
             // Those before the stored attempt were executed after an earlier failure: they do not kill.

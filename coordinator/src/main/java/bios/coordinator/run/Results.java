@@ -161,7 +161,8 @@ final class Results {
         long size = 0;
         for (ResultsPage page : pages.reversed()) {
             long share = page.fetched() ? FETCHED_SHARE : 1;
-            boolean fits = count + page.count() <= maxCount / share && size + page.bytes() <= maxBytes / share;
+            boolean fits = count + page.count() <= maxCount / share
+                    && size + page.bytes() <= maxBytes / share;
             if (!fits && !newest.isEmpty()) continue;
             count += page.count();
             size += page.bytes();

@@ -10,8 +10,8 @@ import bios.protocol.checkpoint.BlobRef;
 /// @param lastSeq the greatest of them
 /// @param bytes about how many bytes they take in memory
 /// @param fetched whether their client has had all of them
-public record ResultsPage(BlobRef blob, long first, long last, long firstSeq, long lastSeq, int count, long bytes,
-        boolean fetched) {
+public record ResultsPage(BlobRef blob, long first, long last, long firstSeq, long lastSeq, int count,
+        long bytes, boolean fetched) {
     /// What an earlier build stored: one blob, of which nothing else is known.
     static ResultsPage unknown(BlobRef blob, long last) {
         return new ResultsPage(blob, 1, last, 0, Long.MAX_VALUE, 1, blob.bytes(), false);

@@ -5,19 +5,18 @@ import java.time.Duration;
 
 /// The numbers of `bios.run`; `reference.conf` says what each means.
 public record RunSettings(int shards, int maxUnfinished, long maxUnfinishedBytes, int maxUnfinishedPerOwner,
-        long maxUnfinishedBytesPerOwner, int maxCheckpoints,
-        int maxWaiting, int window, long windowBytes, int pointSteps, long pointBytes, int pointOperations,
-        int pointMaxOperations, long pointMaxBytes,
-        long snapshotBytes, int maxResults,
-        long maxResultBytes, long resultMemoryBytes, long nodeResultBytes, int attempts, Duration idleAfter,
-        Duration leaveWithin, Duration retryAfter) {
+        long maxUnfinishedBytesPerOwner, int maxCheckpoints, int maxWaiting, int window, long windowBytes,
+        int pointSteps, long pointBytes, int pointOperations, int pointMaxOperations, long pointMaxBytes,
+        long snapshotBytes, int maxResults, long maxResultBytes, long resultMemoryBytes, long nodeResultBytes,
+        int attempts, Duration idleAfter, Duration leaveWithin, Duration retryAfter) {
     /// Reads them from the root of a configuration.
     public static RunSettings from(Config root) {
         Config c = root.getConfig("bios.run");
         return new RunSettings(c.getInt("shards"), c.getInt("max-unfinished"),
                 c.getBytes("max-unfinished-bytes"), c.getInt("max-unfinished-per-owner"),
-                c.getBytes("max-unfinished-bytes-per-owner"), c.getInt("max-checkpoints"), c.getInt("max-waiting"),
-                c.getInt("window"), c.getBytes("window-bytes"), c.getInt("recovery-point.steps"),
+                c.getBytes("max-unfinished-bytes-per-owner"), c.getInt("max-checkpoints"),
+                c.getInt("max-waiting"), c.getInt("window"), c.getBytes("window-bytes"),
+                c.getInt("recovery-point.steps"),
                 c.getBytes("recovery-point.bytes"), c.getInt("recovery-point.operations"),
                 c.getInt("recovery-point.max-operations"), c.getBytes("recovery-point.max-bytes"),
                 c.getBytes("snapshot-bytes"), c.getInt("results.max-count"), c.getBytes("results.max-bytes"),

@@ -348,7 +348,7 @@ public final class TrainingRunEntity
             count++;
             bytes += entry.operation().bytes();
         }
-        String owner = run.config().orElseThrow().owner();
+        String owner = run.config().map(config -> config.owner()).orElse("");
         return new TrainingRun.Load(count, bytes, world.memory().unfinished(owner),
                 world.memory().unfinishedBytes(owner));
     }

@@ -74,7 +74,7 @@ class ResultsTest {
         small.results(500);
         assertEquals(List.of("large"), asked);
         small.results(550);
-        assertEquals(List.of("large", "small"), asked, "one that was asked and has not answered is left alone");
+        assertEquals(List.of("large", "small"), asked, "one that has not answered is left alone");
         large.results(0);
         large.heard();
         assertEquals(550, memory.results());

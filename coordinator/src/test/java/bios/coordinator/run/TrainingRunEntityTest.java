@@ -271,7 +271,8 @@ class TrainingRunEntityTest {
             other.unfinished(RunHarness.OWNER, 4, 80);
             assertInstanceOf(RunReply.Accepted.class, harness.submit(0, train(1)));
             harness.outcome(0);
-            harness.await(() -> harness.memory().unfinished(RunHarness.OWNER) == 4, "what is done counts no more");
+            harness.await(() -> harness.memory().unfinished(RunHarness.OWNER) == 4,
+                    "what is done counts no more");
             other.close();
             assertEquals(0, harness.memory().unfinished(RunHarness.OWNER));
         }

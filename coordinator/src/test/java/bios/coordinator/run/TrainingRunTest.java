@@ -312,6 +312,8 @@ class TrainingRunTest {
                 .apply(new OperationAttempted(2));
         all.add(run);
         all.add(new EntityBegan(7));
+        all.add(new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA, Optional.empty(),
+                List.of(new ResultsPage(blob("x", 4), 1, 1, 3, 3, 1, 640, true))));
         return all;
     }
 }

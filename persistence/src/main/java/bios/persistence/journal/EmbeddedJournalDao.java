@@ -30,8 +30,8 @@ import slick.jdbc.hikaricp.HikariCPJdbcDataSource;
 /// Writes events where the journal's own thread stands, one transaction for each request: a commit to the H2
 /// file takes a tenth of a millisecond, the plugin's way to it (a stream, a pool of threads and back) several
 /// times that. Everything else is the plugin's.
-/// It has a connection of its own: one borrowed from the plugin's pool behind its back would be missing there,
-/// and a pool that finds fewer connections than it counts stands still for good.
+/// It has a connection of its own: one borrowed from the plugin's pool behind its back would be missing
+/// there, and a pool that finds fewer connections than it counts stands still for good.
 public final class EmbeddedJournalDao extends DefaultJournalDao {
     private static final List<String> COLUMNS = List.of("deleted", "persistence_id", "sequence_number",
             "writer", "write_timestamp", "adapter_manifest", "event_payload", "event_ser_id",

@@ -375,8 +375,9 @@ public final class Engine {
     private void failed(Line line, Line.Entry entry, Fault fault) {
         RunId run = line.config.run();
         line.outbox.fill(entry.slot, failure(run, entry, fault));
-        if (!(entry.command instanceof EngineCommand.OpenRun)) return;
+        // So that the next one finds more room.
         if (fault.code().equals("out_of_memory")) shelf.squeeze(this::idle).forEach(this::crowd);
+        if (!(entry.command instanceof EngineCommand.OpenRun)) return;
         for (Line.Entry next : line.clear()) {
             intake.forget(next);
             line.outbox.fill(next.slot, failure(run, next, notOpen(run)));
@@ -543,7 +544,8 @@ public final class Engine {
 
     private Optional<Deed> first(Line line) {
         return line.next(settings.copiesPerRun()).filter(entry -> entry.fault().isEmpty())
-                .map(Line.Entry::deed).filter(deed -> !(deed instanceof Deed.Copy) || intake.mayCopy(copy(line)));
+                .map(Line.Entry::deed)
+                .filter(deed -> !(deed instanceof Deed.Copy) || intake.mayCopy(copy(line)));
     }
 
     /// Bytes of a copy on the heap: an operation's gradient is not in it.

@@ -31,9 +31,9 @@ final class Faults {
                     Fault.server("operation_unreadable", what + ": " + record.getMessage());
             case UncheckedIOException io -> Fault.server(EngineCommand.STORE_FAILED, what + ": " + io.getMessage());
             case OutOfDeviceMemory full -> Fault.server("out_of_memory", what + " needs "
-                    + Math.ceilDiv(full.needed(), MIB) + " MiB more, " + Math.ceilDiv(full.inUse(), MIB) + " of "
-                    + full.limit() / MIB + " MiB of the worker's memory are in use; send less at once, or raise"
-                    + " bios.engine.memory-bytes");
+                    + Math.ceilDiv(full.needed(), MIB) + " MiB more, " + Math.ceilDiv(full.inUse(), MIB)
+                    + " of " + full.limit() / MIB + " MiB of the worker's memory are in use; send less at"
+                    + " once, or raise bios.engine.memory-bytes");
             case OutOfMemoryError full -> Fault.server("out_of_memory", what + " found too little memory: "
                     + full.getMessage() + memory() + "; send less at once, or give the worker more memory");
             case null, default -> Fault.server("engine_failed", what + " failed: " + thrown);

@@ -14,6 +14,7 @@ import bios.worker.load.ModelFolder;
 import bios.worker.load.ModelSpec;
 import bios.worker.model.Golden;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.OptionalLong;
@@ -146,10 +147,11 @@ class CrowdedEngineTest {
             Run run = bench.run(1, SMALL);
             run.all(List.of(Workbench.gradient(1, 1)));
             BlobRef state = run.point().state();
+            List<Run> wide = new ArrayList<>();
             Optional<Fault> fault = Optional.empty();
             for (int i = 2; i < 30 && fault.isEmpty(); i++) {
-                Run wide = bench.unopened(i, WIDE, Optional.empty());
-                EngineEvent event = wide.events().receiveMessage(Workbench.PATIENCE);
+                wide.add(bench.unopened(i, WIDE, Optional.empty()));
+                EngineEvent event = wide.getLast().events().receiveMessage(Workbench.PATIENCE);
                 if (event instanceof EngineEvent.OpenFailed(_, var why)) fault = Optional.of(why);
             }
             assertEquals("out_of_memory", fault.orElseThrow().code());
@@ -157,6 +159,7 @@ class CrowdedEngineTest {
                     && fault.get().message().contains("bios.engine.memory-bytes"), fault.get().message());
             crowded(run);   // it is the one that has rested longest
             assertEquals(state, run.point().state());
+            wide.forEach(bench::leave);
             run.all(List.of(Workbench.gradient(1, 1)));
         }
     }
