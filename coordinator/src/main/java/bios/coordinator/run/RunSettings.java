@@ -7,7 +7,7 @@ import java.time.Duration;
 public record RunSettings(int shards, int maxUnfinished, long maxUnfinishedBytes, int maxCheckpoints,
         int maxWaiting, int window, long windowBytes, int pointSteps, long pointBytes, int pointOperations,
         long snapshotBytes, int maxResults,
-        long maxResultBytes, int attempts, Duration idleAfter, Duration retryAfter) {
+        long maxResultBytes, int attempts, Duration idleAfter, Duration retryAfter, int history) {
     /// Reads them from the root of a configuration.
     public static RunSettings from(Config root) {
         Config c = root.getConfig("bios.run");
@@ -16,6 +16,7 @@ public record RunSettings(int shards, int maxUnfinished, long maxUnfinishedBytes
                 c.getInt("window"), c.getBytes("window-bytes"), c.getInt("recovery-point.steps"),
                 c.getBytes("recovery-point.bytes"), c.getInt("recovery-point.operations"),
                 c.getBytes("snapshot-bytes"), c.getInt("results.max-count"), c.getBytes("results.max-bytes"),
-                c.getInt("attempts"), c.getDuration("idle-after"), c.getDuration("retry-after"));
+                c.getInt("attempts"), c.getDuration("idle-after"), c.getDuration("retry-after"),
+                c.getInt("history"));
     }
 }
