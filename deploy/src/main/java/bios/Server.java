@@ -1,10 +1,13 @@
 package bios;
 
+import bios.coordinator.Node;
 import bios.coordinator.fleet.Fleet;
 import bios.coordinator.fleet.ModelDirectory;
 import bios.coordinator.gateway.Accounts;
 import bios.coordinator.gateway.Gateway;
+import bios.coordinator.gateway.GatewaySettings;
 import bios.coordinator.gateway.ShardedRuns;
+import bios.coordinator.health.Check;
 import bios.coordinator.run.RunSettings;
 import bios.coordinator.run.RunWorld;
 import bios.coordinator.run.TrainingRunSharding;
@@ -12,7 +15,9 @@ import bios.coordinator.sampling.SamplingRouter;
 import bios.coordinator.sampling.SamplingSettings;
 import bios.coordinator.session.SessionSettings;
 import bios.coordinator.session.SessionSharding;
+import bios.persistence.blob.BlobStore;
 import bios.persistence.blob.FileBlobStore;
+import bios.persistence.blob.MeteredBlobStore;
 import bios.persistence.index.JdbcRunIndex;
 import bios.persistence.journal.EmbeddedJournal;
 import bios.persistence.journal.JournalInUse;
@@ -95,7 +100,7 @@ public final class Server {
         AtomicReference<String> broken = new AtomicReference<>();
         Behavior<Void> guardian = Behaviors.setup(context -> {
             try {
-                new Wiring(context, settings, accounts, blobs, bound).begin();
+                new Wiring(context, settings, accounts, new MeteredBlobStore(blobs), bound).begin();
             } catch (RuntimeException wrong) {
                 bound.completeExceptionally(wrong);
                 return Behaviors.stopped();
@@ -174,16 +179,24 @@ public final class Server {
             return ConfigFactory.parseFile(file.toFile());
         }).orElse(ConfigFactory.empty());
         return ConfigFactory.parseMap(Map.of("pekko.cluster.roles", roles)).withFallback(given)
+                .withFallback(alone())
                 .withFallback(EmbeddedJournal.config(journal)).withFallback(ConfigFactory.load())
                 .withValue("bios.data", ConfigValueFactory.fromAnyRef(settings.data().toString())).resolve();
     }
 
+    /// The port of a process that is alone changes with each start: it is no name.
+    private static Config alone() {
+        String name = System.getenv().getOrDefault("BIOS_NODE", "local");
+        return ConfigFactory.parseMap(Map.of("bios.node.name", name));
+    }
+
     /// The parts, in the order in which they begin: cluster, engine, entities, router, and at last the door.
     private record Wiring(ActorContext<Void> context, Settings settings, Accounts accounts,
-            FileBlobStore blobs, CompletableFuture<ServerBinding> bound) {
+            BlobStore blobs, CompletableFuture<ServerBinding> bound) {
 
         void begin() {
             ActorSystem<?> system = context.getSystem();
+            Logs.node(Node.name(system));
             Config config = system.settings().config();
             InstantSource clock = InstantSource.system();
             Cluster cluster = Cluster.get(system);
@@ -227,7 +240,10 @@ public final class Server {
         private void open(AtomicReference<Fleet> fleet, AtomicBoolean ready, Gateway.Parts parts) {
             try {
                 while (fleet.get().served().size() < settings.models().size()) Thread.sleep(20);
-                Gateway.bind(context.getSystem(), settings.host(), settings.port(), parts)
+                ActorSystem<?> system = context.getSystem();
+                Gateway.bind(system, settings.host(), settings.port(), parts, GatewaySettings.of(
+                                system.settings().config().getConfig("bios.gateway")),
+                                List.of(Check.cluster(system), Check.journal(system)))
                         .whenComplete((binding, failure) -> {
                             ready.set(failure == null);
                             if (failure == null) bound.complete(binding);

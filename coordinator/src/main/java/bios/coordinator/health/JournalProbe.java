@@ -9,6 +9,7 @@ import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.Props;
+import org.apache.pekko.actor.typed.SupervisorStrategy;
 import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.javadsl.TimerScheduler;
@@ -80,8 +81,11 @@ final class JournalProbe {
         long own = ++number;
         ActorRef<Message> self = context.getSelf();
         var id = PersistenceId.ofUniqueId("bios-probe-" + Node.name(context.getSystem()));
-        asking = Optional.of(context.spawnAnonymous(Behaviors.setup(_ ->
-                new Question(id, problem -> self.tell(new Answered(own, problem))))));
+        Behavior<Ask> question = Behaviors.setup(_ ->
+                new Question(id, problem -> self.tell(new Answered(own, problem))));
+        // The failure is in the answer: one line when it changes, no trace each time.
+        asking = Optional.of(context.spawnAnonymous(Behaviors.supervise(question)
+                .onFailure(SupervisorStrategy.stop().withLoggingEnabled(false))));
         timers.startSingleTimer("silent", new Silent(own), timeout);
     }
 
