@@ -24,7 +24,6 @@ public final class Logs {
                     + "' is neither json nor text nor a level; expected DEBUG, INFO, WARN or ERROR, with ',json'"
                     + " for lines of JSON");
         }
-        node(System.getenv().getOrDefault("BIOS_NODE", "local"));
     }
 
     /// Every line from now on carries this name as `node`.

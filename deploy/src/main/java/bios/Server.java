@@ -92,6 +92,7 @@ public final class Server {
 
     /// Starts everything and returns when the service answers; [CommandFailed] says why it cannot.
     public static Server start(Settings settings) {
+        Logs.node(System.getenv().getOrDefault("BIOS_NODE", "local"));
         settings.models().values().forEach(Server::refuseUnknown);
         Accounts accounts = settings.keys().map(Server::accounts).orElseGet(Accounts::open);
         Path journal = settings.data().resolve("journal");

@@ -532,7 +532,11 @@ public final class TrainingRunEntity
                     step = Math.max(step, e.step());
                     index = true;
                 }
-                case RunCreated _, CheckpointDeleted _, CheckpointsExpired _, RunClosed _ -> index = true;
+                case RunCreated _ -> {
+                    meter.begins(0);
+                    index = true;
+                }
+                case CheckpointDeleted _, CheckpointsExpired _, RunClosed _ -> index = true;
                 case ExpirySet _ -> {
                     index = true;
                     scheduleExpiry(run);

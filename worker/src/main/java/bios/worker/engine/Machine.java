@@ -71,14 +71,16 @@ final class Machine implements AutoCloseable {
         models.put(name, new Served(model, sampler, tokenizer));
         var info = model.info();
         double seconds = (System.nanoTime() - began) / 1_000_000 / 1e3; // edge: seconds for the log
-        log.info("loaded model={} folder={} architecture={} parameters={} dtype={} bytes={} context={}"
-                + " tokenizer={} seconds={} device=\"{}\"",
-                name, folder, info.architecture(), info.parameters(), info.dtype(),
-                info.parameters() * (info.dtype().equals("float32") ? 4 : 2), info.contextLength(),
-                tokenizer.isPresent(), seconds, device.description());
+        log.atInfo().addKeyValue("model", name).addKeyValue("folder", folder)
+                .addKeyValue("architecture", info.architecture())
+                .addKeyValue("parameters", info.parameters()).addKeyValue("dtype", info.dtype())
+                .addKeyValue("bytes", info.parameters() * (info.dtype().equals("float32") ? 4 : 2))
+                .addKeyValue("context", info.contextLength())
+                .addKeyValue("tokenizer", tokenizer.isPresent()).addKeyValue("seconds", seconds)
+                .addKeyValue("device", device.description()).log("loaded a model");
         if (sampler.capacity() < info.contextLength())
-            log.warn("model={} can sample sequences of {} of its {} tokens only; raise"
-                    + " bios.engine.sampler.cache-bytes", name, sampler.capacity(), info.contextLength());
+            log.atWarn().addKeyValue("model", name).log("sequences of {} of its {} tokens only can be sampled;"
+                    + " raise bios.engine.sampler.cache-bytes", sampler.capacity(), info.contextLength());
     }
 
     /// The models by name; what of them other threads may use, [Served] says.
