@@ -12,7 +12,8 @@ public final class Logs {
 
     private Logs() {}
 
-    /// Takes `BIOS_LOG`; before the first line of the log. [CommandFailed] names a word that it does not know.
+    /// Takes `BIOS_LOG`, before the first line of the log. [CommandFailed] names a word that it does not
+    /// know.
     public static void begin(String setting) {
         for (String word : setting.split("[,\\s]+")) {
             if (word.isEmpty()) continue;
@@ -21,8 +22,8 @@ public final class Logs {
             else if (LEVELS.contains(word.toUpperCase(Locale.ROOT)))
                 System.setProperty("bios.log.level", word.toUpperCase(Locale.ROOT));
             else throw new CommandFailed("BIOS_LOG=" + setting + ": '" + word
-                    + "' is neither json nor text nor a level; expected DEBUG, INFO, WARN or ERROR, with ',json'"
-                    + " for lines of JSON");
+                    + "' is neither json nor text nor a level; expected DEBUG, INFO, WARN or ERROR,"
+                    + " with ',json' for lines of JSON");
         }
     }
 

@@ -78,7 +78,8 @@ public final class Metrics {
             .help("Recovery points that could not be written.").labelNames("model").register();
 
     /// The bytes of their states.
-    public static final Counter RECOVERY_POINT_BYTES = Counter.builder().name("bios_recovery_point_bytes_total")
+    public static final Counter RECOVERY_POINT_BYTES =
+            Counter.builder().name("bios_recovery_point_bytes_total")
             .help("Bytes of the states of recovery points.").labelNames("model").register();
 
     /// From the order to the engine until the journal holds it.
@@ -117,7 +118,8 @@ public final class Metrics {
 
     /// Members of the cluster as this node sees them; `status` is that of Pekko in lower case.
     public static final Gauge CLUSTER_MEMBERS = Gauge.builder().name("bios_cluster_members")
-            .help("Members of the cluster as this node sees them, by status.").labelNames("status").register();
+            .help("Members of the cluster as this node sees them, by status.")
+            .labelNames("status").register();
 
     /// Members that this node sees as unreachable.
     public static final Gauge CLUSTER_UNREACHABLE = Gauge.builder().name("bios_cluster_unreachable_members")

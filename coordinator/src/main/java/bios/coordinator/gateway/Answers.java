@@ -153,8 +153,8 @@ final class Answers {
     }
 
     /// What numbers in the details of a history are.
-    private static final Set<String> NUMBERS = Set.of("rank", "step", "bytes", "replay", "operations", "first",
-            "struck", "seconds");
+    private static final Set<String> NUMBERS = Set.of("rank", "step", "bytes", "replay", "operations",
+            "first", "struck", "seconds");
 
     /// An entry of a run's history; what its kind tells beyond the common fields is in `detail`.
     static Map<String, Object> note(RunNote note) {

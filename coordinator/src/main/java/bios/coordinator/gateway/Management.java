@@ -30,13 +30,14 @@ import org.apache.pekko.http.javadsl.model.HttpRequest;
 import org.apache.pekko.http.javadsl.model.HttpResponse;
 import org.apache.pekko.japi.function.Function;
 
-/// What those who run a node ask it, without a key: `/healthz` (the process lives), `/readyz` (it can serve) and
-/// `/metrics` (in Prometheus' text format). The gateway answers them beside the protocol; a node without a
-/// gateway binds them alone.
+/// What those who run a node ask it, without a key: `/healthz` (the process lives), `/readyz` (it can serve)
+/// and `/metrics` (in Prometheus' text format). The gateway answers them beside the protocol; a node without
+/// a gateway binds them alone.
 public final class Management {
     private static final Duration DRAIN = Duration.ofSeconds(1);
-    private static final List<MemberStatus> STATUSES = List.of(MemberStatus.joining(), MemberStatus.weaklyUp(),
-            MemberStatus.up(), MemberStatus.leaving(), MemberStatus.exiting(), MemberStatus.down());
+    private static final List<MemberStatus> STATUSES = List.of(MemberStatus.joining(),
+            MemberStatus.weaklyUp(), MemberStatus.up(), MemberStatus.leaving(), MemberStatus.exiting(),
+            MemberStatus.down());
 
     private final ActorSystem<?> system;
     private final List<Check> checks;

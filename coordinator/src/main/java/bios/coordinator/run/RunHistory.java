@@ -14,8 +14,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.stream.Collectors;
 
-/// What the events of a run say in its history. Pure. Of events that builds without histories stored, those are
-/// shown that say when they were.
+/// What the events of a run say in its history. Pure. Of events that builds without histories stored, those
+/// are shown that say when they were.
 final class RunHistory {
     /// What comes again and again may fill this part of a history only.
     private static final int ROUTINE_PART = 4;
@@ -23,8 +23,8 @@ final class RunHistory {
 
     private RunHistory() {}
 
-    /// The history behind `event`, at most `kept` entries: of recovery points only the newest quarter, so that
-    /// rarer things stay longer.
+    /// The history behind `event`, at most `kept` entries: of recovery points only the newest quarter, so
+    /// that rarer things stay longer.
     static List<RunNote> after(TrainingRun before, RunEvent event, int kept) {
         List<RunNote> notes = before.history();
         return switch (event) {

@@ -354,7 +354,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 Optional.of(e.lora()), e.results());
         var next = new TrainingRun(config, lora, accepted, known, line.subList(behind, line.size()), point,
                 changed, checkpoints, poison,
-                attempt.filter(a -> a.position() > e.position()), garbage, lastRequestMillis, closed, history);
+                attempt.filter(a -> a.position() > e.position()), garbage, lastRequestMillis, closed,
+                history);
         return next.collect(this);
     }
 

@@ -565,7 +565,8 @@ public final class TrainingRunEntity
         if (done.add(kept.position())) meter.finished();
         meter.reached(kept.position()).ifPresent(recovered -> {
             note(RunNote.Kind.RECOVERED, Optional.of(kept.position()), Map.of("seconds",
-                    String.format(Locale.ROOT, "%.3f", recovered.seconds()), "operations", "" + recovered.operations()));
+                    String.format(Locale.ROOT, "%.3f", recovered.seconds()), "operations",
+                    "" + recovered.operations()));
             context.getLog().atInfo().addKeyValue("run", id).addKeyValue("position", kept.position())
                     .log("recovered in {} s, {} operations executed again", recovered.seconds(),
                             recovered.operations());

@@ -79,8 +79,9 @@ final class Machine implements AutoCloseable {
                 .addKeyValue("tokenizer", tokenizer.isPresent()).addKeyValue("seconds", seconds)
                 .addKeyValue("device", device.description()).log("loaded a model");
         if (sampler.capacity() < info.contextLength())
-            log.atWarn().addKeyValue("model", name).log("sequences of {} of its {} tokens only can be sampled;"
-                    + " raise bios.engine.sampler.cache-bytes", sampler.capacity(), info.contextLength());
+            log.atWarn().addKeyValue("model", name).log("sequences of {} of its {} tokens only can be"
+                    + " sampled; raise bios.engine.sampler.cache-bytes", sampler.capacity(),
+                    info.contextLength());
     }
 
     /// The models by name; what of them other threads may use, [Served] says.
