@@ -309,6 +309,14 @@ class State:
             return {"sessions": list(self.sessions)}
         if parts[0] == "sessions" and parts[1] in self.sessions:
             return {"training_run_ids": list(self.runs), "sampler_ids": []}
+        if parts[0] == "training_runs" and parts[2:] == ["history"]:
+            notes = [{"time": "2026-01-02T03:04:05Z", "node": "node-1", "kind": "created", "position": None,
+                      "seq_id": None, "detail": {"rank": 8}},
+                     {"time": "2026-01-02T03:04:06Z", "node": "node-1", "kind": "recovery_point", "position": 4,
+                      "seq_id": 5, "detail": {"step": 2, "bytes": 10}}]
+            if parts[1] not in self.runs:
+                raise Refused(404, "not_found", "there is no such run")
+            return {"history": notes[-int(query.get("limit", 100)):]}
         if parts[0] == "training_runs":
             run = self.run(parts[1])
             if len(parts) == 2:

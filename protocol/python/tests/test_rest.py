@@ -71,6 +71,16 @@ class RestTest(GatewayCase):
         with self.assertRaises(bios.InvalidArgumentError):
             self.rest.get_training_run("a/b")
 
+    def test_a_history_tells_what_happened(self):
+        history = self.rest.get_training_run_history(self.client.model_id).result().history
+        self.assertEqual([note.kind for note in history], ["created", "recovery_point"])
+        last = asyncio.run(self.rest.get_training_run_history_async(self.client.model_id, limit=1)).history
+        self.assertEqual(last, history[1:])
+        self.assertEqual((last[0].node, last[0].position, last[0].seq_id, last[0].detail["step"]), ("node-1", 4, 5, 2))
+        self.assertEqual(last[0].time.isoformat(), "2026-01-02T03:04:06+00:00")
+        with self.assertRaises(bios.NotFoundError):
+            self.rest.get_training_run_history("nobody-000000000000").result()
+
     def test_checkpoints_are_listed_and_described(self):
         found = self.rest.list_checkpoints(self.client.model_id).result().checkpoints
         self.assertEqual([c.checkpoint_id for c in found],

@@ -12,8 +12,8 @@ from .errors import APIStatusError, InvalidArgumentError
 from .futures import Future, JobFuture
 from .paths import CheckpointPath
 from .session import Session
-from .types import (CheckpointsListResponse, GetSessionResponse, ListSessionsResponse, TrainingRun, TrainingRunIds,
-                    TrainingRunsResponse, WeightsInfoResponse)
+from .types import (CheckpointsListResponse, GetSessionResponse, ListSessionsResponse, RunHistoryResponse, TrainingRun,
+                    TrainingRunIds, TrainingRunsResponse, WeightsInfoResponse)
 
 T = TypeVar("T")
 
@@ -144,6 +144,16 @@ class RestClient:
     async def get_training_run_by_bios_path_async(self, path: str) -> TrainingRun:
         """``get_training_run_by_bios_path`` for asyncio."""
         return await self.get_training_run_by_bios_path(path)
+
+    def get_training_run_history(self, training_run_id: str, limit: int = 100) -> Future[RunHistoryResponse]:
+        """What happened to a run, the newest last: where it was opened, what failed, how it recovered, what it
+        waits for."""
+        url = f"/training_runs/{_word(training_run_id, 'training_run_id')}/history?limit={int(limit)}"
+        return self._job(lambda: RunHistoryResponse.from_wire(self._transport.get(url)))
+
+    async def get_training_run_history_async(self, training_run_id: str, limit: int = 100) -> RunHistoryResponse:
+        """``get_training_run_history`` for asyncio."""
+        return await self.get_training_run_history(training_run_id, limit)
 
     # -- checkpoints -----------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ __all__ = [
     "AdamParams", "Checkpoint", "CheckpointsListResponse", "Cursor", "Datum", "EncodedTextChunk",
     "ForwardBackwardOutput", "GetInfoResponse", "GetServerCapabilitiesResponse", "GetSessionResponse",
     "ListSessionsResponse", "LoadWeightsResponse", "LoraConfig", "ModelData", "ModelInput", "OptimStepResponse",
-    "SampledSequence", "SampleResponse", "SampleResult", "SamplingParams", "SaveWeightsForSamplerResponse",
+    "RunHistoryResponse", "RunNote", "SampledSequence", "SampleResponse", "SampleResult", "SamplingParams", "SaveWeightsForSamplerResponse",
     "SaveWeightsResponse", "StopReason", "SupportedModel", "TensorData", "TensorDtype", "TrainingResult",
     "TrainingRun", "TrainingRunIds", "TrainingRunsResponse", "UnloadModelResponse", "WeightsInfoResponse",
 ]
@@ -829,6 +829,37 @@ class TrainingRunsResponse:
     def from_wire(cls, wire: Mapping[str, Any]) -> "TrainingRunsResponse":
         """Reads the protocol's object."""
         return cls([TrainingRun.from_wire(r) for r in wire["training_runs"]], Cursor.from_wire(wire.get("cursor")))
+
+
+@dataclass(frozen=True)
+class RunNote:
+    """Something that happened to a run. ``kind``: a word such as ``opened`` or ``recovered``; ``position`` and
+    ``seq_id``: the operation that it is about, if it is about one; ``detail``: what else there is to say."""
+
+    time: Optional[datetime]
+    kind: str
+    node: Optional[str] = None
+    position: Optional[int] = None
+    seq_id: Optional[int] = None
+    detail: Dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "RunNote":
+        """Reads the protocol's object."""
+        return cls(_time(wire.get("time")), wire["kind"], wire.get("node"), wire.get("position"), wire.get("seq_id"),
+                   dict(wire.get("detail") or {}))
+
+
+@dataclass(frozen=True)
+class RunHistoryResponse:
+    """What happened to a run, the newest last."""
+
+    history: List[RunNote]
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "RunHistoryResponse":
+        """Reads the protocol's object."""
+        return cls([RunNote.from_wire(n) for n in wire["history"]])
 
 
 @dataclass(frozen=True)

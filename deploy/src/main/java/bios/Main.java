@@ -35,6 +35,12 @@ public final class Main implements Runnable {
             if (!ours && System.getenv("BIOS_TRACE") != null) failure.printStackTrace(command.getErr());
             return 1;
         });
+        try {
+            Logs.begin(System.getenv().getOrDefault("BIOS_LOG", ""));
+        } catch (CommandFailed wrong) {
+            System.err.println("bios: " + wrong.getMessage());
+            System.exit(2);
+        }
         System.exit(line.execute(arguments));
     }
 

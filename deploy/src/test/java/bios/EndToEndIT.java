@@ -35,6 +35,10 @@ final class EndToEndIT {
         python("deploy/src/test/python/many_runs.py");
     }
 
+    @Test void aServerShowsWhatHappensInIt() throws Exception {
+        python("deploy/src/test/python/observed.py");
+    }
+
     @Test void badRequestsAreRefusedByFieldAndLoseNothing() throws Exception {
         python("deploy/src/test/python/bad_requests.py");
     }

@@ -112,6 +112,19 @@ final class TidyTest {
         assertEquals(List.of(), missing);
     }
 
+    @Test void everyMetricIsInTheReference() throws IOException {
+        String reference = Files.readString(ROOT.resolve("docs/reference/metrics.md"));
+        Pattern name = Pattern.compile("\\.name\\(\"(bios_\\w+)\"\\)");
+        List<String> found = new ArrayList<>();
+        for (String module : MODULES)
+            for (Path file : files(module + "/src/main/java", "Metrics.java")) {
+                Matcher metric = name.matcher(Files.readString(file));
+                while (metric.find()) found.add(metric.group(1));
+            }
+        assertEquals(List.of(), found.stream().filter(m -> !reference.contains("`" + m + "`")).toList());
+        assertEquals(false, found.isEmpty());
+    }
+
     @Test void linesFitTheirWidth() throws IOException {
         List<String> wrong = new ArrayList<>();
         for (String module : MODULES)

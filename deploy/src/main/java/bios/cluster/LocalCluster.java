@@ -100,7 +100,7 @@ public final class LocalCluster {
 
     /// The addresses of the coordinators, e.g. `http://127.0.0.1:8400`.
     public List<String> urls() {
-        return members.stream().filter(m -> m.httpPort != 0).map(m ->
+        return members.stream().filter(m -> m.role.equals("coordinator")).map(m ->
                 "http://" + HOST + ":" + m.httpPort).toList();
     }
 
@@ -158,32 +158,24 @@ public final class LocalCluster {
             }
         }
         var planned = new ArrayList<Planned>();
-        for (int i = 1; i <= settings.coordinators(); i++) {
-            String name = "coordinator-" + i;
-            int http = settings.port() != 0 ? settings.port() + i - 1
+        for (int i = 1; i <= settings.coordinators() + settings.workers(); i++) {
+            boolean coordinator = i <= settings.coordinators();
+            String name = coordinator ? "coordinator-" + i : "worker-" + (i - settings.coordinators());
+            int http = coordinator && settings.port() != 0 ? settings.port() + i - 1
                     : port(before, name, NodesFile.Entry::httpPort);
-            planned.add(new Planned(name, "coordinator", settings.host(planned.size()), http, port(before,
-                    name, NodesFile.Entry::arteryPort)));
-        }
-        for (int i = 1; i <= settings.workers(); i++) {
-            String name = "worker-" + i;
-            planned.add(new Planned(name, "worker", settings.host(planned.size()), 0, port(before, name,
-                    NodesFile.Entry::arteryPort)));
+            planned.add(new Planned(name, coordinator ? "coordinator" : "worker", settings.host(i - 1), http,
+                    port(before, name, NodesFile.Entry::arteryPort)));
         }
         // Everybody is a seed: whoever is started again finds the others, whoever of them is there.
         String seeds = String.join(",", planned.stream().map(Planned::address).toList());
         for (Planned p : planned) {
-            var arguments = new ArrayList<>(List.of("--role", p.role(), "--cluster-host", p.host(),
-                    "--cluster-port",
-                    String.valueOf(p.artery()), "--seed", seeds, "--cassandra", String.join(",",
-                    contactPoints),
-                    "--keyspace", settings.keyspace(), "--data", settings.data().toString()));
+            var arguments = new ArrayList<>(List.of("--name", p.name(), "--role", p.role(),
+                    "--cluster-host", p.host(), "--cluster-port", String.valueOf(p.artery()), "--seed", seeds,
+                    "--host", HOST, "--port", String.valueOf(p.http()), "--cassandra",
+                    String.join(",", contactPoints), "--keyspace", settings.keyspace(), "--data",
+                    settings.data().toString()));
             arguments.addAll(settings.common());
-            if (p.http() == 0) arguments.addAll(settings.worker());
-            else {
-                arguments.addAll(List.of("--host", HOST, "--port", String.valueOf(p.http())));
-                arguments.addAll(settings.coordinator());
-            }
+            arguments.addAll(p.role().equals("worker") ? settings.worker() : settings.coordinator());
             members.add(new Member(p.name(), p.role(), p.host(), p.http(), p.artery(),
                     settings.data().resolve("logs").resolve(p.name() + ".log"), arguments));
         }

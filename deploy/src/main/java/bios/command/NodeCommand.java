@@ -24,12 +24,16 @@ public final class NodeCommand implements Callable<Integer> {
             "coordinator (HTTP, sessions, sampling requests), worker (base models and their runs), or both.")
     private List<Role> roles;
 
+    @Option(names = "--name", defaultValue = "${env:BIOS_NODE}", description =
+            "Name in logs, histories and metrics (default: $$BIOS_NODE, else the cluster address).")
+    private String name;
+
     @Option(names = "--host", defaultValue = "127.0.0.1",
             description = "Address to listen on for HTTP (default: ${DEFAULT-VALUE}).")
     private String host;
 
     @Option(names = "--port", defaultValue = "8400", description =
-            "Port of HTTP, 0 for a free one (default: ${DEFAULT-VALUE}).")
+            "Port of HTTP (of a worker: health and metrics only), 0 for a free one (default: ${DEFAULT-VALUE}).")
     private int port;
 
     @Option(names = "--cluster-host", defaultValue = "${env:BIOS_CLUSTER_HOST:-127.0.0.1}", description =
@@ -68,7 +72,8 @@ public final class NodeCommand implements Callable<Integer> {
             throw new CommandFailed("--seed " + String.join(",", seeds) + ": expected HOST:PORT");
         Set<Role> does = EnumSet.copyOf(roles);
         Map<ModelName, Path> served = does.contains(Role.WORKER) ? models.chosen() : Map.of();
-        Node node = Node.start(new Node.Settings(does, host, port, data.toAbsolutePath().normalize(), served,
+        Node node = Node.start(new Node.Settings(
+                Optional.ofNullable(name).filter(n -> !n.isEmpty()), does, host, port, data.toAbsolutePath().normalize(), served,
                 Optional.ofNullable(keys), Optional.ofNullable(threads), options.settings(),
                 Optional.of(new Membership(clusterHost, clusterPort, seeds))));
         System.out.println("bios ready " + node.url().map(url -> "on " + url)

@@ -1,14 +1,19 @@
 package bios.command;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import java.net.URLEncoder;
+import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.stream.Collectors;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
+import picocli.CommandLine.Parameters;
 
 /// `bios runs`: the caller's training runs.
-@Command(name = "runs", mixinStandardHelpOptions = true, description = "List training runs, newest first.")
+@Command(name = "runs", mixinStandardHelpOptions = true, 
+        description = "List training runs, newest first; with 'history', what happened to one.")
 public final class RunsCommand implements Runnable {
     @Mixin private Remote service;
 
@@ -33,5 +38,29 @@ public final class RunsCommand implements Runnable {
                     r.path("step").asText("-"), r.path("last_request_time").asText()));
         Remote.table(List.of("RUN", "BASE MODEL", "RANK", "STEP", "LAST REQUEST"), rows);
         System.out.println(rows.size() + " of " + answer.path("cursor").path("total_count").asLong());
+    }
+
+    @Command(name = "history", mixinStandardHelpOptions = true,
+            description = "What happened to a run, the newest last.")
+    void history(@Mixin Remote at, @Parameters(paramLabel = "RUN", description = "A run's id.") String run,
+            @Option(names = "--limit", defaultValue = "100",
+                    description = "How many at most (default: ${DEFAULT-VALUE}).") int most) {
+        JsonNode answer = at.get("/training_runs/" + URLEncoder.encode(run, StandardCharsets.UTF_8)
+                + "/history?limit=" + most);
+        if (at.json()) {
+            System.out.println(answer);
+            return;
+        }
+        List<List<String>> rows = new ArrayList<>();
+        for (JsonNode note : answer.path("history"))
+            rows.add(List.of(note.path("time").asText(), note.path("node").asText("-"),
+                    note.path("kind").asText(), note.path("position").asText("-"),
+                    note.path("seq_id").asText("-"), detail(note.path("detail"))));
+        Remote.table(List.of("TIME", "NODE", "KIND", "POSITION", "SEQ", "DETAIL"), rows);
+    }
+
+    private static String detail(JsonNode detail) {
+        return detail.properties().stream().map(e -> e.getKey() + "=" + e.getValue().asText())
+                .collect(Collectors.joining(" "));
     }
 }

@@ -43,7 +43,7 @@ public final class UpCommand implements Callable<Integer> {
     @Override public Integer call() throws InterruptedException {
         Path home = data != null ? data : Path.of(Optional.ofNullable(System.getenv("BIOS_DATA"))
                 .orElse(System.getProperty("user.home") + "/.bios"));
-        Node node = Node.start(new Node.Settings(EnumSet.allOf(Role.class), host, port,
+        Node node = Node.start(new Node.Settings(Optional.empty(), EnumSet.allOf(Role.class), host, port,
                 home.toAbsolutePath().normalize(), models.chosen(), Optional.ofNullable(keys),
                 Optional.ofNullable(threads), NodeOptions.settings(config), Optional.empty()));
         System.out.println("bios ready on " + node.url().orElseThrow());

@@ -1,6 +1,7 @@
 package bios.node;
 
 import bios.CommandFailed;
+import bios.Logs;
 import bios.coordinator.gateway.Accounts;
 import bios.persistence.Storage;
 import bios.persistence.journal.JournalInUse;
@@ -48,6 +49,7 @@ public final class Node {
 
     /// What a process was told.
     ///
+    /// @param name in logs, histories and metrics; empty: its address, or `local` where it is alone
     /// @param host to listen on for HTTP
     /// @param port for HTTP, 0 for a free one
     /// @param data folder of the embedded journal and of blobs as files
@@ -56,7 +58,7 @@ public final class Node {
     /// @param threads of the engine; empty: all cores
     /// @param settings over the defaults, unresolved
     /// @param membership empty: a cluster of one
-    public record Settings(Set<Role> roles, String host, int port, Path data, Map<ModelName, Path> models,
+    public record Settings(Optional<String> name, Set<Role> roles, String host, int port, Path data, Map<ModelName, Path> models,
             Optional<Path> keys, Optional<Integer> threads, Config settings,
             Optional<Membership> membership) {
         boolean has(Role role) {
@@ -69,6 +71,7 @@ public final class Node {
         settings.models().values().forEach(Node::refuseUnknown);
         Accounts accounts = settings.keys().map(Node::accounts).orElseGet(Accounts::open);
         Config config = NodeConfig.of(settings);
+        Logs.node(NodeConfig.name(config));
         Storage storage = open(config);
         CompletableFuture<Optional<String>> begun = new CompletableFuture<>();
         AtomicReference<String> broken = new AtomicReference<>();

@@ -12,6 +12,7 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 
 /// The settings of a process, in layers: what the command line says, the file that it names, what a cluster
 /// needs (`cluster.conf`), the program's own (`application.conf`), the defaults (`reference.conf`).
@@ -21,6 +22,11 @@ final class NodeConfig {
 
     private NodeConfig() {}
 
+    /// What the process is called.
+    static String name(Config config) {
+        return config.getString("bios.node.name");
+    }
+
     /// All layers, resolved.
     static Config of(Node.Settings settings) {
         Map<String, Object> own = new HashMap<>();
@@ -28,6 +34,9 @@ final class NodeConfig {
         settings.models().keySet().forEach(model -> roles.add(TrainingRunSharding.role(model.slug())));
         own.put("pekko.cluster.roles", roles);
         own.put("bios.data", settings.data().toString());
+        // The port of a process that is alone changes with each start: it is no name.
+        own.put("bios.node.name", settings.name().or(() -> Optional.ofNullable(System.getenv("BIOS_NODE")))
+                .or(() -> settings.membership().map(m -> m.host() + ":" + m.port())).orElse("local"));
         settings.membership().ifPresent(membership -> {
             own.put("pekko.remote.artery.canonical.hostname", membership.host());
             own.put("pekko.remote.artery.canonical.port", membership.port());

@@ -5,8 +5,11 @@ import bios.coordinator.fleet.Fleet;
 import bios.coordinator.fleet.ModelDirectory;
 import bios.coordinator.gateway.Accounts;
 import bios.coordinator.gateway.Gateway;
+import bios.coordinator.gateway.GatewaySettings;
+import bios.coordinator.gateway.Management;
 import bios.coordinator.gateway.ShardedRuns;
 import bios.coordinator.gateway.ShardedSessions;
+import bios.coordinator.health.Check;
 import bios.coordinator.run.RunSettings;
 import bios.coordinator.run.RunWorld;
 import bios.coordinator.run.TrainingRunSharding;
@@ -16,6 +19,8 @@ import bios.coordinator.sampling.StoredSamples;
 import bios.coordinator.session.SessionSettings;
 import bios.coordinator.session.SessionSharding;
 import bios.persistence.Storage;
+import bios.persistence.blob.BlobStore;
+import bios.persistence.blob.MeteredBlobStore;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelName;
@@ -28,6 +33,7 @@ import com.typesafe.config.Config;
 import java.security.SecureRandom;
 import java.time.Duration;
 import java.time.InstantSource;
+import java.util.List;
 import java.util.Optional;
 import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
@@ -72,6 +78,7 @@ final class NodeWiring {
     private final CompletableFuture<Optional<String>> begun;
     private final Config config;
     private final RunSettings runs;
+    private final BlobStore blobs;
     private final InstantSource clock = InstantSource.system();
     private final AtomicBoolean open = new AtomicBoolean();
     private final AtomicReference<Fleet> fleet = new AtomicReference<>(Fleet.EMPTY);
@@ -87,6 +94,7 @@ final class NodeWiring {
         this.begun = begun;
         this.config = system.settings().config();
         this.runs = RunSettings.from(config);
+        this.blobs = new MeteredBlobStore(storage.blobs());
     }
 
     void begin() {
@@ -99,7 +107,7 @@ final class NodeWiring {
                 engine.ifPresent(this::loaded);
                 join();
                 if (gateway.isPresent()) open(gateway.get());
-                else begun.complete(Optional.empty());
+                else manage();
             } catch (InterruptedException _) {
                 begun.completeExceptionally(new CommandFailed("interrupted"));
             } catch (RuntimeException wrong) {
@@ -115,11 +123,11 @@ final class NodeWiring {
         // A model that is refused is the user's to mend: one line for the user, no trace.
         ActorRef<EngineCommand> engine = context.spawn(Behaviors.supervise(
                 Engine.create(EngineSettings.of(config), settings.models(),
-                        () -> new CpuDevice(threads, activations, memory), storage.blobs()))
+                        () -> new CpuDevice(threads, activations, memory), blobs))
                 .onFailure(ModelRefused.class, SupervisorStrategy.stop().withLoggingEnabled(false)),
                 "engine");
         context.watch(engine);
-        RunWorld world = RunWorld.of(engine, storage.blobs(), storage.index(),
+        RunWorld world = RunWorld.of(engine, blobs, storage.index(),
                 TrainingRunSharding.resolver(system, ASK_LIMIT), clock, runs);
         for (ModelName model : settings.models().keySet())
             TrainingRunSharding.init(system, model.slug(), world);
@@ -149,7 +157,7 @@ final class NodeWiring {
         var router = context.spawn(SamplingRouter.create(name, SamplingSettings.of(
                 config.getConfig("bios.sampling")), directory, kept, clock), "sampling");
         return new Gateway.Parts(accounts, sharded, new ShardedSessions(system), fleet::get, router,
-                storage.blobs(), storage.index(), this::ready, clock, UUID::randomUUID,
+                blobs, storage.index(), this::ready, clock, UUID::randomUUID,
                 new SecureRandom()); // edge: the key of signed URLs
     }
 
@@ -204,14 +212,30 @@ final class NodeWiring {
         if (settings.membership().isEmpty())
             await(() -> fleet.get().served().size() >= settings.models().size(), () ->
             "waiting for the models");
-        Gateway.bind(system, settings.host(), settings.port(), parts).whenComplete((binding, failure) -> {
-            open.set(failure == null);
-            if (failure == null) begun.complete(Optional.of("http://" + settings.host() + ":"
-                    + binding.localAddress().getPort()));
-            else begun.completeExceptionally(new CommandFailed("cannot listen on " + settings.host() + ":"
-                    + settings.port() + ": " + root(failure).getMessage()
-                    + "; choose another with --host or --port"));
+        Gateway.bind(system, settings.host(), settings.port(), parts, GatewaySettings.of(
+                config.getConfig("bios.gateway")), checks()).whenComplete((binding, failure) -> {
+                    open.set(failure == null);
+                    if (failure == null) begun.complete(Optional.of("http://" + settings.host() + ":"
+                            + binding.localAddress().getPort()));
+                    else begun.completeExceptionally(cannotListen(failure));
+                });
+    }
+
+    /// A process without a gateway answers those who run it.
+    private void manage() {
+        Management.bind(system, settings.host(), settings.port(), checks()).whenComplete((_, failure) -> {
+            if (failure == null) begun.complete(Optional.empty());
+            else begun.completeExceptionally(cannotListen(failure));
         });
+    }
+
+    private List<Check> checks() {
+        return List.of(Check.cluster(system), Check.journal(system));
+    }
+
+    private CommandFailed cannotListen(Throwable failure) {
+        return new CommandFailed("cannot listen on " + settings.host() + ":" + settings.port() + ": "
+                + root(failure).getMessage() + "; choose another with --host or --port");
     }
 
     private static Throwable root(Throwable failure) {

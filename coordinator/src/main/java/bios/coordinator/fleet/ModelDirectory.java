@@ -97,7 +97,7 @@ public final class ModelDirectory {
     private void publish(Fleet fleet) {
         if (fleet == published.get()) return;
         fleet.conflicts()
-                .forEach(conflict -> context.getLog().error("A base model is not used: {}", conflict));
+                .forEach(conflict -> context.getLog().error("a base model is not used: {}", conflict));
         published.set(fleet);
         subscribers.forEach(subscriber -> subscriber.tell(fleet));
     }

@@ -9,6 +9,7 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.model.TargetModule;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunId;
+import bios.protocol.run.RunNote;
 import bios.protocol.run.Timing;
 import bios.protocol.sampling.SampleResult;
 import java.nio.ByteBuffer;
@@ -22,6 +23,8 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
+import java.util.TreeMap;
 
 /// The objects of the wire, as answers hold them.
 final class Answers {
@@ -45,6 +48,13 @@ final class Answers {
     static Reply tryAgain(String requestId, String reason) {
         return new Reply.Value(408, Reply.object("type", "try_again", "request_id", requestId,
                 "queue_state", "active", "queue_state_reason", reason), false);
+    }
+
+    /// The answer to a poll while the run cannot go on.
+    static Reply stalled(String requestId, String why) {
+        return new Reply.Value(408, Reply.object("type", "try_again", "request_id", requestId,
+                "queue_state", "paused_capacity", "queue_state_reason",
+                "the run waits and tries again by itself: " + why), false);
     }
 
     static Reply evaluated(Call call, OperationResult.Evaluated result, boolean forwardOnly) {
@@ -140,6 +150,20 @@ final class Answers {
             case LOAD_STATE -> "load_weights";
         }, "journal_ms", millis(timing.journalNanos()), "queue_ms", millis(timing.queueNanos()),
                 "engine_ms", millis(timing.engineNanos()));
+    }
+
+    /// What numbers in the details of a history are.
+    private static final Set<String> NUMBERS = Set.of("rank", "step", "bytes", "replay", "operations",
+            "first", "struck", "seconds");
+
+    /// An entry of a run's history; what its kind tells beyond the common fields is in `detail`.
+    static Map<String, Object> note(RunNote note) {
+        var detail = new TreeMap<String, Object>();
+        note.detail().forEach((name, text) ->
+                detail.put(name, NUMBERS.contains(name) ? JsonWriter.raw(text) : text));
+        return Reply.object("time", time(note.timeMillis()), "node", note.node(),
+                "kind", note.kind().name().toLowerCase(Locale.ROOT), "position", note.position(),
+                "seq_id", note.seq(), "detail", detail);
     }
 
     private static double millis(long nanos) {

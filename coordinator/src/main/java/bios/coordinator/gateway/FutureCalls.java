@@ -113,8 +113,10 @@ final class FutureCalls {
                     case RunReply.Pending(_, int ahead) ->
                             CompletableFuture.completedStage(Answers.tryAgain(id, ahead == 0
                                     ? "it is being executed" : ahead + " operations are before it"));
+                    case RunReply.Stalled(_, var why) -> CompletableFuture.completedStage(
+                            Answers.stalled(id, why.message()));
                     case RunReply.Accepted _, RunReply.Described _, RunReply.Resolved _, RunReply.Timed _,
-                            RunReply.Done _, RunReply.Refused _ ->
+                            RunReply.Recounted _, RunReply.Done _, RunReply.Refused _ ->
                             throw new IllegalStateException("unexpected answer to a retrieval: "
                                     + reply.getClass().getSimpleName());
                 });

@@ -1,6 +1,7 @@
 package bios.coordinator.gateway;
 
 import bios.coordinator.fleet.Fleet;
+import bios.coordinator.health.Check;
 import bios.persistence.blob.BlobStore;
 import bios.persistence.index.RunIndex;
 import bios.protocol.sampling.SamplingCommand;
@@ -22,7 +23,10 @@ import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.http.javadsl.Http;
 import org.apache.pekko.http.javadsl.ServerBinding;
+import org.apache.pekko.http.javadsl.model.HttpRequest;
+import org.apache.pekko.http.javadsl.model.HttpResponse;
 import org.apache.pekko.http.javadsl.settings.ServerSettings;
+import org.apache.pekko.japi.function.Function;
 
 /// The HTTP side of the service: docs/reference/http.md.
 public final class Gateway {
@@ -37,7 +41,7 @@ public final class Gateway {
     /// @param sessions reaches the entities of sessions
     /// @param fleet the newest fleet, as [bios.coordinator.fleet.ModelDirectory] publishes it
     /// @param router this coordinator's [bios.coordinator.sampling.SamplingRouter]
-    /// @param ready whether the service can serve: what `healthz` says
+    /// @param ready whether the service can serve: what `api/v1/healthz` and `readyz` say
     /// @param clock the time
     /// @param ids new random ids, for sessions and requests
     /// @param random for the key of signed URLs
@@ -56,6 +60,12 @@ public final class Gateway {
     /// The same with these settings.
     public static CompletionStage<ServerBinding> bind(ActorSystem<?> system, String host, int port,
             Parts parts, GatewaySettings settings) {
+        return bind(system, host, port, parts, settings, List.of());
+    }
+
+    /// The same with `/readyz` asking `checks` as well, beside what is in `parts`.
+    public static CompletionStage<ServerBinding> bind(ActorSystem<?> system, String host, int port,
+            Parts parts, GatewaySettings settings, List<Check> checks) {
         ExecutorService readers = Executors.newFixedThreadPool(settings.readers(),
                 Thread.ofPlatform().daemon().name("bios-gateway-reader-", 0).factory());
         ExecutorService blocking =
@@ -67,9 +77,18 @@ public final class Gateway {
         var backend = new Backend(system, parts, settings, blocking);
         var handler = new HttpHandler(system, parts, settings, readers,
                 endpoints(parts, settings, backend, blocking));
+        var all = new ArrayList<>(checks);
+        all.addFirst(Check.models(parts.fleet()));
+        all.addFirst(Check.that("gateway", parts.ready(), "the service is starting"));
+        var management = new Management(system, all);
         return Http.get(system).newServerAt(host, port)
-                .withSettings(server(system.settings().config(), settings)).bind(handler::answer)
+                .withSettings(server(system.settings().config(), settings)).bind(answers(management, handler))
                 .thenApply(binding -> binding.addToCoordinatedShutdown(DRAIN, system));
+    }
+
+    private static Function<HttpRequest, CompletionStage<HttpResponse>> answers(Management management,
+            HttpHandler handler) {
+        return request -> management.answer(request).orElseGet(() -> handler.answer(request));
     }
 
     private static List<Endpoint> endpoints(Parts parts, GatewaySettings settings, Backend backend,

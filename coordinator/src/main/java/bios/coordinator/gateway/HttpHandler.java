@@ -1,5 +1,6 @@
 package bios.coordinator.gateway;
 
+import bios.coordinator.Metrics;
 import bios.protocol.Invalid;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -50,14 +51,40 @@ final class HttpHandler {
 
     private record Found(Endpoint endpoint, List<String> parts) {}
 
+    /// What a request adds to the metrics. The route is a pattern, so that no id becomes a label.
+    private static final class Measure {
+        private final String method;
+        private final long began = System.nanoTime(); // edge: measures, decides nothing
+        private Optional<String> route = Optional.empty();
+
+        Measure(String method) {
+            this.method = method;
+        }
+
+        HttpResponse of(HttpResponse response) {
+            double seconds = (System.nanoTime() - began) / 1e9; // edge: measures, decides nothing
+            String name = route.orElse("none");
+            Metrics.HTTP_REQUESTS.labelValues(route.isPresent() ? method : "any", name,
+                    Integer.toString(response.status().intValue())).inc();
+            Metrics.HTTP_SECONDS.labelValues(name).observe(seconds);
+            return response;
+        }
+    }
+
     /// Answers a request; never fails.
     CompletionStage<HttpResponse> answer(HttpRequest request) {
+        var measure = new Measure(request.method().value());
+        return answered(request, measure).thenApply(measure::of);
+    }
+
+    private CompletionStage<HttpResponse> answered(HttpRequest request, Measure measure) {
         String id = parts.ids().get().toString();
         Found found;
         String account;
         Map<String, String> headers = headers(request);
         try {
             found = find(request.method().value(), path(request));
+            measure.route = Optional.of(String.join("/", found.endpoint().pattern()));
             account = found.endpoint().keyed() ? account(headers) : Accounts.DEFAULT;
             if (found.endpoint().read()) checkType(headers);
         } catch (RuntimeException refused) {
@@ -194,13 +221,14 @@ final class HttpHandler {
                     "the run, session or worker does not answer; it may be starting or moving. Try again in"
                     + " a moment");
             default -> {
-                LOG.error("Request {} failed", id, cause);
+                LOG.atError().addKeyValue("request", id).setCause(cause).log("a request failed");
                 yield new Refusal(Code.INTERNAL,
                         "the service failed at this request; its log says why under request " + id);
             }
         };
         Code code = refusal.code();
-        LOG.debug("Request {} was refused: {}", id, refusal.getMessage());
+        if (code.status() == 429) Metrics.HTTP_THROTTLED.labelValues(refusal.word()).inc();
+        LOG.atDebug().addKeyValue("request", id).log("refused: {}", refusal.getMessage());
         HttpResponse response = json(code.status(), Reply.object("error", refusal.word(),
                 "category", code.status() < 500 ? "user" : "server", "message", refusal.getMessage(),
                 "field", refusal.field(), "detail", refusal.getMessage(), "request_id", id))

@@ -33,6 +33,7 @@ final class ListingCalls {
                 Endpoint.get("training_runs/*", this::run),
                 Endpoint.get("training_runs/*/checkpoints", this::checkpointsOfRun),
                 Endpoint.get("training_runs/*/timings", this::timings),
+                Endpoint.get("training_runs/*/history", this::history),
                 Endpoint.get("checkpoints", this::checkpoints),
                 Endpoint.delete("training_runs/*/checkpoints/*/*", this::delete),
                 Endpoint.put("training_runs/*/checkpoints/*/*/ttl", this::ttl),
@@ -83,6 +84,16 @@ final class ListingCalls {
                     return new Reply.Value(200, Reply.object("timings", timed.timings()
                             .subList(Math.max(0, count - limit), count).stream().map(Answers::timing)
                             .toList()), true);
+                });
+    }
+
+    private CompletionStage<Reply> history(Call call) {
+        int limit = call.number("limit", 100, 1, MOST);
+        return backend.run(call.account(), RunCalls.runId(call.parts().getFirst()), RunReply.Recounted.class,
+                replyTo -> new RunCommand.Recount(call.account(), replyTo)).thenApply(recounted -> {
+                    int count = recounted.notes().size();
+                    return Reply.ok("history", recounted.notes().subList(Math.max(0, count - limit), count)
+                            .stream().map(Answers::note).toList());
                 });
     }
 

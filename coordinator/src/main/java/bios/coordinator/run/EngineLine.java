@@ -39,6 +39,9 @@ final class EngineLine {
         record Rest() implements Step {}
     }
 
+    /// The code of an operation that is given up because its worker dies of it.
+    static final String WORKER_LOST = "worker_lost";
+
     private final RunSettings settings;
     private final TreeMap<Long, Entry> outstanding = new TreeMap<>();
     private boolean open;
@@ -264,7 +267,7 @@ final class EngineLine {
         int times = run.attempt().filter(a -> a.position() == entry.position())
                 .map(TrainingRun.Attempt::times).orElse(0);
         if (times >= settings.attempts())
-            return new OperationFailed(entry.position(), Fault.server("worker_lost",
+            return new OperationFailed(entry.position(), Fault.server(WORKER_LOST,
                     "the worker died " + times + " times while it executed this operation alone; it is not"
                     + " tried again. Split it if it is large"));
         attempted = entry.position();

@@ -8,6 +8,7 @@ import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.run.RunConfig;
+import bios.protocol.run.RunNote;
 import bios.protocol.run.StoredOperation;
 import com.fasterxml.jackson.annotation.JsonInclude;
 import java.util.List;
@@ -15,10 +16,19 @@ import java.util.Optional;
 
 /// What happened to a run. Kept for ever: [RunStored] names each, names never change, fields are only added.
 ///
-/// A `position` is an operation's place in the run's line, from 1; times are epoch milliseconds.
+/// A `position` is an operation's place in the run's line, from 1; times are epoch milliseconds. Events that
+/// the run's history shows have a [Stamp]; builds without histories stored none.
 public sealed interface RunEvent {
+    /// When and on which node an event was stored.
+    record Stamp(long timeMillis, String node) {}
+
     /// The run began.
-    record RunCreated(RunConfig config) implements RunEvent {}
+    record RunCreated(RunConfig config,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
+        RunCreated(RunConfig config) {
+            this(config, Optional.empty());
+        }
+    }
 
     /// An operation took its place in the line.
     ///
@@ -31,10 +41,20 @@ public sealed interface RunEvent {
     record LoadResolved(long position, CheckpointManifest manifest) implements RunEvent {}
 
     /// A load took effect.
-    record LoadApplied(long position) implements RunEvent {}
+    record LoadApplied(long position,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
+        LoadApplied(long position) {
+            this(position, Optional.empty());
+        }
+    }
 
     /// An operation failed and changed nothing; it is never executed again.
-    record OperationFailed(long position, Fault why) implements RunEvent {}
+    record OperationFailed(long position, Fault why,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
+        OperationFailed(long position, Fault why) {
+            this(position, why, Optional.empty());
+        }
+    }
 
     /// The client was told of the failure; operations up to `upTo` were accepted before that.
     record ErrorSeen(long upTo) implements RunEvent {}
@@ -42,18 +62,36 @@ public sealed interface RunEvent {
     /// A save is durable.
     ///
     /// @param session whose life an ephemeral snapshot shares; empty for named checkpoints
-    record CheckpointCommitted(long position, CheckpointManifest manifest, Optional<String> session)
-            implements RunEvent {}
+    record CheckpointCommitted(long position, CheckpointManifest manifest, Optional<String> session,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
+        CheckpointCommitted(long position, CheckpointManifest manifest, Optional<String> session) {
+            this(position, manifest, session, Optional.empty());
+        }
+    }
 
     /// All versions of a checkpoint were deleted.
-    record CheckpointDeleted(CheckpointKind kind, CheckpointName name) implements RunEvent {}
+    record CheckpointDeleted(CheckpointKind kind, CheckpointName name,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
+        CheckpointDeleted(CheckpointKind kind, CheckpointName name) {
+            this(kind, name, Optional.empty());
+        }
+    }
 
     /// A checkpoint's time of expiry was set or removed.
-    record ExpirySet(CheckpointKind kind, CheckpointName name, Optional<Long> expiresAtMillis)
-            implements RunEvent {}
+    record ExpirySet(CheckpointKind kind, CheckpointName name, Optional<Long> expiresAtMillis,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
+        ExpirySet(CheckpointKind kind, CheckpointName name, Optional<Long> expiresAtMillis) {
+            this(kind, name, expiresAtMillis, Optional.empty());
+        }
+    }
 
     /// Checkpoints whose time was over at `timeMillis` went.
-    record CheckpointsExpired(long timeMillis) implements RunEvent {}
+    record CheckpointsExpired(long timeMillis,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
+        CheckpointsExpired(long timeMillis) {
+            this(timeMillis, Optional.empty());
+        }
+    }
 
     /// The snapshots of a session went.
     record SnapshotsReleased(String session) implements RunEvent {}
@@ -65,21 +103,32 @@ public sealed interface RunEvent {
     /// @param pages results up to there that may still be asked for, oldest first
     record RecoveryPointReached(long position, BlobRef state, long step, LoraSpec lora,
             Optional<BlobRef> results,
-            @JsonInclude(JsonInclude.Include.NON_EMPTY) List<ResultsPage> pages) implements RunEvent {
+            @JsonInclude(JsonInclude.Include.NON_EMPTY) List<ResultsPage> pages,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
         public RecoveryPointReached {
             pages = pages == null ? List.of() : List.copyOf(pages);     // absent: an earlier build's
+        }
+
+        RecoveryPointReached(long position, BlobRef state, long step, LoraSpec lora,
+                Optional<BlobRef> results, List<ResultsPage> pages) {
+            this(position, state, step, lora, results, pages, Optional.empty());
         }
 
         /// With all results in one blob.
         RecoveryPointReached(long position, BlobRef state, long step, LoraSpec lora,
                 Optional<BlobRef> results) {
-            this(position, state, step, lora, results, List.of());
+            this(position, state, step, lora, results, List.of(), Optional.empty());
         }
     }
 
     /// After a failure, an operation is about to be executed alone, so that one that
     /// kills its worker is found.
-    record OperationAttempted(long position) implements RunEvent {}
+    record OperationAttempted(long position,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
+        OperationAttempted(long position) {
+            this(position, Optional.empty());
+        }
+    }
 
     /// All that a failure had undone is done again.
     record ReplayFinished(long position) implements RunEvent {}
@@ -88,9 +137,44 @@ public sealed interface RunEvent {
     record BlobsFreed(List<BlobId> blobs) implements RunEvent {}
 
     /// The run was unloaded.
-    record RunClosed(long timeMillis) implements RunEvent {}
+    record RunClosed(long timeMillis,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
+        RunClosed(long timeMillis) {
+            this(timeMillis, Optional.empty());
+        }
+    }
 
     /// An entity has read all before this and answers for the run from now on: one that is only believed
     /// dead can write no more, since its next number is taken.
     record EntityBegan(long timeMillis) implements RunEvent {}
+
+    /// Something to be remembered that no other event says.
+    record Noted(RunNote note) implements RunEvent {}
+
+    /// The event with a stamp, if it may have one and has none.
+    default RunEvent stamped(Stamp now) {
+        Optional<Stamp> stamp = Optional.of(now);
+        return switch (this) {
+            case RunCreated(var config, var before) -> new RunCreated(config, before.or(() -> stamp));
+            case LoadApplied(var at, var before) -> new LoadApplied(at, before.or(() -> stamp));
+            case OperationFailed(var at, var why, var before) ->
+                    new OperationFailed(at, why, before.or(() -> stamp));
+            case CheckpointCommitted(var at, var manifest, var session, var before) ->
+                    new CheckpointCommitted(at, manifest, session, before.or(() -> stamp));
+            case CheckpointDeleted(var kind, var name, var before) ->
+                    new CheckpointDeleted(kind, name, before.or(() -> stamp));
+            case ExpirySet(var kind, var name, var at, var before) ->
+                    new ExpirySet(kind, name, at, before.or(() -> stamp));
+            case CheckpointsExpired(var time, var before) ->
+                    new CheckpointsExpired(time, before.or(() -> stamp));
+            case RecoveryPointReached(var at, var state, var step, var lora, var results, var pages,
+                    var before) -> new RecoveryPointReached(at, state, step, lora, results, pages,
+                            before.or(() -> stamp));
+            case OperationAttempted(var at, var before) ->
+                    new OperationAttempted(at, before.or(() -> stamp));
+            case RunClosed(var time, var before) -> new RunClosed(time, before.or(() -> stamp));
+            case OperationAccepted _, LoadResolved _, ErrorSeen _, SnapshotsReleased _, ReplayFinished _,
+                    BlobsFreed _, Noted _, EntityBegan _ -> this;
+        };
+    }
 }

@@ -29,6 +29,7 @@ public final class RunStored extends StoredSerializer {
             StoredType.first("run-blobs-freed", RunEvent.BlobsFreed.class),
             StoredType.first("run-closed", RunEvent.RunClosed.class),
             StoredType.first("run-entity-began", RunEvent.EntityBegan.class),
+            StoredType.first("run-noted", RunEvent.Noted.class),
             StoredType.first("run", TrainingRun.class),
             StoredType.first("run-results", Results.KeptResults.class)));
     private static final String RESULTS = "run-results/";

@@ -14,6 +14,7 @@ import bios.protocol.model.TargetModule;
 import bios.protocol.run.OperationKind;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunConfig;
+import bios.protocol.run.RunNote;
 import bios.protocol.run.StoredOperation;
 import com.fasterxml.jackson.annotation.JsonInclude;
 import java.util.ArrayList;
@@ -40,16 +41,18 @@ import java.util.stream.Stream;
 /// @param garbage blobs that nothing refers to any more, to be deleted
 /// @param lastRequestMillis when the last operation was accepted
 /// @param closed whether it was unloaded
+/// @param history the newest of what happened to it, the newest last
 public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, long accepted, NumberSet known,
         List<Entry> line, RecoveryPoint recovery, boolean trained, Checkpoints checkpoints,
         Optional<Poison> poison, Optional<Attempt> attempt,
-        List<BlobId> garbage, long lastRequestMillis, boolean closed) {
+        List<BlobId> garbage, long lastRequestMillis, boolean closed,
+        @JsonInclude(JsonInclude.Include.NON_EMPTY) List<RunNote> history) {
     /// Before it is created.
     public static final TrainingRun NONE = new TrainingRun(Optional.empty(), Optional.empty(), 0,
             NumberSet.EMPTY, List.of(),
             new RecoveryPoint(0, Optional.empty(), 0, Optional.empty(), Optional.empty(), List.of()),
             false,
-            Checkpoints.NONE, Optional.empty(), Optional.empty(), List.of(), 0, false);
+            Checkpoints.NONE, Optional.empty(), Optional.empty(), List.of(), 0, false, List.of());
 
     /// A failed `optim_step` without a gradient loses nothing, so training may go on.
     public static final String NO_GRADIENT = "no_gradient";
@@ -109,6 +112,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     public TrainingRun {
         line = List.copyOf(line);
         garbage = List.copyOf(garbage);
+        // Snapshots of builds without histories have none.
+        history = history == null ? List.of() : List.copyOf(history);
     }
 
     // Decisions
@@ -276,34 +281,43 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     // Events
 
-    /// The run after an event.
+    /// The run after an event, which its history shows.
+    ///
+    /// @param kept most entries of the history
+    TrainingRun apply(RunEvent event, int kept) {
+        return apply(event).history(RunHistory.after(this, event, kept));
+    }
+
+    /// The run after an event, its history as it was.
     TrainingRun apply(RunEvent event) {
         return switch (event) {
-            case RunCreated(var created) -> created(created);
+            case RunCreated(var created, _) -> created(created);
             case OperationAccepted e -> accept(e);
             case LoadResolved(var at, var manifest) -> outcome(at, new Outcome.Resolved(manifest));
-            case LoadApplied(var at) -> loaded(at);
-            case OperationFailed(var at, var why) -> failed(at, why);
+            case LoadApplied(var at, _) -> loaded(at);
+            case OperationFailed(var at, var why, _) -> failed(at, why);
             case ErrorSeen(var upTo) ->
                     poison(poison.map(p -> new Poison(p.position(), p.why(), Optional.of(upTo))));
             case CheckpointCommitted e -> committed(e);
-            case CheckpointDeleted(var kind, var name) -> checkpoints(checkpoints.delete(kind, name));
-            case ExpirySet(var kind, var name, var at) -> checkpoints(checkpoints.expiry(kind, name, at));
-            case CheckpointsExpired(var now) -> checkpoints(checkpoints.expire(now));
+            case CheckpointDeleted(var kind, var name, _) -> checkpoints(checkpoints.delete(kind, name));
+            case ExpirySet(var kind, var name, var at, _) ->
+                    checkpoints(checkpoints.expiry(kind, name, at));
+            case CheckpointsExpired(var now, _) -> checkpoints(checkpoints.expire(now));
             case SnapshotsReleased(var session) -> checkpoints(checkpoints.release(session));
             case RecoveryPointReached e -> recovered(e);
-            case OperationAttempted(var at) -> attempted(at);
+            case OperationAttempted(var at, _) -> attempted(at);
             case ReplayFinished _ -> attempt(Optional.empty());
             case BlobsFreed(var blobs) -> garbage(garbage.stream().filter(b -> !blobs.contains(b)).toList());
             case RunClosed _ -> close();
-            case EntityBegan _ -> this;
+            case EntityBegan _, Noted _ -> this;
         };
     }
 
     private TrainingRun created(RunConfig created) {
         require(config.isEmpty(), "run %s is created twice", created.run());
         return new TrainingRun(Optional.of(created), Optional.of(created.lora()), accepted, known, line,
-                recovery, trained, checkpoints, poison, attempt, garbage, created.createdAtMillis(), closed);
+                recovery, trained, checkpoints, poison, attempt, garbage, created.createdAtMillis(), closed,
+                history);
     }
 
     private TrainingRun accept(OperationAccepted e) {
@@ -312,7 +326,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         longer.add(new Entry(e.position(), e.seq(), e.operation(), e.digest(), e.timeMillis(),
                 new Outcome.Open()));
         return new TrainingRun(config, lora, e.position(), known.with(e.seq()), longer, recovery, trained,
-                checkpoints, poison, attempt, garbage, e.timeMillis(), closed);
+                checkpoints, poison, attempt, garbage, e.timeMillis(), closed, history);
     }
 
     private TrainingRun outcome(long position, Outcome now) {
@@ -362,7 +376,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 Optional.of(e.lora()), e.results(), e.pages());
         var next = new TrainingRun(config, lora, accepted, known, line.subList(behind, line.size()), point,
                 changed, checkpoints, poison,
-                attempt.filter(a -> a.position() > e.position()), garbage, lastRequestMillis, closed);
+                attempt.filter(a -> a.position() > e.position()), garbage, lastRequestMillis, closed,
+                history);
         return next.collect(this);
     }
 
@@ -377,7 +392,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         var point = new RecoveryPoint(accepted, Optional.empty(), recovery.step(), recovery.lora(),
                 Optional.empty(), List.of());
         return new TrainingRun(config, lora, accepted, known, List.of(), point, trained, checkpoints,
-                Optional.empty(), Optional.empty(), garbage, lastRequestMillis, true).collect(this);
+                Optional.empty(), Optional.empty(), garbage, lastRequestMillis, true,
+                history).collect(this);
     }
 
     /// Adds to the garbage what `before` referred to and this does not, and takes out
@@ -395,31 +411,36 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     private TrainingRun line(List<Entry> now) {
         return new TrainingRun(config, lora, accepted, known, now, recovery, trained, checkpoints,
-                poison, attempt, garbage, lastRequestMillis, closed);
+                poison, attempt, garbage, lastRequestMillis, closed, history);
     }
 
     private TrainingRun lora(Optional<LoraSpec> now) {
         return new TrainingRun(config, now, accepted, known, line, recovery, trained, checkpoints,
-                poison, attempt, garbage, lastRequestMillis, closed);
+                poison, attempt, garbage, lastRequestMillis, closed, history);
     }
 
     private TrainingRun checkpoints(Checkpoints now) {
         return new TrainingRun(config, lora, accepted, known, line, recovery, trained, now, poison, attempt,
-                garbage, lastRequestMillis, closed).collect(this);
+                garbage, lastRequestMillis, closed, history).collect(this);
     }
 
     private TrainingRun poison(Optional<Poison> now) {
         return new TrainingRun(config, lora, accepted, known, line, recovery, trained, checkpoints, now,
-                attempt, garbage, lastRequestMillis, closed);
+                attempt, garbage, lastRequestMillis, closed, history);
     }
 
     private TrainingRun attempt(Optional<Attempt> now) {
         return new TrainingRun(config, lora, accepted, known, line, recovery, trained, checkpoints, poison,
-                now, garbage, lastRequestMillis, closed);
+                now, garbage, lastRequestMillis, closed, history);
     }
 
     private TrainingRun garbage(List<BlobId> now) {
         return new TrainingRun(config, lora, accepted, known, line, recovery, trained, checkpoints,
-                poison, attempt, now, lastRequestMillis, closed);
+                poison, attempt, now, lastRequestMillis, closed, history);
+    }
+
+    private TrainingRun history(List<RunNote> now) {
+        return new TrainingRun(config, lora, accepted, known, line, recovery, trained, checkpoints,
+                poison, attempt, garbage, lastRequestMillis, closed, now);
     }
 }

@@ -1,5 +1,6 @@
 package bios.coordinator.run;
 
+import bios.coordinator.NodeName;
 import bios.coordinator.run.Entry.Outcome;
 import bios.coordinator.run.Results.Kept;
 import bios.coordinator.run.RunEvent.*;
@@ -18,6 +19,7 @@ import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunId;
+import bios.protocol.run.RunNote;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.stored.StoredOperations;
 import bios.protocol.wire.Message;
@@ -27,6 +29,7 @@ import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
@@ -39,11 +42,15 @@ import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.javadsl.TimerScheduler;
 import org.apache.pekko.cluster.sharding.typed.javadsl.ClusterSharding;
+import org.apache.pekko.persistence.typed.JournalPersistFailed;
+import org.apache.pekko.persistence.typed.JournalPersistRejected;
 import org.apache.pekko.persistence.typed.PersistenceId;
 import org.apache.pekko.persistence.typed.RecoveryCompleted;
+import org.apache.pekko.persistence.typed.RecoveryFailed;
 import org.apache.pekko.persistence.typed.SnapshotCompleted;
 import org.apache.pekko.persistence.typed.SnapshotFailed;
 import org.apache.pekko.persistence.typed.javadsl.CommandHandlerWithReply;
+import org.apache.pekko.persistence.typed.javadsl.EffectBuilder;
 import org.apache.pekko.persistence.typed.javadsl.EventHandler;
 import org.apache.pekko.persistence.typed.javadsl.EventSourcedBehaviorWithEnforcedReplies;
 import org.apache.pekko.persistence.typed.javadsl.ReplyEffect;
@@ -121,6 +128,9 @@ public final class TrainingRunEntity
 
         record Expire() implements Internal {}
 
+        /// Keep this in the history.
+        record Note(List<RunNote> notes) implements Internal {}
+
         record Close() implements Internal {}
 
         /// End now, whatever the engine still does.
@@ -142,6 +152,8 @@ public final class TrainingRunEntity
     private final EngineLine line;
     private final Results results;
     private final NodeMemory.Account memory;
+    private final String node;
+    private final RunMeter meter;
     private final Timings timings = new Timings(System::nanoTime); // edge: measures, decides nothing
     private final Set<Long> done = new HashSet<>();
     private final Map<Long, List<Waiter>> waiters = new HashMap<>();
@@ -167,6 +179,7 @@ public final class TrainingRunEntity
     private boolean resting;
     private boolean shrinking;
     private int openAttempts;
+    private Optional<Fault> stalled = Optional.empty();
 
     private TrainingRunEntity(RunId id, PersistenceId persistenceId, RunWorld world,
             ActorContext<Message> context,
@@ -178,6 +191,8 @@ public final class TrainingRunEntity
         this.context = context;
         this.timers = timers;
         this.shard = shard;
+        this.node = NodeName.of(context.getSystem());
+        this.meter = new RunMeter(id.slug(), System::nanoTime); // edge: measures, decides nothing
         this.line = new EngineLine(settings);
         this.results = new Results(settings.maxResults(), settings.maxResultBytes(),
                 settings.resultMemoryBytes());
@@ -200,7 +215,7 @@ public final class TrainingRunEntity
     }
 
     @Override public EventHandler<TrainingRun, RunEvent> eventHandler() {
-        return TrainingRun::apply;
+        return (run, event) -> run.apply(event, settings.history());
     }
 
     /// What the engine says must not be dropped while the journal is slow; what the gateway sends is
@@ -218,9 +233,15 @@ public final class TrainingRunEntity
     @Override public SignalHandler<TrainingRun> signalHandler() {
         return newSignalHandlerBuilder().onSignal(RecoveryCompleted.instance(), this::recovered)
                 .onSignal(SnapshotCompleted.class, (_, taken) -> prune(taken.metadata().sequenceNr()))
-                .onSignal(SnapshotFailed.class, (_, failed) ->
-                        context.getLog().warn("run {}: its snapshot failed, the journal stays longer: {}", id,
-                                failed.failure().toString()))
+                .onSignal(SnapshotFailed.class, (_, failed) -> {
+                    meter.refused("snapshot");
+                    warn("its snapshot failed, the journal stays longer: {}", failed.failure().toString());
+                })
+                .onSignal(RecoveryFailed.class, (_, failed) -> journalFailed("recover", failed.getFailure()))
+                .onSignal(JournalPersistFailed.class,
+                        (_, failed) -> journalFailed("write", failed.failure()))
+                .onSignal(JournalPersistRejected.class,
+                        (_, rejected) -> journalFailed("write", rejected.failure()))
                 .onSignal(PreRestart.instance(), _ -> {
                     living.set(false);
                     memory.close();
@@ -228,6 +249,7 @@ public final class TrainingRunEntity
                 .onSignal(PostStop.instance(), _ -> {
                     living.set(false);
                     memory.close();
+                    meter.ends();
                     closeEngine();
                 }).build();
     }
@@ -238,6 +260,15 @@ public final class TrainingRunEntity
         if (lastSnapshot > 0)
             JournalPruning.before(context.getSystem(), persistenceId().id(), lastSnapshot);
         lastSnapshot = snapshot;
+    }
+
+    private void journalFailed(String action, Throwable failure) {
+        meter.refused(action);
+        warn("the journal did not answer, the run begins again: {}", failure.toString());
+    }
+
+    private void warn(String message, Object... values) {
+        context.getLog().atWarn().addKeyValue("run", id).log(message, values);
     }
 
     @Override public CommandHandlerWithReply<Message, RunEvent, TrainingRun> commandHandler() {
@@ -285,6 +316,8 @@ public final class TrainingRunEntity
                                     _ -> new RunReply.Done()));
             case RunCommand.Unload(var owner, var replyTo) ->
                     stranger(run, owner, replyTo, () -> unload(run, replyTo));
+            case RunCommand.Recount(var owner, var replyTo) -> stranger(run, owner, replyTo, () ->
+                    Effect().reply(replyTo, new RunReply.Recounted(run.history())));
             case RunCommand.Time(var owner, var replyTo) -> stranger(run, owner, replyTo, () ->
                     Effect().reply(replyTo, new RunReply.Timed(timings.newest())));
             case RunCommand.Leave _ -> leave(run);
@@ -318,8 +351,7 @@ public final class TrainingRunEntity
             ActorRef<RunReply> replyTo, Reply reply) {
         return switch (decision) {
             case Decision.Accept(var events) ->
-                    Effect().persist(events).thenRun((TrainingRun now) -> stored(now, events))
-                            .thenReply(replyTo, reply::of);
+                    persist(events).thenReply(replyTo, reply::of);
             case Decision.Duplicate _ -> Effect().none().thenReply(replyTo, reply::of);
             case Decision.Refuse(var reason, var message) -> refuse(replyTo, reason, message);
         };
@@ -396,6 +428,7 @@ public final class TrainingRunEntity
             if (entry.seq() == seq) break;
             if (!done.contains(entry.position())) ahead++;
         }
+        if (stalled.isPresent()) return new RunReply.Stalled(new RequestId(id, seq), stalled.get());
         return new RunReply.Pending(new RequestId(id, seq), run.bySeq(seq).isPresent() ? ahead : 0);
     }
 
@@ -487,6 +520,7 @@ public final class TrainingRunEntity
                 boolean due = run.checkpoints().nextExpiry().filter(at -> at <= now()).isPresent();
                 yield due ? store(List.of(new CheckpointsExpired(now()))) : Effect().noReply();
             }
+            case Internal.Note(var notes) -> note(run, notes);
             case Internal.Close _ -> close(run);
             case Internal.Left _ -> {
                 // Work was accepted on the way to rest. (A run that moves begins again where its shard goes.)
@@ -501,7 +535,58 @@ public final class TrainingRunEntity
     }
 
     private ReplyEffect<RunEvent, TrainingRun> store(List<RunEvent> events) {
-        return Effect().persist(events).thenRun((TrainingRun now) -> stored(now, events)).thenNoReply();
+        return persist(events).thenNoReply();
+    }
+
+    private EffectBuilder<RunEvent, TrainingRun> persist(List<RunEvent> events) {
+        List<RunEvent> stamped = stamped(events);
+        long began = meter.now();
+        return Effect().persist(stamped).thenRun((TrainingRun now) -> {
+            meter.stored(began);
+            stored(now, stamped);
+        });
+    }
+
+    private List<RunEvent> stamped(List<RunEvent> events) {
+        var stamp = new RunEvent.Stamp(now(), node);
+        return events.stream().map(event -> event.stamped(stamp)).toList();
+    }
+
+    // The history
+
+    /// Has something put into the history, as an event of its own: for rare things only.
+    private void note(RunNote.Kind kind, Optional<Long> position, Map<String, String> detail) {
+        context.getSelf().tell(new Internal.Note(List.of(noted(kind, position, detail))));
+    }
+
+    private RunNote noted(RunNote.Kind kind, Optional<Long> position, Map<String, String> detail) {
+        return new RunNote(now(), Optional.of(node), kind, position, Optional.empty(), detail);
+    }
+
+    /// What the newest entry says already is not said again.
+    private ReplyEffect<RunEvent, TrainingRun> note(TrainingRun run, List<RunNote> notes) {
+        boolean said = run.config().isEmpty() || notes.size() == 1 && !run.history().isEmpty()
+                && repeats(notes.getFirst(), run.history().getLast());
+        return said ? Effect().noReply() : store(notes.stream().<RunEvent>map(Noted::new).toList());
+    }
+
+    private static boolean repeats(RunNote now, RunNote last) {
+        return now.repeats(last) || now.kind() == RunNote.Kind.RECOVERY_POINT_FAILED
+                && last.kind() == now.kind() && last.node().equals(now.node());
+    }
+
+    private void noteOpened(TrainingRun run) {
+        var notes = new ArrayList<RunNote>();
+        run.history().reversed().stream().filter(n -> n.kind() == RunNote.Kind.OPENED)
+                .flatMap(n -> n.node().stream()).findFirst().filter(before -> !before.equals(node))
+                .ifPresent(before -> {
+                    meter.moved();
+                    notes.add(noted(RunNote.Kind.MOVED, Optional.empty(), Map.of("from", before)));
+                });
+        long point = run.recovery().position();
+        notes.add(noted(RunNote.Kind.OPENED, Optional.of(point).filter(at -> at > 0), Map.of("recovery_point",
+                point == 0 ? "none" : "" + point, "replay", "" + meter.again())));
+        context.getSelf().tell(new Internal.Note(notes));
     }
 
     /// What follows from events that the journal now holds.
@@ -509,29 +594,40 @@ public final class TrainingRunEntity
         boolean index = false;
         for (RunEvent event : events) {
             switch (event) {
-                case OperationFailed(var at, var why) -> run.at(at).ifPresent(e -> complete(failure(e, why)));
-                case CheckpointCommitted(var at, var manifest, _) -> {
+                case OperationFailed(var at, var why, _) -> {
+                    meter.failed(why);
+                    run.at(at).ifPresent(e -> complete(failure(e, why)));
+                }
+                case CheckpointCommitted(var at, var manifest, _, _) -> {
                     Entry entry = run.at(at).orElseThrow();
                     pendingSaves.add(new PendingSave(lastSequenceNumber(context),
                             success(entry, new OperationResult.Saved(manifest))));
                     index = true;
                     scheduleExpiry(run);
                 }
-                case OperationAccepted e -> timings.stored(e.position(), e.seq(), e.operation().kind());
+                case OperationAccepted e -> {
+                    meter.accepted(e.operation().kind());
+                    timings.stored(e.position(), e.seq(), e.operation().kind());
+                }
                 case RecoveryPointReached e -> {
+                    meter.pointStored(e.state().bytes());
                     timings.forget(e.position());
                     done.removeIf(position -> position <= e.position());
                     results.saved(e.position());
                     if (shrinking) shrunk();
                     index = true;
                 }
-                case RunCreated _, CheckpointDeleted _, CheckpointsExpired _, RunClosed _ -> index = true;
+                case RunCreated _ -> {
+                    meter.begins(0);
+                    index = true;
+                }
+                case CheckpointDeleted _, CheckpointsExpired _, RunClosed _ -> index = true;
                 case ExpirySet _ -> {
                     index = true;
                     scheduleExpiry(run);
                 }
                 case LoadResolved _, LoadApplied _, ErrorSeen _, SnapshotsReleased _,
-                        OperationAttempted _, ReplayFinished _, BlobsFreed _, EntityBegan _ -> {}
+                        OperationAttempted _, ReplayFinished _, BlobsFreed _, EntityBegan _, Noted _ -> {}
             }
         }
         if (index) index(run);
@@ -551,7 +647,15 @@ public final class TrainingRunEntity
     private void complete(Kept kept) {
         timings.finished(kept.position());
         results.add(kept);
-        done.add(kept.position());
+        if (done.add(kept.position())) meter.finished();
+        meter.reached(kept.position()).ifPresent(recovered -> {
+            note(RunNote.Kind.RECOVERED, Optional.of(kept.position()), Map.of("seconds",
+                    String.format(Locale.ROOT, "%.3f", recovered.seconds()), "operations",
+                    "" + recovered.operations()));
+            context.getLog().atInfo().addKeyValue("run", id).addKeyValue("position", kept.position())
+                    .log("recovered in {} s, {} operations executed again", recovered.seconds(),
+                            recovered.operations());
+        });
         wake(kept);
     }
 
@@ -594,8 +698,7 @@ public final class TrainingRunEntity
     private ReplyEffect<RunEvent, TrainingRun> pageRead(TrainingRun run, Internal.PageRead read) {
         readingResults = false;
         if (read.failure().isPresent()) {
-            context.getLog().warn("run {}: the result of request {} waits for the store: {}", id, read.seq(),
-                    read.failure().get());
+            warn("the result of request {} waits for the store: {}", read.seq(), read.failure().get());
             timers.startSingleTimer("pages", new Internal.PagesAgain(), settings.retryAfter());
             return Effect().noReply();
         }
@@ -645,7 +748,8 @@ public final class TrainingRunEntity
     private void recovered(TrainingRun run) {
         context.watchWith(world.engine(), new Internal.EngineGone());
         restIn(run.config().isEmpty() ? UNCREATED_IDLE : settings.idleAfter());
-        begin(run, true);
+        if (run.config().isPresent()) meter.begins(load(run).unfinished());
+        begin(run, true, "restarted");
         // What does not exist has nothing to lose, and its first write is the one that creates it.
         begun = run.config().isEmpty();
         if (!begun) context.getSelf().tell(new Internal.Begin());
@@ -669,7 +773,9 @@ public final class TrainingRunEntity
     }
 
     /// Forgets what the engine was given; events of before are not heard any more.
-    private void begin(TrainingRun run, boolean cautious) {
+    private void begin(TrainingRun run, boolean cautious, String cause) {
+        List<Entry> again = run.line().stream().filter(e -> !e.settled()).toList();
+        meter.restarted(cause, again.size(), again.isEmpty() ? 0 : again.getLast().position());
         epoch++;
         opening = false;
         point = Optional.empty();
@@ -694,8 +800,10 @@ public final class TrainingRunEntity
                 case EngineLine.Step.Send(var entry, var loaded) ->
                         world.engine().tell(new EngineCommand.Execute(id, entry.position(),
                                 entry.operation(), loaded, entry.acceptedAtMillis(), listener));
-                case EngineLine.Step.TakePoint(var position) ->
+                case EngineLine.Step.TakePoint(var position) -> {
+                    meter.pointOrdered();
                     world.engine().tell(new EngineCommand.TakeRecoveryPoint(id, position, listener));
+                }
                 case EngineLine.Step.Store(var events) -> {
                     storing = true;
                     context.getSelf().tell(new Internal.Store(epoch, events));
@@ -705,7 +813,10 @@ public final class TrainingRunEntity
                     open(run);
                     return;
                 }
-                case EngineLine.Step.Close _ -> closeEngine();
+                case EngineLine.Step.Close _ -> {
+                    closeEngine();
+                    note(RunNote.Kind.EVICTED, Optional.empty(), Map.of());
+                }
                 case EngineLine.Step.Rest _ -> {
                     if (!unloading.isEmpty()) context.getSelf().tell(new Internal.Close());
                     if (leaving && line.departed(run) && !busyStoring())
@@ -736,6 +847,9 @@ public final class TrainingRunEntity
                 opening = false;
                 openAttempts = 0;
                 line.opened();
+                stalled = Optional.empty();
+                meter.goes();
+                noteOpened(run);
                 yield advancing(run);
             }
             case EngineEvent.OpenFailed(_, var why) -> openFailed(run, why);
@@ -760,11 +874,16 @@ public final class TrainingRunEntity
     }
 
     private ReplyEffect<RunEvent, TrainingRun> openFailed(TrainingRun run, Fault why) {
-        context.getLog().warn("run {}: the engine did not open it: {}", id, why.message());
         opened = false;
+        boolean news = !sameCause(stalled, why);
+        if (news) warn("the engine did not open it, code={}: {}", why.code(), why.message());
         boolean full = why.code().equals("out_of_memory");
         // Others are asked to go meanwhile.
         if (why.kind() == Fault.Kind.SERVER && !(full && ++openAttempts >= OPEN_ATTEMPTS)) {
+            meter.waits(why);
+            if (news) note(RunNote.Kind.WAITING, Optional.empty(),
+                    Map.of("code", why.code(), "message", why.message()));
+            stalled = Optional.of(why);
             timers.startSingleTimer("reopen", new Internal.Reopen(epoch), settings.retryAfter());
             return Effect().noReply();
         }
@@ -776,11 +895,18 @@ public final class TrainingRunEntity
         return store(failures);
     }
 
+    /// Of too little memory each try says other numbers.
+    private static boolean sameCause(Optional<Fault> before, Fault why) {
+        return before.filter(b -> b.code().equals(why.code())
+                && (b.message().equals(why.message()) || b.code().equals("out_of_memory"))).isPresent();
+    }
+
     private ReplyEffect<RunEvent, TrainingRun> executed(TrainingRun run, long position,
             OperationResult result) {
         if (!line.awaits(position)) return Effect().noReply();
         line.finished(position);
         Entry entry = run.at(position).orElseThrow();
+        meter.executed(entry.kind(), position);
         return switch (result) {
             case OperationResult.Saved(var manifest) ->
                 store(List.of(new CheckpointCommitted(position, manifest, session(run, entry, manifest))));
@@ -825,26 +951,30 @@ public final class TrainingRunEntity
         Entry entry = run.at(position).orElseThrow();
         // What was accepted is there, and may have been executed before: it waits until it can be read.
         if (why.code().equals(EngineCommand.STORE_FAILED) && !EngineLine.saves(entry.kind())) {
-            context.getLog().warn("run {}: operation {} waits: {}", id, position, why.message());
-            return reopenLater(run, false);
+            warn("operation {} waits: {}", position, why.message());
+            return reopenLater(run, false, "store_failed");
         }
         line.finished(position);
-        List<RunEvent> events = List.of(new OperationFailed(position, why));
+        List<RunEvent> events = stamped(List.of(new OperationFailed(position, why)));
+        long began = meter.now();
         return Effect().persist(events).thenRun((TrainingRun now) -> {
+            meter.stored(began);
             // What the engine has executed since went past the failure: begin again, up to it.
-            if (TrainingRun.poisons(entry, why) && line.aheadOf(position)) begin(now, false);
+            if (TrainingRun.poisons(entry, why) && line.aheadOf(position))
+                begin(now, false, "operation_failed");
             stored(now, events);
             keepPoint(now);
         }).thenNoReply();
     }
 
     private ReplyEffect<RunEvent, TrainingRun> engineLost(TrainingRun run) {
-        context.getLog().warn("run {}: the engine lost it; it is opened again", id);
-        return reopenLater(run, true);
+        warn("the engine lost it; it is opened again");
+        note(RunNote.Kind.LEFT_ENGINE, Optional.empty(), Map.of("message", "the engine lost it"));
+        return reopenLater(run, true, "engine_lost");
     }
 
-    private ReplyEffect<RunEvent, TrainingRun> reopenLater(TrainingRun run, boolean cautious) {
-        begin(run, cautious);
+    private ReplyEffect<RunEvent, TrainingRun> reopenLater(TrainingRun run, boolean cautious, String cause) {
+        begin(run, cautious, cause);
         opening = true;
         timers.startSingleTimer("reopen", new Internal.Reopen(epoch), settings.retryAfter());
         return Effect().noReply();
@@ -926,7 +1056,9 @@ public final class TrainingRunEntity
 
     private ReplyEffect<RunEvent, TrainingRun> pointLost(TrainingRun run, long at, String why) {
         keepingPoint = false;
-        context.getLog().warn("run {}: a recovery point is lost, the journal stays longer: {}", id, why);
+        warn("a recovery point is lost, the journal stays longer: {}", why);
+        meter.pointFailed();
+        note(RunNote.Kind.RECOVERY_POINT_FAILED, Optional.empty(), Map.of("message", why));
         if (at == epoch) line.pointFailed();
         if (leaving) context.getSelf().tell(new Internal.Left());
         timers.startSingleTimer("point", new Internal.PointsAgain(), settings.retryAfter());
@@ -953,7 +1085,7 @@ public final class TrainingRunEntity
     private ReplyEffect<RunEvent, TrainingRun> notFreed(String why) {
         freeing = false;
         freeLater = true;
-        context.getLog().warn("run {}: blobs cannot be deleted yet: {}", id, why);
+        warn("blobs cannot be deleted yet: {}", why);
         return Effect().none().thenRun((TrainingRun now) -> {
             advance(now);
             freeLater = false;
@@ -981,7 +1113,7 @@ public final class TrainingRunEntity
             Optional<String> failure) {
         indexing = false;
         failure.ifPresent(why ->
-                context.getLog().warn("run {}: the index does not show its last change: {}", id, why));
+                warn("the index does not show its last change: {}", why));
         return Effect().none().thenRun((TrainingRun now) -> {
             // A save is done once lists show it; an index that fails must not hold it up.
             for (PendingSave save : List.copyOf(pendingSaves)) {
@@ -1013,8 +1145,10 @@ public final class TrainingRunEntity
     private ReplyEffect<RunEvent, TrainingRun> close(TrainingRun run) {
         if (unloading.isEmpty() || load(run).unfinished() > 0 || keepingPoint || storing)
             return Effect().noReply();
-        List<RunEvent> events = List.of(new RunClosed(now()));
+        List<RunEvent> events = stamped(List.of(new RunClosed(now())));
+        long began = meter.now();
         return Effect().persist(events).thenRun((TrainingRun now) -> {
+            meter.stored(began);
             epoch++;
             point = Optional.empty();
             closeEngine();
@@ -1033,6 +1167,7 @@ public final class TrainingRunEntity
     private ReplyEffect<RunEvent, TrainingRun> leave(TrainingRun run) {
         if (leaving) return Effect().noReply();
         leaving = true;
+        if (opened && !resting) note(RunNote.Kind.DRAINING, Optional.empty(), Map.of());
         line.depart();
         timers.startSingleTimer("leave", new Internal.Left(), settings.leaveWithin());
         waiters.forEach((seq, waited) -> waited.forEach(waiter -> {
@@ -1056,8 +1191,18 @@ public final class TrainingRunEntity
             restIn(busy ? settings.idleAfter() : POINT_WAIT);
             return advancing(run);
         }
+        if (!opened || shard.isEmpty()) {
+            passivate();
+            return Effect().noReply();
+        }
+        // It was in the engine: its history says that it left.
+        meter.passivated();
+        return Effect().persist(List.<RunEvent>of(new Noted(noted(RunNote.Kind.PASSIVATED, Optional.empty(),
+                Map.of())))).thenRun((TrainingRun _) -> passivate()).thenNoReply();
+    }
+
+    private void passivate() {
         resting = shard.isPresent();
         shard.ifPresent(s -> s.tell(new ClusterSharding.Passivate<>(context.getSelf())));
-        return Effect().noReply();
     }
 }

@@ -1,5 +1,6 @@
 package bios.coordinator.sampling;
 
+import bios.coordinator.Metrics;
 import bios.coordinator.fleet.Fleet;
 import bios.coordinator.fleet.ModelDirectory;
 import bios.protocol.Fault;
@@ -133,6 +134,7 @@ public final class SamplingRouter {
             }
         }
         desk.dispatch(clock.millis()).forEach(this::send);
+        Metrics.SAMPLING_UNFINISHED.set(desk.unfinished());
         return Behaviors.same();
     }
 

@@ -1,5 +1,6 @@
 package bios.coordinator.session;
 
+import bios.coordinator.Metrics;
 import bios.coordinator.session.Session.Decision;
 import bios.coordinator.session.SessionEvent.SessionEnded;
 import bios.coordinator.session.SessionEvent.SessionOpened;
@@ -20,10 +21,14 @@ import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.javadsl.TimerScheduler;
 import org.apache.pekko.cluster.sharding.typed.javadsl.ClusterSharding;
+import org.apache.pekko.persistence.typed.JournalPersistFailed;
+import org.apache.pekko.persistence.typed.JournalPersistRejected;
 import org.apache.pekko.persistence.typed.PersistenceId;
 import org.apache.pekko.persistence.typed.RecoveryCompleted;
+import org.apache.pekko.persistence.typed.RecoveryFailed;
 import org.apache.pekko.persistence.typed.SnapshotCompleted;
 import org.apache.pekko.persistence.typed.javadsl.CommandHandlerWithReply;
+import org.apache.pekko.persistence.typed.javadsl.EffectBuilder;
 import org.apache.pekko.persistence.typed.javadsl.EventHandler;
 import org.apache.pekko.persistence.typed.javadsl.EventSourcedBehaviorWithEnforcedReplies;
 import org.apache.pekko.persistence.typed.javadsl.ReplyEffect;
@@ -91,7 +96,25 @@ public final class SessionEntity
     @Override public SignalHandler<Session> signalHandler() {
         return newSignalHandlerBuilder().onSignal(RecoveryCompleted.instance(),
                 session -> listen(session.opened().isPresent() && !session.ended()))
-                .onSignal(SnapshotCompleted.class, this::snapshotTaken).build();
+                .onSignal(SnapshotCompleted.class, this::snapshotTaken)
+                .onSignal(RecoveryFailed.class, (_, failed) -> refused("recover", failed.getFailure()))
+                .onSignal(JournalPersistFailed.class, (_, failed) -> refused("write", failed.failure()))
+                .onSignal(JournalPersistRejected.class, (_, failed) -> refused("write", failed.failure()))
+                .build();
+    }
+
+    private void refused(String action, Throwable failure) {
+        Metrics.JOURNAL_FAILURES.labelValues("session", action).inc();
+        context.getLog().atWarn().addKeyValue("session", id)
+                .log("the journal did not answer, the session begins again: {}", failure.toString());
+    }
+
+    private EffectBuilder<SessionEvent, Session> persist(List<SessionEvent> events) {
+        long began = System.nanoTime(); // edge: measures, decides nothing
+        return Effect().persist(events).thenRun((Session _) -> {
+            double seconds = (System.nanoTime() - began) / 1e9; // edge: measures, decides nothing
+            Metrics.JOURNAL_SECONDS.labelValues("session").observe(seconds);
+        });
     }
 
     private void snapshotTaken(Session session, SnapshotCompleted taken) {
@@ -141,7 +164,7 @@ public final class SessionEntity
                 new SessionReply.Refused(Fault.user("not_found", "the session is over; open a new one")));
         return switch (decision) {
             case Decision.Accept(var events) ->
-                    (events.isEmpty() ? Effect().none() : Effect().persist(events))
+                    (events.isEmpty() ? Effect().none() : persist(events))
                             .thenRun((Session _) -> listen(true)).thenReply(replyTo, reply::of);
             case Decision.Refuse(var why) -> Effect().reply(replyTo, new SessionReply.Refused(why));
         };
@@ -182,11 +205,12 @@ public final class SessionEntity
 
     private ReplyEffect<SessionEvent, Session> released(boolean all) {
         if (!all) {
-            context.getLog().warn("session {}: not every run has released its snapshots; trying again", id);
+            context.getLog().atWarn().addKeyValue("session", id)
+                    .log("not every run has released its snapshots; trying again");
             timers.startSingleTimer(SILENCE, new Internal.Silent(), settings.retryAfter());
             return Effect().noReply();
         }
-        return Effect().persist(new SessionEnded(clock.millis())).thenRun((Session _) -> {
+        return persist(List.of(new SessionEnded(clock.millis()))).thenRun((Session _) -> {
             ending = false;
             listen(false);
         }).thenNoReply();

@@ -19,6 +19,7 @@ import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
+import bios.protocol.run.RunNote;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.run.Timing;
 import bios.protocol.stored.StoredOperations;
@@ -46,6 +47,8 @@ final class FakeRuns implements RunDirectory, RunIndex {
     boolean silent;
     /// Operations stay pending.
     boolean slow;
+    /// Why the run cannot go on.
+    Fault stalled;
     /// What the next retrieval fails with.
     Fault fault;
     Reason refuse;
@@ -102,6 +105,11 @@ final class FakeRuns implements RunDirectory, RunIndex {
             case RunCommand.Time(var owner, _) -> mine(run, owner, () -> new RunReply.Timed(List.of(
                     new Timing(7, OperationKind.FORWARD_BACKWARD, 1_250_000, 500, 2_000_000),
                     new Timing(8, OperationKind.SAVE_SAMPLER_WEIGHTS, 0, 0, 3_000_000))));
+            case RunCommand.Recount(var owner, _) -> mine(run, owner, () -> new RunReply.Recounted(List.of(
+                    new RunNote(1_000, Optional.of("node-1"), RunNote.Kind.CREATED, Optional.empty(),
+                            Optional.empty(), Map.of("rank", "32", "base_model", "ultrasafe/usf-tiny")),
+                    new RunNote(2_000, Optional.of("node-1"), RunNote.Kind.RECOVERY_POINT, Optional.of(7L),
+                            Optional.of(9L), Map.of("step", "3", "bytes", "100")))));
             case RunCommand.Unload(var owner, _) -> mine(run, owner, () -> {
                 run.closed = true;
                 return new RunReply.Done();
@@ -177,6 +185,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
         var request = new RequestId(id, seq);
         OperationResult result = run.results.get(seq);
         if (result == null) return new RunReply.Refused(Reason.NOT_FOUND, "no such request");
+        if (stalled != null) return new RunReply.Stalled(request, stalled);
         if (slow) return new RunReply.Pending(request, 2);
         if (fault != null) return new RunReply.Failed(request, fault);
         return new RunReply.Completed(request, result);

@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import bios.coordinator.fleet.Fleet;
 import bios.coordinator.gateway.TestService.Answer;
 import bios.protocol.Fault;
 import bios.protocol.run.Operation;
@@ -14,6 +15,7 @@ import bios.protocol.run.RunId;
 import java.net.http.HttpRequest;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
+import java.nio.charset.StandardCharsets;
 import java.util.Base64;
 import java.util.List;
 import org.junit.jupiter.api.AfterAll;
@@ -378,5 +380,64 @@ class GatewayTest {
         assertEquals(broken.text("request_id"),
                 broken.response().headers().firstValue("X-Request-Id").orElseThrow());
         service.runs.runs.remove(new RunId(run));
+    }
+
+    private static String text(Answer answer) {
+        return new String(answer.bytes(), StandardCharsets.UTF_8);
+    }
+
+    @Test void healthReadinessAndMetricsNeedNoKey() {
+        assertEquals(200, service.get("/healthz").status());
+        Answer ready = service.get("/readyz");
+        assertEquals(200, ready.status());
+        assertEquals("ready", ready.text("status"));
+        service.get("training_runs/usf-tiny-000000000000/timings");
+        Answer metrics = service.get("/metrics");
+        assertEquals(200, metrics.status());
+        assertTrue(metrics.response().headers().firstValue("content-type").orElseThrow()
+                .startsWith("text/plain; version=0.0.4"), metrics.response().headers()::toString);
+        String page = text(metrics);
+        assertTrue(page.contains("bios_http_requests_total{method=\"GET\","
+                + "route=\"training_runs/*/timings\",status=\"404\"} "), page);
+        assertFalse(page.contains("usf-tiny-000000000000"));
+        for (String name : List.of("jvm_memory_used_bytes", "jvm_gc_collection_seconds",
+                "process_resident_memory_bytes", "bios_ready{check=\"models\"} 1.0"))
+            assertTrue(page.contains(name), name);
+    }
+
+    @Test void aServiceThatCannotServeSaysWhyNot() {
+        Fleet before = service.fleet.getAndSet(Fleet.EMPTY);
+        Answer ready = service.get("/readyz");
+        service.fleet.set(before);
+        assertEquals(503, ready.status());
+        assertEquals("not_ready", ready.text("status"));
+        assertTrue(text(ready).contains("no engine that holds a base model is known"), text(ready));
+        assertEquals(200, service.get("/healthz").status());
+    }
+
+    @Test void theHistoryOfARunIsItsOwners() {
+        String run = service.run(90);
+        Answer all = service.get("training_runs/" + run + "/history");
+        assertEquals(2, all.json().get("history").size());
+        var last = service.get("training_runs/" + run + "/history?limit=1").json().get("history");
+        assertEquals(1, last.size());
+        assertEquals(TestService.json("{'time': '1970-01-01T00:00:02Z', 'node': 'node-1',"
+                + " 'kind': 'recovery_point', 'position': 7, 'seq_id': 9,"
+                + " 'detail': {'bytes': 100, 'step': 3}}"), last.get(0));
+        assertEquals(400, service.get("training_runs/" + run + "/history?limit=0").status());
+        service.runs.runs.get(new RunId(run)).config =
+                TestService.owned(service.runs.runs.get(new RunId(run)).config, "mallory");
+        assertEquals(404, service.get("training_runs/" + run + "/history").status());
+    }
+
+    @Test void aRunThatCannotGoOnTellsThoseWhoWait() {
+        String run = service.run(91);
+        Answer future = service.post("forward_backward", batch(run, 1));
+        service.runs.stalled = Fault.server("blob_damaged", "blob a/b is damaged");
+        Answer waiting = service.result(future);
+        service.runs.stalled = null;
+        assertEquals(408, waiting.status());
+        assertEquals("paused_capacity", waiting.text("queue_state"));
+        assertTrue(waiting.text("queue_state_reason").contains("blob a/b is damaged"));
     }
 }

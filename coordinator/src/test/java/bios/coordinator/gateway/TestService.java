@@ -10,6 +10,7 @@ import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
+import bios.protocol.run.RunConfig;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleResult.StopReason;
 import com.fasterxml.jackson.databind.JsonNode;
@@ -120,6 +121,21 @@ final class TestService implements AutoCloseable {
             }
             return Behaviors.same();
         });
+    }
+
+    /// Single quotes stand for double ones.
+    static JsonNode json(String text) {
+        try {
+            return MAPPER.readTree(text.replace('\'', '"'));
+        } catch (IOException wrong) {
+            throw new IllegalStateException(wrong);
+        }
+    }
+
+    /// The same run as another account's.
+    static RunConfig owned(RunConfig config, String owner) {
+        return new RunConfig(config.run(), owner, config.baseModel(), config.lora(), config.loraChosen(),
+                config.parent(), config.userMetadata(), config.session(), config.createdAtMillis());
     }
 
     URI uri(String path) {

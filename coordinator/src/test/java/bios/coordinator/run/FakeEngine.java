@@ -1,5 +1,6 @@
 package bios.coordinator.run;
 
+import bios.persistence.blob.BlobDamaged;
 import bios.persistence.blob.BlobStore;
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobRef;
@@ -103,11 +104,16 @@ final class FakeEngine {
     private void handle(EngineCommand command) {
         switch (command) {
             case EngineCommand.OpenRun(var config, var lora, var point, var replyTo) -> {
-                runs.put(config.run(), point.map(p -> read(config, lora, p)).orElseGet(
-                        () -> new State(config, lora, digest("new" + lora.seed() + lora.rank()), "", 0)));
-                listeners.put(config.run(), replyTo);
-                controls.opened.incrementAndGet();
-                replyTo.tell(new EngineEvent.Opened(config.run()));
+                try {
+                    runs.put(config.run(), point.map(p -> read(config, lora, p)).orElseGet(
+                            () -> new State(config, lora, digest("new" + lora.seed() + lora.rank()), "", 0)));
+                    listeners.put(config.run(), replyTo);
+                    controls.opened.incrementAndGet();
+                    replyTo.tell(new EngineEvent.Opened(config.run()));
+                } catch (BlobDamaged damaged) {
+                    replyTo.tell(new EngineEvent.OpenFailed(config.run(),
+                            Fault.server("blob_damaged", "opening the run: " + damaged.getMessage())));
+                }
             }
             case EngineCommand.Execute c -> {
                 State before = runs.get(c.run());

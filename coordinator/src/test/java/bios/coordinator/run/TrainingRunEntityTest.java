@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import bios.coordinator.Metrics;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.checkpoint.CheckpointPath;
@@ -15,7 +16,10 @@ import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.RunNote;
+import bios.protocol.run.RunNote.Kind;
 import bios.protocol.run.Timing;
+import io.prometheus.metrics.core.metrics.Counter;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
@@ -26,6 +30,7 @@ import java.util.Optional;
 import java.util.Random;
 import java.util.concurrent.CompletableFuture;
 import org.apache.pekko.actor.typed.ActorRef;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -527,6 +532,105 @@ class TrainingRunEntityTest {
                     harness.submit(1, train(2)));
             assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
             assertTrue(!heard.isDone(), "the old one has written nothing");
+        }
+    }
+
+    private static List<RunNote> history(RunHarness harness) {
+        return ((RunReply.Recounted) harness.ask(r -> new RunCommand.Recount(RunHarness.OWNER, r))).notes();
+    }
+
+    private static List<Kind> kinds(RunHarness harness) {
+        return history(harness).stream().map(RunNote::kind).toList();
+    }
+
+    private static double counted(Counter counter, String... labels) {
+        return counter.labelValues(labels).get();
+    }
+
+    private static final String SLUG = RunHarness.RUN.slug();
+
+    @Test void theHistoryTellsHowARunFaredAndMoved() throws Exception {
+        double executed = counted(Metrics.EXECUTED, SLUG, "optim_step");
+        double replayed = counted(Metrics.REPLAYED, SLUG, "optim_step");
+        double moved = counted(Metrics.MOVED, SLUG);
+        double points = counted(Metrics.RECOVERY_POINTS, SLUG);
+        Path data = Files.createDirectories(folder.resolve("history"));
+        try (var harness = new RunHarness(data, SMALL + "\nbios.node.name = node-1", PAUSE)) {
+            harness.create();
+            for (int i = 0; i < 5; i++) {
+                harness.submit(2 * i, train(i));
+                harness.submit(2 * i + 1, step());
+            }
+            harness.submit(10, save("a"));
+            for (int i = 0; i < 11; i++) harness.outcome(i);
+            List<Kind> kinds = kinds(harness);
+            assertEquals(List.of(Kind.CREATED, Kind.OPENED), kinds.subList(0, 2));
+            assertTrue(kinds.contains(Kind.RECOVERY_POINT) && kinds.contains(Kind.CHECKPOINT_SAVED),
+                    kinds::toString);
+            assertInstanceOf(RunReply.Refused.class,
+                    harness.ask(r -> new RunCommand.Recount("mallory", r)));
+        }
+        assertEquals(5, counted(Metrics.EXECUTED, SLUG, "optim_step") - executed);
+        assertTrue(counted(Metrics.RECOVERY_POINTS, SLUG) > points);
+        assertEquals(0, Metrics.UNFINISHED.labelValues(SLUG).get());
+        try (var harness = new RunHarness(data, SMALL + "\nbios.node.name = node-2", PAUSE)) {
+            harness.submit(11, step());
+            harness.outcome(11);
+            List<RunNote> notes = history(harness);
+            RunNote move = notes.stream().filter(n -> n.kind() == Kind.MOVED).findFirst().orElseThrow();
+            assertEquals(Optional.of("node-2"), move.node());
+            assertEquals("node-1", move.detail().get("from"));
+            RunNote opened = notes.get(notes.indexOf(move) + 1);
+            assertEquals(Kind.OPENED, opened.kind());
+            int again = Integer.parseInt(opened.detail().get("replay"));
+            assertTrue(again > 0 && !opened.detail().get("recovery_point").equals("none"), opened::toString);
+            RunNote recovered = notes.stream().filter(n -> n.kind() == Kind.RECOVERED).findFirst()
+                    .orElseThrow();
+            assertEquals("" + again, recovered.detail().get("operations"));
+        }
+        assertEquals(1, counted(Metrics.MOVED, SLUG) - moved);
+        assertTrue(counted(Metrics.REPLAYED, SLUG, "optim_step") > replayed);
+    }
+
+    @Test void aRunThatCannotBeOpenedSaysWhyOnceAndGoesOnWhenItIsMended() throws Exception {
+        Path data = Files.createDirectories(folder.resolve("damaged"));
+        try (var harness = new RunHarness(data, SMALL, PAUSE)) {
+            harness.create();
+            for (int i = 0; i < 3; i++) {
+                harness.submit(2 * i, train(i));
+                harness.submit(2 * i + 1, step());
+            }
+            for (int i = 0; i < 6; i++) harness.outcome(i);
+            while (!kinds(harness).contains(Kind.RECOVERY_POINT)) Thread.onSpinWait();
+            Path blob = point(data);
+            byte[] good = Files.readAllBytes(blob);
+            byte[] bad = good.clone();
+            bad[0] ^= 1;
+            Files.write(blob, bad);
+            double tries = counted(Metrics.OPEN_FAILURES, SLUG, "blob_damaged");
+            harness.kill();
+            harness.insist(6, train(9));
+            while (counted(Metrics.OPEN_FAILURES, SLUG, "blob_damaged") < tries + 3) Thread.onSpinWait();
+            var stalled = assertInstanceOf(RunReply.Stalled.class,
+                    harness.ask(r -> new RunCommand.Retrieve(RunHarness.OWNER, 6, 0, r)));
+            assertEquals("blob_damaged", stalled.why().code());
+            assertTrue(stalled.why().message().contains(blob.getFileName().toString()));
+            assertEquals(1, Metrics.WAITING.labelValues(SLUG, "blob_damaged").get());
+            assertEquals(1, kinds(harness).stream().filter(k -> k == Kind.WAITING).count());
+            Files.write(blob, good);
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(6));
+            assertEquals(0, Metrics.WAITING.labelValues(SLUG, "blob_damaged").get());
+            while (kinds(harness).getLast() == Kind.WAITING) Thread.onSpinWait();
+        }
+    }
+
+    /// The file of the only recovery point.
+    private static Path point(Path data) throws Exception {
+        try (Stream<Path> files = Files.walk(data.resolve("blobs/blobs"))) {
+            List<Path> found = files.filter(Files::isRegularFile)
+                    .filter(f -> f.toString().contains("recovery")).toList();
+            assertEquals(1, found.size(), found::toString);
+            return found.getFirst();
         }
     }
 }

@@ -23,11 +23,13 @@ import bios.protocol.run.AdamParams;
 import bios.protocol.run.OperationKind;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunId;
+import bios.protocol.run.RunNote;
 import bios.protocol.run.StoredOperation;
 import com.typesafe.config.ConfigFactory;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.Random;
 import java.util.Set;
@@ -314,6 +316,13 @@ class TrainingRunTest {
         all.add(new EntityBegan(7));
         all.add(new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA, Optional.empty(),
                 List.of(new ResultsPage(blob("x", 4), 1, 1, 3, 3, 1, 640, true))));
+        // Since there are histories.
+        var stamp = new RunEvent.Stamp(11, "node-1");
+        all.addAll(List.of(new Noted(new RunNote(12, Optional.of("node-1"), RunNote.Kind.OPENED,
+                Optional.of(3L), Optional.empty(), Map.of("recovery_point", "3", "replay", "2"))),
+                new OperationFailed(1, Fault.user("bad", "why"), Optional.of(stamp)),
+                new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA, Optional.empty(),
+                        List.of(), Optional.of(stamp)), run.apply(new OperationAttempted(2, Optional.of(stamp)), 4)));
         return all;
     }
 }

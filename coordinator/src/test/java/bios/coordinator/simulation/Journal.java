@@ -160,7 +160,7 @@ final class Journal {
             long left = replay.max();
             for (PersistentRepr repr : log.events.tailMap(replay.fromSequenceNr(), true).values()) {
                 if (left-- <= 0 || repr.sequenceNr() > last) break;
-                if (repr.payload() instanceof RunEvent.OperationAttempted(var at)
+                if (repr.payload() instanceof RunEvent.OperationAttempted(var at, _)
                         && world.mutation == Mutation.JOURNAL_LOSES_ATTEMPTS)
                     tell(to, new JournalProtocol.ReplayedMessage(
                             repr.withPayload(new RunEvent.ReplayFinished(at))));

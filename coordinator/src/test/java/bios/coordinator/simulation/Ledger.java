@@ -1,5 +1,6 @@
 package bios.coordinator.simulation;
 
+import bios.coordinator.run.ResultsPage;
 import bios.coordinator.run.RunEvent;
 import bios.coordinator.run.RunEvent.*;
 import bios.coordinator.simulation.ModelEngine.Done;
@@ -89,7 +90,7 @@ final class Ledger {
     private Optional<RunConfig> config = Optional.empty();
     private Optional<Poison> poison = Optional.empty();
     private Optional<BlobRef> point = Optional.empty();
-    private Optional<BlobRef> results = Optional.empty();
+    private List<BlobRef> results = List.of();
     private int recovery;
     private int attempt;
     private boolean closed;
@@ -145,7 +146,7 @@ final class Ledger {
 
     void happened(RunEvent event) {
         switch (event) {
-            case RunCreated(var created) -> {
+            case RunCreated(var created, _) -> {
                 check(config.isEmpty(), "is created twice");
                 config = Optional.of(created);
                 states.add(State.fresh(created.lora()));
@@ -158,30 +159,30 @@ final class Ledger {
                 line.loads = Optional.of(manifest);
                 if (own(manifest)) blobs(manifest).forEach(this::mustExist);
             }
-            case LoadApplied(var at) -> {
+            case LoadApplied(var at, _) -> {
                 check(line(at).loads.isPresent() && line(at).failed.isEmpty(), "applies " + at);
                 line(at).applied = true;
                 poison = poison.filter(p -> p.position() > at);
             }
-            case OperationFailed(var at, var why) -> failed((int) at, why);
+            case OperationFailed(var at, var why, _) -> failed((int) at, why);
             case ErrorSeen(var upTo) ->
                     poison = poison.map(p -> new Poison(p.position(), p.why(), upTo));
-            case CheckpointCommitted(var at, var manifest, var session) ->
+            case CheckpointCommitted(var at, var manifest, var session, _) ->
                     committed((int) at, manifest, session);
-            case CheckpointDeleted(var kind, var name) ->
+            case CheckpointDeleted(var kind, var name, _) ->
                     versions.removeIf(v -> Named.of(v).equals(new Named(kind, name)));
-            case ExpirySet(var kind, var name, var at) -> {
+            case ExpirySet(var kind, var name, var at, _) -> {
                 versions.replaceAll(v -> Named.of(v).equals(new Named(kind, name)) ? expiring(v, at) : v);
                 kept.put(name, lines.size());
             }
-            case CheckpointsExpired(var time) -> {
+            case CheckpointsExpired(var time, _) -> {
                 check(time <= world.stage.now(), "lets expire what is not over");
                 versions.removeIf(v -> over(v, time));
                 snapshots.removeIf(s -> over(s.manifest(), time));
             }
             case SnapshotsReleased(var session) -> snapshots.removeIf(s -> s.session().equals(session));
             case RecoveryPointReached e -> reached(e);
-            case OperationAttempted(var at) -> {
+            case OperationAttempted(var at, _) -> {
                 attempt = (int) at;
                 line(at).attempts++;
             }
@@ -193,7 +194,7 @@ final class Ledger {
                 closed = true;
                 recovery = lines.size();
                 point = Optional.empty();
-                results = Optional.empty();
+                results = List.of();
                 poison = Optional.empty();
                 attempt = 0;
             }
@@ -290,7 +291,7 @@ final class Ledger {
         int at = (int) e.position();
         check(at >= recovery && at <= lines.size(), "has a recovery point outside its line at " + at);
         mustExist(e.state().id());
-        e.results().ifPresent(r -> mustExist(r.id()));
+        e.pages().forEach(page -> mustExist(page.blob().id()));
         State expected = state(at);
         check(world.blobs.archived(e.state().id()).equals(expected.text()),
                 "has a recovery point at " + at + " of another state: "
@@ -299,7 +300,7 @@ final class Ledger {
                 "has a recovery point at " + at + " with step " + e.step() + " of " + expected.step());
         recovery = at;
         point = Optional.of(e.state());
-        results = e.results();
+        results = e.pages().stream().map(ResultsPage::blob).toList();
         if (attempt <= at) attempt = 0;
     }
 
@@ -346,7 +347,7 @@ final class Ledger {
         versions.forEach(m -> blobs(m).forEach(all::add));
         snapshots.forEach(s -> blobs(s.manifest()).forEach(all::add));
         point.ifPresent(p -> all.add(p.id()));
-        results.ifPresent(r -> all.add(r.id()));
+        results.forEach(r -> all.add(r.id()));
         for (Line line : lines.subList(recovery, lines.size())) {
             if (line.failed.isPresent() || line.saved.isPresent()) continue;
             if (line.stored instanceof StoredOperation.InBlob(_, var blob)) all.add(blob.id());

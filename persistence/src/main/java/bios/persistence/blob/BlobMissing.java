@@ -5,10 +5,17 @@ import bios.protocol.checkpoint.BlobId;
 /// A blob that is not in the store.
 public final class BlobMissing extends RuntimeException {
     private static final long serialVersionUID = 1;
+    private final transient BlobId id;
 
     /// @param id the blob
     public BlobMissing(BlobId id) {
         super("blob " + id
                 + " is not in the store; it was deleted, or the store is not the one it was written to");
+        this.id = id;
+    }
+
+    /// Which blob it is.
+    public BlobId id() {
+        return id;
     }
 }

@@ -223,6 +223,11 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
         }
     }
 
+    /// Where the blobs are, for logs.
+    @Override public String toString() {
+        return blobs.toString();
+    }
+
     private Path path(BlobId id) {
         return blobs.resolve(id.scope()).resolve(id.sha256());
     }

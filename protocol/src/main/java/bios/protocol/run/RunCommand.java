@@ -27,7 +27,7 @@ public sealed interface RunCommand extends Message {
             ActorRef<RunReply> replyTo) implements RunCommand {}
 
     /// Waits up to `waitMillis` for the outcome of `seq`. Answered by [RunReply.Completed],
-    /// [RunReply.Failed] or [RunReply.Pending].
+    /// [RunReply.Failed], [RunReply.Pending] or [RunReply.Stalled].
     record Retrieve(String owner, long seq, long waitMillis, ActorRef<RunReply> replyTo)
             implements RunCommand {}
 
@@ -58,6 +58,9 @@ public sealed interface RunCommand extends Message {
     /// How long the newest operations took. Answered by [RunReply.Timed].
     record Time(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
+    /// What happened to the run. Answered by [RunReply.Recounted].
+    record Recount(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
+
     /// Asks the run to leave this node: it is given no new work, its state is made durable, and its home
     /// ends. It comes back, here or elsewhere, when it has something to do. Not answered.
     record Leave() implements RunCommand {}
@@ -78,6 +81,10 @@ public sealed interface RunCommand extends Message {
         /// @param ahead operations accepted before it that are not finished either
         record Pending(RequestId request, int ahead) implements RunReply {}
 
+        /// Not finished within the wait, and nothing of the run will be until `why` is mended; the run tries
+        /// again by itself.
+        record Stalled(RequestId request, Fault why) implements RunReply {}
+
         /// @param lora the adapter's shape now
         /// @param step optimizer steps known to be applied
         /// @param checkpoints newest version of each, oldest first
@@ -90,6 +97,9 @@ public sealed interface RunCommand extends Message {
 
         /// @param timings in the order in which the operations were finished, the newest last
         record Timed(List<Timing> timings) implements RunReply {}
+
+        /// @param notes the newest of its history, the newest last
+        record Recounted(List<RunNote> notes) implements RunReply {}
 
         /// It was done.
         record Done() implements RunReply {}

@@ -22,6 +22,7 @@ import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
+import bios.protocol.run.RunNote;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.run.TensorData;
 import bios.protocol.run.Timing;
@@ -88,6 +89,8 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(55, OperationResult.Saved.class);
         registry.add(56, OperationResult.Loaded.class);
         registry.add(57, Timing.class);
+        registry.add(58, RunNote.class);
+        registry.add(59, RunNote.Kind.class);
     }
 
     private static void operations(Registry registry) {
@@ -110,6 +113,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(108, RunCommand.ReleaseSnapshots.class);
         registry.add(109, RunCommand.Unload.class);
         registry.add(110, RunCommand.Time.class);
+        registry.add(111, RunCommand.Recount.class);
         registry.add(119, RunCommand.Leave.class);
     }
 
@@ -124,6 +128,8 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(137, RunCommand.RunReply.Refused.class);
         registry.add(138, RunCommand.Reason.class);
         registry.add(139, RunCommand.RunReply.Timed.class);
+        registry.add(140, RunCommand.RunReply.Recounted.class);
+        registry.add(141, RunCommand.RunReply.Stalled.class);
     }
 
     private static void engineCommands(Registry registry) {

@@ -143,12 +143,20 @@ public final class Engine {
         feed();
         makeRoom();
         turn();
+        Metrics.SAMPLING.set(desk.sequences());
         return Behaviors.same();
     }
 
     private Behavior<Message> on(Signal signal) {
-        if (signal instanceof PostStop) device.stop(machine::close);
+        if (signal instanceof PostStop) {
+            lines.values().forEach(line -> Metrics.OPEN.labelValues(slug(line)).dec());
+            device.stop(machine::close);
+        }
         return Behaviors.same();
+    }
+
+    private static String slug(Line line) {
+        return line.config.baseModel().slug();
     }
 
     // ---- commands ----
@@ -161,7 +169,7 @@ public final class Engine {
             case EngineCommand.TakeRecoveryPoint(var run, var position, var replyTo) ->
                     add(run, command, position, replyTo, true,
                             why -> new EngineEvent.RecoveryPointFailed(run, position, why));
-            case EngineCommand.CloseRun(var run) -> close(run);
+            case EngineCommand.CloseRun(var run) -> close(run, "closed");
             case EngineCommand.Sample(var task, var replyTo) -> sample(new Asked(task, replyTo));
             case EngineCommand.Describe(var replyTo) ->
                     replyTo.tell(new EngineReply.Description(models.values().stream().map(m ->
@@ -178,7 +186,7 @@ public final class Engine {
 
     private void open(EngineCommand.OpenRun open) {
         RunId run = open.config().run();
-        close(run);
+        close(run, "closed");
         Served served = models.get(open.config().baseModel());
         if (served == null) {
             open.replyTo().tell(new EngineEvent.OpenFailed(run, unknown(open.config().baseModel())));
@@ -202,6 +210,7 @@ public final class Engine {
         }
         lines.put(run, line);
         byState.put(line.held, line);
+        Metrics.OPEN.labelValues(slug(line)).inc();
         line.add(new Line.Entry(open, 0, line.outbox.place(open.replyTo(), false)));
         prepare(line);
     }
@@ -250,9 +259,11 @@ public final class Engine {
         prepare(line);
     }
 
-    private void close(RunId run) {
+    private void close(RunId run, String reason) {
         Line line = lines.remove(run);
         if (line == null) return;
+        Metrics.OPEN.labelValues(slug(line)).dec();
+        Metrics.LEFT.labelValues(slug(line), reason).inc();
         byState.remove(line.held);
         shelf.left(run);
         line.clear().forEach(intake::forget);
@@ -330,6 +341,7 @@ public final class Engine {
             case Note.Kept(var line, var entry, var event) -> {
                 line.copies--;
                 intake.written(entry);
+                Metrics.COPIES.dec();
                 if (current(line)) line.outbox.fill(entry.slot, event);
             }
             case Note.Fetched(var key, var bytes) ->
@@ -362,7 +374,12 @@ public final class Engine {
         RunId run = line.config.run();
         if (entry.command instanceof EngineCommand.Execute) shelf.worked(run);
         switch (outcome) {
-            case Outcome.Opened() -> line.outbox.fill(entry.slot, new EngineEvent.Opened(run));
+            case Outcome.Opened() -> {
+                boolean fresh = entry.command instanceof EngineCommand.OpenRun open
+                        && open.recoveryPoint().isEmpty();
+                Metrics.OPENED.labelValues(slug(line), fresh ? "new" : "recovery_point").inc();
+                line.outbox.fill(entry.slot, new EngineEvent.Opened(run));
+            }
             case Outcome.Given(var result) ->
                     line.outbox.fill(entry.slot, new EngineEvent.Executed(run, entry.position, result));
             case Outcome.Copied(var snapshot) -> keep(line, entry, snapshot);
@@ -382,7 +399,7 @@ public final class Engine {
             intake.forget(next);
             line.outbox.fill(next.slot, failure(run, next, notOpen(run)));
         }
-        close(run);
+        close(run, "failed");
     }
 
     private static EngineEvent failure(RunId run, Line.Entry entry, Fault fault) {
@@ -397,6 +414,7 @@ public final class Engine {
     /// Writes a copy of the state; the event goes out when it is durable.
     private void keep(Line line, Line.Entry entry, StateSnapshot snapshot) {
         line.copies++;
+        Metrics.COPIES.inc();
         var purpose = ((Deed.Copy) entry.deed()).purpose();
         beside(() -> {
             EngineEvent event;

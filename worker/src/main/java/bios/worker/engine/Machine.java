@@ -84,14 +84,17 @@ final class Machine implements AutoCloseable {
         models.put(name, new Served(model, sampler, tokenizer));
         var info = model.info();
         double seconds = (System.nanoTime() - began) / 1_000_000 / 1e3; // edge: seconds for the log
-        log.info("loaded model={} folder={} architecture={} parameters={} dtype={} bytes={} context={}"
-                + " tokenizer={} seconds={} device=\"{}\"",
-                name, folder, info.architecture(), info.parameters(), info.dtype(),
-                info.parameters() * (info.dtype().equals("float32") ? 4 : 2), info.contextLength(),
-                tokenizer.isPresent(), seconds, device.description());
+        log.atInfo().addKeyValue("model", name).addKeyValue("folder", folder)
+                .addKeyValue("architecture", info.architecture())
+                .addKeyValue("parameters", info.parameters()).addKeyValue("dtype", info.dtype())
+                .addKeyValue("bytes", info.parameters() * (info.dtype().equals("float32") ? 4 : 2))
+                .addKeyValue("context", info.contextLength())
+                .addKeyValue("tokenizer", tokenizer.isPresent()).addKeyValue("seconds", seconds)
+                .addKeyValue("device", device.description()).log("loaded a model");
         if (sampler.capacity() < info.contextLength())
-            log.warn("model={} can sample sequences of {} of its {} tokens only; raise"
-                    + " bios.engine.sampler.cache-bytes", name, sampler.capacity(), info.contextLength());
+            log.atWarn().addKeyValue("model", name).log("sequences of {} of its {} tokens only can be"
+                    + " sampled; raise bios.engine.sampler.cache-bytes", sampler.capacity(),
+                    info.contextLength());
     }
 
     /// The models by name; what of them other threads may use, [Served] says.
@@ -200,7 +203,12 @@ final class Machine implements AutoCloseable {
     private static void pass(List<Candidate> chosen, Map<Held, Outcome> finished) {
         try {
             List<Evaluation> evaluations = chosen.stream().map(c -> c.run.evaluation.orElseThrow()).toList();
-            chosen.getFirst().run.served.trainer().pass(evaluations);
+            int tokens = evaluations.stream().mapToInt(Evaluation::nextTokens).sum();
+            Served served = chosen.getFirst().run.served;
+            long began = System.nanoTime(); // edge: measures, decides nothing
+            served.trainer().pass(evaluations);
+            passed(served.model().info().name(), "train", began);
+            Metrics.TRAINED.labelValues(served.model().info().name().slug()).inc(tokens);
         } catch (Throwable thrown) {
             // Everything was as before these operations; alone, each begins again, and
             // only the one at fault fails.
@@ -222,6 +230,12 @@ final class Machine implements AutoCloseable {
             c.run.drop();
             c.run.alone = false;
         }
+    }
+
+    private static void passed(ModelName model, String kind, long began) {
+        double seconds = (System.nanoTime() - began) / 1e9; // edge: measures, decides nothing
+        Metrics.PASSES.labelValues(model.slug(), kind).inc();
+        Metrics.PASS_SECONDS.labelValues(kind).observe(seconds);
     }
 
     private static Outcome failed(Candidate c, Throwable thrown) {
@@ -296,8 +310,16 @@ final class Machine implements AutoCloseable {
         for (Ready ready : fresh)
             served.tickets().put(served.sampler().submit(ready.asked.task(), ready.adapter), ready.asked);
         try {
-            for (var done : served.sampler().step())
-                answers.add(new Answer.Drawn(served.tickets().remove(done.ticket()), done.result()));
+            long began = System.nanoTime(); // edge: measures, decides nothing
+            var finished = served.sampler().step();
+            passed(model, "sample", began);
+            for (var done : finished) {
+                Asked asked = served.tickets().remove(done.ticket());
+                Metrics.PROMPTS.labelValues(model.slug()).inc(asked.task().prompt().length);
+                Metrics.SAMPLED.labelValues(model.slug()).inc(done.result().sequences().stream()
+                        .mapToLong(sequence -> sequence.tokens().length).sum());
+                answers.add(new Answer.Drawn(asked, done.result()));
+            }
         } catch (Throwable thrown) {
             List<Long> given = served.sampler().abandon();
             Fault fault = Faults.of(thrown, "sampling of " + given.size() + " requests");

@@ -1,0 +1,165 @@
+package bios.coordinator.run;
+
+import bios.coordinator.run.Entry.Outcome;
+import bios.coordinator.run.RunEvent.*;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.run.RunNote;
+import bios.protocol.run.RunNote.Kind;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.stream.Collectors;
+
+/// What the events of a run say in its history. Pure. Of events that builds without histories stored, those
+/// are shown that say when they were.
+final class RunHistory {
+    /// What comes again and again may fill this part of a history only.
+    private static final int ROUTINE_PART = 4;
+    private static final int NAMED = 8;
+
+    private RunHistory() {}
+
+    /// The history behind `event`, at most `kept` entries: of recovery points only the newest quarter, so
+    /// that rarer things stay longer.
+    static List<RunNote> after(TrainingRun before, RunEvent event, int kept) {
+        List<RunNote> notes = before.history();
+        return switch (event) {
+            case OperationFailed e when struck(before, e) -> also(notes);
+            case OperationAttempted e -> attempted(before, e, kept);
+            default -> note(before, event).map(note -> with(notes, note, kept)).orElse(notes);
+        };
+    }
+
+    private static Optional<RunNote> note(TrainingRun run, RunEvent event) {
+        return switch (event) {
+            case RunCreated(var config, var stamp) -> Optional.of(new RunNote(config.createdAtMillis(),
+                    stamp.map(Stamp::node), Kind.CREATED, Optional.empty(), Optional.empty(),
+                    config.parent().map(parent -> Map.of("base_model", config.baseModel().value(),
+                            "rank", "" + config.lora().rank(), "parent", parent))
+                            .orElse(Map.of("base_model", config.baseModel().value(),
+                                    "rank", "" + config.lora().rank()))));
+            case OperationFailed(var at, var why, var stamp) -> stamp.map(s -> about(run, at, s,
+                    why.code().equals(EngineLine.WORKER_LOST)
+                            ? Kind.POISONED_OPERATION : Kind.OPERATION_FAILED,
+                    Map.of("code", why.code(), "message", why.message())));
+            case LoadApplied(var at, var stamp) -> stamp.filter(_ -> run.at(at).isPresent())
+                    .map(s -> about(run, at, s, Kind.LOADED, loaded(run.at(at).orElseThrow())));
+            case CheckpointCommitted(var at, var manifest, _, var stamp) -> manifest.name().map(name ->
+                    about(run, at, stamp.orElse(new Stamp(manifest.createdAtMillis(), "")),
+                            Kind.CHECKPOINT_SAVED, Map.of("checkpoint", words(manifest.kind(), name),
+                                    "step", "" + manifest.step(), "bytes", "" + manifest.bytes())));
+            case CheckpointDeleted(var kind, var name, var stamp) -> stamp.map(s ->
+                    plain(s, Kind.CHECKPOINT_DELETED, Map.of("checkpoint", words(kind, name))));
+            case ExpirySet(var kind, var name, var at, var stamp) -> stamp.map(s ->
+                    plain(s, Kind.EXPIRY_SET, Map.of("checkpoint", words(kind, name),
+                            "expires_at", at.map(millis -> "" + millis).orElse("never"))));
+            case CheckpointsExpired(var time, var stamp) ->
+                    expired(run, time, stamp.orElse(new Stamp(time, "")));
+            case RecoveryPointReached e -> e.stamp().map(s -> about(run, e.position(), s,
+                    Kind.RECOVERY_POINT, Map.of("step", "" + e.step(), "bytes", "" + e.state().bytes())));
+            case RunClosed(var time, var stamp) -> Optional.of(
+                    plain(stamp.orElse(new Stamp(time, "")), Kind.UNLOADED, Map.of()));
+            case Noted(var note) -> Optional.of(note);
+            case OperationAccepted _, LoadResolved _, ErrorSeen _, SnapshotsReleased _, OperationAttempted _,
+                    ReplayFinished _, BlobsFreed _, EntityBegan _ -> Optional.empty();
+        };
+    }
+
+    private static RunNote plain(Stamp stamp, Kind kind, Map<String, String> detail) {
+        return new RunNote(stamp.timeMillis(), node(stamp), kind, Optional.empty(), Optional.empty(), detail);
+    }
+
+    private static RunNote about(TrainingRun run, long position, Stamp stamp, Kind kind,
+            Map<String, String> detail) {
+        return new RunNote(stamp.timeMillis(), node(stamp), kind, Optional.of(position),
+                run.at(position).map(Entry::seq), detail);
+    }
+
+    private static Optional<String> node(Stamp stamp) {
+        return Optional.of(stamp.node()).filter(name -> !name.isEmpty());
+    }
+
+    private static String words(CheckpointKind kind, CheckpointName name) {
+        return kind.segment() + "/" + name;
+    }
+
+    private static Map<String, String> loaded(Entry entry) {
+        Optional<CheckpointManifest> manifest = switch (entry.outcome()) {
+            case Outcome.Resolved(var found) -> Optional.of(found);
+            case Outcome.Applied(var found) -> Optional.of(found);
+            case Outcome.Open _, Outcome.Committed _, Outcome.Failed _ -> Optional.empty();
+        };
+        return manifest.flatMap(CheckpointManifest::path)
+                .map(path -> Map.of("path", path.bios())).orElse(Map.of());
+    }
+
+    private static Optional<RunNote> expired(TrainingRun run, long time, Stamp stamp) {
+        List<String> gone = run.checkpoints().versions().stream()
+                .filter(m -> m.expiresAtMillis().filter(at -> at <= time).isPresent())
+                .map(m -> words(m.kind(), m.name().orElseThrow())).distinct().toList();
+        return gone.isEmpty() ? Optional.empty() : Optional.of(plain(stamp, Kind.CHECKPOINT_EXPIRED, Map.of(
+                "checkpoints", gone.stream().limit(NAMED).collect(Collectors.joining(", "))
+                + (gone.size() > NAMED ? " and " + (gone.size() - NAMED) + " more" : ""))));
+    }
+
+    /// Whether an operation fails only because of an earlier one.
+    private static boolean struck(TrainingRun run, OperationFailed event) {
+        return run.struck(event.position()).filter(event.why()::equals).isPresent();
+    }
+
+    /// Counts, with the failure itself, those that fail because of it.
+    private static List<RunNote> also(List<RunNote> notes) {
+        for (int i = notes.size() - 1; i >= 0; i--) {
+            RunNote note = notes.get(i);
+            if (note.kind() != Kind.OPERATION_FAILED && note.kind() != Kind.POISONED_OPERATION) continue;
+            return replaced(notes, i, counted(note, "struck", 1));
+        }
+        return notes;
+    }
+
+    /// Attempts one behind the other are one entry.
+    private static List<RunNote> attempted(TrainingRun run, OperationAttempted event, int kept) {
+        if (event.stamp().isEmpty()) return run.history();
+        RunNote now = about(run, event.position(), event.stamp().get(), Kind.ATTEMPT,
+                Map.of("first", "" + event.position(), "operations", "1"));
+        List<RunNote> notes = run.history();
+        if (notes.isEmpty() || notes.getLast().kind() != Kind.ATTEMPT
+                || !notes.getLast().node().equals(now.node())) return with(notes, now, kept);
+        RunNote merged = counted(notes.getLast(), "operations", 1);
+        return replaced(notes, notes.size() - 1, new RunNote(now.timeMillis(), now.node(), now.kind(),
+                now.position(), now.seq(), merged.detail()));
+    }
+
+    private static RunNote counted(RunNote note, String name, int more) {
+        var detail = new HashMap<>(note.detail());
+        detail.merge(name, "" + more, (old, add) -> "" + (Long.parseLong(old) + Long.parseLong(add)));
+        return new RunNote(note.timeMillis(), note.node(), note.kind(), note.position(), note.seq(), detail);
+    }
+
+    private static List<RunNote> replaced(List<RunNote> notes, int index, RunNote note) {
+        var changed = new ArrayList<>(notes);
+        changed.set(index, note);
+        return changed;
+    }
+
+    private static List<RunNote> with(List<RunNote> notes, RunNote note, int kept) {
+        var longer = new ArrayList<>(notes);
+        longer.add(note);
+        long routine = longer.stream().filter(RunHistory::routine).count();
+        for (int i = 0; i < longer.size() && routine > Math.max(1, kept / ROUTINE_PART);) {
+            if (routine(longer.get(i))) {
+                longer.remove(i);
+                routine--;
+            } else i++;
+        }
+        return longer.size() <= kept ? longer : longer.subList(longer.size() - kept, longer.size());
+    }
+
+    private static boolean routine(RunNote note) {
+        return note.kind() == Kind.RECOVERY_POINT;
+    }
+}

@@ -1,0 +1,139 @@
+package bios.coordinator.run;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.coordinator.run.RunEvent.*;
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.run.OperationKind;
+import bios.protocol.run.RunNote;
+import bios.protocol.run.RunNote.Kind;
+import bios.protocol.run.StoredOperation;
+import java.nio.charset.StandardCharsets;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import org.junit.jupiter.api.Test;
+
+class RunHistoryTest {
+    private static final Fault BAD = Fault.server("engine_failed", "it broke");
+
+    private static Optional<Stamp> at(long millis) {
+        return Optional.of(new Stamp(millis, "node-1"));
+    }
+
+    private static TrainingRun of(int kept, RunEvent... events) {
+        TrainingRun run = TrainingRun.NONE.apply(new RunCreated(RunHarness.config(true), at(1)), kept);
+        for (RunEvent event : events) run = run.apply(event, kept);
+        return run;
+    }
+
+    private static OperationAccepted accepted(long position, OperationKind kind) {
+        return new OperationAccepted(position, 10 + position,
+                new StoredOperation.Inline(kind, new byte[] {1}), "d" + position, 5);
+    }
+
+    private static RecoveryPointReached point(long position) {
+        return new RecoveryPointReached(position, new BlobRef(new BlobId("x", "0".repeat(64)), 10), position,
+                RunHarness.LORA, Optional.empty(), List.of(), at(100 + position));
+    }
+
+    private static Noted noted(Kind kind) {
+        return new Noted(new RunNote(9, Optional.of("node-1"), kind, Optional.empty(), Optional.empty(),
+                Map.of()));
+    }
+
+    private static List<Kind> kinds(TrainingRun run) {
+        return run.history().stream().map(RunNote::kind).toList();
+    }
+
+    @Test void eventsTellWhatTheyAreAboutWhenAndWhere() {
+        TrainingRun run = of(256, accepted(1, OperationKind.FORWARD_BACKWARD), noted(Kind.OPENED),
+                new OperationFailed(1, BAD, at(20)), point(1),
+                new CheckpointDeleted(CheckpointKind.SAMPLER, new CheckpointName("a"), at(30)),
+                new RunClosed(40, at(40)));
+        assertEquals(List.of(Kind.CREATED, Kind.OPENED, Kind.OPERATION_FAILED, Kind.RECOVERY_POINT,
+                Kind.CHECKPOINT_DELETED, Kind.UNLOADED), kinds(run));
+        RunNote failed = run.history().get(2);
+        assertEquals(20, failed.timeMillis());
+        assertEquals(Optional.of("node-1"), failed.node());
+        assertEquals(Optional.of(1L), failed.position());
+        assertEquals(Optional.of(11L), failed.seq());
+        assertEquals(Map.of("code", "engine_failed", "message", "it broke"), failed.detail());
+        assertEquals(Map.of("step", "1", "bytes", "10"), run.history().get(3).detail());
+        assertEquals("sampler_weights/a", run.history().get(4).detail().get("checkpoint"));
+    }
+
+    @Test void operationsThatWentWellLeaveNothing() {
+        assertEquals(List.of(Kind.CREATED), kinds(of(256, accepted(1, OperationKind.OPTIM_STEP),
+                accepted(2, OperationKind.OPTIM_STEP), new ErrorSeen(1), new ReplayFinished(2))));
+    }
+
+    @Test void failuresThatAnotherCausedAreCountedWithIt() {
+        TrainingRun run = of(256, accepted(1, OperationKind.FORWARD_BACKWARD),
+                accepted(2, OperationKind.OPTIM_STEP), accepted(3, OperationKind.OPTIM_STEP),
+                new OperationFailed(1, BAD, at(20)), new OperationFailed(2, BAD, at(21)),
+                new OperationFailed(3, BAD, at(22)));
+        assertEquals(List.of(Kind.CREATED, Kind.OPERATION_FAILED), kinds(run));
+        assertEquals("2", run.history().getLast().detail().get("struck"));
+    }
+
+    @Test void anOperationThatKilledItsWorkerIsCalledPoisoned() {
+        TrainingRun run = of(256, accepted(1, OperationKind.FORWARD_BACKWARD),
+                new OperationFailed(1, Fault.server(EngineLine.WORKER_LOST, "died"), at(20)));
+        assertEquals(Kind.POISONED_OPERATION, run.history().getLast().kind());
+    }
+
+    @Test void attemptsOneBehindTheOtherAreOneEntry() {
+        TrainingRun run = of(256, accepted(1, OperationKind.FORWARD_BACKWARD),
+                accepted(2, OperationKind.FORWARD_BACKWARD), new OperationAttempted(1, at(7)),
+                new OperationAttempted(2, at(8)));
+        RunNote attempt = run.history().getLast();
+        assertEquals(List.of(Kind.CREATED, Kind.ATTEMPT), kinds(run));
+        assertEquals(Map.of("first", "1", "operations", "2"), attempt.detail());
+        assertEquals(Optional.of(2L), attempt.position());
+        assertEquals(8, attempt.timeMillis());
+    }
+
+    @Test void theOldestGoesWhenThereAreTooMany() {
+        TrainingRun run = of(3, noted(Kind.OPENED), noted(Kind.MOVED), noted(Kind.PASSIVATED));
+        assertEquals(List.of(Kind.OPENED, Kind.MOVED, Kind.PASSIVATED), kinds(run));
+    }
+
+    @Test void recoveryPointsDoNotPushOutWhatIsRare() {
+        TrainingRun run = of(8);
+        for (long at = 1; at <= 50; at++)
+            run = run.apply(accepted(at, OperationKind.OPTIM_STEP), 8).apply(point(at), 8);
+        assertEquals(List.of(Kind.CREATED, Kind.RECOVERY_POINT, Kind.RECOVERY_POINT), kinds(run));
+        assertEquals(Optional.of(50L), run.history().getLast().position());
+    }
+
+    @Test void eventsOfBuildsWithoutHistoriesShowOnlyWhatTheyKnow() {
+        TrainingRun run = TrainingRun.NONE.apply(new RunCreated(RunHarness.config(true)), 256)
+                .apply(accepted(1, OperationKind.FORWARD_BACKWARD), 256)
+                .apply(new OperationFailed(1, BAD), 256);
+        assertEquals(List.of(Kind.CREATED), kinds(run));
+        assertEquals(Optional.empty(), run.history().getFirst().node());
+        assertEquals(RunHarness.config(true).createdAtMillis(), run.history().getFirst().timeMillis());
+    }
+
+    @Test void aStoredRunKeepsItsHistoryAndOneWithoutIsRead() {
+        TrainingRun run = of(256, noted(Kind.OPENED));
+        assertEquals(run, RunStored.TYPES.read("run/1", RunStored.TYPES.write(run)));
+        TrainingRun old = TrainingRun.NONE.apply(new RunCreated(RunHarness.config(true)));
+        String bytes = new String(RunStored.TYPES.write(old), StandardCharsets.ISO_8859_1);
+        assertTrue(!bytes.contains("history") && !bytes.contains("stamp"));
+        assertEquals(List.of(), ((TrainingRun) RunStored.TYPES.read("run/1",
+                RunStored.TYPES.write(old))).history());
+    }
+
+    @Test void aLongDetailIsCut() {
+        var note = new RunNote(1, Optional.empty(), Kind.WAITING, Optional.empty(), Optional.empty(),
+                Map.of("message", "x".repeat(10_000)));
+        assertEquals(503, note.detail().get("message").length());
+    }
+}

@@ -1,0 +1,173 @@
+package bios.persistence.blob;
+
+import bios.persistence.Metrics;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobRef;
+import java.io.FilterInputStream;
+import java.io.IOException;
+import java.io.InputStream;
+import java.util.List;
+import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
+import java.util.function.LongSupplier;
+import java.util.function.Supplier;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/// A blob store that is counted and timed ([Metrics]), whichever it is. A damaged blob is logged when it is
+/// first met, with its id and the store's own words for where it is.
+public final class MeteredBlobStore implements BlobStore {
+    private static final Logger LOG = LoggerFactory.getLogger(MeteredBlobStore.class);
+    private static final double NANOS = 1e9;
+    private static final int REMEMBERED = 10_000;
+
+    private final BlobStore store;
+    private final LongSupplier nanos;
+    private final Set<BlobId> reported = ConcurrentHashMap.newKeySet();
+
+    /// Measures `store`; its `toString` says where blobs are.
+    public MeteredBlobStore(BlobStore store) {
+        this(store, System::nanoTime); // edge: measures, decides nothing
+    }
+
+    MeteredBlobStore(BlobStore store, LongSupplier nanos) {
+        this.store = store;
+        this.nanos = nanos;
+    }
+
+    @Override public BlobRef put(String scope, Content content) {
+        BlobRef written = timed("write", () -> store.put(scope, content));
+        Metrics.BLOB_BYTES.labelValues("written").inc(written.bytes());
+        return written;
+    }
+
+    @Override public byte[] read(BlobRef ref) {
+        byte[] bytes = timed("read", () -> store.read(ref));
+        Metrics.BLOB_BYTES.labelValues("read").inc(bytes.length);
+        return bytes;
+    }
+
+    @Override public InputStream open(BlobRef ref) {
+        long began = nanos.getAsLong();
+        try {
+            return new Measured(store.open(ref), began);
+        } catch (RuntimeException failed) {
+            throw failed("read", failed, began);
+        }
+    }
+
+    @Override public boolean exists(BlobId id) {
+        return timed("exists", () -> store.exists(id));
+    }
+
+    @Override public void delete(BlobId id) {
+        timed("delete", () -> {
+            store.delete(id);
+            return id;
+        });
+    }
+
+    @Override public List<Listed> list(String scope) {
+        return timed("list", () -> store.list(scope));
+    }
+
+    @Override public String toString() {
+        return store.toString();
+    }
+
+    private <T> T timed(String operation, Supplier<T> work) {
+        long began = nanos.getAsLong();
+        try {
+            T result = work.get();
+            done(operation, began);
+            return result;
+        } catch (RuntimeException failed) {
+            throw failed(operation, failed, began);
+        }
+    }
+
+    private void done(String operation, long began) {
+        Metrics.BLOB_OPERATIONS.labelValues(operation, "done").inc();
+        took(operation, began);
+    }
+
+    private void took(String operation, long began) {
+        Metrics.BLOB_SECONDS.labelValues(operation).observe((nanos.getAsLong() - began) / NANOS);
+    }
+
+    private RuntimeException failed(String operation, RuntimeException failed, long began) {
+        Metrics.BLOB_OPERATIONS.labelValues(operation, "failed").inc();
+        took(operation, began);
+        switch (failed) {
+            case BlobDamaged damaged -> {
+                Metrics.BLOB_DAMAGED.inc();
+                report(damaged.id(), "a blob is damaged", damaged);
+            }
+            case BlobMissing missing -> {
+                Metrics.BLOB_MISSING.inc();
+                report(missing.id(), "a blob is missing", missing);
+            }
+            default -> {}
+        }
+        return failed;
+    }
+
+    /// Says it once for each blob: who needs it asks again and again.
+    private void report(BlobId id, String what, RuntimeException why) {
+        if (reported.size() >= REMEMBERED || !reported.add(id)) return;
+        LOG.atError().addKeyValue("blob", id).addKeyValue("store", store)
+                .log("{}: {}", what, why.getMessage());
+    }
+
+    /// A blob that is being read.
+    private final class Measured extends FilterInputStream {
+        private final long began;
+        private long bytes;
+        private boolean ended;
+
+        Measured(InputStream in, long began) {
+            super(in);
+            this.began = began;
+        }
+
+        @Override public int read() throws IOException {
+            byte[] one = new byte[1];
+            return read(one, 0, 1) < 0 ? -1 : one[0] & 0xff;
+        }
+
+        @Override public int read(byte[] into, int offset, int count) throws IOException {
+            try {
+                int n = in.read(into, offset, count);
+                if (n > 0) bytes += n;
+                return n;
+            } catch (IOException failed) {
+                end(new RuntimeException(failed));
+                throw failed;
+            } catch (RuntimeException failed) {
+                end(failed);
+                throw failed;
+            }
+        }
+
+        @Override public long skip(long n) throws IOException {
+            return readNBytes((int) Math.min(n, 1 << 20)).length;
+        }
+
+        @Override public boolean markSupported() {
+            return false;
+        }
+
+        @Override public void close() throws IOException {
+            end(null);
+            super.close();
+        }
+
+        private void end(RuntimeException failed) {
+            if (ended) return;
+            ended = true;
+            Metrics.BLOB_BYTES.labelValues("read").inc(bytes);
+            if (failed == null) done("read", began);
+            else failed("read", failed, began);
+        }
+    }
+}
