@@ -74,6 +74,8 @@ public record JournalBench(Storage.Journal kind, Optional<String> cassandra, int
         Report report = new Report("journal", kind.name().toLowerCase(Locale.ROOT) + " journal");
         report.line().put("event_bytes", bytes);
         try (Storage _ = Storage.open(config)) {
+            // Database and program are compiled while they run: the first part would pay for the others.
+            part(config, new Report("warm-up", ""), "warm", entities);
             part(config, report, "one", 1);
             part(config, report, "many", entities);
             if (node.isPresent()) {
@@ -90,7 +92,8 @@ public record JournalBench(Storage.Journal kind, Optional<String> cassandra, int
         ActorSystem<Word> system = ActorSystem.create(Behaviors.setup(context -> {
             for (int i = 0; i < writers; i++) {
                 int number = i;
-                context.spawn(Behaviors.<Word>setup(c -> new Writer(name + number, bytes, c.getSelf(), measuring,
+                context.spawn(
+                        Behaviors.<Word>setup(c -> new Writer(name + number, bytes, c.getSelf(), measuring,
                         times)), "writer-" + i).tell(Word.WRITE);
             }
             return Behaviors.receiveMessage(_ -> Behaviors.stopped());
@@ -142,7 +145,8 @@ public record JournalBench(Storage.Journal kind, Optional<String> cassandra, int
         return (System.nanoTime() - begin) * 1e-9;
     }
 
-    private static void tell(Report report, String name, int writers, double seconds, Collection<Double> times) {
+    private static void tell(
+            Report report, String name, int writers, double seconds, Collection<Double> times) {
         Percentiles millis = Percentiles.of(times);
         report.line().put(name + "_entities", writers)
                 .put(name + "_events_per_s", Report.round(times.size() / seconds))

@@ -52,8 +52,8 @@ public final class Storage implements AutoCloseable {
         this.open = open;
     }
 
-    /// `given` with what Pekko must know to keep events and snapshots where `bios.storage` says, which is read
-    /// from `given` and the defaults. [IllegalArgumentException] names a setting that is wrong.
+    /// `given` with what Pekko must know to keep events and snapshots where `bios.storage` says, which is
+    /// read from `given` and the defaults. [IllegalArgumentException] names a setting that is wrong.
     public static Config pekko(Config given) {
         Config all = given.withFallback(ConfigFactory.load()).resolve();
         return given.withFallback(switch (journal(all)) {
@@ -166,7 +166,8 @@ public final class Storage implements AutoCloseable {
         String own = config.getString("bios.storage.folder");
         if (!own.isEmpty()) return Path.of(own);
         if (config.hasPath("bios.data")) return Path.of(config.getString("bios.data"));
-        throw new IllegalArgumentException("bios.storage.folder is empty and bios.data is not set; name a folder");
+        throw new IllegalArgumentException(
+                "bios.storage.folder is empty and bios.data is not set; name a folder");
     }
 
     private static <E extends Enum<E>> E choice(Config config, String setting, Class<E> type) {
@@ -177,7 +178,8 @@ public final class Storage implements AutoCloseable {
                 if (one.name().equalsIgnoreCase(said)) return one;
             var names = new ArrayList<String>();
             for (E one : type.getEnumConstants()) names.add(one.name().toLowerCase(Locale.ROOT));
-            throw new IllegalArgumentException(path + " is '" + said + "'; choose " + String.join(", ", names));
+            throw new IllegalArgumentException(
+                    path + " is '" + said + "'; choose " + String.join(", ", names));
         } catch (ConfigException wrong) {
             throw new IllegalArgumentException(wrong.getMessage(), wrong);
         }

@@ -55,7 +55,8 @@ class StorageTest {
     }
 
     @Test void whatIsGivenGoesBeforeWhatThePluginNeeds() {
-        assertEquals(7, all(Map.of("bios.data", "x", "pekko-persistence-jdbc.shared-databases.slick.db.numThreads",
+        assertEquals(
+                7, all(Map.of("bios.data", "x", "pekko-persistence-jdbc.shared-databases.slick.db.numThreads",
                 7)).getInt("pekko-persistence-jdbc.shared-databases.slick.db.numThreads"));
     }
 
@@ -78,7 +79,8 @@ class StorageTest {
     }
 
     @Test void aFailedOpeningLeavesNothingOpen() {
-        assertThrows(IllegalArgumentException.class, () -> Storage.open(all(Map.of("bios.data", folder.toString(),
+        assertThrows(
+                IllegalArgumentException.class, () -> Storage.open(all(Map.of("bios.data", folder.toString(),
                 "bios.storage.blobs", "s3"))));
         // the journal's file is free again
         try (Storage storage = Storage.open(all(Map.of("bios.data", folder.toString())))) {

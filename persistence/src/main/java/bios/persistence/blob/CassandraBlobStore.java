@@ -46,7 +46,8 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
 
     private static final String PUT_CHUNK =
             "INSERT INTO KEYSPACE.blob_chunks (upload, chunk, data) VALUES (?, ?, ?)";
-    private static final String CHUNK = "SELECT data FROM KEYSPACE.blob_chunks WHERE upload = ? AND chunk = ?";
+    private static final String CHUNK =
+            "SELECT data FROM KEYSPACE.blob_chunks WHERE upload = ? AND chunk = ?";
     private static final String DELETE_CHUNK =
             "DELETE FROM KEYSPACE.blob_chunks WHERE upload = ? AND chunk = ?";
     private static final String ROOT = "INSERT INTO KEYSPACE.blob_roots (first, root) VALUES (?, ?)";
@@ -178,8 +179,8 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
         });
     }
 
-    /// A lightweight transaction. It may say no where an attempt whose outcome was not learnt has done it: the
-    /// caller looks again.
+    /// A lightweight transaction. It may say no where an attempt whose outcome was not learnt has done it:
+    /// the caller looks again.
     private static boolean decided(Cql cql, String text, Object... values) {
         return await(cql.patience().with(() -> cql.decide(text, values))).wasApplied();
     }

@@ -102,7 +102,8 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
     private static long write(Path file, Content content, MessageDigest digest) throws IOException {
         try (FileChannel channel = FileChannel.open(file, StandardOpenOption.CREATE_NEW,
                 StandardOpenOption.WRITE)) {
-            var counted = new CountedOutput(new BufferedOutputStream(Channels.newOutputStream(channel), BUFFER),
+            var counted = new CountedOutput(
+                    new BufferedOutputStream(Channels.newOutputStream(channel), BUFFER),
                     digest);
             content.writeTo(counted);
             counted.flush();

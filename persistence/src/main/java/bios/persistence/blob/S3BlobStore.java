@@ -61,11 +61,13 @@ public final class S3BlobStore implements BlobStore, AutoCloseable {
     static S3Client client(S3Settings settings) {
         S3ClientBuilder builder = S3Client.builder().httpClientBuilder(UrlConnectionHttpClient.builder())
                 .forcePathStyle(settings.pathStyle())
-                // Every content is checked by its SHA-256; the SDK's further checksums are not known to all servers.
+                // Every content is checked by its SHA-256; the SDK's further checksums are not known to all
+                // servers.
                 .requestChecksumCalculation(RequestChecksumCalculation.WHEN_REQUIRED)
                 .responseChecksumValidation(ResponseChecksumValidation.WHEN_REQUIRED);
         if (!settings.region().isEmpty()) builder = builder.region(Region.of(settings.region()));
-        if (!settings.endpoint().isEmpty()) builder = builder.endpointOverride(URI.create(settings.endpoint()));
+        if (!settings.endpoint().isEmpty()) builder =
+                builder.endpointOverride(URI.create(settings.endpoint()));
         if (!settings.accessKey().isEmpty())
             builder = builder.credentialsProvider(StaticCredentialsProvider.create(
                     AwsBasicCredentials.create(settings.accessKey(), settings.secretKey())));
@@ -89,7 +91,8 @@ public final class S3BlobStore implements BlobStore, AutoCloseable {
             }
             var id = new BlobId(scope, Digests.hex(digest));
             if (bytes > settings.partBytes()) putInParts(key(id), staged, bytes);
-            else client.putObject(b -> b.bucket(settings.bucket()).key(key(id)), RequestBody.fromFile(staged));
+            else client.putObject(
+                    b -> b.bucket(settings.bucket()).key(key(id)), RequestBody.fromFile(staged));
             return new BlobRef(id, bytes);
         } catch (IOException | SdkException failed) {
             throw new UncheckedIOException("a blob of " + scope + " cannot be written: " + failed,

@@ -35,7 +35,8 @@ public final class CassandraSchema {
             if (keyspaceExists(session, keyspace)) done.add("keyspace " + keyspace + " is there");
             else {
                 run(session, "CREATE KEYSPACE IF NOT EXISTS " + keyspace + " WITH replication = {'class':"
-                        + " 'NetworkTopologyStrategy', '" + settings.localDatacenter().replace("'", "''") + "': "
+                        + " 'NetworkTopologyStrategy', '" + settings.localDatacenter().replace("'", "''")
+                        + "': "
                         + settings.replication() + "}");
                 done.add("created keyspace " + keyspace + ", replication " + settings.replication() + " in "
                         + settings.localDatacenter());

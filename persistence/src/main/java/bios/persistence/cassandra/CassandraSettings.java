@@ -43,7 +43,8 @@ public record CassandraSettings(List<String> contactPoints, String localDatacent
         if (!List.of("LOCAL_QUORUM", "QUORUM").contains(consistency))
             throw wrong("consistency", "is '" + consistency + "'; choose LOCAL_QUORUM or QUORUM");
         if (!List.of("LOCAL_SERIAL", "SERIAL").contains(serialConsistency))
-            throw wrong("serial-consistency", "is '" + serialConsistency + "'; choose LOCAL_SERIAL or SERIAL");
+            throw wrong("serial-consistency",
+                    "is '" + serialConsistency + "'; choose LOCAL_SERIAL or SERIAL");
         if (replication < 1) throw wrong("replication", "is " + replication + "; at least 1");
         if (replayRows < 1) throw wrong("replay-rows", "is " + replayRows + "; at least 1");
     }
@@ -73,7 +74,8 @@ public record CassandraSettings(List<String> contactPoints, String localDatacent
         int colon = point.lastIndexOf(':');
         try {
             return colon < 0 ? new InetSocketAddress(point, DEFAULT_PORT)
-                    : new InetSocketAddress(point.substring(0, colon), Integer.parseInt(point.substring(colon + 1)));
+                    : new InetSocketAddress(
+                            point.substring(0, colon), Integer.parseInt(point.substring(colon + 1)));
         } catch (IllegalArgumentException _) {
             throw wrong("contact-points", "'" + point + "' is not HOST or HOST:PORT");
         }

@@ -8,7 +8,8 @@ public final class CassandraUnavailable extends RuntimeException {
     CassandraUnavailable(CassandraSettings settings, Throwable cause) {
         super(settings + " cannot be used: " + (cause == null
                 ? "no answer within " + settings.connectWithin().toSeconds() + " s" : cause.getMessage())
-                + "; start it, or correct " + CassandraSettings.PATH + ".contact-points, local-datacenter, user"
+                + "; start it, or correct " + CassandraSettings.PATH
+                        + ".contact-points, local-datacenter, user"
                 + " or password", cause);
     }
 }

@@ -15,9 +15,9 @@ import java.util.List;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Stream;
 
-/// A real Cassandra of one node as a process of its own on the loopback address: for a cluster on one machine,
-/// and for tests. Its commit log is forced to the disk before a write is acknowledged (`commitlog_sync: batch`),
-/// so that what it has acknowledged survives its own `kill -9`.
+/// A real Cassandra of one node as a process of its own on the loopback address: for a cluster on one
+/// machine, and for tests. Its commit log is forced to the disk before a write is acknowledged
+/// (`commitlog_sync: batch`), so that what it has acknowledged survives its own `kill -9`.
 public final class LocalCassandra implements AutoCloseable {
     private static final String HOST = "127.0.0.1";
     private static final Duration START_LIMIT = Duration.ofMinutes(3);
@@ -37,7 +37,8 @@ public final class LocalCassandra implements AutoCloseable {
     /// @param jars folder of Cassandra's jars, see [CassandraJars]
     /// @param folder of its data, configuration and log; kept from one start to the next
     /// @param port for clients
-    /// @param heapMebibytes most memory of its heap, 10^6 * 1.05 bytes each
+    /// @param storagePort for other nodes, of which there are none
+    /// @param heapMebibytes most memory of its heap, MiB; about twice as much in all
     public record Settings(Path jars, Path folder, int port, int storagePort, int heapMebibytes) {
         /// Free ports and a heap that suffices for one machine.
         public static Settings of(Path jars, Path folder) {
@@ -172,7 +173,8 @@ public final class LocalCassandra implements AutoCloseable {
         command.add(CassandraJars.java().toString());
         command.add("-javaagent:" + jamm);
         command.addAll(OPTIONS);
-        command.addAll(List.of("-Xms" + settings.heapMebibytes() + "m", "-Xmx" + settings.heapMebibytes() + "m",
+        command.addAll(
+                List.of("-Xms" + settings.heapMebibytes() + "m", "-Xmx" + settings.heapMebibytes() + "m",
                 "-XX:MaxDirectMemorySize=" + settings.heapMebibytes() + "m",
                 "-Dcassandra.config=" + folder.resolve("cassandra.yaml").toUri(),
                 "-Dcassandra.storagedir=" + folder.resolve("data"),

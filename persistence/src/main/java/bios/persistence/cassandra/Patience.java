@@ -41,8 +41,9 @@ public record Patience(Duration limit) {
                 return;
             }
             Throwable cause = CassandraConnection.unwrap(failure);
-            long next = System.nanoTime() - begin + TimeUnit.MILLISECONDS.toNanos(pauseMillis); // edge: see above
-            if (!passing(cause) || next > limit.toNanos()) result.completeExceptionally(cause);
+            long gone = System.nanoTime() - begin; // edge: see above
+            if (!passing(cause) || gone + TimeUnit.MILLISECONDS.toNanos(pauseMillis) > limit.toNanos())
+                result.completeExceptionally(cause);
             else CompletableFuture.delayedExecutor(pauseMillis, TimeUnit.MILLISECONDS).execute(() ->
                     attempt(attempt, result, begin, Math.min(2 * pauseMillis, LAST_PAUSE_MILLIS)));
         });

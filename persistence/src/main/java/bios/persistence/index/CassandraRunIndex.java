@@ -73,7 +73,8 @@ public final class CassandraRunIndex implements RunIndex, AutoCloseable {
         List<Ask> writes = new ArrayList<>();
         writes.add(new Ask(CLEAR, timestamp - 1, owner, run));
         writes.add(new Ask(PUT, owner, run, RUN, summary.config().createdAtMillis(), Long.MAX_VALUE, version,
-                IndexTypes.TYPES.manifest(summary), ByteBuffer.wrap(IndexTypes.TYPES.write(summary)), timestamp));
+                IndexTypes.TYPES.manifest(summary), ByteBuffer.wrap(IndexTypes.TYPES.write(summary)),
+                        timestamp));
         int place = 0;
         for (CheckpointManifest checkpoint : summary.checkpoints())
             writes.add(new Ask(PUT, owner, run, place++, checkpoint.createdAtMillis(),
@@ -142,7 +143,8 @@ public final class CassandraRunIndex implements RunIndex, AutoCloseable {
         try {
             return Cql.await(stage);
         } catch (DriverException failed) {
-            throw new IllegalStateException("cannot " + what + " the run index: " + failed.getMessage(), failed);
+            throw new IllegalStateException(
+                    "cannot " + what + " the run index: " + failed.getMessage(), failed);
         }
     }
 }

@@ -22,10 +22,10 @@ import org.apache.pekko.serialization.Serialization;
 import org.apache.pekko.serialization.SerializationExtension;
 import scala.concurrent.Future;
 
-/// Pekko's journal in Cassandra, for several processes. Each atomic write is one row, written by a lightweight
-/// transaction that moves the entity's highest number (`head`) on from the one before it. So of two
-/// incarnations of an entity, one of which does not know that it is over, only one can write a number; the
-/// other fails with [JournalConflict], whatever was deleted meanwhile.
+/// Pekko's journal in Cassandra, for several processes. Each atomic write is one row, written by a
+/// lightweight transaction that moves the entity's highest number (`head`) on from the one before it. So of
+/// two incarnations of an entity, one of which does not know that it is over, only one can write a number;
+/// the other fails with [JournalConflict], whatever was deleted meanwhile.
 ///
 /// What Pekko calls a rejection (nothing written, the entity goes on) does not occur: every failure fails the
 /// write, and the entity stops.
@@ -34,7 +34,8 @@ public final class CassandraJournal extends AsyncWriteJournal {
             UPDATE KEYSPACE.events SET head = ?, last_seq = ?, writer = ?, events = ?
             WHERE persistence_id = ? AND first_seq = ? IF head = ?""";
     private static final String STORED = """
-            SELECT last_seq, writer, events FROM KEYSPACE.events WHERE persistence_id = ? AND first_seq = ?""";
+            SELECT last_seq, writer, events FROM KEYSPACE.events
+            WHERE persistence_id = ? AND first_seq = ?""";
     private static final String STATE =
             "SELECT DISTINCT head, deleted_to FROM KEYSPACE.events WHERE persistence_id = ?";
     private static final String ROW_BEFORE = """
@@ -64,14 +65,16 @@ public final class CassandraJournal extends AsyncWriteJournal {
     /// Settings that make Pekko keep events and snapshots in the Cassandra of `bios.storage.cassandra`, whose
     /// schema must be there.
     public static Config config() {
-        return ConfigFactory.parseResources(CassandraJournal.class.getClassLoader(), "cassandra-journal.conf");
+        return ConfigFactory.parseResources(
+                CassandraJournal.class.getClassLoader(), "cassandra-journal.conf");
     }
 
     @Override public void postStop() {
         connection.close();
     }
 
-    @Override public Future<Iterable<Optional<Exception>>> doAsyncWriteMessages(Iterable<AtomicWrite> writes) {
+    @Override public Future<Iterable<Optional<Exception>>> doAsyncWriteMessages(
+            Iterable<AtomicWrite> writes) {
         var rows = new ArrayList<EventRow>();
         for (AtomicWrite write : writes) rows.add(EventRow.of(write, serialization));
         var contents = rows.stream().map(this::bytes).toList();
@@ -89,7 +92,8 @@ public final class CassandraJournal extends AsyncWriteJournal {
     private ByteBuffer bytes(EventRow row) {
         ByteBuffer bytes = row.bytes();
         if (bytes.remaining() > settings.maxRowBytes())
-            throw new EventTooLarge(row.persistenceId(), row.first(), bytes.remaining(), settings.maxRowBytes());
+            throw new EventTooLarge(
+                    row.persistenceId(), row.first(), bytes.remaining(), settings.maxRowBytes());
         return bytes;
     }
 
@@ -102,8 +106,8 @@ public final class CassandraJournal extends AsyncWriteJournal {
                         : whose(cql, row, bytes, Cql.first(outcome)))));
     }
 
-    /// The head was not where we left it: because an attempt of ours, whose outcome we did not learn, has been
-    /// carried out, or because somebody else has written.
+    /// The head was not where we left it: because an attempt of ours, whose outcome we did not learn, has
+    /// been carried out, or because somebody else has written.
     private static CompletionStage<Void> whose(Cql cql, EventRow row, ByteBuffer bytes, Optional<Row> found) {
         return cql.askSerially(STORED, row.persistenceId(), row.first()).thenAccept(stored -> {
             boolean ours = stored.filter(s -> s.getLong("last_seq") == row.last()
@@ -112,7 +116,8 @@ public final class CassandraJournal extends AsyncWriteJournal {
             if (ours) return;
             String head = found.filter(f -> !f.isNull("head")).map(f -> "" + f.getLong("head")).orElse("0");
             throw new JournalConflict(row.persistenceId(), row.first(), row.writer(), stored
-                    .filter(s -> !s.isNull("writer")).map(s -> "writer " + s.getString("writer") + " has written it")
+                    .filter(s -> !s.isNull("writer"))
+                            .map(s -> "writer " + s.getString("writer") + " has written it")
                     .orElse("the journal's last event is " + head));
         });
     }
@@ -139,7 +144,8 @@ public final class CassandraJournal extends AsyncWriteJournal {
     }
 
     /// Rows whose events are all hidden; one that has others stays.
-    private static CompletionStage<Void> deleteRows(Cql cql, String persistenceId, long cut, Optional<Row> last) {
+    private static CompletionStage<Void> deleteRows(
+            Cql cql, String persistenceId, long cut, Optional<Row> last) {
         if (last.isEmpty()) return CompletableFuture.completedFuture(null);
         long until = last.get().getLong("last_seq") <= cut ? cut : last.get().getLong("first_seq") - 1;
         return cql.ask(DELETE, persistenceId, until).thenAccept(_ -> {});
@@ -169,7 +175,8 @@ public final class CassandraJournal extends AsyncWriteJournal {
         private long next;
         private long left;
 
-        Replay(Cql cql, String persistenceId, long to, long max, Consumer<PersistentRepr> callback, long next) {
+        Replay(Cql cql, String persistenceId, long to, long max, Consumer<PersistentRepr> callback,
+                long next) {
             this.cql = cql;
             this.persistenceId = persistenceId;
             this.to = to;

@@ -21,9 +21,9 @@ import org.apache.pekko.serialization.SerializationExtension;
 import scala.concurrent.Future;
 import scala.jdk.javaapi.OptionConverters;
 
-/// Pekko's snapshots in Cassandra: first chunks of at most 512 KiB under an id of their own, then the row that
-/// makes them visible. A snapshot that is not whole fails the recovery, since the events before it may be
-/// deleted.
+/// Pekko's snapshots in Cassandra: first chunks of at most 512 KiB under an id of their own, then the row
+/// that makes them visible. A snapshot that is not whole fails the recovery, since the events before it may
+/// be deleted.
 public final class CassandraSnapshotStore extends SnapshotStore {
     private static final byte VERSION = 1;
     private static final int CHUNK_BYTES = 512 * 1024;
@@ -95,7 +95,8 @@ public final class CassandraSnapshotStore extends SnapshotStore {
     /// @param broken the snapshot that was found without all of its chunks, if this is the second look
     private CompletionStage<Optional<SelectedSnapshot>> load(Cql cql, String persistenceId,
             SnapshotSelectionCriteria criteria, Optional<UUID> broken) {
-        return cql.pages(ROWS_AT_ONCE, FIND, persistenceId, criteria.maxSequenceNr(), criteria.minSequenceNr())
+        return cql.pages(
+                ROWS_AT_ONCE, FIND, persistenceId, criteria.maxSequenceNr(), criteria.minSequenceNr())
                 .thenCompose(page -> newest(cql, page, criteria)).thenCompose(found -> {
                     if (found.isEmpty()) return CompletableFuture.completedFuture(Optional.empty());
                     Row row = found.get();
@@ -114,7 +115,8 @@ public final class CassandraSnapshotStore extends SnapshotStore {
     }
 
     private static IllegalStateException damaged(String persistenceId, Row row) {
-        return new IllegalStateException("the snapshot of " + persistenceId + " at event " + row.getLong("seq")
+        return new IllegalStateException(
+                "the snapshot of " + persistenceId + " at event " + row.getLong("seq")
                 + " is not whole in Cassandra, table snapshot_chunks, id " + row.getUuid("id")
                 + "; restore Cassandra's data from a copy");
     }

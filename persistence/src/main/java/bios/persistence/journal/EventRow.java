@@ -12,9 +12,9 @@ import org.apache.pekko.serialization.Serialization;
 import scala.jdk.javaapi.CollectionConverters;
 import scala.jdk.javaapi.OptionConverters;
 
-/// The events of one atomic write, as they lie in one row. Bytes: a version (1), the number of events, then of
-/// each its timestamp, the event adapter's manifest, payload and metadata; lengths before what they measure,
-/// big-endian.
+/// The events of one atomic write, as they lie in one row. Bytes: a version (1), the number of events, then
+/// of each its timestamp, the event adapter's manifest, payload and metadata; lengths before what they
+/// measure, big-endian.
 ///
 /// @param first number of the first event
 /// @param writer the incarnation of the entity that wrote them
@@ -50,7 +50,8 @@ record EventRow(String persistenceId, long first, String writer, List<Event> eve
                     OptionConverters.toJava(one.metadata())
                             .map(metadata -> StoredPayload.of(serialization, metadata))));
         }
-        return new EventRow(write.persistenceId(), write.lowestSequenceNr(), all.getFirst().writerUuid(), events);
+        return new EventRow(
+                write.persistenceId(), write.lowestSequenceNr(), all.getFirst().writerUuid(), events);
     }
 
     ByteBuffer bytes() {
@@ -72,8 +73,10 @@ record EventRow(String persistenceId, long first, String writer, List<Event> eve
         ByteBuffer from = bytes.duplicate();
         byte version = from.get();
         if (version != VERSION)
-            throw new IllegalStateException("event " + first + " of " + persistenceId + " is written in version "
-                    + version + " of the journal's format, this program knows " + VERSION + "; run a newer Bios");
+            throw new IllegalStateException(
+                    "event " + first + " of " + persistenceId + " is written in version "
+                    + version + " of the journal's format, this program knows " + VERSION
+                            + "; run a newer Bios");
         int count = from.getInt();
         var events = new ArrayList<Event>(count);
         for (int i = 0; i < count; i++)

@@ -10,7 +10,8 @@ public final class JournalConflict extends RuntimeException {
     /// @param others what is known of the other: its writer, or how far it came
     JournalConflict(String persistenceId, long sequenceNr, String ours, String others) {
         super("event " + sequenceNr + " of " + persistenceId + ", written by writer " + ours
-                + ", is refused: " + others + "; the entity runs twice, or ran on after it was moved. This one"
+                + ", is refused: " + others
+                        + "; the entity runs twice, or ran on after it was moved. This one"
                 + " stops and recovers from the journal");
     }
 }

@@ -9,7 +9,8 @@ import java.time.InstantSource;
 import java.util.Optional;
 import java.util.concurrent.CompletionStage;
 
-/// Sampling tasks in Cassandra, which forgets them by itself after `bios.storage.cassandra.sampling-task-age`.
+/// Sampling tasks in Cassandra, which forgets them by itself after
+/// `bios.storage.cassandra.sampling-task-age`.
 public final class CassandraSamplingTasks implements SamplingTasks, AutoCloseable {
     private static final String PUT = """
             INSERT INTO KEYSPACE.sampling_tasks (id, owner, body, stored) VALUES (?, ?, ?, ?) USING TTL ?""";

@@ -138,10 +138,12 @@ abstract class BlobStoreContract {
         store().put("runs/x0/recovery", bytes(20, 2));
         assertEquals(List.of(a, b), store().list("runs/x").stream().map(BlobStore.Listed::ref)
                 .sorted(Comparator.comparing(r -> r.id().scope())).toList());
-        assertEquals(List.of(a), store().list("runs/x/operations").stream().map(BlobStore.Listed::ref).toList());
+        assertEquals(
+                List.of(a), store().list("runs/x/operations").stream().map(BlobStore.Listed::ref).toList());
         assertEquals(List.of(), store().list("runs/none"));
         assertEquals(List.of(), store().list("none"));
-        assertTrue(store().list("runs").stream().map(BlobStore.Listed::ref).toList().containsAll(List.of(a, b)));
+        assertTrue(store().list("runs").stream().map(BlobStore.Listed::ref).toList()
+                .containsAll(List.of(a, b)));
         BlobRef single = store().put("single", bytes(5, 9));
         assertEquals(List.of(single), store().list("single").stream().map(BlobStore.Listed::ref).toList());
     }

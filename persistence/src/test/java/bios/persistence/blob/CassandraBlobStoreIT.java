@@ -112,7 +112,8 @@ class CassandraBlobStoreIT extends BlobStoreContract {
         BlobRef kept = store.put("swept/kept", bytes(10, 1));
         int day = (int) (NOW / DAY);
         UUID half = UUID.randomUUID();
-        for (int chunk : new int[] {0, 1, 3}) rows("INSERT INTO KEYSPACE.blob_chunks (upload, chunk, data) VALUES"
+        for (int chunk : new int[] {0, 1, 3}) rows(
+                "INSERT INTO KEYSPACE.blob_chunks (upload, chunk, data) VALUES"
                 + " (?, ?, ?)", half, chunk, ByteBuffer.wrap(new byte[10]));
         String begun = "INSERT INTO KEYSPACE.blob_uploads (day, upload, scope, sha256) VALUES (?, ?, ?, ?)";
         rows(begun, day, half, "swept/half", "");

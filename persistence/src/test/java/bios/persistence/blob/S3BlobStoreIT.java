@@ -40,7 +40,8 @@ class S3BlobStoreIT extends BlobStoreContract {
     }
 
     private static S3Settings settings(String bucket, String secret) {
-        return new S3Settings(bucket, "some/prefix", "us-east-1", server.endpoint(), true, S3Server.ACCESS_KEY,
+        return new S3Settings(
+                bucket, "some/prefix", "us-east-1", server.endpoint(), true, S3Server.ACCESS_KEY,
                 secret, PART, folder.resolve("staging"));
     }
 
@@ -77,7 +78,8 @@ class S3BlobStoreIT extends BlobStoreContract {
     @Test void aBucketThatIsNotThereOrNotOursIsRefusedAtTheStart() {
         var missing = assertThrows(UncheckedIOException.class,
                 () -> S3BlobStore.open(settings("none", S3Server.SECRET_KEY)));
-        assertTrue(missing.getMessage().contains("bucket none") && missing.getMessage().contains("bios.storage.s3"),
+        assertTrue(missing.getMessage().contains("bucket none")
+                && missing.getMessage().contains("bios.storage.s3"),
                 missing.getMessage());
         assertThrows(UncheckedIOException.class, () -> S3BlobStore.open(settings("blobs", "another-secret")));
     }

@@ -20,7 +20,8 @@ class CassandraSchemaIT {
     @Test void missingOlderAndNewerTablesAreRefusedByTheCommandThatHelps() {
         Config config = config("refused");
         var settings = CassandraSettings.of(config);
-        String command = "bios schema --cassandra " + TestCassandra.shared().contactPoint() + " --keyspace refused";
+        String command = "bios schema --cassandra " + TestCassandra.shared().contactPoint()
+                + " --keyspace refused";
         var missing = assertThrows(SchemaRefused.class, () -> Storage.open(config));
         assertTrue(missing.getMessage().contains(command), missing.getMessage());
         CassandraSchema.create(settings);

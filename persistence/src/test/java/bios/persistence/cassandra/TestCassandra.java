@@ -37,7 +37,8 @@ public final class TestCassandra {
         Map<String, Object> settings = new HashMap<>(more);
         settings.put("contact-points", List.of(node.contactPoint()));
         settings.put("keyspace", keyspace);
-        return ConfigFactory.parseMap(settings).atPath(CassandraSettings.PATH).withFallback(ConfigFactory.load());
+        return ConfigFactory.parseMap(settings).atPath(CassandraSettings.PATH)
+                .withFallback(ConfigFactory.load());
     }
 
     /// The node of all tests; not to be killed.

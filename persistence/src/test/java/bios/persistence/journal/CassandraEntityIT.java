@@ -104,7 +104,8 @@ class CassandraEntityIT {
         stop(entity);
         snapshots.awaitAssert(PATIENCE, () -> {
             assertEquals(1, rows("SELECT seq FROM KEYSPACE.snapshots WHERE persistence_id = 'large'").size());
-            assertEquals(List.of(6L), rows("SELECT first_seq FROM KEYSPACE.events WHERE persistence_id = 'large'")
+            assertEquals(
+                    List.of(6L), rows("SELECT first_seq FROM KEYSPACE.events WHERE persistence_id = 'large'")
                     .stream().map(row -> row.getLong("first_seq")).toList());
             return null;
         });

@@ -195,7 +195,8 @@ class CassandraJournalIT {
             }
         }
         for (var writer : writers) writer.get();
-        for (int i = 0; i < 100; i++) assertEquals(numbers(1, 10), journal.numbers("of-many-" + i, 1, 100, 100));
+        for (int i = 0; i < 100; i++) assertEquals(
+                numbers(1, 10), journal.numbers("of-many-" + i, 1, 100, 100));
     }
 
     @Test void anEventLostFromTheTableFailsTheRecovery() {

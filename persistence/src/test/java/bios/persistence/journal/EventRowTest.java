@@ -25,7 +25,8 @@ class EventRowTest {
             var events = new ArrayList<EventRow.Event>();
             for (int n = 1 + random.nextInt(5); n > 0; n--)
                 events.add(new EventRow.Event(random.nextLong(), random.nextBoolean() ? "" : "adapter",
-                        payload(random), random.nextBoolean() ? Optional.of(payload(random)) : Optional.empty()));
+                        payload(random),
+                                random.nextBoolean() ? Optional.of(payload(random)) : Optional.empty()));
             var row = new EventRow("p", 1 + random.nextInt(100), "w", events);
             ByteBuffer bytes = row.bytes();
             assertEquals(bytes.capacity(), bytes.remaining());
@@ -37,7 +38,8 @@ class EventRowTest {
 
     /// Bytes that are in journals: never changed, a new format gets a new version.
     @Test void theBytesOfVersionOneAreStillRead() {
-        String golden = "01" + "00000001" + "0000000000000007" + "00000001" + "61" + "0000002a" + "00000002" + "6d6e"
+        String golden = "01" + "00000001" + "0000000000000007" + "00000001" + "61" + "0000002a" + "00000002"
+                + "6d6e"
                 + "00000003" + "010203" + "00";
         var row = new EventRow("p", 5, "w", List.of(new EventRow.Event(7, "a",
                 new StoredPayload(42, "mn", new byte[] {1, 2, 3}), Optional.empty())));

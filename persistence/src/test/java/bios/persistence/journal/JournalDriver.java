@@ -63,7 +63,8 @@ final class JournalDriver implements AutoCloseable {
         /// Several atomic writes in one request.
         Optional<Throwable> writeEach(long number, Object... events) {
             tell(IntStream.range(0, events.length)
-                    .mapToObj(i -> (PersistentEnvelope) AtomicWrite.apply(event(number + i, events[i]))).toList());
+                    .mapToObj(i -> (PersistentEnvelope) AtomicWrite.apply(event(number + i, events[i])))
+                            .toList());
             return outcome(events.length);
         }
 
