@@ -11,6 +11,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.TreeMap;
+import java.util.function.BooleanSupplier;
 
 /// What the engine has been given of a run's line, and what comes next. Lives as long as the engine's copy of
 /// the run; belongs to one actor.
@@ -43,6 +44,7 @@ final class EngineLine {
     static final String WORKER_LOST = "worker_lost";
 
     private final RunSettings settings;
+    private final BooleanSupplier turn;
     private final TreeMap<Long, Entry> outstanding = new TreeMap<>();
     private boolean open;
     private long sent;
@@ -63,8 +65,10 @@ final class EngineLine {
     private long bytes;
     private int operations;
 
-    EngineLine(RunSettings settings) {
+    /// @param turn whether an operation of this run may be tried alone now; the line is asked again when it may
+    EngineLine(RunSettings settings, BooleanSupplier turn) {
         this.settings = settings;
+        this.turn = turn;
     }
 
     /// Begins again behind the recovery point; the engine holds nothing.
@@ -111,6 +115,11 @@ final class EngineLine {
         Entry entry = outstanding.remove(position);
         if (entry != null) outstandingBytes -= entry.operation().bytes();
         if (load == position) load = 0;
+    }
+
+    /// Whether an operation is being tried alone.
+    boolean tries() {
+        return attempted != 0 && outstanding.containsKey(attempted);
     }
 
     /// Whether it was given operations behind `position` that are not finished.
@@ -210,7 +219,10 @@ final class EngineLine {
             if (!outstanding.isEmpty()) return new Step.Rest();
             // Those before the stored attempt were executed after an earlier failure: they do not kill.
             boolean suspect = run.attempt().isEmpty() || entry.position() >= run.attempt().get().position();
-            if (suspect && attempted != entry.position()) return new Step.Store(List.of(attempt(run, entry)));
+            if (suspect && attempted != entry.position()) {
+                if (!turn.getAsBoolean()) return new Step.Rest();
+                return new Step.Store(List.of(attempt(run, entry)));
+            }
         }
         return send(entry);
     }

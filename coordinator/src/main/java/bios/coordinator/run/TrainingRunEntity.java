@@ -154,7 +154,7 @@ public final class TrainingRunEntity
     private final NodeMemory.Account memory;
     private final String node;
     private final RunMeter meter;
-    private final Timings timings = new Timings(System::nanoTime); // edge: measures, decides nothing
+    private final Timings timings;
     private final Set<Long> done = new HashSet<>();
     private final Map<Long, List<Waiter>> waiters = new HashMap<>();
     private final List<PendingSave> pendingSaves = new ArrayList<>();
@@ -192,8 +192,10 @@ public final class TrainingRunEntity
         this.timers = timers;
         this.shard = shard;
         this.node = NodeName.of(context.getSystem());
-        this.meter = new RunMeter(id.slug(), System::nanoTime); // edge: measures, decides nothing
-        this.line = new EngineLine(settings);
+        this.meter = new RunMeter(id.slug(), world.nanos());
+        this.timings = new Timings(world.nanos());
+        this.line = new EngineLine(settings, () -> world.solo().take(this,
+                () -> context.getSelf().tell(new Internal.Advance())));
         this.results = new Results(settings.maxResults(), settings.maxResultBytes(),
                 settings.resultMemoryBytes());
         ActorRef<Message> self = context.getSelf();
@@ -245,10 +247,12 @@ public final class TrainingRunEntity
                 .onSignal(PreRestart.instance(), _ -> {
                     living.set(false);
                     memory.close();
+                    world.solo().leave(this);
                 })
                 .onSignal(PostStop.instance(), _ -> {
                     living.set(false);
                     memory.close();
+                    world.solo().leave(this);
                     meter.ends();
                     closeEngine();
                 }).build();
@@ -525,7 +529,9 @@ public final class TrainingRunEntity
             case Internal.Left _ -> {
                 // Work was accepted on the way to rest. (A run that moves begins again where its shard goes.)
                 if (resting && load(run).unfinished() > 0) world.waker().accept(id);
-                yield Effect().stop().thenNoReply();
+                // An operation that is tried alone has not killed this worker if the run must only move.
+                yield line.tries() ? Effect().persist(List.<RunEvent>of(new ReplayFinished(run.accepted())))
+                        .thenStop().thenNoReply() : Effect().stop().thenNoReply();
             }
         };
     }
@@ -789,6 +795,7 @@ public final class TrainingRunEntity
             return Behaviors.same();
         }));
         line.restart(run, cautious);
+        world.solo().leave(this);
     }
 
     private void advance(TrainingRun run) {
@@ -904,7 +911,7 @@ public final class TrainingRunEntity
     private ReplyEffect<RunEvent, TrainingRun> executed(TrainingRun run, long position,
             OperationResult result) {
         if (!line.awaits(position)) return Effect().noReply();
-        line.finished(position);
+        finished(position);
         Entry entry = run.at(position).orElseThrow();
         meter.executed(entry.kind(), position);
         return switch (result) {
@@ -927,6 +934,12 @@ public final class TrainingRunEntity
                 yield going(run);
             }
         };
+    }
+
+    private void finished(long position) {
+        boolean tried = line.tries();
+        line.finished(position);
+        if (tried) world.solo().leave(this);
     }
 
     private ReplyEffect<RunEvent, TrainingRun> going(TrainingRun run) {
@@ -954,7 +967,7 @@ public final class TrainingRunEntity
             warn("operation {} waits: {}", position, why.message());
             return reopenLater(run, false, "store_failed");
         }
-        line.finished(position);
+        finished(position);
         List<RunEvent> events = stamped(List.of(new OperationFailed(position, why)));
         long began = meter.now();
         return Effect().persist(events).thenRun((TrainingRun now) -> {

@@ -428,7 +428,7 @@ final class Ledger {
             case RunReply.Failed(_, var why) -> check(holds(seq)
                     && line(positions.get(seq)).failed.filter(why::equals).isPresent(),
                     "tells of a failure of " + seq + " that the journal does not hold: " + why);
-            case RunReply.Pending _ ->
+            case RunReply.Pending _, RunReply.Stalled _ ->
                 check(holds(seq), "waits for seq " + seq + ", which it never accepted");
             case RunReply.Refused(var reason, var message) -> check(stale || reason == Reason.NOT_FOUND
                     && (!holds(seq) || closed || world.forgetsResults()),

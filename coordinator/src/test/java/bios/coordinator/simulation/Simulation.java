@@ -146,8 +146,8 @@ final class Simulation {
 
     private void play(World world) {
         boolean alone = stage.oneIn(2);
-        // An operation that kills takes other runs of its node with it, and may have them blamed.
-        boolean harm = alone && stage.oneIn(2);
+        // An operation that kills takes other runs of its node with it, and must not have them blamed.
+        boolean harm = stage.oneIn(2);
         boolean loads = stage.oneIn(2);
         var first = new RunId("usf-finance-9f2c4be01a01");
         var second = new RunId("usf-finance-9f2c4be01a02");

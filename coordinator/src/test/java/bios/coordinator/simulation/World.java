@@ -3,6 +3,7 @@ package bios.coordinator.simulation;
 import bios.coordinator.run.NodeMemory;
 import bios.coordinator.run.RunSettings;
 import bios.coordinator.run.RunWorld;
+import bios.coordinator.run.Solo;
 import bios.coordinator.run.TrainingRunEntity;
 import bios.persistence.index.Page;
 import bios.persistence.index.RunIndex;
@@ -53,6 +54,7 @@ final class World {
         private final ActorRef<EngineCommand> engineRef;
         private final Map<String, Incarnation> entities = new LinkedHashMap<>();
         private final NodeMemory memory = new NodeMemory(settings.nodeResultBytes());
+        private final Solo solo = new Solo();
         private boolean dead;
         /// Cut off: the others have given its runs to another node.
         private boolean suspected;
@@ -329,6 +331,7 @@ final class World {
         var incarnation = new Incarnation(run, lives++, node);
         var world = new RunWorld(node.engineRef, blobs, index, this::resolve,
                 () -> Instant.ofEpochMilli(stage.now()), node::blocking, settings, node.memory,
+                node.solo, () -> stage.now() * 1_000_000,
                 resting -> woken.add(resting.value()));
         ActorRef<ClusterSharding.ShardCommand> shard = function("shard", _ -> leave(incarnation));
         incarnation.ref = Adapter.spawnAnonymous(system,
