@@ -3,10 +3,10 @@ package bios.worker.kernel;
 import java.lang.foreign.MemorySegment;
 
 /// The exponential function that every softmax and sigmoid here uses, so that their bits agree: exp(x) =
-/// 2ⁿ·exp(r), n = round(x / ln 2), r in two parts after Cody and Waite, exp(r) by the polynomial of degree 6
-/// with the least relative error that begins with 1 + r + r²/2; all by fused multiply-adds, which are exact
-/// until they round once. Within 1 unit in the last place for x in [-87, 88]; outside, x is clamped to that range
-/// (so exp(-∞) is about 1e-38, not 0: leave masked elements out). NaN gives NaN.
+/// 2ⁿ·exp(r), n = round(x / ln 2), r in two parts after Cody and Waite, exp(r) by a polynomial of degree 6
+/// with the least relative error of those that begin with 1 + r + r²/2; all by fused multiply-adds, which
+/// round once. Within 1 unit in the last place for x in [-87, 88]; outside, x is clamped to that range (so
+/// exp(-∞) is about 1e-38, not 0: leave masked elements out). NaN gives NaN.
 public final class Exp {
     private static final float LOWEST = -87f;
     private static final float HIGHEST = 88f;
