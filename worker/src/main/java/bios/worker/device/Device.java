@@ -160,6 +160,13 @@ public interface Device extends AutoCloseable {
     /// [#logSoftmaxAt]; dlogprobs `[T, 1]`.
     void logSoftmaxBackward(Tensor logits, Tensor lse, int[] targets, Tensor dlogprobs);
 
+    /// Columns of a block of [#softmaxBlocks].
+    int WORDS = 1024;
+
+    /// For each block of [#WORDS] columns of logits: its greatest, and Σ exp(logit - greatest); both
+    /// `[T, blocks]`. What drawing a token needs to know before it looks at single logits.
+    void softmaxBlocks(Tensor maxima, Tensor sums, Tensor logits);
+
     // ---- optimizer ----
 
     /// Σ x², summed in a fixed order, in double precision. Waits.

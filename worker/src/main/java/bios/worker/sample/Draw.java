@@ -1,6 +1,7 @@
 package bios.worker.sample;
 
 import bios.protocol.sampling.SamplingParams;
+import bios.worker.device.Device;
 import bios.worker.kernel.Exp;
 import bios.worker.kernel.Sums;
 import java.util.Arrays;
@@ -42,6 +43,44 @@ record Draw(double temperature, int topK, double topP) {
         boolean some = topK != -1 && topK < scaled.length;
         if (!some && topP == 1) return fromAll(scaled, max, chance);
         return fromRanked(scaled, some ? Ranking.top(scaled, topK) : nucleus(scaled, max), max, chance);
+    }
+
+    /// Whether [#block] and [#within] do: every logit as it is may be drawn, or the largest only.
+    boolean simple() {
+        return temperature == 0 || temperature == 1 && topK == -1 && topP == 1;
+    }
+
+    /// The block of [Device#WORDS] logits from which a [#simple] draw takes its token.
+    ///
+    /// @param maxima, sums what [Device#softmaxBlocks] says of the row
+    /// @param left a number in [0, 1)
+    Place block(float[] maxima, float[] sums, double left) {
+        int best = Ranking.best(maxima);
+        if (temperature == 0) return new Place(best, 0);
+        double[] shares = new double[sums.length];
+        for (int i = 0; i < sums.length; i++) shares[i] = sums[i] * weight(maxima[i], maxima[best]);
+        double rest = left * Arrays.stream(shares).sum();
+        int block = 0;
+        while (block < shares.length - 1 && rest >= shares[block]) rest -= shares[block++];
+        if (shares[block] == 0) return new Place(best, 0);   // rounding only
+        return new Place(block, rest / weight(maxima[block], maxima[best]));
+    }
+
+    /// A block, and how much of its sum lies before the token.
+    record Place(int block, double rest) {}
+
+    /// The token of a block, counted from its first.
+    int within(float[] logits, float max, double rest) {
+        if (temperature == 0) return Ranking.best(logits);
+        int last = -1;
+        for (int i = 0; i < logits.length; i++) {
+            double w = weight(logits[i], max);
+            if (w == 0) continue;
+            last = i;
+            rest -= w;
+            if (rest < 0) return i;
+        }
+        return last >= 0 ? last : Ranking.best(logits);      // rounding only
     }
 
     /// The vocabulary in blocks: which one, then which token of it.

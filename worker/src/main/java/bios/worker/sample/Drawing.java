@@ -44,29 +44,61 @@ final class Drawing {
     }
 
     private void drawChunk(Tensor hidden, List<Row> rows) {
-        int n = rows.size();
         List<Request> requests = rows.stream().map(r -> r.drawers.getFirst().request).toList();
-        List<Optional<Adapter>> adapters = requests.stream().map(r -> r.adapter).toList();
         try (Device.Scope scope = on.scope()) {
             Tensor together = model.rows(scope, hidden, rows.stream().mapToInt(Row::index).toArray());
-            Tensor logits = model.logits(scope, together, adapters);
-            int width = logits.columns();
-            float[] read = on.read(logits);
-            float[][] scaled = new float[n][];
-            int[][] tokens = new int[n][];
-            each(n, width, i -> {
-                scaled[i] = Arrays.copyOfRange(read, i * width, (i + 1) * width);
-                Draw draw = requests.get(i).draw;
-                draw.scale(scaled[i]);
-                tokens[i] = rows.get(i).drawers.stream().mapToInt(s -> draw.token(scaled[i],
-                        Chance.uniform(s.request.task.seed(), s.index, s.drawn()))).toArray();
-            });
-            for (int i = 0; i < n; i++)
-                if (!requests.get(i).draw.unscaled()) on.write(logits.rows(i, 1), scaled[i]);
+            Tensor logits = model.logits(scope, together, requests.stream().map(r -> r.adapter).toList());
+            float[][] scaled = scaled(logits, requests);
             float[] lse = lse(scope, logits);
-            for (int i = 0; i < n; i++)
-                for (int j = 0; j < tokens[i].length; j++)
+            if (requests.stream().anyMatch(r -> r.draw.simple())) drawSimply(scope, logits, rows, lse);
+            int[][] tokens = new int[rows.size()][];
+            each(rows.size(), logits.columns(), i -> {
+                if (scaled[i] != null) tokens[i] = rows.get(i).drawers.stream()
+                        .mapToInt(s -> s.request.draw.token(scaled[i], chance(s))).toArray();
+            });
+            for (int i = 0; i < rows.size(); i++)
+                for (int j = 0; scaled[i] != null && j < tokens[i].length; j++)
                     rows.get(i).drawers.get(j).take(tokens[i][j], scaled[i][tokens[i][j]] - lse[i]);
+        }
+    }
+
+    private static double chance(Sequence s) {
+        return Chance.uniform(s.request.task.seed(), s.index, s.drawn());
+    }
+
+    /// Rows whose draws need all logits, scaled, here and on the device; null for the others.
+    private float[][] scaled(Tensor logits, List<Request> requests) {
+        float[][] scaled = new float[requests.size()][];
+        for (int i = 0; i < scaled.length; i++)
+            if (!requests.get(i).draw.simple()) scaled[i] = on.read(logits.rows(i, 1));
+        each(scaled.length, logits.columns(), i -> {
+            if (scaled[i] != null) requests.get(i).draw.scale(scaled[i]);
+        });
+        for (int i = 0; i < scaled.length; i++)
+            if (scaled[i] != null && !requests.get(i).draw.unscaled())
+                on.write(logits.rows(i, 1), scaled[i]);
+        return scaled;
+    }
+
+    /// For the rows of which a draw looks at one block of logits only.
+    private void drawSimply(Device.Scope scope, Tensor logits, List<Row> rows, float[] lse) {
+        int blocks = Math.ceilDiv(logits.columns(), Device.WORDS);
+        Tensor maxima = on.scratch(scope, rows.size(), blocks);
+        Tensor sums = on.scratch(scope, rows.size(), blocks);
+        on.softmaxBlocks(maxima, sums, logits);
+        for (int i = 0; i < rows.size(); i++) {
+            Draw draw = rows.get(i).drawers.getFirst().request.draw;
+            if (!draw.simple()) continue;
+            float[] most = on.read(maxima.rows(i, 1));
+            float[] sum = on.read(sums.rows(i, 1));
+            for (Sequence s : rows.get(i).drawers) {
+                Draw.Place place = draw.block(most, sum, chance(s));
+                int first = place.block() * Device.WORDS;
+                float[] own = on.read(logits.rows(i, 1).columns(first,
+                        Math.min(Device.WORDS, logits.columns() - first)));
+                int at = draw.within(own, most[place.block()], place.rest());
+                s.take(first + at, own[at] - lse[i]);
+            }
         }
     }
 

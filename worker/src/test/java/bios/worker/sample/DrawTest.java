@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import bios.worker.device.Device;
 import java.util.Arrays;
 import java.util.Comparator;
 import java.util.Random;
@@ -59,6 +60,45 @@ class DrawTest {
             assertEquals(bySorting(logits, topP, chance), new Draw(1, -1, topP).token(logits, chance),
                     "round " + round);
         }
+    }
+
+    @Test void drawingFromOneBlockOfTheVocabularyFollowsTheSoftmaxOfAll() {
+        float[] logits = new float[3 * Device.WORDS - 5];
+        Arrays.fill(logits, Float.NEGATIVE_INFINITY);
+        logits[7] = 1;
+        logits[Device.WORDS] = 2;
+        logits[Device.WORDS + 1] = 0;
+        logits[logits.length - 1] = 2;
+        var draw = new Draw(1, -1, 1);
+        double[] expected = softmax(logits, 1, _ -> true);
+        int[] counts = new int[logits.length];
+        for (int i = 0; i < DRAWS; i++) counts[simply(draw, logits, Chance.uniform(11, 0, i))]++;
+        for (int i = 0; i < counts.length; i++)
+            assertEquals(expected[i], counts[i] / (double) DRAWS,
+                    5 * Math.sqrt(expected[i] * (1 - expected[i]) / DRAWS), "token " + i);
+        // of equal ones the lowest id
+        assertEquals(Device.WORDS, simply(new Draw(0, -1, 1), logits, 0.99));
+    }
+
+    /// As the sampler draws where [Draw#simple] holds.
+    private static int simply(Draw draw, float[] logits, double chance) {
+        assertTrue(draw.simple());
+        int blocks = Math.ceilDiv(logits.length, Device.WORDS);
+        float[] maxima = new float[blocks];
+        float[] sums = new float[blocks];
+        for (int b = 0; b < blocks; b++) {
+            float[] own = block(logits, b);
+            maxima[b] = own[Ranking.best(own)];
+            // what no logit of a block has counts as the least that fp32 has left
+            for (float z : own) sums[b] += Math.max(1e-38f, (float) Math.exp(z - maxima[b]));
+        }
+        Draw.Place place = draw.block(maxima, sums, chance);
+        return place.block() * Device.WORDS
+                + draw.within(block(logits, place.block()), maxima[place.block()], place.rest());
+    }
+
+    private static float[] block(float[] logits, int b) {
+        return Arrays.copyOfRange(logits, b * Device.WORDS, Math.min(logits.length, (b + 1) * Device.WORDS));
     }
 
     @Test void aTinyTemperatureIsGreedy() {

@@ -225,6 +225,12 @@ final class Assembler {
         storeVector(to, from, 0);
     }
 
+    /// The first lane to 4 bytes of memory, without a mask: a load that a masked store is near to, even where
+    /// the mask leaves it out, waits for the store to end.
+    void storeFirst(Address to, int from) {
+        memory(MAP_0F, PF3, 0, 0x11, from, 0, to, 0, 0, 4);
+    }
+
     void zero(int vector) {
         three(MAP_0F, P66, 0, 0xef, vector, vector, vector);
     }
@@ -247,6 +253,16 @@ final class Assembler {
     /// sum += a·b.
     void multiplyAdd(int sum, int a, int b) {
         three(MAP_0F38, P66, 0, 0xb8, sum, a, b);
+    }
+
+    /// sum -= a·b.
+    void multiplySubtract(int sum, int a, int b) {
+        three(MAP_0F38, P66, 0, 0xbc, sum, a, b);
+    }
+
+    /// x ← x·factor + term.
+    void scaleAndAdd(int x, int factor, int term) {
+        three(MAP_0F38, P66, 0, 0xa8, x, factor, term);
     }
 
     /// sum += a₀·b₀ + a₁·b₁ for pairs of bf16.
@@ -294,11 +310,6 @@ final class Assembler {
     void withinQuarters(int to, int from, int choice) {
         three(MAP_0F3A, P66, 0, 0x04, to, 0, from);
         bytes(choice);
-    }
-
-    /// Each fp32 to an int, towards zero.
-    void truncate(int to, int from) {
-        three(MAP_0F, PF3, 0, 0x5b, to, 0, from);
     }
 
     void addInts(int to, int a, int b) {

@@ -2,6 +2,7 @@ package bios.worker.device.cpu;
 
 import static bios.protocol.Require.require;
 
+import bios.worker.device.Device;
 import bios.worker.device.Tensor;
 import bios.worker.device.cpu.RowKernel.Kind;
 import java.lang.foreign.MemorySegment;
@@ -142,6 +143,21 @@ final class Avx512Rows implements RowVerbs {
             Kernels.along(Kind.SCALED_EXP, at(logits, row), room.address(), 0, 0, 0, n);
             long at = 4 * ((long) row * logits.stride() + targets[row]);
             logits.memory().set(FLOAT, at, logits.memory().get(FLOAT, at) + d);
+        });
+    }
+
+    @Override public void softmaxBlocks(Tensor maxima, Tensor sums, Tensor logits) {
+        RowVerbs.requireBlocks(maxima, sums, logits);
+        int n = logits.columns();
+        pool.rows(logits.rows(), n, 16, (row, member) -> {
+            var room = rooms[member];
+            for (int b = 0; b < maxima.columns(); b++) {
+                int from = b * Device.WORDS;
+                Kernels.along(Kind.LOG_SUM_EXP, at(logits, row) + 4L * from, room.address(), 0, 0, 0,
+                        Math.min(Device.WORDS, n - from));
+                maxima.memory().set(FLOAT, 4 * ((long) row * maxima.stride() + b), room.get(FLOAT, 0));
+                sums.memory().set(FLOAT, 4 * ((long) row * sums.stride() + b), (float) sum(room, 64));
+            }
         });
     }
 

@@ -395,6 +395,10 @@ public final class CpuDevice implements Device {
         rows.logSoftmaxBackward(logits, lse, targets, dlogprobs);
     }
 
+    @Override public void softmaxBlocks(Tensor maxima, Tensor sums, Tensor logits) {
+        rows.softmaxBlocks(maxima, sums, logits);
+    }
+
     // ---- optimizer ----
 
     @Override public double sumOfSquares(Tensor x) {

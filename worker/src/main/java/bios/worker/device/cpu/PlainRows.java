@@ -2,10 +2,13 @@ package bios.worker.device.cpu;
 
 import static bios.protocol.Require.require;
 
+import bios.worker.device.Device;
 import bios.worker.device.Tensor;
+import bios.worker.kernel.Exp;
 import bios.worker.kernel.LogSoftmax;
 import bios.worker.kernel.RmsNorm;
 import bios.worker.kernel.Rope;
+import bios.worker.kernel.Sums;
 import bios.worker.kernel.SwiGlu;
 
 /// The verbs on rows by the definitions of [bios.worker.kernel].
@@ -170,6 +173,24 @@ final class PlainRows implements RowVerbs {
             Rows.load(values, logits, row);
             LogSoftmax.backward(values, n, Rows.get(lse, row), targets[row], Rows.get(dlogprobs, row));
             Rows.store(logits, row, values);
+        });
+    }
+
+    @Override public void softmaxBlocks(Tensor maxima, Tensor sums, Tensor logits) {
+        RowVerbs.requireBlocks(maxima, sums, logits);
+        eachRow(logits.rows(), logits.columns(), (row, space) -> {
+            float[] part = space.row(0, Device.WORDS);
+            float[] most = space.row(1, maxima.columns());
+            float[] total = space.row(2, maxima.columns());
+            for (int b = 0; b < maxima.columns(); b++) {
+                int n = Math.min(Device.WORDS, logits.columns() - b * Device.WORDS);
+                Rows.load(part, 0, logits, row, b * Device.WORDS, n);
+                most[b] = Sums.max(part, n);
+                Exp.exp(part, part, n, 1, most[b]);
+                total[b] = (float) Sums.sum(part, n);
+            }
+            Rows.store(maxima, row, most);
+            Rows.store(sums, row, total);
         });
     }
 }

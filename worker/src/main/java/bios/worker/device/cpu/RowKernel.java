@@ -65,12 +65,11 @@ record RowKernel(Kind kind) {
 
     // Constants of the exponential function, see bios.worker.kernel.Exp.
     private static final int LOWEST = 18, HIGHEST = 19, PER_LN2 = 20, ROUND = 21, LN2_HIGH = 22, LN2_LOW = 23,
-            C0 = 24, ONE = 30, BIAS = 31;
-    private static final float[] FLOATS = {-87f, 88f, 1.44269504f, 12582912f, 0.693359375f, -2.12194440e-4f,
-            1.9875691500e-4f, 1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f,
-            5.0000001201e-1f, 1f};
-    /// Mask register of the rest of a row, and of the first lane.
-    private static final int TAIL = 1, FIRST = 5;
+            C6 = 24, ONE = 29;
+    private static final float[] FLOATS = {-87f, 88f, 1.44269504f, 12582912f, 0.6931472f, -1.9046542e-9f,
+            1.3863781e-3f, 8.3674826e-3f, 4.1667238e-2f, 1.6666535e-1f, 0.5f, 1f};
+    /// Mask register of the rest of a row.
+    private static final int TAIL = 1;
 
     private static Address argument(int i) {
         return Address.of(RSP, 8 * (1 + i - 6));
@@ -126,34 +125,29 @@ record RowKernel(Kind kind) {
             to.constant(RAX, Float.floatToRawIntBits(FLOATS[i]));
             to.broadcastGeneral(LOWEST + i, RAX);
         }
-        to.constant(RAX, 127);
-        to.broadcastGeneral(BIAS, RAX);
     }
 
-    /// x ← exp(x), with three vectors of room.
-    private static void exp(Assembler to, int x, int n, int r, int p) {
+    /// x ← exp(x) for x of at most 88, with three vectors of room. Adding ROUND left n in the low bits of a
+    /// sum, from where it goes on to the exponent.
+    private static void exp(Assembler to, int x, int sum, int n, int p) {
         to.maxFloats(x, x, LOWEST);
+        to.copyVector(sum, x);
+        to.scaleAndAdd(sum, PER_LN2, ROUND);
+        to.subtractFloats(n, sum, ROUND);
+        to.multiplySubtract(x, n, LN2_HIGH);
+        to.multiplySubtract(x, n, LN2_LOW);
+        to.copyVector(p, C6);
+        for (int i = 1; i < 5; i++) to.scaleAndAdd(p, x, C6 + i);
+        to.scaleAndAdd(p, x, ONE);
+        to.scaleAndAdd(p, x, ONE);
+        to.shiftLeft(sum, sum, 23);
+        to.addInts(x, p, sum);
+    }
+
+    /// The same for any x.
+    private static void expOfAny(Assembler to, int x, int sum, int n, int p) {
         to.minFloats(x, x, HIGHEST);
-        to.multiplyFloats(n, x, PER_LN2);
-        to.addFloats(n, n, ROUND);
-        to.subtractFloats(n, n, ROUND);
-        to.multiplyFloats(r, n, LN2_HIGH);
-        to.subtractFloats(r, x, r);
-        to.multiplyFloats(p, n, LN2_LOW);
-        to.subtractFloats(r, r, p);
-        to.copyVector(p, C0);
-        for (int i = 1; i < 6; i++) {
-            to.multiplyFloats(p, p, r);
-            to.addFloats(p, p, C0 + i);
-        }
-        to.multiplyFloats(x, r, r);
-        to.multiplyFloats(p, p, x);
-        to.addFloats(p, p, r);
-        to.addFloats(p, p, ONE);
-        to.truncate(n, n);
-        to.addInts(n, n, BIAS);
-        to.shiftLeft(n, n, 23);
-        to.multiplyFloats(x, p, n);
+        exp(to, x, sum, n, p);
     }
 
     private static void read(Assembler to, int vector, int pointer, int mask) {
@@ -213,7 +207,7 @@ record RowKernel(Kind kind) {
             read(to, 4, RSI, mask);
             read(to, 5, RDX, mask);
             to.subtractFloats(0, 17, 4);
-            exp(to, 0, 1, 2, 3);
+            expOfAny(to, 0, 1, 2, 3);
             to.addFloats(0, ONE, 0);
             to.divideFloats(0, 4, 0);
             to.multiplyFloats(0, 0, 5);
@@ -229,7 +223,7 @@ record RowKernel(Kind kind) {
             read(to, 5, R8, mask);      // up
             read(to, 6, RDX, mask);     // dy
             to.subtractFloats(0, 17, 4);
-            exp(to, 0, 1, 2, 3);
+            expOfAny(to, 0, 1, 2, 3);
             to.addFloats(0, ONE, 0);
             to.divideFloats(0, ONE, 0);  // σ
             to.subtractFloats(1, ONE, 0);
@@ -252,7 +246,7 @@ record RowKernel(Kind kind) {
         along(to, new int[] {RDI}, mask -> {
             read(to, 0, RDI, mask);
             to.subtractFloats(0, 0, 16);
-            exp(to, 0, 1, 2, 3);
+            expOfAny(to, 0, 1, 2, 3);
             to.multiplyFloats(0, 0, 17);
             to.storeVector(Address.of(RDI, 0), 0, mask);
         });
@@ -375,14 +369,8 @@ record RowKernel(Kind kind) {
         }
     }
 
-    private static void firstLane(Assembler to) {
-        to.constant(RAX, 1);
-        to.mask(FIRST, RAX);
-    }
-
     private static void absorb(Assembler to) {
         constants(to);
-        firstLane(to);
         var next = new Label();
         to.bind(next);
         visible(to);
@@ -408,9 +396,9 @@ record RowKernel(Kind kind) {
         to.broadcast(7, Address.of(RDX, 0));
         to.multiplyFloats(7, 7, 4);
         to.addFloats(7, 7, 0);
-        to.storeVector(Address.of(RSI, 0), 5, FIRST);
-        to.storeVector(Address.of(RDX, 0), 7, FIRST);
-        to.storeVector(Address.of(RCX, 0), 4, FIRST);
+        to.storeFirst(Address.of(RSI, 0), 5);
+        to.storeFirst(Address.of(RDX, 0), 7);
+        to.storeFirst(Address.of(RCX, 0), 4);
         to.addConstant(RDI, 256);
         for (int pointer : new int[] {RSI, RDX, RCX}) to.addConstant(pointer, 4);
         to.addConstant(R8, 8);
@@ -469,7 +457,6 @@ record RowKernel(Kind kind) {
 
     /// Lanes take every 16th product; then they are added in pairs.
     private static void dotRows(Assembler to) {
-        firstLane(to);
         to.load(RAX, argument(7));
         to.mask(TAIL, RAX);
         var row = new Label();
@@ -495,7 +482,7 @@ record RowKernel(Kind kind) {
         to.loadVector(2, Address.of(R11, 0), TAIL);
         to.multiplyAdd(0, 1, 2);
         across(to, 0, 1, true);
-        to.storeVector(Address.of(R8, 0), 0, FIRST);
+        to.storeFirst(Address.of(R8, 0), 0);
         to.add(RDI, RSI);
         to.add(RDX, RCX);
         to.addConstant(R8, 4);

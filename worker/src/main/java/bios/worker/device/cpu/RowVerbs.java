@@ -2,6 +2,7 @@ package bios.worker.device.cpu;
 
 import static bios.protocol.Require.require;
 
+import bios.worker.device.Device;
 import bios.worker.device.Tensor;
 
 /// The verbs of [bios.worker.device.Device] that treat each row alone, by one way of computing them.
@@ -26,7 +27,16 @@ interface RowVerbs extends AutoCloseable {
 
     void logSoftmaxBackward(Tensor logits, Tensor lse, int[] targets, Tensor dlogprobs);
 
+    void softmaxBlocks(Tensor maxima, Tensor sums, Tensor logits);
+
     @Override default void close() {}
+
+    /// Refuses results of [#softmaxBlocks] that do not fit.
+    static void requireBlocks(Tensor maxima, Tensor sums, Tensor logits) {
+        sameShape(maxima, sums);
+        require(maxima.rows() == logits.rows()
+                && maxima.columns() == Math.ceilDiv(logits.columns(), Device.WORDS), "shapes of blocks");
+    }
 
     /// Refuses matrices of different shapes.
     static void sameShape(Tensor a, Tensor b) {
