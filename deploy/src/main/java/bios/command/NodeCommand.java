@@ -33,7 +33,8 @@ public final class NodeCommand implements Callable<Integer> {
     private String host;
 
     @Option(names = "--port", defaultValue = "8400", description =
-            "Port of HTTP (of a worker: health and metrics only), 0 for a free one (default: ${DEFAULT-VALUE}).")
+            "Port of HTTP (of a worker: health and metrics only), 0 for a free one"
+            + " (default: ${DEFAULT-VALUE}).")
     private int port;
 
     @Option(names = "--cluster-host", defaultValue = "${env:BIOS_CLUSTER_HOST:-127.0.0.1}", description =
@@ -73,7 +74,8 @@ public final class NodeCommand implements Callable<Integer> {
         Set<Role> does = EnumSet.copyOf(roles);
         Map<ModelName, Path> served = does.contains(Role.WORKER) ? models.chosen() : Map.of();
         Node node = Node.start(new Node.Settings(
-                Optional.ofNullable(name).filter(n -> !n.isEmpty()), does, host, port, data.toAbsolutePath().normalize(), served,
+                Optional.ofNullable(name).filter(n -> !n.isEmpty()), does, host, port,
+                data.toAbsolutePath().normalize(), served,
                 Optional.ofNullable(keys), Optional.ofNullable(threads), options.settings(),
                 Optional.of(new Membership(clusterHost, clusterPort, seeds))));
         System.out.println("bios ready " + node.url().map(url -> "on " + url)

@@ -58,7 +58,8 @@ public final class Node {
     /// @param threads of the engine; empty: all cores
     /// @param settings over the defaults, unresolved
     /// @param membership empty: a cluster of one
-    public record Settings(Optional<String> name, Set<Role> roles, String host, int port, Path data, Map<ModelName, Path> models,
+    public record Settings(Optional<String> name, Set<Role> roles, String host, int port, Path data,
+            Map<ModelName, Path> models,
             Optional<Path> keys, Optional<Integer> threads, Config settings,
             Optional<Membership> membership) {
         boolean has(Role role) {

@@ -65,7 +65,8 @@ final class EngineLine {
     private long bytes;
     private int operations;
 
-    /// @param turn whether an operation of this run may be tried alone now; the line is asked again when it may
+    /// @param turn whether an operation of this run may be tried alone now; the line is asked again when it
+    ///     may
     EngineLine(RunSettings settings, BooleanSupplier turn) {
         this.settings = settings;
         this.turn = turn;

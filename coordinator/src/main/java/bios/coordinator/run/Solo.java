@@ -4,9 +4,9 @@ import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
 
-/// After a failure operations are tried alone, to find one that kills its worker. On a node that is one at a time,
-/// whichever run's it is: an operation of another run that was tried beside it would be blamed with it. Safe for any
-/// thread.
+/// After a failure operations are tried alone, to find one that kills its worker. On a node that is one at
+/// a time, whichever run's it is: an operation of another run that was tried beside it would be blamed with
+/// it. Safe for any thread.
 public final class Solo {
     private final Map<Object, Runnable> waiting = new LinkedHashMap<>();
     private Optional<Object> turn = Optional.empty();

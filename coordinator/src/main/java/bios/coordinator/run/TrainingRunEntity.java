@@ -1042,8 +1042,7 @@ public final class TrainingRunEntity
 
     /// Keeps the point that the engine has written as soon as all before it is finished.
     private void keepPoint(TrainingRun run) {
-        // The next point takes the place of the last one, and keeps its results as well.
-        if (point.isEmpty() || keepingPoint || readingResults) return;
+        if (point.isEmpty() || keepingPoint) return;
         var reached = point.get();
         for (long at = run.recovery().position() + 1; at <= reached.position(); at++)
             if (!done.contains(at)) return;

@@ -322,7 +322,8 @@ class TrainingRunTest {
                 Optional.of(3L), Optional.empty(), Map.of("recovery_point", "3", "replay", "2"))),
                 new OperationFailed(1, Fault.user("bad", "why"), Optional.of(stamp)),
                 new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA, Optional.empty(),
-                        List.of(), Optional.of(stamp)), run.apply(new OperationAttempted(2, Optional.of(stamp)), 4)));
+                        List.of(), Optional.of(stamp)), run.apply(new OperationAttempted(2,
+                        Optional.of(stamp)), 4)));
         return all;
     }
 }

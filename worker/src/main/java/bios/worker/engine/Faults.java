@@ -29,7 +29,8 @@ final class Faults {
             case ModelRefused refused -> Fault.server("state_unreadable", what + ": " + refused.getMessage());
             case UnreadableRecord record ->
                     Fault.server("operation_unreadable", what + ": " + record.getMessage());
-            case UncheckedIOException io -> Fault.server(EngineCommand.STORE_FAILED, what + ": " + io.getMessage());
+            case UncheckedIOException io -> Fault.server(EngineCommand.STORE_FAILED,
+                    what + ": " + io.getMessage());
             case OutOfDeviceMemory full -> Fault.server("out_of_memory", what + " needs "
                     + Math.ceilDiv(full.needed(), MIB) + " MiB more, " + Math.ceilDiv(full.inUse(), MIB)
                     + " of " + full.limit() / MIB + " MiB of the worker's memory are in use; send less at"
