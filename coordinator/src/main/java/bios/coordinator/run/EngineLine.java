@@ -3,6 +3,7 @@ package bios.coordinator.run;
 import bios.coordinator.run.Entry.Outcome;
 import bios.coordinator.run.RunEvent.OperationAttempted;
 import bios.coordinator.run.RunEvent.OperationFailed;
+import bios.coordinator.run.RunEvent.ReplayBegan;
 import bios.coordinator.run.RunEvent.ReplayFinished;
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.CheckpointManifest;
@@ -51,7 +52,8 @@ final class EngineLine {
     private long outstandingBytes;
     private long load;
     private long resolving;
-    private long cautiousUntil;
+    private long replayUntil;
+    private boolean alone;
     private long attempted;
     private boolean pointWanted;
     private boolean pointTaken;
@@ -74,9 +76,10 @@ final class EngineLine {
 
     /// Begins again behind the recovery point; the engine holds nothing.
     ///
-    /// @param cautious whether a failure may have been an operation's doing: then what was accepted is
-    ///     executed one at a time, each attempt stored
-    void restart(TrainingRun run, boolean cautious) {
+    /// @param failed whether the engine or its process has ended, which may have been an operation's doing. That what
+    ///     was accepted is executed again is stored; if that has been stored already, it is executed one at a time,
+    ///     and each attempt is stored
+    void restart(TrainingRun run, boolean failed) {
         outstanding.clear();
         open = false;
         sent = run.recovery().position();
@@ -84,8 +87,11 @@ final class EngineLine {
         load = 0;
         resolving = 0;
         // Only what may have killed is begun once more in the journal.
-        if (cautious) attempted = 0;
-        if (cautious) cautiousUntil = run.accepted();
+        if (failed) {
+            attempted = 0;
+            replayUntil = run.accepted();
+            alone = run.attempt().isPresent();
+        }
         pointWanted = false;
         pointTaken = false;
         crowded = false;
@@ -211,12 +217,14 @@ final class EngineLine {
         if (entry.kind() == OperationKind.LOAD_STATE && !outstanding.isEmpty()) return new Step.Rest();
         if (entry.kind() == OperationKind.LOAD_STATE && entry.outcome() instanceof Outcome.Open)
             return resolve(entry);
-        if (entry.position() > cautiousUntil && run.attempt().isPresent()) return endOfReplay();
+        if (entry.position() > replayUntil && run.attempt().isPresent()) return endOfReplay();
         if (!open) return new Step.Open();
         if (full(entry) || holdWrites && saves(entry.kind())) return new Step.Rest();
         if (holdResults && sent > run.recovery().position() || tooFarAhead(run, entry))
             return new Step.Rest();
-        if (entry.position() <= cautiousUntil) {
+        if (entry.position() <= replayUntil && !alone && run.attempt().isEmpty())
+            return new Step.Store(List.of(new ReplayBegan(entry.position())));
+        if (entry.position() <= replayUntil && alone) {
             if (!outstanding.isEmpty()) return new Step.Rest();
             // Those before the stored attempt were executed after an earlier failure: they do not kill.
             boolean suspect = run.attempt().isEmpty() || entry.position() >= run.attempt().get().position();

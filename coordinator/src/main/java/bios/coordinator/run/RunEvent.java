@@ -121,7 +121,11 @@ public sealed interface RunEvent {
         }
     }
 
-    /// After a failure, an operation is about to be executed alone, so that one that
+    /// After a failure, what it has undone is about to be executed again, from `position` on. A recovery that
+    /// finds this has failed in that: then operations are executed alone.
+    record ReplayBegan(long position) implements RunEvent {}
+
+    /// After a second failure, an operation is about to be executed alone, so that one that
     /// kills its worker is found.
     record OperationAttempted(long position,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
@@ -174,7 +178,7 @@ public sealed interface RunEvent {
                     new OperationAttempted(at, before.or(() -> stamp));
             case RunClosed(var time, var before) -> new RunClosed(time, before.or(() -> stamp));
             case OperationAccepted _, LoadResolved _, ErrorSeen _, SnapshotsReleased _, ReplayFinished _,
-                    BlobsFreed _, Noted _, EntityBegan _ -> this;
+                    ReplayBegan _, BlobsFreed _, Noted _, EntityBegan _ -> this;
         };
     }
 }

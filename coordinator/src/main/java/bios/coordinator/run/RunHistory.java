@@ -65,7 +65,8 @@ final class RunHistory {
                     plain(stamp.orElse(new Stamp(time, "")), Kind.UNLOADED, Map.of()));
             case Noted(var note) -> Optional.of(note);
             case OperationAccepted _, LoadResolved _, ErrorSeen _, SnapshotsReleased _, OperationAttempted _,
-                    ReplayFinished _, BlobsFreed _, EntityBegan _ -> Optional.empty();
+                    ReplayBegan _, ReplayFinished _, BlobsFreed _,
+                    EntityBegan _ -> Optional.empty();
         };
     }
 

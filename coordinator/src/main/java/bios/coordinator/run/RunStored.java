@@ -25,6 +25,7 @@ public final class RunStored extends StoredSerializer {
             StoredType.first("run-snapshots-released", RunEvent.SnapshotsReleased.class),
             StoredType.first("run-recovery-point-reached", RunEvent.RecoveryPointReached.class),
             StoredType.first("run-operation-attempted", RunEvent.OperationAttempted.class),
+            StoredType.first("run-replay-began", RunEvent.ReplayBegan.class),
             StoredType.first("run-replay-finished", RunEvent.ReplayFinished.class),
             StoredType.first("run-blobs-freed", RunEvent.BlobsFreed.class),
             StoredType.first("run-closed", RunEvent.RunClosed.class),

@@ -37,7 +37,7 @@ import java.util.stream.Stream;
 /// @param recovery the last recovery point
 /// @param trained whether an operation before the recovery point changed the weights
 /// @param poison the failure that later operations must not silently train past
-/// @param attempt the operation being executed alone after a failure
+/// @param attempt from where operations are executed again after a failure
 /// @param garbage blobs that nothing refers to any more, to be deleted
 /// @param lastRequestMillis when the last operation was accepted
 /// @param closed whether it was unloaded
@@ -86,8 +86,15 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         }
     }
 
-    /// @param times how often it was begun without the replay coming to an end
-    public record Attempt(long position, int times) {}
+    /// @param times how often the operation at `position` was begun alone without the replay coming to an end;
+    ///     0: it was not, those from `position` on were executed as ever
+    public record Attempt(long position, int times) {
+        /// What is left of it when the state behind `point` is durable.
+        Optional<Attempt> behind(long point) {
+            if (position > point) return Optional.of(this);
+            return times == 0 ? Optional.of(new Attempt(point + 1, 0)) : Optional.empty();
+        }
+    }
 
     /// What to do with a command.
     public sealed interface Decision {
@@ -306,6 +313,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             case SnapshotsReleased(var session) -> checkpoints(checkpoints.release(session));
             case RecoveryPointReached e -> recovered(e);
             case OperationAttempted(var at, _) -> attempted(at);
+            case ReplayBegan(var at) -> attempt(Optional.of(new Attempt(at, 0)));
             case ReplayFinished _ -> attempt(Optional.empty());
             case BlobsFreed(var blobs) -> garbage(garbage.stream().filter(b -> !blobs.contains(b)).toList());
             case RunClosed _ -> close();
@@ -376,7 +384,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 Optional.of(e.lora()), e.results(), e.pages());
         var next = new TrainingRun(config, lora, accepted, known, line.subList(behind, line.size()), point,
                 changed, checkpoints, poison,
-                attempt.filter(a -> a.position() > e.position()), garbage, lastRequestMillis, closed,
+                attempt.flatMap(a -> a.behind(e.position())), garbage, lastRequestMillis, closed,
                 history);
         return next.collect(this);
     }

@@ -529,9 +529,7 @@ public final class TrainingRunEntity
             case Internal.Left _ -> {
                 // Work was accepted on the way to rest. (A run that moves begins again where its shard goes.)
                 if (resting && load(run).unfinished() > 0) world.waker().accept(id);
-                // An operation that is tried alone has not killed this worker if the run must only move.
-                yield line.tries() ? Effect().persist(List.<RunEvent>of(new ReplayFinished(run.accepted())))
-                        .thenStop().thenNoReply() : Effect().stop().thenNoReply();
+                yield Effect().stop().thenNoReply();
             }
         };
     }
@@ -633,7 +631,7 @@ public final class TrainingRunEntity
                     scheduleExpiry(run);
                 }
                 case LoadResolved _, LoadApplied _, ErrorSeen _, SnapshotsReleased _,
-                        OperationAttempted _, ReplayFinished _, BlobsFreed _, EntityBegan _, Noted _ -> {}
+                        OperationAttempted _, ReplayBegan _, ReplayFinished _, BlobsFreed _, EntityBegan _, Noted _ -> {}
             }
         }
         if (index) index(run);

@@ -324,6 +324,7 @@ class TrainingRunTest {
                 new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA, Optional.empty(),
                         List.of(), Optional.of(stamp)), run.apply(new OperationAttempted(2,
                         Optional.of(stamp)), 4)));
+        all.add(new ReplayBegan(2));
         return all;
     }
 }

@@ -375,7 +375,7 @@ final class Ledger {
         Line line = line(position);
         line.deaths++;
         if (inDoubt) line.deathsInDoubt++;
-        check(line.deaths - line.deathsInDoubt <= world.attempts() + 1,
+        check(line.deaths - line.deathsInDoubt <= world.attempts() + 2,
                 position + " has killed " + line.deaths + " times");
     }
 

@@ -51,7 +51,8 @@ final class World {
     final class Node {
         final int id;
         private final SimulatedEngine engine = new SimulatedEngine(World.this, this);
-        private final ActorRef<EngineCommand> engineRef;
+        /// One for each entity: several watchers of one actor would hear of its end in an order of their own.
+        private final List<ActorRef<EngineCommand>> engineRefs = new ArrayList<>();
         private final Map<String, Incarnation> entities = new LinkedHashMap<>();
         private final NodeMemory memory = new NodeMemory(settings.nodeResultBytes());
         private final Solo solo = new Solo();
@@ -61,7 +62,12 @@ final class World {
 
         Node(int id) {
             this.id = id;
-            engineRef = Adapter.spawnAnonymous(system, engine.behavior());
+            another();
+        }
+
+        private ActorRef<EngineCommand> another() {
+            engineRefs.add(Adapter.spawnAnonymous(system, engine.behavior()));
+            return engineRefs.getLast();
         }
 
         boolean dead() {
@@ -271,7 +277,7 @@ final class World {
         stage.trace(() -> node + " dies with " + node.entities.values());
         node.dead = true;
         nodes.remove(node);
-        stop(node.engineRef);
+        node.engineRefs.forEach(World::stop);
         for (Incarnation each : node.entities.values()) stop(each.ref);
         if (!node.suspected) abandon(node);
         nodes.add(new Node(lives++ + NODES));
@@ -300,7 +306,7 @@ final class World {
         stage.trace(() -> node + " is killed by operation " + position + " of " + shown(run));
         ledger(run).died(position, doubts > 0 || node.suspected);
         if (stage.oneIn(3)) {
-            stop(node.engineRef);
+            node.engineRefs.forEach(World::stop);
             stage.in(stage.between(0, 3_000), () -> kill(node));
         } else kill(node);
     }
@@ -313,7 +319,7 @@ final class World {
     void end() {
         for (Node node : nodes) {
             node.dead = true;
-            stop(node.engineRef);
+            node.engineRefs.forEach(World::stop);
             for (Incarnation each : node.entities.values()) stop(each.ref);
         }
     }
@@ -329,7 +335,7 @@ final class World {
 
     private Incarnation begin(RunId run, Node node) {
         var incarnation = new Incarnation(run, lives++, node);
-        var world = new RunWorld(node.engineRef, blobs, index, this::resolve,
+        var world = new RunWorld(node.another(), blobs, index, this::resolve,
                 () -> Instant.ofEpochMilli(stage.now()), node::blocking, settings, node.memory,
                 node.solo, () -> stage.now() * 1_000_000,
                 resting -> woken.add(resting.value()));
@@ -372,7 +378,7 @@ final class World {
     }
 
     private <T> ActorRef<T> function(String name, Consumer<T> told) {
-        return new FunctionRef<>(Adapter.toClassic(nodes.getFirst().engineRef).path().root()
+        return new FunctionRef<>(Adapter.toClassic(nodes.getFirst().engineRefs.getFirst()).path().root()
                 .child(name + requests++), (T message, FunctionRef<T> _) -> {
                     told.accept(message);
                     return BoxedUnit.UNIT;
