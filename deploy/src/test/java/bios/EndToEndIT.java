@@ -27,6 +27,12 @@ final class EndToEndIT {
         python("deploy/src/test/python/random_kills.py", "--seed", "3", "--kills", "4", "--steps", "20");
     }
 
+    /// The long form: `python3 deploy/src/test/python/faults.py --seed N`.
+    @Test void aClusterThatBreaksGivesTheBitsOfOneThatDoesNot() throws Exception {
+        python("deploy/src/test/python/faults.py", "--seed", "2", "--faults", "3", "--runs", "2", "--steps", "14",
+                "--kinds", "kill_worker,kill_cassandra,kill_coordinator");
+    }
+
     @Test void runsNeverTouchEachOtherAndSnapshotsNeverChange() throws Exception {
         python("deploy/src/test/python/isolation.py");
     }

@@ -9,6 +9,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 
 /// The processes of Bios that this one starts: with the same Java, options and jars.
 final class Child {
@@ -17,14 +18,18 @@ final class Child {
     private Child() {}
 
     /// Starts `bios` with `arguments`; what it says is added to `log`.
-    static Process start(List<String> arguments, Path log) {
+    ///
+    /// @param environment beside that of this process
+    static Process start(List<String> arguments, Path log, Map<String, String> environment) {
         List<String> command = new ArrayList<>(SESSION);
         command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
         command.addAll(ManagementFactory.getRuntimeMXBean().getInputArguments());
         command.addAll(List.of("-cp", System.getProperty("java.class.path"), "bios.Main"));
         command.addAll(arguments);
         try {
-            return new ProcessBuilder(command).redirectInput(Redirect.from(new File("/dev/null")))
+            var builder = new ProcessBuilder(command);
+            builder.environment().putAll(environment);
+            return builder.redirectInput(Redirect.from(new File("/dev/null")))
                     .redirectErrorStream(true).redirectOutput(Redirect.appendTo(log.toFile())).start();
         } catch (IOException failed) {
             throw new UncheckedIOException("a process of Bios cannot be started: " + failed.getMessage(),

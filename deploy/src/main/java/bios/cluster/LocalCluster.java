@@ -14,9 +14,12 @@ import java.net.ServerSocket;
 import java.net.URI;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.attribute.PosixFilePermissions;
+import java.security.SecureRandom;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
+import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -177,7 +180,25 @@ public final class LocalCluster {
             arguments.addAll(settings.common());
             arguments.addAll(p.role().equals("worker") ? settings.worker() : settings.coordinator());
             members.add(new Member(p.name(), p.role(), p.host(), p.http(), p.artery(),
-                    settings.data().resolve("logs").resolve(p.name() + ".log"), arguments));
+                    settings.data().resolve("logs").resolve(p.name() + ".log"), arguments,
+                    Map.of("BIOS_ARCHIVE_URL_SECRET", secret())));
+        }
+    }
+
+    /// The key of signed URLs: any coordinator answers for those of another one, also after a restart.
+    private String secret() {
+        Path kept = settings.data().resolve("archive-url-secret");
+        try {
+            if (!Files.exists(kept)) {
+                byte[] made = new byte[32];
+                new SecureRandom().nextBytes(made); // edge: a key
+                Files.createFile(kept, PosixFilePermissions.asFileAttribute(
+                        PosixFilePermissions.fromString("rw-------")));
+                Files.writeString(kept, HexFormat.of().formatHex(made));
+            }
+            return Files.readString(kept);
+        } catch (IOException failed) {
+            throw new UncheckedIOException(kept + " cannot be written or read: " + failed.getMessage(), failed);
         }
     }
 

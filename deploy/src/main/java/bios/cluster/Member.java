@@ -8,6 +8,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Map;
 
 /// One process of Bios in a [LocalCluster]. For one thread.
 final class Member {
@@ -21,13 +22,15 @@ final class Member {
     final int arteryPort;
     final Path log;
     private final List<String> arguments;
+    private final Map<String, String> environment;
     private Process process;
     private long logFrom;
 
     /// @param httpPort 0: it serves no HTTP
     /// @param arguments of `bios node`
+    /// @param environment beside that of this process
     Member(String name, String role, String host, int httpPort, int arteryPort, Path log,
-            List<String> arguments) {
+            List<String> arguments, Map<String, String> environment) {
         this.name = name;
         this.role = role;
         this.host = host;
@@ -35,13 +38,14 @@ final class Member {
         this.arteryPort = arteryPort;
         this.log = log;
         this.arguments = List.copyOf(arguments);
+        this.environment = Map.copyOf(environment);
     }
 
     void start() {
         logFrom = Files.exists(log) ? size() : 0;
         var all = new ArrayList<>(List.of("node"));
         all.addAll(arguments);
-        process = Child.start(all, log);
+        process = Child.start(all, log, environment);
     }
 
     boolean runs() {

@@ -1,5 +1,6 @@
 package bios.command;
 
+import bios.persistence.cassandra.CassandraJars;
 import bios.worker.device.Device;
 import bios.worker.device.cpu.Ceiling;
 import bios.worker.device.cpu.Ceiling.Product;
@@ -46,6 +47,9 @@ public final class DoctorCommand implements Callable<Integer> {
         gpus();
         line("python3", output("python3", "--version")
                 .orElse("missing: the demo and the client package need Python 3.9 or newer"));
+        line("Cassandra's Java", CassandraJars.findJava().map(Path::toString)
+                .orElse("missing: 'bios cluster' needs a JDK 17 (or 11) to start a Cassandra; set JAVA17_HOME, or"
+                        + " name a running one with --cassandra"));
         models();
         port();
         missing.forEach((what, remedy) -> System.out.println("\n✗ " + what + ": " + remedy));

@@ -56,11 +56,14 @@ public final class CassandraJars {
         }
     }
 
-    /// The `java` of a JDK 17 or 11: of `JAVA17_HOME`, `JAVA11_HOME`, `JAVA_HOME`, `/usr/lib/jvm`, or the
-    /// PATH.
+    /// The `java` of a JDK 17 or 11, if there is one: of `JAVA17_HOME`, `JAVA11_HOME`, `JAVA_HOME`,
+    /// `/usr/lib/jvm`, or the PATH.
+    public static Optional<Path> findJava() {
+        return java(System.getenv());
+    }
+
     static Path java() {
-        return java(System.getenv())
-                .orElseThrow(() -> new IllegalStateException("Cassandra needs a JDK 17 (or"
+        return findJava().orElseThrow(() -> new IllegalStateException("Cassandra needs a JDK 17 (or"
                 + " 11) beside that of Bios: install one, e.g. package openjdk-17-jre-headless, or set"
                 + " JAVA17_HOME to its folder"));
     }
