@@ -20,9 +20,12 @@ final class Child {
     /// Starts `bios` with `arguments`; what it says is added to `log`.
     ///
     /// @param environment beside that of this process
-    static Process start(List<String> arguments, Path log, Map<String, String> environment) {
+    /// @param java options of Java beside those of this process
+    static Process start(List<String> arguments, Path log, Map<String, String> environment,
+            List<String> java) {
         List<String> command = new ArrayList<>(SESSION);
         command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+        command.addAll(java);
         command.addAll(ManagementFactory.getRuntimeMXBean().getInputArguments());
         command.addAll(List.of("-cp", System.getProperty("java.class.path"), "bios.Main"));
         command.addAll(arguments);

@@ -5,6 +5,7 @@ import bios.persistence.cassandra.CassandraJars;
 import bios.persistence.cassandra.CassandraSchema;
 import bios.persistence.cassandra.CassandraSettings;
 import bios.persistence.cassandra.LocalCassandra;
+import bios.worker.device.cpu.HostMemory;
 import com.typesafe.config.ConfigFactory;
 import java.io.IOException;
 import java.io.UncheckedIOException;
@@ -33,10 +34,14 @@ public final class LocalCluster {
     private static final String HOST = "127.0.0.1";
     private static final int FIRST_OF_ITS_OWN = 11;
     private static final int CASSANDRA_HEAP_MEBIBYTES = 512;
+    private static final long OF_CASSANDRA_BYTES = 1536L << 20;
+    private static final long OF_JAVA_BYTES = 256L << 20;
+    private static final long LEAST_HEAP_BYTES = 512L << 20;
+    private static final long MOST_HEAP_BYTES = 4L << 30;
     private static final Duration STOP_LIMIT = Duration.ofSeconds(90);
     private static final long GLANCE_MILLIS = 50;
     private static final long FIRST_PAUSE_MILLIS = 500;
-    private static final long LONGEST_PAUSE_MILLIS = 30_000;
+    private static final long LONGEST_PAUSE_MILLIS = 8_000;
     /// Who lived so long is started again after the first pause.
     private static final long LIVED_MILLIS = 30_000;
 
@@ -181,8 +186,21 @@ public final class LocalCluster {
             arguments.addAll(p.role().equals("worker") ? settings.worker() : settings.coordinator());
             members.add(new Member(p.name(), p.role(), p.host(), p.http(), p.artery(),
                     settings.data().resolve("logs").resolve(p.name() + ".log"), arguments,
-                    Map.of("BIOS_ARCHIVE_URL_SECRET", secret())));
+                    Map.of("BIOS_ARCHIVE_URL_SECRET", secret()),
+                    memory(p.role().equals("worker"))));
         }
+    }
+
+    /// Each process takes itself for alone on the machine; here they share it. Options of the user's own, and
+    /// settings, come later and count.
+    private List<String> memory(boolean worker) {
+        long all = HostMemory.total() - OF_CASSANDRA_BYTES;
+        int processes = settings.coordinators() + settings.workers();
+        long heap = Math.clamp(all / (4L * processes), LEAST_HEAP_BYTES, MOST_HEAP_BYTES);
+        var options = new ArrayList<>(List.of("-Xmx" + heap));
+        long beside = (all - processes * (heap + OF_JAVA_BYTES)) / settings.workers();
+        if (worker) options.add("-Dbios.engine.memory-bytes=" + Math.max(heap, beside));
+        return options;
     }
 
     /// The key of signed URLs: any coordinator answers for those of another one, also after a restart.

@@ -23,14 +23,16 @@ final class Member {
     final Path log;
     private final List<String> arguments;
     private final Map<String, String> environment;
+    private final List<String> java;
     private Process process;
     private long logFrom;
 
     /// @param httpPort 0: it serves no HTTP
     /// @param arguments of `bios node`
     /// @param environment beside that of this process
+    /// @param java options of Java
     Member(String name, String role, String host, int httpPort, int arteryPort, Path log,
-            List<String> arguments, Map<String, String> environment) {
+            List<String> arguments, Map<String, String> environment, List<String> java) {
         this.name = name;
         this.role = role;
         this.host = host;
@@ -39,13 +41,14 @@ final class Member {
         this.log = log;
         this.arguments = List.copyOf(arguments);
         this.environment = Map.copyOf(environment);
+        this.java = List.copyOf(java);
     }
 
     void start() {
         logFrom = Files.exists(log) ? size() : 0;
         var all = new ArrayList<>(List.of("node"));
         all.addAll(arguments);
-        process = Child.start(all, log, environment);
+        process = Child.start(all, log, environment, java);
     }
 
     boolean runs() {
