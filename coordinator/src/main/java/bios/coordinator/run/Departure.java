@@ -80,6 +80,8 @@ final class Departure {
     }
 
     /// Nobody needs it: it leaves memory, and its history says so if it was in the engine.
+    ///
+    /// @param sharded whether there is a shard that lets it go
     Next passivate(boolean sharded) {
         if (!copy.opened() || !sharded) return new Next.Passivate(List.of());
         context.meter().passivated();

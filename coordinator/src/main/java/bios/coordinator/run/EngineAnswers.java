@@ -131,7 +131,7 @@ final class EngineAnswers {
 
     /// A recovery point is lost, to the engine or to the store.
     Next pointLost(long epoch, String why) {
-        points.lost(why, epoch == copy.epoch());
+        points.lost(epoch, why);
         departure.pointLost();
         return new Next.Go();
     }

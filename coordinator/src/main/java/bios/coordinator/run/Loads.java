@@ -1,27 +1,34 @@
 package bios.coordinator.run;
 
+import bios.coordinator.run.RunEvent.OperationFailed;
 import bios.protocol.Fault;
 import bios.protocol.run.Operation;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.stored.StoredOperations;
+import java.util.List;
 
 /// Finds the checkpoint that a load names, in the run itself or in another. Belongs to one actor.
 final class Loads {
     private static final int ATTEMPTS = 5;
 
     private final RunContext context;
+    private final EngineLine line;
+    private final EngineCopy copy;
 
-    Loads(RunContext context) {
+    Loads(RunContext context, EngineLine line, EngineCopy copy) {
         this.context = context;
+        this.line = line;
+        this.copy = copy;
     }
 
     /// Asks for what `entry` loads. [Internal.LoadFound], [Internal.LoadFailed] or [Internal.ResolveLater]
     /// says what came of it.
     ///
     /// @param attempt which time it is asked for, from 1
-    void find(TrainingRun run, Entry entry, int attempt, long epoch) {
+    void find(TrainingRun run, Entry entry, int attempt) {
+        long epoch = copy.epoch();
         long position = entry.position();
         if (!(entry.operation() instanceof StoredOperation.Inline(var kind, var encoded)
                 && StoredOperations.decode(kind, encoded)
@@ -57,8 +64,33 @@ final class Loads {
     }
 
     /// Asks again after a while.
-    void later(Internal.ResolveLater asked) {
+    Next later(Internal.ResolveLater asked) {
         context.after(context.settings().retryAfter(), "resolve",
                 new Internal.ResolveAgain(asked.epoch(), asked.position(), asked.attempt()));
+        return new Next.Rest();
+    }
+
+    /// The while is over.
+    Next again(TrainingRun run, Internal.ResolveAgain again) {
+        if (again.epoch() == copy.epoch())
+            run.at(again.position()).ifPresent(entry -> find(run, entry, again.attempt()));
+        return new Next.Rest();
+    }
+
+    /// It is known what a load loads: whether it may, the run says.
+    Next found(TrainingRun run, Internal.LoadFound found) {
+        return found.epoch() != copy.epoch() ? new Next.Rest()
+                : resolved(run.load(found.position(), found.manifest(), found.optimizer()));
+    }
+
+    /// A load has nothing to load.
+    Next failed(Internal.LoadFailed failed) {
+        return failed.epoch() != copy.epoch() ? new Next.Rest()
+                : resolved(new OperationFailed(failed.position(), failed.why()));
+    }
+
+    private Next resolved(RunEvent outcome) {
+        line.resolved();
+        return new Next.Store(List.of(outcome));
     }
 }

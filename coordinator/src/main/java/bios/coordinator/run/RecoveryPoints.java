@@ -3,6 +3,7 @@ package bios.coordinator.run;
 import bios.coordinator.run.RunEvent.RecoveryPointReached;
 import bios.protocol.engine.EngineCommand.EngineEvent.RecoveryPointWritten;
 import bios.protocol.run.RunNote;
+import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
@@ -11,13 +12,15 @@ import java.util.Optional;
 final class RecoveryPoints {
     private final RunContext context;
     private final EngineLine line;
+    private final EngineCopy copy;
     private final Outcomes outcomes;
     private Optional<RecoveryPointWritten> waiting = Optional.empty();
     private boolean keeping;
 
-    RecoveryPoints(RunContext context, EngineLine line, Outcomes outcomes) {
+    RecoveryPoints(RunContext context, EngineLine line, EngineCopy copy, Outcomes outcomes) {
         this.context = context;
         this.line = line;
+        this.copy = copy;
         this.outcomes = outcomes;
     }
 
@@ -42,12 +45,13 @@ final class RecoveryPoints {
     }
 
     /// Keeps the point that the engine has written as soon as all before it is finished.
-    void keep(TrainingRun run, long epoch) {
+    void keep(TrainingRun run) {
         if (waiting.isEmpty() || keeping) return;
         var reached = waiting.get();
         if (!outcomes.finished(run.recovery().position() + 1, reached.position())) return;
         waiting = Optional.empty();
         keeping = true;
+        long epoch = copy.epoch();
         var pages = outcomes.pages(run, reached.position());
         context.later(() -> pages.write(context.world().blobs()),
                 (written, failure) -> failure == null
@@ -57,24 +61,24 @@ final class RecoveryPoints {
 
     /// Its results are stored: the event that makes it the run's, if the engine's copy is still the one that
     /// wrote it. (Another may have written a point meanwhile, which has waited for this.)
-    Optional<RunEvent> kept(Internal.PointKept kept, long epoch) {
+    Next kept(Internal.PointKept kept) {
         keeping = false;
-        if (kept.epoch() != epoch) return Optional.empty();
+        if (kept.epoch() != copy.epoch()) return new Next.Go();
         line.pointDone();
         var reached = kept.point();
-        return Optional.of(new RecoveryPointReached(reached.position(), reached.state(), reached.step(),
-                reached.lora(), Optional.empty(), kept.results()));
+        return new Next.Store(List.of(new RecoveryPointReached(reached.position(), reached.state(),
+                reached.step(), reached.lora(), Optional.empty(), kept.results())));
     }
 
     /// It is lost, and another is tried after a while.
     ///
-    /// @param current whether it was of the engine's copy of now
-    void lost(String why, boolean current) {
+    /// @param epoch of the engine's copy that wrote it
+    void lost(long epoch, String why) {
         keeping = false;
         context.warn("a recovery point is lost, the journal stays longer: {}", why);
         context.meter().pointFailed();
         context.note(RunNote.Kind.RECOVERY_POINT_FAILED, Optional.empty(), Map.of("message", why));
-        if (current) line.pointFailed();
+        if (epoch == copy.epoch()) line.pointFailed();
         context.after(context.settings().retryAfter(), "point", new Internal.PointsAgain());
     }
 }

@@ -89,8 +89,8 @@ public final class TrainingRunEntity
         this.waiters = new Waiters(context);
         this.outcomes = new Outcomes(context, timings, waiters);
         this.pages = new PageSearch(context, outcomes, waiters);
-        this.points = new RecoveryPoints(context, line, outcomes);
-        this.loads = new Loads(context);
+        this.points = new RecoveryPoints(context, line, copy, outcomes);
+        this.loads = new Loads(context, line, copy);
         this.garbage = new Garbage(context);
         this.index = new IndexWriter(context);
         this.departure = new Departure(context, line, copy, waiters);
@@ -201,23 +201,11 @@ public final class TrainingRunEntity
                 copy.mayReopen(at);
                 yield advancing();
             }
-            case Internal.LoadFound(var at, var position, var optimizer, var manifest) ->
-                    at != copy.epoch() ? Effect().noReply()
-                            : resolved(run.load(position, manifest, optimizer));
-            case Internal.LoadFailed(var at, var position, var why) -> at != copy.epoch() ? Effect().noReply()
-                    : resolved(new OperationFailed(position, why));
-            case Internal.ResolveLater asked -> {
-                loads.later(asked);
-                yield Effect().noReply();
-            }
-            case Internal.ResolveAgain(var at, var position, var attempt) -> {
-                if (at == copy.epoch())
-                    run.at(position).ifPresent(entry -> loads.find(run, entry, attempt, at));
-                yield Effect().noReply();
-            }
-            case Internal.PointKept kept ->
-                points.kept(kept, copy.epoch()).map(event -> store(List.of(event)))
-                        .orElseGet(() -> carryOut(new Next.Go()));
+            case Internal.LoadFound found -> carryOut(loads.found(run, found));
+            case Internal.LoadFailed failed -> carryOut(loads.failed(failed));
+            case Internal.ResolveLater asked -> carryOut(loads.later(asked));
+            case Internal.ResolveAgain again -> carryOut(loads.again(run, again));
+            case Internal.PointKept kept -> carryOut(points.kept(kept));
             case Internal.PointLost(var at, var why) -> carryOut(answers.pointLost(at, why));
             case Internal.Freed(var blobs) -> {
                 garbage.freed();
@@ -267,9 +255,9 @@ public final class TrainingRunEntity
         return switch (next) {
             case Next.Rest _ -> Effect().noReply();
             case Next.Advance _ -> advancing();
-            case Next.KeepPoint _ -> Effect().none().thenRun(this::keepPoint).thenNoReply();
+            case Next.KeepPoint _ -> Effect().none().thenRun(points::keep).thenNoReply();
             case Next.Go _ -> Effect().none().thenRun((TrainingRun now) -> {
-                keepPoint(now);
+                points.keep(now);
                 advance(now);
             }).thenNoReply();
             case Next.Store(var events) -> store(events);
@@ -278,7 +266,7 @@ public final class TrainingRunEntity
                 if (!poisons || !line.aheadOf(failed.position())) return;
                 points.forget();
                 copy.begin(now, false, "operation_failed");
-            }).thenRun(this::keepPoint).thenNoReply();
+            }).thenRun(points::keep).thenNoReply();
             case Next.StoreAndReply(var events, var to, var reply) ->
                 persist(events, _ -> {}).thenReply(to, reply::apply);
             case Next.Reply(var to, var reply) -> Effect().reply(to, reply);
@@ -392,7 +380,7 @@ public final class TrainingRunEntity
                     storing = true;
                     context.tell(new Internal.Store(copy.epoch(), events));
                 }
-                case EngineLine.Step.Resolve(var entry) -> loads.find(run, entry, 1, copy.epoch());
+                case EngineLine.Step.Resolve(var entry) -> loads.find(run, entry, 1);
                 case EngineLine.Step.Open _ -> {
                     copy.open(run);
                     return;
@@ -407,15 +395,6 @@ public final class TrainingRunEntity
                 }
             }
         }
-    }
-
-    private ReplyEffect<RunEvent, TrainingRun> resolved(RunEvent outcome) {
-        line.resolved();
-        return store(List.of(outcome));
-    }
-
-    private void keepPoint(TrainingRun run) {
-        points.keep(run, copy.epoch());
     }
 
     private ReplyEffect<RunEvent, TrainingRun> notFreed(String why) {
@@ -435,7 +414,7 @@ public final class TrainingRunEntity
         return Effect().none().thenRun((TrainingRun now) -> {
             index.done(version, failure.isPresent()).forEach(outcomes::complete);
             if (index.again()) index(now);
-            keepPoint(now);
+            points.keep(now);
             advance(now);
         }).thenNoReply();
     }
