@@ -1,11 +1,17 @@
 package bios.coordinator.run;
 
+import bios.coordinator.run.RunEvent.CheckpointDeleted;
+import bios.coordinator.run.RunEvent.ExpirySet;
+import bios.coordinator.run.RunEvent.SnapshotsReleased;
+import bios.coordinator.run.TrainingRun.Decision;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.run.RunCommand.Reason;
+import bios.protocol.run.RunCommand.RunReply;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -61,6 +67,43 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
     Optional<CheckpointManifest> snapshot(String contentId) {
         return snapshots.stream().map(Snapshot::manifest)
                 .filter(m -> m.contentId().equals(contentId)).findFirst();
+    }
+
+    /// The answer to who asks for [#resolve].
+    RunReply answer(CheckpointPath path, long nowMillis) {
+        return answer(resolve(path, nowMillis), path + " does not exist or was deleted");
+    }
+
+    /// The answer to who asks for [#snapshot].
+    RunReply answer(String contentId) {
+        return answer(snapshot(contentId), "the snapshot " + contentId + " is gone");
+    }
+
+    private static RunReply answer(Optional<CheckpointManifest> manifest, String otherwise) {
+        return manifest.<RunReply>map(RunReply.Resolved::new)
+                .orElseGet(() -> new RunReply.Refused(Reason.NOT_FOUND, otherwise));
+    }
+
+    /// Deletes a name.
+    Decision decideDelete(CheckpointKind kind, CheckpointName name) {
+        return ofKnown(kind, name, new CheckpointDeleted(kind, name));
+    }
+
+    /// Sets when a name expires; empty: never.
+    Decision decideExpiry(CheckpointKind kind, CheckpointName name, Optional<Long> atMillis) {
+        return ofKnown(kind, name, new ExpirySet(kind, name, atMillis));
+    }
+
+    private Decision ofKnown(CheckpointKind kind, CheckpointName name, RunEvent event) {
+        return has(kind, name) ? new Decision.Accept(List.of(event))
+                : new Decision.Refuse(Reason.NOT_FOUND, "the run has no such checkpoint");
+    }
+
+    /// Lets a session's snapshots go; where there are none nothing is written.
+    Decision decideRelease(String session) {
+        boolean none = snapshots.stream().noneMatch(s -> s.session().equals(session));
+        return none ? new Decision.Duplicate(0)
+                : new Decision.Accept(List.of(new SnapshotsReleased(session)));
     }
 
     private Optional<CheckpointManifest> newest(CheckpointKind kind, CheckpointName name) {

@@ -34,6 +34,14 @@ final class RunHistory {
         };
     }
 
+    /// Whether the history's newest entry says `now` already.
+    static boolean says(List<RunNote> history, RunNote now) {
+        if (history.isEmpty()) return false;
+        RunNote last = history.getLast();
+        return now.repeats(last) || now.kind() == Kind.RECOVERY_POINT_FAILED
+                && last.kind() == now.kind() && last.node().equals(now.node());
+    }
+
     private static Optional<RunNote> note(TrainingRun run, RunEvent event) {
         return switch (event) {
             case RunCreated(var config, var stamp) -> Optional.of(new RunNote(config.createdAtMillis(),

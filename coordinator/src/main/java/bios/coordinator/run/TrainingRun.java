@@ -101,7 +101,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         /// Store these, then say yes.
         record Accept(List<RunEvent> events) implements Decision {}
 
-        /// Answered before: write nothing.
+        /// It is so already: say yes and write nothing.
         record Duplicate(long seq) implements Decision {}
 
         /// Say no and write nothing.
