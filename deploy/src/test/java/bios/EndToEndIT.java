@@ -29,8 +29,8 @@ final class EndToEndIT {
 
     /// The long form: `python3 deploy/src/test/python/faults.py --seed N`.
     @Test void aClusterThatBreaksGivesTheBitsOfOneThatDoesNot() throws Exception {
-        python("deploy/src/test/python/faults.py", "--seed", "2", "--faults", "3", "--runs", "2", "--steps", "14",
-                "--kinds", "kill_worker,kill_cassandra,kill_coordinator");
+        python("deploy/src/test/python/faults.py", "--seed", "2", "--faults", "3", "--runs", "2", "--steps",
+                "14", "--kinds", "kill_worker,kill_cassandra,kill_coordinator");
     }
 
     @Test void runsNeverTouchEachOtherAndSnapshotsNeverChange() throws Exception {

@@ -216,7 +216,8 @@ public final class LocalCluster {
             }
             return Files.readString(kept);
         } catch (IOException failed) {
-            throw new UncheckedIOException(kept + " cannot be written or read: " + failed.getMessage(), failed);
+            throw new UncheckedIOException(kept + " cannot be written or read: " + failed.getMessage(),
+                    failed);
         }
     }
 

@@ -48,8 +48,8 @@ public final class DoctorCommand implements Callable<Integer> {
         line("python3", output("python3", "--version")
                 .orElse("missing: the demo and the client package need Python 3.9 or newer"));
         line("Cassandra's Java", CassandraJars.findJava().map(Path::toString)
-                .orElse("missing: 'bios cluster' needs a JDK 17 (or 11) to start a Cassandra; set JAVA17_HOME, or"
-                        + " name a running one with --cassandra"));
+                .orElse("missing: 'bios cluster' needs a JDK 17 (or 11) to start a Cassandra; set"
+                        + " JAVA17_HOME, or name a running one with --cassandra"));
         models();
         port();
         missing.forEach((what, remedy) -> System.out.println("\n✗ " + what + ": " + remedy));

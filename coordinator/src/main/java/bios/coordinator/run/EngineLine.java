@@ -76,9 +76,9 @@ final class EngineLine {
 
     /// Begins again behind the recovery point; the engine holds nothing.
     ///
-    /// @param failed whether the engine or its process has ended, which may have been an operation's doing. That what
-    ///     was accepted is executed again is stored; if that has been stored already, it is executed one at a time,
-    ///     and each attempt is stored
+    /// @param failed whether the engine or its process has ended, which may have been an operation's doing.
+    ///     That what was accepted is executed again is stored; if that has been stored already, it is
+    ///     executed one at a time, and each attempt is stored
     void restart(TrainingRun run, boolean failed) {
         outstanding.clear();
         open = false;

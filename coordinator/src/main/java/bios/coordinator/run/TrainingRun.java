@@ -86,8 +86,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         }
     }
 
-    /// @param times how often the operation at `position` was begun alone without the replay coming to an end;
-    ///     0: it was not, those from `position` on were executed as ever
+    /// @param times how often the operation at `position` was begun alone without the replay coming to an
+    ///     end; 0: it was not, those from `position` on were executed as ever
     public record Attempt(long position, int times) {
         /// What is left of it when the state behind `point` is durable.
         Optional<Attempt> behind(long point) {
