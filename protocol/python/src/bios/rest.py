@@ -93,7 +93,8 @@ class RestClient:
                     raise e.cause
                 tries.after(e)
             except APIStatusError as e:
-                if not retryable(e.status):
+                # Stored bytes that are lost do not come back by asking again.
+                if not retryable(e.status) or e.code in ("blob_missing", "blob_damaged"):
                     raise
                 tries.after(e)
             if start is not None:
