@@ -93,8 +93,7 @@ class RestClient:
                     raise e.cause
                 tries.after(e)
             except APIStatusError as e:
-                # Stored bytes that are lost do not come back by asking again.
-                if not retryable(e.status) or e.code in ("blob_missing", "blob_damaged"):
+                if not retryable(e.status, e.code):
                     raise
                 tries.after(e)
             if start is not None:

@@ -7,6 +7,7 @@ import java.nio.channels.FileLock;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Locale;
+import java.util.concurrent.atomic.AtomicBoolean;
 import org.h2.store.fs.FileBase;
 import org.h2.store.fs.FilePath;
 import org.h2.store.fs.FilePathWrapper;
@@ -14,13 +15,21 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /// Files of H2 whose writes wait while the disk is full. H2 closes a database that it cannot write, for all of its
-/// connections until the process ends; here nothing fails, and everything goes on when there is room again.
+/// connections until the process ends; here nothing fails, and everything goes on when there is room again. A
+/// process that is told to end does not wait.
 public final class PatientFiles extends FilePathWrapper {
     /// What stands before the path in the database's address.
     static final String SCHEME = "patient";
     private static final Logger LOG = LoggerFactory.getLogger(PatientFiles.class);
     private static final long GLANCE_MILLIS = 500;
     private static final long FULL_BELOW_BYTES = 1 << 20;
+
+    private static final AtomicBoolean ENDING = new AtomicBoolean();
+
+    static {
+        // A process that is told to end does not wait for room; what was acknowledged is on the disk.
+        Runtime.getRuntime().addShutdownHook(Thread.ofPlatform().unstarted(() -> ENDING.set(true)));
+    }
 
     /// For H2, which makes one for each path.
     public PatientFiles() {}
@@ -64,7 +73,7 @@ public final class PatientFiles extends FilePathWrapper {
                 if (waits) LOG.info("the journal {} has room again and goes on", file);
                 return written;
             } catch (IOException failed) {
-                if (!full(file, failed)) throw failed;
+                if (ENDING.get() || !full(file, failed)) throw failed;
                 if (!waits) LOG.warn("the journal {} cannot be written: {}; everything waits until there is room",
                         file, failed.getMessage());
                 waits = true;
