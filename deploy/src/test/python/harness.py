@@ -6,6 +6,7 @@ splits them; default: the launcher at the root); the model folder from `BIOS_TES
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shlex
@@ -16,9 +17,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
+import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 ROOT = Path(__file__).resolve().parents[4]
 sys.path.insert(0, str(ROOT / "protocol" / "python" / "src"))
@@ -173,3 +176,24 @@ def holds(what: str, condition: bool) -> None:
     if not condition:
         raise SystemExit(f"✗ {what}")
     print(f"✓ {what}", flush=True)
+
+
+def until(what: str, condition: Callable[[], object], seconds: float = 60) -> None:
+    """Waits for a condition."""
+    limit = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > limit:
+            raise SystemExit(f"✗ {what}: not within {seconds} s")
+        time.sleep(0.1)
+    print(f"✓ {what}", flush=True)
+
+
+def page(running: Server, path: str, body: object = None) -> Tuple[int, str]:
+    """Status and text of a page, without a key."""
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(running.url + path, data, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as problem:
+        return problem.code, problem.read().decode()

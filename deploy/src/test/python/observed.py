@@ -6,23 +6,10 @@ from __future__ import annotations
 import json
 import re
 import time
-import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import List, Tuple
+from typing import List
 
-from harness import Server, batch, holds, results, server, train
-
-
-def page(running: Server, path: str, body: object = None) -> Tuple[int, str]:
-    """Status and text of a page, without a key."""
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(running.url + path, data, {"Content-Type": "application/json"})
-    try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return answer.status, answer.read().decode()
-    except urllib.error.HTTPError as problem:
-        return problem.code, problem.read().decode()
+from harness import batch, holds, page, results, server, train, until
 
 
 def value(metrics: str, name: str) -> float:
@@ -34,16 +21,6 @@ def point(data: Path) -> Path:
     """The newest recovery point."""
     files: List[Path] = [f for f in (data / "blobs" / "blobs").rglob("*") if f.is_file() and f.parent.name == "recovery"]
     return max(files, key=lambda f: f.stat().st_mtime)
-
-
-def until(what: str, condition: object, seconds: float = 60) -> None:
-    """Waits for a condition."""
-    limit = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        if time.monotonic() > limit:
-            raise SystemExit(f"✗ {what}: not within {seconds} s")
-        time.sleep(0.1)
-    print(f"✓ {what}", flush=True)
 
 
 with server() as running:

@@ -358,7 +358,7 @@ class Transport:
             if 200 <= answer.status < 300 or (lost and method == "DELETE" and answer.status == 404):
                 return answer
             error = status_error(answer.status, answer.body)
-            if not retryable(answer.status):
+            if not retryable(answer.status, error.code):
                 raise error
             tries.after(error, answer.retry_after)
 
@@ -376,8 +376,10 @@ def encode(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass")
 
 
-def retryable(status: int) -> bool:
-    """Whether the same request may fare better later."""
+def retryable(status: int, code: Optional[str] = None) -> bool:
+    """Whether the same request may fare better later. Stored bytes that are lost do not come back by asking again."""
+    if code in ("blob_missing", "blob_damaged"):
+        return False
     return status in (408, 425, 429) or (status >= 500 and status != 501)
 
 

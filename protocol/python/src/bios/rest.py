@@ -93,7 +93,7 @@ class RestClient:
                     raise e.cause
                 tries.after(e)
             except APIStatusError as e:
-                if not retryable(e.status):
+                if not retryable(e.status, e.code):
                     raise
                 tries.after(e)
             if start is not None:

@@ -49,6 +49,14 @@ final class EndToEndIT {
         python("deploy/src/test/python/bad_requests.py");
     }
 
+    @Test void whatIsStoredGoesBadAndItIsSaid() throws Exception {
+        python("deploy/src/test/python/damage.py", "--parts", "blob");
+    }
+
+    @Test void aFullDiskLosesNothingAndServiceGoesOnByItself() throws Exception {
+        python("deploy/src/test/python/damage.py", "--parts", "blobs_full,journal_full");
+    }
+
     @Test void everyListingOfTheUsersPageRuns() throws Exception {
         python("deploy/src/test/python/listings_run.py");
     }

@@ -155,7 +155,8 @@ final class NodeWiring {
         String name = UUID.randomUUID().toString().replace("-", ""); // edge: a name of its own
         var kept = new StoredSamples(storage.samplingTasks(), task -> Thread.ofVirtual().start(task));
         var router = context.spawn(SamplingRouter.create(name, SamplingSettings.of(
-                config.getConfig("bios.sampling")), directory, kept, clock), "sampling");
+                config.getConfig("bios.sampling")), directory, kept,
+                System::nanoTime), "sampling"); // edge: how old requests are
         return new Gateway.Parts(accounts, sharded, new ShardedSessions(system), fleet::get, router,
                 blobs, storage.index(), this::ready, clock, UUID::randomUUID,
                 new SecureRandom()); // edge: the key of signed URLs

@@ -1,5 +1,8 @@
 package bios.coordinator.gateway;
 
+import bios.persistence.blob.BlobDamaged;
+import bios.persistence.blob.BlobMissing;
+import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.engine.EngineCommand;
@@ -7,6 +10,7 @@ import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
 import java.io.IOException;
 import java.io.InputStream;
+import java.io.OutputStream;
 import java.io.UncheckedIOException;
 import java.util.List;
 import java.util.Map;
@@ -85,19 +89,28 @@ final class ArchiveCalls {
         Archive of(Archive.Member adapter);
     }
 
-    /// The blob is opened before the answer begins: one that is missing is a problem, not half an archive.
+    /// The blob is read to its end before the answer begins: one that is missing or damaged is a problem, not
+    /// half an archive.
     private CompletionStage<Reply> stream(ListingCalls.Named named, CheckpointManifest manifest,
             Layout layout) {
         return backend.blocking(() -> {
-            try (InputStream probe = backend.blobs().open(manifest.adapter())) {
-                probe.read();
-            } catch (IOException failed) {
-                throw new UncheckedIOException(failed);
-            }
+            check(manifest.adapter());
             Archive archive = layout.of(new Archive.Member(manifest.adapter().bytes(),
                     () -> backend.blobs().open(manifest.adapter())));
             return new Reply.Stream("application/gzip", named.run() + "-" + named.name() + ".tar.gz",
                     ByteFeed.of(blocking, archive::writeTo));
         });
+    }
+
+    private void check(BlobRef blob) {
+        try (InputStream whole = backend.blobs().open(blob)) {
+            whole.transferTo(OutputStream.nullOutputStream());
+        } catch (BlobMissing missing) {
+            throw new Refusal(Code.BLOB_MISSING, missing.getMessage());
+        } catch (BlobDamaged damaged) {
+            throw new Refusal(Code.BLOB_DAMAGED, damaged.getMessage());
+        } catch (IOException failed) {
+            throw new UncheckedIOException(failed);
+        }
     }
 }

@@ -9,7 +9,6 @@ import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.sampling.SamplingCommand;
 import bios.protocol.sampling.SamplingCommand.SamplingReply;
 import java.time.Duration;
-import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
@@ -17,6 +16,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.function.LongSupplier;
 import org.apache.pekko.actor.Cancellable;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.Behavior;
@@ -64,7 +64,7 @@ public final class SamplingRouter {
 
     private final ActorContext<Command> context;
     private final String prefix;
-    private final InstantSource clock;
+    private final LongSupplier nanos;
     private final AcceptedSamples accepted;
     private final Duration requestAge;
     private final SamplingDesk<ActorRef<EngineCommand>> desk;
@@ -73,10 +73,10 @@ public final class SamplingRouter {
     private final Set<ActorRef<EngineCommand>> watched = new HashSet<>();
 
     private SamplingRouter(ActorContext<Command> context, String name, SamplingSettings settings,
-            AcceptedSamples accepted, InstantSource clock) {
+            AcceptedSamples accepted, LongSupplier nanos) {
         this.context = context;
         this.prefix = PREFIX + name + ":";
-        this.clock = clock;
+        this.nanos = nanos;
         this.accepted = accepted;
         this.desk = new SamplingDesk<>(settings);
         this.requestAge = settings.requestAge();
@@ -85,18 +85,24 @@ public final class SamplingRouter {
     /// @param name of this router among all that ever were, letters and digits; part of request ids
     /// @param directory tells which engines there are
     /// @param accepted where accepted requests outlive this process
+    /// @param nanos a clock that only goes forward, from an arbitrary beginning: how old results and orders are, a
+    ///     wall clock that jumps would tell wrong
     public static Behavior<SamplingCommand> create(String name, SamplingSettings settings,
-            ActorRef<ModelDirectory.Command> directory, AcceptedSamples accepted, InstantSource clock) {
+            ActorRef<ModelDirectory.Command> directory, AcceptedSamples accepted, LongSupplier nanos) {
         Behavior<Command> inner = Behaviors.setup(context -> Behaviors.withTimers(timers -> {
             timers.startTimerWithFixedDelay(new Tick(), TICK);
             timers.startTimerWithFixedDelay(new Sweep(), SWEEP);
             directory.tell(new ModelDirectory.Subscribe(context.messageAdapter(Fleet.class, FleetIs::new)));
             context.getSystem().receptionist().tell(Receptionist.register(SamplingCommand.key(name),
                     context.getSelf().unsafeUpcast()));
-            var router = new SamplingRouter(context, name, settings, accepted, clock);
+            var router = new SamplingRouter(context, name, settings, accepted, nanos);
             return Behaviors.receiveMessage(router::on);
         }));
         return Behaviors.transformMessages(SamplingCommand.class, inner, outer -> outer.matchAny(Asked::new));
+    }
+
+    private long now() {
+        return nanos.getAsLong() / 1_000_000;
     }
 
     /// Whether `request` is the id of a sampling request.
@@ -111,7 +117,7 @@ public final class SamplingRouter {
             case FleetIs(var fleet) -> fleet(fleet);
             case EngineGone(var engine) -> {
                 watched.remove(engine);
-                desk.gone(engine, clock.millis()).forEach(this::wake);
+                desk.gone(engine, now()).forEach(this::wake);
             }
             case Answered(var task, var reply) -> answered(task, reply);
             case WaitOver(var task, var replyTo) -> waitOver(task, replyTo);
@@ -129,11 +135,11 @@ public final class SamplingRouter {
             });
             case Tick _ -> {
                 desk.rested();
-                desk.expire(clock.millis());
-                desk.overdue(clock.millis()).forEach(this::send);
+                desk.expire(now());
+                desk.overdue(now()).forEach(this::send);
             }
         }
-        desk.dispatch(clock.millis()).forEach(this::send);
+        desk.dispatch(now()).forEach(this::send);
         Metrics.SAMPLING_UNFINISHED.set(desk.unfinished());
         return Behaviors.same();
     }
@@ -245,11 +251,11 @@ public final class SamplingRouter {
 
     private void answered(String task, EngineReply reply) {
         boolean ended = switch (reply) {
-            case EngineReply.Sampled(_, var result) -> desk.sampled(task, result, clock.millis());
-            case EngineReply.NotDone(var fault) -> desk.failed(task, fault, clock.millis());
+            case EngineReply.Sampled(_, var result) -> desk.sampled(task, result, now());
+            case EngineReply.NotDone(var fault) -> desk.failed(task, fault, now());
             case EngineReply.Description _, EngineReply.Tokenized _, EngineReply.Detokenized _,
                     EngineReply.TokenizerFiles _ -> desk.failed(task, Fault.server("sampling_failed",
-                            "the worker gave a wrong kind of answer"), clock.millis());
+                            "the worker gave a wrong kind of answer"), now());
         };
         if (ended) wake(task);
     }

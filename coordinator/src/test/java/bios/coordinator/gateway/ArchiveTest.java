@@ -137,7 +137,27 @@ class ArchiveTest {
         Answer answer = service.get("training_runs/" + other + "/checkpoints/weights/a/archive", "Accept",
                 "application/gzip");
         assertEquals(500, answer.status());
-        assertEquals("internal", answer.text("error"));
+        assertEquals("blob_missing", answer.text("error"));
+    }
+
+    @Test void aDamagedBlobIsAProblemAndNotHalfAnArchive() {
+        String other = service.run(3);
+        service.post("save_weights", "{'model_id': '" + other + "', 'seq_id': 1, 'path': 'a'}");
+        var blob = service.runs.runs.get(new RunId(other)).checkpoints.getFirst().adapter();
+        byte[] whole = service.blobs.read(blob);
+        byte[] damaged = whole.clone();
+        damaged[damaged.length - 1] ^= 1;
+        service.blobs.blobs.put(blob.id(), damaged);
+        String archive = "training_runs/" + other + "/checkpoints/weights/a/archive";
+        try {
+            Answer answer = service.get(archive, "Accept", "application/gzip");
+            assertEquals(500, answer.status());
+            assertEquals("blob_damaged", answer.text("error"));
+            assertTrue(answer.text("message").contains(blob.id().sha256()), answer.text("message"));
+        } finally {
+            service.blobs.blobs.put(blob.id(), whole);
+        }
+        assertEquals(200, service.get(archive, "Accept", "application/gzip").status());
     }
 
     @Test void aModelWithoutATokenizerHasAnArchiveWithoutOne() throws IOException {

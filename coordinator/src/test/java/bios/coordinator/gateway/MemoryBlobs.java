@@ -1,11 +1,13 @@
 package bios.coordinator.gateway;
 
+import bios.persistence.blob.BlobDamaged;
 import bios.persistence.blob.BlobMissing;
 import bios.persistence.blob.BlobStore;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
+import java.io.FilterInputStream;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
@@ -38,7 +40,15 @@ final class MemoryBlobs implements BlobStore {
     }
 
     @Override public InputStream open(BlobRef ref) {
-        return new ByteArrayInputStream(read(ref));
+        byte[] bytes = read(ref);
+        boolean whole = HexFormat.of().formatHex(Ids.sha256().digest(bytes)).equals(ref.id().sha256());
+        return new FilterInputStream(new ByteArrayInputStream(bytes)) {
+            @Override public int read(byte[] into, int offset, int length) throws IOException {
+                int read = super.read(into, offset, length);
+                if (read < 0 && !whole) throw new BlobDamaged(ref.id(), "a test has damaged it");
+                return read;
+            }
+        };
     }
 
     @Override public boolean exists(BlobId id) {

@@ -79,7 +79,7 @@ final class TestService implements AutoCloseable {
         });
         var router = kit.spawn(SamplingRouter.create("r1",
                 SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(directory),
-                AcceptedSamples.NONE, () -> Instant.ofEpochMilli(1_000_000)));
+                AcceptedSamples.NONE, () -> 1_000_000_000_000L));
         var ids = new Random(7);
         var parts = new Gateway.Parts(accounts, runs, sessions, fleet::get, router, blobs, runs, () -> true,
                 () -> Instant.ofEpochMilli(1_700_000_000_000L),

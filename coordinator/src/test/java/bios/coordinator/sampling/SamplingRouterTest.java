@@ -13,7 +13,6 @@ import bios.protocol.sampling.SamplingCommand;
 import bios.protocol.sampling.SamplingCommand.SamplingReply;
 import com.typesafe.config.ConfigFactory;
 import java.time.Duration;
-import java.time.Instant;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -65,10 +64,8 @@ class SamplingRouterTest {
     @Test void aRequestWhoseEngineDiesIsDrawnElsewhereFromTheSameTask() {
         var published = new AtomicReference<>(Fleet.EMPTY);
         var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
-        var one = KIT.spawn(SamplingRouter.create("one", SETTINGS, directory, AcceptedSamples.NONE, () ->
-                Instant.ofEpochMilli(0)));
-        var two = KIT.spawn(SamplingRouter.create("two", SETTINGS, directory, AcceptedSamples.NONE, () ->
-                Instant.ofEpochMilli(0)));
+        var one = KIT.spawn(SamplingRouter.create("one", SETTINGS, directory, AcceptedSamples.NONE, () -> 0));
+        var two = KIT.spawn(SamplingRouter.create("two", SETTINGS, directory, AcceptedSamples.NONE, () -> 0));
         TestProbe<SamplingReply> client = KIT.createTestProbe();
         var task = SamplingDeskTest.task("s:sample:1:0:ab", "");
         one.tell(new SamplingCommand.Submit("me", task, client.getRef()));
@@ -126,9 +123,9 @@ class SamplingRouterTest {
         var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
         var kept = new Kept();
         var mortal = KIT.spawn(SamplingRouter.create("mortal", SETTINGS, directory, kept,
-                () -> Instant.ofEpochMilli(0)));
+                () -> 0));
         var heir = KIT.spawn(SamplingRouter.create("heir", SETTINGS, directory, kept,
-                () -> Instant.ofEpochMilli(0)));
+                () -> 0));
         TestProbe<SamplingReply> client = KIT.createTestProbe();
         var task = SamplingDeskTest.task("s:sample:9:0:ab", "");
         mortal.tell(new SamplingCommand.Submit("me", task, client.getRef()));
@@ -156,7 +153,7 @@ class SamplingRouterTest {
     @Test void aPollThatEndsWithoutAResultSaysWhatTheRequestWaitsFor() {
         var directory = KIT.spawn(Behaviors.<ModelDirectory.Command>ignore());
         var router = KIT.spawn(SamplingRouter.create("alone", SETTINGS, directory, AcceptedSamples.NONE,
-                () -> Instant.ofEpochMilli(0)));
+                () -> 0));
         TestProbe<SamplingReply> client = KIT.createTestProbe();
         router.tell(new SamplingCommand.Submit("me", SamplingDeskTest.task("t", ""), client.getRef()));
         client.receiveMessage();

@@ -13,13 +13,16 @@ import bios.protocol.session.SessionCommand.SessionReply;
 import com.typesafe.config.ConfigFactory;
 import java.nio.file.Path;
 import java.time.Duration;
+import java.time.Instant;
 import java.time.InstantSource;
 import java.util.List;
 import java.util.Optional;
+import java.util.Random;
 import java.util.concurrent.BlockingQueue;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Function;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
 import org.apache.pekko.actor.testkit.typed.javadsl.TestProbe;
@@ -50,6 +53,10 @@ class SessionEntityTest {
     }
 
     private ActorRef<SessionCommand> spawn(Duration endsAfter) {
+        return spawn(endsAfter, InstantSource.system());
+    }
+
+    private ActorRef<SessionCommand> spawn(Duration endsAfter, InstantSource clock) {
         var settings = new SessionSettings(8, endsAfter, Duration.ofMillis(50), 2, 2, 3);
         return kit.spawn(SessionEntity.create("s-1", PersistenceId.of("session", "s-1"), settings,
                 (owner, run, session) -> {
@@ -57,7 +64,7 @@ class SessionEntityTest {
                     boolean answer = runsAnswer;
                     runsAnswer = true;
                     return CompletableFuture.completedFuture(answer);
-                }, InstantSource.system(), Optional.empty()));
+                }, clock, Optional.empty()));
     }
 
     private SessionReply ask(ActorRef<SessionCommand> session,
@@ -108,5 +115,21 @@ class SessionEntityTest {
         SessionReply reply = ask(session, r -> new SessionCommand.Describe("alice", r));
         assertTrue(reply instanceof SessionReply.Refused(var why) && why.code().equals("not_found"),
                 reply::toString);
+    }
+
+    @Test void aClockThatJumpsEndsNoSessionAndKeepsNone() throws Exception {
+        var clock = new AtomicLong(1_700_000_000_000L);
+        var random = new Random(5);
+        var lasting = spawn(Duration.ofHours(1), () -> Instant.ofEpochMilli(clock.get()));
+        open(lasting);
+        for (int i = 0; i < 20; i++) {
+            clock.addAndGet(random.nextLong(-1L << 33, 1L << 33));
+            assertInstanceOf(SessionReply.Described.class,
+                    ask(lasting, r -> new SessionCommand.Heartbeat("alice", r)));
+        }
+        kit.stop(lasting);
+        var brief = spawn(Duration.ofMillis(300), () -> Instant.ofEpochMilli(clock.addAndGet(-1_000_000)));
+        ask(brief, r -> new SessionCommand.AddRun("alice", RUN, r));
+        assertEquals("alice " + RUN + " s-1", released.poll(10, TimeUnit.SECONDS));
     }
 }

@@ -16,7 +16,8 @@ import java.sql.Statement;
 import org.apache.pekko.persistence.jdbc.journal.JdbcAsyncWriteJournal;
 
 /// The journal of a single process: an H2 database in a file. What it has acknowledged survives the death of
-/// the process (`WRITE_DELAY=0`; H2's default loses acknowledged events), not the loss of power.
+/// the process (`WRITE_DELAY=0`; H2's default loses acknowledged events), not the loss of power. While the
+/// disk is full its writes wait ([PatientFiles]).
 public final class EmbeddedJournal {
     private static final String SCHEMA = "/schema/h2/h2-create-schema.sql";
     private static final int ALREADY_OPEN = 90020;
@@ -31,8 +32,9 @@ public final class EmbeddedJournal {
         if (file.indexOf(';') >= 0)
             throw new IllegalArgumentException("the data folder " + folder
                     + " must not hold ';' in its name");
-        return "jdbc:h2:file:" + file + ";DATABASE_TO_UPPER=false;DB_CLOSE_ON_EXIT=FALSE;WRITE_DELAY=0"
-                + ";MAX_LENGTH_INPLACE_LOB=" + BYTES_IN_ROW;
+        PatientFiles.register();
+        return "jdbc:h2:" + PatientFiles.SCHEME + ":" + file
+                + ";DATABASE_TO_UPPER=false;DB_CLOSE_ON_EXIT=FALSE;WRITE_DELAY=0;MAX_LENGTH_INPLACE_LOB=" + BYTES_IN_ROW;
     }
 
     /// Settings that make Pekko keep events, snapshots and durable state in `folder`. Call [#createSchema]

@@ -109,7 +109,8 @@ class EmbeddedJournalTest {
                 """);
         String launcher = Path.of(System.getProperty("java.home"), "bin", "java").toString();
         Process process = new ProcessBuilder(
-                List.of(launcher, "-cp", h2.toString(), holder.toString(), EmbeddedJournal.url(folder)))
+                List.of(launcher, "-cp", h2.toString(), holder.toString(),
+                        EmbeddedJournal.url(folder).replace(":" + PatientFiles.SCHEME + ":", ":file:")))
                 .redirectErrorStream(true).start();
         try (var lines = process.inputReader()) {
             assertEquals("held", lines.readLine());

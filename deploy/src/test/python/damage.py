@@ -1,0 +1,300 @@
+"""What is stored goes bad, or there is no room for it, or its database stands still: it is said, and nothing is lost.
+
+    python damage.py [--parts blob,blobs_full,journal_full,frozen] [--seed N]
+
+- `blob`: a bit of a checkpoint's blob is flipped: loading it, sampling from it and downloading it fail and name the blob,
+  the run that loads trains on once its client has seen the error, and all is well when the blob is whole again. (What a
+  damaged recovery point does, observed.py checks.)
+- `blobs_full`: the disk of the blobs is full while a run trains: a save fails, and says so; training goes on.
+- `journal_full`: the disk of everything is full: nothing more is accepted, nothing acknowledged is lost.
+- `frozen`: Cassandra is stopped (SIGSTOP) for a minute while a cluster trains.
+
+After each, when there is room again or Cassandra goes on, service goes on by itself, without a restart, and all results and
+the adapter are equal to the last bit to those of an undisturbed run. The disks are small tmpfs in a mount namespace of its
+own (needs root and `unshare`; left out where that is not permitted). The end-to-end tests run `blob` and both full disks;
+`frozen` takes minutes: run by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterator, List
+
+from cluster import cluster
+from faults import log
+from harness import NAME, Server, adapter, batch, bios, holds, page, results, same, server, train, until
+from poison import failure
+from rolling import PATIENCE_SECONDS, Trained
+from bios import types
+
+NAMESPACE = "BIOS_DAMAGE_NAMESPACE"
+FROZEN_SECONDS = 60
+FULL_SECONDS = 20
+
+
+def checkpoint_blobs(running: Server, run: str) -> List[Path]:
+    """The blobs of a run's checkpoints."""
+    return sorted(f for f in (running.data / "blobs" / "blobs").rglob("*")
+                  if f.is_file() and run in f.parts and f.parent.name == "checkpoints")
+
+
+@contextmanager
+def flipped(file: Path) -> Iterator[None]:
+    """One bit of the file is another one meanwhile."""
+    whole = file.read_bytes()
+    middle = len(whole) // 2
+    file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1:])
+    try:
+        yield
+    finally:
+        file.write_bytes(whole)
+
+
+@contextmanager
+def away(file: Path) -> Iterator[None]:
+    """The file is not there meanwhile."""
+    other = file.with_name(file.name + ".away")
+    file.rename(other)
+    try:
+        yield
+    finally:
+        other.rename(file)
+
+
+def blob(seed: int) -> None:
+    """A damaged checkpoint."""
+    with server() as running:
+        service = running.client()
+        rest = service.create_rest_client()
+
+        def fresh() -> Any:
+            return service.create_lora_training_client(base_model=NAME, rank=4, seed=seed)
+
+        quiet = fresh()
+        wanted = results(train(quiet, range(5), seed) + train(quiet, range(10, 15), seed))
+        wanted_adapter = adapter(service, quiet, "end")
+        source = fresh()
+        results(train(source, range(100, 103), seed))
+        kept = source.save_state("kept").result().path
+        weights = source.save_weights_for_sampler("drawn").result().path
+        own = checkpoint_blobs(running, source.model_id)
+        holds(f"the checkpoints have blobs of {[f.stat().st_size for f in own]} bytes", len(own) >= 2)
+        run = fresh()
+        got = results(train(run, range(5), seed))
+        hurt = []
+        for file in own:
+            for how, code in ((flipped, "blob_damaged"), (away, "blob_missing")):
+                with how(file):
+                    load = run.load_state_with_optimizer(kept)
+                    behind = run.forward_backward(batch(1), "cross_entropy")
+                    why, then = failure(load), failure(behind)
+                    if why is None:
+                        continue
+                    hurt.append(code)
+                    holds(f"a load fails: {why}", why.code == code and file.name in why.message)
+                    holds("and takes what is behind it with it", then is not None and then.code == code)
+        holds("both blobs of the checkpoint are looked at", hurt.count("blob_damaged") == 2 and hurt.count("blob_missing") == 2)
+        got += results(train(run, range(10, 15), seed))
+        same("the run trains on as if it had loaded nothing", got, wanted)
+        same("its adapter", adapter(service, run, "end"), wanted_adapter)
+        sick = [flipped(file) for file in own]
+        for one in sick:
+            one.__enter__()
+        sampler = service.create_sampling_client(model_path=weights)
+        asked = sampler.sample(types.ModelInput.from_ints([1, 2, 3]), types.SamplingParams(max_tokens=4, seed=1), 1)
+        why = failure(asked)
+        holds(f"sampling from damaged weights fails: {why}",
+              why is not None and any(file.name in why.message for file in own))
+        try:
+            rest.download_checkpoint_archive_from_bios_path(kept).result()
+            raise SystemExit("✗ the archive of a damaged checkpoint was given out")
+        except bios.BiosError as e:
+            print(f"✓ its archive is not given out: {e}", flush=True)
+        for one in sick:
+            one.__exit__(None, None, None)
+        run.load_state_with_optimizer(kept).result()
+        source.load_state_with_optimizer(kept).result()
+        more = results(train(run, range(200, 203), seed))
+        same("whole again, it loads and trains on", more, results(train(source, range(200, 203), seed)))
+
+
+class Ballast:
+    """A file that takes all the room that a disk has left."""
+
+    def __init__(self, disk: Path) -> None:
+        self._disk, self._file = disk, disk / "ballast"
+
+    def fill(self) -> None:
+        """Leaves no byte."""
+        with open(self._file, "ab", buffering=0) as file:
+            for size in (1 << 20, 1 << 16, 1 << 12, 1):
+                try:
+                    while True:
+                        file.write(bytes(size))
+                except OSError:
+                    pass
+        log(f"  the disk {self._disk} is full")
+
+    def free(self) -> None:
+        """Gives the room back."""
+        self._file.unlink()
+        log(f"  the disk {self._disk} has room")
+
+
+def full(seed: int, whole: bool) -> None:
+    """A full disk: that of everything, or that of the blobs only."""
+    place = Path(tempfile.mkdtemp(prefix="bios-damage-"))
+    running = Server(place / "data")
+    running.log = place / "server.log"
+    disk = running.data if whole else running.data / "blobs"
+    disk.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=192m", "bios-damage", str(disk)], check=True)
+    try:
+        running.start()
+        until_full(running, Ballast(disk), seed, whole)
+        if os.environ.get("BIOS_KEEP"):
+            print(f"log: {running.log.read_text(errors='replace')[-4000:]}", file=sys.stderr)
+    except BaseException:
+        sys.stderr.write(f"---- end of the server's log ----\n{running.tail()}\n")
+        raise
+    finally:
+        running.stop()
+        subprocess.run(["umount", "-l", str(disk)], check=False)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def until_full(running: Server, ballast: Ballast, seed: int, whole: bool) -> None:
+    service = running.client()
+    steps = 60
+
+    def fresh() -> Any:
+        return service.create_lora_training_client(base_model=NAME, rank=8, seed=seed)
+
+    quiet = fresh()
+    wanted = results(train(quiet, range(steps), seed))
+    wanted_adapter = adapter(service, quiet, "end")
+    run = fresh()
+    futures: List[Any] = []
+    trouble: List[BaseException] = []
+
+    def submit() -> None:
+        try:
+            for step in range(15, steps):  # a full disk takes no operation: each call waits
+                futures.extend(train(run, range(step, step + 1), seed))
+                time.sleep(0.05)
+        except BaseException as e:  # told when it has ended
+            trouble.append(e)
+
+    futures.extend(train(run, range(15), seed))
+    got = results(futures[:10])
+    ballast.fill()
+    thread = threading.Thread(target=submit, daemon=True)
+    saves: List[Any] = []
+    saver = threading.Thread(target=lambda: saves.append(failure(run.save_state("probe"))), daemon=True)
+    saver.start()
+    time.sleep(1)
+    thread.start()
+    began = time.monotonic()
+    if whole:
+        until("the log says that the journal has no room", lambda: "No space left on device" in
+              running.log.read_text(errors="replace"), 120)
+    else:
+        saver.join(PATIENCE_SECONDS)
+        why = saves[0]
+        holds(f"a save fails, and says why: {why}",
+              why is not None and why.code == "store_failed" and "No space left on device" in why.message)
+    time.sleep(max(0.0, began + FULL_SECONDS - time.monotonic()))
+    log(f"  {len(futures)} steps accepted while it is full")
+    ballast.free()
+    thread.join(PATIENCE_SECONDS)
+    saver.join(PATIENCE_SECONDS)
+    if trouble:
+        raise trouble[0]
+    holds(f"all {len(futures)} steps were accepted, without a restart", len(futures) == steps and running.process.poll() is None)
+    holds(f"the save that met the full disk: {saves[0] or 'done'}", saves[0] is None or saves[0].code == "store_failed")
+    got += results(futures[10:])
+    same("all results", got, wanted)
+    same("the adapter, saved anew", adapter(service, run, "end"), wanted_adapter)
+    until("the server is ready", lambda: page(running, "/readyz")[0] == 200)
+    running.kill()
+    running.start()
+    same("the results, asked for again after kill -9", results(futures), wanted)
+    results(train(run, range(500, 502), seed))
+    print("✓ and the run trains on", flush=True)
+
+
+def frozen(seed: int) -> None:
+    """A database that stands still for a minute."""
+    seeds = [seed * 100 + i for i in range(2)]
+    with cluster(coordinators=2, workers=2) as running:
+        over = threading.Event()
+        disturbed = [Trained(running.client(), one, lambda _: not over.is_set()) for one in seeds]
+
+        def moved(seen: List[int]) -> bool:
+            return all(len(one.results) > count + 20 or one.failure for one, count in zip(disturbed, seen))
+
+        until("the runs train", lambda: moved([0, 0]), 180)
+        pid = running.pid("cassandra")
+        seen = [len(one.results) for one in disturbed]
+        log(f"  SIGSTOP cassandra (pid {pid}) for {FROZEN_SECONDS} s")
+        os.kill(pid, signal.SIGSTOP)
+        time.sleep(FROZEN_SECONDS)
+        os.kill(pid, signal.SIGCONT)
+        log(f"  SIGCONT; results meanwhile: {[len(one.results) - count for one, count in zip(disturbed, seen)]}")
+        seen = [len(one.results) for one in disturbed]
+        until("everything goes on", lambda: moved(seen), 180)
+        over.set()
+        for one in disturbed:
+            one.join()
+        print("✓ no call failed", flush=True)
+        holds("no process was started again", running.pid("cassandra") == pid)
+        quiet = [Trained(running.client(), seed, lambda done, own=one.chunks: done < own) for seed, one in zip(seeds, disturbed)]
+        for one, other in zip(disturbed, quiet):
+            same(f"all {len(one.results)} results", one.results, other.join().results)
+            same("the adapter", adapter(running.client(), one.run, "end"), adapter(running.client(), other.run, "end"))
+
+
+def can_mount() -> bool:
+    """Whether a disk of its own can be had here: in a namespace of its own, as root."""
+    test = 'mount -t tmpfs -o size=1m none "$0"'
+    with tempfile.TemporaryDirectory() as folder:
+        return bool(shutil.which("unshare")) and subprocess.run(
+            ["unshare", "-m", "sh", "-c", test, folder], stderr=subprocess.DEVNULL).returncode == 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", default="blob,blobs_full,journal_full,frozen")
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    parts = arguments.parts.split(",")
+    if any(part.endswith("_full") for part in parts) and NAMESPACE not in os.environ:
+        if can_mount():
+            os.environ[NAMESPACE] = "1"
+            os.execvp("unshare", ["unshare", "-m", sys.executable, *sys.argv])
+        log("no disk of its own can be mounted here (no root, or no unshare): the full disks are left out")
+        parts = [part for part in parts if not part.endswith("_full")]
+    for part in parts:
+        began = time.monotonic()
+        log(f"{part} ...")
+        if part == "blob":
+            blob(arguments.seed)
+        elif part == "frozen":
+            frozen(arguments.seed)
+        else:
+            full(arguments.seed, part == "journal_full")
+        log(f"{part}: {time.monotonic() - began:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
