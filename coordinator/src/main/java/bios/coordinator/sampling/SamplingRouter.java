@@ -85,8 +85,8 @@ public final class SamplingRouter {
     /// @param name of this router among all that ever were, letters and digits; part of request ids
     /// @param directory tells which engines there are
     /// @param accepted where accepted requests outlive this process
-    /// @param nanos a clock that only goes forward, from an arbitrary beginning: how old results and orders are, a
-    ///     wall clock that jumps would tell wrong
+    /// @param nanos a clock that only goes forward, from an arbitrary beginning: how old results and orders
+    ///     are, a wall clock that jumps would tell wrong
     public static Behavior<SamplingCommand> create(String name, SamplingSettings settings,
             ActorRef<ModelDirectory.Command> directory, AcceptedSamples accepted, LongSupplier nanos) {
         Behavior<Command> inner = Behaviors.setup(context -> Behaviors.withTimers(timers -> {

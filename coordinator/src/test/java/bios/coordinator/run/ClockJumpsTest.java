@@ -99,7 +99,8 @@ class ClockJumpsTest {
                 harness.clock.set(now + jump * DAY_MILLIS);
                 harness.kill();
                 for (String name : List.of("kept", "short")) {
-                    RunReply found = harness.ask(r -> new RunCommand.Resolve(RunHarness.OWNER, path(name), r));
+                    RunReply found = harness.ask(r -> new RunCommand.Resolve(RunHarness.OWNER, path(name),
+                            r));
                     boolean over = name.equals("short") && jump > 0;
                     Class<?> wanted = over ? RunReply.Refused.class : RunReply.Resolved.class;
                     assertEquals(wanted, found.getClass(), name + " at " + jump + " days");

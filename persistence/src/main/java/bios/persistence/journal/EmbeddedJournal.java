@@ -34,7 +34,8 @@ public final class EmbeddedJournal {
                     + " must not hold ';' in its name");
         PatientFiles.register();
         return "jdbc:h2:" + PatientFiles.SCHEME + ":" + file
-                + ";DATABASE_TO_UPPER=false;DB_CLOSE_ON_EXIT=FALSE;WRITE_DELAY=0;MAX_LENGTH_INPLACE_LOB=" + BYTES_IN_ROW;
+                + ";DATABASE_TO_UPPER=false;DB_CLOSE_ON_EXIT=FALSE;WRITE_DELAY=0"
+                + ";MAX_LENGTH_INPLACE_LOB=" + BYTES_IN_ROW;
     }
 
     /// Settings that make Pekko keep events, snapshots and durable state in `folder`. Call [#createSchema]

@@ -14,9 +14,9 @@ import org.h2.store.fs.FilePathWrapper;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/// Files of H2 whose writes wait while the disk is full. H2 closes a database that it cannot write, for all of its
-/// connections until the process ends; here nothing fails, and everything goes on when there is room again. A
-/// process that is told to end does not wait.
+/// Files of H2 whose writes wait while the disk is full. H2 closes a database that it cannot write, for all
+/// of its connections until the process ends; here nothing fails, and everything goes on when there is room
+/// again. A process that is told to end does not wait.
 public final class PatientFiles extends FilePathWrapper {
     /// What stands before the path in the database's address.
     static final String SCHEME = "patient";
@@ -74,8 +74,8 @@ public final class PatientFiles extends FilePathWrapper {
                 return written;
             } catch (IOException failed) {
                 if (ENDING.get() || !full(file, failed)) throw failed;
-                if (!waits) LOG.warn("the journal {} cannot be written: {}; everything waits until there is room",
-                        file, failed.getMessage());
+                if (!waits) LOG.warn("the journal {} cannot be written: {}; everything waits until there"
+                        + " is room", file, failed.getMessage());
                 waits = true;
                 rest(failed);
             }
