@@ -147,11 +147,12 @@ class Sabotaged:
         if self._count - 1 != self._step:
             return self._run.optim_step(settings)
         if self._how == "lose":
-            settings = types.AdamParams(learning_rate=0.0)
-        else:
-            self._run.forward_backward(batch(7), "cross_entropy")
-            self._run.optim_step(types.AdamParams(learning_rate=1e-5))
-        return self._run.optim_step(settings)
+            return self._run.optim_step(types.AdamParams(learning_rate=0.0))
+        step = self._run.optim_step(settings)
+        self._run.forward_backward(batch(7), "cross_entropy")
+        self._run.optim_step(settings)
+        return step
+
 
 
 def epilogue(service: Any, run: Any, seed: int) -> Dict[str, Any]:
