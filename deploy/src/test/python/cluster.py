@@ -86,11 +86,6 @@ class Cluster:
                 raise SystemExit(f"{name} was not started again:\n{self.tail()}")
             time.sleep(0.1)
 
-    def ready(self, name: str) -> bool:
-        """Whether the running process has said that it does its part."""
-        log = (self.data / "logs" / f"{name}.log").read_text(errors="replace")
-        return log.rfind("bios ready ") > log.rfind("Picked up") and self.pid(name) != 0
-
     def client(self, key: Optional[str] = None) -> "bios.ServiceClient":
         """A client that knows all coordinators."""
         return bios.ServiceClient(base_url=",".join(self.urls), api_key=key)

@@ -108,10 +108,6 @@ final class EngineLine {
         open = true;
     }
 
-    boolean holdsRun() {
-        return open;
-    }
-
     /// Whether the engine works on the operation at `position`.
     boolean awaits(long position) {
         return outstanding.containsKey(position);
@@ -132,11 +128,6 @@ final class EngineLine {
     /// Whether it was given operations behind `position` that are not finished.
     boolean aheadOf(long position) {
         return outstanding.tailMap(position, false).size() > 0;
-    }
-
-    /// Whether all up to `position` is finished.
-    boolean doneUpTo(long position) {
-        return outstanding.isEmpty() || outstanding.firstKey() > position;
     }
 
     /// Whether a save or a recovery point is being written.

@@ -3,14 +3,12 @@ package bios.coordinator.run;
 import bios.protocol.stored.StoredSerializer;
 import bios.protocol.stored.StoredType;
 import bios.protocol.stored.StoredTypes;
-import bios.protocol.stored.UnreadableRecord;
-import java.nio.charset.StandardCharsets;
-import java.util.Arrays;
 import java.util.List;
 
 /// How runs are stored: the events, the snapshot, and the results that a recovery point keeps.
 public final class RunStored extends StoredSerializer {
     private static final int IDENTIFIER = 52_101;
+    private static final String RESULTS = "run-results";
     static final StoredTypes TYPES = new StoredTypes(List.of(
             StoredType.first("run-created", RunEvent.RunCreated.class),
             StoredType.first("run-operation-accepted", RunEvent.OperationAccepted.class),
@@ -32,31 +30,19 @@ public final class RunStored extends StoredSerializer {
             StoredType.first("run-entity-began", RunEvent.EntityBegan.class),
             StoredType.first("run-noted", RunEvent.Noted.class),
             StoredType.first("run", TrainingRun.class),
-            StoredType.first("run-results", Results.KeptResults.class)));
-    private static final String RESULTS = "run-results/";
+            StoredType.first(RESULTS, Results.KeptResults.class)));
 
     /// For Pekko.
     public RunStored() {
         super(IDENTIFIER, TYPES);
     }
 
-    /// Results as a blob: the manifest in a line, then CBOR.
+    /// Results as a blob.
     static byte[] encode(Results.KeptResults results) {
-        byte[] body = TYPES.write(results);
-        byte[] head = (TYPES.manifest(results) + "\n").getBytes(StandardCharsets.US_ASCII);
-        byte[] all = Arrays.copyOf(head, head.length + body.length);
-        System.arraycopy(body, 0, all, head.length, body.length);
-        return all;
+        return TYPES.writeNamed(results);
     }
 
     static Results.KeptResults decode(byte[] bytes) {
-        int end = 0;
-        while (end < bytes.length && bytes[end] != '\n') end++;
-        String manifest = new String(bytes, 0, end, StandardCharsets.US_ASCII);
-        if (!manifest.startsWith(RESULTS) || end == bytes.length)
-            throw new UnreadableRecord("a blob of results does not begin with "
-                    + RESULTS, null);
-        return (Results.KeptResults) TYPES.read(manifest,
-                Arrays.copyOfRange(bytes, end + 1, bytes.length));
+        return (Results.KeptResults) TYPES.readNamed(RESULTS, bytes);
     }
 }

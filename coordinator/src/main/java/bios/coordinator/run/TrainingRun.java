@@ -169,15 +169,11 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             return new Decision.Refuse(Reason.TOO_MANY, load.bytesOfOwner()
                     + " bytes of this account's operations are not finished; wait for some of them");
         int saved = checkpoints.versions().size() + checkpoints.snapshots().size();
-        if (saves(operation.kind()) && saved >= settings.maxCheckpoints())
+        if (EngineLine.saves(operation.kind()) && saved >= settings.maxCheckpoints())
             return new Decision.Refuse(Reason.TOO_MANY,
                     "the run has " + settings.maxCheckpoints() + " checkpoints; delete some first");
         return new Decision.Accept(
                 List.of(new OperationAccepted(accepted + 1, seq, operation, digest, nowMillis)));
-    }
-
-    private static boolean saves(OperationKind kind) {
-        return kind == OperationKind.SAVE_STATE || kind == OperationKind.SAVE_SAMPLER_WEIGHTS;
     }
 
     /// What a load of `manifest` at `position` comes to: [LoadResolved], or

@@ -4,9 +4,6 @@ import bios.persistence.sampling.SamplingTasks;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.stored.StoredType;
 import bios.protocol.stored.StoredTypes;
-import bios.protocol.stored.UnreadableRecord;
-import java.nio.charset.StandardCharsets;
-import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
@@ -15,7 +12,8 @@ import java.util.concurrent.Executor;
 
 /// Accepted requests in a store. A task is kept as its manifest in a line, then CBOR.
 public final class StoredSamples implements AcceptedSamples {
-    static final StoredTypes TYPES = new StoredTypes(List.of(StoredType.first("sample-task",
+    private static final String NAME = "sample-task";
+    static final StoredTypes TYPES = new StoredTypes(List.of(StoredType.first(NAME,
             SampleTask.class)));
     private final SamplingTasks store;
     private final Executor blocking;
@@ -41,18 +39,10 @@ public final class StoredSamples implements AcceptedSamples {
     }
 
     static byte[] encode(SampleTask task) {
-        byte[] head = (TYPES.manifest(task) + "\n").getBytes(StandardCharsets.US_ASCII);
-        byte[] body = TYPES.write(task);
-        byte[] all = Arrays.copyOf(head, head.length + body.length);
-        System.arraycopy(body, 0, all, head.length, body.length);
-        return all;
+        return TYPES.writeNamed(task);
     }
 
     static SampleTask decode(byte[] bytes) {
-        int end = 0;
-        while (end < bytes.length && bytes[end] != '\n') end++;
-        if (end == bytes.length) throw new UnreadableRecord("a stored sampling task has no manifest", null);
-        return (SampleTask) TYPES.read(new String(bytes, 0, end, StandardCharsets.US_ASCII),
-                Arrays.copyOfRange(bytes, end + 1, bytes.length));
+        return (SampleTask) TYPES.readNamed(NAME, bytes);
     }
 }

@@ -3,6 +3,8 @@ package bios.protocol.stored;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.nio.charset.StandardCharsets;
+import java.util.Arrays;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
@@ -33,6 +35,28 @@ public final class StoredTypes {
         } catch (IOException failed) {
             throw new UncheckedIOException("cannot encode " + value.getClass().getName(), failed);
         }
+    }
+
+    /// `value` with its manifest: the manifest in a line, then CBOR.
+    public byte[] writeNamed(Object value) {
+        byte[] head = (manifest(value) + "\n").getBytes(StandardCharsets.US_ASCII);
+        byte[] body = write(value);
+        byte[] all = Arrays.copyOf(head, head.length + body.length);
+        System.arraycopy(body, 0, all, head.length, body.length);
+        return all;
+    }
+
+    /// Reads what [#writeNamed] wrote, as [#read] does.
+    ///
+    /// @param name of the type that it must be
+    public Object readNamed(String name, byte[] bytes) {
+        int end = 0;
+        while (end < bytes.length && bytes[end] != '\n') end++;
+        String manifest = new String(bytes, 0, end, StandardCharsets.US_ASCII);
+        if (!manifest.startsWith(name + "/") || end == bytes.length)
+            throw new UnreadableRecord("what should be a stored " + name + " does not begin with " + name
+                    + "/", null);
+        return read(manifest, Arrays.copyOfRange(bytes, end + 1, bytes.length));
     }
 
     /// Reads bytes of any version up to the current one; [UnreadableRecord] says what is wrong otherwise.
