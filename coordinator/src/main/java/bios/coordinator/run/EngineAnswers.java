@@ -123,9 +123,9 @@ final class EngineAnswers {
         return beginLater(run, true, "engine_lost");
     }
 
-    private Next beginLater(TrainingRun run, boolean cautious, String cause) {
+    private Next beginLater(TrainingRun run, boolean failed, String cause) {
         points.forget();
-        copy.beginLater(run, cautious, cause);
+        copy.beginLater(run, failed, cause);
         return new Next.Rest();
     }
 

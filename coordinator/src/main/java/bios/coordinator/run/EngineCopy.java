@@ -51,9 +51,9 @@ final class EngineCopy {
 
     /// Begins a copy: forgets what the engine was given.
     ///
-    /// @param cautious as of [EngineLine#restart]
+    /// @param failed as of [EngineLine#restart]
     /// @param cause what the metrics call it
-    void begin(TrainingRun run, boolean cautious, String cause) {
+    void begin(TrainingRun run, boolean failed, String cause) {
         List<Entry> again = run.line().stream().filter(e -> !e.settled()).toList();
         context.meter().restarted(cause, again.size(), again.isEmpty() ? 0 : again.getLast().position());
         epoch++;
@@ -67,7 +67,7 @@ final class EngineCopy {
             self.tell(new Internal.FromEngine(own, event));
             return Behaviors.same();
         }));
-        line.restart(run, cautious);
+        line.restart(run, failed);
         context.world().solo().leave(who);
     }
 
@@ -76,6 +76,7 @@ final class EngineCopy {
         epoch++;
         close();
         line.restart(run, false);
+        context.world().solo().leave(who);
     }
 
     /// Opens it, unless that is under way.
@@ -162,8 +163,8 @@ final class EngineCopy {
     }
 
     /// Begins another copy, which is opened after a while.
-    void beginLater(TrainingRun run, boolean cautious, String cause) {
-        begin(run, cautious, cause);
+    void beginLater(TrainingRun run, boolean failed, String cause) {
+        begin(run, failed, cause);
         opening = true;
         reopenAfterAWhile();
     }

@@ -220,8 +220,13 @@ final class EngineLine {
             // Those before the stored attempt were executed after an earlier failure: they do not kill.
             boolean suspect = run.attempt().isEmpty() || entry.position() >= run.attempt().get().position();
             if (suspect && attempted != entry.position()) {
+                int times = run.attempt().filter(a -> a.position() == entry.position())
+                        .map(TrainingRun.Attempt::times).orElse(0);
+                // Nothing is tried: whose turn it is stays as it is.
+                if (times >= settings.attempts()) return new Step.Store(List.of(givenUp(entry, times)));
                 if (!turn.getAsBoolean()) return new Step.Rest();
-                return new Step.Store(List.of(attempt(run, entry)));
+                attempted = entry.position();
+                return new Step.Store(List.of(new OperationAttempted(entry.position())));
             }
         }
         return send(entry);
@@ -275,15 +280,10 @@ final class EngineLine {
         return failures;
     }
 
-    private RunEvent attempt(TrainingRun run, Entry entry) {
-        int times = run.attempt().filter(a -> a.position() == entry.position())
-                .map(TrainingRun.Attempt::times).orElse(0);
-        if (times >= settings.attempts())
-            return new OperationFailed(entry.position(), Fault.server(WORKER_LOST,
-                    "the worker died " + times + " times while it executed this operation alone; it is not"
-                    + " tried again. Split it if it is large"));
-        attempted = entry.position();
-        return new OperationAttempted(entry.position());
+    private static RunEvent givenUp(Entry entry, int times) {
+        return new OperationFailed(entry.position(), Fault.server(WORKER_LOST, "the worker died " + times
+                + " times while it executed this operation alone; it is not tried again. Split it if it is"
+                + " large"));
     }
 
     private boolean full(Entry entry) {

@@ -14,7 +14,7 @@ public final class Solo {
     /// Whether it is the turn of `who`, who then keeps it until [#leave].
     ///
     /// @param yourTurn called when it comes to be, by any thread; must not wait
-    synchronized boolean take(Object who, Runnable yourTurn) {
+    public synchronized boolean take(Object who, Runnable yourTurn) {
         if (turn.isEmpty()) turn = Optional.of(who);
         if (turn.get().equals(who)) return true;
         waiting.putIfAbsent(who, yourTurn);
@@ -22,7 +22,7 @@ public final class Solo {
     }
 
     /// `who` has tried, or will not: the turn goes to who waits longest.
-    void leave(Object who) {
+    public void leave(Object who) {
         Runnable next;
         synchronized (this) {
             waiting.remove(who);

@@ -118,6 +118,7 @@ final class RunHarness implements AutoCloseable {
     private ActorRef<EngineCommand> engine;
     private ActorRef<RunCommand> run;
     private NodeMemory memory;
+    private Solo solo;
 
     RunHarness(Path folder, String settings, Duration pause) {
         this.folder = folder;
@@ -141,6 +142,7 @@ final class RunHarness implements AutoCloseable {
                         new RunReply.Refused(RunCommand.Reason.NOT_FOUND, path + " does not exist"))),
                 () -> Instant.ofEpochMilli(clock.get()), RunSettings.from(kit.system().settings().config()));
         memory = world.memory();
+        solo = world.solo();
         run = kit.spawn(TrainingRunEntity.create(RUN, PersistenceId.of("run-usf-finance", RUN.value()), world,
                 Optional.empty()));
     }
@@ -170,6 +172,11 @@ final class RunHarness implements AutoCloseable {
     /// Has the engine ask for the run's room.
     void crowd() {
         engine.<Object>unsafeUpcast().tell(new FakeEngine.Crowd());
+    }
+
+    /// Whose operation is tried alone.
+    Solo solo() {
+        return solo;
     }
 
     /// What the run takes of its node's memory.

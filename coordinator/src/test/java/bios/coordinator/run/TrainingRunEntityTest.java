@@ -405,6 +405,8 @@ class TrainingRunEntityTest {
             var killer = assertInstanceOf(RunReply.Failed.class, harness.outcome(2));
             assertEquals("worker_lost", killer.fault().code(),
                     "an operation that always kills its engine is failed");
+            assertTrue(harness.solo().take("another run", () -> {}), "others may try theirs");
+            harness.solo().leave("another run");
             harness.submit(4, step());
             assertEquals("no_gradient",
                     assertInstanceOf(RunReply.Failed.class, harness.outcome(4)).fault().code());

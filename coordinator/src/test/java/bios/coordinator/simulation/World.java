@@ -227,6 +227,16 @@ final class World {
         if (faults.move > 0) stage.in(stage.between(0, 2L * faults.move), this::moveOne);
     }
 
+    /// Nobody who has nothing to try keeps others from trying.
+    void turnsAreFree() {
+        var stranger = new Object();
+        for (Node node : nodes) {
+            if (!node.solo.take(stranger, () -> {}))
+                violated(node + " waits for the turn of a run that tries nothing");
+            node.solo.leave(stranger);
+        }
+    }
+
     /// Ends all faults; nodes that are cut off die.
     void calm() {
         faults.calm = true;
