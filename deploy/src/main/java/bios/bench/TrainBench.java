@@ -72,7 +72,7 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
         Profiler[] profiler = new Profiler[1];
         try (Company _ = Company.of(busy)) {
             return setup.measure("train", device -> {
-                if (!profile) return device;
+                if (!profile && beside.isEmpty()) return device;
                 profiler[0] = new Profiler(device);
                 return profiler[0].watched();
             }, (model, report) -> {
@@ -99,6 +99,7 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
             Optional<Profiler> profiler) {
         List<Double> seconds = new ArrayList<>();
         List<Double> others = new ArrayList<>();
+        double attention = 0;
         long peak;
         List<Profiler.Line> profiled = List.of();
         try (Training runs = new Training(model, workload)) {
@@ -106,34 +107,53 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
             profiler.ifPresent(Profiler::clear);
             for (int step = 0; beside.isEmpty() && step < steps; step++)
                 seconds.add(runs.step(warmUp + step));
-            if (profiler.isPresent()) profiled = profiler.get().lines();
+            if (profile) profiled = profiler.orElseThrow().lines();
             peak = Report.peakMebibytes();      // before others and the ceiling take memory of their own
-            if (beside.isPresent()) alternate(model, runs, seconds, beside.get(), others);
+            if (beside.isPresent())
+                attention = alternate(model, runs, seconds, beside.get(), others, profiler.orElseThrow());
         }
         double median = Percentiles.of(seconds).median();
         double rate = workload.tokens() / median;
         report.line().put("train_tok_s", Report.round(rate)).put("step_s", Report.three(median))
                 .put("peak_rss_mb", peak);
-        beside.ifPresent(w -> {
-            double other = w.tokens() / Percentiles.of(others).median();
-            double work = w.work(setup.shape()).all() / w.tokens()
-                    / (workload.work(setup.shape()).all() / workload.tokens());
-            report.line().put("beside_tok_s", Report.round(other))
-                    .put("ratio_to_beside", Report.three(rate / other))
-                    .put("ratio_by_work", Report.three(work));
-        });
+        if (beside.isPresent()) compare(report, workload, rate, beside.get(),
+                Percentiles.of(others).median(), attention);
         limits(report, workload, rate, profiled, seconds);
     }
 
-    private void alternate(BaseModel model, Training runs, List<Double> seconds, Workload beside,
-            List<Double> others) {
+    /// What the other workload makes of it: `ratio_by_work` is what the operations of the two let expect, and
+    /// `ratio_by_time` what the other one's time does if only attention's share of it grows, as its
+    /// operations do.
+    ///
+    /// @param step seconds of a step of the other workload
+    /// @param attention those that attention takes of it
+    private void compare(Report report, Workload workload, double rate, Workload beside, double step,
+            double attention) {
+        Work mine = workload.work(setup.shape());
+        Work other = beside.work(setup.shape());
+        double tokens = (double) workload.tokens() / beside.tokens();
+        double growth = mine.attention() / other.attention() / tokens;
+        report.line().put("beside_tok_s", Report.round(beside.tokens() / step))
+                .put("ratio_to_beside", Report.three(rate * step / beside.tokens()))
+                .put("ratio_by_work", Report.three(other.all() / mine.all() * tokens))
+                .put("ratio_by_time", Report.three(step / (step + (growth - 1) * attention)));
+    }
+
+    /// Steps of both workloads in turn; the seconds that attention takes in one of the other.
+    private double alternate(BaseModel model, Training runs, List<Double> seconds, Workload beside,
+            List<Double> others, Profiler profiler) {
+        double attention = 0;
         try (Training other = new Training(model, beside)) {
             for (int step = 0; step < warmUp; step++) other.step(step);
             for (int step = 0; step < steps; step++) {
+                profiler.clear();
                 others.add(other.step(warmUp + step));
+                attention += profiler.lines().stream().filter(line -> line.verb().startsWith("attention"))
+                        .mapToDouble(Profiler.Line::seconds).sum();
                 seconds.add(runs.step(warmUp + step));
             }
         }
+        return attention / steps;
     }
 
     private void limits(Report report, Workload workload, double rate, List<Profiler.Line> profiled,

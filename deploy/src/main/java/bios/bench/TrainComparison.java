@@ -151,7 +151,8 @@ public record TrainComparison(Comparison how) {
         double ratio = run.path("ratio_to_beside").asDouble();
         double byWork = run.path("ratio_by_work").asDouble();
         how.row(new Row(name, UNIT, run.path(RATE).asDouble(), OptionalDouble.empty(),
-                OptionalDouble.of(ratio), "%.2f of 8x1024: attention's share".formatted(byWork),
+                OptionalDouble.of(ratio), "%.2f of 8x1024: attention's share of operations (of time: %.2f)"
+                        .formatted(byWork, run.path("ratio_by_time").asDouble()),
                 OptionalDouble.of(run.path("ceiling_tok_s").asDouble()), ratio >= byWork, runs.of("ours")));
         double peak = run.path("peak_rss_mb").asDouble();
         how.row(new Row(memory, "MiB", peak, OptionalDouble.empty(), OptionalDouble.empty(),

@@ -78,36 +78,26 @@ public final class BaseModel implements AutoCloseable {
     }
 
     /// Forward, losses, and backward for the lessons that have a gradient: adds dLoss/dA and dLoss/dB of
-    /// each lesson to its own gradient. Layer inputs are kept; what else backward needs is kept for as many
-    /// layers as [#keepActivations] allows and computed again for the others. When this throws, gradients
-    /// may have been added to in part.
+    /// each lesson to its own gradient. Layer inputs are kept; what else backward needs is kept as far as
+    /// [#keepActivations] allows and computed again otherwise. When this throws, gradients may have been
+    /// added to in part.
     public void evaluate(List<Lesson> given) {
         List<Lesson> training = given.stream().filter(l -> l.gradient().isPresent()).toList();
         List<Lesson> lessons = Stream.concat(training.stream(),
                 given.stream().filter(l -> l.gradient().isEmpty())).toList();
         for (Lesson lesson : lessons) for (int[] sequence : lesson.sequences()) rope.cover(sequence.length);
-        try (Device.Scope scope = on.scope()) {
+        try (Device.Scope scope = on.scope(); Tapes tapes = tapes(lessons, training)) {
             Pass pass = pass(lessons);
             List<Tensor> inputs = inputs(lessons, training, scope);
-            int again = layers.size() - keptLayers(lessons, training);     // layers below have no tape
-            List<Layer.Tape> tapes = new ArrayList<>();
             for (Layer layer : layers)
-                try (Device.Scope inner = on.scope()) {
-                    int i = layer.index();
-                    Device.Scope home = i < again ? inner : scope;
-                    tapes.add(layer.forward(inputs.get(i + 1), inputs.get(i), pass, home));
-                }
+                tapes.forward(layer, inputs.get(layer.index() + 1), inputs.get(layer.index()), pass);
             Tensor d = on.scratch(scope, rows(training), spec.hidden());
             on.fill(d, 0);
             evaluateHead(d, inputs.getLast(), lessons);
             if (training.isEmpty()) return;
             Pass back = pass(training);
             for (Layer layer : layers.reversed())
-                try (Device.Scope inner = on.scope()) {
-                    int i = layer.index();
-                    Tensor x = inputs.get(i).rows(0, d.rows());
-                    layer.backward(d, x, i < again ? layer.again(x, back, inner) : tapes.get(i), back);
-                }
+                tapes.backward(layer, d, inputs.get(layer.index()).rows(0, d.rows()), back);
         }
     }
 
@@ -126,12 +116,14 @@ public final class BaseModel implements AutoCloseable {
         return Math.clamp(activationBytes / bytes, 1, 1 << 20);
     }
 
-    /// The last layers' tapes are worth keeping if every row of them is looked at in backward.
-    private int keptLayers(List<Lesson> lessons, List<Lesson> training) {
-        if (training.size() < lessons.size()) return 0;
-        long bytes = layers.getFirst().tapeBytes() * rows(lessons);
-        long budget = rows(lessons) > passTokens() ? longSequenceBytes : activationBytes;
-        return (int) Math.min(layers.size(), budget / bytes);
+    /// Tapes are worth keeping if every row of them is looked at in backward.
+    private Tapes tapes(List<Lesson> lessons, List<Lesson> training) {
+        if (training.size() < lessons.size()) return Tapes.none(on, layers.size());
+        long rows = rows(lessons);
+        long budget = rows > passTokens() ? longSequenceBytes : activationBytes;
+        Layer any = layers.getFirst();
+        return Tapes.within(budget, on, layers.size(), any.tapeBytes() * rows,
+                any.leanTapeBytes() * rows);
     }
 
     /// Residual rows before each layer and behind the last; two matrices taking turns
@@ -195,7 +187,7 @@ public final class BaseModel implements AutoCloseable {
         on.embed(x, tokens, embedding);
         for (Layer layer : layers) {
             try (Device.Scope inner = on.scope()) {
-                layer.forward(next, x, pass, inner);
+                layer.forward(next, x, pass, inner, true);
             }
             Tensor swap = x;
             x = next;

@@ -21,7 +21,8 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
 
     /// What a forward leaves for its backward: `[rows, ...]` matrices that live as long as a scope. q and k
     /// are behind norm and rotation, `rawQ` and `rawK` before; without head norms they are the same memory.
-    /// h, h2 and act are quickly made again from the others, so that a kept tape is without them.
+    /// h, h2 and act are quickly made again from the others, so that a kept tape is without them; a lean
+    /// one is without gate and up as well, which take two products.
     static final class Tape {
         Tensor h, inverse, rawQ, rawK, q, k, v, inverseQ, inverseK, lse, attended, middle;
         Tensor h2, inverse2, gate, up, act;
@@ -30,17 +31,23 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
     }
 
     /// next ← the layer's output for x, both `[rows, hidden]`; the tape lives as long as `scope`.
-    Tape forward(Tensor next, Tensor x, Pass pass, Device.Scope scope) {
+    ///
+    /// @param lean whether it is to be a lean one
+    Tape forward(Tensor next, Tensor x, Pass pass, Device.Scope scope, boolean lean) {
         Tape t = new Tape();
         try (Device.Scope brief = pass.on().scope()) {
             attend(t, x, pass, scope, brief);
-            feed(t, pass, scope, brief);
+            feed(t, pass, scope, lean ? brief : scope, brief);
             t.lowDown = down.low(t.act, pass.slots(), pass.on(), scope);
             down.forward(next, t.act, Optional.of(t.middle), t.lowDown, pass.slots(), pass.on());
         }
         t.h = null;
         t.h2 = null;
         t.act = null;
+        if (lean) {
+            t.gate = null;
+            t.up = null;
+        }
         return t;
     }
 
@@ -48,7 +55,7 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
     Tape again(Tensor x, Pass pass, Device.Scope scope) {
         Tape t = new Tape();
         attend(t, x, pass, scope, scope);
-        feed(t, pass, scope, scope);
+        feed(t, pass, scope, scope, scope);
         t.lowDown = down.low(t.act, pass.slots(), pass.on(), scope);
         return t;
     }
@@ -58,11 +65,12 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
     void backward(Tensor d, Tensor x, Tape t, Pass pass) {
         Device on = pass.on();
         try (Device.Scope scope = on.scope()) {
-            if (t.act == null) {
-                t.act = like(t.gate, on, scope);
-                on.swiglu(t.act, t.gate, t.up);
+            if (t.h2 == null) {
                 t.h2 = like(t.middle, on, scope);
                 on.rmsNorm(t.h2, t.inverse2, t.middle, postNorm, eps);
+                if (t.gate == null) widen(t, pass, scope);
+                t.act = like(t.gate, on, scope);
+                on.swiglu(t.act, t.gate, t.up);
             }
             feedBackward(d, t, pass, scope);
         }
@@ -77,9 +85,14 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
 
     /// Bytes of a tape of one row, without the adapters' shares.
     long tapeBytes() {
+        return leanTapeBytes() + 4 * 2L * gate.w().out();
+    }
+
+    /// The same of a lean tape.
+    long leanTapeBytes() {
         long queriesAndKeys = (long) (shape.heads() + shape.kvHeads()) * shape.headDim();
         long copies = headNorms.isPresent() ? 3 : 2;      // raw, normed, and values with what attention gives
-        return 4 * (inputNorm.columns() + copies * queriesAndKeys + 2L * gate.w().out());
+        return 4 * (inputNorm.columns() + copies * queriesAndKeys);
     }
 
     /// middle ← x + o(attention(rope(norm(q, k)), v)).
@@ -159,20 +172,28 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
     }
 
     /// act ← silu(gate(norm(middle))) · up(norm(middle)).
-    private void feed(Tape t, Pass pass, Device.Scope scope, Device.Scope brief) {
+    ///
+    /// @param wide how long gate and up live
+    private void feed(Tape t, Pass pass, Device.Scope scope, Device.Scope wide, Device.Scope brief) {
         Device on = pass.on();
         t.h2 = like(t.middle, on, brief);
         t.inverse2 = on.scratch(scope, t.middle.rows(), 1);
         on.rmsNorm(t.h2, t.inverse2, t.middle, postNorm, eps);
-        t.gate = on.scratch(scope, t.h2.rows(), gate.w().out());
-        t.up = on.scratch(scope, t.h2.rows(), up.w().out());
         var low = Projection.low(List.of(gate, up), t.h2, pass.slots(), on, scope);
         t.lowGate = low.get(0);
         t.lowUp = low.get(1);
-        gate.forward(t.gate, t.h2, Optional.empty(), t.lowGate, pass.slots(), on);
-        up.forward(t.up, t.h2, Optional.empty(), t.lowUp, pass.slots(), on);
+        widen(t, pass, wide);
         t.act = like(t.gate, on, brief);
         on.swiglu(t.act, t.gate, t.up);
+    }
+
+    /// gate and up ← their projections of h2, whose A·x is there.
+    private void widen(Tape t, Pass pass, Device.Scope scope) {
+        Device on = pass.on();
+        t.gate = on.scratch(scope, t.h2.rows(), gate.w().out());
+        t.up = on.scratch(scope, t.h2.rows(), up.w().out());
+        gate.forward(t.gate, t.h2, Optional.empty(), t.lowGate, pass.slots(), on);
+        up.forward(t.up, t.h2, Optional.empty(), t.lowUp, pass.slots(), on);
     }
 
     private void feedBackward(Tensor d, Tape t, Pass pass, Device.Scope scope) {

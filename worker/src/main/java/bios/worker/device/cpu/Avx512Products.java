@@ -46,6 +46,7 @@ final class Avx512Products implements Products {
     private final Activations activations;
     private final boolean dots;
     private final Arena frozen = Arena.ofShared();
+    private final ReadAhead ahead = new ReadAhead();
     private final NativeBuffer[] panels;
     private final NativeBuffer[] factors;
     private final NativeBuffer left = new NativeBuffer();
@@ -75,7 +76,7 @@ final class Avx512Products implements Products {
     }
 
     @Override public Weight weight(FrozenMatrix matrix) {
-        return Packed.of(matrix, frozen, pool);
+        return Packed.of(matrix, frozen, pool, ahead);
     }
 
     // ---- frozen products ----

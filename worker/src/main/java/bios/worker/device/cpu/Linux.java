@@ -20,7 +20,6 @@ final class Linux {
     private static final int PRIVATE = 2, ANONYMOUS = 0x20;
     private static final int WILL_NEED = 3, DONT_NEED = 4, HUGE = 14;
     private static final long HUGE_PAGE = 2L << 20;
-    private static final long FOLLOWING = 64L << 20;
 
     private Linux() {}
 
@@ -109,11 +108,9 @@ final class Linux {
         }
     }
 
-    /// Has the pages of a mapped file read before they are looked at, in large pieces; and those that
-    /// follow, which are likely to be looked at next.
-    static void ask(MemorySegment mapped) {
-        long from = mapped.address() / PAGE * PAGE;
-        if (here()) advise(from, mapped.address() + mapped.byteSize() + FOLLOWING - from, WILL_NEED);
+    /// Has whole pages of a mapped file read before they are looked at.
+    static void ask(long from, long bytes) {
+        if (here()) advise(from, bytes, WILL_NEED);
     }
 
     /// Lets go of the pages of a mapped file; they are read again when they are looked at again.

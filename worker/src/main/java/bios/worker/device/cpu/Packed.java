@@ -36,13 +36,13 @@ final class Packed implements Weight {
     }
 
     /// Packs a matrix; what is neither fp32 nor bf16 becomes fp32.
-    static Packed of(FrozenMatrix matrix, Arena arena, Pool pool) {
+    static Packed of(FrozenMatrix matrix, Arena arena, Pool pool, ReadAhead ahead) {
         boolean pairs = matrix.dtype() == DType.BF16;
         int steps = pairs ? (matrix.columns() + 1) / 2 : matrix.columns();
         int slivers = (matrix.rows() + SLIVER - 1) / SLIVER;
         var memory = Linux.allocate((long) slivers * steps * STEP + MARGIN, arena);
         var packed = new Packed(memory, pairs, matrix.rows(), matrix.columns(), steps);
-        if (matrix.memory().isMapped()) Linux.ask(matrix.memory());
+        if (matrix.memory().isMapped()) ahead.at(matrix.memory());
         pool.run(slivers, 4L * matrix.rows() * matrix.columns(), (sliver, _) -> packed.fill(sliver, matrix));
         // read once; the system's cache keeps the file, the process need not
         if (matrix.memory().isMapped()) Linux.letGo(matrix.memory());

@@ -187,6 +187,30 @@ final class AttentionParityTest {
         }
     }
 
+    /// Long enough for several tiles of queries to go through the keys together, and not all of them.
+    @Test void tilesThatGoTogetherAreNotSeen() {
+        for (int window : new int[] {0, 100}) {
+            var shape = new AttentionShape(4, 2, 16, 0.25f, window);
+            var c = Case.of(shape, 700, 65);
+            float[] dout = random(4, c.q.length);
+            float[][] expected = backward(plain, c, dout);
+            float[][] bits = backward(device, c, dout);
+            for (int threads : new int[] {1, 5})
+                try (var other = new CpuDevice(threads)) {
+                    float[][] got = backward(other, c, dout);
+                    for (int p = 0; p < 3; p++) assertArrayEquals(bits[p], got[p], 0f);
+                    var out = tensor(other, c.rows(), 64, 0, null);
+                    var lse = tensor(other, c.rows(), 4, 0, null);
+                    other.attention(out, lse, tensor(other, c.rows(), 64, 0, c.q),
+                            c.spans(tensor(other, c.rows(), 32, 0, c.k), tensor(other, c.rows(), 32, 0, c.v)),
+                            shape);
+                    assertClose(c.expected()[0], other.read(out), 3e-6, "out, " + threads + " threads");
+                    assertClose(c.expected()[1], other.read(lse), 3e-6, "lse, " + threads + " threads");
+                }
+            for (int p = 0; p < 3; p++) assertArrayEquals(expected[p], bits[p], 1e-4f);
+        }
+    }
+
     private static float[][] backward(CpuDevice device, Case c, float[] dout) {
         var shape = c.shape;
         int width = shape.heads() * shape.headDim();
