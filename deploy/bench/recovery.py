@@ -5,7 +5,8 @@
 Trains the same steps on a server with the default recovery points (every 20 steps) and on one that takes none, in turns,
 each time on a new run of the same server, which is unloaded afterwards: the cost is the median of the rounds' ratios. Then
 the second server is killed with `kill -9` and started again: the time that its only run takes to execute everything
-again, beside the time that the same steps take a client in a new process, and in one that is warm. `--cluster`: one
+again, beside the time that the same steps take a client in a new process, and in one that is warm, and the time from the
+kill to the run's next result (`seconds_stopped`). `--cluster`: one
 coordinator and one worker on a Cassandra in place of one process with the embedded journal.
 """
 
@@ -77,6 +78,7 @@ def main() -> None:
         server = servers["none"]
         run = server.client().create_lora_training_client(base_model=NAME, rank=32, seed=99)
         first = steps_of(run, *work)
+        killed = time.monotonic()
         if arguments.cluster:
             old = server.pid("worker-1")
             server.signal("worker-1", 9)
@@ -85,6 +87,7 @@ def main() -> None:
             server.kill()
             server.start()
         run.forward_backward(batch(1, sequences=1, longest=8), "cross_entropy").result(timeout=600)
+        stopped = time.monotonic() - killed
         history = server.client().create_rest_client().get_training_run_history(run.model_id).result()
         again = [entry for entry in history.history if entry.kind == "recovered"][-1].detail
         row = {"bench": "recovery", "journal": "cassandra" if arguments.cluster else "embedded", "steps": arguments.steps,
@@ -94,7 +97,8 @@ def main() -> None:
                "cost": round(statistics.median(ratios) - 1, 4), "cost_least": round(ratios[0] - 1, 4),
                "cost_most": round(ratios[-1] - 1, 4), "operations_again": int(again["operations"]),
                "seconds_cold": round(cold["none"], 3), "seconds_warm": round(first, 3),
-               "seconds_again": float(again["seconds"]), "replay_of_cold": round(cold["none"] / float(again["seconds"]), 2),
+               "seconds_again": float(again["seconds"]), "seconds_stopped": round(stopped, 3),
+               "replay_of_cold": round(cold["none"] / float(again["seconds"]), 2),
                "replay_of_warm": round(first / float(again["seconds"]), 2), "date": time.strftime("%Y-%m-%d")}
         print(json.dumps(row), flush=True)
         if arguments.append:
