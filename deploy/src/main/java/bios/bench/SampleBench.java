@@ -29,10 +29,12 @@ import java.util.SplittableRandom;
 /// @param tokens drawn for each
 /// @param prefill tokens of a long prompt to be timed; 0: none
 /// @param repetitions of everything timed
+/// @param warmUp repetitions of decoding before them: a server runs for long, and the JVM compiles what it
+///     runs often
 /// @param peer to be run right after
 /// @param profile whether to tell what each operation of the device costs
 public record SampleBench(Setup setup, int streams, int adapters, int tokens, int prefill, int repetitions,
-        Optional<Peer> peer, boolean profile) {
+        int warmUp, Optional<Peer> peer, boolean profile) {
     private static final int PROMPT = 32;
     private static final int PASS_TOKENS = 1024;
 
@@ -70,8 +72,10 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
 
     /// Returns the most memory used so far, in MiB.
     private long decode(Sampler sampler, Adapters trained, Report report) {
-        draw(sampler, trained, streams, 4, PROMPT);
-        if (streams > 1) draw(sampler, trained, 1, 4, PROMPT);
+        for (int i = 0; i < warmUp; i++) {
+            draw(sampler, trained, streams, tokens, PROMPT);
+            if (streams > 1) draw(sampler, trained, 1, tokens, PROMPT);
+        }
         List<Double> all = new ArrayList<>();
         List<Double> alone = new ArrayList<>();
         for (int i = 0; i < repetitions; i++) {

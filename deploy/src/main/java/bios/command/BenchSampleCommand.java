@@ -39,15 +39,20 @@ public final class BenchSampleCommand implements Callable<Integer> {
             description = "Repetitions, of which the middle counts (default: ${DEFAULT-VALUE}).")
     private int repetitions;
 
+    @Option(names = "--warm-up", defaultValue = "5",
+            description = "Repetitions of decoding before them (default: ${DEFAULT-VALUE}).")
+    private int warmUp;
+
     @Option(names = "--profile", description = "Also what each operation of the device costs.")
     private boolean profile;
 
     @Override public Integer call() throws IOException {
-        if (streams < 1 || adapters < 1 || tokens < 2 || repetitions < 1)
-            throw new CommandFailed("--streams, --adapters and --steps: at least 1; --tokens: at least 2");
+        if (streams < 1 || adapters < 1 || tokens < 2 || repetitions < 1 || warmUp < 1)
+            throw new CommandFailed(
+                    "--streams, --adapters, --steps and --warm-up: at least 1; --tokens: at least 2");
         if (other.compare()) new SampleComparison(other.comparison(output, repetitions)).run();
         else output.finish(new SampleBench(engine.setup().withContext(prefill + 1), streams, adapters, tokens,
-                prefill, repetitions, other.peer(), profile).run());
+                prefill, repetitions, warmUp, other.peer(), profile).run());
         return 0;
     }
 }

@@ -109,6 +109,17 @@ final class Assembler {
         dword(value);
     }
 
+    /// register ← the bits that it has in common with a constant, which is taken with its sign.
+    void andConstant(int register, int value) {
+        rex(0, 0, register);
+        bytes(0x81, 0xe0 | register & 7);
+        dword(value);
+    }
+
+    void store(Address to, int from) {
+        general(0x89, from, to);
+    }
+
     void compare(int register, int value) {
         rex(0, 0, register);
         bytes(0x81, 0xf8 | register & 7);
@@ -253,6 +264,16 @@ final class Assembler {
     /// sum += a·b.
     void multiplyAdd(int sum, int a, int b) {
         three(MAP_0F38, P66, 0, 0xb8, sum, a, b);
+    }
+
+    /// sum += a·b, where b is one fp32 of memory for all lanes.
+    void multiplyAddEach(int sum, int a, Address b) {
+        memory(MAP_0F38, P66, 0, 0xb8, sum, a, b, 1, 0, 4);
+    }
+
+    /// sum += a₀·b₀ + a₁·b₁ for pairs of bf16, where b is one pair of memory for all lanes.
+    void dotPairsEach(int sum, int a, Address b) {
+        memory(MAP_0F38, PF3, 0, 0x52, sum, a, b, 1, 0, 4);
     }
 
     /// sum -= a·b.

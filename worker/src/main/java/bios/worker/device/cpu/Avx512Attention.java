@@ -32,27 +32,24 @@ final class Avx512Attention implements CpuAttention {
     private static final int SETS = 8;
     /// Tasks that each thread finds at least, where there are so many.
     private static final int TASKS = 4;
+    /// Rows ahead of those that are read which are asked for.
+    private static final int AHEAD = 16;
     /// Keys that share a pass over the queries when sums over queries are taken.
     private static final int KEYS = 13;
     private static final ValueLayout.OfFloat FLOAT = ValueLayout.JAVA_FLOAT;
 
-    /// Queries `from` and after of a span, all heads of one key-value head; several of them for one query.
-    private record Task(Span span, int from, int count, int kvHead, int kvHeads) {
-        Task at(int head) {
-            return new Task(span, from, count, head, 1);
-        }
-    }
+    /// Queries `from` and after of a span, all heads of some key-value heads: of one if there are several
+    /// queries.
+    private record Task(Span span, int from, int count, int kvHead, int kvHeads) {}
 
-    /// Up to [#BLOCK] queries of a task that see the same keys but for their positions: those of one head, or
-    /// of one position.
+    /// Up to [#BLOCK] neighbouring queries of a head.
     ///
     /// @param row of the first
-    /// @param head of the first
-    /// @param first its position; the next one's is `step` behind
+    /// @param first its position
     /// @param begin block of the first key that one of them sees
-    private record Queries(int row, int head, int count, int first, int step, int begin) {
+    private record Queries(int row, int head, int count, int first, int begin) {
         int position(int i) {
-            return first + i * step;
+            return first + i;
         }
 
         /// Behind the last key that one of them sees.
@@ -61,11 +58,7 @@ final class Avx512Attention implements CpuAttention {
         }
 
         int row(int i) {
-            return row + i * step;
-        }
-
-        int head(int i) {
-            return step == 0 ? head + i : head;
+            return row + i;
         }
 
         boolean sees(int block) {
@@ -80,17 +73,10 @@ final class Avx512Attention implements CpuAttention {
         long address(Tensor t, int dim) {
             return at(t, row, head * dim);
         }
-
-        /// Bytes from one to the next.
-        long stride(Tensor t, int dim) {
-            return step == 0 ? 4L * dim : 4L * t.stride();
-        }
     }
 
     /// The queries of a task, tile by tile and in it head by head.
-    ///
-    /// @param across whether one position's are taken together, across heads
-    private static List<Queries> queries(Task task, AttentionShape shape, boolean across) {
+    private static List<Queries> queries(Task task, AttentionShape shape) {
         int group = shape.heads() / shape.kvHeads();
         var all = new ArrayList<Queries>();
         for (int from = task.from; from < task.from + task.count; from += BLOCK) {
@@ -98,9 +84,8 @@ final class Avx512Attention implements CpuAttention {
             int first = task.span.position() + from;
             int begin = CpuAttention.from(first, shape.window()) / BLOCK;
             int row = task.span.row() + from;
-            if (across) all.add(new Queries(row, task.kvHead * group, group, first, 0, begin));
-            else for (int h = 0; h < group; h++)
-                all.add(new Queries(row, task.kvHead * group + h, count, first, 1, begin));
+            for (int h = 0; h < group; h++)
+                all.add(new Queries(row, task.kvHead * group + h, count, first, begin));
         }
         return all;
     }
@@ -136,22 +121,29 @@ final class Avx512Attention implements CpuAttention {
     /// c ← or += factor·a·b for `rows` rows in tiles, `width` columns.
     private static void product(int rows, Result result, long a, long aStride, long b, long bStep, long c,
             long cStride, int steps, int width, float factor) {
+        product(rows, result, a, aStride, b, bStep, c, cStride, steps, width, factor, 0);
+    }
+
+    /// The same; unless `ahead` is 0, a row of b is asked for so many bytes behind each that is read.
+    private static void product(int rows, Result result, long a, long aStride, long b, long bStep, long c,
+            long cStride, int steps, int width, float factor, long ahead) {
         int slivers = (width + SLIVER - 1) / SLIVER;
         for (int row = 0; row < rows; row += GemmKernel.ROWS) {
             int n = Math.min(GemmKernel.ROWS, rows - row);
-            Kernels.call(Kernels.gemm(n, 2, Left.ROWS, Right.FLOATS, result), a + row * aStride, aStride,
-                    b, bStep,
-                    c + row * cStride, cStride, steps, slivers, 4L * SLIVER,
-                    GemmKernel.mask(width - (slivers - 1) * SLIVER), factor);
+            Kernels.call(Kernels.gemm(n, 2, Left.ROWS, Right.FLOATS, result, ahead != 0 && row == 0),
+                    a + row * aStride, aStride, b, bStep, c + row * cStride, cStride, steps, slivers,
+                    4L * SLIVER, GemmKernel.mask(width - (slivers - 1) * SLIVER), factor, ahead);
         }
     }
 
     /// to ← the transpose of one head's keys in a block `[dim, BLOCK]`. Rows behind the last one are turned
     /// as well where there is memory: nobody sees them.
-    private static void turn(MemorySegment to, Tensor head, int valid) {
+    ///
+    /// @param next address of the rows that are read next
+    private static void turn(MemorySegment to, Tensor head, int valid, long next) {
         int whole = Transposes.padded(valid);
         int rows = 4L * whole * head.stride() <= head.memory().byteSize() ? whole : valid;
-        Transposes.transpose(to, ROW, new Tensor(head.memory(), rows, head.columns(), head.stride()));
+        Transposes.transpose(to, ROW, new Tensor(head.memory(), rows, head.columns(), head.stride()), next);
     }
 
     /// The keys of block b that the query at `position` sees, as bits.
@@ -187,82 +179,184 @@ final class Avx512Attention implements CpuAttention {
         for (var span : spans)
             for (int from = 0; from < span.count(); from += each) {
                 int count = Math.min(each, span.count() - from);
-                int together = count == 1 ? TOGETHER : 1;
+                int together = count > 1 ? 1
+                        : Math.clamp((long) spans.size() * shape.kvHeads() / (TASKS * pool.size()), 1,
+                        TOGETHER);
                 for (int h = 0; h < shape.kvHeads(); h += together)
                     tasks.add(new Task(span, from, count, h, Math.min(together, shape.kvHeads() - h)));
                 operations += 2L * (count + READING) * (span.position() + from + count) * q.columns();
             }
         pool.run(tasks.size(), operations, (i, member) -> {
             var task = tasks.get(i);
-            for (int h = task.kvHead; h < task.kvHead + task.kvHeads; h++)
-                new Forward(out, lse, q, task.at(h), shape, spaces[member]).run();
+            if (task.count == 1) new Single(out, lse, q, task, shape, spaces[member]).run();
+            else new Forward(out, lse, q, task, shape, spaces[member]).run();
         });
+    }
+
+    /// What a number of queries have seen so far.
+    ///
+    /// @param sums of values, weighted, `stride` bytes apart
+    /// @param rows of each query the greatest score, behind those the totals of weights, and behind those
+    ///     what the next block scales it by
+    private record Seen(int count, MemorySegment sums, long stride, MemorySegment rows) {
+        static Seen nothing(int count, int dim, Space space) {
+            long stride = 4L * Transposes.padded(dim);
+            var rows = space.rows.atLeast(4L * 3 * count);
+            for (int i = 0; i < count; i++) {
+                rows.set(FLOAT, 4L * i, Float.NEGATIVE_INFINITY);
+                rows.set(FLOAT, 4L * (count + i), 0);
+            }
+            return new Seen(count, space.sums.atLeast(count * stride), stride, rows);
+        }
+
+        long sum(int i) {
+            return sums.address() + i * stride;
+        }
+
+        /// Scores of queries `from` and after become weights; what these saw before is scaled to match.
+        ///
+        /// @param masks of each query what it sees of the block
+        /// @param more whether they saw a block before
+        void absorb(int from, int n, long scores, long masks, boolean more) {
+            long state = rows.address() + 4L * from;
+            Kernels.rows(Kernels.of(RowKernel.Kind.ABSORB), scores, state, state + 4L * count,
+                    state + 8L * count, masks, n, 0, 0);
+            if (more) Kernels.rows(Kernels.of(RowKernel.Kind.SCALE_ROWS), sum(from), state + 8L * count,
+                    stride / 64, stride, 0, n, 0, 0);
+        }
+
+        /// Divides sums by totals.
+        ///
+        /// @return of each query the logarithm of the sum of its exponentials
+        float[] end() {
+            float[] lse = new float[count];
+            for (int i = 0; i < count; i++) {
+                float total = rows.get(FLOAT, 4L * (count + i));
+                lse[i] = (float) (rows.get(FLOAT, 4L * i) + Math.log(total));
+                rows.set(FLOAT, 4L * (2 * count + i), 1 / total);
+            }
+            Kernels.rows(Kernels.of(RowKernel.Kind.SCALE_ROWS), sum(0), rows.address() + 8L * count,
+                    stride / 64, stride, 0, count, 0, 0);
+            return lse;
+        }
+
+        void store(int i, Tensor out, int row, int head, int dim) {
+            MemorySegment.copy(sums, i * stride, out.memory(), 4 * ((long) row * out.stride() + head * dim),
+                    4L * dim);
+        }
+    }
+
+    /// One query of some heads: what it does is mostly reading keys and values, each once, from memory.
+    private record Single(Tensor out, Tensor lse, Tensor q, Task task, AttentionShape shape, Space space) {
+        void run() {
+            int dim = shape.headDim();
+            int group = shape.heads() / shape.kvHeads();
+            int row = task.span.row() + task.from;
+            int position = task.span.position() + task.from;
+            int heads = group * task.kvHeads;
+            var seen = Seen.nothing(heads, dim, space);
+            var masks = space.masks.atLeast(8L * heads);
+            long scores = space.scores.atLeast((long) ROW * heads).address();
+            var turned = space.keys.atLeast((long) ROW * Transposes.padded(dim));
+            int begin = CpuAttention.from(position, shape.window()) / BLOCK;
+            int blocks = position / BLOCK + 1;
+            for (int b = begin; b < blocks; b++) {
+                int valid = Math.min(BLOCK, position + 1 - b * BLOCK);
+                for (int h = 0; h < task.kvHeads; h++) {
+                    turn(turned, keys(b, h), valid, start(h + 1 < task.kvHeads ? keys(b, h + 1) : values(b,
+                            0)));
+                    product(group, Result.SCALE, at(q, row, (task.kvHead + h) * group * dim), 4L * dim,
+                            turned.address(), ROW, scores + (long) h * group * ROW, ROW, dim, valid,
+                            shape.scale());
+                }
+                long visible = visible(position, b, shape.window());
+                for (int i = 0; i < heads; i++) masks.set(ValueLayout.JAVA_LONG, 8L * i, visible);
+                seen.absorb(0, heads, scores, masks.address(), b > begin);
+                for (int h = 0; h < task.kvHeads; h++) {
+                    var next = h + 1 < task.kvHeads ? values(b,
+                            h + 1) : keys(b + 1 < blocks ? b + 1 : begin, 0);
+                    weigh(seen.sum(h * group), scores + (long) h * group * ROW, group, values(b, h), valid,
+                            b > begin, start(next));
+                }
+            }
+            float[] logs = seen.end();
+            for (int i = 0; i < heads; i++) {
+                int head = task.kvHead * group + i;
+                lse.memory().set(FLOAT, 4 * ((long) row * lse.stride() + head), logs[i]);
+                seen.store(i, out, row, head, dim);
+            }
+        }
+
+        private Tensor keys(int b, int h) {
+            return Span.head(task.span.keys().get(b), task.kvHead + h, shape);
+        }
+
+        private Tensor values(int b, int h) {
+            return Span.head(task.span.values().get(b), task.kvHead + h, shape);
+        }
+
+        private static long start(Tensor rows) {
+            return at(rows, 0, 0);
+        }
+
+        /// sums += weights·values.
+        ///
+        /// @param next address of the rows that are read next
+        private void weigh(long sums, long weights, int rows, Tensor values, int valid, boolean more,
+                long next) {
+            int dim = shape.headDim();
+            long stride = 4L * values.stride();
+            long sumStride = 4L * Transposes.padded(dim);
+            var result = more ? Result.ADD : Result.WRITE;
+            int last = Math.min(AHEAD, valid);
+            int first = valid - last;
+            if (first > 0) product(rows, result, weights, ROW, start(values), stride, sums, sumStride, first,
+                    dim, 1, AHEAD * stride);
+            long rest = start(values) + first * stride;
+            product(rows, first > 0 ? Result.ADD : result, weights + 4L * first, ROW, rest, stride, sums,
+                    sumStride, last, dim, 1, next - rest);
+        }
     }
 
     /// Some tiles of queries of all heads that share a key-value head, from the first visible block to the
     /// last.
     private record Forward(Tensor out, Tensor lse, Tensor q, Task task, AttentionShape shape, Space space) {
-        private long sumStride() {
-            return 4L * Transposes.padded(shape.headDim());
-        }
-
         void run() {
             int dim = shape.headDim();
-            var sets = queries(task, shape, task.count == 1);
+            var sets = queries(task, shape);
             // all but the last are full
             int each = sets.getFirst().count;
-            int all = sets.size() * each;
-            var sums = space.sums.atLeast(all * sumStride());
-            var rows = space.rows.atLeast(4L * 3 * all);
-            long totals = 4L * all;
-            for (int i = 0; i < all; i++) {
-                rows.set(FLOAT, 4L * i, Float.NEGATIVE_INFINITY);
-                rows.set(FLOAT, totals + 4L * i, 0);
-            }
+            var seen = Seen.nothing(sets.size() * each, dim, space);
             var masks = space.masks.atLeast(8L * each);
             long scores = space.scores.atLeast((long) ROW * each).address();
             var keys = space.keys.atLeast((long) ROW * Transposes.padded(dim));
             int end = sets.getLast().end();
             for (int b = sets.getFirst().begin; b * BLOCK < end; b++) {
-                turn(keys, Span.head(task.span.keys().get(b), task.kvHead, shape),
-                        Math.min(BLOCK, end - b * BLOCK));
                 var values = Span.head(task.span.values().get(b), task.kvHead, shape);
+                turn(keys, Span.head(task.span.keys().get(b), task.kvHead, shape),
+                        Math.min(BLOCK, end - b * BLOCK), at(values, 0, 0));
                 for (int s = 0; s < sets.size(); s++) {
                     var queries = sets.get(s);
                     if (!queries.sees(b)) continue;
                     int n = queries.count;
                     int valid = queries.keys(b);
                     boolean more = b > queries.begin;
-                    long state = rows.address() + 4L * s * each;
-                    long sum = sums.address() + s * each * sumStride();
-                    product(n, Result.SCALE, queries.address(q, dim), queries.stride(q, dim), keys.address(),
-                            ROW, scores, ROW, dim, valid, shape.scale());
-                    Kernels.rows(Kernels.of(RowKernel.Kind.ABSORB), scores, state, state + totals,
-                            state + 2 * totals, masks(masks, queries, b, shape.window()), n, 0, 0);
-                    if (more) Kernels.rows(Kernels.of(RowKernel.Kind.SCALE_ROWS), sum, state + 2 * totals,
-                            sumStride() / 64, sumStride(), 0, n, 0, 0);
+                    product(n, Result.SCALE, queries.address(q, dim), 4L * q.stride(), keys.address(), ROW,
+                            scores, ROW, dim, valid, shape.scale());
+                    seen.absorb(s * each, n, scores, masks(masks, queries, b, shape.window()), more);
                     product(n, more ? Result.ADD : Result.WRITE, scores, ROW, at(values, 0, 0),
-                            4L * values.stride(), sum, sumStride(), valid, dim, 1);
+                            4L * values.stride(), seen.sum(s * each), seen.stride, valid, dim, 1);
                 }
             }
-            for (int s = 0; s < sets.size(); s++) store(sets.get(s), sums, rows, s * each, all);
-        }
-
-        private void store(Queries queries, MemorySegment sums, MemorySegment rows, int at, int all) {
-            int dim = shape.headDim();
-            for (int i = 0; i < queries.count; i++) {
-                float total = rows.get(FLOAT, 4L * (all + at + i));
-                lse.memory().set(FLOAT, 4 * ((long) queries.row(i) * lse.stride() + queries.head(i)),
-                        (float) (rows.get(FLOAT, 4L * (at + i)) + Math.log(total)));
-                rows.set(FLOAT, 4L * (2 * all + at + i), 1 / total);
+            float[] logs = seen.end();
+            for (int s = 0; s < sets.size(); s++) {
+                var queries = sets.get(s);
+                for (int i = 0; i < queries.count; i++) {
+                    lse.memory().set(FLOAT, 4 * ((long) queries.row(i) * lse.stride() + queries.head),
+                            logs[s * each + i]);
+                    seen.store(s * each + i, out, queries.row(i), queries.head, dim);
+                }
             }
-            long from = at * sumStride();
-            Kernels.rows(Kernels.of(RowKernel.Kind.SCALE_ROWS), sums.address() + from,
-                    rows.address() + 4L * (2 * all + at), sumStride() / 64, sumStride(), 0, queries.count, 0,
-                    0);
-            for (int i = 0; i < queries.count; i++)
-                MemorySegment.copy(sums, from + i * sumStride(), out.memory(),
-                        4 * ((long) queries.row(i) * out.stride() + queries.head(i) * dim), 4L * dim);
         }
     }
 
@@ -295,9 +389,10 @@ final class Avx512Attention implements CpuAttention {
             var values = space.values.atLeast(blocks * each);
             for (int b = 0; b < blocks; b++) {
                 int valid = Math.min(BLOCK, task.count - b * BLOCK);
-                turn(keys.asSlice(b * each), Span.head(task.span.keys().get(b), task.kvHead, shape), valid);
-                turn(values.asSlice(b * each), Span.head(task.span.values().get(b), task.kvHead, shape),
-                        valid);
+                var block = Span.head(task.span.values().get(b), task.kvHead, shape);
+                turn(keys.asSlice(b * each), Span.head(task.span.keys().get(b), task.kvHead, shape), valid,
+                        at(block, 0, 0));
+                turn(values.asSlice(b * each), block, valid, at(block, 0, 0));
             }
             for (int i = 0; i < task.count; i++)
                 for (var to : List.of(dk, dv))
@@ -310,7 +405,7 @@ final class Avx512Attention implements CpuAttention {
         }
 
         private void tiles(Task part, MemorySegment keys, MemorySegment values, long each) {
-            var sets = queries(part, shape, false);
+            var sets = queries(part, shape);
             var rows = space.rows.atLeast(8L * BLOCK * sets.size());
             for (int s = 0; s < sets.size(); s++) begin(sets.get(s), rows, 8L * BLOCK * s);
             for (int b = sets.getFirst().begin; b * BLOCK < sets.getLast().end(); b++)

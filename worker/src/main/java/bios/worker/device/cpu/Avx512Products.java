@@ -157,7 +157,8 @@ final class Avx512Products implements Products {
         int slivers = work.slivers();
         int rows = work.y.rows();
         int each = Math.clamp(slivers / (TASKS * pool.size()), 1, 16);
-        int tiles = (rows + GemmKernel.ROWS - 1) / GemmKernel.ROWS;
+        // what a second tile would read again has come from memory meanwhile
+        int tiles = rows <= GemmKernel.MOST ? 1 : (rows + GemmKernel.ROWS - 1) / GemmKernel.ROWS;
         int height = (rows + tiles - 1) / tiles;
         // with few rows reading the weights is the work
         long operations = Math.max(rows, READING) * work.depth * work.y.columns();

@@ -21,18 +21,22 @@ import static bios.worker.device.cpu.Assembler.R15;
 import bios.worker.device.cpu.Assembler.Address;
 import bios.worker.device.cpu.Assembler.Label;
 
-/// A small product on registers: c (+)= a·b for up to 14 rows of a against slivers of b, columns 16 or 32
-/// wide. Each element of c is one accumulator that takes the terms in the order of the steps, by fused
+/// A small product on registers: c (+)= a·b for up to 18 rows of a against slivers of b, columns 16 or 32
+/// wide. The sums of rows beyond the 14th have no registers; they lie on the stack, in the first cache.
+/// Each element of c is one accumulator that takes the terms in the order of the steps, by fused
 /// multiply-add: so its bits depend neither on the number of rows nor on how a longer sum is cut into
 /// calls, and are the same for weights widened before and here.
 ///
-/// @param rows 1 to [#ROWS]
+/// @param rows 1 to [#ROWS]; to [#MOST] where b's steps are [Packed#STEP] bytes apart
 /// @param vectors of 16 columns: 1 or 2
 /// @param ahead whether right factors are asked for before they are needed: with few rows they come from
 ///     memory
 record GemmKernel(int rows, int vectors, Left left, Right right, Result result, boolean ahead) {
     /// Most rows: 28 accumulators, two vectors of b, one of a, one mask.
     static final int ROWS = 14;
+    /// Most rows of a kernel that keeps some sums on the stack: what that costs is less than to read
+    /// weights twice that come from memory.
+    static final int MOST = 18;
     /// Longs that a kernel is called with: a, a's stride, b, bytes of b between steps, c, c's stride,
     /// steps, slivers, bytes of b between slivers, mask of the last sliver's columns, bits of the factor,
     /// how many bytes ahead packed weights are asked for: they come from memory, and the processor looks
@@ -70,14 +74,15 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result, 
     }
 
     private static final int A = 28, MASK = 29, B = 30;
-    private static final int[] GROUPS = {R11, RBX, RBP, R12, R13};
+    /// Of the last one only kernels with more than [#ROWS] rows have need.
+    private static final int[] GROUPS = {R11, RBX, RBP, R12, R13, RCX};
     private static final int[] SAVED = {RBX, RBP, R12, R13, R14, R15};
     private static final int UNROLLED = 4;
 
     GemmKernel {
-        require(rows >= 1 && rows <= ROWS && (vectors == 1 || vectors == 2), "a kernel of %d by %d", rows,
+        require(rows >= 1 && rows <= MOST && (vectors == 1 || vectors == 2), "a kernel of %d by %d", rows,
                 vectors);
-        require(left == Left.ROWS || right == Right.FLOATS, "columns of %s", right);
+        require(left == Left.ROWS || right == Right.FLOATS && rows <= ROWS, "%d columns of %s", rows, right);
     }
 
     /// The mask of a last sliver of which so many columns are there: all of a whole one.
@@ -85,16 +90,38 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result, 
         return columns >= Packed.SLIVER ? 0xffffffffL : (1L << columns) - 1;
     }
 
-    /// The `i`th argument behind those in registers.
-    private static Address argument(int i) {
-        return Address.of(RSP, 8 * (SAVED.length + 1 + i - 6));
+    /// register ← the `i`th argument, of those that are not in registers.
+    private void argument(Assembler to, int register, int i) {
+        int stack = RSP;
+        if (rows > ROWS) {
+            to.load(register, Address.of(RSP, spilled()));
+            stack = register;
+        }
+        to.load(register, Address.of(stack, 8 * (SAVED.length + 1 + i - 6)));
+    }
+
+    /// Bytes of the sums that have no register.
+    private int spilled() {
+        return 64 * vectors * Math.max(0, rows - ROWS);
+    }
+
+    /// Where a sum lies that has no register.
+    private Address spilled(int row, int vector) {
+        return Address.of(RSP, 64 * sum(row - ROWS, vector));
     }
 
     byte[] code() {
         var to = new Assembler();
         for (int register : SAVED) to.push(register);
-        to.load(R14, argument(7));
-        to.load(R15, argument(11));
+        if (rows > ROWS) {
+            // sums in whole lines, behind them where the stack was
+            to.move(RAX, RSP);
+            to.addConstant(RSP, -spilled() - 64);
+            to.andConstant(RSP, -64);
+            to.store(Address.of(RSP, spilled()), RAX);
+        }
+        argument(to, R14, 7);
+        argument(to, R15, 11);
         if (right == Right.PAIRS) {
             to.ones(MASK);
             to.shiftLeft(MASK, MASK, 16);
@@ -106,10 +133,11 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result, 
         steps(to);
         end(to);
         to.addConstant(R8, 64 * vectors);
-        to.load(RAX, argument(8));
+        argument(to, RAX, 8);
         to.add(RDX, RAX);
         to.subtract(R14, 1);
         to.jump(Assembler.NOT_EQUAL, sliver);
+        if (rows > ROWS) to.load(RSP, Address.of(RSP, spilled()));
         for (int i = SAVED.length - 1; i >= 0; i--) to.pop(SAVED[i]);
         to.leave();
         return to.code();
@@ -118,7 +146,7 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result, 
     /// Mask registers 1 and 2: columns of the two vectors; all but in the last sliver.
     private void masks(Assembler to) {
         var last = new Label();
-        to.load(RAX, argument(9));
+        argument(to, RAX, 9);
         to.compare(R14, 1);
         to.jump(Assembler.EQUAL, last);
         to.allOnes(RAX);
@@ -152,16 +180,19 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result, 
         for (int row = 0; row < rows; row++)
             for (int v = 0; v < vectors; v++) to.prefetch(1, row(row, R9, 64 * v));
         for (int row = 0; row < rows; row++)
-            for (int v = 0; v < vectors; v++)
-                if (result == Result.ADD) to.loadVector(sum(row, v), row(row, R9, 64 * v), 1 + v);
-                else to.zero(sum(row, v));
+            for (int v = 0; v < vectors; v++) {
+                int sum = row < ROWS ? sum(row, v) : A;
+                if (result == Result.ADD) to.loadVector(sum, row(row, R9, 64 * v), 1 + v);
+                else to.zero(sum);
+                if (row >= ROWS) to.storeVector(spilled(row, v), sum);
+            }
     }
 
     private void steps(Assembler to) {
         to.move(R10, RDX);
         if (left == Left.ROWS) groups(to, RDI, RSI);
         else to.move(R11, RDI);
-        to.load(RAX, argument(6));
+        argument(to, RAX, 6);
         var rest = new Label();
         var many = new Label();
         var one = new Label();
@@ -206,12 +237,20 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result, 
         // rows of b lie far apart here, which the processor does not foresee
         if (left == Left.COLUMNS)
             for (int v = 0; v < vectors; v++) to.prefetch(1, Address.of(R10, 64 * (vectors + v)));
-        to.add(R10, RCX);
+        if (rows > ROWS) to.addConstant(R10, Packed.STEP);
+        else to.add(R10, RCX);
         if (left == Left.COLUMNS) to.add(R11, RSI);
     }
 
     private void terms(Assembler to, int displacement) {
-        for (int row = 0; row < rows; row++) {
+        for (int row = ROWS; row < rows; row++)
+            for (int v = 0; v < vectors; v++) {
+                to.loadVector(A, spilled(row, v));
+                if (right == Right.DOTS) to.dotPairsEach(A, B + v, row(row, RSI, displacement));
+                else to.multiplyAddEach(A, B + v, row(row, RSI, displacement));
+                to.storeVector(spilled(row, v), A);
+            }
+        for (int row = 0; row < Math.min(rows, ROWS); row++) {
             to.broadcast(A, left == Left.ROWS ? row(row, RSI, displacement) : Address.of(R11, 4 * row));
             for (int v = 0; v < vectors; v++)
                 if (right == Right.DOTS) to.dotPairs(sum(row, v), A, B + v);
@@ -223,12 +262,13 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result, 
         groups(to, R8, R9);
         boolean scaled = result == Result.SCALE || result == Result.ADD_SCALED;
         if (scaled) {
-            to.load(RAX, argument(10));
+            argument(to, RAX, 10);
             to.broadcastGeneral(A, RAX);
         }
         for (int row = 0; row < rows; row++)
             for (int v = 0; v < vectors; v++) {
-                int sum = sum(row, v);
+                int sum = row < ROWS ? sum(row, v) : B + 1;
+                if (row >= ROWS) to.loadVector(sum, spilled(row, v));
                 if (result == Result.SCALE) to.multiplyFloats(sum, sum, A);
                 if (result == Result.ADD_SCALED) {
                     to.loadVector(B, row(row, R9, 64 * v), 1 + v);

@@ -11,7 +11,7 @@ final class Kernels {
     private static final MethodHandle CALL = MachineCode.function(springboard(), GemmKernel.ARGUMENTS + 1);
     // Addresses by what a kernel is; 0 where none is made yet. Two threads may make the same one.
     private static final long[] GEMMS =
-            new long[2 * (GemmKernel.ROWS + 1) * 2 * 2 * 3 * 4];
+            new long[2 * (GemmKernel.MOST + 1) * 2 * 2 * 3 * 4];
     private static final long[] PANELS = new long[PanelKernel.Form.values().length];
     private static final long[] ROWS = new long[RowKernel.Kind.values().length];
 
@@ -61,7 +61,13 @@ final class Kernels {
     /// Runs a [PanelKernel].
     static void panel(long kernel, long from, long fromStride, long to, long toStride, long count,
             long fromBlock, long toBlock) {
-        call(kernel, from, fromStride, to, toStride, count, fromBlock, toBlock, 0, 0, 0, 0);
+        panel(kernel, from, fromStride, to, toStride, count, fromBlock, toBlock, 0);
+    }
+
+    /// The same, asking for rows so many bytes ahead.
+    static void panel(long kernel, long from, long fromStride, long to, long toStride, long count,
+            long fromBlock, long toBlock, long ahead) {
+        call(kernel, from, fromStride, to, toStride, count, fromBlock, toBlock, ahead, 0, 0, 0);
     }
 
     /// Runs a [GemmKernel].

@@ -1,6 +1,7 @@
 package bios.worker.device.cpu;
 
 import static bios.worker.device.cpu.Assembler.RAX;
+import static bios.worker.device.cpu.Assembler.RBX;
 import static bios.worker.device.cpu.Assembler.RCX;
 import static bios.worker.device.cpu.Assembler.RDI;
 import static bios.worker.device.cpu.Assembler.RDX;
@@ -15,7 +16,8 @@ import bios.worker.device.cpu.Assembler.Address;
 import bios.worker.device.cpu.Assembler.Label;
 
 /// Brings right factors into the form that [GemmKernel] reads: slivers of 32 columns, step by step. Called
-/// with from, its stride, to, its stride, count, bytes of from between blocks, bytes of to between blocks.
+/// with from, its stride, to, its stride, count, bytes of from between blocks, bytes of to between blocks,
+/// and for [Form#TRANSPOSE_AHEAD] how far behind each row that is read another one is asked for.
 ///
 /// @param form what is done with each of `count` blocks
 record PanelKernel(Form form) {
@@ -23,6 +25,8 @@ record PanelKernel(Form form) {
     enum Form {
         /// 16 rows of 16 dwords to their transpose.
         TRANSPOSE,
+        /// The same, of rows that come from memory.
+        TRANSPOSE_AHEAD,
         /// 16 rows of 16 bf16 pairs to their transpose, widened: 16 rows of 32 fp32.
         TRANSPOSE_WIDEN,
         /// 16 rows of 16 bf16 pairs to 8 rows of 32 pairs: pairs of neighbouring rows of the transpose.
@@ -36,6 +40,10 @@ record PanelKernel(Form form) {
     byte[] code() {
         var to = new Assembler();
         to.load(RAX, Address.of(RSP, 8));   // between blocks of to: the first argument on the stack
+        if (form == Form.TRANSPOSE_AHEAD) {
+            to.push(RBX);
+            to.load(RBX, Address.of(RSP, 24));
+        }
         if (form == Form.WIDEN) {
             to.ones(31);
             to.shiftLeft(31, 31, 16);
@@ -48,6 +56,7 @@ record PanelKernel(Form form) {
         to.add(RDX, RAX);
         to.subtract(R8, 1);
         to.jump(Assembler.NOT_EQUAL, block);
+        if (form == Form.TRANSPOSE_AHEAD) to.pop(RBX);
         to.leave();
         return to.code();
     }
@@ -67,6 +76,7 @@ record PanelKernel(Form form) {
         to.move(R10, RDI);
         for (int i = 0; i < 16; i++) {
             to.loadVector(ROWS + i, Address.of(R10, 0));
+            if (form == Form.TRANSPOSE_AHEAD) to.prefetch(2, Address.of(R10, RBX, 1, 0));
             to.add(R10, RSI);
         }
         for (int i = 0; i < 16; i += 2) {
@@ -94,7 +104,7 @@ record PanelKernel(Form form) {
         to.move(R11, RDX);
         for (int i = 0; i < 16; i++) {
             switch (form) {
-                case TRANSPOSE -> to.storeVector(Address.of(R11, 0), OTHER + i);
+                case TRANSPOSE, TRANSPOSE_AHEAD -> to.storeVector(Address.of(R11, 0), OTHER + i);
                 case TRANSPOSE_WIDEN -> storeWidened(to, OTHER + i);
                 case TRANSPOSE_PAIRS -> {
                     if (i % 2 == 0) continue;

@@ -5,10 +5,13 @@ import static bios.protocol.Require.require;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicInteger;
+import java.util.concurrent.atomic.AtomicLongArray;
 import java.util.concurrent.locks.LockSupport;
 
-/// A fixed crew of platform threads that share out numbered tasks; the caller works too, as member 0. Which
-/// member takes a task is left to chance, so a task must depend on its number alone.
+/// A fixed crew of platform threads that share out numbered tasks; the caller works too, as member 0. Each
+/// goes through a part of its own from the front, so that it reads on where it was, and of another's part
+/// takes the last task when its own is done. Which member takes a task is thus left to chance: a task must
+/// depend on its number alone.
 final class Pool implements AutoCloseable {
     /// One task. `member` (0 to size - 1) names the workspace that is the task's own while it runs.
     interface Task {
@@ -19,17 +22,35 @@ final class Pool implements AutoCloseable {
         final int tasks;
         final Task body;
         final Thread caller = Thread.currentThread();
-        final AtomicInteger next = new AtomicInteger();
+        /// Of each member's part the first task that nobody took, and in the upper half behind the last one.
+        final AtomicLongArray parts;
         final AtomicInteger done = new AtomicInteger();
         volatile Throwable failure;
 
-        Job(int tasks, Task body) {
+        Job(int tasks, int members, Task body) {
             this.tasks = tasks;
             this.body = body;
+            parts = new AtomicLongArray(members * LINE);
+            for (int m = 0; m < members; m++)
+                parts.setPlain(m * LINE, (long) tasks * (m + 1) / members << 32 | (long) tasks * m / members);
+        }
+
+        /// A task that nobody took; -1 when there is none.
+        private int take(int member) {
+            int members = parts.length() / LINE;
+            for (int i = 0; i < members; i++) {
+                int at = (member + i) % members * LINE;
+                for (long part; (int) (part = parts.get(at)) < (int) (part >>> 32); ) {
+                    long rest = i == 0 ? part + 1 : part - (1L << 32);
+                    if (parts.compareAndSet(at, part, rest))
+                        return i == 0 ? (int) part : (int) (rest >>> 32);
+                }
+            }
+            return -1;
         }
 
         void work(int member) {
-            for (int task; (task = next.getAndIncrement()) < tasks; ) {
+            for (int task; (task = take(member)) >= 0; ) {
                 try {
                     body.run(task, member);
                 } catch (Throwable t) {
@@ -40,6 +61,8 @@ final class Pool implements AutoCloseable {
         }
     }
 
+    /// Longs of a cache line: parts of two members do not share one.
+    private static final int LINE = 8;
     /// Looks for the next job so long before it sleeps: jobs of a pass follow one another within less, and
     /// waking a thread that sleeps takes longer than many a job.
     private static final long PATIENCE_NANOS = 50_000;
@@ -95,7 +118,7 @@ final class Pool implements AutoCloseable {
             for (int task = 0; task < tasks; task++) body.run(task, 0);
             return;
         }
-        var job = new Job(tasks, body);
+        var job = new Job(tasks, size, body);
         current = job;
         for (int i = 0; i < Math.min(tasks - 1, members.size()); i++) LockSupport.unpark(members.get(i));
         job.work(0);

@@ -23,6 +23,28 @@ final class Transposes {
         for (int i = 0; i < across && down > 0; i++)
             Kernels.panel(kernel, from.memory().address() + 4L * BLOCK * i, 4L * from.stride(),
                     to.address() + stride * BLOCK * i, stride, down, 4L * BLOCK * from.stride(), 4L * BLOCK);
+        edges(to, stride, from, across, down);
+    }
+
+    /// The same of rows that come from memory: they are taken in their order, and the next ones asked for
+    /// meanwhile.
+    ///
+    /// @param next address of what is needed after the last ones: rows like these
+    static void transpose(MemorySegment to, long stride, Tensor from, long next) {
+        long kernel = Kernels.of(PanelKernel.Form.TRANSPOSE_AHEAD);
+        int across = from.columns() / BLOCK;
+        int down = from.rows() / BLOCK;
+        long rows = 4L * BLOCK * from.stride();
+        for (int i = 0; i < down && across > 0; i++) {
+            long at = from.memory().address() + i * rows;
+            Kernels.panel(kernel, at, 4L * from.stride(), to.address() + 4L * BLOCK * i, stride, across,
+                    4L * BLOCK, stride * BLOCK, i + 1 < down ? rows : next - at);
+        }
+        edges(to, stride, from, across, down);
+    }
+
+    /// What is not part of a whole block.
+    private static void edges(MemorySegment to, long stride, Tensor from, int across, int down) {
         for (int row = 0; row < from.rows(); row++)
             for (int column = row < down * BLOCK ? across * BLOCK : 0; column < from.columns(); column++)
                 to.set(ValueLayout.JAVA_FLOAT, stride * column + 4L * row,

@@ -102,41 +102,55 @@ final class AttentionParityTest {
     }
 
     @Test void aQueryHasTheSameBitsInTrainingPrefillAndDecoding() {
-        for (var on : List.of(device, plain)) sameBits(on);
+        for (var on : List.of(device, plain))
+            for (var shape : SHAPES)
+                for (boolean byHead : new boolean[] {false, true}) sameBits(on, shape, byHead);
     }
 
-    private void sameBits(CpuDevice device) {
-        for (var shape : SHAPES) {
-            var c = Case.of(shape, 150);
-            int width = shape.heads() * shape.headDim();
-            int kv = shape.kvHeads() * shape.headDim();
-            var keys = tensor(device, 150, kv, 0, c.k);
-            var values = tensor(device, 150, kv, 0, c.v);
-            var q = tensor(device, 150, width, 0, c.q);
-            var whole = tensor(device, 150, width, 0, null);
-            var wholeLse = tensor(device, 150, shape.heads(), 0, null);
-            device.attention(whole, wholeLse, q, c.spans(keys, values), shape);
-            // Pages of a cache hold whole blocks: what lies behind the last position must not matter.
-            var pages = new ArrayList<Tensor>();
-            var valuePages = new ArrayList<Tensor>();
-            for (int b = 0; b < 3; b++) {
-                int n = Math.min(64, 150 - 64 * b);
-                pages.add(device.tensor(64, kv));
-                valuePages.add(device.tensor(64, kv));
-                device.fill(pages.get(b), Float.NaN);
-                device.fill(valuePages.get(b), Float.NaN);
-                device.copy(pages.get(b).rows(0, n), keys.rows(64 * b, n));
-                device.copy(valuePages.get(b).rows(0, n), values.rows(64 * b, n));
-            }
-            for (int[] part : new int[][] {{0, 1}, {5, 2}, {62, 5}, {63, 1}, {64, 1}, {127, 23}, {149, 1}}) {
-                var out = device.tensor(part[1], width);
-                var lse = device.tensor(part[1], shape.heads());
-                var span = new Span(0, part[1], part[0], pages, valuePages);
-                device.attention(out, lse, q.rows(part[0], part[1]), List.of(span), shape);
-                assertArrayEquals(device.read(whole.rows(part[0], part[1])), device.read(out), 0f);
-                assertArrayEquals(device.read(wholeLse.rows(part[0], part[1])), device.read(lse), 0f);
-            }
+    /// @param byHead whether pages hold head by head, as those of a cache do
+    private void sameBits(CpuDevice device, AttentionShape shape, boolean byHead) {
+        var c = Case.of(shape, 150);
+        int width = shape.heads() * shape.headDim();
+        int kv = shape.kvHeads() * shape.headDim();
+        var keys = tensor(device, 150, kv, 0, c.k);
+        var values = tensor(device, 150, kv, 0, c.v);
+        var q = tensor(device, 150, width, 0, c.q);
+        var whole = tensor(device, 150, width, 0, null);
+        var wholeLse = tensor(device, 150, shape.heads(), 0, null);
+        device.attention(whole, wholeLse, q, c.spans(keys, values), shape);
+        // Pages of a cache hold whole blocks: what lies behind the last position must not matter.
+        var pages = new ArrayList<Tensor>();
+        var valuePages = new ArrayList<Tensor>();
+        for (int b = 0; b < 3; b++) {
+            int n = Math.min(64, 150 - 64 * b);
+            pages.add(page(device, keys.rows(64 * b, n), shape, byHead));
+            valuePages.add(page(device, values.rows(64 * b, n), shape, byHead));
         }
+        for (int[] part : new int[][] {{0, 1}, {5, 2}, {62, 5}, {63, 1}, {64, 1}, {127, 23}, {149, 1}}) {
+            var out = device.tensor(part[1], width);
+            var lse = device.tensor(part[1], shape.heads());
+            var span = new Span(0, part[1], part[0], pages, valuePages);
+            device.attention(out, lse, q.rows(part[0], part[1]), List.of(span), shape);
+            assertArrayEquals(device.read(whole.rows(part[0], part[1])), device.read(out), 0f);
+            assertArrayEquals(device.read(wholeLse.rows(part[0], part[1])), device.read(lse), 0f);
+        }
+        // so many that a task takes several heads
+        var alone = new ArrayList<Span>();
+        for (int i = 0; i < 150; i++) alone.add(new Span(i, 1, i, pages, valuePages));
+        var out = device.tensor(150, width);
+        var lse = device.tensor(150, shape.heads());
+        device.attention(out, lse, q, alone, shape);
+        assertArrayEquals(device.read(whole), device.read(out), 0f);
+        assertArrayEquals(device.read(wholeLse), device.read(lse), 0f);
+    }
+
+    private static Tensor page(CpuDevice device, Tensor rows, AttentionShape shape, boolean byHead) {
+        var page = byHead ? device.tensor(shape.kvHeads() * 64, shape.headDim())
+                : device.tensor(64, rows.columns());
+        device.fill(page, Float.NaN);
+        if (byHead) device.copyByHead(page, 0, rows);
+        else device.copy(page.rows(0, rows.rows()), rows);
+        return page;
     }
 
     @Test void backwardAgreesWithFiniteDifferences() {
