@@ -8,7 +8,6 @@ import bios.persistence.cassandra.SchemaRefused;
 import com.datastax.oss.driver.api.core.DriverException;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigFactory;
-import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.HashMap;
 import java.util.List;
@@ -67,12 +66,8 @@ public final class SchemaCommand implements Callable<Integer> {
         if (keyspace != null) said.put("keyspace", keyspace);
         if (replication != null) said.put("replication", replication);
         if (datacenter != null) said.put("local-datacenter", datacenter);
-        Config given = ConfigFactory.empty();
-        if (config != null) {
-            if (!Files.exists(config)) throw new CommandFailed("--config " + config + ": no such file");
-            given = ConfigFactory.parseFile(config.toFile());
-        }
-        return ConfigFactory.parseMap(said).atPath(CassandraSettings.PATH).withFallback(given)
+        return ConfigFactory.parseMap(said).atPath(CassandraSettings.PATH)
+                .withFallback(NodeOptions.settings(config))
                 .withFallback(ConfigFactory.load()).resolve();
     }
 }

@@ -102,7 +102,7 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
     /// Lets a session's snapshots go; where there are none nothing is written.
     Decision decideRelease(String session) {
         boolean none = snapshots.stream().noneMatch(s -> s.session().equals(session));
-        return none ? new Decision.Duplicate(0)
+        return none ? new Decision.Duplicate()
                 : new Decision.Accept(List.of(new SnapshotsReleased(session)));
     }
 

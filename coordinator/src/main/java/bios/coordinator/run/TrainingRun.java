@@ -102,7 +102,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         record Accept(List<RunEvent> events) implements Decision {}
 
         /// It is so already: say yes and write nothing.
-        record Duplicate(long seq) implements Decision {}
+        record Duplicate() implements Decision {}
 
         /// Say no and write nothing.
         record Refuse(Reason reason, String message) implements Decision {}
@@ -133,7 +133,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 wanted.lora(), wanted.loraChosen(), wanted.parent(),
                 wanted.userMetadata(), wanted.session(), have.createdAtMillis());
         return sameTime.equals(have)
-                ? new Decision.Duplicate(0)
+                ? new Decision.Duplicate()
                 : new Decision.Refuse(Reason.CONFLICT,
                         "run " + have.run() + " exists with another configuration");
     }
@@ -150,7 +150,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             return first.isPresent() && !first.get().equals(digest)
                     ? new Decision.Refuse(Reason.CONFLICT,
                             "seq_id " + seq + " was used for another operation; use a new number")
-                    : new Decision.Duplicate(seq);
+                    : new Decision.Duplicate();
         }
         if (closed) return new Decision.Refuse(Reason.CLOSED,
                 "the run was unloaded; create a new one from a checkpoint");

@@ -25,7 +25,7 @@ final class Avx512Attention implements CpuAttention {
     private static final int ROW = 4 * BLOCK;
     /// Turning a block of keys takes as long as so many queries.
     private static final int READING = 16;
-    /// Heads that a task takes where each has one query only.
+    /// Most heads that a task takes where each has one query only.
     private static final int TOGETHER = 4;
     /// Sets of queries that a task leads through the blocks of keys together: each block is turned, and comes
     /// into the nearer caches, once for all of them, whose sums the caches hold as well.
@@ -165,8 +165,17 @@ final class Avx512Attention implements CpuAttention {
     private int tiles(List<Span> spans, AttentionShape shape) {
         long tiles = 0;
         for (var span : spans) tiles += (span.count() + BLOCK - 1) / BLOCK;
-        return Math.clamp(tiles * shape.kvHeads() / (TASKS * pool.size()), 1,
-                Math.max(1, SETS * shape.kvHeads() / shape.heads()));
+        return Math.clamp(tiles * shape.kvHeads() / (TASKS * pool.size()), 1, most(shape));
+    }
+
+    /// Most tiles that go together.
+    private static int most(AttentionShape shape) {
+        return Math.max(1, SETS * shape.kvHeads() / shape.heads());
+    }
+
+    /// Heads that a task takes of one query, so that every thread finds some tasks.
+    private int together(int heads) {
+        return Math.clamp(heads / (TASKS * pool.size()), 1, TOGETHER);
     }
 
     // ---- forward ----
@@ -179,9 +188,7 @@ final class Avx512Attention implements CpuAttention {
         for (var span : spans)
             for (int from = 0; from < span.count(); from += each) {
                 int count = Math.min(each, span.count() - from);
-                int together = count > 1 ? 1
-                        : Math.clamp((long) spans.size() * shape.kvHeads() / (TASKS * pool.size()), 1,
-                        TOGETHER);
+                int together = count > 1 ? 1 : together(spans.size() * shape.kvHeads());
                 for (int h = 0; h < shape.kvHeads(); h += together)
                     tasks.add(new Task(span, from, count, h, Math.min(together, shape.kvHeads() - h)));
                 operations += 2L * (count + READING) * (span.position() + from + count) * q.columns();
@@ -263,8 +270,8 @@ final class Avx512Attention implements CpuAttention {
             for (int b = begin; b < blocks; b++) {
                 int valid = Math.min(BLOCK, position + 1 - b * BLOCK);
                 for (int h = 0; h < task.kvHeads; h++) {
-                    turn(turned, keys(b, h), valid, start(h + 1 < task.kvHeads ? keys(b, h + 1) : values(b,
-                            0)));
+                    var next = h + 1 < task.kvHeads ? keys(b, h + 1) : values(b, 0);
+                    turn(turned, keys(b, h), valid, start(next));
                     product(group, Result.SCALE, at(q, row, (task.kvHead + h) * group * dim), 4L * dim,
                             turned.address(), ROW, scores + (long) h * group * ROW, ROW, dim, valid,
                             shape.scale());
@@ -273,8 +280,8 @@ final class Avx512Attention implements CpuAttention {
                 for (int i = 0; i < heads; i++) masks.set(ValueLayout.JAVA_LONG, 8L * i, visible);
                 seen.absorb(0, heads, scores, masks.address(), b > begin);
                 for (int h = 0; h < task.kvHeads; h++) {
-                    var next = h + 1 < task.kvHeads ? values(b,
-                            h + 1) : keys(b + 1 < blocks ? b + 1 : begin, 0);
+                    var next = h + 1 < task.kvHeads ? values(b, h + 1) : b + 1 < blocks ? keys(b + 1, 0)
+                            : keys(begin, 0);
                     weigh(seen.sum(h * group), scores + (long) h * group * ROW, group, values(b, h), valid,
                             b > begin, start(next));
                 }
@@ -398,7 +405,7 @@ final class Avx512Attention implements CpuAttention {
                 for (var to : List.of(dk, dv))
                     to.memory().asSlice(4 * ((long) (task.span.row() + i) * to.stride() + task.kvHead * dim),
                             4L * dim).fill((byte) 0);
-            int together = BLOCK * Math.max(1, SETS * shape.kvHeads() / shape.heads());
+            int together = BLOCK * most(shape);
             for (int from = 0; from < task.count; from += together)
                 tiles(new Task(task.span, from, Math.min(together, task.count - from), task.kvHead, 1), keys,
                         values, each);
