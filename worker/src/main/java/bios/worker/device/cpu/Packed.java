@@ -43,7 +43,7 @@ final class Packed implements Weight {
         var memory = Linux.allocate((long) slivers * steps * STEP + MARGIN, arena);
         var packed = new Packed(memory, pairs, matrix.rows(), matrix.columns(), steps);
         if (matrix.memory().isMapped()) ahead.at(matrix.memory());
-        pool.run(slivers, 4L * matrix.rows() * matrix.columns(), (sliver, _) -> packed.fill(sliver, matrix));
+        pool.runInOrder(slivers, (sliver, _) -> packed.fill(sliver, matrix));
         // read once; the system's cache keeps the file, the process need not
         if (matrix.memory().isMapped()) Linux.letGo(matrix.memory());
         return packed;

@@ -22,24 +22,25 @@ final class Pool implements AutoCloseable {
         final int tasks;
         final Task body;
         final Thread caller = Thread.currentThread();
-        /// Of each member's part the first task that nobody took, and in the upper half behind the last one.
+        /// Of each member's part, or of one that all share, the first task that nobody took, and in the upper
+        /// half behind the last one.
         final AtomicLongArray parts;
         final AtomicInteger done = new AtomicInteger();
         volatile Throwable failure;
 
-        Job(int tasks, int members, Task body) {
+        Job(int tasks, int count, Task body) {
             this.tasks = tasks;
             this.body = body;
-            parts = new AtomicLongArray(members * LINE);
-            for (int m = 0; m < members; m++)
-                parts.setPlain(m * LINE, (long) tasks * (m + 1) / members << 32 | (long) tasks * m / members);
+            parts = new AtomicLongArray(count * LINE);
+            for (int i = 0; i < count; i++)
+                parts.setPlain(i * LINE, (long) tasks * (i + 1) / count << 32 | (long) tasks * i / count);
         }
 
         /// A task that nobody took; -1 when there is none.
         private int take(int member) {
-            int members = parts.length() / LINE;
-            for (int i = 0; i < members; i++) {
-                int at = (member + i) % members * LINE;
+            int count = parts.length() / LINE;
+            for (int i = 0; i < count; i++) {
+                int at = (member + i) % count * LINE;
                 for (long part; (int) (part = parts.get(at)) < (int) (part >>> 32); ) {
                     long rest = i == 0 ? part + 1 : part - (1L << 32);
                     if (parts.compareAndSet(at, part, rest))
@@ -114,16 +115,25 @@ final class Pool implements AutoCloseable {
 
     /// Runs tasks 0 to `tasks` - 1 and waits for all. Rethrows a failure after the rest has ended.
     void run(int tasks, Task body) {
-        if (tasks <= 1 || size == 1) {
-            for (int task = 0; task < tasks; task++) body.run(task, 0);
+        run(new Job(tasks, size, body));
+    }
+
+    /// The same, where whoever is free takes the first task that nobody took: what they read comes from a file
+    /// that is read in order.
+    void runInOrder(int tasks, Task body) {
+        run(new Job(tasks, 1, body));
+    }
+
+    private void run(Job job) {
+        if (job.tasks <= 1 || size == 1) {
+            for (int task = 0; task < job.tasks; task++) job.body.run(task, 0);
             return;
         }
-        var job = new Job(tasks, size, body);
         current = job;
-        for (int i = 0; i < Math.min(tasks - 1, members.size()); i++) LockSupport.unpark(members.get(i));
+        for (int i = 0; i < Math.min(job.tasks - 1, members.size()); i++) LockSupport.unpark(members.get(i));
         job.work(0);
         var patience = new Patience();
-        while (job.done.get() < tasks) if (!patience.lasts()) LockSupport.park(job);
+        while (job.done.get() < job.tasks) if (!patience.lasts()) LockSupport.park(job);
         if (job.failure instanceof RuntimeException e) throw e;
         if (job.failure instanceof Error e) throw e;
     }
