@@ -118,8 +118,8 @@ final class Pool implements AutoCloseable {
         run(new Job(tasks, size, body));
     }
 
-    /// The same, where whoever is free takes the first task that nobody took: what they read comes from a file
-    /// that is read in order.
+    /// The same, where whoever is free takes the first task that nobody took: what they read comes from a
+    /// file that is read in order.
     void runInOrder(int tasks, Task body) {
         run(new Job(tasks, 1, body));
     }
