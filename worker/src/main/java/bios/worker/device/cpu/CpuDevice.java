@@ -4,6 +4,20 @@ import static bios.protocol.Require.require;
 
 import bios.worker.device.AttentionShape;
 import bios.worker.device.Device;
+import bios.worker.device.DType;
+import bios.worker.device.Draw;
+import bios.worker.device.Draws;
+import bios.worker.device.HostArray;
+import bios.worker.device.KeyValues;
+import bios.worker.device.LossTerms;
+import bios.worker.device.PagePool;
+import bios.worker.device.Readback;
+import bios.worker.device.Sequence;
+import bios.worker.device.Sequences;
+import bios.worker.device.Slot;
+import bios.worker.device.Slots;
+import bios.worker.device.Snapshot;
+import bios.worker.device.Table;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.LowRank;
 import bios.worker.device.Span;
@@ -476,6 +490,141 @@ public final class CpuDevice implements Device {
             int column = task % each * PART;
             body.run(task, task / each, column, Math.min(PART, x.columns() - column), workspaces[member]);
         });
+    }
+
+    // ---- the seam: to be filled ----
+
+    @Override public Tensor tensor(DType dtype, int rows, int columns) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public Tensor scratch(Scope scope, DType dtype, int rows, int columns) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public List<Tensor> upload(Scope scope, List<? extends HostArray> arrays) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public Readback readback(List<Tensor> tensors) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void read(Tensor from, float[] to, int at) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void write(Tensor to, float[] from, int at) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public Snapshot snapshot(List<Tensor> tensors) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public Table table(FrozenMatrix matrix) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public Slots slots(Scope scope, List<Slot> slots) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public Sequences sequences(Scope scope, List<Sequence> sequences) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public Draws draws(Scope scope, List<Draw> draws) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public PagePool pagePool(bios.worker.device.PagePool.Shape shape, int limit) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void lowRank(List<Tensor> lows, Tensor x, Slots slots, List<Integer> sites) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void project(Tensor y, Tensor x, Weight w, Optional<Tensor> bias, Optional<Tensor> onto,
+            Slots slots, int site,
+            Optional<Tensor> low) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void projectBack(Optional<Tensor> dx, boolean add, Tensor dy, Tensor x, Weight w,
+            Slots slots, int site,
+            Optional<Tensor> low) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void embed(Tensor y, Tensor ids, Table table) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void gather(Tensor y, Tensor x, Tensor rows) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void rope(Tensor x, Tensor positions, int headDim, Tensor cos, Tensor sin) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void ropeBackward(Tensor dx, Tensor positions, int headDim, Tensor cos, Tensor sin) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void append(PagePool pool, int layer, Tensor keys, Tensor values, Sequences sequences) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void copyPage(PagePool pool, int to, int from) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void attention(Tensor out, Tensor lse, Tensor q, KeyValues source, Sequences sequences,
+            AttentionShape shape) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void attentionBackward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
+            Tensor lse, Tensor q,
+            KeyValues.Packed source, Sequences sequences, AttentionShape shape) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, Tensor targets) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void logSoftmaxBackward(Tensor logits, Tensor lse, Tensor targets, Tensor dlogprobs) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void lossGradient(Tensor dlogprobs, Tensor logprobs, LossTerms terms) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void sample(Tensor tokens, Tensor logprobs, Tensor logits, Draws draws) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void top(Tensor ids, Tensor logprobs, Tensor logits, Tensor lse) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void add(List<Tensor> y, List<Tensor> x) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void sumOfSquares(Tensor sum, List<Tensor> x) {
+        throw new UnsupportedOperationException("not yet");
+    }
+
+    @Override public void adamW(List<Tensor> w, List<Tensor> m, List<Tensor> v, List<Tensor> g,
+            Tensor sumOfSquares,
+            ClippedStep step) {
+        throw new UnsupportedOperationException("not yet");
     }
 
     @Override public void close() {
