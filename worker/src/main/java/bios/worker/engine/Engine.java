@@ -506,7 +506,7 @@ public final class Engine {
         BlobRef blob = first.task().adapter().orElseThrow().blob();
         beside(() -> {
             try {
-                return new Note.Fetched(key, library.blobs().read(blob));
+                return new Note.Fetched(key, library.blobs().readSmall(blob, BlobStore.MAX_ARRAY_BYTES));
             } catch (Throwable thrown) {
                 Fault fault = Faults.of(thrown, "adapter " + key.contentId());
                 return new Note.Placed(key, new Machine.Placed.Failed(fault));

@@ -38,7 +38,7 @@ record Library(BlobStore blobs, HostShelf host) {
 
     private byte[] recoveryPoint(RunId run, BlobRef point) {
         return host.find(run, point).orElseGet(() -> {
-            byte[] bytes = blobs.read(point);
+            byte[] bytes = blobs.readSmall(point, BlobStore.MAX_ARRAY_BYTES);
             host.keep(run, point, bytes);
             return bytes;
         });
@@ -63,7 +63,7 @@ record Library(BlobStore blobs, HostShelf host) {
         StoredOperation stored = command.operation();
         byte[] encoded = switch (stored) {
             case StoredOperation.Inline(_, var bytes) -> bytes;
-            case StoredOperation.InBlob(_, var blob) -> blobs.read(blob);
+            case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, BlobStore.MAX_ARRAY_BYTES);
         };
         return switch (StoredOperations.decode(stored.kind(), encoded)) {
             case Operation.ForwardBackward evaluate -> new Deed.Evaluate(evaluate);
@@ -81,7 +81,8 @@ record Library(BlobStore blobs, HostShelf host) {
                 loaded.orElseThrow(() -> new IllegalStateException("load_state came without its checkpoint"));
         Optional<byte[]> optimizer = load.optimizer()
                 ? Optional.of(moments(load, manifest)) : Optional.empty();
-        return new Deed.Load(load, manifest, blobs.read(manifest.adapter()), optimizer);
+        return new Deed.Load(load, manifest,
+                blobs.readSmall(manifest.adapter(), BlobStore.MAX_ARRAY_BYTES), optimizer);
     }
 
     private byte[] moments(Operation.LoadState load, CheckpointManifest manifest) {
@@ -92,7 +93,7 @@ record Library(BlobStore blobs, HostShelf host) {
             throw new Refused(Fault.user("optimizer_mismatch",
                     load.path() + " was saved with the optimizer '" + manifest.optimizerType()
                     + "', this run's is " + OPTIMIZER + "; load it without the optimizer"));
-        return blobs.read(manifest.optimizer().get());
+        return blobs.readSmall(manifest.optimizer().get(), BlobStore.MAX_ARRAY_BYTES);
     }
 
     /// Writes a copy for what it was made; the event says that it is durable.

@@ -418,7 +418,7 @@ final class Workbench implements AutoCloseable {
     /// A store that counts what is read from it.
     static BlobStore countingReads(BlobStore real, AtomicInteger reads) {
         return before(BlobStore.class, real, (method, _) -> {
-            if (method.equals("read")) reads.incrementAndGet();
+            if (method.equals("open") || method.equals("readSmall")) reads.incrementAndGet();
         });
     }
 
