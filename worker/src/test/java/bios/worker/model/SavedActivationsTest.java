@@ -6,13 +6,14 @@ import bios.worker.device.cpu.CpuDevice;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
-class TapesTest {
+class SavedActivationsTest {
     @ParameterizedTest @CsvSource({"120, 0, 0", "119, 0, 1", "114, 0, 1", "113, 0, 2", "48, 0, 12",
             "47, 1, 11", "4, 11, 1", "3, 12, 0", "0, 12, 0"})
-    void allLayersBecomeLeanBeforeOneGoesBare(long budget, int bare, int lean) {
-        try (CpuDevice on = new CpuDevice(1); Tapes tapes = Tapes.within(budget, on, 12, 10, 4)) {
-            assertEquals(bare, tapes.bare());
-            assertEquals(lean, tapes.lean());
+    void everyLayerSavesAPartOnlyBeforeOneSavesNothing(long budget, int recomputed, int partial) {
+        try (CpuDevice on = new CpuDevice(1);
+                SavedActivations saved = SavedActivations.within(budget, on, 12, 10, 4)) {
+            assertEquals(recomputed, saved.recomputed());
+            assertEquals(partial, saved.partial());
         }
     }
 }

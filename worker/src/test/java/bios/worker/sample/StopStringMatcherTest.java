@@ -8,7 +8,7 @@ import java.util.Random;
 import org.junit.jupiter.api.Test;
 
 /// Every token is one byte of UTF-8: the hardest tokenizer for stop strings.
-class StopTextTest {
+class StopStringMatcherTest {
     @Test void aStringIsFoundWhereItIsComplete() {
         assertEquals(7, stopsBehind("one STOP two", "prompt", "STOP"));
         assertEquals(3, stopsBehind("ab\n\ncd", "x", "\n\n"));
@@ -28,7 +28,7 @@ class StopTextTest {
 
     @Test void aPromptMayEndInsideACharacter() {
         byte[] smile = "🙂".getBytes(StandardCharsets.UTF_8);
-        var stop = new StopText(List.of("end"), StopTextTest::text,
+        var stop = new StopStringMatcher(List.of("end"), StopStringMatcherTest::text,
                 new int[] {'a', smile[0] & 255, smile[1] & 255});
         boolean found = false;
         for (int token : new int[] {smile[2] & 255, smile[3] & 255, 'e', 'n'}) found |= stop.endsWith(token);
@@ -37,7 +37,7 @@ class StopTextTest {
     }
 
     @Test void bytesThatAreNoTextDoNotHideWhatFollows() {
-        var stop = new StopText(List.of("end"), StopTextTest::text, new int[] {'a'});
+        var stop = new StopStringMatcher(List.of("end"), StopStringMatcherTest::text, new int[] {'a'});
         for (int i = 0; i < 1000; i++) assertEquals(false, stop.endsWith(0xFF));
         assertEquals(false, stop.endsWith('e') | stop.endsWith('n'));
         assertEquals(true, stop.endsWith('d'));
@@ -71,7 +71,7 @@ class StopTextTest {
 
     /// Index of the token behind which the text stops; -1: never.
     private static int stopsBehind(String text, String prompt, String... stops) {
-        var stop = new StopText(List.of(stops), StopTextTest::text, tokens(prompt));
+        var stop = new StopStringMatcher(List.of(stops), StopStringMatcherTest::text, tokens(prompt));
         int[] tokens = tokens(text);
         for (int i = 0; i < tokens.length; i++) if (stop.endsWith(tokens[i])) return i;
         return -1;

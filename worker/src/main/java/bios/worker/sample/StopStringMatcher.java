@@ -7,7 +7,7 @@ import java.util.function.Function;
 /// Looks for stop strings in the text of a growing sequence. Tokens are not characters: a string may begin
 /// and end inside tokens, and a character may take several tokens. Text is therefore decoded behind a few
 /// known tokens, and a tail that ends in the middle of a character waits for the next token.
-final class StopText {
+final class StopStringMatcher {
     /// Tokens in front of the drawn ones that are decoded with them, because a decoder may treat the first
     /// word of a text in its own way.
     private static final int CONTEXT = 4;
@@ -21,7 +21,7 @@ final class StopText {
     private String text = "";
 
     /// @param decoder gives the text of tokens; only asked when there are stop strings
-    StopText(List<String> stops, Function<int[], String> decoder, int[] prompt) {
+    StopStringMatcher(List<String> stops, Function<int[], String> decoder, int[] prompt) {
         this.stops = stops;
         this.decoder = decoder;
         this.longest = stops.stream().mapToInt(String::length).max().orElse(0);

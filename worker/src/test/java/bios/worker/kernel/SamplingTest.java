@@ -1,11 +1,11 @@
-package bios.worker.sample;
+package bios.worker.kernel;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import bios.worker.device.Device;
+import bios.worker.device.Draw;
 import java.util.Arrays;
 import java.util.Comparator;
 import java.util.Random;
@@ -13,40 +13,40 @@ import java.util.function.IntPredicate;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 
-class DrawTest {
+class SamplingTest {
     private static final int DRAWS = 100_000;
 
     @Test void withoutTemperatureTheLargestWinsAndOfEqualOnesTheLowestId() {
-        var greedy = new Draw(0, 1, 0.1);
-        assertEquals(1, greedy.token(new float[] {-1, 3, 3, 2}, 0.99));
-        assertEquals(0, greedy.token(new float[] {0, -0f}, 0.99));
-        assertEquals(2, greedy.token(new float[] {Float.NaN, -5, -4}, 0.99));
+        Draw greedy = draw(0, 1, 0.1);
+        assertEquals(1, Sampling.fromScaled(new float[] {-1, 3, 3, 2}, greedy, 0.99));
+        assertEquals(0, Sampling.fromScaled(new float[] {0, -0f}, greedy, 0.99));
+        assertEquals(2, Sampling.fromScaled(new float[] {Float.NaN, -5, -4}, greedy, 0.99));
     }
 
     @Test void frequenciesFollowTheSoftmaxOfScaledLogits() {
         float[] logits = {1, 0, -1, 2, Float.NEGATIVE_INFINITY};
         for (double temperature : new double[] {0.5, 1, 2}) {
-            var draw = new Draw(temperature, -1, 1);
+            Draw draw = draw(temperature, -1, 1);
             assertFrequencies(softmax(logits, temperature, i -> true), draw, logits);
         }
     }
 
     @Test void topKKeepsTheKLargest() {
         float[] logits = {1, 0, 1, 2, 1.5f};
-        assertFrequencies(softmax(logits, 1, i -> i >= 3), new Draw(1, 2, 1), logits);
+        assertFrequencies(softmax(logits, 1, i -> i >= 3), draw(1, 2, 1), logits);
         // two tokens are equal: the lower id is kept
-        assertFrequencies(softmax(logits, 1, i -> i >= 3 || i == 0), new Draw(1, 3, 1), logits);
-        assertFrequencies(softmax(logits, 1, i -> true), new Draw(1, 99, 1), logits);
+        assertFrequencies(softmax(logits, 1, i -> i >= 3 || i == 0), draw(1, 3, 1), logits);
+        assertFrequencies(softmax(logits, 1, i -> true), draw(1, 99, 1), logits);
     }
 
     @Test void topPKeepsTheSmallestSetThatIsLikelyEnough() {
         float[] logits = {(float) Math.log(0.5), (float) Math.log(0.3), (float) Math.log(0.15),
                 (float) Math.log(0.05)};
-        assertFrequencies(softmax(logits, 1, i -> i <= 0), new Draw(1, -1, 0.4), logits);
-        assertFrequencies(softmax(logits, 1, i -> i <= 1), new Draw(1, -1, 0.6), logits);
-        assertFrequencies(softmax(logits, 1, i -> i <= 2), new Draw(1, -1, 0.9), logits);
+        assertFrequencies(softmax(logits, 1, i -> i <= 0), draw(1, -1, 0.4), logits);
+        assertFrequencies(softmax(logits, 1, i -> i <= 1), draw(1, -1, 0.6), logits);
+        assertFrequencies(softmax(logits, 1, i -> i <= 2), draw(1, -1, 0.9), logits);
         // behind top_k, probabilities are those among the k
-        assertFrequencies(softmax(logits, 1, i -> i <= 0), new Draw(1, 2, 0.6), logits);
+        assertFrequencies(softmax(logits, 1, i -> i <= 0), draw(1, 2, 0.6), logits);
     }
 
     @Test void topPAgreesWithSortingTheWholeVocabulary() {
@@ -56,34 +56,35 @@ class DrawTest {
             double spread = random.nextDouble() * 8;
             for (int i = 0; i < logits.length; i++) logits[i] = (float) (random.nextGaussian() * spread);
             double topP = 1 - Math.pow(10, -4 * random.nextDouble());
-            double chance = random.nextDouble();
-            assertEquals(bySorting(logits, topP, chance), new Draw(1, -1, topP).token(logits, chance),
+            double uniform = random.nextDouble();
+            assertEquals(bySorting(logits, topP, uniform),
+                    Sampling.fromScaled(logits, draw(1, -1, topP), uniform),
                     "round " + round);
         }
     }
 
     @Test void drawingFromOneBlockOfTheVocabularyFollowsTheSoftmaxOfAll() {
-        float[] logits = new float[3 * Device.WORDS - 5];
+        float[] logits = new float[3 * Sampling.BLOCK - 5];
         Arrays.fill(logits, Float.NEGATIVE_INFINITY);
         logits[7] = 1;
-        logits[Device.WORDS] = 2;
-        logits[Device.WORDS + 1] = 0;
+        logits[Sampling.BLOCK] = 2;
+        logits[Sampling.BLOCK + 1] = 0;
         logits[logits.length - 1] = 2;
-        var draw = new Draw(1, -1, 1);
+        Draw draw = draw(1, -1, 1);
         double[] expected = softmax(logits, 1, _ -> true);
         int[] counts = new int[logits.length];
-        for (int i = 0; i < DRAWS; i++) counts[simply(draw, logits, Chance.uniform(11, 0, i))]++;
+        for (int i = 0; i < DRAWS; i++) counts[simply(draw, logits, Sampling.uniform(11, 0, i))]++;
         for (int i = 0; i < counts.length; i++)
             assertEquals(expected[i], counts[i] / (double) DRAWS,
                     5 * Math.sqrt(expected[i] * (1 - expected[i]) / DRAWS), "token " + i);
         // of equal ones the lowest id
-        assertEquals(Device.WORDS, simply(new Draw(0, -1, 1), logits, 0.99));
+        assertEquals(Sampling.BLOCK, simply(draw(0, -1, 1), logits, 0.99));
     }
 
-    /// As the sampler draws where [Draw#simple] holds.
-    private static int simply(Draw draw, float[] logits, double chance) {
-        assertTrue(draw.simple());
-        int blocks = Math.ceilDiv(logits.length, Device.WORDS);
+    /// As the sampler draws where [Sampling#simple] holds.
+    private static int simply(Draw draw, float[] logits, double uniform) {
+        assertTrue(Sampling.simple(draw));
+        int blocks = Math.ceilDiv(logits.length, Sampling.BLOCK);
         float[] maxima = new float[blocks];
         float[] sums = new float[blocks];
         for (int b = 0; b < blocks; b++) {
@@ -92,20 +93,21 @@ class DrawTest {
             // what no logit of a block has counts as the least that fp32 has left
             for (float z : own) sums[b] += Math.max(1e-38f, (float) Math.exp(z - maxima[b]));
         }
-        Draw.Place place = draw.block(maxima, sums, chance);
-        return place.block() * Device.WORDS
-                + draw.within(block(logits, place.block()), maxima[place.block()], place.rest());
+        Sampling.Place place = Sampling.block(maxima, sums, draw, uniform);
+        return place.block() * Sampling.BLOCK
+                + Sampling.within(block(logits, place.block()), maxima[place.block()], draw, place.rest());
     }
 
     private static float[] block(float[] logits, int b) {
-        return Arrays.copyOfRange(logits, b * Device.WORDS, Math.min(logits.length, (b + 1) * Device.WORDS));
+        return Arrays.copyOfRange(logits, b * Sampling.BLOCK,
+                Math.min(logits.length, (b + 1) * Sampling.BLOCK));
     }
 
     @Test void aTinyTemperatureIsGreedy() {
         float[] logits = {1, 4, 3};
-        var draw = new Draw(1e-300, -1, 1);
-        draw.scale(logits);
-        assertEquals(1, draw.token(logits, 0.999));
+        Draw draw = draw(1e-300, -1, 1);
+        Sampling.scale(logits, draw.temperature());
+        assertEquals(1, Sampling.fromScaled(logits, draw, 0.999));
     }
 
     @Test void rankingGivesTheLargestBestFirst() {
@@ -115,20 +117,25 @@ class DrawTest {
         assertArrayEquals(new int[] {2, 4, 0, 5, 6}, Ranking.downFrom(values, 0));
     }
 
-    @Test void chanceDependsOnSeedSampleAndTokenAlone() {
-        assertEquals(Chance.uniform(5, 1, 2), Chance.uniform(5, 1, 2));
-        assertNotEquals(Chance.uniform(5, 1, 2), Chance.uniform(5, 2, 1));
-        assertNotEquals(Chance.uniform(5, 1, 2), Chance.uniform(6, 1, 2));
-        double mean = IntStream.range(0, DRAWS).mapToDouble(i -> Chance.uniform(i / 1000, i % 10, i / 10))
+    @Test void theRandomNumberDependsOnSeedSampleAndTokenAlone() {
+        assertEquals(Sampling.uniform(5, 1, 2), Sampling.uniform(5, 1, 2));
+        assertNotEquals(Sampling.uniform(5, 1, 2), Sampling.uniform(5, 2, 1));
+        assertNotEquals(Sampling.uniform(5, 1, 2), Sampling.uniform(6, 1, 2));
+        double mean = IntStream.range(0, DRAWS).mapToDouble(i -> Sampling.uniform(i / 1000, i % 10, i / 10))
                 .average().orElseThrow();
         assertEquals(0.5, mean, 0.005);
     }
 
+    private static Draw draw(double temperature, int topK, double topP) {
+        return new Draw(0, temperature, topK, topP, 0, 0, 0);
+    }
+
     private static void assertFrequencies(double[] expected, Draw draw, float[] logits) {
         float[] scaled = logits.clone();
-        draw.scale(scaled);
+        Sampling.scale(scaled, draw.temperature());
         int[] counts = new int[logits.length];
-        for (int i = 0; i < DRAWS; i++) counts[draw.token(scaled, Chance.uniform(11, 0, i))]++;
+        for (int i = 0; i < DRAWS; i++)
+            counts[Sampling.fromScaled(scaled, draw, Sampling.uniform(11, 0, i))]++;
         for (int i = 0; i < counts.length; i++) {
             double deviation = Math.sqrt(expected[i] * (1 - expected[i]) / DRAWS);
             assertEquals(expected[i], counts[i] / (double) DRAWS, 5 * deviation, Arrays.toString(counts));
@@ -144,7 +151,7 @@ class DrawTest {
         return Arrays.stream(p).map(x -> x / sum).toArray();
     }
 
-    private static int bySorting(float[] logits, double topP, double chance) {
+    private static int bySorting(float[] logits, double topP, double uniform) {
         int[] order = IntStream.range(0, logits.length).boxed()
                 .sorted(Comparator.comparingDouble((Integer i) -> -logits[i]).thenComparing(i -> i))
                 .mapToInt(i -> i).toArray();
@@ -152,7 +159,7 @@ class DrawTest {
         double kept = 0;
         int n = 0;
         while (n < order.length && kept < topP) kept += p[order[n++]];
-        double left = chance * kept;
+        double left = uniform * kept;
         for (int i = 0; i < n; i++) {
             left -= p[order[i]];
             if (left < 0) return order[i];
