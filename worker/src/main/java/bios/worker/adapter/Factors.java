@@ -95,8 +95,7 @@ public final class Factors implements AutoCloseable {
     }
 
     private static Tensor view(Tensor slab, Part part) {
-        return new Tensor(slab.columns(part.offset, part.rows * part.columns).memory(), part.columns,
-                part.rows, part.rows);
+        return slab.matrix(part.offset, part.columns, part.rows);
     }
 
     /// The factors of a module; the head's are in layer `model.layers()`.

@@ -203,6 +203,18 @@ public final class CpuDevice implements Device {
         }
     }
 
+    private static HostTensor host(Tensor tensor) {
+        return HostTensor.of(tensor);
+    }
+
+    private static List<HostSpan> host(List<Span> spans) {
+        return spans.stream().map(HostSpan::of).toList();
+    }
+
+    private static List<HostLowRank> corrections(List<LowRank> corrections) {
+        return corrections.stream().map(HostLowRank::of).toList();
+    }
+
     private void eachRow(int rows, int columns, RowTask body) {
         pool.rows(rows, columns, 16, (row, member) -> body.run(row, workspaces[member]));
     }
@@ -238,7 +250,7 @@ public final class CpuDevice implements Device {
     }
 
     @Override public void free(Tensor tensor) {
-        memory.free(tensor);
+        memory.free(host(tensor));
     }
 
     @Override public Weight weight(FrozenMatrix matrix) {
@@ -252,23 +264,27 @@ public final class CpuDevice implements Device {
     @Override public void write(Tensor to, float[] from) {
         require(from.length == to.elements(), "%d values for %d elements", from.length, to.elements());
         int n = to.columns();
-        for (int row = 0; row < to.rows(); row++) Rows.store(to, row, 0, from, row * n, n);
+        for (int row = 0; row < to.rows(); row++) Rows.store(host(to), row, 0, from, row * n, n);
     }
 
     @Override public float[] read(Tensor from) {
         float[] values = new float[Math.toIntExact(from.elements())];
         int n = from.columns();
-        for (int row = 0; row < from.rows(); row++) Rows.load(values, row * n, from, row, 0, n);
+        for (int row = 0; row < from.rows(); row++) Rows.load(values, row * n, host(from), row, 0, n);
         return values;
     }
 
-    @Override public void copy(Tensor to, Tensor from) {
+    @Override public void copy(Tensor target, Tensor source) {
+        HostTensor to = host(target);
+        HostTensor from = host(source);
         RowVerbs.sameShape(to, from);
         eachRow(to.rows(), to.columns(), (row, _) -> MemorySegment.copy(from.memory(),
                 4L * row * from.stride(), to.memory(), 4L * row * to.stride(), 4L * to.columns()));
     }
 
-    @Override public void copyByHead(Tensor block, int at, Tensor rows) {
+    @Override public void copyByHead(Tensor page, int at, Tensor packed) {
+        HostTensor block = host(page);
+        HostTensor rows = host(packed);
         int dim = block.columns();
         require(rows.columns() % dim == 0 && block.rows() == rows.columns() / dim * Span.BLOCK
                 && at + rows.rows() <= Span.BLOCK, "shapes of copyByHead");
@@ -282,52 +298,54 @@ public final class CpuDevice implements Device {
         eachRow(to.rows(), to.columns(), (row, space) -> {
             float[] values = space.row(0, to.columns());
             Arrays.fill(values, 0, to.columns(), value);
-            Rows.store(to, row, values);
+            Rows.store(host(to), row, values);
         });
     }
 
     // ---- products ----
 
     @Override public void multiply(Tensor y, Tensor x, Weight w) {
-        products.multiply(y, x, w);
+        products.multiply(host(y), host(x), w);
     }
 
     @Override public void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w) {
-        products.multiplyTransposedAdd(dx, dy, w);
+        products.multiplyTransposedAdd(host(dx), host(dy), w);
     }
 
     @Override public void project(Tensor y, Tensor x, Weight w, Optional<Tensor> bias, Optional<Tensor> onto,
             List<LowRank> corrections) {
-        products.project(y, x, w, bias, onto, corrections);
+        products.project(host(y), host(x), w, bias.map(HostTensor::of), onto.map(HostTensor::of),
+                corrections(corrections));
     }
 
     @Override public void projectBack(Tensor dx, Tensor dy, Weight w, boolean add,
             List<LowRank> corrections) {
-        products.projectBack(dx, dy, w, add, corrections);
+        products.projectBack(host(dx), host(dy), w, add,
+                corrections(corrections));
     }
 
     @Override public void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s) {
-        products.multiplyByTransposed(y, x, a, s, false);
+        products.multiplyByTransposed(host(y), host(x), host(a), s, false);
     }
 
     @Override public void multiplyByTransposedAdd(Tensor y, Tensor x, Tensor a, float s) {
-        products.multiplyByTransposed(y, x, a, s, true);
+        products.multiplyByTransposed(host(y), host(x), host(a), s, true);
     }
 
     @Override public void multiplyBy(Tensor y, Tensor x, Tensor b, float s) {
-        products.multiplyBy(y, x, b, s, false);
+        products.multiplyBy(host(y), host(x), host(b), s, false);
     }
 
     @Override public void multiplyByEach(List<Group> groups) {
-        products.multiplyByEach(groups);
+        products.multiplyByEach(groups.stream().map(HostGroup::of).toList());
     }
 
     @Override public void multiplyByAdd(Tensor y, Tensor x, Tensor b, float s) {
-        products.multiplyBy(y, x, b, s, true);
+        products.multiplyBy(host(y), host(x), host(b), s, true);
     }
 
     @Override public void outerAdd(Tensor g, Tensor y, Tensor x, float s) {
-        products.outerAdd(g, y, x, s);
+        products.outerAdd(host(g), host(y), host(x), s);
     }
 
     // ---- layers ----
@@ -338,70 +356,72 @@ public final class CpuDevice implements Device {
             require(ids[row] >= 0 && ids[row] < table.rows(), "token %d of %d", ids[row], table.rows());
             float[] values = space.row(0, y.columns());
             HalfFloats.row(values, table, ids[row]);
-            Rows.store(y, row, values);
+            Rows.store(host(y), row, values);
         });
         if (ids.length > FEW_ROWS && table.memory().isMapped()) Linux.letGo(table.memory());
     }
 
     @Override public void add(Tensor y, Tensor x) {
-        rows.add(y, x);
+        rows.add(host(y), host(x));
     }
 
     @Override public void addBias(Tensor y, Tensor bias) {
-        rows.addBias(y, bias);
+        rows.addBias(host(y), host(bias));
     }
 
     @Override public void rmsNorm(Tensor y, Tensor inverse, Tensor x, Tensor weight, float eps) {
-        rows.rmsNorm(y, inverse, x, weight, eps);
+        rows.rmsNorm(host(y), host(inverse), host(x), host(weight), eps);
     }
 
     @Override public void rmsNormBackwardAdd(Tensor dx, Tensor dy, Tensor x, Tensor inverse, Tensor weight) {
-        rows.rmsNormBackwardAdd(dx, dy, x, inverse, weight);
+        rows.rmsNormBackwardAdd(host(dx), host(dy), host(x), host(inverse), host(weight));
     }
 
     @Override public void rope(Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin) {
-        rows.rope(x, positions, headDim, cos, sin);
+        rows.rope(host(x), positions, headDim, host(cos), host(sin));
     }
 
     @Override public void ropeBackward(Tensor dx, int[] positions, int headDim, Tensor cos, Tensor sin) {
-        rows.ropeBackward(dx, positions, headDim, cos, sin);
+        rows.ropeBackward(host(dx), positions, headDim, host(cos), host(sin));
     }
 
     @Override public void attention(Tensor out, Tensor lse, Tensor q, List<Span> spans,
             AttentionShape shape) {
-        attention.forward(out, lse, q, spans, shape);
+        attention.forward(host(out), host(lse), host(q), host(spans), shape);
     }
 
     @Override public void attentionBackward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
             Tensor lse, Tensor q, List<Span> spans, AttentionShape shape) {
-        attention.backward(dq, dk, dv, dout, out, lse, q, spans, shape);
+        attention.backward(host(dq), host(dk), host(dv), host(dout), host(out), host(lse), host(q),
+                host(spans), shape);
     }
 
     @Override public void swiglu(Tensor y, Tensor gate, Tensor up) {
-        rows.swiglu(y, gate, up);
+        rows.swiglu(host(y), host(gate), host(up));
     }
 
     @Override public void swigluBackward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) {
-        rows.swigluBackward(dgate, dup, dy, gate, up);
+        rows.swigluBackward(host(dgate), host(dup), host(dy), host(gate), host(up));
     }
 
     // ---- loss ----
 
     @Override public void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, int[] targets) {
-        rows.logSoftmaxAt(logprobs, lse, logits, targets);
+        rows.logSoftmaxAt(host(logprobs), host(lse), host(logits), targets);
     }
 
     @Override public void logSoftmaxBackward(Tensor logits, Tensor lse, int[] targets, Tensor dlogprobs) {
-        rows.logSoftmaxBackward(logits, lse, targets, dlogprobs);
+        rows.logSoftmaxBackward(host(logits), host(lse), targets, host(dlogprobs));
     }
 
     @Override public void softmaxBlocks(Tensor maxima, Tensor sums, Tensor logits) {
-        rows.softmaxBlocks(maxima, sums, logits);
+        rows.softmaxBlocks(host(maxima), host(sums), host(logits));
     }
 
     // ---- optimizer ----
 
-    @Override public double sumOfSquares(Tensor x) {
+    @Override public double sumOfSquares(Tensor slab) {
+        HostTensor x = host(slab);
         double[] sums = new double[parts(x)];
         eachPart(x, (task, row, column, count, space) -> {
             float[] values = space.row(0, count);
@@ -413,7 +433,12 @@ public final class CpuDevice implements Device {
         return sum;
     }
 
-    @Override public void adamW(Tensor w, Tensor m, Tensor v, Tensor g, float gradScale, AdamStep step) {
+    @Override public void adamW(Tensor weights, Tensor firstMoment, Tensor secondMoment, Tensor gradients,
+            float gradScale, AdamStep step) {
+        HostTensor w = host(weights);
+        HostTensor m = host(firstMoment);
+        HostTensor v = host(secondMoment);
+        HostTensor g = host(gradients);
         RowVerbs.sameShape(w, m);
         RowVerbs.sameShape(w, v);
         RowVerbs.sameShape(w, g);
@@ -440,12 +465,12 @@ public final class CpuDevice implements Device {
         void run(int task, int row, int column, int count, Workspace space);
     }
 
-    private static int parts(Tensor x) {
+    private static int parts(HostTensor x) {
         return x.rows() * ((x.columns() + PART - 1) / PART);
     }
 
     /// Rows of an adapter are few and long: each is cut in parts, at places that its length alone fixes.
-    private void eachPart(Tensor x, PartTask body) {
+    private void eachPart(HostTensor x, PartTask body) {
         int each = (x.columns() + PART - 1) / PART;
         pool.run(parts(x), 16L * x.elements(), (task, member) -> {
             int column = task % each * PART;

@@ -4,7 +4,6 @@ import static bios.protocol.Require.require;
 
 import bios.worker.device.Device.Scope;
 import bios.worker.device.OutOfDeviceMemory;
-import bios.worker.device.Tensor;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
@@ -78,13 +77,13 @@ final class Memory implements AutoCloseable {
     }
 
     /// A tensor of zeros, until [#free] or [#close].
-    synchronized Tensor tensor(int rows, int columns) {
+    synchronized HostTensor tensor(int rows, int columns) {
         var chunk = allocate(Math.max(ALIGNMENT, 4L * rows * columns) + MARGIN);
         tensors.put(chunk.memory.address(), chunk);
-        return new Tensor(chunk.memory, rows, columns, columns);
+        return new HostTensor(chunk.memory, rows, columns, columns);
     }
 
-    synchronized void free(Tensor tensor) {
+    synchronized void free(HostTensor tensor) {
         var chunk = tensors.remove(tensor.memory().address());
         require(chunk != null, "not a tensor of this device, or freed before");
         drop(chunk);
@@ -96,7 +95,7 @@ final class Memory implements AutoCloseable {
         return scope;
     }
 
-    Tensor scratch(Scope scope, int rows, int columns) {
+    HostTensor scratch(Scope scope, int rows, int columns) {
         require(scope instanceof ChunkedScope, "a scope of another device");
         return ((ChunkedScope) scope).cut(rows, columns);
     }
@@ -136,7 +135,7 @@ final class Memory implements AutoCloseable {
         private MemorySegment rest = MemorySegment.NULL;
         private boolean closed;
 
-        Tensor cut(int rows, int columns) {
+        HostTensor cut(int rows, int columns) {
             require(!closed, "the scope is closed");
             long bytes = (Math.max(1, 4L * rows * columns) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
             if (bytes <= rest.byteSize()) return cutFrom(rest, bytes, rows, columns);
@@ -144,13 +143,13 @@ final class Memory implements AutoCloseable {
             chunks.add(chunk);
             long left = chunk.memory.byteSize() - MARGIN - bytes;
             if (left <= rest.byteSize())
-                return new Tensor(chunk.memory.asSlice(0, bytes), rows, columns, columns);
+                return new HostTensor(chunk.memory.asSlice(0, bytes), rows, columns, columns);
             return cutFrom(chunk.memory.asSlice(0, bytes + left), bytes, rows, columns);
         }
 
-        private Tensor cutFrom(MemorySegment from, long bytes, int rows, int columns) {
+        private HostTensor cutFrom(MemorySegment from, long bytes, int rows, int columns) {
             rest = from.asSlice(bytes);
-            return new Tensor(from.asSlice(0, bytes), rows, columns, columns);
+            return new HostTensor(from.asSlice(0, bytes), rows, columns, columns);
         }
 
         @Override public void close() {
