@@ -13,7 +13,7 @@ import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingParams;
 import bios.worker.adapter.Adapter;
 import bios.worker.device.Device;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
 import bios.worker.model.KeyValuePages;
@@ -47,7 +47,7 @@ class SamplerTest {
     private static List<Optional<Adapter>> adapters;
 
     @BeforeAll static void load() {
-        device = new CpuDevice(2);
+        device = TestDevices.open(2);
         var golden = Golden.of("qwen3");
         model = golden.load(device);
         adapters = List.of(Optional.empty(), Optional.of(golden.adapter(model)),

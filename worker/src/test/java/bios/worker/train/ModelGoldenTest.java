@@ -14,7 +14,7 @@ import bios.worker.adapter.Adapter;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
 import bios.worker.device.Tensor;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.load.Safetensors;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
@@ -46,7 +46,7 @@ class ModelGoldenTest {
     }
 
     @BeforeAll static void open() {
-        on = new CpuDevice(2);
+        on = TestDevices.open(2);
     }
 
     @AfterAll static void report() {

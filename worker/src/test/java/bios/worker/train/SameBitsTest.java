@@ -11,7 +11,7 @@ import bios.worker.adapter.Adapter;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
 import bios.worker.device.Tensor;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.load.Safetensors;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
@@ -39,7 +39,7 @@ class SameBitsTest {
         List<List<float[]>> logprobs = new ArrayList<>();
         for (int threads = 1; threads <= 3; threads++)
             for (int company = 0; company <= 2; company++)
-                try (Device on = new CpuDevice(threads); BaseModel model = Golden.of(name).load(on);
+                try (Device on = TestDevices.open(threads); BaseModel model = Golden.of(name).load(on);
                         TrainingState run = Examples.run(Examples.SMALL, model);
                         TrainingState other = Examples.run(Examples.LARGE, model)) {
                     // the library's sums over tokens begin anew with each batch
@@ -78,7 +78,7 @@ class SameBitsTest {
 
     @ParameterizedTest @ValueSource(strings = {"qwen3", "llama-bf16", "qwen2-sliding", "mistral"})
     void decodingTokenByTokenGivesTheTrainersLogProbabilities(String name) {
-        try (Device on = new CpuDevice(2); BaseModel model = Golden.of(name).load(on);
+        try (Device on = TestDevices.open(2); BaseModel model = Golden.of(name).load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model);
                 TrainingState other = Examples.run(Examples.LARGE, model);
                 KeyValuePages pages = new KeyValuePages(model.spec(), on, 40)) {
@@ -142,7 +142,7 @@ class SameBitsTest {
 
     @ParameterizedTest @ValueSource(strings = {"qwen3-lm-head", "llama-bf16"})
     void aRestoredStateGoesOnWithTheSameBits(String name) {
-        try (Device on = new CpuDevice(2); BaseModel model = Golden.of(name).load(on);
+        try (Device on = TestDevices.open(2); BaseModel model = Golden.of(name).load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             Trainer trainer = new Trainer(model);
             trainer.evaluate(run, Examples.operation(model, 1, 2, false));

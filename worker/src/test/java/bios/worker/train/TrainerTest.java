@@ -13,7 +13,7 @@ import bios.protocol.run.OperationResult.Evaluated;
 import bios.protocol.run.TensorData;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
 import java.lang.reflect.InvocationTargetException;
@@ -26,7 +26,7 @@ import org.junit.jupiter.api.Test;
 
 class TrainerTest {
     @Test void anOperationThatDoesNotFitTheModelIsRefusedAndChangesNothing() {
-        try (Device on = new CpuDevice(1); BaseModel model = Golden.of("qwen3").load(on);
+        try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             Trainer trainer = new Trainer(model);
             trainer.evaluate(run, Examples.operation(model, 1, 2, false));
@@ -54,7 +54,7 @@ class TrainerTest {
     }
 
     @Test void aStepWithoutGradientIsRefused() {
-        try (Device on = new CpuDevice(1); BaseModel model = Golden.of("qwen3").load(on);
+        try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             Trainer trainer = new Trainer(model);
             assertEquals("no_gradient", assertThrows(Refused.class,
@@ -74,7 +74,7 @@ class TrainerTest {
     @Test void aFailureInTheMiddleChangesNothingAndLeaksNothing() {
         AtomicInteger live = new AtomicInteger();
         AtomicInteger fuse = new AtomicInteger(Integer.MAX_VALUE);
-        try (Device cpu = new CpuDevice(1)) {
+        try (Device cpu = TestDevices.open(1)) {
             Device on = failing(cpu, live, fuse);
             try (BaseModel model = Golden.of("qwen3").load(on);
                     TrainingState run = Examples.run(Examples.SMALL, model)) {
@@ -157,7 +157,7 @@ class TrainerTest {
     }
 
     @Test void aRunThatIsTrainedLearns() {
-        try (Device on = new CpuDevice(1); BaseModel model = Golden.of("llama-bf16").load(on);
+        try (Device on = TestDevices.open(1); BaseModel model = Golden.of("llama-bf16").load(on);
                 TrainingState run = TrainingState.fresh(Examples.LARGE, model.spec(), on)) {
             Trainer trainer = new Trainer(model);
             ForwardBackward operation = Examples.operation(model, 1, 2, false);
@@ -173,7 +173,7 @@ class TrainerTest {
     }
 
     @Test void tensorsOfAFreshRunAreThoseOfItsSeed() {
-        try (Device on = new CpuDevice(1); BaseModel model = Golden.of("qwen3").load(on);
+        try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState one = TrainingState.fresh(Examples.SMALL, model.spec(), on);
                 TrainingState two = TrainingState.fresh(Examples.SMALL, model.spec(), on)) {
             assertArrayEquals(one.snapshot().toBytes(), two.snapshot().toBytes());

@@ -1,4 +1,4 @@
-package bios.worker.device.cpu;
+package bios.worker.device;
 
 import com.sun.management.OperatingSystemMXBean;
 import com.typesafe.config.Config;
