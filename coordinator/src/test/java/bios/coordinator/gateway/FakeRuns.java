@@ -143,7 +143,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
         submitted++;
         byte[] encoded = switch (c.operation()) {
             case StoredOperation.Inline(_, var bytes) -> bytes;
-            case StoredOperation.InBlob(_, var blob) -> blobs.read(blob);
+            case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, 1 << 30);
         };
         Operation operation = StoredOperations.decode(c.operation().kind(), encoded);
         run.operations.put(c.seq(), operation);
