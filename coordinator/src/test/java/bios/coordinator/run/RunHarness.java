@@ -5,7 +5,8 @@ import bios.persistence.blob.FileBlobStore;
 import bios.persistence.index.Page;
 import bios.persistence.index.RunIndex;
 import bios.persistence.index.RunSummary;
-import bios.persistence.journal.EmbeddedJournal;
+import bios.persistence.embedded.EmbeddedDatabase;
+import bios.persistence.journal.JdbcJournal;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.BlobScope;
@@ -125,9 +126,9 @@ final class RunHarness implements AutoCloseable {
     }
 
     private void start() {
-        EmbeddedJournal.createSchema(folder);
+        EmbeddedDatabase.createSchema(folder);
         kit = ActorTestKit.create("run",
-                settings.withFallback(EmbeddedJournal.config(folder)).withFallback(ConfigFactory.load()));
+                settings.withFallback(JdbcJournal.config(folder)).withFallback(ConfigFactory.load()));
         spawn();
     }
 

@@ -1,16 +1,15 @@
 package bios.persistence.journal;
 
-import bios.persistence.cassandra.TestCassandra;
 import org.apache.pekko.persistence.CapabilityFlag;
 import org.apache.pekko.persistence.japi.snapshot.JavaSnapshotStoreSpec;
 
-/// Pekko's own tests of a snapshot store, for [CassandraSnapshotStore].
-public final class SnapshotTck extends JavaSnapshotStoreSpec {
+/// Pekko's own tests of a snapshot store, for [JdbcSnapshotStore].
+public final class JdbcSnapshotTck extends JavaSnapshotStoreSpec {
     private static final long serialVersionUID = 1;
 
     /// For ScalaTest.
-    public SnapshotTck() {
-        super(CassandraJournal.config().withFallback(TestCassandra.tables()));
+    public JdbcSnapshotTck() {
+        super(JdbcJournalTest.freshDatabase());
     }
 
     @Override public CapabilityFlag supportsMetadata() {

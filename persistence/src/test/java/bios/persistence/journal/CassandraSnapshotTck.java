@@ -2,20 +2,15 @@ package bios.persistence.journal;
 
 import bios.persistence.cassandra.TestCassandra;
 import org.apache.pekko.persistence.CapabilityFlag;
-import org.apache.pekko.persistence.japi.journal.JavaJournalSpec;
+import org.apache.pekko.persistence.japi.snapshot.JavaSnapshotStoreSpec;
 
-/// Pekko's own tests of a journal, for [CassandraJournal].
-public final class JournalTck extends JavaJournalSpec {
+/// Pekko's own tests of a snapshot store, for [CassandraSnapshotStore].
+public final class CassandraSnapshotTck extends JavaSnapshotStoreSpec {
     private static final long serialVersionUID = 1;
 
     /// For ScalaTest.
-    public JournalTck() {
+    public CassandraSnapshotTck() {
         super(CassandraJournal.config().withFallback(TestCassandra.tables()));
-    }
-
-    /// What cannot be written fails.
-    @Override public CapabilityFlag supportsRejectingNonSerializableObjects() {
-        return CapabilityFlag.off();
     }
 
     @Override public CapabilityFlag supportsMetadata() {

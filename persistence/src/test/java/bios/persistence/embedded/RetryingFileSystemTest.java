@@ -1,4 +1,4 @@
-package bios.persistence.journal;
+package bios.persistence.embedded;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
@@ -12,12 +12,12 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
 /// What a real full disk does, damage.py checks.
-class PatientFilesTest {
+class RetryingFileSystemTest {
     @TempDir Path folder;
 
     @Test void aWriteWaitsWhileTheDiskIsFull() throws Exception {
         var tries = new AtomicInteger();
-        assertEquals(7, PatientFiles.write(folder, () -> {
+        assertEquals(7, RetryingFileSystem.write(folder, () -> {
             if (tries.incrementAndGet() < 3) throw new IOException("No space left on device");
             return 7;
         }));
@@ -25,22 +25,22 @@ class PatientFilesTest {
     }
 
     @Test void aWriteThatFailsForAnotherReasonFails() {
-        assertThrows(IOException.class, () -> PatientFiles.write(folder, () -> {
+        assertThrows(IOException.class, () -> RetryingFileSystem.write(folder, () -> {
             throw new IOException("Input/output error");
         }));
     }
 
     @Test void aThreadThatIsInterruptedDoesNotWait() {
         Thread.currentThread().interrupt();
-        assertThrows(IOException.class, () -> PatientFiles.write(folder, () -> {
+        assertThrows(IOException.class, () -> RetryingFileSystem.write(folder, () -> {
             throw new IOException("No space left on device");
         }));
         assertTrue(Thread.interrupted(), "it stays interrupted");
     }
 
     @Test void aDatabaseOfBeforeIsTheSameDatabase() throws Exception {
-        String patient = EmbeddedJournal.url(folder);
-        String plain = patient.replace(":" + PatientFiles.SCHEME + ":", ":file:");
+        String patient = EmbeddedDatabase.url(folder);
+        String plain = patient.replace(":" + RetryingFileSystem.SCHEME + ":", ":file:");
         for (String url : new String[] {plain, patient, plain, patient})
             try (var connection = DriverManager.getConnection(url, "sa", "");
                     var statement = connection.createStatement()) {

@@ -1,4 +1,4 @@
-package bios.persistence.journal;
+package bios.persistence.embedded;
 
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -14,29 +14,29 @@ import org.h2.store.fs.FilePathWrapper;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/// Files of H2 whose writes wait while the disk is full. H2 closes a database that it cannot write, for all
-/// of its connections until the process ends; here nothing fails, and everything goes on when there is room
-/// again. A process that is told to end does not wait.
-public final class PatientFiles extends FilePathWrapper {
-    /// What stands before the path in the database's address.
-    static final String SCHEME = "patient";
-    private static final Logger LOG = LoggerFactory.getLogger(PatientFiles.class);
-    private static final long GLANCE_MILLIS = 500;
+/// A file system of H2 that repeats writes while the disk is full. H2 closes a database that it cannot write,
+/// for all connections until the process ends; with this file system writes block until there is room, and
+/// then succeed. A process that shuts down does not wait.
+public final class RetryingFileSystem extends FilePathWrapper {
+    /// The prefix of the path in the database's address.
+    static final String SCHEME = "retry";
+    private static final Logger LOG = LoggerFactory.getLogger(RetryingFileSystem.class);
+    private static final long RETRY_MILLIS = 500;
     private static final long FULL_BELOW_BYTES = 1 << 20;
 
-    private static final AtomicBoolean ENDING = new AtomicBoolean();
+    private static final AtomicBoolean SHUTTING_DOWN = new AtomicBoolean();
 
     static {
-        // A process that is told to end does not wait for room; what was acknowledged is on the disk.
-        Runtime.getRuntime().addShutdownHook(Thread.ofPlatform().unstarted(() -> ENDING.set(true)));
+        // What was acknowledged is on the disk.
+        Runtime.getRuntime().addShutdownHook(Thread.ofPlatform().unstarted(() -> SHUTTING_DOWN.set(true)));
     }
 
-    /// For H2, which makes one for each path.
-    public PatientFiles() {}
+    /// Called by H2, which creates an instance for each path.
+    public RetryingFileSystem() {}
 
-    /// Makes H2 know [#SCHEME].
+    /// Registers [#SCHEME] with H2.
     static void register() {
-        FilePath.register(new PatientFiles());
+        FilePath.register(new RetryingFileSystem());
     }
 
     @Override public String getScheme() {
@@ -44,15 +44,16 @@ public final class PatientFiles extends FilePathWrapper {
     }
 
     @Override public FileChannel open(String mode) throws IOException {
-        return new Patient(getBase().open(mode), Path.of(getBase().toString()));
+        return new RetryingFile(getBase().open(mode), Path.of(getBase().toString()));
     }
 
-    /// A write of some bytes, as of a channel.
+    /// One attempt to write.
     interface Write {
-        int once() throws IOException;
+        /// @return how many bytes were written
+        int attempt() throws IOException;
     }
 
-    /// Whether a write to `file` has failed because there is no room.
+    /// Whether a write to `file` failed because the disk is full.
     static boolean full(Path file, IOException failed) {
         String said = String.valueOf(failed.getMessage()).toLowerCase(Locale.ROOT);
         if (said.contains("no space left") || said.contains("quota exceeded")
@@ -64,48 +65,48 @@ public final class PatientFiles extends FilePathWrapper {
         }
     }
 
-    /// Writes, however often it takes while the disk is full; fails as `write` does where it is not.
+    /// Repeats `write` until it succeeds or fails for another reason than a full disk.
     static int write(Path file, Write write) throws IOException {
-        boolean waits = false;
+        boolean waiting = false;
         while (true) {
             try {
-                int written = write.once();
-                if (waits) LOG.info("the journal {} has room again and goes on", file);
+                int written = write.attempt();
+                if (waiting) LOG.info("{} is written again: the disk has room", file);
                 return written;
             } catch (IOException failed) {
-                if (ENDING.get() || !full(file, failed)) throw failed;
-                if (!waits) LOG.warn("the journal {} cannot be written: {}; everything waits until there"
+                if (SHUTTING_DOWN.get() || !full(file, failed)) throw failed;
+                if (!waiting) LOG.warn("{} cannot be written, the disk is full: {}; writes wait until there"
                         + " is room", file, failed.getMessage());
-                waits = true;
-                rest(failed);
+                waiting = true;
+                pause(failed);
             }
         }
     }
 
-    private static void rest(IOException failed) throws IOException {
+    private static void pause(IOException failed) throws IOException {
         try {
-            Thread.sleep(GLANCE_MILLIS); // edge: waits for room on a disk
+            Thread.sleep(RETRY_MILLIS); // edge: waits for room on a disk
         } catch (InterruptedException _) {
             Thread.currentThread().interrupt();
             throw failed;
         }
     }
 
-    private static final class Patient extends FileBase {
+    private static final class RetryingFile extends FileBase {
         private final FileChannel base;
         private final Path file;
 
-        Patient(FileChannel base, Path file) {
+        RetryingFile(FileChannel base, Path file) {
             this.base = base;
             this.file = file;
         }
 
         @Override public int write(ByteBuffer from) throws IOException {
-            return PatientFiles.write(file, () -> base.write(from));
+            return RetryingFileSystem.write(file, () -> base.write(from));
         }
 
         @Override public int write(ByteBuffer from, long position) throws IOException {
-            return PatientFiles.write(file, () -> base.write(from, position));
+            return RetryingFileSystem.write(file, () -> base.write(from, position));
         }
 
         @Override public int read(ByteBuffer into) throws IOException {
