@@ -4,11 +4,12 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 
 import bios.worker.device.Device;
+import bios.worker.device.DeviceSettings;
+import bios.worker.device.Devices;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.FrozenMatrix.DType;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
-import bios.worker.device.cpu.CpuDevice;
 import java.lang.foreign.Arena;
 import java.util.List;
 import java.util.Optional;
@@ -20,7 +21,7 @@ final class ProfilerTest {
     private record Matrix(int out, int in) implements Weight {}
 
     @Test void productsAreCountedByTheShapesOfTheirOperands() {
-        Profiler profiler = new Profiler(new CpuDevice(1));
+        Profiler profiler = new Profiler(Devices.open(DeviceSettings.ofThreads(1)));
         try (Arena arena = Arena.ofShared(); Device device = profiler.watched()) {
             Weight w = device.weight(new FrozenMatrix(arena.allocate(4 * 6 * 8, 64), DType.F32, 6, 8));
             Tensor x = device.tensor(3, 8);
@@ -34,7 +35,7 @@ final class ProfilerTest {
     }
 
     @Test void operandsAreFoundInListsOptionalsAndRecords() {
-        Device device = new CpuDevice(1);
+        Device device = Devices.open(DeviceSettings.ofThreads(1));
         Tensor tensor = device.tensor(2, 4);
         Operands operands = Operands.of(new Object[] {1, "other", null,
             List.of(new Nested(Optional.of(tensor), List.of(new Matrix(5, 4))))});
@@ -45,7 +46,7 @@ final class ProfilerTest {
     }
 
     @Test void failuresOfTheDevicePassThrough() {
-        try (Device device = new Profiler(new CpuDevice(1)).watched()) {
+        try (Device device = new Profiler(Devices.open(DeviceSettings.ofThreads(1))).watched()) {
             Tensor x = device.tensor(1, 2);
             Tensor other = device.tensor(2, 2);
             assertThrows(IllegalStateException.class, () -> device.copy(x, other));

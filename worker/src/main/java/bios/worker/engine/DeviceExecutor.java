@@ -10,7 +10,7 @@ import bios.worker.adapter.Adapter;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
 import bios.worker.device.OutOfDeviceMemory;
-import bios.worker.device.cpu.HostMemory;
+import bios.worker.device.HostMemory;
 import bios.worker.load.ModelRefused;
 import bios.worker.load.Safetensors;
 import bios.worker.load.Tokenizer;

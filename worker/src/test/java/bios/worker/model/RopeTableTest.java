@@ -8,15 +8,15 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import bios.worker.device.Device;
 import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.device.Tensor;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.load.Rope;
 import java.util.Arrays;
 import org.junit.jupiter.api.Test;
 
 class RopeTableTest {
     @Test void outOfMemoryKeepsTheRowsOfBeforeAndLeaksNothing() {
-        try (Device cpu = new CpuDevice(1)) {
-            TestDevice test = new TestDevice(cpu);
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
             Device on = test.device();
             Rope rope;
             try (BaseModel model = Golden.of("qwen3").load(on)) {

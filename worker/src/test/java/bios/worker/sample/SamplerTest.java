@@ -8,21 +8,21 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.protocol.model.LoraSpec;
-import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleResult.StopReason;
 import bios.protocol.sampling.SampleResult.TokenLogprob;
+import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingParams;
 import bios.worker.adapter.Adapter;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.OutOfDeviceMemory;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
 import bios.worker.model.KeyValuePages;
+import bios.worker.model.RecordingDevice;
 import bios.worker.model.RunBatch;
-import bios.worker.model.TestDevice;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
@@ -52,7 +52,7 @@ class SamplerTest {
     private static List<Optional<Adapter>> adapters;
 
     @BeforeAll static void load() {
-        device = new CpuDevice(2);
+        device = TestDevices.open(2);
         var golden = Golden.of("qwen3");
         model = golden.load(device);
         adapters = List.of(Optional.empty(), Optional.of(golden.adapter(model)),
@@ -218,8 +218,8 @@ class SamplerTest {
     }
 
     @Test void requestsOfAFailedPassAreCancelledAndOthersContinue() {
-        try (Device cpu = new CpuDevice(1)) {
-            TestDevice test = new TestDevice(cpu);
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
             try (BaseModel own = Golden.of("qwen3").load(test.device());
                     Sampler sampler = new Sampler(own, Optional.empty(),
                             new SamplerSettings(64 << 20, 256, 2, 16))) {
@@ -245,8 +245,8 @@ class SamplerTest {
         List<SampleTask> tasks = List.of(with(task(prompt(1, 70), params(50, 1)), 2, true, 3),
                 task(prompt(2, 20), params(70, 1)), task(prompt(3, 60), params(9, 1)));
         List<Optional<Adapter>> none = Collections.nCopies(3, Optional.empty());
-        try (Device cpu = new CpuDevice(1)) {
-            TestDevice test = new TestDevice(cpu);
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
             try (BaseModel own = Golden.of("qwen3").load(test.device())) {
                 List<String> expected;
                 try (Sampler sampler = new Sampler(own, Optional.of(LETTERS), tight(5))) {
@@ -282,8 +282,8 @@ class SamplerTest {
 
     @Test void withoutMemoryForMorePagesSequencesTakeTurnsAndOneThatCannotStartFailsWithTheNumbers() {
         SampleTask task = task(prompt(1, 60), params(60, 1));
-        try (Device cpu = new CpuDevice(1)) {
-            TestDevice test = new TestDevice(cpu);
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
             try (BaseModel own = Golden.of("qwen3").load(test.device());
                     Sampler sampler = new Sampler(own, Optional.empty(), tight(20))) {
                 test.refusePagesBeyond(2);
@@ -313,8 +313,8 @@ class SamplerTest {
     }
 
     @Test void aDecodePassIsOneUploadThenVerbsThenOneReadbackAndNothingWaits() {
-        try (Device cpu = new CpuDevice(1)) {
-            TestDevice test = new TestDevice(cpu);
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
             try (BaseModel own = Golden.of("qwen3").load(test.device());
                     Sampler sampler = new Sampler(own, Optional.empty(), ROOMY)) {
                 sampler.submit(with(task(prompt(1, 70), params(5, 1)), 3, true, 2), Optional.empty());

@@ -11,7 +11,7 @@ import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.HostArray;
 import bios.worker.device.Tensor;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
 import bios.worker.model.KeyValueCache;
@@ -63,7 +63,7 @@ class HalfPrecisionTest {
 
     @ParameterizedTest @ValueSource(strings = {"qwen3", "qwen2-sliding"})
     void logProbabilitiesAndGradientsDifferByRoundingOnly(String name) {
-        try (Device on = new CpuDevice(2); BaseModel exact = Golden.of(name).load(on);
+        try (Device on = TestDevices.open(2); BaseModel exact = Golden.of(name).load(on);
                 BaseModel half = Golden.of(name).load(on, DType.BF16);
                 TrainingState run = Examples.run(Examples.SMALL, exact)) {
             ForwardBackward operation = Examples.operation(exact, 5, 4, false);
@@ -88,7 +88,7 @@ class HalfPrecisionTest {
 
     @ParameterizedTest @ValueSource(strings = {"qwen3", "qwen2-sliding"})
     void whatIsSavedDoesNotChangeABit(String name) {
-        try (Device on = new CpuDevice(2); BaseModel half = Golden.of(name).load(on, DType.BF16);
+        try (Device on = TestDevices.open(2); BaseModel half = Golden.of(name).load(on, DType.BF16);
                 TrainingState run = Examples.run(Examples.SMALL, half)) {
             RunBatch batch = new Trainer(half).begin(run, Examples.operation(half, 5, 4, false)).nextBatch();
             Result all = trained(half, batch, run);
@@ -104,7 +104,7 @@ class HalfPrecisionTest {
     /// A cache in the type of activations rounds nothing that is not rounded already.
     @ParameterizedTest @ValueSource(strings = {"qwen3", "qwen2-sliding"})
     void decodingWithACacheOfTheSameTypeGivesTheTrainersBits(String name) {
-        try (Device on = new CpuDevice(2); BaseModel half = Golden.of(name).load(on, DType.BF16);
+        try (Device on = TestDevices.open(2); BaseModel half = Golden.of(name).load(on, DType.BF16);
                 TrainingState run = Examples.run(Examples.SMALL, half);
                 KeyValuePages pages = new KeyValuePages(half.spec(), on, 8, DType.BF16);
                 KeyValueCache cache = pages.open()) {

@@ -16,7 +16,7 @@ import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.HostArray;
 import bios.worker.device.Tensor;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.load.Safetensors;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
@@ -48,7 +48,7 @@ class ModelGoldenTest {
     }
 
     @BeforeAll static void open() {
-        on = new CpuDevice(2);
+        on = TestDevices.open(2);
     }
 
     @AfterAll static void report() {

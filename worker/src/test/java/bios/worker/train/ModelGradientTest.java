@@ -9,7 +9,7 @@ import bios.worker.adapter.Factors;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
 import bios.worker.device.Tensor;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
 import bios.worker.model.RunBatch;
@@ -23,7 +23,7 @@ class ModelGradientTest {
     /// the loss is straight and so large that fp32 shows it.
     @ParameterizedTest @ValueSource(strings = {"qwen3", "llama-biases", "qwen2-sliding"})
     void backwardAgreesWithFiniteDifferencesEverywhere(String name) {
-        try (Device on = new CpuDevice(2); BaseModel model = Golden.of(name).load(on);
+        try (Device on = TestDevices.open(2); BaseModel model = Golden.of(name).load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             ForwardBackward operation = Examples.operation(model, 5, 4, false);
             RunBatch batch = new Trainer(model).begin(run, operation).nextBatch();

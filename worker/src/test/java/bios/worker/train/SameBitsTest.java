@@ -13,7 +13,7 @@ import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.HostArray;
 import bios.worker.device.Tensor;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.load.Safetensors;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
@@ -41,7 +41,7 @@ class SameBitsTest {
         List<List<float[]>> logprobs = new ArrayList<>();
         for (int threads = 1; threads <= 3; threads++)
             for (int company = 0; company <= 2; company++)
-                try (Device on = new CpuDevice(threads); BaseModel model = Golden.of(name).load(on);
+                try (Device on = TestDevices.open(threads); BaseModel model = Golden.of(name).load(on);
                         TrainingState run = Examples.run(Examples.SMALL, model);
                         TrainingState other = Examples.run(Examples.LARGE, model)) {
                     // the library's sums over tokens begin anew with each batch
@@ -80,7 +80,7 @@ class SameBitsTest {
 
     @ParameterizedTest @ValueSource(strings = {"qwen3", "llama-bf16", "qwen2-sliding", "mistral"})
     void decodingTokenByTokenGivesTheTrainersLogProbabilities(String name) {
-        try (Device on = new CpuDevice(2); BaseModel model = Golden.of(name).load(on);
+        try (Device on = TestDevices.open(2); BaseModel model = Golden.of(name).load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model);
                 TrainingState other = Examples.run(Examples.LARGE, model);
                 KeyValuePages pages = new KeyValuePages(model.spec(), on, 40, DType.F32)) {
@@ -147,7 +147,7 @@ class SameBitsTest {
 
     @ParameterizedTest @ValueSource(strings = {"qwen3-lm-head", "llama-bf16"})
     void aRestoredStateGoesOnWithTheSameBits(String name) {
-        try (Device on = new CpuDevice(2); BaseModel model = Golden.of(name).load(on);
+        try (Device on = TestDevices.open(2); BaseModel model = Golden.of(name).load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             Trainer trainer = new Trainer(model);
             trainer.evaluate(run, Examples.operation(model, 1, 2, false));

@@ -15,10 +15,10 @@ import bios.protocol.run.TensorData;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
 import bios.worker.device.OutOfDeviceMemory;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
-import bios.worker.model.TestDevice;
+import bios.worker.model.RecordingDevice;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -26,7 +26,7 @@ import org.junit.jupiter.api.Test;
 
 class TrainerTest {
     @Test void anOperationThatDoesNotFitTheModelIsRefusedAndChangesNothing() {
-        try (Device on = new CpuDevice(1); BaseModel model = Golden.of("qwen3").load(on);
+        try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             Trainer trainer = new Trainer(model);
             trainer.evaluate(run, Examples.operation(model, 1, 2, false));
@@ -54,7 +54,7 @@ class TrainerTest {
     }
 
     @Test void aStepWithoutGradientIsRefused() {
-        try (Device on = new CpuDevice(1); BaseModel model = Golden.of("qwen3").load(on);
+        try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             Trainer trainer = new Trainer(model);
             assertEquals("no_gradient", assertThrows(Refused.class,
@@ -71,8 +71,8 @@ class TrainerTest {
     }
 
     @Test void outOfMemoryAtAnyAllocationChangesNothingAndARetryGivesTheSameBits() {
-        try (Device cpu = new CpuDevice(1)) {
-            TestDevice test = new TestDevice(cpu);
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
             Device on = test.device();
             try (BaseModel model = Golden.of("qwen3").load(on);
                     TrainingState run = Examples.run(Examples.SMALL, model);
@@ -108,8 +108,8 @@ class TrainerTest {
     }
 
     @Test void aPassIsOneUploadThenVerbsThenOneReadbackAndNothingWaits() {
-        try (Device cpu = new CpuDevice(1)) {
-            TestDevice test = new TestDevice(cpu);
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
             try (BaseModel model = Golden.of("qwen3").load(test.device());
                     TrainingState run = Examples.run(Examples.SMALL, model);
                     TrainingState other = Examples.run(Examples.LARGE, model)) {
@@ -142,7 +142,7 @@ class TrainerTest {
     }
 
     @Test void aPassIsPreparedWhileTheOneBeforeIsOnTheDevice() {
-        try (Device on = new CpuDevice(1); BaseModel model = Golden.of("qwen3").load(on);
+        try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model);
                 TrainingState same = Examples.run(Examples.SMALL, model)) {
             Trainer trainer = new Trainer(model, 60);
@@ -197,7 +197,7 @@ class TrainerTest {
     }
 
     @Test void aRunThatIsTrainedLearns() {
-        try (Device on = new CpuDevice(1); BaseModel model = Golden.of("llama-bf16").load(on);
+        try (Device on = TestDevices.open(1); BaseModel model = Golden.of("llama-bf16").load(on);
                 TrainingState run = TrainingState.fresh(Examples.LARGE, model.spec(), on)) {
             Trainer trainer = new Trainer(model);
             ForwardBackward operation = Examples.operation(model, 1, 2, false);
@@ -213,7 +213,7 @@ class TrainerTest {
     }
 
     @Test void tensorsOfAFreshRunAreThoseOfItsSeed() {
-        try (Device on = new CpuDevice(1); BaseModel model = Golden.of("qwen3").load(on);
+        try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState one = TrainingState.fresh(Examples.SMALL, model.spec(), on);
                 TrainingState two = TrainingState.fresh(Examples.SMALL, model.spec(), on)) {
             assertArrayEquals(one.snapshot().toBytes(), two.snapshot().toBytes());
