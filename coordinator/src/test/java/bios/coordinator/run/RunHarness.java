@@ -81,13 +81,9 @@ final class RunHarness implements AutoCloseable {
             return store.put(scope, content);
         }
 
-        @Override public byte[] read(BlobRef ref) {
+        @Override public InputStream open(BlobRef ref) {
             if (failing.getAndUpdate(n -> Math.max(0, n - 1)) > 0)
                 throw new UncheckedIOException(new IOException("not now"));
-            return store.read(ref);
-        }
-
-        @Override public InputStream open(BlobRef ref) {
             return store.open(ref);
         }
 

@@ -54,7 +54,7 @@ import org.apache.pekko.actor.typed.receptionist.Receptionist;
 import org.apache.pekko.actor.typed.receptionist.ServiceKey;
 
 /// An engine on a small model, its blob store, and what a test asks of them.
-final class Workbench implements AutoCloseable {
+final class EngineHarness implements AutoCloseable {
     static final Duration PATIENCE = Duration.ofSeconds(60);
     static final ModelName MODEL = new ModelName("golden/qwen3");
     static final ModelName TINY = new ModelName("bios-tiny");
@@ -67,12 +67,12 @@ final class Workbench implements AutoCloseable {
     private final FileBlobStore store;
     private final ActorRef<EngineCommand> engine;
 
-    private Workbench(Path folder, Map<ModelName, Path> models, long adapterBytes,
+    private EngineHarness(Path folder, Map<ModelName, Path> models, long adapterBytes,
             UnaryOperator<Device> device, UnaryOperator<BlobStore> blobs) {
         this(folder, models, adapterBytes, EngineSettings.Runs.AUTO, device, blobs);
     }
 
-    private Workbench(Path folder, Map<ModelName, Path> models, long adapterBytes, EngineSettings.Runs runs,
+    private EngineHarness(Path folder, Map<ModelName, Path> models, long adapterBytes, EngineSettings.Runs runs,
             UnaryOperator<Device> device, UnaryOperator<BlobStore> blobs) {
         this.folder = folder;
         this.store = FileBlobStore.open(folder);
@@ -85,43 +85,43 @@ final class Workbench implements AutoCloseable {
         return Map.of(MODEL, Golden.of("qwen3").folder().resolve("model"));
     }
 
-    static Workbench open(Path folder) {
-        return new Workbench(folder, golden(), 8 << 20, d -> d, s -> s);
+    static EngineHarness open(Path folder) {
+        return new EngineHarness(folder, golden(), 8 << 20, d -> d, s -> s);
     }
 
-    static Workbench ofTiny(Path folder) {
-        return new Workbench(folder, Map.of(TINY, TINY_FOLDER), 8 << 20, d -> d, s -> s);
+    static EngineHarness ofTiny(Path folder) {
+        return new EngineHarness(folder, Map.of(TINY, TINY_FOLDER), 8 << 20, d -> d, s -> s);
     }
 
     /// An engine whose model is missing.
-    static Workbench ofNothing(Path folder, UnaryOperator<Device> device) {
-        return new Workbench(folder, Map.of(MODEL, folder.resolve("nothing")), 8 << 20, device, s -> s);
+    static EngineHarness ofNothing(Path folder, UnaryOperator<Device> device) {
+        return new EngineHarness(folder, Map.of(MODEL, folder.resolve("nothing")), 8 << 20, device, s -> s);
     }
 
-    static Workbench withAdapterBytes(Path folder, long bytes) {
-        return new Workbench(folder, golden(), bytes, d -> d, s -> s);
+    static EngineHarness withAdapterBytes(Path folder, long bytes) {
+        return new EngineHarness(folder, golden(), bytes, d -> d, s -> s);
     }
 
-    static Workbench withRuns(Path folder, EngineSettings.Runs runs, UnaryOperator<BlobStore> store) {
-        return new Workbench(folder, golden(), 8 << 20, runs, d -> d, store);
+    static EngineHarness withRuns(Path folder, EngineSettings.Runs runs, UnaryOperator<BlobStore> store) {
+        return new EngineHarness(folder, golden(), 8 << 20, runs, d -> d, store);
     }
 
     /// With so many bytes of memory, and a budget for runs that is beyond them.
-    static Workbench withMemory(Path folder, long bytes) {
+    static EngineHarness withMemory(Path folder, long bytes) {
         var runs = new EngineSettings.Runs(OptionalLong.of(1L << 40), OptionalLong.of(0),
                 OptionalLong.empty(), 1);
-        return new Workbench(folder, golden(), 8 << 20, runs, device -> {
+        return new EngineHarness(folder, golden(), 8 << 20, runs, device -> {
             device.close();
             return new CpuDevice(2, CpuDevice.Activations.best(), bytes);
         }, s -> s);
     }
 
-    static Workbench withDevice(Path folder, UnaryOperator<Device> device) {
-        return new Workbench(folder, golden(), 8 << 20, device, s -> s);
+    static EngineHarness withDevice(Path folder, UnaryOperator<Device> device) {
+        return new EngineHarness(folder, golden(), 8 << 20, device, s -> s);
     }
 
-    static Workbench withStore(Path folder, UnaryOperator<BlobStore> store) {
-        return new Workbench(folder, golden(), 8 << 20, d -> d, store);
+    static EngineHarness withStore(Path folder, UnaryOperator<BlobStore> store) {
+        return new EngineHarness(folder, golden(), 8 << 20, d -> d, store);
     }
 
     ActorRef<EngineCommand> engine() {
@@ -354,7 +354,7 @@ final class Workbench implements AutoCloseable {
     static String bits(OperationResult result) {
         return switch (result) {
             case OperationResult.Evaluated(var logprobs, var metrics) -> logprobs.stream()
-                    .map(Workbench::bits).toList() + bits(metrics);
+                    .map(EngineHarness::bits).toList() + bits(metrics);
             case OperationResult.Stepped(var step, var metrics) -> step + bits(metrics);
             case OperationResult.Saved(var m) -> m.contentId() + m.optimizer().map(o -> o.id().sha256())
                     + m.step() + m.settings();
@@ -365,7 +365,7 @@ final class Workbench implements AutoCloseable {
     static String bits(SampleResult result) {
         return result.sequences().stream()
                 .map(s -> Arrays.toString(s.tokens()) + bits(s.logprobs()) + s.stopReason()).toList()
-                + result.promptLogprobs().map(Workbench::bits).orElse("");
+                + result.promptLogprobs().map(EngineHarness::bits).orElse("");
     }
 
     private static String bits(Map<String, Double> metrics) {
@@ -418,7 +418,7 @@ final class Workbench implements AutoCloseable {
     /// A store that counts what is read from it.
     static BlobStore countingReads(BlobStore real, AtomicInteger reads) {
         return before(BlobStore.class, real, (method, _) -> {
-            if (method.equals("read")) reads.incrementAndGet();
+            if (method.equals("open") || method.equals("readSmall")) reads.incrementAndGet();
         });
     }
 

@@ -13,13 +13,13 @@ import java.util.Optional;
 
 /// Which adapters for sampling are on the device, and which go when others need their room: the least
 /// recently used of those that nobody uses. Bookkeeping only: who asks fetches, places and frees.
-final class AdapterShelf {
+final class AdapterCache {
     private final long limit;
     private final Map<Key, Place> places = new LinkedHashMap<>();   // least recently used first
     private long bytes;
 
     /// @param limit most bytes of all adapters
-    AdapterShelf(long limit) {
+    AdapterCache(long limit) {
         this.limit = limit;
     }
 

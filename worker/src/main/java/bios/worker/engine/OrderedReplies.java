@@ -10,7 +10,7 @@ import org.apache.pekko.actor.typed.ActorRef;
 /// Events of one run on their way to its entity, in the order of the run's line: a save is reported when its
 /// blobs are durable, and what was executed meanwhile waits behind it. A recovery point waits for those
 /// before it and makes nobody wait.
-final class Outbox {
+final class OrderedReplies {
     private final Deque<Slot> slots = new ArrayDeque<>();
 
     /// The place of an event that is still to come.

@@ -32,25 +32,25 @@ import org.slf4j.Logger;
 
 /// A device with its models, runs and samplers: all that happens on the device's thread. Every method does
 /// its work at once and turns whatever goes wrong into a [Fault] of that work alone.
-final class Machine implements AutoCloseable {
+final class DeviceExecutor implements AutoCloseable {
     /// So many bytes of forgotten states are worth a walk through the C library's heaps.
     private static final long TRIM = 16 << 20;
     private static final long LEAST_RUN_BYTES = 64 << 20;
     private final Device device;
     private final EngineSettings settings;
-    private final Map<ModelName, Served> models = new LinkedHashMap<>();
-    private final Set<Held> runs = new HashSet<>();
+    private final Map<ModelName, LoadedModel> models = new LinkedHashMap<>();
+    private final Set<ResidentRun> runs = new HashSet<>();
     private long forgotten;
 
-    private Machine(Device device, EngineSettings settings) {
+    private DeviceExecutor(Device device, EngineSettings settings) {
         this.device = device;
         this.settings = settings;
     }
 
     /// Opens the device and loads all models; [ModelRefused] when one cannot be served.
-    static Machine load(Supplier<Device> device, Map<ModelName, Path> folders, EngineSettings settings,
+    static DeviceExecutor load(Supplier<Device> device, Map<ModelName, Path> folders, EngineSettings settings,
             Logger log) {
-        var machine = new Machine(device.get(), settings);
+        var machine = new DeviceExecutor(device.get(), settings);
         try {
             Set<String> slugs = new HashSet<>();
             for (var model : folders.entrySet()) {
@@ -66,7 +66,7 @@ final class Machine implements AutoCloseable {
             return machine;
         } catch (OutOfDeviceMemory full) {
             machine.close();
-            throw new ModelRefused(folders.values().toString(), Faults.of(full, "loading").message(),
+            throw new ModelRefused(folders.values().toString(), FaultClassifier.of(full, "loading").message(),
                     "serve fewer or smaller models, or use a machine with more memory");
         } catch (Throwable thrown) {
             machine.close();
@@ -81,7 +81,7 @@ final class Machine implements AutoCloseable {
         model.keepActivations(settings.activationBytes(), settings.longSequenceBytes());
         Sampler sampler = new Sampler(model, tokenizer.map(t -> tokens -> t.decode(tokens, false)),
                 settings.sampler());
-        models.put(name, new Served(model, sampler, tokenizer));
+        models.put(name, new LoadedModel(model, sampler, tokenizer));
         var info = model.info();
         double seconds = (System.nanoTime() - began) / 1_000_000 / 1e3; // edge: seconds for the log
         log.atInfo().addKeyValue("model", name).addKeyValue("folder", folder)
@@ -97,34 +97,34 @@ final class Machine implements AutoCloseable {
                     info.contextLength());
     }
 
-    /// The models by name; what of them other threads may use, [Served] says.
-    Map<ModelName, Served> models() {
+    /// The models by name; what of them other threads may use, [LoadedModel] says.
+    Map<ModelName, LoadedModel> models() {
         return Map.copyOf(models);
     }
 
     // ---- training ----
 
     /// Does a deed that takes no pass.
-    Outcome carryOut(Held run, Deed deed) {
+    TaskOutcome carryOut(ResidentRun run, DeviceTask deed) {
         try {
             runs.add(run);
             return switch (deed) {
-                case Deed.Open(var lora, var point) -> {
+                case DeviceTask.Open(var lora, var point) -> {
                     run.state = Optional.of(state(run, lora, point));
-                    yield new Outcome.Opened();
+                    yield new TaskOutcome.Opened();
                 }
-                case Deed.Optimize(var operation) -> new Outcome.Given(
+                case DeviceTask.Optimize(var operation) -> new TaskOutcome.Given(
                         run.served.trainer().optimStep(run.state.orElseThrow(), operation.params()));
-                case Deed.Copy _ -> new Outcome.Copied(run.state.orElseThrow().snapshot());
-                case Deed.Load load -> new Outcome.Given(load(run, load));
-                case Deed.Evaluate _ -> throw new IllegalStateException("an evaluation takes passes");
+                case DeviceTask.Copy _ -> new TaskOutcome.Copied(run.state.orElseThrow().snapshot());
+                case DeviceTask.Load load -> new TaskOutcome.Given(load(run, load));
+                case DeviceTask.Evaluate _ -> throw new IllegalStateException("an evaluation takes passes");
             };
         } catch (Throwable thrown) {
-            return new Outcome.Failed(Faults.of(thrown, deed.words()));
+            return new TaskOutcome.Failed(FaultClassifier.of(thrown, deed.words()));
         }
     }
 
-    private TrainingState state(Held run, LoraSpec lora, Optional<byte[]> point) {
+    private TrainingState state(ResidentRun run, LoraSpec lora, Optional<byte[]> point) {
         var spec = run.served.model().spec();
         if (point.isEmpty()) return TrainingState.fresh(lora, spec, device);
         try (Safetensors tensors = Safetensors.of("recovery point", point.get())) {
@@ -132,7 +132,7 @@ final class Machine implements AutoCloseable {
         }
     }
 
-    private OperationResult load(Held run, Deed.Load load) {
+    private OperationResult load(ResidentRun run, DeviceTask.Load load) {
         String path = load.operation().path().bios();
         TrainingState before = run.state.orElseThrow();
         try (Safetensors adapter = Safetensors.of(path, load.adapter())) {
@@ -147,7 +147,7 @@ final class Machine implements AutoCloseable {
         }
     }
 
-    private TrainingState load(Held run, Deed.Load load, Safetensors adapter,
+    private TrainingState load(ResidentRun run, DeviceTask.Load load, Safetensors adapter,
             Optional<Safetensors> optimizer) {
         var manifest = load.manifest();
         var settings = optimizer.isPresent() ? manifest.settings() : run.state.orElseThrow().settings();
@@ -156,18 +156,18 @@ final class Machine implements AutoCloseable {
     }
 
     /// A run that has an operation to evaluate.
-    record Candidate(Held run, Operation.ForwardBackward operation) {}
+    record Candidate(ResidentRun run, Operation.ForwardBackward operation) {}
 
     /// What a pass did.
     ///
     /// @param served whose micro-batches went through, or failed
     /// @param finished the operations that are done
-    record Passed(List<Held> served, Map<Held, Outcome> finished) {}
+    record Passed(List<ResidentRun> served, Map<ResidentRun, TaskOutcome> finished) {}
 
     /// Puts the next micro-batches of several runs of one model through it, as many
     /// as fit, from the first on.
     Passed pass(List<Candidate> candidates) {
-        Map<Held, Outcome> finished = new HashMap<>();
+        Map<ResidentRun, TaskOutcome> finished = new HashMap<>();
         List<Candidate> ready = new ArrayList<>();
         for (Candidate next : candidates) {
             if (!begun(next, finished)) continue;
@@ -176,7 +176,7 @@ final class Machine implements AutoCloseable {
         }
         List<Candidate> chosen = fitting(ready);
         if (!chosen.isEmpty()) pass(chosen, finished);
-        Set<Held> served = new HashSet<>(finished.keySet());
+        Set<ResidentRun> served = new HashSet<>(finished.keySet());
         chosen.forEach(c -> served.add(c.run));
         return new Passed(List.copyOf(served), finished);
     }
@@ -188,7 +188,7 @@ final class Machine implements AutoCloseable {
         return ready.subList(0, trainer.fitting(evaluations, settings.trainPassTokens()).size());
     }
 
-    private static boolean begun(Candidate next, Map<Held, Outcome> finished) {
+    private static boolean begun(Candidate next, Map<ResidentRun, TaskOutcome> finished) {
         if (next.run.evaluation.isPresent()) return true;
         try {
             TrainingState state = next.run.state.orElseThrow();
@@ -200,11 +200,11 @@ final class Machine implements AutoCloseable {
         }
     }
 
-    private static void pass(List<Candidate> chosen, Map<Held, Outcome> finished) {
+    private static void pass(List<Candidate> chosen, Map<ResidentRun, TaskOutcome> finished) {
         try {
             List<Evaluation> evaluations = chosen.stream().map(c -> c.run.evaluation.orElseThrow()).toList();
             int tokens = evaluations.stream().mapToInt(Evaluation::nextTokens).sum();
-            Served served = chosen.getFirst().run.served;
+            LoadedModel served = chosen.getFirst().run.served;
             long began = System.nanoTime(); // edge: measures, decides nothing
             served.trainer().pass(evaluations);
             passed(served.model().info().name(), "train", began);
@@ -223,7 +223,7 @@ final class Machine implements AutoCloseable {
             Evaluation evaluation = c.run.evaluation.orElseThrow();
             if (!evaluation.done()) continue;
             try {
-                finished.put(c.run, new Outcome.Given(evaluation.finish()));
+                finished.put(c.run, new TaskOutcome.Given(evaluation.finish()));
             } catch (Throwable thrown) {
                 finished.put(c.run, failed(c, thrown));
             }
@@ -238,12 +238,12 @@ final class Machine implements AutoCloseable {
         Metrics.PASS_SECONDS.labelValues(kind).observe(seconds);
     }
 
-    private static Outcome failed(Candidate c, Throwable thrown) {
-        return new Outcome.Failed(Faults.of(thrown, new Deed.Evaluate(c.operation).words()));
+    private static TaskOutcome failed(Candidate c, Throwable thrown) {
+        return new TaskOutcome.Failed(FaultClassifier.of(thrown, new DeviceTask.Evaluate(c.operation).words()));
     }
 
     /// Frees a run's memory.
-    void forget(Held run) {
+    void forget(ResidentRun run) {
         runs.remove(run);
         forgotten += run.state.map(TrainingState::bytes).orElse(0L);
         run.close();
@@ -276,26 +276,26 @@ final class Machine implements AutoCloseable {
     }
 
     /// Puts an adapter for sampling on the device.
-    Placed place(AdapterShelf.Key key, byte[] bytes) {
+    Placed place(AdapterCache.Key key, byte[] bytes) {
         try {
             var spec = models.get(key.model()).model().spec();
             return new Placed.Here(Adapter.fromSafetensors(bytes, key.lora(), spec, device));
         } catch (Throwable thrown) {
             String what = "adapter " + key.contentId() + " of " + bytes.length + " bytes";
-            return new Placed.Failed(Faults.of(thrown, what));
+            return new Placed.Failed(FaultClassifier.of(thrown, what));
         }
     }
 
     /// A request with its adapter on the device.
-    record Ready(Asked asked, Optional<Adapter> adapter) {}
+    record Ready(PendingSample asked, Optional<Adapter> adapter) {}
 
     /// How a request ended.
     sealed interface Answer {
-        Asked asked();
+        PendingSample asked();
 
-        record Drawn(Asked asked, SampleResult result) implements Answer {}
+        record Drawn(PendingSample asked, SampleResult result) implements Answer {}
 
-        record Failed(Asked asked, Fault fault) implements Answer {}
+        record Failed(PendingSample asked, Fault fault) implements Answer {}
     }
 
     /// What a step of a sampler did.
@@ -305,7 +305,7 @@ final class Machine implements AutoCloseable {
 
     /// Takes new requests, and one step.
     Sampled sample(ModelName model, List<Ready> fresh) {
-        Served served = models.get(model);
+        LoadedModel served = models.get(model);
         List<Answer> answers = new ArrayList<>();
         for (Ready ready : fresh)
             served.tickets().put(served.sampler().submit(ready.asked.task(), ready.adapter), ready.asked);
@@ -314,7 +314,7 @@ final class Machine implements AutoCloseable {
             var finished = served.sampler().step();
             passed(model, "sample", began);
             for (var done : finished) {
-                Asked asked = served.tickets().remove(done.ticket());
+                PendingSample asked = served.tickets().remove(done.ticket());
                 Metrics.PROMPTS.labelValues(model.slug()).inc(asked.task().prompt().length);
                 Metrics.SAMPLED.labelValues(model.slug()).inc(done.result().sequences().stream()
                         .mapToLong(sequence -> sequence.tokens().length).sum());
@@ -322,7 +322,7 @@ final class Machine implements AutoCloseable {
             }
         } catch (Throwable thrown) {
             List<Long> given = served.sampler().abandon();
-            Fault fault = Faults.of(thrown, "sampling of " + given.size() + " requests");
+            Fault fault = FaultClassifier.of(thrown, "sampling of " + given.size() + " requests");
             for (long ticket : given) answers.add(new Answer.Failed(served.tickets().remove(ticket), fault));
         }
         return new Sampled(answers, served.sampler().idle());

@@ -10,7 +10,7 @@ import bios.protocol.model.TargetModule;
 import bios.worker.adapter.Adapter;
 import bios.worker.device.Device;
 import bios.worker.device.cpu.CpuDevice;
-import bios.worker.engine.AdapterShelf.Answer;
+import bios.worker.engine.AdapterCache.Answer;
 import bios.worker.load.ModelFolder;
 import bios.worker.load.ModelSpec;
 import bios.worker.model.Golden;
@@ -18,12 +18,12 @@ import java.util.List;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.Test;
 
-class AdapterShelfTest {
+class AdapterCacheTest {
     private static final Device DEVICE = new CpuDevice(1);
     private static final ModelSpec MODEL = ModelFolder.open(Golden.of("qwen3").folder().resolve("model"))
             .spec();
 
-    private final AdapterShelf shelf = new AdapterShelf(100);
+    private final AdapterCache shelf = new AdapterCache(100);
 
     @AfterAll static void close() {
         DEVICE.close();
@@ -67,7 +67,7 @@ class AdapterShelfTest {
 
     @Test void theSameBytesWithAnotherScaleAreAnotherAdapter() {
         bring("a", 10);
-        var other = new AdapterShelf.Key(new ModelName("m"), "a",
+        var other = new AdapterCache.Key(new ModelName("m"), "a",
                 new LoraSpec(2, 64, 0, List.of(TargetModule.Q)));
         assertInstanceOf(Answer.Fetch.class, shelf.want(other, 10));
     }
@@ -83,8 +83,8 @@ class AdapterShelfTest {
         return Adapter.fresh(key("x").lora(), MODEL, DEVICE);
     }
 
-    private static AdapterShelf.Key key(String content) {
-        return new AdapterShelf.Key(new ModelName("m"), content,
+    private static AdapterCache.Key key(String content) {
+        return new AdapterCache.Key(new ModelName("m"), content,
                 new LoraSpec(2, 4, 0, List.of(TargetModule.Q)));
     }
 }

@@ -13,22 +13,22 @@ import java.util.Random;
 import java.util.Set;
 import org.junit.jupiter.api.Test;
 
-class RunShelfTest {
+class RunAdmissionTest {
     private static RunId run(int number) {
         return new RunId("m-%012x".formatted(number));
     }
 
     @Test void idleRunsGoInTheOrderOfTheirLastUseAndBusyOnesOnlyForTheFirstWhoWaits() {
-        var shelf = new RunShelf(100, 10);
+        var shelf = new RunAdmission(100, 10);
         for (int i = 0; i < 4; i++) {
-            assertInstanceOf(RunShelf.Answer.Granted.class, shelf.want(run(i), 25));
+            assertInstanceOf(RunAdmission.Answer.Granted.class, shelf.want(run(i), 25));
             shelf.worked(run(i));
         }
         shelf.used(run(0));
         assertEquals(List.of(), shelf.crowded(_ -> true), "nobody waits");
-        assertInstanceOf(RunShelf.Answer.Waits.class, shelf.want(run(5), 25));
-        assertInstanceOf(RunShelf.Answer.Waits.class, shelf.want(run(6), 25));
-        assertInstanceOf(RunShelf.Answer.TooLarge.class, shelf.want(run(7), 101));
+        assertInstanceOf(RunAdmission.Answer.Waits.class, shelf.want(run(5), 25));
+        assertInstanceOf(RunAdmission.Answer.Waits.class, shelf.want(run(6), 25));
+        assertInstanceOf(RunAdmission.Answer.TooLarge.class, shelf.want(run(7), 101));
         assertEquals(List.of(run(1)), shelf.crowded(_ -> false), "the first who waits has a busy one go");
         assertEquals(List.of(run(2)), shelf.crowded(_ -> true));
         assertEquals(List.of(), shelf.crowded(_ -> true), "each is asked once");
@@ -40,7 +40,7 @@ class RunShelfTest {
     }
 
     @Test void aRunThatGrowsBeyondTheLimitHasOthersGo() {
-        var shelf = new RunShelf(100, 10);
+        var shelf = new RunAdmission(100, 10);
         shelf.want(run(1), 40);
         shelf.want(run(2), 40);
         assertTrue(shelf.grow(run(2), 90));
@@ -51,7 +51,7 @@ class RunShelfTest {
     @Test void nobodyWaitsForEverAndTheLimitHolds() {
         for (int seed = 0; seed < 200; seed++) {
             var random = new Random(seed);
-            var shelf = new RunShelf(100, 1000);
+            var shelf = new RunAdmission(100, 1000);
             Map<RunId, Integer> held = new HashMap<>();
             Map<RunId, Integer> waiting = new HashMap<>();
             Set<RunId> leaving = new HashSet<>();
@@ -63,8 +63,8 @@ class RunShelfTest {
                 } else if (!waiting.containsKey(run)) {
                     int size = 1 + random.nextInt(60);
                     switch (shelf.want(run, size)) {
-                        case RunShelf.Answer.Granted() -> held.put(run, size);
-                        case RunShelf.Answer.Waits() -> waiting.put(run, size);
+                        case RunAdmission.Answer.Granted() -> held.put(run, size);
+                        case RunAdmission.Answer.Waits() -> waiting.put(run, size);
                         default -> throw new AssertionError();
                     }
                 }
@@ -82,7 +82,7 @@ class RunShelfTest {
         }
     }
 
-    private static void leave(RunShelf shelf, Map<RunId, Integer> held, Map<RunId, Integer> waiting,
+    private static void leave(RunAdmission shelf, Map<RunId, Integer> held, Map<RunId, Integer> waiting,
             Set<RunId> leaving) {
         for (RunId gone : leaving) {
             assertTrue(held.containsKey(gone), "only those who have a place are asked");

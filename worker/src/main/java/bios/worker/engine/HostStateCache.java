@@ -13,7 +13,7 @@ import java.util.Optional;
 /// Recovery points kept in the host's memory, off the Java heap, the newest of each run: a run that left a
 /// device with memory of its own comes back without a look into the blob store. The least recently used go
 /// first. Safe for any thread.
-final class HostShelf {
+final class HostStateCache {
     private final long limit;
     private final Map<RunId, Place> places = new LinkedHashMap<>();   // least recently used first
     private long bytes;
@@ -21,7 +21,7 @@ final class HostShelf {
     private record Place(BlobRef ref, Arena arena, MemorySegment memory) {}
 
     /// @param limit most bytes; 0 keeps nothing
-    HostShelf(long limit) {
+    HostStateCache(long limit) {
         this.limit = limit;
     }
 

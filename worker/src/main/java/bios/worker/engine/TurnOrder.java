@@ -6,7 +6,7 @@ import java.util.function.Predicate;
 /// Whose turn on the device it is: sampling, short deeds of runs, training passes, in this order round
 /// and round; a kind that has nothing to do is passed over. So sampling and training each get every other
 /// pass when both are busy.
-final class Turns {
+final class TurnOrder {
     enum Kind { SAMPLE, DEED, PASS }
 
     private Kind last = Kind.PASS;

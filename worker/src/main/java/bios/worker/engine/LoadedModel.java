@@ -14,14 +14,14 @@ import java.util.Optional;
 /// changes: the model's description, [Sampler#refusal] and the tokenizer.
 ///
 /// @param tickets which request each of the sampler's tickets is
-record Served(BaseModel model, Trainer trainer, Sampler sampler, Optional<Tokenizer> tokenizer,
-        Map<Long, Asked> tickets) {
+record LoadedModel(BaseModel model, Trainer trainer, Sampler sampler, Optional<Tokenizer> tokenizer,
+        Map<Long, PendingSample> tickets) {
     /// Most bytes of the state of a run of this shape.
     long runBytes(LoraSpec lora) {
         return TrainingState.mostBytes(lora, model.spec());
     }
 
-    Served(BaseModel model, Sampler sampler, Optional<Tokenizer> tokenizer) {
+    LoadedModel(BaseModel model, Sampler sampler, Optional<Tokenizer> tokenizer) {
         this(model, new Trainer(model), sampler, tokenizer, new HashMap<>());
     }
 }

@@ -10,22 +10,22 @@ import java.util.Optional;
 /// How much of the Java heap operations take that are read and decoded ahead of their turn, and copies of
 /// states that are being written: within a bound, so that no number of runs fills the heap. What does not fit
 /// waits; what can never fit is refused with the numbers. Bookkeeping only.
-final class Intake {
+final class HeapBudget {
     /// Tokens, targets and weights decoded take so many times their encoded bytes, at most.
     private static final long DECODED = 4;
     private static final long MIB = 1 << 20;
     private final long limit;
-    private final Deque<Line> hungry = new ArrayDeque<>();
+    private final Deque<RunQueue> hungry = new ArrayDeque<>();
     private long used;
     private long copied;
 
     /// @param limit most bytes of what is prepared, and as many of copies: one must not wait for the other
-    Intake(long limit) {
+    HeapBudget(long limit) {
         this.limit = limit;
     }
 
     /// What an entry takes until it is done, before it is prepared.
-    static long cost(Line.Entry entry) {
+    static long cost(QueuedOperation entry) {
         return switch (entry.command) {
             case EngineCommand.OpenRun open -> open.recoveryPoint().map(b -> b.bytes()).orElse(0L);
             case EngineCommand.Execute e -> e.loaded().map(m -> m.bytes()).orElse(0L)
@@ -38,7 +38,7 @@ final class Intake {
     }
 
     /// Takes room for an entry, if there is some.
-    boolean take(Line.Entry entry, long bytes) {
+    boolean take(QueuedOperation entry, long bytes) {
         if (used > 0 && used + bytes > limit && bytes > 0) return false;
         entry.heap += bytes;
         used += bytes;
@@ -51,13 +51,13 @@ final class Intake {
     }
 
     /// A copy of so many bytes is made for an entry.
-    void copy(Line.Entry entry, long bytes) {
+    void copy(QueuedOperation entry, long bytes) {
         entry.copy = bytes;
         copied += bytes;
     }
 
     /// The copy is written, or could not be made.
-    void written(Line.Entry entry) {
+    void written(QueuedOperation entry) {
         copied -= entry.copy;
         entry.copy = 0;
     }
@@ -75,24 +75,24 @@ final class Intake {
     }
 
     /// An entry needs its room no more.
-    void give(Line.Entry entry) {
+    void give(QueuedOperation entry) {
         used -= entry.heap;
         entry.heap = 0;
     }
 
     /// An entry will not be done.
-    void forget(Line.Entry entry) {
+    void forget(QueuedOperation entry) {
         give(entry);
         written(entry);
     }
 
     /// A line has an entry for which there was no room.
-    void wait(Line line) {
+    void wait(RunQueue line) {
         if (!hungry.contains(line)) hungry.add(line);
     }
 
     /// A line that waits for room, the first that did; it waits no more.
-    Line nextHungry() {
+    RunQueue nextHungry() {
         return hungry.poll();
     }
 

@@ -25,20 +25,20 @@ import java.util.Optional;
 ///
 /// @param blobs where everything lies
 /// @param host recovery points that are at hand
-record Library(BlobStore blobs, HostShelf host) {
+record RunBlobs(BlobStore blobs, HostStateCache host) {
     private static final String OPTIMIZER = "adamw";
     /// Some 50 µs of decoding, about what another thread takes to wake.
     private static final int LITTLE = 16 << 10;
 
     /// Reads a run's recovery point, if it has one.
-    Deed open(OpenRun command) {
-        return new Deed.Open(command.lora(),
+    DeviceTask open(OpenRun command) {
+        return new DeviceTask.Open(command.lora(),
                 command.recoveryPoint().map(point -> recoveryPoint(command.config().run(), point)));
     }
 
     private byte[] recoveryPoint(RunId run, BlobRef point) {
         return host.find(run, point).orElseGet(() -> {
-            byte[] bytes = blobs.read(point);
+            byte[] bytes = blobs.readSmall(point, BlobStore.MAX_ARRAY_BYTES);
             host.keep(run, point, bytes);
             return bytes;
         });
@@ -59,29 +59,30 @@ record Library(BlobStore blobs, HostShelf host) {
     }
 
     /// Decodes an operation and reads what it loads; [Refused] when it cannot be done at all.
-    Deed operation(Execute command) {
+    DeviceTask operation(Execute command) {
         StoredOperation stored = command.operation();
         byte[] encoded = switch (stored) {
             case StoredOperation.Inline(_, var bytes) -> bytes;
-            case StoredOperation.InBlob(_, var blob) -> blobs.read(blob);
+            case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, BlobStore.MAX_ARRAY_BYTES);
         };
         return switch (StoredOperations.decode(stored.kind(), encoded)) {
-            case Operation.ForwardBackward evaluate -> new Deed.Evaluate(evaluate);
-            case Operation.OptimStep step -> new Deed.Optimize(step);
+            case Operation.ForwardBackward evaluate -> new DeviceTask.Evaluate(evaluate);
+            case Operation.OptimStep step -> new DeviceTask.Optimize(step);
             case Operation.SaveState save ->
-                    new Deed.Copy(new Deed.Purpose.State(save, command.acceptedAtMillis()));
+                    new DeviceTask.Copy(new DeviceTask.Purpose.State(save, command.acceptedAtMillis()));
             case Operation.SaveSamplerWeights save ->
-                    new Deed.Copy(new Deed.Purpose.Sampler(save, command.acceptedAtMillis()));
+                    new DeviceTask.Copy(new DeviceTask.Purpose.Sampler(save, command.acceptedAtMillis()));
             case Operation.LoadState load -> load(load, command.loaded());
         };
     }
 
-    private Deed load(Operation.LoadState load, Optional<CheckpointManifest> loaded) {
+    private DeviceTask load(Operation.LoadState load, Optional<CheckpointManifest> loaded) {
         CheckpointManifest manifest =
                 loaded.orElseThrow(() -> new IllegalStateException("load_state came without its checkpoint"));
         Optional<byte[]> optimizer = load.optimizer()
                 ? Optional.of(moments(load, manifest)) : Optional.empty();
-        return new Deed.Load(load, manifest, blobs.read(manifest.adapter()), optimizer);
+        return new DeviceTask.Load(load, manifest,
+                blobs.readSmall(manifest.adapter(), BlobStore.MAX_ARRAY_BYTES), optimizer);
     }
 
     private byte[] moments(Operation.LoadState load, CheckpointManifest manifest) {
@@ -92,13 +93,13 @@ record Library(BlobStore blobs, HostShelf host) {
             throw new Refused(Fault.user("optimizer_mismatch",
                     load.path() + " was saved with the optimizer '" + manifest.optimizerType()
                     + "', this run's is " + OPTIMIZER + "; load it without the optimizer"));
-        return blobs.read(manifest.optimizer().get());
+        return blobs.readSmall(manifest.optimizer().get(), BlobStore.MAX_ARRAY_BYTES);
     }
 
     /// Writes a copy for what it was made; the event says that it is durable.
-    EngineEvent keep(RunConfig run, long position, Deed.Purpose purpose, StateSnapshot copy) {
+    EngineEvent keep(RunConfig run, long position, DeviceTask.Purpose purpose, StateSnapshot copy) {
         return switch (purpose) {
-            case Deed.Purpose.State(var save, var at) -> {
+            case DeviceTask.Purpose.State(var save, var at) -> {
                 var adapter = adapter(run, copy);
                 var optimizer = blobs.put(BlobScope.checkpoints(run.run()), copy.optimizer());
                 yield saved(run, position, new CheckpointManifest(run.run(), CheckpointKind.TRAINING,
@@ -107,14 +108,14 @@ record Library(BlobStore blobs, HostShelf host) {
                         copy.header().settings(), OPTIMIZER, save.userMetadata(), run.parent(), at,
                         expiry(at, save.ttlSeconds())));
             }
-            case Deed.Purpose.Sampler(var save, var at) -> {
+            case DeviceTask.Purpose.Sampler(var save, var at) -> {
                 var adapter = adapter(run, copy);
                 yield saved(run, position, new CheckpointManifest(run.run(), CheckpointKind.SAMPLER,
                         save.name(), run.baseModel(), copy.header().lora(), adapter.id().sha256(), adapter,
                         Optional.empty(), copy.header().steps(), copy.header().settings(), OPTIMIZER, "{}",
                         run.parent(), at, expiry(at, save.ttlSeconds())));
             }
-            case Deed.Purpose.Recovery() -> {
+            case DeviceTask.Purpose.Recovery() -> {
                 var state = putPoint(run.run(), copy);
                 yield new EngineEvent.RecoveryPointWritten(run.run(), position, state, copy.header().steps(),
                         copy.header().lora());

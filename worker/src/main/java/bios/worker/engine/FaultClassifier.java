@@ -13,10 +13,10 @@ import java.io.UncheckedIOException;
 import java.util.concurrent.CompletionException;
 
 /// What a user reads of whatever was thrown.
-final class Faults {
+final class FaultClassifier {
     private static final long MIB = 1 << 20;
 
-    private Faults() {}
+    private FaultClassifier() {}
 
     /// @param what the work that failed, with its size: `forward_backward of 3 sequences, 170 tokens`
     static Fault of(Throwable thrown, String what) {

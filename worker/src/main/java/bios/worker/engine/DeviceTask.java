@@ -6,21 +6,21 @@ import bios.protocol.run.Operation;
 import java.util.Optional;
 
 /// What the device does for a run, with all that it needs in memory.
-sealed interface Deed {
+sealed interface DeviceTask {
     /// Makes the run's state: a new adapter, or a recovery point's.
-    record Open(LoraSpec lora, Optional<byte[]> recoveryPoint) implements Deed {}
+    record Open(LoraSpec lora, Optional<byte[]> recoveryPoint) implements DeviceTask {}
 
     /// Goes through the model in one or more passes.
-    record Evaluate(Operation.ForwardBackward operation) implements Deed {}
+    record Evaluate(Operation.ForwardBackward operation) implements DeviceTask {}
 
-    record Optimize(Operation.OptimStep operation) implements Deed {}
+    record Optimize(Operation.OptimStep operation) implements DeviceTask {}
 
     /// Copies the state to the host, for a save or a recovery point.
-    record Copy(Purpose purpose) implements Deed {}
+    record Copy(Purpose purpose) implements DeviceTask {}
 
     /// @param optimizer the moments, when they are wanted
     record Load(Operation.LoadState operation, CheckpointManifest manifest, byte[] adapter,
-            Optional<byte[]> optimizer) implements Deed {}
+            Optional<byte[]> optimizer) implements DeviceTask {}
 
     /// What a copy is for.
     sealed interface Purpose {

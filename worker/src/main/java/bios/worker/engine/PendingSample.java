@@ -6,9 +6,9 @@ import java.util.Optional;
 import org.apache.pekko.actor.typed.ActorRef;
 
 /// A sampling request and who waits for it.
-record Asked(SampleTask task, ActorRef<EngineReply> replyTo) {
+record PendingSample(SampleTask task, ActorRef<EngineReply> replyTo) {
     /// The adapter it needs.
-    Optional<AdapterShelf.Key> key() {
-        return task.adapter().map(a -> new AdapterShelf.Key(task.baseModel(), a.contentId(), a.lora()));
+    Optional<AdapterCache.Key> key() {
+        return task.adapter().map(a -> new AdapterCache.Key(task.baseModel(), a.contentId(), a.lora()));
     }
 }

@@ -2,16 +2,16 @@ package bios.worker.engine;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
-import bios.worker.engine.Turns.Kind;
+import bios.worker.engine.TurnOrder.Kind;
 import com.typesafe.config.ConfigFactory;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import org.junit.jupiter.api.Test;
 
-class TurnsTest {
+class TurnOrderTest {
     @Test void whoeverIsBusyTakesTurns() {
-        var turns = new Turns();
+        var turns = new TurnOrder();
         List<Kind> taken = new ArrayList<>();
         for (int i = 0; i < 4; i++) taken.add(turns.next(kind -> kind != Kind.DEED).orElseThrow());
         assertEquals(List.of(Kind.SAMPLE, Kind.PASS, Kind.SAMPLE, Kind.PASS), taken);

@@ -15,17 +15,17 @@ import java.util.Optional;
 
 /// Sampling requests between their arrival and their answer: which wait for an adapter, which can go to the
 /// device, and which model is next.
-final class SamplingDesk {
-    private final AdapterShelf shelf;
+final class SampleQueue {
+    private final AdapterCache shelf;
     private final Fetcher fetcher;
     private final int maxSequences;
-    private final Map<AdapterShelf.Key, List<Asked>> coming = new HashMap<>();
-    private final Deque<Asked> crowded = new ArrayDeque<>();
+    private final Map<AdapterCache.Key, List<PendingSample>> coming = new HashMap<>();
+    private final Deque<PendingSample> crowded = new ArrayDeque<>();
     private final LinkedHashMap<ModelName, Queue> queues = new LinkedHashMap<>();   // the next one first
     private int sequences;
 
     private static final class Queue {
-        final List<Machine.Ready> ready = new ArrayList<>();
+        final List<DeviceExecutor.Ready> ready = new ArrayList<>();
         boolean decoding;
 
         boolean busy() {
@@ -35,10 +35,10 @@ final class SamplingDesk {
 
     /// Gets adapters from the store and onto the device.
     interface Fetcher {
-        void fetch(Asked first, List<Adapter> freed);
+        void fetch(PendingSample first, List<Adapter> freed);
     }
 
-    SamplingDesk(AdapterShelf shelf, Fetcher fetcher, int maxSequences, Iterable<ModelName> models) {
+    SampleQueue(AdapterCache shelf, Fetcher fetcher, int maxSequences, Iterable<ModelName> models) {
         this.shelf = shelf;
         this.fetcher = fetcher;
         this.maxSequences = maxSequences;
@@ -51,7 +51,7 @@ final class SamplingDesk {
     }
 
     /// Takes a request that its model can serve; the fault says why not.
-    Optional<Fault> take(Asked asked) {
+    Optional<Fault> take(PendingSample asked) {
         int all = sequences + asked.task().numSamples();
         if (sequences > 0 && all > maxSequences)
             return Optional.of(Fault.server("queue_full",
@@ -63,25 +63,25 @@ final class SamplingDesk {
         return Optional.empty();
     }
 
-    private boolean admit(Asked asked) {
+    private boolean admit(PendingSample asked) {
         if (asked.key().isEmpty()) {
             ready(asked, Optional.empty());
             return true;
         }
-        AdapterShelf.Key key = asked.key().get();
+        AdapterCache.Key key = asked.key().get();
         long size = asked.task().adapter().orElseThrow().blob().bytes();
         switch (shelf.want(key, size)) {
-            case AdapterShelf.Answer.Here(var adapter) -> ready(asked, Optional.of(adapter));
-            case AdapterShelf.Answer.Coming() -> coming.get(key).add(asked);
-            case AdapterShelf.Answer.Fetch(var freed) -> {
+            case AdapterCache.Answer.Here(var adapter) -> ready(asked, Optional.of(adapter));
+            case AdapterCache.Answer.Coming() -> coming.get(key).add(asked);
+            case AdapterCache.Answer.Fetch(var freed) -> {
                 coming.put(key, new ArrayList<>(List.of(asked)));
                 fetcher.fetch(asked, freed);
             }
-            case AdapterShelf.Answer.Full() -> {
+            case AdapterCache.Answer.Full() -> {
                 crowded.addFirst(asked);
                 return false;
             }
-            case AdapterShelf.Answer.TooLarge(var limit) ->
+            case AdapterCache.Answer.TooLarge(var limit) ->
                     answer(asked, new EngineReply.NotDone(Fault.server("adapter_too_large",
                             "the adapter has " + size + " bytes and this worker keeps " + limit
                             + "; raise bios.engine.adapter-bytes")));
@@ -89,19 +89,19 @@ final class SamplingDesk {
         return true;
     }
 
-    private void ready(Asked asked, Optional<Adapter> adapter) {
-        queues.get(asked.task().baseModel()).ready.add(new Machine.Ready(asked, adapter));
+    private void ready(PendingSample asked, Optional<Adapter> adapter) {
+        queues.get(asked.task().baseModel()).ready.add(new DeviceExecutor.Ready(asked, adapter));
     }
 
     /// A fetched adapter is on the device, or not.
-    void placed(AdapterShelf.Key key, Machine.Placed placed) {
-        List<Asked> waiting = coming.remove(key);
+    void placed(AdapterCache.Key key, DeviceExecutor.Placed placed) {
+        List<PendingSample> waiting = coming.remove(key);
         switch (placed) {
-            case Machine.Placed.Here(var adapter) -> {
+            case DeviceExecutor.Placed.Here(var adapter) -> {
                 shelf.arrived(key, adapter);
                 waiting.forEach(asked -> ready(asked, Optional.of(adapter)));
             }
-            case Machine.Placed.Failed(var fault) -> {
+            case DeviceExecutor.Placed.Failed(var fault) -> {
                 shelf.lost(key);
                 waiting.forEach(asked -> answer(asked, new EngineReply.NotDone(fault)));
                 retry();
@@ -115,7 +115,7 @@ final class SamplingDesk {
     }
 
     /// A step that is to be taken.
-    record Step(ModelName model, List<Machine.Ready> fresh) {}
+    record Step(ModelName model, List<DeviceExecutor.Ready> fresh) {}
 
     /// The next model's step; there must be one.
     Step next() {
@@ -129,14 +129,14 @@ final class SamplingDesk {
     }
 
     /// A step was taken: answers go out, adapters are released.
-    void stepped(ModelName model, Machine.Sampled step) {
+    void stepped(ModelName model, DeviceExecutor.Sampled step) {
         queues.get(model).decoding = !step.idle();
-        for (Machine.Answer done : step.answers()) {
+        for (DeviceExecutor.Answer done : step.answers()) {
             done.asked().key().ifPresent(shelf::release);
             answer(done.asked(), switch (done) {
-                case Machine.Answer.Drawn(var asked, var result) ->
+                case DeviceExecutor.Answer.Drawn(var asked, var result) ->
                         new EngineReply.Sampled(asked.task().id(), result);
-                case Machine.Answer.Failed(_, var fault) -> new EngineReply.NotDone(fault);
+                case DeviceExecutor.Answer.Failed(_, var fault) -> new EngineReply.NotDone(fault);
             });
         }
         retry();
@@ -146,7 +146,7 @@ final class SamplingDesk {
         while (!crowded.isEmpty()) if (!admit(crowded.poll())) return;
     }
 
-    private void answer(Asked asked, EngineReply reply) {
+    private void answer(PendingSample asked, EngineReply reply) {
         sequences -= asked.task().numSamples();
         asked.replyTo().tell(reply);
     }

@@ -16,7 +16,7 @@ import java.util.function.Predicate;
 /// recently used of those that have nothing to do; where that is not enough for the first who waits, the
 /// least recently used of those that have done something since they came. So more busy runs than there is
 /// room for take turns. Bookkeeping only: who asks opens, tells and closes.
-final class RunShelf {
+final class RunAdmission {
     private final long limit;
     private final int maxWaiting;
     private final Map<RunId, Place> places = new LinkedHashMap<>();   // least recently used first
@@ -25,7 +25,7 @@ final class RunShelf {
 
     /// @param limit most bytes of all states
     /// @param maxWaiting most runs that wait
-    RunShelf(long limit, int maxWaiting) {
+    RunAdmission(long limit, int maxWaiting) {
         this.limit = limit;
         this.maxWaiting = maxWaiting;
     }

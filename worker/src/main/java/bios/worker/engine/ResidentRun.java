@@ -5,14 +5,14 @@ import bios.worker.train.Evaluation;
 import java.util.Optional;
 
 /// A run on the device. Only the device's thread looks inside.
-final class Held implements AutoCloseable {
-    final Served served;
+final class ResidentRun implements AutoCloseable {
+    final LoadedModel served;
     Optional<TrainingState> state = Optional.empty();
     Optional<Evaluation> evaluation = Optional.empty();
     /// A pass with others went wrong: until it is known whose fault that was, it goes alone.
     boolean alone;
 
-    Held(Served served) {
+    ResidentRun(LoadedModel served) {
         this.served = served;
     }
 
