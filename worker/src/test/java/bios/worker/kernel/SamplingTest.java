@@ -8,16 +8,22 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import bios.worker.device.Draw;
 import java.util.Arrays;
 import java.util.Comparator;
+import java.util.List;
 import java.util.Random;
 import java.util.function.IntPredicate;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 
-class SamplingTest {
+/// How tokens are drawn: frequencies, restrictions, ties, random numbers.
+final class SamplingTest {
     private static final int DRAWS = 100_000;
 
+    private static Draw draw(double temperature, int topK, double topP) {
+        return new Draw(0, temperature, topK, topP, 0, 0, 0);
+    }
+
     @Test void withoutTemperatureTheLargestWinsAndOfEqualOnesTheLowestId() {
-        Draw greedy = draw(0, 1, 0.1);
+        var greedy = draw(0, 1, 0.1);
         assertEquals(1, Sampling.fromScaled(new float[] {-1, 3, 3, 2}, greedy, 0.99));
         assertEquals(0, Sampling.fromScaled(new float[] {0, -0f}, greedy, 0.99));
         assertEquals(2, Sampling.fromScaled(new float[] {Float.NaN, -5, -4}, greedy, 0.99));
@@ -26,7 +32,7 @@ class SamplingTest {
     @Test void frequenciesFollowTheSoftmaxOfScaledLogits() {
         float[] logits = {1, 0, -1, 2, Float.NEGATIVE_INFINITY};
         for (double temperature : new double[] {0.5, 1, 2}) {
-            Draw draw = draw(temperature, -1, 1);
+            var draw = draw(temperature, -1, 1);
             assertFrequencies(softmax(logits, temperature, i -> true), draw, logits);
         }
     }
@@ -56,9 +62,8 @@ class SamplingTest {
             double spread = random.nextDouble() * 8;
             for (int i = 0; i < logits.length; i++) logits[i] = (float) (random.nextGaussian() * spread);
             double topP = 1 - Math.pow(10, -4 * random.nextDouble());
-            double uniform = random.nextDouble();
-            assertEquals(bySorting(logits, topP, uniform),
-                    Sampling.fromScaled(logits, draw(1, -1, topP), uniform),
+            double chance = random.nextDouble();
+            assertEquals(bySorting(logits, topP, chance), Sampling.fromScaled(logits, draw(1, -1, topP), chance),
                     "round " + round);
         }
     }
@@ -70,7 +75,7 @@ class SamplingTest {
         logits[Sampling.BLOCK] = 2;
         logits[Sampling.BLOCK + 1] = 0;
         logits[logits.length - 1] = 2;
-        Draw draw = draw(1, -1, 1);
+        var draw = draw(1, -1, 1);
         double[] expected = softmax(logits, 1, _ -> true);
         int[] counts = new int[logits.length];
         for (int i = 0; i < DRAWS; i++) counts[simply(draw, logits, Sampling.uniform(11, 0, i))]++;
@@ -82,7 +87,7 @@ class SamplingTest {
     }
 
     /// As the sampler draws where [Sampling#simple] holds.
-    private static int simply(Draw draw, float[] logits, double uniform) {
+    private static int simply(Draw draw, float[] logits, double chance) {
         assertTrue(Sampling.simple(draw));
         int blocks = Math.ceilDiv(logits.length, Sampling.BLOCK);
         float[] maxima = new float[blocks];
@@ -93,19 +98,32 @@ class SamplingTest {
             // what no logit of a block has counts as the least that fp32 has left
             for (float z : own) sums[b] += Math.max(1e-38f, (float) Math.exp(z - maxima[b]));
         }
-        Sampling.Place place = Sampling.block(maxima, sums, draw, uniform);
+        Sampling.Place place = Sampling.block(maxima, sums, draw, chance);
         return place.block() * Sampling.BLOCK
                 + Sampling.within(block(logits, place.block()), maxima[place.block()], draw, place.rest());
     }
 
     private static float[] block(float[] logits, int b) {
-        return Arrays.copyOfRange(logits, b * Sampling.BLOCK,
-                Math.min(logits.length, (b + 1) * Sampling.BLOCK));
+        return Arrays.copyOfRange(logits, b * Sampling.BLOCK, Math.min(logits.length, (b + 1) * Sampling.BLOCK));
+    }
+
+    @Test void aDrawHasItsOwnRandomNumberAndScalesACopy() {
+        float[] logits = {1, 0, -1, 2};
+        for (var kind : List.of(draw(0, -1, 1), draw(1, -1, 1), draw(1, 2, 1), draw(0.7, -1, 0.9)))
+            for (int i = 0; i < 100; i++) {
+                var draw = new Draw(0, kind.temperature(), kind.topK(), kind.topP(), 11, 2, i);
+                float[] scaled = logits.clone();
+                Sampling.scale(scaled, draw.temperature());
+                double uniform = Sampling.uniform(11, 2, i);
+                assertEquals(Sampling.simple(draw) ? simply(draw, logits, uniform)
+                        : Sampling.fromScaled(scaled, draw, uniform), Sampling.token(logits, draw));
+            }
+        assertArrayEquals(new float[] {1, 0, -1, 2}, logits);
     }
 
     @Test void aTinyTemperatureIsGreedy() {
         float[] logits = {1, 4, 3};
-        Draw draw = draw(1e-300, -1, 1);
+        var draw = draw(1e-300, -1, 1);
         Sampling.scale(logits, draw.temperature());
         assertEquals(1, Sampling.fromScaled(logits, draw, 0.999));
     }
@@ -117,7 +135,7 @@ class SamplingTest {
         assertArrayEquals(new int[] {2, 4, 0, 5, 6}, Ranking.downFrom(values, 0));
     }
 
-    @Test void theRandomNumberDependsOnSeedSampleAndTokenAlone() {
+    @Test void chanceDependsOnSeedSampleAndTokenAlone() {
         assertEquals(Sampling.uniform(5, 1, 2), Sampling.uniform(5, 1, 2));
         assertNotEquals(Sampling.uniform(5, 1, 2), Sampling.uniform(5, 2, 1));
         assertNotEquals(Sampling.uniform(5, 1, 2), Sampling.uniform(6, 1, 2));
@@ -126,16 +144,11 @@ class SamplingTest {
         assertEquals(0.5, mean, 0.005);
     }
 
-    private static Draw draw(double temperature, int topK, double topP) {
-        return new Draw(0, temperature, topK, topP, 0, 0, 0);
-    }
-
     private static void assertFrequencies(double[] expected, Draw draw, float[] logits) {
         float[] scaled = logits.clone();
         Sampling.scale(scaled, draw.temperature());
         int[] counts = new int[logits.length];
-        for (int i = 0; i < DRAWS; i++)
-            counts[Sampling.fromScaled(scaled, draw, Sampling.uniform(11, 0, i))]++;
+        for (int i = 0; i < DRAWS; i++) counts[Sampling.fromScaled(scaled, draw, Sampling.uniform(11, 0, i))]++;
         for (int i = 0; i < counts.length; i++) {
             double deviation = Math.sqrt(expected[i] * (1 - expected[i]) / DRAWS);
             assertEquals(expected[i], counts[i] / (double) DRAWS, 5 * deviation, Arrays.toString(counts));
@@ -151,7 +164,7 @@ class SamplingTest {
         return Arrays.stream(p).map(x -> x / sum).toArray();
     }
 
-    private static int bySorting(float[] logits, double topP, double uniform) {
+    private static int bySorting(float[] logits, double topP, double chance) {
         int[] order = IntStream.range(0, logits.length).boxed()
                 .sorted(Comparator.comparingDouble((Integer i) -> -logits[i]).thenComparing(i -> i))
                 .mapToInt(i -> i).toArray();
@@ -159,7 +172,7 @@ class SamplingTest {
         double kept = 0;
         int n = 0;
         while (n < order.length && kept < topP) kept += p[order[n++]];
-        double left = uniform * kept;
+        double left = chance * kept;
         for (int i = 0; i < n; i++) {
             left -= p[order[i]];
             if (left < 0) return order[i];
