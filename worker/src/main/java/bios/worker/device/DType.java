@@ -17,6 +17,11 @@ public enum DType {
         this.bytes = bytes;
     }
 
+    /// Whether elements are activations' numbers: what verbs compute with.
+    public boolean isFloat() {
+        return this == F32 || this == BF16;
+    }
+
     /// Bytes of one element.
     public int bytes() {
         return bytes;
