@@ -21,7 +21,8 @@ import java.util.Optional;
 /// @param python runs the client
 /// @param pairs of `forward_backward` and `optim_step` measured
 /// @param warmUp pairs before them
-public record GatewayBench(String python, int pairs, int warmUp) {
+/// @param limit of the client's run
+public record GatewayBench(String python, int pairs, int warmUp, TimeLimit limit) {
     private static final String MODEL = "bios/tiny";
     private static final int TOKENS = 8;
     private static final int RANK = 16;
@@ -50,7 +51,7 @@ public record GatewayBench(String python, int pairs, int warmUp) {
                 Installation.root().resolve("deploy/bench/small_steps.py").toString(), "--url", url,
                 "--model", MODEL, "--rank", "" + RANK, "--tokens", "" + TOKENS, "--pairs", "" + pairs,
                 "--warm-up", "" + warmUp));
-        return Peer.lastLine(Child.of(command).output(), command);
+        return Peer.lastLine(Child.of(command).output("small steps", limit), command);
     }
 
     /// What the engine alone takes for such a pair, in this process.

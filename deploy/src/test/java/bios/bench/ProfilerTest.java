@@ -34,12 +34,14 @@ final class ProfilerTest {
     }
 
     @Test void operandsAreFoundInListsOptionalsAndRecords() {
-        Tensor tensor = new Tensor(Arena.global().allocate(64), 2, 4, 4);
+        Device device = new CpuDevice(1);
+        Tensor tensor = device.tensor(2, 4);
         Operands operands = Operands.of(new Object[] {1, "other", null,
             List.of(new Nested(Optional.of(tensor), List.of(new Matrix(5, 4))))});
         assertEquals(List.of(tensor), operands.tensors());
         assertEquals(List.of(new Matrix(5, 4)), operands.weights());
         assertEquals(32, operands.bytes());
+        device.close();
     }
 
     @Test void failuresOfTheDevicePassThrough() {

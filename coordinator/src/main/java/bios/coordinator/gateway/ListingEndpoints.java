@@ -95,10 +95,10 @@ final class ListingEndpoints {
         return upstream.run(call.account(), RunEndpoints.runId(call.parts().getFirst()),
                 RunReply.Recounted.class,
                 replyTo -> new RunCommand.Recount(call.account(), replyTo)).thenApply(recounted -> {
-                    int count = recounted.notes().size();
-                    return ApiResponse.ok("history", recounted.notes()
+                    int count = recounted.entries().size();
+                    return ApiResponse.ok("history", recounted.entries()
                             .subList(Math.max(0, count - limit), count)
-                            .stream().map(ResponseBodies::note).toList());
+                            .stream().map(ResponseBodies::historyEntry).toList());
                 });
     }
 

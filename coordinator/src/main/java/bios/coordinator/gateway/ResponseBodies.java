@@ -9,7 +9,7 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.model.TargetModule;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunId;
-import bios.protocol.run.RunNote;
+import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.Timing;
 import bios.protocol.sampling.SampleResult;
 import java.nio.ByteBuffer;
@@ -160,13 +160,13 @@ final class ResponseBodies {
             "first", "struck", "seconds");
 
     /// One entry of a run's history; `detail` holds the fields of its kind.
-    static Map<String, Object> note(RunNote note) {
+    static Map<String, Object> historyEntry(HistoryEntry entry) {
         var detail = new TreeMap<String, Object>();
-        note.detail().forEach((name, text) ->
+        entry.detail().forEach((name, text) ->
                 detail.put(name, NUMBERS.contains(name) ? JsonWriter.raw(text) : text));
-        return ApiResponse.object("time", time(note.timeMillis()), "node", note.node(),
-                "kind", note.kind().name().toLowerCase(Locale.ROOT), "position", note.position(),
-                "seq_id", note.seq(), "detail", detail);
+        return ApiResponse.object("time", time(entry.timeMillis()), "node", entry.node(),
+                "kind", entry.kind().name().toLowerCase(Locale.ROOT), "position", entry.position(),
+                "seq_id", entry.seq(), "detail", detail);
     }
 
     private static double millis(long nanos) {

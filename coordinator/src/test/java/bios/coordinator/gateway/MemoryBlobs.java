@@ -33,14 +33,9 @@ final class MemoryBlobs implements BlobStore {
         return new BlobRef(id, bytes.length);
     }
 
-    @Override public byte[] read(BlobRef ref) {
+    @Override public InputStream open(BlobRef ref) {
         byte[] bytes = blobs.get(ref.id());
         if (bytes == null) throw new BlobMissing(ref.id());
-        return bytes;
-    }
-
-    @Override public InputStream open(BlobRef ref) {
-        byte[] bytes = read(ref);
         boolean whole = HexFormat.of().formatHex(DerivedIds.sha256().digest(bytes)).equals(ref.id().sha256());
         return new FilterInputStream(new ByteArrayInputStream(bytes)) {
             @Override public int read(byte[] into, int offset, int length) throws IOException {

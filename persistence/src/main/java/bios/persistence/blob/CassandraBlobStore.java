@@ -230,10 +230,6 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
         }
     }
 
-    @Override public byte[] read(BlobRef ref) {
-        return Blobs.read(ref, open(ref));
-    }
-
     @Override public InputStream open(BlobRef ref) {
         Cql cql = connection.await();
         Upload upload = within("blob " + ref.id() + " cannot be read", () -> found(cql, ref.id()))

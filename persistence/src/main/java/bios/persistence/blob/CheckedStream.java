@@ -6,12 +6,14 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.security.MessageDigest;
 
-/// A blob's bytes, whose end is reached only if length and digest are right.
+/// The bytes of a blob. Length and digest are verified before the last byte is returned.
 final class CheckedStream extends FilterInputStream {
+    private static final int SKIP_BYTES = 1 << 16;
     private final BlobRef ref;
     private final MessageDigest digest = Digests.sha256();
     private long length;
-    private boolean checked;
+    private boolean verified;
+    private BlobDamaged damage;
 
     CheckedStream(BlobRef ref, InputStream in) {
         super(in);
@@ -24,26 +26,46 @@ final class CheckedStream extends FilterInputStream {
     }
 
     @Override public int read(byte[] into, int offset, int count) throws IOException {
-        int n = super.read(into, offset, count);
+        if (damage != null) throw damage;
+        if (verified) return count == 0 ? 0 : -1;
+        int n = in.read(into, offset, count);
         if (n > 0) {
             digest.update(into, offset, n);
             length += n;
-        } else if (n < 0 && !checked) {
-            checked = true;
-            check();
         }
+        if (n < 0 || length >= ref.bytes() && n > 0) verify(n);
         return n;
     }
 
-    private void check() {
-        if (length != ref.bytes())
-            throw new BlobDamaged(ref.id(), "it has " + length + " bytes instead of " + ref.bytes());
-        String found = Digests.hex(digest);
-        if (!found.equals(ref.id().sha256())) throw new BlobDamaged(ref.id(), "its SHA-256 is " + found);
+    /// @param n what the last read returned
+    private void verify(int n) throws IOException {
+        if (length == ref.bytes() && (n < 0 || in.read() < 0)) {
+            String found = Digests.hex(digest);
+            if (!found.equals(ref.id().sha256())) throw damaged("its SHA-256 is " + found);
+            verified = true;
+        } else if (n < 0) throw damaged("it has " + length + " bytes instead of " + ref.bytes());
+        else throw damaged("it has more than " + ref.bytes() + " bytes");
+    }
+
+    /// Every later read fails, too.
+    private BlobDamaged damaged(String how) {
+        damage = new BlobDamaged(ref.id(), how);
+        return damage;
     }
 
     @Override public long skip(long n) throws IOException {
-        return readNBytes((int) Math.min(n, 1 << 20)).length;
+        long skipped = 0;
+        byte[] buffer = new byte[Math.clamp(n, 0, SKIP_BYTES)];
+        while (skipped < n) {
+            int read = read(buffer, 0, (int) Math.min(buffer.length, n - skipped));
+            if (read < 0) break;
+            skipped += read;
+        }
+        return skipped;
+    }
+
+    @Override public int available() throws IOException {
+        return verified ? 0 : in.available();
     }
 
     @Override public boolean markSupported() {

@@ -151,10 +151,6 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
         }
     }
 
-    @Override public byte[] read(BlobRef ref) {
-        return Blobs.read(ref, open(ref));
-    }
-
     @Override public InputStream open(BlobRef ref) {
         try {
             return new CheckedStream(ref, Files.newInputStream(path(ref.id())));

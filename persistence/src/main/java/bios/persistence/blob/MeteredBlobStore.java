@@ -41,12 +41,6 @@ public final class MeteredBlobStore implements BlobStore {
         return written;
     }
 
-    @Override public byte[] read(BlobRef ref) {
-        byte[] bytes = timed("read", () -> store.read(ref));
-        Metrics.BLOB_BYTES.labelValues("read").inc(bytes.length);
-        return bytes;
-    }
-
     @Override public InputStream open(BlobRef ref) {
         long began = nanos.getAsLong();
         try {
@@ -119,6 +113,12 @@ public final class MeteredBlobStore implements BlobStore {
                 .log("{}: {}", what, why.getMessage());
     }
 
+    /// Reads or skips bytes.
+    private interface Reading {
+        /// @return how many bytes; negative at the end
+        long bytes() throws IOException;
+    }
+
     /// A blob that is being read.
     private final class Measured extends FilterInputStream {
         private final long began;
@@ -136,8 +136,16 @@ public final class MeteredBlobStore implements BlobStore {
         }
 
         @Override public int read(byte[] into, int offset, int count) throws IOException {
+            return (int) counted(() -> in.read(into, offset, count));
+        }
+
+        @Override public long skip(long n) throws IOException {
+            return counted(() -> in.skip(n));
+        }
+
+        private long counted(Reading reading) throws IOException {
             try {
-                int n = in.read(into, offset, count);
+                long n = reading.bytes();
                 if (n > 0) bytes += n;
                 return n;
             } catch (IOException failed) {
@@ -147,10 +155,6 @@ public final class MeteredBlobStore implements BlobStore {
                 end(failed);
                 throw failed;
             }
-        }
-
-        @Override public long skip(long n) throws IOException {
-            return readNBytes((int) Math.min(n, 1 << 20)).length;
         }
 
         @Override public boolean markSupported() {

@@ -138,10 +138,6 @@ public final class S3BlobStore implements BlobStore, AutoCloseable {
         }
     }
 
-    @Override public byte[] read(BlobRef ref) {
-        return Blobs.read(ref, open(ref));
-    }
-
     @Override public InputStream open(BlobRef ref) {
         try {
             return new CheckedStream(ref, client.getObject(b -> b.bucket(settings.bucket())

@@ -22,7 +22,7 @@ public record EngineSettings(int trainPassTokens, long activationBytes, long lon
         int maxQueuedSequences) {
     /// Room for runs.
     ///
-    /// @param deviceBytes of states on the device; empty: half of what [Machine] finds free
+    /// @param deviceBytes of states on the device; empty: half of what [DeviceExecutor] finds free
     /// @param hostBytes of recovery points in the host's memory; empty: a quarter of it if the device has
     ///     memory of its own, else nothing
     /// @param heapBytes of the Java heap for what is read ahead and for copies; empty: a quarter of it

@@ -1,8 +1,8 @@
 package bios.worker.model;
 
 import bios.protocol.model.TargetModule;
-import bios.worker.adapter.Factors.Factor;
 import bios.worker.device.Device;
+import bios.worker.device.FactorTable.Factor;
 import bios.worker.device.LowRank;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;

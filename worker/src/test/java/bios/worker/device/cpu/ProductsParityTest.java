@@ -277,7 +277,7 @@ final class ProductsParityTest {
                 assertArrayEquals(Arrays.copyOfRange(expected, from * out, (from + rows) * out),
                         device.read(y), 0f,
                         "%s [%d, %d], %d rows from %d".formatted(what, in, out, rows, from));
-                device.free(new Tensor(y.memory(), 0, 0, 0));
+                device.free(HostTensor.of(y));
             }
         }
         device.write(whole, before);
