@@ -6,14 +6,14 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// One request that is being answered.
+/// An HTTP request with its authenticated account.
 ///
-/// @param id of this HTTP request, for people who look for it in the log
-/// @param account whose it is
-/// @param parts what stood for the `*` of the pattern, in order
+/// @param id id of this HTTP request; error responses and log lines contain it
+/// @param account account of the caller
+/// @param parts path segments at the `*` of the pattern, in order
 /// @param query the first value of each parameter
 /// @param headers the last value of each header, by lower-case name
-record Call(String id, String account, List<String> parts, Map<String, String> query,
+record ApiRequest(String id, String account, List<String> parts, Map<String, String> query,
         Map<String, String> headers, Optional<Json> body) {
     /// The fields of the body.
     Fields fields() {
@@ -25,27 +25,27 @@ record Call(String id, String account, List<String> parts, Map<String, String> q
         return body.filter(b -> b instanceof Json.Obj(var given) && given.containsKey(field)).isPresent();
     }
 
-    /// Whether the client is Tinker's, which knows only its own scheme.
+    /// Whether the client is Tinker's, which knows the `tinker://` scheme only.
     boolean tinker() {
         return headers.getOrDefault("user-agent", "").contains("Tinker");
     }
 
-    /// Whether the client takes this media type by name.
+    /// Whether the `Accept` header names this media type.
     boolean accepts(String mediaType) {
         return headers.getOrDefault("accept", "").contains(mediaType);
     }
 
-    /// The path in the scheme that the client knows.
+    /// The path in the scheme that the client understands.
     String show(CheckpointPath path) {
         return tinker() ? path.tinker() : path.bios();
     }
 
-    /// The path of a checkpoint that has a name.
+    /// The path of a named checkpoint; empty for a snapshot.
     Optional<String> path(CheckpointManifest manifest) {
         return manifest.path().map(this::show);
     }
 
-    /// A number in the query.
+    /// An integer parameter of the query.
     int number(String name, int otherwise, int least, int most) {
         String text = query.get(name);
         if (text == null) return otherwise;
@@ -53,9 +53,9 @@ record Call(String id, String account, List<String> parts, Map<String, String> q
             int value = Integer.parseInt(text);
             if (value >= least && value <= most) return value;
         } catch (NumberFormatException _) {
-            // said below
+            // reported below
         }
-        throw new Refusal(Code.INVALID, name,
+        throw new Refusal(ErrorCode.INVALID, name,
                 "'" + text + "' is wrong; expected an integer from " + least + " to " + most);
     }
 }

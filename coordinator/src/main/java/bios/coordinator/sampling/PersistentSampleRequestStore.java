@@ -10,31 +10,32 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.Executor;
 
-/// Accepted requests in a store. A task is kept as its manifest in a line, then CBOR.
-public final class StoredSamples implements AcceptedSamples {
+/// Stores accepted requests in [SamplingTasks]. A task is stored as a line with its manifest, followed by
+/// CBOR.
+public final class PersistentSampleRequestStore implements SampleRequestStore {
     private static final String NAME = "sample-task";
     static final StoredTypes TYPES = new StoredTypes(List.of(StoredType.first(NAME,
             SampleTask.class)));
     private final SamplingTasks store;
     private final Executor blocking;
 
-    /// @param blocking runs what waits for the store: a thread per task
-    public StoredSamples(SamplingTasks store, Executor blocking) {
+    /// @param blocking executor for blocking calls of the store, a thread for each task
+    public PersistentSampleRequestStore(SamplingTasks store, Executor blocking) {
         this.store = store;
         this.blocking = blocking;
     }
 
-    @Override public CompletionStage<Void> keep(String request, Accepted accepted) {
-        return CompletableFuture.runAsync(() -> store.put(request, accepted.owner(), encode(accepted.task())),
+    @Override public CompletionStage<Void> put(String request, StoredRequest stored) {
+        return CompletableFuture.runAsync(() -> store.put(request, stored.owner(), encode(stored.task())),
                 blocking);
     }
 
-    @Override public CompletionStage<Optional<Accepted>> find(String request) {
+    @Override public CompletionStage<Optional<StoredRequest>> find(String request) {
         return CompletableFuture.supplyAsync(() -> store.find(request)
-                .map(task -> new Accepted(task.owner(), decode(task.body()))), blocking);
+                .map(task -> new StoredRequest(task.owner(), decode(task.body()))), blocking);
     }
 
-    @Override public CompletionStage<Void> forget(long olderThanMillis) {
+    @Override public CompletionStage<Void> deleteOlderThan(long olderThanMillis) {
         return CompletableFuture.runAsync(() -> store.sweep(olderThanMillis), blocking);
     }
 

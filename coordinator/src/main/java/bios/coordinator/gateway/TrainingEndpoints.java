@@ -11,16 +11,16 @@ import java.util.Optional;
 import java.util.concurrent.CompletionStage;
 
 /// The numbered operations of runs.
-final class TrainingCalls {
+final class TrainingEndpoints {
     private static final long LONGEST_TTL = 100L * 365 * 24 * 3600;
-    private final Backend backend;
-    private final Operations operations;
+    private final Upstream upstream;
+    private final RunClient runs;
     private final OperationReader reader;
 
-    TrainingCalls(Backend backend, Operations operations) {
-        this.backend = backend;
-        this.operations = operations;
-        this.reader = new OperationReader(backend.settings());
+    TrainingEndpoints(Upstream upstream, RunClient runs) {
+        this.upstream = upstream;
+        this.runs = runs;
+        this.reader = new OperationReader(upstream.settings());
     }
 
     List<Endpoint> endpoints() {
@@ -33,44 +33,45 @@ final class TrainingCalls {
                 Endpoint.post("load_weights", this::loadWeights));
     }
 
-    /// What every numbered operation says first.
+    /// The run and the number that every operation names.
     private record Target(Fields fields, RunId run, long seq) {
-        static Target of(Call call) {
+        static Target of(ApiRequest call) {
             Fields fields = call.fields();
             String model = fields.string("model_id");
-            return new Target(fields, RunCalls.runId(model), fields.integer("seq_id", 1, Long.MAX_VALUE));
+            return new Target(fields, RunEndpoints.runId(model), fields.integer("seq_id", 1, Long.MAX_VALUE));
         }
     }
 
-    private CompletionStage<Reply> evaluate(Call call, String field, boolean forwardOnly) {
+    private CompletionStage<ApiResponse> evaluate(ApiRequest call, String field, boolean forwardOnly) {
         Target target = Target.of(call);
         Fields input = target.fields().object(field);
-        if (backend.fleet().modelOfSlug(target.run().slug()).isEmpty())
-            return backend.describe(target.run(), call.account()).thenApply(_ -> {
+        if (upstream.fleet().modelOfSlug(target.run().slug()).isEmpty())
+            return upstream.describe(target.run(), call.account()).thenApply(_ -> {
                 throw new IllegalStateException("a run without a base model was described");
             });
-        ModelInfo model = backend.model(target.run());
+        ModelInfo model = upstream.model(target.run());
         Operation operation = reader.batch(input, model, forwardOnly);
         target.fields().done();
-        return operations.submit(call, target.run(), target.seq(), operation, forwardOnly ? ":forward" : "");
+        return runs.submit(call, target.run(), target.seq(), operation, forwardOnly ? ":forward" : "");
     }
 
-    private CompletionStage<Reply> optimStep(Call call) {
+    private CompletionStage<ApiResponse> optimStep(ApiRequest call) {
         Target target = Target.of(call);
         Optional<AdamParams> params = target.fields().optionalObject("adam_params").map(reader::adam);
         target.fields().done();
-        return operations.submit(call, target.run(), target.seq(), new Operation.OptimStep(params), "");
+        return runs.submit(call, target.run(), target.seq(), new Operation.OptimStep(params), "");
     }
 
-    private CompletionStage<Reply> saveWeights(Call call) {
+    private CompletionStage<ApiResponse> saveWeights(ApiRequest call) {
         Target target = Target.of(call);
         Fields fields = target.fields();
         CheckpointName name = name(fields);
-        String metadata = fields.optionalFree("metadata", backend.settings().maxMetadataBytes()).orElse("{}");
+        String metadata = fields.optionalFree("metadata", upstream.settings().maxMetadataBytes())
+                .orElse("{}");
         Optional<Long> ttl = fields.optionalInteger("ttl_seconds", 1, LONGEST_TTL);
         fields.bool("overwrite", true);
         fields.done();
-        return operations.submit(call, target.run(), target.seq(),
+        return runs.submit(call, target.run(), target.seq(),
                 new Operation.SaveState(name, metadata, ttl), "");
     }
 
@@ -79,7 +80,7 @@ final class TrainingCalls {
         return Fields.named(fields.at("path"), () -> new CheckpointName(name));
     }
 
-    private CompletionStage<Reply> saveForSampler(Call call) {
+    private CompletionStage<ApiResponse> saveForSampler(ApiRequest call) {
         Target target = Target.of(call);
         Fields fields = target.fields();
         Optional<CheckpointName> name = fields.has("path") ? Optional.of(name(fields)) : Optional.empty();
@@ -90,23 +91,23 @@ final class TrainingCalls {
             throw fields.at("path").invalid("give exactly one of path (a lasting checkpoint) and"
                     + " sampling_session_seq_id (a snapshot for this session)");
         if (name.isPresent())
-            return operations.submit(call, target.run(), target.seq(),
+            return runs.submit(call, target.run(), target.seq(),
                     new Operation.SaveSamplerWeights(name, ttl, Optional.empty()), "");
-        // Two tries of one save may bring different sampler numbers: the number is no part of the operation.
-        return backend.describe(target.run(), call.account()).thenCompose(run -> {
+        // A retried save may have another sampler number, so the number is not part of the operation.
+        return upstream.describe(target.run(), call.account()).thenCompose(run -> {
             String session = run.config().session();
-            return operations.submit(call, target.run(), target.seq(),
+            return runs.submit(call, target.run(), target.seq(),
                     new Operation.SaveSamplerWeights(name, Optional.empty(), Optional.of(session)),
                     ":sampler:" + session + ":" + sampler.get());
         });
     }
 
-    private CompletionStage<Reply> loadWeights(Call call) {
+    private CompletionStage<ApiResponse> loadWeights(ApiRequest call) {
         Target target = Target.of(call);
-        CheckpointPath path = RunCalls.path(target.fields(), "path");
+        CheckpointPath path = RunEndpoints.path(target.fields(), "path");
         boolean optimizer = target.fields().bool("optimizer", true);
         target.fields().done();
-        return operations.submit(call, target.run(), target.seq(),
+        return runs.submit(call, target.run(), target.seq(),
                 new Operation.LoadState(path, optimizer), "");
     }
 }

@@ -11,19 +11,19 @@ import org.apache.pekko.stream.Materializer;
 import org.apache.pekko.stream.javadsl.Sink;
 import org.apache.pekko.util.ByteString;
 
-/// Takes request bodies off the wire within two limits: the size of one, and the bytes of all that are in
-/// work. What is refused is still read to its end, so that the client gets to read the answer.
-final class Bodies {
+/// Reads request bodies within two limits: the size of one body, and the total size of all bodies in work.
+/// A refused body is still read to its end, so that the client can read the response.
+final class BodyReader {
     private final int maxBytes;
     private final long maxInWork;
     private final AtomicLong inWork = new AtomicLong();
 
-    Bodies(int maxBytes, long maxInWork) {
+    BodyReader(int maxBytes, long maxInWork) {
         this.maxBytes = maxBytes;
         this.maxInWork = maxInWork;
     }
 
-    /// A body, and what it occupies until it is released.
+    /// A body, and its share of the limit until it is released.
     final class Body {
         private final List<ByteString> chunks = new ArrayList<>();
         private long length;
@@ -56,7 +56,7 @@ final class Bodies {
             return true;
         }
 
-        /// All bytes; a [Refusal] if they were too many.
+        /// All bytes; throws a [Refusal] if a limit was exceeded.
         byte[] bytes() {
             if (refusal != null) throw refusal;
             byte[] all = new byte[(int) length];
@@ -69,12 +69,12 @@ final class Bodies {
             return all;
         }
 
-        /// How many bytes it has.
+        /// The number of bytes.
         long length() {
             return length;
         }
 
-        /// The request is answered.
+        /// Gives its bytes back to the limit: the request is answered.
         void release() {
             inWork.addAndGet(-reserved);
             reserved = 0;
@@ -82,12 +82,13 @@ final class Bodies {
     }
 
     private Refusal tooLarge() {
-        return new Refusal(Code.BODY_TOO_LARGE,
+        return new Refusal(ErrorCode.BODY_TOO_LARGE,
                 "the body is larger than " + maxBytes + " bytes; send the batch in several requests");
     }
 
     private static Refusal busy() {
-        return new Refusal(Code.BUSY, "the service is reading as much as it can hold; try again in a moment");
+        return new Refusal(ErrorCode.BUSY,
+                "the service is reading as much as it can hold; try again in a moment");
     }
 
     /// Reads the body of `request`.
@@ -96,7 +97,7 @@ final class Bodies {
         long announced = request.entity().getContentLengthOption().orElse(0);
         if (announced > maxBytes) body.refuse(tooLarge());
         else if (!body.reserve(announced)) body.refuse(busy());
-        // A small body comes with its head; a stream of its own would cost more than the rest of the call.
+        // A small body arrives with its head; a separate stream would cost more than the rest of the request.
         if (request.entity() instanceof HttpEntity.Strict whole)
             return CompletableFuture.completedStage(body.add(whole.getData()));
         return request.entity().withoutSizeLimit().getDataBytes()

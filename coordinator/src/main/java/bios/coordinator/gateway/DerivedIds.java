@@ -8,17 +8,18 @@ import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.HexFormat;
 
-/// Ids that follow from what the client said, so that a repeated request finds what the first one made.
-final class Ids {
-    private Ids() {}
+/// Ids derived from the fields of a request, so that a repeated request finds the object that the first one
+/// created.
+final class DerivedIds {
+    private DerivedIds() {}
 
-    /// The run that a session makes under its number.
+    /// The id of the run that a session creates under this number.
     static RunId run(ModelName model, String session, long seq) {
         return new RunId(model.slug() + "-"
                 + HexFormat.of().formatHex(sha256(session + ":train:" + seq), 0, 8));
     }
 
-    /// The seed of that run's adapter if the user gives none.
+    /// The seed of that run's adapter if the request has none.
     static long seed(String session, long seq) {
         return ByteBuffer.wrap(sha256(session + ":train:" + seq)).getLong(8);
     }

@@ -8,19 +8,19 @@ import org.apache.pekko.http.scaladsl.model.ErrorInfo;
 import org.apache.pekko.http.scaladsl.model.StatusCode;
 import org.apache.pekko.http.scaladsl.settings.ServerSettings;
 
-/// Answers what is not HTTP, before there is a request, as JSON too. Found by Pekko through `MODULE$`.
-public final class MalformedRequest extends ParsingErrorHandler {
-    /// The one instance.
-    public static final MalformedRequest MODULE$ = new MalformedRequest();
+/// Answers malformed HTTP with an error response in JSON. Pekko finds the instance through `MODULE$`.
+public final class MalformedRequestHandler extends ParsingErrorHandler {
+    /// The singleton.
+    public static final MalformedRequestHandler MODULE$ = new MalformedRequestHandler();
 
-    private MalformedRequest() {}
+    private MalformedRequestHandler() {}
 
     @Override public HttpResponse handle(StatusCode status, ErrorInfo info, LoggingAdapter log,
             ServerSettings settings) {
         boolean target = info.summary().contains("request-target") || info.summary().contains("URI");
         int code = target ? 404 : status.intValue();
         String message = "the request is not well-formed HTTP: " + info.summary();
-        byte[] body = JsonWriter.write(Reply.object("error", target ? Code.NO_SUCH_CALL.wireName()
+        byte[] body = JsonWriter.write(ApiResponse.object("error", target ? ErrorCode.NO_SUCH_CALL.wireName()
                 : "malformed_http", "category", "user", "message", message, "field", null, "detail", message,
                 "request_id", null));
         return HttpResponse.create().withStatus(code).withEntity(ContentTypes.APPLICATION_JSON, body);

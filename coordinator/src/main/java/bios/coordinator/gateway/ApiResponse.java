@@ -6,23 +6,24 @@ import java.util.Optional;
 import org.apache.pekko.stream.javadsl.Source;
 import org.apache.pekko.util.ByteString;
 
-/// What a call answers.
-sealed interface Reply {
+/// The response of an endpoint.
+sealed interface ApiResponse {
     /// @param body maps, lists, strings, numbers, arrays of floats, [Optional]s and raw JSON
-    /// @param large whether writing it takes a while
-    record Value(int status, Object body, boolean large) implements Reply {}
+    /// @param large whether it is serialized on a reader thread
+    record JsonBody(int status, Object body, boolean large) implements ApiResponse {}
 
-    /// Done, and nothing to say.
-    record Nothing() implements Reply {}
+    /// Status 204 without a body.
+    record NoContent() implements ApiResponse {}
 
-    /// Bytes that are made while they are sent.
-    record Stream(String contentType, String fileName, Source<ByteString, ?> bytes) implements Reply {}
+    /// A stream of bytes.
+    record ByteStream(String contentType, String fileName, Source<ByteString, ?> bytes)
+            implements ApiResponse {}
 
-    static Reply ok(Object... namesAndValues) {
-        return new Value(200, object(namesAndValues), false);
+    static ApiResponse ok(Object... namesAndValues) {
+        return new JsonBody(200, object(namesAndValues), false);
     }
 
-    /// An object of names and values; an empty [Optional] is `null`.
+    /// An object of names and values; an empty [Optional] becomes `null`.
     static Map<String, Object> object(Object... namesAndValues) {
         var object = new LinkedHashMap<String, Object>();
         for (int i = 0; i < namesAndValues.length; i += 2)

@@ -2,9 +2,8 @@ package bios.coordinator.gateway;
 
 import java.util.Locale;
 
-/// Why the gateway refuses a request: the word for programs and the HTTP status. Each is in
-/// docs/reference/errors.md.
-enum Code {
+/// The error codes of refused requests with their HTTP status. docs/reference/errors.md documents each.
+enum ErrorCode {
     MALFORMED_JSON(400), INVALID(400), UNSUPPORTED(400), WEIGHTS_ONLY(400), CONFLICT(400), RUN_CLOSED(400),
     UNAUTHENTICATED(401), NOT_FOUND(404), UNKNOWN_MODEL(404), LINK_EXPIRED(404), NO_SUCH_CALL(404),
     METHOD_NOT_ALLOWED(405), GONE(410), BODY_TOO_LARGE(413), NOT_JSON(415), QUEUE_FULL(429), BUSY(429),
@@ -13,7 +12,7 @@ enum Code {
 
     private final int status;
 
-    Code(int status) {
+    ErrorCode(int status) {
         this.status = status;
     }
 
@@ -22,12 +21,12 @@ enum Code {
         return status;
     }
 
-    /// The word on the wire.
+    /// The code as responses contain it.
     String wireName() {
         return name().toLowerCase(Locale.ROOT);
     }
 
-    /// Seconds after which the same request may succeed; 0 when it will not by itself.
+    /// Seconds after which the same request may succeed; 0 if repeating it does not help.
     int retryAfterSeconds() {
         return switch (this) {
             case QUEUE_FULL, BUSY -> 1;

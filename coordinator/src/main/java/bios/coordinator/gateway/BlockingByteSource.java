@@ -10,14 +10,14 @@ import org.apache.pekko.stream.javadsl.Source;
 import org.apache.pekko.stream.javadsl.SourceQueueWithComplete;
 import org.apache.pekko.util.ByteString;
 
-/// What a blocking writer writes, as a stream: the writer waits for its reader, a failure of the writer
-/// breaks the stream, and a reader that goes away fails the writer.
-final class ByteFeed {
+/// A stream of the bytes that a blocking writer writes. Backpressure blocks the writer, a failure of the
+/// writer fails the stream, and a cancelled stream fails the writer.
+final class BlockingByteSource {
     private static final int CHUNK = 1 << 16;
 
-    private ByteFeed() {}
+    private BlockingByteSource() {}
 
-    /// Writes all bytes, on a thread that may block.
+    /// Writes all bytes; called on a thread that may block.
     @FunctionalInterface
     interface Writer {
         void writeTo(OutputStream out) throws Exception;
@@ -68,13 +68,14 @@ final class ByteFeed {
             ByteString bytes = ByteString.fromArray(chunk, 0, filled);
             filled = 0;
             try {
-                QueueOfferResult result = queue.offer(bytes).toCompletableFuture().get();
-                if (!result.isEnqueued()) throw new IOException("the reader is gone");
+                QueueOfferResult result =
+                        queue.offer(bytes).toCompletableFuture().get(); // edge: a virtual thread
+                if (!result.isEnqueued()) throw new IOException("the reader has cancelled the stream");
             } catch (ExecutionException gone) {
-                throw new IOException("the reader is gone", gone);
+                throw new IOException("the reader has cancelled the stream", gone);
             } catch (InterruptedException stopped) {
                 Thread.currentThread().interrupt();
-                throw new IOException("stopped", stopped);
+                throw new IOException("interrupted", stopped);
             }
         }
     }

@@ -5,9 +5,9 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import bios.coordinator.sampling.SamplingDesk.Seen;
-import bios.coordinator.sampling.SamplingDesk.Standing;
-import bios.coordinator.sampling.SamplingDesk.Submission;
+import bios.coordinator.sampling.SampleDispatcher.EngineStatus;
+import bios.coordinator.sampling.SampleDispatcher.Status;
+import bios.coordinator.sampling.SampleDispatcher.Submission;
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
@@ -28,7 +28,7 @@ import java.util.Set;
 import org.junit.jupiter.api.Test;
 
 /// The router's judgement: routes, limits, deaths, forgetting. Engines are strings.
-class SamplingDeskTest {
+class SampleDispatcherTest {
     private static final ModelName MODEL = new ModelName("m");
     private static final SamplingSettings SETTINGS = new SamplingSettings(10, 5, 100_000, 10_000,
             Duration.ofMillis(1000), 4, 2, 3, Duration.ofDays(1), Duration.ofMillis(500));
@@ -47,19 +47,19 @@ class SamplingDeskTest {
                 SampleResult.StopReason.LENGTH)), Optional.empty(), Optional.empty());
     }
 
-    private static SamplingDesk<String> desk(String... engines) {
-        var desk = new SamplingDesk<String>(SETTINGS);
-        desk.seen(seen(engines));
+    private static SampleDispatcher<String> desk(String... engines) {
+        var desk = new SampleDispatcher<String>(SETTINGS);
+        desk.updateEngines(engine(engines));
         return desk;
     }
 
-    private static List<Seen<String>> seen(String... engines) {
-        var all = new ArrayList<Seen<String>>();
-        for (String engine : engines) all.add(new Seen<>(engine, Set.of(MODEL), 0));
+    private static List<EngineStatus<String>> engine(String... engines) {
+        var all = new ArrayList<EngineStatus<String>>();
+        for (String engine : engines) all.add(new EngineStatus<>(engine, Set.of(MODEL), 0));
         return all;
     }
 
-    private static List<String> sent(SamplingDesk<String> desk, long now) {
+    private static List<String> sent(SampleDispatcher<String> desk, long now) {
         return desk.dispatch(now).stream().map(send -> send.task().id() + ">" + send.engine()).toList();
     }
 
@@ -82,16 +82,16 @@ class SamplingDeskTest {
         var desk = desk("a");
         desk.submit("me", task("1", ""));
         assertEquals(List.of("1>a"), sent(desk, 0));
-        assertInstanceOf(Submission.Known.class, desk.submit("me", task("1", "")));
+        assertInstanceOf(Submission.Accepted.class, desk.submit("me", task("1", "")));
         assertEquals(List.of(), sent(desk, 0));
-        assertTrue(desk.sampled("1", result(1), 0));
-        assertFalse(desk.sampled("1", result(2), 0));
+        assertTrue(desk.completed("1", result(1), 0));
+        assertFalse(desk.completed("1", result(2), 0));
         desk.submit("me", task("1", ""));
         assertEquals(List.of(), sent(desk, 0));
         assertEquals(1,
-                ((Standing.Done) desk.standing("me", "1")).result().sequences().getFirst().tokens().length);
-        assertInstanceOf(Standing.Foreign.class, desk.standing("you", "1"));
-        assertInstanceOf(Standing.Unknown.class, desk.standing("me", "2"));
+                ((Status.Completed) desk.status("me", "1")).result().sequences().getFirst().tokens().length);
+        assertInstanceOf(Status.NotOwned.class, desk.status("you", "1"));
+        assertInstanceOf(Status.Unknown.class, desk.status("me", "2"));
     }
 
     @Test void requestsOfADeadEngineGoElsewhereFirstAndInOrderUntilTheyHaveKilledTooMany() {
@@ -100,49 +100,49 @@ class SamplingDeskTest {
         desk.submit("me", task("2", ""));
         assertEquals(List.of("1>a", "2>a"), sent(desk, 0));
         desk.submit("me", task("3", ""));
-        assertEquals(List.of(), desk.gone("a", 0));
+        assertEquals(List.of(), desk.engineLost("a", 0));
         assertEquals(List.of(), sent(desk, 0));
-        desk.seen(seen("b"));
+        desk.updateEngines(engine("b"));
         assertEquals(List.of("1>b", "2>b", "3>b"), sent(desk, 0));
-        assertTrue(desk.sampled("2", result(1), 0));
-        assertEquals(List.of(), desk.gone("b", 0));
-        desk.seen(seen("c"));
+        assertTrue(desk.completed("2", result(1), 0));
+        assertEquals(List.of(), desk.engineLost("b", 0));
+        desk.updateEngines(engine("c"));
         assertEquals(List.of("1>c", "3>c"), sent(desk, 0));
-        assertEquals(List.of("1"), desk.gone("c", 0));
-        assertEquals("sampling_failed", ((Standing.Broken) desk.standing("me", "1")).fault().code());
+        assertEquals(List.of("1"), desk.engineLost("c", 0));
+        assertEquals("sampling_failed", ((Status.Failed) desk.status("me", "1")).fault().code());
     }
 
     @Test void tooMuchIsRefusedInAllAndForOneAccountAndInBytes() {
         var desk = desk();
         for (int i = 0; i < 5; i++)
-            assertInstanceOf(Submission.Known.class, desk.submit("me", task("m" + i, "")));
-        var mine = assertInstanceOf(Submission.Full.class, desk.submit("me", task("more", "")));
+            assertInstanceOf(Submission.Accepted.class, desk.submit("me", task("m" + i, "")));
+        var mine = assertInstanceOf(Submission.QueueFull.class, desk.submit("me", task("more", "")));
         assertEquals("queue_full", mine.fault().code());
         for (int i = 0; i < 5; i++)
-            assertInstanceOf(Submission.Known.class, desk.submit("you", task("y" + i, "")));
-        assertInstanceOf(Submission.Full.class, desk.submit("they", task("t", "")));
-        desk.seen(seen("a"));
+            assertInstanceOf(Submission.Accepted.class, desk.submit("you", task("y" + i, "")));
+        assertInstanceOf(Submission.QueueFull.class, desk.submit("they", task("t", "")));
+        desk.updateEngines(engine("a"));
         assertEquals(4, desk.dispatch(0).size());
-        assertTrue(desk.sampled("m0", result(1), 0));
-        assertInstanceOf(Submission.Known.class, desk.submit("me", task("more", "")));
+        assertTrue(desk.completed("m0", result(1), 0));
+        assertInstanceOf(Submission.Accepted.class, desk.submit("me", task("more", "")));
         var long1 = new SampleTask("long", MODEL, Optional.empty(), new int[30_000], PARAMS, 1, 0, false, 0);
-        assertInstanceOf(Submission.Full.class, desk().submit("me", long1));
+        assertInstanceOf(Submission.QueueFull.class, desk().submit("me", long1));
     }
 
     @Test void resultsAreForgottenWhenTheyAreOldOrTooLargeTogether() {
         var desk = desk("a");
         for (String id : List.of("1", "2", "3")) desk.submit("me", task(id, ""));
         desk.dispatch(0);
-        desk.sampled("1", result(700), 0);
-        desk.sampled("2", result(100), 400);
-        assertInstanceOf(Standing.Unknown.class, desk("a").standing("me", "1"));
-        assertInstanceOf(Standing.Done.class, desk.standing("me", "1"));
-        desk.sampled("3", result(700), 500);
-        assertInstanceOf(Standing.Unknown.class, desk.standing("me", "1"));
-        assertInstanceOf(Standing.Done.class, desk.standing("me", "2"));
+        desk.completed("1", result(700), 0);
+        desk.completed("2", result(100), 400);
+        assertInstanceOf(Status.Unknown.class, desk("a").status("me", "1"));
+        assertInstanceOf(Status.Completed.class, desk.status("me", "1"));
+        desk.completed("3", result(700), 500);
+        assertInstanceOf(Status.Unknown.class, desk.status("me", "1"));
+        assertInstanceOf(Status.Completed.class, desk.status("me", "2"));
         desk.expire(1401);
-        assertInstanceOf(Standing.Unknown.class, desk.standing("me", "2"));
-        assertInstanceOf(Standing.Done.class, desk.standing("me", "3"));
+        assertInstanceOf(Status.Unknown.class, desk.status("me", "2"));
+        assertInstanceOf(Status.Completed.class, desk.status("me", "3"));
     }
 
     @Test void aUsersFaultEndsARequestAndTheServersIsTriedAgainLater() {
@@ -154,11 +154,11 @@ class SamplingDeskTest {
         assertFalse(desk.failed("2", Fault.server("queue_full", "busy"), 0));
         assertEquals(List.of(), sent(desk, 0));
         for (int again = 0; again < 2; again++) {
-            desk.rested();
+            desk.requeueDeferred();
             assertEquals(List.of("2>a"), sent(desk, 0));
             assertFalse(desk.failed("2", Fault.server("blob_missing", "not there"), 0));
         }
-        desk.rested();
+        desk.requeueDeferred();
         assertEquals(List.of("2>a"), sent(desk, 0));
         assertTrue(desk.failed("2", Fault.server("blob_missing", "not there"), 0));
         assertEquals(0, desk.unfinished());
@@ -168,18 +168,18 @@ class SamplingDeskTest {
         var desk = desk("a");
         desk.submit("me", task("1", ""));
         desk.dispatch(0);
-        assertEquals(List.of(), desk.overdue(500));
-        assertEquals(1, desk.overdue(501).size());
-        assertEquals(List.of(), desk.overdue(502));
-        desk.seen(List.of());
+        assertEquals(List.of(), desk.resendOverdue(500));
+        assertEquals(1, desk.resendOverdue(501).size());
+        assertEquals(List.of(), desk.resendOverdue(502));
+        desk.updateEngines(List.of());
         desk.submit("me", task("2", ""));
         assertEquals(List.of(), sent(desk, 0));
-        assertTrue(desk.sampled("1", result(1), 0));
-        desk.seen(seen("a"));
+        assertTrue(desk.completed("1", result(1), 0));
+        desk.updateEngines(engine("a"));
         assertEquals(List.of("2>a"), sent(desk, 0));
     }
 
-    /// Mutations tried: not counting a lost engine's request again, `release` without `sent -=`,
+    /// Mutations tried: not counting a enginesLost engine's request again, `release` without `sent -=`,
     /// dispatch beyond the window.
     @Test void underAnyHistoryEveryRequestEndsOnceAndNoEngineHasMoreThanItsWindow() {
         for (long seed = 0; seed < 200; seed++) {
@@ -194,18 +194,18 @@ class SamplingDeskTest {
                         .findFirst();
                 switch (random.nextInt(12)) {
                     case 0 -> {
-                        ended.addAll(desk.gone(engine, 0));
+                        ended.addAll(desk.engineLost(engine, 0));
                         at.get(engine).clear();
-                        desk.seen(seen("a", "b"));
+                        desk.updateEngines(engine("a", "b"));
                     }
-                    case 1 -> desk.rested();
+                    case 1 -> desk.requeueDeferred();
                     case 2 -> running.ifPresent(id -> {
                         at.values().forEach(tasks -> tasks.remove(id));
                         if (desk.failed(id, Fault.server("x", "y"), 0)) assertTrue(ended.add(id));
                     });
                     case 3, 4, 5, 6 -> running.ifPresent(id -> {
                         at.values().forEach(tasks -> tasks.remove(id));
-                        if (desk.sampled(id, result(1), 0)) assertTrue(ended.add(id));
+                        if (desk.completed(id, result(1), 0)) assertTrue(ended.add(id));
                     });
                     default ->
                             desk.submit("u" + random.nextInt(3), task("t" + next++, random.nextInt(3) + ""));
@@ -215,11 +215,11 @@ class SamplingDeskTest {
                 assertTrue(desk.unfinished() <= 10);
             }
             for (int i = 0; i < 100 && desk.unfinished() > 0; i++) {
-                desk.rested();
+                desk.requeueDeferred();
                 desk.dispatch(0).forEach(send -> at.get(send.engine()).add(send.task().id()));
                 at.values().forEach(tasks -> {
                     tasks.forEach(id -> {
-                        if (desk.sampled(id, result(1), 0)) assertTrue(ended.add(id));
+                        if (desk.completed(id, result(1), 0)) assertTrue(ended.add(id));
                     });
                     tasks.clear();
                 });

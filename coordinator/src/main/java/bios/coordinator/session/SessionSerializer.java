@@ -5,8 +5,8 @@ import bios.protocol.stored.StoredType;
 import bios.protocol.stored.StoredTypes;
 import java.util.List;
 
-/// How sessions are stored.
-public final class SessionStored extends StoredSerializer {
+/// Serializer of the events and snapshots of sessions.
+public final class SessionSerializer extends StoredSerializer {
     private static final int IDENTIFIER = 52_102;
     static final StoredTypes TYPES = new StoredTypes(List.of(
             StoredType.first("session-opened", SessionEvent.SessionOpened.class),
@@ -15,8 +15,8 @@ public final class SessionStored extends StoredSerializer {
             StoredType.first("session-ended", SessionEvent.SessionEnded.class),
             StoredType.first("session", Session.class)));
 
-    /// For Pekko.
-    public SessionStored() {
+    /// Called by Pekko.
+    public SessionSerializer() {
         super(IDENTIFIER, TYPES);
     }
 }
