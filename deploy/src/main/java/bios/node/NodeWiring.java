@@ -11,7 +11,7 @@ import bios.coordinator.gateway.ShardedRuns;
 import bios.coordinator.gateway.ShardedSessions;
 import bios.coordinator.health.Check;
 import bios.coordinator.run.RunSettings;
-import bios.coordinator.run.RunWorld;
+import bios.coordinator.run.RunEnvironment;
 import bios.coordinator.run.TrainingRunSharding;
 import bios.coordinator.sampling.SamplingRouter;
 import bios.coordinator.sampling.SamplingSettings;
@@ -127,7 +127,7 @@ final class NodeWiring {
                 .onFailure(ModelRefused.class, SupervisorStrategy.stop().withLoggingEnabled(false)),
                 "engine");
         context.watch(engine);
-        RunWorld world = RunWorld.of(engine, blobs, storage.index(),
+        RunEnvironment world = RunEnvironment.of(engine, blobs, storage.index(),
                 TrainingRunSharding.resolver(system, ASK_LIMIT), clock, runs);
         for (ModelName model : settings.models().keySet())
             TrainingRunSharding.init(system, model.slug(), world);

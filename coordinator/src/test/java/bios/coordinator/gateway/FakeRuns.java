@@ -19,7 +19,7 @@ import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
-import bios.protocol.run.RunNote;
+import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.run.Timing;
 import bios.protocol.stored.StoredOperations;
@@ -90,6 +90,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
             case RunCommand.Submit c -> existing(run, () -> submit(id, run, c));
             case RunCommand.Retrieve(_, long seq, _, _) ->
                     existing(run, () -> retrieve(id, run, seq));
+            case RunCommand.CheckOwner(_, _) -> existing(run, RunReply.Done::new);
             case RunCommand.Describe(_, _) -> existing(run, () -> described(run));
             case RunCommand.Resolve(_, var path, _) -> existing(run, () ->
                     run.checkpoints.stream().filter(c -> c.name().equals(Optional.of(path.name()))
@@ -107,9 +108,9 @@ final class FakeRuns implements RunDirectory, RunIndex {
                     new Timing(7, OperationKind.FORWARD_BACKWARD, 1_250_000, 500, 2_000_000),
                     new Timing(8, OperationKind.SAVE_SAMPLER_WEIGHTS, 0, 0, 3_000_000))));
             case RunCommand.Recount(_, _) -> existing(run, () -> new RunReply.Recounted(List.of(
-                    new RunNote(1_000, Optional.of("node-1"), RunNote.Kind.CREATED, Optional.empty(),
+                    new HistoryEntry(1_000, Optional.of("node-1"), HistoryEntry.Kind.CREATED, Optional.empty(),
                             Optional.empty(), Map.of("rank", "32", "base_model", "ultrasafe/usf-tiny")),
-                    new RunNote(2_000, Optional.of("node-1"), RunNote.Kind.RECOVERY_POINT, Optional.of(7L),
+                    new HistoryEntry(2_000, Optional.of("node-1"), HistoryEntry.Kind.RECOVERY_POINT, Optional.of(7L),
                             Optional.of(9L), Map.of("step", "3", "bytes", "100")))));
             case RunCommand.Unload(_, _) -> existing(run, () -> {
                 run.closed = true;

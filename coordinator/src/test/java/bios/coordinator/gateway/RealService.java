@@ -3,7 +3,7 @@ package bios.coordinator.gateway;
 import bios.coordinator.fleet.Fleet;
 import bios.coordinator.fleet.ModelDirectory;
 import bios.coordinator.run.RunSettings;
-import bios.coordinator.run.RunWorld;
+import bios.coordinator.run.RunEnvironment;
 import bios.coordinator.run.TrainingRunSharding;
 import bios.coordinator.sampling.SamplingRouter;
 import bios.coordinator.sampling.SamplingSettings;
@@ -74,7 +74,7 @@ final class RealService extends TestClient implements AutoCloseable {
         var system = kit.system();
         var engine = kit.spawn(ScriptedEngine.create(storage.blobs()));
         var runs = RunSettings.from(config);
-        TrainingRunSharding.init(system, MODEL.slug(), RunWorld.of(engine, storage.blobs(), storage.index(),
+        TrainingRunSharding.init(system, MODEL.slug(), RunEnvironment.of(engine, storage.blobs(), storage.index(),
                 TrainingRunSharding.resolver(system, ASK_LIMIT), clock, runs));
         SessionSharding.init(system, SessionSettings.from(config),
                 SessionSharding.releaser(system, ASK_LIMIT), clock);

@@ -115,7 +115,7 @@ final class RunHarness implements AutoCloseable {
     private ActorRef<EngineCommand> engine;
     private ActorRef<RunCommand> run;
     private NodeMemory memory;
-    private Solo solo;
+    private ExclusiveReplay exclusive;
 
     RunHarness(Path folder, String settings, Duration pause) {
         this.folder = folder;
@@ -134,13 +134,13 @@ final class RunHarness implements AutoCloseable {
 
     private void spawn() {
         engine = kit.spawn(FakeEngine.create(blobs, pause, executed, controls));
-        var world = RunWorld.of(engine, new Failing(blobs, failingReads), index,
+        var environment = RunEnvironment.of(engine, new Failing(blobs, failingReads), index,
                 (_, path) -> CompletableFuture.completedFuture(elsewhere.getOrDefault(path,
                         new RunReply.Refused(RunCommand.Reason.NOT_FOUND, path + " does not exist"))),
                 () -> Instant.ofEpochMilli(clock.get()), RunSettings.from(kit.system().settings().config()));
-        memory = world.memory();
-        solo = world.solo();
-        run = kit.spawn(TrainingRunEntity.create(RUN, PersistenceId.of("run-usf-finance", RUN.value()), world,
+        memory = environment.memory();
+        exclusive = environment.exclusive();
+        run = kit.spawn(TrainingRunEntity.create(RUN, PersistenceId.of("run-usf-finance", RUN.value()), environment,
                 Optional.empty()));
     }
 
@@ -171,9 +171,9 @@ final class RunHarness implements AutoCloseable {
         engine.<Object>unsafeUpcast().tell(new FakeEngine.Crowd());
     }
 
-    /// Whose operation is tried alone.
-    Solo solo() {
-        return solo;
+    /// The turn of the node.
+    ExclusiveReplay exclusive() {
+        return exclusive;
     }
 
     /// What the run takes of its node's memory.

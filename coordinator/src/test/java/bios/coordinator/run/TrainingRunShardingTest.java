@@ -46,7 +46,7 @@ class TrainingRunShardingTest {
         var cluster = Cluster.get(kit.system());
         cluster.manager().tell(Join.create(cluster.selfMember().address()));
         var settings = RunSettings.from(kit.system().settings().config());
-        var world = RunWorld.of(kit.spawn(FakeEngine.create(blobs, pause, executed)), blobs,
+        var world = RunEnvironment.of(kit.spawn(FakeEngine.create(blobs, pause, executed)), blobs,
                 new RunHarness.MapIndex(), TrainingRunSharding.resolver(kit.system(), Duration.ofSeconds(3)),
                 InstantSource.system(), settings);
         TrainingRunSharding.init(kit.system(), "usf-finance", world);

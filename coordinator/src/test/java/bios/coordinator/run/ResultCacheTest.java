@@ -3,8 +3,6 @@ package bios.coordinator.run;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import bios.coordinator.run.Results.Kept;
-import bios.coordinator.run.Results.KeptResults;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.run.OperationResult;
@@ -15,20 +13,20 @@ import java.util.Optional;
 import java.util.stream.LongStream;
 import org.junit.jupiter.api.Test;
 
-class ResultsTest {
-    private static Kept kept(long position, int logprobs) {
-        return new Kept(position, 100 + position, "d", Optional.of(new OperationResult.Evaluated(
+class ResultCacheTest {
+    private static FinishedOperation kept(long position, int logprobs) {
+        return new FinishedOperation(position, 100 + position, "d", Optional.of(new OperationResult.Evaluated(
                 List.of(new float[logprobs]), Map.of())), Optional.empty());
     }
 
     private static ResultsPage page(long first, long last, boolean fetched) {
         var id = new BlobId("runs/x/results", "%064x".formatted(last));
-        return new KeptResults(LongStream.rangeClosed(first, last).mapToObj(p -> kept(p, 0)).toList())
+        return new StoredResults(LongStream.rangeClosed(first, last).mapToObj(p -> kept(p, 0)).toList())
                 .page(new BlobRef(id, 1), fetched);
     }
 
     @Test void whatLiesInNoPageStaysAndOfTheRestTheFetchedGoFirst() {
-        var results = new Results(1000, 1 << 30, 3000);
+        var results = new ResultCache(1000, 1 << 30, 3000);
         for (long p = 1; p <= 20; p++) results.add(kept(p, 100));
         assertEquals(20, results.unsaved(20).size());
         results.fetched(kept(4, 100));
@@ -45,7 +43,7 @@ class ResultsTest {
     }
 
     @Test void pagesThatNobodyHasReadAreKeptLonger() {
-        var results = new Results(320, 1 << 30, 0);
+        var results = new ResultCache(320, 1 << 30, 0);
         List<ResultsPage> pages = new ArrayList<>();
         for (int i = 0; i < 100; i++) pages.add(page(10 * i + 1, 10 * i + 10, false));
         assertEquals(pages.subList(68, 100), results.kept(pages));
@@ -55,7 +53,7 @@ class ResultsTest {
     }
 
     @Test void aPageIsReadWhenAllOfItWasFetched() {
-        var results = new Results(320, 1 << 30, 0);
+        var results = new ResultCache(320, 1 << 30, 0);
         var page = page(5, 8, false);
         for (long p = 5; p <= 7; p++) results.fetched(kept(p, 0));
         assertEquals(page, results.now(page));
@@ -76,7 +74,7 @@ class ResultsTest {
         small.results(550);
         assertEquals(List.of("large", "small"), asked, "one that has not answered is left alone");
         large.results(0);
-        large.heard();
+        large.shrunk();
         assertEquals(550, memory.results());
         small.close();
         large.close();

@@ -12,7 +12,7 @@ import java.util.TreeMap;
 /// @param position of the operation that it is about, from 1
 /// @param seq the client's number of that operation
 /// @param detail what else there is to say, by name; docs/reference/http.md lists the names of each kind
-public record RunNote(long timeMillis, Optional<String> node, Kind kind, Optional<Long> position,
+public record HistoryEntry(long timeMillis, Optional<String> node, Kind kind, Optional<Long> position,
         Optional<Long> seq, Map<String, String> detail) {
     private static final int LONGEST = 500;
 
@@ -54,7 +54,7 @@ public record RunNote(long timeMillis, Optional<String> node, Kind kind, Optiona
         WAITING
     }
 
-    public RunNote {
+    public HistoryEntry {
         var shortened = new TreeMap<String, String>();
         detail.forEach((name, text) -> shortened.put(name,
                 text.length() <= LONGEST ? text : text.substring(0, LONGEST) + "..."));
@@ -62,7 +62,7 @@ public record RunNote(long timeMillis, Optional<String> node, Kind kind, Optiona
     }
 
     /// Whether it says the same as `other`, time apart.
-    public boolean repeats(RunNote other) {
+    public boolean repeats(HistoryEntry other) {
         return kind == other.kind && node.equals(other.node) && position.equals(other.position)
                 && seq.equals(other.seq) && detail.equals(other.detail);
     }

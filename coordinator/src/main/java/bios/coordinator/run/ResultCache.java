@@ -1,8 +1,5 @@
 package bios.coordinator.run;
 
-import bios.protocol.Fault;
-import bios.protocol.checkpoint.BlobRef;
-import bios.protocol.run.OperationResult;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.HashMap;
@@ -14,43 +11,15 @@ import java.util.TreeMap;
 /// Outcomes of one run that clients may ask for. Those behind the recovery point are in memory. Those before
 /// it lie in pages in the blob store; they stay in memory as long as there is room, those that were fetched
 /// go first, then the oldest. Belongs to one actor.
-final class Results {
-    /// The outcome of one operation: a result or a fault.
-    record Kept(long position, long seq, String digest, Optional<OperationResult> result,
-            Optional<Fault> fault) {
-        /// About how many bytes it takes.
-        long bytes() {
-            return 512 + result.map(r -> switch (r) {
-                case OperationResult.Evaluated(var logprobs, var metrics) ->
-                    logprobs.stream().mapToLong(l -> 16 + 4L * l.length).sum() + 64L * metrics.size();
-                case OperationResult.Stepped _, OperationResult.Loaded _ -> 128L;
-                case OperationResult.Saved _ -> 1024L;
-            }).orElse(0L);
-        }
-    }
-
-    /// A page as it is stored.
-    record KeptResults(List<Kept> results) {
-        KeptResults {
-            results = List.copyOf(results);
-        }
-
-        ResultsPage page(BlobRef blob, boolean fetched) {
-            return new ResultsPage(blob, results.getFirst().position(), results.getLast().position(),
-                    results.stream().mapToLong(Kept::seq).min().orElseThrow(),
-                    results.stream().mapToLong(Kept::seq).max().orElseThrow(), results.size(),
-                    results.stream().mapToLong(Kept::bytes).sum(), fetched);
-        }
-    }
-
+final class ResultCache {
     private static final long PAGES = 256;
     private static final long FETCHED_SHARE = 32;
     private final int maxCount;
     private final long maxBytes;
     private final long memoryBytes;
-    private final TreeMap<Long, Kept> byPosition = new TreeMap<>();
-    private final TreeMap<Long, Kept> fetched = new TreeMap<>();
-    private NumberSet everFetched = NumberSet.EMPTY;
+    private final TreeMap<Long, FinishedOperation> byPosition = new TreeMap<>();
+    private final TreeMap<Long, FinishedOperation> fetched = new TreeMap<>();
+    private IntervalSet everFetched = IntervalSet.EMPTY;
     private final Map<Long, Long> bySeq = new HashMap<>();
     private long bytes;
     private long unsavedBytes;
@@ -59,13 +28,13 @@ final class Results {
     /// @param maxCount most results that are kept, in memory and in pages
     /// @param maxBytes their bytes
     /// @param memoryBytes most bytes in memory of those that lie in pages as well
-    Results(int maxCount, long maxBytes, long memoryBytes) {
+    ResultCache(int maxCount, long maxBytes, long memoryBytes) {
         this.maxCount = maxCount;
         this.maxBytes = maxBytes;
         this.memoryBytes = memoryBytes;
     }
 
-    void add(Kept kept) {
+    void add(FinishedOperation kept) {
         remove(kept.position());
         byPosition.put(kept.position(), kept);
         bySeq.put(kept.seq(), kept.position());
@@ -75,7 +44,7 @@ final class Results {
     }
 
     private void remove(long position) {
-        Kept gone = byPosition.remove(position);
+        FinishedOperation gone = byPosition.remove(position);
         if (gone == null) return;
         fetched.remove(position);
         bySeq.remove(gone.seq());
@@ -83,12 +52,12 @@ final class Results {
         if (position > saved) unsavedBytes -= gone.bytes();
     }
 
-    Optional<Kept> bySeq(long seq) {
+    Optional<FinishedOperation> bySeq(long seq) {
         return Optional.ofNullable(bySeq.get(seq)).map(byPosition::get);
     }
 
     /// Its client has it; it may ask again as long as it is kept.
-    void fetched(Kept kept) {
+    void fetched(FinishedOperation kept) {
         everFetched = everFetched.with(kept.position());
         if (byPosition.containsKey(kept.position())) fetched.put(kept.position(), kept);
     }
@@ -97,7 +66,7 @@ final class Results {
     void saved(long position) {
         if (position <= saved) return;
         unsavedBytes -= byPosition.subMap(saved, false, position, true).values().stream()
-                .mapToLong(Kept::bytes).sum();
+                .mapToLong(FinishedOperation::bytes).sum();
         saved = position;
         shrink(memoryBytes);
     }
@@ -123,21 +92,21 @@ final class Results {
     }
 
     /// Those behind the last page, up to a position.
-    List<Kept> unsaved(long position) {
+    List<FinishedOperation> unsaved(long position) {
         if (position <= saved) return List.of();
         return List.copyOf(byPosition.subMap(saved, false, position, true).values());
     }
 
     /// Whether all of these have been fetched.
-    boolean allFetched(Collection<Kept> some) {
+    boolean allFetched(Collection<FinishedOperation> some) {
         return some.stream().allMatch(kept -> everFetched.contains(kept.position()));
     }
 
     // Pages
 
     /// All of a page's results, if they are in memory.
-    Optional<List<Kept>> inMemory(ResultsPage page) {
-        List<Kept> all = List.copyOf(byPosition.subMap(page.first(), true, page.last(), true).values());
+    Optional<List<FinishedOperation>> inMemory(ResultsPage page) {
+        List<FinishedOperation> all = List.copyOf(byPosition.subMap(page.first(), true, page.last(), true).values());
         return all.size() == page.count() ? Optional.of(all) : Optional.empty();
     }
 

@@ -14,7 +14,7 @@ import com.fasterxml.jackson.annotation.JsonTypeInfo;
 /// @param seq the client's number
 /// @param digest SHA-256 of the encoded operation
 /// @param outcome what the journal knows of it
-public record Entry(long position, long seq, StoredOperation operation, String digest, long acceptedAtMillis,
+public record PendingOperation(long position, long seq, StoredOperation operation, String digest, long acceptedAtMillis,
         Outcome outcome) {
     /// What the journal must remember of an operation. Losses and steps are not remembered:
     /// executing again gives the same.
@@ -46,12 +46,22 @@ public record Entry(long position, long seq, StoredOperation operation, String d
         return operation.kind();
     }
 
+    /// Whether it writes a checkpoint.
+    boolean saves() {
+        return saves(kind());
+    }
+
+    /// Whether operations of a kind write a checkpoint.
+    static boolean saves(OperationKind kind) {
+        return kind == OperationKind.SAVE_STATE || kind == OperationKind.SAVE_SAMPLER_WEIGHTS;
+    }
+
     /// Whether a recovery has nothing to execute for it: it failed, or it is a save that is durable.
     public boolean settled() {
         return outcome instanceof Outcome.Failed || outcome instanceof Outcome.Committed;
     }
 
-    Entry with(Outcome now) {
-        return new Entry(position, seq, operation, digest, acceptedAtMillis, now);
+    PendingOperation with(Outcome now) {
+        return new PendingOperation(position, seq, operation, digest, acceptedAtMillis, now);
     }
 }
