@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import bios.worker.device.AttentionShape;
 import bios.worker.device.Device;
 import bios.worker.device.FactorTable;
+import bios.worker.device.FactorTable.Factor;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.FrozenMatrix.DType;
 import bios.worker.device.KeyValues;
