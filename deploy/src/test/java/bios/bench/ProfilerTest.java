@@ -8,6 +8,7 @@ import bios.worker.device.Device;
 import bios.worker.device.DeviceSettings;
 import bios.worker.device.Devices;
 import bios.worker.device.FactorTable;
+import bios.worker.device.FactorTable.Factor;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.FrozenMatrix.DType;
 import bios.worker.device.KeyValues;
