@@ -12,7 +12,7 @@ import bios.worker.device.Tensor;
 import bios.worker.device.TestDevices;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
-import bios.worker.model.Lesson;
+import bios.worker.model.RunBatch;
 import java.util.List;
 import java.util.Optional;
 import org.junit.jupiter.params.Parameter;
@@ -32,9 +32,9 @@ class ModelGradientTest {
         try (Device on = TestDevices.open(path, 2); BaseModel model = Golden.of(name).load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             ForwardBackward operation = Examples.operation(model, 5, 4, false);
-            Evaluation evaluation = new Trainer(model).begin(run, operation);
+            RunBatch batch = new Trainer(model).begin(run, operation).nextBatch();
             Factors gradient = run.freshGradient();
-            model.evaluate(List.of(withGradient(evaluation, gradient)));
+            model.evaluate(List.of(batch), List.of(Optional.of(gradient)));
             for (int layer = 0; layer <= model.spec().layers(); layer++)
                 for (TargetModule target : TargetModule.values()) {
                     if (run.adapter().at(layer, target).isEmpty()) continue;
@@ -45,12 +45,6 @@ class ModelGradientTest {
                 }
             gradient.close();
         }
-    }
-
-    private static Lesson withGradient(Evaluation evaluation, Factors gradient) {
-        var lesson = evaluation.share().lesson();
-        return new Lesson(lesson.adapter(), Optional.of(gradient),
-                lesson.sequences(), lesson.targets(), lesson.objective());
     }
 
     private static void check(BaseModel model, TrainingState run, ForwardBackward operation, Tensor weight,

@@ -39,6 +39,7 @@ import java.util.Optional;
 final class CpuDevice implements Device {
     /// Looking at more rows of a mapped table than this brings so much of it into memory that it is let go.
     private static final int FEW_ROWS = 64;
+
     private interface RowTask {
         void run(int row, Workspace space);
     }
