@@ -1,6 +1,6 @@
 package bios.coordinator.sampling;
 
-import bios.persistence.sampling.SamplingTasks;
+import bios.persistence.sampling.SamplingTaskStore;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.stored.StoredType;
 import bios.protocol.stored.StoredTypes;
@@ -15,11 +15,11 @@ public final class StoredSamples implements AcceptedSamples {
     private static final String NAME = "sample-task";
     static final StoredTypes TYPES = new StoredTypes(List.of(StoredType.first(NAME,
             SampleTask.class)));
-    private final SamplingTasks store;
+    private final SamplingTaskStore store;
     private final Executor blocking;
 
     /// @param blocking runs what waits for the store: a thread per task
-    public StoredSamples(SamplingTasks store, Executor blocking) {
+    public StoredSamples(SamplingTaskStore store, Executor blocking) {
         this.store = store;
         this.blocking = blocking;
     }
