@@ -59,7 +59,8 @@ final class ScriptedEngine {
                 replyTo.tell(new EngineEvent.RecoveryPointWritten(run, position,
                         put(BlobScope.recovery(run), "state"), 0, runs.get(run).lora()));
             case EngineCommand.CloseRun(var run) -> runs.remove(run);
-            case EngineCommand.Sample(var task, var replyTo) -> replyTo.tell(new EngineReply.Sampled(task.id(),
+            case EngineCommand.Sample(var task, var replyTo) ->
+                    replyTo.tell(new EngineReply.Sampled(task.id(),
                     new SampleResult(List.of(new SampleResult.Sequence(new int[] {5}, new float[] {-1},
                             StopReason.LENGTH)), Optional.empty(), Optional.empty())));
             case EngineCommand.Tokenize(_, _, _, var replyTo) ->
@@ -79,7 +80,7 @@ final class ScriptedEngine {
     private OperationResult execute(EngineCommand.Execute c) {
         byte[] encoded = switch (c.operation()) {
             case StoredOperation.Inline(_, var bytes) -> bytes;
-            case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, 64 << 20);
+            case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, 1 << 30);
         };
         return switch (StoredOperations.decode(c.operation().kind(), encoded)) {
             case Operation.ForwardBackward f -> new OperationResult.Evaluated(

@@ -75,7 +75,7 @@ public final class CassandraConnection implements AutoCloseable {
 
     static <T> T await(CompletionStage<T> stage) {
         try {
-            return stage.toCompletableFuture().get();
+            return stage.toCompletableFuture().get(); // edge: callers run on threads that may block
         } catch (ExecutionException failed) {
             if (unwrap(failed) instanceof RuntimeException known) throw known;
             throw new IllegalStateException(unwrap(failed));
@@ -100,7 +100,7 @@ public final class CassandraConnection implements AutoCloseable {
             SHARED.remove(settings, shared);
         }
         if (shared.connecting.isDone() && !shared.connecting.isCompletedExceptionally())
-            shared.connecting.join().closeAsync();
+            shared.connecting.join().closeAsync(); // edge: completed before
         else shared.connecting.cancel(true);
     }
 

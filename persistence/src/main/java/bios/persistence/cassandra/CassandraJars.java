@@ -33,7 +33,7 @@ public final class CassandraJars {
             Process maven = new ProcessBuilder(root.resolve("mvnw").toString(), "-B", "-ntp", "-q", "-f",
                     project.resolve("pom.xml").toString(), "package").redirectErrorStream(true)
                     .redirectOutput(log.toFile()).start();
-            if (maven.waitFor() == 0 && complete(jars)) return jars;
+            if (maven.waitFor() == 0 && complete(jars)) return jars; // edge: a command line waits
             String output = Files.readString(log);
             throw new IllegalStateException("Cassandra's jars could not be downloaded by ./mvnw -f "
                     + "deploy/cassandra/pom.xml package:\n"

@@ -113,7 +113,7 @@ public final class LocalCassandra implements AutoCloseable {
     public void kill() {
         process.destroyForcibly();
         try {
-            process.waitFor();
+            process.waitFor(); // edge: a command line waits
         } catch (InterruptedException _) {
             Thread.currentThread().interrupt();
         }
