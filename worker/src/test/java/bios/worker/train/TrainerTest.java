@@ -11,6 +11,7 @@ import bios.protocol.run.LossFunction;
 import bios.protocol.run.Operation.ForwardBackward;
 import bios.protocol.run.OperationResult.Evaluated;
 import bios.protocol.run.TensorData;
+import bios.worker.adapter.StateFiles;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
 import bios.worker.device.cpu.CpuDevice;
@@ -30,7 +31,7 @@ class TrainerTest {
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             Trainer trainer = new Trainer(model);
             trainer.evaluate(run, Examples.operation(model, 1, 2, false));
-            byte[] before = run.snapshot().toBytes();
+            byte[] before = StateFiles.point(run);
             Datum good = Examples.datum(new int[] {1, 2}, new long[] {2, 3}, new float[] {1, 1});
             float[] ones = {1, 1};
             Map<Datum, String> bad = Map.of(
@@ -48,7 +49,7 @@ class TrainerTest {
                         () -> trainer.evaluate(run, new ForwardBackward(List.of(good, datum),
                                 LossFunction.CROSS_ENTROPY, Map.of(), false)));
                 assertTrue(refused.fault().message().contains(message), refused.fault().message());
-                assertArrayEquals(before, run.snapshot().toBytes());
+                assertArrayEquals(before, StateFiles.point(run));
             });
         }
     }
@@ -81,13 +82,13 @@ class TrainerTest {
                 Trainer trainer = new Trainer(model, 60);
                 ForwardBackward operation = Examples.operation(model, 1, 4, false);
                 trainer.evaluate(run, operation);
-                byte[] before = run.snapshot().toBytes();
+                byte[] before = StateFiles.point(run);
                 int held = live.get();
                 for (int at : new int[] {0, 1, 7, 60, 61, 150, 333}) {
                     fuse.set(at);
                     assertThrows(OutOfMemoryError.class, () -> trainer.evaluate(run, operation));
                     fuse.set(Integer.MAX_VALUE);
-                    assertArrayEquals(before, run.snapshot().toBytes());
+                    assertArrayEquals(before, StateFiles.point(run));
                     assertEquals(held, live.get());
                 }
                 Evaluated result = trainer.evaluate(run, operation);
@@ -176,7 +177,7 @@ class TrainerTest {
         try (Device on = new CpuDevice(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState one = TrainingState.fresh(Examples.SMALL, model.spec(), on);
                 TrainingState two = TrainingState.fresh(Examples.SMALL, model.spec(), on)) {
-            assertArrayEquals(one.snapshot().toBytes(), two.snapshot().toBytes());
+            assertArrayEquals(StateFiles.point(one), StateFiles.point(two));
             for (int layer = 0; layer <= model.spec().layers(); layer++)
                 for (var target : Examples.SMALL.targets()) one.adapter().at(layer, target)
                         .ifPresent(factor -> {
