@@ -11,7 +11,7 @@ import bios.coordinator.gateway.ShardedRuns;
 import bios.coordinator.gateway.ShardedSessions;
 import bios.coordinator.health.Check;
 import bios.coordinator.run.RunSettings;
-import bios.coordinator.run.RunWorld;
+import bios.coordinator.run.RunEnvironment;
 import bios.coordinator.run.TrainingRunSharding;
 import bios.coordinator.sampling.SamplingRouter;
 import bios.coordinator.sampling.SamplingSettings;
@@ -24,8 +24,8 @@ import bios.persistence.blob.MeteredBlobStore;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelName;
-import bios.worker.device.cpu.CpuDevice;
-import bios.worker.device.cpu.HostMemory;
+import bios.worker.device.DeviceSettings;
+import bios.worker.device.Devices;
 import bios.worker.engine.Engine;
 import bios.worker.engine.EngineSettings;
 import bios.worker.load.ModelRefused;
@@ -118,16 +118,15 @@ final class NodeWiring {
 
     private ActorRef<EngineCommand> worker() {
         int threads = settings.threads().orElse(Runtime.getRuntime().availableProcessors());
-        CpuDevice.Activations activations = CpuDevice.Activations.of(config);
-        long memory = HostMemory.limit(config);
+        DeviceSettings device = DeviceSettings.of(config, threads);
         // A model that is refused is the user's to mend: one line for the user, no trace.
         ActorRef<EngineCommand> engine = context.spawn(Behaviors.supervise(
                 Engine.create(EngineSettings.of(config), settings.models(),
-                        () -> new CpuDevice(threads, activations, memory), blobs))
+                        () -> Devices.open(device), blobs))
                 .onFailure(ModelRefused.class, SupervisorStrategy.stop().withLoggingEnabled(false)),
                 "engine");
         context.watch(engine);
-        RunWorld world = RunWorld.of(engine, blobs, storage.index(),
+        RunEnvironment world = RunEnvironment.of(engine, blobs, storage.index(),
                 TrainingRunSharding.resolver(system, ASK_LIMIT), clock, runs);
         for (ModelName model : settings.models().keySet())
             TrainingRunSharding.init(system, model.slug(), world);

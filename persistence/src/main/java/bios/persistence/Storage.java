@@ -7,11 +7,12 @@ import bios.persistence.blob.S3BlobStore;
 import bios.persistence.blob.S3Settings;
 import bios.persistence.cassandra.CassandraConnection;
 import bios.persistence.cassandra.CassandraSettings;
+import bios.persistence.embedded.EmbeddedDatabase;
 import bios.persistence.index.CassandraRunIndex;
 import bios.persistence.index.JdbcRunIndex;
 import bios.persistence.index.RunIndex;
 import bios.persistence.journal.CassandraJournal;
-import bios.persistence.journal.EmbeddedJournal;
+import bios.persistence.journal.JdbcJournal;
 import bios.persistence.sampling.CassandraSamplingTasks;
 import bios.persistence.sampling.JdbcSamplingTasks;
 import bios.persistence.sampling.SamplingTasks;
@@ -57,7 +58,7 @@ public final class Storage implements AutoCloseable {
     public static Config pekko(Config given) {
         Config all = given.withFallback(ConfigFactory.load()).resolve();
         return given.withFallback(switch (journal(all)) {
-            case EMBEDDED -> EmbeddedJournal.config(journalFolder(all));
+            case EMBEDDED -> JdbcJournal.config(journalFolder(all));
             case CASSANDRA -> {
                 CassandraSettings.of(all);
                 yield CassandraJournal.config();
@@ -72,7 +73,7 @@ public final class Storage implements AutoCloseable {
 
     /// Opens the stores that the settings name; makes folders and tables of embedded ones. Call it before the
     /// actor system starts. Fails with what says which setting or store is at fault:
-    /// [IllegalArgumentException] a setting, [bios.persistence.journal.JournalInUse],
+    /// [IllegalArgumentException] a setting, [bios.persistence.embedded.DatabaseInUse],
     /// [bios.persistence.cassandra.CassandraUnavailable], [bios.persistence.cassandra.SchemaRefused],
     /// [java.io.UncheckedIOException] or [IllegalStateException] a store.
     ///
@@ -88,7 +89,7 @@ public final class Storage implements AutoCloseable {
             SamplingTasks tasks;
             if (journal(resolved) == Journal.EMBEDDED) {
                 Path folder = journalFolder(resolved);
-                EmbeddedJournal.createSchema(folder);
+                EmbeddedDatabase.createSchema(folder);
                 index = opened(open, JdbcRunIndex.open(folder, clock));
                 tasks = opened(open, JdbcSamplingTasks.open(folder, clock));
             } else {

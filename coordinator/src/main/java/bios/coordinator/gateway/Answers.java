@@ -9,7 +9,7 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.model.TargetModule;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunId;
-import bios.protocol.run.RunNote;
+import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.Timing;
 import bios.protocol.sampling.SampleResult;
 import java.nio.ByteBuffer;
@@ -157,7 +157,7 @@ final class Answers {
             "first", "struck", "seconds");
 
     /// An entry of a run's history; what its kind tells beyond the common fields is in `detail`.
-    static Map<String, Object> note(RunNote note) {
+    static Map<String, Object> note(HistoryEntry note) {
         var detail = new TreeMap<String, Object>();
         note.detail().forEach((name, text) ->
                 detail.put(name, NUMBERS.contains(name) ? JsonWriter.raw(text) : text));

@@ -68,9 +68,9 @@ final class FutureCalls {
                     case SamplingReply.Completed(_, var result) -> Answers.sampled(result);
                     case SamplingReply.Failed(_, var fault) -> Answers.failed(fault);
                     case SamplingReply.Pending(_, var state) -> Answers.tryAgain(request, state);
-                    case SamplingReply.Foreign _ -> throw new Refusal(Code.NOT_FOUND, "request_id",
-                            "there is no request '" + request + "'");
-                    case SamplingReply.Gone _ -> throw new Refusal(Code.GONE, "request_id",
+                    // An unknown request may be one whose result has expired, and a request of another account
+                    // is answered like an unknown one.
+                    case SamplingReply.Foreign _, SamplingReply.Gone _ -> throw new Refusal(Code.GONE, "request_id",
                             "the service no longer has sampling request '"
                             + request + "'; submit it again, with the same seed it gives the same tokens");
                     case SamplingReply.Refused(var fault) -> throw Refusal.of(fault);

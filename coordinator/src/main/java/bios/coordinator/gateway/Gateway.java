@@ -91,7 +91,8 @@ public final class Gateway {
         return request -> management.answer(request).orElseGet(() -> handler.answer(request));
     }
 
-    private static List<Endpoint> endpoints(Parts parts, GatewaySettings settings, Backend backend,
+    /// Every call of the protocol.
+    static List<Endpoint> endpoints(Parts parts, GatewaySettings settings, Backend backend,
             ExecutorService blocking) {
         byte[] secret = settings.archiveUrlSecret().map(text -> text.getBytes(StandardCharsets.UTF_8))
                 .orElseGet(() -> {

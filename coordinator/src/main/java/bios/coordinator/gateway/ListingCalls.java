@@ -91,8 +91,8 @@ final class ListingCalls {
         int limit = call.number("limit", 100, 1, MOST);
         return backend.run(call.account(), RunCalls.runId(call.parts().getFirst()), RunReply.Recounted.class,
                 replyTo -> new RunCommand.Recount(call.account(), replyTo)).thenApply(recounted -> {
-                    int count = recounted.notes().size();
-                    return Reply.ok("history", recounted.notes().subList(Math.max(0, count - limit), count)
+                    int count = recounted.entries().size();
+                    return Reply.ok("history", recounted.entries().subList(Math.max(0, count - limit), count)
                             .stream().map(Answers::note).toList());
                 });
     }

@@ -74,8 +74,8 @@ public final class NodeMemory {
             ask.run();
         }
 
-        /// The run has heard that it is to shrink, and may be asked again.
-        void heard() {
+        /// The run has freed what it can, and may be asked again.
+        void shrunk() {
             synchronized (NodeMemory.this) {
                 asked = false;
             }

@@ -2,7 +2,7 @@ package bios.coordinator.run;
 
 import bios.protocol.checkpoint.BlobRef;
 
-/// Results of a run that lie in one blob, [Results.KeptResults], and what must be known of them to find one.
+/// Results of a run that lie in one blob, [StoredResults], and what must be known of them to find one.
 ///
 /// @param first the first position in it
 /// @param last the last

@@ -1,7 +1,5 @@
 package bios.coordinator.run;
 
-import bios.coordinator.run.Results.Kept;
-import bios.coordinator.run.Results.KeptResults;
 import bios.persistence.blob.BlobDamaged;
 import bios.persistence.blob.BlobMissing;
 import bios.persistence.blob.BlobStore;
@@ -20,12 +18,12 @@ import java.util.Optional;
 /// @param fresh results that lie in no page yet
 /// @param fetched whether all in the page that is written has been fetched
 record ResultsPages(RunId run, List<ResultsPage> pages, Optional<ResultsPage> last,
-        Optional<List<Kept>> lastInMemory, List<Kept> fresh, boolean fetched) {
+        Optional<List<FinishedOperation>> lastInMemory, List<FinishedOperation> fresh, boolean fetched) {
 
     /// What follows `before` for a recovery point at `position`.
-    static ResultsPages next(RunId run, Results results, List<ResultsPage> before, long position) {
+    static ResultsPages next(RunId run, ResultCache results, List<ResultsPage> before, long position) {
         List<ResultsPage> pages = new ArrayList<>(before.stream().map(results::now).toList());
-        List<Kept> fresh = results.unsaved(position);
+        List<FinishedOperation> fresh = results.unsaved(position);
         Optional<ResultsPage> last = pages.isEmpty() || fresh.isEmpty() || !results.open(pages.getLast())
                 ? Optional.empty() : Optional.of(pages.removeLast());
         boolean fetched = results.allFetched(fresh) && last.map(ResultsPage::fetched).orElse(true);
@@ -36,17 +34,17 @@ record ResultsPages(RunId run, List<ResultsPage> pages, Optional<ResultsPage> la
     /// Writes what is new and gives all pages, oldest first. Blocks.
     List<ResultsPage> write(BlobStore blobs) {
         if (fresh.isEmpty()) return pages;
-        List<Kept> all = new ArrayList<>(lastInMemory.or(() -> last.map(page -> read(blobs, page)))
+        List<FinishedOperation> all = new ArrayList<>(lastInMemory.or(() -> last.map(page -> read(blobs, page)))
                 .orElse(List.of()));
         all.addAll(fresh);
-        var page = new KeptResults(all);
+        var page = new StoredResults(all);
         List<ResultsPage> written = new ArrayList<>(pages);
         written.add(page.page(blobs.put(BlobScope.results(run), RunStored.encode(page)), fetched));
         return written;
     }
 
     /// The results of a page; none if the store has lost it. Blocks.
-    static List<Kept> read(BlobStore blobs, ResultsPage page) {
+    static List<FinishedOperation> read(BlobStore blobs, ResultsPage page) {
         try {
             return RunStored.decode(blobs.readSmall(page.blob(), BlobStore.MAX_ARRAY_BYTES)).results();
         } catch (BlobMissing | BlobDamaged lost) {

@@ -8,13 +8,14 @@ import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.run.RunConfig;
-import bios.protocol.run.RunNote;
+import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
 import com.fasterxml.jackson.annotation.JsonInclude;
+import com.fasterxml.jackson.annotation.JsonProperty;
 import java.util.List;
 import java.util.Optional;
 
-/// What happened to a run. Kept for ever: [RunStored] names each, names never change, fields are only added.
+/// What happened to a run. FinishedOperation for ever: [RunStored] names each, names never change, fields are only added.
 ///
 /// A `position` is an operation's place in the run's line, from 1; times are epoch milliseconds. Events that
 /// the run's history shows have a [Stamp]; builds without histories stored none.
@@ -153,7 +154,7 @@ public sealed interface RunEvent {
     record EntityBegan(long timeMillis) implements RunEvent {}
 
     /// Something to be remembered that no other event says.
-    record Noted(RunNote note) implements RunEvent {}
+    record HistoryRecorded(@JsonProperty("note") HistoryEntry entry) implements RunEvent {}
 
     /// The event with a stamp, if it may have one and has none.
     default RunEvent stamped(Stamp now) {
@@ -178,7 +179,7 @@ public sealed interface RunEvent {
                     new OperationAttempted(at, before.or(() -> stamp));
             case RunClosed(var time, var before) -> new RunClosed(time, before.or(() -> stamp));
             case OperationAccepted _, LoadResolved _, ErrorSeen _, SnapshotsReleased _, ReplayFinished _,
-                    ReplayBegan _, BlobsFreed _, Noted _, EntityBegan _ -> this;
+                    ReplayBegan _, BlobsFreed _, HistoryRecorded _, EntityBegan _ -> this;
         };
     }
 }

@@ -1,12 +1,12 @@
 package bios.coordinator.run;
 
-import bios.coordinator.run.Entry.Outcome;
+import bios.coordinator.run.PendingOperation.Outcome;
 import bios.coordinator.run.RunEvent.*;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
-import bios.protocol.run.RunNote;
-import bios.protocol.run.RunNote.Kind;
+import bios.protocol.run.HistoryEntry;
+import bios.protocol.run.HistoryEntry.Kind;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
@@ -25,8 +25,8 @@ final class RunHistory {
 
     /// The history behind `event`, at most `kept` entries: of recovery points only the newest quarter, so
     /// that rarer things stay longer.
-    static List<RunNote> after(TrainingRun before, RunEvent event, int kept) {
-        List<RunNote> notes = before.history();
+    static List<HistoryEntry> after(TrainingRun before, RunEvent event, int kept) {
+        List<HistoryEntry> notes = before.history();
         return switch (event) {
             case OperationFailed e when struck(before, e) -> also(notes);
             case OperationAttempted e -> attempted(before, e, kept);
@@ -35,23 +35,23 @@ final class RunHistory {
     }
 
     /// Whether the history's newest entry says `now` already.
-    static boolean says(List<RunNote> history, RunNote now) {
+    static boolean says(List<HistoryEntry> history, HistoryEntry now) {
         if (history.isEmpty()) return false;
-        RunNote last = history.getLast();
+        HistoryEntry last = history.getLast();
         return now.repeats(last) || now.kind() == Kind.RECOVERY_POINT_FAILED
                 && last.kind() == now.kind() && last.node().equals(now.node());
     }
 
-    private static Optional<RunNote> note(TrainingRun run, RunEvent event) {
+    private static Optional<HistoryEntry> note(TrainingRun run, RunEvent event) {
         return switch (event) {
-            case RunCreated(var config, var stamp) -> Optional.of(new RunNote(config.createdAtMillis(),
+            case RunCreated(var config, var stamp) -> Optional.of(new HistoryEntry(config.createdAtMillis(),
                     stamp.map(Stamp::node), Kind.CREATED, Optional.empty(), Optional.empty(),
                     config.parent().map(parent -> Map.of("base_model", config.baseModel().value(),
                             "rank", "" + config.lora().rank(), "parent", parent))
                             .orElse(Map.of("base_model", config.baseModel().value(),
                                     "rank", "" + config.lora().rank()))));
             case OperationFailed(var at, var why, var stamp) -> stamp.map(s -> about(run, at, s,
-                    why.code().equals(EngineLine.WORKER_LOST)
+                    why.code().equals(ReplayPolicy.WORKER_LOST)
                             ? Kind.POISONED_OPERATION : Kind.OPERATION_FAILED,
                     Map.of("code", why.code(), "message", why.message())));
             case LoadApplied(var at, var stamp) -> stamp.filter(_ -> run.at(at).isPresent())
@@ -71,21 +71,21 @@ final class RunHistory {
                     Kind.RECOVERY_POINT, Map.of("step", "" + e.step(), "bytes", "" + e.state().bytes())));
             case RunClosed(var time, var stamp) -> Optional.of(
                     plain(stamp.orElse(new Stamp(time, "")), Kind.UNLOADED, Map.of()));
-            case Noted(var note) -> Optional.of(note);
+            case HistoryRecorded(var note) -> Optional.of(note);
             case OperationAccepted _, LoadResolved _, ErrorSeen _, SnapshotsReleased _, OperationAttempted _,
                     ReplayBegan _, ReplayFinished _, BlobsFreed _,
                     EntityBegan _ -> Optional.empty();
         };
     }
 
-    private static RunNote plain(Stamp stamp, Kind kind, Map<String, String> detail) {
-        return new RunNote(stamp.timeMillis(), node(stamp), kind, Optional.empty(), Optional.empty(), detail);
+    private static HistoryEntry plain(Stamp stamp, Kind kind, Map<String, String> detail) {
+        return new HistoryEntry(stamp.timeMillis(), node(stamp), kind, Optional.empty(), Optional.empty(), detail);
     }
 
-    private static RunNote about(TrainingRun run, long position, Stamp stamp, Kind kind,
+    private static HistoryEntry about(TrainingRun run, long position, Stamp stamp, Kind kind,
             Map<String, String> detail) {
-        return new RunNote(stamp.timeMillis(), node(stamp), kind, Optional.of(position),
-                run.at(position).map(Entry::seq), detail);
+        return new HistoryEntry(stamp.timeMillis(), node(stamp), kind, Optional.of(position),
+                run.at(position).map(PendingOperation::seq), detail);
     }
 
     private static Optional<String> node(Stamp stamp) {
@@ -96,7 +96,7 @@ final class RunHistory {
         return kind.segment() + "/" + name;
     }
 
-    private static Map<String, String> loaded(Entry entry) {
+    private static Map<String, String> loaded(PendingOperation entry) {
         Optional<CheckpointManifest> manifest = switch (entry.outcome()) {
             case Outcome.Resolved(var found) -> Optional.of(found);
             case Outcome.Applied(var found) -> Optional.of(found);
@@ -106,7 +106,7 @@ final class RunHistory {
                 .map(path -> Map.of("path", path.bios())).orElse(Map.of());
     }
 
-    private static Optional<RunNote> expired(TrainingRun run, long time, Stamp stamp) {
+    private static Optional<HistoryEntry> expired(TrainingRun run, long time, Stamp stamp) {
         List<String> gone = run.checkpoints().versions().stream()
                 .filter(m -> m.expiresAtMillis().filter(at -> at <= time).isPresent())
                 .map(m -> words(m.kind(), m.name().orElseThrow())).distinct().toList();
@@ -121,9 +121,9 @@ final class RunHistory {
     }
 
     /// Counts, with the failure itself, those that fail because of it.
-    private static List<RunNote> also(List<RunNote> notes) {
+    private static List<HistoryEntry> also(List<HistoryEntry> notes) {
         for (int i = notes.size() - 1; i >= 0; i--) {
-            RunNote note = notes.get(i);
+            HistoryEntry note = notes.get(i);
             if (note.kind() != Kind.OPERATION_FAILED && note.kind() != Kind.POISONED_OPERATION) continue;
             return replaced(notes, i, counted(note, "struck", 1));
         }
@@ -131,31 +131,31 @@ final class RunHistory {
     }
 
     /// Attempts one behind the other are one entry.
-    private static List<RunNote> attempted(TrainingRun run, OperationAttempted event, int kept) {
+    private static List<HistoryEntry> attempted(TrainingRun run, OperationAttempted event, int kept) {
         if (event.stamp().isEmpty()) return run.history();
-        RunNote now = about(run, event.position(), event.stamp().get(), Kind.ATTEMPT,
+        HistoryEntry now = about(run, event.position(), event.stamp().get(), Kind.ATTEMPT,
                 Map.of("first", "" + event.position(), "operations", "1"));
-        List<RunNote> notes = run.history();
+        List<HistoryEntry> notes = run.history();
         if (notes.isEmpty() || notes.getLast().kind() != Kind.ATTEMPT
                 || !notes.getLast().node().equals(now.node())) return with(notes, now, kept);
-        RunNote merged = counted(notes.getLast(), "operations", 1);
-        return replaced(notes, notes.size() - 1, new RunNote(now.timeMillis(), now.node(), now.kind(),
+        HistoryEntry merged = counted(notes.getLast(), "operations", 1);
+        return replaced(notes, notes.size() - 1, new HistoryEntry(now.timeMillis(), now.node(), now.kind(),
                 now.position(), now.seq(), merged.detail()));
     }
 
-    private static RunNote counted(RunNote note, String name, int more) {
+    private static HistoryEntry counted(HistoryEntry note, String name, int more) {
         var detail = new HashMap<>(note.detail());
         detail.merge(name, "" + more, (old, add) -> "" + (Long.parseLong(old) + Long.parseLong(add)));
-        return new RunNote(note.timeMillis(), note.node(), note.kind(), note.position(), note.seq(), detail);
+        return new HistoryEntry(note.timeMillis(), note.node(), note.kind(), note.position(), note.seq(), detail);
     }
 
-    private static List<RunNote> replaced(List<RunNote> notes, int index, RunNote note) {
+    private static List<HistoryEntry> replaced(List<HistoryEntry> notes, int index, HistoryEntry note) {
         var changed = new ArrayList<>(notes);
         changed.set(index, note);
         return changed;
     }
 
-    private static List<RunNote> with(List<RunNote> notes, RunNote note, int kept) {
+    private static List<HistoryEntry> with(List<HistoryEntry> notes, HistoryEntry note, int kept) {
         var longer = new ArrayList<>(notes);
         longer.add(note);
         long routine = longer.stream().filter(RunHistory::routine).count();
@@ -168,7 +168,7 @@ final class RunHistory {
         return longer.size() <= kept ? longer : longer.subList(longer.size() - kept, longer.size());
     }
 
-    private static boolean routine(RunNote note) {
+    private static boolean routine(HistoryEntry note) {
         return note.kind() == Kind.RECOVERY_POINT;
     }
 }

@@ -28,9 +28,9 @@ public final class RunStored extends StoredSerializer {
             StoredType.first("run-blobs-freed", RunEvent.BlobsFreed.class),
             StoredType.first("run-closed", RunEvent.RunClosed.class),
             StoredType.first("run-entity-began", RunEvent.EntityBegan.class),
-            StoredType.first("run-noted", RunEvent.Noted.class),
+            StoredType.first("run-noted", RunEvent.HistoryRecorded.class),
             StoredType.first("run", TrainingRun.class),
-            StoredType.first(RESULTS, Results.KeptResults.class)));
+            StoredType.first(RESULTS, StoredResults.class)));
 
     /// For Pekko.
     public RunStored() {
@@ -38,11 +38,11 @@ public final class RunStored extends StoredSerializer {
     }
 
     /// Results as a blob.
-    static byte[] encode(Results.KeptResults results) {
+    static byte[] encode(StoredResults results) {
         return TYPES.writeNamed(results);
     }
 
-    static Results.KeptResults decode(byte[] bytes) {
-        return (Results.KeptResults) TYPES.readNamed(RESULTS, bytes);
+    static StoredResults decode(byte[] bytes) {
+        return (StoredResults) TYPES.readNamed(RESULTS, bytes);
     }
 }

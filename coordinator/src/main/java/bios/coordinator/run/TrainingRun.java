@@ -2,7 +2,7 @@ package bios.coordinator.run;
 
 import static bios.protocol.Require.require;
 
-import bios.coordinator.run.Entry.Outcome;
+import bios.coordinator.run.PendingOperation.Outcome;
 import bios.coordinator.run.RunEvent.*;
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobId;
@@ -14,9 +14,10 @@ import bios.protocol.model.TargetModule;
 import bios.protocol.run.OperationKind;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunConfig;
-import bios.protocol.run.RunNote;
+import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
 import com.fasterxml.jackson.annotation.JsonInclude;
+import com.fasterxml.jackson.annotation.JsonProperty;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
@@ -26,14 +27,14 @@ import java.util.TreeSet;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
-/// A training run: a line of operations, the recovery point before it, and the checkpoints it has made. Pure:
+/// A training run: its accepted operations, the recovery point before it, and the checkpoints it has made. Pure:
 /// no clock, no actor, no I/O; the same events give the same run.
 ///
 /// @param config empty until the run is created
 /// @param lora the adapter's shape now; empty until the run is created
 /// @param accepted the position of the last accepted operation; 0: none
 /// @param known the client's numbers that have been seen
-/// @param line the operations behind the recovery point, in order
+/// @param pending the operations behind the recovery point, in order
 /// @param recovery the last recovery point
 /// @param trained whether an operation before the recovery point changed the weights
 /// @param poison the failure that later operations must not silently train past
@@ -42,14 +43,15 @@ import java.util.stream.Stream;
 /// @param lastRequestMillis when the last operation was accepted
 /// @param closed whether it was unloaded
 /// @param history the newest of what happened to it, the newest last
-public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, long accepted, NumberSet known,
-        List<Entry> line, RecoveryPoint recovery, boolean trained, Checkpoints checkpoints,
+public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, long accepted, IntervalSet known,
+        @JsonProperty("line") List<PendingOperation> pending, RecoveryPoint recovery, boolean trained,
+        Checkpoints checkpoints,
         Optional<Poison> poison, Optional<Attempt> attempt,
         List<BlobId> garbage, long lastRequestMillis, boolean closed,
-        @JsonInclude(JsonInclude.Include.NON_EMPTY) List<RunNote> history) {
+        @JsonInclude(JsonInclude.Include.NON_EMPTY) List<HistoryEntry> history) {
     /// Before it is created.
     public static final TrainingRun NONE = new TrainingRun(Optional.empty(), Optional.empty(), 0,
-            NumberSet.EMPTY, List.of(),
+            IntervalSet.EMPTY, List.of(),
             new RecoveryPoint(0, Optional.empty(), 0, Optional.empty(), Optional.empty(), List.of()),
             false,
             Checkpoints.NONE, Optional.empty(), Optional.empty(), List.of(), 0, false, List.of());
@@ -108,7 +110,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         record Refuse(Reason reason, String message) implements Decision {}
     }
 
-    /// What bounds the line.
+    /// What bounds the acceptance of operations.
     ///
     /// @param unfinished operations accepted and not finished
     /// @param unfinishedBytes their bytes
@@ -117,7 +119,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     public record Load(int unfinished, long unfinishedBytes, int ofOwner, long bytesOfOwner) {}
 
     public TrainingRun {
-        line = List.copyOf(line);
+        pending = List.copyOf(pending);
         garbage = List.copyOf(garbage);
         // Snapshots of builds without histories have none.
         history = history == null ? List.of() : List.copyOf(history);
@@ -146,7 +148,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             Optional<String> remembered, Load load, RunSettings settings) {
         if (seq < 0) return new Decision.Refuse(Reason.INVALID, "seq_id " + seq + " is negative");
         if (known.contains(seq)) {
-            Optional<String> first = remembered.or(() -> bySeq(seq).map(Entry::digest));
+            Optional<String> first = remembered.or(() -> bySeq(seq).map(PendingOperation::digest));
             return first.isPresent() && !first.get().equals(digest)
                     ? new Decision.Refuse(Reason.CONFLICT,
                             "seq_id " + seq + " was used for another operation; use a new number")
@@ -169,7 +171,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             return new Decision.Refuse(Reason.TOO_MANY, load.bytesOfOwner()
                     + " bytes of this account's operations are not finished; wait for some of them");
         int saved = checkpoints.versions().size() + checkpoints.snapshots().size();
-        if (EngineLine.saves(operation.kind()) && saved >= settings.maxCheckpoints())
+        if (PendingOperation.saves(operation.kind()) && saved >= settings.maxCheckpoints())
             return new Decision.Refuse(Reason.TOO_MANY,
                     "the run has " + settings.maxCheckpoints() + " checkpoints; delete some first");
         return new Decision.Accept(
@@ -212,10 +214,10 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     }
 
     private boolean trainedBefore(long position) {
-        return trained || line.stream().anyMatch(e -> e.position() < position && trains(e));
+        return trained || pending.stream().anyMatch(e -> e.position() < position && trains(e));
     }
 
-    private static boolean trains(Entry entry) {
+    private static boolean trains(PendingOperation entry) {
         boolean changes = entry.kind() == OperationKind.FORWARD_BACKWARD
                 || entry.kind() == OperationKind.OPTIM_STEP;
         return changes && !(entry.outcome() instanceof Outcome.Failed);
@@ -232,26 +234,27 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     }
 
     /// Whether the failure of `entry` must stop those behind it.
-    static boolean poisons(Entry entry, Fault why) {
+    static boolean poisons(PendingOperation entry, Fault why) {
         return entry.kind().changesState() && !why.code().equals(NO_GRADIENT);
     }
 
     // Queries
 
     /// The entry at a position behind the recovery point.
-    Optional<Entry> at(long position) {
+    Optional<PendingOperation> at(long position) {
         long index = position - recovery.position() - 1;
-        return index < 0 || index >= line.size() ? Optional.empty() : Optional.of(line.get((int) index));
+        return index < 0 || index >= pending.size()
+                ? Optional.empty() : Optional.of(pending.get((int) index));
     }
 
     /// The entry under a client's number, if it is behind the recovery point.
-    Optional<Entry> bySeq(long seq) {
-        return line.stream().filter(e -> e.seq() == seq).findFirst();
+    Optional<PendingOperation> bySeq(long seq) {
+        return pending.stream().filter(e -> e.seq() == seq).findFirst();
     }
 
     /// Bytes of operations that a snapshot of this run holds.
     long inlineBytes() {
-        return line.stream().filter(e -> e.operation() instanceof StoredOperation.Inline)
+        return pending.stream().filter(e -> e.operation() instanceof StoredOperation.Inline)
                 .mapToLong(e -> e.operation().bytes()).sum();
     }
 
@@ -259,13 +262,13 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     Set<BlobId> referenced() {
         var all = new HashSet<BlobId>();
         checkpoints.all().flatMap(Checkpoints::blobs).forEach(all::add);
-        for (Entry entry : line) blobs(entry).forEach(all::add);
+        for (PendingOperation entry : pending) blobs(entry).forEach(all::add);
         Stream.concat(recovery.state().stream(), recovery.allPages().stream().map(ResultsPage::blob))
                 .forEach(ref -> all.add(ref.id()));
         return all;
     }
 
-    private Stream<BlobId> blobs(Entry entry) {
+    private Stream<BlobId> blobs(PendingOperation entry) {
         Stream<BlobId> operation = entry.operation() instanceof StoredOperation.InBlob(_, var blob)
                 ? Stream.of(blob.id()) : Stream.empty();
         Stream<BlobId> loaded = switch (entry.outcome()) {
@@ -313,36 +316,36 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             case ReplayFinished _ -> attempt(Optional.empty());
             case BlobsFreed(var blobs) -> garbage(garbage.stream().filter(b -> !blobs.contains(b)).toList());
             case RunClosed _ -> close();
-            case EntityBegan _, Noted _ -> this;
+            case EntityBegan _, HistoryRecorded _ -> this;
         };
     }
 
     private TrainingRun created(RunConfig created) {
         require(config.isEmpty(), "run %s is created twice", created.run());
-        return new TrainingRun(Optional.of(created), Optional.of(created.lora()), accepted, known, line,
+        return new TrainingRun(Optional.of(created), Optional.of(created.lora()), accepted, known, pending,
                 recovery, trained, checkpoints, poison, attempt, garbage, created.createdAtMillis(), closed,
                 history);
     }
 
     private TrainingRun accept(OperationAccepted e) {
         require(e.position() == accepted + 1, "position %d follows %d", e.position(), accepted);
-        var longer = new ArrayList<>(line);
-        longer.add(new Entry(e.position(), e.seq(), e.operation(), e.digest(), e.timeMillis(),
+        var longer = new ArrayList<>(pending);
+        longer.add(new PendingOperation(e.position(), e.seq(), e.operation(), e.digest(), e.timeMillis(),
                 new Outcome.Open()));
         return new TrainingRun(config, lora, e.position(), known.with(e.seq()), longer, recovery, trained,
                 checkpoints, poison, attempt, garbage, e.timeMillis(), closed, history);
     }
 
     private TrainingRun outcome(long position, Outcome now) {
-        var changed = new ArrayList<>(line);
+        var changed = new ArrayList<>(pending);
         int index = (int) (position - recovery.position() - 1);
         require(index >= 0 && index < changed.size(), "position %d is not in the line", position);
         changed.set(index, changed.get(index).with(now));
-        return line(changed);
+        return pending(changed);
     }
 
     private TrainingRun loaded(long position) {
-        Entry entry = at(position).orElseThrow();
+        PendingOperation entry = at(position).orElseThrow();
         var manifest = switch (entry.outcome()) {
             case Outcome.Resolved(var m) -> m;
             case Outcome.Applied(var m) -> m;
@@ -356,7 +359,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     }
 
     private TrainingRun failed(long position, Fault why) {
-        Entry entry = at(position).orElseThrow();
+        PendingOperation entry = at(position).orElseThrow();
         TrainingRun next = outcome(position, new Outcome.Failed(why));
         // A load is executed in a poisoned run, so its failure is news; others fail with the cause they have.
         boolean news = entry.kind() == OperationKind.LOAD_STATE || struck(position).isEmpty();
@@ -375,10 +378,11 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         require(e.position() >= recovery.position() && e.position() <= accepted,
                 "recovery point %d is outside the line", e.position());
         int behind = (int) (e.position() - recovery.position());
-        boolean changed = trained || line.subList(0, behind).stream().anyMatch(TrainingRun::trains);
+        boolean changed = trained || pending.subList(0, behind).stream().anyMatch(TrainingRun::trains);
         var point = new RecoveryPoint(e.position(), Optional.of(e.state()), e.step(),
                 Optional.of(e.lora()), e.results(), e.pages());
-        var next = new TrainingRun(config, lora, accepted, known, line.subList(behind, line.size()), point,
+        var next = new TrainingRun(config, lora, accepted, known, pending.subList(behind, pending.size()),
+                point,
                 changed, checkpoints, poison,
                 attempt.flatMap(a -> a.behind(e.position())), garbage, lastRequestMillis, closed,
                 history);
@@ -413,38 +417,38 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     // Copies
 
-    private TrainingRun line(List<Entry> now) {
+    private TrainingRun pending(List<PendingOperation> now) {
         return new TrainingRun(config, lora, accepted, known, now, recovery, trained, checkpoints,
                 poison, attempt, garbage, lastRequestMillis, closed, history);
     }
 
     private TrainingRun lora(Optional<LoraSpec> now) {
-        return new TrainingRun(config, now, accepted, known, line, recovery, trained, checkpoints,
+        return new TrainingRun(config, now, accepted, known, pending, recovery, trained, checkpoints,
                 poison, attempt, garbage, lastRequestMillis, closed, history);
     }
 
     private TrainingRun checkpoints(Checkpoints now) {
-        return new TrainingRun(config, lora, accepted, known, line, recovery, trained, now, poison, attempt,
+        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, now, poison, attempt,
                 garbage, lastRequestMillis, closed, history).collect(this);
     }
 
     private TrainingRun poison(Optional<Poison> now) {
-        return new TrainingRun(config, lora, accepted, known, line, recovery, trained, checkpoints, now,
+        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints, now,
                 attempt, garbage, lastRequestMillis, closed, history);
     }
 
     private TrainingRun attempt(Optional<Attempt> now) {
-        return new TrainingRun(config, lora, accepted, known, line, recovery, trained, checkpoints, poison,
+        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints, poison,
                 now, garbage, lastRequestMillis, closed, history);
     }
 
     private TrainingRun garbage(List<BlobId> now) {
-        return new TrainingRun(config, lora, accepted, known, line, recovery, trained, checkpoints,
+        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
                 poison, attempt, now, lastRequestMillis, closed, history);
     }
 
-    private TrainingRun history(List<RunNote> now) {
-        return new TrainingRun(config, lora, accepted, known, line, recovery, trained, checkpoints,
+    private TrainingRun history(List<HistoryEntry> now) {
+        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
                 poison, attempt, garbage, lastRequestMillis, closed, now);
     }
 }

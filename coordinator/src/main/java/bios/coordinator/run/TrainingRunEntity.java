@@ -1,18 +1,29 @@
 package bios.coordinator.run;
 
+import static bios.protocol.Require.require;
+
 import bios.coordinator.NodeName;
 import bios.coordinator.run.RunEvent.*;
+import bios.coordinator.run.TrainingRun.Decision;
 import bios.persistence.journal.JournalPruning;
-import bios.protocol.run.OperationResult;
+import bios.protocol.Fault;
+import bios.protocol.run.HistoryEntry;
+import bios.protocol.run.Operation;
+import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
+import bios.protocol.run.RunCommand.Reason;
+import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunId;
-import bios.protocol.run.RunNote;
+import bios.protocol.run.StoredOperation;
+import bios.protocol.stored.StoredOperations;
 import bios.protocol.wire.Message;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.function.Consumer;
+import java.util.function.Function;
+import java.util.function.Supplier;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.PostStop;
@@ -35,76 +46,52 @@ import org.apache.pekko.persistence.typed.javadsl.EventSourcedBehaviorWithEnforc
 import org.apache.pekko.persistence.typed.javadsl.ReplyEffect;
 import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 
-/// The sharded home of one [TrainingRun]: stores what the run decides, gives accepted operations to the
-/// engine beside it, and answers for their outcomes. What comes next for the engine, [EngineLine] says; each
-/// other part keeps what concerns it ([Requests], [EngineAnswers], [Outcomes], [RecoveryPoints] and others)
-/// and says by [Next] what follows. Here are the effects, and what follows from stored events.
+/// The sharded home of one [TrainingRun]. What is accepted, [TrainingRun] decides; what the engine is given
+/// next and everything that depends on it, [RunScheduler] decides. The entity turns commands and messages into
+/// inputs of the scheduler and executes its effects, with [RunResults], [RunMaintenance] and [RunTelemetry].
 public final class TrainingRunEntity
         extends EventSourcedBehaviorWithEnforcedReplies<Message, RunEvent, TrainingRun> {
     private static final Duration UNCREATED_IDLE = Duration.ofSeconds(5);
-    private static final Duration POINT_WAIT = Duration.ofSeconds(1);
     private static final int STASH = 100_000;
-    /// A run that only rests and is woken has a snapshot every so many events.
+    /// A run that is only passivated and started again has a snapshot every so many events.
     private static final int SNAPSHOT_OF_BEGINNINGS = 100;
 
     private final RunId id;
-    private final RunWorld world;
+    private final RunEnvironment environment;
     private final RunSettings settings;
     private final RunContext context;
-    private final RunMeter meter;
     private final Optional<ActorRef<ClusterSharding.ShardCommand>> shard;
-
-    private final Timings timings;
-    private final EngineLine line;
-    private final EngineCopy copy;
-    private final Waiters waiters;
-    private final Outcomes outcomes;
-    private final PageSearch pages;
-    private final RecoveryPoints points;
-    private final Loads loads;
-    private final Garbage garbage;
-    private final IndexWriter index;
-    private final Departure departure;
-    private final Requests requests;
-    private final EngineAnswers answers;
+    private final EngineSession session;
+    private final RunResults results;
+    private final RunMaintenance maintenance;
+    private final RunTelemetry telemetry;
+    private final List<ActorRef<RunReply>> unloading = new ArrayList<>();
+    private RunScheduler scheduler;
     private long lastSnapshot;
-    private boolean begun;
-    /// Whether events that the line waits for are on their way into the journal.
-    private boolean storing;
 
-    private TrainingRunEntity(RunId id, PersistenceId persistenceId, RunWorld world,
+    private TrainingRunEntity(RunId id, PersistenceId persistenceId, RunEnvironment environment,
             ActorContext<Message> actor, TimerScheduler<Message> timers,
             Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
         super(persistenceId);
         this.id = id;
-        this.world = world;
-        this.settings = world.settings();
-        this.meter = new RunMeter(id.slug(), world.nanos());
-        this.context = new RunContext(id, world, NodeName.of(actor.getSystem()), meter, actor, timers);
+        this.environment = environment;
+        this.settings = environment.settings();
+        this.context = new RunContext(id, environment, NodeName.of(actor.getSystem()), actor, timers);
         this.shard = shard;
-        this.timings = new Timings(world.nanos());
-        this.line = new EngineLine(settings, () -> world.solo().take(this,
-                () -> context.tell(new Internal.Advance())));
-        this.copy = new EngineCopy(context, line, this);
-        this.waiters = new Waiters(context);
-        this.outcomes = new Outcomes(context, timings, waiters);
-        this.pages = new PageSearch(context, outcomes, waiters);
-        this.points = new RecoveryPoints(context, line, copy, outcomes);
-        this.loads = new Loads(context, line, copy);
-        this.garbage = new Garbage(context);
-        this.index = new IndexWriter(context);
-        this.departure = new Departure(context, line, copy, waiters);
-        this.requests = new Requests(context, timings, outcomes, waiters, pages, copy, departure);
-        this.answers = new EngineAnswers(context, timings, line, copy, outcomes, points, departure);
+        this.session = new EngineSession(context);
+        this.results = new RunResults(context);
+        this.maintenance = new RunMaintenance(context);
+        this.telemetry = new RunTelemetry(context);
+        this.scheduler = RunScheduler.initial(settings);
     }
 
-    /// The home of run `id`.
+    /// The entity of run `id`.
     ///
-    /// @param shard who lets it go when it is idle; empty: it stays
-    public static Behavior<RunCommand> create(RunId id, PersistenceId persistenceId, RunWorld world,
-            Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
+    /// @param shard asked to let the run go when it is idle; empty: it stays
+    public static Behavior<RunCommand> create(RunId id, PersistenceId persistenceId,
+            RunEnvironment environment, Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
         Behavior<Message> behavior = Behaviors.setup(context -> Behaviors.withTimers(
-                timers -> new TrainingRunEntity(id, persistenceId, world, context, timers, shard)));
+                timers -> new TrainingRunEntity(id, persistenceId, environment, context, timers, shard)));
         return behavior.narrow();
     }
 
@@ -116,8 +103,8 @@ public final class TrainingRunEntity
         return (run, event) -> run.apply(event, settings.history());
     }
 
-    /// What the engine says must not be dropped while the journal is slow; what the gateway sends is
-    /// bounded by its own waits.
+    /// What the engine sends must not be dropped while the journal is slow; what the gateway sends is bounded
+    /// by its own waits.
     @Override public Optional<Integer> stashCapacity() {
         return Optional.of(STASH);
     }
@@ -132,7 +119,7 @@ public final class TrainingRunEntity
         return newSignalHandlerBuilder().onSignal(RecoveryCompleted.instance(), this::recovered)
                 .onSignal(SnapshotCompleted.class, (_, taken) -> prune(taken.metadata().sequenceNr()))
                 .onSignal(SnapshotFailed.class, (_, failed) -> {
-                    meter.refused("snapshot");
+                    telemetry.journalFailed("snapshot");
                     context.warn("its snapshot failed, the journal stays longer: {}",
                             failed.failure().toString());
                 })
@@ -144,19 +131,19 @@ public final class TrainingRunEntity
                 .onSignal(PreRestart.instance(), _ -> ended())
                 .onSignal(PostStop.instance(), _ -> {
                     ended();
-                    meter.ends();
-                    copy.close();
+                    telemetry.ends();
+                    if (scheduler.resident()) session.close();
                 }).build();
     }
 
     private void ended() {
-        garbage.end();
-        outcomes.end();
-        world.solo().leave(this);
+        maintenance.end();
+        results.end();
+        environment.exclusive().release(this);
     }
 
-    /// Deletes what the snapshot before the last one has made superfluous. An entity that begins elsewhere
-    /// while this one is only believed dead may have read that snapshot and not yet the events behind it.
+    /// Deletes what the snapshot before the last one has made superfluous. An entity that starts elsewhere
+    /// while this one is wrongly taken for dead may have read that snapshot and not yet the events behind it.
     private void prune(long snapshot) {
         if (lastSnapshot > 0)
             JournalPruning.before(context.actor().getSystem(), persistenceId().id(), lastSnapshot);
@@ -164,295 +151,396 @@ public final class TrainingRunEntity
     }
 
     private void journalFailed(String action, Throwable failure) {
-        meter.refused(action);
-        context.warn("the journal did not answer, the run begins again: {}", failure.toString());
+        telemetry.journalFailed(action);
+        context.warn("the journal did not answer, the entity starts again: {}", failure.toString());
+    }
+
+    private void recovered(TrainingRun run) {
+        context.actor().watchWith(environment.engine(),
+                new SelfMessage.Step(new RunInput.EngineStopped()));
+        restartIdleTimer(run);
+        results.recovered(run);
+        if (run.config().isPresent()) telemetry.begins(scheduler.unfinished(run));
+        step(run, new RunInput.Recovered());
+        if (!scheduler.active()) context.tell(new SelfMessage.Begin());
     }
 
     @Override public CommandHandlerWithReply<Message, RunEvent, TrainingRun> commandHandler() {
         return (run, message) -> switch (message) {
-            case RunCommand _ when !begun -> Effect().stash();
+            case RunCommand _ when !scheduler.active() -> Effect().stash();
             case RunCommand command -> {
-                restIn(run.config().isEmpty() ? UNCREATED_IDLE : settings.idleAfter());
-                yield carryOut(requests.on(run, command));
+                restartIdleTimer(run);
+                yield onCommand(run, command);
             }
-            case Internal internal -> onInternal(run, internal);
+            case SelfMessage own -> onSelfMessage(run, own);
             default -> throw new IllegalStateException("not for a run: " + message);
         };
     }
 
-    // From itself
+    private void restartIdleTimer(TrainingRun run) {
+        start(new RunTimer.Idle(), run.config().isEmpty() ? UNCREATED_IDLE : settings.idleAfter());
+    }
 
-    private ReplyEffect<RunEvent, TrainingRun> onInternal(TrainingRun run, Internal message) {
+    // Commands
+
+    private ReplyEffect<RunEvent, TrainingRun> onCommand(TrainingRun run, RunCommand command) {
+        return switch (command) {
+            case RunCommand.Create(var config, var replyTo) ->
+                decided(run, run.create(config), replyTo, this::described);
+            case RunCommand.Submit c -> forOwner(run, c.owner(), c.replyTo(), () -> submit(run, c));
+            case RunCommand.Retrieve c -> forOwner(run, c.owner(), c.replyTo(), () -> retrieve(run, c));
+            case RunCommand.CheckOwner(var owner, var replyTo) ->
+                answered(run, owner, replyTo, RunReply.Done::new);
+            case RunCommand.Describe(var owner, var replyTo) ->
+                answered(run, owner, replyTo, () -> described(run));
+            case RunCommand.Resolve(var owner, var path, var replyTo) ->
+                answered(run, owner, replyTo, () -> run.checkpoints().answer(path, context.now()));
+            case RunCommand.ResolveSnapshot(var owner, var content, var replyTo) ->
+                answered(run, owner, replyTo, () -> run.checkpoints().answer(content));
+            case RunCommand.DeleteCheckpoint(var owner, var kind, var name, var replyTo) ->
+                changed(run, owner, replyTo, () -> run.checkpoints().decideDelete(kind, name));
+            case RunCommand.SetExpiry(var owner, var kind, var name, var at, var replyTo) ->
+                changed(run, owner, replyTo, () -> run.checkpoints().decideExpiry(kind, name, at));
+            case RunCommand.ReleaseSnapshots(var owner, var session, var replyTo) ->
+                changed(run, owner, replyTo, () -> run.checkpoints().decideRelease(session));
+            case RunCommand.Unload(var owner, var replyTo) ->
+                forOwner(run, owner, replyTo, () -> unload(run, replyTo));
+            case RunCommand.Recount(var owner, var replyTo) ->
+                answered(run, owner, replyTo, () -> new RunReply.Recounted(run.history()));
+            case RunCommand.Time(var owner, var replyTo) ->
+                answered(run, owner, replyTo, () -> new RunReply.Timed(telemetry.timings().newest()));
+            case RunCommand.Leave _ -> {
+                // Clients that wait ask again, and are answered where the run is then.
+                if (!scheduler.leaving()) results.answerAll(seq -> pending(run, seq));
+                yield handle(run, new RunInput.LeaveRequested());
+            }
+        };
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> forOwner(TrainingRun run, String owner,
+            ActorRef<RunReply> replyTo, Supplier<ReplyEffect<RunEvent, TrainingRun>> effect) {
+        boolean own = run.config().filter(c -> c.owner().equals(owner)).isPresent();
+        return own ? effect.get() : refuse(replyTo, Reason.NOT_FOUND, "there is no run " + id);
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> answered(TrainingRun run, String owner,
+            ActorRef<RunReply> replyTo, Supplier<RunReply> reply) {
+        return forOwner(run, owner, replyTo, () -> Effect().reply(replyTo, reply.get()));
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> changed(TrainingRun run, String owner,
+            ActorRef<RunReply> replyTo, Supplier<Decision> decision) {
+        return forOwner(run, owner, replyTo,
+                () -> decided(run, decision.get(), replyTo, _ -> new RunReply.Done()));
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> refuse(ActorRef<RunReply> replyTo, Reason reason,
+            String message) {
+        return Effect().reply(replyTo, new RunReply.Refused(reason, message));
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> decided(TrainingRun run, Decision decision,
+            ActorRef<RunReply> replyTo, Function<TrainingRun, RunReply> reply) {
+        return switch (decision) {
+            case Decision.Accept(var events) -> persist(events).thenReply(replyTo, reply::apply);
+            case Decision.Duplicate _ -> Effect().reply(replyTo, reply.apply(run));
+            case Decision.Refuse(var reason, var message) -> refuse(replyTo, reason, message);
+        };
+    }
+
+    private RunReply described(TrainingRun run) {
+        return new RunReply.Described(run.config().orElseThrow(), run.lora().orElseThrow(), results.step(),
+                run.lastRequestMillis(), run.checkpoints().current(context.now()), run.closed());
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> submit(TrainingRun run, RunCommand.Submit c) {
+        telemetry.timings().arrived();
+        boolean known = run.known().contains(c.seq());
+        if (scheduler.unloading() && !known)
+            return refuse(c.replyTo(), Reason.CLOSED, "the run is being unloaded");
+        Optional<String> remembered = results.bySeq(c.seq()).map(FinishedOperation::digest);
+        TrainingRun.Load load = results.load(run, scheduler);
+        Decision decision = run.submit(c.seq(), c.operation(), c.digest(), c.nowMillis(), remembered, load,
+                settings);
+        if (decision instanceof Decision.Accept) results.accepts(c.owner(), load, c.operation().bytes());
+        return decided(run, decision, c.replyTo(),
+                _ -> new RunReply.Accepted(new RequestId(id, c.seq())));
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> retrieve(TrainingRun run, RunCommand.Retrieve c) {
+        var request = new RequestId(id, c.seq());
+        if (!run.known().contains(c.seq()))
+            return refuse(c.replyTo(), Reason.NOT_FOUND, "there is no request " + request);
+        Optional<FinishedOperation> outcome = results.bySeq(c.seq());
+        if (outcome.isPresent()) return answer(run, outcome.get(), c.replyTo());
+        boolean coming = scheduler.coming(run, c.seq());
+        if (!coming && !RunResults.mayFind(run, c.seq()))
+            return refuse(c.replyTo(), Reason.NOT_FOUND,
+                    "request " + request + " was finished, but its result is no longer kept");
+        if (!coming) results.search(run, c.seq());
+        boolean full = results.waiting() >= settings.maxWaiting();
+        if (c.waitMillis() <= 0 || scheduler.leaving() || full)
+            return Effect().reply(c.replyTo(), pending(run, c.seq()));
+        results.await(c.seq(), c.replyTo(), Duration.ofMillis(c.waitMillis()));
+        return Effect().noReply();
+    }
+
+    private RunReply pending(TrainingRun run, long seq) {
+        var request = new RequestId(id, seq);
+        return scheduler.stalled().<RunReply>map(why -> new RunReply.Stalled(request, why))
+                .orElseGet(() -> new RunReply.Pending(request, scheduler.ahead(run, seq)));
+    }
+
+    /// Gives an outcome to a client. A failure that a client is told is an event: what is accepted afterwards
+    /// is executed in spite of it.
+    private ReplyEffect<RunEvent, TrainingRun> answer(TrainingRun run, FinishedOperation outcome,
+            ActorRef<RunReply> replyTo) {
+        results.fetched(outcome);
+        var request = new RequestId(id, outcome.seq());
+        if (outcome.result().isPresent())
+            return Effect().reply(replyTo, new RunReply.Completed(request, outcome.result().get()));
+        var failed = new RunReply.Failed(request, outcome.fault().orElseThrow());
+        return run.wouldBeSeen(outcome.position())
+                ? persist(List.of(new ErrorSeen(run.accepted()))).thenReply(replyTo, _ -> failed)
+                : Effect().reply(replyTo, failed);
+    }
+
+    /// Closes the run as soon as all that was accepted has an outcome.
+    private ReplyEffect<RunEvent, TrainingRun> unload(TrainingRun run, ActorRef<RunReply> replyTo) {
+        if (run.closed()) return Effect().reply(replyTo, new RunReply.Done());
+        unloading.add(replyTo);
+        return handle(run, new RunInput.UnloadRequested());
+    }
+
+    // Messages from itself
+
+    private ReplyEffect<RunEvent, TrainingRun> onSelfMessage(TrainingRun run, SelfMessage message) {
         return switch (message) {
-            case Internal.Begin _ -> {
-                begun = true;
-                yield Effect().persist(List.<RunEvent>of(new EntityBegan(context.now())))
-                        .thenRun(this::begun).thenNoReply().thenUnstashAll();
-            }
-            case Internal.Advance _ -> advancing();
-            case Internal.Store(var at, var events) -> {
-                storing = false;
-                yield at == copy.epoch() ? store(events) : advancing();
-            }
-            case Internal.FromEngine(var at, var event) ->
-                    at == copy.epoch() ? carryOut(answers.on(run, event)) : Effect().noReply();
-            case Internal.EngineGone _ -> carryOut(answers.lost(run));
-            case Internal.Reopen(var at) -> {
-                copy.mayReopen(at);
-                yield advancing();
-            }
-            case Internal.LoadFound found -> carryOut(loads.found(run, found));
-            case Internal.LoadFailed failed -> carryOut(loads.failed(failed));
-            case Internal.ResolveLater asked -> carryOut(loads.later(asked));
-            case Internal.ResolveAgain again -> carryOut(loads.again(run, again));
-            case Internal.PointKept kept -> carryOut(points.kept(kept));
-            case Internal.PointLost lost -> carryOut(answers.pointLost(lost));
-            case Internal.Freed(var blobs) -> {
-                garbage.freed();
-                yield store(List.of(new BlobsFreed(blobs)));
-            }
-            case Internal.NotFreed(var why) -> {
-                garbage.notFreed(why);
-                yield advancing();
-            }
-            case Internal.FreeAgain _ -> {
-                garbage.again();
-                yield advancing();
-            }
-            case Internal.PageRead read -> {
-                pages.over(run, read);
+            case SelfMessage.Step(var input) -> handle(run, input);
+            case SelfMessage.Begin _ ->
+                persist(List.of(new EntityBegan(context.now()))).thenNoReply().thenUnstashAll();
+            case SelfMessage.TimerElapsed(var timer) -> handle(run, timer instanceof RunTimer.Idle
+                    ? new RunInput.IdleElapsed(results.waiting() > 0 || maintenance.indexing(),
+                            shard.isPresent())
+                    : new RunInput.TimerElapsed(timer));
+            case SelfMessage.Shrink _ -> results.shrink()
+                    ? handle(run, new RunInput.RecoveryPointWanted()) : Effect().noReply();
+            case SelfMessage.PageRead read -> {
+                results.read(run, scheduler, read);
                 yield Effect().noReply();
             }
-            case Internal.PagesAgain _ -> {
-                pages.forWaiters(run);
+            case SelfMessage.RetryPages _ -> {
+                results.searchForWaiters(run, scheduler);
                 yield Effect().noReply();
             }
-            case Internal.PointsAgain _ -> {
-                line.pointsAgain();
-                yield advancing();
+            case SelfMessage.Indexed indexed -> {
+                for (long position : maintenance.indexed(indexed))
+                    step(run, new RunInput.SaveShown(position));
+                index(run);
+                yield Effect().noReply();
             }
-            case Internal.Shrink _ -> {
-                if (outcomes.shrink()) line.wantPoint();
-                yield advancing();
+            case SelfMessage.IndexAgain _ -> {
+                maintenance.indexAgain();
+                index(run);
+                yield Effect().noReply();
             }
-            case Internal.Indexed(var version, var failure) -> indexed(version, failure);
-            case Internal.WaitOver over -> carryOut(requests.over(run, over));
-            case Internal.Answer(var kept, var replyTo) -> carryOut(requests.answer(run, kept, replyTo));
-            case Internal.Idle _ -> carryOut(idle(run));
-            case Internal.Expire _ -> {
-                scheduleExpiry(run);
-                boolean due = run.checkpoints().nextExpiry().filter(at -> at <= context.now()).isPresent();
-                yield due ? store(List.of(new CheckpointsExpired(context.now()))) : Effect().noReply();
+            case SelfMessage.WaitOver(var seq, var waiter) -> {
+                Optional<ActorRef<RunReply>> over = results.over(seq, waiter);
+                yield over.isEmpty() ? Effect().noReply() : Effect().reply(over.get(), pending(run, seq));
             }
-            case Internal.Note(var notes) -> note(run, notes);
-            case Internal.Close _ -> close(run);
-            case Internal.Left _ -> {
-                // Work was accepted on the way to rest. (A run that moves begins again where its shard goes.)
-                if (departure.resting() && outcomes.load(run).unfinished() > 0) world.waker().accept(id);
+            case SelfMessage.Answer(var outcome, var replyTo) -> answer(run, outcome, replyTo);
+            case SelfMessage.Expire _ -> {
+                maintenance.scheduleExpiry(run);
+                yield maintenance.expired(run)
+                        ? persist(List.of(new CheckpointsExpired(context.now()))).thenNoReply()
+                        : Effect().noReply();
+            }
+            case SelfMessage.RecordHistory(var entries) -> recordHistory(run, entries);
+            case SelfMessage.Stop _ -> {
+                // Work was accepted while it was passivated. (A run that moves starts where its shard goes.)
+                if (scheduler.passivating() && scheduler.unfinished(run) > 0)
+                    environment.waker().accept(id);
                 yield Effect().stop().thenNoReply();
             }
         };
     }
 
-    // Effects
-
-    private ReplyEffect<RunEvent, TrainingRun> carryOut(Next next) {
-        return switch (next) {
-            case Next.Rest _ -> Effect().noReply();
-            case Next.Advance _ -> advancing();
-            case Next.KeepPoint _ -> Effect().none().thenRun(points::keep).thenNoReply();
-            case Next.Go _ -> Effect().none().thenRun((TrainingRun now) -> {
-                points.keep(now);
-                advance(now);
-            }).thenNoReply();
-            case Next.Store(var events) -> store(events);
-            case Next.StoreFailure(var failed, var poisons) -> persist(List.of(failed), now -> {
-                // What the engine has executed since went past the failure: begin again, up to it.
-                if (!poisons || !line.aheadOf(failed.position())) return;
-                points.forget();
-                copy.begin(now, false, "operation_failed");
-            }).thenRun(points::keep).thenNoReply();
-            case Next.StoreAndReply(var events, var to, var reply) ->
-                persist(events, _ -> {}).thenReply(to, reply::apply);
-            case Next.Reply(var to, var reply) -> Effect().reply(to, reply);
-            case Next.Passivate(var events) -> events.isEmpty()
-                    ? Effect().none().thenRun((TrainingRun _) -> passivate()).thenNoReply()
-                    : Effect().persist(events).thenRun((TrainingRun _) -> passivate()).thenNoReply();
-        };
+    /// What the newest entry says already is not recorded again.
+    private ReplyEffect<RunEvent, TrainingRun> recordHistory(TrainingRun run, List<HistoryEntry> entries) {
+        boolean repeated = run.config().isEmpty()
+                || entries.size() == 1 && RunHistory.says(run.history(), entries.getFirst());
+        return repeated ? Effect().noReply()
+                : persist(entries.stream().<RunEvent>map(HistoryRecorded::new).toList()).thenNoReply();
     }
 
-    private ReplyEffect<RunEvent, TrainingRun> advancing() {
-        return Effect().none().thenRun(this::advance).thenNoReply();
+    // The scheduler
+
+    /// Lets the scheduler judge an input of a message, where events can be persisted.
+    private ReplyEffect<RunEvent, TrainingRun> handle(TrainingRun run, RunInput input) {
+        List<RunEvent> events = step(run, input);
+        return events.isEmpty() ? Effect().noReply() : persist(events).thenNoReply();
     }
 
-    private ReplyEffect<RunEvent, TrainingRun> store(List<RunEvent> events) {
-        return persist(events, _ -> {}).thenNoReply();
-    }
-
-    /// @param first what is done before all that follows from the events
-    private EffectBuilder<RunEvent, TrainingRun> persist(List<RunEvent> events, Consumer<TrainingRun> first) {
-        List<RunEvent> stamped = stamped(events);
-        long began = meter.now();
-        return Effect().persist(stamped).thenRun((TrainingRun now) -> {
-            meter.stored(began);
-            first.accept(now);
-            stored(now, stamped);
-        });
-    }
-
-    private List<RunEvent> stamped(List<RunEvent> events) {
-        var stamp = new RunEvent.Stamp(context.now(), context.node());
-        return events.stream().map(event -> event.stamped(stamp)).toList();
-    }
-
-    /// What the newest entry says already is not said again.
-    private ReplyEffect<RunEvent, TrainingRun> note(TrainingRun run, List<RunNote> notes) {
-        boolean said = run.config().isEmpty()
-                || notes.size() == 1 && RunHistory.says(run.history(), notes.getFirst());
-        return said ? Effect().noReply() : store(notes.stream().<RunEvent>map(Noted::new).toList());
-    }
-
-    /// What follows from events that the journal now holds.
-    private void stored(TrainingRun run, List<RunEvent> events) {
-        boolean shown = false;
-        for (RunEvent event : events) {
-            switch (event) {
-                case OperationFailed(var at, var why, _) -> {
-                    meter.failed(why);
-                    run.at(at).ifPresent(e -> outcomes.complete(Outcomes.failure(e, why)));
-                }
-                case CheckpointCommitted(var at, var manifest, _, _) -> {
-                    Entry entry = run.at(at).orElseThrow();
-                    index.await(lastSequenceNumber(context.actor()),
-                            Outcomes.success(entry, new OperationResult.Saved(manifest)));
-                    shown = true;
-                    scheduleExpiry(run);
-                }
-                case OperationAccepted e -> {
-                    meter.accepted(e.operation().kind());
-                    timings.stored(e.position(), e.seq(), e.operation().kind());
-                }
-                case RecoveryPointReached e -> {
-                    meter.pointStored(e.state().bytes());
-                    outcomes.saved(e.position());
-                    shown = true;
-                }
-                case RunCreated _ -> {
-                    meter.begins(0);
-                    shown = true;
-                }
-                case CheckpointDeleted _, CheckpointsExpired _, RunClosed _ -> shown = true;
-                case ExpirySet _ -> {
-                    shown = true;
-                    scheduleExpiry(run);
-                }
-                case LoadResolved _, LoadApplied _, ErrorSeen _, SnapshotsReleased _,
-                        OperationAttempted _, ReplayBegan _, ReplayFinished _, BlobsFreed _, EntityBegan _,
-                        Noted _ -> {}
-            }
+    /// Lets the scheduler judge an input and executes the effects, all but events to be persisted.
+    ///
+    /// @return these events
+    private List<RunEvent> step(TrainingRun run, RunInput input) {
+        var transition = scheduler.step(run, input);
+        scheduler = transition.next();
+        List<RunEvent> events = List.of();
+        for (RunEffect effect : transition.effects()) {
+            if (effect instanceof RunEffect.Persist(var persisted)) events = persisted;
+            else execute(run, effect);
         }
-        if (shown) index(run);
-        advance(run);
-    }
-
-    // The line
-
-    private void recovered(TrainingRun run) {
-        context.actor().watchWith(world.engine(), new Internal.EngineGone());
-        restIn(run.config().isEmpty() ? UNCREATED_IDLE : settings.idleAfter());
-        if (run.config().isPresent()) meter.begins(outcomes.load(run).unfinished());
-        copy.begin(run, true, "restarted");
-        // What does not exist has nothing to lose, and its first write is the one that creates it.
-        begun = run.config().isEmpty();
-        if (!begun) context.tell(new Internal.Begin());
-    }
-
-    /// The journal knows that this entity answers for the run.
-    private void begun(TrainingRun run) {
-        outcomes.begin(run);
-        scheduleExpiry(run);
-        index(run);
-        advance(run);
-    }
-
-    private void advance(TrainingRun run) {
-        outcomes.account(run);
-        garbage.free(run, points.underWay() || line.writing());
-        while (!storing) {
-            switch (line.next(run, garbage.freeing(), outcomes.heavy())) {
-                case EngineLine.Step.Send send -> copy.execute(send);
-                case EngineLine.Step.TakePoint(var position) -> copy.takePoint(position);
-                case EngineLine.Step.Store(var events) -> {
-                    storing = true;
-                    context.tell(new Internal.Store(copy.epoch(), events));
-                }
-                case EngineLine.Step.Resolve(var entry) -> loads.find(run, entry, 1);
-                case EngineLine.Step.Open _ -> {
-                    copy.open(run);
-                    return;
-                }
-                case EngineLine.Step.Close _ -> {
-                    copy.close();
-                    context.note(RunNote.Kind.EVICTED, Optional.empty(), Map.of());
-                }
-                case EngineLine.Step.Rest _ -> {
-                    departure.atRest(run, storing || points.underWay() || index.savesWait());
-                    return;
-                }
-            }
+        if (results.heavy() != scheduler.resultsHeavy())
+            step(run, new RunInput.ResultsHeavy(results.heavy()));
+        if (scheduler.active()) {
+            results.account(run, scheduler);
+            index(run);
         }
+        return events;
+    }
+
+    private void execute(TrainingRun run, RunEffect effect) {
+        switch (effect) {
+            case RunEffect.Persist _ -> throw new IllegalStateException("not executed here: " + effect);
+            case RunEffect.Store(var epoch, var events) -> deliver(new RunInput.StoreDue(epoch, events));
+            case RunEffect.StartSession(var epoch) -> session.start(epoch);
+            case RunEffect.OpenRun _ -> session.open(run);
+            case RunEffect.CloseRun _ -> session.close();
+            case RunEffect.Execute execute -> session.execute(execute);
+            case RunEffect.TakeRecoveryPoint(var position) -> {
+                telemetry.pointRequested();
+                session.takeRecoveryPoint(position);
+            }
+            case RunEffect.ResolveLoad resolve -> resolve(run, resolve);
+            case RunEffect.WriteResults write -> results.write(run, write);
+            case RunEffect.DeleteBlobs(var blobs) -> maintenance.delete(blobs);
+            case RunEffect.StartTimer(var timer, var after) -> start(timer, after);
+            case RunEffect.RequestExclusive(var epoch) -> {
+                var self = context.actor().getSelf();
+                environment.exclusive().request(this,
+                        () -> self.tell(new SelfMessage.Step(new RunInput.ExclusiveGranted(epoch))));
+            }
+            case RunEffect.ReleaseExclusive _ -> environment.exclusive().release(this);
+            case RunEffect.Finish(var outcome, var first) -> {
+                results.finished(outcome);
+                telemetry.finished(outcome.position(), first);
+            }
+            case RunEffect.ShowSave(var position) ->
+                maintenance.awaitShown(lastSequenceNumber(context.actor()), position);
+            case RunEffect.Unload _ -> deliver(new RunInput.UnloadDue(context.now()));
+            case RunEffect.AnswerUnload _ -> {
+                unloading.forEach(replyTo -> replyTo.tell(new RunReply.Done()));
+                unloading.clear();
+            }
+            case RunEffect.Passivate(var resident) -> passivate(resident);
+            case RunEffect.Stop _ -> context.tell(new SelfMessage.Stop());
+            case RunEffect.Report(var occurrence) -> telemetry.report(run, occurrence);
+        }
+    }
+
+    private void deliver(RunInput input) {
+        context.tell(new SelfMessage.Step(input));
+    }
+
+    private void start(RunTimer timer, Duration after) {
+        context.after(after, timer.getClass(), new SelfMessage.TimerElapsed(timer));
     }
 
     private void index(TrainingRun run) {
-        index.write(run, outcomes.step(), lastSequenceNumber(context.actor()));
+        maintenance.index(run, results.step(), lastSequenceNumber(context.actor()));
     }
 
-    private ReplyEffect<RunEvent, TrainingRun> indexed(long version, Optional<String> failure) {
-        index.written(failure);
-        return Effect().none().thenRun((TrainingRun now) -> {
-            index.done(version, failure.isPresent()).forEach(outcomes::complete);
-            if (index.again()) index(now);
-            points.keep(now);
-            advance(now);
-        }).thenNoReply();
+    private void passivate(boolean resident) {
+        if (resident) {
+            telemetry.passivated();
+            context.tell(new SelfMessage.RecordHistory(List.of(
+                    telemetry.entry(HistoryEntry.Kind.PASSIVATED, Optional.empty(), Map.of()))));
+        }
+        shard.orElseThrow().tell(new ClusterSharding.Passivate<>(context.actor().getSelf()));
     }
 
-    private void scheduleExpiry(TrainingRun run) {
-        run.checkpoints().nextExpiry().ifPresentOrElse(
-                at -> context.after(Duration.ofMillis(Math.clamp(at - context.now(), 1, 3_600_000)), "expiry",
-                        new Internal.Expire()),
-                () -> context.cancel("expiry"));
+    /// Finds the checkpoint that a load names, in this run or in another.
+    private void resolve(TrainingRun run, RunEffect.ResolveLoad effect) {
+        long epoch = effect.epoch();
+        long position = effect.operation().position();
+        if (!(effect.operation().operation() instanceof StoredOperation.Inline(var kind, var encoded)
+                && StoredOperations.decode(kind, encoded)
+                        instanceof Operation.LoadState(var path, var optimizer))) {
+            deliver(new RunInput.LoadFailed(epoch, position,
+                    Fault.server("unreadable_operation", "the load cannot be read")));
+            return;
+        }
+        if (path.run().equals(id)) {
+            deliver(resolved(epoch, position, optimizer, run.checkpoints().answer(path, context.now())));
+            return;
+        }
+        var unavailable = Fault.server("checkpoint_unavailable",
+                "the run of " + path + " did not answer; try again later");
+        context.whenDone(environment.resolver().resolve(run.config().orElseThrow().owner(), path),
+                (reply, failure) -> {
+                    boolean answered = failure == null && !(reply instanceof RunReply.Refused(var reason, _)
+                            && reason == Reason.UNAVAILABLE);
+                    return new SelfMessage.Step(answered ? resolved(epoch, position, optimizer, reply)
+                            : new RunInput.LoadUnanswered(epoch, position, effect.attempt(), unavailable));
+                });
     }
 
-    // The end
-
-    private ReplyEffect<RunEvent, TrainingRun> close(TrainingRun run) {
-        if (!departure.unloading() || outcomes.load(run).unfinished() > 0 || points.keeping() || storing)
-            return Effect().noReply();
-        return persist(List.of(new RunClosed(context.now())), now -> {
-            points.forget();
-            copy.end(now);
-            departure.unloaded();
-        }).thenNoReply();
+    private static RunInput resolved(long epoch, long position, boolean optimizer, RunReply reply) {
+        return switch (reply) {
+            case RunReply.Resolved(var manifest) ->
+                new RunInput.LoadFound(epoch, position, optimizer, manifest);
+            case RunReply.Refused(_, var message) ->
+                new RunInput.LoadFailed(epoch, position, Fault.user("checkpoint_not_found", message));
+            default -> new RunInput.LoadFailed(epoch, position,
+                    Fault.server("checkpoint_unavailable", "unexpected answer " + reply));
+        };
     }
 
-    private void restIn(Duration time) {
-        context.after(time, "idle", new Internal.Idle());
+    // Events
+
+    private EffectBuilder<RunEvent, TrainingRun> persist(List<RunEvent> events) {
+        var stamp = new RunEvent.Stamp(context.now(), context.node());
+        List<RunEvent> stamped = events.stream().map(event -> event.stamped(stamp)).toList();
+        long began = telemetry.now();
+        return Effect().persist(stamped).thenRun((TrainingRun now) -> {
+            telemetry.stored(began);
+            for (RunEvent event : stamped) stored(now, event);
+            List<RunEvent> more = step(now, new RunInput.Stored(stamped));
+            require(more.isEmpty(), "events cannot be persisted here: %s", more);
+        });
     }
 
-    private Next idle(TrainingRun run) {
-        boolean busy = outcomes.load(run).unfinished() > 0 || !waiters.isEmpty() || departure.unloading()
-                || storing || points.keeping() || garbage.freeing() || index.writing() || !line.idle();
-        boolean dirty = run.line().stream().anyMatch(e -> !e.settled());
-        if (!busy && !dirty) return departure.passivate(shard.isPresent());
-        if (!busy) line.wantPoint();
-        restIn(busy ? settings.idleAfter() : POINT_WAIT);
-        return new Next.Advance();
-    }
-
-    private void passivate() {
-        if (shard.isEmpty()) return;
-        departure.rests();
-        shard.get().tell(new ClusterSharding.Passivate<>(context.actor().getSelf()));
+    /// What follows from an event in the journal beside what the scheduler decides.
+    private void stored(TrainingRun run, RunEvent event) {
+        switch (event) {
+            case EntityBegan _ -> {
+                maintenance.scheduleExpiry(run);
+                maintenance.begin(run.pending().stream().anyMatch(operation -> !operation.settled()));
+            }
+            case OperationFailed(_, var why, _) -> telemetry.failed(why);
+            case OperationAccepted e -> {
+                telemetry.accepted(e.operation().kind());
+                telemetry.timings().stored(e.position(), e.seq(), e.operation().kind());
+            }
+            case RecoveryPointReached e -> {
+                telemetry.pointStored(e.state().bytes());
+                telemetry.timings().forget(e.position());
+                results.saved(e.position());
+            }
+            case RunCreated _ -> {
+                telemetry.begins(0);
+                maintenance.indexAtOnce();
+            }
+            case CheckpointCommitted _, ExpirySet _ -> {
+                maintenance.indexAtOnce();
+                maintenance.scheduleExpiry(run);
+            }
+            case CheckpointDeleted _, CheckpointsExpired _, RunClosed _, LoadApplied _ ->
+                maintenance.indexAtOnce();
+            case LoadResolved _, ErrorSeen _, SnapshotsReleased _, OperationAttempted _, ReplayBegan _,
+                    ReplayFinished _, BlobsFreed _, HistoryRecorded _ -> {}
+        }
     }
 }

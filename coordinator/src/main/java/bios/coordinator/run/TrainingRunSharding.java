@@ -35,9 +35,9 @@ public final class TrainingRunSharding {
 
     /// Lets the runs of a base model live on this node, which must have the role.
     public static ActorRef<ShardingEnvelope<RunCommand>> init(ActorSystem<?> system, String slug,
-            RunWorld world) {
+            RunEnvironment world) {
         // Whatever it is asked, it begins.
-        RunWorld waking = world.waking(run -> ref(system, run).tell(
+        RunEnvironment waking = world.waking(run -> ref(system, run).tell(
                 new RunCommand.Describe("", system.ignoreRef())));
         var entity = Entity.of(key(slug), context -> {
             var persistenceId = PersistenceId.of(context.getEntityTypeKey().name(), context.getEntityId());

@@ -8,7 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.coordinator.fleet.Fleet;
-import bios.coordinator.gateway.TestService.Answer;
+import bios.coordinator.gateway.TestClient.Answer;
 import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.run.RunId;
 import com.fasterxml.jackson.databind.JsonNode;

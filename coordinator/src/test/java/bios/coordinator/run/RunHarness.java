@@ -5,7 +5,8 @@ import bios.persistence.blob.FileBlobStore;
 import bios.persistence.index.Page;
 import bios.persistence.index.RunIndex;
 import bios.persistence.index.RunSummary;
-import bios.persistence.journal.EmbeddedJournal;
+import bios.persistence.embedded.EmbeddedDatabase;
+import bios.persistence.journal.JdbcJournal;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.BlobScope;
@@ -114,7 +115,7 @@ final class RunHarness implements AutoCloseable {
     private ActorRef<EngineCommand> engine;
     private ActorRef<RunCommand> run;
     private NodeMemory memory;
-    private Solo solo;
+    private ExclusiveReplay exclusive;
 
     RunHarness(Path folder, String settings, Duration pause) {
         this.folder = folder;
@@ -125,21 +126,21 @@ final class RunHarness implements AutoCloseable {
     }
 
     private void start() {
-        EmbeddedJournal.createSchema(folder);
+        EmbeddedDatabase.createSchema(folder);
         kit = ActorTestKit.create("run",
-                settings.withFallback(EmbeddedJournal.config(folder)).withFallback(ConfigFactory.load()));
+                settings.withFallback(JdbcJournal.config(folder)).withFallback(ConfigFactory.load()));
         spawn();
     }
 
     private void spawn() {
         engine = kit.spawn(FakeEngine.create(blobs, pause, executed, controls));
-        var world = RunWorld.of(engine, new Failing(blobs, failingReads), index,
+        var environment = RunEnvironment.of(engine, new Failing(blobs, failingReads), index,
                 (_, path) -> CompletableFuture.completedFuture(elsewhere.getOrDefault(path,
                         new RunReply.Refused(RunCommand.Reason.NOT_FOUND, path + " does not exist"))),
                 () -> Instant.ofEpochMilli(clock.get()), RunSettings.from(kit.system().settings().config()));
-        memory = world.memory();
-        solo = world.solo();
-        run = kit.spawn(TrainingRunEntity.create(RUN, PersistenceId.of("run-usf-finance", RUN.value()), world,
+        memory = environment.memory();
+        exclusive = environment.exclusive();
+        run = kit.spawn(TrainingRunEntity.create(RUN, PersistenceId.of("run-usf-finance", RUN.value()), environment,
                 Optional.empty()));
     }
 
@@ -170,9 +171,9 @@ final class RunHarness implements AutoCloseable {
         engine.<Object>unsafeUpcast().tell(new FakeEngine.Crowd());
     }
 
-    /// Whose operation is tried alone.
-    Solo solo() {
-        return solo;
+    /// The turn of the node.
+    ExclusiveReplay exclusive() {
+        return exclusive;
     }
 
     /// What the run takes of its node's memory.

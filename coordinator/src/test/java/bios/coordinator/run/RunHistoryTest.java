@@ -10,8 +10,8 @@ import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.run.OperationKind;
-import bios.protocol.run.RunNote;
-import bios.protocol.run.RunNote.Kind;
+import bios.protocol.run.HistoryEntry;
+import bios.protocol.run.HistoryEntry.Kind;
 import bios.protocol.run.StoredOperation;
 import java.nio.charset.StandardCharsets;
 import java.util.List;
@@ -42,13 +42,13 @@ class RunHistoryTest {
                 RunHarness.LORA, Optional.empty(), List.of(), at(100 + position));
     }
 
-    private static Noted noted(Kind kind) {
-        return new Noted(new RunNote(9, Optional.of("node-1"), kind, Optional.empty(), Optional.empty(),
+    private static HistoryRecorded noted(Kind kind) {
+        return new HistoryRecorded(new HistoryEntry(9, Optional.of("node-1"), kind, Optional.empty(), Optional.empty(),
                 Map.of()));
     }
 
     private static List<Kind> kinds(TrainingRun run) {
-        return run.history().stream().map(RunNote::kind).toList();
+        return run.history().stream().map(HistoryEntry::kind).toList();
     }
 
     @Test void eventsTellWhatTheyAreAboutWhenAndWhere() {
@@ -58,7 +58,7 @@ class RunHistoryTest {
                 new RunClosed(40, at(40)));
         assertEquals(List.of(Kind.CREATED, Kind.OPENED, Kind.OPERATION_FAILED, Kind.RECOVERY_POINT,
                 Kind.CHECKPOINT_DELETED, Kind.UNLOADED), kinds(run));
-        RunNote failed = run.history().get(2);
+        HistoryEntry failed = run.history().get(2);
         assertEquals(20, failed.timeMillis());
         assertEquals(Optional.of("node-1"), failed.node());
         assertEquals(Optional.of(1L), failed.position());
@@ -84,7 +84,7 @@ class RunHistoryTest {
 
     @Test void anOperationThatKilledItsWorkerIsCalledPoisoned() {
         TrainingRun run = of(256, accepted(1, OperationKind.FORWARD_BACKWARD),
-                new OperationFailed(1, Fault.server(EngineLine.WORKER_LOST, "died"), at(20)));
+                new OperationFailed(1, Fault.server(ReplayPolicy.WORKER_LOST, "died"), at(20)));
         assertEquals(Kind.POISONED_OPERATION, run.history().getLast().kind());
     }
 
@@ -92,7 +92,7 @@ class RunHistoryTest {
         TrainingRun run = of(256, accepted(1, OperationKind.FORWARD_BACKWARD),
                 accepted(2, OperationKind.FORWARD_BACKWARD), new OperationAttempted(1, at(7)),
                 new OperationAttempted(2, at(8)));
-        RunNote attempt = run.history().getLast();
+        HistoryEntry attempt = run.history().getLast();
         assertEquals(List.of(Kind.CREATED, Kind.ATTEMPT), kinds(run));
         assertEquals(Map.of("first", "1", "operations", "2"), attempt.detail());
         assertEquals(Optional.of(2L), attempt.position());
@@ -132,7 +132,7 @@ class RunHistoryTest {
     }
 
     @Test void aLongDetailIsCut() {
-        var note = new RunNote(1, Optional.empty(), Kind.WAITING, Optional.empty(), Optional.empty(),
+        var note = new HistoryEntry(1, Optional.empty(), Kind.WAITING, Optional.empty(), Optional.empty(),
                 Map.of("message", "x".repeat(10_000)));
         assertEquals(503, note.detail().get("message").length());
     }

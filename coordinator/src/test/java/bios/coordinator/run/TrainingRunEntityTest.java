@@ -1,6 +1,7 @@
 package bios.coordinator.run;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -16,8 +17,8 @@ import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
-import bios.protocol.run.RunNote;
-import bios.protocol.run.RunNote.Kind;
+import bios.protocol.run.HistoryEntry;
+import bios.protocol.run.HistoryEntry.Kind;
 import bios.protocol.run.Timing;
 import io.prometheus.metrics.core.metrics.Counter;
 import java.nio.file.Files;
@@ -405,8 +406,7 @@ class TrainingRunEntityTest {
             var killer = assertInstanceOf(RunReply.Failed.class, harness.outcome(2));
             assertEquals("worker_lost", killer.fault().code(),
                     "an operation that always kills its engine is failed");
-            assertTrue(harness.solo().take("another run", () -> {}), "others may try theirs");
-            harness.solo().leave("another run");
+            assertFalse(harness.exclusive().held(), "others may replay theirs");
             harness.submit(4, step());
             assertEquals("no_gradient",
                     assertInstanceOf(RunReply.Failed.class, harness.outcome(4)).fault().code());
@@ -537,12 +537,12 @@ class TrainingRunEntityTest {
         }
     }
 
-    private static List<RunNote> history(RunHarness harness) {
-        return ((RunReply.Recounted) harness.ask(r -> new RunCommand.Recount(RunHarness.OWNER, r))).notes();
+    private static List<HistoryEntry> history(RunHarness harness) {
+        return ((RunReply.Recounted) harness.ask(r -> new RunCommand.Recount(RunHarness.OWNER, r))).entries();
     }
 
     private static List<Kind> kinds(RunHarness harness) {
-        return history(harness).stream().map(RunNote::kind).toList();
+        return history(harness).stream().map(HistoryEntry::kind).toList();
     }
 
     private static double counted(Counter counter, String... labels) {
@@ -578,15 +578,15 @@ class TrainingRunEntityTest {
         try (var harness = new RunHarness(data, SMALL + "\nbios.node.name = node-2", PAUSE)) {
             harness.submit(11, step());
             harness.outcome(11);
-            List<RunNote> notes = history(harness);
-            RunNote move = notes.stream().filter(n -> n.kind() == Kind.MOVED).findFirst().orElseThrow();
+            List<HistoryEntry> notes = history(harness);
+            HistoryEntry move = notes.stream().filter(n -> n.kind() == Kind.MOVED).findFirst().orElseThrow();
             assertEquals(Optional.of("node-2"), move.node());
             assertEquals("node-1", move.detail().get("from"));
-            RunNote opened = notes.get(notes.indexOf(move) + 1);
+            HistoryEntry opened = notes.get(notes.indexOf(move) + 1);
             assertEquals(Kind.OPENED, opened.kind());
             int again = Integer.parseInt(opened.detail().get("replay"));
             assertTrue(again > 0 && !opened.detail().get("recovery_point").equals("none"), opened::toString);
-            RunNote recovered = notes.stream().filter(n -> n.kind() == Kind.RECOVERED).findFirst()
+            HistoryEntry recovered = notes.stream().filter(n -> n.kind() == Kind.RECOVERED).findFirst()
                     .orElseThrow();
             assertEquals("" + again, recovered.detail().get("operations"));
         }

@@ -5,7 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import bios.coordinator.run.Entry.Outcome;
+import bios.coordinator.run.PendingOperation.Outcome;
 import bios.coordinator.run.RunEvent.*;
 import bios.coordinator.run.TrainingRun.Decision;
 import bios.protocol.Fault;
@@ -23,7 +23,7 @@ import bios.protocol.run.AdamParams;
 import bios.protocol.run.OperationKind;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunId;
-import bios.protocol.run.RunNote;
+import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
 import com.typesafe.config.ConfigFactory;
 import java.util.ArrayList;
@@ -73,7 +73,7 @@ class TrainingRunTest {
         for (int seed = 0; seed < 50; seed++) {
             var random = new Random(seed);
             var expected = new TreeSet<Long>();
-            NumberSet set = NumberSet.EMPTY;
+            IntervalSet set = IntervalSet.EMPTY;
             for (int i = 0; i < 200; i++) {
                 long number = random.nextInt(150);
                 expected.add(number);
@@ -105,8 +105,8 @@ class TrainingRunTest {
         }
 
         void step() {
-            long open = run.line().stream().filter(e -> e.outcome() instanceof Outcome.Open)
-                    .mapToLong(Entry::position).findFirst().orElse(0);
+            long open = run.pending().stream().filter(e -> e.outcome() instanceof Outcome.Open)
+                    .mapToLong(PendingOperation::position).findFirst().orElse(0);
             switch (random.nextInt(9)) {
                 case 0, 1, 2 -> submit();
                 case 3, 4 -> run.at(open).ifPresent(this::finish);
@@ -141,7 +141,7 @@ class TrainingRunTest {
             for (RunEvent event : assertInstanceOf(Decision.Accept.class, decision).events()) store(event);
         }
 
-        private void finish(Entry entry) {
+        private void finish(PendingOperation entry) {
             long at = entry.position();
             Optional<Fault> struck = run.struck(at);
             if (struck.isPresent() && entry.kind() != OperationKind.LOAD_STATE)
@@ -153,7 +153,7 @@ class TrainingRunTest {
                         : run.load(at, have.get(random.nextInt(have.size())), true));
                 if (run.at(at).orElseThrow().outcome() instanceof Outcome.Resolved)
                     store(new LoadApplied(at));
-            } else if (EngineLine.saves(entry.kind())) commit(at);
+            } else if (entry.saves()) commit(at);
         }
 
         private void commit(long at) {
@@ -179,7 +179,7 @@ class TrainingRunTest {
 
         private void check() {
             long expected = run.recovery().position();
-            for (Entry entry : run.line())
+            for (PendingOperation entry : run.pending())
                 assertEquals(++expected, entry.position(), "positions follow each other");
             assertEquals(run.accepted(), expected, "the line ends with what was accepted last");
             Set<BlobId> referenced = run.referenced();
@@ -318,7 +318,7 @@ class TrainingRunTest {
                 List.of(new ResultsPage(blob("x", 4), 1, 1, 3, 3, 1, 640, true))));
         // Since there are histories.
         var stamp = new RunEvent.Stamp(11, "node-1");
-        all.addAll(List.of(new Noted(new RunNote(12, Optional.of("node-1"), RunNote.Kind.OPENED,
+        all.addAll(List.of(new HistoryRecorded(new HistoryEntry(12, Optional.of("node-1"), HistoryEntry.Kind.OPENED,
                 Optional.of(3L), Optional.empty(), Map.of("recovery_point", "3", "replay", "2"))),
                 new OperationFailed(1, Fault.user("bad", "why"), Optional.of(stamp)),
                 new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA, Optional.empty(),

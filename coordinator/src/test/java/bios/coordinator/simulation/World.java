@@ -2,8 +2,8 @@ package bios.coordinator.simulation;
 
 import bios.coordinator.run.NodeMemory;
 import bios.coordinator.run.RunSettings;
-import bios.coordinator.run.RunWorld;
-import bios.coordinator.run.Solo;
+import bios.coordinator.run.RunEnvironment;
+import bios.coordinator.run.ExclusiveReplay;
 import bios.coordinator.run.TrainingRunEntity;
 import bios.persistence.index.Page;
 import bios.persistence.index.RunIndex;
@@ -55,7 +55,7 @@ final class World {
         private final List<ActorRef<EngineCommand>> engineRefs = new ArrayList<>();
         private final Map<String, Incarnation> entities = new LinkedHashMap<>();
         private final NodeMemory memory = new NodeMemory(settings.nodeResultBytes());
-        private final Solo solo = new Solo();
+        private final ExclusiveReplay exclusive = new ExclusiveReplay();
         private boolean dead;
         /// Cut off: the others have given its runs to another node.
         private boolean suspected;
@@ -229,12 +229,8 @@ final class World {
 
     /// Nobody who has nothing to try keeps others from trying.
     void turnsAreFree() {
-        var stranger = new Object();
-        for (Node node : nodes) {
-            if (!node.solo.take(stranger, () -> {}))
-                violated(node + " waits for the turn of a run that tries nothing");
-            node.solo.leave(stranger);
-        }
+        for (Node node : nodes)
+            if (node.exclusive.held()) violated(node + ": a run keeps the turn and replays nothing");
     }
 
     /// Ends all faults; nodes that are cut off die.
@@ -345,9 +341,9 @@ final class World {
 
     private Incarnation begin(RunId run, Node node) {
         var incarnation = new Incarnation(run, lives++, node);
-        var world = new RunWorld(node.another(), blobs, index, this::resolve,
+        var world = new RunEnvironment(node.another(), blobs, index, this::resolve,
                 () -> Instant.ofEpochMilli(stage.now()), node::blocking, settings, node.memory,
-                node.solo, () -> stage.now() * 1_000_000,
+                node.exclusive, () -> stage.now() * 1_000_000,
                 resting -> woken.add(resting.value()));
         ActorRef<ClusterSharding.ShardCommand> shard = function("shard", _ -> leave(incarnation));
         incarnation.ref = Adapter.spawnAnonymous(system,

@@ -7,8 +7,10 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
 import java.net.URI;
+import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
 import java.security.MessageDigest;
 import java.util.ArrayList;
 import java.util.List;
@@ -104,14 +106,18 @@ public final class S3BlobStore implements BlobStore, AutoCloseable {
 
     private void putInParts(String key, Path file, long bytes) throws IOException {
         String upload = client.createMultipartUpload(b -> b.bucket(settings.bucket()).key(key)).uploadId();
-        try (InputStream in = Files.newInputStream(file)) {
+        try (FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
             List<CompletedPart> parts = new ArrayList<>();
-            for (long done = 0; done < bytes; done += settings.partBytes()) {
+            long partBytes = settings.partBytes(bytes);
+            for (long done = 0; done < bytes; done += partBytes) {
                 int number = parts.size() + 1;
-                byte[] part = in.readNBytes(settings.partBytes());
+                long from = done;
+                long length = Math.min(partBytes, bytes - done);
+                // Read again from the file when the SDK repeats the request.
+                RequestBody body = RequestBody.fromContentProvider(
+                        () -> new FileRange(channel, from, length), length, "application/octet-stream");
                 String tag = client.uploadPart(b -> b.bucket(settings.bucket()).key(key).uploadId(upload)
-                        .partNumber(number).contentLength((long) part.length),
-                        RequestBody.fromBytes(part)).eTag();
+                        .partNumber(number).contentLength(length), body).eTag();
                 parts.add(CompletedPart.builder().partNumber(number).eTag(tag).build());
             }
             client.completeMultipartUpload(b -> b.bucket(settings.bucket()).key(key).uploadId(upload)

@@ -11,13 +11,16 @@ import java.nio.file.Path;
 /// @param endpoint empty: AWS's own of the region
 /// @param pathStyle whether the bucket stands in the path instead of the host name
 /// @param accessKey empty: credentials as the AWS SDK finds them
-/// @param partBytes contents above this go up in parts of this size, at least 5 MiB
+/// @param partBytes a content above this size is uploaded in parts of this size, at least 5 MiB; the parts of
+///         a content that would need more than 10,000 of them are larger
 /// @param staging folder in which a content waits until its digest is known
 public record S3Settings(String bucket, String prefix, String region, String endpoint, boolean pathStyle,
         String accessKey, String secretKey, int partBytes, Path staging) {
     /// Where they stand in the configuration.
     public static final String PATH = "bios.storage.s3";
     private static final int LEAST_PART_BYTES = 5 << 20;
+    /// S3 accepts no more parts in one upload.
+    private static final int MAX_PARTS = 10_000;
 
     public S3Settings {
         if (bucket.isEmpty()) throw new IllegalArgumentException(PATH + ".bucket is empty; name the bucket");
@@ -41,6 +44,11 @@ public record S3Settings(String bucket, String prefix, String region, String end
         } catch (ConfigException wrong) {
             throw new IllegalArgumentException(wrong.getMessage(), wrong);
         }
+    }
+
+    /// The size of each part, but the last, of a content of `bytes`.
+    long partBytes(long bytes) {
+        return Math.max(partBytes, Math.ceilDiv(bytes, MAX_PARTS));
     }
 
     /// Without the secret.

@@ -86,7 +86,7 @@ public final class CassandraJournal extends AsyncWriteJournal {
             all = all.thenCompose(_ -> store(row, bytes));
         }
         // An empty answer says that all went well.
-        return Answers.future(all.thenApply(_ -> List.of()));
+        return ScalaFutures.of(all.thenApply(_ -> List.of()));
     }
 
     private ByteBuffer bytes(EventRow row) {
@@ -123,7 +123,7 @@ public final class CassandraJournal extends AsyncWriteJournal {
     }
 
     @Override public Future<Long> doAsyncReadHighestSequenceNr(String persistenceId, long from) {
-        return Answers.future(connection.ready().thenCompose(cql -> head(cql, persistenceId)));
+        return ScalaFutures.of(connection.ready().thenCompose(cql -> head(cql, persistenceId)));
     }
 
     /// What an interrupted write has left undecided is decided by this reading.
@@ -133,7 +133,7 @@ public final class CassandraJournal extends AsyncWriteJournal {
     }
 
     @Override public Future<Void> doAsyncDeleteMessagesTo(String persistenceId, long to) {
-        return Answers.future(connection.ready().thenCompose(cql -> head(cql, persistenceId)
+        return ScalaFutures.of(connection.ready().thenCompose(cql -> head(cql, persistenceId)
                 .thenCompose(head -> {
                     long cut = Math.min(to, head);
                     if (cut < 1) return CompletableFuture.completedFuture(null);
@@ -153,7 +153,7 @@ public final class CassandraJournal extends AsyncWriteJournal {
 
     @Override public Future<Void> doAsyncReplayMessages(String persistenceId, long from, long to, long max,
             Consumer<PersistentRepr> callback) {
-        return Answers.future(connection.ready().thenCompose(cql ->
+        return ScalaFutures.of(connection.ready().thenCompose(cql ->
                 cql.ask(STATE, persistenceId).thenCompose(state -> {
                     long deletedTo = Cql.first(state).map(row -> row.getLong("deleted_to")).orElse(0L);
                     long begin = Math.max(from, deletedTo + 1);

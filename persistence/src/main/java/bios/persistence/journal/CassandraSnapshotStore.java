@@ -61,7 +61,7 @@ public final class CassandraSnapshotStore extends SnapshotStore {
         ByteBuffer bytes = bytes(metadata, snapshot);
         UUID id = UUID.randomUUID(); // edge: a name of its own
         int chunks = Math.ceilDiv(bytes.remaining(), CHUNK_BYTES);
-        return Answers.future(connection.ready().thenCompose(cql -> chunk(cql, id, bytes, 0, chunks)
+        return ScalaFutures.of(connection.ready().thenCompose(cql -> chunk(cql, id, bytes, 0, chunks)
                 .thenCompose(_ -> cql.ask(SAVE, metadata.persistenceId(), metadata.sequenceNr(),
                         metadata.timestamp(), id, chunks, (long) bytes.remaining())))
                 .thenApply(_ -> null));
@@ -88,7 +88,7 @@ public final class CassandraSnapshotStore extends SnapshotStore {
 
     @Override public Future<Optional<SelectedSnapshot>> doLoadAsync(String persistenceId,
             SnapshotSelectionCriteria criteria) {
-        return Answers.future(connection.ready().thenCompose(cql ->
+        return ScalaFutures.of(connection.ready().thenCompose(cql ->
                 load(cql, persistenceId, criteria, Optional.empty())));
     }
 
@@ -170,7 +170,7 @@ public final class CassandraSnapshotStore extends SnapshotStore {
     }
 
     private Future<Void> delete(String persistenceId, long from, long to, LongPredicate writtenAt) {
-        return Answers.future(connection.ready().thenCompose(cql ->
+        return ScalaFutures.of(connection.ready().thenCompose(cql ->
                 cql.ask(FIND, persistenceId, to, from).thenCompose(cql::all).thenCompose(rows -> {
                     CompletionStage<Void> done = CompletableFuture.completedFuture(null);
                     for (Row row : rows)

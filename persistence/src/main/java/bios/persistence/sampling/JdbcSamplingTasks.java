@@ -1,40 +1,36 @@
 package bios.persistence.sampling;
 
-import bios.persistence.journal.EmbeddedJournal;
+import bios.persistence.embedded.ConnectionPool;
+import bios.persistence.embedded.EmbeddedDatabase;
 import java.nio.file.Path;
-import java.sql.Connection;
 import java.sql.PreparedStatement;
 import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.time.InstantSource;
 import java.util.Optional;
-import org.h2.jdbcx.JdbcConnectionPool;
 
-/// Sampling tasks in the database of the embedded journal.
+/// Sampling tasks in the embedded database.
 public final class JdbcSamplingTasks implements SamplingTasks, AutoCloseable {
-    private static final int CONNECTIONS = 4;
     private static final String SCHEMA = """
             CREATE TABLE IF NOT EXISTS "bios_sampling_task" ("id" VARCHAR(255) PRIMARY KEY,
             "owner" VARCHAR(255) NOT NULL, "body" BLOB NOT NULL, "stored" BIGINT NOT NULL)""";
-    private final JdbcConnectionPool pool;
+    private final ConnectionPool pool;
     private final InstantSource clock;
 
-    private JdbcSamplingTasks(JdbcConnectionPool pool, InstantSource clock) {
+    private JdbcSamplingTasks(ConnectionPool pool, InstantSource clock) {
         this.pool = pool;
         this.clock = clock;
     }
 
-    /// Opens the tasks in `folder`, the journal's; makes their table if it is not there.
+    /// Opens the tasks in the database of `folder`; creates their table if it does not exist.
     public static JdbcSamplingTasks open(Path folder, InstantSource clock) {
-        JdbcConnectionPool pool = JdbcConnectionPool.create(EmbeddedJournal.url(folder), "sa", "");
-        pool.setMaxConnections(CONNECTIONS);
-        var tasks = new JdbcSamplingTasks(pool, clock);
+        var tasks = new JdbcSamplingTasks(ConnectionPool.to(EmbeddedDatabase.url(folder)), clock);
         tasks.with("open", SCHEMA, PreparedStatement::executeUpdate);
         return tasks;
     }
 
     @Override public void close() {
-        pool.dispose();
+        pool.close();
     }
 
     @Override public void put(String id, String owner, byte[] body) {
@@ -81,9 +77,12 @@ public final class JdbcSamplingTasks implements SamplingTasks, AutoCloseable {
     }
 
     private <T> T with(String what, String sql, Work<T> work) {
-        try (Connection connection = pool.getConnection();
-                PreparedStatement statement = connection.prepareStatement(sql)) {
-            return work.with(statement);
+        try {
+            return pool.transact(connection -> {
+                try (PreparedStatement statement = connection.prepareStatement(sql)) {
+                    return work.with(statement);
+                }
+            });
         } catch (SQLException failed) {
             throw new IllegalStateException("cannot " + what + " the sampling tasks: " + failed.getMessage(),
                     failed);

@@ -50,11 +50,11 @@ class CassandraJournalIT {
     }
 
     @Test void itKeepsWhatPekkoDemandsOfAJournal() {
-        assertTrue(Runner.run(new String[] {"-oW", "-s", JournalTck.class.getName()}));
+        assertTrue(Runner.run(new String[] {"-oW", "-s", CassandraJournalTck.class.getName()}));
     }
 
     @Test void itKeepsWhatPekkoDemandsOfASnapshotStore() {
-        assertTrue(Runner.run(new String[] {"-oW", "-s", SnapshotTck.class.getName()}));
+        assertTrue(Runner.run(new String[] {"-oW", "-s", CassandraSnapshotTck.class.getName()}));
     }
 
     @Test void ofTwoWritersOfOneNumberOneIsRefusedAndWritesNothing() {

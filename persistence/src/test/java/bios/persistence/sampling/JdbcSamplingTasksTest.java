@@ -3,7 +3,7 @@ package bios.persistence.sampling;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import bios.persistence.journal.EmbeddedJournal;
+import bios.persistence.embedded.EmbeddedDatabase;
 import java.nio.file.Path;
 import java.time.Instant;
 import org.junit.jupiter.api.Test;
@@ -13,7 +13,7 @@ class JdbcSamplingTasksTest extends SamplingTasksContract {
     @TempDir Path folder;
 
     @Override SamplingTasks open() {
-        EmbeddedJournal.createSchema(folder);
+        EmbeddedDatabase.createSchema(folder);
         return JdbcSamplingTasks.open(folder, () -> Instant.ofEpochMilli(clock.get()));
     }
 

@@ -31,6 +31,9 @@ public sealed interface RunCommand extends Message {
     record Retrieve(String owner, long seq, long waitMillis, ActorRef<RunReply> replyTo)
             implements RunCommand {}
 
+    /// Asks whether the run exists and belongs to `owner`. Answered by [RunReply.Done].
+    record CheckOwner(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
+
     /// Describes run and checkpoints. Answered by [RunReply.Described].
     record Describe(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
@@ -98,8 +101,8 @@ public sealed interface RunCommand extends Message {
         /// @param timings in the order in which the operations were finished, the newest last
         record Timed(List<Timing> timings) implements RunReply {}
 
-        /// @param notes the newest of its history, the newest last
-        record Recounted(List<RunNote> notes) implements RunReply {}
+        /// @param entries the newest of its history, the newest last
+        record Recounted(List<HistoryEntry> entries) implements RunReply {}
 
         /// It was done.
         record Done() implements RunReply {}

@@ -22,7 +22,7 @@ import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
-import bios.protocol.run.RunNote;
+import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.run.TensorData;
 import bios.protocol.run.Timing;
@@ -89,8 +89,8 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(55, OperationResult.Saved.class);
         registry.add(56, OperationResult.Loaded.class);
         registry.add(57, Timing.class);
-        registry.add(58, RunNote.class);
-        registry.add(59, RunNote.Kind.class);
+        registry.add(58, HistoryEntry.class);
+        registry.add(59, HistoryEntry.Kind.class);
     }
 
     private static void operations(Registry registry) {
@@ -114,6 +114,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(109, RunCommand.Unload.class);
         registry.add(110, RunCommand.Time.class);
         registry.add(111, RunCommand.Recount.class);
+        registry.add(112, RunCommand.CheckOwner.class);
         registry.add(119, RunCommand.Leave.class);
     }
 

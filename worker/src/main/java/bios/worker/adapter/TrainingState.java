@@ -4,14 +4,17 @@ import static bios.protocol.Require.require;
 
 import bios.protocol.model.LoraSpec;
 import bios.protocol.run.AdamParams;
+import bios.worker.device.DType;
 import bios.worker.device.Device;
-import bios.worker.device.Device.AdamStep;
+import bios.worker.device.Device.ClippedStep;
+import bios.worker.device.Readback;
 import bios.worker.device.Snapshot;
 import bios.worker.device.Tensor;
 import bios.worker.load.ModelSpec;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
+import java.util.function.DoubleSupplier;
 
 /// All that a run is on a device: adapter, Adam's moments, number of steps, settings, and the sum
 /// of gradients since the last step. It changes in [#accumulate], [#step] and [#dropGradient]
@@ -135,25 +138,26 @@ public final class TrainingState implements AutoCloseable {
         accumulated = 0;
     }
 
-    /// One AdamW step on the gradient sum, which it clears. The gradient is first multiplied by min(1,
+    /// Enqueues one AdamW step on the gradient sum, which it clears. The gradient is first multiplied by min(1,
     /// gradClipNorm / (norm + 1e-6)) where there is a gradClipNorm, as torch.nn.utils.clip_grad_norm_ does.
     ///
     /// @param params become the settings
-    /// @return the norm of the whole gradient, before clipping
-    public double step(AdamParams params) {
+    /// @return waits for the norm of the whole gradient, before clipping; any thread
+    public DoubleSupplier step(AdamParams params) {
         require(gradient.isPresent(), "a step without gradient");
-        double norm = gradient.get().norm();
-        double clip = params.gradClipNorm() > 0 ? Math.min(1, params.gradClipNorm() / (norm + 1e-6)) : 1;
-        AdamStep step = new AdamStep(params.learningRate(), params.beta1(), params.beta2(), params.eps(),
-                params.weightDecay(), steps + 1);
-        List<Tensor> weights = adapter.weights().slabs();
-        for (int i = 0; i < weights.size(); i++)
-            on.adamW(weights.get(i), firstMoment.slabs().get(i), secondMoment.slabs().get(i),
-                    gradient.get().slabs().get(i), (float) clip, step);
-        dropGradient();
-        steps++;
-        settings = params;
-        return norm;
+        List<Tensor> sum = gradient.get().slabs();
+        try (Device.Scope scope = on.scope()) {
+            Tensor squares = on.scratch(scope, DType.F64, 1, 1);
+            on.sumOfSquares(squares, sum);
+            Readback norm = on.readback(List.of(squares));
+            on.adamW(adapter.weights().slabs(), firstMoment.slabs(), secondMoment.slabs(), sum, squares,
+                    new ClippedStep(params.learningRate(), params.beta1(), params.beta2(), params.eps(),
+                            params.weightDecay(), steps + 1, params.gradClipNorm()));
+            dropGradient();
+            steps++;
+            settings = params;
+            return () -> Math.sqrt(norm.doubles(0)[0]);
+        }
     }
 
     /// Copies the state on the device, to be written by another thread while training goes on. Does not wait.

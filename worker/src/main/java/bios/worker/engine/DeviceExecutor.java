@@ -5,6 +5,7 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelName;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Operation;
+import bios.protocol.run.OperationResult;
 import bios.protocol.sampling.SampleResult;
 import bios.worker.adapter.Adapter;
 import bios.worker.adapter.StateSnapshot;
@@ -12,12 +13,16 @@ import bios.worker.adapter.StateSource;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
 import bios.worker.device.OutOfDeviceMemory;
-import bios.worker.device.cpu.HostMemory;
+import bios.worker.device.HostMemory;
 import bios.worker.load.ModelRefused;
 import bios.worker.load.Tokenizer;
 import bios.worker.model.BaseModel;
+import bios.worker.sample.LaunchedDecode;
 import bios.worker.sample.Sampler;
 import bios.worker.train.Evaluation;
+import bios.worker.train.LaunchedPass;
+import bios.worker.train.LaunchedStep;
+import bios.worker.train.PreparedPass;
 import bios.worker.train.Trainer;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -28,6 +33,9 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.atomic.AtomicLong;
+import java.util.concurrent.atomic.AtomicReference;
+import java.util.function.Consumer;
+import java.util.function.Function;
 import java.util.function.Supplier;
 import org.slf4j.Logger;
 
@@ -43,6 +51,7 @@ final class DeviceExecutor implements AutoCloseable {
     private final EngineSettings settings;
     private final DeviceQueue queue;
     private final StagingBuffers buffers;
+    private final Consumer<EngineSelfMessage> report;
     private final Map<ModelName, LoadedModel> models = new LinkedHashMap<>();
     private final Set<ResidentRun> runs = new HashSet<>();
     private final AtomicLong copyBytes = new AtomicLong();
@@ -50,17 +59,20 @@ final class DeviceExecutor implements AutoCloseable {
     private long freedBytes;
 
     private DeviceExecutor(Device device, EngineSettings settings, DeviceQueue queue,
-            StagingBuffers buffers) {
+            StagingBuffers buffers, Consumer<EngineSelfMessage> report) {
         this.device = device;
         this.settings = settings;
         this.queue = queue;
         this.buffers = buffers;
+        this.report = report;
     }
 
     /// Opens the device and loads all models; [ModelRefused] when one cannot be served.
+    ///
+    /// @param report tells the engine what has ended
     static DeviceExecutor load(Supplier<Device> device, Map<ModelName, Path> folders, EngineSettings settings,
-            DeviceQueue queue, StagingBuffers buffers, Logger log) {
-        var executor = new DeviceExecutor(device.get(), settings, queue, buffers);
+            DeviceQueue queue, StagingBuffers buffers, Consumer<EngineSelfMessage> report, Logger log) {
+        var executor = new DeviceExecutor(device.get(), settings, queue, buffers, report);
         try {
             Set<String> slugs = new HashSet<>();
             for (var model : folders.entrySet()) {
@@ -115,19 +127,40 @@ final class DeviceExecutor implements AutoCloseable {
 
     // ---- turns ----
 
-    /// Executes one turn.
-    ///
-    /// @return what the engine is told; empty: nothing has ended
-    Optional<EngineSelfMessage> execute(DeviceQueue.Turn turn) {
-        return switch (turn) {
+    /// Executes one turn and reports what has ended.
+    void execute(DeviceQueue.Turn turn) {
+        switch (turn) {
             case DeviceQueue.Turn.Sample(var model, var added) -> sample(model, added);
-            case DeviceQueue.Turn.Tasks(var operations) -> {
-                List<EngineSelfMessage.Done> done = new ArrayList<>();
-                operations.forEach((run, operation) -> done.add(execute(run, operation)));
-                yield executed(done);
-            }
-            case DeviceQueue.Turn.Pass(var candidates) -> executed(pass(candidates));
-        };
+            case DeviceQueue.Turn.Tasks(var operations) -> operations.forEach(this::execute);
+            case DeviceQueue.Turn.Pass(var candidates) -> pass(candidates);
+            case DeviceQueue.Turn.Complete(var results) -> results.get().ifPresent(report);
+        }
+    }
+
+    /// Waits for the results of a pass and takes them. A device in the host's memory has them when the launch
+    /// returns: they are taken at once. For another device a thread of their own waits, so that the next pass is
+    /// prepared and launched meanwhile.
+    ///
+    /// @param await waits for the results; any thread
+    /// @param take takes them on the device's thread, or learns what `await` has thrown
+    private void whenComplete(Runnable await, Function<Optional<Throwable>, Optional<EngineSelfMessage>> take) {
+        if (!device.ownMemory()) {
+            take.apply(failure(await)).ifPresent(report);
+            return;
+        }
+        Thread.ofVirtual().start(() -> {
+            Optional<Throwable> failure = failure(await);
+            queue.add(new DeviceQueue.Turn.Complete(() -> take.apply(failure)));
+        });
+    }
+
+    private static Optional<Throwable> failure(Runnable await) {
+        try {
+            await.run();
+            return Optional.empty();
+        } catch (Throwable thrown) {
+            return Optional.of(thrown);
+        }
     }
 
     private static Optional<EngineSelfMessage> executed(List<EngineSelfMessage.Done> done) {
@@ -136,25 +169,44 @@ final class DeviceExecutor implements AutoCloseable {
 
     // ---- tasks ----
 
-    private EngineSelfMessage.Done execute(ResidentRun run, QueuedOperation operation) {
+    private void execute(ResidentRun run, QueuedOperation operation) {
         long began = System.nanoTime(); // edge: measures, decides nothing
         DeviceTask task = operation.task();
-        TaskOutcome outcome;
         try {
-            outcome = switch (task) {
-                case DeviceTask.Optimize(var step) -> new TaskOutcome.Completed(
-                        run.model.trainer().optimStep(run.state.orElseThrow(), step.params()));
-                case DeviceTask.Copy(var purpose) -> copy(run, purpose.content());
+            switch (task) {
+                case DeviceTask.Optimize(var step) -> {
+                    LaunchedStep launched =
+                            run.model.trainer().optimStep(run.state.orElseThrow(), step.params());
+                    queue.done(run, operation);
+                    var result = new AtomicReference<OperationResult>();
+                    whenComplete(() -> result.set(launched.complete()), failure -> executed(List.of(
+                            done(run, operation, failure.<TaskOutcome>map(why -> failed(operation, why))
+                                    .orElseGet(() -> new TaskOutcome.Completed(result.get())), began))));
+                }
+                case DeviceTask.Copy(var purpose) -> {
+                    TaskOutcome.Copied copied = copy(run, purpose.content());
+                    queue.copying(run, copied.live());
+                    queue.done(run, operation);
+                    report.accept(new EngineSelfMessage.Executed(List.of(done(run, operation, copied, began))));
+                }
                 case DeviceTask.Evaluate _, DeviceTask.Open _, DeviceTask.Load _ ->
                         throw new IllegalStateException("not a task of one turn: " + task.words());
-            };
+            }
         } catch (Throwable thrown) {
-            outcome = new TaskOutcome.Failed(FaultClassifier.of(thrown, task.words()));
+            var failed = failed(operation, thrown);
+            queue.done(run, operation);
+            report.accept(new EngineSelfMessage.Executed(List.of(done(run, operation, failed, began))));
         }
-        if (outcome instanceof TaskOutcome.Copied(_, var live)) queue.copying(run, live);
-        queue.done(run, operation);
+    }
+
+    private static EngineSelfMessage.Done done(ResidentRun run, QueuedOperation operation,
+            TaskOutcome outcome, long began) {
         long nanos = System.nanoTime() - began; // edge: measures, decides nothing
         return new EngineSelfMessage.Done(run, operation, outcome, nanos);
+    }
+
+    private static TaskOutcome.Failed failed(QueuedOperation operation, Throwable thrown) {
+        return new TaskOutcome.Failed(FaultClassifier.of(thrown, operation.task().words()));
     }
 
     /// Copies the state on the device, or, where there is no room for the copy, lends the state itself.
@@ -231,72 +283,89 @@ final class DeviceExecutor implements AutoCloseable {
     record Candidate(ResidentRun run, QueuedOperation operation, Operation.ForwardBackward evaluate) {}
 
     /// Puts the next micro-batches of several runs of one model through it, as many as fit, from the first on.
-    private List<EngineSelfMessage.Done> pass(List<Candidate> candidates) {
-        List<EngineSelfMessage.Done> done = new ArrayList<>();
+    private void pass(List<Candidate> candidates) {
         List<Candidate> ready = new ArrayList<>();
         for (Candidate next : candidates) {
-            if (!begun(next, done)) continue;
+            if (!begun(next)) continue;
             boolean together = ready.isEmpty() || !next.run.exclusive && !ready.getFirst().run.exclusive;
             if (together) ready.add(next);
         }
-        List<Candidate> chosen = fitting(ready);
-        if (!chosen.isEmpty()) pass(chosen, done);
-        chosen.forEach(c -> queue.passed(c.run));
-        return done;
+        if (!ready.isEmpty()) launch(fitting(ready));
     }
 
     private List<Candidate> fitting(List<Candidate> ready) {
-        if (ready.isEmpty()) return ready;
         List<Evaluation> evaluations = ready.stream().map(c -> c.run.evaluation.orElseThrow()).toList();
         Trainer trainer = ready.getFirst().run.model.trainer();
         return ready.subList(0, trainer.fitting(evaluations, settings.trainPassTokens()).size());
     }
 
-    private boolean begun(Candidate next, List<EngineSelfMessage.Done> done) {
+    private boolean begun(Candidate next) {
         if (next.run.evaluation.isPresent()) return true;
         try {
             TrainingState state = next.run.state.orElseThrow();
             next.run.evaluation = Optional.of(next.run.model.trainer().begin(state, next.evaluate));
             return true;
         } catch (Throwable thrown) {
-            done.add(ended(next, failed(next, thrown)));
+            report.accept(new EngineSelfMessage.Executed(List.of(
+                    ended(next, failed(next.operation, thrown)))));
             return false;
         }
     }
 
-    private void pass(List<Candidate> chosen, List<EngineSelfMessage.Done> done) {
+    private void launch(List<Candidate> chosen) {
         long began = System.nanoTime(); // edge: measures, decides nothing
+        List<ResidentRun> share = chosen.stream().map(Candidate::run).toList();
+        queue.launched(share);
         try {
             List<Evaluation> evaluations = chosen.stream().map(c -> c.run.evaluation.orElseThrow()).toList();
-            int tokens = evaluations.stream().mapToInt(Evaluation::nextTokens).sum();
-            LoadedModel model = chosen.getFirst().run.model;
-            model.trainer().pass(evaluations);
-            passed(model.model().info().name(), "train", began);
-            Metrics.TRAINED.labelValues(model.model().info().name().slug()).inc(tokens);
-        } catch (Throwable thrown) {
-            // All runs are as before these operations. With passes of their own each begins again, and only the
-            // one at fault fails.
-            TaskOutcome.Failed failed = failed(chosen.getFirst(), thrown);
-            if (chosen.size() == 1) done.add(ended(chosen.getFirst(), failed));
-            else chosen.forEach(c -> {
-                c.run.dropEvaluation();
-                c.run.exclusive = true;
+            Trainer trainer = chosen.getFirst().run.model.trainer();
+            PreparedPass prepared = trainer.prepare(evaluations);
+            LaunchedPass launched = prepared.launch();
+            whenComplete(launched::complete, failure -> {
+                queue.completed(share);
+                return executed(failure.map(why -> failed(chosen, why))
+                        .orElseGet(() -> passed(chosen, prepared.tokens(), began)));
             });
-            return;
+        } catch (Throwable thrown) {
+            List<EngineSelfMessage.Done> done = failed(chosen, thrown);
+            queue.completed(share);
+            executed(done).ifPresent(report);
         }
+    }
+
+    /// A pass has failed: all runs are as before these operations. With passes of their own each begins again,
+    /// and only the one at fault fails.
+    private List<EngineSelfMessage.Done> failed(List<Candidate> chosen, Throwable thrown) {
+        TaskOutcome.Failed failed = failed(chosen.getFirst().operation, thrown);
+        if (chosen.size() == 1) return List.of(ended(chosen.getFirst(), failed));
+        chosen.forEach(c -> {
+            c.run.dropEvaluation();
+            c.run.exclusive = true;
+        });
+        return List.of();
+    }
+
+    private List<EngineSelfMessage.Done> passed(List<Candidate> chosen, int tokens, long began) {
+        ModelName model = chosen.getFirst().run.model.model().info().name();
+        measured(model, "train", began);
+        Metrics.TRAINED.labelValues(model.slug()).inc(tokens);
         long nanos = System.nanoTime() - began; // edge: measures, decides nothing
+        List<EngineSelfMessage.Done> done = new ArrayList<>();
         for (Candidate c : chosen) {
+            // A run that was closed meanwhile has dropped its evaluation.
+            if (c.run.evaluation.isEmpty()) continue;
             c.run.evaluationNanos += nanos;
-            Evaluation evaluation = c.run.evaluation.orElseThrow();
+            Evaluation evaluation = c.run.evaluation.get();
             if (evaluation.done()) done.add(ended(c, finish(c, evaluation)));
         }
+        return done;
     }
 
     private static TaskOutcome finish(Candidate c, Evaluation evaluation) {
         try {
             return new TaskOutcome.Completed(evaluation.finish());
         } catch (Throwable thrown) {
-            return failed(c, thrown);
+            return failed(c.operation, thrown);
         }
     }
 
@@ -309,14 +378,10 @@ final class DeviceExecutor implements AutoCloseable {
         return done;
     }
 
-    private static void passed(ModelName model, String kind, long began) {
+    private static void measured(ModelName model, String kind, long began) {
         double seconds = (System.nanoTime() - began) / 1e9; // edge: measures, decides nothing
         Metrics.PASSES.labelValues(model.slug(), kind).inc();
         Metrics.PASS_SECONDS.labelValues(kind).observe(seconds);
-    }
-
-    private static TaskOutcome.Failed failed(Candidate c, Throwable thrown) {
-        return new TaskOutcome.Failed(FaultClassifier.of(thrown, c.operation.task().words()));
     }
 
     // ---- memory ----
@@ -358,35 +423,53 @@ final class DeviceExecutor implements AutoCloseable {
         record Failed(PendingSample request, Fault fault) implements SampleOutcome {}
     }
 
-    /// Gives new requests to a model's sampler, and makes one step.
-    private Optional<EngineSelfMessage> sample(ModelName name, List<Ready> added) {
+    /// Gives new requests to a model's sampler, and launches one step.
+    private void sample(ModelName name, List<Ready> added) {
         LoadedModel model = models.get(name);
-        Sampler sampler = model.sampler();
-        List<SampleOutcome> outcomes = new ArrayList<>();
         for (Ready ready : added)
-            model.tickets().put(sampler.submit(ready.request.task(), ready.adapter), ready.request);
+            model.requests().put(model.sampler().submit(ready.request.task(), ready.adapter), ready.request);
+        long began = System.nanoTime(); // edge: measures, decides nothing
+        queue.launched(name);
         try {
-            long began = System.nanoTime(); // edge: measures, decides nothing
-            var finished = sampler.step();
-            passed(name, "sample", began);
+            LaunchedDecode launched = model.sampler().launch();
+            whenComplete(launched::await, _ -> sampled(name, model, launched, began));
+        } catch (Throwable thrown) {
+            List<SampleOutcome> outcomes = failed(model, thrown);
+            queue.completed(name, !model.sampler().idle());
+            report.accept(new EngineSelfMessage.Sampled(outcomes));
+        }
+    }
+
+    /// Takes the results of a step; what its wait has thrown is thrown again.
+    private Optional<EngineSelfMessage> sampled(ModelName name, LoadedModel model, LaunchedDecode launched,
+            long began) {
+        List<SampleOutcome> outcomes = new ArrayList<>();
+        try {
+            var finished = model.sampler().complete(launched);
+            measured(name, "sample", began);
             for (var done : finished) {
-                PendingSample request = model.tickets().remove(done.ticket());
+                PendingSample request = model.requests().remove(done.id());
                 Metrics.PROMPTS.labelValues(name.slug()).inc(request.task().prompt().length);
                 Metrics.SAMPLED.labelValues(name.slug()).inc(done.result().sequences().stream()
                         .mapToLong(sequence -> sequence.tokens().length).sum());
                 outcomes.add(new SampleOutcome.Drawn(request, done.result()));
             }
         } catch (Throwable thrown) {
-            FaultClassifier.deviceLost(thrown).ifPresent(lost -> {
-                throw lost;
-            });
-            List<Long> given = sampler.abandon();
-            Fault fault = FaultClassifier.of(thrown, "sampling of " + given.size() + " requests");
-            for (long ticket : given)
-                outcomes.add(new SampleOutcome.Failed(model.tickets().remove(ticket), fault));
+            outcomes.addAll(failed(model, thrown));
         }
-        queue.stepped(name, !sampler.idle());
+        queue.completed(name, !model.sampler().idle());
         return outcomes.isEmpty() ? Optional.empty() : Optional.of(new EngineSelfMessage.Sampled(outcomes));
+    }
+
+    /// A step has failed: so do the requests that took part in it.
+    private static List<SampleOutcome> failed(LoadedModel model, Throwable thrown) {
+        FaultClassifier.deviceLost(thrown).ifPresent(lost -> {
+            throw lost;
+        });
+        List<Long> ids = model.sampler().cancelFailed();
+        Fault fault = FaultClassifier.of(thrown, "sampling of " + ids.size() + " requests");
+        return ids.stream().<SampleOutcome>map(id ->
+                new SampleOutcome.Failed(model.requests().remove(id), fault)).toList();
     }
 
     /// Ends all streams and closes everything, the device last. Tokenizers stay: other threads may use them.

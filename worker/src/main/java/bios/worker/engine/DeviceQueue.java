@@ -8,12 +8,15 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.function.Supplier;
 
 /// The work that a device can do now: operations of runs that are decoded, in the order of each run; sampling
 /// requests whose adapters are on the device; and calls of the engine. The engine adds to it while the device
 /// works; the device's thread takes the next turn when it is free, so it never waits for the engine while there
 /// is work, and a turn holds all that was ready when it began. Bookkeeping only; safe for any thread.
 final class DeviceQueue {
+    /// Passes that a device has at most, with the one that it works on: while it does, the next is prepared.
+    private static final int PASSES_IN_FLIGHT = 2;
     private final int copiesPerRun;
     private final TurnOrder order = new TurnOrder();
     private final Deque<Runnable> calls = new ArrayDeque<>();
@@ -21,6 +24,8 @@ final class DeviceQueue {
     private final LinkedHashMap<ResidentRun, Pending> runs = new LinkedHashMap<>();
     /// The model that has waited longest for a sampling step first.
     private final LinkedHashMap<ModelName, Sampling> samplers = new LinkedHashMap<>();
+    private final Deque<Turn.Complete> completions = new ArrayDeque<>();
+    private int inFlight;
     private boolean closed;
 
     /// @param copiesPerRun most copies of a run's state that are being written
@@ -31,15 +36,19 @@ final class DeviceQueue {
     private static final class Pending {
         final Deque<QueuedOperation> operations = new ArrayDeque<>();
         int copies;
-        boolean paused;
+        /// Its state is being written without a copy.
+        boolean lent;
+        /// Its evaluation is in a pass that is not complete.
+        boolean inFlight;
     }
 
     private static final class Sampling {
         final List<DeviceExecutor.Ready> added = new ArrayList<>();
         boolean decoding;
+        boolean inFlight;
 
-        boolean busy() {
-            return decoding || !added.isEmpty();
+        boolean ready() {
+            return !inFlight && (decoding || !added.isEmpty());
         }
     }
 
@@ -56,6 +65,9 @@ final class DeviceQueue {
 
         /// The first operation of every run whose first operation takes no pass through the model.
         record Tasks(Map<ResidentRun, QueuedOperation> operations) implements Turn {}
+
+        /// Takes the results of a pass that is complete.
+        record Complete(Supplier<Optional<EngineSelfMessage>> results) implements Turn {}
 
         /// One pass for the runs of one model that have an evaluation first, the longest waiting first.
         record Pass(List<DeviceExecutor.Candidate> candidates) implements Turn {}
@@ -113,7 +125,7 @@ final class DeviceQueue {
         Pending pending = runs.get(run);
         if (pending == null) return;
         pending.copies++;
-        pending.paused |= live;
+        pending.lent |= live;
     }
 
     /// A copy of the run's state is written, or its writing has failed.
@@ -121,21 +133,50 @@ final class DeviceQueue {
         Pending pending = runs.get(run);
         if (pending == null) return;
         pending.copies--;
-        if (live) pending.paused = false;
+        if (live) pending.lent = false;
         notifyAll();
     }
 
-    /// A run has had its share of a pass: the others come first next time.
-    synchronized void passed(ResidentRun run) {
-        Pending pending = runs.get(run);
-        if (pending != null) runs.putLast(run, pending);
+    /// Runs have a share of a pass that the device works on: the others come first next time.
+    synchronized void launched(List<ResidentRun> share) {
+        inFlight++;
+        for (ResidentRun run : share) {
+            Pending pending = runs.get(run);
+            if (pending == null) continue;
+            runs.putLast(run, pending);
+            pending.inFlight = true;
+        }
     }
 
-    /// A sampler has made a step.
+    /// The results of that pass are taken.
+    synchronized void completed(List<ResidentRun> share) {
+        inFlight--;
+        for (ResidentRun run : share) {
+            Pending pending = runs.get(run);
+            if (pending != null) pending.inFlight = false;
+        }
+        notifyAll();
+    }
+
+    /// The device works on a step of a sampler.
+    synchronized void launched(ModelName model) {
+        inFlight++;
+        samplers.get(model).inFlight = true;
+    }
+
+    /// The results of that step are taken.
     ///
-    /// @param decoding whether it has more to do
-    synchronized void stepped(ModelName model, boolean decoding) {
+    /// @param decoding whether the sampler has more to do
+    synchronized void completed(ModelName model, boolean decoding) {
+        inFlight--;
+        samplers.get(model).inFlight = false;
         samplers.get(model).decoding = decoding;
+        notifyAll();
+    }
+
+    /// The results of a pass have arrived.
+    synchronized void add(Turn.Complete completion) {
+        completions.add(completion);
         notifyAll();
     }
 
@@ -146,7 +187,9 @@ final class DeviceQueue {
         while (true) {
             Runnable call = calls.poll();
             if (call != null) return new Work.Call(call);
-            Optional<TurnOrder.Kind> kind = callsOnly ? Optional.empty() : order.next(this::ready);
+            if (!callsOnly && !completions.isEmpty()) return completions.poll();
+            boolean full = callsOnly || inFlight == PASSES_IN_FLIGHT;
+            Optional<TurnOrder.Kind> kind = full ? Optional.empty() : order.next(this::ready);
             if (kind.isPresent()) return turn(kind.get());
             wait(); // edge: the device's thread has nothing to do
         }
@@ -154,7 +197,7 @@ final class DeviceQueue {
 
     private boolean ready(TurnOrder.Kind kind) {
         return switch (kind) {
-            case SAMPLE -> samplers.values().stream().anyMatch(Sampling::busy);
+            case SAMPLE -> samplers.values().stream().anyMatch(Sampling::ready);
             case TASKS -> runs.values().stream().anyMatch(p -> first(p).filter(o -> !pass(o)).isPresent());
             case PASS -> runs.values().stream().anyMatch(p -> first(p).filter(DeviceQueue::pass).isPresent());
         };
@@ -167,7 +210,7 @@ final class DeviceQueue {
     /// The first operation of a run, if it can be executed now.
     private Optional<QueuedOperation> first(Pending pending) {
         QueuedOperation first = pending.operations.peek();
-        boolean waits = first == null || pending.paused
+        boolean waits = first == null || pending.lent || pending.inFlight
                 || first.task() instanceof DeviceTask.Copy && pending.copies >= copiesPerRun;
         return waits ? Optional.empty() : Optional.of(first);
     }
@@ -186,7 +229,7 @@ final class DeviceQueue {
     }
 
     private Turn sample() {
-        ModelName model = samplers.keySet().stream().filter(m -> samplers.get(m).busy()).findFirst()
+        ModelName model = samplers.keySet().stream().filter(m -> samplers.get(m).ready()).findFirst()
                 .orElseThrow();
         Sampling sampling = samplers.get(model);
         samplers.putLast(model, sampling);

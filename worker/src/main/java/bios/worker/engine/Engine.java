@@ -94,10 +94,11 @@ public final class Engine {
             Supplier<Device> device, BlobStore blobs) {
         return Behaviors.<Message>setup(context -> Behaviors.withStash(STASH, stash -> {
             Parts parts = start(context, settings);
+            ActorRef<Message> self = context.getSelf();
             var folders = new LinkedHashMap<>(models);
             context.pipeToSelf(parts.thread.call(() -> {
                 parts.loaded.set(DeviceExecutor.load(device, folders, settings, parts.queue, parts.buffers,
-                        LOG));
+                        self::tell, LOG));
                 return parts.loaded.get();
             }), (executor, thrown) -> thrown == null ? new EngineSelfMessage.Loaded(executor)
                     : new EngineSelfMessage.Broken("loading", thrown));
@@ -110,7 +111,7 @@ public final class Engine {
         var queue = new DeviceQueue(settings.copiesPerRun());
         var loaded = new AtomicReference<DeviceExecutor>();
         var thread = DeviceThread.start("device-" + self.path().name(), queue,
-                turn -> loaded.get().execute(turn).ifPresent(self::tell),
+                turn -> loaded.get().execute(turn),
                 thrown -> self.tell(new EngineSelfMessage.Broken("a turn", thrown)));
         return new Parts(queue, new StagingBuffers(settings.runs().heapLimit()), thread, loaded);
     }

@@ -13,9 +13,9 @@ import java.util.Optional;
 /// A base model on the device with its trainer and its sampler. Only the device's thread uses it, but for what
 /// never changes: the model's description and shape, [Sampler#refusal] and the tokenizer.
 ///
-/// @param tickets the request of each of the sampler's tickets
+/// @param requests by their ids in the sampler
 record LoadedModel(BaseModel model, Trainer trainer, Sampler sampler, Optional<Tokenizer> tokenizer,
-        Map<Long, PendingSample> tickets) {
+        Map<Long, PendingSample> requests) {
     /// Most bytes of the state of a run of this shape.
     long runBytes(LoraSpec lora) {
         return TrainingState.mostBytes(lora, model.spec());

@@ -24,7 +24,8 @@ import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingParams;
 import bios.protocol.stored.StoredOperations;
 import bios.worker.device.Device;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.Tensor;
+import bios.worker.device.TestDevices;
 import bios.worker.model.Golden;
 import bios.worker.sample.SamplerSettings;
 import java.io.IOException;
@@ -78,7 +79,7 @@ final class EngineHarness implements AutoCloseable {
         this.store = FileBlobStore.open(folder);
         var settings = new EngineSettings(512, 1 << 20, 1 << 20, 2, 4, runs, adapterBytes, SAMPLER, 1000);
         this.engine = kit.spawn(
-                Engine.create(settings, models, () -> device.apply(new CpuDevice(2)), blobs.apply(store)));
+                Engine.create(settings, models, () -> device.apply(TestDevices.open(2)), blobs.apply(store)));
     }
 
     private static Map<ModelName, Path> golden() {
@@ -112,7 +113,7 @@ final class EngineHarness implements AutoCloseable {
                 OptionalLong.empty(), 1);
         return new EngineHarness(folder, golden(), 8 << 20, runs, device -> {
             device.close();
-            return new CpuDevice(2, CpuDevice.Activations.best(), bytes);
+            return TestDevices.open(2, bytes);
         }, s -> s);
     }
 
@@ -401,7 +402,7 @@ final class EngineHarness implements AutoCloseable {
     /// A device that runs out of memory when more than `rows` go through it.
     static Device embeddingAtMost(Device real, int rows, AtomicInteger refused) {
         return before(Device.class, real, (method, arguments) -> {
-            if (!method.equals("embed") || ((int[]) arguments[1]).length <= rows) return;
+            if (!method.equals("embed") || ((Tensor) arguments[1]).rows() <= rows) return;
             refused.incrementAndGet();
             throw new OutOfMemoryError("device memory");
         });

@@ -6,6 +6,7 @@ import bios.protocol.model.TargetModule;
 import bios.protocol.run.AdamParams;
 import bios.worker.adapter.Adapter;
 import bios.worker.adapter.StateFiles;
+import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.load.Safetensors;
 import bios.worker.load.TestTensors;
@@ -68,8 +69,12 @@ public record Golden(String name, Path folder, JsonNode json, Safetensors expect
     }
 
     public BaseModel load(Device on) {
+        return load(on, DType.F32);
+    }
+
+    public BaseModel load(Device on, DType activations) {
         ModelName served = new ModelName("golden/" + folder.getFileName());
-        if (!name.endsWith(WIDENED)) return BaseModel.load(folder.resolve("model"), served, on);
+        if (!name.endsWith(WIDENED)) return BaseModel.load(folder.resolve("model"), served, on, activations);
         try {
             Path wide = Files.createTempDirectory("golden");
             Files.copy(folder.resolve("model/config.json"), wide.resolve("config.json"));
@@ -77,7 +82,7 @@ public record Golden(String name, Path folder, JsonNode json, Safetensors expect
                 Files.write(wide.resolve("model.safetensors"),
                         TestTensors.bytes(all(files, ""), Map.of()));
             }
-            return BaseModel.load(wide, served, on);
+            return BaseModel.load(wide, served, on, activations);
         } catch (IOException e) {
             throw new UncheckedIOException(e);
         }

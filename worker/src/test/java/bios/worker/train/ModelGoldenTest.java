@@ -13,16 +13,18 @@ import bios.protocol.run.TensorData;
 import bios.worker.adapter.Adapter;
 import bios.worker.adapter.StateFiles;
 import bios.worker.adapter.TrainingState;
+import bios.worker.device.DType;
 import bios.worker.device.Device;
+import bios.worker.device.HostArray;
 import bios.worker.device.Tensor;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.load.Safetensors;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
 import bios.worker.model.KeyValueCache;
 import bios.worker.model.KeyValuePages;
-import bios.worker.model.Lesson;
-import bios.worker.model.Step;
+import bios.worker.model.RunBatch;
+import bios.worker.model.SequenceInput;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
@@ -47,7 +49,7 @@ class ModelGoldenTest {
     }
 
     @BeforeAll static void open() {
-        on = new CpuDevice(2);
+        on = TestDevices.open(2);
     }
 
     @AfterAll static void report() {
@@ -101,7 +103,8 @@ class ModelGoldenTest {
                         false));
                 assertEquals(losses[i], result.metrics().get("loss:sum"),
                         tolerance * Math.max(1, Math.abs(losses[i])), "loss " + i);
-                double norm = trainer.optimStep(state, Optional.of(steps.get(i))).metrics().get("grad_norm");
+                double norm = trainer.optimStep(state, Optional.of(steps.get(i))).complete().metrics()
+                        .get("grad_norm");
                 assertEquals(norms[i], norm, tolerance * norms[i], "norm " + i);
             }
             closeTensors(golden, "after.", StateFiles.point(state), "", golden.exact() ? 1e-3 : 3e-3);
@@ -117,7 +120,7 @@ class ModelGoldenTest {
         int[] prompt = Golden.ints(golden.json().get("greedy").get("prompt"));
         int[] tokens = Golden.ints(golden.json().get("greedy").get("tokens"));
         try (BaseModel model = golden.load(on); Adapter adapter = golden.adapter(model);
-                KeyValuePages pages = new KeyValuePages(model.spec(), on, 8);
+                KeyValuePages pages = new KeyValuePages(model.spec(), on, 8, DType.F32);
                 KeyValueCache cache = pages.open()) {
             Optional<Adapter> used = Optional.of(adapter);
             float[] logprobs = new float[tokens.length];
@@ -125,9 +128,10 @@ class ModelGoldenTest {
             for (int i = 0; i < tokens.length; i++) {
                 int[] next = i == 0 ? prompt : new int[] {drawn[i - 1]};
                 try (Device.Scope scope = on.scope()) {
-                    Tensor hidden = model.forwardCached(scope, List.of(new Step(next, cache, used)));
+                    Tensor hidden = model.forwardCached(scope, List.of(new SequenceInput(next, cache, used)));
                     if (i == 0) promptAgrees(golden, model, scope, hidden, prompt, used);
-                    Tensor logits = model.logits(scope, hidden.rows(next.length - 1, 1), List.of(used));
+                    Tensor logits = model.logits(scope, hidden.rows(next.length - 1, 1),
+                            model.slots(scope, List.of(used)));
                     drawn[i] = largest(on.read(logits));
                     logprobs[i] = logprobs(model, scope, logits, drawn[i])[0];
                 }
@@ -141,7 +145,8 @@ class ModelGoldenTest {
     private static void promptAgrees(Golden golden, BaseModel model, Device.Scope scope, Tensor hidden,
             int[] prompt, Optional<Adapter> used) {
         int n = prompt.length - 1;
-        Tensor logits = model.logits(scope, hidden.rows(0, n), Collections.nCopies(n, used));
+        Tensor logits = model.logits(scope, hidden.rows(0, n),
+                model.slots(scope, Collections.nCopies(n, used)));
         float[] got = logprobs(model, scope, logits, java.util.Arrays.copyOfRange(prompt, 1, n + 1));
         float[] expected = golden.values("prompt.logprobs");
         close(golden, "prompt logprobs", java.util.Arrays.copyOfRange(expected, 1, n + 1), got,
@@ -150,20 +155,18 @@ class ModelGoldenTest {
 
     private static float[] logprobs(BaseModel model, Device.Scope scope, Tensor logits, int... targets) {
         Tensor logprobs = on.scratch(scope, targets.length, 1);
-        on.logSoftmaxAt(logprobs, on.scratch(scope, targets.length, 1), logits, targets);
+        on.logSoftmaxAt(logprobs, on.scratch(scope, targets.length, 1), logits,
+                on.upload(scope, List.of(HostArray.column(targets))).getFirst());
         return on.read(logprobs);
     }
 
     private static List<float[]> logprobs(BaseModel model, Optional<Adapter> adapter,
             List<Golden.Sequence> sequences) {
         List<float[]> all = new ArrayList<>();
-        float[] row = new float[sequences.stream().mapToInt(s -> s.tokens().length).sum()];
         int[] targets = sequences.stream().flatMapToInt(s -> java.util.Arrays.stream(s.targets())).toArray();
-        model.evaluate(List.of(new Lesson(adapter, Optional.empty(),
-                sequences.stream().map(Golden.Sequence::tokens).toList(), targets, (from, part) -> {
-                    System.arraycopy(part, 0, row, from, part.length);
-                    return part;
-                })));
+        RunBatch batch = new RunBatch(adapter, sequences.stream().map(Golden.Sequence::tokens).toList(),
+                targets, Optional.empty());
+        float[] row = model.evaluate(List.of(batch), List.of(Optional.empty())).getFirst();
         int at = 0;
         for (Golden.Sequence s : sequences)
             all.add(java.util.Arrays.copyOfRange(row, at, at += s.tokens().length));

@@ -1,0 +1,67 @@
+package bios.coordinator.run;
+
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.run.OperationKind;
+import bios.protocol.run.StoredOperation;
+import com.fasterxml.jackson.annotation.JsonSubTypes;
+import com.fasterxml.jackson.annotation.JsonTypeInfo;
+
+/// An accepted operation behind the last recovery point: a recovery executes it again, unless
+/// its outcome says otherwise.
+///
+/// @param position its place in the line, from 1
+/// @param seq the client's number
+/// @param digest SHA-256 of the encoded operation
+/// @param outcome what the journal knows of it
+public record PendingOperation(long position, long seq, StoredOperation operation, String digest, long acceptedAtMillis,
+        Outcome outcome) {
+    /// What the journal must remember of an operation. Losses and steps are not remembered:
+    /// executing again gives the same.
+    @JsonTypeInfo(use = JsonTypeInfo.Id.NAME, property = "is")
+    @JsonSubTypes({@JsonSubTypes.Type(value = Outcome.Open.class, name = "open"),
+        @JsonSubTypes.Type(value = Outcome.Resolved.class, name = "resolved"),
+        @JsonSubTypes.Type(value = Outcome.Applied.class, name = "applied"),
+        @JsonSubTypes.Type(value = Outcome.Committed.class, name = "committed"),
+        @JsonSubTypes.Type(value = Outcome.Failed.class, name = "failed")})
+    public sealed interface Outcome {
+        /// Nothing yet.
+        record Open() implements Outcome {}
+
+        /// A load: what it loads.
+        record Resolved(CheckpointManifest manifest) implements Outcome {}
+
+        /// A load that took effect.
+        record Applied(CheckpointManifest manifest) implements Outcome {}
+
+        /// A save that is durable.
+        record Committed(CheckpointManifest manifest) implements Outcome {}
+
+        /// It failed.
+        record Failed(Fault why) implements Outcome {}
+    }
+
+    /// Which operation it is.
+    public OperationKind kind() {
+        return operation.kind();
+    }
+
+    /// Whether it writes a checkpoint.
+    boolean saves() {
+        return saves(kind());
+    }
+
+    /// Whether operations of a kind write a checkpoint.
+    static boolean saves(OperationKind kind) {
+        return kind == OperationKind.SAVE_STATE || kind == OperationKind.SAVE_SAMPLER_WEIGHTS;
+    }
+
+    /// Whether a recovery has nothing to execute for it: it failed, or it is a save that is durable.
+    public boolean settled() {
+        return outcome instanceof Outcome.Failed || outcome instanceof Outcome.Committed;
+    }
+
+    PendingOperation with(Outcome now) {
+        return new PendingOperation(position, seq, operation, digest, acceptedAtMillis, now);
+    }
+}

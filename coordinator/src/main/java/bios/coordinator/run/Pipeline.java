@@ -1,0 +1,67 @@
+package bios.coordinator.run;
+
+import bios.protocol.run.OperationKind;
+import java.util.List;
+import java.util.stream.Stream;
+
+/// What the engine was given of a run in the current session. Pure.
+///
+/// @param sent the position of the last operation that was given, or that a replay skips
+/// @param outstanding operations that the engine has not answered for, in order
+/// @param load the position of the load among them; 0: none
+/// @param resolving the position of the load whose checkpoint is being searched for; 0: none
+/// @param sentBytes bytes of all operations given in this session
+record Pipeline(long sent, List<PendingOperation> outstanding, long load, long resolving, long sentBytes) {
+    /// Nothing was given behind the recovery point at `position`.
+    static Pipeline at(long position) {
+        return new Pipeline(position, List.of(), 0, 0, 0);
+    }
+
+    boolean idle() {
+        return outstanding.isEmpty();
+    }
+
+    boolean holds(long position) {
+        return outstanding.stream().anyMatch(o -> o.position() == position);
+    }
+
+    /// Whether it holds operations behind `position`.
+    boolean holdsBehind(long position) {
+        return outstanding.stream().anyMatch(o -> o.position() > position);
+    }
+
+    /// Whether a save is being executed.
+    boolean saving() {
+        return outstanding.stream().anyMatch(o -> o.saves());
+    }
+
+    /// Whether an operation does not fit now. One operation always fits.
+    boolean full(PendingOperation next, RunSettings settings) {
+        if (outstanding.size() >= settings.window()) return true;
+        long bytes = outstanding.stream().mapToLong(o -> o.operation().bytes()).sum();
+        return !outstanding.isEmpty() && bytes + next.operation().bytes() > settings.windowBytes();
+    }
+
+    Pipeline send(PendingOperation next) {
+        List<PendingOperation> longer = Stream.concat(outstanding.stream(), Stream.of(next)).toList();
+        return new Pipeline(next.position(), longer,
+                next.kind() == OperationKind.LOAD_STATE ? next.position() : load, resolving,
+                sentBytes + next.operation().bytes());
+    }
+
+    /// `position` needs no execution.
+    Pipeline skip(long position) {
+        return new Pipeline(position, outstanding, load, resolving, sentBytes);
+    }
+
+    /// The engine has answered for `position`.
+    Pipeline answered(long position) {
+        return new Pipeline(sent, outstanding.stream().filter(o -> o.position() != position).toList(),
+                load == position ? 0 : load, resolving, sentBytes);
+    }
+
+    /// @param position of the load whose checkpoint is searched for; 0: none
+    Pipeline resolving(long position) {
+        return new Pipeline(sent, outstanding, load, position, sentBytes);
+    }
+}

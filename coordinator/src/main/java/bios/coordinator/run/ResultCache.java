@@ -1,0 +1,142 @@
+package bios.coordinator.run;
+
+import java.util.ArrayList;
+import java.util.Collection;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.TreeMap;
+
+/// Outcomes of one run that clients may ask for. Those behind the recovery point are in memory. Those before
+/// it lie in pages in the blob store; they stay in memory as long as there is room, those that were fetched
+/// go first, then the oldest. Belongs to one actor.
+final class ResultCache {
+    private static final long PAGES = 256;
+    private static final long FETCHED_SHARE = 32;
+    private final int maxCount;
+    private final long maxBytes;
+    private final long memoryBytes;
+    private final TreeMap<Long, FinishedOperation> byPosition = new TreeMap<>();
+    private final TreeMap<Long, FinishedOperation> fetched = new TreeMap<>();
+    private IntervalSet everFetched = IntervalSet.EMPTY;
+    private final Map<Long, Long> bySeq = new HashMap<>();
+    private long bytes;
+    private long unsavedBytes;
+    private long saved;
+
+    /// @param maxCount most results that are kept, in memory and in pages
+    /// @param maxBytes their bytes
+    /// @param memoryBytes most bytes in memory of those that lie in pages as well
+    ResultCache(int maxCount, long maxBytes, long memoryBytes) {
+        this.maxCount = maxCount;
+        this.maxBytes = maxBytes;
+        this.memoryBytes = memoryBytes;
+    }
+
+    void add(FinishedOperation kept) {
+        remove(kept.position());
+        byPosition.put(kept.position(), kept);
+        bySeq.put(kept.seq(), kept.position());
+        bytes += kept.bytes();
+        if (kept.position() > saved) unsavedBytes += kept.bytes();
+        shrink(memoryBytes);
+    }
+
+    private void remove(long position) {
+        FinishedOperation gone = byPosition.remove(position);
+        if (gone == null) return;
+        fetched.remove(position);
+        bySeq.remove(gone.seq());
+        bytes -= gone.bytes();
+        if (position > saved) unsavedBytes -= gone.bytes();
+    }
+
+    Optional<FinishedOperation> bySeq(long seq) {
+        return Optional.ofNullable(bySeq.get(seq)).map(byPosition::get);
+    }
+
+    /// Its client has it; it may ask again as long as it is kept.
+    void fetched(FinishedOperation kept) {
+        everFetched = everFetched.with(kept.position());
+        if (byPosition.containsKey(kept.position())) fetched.put(kept.position(), kept);
+    }
+
+    /// Results up to `position` lie in pages: they need not stay in memory.
+    void saved(long position) {
+        if (position <= saved) return;
+        unsavedBytes -= byPosition.subMap(saved, false, position, true).values().stream()
+                .mapToLong(FinishedOperation::bytes).sum();
+        saved = position;
+        shrink(memoryBytes);
+    }
+
+    /// Drops from memory what lies in pages, down to so many bytes; the newest stays.
+    void shrink(long least) {
+        while (bytes - unsavedBytes > least) {
+            var old = fetched.headMap(saved, true);
+            long first = old.isEmpty() ? byPosition.firstKey() : old.firstKey();
+            if (first > saved) return;
+            remove(first);
+        }
+    }
+
+    /// Bytes in memory.
+    long bytes() {
+        return bytes;
+    }
+
+    /// Bytes in memory of those that lie in no page yet.
+    long unsavedBytes() {
+        return unsavedBytes;
+    }
+
+    /// Those behind the last page, up to a position.
+    List<FinishedOperation> unsaved(long position) {
+        if (position <= saved) return List.of();
+        return List.copyOf(byPosition.subMap(saved, false, position, true).values());
+    }
+
+    /// Whether all of these have been fetched.
+    boolean allFetched(Collection<FinishedOperation> some) {
+        return some.stream().allMatch(kept -> everFetched.contains(kept.position()));
+    }
+
+    // Pages
+
+    /// All of a page's results, if they are in memory.
+    Optional<List<FinishedOperation>> inMemory(ResultsPage page) {
+        List<FinishedOperation> all = List.copyOf(byPosition.subMap(page.first(), true, page.last(), true).values());
+        return all.size() == page.count() ? Optional.of(all) : Optional.empty();
+    }
+
+    /// The page as it is now that more may have been fetched.
+    ResultsPage now(ResultsPage page) {
+        if (page.fetched()) return page;
+        for (long at = page.first(); at <= page.last(); at++) if (!everFetched.contains(at)) return page;
+        return page.read();
+    }
+
+    /// Whether the last page is so small that the next results join it.
+    boolean open(ResultsPage last) {
+        return last.bytes() < maxBytes / PAGES && last.count() < maxCount / PAGES;
+    }
+
+    /// The pages that are kept, oldest first: of those whose results were never fetched the newest up to the
+    /// bounds, of others the newest up to a small part of them.
+    List<ResultsPage> kept(List<ResultsPage> pages) {
+        List<ResultsPage> newest = new ArrayList<>();
+        long count = 0;
+        long size = 0;
+        for (ResultsPage page : pages.reversed()) {
+            long share = page.fetched() ? FETCHED_SHARE : 1;
+            boolean fits = count + page.count() <= maxCount / share
+                    && size + page.bytes() <= maxBytes / share;
+            if (!fits && !newest.isEmpty()) continue;
+            count += page.count();
+            size += page.bytes();
+            newest.addFirst(page);
+        }
+        return newest;
+    }
+}

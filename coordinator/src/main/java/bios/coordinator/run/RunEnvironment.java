@@ -1,0 +1,45 @@
+package bios.coordinator.run;
+
+import bios.persistence.blob.BlobStore;
+import bios.persistence.index.RunIndex;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.run.RunId;
+import java.time.InstantSource;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+import java.util.concurrent.Executor;
+import java.util.function.Consumer;
+import java.util.function.LongSupplier;
+import java.util.function.Supplier;
+import org.apache.pekko.actor.typed.ActorRef;
+
+/// What the runs of a node work with.
+///
+/// @param engine the engine that serves their base model, on the same node
+/// @param blocking runs blocking work: a thread per task
+/// @param memory what the runs of the node take of its memory together
+/// @param exclusive the node's turn to replay an operation alone
+/// @param nanos a monotonic clock in nanoseconds, for measuring only
+/// @param waker starts the entity of a passivated run again
+public record RunEnvironment(ActorRef<EngineCommand> engine, BlobStore blobs, RunIndex index,
+        CheckpointResolver resolver, InstantSource clock, Executor blocking, RunSettings settings,
+        NodeMemory memory, ExclusiveReplay exclusive, LongSupplier nanos, Consumer<RunId> waker) {
+    /// An environment whose blocking work runs on virtual threads.
+    public static RunEnvironment of(ActorRef<EngineCommand> engine, BlobStore blobs, RunIndex index,
+            CheckpointResolver resolver, InstantSource clock, RunSettings settings) {
+        return new RunEnvironment(engine, blobs, index, resolver, clock,
+                task -> Thread.ofVirtual().start(task), settings, new NodeMemory(settings.nodeResultBytes()),
+                new ExclusiveReplay(), System::nanoTime, // edge: measures, decides nothing
+                _ -> {});
+    }
+
+    /// The same environment with a waker.
+    RunEnvironment waking(Consumer<RunId> waker) {
+        return new RunEnvironment(engine, blobs, index, resolver, clock, blocking, settings, memory,
+                exclusive, nanos, waker);
+    }
+
+    <T> CompletionStage<T> later(Supplier<T> work) {
+        return CompletableFuture.supplyAsync(work, blocking);
+    }
+}

@@ -1,0 +1,158 @@
+package bios.coordinator.run;
+
+import bios.persistence.index.RunSummary;
+import bios.protocol.checkpoint.BlobId;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.atomic.AtomicBoolean;
+
+/// The work around a run that its operations do not wait for: its row in the index, the deletion of blobs,
+/// the expiry of checkpoints. Belongs to one actor.
+///
+/// The row is written when a field that it shows has changed: at once where that is rare (a checkpoint, the
+/// end of the run), at most once per [#PERIOD] where only the step or the time of the last request has
+/// changed. One write runs at a time.
+final class RunMaintenance {
+    /// The least time between two writes of the row for steps and requests alone.
+    static final Duration PERIOD = Duration.ofSeconds(2);
+    /// A run that replays operations knows its step only afterwards; until then its old row is right.
+    private static final Duration REPLAY_DELAY = Duration.ofSeconds(10);
+    /// Versions of the row for each sequence number of the journal: steps have no event of their own.
+    private static final int VERSIONS = 1 << 16;
+    private static final Duration LONGEST_EXPIRY_WAIT = Duration.ofHours(1);
+
+    private record PendingSave(long version, long position) {}
+
+    private final RunContext context;
+    private final AtomicBoolean living = new AtomicBoolean(true);
+    private final List<PendingSave> pendingSaves = new ArrayList<>();
+    private boolean writing;
+    /// Whether [#PERIOD] since the last write has not elapsed.
+    private boolean waiting;
+    /// Whether the row must be written without waiting.
+    private boolean urgent;
+    /// Whether the row shows something else than the run is.
+    private boolean dirty = true;
+    private long shownStep;
+    private long shownRequest;
+    private long lastVersion;
+
+    RunMaintenance(RunContext context) {
+        this.context = context;
+    }
+
+    /// The entity ends; it deletes nothing any more.
+    void end() {
+        living.set(false);
+    }
+
+    // The index
+
+    /// The entity answers for the run, whose row may be missing or old.
+    ///
+    /// @param replays whether operations are executed again first
+    void begin(boolean replays) {
+        if (replays) delay(REPLAY_DELAY);
+        else urgent = true;
+    }
+
+    /// Whether the row is not up to date.
+    boolean indexing() {
+        return writing || dirty;
+    }
+
+    /// The row must be written without waiting.
+    void indexAtOnce() {
+        urgent = true;
+    }
+
+    /// A save is in the journal; it is finished when the index shows it.
+    ///
+    /// @param sequence the number of its event
+    void awaitShown(long sequence, long position) {
+        pendingSaves.add(new PendingSave(sequence * VERSIONS, position));
+        urgent = true;
+    }
+
+    /// Writes the row if that is due. [SelfMessage.Indexed] follows.
+    ///
+    /// @param step optimizer steps known to be applied
+    /// @param sequence the number of the run's last event
+    void index(TrainingRun run, long step, long sequence) {
+        if (run.config().isEmpty()) return;
+        dirty |= urgent || step != shownStep || run.lastRequestMillis() != shownRequest;
+        if (writing || !dirty || waiting && !urgent) return;
+        writing = true;
+        dirty = false;
+        urgent = false;
+        shownStep = step;
+        shownRequest = run.lastRequestMillis();
+        var row = new RunSummary(run.config().orElseThrow(), run.lora().orElseThrow(), step,
+                run.lastRequestMillis(), run.checkpoints().current(context.now()), run.closed());
+        long first = sequence * VERSIONS;
+        long version = Math.clamp(lastVersion + 1, first, first + VERSIONS - 1);
+        lastVersion = version;
+        delay(PERIOD);
+        context.later(() -> {
+            context.environment().index().put(row, version);
+            return version;
+        }, (_, failure) -> new SelfMessage.Indexed(version,
+                Optional.ofNullable(failure).map(Throwable::toString)));
+    }
+
+    private void delay(Duration time) {
+        waiting = true;
+        context.after(time, "index", new SelfMessage.IndexAgain());
+    }
+
+    /// [#PERIOD] has elapsed.
+    void indexAgain() {
+        waiting = false;
+    }
+
+    /// A write has ended. Gives the positions of the saves that are shown now. A failing index must not hold
+    /// them up: then these are all, and the row is written again later.
+    List<Long> indexed(SelfMessage.Indexed indexed) {
+        writing = false;
+        boolean failed = indexed.failure().isPresent();
+        if (failed) {
+            context.warn("the index does not show the last change of the run: {}", indexed.failure().get());
+            dirty = true;
+            delay(PERIOD);
+        }
+        List<PendingSave> shown = pendingSaves.stream()
+                .filter(save -> failed || save.version() <= indexed.version()).toList();
+        pendingSaves.removeAll(shown);
+        if (!pendingSaves.isEmpty()) urgent = true;
+        return shown.stream().map(PendingSave::position).toList();
+    }
+
+    // Blobs
+
+    /// Deletes blobs that nothing refers to. [RunInput.BlobsDeleted] or [RunInput.BlobsNotDeleted] follows.
+    void delete(List<BlobId> blobs) {
+        context.later(() -> {
+            // A successor of this entity may have written a blob anew that this one would delete.
+            for (BlobId blob : blobs) if (living.get()) context.environment().blobs().delete(blob);
+            return blobs;
+        }, (deleted, failure) -> new SelfMessage.Step(failure == null
+                ? new RunInput.BlobsDeleted(deleted) : new RunInput.BlobsNotDeleted(failure.toString())));
+    }
+
+    // Expiry
+
+    /// Has [SelfMessage.Expire] come when the next checkpoint expires.
+    void scheduleExpiry(TrainingRun run) {
+        run.checkpoints().nextExpiry().ifPresentOrElse(
+                at -> context.after(Duration.ofMillis(Math.clamp(at - context.now(), 1,
+                        LONGEST_EXPIRY_WAIT.toMillis())), "expiry", new SelfMessage.Expire()),
+                () -> context.cancel("expiry"));
+    }
+
+    /// Whether a checkpoint has expired.
+    boolean expired(TrainingRun run) {
+        return run.checkpoints().nextExpiry().filter(at -> at <= context.now()).isPresent();
+    }
+}

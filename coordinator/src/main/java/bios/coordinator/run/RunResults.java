@@ -1,0 +1,235 @@
+package bios.coordinator.run;
+
+import bios.protocol.run.OperationResult;
+import bios.protocol.run.RunCommand.Reason;
+import bios.protocol.run.RunCommand.RunReply;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.function.LongFunction;
+import org.apache.pekko.actor.typed.ActorRef;
+
+/// The results of a run's operations for its clients: those in memory, those in pages in the blob store, and
+/// the clients that wait. Counts what they take of the node's memory. Belongs to one actor.
+final class RunResults {
+    private record Waiter(long id, ActorRef<RunReply> replyTo) {}
+
+    private final RunContext context;
+    private final ResultCache cache;
+    private final NodeMemory.Account memory;
+    private final Map<Long, List<Waiter>> waiters = new HashMap<>();
+    private long nextWaiter;
+    private boolean reading;
+    private boolean shrinking;
+    private long step;
+
+    RunResults(RunContext context) {
+        this.context = context;
+        var settings = context.settings();
+        cache = new ResultCache(settings.maxResults(), settings.maxResultBytes(),
+                settings.resultMemoryBytes());
+        var self = context.actor().getSelf();
+        memory = context.environment().memory().open(() -> self.tell(new SelfMessage.Shrink()));
+    }
+
+    /// The journal was read.
+    void recovered(TrainingRun run) {
+        step = run.recovery().step();
+        cache.saved(run.recovery().position());
+    }
+
+    /// The entity ends: its results no longer count.
+    void end() {
+        memory.close();
+    }
+
+    /// Optimizer steps known to be applied.
+    long step() {
+        return step;
+    }
+
+    /// An operation has an outcome; clients that wait for it get it.
+    void finished(FinishedOperation outcome) {
+        step = outcome.result().map(this::stepAfter).orElse(step);
+        cache.add(outcome);
+        wake(outcome);
+    }
+
+    private long stepAfter(OperationResult result) {
+        return switch (result) {
+            case OperationResult.Stepped(var at, _) -> at;
+            case OperationResult.Loaded(_, var at) -> at;
+            case OperationResult.Evaluated _, OperationResult.Saved _ -> step;
+        };
+    }
+
+    /// The journal holds a recovery point at `position`.
+    void saved(long position) {
+        cache.saved(position);
+        if (shrinking) shrunk();
+    }
+
+    Optional<FinishedOperation> bySeq(long seq) {
+        return cache.bySeq(seq);
+    }
+
+    /// A client gets this outcome.
+    void fetched(FinishedOperation outcome) {
+        cache.fetched(outcome);
+    }
+
+    // Memory
+
+    /// What bounds the acceptance of operations.
+    TrainingRun.Load load(TrainingRun run, RunScheduler scheduler) {
+        String owner = run.config().map(config -> config.owner()).orElse("");
+        NodeMemory node = context.environment().memory();
+        return scheduler.load(run, node.unfinished(owner), node.unfinishedBytes(owner));
+    }
+
+    /// Updates the node's account of this run.
+    void account(TrainingRun run, RunScheduler scheduler) {
+        if (run.config().isEmpty()) return;
+        var now = scheduler.load(run, 0, 0);
+        memory.unfinished(run.config().get().owner(), now.unfinished(), now.unfinishedBytes());
+        memory.results(cache.bytes());
+    }
+
+    /// An operation of `owner` is about to be persisted; it counts at once.
+    void accepts(String owner, TrainingRun.Load now, long bytes) {
+        memory.unfinished(owner, now.unfinished() + 1, now.unfinishedBytes() + bytes);
+    }
+
+    /// Whether results that only memory holds exceed their limit.
+    boolean heavy() {
+        return cache.unsavedBytes() > context.settings().resultMemoryBytes();
+    }
+
+    /// Frees what it can: at once the results that are in pages as well. Whether there are others, which a
+    /// recovery point would put into pages.
+    boolean shrink() {
+        shrinking = true;
+        cache.shrink(0);
+        if (cache.unsavedBytes() == 0) shrunk();
+        return shrinking;
+    }
+
+    private void shrunk() {
+        shrinking = false;
+        cache.shrink(0);
+        memory.shrunk();
+    }
+
+    // Pages
+
+    /// Writes the results before a recovery point into pages.
+    void write(TrainingRun run, RunEffect.WriteResults effect) {
+        var pages = ResultsPages.next(context.id(), cache, run.recovery().allPages(),
+                effect.point().position());
+        context.later(() -> pages.write(context.environment().blobs()),
+                (written, failure) -> new SelfMessage.Step(failure == null
+                        ? new RunInput.ResultsWritten(effect.epoch(), effect.point(), cache.kept(written))
+                        : new RunInput.ResultsNotWritten(effect.epoch(),
+                                "its results cannot be stored: " + failure)));
+    }
+
+    /// Whether some page may have the result of `seq`.
+    static boolean mayFind(TrainingRun run, long seq) {
+        return run.recovery().allPages().stream().anyMatch(page -> page.mayHold(seq));
+    }
+
+    /// Searches for the result of `seq` in the pages that may have it, newest first; one search at a time.
+    void search(TrainingRun run, long seq) {
+        if (reading) return;
+        reading = true;
+        List<ResultsPage> among = run.recovery().allPages();
+        context.later(() -> read(seq, among), (read, failure) -> failure == null ? read
+                : new SelfMessage.PageRead(seq, Optional.empty(), List.of(), among,
+                        Optional.of(failure.toString())));
+    }
+
+    private SelfMessage read(long seq, List<ResultsPage> among) {
+        for (ResultsPage page : among.reversed()) {
+            if (!page.mayHold(seq)) continue;
+            List<FinishedOperation> all = ResultsPages.read(context.environment().blobs(), page);
+            Optional<FinishedOperation> found = all.stream().filter(each -> each.seq() == seq).findFirst();
+            if (found.isPresent())
+                return new SelfMessage.PageRead(seq, found, all, among, Optional.empty());
+        }
+        return new SelfMessage.PageRead(seq, Optional.empty(), List.of(), among, Optional.empty());
+    }
+
+    /// A search has ended; the next one begins.
+    void read(TrainingRun run, RunScheduler scheduler, SelfMessage.PageRead read) {
+        reading = false;
+        if (read.failure().isPresent()) {
+            context.warn("the result of request {} cannot be read yet: {}", read.seq(),
+                    read.failure().get());
+            context.after(context.settings().retryAfter(), "pages", new SelfMessage.RetryPages());
+            return;
+        }
+        read.page().forEach(cache::add);
+        read.found().ifPresent(this::wake);
+        // A page may have been merged into another meanwhile.
+        if (read.found().isEmpty() && read.among().equals(run.recovery().allPages()))
+            answer(read.seq(), new RunReply.Refused(Reason.NOT_FOUND,
+                    "the result of request " + read.seq() + " is no longer kept"));
+        searchForWaiters(run, scheduler);
+        account(run, scheduler);
+    }
+
+    /// Searches for the first result that a client waits for and only a page may have.
+    void searchForWaiters(TrainingRun run, RunScheduler scheduler) {
+        for (long seq : List.copyOf(waiters.keySet())) {
+            Optional<FinishedOperation> outcome = cache.bySeq(seq);
+            outcome.ifPresent(this::wake);
+            if (outcome.isEmpty() && !scheduler.coming(run, seq)) search(run, seq);
+        }
+    }
+
+    // Waiters
+
+    /// Has a client wait for `seq`; [SelfMessage.WaitOver] comes when its time is over.
+    void await(long seq, ActorRef<RunReply> replyTo, Duration time) {
+        var waiter = new Waiter(nextWaiter++, replyTo);
+        waiters.computeIfAbsent(seq, _ -> new ArrayList<>()).add(waiter);
+        context.after(time, waiter.id(), new SelfMessage.WaitOver(seq, waiter.id()));
+    }
+
+    int waiting() {
+        return waiters.values().stream().mapToInt(List::size).sum();
+    }
+
+    /// Has each client that waits for it get an [SelfMessage.Answer].
+    private void wake(FinishedOperation outcome) {
+        for (Waiter waiter : removed(outcome.seq()))
+            context.tell(new SelfMessage.Answer(outcome, waiter.replyTo()));
+    }
+
+    private void answer(long seq, RunReply reply) {
+        for (Waiter waiter : removed(seq)) waiter.replyTo().tell(reply);
+    }
+
+    /// Answers all clients that wait.
+    void answerAll(LongFunction<RunReply> reply) {
+        for (long seq : List.copyOf(waiters.keySet())) answer(seq, reply.apply(seq));
+    }
+
+    private List<Waiter> removed(long seq) {
+        List<Waiter> all = Optional.ofNullable(waiters.remove(seq)).orElse(List.of());
+        for (Waiter waiter : all) context.cancel(waiter.id());
+        return all;
+    }
+
+    /// The time of a client is over: the address that must be told so, unless it was answered.
+    Optional<ActorRef<RunReply>> over(long seq, long waiter) {
+        List<Waiter> all = waiters.getOrDefault(seq, List.of());
+        Optional<Waiter> over = all.stream().filter(w -> w.id() == waiter).findFirst();
+        over.ifPresent(all::remove);
+        if (all.isEmpty()) waiters.remove(seq);
+        return over.map(Waiter::replyTo);
+    }
+}

@@ -1,0 +1,739 @@
+package bios.coordinator.run;
+
+import static bios.protocol.Require.require;
+
+import bios.coordinator.run.PendingOperation.Outcome;
+import bios.coordinator.run.RunEffect.Occurrence;
+import bios.coordinator.run.RunEvent.*;
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineEvent;
+import bios.protocol.run.Operation;
+import bios.protocol.run.OperationKind;
+import bios.protocol.run.OperationResult;
+import bios.protocol.run.StoredOperation;
+import bios.protocol.stored.StoredOperations;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+
+/// Decides what the engine is given next of one run, and when its state is made durable, replayed, evicted,
+/// moved and closed. A state machine without clock, actor, I/O or callback: [#step] takes what happened and
+/// answers with the next state and the effects. What the journal knows of the run, [TrainingRun], is passed
+/// with each input; this record is what only the entity in memory knows.
+///
+/// @param active whether the entity may act: it has stored that it answers for the run
+/// @param epoch counts engine sessions
+/// @param engine how far the run is opened in the engine
+/// @param openAttempts how often the engine had no memory to open it, in a row
+/// @param stalled why the run cannot be opened, while that is so
+/// @param evicting whether the engine wants the run's memory for others
+/// @param turn the node's turn of [ExclusiveReplay]
+/// @param finished positions behind the recovery point whose outcome is known
+/// @param unshown positions of saves in the journal that the index does not show yet
+/// @param storing whether events of [RunEffect.Store] are on their way
+/// @param leaving whether the run leaves its node
+/// @param passivating whether it does so because it is idle
+/// @param unloading whether the owner has unloaded it and it is not closed yet
+/// @param resultsHeavy whether results that only memory holds exceed their limit
+record RunScheduler(RunSettings settings, boolean active, long epoch, Engine engine, int openAttempts,
+        Optional<Fault> stalled, boolean evicting, Pipeline pipeline, RecoveryPointPlan points,
+        ReplayPolicy replay, Turn turn, IntervalSet finished, IntervalSet unshown, boolean storing,
+        boolean leaving, boolean passivating, boolean unloading, Deletion deletion, boolean resultsHeavy) {
+    /// How far a run is opened in the engine.
+    enum Engine {
+        CLOSED,
+        /// It was lost or refused; it is opened when [RunTimer.Reopen] elapses.
+        RETRY_DELAY, OPENING, OPEN
+    }
+
+    /// A run's part in [ExclusiveReplay].
+    enum Turn { NONE, REQUESTED, HELD }
+
+    /// The deletion of blobs that nothing refers to.
+    enum Deletion {
+        IDLE, RUNNING,
+        /// It has failed; it is tried again when [RunTimer.RetryDeletion] elapses.
+        PAUSED
+    }
+
+    /// The state after an input, and what must be done.
+    record Transition(RunScheduler next, List<RunEffect> effects) {}
+
+    private static final int OPEN_ATTEMPTS = 5;
+    private static final int RESOLVE_ATTEMPTS = 5;
+    /// How soon an idle run looks again whether its recovery point is in the journal.
+    private static final Duration POINT_WAIT = Duration.ofSeconds(1);
+
+    /// Before anything was read.
+    static RunScheduler initial(RunSettings settings) {
+        return new RunScheduler(settings, false, 0, Engine.CLOSED, 0, Optional.empty(), false,
+                Pipeline.at(0), RecoveryPointPlan.INITIAL, ReplayPolicy.initial(settings.attempts()),
+                Turn.NONE, IntervalSet.EMPTY, IntervalSet.EMPTY, false, false, false, false, Deletion.IDLE,
+                false);
+    }
+
+    /// What follows from an input.
+    ///
+    /// @param run as the journal knows it now
+    Transition step(TrainingRun run, RunInput input) {
+        var step = new Step(this, run);
+        step.judge(input);
+        return step.transition();
+    }
+
+    /// Whether the engine was asked to hold the run, and has neither refused nor closed it.
+    boolean resident() {
+        return engine == Engine.OPENING || engine == Engine.OPEN;
+    }
+
+    /// What is accepted and has no outcome, alone and with the other runs of its owner on the node.
+    TrainingRun.Load load(TrainingRun run, int ofOwner, long bytesOfOwner) {
+        int count = 0;
+        long bytes = 0;
+        for (PendingOperation operation : run.pending()) {
+            if (finished.contains(operation.position())) continue;
+            count++;
+            bytes += operation.operation().bytes();
+        }
+        return new TrainingRun.Load(count, bytes, ofOwner, bytesOfOwner);
+    }
+
+    int unfinished(TrainingRun run) {
+        return load(run, 0, 0).unfinished();
+    }
+
+    /// Whether an outcome of the client's number `seq` is still to come.
+    boolean coming(TrainingRun run, long seq) {
+        return run.bySeq(seq).filter(o -> !finished.contains(o.position())).isPresent();
+    }
+
+    /// Operations before `seq` that have no outcome.
+    int ahead(TrainingRun run, long seq) {
+        if (run.bySeq(seq).isEmpty()) return 0;
+        int ahead = 0;
+        for (PendingOperation operation : run.pending()) {
+            if (operation.seq() == seq) break;
+            if (!finished.contains(operation.position())) ahead++;
+        }
+        return ahead;
+    }
+
+    /// One step in progress: the fields of the state, which it changes, and the effects so far. Lives for one
+    /// call of [RunScheduler#step].
+    private static final class Step {
+        private final TrainingRun run;
+        private final RunSettings settings;
+        private final List<RunEffect> effects = new ArrayList<>();
+        private boolean active;
+        private long epoch;
+        private Engine engine;
+        private int openAttempts;
+        private Optional<Fault> stalled;
+        private boolean evicting;
+        private Pipeline pipeline;
+        private RecoveryPointPlan points;
+        private ReplayPolicy replay;
+        private Turn turn;
+        private IntervalSet finished;
+        private IntervalSet unshown;
+        private boolean storing;
+        private boolean leaving;
+        private boolean passivating;
+        private boolean unloading;
+        private Deletion deletion;
+        private boolean resultsHeavy;
+        /// Whether the effects persist events: what follows is judged when they are in the journal.
+        private boolean persisting;
+
+        Step(RunScheduler s, TrainingRun run) {
+            this.run = run;
+            settings = s.settings;
+            active = s.active;
+            epoch = s.epoch;
+            engine = s.engine;
+            openAttempts = s.openAttempts;
+            stalled = s.stalled;
+            evicting = s.evicting;
+            pipeline = s.pipeline;
+            points = s.points;
+            replay = s.replay;
+            turn = s.turn;
+            finished = s.finished;
+            unshown = s.unshown;
+            storing = s.storing;
+            leaving = s.leaving;
+            passivating = s.passivating;
+            unloading = s.unloading;
+            deletion = s.deletion;
+            resultsHeavy = s.resultsHeavy;
+        }
+
+        Transition transition() {
+            return new Transition(new RunScheduler(settings, active, epoch, engine, openAttempts, stalled,
+                    evicting, pipeline, points, replay, turn, finished, unshown, storing, leaving,
+                    passivating, unloading, deletion, resultsHeavy), List.copyOf(effects));
+        }
+
+        // Inputs
+
+        void judge(RunInput input) {
+            switch (input) {
+                case RunInput.Recovered _ -> recovered();
+                case RunInput.Stored(var events) -> events.forEach(this::stored);
+                case RunInput.StoreDue(var at, var events) -> storeDue(at, events);
+                case RunInput.FromEngine(var at, var event) -> {
+                    if (at == epoch) fromEngine(event);
+                }
+                case RunInput.EngineStopped _ -> engineLost();
+                case RunInput.LoadFound(var at, var position, var optimizer, var manifest) ->
+                        resolved(at, position, () -> run.load(position, manifest, optimizer));
+                case RunInput.LoadFailed(var at, var position, var why) ->
+                        resolved(at, position, () -> new OperationFailed(position, why));
+                case RunInput.LoadUnanswered unanswered -> unanswered(unanswered);
+                case RunInput.ResultsWritten written -> resultsWritten(written);
+                case RunInput.ResultsNotWritten(var at, var why) -> {
+                    points = points.storing(false);
+                    if (at == epoch) pointFailed(why);
+                }
+                case RunInput.SaveShown(var position) -> saveShown(position);
+                case RunInput.BlobsDeleted(var blobs) -> {
+                    deletion = Deletion.IDLE;
+                    persist(new BlobsFreed(blobs));
+                }
+                case RunInput.BlobsNotDeleted(var why) -> {
+                    deletion = Deletion.PAUSED;
+                    report(new Occurrence.DeletionFailed(why));
+                    start(new RunTimer.RetryDeletion(), settings.retryAfter());
+                }
+                case RunInput.ResultsHeavy(var heavy) -> resultsHeavy = heavy;
+                case RunInput.RecoveryPointWanted _ -> points = points.want();
+                case RunInput.ExclusiveGranted(var at) -> {
+                    if (at == epoch && turn == Turn.REQUESTED) turn = Turn.HELD;
+                }
+                case RunInput.UnloadRequested _ -> unloading = true;
+                case RunInput.UnloadDue(var now) -> {
+                    if (unloading && closable()) persist(new RunClosed(now));
+                }
+                case RunInput.LeaveRequested _ -> leave();
+                case RunInput.IdleElapsed(var busy, var sharded) -> idle(busy, sharded);
+                case RunInput.TimerElapsed(var timer) -> elapsed(timer);
+            }
+            proceed();
+        }
+
+        private void recovered() {
+            restart(true, "restarted");
+            // A run that does not exist has nothing to lose; its first write is the one that creates it.
+            active = run.config().isEmpty();
+        }
+
+        private void stored(RunEvent event) {
+            switch (event) {
+                case EntityBegan _ -> begin();
+                case OperationFailed(var at, var why, _) -> operationFailed(at, why);
+                case CheckpointCommitted e -> {
+                    unshown = unshown.with(e.position());
+                    effects.add(new RunEffect.ShowSave(e.position()));
+                }
+                case RecoveryPointReached e -> {
+                    points = points.durable();
+                    finished = finished.behind(e.position());
+                }
+                case RunClosed _ -> {
+                    endSession();
+                    unloading = false;
+                    effects.add(new RunEffect.AnswerUnload());
+                }
+                case RunCreated _, OperationAccepted _, LoadResolved _, LoadApplied _, ErrorSeen _,
+                        CheckpointDeleted _, ExpirySet _, CheckpointsExpired _, SnapshotsReleased _,
+                        ReplayBegan _, OperationAttempted _, ReplayFinished _, BlobsFreed _,
+                        HistoryRecorded _ -> {}
+            }
+        }
+
+        /// The journal says that this entity answers for the run. What it holds of outcomes is known.
+        private void begin() {
+            active = true;
+            for (PendingOperation operation : run.pending()) {
+                switch (operation.outcome()) {
+                    case Outcome.Failed(var why) -> finish(FinishedOperation.failure(operation, why));
+                    case Outcome.Committed(var manifest) ->
+                        finish(FinishedOperation.success(operation, new OperationResult.Saved(manifest)));
+                    case Outcome.Open _, Outcome.Resolved _, Outcome.Applied _ -> {}
+                }
+            }
+        }
+
+        private void storeDue(long at, List<RunEvent> events) {
+            storing = false;
+            if (at == epoch) persist(events);
+        }
+
+        // The engine
+
+        private void fromEngine(EngineEvent event) {
+            switch (event) {
+                case EngineEvent.Opened _ -> {
+                    if (engine != Engine.OPENING) return;
+                    engine = Engine.OPEN;
+                    openAttempts = 0;
+                    stalled = Optional.empty();
+                    report(new Occurrence.Opened());
+                }
+                case EngineEvent.OpenFailed(_, var why) -> {
+                    if (engine == Engine.OPENING) openFailed(why);
+                }
+                case EngineEvent.Crowded _ -> evicting = engine == Engine.OPEN;
+                case EngineEvent.Executed(_, var position, var result) -> executed(position, result);
+                case EngineEvent.Measured(_, var position, var nanos) ->
+                        report(new Occurrence.Measured(position, nanos));
+                case EngineEvent.Failed(_, var position, var why) -> failed(position, why);
+                case EngineEvent.RecoveryPointWritten written -> points = points.written(written);
+                case EngineEvent.RecoveryPointFailed(_, var position, var why) -> {
+                    if (why.code().equals(EngineCommand.RUN_NOT_OPEN)) engineLost();
+                    else pointFailed("at " + position + ": " + why.message());
+                }
+            }
+        }
+
+        private void executed(long position, OperationResult result) {
+            if (!pipeline.holds(position)) return;
+            answered(position);
+            PendingOperation operation = run.at(position).orElseThrow();
+            report(new Occurrence.Executed(operation.kind(), position));
+            switch (result) {
+                case OperationResult.Saved(var manifest) -> persist(
+                        new CheckpointCommitted(position, manifest, session(operation, manifest)));
+                case OperationResult.Loaded _ -> {
+                    points = points.want();
+                    finish(FinishedOperation.success(operation, result));
+                    if (!(operation.outcome() instanceof Outcome.Applied))
+                        persist(new LoadApplied(position));
+                }
+                case OperationResult.Stepped _, OperationResult.Evaluated _ ->
+                    finish(FinishedOperation.success(operation, result));
+            }
+        }
+
+        /// The session with which an ephemeral snapshot ends: the one that the save names, or the run's.
+        private Optional<String> session(PendingOperation operation, CheckpointManifest manifest) {
+            if (manifest.name().isPresent()) return Optional.empty();
+            Optional<String> asked = operation.operation() instanceof StoredOperation.Inline(var kind,
+                    var encoded) && StoredOperations.decode(kind, encoded)
+                            instanceof Operation.SaveSamplerWeights(_, _, var session)
+                    ? session : Optional.empty();
+            return asked.or(() -> run.config().map(c -> c.session()));
+        }
+
+        private void failed(long position, Fault why) {
+            if (why.code().equals(EngineCommand.RUN_NOT_OPEN)) {
+                engineLost();
+                return;
+            }
+            if (!pipeline.holds(position)) return;
+            // What was accepted is in the store, and may have been executed before: it waits until it can be
+            // read.
+            if (why.code().equals(EngineCommand.STORE_FAILED)
+                    && !run.at(position).orElseThrow().saves()) {
+                report(new Occurrence.OperationWaits(position, why.message()));
+                restartLater(false, "store_failed");
+                return;
+            }
+            answered(position);
+            persist(new OperationFailed(position, why));
+        }
+
+        /// A failure is in the journal. What the engine has executed behind it went past it.
+        private void operationFailed(long position, Fault why) {
+            PendingOperation operation = run.at(position).orElseThrow();
+            finish(FinishedOperation.failure(operation, why));
+            if (TrainingRun.poisons(operation, why) && pipeline.holdsBehind(position))
+                restart(false, "operation_failed");
+        }
+
+        private void engineLost() {
+            report(new Occurrence.EngineLost());
+            restartLater(true, "engine_lost");
+        }
+
+        private void openFailed(Fault why) {
+            boolean repeated = stalled.filter(before -> sameCause(before, why)).isPresent();
+            boolean full = why.code().equals("out_of_memory");
+            if (full) openAttempts++;
+            boolean retried = why.kind() == Fault.Kind.SERVER && !(full && openAttempts >= OPEN_ATTEMPTS);
+            report(new Occurrence.OpenFailed(why, repeated, retried));
+            if (retried) {
+                stalled = Optional.of(why);
+                engine = Engine.RETRY_DELAY;
+                start(new RunTimer.Reopen(epoch), settings.retryAfter());
+                return;
+            }
+            engine = Engine.CLOSED;
+            openAttempts = 0;
+            persist(run.pending().stream().filter(operation -> !operation.settled())
+                    .<RunEvent>map(operation -> new OperationFailed(operation.position(), why)).toList());
+        }
+
+        /// Messages about too little memory hold other numbers each time.
+        private static boolean sameCause(Fault before, Fault why) {
+            return before.code().equals(why.code())
+                    && (before.message().equals(why.message()) || why.code().equals("out_of_memory"));
+        }
+
+        // Sessions
+
+        /// Begins another session behind the recovery point.
+        ///
+        /// @param failure whether engine or process ended, which an operation may have caused
+        private void restart(boolean failure, String cause) {
+            List<PendingOperation> again = run.pending().stream().filter(o -> !o.settled()).toList();
+            report(new Occurrence.SessionStarted(cause, again.size(),
+                    again.isEmpty() ? 0 : again.getLast().position()));
+            endSession();
+            if (failure) replay = replay.afterFailure(run);
+            effects.add(new RunEffect.StartSession(epoch));
+        }
+
+        private void restartLater(boolean failure, String cause) {
+            restart(failure, cause);
+            engine = Engine.RETRY_DELAY;
+            start(new RunTimer.Reopen(epoch), settings.retryAfter());
+        }
+
+        /// From here on everything of this session is stale.
+        private void endSession() {
+            if (engine == Engine.OPENING || engine == Engine.OPEN) effects.add(new RunEffect.CloseRun());
+            epoch++;
+            engine = Engine.CLOSED;
+            evicting = false;
+            pipeline = Pipeline.at(run.recovery().position());
+            points = points.restarted();
+            releaseTurn();
+        }
+
+        private void releaseTurn() {
+            if (turn != Turn.NONE) effects.add(new RunEffect.ReleaseExclusive());
+            turn = Turn.NONE;
+        }
+
+        // Loads
+
+        private interface Resolution {
+            RunEvent event();
+        }
+
+        private void resolved(long at, long position, Resolution resolution) {
+            if (at != epoch || pipeline.resolving() != position) return;
+            pipeline = pipeline.resolving(0);
+            persist(resolution.event());
+        }
+
+        private void unanswered(RunInput.LoadUnanswered load) {
+            if (load.epoch() != epoch) return;
+            if (load.attempt() >= RESOLVE_ATTEMPTS)
+                resolved(epoch, load.position(), () -> new OperationFailed(load.position(), load.why()));
+            else start(new RunTimer.ResolveAgain(epoch, load.position(), load.attempt() + 1),
+                    settings.retryAfter());
+        }
+
+        // Recovery points
+
+        private void resultsWritten(RunInput.ResultsWritten written) {
+            points = points.storing(false);
+            if (written.epoch() != epoch) return;
+            var point = written.point();
+            persist(new RecoveryPointReached(point.position(), point.state(), point.step(), point.lora(),
+                    Optional.empty(), written.pages()));
+        }
+
+        private void pointFailed(String why) {
+            report(new Occurrence.RecoveryPointFailed(why));
+            points = points.failed();
+            start(new RunTimer.RetryRecoveryPoint(), settings.retryAfter());
+            if (leaving) stop();
+        }
+
+        /// A point that the engine has written is kept as soon as all operations before it have an outcome.
+        private void keepPoint() {
+            if (points.written().isEmpty() || points.storing()) return;
+            var written = points.written().get();
+            if (!finished.containsAll(run.recovery().position() + 1, written.position())) return;
+            points = points.storing(true);
+            effects.add(new RunEffect.WriteResults(epoch, written));
+        }
+
+        // Leaving, closing, idling
+
+        private void leave() {
+            if (leaving) return;
+            leaving = true;
+            boolean resident = engine == Engine.OPENING || engine == Engine.OPEN;
+            if (resident && !passivating) report(new Occurrence.Draining());
+            start(new RunTimer.LeaveDeadline(), settings.leaveWithin());
+        }
+
+        private void stop() {
+            effects.add(new RunEffect.Stop());
+        }
+
+        private boolean closable() {
+            return unfinished() == 0 && !points.storing() && !storing;
+        }
+
+        private void idle(boolean busyElsewhere, boolean sharded) {
+            boolean busy = busyElsewhere || unfinished() > 0 || unloading || storing || points.storing()
+                    || deletion == Deletion.RUNNING || !quiet();
+            boolean dirty = run.pending().stream().anyMatch(o -> !o.settled());
+            if (!busy && !dirty) {
+                if (!sharded) return;
+                effects.add(new RunEffect.Passivate(engine == Engine.OPENING || engine == Engine.OPEN));
+                passivating = true;
+                return;
+            }
+            if (!busy) points = points.want();
+            start(new RunTimer.Idle(), busy ? settings.idleAfter() : POINT_WAIT);
+        }
+
+        private void elapsed(RunTimer timer) {
+            switch (timer) {
+                case RunTimer.Reopen(var at) -> {
+                    if (at == epoch && engine == Engine.RETRY_DELAY) engine = Engine.CLOSED;
+                }
+                case RunTimer.ResolveAgain(var at, var position, var attempt) -> {
+                    if (at == epoch) run.at(position).ifPresent(load ->
+                            effects.add(new RunEffect.ResolveLoad(epoch, load, attempt)));
+                }
+                case RunTimer.RetryRecoveryPoint _ -> points = points.resumed();
+                case RunTimer.RetryDeletion _ -> {
+                    if (deletion == Deletion.PAUSED) deletion = Deletion.IDLE;
+                }
+                case RunTimer.LeaveDeadline _ -> stop();
+                case RunTimer.Idle _ -> {} // the entity makes IdleElapsed of it
+            }
+        }
+
+        // What comes next
+
+        private void proceed() {
+            if (!active || persisting) return;
+            keepPoint();
+            deleteBlobs();
+            while (!storing && next()) require(effects.size() < 100_000, "a run does not come to rest");
+            boolean exclusive = storing || pipeline.holds(replay.attempted());
+            if (turn == Turn.HELD && !exclusive) releaseTurn();
+            if (storing) return;
+            if (unloading && closable()) effects.add(new RunEffect.Unload());
+            if (leaving && departed() && !points.underWay() && unshown.none()) stop();
+        }
+
+        /// Nothing that could refer to a blob may be written while blobs are deleted, and the reverse.
+        private void deleteBlobs() {
+            boolean writing = points.underWay() || points.inWork() || pipeline.saving();
+            if (deletion != Deletion.IDLE || writing || run.garbage().isEmpty()) return;
+            deletion = Deletion.RUNNING;
+            effects.add(new RunEffect.DeleteBlobs(run.garbage()));
+        }
+
+        /// Does the next thing; false: there is nothing to do until the next input.
+        private boolean next() {
+            boolean deleting = deletion == Deletion.RUNNING;
+            if (run.closed()) return false;
+            if (leaving) return quiet() && !departed() && !deleting && takePoint();
+            if (resultsHeavy) points = points.want();
+            if (pointDue() && !deleting) return takePoint();
+            if (evicting && engine == Engine.OPEN && !points.paused() && pipeline.load() == 0
+                    && run.attempt().isEmpty()) return evict();
+            skipSettled();
+            Optional<PendingOperation> next = run.at(pipeline.sent() + 1);
+            if (next.isEmpty()) return run.attempt().isPresent() && endReplay();
+            PendingOperation operation = next.get();
+            // Whether what follows a load may run depends on its outcome.
+            if (pipeline.load() != 0) return false;
+            boolean load = operation.kind() == OperationKind.LOAD_STATE;
+            Optional<Fault> struck = load ? Optional.empty() : run.struck(operation.position());
+            if (struck.isPresent()) return store(allStruck(operation.position(), struck.get()));
+            if (load && !pipeline.idle()) return false;
+            if (load && operation.outcome() instanceof Outcome.Open) return resolve(operation);
+            if (replay.over(operation.position()) && run.attempt().isPresent()) return endReplay();
+            if (engine != Engine.OPEN) return open();
+            if (pipeline.full(operation, settings) || deleting && operation.saves()) return false;
+            if (resultsHeavy && pipeline.sent() > run.recovery().position()) return false;
+            if (tooFarAhead(operation)) return wantPoint();
+            return replayed(operation);
+        }
+
+        private void skipSettled() {
+            while (run.at(pipeline.sent() + 1).filter(PendingOperation::settled).isPresent())
+                pipeline = pipeline.skip(pipeline.sent() + 1);
+        }
+
+        private boolean replayed(PendingOperation operation) {
+            return switch (replay.judge(run, operation, pipeline.idle(), turn == Turn.HELD)) {
+                case ReplayPolicy.Verdict.Execute _ -> send(operation);
+                case ReplayPolicy.Verdict.Record(var event) -> {
+                    if (event instanceof OperationAttempted(var position, _))
+                        replay = replay.attempting(position);
+                    yield store(List.of(event));
+                }
+                case ReplayPolicy.Verdict.WaitForEarlier _ -> false;
+                case ReplayPolicy.Verdict.WaitForTurn _ -> requestTurn();
+                case ReplayPolicy.Verdict.GiveUp(var failure) -> store(List.of(failure));
+            };
+        }
+
+        private boolean requestTurn() {
+            if (turn == Turn.NONE) {
+                turn = Turn.REQUESTED;
+                effects.add(new RunEffect.RequestExclusive(epoch));
+            }
+            return false;
+        }
+
+        private boolean open() {
+            if (engine != Engine.CLOSED) return false;
+            engine = Engine.OPENING;
+            effects.add(new RunEffect.OpenRun());
+            return false;
+        }
+
+        /// Closes the run in the engine as soon as all that was executed is durable. A point is due before.
+        private boolean evict() {
+            if (!pipeline.idle() || points.inWork() || unsaved()) return false;
+            engine = Engine.CLOSED;
+            evicting = false;
+            effects.add(new RunEffect.CloseRun());
+            report(new Occurrence.Evicted());
+            return true;
+        }
+
+        /// All that the failure strikes from `from` on, up to the next load.
+        private List<RunEvent> allStruck(long from, Fault why) {
+            var failures = new ArrayList<RunEvent>();
+            for (long at = from; run.at(at).isPresent(); at++) {
+                PendingOperation operation = run.at(at).get();
+                if (operation.kind() == OperationKind.LOAD_STATE || run.struck(at).isEmpty()) break;
+                if (!operation.settled()) failures.add(new OperationFailed(at, why));
+            }
+            return failures;
+        }
+
+        private boolean resolve(PendingOperation load) {
+            if (pipeline.resolving() == load.position()) return false;
+            pipeline = pipeline.resolving(load.position());
+            effects.add(new RunEffect.ResolveLoad(epoch, load, 1));
+            return false;
+        }
+
+        /// Forgets the attempt before anything new is executed: everything that was replayed has an answer.
+        private boolean endReplay() {
+            return pipeline.idle() && store(List.of(new ReplayFinished(pipeline.sent())));
+        }
+
+        private boolean send(PendingOperation operation) {
+            pipeline = pipeline.send(operation);
+            points = points.sent(operation);
+            Optional<CheckpointManifest> loaded = switch (operation.outcome()) {
+                case Outcome.Resolved(var manifest) -> Optional.of(manifest);
+                case Outcome.Applied(var manifest) -> Optional.of(manifest);
+                case Outcome.Open _, Outcome.Committed _, Outcome.Failed _ -> Optional.empty();
+            };
+            effects.add(new RunEffect.Execute(operation, loaded));
+            return true;
+        }
+
+        private boolean pointDue() {
+            boolean due = points.due(settings)
+                    || evicting && pipeline.idle() && run.attempt().isEmpty() && unsaved();
+            return due && engine == Engine.OPEN && !points.inWork() && !points.paused()
+                    && pipeline.load() == 0 && pipeline.sent() > run.recovery().position();
+        }
+
+        private boolean takePoint() {
+            points = points.taken(pipeline.sentBytes());
+            effects.add(new RunEffect.TakeRecoveryPoint(pipeline.sent()));
+            return true;
+        }
+
+        /// Whether a recovery would have to execute more again than it may.
+        private boolean tooFarAhead(PendingOperation operation) {
+            long ahead = pipeline.sent() - run.recovery().position();
+            long bytes = pipeline.sentBytes() - points.durableBytes() + operation.operation().bytes();
+            return ahead >= settings.pointMaxOperations() || ahead > 0 && bytes > settings.pointMaxBytes();
+        }
+
+        private boolean wantPoint() {
+            if (points.inWork() || points.wanted()) return false;
+            points = points.want();
+            return true;
+        }
+
+        // Queries
+
+        /// Whether the engine has answered for everything, and no load is being resolved.
+        private boolean quiet() {
+            return pipeline.idle() && !points.inWork() && pipeline.resolving() == 0;
+        }
+
+        /// Whether the run can leave the engine without anything being executed again.
+        private boolean departed() {
+            return quiet() && (engine != Engine.OPEN || pipeline.sent() == run.recovery().position());
+        }
+
+        /// Whether a recovery from the last point would execute something again.
+        private boolean unsaved() {
+            return run.pending().stream()
+                    .anyMatch(o -> o.position() <= pipeline.sent() && !o.settled());
+        }
+
+        private int unfinished() {
+            return (int) run.pending().stream().filter(o -> !finished.contains(o.position())).count();
+        }
+
+        // Effects
+
+        private void answered(long position) {
+            pipeline = pipeline.answered(position);
+            if (turn == Turn.HELD && position == replay.attempted()) releaseTurn();
+        }
+
+        private void finish(FinishedOperation outcome) {
+            effects.add(new RunEffect.Finish(outcome, !finished.contains(outcome.position())));
+            finished = finished.with(outcome.position());
+        }
+
+        private void saveShown(long position) {
+            if (!unshown.contains(position)) return;
+            unshown = unshown.without(position);
+            PendingOperation save = run.at(position).orElseThrow();
+            if (save.outcome() instanceof Outcome.Committed(var manifest))
+                finish(FinishedOperation.success(save, new OperationResult.Saved(manifest)));
+        }
+
+        private boolean store(List<RunEvent> events) {
+            storing = true;
+            effects.add(new RunEffect.Store(epoch, events));
+            return true;
+        }
+
+        private void persist(RunEvent event) {
+            persist(List.of(event));
+        }
+
+        private void persist(List<RunEvent> events) {
+            if (events.isEmpty()) return;
+            persisting = true;
+            effects.add(new RunEffect.Persist(events));
+        }
+
+        private void start(RunTimer timer, Duration after) {
+            effects.add(new RunEffect.StartTimer(timer, after));
+        }
+
+        private void report(Occurrence occurrence) {
+            effects.add(new RunEffect.Report(occurrence));
+        }
+    }
+}
