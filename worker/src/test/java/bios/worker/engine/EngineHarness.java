@@ -24,6 +24,7 @@ import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingParams;
 import bios.protocol.stored.StoredOperations;
 import bios.worker.device.Device;
+import bios.worker.device.Tensor;
 import bios.worker.device.TestDevices;
 import bios.worker.model.Golden;
 import bios.worker.sample.SamplerSettings;
@@ -401,7 +402,7 @@ final class EngineHarness implements AutoCloseable {
     /// A device that runs out of memory when more than `rows` go through it.
     static Device embeddingAtMost(Device real, int rows, AtomicInteger refused) {
         return before(Device.class, real, (method, arguments) -> {
-            if (!method.equals("embed") || ((int[]) arguments[1]).length <= rows) return;
+            if (!method.equals("embed") || ((Tensor) arguments[1]).rows() <= rows) return;
             refused.incrementAndGet();
             throw new OutOfMemoryError("device memory");
         });

@@ -11,6 +11,7 @@ import bios.protocol.run.Operation.ForwardBackward;
 import bios.protocol.run.OperationResult.Evaluated;
 import bios.protocol.run.TensorData;
 import bios.worker.adapter.Adapter;
+import bios.worker.adapter.StateFiles;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
@@ -81,7 +82,7 @@ class ModelGoldenTest {
                     double expected = golden.values("loss." + loss.asText())[0];
                     assertEquals(expected, result.metrics().get("loss:sum"),
                             (golden.exact() ? 1e-4 : 1e-3) * Math.max(1, Math.abs(expected)));
-                    closeTensors(golden, "gradient." + loss.asText() + ".", state.snapshot().toBytes(),
+                    closeTensors(golden, "gradient." + loss.asText() + ".", StateFiles.point(state),
                             ".grad", golden.exact() ? 1e-3 : 3e-2);
                 }
             }
@@ -106,7 +107,7 @@ class ModelGoldenTest {
                         .get("grad_norm");
                 assertEquals(norms[i], norm, tolerance * norms[i], "norm " + i);
             }
-            closeTensors(golden, "after.", state.snapshot().toBytes(), "", golden.exact() ? 1e-3 : 3e-3);
+            closeTensors(golden, "after.", StateFiles.point(state), "", golden.exact() ? 1e-3 : 3e-3);
             Evaluated after = trainer.evaluate(state, operation(golden, LossFunction.CROSS_ENTROPY, true));
             for (int i = 0; i < after.logprobs().size(); i++)
                 close(golden, "after logprobs", golden.values("after.logprobs." + i), after.logprobs().get(i),
@@ -173,10 +174,8 @@ class ModelGoldenTest {
     }
 
     private static TrainingState state(Golden golden, BaseModel model) {
-        try (Safetensors adapter = Safetensors.of(golden.folder().toString(), golden.adapterBytes(""))) {
-            return TrainingState.load(adapter, Optional.empty(), 0, AdamParams.DEFAULT, golden.lora(),
-                    model.spec(), on);
-        }
+        return StateFiles.load(golden.adapterBytes(""), Optional.empty(), 0, AdamParams.DEFAULT,
+                golden.lora(), model.spec(), on);
     }
 
     private static ForwardBackward operation(Golden golden, LossFunction loss, boolean forwardOnly) {

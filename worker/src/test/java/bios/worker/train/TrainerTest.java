@@ -12,6 +12,7 @@ import bios.protocol.run.LossFunction;
 import bios.protocol.run.Operation.ForwardBackward;
 import bios.protocol.run.OperationResult.Evaluated;
 import bios.protocol.run.TensorData;
+import bios.worker.adapter.StateFiles;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
 import bios.worker.device.DeviceLost;
@@ -32,7 +33,7 @@ class TrainerTest {
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             Trainer trainer = new Trainer(model);
             trainer.evaluate(run, Examples.operation(model, 1, 2, false));
-            byte[] before = run.snapshot().toBytes();
+            byte[] before = StateFiles.point(run);
             Datum good = Examples.datum(new int[] {1, 2}, new long[] {2, 3}, new float[] {1, 1});
             float[] ones = {1, 1};
             Map<Datum, String> bad = Map.of(
@@ -50,7 +51,7 @@ class TrainerTest {
                         () -> trainer.evaluate(run, new ForwardBackward(List.of(good, datum),
                                 LossFunction.CROSS_ENTROPY, Map.of(), false)));
                 assertTrue(refused.fault().message().contains(message), refused.fault().message());
-                assertArrayEquals(before, run.snapshot().toBytes());
+                assertArrayEquals(before, StateFiles.point(run));
             });
         }
     }
@@ -84,7 +85,7 @@ class TrainerTest {
                 ForwardBackward operation = Examples.operation(model, 1, 3, false);
                 for (TrainingState state : List.of(run, same)) trainer.evaluate(state, operation);
                 Evaluated expected = trainer.evaluate(same, operation);
-                byte[] before = run.snapshot().toBytes();
+                byte[] before = StateFiles.point(run);
                 long bytes = on.memoryInUse();
                 int tensors = test.tensors();
                 Optional<Evaluated> result = Optional.empty();
@@ -98,13 +99,13 @@ class TrainerTest {
                         assertEquals(1, run.accumulated());
                         assertEquals(tensors, test.tensors());
                         assertEquals(bytes, on.memoryInUse());
-                        if (n % 16 == 0) assertArrayEquals(before, run.snapshot().toBytes());
+                        if (n % 16 == 0) assertArrayEquals(before, StateFiles.point(run));
                     }
                 }
                 for (int i = 0; i < expected.logprobs().size(); i++)
                     assertArrayEquals(expected.logprobs().get(i), result.get().logprobs().get(i));
                 assertEquals(expected.metrics(), result.get().metrics());
-                assertArrayEquals(same.snapshot().toBytes(), run.snapshot().toBytes());
+                assertArrayEquals(StateFiles.point(same), StateFiles.point(run));
             }
         }
     }
@@ -150,10 +151,10 @@ class TrainerTest {
                     TrainingState run = Examples.run(Examples.SMALL, model)) {
                 Trainer trainer = new Trainer(model);
                 trainer.evaluate(run, Examples.operation(model, 1, 2, false));
-                byte[] before = run.snapshot().toBytes();
+                byte[] before = StateFiles.point(run);
                 test.refuseAfter(0);
                 assertThrows(OutOfDeviceMemory.class, () -> trainer.optimStep(run, Optional.empty()));
-                assertArrayEquals(before, run.snapshot().toBytes());
+                assertArrayEquals(before, StateFiles.point(run));
                 test.calls();
                 LaunchedStep step = trainer.optimStep(run, Optional.empty());
                 List<String> calls = test.calls();
@@ -175,11 +176,11 @@ class TrainerTest {
                 Trainer trainer = new Trainer(model, 60);
                 ForwardBackward operation = Examples.operation(model, 1, 3, false);
                 trainer.evaluate(run, operation);
-                byte[] before = run.snapshot().toBytes();
+                byte[] before = StateFiles.point(run);
                 int tensors = test.tensors();
                 test.loseReadback();
                 assertThrows(DeviceLost.class, () -> trainer.evaluate(run, operation));
-                assertArrayEquals(before, run.snapshot().toBytes());
+                assertArrayEquals(before, StateFiles.point(run));
                 assertEquals(tensors, test.tensors());
                 trainer.evaluate(run, operation);
                 assertEquals(2, run.accumulated());
@@ -233,7 +234,7 @@ class TrainerTest {
                 assertTrue(evaluation.done());
                 assertEquals(expected.metrics(), evaluation.finish().metrics());
             }
-            assertArrayEquals(same.snapshot().toBytes(), run.snapshot().toBytes());
+            assertArrayEquals(StateFiles.point(same), StateFiles.point(run));
         }
     }
 
@@ -288,7 +289,7 @@ class TrainerTest {
         try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState one = TrainingState.fresh(Examples.SMALL, model.spec(), on);
                 TrainingState two = TrainingState.fresh(Examples.SMALL, model.spec(), on)) {
-            assertArrayEquals(one.snapshot().toBytes(), two.snapshot().toBytes());
+            assertArrayEquals(StateFiles.point(one), StateFiles.point(two));
             for (int layer = 0; layer <= model.spec().layers(); layer++)
                 for (var target : Examples.SMALL.targets()) one.adapter().at(layer, target)
                         .ifPresent(factor -> {
