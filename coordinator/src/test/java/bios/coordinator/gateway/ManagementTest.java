@@ -68,7 +68,7 @@ class ManagementTest {
             Check journal = Check.journal(kit.system());
             String problem = journal.problem().get().orElseThrow();
             while (problem.contains("not answered yet")) problem = journal.problem().get().orElseThrow();
-            assertTrue(problem.contains("the journal fails") || problem.contains("did not answer"), problem);
+            assertTrue(problem.contains("the journal failed") || problem.contains("did not answer"), problem);
         } finally {
             kit.shutdownTestKit();
         }

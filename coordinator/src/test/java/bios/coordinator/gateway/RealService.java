@@ -7,7 +7,7 @@ import bios.coordinator.run.RunEnvironment;
 import bios.coordinator.run.TrainingRunSharding;
 import bios.coordinator.sampling.SamplingRouter;
 import bios.coordinator.sampling.SamplingSettings;
-import bios.coordinator.sampling.StoredSamples;
+import bios.coordinator.sampling.PersistentSampleRequestStore;
 import bios.coordinator.session.SessionSettings;
 import bios.coordinator.session.SessionSharding;
 import bios.persistence.Storage;
@@ -51,7 +51,8 @@ final class RealService extends TestClient implements AutoCloseable {
                 pekko.loglevel = WARNING
                 pekko.actor.provider = cluster
                 pekko.remote.artery.canonical { hostname = "127.0.0.1", port = 0 }
-                pekko.cluster { roles = ["coordinator", "%s"], jmx.enabled = off, downing-provider-class = "" }
+                pekko.cluster { roles = ["coordinator", "%s"], jmx.enabled = off, downing-provider-class =
+                        "" }
                 pekko.coordinated-shutdown.exit-jvm = off
                 bios.storage.folder = "%s"
                 bios.run.shards = 4
@@ -64,13 +65,13 @@ final class RealService extends TestClient implements AutoCloseable {
         cluster.manager().tell(Join.create(cluster.selfMember().address()));
         settings = GatewaySettings.of(ConfigFactory.parseString(gatewaySettings)
                 .withFallback(config.getConfig("bios.gateway")));
-        Gateway.Parts parts = parts(accounts, config);
-        endpoints = Gateway.endpoints(parts, settings, new Backend(kit.system(), parts, settings, blocking),
+        Gateway.Dependencies parts = parts(accounts, config);
+        endpoints = Gateway.endpoints(parts, settings, new Upstream(kit.system(), parts, settings, blocking),
                 blocking);
         binding = Gateway.bind(kit.system(), "127.0.0.1", 0, parts, settings).toCompletableFuture().join();
     }
 
-    private Gateway.Parts parts(Accounts accounts, Config config) {
+    private Gateway.Dependencies parts(Accounts accounts, Config config) {
         var system = kit.system();
         var engine = kit.spawn(ScriptedEngine.create(storage.blobs()));
         var runs = RunSettings.from(config);
@@ -85,14 +86,14 @@ final class RealService extends TestClient implements AutoCloseable {
         });
         ActorRef<SamplingCommand> router = kit.spawn(SamplingRouter.create("r1",
                 SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(directory),
-                new StoredSamples(storage.samplingTasks(), blocking), System::nanoTime));
-        return new Gateway.Parts(accounts, new ShardedRuns(system, runs), new ShardedSessions(system),
+                new PersistentSampleRequestStore(storage.samplingTasks(), blocking), System::nanoTime));
+        return new Gateway.Dependencies(accounts, new ShardedRuns(system, runs), new ShardedSessions(system),
                 () -> fleet, router, storage.blobs(), storage.index(), () -> true, clock, UUID::randomUUID,
                 new SecureRandom(new byte[] {1}));
     }
 
     /// The blobs below `scope`.
-    List<BlobStore.Listed> blobs(String scope) {
+    List<BlobStore.ListedBlob> blobs(String scope) {
         return storage.blobs().list(scope);
     }
 

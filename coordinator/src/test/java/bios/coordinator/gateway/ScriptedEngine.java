@@ -59,7 +59,8 @@ final class ScriptedEngine {
                 replyTo.tell(new EngineEvent.RecoveryPointWritten(run, position,
                         put(BlobScope.recovery(run), "state"), 0, runs.get(run).lora()));
             case EngineCommand.CloseRun(var run) -> runs.remove(run);
-            case EngineCommand.Sample(var task, var replyTo) -> replyTo.tell(new EngineReply.Sampled(task.id(),
+            case EngineCommand.Sample(var task, var replyTo) ->
+                    replyTo.tell(new EngineReply.Sampled(task.id(),
                     new SampleResult(List.of(new SampleResult.Sequence(new int[] {5}, new float[] {-1},
                             StopReason.LENGTH)), Optional.empty(), Optional.empty())));
             case EngineCommand.Tokenize(_, _, _, var replyTo) ->

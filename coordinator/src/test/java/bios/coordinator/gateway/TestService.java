@@ -2,7 +2,7 @@ package bios.coordinator.gateway;
 
 import bios.coordinator.fleet.Fleet;
 import bios.coordinator.fleet.ModelDirectory;
-import bios.coordinator.sampling.AcceptedSamples;
+import bios.coordinator.sampling.SampleRequestStore;
 import bios.coordinator.sampling.SamplingRouter;
 import bios.coordinator.sampling.SamplingSettings;
 import bios.protocol.Fault;
@@ -60,9 +60,10 @@ final class TestService extends TestClient implements AutoCloseable {
         });
         var router = kit.spawn(SamplingRouter.create("r1",
                 SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(directory),
-                AcceptedSamples.NONE, () -> 1_000_000_000_000L));
+                SampleRequestStore.NONE, () -> 1_000_000_000_000L));
         var ids = new Random(7);
-        var parts = new Gateway.Parts(accounts, runs, sessions, fleet::get, router, blobs, runs, () -> true,
+        var parts = new Gateway.Dependencies(accounts, runs, sessions, fleet::get, router, blobs, runs, () ->
+                true,
                 () -> Instant.ofEpochMilli(1_700_000_000_000L),
                 () -> new UUID(ids.nextLong(), ids.nextLong()), new SecureRandom(new byte[] {1}));
         var block = ConfigFactory.parseString(settings).withFallback(config.getConfig("bios.gateway"));
