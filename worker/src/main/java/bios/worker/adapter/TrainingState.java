@@ -140,7 +140,6 @@ public final class TrainingState implements AutoCloseable {
 
     /// Enqueues one AdamW step on the gradient sum, which it clears. The gradient is first multiplied by min(1,
     /// gradClipNorm / (norm + 1e-6)) where there is a gradClipNorm, as torch.nn.utils.clip_grad_norm_ does.
-    /// Waits for nothing.
     ///
     /// @param params become the settings
     /// @return waits for the norm of the whole gradient, before clipping; any thread

@@ -16,6 +16,7 @@ import bios.protocol.sampling.SamplingParams;
 import bios.worker.adapter.Adapter;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
+import bios.worker.device.DeviceLost;
 import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.device.TestDevices;
 import bios.worker.model.BaseModel;
@@ -276,6 +277,26 @@ class SamplerTest {
                     assertEquals(expected, results.keySet().stream().sorted().map(results::get).toList());
                     assertEquals(sampler.pages().limit(), sampler.pages().free());
                 }
+            }
+        }
+    }
+
+    @Test void aPassWhoseResultsAreLostMayBeLaunchedAgain() {
+        SampleTask task = with(task(prompt(1, 70), params(9, 1)), 2, true, 2);
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
+            try (BaseModel own = Golden.of("qwen3").load(test.device());
+                    Sampler sampler = new Sampler(own, Optional.of(LETTERS), ROOMY)) {
+                sampler.submit(task, Optional.empty());
+                List<Sampler.Finished> done = new ArrayList<>();
+                while (!sampler.idle()) {
+                    var pages = sampler.pages();
+                    test.loseReadback();
+                    assertThrows(DeviceLost.class, sampler::step);
+                    assertEquals(pages, sampler.pages());
+                    done.addAll(sampler.step());
+                }
+                assertEquals(bits(alone(task, Optional.empty())), bits(done.getFirst().result()));
             }
         }
     }
