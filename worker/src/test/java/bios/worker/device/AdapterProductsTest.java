@@ -21,7 +21,8 @@ import java.util.Optional;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
-/// Projections with several adapters of different ranks, forward and backward, against sums in double precision.
+/// Projections with several adapters of different ranks, forward and backward, against sums in double
+/// precision.
 final class AdapterProductsTest {
     private static final int SITE = 2;
     private static final int IN = 33, OUT = 70, ROWS = 90;
@@ -61,6 +62,10 @@ final class AdapterProductsTest {
                     new Factors(SITE + 1, gradient)));
         }
         return all;
+    }
+
+    private Weight weight(float[] values) {
+        return on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, values));
     }
 
     private Slots slots(List<Adapter> adapters) {
@@ -104,7 +109,7 @@ final class AdapterProductsTest {
             float[] x = random(2, ROWS * IN);
             float[] bias = random(3, OUT);
             float[] onto = random(4, ROWS * OUT);
-            var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, w));
+            var weight = weight(w);
             var input = tensor(on, DType.F32, ROWS, IN, 3, x);
             var slots = slots(adapters);
             var y = on.tensor(DType.F32, ROWS, OUT + 1).columns(0, OUT);
@@ -146,12 +151,12 @@ final class AdapterProductsTest {
             float[] x = random(2, ROWS * IN);
             float[] dy = random(5, ROWS * OUT);
             float[] before = random(6, ROWS * IN);
-            var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, w));
+            var weight = weight(w);
             var input = tensor(on, DType.F32, ROWS, IN, 1, x);
             var slots = slots(adapters);
             var dx = tensor(on, DType.F32, ROWS, IN, 2, before);
-            on.projectBack(Optional.of(dx), add, tensor(on, DType.F32, ROWS, OUT, 1, dy), input, weight, slots,
-                    SITE, low(input, slots));
+            var gradient = tensor(on, DType.F32, ROWS, OUT, 1, dy);
+            on.projectBack(Optional.of(dx), add, gradient, input, weight, slots, SITE, low(input, slots));
             double[] expected = product(dy, w, ROWS, OUT, IN, 1);
             for (int i = 0; add && i < expected.length; i++) expected[i] += before[i];
             for (var a : adapters) {
@@ -186,7 +191,7 @@ final class AdapterProductsTest {
         var a = adapters.getFirst();
         float[] x = random(2, 9 * IN);
         float[] dy = random(5, 9 * OUT);
-        var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, random(1, OUT * IN)));
+        var weight = weight(random(1, OUT * IN));
         var input = tensor(on, 9, IN, x);
         var slots = slots(adapters);
         on.projectBack(Optional.empty(), false, tensor(on, 9, OUT, dy), input, weight, slots, SITE,
@@ -201,7 +206,7 @@ final class AdapterProductsTest {
         float[] w = random(1, OUT * IN);
         float[] x = random(2, ROWS * IN);
         float[] dy = random(5, ROWS * OUT);
-        var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, w));
+        var weight = weight(w);
         float[][] together = pass(weight, x, dy, ROWS, adapters(IN, OUT, SLOTS), 0);
         var alone = adapters(IN, OUT, SLOTS).getFirst();
         var moved = new Adapter(0, alone.count, alone.rank, alone.scale, alone.a, alone.b, alone.table,
@@ -229,7 +234,7 @@ final class AdapterProductsTest {
     @Test void cutSlotsGiveTheRowsOfTheWhole() {
         var adapters = adapters(IN, OUT, SLOTS);
         float[] x = random(2, ROWS * IN);
-        var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, random(1, OUT * IN)));
+        var weight = weight(random(1, OUT * IN));
         var input = tensor(on, ROWS, IN, x);
         var slots = slots(adapters);
         var whole = on.tensor(DType.F32, ROWS, OUT);
