@@ -19,8 +19,8 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
 /// The verbs of the seam give the bits of those that they replace. Goes with the old verbs.
-final class OldVerbsAgreeTest {
-    private final Device on = VerbFixture.open(2);
+final class OldVerbsAgreeTest extends Conformance {
+    private final Device on = open(2);
     private final Arena arena = Arena.ofShared();
     private final Device.Scope scope = on.scope();
 
