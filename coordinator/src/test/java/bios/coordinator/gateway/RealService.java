@@ -93,7 +93,7 @@ final class RealService extends TestClient implements AutoCloseable {
     }
 
     /// The blobs below `scope`.
-    List<BlobStore.Listed> blobs(String scope) {
+    List<BlobStore.ListedBlob> blobs(String scope) {
         return storage.blobs().list(scope);
     }
 

@@ -2,7 +2,7 @@ package bios.coordinator.run;
 
 import bios.persistence.blob.BlobStore;
 import bios.persistence.blob.FileBlobStore;
-import bios.persistence.index.Page;
+import bios.persistence.index.ListingPage;
 import bios.persistence.index.RunIndex;
 import bios.persistence.index.RunSummary;
 import bios.persistence.embedded.EmbeddedDatabase;
@@ -67,11 +67,11 @@ final class RunHarness implements AutoCloseable {
             rows.remove(run);
         }
 
-        @Override public Page<RunSummary> runs(String owner, int limit, long offset) {
-            return new Page<>(List.copyOf(rows.values()), rows.size());
+        @Override public ListingPage<RunSummary> runs(String owner, int limit, long offset) {
+            return new ListingPage<>(List.copyOf(rows.values()), rows.size());
         }
 
-        @Override public Page<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
+        @Override public ListingPage<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
             throw new IllegalStateException("not asked of a fake");
         }
     }
@@ -96,7 +96,7 @@ final class RunHarness implements AutoCloseable {
             store.delete(id);
         }
 
-        @Override public List<Listed> list(String scope) {
+        @Override public List<ListedBlob> list(String scope) {
             return store.list(scope);
         }
     }

@@ -52,7 +52,8 @@ public final class EmbeddedDatabase {
             throw new UncheckedIOException("the data folder " + folder + " cannot be created: "
                     + failed.getMessage(), failed);
         }
-        try (Connection connection = connect(url(folder)); Statement statement = connection.createStatement()) {
+        try (Connection connection = connect(url(folder));
+                Statement statement = connection.createStatement()) {
             for (String sql : schema().split(";\\s*\n")) if (!sql.isBlank()) statement.execute(sql);
         } catch (SQLException failed) {
             if (failed.getErrorCode() == ALREADY_OPEN) throw new DatabaseInUse(folder, failed);

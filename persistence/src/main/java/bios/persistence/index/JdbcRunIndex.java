@@ -124,18 +124,19 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
         }
     }
 
-    @Override public Page<RunSummary> runs(String owner, int limit, long offset) {
+    @Override public ListingPage<RunSummary> runs(String owner, int limit, long offset) {
         return page("\"bios_run\" WHERE \"owner\" = ? AND ? < " + Long.MAX_VALUE,
                 "\"created\" DESC, \"run\" DESC", owner, limit, offset, RunSummary.class);
     }
 
-    @Override public Page<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
+    @Override public ListingPage<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
         return page("\"bios_checkpoint\" WHERE \"owner\" = ? AND \"expires\" > ?",
                 "\"created\" DESC, \"run\" DESC, \"place\" DESC", owner,
                 limit, offset, CheckpointManifest.class);
     }
 
-    private <T> Page<T> page(String from, String order, String owner, int limit, long offset, Class<T> type) {
+    private <T> ListingPage<T> page(String from, String order, String owner, int limit, long offset,
+            Class<T> type) {
         if (limit < 1 || limit > MAX_PAGE || offset < 0)
             throw new IllegalArgumentException("limit " + limit + ", offset " + offset + "; expected 1 to "
                     + MAX_PAGE + ", at least 0");
@@ -152,7 +153,7 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
                     while (rows.next()) items.add(type.cast(TYPES.read(rows.getString(1), rows.getBytes(2))));
                 }
             }
-            return new Page<>(items, count(connection, from, owner, now));
+            return new ListingPage<>(items, count(connection, from, owner, now));
         });
     }
 

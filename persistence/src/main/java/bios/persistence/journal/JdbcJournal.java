@@ -25,8 +25,8 @@ import scala.concurrent.Future;
 /// for each request: a commit takes a tenth of a millisecond, handing it to another thread and back takes as
 /// long. Replays and deletions run on virtual threads.
 ///
-/// What Pekko calls a rejection (nothing written, the entity goes on) does not occur: every failure fails the
-/// write, and the entity stops.
+/// It never rejects an event (nothing written, the entity continues): every failure fails the write, and the
+/// entity stops.
 public final class JdbcJournal extends AsyncWriteJournal {
     private static final int REPLAY_ROWS = 200;
     private static final long END = -1;
@@ -215,7 +215,8 @@ public final class JdbcJournal extends AsyncWriteJournal {
         var payload = new StoredPayload(row.getInt(6), row.getString(7), row.getBytes(5));
         byte[] metadata = row.getBytes(8);
         var event = new EventRow.Event(row.getLong(3), row.getString(4), payload, metadata == null
-                ? Optional.empty() : Optional.of(new StoredPayload(row.getInt(9), row.getString(10), metadata)));
+                ? Optional.empty()
+                : Optional.of(new StoredPayload(row.getInt(9), row.getString(10), metadata)));
         return new EventRow(persistenceId, number, row.getString(2), List.of(event))
                 .event(number, serialization);
     }

@@ -200,22 +200,25 @@ abstract class BlobStoreContract {
         assertEquals(List.of(), leftovers());
     }
 
+    private List<BlobRef> listed(String scope) {
+        return store().list(scope).stream().map(BlobStore.ListedBlob::ref).toList();
+    }
+
     @Test void aScopeListsItsOwnBlobsAndThoseBelow() {
         BlobRef a = store().put("runs/x/operations/1", bytes(10, 1));
         BlobRef b = store().put("runs/x/recovery", bytes(20, 2));
         store().put("runs/y/recovery", bytes(20, 2));
         store().put("runs/x-1/recovery", bytes(20, 2));
         store().put("runs/x0/recovery", bytes(20, 2));
-        assertEquals(List.of(a, b), store().list("runs/x").stream().map(BlobStore.Listed::ref)
+        assertEquals(List.of(a, b), store().list("runs/x").stream().map(BlobStore.ListedBlob::ref)
                 .sorted(Comparator.comparing(r -> r.id().scope())).toList());
-        assertEquals(
-                List.of(a), store().list("runs/x/operations").stream().map(BlobStore.Listed::ref).toList());
+        assertEquals(List.of(a), listed("runs/x/operations"));
         assertEquals(List.of(), store().list("runs/none"));
         assertEquals(List.of(), store().list("none"));
-        assertTrue(store().list("runs").stream().map(BlobStore.Listed::ref).toList()
+        assertTrue(store().list("runs").stream().map(BlobStore.ListedBlob::ref).toList()
                 .containsAll(List.of(a, b)));
         BlobRef single = store().put("single", bytes(5, 9));
-        assertEquals(List.of(single), store().list("single").stream().map(BlobStore.Listed::ref).toList());
+        assertEquals(List.of(single), listed("single"));
     }
 
     @Test void putsAndDeletesOfTheSameContentMayMeet() throws Exception {

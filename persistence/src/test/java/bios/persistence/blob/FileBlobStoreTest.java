@@ -64,7 +64,7 @@ class FileBlobStoreTest extends BlobStoreContract {
         try (var sparse = new RandomAccessFile(file(ref).toFile(), "rw")) {
             sparse.setLength(SPARSE_BYTES);
         }
-        assertEquals(List.of(ref), store.list("sparse").stream().map(BlobStore.Listed::ref).toList());
+        assertEquals(List.of(ref), store.list("sparse").stream().map(BlobStore.ListedBlob::ref).toList());
         byte[] buffer = new byte[1 << 20];
         long read = 0;
         long before = allocated();

@@ -5,7 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 
 import bios.persistence.embedded.EmbeddedDatabase;
-import bios.persistence.sampling.JdbcSamplingTasks;
+import bios.persistence.sampling.JdbcSamplingTaskStore;
 import com.typesafe.config.ConfigFactory;
 import java.io.InputStream;
 import java.nio.file.Files;
@@ -71,7 +71,8 @@ class JdbcJournalGoldenTest {
             assertEquals(3, journal.highest("ended"));
             journal.delete("pruned", 5);
             assertEquals(List.of("e6"), journal.payloads("pruned"));
-            assertInstanceOf(JournalConflict.class, journal.writer("ended", "new").write(3, "x").orElseThrow());
+            assertInstanceOf(JournalConflict.class,
+                    journal.writer("ended", "new").write(3, "x").orElseThrow());
             assertEquals(Optional.empty(), journal.writer("ended", "new").write(4, "four"));
         }
     }
@@ -89,7 +90,7 @@ class JdbcJournalGoldenTest {
     }
 
     @Test void samplingTasksAreRead() {
-        try (var tasks = JdbcSamplingTasks.open(folder, InstantSource.system())) {
+        try (var tasks = JdbcSamplingTaskStore.open(folder, InstantSource.system())) {
             assertArrayEquals(new byte[] {7}, tasks.find("task").orElseThrow().body());
         }
     }

@@ -9,16 +9,16 @@ import java.time.Instant;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-class JdbcSamplingTasksTest extends SamplingTasksContract {
+class JdbcSamplingTaskStoreTest extends SamplingTaskStoreContract {
     @TempDir Path folder;
 
-    @Override SamplingTasks open() {
+    @Override SamplingTaskStore open() {
         EmbeddedDatabase.createSchema(folder);
-        return JdbcSamplingTasks.open(folder, () -> Instant.ofEpochMilli(clock.get()));
+        return JdbcSamplingTaskStore.open(folder, () -> Instant.ofEpochMilli(clock.get()));
     }
 
-    @Override void close(SamplingTasks tasks) {
-        ((JdbcSamplingTasks) tasks).close();
+    @Override void close(SamplingTaskStore tasks) {
+        ((JdbcSamplingTaskStore) tasks).close();
     }
 
     @Test void oldTasksAreSwept() {

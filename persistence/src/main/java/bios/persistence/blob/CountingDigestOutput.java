@@ -5,12 +5,12 @@ import java.io.IOException;
 import java.io.OutputStream;
 import java.security.MessageDigest;
 
-/// Passes bytes on, counts them and adds them to a digest. Closed by its user it only flushes.
-final class CountedOutput extends FilterOutputStream {
+/// Counts the bytes that it forwards and adds them to a digest. Closing it only flushes.
+final class CountingDigestOutput extends FilterOutputStream {
     private final MessageDigest digest;
     private long bytes;
 
-    CountedOutput(OutputStream out, MessageDigest digest) {
+    CountingDigestOutput(OutputStream out, MessageDigest digest) {
         super(out);
         this.digest = digest;
     }

@@ -11,13 +11,13 @@ import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 
 /// What every store of sampling tasks keeps.
-abstract class SamplingTasksContract {
+abstract class SamplingTaskStoreContract {
     final AtomicLong clock = new AtomicLong(1_000_000);
-    SamplingTasks tasks;
+    SamplingTaskStore tasks;
 
-    abstract SamplingTasks open();
+    abstract SamplingTaskStore open();
 
-    abstract void close(SamplingTasks tasks);
+    abstract void close(SamplingTaskStore tasks);
 
     @BeforeEach void begin() {
         tasks = open();
@@ -33,7 +33,7 @@ abstract class SamplingTasksContract {
         tasks.put("a", "alice", new byte[] {4});
         close(tasks);
         tasks = open();
-        SamplingTasks.Task found = tasks.find("a").orElseThrow();
+        SamplingTaskStore.Task found = tasks.find("a").orElseThrow();
         assertEquals("alice", found.owner());
         assertEquals(1_000_000, found.storedMillis());
         assertArrayEquals(new byte[] {4}, found.body());

@@ -10,21 +10,21 @@ import java.time.InstantSource;
 import java.util.Optional;
 
 /// Sampling tasks in the embedded database.
-public final class JdbcSamplingTasks implements SamplingTasks, AutoCloseable {
+public final class JdbcSamplingTaskStore implements SamplingTaskStore, AutoCloseable {
     private static final String SCHEMA = """
             CREATE TABLE IF NOT EXISTS "bios_sampling_task" ("id" VARCHAR(255) PRIMARY KEY,
             "owner" VARCHAR(255) NOT NULL, "body" BLOB NOT NULL, "stored" BIGINT NOT NULL)""";
     private final ConnectionPool pool;
     private final InstantSource clock;
 
-    private JdbcSamplingTasks(ConnectionPool pool, InstantSource clock) {
+    private JdbcSamplingTaskStore(ConnectionPool pool, InstantSource clock) {
         this.pool = pool;
         this.clock = clock;
     }
 
-    /// Opens the tasks in the database of `folder`; creates their table if it does not exist.
-    public static JdbcSamplingTasks open(Path folder, InstantSource clock) {
-        var tasks = new JdbcSamplingTasks(ConnectionPool.to(EmbeddedDatabase.url(folder)), clock);
+    /// Opens the store in the database of `folder`; creates its table if it does not exist.
+    public static JdbcSamplingTaskStore open(Path folder, InstantSource clock) {
+        var tasks = new JdbcSamplingTaskStore(ConnectionPool.to(EmbeddedDatabase.url(folder)), clock);
         tasks.with("open", SCHEMA, PreparedStatement::executeUpdate);
         return tasks;
     }

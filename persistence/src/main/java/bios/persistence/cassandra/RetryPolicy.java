@@ -11,18 +11,18 @@ import java.util.concurrent.CompletionStage;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Supplier;
 
-/// Tries again what failed because of a passing state of the world: a node that restarts, a connection that
-/// broke, an answer that did not come. What is tried must not mind being done twice.
+/// Retries requests that failed for a transient reason: a node restarts, a connection broke, a request timed
+/// out. The requests must be idempotent.
 ///
-/// @param limit no attempt begins later than this after the first
-public record Patience(Duration limit) {
+/// @param limit no attempt starts later than this after the first
+public record RetryPolicy(Duration limit) {
     private static final long FIRST_PAUSE_MILLIS = 50;
     private static final long LAST_PAUSE_MILLIS = 1000;
 
-    /// Does it until it succeeds, fails for good, or the limit is over.
-    public <T> CompletionStage<T> with(Supplier<CompletionStage<T>> attempt) {
+    /// Calls `attempt` until it succeeds, fails permanently, or the limit is over.
+    public <T> CompletionStage<T> call(Supplier<CompletionStage<T>> attempt) {
         var result = new CompletableFuture<T>();
-        long begin = System.nanoTime(); // edge: how long the world has been away
+        long begin = System.nanoTime(); // edge: measures the time since the first attempt
         attempt(attempt, result, begin, FIRST_PAUSE_MILLIS);
         return result;
     }
@@ -41,16 +41,16 @@ public record Patience(Duration limit) {
                 return;
             }
             Throwable cause = CassandraConnection.unwrap(failure);
-            long gone = System.nanoTime() - begin; // edge: see above
-            if (!passing(cause) || gone + TimeUnit.MILLISECONDS.toNanos(pauseMillis) > limit.toNanos())
+            long elapsed = System.nanoTime() - begin; // edge: see above
+            if (!isTransient(cause) || elapsed + TimeUnit.MILLISECONDS.toNanos(pauseMillis) > limit.toNanos())
                 result.completeExceptionally(cause);
             else CompletableFuture.delayedExecutor(pauseMillis, TimeUnit.MILLISECONDS).execute(() ->
                     attempt(attempt, result, begin, Math.min(2 * pauseMillis, LAST_PAUSE_MILLIS)));
         });
     }
 
-    /// Whether the same may succeed a little later.
-    static boolean passing(Throwable failure) {
+    /// Whether the same request may succeed a little later.
+    static boolean isTransient(Throwable failure) {
         return switch (failure) {
             case QueryValidationException _ -> false;
             case AuthenticationException _ -> false;

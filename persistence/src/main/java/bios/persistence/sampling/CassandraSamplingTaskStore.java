@@ -9,9 +9,8 @@ import java.time.InstantSource;
 import java.util.Optional;
 import java.util.concurrent.CompletionStage;
 
-/// Sampling tasks in Cassandra, which forgets them by itself after
-/// `bios.storage.cassandra.sampling-task-age`.
-public final class CassandraSamplingTasks implements SamplingTasks, AutoCloseable {
+/// Sampling tasks in Cassandra; rows expire after `bios.storage.cassandra.sampling-task-age`.
+public final class CassandraSamplingTaskStore implements SamplingTaskStore, AutoCloseable {
     private static final String PUT = """
             INSERT INTO KEYSPACE.sampling_tasks (id, owner, body, stored) VALUES (?, ?, ?, ?) USING TTL ?""";
     private static final String FIND =
@@ -21,15 +20,15 @@ public final class CassandraSamplingTasks implements SamplingTasks, AutoCloseabl
     private final CassandraConnection connection;
     private final InstantSource clock;
 
-    private CassandraSamplingTasks(CassandraSettings settings, InstantSource clock) {
+    private CassandraSamplingTaskStore(CassandraSettings settings, InstantSource clock) {
         this.settings = settings;
         this.connection = CassandraConnection.to(settings);
         this.clock = clock;
     }
 
-    /// Opens the tasks; waits for Cassandra, whose schema must be there.
-    public static CassandraSamplingTasks open(CassandraSettings settings, InstantSource clock) {
-        var tasks = new CassandraSamplingTasks(settings, clock);
+    /// Opens the store; waits for Cassandra, whose schema must exist.
+    public static CassandraSamplingTaskStore open(CassandraSettings settings, InstantSource clock) {
+        var tasks = new CassandraSamplingTaskStore(settings, clock);
         try {
             tasks.connection.await();
         } catch (RuntimeException failed) {
@@ -48,12 +47,12 @@ public final class CassandraSamplingTasks implements SamplingTasks, AutoCloseabl
             throw new IllegalArgumentException("sampling task " + id + " takes " + body.length
                     + " bytes, more than the " + settings.maxRowBytes()
                     + " of bios.storage.cassandra.max-row-bytes");
-        await("write", connection.await().ask(PUT, id, owner, ByteBuffer.wrap(body), clock.millis(),
+        await("write", connection.await().execute(PUT, id, owner, ByteBuffer.wrap(body), clock.millis(),
                 Math.toIntExact(settings.samplingTaskAge().toSeconds())));
     }
 
     @Override public Optional<Task> find(String id) {
-        return Cql.first(await("read", connection.await().ask(FIND, id))).map(row -> {
+        return Cql.firstRow(await("read", connection.await().execute(FIND, id))).map(row -> {
             ByteBuffer body = row.getByteBuffer("body");
             byte[] bytes = new byte[body.remaining()];
             body.get(bytes);
@@ -62,10 +61,10 @@ public final class CassandraSamplingTasks implements SamplingTasks, AutoCloseabl
     }
 
     @Override public void remove(String id) {
-        await("delete from", connection.await().ask(REMOVE, id));
+        await("delete from", connection.await().execute(REMOVE, id));
     }
 
-    /// Nothing to do: each task has its time to live.
+    /// Does nothing: each row has a time to live.
     @Override public int sweep(long olderThanMillis) {
         return 0;
     }

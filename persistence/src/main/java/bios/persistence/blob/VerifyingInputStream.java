@@ -7,7 +7,7 @@ import java.io.InputStream;
 import java.security.MessageDigest;
 
 /// The bytes of a blob. Length and digest are verified before the last byte is returned.
-final class CheckedStream extends FilterInputStream {
+final class VerifyingInputStream extends FilterInputStream {
     private static final int SKIP_BYTES = 1 << 16;
     private final BlobRef ref;
     private final MessageDigest digest = Digests.sha256();
@@ -15,7 +15,7 @@ final class CheckedStream extends FilterInputStream {
     private boolean verified;
     private BlobDamaged damage;
 
-    CheckedStream(BlobRef ref, InputStream in) {
+    VerifyingInputStream(BlobRef ref, InputStream in) {
         super(in);
         this.ref = ref;
     }
@@ -47,7 +47,7 @@ final class CheckedStream extends FilterInputStream {
         else throw damaged("it has more than " + ref.bytes() + " bytes");
     }
 
-    /// Every later read fails, too.
+    /// Every later read throws the same exception.
     private BlobDamaged damaged(String how) {
         damage = new BlobDamaged(ref.id(), how);
         return damage;

@@ -10,20 +10,20 @@ import bios.persistence.cassandra.TestCassandra;
 import java.time.Instant;
 import org.junit.jupiter.api.Test;
 
-class CassandraSamplingTasksIT extends SamplingTasksContract {
-    @Override SamplingTasks open() {
-        return CassandraSamplingTasks.open(CassandraSettings.of(TestCassandra.tables()),
+class CassandraSamplingTaskStoreIT extends SamplingTaskStoreContract {
+    @Override SamplingTaskStore open() {
+        return CassandraSamplingTaskStore.open(CassandraSettings.of(TestCassandra.tables()),
                 () -> Instant.ofEpochMilli(clock.get()));
     }
 
-    @Override void close(SamplingTasks tasks) {
-        ((CassandraSamplingTasks) tasks).close();
+    @Override void close(SamplingTaskStore tasks) {
+        ((CassandraSamplingTaskStore) tasks).close();
     }
 
     @Test void aTaskHasItsTimeToLive() {
         tasks.put("mortal", "alice", new byte[1]);
         try (var connection = CassandraConnection.to(CassandraSettings.of(TestCassandra.tables()))) {
-            int seconds = Cql.first(Cql.await(connection.await().ask(
+            int seconds = Cql.firstRow(Cql.await(connection.await().execute(
                     "SELECT TTL(body) AS left FROM KEYSPACE.sampling_tasks WHERE id = ?", "mortal")))
                     .orElseThrow().getInt("left");
             assertTrue(seconds > 80_000 && seconds <= 86_400, "" + seconds);
