@@ -23,11 +23,11 @@ import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.api.Test;
 
 /// Every verb on bf16 operands: its results are those that it gives for the same numbers in fp32, rounded.
-final class Bf16VerbsTest {
+final class Bf16VerbsTest extends Conformance {
     private static final int T = 70;
     private static final AttentionShape SHAPE = new AttentionShape(4, 2, 6, 0.4f, 0);
 
-    private final Device on = VerbFixture.open(2);
+    private final Device on = open(2);
     private final Arena arena = Arena.ofShared();
     private final Device.Scope scope = on.scope();
 

@@ -16,10 +16,10 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
 /// The verbs on all tensors of an adapter.
-final class OptimizerVerbsTest {
+final class OptimizerVerbsTest extends Conformance {
     private static final int[] SIZES = {5, 70_003, 8192, 1, 30_000};
 
-    private final Device on = VerbFixture.open(2);
+    private final Device on = open(2);
     private final Device.Scope scope = on.scope();
 
     @AfterEach void close() {
@@ -56,7 +56,7 @@ final class OptimizerVerbsTest {
             expected += own;
         }
         assertEquals(expected, sum(tensors(x)));
-        try (var single = VerbFixture.open(1); var inner = single.scope()) {
+        try (var single = open(1); var inner = single.scope()) {
             var sum = single.scratch(inner, DType.F64, 1, 1);
             single.sumOfSquares(sum, x.stream().map(v -> tensor(single, 1, v.length, v)).toList());
             assertEquals(expected, single.readback(List.of(sum)).doubles(0)[0]);

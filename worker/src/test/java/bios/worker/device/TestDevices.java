@@ -41,7 +41,7 @@ public final class TestDevices {
 
     /// A device on a path.
     public static Device open(String path, int threads) {
-        return Devices.open(DeviceSettings.ofThreads(threads).withPath(path));
+        return RecordedVerbs.of(Devices.open(DeviceSettings.ofThreads(threads).withPath(path)));
     }
 
     /// A device on [#path] with so many bytes of memory.
