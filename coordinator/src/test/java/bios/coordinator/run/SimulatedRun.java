@@ -313,7 +313,10 @@ final class SimulatedRun {
     private void judgeRest() {
         if (session == null || stopped) return;
         check(!scheduler.resident() || session.asked, "believes in an engine that was not asked");
-        check(scheduler.turn() != RunScheduler.Turn.HELD || holdsTurn, "believes to hold the turn");
+        boolean held = scheduler.turn() == RunScheduler.Turn.HELD;
+        check(!held || holdsTurn, "believes to hold the turn");
+        check(!held || scheduler.storing() || session.outstanding.contains(scheduler.replay().attempted()),
+                "keeps the turn and replays nothing");
     }
 
     // The engine
@@ -612,6 +615,8 @@ final class SimulatedRun {
                 check(number(e.state()) == state(e.position()), "has a point of another state");
                 session.pointsInWork--;
             }
+            case LoadApplied(var at, _) -> check(run.at(at).orElseThrow().outcome()
+                    instanceof PendingOperation.Outcome.Resolved, "applies the load at " + at + " twice");
             case OperationAttempted(var at, _) -> operations.get((int) at - 1).attempts++;
             case RunClosed _ -> {
                 for (int at = 1; at <= operations.size(); at++)
@@ -716,7 +721,7 @@ final class SimulatedRun {
         } else if (world.oneIn(6) && !run.checkpoints().versions().isEmpty()) {
             var name = world.any(run.checkpoints().versions()).name().orElseThrow();
             persist(List.of(new CheckpointDeleted(CheckpointKind.TRAINING, name)));
-        } else if (!more && unloads && !run.closed() && !scheduler.unloading() && !leaving && done())
+        } else if (!more && unloads && !run.closed() && !scheduler.unloading() && !leaving)
             deliver(new RunInput.UnloadRequested());
         else if (!more && done() && !passivated && !leaving) deliver(new RunInput.IdleElapsed(false, true));
     }
