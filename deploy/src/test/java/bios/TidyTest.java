@@ -1,6 +1,8 @@
 package bios;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assumptions.assumeTrue;
 
 import com.typesafe.config.ConfigFactory;
 import java.io.IOException;
@@ -8,121 +10,160 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Locale;
 import java.util.Map;
 import java.util.Set;
+import java.util.TreeMap;
+import java.util.TreeSet;
+import java.util.function.Function;
 import java.util.regex.Matcher;
 import java.util.regex.Pattern;
+import java.util.stream.Collectors;
 import java.util.stream.Stream;
 import org.junit.jupiter.api.Test;
 
-/// What can be a test is not a guideline: the rules of the tree, kept by reading it.
+/// Applies [TidyRules] to the source tree and the documents.
 final class TidyTest {
     private static final Path ROOT = root();
     private static final List<String> MODULES = List.of("protocol", "persistence", "coordinator",
             "worker", "deploy");
 
-    /// Packages that a module's main code must not import.
-    private static final Map<String, List<String>> FORBIDDEN = Map.of(
-            "protocol", List.of("bios.persistence", "bios.coordinator", "bios.worker"),
-            "persistence", List.of("bios.coordinator", "bios.worker"),
-            "coordinator", List.of("bios.worker"),
-            "worker", List.of("bios.coordinator"),
-            "deploy", List.of());
-
-    /// Where time, chance and waiting come in from the world; everything else gets them as parameters.
+    /// Folders of programs that people run: their code is an edge as a whole.
     private static final Set<String> EDGES = Set.of(
             "deploy/src/main/java/bios", "deploy/src/main/java/bios/command",
             "deploy/src/main/java/bios/bench");
 
-    private static final Pattern WORLD = Pattern.compile(
-            "System\\.currentTimeMillis|System\\.nanoTime|Instant\\.now\\(\\)|LocalDate(Time)?\\.now"
-            + "|Math\\.random|new Random\\(\\)|ThreadLocalRandom|UUID\\.randomUUID"
-            + "|new SecureRandom|Thread\\.sleep");
+    /// Whether the device seam is in place: nothing but its factory names the CPU backend.
+    private static final boolean DEVICE_SEAM = false;
+    private static final String CPU_BACKEND = "worker/src/main/java/bios/worker/device/cpu/";
+    /// The class that chooses a backend.
+    private static final String DEVICE_FACTORY = "worker/src/main/java/bios/worker/device/Devices.java";
+    /// Files outside the CPU backend that use memory of the host, each with the reason.
+    private static final Map<String, String> HOST_MEMORY = Map.of(
+            "worker/src/main/java/bios/worker/load/", "maps model files");
 
-    /// Files that are themselves an edge, each with the reason.
-    private static final Map<String, String> EDGE_FILES = Map.of();
+    private interface Rule {
+        List<String> of(String text);
+    }
 
     @Test void importsFollowTheDirectionOfModules() throws IOException {
         List<String> wrong = new ArrayList<>();
         for (String module : MODULES)
             for (Path file : files(module + "/src/main/java", ".java"))
-                for (String line : Files.readAllLines(file))
-                    for (String forbidden : FORBIDDEN.get(module))
-                        if (line.matches("import (static )?" + forbidden + ".*"))
-                            wrong.add(relative(file) + ": " + line);
+                TidyRules.imports(module, Files.readString(file))
+                        .forEach(found -> wrong.add(relative(file) + ": " + found));
         assertEquals(List.of(), wrong);
     }
 
-    @Test void timeAndChanceComeInThroughParameters() throws IOException {
+    @Test void timeAndRandomnessAreParameters() throws IOException {
+        assertEquals(List.of(), awayFromEdges(TidyRules::clockOrRandom),
+                "take a clock or a source of randomness as a parameter, or say why with '// edge: ...'");
+    }
+
+    @Test void nothingBlocksAwayFromEdges() throws IOException {
+        assertEquals(List.of(), awayFromEdges(TidyRules::blocking),
+                "use pipeToSelf or thenCompose, or say with '// edge: ...' why this thread may block");
+    }
+
+    private static List<String> awayFromEdges(Rule rule) throws IOException {
         List<String> wrong = new ArrayList<>();
-        for (String module : MODULES)
-            for (Path file : files(module + "/src/main/java", ".java")) {
-                if (EDGES.contains(relative(file.getParent())) || EDGE_FILES.containsKey(relative(file)))
-                    continue;
-                List<String> lines = Files.readAllLines(file);
-                for (int i = 0; i < lines.size(); i++) {
-                    String code = lines.get(i).strip();
-                    if (!code.startsWith("//") && WORLD.matcher(code).find() && !code.contains("// edge:"))
-                        wrong.add(relative(file) + ":" + (i + 1) + ": " + code);
-                }
-            }
-        assertEquals(List.of(), wrong,
-                "take a clock or a source of chance as a parameter, or say why with '// edge: ...'");
+        for (Path file : sources("main", ".java"))
+            if (!EDGES.contains(relative(file.getParent())))
+                rule.of(Files.readString(file)).forEach(found -> wrong.add(relative(file) + ":" + found));
+        return wrong;
     }
 
     @Test void nothingIsLeftForLater() throws IOException {
-        Pattern later = Pattern.compile(
-                "\\b(TO" + "DO|FIX" + "ME|XX" + "X)\\b|@Disabled|assertTrue\\(true\\)");
         List<String> wrong = new ArrayList<>();
         for (String module : MODULES)
             for (String suffix : List.of(".java", ".py", ".cu", ".sh"))
-                for (Path file : files(module, suffix)) {
-                    if (relative(file).contains("/target/")) continue;
-                    Matcher found = later.matcher(Files.readString(file));
-                    if (found.find()) wrong.add(relative(file) + ": " + found.group());
-                }
-        wrong.removeIf(w -> w.startsWith("deploy/src/test/java/bios/TidyTest.java"));
+                for (Path file : files(module, suffix))
+                    TidyRules.leftForLater(Files.readString(file))
+                            .forEach(found -> wrong.add(relative(file) + ": " + found));
         assertEquals(List.of(), wrong);
     }
 
     @Test void everyCudaKernelHasItsTwinAndItsTest() throws IOException {
+        Set<String> tests = names(files("worker/src/test/java", ".java"));
         List<String> wrong = new ArrayList<>();
-        for (Path file : files("worker/src/main", ".cu")) {
-            String name = file.getFileName().toString().replace(".cu", "");
-            if (!Files.exists(file.resolveSibling(name + ".java")))
-                wrong.add(relative(file) + " has no " + name + ".java");
-            if (files("worker/src/test", name + "ParityTest.java").isEmpty())
-                wrong.add(relative(file) + " has no test");
-        }
+        for (Path file : files("worker/src/main", ".cu"))
+            wrong.addAll(TidyRules.kernel(file.getFileName().toString(),
+                    names(files(relative(file.getParent()), ".java")), tests));
         assertEquals(List.of(), wrong);
     }
 
-    @Test void everySettingIsInTheReference() throws IOException {
-        String reference = Files.readString(ROOT.resolve("docs/reference/settings.md"));
-        List<String> missing = new ArrayList<>();
-        for (String module : List.of("persistence", "coordinator", "worker", "deploy")) {
-            Path file = ROOT.resolve(module + "/src/main/resources/reference.conf");
-            if (!Files.exists(file)) continue;
-            var config = ConfigFactory.parseFile(file.toFile());
-            if (!config.hasPath("bios")) continue;
-            for (var entry : config.getConfig("bios").entrySet())
-                if (!reference.contains("`bios." + entry.getKey() + "`"))
-                    missing.add("bios." + entry.getKey());
-        }
-        assertEquals(List.of(), missing);
+    private static Set<String> names(List<Path> files) {
+        return files.stream().map(f -> f.getFileName().toString()).collect(Collectors.toSet());
     }
 
-    @Test void everyMetricIsInTheReference() throws IOException {
-        String reference = Files.readString(ROOT.resolve("docs/reference/metrics.md"));
-        Pattern name = Pattern.compile("\\.name\\(\"(bios_\\w+)\"\\)");
-        List<String> found = new ArrayList<>();
+    @Test void everySettingIsInTheReferenceAndTheOtherWayRound() throws IOException {
+        var known = new TreeSet<String>();
         for (String module : MODULES)
-            for (Path file : files(module + "/src/main/java", "Metrics.java")) {
-                Matcher metric = name.matcher(Files.readString(file));
-                while (metric.find()) found.add(metric.group(1));
+            for (Path file : files(module + "/src/main/resources", ".conf")) {
+                var config = ConfigFactory.parseFile(file.toFile());
+                if (config.hasPath("bios"))
+                    for (var entry : config.getConfig("bios").entrySet()) known.add("bios." + entry.getKey());
             }
-        assertEquals(List.of(), found.stream().filter(m -> !reference.contains("`" + m + "`")).toList());
-        assertEquals(false, found.isEmpty());
+        Set<String> documented = words("settings.md", "bios\\.[a-z0-9.-]+");
+        // Set by the launcher, not by a file.
+        documented.remove("bios.data");
+        known.remove("bios.data");
+        documented.removeIf(section -> known.stream().anyMatch(name -> name.startsWith(section + ".")));
+        assertSame(known, documented);
+    }
+
+    @Test void everyMetricIsInTheReferenceAndTheOtherWayRound() throws IOException {
+        assertSame(inAllSources(TidyRules::metrics), words("metrics.md", "bios_[a-z0-9_]+"));
+    }
+
+    @Test void everyErrorCodeIsInTheReferenceAndTheOtherWayRound() throws IOException {
+        Map<String, String> constants = new TreeMap<>();
+        for (Path file : sources("main", ".java"))
+            constants.putAll(TidyRules.constants(Files.readString(file)));
+        Set<String> raised = inAllSources(text -> TidyRules.errorCodes(text, constants));
+        raised.addAll(gatewayCodes());
+        assertSame(raised, documentedCodes());
+    }
+
+    private static void assertSame(Set<String> inTheCode, Set<String> documented) {
+        assertFalse(inTheCode.isEmpty());
+        Set<String> missing = new TreeSet<>(inTheCode);
+        missing.removeAll(documented);
+        Set<String> stale = new TreeSet<>(documented);
+        stale.removeAll(inTheCode);
+        assertEquals(Set.of(), missing, "not documented");
+        assertEquals(Set.of(), stale, "documented, but not in the code");
+    }
+
+    /// The codes of the gateway's own refusals.
+    private static Set<String> gatewayCodes() throws IOException {
+        var codes = new TreeSet<>(List.of("malformed_http"));
+        Matcher constant = Pattern.compile("\\b([A-Z_]+)\\([45][0-9][0-9]\\)").matcher(Files.readString(
+                ROOT.resolve("coordinator/src/main/java/bios/coordinator/gateway/ErrorCode.java")));
+        while (constant.find()) codes.add(constant.group(1).toLowerCase(Locale.ROOT));
+        return codes;
+    }
+
+    /// The codes of errors.md, each in one row with a meaning and a remedy.
+    private static Set<String> documentedCodes() throws IOException {
+        var codes = new TreeSet<String>();
+        Pattern row = Pattern.compile("\\| `([a-z_]+)` \\|.*\\|.*[a-z].*\\|.*[a-z].*\\|");
+        for (String line : Files.readAllLines(ROOT.resolve("docs/reference/errors.md"))) {
+            Matcher found = row.matcher(line);
+            if (found.matches() && !codes.add(found.group(1))) codes.add(found.group(1) + " is listed twice");
+        }
+        return codes;
+    }
+
+    private static Set<String> words(String page, String pattern) throws IOException {
+        return TidyRules.codeWords(Files.readString(ROOT.resolve("docs/reference/" + page))).stream()
+                .filter(word -> word.matches(pattern)).collect(Collectors.toCollection(TreeSet::new));
+    }
+
+    private static Set<String> inAllSources(Function<String, Set<String>> rule) throws IOException {
+        var all = new TreeSet<String>();
+        for (Path file : sources("main", ".java")) all.addAll(rule.apply(Files.readString(file)));
+        return all;
     }
 
     @Test void linesFitTheirWidth() throws IOException {
@@ -139,33 +180,62 @@ final class TidyTest {
     @Test void everyPublicTypeSaysWhatItIs() throws IOException {
         Pattern type = Pattern.compile("^public .*\\b(class|interface|record|enum) \\w+");
         List<String> wrong = new ArrayList<>();
-        for (String module : MODULES)
-            for (Path file : files(module + "/src/main/java", ".java")) {
-                List<String> lines = Files.readAllLines(file);
-                for (int i = 1; i < lines.size(); i++) {
-                    if (!type.matcher(lines.get(i)).find()) continue;
-                    int above = i - 1;
-                    // annotations, which may go over several lines
-                    while (above > 0 && lines.get(above).matches("@.*| +.*")) above--;
-                    if (!lines.get(above).startsWith("///")) wrong.add(relative(file) + ": " + lines.get(i));
-                }
+        for (Path file : sources("main", ".java")) {
+            List<String> lines = Files.readAllLines(file);
+            for (int i = 1; i < lines.size(); i++) {
+                if (!type.matcher(lines.get(i)).find()) continue;
+                int above = i - 1;
+                // annotations, which may go over several lines
+                while (above > 0 && lines.get(above).matches("@.*| +.*")) above--;
+                if (!lines.get(above).startsWith("///")) wrong.add(relative(file) + ": " + lines.get(i));
             }
+        }
         assertEquals(List.of(), wrong);
     }
 
     @Test void linksInTheDocsLeadSomewhere() throws IOException {
-        Pattern link = Pattern.compile("\\]\\(([^)#\\s]+)(#[^)]*)?\\)");
         List<String> wrong = new ArrayList<>();
-        List<Path> pages = new ArrayList<>(files("docs", ".md"));
-        pages.add(ROOT.resolve("README.md"));
-        for (Path page : pages) {
-            Matcher found = link.matcher(Files.readString(page));
-            while (found.find()) {
-                String target = found.group(1);
-                if (target.contains("://") || target.startsWith("mailto:")) continue;
-                if (!Files.exists(page.getParent().resolve(target)))
-                    wrong.add(relative(page) + ": " + target);
+        for (Path page : pages())
+            for (String link : TidyRules.links(Files.readString(page))) {
+                String[] parts = link.split("#", 2);
+                Path target = parts[0].isEmpty() ? page : page.getParent().resolve(parts[0]);
+                boolean found = Files.exists(target) && (parts.length < 2
+                        || TidyRules.anchors(Files.readString(target)).contains(parts[1]));
+                if (!found)
+                    wrong.add(relative(page) + ": " + link);
             }
+        assertEquals(List.of(), wrong);
+    }
+
+    /// One term, one meaning: the glossary decides, and names that it has replaced do not come again.
+    @Test void retiredNamesAreNotUsed() throws IOException {
+        Path list = ROOT.resolve("deploy/src/test/resources/retired-names.txt");
+        List<TidyRules.Retired> names = Files.readAllLines(list).stream()
+                .filter(line -> line.contains(" -> ")).map(TidyRules.Retired::of).toList();
+        List<Path> all = new ArrayList<>(pages());
+        all.addAll(sources("main", ".java"));
+        all.addAll(sources("test", ".java"));
+        List<String> wrong = new ArrayList<>();
+        for (Path file : all)
+            if (!relative(file).startsWith("deploy/src/test/java/bios/Tidy"))
+                TidyRules.retired(names, Files.readString(file))
+                        .forEach(found -> wrong.add(relative(file) + ": " + found));
+        assertEquals(List.of(), wrong);
+        assertFalse(names.isEmpty());
+    }
+
+    @Test void onlyTheFactoryNamesTheCpuBackend() throws IOException {
+        assumeTrue(DEVICE_SEAM, "the device seam is not in place");
+        List<String> wrong = new ArrayList<>();
+        for (Path file : sources("main", ".java")) {
+            String name = relative(file);
+            if (name.startsWith(CPU_BACKEND)) continue;
+            String text = Files.readString(file);
+            if (!name.equals(DEVICE_FACTORY))
+                TidyRules.cpuBackend(text).forEach(found -> wrong.add(name + ": " + found));
+            if (name.startsWith("worker/") && TidyRules.usesHostMemory(text)
+                    && HOST_MEMORY.keySet().stream().noneMatch(name::startsWith))
+                wrong.add(name + ": MemorySegment");
         }
         assertEquals(List.of(), wrong);
     }
@@ -180,11 +250,27 @@ final class TidyTest {
         return ROOT.relativize(file).toString();
     }
 
+    private static List<Path> pages() throws IOException {
+        List<Path> pages = new ArrayList<>(files("docs", ".md"));
+        pages.add(ROOT.resolve("README.md"));
+        return pages;
+    }
+
+    /// The sources of all modules.
+    ///
+    /// @param kind `main` or `test`
+    private static List<Path> sources(String kind, String suffix) throws IOException {
+        List<Path> sources = new ArrayList<>();
+        for (String module : MODULES) sources.addAll(files(module + "/src/" + kind + "/java", suffix));
+        return sources;
+    }
+
     private static List<Path> files(String folder, String suffix) throws IOException {
         Path start = ROOT.resolve(folder);
         if (!Files.isDirectory(start)) return List.of();
         try (Stream<Path> all = Files.walk(start)) {
-            return all.filter(f -> f.toString().endsWith(suffix) && Files.isRegularFile(f)).sorted().toList();
+            return all.filter(f -> f.toString().endsWith(suffix) && Files.isRegularFile(f)
+                    && !f.toString().contains("/target/")).sorted().toList();
         }
     }
 }

@@ -2,11 +2,11 @@ package bios.coordinator;
 
 import org.apache.pekko.actor.typed.ActorSystem;
 
-/// What a process is called in logs, histories and metrics.
+/// The name of this node in logs, histories and metrics.
 public final class NodeName {
     private NodeName() {}
 
-    /// `bios.node.name` of the system's configuration, or else its address in the cluster, `host:port`.
+    /// `bios.node.name` of the configuration; by default the cluster address, `host:port`.
     public static String of(ActorSystem<?> system) {
         String path = "bios.node.name";
         var config = system.settings().config();

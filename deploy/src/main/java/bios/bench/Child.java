@@ -12,36 +12,36 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.atomic.AtomicBoolean;
 
 /// A process that this one started; ended by its handle when closed.
 final class Child implements AutoCloseable {
-    private static final int PATIENCE_SECONDS = 20;
-    private static final int MOST_COMPLAINTS = 2000;
+    private static final int STOP_SECONDS = 20;
+    private static final int MOST_ERROR_CHARACTERS = 2000;
 
     private final List<String> command;
     private final Process process;
     private final BufferedReader lines;
+    private final Path errors;
 
-    private final Path complaints;
-
-    private Child(List<String> command, Process process, Path complaints) {
+    private Child(List<String> command, Process process, Path errors) {
         this.command = command;
         this.process = process;
-        this.complaints = complaints;
+        this.errors = errors;
         Runtime.getRuntime().addShutdownHook(new Thread(process::destroy));
         this.lines = new BufferedReader(
                 new InputStreamReader(process.getInputStream(), StandardCharsets.UTF_8));
     }
 
-    /// Starts a command; what it says to its standard error is told when it fails.
+    /// Starts a command; the end of its standard error is part of the message when it fails.
     static Child of(List<String> command) {
         ProcessBuilder builder = new ProcessBuilder(command);
         // the launcher's setting is for our engine; others use all cores
         if (!command.contains(Main.class.getName())) builder.environment().remove("OMP_NUM_THREADS");
         try {
-            Path complaints = Files.createTempFile("bios-bench-", ".log");
-            complaints.toFile().deleteOnExit();
-            return new Child(command, builder.redirectError(complaints.toFile()).start(), complaints);
+            Path errors = Files.createTempFile("bios-bench-", ".log");
+            errors.toFile().deleteOnExit();
+            return new Child(command, builder.redirectError(errors.toFile()).start(), errors);
         } catch (IOException failure) {
             throw new CommandFailed(command.getFirst() + " could not be started: " + failure.getMessage());
         }
@@ -52,7 +52,7 @@ final class Child implements AutoCloseable {
         return java(Main.class, arguments);
     }
 
-    /// The same with more options of Java, which outdo those of this program.
+    /// The same with more options of Java, which override those of this program.
     static Child bios(List<String> options, List<String> arguments) {
         return java(Main.class, options, arguments);
     }
@@ -77,9 +77,24 @@ final class Child implements AutoCloseable {
         return of(command);
     }
 
-    /// All that it writes until it ends; it must end well.
-    String output() {
+    /// Its standard output until it ends, with exit status 0.
+    ///
+    /// @throws LeftOut when it runs longer than the limit; it has been ended then, with what it started
+    String output(String what, TimeLimit limit) {
+        AtomicBoolean exceeded = new AtomicBoolean();
         try (this) {
+            return limit.guard(what, _ -> {
+                exceeded.set(true);
+                kill();
+            }, this::output);
+        } catch (CommandFailed failure) {
+            if (exceeded.get()) throw new LeftOut(limit.reason(what));
+            throw failure;
+        }
+    }
+
+    private String output() {
+        try {
             String text = String.join("\n", lines.readAllLines());
             int status = process.waitFor();
             if (status != 0) throw failed("exit status " + status);
@@ -91,7 +106,14 @@ final class Child implements AutoCloseable {
         }
     }
 
-    /// What follows `prefix` on the first line that begins so.
+    /// Ends it and the processes that it started, each by its own handle.
+    private void kill() {
+        List<ProcessHandle> started = process.descendants().toList();
+        process.destroyForcibly();
+        started.forEach(ProcessHandle::destroyForcibly);
+    }
+
+    /// The rest of the first line of output that begins with `prefix`.
     String await(String prefix) {
         try {
             for (String line; (line = lines.readLine()) != null; )
@@ -105,8 +127,8 @@ final class Child implements AutoCloseable {
     private CommandFailed failed(String how) {
         String last;
         try {
-            String all = Files.readString(complaints);
-            last = all.substring(Math.max(0, all.length() - MOST_COMPLAINTS));
+            String all = Files.readString(errors);
+            last = all.substring(Math.max(0, all.length() - MOST_ERROR_CHARACTERS));
         } catch (IOException failure) {
             last = failure.getMessage();
         }
@@ -116,7 +138,7 @@ final class Child implements AutoCloseable {
     @Override public void close() {
         process.destroy();
         try {
-            if (!process.waitFor(PATIENCE_SECONDS, TimeUnit.SECONDS)) process.destroyForcibly();
+            if (!process.waitFor(STOP_SECONDS, TimeUnit.SECONDS)) process.destroyForcibly();
         } catch (InterruptedException _) {
             process.destroyForcibly();
         }

@@ -11,15 +11,17 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.function.Supplier;
 
-/// How a table is measured: ours and the peer's in turn, each run in a fresh process.
+/// How a table is measured: ours and the peer's in turn, each run in a fresh process with a time limit.
 ///
+/// @param limit of each run of ours
 /// @param rounds turns of each
 /// @param steps measured in a run
 /// @param word only rows whose name has it
 /// @param json whether to print JSON lines, else a table
 /// @param append file for the JSON lines
-public record Comparison(Peer peer, int rounds, int steps, Optional<String> word, boolean json,
+public record Comparison(Peer peer, TimeLimit limit, int rounds, int steps, Optional<String> word, boolean json,
         Optional<Path> append) {
     /// Models are written once, with room for the longest sequences of any row.
     private static final int CONTEXT = 16384;
@@ -44,11 +46,27 @@ public record Comparison(Peer peer, int rounds, int steps, Optional<String> word
         append.ifPresent(file -> Report.append(file, line));
     }
 
-    /// Runs a benchmark of ours in a process of its own and gives its JSON line.
+    /// Prints and keeps a row, or, where runs of ours that it needs are left out, the reasons in its place.
+    ///
+    /// @param needed reasons why such runs are missing
+    void row(String quantity, String unit, List<String> needed, Supplier<Row> row) {
+        row(needed.isEmpty() ? row.get() : Row.without(quantity, unit, needed));
+    }
+
+    /// Runs a benchmark of ours in a process of its own and returns its JSON line.
+    ///
+    /// @throws LeftOut when the run takes longer than the limit
     JsonNode ours(String benchmark, List<String> arguments) {
-        List<String> command = new ArrayList<>(List.of("bench", benchmark, "--json"));
+        return ours(benchmark, limit, arguments);
+    }
+
+    /// The same with a limit of its own.
+    JsonNode ours(String benchmark, TimeLimit limit, List<String> arguments) {
+        // this process enforces the limit; the child's own is for when nobody watches it
+        List<String> command = new ArrayList<>(List.of("bench", benchmark, "--json", "--limit",
+                "" + limit.times(2).each().toSeconds()));
         command.addAll(arguments);
-        return Peer.lastLine(Child.bios(command).output(), command);
+        return Peer.lastLine(Child.bios(command).output("ours " + benchmark, limit), command);
     }
 
     /// Models of random weights, each written once; deleted at the end.

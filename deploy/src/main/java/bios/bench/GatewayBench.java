@@ -4,7 +4,7 @@ import bios.command.Installation;
 import bios.protocol.model.ModelName;
 import bios.protocol.run.AdamParams;
 import bios.worker.adapter.TrainingState;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.Device;
 import bios.worker.model.BaseModel;
 import bios.worker.train.Trainer;
 import com.fasterxml.jackson.databind.node.ObjectNode;
@@ -21,7 +21,8 @@ import java.util.Optional;
 /// @param python runs the client
 /// @param pairs of `forward_backward` and `optim_step` measured
 /// @param warmUp pairs before them
-public record GatewayBench(String python, int pairs, int warmUp) {
+/// @param limit of the client's run
+public record GatewayBench(String python, int pairs, int warmUp, TimeLimit limit) {
     private static final String MODEL = "bios/tiny";
     private static final int TOKENS = 8;
     private static final int RANK = 16;
@@ -36,7 +37,7 @@ public record GatewayBench(String python, int pairs, int warmUp) {
         } finally {
             Setup.delete(data);
         }
-        try (CpuDevice device = new CpuDevice()) {
+        try (Device device = Setup.defaultDevice()) {
             Report report = new Report("gateway", device.description());
             report.line().put("model", MODEL).put("rank", RANK).setAll(client);
             report.line().remove("server");
@@ -50,11 +51,11 @@ public record GatewayBench(String python, int pairs, int warmUp) {
                 Installation.root().resolve("deploy/bench/small_steps.py").toString(), "--url", url,
                 "--model", MODEL, "--rank", "" + RANK, "--tokens", "" + TOKENS, "--pairs", "" + pairs,
                 "--warm-up", "" + warmUp));
-        return Peer.lastLine(Child.of(command).output(), command);
+        return Peer.lastLine(Child.of(command).output("small steps", limit), command);
     }
 
     /// What the engine alone takes for such a pair, in this process.
-    private double engineMillis(CpuDevice device) {
+    private double engineMillis(Device device) {
         Workload workload = Workload.of(RANK, Lengths.equal(1, TOKENS));
         List<Double> seconds = new ArrayList<>();
         try (BaseModel model = BaseModel.load(Installation.tinyModel(), new ModelName(MODEL), device);

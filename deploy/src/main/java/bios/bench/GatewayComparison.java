@@ -24,7 +24,7 @@ public record GatewayComparison(Comparison how, List<String> small) {
         if (!how.wants(name)) return;
         Runs runs = Runs.inTurn(how.rounds(), Map.of("ours", () -> how.ours("gateway", small)));
         double millis = runs.least("ours", "p50_ms");
-        how.row(new Row(name, "ms", millis, OptionalDouble.empty(), OptionalDouble.empty(),
+        how.row(name, "ms", runs.leftOut("ours"), () -> new Row(name, "ms", millis, OptionalDouble.empty(), OptionalDouble.empty(),
                 "at most 10 ms", OptionalDouble.empty(), millis <= SMALL_STEP_MILLIS, runs.of("ours")));
     }
 
@@ -34,6 +34,7 @@ public record GatewayComparison(Comparison how, List<String> small) {
         if (!how.wants(name, name + " cold", name + " warm")) return;
         List<String> arguments = List.of("--shape", Shape.QWEN_HALF_B.name(), "--steps", "" + how.steps());
         Runs runs = Runs.inTurn(1, Map.of("ours", () -> how.ours("load", arguments)));
+        if (!runs.leftOut("ours").isEmpty()) how.row(Row.without(name, "s", runs.leftOut("ours")));
         for (JsonNode run : runs.reports("ours"))
             for (String state : List.of("cold", "warm")) {
                 if (!run.has(state + "_load_s")) continue;

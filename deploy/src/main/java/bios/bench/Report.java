@@ -11,6 +11,7 @@ import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.time.Instant;
 import java.util.Map;
+import java.util.function.Supplier;
 
 /// One benchmark's results: a table for people, a JSON line for files.
 public final class Report {
@@ -23,9 +24,47 @@ public final class Report {
                 .put("cores", Runtime.getRuntime().availableProcessors());
     }
 
+    /// A benchmark with a time limit.
+    public interface Limited {
+        Report run(TimeLimit limit) throws IOException;
+    }
+
+    /// The report of a benchmark, or why there is none.
+    public static Report of(String bench, TimeLimit limit, Limited benchmark) throws IOException {
+        try {
+            return benchmark.run(limit);
+        } catch (LeftOut reason) {
+            return leftOut(bench, reason.getMessage());
+        }
+    }
+
+    /// The report of a benchmark that was ended: it says why there are no numbers.
+    public static Report leftOut(String bench, String reason) {
+        Report report = new Report(bench, "");
+        report.line.remove("device");
+        report.leaveOut(reason);
+        return report;
+    }
+
     /// The JSON object.
     public ObjectNode line() {
         return line;
+    }
+
+    /// Adds the peer's numbers and the ratio of ours to its, or why they are left out.
+    void peer(Supplier<ObjectNode> run, String field) {
+        try {
+            ObjectNode peer = run.get();
+            line.set("peer", peer);
+            line.put("ratio", two(line.path(field).asDouble() / peer.path(field).asDouble()));
+        } catch (LeftOut reason) {
+            leaveOut(reason.getMessage());
+        }
+    }
+
+    /// Adds the reason why something is missing.
+    void leaveOut(String reason) {
+        line.withArray("left_out").add(reason);
     }
 
     /// Prints the table or, on request, the JSON line; appends the line to `file` if there is one.

@@ -3,6 +3,7 @@ package bios.bench;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.time.Instant;
+import java.util.List;
 import java.util.Locale;
 import java.util.OptionalDouble;
 
@@ -12,9 +13,31 @@ import java.util.OptionalDouble;
 /// @param goal in words
 /// @param ceiling in the unit of `ours`
 /// @param runs the reports that the numbers come from
+/// @param leftOut why measurements are missing
 record Row(String quantity, String unit, double ours, OptionalDouble peer, OptionalDouble ratio, String goal,
-        OptionalDouble ceiling, boolean met, ArrayNode runs) {
+        OptionalDouble ceiling, boolean met, ArrayNode runs, List<String> leftOut) {
     private static final String FORMAT = "%-56s %9s %9s %7s %9s %6s  %-4s %s%n";
+
+    /// A row with all its measurements.
+    Row(String quantity, String unit, double ours, OptionalDouble peer, OptionalDouble ratio, String goal,
+            OptionalDouble ceiling, boolean met, ArrayNode runs) {
+        this(quantity, unit, ours, peer, ratio, goal, ceiling, met, runs, List.of());
+    }
+
+    /// A row without numbers, because of what was left out.
+    static Row without(String quantity, String unit, List<String> leftOut) {
+        return new Row(quantity, unit, Double.NaN, OptionalDouble.empty(), OptionalDouble.empty(), "",
+                OptionalDouble.empty(), false, Report.JSON.createArrayNode(), leftOut);
+    }
+
+    /// The same row, told what else was left out.
+    Row leavingOut(List<String> reasons) {
+        return new Row(quantity, unit, ours, peer, ratio, goal, ceiling, met, runs, reasons);
+    }
+
+    private boolean measured() {
+        return !Double.isNaN(ours);
+    }
 
     /// ours / ceiling.
     OptionalDouble share() {
@@ -30,9 +53,11 @@ record Row(String quantity, String unit, double ours, OptionalDouble peer, Optio
         OptionalDouble percent = share().isPresent()
                 ? OptionalDouble.of(100 * share().getAsDouble()) : OptionalDouble.empty();
         String name = unit.isEmpty() ? quantity : quantity + ", " + unit;
+        String rest = leftOut.isEmpty() ? goal
+                : goal + (goal.isEmpty() ? "" : "; ") + "left out: " + String.join("; ", leftOut);
         return FORMAT.formatted(name, number(OptionalDouble.of(ours)), number(peer),
                 number("%.2f", ratio), number(ceiling), number("%.0f%%", percent),
-                met ? "yes" : "no", goal);
+                !measured() ? "-" : met ? "yes" : "no", rest);
     }
 
     private static String number(OptionalDouble value) {
@@ -40,23 +65,29 @@ record Row(String quantity, String unit, double ours, OptionalDouble peer, Optio
     }
 
     private static String number(String format, OptionalDouble value) {
-        return value.isPresent() ? String.format(Locale.ROOT, format, value.getAsDouble()) : "";
+        return present(value) ? String.format(Locale.ROOT, format, value.getAsDouble()) : "";
     }
 
-    /// The same for files.
+    private static boolean present(OptionalDouble value) {
+        return value.isPresent() && !Double.isNaN(value.getAsDouble());
+    }
+
+    /// The row as JSON; `left_out` only where something was.
     ObjectNode json() {
         ObjectNode line = Report.JSON.createObjectNode().put("bench", "table")
-                .put("time", Instant.now().toString()).put("quantity", quantity).put("unit", unit)
-                .put("ours", Report.two(ours));
+                .put("time", Instant.now().toString()).put("quantity", quantity).put("unit", unit);
+        if (measured()) line.put("ours", Report.two(ours));
+        if (!leftOut.isEmpty()) leftOut.forEach(line.putArray("left_out")::add);
         put(line, "peer", peer);
         put(line, "ratio", ratio);
         put(line, "ceiling", ceiling);
         put(line, "share", share());
-        line.put("goal", goal).put("met", met).set("runs", runs);
+        if (measured()) line.put("goal", goal).put("met", met);
+        line.set("runs", runs);
         return line;
     }
 
     private static void put(ObjectNode line, String name, OptionalDouble value) {
-        if (value.isPresent()) line.put(name, Report.three(value.getAsDouble()));
+        if (present(value)) line.put(name, Report.three(value.getAsDouble()));
     }
 }

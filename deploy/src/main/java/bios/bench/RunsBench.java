@@ -1,7 +1,7 @@
 package bios.bench;
 
 import bios.command.Installation;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.Device;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -18,7 +18,9 @@ import java.util.List;
 /// @param heap largest Java heap, as `-Xmx` takes it
 /// @param memory native memory, as `bios.engine.memory-bytes` takes it
 /// @param room bytes of states of runs, as `bios.engine.run-bytes` takes it
-public record RunsBench(String python, int runs, int visits, String heap, String memory, String room) {
+/// @param limit of the client's run
+public record RunsBench(String python, int runs, int visits, String heap, String memory, String room,
+        TimeLimit limit) {
     private static final String MODEL = "bios/tiny";
     private static final int RANK = 8;
 
@@ -37,7 +39,7 @@ public record RunsBench(String python, int runs, int visits, String heap, String
                     MODEL + "=" + Installation.tinyModel()))) {
                 client = client(server.await("bios ready on "), server.pid());
             }
-            try (CpuDevice device = new CpuDevice()) {
+            try (Device device = Setup.defaultDevice()) {
                 Report report = new Report("runs", device.description());
                 report.line().put("model", MODEL).put("rank", RANK).put("heap", heap).put("memory", memory)
                         .put("room", room).setAll(client);
@@ -53,6 +55,6 @@ public record RunsBench(String python, int runs, int visits, String heap, String
                 Installation.root().resolve("deploy/bench/many_runs.py").toString(), "--url", url,
                 "--pid", "" + pid, "--model", MODEL, "--rank", "" + RANK, "--runs", "" + runs,
                 "--visits", "" + visits));
-        return Peer.lastLine(Child.of(command).output(), command);
+        return Peer.lastLine(Child.of(command).output("many runs", limit), command);
     }
 }

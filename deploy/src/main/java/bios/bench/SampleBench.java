@@ -33,41 +33,40 @@ import java.util.SplittableRandom;
 ///     runs often
 /// @param peer to be run right after
 /// @param profile whether to tell what each operation of the device costs
+/// @param guard of what is measured in this process
 public record SampleBench(Setup setup, int streams, int adapters, int tokens, int prefill, int repetitions,
-        int warmUp, Optional<Peer> peer, boolean profile) {
+        int warmUp, Optional<Peer> peer, boolean profile, Guard guard) {
     private static final int PROMPT = 32;
     private static final int PASS_TOKENS = 1024;
 
     /// Measures it all.
     public Report run() throws IOException {
         Profiler[] profiler = new Profiler[1];
-        return setup.measure("sample", device -> {
+        Report report = guard.run("ours sample", () -> setup.measure("sample", device -> {
             if (!profile) return device;
             profiler[0] = new Profiler(device);
             return profiler[0].watched();
-        }, (model, report) -> {
+        }, (model, line) -> {
             SamplerSettings settings = new SamplerSettings(1L << 30, PASS_TOKENS, Math.max(streams, 8), 32);
             try (Adapters trained = new Adapters(model, adapters, setup.rank());
                     Sampler sampler = new Sampler(model, Optional.empty(), settings)) {
-                report.line().put("streams", streams).put("adapters", adapters).put("tokens", tokens);
-                long peak = decode(sampler, trained, report);
-                report.line().put("sampler_equals_trainer", equalsTrainer(sampler, trained));
-                if (profile) profile(sampler, trained, report, profiler[0]);
-                if (prefill > 0) prefill(sampler, trained, report);
-                report.line().put("peak_rss_mb", peak);
+                line.line().put("streams", streams).put("adapters", adapters).put("tokens", tokens);
+                long peak = decode(sampler, trained, line);
+                line.line().put("sampler_equals_trainer", equalsTrainer(sampler, trained));
+                if (profile) profile(sampler, trained, line, profiler[0]);
+                if (prefill > 0) prefill(sampler, trained, line);
+                line.line().put("peak_rss_mb", peak);
             }
-            peer.ifPresent(p -> compare(report, p));
-        });
+        }));
+        peer.ifPresent(p -> compare(report, p));
+        return report;
     }
 
     private void compare(Report report, Peer other) {
         List<String> arguments = new ArrayList<>(List.of("--steps", "1", "--batch", "1", "--seq", "" + PROMPT,
                 "--sample", "" + tokens, "--sample-batch", "" + streams));
         if (prefill > 0) arguments.addAll(List.of("--prefill", "" + prefill));
-        var numbers = other.run(setup.shape(), setup.bf16(), setup.rank(), arguments);
-        report.line().set("peer", numbers);
-        report.line().put("ratio", Report.two(report.line().path("decode_tok_s").asDouble()
-                / numbers.path("decode_tok_s").asDouble()));
+        report.peer(() -> other.run(setup.shape(), setup.bf16(), setup.rank(), arguments), "decode_tok_s");
     }
 
     /// Returns the most memory used so far, in MiB.
@@ -146,7 +145,7 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
         for (int i = 0; i < count; i++)
             tickets.add(sampler.submit(tasks.get(i), Optional.of(trained.of(i).adapter())));
         while (!sampler.idle())
-            for (Sampler.Finished done : sampler.step()) results.put(done.ticket(), done.result());
+            for (Sampler.Finished done : sampler.step()) results.put(done.id(), done.result());
         return new Drawn((System.nanoTime() - begin) * 1e-9, tasks,
                 tickets.stream().map(results::get).toList());
     }

@@ -7,7 +7,6 @@ import bios.worker.adapter.TrainingState;
 import bios.worker.model.BaseModel;
 import bios.worker.train.Evaluation;
 import bios.worker.train.Trainer;
-import com.fasterxml.jackson.databind.JsonNode;
 import java.io.IOException;
 import java.util.ArrayList;
 import java.util.List;
@@ -21,8 +20,9 @@ import java.util.Optional;
 /// @param peer to be run right after
 /// @param busy whether another process keeps a core busy all the while
 /// @param profile whether to tell what each operation of the device costs
+/// @param guard of what is measured in this process
 public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer, boolean busy,
-        boolean profile) {
+        boolean profile, Guard guard) {
 
     /// A batch of equal lengths; `other` (sequences, tokens of each) is measured beside it.
     public Report equal(int batch, int length, Optional<int[]> other) throws IOException {
@@ -33,8 +33,9 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
         return measure(workload, beside, report -> {
             report.line().put("batch", batch).put("seq", length);
             other.ifPresent(o -> report.line().put("beside", o[0] + "x" + o[1]));
-            peer.ifPresent(p -> compare(report, p.run(setup.shape(), setup.bf16(), setup.rank(),
-                    List.of("--batch", "" + batch, "--seq", "" + length, "--steps", "" + steps))));
+            peer.ifPresent(p -> report.peer(() -> p.run(setup.shape(), setup.bf16(), setup.rank(),
+                    List.of("--batch", "" + batch, "--seq", "" + length, "--steps", "" + steps)),
+                    "train_tok_s"));
         });
     }
 
@@ -57,12 +58,6 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
                         .put("beside", "one run of rank " + tenants.merged().runs().getFirst().rank()));
     }
 
-    private void compare(Report report, JsonNode other) {
-        report.line().set("peer", other);
-        report.line().put("ratio", Report.two(report.line().path("train_tok_s").asDouble()
-                / other.path("train_tok_s").asDouble()));
-    }
-
     private interface Describe {
         void in(Report report);
     }
@@ -71,16 +66,17 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
             throws IOException {
         Profiler[] profiler = new Profiler[1];
         try (Company _ = Company.of(busy)) {
-            return setup.measure("train", device -> {
+            Report report = guard.run("ours train", () -> setup.measure("train", device -> {
                 if (!profile && beside.isEmpty()) return device;
                 profiler[0] = new Profiler(device);
                 return profiler[0].watched();
-            }, (model, report) -> {
-                report.line().put("tokens", workload.tokens()).put("busy", busy).put("weights_mb",
+            }, (model, line) -> {
+                line.line().put("tokens", workload.tokens()).put("busy", busy).put("weights_mb",
                         setup.shape().bytes(setup.bf16()) >> 20);
-                time(model, workload, beside, report, Optional.ofNullable(profiler[0]));
-                describe.in(report);
-            });
+                time(model, workload, beside, line, Optional.ofNullable(profiler[0]));
+            }));
+            describe.in(report);
+            return report;
         }
     }
 

@@ -19,6 +19,8 @@ public record TrainComparison(Comparison how) {
     private static final int RANK = 32;
     /// Each of them takes thousands of tokens.
     private static final int MOST_LONG_STEPS = 2;
+    /// Steps of a long sequence take so many times as long as those of other rows.
+    private static final int LONG_TIMES = 3;
     private static final long SPARE_MEBIBYTES = 1536;
     private static final long LONG_MEBIBYTES = 4096;
 
@@ -52,9 +54,10 @@ public record TrainComparison(Comparison how) {
             turns.put("peer " + dtype, () -> peer(which, bf16));
         }
         Runs runs = Runs.inTurn(how.rounds(), turns);
-        double peer = Math.max(runs.most("peer bf16", RATE), runs.most("peer fp32", RATE));
-        double fp32 = Math.max(runs.most("ours bf16", FP32_LIMIT), runs.most("ours fp32", FP32_LIMIT));
-        double best = Math.max(fp32, runs.most("ours bf16", BF16_LIMIT));
+        double peer = runs.mostOf(RATE, "peer bf16", "peer fp32");
+        double fp32 = runs.mostOf(FP32_LIMIT, "ours bf16", "ours fp32");
+        double bf16 = runs.most("ours bf16", BF16_LIMIT);
+        double best = Double.isNaN(bf16) ? fp32 : Math.max(fp32, bf16);
         speed(names[0], peer, 2.2, 0.7, best, runs, "ours bf16", "peer bf16", "peer fp32");
         speed(names[1], runs.most("peer fp32", RATE), 1.6, 0, fp32, runs, "ours fp32", "peer fp32");
         memory(names[2], runs);
@@ -78,26 +81,35 @@ public record TrainComparison(Comparison how) {
     /// @param used names of the runs, ours first
     private void speed(String name, double peer, double timesPeer, double shareOfCeiling, double gigaflops,
             Runs runs, String... used) {
+        how.row(name, UNIT, runs.leftOut(used[0]), () -> speedRow(name, peer, timesPeer, shareOfCeiling,
+                gigaflops, runs, used).leavingOut(runs.leftOut(used)));
+    }
+
+    private static Row speedRow(String name, double peer, double timesPeer, double shareOfCeiling,
+            double gigaflops, Runs runs, String... used) {
         double rate = runs.most(used[0], RATE);
         double ceiling = runs.most(used[0], "tokens") * gigaflops / runs.most(used[0], "step_gflop");
         String goal = timesPeer + "x the peer" + (timesPeer > 2 ? "'s better dtype" : "'s fp32")
                 + (shareOfCeiling > 0 ? ", %.0f%% of ceiling".formatted(100 * shareOfCeiling) : "");
-        how.row(new Row(name, UNIT, rate, OptionalDouble.of(peer), OptionalDouble.of(rate / peer), goal,
+        return new Row(name, UNIT, rate, OptionalDouble.of(peer), OptionalDouble.of(rate / peer), goal,
                 OptionalDouble.of(ceiling), rate >= timesPeer * peer && rate >= shareOfCeiling * ceiling,
-                runs.of(used)));
+                runs.of(used));
     }
 
     private void memory(String name, Runs runs) {
         double ours = runs.most("ours bf16", "peak_rss_mb");
         double allowed = runs.most("ours bf16", "weights_mb") + SPARE_MEBIBYTES;
-        how.row(new Row(name, "MiB", ours, OptionalDouble.of(runs.most("peer bf16", "peak_rss_mb")),
-                OptionalDouble.empty(), "at most weights + 1.5 GiB = %.0f".formatted(allowed),
-                OptionalDouble.empty(), ours <= allowed, Report.JSON.createArrayNode()));
+        how.row(name, "MiB", runs.leftOut("ours bf16"), () -> new Row(name, "MiB", ours,
+                OptionalDouble.of(runs.most("peer bf16", "peak_rss_mb")), OptionalDouble.empty(),
+                "at most weights + 1.5 GiB = %.0f".formatted(allowed), OptionalDouble.empty(),
+                ours <= allowed, Report.JSON.createArrayNode()).leavingOut(runs.leftOut("peer bf16")));
     }
 
     /// What company leaves of each one's speed; ours must keep as much as the peer.
     private void company(Case which, String name, Comparison.Models models, Runs alone) {
-        boolean peerBf16 = alone.most("peer bf16", RATE) >= alone.most("peer fp32", RATE);
+        // a peer that is left out has no rate: the comparison is false
+        boolean peerBf16 = alone.leftOut("peer fp32").isEmpty()
+                ? alone.most("peer bf16", RATE) >= alone.most("peer fp32", RATE) : true;
         Map<String, Supplier<JsonNode>> turns = new LinkedHashMap<>();
         turns.put("ours", () -> ours(which, models, true, "--busy"));
         turns.put("peer", () -> {
@@ -105,14 +117,21 @@ public record TrainComparison(Comparison how) {
                 return peer(which, peerBf16);
             }
         });
-        Runs busy = Runs.inTurn(how.rounds(), turns);
+        String peerAlone = peerBf16 ? "peer bf16" : "peer fp32";
+        List<String> missing = new ArrayList<>(alone.leftOut("ours bf16", peerAlone));
+        Runs busy = missing.isEmpty() ? Runs.inTurn(how.rounds(), turns) : alone;
+        if (missing.isEmpty()) missing.addAll(busy.leftOut("ours", "peer"));
+        how.row(name, UNIT, missing, () -> companyRow(name, busy, alone, peerAlone));
+    }
+
+    private static Row companyRow(String name, Runs busy, Runs alone, String peerAlone) {
         double ours = busy.most("ours", RATE);
         double peer = busy.most("peer", RATE);
         double oursKept = ours / alone.most("ours bf16", RATE);
-        double peerKept = peer / alone.most(peerBf16 ? "peer bf16" : "peer fp32", RATE);
-        how.row(new Row(name, UNIT, ours, OptionalDouble.of(peer), OptionalDouble.of(oursKept / peerKept),
+        double peerKept = peer / alone.most(peerAlone, RATE);
+        return new Row(name, UNIT, ours, OptionalDouble.of(peer), OptionalDouble.of(oursKept / peerKept),
                 "keeps %.0f%% of its speed, the peer %.0f%%".formatted(100 * oursKept, 100 * peerKept),
-                OptionalDouble.empty(), oursKept >= peerKept, busy.of("ours", "peer")));
+                OptionalDouble.empty(), oursKept >= peerKept, busy.of("ours", "peer"));
     }
 
     private void mixed(Comparison.Models models) {
@@ -126,36 +145,38 @@ public record TrainComparison(Comparison how) {
 
     private void beside(String name, Comparison.Models models, String goal, double least, String... which) {
         if (!how.wants(name)) return;
-        Runs runs = besides(models, which);
+        Runs runs = besides(how.limit(), models, which);
         JsonNode best = runs.best("ours", "ratio_to_beside");
         double ratio = best.path("ratio_to_beside").asDouble();
-        how.row(new Row(name, UNIT, best.path(RATE).asDouble(), OptionalDouble.empty(),
+        how.row(name, UNIT, runs.leftOut("ours"), () -> new Row(name, UNIT, best.path(RATE).asDouble(), OptionalDouble.empty(),
                 OptionalDouble.of(ratio), goal, OptionalDouble.of(best.path("ceiling_tok_s").asDouble()),
                 ratio >= least, runs.of("ours")));
     }
 
-    private Runs besides(Comparison.Models models, String... which) {
+    private Runs besides(TimeLimit limit, Comparison.Models models, String... which) {
         List<String> arguments = new ArrayList<>(models.options(Shape.LLAMA_110M, true));
         arguments.addAll(List.of("--rank", "" + RANK, "--steps",
                 "" + Math.min(how.steps(), MOST_LONG_STEPS)));
         arguments.addAll(List.of(which));
-        return Runs.inTurn(1, Map.of("ours", () -> how.ours("train", arguments)));
+        return Runs.inTurn(1, Map.of("ours", () -> how.ours("train", limit, arguments)));
     }
 
     private void longSequence(Comparison.Models models) {
         String name = "train llama-110m 1x8192";
         String memory = name + " peak RSS";
         if (!how.wants(name, memory)) return;
-        Runs runs = besides(models, "--batch", "1", "--seq", "8192", "--beside", "8x1024");
+        Runs runs = besides(how.limit().times(LONG_TIMES), models, "--batch", "1", "--seq", "8192",
+                "--beside", "8x1024");
+        List<String> leftOut = runs.leftOut("ours");
         JsonNode run = runs.best("ours", RATE);
         double ratio = run.path("ratio_to_beside").asDouble();
         double byWork = run.path("ratio_by_work").asDouble();
-        how.row(new Row(name, UNIT, run.path(RATE).asDouble(), OptionalDouble.empty(),
+        how.row(name, UNIT, leftOut, () -> new Row(name, UNIT, run.path(RATE).asDouble(), OptionalDouble.empty(),
                 OptionalDouble.of(ratio), "%.2f of 8x1024: attention's share of operations (of time: %.2f)"
                         .formatted(byWork, run.path("ratio_by_time").asDouble()),
                 OptionalDouble.of(run.path("ceiling_tok_s").asDouble()), ratio >= byWork, runs.of("ours")));
         double peak = run.path("peak_rss_mb").asDouble();
-        how.row(new Row(memory, "MiB", peak, OptionalDouble.empty(), OptionalDouble.empty(),
+        how.row(memory, "MiB", leftOut, () -> new Row(memory, "MiB", peak, OptionalDouble.empty(), OptionalDouble.empty(),
                 "inside 4 GiB", OptionalDouble.empty(), peak <= LONG_MEBIBYTES,
                 Report.JSON.createArrayNode()));
     }

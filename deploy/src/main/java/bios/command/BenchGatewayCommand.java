@@ -4,6 +4,7 @@ import bios.bench.Comparison;
 import bios.bench.GatewayBench;
 import bios.bench.GatewayComparison;
 import bios.bench.Peer;
+import bios.bench.Report;
 import java.io.IOException;
 import java.util.List;
 import java.util.Optional;
@@ -17,6 +18,8 @@ import picocli.CommandLine.Option;
         "The round trip of a small training step from Python through a server of its own.")
 public final class BenchGatewayCommand implements Callable<Integer> {
     @Mixin private BenchOutput output;
+
+    @Mixin private BenchLimit limit;
 
     @Option(names = "--python", defaultValue = "python3",
             description = "Runs the client; 3.9 or newer (default: ${DEFAULT-VALUE}).")
@@ -43,9 +46,11 @@ public final class BenchGatewayCommand implements Callable<Integer> {
     private String word;
 
     @Override public Integer call() throws IOException {
-        if (compare) new GatewayComparison(new Comparison(new Peer(python), rounds, 3,
+        if (compare) new GatewayComparison(new Comparison(new Peer(python, limit.each()),
+                limit.each(), rounds, 3,
                 Optional.ofNullable(word), output.json(), output.append()), options()).run();
-        else output.finish(new GatewayBench(python, pairs, warmUp).run());
+        else output.finish(Report.of("gateway", limit.each(),
+                each -> new GatewayBench(python, pairs, warmUp, each).run()));
         return 0;
     }
 

@@ -14,11 +14,14 @@ public final class BenchGemmCommand implements Callable<Integer> {
 
     @Mixin private BenchOutput output;
 
+    @Mixin private BenchLimit limit;
+
     @Option(names = "--rows", defaultValue = "1024", description = "Tokens (default: ${DEFAULT-VALUE}).")
     private int rows;
 
     @Override public Integer call() {
-        output.finish(new ProductBench(engine.setup()).run(rows));
+        output.finish(limit.guard("gemm", output).run("products",
+                () -> new ProductBench(engine.setup()).run(rows)));
         return 0;
     }
 }

@@ -15,12 +15,15 @@ public final class BenchLoadCommand implements Callable<Integer> {
 
     @Mixin private BenchOutput output;
 
+    @Mixin private BenchLimit limit;
+
     @Option(names = "--steps", defaultValue = "3",
             description = "Repetitions, of which the middle counts (default: ${DEFAULT-VALUE}).")
     private int repetitions;
 
     @Override public Integer call() throws IOException {
-        output.finish(new LoadBench(engine.setup(), repetitions).run());
+        output.finish(limit.guard("load", output).run("loading",
+                () -> new LoadBench(engine.setup(), repetitions).run()));
         return 0;
     }
 }

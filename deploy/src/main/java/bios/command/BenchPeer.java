@@ -5,7 +5,7 @@ import bios.bench.Peer;
 import java.util.Optional;
 import picocli.CommandLine.Option;
 
-/// Whom a benchmark compares the engine with.
+/// The peer that a benchmark compares the engine with.
 public final class BenchPeer {
     @Option(names = "--peer", paramLabel = "PYTHON", description =
             "Also run the peer (torch, transformers, peft) with this Python and print the ratio.")
@@ -28,14 +28,14 @@ public final class BenchPeer {
         return compare;
     }
 
-    Optional<Peer> peer() {
-        return Optional.ofNullable(python).map(Peer::new);
+    Optional<Peer> peer(BenchLimit limit) {
+        return Optional.ofNullable(python).map(name -> new Peer(name, limit.each()));
     }
 
-    Comparison comparison(BenchOutput output, int steps) {
-        Peer peer = new Peer(python == null ? "python3" : python);
+    Comparison comparison(BenchOutput output, BenchLimit limit, int steps) {
+        Peer peer = new Peer(python == null ? "python3" : python, limit.each());
         peer.requireReady();
-        return new Comparison(peer, rounds, steps, Optional.ofNullable(word), output.json(),
+        return new Comparison(peer, limit.each(), rounds, steps, Optional.ofNullable(word), output.json(),
                 output.append());
     }
 }

@@ -1,5 +1,6 @@
 package bios.command;
 
+import bios.bench.Report;
 import bios.bench.RunsBench;
 import java.io.IOException;
 import java.util.concurrent.Callable;
@@ -11,7 +12,12 @@ import picocli.CommandLine.Option;
 @Command(name = "runs", mixinStandardHelpOptions = true, description =
         "Many runs on one server: its memory over time, and how long a run takes to return.")
 public final class BenchRunsCommand implements Callable<Integer> {
+    /// 2,000 runs take longer than a measurement of the engine: so many times its limit.
+    private static final int LONGER = 12;
+
     @Mixin private BenchOutput output;
+
+    @Mixin private BenchLimit limit;
 
     @Option(names = "--python", defaultValue = "python3",
             description = "Runs the client; 3.9 or newer (default: ${DEFAULT-VALUE}).")
@@ -38,7 +44,8 @@ public final class BenchRunsCommand implements Callable<Integer> {
     private String room;
 
     @Override public Integer call() throws IOException {
-        output.finish(new RunsBench(python, runs, visits, heap, memory, room).run());
+        output.finish(Report.of("runs", limit.each().times(LONGER),
+                each -> new RunsBench(python, runs, visits, heap, memory, room, each).run()));
         return 0;
     }
 }

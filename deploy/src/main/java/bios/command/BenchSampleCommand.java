@@ -19,6 +19,8 @@ public final class BenchSampleCommand implements Callable<Integer> {
 
     @Mixin private BenchOutput output;
 
+    @Mixin private BenchLimit limit;
+
     @Option(names = "--streams", defaultValue = "1",
             description = "Sequences at once (default: ${DEFAULT-VALUE}).")
     private int streams;
@@ -50,9 +52,9 @@ public final class BenchSampleCommand implements Callable<Integer> {
         if (streams < 1 || adapters < 1 || tokens < 2 || repetitions < 1 || warmUp < 1)
             throw new CommandFailed(
                     "--streams, --adapters, --steps and --warm-up: at least 1; --tokens: at least 2");
-        if (other.compare()) new SampleComparison(other.comparison(output, repetitions)).run();
+        if (other.compare()) new SampleComparison(other.comparison(output, limit, repetitions)).run();
         else output.finish(new SampleBench(engine.setup().withContext(prefill + 1), streams, adapters, tokens,
-                prefill, repetitions, warmUp, other.peer(), profile).run());
+                prefill, repetitions, warmUp, other.peer(limit), profile, limit.guard("sample", output)).run());
         return 0;
     }
 }

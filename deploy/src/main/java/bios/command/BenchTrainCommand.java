@@ -24,6 +24,8 @@ public final class BenchTrainCommand implements Callable<Integer> {
 
     @Mixin private BenchOutput output;
 
+    @Mixin private BenchLimit limit;
+
     @Option(names = "--batch", defaultValue = "8", description = "Sequences (default: ${DEFAULT-VALUE}).")
     private int batch;
 
@@ -60,7 +62,7 @@ public final class BenchTrainCommand implements Callable<Integer> {
 
     @Override public Integer call() throws IOException {
         if (steps < 1 || warmUp < 1) throw new CommandFailed("--steps and --warm-up: at least 1");
-        if (other.compare()) new TrainComparison(other.comparison(output, steps)).run();
+        if (other.compare()) new TrainComparison(other.comparison(output, limit, steps)).run();
         else output.finish(report());
         return 0;
     }
@@ -69,7 +71,8 @@ public final class BenchTrainCommand implements Callable<Integer> {
         Optional<int[]> batchBeside = Optional.ofNullable(beside).map(BenchTrainCommand::shape);
         int longest = Math.max(length, batchBeside.map(b -> b[1]).orElse(0));
         Setup setup = engine.setup().withContext(longest);
-        TrainBench bench = new TrainBench(setup, steps, warmUp, other.peer(), busy, profile);
+        TrainBench bench = new TrainBench(setup, steps, warmUp, other.peer(limit), busy, profile,
+                limit.guard("train", output));
         if (mixed) return bench.mixed(SEED);
         return tenants > 0 ? bench.tenants(tenants, length) : bench.equal(batch, length, batchBeside);
     }

@@ -15,7 +15,7 @@ import bios.coordinator.run.RunEnvironment;
 import bios.coordinator.run.TrainingRunSharding;
 import bios.coordinator.sampling.SamplingRouter;
 import bios.coordinator.sampling.SamplingSettings;
-import bios.coordinator.sampling.StoredSamples;
+import bios.coordinator.sampling.PersistentSampleRequestStore;
 import bios.coordinator.session.SessionSettings;
 import bios.coordinator.session.SessionSharding;
 import bios.persistence.Storage;
@@ -24,8 +24,8 @@ import bios.persistence.blob.MeteredBlobStore;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelName;
-import bios.worker.device.cpu.CpuDevice;
-import bios.worker.device.cpu.HostMemory;
+import bios.worker.device.DeviceSettings;
+import bios.worker.device.Devices;
 import bios.worker.engine.Engine;
 import bios.worker.engine.EngineSettings;
 import bios.worker.load.ModelRefused;
@@ -100,7 +100,7 @@ final class NodeWiring {
     void begin() {
         Optional<ActorRef<EngineCommand>> engine =
                 settings.has(Role.WORKER) ? Optional.of(worker()) : Optional.empty();
-        Optional<Gateway.Parts> gateway =
+        Optional<Gateway.Dependencies> gateway =
                 settings.has(Role.COORDINATOR) ? Optional.of(coordinator()) : Optional.empty();
         Thread.ofVirtual().start(() -> {
             try {
@@ -118,12 +118,11 @@ final class NodeWiring {
 
     private ActorRef<EngineCommand> worker() {
         int threads = settings.threads().orElse(Runtime.getRuntime().availableProcessors());
-        CpuDevice.Activations activations = CpuDevice.Activations.of(config);
-        long memory = HostMemory.limit(config);
+        DeviceSettings device = DeviceSettings.of(config, threads);
         // A model that is refused is the user's to mend: one line for the user, no trace.
         ActorRef<EngineCommand> engine = context.spawn(Behaviors.supervise(
                 Engine.create(EngineSettings.of(config), settings.models(),
-                        () -> new CpuDevice(threads, activations, memory), blobs))
+                        () -> Devices.open(device), blobs))
                 .onFailure(ModelRefused.class, SupervisorStrategy.stop().withLoggingEnabled(false)),
                 "engine");
         context.watch(engine);
@@ -141,7 +140,7 @@ final class NodeWiring {
         return engine;
     }
 
-    private Gateway.Parts coordinator() {
+    private Gateway.Dependencies coordinator() {
         var sharded = new ShardedRuns(system, runs);
         SessionSharding.init(system, SessionSettings.from(config),
                 SessionSharding.releaser(system, ASK_LIMIT), clock);
@@ -149,15 +148,16 @@ final class NodeWiring {
                 config.getDuration("bios.fleet.describe-interval")), "models");
         // Sessions reach the runs of every model that is known, whether or not a client has asked for one.
         directory.tell(new ModelDirectory.Subscribe(context.spawn(Behaviors.receiveMessage(now -> {
-            now.served().forEach(model -> sharded.begin(model.name().slug()));
+            now.served().forEach(model -> sharded.startProxy(model.name().slug()));
             return Behaviors.same();
         }), "proxies")));
         String name = UUID.randomUUID().toString().replace("-", ""); // edge: a name of its own
-        var kept = new StoredSamples(storage.samplingTasks(), task -> Thread.ofVirtual().start(task));
+        var kept = new PersistentSampleRequestStore(storage.samplingTasks(), task ->
+        Thread.ofVirtual().start(task));
         var router = context.spawn(SamplingRouter.create(name, SamplingSettings.of(
                 config.getConfig("bios.sampling")), directory, kept,
                 System::nanoTime), "sampling"); // edge: how old requests are
-        return new Gateway.Parts(accounts, sharded, new ShardedSessions(system), fleet::get, router,
+        return new Gateway.Dependencies(accounts, sharded, new ShardedSessions(system), fleet::get, router,
                 blobs, storage.index(), this::ready, clock, UUID::randomUUID,
                 new SecureRandom()); // edge: the key of signed URLs
     }
@@ -172,7 +172,7 @@ final class NodeWiring {
         CompletionStage<EngineReply> described =
                 AskPattern.ask(engine, EngineCommand.Describe::new, LOAD_LIMIT, system.scheduler());
         try {
-            described.toCompletableFuture().join();
+            described.toCompletableFuture().join(); // edge: a virtual thread waits at start
         } catch (CompletionException failed) {
             throw new CommandFailed("the engine did not start: " + root(failed).getMessage());
         }
@@ -208,7 +208,7 @@ final class NodeWiring {
         }
     }
 
-    private void open(Gateway.Parts parts) throws InterruptedException {
+    private void open(Gateway.Dependencies parts) throws InterruptedException {
         // Alone, a process serves when all of its models do; a cluster's may come and go.
         if (settings.membership().isEmpty())
             await(() -> fleet.get().served().size() >= settings.models().size(), () ->

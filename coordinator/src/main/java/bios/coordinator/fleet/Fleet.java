@@ -16,19 +16,20 @@ import java.util.Set;
 import java.util.TreeMap;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// Which base models are known and which engines hold them now. A model stays known when its last engine
-/// goes. Immutable and pure.
+/// The known base models and the engines that serve them. A model stays known after the loss of its last
+/// engine.
+/// Immutable.
 public final class Fleet {
-    /// Nothing is known yet.
+    /// No model and no engine is known.
     public static final Fleet EMPTY = new Fleet(new TreeMap<>(), Map.of(), List.of());
 
     private final TreeMap<String, ModelInfo> models;
     private final Map<ActorRef<EngineCommand>, Engine> engines;
     private final List<String> conflicts;
 
-    /// What an engine said of itself.
+    /// The last description of an engine.
     ///
-    /// @param queuedSequences sequences waiting or decoding there
+    /// @param queuedSequences sequences that wait or decode in the engine
     public record Engine(ActorRef<EngineCommand> ref, Set<ModelName> models, int queuedSequences) {}
 
     private Fleet(TreeMap<String, ModelInfo> models, Map<ActorRef<EngineCommand>, Engine> engines,
@@ -38,8 +39,9 @@ public final class Fleet {
         this.conflicts = conflicts;
     }
 
-    /// The fleet after `engine` described itself. The first model of a slug keeps it:
-    /// run ids hold the slug only.
+    /// The fleet after a description of `engine`. The first model of a slug is kept, because run ids contain
+    /// the
+    /// slug only.
     public Fleet described(ActorRef<EngineCommand> engine, List<ModelInfo> held, int queuedSequences) {
         var known = new TreeMap<>(models);
         var names = new HashSet<ModelName>();
@@ -62,14 +64,14 @@ public final class Fleet {
         return engines.values().stream().anyMatch(e -> !e.ref().equals(engine) && e.models().contains(name));
     }
 
-    /// The fleet without the engines that are not among `present`.
+    /// The fleet with the engines in `present` only.
     public Fleet retain(Collection<ActorRef<EngineCommand>> present) {
         var next = new HashMap<>(engines);
         next.keySet().retainAll(Set.copyOf(present));
         return next.size() == engines.size() ? this : new Fleet(models, next, List.of());
     }
 
-    /// The models that some engine holds now, by name.
+    /// The models that an engine serves now, by name.
     public List<ModelInfo> served() {
         return models.values().stream().filter(m -> !enginesOf(m.name()).isEmpty())
                 .sorted(Comparator.comparing(m -> m.name().value())).toList();
@@ -80,12 +82,12 @@ public final class Fleet {
         return modelOfSlug(name.slug()).filter(m -> m.name().equals(name));
     }
 
-    /// The model that run ids with this slug mean, if it was ever served.
+    /// The model of this slug, if it was ever served.
     public Optional<ModelInfo> modelOfSlug(String slug) {
         return Optional.ofNullable(models.get(slug));
     }
 
-    /// The engines that hold the model now, always in the same order.
+    /// The engines that serve the model now, in a stable order.
     public List<Engine> enginesOf(ModelName name) {
         return engines.values().stream().filter(e -> e.models().contains(name))
                 .sorted(Comparator.comparing(e -> e.ref().path().toString())).toList();
@@ -96,7 +98,7 @@ public final class Fleet {
         return Collections.unmodifiableCollection(engines.values());
     }
 
-    /// What the last description brought that contradicts the models known.
+    /// The models of the last description that contradict known models.
     List<String> conflicts() {
         return conflicts;
     }

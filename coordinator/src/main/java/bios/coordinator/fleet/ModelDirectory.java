@@ -12,14 +12,14 @@ import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.receptionist.Receptionist;
 
-/// Keeps a [Fleet] up to date: learns of engines from the receptionist and asks each what it holds,
-/// when it appears and then again and again. The newest fleet is published for readers outside actors,
-/// and told to subscribers.
+/// Keeps the [Fleet] up to date: finds engines through the receptionist and asks each for a description when
+/// it
+/// appears and then periodically. Publishes the current fleet to subscribers and to readers outside actors.
 public final class ModelDirectory {
-    /// What it is told.
+    /// The messages of the directory.
     public sealed interface Command {}
 
-    /// Sends `subscriber` the fleet now and whenever it changes.
+    /// Sends the fleet to `subscriber` now and after each change.
     public record Subscribe(ActorRef<Fleet> subscriber) implements Command {}
 
     private record Listed(Receptionist.Listing listing) implements Command {}
@@ -27,9 +27,9 @@ public final class ModelDirectory {
     private record Described(ActorRef<EngineCommand> engine, EngineReply.Description description)
             implements Command {}
 
-    private record Silent(ActorRef<EngineCommand> engine) implements Command {}
+    private record DescribeTimedOut(ActorRef<EngineCommand> engine) implements Command {}
 
-    private record AskAgain() implements Command {}
+    private record DescribeAll() implements Command {}
 
     private record Unsubscribed(ActorRef<Fleet> subscriber) implements Command {}
 
@@ -47,11 +47,11 @@ public final class ModelDirectory {
         this.interval = interval;
     }
 
-    /// @param published where the newest fleet is put
-    /// @param interval how often engines are asked how busy they are
+    /// @param published holds the current fleet
+    /// @param interval interval between descriptions of an engine
     public static Behavior<Command> create(AtomicReference<Fleet> published, Duration interval) {
         return Behaviors.setup(context -> Behaviors.withTimers(timers -> {
-            timers.startTimerWithFixedDelay(new AskAgain(), interval);
+            timers.startTimerWithFixedDelay(new DescribeAll(), interval);
             context.getSystem().receptionist().tell(Receptionist.subscribe(EngineCommand.ANY,
                     context.messageAdapter(Receptionist.Listing.class, Listed::new)));
             var directory = new ModelDirectory(context, published, interval);
@@ -67,8 +67,8 @@ public final class ModelDirectory {
             }
             case Unsubscribed(var subscriber) -> subscribers.remove(subscriber);
             case Listed(var listing) -> listed(listing.getServiceInstances(EngineCommand.ANY));
-            case AskAgain _ -> present.forEach(this::describe);
-            case Silent(var engine) -> asked.remove(engine);
+            case DescribeAll _ -> present.forEach(this::describe);
+            case DescribeTimedOut(var engine) -> asked.remove(engine);
             case Described(var engine, var description) -> {
                 asked.remove(engine);
                 if (present.contains(engine))
@@ -91,13 +91,13 @@ public final class ModelDirectory {
         if (!asked.add(engine)) return;
         context.ask(EngineReply.class, engine, interval.multipliedBy(5), EngineCommand.Describe::new,
                 (reply, _) -> reply instanceof EngineReply.Description description
-                        ? new Described(engine, description) : new Silent(engine));
+                        ? new Described(engine, description) : new DescribeTimedOut(engine));
     }
 
     private void publish(Fleet fleet) {
         if (fleet == published.get()) return;
         fleet.conflicts()
-                .forEach(conflict -> context.getLog().error("a base model is not used: {}", conflict));
+                .forEach(conflict -> context.getLog().error("base model ignored: {}", conflict));
         published.set(fleet);
         subscribers.forEach(subscriber -> subscriber.tell(fleet));
     }

@@ -9,30 +9,30 @@ import java.util.List;
 import java.util.Optional;
 import java.util.regex.Pattern;
 
-/// Who may use the service, and which account a key belongs to.
+/// Maps API keys to accounts.
 public sealed interface Accounts {
-    /// The account of everybody where no keys are asked for.
+    /// The account of every caller when the service has no key file.
     String DEFAULT = "default";
 
-    /// The account of the caller that showed `key`; empty: nobody we know.
+    /// The account that `key` belongs to; empty if the key is unknown.
     Optional<String> of(Optional<String> key);
 
-    /// Everybody is [#DEFAULT], whatever key is shown.
+    /// Every caller is [#DEFAULT], whatever key is sent.
     static Accounts open() {
         return new Open();
     }
 
-    /// Reads a file of lines `<account> <key>`; empty lines and such that begin with `#` are comments. An
+    /// Reads a file of lines `<account> <key>`; empty lines and lines that begin with `#` are ignored. An
     /// account may have several keys.
     ///
-    /// @throws IllegalArgumentException naming the line that is wrong, never the key
+    /// @throws IllegalArgumentException with the number of the wrong line, never with the key
     static Accounts fromFile(Path file) throws IOException {
         return fromLines(file.toString(), Files.readAllLines(file));
     }
 
     /// The same from lines; `source` names them in messages.
     static Accounts fromLines(String source, List<String> lines) {
-        var keys = new ArrayList<Keyed.Entry>();
+        var keys = new ArrayList<Keyed.ApiKey>();
         for (int i = 0; i < lines.size(); i++) {
             String line = lines.get(i).strip();
             if (line.isEmpty() || line.startsWith("#")) continue;
@@ -44,40 +44,41 @@ public sealed interface Accounts {
                         + "' is not an account; use up to 64 letters, digits, '.', '_' or '-'");
             if (words[1].length() < 8)
                 throw new IllegalArgumentException(at + "the key is shorter than 8 characters");
-            byte[] digest = Ids.sha256(words[1]);
+            byte[] digest = DerivedIds.sha256(words[1]);
             if (keys.stream().anyMatch(key -> MessageDigest.isEqual(key.digest(), digest)))
-                throw new IllegalArgumentException(at + "the key is there already");
-            keys.add(new Keyed.Entry(words[0], digest));
+                throw new IllegalArgumentException(at + "the key is a duplicate");
+            keys.add(new Keyed.ApiKey(words[0], digest));
         }
         if (keys.isEmpty())
-            throw new IllegalArgumentException(source + " holds no key; nobody could use the service");
+            throw new IllegalArgumentException(
+            source + " contains no key, so no request could be authenticated");
         return new Keyed(List.copyOf(keys));
     }
 
-    /// Nobody needs a key.
+    /// No key is needed.
     record Open() implements Accounts {
         @Override public Optional<String> of(Optional<String> key) {
             return Optional.of(DEFAULT);
         }
     }
 
-    /// Only digests of keys are held; every one is compared, in constant time.
+    /// Stores digests of keys only; compares each in constant time.
     final class Keyed implements Accounts {
         private static final Pattern ACCOUNT = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}");
-        private final List<Entry> entries;
+        private final List<ApiKey> keys;
 
-        private record Entry(String account, byte[] digest) {}
+        private record ApiKey(String account, byte[] digest) {}
 
-        private Keyed(List<Entry> entries) {
-            this.entries = entries;
+        private Keyed(List<ApiKey> keys) {
+            this.keys = keys;
         }
 
         @Override public Optional<String> of(Optional<String> key) {
             if (key.isEmpty()) return Optional.empty();
-            byte[] shown = Ids.sha256(key.get());
+            byte[] shown = DerivedIds.sha256(key.get());
             String found = null;
-            for (Entry entry : entries)
-                if (MessageDigest.isEqual(entry.digest(), shown)) found = entry.account();
+            for (ApiKey candidate : keys)
+                if (MessageDigest.isEqual(candidate.digest(), shown)) found = candidate.account();
             return Optional.ofNullable(found);
         }
     }

@@ -20,8 +20,8 @@ import org.apache.commons.compress.archivers.tar.TarConstants;
 import org.apache.commons.compress.compressors.gzip.GzipCompressorOutputStream;
 import org.apache.commons.compress.compressors.gzip.GzipParameters;
 
-/// A checkpoint's adapter as a `.tar.gz` that PEFT loads: the same bytes each time, for nothing in it tells
-/// when or where it was made. Optimizer state is never in it.
+/// A checkpoint's adapter as a `.tar.gz` that PEFT loads. It contains no time and no host name, so the bytes
+/// are the same each time. It never contains optimizer state.
 ///
 /// @param members content by name, in the order of the archive
 record Archive(Map<String, Member> members) {
@@ -66,23 +66,24 @@ record Archive(Map<String, Member> members) {
     private static Map<String, Object> adapterConfig(CheckpointManifest manifest, String reference) {
         double alpha = manifest.lora().alpha();
         Object exact = alpha == Math.rint(alpha) && alpha < 1e9 ? (Object) (long) alpha : (Object) alpha;
-        return new TreeMap<>(Reply.object("base_model_name_or_path", reference, "bias", "none",
+        return new TreeMap<>(ApiResponse.object("base_model_name_or_path", reference, "bias", "none",
                 "fan_in_fan_out", false, "inference_mode", true, "init_lora_weights", true,
                 "lora_alpha", exact, "lora_dropout", 0.0, "peft_type", "LORA", "r", manifest.lora().rank(),
-                "target_modules", Answers.sorted(Answers.targets(manifest.lora())),
+                "target_modules", ResponseBodies.sorted(ResponseBodies.targets(manifest.lora())),
                 "task_type", "CAUSAL_LM", "use_dora", false, "use_rslora", false));
     }
 
     private static Map<String, Object> metadata(CheckpointManifest manifest, String reference) {
         AdamParams adam = manifest.settings();
-        return Reply.object("format_version", 1, "path", manifest.path().map(CheckpointPath::bios),
+        return ApiResponse.object("format_version", 1, "path", manifest.path().map(CheckpointPath::bios),
                 "kind", manifest.kind().name().toLowerCase(Locale.ROOT),
-                "base_model", Reply.object("logical", manifest.baseModel().value(), "reference", reference),
-                "lora", Reply.object("rank", manifest.lora().rank(), "alpha", manifest.lora().alpha(),
-                        "targets", Answers.sorted(Answers.targets(manifest.lora()))),
-                "step", manifest.step(), "created_at", Answers.time(manifest.createdAtMillis()),
+                "base_model", ApiResponse.object("logical", manifest.baseModel().value(), "reference",
+                reference),
+                "lora", ApiResponse.object("rank", manifest.lora().rank(), "alpha", manifest.lora().alpha(),
+                        "targets", ResponseBodies.sorted(ResponseBodies.targets(manifest.lora()))),
+                "step", manifest.step(), "created_at", ResponseBodies.time(manifest.createdAtMillis()),
                 "parent_path", manifest.parent(),
-                "hyperparameters", Reply.object("optimizer", manifest.optimizerType(),
+                "hyperparameters", ApiResponse.object("optimizer", manifest.optimizerType(),
                         "learning_rate", adam.learningRate(), "beta1", adam.beta1(), "beta2", adam.beta2(),
                         "eps", adam.eps(), "weight_decay", adam.weightDecay(),
                         "grad_clip_norm", adam.gradClipNorm(), "seed", manifest.lora().seed()),

@@ -5,17 +5,18 @@ import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CompletionStage;
 
-/// One call of the protocol.
+/// One endpoint of the HTTP protocol.
 ///
 /// @param method `GET`, `POST`, `PUT` or `DELETE`
-/// @param pattern segments below `/api/v1`; `*` stands for any one
-/// @param keyed whether the caller has to be known
-/// @param read whether a body is read; otherwise it may be anything
-record Endpoint(String method, List<String> pattern, boolean keyed, boolean read, Handler handler) {
-    /// Answers a call. It may throw [Refusal] and [bios.protocol.Invalid], and must not block.
+/// @param pattern path segments below `/api/v1`; `*` matches any segment
+/// @param authenticated whether the caller needs a key
+/// @param readsBody whether the body is parsed; otherwise it is discarded
+record Endpoint(String method, List<String> pattern, boolean authenticated, boolean readsBody,
+        Handler handler) {
+    /// Handles a request. It may throw [Refusal] and [bios.protocol.Invalid], and must not block.
     @FunctionalInterface
     interface Handler {
-        CompletionStage<Reply> answer(Call call);
+        CompletionStage<ApiResponse> answer(ApiRequest call);
     }
 
     static Endpoint get(String pattern, Handler handler) {
@@ -34,21 +35,21 @@ record Endpoint(String method, List<String> pattern, boolean keyed, boolean read
         return new Endpoint("DELETE", split(pattern), true, false, handler);
     }
 
-    /// The same for anybody.
-    Endpoint open() {
-        return new Endpoint(method, pattern, false, read, handler);
+    /// The same endpoint without authentication.
+    Endpoint withoutKey() {
+        return new Endpoint(method, pattern, false, readsBody, handler);
     }
 
-    /// The same with a body that does not matter.
-    Endpoint unread() {
-        return new Endpoint(method, pattern, keyed, false, handler);
+    /// The same endpoint with any body, which is discarded.
+    Endpoint ignoringBody() {
+        return new Endpoint(method, pattern, authenticated, false, handler);
     }
 
     private static List<String> split(String pattern) {
         return List.of(pattern.split("/"));
     }
 
-    /// What stands for each `*`, if the path is of this pattern.
+    /// The segments at each `*`, if the path matches the pattern.
     Optional<List<String>> match(List<String> path) {
         if (path.size() != pattern.size()) return Optional.empty();
         var parts = new ArrayList<String>();

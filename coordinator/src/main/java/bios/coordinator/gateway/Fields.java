@@ -12,49 +12,50 @@ import java.util.TreeSet;
 import java.util.function.Function;
 import java.util.function.Supplier;
 
-/// The fields of one JSON object, read one after another; [#done] refuses what was not asked for. `null` and
-/// absent are the same. Every error names the field in full.
+/// The fields of a JSON object. Each method reads one field; [#done] refuses the fields that were not read.
+/// `null`
+/// is treated as absent. Every error contains the full path of the field.
 final class Fields {
     private static final BigInteger LONG_MIN = BigInteger.valueOf(Long.MIN_VALUE);
     private static final BigInteger UNSIGNED_END = BigInteger.ONE.shiftLeft(64);
 
-    private final At at;
+    private final FieldPath at;
     private final Map<String, Json> fields;
     private final Set<String> asked = new HashSet<>();
 
-    private Fields(At at, Map<String, Json> fields) {
+    private Fields(FieldPath at, Map<String, Json> fields) {
         this.at = at;
         this.fields = fields;
     }
 
-    /// The fields of `json`, which has to be an object.
-    static Fields of(At at, Json json) {
+    /// The fields of `json`, which must be an object.
+    static Fields of(FieldPath at, Json json) {
         if (json instanceof Json.Obj(var fields)) return new Fields(at, fields);
         throw at.invalid("is " + json.kind() + "; expected an object");
     }
 
     /// The fields of a request; `type` is ignored.
     static Fields ofRequest(Json body) {
-        Fields request = of(At.BODY, body);
+        Fields request = of(FieldPath.BODY, body);
         request.optionalString("type");
         return request;
     }
 
-    At at(String name) {
+    FieldPath at(String name) {
         return at.field(name);
     }
 
-    At at() {
+    FieldPath at() {
         return at;
     }
 
-    /// Names in the object, whatever they are.
+    /// All names in the object, which count as read.
     Set<String> names() {
         asked.addAll(fields.keySet());
         return fields.keySet();
     }
 
-    /// Whether there is a value.
+    /// Whether the field has a value.
     boolean has(String name) {
         return optional(name).isPresent();
     }
@@ -68,12 +69,13 @@ final class Fields {
         return optional(name).orElseThrow(() -> at(name).invalid("is missing"));
     }
 
-    private static <T> Function<Json, T> reading(At at, String expected, Function<Json, Optional<T>> read) {
+    private static <T> Function<Json,
+            T> reading(FieldPath at, String expected, Function<Json, Optional<T>> read) {
         return json -> read.apply(json)
                 .orElseThrow(() -> at.invalid("is " + json.kind() + "; expected " + expected));
     }
 
-    private Function<Json, String> string(At place) {
+    private Function<Json, String> string(FieldPath place) {
         return reading(place, "a string",
                 json -> json instanceof Json.Str(var s) ? Optional.of(s) : Optional.empty());
     }
@@ -92,13 +94,13 @@ final class Fields {
                 .orElse(otherwise);
     }
 
-    private static BigInteger integer(At at, Json json) {
+    private static BigInteger integer(FieldPath at, Json json) {
         if (json instanceof Json.Num number && number.integral()) return new BigInteger(number.literal());
         throw at.invalid("is " + (json instanceof Json.Num(var literal) ? literal : json.kind())
                 + "; expected an integer");
     }
 
-    private long integer(At place, Json json, long least, long most) {
+    private long integer(FieldPath place, Json json, long least, long most) {
         BigInteger value = integer(place, json);
         if (value.compareTo(BigInteger.valueOf(least)) < 0 || value.compareTo(BigInteger.valueOf(most)) > 0)
             throw place.invalid(value + " is out of range; expected an integer from " + least + " to "
@@ -128,7 +130,7 @@ final class Fields {
         return optional(name).map(json -> number(at(name), json)).orElse(otherwise);
     }
 
-    static double number(At at, Json json) {
+    static double number(FieldPath at, Json json) {
         if (!(json instanceof Json.Num(var literal)))
             throw at.invalid("is " + json.kind() + "; expected a number");
         double value = Double.parseDouble(literal);
@@ -149,7 +151,7 @@ final class Fields {
         return items(at(name), required(name));
     }
 
-    static List<Json> items(At at, Json json) {
+    static List<Json> items(FieldPath at, Json json) {
         return switch (json) {
             case Json.Arr(var items) -> items;
             case Json.Longs(var values) when values.length == 0 -> List.of();
@@ -168,7 +170,7 @@ final class Fields {
         });
     }
 
-    /// A JSON object of the user's own, as text without white space.
+    /// A JSON object with arbitrary fields, as text without white space.
     Optional<String> optionalFree(String name, int maxBytes) {
         return optional(name).map(json -> {
             if (!(json instanceof Json.Obj))
@@ -181,15 +183,15 @@ final class Fields {
         });
     }
 
-    /// Refuses fields that nothing has asked for.
+    /// Refuses the fields that were not read.
     void done() {
         for (String name : fields.keySet())
             if (!asked.contains(name)) throw at(name).invalid("is not a field of this object; it has "
                     + new TreeSet<>(asked));
     }
 
-    /// Runs `read`; what it finds wrong is reported at `place`, whatever field it names itself.
-    static <T> T named(At place, Supplier<T> read) {
+    /// Runs `read`; its errors are reported at `place`.
+    static <T> T named(FieldPath place, Supplier<T> read) {
         try {
             return read.get();
         } catch (Invalid wrong) {
@@ -197,8 +199,8 @@ final class Fields {
         }
     }
 
-    /// Runs `read`; what it finds wrong is reported at the field that it names, below `place`.
-    static <T> T below(At place, Supplier<T> read) {
+    /// Runs `read`; its errors are reported at the field that they name, below `place`.
+    static <T> T below(FieldPath place, Supplier<T> read) {
         try {
             return read.get();
         } catch (Invalid wrong) {

@@ -4,15 +4,15 @@ import bios.protocol.Invalid;
 import bios.protocol.run.RequestId;
 import bios.protocol.run.RunId;
 
-/// What a request id stands for: `<run>:create`, `<run>:unload`, or an operation, `<run>:<seq>`, with what
-/// its answer needs besides the result: `:forward`, or `:sampler:<session>:<number>`.
+/// The parsed form of a request id: `<run>:create`, `<run>:unload`, or an operation, `<run>:<seq>`, with what
+/// its response needs besides the result: `:forward`, or `:sampler:<session>:<number>`.
 sealed interface FutureId {
     RunId run();
 
-    /// The making of a run.
+    /// The creation of a run.
     record Created(RunId run) implements FutureId {}
 
-    /// The end of a run.
+    /// The unloading of a run.
     record Unloaded(RunId run) implements FutureId {}
 
     /// An operation.
@@ -36,7 +36,7 @@ sealed interface FutureId {
         }
     }
 
-    /// Reads one; a [Refusal] when it is none.
+    /// Parses a request id; throws a [Refusal] if it is not one.
     static FutureId parse(String text) {
         String[] words = text.split(":", -1);
         try {
@@ -50,8 +50,8 @@ sealed interface FutureId {
                     return new Snapshot(request, words[3], Long.parseLong(words[4]));
             }
         } catch (Invalid | NumberFormatException _) {
-            // said below
+            // reported below
         }
-        throw new Refusal(Code.NOT_FOUND, "request_id", "there is no request '" + text + "'");
+        throw new Refusal(ErrorCode.NOT_FOUND, "request_id", "there is no request '" + text + "'");
     }
 }

@@ -28,44 +28,44 @@ import org.apache.pekko.http.javadsl.model.HttpResponse;
 import org.apache.pekko.http.javadsl.settings.ServerSettings;
 import org.apache.pekko.japi.function.Function;
 
-/// The HTTP side of the service: docs/reference/http.md.
+/// The HTTP server of the service; docs/reference/http.md documents the protocol.
 public final class Gateway {
     private static final Duration DRAIN = Duration.ofSeconds(5);
 
     private Gateway() {}
 
-    /// The rest of the service, as the gateway sees it.
+    /// The parts of the service that the gateway uses.
     ///
-    /// @param accounts who may use the service
-    /// @param runs reaches the entities of runs
-    /// @param sessions reaches the entities of sessions
-    /// @param fleet the newest fleet, as [bios.coordinator.fleet.ModelDirectory] publishes it
+    /// @param accounts maps API keys to accounts
+    /// @param runs sends commands to runs
+    /// @param sessions sends commands to sessions
+    /// @param fleet the current fleet, published by [bios.coordinator.fleet.ModelDirectory]
     /// @param router this coordinator's [bios.coordinator.sampling.SamplingRouter]
-    /// @param ready whether the service can serve: what `api/v1/healthz` and `readyz` say
-    /// @param clock the time
-    /// @param ids new random ids, for sessions and requests
-    /// @param random for the key of signed URLs
-    public record Parts(Accounts accounts, RunDirectory runs, SessionDirectory sessions,
+    /// @param ready whether the service can serve; reported by `api/v1/healthz` and `readyz`
+    /// @param clock wall clock
+    /// @param ids generates random ids of sessions and requests
+    /// @param random generates the key of signed URLs
+    public record Dependencies(Accounts accounts, RunDirectory runs, SessionDirectory sessions,
             Supplier<Fleet> fleet, ActorRef<SamplingCommand> router, BlobStore blobs, RunIndex index,
             BooleanSupplier ready, InstantSource clock, Supplier<UUID> ids, SecureRandom random) {}
 
-    /// Serves on `host` and `port` (0: any free one) until the system ends; limits are `bios.gateway` of
-    /// the system's configuration.
+    /// Serves on `host` and `port` (0: any free port) until the system terminates. The limits are read from
+    /// `bios.gateway` of the system's configuration.
     public static CompletionStage<ServerBinding> bind(ActorSystem<?> system, String host, int port,
-            Parts parts) {
+            Dependencies parts) {
         return bind(system, host, port, parts,
                 GatewaySettings.of(system.settings().config().getConfig("bios.gateway")));
     }
 
-    /// The same with these settings.
+    /// As above, with these settings.
     public static CompletionStage<ServerBinding> bind(ActorSystem<?> system, String host, int port,
-            Parts parts, GatewaySettings settings) {
+            Dependencies parts, GatewaySettings settings) {
         return bind(system, host, port, parts, settings, List.of());
     }
 
-    /// The same with `/readyz` asking `checks` as well, beside what is in `parts`.
+    /// As above; `/readyz` runs `checks` too.
     public static CompletionStage<ServerBinding> bind(ActorSystem<?> system, String host, int port,
-            Parts parts, GatewaySettings settings, List<Check> checks) {
+            Dependencies parts, GatewaySettings settings, List<Check> checks) {
         ExecutorService readers = Executors.newFixedThreadPool(settings.readers(),
                 Thread.ofPlatform().daemon().name("bios-gateway-reader-", 0).factory());
         ExecutorService blocking =
@@ -74,9 +74,9 @@ public final class Gateway {
             readers.shutdown();
             blocking.shutdown();
         });
-        var backend = new Backend(system, parts, settings, blocking);
+        var upstream = new Upstream(system, parts, settings, blocking);
         var handler = new HttpHandler(system, parts, settings, readers,
-                endpoints(parts, settings, backend, blocking));
+                endpoints(parts, settings, upstream, blocking));
         var all = new ArrayList<>(checks);
         all.addFirst(Check.models(parts.fleet()));
         all.addFirst(Check.that("gateway", parts.ready(), "the service is starting"));
@@ -91,7 +91,8 @@ public final class Gateway {
         return request -> management.answer(request).orElseGet(() -> handler.answer(request));
     }
 
-    private static List<Endpoint> endpoints(Parts parts, GatewaySettings settings, Backend backend,
+    /// All endpoints of the protocol.
+    static List<Endpoint> endpoints(Dependencies parts, GatewaySettings settings, Upstream upstream,
             ExecutorService blocking) {
         byte[] secret = settings.archiveUrlSecret().map(text -> text.getBytes(StandardCharsets.UTF_8))
                 .orElseGet(() -> {
@@ -99,19 +100,19 @@ public final class Gateway {
                     parts.random().nextBytes(made);
                     return made;
                 });
-        var operations = new Operations(backend);
+        var runs = new RunClient(upstream);
         var all = new ArrayList<Endpoint>();
-        all.addAll(new ServiceCalls(backend, parts.ids()).endpoints());
-        all.addAll(new RunCalls(backend, operations).endpoints());
-        all.addAll(new TrainingCalls(backend, operations).endpoints());
-        all.addAll(new FutureCalls(backend).endpoints());
-        all.addAll(new SamplingCalls(backend, operations).endpoints());
-        all.addAll(new ListingCalls(backend).endpoints());
-        all.addAll(new ArchiveCalls(backend, operations, new SignedUrls(secret), blocking).endpoints());
+        all.addAll(new ServiceEndpoints(upstream, parts.ids()).endpoints());
+        all.addAll(new RunEndpoints(upstream, runs).endpoints());
+        all.addAll(new TrainingEndpoints(upstream, runs).endpoints());
+        all.addAll(new FutureEndpoints(upstream).endpoints());
+        all.addAll(new SamplingEndpoints(upstream, runs).endpoints());
+        all.addAll(new ListingEndpoints(upstream).endpoints());
+        all.addAll(new ArchiveEndpoints(upstream, runs, new SignedUrls(secret), blocking).endpoints());
         return List.copyOf(all);
     }
 
-    /// Long polls have no timeout of the server's; bodies are limited where they are read.
+    /// The server has no request timeout, because of long polls, and no body limit: [BodyReader] has one.
     private static ServerSettings server(Config system, GatewaySettings settings) {
         Config own = ConfigFactory.parseString("""
                 pekko.http.server {
@@ -129,7 +130,7 @@ public final class Gateway {
                   }
                   max-connections = %d
                 }
-                """.formatted(MalformedRequest.class.getName(), settings.maxConnections()));
+                """.formatted(MalformedRequestHandler.class.getName(), settings.maxConnections()));
         return ServerSettings.create(own.withFallback(system));
     }
 }

@@ -4,7 +4,7 @@ import com.typesafe.config.Config;
 import java.time.Duration;
 import java.util.Optional;
 
-/// The limits of a gateway: block `bios.gateway` of the configuration, whose comments say what each is.
+/// The limits of a gateway: block `bios.gateway` of the configuration. `reference.conf` documents each.
 public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNesting, int readers,
         int maxConnections, Duration longPoll, Duration askTimeout, int maxDatums, int maxTokensPerRequest,
         int maxSamples, int maxTopkPromptLogprobs, int maxMetadataBytes, Optional<String> publicUrl,

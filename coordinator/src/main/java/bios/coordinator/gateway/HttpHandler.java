@@ -26,38 +26,39 @@ import org.apache.pekko.stream.SystemMaterializer;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/// From HTTP request to HTTP response: finds the call, knows the caller, reads the body, writes the answer.
-/// Whatever goes wrong becomes a problem in JSON.
+/// Handles HTTP requests: finds the endpoint, authenticates the caller, reads the body and writes the
+/// response.
+/// Every failure becomes an error response in JSON.
 final class HttpHandler {
     private static final Logger LOG = LoggerFactory.getLogger(HttpHandler.class);
     private static final int SMALL = 1 << 16;
 
-    private final Gateway.Parts parts;
+    private final Gateway.Dependencies parts;
     private final Executor readers;
     private final List<Endpoint> endpoints;
     private final Materializer materializer;
-    private final Bodies bodies;
+    private final BodyReader bodies;
     private final JsonReader reader;
 
-    HttpHandler(ActorSystem<?> system, Gateway.Parts parts, GatewaySettings settings, Executor readers,
+    HttpHandler(ActorSystem<?> system, Gateway.Dependencies parts, GatewaySettings settings, Executor readers,
             List<Endpoint> endpoints) {
         this.parts = parts;
         this.readers = readers;
         this.endpoints = endpoints;
         this.materializer = SystemMaterializer.get(system).materializer();
-        this.bodies = new Bodies(settings.maxBodyBytes(), settings.maxBytesInWork());
+        this.bodies = new BodyReader(settings.maxBodyBytes(), settings.maxBytesInWork());
         this.reader = new JsonReader(settings.maxNesting(), settings.maxBodyBytes());
     }
 
-    private record Found(Endpoint endpoint, List<String> parts) {}
+    private record Match(Endpoint endpoint, List<String> parts) {}
 
-    /// What a request adds to the metrics. The route is a pattern, so that no id becomes a label.
-    private static final class Measure {
+    /// Records the metrics of one request. The route label is a pattern, so that no id becomes a label.
+    private static final class RequestMetrics {
         private final String method;
         private final long began = System.nanoTime(); // edge: measures, decides nothing
         private Optional<String> route = Optional.empty();
 
-        Measure(String method) {
+        RequestMetrics(String method) {
             this.method = method;
         }
 
@@ -71,36 +72,36 @@ final class HttpHandler {
         }
     }
 
-    /// Answers a request; never fails.
+    /// Handles a request; the stage never fails.
     CompletionStage<HttpResponse> answer(HttpRequest request) {
-        var measure = new Measure(request.method().value());
-        return answered(request, measure).thenApply(measure::of);
+        var metrics = new RequestMetrics(request.method().value());
+        return handle(request, metrics).thenApply(metrics::of);
     }
 
-    private CompletionStage<HttpResponse> answered(HttpRequest request, Measure measure) {
+    private CompletionStage<HttpResponse> handle(HttpRequest request, RequestMetrics metrics) {
         String id = parts.ids().get().toString();
-        Found found;
+        Match match;
         String account;
         Map<String, String> headers = headers(request);
         try {
-            found = find(request.method().value(), path(request));
-            measure.route = Optional.of(String.join("/", found.endpoint().pattern()));
-            account = found.endpoint().keyed() ? account(headers) : Accounts.DEFAULT;
-            if (found.endpoint().read()) checkType(headers);
+            match = match(request.method().value(), path(request));
+            metrics.route = Optional.of(String.join("/", match.endpoint().pattern()));
+            account = match.endpoint().authenticated() ? account(headers) : Accounts.DEFAULT;
+            if (match.endpoint().readsBody()) checkType(headers);
         } catch (RuntimeException refused) {
             return drained(request, problem(id, refused));
         }
-        CompletionStage<Reply> reply;
-        if (found.endpoint().read()) {
+        CompletionStage<ApiResponse> reply;
+        if (match.endpoint().readsBody()) {
             reply = bodies.read(request, materializer).thenCompose(body -> withBody(body, () -> {
-                Call call = call(id, account, found, request, headers,
+                ApiRequest call = call(id, account, match, request, headers,
                         Optional.of(reader.read(body.bytes())));
-                return Refusal.located(call, guarded(() -> found.endpoint().handler().answer(call)));
+                return Refusal.located(call, guarded(() -> match.endpoint().handler().answer(call)));
             }));
         } else {
             reply = request.discardEntityBytes(materializer).completionStage()
-                    .thenCompose(_ -> guarded(() -> found.endpoint().handler()
-                            .answer(call(id, account, found, request, headers, Optional.empty()))));
+                    .thenCompose(_ -> guarded(() -> match.endpoint().handler()
+                            .answer(call(id, account, match, request, headers, Optional.empty()))));
         }
         return reply.thenCompose(this::render).handle((response, failed) -> failed == null
                 ? response.addHeader(RawHeader.create("X-Request-Id", id)) : problem(id, failed));
@@ -110,14 +111,14 @@ final class HttpHandler {
         return request.discardEntityBytes(materializer).completionStage().handle((_, _) -> response);
     }
 
-    private CompletionStage<Reply> withBody(Bodies.Body body,
-            Supplier<CompletionStage<Reply>> work) {
-        CompletionStage<Reply> reply = body.length() <= SMALL ? guarded(work)
+    private CompletionStage<ApiResponse> withBody(BodyReader.Body body,
+            Supplier<CompletionStage<ApiResponse>> work) {
+        CompletionStage<ApiResponse> reply = body.length() <= SMALL ? guarded(work)
                 : CompletableFuture.supplyAsync(() -> guarded(work), readers).thenCompose(stage -> stage);
         return reply.whenComplete((_, _) -> body.release());
     }
 
-    private static CompletionStage<Reply> guarded(Supplier<CompletionStage<Reply>> work) {
+    private static CompletionStage<ApiResponse> guarded(Supplier<CompletionStage<ApiResponse>> work) {
         try {
             return work.get();
         } catch (Throwable failed) {
@@ -125,16 +126,16 @@ final class HttpHandler {
         }
     }
 
-    private static Call call(String id, String account, Found found, HttpRequest request,
+    private static ApiRequest call(String id, String account, Match match, HttpRequest request,
             Map<String, String> headers, Optional<Json> body) {
         var query = new HashMap<String, String>();
         try {
             for (Pair<String, String> parameter : request.getUri().query().toList())
                 query.putIfAbsent(parameter.first(), parameter.second());
         } catch (RuntimeException malformed) {
-            throw new Refusal(Code.INVALID, "query", "is malformed: " + malformed.getMessage());
+            throw new Refusal(ErrorCode.INVALID, "query", "is malformed: " + malformed.getMessage());
         }
-        return new Call(id, account, found.parts(), query, headers, body);
+        return new ApiRequest(id, account, match.parts(), query, headers, body);
     }
 
     private static Map<String, String> headers(HttpRequest request) {
@@ -144,7 +145,8 @@ final class HttpHandler {
         return headers;
     }
 
-    /// The decoded segments below `/api/v1`; a checkpoint id that came as one segment is two.
+    /// The decoded path segments below `/api/v1`; a checkpoint id that is one escaped segment is split in
+    /// two.
     private static List<String> path(HttpRequest request) {
         var segments = new ArrayList<String>();
         try {
@@ -164,42 +166,44 @@ final class HttpHandler {
     }
 
     private static Refusal none(String path) {
-        return new Refusal(Code.NO_SUCH_CALL,
-                "there is nothing at '" + path + "'; the calls are below /api/v1");
+        return new Refusal(ErrorCode.NO_SUCH_CALL,
+                "there is no endpoint at '" + path + "'; the endpoints are below /api/v1");
     }
 
-    private Found find(String method, List<String> path) {
+    private Match match(String method, List<String> path) {
         var others = new TreeSet<String>();
         for (Endpoint endpoint : endpoints) {
             Optional<List<String>> matched = endpoint.match(path);
             if (matched.isEmpty()) continue;
-            if (endpoint.method().equals(method)) return new Found(endpoint, matched.get());
+            if (endpoint.method().equals(method)) return new Match(endpoint, matched.get());
             others.add(endpoint.method());
         }
         if (others.isEmpty()) throw none("/api/v1/" + String.join("/", path));
-        throw Refusal.methods(others, method);
+        throw Refusal.methodNotAllowed(others, method);
     }
 
     private String account(Map<String, String> headers) {
         return parts.accounts().of(Optional.ofNullable(headers.get("x-api-key")))
-                .orElseThrow(() -> new Refusal(Code.UNAUTHENTICATED, headers.containsKey("x-api-key")
-                        ? "the key in X-API-Key is not known here"
+                .orElseThrow(() -> new Refusal(ErrorCode.UNAUTHENTICATED, headers.containsKey("x-api-key")
+                        ? "the key in X-API-Key is unknown"
                         : "this service needs a key; send it as X-API-Key"));
     }
 
     private static void checkType(Map<String, String> headers) {
         String type = headers.get("content-type");
         if (!type.equals("application/json"))
-            throw new Refusal(Code.NOT_JSON, "the body is " + type + "; send it as application/json");
+            throw new Refusal(ErrorCode.NOT_JSON, "the body is " + type + "; send it as application/json");
     }
 
-    private CompletionStage<HttpResponse> render(Reply reply) {
+    private CompletionStage<HttpResponse> render(ApiResponse reply) {
         return switch (reply) {
-            case Reply.Value(int status, var body, boolean large) when large ->
+            case ApiResponse.JsonBody(int status, var body, boolean large) when large ->
                 CompletableFuture.supplyAsync(() -> json(status, body), readers);
-            case Reply.Value(int status, var body, _) -> CompletableFuture.completedStage(json(status, body));
-            case Reply.Nothing _ -> CompletableFuture.completedStage(HttpResponse.create().withStatus(204));
-            case Reply.Stream(var type, var name, var bytes) ->
+            case ApiResponse.JsonBody(int status, var body, _) ->
+                    CompletableFuture.completedStage(json(status, body));
+            case ApiResponse.NoContent _ ->
+                    CompletableFuture.completedStage(HttpResponse.create().withStatus(204));
+            case ApiResponse.ByteStream(var type, var name, var bytes) ->
                     CompletableFuture.completedStage(HttpResponse.create()
                             .withEntity(HttpEntities.create(ContentTypes.parse(type), bytes))
                             .addHeader(RawHeader.create("Content-Disposition",
@@ -213,23 +217,23 @@ final class HttpHandler {
     }
 
     private static HttpResponse problem(String id, Throwable failed) {
-        Throwable cause = Backend.cause(failed);
+        Throwable cause = Upstream.cause(failed);
         Refusal refusal = switch (cause) {
             case Refusal known -> known;
             case Invalid invalid -> Refusal.of(invalid);
-            case TimeoutException _ -> new Refusal(Code.UNAVAILABLE,
+            case TimeoutException _ -> new Refusal(ErrorCode.UNAVAILABLE,
                     "the run, session or worker does not answer; it may be starting or moving. Try again in"
                     + " a moment");
             default -> {
-                LOG.atError().addKeyValue("request", id).setCause(cause).log("a request failed");
-                yield new Refusal(Code.INTERNAL,
-                        "the service failed at this request; its log says why under request " + id);
+                LOG.atError().addKeyValue("request", id).setCause(cause).log("request failed");
+                yield new Refusal(ErrorCode.INTERNAL,
+                        "the service failed to process this request; see its log for request " + id);
             }
         };
-        Code code = refusal.code();
-        if (code.status() == 429) Metrics.HTTP_THROTTLED.labelValues(refusal.word()).inc();
-        LOG.atDebug().addKeyValue("request", id).log("refused: {}", refusal.getMessage());
-        HttpResponse response = json(code.status(), Reply.object("error", refusal.word(),
+        ErrorCode code = refusal.code();
+        if (code.status() == 429) Metrics.HTTP_THROTTLED.labelValues(refusal.wireCode()).inc();
+        LOG.atDebug().addKeyValue("request", id).log("request refused: {}", refusal.getMessage());
+        HttpResponse response = json(code.status(), ApiResponse.object("error", refusal.wireCode(),
                 "category", code.status() < 500 ? "user" : "server", "message", refusal.getMessage(),
                 "field", refusal.field(), "detail", refusal.getMessage(), "request_id", id))
                 .addHeader(RawHeader.create("X-Request-Id", id));

@@ -6,18 +6,18 @@ import java.util.Iterator;
 import java.util.List;
 import java.util.Map;
 
-/// A JSON value as a client sent it. Long arrays of numbers (`tokens`, `data`, `shape`) are packed.
+/// A parsed JSON value. Arrays of numbers in the fields `tokens`, `data` and `shape` are primitive arrays.
 sealed interface Json {
-    /// @param fields in the order in which they came
+    /// @param fields in the order of the text
     record Obj(Map<String, Json> fields) implements Json {}
 
     record Arr(List<Json> items) implements Json {}
 
     record Str(String value) implements Json {}
 
-    /// @param literal the number as it was written
+    /// @param literal text of the number
     record Num(String literal) implements Json {
-        /// Whether it is written as an integer.
+        /// Whether the text has neither fraction nor exponent.
         boolean integral() {
             return literal.chars().noneMatch(c -> c == '.' || c == 'e' || c == 'E');
         }
@@ -32,10 +32,10 @@ sealed interface Json {
 
     /// An array of numbers.
     ///
-    /// @param firstOther place of the first that is not an integer of 64 bits
+    /// @param firstOther index of the first value that is not a 64-bit integer
     record Doubles(double[] values, int firstOther) implements Json {}
 
-    /// What it is, for messages.
+    /// The JSON type, for messages.
     default String kind() {
         return switch (this) {
             case Obj _ -> "an object";
@@ -47,7 +47,7 @@ sealed interface Json {
         };
     }
 
-    /// Writes it without white space, numbers as they came.
+    /// Writes it without white space; numbers keep their text.
     default void writeTo(StringBuilder out) {
         switch (this) {
             case Obj(var fields) -> {

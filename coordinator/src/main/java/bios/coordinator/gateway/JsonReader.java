@@ -19,8 +19,9 @@ import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Set;
 
-/// Reads a request body strictly: UTF-8, one JSON value and nothing behind it, no field twice, no `NaN`, no
-/// half surrogates, no number beyond a double, nesting to a limit.
+/// Parses a request body strictly: UTF-8, one JSON value without trailing text, no duplicate fields, no
+/// `NaN`,
+/// no unpaired surrogates, no number beyond the range of a double, limited nesting.
 final class JsonReader {
     private static final Set<String> PACKED = Set.of("data", "tokens", "shape");
     private static final Set<String> FREE = Set.of("user_metadata", "metadata");
@@ -28,7 +29,7 @@ final class JsonReader {
     private final JsonFactory factory;
 
     /// @param maxNesting deepest nesting of objects and arrays
-    /// @param maxBytes largest body, and so longest string
+    /// @param maxBytes largest body, which bounds the longest string
     JsonReader(int maxNesting, int maxBytes) {
         this.factory = JsonFactory.builder().disable(JsonFactory.Feature.CANONICALIZE_FIELD_NAMES)
                 .disable(JsonFactory.Feature.INTERN_FIELD_NAMES)
@@ -36,20 +37,21 @@ final class JsonReader {
                         .maxStringLength(maxBytes).maxNumberLength(400).maxNameLength(1000).build()).build();
     }
 
-    /// The value; a [Refusal] or [Invalid] says what is wrong and where.
+    /// The value; throws [Refusal] or [Invalid] with the place of the error.
     Json read(byte[] body) {
         checkEncoding(body);
         try (JsonParser parser = factory.createParser(body)) {
             JsonToken first = parser.nextToken();
             if (first == null)
-                throw new Refusal(Code.MALFORMED_JSON, "the body is empty; expected a JSON object");
-            Json value = value(parser, first, At.BODY, false);
+                throw new Refusal(ErrorCode.MALFORMED_JSON, "the body is empty; expected a JSON object");
+            Json value = value(parser, first, FieldPath.BODY, false);
             if (parser.nextToken() != null)
-                throw new Refusal(Code.MALFORMED_JSON,
-                        "there is more behind the end of the JSON value, at " + where(parser));
+                throw new Refusal(ErrorCode.MALFORMED_JSON,
+                        "there is trailing text after the JSON value, at " + where(parser));
             return value;
         } catch (JsonProcessingException malformed) {
-            throw new Refusal(Code.MALFORMED_JSON, "the body is not JSON: " + malformed.getOriginalMessage()
+            throw new Refusal(ErrorCode.MALFORMED_JSON, "the body is not JSON: "
+                    + malformed.getOriginalMessage()
                     + (malformed.getLocation() == null ? "" : " at line " + malformed.getLocation()
                             .getLineNr() + ", column " + malformed.getLocation().getColumnNr()));
         } catch (IOException impossible) {
@@ -72,14 +74,14 @@ final class JsonReader {
                 if (step.isError()) step.throwException();
             }
         } catch (CharacterCodingException _) {
-            throw new Refusal(Code.MALFORMED_JSON, "the body is not UTF-8 at byte " + in.position());
+            throw new Refusal(ErrorCode.MALFORMED_JSON, "the body is not UTF-8 at byte " + in.position());
         }
-        // Jackson would guess UTF-16 and UTF-32 from zero bytes; JSON in UTF-8 has none.
+        // Jackson detects UTF-16 and UTF-32 by zero bytes; JSON in UTF-8 has none.
         for (int i = 0; i < Math.min(4, body.length); i++) if (body[i] == 0)
-            throw new Refusal(Code.MALFORMED_JSON, "the body is not UTF-8: it begins with a zero byte");
+            throw new Refusal(ErrorCode.MALFORMED_JSON, "the body is not UTF-8: it begins with a zero byte");
     }
 
-    private Json value(JsonParser parser, JsonToken token, At at, boolean free) throws IOException {
+    private Json value(JsonParser parser, JsonToken token, FieldPath at, boolean free) throws IOException {
         return switch (token) {
             case START_OBJECT -> object(parser, at, free);
             case START_ARRAY -> array(parser, at, free);
@@ -97,17 +99,17 @@ final class JsonReader {
         };
     }
 
-    private Json object(JsonParser parser, At at, boolean free) throws IOException {
+    private Json object(JsonParser parser, FieldPath at, boolean free) throws IOException {
         Map<String, Json> fields = new LinkedHashMap<>();
         for (String name = parser.nextFieldName(); name != null; name = parser.nextFieldName()) {
-            At here = at.field(wellFormed(name, at));
+            FieldPath here = at.field(wellFormed(name, at));
             Json value = value(parser, parser.nextToken(), here, free || FREE.contains(name));
             if (fields.put(name, value) != null) throw here.invalid("is given twice");
         }
         return new Json.Obj(fields);
     }
 
-    private Json array(JsonParser parser, At at, boolean free) throws IOException {
+    private Json array(JsonParser parser, FieldPath at, boolean free) throws IOException {
         JsonToken token = parser.nextToken();
         boolean number = token == JsonToken.VALUE_NUMBER_INT || token == JsonToken.VALUE_NUMBER_FLOAT;
         if (!free && at.name() != null && PACKED.contains(at.name())
@@ -119,7 +121,7 @@ final class JsonReader {
         return new Json.Arr(items);
     }
 
-    private static Json numbers(JsonParser parser, JsonToken first, At at) throws IOException {
+    private static Json numbers(JsonParser parser, JsonToken first, FieldPath at) throws IOException {
         long[] longs = new long[16];
         int n = 0;
         for (JsonToken token = first; token != JsonToken.END_ARRAY; token = parser.nextToken()) {
@@ -132,14 +134,14 @@ final class JsonReader {
         return new Json.Longs(Arrays.copyOf(longs, n));
     }
 
-    private static Json doubles(JsonParser parser, JsonToken first, long[] begun, int n, At at)
+    private static Json doubles(JsonParser parser, JsonToken first, long[] begun, int n, FieldPath at)
             throws IOException {
         double[] doubles = new double[Math.max(16, 2 * n)];
         for (int i = 0; i < n; i++) doubles[i] = begun[i];
         int firstOther = n;
         for (JsonToken token = first; token != JsonToken.END_ARRAY; token = parser.nextToken()) {
             if (token != JsonToken.VALUE_NUMBER_INT && token != JsonToken.VALUE_NUMBER_FLOAT)
-                throw at.item(n).invalid("is not a number, as the items before it are");
+                throw at.item(n).invalid("is not a number; the items before it are numbers");
             if (n == doubles.length) doubles = Arrays.copyOf(doubles, 2 * n);
             doubles[n] = finite(parser, at.item(n));
             n++;
@@ -147,19 +149,19 @@ final class JsonReader {
         return new Json.Doubles(Arrays.copyOf(doubles, n), firstOther);
     }
 
-    private static double finite(JsonParser parser, At at) throws IOException {
+    private static double finite(JsonParser parser, FieldPath at) throws IOException {
         double value = parser.getDoubleValue();
         if (Double.isInfinite(value)) throw at.invalid("is too large for a number");
         return value;
     }
 
-    private static String wellFormed(String text, At at) {
+    private static String wellFormed(String text, FieldPath at) {
         for (int i = 0; i < text.length(); i++) {
             char c = text.charAt(i);
             if (!Character.isSurrogate(c)) continue;
             boolean pair = Character.isHighSurrogate(c) && i + 1 < text.length()
                     && Character.isLowSurrogate(text.charAt(i + 1));
-            if (!pair) throw at.invalid("holds half a surrogate pair; send text as UTF-8");
+            if (!pair) throw at.invalid("contains an unpaired surrogate; send text as UTF-8");
             i++;
         }
         return text;

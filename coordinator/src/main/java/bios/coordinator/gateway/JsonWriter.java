@@ -14,8 +14,8 @@ import java.nio.charset.StandardCharsets;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
-/// Writes answers. A float is written so that whoever reads 64-bit numbers has its exact value, and what
-/// is not a number as `null`.
+/// Writes JSON. A float is written with its exact value as a double; infinities and NaN are written as
+/// `null`.
 final class JsonWriter {
     private static final ObjectMapper MAPPER = new ObjectMapper().registerModule(new SimpleModule()
             .addSerializer(float[].class, new Floats()).addSerializer(Float.class, new OneFloat())
@@ -31,7 +31,7 @@ final class JsonWriter {
         }
     }
 
-    /// The same with line breaks, for files that people read.
+    /// As above, indented.
     static byte[] writePretty(Object value) {
         try {
             return (MAPPER.writerWithDefaultPrettyPrinter().writeValueAsString(value) + "\n")
@@ -41,12 +41,12 @@ final class JsonWriter {
         }
     }
 
-    /// JSON text that was checked when it came in.
+    /// JSON text that was validated when it was received.
     static RawValue raw(String json) {
         return new RawValue(json);
     }
 
-    /// JSON text as values, for files that people read.
+    /// JSON text as a tree.
     static JsonNode tree(String json) {
         try {
             return MAPPER.readTree(json);
@@ -55,7 +55,7 @@ final class JsonWriter {
         }
     }
 
-    /// The fields of a JSON object with every value as a string, as Tinker's clients need them.
+    /// The fields of a JSON object with every value as a string, as Tinker's clients require.
     static Map<String, String> strings(String json) {
         var strings = new LinkedHashMap<String, String>();
         for (Map.Entry<String, JsonNode> field : tree(json).properties()) strings.put(field.getKey(),

@@ -30,9 +30,10 @@ import org.apache.pekko.http.javadsl.model.HttpRequest;
 import org.apache.pekko.http.javadsl.model.HttpResponse;
 import org.apache.pekko.japi.function.Function;
 
-/// What those who run a node ask it, without a key: `/healthz` (the process lives), `/readyz` (it can serve)
-/// and `/metrics` (in Prometheus' text format). The gateway answers them beside the protocol; a node without
-/// a gateway binds them alone.
+/// The management endpoints of a node, without authentication: `/healthz` (liveness), `/readyz` (readiness)
+/// and
+/// `/metrics` (Prometheus text format). The gateway serves them beside the protocol; a node without a gateway
+/// serves them alone.
 public final class Management {
     private static final Duration DRAIN = Duration.ofSeconds(1);
     private static final List<MemberStatus> STATUSES = List.of(MemberStatus.joining(),
@@ -42,27 +43,27 @@ public final class Management {
     private final ActorSystem<?> system;
     private final List<Check> checks;
 
-    /// @param checks what has to hold before the node can serve
+    /// @param checks conditions of readiness
     public Management(ActorSystem<?> system, List<Check> checks) {
         this.system = system;
         this.checks = List.copyOf(checks);
-        Java.begin();
+        JvmMetricsOnce.register();
     }
 
-    /// Counts what the JVM and the process do, once.
-    private static final class Java {
+    /// Registers the metrics of the JVM and the process, once.
+    private static final class JvmMetricsOnce {
         static {
             JvmMetrics.builder().register();
         }
 
-        private Java() {}
+        private JvmMetricsOnce() {}
 
-        static void begin() {
-            // being loaded is all
+        static void register() {
+            // the static initializer does the work
         }
     }
 
-    /// Serves the three pages on `host` and `port` (0: any free one) until the system ends.
+    /// Serves the three endpoints on `host` and `port` (0: any free port) until the system terminates.
     public static CompletionStage<ServerBinding> bind(ActorSystem<?> system, String host, int port,
             List<Check> checks) {
         var management = new Management(system, checks);
@@ -70,17 +71,17 @@ public final class Management {
                 management.answer(request).orElseGet(() -> {
                     request.discardEntityBytes(system);
                     return CompletableFuture.completedStage(HttpResponse.create().withStatus(404)
-                            .withEntity("here are /healthz, /readyz and /metrics\n"));
+                            .withEntity("this port serves /healthz, /readyz and /metrics\n"));
                 });
         return Http.get(system).newServerAt(host, port).bind(answers)
                 .thenApply(binding -> binding.addToCoordinatedShutdown(DRAIN, system));
     }
 
-    /// The answer, if the request is for one of the three pages.
+    /// The response, if the request is for one of the three endpoints.
     Optional<CompletionStage<HttpResponse>> answer(HttpRequest request) {
         if (!request.method().equals(HttpMethods.GET)) return Optional.empty();
         HttpResponse response = switch (request.getUri().path()) {
-            case "/healthz" -> json(200, Reply.object("status", "ok"));
+            case "/healthz" -> json(200, ApiResponse.object("status", "ok"));
             case "/readyz" -> ready();
             case "/metrics" -> metrics();
             default -> null;
@@ -96,16 +97,18 @@ public final class Management {
         for (Check check : checks) {
             Optional<String> problem = problem(check);
             all &= problem.isEmpty();
-            answers.add(Reply.object("check", check.name(), "ok", problem.isEmpty(), "message", problem));
+            answers.add(ApiResponse.object("check", check.name(), "ok", problem.isEmpty(), "message",
+                    problem));
         }
-        return json(all ? 200 : 503, Reply.object("status", all ? "ready" : "not_ready", "checks", answers));
+        return json(all ? 200
+                : 503, ApiResponse.object("status", all ? "ready" : "not_ready", "checks", answers));
     }
 
     private static Optional<String> problem(Check check) {
         try {
             return check.problem().get();
         } catch (RuntimeException failed) {
-            return Optional.of("the check itself failed: " + failed);
+            return Optional.of("the check failed: " + failed);
         }
     }
 

@@ -6,11 +6,11 @@ import java.nio.ByteOrder;
 import java.util.ArrayList;
 import java.util.List;
 
-/// Reads a ModelInput of the wire into token ids, checked against the model.
+/// Parses a ModelInput into token ids and checks them against the model.
 final class ModelInputReader {
     private ModelInputReader() {}
 
-    static int[] read(At at, Json json, ModelInfo model) {
+    static int[] read(FieldPath at, Json json, ModelInfo model) {
         Fields fields = Fields.of(at, json);
         int[] tokens;
         if (fields.has("tokens_base64")) {
@@ -43,13 +43,13 @@ final class ModelInputReader {
         return all;
     }
 
-    private static int[] chunk(At at, Json json, ModelInfo model) {
+    private static int[] chunk(FieldPath at, Json json, ModelInfo model) {
         Fields chunk = Fields.of(at, json);
         String type = chunk.optionalString("type").orElse("encoded_text");
         switch (type) {
             case "encoded_text" -> { }
             case "image", "image_asset_pointer", "dmel" ->
-                    throw new Refusal(Code.UNSUPPORTED, chunk.at("type").toString(),
+                    throw new Refusal(ErrorCode.UNSUPPORTED, chunk.at("type").toString(),
                             "'" + type + "' is not supported; this service takes text");
             default -> throw chunk.at("type").invalid("'" + type + "' is unknown; expected encoded_text");
         }
@@ -60,7 +60,7 @@ final class ModelInputReader {
         return tokens;
     }
 
-    private static int[] packed(At at, String text, ModelInfo model) {
+    private static int[] packed(FieldPath at, String text, ModelInfo model) {
         byte[] bytes = TensorReader.base64(at, text);
         if (bytes.length % 4 != 0)
             throw at.invalid("holds " + bytes.length + " bytes; expected 4 for each token");
@@ -71,7 +71,7 @@ final class ModelInputReader {
     }
 
     /// Token ids of `model`.
-    static int[] tokens(At at, Json json, ModelInfo model) {
+    static int[] tokens(FieldPath at, Json json, ModelInfo model) {
         long[] ids = TensorReader.longs(at, json);
         int[] tokens = new int[ids.length];
         for (int i = 0; i < ids.length; i++) {
@@ -81,10 +81,10 @@ final class ModelInputReader {
         return tokens;
     }
 
-    /// Refuses what is no token of `model`.
-    static void check(At at, int i, long token, ModelInfo model) {
+    /// Refuses an id outside the vocabulary of `model`.
+    static void check(FieldPath at, int i, long token, ModelInfo model) {
         if (token < 0 || token >= model.vocabularySize())
-            throw at.item(i).invalid(token + " is no token of " + model.name() + "; expected 0 to "
+            throw at.item(i).invalid(token + " is not a token id of " + model.name() + "; expected 0 to "
                     + (model.vocabularySize() - 1));
     }
 }

@@ -17,7 +17,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 
-/// Reads what is asked of a run: batches, optimizer settings, adapter shapes.
+/// Parses operations of runs: batches, optimizer parameters, adapter shapes.
 final class OperationReader {
     private final GatewaySettings settings;
 
@@ -36,7 +36,7 @@ final class OperationReader {
         });
         Map<String, Double> lossSettings = Fields.below(input.at(), () -> loss.settings(given));
         List<Json> items = input.array("data");
-        At data = input.at("data");
+        FieldPath data = input.at("data");
         if (items.isEmpty()) throw data.invalid("is empty; at least one sequence is needed");
         if (items.size() > settings.maxDatums())
             throw data.invalid("has " + items.size() + " sequences; at most " + settings.maxDatums()
@@ -55,7 +55,7 @@ final class OperationReader {
         return new Operation.ForwardBackward(batch, loss, lossSettings, forwardOnly);
     }
 
-    private Datum datum(At at, Json json, LossFunction loss, ModelInfo model) {
+    private Datum datum(FieldPath at, Json json, LossFunction loss, ModelInfo model) {
         Fields fields = Fields.of(at, json);
         int[] tokens = ModelInputReader.read(fields.at("model_input"), fields.required("model_input"), model);
         Fields inputs = fields.object("loss_fn_inputs");
@@ -68,7 +68,7 @@ final class OperationReader {
         fields.done();
         var datum = new Datum(tokens, tensors);
         loss.check(at.toString(), datum);
-        At targets = inputs.at("target_tokens");
+        FieldPath targets = inputs.at("target_tokens");
         long[] ids = tensors.get("target_tokens").longs();
         for (int i = 0; i < ids.length; i++) ModelInputReader.check(targets, i, ids[i], model);
         return datum;
@@ -115,7 +115,7 @@ final class OperationReader {
         return List.copyOf(targets);
     }
 
-    private static List<TargetModule> named(At at, List<String> names) {
+    private static List<TargetModule> named(FieldPath at, List<String> names) {
         if (names.isEmpty()) throw at.invalid("is empty; name at least one layer");
         var targets = EnumSet.noneOf(TargetModule.class);
         for (int i = 0; i < names.size(); i++)
@@ -124,7 +124,7 @@ final class OperationReader {
         return List.copyOf(targets);
     }
 
-    private static TargetModule target(At at, String name) {
+    private static TargetModule target(FieldPath at, String name) {
         var known = new ArrayList<String>();
         for (TargetModule module : TargetModule.values()) {
             if (module.peftName().equals(name)) return module;

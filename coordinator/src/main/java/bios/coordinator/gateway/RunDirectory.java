@@ -8,11 +8,11 @@ import java.util.concurrent.CompletionStage;
 import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// Reaches the entity of a run, wherever it lives.
+/// Sends commands to the entity of a run on any node.
 @FunctionalInterface
 public interface RunDirectory {
-    /// Asks the entity of `run`; fails with [java.util.concurrent.TimeoutException] when
-    /// no answer comes in time.
+    /// Asks the entity of `run`; fails with [java.util.concurrent.TimeoutException] if no reply arrives in
+    /// time.
     CompletionStage<RunReply> ask(RunId run, Function<ActorRef<RunReply>, RunCommand> message,
             Duration timeout);
 }

@@ -12,7 +12,7 @@ import java.util.HexFormat;
 import java.util.List;
 import java.util.Optional;
 
-/// Reads a sampling request.
+/// Parses sampling requests.
 final class SampleReader {
     private final GatewaySettings settings;
 
@@ -20,8 +20,9 @@ final class SampleReader {
         this.settings = settings;
     }
 
-    /// The task of a request to `sampler`. Its id is that of sampler, number and content:
-    /// repeated, it is the same.
+    /// The task of a request to `sampler`. Its id is derived from sampler, number and content, so that a
+    /// repeated
+    /// request has the same id.
     SampleTask task(Fields request, String samplerId, long seq, Sampler sampler, ModelInfo model) {
         int[] prompt = ModelInputReader.read(request.at("prompt"), request.required("prompt"), model);
         SamplingParams params = request.optionalObject("sampling_params").map(fields -> params(fields, model))
@@ -40,15 +41,15 @@ final class SampleReader {
                             + model.name() + ", " + model.contextLength());
         byte[] digest = digest(prompt, params, samples, scored, topk);
         String id = samplerId + ":" + seq + ":" + HexFormat.of().formatHex(digest, 0, 8);
-        // Without a seed of the user's, one that any coordinator would fix for this very request.
-        long seed = params.seed().orElseGet(() -> ByteBuffer.wrap(Ids.sha256("seed:" + id)).getLong());
+        // The default seed is derived from the id, so that every coordinator chooses the same.
+        long seed = params.seed().orElseGet(() -> ByteBuffer.wrap(DerivedIds.sha256("seed:" + id)).getLong());
         return new SampleTask(id, sampler.baseModel(), sampler.adapter(), prompt, params, (int) samples,
                 seed, scored, (int) topk);
     }
 
     private static byte[] digest(int[] prompt, SamplingParams params, long samples, boolean scored,
             long topk) {
-        MessageDigest digest = Ids.sha256();
+        MessageDigest digest = DerivedIds.sha256();
         ByteBuffer bytes = ByteBuffer.allocate(4 * prompt.length);
         bytes.asIntBuffer().put(prompt);
         digest.update(bytes);
@@ -70,7 +71,8 @@ final class SampleReader {
         return new SamplingParams(maxTokens, seed, strings, tokens, temperature, topK, topP);
     }
 
-    private static void stop(At at, Json stop, List<String> strings, List<Integer> tokens, ModelInfo model) {
+    private static void stop(FieldPath at, Json stop, List<String> strings, List<Integer> tokens,
+            ModelInfo model) {
         if (stop instanceof Json.Str(var text)) {
             strings.add(text);
             return;

@@ -9,8 +9,8 @@ import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.ActorSystem;
 
-/// Sessions behind cluster sharding, which this node must have begun. All that a session is asked may be
-/// asked again.
+/// Sends commands to sessions through cluster sharding, which must be started on this node. Commands of
+/// sessions are idempotent.
 public final class ShardedSessions implements SessionDirectory {
     private final ActorSystem<?> system;
 
@@ -22,7 +22,7 @@ public final class ShardedSessions implements SessionDirectory {
     @Override public CompletionStage<SessionReply> ask(String session,
             Function<ActorRef<SessionReply>, SessionCommand> message, Duration timeout) {
         var entity = SessionSharding.ref(system, session);
-        return Repeated.ask(timeout, attempt ->
-                Repeated.straight(entity.ask(message::apply, attempt), system));
+        return AskRetry.ask(timeout, attempt ->
+                AskRetry.onDispatcher(entity.ask(message::apply, attempt), system));
     }
 }

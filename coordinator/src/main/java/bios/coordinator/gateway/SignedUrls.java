@@ -8,7 +8,7 @@ import java.util.Optional;
 import javax.crypto.Mac;
 import javax.crypto.spec.SecretKeySpec;
 
-/// Tokens that let whoever holds one download one archive for a while:
+/// Tokens that permit the download of one archive until they expire:
 /// `<account>.<expiry>.<HMAC-SHA256>`, parts in base64url.
 final class SignedUrls {
     private final SecretKeySpec key;
@@ -23,8 +23,8 @@ final class SignedUrls {
         return text + "." + encode(mac(what, text));
     }
 
-    /// The account on whose behalf `token` lets `what` be downloaded; empty if it is
-    /// no such token, or too old.
+    /// The account for which `token` permits the download of `what`; empty if the token is invalid or
+    /// expired.
     Optional<String> account(String what, String token, long nowMillis) {
         String[] parts = token.split("\\.", -1);
         if (parts.length != 3) return Optional.empty();

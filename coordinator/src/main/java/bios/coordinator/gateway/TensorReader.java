@@ -11,7 +11,7 @@ import java.util.Base64;
 final class TensorReader {
     private TensorReader() {}
 
-    static TensorData read(At at, Json json) {
+    static TensorData read(FieldPath at, Json json) {
         Fields fields = Fields.of(at, json);
         String name = fields.string("dtype");
         DType dtype = switch (name) {
@@ -38,7 +38,7 @@ final class TensorReader {
         return new TensorData(dtype, shape, data);
     }
 
-    static byte[] base64(At at, String text) {
+    static byte[] base64(FieldPath at, String text) {
         try {
             return Base64.getDecoder().decode(text);
         } catch (IllegalArgumentException wrong) {
@@ -46,7 +46,7 @@ final class TensorReader {
         }
     }
 
-    private static int[] shape(At at, Json json) {
+    private static int[] shape(FieldPath at, Json json) {
         long[] extents = longs(at, json);
         if (extents.length > 8) throw at.invalid("has " + extents.length + " extents; at most 8");
         int[] shape = new int[extents.length];
@@ -59,7 +59,7 @@ final class TensorReader {
     }
 
     /// An array of 64-bit integers.
-    static long[] longs(At at, Json json) {
+    static long[] longs(FieldPath at, Json json) {
         return switch (json) {
             case Json.Longs(var values) -> values;
             case Json.Doubles(_, int other) -> throw at.item(other).invalid("is not an integer of 64 bits");
@@ -73,7 +73,7 @@ final class TensorReader {
         };
     }
 
-    private static byte[] bytes(At at, Json json, DType dtype) {
+    private static byte[] bytes(FieldPath at, Json json, DType dtype) {
         if (dtype == DType.INT64) {
             long[] values = longs(at, json);
             ByteBuffer bytes = ByteBuffer.allocate(values.length * 8).order(ByteOrder.LITTLE_ENDIAN);

@@ -9,17 +9,17 @@ import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.cluster.MemberStatus;
 import org.apache.pekko.cluster.typed.Cluster;
 
-/// Something without which a node cannot serve.
+/// A readiness check of a node.
 ///
-/// @param name a word for it, the label of the metric `bios_ready`
-/// @param problem why it does not hold; empty: it does. Must not block
+/// @param name name of the check, the label of the metric `bios_ready`
+/// @param problem why the check fails; empty: it passes. Must not block
 public record Check(String name, Supplier<Optional<String>> problem) {
-    /// That `holds`, or else `why`.
+    /// Passes if `holds`, and fails with `why` otherwise.
     public static Check that(String name, BooleanSupplier holds, String why) {
         return new Check(name, () -> holds.getAsBoolean() ? Optional.empty() : Optional.of(why));
     }
 
-    /// That this node is a member of the cluster.
+    /// Passes if this node is a member of the cluster.
     public static Check cluster(ActorSystem<?> system) {
         return new Check("cluster", () -> {
             MemberStatus status = Cluster.get(system).selfMember().status();
@@ -29,15 +29,15 @@ public record Check(String name, Supplier<Optional<String>> problem) {
         });
     }
 
-    /// That some engine serves a base model, as far as `fleet` knows.
+    /// Passes if an engine of the fleet serves a base model.
     public static Check models(Supplier<Fleet> fleet) {
         return new Check("models", () -> fleet.get().served().isEmpty()
                 ? Optional.of("no engine that holds a base model is known yet") : Optional.empty());
     }
 
-    /// That the engines of this system have loaded all of `expected` models.
+    /// Passes if `expected` models are loaded.
     ///
-    /// @param loaded what they hold, such as `() -> fleet.get().served()`
+    /// @param loaded the loaded models, such as `() -> fleet.get().served()`
     public static Check loaded(int expected, Supplier<? extends Iterable<ModelInfo>> loaded) {
         return new Check("models", () -> {
             int count = 0;
@@ -47,7 +47,7 @@ public record Check(String name, Supplier<Optional<String>> problem) {
         });
     }
 
-    /// That the journal answers: a [JournalProbe] asks it again and again.
+    /// Passes if the journal answers the periodic [JournalProbe].
     public static Check journal(ActorSystem<?> system) {
         return new Check("journal", JournalProbe.start(system));
     }

@@ -21,23 +21,24 @@ import org.apache.pekko.persistence.typed.javadsl.EventHandler;
 import org.apache.pekko.persistence.typed.javadsl.EventSourcedBehavior;
 import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 
-/// Asks the journal again and again, whichever plugin it is, for the events of an entity that has none, and
-/// publishes whether it answered. It reads only; writes that fail show in `bios_journal_failures_total`.
+/// Reads the journal periodically: it starts a persistent entity without events and publishes whether its
+/// recovery
+/// succeeded. Works with every journal plugin. Failed writes are counted by `bios_journal_failures_total`.
 final class JournalProbe {
     private sealed interface Message {}
 
-    private record Ask() implements Message {}
+    private record StartProbe() implements Message {}
 
-    private record Answered(long number, Optional<String> problem) implements Message {}
+    private record ProbeReplied(long number, Optional<String> problem) implements Message {}
 
-    private record Silent(long number) implements Message {}
+    private record ProbeTimedOut(long number) implements Message {}
 
     private final ActorContext<Message> context;
     private final TimerScheduler<Message> timers;
     private final AtomicReference<Optional<String>> published;
     private final Duration interval;
     private final Duration timeout;
-    private Optional<ActorRef<Ask>> asking = Optional.empty();
+    private Optional<ActorRef<StartProbe>> entity = Optional.empty();
     private long number;
 
     private JournalProbe(ActorContext<Message> context, TimerScheduler<Message> timers,
@@ -50,12 +51,12 @@ final class JournalProbe {
         this.timeout = config.getDuration("journal-timeout");
     }
 
-    /// Begins to ask; gives where the newest answer is.
+    /// Starts the probe; returns a supplier of the latest result.
     static Supplier<Optional<String>> start(ActorSystem<?> system) {
         var published = new AtomicReference<>(Optional.of("the journal has not answered yet"));
         Behavior<Message> probe = Behaviors.setup(context -> Behaviors.withTimers(timers -> {
             var self = new JournalProbe(context, timers, published);
-            self.ask();
+            self.probe();
             return Behaviors.receiveMessage(self::on);
         }));
         system.systemActorOf(probe, "bios-journal-probe-" + system.startTime() + "-"
@@ -65,60 +66,60 @@ final class JournalProbe {
 
     private Behavior<Message> on(Message message) {
         switch (message) {
-            case Ask _ -> ask();
-            case Answered(var of, var problem) -> {
-                if (of == number) answered(problem);
+            case StartProbe _ -> probe();
+            case ProbeReplied(var of, var problem) -> {
+                if (of == number) completed(problem);
             }
-            case Silent(var of) -> {
+            case ProbeTimedOut(var of) -> {
                 if (of == number)
-                    answered(Optional.of("the journal did not answer within " + timeout.toMillis() + " ms"));
+                    completed(Optional.of("the journal did not answer within " + timeout.toMillis() + " ms"));
             }
         }
         return Behaviors.same();
     }
 
-    private void ask() {
-        long own = ++number;
+    private void probe() {
+        long current = ++number;
         ActorRef<Message> self = context.getSelf();
         var id = PersistenceId.ofUniqueId("bios-probe-" + NodeName.of(context.getSystem()));
-        Behavior<Ask> question = Behaviors.setup(_ ->
-                new Question(id, problem -> self.tell(new Answered(own, problem))));
-        // The failure is in the answer: one line when it changes, no trace each time.
-        asking = Optional.of(context.spawnAnonymous(Behaviors.supervise(question)
+        Behavior<StartProbe> question = Behaviors.setup(_ ->
+                new ProbeEntity(id, problem -> self.tell(new ProbeReplied(current, problem))));
+        // The result contains the failure, which is logged once when it changes, without a stack trace.
+        entity = Optional.of(context.spawnAnonymous(Behaviors.supervise(question)
                 .onFailure(SupervisorStrategy.stop().withLoggingEnabled(false))));
-        timers.startSingleTimer("silent", new Silent(own), timeout);
+        timers.startSingleTimer("timeout", new ProbeTimedOut(current), timeout);
     }
 
-    private void answered(Optional<String> problem) {
+    private void completed(Optional<String> problem) {
         if (!problem.equals(published.get())) {
             if (problem.isPresent()) context.getLog().warn("not ready: {}", problem.get());
             else context.getLog().debug("the journal answers");
         }
         published.set(problem);
         number++;
-        timers.cancel("silent");
-        asking.ifPresent(context::stop);
-        asking = Optional.empty();
-        timers.startSingleTimer("ask", new Ask(), interval);
+        timers.cancel("timeout");
+        entity.ifPresent(context::stop);
+        entity = Optional.empty();
+        timers.startSingleTimer("probe", new StartProbe(), interval);
     }
 
-    private interface Answer {
-        void is(Optional<String> problem);
+    private interface Listener {
+        void onResult(Optional<String> problem);
     }
 
-    private static final class Question extends EventSourcedBehavior<Ask, String, String> {
-        private final Answer answer;
+    private static final class ProbeEntity extends EventSourcedBehavior<StartProbe, String, String> {
+        private final Listener listener;
 
-        Question(PersistenceId id, Answer answer) {
+        ProbeEntity(PersistenceId id, Listener listener) {
             super(id);
-            this.answer = answer;
+            this.listener = listener;
         }
 
         @Override public String emptyState() {
             return "";
         }
 
-        @Override public CommandHandler<Ask, String, String> commandHandler() {
+        @Override public CommandHandler<StartProbe, String, String> commandHandler() {
             return (_, _) -> Effect().none();
         }
 
@@ -128,9 +129,9 @@ final class JournalProbe {
 
         @Override public SignalHandler<String> signalHandler() {
             return newSignalHandlerBuilder()
-                    .onSignal(RecoveryCompleted.instance(), _ -> answer.is(Optional.empty()))
-                    .onSignal(RecoveryFailed.class, (_, failed) -> answer.is(
-                            Optional.of("the journal fails: " + failed.getFailure())))
+                    .onSignal(RecoveryCompleted.instance(), _ -> listener.onResult(Optional.empty()))
+                    .onSignal(RecoveryFailed.class, (_, failed) -> listener.onResult(
+                            Optional.of("the journal failed: " + failed.getFailure())))
                     .build();
         }
     }

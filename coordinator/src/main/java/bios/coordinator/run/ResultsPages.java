@@ -46,7 +46,7 @@ record ResultsPages(RunId run, List<ResultsPage> pages, Optional<ResultsPage> la
     /// The results of a page; none if the store has lost it. Blocks.
     static List<FinishedOperation> read(BlobStore blobs, ResultsPage page) {
         try {
-            return RunStored.decode(blobs.read(page.blob())).results();
+            return RunStored.decode(blobs.readSmall(page.blob(), BlobStore.MAX_ARRAY_BYTES)).results();
         } catch (BlobMissing | BlobDamaged lost) {
             return List.of();
         }

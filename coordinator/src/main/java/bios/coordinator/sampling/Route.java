@@ -4,22 +4,25 @@ import java.util.Comparator;
 import java.util.List;
 import java.util.Optional;
 
-/// Where a sampling request goes. Pure.
+/// The engine of a sampling request, or none yet. Pure.
 sealed interface Route<E> {
-    /// To this engine, now.
+    /// Send to this engine.
     record To<E>(E engine) implements Route<E> {}
 
-    /// Nowhere yet: no engine holds the model, or all have as much as they may be given.
+    /// Wait: no engine serves the model, or all have reached their limit.
     record Wait<E>() implements Route<E> {}
 
     /// An engine that could take the request.
     ///
-    /// @param load sequences that it has or was sent
-    /// @param holdsAdapter whether it was sent the adapter before
+    /// @param load sequences assigned to it or reported by it
+    /// @param holdsAdapter whether it has used the adapter recently
     record Candidate<E>(E engine, int load, boolean holdsAdapter) {}
 
-    /// The least loaded engine that holds the adapter, unless another has at least `slack` sequences less:
-    /// then the least loaded of all. Among equals the first. None with a load of `window` or more.
+    /// Chooses the least loaded engine that holds the adapter, or the least loaded engine of all if that one
+    /// has at
+    /// least `slack` sequences less. The first of equals is chosen. Engines with a load of `window` or more
+    /// are
+    /// skipped.
     static <E> Route<E> choose(List<Candidate<E>> candidates, int window, int slack) {
         Optional<Candidate<E>> least = least(candidates.stream().filter(c -> c.load() < window).toList());
         Optional<Candidate<E>> holder = least(candidates.stream().filter(c -> c.load() < window

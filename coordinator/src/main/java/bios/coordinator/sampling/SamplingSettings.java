@@ -10,10 +10,10 @@ import java.time.Duration;
 /// @param maxWaitingBytes most bytes of unfinished prompts
 /// @param maxResultBytes most bytes of results kept for retrieval
 /// @param resultAge how long a result is kept
-/// @param engineWindow most sequences handed to one engine
-/// @param adapterSlack how many sequences more an engine may have that holds the adapter already
+/// @param engineWindow most sequences assigned to one engine
+/// @param adapterSlack how many sequences more an engine may have that already holds the adapter
 /// @param maxAttempts after losing this many engines a request fails
-/// @param requestAge how long an accepted request is kept for another coordinator to take over
+/// @param requestAge how long an accepted request is stored for other coordinators
 /// @param resendAfter a request without an answer is sent to its engine again after this time
 public record SamplingSettings(int maxWaiting, int maxWaitingPerAccount, long maxWaitingBytes,
         long maxResultBytes, Duration resultAge, int engineWindow, int adapterSlack, int maxAttempts,

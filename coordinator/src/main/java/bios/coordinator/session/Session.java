@@ -13,23 +13,23 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
 
-/// A client session: the runs and sampling clients that one program opened. Pure.
+/// The state of a client session: the runs and samplers that one client process opened. Pure.
 ///
 /// @param opened empty until it is opened
 /// @param runs in the order in which they were added
 /// @param samplers by the client's number
-/// @param ended whether it is over
+/// @param ended whether it has ended
 public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long, Sampler> samplers,
         boolean ended) {
-    /// Before it is opened.
+    /// The state before the session is opened.
     public static final Session NONE = new Session(Optional.empty(), List.of(), Map.of(), false);
 
-    /// What to do with a command.
+    /// The decision about a command.
     public sealed interface Decision {
-        /// Store these, then answer.
+        /// Persist the events, then reply.
         record Accept(List<SessionEvent> events) implements Decision {}
 
-        /// Say no and write nothing.
+        /// Refuse the command; nothing is persisted.
         record Refuse(Fault why) implements Decision {}
     }
 
@@ -38,58 +38,59 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
         samplers = new TreeMap<>(samplers);
     }
 
-    /// Opens it, once.
+    /// Opens the session; idempotent for the same owner.
     Decision open(SessionOpened wanted) {
-        if (ended) return new Decision.Refuse(Fault.user("not_found", "the session is over; open a new one"));
+        if (ended) return new Decision.Refuse(
+                Fault.user("not_found", "the session has ended; open a new one"));
         if (opened.isEmpty()) return new Decision.Accept(List.of(wanted));
-        return mine(wanted.owner()) ? nothing() : stranger();
+        return ownedBy(wanted.owner()) ? acceptWithoutEvent() : notFound();
     }
 
-    /// Remembers a run, once.
+    /// Adds a run; idempotent.
     Decision add(String owner, RunId run, SessionSettings settings) {
-        if (!mine(owner)) return stranger();
-        if (runs.contains(run)) return nothing();
+        if (!ownedBy(owner)) return notFound();
+        if (runs.contains(run)) return acceptWithoutEvent();
         if (runs.size() >= settings.maxRuns()) return full(settings.maxRuns() + " runs");
         return new Decision.Accept(List.of(new RunAdded(run)));
     }
 
-    /// Pins a sampler under a number; the first one stays.
-    Decision pin(String owner, long seq, Sampler sampler, SessionSettings settings) {
-        if (!mine(owner)) return stranger();
-        if (samplers.containsKey(seq)) return nothing();
+    /// Opens a sampler under a number. The first sampler of a number is kept.
+    Decision openSampler(String owner, long seq, Sampler sampler, SessionSettings settings) {
+        if (!ownedBy(owner)) return notFound();
+        if (samplers.containsKey(seq)) return acceptWithoutEvent();
         if (samplers.size() >= settings.maxSamplers())
             return full(settings.maxSamplers() + " sampling clients");
         return new Decision.Accept(List.of(new SamplerPinned(seq, sampler)));
     }
 
-    /// Lets `owner` look.
-    Decision look(String owner) {
-        return mine(owner) ? nothing() : stranger();
+    /// Accepts if `owner` owns the session.
+    Decision checkOwner(String owner) {
+        return ownedBy(owner) ? acceptWithoutEvent() : notFound();
     }
 
-    /// Lets `owner` look at a sampler.
+    /// Accepts if `owner` owns the session and the sampler exists.
     Decision find(String owner, long seq) {
-        if (!mine(owner)) return stranger();
-        return samplers.containsKey(seq) ? nothing()
+        if (!ownedBy(owner)) return notFound();
+        return samplers.containsKey(seq) ? acceptWithoutEvent()
                 : new Decision.Refuse(Fault.user("not_found", "the session has no sampling client " + seq));
     }
 
-    private boolean mine(String owner) {
+    private boolean ownedBy(String owner) {
         return !ended && opened.filter(o -> o.owner().equals(owner)).isPresent();
     }
 
-    private static Decision nothing() {
+    private static Decision acceptWithoutEvent() {
         return new Decision.Accept(List.of());
     }
 
-    private static Decision stranger() {
+    private static Decision notFound() {
         return new Decision.Refuse(Fault.user("not_found",
-                "there is no such session; it was never opened, or it is over"));
+                "there is no such session; it was never opened, or it has ended"));
     }
 
     private static Decision full(String what) {
         return new Decision.Refuse(Fault.user("queue_full",
-                "the session has " + what + "; open another session"));
+                "the session has " + what + ", which is the limit; open another session"));
     }
 
     /// The session after an event.

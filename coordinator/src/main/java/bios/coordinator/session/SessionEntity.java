@@ -6,7 +6,6 @@ import bios.coordinator.session.SessionEvent.SessionEnded;
 import bios.coordinator.session.SessionEvent.SessionOpened;
 import bios.persistence.journal.JournalPruning;
 import bios.protocol.Fault;
-import bios.protocol.run.RunId;
 import bios.protocol.session.SessionCommand;
 import bios.protocol.session.SessionCommand.SessionReply;
 import bios.protocol.wire.Message;
@@ -15,6 +14,7 @@ import java.time.InstantSource;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.javadsl.ActorContext;
@@ -34,18 +34,18 @@ import org.apache.pekko.persistence.typed.javadsl.EventSourcedBehaviorWithEnforc
 import org.apache.pekko.persistence.typed.javadsl.ReplyEffect;
 import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 
-/// The sharded home of one [Session]. It ends when nothing was heard of its client for long: then its runs
-/// release its snapshots, and its own journal goes.
+/// The entity of one [Session]. It ends after its client has sent nothing for the configured time: its runs
+/// release the snapshots of the session, then its journal is deleted.
 public final class SessionEntity
         extends EventSourcedBehaviorWithEnforcedReplies<Message, SessionEvent, Session> {
     private static final Duration UNOPENED_IDLE = Duration.ofSeconds(5);
-    private static final String SILENCE = "silence";
+    private static final String IDLE_TIMER = "idle";
 
-    /// What the entity tells itself.
-    private sealed interface Internal extends Message {
-        record Silent() implements Internal {}
+    /// Messages of the entity to itself.
+    private sealed interface SelfMessage extends Message {
+        record IdleTimeout() implements SelfMessage {}
 
-        record Released(boolean all) implements Internal {}
+        record SnapshotsReleased(boolean all) implements SelfMessage {}
     }
 
     private final String id;
@@ -70,9 +70,9 @@ public final class SessionEntity
         this.shard = shard;
     }
 
-    /// The home of session `id`.
+    /// Creates the entity of session `id`.
     ///
-    /// @param shard who lets it go when it is over; empty: it stays
+    /// @param shard passivates the entity after the session has ended; empty: never passivated
     public static Behavior<SessionCommand> create(String id, PersistenceId persistenceId,
             SessionSettings settings, SnapshotReleaser releaser, InstantSource clock,
             Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
@@ -95,24 +95,25 @@ public final class SessionEntity
 
     @Override public SignalHandler<Session> signalHandler() {
         return newSignalHandlerBuilder().onSignal(RecoveryCompleted.instance(),
-                session -> listen(session.opened().isPresent() && !session.ended()))
+                session -> startIdleTimer(session.opened().isPresent() && !session.ended()))
                 .onSignal(SnapshotCompleted.class, this::snapshotTaken)
-                .onSignal(RecoveryFailed.class, (_, failed) -> refused("recover", failed.getFailure()))
-                .onSignal(JournalPersistFailed.class, (_, failed) -> refused("write", failed.failure()))
-                .onSignal(JournalPersistRejected.class, (_, failed) -> refused("write", failed.failure()))
+                .onSignal(RecoveryFailed.class, (_, failed) -> journalFailed("recover", failed.getFailure()))
+                .onSignal(JournalPersistFailed.class, (_, failed) -> journalFailed("write", failed.failure()))
+                .onSignal(JournalPersistRejected.class, (_, failed) ->
+                journalFailed("write", failed.failure()))
                 .build();
     }
 
-    private void refused(String action, Throwable failure) {
+    private void journalFailed(String action, Throwable failure) {
         Metrics.JOURNAL_FAILURES.labelValues("session", action).inc();
         context.getLog().atWarn().addKeyValue("session", id)
-                .log("the journal did not answer, the session begins again: {}", failure.toString());
+                .log("journal failed, the entity restarts: {}", failure.toString());
     }
 
     private EffectBuilder<SessionEvent, Session> persist(List<SessionEvent> events) {
-        long began = System.nanoTime(); // edge: measures, decides nothing
+        long began = System.nanoTime(); // edge: measures only
         return Effect().persist(events).thenRun((Session _) -> {
-            double seconds = (System.nanoTime() - began) / 1e9; // edge: measures, decides nothing
+            double seconds = (System.nanoTime() - began) / 1e9; // edge: measures only
             Metrics.JOURNAL_SECONDS.labelValues("session").observe(seconds);
         });
     }
@@ -122,16 +123,17 @@ public final class SessionEntity
         else JournalPruning.before(context.getSystem(), persistenceId().id(), taken.metadata().sequenceNr());
     }
 
-    private void listen(boolean open) {
-        timers.startSingleTimer(SILENCE, new Internal.Silent(), open ? settings.endsAfter() : UNOPENED_IDLE);
+    private void startIdleTimer(boolean open) {
+        timers.startSingleTimer(IDLE_TIMER, new SelfMessage.IdleTimeout(), open ? settings.endsAfter()
+                : UNOPENED_IDLE);
     }
 
     @Override public CommandHandlerWithReply<Message, SessionEvent, Session> commandHandler() {
         return (session, message) -> switch (message) {
             case SessionCommand command -> onCommand(session, command);
-            case Internal.Silent _ -> silent(session);
-            case Internal.Released(var all) -> released(all);
-            default -> throw new IllegalStateException("not for a session: " + message);
+            case SelfMessage.IdleTimeout _ -> idleTimeout(session);
+            case SelfMessage.SnapshotsReleased(var all) -> snapshotsReleased(all);
+            default -> throw new IllegalStateException("unexpected message: " + message);
         };
     }
 
@@ -141,31 +143,32 @@ public final class SessionEntity
                     carryOut(session.open(new SessionOpened(owner, tags, metadata, sdk, now)), replyTo,
                             this::described);
             case SessionCommand.Heartbeat(var owner, var replyTo) ->
-                    carryOut(session.look(owner), replyTo, this::described);
+                    carryOut(session.checkOwner(owner), replyTo, this::described);
             case SessionCommand.AddRun(var owner, var run, var replyTo) ->
                 carryOut(session.add(owner, run, settings), replyTo, this::described);
             case SessionCommand.OpenSampler(var owner, var seq, var sampler, var replyTo) ->
-                carryOut(session.pin(owner, seq, sampler, settings), replyTo, now -> sampler(now, seq));
+                carryOut(session.openSampler(owner, seq, sampler, settings), replyTo, now ->
+                        sampler(now, seq));
             case SessionCommand.FindSampler(var owner, var seq, var replyTo) ->
                 carryOut(session.find(owner, seq), replyTo, now -> sampler(now, seq));
             case SessionCommand.Describe(var owner, var replyTo) ->
-                    carryOut(session.look(owner), replyTo, this::described);
+                    carryOut(session.checkOwner(owner), replyTo, this::described);
         };
     }
 
-    private interface Reply {
+    private interface ReplyOf {
         SessionReply of(Session session);
     }
 
     private ReplyEffect<SessionEvent, Session> carryOut(Decision decision,
-            ActorRef<SessionReply> replyTo, Reply reply) {
-        // While its snapshots are being released the session must not come back to life.
+            ActorRef<SessionReply> replyTo, ReplyOf reply) {
+        // No command is accepted while the snapshots are being released.
         if (ending) return Effect().reply(replyTo,
-                new SessionReply.Refused(Fault.user("not_found", "the session is over; open a new one")));
+                new SessionReply.Refused(Fault.user("not_found", "the session has ended; open a new one")));
         return switch (decision) {
             case Decision.Accept(var events) ->
                     (events.isEmpty() ? Effect().none() : persist(events))
-                            .thenRun((Session _) -> listen(true)).thenReply(replyTo, reply::of);
+                            .thenRun((Session _) -> startIdleTimer(true)).thenReply(replyTo, reply::of);
             case Decision.Refuse(var why) -> Effect().reply(replyTo, new SessionReply.Refused(why));
         };
     }
@@ -183,36 +186,31 @@ public final class SessionEntity
         return id + ":sample:" + seq;
     }
 
-    private ReplyEffect<SessionEvent, Session> silent(Session session) {
+    private ReplyEffect<SessionEvent, Session> idleTimeout(Session session) {
         if (session.opened().isEmpty() || session.ended()) {
             shard.ifPresent(s -> s.tell(new ClusterSharding.Passivate<>(context.getSelf())));
             return Effect().noReply();
         }
         ending = true;
         String owner = session.opened().get().owner();
-        List<CompletableFuture<Boolean>> releases = session.runs().stream()
-                .map(run -> release(owner, run)).toList();
-        CompletableFuture<Boolean> all =
-                CompletableFuture.allOf(releases.toArray(CompletableFuture<?>[]::new))
-                .thenApply(_ -> releases.stream().allMatch(CompletableFuture::join));
-        context.pipeToSelf(all, (done, failure) -> new Internal.Released(failure == null && done));
+        CompletionStage<Boolean> all = session.runs().stream().map(run -> releaser.release(owner, run, id))
+                .reduce(CompletableFuture.completedStage(true),
+                        (a, b) -> a.thenCombine(b, Boolean::logicalAnd));
+        context.pipeToSelf(all, (done, failure) ->
+                new SelfMessage.SnapshotsReleased(failure == null && done));
         return Effect().noReply();
     }
 
-    private CompletableFuture<Boolean> release(String owner, RunId run) {
-        return releaser.release(owner, run, id).toCompletableFuture();
-    }
-
-    private ReplyEffect<SessionEvent, Session> released(boolean all) {
+    private ReplyEffect<SessionEvent, Session> snapshotsReleased(boolean all) {
         if (!all) {
             context.getLog().atWarn().addKeyValue("session", id)
-                    .log("not every run has released its snapshots; trying again");
-            timers.startSingleTimer(SILENCE, new Internal.Silent(), settings.retryAfter());
+                    .log("some runs have not released their snapshots; trying again");
+            timers.startSingleTimer(IDLE_TIMER, new SelfMessage.IdleTimeout(), settings.retryAfter());
             return Effect().noReply();
         }
         return persist(List.of(new SessionEnded(clock.millis()))).thenRun((Session _) -> {
             ending = false;
-            listen(false);
+            startIdleTimer(false);
         }).thenNoReply();
     }
 }

@@ -3,7 +3,7 @@ package bios.coordinator.session;
 import com.typesafe.config.Config;
 import java.time.Duration;
 
-/// The numbers of `bios.session`; `reference.conf` says what each means.
+/// The settings of `bios.session`; `reference.conf` documents each.
 public record SessionSettings(int shards, Duration endsAfter, Duration retryAfter, int maxRuns,
         int maxSamplers, int snapshotEvery) {
     /// Reads them from the root of a configuration.

@@ -19,18 +19,19 @@ import org.apache.pekko.cluster.sharding.typed.javadsl.EntityRef;
 import org.apache.pekko.cluster.sharding.typed.javadsl.EntityTypeKey;
 import org.apache.pekko.persistence.typed.PersistenceId;
 
-/// Where client sessions live: on nodes with the role `coordinator`. A session that is not over starts again
-/// by itself, so that it ends in time.
+/// Cluster sharding of sessions on the nodes with the role `coordinator`. Entities are remembered, so that a
+/// session
+/// restarts after the loss of its node and ends in time.
 public final class SessionSharding {
     /// The sharding type.
     public static final EntityTypeKey<SessionCommand> KEY =
             EntityTypeKey.create(SessionCommand.class, "session");
-    /// The cluster role of nodes that hold sessions.
+    /// The cluster role of nodes that host sessions.
     public static final String ROLE = "coordinator";
 
     private SessionSharding() {}
 
-    /// Lets sessions live on this node if it has the role, else lets it reach them.
+    /// Starts the sharding of sessions: a shard region on nodes with the role, else a proxy.
     public static ActorRef<ShardingEnvelope<SessionCommand>> init(ActorSystem<?> system,
             SessionSettings settings, SnapshotReleaser releaser, InstantSource clock) {
         var entity = Entity.of(KEY, context -> SessionEntity.create(context.getEntityId(),
@@ -43,21 +44,21 @@ public final class SessionSharding {
                 .withMessageExtractor(new HashCodeMessageExtractor<>(settings.shards())));
     }
 
-    /// The session `id`, wherever it is. Sharding must have been begun on this node.
+    /// The entity of session `id`. Sharding must be started on this node.
     public static EntityRef<SessionCommand> ref(ActorSystem<?> system, String id) {
         return ClusterSharding.get(system).entityRefFor(KEY, id);
     }
 
-    /// Releases snapshots by asking the entities of runs.
+    /// A releaser that asks the entities of runs.
     ///
-    /// @param timeout how long one run may take
+    /// @param timeout timeout of the ask of one run
     public static SnapshotReleaser releaser(ActorSystem<?> system, Duration timeout) {
         return (owner, run, session) -> {
             EntityRef<RunCommand> entity;
             try {
                 entity = TrainingRunSharding.ref(system, run);
             } catch (IllegalStateException | IllegalArgumentException notServed) {
-                // Nobody serves that base model now; later somebody may.
+                // No node serves the base model now; tried again later.
                 return CompletableFuture.completedFuture(false);
             }
             return entity.<RunReply>ask(replyTo -> new RunCommand.ReleaseSnapshots(owner, session, replyTo),

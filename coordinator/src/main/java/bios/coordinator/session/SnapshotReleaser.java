@@ -3,10 +3,11 @@ package bios.coordinator.session;
 import bios.protocol.run.RunId;
 import java.util.concurrent.CompletionStage;
 
-/// Tells a run that a session is over.
+/// Makes a run release the snapshots of a session that has ended.
 @FunctionalInterface
 public interface SnapshotReleaser {
-    /// Frees the snapshots that `run` made for `session`. Gives true when that is done or there is no such
-    /// run; false, or a failed stage, when it must be tried again.
+    /// Releases the snapshots that `run` made for `session`. The result is true if that is done or the run
+    /// does not
+    /// exist; false, or a failure, if it must be tried again.
     CompletionStage<Boolean> release(String owner, RunId run, String session);
 }

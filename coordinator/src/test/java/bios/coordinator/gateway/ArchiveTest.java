@@ -8,7 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.coordinator.fleet.Fleet;
-import bios.coordinator.gateway.TestService.Answer;
+import bios.coordinator.gateway.TestClient.Answer;
 import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.run.RunId;
 import com.fasterxml.jackson.databind.JsonNode;
@@ -78,8 +78,8 @@ class ArchiveTest {
         assertEquals(List.of("adapter/adapter_config.json", "adapter/adapter_model.safetensors",
                 "metadata.json", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"),
                 List.copyOf(members.keySet()));
-        assertArrayEquals(service.blobs.read(service.runs.runs.get(new RunId(run)).checkpoints.getFirst()
-                .adapter()), members.get("adapter/adapter_model.safetensors"));
+        assertArrayEquals(service.blobs.readSmall(service.runs.runs.get(new RunId(run)).checkpoints
+                .getFirst().adapter(), 1 << 30), members.get("adapter/adapter_model.safetensors"));
         JsonNode config = TestService.MAPPER.readTree(members.get("adapter/adapter_config.json"));
         assertEquals("LORA", config.get("peft_type").asText());
         assertEquals("hub/usf-tiny", config.get("base_model_name_or_path").asText());
@@ -144,7 +144,7 @@ class ArchiveTest {
         String other = service.run(3);
         service.post("save_weights", "{'model_id': '" + other + "', 'seq_id': 1, 'path': 'a'}");
         var blob = service.runs.runs.get(new RunId(other)).checkpoints.getFirst().adapter();
-        byte[] whole = service.blobs.read(blob);
+        byte[] whole = service.blobs.readSmall(blob, 1 << 30);
         byte[] damaged = whole.clone();
         damaged[damaged.length - 1] ^= 1;
         service.blobs.blobs.put(blob.id(), damaged);

@@ -4,7 +4,7 @@ import static bios.coordinator.gateway.TestService.SESSION;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import bios.coordinator.gateway.TestService.Answer;
+import bios.coordinator.gateway.TestClient.Answer;
 import java.io.ByteArrayInputStream;
 import java.io.IOException;
 import java.net.Socket;

@@ -1,6 +1,6 @@
 package bios.coordinator.gateway;
 
-import bios.persistence.index.Page;
+import bios.persistence.index.ListingPage;
 import bios.persistence.index.RunIndex;
 import bios.persistence.index.RunSummary;
 import bios.protocol.Fault;
@@ -39,7 +39,8 @@ import java.util.concurrent.TimeoutException;
 import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// Runs without engine or journal: every operation is done when it is accepted.
+/// Runs without engine or journal: every operation is done when it is accepted. Owners are not checked here;
+/// [OwnershipTest] checks the real ones.
 final class FakeRuns implements RunDirectory, RunIndex {
     private final MemoryBlobs blobs;
     final Map<RunId, Run> runs = new LinkedHashMap<>();
@@ -86,32 +87,32 @@ final class FakeRuns implements RunDirectory, RunIndex {
                 created.config = config;
                 yield described(created);
             }
-            case RunCommand.Submit c -> mine(run, c.owner(), () -> submit(id, run, c));
-            case RunCommand.Retrieve(var owner, long seq, _, _) ->
-                    mine(run, owner, () -> retrieve(id, run, seq));
-            case RunCommand.CheckOwner(var owner, _) -> mine(run, owner, RunReply.Done::new);
-            case RunCommand.Describe(var owner, _) -> mine(run, owner, () -> described(run));
-            case RunCommand.Resolve(var owner, var path, _) -> mine(run, owner, () ->
+            case RunCommand.Submit c -> existing(run, () -> submit(id, run, c));
+            case RunCommand.Retrieve(_, long seq, _, _) ->
+                    existing(run, () -> retrieve(id, run, seq));
+            case RunCommand.CheckOwner(_, _) -> existing(run, RunReply.Done::new);
+            case RunCommand.Describe(_, _) -> existing(run, () -> described(run));
+            case RunCommand.Resolve(_, var path, _) -> existing(run, () ->
                     run.checkpoints.stream().filter(c -> c.name().equals(Optional.of(path.name()))
                             && path.kind().map(k -> k == c.kind()).orElse(true))
                     .findFirst().<RunReply>map(RunReply.Resolved::new)
                     .orElse(new RunReply.Refused(Reason.NOT_FOUND, "no checkpoint at " + path)));
             case RunCommand.ResolveSnapshot _, RunCommand.ReleaseSnapshots _ ->
                     new RunReply.Refused(Reason.NOT_FOUND, "none");
-            case RunCommand.DeleteCheckpoint(var owner, var kind, var name, _) -> mine(run, owner, () ->
+            case RunCommand.DeleteCheckpoint(_, var kind, var name, _) -> existing(run, () ->
                 run.checkpoints.removeIf(c -> c.kind() == kind && c.name().equals(Optional.of(name)))
                         ? new RunReply.Done() : new RunReply.Refused(Reason.NOT_FOUND, "no checkpoint"));
-            case RunCommand.SetExpiry(var owner, _, _, _, _) -> mine(run, owner, RunReply.Done::new);
+            case RunCommand.SetExpiry(_, _, _, _, _) -> existing(run, RunReply.Done::new);
             case RunCommand.Leave _ -> throw new IllegalStateException("not from the gateway");
-            case RunCommand.Time(var owner, _) -> mine(run, owner, () -> new RunReply.Timed(List.of(
+            case RunCommand.Time(_, _) -> existing(run, () -> new RunReply.Timed(List.of(
                     new Timing(7, OperationKind.FORWARD_BACKWARD, 1_250_000, 500, 2_000_000),
                     new Timing(8, OperationKind.SAVE_SAMPLER_WEIGHTS, 0, 0, 3_000_000))));
-            case RunCommand.Recount(var owner, _) -> mine(run, owner, () -> new RunReply.Recounted(List.of(
+            case RunCommand.Recount(_, _) -> existing(run, () -> new RunReply.Recounted(List.of(
                     new HistoryEntry(1_000, Optional.of("node-1"), HistoryEntry.Kind.CREATED, Optional.empty(),
                             Optional.empty(), Map.of("rank", "32", "base_model", "ultrasafe/usf-tiny")),
                     new HistoryEntry(2_000, Optional.of("node-1"), HistoryEntry.Kind.RECOVERY_POINT, Optional.of(7L),
                             Optional.of(9L), Map.of("step", "3", "bytes", "100")))));
-            case RunCommand.Unload(var owner, _) -> mine(run, owner, () -> {
+            case RunCommand.Unload(_, _) -> existing(run, () -> {
                 run.closed = true;
                 return new RunReply.Done();
             });
@@ -119,17 +120,15 @@ final class FakeRuns implements RunDirectory, RunIndex {
     }
 
     private static boolean same(RunConfig a, RunConfig b) {
-        return a.lora().equals(b.lora()) && a.owner().equals(b.owner()) && a.userMetadata()
-                .equals(b.userMetadata());
+        return a.lora().equals(b.lora()) && a.userMetadata().equals(b.userMetadata());
     }
 
     private interface Answer {
         RunReply get();
     }
 
-    private static RunReply mine(Run run, String owner, Answer answer) {
-        return run == null || !run.config.owner().equals(owner)
-                ? new RunReply.Refused(Reason.NOT_FOUND, "no such run") : answer.get();
+    private static RunReply existing(Run run, Answer answer) {
+        return run == null ? new RunReply.Refused(Reason.NOT_FOUND, "no such run") : answer.get();
     }
 
     private static RunReply described(Run run) {
@@ -145,7 +144,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
         submitted++;
         byte[] encoded = switch (c.operation()) {
             case StoredOperation.Inline(_, var bytes) -> bytes;
-            case StoredOperation.InBlob(_, var blob) -> blobs.read(blob);
+            case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, 1 << 30);
         };
         Operation operation = StoredOperations.decode(c.operation().kind(), encoded);
         run.operations.put(c.seq(), operation);
@@ -200,16 +199,17 @@ final class FakeRuns implements RunDirectory, RunIndex {
         throw new UnsupportedOperationException();
     }
 
-    @Override public synchronized Page<RunSummary> runs(String owner, int limit, long offset) {
-        List<RunSummary> all = runs.values().stream().filter(r -> r.config.owner().equals(owner))
+    @Override public synchronized ListingPage<RunSummary> runs(String owner, int limit, long offset) {
+        List<RunSummary> all = runs.values().stream()
                 .map(r -> new RunSummary(r.config, r.config.lora(), r.step, r.config.createdAtMillis() + 5,
                         r.checkpoints, r.closed)).toList();
-        return new Page<>(all.stream().skip(offset).limit(limit).toList(), all.size());
+        return new ListingPage<>(all.stream().skip(offset).limit(limit).toList(), all.size());
     }
 
-    @Override public synchronized Page<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
-        List<CheckpointManifest> all = runs.values().stream().filter(r -> r.config.owner().equals(owner))
+    @Override public synchronized ListingPage<CheckpointManifest> checkpoints(String owner, int limit,
+            long offset) {
+        List<CheckpointManifest> all = runs.values().stream()
                 .flatMap(r -> r.checkpoints.stream()).toList();
-        return new Page<>(all.stream().skip(offset).limit(limit).toList(), all.size());
+        return new ListingPage<>(all.stream().skip(offset).limit(limit).toList(), all.size());
     }
 }

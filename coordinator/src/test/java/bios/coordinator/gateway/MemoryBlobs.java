@@ -28,20 +28,15 @@ final class MemoryBlobs implements BlobStore {
             throw new UncheckedIOException(failed);
         }
         byte[] bytes = out.toByteArray();
-        var id = new BlobId(scope, HexFormat.of().formatHex(Ids.sha256().digest(bytes)));
+        var id = new BlobId(scope, HexFormat.of().formatHex(DerivedIds.sha256().digest(bytes)));
         blobs.put(id, bytes);
         return new BlobRef(id, bytes.length);
     }
 
-    @Override public byte[] read(BlobRef ref) {
+    @Override public InputStream open(BlobRef ref) {
         byte[] bytes = blobs.get(ref.id());
         if (bytes == null) throw new BlobMissing(ref.id());
-        return bytes;
-    }
-
-    @Override public InputStream open(BlobRef ref) {
-        byte[] bytes = read(ref);
-        boolean whole = HexFormat.of().formatHex(Ids.sha256().digest(bytes)).equals(ref.id().sha256());
+        boolean whole = HexFormat.of().formatHex(DerivedIds.sha256().digest(bytes)).equals(ref.id().sha256());
         return new FilterInputStream(new ByteArrayInputStream(bytes)) {
             @Override public int read(byte[] into, int offset, int length) throws IOException {
                 int read = super.read(into, offset, length);
@@ -59,8 +54,8 @@ final class MemoryBlobs implements BlobStore {
         blobs.remove(id);
     }
 
-    @Override public List<Listed> list(String scope) {
+    @Override public List<ListedBlob> list(String scope) {
         return blobs.entrySet().stream().filter(e -> e.getKey().scope().startsWith(scope))
-                .map(e -> new Listed(new BlobRef(e.getKey(), e.getValue().length), 0)).toList();
+                .map(e -> new ListedBlob(new BlobRef(e.getKey(), e.getValue().length), 0)).toList();
     }
 }

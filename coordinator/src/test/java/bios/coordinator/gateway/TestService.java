@@ -2,7 +2,7 @@ package bios.coordinator.gateway;
 
 import bios.coordinator.fleet.Fleet;
 import bios.coordinator.fleet.ModelDirectory;
-import bios.coordinator.sampling.AcceptedSamples;
+import bios.coordinator.sampling.SampleRequestStore;
 import bios.coordinator.sampling.SamplingRouter;
 import bios.coordinator.sampling.SamplingSettings;
 import bios.protocol.Fault;
@@ -10,17 +10,9 @@ import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
-import bios.protocol.run.RunConfig;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleResult.StopReason;
-import com.fasterxml.jackson.databind.JsonNode;
-import com.fasterxml.jackson.databind.ObjectMapper;
 import com.typesafe.config.ConfigFactory;
-import java.io.IOException;
-import java.net.URI;
-import java.net.http.HttpClient;
-import java.net.http.HttpRequest;
-import java.net.http.HttpResponse;
 import java.nio.charset.StandardCharsets;
 import java.security.SecureRandom;
 import java.time.Instant;
@@ -38,12 +30,11 @@ import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.http.javadsl.ServerBinding;
 
-/// A gateway on a free port before fakes of everything behind it, and a client for it.
-final class TestService implements AutoCloseable {
+/// A gateway on a free port before fakes of everything behind it, with a client for it.
+final class TestService extends TestClient implements AutoCloseable {
     static final ModelInfo MODEL = new ModelInfo(new ModelName("ultrasafe/usf-tiny"), "hub/usf-tiny",
             "LlamaForCausalLM", 64, 100, 16, 2, "bfloat16", 12345);
     static final String SESSION = "0a1b2c3d-0000-4000-8000-00000000000a";
-    static final ObjectMapper MAPPER = new ObjectMapper();
 
     final MemoryBlobs blobs = new MemoryBlobs();
     final FakeRuns runs = new FakeRuns(blobs);
@@ -56,16 +47,6 @@ final class TestService implements AutoCloseable {
     volatile boolean silentEngine;
     volatile boolean withoutTokenizer;
     private final ServerBinding binding;
-    private final HttpClient client = HttpClient.newHttpClient();
-    String key = "";
-    String agent = "test";
-
-    /// An answer.
-    record Answer(int status, JsonNode json, byte[] bytes, HttpResponse<byte[]> response) {
-        String text(String field) {
-            return json.path(field).asText(null);
-        }
-    }
 
     TestService(Accounts accounts, String settings) {
         var config = ConfigFactory.parseString("pekko.actor.provider = local, pekko.loglevel = WARNING")
@@ -79,15 +60,20 @@ final class TestService implements AutoCloseable {
         });
         var router = kit.spawn(SamplingRouter.create("r1",
                 SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(directory),
-                AcceptedSamples.NONE, () -> 1_000_000_000_000L));
+                SampleRequestStore.NONE, () -> 1_000_000_000_000L));
         var ids = new Random(7);
-        var parts = new Gateway.Parts(accounts, runs, sessions, fleet::get, router, blobs, runs, () -> true,
+        var parts = new Gateway.Dependencies(accounts, runs, sessions, fleet::get, router, blobs, runs, () ->
+                true,
                 () -> Instant.ofEpochMilli(1_700_000_000_000L),
                 () -> new UUID(ids.nextLong(), ids.nextLong()), new SecureRandom(new byte[] {1}));
         var block = ConfigFactory.parseString(settings).withFallback(config.getConfig("bios.gateway"));
         binding = Gateway.bind(kit.system(), "127.0.0.1", 0, parts, GatewaySettings.of(block))
                 .toCompletableFuture().join();
         post("create_session", "{'session_id': '" + SESSION + "'}");
+    }
+
+    @Override int port() {
+        return binding.localAddress().getPort();
     }
 
     private Behavior<EngineCommand> engine() {
@@ -123,73 +109,14 @@ final class TestService implements AutoCloseable {
         });
     }
 
-    /// Single quotes stand for double ones.
-    static JsonNode json(String text) {
-        try {
-            return MAPPER.readTree(text.replace('\'', '"'));
-        } catch (IOException wrong) {
-            throw new IllegalStateException(wrong);
-        }
-    }
-
-    /// The same run as another account's.
-    static RunConfig owned(RunConfig config, String owner) {
-        return new RunConfig(config.run(), owner, config.baseModel(), config.lora(), config.loraChosen(),
-                config.parent(), config.userMetadata(), config.session(), config.createdAtMillis());
-    }
-
-    URI uri(String path) {
-        return URI.create("http://127.0.0.1:" + binding.localAddress().getPort() + (path.startsWith("/")
-                ? path : "/api/v1/" + path));
-    }
-
-    Answer send(HttpRequest.Builder request) {
-        if (!key.isEmpty()) request.header("X-API-Key", key);
-        request.header("User-Agent", agent);
-        try {
-            HttpResponse<byte[]> response = client.send(request.build(),
-                    HttpResponse.BodyHandlers.ofByteArray());
-            boolean json = response.headers().firstValue("content-type").orElse("")
-                    .startsWith("application/json");
-            return new Answer(response.statusCode(),
-                    json ? MAPPER.readTree(response.body()) : MAPPER.nullNode(), response.body(), response);
-        } catch (IOException | InterruptedException failed) {
-            throw new IllegalStateException(failed);
-        }
-    }
-
-    Answer get(String path, String... headers) {
-        HttpRequest.Builder request = HttpRequest.newBuilder(uri(path));
-        if (headers.length > 0) request.headers(headers);
-        return send(request);
-    }
-
-    /// Single quotes stand for double ones.
-    Answer post(String path, String body, String... headers) {
-        return send("POST", path, body.replace('\'', '"').getBytes(StandardCharsets.UTF_8), headers);
-    }
-
-    Answer send(String method, String path, byte[] body, String... headers) {
-        HttpRequest.Builder request = HttpRequest.newBuilder(uri(path))
-                .method(method, HttpRequest.BodyPublishers.ofByteArray(body))
-                .header("Content-Type", "application/json");
-        if (headers.length > 0) request.headers(headers);
-        return send(request);
-    }
-
     /// Makes run number `seq` and gives its id.
     String run(long seq) {
         return post("create_model", "{'session_id': '" + SESSION + "', 'model_seq_id': " + seq
                 + ", 'base_model': 'ultrasafe/usf-tiny'}").text("model_id");
     }
 
-    /// The result of a future.
-    Answer result(Answer future, String... headers) {
-        return post("retrieve_future", "{'request_id': '" + future.text("request_id") + "'}", headers);
-    }
-
     @Override public void close() {
-        client.close();
+        closeClient();
         kit.shutdownTestKit();
     }
 }

@@ -148,14 +148,14 @@ final class FakeEngine {
     }
 
     private State read(RunConfig config, LoraSpec lora, BlobRef blob) {
-        String[] parts = new String(blobs.read(blob), StandardCharsets.UTF_8).split(",", -1);
+        String[] parts = new String(blobs.readSmall(blob, 1 << 30), StandardCharsets.UTF_8).split(",", -1);
         return new State(config, lora, parts[0], parts[1], Long.parseLong(parts[2]));
     }
 
     private EngineEvent execute(State s, EngineCommand.Execute c) {
         byte[] encoded = switch (c.operation()) {
             case StoredOperation.Inline(_, var bytes) -> bytes;
-            case StoredOperation.InBlob(_, var blob) -> blobs.read(blob);
+            case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, 1 << 30);
         };
         Operation operation = StoredOperations.decode(c.operation().kind(), encoded);
         log.add(c.position() + " " + c.operation().kind());
@@ -195,7 +195,7 @@ final class FakeEngine {
                     new OperationResult.Saved(manifest(s, c, CheckpointKind.SAMPLER, name, "{}", ttl)));
             case Operation.LoadState(var path, _) -> {
                 CheckpointManifest m = c.loaded().orElseThrow();
-                String weights = new String(blobs.read(m.adapter()), StandardCharsets.UTF_8);
+                String weights = new String(blobs.readSmall(m.adapter(), 1 << 30), StandardCharsets.UTF_8);
                 runs.put(c.run(), new State(s.config(), m.lora(), weights, "", m.step()));
                 yield done(c, new OperationResult.Loaded(path.bios(), m.step()));
             }

@@ -64,22 +64,24 @@ class SamplingRouterTest {
     @Test void aRequestWhoseEngineDiesIsDrawnElsewhereFromTheSameTask() {
         var published = new AtomicReference<>(Fleet.EMPTY);
         var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
-        var one = KIT.spawn(SamplingRouter.create("one", SETTINGS, directory, AcceptedSamples.NONE, () -> 0));
-        var two = KIT.spawn(SamplingRouter.create("two", SETTINGS, directory, AcceptedSamples.NONE, () -> 0));
+        var one = KIT.spawn(SamplingRouter.create("one", SETTINGS, directory, SampleRequestStore.NONE, () ->
+                0));
+        var two = KIT.spawn(SamplingRouter.create("two", SETTINGS, directory, SampleRequestStore.NONE, () ->
+                0));
         TestProbe<SamplingReply> client = KIT.createTestProbe();
-        var task = SamplingDeskTest.task("s:sample:1:0:ab", "");
+        var task = SampleDispatcherTest.task("s:sample:1:0:ab", "");
         one.tell(new SamplingCommand.Submit("me", task, client.getRef()));
         assertEquals(new SamplingReply.Accepted("sample:one:s:sample:1:0:ab"), client.receiveMessage());
         one.tell(new SamplingCommand.Submit("me", task, client.getRef()));
         assertEquals(new SamplingReply.Accepted("sample:one:s:sample:1:0:ab"), client.receiveMessage());
         TestProbe<EngineCommand.Sample> first = KIT.createTestProbe();
-        ActorRef<EngineCommand> mortal = engine(first);
-        register(mortal);
+        ActorRef<EngineCommand> lost = engine(first);
+        register(lost);
         assertEquals(task, first.receiveMessage().task());
         assertEquals(List.of(MODEL), published.get().served());
         TestProbe<SamplingReply> poll = KIT.createTestProbe();
         two.tell(new SamplingCommand.Retrieve("me", "sample:one:s:sample:1:0:ab", 60_000, poll.getRef()));
-        mortal.tell(new EngineCommand.CloseRun(null));
+        lost.tell(new EngineCommand.CloseRun(null));
         TestProbe<EngineCommand.Sample> second = KIT.createTestProbe();
         ActorRef<EngineCommand> other = engine(second);
         register(other);
@@ -100,20 +102,20 @@ class SamplingRouterTest {
         second.expectNoMessage(Duration.ZERO);
     }
 
-    /// Requests in a map, as if they were durable.
-    private static final class Kept implements AcceptedSamples {
-        final Map<String, Accepted> requests = new ConcurrentHashMap<>();
+    /// Stores requests in a map.
+    private static final class MapStore implements SampleRequestStore {
+        final Map<String, StoredRequest> requests = new ConcurrentHashMap<>();
 
-        @Override public CompletionStage<Void> keep(String request, Accepted accepted) {
-            requests.put(request, accepted);
+        @Override public CompletionStage<Void> put(String request, StoredRequest stored) {
+            requests.put(request, stored);
             return CompletableFuture.completedStage(null);
         }
 
-        @Override public CompletionStage<Optional<Accepted>> find(String request) {
+        @Override public CompletionStage<Optional<StoredRequest>> find(String request) {
             return CompletableFuture.completedStage(Optional.ofNullable(requests.get(request)));
         }
 
-        @Override public CompletionStage<Void> forget(long olderThanMillis) {
+        @Override public CompletionStage<Void> deleteOlderThan(long olderThanMillis) {
             return CompletableFuture.completedStage(null);
         }
     }
@@ -121,23 +123,23 @@ class SamplingRouterTest {
     @Test void aRequestWhoseCoordinatorDiesIsAnsweredByAnotherOne() {
         var published = new AtomicReference<>(Fleet.EMPTY);
         var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
-        var kept = new Kept();
-        var mortal = KIT.spawn(SamplingRouter.create("mortal", SETTINGS, directory, kept,
+        var store = new MapStore();
+        var lost = KIT.spawn(SamplingRouter.create("lost", SETTINGS, directory, store,
                 () -> 0));
-        var heir = KIT.spawn(SamplingRouter.create("heir", SETTINGS, directory, kept,
+        var successor = KIT.spawn(SamplingRouter.create("successor", SETTINGS, directory, store,
                 () -> 0));
         TestProbe<SamplingReply> client = KIT.createTestProbe();
-        var task = SamplingDeskTest.task("s:sample:9:0:ab", "");
-        mortal.tell(new SamplingCommand.Submit("me", task, client.getRef()));
+        var task = SampleDispatcherTest.task("s:sample:9:0:ab", "");
+        lost.tell(new SamplingCommand.Submit("me", task, client.getRef()));
         String request = ((SamplingReply.Accepted) client.receiveMessage()).request();
-        KIT.stop(mortal);
+        KIT.stop(lost);
         TestProbe<Receptionist.Listing> listed = KIT.createTestProbe();
-        var key = SamplingCommand.key("mortal");
+        var key = SamplingCommand.key("lost");
         KIT.system().receptionist().tell(Receptionist.subscribe(key, listed.getRef()));
         while (!listed.receiveMessage().getServiceInstances(key).isEmpty()) {}
-        heir.tell(new SamplingCommand.Retrieve("you", request, 60_000, client.getRef()));
+        successor.tell(new SamplingCommand.Retrieve("you", request, 60_000, client.getRef()));
         assertEquals(new SamplingReply.Foreign(request), client.receiveMessage());
-        heir.tell(new SamplingCommand.Retrieve("me", request, 60_000, client.getRef()));
+        successor.tell(new SamplingCommand.Retrieve("me", request, 60_000, client.getRef()));
         TestProbe<EngineCommand.Sample> seen = KIT.createTestProbe();
         ActorRef<EngineCommand> engine = engine(seen);
         register(engine);
@@ -152,10 +154,10 @@ class SamplingRouterTest {
 
     @Test void aPollThatEndsWithoutAResultSaysWhatTheRequestWaitsFor() {
         var directory = KIT.spawn(Behaviors.<ModelDirectory.Command>ignore());
-        var router = KIT.spawn(SamplingRouter.create("alone", SETTINGS, directory, AcceptedSamples.NONE,
+        var router = KIT.spawn(SamplingRouter.create("alone", SETTINGS, directory, SampleRequestStore.NONE,
                 () -> 0));
         TestProbe<SamplingReply> client = KIT.createTestProbe();
-        router.tell(new SamplingCommand.Submit("me", SamplingDeskTest.task("t", ""), client.getRef()));
+        router.tell(new SamplingCommand.Submit("me", SampleDispatcherTest.task("t", ""), client.getRef()));
         client.receiveMessage();
         router.tell(new SamplingCommand.Retrieve("me", "sample:alone:t", 10, client.getRef()));
         assertEquals(new SamplingReply.Pending("sample:alone:t", "waiting for a worker"),

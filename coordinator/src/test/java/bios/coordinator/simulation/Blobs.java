@@ -62,7 +62,7 @@ final class Blobs implements BlobStore {
         return words[words.length - 1] + "/" + id.sha256().substring(0, 6);
     }
 
-    @Override public byte[] read(BlobRef ref) {
+    @Override public InputStream open(BlobRef ref) {
         if (fails()) {
             world.stage.trace(() -> "read " + shown(ref.id()) + " FAILS");
             throw failed("read", ref.id());
@@ -73,11 +73,7 @@ final class Blobs implements BlobStore {
             throw new BlobMissing(ref.id());
         }
         if (bytes == DAMAGED) throw new BlobDamaged(ref.id(), "a test has damaged it");
-        return bytes;
-    }
-
-    @Override public InputStream open(BlobRef ref) {
-        return new ByteArrayInputStream(read(ref));
+        return new ByteArrayInputStream(bytes);
     }
 
     @Override public boolean exists(BlobId id) {
@@ -106,11 +102,11 @@ final class Blobs implements BlobStore {
         world.ledger(run(id)).deleted(id);
     }
 
-    @Override public List<Listed> list(String scope) {
+    @Override public List<ListedBlob> list(String scope) {
         return kept.entrySet().stream().filter(e -> e.getKey().startsWith(scope + "/")).map(e -> {
             int slash = e.getKey().lastIndexOf('/');
             var id = new BlobId(e.getKey().substring(0, slash), e.getKey().substring(slash + 1));
-            return new Listed(new BlobRef(id, e.getValue().length), 0);
+            return new ListedBlob(new BlobRef(id, e.getValue().length), 0);
         }).toList();
     }
 

@@ -221,7 +221,7 @@ final class SimulatedEngine {
         try {
             byte[] encoded = switch (c.operation()) {
                 case StoredOperation.Inline(_, var inline) -> inline;
-                case StoredOperation.InBlob(_, var blob) -> world.blobs.read(blob);
+                case StoredOperation.InBlob(_, var blob) -> world.blobs.readSmall(blob, 1 << 30);
             };
             digest = StoredOperations.digest(encoded);
             operation = world.operation(digest);
@@ -339,7 +339,7 @@ final class SimulatedEngine {
     }
 
     private String text(BlobRef blob) {
-        return new String(world.blobs.read(blob), StandardCharsets.UTF_8);
+        return new String(world.blobs.readSmall(blob, 1 << 30), StandardCharsets.UTF_8);
     }
 
     private static byte[] bytes(String text) {

@@ -8,8 +8,10 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
+import com.sun.management.ThreadMXBean;
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.lang.management.ManagementFactory;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -22,6 +24,9 @@ import org.junit.jupiter.api.Test;
 
 /// What every blob store keeps. Scopes of a test are its own, so that stores may be shared.
 abstract class BlobStoreContract {
+    /// Far below the size of the large contents of these tests.
+    static final long MAX_ALLOCATED = 16 << 20;
+
     /// The store under test.
     abstract BlobStore store();
 
@@ -34,6 +39,11 @@ abstract class BlobStoreContract {
     /// What lies in the store that is no blob: empty when nothing is under way.
     abstract List<String> leftovers() throws IOException;
 
+    /// A content of at most 16 MiB.
+    byte[] read(BlobRef ref) {
+        return store().readSmall(ref, 16 << 20);
+    }
+
     static byte[] bytes(int length, long seed) {
         byte[] bytes = new byte[length];
         new Random(seed).nextBytes(bytes);
@@ -45,7 +55,7 @@ abstract class BlobStoreContract {
             byte[] content = bytes(length, length);
             BlobRef ref = store().put("runs/a-0123456789ab/recovery", content);
             assertEquals(length, ref.bytes());
-            assertArrayEquals(content, store().read(ref));
+            assertArrayEquals(content, read(ref));
             try (var in = store().open(ref)) {
                 assertArrayEquals(content, in.readAllBytes());
             }
@@ -63,7 +73,7 @@ abstract class BlobStoreContract {
                 done += count;
             }
         });
-        assertArrayEquals(content, store().read(ref));
+        assertArrayEquals(content, read(ref));
         try (var in = store().open(ref)) {
             assertEquals(content[0] & 0xff, in.read());
             in.skipNBytes(2_000_000);
@@ -85,23 +95,83 @@ abstract class BlobStoreContract {
             byte[] bad = good.clone();
             bad[bit / 8] ^= (byte) (1 << (bit % 8));
             damage(ref, bad);
-            var damaged = assertThrows(BlobDamaged.class, () -> store().read(ref));
+            var damaged = assertThrows(BlobDamaged.class, () -> read(ref));
             assertTrue(damaged.getMessage().contains(ref.id().toString()));
         }
         store().put("flipped", bytes(64, 1));
-        assertArrayEquals(good, store().read(ref), "putting the content again mends it");
+        assertArrayEquals(good, read(ref), "putting the content again mends it");
     }
 
     @Test void aTornOrGrownBlobIsFoundOnReading() throws IOException {
         BlobRef ref = store().put("torn", bytes(1000, 2));
         byte[] good = stored(ref);
         damage(ref, Arrays.copyOf(good, 999));
-        assertThrows(BlobDamaged.class, () -> store().read(ref));
+        assertThrows(BlobDamaged.class, () -> read(ref));
         damage(ref, Arrays.copyOf(good, 1001));
-        assertThrows(BlobDamaged.class, () -> store().read(ref));
+        assertThrows(BlobDamaged.class, () -> read(ref));
         try (var in = store().open(ref)) {
             assertThrows(BlobDamaged.class, in::readAllBytes);
         }
+    }
+
+    @Test void theLastByteOfADamagedBlobIsNeverReturned() throws IOException {
+        BlobRef ref = store().put("last/byte", bytes(100_000, 2));
+        byte[] bad = stored(ref);
+        bad[3] ^= 1;
+        damage(ref, bad);
+        try (var in = store().open(ref)) {
+            in.skipNBytes(bad.length - 1);
+            assertThrows(BlobDamaged.class, in::read);
+            assertThrows(BlobDamaged.class, in::read, "a later read is refused, too");
+        }
+        damage(ref, Arrays.copyOf(stored(ref), 99_999));
+        try (var in = store().open(ref)) {
+            byte[] into = new byte[100_000];
+            assertThrows(BlobDamaged.class, () -> in.readNBytes(into, 0, into.length));
+        }
+    }
+
+    /// Bytes that this store may allocate on the calling thread while it writes a content.
+    long writingMayAllocate(long contentBytes) {
+        return MAX_ALLOCATED;
+    }
+
+    @Test void aLargeContentIsWrittenAndReadInLittleMemory() throws Exception {
+        long size = 64 << 20;
+        byte[] piece = bytes(1 << 16, 17);
+        long before = allocated();
+        BlobRef ref = store().put("large/content", out -> {
+            for (long done = 0; done < size; done += piece.length) out.write(piece);
+        });
+        long writing = allocated() - before;
+        assertEquals(size, ref.bytes());
+        byte[] buffer = new byte[1 << 16];
+        long read = 0;
+        before = allocated();
+        try (var in = store().open(ref)) {
+            for (int n; (n = in.readNBytes(buffer, 0, buffer.length)) > 0; read += n)
+                assertArrayEquals(piece, buffer);
+        }
+        long reading = allocated() - before;
+        assertEquals(size, read);
+        store().delete(ref.id());
+        assertTrue(writing < writingMayAllocate(size), "writing allocated " + writing + " bytes");
+        assertTrue(reading < MAX_ALLOCATED, "reading allocated " + reading + " bytes");
+    }
+
+    static long allocated() {
+        return ((ThreadMXBean) ManagementFactory.getThreadMXBean()).getCurrentThreadAllocatedBytes();
+    }
+
+    @Test void aBlobAboveTheCallersLimitIsRefusedBeforeItIsRead() {
+        BlobRef ref = store().put("limited", bytes(101, 2));
+        assertThrows(BlobTooLarge.class, () -> store().readSmall(ref, 100));
+        assertArrayEquals(bytes(101, 2), store().readSmall(ref, 101));
+        var absent = new BlobRef(new BlobId("limited", "0".repeat(64)), Integer.MAX_VALUE + 1L);
+        var tooLarge = assertThrows(BlobTooLarge.class,
+                () -> store().readSmall(absent, BlobStore.MAX_ARRAY_BYTES));
+        assertTrue(tooLarge.getMessage().contains(absent.id() + " has 2147483648 bytes"),
+                tooLarge.getMessage());
     }
 
     @Test void aContentThatThrowsLeavesNothing() throws IOException {
@@ -125,9 +195,13 @@ abstract class BlobStoreContract {
         assertFalse(store().exists(one.id()));
         assertTrue(store().exists(two.id()), "equal content in another scope stays");
         assertTrue(assertThrows(BlobMissing.class,
-                () -> store().read(one)).getMessage().contains(one.id().toString()));
-        assertArrayEquals(bytes(10, 1), store().read(store().put("runs/d/operations/1", bytes(10, 1))));
+                () -> read(one)).getMessage().contains(one.id().toString()));
+        assertArrayEquals(bytes(10, 1), read(store().put("runs/d/operations/1", bytes(10, 1))));
         assertEquals(List.of(), leftovers());
+    }
+
+    private List<BlobRef> listed(String scope) {
+        return store().list(scope).stream().map(BlobStore.ListedBlob::ref).toList();
     }
 
     @Test void aScopeListsItsOwnBlobsAndThoseBelow() {
@@ -136,16 +210,15 @@ abstract class BlobStoreContract {
         store().put("runs/y/recovery", bytes(20, 2));
         store().put("runs/x-1/recovery", bytes(20, 2));
         store().put("runs/x0/recovery", bytes(20, 2));
-        assertEquals(List.of(a, b), store().list("runs/x").stream().map(BlobStore.Listed::ref)
+        assertEquals(List.of(a, b), store().list("runs/x").stream().map(BlobStore.ListedBlob::ref)
                 .sorted(Comparator.comparing(r -> r.id().scope())).toList());
-        assertEquals(
-                List.of(a), store().list("runs/x/operations").stream().map(BlobStore.Listed::ref).toList());
+        assertEquals(List.of(a), listed("runs/x/operations"));
         assertEquals(List.of(), store().list("runs/none"));
         assertEquals(List.of(), store().list("none"));
-        assertTrue(store().list("runs").stream().map(BlobStore.Listed::ref).toList()
+        assertTrue(store().list("runs").stream().map(BlobStore.ListedBlob::ref).toList()
                 .containsAll(List.of(a, b)));
         BlobRef single = store().put("single", bytes(5, 9));
-        assertEquals(List.of(single), store().list("single").stream().map(BlobStore.Listed::ref).toList());
+        assertEquals(List.of(single), listed("single"));
     }
 
     @Test void putsAndDeletesOfTheSameContentMayMeet() throws Exception {
@@ -160,7 +233,7 @@ abstract class BlobStoreContract {
             for (var put : puts) assertEquals(id, put.get().id());
         }
         BlobRef last = store().put("runs/z/shared", content);
-        assertArrayEquals(content, store().read(last));
+        assertArrayEquals(content, read(last));
         assertEquals(List.of(), leftovers());
     }
 }

@@ -35,7 +35,7 @@ class MeteredBlobStoreTest {
             var store = new MeteredBlobStore(files);
             byte[] content = {1, 2, 3, 4, 5};
             BlobRef blob = store.put("a", content);
-            assertArrayEquals(content, store.read(blob));
+            assertArrayEquals(content, store.readSmall(blob, 100));
             try (InputStream in = store.open(blob)) {
                 assertArrayEquals(content, in.readAllBytes());
             }
@@ -60,12 +60,12 @@ class MeteredBlobStoreTest {
             BlobRef blob = store.put("a", new byte[] {1, 2, 3});
             Files.write(folder.resolve("blobs").resolve("a").resolve(blob.id().sha256()),
                     new byte[] {1, 2, 4});
-            assertEquals(blob.id(), assertThrows(BlobDamaged.class, () -> store.read(blob)).id());
+            assertEquals(blob.id(), assertThrows(BlobDamaged.class, () -> store.readSmall(blob, 100)).id());
             try (InputStream in = store.open(blob)) {
                 assertThrows(BlobDamaged.class, in::readAllBytes);
             }
             var gone = new BlobRef(new BlobId("a", "0".repeat(64)), 3);
-            assertThrows(BlobMissing.class, () -> store.read(gone));
+            assertThrows(BlobMissing.class, () -> store.readSmall(gone, 100));
         }
         assertEquals(2, Metrics.BLOB_DAMAGED.get() - damaged);
         assertEquals(1, Metrics.BLOB_MISSING.get() - missing);

@@ -49,6 +49,11 @@ class S3BlobStoreIT extends BlobStoreContract {
         return store;
     }
 
+    /// The SDK allocates a buffer for each piece that it signs.
+    @Override long writingMayAllocate(long contentBytes) {
+        return 2 * contentBytes + MAX_ALLOCATED;
+    }
+
     private static String key(BlobRef ref) {
         return "some/prefix/" + ref.id();
     }
@@ -71,7 +76,7 @@ class S3BlobStoreIT extends BlobStoreContract {
         byte[] content = bytes(2 * PART + 12_345, 8);
         BlobRef ref = store.put("large/one", content);
         assertEquals(content.length, behind.headObject(b -> b.bucket("blobs").key(key(ref))).contentLength());
-        assertArrayEquals(content, store.read(ref));
+        assertArrayEquals(content, read(ref));
         assertTrue(behind.listMultipartUploads(b -> b.bucket("blobs")).uploads().isEmpty());
     }
 

@@ -3,6 +3,7 @@ package bios.worker.adapter;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.TargetModule;
 import bios.worker.device.Device;
+import bios.worker.device.FactorTable;
 import bios.worker.load.ModelRefused;
 import bios.worker.load.ModelSpec;
 import bios.worker.load.Safetensors;
@@ -89,7 +90,7 @@ public final class Adapter implements AutoCloseable {
     }
 
     /// A and B of a module, if it is a target; the head's are in layer `model.layers()`.
-    public Optional<Factors.Factor> at(int layer, TargetModule target) {
+    public Optional<FactorTable.Factor> at(int layer, TargetModule target) {
         return weights.at(layer, target);
     }
 

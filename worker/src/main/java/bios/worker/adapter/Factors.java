@@ -5,6 +5,7 @@ import static bios.protocol.Require.require;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.TargetModule;
 import bios.worker.device.Device;
+import bios.worker.device.FactorTable;
 import bios.worker.device.Tensor;
 import bios.worker.load.ModelSpec;
 import java.util.ArrayList;
@@ -16,9 +17,9 @@ import java.util.Optional;
 
 /// A pair A, B for every corrected module, or something of the same shape: their gradient,
 /// a moment. Zero when made.
-/// The tensors of a layer lie in one slab `[1, n]`, so that an optimizer step or a norm
-/// takes one verb per layer.
-public final class Factors implements AutoCloseable {
+/// The tensors of a layer are views of one slab `[1, n]`, so that an optimizer step or a norm
+/// takes one verb for all of them.
+public final class Factors implements FactorTable, AutoCloseable {
     /// Tensors begin at multiples of this many elements (64 bytes).
     private static final int ALIGNMENT = 16;
     private static final int BLOCK = 32;
@@ -27,10 +28,6 @@ public final class Factors implements AutoCloseable {
     private final List<Tensor> slabs;
     private final List<Map<TargetModule, Factor>> layers;
     private final List<Part> parts;
-
-    /// The two factors of one module as the device keeps them, transposed: A `[in, rank]`, B `[rank, out]`.
-    /// So both are right factors of products as they lie.
-    public record Factor(Tensor a, Tensor b) {}
 
     /// One tensor's place: `rows · columns` elements of slab `slab` from element `offset`; in host memory
     /// row-major, as in files, on the device transposed.
@@ -95,8 +92,21 @@ public final class Factors implements AutoCloseable {
     }
 
     private static Tensor view(Tensor slab, Part part) {
-        return new Tensor(slab.columns(part.offset, part.rows * part.columns).memory(), part.columns,
-                part.rows, part.rows);
+        return slab.matrix(part.offset, part.columns, part.rows);
+    }
+
+    /// The site of a module in a [FactorTable]; the head's layer is `model.layers()`.
+    public static int site(int layer, TargetModule target) {
+        return layer * TargetModule.values().length + target.ordinal();
+    }
+
+    @Override public int sites() {
+        return layers.size() * TargetModule.values().length;
+    }
+
+    @Override public Optional<Factor> at(int site) {
+        int targets = TargetModule.values().length;
+        return at(site / targets, TargetModule.values()[site % targets]);
     }
 
     /// The factors of a module; the head's are in layer `model.layers()`.
@@ -116,19 +126,12 @@ public final class Factors implements AutoCloseable {
 
     /// this += other, of the same shape.
     public void add(Factors other) {
-        for (int i = 0; i < slabs.size(); i++) on.add(slabs.get(i), other.slabs.get(i));
+        on.add(slabs, other.slabs);
     }
 
     /// this ← other, of the same shape.
     public void copy(Factors other) {
         for (int i = 0; i < slabs.size(); i++) on.copy(slabs.get(i), other.slabs.get(i));
-    }
-
-    /// The square root of the sum of squares of all elements.
-    public double norm() {
-        double sum = 0;
-        for (Tensor slab : slabs) sum += on.sumOfSquares(slab);
-        return Math.sqrt(sum);
     }
 
     /// Copies all values to the host. Waits for the device.

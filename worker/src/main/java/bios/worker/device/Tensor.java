@@ -1,45 +1,33 @@
 package bios.worker.device;
 
-import static bios.protocol.Require.require;
+/// A matrix `[rows, columns]` in the memory of a device: shape and element type are known to all, the elements
+/// to its backend only. Views share memory. Made by [Device#tensor] and [Device#scratch].
+public interface Tensor {
+    /// Number of rows.
+    int rows();
 
-import java.lang.foreign.MemorySegment;
+    /// Number of columns.
+    int columns();
 
-/// A matrix of fp32 on a device: `rows` rows of `columns` elements, row r beginning at element r·stride of
-/// `memory`. Views share memory. On the CPU `memory` is native (off heap), 64-byte aligned for whole tensors.
-///
-/// @param stride elements between the beginnings of two rows, at least `columns`
-public record Tensor(MemorySegment memory, int rows, int columns, int stride) {
-    public Tensor {
-        // the conditions stand outside: words for a failure are put together only when there is one
-        if (rows < 0 || columns < 0 || stride < columns)
-            require(false, "bad shape [%d, %d] stride %d", rows, columns, stride);
-    }
+    /// Type of the elements.
+    DType dtype();
 
     /// Rows `from` (inclusive) to `from + count` (exclusive).
-    public Tensor rows(int from, int count) {
-        if (from < 0 || count < 0 || from + count > rows)
-            require(false, "rows %d+%d of %d", from, count, rows);
-        return new Tensor(memory.asSlice(Math.min(4L * from * stride, memory.byteSize())), count, columns,
-                stride);
-    }
+    Tensor rows(int from, int count);
 
     /// Columns `from` (inclusive) to `from + count` (exclusive).
-    public Tensor columns(int from, int count) {
-        if (from < 0 || count < 0 || from + count > columns)
-            require(false, "columns %d+%d of %d", from, count, columns);
-        return new Tensor(memory.asSlice(Math.min(4L * from, memory.byteSize())), rows, count, stride);
-    }
+    Tensor columns(int from, int count);
 
-    /// The same elements as rows of `width`: `[T, heads·width]` becomes
-    /// `[T·heads, width]`. Needs stride = columns.
-    public Tensor rowsOf(int width) {
-        require(stride == columns && columns % width == 0, "cannot see [%d, %d] stride %d as rows of %d",
-                rows, columns, stride, width);
-        return new Tensor(memory, Math.multiplyExact(rows, columns / width), width, width);
-    }
+    /// The same elements as rows of `width`: `[T, heads·width]` becomes `[T·heads, width]`. Needs a tensor whose
+    /// rows lie one after another.
+    Tensor rowsOf(int width);
+
+    /// Elements `from` (inclusive) to `from + rows·columns` (exclusive) of a single row as a matrix
+    /// `[rows, columns]`: a factor inside a slab.
+    Tensor matrix(long from, int rows, int columns);
 
     /// rows · columns.
-    public long elements() {
-        return (long) rows * columns;
+    default long elements() {
+        return (long) rows() * columns();
     }
 }

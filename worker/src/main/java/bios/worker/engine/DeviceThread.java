@@ -48,7 +48,7 @@ final class DeviceThread {
 
     private void work() {
         try {
-            while (true) calls.take().run();
+            while (true) calls.take().run(); // edge: the device's own thread
         } catch (InterruptedException _) {
             // stopped
         }

@@ -35,9 +35,9 @@ import org.apache.pekko.actor.typed.receptionist.Receptionist;
 import org.slf4j.LoggerFactory;
 
 /// The actor that owns a device, as [EngineCommand] describes it. It never waits: the device has a thread
-/// of its own ([DeviceThread], [Machine]), files and decoding have virtual ones ([Library]), and all of
-/// them answer with a [Note].
-/// The device does one thing at a time, and the actor says what ([Turns]). A [Line] keeps the order of each
+/// of its own ([DeviceThread], [DeviceExecutor]), files and decoding have virtual ones ([RunBlobs]), and all of
+/// them answer with a [EngineSelfMessage].
+/// The device does one thing at a time, and the actor says what ([TurnOrder]). A [RunQueue] keeps the order of each
 /// run; micro-batches of several runs go through the model together.
 public final class Engine {
     private static final int STASH = 10_000;
@@ -45,30 +45,30 @@ public final class Engine {
 
     private final ActorContext<Message> context;
     private final EngineSettings settings;
-    private final Library library;
+    private final RunBlobs library;
     private final DeviceThread device;
-    private final Machine machine;
-    private final Map<ModelName, Served> models;
-    private final Turns turns = new Turns();
-    private final SamplingDesk desk;
+    private final DeviceExecutor machine;
+    private final Map<ModelName, LoadedModel> models;
+    private final TurnOrder turns = new TurnOrder();
+    private final SampleQueue desk;
     /// Whoever waits longest for a pass is first.
-    private final LinkedHashMap<RunId, Line> lines = new LinkedHashMap<>();
-    private final Map<Held, Line> byState = new HashMap<>();
-    private final RunShelf shelf;
-    private final Intake intake;
+    private final LinkedHashMap<RunId, RunQueue> lines = new LinkedHashMap<>();
+    private final Map<ResidentRun, RunQueue> byState = new HashMap<>();
+    private final RunAdmission shelf;
+    private final HeapBudget intake;
     private boolean turning;
 
-    private Engine(ActorContext<Message> context, EngineSettings settings, Library library,
-            DeviceThread device, Machine machine) {
+    private Engine(ActorContext<Message> context, EngineSettings settings, RunBlobs library,
+            DeviceThread device, DeviceExecutor machine) {
         this.context = context;
         this.settings = settings;
         this.library = library;
         this.device = device;
         this.machine = machine;
         this.models = machine.models();
-        this.shelf = new RunShelf(machine.runBytes(), settings.runs().maxWaiting());
-        this.intake = new Intake(settings.runs().heapBytes().orElse(Runtime.getRuntime().maxMemory() / 4));
-        this.desk = new SamplingDesk(new AdapterShelf(settings.adapterBytes()), this::fetch,
+        this.shelf = new RunAdmission(machine.runBytes(), settings.runs().maxWaiting());
+        this.intake = new HeapBudget(settings.runs().heapBytes().orElse(Runtime.getRuntime().maxMemory() / 4));
+        this.desk = new SampleQueue(new AdapterCache(settings.adapterBytes()), this::fetch,
                 settings.maxQueuedSequences(), models.keySet());
     }
 
@@ -84,13 +84,13 @@ public final class Engine {
             DeviceThread thread = DeviceThread.start("device-" + context.getSelf().path().name());
             var log = LoggerFactory.getLogger(Engine.class);
             var folders = new LinkedHashMap<>(models);
-            var loaded = new AtomicReference<Machine>();
+            var loaded = new AtomicReference<DeviceExecutor>();
             context.pipeToSelf(thread.call(() -> {
-                loaded.set(Machine.load(device, folders, settings, log));
+                loaded.set(DeviceExecutor.load(device, folders, settings, log));
                 return loaded.get();
-            }), (machine, thrown) -> thrown == null ? new Note.Loaded(machine)
-                    : new Note.Broken("loading", thrown));
-            Runnable last = () -> Optional.ofNullable(loaded.get()).ifPresent(Machine::close);
+            }), (machine, thrown) -> thrown == null ? new EngineSelfMessage.Loaded(machine)
+                    : new EngineSelfMessage.Broken("loading", thrown));
+            Runnable last = () -> Optional.ofNullable(loaded.get()).ifPresent(DeviceExecutor::close);
             return loading(context, settings, blobs, thread, stash, last);
         })).narrow();
     }
@@ -98,14 +98,14 @@ public final class Engine {
     private static Behavior<Message> loading(ActorContext<Message> context, EngineSettings settings,
             BlobStore blobs, DeviceThread thread, StashBuffer<Message> stash, Runnable last) {
         return Behaviors.receive((_, message) -> switch (message) {
-            case Note.Loaded(var machine) -> {
-                var library = new Library(blobs, new HostShelf(machine.hostRunBytes()));
+            case EngineSelfMessage.Loaded(var machine) -> {
+                var library = new RunBlobs(blobs, new HostStateCache(machine.hostRunBytes()));
                 var engine = new Engine(context, settings, library, thread, machine);
                 engine.register();
                 yield stash.unstashAll(Behaviors.receive((_, next) -> engine.on(next),
                         (_, signal) -> engine.on(signal)));
             }
-            case Note.Broken broken -> throw broken(broken);
+            case EngineSelfMessage.Broken broken -> throw broken(broken);
             default -> {
                 stash.stash(message);
                 yield Behaviors.same();
@@ -116,7 +116,7 @@ public final class Engine {
         });
     }
 
-    private static RuntimeException broken(Note.Broken broken) {
+    private static RuntimeException broken(EngineSelfMessage.Broken broken) {
         return broken.why() instanceof RuntimeException itself ? itself
                 : new IllegalStateException("the engine broke in " + broken.what(), broken.why());
     }
@@ -139,7 +139,7 @@ public final class Engine {
 
     private Behavior<Message> on(Message message) {
         if (message instanceof EngineCommand command) obey(command);
-        else if (message instanceof Note note) hear(note);
+        else if (message instanceof EngineSelfMessage note) hear(note);
         feed();
         makeRoom();
         turn();
@@ -155,7 +155,7 @@ public final class Engine {
         return Behaviors.same();
     }
 
-    private static String slug(Line line) {
+    private static String slug(RunQueue line) {
         return line.config.baseModel().slug();
     }
 
@@ -170,7 +170,7 @@ public final class Engine {
                     add(run, command, position, replyTo, true,
                             why -> new EngineEvent.RecoveryPointFailed(run, position, why));
             case EngineCommand.CloseRun(var run) -> close(run, "closed");
-            case EngineCommand.Sample(var task, var replyTo) -> sample(new Asked(task, replyTo));
+            case EngineCommand.Sample(var task, var replyTo) -> sample(new PendingSample(task, replyTo));
             case EngineCommand.Describe(var replyTo) ->
                     replyTo.tell(new EngineReply.Description(models.values().stream().map(m ->
                             m.model().info()).toList(), desk.sequences(), lines.size()));
@@ -187,23 +187,23 @@ public final class Engine {
     private void open(EngineCommand.OpenRun open) {
         RunId run = open.config().run();
         close(run, "closed");
-        Served served = models.get(open.config().baseModel());
+        LoadedModel served = models.get(open.config().baseModel());
         if (served == null) {
             open.replyTo().tell(new EngineEvent.OpenFailed(run, unknown(open.config().baseModel())));
             return;
         }
         long bytes = served.runBytes(open.lora());
-        var line = new Line(open.config(), new Held(served), open.replyTo(), bytes);
+        var line = new RunQueue(open.config(), new ResidentRun(served), open.replyTo(), bytes);
         switch (shelf.want(run, bytes)) {
-            case RunShelf.Answer.Granted() -> {}
-            case RunShelf.Answer.Waits() -> line.waits = true;
-            case RunShelf.Answer.Crowded(var waiting) -> {
+            case RunAdmission.Answer.Granted() -> {}
+            case RunAdmission.Answer.Waits() -> line.waits = true;
+            case RunAdmission.Answer.Crowded(var waiting) -> {
                 open.replyTo().tell(new EngineEvent.OpenFailed(run, Fault.server("queue_full", waiting
                         + " runs wait for room on this worker already; raise bios.engine.run-bytes, or start"
                         + " more workers")));
                 return;
             }
-            case RunShelf.Answer.TooLarge(var limit) -> {
+            case RunAdmission.Answer.TooLarge(var limit) -> {
                 open.replyTo().tell(new EngineEvent.OpenFailed(run, tooLarge(bytes, limit)));
                 return;
             }
@@ -211,7 +211,7 @@ public final class Engine {
         lines.put(run, line);
         byState.put(line.held, line);
         Metrics.OPEN.labelValues(slug(line)).inc();
-        line.add(new Line.Entry(open, 0, line.outbox.place(open.replyTo(), false)));
+        line.add(new QueuedOperation(open, 0, line.outbox.place(open.replyTo(), false)));
         prepare(line);
     }
 
@@ -224,7 +224,7 @@ public final class Engine {
     /// Lets those in who have waited, and asks others to go where there is no room.
     private void makeRoom() {
         for (RunId run : shelf.granted()) {
-            Line line = lines.get(run);
+            RunQueue line = lines.get(run);
             line.waits = false;
             prepare(line);
         }
@@ -242,25 +242,25 @@ public final class Engine {
     /// Goes on with lines that wait for heap.
     private void feed() {
         for (int i = intake.hungry(); i > 0; i--) {
-            Line line = intake.nextHungry();
+            RunQueue line = intake.nextHungry();
             if (current(line)) prepare(line);
         }
     }
 
     private void add(RunId run, EngineCommand command, long position, ActorRef<EngineEvent> replyTo,
             boolean overtaken, Function<Fault, EngineEvent> refused) {
-        Line line = lines.get(run);
+        RunQueue line = lines.get(run);
         if (line == null) {
             replyTo.tell(refused.apply(notOpen(run)));
             return;
         }
         shelf.used(run);
-        line.add(new Line.Entry(command, position, line.outbox.place(replyTo, overtaken)));
+        line.add(new QueuedOperation(command, position, line.outbox.place(replyTo, overtaken)));
         prepare(line);
     }
 
     private void close(RunId run, String reason) {
-        Line line = lines.remove(run);
+        RunQueue line = lines.remove(run);
         if (line == null) return;
         Metrics.OPEN.labelValues(slug(line)).dec();
         Metrics.LEFT.labelValues(slug(line), reason).inc();
@@ -269,12 +269,12 @@ public final class Engine {
         line.clear().forEach(intake::forget);
         later("closing a run", () -> {
             machine.forget(line.held);
-            return new Note.Freed();
+            return new EngineSelfMessage.Freed();
         });
     }
 
-    private void sample(Asked asked) {
-        Served served = models.get(asked.task().baseModel());
+    private void sample(PendingSample asked) {
+        LoadedModel served = models.get(asked.task().baseModel());
         Optional<Fault> fault = served == null
                 ? Optional.of(unknown(asked.task().baseModel())) : served.sampler().refusal(asked.task());
         if (fault.isEmpty()) fault = desk.take(asked);
@@ -283,7 +283,7 @@ public final class Engine {
 
     private void withTokenizer(ModelName model, ActorRef<EngineReply> replyTo,
             Function<Tokenizer, EngineReply> use) {
-        Served served = models.get(model);
+        LoadedModel served = models.get(model);
         Optional<Tokenizer> tokenizer = served == null ? Optional.empty() : served.tokenizer();
         if (tokenizer.isEmpty()) replyTo.tell(new EngineReply.NotDone(served == null ? unknown(model)
                 : Fault.user("no_tokenizer", model + " has no tokenizer.json")));
@@ -294,7 +294,7 @@ public final class Engine {
         try {
             return use.apply(tokenizer);
         } catch (Throwable thrown) {
-            return new EngineReply.NotDone(Faults.of(thrown, "the tokenizer"));
+            return new EngineReply.NotDone(FaultClassifier.of(thrown, "the tokenizer"));
         }
     }
 
@@ -309,100 +309,100 @@ public final class Engine {
 
     // ---- notes ----
 
-    private void hear(Note note) {
+    private void hear(EngineSelfMessage note) {
         switch (note) {
-            case Note.Loaded _, Note.Freed _ -> {}
-            case Note.Broken broken -> throw broken(broken);
-            case Note.Prepared(_, var entry, var deed) -> entry.prepared(deed);
-            case Note.Unprepared(var line, var entry, var fault) -> {
+            case EngineSelfMessage.Loaded _, EngineSelfMessage.Freed _ -> {}
+            case EngineSelfMessage.Broken broken -> throw broken(broken);
+            case EngineSelfMessage.Prepared(_, var entry, var deed) -> entry.prepared(deed);
+            case EngineSelfMessage.Unprepared(var line, var entry, var fault) -> {
                 entry.failed(fault);
                 settle(line);
             }
-            case Note.Done(var outcomes) -> {
+            case EngineSelfMessage.Done(var outcomes) -> {
                 turning = false;
                 outcomes.forEach((line, worked) -> {
                     worked(line, worked.nanos());
                     done(line, worked.outcome());
                 });
             }
-            case Note.Passed(var pass, var nanos) -> {
+            case EngineSelfMessage.Passed(var pass, var nanos) -> {
                 turning = false;
-                for (Held held : pass.served())
+                for (ResidentRun held : pass.served())
                     Optional.ofNullable(byState.get(held)).ifPresent(line -> worked(line, nanos));
                 pass.finished().forEach((held, outcome) -> {
                     if (byState.containsKey(held)) done(byState.get(held), outcome);
                 });
                 pass.served().forEach(this::toTheEnd);
             }
-            case Note.Stepped(var model, var step) -> {
+            case EngineSelfMessage.Stepped(var model, var step) -> {
                 turning = false;
                 desk.stepped(model, step);
             }
-            case Note.Kept(var line, var entry, var event) -> {
+            case EngineSelfMessage.Kept(var line, var entry, var event) -> {
                 line.copies--;
                 intake.written(entry);
                 Metrics.COPIES.dec();
                 if (current(line)) line.outbox.fill(entry.slot, event);
             }
-            case Note.Fetched(var key, var bytes) ->
-                    later("placing an adapter", () -> new Note.Placed(key, machine.place(key, bytes)));
-            case Note.Placed(var key, var placed) -> desk.placed(key, placed);
+            case EngineSelfMessage.Fetched(var key, var bytes) ->
+                    later("placing an adapter", () -> new EngineSelfMessage.Placed(key, machine.place(key, bytes)));
+            case EngineSelfMessage.Placed(var key, var placed) -> desk.placed(key, placed);
         }
     }
 
-    private boolean current(Line line) {
+    private boolean current(RunQueue line) {
         return byState.get(line.held) == line;
     }
 
-    private void toTheEnd(Held held) {
-        Line line = byState.get(held);
+    private void toTheEnd(ResidentRun held) {
+        RunQueue line = byState.get(held);
         if (line != null) lines.putLast(line.config.run(), line);
     }
 
     /// The device has worked for the first entry of a line.
-    private void worked(Line line, long nanos) {
+    private void worked(RunQueue line, long nanos) {
         line.next(Integer.MAX_VALUE).ifPresent(entry -> entry.slot.worked(nanos));
     }
 
     /// The first entry of a line was done by the device.
-    private void done(Line line, Outcome outcome) {
+    private void done(RunQueue line, TaskOutcome outcome) {
         if (!current(line)) return;
-        Line.Entry entry = line.next(Integer.MAX_VALUE).orElseThrow();
+        QueuedOperation entry = line.next(Integer.MAX_VALUE).orElseThrow();
         line.remove(entry);
         intake.give(entry);
-        if (!(outcome instanceof Outcome.Copied)) intake.written(entry);
+        if (!(outcome instanceof TaskOutcome.Copied)) intake.written(entry);
         RunId run = line.config.run();
         if (entry.command instanceof EngineCommand.Execute) shelf.worked(run);
         switch (outcome) {
-            case Outcome.Opened() -> {
+            case TaskOutcome.Opened() -> {
                 boolean fresh = entry.command instanceof EngineCommand.OpenRun open
                         && open.recoveryPoint().isEmpty();
                 Metrics.OPENED.labelValues(slug(line), fresh ? "new" : "recovery_point").inc();
                 line.outbox.fill(entry.slot, new EngineEvent.Opened(run));
             }
-            case Outcome.Given(var result) ->
+            case TaskOutcome.Given(var result) ->
                     line.outbox.fill(entry.slot, new EngineEvent.Executed(run, entry.position, result));
-            case Outcome.Copied(var snapshot) -> keep(line, entry, snapshot);
-            case Outcome.Failed(var fault) -> failed(line, entry, fault);
+            case TaskOutcome.Copied(var snapshot) -> keep(line, entry, snapshot);
+            case TaskOutcome.Failed(var fault) -> failed(line, entry, fault);
         }
         prepare(line);
         settle(line);
     }
 
-    private void failed(Line line, Line.Entry entry, Fault fault) {
+    private void failed(RunQueue line, QueuedOperation entry, Fault fault) {
         RunId run = line.config.run();
         line.outbox.fill(entry.slot, failure(run, entry, fault));
         // So that the next one finds more room.
         if (fault.code().equals("out_of_memory")) shelf.squeeze(this::idle).forEach(this::crowd);
         if (!(entry.command instanceof EngineCommand.OpenRun)) return;
-        for (Line.Entry next : line.clear()) {
+        for (QueuedOperation next : line.clear()) {
             intake.forget(next);
             line.outbox.fill(next.slot, failure(run, next, notOpen(run)));
         }
         close(run, "failed");
     }
 
-    private static EngineEvent failure(RunId run, Line.Entry entry, Fault fault) {
+    private static EngineEvent failure(RunId run, QueuedOperation entry, Fault fault) {
         return switch (entry.command) {
             case EngineCommand.OpenRun _ -> new EngineEvent.OpenFailed(run, fault);
             case EngineCommand.TakeRecoveryPoint _ ->
@@ -412,27 +412,27 @@ public final class Engine {
     }
 
     /// Writes a copy of the state; the event goes out when it is durable.
-    private void keep(Line line, Line.Entry entry, StateSnapshot snapshot) {
+    private void keep(RunQueue line, QueuedOperation entry, StateSnapshot snapshot) {
         line.copies++;
         Metrics.COPIES.inc();
-        var purpose = ((Deed.Copy) entry.deed()).purpose();
+        var purpose = ((DeviceTask.Copy) entry.deed()).purpose();
         beside(() -> {
             EngineEvent event;
             try {
                 event = library.keep(line.config, entry.position, purpose, snapshot);
             } catch (Throwable thrown) {
                 String what = "writing the state behind operation " + entry.position;
-                event = failure(line.config.run(), entry, Faults.of(thrown, what));
+                event = failure(line.config.run(), entry, FaultClassifier.of(thrown, what));
             }
-            return new Note.Kept(line, entry, event);
+            return new EngineSelfMessage.Kept(line, entry, event);
         });
     }
 
     /// Reports failed entries that have come to the front of a line.
-    private void settle(Line line) {
+    private void settle(RunQueue line) {
         while (current(line)) {
-            Optional<Line.Entry> first = line.next(settings.copiesPerRun());
-            Optional<Fault> fault = first.flatMap(Line.Entry::fault);
+            Optional<QueuedOperation> first = line.next(settings.copiesPerRun());
+            Optional<Fault> fault = first.flatMap(QueuedOperation::fault);
             if (fault.isEmpty()) return;
             line.remove(first.get());
             intake.give(first.get());
@@ -442,12 +442,12 @@ public final class Engine {
     }
 
     /// Reads and decodes the next entries of a line.
-    private void prepare(Line line) {
+    private void prepare(RunQueue line) {
         if (line.waits) return;
-        Optional<Line.Entry> next;
+        Optional<QueuedOperation> next;
         while ((next = line.toPrepare(settings.preparedPerRun())).isPresent()) {
-            Line.Entry entry = next.get();
-            long heap = Intake.cost(entry);
+            QueuedOperation entry = next.get();
+            long heap = HeapBudget.cost(entry);
             Optional<Fault> refused = intake.refusal(what(entry), heap).or(() -> outgrows(line, entry));
             if (refused.isEmpty() && !intake.take(entry, heap)) {
                 intake.wait(line);
@@ -456,39 +456,39 @@ public final class Engine {
             line.begin(entry);
             if (refused.isPresent()) {
                 ActorRef<Message> self = context.getSelf();
-                self.tell(new Note.Unprepared(line, entry, refused.get()));
+                self.tell(new EngineSelfMessage.Unprepared(line, entry, refused.get()));
                 continue;
             }
             if (entry.command instanceof EngineCommand.TakeRecoveryPoint) {
-                entry.prepared(new Deed.Copy(new Deed.Purpose.Recovery()));
+                entry.prepared(new DeviceTask.Copy(new DeviceTask.Purpose.Recovery()));
                 continue;
             }
             if (entry.command instanceof EngineCommand.Execute execute && library.atHand(execute)
-                    && prepared(line, entry) instanceof Note.Prepared(_, _, var deed))
+                    && prepared(line, entry) instanceof EngineSelfMessage.Prepared(_, _, var deed))
                 entry.prepared(deed);
             else beside(() -> prepared(line, entry));
         }
     }
 
     /// May read from the blob store: runs beside the actor, unless all is at hand.
-    private Note prepared(Line line, Line.Entry entry) {
+    private EngineSelfMessage prepared(RunQueue line, QueuedOperation entry) {
         try {
-            return new Note.Prepared(line, entry, switch (entry.command) {
+            return new EngineSelfMessage.Prepared(line, entry, switch (entry.command) {
                 case EngineCommand.OpenRun open -> library.open(open);
                 case EngineCommand.Execute execute -> library.operation(execute);
                 default -> throw new IllegalStateException("not for a line: " + entry.command);
             });
         } catch (Throwable thrown) {
-            return new Note.Unprepared(line, entry, Faults.of(thrown, what(entry)));
+            return new EngineSelfMessage.Unprepared(line, entry, FaultClassifier.of(thrown, what(entry)));
         }
     }
 
-    private static String what(Line.Entry entry) {
+    private static String what(QueuedOperation entry) {
         return entry.position == 0 ? "opening the run" : "operation " + entry.position;
     }
 
     /// Why a load gives the run a shape that has no room here, or nothing: then it has the room.
-    private Optional<Fault> outgrows(Line line, Line.Entry entry) {
+    private Optional<Fault> outgrows(RunQueue line, QueuedOperation entry) {
         if (!(entry.command instanceof EngineCommand.Execute execute) || execute.loaded().isEmpty())
             return Optional.empty();
         long bytes = Math.max(line.bytes, line.held.served.runBytes(execute.loaded().get().lora()));
@@ -497,33 +497,33 @@ public final class Engine {
         return Optional.empty();
     }
 
-    private void fetch(Asked first, List<Adapter> freed) {
+    private void fetch(PendingSample first, List<Adapter> freed) {
         if (!freed.isEmpty()) later("freeing adapters", () -> {
             freed.forEach(Adapter::close);
-            return new Note.Freed();
+            return new EngineSelfMessage.Freed();
         });
-        AdapterShelf.Key key = first.key().orElseThrow();
+        AdapterCache.Key key = first.key().orElseThrow();
         BlobRef blob = first.task().adapter().orElseThrow().blob();
         beside(() -> {
             try {
-                return new Note.Fetched(key, library.blobs().read(blob));
+                return new EngineSelfMessage.Fetched(key, library.blobs().readSmall(blob, BlobStore.MAX_ARRAY_BYTES));
             } catch (Throwable thrown) {
-                Fault fault = Faults.of(thrown, "adapter " + key.contentId());
-                return new Note.Placed(key, new Machine.Placed.Failed(fault));
+                Fault fault = FaultClassifier.of(thrown, "adapter " + key.contentId());
+                return new EngineSelfMessage.Placed(key, new DeviceExecutor.Placed.Failed(fault));
             }
         });
     }
 
     /// Runs on a virtual thread of its own.
-    private void beside(Supplier<Note> work) {
+    private void beside(Supplier<EngineSelfMessage> work) {
         ActorRef<Message> self = context.getSelf();
         Thread.ofVirtual().start(() -> self.tell(work.get()));
     }
 
     /// Runs on the device's thread, behind what it has to do.
-    private void later(String what, Callable<Note> work) {
+    private void later(String what, Callable<EngineSelfMessage> work) {
         context.pipeToSelf(device.call(work),
-                (note, thrown) -> thrown == null ? note : new Note.Broken(what, thrown));
+                (note, thrown) -> thrown == null ? note : new EngineSelfMessage.Broken(what, thrown));
     }
 
     // ---- turns ----
@@ -537,7 +537,7 @@ public final class Engine {
                 case SAMPLE -> {
                     var step = desk.next();
                     later("sampling",
-                            () -> new Note.Stepped(step.model(), machine.sample(step.model(), step.fresh())));
+                            () -> new EngineSelfMessage.Stepped(step.model(), machine.sample(step.model(), step.fresh())));
                 }
                 case DEED -> deeds();
                 case PASS -> pass();
@@ -545,7 +545,7 @@ public final class Engine {
         });
     }
 
-    private boolean ready(Turns.Kind kind) {
+    private boolean ready(TurnOrder.Kind kind) {
         return switch (kind) {
             case SAMPLE -> desk.busy();
             case DEED ->
@@ -556,53 +556,53 @@ public final class Engine {
     }
 
     /// Whether a deed takes no pass.
-    private static boolean brief(Deed deed) {
-        return !(deed instanceof Deed.Evaluate);
+    private static boolean brief(DeviceTask deed) {
+        return !(deed instanceof DeviceTask.Evaluate);
     }
 
-    private Optional<Deed> first(Line line) {
+    private Optional<DeviceTask> first(RunQueue line) {
         return line.next(settings.copiesPerRun()).filter(entry -> entry.fault().isEmpty())
-                .map(Line.Entry::deed)
-                .filter(deed -> !(deed instanceof Deed.Copy) || intake.mayCopy(copy(line)));
+                .map(QueuedOperation::deed)
+                .filter(deed -> !(deed instanceof DeviceTask.Copy) || intake.mayCopy(copy(line)));
     }
 
     /// Bytes of a copy on the heap: an operation's gradient is not in it.
-    private static long copy(Line line) {
+    private static long copy(RunQueue line) {
         return line.bytes / 5 * 4;
     }
 
     /// One short deed of every run that has one.
     private void deeds() {
-        Map<Line, Deed> next = new LinkedHashMap<>();
-        for (Line line : lines.values())
+        Map<RunQueue, DeviceTask> next = new LinkedHashMap<>();
+        for (RunQueue line : lines.values())
             first(line).filter(Engine::brief).ifPresent(deed -> {
-                if (deed instanceof Deed.Copy) intake.copy(line.next(settings.copiesPerRun()).orElseThrow(),
+                if (deed instanceof DeviceTask.Copy) intake.copy(line.next(settings.copiesPerRun()).orElseThrow(),
                         copy(line));
                 next.put(line, deed);
             });
         later("deeds", () -> {
-            Map<Line, Note.Worked> outcomes = new LinkedHashMap<>();
+            Map<RunQueue, EngineSelfMessage.Worked> outcomes = new LinkedHashMap<>();
             next.forEach((line, deed) -> {
                 long began = System.nanoTime(); // edge: measures, decides nothing
-                Outcome outcome = machine.carryOut(line.held, deed);
+                TaskOutcome outcome = machine.carryOut(line.held, deed);
                 long nanos = System.nanoTime() - began; // edge: measures, decides nothing
-                outcomes.put(line, new Note.Worked(outcome, nanos));
+                outcomes.put(line, new EngineSelfMessage.Worked(outcome, nanos));
             });
-            return new Note.Done(outcomes);
+            return new EngineSelfMessage.Done(outcomes);
         });
     }
 
     /// The next micro-batch of the runs of one model that have one, those that waited longest first.
     private void pass() {
-        List<Machine.Candidate> candidates = new ArrayList<>();
-        for (Line line : lines.values())
-            if (first(line).orElse(null) instanceof Deed.Evaluate(var operation)
+        List<DeviceExecutor.Candidate> candidates = new ArrayList<>();
+        for (RunQueue line : lines.values())
+            if (first(line).orElse(null) instanceof DeviceTask.Evaluate(var operation)
                     && (candidates.isEmpty() || candidates.getFirst().run().served == line.held.served))
-                candidates.add(new Machine.Candidate(line.held, operation));
+                candidates.add(new DeviceExecutor.Candidate(line.held, operation));
         later("a pass", () -> {
             long began = System.nanoTime(); // edge: measures, decides nothing
-            Machine.Passed pass = machine.pass(candidates);
-            return new Note.Passed(pass, System.nanoTime() - began); // edge: measures, decides nothing
+            DeviceExecutor.Passed pass = machine.pass(candidates);
+            return new EngineSelfMessage.Passed(pass, System.nanoTime() - began); // edge: measures, decides nothing
         });
     }
 }

@@ -22,7 +22,7 @@ public record EngineSettings(int trainPassTokens, long activationBytes, long lon
         int maxQueuedSequences) {
     /// Room for runs.
     ///
-    /// @param deviceBytes of states on the device; empty: half of what [Machine] finds free
+    /// @param deviceBytes of states on the device; empty: half of what [DeviceExecutor] finds free
     /// @param hostBytes of recovery points in the host's memory; empty: a quarter of it if the device has
     ///     memory of its own, else nothing
     /// @param heapBytes of the Java heap for what is read ahead and for copies; empty: a quarter of it
@@ -59,8 +59,7 @@ public record EngineSettings(int trainPassTokens, long activationBytes, long lon
     public static EngineSettings of(Config program) {
         Config own = program.getConfig("bios.engine");
         Config sampler = own.getConfig("sampler");
-        var decoding = new SamplerSettings(sampler.getBytes("cache-bytes"), sampler.getInt("pass-tokens"),
-                sampler.getInt("max-sequences"), sampler.getInt("logit-rows"));
+        SamplerSettings decoding = SamplerSettings.of(sampler);
         return new EngineSettings(own.getInt("train-pass-tokens"), own.getBytes("activation-bytes"),
                 own.getBytes("long-sequence-bytes"),
                 own.getInt("copies-per-run"), own.getInt("prepared-per-run"), Runs.of(own),

@@ -18,6 +18,12 @@ public record AdamW(float gradScale, float beta1, float beta2, float oneLessBeta
                 (float) Math.sqrt(1 - Math.pow(beta2, step)));
     }
 
+    /// What clipping to `largestNorm` multiplies a gradient by, as torch.nn.utils.clip_grad_norm_ does: min(1,
+    /// largestNorm / (norm + 1e-6)); 1 where `largestNorm` is 0.
+    public static float clip(double norm, double largestNorm) {
+        return (float) (largestNorm > 0 ? Math.min(1, largestNorm / (norm + 1e-6)) : 1);
+    }
+
     /// w, m, v [0..n) ← their values after the step with gradient gradScale·g.
     public void step(float[] w, float[] m, float[] v, float[] g, int n) {
         for (int i = 0; i < n; i++) {

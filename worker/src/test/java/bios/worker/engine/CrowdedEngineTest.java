@@ -9,7 +9,7 @@ import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.run.Operation;
 import bios.worker.adapter.TrainingState;
-import bios.worker.engine.Workbench.Run;
+import bios.worker.engine.EngineHarness.Run;
 import bios.worker.load.ModelFolder;
 import bios.worker.load.ModelSpec;
 import bios.worker.model.Golden;
@@ -44,83 +44,83 @@ class CrowdedEngineTest {
 
     private static void crowded(Run run) {
         assertEquals(new EngineEvent.Crowded(run.id()),
-                run.events().expectMessageClass(EngineEvent.Crowded.class, Workbench.PATIENCE));
+                run.events().expectMessageClass(EngineEvent.Crowded.class, EngineHarness.PATIENCE));
     }
 
     @Test void theLeastRecentlyUsedIdleRunIsAskedToGoAndTheNextComesIn() throws Exception {
-        try (var bench = Workbench.withRuns(folder, room(2 * STATE, 0, 1), s -> s)) {
+        try (var bench = EngineHarness.withRuns(folder, room(2 * STATE, 0, 1), s -> s)) {
             Run first = bench.run(1, SMALL);
             Run second = bench.run(2, SMALL);
-            second.all(Workbench.lesson(2, 1, 0));
-            first.all(Workbench.lesson(1, 1, 0));
+            second.all(EngineHarness.lesson(2, 1, 0));
+            first.all(EngineHarness.lesson(1, 1, 0));
             Run third = bench.unopened(3, SMALL, Optional.empty());
             crowded(second);
             Run fourth = bench.unopened(4, SMALL, Optional.empty());
             assertEquals("queue_full", fourth.events().expectMessageClass(EngineEvent.OpenFailed.class,
-                    Workbench.PATIENCE).fault().code());
+                    EngineHarness.PATIENCE).fault().code());
             third.events().expectNoMessage();
             second.point();     // nothing keeps it from working until it goes
             bench.leave(second);
-            third.events().expectMessageClass(EngineEvent.Opened.class, Workbench.PATIENCE);
+            third.events().expectMessageClass(EngineEvent.Opened.class, EngineHarness.PATIENCE);
             first.events().expectNoMessage();
         }
     }
 
     @Test void busyRunsTakeTurns() {
-        try (var bench = Workbench.withRuns(folder, room(STATE, 0, 10), s -> s)) {
+        try (var bench = EngineHarness.withRuns(folder, room(STATE, 0, 10), s -> s)) {
             Run first = bench.run(1, SMALL);
-            List<Operation> lesson = Workbench.lesson(1, 1, 0);
+            List<Operation> lesson = EngineHarness.lesson(1, 1, 0);
             first.send(lesson.getFirst());
             first.send(lesson.get(1));
             Run second = bench.unopened(2, SMALL, Optional.empty());
             first.receive(1);
             for (int i = 0; i < 2; i++) {
-                EngineEvent event = first.events().receiveMessage(Workbench.PATIENCE);
+                EngineEvent event = first.events().receiveMessage(EngineHarness.PATIENCE);
                 assertTrue(event instanceof EngineEvent.Crowded || event instanceof EngineEvent.Executed,
                         event::toString);
             }
             BlobRef point = first.point().state();
             bench.leave(first);
-            second.events().expectMessageClass(EngineEvent.Opened.class, Workbench.PATIENCE);
+            second.events().expectMessageClass(EngineEvent.Opened.class, EngineHarness.PATIENCE);
             Run back = bench.unopened(1, SMALL, Optional.of(point));
             crowded(second);
             bench.leave(second);
-            back.events().expectMessageClass(EngineEvent.Opened.class, Workbench.PATIENCE);
+            back.events().expectMessageClass(EngineEvent.Opened.class, EngineHarness.PATIENCE);
             assertEquals(point, back.point().state(), "it is the same to the bit");
         }
     }
 
     @Test void aRunThatCanNeverFitIsRefusedWithTheNumbers() {
-        try (var bench = Workbench.withRuns(folder, room(STATE, 0, 10), s -> s)) {
+        try (var bench = EngineHarness.withRuns(folder, room(STATE, 0, 10), s -> s)) {
             Run large = bench.unopened(1, LARGE, Optional.empty());
-            Fault fault = large.events().expectMessageClass(EngineEvent.OpenFailed.class, Workbench.PATIENCE)
+            Fault fault = large.events().expectMessageClass(EngineEvent.OpenFailed.class, EngineHarness.PATIENCE)
                     .fault();
             assertEquals("run_too_large", fault.code());
             assertEquals(Fault.Kind.USER, fault.kind());
             assertTrue(fault.message().contains("MiB") && fault.message().contains("bios.engine.run-bytes"),
                     fault.message());
-            bench.run(2, SMALL).all(Workbench.lesson(2, 1, 0));
+            bench.run(2, SMALL).all(EngineHarness.lesson(2, 1, 0));
         }
     }
 
     @Test void oneThatWaitsMayGiveUp() {
-        try (var bench = Workbench.withRuns(folder, room(STATE, 0, 10), s -> s)) {
+        try (var bench = EngineHarness.withRuns(folder, room(STATE, 0, 10), s -> s)) {
             Run first = bench.run(1, SMALL);
             Run second = bench.unopened(2, SMALL, Optional.empty());
             Run third = bench.unopened(3, SMALL, Optional.empty());
             bench.leave(second);
             crowded(first);
             bench.leave(first);
-            third.events().expectMessageClass(EngineEvent.Opened.class, Workbench.PATIENCE);
+            third.events().expectMessageClass(EngineEvent.Opened.class, EngineHarness.PATIENCE);
             second.events().expectNoMessage();
         }
     }
 
     @Test void theHostsMemoryGivesBackWhatHasLeftTheDevice() {
         var reads = new AtomicInteger();
-        try (var bench = Workbench.withRuns(folder, room(STATE, 4 * STATE, 10),
-                store -> Workbench.countingReads(store, reads))) {
-            List<Operation> lesson = Workbench.lesson(1, 3, 0.01);
+        try (var bench = EngineHarness.withRuns(folder, room(STATE, 4 * STATE, 10),
+                store -> EngineHarness.countingReads(store, reads))) {
+            List<Operation> lesson = EngineHarness.lesson(1, 3, 0.01);
             Run run = bench.run(1, SMALL);
             run.all(lesson.subList(0, 4));
             BlobRef point = run.point().state();
@@ -143,15 +143,15 @@ class CrowdedEngineTest {
     }
 
     @Test void whatDoesNotFitIntoMemoryFailsAloneWithTheNumbers() {
-        try (var bench = Workbench.withMemory(folder, 40 << 20)) {
+        try (var bench = EngineHarness.withMemory(folder, 40 << 20)) {
             Run run = bench.run(1, SMALL);
-            run.all(List.of(Workbench.gradient(1, 1)));
+            run.all(List.of(EngineHarness.gradient(1, 1)));
             BlobRef state = run.point().state();
             List<Run> wide = new ArrayList<>();
             Optional<Fault> fault = Optional.empty();
             for (int i = 2; i < 30 && fault.isEmpty(); i++) {
                 wide.add(bench.unopened(i, WIDE, Optional.empty()));
-                EngineEvent event = wide.getLast().events().receiveMessage(Workbench.PATIENCE);
+                EngineEvent event = wide.getLast().events().receiveMessage(EngineHarness.PATIENCE);
                 if (event instanceof EngineEvent.OpenFailed(_, var why)) fault = Optional.of(why);
             }
             assertEquals("out_of_memory", fault.orElseThrow().code());
@@ -160,27 +160,27 @@ class CrowdedEngineTest {
             crowded(run);   // it is the one that has rested longest
             assertEquals(state, run.point().state());
             wide.forEach(bench::leave);
-            run.all(List.of(Workbench.gradient(1, 1)));
+            run.all(List.of(EngineHarness.gradient(1, 1)));
         }
     }
 
     @Test void whatDoesNotFitIntoTheHeapFailsAloneWithTheNumbers() {
         var heap = new EngineSettings.Runs(OptionalLong.empty(), OptionalLong.empty(),
                 OptionalLong.of(20_000), 10);
-        try (var bench = Workbench.withRuns(folder, heap, s -> s)) {
+        try (var bench = EngineHarness.withRuns(folder, heap, s -> s)) {
             Run run = bench.run(1, SMALL);
             Run other = bench.run(2, SMALL);
-            Operation large = Workbench.gradient(1, 40);
+            Operation large = EngineHarness.gradient(1, 40);
             for (int i = 0; i < 8; i++) {
-                run.send(Workbench.gradient(i, 1));
-                other.send(Workbench.gradient(i, 1));
+                run.send(EngineHarness.gradient(i, 1));
+                other.send(EngineHarness.gradient(i, 1));
             }
             run.receive(8);
             other.receive(8);
             Fault fault = run.fault(large);
             assertEquals("out_of_memory", fault.code());
             assertTrue(fault.message().contains("bios.engine.heap-bytes"), fault.message());
-            run.all(List.of(Workbench.gradient(3, 1), new Operation.OptimStep(Optional.empty())));
+            run.all(List.of(EngineHarness.gradient(3, 1), new Operation.OptimStep(Optional.empty())));
             run.point();
         }
     }

@@ -15,7 +15,7 @@ import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.run.Operation;
 import bios.protocol.run.OperationResult;
-import bios.worker.engine.Workbench.Run;
+import bios.worker.engine.EngineHarness.Run;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
@@ -34,22 +34,22 @@ class EngineTest {
     @TempDir Path folder;
 
     @Test void runsInCompanyGiveTheBitsThatTheyGiveAlone() {
-        List<Operation> small = Workbench.lesson(1, 3, 0.02);
-        List<Operation> large = Workbench.lesson(2, 4, 0);
+        List<Operation> small = EngineHarness.lesson(1, 3, 0.02);
+        List<Operation> large = EngineHarness.lesson(2, 4, 0);
         List<String> smallAlone;
         List<String> largeAlone;
-        try (var bench = Workbench.open(folder.resolve("a"))) {
+        try (var bench = EngineHarness.open(folder.resolve("a"))) {
             smallAlone = bench.run(1, SMALL).all(small);
         }
-        try (var bench = Workbench.open(folder.resolve("b"))) {
+        try (var bench = EngineHarness.open(folder.resolve("b"))) {
             largeAlone = bench.run(2, LARGE).all(large);
         }
-        try (var bench = Workbench.open(folder.resolve("c"))) {
+        try (var bench = EngineHarness.open(folder.resolve("c"))) {
             Run first = bench.run(1, SMALL);
             Run second = bench.run(2, LARGE);
             var sampled = bench.replies();
             for (int i = 0; i < 6; i++)
-                bench.engine().tell(new EngineCommand.Sample(Workbench.task("t" + i, Optional.empty(), i),
+                bench.engine().tell(new EngineCommand.Sample(EngineHarness.task("t" + i, Optional.empty(), i),
                         sampled.ref()));
             for (int i = 0; i < Math.max(small.size(), large.size()); i++) {
                 if (i < small.size()) first.send(small.get(i));
@@ -58,18 +58,18 @@ class EngineTest {
             assertEquals(smallAlone, first.receive(small.size()));
             assertEquals(largeAlone, second.receive(large.size()));
             for (int i = 0; i < 6; i++)
-                sampled.expectMessageClass(EngineReply.Sampled.class, Workbench.PATIENCE);
+                sampled.expectMessageClass(EngineReply.Sampled.class, EngineHarness.PATIENCE);
         }
     }
 
     @Test void aRunThatGoesOnFromARecoveryPointIsTheUndisturbedRun() {
-        List<Operation> all = Workbench.lesson(3, 4, 0.01);
+        List<Operation> all = EngineHarness.lesson(3, 4, 0.01);
         // also between gradients, and between gradient and step
         for (int cut = 0; cut <= all.size() - 1; cut += 4) {
             List<String> undisturbed;
             BlobRef point;
             BlobRef end;
-            try (var bench = Workbench.open(folder.resolve("before" + cut))) {
+            try (var bench = EngineHarness.open(folder.resolve("before" + cut))) {
                 Run run = bench.run(1, SMALL);
                 List<String> results = run.all(all.subList(0, cut));
                 point = run.point().state();
@@ -77,7 +77,7 @@ class EngineTest {
                 end = run.point().state();
                 assertEquals(cut, results.size());
             }
-            try (var bench = Workbench.open(folder.resolve("before" + cut))) {
+            try (var bench = EngineHarness.open(folder.resolve("before" + cut))) {
                 Run run = bench.run(1, SMALL, Optional.of(point));
                 run.skip(cut);
                 assertEquals(undisturbed, run.all(all.subList(cut, all.size())));
@@ -87,76 +87,76 @@ class EngineTest {
     }
 
     @Test void aSavedStateGoesOnInAnotherRunAsInItsOwn() {
-        try (var bench = Workbench.open(folder)) {
+        try (var bench = EngineHarness.open(folder)) {
             Run own = bench.run(1, SMALL);
-            own.all(Workbench.lesson(4, 2, 0.01));
-            CheckpointManifest saved = own.save(Workbench.saveState("first"));
+            own.all(EngineHarness.lesson(4, 2, 0.01));
+            CheckpointManifest saved = own.save(EngineHarness.saveState("first"));
             assertEquals(CheckpointKind.TRAINING, saved.kind());
             assertEquals(2, saved.step());
             assertEquals(saved.contentId(), saved.adapter().id().sha256());
             assertEquals(Optional.of(own.acceptedAtMillis() + 60_000), saved.expiresAtMillis());
-            List<Operation> more = Workbench.lesson(5, 2, 0.01).subList(0, 4);
+            List<Operation> more = EngineHarness.lesson(5, 2, 0.01).subList(0, 4);
             List<String> expected = own.all(more);
 
             Run other = bench.run(2, LARGE);
-            other.all(List.of(Workbench.gradient(9, 2)));   // is dropped by the load
-            var loaded = (OperationResult.Loaded) other.result(Workbench.load(saved, true),
+            other.all(List.of(EngineHarness.gradient(9, 2)));   // is dropped by the load
+            var loaded = (OperationResult.Loaded) other.result(EngineHarness.load(saved, true),
                     Optional.of(saved));
             assertEquals(new OperationResult.Loaded("bios://" + saved.run() + "/first", 2), loaded);
             assertEquals("no_gradient", other.fault(new Operation.OptimStep(Optional.empty())).code());
             assertEquals(expected, other.all(more));
 
             Run fresh = bench.run(3, SMALL);
-            assertEquals(0, ((OperationResult.Loaded) fresh.result(Workbench.load(saved, false),
+            assertEquals(0, ((OperationResult.Loaded) fresh.result(EngineHarness.load(saved, false),
                     Optional.of(saved))).step());
-            assertEquals(saved.contentId(), fresh.save(Workbench.saveState("copy")).contentId());
+            assertEquals(saved.contentId(), fresh.save(EngineHarness.saveState("copy")).contentId());
         }
     }
 
     @Test void aSnapshotGivesTheSameTokensWhileItsRunGoesOn() {
-        try (var bench = Workbench.open(folder)) {
+        try (var bench = EngineHarness.open(folder)) {
             Run run = bench.run(1, SMALL);
-            run.all(Workbench.lesson(6, 2, 0));
+            run.all(EngineHarness.lesson(6, 2, 0));
             CheckpointManifest old = run.save(new Operation.SaveSamplerWeights(Optional.empty(),
                     Optional.empty(), Optional.of("s")));
             assertEquals(Optional.empty(), old.optimizer());
-            String first = bench.sample(Workbench.task("a", Optional.of(old), 5));
-            run.all(Workbench.lesson(7, 3, 0));
-            assertEquals(first, bench.sample(Workbench.task("b", Optional.of(old), 5)));
+            String first = bench.sample(EngineHarness.task("a", Optional.of(old), 5));
+            run.all(EngineHarness.lesson(7, 3, 0));
+            assertEquals(first, bench.sample(EngineHarness.task("b", Optional.of(old), 5)));
             CheckpointManifest later = run.save(new Operation.SaveSamplerWeights(Optional.empty(),
                     Optional.empty(), Optional.of("s")));
-            assertNotEquals(first, bench.sample(Workbench.task("c", Optional.of(later), 5)));
-            assertNotEquals(first, bench.sample(Workbench.task("d", Optional.empty(), 5)));
+            assertNotEquals(first, bench.sample(EngineHarness.task("c", Optional.of(later), 5)));
+            assertNotEquals(first, bench.sample(EngineHarness.task("d", Optional.empty(), 5)));
         }
     }
 
     @Test void anIdleRunIsNotTouchedByAnothersSteps() {
-        try (var bench = Workbench.open(folder)) {
+        try (var bench = EngineHarness.open(folder)) {
             Run idle = bench.run(1, SMALL);
-            idle.all(Workbench.lesson(8, 1, 0));
-            idle.all(List.of(Workbench.gradient(8, 2)));
+            idle.all(EngineHarness.lesson(8, 1, 0));
+            idle.all(List.of(EngineHarness.gradient(8, 2)));
             BlobRef before = idle.point().state();
-            bench.run(2, SMALL).all(Workbench.lesson(9, 3, 0.5));
+            bench.run(2, SMALL).all(EngineHarness.lesson(9, 3, 0.5));
             assertEquals(before, idle.point().state());
         }
     }
 
     @Test void anOperationThatFailsChangesNothing() {
-        try (var bench = Workbench.open(folder)) {
+        try (var bench = EngineHarness.open(folder)) {
             Run run = bench.run(1, SMALL);
-            run.all(Workbench.lesson(10, 1, 0).subList(0, 2));
+            run.all(EngineHarness.lesson(10, 1, 0).subList(0, 2));
             BlobRef before = run.point().state();
-            Fault unknown = run.fault(Workbench.gradientOf(new int[] {1, 2, 1_000_000}));
+            Fault unknown = run.fault(EngineHarness.gradientOf(new int[] {1, 2, 1_000_000}));
             assertEquals(Fault.Kind.USER, unknown.kind());
             assertTrue(unknown.message().contains("data[0]") && unknown.message().contains("1000000"),
                     unknown.message());
-            CheckpointManifest saved = run.save(Workbench.saveState("whole"));
+            CheckpointManifest saved = run.save(EngineHarness.saveState("whole"));
             bench.damage(saved.adapter());
-            assertEquals("blob_damaged", run.fault(Workbench.load(saved, true), Optional.of(saved)).code());
+            assertEquals("blob_damaged", run.fault(EngineHarness.load(saved, true), Optional.of(saved)).code());
             CheckpointManifest weights = run.save(new Operation.SaveSamplerWeights(Optional.of(saved.name()
                     .get()), Optional.empty(), Optional.empty()));
             assertEquals("weights_only",
-                    run.fault(Workbench.load(weights, true), Optional.of(weights)).code());
+                    run.fault(EngineHarness.load(weights, true), Optional.of(weights)).code());
             assertEquals(before, run.point().state());
             run.all(List.of(new Operation.OptimStep(Optional.empty())));
             assertEquals("no_gradient", run.fault(new Operation.OptimStep(Optional.empty())).code());
@@ -165,12 +165,12 @@ class EngineTest {
 
     @Test void whatDoesNotFitTogetherGoesAloneAndOnlyWhatNeverFitsFails() {
         var refused = new AtomicInteger();
-        try (var bench = Workbench.withDevice(folder,
-                device -> Workbench.embeddingAtMost(device, 200, refused))) {
+        try (var bench = EngineHarness.withDevice(folder,
+                device -> EngineHarness.embeddingAtMost(device, 200, refused))) {
             Run first = bench.run(1, SMALL);
             Run second = bench.run(2, LARGE);
-            List<Operation> some = List.of(Workbench.gradient(1, 2), Workbench.gradient(2, 2),
-                    Workbench.gradient(3, 2));
+            List<Operation> some = List.of(EngineHarness.gradient(1, 2), EngineHarness.gradient(2, 2),
+                    EngineHarness.gradient(3, 2));
             for (int round = 0; round < 100 && refused.get() == 0; round++) {
                 some.forEach(first::send);
                 some.forEach(second::send);
@@ -179,7 +179,7 @@ class EngineTest {
             }
             assertTrue(refused.get() > 0, "two runs were in one pass");
             BlobRef before = first.point().state();
-            Fault full = first.fault(Workbench.gradient(5, 4));
+            Fault full = first.fault(EngineHarness.gradient(5, 4));
             assertEquals("out_of_memory", full.code());
             assertEquals(Fault.Kind.SERVER, full.kind());
             assertTrue(full.message().contains("4 sequences, 280 tokens"), full.message());
@@ -189,17 +189,17 @@ class EngineTest {
 
     @Test void aClosedRunLeavesNothingOnTheDevice() {
         var tensors = new AtomicInteger();
-        try (var bench = Workbench.withDevice(folder, device -> Workbench.counting(device, tensors))) {
+        try (var bench = EngineHarness.withDevice(folder, device -> EngineHarness.counting(device, tensors))) {
             Run other = bench.run(1, SMALL);
             other.point();
             int before = tensors.get();
             Run run = bench.run(2, LARGE);
-            run.all(Workbench.lesson(1, 2, 0));
-            run.all(List.of(Workbench.gradient(1, 1)));
-            run.fault(Workbench.gradientOf(new int[] {1_000_000}));
-            CheckpointManifest saved = run.save(Workbench.saveState("s"));
-            run.result(Workbench.load(saved, true), Optional.of(saved));
-            run.all(List.of(Workbench.gradient(1, 1)));
+            run.all(EngineHarness.lesson(1, 2, 0));
+            run.all(List.of(EngineHarness.gradient(1, 1)));
+            run.fault(EngineHarness.gradientOf(new int[] {1_000_000}));
+            CheckpointManifest saved = run.save(EngineHarness.saveState("s"));
+            run.result(EngineHarness.load(saved, true), Optional.of(saved));
+            run.all(List.of(EngineHarness.gradient(1, 1)));
             assertTrue(tensors.get() > before);
             bench.engine().tell(new EngineCommand.CloseRun(run.id()));
             other.point();
@@ -209,28 +209,28 @@ class EngineTest {
 
     @Test void eventsKeepTheirOrderWhileASaveIsBeingWritten() throws Exception {
         var gate = new CountDownLatch(1);
-        try (var bench = Workbench.withStore(folder, store -> Workbench.gated(store, gate))) {
+        try (var bench = EngineHarness.withStore(folder, store -> EngineHarness.gated(store, gate))) {
             Run run = bench.run(1, SMALL);
-            run.send(Workbench.saveState("slow"));
-            run.send(Workbench.gradient(1, 1));
+            run.send(EngineHarness.saveState("slow"));
+            run.send(EngineHarness.gradient(1, 1));
             run.send(new Operation.OptimStep(Optional.empty()));
             Run other = bench.run(2, SMALL);
-            other.all(List.of(Workbench.gradient(1, 1)));   // is not held up
+            other.all(List.of(EngineHarness.gradient(1, 1)));   // is not held up
             run.events().expectNoMessage();
             gate.countDown();
             List<Long> positions = new ArrayList<>();
             for (int i = 0; i < 3; i++)
                 positions.add(run.events().expectMessageClass(EngineEvent.Executed.class,
-                        Workbench.PATIENCE).position());
+                        EngineHarness.PATIENCE).position());
             assertEquals(List.of(1L, 2L, 3L), positions);
         }
     }
 
     @Test void everyResultComesBehindTheTimeThatTheDeviceTookForIt() throws Exception {
-        try (var bench = Workbench.open(folder)) {
+        try (var bench = EngineHarness.open(folder)) {
             Run run = bench.run(1, SMALL);
-            run.all(List.of(Workbench.gradient(1, 1), new Operation.OptimStep(Optional.empty())));
-            run.save(Workbench.saveState("a"));
+            run.all(List.of(EngineHarness.gradient(1, 1), new Operation.OptimStep(Optional.empty())));
+            run.save(EngineHarness.saveState("a"));
             assertEquals(List.of(1L, 2L, 3L),
                     run.measured().stream().map(EngineEvent.Measured::position).toList());
             assertTrue(run.measured().stream().allMatch(m -> m.nanos() > 0), run.measured()::toString);
@@ -238,27 +238,27 @@ class EngineTest {
     }
 
     @Test void whatIsNotOpenIsRefused() throws Exception {
-        try (var bench = Workbench.open(folder)) {
+        try (var bench = EngineHarness.open(folder)) {
             Run run = bench.run(1, SMALL);
             bench.engine().tell(new EngineCommand.CloseRun(run.id()));
             assertEquals("run_not_open", run.fault(new Operation.OptimStep(Optional.empty())).code());
             var point = bench.run(2, SMALL).point().state();
             bench.damage(point);
             Run broken = bench.unopened(3, SMALL, Optional.of(point));
-            broken.send(Workbench.gradient(1, 1));
-            var failed = broken.events().expectMessageClass(EngineEvent.OpenFailed.class, Workbench.PATIENCE);
+            broken.send(EngineHarness.gradient(1, 1));
+            var failed = broken.events().expectMessageClass(EngineEvent.OpenFailed.class, EngineHarness.PATIENCE);
             assertEquals("blob_damaged", failed.fault().code());
             assertEquals("run_not_open", broken.events().expectMessageClass(EngineEvent.Failed.class,
-                    Workbench.PATIENCE).fault().code());
+                    EngineHarness.PATIENCE).fault().code());
         }
     }
 
     @Test void adaptersTakeTurnsWhereOnlyOneHasRoom() {
-        try (var bench = Workbench.withAdapterBytes(folder, 30_000)) {
+        try (var bench = EngineHarness.withAdapterBytes(folder, 30_000)) {
             List<CheckpointManifest> snapshots = new ArrayList<>();
             for (int i = 0; i < 3; i++) {
                 Run run = bench.run(i, SMALL);
-                run.all(Workbench.lesson(i, 1, 0));
+                run.all(EngineHarness.lesson(i, 1, 0));
                 snapshots.add(run.save(new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(),
                         Optional.empty())));
                 assertTrue(2 * snapshots.getLast().bytes() > 30_000 && snapshots.getLast().bytes() < 30_000,
@@ -266,60 +266,60 @@ class EngineTest {
             }
             List<String> alone = new ArrayList<>();
             for (var snapshot : snapshots)
-                alone.add(bench.sample(Workbench.task("x", Optional.of(snapshot), 3)));
+                alone.add(bench.sample(EngineHarness.task("x", Optional.of(snapshot), 3)));
             var replies = bench.replies();
             for (int i = 0; i < 9; i++)
-                bench.engine().tell(new EngineCommand.Sample(Workbench.task("t" + i,
+                bench.engine().tell(new EngineCommand.Sample(EngineHarness.task("t" + i,
                         Optional.of(snapshots.get(i % 3)), 3), replies.ref()));
             for (int i = 0; i < 9; i++) {
-                var sampled = replies.expectMessageClass(EngineReply.Sampled.class, Workbench.PATIENCE);
+                var sampled = replies.expectMessageClass(EngineReply.Sampled.class, EngineHarness.PATIENCE);
                 int task = Integer.parseInt(sampled.task().substring(1));
-                assertEquals(alone.get(task % 3), Workbench.bits(sampled.result()));
+                assertEquals(alone.get(task % 3), EngineHarness.bits(sampled.result()));
             }
             CheckpointManifest large = bench.run(7, LARGE)
                     .save(new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(),
                             Optional.empty()));
-            bench.engine().tell(new EngineCommand.Sample(Workbench.task("l", Optional.of(large), 3),
+            bench.engine().tell(new EngineCommand.Sample(EngineHarness.task("l", Optional.of(large), 3),
                     replies.ref()));
             assertEquals("adapter_too_large",
-                    replies.expectMessageClass(EngineReply.NotDone.class, Workbench.PATIENCE).fault().code());
+                    replies.expectMessageClass(EngineReply.NotDone.class, EngineHarness.PATIENCE).fault().code());
             bench.damage(snapshots.getFirst().adapter());
-            bench.sample(Workbench.task("y", Optional.of(snapshots.getLast()), 3));
-            bench.engine().tell(new EngineCommand.Sample(Workbench.task("z",
+            bench.sample(EngineHarness.task("y", Optional.of(snapshots.getLast()), 3));
+            bench.engine().tell(new EngineCommand.Sample(EngineHarness.task("z",
                     Optional.of(snapshots.getFirst()), 3), replies.ref()));
             assertEquals("blob_damaged",
-                    replies.expectMessageClass(EngineReply.NotDone.class, Workbench.PATIENCE).fault().code());
+                    replies.expectMessageClass(EngineReply.NotDone.class, EngineHarness.PATIENCE).fault().code());
         }
     }
 
     @Test void itIsListedDescribesItselfAndReadsTokens() throws Exception {
-        try (var bench = Workbench.ofTiny(folder)) {
+        try (var bench = EngineHarness.ofTiny(folder)) {
             var replies = bench.replies();
             assertEquals(1, bench.listed(EngineCommand.ANY));
             assertEquals(1, bench.listed(EngineCommand.key("bios-tiny")));
             bench.engine().tell(new EngineCommand.Describe(replies.ref()));
-            var description = replies.expectMessageClass(EngineReply.Description.class, Workbench.PATIENCE);
-            assertEquals(List.of(Workbench.TINY), description.models().stream().map(m -> m.name()).toList());
-            bench.engine().tell(new EngineCommand.Tokenize(Workbench.TINY, "Once upon a time", true,
+            var description = replies.expectMessageClass(EngineReply.Description.class, EngineHarness.PATIENCE);
+            assertEquals(List.of(EngineHarness.TINY), description.models().stream().map(m -> m.name()).toList());
+            bench.engine().tell(new EngineCommand.Tokenize(EngineHarness.TINY, "Once upon a time", true,
                     replies.ref()));
-            int[] tokens = replies.expectMessageClass(EngineReply.Tokenized.class, Workbench.PATIENCE)
+            int[] tokens = replies.expectMessageClass(EngineReply.Tokenized.class, EngineHarness.PATIENCE)
                     .tokens();
-            bench.engine().tell(new EngineCommand.Detokenize(Workbench.TINY, tokens, false, replies.ref()));
+            bench.engine().tell(new EngineCommand.Detokenize(EngineHarness.TINY, tokens, false, replies.ref()));
             assertEquals("Once upon a time",
-                    replies.expectMessageClass(EngineReply.Detokenized.class, Workbench.PATIENCE).text());
-            bench.engine().tell(new EngineCommand.FetchTokenizerFiles(Workbench.TINY, replies.ref()));
-            var files = replies.expectMessageClass(EngineReply.TokenizerFiles.class, Workbench.PATIENCE)
+                    replies.expectMessageClass(EngineReply.Detokenized.class, EngineHarness.PATIENCE).text());
+            bench.engine().tell(new EngineCommand.FetchTokenizerFiles(EngineHarness.TINY, replies.ref()));
+            var files = replies.expectMessageClass(EngineReply.TokenizerFiles.class, EngineHarness.PATIENCE)
                     .files();
-            assertArrayEquals(Files.readAllBytes(Workbench.TINY_FOLDER.resolve("tokenizer.json")),
+            assertArrayEquals(Files.readAllBytes(EngineHarness.TINY_FOLDER.resolve("tokenizer.json")),
                     files.get("tokenizer.json"));
-            bench.engine().tell(new EngineCommand.Tokenize(Workbench.MODEL, "x", true, replies.ref()));
+            bench.engine().tell(new EngineCommand.Tokenize(EngineHarness.MODEL, "x", true, replies.ref()));
             assertEquals("unknown_model",
-                    replies.expectMessageClass(EngineReply.NotDone.class, Workbench.PATIENCE).fault().code());
+                    replies.expectMessageClass(EngineReply.NotDone.class, EngineHarness.PATIENCE).fault().code());
         }
     }
 
     @Test void aStopStringEndsASequenceWhereItIsComplete() {
-        try (var bench = Workbench.ofTiny(folder)) {
+        try (var bench = EngineHarness.ofTiny(folder)) {
             var free = bench.text("Once upon a time", List.of());
             assertTrue(free.length() > 40, free);
             String stop = free.substring(17, 22);
@@ -333,7 +333,7 @@ class EngineTest {
 
     @Test void aModelThatCannotBeServedStopsIt() throws Exception {
         var closed = new CountDownLatch(1);
-        try (var bench = Workbench.ofNothing(folder, device -> Workbench.closing(device, closed))) {
+        try (var bench = EngineHarness.ofNothing(folder, device -> EngineHarness.closing(device, closed))) {
             bench.awaitEnd();
         }
         assertTrue(closed.await(30, TimeUnit.SECONDS));
@@ -341,9 +341,9 @@ class EngineTest {
 
     @Test void whenItStopsTheDeviceIsClosedBehindThePass() throws Exception {
         var closed = new CountDownLatch(1);
-        try (var bench = Workbench.withDevice(folder, device -> Workbench.closing(device, closed))) {
+        try (var bench = EngineHarness.withDevice(folder, device -> EngineHarness.closing(device, closed))) {
             Run run = bench.run(1, SMALL);
-            run.send(Workbench.gradient(1, 4));
+            run.send(EngineHarness.gradient(1, 4));
             bench.stop();
         }
         assertTrue(closed.await(30, TimeUnit.SECONDS));

@@ -3,8 +3,6 @@ package bios.worker.device.cpu;
 import static bios.protocol.Require.require;
 
 import bios.worker.device.AttentionShape;
-import bios.worker.device.Span;
-import bios.worker.device.Tensor;
 import bios.worker.device.cpu.GemmKernel.Left;
 import bios.worker.device.cpu.GemmKernel.Result;
 import bios.worker.device.cpu.GemmKernel.Right;
@@ -19,7 +17,7 @@ import java.util.List;
 /// out where that is a whole vector or step, and masked otherwise; both add exact zeros. The formulas are
 /// those of [bios.worker.kernel.Attention].
 final class Avx512Attention implements CpuAttention {
-    private static final int BLOCK = Span.BLOCK;
+    private static final int BLOCK = HostSpan.BLOCK;
     private static final int SLIVER = Packed.SLIVER;
     /// Bytes of a row of scores, and of a step of transposed keys.
     private static final int ROW = 4 * BLOCK;
@@ -40,7 +38,7 @@ final class Avx512Attention implements CpuAttention {
 
     /// Queries `from` and after of a span, all heads of some key-value heads: of one if there are several
     /// queries.
-    private record Task(Span span, int from, int count, int kvHead, int kvHeads) {}
+    private record Task(HostSpan span, int from, int count, int kvHead, int kvHeads) {}
 
     /// Up to [#BLOCK] neighbouring queries of a head.
     ///
@@ -70,7 +68,7 @@ final class Avx512Attention implements CpuAttention {
             return Math.min(BLOCK, end() - block * BLOCK);
         }
 
-        long address(Tensor t, int dim) {
+        long address(HostTensor t, int dim) {
             return at(t, row, head * dim);
         }
     }
@@ -114,7 +112,7 @@ final class Avx512Attention implements CpuAttention {
         for (int i = 0; i < spaces.length; i++) spaces[i] = new Space();
     }
 
-    private static long at(Tensor t, int row, int column) {
+    private static long at(HostTensor t, int row, int column) {
         return t.memory().address() + 4 * ((long) row * t.stride() + column);
     }
 
@@ -140,10 +138,11 @@ final class Avx512Attention implements CpuAttention {
     /// as well where there is memory: nobody sees them.
     ///
     /// @param next address of the rows that are read next
-    private static void turn(MemorySegment to, Tensor head, int valid, long next) {
+    private static void turn(MemorySegment to, HostTensor head, int valid, long next) {
         int whole = Transposes.padded(valid);
         int rows = 4L * whole * head.stride() <= head.memory().byteSize() ? whole : valid;
-        Transposes.transpose(to, ROW, new Tensor(head.memory(), rows, head.columns(), head.stride()), next);
+        Transposes.transpose(to, ROW, new HostTensor(head.memory(), rows, head.columns(), head.stride()),
+                next);
     }
 
     /// The keys of block b that the query at `position` sees, as bits.
@@ -162,7 +161,7 @@ final class Avx512Attention implements CpuAttention {
     }
 
     /// Tiles that a task takes, so that every thread finds some tasks.
-    private int tiles(List<Span> spans, AttentionShape shape) {
+    private int tiles(List<HostSpan> spans, AttentionShape shape) {
         long tiles = 0;
         for (var span : spans) tiles += (span.count() + BLOCK - 1) / BLOCK;
         return Math.clamp(tiles * shape.kvHeads() / (TASKS * pool.size()), 1, most(shape));
@@ -180,7 +179,8 @@ final class Avx512Attention implements CpuAttention {
 
     // ---- forward ----
 
-    @Override public void forward(Tensor out, Tensor lse, Tensor q, List<Span> spans, AttentionShape shape) {
+    @Override public void forward(HostTensor out, HostTensor lse, HostTensor q, List<HostSpan> spans,
+            AttentionShape shape) {
         CpuAttention.check(q, spans, shape);
         var tasks = new ArrayList<Task>();
         int each = BLOCK * tiles(spans, shape);
@@ -247,14 +247,15 @@ final class Avx512Attention implements CpuAttention {
             return lse;
         }
 
-        void store(int i, Tensor out, int row, int head, int dim) {
+        void store(int i, HostTensor out, int row, int head, int dim) {
             MemorySegment.copy(sums, i * stride, out.memory(), 4 * ((long) row * out.stride() + head * dim),
                     4L * dim);
         }
     }
 
     /// One query of some heads: what it does is mostly reading keys and values, each once, from memory.
-    private record Single(Tensor out, Tensor lse, Tensor q, Task task, AttentionShape shape, Space space) {
+    private record Single(HostTensor out, HostTensor lse, HostTensor q, Task task, AttentionShape shape,
+            Space space) {
         void run() {
             int dim = shape.headDim();
             int group = shape.heads() / shape.kvHeads();
@@ -294,22 +295,22 @@ final class Avx512Attention implements CpuAttention {
             }
         }
 
-        private Tensor keys(int b, int h) {
-            return Span.head(task.span.keys().get(b), task.kvHead + h, shape);
+        private HostTensor keys(int b, int h) {
+            return HostSpan.head(task.span.keys().get(b), task.kvHead + h, shape);
         }
 
-        private Tensor values(int b, int h) {
-            return Span.head(task.span.values().get(b), task.kvHead + h, shape);
+        private HostTensor values(int b, int h) {
+            return HostSpan.head(task.span.values().get(b), task.kvHead + h, shape);
         }
 
-        private static long start(Tensor rows) {
+        private static long start(HostTensor rows) {
             return at(rows, 0, 0);
         }
 
         /// sums += weights·values.
         ///
         /// @param next address of the rows that are read next
-        private void weigh(long sums, long weights, int rows, Tensor values, int valid, boolean more,
+        private void weigh(long sums, long weights, int rows, HostTensor values, int valid, boolean more,
                 long next) {
             int dim = shape.headDim();
             long stride = 4L * values.stride();
@@ -327,7 +328,8 @@ final class Avx512Attention implements CpuAttention {
 
     /// Some tiles of queries of all heads that share a key-value head, from the first visible block to the
     /// last.
-    private record Forward(Tensor out, Tensor lse, Tensor q, Task task, AttentionShape shape, Space space) {
+    private record Forward(HostTensor out, HostTensor lse, HostTensor q, Task task, AttentionShape shape,
+            Space space) {
         void run() {
             int dim = shape.headDim();
             var sets = queries(task, shape);
@@ -339,8 +341,8 @@ final class Avx512Attention implements CpuAttention {
             var keys = space.keys.atLeast((long) ROW * Transposes.padded(dim));
             int end = sets.getLast().end();
             for (int b = sets.getFirst().begin; b * BLOCK < end; b++) {
-                var values = Span.head(task.span.values().get(b), task.kvHead, shape);
-                turn(keys, Span.head(task.span.keys().get(b), task.kvHead, shape),
+                var values = HostSpan.head(task.span.values().get(b), task.kvHead, shape);
+                turn(keys, HostSpan.head(task.span.keys().get(b), task.kvHead, shape),
                         Math.min(BLOCK, end - b * BLOCK), at(values, 0, 0));
                 for (int s = 0; s < sets.size(); s++) {
                     var queries = sets.get(s);
@@ -369,8 +371,9 @@ final class Avx512Attention implements CpuAttention {
 
     // ---- backward ----
 
-    @Override public void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse,
-            Tensor q, List<Span> spans, AttentionShape shape) {
+    @Override public void backward(HostTensor dq, HostTensor dk, HostTensor dv, HostTensor dout,
+            HostTensor out, HostTensor lse,
+            HostTensor q, List<HostSpan> spans, AttentionShape shape) {
         CpuAttention.check(q, spans, shape);
         var tasks = new ArrayList<Task>();
         long operations = 0;
@@ -386,7 +389,8 @@ final class Avx512Attention implements CpuAttention {
 
     /// The gradients of one span and key-value head: some tiles of queries at a time, in order, and for them
     /// the blocks of keys. A block's gradients take their terms in the order of the queries.
-    private record Backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q,
+    private record Backward(HostTensor dq, HostTensor dk, HostTensor dv, HostTensor dout, HostTensor out,
+            HostTensor lse, HostTensor q,
             Task task, AttentionShape shape, Space space) {
         void run() {
             int dim = shape.headDim();
@@ -396,8 +400,9 @@ final class Avx512Attention implements CpuAttention {
             var values = space.values.atLeast(blocks * each);
             for (int b = 0; b < blocks; b++) {
                 int valid = Math.min(BLOCK, task.count - b * BLOCK);
-                var block = Span.head(task.span.values().get(b), task.kvHead, shape);
-                turn(keys.asSlice(b * each), Span.head(task.span.keys().get(b), task.kvHead, shape), valid,
+                var block = HostSpan.head(task.span.values().get(b), task.kvHead, shape);
+                turn(keys.asSlice(b * each), HostSpan.head(task.span.keys().get(b), task.kvHead, shape),
+                        valid,
                         at(block, 0, 0));
                 turn(values.asSlice(b * each), block, valid, at(block, 0, 0));
             }
@@ -447,13 +452,13 @@ final class Avx512Attention implements CpuAttention {
                     Float.floatToRawIntBits(shape.scale()) & 0xffffffffL, 0);
             overQueries(dv, scores, dout, b, queries);
             overQueries(dk, slopes, q, b, queries);
-            var block = Span.head(task.span.keys().get(b), task.kvHead, shape);
+            var block = HostSpan.head(task.span.keys().get(b), task.kvHead, shape);
             product(count, b > queries.begin ? Result.ADD : Result.WRITE, slopes, ROW, at(block, 0, 0),
                     4L * block.stride(), queries.address(dq, dim), 4L * dq.stride(), valid, dim, 1);
         }
 
         /// Rows of block b of `to` += weightsᵀ·x over the queries; those before a key do not see it.
-        private void overQueries(Tensor to, long weights, Tensor x, int b, Queries queries) {
+        private void overQueries(HostTensor to, long weights, HostTensor x, int b, Queries queries) {
             int dim = shape.headDim();
             int slivers = (dim + SLIVER - 1) / SLIVER;
             int valid = queries.keys(b);

@@ -2,12 +2,9 @@ package bios.worker.device.cpu;
 
 import static bios.protocol.Require.require;
 
-import bios.worker.device.Device.Group;
+import bios.worker.device.Activations;
 import bios.worker.device.FrozenMatrix;
-import bios.worker.device.LowRank;
-import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
-import bios.worker.device.cpu.CpuDevice.Activations;
 import bios.worker.device.cpu.GemmKernel.Left;
 import bios.worker.device.cpu.GemmKernel.Result;
 import bios.worker.device.cpu.GemmKernel.Right;
@@ -71,7 +68,7 @@ final class Avx512Products implements Products {
 
     @Override public String description() {
         return "own kernels on AVX-512, bf16 weights multiplied as " + (dots
-                ? "bf16, activations " + activations.words()
+                ? "bf16, activations " + activations.description()
                 : "fp32, activations as they are");
     }
 
@@ -83,18 +80,18 @@ final class Avx512Products implements Products {
 
     /// Rows of the left factor: fp32, or bf16 once or twice (the rounded rest behind).
     private record Rows(long address, long stride, long rest) {
-        static Rows of(Tensor x) {
+        static Rows of(HostTensor x) {
             return new Rows(x.memory().address(), 4L * x.stride(), 0);
         }
     }
 
     /// y's rows `from` to `end`, and the correction that they get, if any.
-    private record Segment(int from, int end, Optional<LowRank> correction) {}
+    private record Segment(int from, int end, Optional<HostLowRank> correction) {}
 
     /// Everything about one product with a frozen matrix.
-    private record Work(Tensor y, Rows x, int depth, Packed w, boolean forward, boolean add,
-            Optional<Tensor> bias,
-            Optional<Tensor> onto, List<Segment> segments, Right right) {
+    private record Work(HostTensor y, Rows x, int depth, Packed w, boolean forward, boolean add,
+            Optional<HostTensor> bias,
+            Optional<HostTensor> onto, List<Segment> segments, Right right) {
         int slivers() {
             return (y.columns() + SLIVER - 1) / SLIVER;
         }
@@ -105,30 +102,32 @@ final class Avx512Products implements Products {
         }
     }
 
-    @Override public void multiply(Tensor y, Tensor x, Weight w) {
+    @Override public void multiply(HostTensor y, HostTensor x, Weight w) {
         project(y, x, w, Optional.empty(), Optional.empty(), List.of());
     }
 
-    @Override public void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w) {
+    @Override public void multiplyTransposedAdd(HostTensor dx, HostTensor dy, Weight w) {
         projectBack(dx, dy, w, true, List.of());
     }
 
-    @Override public void project(Tensor y, Tensor x, Weight w, Optional<Tensor> bias, Optional<Tensor> onto,
-            List<LowRank> corrections) {
+    @Override public void project(HostTensor y, HostTensor x, Weight w, Optional<HostTensor> bias,
+            Optional<HostTensor> onto,
+            List<HostLowRank> corrections) {
         require(y.columns() == w.out() && x.columns() == w.in() && y.rows() == x.rows(),
                 "shapes of y = x·Wᵀ");
         frozen(y, x, (Packed) w, true, false, bias, onto, corrections);
     }
 
-    @Override public void projectBack(Tensor dx, Tensor dy, Weight w, boolean add,
-            List<LowRank> corrections) {
+    @Override public void projectBack(HostTensor dx, HostTensor dy, Weight w, boolean add,
+            List<HostLowRank> corrections) {
         require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(),
                 "shapes of dx = dy·W");
         frozen(dx, dy, (Packed) w, false, add, Optional.empty(), Optional.empty(), corrections);
     }
 
-    private void frozen(Tensor y, Tensor x, Packed w, boolean forward, boolean add, Optional<Tensor> bias,
-            Optional<Tensor> onto, List<LowRank> corrections) {
+    private void frozen(HostTensor y, HostTensor x, Packed w, boolean forward, boolean add,
+            Optional<HostTensor> bias,
+            Optional<HostTensor> onto, List<HostLowRank> corrections) {
         if (x.rows() == 0) return;
         boolean few = x.rows() <= FEW && forward;
         var right = !w.pairs() ? Right.FLOATS : dots ? Right.DOTS : few ? Right.PAIRS : Right.FLOATS;
@@ -140,7 +139,7 @@ final class Avx512Products implements Products {
         else many(work);
     }
 
-    private static List<Segment> segments(int rows, List<LowRank> corrections) {
+    private static List<Segment> segments(int rows, List<HostLowRank> corrections) {
         var segments = new ArrayList<Segment>();
         int row = 0;
         for (var c : corrections) {
@@ -277,7 +276,7 @@ final class Avx512Products implements Products {
         int column = sliver * SLIVER;
         int columns = Math.min(count * SLIVER, work.y.columns() - column);
         for (int i = row; i < row + rows; i++) {
-            var from = work.onto.map(Tensor::memory).orElseGet(() -> work.bias.get().memory());
+            var from = work.onto.map(HostTensor::memory).orElseGet(() -> work.bias.get().memory());
             long at = work.onto.isPresent() ? (long) i * work.onto.get().stride() : 0;
             long to = 4 * ((long) i * work.y.stride() + column);
             MemorySegment.copy(from, 4 * (at + column), work.y.memory(), to, 4L * columns);
@@ -332,7 +331,7 @@ final class Avx512Products implements Products {
     // ---- left factors ----
 
     /// x with one zero behind each row.
-    private Rows evened(Tensor x) {
+    private Rows evened(HostTensor x) {
         int n = x.columns();
         long stride = 4L * (n + 1);
         var to = left.atLeast(x.rows() * stride);
@@ -344,7 +343,7 @@ final class Avx512Products implements Products {
     }
 
     /// x rounded to bf16, and the rest behind it if it is to be split.
-    private Rows halves(Tensor x, boolean split) {
+    private Rows halves(HostTensor x, boolean split) {
         int n = x.columns();
         long stride = 2L * ((n + 31) / 32 * 32);
         long bytes = x.rows() * stride;
@@ -357,16 +356,16 @@ final class Avx512Products implements Products {
 
     // ---- products of tensors ----
 
-    @Override public void multiplyBy(Tensor y, Tensor x, Tensor b, float s, boolean add) {
+    @Override public void multiplyBy(HostTensor y, HostTensor x, HostTensor b, float s, boolean add) {
         require(y.columns() == b.columns() && x.columns() == b.rows() && y.rows() == x.rows(),
                 "shapes of y = x·b");
         product(y, x, b.memory().address(), 4L * b.stride(), s, add);
     }
 
     /// Rows `from` to `end` of a group's products, from product `first` on every `step`th.
-    private record Share(Group group, int from, int end, int first, int step) {}
+    private record Share(HostGroup group, int from, int end, int first, int step) {}
 
-    @Override public void multiplyByEach(List<Group> groups) {
+    @Override public void multiplyByEach(List<HostGroup> groups) {
         var shares = new ArrayList<Share>();
         long operations = 0;
         for (var group : groups) {
@@ -398,7 +397,8 @@ final class Avx512Products implements Products {
         });
     }
 
-    @Override public void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s, boolean add) {
+    @Override public void multiplyByTransposed(HostTensor y, HostTensor x, HostTensor a, float s,
+            boolean add) {
         require(y.columns() == a.rows() && x.columns() == a.columns() && y.rows() == x.rows(),
                 "shapes of y = x·aᵀ");
         long stride = 4L * Transposes.padded(a.rows());
@@ -413,7 +413,7 @@ final class Avx512Products implements Products {
     }
 
     /// y ← (or +=) s·x·b, rows of b `step` bytes apart.
-    private void product(Tensor y, Tensor x, long b, long step, float s, boolean add) {
+    private void product(HostTensor y, HostTensor x, long b, long step, float s, boolean add) {
         if (x.rows() == 0) return;
         int slivers = (y.columns() + SLIVER - 1) / SLIVER;
         int each = Math.min(slivers, PANEL);
@@ -430,7 +430,8 @@ final class Avx512Products implements Products {
     }
 
     /// A tile of rows, from sliver `first` on `most` slivers.
-    private static void rows(Tensor y, Tensor x, int row, int rows, long b, long step, int first, int most,
+    private static void rows(HostTensor y, HostTensor x, int row, int rows, long b, long step, int first,
+            int most,
             float s,
             Result result) {
         int columns = y.columns();
@@ -444,7 +445,7 @@ final class Avx512Products implements Products {
                 4L * width, GemmKernel.mask(columns - (first + count - 1) * width), s, AHEAD);
     }
 
-    @Override public void outerAdd(Tensor g, Tensor y, Tensor x, float s) {
+    @Override public void outerAdd(HostTensor g, HostTensor y, HostTensor x, float s) {
         require(g.rows() == y.columns() && g.columns() == x.columns() && y.rows() == x.rows(),
                 "shapes of g += yᵀ·x");
         if (x.rows() == 0) return;
@@ -455,10 +456,10 @@ final class Avx512Products implements Products {
     }
 
     /// g += (narrowᵀ·wide)ᵀ: g's rows become columns, take the sum, and become rows again.
-    private void turnedOuter(Tensor g, Tensor narrow, Tensor wide) {
+    private void turnedOuter(HostTensor g, HostTensor narrow, HostTensor wide) {
         int ranks = narrow.columns();
         long stride = 4L * Transposes.padded(wide.columns());
-        var turned = new Tensor(outer.atLeast(Transposes.padded(ranks) * stride), ranks, wide.columns(),
+        var turned = new HostTensor(outer.atLeast(Transposes.padded(ranks) * stride), ranks, wide.columns(),
                 (int) (stride / 4));
         outer(turned.memory().address(), stride, narrow, wide, Result.ADD, 1, new Between() {
             @Override public void before(int column, int end) {
@@ -488,7 +489,7 @@ final class Avx512Products implements Products {
 
     /// g += or the like narrowᵀ·wide: a block of tokens and columns stays in the first cache for all rows
     /// of g.
-    private void outer(long g, long gStride, Tensor narrow, Tensor wide, Result result, float s,
+    private void outer(long g, long gStride, HostTensor narrow, HostTensor wide, Result result, float s,
             Between between) {
         int columns = wide.columns();
         int vectors = columns <= SLIVER / 2 ? 1 : 2;

@@ -3,7 +3,6 @@ package bios.worker.device.cpu;
 import static bios.protocol.Require.require;
 
 import bios.worker.device.Device;
-import bios.worker.device.Tensor;
 import bios.worker.device.cpu.RowKernel.Kind;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
@@ -29,17 +28,17 @@ final class Avx512Rows implements RowVerbs {
         }
     }
 
-    private static long at(Tensor t, int row) {
+    private static long at(HostTensor t, int row) {
         return t.memory().address() + 4L * row * t.stride();
     }
 
-    @Override public void add(Tensor y, Tensor x) {
+    @Override public void add(HostTensor y, HostTensor x) {
         RowVerbs.sameShape(y, x);
         int n = y.columns();
         pool.rows(y.rows(), n, 2, (row, _) -> Kernels.along(Kind.ADD, at(y, row), at(x, row), 0, 0, 0, n));
     }
 
-    @Override public void addBias(Tensor y, Tensor bias) {
+    @Override public void addBias(HostTensor y, HostTensor bias) {
         require(bias.rows() == 1 && bias.columns() == y.columns(), "shape of bias");
         int n = y.columns();
         pool.rows(y.rows(), n, 2, (row, _) -> Kernels.along(Kind.ADD, at(y, row), at(bias, 0), 0, 0, 0, n));
@@ -52,7 +51,8 @@ final class Avx512Rows implements RowVerbs {
         return sum;
     }
 
-    @Override public void rmsNorm(Tensor y, Tensor inverse, Tensor x, Tensor weight, float eps) {
+    @Override public void rmsNorm(HostTensor y, HostTensor inverse, HostTensor x, HostTensor weight,
+            float eps) {
         RowVerbs.sameShape(y, x);
         require(weight.columns() == x.columns() && inverse.rows() == x.rows(), "shapes of rmsNorm");
         int n = x.columns();
@@ -64,7 +64,8 @@ final class Avx512Rows implements RowVerbs {
         });
     }
 
-    @Override public void rmsNormBackwardAdd(Tensor dx, Tensor dy, Tensor x, Tensor inverse, Tensor weight) {
+    @Override public void rmsNormBackwardAdd(HostTensor dx, HostTensor dy, HostTensor x, HostTensor inverse,
+            HostTensor weight) {
         RowVerbs.sameShape(dx, x);
         RowVerbs.sameShape(dy, x);
         int n = x.columns();
@@ -80,15 +81,16 @@ final class Avx512Rows implements RowVerbs {
         });
     }
 
-    @Override public void rope(Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin) {
+    @Override public void rope(HostTensor x, int[] positions, int headDim, HostTensor cos, HostTensor sin) {
         turn(Kind.ROTATE, x, positions, headDim, cos, sin);
     }
 
-    @Override public void ropeBackward(Tensor dx, int[] positions, int headDim, Tensor cos, Tensor sin) {
+    @Override public void ropeBackward(HostTensor dx, int[] positions, int headDim, HostTensor cos,
+            HostTensor sin) {
         turn(Kind.ROTATE_BACK, dx, positions, headDim, cos, sin);
     }
 
-    private void turn(Kind kind, Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin) {
+    private void turn(Kind kind, HostTensor x, int[] positions, int headDim, HostTensor cos, HostTensor sin) {
         require(positions.length == x.rows() && x.columns() % headDim == 0, "shapes of rope");
         int half = headDim / 2;
         pool.rows(x.rows(), x.columns(), 4, (row, _) -> {
@@ -101,7 +103,7 @@ final class Avx512Rows implements RowVerbs {
         });
     }
 
-    @Override public void swiglu(Tensor y, Tensor gate, Tensor up) {
+    @Override public void swiglu(HostTensor y, HostTensor gate, HostTensor up) {
         RowVerbs.sameShape(y, gate);
         RowVerbs.sameShape(y, up);
         int n = y.columns();
@@ -109,7 +111,8 @@ final class Avx512Rows implements RowVerbs {
                 Kernels.along(Kind.SWIGLU, at(y, row), at(gate, row), at(up, row), 0, 0, n));
     }
 
-    @Override public void swigluBackward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) {
+    @Override public void swigluBackward(HostTensor dgate, HostTensor dup, HostTensor dy, HostTensor gate,
+            HostTensor up) {
         RowVerbs.sameShape(dgate, gate);
         RowVerbs.sameShape(dup, up);
         RowVerbs.sameShape(dy, gate);
@@ -118,7 +121,8 @@ final class Avx512Rows implements RowVerbs {
                 at(dup, row), at(dy, row), at(gate, row), at(up, row), n));
     }
 
-    @Override public void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, int[] targets) {
+    @Override public void logSoftmaxAt(HostTensor logprobs, HostTensor lse, HostTensor logits,
+            int[] targets) {
         require(targets.length == logits.rows(), "%d targets of %d rows", targets.length, logits.rows());
         int n = logits.columns();
         pool.rows(logits.rows(), n, 16, (row, member) -> {
@@ -132,7 +136,8 @@ final class Avx512Rows implements RowVerbs {
         });
     }
 
-    @Override public void logSoftmaxBackward(Tensor logits, Tensor lse, int[] targets, Tensor dlogprobs) {
+    @Override public void logSoftmaxBackward(HostTensor logits, HostTensor lse, int[] targets,
+            HostTensor dlogprobs) {
         require(targets.length == logits.rows(), "%d targets of %d rows", targets.length, logits.rows());
         int n = logits.columns();
         pool.rows(logits.rows(), n, 16, (row, member) -> {
@@ -146,7 +151,7 @@ final class Avx512Rows implements RowVerbs {
         });
     }
 
-    @Override public void softmaxBlocks(Tensor maxima, Tensor sums, Tensor logits) {
+    @Override public void softmaxBlocks(HostTensor maxima, HostTensor sums, HostTensor logits) {
         RowVerbs.requireBlocks(maxima, sums, logits);
         int n = logits.columns();
         pool.rows(logits.rows(), n, 16, (row, member) -> {

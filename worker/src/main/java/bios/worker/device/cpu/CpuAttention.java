@@ -3,21 +3,20 @@ package bios.worker.device.cpu;
 import static bios.protocol.Require.require;
 
 import bios.worker.device.AttentionShape;
-import bios.worker.device.Span;
-import bios.worker.device.Tensor;
 import java.util.List;
 
 /// The attention verbs of [bios.worker.device.Device], by one way of computing them.
 interface CpuAttention extends AutoCloseable {
-    void forward(Tensor out, Tensor lse, Tensor q, List<Span> spans, AttentionShape shape);
+    void forward(HostTensor out, HostTensor lse, HostTensor q, List<HostSpan> spans, AttentionShape shape);
 
-    void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q,
-            List<Span> spans, AttentionShape shape);
+    void backward(HostTensor dq, HostTensor dk, HostTensor dv, HostTensor dout, HostTensor out,
+            HostTensor lse, HostTensor q,
+            List<HostSpan> spans, AttentionShape shape);
 
     @Override default void close() {}
 
     /// Refuses shapes that do not fit.
-    static void check(Tensor q, List<Span> spans, AttentionShape shape) {
+    static void check(HostTensor q, List<HostSpan> spans, AttentionShape shape) {
         require(shape.heads() % shape.kvHeads() == 0, "%d heads share %d", shape.heads(), shape.kvHeads());
         require(q.columns() == shape.heads() * shape.headDim(), "q has %d columns", q.columns());
         for (var span : spans) {

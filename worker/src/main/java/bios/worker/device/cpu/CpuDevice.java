@@ -2,97 +2,43 @@ package bios.worker.device.cpu;
 
 import static bios.protocol.Require.require;
 
+import bios.worker.device.Activations;
 import bios.worker.device.AttentionShape;
+import bios.worker.device.DType;
 import bios.worker.device.Device;
+import bios.worker.device.DeviceSettings;
+import bios.worker.device.Draw;
+import bios.worker.device.Draws;
 import bios.worker.device.FrozenMatrix;
+import bios.worker.device.HostArray;
+import bios.worker.device.KeyValues;
+import bios.worker.device.LossTerms;
 import bios.worker.device.LowRank;
+import bios.worker.device.PagePool;
+import bios.worker.device.Readback;
+import bios.worker.device.Sequence;
+import bios.worker.device.Sequences;
+import bios.worker.device.Slot;
+import bios.worker.device.Slots;
+import bios.worker.device.Snapshot;
 import bios.worker.device.Span;
+import bios.worker.device.Table;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
 import bios.worker.kernel.AdamW;
 import bios.worker.kernel.HalfFloats;
-import bios.worker.kernel.Sums;
-import com.typesafe.config.Config;
-import com.typesafe.config.ConfigException;
-import java.lang.foreign.Arena;
+import bios.worker.kernel.Losses;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
-import java.util.SplittableRandom;
 
-/// The CPU as a device: the kernels of [bios.worker.kernel] row by row over a fixed crew of threads.
-public final class CpuDevice implements Device {
-    /// How fp32 activations, going forward, and their gradients, going back, are multiplied by bf16 weights.
-    public enum Activations {
-        /// As they are: weights are widened to fp32.
-        EXACT("as they are"),
-        /// Each as the sum of two bf16 numbers, with a relative error of at most 2⁻¹⁷:
-        /// log-probabilities of small models are off by some 1e-4. Half as fast as [#ROUNDED] with many
-        /// rows, about as fast with one.
-        SPLIT("split in two"),
-        /// Each rounded to one bf16 number, with a relative error of at most 2⁻⁹: log-probabilities
-        /// are off by some hundredths.
-        ROUNDED("rounded"),
-        /// As [#SPLIT] beside weights with at most [#SMALL] inputs or outputs, which cost little; as
-        /// [#ROUNDED] beside larger ones.
-        MIXED("rounded beside large weights, else split in two");
-
-        static final int SMALL = 512;
-
-        private final String words;
-
-        Activations(String words) {
-            this.words = words;
-        }
-
-        /// Reads `bios.engine.bf16-activations` of a program's configuration.
-        public static Activations of(Config program) {
-            String name = program.getString("bios.engine.bf16-activations");
-            return switch (name) {
-                case "auto" -> best();
-                case "exact" -> EXACT;
-                case "split" -> SPLIT;
-                case "rounded" -> ROUNDED;
-                case "mixed" -> MIXED;
-                default -> throw new ConfigException.BadValue(program.origin(),
-                        "bios.engine.bf16-activations",
-                        name + " is none of auto, exact, split, rounded and mixed");
-            };
-        }
-
-        /// The fastest on this kind of processor that is good enough: its bf16 instructions where they are
-        /// faster than fp32, else exact. A function of the processor's kind alone, never of a measurement:
-        /// results of a run must not depend on when a worker was started.
-        public static Activations best() {
-            return Processor.fastHalves() ? MIXED : EXACT;
-        }
-
-        String words() {
-            return words;
-        }
-
-        /// An activation as a bf16 weight of this shape meets it.
-        float seen(float x, int out, int in) {
-            return switch (this) {
-                case EXACT -> x;
-                case SPLIT -> HalfFloats.split(x);
-                case ROUNDED -> HalfFloats.rounded(x);
-                case MIXED -> split(out, in) ? HalfFloats.split(x) : HalfFloats.rounded(x);
-            };
-        }
-
-        /// Whether activations are split in two beside a bf16 weight of this shape.
-        boolean split(int out, int in) {
-            return this == SPLIT || this == MIXED && Math.min(out, in) <= SMALL;
-        }
-    }
-
+/// The CPU as a device: the kernels of [bios.worker.kernel] row by row over a fixed number of threads.
+final class CpuDevice implements Device {
     /// Looking at more rows of a mapped table than this brings so much of it into memory that it is let go.
     private static final int FEW_ROWS = 64;
-    /// Elements of a part of a row.
-    private static final int PART = 1 << 13;
 
     private interface RowTask {
         void run(int row, Workspace space);
@@ -104,103 +50,58 @@ public final class CpuDevice implements Device {
     private final Products products;
     private final CpuAttention attention;
     private final RowVerbs rows;
+    private final Fp32Operands.Source fp32;
+    private final AdapterProducts adapted;
+    private final SamplingVerbs sampling;
+    private final OptimizerVerbs optimizer;
 
-    /// A device with one thread per core.
-    public CpuDevice() {
-        this(Runtime.getRuntime().availableProcessors());
+    /// The device that the settings describe.
+    static CpuDevice open(DeviceSettings settings) {
+        var path = CpuPath.of(settings.path());
+        return new CpuDevice(path, settings.threads(),
+                settings.activations().orElseGet(path::bestActivations), settings.memoryBytes());
     }
 
-    /// A device with `threads` threads, the caller's included.
-    public CpuDevice(int threads) {
-        this(threads, Activations.best());
-    }
-
-    /// A device with `threads` threads, the caller's included, that so treats activations at bf16 weights.
-    public CpuDevice(int threads, Activations activations) {
-        this(threads, activations, Kind.best());
-    }
-
-    /// The same with so many bytes for tensors, scratch and weights.
-    public CpuDevice(int threads, Activations activations, long memoryBytes) {
-        this(threads, activations, Kind.best(), memoryBytes);
-    }
-
-    /// Whose products and attention a device uses.
-    enum Kind {
-        /// This package's machine code.
-        AVX512,
-        /// oneDNN.
-        LIBRARY,
-        /// The definitions.
-        PLAIN;
-
-        /// oneDNN where it has instructions for whole tiles of a matrix, where there is no AVX-512, or where
-        /// the system lets nobody make code.
-        static Kind best() {
-            if (Processor.avx512() && !Processor.tiles() && MachineCode.allowed()) return AVX512;
-            return Dnnl.instance().isPresent() ? LIBRARY : PLAIN;
-        }
-    }
-
-    CpuDevice(int threads, Activations activations, Kind kind) {
-        this(threads, activations, kind, Long.MAX_VALUE);
-    }
-
-    private CpuDevice(int threads, Activations activations, Kind kind, long memoryBytes) {
+    private CpuDevice(CpuPath path, int threads, Activations activations, long memoryBytes) {
+        if (path.family() == CpuPath.Family.ONEDNN) path.oneDnn();   // refuses before a thread is started
         memory = new Memory(memoryBytes);
         pool = new Pool(threads);
         workspaces = new Workspace[threads];
         for (int i = 0; i < threads; i++) workspaces[i] = new Workspace();
-        products = switch (kind) {
-            case AVX512 -> new Avx512Products(pool, activations, Processor.halves());
-            case LIBRARY -> new DnnlProducts(Dnnl.instance().orElseThrow(), pool, workspaces, activations);
+        products = switch (path.family()) {
+            case OWN -> new Avx512Products(pool, activations, path == CpuPath.OWN_AVX512_BF16);
+            case ONEDNN -> new DnnlProducts(path.oneDnn(), pool, workspaces, activations);
             case PLAIN -> new PlainProducts(pool, workspaces, activations);
         };
-        rows = kind == Kind.AVX512 ? new Avx512Rows(pool) : new PlainRows(pool, workspaces);
-        attention = switch (kind) {
-            case AVX512 -> new Avx512Attention(pool);
-            case LIBRARY -> new DnnlAttention(Dnnl.instance().orElseThrow(), pool, workspaces);
+        rows = switch (path.family()) {
+            case OWN -> new Avx512Rows(pool);
+            case ONEDNN, PLAIN -> new PlainRows(pool, workspaces);
+        };
+        attention = switch (path.family()) {
+            case OWN -> new Avx512Attention(pool);
+            case ONEDNN -> new DnnlAttention(path.oneDnn(), pool, workspaces);
             case PLAIN -> new PlainAttention(pool, workspaces);
         };
-    }
-
-    /// A device that computes by the definitions alone.
-    static CpuDevice plain(int threads) {
-        return new CpuDevice(threads, Activations.SPLIT, Kind.PLAIN);
+        fp32 = new Fp32Operands.Source(memory, pool, workspaces);
+        adapted = new AdapterProducts(products);
+        sampling = new SamplingVerbs(pool, rows);
+        optimizer = new OptimizerVerbs(pool, workspaces);
     }
 
     @Override public String description() {
         return "CPU, %d threads, %s".formatted(pool.size(), products.description());
     }
 
-    /// Whether rows of products with W `[out, in]` have the same bits in any company on this machine,
-    /// in bf16 and in fp32: the law of [Device], which libraries do not promise. For a look at a
-    /// machine, not for every start.
-    public boolean rowsKeepTheirBits(int out, int in) {
-        try (var arena = Arena.ofShared(); var fresh = scope()) {
-            var random = new SplittableRandom(1);
-            for (var dtype : List.of(FrozenMatrix.DType.BF16, FrozenMatrix.DType.F32)) {
-                var values = arena.allocate((long) out * in * dtype.bytes(), 64);
-                for (long i = 0; i < (long) out * in; i++) {
-                    float x = (float) random.nextDouble(-1, 1);
-                    if (dtype == FrozenMatrix.DType.F32) values.setAtIndex(ValueLayout.JAVA_FLOAT, i, x);
-                    else values.setAtIndex(ValueLayout.JAVA_SHORT, i, HalfFloats.bf16(x));
-                }
-                var w = weight(new FrozenMatrix(values, dtype, out, in));
-                var x = scratch(fresh, 300, in);
-                var whole = scratch(fresh, 300, out);
-                float[] inputs = new float[300 * in];
-                for (int i = 0; i < inputs.length; i++) inputs[i] = (float) random.nextDouble(-1, 1);
-                write(x, inputs);
-                multiply(whole, x, w);
-                for (int rows : new int[] {1, 2, 3, 7, 16, 64, 100, 129}) {
-                    var part = scratch(fresh, rows, out);
-                    multiply(part, x.rows(17, rows), w);
-                    if (!Arrays.equals(read(part), read(whole.rows(17, rows)))) return false;
-                }
-            }
-            return true;
-        }
+    private static HostTensor host(Tensor tensor) {
+        return HostTensor.of(tensor);
+    }
+
+    private static List<HostSpan> host(List<Span> spans) {
+        return spans.stream().map(HostSpan::of).toList();
+    }
+
+    private static List<HostLowRank> corrections(List<LowRank> corrections) {
+        return corrections.stream().map(HostLowRank::of).toList();
     }
 
     private void eachRow(int rows, int columns, RowTask body) {
@@ -226,11 +127,11 @@ public final class CpuDevice implements Device {
     }
 
     @Override public Tensor tensor(int rows, int columns) {
-        return memory.tensor(rows, columns);
+        return memory.tensor(DType.F32, rows, columns);
     }
 
     @Override public Tensor scratch(Scope scope, int rows, int columns) {
-        return memory.scratch(scope, rows, columns);
+        return memory.scratch(scope, DType.F32, rows, columns);
     }
 
     @Override public Scope scope() {
@@ -238,7 +139,7 @@ public final class CpuDevice implements Device {
     }
 
     @Override public void free(Tensor tensor) {
-        memory.free(tensor);
+        memory.free(host(tensor));
     }
 
     @Override public Weight weight(FrozenMatrix matrix) {
@@ -246,29 +147,34 @@ public final class CpuDevice implements Device {
         require(matrix.memory().byteSize() >= bytes, "a matrix of %d bytes in %d", bytes,
                 matrix.memory().byteSize());
         memory.count(bytes);
-        return products.weight(matrix);
+        try {
+            return products.weight(matrix);
+        } catch (Throwable t) {
+            memory.uncount(bytes);
+            throw t;
+        }
     }
 
     @Override public void write(Tensor to, float[] from) {
         require(from.length == to.elements(), "%d values for %d elements", from.length, to.elements());
-        int n = to.columns();
-        for (int row = 0; row < to.rows(); row++) Rows.store(to, row, 0, from, row * n, n);
+        write(to, from, 0);
     }
 
     @Override public float[] read(Tensor from) {
-        float[] values = new float[Math.toIntExact(from.elements())];
-        int n = from.columns();
-        for (int row = 0; row < from.rows(); row++) Rows.load(values, row * n, from, row, 0, n);
-        return values;
+        return HostReadback.floats(host(from));
     }
 
-    @Override public void copy(Tensor to, Tensor from) {
+    @Override public void copy(Tensor target, Tensor source) {
+        HostTensor to = host(target);
+        HostTensor from = host(source);
         RowVerbs.sameShape(to, from);
-        eachRow(to.rows(), to.columns(), (row, _) -> MemorySegment.copy(from.memory(),
-                4L * row * from.stride(), to.memory(), 4L * row * to.stride(), 4L * to.columns()));
+        if (to.dtype() != from.dtype()) Bf16.convert(to, from, pool, workspaces);
+        else eachRow(to.rows(), to.columns(), (row, _) -> Rows.copy(to, row, from, row));
     }
 
-    @Override public void copyByHead(Tensor block, int at, Tensor rows) {
+    @Override public void copyByHead(Tensor page, int at, Tensor packed) {
+        HostTensor block = host(page);
+        HostTensor rows = host(packed);
         int dim = block.columns();
         require(rows.columns() % dim == 0 && block.rows() == rows.columns() / dim * Span.BLOCK
                 && at + rows.rows() <= Span.BLOCK, "shapes of copyByHead");
@@ -282,52 +188,54 @@ public final class CpuDevice implements Device {
         eachRow(to.rows(), to.columns(), (row, space) -> {
             float[] values = space.row(0, to.columns());
             Arrays.fill(values, 0, to.columns(), value);
-            Rows.store(to, row, values);
+            Bf16.store(host(to), row, 0, values, 0, to.columns(), space.shorts(to.columns()));
         });
     }
 
     // ---- products ----
 
     @Override public void multiply(Tensor y, Tensor x, Weight w) {
-        products.multiply(y, x, w);
+        fp32.run(f -> products.multiply(f.write(y), f.read(x), w));
     }
 
     @Override public void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w) {
-        products.multiplyTransposedAdd(dx, dy, w);
+        fp32.run(f -> products.multiplyTransposedAdd(f.update(dx), f.read(dy), w));
     }
 
     @Override public void project(Tensor y, Tensor x, Weight w, Optional<Tensor> bias, Optional<Tensor> onto,
             List<LowRank> corrections) {
-        products.project(y, x, w, bias, onto, corrections);
+        products.project(host(y), host(x), w, bias.map(HostTensor::of), onto.map(HostTensor::of),
+                corrections(corrections));
     }
 
     @Override public void projectBack(Tensor dx, Tensor dy, Weight w, boolean add,
             List<LowRank> corrections) {
-        products.projectBack(dx, dy, w, add, corrections);
+        products.projectBack(host(dx), host(dy), w, add,
+                corrections(corrections));
     }
 
     @Override public void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s) {
-        products.multiplyByTransposed(y, x, a, s, false);
+        fp32.run(f -> products.multiplyByTransposed(f.write(y), f.read(x), f.read(a), s, false));
     }
 
     @Override public void multiplyByTransposedAdd(Tensor y, Tensor x, Tensor a, float s) {
-        products.multiplyByTransposed(y, x, a, s, true);
+        fp32.run(f -> products.multiplyByTransposed(f.update(y), f.read(x), f.read(a), s, true));
     }
 
     @Override public void multiplyBy(Tensor y, Tensor x, Tensor b, float s) {
-        products.multiplyBy(y, x, b, s, false);
+        fp32.run(f -> products.multiplyBy(f.write(y), f.read(x), f.read(b), s, false));
     }
 
     @Override public void multiplyByEach(List<Group> groups) {
-        products.multiplyByEach(groups);
+        products.multiplyByEach(groups.stream().map(HostGroup::of).toList());
     }
 
     @Override public void multiplyByAdd(Tensor y, Tensor x, Tensor b, float s) {
-        products.multiplyBy(y, x, b, s, true);
+        fp32.run(f -> products.multiplyBy(f.update(y), f.read(x), f.read(b), s, true));
     }
 
     @Override public void outerAdd(Tensor g, Tensor y, Tensor x, float s) {
-        products.outerAdd(g, y, x, s);
+        fp32.run(f -> products.outerAdd(f.update(g), f.read(y), f.read(x), s));
     }
 
     // ---- layers ----
@@ -338,119 +246,303 @@ public final class CpuDevice implements Device {
             require(ids[row] >= 0 && ids[row] < table.rows(), "token %d of %d", ids[row], table.rows());
             float[] values = space.row(0, y.columns());
             HalfFloats.row(values, table, ids[row]);
-            Rows.store(y, row, values);
+            Rows.store(host(y), row, values);
         });
         if (ids.length > FEW_ROWS && table.memory().isMapped()) Linux.letGo(table.memory());
     }
 
     @Override public void add(Tensor y, Tensor x) {
-        rows.add(y, x);
+        fp32.run(f -> rows.add(f.update(y), f.read(x)));
     }
 
     @Override public void addBias(Tensor y, Tensor bias) {
-        rows.addBias(y, bias);
+        fp32.run(f -> rows.addBias(f.update(y), f.read(bias)));
     }
 
     @Override public void rmsNorm(Tensor y, Tensor inverse, Tensor x, Tensor weight, float eps) {
-        rows.rmsNorm(y, inverse, x, weight, eps);
+        fp32.run(f -> rows.rmsNorm(f.write(y), f.write(inverse), f.read(x), f.read(weight), eps));
     }
 
     @Override public void rmsNormBackwardAdd(Tensor dx, Tensor dy, Tensor x, Tensor inverse, Tensor weight) {
-        rows.rmsNormBackwardAdd(dx, dy, x, inverse, weight);
+        fp32.run(f -> rows.rmsNormBackwardAdd(f.update(dx), f.read(dy), f.read(x), f.read(inverse),
+                f.read(weight)));
     }
 
     @Override public void rope(Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin) {
-        rows.rope(x, positions, headDim, cos, sin);
+        rows.rope(host(x), positions, headDim, host(cos), host(sin));
     }
 
     @Override public void ropeBackward(Tensor dx, int[] positions, int headDim, Tensor cos, Tensor sin) {
-        rows.ropeBackward(dx, positions, headDim, cos, sin);
+        rows.ropeBackward(host(dx), positions, headDim, host(cos), host(sin));
     }
 
     @Override public void attention(Tensor out, Tensor lse, Tensor q, List<Span> spans,
             AttentionShape shape) {
-        attention.forward(out, lse, q, spans, shape);
+        attention.forward(host(out), host(lse), host(q), host(spans), shape);
     }
 
     @Override public void attentionBackward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
             Tensor lse, Tensor q, List<Span> spans, AttentionShape shape) {
-        attention.backward(dq, dk, dv, dout, out, lse, q, spans, shape);
+        attention.backward(host(dq), host(dk), host(dv), host(dout), host(out), host(lse), host(q),
+                host(spans), shape);
     }
 
     @Override public void swiglu(Tensor y, Tensor gate, Tensor up) {
-        rows.swiglu(y, gate, up);
+        fp32.run(f -> rows.swiglu(f.write(y), f.read(gate), f.read(up)));
     }
 
     @Override public void swigluBackward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) {
-        rows.swigluBackward(dgate, dup, dy, gate, up);
+        fp32.run(f -> rows.swigluBackward(f.write(dgate), f.write(dup), f.read(dy), f.read(gate),
+                f.read(up)));
     }
 
     // ---- loss ----
 
     @Override public void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, int[] targets) {
-        rows.logSoftmaxAt(logprobs, lse, logits, targets);
+        rows.logSoftmaxAt(host(logprobs), host(lse), host(logits), targets);
     }
 
     @Override public void logSoftmaxBackward(Tensor logits, Tensor lse, int[] targets, Tensor dlogprobs) {
-        rows.logSoftmaxBackward(logits, lse, targets, dlogprobs);
+        rows.logSoftmaxBackward(host(logits), host(lse), targets, host(dlogprobs));
     }
 
     @Override public void softmaxBlocks(Tensor maxima, Tensor sums, Tensor logits) {
-        rows.softmaxBlocks(maxima, sums, logits);
+        rows.softmaxBlocks(host(maxima), host(sums), host(logits));
     }
 
     // ---- optimizer ----
 
-    @Override public double sumOfSquares(Tensor x) {
-        double[] sums = new double[parts(x)];
-        eachPart(x, (task, row, column, count, space) -> {
-            float[] values = space.row(0, count);
-            Rows.load(values, 0, x, row, column, count);
-            sums[task] = Sums.dot(values, values, count);
+    @Override public double sumOfSquares(Tensor slab) {
+        try (var scope = memory.scope()) {
+            var sum = memory.scratch(scope, DType.F64, 1, 1);
+            optimizer.sumOfSquares(sum, List.of(host(slab)));
+            return sum.memory().get(ValueLayout.JAVA_DOUBLE, 0);
+        }
+    }
+
+    @Override public void adamW(Tensor weights, Tensor firstMoment, Tensor secondMoment, Tensor gradients,
+            float gradScale, AdamStep step) {
+        optimizer.adamW(new OptimizerVerbs.Operands(List.of(host(weights)), List.of(host(firstMoment)),
+                List.of(host(secondMoment)), List.of(host(gradients))),
+                AdamW.at(gradScale, step.learningRate(), step.beta1(), step.beta2(), step.eps(),
+                        step.weightDecay(), step.step()));
+    }
+
+    // ---- memory of any element type, transfers ----
+
+    @Override public Tensor tensor(DType dtype, int rows, int columns) {
+        return memory.tensor(dtype, rows, columns);
+    }
+
+    @Override public Tensor scratch(Scope scope, DType dtype, int rows, int columns) {
+        return memory.scratch(scope, dtype, rows, columns);
+    }
+
+    @Override public List<Tensor> upload(Scope scope, List<? extends HostArray> arrays) {
+        List<HostTensor> tensors = memory.scratch(scope, arrays);
+        for (int i = 0; i < arrays.size(); i++) {
+            var to = tensors.get(i).memory();
+            switch (arrays.get(i)) {
+                case HostArray.Ints ints ->
+                    MemorySegment.copy(ints.values(), 0, to, ValueLayout.JAVA_INT, 0, ints.values().length);
+                case HostArray.Floats floats -> MemorySegment.copy(floats.values(), 0, to,
+                        ValueLayout.JAVA_FLOAT, 0, floats.values().length);
+            }
+        }
+        return List.copyOf(tensors);
+    }
+
+    @Override public Readback readback(List<Tensor> tensors) {
+        return HostReadback.of(tensors);
+    }
+
+    @Override public void read(Tensor from, float[] to, int at) {
+        HostReadback.read(host(from), to, at);
+    }
+
+    @Override public void write(Tensor to, float[] from, int at) {
+        HostReadback.write(host(to), from, at);
+    }
+
+    @Override public Snapshot snapshot(List<Tensor> tensors) {
+        var copies = new ArrayList<HostTensor>();
+        try {
+            for (var t : tensors) copies.add(memory.tensor(t.dtype(), t.rows(), t.columns()));
+        } catch (Throwable t) {
+            copies.forEach(memory::free);
+            throw t;
+        }
+        for (int i = 0; i < copies.size(); i++) copy(copies.get(i), tensors.get(i));
+        return new HostSnapshot(memory, copies);
+    }
+
+    // ---- data of a pass ----
+
+    @Override public Table table(FrozenMatrix matrix) {
+        return new HostTable(matrix);
+    }
+
+    @Override public Slots slots(Scope scope, List<Slot> slots) {
+        return new HostSlots(slots);
+    }
+
+    @Override public Sequences sequences(Scope scope, List<Sequence> sequences) {
+        return HostSequences.of(sequences);
+    }
+
+    @Override public Draws draws(Scope scope, List<Draw> draws) {
+        return new HostDraws(List.copyOf(draws), 0);
+    }
+
+    @Override public PagePool pagePool(PagePool.Shape shape, int limit) {
+        return new HostPages(memory, shape, limit);
+    }
+
+    // ---- products with adapters ----
+
+    @Override public void lowRank(List<Tensor> lows, Tensor x, Slots slots, List<Integer> sites) {
+        fp32.run(f -> adapted.lowRank(lows, x, HostSlots.of(slots), sites, f));
+    }
+
+    @Override public void project(Tensor y, Tensor x, Weight w, Optional<Tensor> bias, Optional<Tensor> onto,
+            Slots slots, int site, Optional<Tensor> low) {
+        fp32.run(f -> adapted.project(y, x, w, bias, onto, HostSlots.of(slots), site, low, f));
+    }
+
+    @Override public void projectBack(Optional<Tensor> dx, boolean add, Tensor dy, Tensor x, Weight w,
+            Slots slots, int site, Optional<Tensor> low) {
+        fp32.run(f -> adapted.projectBack(dx, add, dy, x, w, HostSlots.of(slots), site, low, f));
+    }
+
+    // ---- rows, positions ----
+
+    @Override public void embed(Tensor y, Tensor ids, Table table) {
+        var matrix = HostTable.of(table).matrix();
+        int[] tokens = Rows.column(host(ids), y.rows());
+        HostTensor to = host(y);
+        int n = y.columns();
+        require(matrix.columns() == n, "rows of %d elements from a table of %d", n, matrix.columns());
+        eachRow(tokens.length, n, (row, space) -> {
+            require(tokens[row] >= 0 && tokens[row] < matrix.rows(), "token %d of %d", tokens[row],
+                    matrix.rows());
+            float[] values = space.row(0, n);
+            HalfFloats.row(values, matrix, tokens[row]);
+            Bf16.store(to, row, 0, values, 0, n, space.shorts(n));
         });
-        double sum = 0;
-        for (double s : sums) sum += s;
-        return sum;
+        if (tokens.length > FEW_ROWS && matrix.memory().isMapped()) Linux.letGo(matrix.memory());
     }
 
-    @Override public void adamW(Tensor w, Tensor m, Tensor v, Tensor g, float gradScale, AdamStep step) {
-        RowVerbs.sameShape(w, m);
-        RowVerbs.sameShape(w, v);
-        RowVerbs.sameShape(w, g);
-        var rule = AdamW.at(gradScale, step.learningRate(), step.beta1(), step.beta2(), step.eps(),
-                step.weightDecay(), step.step());
-        eachPart(w, (_, row, column, n, space) -> {
-            float[] weight = space.row(0, n);
-            float[] first = space.row(1, n);
-            float[] second = space.row(2, n);
-            float[] gradient = space.row(3, n);
-            Rows.load(weight, 0, w, row, column, n);
-            Rows.load(first, 0, m, row, column, n);
-            Rows.load(second, 0, v, row, column, n);
-            Rows.load(gradient, 0, g, row, column, n);
-            rule.step(weight, first, second, gradient, n);
-            Rows.store(w, row, column, weight, 0, n);
-            Rows.store(m, row, column, first, 0, n);
-            Rows.store(v, row, column, second, 0, n);
+    @Override public void gather(Tensor y, Tensor x, Tensor rows) {
+        HostTensor to = host(y);
+        HostTensor from = host(x);
+        int[] numbers = Rows.column(host(rows), y.rows());
+        require(to.columns() == from.columns() && to.dtype() == from.dtype(), "rows of [%d] %s from [%d] %s",
+                to.columns(), to.dtype(), from.columns(), from.dtype());
+        eachRow(numbers.length, to.columns(), (row, _) -> {
+            require(numbers[row] >= 0 && numbers[row] < from.rows(), "row %d of %d", numbers[row],
+                    from.rows());
+            Rows.copy(to, row, from, numbers[row]);
         });
     }
 
-    /// A stretch of a row.
-    private interface PartTask {
-        void run(int task, int row, int column, int count, Workspace space);
+    @Override public void rope(Tensor x, Tensor positions, int headDim, Tensor cos, Tensor sin) {
+        int[] at = Rows.column(host(positions), x.rows());
+        fp32.run(f -> rows.rope(f.update(x), at, headDim, f.read(cos), f.read(sin)));
     }
 
-    private static int parts(Tensor x) {
-        return x.rows() * ((x.columns() + PART - 1) / PART);
+    @Override public void ropeBackward(Tensor dx, Tensor positions, int headDim, Tensor cos, Tensor sin) {
+        int[] at = Rows.column(host(positions), dx.rows());
+        fp32.run(f -> rows.ropeBackward(f.update(dx), at, headDim, f.read(cos), f.read(sin)));
     }
 
-    /// Rows of an adapter are few and long: each is cut in parts, at places that its length alone fixes.
-    private void eachPart(Tensor x, PartTask body) {
-        int each = (x.columns() + PART - 1) / PART;
-        pool.run(parts(x), 16L * x.elements(), (task, member) -> {
-            int column = task % each * PART;
-            body.run(task, task / each, column, Math.min(PART, x.columns() - column), workspaces[member]);
+    // ---- attention ----
+
+    @Override public void append(PagePool pool, int layer, Tensor keys, Tensor values, Sequences sequences) {
+        var pages = HostPages.of(pool);
+        try (var scope = memory.scope()) {
+            KeyValueSpans.append(pages, layer, as(pages.shape().dtype(), host(keys), scope),
+                    as(pages.shape().dtype(), host(values), scope), HostSequences.of(sequences), this.pool);
+        }
+    }
+
+    /// The tensor, or a copy in another element type.
+    private HostTensor as(DType dtype, HostTensor tensor, Scope scope) {
+        if (tensor.dtype() == dtype) return tensor;
+        var converted = memory.scratch(scope, dtype, tensor.rows(), tensor.columns());
+        Bf16.convert(converted, tensor, pool, workspaces);
+        return converted;
+    }
+
+    @Override public void copyPage(PagePool pool, int to, int from) {
+        var pages = HostPages.of(pool);
+        copy(pages.page(to).memory(), pages.page(from).memory());
+    }
+
+    @Override public void attention(Tensor out, Tensor lse, Tensor q, KeyValues source, Sequences sequences,
+            AttentionShape shape) {
+        fp32.run(f -> attention.forward(f.write(out), f.write(lse), f.read(q),
+                KeyValueSpans.of(source, HostSequences.of(sequences), f), shape));
+    }
+
+    @Override public void attentionBackward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
+            Tensor lse, Tensor q, KeyValues.Packed source, Sequences sequences, AttentionShape shape) {
+        fp32.run(f -> attention.backward(f.write(dq), f.write(dk), f.write(dv), f.read(dout), f.read(out),
+                f.read(lse), f.read(q), KeyValueSpans.of(source, HostSequences.of(sequences), f), shape));
+    }
+
+    // ---- loss, sampling ----
+
+    @Override public void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, Tensor targets) {
+        int[] ids = Rows.column(host(targets), logits.rows());
+        fp32.run(f -> rows.logSoftmaxAt(f.write(logprobs), f.write(lse), f.read(logits), ids));
+    }
+
+    @Override public void logSoftmaxBackward(Tensor logits, Tensor lse, Tensor targets, Tensor dlogprobs) {
+        int[] ids = Rows.column(host(targets), logits.rows());
+        fp32.run(f -> rows.logSoftmaxBackward(f.update(logits), f.read(lse), ids, f.read(dlogprobs)));
+    }
+
+    @Override public void lossGradient(Tensor dlogprobs, Tensor logprobs, LossTerms terms) {
+        var losses = new Losses(terms.function(), terms.low(), terms.high(), terms.beta());
+        fp32.run(f -> {
+            var to = f.write(dlogprobs);
+            var from = f.read(logprobs);
+            var weights = f.read(terms.weights());
+            var sampled = f.read(terms.sampled());
+            RowVerbs.sameShape(to, from);
+            RowVerbs.sameShape(to, weights);
+            sampled.ifPresent(q -> RowVerbs.sameShape(to, q));
+            for (int i = 0; i < to.rows(); i++)
+                Rows.set(to, i, (float) losses.derivative(Rows.get(from, i),
+                        sampled.isPresent() ? Rows.get(sampled.get(), i) : 0, Rows.get(weights, i)));
         });
+    }
+
+    @Override public void sample(Tensor tokens, Tensor logprobs, Tensor logits, Draws draws) {
+        fp32.run(f -> sampling.sample(host(tokens), f.write(logprobs), f.read(logits), HostDraws.of(draws),
+                f));
+    }
+
+    @Override public void top(Tensor ids, Tensor logprobs, Tensor logits, Tensor lse) {
+        fp32.run(f -> sampling.top(host(ids), f.write(logprobs), f.read(logits), f.read(lse)));
+    }
+
+    // ---- all tensors of an adapter ----
+
+    @Override public void add(List<Tensor> y, List<Tensor> x) {
+        require(y.size() == x.size(), "%d tensors and %d", y.size(), x.size());
+        for (int i = 0; i < y.size(); i++) add(y.get(i), x.get(i));
+    }
+
+    @Override public void sumOfSquares(Tensor sum, List<Tensor> x) {
+        fp32.run(f -> optimizer.sumOfSquares(host(sum), x.stream().map(f::read).toList()));
+    }
+
+    @Override public void adamW(List<Tensor> w, List<Tensor> m, List<Tensor> v, List<Tensor> g,
+            Tensor sumOfSquares, ClippedStep step) {
+        fp32.run(f -> optimizer.adamW(new OptimizerVerbs.Operands(w.stream().map(f::update).toList(),
+                m.stream().map(f::update).toList(), v.stream().map(f::update).toList(),
+                g.stream().map(f::read).toList()), host(sumOfSquares), step));
     }
 
     @Override public void close() {

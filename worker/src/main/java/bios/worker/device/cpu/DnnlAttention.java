@@ -3,8 +3,6 @@ package bios.worker.device.cpu;
 import static bios.protocol.Require.require;
 
 import bios.worker.device.AttentionShape;
-import bios.worker.device.Span;
-import bios.worker.device.Tensor;
 import bios.worker.kernel.Exp;
 import bios.worker.kernel.Sums;
 import java.lang.foreign.MemorySegment;
@@ -21,11 +19,11 @@ import java.util.Map;
 /// Blocks are copied, so that what lies behind the last position (pages of a cache) is never read. The
 /// formulas are those of [bios.worker.kernel.Attention].
 final class DnnlAttention implements CpuAttention {
-    private static final int BLOCK = Span.BLOCK;
+    private static final int BLOCK = HostSpan.BLOCK;
     /// Rows of a tile stay near this number, however many heads share a key-value head.
     private static final int ROWS = 512;
 
-    private record Task(Span span, int from, int count, int kvHead) {}
+    private record Task(HostSpan span, int from, int count, int kvHead) {}
 
     /// What one shape of head and one number of queries needs.
     private record Kernels(DnnlKernels.Kernel packKeys, DnnlKernels.Kernel packRows,
@@ -102,7 +100,8 @@ final class DnnlAttention implements CpuAttention {
         return found;
     }
 
-    @Override public void forward(Tensor out, Tensor lse, Tensor q, List<Span> spans, AttentionShape shape) {
+    @Override public void forward(HostTensor out, HostTensor lse, HostTensor q, List<HostSpan> spans,
+            AttentionShape shape) {
         CpuAttention.check(q, spans, shape);
         var tasks = new ArrayList<Task>();
         int tile = tileOf(shape);
@@ -123,7 +122,8 @@ final class DnnlAttention implements CpuAttention {
     }
 
     /// One tile of queries, from its first visible block to its last.
-    private record Forward(Tensor out, Tensor lse, Tensor q, Task task, AttentionShape shape, int rows,
+    private record Forward(HostTensor out, HostTensor lse, HostTensor q, Task task, AttentionShape shape,
+            int rows,
             Kernels kernels, int member, Space space, Workspace workspace) {
         void run() {
             int dim = shape.headDim();
@@ -154,11 +154,12 @@ final class DnnlAttention implements CpuAttention {
             store(tops, totals, sums, used, group);
         }
 
-        private Tensor head(Tensor block) {
-            return Span.head(block, task.kvHead, shape);
+        private HostTensor head(HostTensor block) {
+            return HostSpan.head(block, task.kvHead, shape);
         }
 
-        private MemorySegment pack(DnnlKernels.Kernel kernel, NativeBuffer to, int at, Tensor head, int n) {
+        private MemorySegment pack(DnnlKernels.Kernel kernel, NativeBuffer to, int at, HostTensor head,
+                int n) {
             return DnnlAttention.pack(kernel, member, space, to, at, head, n, shape.headDim());
         }
 
@@ -221,7 +222,7 @@ final class DnnlAttention implements CpuAttention {
 
     /// The rows of all query heads of one key-value head, position by position, times
     /// `scale`; zero from `used` on.
-    private static MemorySegment loadRows(NativeBuffer to, Tensor from, int first, int kvHead, int rows,
+    private static MemorySegment loadRows(NativeBuffer to, HostTensor from, int first, int kvHead, int rows,
             int used, AttentionShape shape, float scale, Workspace workspace) {
         int dim = shape.headDim();
         int group = shape.heads() / shape.kvHeads();
@@ -239,7 +240,7 @@ final class DnnlAttention implements CpuAttention {
     /// Packs the first `valid` rows of one head of a block, the rest zero, to byte `at`
     /// of `to`, which has room.
     private static MemorySegment pack(DnnlKernels.Kernel kernel, int member, Space space, NativeBuffer to,
-            long at, Tensor head, int valid, int dim) {
+            long at, HostTensor head, int valid, int dim) {
         long bytes = 4L * BLOCK * dim;
         var rows = space.block.atLeast(bytes);
         for (int j = 0; j < valid; j++) {
@@ -253,8 +254,9 @@ final class DnnlAttention implements CpuAttention {
 
     // ---- backward ----
 
-    @Override public void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse,
-            Tensor q, List<Span> spans, AttentionShape shape) {
+    @Override public void backward(HostTensor dq, HostTensor dk, HostTensor dv, HostTensor dout,
+            HostTensor out, HostTensor lse,
+            HostTensor q, List<HostSpan> spans, AttentionShape shape) {
         CpuAttention.check(q, spans, shape);
         var tasks = new ArrayList<Task>();
         for (var span : spans) {
@@ -268,7 +270,8 @@ final class DnnlAttention implements CpuAttention {
 
     /// The gradients of one span and key-value head: tiles of queries in order, and for
     /// each the blocks of keys.
-    private record Backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q,
+    private record Backward(HostTensor dq, HostTensor dk, HostTensor dv, HostTensor dout, HostTensor out,
+            HostTensor lse, HostTensor q,
             Task task, AttentionShape shape, Map<Integer, Kernels> kernels, int member, Space space,
             Workspace workspace) {
         void run() {
@@ -286,11 +289,11 @@ final class DnnlAttention implements CpuAttention {
             space.keyRows.atLeast(blocks * rowBytes);
             for (int b = 0; b < blocks; b++) {
                 int valid = Math.min(BLOCK, task.count - b * BLOCK);
-                var keys = Span.head(task.span.keys().get(b), task.kvHead, shape);
+                var keys = HostSpan.head(task.span.keys().get(b), task.kvHead, shape);
                 pack(any.packKeys, member, space, space.keys, b * keyBytes, keys, valid, dim);
                 pack(any.packRows, member, space, space.keyRows, b * rowBytes, keys, valid, dim);
                 pack(any.packKeys, member, space, space.values, b * keyBytes,
-                        Span.head(task.span.values().get(b), task.kvHead, shape), valid, dim);
+                        HostSpan.head(task.span.values().get(b), task.kvHead, shape), valid, dim);
             }
             for (int from = 0; from < task.count; from += tileOf(shape)) {
                 tile(from, Math.min(tileOf(shape), task.count - from), sums, half, keyBytes, rowBytes);
@@ -375,7 +378,7 @@ final class DnnlAttention implements CpuAttention {
             MemorySegment.copy(dp, 0, slopes, ValueLayout.JAVA_FLOAT, 0, rows * BLOCK);
         }
 
-        private void store(Tensor to, MemorySegment from) {
+        private void store(HostTensor to, MemorySegment from) {
             int dim = shape.headDim();
             for (int j = 0; j < task.count; j++) {
                 MemorySegment.copy(from, 4L * j * dim, to.memory(),

@@ -2,11 +2,10 @@ package bios.worker.device.cpu;
 
 import static bios.protocol.Require.require;
 
+import bios.worker.device.Activations;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.FrozenMatrix.DType;
-import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
-import bios.worker.device.cpu.CpuDevice.Activations;
 import bios.worker.kernel.HalfFloats;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -87,8 +86,17 @@ final class DnnlProducts implements Products {
 
     @Override public String description() {
         return "oneDNN on %s, bf16 weights multiplied as %s, activations %s".formatted(dnnl.instructionSet(),
-                asHalves() ? "bf16" : "fp32", (activations == Activations.ROUNDED || asHalves()
-                        ? activations : Activations.EXACT).words());
+                asHalves() ? "bf16" : "fp32", treatment());
+    }
+
+    /// Without bf16 instructions nothing is split.
+    private String treatment() {
+        if (asHalves()) return activations.description();
+        return switch (activations) {
+            case EXACT, SPLIT -> Activations.EXACT.description();
+            case ROUNDED -> activations.description();
+            case MIXED -> "rounded beside large weights, else as they are";
+        };
     }
 
     private boolean asHalves() {
@@ -154,7 +162,7 @@ final class DnnlProducts implements Products {
     }
 
     /// s·a packed, a `[depth, columns]` or its transpose in memory; valid until the next call.
-    private Right pack(Tensor a, boolean transposed, float s) {
+    private Right pack(HostTensor a, boolean transposed, float s) {
         var from = a.memory();
         int stride = a.stride();
         if (s != 1) {
@@ -166,7 +174,7 @@ final class DnnlProducts implements Products {
     }
 
     /// s·a, dense. Rows that lie side by side are taken as one: those of an adapter may be short.
-    private MemorySegment scaled(Tensor a, float s) {
+    private MemorySegment scaled(HostTensor a, float s) {
         boolean dense = a.stride() == a.columns();
         long width = dense ? a.elements() : a.columns();
         var to = scaled.atLeast(4 * a.elements());
@@ -185,12 +193,12 @@ final class DnnlProducts implements Products {
 
     // ---- left factors ----
 
-    private Left left(Tensor x) {
+    private Left left(HostTensor x) {
         return new Left(x.memory(), Dnnl.F32, x.rows(), x.stride(), false);
     }
 
     /// x rounded to bf16, in the type that the right factor is multiplied in; zero rows behind the last.
-    private Left rounded(Tensor x, int type) {
+    private Left rounded(HostTensor x, int type) {
         int stride = (x.columns() + 31) / 32 * 32;
         var to = padded(x.rows(), (long) stride * (type == Dnnl.BF16 ? 2 : 4));
         if (type == Dnnl.BF16) roundToHalves(to, x, stride, false);
@@ -199,7 +207,7 @@ final class DnnlProducts implements Products {
     }
 
     /// Rows 2i and 2i + 1 are bf16 numbers whose sum is row i of x; zero rows behind the last.
-    private Left split(Tensor x) {
+    private Left split(HostTensor x) {
         int stride = (x.columns() + 31) / 32 * 32;
         var to = padded(2 * x.rows(), 2L * stride);
         roundToHalves(to, x, stride, true);
@@ -213,7 +221,7 @@ final class DnnlProducts implements Products {
         return memory;
     }
 
-    private void roundToHalves(MemorySegment to, Tensor x, int stride, boolean split) {
+    private void roundToHalves(MemorySegment to, HostTensor x, int stride, boolean split) {
         int n = x.columns();
         int apart = split ? 2 * stride : stride;
         var blocks = new ArrayList<Block>();
@@ -236,7 +244,7 @@ final class DnnlProducts implements Products {
     }
 
     /// x - bf16(x) for the rows of a block, dense.
-    private MemorySegment rests(Tensor x, Block block, int member) {
+    private MemorySegment rests(HostTensor x, Block block, int member) {
         int n = x.columns();
         var to = tails[member].atLeast(4L * block.count * n);
         int[] bits = workspaces[member].ints(n);
@@ -255,7 +263,7 @@ final class DnnlProducts implements Products {
         return to;
     }
 
-    private void roundInPlace(MemorySegment to, Tensor x, int stride) {
+    private void roundInPlace(MemorySegment to, HostTensor x, int stride) {
         int n = x.columns();
         pool.run(x.rows(), 8 * x.elements(), (row, member) -> {
             int[] bits = workspaces[member].ints(n);
@@ -289,7 +297,7 @@ final class DnnlProducts implements Products {
     // ---- products ----
 
     /// y ← (or +=) left·right.
-    private void product(Tensor y, Left left, Right right, boolean add) {
+    private void product(HostTensor y, Left left, Right right, boolean add) {
         var blocks = blocks(left.rows);
         var direct = new ArrayList<DnnlKernels.Kernel>();
         for (var panel : right.panels) {
@@ -317,7 +325,7 @@ final class DnnlProducts implements Products {
     }
 
     /// y ← (or +=) the sums of left's pairs of rows, times right.
-    private void productOfPairs(Tensor y, Left left, Right right, boolean add) {
+    private void productOfPairs(HostTensor y, Left left, Right right, boolean add) {
         var blocks = blocks(left.rows);
         var compiled = new ArrayList<DnnlKernels.Kernel>();
         for (var panel : right.panels) {
@@ -336,7 +344,7 @@ final class DnnlProducts implements Products {
         });
     }
 
-    private static void addPairs(Tensor y, MemorySegment pairs, Panel panel, Block block,
+    private static void addPairs(HostTensor y, MemorySegment pairs, Panel panel, Block block,
             Workspace space, boolean add) {
         int n = panel.width;
         float[] sum = space.row(0, n);
@@ -356,7 +364,7 @@ final class DnnlProducts implements Products {
     /// A block with fewer rows than it is computed with: the result, and the left
     /// factor if need be, lie apart.
     private void tail(DnnlKernels.Kernel kernel, int member, MemorySegment src, Left left, Right right,
-            Panel panel, Block block, Tensor y, boolean add) {
+            Panel panel, Block block, HostTensor y, boolean add) {
         long srcBytes = left.padded ? 0 : (4L * block.size * right.depth + 63) / 64 * 64;
         var room = tails[member].atLeast(srcBytes + 4L * block.size * panel.width);
         var dst = room.asSlice(srcBytes);
@@ -379,19 +387,19 @@ final class DnnlProducts implements Products {
         }
     }
 
-    @Override public void multiply(Tensor y, Tensor x, Weight w) {
+    @Override public void multiply(HostTensor y, HostTensor x, Weight w) {
         require(y.columns() == w.out() && x.columns() == w.in() && y.rows() == x.rows(),
                 "shapes of y = x·Wᵀ");
         frozen(y, x, (Packed) w, ((Packed) w).forward, activations, false);
     }
 
-    @Override public void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w) {
+    @Override public void multiplyTransposedAdd(HostTensor dx, HostTensor dy, Weight w) {
         require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(),
                 "shapes of dx += dy·W");
         frozen(dx, dy, (Packed) w, ((Packed) w).backward(), activations, true);
     }
 
-    private void frozen(Tensor y, Tensor x, Packed w, Right form, Activations how, boolean add) {
+    private void frozen(HostTensor y, HostTensor x, Packed w, Right form, Activations how, boolean add) {
         if (x.rows() == 0) return;
         boolean bf16 = w.matrix.dtype() == DType.BF16;
         boolean round = how == Activations.ROUNDED || how == Activations.MIXED && !how.split(w.out(), w.in());
@@ -400,19 +408,20 @@ final class DnnlProducts implements Products {
         else product(y, left(x), form, add);    // without bf16 in hardware nothing is gained by splitting
     }
 
-    @Override public void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s, boolean add) {
+    @Override public void multiplyByTransposed(HostTensor y, HostTensor x, HostTensor a, float s,
+            boolean add) {
         require(y.columns() == a.rows() && x.columns() == a.columns() && y.rows() == x.rows(),
                 "shapes of y = x·aᵀ");
         if (x.rows() > 0) product(y, left(x), pack(a, true, s), add);
     }
 
-    @Override public void multiplyBy(Tensor y, Tensor x, Tensor b, float s, boolean add) {
+    @Override public void multiplyBy(HostTensor y, HostTensor x, HostTensor b, float s, boolean add) {
         require(y.columns() == b.columns() && x.columns() == b.rows() && y.rows() == x.rows(),
                 "shapes of y = x·b");
         if (x.rows() > 0) product(y, left(x), pack(b, false, s), add);
     }
 
-    @Override public void outerAdd(Tensor g, Tensor y, Tensor x, float s) {
+    @Override public void outerAdd(HostTensor g, HostTensor y, HostTensor x, float s) {
         require(g.rows() == y.columns() && g.columns() == x.columns() && y.rows() == x.rows(),
                 "shapes of g += yᵀ·x");
         if (x.rows() > 0) outer.add(g, y, x, s);

@@ -2,9 +2,10 @@ package bios.worker.device.cpu;
 
 import static bios.protocol.Require.require;
 
+import bios.worker.device.DType;
 import bios.worker.device.Device.Scope;
+import bios.worker.device.HostArray;
 import bios.worker.device.OutOfDeviceMemory;
-import bios.worker.device.Tensor;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
@@ -54,6 +55,11 @@ final class Memory implements AutoCloseable {
         if (bytes > limit - inUse) throw new OutOfDeviceMemory(bytes, inUse, limit);
     }
 
+    /// Takes back what [#count] counted.
+    synchronized void uncount(long bytes) {
+        inUse -= bytes;
+    }
+
     private Chunk allocate(long bytes) {
         makeRoom(bytes);
         var arena = Arena.ofShared();
@@ -78,16 +84,34 @@ final class Memory implements AutoCloseable {
     }
 
     /// A tensor of zeros, until [#free] or [#close].
-    synchronized Tensor tensor(int rows, int columns) {
-        var chunk = allocate(Math.max(ALIGNMENT, 4L * rows * columns) + MARGIN);
+    synchronized HostTensor tensor(DType dtype, int rows, int columns) {
+        var chunk = allocate(Math.max(ALIGNMENT, (long) dtype.bytes() * rows * columns) + MARGIN);
         tensors.put(chunk.memory.address(), chunk);
-        return new Tensor(chunk.memory, rows, columns, columns);
+        return new HostTensor(chunk.memory, dtype, rows, columns, columns);
     }
 
-    synchronized void free(Tensor tensor) {
+    /// Tensors of zeros, all or none.
+    List<HostTensor> tensors(DType dtype, int count, int rows, int columns) {
+        var made = new ArrayList<HostTensor>();
+        try {
+            while (made.size() < count) made.add(tensor(dtype, rows, columns));
+            return made;
+        } catch (Throwable t) {
+            made.forEach(this::free);
+            throw t;
+        }
+    }
+
+    synchronized void free(HostTensor tensor) {
+        require(release(tensor), "not a tensor of this device, or freed before");
+    }
+
+    /// Frees a tensor; false when that was done before, by [#close] too.
+    synchronized boolean release(HostTensor tensor) {
         var chunk = tensors.remove(tensor.memory().address());
-        require(chunk != null, "not a tensor of this device, or freed before");
+        if (chunk == null) return false;
         drop(chunk);
+        return true;
     }
 
     synchronized Scope scope() {
@@ -96,9 +120,33 @@ final class Memory implements AutoCloseable {
         return scope;
     }
 
-    Tensor scratch(Scope scope, int rows, int columns) {
+    HostTensor scratch(Scope scope, DType dtype, int rows, int columns) {
         require(scope instanceof ChunkedScope, "a scope of another device");
-        return ((ChunkedScope) scope).cut(rows, columns);
+        return ((ChunkedScope) scope).cut(dtype, rows, columns);
+    }
+
+    /// Scratch of several shapes that lies together, all or none.
+    List<HostTensor> scratch(Scope scope, List<? extends HostArray> shapes) {
+        long bytes = shapes.stream().mapToLong(s -> aligned(bytes(s.dtype(), s.rows(), s.columns()))).sum();
+        require(scope instanceof ChunkedScope, "a scope of another device");
+        var memory = ((ChunkedScope) scope).cut(Math.max(ALIGNMENT, bytes));
+        var tensors = new ArrayList<HostTensor>();
+        long at = 0;
+        for (var s : shapes) {
+            long own = aligned(bytes(s.dtype(), s.rows(), s.columns()));
+            tensors.add(new HostTensor(memory.asSlice(at, own), s.dtype(), s.rows(), s.columns(),
+                    s.columns()));
+            at += own;
+        }
+        return tensors;
+    }
+
+    private static long bytes(DType dtype, int rows, int columns) {
+        return Math.max(1, (long) dtype.bytes() * rows * columns);
+    }
+
+    private static long aligned(long bytes) {
+        return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     }
 
     /// The smallest idle chunk that fits; else a new one, and idle ones that are too small for it are let go
@@ -136,21 +184,24 @@ final class Memory implements AutoCloseable {
         private MemorySegment rest = MemorySegment.NULL;
         private boolean closed;
 
-        Tensor cut(int rows, int columns) {
+        HostTensor cut(DType dtype, int rows, int columns) {
+            return new HostTensor(cut(aligned(bytes(dtype, rows, columns))), dtype, rows, columns, columns);
+        }
+
+        /// `bytes`, a multiple of the alignment.
+        MemorySegment cut(long bytes) {
             require(!closed, "the scope is closed");
-            long bytes = (Math.max(1, 4L * rows * columns) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
-            if (bytes <= rest.byteSize()) return cutFrom(rest, bytes, rows, columns);
+            if (bytes <= rest.byteSize()) return cutFrom(rest, bytes);
             var chunk = take(bytes);
             chunks.add(chunk);
             long left = chunk.memory.byteSize() - MARGIN - bytes;
-            if (left <= rest.byteSize())
-                return new Tensor(chunk.memory.asSlice(0, bytes), rows, columns, columns);
-            return cutFrom(chunk.memory.asSlice(0, bytes + left), bytes, rows, columns);
+            if (left <= rest.byteSize()) return chunk.memory.asSlice(0, bytes);
+            return cutFrom(chunk.memory.asSlice(0, bytes + left), bytes);
         }
 
-        private Tensor cutFrom(MemorySegment from, long bytes, int rows, int columns) {
+        private MemorySegment cutFrom(MemorySegment from, long bytes) {
             rest = from.asSlice(bytes);
-            return new Tensor(from.asSlice(0, bytes), rows, columns, columns);
+            return from.asSlice(0, bytes);
         }
 
         @Override public void close() {

@@ -1,6 +1,5 @@
 package bios.worker.device.cpu;
 
-import bios.worker.device.Tensor;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
@@ -44,7 +43,7 @@ final class OuterProducts implements AutoCloseable {
         return pieces;
     }
 
-    void add(Tensor g, Tensor y, Tensor x, float s) {
+    void add(HostTensor g, HostTensor y, HostTensor x, float s) {
         boolean turned = y.columns() > x.columns();
         var small = turned ? x : y;
         var large = turned ? y : x;
@@ -52,13 +51,13 @@ final class OuterProducts implements AutoCloseable {
         turn(small, pieces);
         multiply(small.columns(), large, pieces);
         int n = large.columns();
-        var product = new Tensor(result.atLeast(0), small.columns(), n, n);
+        var product = new HostTensor(result.atLeast(0), small.columns(), n, n);
         if (turned) addTransposed(g, product, s);
         else addRows(g, product, s);
     }
 
     /// left ← the pieces of the small factor, transposed.
-    private void turn(Tensor small, List<Piece> pieces) {
+    private void turn(HostTensor small, List<Piece> pieces) {
         int m = small.columns();
         var to = left.atLeast(4L * m * (small.rows() + SHALLOWEST));
         pool.run(pieces.size(), (i, member) -> {
@@ -74,7 +73,7 @@ final class OuterProducts implements AutoCloseable {
     }
 
     /// result `[m, n]` ← Σ of the pieces, panel by panel.
-    private void multiply(int m, Tensor large, List<Piece> pieces) {
+    private void multiply(int m, HostTensor large, List<Piece> pieces) {
         int n = large.columns();
         var from = left.atLeast(0);
         var to = result.atLeast(4L * m * n);
@@ -101,7 +100,8 @@ final class OuterProducts implements AutoCloseable {
         });
     }
 
-    private static MemorySegment padded(NativeBuffer room, Tensor large, long at, Piece piece, int width) {
+    private static MemorySegment padded(NativeBuffer room, HostTensor large, long at, Piece piece,
+            int width) {
         var rows = room.atLeast(4L * piece.depth * width).asSlice(0, 4L * piece.depth * width);
         rows.fill((byte) 0);
         for (int t = 0; t < piece.count; t++) {
@@ -111,7 +111,7 @@ final class OuterProducts implements AutoCloseable {
         return rows;
     }
 
-    private void addRows(Tensor g, Tensor product, float s) {
+    private void addRows(HostTensor g, HostTensor product, float s) {
         int n = g.columns();
         float[] sum = workspaces[0].row(0, n);
         float[] term = workspaces[0].row(1, n);
@@ -124,7 +124,7 @@ final class OuterProducts implements AutoCloseable {
     }
 
     /// g += s·productᵀ, 64 rows of g at a time.
-    private void addTransposed(Tensor g, Tensor product, float s) {
+    private void addTransposed(HostTensor g, HostTensor product, float s) {
         int n = g.columns();
         pool.run((g.rows() + 63) / 64, (task, member) -> {
             int from = task * 64;

@@ -3,8 +3,6 @@ package bios.worker.device.cpu;
 import static bios.protocol.Require.require;
 
 import bios.worker.device.AttentionShape;
-import bios.worker.device.Span;
-import bios.worker.device.Tensor;
 import bios.worker.kernel.Attention;
 import bios.worker.kernel.Sums;
 import java.util.ArrayList;
@@ -15,9 +13,9 @@ import java.util.List;
 /// (span, tile of queries, key-value head) forward and (span, key-value head) backward; each walks blocks
 /// of keys from position 0.
 final class PlainAttention implements CpuAttention {
-    private static final int BLOCK = Span.BLOCK;
+    private static final int BLOCK = HostSpan.BLOCK;
 
-    private record Task(Span span, int from, int count, int kvHead) {}
+    private record Task(HostSpan span, int from, int count, int kvHead) {}
 
     private final Pool pool;
     private final Workspace[] workspaces;
@@ -27,7 +25,8 @@ final class PlainAttention implements CpuAttention {
         this.workspaces = workspaces;
     }
 
-    @Override public void forward(Tensor out, Tensor lse, Tensor q, List<Span> spans, AttentionShape shape) {
+    @Override public void forward(HostTensor out, HostTensor lse, HostTensor q, List<HostSpan> spans,
+            AttentionShape shape) {
         CpuAttention.check(q, spans, shape);
         var tasks = new ArrayList<Task>();
         for (var span : spans) {
@@ -40,7 +39,7 @@ final class PlainAttention implements CpuAttention {
         pool.run(tasks.size(), (i, member) -> forward(out, lse, q, tasks.get(i), shape, workspaces[member]));
     }
 
-    private static void forward(Tensor out, Tensor lse, Tensor q, Task task, AttentionShape shape,
+    private static void forward(HostTensor out, HostTensor lse, HostTensor q, Task task, AttentionShape shape,
             Workspace space) {
         int dim = shape.headDim();
         int group = shape.heads() / shape.kvHeads();
@@ -57,9 +56,9 @@ final class PlainAttention implements CpuAttention {
         float[] room = space.row(2, dim * BLOCK);
         int last = first + task.count;
         for (int b = CpuAttention.from(first, shape.window()) / BLOCK; b * BLOCK < last; b++) {
-            loadBlock(room, Span.head(task.span.keys().get(b), task.kvHead, shape), dim);
+            loadBlock(room, HostSpan.head(task.span.keys().get(b), task.kvHead, shape), dim);
             transpose(keys, room, dim);
-            loadBlock(values, Span.head(task.span.values().get(b), task.kvHead, shape), dim);
+            loadBlock(values, HostSpan.head(task.span.values().get(b), task.kvHead, shape), dim);
             for (int i = 0; i < queries.length; i++) {
                 int position = first + i / group;
                 int low = Math.max(0, CpuAttention.from(position, shape.window()) - b * BLOCK);
@@ -76,8 +75,9 @@ final class PlainAttention implements CpuAttention {
         }
     }
 
-    @Override public void backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse,
-            Tensor q, List<Span> spans, AttentionShape shape) {
+    @Override public void backward(HostTensor dq, HostTensor dk, HostTensor dv, HostTensor dout,
+            HostTensor out, HostTensor lse,
+            HostTensor q, List<HostSpan> spans, AttentionShape shape) {
         CpuAttention.check(q, spans, shape);
         var tasks = new ArrayList<Task>();
         for (var span : spans) {
@@ -92,7 +92,8 @@ final class PlainAttention implements CpuAttention {
 
     /// The gradients of one span and key-value head: blocks of keys in order, and for
     /// each the queries in order.
-    private record Backward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out, Tensor lse, Tensor q,
+    private record Backward(HostTensor dq, HostTensor dk, HostTensor dv, HostTensor dout, HostTensor out,
+            HostTensor lse, HostTensor q,
             Task task, AttentionShape shape, Workspace space) {
         void block(int b) {
             int dim = shape.headDim();
@@ -100,9 +101,9 @@ final class PlainAttention implements CpuAttention {
             float[] keys = space.row(0, dim * BLOCK);
             float[] keysT = space.row(1, dim * BLOCK);
             float[] valuesT = space.row(2, dim * BLOCK);
-            loadBlock(keys, Span.head(task.span.values().get(b), task.kvHead, shape), dim);
+            loadBlock(keys, HostSpan.head(task.span.values().get(b), task.kvHead, shape), dim);
             transpose(valuesT, keys, dim);
-            loadBlock(keys, Span.head(task.span.keys().get(b), task.kvHead, shape), dim);
+            loadBlock(keys, HostSpan.head(task.span.keys().get(b), task.kvHead, shape), dim);
             transpose(keysT, keys, dim);
             float[] dkBlock = space.zeros(3, dim * BLOCK);
             float[] dvBlock = space.zeros(4, dim * BLOCK);
@@ -146,7 +147,7 @@ final class PlainAttention implements CpuAttention {
     }
 
     /// to `[BLOCK, dim]` ← one head of a block, the rest zero.
-    private static void loadBlock(float[] to, Tensor block, int dim) {
+    private static void loadBlock(float[] to, HostTensor block, int dim) {
         int rows = Math.min(BLOCK, block.rows());
         for (int j = 0; j < rows; j++) Rows.load(to, j * dim, block, j, 0, dim);
         Arrays.fill(to, rows * dim, BLOCK * dim, 0);

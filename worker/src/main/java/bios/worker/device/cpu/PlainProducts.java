@@ -2,11 +2,10 @@ package bios.worker.device.cpu;
 
 import static bios.protocol.Require.require;
 
+import bios.worker.device.Activations;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.FrozenMatrix.DType;
-import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
-import bios.worker.device.cpu.CpuDevice.Activations;
 import bios.worker.kernel.HalfFloats;
 import bios.worker.kernel.Sums;
 import java.util.Arrays;
@@ -49,7 +48,7 @@ final class PlainProducts implements Products {
     }
 
     private static LeftElement beside(FrozenMatrix matrix, Activations activations) {
-        return matrix.dtype() == DType.BF16 ? x -> activations.seen(x, matrix.rows(), matrix.columns())
+        return matrix.dtype() == DType.BF16 ? x -> activations.operand(x, matrix.rows(), matrix.columns())
                 : LeftElement.AS_IT_IS;
     }
 
@@ -61,34 +60,35 @@ final class PlainProducts implements Products {
         return new Plain(matrix);
     }
 
-    @Override public void multiply(Tensor y, Tensor x, Weight w) {
+    @Override public void multiply(HostTensor y, HostTensor x, Weight w) {
         var matrix = ((Plain) w).matrix;
         require(y.columns() == w.out() && x.columns() == w.in() && y.rows() == x.rows(),
                 "shapes of y = x·Wᵀ");
         dots(y, x, beside(matrix, activations), 1, false, (to, i) -> HalfFloats.row(to, matrix, i));
     }
 
-    @Override public void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w) {
+    @Override public void multiplyTransposedAdd(HostTensor dx, HostTensor dy, Weight w) {
         var matrix = ((Plain) w).matrix;
         require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(),
                 "shapes of dx += dy·W");
         sums(dx, dy, beside(matrix, activations), 1, true, (to, i) -> HalfFloats.row(to, matrix, i));
     }
 
-    @Override public void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s, boolean add) {
+    @Override public void multiplyByTransposed(HostTensor y, HostTensor x, HostTensor a, float s,
+            boolean add) {
         require(y.columns() == a.rows() && x.columns() == a.columns() && y.rows() == x.rows(),
                 "shapes of y = x·aᵀ");
         dots(y, x, LeftElement.AS_IT_IS, s, add, (to, i) -> Rows.load(to, a, i));
     }
 
-    @Override public void multiplyBy(Tensor y, Tensor x, Tensor b, float s, boolean add) {
+    @Override public void multiplyBy(HostTensor y, HostTensor x, HostTensor b, float s, boolean add) {
         require(y.columns() == b.columns() && x.columns() == b.rows() && y.rows() == x.rows(),
                 "shapes of y = x·b");
         sums(y, x, LeftElement.AS_IT_IS, s, add, (to, i) -> Rows.load(to, b, i));
     }
 
     /// y[t][o] ← s·Σ x[t][k]·right[o][k].
-    private void dots(Tensor y, Tensor x, LeftElement left, float s, boolean add, RightRow right) {
+    private void dots(HostTensor y, HostTensor x, LeftElement left, float s, boolean add, RightRow right) {
         pool.run(blocks(y.columns()), (task, member) -> {
             var space = workspaces[member];
             int k = x.columns();
@@ -112,7 +112,7 @@ final class PlainProducts implements Products {
     }
 
     /// y[t] ← s·Σ x[t][k]·right[k].
-    private void sums(Tensor y, Tensor x, LeftElement left, float s, boolean add, RightRow right) {
+    private void sums(HostTensor y, HostTensor x, LeftElement left, float s, boolean add, RightRow right) {
         pool.run(blocks(x.rows()), (task, member) -> {
             var space = workspaces[member];
             int n = y.columns();
@@ -135,7 +135,7 @@ final class PlainProducts implements Products {
         });
     }
 
-    private static void load(float[] row, Tensor x, int t, LeftElement left) {
+    private static void load(float[] row, HostTensor x, int t, LeftElement left) {
         Rows.load(row, x, t);
         for (int i = 0; i < x.columns(); i++) row[i] = left.seen(row[i]);
     }
@@ -144,7 +144,7 @@ final class PlainProducts implements Products {
         return (n + BLOCK - 1) / BLOCK;
     }
 
-    @Override public void outerAdd(Tensor g, Tensor y, Tensor x, float s) {
+    @Override public void outerAdd(HostTensor g, HostTensor y, HostTensor x, float s) {
         require(g.rows() == y.columns() && g.columns() == x.columns() && y.rows() == x.rows(),
                 "shapes of g += yᵀ·x");
         pool.run(g.rows(), (i, member) -> {

@@ -3,7 +3,6 @@ package bios.worker.device.cpu;
 import static bios.protocol.Require.require;
 
 import bios.worker.device.Device;
-import bios.worker.device.Tensor;
 import bios.worker.kernel.Exp;
 import bios.worker.kernel.LogSoftmax;
 import bios.worker.kernel.RmsNorm;
@@ -29,25 +28,25 @@ final class PlainRows implements RowVerbs {
         pool.rows(rows, columns, 16, (row, member) -> body.run(row, workspaces[member]));
     }
 
-    private static float[] values(Tensor row) {
+    private static float[] values(HostTensor row) {
         float[] values = new float[row.columns()];
         Rows.load(values, row, 0);
         return values;
     }
 
-    @Override public void add(Tensor y, Tensor x) {
+    @Override public void add(HostTensor y, HostTensor x) {
         RowVerbs.sameShape(y, x);
         int n = y.columns();
         eachRow(y.rows(), n, (row, space) -> addRow(y, row, x, row, n, space));
     }
 
-    @Override public void addBias(Tensor y, Tensor bias) {
+    @Override public void addBias(HostTensor y, HostTensor bias) {
         require(bias.rows() == 1 && bias.columns() == y.columns(), "shape of bias");
         int n = y.columns();
         eachRow(y.rows(), n, (row, space) -> addRow(y, row, bias, 0, n, space));
     }
 
-    private static void addRow(Tensor y, int row, Tensor x, int xRow, int n, Workspace space) {
+    private static void addRow(HostTensor y, int row, HostTensor x, int xRow, int n, Workspace space) {
         float[] sum = space.row(0, n);
         float[] term = space.row(1, n);
         Rows.load(sum, y, row);
@@ -56,7 +55,8 @@ final class PlainRows implements RowVerbs {
         Rows.store(y, row, sum);
     }
 
-    @Override public void rmsNorm(Tensor y, Tensor inverse, Tensor x, Tensor weight, float eps) {
+    @Override public void rmsNorm(HostTensor y, HostTensor inverse, HostTensor x, HostTensor weight,
+            float eps) {
         RowVerbs.sameShape(y, x);
         require(weight.columns() == x.columns() && inverse.rows() == x.rows(), "shapes of rmsNorm");
         int n = x.columns();
@@ -70,7 +70,8 @@ final class PlainRows implements RowVerbs {
         });
     }
 
-    @Override public void rmsNormBackwardAdd(Tensor dx, Tensor dy, Tensor x, Tensor inverse, Tensor weight) {
+    @Override public void rmsNormBackwardAdd(HostTensor dx, HostTensor dy, HostTensor x, HostTensor inverse,
+            HostTensor weight) {
         RowVerbs.sameShape(dx, x);
         RowVerbs.sameShape(dy, x);
         int n = x.columns();
@@ -87,15 +88,17 @@ final class PlainRows implements RowVerbs {
         });
     }
 
-    @Override public void rope(Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin) {
+    @Override public void rope(HostTensor x, int[] positions, int headDim, HostTensor cos, HostTensor sin) {
         turn(x, positions, headDim, cos, sin, true);
     }
 
-    @Override public void ropeBackward(Tensor dx, int[] positions, int headDim, Tensor cos, Tensor sin) {
+    @Override public void ropeBackward(HostTensor dx, int[] positions, int headDim, HostTensor cos,
+            HostTensor sin) {
         turn(dx, positions, headDim, cos, sin, false);
     }
 
-    private void turn(Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin, boolean forward) {
+    private void turn(HostTensor x, int[] positions, int headDim, HostTensor cos, HostTensor sin,
+            boolean forward) {
         require(positions.length == x.rows() && x.columns() % headDim == 0, "shapes of rope");
         int n = x.columns();
         int half = headDim / 2;
@@ -117,7 +120,7 @@ final class PlainRows implements RowVerbs {
         });
     }
 
-    @Override public void swiglu(Tensor y, Tensor gate, Tensor up) {
+    @Override public void swiglu(HostTensor y, HostTensor gate, HostTensor up) {
         RowVerbs.sameShape(y, gate);
         RowVerbs.sameShape(y, up);
         int n = y.columns();
@@ -132,7 +135,8 @@ final class PlainRows implements RowVerbs {
         });
     }
 
-    @Override public void swigluBackward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) {
+    @Override public void swigluBackward(HostTensor dgate, HostTensor dup, HostTensor dy, HostTensor gate,
+            HostTensor up) {
         RowVerbs.sameShape(dgate, gate);
         RowVerbs.sameShape(dup, up);
         RowVerbs.sameShape(dy, gate);
@@ -152,7 +156,8 @@ final class PlainRows implements RowVerbs {
         });
     }
 
-    @Override public void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, int[] targets) {
+    @Override public void logSoftmaxAt(HostTensor logprobs, HostTensor lse, HostTensor logits,
+            int[] targets) {
         require(targets.length == logits.rows(), "%d targets of %d rows", targets.length, logits.rows());
         int n = logits.columns();
         eachRow(logits.rows(), n, (row, space) -> {
@@ -165,7 +170,8 @@ final class PlainRows implements RowVerbs {
         });
     }
 
-    @Override public void logSoftmaxBackward(Tensor logits, Tensor lse, int[] targets, Tensor dlogprobs) {
+    @Override public void logSoftmaxBackward(HostTensor logits, HostTensor lse, int[] targets,
+            HostTensor dlogprobs) {
         require(targets.length == logits.rows(), "%d targets of %d rows", targets.length, logits.rows());
         int n = logits.columns();
         eachRow(logits.rows(), n, (row, space) -> {
@@ -176,7 +182,7 @@ final class PlainRows implements RowVerbs {
         });
     }
 
-    @Override public void softmaxBlocks(Tensor maxima, Tensor sums, Tensor logits) {
+    @Override public void softmaxBlocks(HostTensor maxima, HostTensor sums, HostTensor logits) {
         RowVerbs.requireBlocks(maxima, sums, logits);
         eachRow(logits.rows(), logits.columns(), (row, space) -> {
             float[] part = space.row(0, Device.WORDS);

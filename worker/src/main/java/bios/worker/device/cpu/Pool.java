@@ -133,7 +133,7 @@ final class Pool implements AutoCloseable {
         for (int i = 0; i < Math.min(job.tasks - 1, members.size()); i++) LockSupport.unpark(members.get(i));
         job.work(0);
         var patience = new Patience();
-        while (job.done.get() < job.tasks) if (!patience.lasts()) LockSupport.park(job);
+        while (job.done.get() < job.tasks) if (!patience.lasts()) LockSupport.park(job); // edge: device
         if (job.failure instanceof RuntimeException e) throw e;
         if (job.failure instanceof Error e) throw e;
     }
@@ -148,7 +148,7 @@ final class Pool implements AutoCloseable {
                 job.work(member);
                 patience = new Patience();
             } else if (!patience.lasts()) {
-                LockSupport.park(this);
+                LockSupport.park(this); // edge: a thread of the pool
             }
         }
     }

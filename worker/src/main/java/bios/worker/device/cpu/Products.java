@@ -1,9 +1,6 @@
 package bios.worker.device.cpu;
 
-import bios.worker.device.Device.Group;
 import bios.worker.device.FrozenMatrix;
-import bios.worker.device.LowRank;
-import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
 import java.util.List;
 import java.util.Optional;
@@ -16,14 +13,15 @@ interface Products extends AutoCloseable {
     Weight weight(FrozenMatrix matrix);
 
     /// y ← x·Wᵀ.
-    void multiply(Tensor y, Tensor x, Weight w);
+    void multiply(HostTensor y, HostTensor x, Weight w);
 
     /// dx += dy·W.
-    void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w);
+    void multiplyTransposedAdd(HostTensor dx, HostTensor dy, Weight w);
 
     /// y ← onto + bias + x·Wᵀ + low·factor on the rows of each correction.
-    default void project(Tensor y, Tensor x, Weight w, Optional<Tensor> bias, Optional<Tensor> onto,
-            List<LowRank> corrections) {
+    default void project(HostTensor y, HostTensor x, Weight w, Optional<HostTensor> bias,
+            Optional<HostTensor> onto,
+            List<HostLowRank> corrections) {
         multiply(y, x, w);
         for (var c : corrections)
             multiplyBy(y.rows(c.row(), c.low().rows()), c.low(), c.factor(), 1, true);
@@ -32,7 +30,8 @@ interface Products extends AutoCloseable {
     }
 
     /// dx ← or += dy·W + low·factorᵀ on the rows of each correction.
-    default void projectBack(Tensor dx, Tensor dy, Weight w, boolean add, List<LowRank> corrections) {
+    default void projectBack(HostTensor dx, HostTensor dy, Weight w, boolean add,
+            List<HostLowRank> corrections) {
         if (!add) for (int row = 0; row < dx.rows(); row++)
             dx.memory().asSlice(4L * row * dx.stride(), 4L * dx.columns()).fill((byte) 0);
         multiplyTransposedAdd(dx, dy, w);
@@ -40,7 +39,7 @@ interface Products extends AutoCloseable {
             multiplyByTransposed(dx.rows(c.row(), c.low().rows()), c.low(), c.factor(), 1, true);
     }
 
-    private static void addToRows(Tensor y, Tensor x, boolean sameRow) {
+    private static void addToRows(HostTensor y, HostTensor x, boolean sameRow) {
         float[] sum = new float[y.columns()];
         float[] term = new float[y.columns()];
         for (int row = 0; row < y.rows(); row++) {
@@ -52,20 +51,20 @@ interface Products extends AutoCloseable {
     }
 
     /// y ← or += s·x·aᵀ.
-    void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s, boolean add);
+    void multiplyByTransposed(HostTensor y, HostTensor x, HostTensor a, float s, boolean add);
 
     /// y ← or += s·x·b.
-    void multiplyBy(Tensor y, Tensor x, Tensor b, float s, boolean add);
+    void multiplyBy(HostTensor y, HostTensor x, HostTensor b, float s, boolean add);
 
     /// Each y ← s·x·b.
-    default void multiplyByEach(List<Group> groups) {
+    default void multiplyByEach(List<HostGroup> groups) {
         for (var group : groups)
             for (int i = 0; i < group.ys().size(); i++)
                 multiplyBy(group.ys().get(i), group.x(), group.bs().get(i), group.s(), false);
     }
 
     /// g += s·yᵀ·x.
-    void outerAdd(Tensor g, Tensor y, Tensor x, float s);
+    void outerAdd(HostTensor g, HostTensor y, HostTensor x, float s);
 
     @Override void close();
 }

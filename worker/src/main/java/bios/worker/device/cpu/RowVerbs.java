@@ -3,43 +3,43 @@ package bios.worker.device.cpu;
 import static bios.protocol.Require.require;
 
 import bios.worker.device.Device;
-import bios.worker.device.Tensor;
 
 /// The verbs of [bios.worker.device.Device] that treat each row alone, by one way of computing them.
 interface RowVerbs extends AutoCloseable {
-    void add(Tensor y, Tensor x);
+    void add(HostTensor y, HostTensor x);
 
-    void addBias(Tensor y, Tensor bias);
+    void addBias(HostTensor y, HostTensor bias);
 
-    void rmsNorm(Tensor y, Tensor inverse, Tensor x, Tensor weight, float eps);
+    void rmsNorm(HostTensor y, HostTensor inverse, HostTensor x, HostTensor weight, float eps);
 
-    void rmsNormBackwardAdd(Tensor dx, Tensor dy, Tensor x, Tensor inverse, Tensor weight);
+    void rmsNormBackwardAdd(HostTensor dx, HostTensor dy, HostTensor x, HostTensor inverse,
+            HostTensor weight);
 
-    void rope(Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin);
+    void rope(HostTensor x, int[] positions, int headDim, HostTensor cos, HostTensor sin);
 
-    void ropeBackward(Tensor dx, int[] positions, int headDim, Tensor cos, Tensor sin);
+    void ropeBackward(HostTensor dx, int[] positions, int headDim, HostTensor cos, HostTensor sin);
 
-    void swiglu(Tensor y, Tensor gate, Tensor up);
+    void swiglu(HostTensor y, HostTensor gate, HostTensor up);
 
-    void swigluBackward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up);
+    void swigluBackward(HostTensor dgate, HostTensor dup, HostTensor dy, HostTensor gate, HostTensor up);
 
-    void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, int[] targets);
+    void logSoftmaxAt(HostTensor logprobs, HostTensor lse, HostTensor logits, int[] targets);
 
-    void logSoftmaxBackward(Tensor logits, Tensor lse, int[] targets, Tensor dlogprobs);
+    void logSoftmaxBackward(HostTensor logits, HostTensor lse, int[] targets, HostTensor dlogprobs);
 
-    void softmaxBlocks(Tensor maxima, Tensor sums, Tensor logits);
+    void softmaxBlocks(HostTensor maxima, HostTensor sums, HostTensor logits);
 
     @Override default void close() {}
 
     /// Refuses results of [#softmaxBlocks] that do not fit.
-    static void requireBlocks(Tensor maxima, Tensor sums, Tensor logits) {
+    static void requireBlocks(HostTensor maxima, HostTensor sums, HostTensor logits) {
         sameShape(maxima, sums);
         require(maxima.rows() == logits.rows()
                 && maxima.columns() == Math.ceilDiv(logits.columns(), Device.WORDS), "shapes of blocks");
     }
 
     /// Refuses matrices of different shapes.
-    static void sameShape(Tensor a, Tensor b) {
+    static void sameShape(HostTensor a, HostTensor b) {
         require(a.rows() == b.rows() && a.columns() == b.columns(), "[%d, %d] beside [%d, %d]",
                 a.rows(), a.columns(), b.rows(), b.columns());
     }

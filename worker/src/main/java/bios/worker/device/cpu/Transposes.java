@@ -1,6 +1,5 @@
 package bios.worker.device.cpu;
 
-import bios.worker.device.Tensor;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 
@@ -16,7 +15,7 @@ final class Transposes {
     }
 
     /// to ← fromᵀ, rows of `to` so many bytes apart.
-    static void transpose(MemorySegment to, long stride, Tensor from) {
+    static void transpose(MemorySegment to, long stride, HostTensor from) {
         long kernel = Kernels.of(PanelKernel.Form.TRANSPOSE);
         int across = from.columns() / BLOCK;
         int down = from.rows() / BLOCK;
@@ -30,7 +29,7 @@ final class Transposes {
     /// meanwhile.
     ///
     /// @param next address of what is needed after the last ones: rows like these
-    static void transpose(MemorySegment to, long stride, Tensor from, long next) {
+    static void transpose(MemorySegment to, long stride, HostTensor from, long next) {
         long kernel = Kernels.of(PanelKernel.Form.TRANSPOSE_AHEAD);
         int across = from.columns() / BLOCK;
         int down = from.rows() / BLOCK;
@@ -44,7 +43,7 @@ final class Transposes {
     }
 
     /// What is not part of a whole block.
-    private static void edges(MemorySegment to, long stride, Tensor from, int across, int down) {
+    private static void edges(MemorySegment to, long stride, HostTensor from, int across, int down) {
         for (int row = 0; row < from.rows(); row++)
             for (int column = row < down * BLOCK ? across * BLOCK : 0; column < from.columns(); column++)
                 to.set(ValueLayout.JAVA_FLOAT, stride * column + 4L * row,

@@ -6,11 +6,18 @@ import java.util.Arrays;
 final class Workspace {
     private final float[][] rows = new float[16][];
     private int[] ints = new int[64];
+    private short[] shorts = new short[64];
 
     /// Buffer `slot` with room for at least n values; contents undefined.
     float[] row(int slot, int n) {
         if (rows[slot] == null || rows[slot].length < n) rows[slot] = new float[Math.max(64, n)];
         return rows[slot];
+    }
+
+    /// Room for n shorts.
+    short[] shorts(int n) {
+        if (shorts.length < n) shorts = new short[n];
+        return shorts;
     }
 
     /// Room for n ints.

@@ -1,0 +1,34 @@
+package bios.coordinator.gateway;
+
+import java.util.LinkedHashMap;
+import java.util.Map;
+import java.util.Optional;
+import org.apache.pekko.stream.javadsl.Source;
+import org.apache.pekko.util.ByteString;
+
+/// The response of an endpoint.
+sealed interface ApiResponse {
+    /// @param body maps, lists, strings, numbers, arrays of floats, [Optional]s and raw JSON
+    /// @param large whether it is serialized on a reader thread
+    record JsonBody(int status, Object body, boolean large) implements ApiResponse {}
+
+    /// Status 204 without a body.
+    record NoContent() implements ApiResponse {}
+
+    /// A stream of bytes.
+    record ByteStream(String contentType, String fileName, Source<ByteString, ?> bytes)
+            implements ApiResponse {}
+
+    static ApiResponse ok(Object... namesAndValues) {
+        return new JsonBody(200, object(namesAndValues), false);
+    }
+
+    /// An object of names and values; an empty [Optional] becomes `null`.
+    static Map<String, Object> object(Object... namesAndValues) {
+        var object = new LinkedHashMap<String, Object>();
+        for (int i = 0; i < namesAndValues.length; i += 2)
+            object.put((String) namesAndValues[i], namesAndValues[i + 1] instanceof Optional<?> o
+                    ? o.orElse(null) : namesAndValues[i + 1]);
+        return object;
+    }
+}

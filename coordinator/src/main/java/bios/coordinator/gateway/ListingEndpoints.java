@@ -1,0 +1,171 @@
+package bios.coordinator.gateway;
+
+import bios.persistence.index.RunSummary;
+import bios.protocol.Invalid;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.run.RunCommand;
+import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.RunId;
+import bios.protocol.session.SessionCommand;
+import bios.protocol.session.SessionCommand.SessionReply;
+import java.util.ArrayList;
+import java.util.Comparator;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.CompletionStage;
+
+/// Listings, and management of checkpoints. Listings are read from the index; a single run answers itself.
+final class ListingEndpoints {
+    private static final long LONGEST_TTL = 100L * 365 * 24 * 3600;
+    private static final int MOST = 1000;
+    private final Upstream upstream;
+
+    ListingEndpoints(Upstream upstream) {
+        this.upstream = upstream;
+    }
+
+    List<Endpoint> endpoints() {
+        return List.of(Endpoint.get("training_runs", this::runs),
+                Endpoint.get("training_runs/*", this::run),
+                Endpoint.get("training_runs/*/checkpoints", this::checkpointsOfRun),
+                Endpoint.get("training_runs/*/timings", this::timings),
+                Endpoint.get("training_runs/*/history", this::history),
+                Endpoint.get("checkpoints", this::checkpoints),
+                Endpoint.delete("training_runs/*/checkpoints/*/*", this::delete),
+                Endpoint.put("training_runs/*/checkpoints/*/*/ttl", this::ttl),
+                Endpoint.get("sessions", this::sessions),
+                Endpoint.get("sessions/*", this::session));
+    }
+
+    private static Map<String, Object> cursor(long offset, int limit, long total) {
+        return ApiResponse.object("offset", offset, "limit", limit, "total_count", total);
+    }
+
+    private CompletionStage<ApiResponse> runs(ApiRequest call) {
+        int limit = call.number("limit", 20, 1, MOST);
+        int offset = call.number("offset", 0, 0, Integer.MAX_VALUE);
+        return upstream.blocking(() -> upstream.index().runs(call.account(), limit, offset))
+                .thenApply(page -> new ApiResponse.JsonBody(200, ApiResponse.object(
+                        "training_runs", page.items().stream().map(run -> ResponseBodies.run(call, run))
+                        .toList(),
+                        "cursor", cursor(offset, limit, page.total())), true));
+    }
+
+    private CompletionStage<ApiResponse> checkpoints(ApiRequest call) {
+        int limit = call.number("limit", 100, 1, MOST);
+        int offset = call.number("offset", 0, 0, Integer.MAX_VALUE);
+        return upstream.blocking(() -> upstream.index().checkpoints(call.account(), limit, offset))
+                .thenApply(page -> new ApiResponse.JsonBody(200, ApiResponse.object(
+                        "checkpoints", page.items().stream().map(c -> ResponseBodies.checkpoint(call, c))
+                        .toList(),
+                        "cursor", cursor(offset, limit, page.total())), true));
+    }
+
+    private CompletionStage<ApiResponse> run(ApiRequest call) {
+        return upstream.describe(RunEndpoints.runId(call.parts().getFirst()), call.account()).thenApply(run ->
+                new ApiResponse.JsonBody(
+                        200, ResponseBodies.run(call, new RunSummary(run.config(), run.lora(), run.step(),
+                        run.lastRequestMillis(), run.checkpoints(), run.closed())), false));
+    }
+
+    private CompletionStage<ApiResponse> checkpointsOfRun(ApiRequest call) {
+        return upstream.describe(RunEndpoints.runId(call.parts().getFirst()), call.account()).thenApply(run ->
+                ApiResponse.ok("checkpoints", run.checkpoints().stream().filter(c -> c.name().isPresent())
+                        .sorted(Comparator.comparingLong(CheckpointManifest::createdAtMillis).reversed())
+                        .map(c -> ResponseBodies.checkpoint(call, c)).toList(), "cursor", null));
+    }
+
+    private CompletionStage<ApiResponse> timings(ApiRequest call) {
+        int limit = call.number("limit", 100, 1, MOST);
+        return upstream.run(call.account(), RunEndpoints.runId(call.parts().getFirst()), RunReply.Timed.class,
+                replyTo -> new RunCommand.Time(call.account(), replyTo)).thenApply(timed -> {
+                    int count = timed.timings().size();
+                    return new ApiResponse.JsonBody(200, ApiResponse.object("timings", timed.timings()
+                            .subList(Math.max(0, count - limit), count).stream().map(ResponseBodies::timing)
+                            .toList()), true);
+                });
+    }
+
+    private CompletionStage<ApiResponse> history(ApiRequest call) {
+        int limit = call.number("limit", 100, 1, MOST);
+        return upstream.run(call.account(), RunEndpoints.runId(call.parts().getFirst()),
+                RunReply.Recounted.class,
+                replyTo -> new RunCommand.Recount(call.account(), replyTo)).thenApply(recounted -> {
+                    int count = recounted.entries().size();
+                    return ApiResponse.ok("history", recounted.entries()
+                            .subList(Math.max(0, count - limit), count)
+                            .stream().map(ResponseBodies::historyEntry).toList());
+                });
+    }
+
+    /// A checkpoint named by three segments of the path.
+    record CheckpointRef(RunId run, CheckpointKind kind, CheckpointName name) {
+        static CheckpointRef of(List<String> parts) {
+            RunId run = RunEndpoints.runId(parts.get(0));
+            for (CheckpointKind kind : CheckpointKind.values())
+                if (kind.segment().equals(parts.get(1))) return new CheckpointRef(run, kind, name(parts));
+            throw none(parts);
+        }
+
+        private static CheckpointName name(List<String> parts) {
+            try {
+                return new CheckpointName(parts.get(2));
+            } catch (Invalid _) {
+                throw none(parts);
+            }
+        }
+
+        private static Refusal none(List<String> parts) {
+            return new Refusal(ErrorCode.NOT_FOUND, "there is no checkpoint '" + parts.get(1) + "/"
+                    + parts.get(2)
+                    + "' in run " + parts.get(0) + "; expected weights/<name> or sampler_weights/<name>");
+        }
+    }
+
+    private CompletionStage<ApiResponse> delete(ApiRequest call) {
+        CheckpointRef target = CheckpointRef.of(call.parts());
+        return upstream.run(call.account(), target.run(), RunReply.Done.class,
+                replyTo -> new RunCommand.DeleteCheckpoint(call.account(),
+                        target.kind(), target.name(), replyTo)).thenApply(_ -> new ApiResponse.NoContent());
+    }
+
+    private CompletionStage<ApiResponse> ttl(ApiRequest call) {
+        CheckpointRef target = CheckpointRef.of(call.parts());
+        Fields fields = call.fields();
+        Optional<Long> expires = fields.optionalInteger("ttl_seconds", 1, LONGEST_TTL)
+                .map(seconds -> upstream.clock().millis() + 1000 * seconds);
+        fields.done();
+        return upstream.run(call.account(), target.run(), RunReply.Done.class,
+                replyTo -> new RunCommand.SetExpiry(call.account(),
+                        target.kind(), target.name(), expires, replyTo))
+                        .thenApply(_ -> new ApiResponse.NoContent());
+    }
+
+    /// The sessions that have runs; newest first.
+    private CompletionStage<ApiResponse> sessions(ApiRequest call) {
+        int limit = call.number("limit", 20, 1, MOST);
+        int offset = call.number("offset", 0, 0, Integer.MAX_VALUE);
+        return upstream.blocking(() -> {
+            var sessions = new LinkedHashSet<String>();
+            for (long from = 0;; from += MOST) {
+                List<RunSummary> page = upstream.index().runs(call.account(), MOST, from).items();
+                page.forEach(run -> sessions.add(run.config().session()));
+                if (page.size() < MOST || sessions.size() >= (long) offset + limit) break;
+            }
+            return ApiResponse.ok("sessions", new ArrayList<>(sessions).stream().skip(offset).limit(limit)
+                    .toList());
+        });
+    }
+
+    private CompletionStage<ApiResponse> session(ApiRequest call) {
+        return upstream.session(call.parts().getFirst(), SessionReply.Described.class, replyTo ->
+                new SessionCommand.Describe(call.account(), replyTo))
+                .thenApply(session ->
+                ApiResponse.ok("training_run_ids", session.runs().stream().map(RunId::value)
+                        .toList(), "sampler_ids", session.samplers()));
+    }
+}

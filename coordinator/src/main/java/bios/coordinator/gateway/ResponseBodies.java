@@ -1,0 +1,199 @@
+package bios.coordinator.gateway;
+
+import bios.persistence.index.RunSummary;
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.model.LoraSpec;
+import bios.protocol.model.TargetModule;
+import bios.protocol.run.OperationResult;
+import bios.protocol.run.RunId;
+import bios.protocol.run.HistoryEntry;
+import bios.protocol.run.Timing;
+import bios.protocol.sampling.SampleResult;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
+import java.time.Instant;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Base64;
+import java.util.Comparator;
+import java.util.List;
+import java.util.Locale;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+import java.util.TreeMap;
+
+/// Builds the JSON bodies of responses.
+final class ResponseBodies {
+    /// Up to this many numbers are written on the calling thread; handing them over takes longer.
+    private static final int FEW_NUMBERS = 1024;
+
+    private ResponseBodies() {}
+
+    /// The response of an endpoint marked F: the id under which the result can be retrieved.
+    static ApiResponse future(String requestId, RunId run) {
+        return ApiResponse.ok("request_id", requestId, "model_id", run.value());
+    }
+
+    /// The result of a failed operation.
+    static ApiResponse failed(Fault fault) {
+        return ApiResponse.ok("error", fault.message(), "category", fault.kind().name()
+                .toLowerCase(Locale.ROOT),
+                "code", fault.code());
+    }
+
+    /// The response to a poll before the result is available.
+    static ApiResponse tryAgain(String requestId, String reason) {
+        return new ApiResponse.JsonBody(408, ApiResponse.object("type", "try_again", "request_id", requestId,
+                "queue_state", "active", "queue_state_reason", reason), false);
+    }
+
+    /// The response to a poll while the run is blocked.
+    static ApiResponse stalled(String requestId, String why) {
+        return new ApiResponse.JsonBody(408, ApiResponse.object("type", "try_again", "request_id", requestId,
+                "queue_state", "paused_capacity", "queue_state_reason",
+                "the run waits and tries again by itself: " + why), false);
+    }
+
+    static ApiResponse evaluated(ApiRequest call, OperationResult.Evaluated result, boolean forwardOnly) {
+        boolean packed = call.accepts("application/vnd.bios+json");
+        boolean large = result.logprobs().stream().mapToLong(l -> l.length).sum() > FEW_NUMBERS;
+        var outputs = new ArrayList<Map<String, Object>>(result.logprobs().size());
+        for (float[] logprobs : result.logprobs()) outputs.add(Map.of("logprobs", tensor(logprobs, packed)));
+        return new ApiResponse.JsonBody(
+                200, ApiResponse.object("type", forwardOnly ? "forward" : "forward_backward",
+                "loss_fn_output_type", "TensorDict", "loss_fn_outputs", outputs,
+                "metrics", result.metrics()), large);
+    }
+
+    private static Map<String, Object> tensor(float[] values, boolean packed) {
+        if (!packed)
+            return ApiResponse.object("dtype", "float32", "shape", new int[] {values.length}, "data", values);
+        ByteBuffer bytes = ByteBuffer.allocate(values.length * 4).order(ByteOrder.LITTLE_ENDIAN);
+        bytes.asFloatBuffer().put(values);
+        return ApiResponse.object("dtype", "float32", "shape", new int[] {values.length},
+                "data_base64", Base64.getEncoder().encodeToString(bytes.array()));
+    }
+
+    static ApiResponse stepped(OperationResult.Stepped result) {
+        return ApiResponse.ok("type", "optim_step", "metrics", result.metrics(), "step", result.step());
+    }
+
+    static ApiResponse saved(ApiRequest call, CheckpointManifest manifest) {
+        return manifest.kind() == CheckpointKind.TRAINING
+                ? ApiResponse.ok("type", "save_weights", "path", call.path(manifest),
+                        "metadata", JsonWriter.raw(manifest.userMetadata()), "step", manifest.step())
+                : ApiResponse.ok("type", "save_weights_for_sampler", "path", call.path(manifest),
+                        "sampling_session_id", null, "step", manifest.step());
+    }
+
+    /// @param made whether the load created the run: the result of load_training_client
+    static ApiResponse loaded(ApiRequest call, RunId run, OperationResult.Loaded result, boolean made) {
+        String path = call.show(CheckpointPath.parse(result.path()));
+        return ApiResponse.ok("type", made ? "create_model" : "load_weights", "model_id", run.value(),
+                "path", path, "step", result.step());
+    }
+
+    static ApiResponse sampled(SampleResult result) {
+        List<Map<String, Object>> sequences = result.sequences().stream()
+                .map(s -> ApiResponse.object("tokens", s.tokens(), "logprobs", s.logprobs(),
+                        "stop_reason", s.stopReason().name().toLowerCase(Locale.ROOT))).toList();
+        Object topk = result.topkPromptLogprobs().map(rows -> rows.stream().map(ResponseBodies::row).toList())
+                .orElse(null);
+        return new ApiResponse.JsonBody(200, ApiResponse.object("type", "sample", "sequences", sequences,
+                "prompt_logprobs", result.promptLogprobs(), "topk_prompt_logprobs", topk), true);
+    }
+
+    /// `null` for a position without candidates, such as the first.
+    private static List<List<Object>> row(List<SampleResult.TokenLogprob> row) {
+        return row.isEmpty() ? null : row.stream().map(cell -> List.<Object>of(cell.token(), cell.logprob()))
+                .toList();
+    }
+
+    static Map<String, Object> run(ApiRequest call, RunSummary run) {
+        return ApiResponse.object("training_run_id", run.config().run().value(),
+                "base_model", run.config().baseModel().value(),
+                "model_owner", run.config().owner(), "is_lora", true, "lora_rank", run.lora().rank(),
+                "corrupted", false, "last_request_time", time(run.lastRequestMillis()),
+                "last_checkpoint", last(call, run, CheckpointKind.TRAINING),
+                "last_sampler_checkpoint", last(call, run, CheckpointKind.SAMPLER),
+                "user_metadata", JsonWriter.strings(run.config().userMetadata()),
+                "lora_alpha", run.lora().alpha(), "target_modules", targets(run.lora()), "step", run.step(),
+                "parent_path", run.config().parent().map(path -> call.show(CheckpointPath.parse(path))));
+    }
+
+    private static Optional<Map<String, Object>> last(ApiRequest call, RunSummary run, CheckpointKind kind) {
+        return run.checkpoints().stream().filter(c -> c.kind() == kind && c.name().isPresent())
+                .max(Comparator.comparingLong(CheckpointManifest::createdAtMillis))
+                .map(c -> checkpoint(call, c));
+    }
+
+    static Map<String, Object> checkpoint(ApiRequest call, CheckpointManifest checkpoint) {
+        CheckpointPath path = checkpoint.path().orElseThrow();
+        return ApiResponse.object("checkpoint_id", checkpoint.kind().segment() + "/" + path.name(),
+                "checkpoint_type", checkpoint.kind().name().toLowerCase(Locale.ROOT),
+                "time", time(checkpoint.createdAtMillis()), "path", path.bios(), "tinker_path", path.tinker(),
+                "size_bytes", checkpoint.bytes(), "public", false,
+                "expires_at", checkpoint.expiresAtMillis().map(ResponseBodies::time), "step",
+                checkpoint.step(),
+                "metadata", JsonWriter.raw(checkpoint.userMetadata()));
+    }
+
+    /// Times in milliseconds, rounded down to microseconds.
+    static Map<String, Object> timing(Timing timing) {
+        return ApiResponse.object("seq_id", timing.seq(), "operation", switch (timing.kind()) {
+            case FORWARD -> "forward";
+            case FORWARD_BACKWARD -> "forward_backward";
+            case OPTIM_STEP -> "optim_step";
+            case SAVE_STATE -> "save_weights";
+            case SAVE_SAMPLER_WEIGHTS -> "save_weights_for_sampler";
+            case LOAD_STATE -> "load_weights";
+        }, "journal_ms", millis(timing.journalNanos()), "queue_ms", millis(timing.queueNanos()),
+                "engine_ms", millis(timing.engineNanos()));
+    }
+
+    /// Details of history entries that are numbers.
+    private static final Set<String> NUMBERS = Set.of("rank", "step", "bytes", "replay", "operations",
+            "first", "struck", "seconds");
+
+    /// One entry of a run's history; `detail` holds the fields of its kind.
+    static Map<String, Object> historyEntry(HistoryEntry entry) {
+        var detail = new TreeMap<String, Object>();
+        entry.detail().forEach((name, text) ->
+                detail.put(name, NUMBERS.contains(name) ? JsonWriter.raw(text) : text));
+        return ApiResponse.object("time", time(entry.timeMillis()), "node", entry.node(),
+                "kind", entry.kind().name().toLowerCase(Locale.ROOT), "position", entry.position(),
+                "seq_id", entry.seq(), "detail", detail);
+    }
+
+    private static double millis(long nanos) {
+        return nanos / 1000 / 1e3;
+    }
+
+    /// The PEFT names of the target modules.
+    static List<String> targets(LoraSpec lora) {
+        return lora.targets().stream().map(TargetModule::peftName).toList();
+    }
+
+    /// The flags of Tinker's LoraConfig that describe the target modules best.
+    static Map<String, Object> flags(LoraSpec lora) {
+        return ApiResponse.object("train_unembed", lora.targets().contains(TargetModule.HEAD),
+                "train_mlp", lora.targets().stream().anyMatch(t -> t.path().startsWith("mlp.")),
+                "train_attn", lora.targets().stream().anyMatch(t -> t.path().startsWith("self_attn.")));
+    }
+
+    /// Epoch milliseconds as RFC 3339.
+    static String time(long millis) {
+        return Instant.ofEpochMilli(millis).toString();
+    }
+
+    /// The names in sorted order, so that files are reproducible.
+    static List<String> sorted(List<String> names) {
+        String[] copy = names.toArray(String[]::new);
+        Arrays.sort(copy);
+        return List.of(copy);
+    }
+}

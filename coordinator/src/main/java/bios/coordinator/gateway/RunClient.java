@@ -1,0 +1,68 @@
+package bios.coordinator.gateway;
+
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.run.Operation;
+import bios.protocol.run.OperationKind;
+import bios.protocol.run.RunCommand;
+import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.RunId;
+import bios.protocol.run.StoredOperation;
+import bios.protocol.stored.StoredOperations;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+
+/// Submits operations to runs and resolves checkpoints.
+final class RunClient {
+    private final Upstream upstream;
+
+    RunClient(Upstream upstream) {
+        this.upstream = upstream;
+    }
+
+    /// Submits an operation; the response contains its request id.
+    ///
+    /// @param suffix suffix of the request id, see [FutureId]
+    CompletionStage<ApiResponse> submit(ApiRequest call, RunId run, long seq, Operation operation,
+            String suffix) {
+        byte[] encoded = StoredOperations.encode(operation);
+        String digest = StoredOperations.digest(encoded);
+        return store(call, run, seq, OperationKind.of(operation), encoded)
+                .thenCompose(stored -> upstream.run(call.account(), run, RunReply.Accepted.class, replyTo ->
+                        new RunCommand.Submit(call.account(), seq, stored, digest, upstream.clock().millis(),
+                                replyTo)).whenComplete((_, failed) -> unstore(stored, failed)))
+                .thenApply(accepted -> ResponseBodies.future(accepted.request() + suffix, run));
+    }
+
+    /// Stores a large operation as a blob. The owner is checked first, so that nothing is written in the
+    /// scope of
+    /// another account's run.
+    private CompletionStage<StoredOperation> store(ApiRequest call, RunId run, long seq, OperationKind kind,
+            byte[] encoded) {
+        if (encoded.length <= StoredOperation.INLINE_LIMIT)
+            return CompletableFuture.completedStage(new StoredOperation.Inline(kind, encoded));
+        return upstream.describe(run, call.account()).thenCompose(_ -> upstream.blocking(() -> {
+            BlobRef blob = upstream.blobs().put(BlobScope.operation(run, seq), encoded);
+            return new StoredOperation.InBlob(kind, blob);
+        }));
+    }
+
+    /// Deletes the blob of an operation that was refused because its number is used by another operation: the
+    /// digests differ, so nothing else refers to the blob.
+    private void unstore(StoredOperation stored, Throwable failed) {
+        if (failed != null && stored instanceof StoredOperation.InBlob(_, var blob)
+                && Upstream.cause(failed) instanceof Refusal refusal && refusal.code() == ErrorCode.CONFLICT)
+            upstream.blocking(() -> {
+                upstream.blobs().delete(blob.id());
+                return null;
+            });
+    }
+
+    /// The current checkpoint at a path.
+    CompletionStage<CheckpointManifest> resolve(String account, CheckpointPath path) {
+        return upstream.run(account, path.run(), RunReply.Resolved.class, replyTo ->
+                new RunCommand.Resolve(account, path, replyTo)).thenApply(RunReply.Resolved::manifest);
+    }
+}

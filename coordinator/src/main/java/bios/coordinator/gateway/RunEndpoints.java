@@ -1,0 +1,155 @@
+package bios.coordinator.gateway;
+
+import bios.protocol.Invalid;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.model.LoraSpec;
+import bios.protocol.model.ModelInfo;
+import bios.protocol.run.Operation;
+import bios.protocol.run.RunCommand;
+import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.RunConfig;
+import bios.protocol.run.RunId;
+import bios.protocol.session.SessionCommand;
+import bios.protocol.session.SessionCommand.SessionReply;
+import java.util.List;
+import java.util.Locale;
+import java.util.Optional;
+import java.util.concurrent.CompletionStage;
+
+/// Creates, describes and unloads runs.
+final class RunEndpoints {
+    private final Upstream upstream;
+    private final RunClient runs;
+    private final OperationReader reader;
+
+    RunEndpoints(Upstream upstream, RunClient runs) {
+        this.upstream = upstream;
+        this.runs = runs;
+        this.reader = new OperationReader(upstream.settings());
+    }
+
+    List<Endpoint> endpoints() {
+        return List.of(Endpoint.post("create_model", this::createModel),
+                Endpoint.post("load_training_client", this::loadTrainingClient),
+                Endpoint.post("get_info", this::info),
+                Endpoint.post("unload_model", this::unload),
+                Endpoint.post("weights_info", this::weightsInfo));
+    }
+
+    /// Parses a run id; a malformed id is refused like an unknown run.
+    static RunId runId(String text) {
+        try {
+            return new RunId(text);
+        } catch (Invalid _) {
+            throw Upstream.noRun(text);
+        }
+    }
+
+    private CompletionStage<ApiResponse> createModel(ApiRequest call) {
+        Fields fields = call.fields();
+        String session = fields.string("session_id");
+        long seq = fields.integer("model_seq_id", 0, Long.MAX_VALUE);
+        ModelInfo model = upstream.model(fields.at("base_model"), fields.string("base_model"), true);
+        Optional<Fields> lora = fields.optionalObject("lora_config");
+        boolean chosen = lora.filter(given -> given.has("rank")).isPresent();
+        LoraSpec spec = reader.lora(lora, DerivedIds.seed(session, seq));
+        String metadata = fields.optionalFree("user_metadata", upstream.settings().maxMetadataBytes())
+                .orElse("{}");
+        fields.done();
+        var config = new RunConfig(DerivedIds.run(model.name(), session, seq), call.account(), model.name(),
+                spec,
+                chosen, Optional.empty(), metadata, session, upstream.clock().millis());
+        return create(call, config)
+                .thenApply(_ -> ResponseBodies.future(config.run() + ":create", config.run()));
+    }
+
+    /// Checks the owner of the session, creates the run, then adds it to the session.
+    private CompletionStage<RunReply.Described> create(ApiRequest call, RunConfig config) {
+        return upstream.session(config.session(), SessionReply.Described.class,
+                replyTo -> new SessionCommand.Describe(call.account(), replyTo))
+                .thenCompose(_ -> upstream.run(call.account(), config.run(), RunReply.Described.class,
+                        replyTo -> new RunCommand.Create(config, replyTo)))
+                .thenCompose(run -> upstream.session(config.session(), SessionReply.Described.class,
+                        replyTo -> new SessionCommand.AddRun(call.account(), config.run(), replyTo))
+                        .thenApply(_ -> run));
+    }
+
+    private CompletionStage<ApiResponse> loadTrainingClient(ApiRequest call) {
+        Fields fields = call.fields();
+        String session = fields.string("session_id");
+        long seq = fields.integer("model_seq_id", 0, Long.MAX_VALUE);
+        CheckpointPath path = path(fields, "path");
+        String metadata = fields.optionalFree("user_metadata", upstream.settings().maxMetadataBytes())
+                .orElse("{}");
+        fields.done();
+        return resolve(call, path).thenCompose(manifest -> {
+            if (manifest.kind() == CheckpointKind.SAMPLER)
+                throw new Refusal(ErrorCode.WEIGHTS_ONLY, "path",
+                        path + " contains sampler weights only; resume from a path returned by save_state");
+            ModelInfo model = upstream.model(FieldPath.BODY.field("path"), manifest.baseModel()
+                    .value(), true);
+            CheckpointPath found = manifest.path().orElse(path);
+            var config = new RunConfig(DerivedIds.run(model.name(), session, seq), call.account(),
+                    model.name(),
+                    manifest.lora(), true, Optional.of(found.bios()), metadata, session,
+                    upstream.clock().millis());
+            return create(call, config).thenCompose(_ -> runs.submit(call, config.run(), 0,
+                    new Operation.LoadState(found, true), ""));
+        });
+    }
+
+    /// Parses the path of a checkpoint.
+    static CheckpointPath path(Fields fields, String name) {
+        String text = fields.string(name);
+        return Fields.named(fields.at(name), () -> CheckpointPath.parse(text));
+    }
+
+    private CompletionStage<CheckpointManifest> resolve(ApiRequest call, CheckpointPath path) {
+        return runs.resolve(call.account(), path);
+    }
+
+    private CompletionStage<ApiResponse> info(ApiRequest call) {
+        Fields fields = call.fields();
+        RunId run = runId(fields.string("model_id"));
+        fields.done();
+        return upstream.describe(run, call.account()).thenApply(described -> {
+            Optional<ModelInfo> model = upstream.fleet().model(described.config().baseModel());
+            String name = described.config().baseModel().value();
+            return ApiResponse.ok("type", "get_info", "model_id", run.value(), "is_lora", true,
+                    "lora_rank", described.lora().rank(), "model_name", name,
+                    "model_data", ApiResponse.object("arch", model.map(ModelInfo::architecture),
+                    "model_name", name,
+                            "tokenizer_id", name), "lora_alpha", described.lora().alpha(),
+                    "target_modules", ResponseBodies.targets(described.lora()),
+                    "step", described.step(), "max_context_length", model.map(ModelInfo::contextLength));
+        });
+    }
+
+    private CompletionStage<ApiResponse> unload(ApiRequest call) {
+        Fields fields = call.fields();
+        RunId run = runId(fields.string("model_id"));
+        fields.done();
+        return upstream.run(call.account(), run, RunReply.Done.class,
+                replyTo -> new RunCommand.Unload(call.account(), replyTo))
+                .thenApply(_ -> ResponseBodies.future(run + ":unload", run));
+    }
+
+    private CompletionStage<ApiResponse> weightsInfo(ApiRequest call) {
+        Fields fields = call.fields();
+        if (fields.has("path") == fields.has("tinker_path"))
+            throw FieldPath.BODY.field("path").invalid("give exactly one of path and tinker_path");
+        CheckpointPath path = path(fields, fields.has("path") ? "path" : "tinker_path");
+        fields.done();
+        return resolve(call, path).thenApply(manifest -> {
+            var answer = ApiResponse.object("base_model", manifest.baseModel().value(), "is_lora", true,
+                    "lora_rank", manifest.lora().rank(), "lora_alpha", manifest.lora().alpha(),
+                    "target_modules", ResponseBodies.targets(manifest.lora()), "step", manifest.step(),
+                    "metadata", JsonWriter.raw(manifest.userMetadata()),
+                    "kind", manifest.kind().name().toLowerCase(Locale.ROOT));
+            answer.putAll(ResponseBodies.flags(manifest.lora()));
+            return new ApiResponse.JsonBody(200, answer, false);
+        });
+    }
+}

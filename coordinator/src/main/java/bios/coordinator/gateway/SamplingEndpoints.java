@@ -1,0 +1,124 @@
+package bios.coordinator.gateway;
+
+import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.model.ModelInfo;
+import bios.protocol.sampling.SampleTask;
+import bios.protocol.sampling.SamplingCommand;
+import bios.protocol.sampling.SamplingCommand.SamplingReply;
+import bios.protocol.session.SessionCommand;
+import bios.protocol.session.SessionCommand.Sampler;
+import bios.protocol.session.SessionCommand.SessionReply;
+import java.util.Collections;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+import java.util.regex.Matcher;
+import java.util.regex.Pattern;
+
+/// Samplers and sampling requests.
+final class SamplingEndpoints {
+    private static final Pattern SAMPLER = Pattern.compile("(.{1,200}):sample:([0-9]{1,18})");
+    private static final int REMEMBERED = 10_000;
+    private final Upstream upstream;
+    private final RunClient runs;
+    private final SampleReader reader;
+    /// Cache of samplers, which are immutable.
+    private final Map<String, Sampler> known =
+            Collections.synchronizedMap(new LinkedHashMap<>(16, 0.75f, true) {
+                private static final long serialVersionUID = 1;
+
+                @Override protected boolean removeEldestEntry(Map.Entry<String, Sampler> eldest) {
+                    return size() > REMEMBERED;
+                }
+            });
+
+    SamplingEndpoints(Upstream upstream, RunClient runs) {
+        this.upstream = upstream;
+        this.runs = runs;
+        this.reader = new SampleReader(upstream.settings());
+    }
+
+    List<Endpoint> endpoints() {
+        return List.of(Endpoint.post("create_sampling_session", this::createSampler),
+                Endpoint.get("samplers/*", this::describe),
+                Endpoint.post("asample", this::sample));
+    }
+
+    private CompletionStage<ApiResponse> createSampler(ApiRequest call) {
+        Fields fields = call.fields();
+        String session = fields.string("session_id");
+        long seq = fields.integer("sampling_session_seq_id", 0, 999_999_999_999_999_999L);
+        if (fields.has("base_model") == fields.has("model_path"))
+            throw fields.at("base_model").invalid("give exactly one of base_model and model_path");
+        Optional<CheckpointPath> path = fields.has("model_path")
+                ? Optional.of(RunEndpoints.path(fields, "model_path")) : Optional.empty();
+        Optional<ModelInfo> model = fields.optionalString("base_model")
+                .map(name -> upstream.model(fields.at("base_model"), name, false));
+        fields.done();
+        CompletionStage<Sampler> wanted = path.isEmpty()
+                ? CompletableFuture.completedStage(new Sampler(model.orElseThrow().name(), Optional.empty(),
+                        Optional.empty())) : runs.resolve(call.account(), path.get())
+                .thenApply(manifest -> new Sampler(manifest.baseModel(), manifest.path()
+                        .map(CheckpointPath::bios), Optional.of(new SampleTask.Adapter(manifest.contentId(),
+                                manifest.lora(), manifest.adapter()))));
+        return wanted.thenCompose(sampler -> upstream.session(session, SessionReply.SamplerOpened.class,
+                replyTo ->
+                new SessionCommand.OpenSampler(call.account(), seq, sampler, replyTo)).thenApply(opened -> {
+                    Sampler first = opened.sampler();
+                    if (!first.path().equals(sampler.path())
+                            || !first.baseModel().equals(sampler.baseModel()))
+                        throw new Refusal(ErrorCode.CONFLICT, "sampling_session_seq_id",
+                                seq + " is used by another sampler of this session; use a new number");
+                    return ApiResponse.ok("type", "create_sampling_session",
+                            "sampling_session_id", opened.samplerId());
+                }));
+    }
+
+    private CompletionStage<Sampler> find(ApiRequest call, String field, String id) {
+        String key = call.account() + " " + id;
+        Sampler remembered = known.get(key);
+        if (remembered != null) return CompletableFuture.completedStage(remembered);
+        Matcher parts = SAMPLER.matcher(id);
+        if (!parts.matches())
+            throw new Refusal(ErrorCode.NOT_FOUND, field, "there is no sampler '" + id
+            + "', or it is not yours");
+        return upstream.session(parts.group(1), SessionReply.SamplerOpened.class, replyTo ->
+                new SessionCommand.FindSampler(call.account(), Long.parseLong(parts.group(2)), replyTo))
+                .thenApply(found -> {
+                    known.put(key, found.sampler());
+                    return found.sampler();
+                });
+    }
+
+    private CompletionStage<ApiResponse> describe(ApiRequest call) {
+        String id = call.parts().getFirst();
+        return find(call, "sampler_id", id)
+                .thenApply(sampler ->
+                ApiResponse.ok("sampler_id", id, "base_model", sampler.baseModel().value(),
+                        "model_path", sampler.path().map(path -> call.show(CheckpointPath.parse(path)))));
+    }
+
+    private CompletionStage<ApiResponse> sample(ApiRequest call) {
+        Fields fields = call.fields();
+        String id = fields.string("sampling_session_id");
+        long seq = fields.integer("seq_id", 0, Long.MAX_VALUE);
+        return find(call, "sampling_session_id", id).thenCompose(sampler -> {
+            ModelInfo model = upstream.model(fields.at("sampling_session_id"), sampler.baseModel().value(),
+                    false);
+            SampleTask task = reader.task(fields, id, seq, sampler, model);
+            return upstream.router(replyTo -> new SamplingCommand.Submit(call.account(), task, replyTo),
+                    upstream.settings().askTimeout());
+        }).thenApply(reply -> switch (reply) {
+            case SamplingReply.Accepted(var request) ->
+                    ApiResponse.ok("request_id", request, "model_id", null);
+            case SamplingReply.Refused(var fault) -> throw Refusal.of(fault);
+            case SamplingReply.Completed _, SamplingReply.Failed _, SamplingReply.Pending _,
+                    SamplingReply.Foreign _, SamplingReply.Gone _ ->
+                    throw new IllegalStateException("unexpected reply to a sampling request: "
+                            + reply.getClass().getSimpleName());
+        });
+    }
+}

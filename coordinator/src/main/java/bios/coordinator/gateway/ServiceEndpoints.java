@@ -1,0 +1,114 @@
+package bios.coordinator.gateway;
+
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.model.ModelInfo;
+import bios.protocol.session.SessionCommand;
+import bios.protocol.session.SessionCommand.SessionReply;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.UUID;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+import java.util.function.Supplier;
+import java.util.regex.Pattern;
+
+/// Health, client configuration, sessions and tokenizers.
+final class ServiceEndpoints {
+    private static final Pattern SESSION =
+            Pattern.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}");
+    private final Upstream upstream;
+    private final Supplier<UUID> ids;
+
+    ServiceEndpoints(Upstream upstream, Supplier<UUID> ids) {
+        this.upstream = upstream;
+        this.ids = ids;
+    }
+
+    List<Endpoint> endpoints() {
+        return List.of(Endpoint.get("healthz", _ -> health()).withoutKey(),
+                Endpoint.post("client/config", _ -> at(ApiResponse.ok("pjwt_auth_enabled", false,
+                        "credential_default_source", "api_key", "use_pyqwest_transport", false,
+                        "proto_compress_fwdbwd", false, "parallel_fwdbwd_chunks", true,
+                        "fwdbwd_max_chunk_len", Math.min(1024, upstream.settings().maxDatums()),
+                        "fwdbwd_max_chunk_bytes_count", 5_000_000))).ignoringBody(),
+                Endpoint.post("client/dynamic_config",
+                        _ -> at(ApiResponse.ok("refresh_interval_sec", 300))).ignoringBody(),
+                Endpoint.get("get_server_capabilities", _ -> at(ApiResponse.ok("supported_models",
+                        upstream.fleet().served().stream().map(ServiceEndpoints::model).toList()))),
+                Endpoint.post("create_session", this::createSession),
+                Endpoint.post("session_heartbeat", this::heartbeat),
+                Endpoint.post("telemetry", _ -> at(ApiResponse.ok("status", "accepted"))).ignoringBody(),
+                Endpoint.post("tokenize", this::tokenize), Endpoint.post("detokenize", this::detokenize));
+    }
+
+    private static CompletionStage<ApiResponse> at(ApiResponse reply) {
+        return CompletableFuture.completedStage(reply);
+    }
+
+    private CompletionStage<ApiResponse> health() {
+        if (!upstream.ready())
+            throw new Refusal(ErrorCode.UNAVAILABLE, "the service is starting; try again in a moment");
+        return at(ApiResponse.ok("status", "ok"));
+    }
+
+    private static Map<String, Object> model(ModelInfo model) {
+        return ApiResponse.object("model_name", model.name().value(), "max_context_length",
+                model.contextLength(),
+                "architecture", model.architecture(), "vocab_size", model.vocabularySize(),
+                "hidden_size", model.hiddenSize(), "layers", model.layers(),
+                "dtype", model.dtype(), "parameters", model.parameters());
+    }
+
+    private CompletionStage<ApiResponse> createSession(ApiRequest call) {
+        Fields fields = call.fields();
+        List<String> tags = fields.optionalStrings("tags").orElse(List.of());
+        String metadata = fields.optionalFree("user_metadata", upstream.settings().maxMetadataBytes())
+                .orElse("{}");
+        String version = fields.optionalString("sdk_version").orElse("");
+        fields.optionalString("project_id");
+        Optional<String> given = fields.optionalString("session_id");
+        fields.done();
+        if (tags.size() > 64) throw fields.at("tags").invalid("has " + tags.size() + " entries; at most 64");
+        given.filter(id -> !SESSION.matcher(id).matches()).ifPresent(id -> {
+            throw fields.at("session_id").invalid("'" + id + "' is not a UUID");
+        });
+        String session = given.orElseGet(() -> ids.get().toString());
+        return upstream.session(session, SessionReply.Described.class,
+                replyTo -> new SessionCommand.Open(call.account(), tags, metadata, version,
+                        upstream.clock().millis(), replyTo))
+                .thenApply(_ -> ApiResponse.ok("type", "create_session", "session_id", session));
+    }
+
+    private CompletionStage<ApiResponse> heartbeat(ApiRequest call) {
+        Fields fields = call.fields();
+        String session = fields.string("session_id");
+        fields.done();
+        return upstream.session(session, SessionReply.Described.class,
+                replyTo -> new SessionCommand.Heartbeat(call.account(), replyTo))
+                .thenApply(_ -> ApiResponse.ok("type", "session_heartbeat"));
+    }
+
+    private CompletionStage<ApiResponse> tokenize(ApiRequest call) {
+        Fields fields = call.fields();
+        ModelInfo model = upstream.model(fields.at("base_model"), fields.string("base_model"), true);
+        String text = fields.string("text");
+        boolean special = fields.bool("add_special_tokens", false);
+        fields.done();
+        return upstream.engine(model.name(), EngineReply.Tokenized.class,
+                        replyTo -> new EngineCommand.Tokenize(model.name(), text, special, replyTo))
+                .thenApply(reply -> ApiResponse.ok("tokens", reply.tokens()));
+    }
+
+    private CompletionStage<ApiResponse> detokenize(ApiRequest call) {
+        Fields fields = call.fields();
+        ModelInfo model = upstream.model(fields.at("base_model"), fields.string("base_model"), true);
+        int[] tokens = ModelInputReader.tokens(fields.at("tokens"), fields.required("tokens"), model);
+        boolean skip = fields.bool("skip_special_tokens", true);
+        fields.done();
+        return upstream.engine(model.name(), EngineReply.Detokenized.class,
+                        replyTo -> new EngineCommand.Detokenize(model.name(), tokens, skip, replyTo))
+                .thenApply(reply -> ApiResponse.ok("text", reply.text()));
+    }
+}

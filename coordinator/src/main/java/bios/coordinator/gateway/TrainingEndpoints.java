@@ -1,0 +1,113 @@
+package bios.coordinator.gateway;
+
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.model.ModelInfo;
+import bios.protocol.run.AdamParams;
+import bios.protocol.run.Operation;
+import bios.protocol.run.RunId;
+import java.util.List;
+import java.util.Optional;
+import java.util.concurrent.CompletionStage;
+
+/// The numbered operations of runs.
+final class TrainingEndpoints {
+    private static final long LONGEST_TTL = 100L * 365 * 24 * 3600;
+    private final Upstream upstream;
+    private final RunClient runs;
+    private final OperationReader reader;
+
+    TrainingEndpoints(Upstream upstream, RunClient runs) {
+        this.upstream = upstream;
+        this.runs = runs;
+        this.reader = new OperationReader(upstream.settings());
+    }
+
+    List<Endpoint> endpoints() {
+        return List.of(
+                Endpoint.post("forward_backward", call -> evaluate(call, "forward_backward_input", false)),
+                Endpoint.post("forward", call -> evaluate(call, "forward_input", true)),
+                Endpoint.post("optim_step", this::optimStep),
+                Endpoint.post("save_weights", this::saveWeights),
+                Endpoint.post("save_weights_for_sampler", this::saveForSampler),
+                Endpoint.post("load_weights", this::loadWeights));
+    }
+
+    /// The run and the number that every operation names.
+    private record Target(Fields fields, RunId run, long seq) {
+        static Target of(ApiRequest call) {
+            Fields fields = call.fields();
+            String model = fields.string("model_id");
+            return new Target(fields, RunEndpoints.runId(model), fields.integer("seq_id", 1, Long.MAX_VALUE));
+        }
+    }
+
+    private CompletionStage<ApiResponse> evaluate(ApiRequest call, String field, boolean forwardOnly) {
+        Target target = Target.of(call);
+        Fields input = target.fields().object(field);
+        if (upstream.fleet().modelOfSlug(target.run().slug()).isEmpty())
+            return upstream.describe(target.run(), call.account()).thenApply(_ -> {
+                throw new IllegalStateException("a run without a base model was described");
+            });
+        ModelInfo model = upstream.model(target.run());
+        Operation operation = reader.batch(input, model, forwardOnly);
+        target.fields().done();
+        return runs.submit(call, target.run(), target.seq(), operation, forwardOnly ? ":forward" : "");
+    }
+
+    private CompletionStage<ApiResponse> optimStep(ApiRequest call) {
+        Target target = Target.of(call);
+        Optional<AdamParams> params = target.fields().optionalObject("adam_params").map(reader::adam);
+        target.fields().done();
+        return runs.submit(call, target.run(), target.seq(), new Operation.OptimStep(params), "");
+    }
+
+    private CompletionStage<ApiResponse> saveWeights(ApiRequest call) {
+        Target target = Target.of(call);
+        Fields fields = target.fields();
+        CheckpointName name = name(fields);
+        String metadata = fields.optionalFree("metadata", upstream.settings().maxMetadataBytes())
+                .orElse("{}");
+        Optional<Long> ttl = fields.optionalInteger("ttl_seconds", 1, LONGEST_TTL);
+        fields.bool("overwrite", true);
+        fields.done();
+        return runs.submit(call, target.run(), target.seq(),
+                new Operation.SaveState(name, metadata, ttl), "");
+    }
+
+    private static CheckpointName name(Fields fields) {
+        String name = fields.string("path");
+        return Fields.named(fields.at("path"), () -> new CheckpointName(name));
+    }
+
+    private CompletionStage<ApiResponse> saveForSampler(ApiRequest call) {
+        Target target = Target.of(call);
+        Fields fields = target.fields();
+        Optional<CheckpointName> name = fields.has("path") ? Optional.of(name(fields)) : Optional.empty();
+        Optional<Long> sampler = fields.optionalInteger("sampling_session_seq_id", 0, Long.MAX_VALUE);
+        Optional<Long> ttl = fields.optionalInteger("ttl_seconds", 1, LONGEST_TTL);
+        fields.done();
+        if (name.isPresent() == sampler.isPresent())
+            throw fields.at("path").invalid("give exactly one of path (a lasting checkpoint) and"
+                    + " sampling_session_seq_id (a snapshot for this session)");
+        if (name.isPresent())
+            return runs.submit(call, target.run(), target.seq(),
+                    new Operation.SaveSamplerWeights(name, ttl, Optional.empty()), "");
+        // A retried save may have another sampler number, so the number is not part of the operation.
+        return upstream.describe(target.run(), call.account()).thenCompose(run -> {
+            String session = run.config().session();
+            return runs.submit(call, target.run(), target.seq(),
+                    new Operation.SaveSamplerWeights(name, Optional.empty(), Optional.of(session)),
+                    ":sampler:" + session + ":" + sampler.get());
+        });
+    }
+
+    private CompletionStage<ApiResponse> loadWeights(ApiRequest call) {
+        Target target = Target.of(call);
+        CheckpointPath path = RunEndpoints.path(target.fields(), "path");
+        boolean optimizer = target.fields().bool("optimizer", true);
+        target.fields().done();
+        return runs.submit(call, target.run(), target.seq(),
+                new Operation.LoadState(path, optimizer), "");
+    }
+}

@@ -1,0 +1,209 @@
+package bios.coordinator.gateway;
+
+import bios.coordinator.fleet.Fleet;
+import bios.persistence.blob.BlobStore;
+import bios.persistence.index.RunIndex;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.model.ModelInfo;
+import bios.protocol.model.ModelName;
+import bios.protocol.run.RunCommand;
+import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.RunId;
+import bios.protocol.sampling.SamplingCommand;
+import bios.protocol.sampling.SamplingCommand.SamplingReply;
+import bios.protocol.session.SessionCommand;
+import bios.protocol.session.SessionCommand.SessionReply;
+import java.time.Duration;
+import java.time.InstantSource;
+import java.util.Comparator;
+import java.util.List;
+import java.util.concurrent.Callable;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
+import java.util.concurrent.CompletionStage;
+import java.util.concurrent.Executor;
+import java.util.function.Function;
+import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.actor.typed.ActorSystem;
+import org.apache.pekko.actor.typed.javadsl.AskPattern;
+
+/// The gateway's client of the other parts of the service: runs, sessions, router, engines and stores. Turns
+/// their refusals into [Refusal]s.
+final class Upstream {
+    private final ActorSystem<?> system;
+    private final Gateway.Dependencies parts;
+    private final GatewaySettings settings;
+    private final Executor blocking;
+
+    Upstream(ActorSystem<?> system, Gateway.Dependencies parts, GatewaySettings settings, Executor blocking) {
+        this.system = system;
+        this.parts = parts;
+        this.settings = settings;
+        this.blocking = blocking;
+    }
+
+    GatewaySettings settings() {
+        return settings;
+    }
+
+    InstantSource clock() {
+        return parts.clock();
+    }
+
+    RunIndex index() {
+        return parts.index();
+    }
+
+    BlobStore blobs() {
+        return parts.blobs();
+    }
+
+    Fleet fleet() {
+        return parts.fleet().get();
+    }
+
+    boolean ready() {
+        return parts.ready().getAsBoolean();
+    }
+
+    /// Runs blocking work on a virtual thread.
+    <T> CompletionStage<T> blocking(Callable<T> work) {
+        var done = new CompletableFuture<T>();
+        blocking.execute(() -> {
+            try {
+                done.complete(work.call());
+            } catch (Throwable failed) {
+                done.completeExceptionally(failed);
+            }
+        });
+        return done;
+    }
+
+    /// Asks a run and expects a reply of one type.
+    <R extends RunReply> CompletionStage<R> run(String account, RunId run, Class<R> expected,
+            Function<ActorRef<RunReply>, RunCommand> message) {
+        return run(account, run, message, settings.askTimeout()).thenApply(reply -> expect(expected, reply));
+    }
+
+    /// Asks a run; fails with a [Refusal] if the run refuses.
+    CompletionStage<RunReply> run(String account, RunId run, Function<ActorRef<RunReply>, RunCommand> message,
+            Duration timeout) {
+        return checkServed(account, run)
+                .thenCompose(_ -> onDispatcher(parts.runs().ask(run, message, timeout)))
+                .thenApply(reply -> {
+                    if (reply instanceof RunReply.Refused refused) throw Refusal.of(refused);
+                    return reply;
+                });
+    }
+
+    /// Tells a run whose base model has not been served since this process started from one that does not
+    /// exist:
+    /// the first is in the index.
+    private CompletionStage<Void> checkServed(String account, RunId run) {
+        if (fleet().modelOfSlug(run.slug()).isPresent()) return CompletableFuture.completedStage(null);
+        // Without any worker the index may be incomplete.
+        if (fleet().served().isEmpty()) return CompletableFuture.failedStage(noWorker(run));
+        return blocking(() -> isIndexed(account, run)).thenAccept(exists -> {
+            if (!exists) throw noRun(run.value());
+            throw noWorker(run);
+        });
+    }
+
+    private boolean isIndexed(String account, RunId run) {
+        for (long offset = 0;; offset += RunIndex.MAX_PAGE) {
+            var page = parts.index().runs(account, RunIndex.MAX_PAGE, offset);
+            if (page.items().stream().anyMatch(summary -> summary.config().run().equals(run))) return true;
+            if (page.items().size() < RunIndex.MAX_PAGE) return false;
+        }
+    }
+
+    private static Refusal noWorker(RunId run) {
+        return new Refusal(ErrorCode.NO_WORKER, "no worker serves the base model of run " + run
+                + " at the moment; the run is kept until one does");
+    }
+
+    static Refusal noRun(String id) {
+        return new Refusal(ErrorCode.NOT_FOUND, "there is no run '" + id + "', or it is not yours");
+    }
+
+    CompletionStage<RunReply.Described> describe(RunId run, String account) {
+        return run(account, run, RunReply.Described.class,
+                replyTo -> new RunCommand.Describe(account, replyTo));
+    }
+
+    /// Asks a session and expects a reply of one type.
+    <R extends SessionReply> CompletionStage<R> session(String session, Class<R> expected,
+            Function<ActorRef<SessionReply>, SessionCommand> message) {
+        if (!session.matches("[A-Za-z0-9][A-Za-z0-9._-]{0,127}"))
+            throw new Refusal(ErrorCode.NOT_FOUND, "there is no session '" + session
+            + "', or it is not yours")
+                    .aboutSession();
+        return onDispatcher(parts.sessions().ask(session, message, settings.askTimeout()))
+                .thenApply(reply -> {
+            if (reply instanceof SessionReply.Refused(var fault)) throw Refusal.of(fault).aboutSession();
+            return expect(expected, reply);
+        });
+    }
+
+    CompletionStage<SamplingReply> router(Function<ActorRef<SamplingReply>, SamplingCommand> message,
+            Duration timeout) {
+        return onDispatcher(AskPattern.ask(parts.router(), message::apply, timeout, system.scheduler()));
+    }
+
+    /// Asks the least loaded engine that serves the model.
+    <R extends EngineReply> CompletionStage<R> engine(ModelName model, Class<R> expected,
+            Function<ActorRef<EngineReply>, EngineCommand> message) {
+        Fleet.Engine engine = fleet().enginesOf(model).stream()
+                .min(Comparator.comparingInt(Fleet.Engine::queuedSequences))
+                .orElseThrow(() -> noWorker(model));
+        return onDispatcher(AskPattern.ask(engine.ref(), message::apply, settings.askTimeout(),
+                system.scheduler())).thenApply(reply -> {
+                    if (reply instanceof EngineReply.NotDone(var fault)) throw Refusal.of(fault);
+                    return expect(expected, reply);
+                });
+    }
+
+    private <T> CompletionStage<T> onDispatcher(CompletionStage<T> asked) {
+        return AskRetry.onDispatcher(asked, system);
+    }
+
+    private static <R> R expect(Class<R> expected, Object reply) {
+        if (!expected.isInstance(reply))
+            throw new IllegalStateException("expected " + expected.getSimpleName() + ", got "
+                    + reply.getClass().getSimpleName());
+        return expected.cast(reply);
+    }
+
+    /// The base model of this name.
+    ///
+    /// @param now whether an engine must serve it now
+    ModelInfo model(FieldPath at, String name, boolean now) {
+        ModelName model = Fields.named(at, () -> new ModelName(name));
+        List<ModelInfo> served = fleet().served();
+        ModelInfo info = fleet().model(model).orElseThrow(() -> served.isEmpty()
+                ? new Refusal(ErrorCode.NO_WORKER, at.toString(),
+                        "no worker is available at the moment; try again in a moment")
+                : new Refusal(ErrorCode.UNKNOWN_MODEL, at.toString(),
+                        "'" + name + "' is not served here; served are "
+                        + String.join(", ", served.stream().map(m -> m.name().value()).toList())));
+        if (now && fleet().enginesOf(model).isEmpty()) throw noWorker(model);
+        return info;
+    }
+
+    /// The base model of a run.
+    ModelInfo model(RunId run) {
+        return fleet().modelOfSlug(run.slug()).orElseThrow(() -> noWorker(run));
+    }
+
+    private static Refusal noWorker(ModelName model) {
+        return new Refusal(ErrorCode.NO_WORKER,
+                "no worker serves " + model + " at the moment; try again in a moment");
+    }
+
+    /// The failure inside [CompletionException]s.
+    static Throwable cause(Throwable failed) {
+        return failed instanceof CompletionException && failed.getCause() != null
+                ? cause(failed.getCause()) : failed;
+    }
+}

@@ -1,0 +1,314 @@
+package bios.coordinator.sampling;
+
+import bios.protocol.Fault;
+import bios.protocol.model.ModelName;
+import bios.protocol.sampling.SampleResult;
+import bios.protocol.sampling.SampleTask;
+import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.Deque;
+import java.util.HashMap;
+import java.util.Iterator;
+import java.util.LinkedHashMap;
+import java.util.LinkedHashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+
+/// Assigns sampling requests to engines and keeps their status and results. Pure: no actor, no clock, no
+/// I/O. Not
+/// thread-safe.
+///
+/// @param <E> reference of an engine
+final class SampleDispatcher<E> {
+    private static final int REMEMBERED_ADAPTERS = 256;
+
+    private final SamplingSettings settings;
+    private final Map<String, Request<E>> requests = new HashMap<>();
+    private final Map<ModelName, Deque<Request<E>>> waiting = new HashMap<>();
+    private final Map<E, EngineLoad<E>> engines = new LinkedHashMap<>();
+    private final Map<String, Integer> unfinishedOf = new HashMap<>();
+    private final LinkedHashSet<Request<E>> finished = new LinkedHashSet<>();
+    private final List<Request<E>> deferred = new ArrayList<>();
+    private int unfinished;
+    private long waitingBytes;
+    private long resultBytes;
+
+    /// An engine of the fleet and its load.
+    record EngineStatus<E>(E engine, Set<ModelName> models, int queuedSequences) {}
+
+    /// A request to be sent to an engine.
+    record Assignment<E>(SampleTask task, E engine) {}
+
+    /// The outcome of a submission.
+    sealed interface Submission {
+        /// The request is known, from now on or from an earlier submission.
+        record Accepted() implements Submission {}
+
+        /// The request is refused.
+        record QueueFull(Fault fault) implements Submission {}
+    }
+
+    /// The status of a request.
+    sealed interface Status {
+        record Waiting(String state) implements Status {}
+
+        record Completed(SampleResult result) implements Status {}
+
+        record Failed(Fault fault) implements Status {}
+
+        record NotOwned() implements Status {}
+
+        record Unknown() implements Status {}
+    }
+
+    private static final class Request<E> {
+        final String owner;
+        final SampleTask task;
+        Optional<E> engine = Optional.empty();
+        long sentAtMillis;
+        int enginesLost;
+        int attemptsFailed;
+        Status status = new Status.Waiting("waiting for a worker");
+        long finishedAtMillis;
+        long resultBytes;
+
+        Request(String owner, SampleTask task) {
+            this.owner = owner;
+            this.task = task;
+        }
+
+        boolean waiting() {
+            return status instanceof Status.Waiting;
+        }
+
+        long promptBytes() {
+            return 512 + 4L * task.prompt().length;
+        }
+    }
+
+    private static final class EngineLoad<E> {
+        final E engine;
+        Set<ModelName> models;
+        int reported;
+        int sent;
+        final Set<Request<E>> running = new LinkedHashSet<>();
+        final LinkedHashMap<String, Boolean> adapters = new LinkedHashMap<>(16, 0.75f, true);
+
+        EngineLoad(E engine) {
+            this.engine = engine;
+        }
+    }
+
+    SampleDispatcher(SamplingSettings settings) {
+        this.settings = settings;
+    }
+
+    /// Accepts a request unless a limit is reached; a known request is accepted again without effect.
+    Submission submit(String owner, SampleTask task) {
+        if (requests.containsKey(task.id())) return new Submission.Accepted();
+        var request = new Request<E>(owner, task);
+        if (unfinished >= settings.maxWaiting()
+                || waitingBytes + request.promptBytes() > settings.maxWaitingBytes())
+            return full("the service has " + unfinished
+                    + " unfinished sampling requests, which is its limit");
+        if (unfinishedOf.getOrDefault(owner, 0) >= settings.maxWaitingPerAccount())
+            return full("your account has " + settings.maxWaitingPerAccount()
+                    + " unfinished sampling requests, which is its limit");
+        requests.put(task.id(), request);
+        unfinishedOf.merge(owner, 1, Integer::sum);
+        unfinished++;
+        waitingBytes += request.promptBytes();
+        waiting.computeIfAbsent(task.baseModel(), _ -> new ArrayDeque<>()).addLast(request);
+        return new Submission.Accepted();
+    }
+
+    private static Submission full(String why) {
+        return new Submission.QueueFull(Fault.user("queue_full", why + "; try again in a moment"));
+    }
+
+    /// The status of the request as `owner` may see it.
+    Status status(String owner, String task) {
+        Request<E> request = requests.get(task);
+        if (request == null) return new Status.Unknown();
+        return request.owner.equals(owner) ? request.status : new Status.NotOwned();
+    }
+
+    /// The status of the request.
+    Status status(String task) {
+        Request<E> request = requests.get(task);
+        return request == null ? new Status.Unknown() : request.status;
+    }
+
+    /// Updates the known engines. An engine that is missing from the fleet keeps its requests until
+    /// [#engineLost].
+    void updateEngines(List<EngineStatus<E>> fleet) {
+        engines.values().forEach(load -> load.models = Set.of());
+        for (EngineStatus<E> engine : fleet) {
+            EngineLoad<E> load = engines.computeIfAbsent(engine.engine(), EngineLoad::new);
+            load.models = engine.models();
+            load.reported = engine.queuedSequences();
+        }
+        engines.values().removeIf(load -> load.models.isEmpty() && load.running.isEmpty());
+    }
+
+    /// Handles the loss of an engine: its requests go back to the heads of their queues, or fail after too
+    /// many
+    /// lost engines. Returns the ids of those that failed.
+    List<String> engineLost(E engine, long nowMillis) {
+        EngineLoad<E> load = engines.remove(engine);
+        if (load == null) return List.of();
+        var failed = new ArrayList<String>();
+        for (Request<E> request : new ArrayList<>(load.running).reversed()) {
+            request.engine = Optional.empty();
+            if (++request.enginesLost < settings.maxAttempts()) requeue(request);
+            else {
+                finish(request, new Status.Failed(Fault.server("sampling_failed",
+                        "the worker died " + request.enginesLost
+                        + " times while it worked on this request; it is not tried again")), 0, nowMillis);
+                failed.add(request.task.id());
+            }
+        }
+        return failed;
+    }
+
+    private void requeue(Request<E> request) {
+        request.status = new Status.Waiting("waiting for a worker again");
+        waiting.computeIfAbsent(request.task.baseModel(), _ -> new ArrayDeque<>()).addFirst(request);
+    }
+
+    /// Stores the result of a request. Returns whether the request was unfinished; a repeated result has no
+    /// effect.
+    boolean completed(String task, SampleResult result, long nowMillis) {
+        Request<E> request = requests.get(task);
+        if (request == null || !request.waiting()) return false;
+        release(request);
+        finish(request, new Status.Completed(result), size(result), nowMillis);
+        return true;
+    }
+
+    /// Handles a failure reported by an engine. A fault of the user fails the request. After another fault
+    /// the
+    /// request is deferred until [#requeueDeferred] and tried again, with a limit unless the queue of the
+    /// engine
+    /// was full. Returns whether the request has failed.
+    boolean failed(String task, Fault fault, long nowMillis) {
+        Request<E> request = requests.get(task);
+        if (request == null || !request.waiting() || request.engine.isEmpty()) return false;
+        release(request);
+        if (fault.code().equals("queue_full") || fault.kind() == Fault.Kind.SERVER
+                && ++request.attemptsFailed < settings.maxAttempts()) {
+            request.status = new Status.Waiting("the worker failed (" + fault.message()
+                    + "); the request is tried again");
+            deferred.add(request);
+            return false;
+        }
+        finish(request, new Status.Failed(fault), 0, nowMillis);
+        return true;
+    }
+
+    /// Puts deferred requests back into their queues.
+    void requeueDeferred() {
+        deferred.forEach(this::requeue);
+        deferred.clear();
+    }
+
+    private void release(Request<E> request) {
+        request.engine.map(engines::get).ifPresentOrElse(load -> {
+            load.running.remove(request);
+            load.sent -= request.task.numSamples();
+        }, () -> {
+            waiting.getOrDefault(request.task.baseModel(), new ArrayDeque<>()).remove(request);
+            deferred.remove(request);
+        });
+        request.engine = Optional.empty();
+    }
+
+    private void finish(Request<E> request, Status status, long bytes, long nowMillis) {
+        request.status = status;
+        request.finishedAtMillis = nowMillis;
+        request.resultBytes = bytes + request.promptBytes();
+        unfinished--;
+        waitingBytes -= request.promptBytes();
+        unfinishedOf.computeIfPresent(request.owner, (_, n) -> n == 1 ? null : n - 1);
+        finished.add(request);
+        resultBytes += request.resultBytes;
+        expire(nowMillis);
+    }
+
+    /// Deletes expired results, and the oldest results while their total size exceeds the limit. The newest
+    /// result
+    /// is kept.
+    void expire(long nowMillis) {
+        for (Iterator<Request<E>> oldest = finished.iterator(); oldest.hasNext() && finished.size() > 1;) {
+            Request<E> request = oldest.next();
+            boolean old = nowMillis - request.finishedAtMillis > settings.resultAge().toMillis();
+            if (!old && resultBytes <= settings.maxResultBytes()) break;
+            oldest.remove();
+            requests.remove(request.task.id());
+            resultBytes -= request.resultBytes;
+        }
+    }
+
+    /// Assigns waiting requests, in order, to engines that have room.
+    List<Assignment<E>> dispatch(long nowMillis) {
+        var assignments = new ArrayList<Assignment<E>>();
+        for (Deque<Request<E>> queue : waiting.values()) {
+            while (!queue.isEmpty() && route(queue.peekFirst()) instanceof Route.To<E>(var engine))
+                assignments.add(start(queue.pollFirst(), engines.get(engine), nowMillis));
+        }
+        waiting.values().removeIf(Deque::isEmpty);
+        return assignments;
+    }
+
+    /// Assigns requests again to their engines if no reply has arrived for long: the message or the reply
+    /// may be
+    /// lost.
+    List<Assignment<E>> resendOverdue(long nowMillis) {
+        var assignments = new ArrayList<Assignment<E>>();
+        for (EngineLoad<E> load : engines.values())
+            for (Request<E> request : load.running)
+                if (nowMillis - request.sentAtMillis > settings.resendAfter().toMillis()) {
+                    request.sentAtMillis = nowMillis;
+                    assignments.add(new Assignment<>(request.task, load.engine));
+                }
+        return assignments;
+    }
+
+    private Route<E> route(Request<E> request) {
+        String adapter = adapter(request);
+        List<Route.Candidate<E>> candidates = engines.values().stream()
+                .filter(load -> load.models.contains(request.task.baseModel()))
+                .map(load -> new Route.Candidate<>(load.engine, Math.max(load.sent, load.reported),
+                        load.adapters.containsKey(adapter))).toList();
+        return Route.choose(candidates, settings.engineWindow(), settings.adapterSlack());
+    }
+
+    private Assignment<E> start(Request<E> request, EngineLoad<E> load, long nowMillis) {
+        request.engine = Optional.of(load.engine);
+        request.sentAtMillis = nowMillis;
+        request.status = new Status.Waiting("in progress on a worker");
+        load.running.add(request);
+        load.sent += request.task.numSamples();
+        load.adapters.put(adapter(request), true);
+        if (load.adapters.size() > REMEMBERED_ADAPTERS) load.adapters.pollFirstEntry();
+        return new Assignment<>(request.task, load.engine);
+    }
+
+    private String adapter(Request<E> request) {
+        return request.task.adapter().map(SampleTask.Adapter::contentId).orElse("");
+    }
+
+    private static long size(SampleResult result) {
+        long bytes = 256 + result.promptLogprobs().map(p -> 4L * p.length).orElse(0L);
+        for (var sequence : result.sequences()) bytes += 64 + 8L * sequence.tokens().length;
+        for (var row : result.topkPromptLogprobs().orElse(List.of())) bytes += 32 + 32L * row.size();
+        return bytes;
+    }
+
+    /// The number of unfinished requests.
+    int unfinished() {
+        return unfinished;
+    }
+}

@@ -1,0 +1,108 @@
+package bios.coordinator.gateway;
+
+import bios.persistence.blob.BlobStore;
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineEvent;
+import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.run.AdamParams;
+import bios.protocol.run.Operation;
+import bios.protocol.run.OperationResult;
+import bios.protocol.run.RunConfig;
+import bios.protocol.run.RunId;
+import bios.protocol.run.StoredOperation;
+import bios.protocol.sampling.SampleResult;
+import bios.protocol.sampling.SampleResult.StopReason;
+import bios.protocol.stored.StoredOperations;
+import java.nio.charset.StandardCharsets;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import org.apache.pekko.actor.typed.Behavior;
+import org.apache.pekko.actor.typed.javadsl.Behaviors;
+
+/// An engine that computes nothing and succeeds at every operation.
+final class ScriptedEngine {
+    private final BlobStore blobs;
+    private final Map<RunId, RunConfig> runs = new HashMap<>();
+
+    private ScriptedEngine(BlobStore blobs) {
+        this.blobs = blobs;
+    }
+
+    static Behavior<EngineCommand> create(BlobStore blobs) {
+        return Behaviors.setup(_ -> {
+            var engine = new ScriptedEngine(blobs);
+            return Behaviors.receiveMessage(command -> {
+                engine.on(command);
+                return Behaviors.same();
+            });
+        });
+    }
+
+    private void on(EngineCommand command) {
+        switch (command) {
+            case EngineCommand.OpenRun(var config, _, _, var replyTo) -> {
+                runs.put(config.run(), config);
+                replyTo.tell(new EngineEvent.Opened(config.run()));
+            }
+            case EngineCommand.Execute c -> {
+                c.replyTo().tell(new EngineEvent.Measured(c.run(), c.position(), 1));
+                c.replyTo().tell(new EngineEvent.Executed(c.run(), c.position(), execute(c)));
+            }
+            case EngineCommand.TakeRecoveryPoint(var run, var position, var replyTo) ->
+                replyTo.tell(new EngineEvent.RecoveryPointWritten(run, position,
+                        put(BlobScope.recovery(run), "state"), 0, runs.get(run).lora()));
+            case EngineCommand.CloseRun(var run) -> runs.remove(run);
+            case EngineCommand.Sample(var task, var replyTo) ->
+                    replyTo.tell(new EngineReply.Sampled(task.id(),
+                    new SampleResult(List.of(new SampleResult.Sequence(new int[] {5}, new float[] {-1},
+                            StopReason.LENGTH)), Optional.empty(), Optional.empty())));
+            case EngineCommand.Tokenize(_, _, _, var replyTo) ->
+                replyTo.tell(new EngineReply.Tokenized(new int[] {1}));
+            case EngineCommand.Detokenize(_, _, _, var replyTo) ->
+                replyTo.tell(new EngineReply.Detokenized("text"));
+            case EngineCommand.FetchTokenizerFiles(_, var replyTo) ->
+                replyTo.tell(new EngineReply.TokenizerFiles(Map.of()));
+            case EngineCommand.Describe _, EngineCommand.Retire _ -> { }
+        }
+    }
+
+    private BlobRef put(String scope, String content) {
+        return blobs.put(scope, content.getBytes(StandardCharsets.UTF_8));
+    }
+
+    private OperationResult execute(EngineCommand.Execute c) {
+        byte[] encoded = switch (c.operation()) {
+            case StoredOperation.Inline(_, var bytes) -> bytes;
+            case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, 1 << 30);
+        };
+        return switch (StoredOperations.decode(c.operation().kind(), encoded)) {
+            case Operation.ForwardBackward f -> new OperationResult.Evaluated(
+                    f.data().stream().map(datum -> new float[datum.tokens().length]).toList(),
+                    Map.of("loss:sum", 1.0, "tokens:sum", 1.0, "weights:sum", 1.0));
+            case Operation.OptimStep _ -> new OperationResult.Stepped(1, Map.of("grad_norm", 1.0));
+            case Operation.SaveState(var name, var metadata, _) ->
+                saved(c, CheckpointKind.TRAINING, Optional.of(name), metadata);
+            case Operation.SaveSamplerWeights(var name, _, _) ->
+                saved(c, CheckpointKind.SAMPLER, name, "{}");
+            case Operation.LoadState(var path, _) -> new OperationResult.Loaded(path.bios(), 0);
+        };
+    }
+
+    private OperationResult saved(EngineCommand.Execute c, CheckpointKind kind, Optional<CheckpointName> name,
+            String metadata) {
+        RunConfig config = runs.get(c.run());
+        BlobRef adapter = put(BlobScope.checkpoints(c.run()), "adapter of " + c.run());
+        Optional<BlobRef> optimizer = kind == CheckpointKind.SAMPLER ? Optional.empty()
+                : Optional.of(put(BlobScope.checkpoints(c.run()), "optimizer of " + c.run()));
+        return new OperationResult.Saved(new CheckpointManifest(c.run(), kind, name, config.baseModel(),
+                config.lora(), adapter.id().sha256(), adapter, optimizer, 0, AdamParams.DEFAULT, "adamw",
+                metadata, config.parent(), c.acceptedAtMillis(), Optional.empty()));
+    }
+}

@@ -1,0 +1,109 @@
+package bios;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.util.List;
+import java.util.Map;
+import java.util.Set;
+import org.junit.jupiter.api.Test;
+
+/// Each rule finds a planted violation and leaves alone what only looks like one.
+final class TidyRulesTest {
+    @Test void anImportAgainstTheDirectionOfModulesIsFound() {
+        assertEquals(1, TidyRules.imports("worker", "import bios.coordinator.run.Run;\n").size());
+        assertEquals(1, TidyRules.imports("protocol", "import static bios.persistence.X.y;\n").size());
+        assertEquals(List.of(), TidyRules.imports("worker", "import bios.protocol.Fault;\n"));
+        assertEquals(List.of(), TidyRules.imports("deploy", "import bios.worker.engine.Engine;\n"));
+    }
+
+    @Test void theWallClockAndUnseededRandomnessAreFound() {
+        for (String code : List.of("long t = System.currentTimeMillis();", "f(System::nanoTime);",
+                "var now = Instant.now();", "new Random()", "UUID.randomUUID()", "new SecureRandom()",
+                "Math.random()", "Clock.systemUTC()")) {
+            assertEquals(1, TidyRules.clockOrRandom(code).size(), code);
+            assertEquals(List.of(), TidyRules.clockOrRandom(code + " // edge: a reason"), code);
+            assertEquals(List.of(), TidyRules.clockOrRandom("// " + code), code);
+        }
+        assertEquals(List.of(), TidyRules.clockOrRandom("new Random(seed); new SecureRandom(bytes);"));
+    }
+
+    @Test void aBlockedThreadIsFound() {
+        for (String code : List.of("Thread.sleep(10);", "stage.toCompletableFuture().join();",
+                "stage.toCompletableFuture().get();", "x.toCompletableFuture().get(1, TimeUnit.SECONDS);",
+                "all.map(CompletableFuture::join)", "thread.join();", "LockSupport.park();",
+                "Await.result(future, limit);", "latch.await();", "process.waitFor();",
+                "CompletableFuture<String> done = f(); done.get();", "Future<?> task = g(); task.get();",
+                "BlockingQueue<Runnable> calls = h(); calls.take().run();",
+                "LinkedBlockingQueue<A> q = h(); q.put(a);", "Semaphore permits = s(); permits.acquire();")) {
+            assertEquals(1, TidyRules.blocking(code).size(), code);
+            assertEquals(List.of(), TidyRules.blocking(code + " // edge: a thread of its own"), code);
+        }
+        for (String code : List.of("Optional<A> a = f(); a.get();", "String.join(\", \", names);",
+                "Supplier<CompletionStage<A>> work = f(); work.get();", "pages.take();",
+                "Function<B, CompletionStage<A>> call) { call.get(); }", "map.put(a, b);",
+                "/// latch.await()"))
+            assertEquals(List.of(), TidyRules.blocking(code), code);
+    }
+
+    @Test void whatIsLeftForLaterIsFound() {
+        assertEquals(1, TidyRules.leftForLater("// TO" + "DO: later").size());
+        assertEquals(1, TidyRules.leftForLater("@Dis" + "abled").size());
+        assertEquals(1, TidyRules.leftForLater("# FIX" + "ME").size());
+        assertEquals(List.of(), TidyRules.leftForLater("nothing"));
+    }
+
+    @Test void aKernelWithoutTwinOrTestIsFound() {
+        assertEquals(List.of("RmsNorm.cu has no RmsNorm.java"),
+                TidyRules.kernel("RmsNorm.cu", Set.of("Rope.java"), Set.of("RmsNormParityTest.java")));
+        assertEquals(List.of("RmsNorm.cu has no parity test"),
+                TidyRules.kernel("RmsNorm.cu", Set.of("RmsNorm.java"), Set.of("RopeParityTest.java")));
+        assertEquals(List.of(),
+                TidyRules.kernel("RmsNorm.cu", Set.of("RmsNorm.java"), Set.of("RmsNormParityTest.java")));
+    }
+
+    @Test void everyWayToRaiseAnErrorCodeIsFound() {
+        Map<String, String> constants = TidyRules.constants("static final String LOST = \"worker_lost\";");
+        assertEquals(Set.of("not_found"), TidyRules.errorCodes("Fault.user(\"not_found\", m)", constants));
+        assertEquals(Set.of("b"), TidyRules.errorCodes("Fault\n  .server(\n \"b\", m)", constants));
+        assertEquals(Set.of("worker_lost"), TidyRules.errorCodes("Fault.server(Engine.LOST, m)", constants));
+        assertEquals(Set.of("lora_mismatch"), TidyRules.errorCodes("""
+                return refuse(position(a, "x, y"), "lora_mismatch", text);
+                A refuse(long position, String code, String message) { return Fault.user(code, message); }
+                """, constants));
+        assertEquals(Set.of("name + 1"), TidyRules.errorCodes("Fault.user(name + 1, m)", constants));
+    }
+
+    @Test void metricsAndCodeWordsAreFound() {
+        assertEquals(Set.of("bios_x_total"), TidyRules.metrics("Counter.builder().name(\"bios_x_total\")"));
+        assertEquals(Set.of("bios.a-b", "c"), TidyRules.codeWords("| `bios.a-b` | `c` | `two words` |"));
+    }
+
+    @Test void linksAndAnchorsAreFound() {
+        assertEquals(List.of("a.md", "b.md#c", "#d"),
+                TidyRules.links("[x](a.md) [y](b.md#c) [z](#d) [w](https://example.org/)"));
+        assertEquals(Set.of("the-glossary", "biosrun-training-runs"),
+                TidyRules.anchors("# The glossary\n\n### `bios.run`: training runs\n"));
+    }
+
+    @Test void aRetiredNameIsFound() {
+        var names = List.of(TidyRules.Retired.of("SamplingDesk -> SampleQueue"),
+                TidyRules.Retired.of("Deed -> DeviceTask"), TidyRules.Retired.of("bios.a.Call -> ApiCall"));
+        for (String text : List.of("final class SamplingDesk {}", "/// See [SamplingDesk].",
+                "the SamplingDesk decides", "record Deed(int a) {}", "new Deed(1)", "a `Deed` is",
+                "package bios.a;\nrecord Call() {}"))
+            assertEquals(1, TidyRules.retired(names, text).size(), text);
+        for (String text : List.of("final class SampleQueue {}", "Deeds", "in word and Deed",
+                "package bios.b;\nrecord Call() {}", "package bios.a;\nrecord ApiCall() {}"))
+            assertEquals(List.of(), TidyRules.retired(names, text), text);
+    }
+
+    @Test void aReachIntoTheCpuBackendIsFound() {
+        assertEquals(List.of("bios.worker.device.cpu.CpuDevice"),
+                TidyRules.cpuBackend("import bios.worker.device.cpu.CpuDevice;"));
+        assertEquals(List.of(), TidyRules.cpuBackend("import bios.worker.device.Device;"));
+        assertTrue(TidyRules.usesHostMemory("MemorySegment segment"));
+        assertFalse(TidyRules.usesHostMemory("Tensor tensor"));
+    }
+}

@@ -1,0 +1,11 @@
+package bios.worker.device;
+
+/// A frozen matrix `[n, columns]` from which rows are gathered ([Device#embed]): the embedding of a base model.
+/// Made by [Device#table].
+public interface Table {
+    /// Number of rows.
+    int rows();
+
+    /// Number of columns.
+    int columns();
+}

@@ -1,0 +1,20 @@
+package bios.worker.device.cpu;
+
+import bios.worker.device.FrozenMatrix;
+import bios.worker.device.Table;
+
+/// A frozen matrix as it lies in its file.
+record HostTable(FrozenMatrix matrix) implements Table {
+    static HostTable of(Table table) {
+        if (table instanceof HostTable own) return own;
+        throw new IllegalArgumentException("a table of another device");
+    }
+
+    @Override public int rows() {
+        return matrix.rows();
+    }
+
+    @Override public int columns() {
+        return matrix.columns();
+    }
+}

@@ -1,0 +1,112 @@
+package bios.worker.device.cpu;
+
+import static bios.protocol.Require.require;
+
+import bios.worker.device.DType;
+import bios.worker.device.Device.ClippedStep;
+import bios.worker.kernel.AdamW;
+import bios.worker.kernel.Sums;
+import java.lang.foreign.ValueLayout;
+import java.util.List;
+
+/// The verbs on all tensors of an adapter at once. Rows of an adapter are few and long: each is cut in parts, at
+/// places that its length alone fixes.
+final class OptimizerVerbs {
+    /// Elements of a part of a row.
+    private static final int PART = 1 << 13;
+
+    private final Pool pool;
+    private final Workspace[] workspaces;
+
+    OptimizerVerbs(Pool pool, Workspace[] workspaces) {
+        this.pool = pool;
+        this.workspaces = workspaces;
+    }
+
+    /// A part of a row of the `tensor`-th tensor.
+    private interface PartTask {
+        void run(int task, int tensor, int row, int column, int count, Workspace space);
+    }
+
+    private static int parts(HostTensor x) {
+        return Math.multiplyExact(x.rows(), Math.ceilDiv(x.columns(), PART));
+    }
+
+    /// Index of the first part of each tensor, and of all parts behind the last.
+    private static int[] firsts(List<HostTensor> all) {
+        int[] firsts = new int[all.size() + 1];
+        for (int i = 0; i < all.size(); i++)
+            firsts[i + 1] = Math.addExact(firsts[i], parts(all.get(i)));
+        return firsts;
+    }
+
+    private void eachPart(List<HostTensor> all, int[] firsts, PartTask body) {
+        long elements = all.stream().mapToLong(HostTensor::elements).sum();
+        pool.run(firsts[all.size()], 16L * elements, (task, member) -> {
+            int i = 0;
+            while (firsts[i + 1] <= task) i++;
+            int columns = all.get(i).columns();
+            int each = Math.ceilDiv(columns, PART);
+            int column = (task - firsts[i]) % each * PART;
+            body.run(task, i, (task - firsts[i]) / each, column, Math.min(PART, columns - column),
+                    workspaces[member]);
+        });
+    }
+
+    /// sum ← Σ x²: parts of a tensor in order, then tensors in order.
+    void sumOfSquares(HostTensor sum, List<HostTensor> all) {
+        requireScalar(sum);
+        int[] firsts = firsts(all);
+        double[] parts = new double[firsts[all.size()]];
+        eachPart(all, firsts, (task, i, row, column, count, space) -> {
+            float[] values = space.row(0, count);
+            Rows.load(values, 0, all.get(i), row, column, count);
+            parts[task] = Sums.dot(values, values, count);
+        });
+        double total = 0;
+        for (int i = 0; i < all.size(); i++) {
+            double own = 0;
+            for (int task = firsts[i]; task < firsts[i + 1]; task++) own += parts[task];
+            total += own;
+        }
+        sum.memory().set(ValueLayout.JAVA_DOUBLE, 0, total);
+    }
+
+    private static void requireScalar(HostTensor sum) {
+        require(sum.dtype() == DType.F64 && sum.rows() == 1 && sum.columns() == 1, "a sum is [1, 1] of F64");
+    }
+
+    /// Weights, first and second moments and gradients of an adapter, in lists of one shape.
+    record Operands(List<HostTensor> w, List<HostTensor> m, List<HostTensor> v, List<HostTensor> g) {
+        Operands {
+            for (var other : List.of(m, v, g)) {
+                require(other.size() == w.size(), "%d tensors beside %d", other.size(), w.size());
+                for (int i = 0; i < w.size(); i++) RowVerbs.sameShape(w.get(i), other.get(i));
+            }
+        }
+    }
+
+    void adamW(Operands all, HostTensor sumOfSquares, ClippedStep step) {
+        requireScalar(sumOfSquares);
+        double norm = Math.sqrt(sumOfSquares.memory().get(ValueLayout.JAVA_DOUBLE, 0));
+        adamW(all, AdamW.at(AdamW.clip(norm, step.gradClipNorm()), step.learningRate(), step.beta1(),
+                step.beta2(), step.eps(), step.weightDecay(), step.step()));
+    }
+
+    void adamW(Operands all, AdamW rule) {
+        eachPart(all.w, firsts(all.w), (_, i, row, column, n, space) -> {
+            float[] weight = space.row(0, n);
+            float[] first = space.row(1, n);
+            float[] second = space.row(2, n);
+            float[] gradient = space.row(3, n);
+            Rows.load(weight, 0, all.w.get(i), row, column, n);
+            Rows.load(first, 0, all.m.get(i), row, column, n);
+            Rows.load(second, 0, all.v.get(i), row, column, n);
+            Rows.load(gradient, 0, all.g.get(i), row, column, n);
+            rule.step(weight, first, second, gradient, n);
+            Rows.store(all.w.get(i), row, column, weight, 0, n);
+            Rows.store(all.m.get(i), row, column, first, 0, n);
+            Rows.store(all.v.get(i), row, column, second, 0, n);
+        });
+    }
+}

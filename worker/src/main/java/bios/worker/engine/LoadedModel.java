@@ -1,0 +1,27 @@
+package bios.worker.engine;
+
+import bios.protocol.model.LoraSpec;
+import bios.worker.adapter.TrainingState;
+import bios.worker.load.Tokenizer;
+import bios.worker.model.BaseModel;
+import bios.worker.sample.Sampler;
+import bios.worker.train.Trainer;
+import java.util.HashMap;
+import java.util.Map;
+import java.util.Optional;
+
+/// A base model on the device, and all that works on it. Only the device's thread uses it, but for what never
+/// changes: the model's description, [Sampler#refusal] and the tokenizer.
+///
+/// @param tickets which request each of the sampler's tickets is
+record LoadedModel(BaseModel model, Trainer trainer, Sampler sampler, Optional<Tokenizer> tokenizer,
+        Map<Long, PendingSample> tickets) {
+    /// Most bytes of the state of a run of this shape.
+    long runBytes(LoraSpec lora) {
+        return TrainingState.mostBytes(lora, model.spec());
+    }
+
+    LoadedModel(BaseModel model, Sampler sampler, Optional<Tokenizer> tokenizer) {
+        this(model, new Trainer(model), sampler, tokenizer, new HashMap<>());
+    }
+}

@@ -1,0 +1,14 @@
+package bios.worker.engine;
+
+import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.sampling.SampleTask;
+import java.util.Optional;
+import org.apache.pekko.actor.typed.ActorRef;
+
+/// A sampling request and who waits for it.
+record PendingSample(SampleTask task, ActorRef<EngineReply> replyTo) {
+    /// The adapter it needs.
+    Optional<AdapterCache.Key> key() {
+        return task.adapter().map(a -> new AdapterCache.Key(task.baseModel(), a.contentId(), a.lora()));
+    }
+}

@@ -1,0 +1,443 @@
+package bios.worker.engine;
+
+import bios.persistence.blob.BlobStore;
+import bios.persistence.blob.FileBlobStore;
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineEvent;
+import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.model.LoraSpec;
+import bios.protocol.model.ModelName;
+import bios.protocol.run.AdamParams;
+import bios.protocol.run.Datum;
+import bios.protocol.run.LossFunction;
+import bios.protocol.run.Operation;
+import bios.protocol.run.OperationResult;
+import bios.protocol.run.RunConfig;
+import bios.protocol.run.RunId;
+import bios.protocol.run.TensorData;
+import bios.protocol.sampling.SampleResult;
+import bios.protocol.sampling.SampleTask;
+import bios.protocol.sampling.SamplingParams;
+import bios.protocol.stored.StoredOperations;
+import bios.worker.device.Device;
+import bios.worker.device.TestDevices;
+import bios.worker.model.Golden;
+import bios.worker.sample.SamplerSettings;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Proxy;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.time.Duration;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.OptionalLong;
+import java.util.Random;
+import java.util.TreeMap;
+import java.util.concurrent.CopyOnWriteArrayList;
+import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.atomic.AtomicInteger;
+import java.util.function.UnaryOperator;
+import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
+import org.apache.pekko.actor.testkit.typed.javadsl.TestProbe;
+import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.actor.typed.javadsl.Behaviors;
+import org.apache.pekko.actor.typed.receptionist.Receptionist;
+import org.apache.pekko.actor.typed.receptionist.ServiceKey;
+
+/// An engine on a small model, its blob store, and what a test asks of them.
+final class EngineHarness implements AutoCloseable {
+    static final Duration PATIENCE = Duration.ofSeconds(60);
+    static final ModelName MODEL = new ModelName("golden/qwen3");
+    static final ModelName TINY = new ModelName("bios-tiny");
+    static final Path TINY_FOLDER = Path.of("../deploy/models/bios-tiny");
+    private static final int VOCABULARY = 90;
+    private static final SamplerSettings SAMPLER = new SamplerSettings(8 << 20, 64, 16, 8);
+
+    private final ActorTestKit kit = ActorTestKit.create();
+    private final Path folder;
+    private final FileBlobStore store;
+    private final ActorRef<EngineCommand> engine;
+
+    private EngineHarness(Path folder, Map<ModelName, Path> models, long adapterBytes,
+            UnaryOperator<Device> device, UnaryOperator<BlobStore> blobs) {
+        this(folder, models, adapterBytes, EngineSettings.Runs.AUTO, device, blobs);
+    }
+
+    private EngineHarness(Path folder, Map<ModelName, Path> models, long adapterBytes, EngineSettings.Runs runs,
+            UnaryOperator<Device> device, UnaryOperator<BlobStore> blobs) {
+        this.folder = folder;
+        this.store = FileBlobStore.open(folder);
+        var settings = new EngineSettings(512, 1 << 20, 1 << 20, 2, 4, runs, adapterBytes, SAMPLER, 1000);
+        this.engine = kit.spawn(
+                Engine.create(settings, models, () -> device.apply(TestDevices.open(2)), blobs.apply(store)));
+    }
+
+    private static Map<ModelName, Path> golden() {
+        return Map.of(MODEL, Golden.of("qwen3").folder().resolve("model"));
+    }
+
+    static EngineHarness open(Path folder) {
+        return new EngineHarness(folder, golden(), 8 << 20, d -> d, s -> s);
+    }
+
+    static EngineHarness ofTiny(Path folder) {
+        return new EngineHarness(folder, Map.of(TINY, TINY_FOLDER), 8 << 20, d -> d, s -> s);
+    }
+
+    /// An engine whose model is missing.
+    static EngineHarness ofNothing(Path folder, UnaryOperator<Device> device) {
+        return new EngineHarness(folder, Map.of(MODEL, folder.resolve("nothing")), 8 << 20, device, s -> s);
+    }
+
+    static EngineHarness withAdapterBytes(Path folder, long bytes) {
+        return new EngineHarness(folder, golden(), bytes, d -> d, s -> s);
+    }
+
+    static EngineHarness withRuns(Path folder, EngineSettings.Runs runs, UnaryOperator<BlobStore> store) {
+        return new EngineHarness(folder, golden(), 8 << 20, runs, d -> d, store);
+    }
+
+    /// With so many bytes of memory, and a budget for runs that is beyond them.
+    static EngineHarness withMemory(Path folder, long bytes) {
+        var runs = new EngineSettings.Runs(OptionalLong.of(1L << 40), OptionalLong.of(0),
+                OptionalLong.empty(), 1);
+        return new EngineHarness(folder, golden(), 8 << 20, runs, device -> {
+            device.close();
+            return TestDevices.open(2, bytes);
+        }, s -> s);
+    }
+
+    static EngineHarness withDevice(Path folder, UnaryOperator<Device> device) {
+        return new EngineHarness(folder, golden(), 8 << 20, device, s -> s);
+    }
+
+    static EngineHarness withStore(Path folder, UnaryOperator<BlobStore> store) {
+        return new EngineHarness(folder, golden(), 8 << 20, d -> d, store);
+    }
+
+    ActorRef<EngineCommand> engine() {
+        return engine;
+    }
+
+    TestProbe<EngineReply> replies() {
+        return kit.createTestProbe();
+    }
+
+    void stop() {
+        kit.stop(engine);
+    }
+
+    /// Waits until the engine has stopped by itself.
+    void awaitEnd() {
+        kit.createTestProbe().expectTerminated(engine, PATIENCE);
+    }
+
+    /// The text behind a prompt that the small model of the repository gives greedily, up to 40 tokens.
+    String text(String prompt, List<String> stops) {
+        var probe = replies();
+        engine.tell(new EngineCommand.Tokenize(TINY, prompt, true, probe.ref()));
+        int[] tokens = probe.expectMessageClass(EngineReply.Tokenized.class, PATIENCE).tokens();
+        var params = new SamplingParams(Optional.of(40), Optional.empty(), stops, List.of(), 0, -1, 1);
+        var task = new SampleTask("text", TINY, Optional.empty(), tokens, params, 1, 0, false, 0);
+        engine.tell(new EngineCommand.Sample(task, probe.ref()));
+        int[] drawn = probe.expectMessageClass(EngineReply.Sampled.class, PATIENCE).result().sequences()
+                .getFirst().tokens();
+        engine.tell(new EngineCommand.Detokenize(TINY, drawn, false, probe.ref()));
+        return probe.expectMessageClass(EngineReply.Detokenized.class, PATIENCE).text();
+    }
+
+    int listed(ServiceKey<EngineCommand> key) {
+        var probe = kit.<Receptionist.Listing>createTestProbe();
+        for (int i = 0; i < 1000; i++) {
+            kit.system().receptionist().tell(Receptionist.find(key, probe.ref()));
+            int found = probe.receiveMessage(PATIENCE).getServiceInstances(key).size();
+            if (found > 0) return found;
+            replies().expectNoMessage(Duration.ofMillis(20));
+        }
+        return 0;
+    }
+
+    /// Changes a stored blob on the disk.
+    void damage(BlobRef ref) {
+        try {
+            Path file = folder.resolve("blobs").resolve(ref.id().scope()).resolve(ref.id().sha256());
+            byte[] bytes = Files.readAllBytes(file);
+            bytes[bytes.length / 2] ^= 1;
+            Files.write(file, bytes);
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    /// Draws, and gives the bits of the result.
+    String sample(SampleTask task) {
+        var probe = replies();
+        engine.tell(new EngineCommand.Sample(task, probe.ref()));
+        return bits(probe.expectMessageClass(EngineReply.Sampled.class, PATIENCE).result());
+    }
+
+    Run run(int number, LoraSpec lora) {
+        return run(number, lora, Optional.empty());
+    }
+
+    Run run(int number, LoraSpec lora, Optional<BlobRef> point) {
+        Run run = unopened(number, lora, point);
+        run.events.expectMessageClass(EngineEvent.Opened.class, PATIENCE);
+        return run;
+    }
+
+    /// A run whose `Opened` has not been waited for.
+    Run unopened(int number, LoraSpec lora, Optional<BlobRef> point) {
+        var run = new Run(new RunId("qwen3-" + "%012x".formatted(number)), kit.createTestProbe());
+        var config = new RunConfig(run.id, "me", MODEL, lora, true, Optional.empty(), "{}", "s", 0);
+        engine.tell(new EngineCommand.OpenRun(config, lora, point, run.replyTo));
+        return run;
+    }
+
+    @Override public void close() {
+        kit.shutdownTestKit();
+        store.close();
+    }
+
+    /// Frees a run's place.
+    void leave(Run run) {
+        engine.tell(new EngineCommand.CloseRun(run.id));
+    }
+
+    /// An open run.
+    final class Run {
+        private final RunId id;
+        private final TestProbe<EngineEvent> events;
+        private final ActorRef<EngineEvent> replyTo;
+        private final List<EngineEvent.Measured> measured = new CopyOnWriteArrayList<>();
+        private long position;
+
+        Run(RunId id, TestProbe<EngineEvent> events) {
+            this.id = id;
+            this.events = events;
+            this.replyTo = kit.spawn(Behaviors.receiveMessage(event -> {
+                if (event instanceof EngineEvent.Measured m) measured.add(m);
+                else events.ref().tell(event);
+                return Behaviors.same();
+            }));
+        }
+
+        /// What the engine has measured: before each result, how long the device worked for it.
+        List<EngineEvent.Measured> measured() {
+            return measured;
+        }
+
+        RunId id() {
+            return id;
+        }
+
+        TestProbe<EngineEvent> events() {
+            return events;
+        }
+
+        /// When the last operation was accepted.
+        long acceptedAtMillis() {
+            return 1_000_000 + position;
+        }
+
+        void skip(int positions) {
+            position += positions;
+        }
+
+        void send(Operation operation) {
+            send(operation, Optional.empty());
+        }
+
+        private void send(Operation operation, Optional<CheckpointManifest> loaded) {
+            position++;
+            engine.tell(new EngineCommand.Execute(id, position, StoredOperations.inline(operation), loaded,
+                    acceptedAtMillis(), replyTo));
+        }
+
+        /// The next results, as bits.
+        List<String> receive(int count) {
+            List<String> results = new ArrayList<>();
+            for (int i = 0; i < count; i++)
+                results.add(bits(events.expectMessageClass(EngineEvent.Executed.class, PATIENCE).result()));
+            return results;
+        }
+
+        List<String> all(List<Operation> operations) {
+            operations.forEach(this::send);
+            return receive(operations.size());
+        }
+
+        OperationResult result(Operation operation, Optional<CheckpointManifest> loaded) {
+            send(operation, loaded);
+            return events.expectMessageClass(EngineEvent.Executed.class, PATIENCE).result();
+        }
+
+        CheckpointManifest save(Operation operation) {
+            return ((OperationResult.Saved) result(operation, Optional.empty())).manifest();
+        }
+
+        Fault fault(Operation operation) {
+            return fault(operation, Optional.empty());
+        }
+
+        Fault fault(Operation operation, Optional<CheckpointManifest> loaded) {
+            send(operation, loaded);
+            var failed = events.expectMessageClass(EngineEvent.Failed.class, PATIENCE);
+            if (failed.position() != position) throw new AssertionError(failed + " is not " + position);
+            return failed.fault();
+        }
+
+        EngineEvent.RecoveryPointWritten point() {
+            engine.tell(new EngineCommand.TakeRecoveryPoint(id, position, replyTo));
+            return events.expectMessageClass(EngineEvent.RecoveryPointWritten.class, PATIENCE);
+        }
+    }
+
+    // ---- operations ----
+
+    /// Steps of two gradients each, and a save at the end.
+    static List<Operation> lesson(long seed, int steps, double weightDecay) {
+        List<Operation> all = new ArrayList<>();
+        for (int i = 0; i < steps; i++) {
+            all.add(gradient(100 * seed + i, 1 + i % 3));
+            all.add(gradient(200 * seed + i, 2));
+            all.add(new Operation.OptimStep(Optional.of(new AdamParams(0.01, 0.9, 0.95, 1e-8, weightDecay,
+                    i % 2))));
+        }
+        all.add(saveState("end"));
+        return all;
+    }
+
+    /// `sequences` of 70 tokens.
+    static Operation gradient(long seed, int sequences) {
+        var random = new Random(seed);
+        List<Datum> data = new ArrayList<>();
+        for (int i = 0; i < sequences; i++) data.add(datum(random.ints(70, 0, VOCABULARY).toArray()));
+        return new Operation.ForwardBackward(data, LossFunction.CROSS_ENTROPY, Map.of(), false);
+    }
+
+    static Operation gradientOf(int[] tokens) {
+        return new Operation.ForwardBackward(List.of(datum(tokens)), LossFunction.CROSS_ENTROPY, Map.of(),
+                false);
+    }
+
+    private static Datum datum(int[] tokens) {
+        return new Datum(tokens, Map.of("target_tokens", TensorData.of(Arrays.stream(tokens).asLongStream()
+                .map(t -> (t + 1) % VOCABULARY).toArray())));
+    }
+
+    static Operation saveState(String name) {
+        return new Operation.SaveState(new CheckpointName(name), "{}", Optional.of(60L));
+    }
+
+    static Operation load(CheckpointManifest manifest, boolean optimizer) {
+        return new Operation.LoadState(manifest.path().orElseThrow(), optimizer);
+    }
+
+    static SampleTask task(String id, Optional<CheckpointManifest> adapter, long seed) {
+        return new SampleTask(id, MODEL, adapter.map(m -> new SampleTask.Adapter(m.contentId(), m.lora(),
+                m.adapter())), new int[] {5, 6, 7, 8}, new SamplingParams(Optional.of(20), Optional.empty(),
+                        List.of(), List.of(), 1, -1, 1), 2, seed, true, 0);
+    }
+
+    // ---- bits ----
+
+    static String bits(OperationResult result) {
+        return switch (result) {
+            case OperationResult.Evaluated(var logprobs, var metrics) -> logprobs.stream()
+                    .map(EngineHarness::bits).toList() + bits(metrics);
+            case OperationResult.Stepped(var step, var metrics) -> step + bits(metrics);
+            case OperationResult.Saved(var m) -> m.contentId() + m.optimizer().map(o -> o.id().sha256())
+                    + m.step() + m.settings();
+            case OperationResult.Loaded loaded -> loaded.toString();
+        };
+    }
+
+    static String bits(SampleResult result) {
+        return result.sequences().stream()
+                .map(s -> Arrays.toString(s.tokens()) + bits(s.logprobs()) + s.stopReason()).toList()
+                + result.promptLogprobs().map(EngineHarness::bits).orElse("");
+    }
+
+    private static String bits(Map<String, Double> metrics) {
+        var all = new TreeMap<String, Long>();
+        metrics.forEach((name, value) -> all.put(name, Double.doubleToLongBits(value)));
+        return all.toString();
+    }
+
+    private static String bits(float[] values) {
+        var bits = new int[values.length];
+        for (int i = 0; i < bits.length; i++) bits[i] = Float.floatToIntBits(values[i]);
+        return Arrays.toString(bits);
+    }
+
+    // ---- devices and stores that misbehave ----
+
+    private interface Before {
+        void call(String method, Object[] arguments);
+    }
+
+    private static <T> T before(Class<T> type, T real, Before before) {
+        return type.cast(Proxy.newProxyInstance(type.getClassLoader(), new Class<?>[] {type},
+                (_, method, arguments) -> {
+                    before.call(method.getName(), arguments);
+                    try {
+                        return method.invoke(real, arguments);
+                    } catch (InvocationTargetException e) {
+                        throw e.getCause();
+                    }
+                }));
+    }
+
+    /// A device that runs out of memory when more than `rows` go through it.
+    static Device embeddingAtMost(Device real, int rows, AtomicInteger refused) {
+        return before(Device.class, real, (method, arguments) -> {
+            if (!method.equals("embed") || ((int[]) arguments[1]).length <= rows) return;
+            refused.incrementAndGet();
+            throw new OutOfMemoryError("device memory");
+        });
+    }
+
+    /// A device that counts the tensors that nobody has freed.
+    static Device counting(Device real, AtomicInteger tensors) {
+        return before(Device.class, real, (method, _) -> {
+            if (method.equals("tensor")) tensors.incrementAndGet();
+            if (method.equals("free")) tensors.decrementAndGet();
+        });
+    }
+
+    /// A store that counts what is read from it.
+    static BlobStore countingReads(BlobStore real, AtomicInteger reads) {
+        return before(BlobStore.class, real, (method, _) -> {
+            if (method.equals("open") || method.equals("readSmall")) reads.incrementAndGet();
+        });
+    }
+
+    /// A device that says when it is closed.
+    static Device closing(Device real, CountDownLatch closed) {
+        return before(Device.class, real, (method, _) -> {
+            if (method.equals("close")) closed.countDown();
+        });
+    }
+
+    /// A store whose writes wait at a gate.
+    static BlobStore gated(BlobStore real, CountDownLatch gate) {
+        return before(BlobStore.class, real, (method, _) -> {
+            if (!method.equals("put")) return;
+            try {
+                gate.await();
+            } catch (InterruptedException e) {
+                throw new IllegalStateException(e);
+            }
+        });
+    }
+}

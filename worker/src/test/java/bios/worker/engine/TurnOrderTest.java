@@ -1,0 +1,29 @@
+package bios.worker.engine;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+
+import bios.worker.engine.TurnOrder.Kind;
+import com.typesafe.config.ConfigFactory;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import org.junit.jupiter.api.Test;
+
+class TurnOrderTest {
+    @Test void whoeverIsBusyTakesTurns() {
+        var turns = new TurnOrder();
+        List<Kind> taken = new ArrayList<>();
+        for (int i = 0; i < 4; i++) taken.add(turns.next(kind -> kind != Kind.DEED).orElseThrow());
+        assertEquals(List.of(Kind.SAMPLE, Kind.PASS, Kind.SAMPLE, Kind.PASS), taken);
+        for (int i = 0; i < 3; i++)
+            assertEquals(Optional.of(Kind.SAMPLE), turns.next(kind -> kind == Kind.SAMPLE));
+        assertEquals(Optional.empty(), turns.next(_ -> false));
+        assertEquals(Optional.of(Kind.DEED), turns.next(_ -> true));
+    }
+
+    @Test void theDefaultsAreValid() {
+        EngineSettings settings = EngineSettings.of(ConfigFactory.load());
+        assertEquals(8192, settings.trainPassTokens());
+        assertEquals(1L << 30, settings.sampler().cacheBytes());
+    }
+}
