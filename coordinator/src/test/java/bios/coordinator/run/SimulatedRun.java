@@ -350,7 +350,7 @@ final class SimulatedRun {
         check(!load || session.outstanding.isEmpty(), "gives a load beside others");
         check(!load || effect.loaded().equals(known.loads) && known.loads.isPresent(),
                 "gives a load without what it loads");
-        check(load || run.struck(position).isEmpty(), "gives " + position + " past a failure");
+        check(load || run.blockedBy(position).isEmpty(), "gives " + position + " past a failure");
         check(!deleting || !operation.saves(), "saves while blobs are deleted");
         check(!leaving, "gives an operation while it leaves");
         check(!heavy || session.given <= run.recovery().position(), "goes on while results are too many");
@@ -631,7 +631,7 @@ final class SimulatedRun {
         Operation operation = operations.get((int) at - 1);
         check(!operation.failed && !operation.saved, at + " fails although it is settled");
         check(!operation.told, at + " fails after its result was told");
-        boolean struck = run.struck(at).filter(why::equals).isPresent();
+        boolean struck = run.blockedBy(at).filter(why::equals).isPresent();
         boolean legitimate = struck || switch (why.code()) {
             case "bad_data" -> operation.nature == Nature.BAD;
             case "out_of_memory" -> operation.nature == Nature.TOO_LARGE || refusals >= 5;
@@ -716,7 +716,7 @@ final class SimulatedRun {
         boolean more = operations.size() < wanted;
         if (more && !scheduler.unloading() && !run.closed()) {
             accept();
-        } else if (run.poison().isPresent() && run.poison().get().until().isEmpty() && world.oneIn(3)) {
+        } else if (run.blocking().isPresent() && run.blocking().get().until().isEmpty() && world.oneIn(3)) {
             persist(List.of(new ErrorSeen(run.accepted())));
         } else if (world.oneIn(6) && !run.checkpoints().versions().isEmpty()) {
             var name = world.any(run.checkpoints().versions()).name().orElseThrow();
