@@ -4,7 +4,7 @@ import bios.command.Installation;
 import bios.protocol.model.ModelName;
 import bios.protocol.run.AdamParams;
 import bios.worker.adapter.TrainingState;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.Device;
 import bios.worker.model.BaseModel;
 import bios.worker.train.Trainer;
 import com.fasterxml.jackson.databind.node.ObjectNode;
@@ -37,7 +37,7 @@ public record GatewayBench(String python, int pairs, int warmUp, TimeLimit limit
         } finally {
             Setup.delete(data);
         }
-        try (CpuDevice device = new CpuDevice()) {
+        try (Device device = Setup.defaultDevice()) {
             Report report = new Report("gateway", device.description());
             report.line().put("model", MODEL).put("rank", RANK).setAll(client);
             report.line().remove("server");
@@ -55,7 +55,7 @@ public record GatewayBench(String python, int pairs, int warmUp, TimeLimit limit
     }
 
     /// What the engine alone takes for such a pair, in this process.
-    private double engineMillis(CpuDevice device) {
+    private double engineMillis(Device device) {
         Workload workload = Workload.of(RANK, Lengths.equal(1, TOKENS));
         List<Double> seconds = new ArrayList<>();
         try (BaseModel model = BaseModel.load(Installation.tinyModel(), new ModelName(MODEL), device);

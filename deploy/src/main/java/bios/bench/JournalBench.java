@@ -121,7 +121,7 @@ public record JournalBench(Storage.Journal kind, Optional<String> cassandra, int
                 threads.submit(() -> {
                     for (long n = 0; !stop.get(); n++) {
                         long begin = System.nanoTime();
-                        Cql.await(cql.ask(PLAIN, id + n, ByteBuffer.wrap(body)));
+                        Cql.await(cql.execute(PLAIN, id + n, ByteBuffer.wrap(body)));
                         if (measuring.get()) times.add((System.nanoTime() - begin) * 1e-6);
                     }
                 });

@@ -1,10 +1,10 @@
 package bios.bench;
 
 import bios.CommandFailed;
-import bios.worker.device.cpu.Ceiling;
-import bios.worker.device.cpu.Ceiling.Product;
-import bios.worker.device.cpu.Ceiling.Type;
-import bios.worker.device.cpu.ReadRate;
+import bios.worker.device.Ceiling;
+import bios.worker.device.Ceiling.Product;
+import bios.worker.device.Ceiling.Type;
+import bios.worker.device.Devices;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -28,7 +28,7 @@ final class Limits implements AutoCloseable {
 
     /// For a model of this shape; of bf16 weights the faster type of products counts, of fp32 weights fp32.
     static Limits of(Shape shape, boolean bf16, int threads) {
-        Ceiling ceiling = Ceiling.of(threads)
+        Ceiling ceiling = Devices.hardware().ceiling(threads)
                 .orElseThrow(() -> new CommandFailed("oneDNN does not run here: there is no ceiling"));
         return new Limits(ceiling, shape, bf16);
     }
@@ -80,7 +80,7 @@ final class Limits implements AutoCloseable {
 
     /// Bytes per second of reading memory.
     static double readRate(int threads) {
-        return ReadRate.bytesPerSecond(threads);
+        return Devices.hardware().readBytesPerSecond(threads);
     }
 
     @Override public void close() {

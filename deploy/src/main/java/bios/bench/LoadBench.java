@@ -1,6 +1,6 @@
 package bios.bench;
 
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.Device;
 import bios.worker.model.BaseModel;
 import java.io.IOException;
 import java.nio.ByteBuffer;
@@ -37,7 +37,7 @@ public record LoadBench(Setup setup, int repetitions) {
             files = all.toList();
         }
         Report report;
-        try (CpuDevice device = setup.device()) {
+        try (Device device = setup.device()) {
             report = setup.report("load", device);
         }
         long bytes = 0;
@@ -72,7 +72,7 @@ public record LoadBench(Setup setup, int repetitions) {
     }
 
     private double load(Path folder) {
-        try (CpuDevice device = setup.device()) {
+        try (Device device = setup.device()) {
             long begin = System.nanoTime();
             BaseModel model = BaseModel.load(folder, setup.name(), device);
             double seconds = (System.nanoTime() - begin) * 1e-9;

@@ -1,12 +1,13 @@
 package bios.bench;
 
+import bios.worker.device.Ceiling;
+import bios.worker.device.Ceiling.Product;
 import bios.worker.device.Device;
+import bios.worker.device.Devices;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.FrozenMatrix.DType;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
-import bios.worker.device.cpu.Ceiling;
-import bios.worker.device.cpu.Ceiling.Product;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.List;
@@ -26,7 +27,7 @@ public record ProductBench(Setup setup) {
             for (Linear linear : linears)
                 report.line().put("engine_" + name(linear), Report.round(engine(device, linear, rows)));
         }
-        Ceiling.of(setup.threads()).ifPresent(ceiling -> {
+        Devices.hardware().ceiling(setup.threads()).ifPresent(ceiling -> {
             try (ceiling) {
                 for (Linear linear : linears)
                     for (Ceiling.Type type : ceiling.types()) {

@@ -1,8 +1,6 @@
 package bios.bench;
 
 import bios.worker.device.Device;
-import bios.worker.device.Tensor;
-import bios.worker.device.Weight;
 import java.lang.reflect.InvocationHandler;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Method;
@@ -46,47 +44,29 @@ final class Profiler implements InvocationHandler {
         } catch (InvocationTargetException failure) {
             throw failure.getCause();
         } finally {
-            long nanos = System.nanoTime() - begin;
-            Entry entry = entries.computeIfAbsent(verb.getName(), _ -> new Entry());
-            Operands operands = Operands.of(arguments);
-            entry.calls++;
-            entry.nanos += nanos;
-            entry.flops += flops(verb.getName(), operands);
-            entry.bytes += operands.bytes();
+            count(verb.getName(), System.nanoTime() - begin, arguments);
         }
     }
 
+    /// States are read and written by other threads than the one that calls the verbs.
+    private synchronized void count(String verb, long nanos, Object[] arguments) {
+        Entry entry = entries.computeIfAbsent(verb, _ -> new Entry());
+        entry.calls++;
+        entry.nanos += nanos;
+        entry.flops += Flops.of(verb, arguments);
+        entry.bytes += Operands.of(arguments).bytes();
+    }
+
     /// Forgets all that was counted.
-    void clear() {
+    synchronized void clear() {
         entries.clear();
     }
 
     /// Most costly first.
-    List<Line> lines() {
+    synchronized List<Line> lines() {
         return entries.entrySet().stream().map(e -> {
             Entry entry = e.getValue();
             return new Line(e.getKey(), entry.calls, entry.nanos * 1e-9, entry.flops, entry.bytes);
         }).sorted(Comparator.comparingDouble(Line::seconds).reversed()).toList();
-    }
-
-    /// 2 · rows · in · out for each frozen matrix among the operands, rows being those of the first
-    /// tensor; for products of tensors by their shapes.
-    private static double flops(String verb, Operands operands) {
-        List<Tensor> tensors = operands.tensors();
-        if (tensors.size() < 2) return 0;
-        double rows = tensors.getFirst().rows();
-        if (!operands.weights().isEmpty()) {
-            double flops = 0;
-            for (Weight weight : operands.weights()) flops += 2 * rows * weight.in() * weight.out();
-            return flops;
-        }
-        return switch (verb) {
-            case "multiplyByTransposed", "multiplyByTransposedAdd", "multiplyBy", "multiplyByAdd" ->
-                2 * rows * tensors.getFirst().columns() * tensors.get(1).columns();
-            case "outerAdd" -> 2 * rows * tensors.getFirst().columns() * tensors.get(1).rows();
-            case "attention" -> 2 * operands.attention();
-            case "attentionBackward" -> 4 * operands.attention();
-            case String _ -> 0;
-        };
     }
 }

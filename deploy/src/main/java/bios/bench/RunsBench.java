@@ -1,7 +1,7 @@
 package bios.bench;
 
 import bios.command.Installation;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.Device;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.io.IOException;
 import java.nio.file.Files;
@@ -39,7 +39,7 @@ public record RunsBench(String python, int runs, int visits, String heap, String
                     MODEL + "=" + Installation.tinyModel()))) {
                 client = client(server.await("bios ready on "), server.pid());
             }
-            try (CpuDevice device = new CpuDevice()) {
+            try (Device device = Setup.defaultDevice()) {
                 Report report = new Report("runs", device.description());
                 report.line().put("model", MODEL).put("rank", RANK).put("heap", heap).put("memory", memory)
                         .put("room", room).setAll(client);

@@ -145,7 +145,7 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
         for (int i = 0; i < count; i++)
             tickets.add(sampler.submit(tasks.get(i), Optional.of(trained.of(i).adapter())));
         while (!sampler.idle())
-            for (Sampler.Finished done : sampler.step()) results.put(done.ticket(), done.result());
+            for (Sampler.Finished done : sampler.step()) results.put(done.id(), done.result());
         return new Drawn((System.nanoTime() - begin) * 1e-9, tasks,
                 tickets.stream().map(results::get).toList());
     }

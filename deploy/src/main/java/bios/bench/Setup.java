@@ -3,9 +3,10 @@ package bios.bench;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelName;
 import bios.worker.device.Device;
-import bios.worker.device.cpu.CpuDevice;
-import bios.worker.device.cpu.CpuDevice.Activations;
+import bios.worker.device.DeviceSettings;
+import bios.worker.device.Devices;
 import bios.worker.model.BaseModel;
+import com.typesafe.config.ConfigFactory;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -17,9 +18,9 @@ import java.util.stream.Stream;
 
 /// The engine that a benchmark measures: a model of random weights on a device in this process.
 ///
+/// @param engine which device, and how it computes
 /// @param folder where the model has been written already
-public record Setup(Shape shape, boolean bf16, Activations activations, int rank, int threads,
-        Optional<Path> folder) {
+public record Setup(Shape shape, boolean bf16, DeviceSettings engine, int rank, Optional<Path> folder) {
 
     /// What a benchmark does with a loaded model.
     interface Measurement {
@@ -28,7 +29,7 @@ public record Setup(Shape shape, boolean bf16, Activations activations, int rank
 
     /// The same with room for sequences of so many tokens.
     public Setup withContext(int tokens) {
-        return new Setup(shape.withContext(tokens), bf16, activations, rank, threads, folder);
+        return new Setup(shape.withContext(tokens), bf16, engine, rank, folder);
     }
 
     /// Loads the model, measures, closes it.
@@ -54,8 +55,18 @@ public record Setup(Shape shape, boolean bf16, Activations activations, int rank
     }
 
     /// A device as this setup wants it.
-    CpuDevice device() {
-        return new CpuDevice(threads, activations);
+    Device device() {
+        return Devices.open(engine);
+    }
+
+    /// The device that a server with default settings opens.
+    static Device defaultDevice() {
+        return Devices.open(DeviceSettings.of(ConfigFactory.load(), Runtime.getRuntime()
+                .availableProcessors()));
+    }
+
+    int threads() {
+        return engine.threads();
     }
 
     ModelName name() {
@@ -66,8 +77,8 @@ public record Setup(Shape shape, boolean bf16, Activations activations, int rank
     Report report(String bench, Device device) {
         Report report = new Report(bench, device.description());
         report.line().put("shape", shape.name()).put("dtype", dtype())
-                .put("activations", activations.name().toLowerCase(Locale.ROOT)).put("rank", rank)
-                .put("threads", threads);
+                .put("activations", engine.activations().map(a -> a.name().toLowerCase(Locale.ROOT))
+                        .orElse("auto")).put("rank", rank).put("threads", threads());
         return report;
     }
 

@@ -5,7 +5,7 @@ import bios.persistence.cassandra.CassandraJars;
 import bios.persistence.cassandra.CassandraSchema;
 import bios.persistence.cassandra.CassandraSettings;
 import bios.persistence.cassandra.LocalCassandra;
-import bios.worker.device.cpu.HostMemory;
+import bios.worker.device.HostMemory;
 import com.typesafe.config.ConfigFactory;
 import java.io.IOException;
 import java.io.UncheckedIOException;

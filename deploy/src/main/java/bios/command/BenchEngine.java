@@ -3,7 +3,9 @@ package bios.command;
 import bios.CommandFailed;
 import bios.bench.Setup;
 import bios.bench.Shape;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.Activations;
+import bios.worker.device.DeviceSettings;
+import com.typesafe.config.ConfigFactory;
 import java.nio.file.Path;
 import java.util.Optional;
 import picocli.CommandLine.Option;
@@ -20,7 +22,7 @@ public final class BenchEngine {
 
     @Option(names = "--activations", description =
             "Beside bf16 weights: ${COMPLETION-CANDIDATES} (default: what the engine takes on this machine).")
-    private CpuDevice.Activations activations;
+    private Activations activations;
 
     @Option(names = "--rank", defaultValue = "32",
             description = "Rank of the adapter (default: ${DEFAULT-VALUE}).")
@@ -40,8 +42,9 @@ public final class BenchEngine {
         if (!dtype.equals("bf16") && !dtype.equals("fp32"))
             throw new CommandFailed("--dtype " + dtype + ": bf16 or fp32");
         int cores = threads == null ? Runtime.getRuntime().availableProcessors() : threads;
+        DeviceSettings engine = DeviceSettings.of(ConfigFactory.load(), cores).withMemory(Long.MAX_VALUE);
         return new Setup(found, dtype.equals("bf16"),
-                activations == null ? CpuDevice.Activations.best() : activations, rank, cores,
+                activations == null ? engine : engine.withActivations(activations), rank,
                 Optional.ofNullable(folder));
     }
 }

@@ -1,11 +1,13 @@
 package bios.command;
 
 import bios.persistence.cassandra.CassandraJars;
+import bios.worker.device.Ceiling.Product;
 import bios.worker.device.Device;
-import bios.worker.device.cpu.Ceiling;
-import bios.worker.device.cpu.Ceiling.Product;
-import bios.worker.device.cpu.CpuDevice;
-import bios.worker.device.cpu.ReadRate;
+import bios.worker.device.DeviceSettings;
+import bios.worker.device.Devices;
+import com.typesafe.config.Config;
+import com.typesafe.config.ConfigException;
+import com.typesafe.config.ConfigFactory;
 import com.sun.management.OperatingSystemMXBean;
 import java.io.IOException;
 import java.lang.foreign.Arena;
@@ -58,10 +60,18 @@ public final class DoctorCommand implements Callable<Integer> {
     }
 
     private void engine() {
-        try (Device device = new CpuDevice()) {
+        line("CPU paths", String.join(", ", Devices.hardware().paths()) + "; auto is "
+                + Devices.hardware().bestPath());
+        Config program = ConfigFactory.load();
+        try (Device device = Devices.open(DeviceSettings.of(program, cores()))) {
             line("CPU engine", device.description());
+            line("CPU path", program.getString("bios.engine.cpu.path"));
             line("CPU products", products());
-            line("memory reads", "%.0f GB/s".formatted(ReadRate.bytesPerSecond(cores()) / 1e9));
+            line("memory reads", "%.0f GB/s".formatted(
+                    Devices.hardware().readBytesPerSecond(cores()) / 1e9));
+        } catch (ConfigException.BadValue refused) {
+            line("CPU engine", "does not start: " + refused.getMessage());
+            missing.put("CPU path", refused.getMessage());
         } catch (RuntimeException | LinkageError failure) {
             line("CPU engine", "does not start: " + failure);
             missing.put("CPU engine",
@@ -72,7 +82,7 @@ public final class DoctorCommand implements Callable<Integer> {
     /// GFLOP/s of both types of products, as oneDNN alone gives them: either may be the faster one.
     private static String products() {
         Product product = new Product(1024, 2048, 2048);
-        return Ceiling.of(cores()).map(ceiling -> {
+        return Devices.hardware().ceiling(cores()).map(ceiling -> {
             try (ceiling) {
                 String rates = ceiling.types().stream().map(type -> "%.0f GFLOP/s in %s".formatted(
                         product.flops() / ceiling.seconds(product, type) / 1e9,

@@ -4,7 +4,7 @@ import bios.CommandFailed;
 import bios.persistence.cassandra.CassandraSchema;
 import bios.persistence.cassandra.CassandraSettings;
 import bios.persistence.cassandra.CassandraUnavailable;
-import bios.persistence.cassandra.SchemaRefused;
+import bios.persistence.cassandra.SchemaMismatch;
 import com.datastax.oss.driver.api.core.DriverException;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigFactory;
@@ -53,7 +53,7 @@ public final class SchemaCommand implements Callable<Integer> {
                         + CassandraSchema.VERSION + ", as this program needs them");
             } else CassandraSchema.create(settings).forEach(System.out::println);
             return 0;
-        } catch (CassandraUnavailable | SchemaRefused | IllegalArgumentException | DriverException failed) {
+        } catch (CassandraUnavailable | SchemaMismatch | IllegalArgumentException | DriverException failed) {
             throw new CommandFailed(failed.getMessage());
         }
     }

@@ -4,7 +4,7 @@ import bios.CommandFailed;
 import bios.Logs;
 import bios.coordinator.gateway.Accounts;
 import bios.persistence.Storage;
-import bios.persistence.journal.JournalInUse;
+import bios.persistence.embedded.DatabaseInUse;
 import bios.protocol.model.ModelName;
 import bios.worker.load.ModelFolder;
 import bios.worker.load.ModelRefused;
@@ -144,7 +144,7 @@ public final class Node {
     private static Storage open(Config config) {
         try {
             return Storage.open(config);
-        } catch (JournalInUse | IllegalStateException | IllegalArgumentException | ConfigException
+        } catch (DatabaseInUse | IllegalStateException | IllegalArgumentException | ConfigException
                 | UncheckedIOException failure) {
             throw new CommandFailed(failure.getMessage());
         }

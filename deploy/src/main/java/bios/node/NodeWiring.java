@@ -24,8 +24,8 @@ import bios.persistence.blob.MeteredBlobStore;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelName;
-import bios.worker.device.cpu.CpuDevice;
-import bios.worker.device.cpu.HostMemory;
+import bios.worker.device.DeviceSettings;
+import bios.worker.device.Devices;
 import bios.worker.engine.Engine;
 import bios.worker.engine.EngineSettings;
 import bios.worker.load.ModelRefused;
@@ -118,12 +118,11 @@ final class NodeWiring {
 
     private ActorRef<EngineCommand> worker() {
         int threads = settings.threads().orElse(Runtime.getRuntime().availableProcessors());
-        CpuDevice.Activations activations = CpuDevice.Activations.of(config);
-        long memory = HostMemory.limit(config);
+        DeviceSettings device = DeviceSettings.of(config, threads);
         // A refused model is an error of the user: no stack trace.
         ActorRef<EngineCommand> engine = context.spawn(Behaviors.supervise(
                 Engine.create(EngineSettings.of(config), settings.models(),
-                        () -> new CpuDevice(threads, activations, memory), blobs))
+                        () -> Devices.open(device), blobs))
                 .onFailure(ModelRefused.class, SupervisorStrategy.stop().withLoggingEnabled(false)),
                 "engine");
         context.watch(engine);

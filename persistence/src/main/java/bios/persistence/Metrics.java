@@ -3,7 +3,7 @@ package bios.persistence;
 import io.prometheus.metrics.core.metrics.Counter;
 import io.prometheus.metrics.core.metrics.Histogram;
 
-/// What this module counts, in the process's one registry; `docs/reference/metrics.md` says what each means.
+/// The metrics of this module, in the process's registry; `docs/reference/metrics.md` describes each.
 public final class Metrics {
     /// Upper bounds of histograms of seconds, from a memory access to a large upload.
     private static final double[] SECONDS =
@@ -15,20 +15,20 @@ public final class Metrics {
             .help("Calls of the blob store, by operation and outcome.")
             .labelNames("operation", "outcome").register();
 
-    /// Bytes that went to and came from the blob store; `direction` is `written` or `read`.
+    /// Bytes written to and read from the blob store; `direction` is `written` or `read`.
     public static final Counter BLOB_BYTES = Counter.builder().name("bios_blob_bytes_total")
             .help("Bytes written to and read from the blob store.").labelNames("direction").register();
 
-    /// How long calls of the blob store took; a read is measured until its last byte.
+    /// Seconds that calls of the blob store took; a read is measured until its last byte.
     public static final Histogram BLOB_SECONDS = Histogram.builder().name("bios_blob_operation_seconds")
             .help("Seconds of a call of the blob store, a read until its last byte.")
             .labelNames("operation").classicOnly().classicUpperBounds(SECONDS).register();
 
-    /// Reads that met a blob whose bytes are not those that were stored.
+    /// Reads that found a damaged blob.
     public static final Counter BLOB_DAMAGED = Counter.builder().name("bios_blob_damaged_total")
-            .help("Reads that met a damaged blob.").register();
+            .help("Reads that found a damaged blob.").register();
 
-    /// Reads of a blob that is not there.
+    /// Reads of a blob that is not in the store.
     public static final Counter BLOB_MISSING = Counter.builder().name("bios_blob_missing_total")
             .help("Reads of a blob that is not in the store.").register();
 

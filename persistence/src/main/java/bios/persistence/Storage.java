@@ -7,14 +7,15 @@ import bios.persistence.blob.S3BlobStore;
 import bios.persistence.blob.S3Settings;
 import bios.persistence.cassandra.CassandraConnection;
 import bios.persistence.cassandra.CassandraSettings;
+import bios.persistence.embedded.EmbeddedDatabase;
 import bios.persistence.index.CassandraRunIndex;
 import bios.persistence.index.JdbcRunIndex;
 import bios.persistence.index.RunIndex;
 import bios.persistence.journal.CassandraJournal;
-import bios.persistence.journal.EmbeddedJournal;
-import bios.persistence.sampling.CassandraSamplingTasks;
-import bios.persistence.sampling.JdbcSamplingTasks;
-import bios.persistence.sampling.SamplingTasks;
+import bios.persistence.journal.JdbcJournal;
+import bios.persistence.sampling.CassandraSamplingTaskStore;
+import bios.persistence.sampling.JdbcSamplingTaskStore;
+import bios.persistence.sampling.SamplingTaskStore;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigException;
 import com.typesafe.config.ConfigFactory;
@@ -26,15 +27,15 @@ import java.util.Locale;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/// All that a process keeps, as `bios.storage` says: the one door to the stores.
+/// The stores of a process, opened as the settings `bios.storage` say.
 public final class Storage implements AutoCloseable {
     private static final Logger LOG = LoggerFactory.getLogger(Storage.class);
 
-    /// Where events, snapshots, the run index and sampling tasks are.
+    /// Where events, snapshots, the run index and sampling tasks are stored.
     public enum Journal {
-        /// In a file of one process.
+        /// In the embedded database, for one process.
         EMBEDDED,
-        /// In Cassandra, for many.
+        /// In Cassandra, for several processes.
         CASSANDRA
     }
 
@@ -42,22 +43,23 @@ public final class Storage implements AutoCloseable {
 
     private final BlobStore blobs;
     private final RunIndex index;
-    private final SamplingTasks samplingTasks;
+    private final SamplingTaskStore samplingTasks;
     private final List<AutoCloseable> open;
 
-    private Storage(BlobStore blobs, RunIndex index, SamplingTasks samplingTasks, List<AutoCloseable> open) {
+    private Storage(BlobStore blobs, RunIndex index, SamplingTaskStore samplingTasks,
+            List<AutoCloseable> open) {
         this.blobs = blobs;
         this.index = index;
         this.samplingTasks = samplingTasks;
         this.open = open;
     }
 
-    /// `given` with what Pekko must know to keep events and snapshots where `bios.storage` says, which is
-    /// read from `given` and the defaults. [IllegalArgumentException] names a setting that is wrong.
+    /// `given` with the settings that make Pekko store events and snapshots where `bios.storage` says, which
+    /// is read from `given` and the defaults. [IllegalArgumentException] names a setting that is wrong.
     public static Config pekko(Config given) {
         Config all = given.withFallback(ConfigFactory.load()).resolve();
         return given.withFallback(switch (journal(all)) {
-            case EMBEDDED -> EmbeddedJournal.config(journalFolder(all));
+            case EMBEDDED -> JdbcJournal.config(journalFolder(all));
             case CASSANDRA -> {
                 CassandraSettings.of(all);
                 yield CassandraJournal.config();
@@ -65,15 +67,15 @@ public final class Storage implements AutoCloseable {
         });
     }
 
-    /// Where these settings keep the journal.
+    /// Where the journal is stored with these settings.
     public static Journal journal(Config resolved) {
         return choice(resolved, "journal", Journal.class);
     }
 
-    /// Opens the stores that the settings name; makes folders and tables of embedded ones. Call it before the
-    /// actor system starts. Fails with what says which setting or store is at fault:
-    /// [IllegalArgumentException] a setting, [bios.persistence.journal.JournalInUse],
-    /// [bios.persistence.cassandra.CassandraUnavailable], [bios.persistence.cassandra.SchemaRefused],
+    /// Opens the stores that the settings name; creates folders and tables of embedded ones. Call it before
+    /// the actor system starts. The exception tells which setting or store is at fault:
+    /// [IllegalArgumentException] a setting, [bios.persistence.embedded.DatabaseInUse],
+    /// [bios.persistence.cassandra.CassandraUnavailable], [bios.persistence.cassandra.SchemaMismatch],
     /// [java.io.UncheckedIOException] or [IllegalStateException] a store.
     ///
     /// @param resolved the settings with all defaults
@@ -85,18 +87,18 @@ public final class Storage implements AutoCloseable {
         List<AutoCloseable> open = new ArrayList<>();
         try {
             RunIndex index;
-            SamplingTasks tasks;
+            SamplingTaskStore tasks;
             if (journal(resolved) == Journal.EMBEDDED) {
                 Path folder = journalFolder(resolved);
-                EmbeddedJournal.createSchema(folder);
+                EmbeddedDatabase.createSchema(folder);
                 index = opened(open, JdbcRunIndex.open(folder, clock));
-                tasks = opened(open, JdbcSamplingTasks.open(folder, clock));
+                tasks = opened(open, JdbcSamplingTaskStore.open(folder, clock));
             } else {
                 CassandraSettings settings = CassandraSettings.of(resolved);
-                // One session for all that follows.
+                // All stores share this session.
                 opened(open, CassandraConnection.to(settings)).await();
                 index = opened(open, CassandraRunIndex.open(settings, clock));
-                tasks = opened(open, CassandraSamplingTasks.open(settings, clock));
+                tasks = opened(open, CassandraSamplingTaskStore.open(settings, clock));
             }
             return new Storage(openBlobs(resolved, clock, open), index, tasks, open);
         } catch (RuntimeException failed) {
@@ -111,11 +113,12 @@ public final class Storage implements AutoCloseable {
             case S3 -> opened(open, S3BlobStore.open(S3Settings.of(resolved)));
             case CASSANDRA -> {
                 var store = opened(open, CassandraBlobStore.open(CassandraSettings.of(resolved), clock));
-                Thread.ofVirtual().name("blob-sweep").start(() -> {
+                Thread.ofVirtual().name("blob-upload-cleaner").start(() -> {
                     try {
-                        store.sweep();
+                        store.deleteInterruptedUploads();
                     } catch (RuntimeException failed) {
-                        LOG.warn("interrupted uploads are swept at the next start: {}", failed.getMessage());
+                        LOG.warn("remains of interrupted uploads are deleted at the next start: {}",
+                                failed.getMessage());
                     }
                 });
                 yield store;
@@ -128,22 +131,22 @@ public final class Storage implements AutoCloseable {
         return store;
     }
 
-    /// Weights, and whatever else is large.
+    /// Adapters, states and other large contents.
     public BlobStore blobs() {
         return blobs;
     }
 
-    /// Which runs and checkpoints an owner has.
+    /// The runs and checkpoints of each owner.
     public RunIndex index() {
         return index;
     }
 
     /// Accepted sampling requests.
-    public SamplingTasks samplingTasks() {
+    public SamplingTaskStore samplingTasks() {
         return samplingTasks;
     }
 
-    /// Closes all stores; call it after the actor system has ended.
+    /// Closes all stores; call it after the actor system has terminated.
     @Override public void close() {
         closeAll(open);
     }
@@ -173,13 +176,13 @@ public final class Storage implements AutoCloseable {
     private static <E extends Enum<E>> E choice(Config config, String setting, Class<E> type) {
         String path = "bios.storage." + setting;
         try {
-            String said = config.getString(path);
+            String value = config.getString(path);
             for (E one : type.getEnumConstants())
-                if (one.name().equalsIgnoreCase(said)) return one;
+                if (one.name().equalsIgnoreCase(value)) return one;
             var names = new ArrayList<String>();
             for (E one : type.getEnumConstants()) names.add(one.name().toLowerCase(Locale.ROOT));
             throw new IllegalArgumentException(
-                    path + " is '" + said + "'; choose " + String.join(", ", names));
+                    path + " is '" + value + "'; choose " + String.join(", ", names));
         } catch (ConfigException wrong) {
             throw new IllegalArgumentException(wrong.getMessage(), wrong);
         }

@@ -1,2 +1,3 @@
-/// What is kept: the journal, blobs, the run index and sampling tasks. [bios.persistence.Storage] opens them.
+/// Durable storage: the journal, blobs, the run index and sampling tasks. [bios.persistence.Storage] opens
+/// them.
 package bios.persistence;

@@ -6,7 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import bios.persistence.journal.JournalInUse;
+import bios.persistence.embedded.DatabaseInUse;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigFactory;
 import java.nio.file.Files;
@@ -25,8 +25,8 @@ class StorageTest {
 
     @Test void theDefaultsKeepEverythingInTheDataFolder() {
         Config config = all(Map.of("bios.data", folder.toString()));
-        assertEquals("jdbc-journal", config.getString("pekko.persistence.journal.plugin"));
-        assertTrue(config.getString("pekko-persistence-jdbc.shared-databases.slick.db.url")
+        assertEquals("bios-embedded-journal", config.getString("pekko.persistence.journal.plugin"));
+        assertTrue(config.getString("bios-embedded-journal.url")
                 .contains(folder.resolve("journal").toString()));
         try (Storage storage = Storage.open(config)) {
             var blob = storage.blobs().put("scope", new byte[] {1});
@@ -55,9 +55,8 @@ class StorageTest {
     }
 
     @Test void whatIsGivenGoesBeforeWhatThePluginNeeds() {
-        assertEquals(
-                7, all(Map.of("bios.data", "x", "pekko-persistence-jdbc.shared-databases.slick.db.numThreads",
-                7)).getInt("pekko-persistence-jdbc.shared-databases.slick.db.numThreads"));
+        assertEquals(7, all(Map.of("bios.data", "x", "bios-embedded-journal.circuit-breaker.max-failures", 7))
+                .getInt("bios-embedded-journal.circuit-breaker.max-failures"));
     }
 
     @Test void wrongSettingsAreRefusedByName() {
@@ -85,7 +84,7 @@ class StorageTest {
         // the journal's file is free again
         try (Storage storage = Storage.open(all(Map.of("bios.data", folder.toString())))) {
             assertEquals(0, storage.index().runs("alice", 1, 0).total());
-        } catch (JournalInUse held) {
+        } catch (DatabaseInUse held) {
             throw new AssertionError(held);
         }
     }

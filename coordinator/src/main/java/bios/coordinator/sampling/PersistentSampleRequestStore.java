@@ -1,6 +1,6 @@
 package bios.coordinator.sampling;
 
-import bios.persistence.sampling.SamplingTasks;
+import bios.persistence.sampling.SamplingTaskStore;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.stored.StoredType;
 import bios.protocol.stored.StoredTypes;
@@ -16,11 +16,11 @@ public final class PersistentSampleRequestStore implements SampleRequestStore {
     private static final String NAME = "sample-task";
     static final StoredTypes TYPES = new StoredTypes(List.of(StoredType.first(NAME,
             SampleTask.class)));
-    private final SamplingTasks store;
+    private final SamplingTaskStore store;
     private final Executor blocking;
 
     /// @param blocking executor for blocking calls of the store, a thread for each task
-    public PersistentSampleRequestStore(SamplingTasks store, Executor blocking) {
+    public PersistentSampleRequestStore(SamplingTaskStore store, Executor blocking) {
         this.store = store;
         this.blocking = blocking;
     }

@@ -1,6 +1,6 @@
 package bios.coordinator.gateway;
 
-import bios.persistence.index.Page;
+import bios.persistence.index.ListingPage;
 import bios.persistence.index.RunIndex;
 import bios.persistence.index.RunSummary;
 import bios.protocol.Fault;
@@ -201,16 +201,17 @@ final class FakeRuns implements RunDirectory, RunIndex {
         throw new UnsupportedOperationException();
     }
 
-    @Override public synchronized Page<RunSummary> runs(String owner, int limit, long offset) {
+    @Override public synchronized ListingPage<RunSummary> runs(String owner, int limit, long offset) {
         List<RunSummary> all = runs.values().stream()
                 .map(r -> new RunSummary(r.config, r.config.lora(), r.step, r.config.createdAtMillis() + 5,
                         r.checkpoints, r.closed)).toList();
-        return new Page<>(all.stream().skip(offset).limit(limit).toList(), all.size());
+        return new ListingPage<>(all.stream().skip(offset).limit(limit).toList(), all.size());
     }
 
-    @Override public synchronized Page<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
+    @Override public synchronized ListingPage<CheckpointManifest> checkpoints(String owner, int limit,
+            long offset) {
         List<CheckpointManifest> all = runs.values().stream()
                 .flatMap(r -> r.checkpoints.stream()).toList();
-        return new Page<>(all.stream().skip(offset).limit(limit).toList(), all.size());
+        return new ListingPage<>(all.stream().skip(offset).limit(limit).toList(), all.size());
     }
 }

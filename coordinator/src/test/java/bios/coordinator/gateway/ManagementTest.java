@@ -4,7 +4,8 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.coordinator.health.Check;
-import bios.persistence.journal.EmbeddedJournal;
+import bios.persistence.embedded.EmbeddedDatabase;
+import bios.persistence.journal.JdbcJournal;
 import com.typesafe.config.ConfigFactory;
 import java.net.URI;
 import java.net.http.HttpClient;
@@ -28,11 +29,11 @@ class ManagementTest {
     }
 
     @Test void aNodeIsReadyWhenItHasJoinedAndTheJournalAnswers() throws Exception {
-        EmbeddedJournal.createSchema(folder);
+        EmbeddedDatabase.createSchema(folder);
         var config = ConfigFactory.parseString("pekko.actor.provider = cluster, pekko.loglevel = WARNING,"
                 + " pekko.remote.artery.canonical { hostname = \"127.0.0.1\", port = 0 },"
                 + " pekko.cluster.jmx.enabled = off, bios.health.journal-interval = 100 ms")
-                .withFallback(EmbeddedJournal.config(folder)).withFallback(ConfigFactory.load());
+                .withFallback(JdbcJournal.config(folder)).withFallback(ConfigFactory.load());
         ActorTestKit kit = ActorTestKit.create("management", config);
         try (HttpClient client = HttpClient.newHttpClient()) {
             int port = Management.bind(kit.system(), "127.0.0.1", 0,
@@ -60,7 +61,7 @@ class ManagementTest {
     @Test void aJournalThatFailsIsSaid() throws Exception {
         // A folder without tables: every question fails.
         var config = ConfigFactory.parseString("pekko.loglevel = OFF, bios.health.journal-interval = 100 ms")
-                .withFallback(EmbeddedJournal.config(folder.resolve("none")))
+                .withFallback(JdbcJournal.config(folder.resolve("none")))
                 .withFallback(ConfigFactory.load());
         ActorTestKit kit = ActorTestKit.create("no-journal", config);
         try {

@@ -54,8 +54,8 @@ final class MemoryBlobs implements BlobStore {
         blobs.remove(id);
     }
 
-    @Override public List<Listed> list(String scope) {
+    @Override public List<ListedBlob> list(String scope) {
         return blobs.entrySet().stream().filter(e -> e.getKey().scope().startsWith(scope))
-                .map(e -> new Listed(new BlobRef(e.getKey(), e.getValue().length), 0)).toList();
+                .map(e -> new ListedBlob(new BlobRef(e.getKey(), e.getValue().length), 0)).toList();
     }
 }

@@ -94,7 +94,7 @@ final class RealService extends TestClient implements AutoCloseable {
     }
 
     /// The blobs below `scope`.
-    List<BlobStore.Listed> blobs(String scope) {
+    List<BlobStore.ListedBlob> blobs(String scope) {
         return storage.blobs().list(scope);
     }
 

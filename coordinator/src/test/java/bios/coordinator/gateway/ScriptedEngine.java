@@ -80,7 +80,7 @@ final class ScriptedEngine {
     private OperationResult execute(EngineCommand.Execute c) {
         byte[] encoded = switch (c.operation()) {
             case StoredOperation.Inline(_, var bytes) -> bytes;
-            case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, 64 << 20);
+            case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, 1 << 30);
         };
         return switch (StoredOperations.decode(c.operation().kind(), encoded)) {
             case Operation.ForwardBackward f -> new OperationResult.Evaluated(

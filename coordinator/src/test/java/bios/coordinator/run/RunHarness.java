@@ -2,10 +2,11 @@ package bios.coordinator.run;
 
 import bios.persistence.blob.BlobStore;
 import bios.persistence.blob.FileBlobStore;
-import bios.persistence.index.Page;
+import bios.persistence.index.ListingPage;
 import bios.persistence.index.RunIndex;
 import bios.persistence.index.RunSummary;
-import bios.persistence.journal.EmbeddedJournal;
+import bios.persistence.embedded.EmbeddedDatabase;
+import bios.persistence.journal.JdbcJournal;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.BlobScope;
@@ -66,11 +67,11 @@ final class RunHarness implements AutoCloseable {
             rows.remove(run);
         }
 
-        @Override public Page<RunSummary> runs(String owner, int limit, long offset) {
-            return new Page<>(List.copyOf(rows.values()), rows.size());
+        @Override public ListingPage<RunSummary> runs(String owner, int limit, long offset) {
+            return new ListingPage<>(List.copyOf(rows.values()), rows.size());
         }
 
-        @Override public Page<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
+        @Override public ListingPage<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
             throw new IllegalStateException("not asked of a fake");
         }
     }
@@ -95,7 +96,7 @@ final class RunHarness implements AutoCloseable {
             store.delete(id);
         }
 
-        @Override public List<Listed> list(String scope) {
+        @Override public List<ListedBlob> list(String scope) {
             return store.list(scope);
         }
     }
@@ -125,9 +126,9 @@ final class RunHarness implements AutoCloseable {
     }
 
     private void start() {
-        EmbeddedJournal.createSchema(folder);
+        EmbeddedDatabase.createSchema(folder);
         kit = ActorTestKit.create("run",
-                settings.withFallback(EmbeddedJournal.config(folder)).withFallback(ConfigFactory.load()));
+                settings.withFallback(JdbcJournal.config(folder)).withFallback(ConfigFactory.load()));
         spawn();
     }
 

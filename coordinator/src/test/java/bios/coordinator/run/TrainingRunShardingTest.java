@@ -5,7 +5,8 @@ import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.persistence.blob.FileBlobStore;
-import bios.persistence.journal.EmbeddedJournal;
+import bios.persistence.embedded.EmbeddedDatabase;
+import bios.persistence.journal.JdbcJournal;
 import bios.protocol.run.Datum;
 import bios.protocol.run.LossFunction;
 import bios.protocol.run.Operation;
@@ -39,9 +40,9 @@ class TrainingRunShardingTest {
     private final ConcurrentLinkedQueue<String> executed = new ConcurrentLinkedQueue<>();
 
     private ActorTestKit start(FileBlobStore blobs, Duration pause) {
-        EmbeddedJournal.createSchema(folder);
+        EmbeddedDatabase.createSchema(folder);
         var kit = ActorTestKit.create("shard", ConfigFactory.parseString(SETTINGS)
-                .withFallback(EmbeddedJournal.config(folder)).withFallback(ConfigFactory.load()));
+                .withFallback(JdbcJournal.config(folder)).withFallback(ConfigFactory.load()));
         var cluster = Cluster.get(kit.system());
         cluster.manager().tell(Join.create(cluster.selfMember().address()));
         var settings = RunSettings.from(kit.system().settings().config());

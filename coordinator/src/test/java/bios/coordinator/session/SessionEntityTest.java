@@ -4,7 +4,8 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import bios.persistence.journal.EmbeddedJournal;
+import bios.persistence.embedded.EmbeddedDatabase;
+import bios.persistence.journal.JdbcJournal;
 import bios.protocol.model.ModelName;
 import bios.protocol.run.RunId;
 import bios.protocol.session.SessionCommand;
@@ -43,9 +44,9 @@ class SessionEntityTest {
     private ActorTestKit kit;
 
     @BeforeEach void start() {
-        EmbeddedJournal.createSchema(folder);
+        EmbeddedDatabase.createSchema(folder);
         kit = ActorTestKit.create("session",
-                EmbeddedJournal.config(folder).withFallback(ConfigFactory.load()));
+                JdbcJournal.config(folder).withFallback(ConfigFactory.load()));
     }
 
     @AfterEach void stop() {

@@ -99,11 +99,11 @@ final class Blobs implements BlobStore {
         world.ledger(run(id)).deleted(id);
     }
 
-    @Override public List<Listed> list(String scope) {
+    @Override public List<ListedBlob> list(String scope) {
         return kept.entrySet().stream().filter(e -> e.getKey().startsWith(scope + "/")).map(e -> {
             int slash = e.getKey().lastIndexOf('/');
             var id = new BlobId(e.getKey().substring(0, slash), e.getKey().substring(slash + 1));
-            return new Listed(new BlobRef(id, e.getValue().length), 0);
+            return new ListedBlob(new BlobRef(id, e.getValue().length), 0);
         }).toList();
     }
 

@@ -5,7 +5,7 @@ import bios.coordinator.run.RunSettings;
 import bios.coordinator.run.RunEnvironment;
 import bios.coordinator.run.ExclusiveReplay;
 import bios.coordinator.run.TrainingRunEntity;
-import bios.persistence.index.Page;
+import bios.persistence.index.ListingPage;
 import bios.persistence.index.RunIndex;
 import bios.persistence.index.RunSummary;
 import bios.protocol.checkpoint.CheckpointManifest;
@@ -125,12 +125,12 @@ final class World {
             rows.remove(run.value());
         }
 
-        @Override public Page<RunSummary> runs(String owner, int limit, long offset) {
-            return new Page<>(List.copyOf(rows.values()), rows.size());
+        @Override public ListingPage<RunSummary> runs(String owner, int limit, long offset) {
+            return new ListingPage<>(List.copyOf(rows.values()), rows.size());
         }
 
-        @Override public Page<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
-            return new Page<>(List.of(), 0);
+        @Override public ListingPage<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
+            return new ListingPage<>(List.of(), 0);
         }
     }
 

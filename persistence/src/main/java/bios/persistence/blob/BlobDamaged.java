@@ -2,19 +2,19 @@ package bios.persistence.blob;
 
 import bios.protocol.checkpoint.BlobId;
 
-/// A blob whose bytes are not those that were stored.
+/// The bytes of a blob are not those that were stored.
 public final class BlobDamaged extends RuntimeException {
     private static final long serialVersionUID = 1;
     private final transient BlobId id;
 
     /// @param id the blob
-    /// @param how what differs
+    /// @param how what is different
     public BlobDamaged(BlobId id, String how) {
         super("blob " + id + " is damaged: " + how + "; restore it from a copy or delete what refers to it");
         this.id = id;
     }
 
-    /// Which blob it is.
+    /// The damaged blob.
     public BlobId id() {
         return id;
     }

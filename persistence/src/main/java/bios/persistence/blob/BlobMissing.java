@@ -2,7 +2,7 @@ package bios.persistence.blob;
 
 import bios.protocol.checkpoint.BlobId;
 
-/// A blob that is not in the store.
+/// A blob is not in the store.
 public final class BlobMissing extends RuntimeException {
     private static final long serialVersionUID = 1;
     private final transient BlobId id;
@@ -14,7 +14,7 @@ public final class BlobMissing extends RuntimeException {
         this.id = id;
     }
 
-    /// Which blob it is.
+    /// The missing blob.
     public BlobId id() {
         return id;
     }

@@ -10,31 +10,31 @@ import java.util.List;
 
 /// Stores immutable contents under their SHA-256. Contents have any size (a `long`); they are written and
 /// read as streams, in memory that does not grow with the size. All methods block and are safe to call from
-/// many threads: call them from virtual threads, never from an actor. They throw [BlobMissing], [BlobDamaged], or
-/// [UncheckedIOException] when the store itself fails.
+/// many threads: call them from virtual threads, never from an actor. They throw [BlobMissing],
+/// [BlobDamaged], or [UncheckedIOException] when the store itself fails.
 public interface BlobStore {
     /// The largest array that every Java VM can allocate: the upper limit of [#readSmall].
     int MAX_ARRAY_BYTES = Integer.MAX_VALUE - 16;
 
-    /// Writes what is to be stored; called once.
+    /// Writes a content; called once.
     @FunctionalInterface
     interface Content {
         /// Writes all bytes to `out`, which the store closes.
         void writeTo(OutputStream out) throws IOException;
     }
 
-    /// Stores `bytes`; when it returns they are durable.
+    /// Stores `bytes`; they are durable when the method returns.
     default BlobRef put(String scope, byte[] bytes) {
         return put(scope, out -> out.write(bytes));
     }
 
-    /// Stores all that `in` gives.
+    /// Stores all bytes of `in`.
     default BlobRef put(String scope, InputStream in) {
         return put(scope, in::transferTo);
     }
 
-    /// Stores what `content` writes; when it returns the bytes are durable and visible as a whole, and if it
-    /// throws nothing is visible. Storing the same bytes again is harmless and mends a damaged blob.
+    /// Stores what `content` writes. When the method returns, the blob is durable and complete; when it
+    /// throws, nothing is stored. Storing the same bytes again is idempotent and repairs a damaged blob.
     BlobRef put(String scope, Content content);
 
     /// Opens a blob of any size for reading; the caller closes the stream. The stream has exactly
@@ -61,17 +61,17 @@ public interface BlobStore {
         }
     }
 
-    /// Whether there is a blob of that name; its bytes are not checked.
+    /// Whether the blob is stored; its content is not verified.
     boolean exists(BlobId id);
 
-    /// Deletes a blob; harmless if there is none.
+    /// Deletes a blob, if it is stored.
     void delete(BlobId id);
 
-    /// The blobs of `scope` and of the scopes below it, in no order.
-    List<Listed> list(String scope);
+    /// The blobs of `scope` and of the scopes below it, in any order.
+    List<ListedBlob> list(String scope);
 
     /// A blob in a listing.
     ///
-    /// @param modifiedMillis when it was last put, epoch milliseconds
-    record Listed(BlobRef ref, long modifiedMillis) {}
+    /// @param modifiedMillis when it was last stored, epoch milliseconds
+    record ListedBlob(BlobRef ref, long modifiedMillis) {}
 }

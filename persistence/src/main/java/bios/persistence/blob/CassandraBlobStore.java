@@ -28,21 +28,21 @@ import java.util.stream.IntStream;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/// Blobs in Cassandra: chunks of 1 MiB, each in a partition of its own, under the id of the upload that wrote
-/// them, and then one row that makes the upload visible as the blob. That row is changed by lightweight
-/// transactions only, so that whoever replaces or deletes an upload knows which, and deletes its chunks. What
-/// a crash has left of an upload is swept two days later.
+/// Blobs in Cassandra. An upload writes chunks of 1 MiB, each in a partition of its own, under the id of the
+/// upload, and then one row that makes the upload visible as the blob. Only lightweight transactions change
+/// that row, so that a put or a deletion knows which upload it replaced, and deletes its chunks. The remains
+/// of an interrupted upload are deleted two days later. The number of chunks limits a blob to 2 PiB.
 public final class CassandraBlobStore implements BlobStore, AutoCloseable {
     private static final Logger LOG = LoggerFactory.getLogger(CassandraBlobStore.class);
     private static final int CHUNK_BYTES = 1 << 20;
-    private static final int CHUNKS_AT_ONCE = 4;
+    private static final int CHUNKS_IN_FLIGHT = 4;
     private static final int BUCKETS = 16;
     private static final long DAY_MILLIS = 86_400_000;
-    /// An upload that is older is not under way any more.
-    private static final int DAYS_UNDER_WAY = 2;
-    /// Rows of uploads live so long.
-    private static final int DAYS_REMEMBERED = 30;
-    private static final int MOST_ROOTS_REMEMBERED = 10_000;
+    /// An upload that started earlier is not in progress any more.
+    private static final int MAX_UPLOAD_DAYS = 2;
+    /// How long the rows of uploads are kept.
+    private static final int UPLOAD_ROW_DAYS = 30;
+    private static final int MAX_CACHED_ROOTS = 10_000;
 
     private static final String PUT_CHUNK =
             "INSERT INTO KEYSPACE.blob_chunks (upload, chunk, data) VALUES (?, ?, ?)";
@@ -67,28 +67,30 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
     private static final String LIST = """
             SELECT scope, sha256, bytes, modified FROM KEYSPACE.blobs
             WHERE root = ? AND bucket = ? AND scope >= ? AND scope < ?""";
-    private static final String BEGIN =
+    private static final String RECORD_UPLOAD =
             "INSERT INTO KEYSPACE.blob_uploads (day, upload, scope, sha256) VALUES (?, ?, ?, ?)";
-    private static final String END = "DELETE FROM KEYSPACE.blob_uploads WHERE day = ? AND upload = ?";
-    private static final String BEGUN =
+    private static final String FORGET_UPLOAD =
+            "DELETE FROM KEYSPACE.blob_uploads WHERE day = ? AND upload = ?";
+    private static final String UPLOADS_OF_DAY =
             "SELECT upload, scope, sha256 FROM KEYSPACE.blob_uploads WHERE day = ?";
 
     private final CassandraConnection connection;
     private final InstantSource clock;
     private final Set<String> roots = ConcurrentHashMap.newKeySet();
 
-    /// Where a blob's bytes lie.
+    /// The chunks of a blob.
     private record Upload(UUID id, int chunks) {}
 
-    /// An upload with the day under which it is remembered until it is done or deleted.
-    private record Intent(int day, UUID upload) {}
+    /// The row of an upload in progress, with the day that is its partition; deleted when the upload is
+    /// published or its chunks are deleted.
+    private record UploadRow(int day, UUID upload) {}
 
     private CassandraBlobStore(CassandraSettings settings, InstantSource clock) {
         this.connection = CassandraConnection.to(settings);
         this.clock = clock;
     }
 
-    /// Opens the store; waits for Cassandra, whose schema must be there.
+    /// Opens the store; waits for Cassandra, whose schema must exist.
     public static CassandraBlobStore open(CassandraSettings settings, InstantSource clock) {
         var store = new CassandraBlobStore(settings, clock);
         try {
@@ -106,56 +108,56 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
 
     @Override public BlobRef put(String scope, Content content) {
         Cql cql = connection.await();
-        UUID upload = UUID.randomUUID(); // edge: a name of its own
-        Intent intent = begin(cql, upload, scope, "");
+        UUID upload = UUID.randomUUID(); // edge: a unique name
+        UploadRow row = recordUpload(cql, upload, scope, "");
         var out = new ChunkedOutput(cql, upload);
         try {
             content.writeTo(out);
             out.finish();
             var id = new BlobId(scope, Digests.hex(out.digest));
-            // From here on a sweep can tell whether this upload is the blob.
-            await(cql.ask(BEGIN, intent.day(), upload, scope, id.sha256()));
-            remember(cql, scope);
+            // From here on, [#deleteInterruptedUploads] can tell whether this upload is the blob.
+            await(cql.execute(RECORD_UPLOAD, row.day(), upload, scope, id.sha256()));
+            recordRoot(cql, scope);
             publish(cql, id, new Upload(upload, out.chunks), out.bytes);
-            await(cql.ask(END, intent.day(), upload));
+            await(cql.execute(FORGET_UPLOAD, row.day(), upload));
             return new BlobRef(id, out.bytes);
         } catch (IOException | DriverException failed) {
             throw new UncheckedIOException("a blob of " + scope + " cannot be written: " + failed,
                     failed instanceof IOException io ? io : new IOException(failed));
         } finally {
-            out.abandonUnlessFinished(intent);
+            out.deleteUnlessFinished(row);
         }
     }
 
-    private Intent begin(Cql cql, UUID upload, String scope, String sha256) {
-        var intent = new Intent((int) (clock.millis() / DAY_MILLIS), upload);
-        within("a blob of " + scope + " cannot be written", () ->
-                await(cql.ask(BEGIN, intent.day(), upload, scope, sha256)));
-        return intent;
+    private UploadRow recordUpload(Cql cql, UUID upload, String scope, String sha256) {
+        var row = new UploadRow((int) (clock.millis() / DAY_MILLIS), upload);
+        translateFailures("a blob of " + scope + " cannot be written", () ->
+                await(cql.execute(RECORD_UPLOAD, row.day(), upload, scope, sha256)));
+        return row;
     }
 
-    private void remember(Cql cql, String scope) {
+    private void recordRoot(Cql cql, String scope) {
         String root = root(scope);
         if (roots.contains(root)) return;
-        await(cql.ask(ROOT, scope.split("/")[0], root));
-        if (roots.size() < MOST_ROOTS_REMEMBERED) roots.add(root);
+        await(cql.execute(ROOT, scope.split("/")[0], root));
+        if (roots.size() < MAX_CACHED_ROOTS) roots.add(root);
     }
 
-    /// Makes an upload the blob `id`, in place of another if there is one.
+    /// Makes an upload the blob `id`; replaces an earlier upload of it.
     private void publish(Cql cql, BlobId id, Upload ours, long bytes) {
         Object[] key = key(id);
         while (true) {
             Optional<Upload> before = current(cql, id);
             if (before.filter(u -> u.id().equals(ours.id())).isPresent()) return;
-            Optional<Intent> old = before.map(u -> begin(cql, u.id(), id.scope(), id.sha256()));
+            Optional<UploadRow> old = before.map(u -> recordUpload(cql, u.id(), id.scope(), id.sha256()));
             boolean applied = before.isEmpty()
-                    ? decided(cql, CREATE, ours.id(), bytes, ours.chunks(), clock.millis(), key[0], key[1],
-                            key[2], key[3])
-                    : decided(cql, REPLACE, ours.id(), bytes, ours.chunks(), clock.millis(), key[0], key[1],
-                            key[2], key[3], before.get().id());
-            // Not applied, or nobody knows: look again.
+                    ? executeConditional(cql, CREATE, ours.id(), bytes, ours.chunks(), clock.millis(), key[0],
+                            key[1], key[2], key[3])
+                    : executeConditional(cql, REPLACE, ours.id(), bytes, ours.chunks(), clock.millis(),
+                            key[0], key[1], key[2], key[3], before.get().id());
+            // Otherwise it was not applied, or its outcome is unknown: reads the row again.
             if (applied) {
-                before.ifPresent(u -> discard(cql, u, old.get()));
+                before.ifPresent(u -> deleteUpload(cql, u, old.get()));
                 return;
             }
         }
@@ -164,100 +166,102 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
     @Override public void delete(BlobId id) {
         Cql cql = connection.await();
         Object[] key = key(id);
-        within("blob " + id + " cannot be deleted", () -> {
+        translateFailures("blob " + id + " cannot be deleted", () -> {
             Optional<Upload> found = current(cql, id);
             while (found.isPresent()) {
                 Upload upload = found.get();
-                Intent intent = begin(cql, upload.id(), id.scope(), id.sha256());
-                boolean applied = decided(cql, DELETE, key[0], key[1], key[2], key[3], upload.id());
+                UploadRow row = recordUpload(cql, upload.id(), id.scope(), id.sha256());
+                boolean applied = executeConditional(cql, DELETE, key[0], key[1], key[2], key[3],
+                        upload.id());
                 found = applied ? Optional.empty() : current(cql, id);
-                if (found.filter(u -> u.id().equals(upload.id())).isEmpty()) discard(cql, upload, intent);
-                // Replaced meanwhile: that one came after this deletion.
+                if (found.filter(u -> u.id().equals(upload.id())).isEmpty()) deleteUpload(cql, upload, row);
+                // Replaced concurrently: that upload counts as later than this deletion.
                 if (!applied && found.filter(u -> !u.id().equals(upload.id())).isPresent()) return null;
             }
             return null;
         });
     }
 
-    /// A lightweight transaction. It may say no where an attempt whose outcome was not learnt has done it:
-    /// the caller looks again.
-    private static boolean decided(Cql cql, String text, Object... values) {
-        return await(cql.patience().with(() -> cql.decide(text, values))).wasApplied();
+    /// Executes a lightweight transaction with retries. It may return false although an earlier attempt of
+    /// unknown outcome was applied: the caller reads the row again.
+    private static boolean executeConditional(Cql cql, String text, Object... values) {
+        return await(cql.retries().call(() -> cql.executeConditional(text, values))).wasApplied();
     }
 
     private static Optional<Upload> current(Cql cql, BlobId id) {
-        return await(cql.askSerially(FIND, key(id))).map(row ->
+        return await(cql.readSerial(FIND, key(id))).map(row ->
                 new Upload(row.getUuid("upload"), row.getInt("chunks")));
     }
 
-    /// Deletes the chunks of an upload that is nobody's.
-    private static void discard(Cql cql, Upload upload, Intent intent) {
+    /// Deletes the chunks of an upload that is not a blob, and its row.
+    private static void deleteUpload(Cql cql, Upload upload, UploadRow row) {
         for (int chunk = 0; chunk < upload.chunks(); chunk++)
-            await(cql.ask(DELETE_CHUNK, upload.id(), chunk));
-        await(cql.ask(END, intent.day(), upload.id()));
+            await(cql.execute(DELETE_CHUNK, upload.id(), chunk));
+        await(cql.execute(FORGET_UPLOAD, row.day(), upload.id()));
     }
 
-    /// Deletes what uploads have left that began more than two days ago and never ended.
+    /// Deletes the chunks of uploads that started more than two days ago and were not finished.
     ///
     /// @return how many uploads
-    public int sweep() {
+    public int deleteInterruptedUploads() {
         Cql cql = connection.await();
         int today = (int) (clock.millis() / DAY_MILLIS);
-        int swept = 0;
-        for (int day = today - DAYS_REMEMBERED; day < today - DAYS_UNDER_WAY; day++)
-            for (Row row : await(cql.ask(BEGUN, day).thenCompose(cql::all))) {
+        int deleted = 0;
+        for (int day = today - UPLOAD_ROW_DAYS; day < today - MAX_UPLOAD_DAYS; day++)
+            for (Row row : await(cql.execute(UPLOADS_OF_DAY, day).thenCompose(cql::allRows))) {
                 UUID upload = row.getUuid("upload");
                 String sha256 = row.getString("sha256");
                 boolean used = !sha256.isEmpty() && current(cql, new BlobId(row.getString("scope"), sha256))
                         .filter(u -> u.id().equals(upload)).isPresent();
                 if (!used) {
                     deleteChunks(cql, upload);
-                    swept++;
-                    LOG.info("deleted what an interrupted upload to {} has left", row.getString("scope"));
+                    deleted++;
+                    LOG.info("deleted the chunks of an interrupted upload to {}", row.getString("scope"));
                 }
-                await(cql.ask(END, day, upload));
+                await(cql.execute(FORGET_UPLOAD, day, upload));
             }
-        return swept;
+        return deleted;
     }
 
-    /// All of them; chunks are written a few at once, so one may be missing before the last.
+    /// Deletes all chunks. Some are written at the same time, so that one may be missing before the last.
     private static void deleteChunks(Cql cql, UUID upload) {
         int missing = 0;
-        for (int chunk = 0; missing <= CHUNKS_AT_ONCE; chunk++) {
-            boolean there = Cql.first(await(cql.ask(CHUNK, upload, chunk))).isPresent();
-            missing = there ? 0 : missing + 1;
-            if (there) await(cql.ask(DELETE_CHUNK, upload, chunk));
+        for (int chunk = 0; missing <= CHUNKS_IN_FLIGHT; chunk++) {
+            boolean present = Cql.firstRow(await(cql.execute(CHUNK, upload, chunk))).isPresent();
+            missing = present ? 0 : missing + 1;
+            if (present) await(cql.execute(DELETE_CHUNK, upload, chunk));
         }
     }
 
     @Override public InputStream open(BlobRef ref) {
         Cql cql = connection.await();
-        Upload upload = within("blob " + ref.id() + " cannot be read", () -> found(cql, ref.id()))
+        Upload upload = translateFailures("blob " + ref.id() + " cannot be read", () -> found(cql, ref.id()))
                 .orElseThrow(() -> new BlobMissing(ref.id()));
-        return new CheckedStream(ref, new ChunkedInput(cql, ref.id(), upload));
+        return new VerifyingInputStream(ref, new ChunkedInput(cql, ref.id(), upload));
     }
 
     private static Optional<Upload> found(Cql cql, BlobId id) {
-        return Cql.first(await(cql.ask(FIND, key(id)))).map(row ->
+        return Cql.firstRow(await(cql.execute(FIND, key(id)))).map(row ->
                 new Upload(row.getUuid("upload"), row.getInt("chunks")));
     }
 
     @Override public boolean exists(BlobId id) {
         Cql cql = connection.await();
-        return within("blob " + id + " cannot be looked up", () -> found(cql, id)).isPresent();
+        return translateFailures("blob " + id + " cannot be looked up", () -> found(cql, id)).isPresent();
     }
 
-    @Override public List<Listed> list(String scope) {
+    @Override public List<ListedBlob> list(String scope) {
         Cql cql = connection.await();
-        return within("the blobs of " + scope + " cannot be listed", () -> {
+        return translateFailures("the blobs of " + scope + " cannot be listed", () -> {
             List<String> under = scope.contains("/") ? List.of(root(scope))
-                    : await(cql.ask(ROOTS, scope).thenCompose(cql::all)).stream()
+                    : await(cql.execute(ROOTS, scope).thenCompose(cql::allRows)).stream()
                             .map(row -> row.getString("root")).toList();
-            var found = new ArrayList<Listed>();
+            var found = new ArrayList<ListedBlob>();
             for (String root : under) {
-                // '0' is the character after '/'.
+                // '0' follows '/' in the order of characters.
                 List<CompletionStage<List<Row>>> parts = IntStream.range(0, BUCKETS).mapToObj(bucket ->
-                        cql.ask(LIST, root, bucket, scope, scope + "0").thenCompose(cql::all)).toList();
+                        cql.execute(LIST, root, bucket, scope, scope + "0").thenCompose(cql::allRows))
+                        .toList();
                 for (var part : parts)
                     for (Row row : await(part)) listed(row, scope).ifPresent(found::add);
             }
@@ -265,14 +269,14 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
         });
     }
 
-    private static Optional<Listed> listed(Row row, String scope) {
+    private static Optional<ListedBlob> listed(Row row, String scope) {
         String own = row.getString("scope");
         if (!own.equals(scope) && !own.startsWith(scope + "/")) return Optional.empty();
-        return Optional.of(new Listed(new BlobRef(new BlobId(own, row.getString("sha256")),
+        return Optional.of(new ListedBlob(new BlobRef(new BlobId(own, row.getString("sha256")),
                 row.getLong("bytes")), row.getLong("modified")));
     }
 
-    /// The first two words of a scope: those of one run share them.
+    /// The first two segments of a scope; all scopes of a run share them.
     private static String root(String scope) {
         int first = scope.indexOf('/');
         int second = first < 0 ? -1 : scope.indexOf('/', first + 1);
@@ -285,13 +289,13 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
                 id.sha256()};
     }
 
-    private interface Work<T> {
+    private interface Request<T> {
         T get();
     }
 
-    private static <T> T within(String failure, Work<T> work) {
+    private static <T> T translateFailures(String failure, Request<T> request) {
         try {
-            return work.get();
+            return request.get();
         } catch (DriverException failed) {
             throw new UncheckedIOException(failure + ": " + failed.getMessage(), new IOException(failed));
         }
@@ -301,7 +305,7 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
         return Cql.await(stage);
     }
 
-    /// Writes chunks as they fill, a few at the same time.
+    /// Writes each chunk when it is full; a few writes are in flight at a time.
     private final class ChunkedOutput extends OutputStream {
         private final Cql cql;
         private final UUID upload;
@@ -335,11 +339,11 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
         private void send() throws IOException {
             ByteBuffer full = chunk.flip();
             chunk = ByteBuffer.allocate(CHUNK_BYTES);
-            writing.add(cql.ask(PUT_CHUNK, upload, chunks++, full));
-            while (writing.size() >= CHUNKS_AT_ONCE) settle();
+            writing.add(cql.execute(PUT_CHUNK, upload, chunks++, full));
+            while (writing.size() >= CHUNKS_IN_FLIGHT) awaitOldest();
         }
 
-        private void settle() throws IOException {
+        private void awaitOldest() throws IOException {
             try {
                 await(writing.remove());
             } catch (DriverException failed) {
@@ -349,29 +353,29 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
 
         void finish() throws IOException {
             if (chunk.position() > 0) send();
-            while (!writing.isEmpty()) settle();
+            while (!writing.isEmpty()) awaitOldest();
             finished = true;
         }
 
-        /// What the content has written before it threw is deleted, or swept later if that fails too.
-        void abandonUnlessFinished(Intent intent) {
+        /// Deletes the chunks of a content that threw; if that fails, they are deleted two days later.
+        void deleteUnlessFinished(UploadRow row) {
             if (finished) return;
             try {
-                while (!writing.isEmpty()) settle();
-                discard(cql, new Upload(upload, chunks), intent);
+                while (!writing.isEmpty()) awaitOldest();
+                deleteUpload(cql, new Upload(upload, chunks), row);
             } catch (IOException | RuntimeException failed) {
-                LOG.warn("what an upload has left is swept later: {}", failed.getMessage());
+                LOG.warn("the chunks of a failed upload are deleted later: {}", failed.getMessage());
             }
         }
     }
 
-    /// Reads chunks in order, a few ahead.
+    /// Reads chunks in order; requests a few in advance.
     private static final class ChunkedInput extends InputStream {
         private final Cql cql;
         private final BlobId id;
-        private final Queue<CompletionStage<AsyncResultSet>> ahead = new ArrayDeque<>();
+        private final Queue<CompletionStage<AsyncResultSet>> requested = new ArrayDeque<>();
         private Upload upload;
-        private int asked;
+        private int nextRequest;
         private int next;
         private ByteBuffer chunk = ByteBuffer.allocate(0);
 
@@ -396,28 +400,29 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
 
         private boolean fetch() throws IOException {
             if (next == upload.chunks()) return false;
-            for (; asked < Math.min(next + CHUNKS_AT_ONCE, upload.chunks()); asked++)
-                ahead.add(cql.ask(CHUNK, upload.id(), asked));
+            for (; nextRequest < Math.min(next + CHUNKS_IN_FLIGHT, upload.chunks()); nextRequest++)
+                requested.add(cql.execute(CHUNK, upload.id(), nextRequest));
             try {
-                Optional<Row> row = Cql.first(await(ahead.remove()));
+                Optional<Row> row = Cql.firstRow(await(requested.remove()));
                 if (row.isPresent()) {
                     chunk = row.get().getByteBuffer("data");
                     next++;
-                } else useNewer();
+                } else switchToNewerUpload();
                 return true;
             } catch (DriverException failed) {
                 throw new IOException(failed.getMessage(), failed);
             }
         }
 
-        /// A chunk is gone: the same content was put again meanwhile, and goes on there; or it is lost.
-        private void useNewer() {
+        /// Called when a chunk is missing: continues with a newer upload of the same content, if there is
+        /// one; otherwise the chunk is lost.
+        private void switchToNewerUpload() {
             Upload newer = found(cql, id).orElseThrow(() -> new BlobMissing(id));
             if (newer.id().equals(upload.id())) throw new BlobDamaged(id, "chunk " + next + " of upload "
                     + upload.id() + " is missing");
             upload = newer;
-            ahead.clear();
-            asked = next;
+            requested.clear();
+            nextRequest = next;
         }
     }
 }

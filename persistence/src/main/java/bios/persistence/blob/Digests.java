@@ -4,7 +4,7 @@ import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.HexFormat;
 
-/// SHA-256, as blobs are named by it.
+/// SHA-256 digests, which name blobs.
 final class Digests {
     private Digests() {}
 

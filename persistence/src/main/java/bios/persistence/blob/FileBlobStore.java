@@ -26,10 +26,10 @@ import java.util.List;
 import java.util.UUID;
 import java.util.stream.Stream;
 
-/// Blobs as files: `<root>/blobs/<scope>/<SHA-256>`. A blob is written to a file of this process's own folder
-/// under `<root>/writing`, forced to the disk, renamed into place, and its folders forced, so that it is
-/// there as a whole or not at all. Several processes may share a root. What a crash left in `writing` is
-/// swept when a store is opened: a live process holds a lock in its folder.
+/// Blobs as files: `<root>/blobs/<scope>/<SHA-256>`. A blob is written to a temporary file in a folder of
+/// this process under `<root>/writing`, forced to the disk and renamed, and its folders are forced, so that
+/// the blob is stored completely or not at all. Several processes may share a root. Opening a store deletes
+/// the temporary files of crashed processes: a running process has a lock in its folder.
 public final class FileBlobStore implements BlobStore, AutoCloseable {
     private static final int BUFFER = 1 << 16;
     private static final int ATTEMPTS = 100;
@@ -43,19 +43,19 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
         this.lockFile = lockFile;
     }
 
-    /// Opens (and makes, if need be) the store under `root`.
+    /// Opens the store under `root`; creates its folders if they do not exist.
     public static FileBlobStore open(Path root) {
         try {
             Path blobs = Files.createDirectories(root.resolve("blobs"));
             Path all = Files.createDirectories(root.resolve("writing"));
-            sweep(all);
-            String own = UUID.randomUUID().toString(); // edge: a name of its own
-            // Locked before it is visible, so that no other process sweeps it.
-            Path hidden = Files.createDirectory(all.resolve("." + own));
+            deleteAbandoned(all);
+            String name = UUID.randomUUID().toString(); // edge: a unique name
+            // Locked before it is visible, so that no other process deletes it.
+            Path hidden = Files.createDirectory(all.resolve("." + name));
             FileChannel lock = FileChannel.open(hidden.resolve("lock"), StandardOpenOption.CREATE,
                     StandardOpenOption.WRITE);
             lock.lock();
-            Path writing = Files.move(hidden, all.resolve(own), StandardCopyOption.ATOMIC_MOVE);
+            Path writing = Files.move(hidden, all.resolve(name), StandardCopyOption.ATOMIC_MOVE);
             return new FileBlobStore(blobs, writing, lock);
         } catch (IOException failed) {
             throw new UncheckedIOException("the blob store under " + root + " cannot be opened: "
@@ -63,14 +63,14 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
         }
     }
 
-    private static void sweep(Path all) throws IOException {
+    private static void deleteAbandoned(Path all) throws IOException {
         try (Stream<Path> folders = Files.list(all)) {
             for (Path folder : folders.filter(f -> !f.getFileName().toString().startsWith(".")).toList())
-                sweepOne(folder);
+                deleteAbandonedFolder(folder);
         }
     }
 
-    private static void sweepOne(Path folder) throws IOException {
+    private static void deleteAbandonedFolder(Path folder) throws IOException {
         try (FileChannel channel = FileChannel.open(folder.resolve("lock"), StandardOpenOption.WRITE);
                 FileLock lock = channel.tryLock()) {
             if (lock == null) return;
@@ -79,13 +79,13 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
             }
             Files.deleteIfExists(folder);
         } catch (NoSuchFileException | OverlappingFileLockException | DirectoryNotEmptyException _) {
-            // another process swept it, or another store of this process writes there
+            // Deleted by another process, or used by another store of this process.
         }
     }
 
     @Override public BlobRef put(String scope, Content content) {
         MessageDigest digest = Digests.sha256();
-        Path temporary = writing.resolve(UUID.randomUUID().toString()); // edge: a name of its own
+        Path temporary = writing.resolve(UUID.randomUUID().toString()); // edge: a unique name
         try {
             long bytes = write(temporary, content, digest);
             var id = new BlobId(scope, Digests.hex(digest));
@@ -102,7 +102,7 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
     private static long write(Path file, Content content, MessageDigest digest) throws IOException {
         try (FileChannel channel = FileChannel.open(file, StandardOpenOption.CREATE_NEW,
                 StandardOpenOption.WRITE)) {
-            var counted = new CountedOutput(
+            var counted = new CountingDigestOutput(
                     new BufferedOutputStream(Channels.newOutputStream(channel), BUFFER),
                     digest);
             content.writeTo(counted);
@@ -121,9 +121,8 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
                 force(target.getParent());
                 return;
             } catch (NoSuchFileException | FileAlreadyExistsException met) {
-                // A deletion beside us removed the folder, perhaps between its being there already and a
-                // look at
-                // it: before the move we try again, behind it the deletion won.
+                // A concurrent deletion removed the folder: before the move we try again; after the move the
+                // blob is deleted.
                 if (!Files.exists(temporary)) return;
                 if (attempt == ATTEMPTS) throw met;
             }
@@ -134,7 +133,7 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
         try {
             Files.deleteIfExists(temporary);
         } catch (IOException _) {
-            // swept when the store is opened next
+            // Deleted when the store is opened again.
         }
     }
 
@@ -153,7 +152,7 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
 
     @Override public InputStream open(BlobRef ref) {
         try {
-            return new CheckedStream(ref, Files.newInputStream(path(ref.id())));
+            return new VerifyingInputStream(ref, Files.newInputStream(path(ref.id())));
         } catch (NoSuchFileException _) {
             throw new BlobMissing(ref.id());
         } catch (IOException failed) {
@@ -172,27 +171,27 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
             for (Path folder = file.getParent(); !folder.equals(blobs); folder = folder.getParent())
                 Files.delete(folder);
         } catch (DirectoryNotEmptyException | NoSuchFileException _) {
-            // others lie there, or another deletion was faster
+            // The folder has other blobs, or another deletion removed it.
         } catch (IOException failed) {
             throw new UncheckedIOException("blob " + id + " cannot be deleted: " + failed, failed);
         }
     }
 
-    @Override public List<Listed> list(String scope) {
+    @Override public List<ListedBlob> list(String scope) {
         Path folder = blobs.resolve(scope);
         if (!Files.isDirectory(folder)) return List.of();
-        var found = new ArrayList<Listed>();
+        var found = new ArrayList<ListedBlob>();
         try {
             Files.walkFileTree(folder, new SimpleFileVisitor<>() {
                 @Override public FileVisitResult visitFile(Path file, BasicFileAttributes attributes) {
                     var id = new BlobId(blobs.relativize(file.getParent()).toString(),
                             file.getFileName().toString());
-                    found.add(new Listed(new BlobRef(id, attributes.size()),
+                    found.add(new ListedBlob(new BlobRef(id, attributes.size()),
                             attributes.lastModifiedTime().toMillis()));
                     return FileVisitResult.CONTINUE;
                 }
 
-                // Deleted while we walk.
+                // Deleted during the walk.
                 @Override public FileVisitResult visitFileFailed(Path file, IOException failed)
                         throws IOException {
                     if (failed instanceof NoSuchFileException) return FileVisitResult.CONTINUE;
@@ -210,17 +209,17 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
         return found;
     }
 
-    /// Gives up this process's writing folder; blobs stay.
+    /// Removes this process's folder of temporary files; blobs stay.
     @Override public void close() {
         try {
             lockFile.close();
-            sweepOne(writing);
+            deleteAbandonedFolder(writing);
         } catch (IOException failed) {
             throw new UncheckedIOException(failed);
         }
     }
 
-    /// Where the blobs are, for logs.
+    /// The folder of the blobs, for logs.
     @Override public String toString() {
         return blobs.toString();
     }

@@ -14,18 +14,18 @@ import java.util.function.Supplier;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/// A blob store that is counted and timed ([Metrics]), whichever it is. A damaged blob is logged when it is
-/// first met, with its id and the store's own words for where it is.
+/// Counts and times the calls of another blob store ([Metrics]). A damaged or missing blob is logged when it
+/// is first read, with its id and the store.
 public final class MeteredBlobStore implements BlobStore {
     private static final Logger LOG = LoggerFactory.getLogger(MeteredBlobStore.class);
     private static final double NANOS = 1e9;
-    private static final int REMEMBERED = 10_000;
+    private static final int MAX_REPORTED = 10_000;
 
     private final BlobStore store;
     private final LongSupplier nanos;
     private final Set<BlobId> reported = ConcurrentHashMap.newKeySet();
 
-    /// Measures `store`; its `toString` says where blobs are.
+    /// Meters `store`; its `toString` names the place of the blobs.
     public MeteredBlobStore(BlobStore store) {
         this(store, System::nanoTime); // edge: measures, decides nothing
     }
@@ -44,7 +44,7 @@ public final class MeteredBlobStore implements BlobStore {
     @Override public InputStream open(BlobRef ref) {
         long began = nanos.getAsLong();
         try {
-            return new Measured(store.open(ref), began);
+            return new MeteredInputStream(store.open(ref), began);
         } catch (RuntimeException failed) {
             throw failed("read", failed, began);
         }
@@ -61,7 +61,7 @@ public final class MeteredBlobStore implements BlobStore {
         });
     }
 
-    @Override public List<Listed> list(String scope) {
+    @Override public List<ListedBlob> list(String scope) {
         return timed("list", () -> store.list(scope));
     }
 
@@ -82,16 +82,16 @@ public final class MeteredBlobStore implements BlobStore {
 
     private void done(String operation, long began) {
         Metrics.BLOB_OPERATIONS.labelValues(operation, "done").inc();
-        took(operation, began);
+        observe(operation, began);
     }
 
-    private void took(String operation, long began) {
+    private void observe(String operation, long began) {
         Metrics.BLOB_SECONDS.labelValues(operation).observe((nanos.getAsLong() - began) / NANOS);
     }
 
     private RuntimeException failed(String operation, RuntimeException failed, long began) {
         Metrics.BLOB_OPERATIONS.labelValues(operation, "failed").inc();
-        took(operation, began);
+        observe(operation, began);
         switch (failed) {
             case BlobDamaged damaged -> {
                 Metrics.BLOB_DAMAGED.inc();
@@ -106,9 +106,9 @@ public final class MeteredBlobStore implements BlobStore {
         return failed;
     }
 
-    /// Says it once for each blob: who needs it asks again and again.
+    /// Logs each blob once: its readers retry.
     private void report(BlobId id, String what, RuntimeException why) {
-        if (reported.size() >= REMEMBERED || !reported.add(id)) return;
+        if (reported.size() >= MAX_REPORTED || !reported.add(id)) return;
         LOG.atError().addKeyValue("blob", id).addKeyValue("store", store)
                 .log("{}: {}", what, why.getMessage());
     }
@@ -119,13 +119,13 @@ public final class MeteredBlobStore implements BlobStore {
         long bytes() throws IOException;
     }
 
-    /// A blob that is being read.
-    private final class Measured extends FilterInputStream {
+    /// Counts the bytes of a blob that is read.
+    private final class MeteredInputStream extends FilterInputStream {
         private final long began;
         private long bytes;
         private boolean ended;
 
-        Measured(InputStream in, long began) {
+        MeteredInputStream(InputStream in, long began) {
             super(in);
             this.began = began;
         }

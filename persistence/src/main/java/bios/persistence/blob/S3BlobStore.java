@@ -7,8 +7,10 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
 import java.net.URI;
+import java.nio.channels.FileChannel;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
 import java.security.MessageDigest;
 import java.util.ArrayList;
 import java.util.List;
@@ -27,10 +29,10 @@ import software.amazon.awssdk.services.s3.model.NoSuchKeyException;
 import software.amazon.awssdk.services.s3.model.S3Exception;
 import software.amazon.awssdk.services.s3.model.S3Object;
 
-/// Blobs in a bucket of S3, or of a server that speaks its protocol: key `<prefix>/<scope>/<SHA-256>`. A
-/// content waits in a local file until its digest, and so its key, is known; a put of S3 is visible as a
-/// whole or not at all. Uploads in parts that a crash has left are the bucket's to expire (lifecycle rule
-/// `AbortIncompleteMultipartUpload`).
+/// Blobs in a bucket of S3 or of a compatible server: key `<prefix>/<scope>/<SHA-256>`. A content is written
+/// to a local file first, because its digest is part of its key; S3 makes an object visible completely or not
+/// at all. Multipart uploads that a crash has interrupted are removed by the bucket's lifecycle rule
+/// (`AbortIncompleteMultipartUpload`).
 public final class S3BlobStore implements BlobStore, AutoCloseable {
     private static final int BUFFER = 1 << 16;
     private static final int NOT_FOUND = 404;
@@ -43,7 +45,7 @@ public final class S3BlobStore implements BlobStore, AutoCloseable {
         this.client = client;
     }
 
-    /// Opens the store. [UncheckedIOException] if the bucket cannot be reached or is not there.
+    /// Opens the store. [UncheckedIOException] if the bucket cannot be reached or does not exist.
     public static S3BlobStore open(S3Settings settings) {
         S3Client client = null;
         try {
@@ -61,8 +63,7 @@ public final class S3BlobStore implements BlobStore, AutoCloseable {
     static S3Client client(S3Settings settings) {
         S3ClientBuilder builder = S3Client.builder().httpClientBuilder(UrlConnectionHttpClient.builder())
                 .forcePathStyle(settings.pathStyle())
-                // Every content is checked by its SHA-256; the SDK's further checksums are not known to all
-                // servers.
+                // Contents are verified by their SHA-256; not all servers support the SDK's checksums.
                 .requestChecksumCalculation(RequestChecksumCalculation.WHEN_REQUIRED)
                 .responseChecksumValidation(ResponseChecksumValidation.WHEN_REQUIRED);
         if (!settings.region().isEmpty()) builder = builder.region(Region.of(settings.region()));
@@ -85,7 +86,7 @@ public final class S3BlobStore implements BlobStore, AutoCloseable {
             MessageDigest digest = Digests.sha256();
             long bytes;
             try (var out = new BufferedOutputStream(Files.newOutputStream(staged), BUFFER)) {
-                var counted = new CountedOutput(out, digest);
+                var counted = new CountingDigestOutput(out, digest);
                 content.writeTo(counted);
                 bytes = counted.bytes();
             }
@@ -104,14 +105,18 @@ public final class S3BlobStore implements BlobStore, AutoCloseable {
 
     private void putInParts(String key, Path file, long bytes) throws IOException {
         String upload = client.createMultipartUpload(b -> b.bucket(settings.bucket()).key(key)).uploadId();
-        try (InputStream in = Files.newInputStream(file)) {
+        try (FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
             List<CompletedPart> parts = new ArrayList<>();
-            for (long done = 0; done < bytes; done += settings.partBytes()) {
+            long partBytes = settings.partBytes(bytes);
+            for (long done = 0; done < bytes; done += partBytes) {
                 int number = parts.size() + 1;
-                byte[] part = in.readNBytes(settings.partBytes());
+                long from = done;
+                long length = Math.min(partBytes, bytes - done);
+                // Read again from the file when the SDK repeats the request.
+                RequestBody body = RequestBody.fromContentProvider(
+                        () -> new FileRange(channel, from, length), length, "application/octet-stream");
                 String tag = client.uploadPart(b -> b.bucket(settings.bucket()).key(key).uploadId(upload)
-                        .partNumber(number).contentLength((long) part.length),
-                        RequestBody.fromBytes(part)).eTag();
+                        .partNumber(number).contentLength(length), body).eTag();
                 parts.add(CompletedPart.builder().partNumber(number).eTag(tag).build());
             }
             client.completeMultipartUpload(b -> b.bucket(settings.bucket()).key(key).uploadId(upload)
@@ -126,7 +131,7 @@ public final class S3BlobStore implements BlobStore, AutoCloseable {
         try {
             client.abortMultipartUpload(b -> b.bucket(settings.bucket()).key(key).uploadId(upload));
         } catch (SdkException _) {
-            // the bucket's lifecycle rule has it
+            // The bucket's lifecycle rule removes the upload.
         }
     }
 
@@ -134,13 +139,13 @@ public final class S3BlobStore implements BlobStore, AutoCloseable {
         try {
             if (staged != null) Files.deleteIfExists(staged);
         } catch (IOException _) {
-            // a temporary file
+            // A temporary file is left.
         }
     }
 
     @Override public InputStream open(BlobRef ref) {
         try {
-            return new CheckedStream(ref, client.getObject(b -> b.bucket(settings.bucket())
+            return new VerifyingInputStream(ref, client.getObject(b -> b.bucket(settings.bucket())
                     .key(key(ref.id()))));
         } catch (NoSuchKeyException _) {
             throw new BlobMissing(ref.id());
@@ -171,17 +176,17 @@ public final class S3BlobStore implements BlobStore, AutoCloseable {
         }
     }
 
-    @Override public List<Listed> list(String scope) {
+    @Override public List<ListedBlob> list(String scope) {
         String before = settings.prefix().isEmpty() ? "" : settings.prefix() + "/";
         try {
-            var found = new ArrayList<Listed>();
+            var found = new ArrayList<ListedBlob>();
             for (S3Object object : client.listObjectsV2Paginator(b -> b.bucket(settings.bucket())
                     .prefix(before + scope + "/")).contents()) {
                 String name = object.key().substring(before.length());
                 int slash = name.lastIndexOf('/');
-                // Some servers show folders as keys.
+                // Some servers list folders as keys.
                 if (slash == name.length() - 1) continue;
-                found.add(new Listed(new BlobRef(new BlobId(name.substring(0, slash),
+                found.add(new ListedBlob(new BlobRef(new BlobId(name.substring(0, slash),
                         name.substring(slash + 1)), object.size()), object.lastModified().toEpochMilli()));
             }
             return found;

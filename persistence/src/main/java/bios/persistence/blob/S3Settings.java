@@ -4,32 +4,35 @@ import com.typesafe.config.Config;
 import com.typesafe.config.ConfigException;
 import java.nio.file.Path;
 
-/// A bucket that holds blobs: `bios.storage.s3`.
+/// The bucket of the blobs: `bios.storage.s3`.
 ///
-/// @param prefix of all keys, without a slash at its end; empty: none
-/// @param region empty: as the AWS SDK finds it (environment, profile, instance)
-/// @param endpoint empty: AWS's own of the region
-/// @param pathStyle whether the bucket stands in the path instead of the host name
-/// @param accessKey empty: credentials as the AWS SDK finds them
-/// @param partBytes contents above this go up in parts of this size, at least 5 MiB
-/// @param staging folder in which a content waits until its digest is known
+/// @param prefix of all keys, without a trailing slash; empty: none
+/// @param region empty: the AWS SDK's default (environment, profile, instance)
+/// @param endpoint empty: AWS's endpoint of the region
+/// @param pathStyle whether the bucket is part of the path instead of the host name
+/// @param accessKey empty: the AWS SDK's default credentials
+/// @param partBytes a content above this size is uploaded in parts of this size, at least 5 MiB; the parts of
+///         a content that would need more than 10,000 of them are larger
+/// @param staging folder of the local files in which contents are written before they are uploaded
 public record S3Settings(String bucket, String prefix, String region, String endpoint, boolean pathStyle,
         String accessKey, String secretKey, int partBytes, Path staging) {
-    /// Where they stand in the configuration.
+    /// Their path in the configuration.
     public static final String PATH = "bios.storage.s3";
-    private static final int LEAST_PART_BYTES = 5 << 20;
+    private static final int MIN_PART_BYTES = 5 << 20;
+    /// S3 accepts no more parts in one upload.
+    private static final int MAX_PARTS = 10_000;
 
     public S3Settings {
         if (bucket.isEmpty()) throw new IllegalArgumentException(PATH + ".bucket is empty; name the bucket");
         if (prefix.startsWith("/") || prefix.endsWith("/"))
-            throw new IllegalArgumentException(PATH + ".prefix '" + prefix + "' begins or ends with a slash");
+            throw new IllegalArgumentException(PATH + ".prefix '" + prefix + "' starts or ends with a slash");
         if (accessKey.isEmpty() != secretKey.isEmpty()) throw new IllegalArgumentException(PATH
                 + ".access-key and secret-key must be given both, or neither");
-        if (partBytes < LEAST_PART_BYTES) throw new IllegalArgumentException(PATH + ".part-bytes is "
-                + partBytes + "; at least " + LEAST_PART_BYTES);
+        if (partBytes < MIN_PART_BYTES) throw new IllegalArgumentException(PATH + ".part-bytes is "
+                + partBytes + "; at least " + MIN_PART_BYTES);
     }
 
-    /// Reads them from a whole configuration; [IllegalArgumentException] names a setting that is wrong.
+    /// Reads them from a complete configuration; [IllegalArgumentException] names a setting that is wrong.
     public static S3Settings of(Config config) {
         try {
             Config c = config.getConfig(PATH);
@@ -41,6 +44,11 @@ public record S3Settings(String bucket, String prefix, String region, String end
         } catch (ConfigException wrong) {
             throw new IllegalArgumentException(wrong.getMessage(), wrong);
         }
+    }
+
+    /// The size of each part, but the last, of a content of `bytes`.
+    long partBytes(long bytes) {
+        return Math.max(partBytes, Math.ceilDiv(bytes, MAX_PARTS));
     }
 
     /// Without the secret.

@@ -16,14 +16,14 @@ import java.util.concurrent.TimeoutException;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/// A share in a session with Cassandra. All who use the same settings in one process share one session, which
-/// ends with the last share.
+/// A reference to a session with Cassandra. All connections of one process with the same settings share one
+/// session, which is closed with the last of them.
 public final class CassandraConnection implements AutoCloseable {
     private static final Logger LOG = LoggerFactory.getLogger(CassandraConnection.class);
     private static final Map<CassandraSettings, Shared> SHARED = new HashMap<>();
     private static final Duration RECONNECT_FIRST = Duration.ofMillis(200);
     private static final Duration RECONNECT_LAST = Duration.ofSeconds(5);
-    private static final int SECONDS_BETWEEN_NOTES = 10;
+    private static final int LOG_INTERVAL_SECONDS = 10;
 
     private final CassandraSettings settings;
     private final Shared shared;
@@ -37,7 +37,7 @@ public final class CassandraConnection implements AutoCloseable {
     private static final class Shared {
         private final CompletableFuture<CqlSession> connecting;
         private final CompletableFuture<Cql> ready;
-        private int shares;
+        private int references;
 
         Shared(CassandraSettings settings) {
             connecting = connect(settings);
@@ -48,22 +48,22 @@ public final class CassandraConnection implements AutoCloseable {
         }
     }
 
-    /// Takes a share, and begins to connect if it is the first.
+    /// Adds a reference to the session for `settings`; the first one starts to connect.
     public static CassandraConnection to(CassandraSettings settings) {
         synchronized (SHARED) {
             Shared shared = SHARED.get(settings);
-            // One that failed is of no use to those who come later.
+            // A session that could not be opened is not reused.
             if (shared == null || shared.ready.isCompletedExceptionally()) {
                 shared = new Shared(settings);
                 SHARED.put(settings, shared);
             }
-            shared.shares++;
+            shared.references++;
             return new CassandraConnection(settings, shared);
         }
     }
 
-    /// The session, once it is connected and its schema is the one of this program. Fails with
-    /// [CassandraUnavailable] or [SchemaRefused].
+    /// The session, when it is connected and the schema has this program's version. Fails with
+    /// [CassandraUnavailable] or [SchemaMismatch].
     public CompletionStage<Cql> ready() {
         return shared.ready;
     }
@@ -96,7 +96,7 @@ public final class CassandraConnection implements AutoCloseable {
         synchronized (SHARED) {
             if (closed) return;
             closed = true;
-            if (--shared.shares > 0) return;
+            if (--shared.references > 0) return;
             SHARED.remove(settings, shared);
         }
         if (shared.connecting.isDone() && !shared.connecting.isCompletedExceptionally())
@@ -104,10 +104,10 @@ public final class CassandraConnection implements AutoCloseable {
         else shared.connecting.cancel(true);
     }
 
-    /// A session of its own, whose schema is not looked at; waits until Cassandra is there, at most
+    /// Opens a session that is not shared and whose schema is not checked; waits for Cassandra at most
     /// [CassandraSettings#connectWithin].
     static CompletableFuture<CqlSession> connect(CassandraSettings settings) {
-        // Failures of configuration (an unknown host is not one) are thrown here and now.
+        // Wrong settings are thrown here; an unknown host is not one of them.
         CompletionStage<CqlSession> building;
         try {
             var builder = CqlSession.builder().withConfigLoader(options(settings))
@@ -120,13 +120,13 @@ public final class CassandraConnection implements AutoCloseable {
             return CompletableFuture.failedFuture(unavailable(settings, wrong));
         }
         var session = building.toCompletableFuture();
-        var notes = new CompletableFuture<Void>();
-        note(settings, session, notes, SECONDS_BETWEEN_NOTES);
+        var stopLogging = new CompletableFuture<Void>();
+        logWaiting(settings, session, stopLogging, LOG_INTERVAL_SECONDS);
         return session.copy().orTimeout(settings.connectWithin().toMillis(), TimeUnit.MILLISECONDS)
                 .handle((connected, failure) -> {
-                    notes.complete(null);
+                    stopLogging.complete(null);
                     if (failure == null) return connected;
-                    // A session that comes after all is not wanted any more.
+                    // Closes a session that is opened after the timeout.
                     session.cancel(true);
                     session.thenAccept(CqlSession::closeAsync);
                     throw unavailable(settings, failure instanceof TimeoutException
@@ -138,13 +138,13 @@ public final class CassandraConnection implements AutoCloseable {
         return new CassandraUnavailable(settings, failure);
     }
 
-    private static void note(CassandraSettings settings, CompletableFuture<CqlSession> session,
+    private static void logWaiting(CassandraSettings settings, CompletableFuture<CqlSession> session,
             CompletableFuture<Void> stop, int waited) {
-        CompletableFuture.delayedExecutor(SECONDS_BETWEEN_NOTES, TimeUnit.SECONDS).execute(() -> {
+        CompletableFuture.delayedExecutor(LOG_INTERVAL_SECONDS, TimeUnit.SECONDS).execute(() -> {
             if (session.isDone() || stop.isDone()) return;
             LOG.info("waiting for {}: no answer for {} s, giving up after {} s", settings, waited,
                     settings.connectWithin().toSeconds());
-            note(settings, session, stop, waited + SECONDS_BETWEEN_NOTES);
+            logWaiting(settings, session, stop, waited + LOG_INTERVAL_SECONDS);
         });
     }
 
@@ -159,7 +159,7 @@ public final class CassandraConnection implements AutoCloseable {
                 .withDuration(DefaultDriverOption.RECONNECTION_MAX_DELAY, RECONNECT_LAST)
                 .withString(DefaultDriverOption.REQUEST_CONSISTENCY, settings.consistency())
                 .withString(DefaultDriverOption.REQUEST_SERIAL_CONSISTENCY, settings.serialConsistency())
-                // Replicas of our tables are known, and requests go to them directly; others do not matter.
+                // The driver knows the replicas of our tables and sends requests to them directly.
                 .withStringList(DefaultDriverOption.METADATA_SCHEMA_REFRESHED_KEYSPACES,
                         List.of(settings.keyspace()))
                 .withBoolean(DefaultDriverOption.TIMESTAMP_GENERATOR_FORCE_JAVA_CLOCK, true)

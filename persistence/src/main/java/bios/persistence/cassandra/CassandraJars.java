@@ -13,16 +13,16 @@ import java.util.Properties;
 import java.util.Set;
 import java.util.stream.Stream;
 
-/// What a [LocalCassandra] runs on: Cassandra's jars and a JDK that it supports.
+/// Finds what a [LocalCassandra] runs on: Cassandra's jars and a JDK that it supports.
 public final class CassandraJars {
-    /// Cassandra 5.0 runs on these, and not on the JDK of Bios.
+    /// JDK versions that Cassandra 5.0 runs on; the JDK of Bios is not one of them.
     private static final Set<String> SUPPORTED = Set.of("11", "17");
-    private static final int LOG_CHARACTERS_TOLD = 2000;
+    private static final int LOG_CHARACTERS_SHOWN = 2000;
 
     private CassandraJars() {}
 
-    /// The folder of the jars in the installation `root`; fetches them by Maven if they are not there.
-    /// [IllegalStateException] with Maven's words if that fails.
+    /// The folder of the jars in the installation `root`; downloads them with Maven if they are missing.
+    /// [IllegalStateException] with the end of Maven's output if that fails.
     public static Path in(Path root) {
         Path project = root.resolve("deploy/cassandra");
         Path jars = project.resolve("target/lib");
@@ -34,16 +34,16 @@ public final class CassandraJars {
                     project.resolve("pom.xml").toString(), "package").redirectErrorStream(true)
                     .redirectOutput(log.toFile()).start();
             if (maven.waitFor() == 0 && complete(jars)) return jars; // edge: a command line waits
-            String said = Files.readString(log);
-            throw new IllegalStateException("Cassandra's jars could not be fetched by ./mvnw -f "
+            String output = Files.readString(log);
+            throw new IllegalStateException("Cassandra's jars could not be downloaded by ./mvnw -f "
                     + "deploy/cassandra/pom.xml package:\n"
-                    + said.substring(Math.max(0, said.length() - LOG_CHARACTERS_TOLD)).strip());
+                    + output.substring(Math.max(0, output.length() - LOG_CHARACTERS_SHOWN)).strip());
         } catch (IOException failed) {
-            throw new UncheckedIOException("Cassandra's jars cannot be fetched to " + jars + ": "
+            throw new UncheckedIOException("Cassandra's jars cannot be downloaded to " + jars + ": "
                     + failed.getMessage(), failed);
         } catch (InterruptedException _) {
             Thread.currentThread().interrupt();
-            throw new IllegalStateException("interrupted while Cassandra's jars were fetched");
+            throw new IllegalStateException("interrupted while Cassandra's jars were downloaded");
         }
     }
 
@@ -79,7 +79,7 @@ public final class CassandraJars {
             Path java = Path.of(entry).resolve("java");
             if (!entry.isEmpty() && Files.isExecutable(java)) homes.add(real(java).getParent().getParent());
         }
-        // 17 before 11 in each place; a JDK tells its version in a file.
+        // 17 before 11 in each folder; the file `release` of a JDK has its version.
         return homes.stream().filter(home -> version(home).filter(SUPPORTED::contains).isPresent())
                 .map(home -> home.resolve("bin/java")).filter(Files::isExecutable).findFirst();
     }

@@ -15,24 +15,24 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.stream.Collectors;
 
-/// The tables in Cassandra, under a version. They are made and changed by an explicit command only
-/// (`bios schema`): Cassandra's schema must not be changed by several processes at once.
+/// The tables in Cassandra and their version. Only an explicit command (`bios schema`) creates and changes
+/// them: several processes must not change Cassandra's schema at the same time.
 public final class CassandraSchema {
-    /// The version that this program knows.
+    /// The version that this program needs.
     public static final int VERSION = 1;
     private static final Duration DDL_TIMEOUT = Duration.ofMinutes(1);
     private static final String ROW = "SELECT version FROM %s.schema_version WHERE part = 'bios'";
 
     private CassandraSchema() {}
 
-    /// Makes keyspace and tables that are not there, and upgrades older ones. To do it again is harmless.
+    /// Creates the keyspace and the tables where they do not exist, and upgrades older tables. Idempotent.
     ///
-    /// @return what was done, in words, a line each
+    /// @return messages for a person that say what was done
     public static List<String> create(CassandraSettings settings) {
         var done = new ArrayList<String>();
         try (CqlSession session = Cql.await(CassandraConnection.connect(settings))) {
             String keyspace = settings.keyspace();
-            if (keyspaceExists(session, keyspace)) done.add("keyspace " + keyspace + " is there");
+            if (keyspaceExists(session, keyspace)) done.add("keyspace " + keyspace + " exists");
             else {
                 run(session, "CREATE KEYSPACE IF NOT EXISTS " + keyspace + " WITH replication = {'class':"
                         + " 'NetworkTopologyStrategy', '" + settings.localDatacenter().replace("'", "''")
@@ -52,42 +52,43 @@ public final class CassandraSchema {
                         + version + ")");
                 done.add("created the tables of version " + version);
             }
-            if (found == VERSION) done.add("the tables are of version " + VERSION + ": nothing to do");
+            if (found == VERSION) done.add("the tables have version " + VERSION + ": nothing to do");
             return done;
         }
     }
 
-    /// [SchemaRefused] unless the tables are of this program's version.
+    /// Throws [SchemaMismatch] unless the tables have this program's version.
     public static void check(CassandraSettings settings) {
         try (CqlSession session = Cql.await(CassandraConnection.connect(settings))) {
             Cql.await(check(new Cql(session, settings)));
         }
     }
 
-    /// Completes if the tables are of this program's version, else fails with [SchemaRefused].
+    /// Completes if the tables have this program's version, else fails with [SchemaMismatch].
     static CompletionStage<Void> check(Cql cql) {
         CassandraSettings settings = cql.settings();
-        return cql.patience().with(() -> cql.session().executeAsync(SimpleStatement.newInstance(
+        return cql.retries().call(() -> cql.session().executeAsync(SimpleStatement.newInstance(
                 "SELECT table_name FROM system_schema.tables WHERE keyspace_name = ? AND table_name ="
                 + " 'schema_version'", settings.keyspace())))
                 .thenCompose(tables -> tables.one() == null ? CompletableFuture.<Integer>completedFuture(0)
-                        : cql.ask(ROW.formatted(settings.keyspace())).thenApply(rows ->
-                                Cql.first(rows).map(row -> row.getInt("version")).orElse(0)))
+                        : cql.execute(ROW.formatted(settings.keyspace())).thenApply(rows ->
+                                Cql.firstRow(rows).map(row -> row.getInt("version")).orElse(0)))
                 .thenAccept(found -> {
                     if (found > VERSION) throw newer(settings, found);
-                    if (found == 0) throw new SchemaRefused("keyspace " + settings.keyspace() + " of "
-                            + settings.contactPoints().getFirst() + " has no tables of Bios; make them with `"
+                    if (found == 0) throw new SchemaMismatch("keyspace " + settings.keyspace() + " of "
+                            + settings.contactPoints().getFirst() + " has no tables of Bios; create them with"
+                            + " `"
                             + settings.schemaCommand() + " --replication N`");
-                    if (found < VERSION) throw new SchemaRefused("the tables in keyspace "
-                            + settings.keyspace() + " are of version " + found + ", this program needs "
+                    if (found < VERSION) throw new SchemaMismatch("the tables in keyspace "
+                            + settings.keyspace() + " have version " + found + ", this program needs "
                             + VERSION + "; upgrade them with `" + settings.schemaCommand() + "`");
                 });
     }
 
-    private static SchemaRefused newer(CassandraSettings settings, int found) {
-        return new SchemaRefused("the tables in keyspace " + settings.keyspace() + " are of version " + found
+    private static SchemaMismatch newer(CassandraSettings settings, int found) {
+        return new SchemaMismatch("the tables in keyspace " + settings.keyspace() + " have version " + found
                 + ", this program knows up to " + VERSION + "; run a newer Bios (`" + settings.schemaCommand()
-                + " --check` tells the version)");
+                + " --check` shows the version)");
     }
 
     private static boolean keyspaceExists(CqlSession session, String keyspace) {

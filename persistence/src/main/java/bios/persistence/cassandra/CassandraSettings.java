@@ -12,24 +12,24 @@ import java.util.regex.Pattern;
 /// Where a Cassandra is and how it is used: `bios.storage.cassandra`.
 ///
 /// @param contactPoints `HOST` or `HOST:PORT` of some nodes
-/// @param localDatacenter whose nodes are used
-/// @param user empty: without
+/// @param localDatacenter the datacenter whose nodes are used
+/// @param user empty: no authentication
 /// @param requestTimeout of one request
-/// @param connectWithin how long a start waits for a Cassandra that is not there yet
-/// @param retryFor how long a request whose outcome is unknown, or that found nobody, is tried again
+/// @param connectWithin how long a start waits for a Cassandra that does not answer yet
+/// @param retryFor how long a request is retried whose outcome is unknown or that reached no node
 /// @param consistency of reads and writes, `LOCAL_QUORUM` or `QUORUM`
 /// @param serialConsistency of lightweight transactions, `LOCAL_SERIAL` or `SERIAL`
 /// @param replication copies of each row in the datacenter; read when the schema is created
 /// @param maxRowBytes largest atomic write or sampling task, bytes
-/// @param replayRows rows that are fetched at once while an entity recovers
-/// @param samplingTaskAge sampling tasks older than this are forgotten
+/// @param replayRows rows of one page while an entity recovers
+/// @param samplingTaskAge sampling tasks older than this are deleted
 public record CassandraSettings(List<String> contactPoints, String localDatacenter, String keyspace,
         String user, String password, Duration requestTimeout, Duration connectWithin, Duration retryFor,
         String consistency, String serialConsistency, int replication, int maxRowBytes, int replayRows,
         Duration samplingTaskAge) {
-    /// Where they stand in the configuration.
+    /// Their path in the configuration.
     public static final String PATH = "bios.storage.cassandra";
-    /// Cassandra's own port.
+    /// Cassandra's default port.
     public static final int DEFAULT_PORT = 9042;
     private static final Pattern KEYSPACE = Pattern.compile("[a-z][a-z0-9_]{0,47}");
 
@@ -39,7 +39,7 @@ public record CassandraSettings(List<String> contactPoints, String localDatacent
             throw wrong("contact-points", "is empty; name at least one HOST:PORT");
         contactPoints.forEach(CassandraSettings::address);
         if (!KEYSPACE.matcher(keyspace).matches())
-            throw wrong("keyspace", "'" + keyspace + "' is not a name of small letters, digits and _");
+            throw wrong("keyspace", "'" + keyspace + "' is not a name of lower-case letters, digits and _");
         if (!List.of("LOCAL_QUORUM", "QUORUM").contains(consistency))
             throw wrong("consistency", "is '" + consistency + "'; choose LOCAL_QUORUM or QUORUM");
         if (!List.of("LOCAL_SERIAL", "SERIAL").contains(serialConsistency))
@@ -49,7 +49,7 @@ public record CassandraSettings(List<String> contactPoints, String localDatacent
         if (replayRows < 1) throw wrong("replay-rows", "is " + replayRows + "; at least 1");
     }
 
-    /// Reads them from a whole configuration; [IllegalArgumentException] names a setting that is wrong.
+    /// Reads them from a complete configuration; [IllegalArgumentException] names a setting that is wrong.
     public static CassandraSettings of(Config config) {
         try {
             Config c = config.getConfig(PATH);
@@ -65,7 +65,7 @@ public record CassandraSettings(List<String> contactPoints, String localDatacent
         }
     }
 
-    /// Addresses of the contact points, to be looked up by the driver.
+    /// Unresolved addresses of the contact points.
     List<InetSocketAddress> addresses() {
         return contactPoints.stream().map(CassandraSettings::address).toList();
     }
@@ -85,7 +85,7 @@ public record CassandraSettings(List<String> contactPoints, String localDatacent
         return new IllegalArgumentException(PATH + "." + setting + " " + how);
     }
 
-    /// What makes the schema that these settings need, for messages.
+    /// The command that creates the schema for these settings, for messages.
     String schemaCommand() {
         var words = new ArrayList<>(List.of("bios", "schema", "--cassandra", contactPoints.getFirst()));
         if (!keyspace.equals("bios")) words.addAll(List.of("--keyspace", keyspace));

@@ -15,19 +15,19 @@ import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 
-/// A session with the few ways in which we ask. In a statement `KEYSPACE` stands for the keyspace's name.
-/// Statements are prepared once; the driver keeps them.
+/// A session with Cassandra and the kinds of requests that the stores need. In a statement, `KEYSPACE` stands
+/// for the name of the keyspace. Statements are prepared once; the driver caches them.
 public final class Cql {
     private final CqlSession session;
     private final CassandraSettings settings;
     private final ConsistencyLevel serial;
-    private final Patience patience;
+    private final RetryPolicy retries;
 
     Cql(CqlSession session, CassandraSettings settings) {
         this.session = session;
         this.settings = settings;
         this.serial = DefaultConsistencyLevel.valueOf(settings.serialConsistency());
-        this.patience = new Patience(settings.retryFor());
+        this.retries = new RetryPolicy(settings.retryFor());
     }
 
     /// How this session was opened.
@@ -39,47 +39,49 @@ public final class Cql {
         return session;
     }
 
-    /// How long unknown outcomes are tried again.
-    public Patience patience() {
-        return patience;
+    /// How requests are retried whose outcome is unknown.
+    public RetryPolicy retries() {
+        return retries;
     }
 
-    /// Reads or writes; may be done twice without harm, and is tried again for a while.
-    public CompletionStage<AsyncResultSet> ask(String text, Object... values) {
-        return patience.with(() -> prepared(text).thenCompose(
+    /// Executes an idempotent read or write, with retries.
+    public CompletionStage<AsyncResultSet> execute(String text, Object... values) {
+        return retries.call(() -> prepared(text).thenCompose(
                 statement -> session.executeAsync(statement.bind(values).setIdempotent(true))));
     }
 
     /// A statement and its values.
-    public record Ask(String text, Object... values) {}
+    public record BoundQuery(String text, Object... values) {}
 
-    /// Writes that are done together or not at all; all of them in one partition, and harmless when repeated.
-    public CompletionStage<AsyncResultSet> together(List<Ask> writes) {
-        return patience.with(() -> {
+    /// Executes idempotent writes to one partition, all or none, with retries.
+    public CompletionStage<AsyncResultSet> executeBatch(List<BoundQuery> writes) {
+        return retries.call(() -> {
             CompletionStage<BatchStatement> batch = CompletableFuture.completedFuture(
                     BatchStatement.newInstance(BatchType.UNLOGGED).setIdempotent(true));
-            for (Ask write : writes)
+            for (BoundQuery write : writes)
                 batch = batch.thenCombine(prepared(write.text()), (before, statement) ->
                         before.add(statement.bind(write.values())));
             return batch.thenCompose(session::executeAsync);
         });
     }
 
-    /// Like [#ask], by pages of so many rows.
-    public CompletionStage<AsyncResultSet> pages(int rows, String text, Object... values) {
-        return patience.with(() -> prepared(text).thenCompose(statement -> session
+    /// Like [#execute], with pages of `rows` rows.
+    public CompletionStage<AsyncResultSet> executePaged(int rows, String text, Object... values) {
+        return retries.call(() -> prepared(text).thenCompose(statement -> session
                 .executeAsync(statement.bind(values).setIdempotent(true).setPageSize(rows))));
     }
 
-    /// Reads what all lightweight transactions before have left, also those whose outcome nobody knows yet.
-    public CompletionStage<Optional<Row>> askSerially(String text, Object... values) {
-        return patience.with(() -> prepared(text).thenCompose(statement -> session.executeAsync(
+    /// Reads one row with serial consistency: it reflects every earlier lightweight transaction, also those
+    /// whose outcome was unknown.
+    public CompletionStage<Optional<Row>> readSerial(String text, Object... values) {
+        return retries.call(() -> prepared(text).thenCompose(statement -> session.executeAsync(
                 statement.bind(values).setIdempotent(true).setConsistencyLevel(serial))))
                 .thenApply(rows -> Optional.ofNullable(rows.one()));
     }
 
-    /// A lightweight transaction, once: the caller knows what an unknown outcome means.
-    public CompletionStage<AsyncResultSet> decide(String text, Object... values) {
+    /// Executes a lightweight transaction without retries: only the caller can tell whether one of unknown
+    /// outcome was applied.
+    public CompletionStage<AsyncResultSet> executeConditional(String text, Object... values) {
         return prepared(text).thenCompose(statement -> {
             BoundStatement bound = statement.bind(values).setIdempotent(false);
             return session.executeAsync(bound);
@@ -91,22 +93,22 @@ public final class Cql {
     }
 
     /// The first row, if there is one.
-    public static Optional<Row> first(AsyncResultSet rows) {
+    public static Optional<Row> firstRow(AsyncResultSet rows) {
         return Optional.ofNullable(rows.one());
     }
 
     /// All rows of all pages. For lists that fit in memory.
-    public CompletionStage<List<Row>> all(AsyncResultSet page) {
-        return all(page, new ArrayList<>());
+    public CompletionStage<List<Row>> allRows(AsyncResultSet page) {
+        return allRows(page, new ArrayList<>());
     }
 
-    private CompletionStage<List<Row>> all(AsyncResultSet page, List<Row> into) {
+    private CompletionStage<List<Row>> allRows(AsyncResultSet page, List<Row> into) {
         page.currentPage().forEach(into::add);
         if (!page.hasMorePages()) return CompletableFuture.completedFuture(into);
-        return patience.with(page::fetchNextPage).thenCompose(next -> all(next, into));
+        return retries.call(page::fetchNextPage).thenCompose(next -> allRows(next, into));
     }
 
-    /// Waits for an answer: for stores, whose callers may block.
+    /// Blocks until the result is there: for stores, whose callers may block.
     public static <T> T await(CompletionStage<T> stage) {
         return CassandraConnection.await(stage);
     }

@@ -15,14 +15,14 @@ import java.util.List;
 import java.util.concurrent.TimeUnit;
 import java.util.stream.Stream;
 
-/// A real Cassandra of one node as a process of its own on the loopback address: for a cluster on one
-/// machine, and for tests. Its commit log is forced to the disk before a write is acknowledged
-/// (`commitlog_sync: batch`), so that what it has acknowledged survives its own `kill -9`.
+/// A Cassandra of one node in a process of its own on the loopback address: for a cluster on one machine, and
+/// for tests. It forces its commit log to the disk before it acknowledges a write (`commitlog_sync: batch`),
+/// so that acknowledged writes survive `kill -9` of that process.
 public final class LocalCassandra implements AutoCloseable {
     private static final String HOST = "127.0.0.1";
     private static final Duration START_LIMIT = Duration.ofMinutes(3);
     private static final Duration STOP_LIMIT = Duration.ofSeconds(30);
-    private static final int LOG_LINES_TOLD = 20;
+    private static final int LOG_LINES_SHOWN = 20;
 
     private final Process process;
     private final Settings settings;
@@ -32,27 +32,27 @@ public final class LocalCassandra implements AutoCloseable {
         this.settings = settings;
     }
 
-    /// What a node is started with.
+    /// The settings with which a node is started.
     ///
     /// @param jars folder of Cassandra's jars, see [CassandraJars]
-    /// @param folder of its data, configuration and log; kept from one start to the next
+    /// @param folder of its data, configuration and log; reused by the next start
     /// @param port for clients
-    /// @param storagePort for other nodes, of which there are none
-    /// @param heapMebibytes most memory of its heap, MiB; about twice as much in all
+    /// @param storagePort for other nodes; there are none
+    /// @param heapMebibytes the maximum of its heap, MiB; the process takes about twice as much
     public record Settings(Path jars, Path folder, int port, int storagePort, int heapMebibytes) {
         /// Free ports and a heap that suffices for one machine.
         public static Settings of(Path jars, Path folder) {
             return new Settings(jars, folder, freePort(), freePort(), 512);
         }
 
-        /// The file that it writes its log to.
+        /// Its log file.
         public Path log() {
             return folder.resolve("cassandra.log");
         }
     }
 
-    /// Starts a node and returns when it answers. [IllegalStateException] with the end of its log if it ends
-    /// first or is not there within three minutes.
+    /// Starts a node and returns when it answers. [IllegalStateException] with the end of its log if it exits
+    /// first or does not answer within three minutes.
     public static LocalCassandra start(Settings settings) {
         try {
             configure(settings);
@@ -73,7 +73,7 @@ public final class LocalCassandra implements AutoCloseable {
         }
     }
 
-    /// The id of its process.
+    /// Its process id.
     public long pid() {
         return process.pid();
     }
@@ -88,7 +88,7 @@ public final class LocalCassandra implements AutoCloseable {
         return HOST + ":" + settings.port();
     }
 
-    /// What it was started with; started with the same again, it has the same data.
+    /// The settings with which it was started; a node started with the same settings has the same data.
     public Settings settings() {
         return settings;
     }
@@ -98,7 +98,7 @@ public final class LocalCassandra implements AutoCloseable {
         return process.isAlive();
     }
 
-    /// Ends it in order (SIGTERM); by force where that takes more than half a minute.
+    /// Stops it with SIGTERM, and with SIGKILL if that takes more than half a minute.
     public void stop() {
         process.destroy();
         try {
@@ -109,7 +109,7 @@ public final class LocalCassandra implements AutoCloseable {
         }
     }
 
-    /// `kill -9`, and waits for the end.
+    /// Kills it with SIGKILL and waits until the process has ended.
     public void kill() {
         process.destroyForcibly();
         try {
@@ -126,9 +126,9 @@ public final class LocalCassandra implements AutoCloseable {
     private void awaitAnswer() {
         long end = System.nanoTime() + START_LIMIT.toNanos(); // edge: a process's start is waited for
         while (!answers()) {
-            if (!process.isAlive()) throw new IllegalStateException(told("ended while it started"));
+            if (!process.isAlive()) throw new IllegalStateException(logTail("ended while it started"));
             if (System.nanoTime() > end) // edge: see above
-                throw new IllegalStateException(told("does not answer after " + START_LIMIT));
+                throw new IllegalStateException(logTail("does not answer after " + START_LIMIT));
             try {
                 Thread.sleep(50); // edge: see above
             } catch (InterruptedException _) {
@@ -147,11 +147,11 @@ public final class LocalCassandra implements AutoCloseable {
         }
     }
 
-    private String told(String what) {
+    private String logTail(String what) {
         String last;
         try (Stream<String> lines = Files.lines(settings.log())) {
             List<String> all = lines.toList();
-            last = String.join("\n", all.subList(Math.max(0, all.size() - LOG_LINES_TOLD), all.size()));
+            last = String.join("\n", all.subList(Math.max(0, all.size() - LOG_LINES_SHOWN), all.size()));
         } catch (IOException | UncheckedIOException unreadable) {
             last = unreadable.toString();
         }
@@ -192,7 +192,8 @@ public final class LocalCassandra implements AutoCloseable {
                 if (found.isPresent()) return found.get().toAbsolutePath();
             }
         throw new IllegalStateException("Cassandra's jars are not in " + jars
-                + "; `./mvnw -f deploy/cassandra/pom.xml package` puts them to deploy/cassandra/target/lib");
+                + "; `./mvnw -f deploy/cassandra/pom.xml package` puts them into"
+                + " deploy/cassandra/target/lib");
     }
 
     private static void configure(Settings settings) throws IOException {
@@ -208,8 +209,8 @@ public final class LocalCassandra implements AutoCloseable {
         Files.move(temporary, file, StandardCopyOption.REPLACE_EXISTING);
     }
 
-    /// One token, nobody to wait for, everything small. Timeouts are longer than Cassandra's own because this
-    /// node shares its machine with those who use it.
+    /// One token, no gossip delays, small caches. Timeouts are longer than Cassandra's defaults because this
+    /// node shares its machine with its clients.
     private static final String CONFIGURATION = """
             cluster_name: bios
             num_tokens: 1
@@ -254,7 +255,8 @@ public final class LocalCassandra implements AutoCloseable {
               <root level="INFO"><appender-ref ref="out"/></root>
             </configuration>
             """;
-    /// What Cassandra's own start script passes on a JDK 17, and what makes a single node start at once.
+    /// The JVM options of Cassandra's start script for JDK 17, and options that let a single node start
+    /// without delay.
     private static final List<String> OPTIONS = options("""
             -XX:+UseG1GC -XX:+ExitOnOutOfMemoryError -XX:+PerfDisableSharedMem -XX:TieredStopAtLevel=4
             -Djdk.attach.allowAttachSelf=true -Dio.netty.tryReflectionSetAccessible=true

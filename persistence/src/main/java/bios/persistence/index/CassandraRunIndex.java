@@ -3,7 +3,7 @@ package bios.persistence.index;
 import bios.persistence.cassandra.CassandraConnection;
 import bios.persistence.cassandra.CassandraSettings;
 import bios.persistence.cassandra.Cql;
-import bios.persistence.cassandra.Cql.Ask;
+import bios.persistence.cassandra.Cql.BoundQuery;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.run.RunId;
 import com.datastax.oss.driver.api.core.DriverException;
@@ -17,15 +17,15 @@ import java.util.List;
 import java.util.concurrent.CompletionStage;
 import java.util.function.Predicate;
 
-/// The run index in Cassandra: a partition for each owner, with a row for each run (place -1) and each of its
-/// checkpoints. What is written of a run carries twice the run's version as its timestamp, and is preceded in
-/// the same write by a deletion one below that, so that a newer version replaces an older one and never the
+/// The run index in Cassandra: a partition for each owner, with a row for each run (place -1) and for each of
+/// its checkpoints. The rows of a run are written with a timestamp of twice the run's version, in one batch
+/// with a deletion whose timestamp is one less. So a newer version replaces an older one and never the
 /// reverse, in whatever order they arrive. Of two writes of the same version either may stay.
 public final class CassandraRunIndex implements RunIndex, AutoCloseable {
     private static final int RUN = -1;
     private static final String OWNER = "INSERT INTO KEYSPACE.run_owner (run, owner) VALUES (?, ?)";
     private static final String FIND_OWNER = "SELECT owner FROM KEYSPACE.run_owner WHERE run = ?";
-    private static final String FORGET_OWNER = "DELETE FROM KEYSPACE.run_owner WHERE run = ?";
+    private static final String DELETE_OWNER = "DELETE FROM KEYSPACE.run_owner WHERE run = ?";
     private static final String CLEAR =
             "DELETE FROM KEYSPACE.run_index USING TIMESTAMP ? WHERE owner = ? AND run = ?";
     private static final String PUT = """
@@ -50,7 +50,7 @@ public final class CassandraRunIndex implements RunIndex, AutoCloseable {
         this.clock = clock;
     }
 
-    /// Opens the index; waits for Cassandra, whose schema must be there.
+    /// Opens the index; waits for Cassandra, whose schema must exist.
     public static CassandraRunIndex open(CassandraSettings settings, InstantSource clock) {
         var index = new CassandraRunIndex(settings, clock);
         try {
@@ -70,22 +70,23 @@ public final class CassandraRunIndex implements RunIndex, AutoCloseable {
         String run = summary.config().run().value();
         String owner = summary.config().owner();
         long timestamp = timestamp(version);
-        List<Ask> writes = new ArrayList<>();
-        writes.add(new Ask(CLEAR, timestamp - 1, owner, run));
-        writes.add(new Ask(PUT, owner, run, RUN, summary.config().createdAtMillis(), Long.MAX_VALUE, version,
-                IndexTypes.TYPES.manifest(summary), ByteBuffer.wrap(IndexTypes.TYPES.write(summary)),
+        List<BoundQuery> writes = new ArrayList<>();
+        writes.add(new BoundQuery(CLEAR, timestamp - 1, owner, run));
+        writes.add(new BoundQuery(PUT, owner, run, RUN, summary.config().createdAtMillis(), Long.MAX_VALUE,
+                version, IndexTypes.TYPES.manifest(summary), ByteBuffer.wrap(IndexTypes.TYPES.write(summary)),
                         timestamp));
         int place = 0;
         for (CheckpointManifest checkpoint : summary.checkpoints())
-            writes.add(new Ask(PUT, owner, run, place++, checkpoint.createdAtMillis(),
+            writes.add(new BoundQuery(PUT, owner, run, place++, checkpoint.createdAtMillis(),
                     checkpoint.expiresAtMillis().orElse(Long.MAX_VALUE), version,
                     IndexTypes.TYPES.manifest(checkpoint),
                     ByteBuffer.wrap(IndexTypes.TYPES.write(checkpoint)), timestamp));
         Cql cql = connection.await();
-        await("write run " + run + " to", cql.ask(OWNER, run, owner).thenCompose(_ -> cql.together(writes)));
+        await("write run " + run + " to",
+                cql.execute(OWNER, run, owner).thenCompose(_ -> cql.executeBatch(writes)));
     }
 
-    /// From 2 on, with one below it for the deletion before.
+    /// At least 2: the deletion has the timestamp below it.
     private static long timestamp(long version) {
         if (version < 0 || version > Long.MAX_VALUE / 2 - 1)
             throw new IllegalArgumentException("version " + version + " of a run is out of range");
@@ -95,41 +96,42 @@ public final class CassandraRunIndex implements RunIndex, AutoCloseable {
     @Override public void remove(RunId run) {
         Cql cql = connection.await();
         String what = "remove run " + run + " from";
-        var owner = Cql.first(await(what, cql.ask(FIND_OWNER, run.value())));
+        var owner = Cql.firstRow(await(what, cql.execute(FIND_OWNER, run.value())));
         if (owner.isEmpty()) return;
         String name = owner.get().getString("owner");
-        var version = Cql.first(await(what, cql.ask(VERSION, name, run.value())));
-        // A deletion with the timestamp of what it deletes wins; only a newer version brings the run back.
+        var version = Cql.firstRow(await(what, cql.execute(VERSION, name, run.value())));
+        // A deletion wins over writes with its timestamp; only a newer version inserts the run again.
         if (version.isPresent())
-            await(what, cql.ask(CLEAR, timestamp(version.get().getLong("version")), name, run.value()));
-        await(what, cql.ask(FORGET_OWNER, run.value()));
+            await(what, cql.execute(CLEAR, timestamp(version.get().getLong("version")), name, run.value()));
+        await(what, cql.execute(DELETE_OWNER, run.value()));
     }
 
-    @Override public Page<RunSummary> runs(String owner, int limit, long offset) {
+    @Override public ListingPage<RunSummary> runs(String owner, int limit, long offset) {
         return page(owner, limit, offset, name -> name.place() == RUN, RunSummary.class);
     }
 
-    @Override public Page<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
+    @Override public ListingPage<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
         long now = clock.millis();
         return page(owner, limit, offset, name -> name.place() != RUN && name.expires() > now,
                 CheckpointManifest.class);
     }
 
-    private <T> Page<T> page(String owner, int limit, long offset, Predicate<Name> wanted, Class<T> type) {
+    private <T> ListingPage<T> page(String owner, int limit, long offset, Predicate<Name> wanted,
+            Class<T> type) {
         if (limit < 1 || limit > MAX_PAGE || offset < 0)
             throw new IllegalArgumentException("limit " + limit + ", offset " + offset + "; expected 1 to "
                     + MAX_PAGE + ", at least 0");
         Cql cql = connection.await();
-        List<Name> names = await("read", cql.ask(NAMES, owner).thenCompose(cql::all)).stream()
+        List<Name> names = await("read", cql.execute(NAMES, owner).thenCompose(cql::allRows)).stream()
                 .map(row -> new Name(row.getString("run"), row.getInt("place"), row.getLong("created"),
                         row.getLong("expires"))).filter(wanted).sorted(NEWEST_FIRST).toList();
         List<CompletionStage<AsyncResultSet>> bodies = names.stream().skip(offset).limit(limit)
-                .map(name -> cql.ask(BODY, owner, name.run(), name.place())).toList();
+                .map(name -> cql.execute(BODY, owner, name.run(), name.place())).toList();
         var items = new ArrayList<T>();
         for (var body : bodies)
-            // One that is not there was removed meanwhile.
-            Cql.first(await("read", body)).map(row -> type.cast(read(row))).ifPresent(items::add);
-        return new Page<>(items, names.size());
+            // A missing row was removed after the names were read.
+            Cql.firstRow(await("read", body)).map(row -> type.cast(read(row))).ifPresent(items::add);
+        return new ListingPage<>(items, names.size());
     }
 
     private static Object read(Row row) {

@@ -5,7 +5,7 @@ import bios.protocol.stored.StoredType;
 import bios.protocol.stored.StoredTypes;
 import java.util.List;
 
-/// What the run index stores, and under which names.
+/// The stored types of the run index.
 final class IndexTypes {
     static final StoredTypes TYPES = new StoredTypes(List.of(
             StoredType.first("run-summary", RunSummary.class),

@@ -1,6 +1,7 @@
 package bios.persistence.index;
 
-import bios.persistence.journal.EmbeddedJournal;
+import bios.persistence.embedded.ConnectionPool;
+import bios.persistence.embedded.EmbeddedDatabase;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.run.RunId;
 import bios.protocol.stored.StoredTypes;
@@ -13,11 +14,9 @@ import java.sql.Statement;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
-import org.h2.jdbcx.JdbcConnectionPool;
 
-/// The run index in the database of the embedded journal.
+/// The run index in the embedded database.
 public final class JdbcRunIndex implements RunIndex, AutoCloseable {
-    private static final int CONNECTIONS = 4;
     private static final StoredTypes TYPES = IndexTypes.TYPES;
     private static final List<String> SCHEMA = List.of("""
             CREATE TABLE IF NOT EXISTS "bios_run" ("run" VARCHAR(255) PRIMARY KEY,
@@ -31,19 +30,17 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
             CREATE INDEX IF NOT EXISTS "bios_checkpoint_owner"
             ON "bios_checkpoint" ("owner", "created", "run", "place")""");
 
-    private final JdbcConnectionPool pool;
+    private final ConnectionPool pool;
     private final InstantSource clock;
 
-    private JdbcRunIndex(JdbcConnectionPool pool, InstantSource clock) {
+    private JdbcRunIndex(ConnectionPool pool, InstantSource clock) {
         this.pool = pool;
         this.clock = clock;
     }
 
-    /// Opens the index in `folder`, the journal's; makes its tables if they are not there.
+    /// Opens the index in the database of `folder`; creates its tables if they do not exist.
     public static JdbcRunIndex open(Path folder, InstantSource clock) {
-        JdbcConnectionPool pool = JdbcConnectionPool.create(EmbeddedJournal.url(folder), "sa", "");
-        pool.setMaxConnections(CONNECTIONS);
-        var index = new JdbcRunIndex(pool, clock);
+        var index = new JdbcRunIndex(ConnectionPool.to(EmbeddedDatabase.url(folder)), clock);
         index.inTransaction("open", connection -> {
             try (Statement statement = connection.createStatement()) {
                 for (String sql : SCHEMA) statement.execute(sql);
@@ -54,7 +51,7 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
     }
 
     @Override public void close() {
-        pool.dispose();
+        pool.close();
     }
 
     @Override public void put(RunSummary summary, long version) {
@@ -127,18 +124,19 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
         }
     }
 
-    @Override public Page<RunSummary> runs(String owner, int limit, long offset) {
+    @Override public ListingPage<RunSummary> runs(String owner, int limit, long offset) {
         return page("\"bios_run\" WHERE \"owner\" = ? AND ? < " + Long.MAX_VALUE,
                 "\"created\" DESC, \"run\" DESC", owner, limit, offset, RunSummary.class);
     }
 
-    @Override public Page<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
+    @Override public ListingPage<CheckpointManifest> checkpoints(String owner, int limit, long offset) {
         return page("\"bios_checkpoint\" WHERE \"owner\" = ? AND \"expires\" > ?",
                 "\"created\" DESC, \"run\" DESC, \"place\" DESC", owner,
                 limit, offset, CheckpointManifest.class);
     }
 
-    private <T> Page<T> page(String from, String order, String owner, int limit, long offset, Class<T> type) {
+    private <T> ListingPage<T> page(String from, String order, String owner, int limit, long offset,
+            Class<T> type) {
         if (limit < 1 || limit > MAX_PAGE || offset < 0)
             throw new IllegalArgumentException("limit " + limit + ", offset " + offset + "; expected 1 to "
                     + MAX_PAGE + ", at least 0");
@@ -155,7 +153,7 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
                     while (rows.next()) items.add(type.cast(TYPES.read(rows.getString(1), rows.getBytes(2))));
                 }
             }
-            return new Page<>(items, count(connection, from, owner, now));
+            return new ListingPage<>(items, count(connection, from, owner, now));
         });
     }
 
@@ -171,23 +169,10 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
         }
     }
 
-    private interface Work<T> {
-        T with(Connection connection) throws SQLException;
-    }
-
-    private <T> T inTransaction(String what, Work<T> work) {
-        try (Connection connection = pool.getConnection()) {
-            connection.setAutoCommit(false);
-            try {
-                T result = work.with(connection);
-                connection.commit();
-                return result;
-            } catch (SQLException | RuntimeException failed) {
-                connection.rollback();
-                throw failed;
-            } finally {
-                connection.setAutoCommit(true);
-            }
+    /// @param what the transaction, for the error message: `cannot <what> the run index`
+    private <T> T inTransaction(String what, ConnectionPool.Transaction<T> transaction) {
+        try {
+            return pool.transact(transaction);
         } catch (SQLException failed) {
             throw new IllegalStateException("cannot " + what + " the run index: " + failed.getMessage(),
                     failed);

@@ -3,26 +3,27 @@ package bios.persistence.index;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.run.RunId;
 
-/// The read side: which runs and checkpoints an owner has. It follows the entities, which are the truth; an
-/// older write never replaces a newer one. All methods block: call them from virtual threads.
+/// The read side: which runs and checkpoints an owner has. It is updated from the runs' entities, which are
+/// authoritative; an older write never replaces a newer one. All methods block: call them from virtual
+/// threads.
 public interface RunIndex {
-    /// The most rows of one page.
+    /// The largest page, in rows.
     int MAX_PAGE = 1000;
 
-    /// Writes what is known of a run, unless a newer version is there.
+    /// Stores the summary of a run, unless a newer version is stored.
     ///
-    /// @param version grows with every change of the run
+    /// @param version increases with every change of the run
     void put(RunSummary summary, long version);
 
-    /// Forgets a run.
+    /// Deletes a run.
     void remove(RunId run);
 
     /// The runs of `owner`, newest first.
     ///
     /// @param limit 1 to [#MAX_PAGE]
     /// @param offset rows to skip, at least 0
-    Page<RunSummary> runs(String owner, int limit, long offset);
+    ListingPage<RunSummary> runs(String owner, int limit, long offset);
 
     /// The newest version of each checkpoint in the runs of `owner`, newest first; limits as for [#runs].
-    Page<CheckpointManifest> checkpoints(String owner, int limit, long offset);
+    ListingPage<CheckpointManifest> checkpoints(String owner, int limit, long offset);
 }

@@ -5,7 +5,7 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.run.RunConfig;
 import java.util.List;
 
-/// A run as lists show it.
+/// What listings show of a run.
 ///
 /// @param lora the adapter's shape now
 /// @param step optimizer steps known to be applied

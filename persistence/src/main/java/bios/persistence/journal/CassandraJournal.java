@@ -23,12 +23,12 @@ import org.apache.pekko.serialization.SerializationExtension;
 import scala.concurrent.Future;
 
 /// Pekko's journal in Cassandra, for several processes. Each atomic write is one row, written by a
-/// lightweight transaction that moves the entity's highest number (`head`) on from the one before it. So of
-/// two incarnations of an entity, one of which does not know that it is over, only one can write a number;
-/// the other fails with [JournalConflict], whatever was deleted meanwhile.
+/// lightweight transaction that advances the entity's highest sequence number (`head`) from the one before
+/// it. So of two running incarnations of an entity, only one can write a sequence number; the other fails
+/// with [JournalConflict], even if events were deleted in between.
 ///
-/// What Pekko calls a rejection (nothing written, the entity goes on) does not occur: every failure fails the
-/// write, and the entity stops.
+/// It never rejects an event (nothing written, the entity continues): every failure fails the write, and the
+/// entity stops.
 public final class CassandraJournal extends AsyncWriteJournal {
     private static final String STORE = """
             UPDATE KEYSPACE.events SET head = ?, last_seq = ?, writer = ?, events = ?
@@ -54,7 +54,7 @@ public final class CassandraJournal extends AsyncWriteJournal {
     private final Serialization serialization;
     private final Executor executor;
 
-    /// For Pekko, which makes it by name.
+    /// Called by Pekko, which finds the class by its name.
     public CassandraJournal() {
         settings = CassandraSettings.of(context().system().settings().config());
         connection = CassandraConnection.to(settings);
@@ -62,8 +62,8 @@ public final class CassandraJournal extends AsyncWriteJournal {
         executor = context().system().dispatchers().lookup(context().props().dispatcher());
     }
 
-    /// Settings that make Pekko keep events and snapshots in the Cassandra of `bios.storage.cassandra`, whose
-    /// schema must be there.
+    /// Settings that make Pekko store events and snapshots in the Cassandra of `bios.storage.cassandra`,
+    /// whose schema must exist.
     public static Config config() {
         return ConfigFactory.parseResources(
                 CassandraJournal.class.getClassLoader(), "cassandra-journal.conf");
@@ -78,15 +78,15 @@ public final class CassandraJournal extends AsyncWriteJournal {
         var rows = new ArrayList<EventRow>();
         for (AtomicWrite write : writes) rows.add(EventRow.of(write, serialization));
         var contents = rows.stream().map(this::bytes).toList();
-        // One after the other: a row is never written without the one before it.
+        // In sequence: a row is never written without the one before it.
         CompletionStage<Void> all = CompletableFuture.completedFuture(null);
         for (int i = 0; i < rows.size(); i++) {
             EventRow row = rows.get(i);
             ByteBuffer bytes = contents.get(i);
             all = all.thenCompose(_ -> store(row, bytes));
         }
-        // An empty answer says that all went well.
-        return Answers.future(all.thenApply(_ -> List.of()));
+        // An empty result means that all writes succeeded.
+        return ScalaFutures.of(all.thenApply(_ -> List.of()));
     }
 
     private ByteBuffer bytes(EventRow row) {
@@ -99,17 +99,18 @@ public final class CassandraJournal extends AsyncWriteJournal {
 
     private CompletionStage<Void> store(EventRow row, ByteBuffer bytes) {
         Long before = row.first() == 1 ? null : row.first() - 1;
-        return connection.ready().thenCompose(cql -> cql.patience().with(() ->
-                cql.decide(STORE, row.last(), row.last(), row.writer(), bytes.duplicate(),
+        return connection.ready().thenCompose(cql -> cql.retries().call(() ->
+                cql.executeConditional(STORE, row.last(), row.last(), row.writer(), bytes.duplicate(),
                         row.persistenceId(), row.first(), before).thenCompose(outcome -> outcome.wasApplied()
                         ? CompletableFuture.<Void>completedFuture(null)
-                        : whose(cql, row, bytes, Cql.first(outcome)))));
+                        : checkConflict(cql, row, bytes, Cql.firstRow(outcome)))));
     }
 
-    /// The head was not where we left it: because an attempt of ours, whose outcome we did not learn, has
-    /// been carried out, or because somebody else has written.
-    private static CompletionStage<Void> whose(Cql cql, EventRow row, ByteBuffer bytes, Optional<Row> found) {
-        return cql.askSerially(STORED, row.persistenceId(), row.first()).thenAccept(stored -> {
+    /// Called when the transaction was not applied: succeeds if an earlier attempt of this write, of unknown
+    /// outcome, was applied; fails with [JournalConflict] if another writer has written.
+    private static CompletionStage<Void> checkConflict(Cql cql, EventRow row, ByteBuffer bytes,
+            Optional<Row> found) {
+        return cql.readSerial(STORED, row.persistenceId(), row.first()).thenAccept(stored -> {
             boolean ours = stored.filter(s -> s.getLong("last_seq") == row.last()
                     && row.writer().equals(s.getString("writer"))
                     && bytes.equals(s.getByteBuffer("events"))).isPresent();
@@ -123,50 +124,50 @@ public final class CassandraJournal extends AsyncWriteJournal {
     }
 
     @Override public Future<Long> doAsyncReadHighestSequenceNr(String persistenceId, long from) {
-        return Answers.future(connection.ready().thenCompose(cql -> head(cql, persistenceId)));
+        return ScalaFutures.of(connection.ready().thenCompose(cql -> head(cql, persistenceId)));
     }
 
-    /// What an interrupted write has left undecided is decided by this reading.
+    /// The highest sequence number. The serial read completes an interrupted transaction.
     private static CompletionStage<Long> head(Cql cql, String persistenceId) {
-        return cql.askSerially(STATE, persistenceId)
+        return cql.readSerial(STATE, persistenceId)
                 .thenApply(row -> row.map(found -> found.getLong("head")).orElse(0L));
     }
 
     @Override public Future<Void> doAsyncDeleteMessagesTo(String persistenceId, long to) {
-        return Answers.future(connection.ready().thenCompose(cql -> head(cql, persistenceId)
+        return ScalaFutures.of(connection.ready().thenCompose(cql -> head(cql, persistenceId)
                 .thenCompose(head -> {
                     long cut = Math.min(to, head);
                     if (cut < 1) return CompletableFuture.completedFuture(null);
-                    return cql.ask(HIDE, cut, cut, persistenceId)
-                            .thenCompose(_ -> cql.ask(ROW_BEFORE, persistenceId, cut))
-                            .thenCompose(rows -> deleteRows(cql, persistenceId, cut, Cql.first(rows)));
+                    return cql.execute(HIDE, cut, cut, persistenceId)
+                            .thenCompose(_ -> cql.execute(ROW_BEFORE, persistenceId, cut))
+                            .thenCompose(rows -> deleteRows(cql, persistenceId, cut, Cql.firstRow(rows)));
                 })));
     }
 
-    /// Rows whose events are all hidden; one that has others stays.
+    /// Deletes the rows in which all events are hidden.
     private static CompletionStage<Void> deleteRows(
             Cql cql, String persistenceId, long cut, Optional<Row> last) {
         if (last.isEmpty()) return CompletableFuture.completedFuture(null);
         long until = last.get().getLong("last_seq") <= cut ? cut : last.get().getLong("first_seq") - 1;
-        return cql.ask(DELETE, persistenceId, until).thenAccept(_ -> {});
+        return cql.execute(DELETE, persistenceId, until).thenAccept(_ -> {});
     }
 
     @Override public Future<Void> doAsyncReplayMessages(String persistenceId, long from, long to, long max,
             Consumer<PersistentRepr> callback) {
-        return Answers.future(connection.ready().thenCompose(cql ->
-                cql.ask(STATE, persistenceId).thenCompose(state -> {
-                    long deletedTo = Cql.first(state).map(row -> row.getLong("deleted_to")).orElse(0L);
+        return ScalaFutures.of(connection.ready().thenCompose(cql ->
+                cql.execute(STATE, persistenceId).thenCompose(state -> {
+                    long deletedTo = Cql.firstRow(state).map(row -> row.getLong("deleted_to")).orElse(0L);
                     long begin = Math.max(from, deletedTo + 1);
                     if (begin > to || max < 1) return CompletableFuture.completedFuture(null);
                     var replay = new Replay(cql, persistenceId, to, max, callback, begin);
-                    return cql.ask(ROW_BEFORE, persistenceId, begin).thenCompose(before -> cql.pages(
-                            settings.replayRows(), ROWS, persistenceId, Cql.first(before)
+                    return cql.execute(ROW_BEFORE, persistenceId, begin).thenCompose(before ->
+                            cql.executePaged(settings.replayRows(), ROWS, persistenceId, Cql.firstRow(before)
                                     .map(row -> row.getLong("first_seq")).orElse(begin), to))
                             .thenComposeAsync(replay::page, executor);
                 })));
     }
 
-    /// One replay, page by page.
+    /// The state of one replay, which reads page by page.
     private final class Replay {
         private final Cql cql;
         private final String persistenceId;
@@ -191,7 +192,7 @@ public final class CassandraJournal extends AsyncWriteJournal {
                 if (row.getLong("last_seq") >= next) events(row);
             }
             if (next > to || left == 0) return CompletableFuture.completedFuture(null);
-            if (page.hasMorePages()) return cql.patience().with(page::fetchNextPage)
+            if (page.hasMorePages()) return cql.retries().call(page::fetchNextPage)
                     .thenComposeAsync(this::page, executor);
             throw missing(to);
         }
@@ -207,8 +208,9 @@ public final class CassandraJournal extends AsyncWriteJournal {
 
         private IllegalStateException missing(long until) {
             return new IllegalStateException("events " + next + " to " + until + " of " + persistenceId
-                    + " are not in the journal, which has later ones: Cassandra has lost them, or they were"
-                    + " deleted during this recovery; try again, then restore Cassandra's data from a copy");
+                    + " are missing in the journal, which has later ones: Cassandra has lost them, or they"
+                    + " were deleted during this recovery; try again, then restore Cassandra's data from a"
+                    + " copy");
         }
     }
 }

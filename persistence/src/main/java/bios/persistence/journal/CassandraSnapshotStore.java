@@ -21,14 +21,13 @@ import org.apache.pekko.serialization.SerializationExtension;
 import scala.concurrent.Future;
 import scala.jdk.javaapi.OptionConverters;
 
-/// Pekko's snapshots in Cassandra: first chunks of at most 512 KiB under an id of their own, then the row
-/// that makes them visible. A snapshot that is not whole fails the recovery, since the events before it may
-/// be deleted.
+/// Pekko's snapshots in Cassandra: first chunks of at most 512 KiB under a unique id, then the row that makes
+/// them visible. An incomplete snapshot fails the recovery, because the events before it may be deleted.
 public final class CassandraSnapshotStore extends SnapshotStore {
     private static final byte VERSION = 1;
     private static final int CHUNK_BYTES = 512 * 1024;
-    private static final int ROWS_AT_ONCE = 16;
-    private static final int CHUNKS_AT_ONCE = 8;
+    private static final int ROWS_PER_PAGE = 16;
+    private static final int CHUNKS_PER_PAGE = 8;
     private static final String SAVE_CHUNK =
             "INSERT INTO KEYSPACE.snapshot_chunks (id, chunk, data) VALUES (?, ?, ?)";
     private static final String SAVE = """
@@ -46,7 +45,7 @@ public final class CassandraSnapshotStore extends SnapshotStore {
     private final Serialization serialization;
     private final Executor executor;
 
-    /// For Pekko, which makes it by name.
+    /// Called by Pekko, which finds the class by its name.
     public CassandraSnapshotStore() {
         connection = CassandraConnection.to(CassandraSettings.of(context().system().settings().config()));
         serialization = SerializationExtension.get(context().system());
@@ -59,10 +58,10 @@ public final class CassandraSnapshotStore extends SnapshotStore {
 
     @Override public Future<Void> doSaveAsync(SnapshotMetadata metadata, Object snapshot) {
         ByteBuffer bytes = bytes(metadata, snapshot);
-        UUID id = UUID.randomUUID(); // edge: a name of its own
+        UUID id = UUID.randomUUID(); // edge: a unique name
         int chunks = Math.ceilDiv(bytes.remaining(), CHUNK_BYTES);
-        return Answers.future(connection.ready().thenCompose(cql -> chunk(cql, id, bytes, 0, chunks)
-                .thenCompose(_ -> cql.ask(SAVE, metadata.persistenceId(), metadata.sequenceNr(),
+        return ScalaFutures.of(connection.ready().thenCompose(cql -> chunk(cql, id, bytes, 0, chunks)
+                .thenCompose(_ -> cql.execute(SAVE, metadata.persistenceId(), metadata.sequenceNr(),
                         metadata.timestamp(), id, chunks, (long) bytes.remaining())))
                 .thenApply(_ -> null));
     }
@@ -82,33 +81,33 @@ public final class CassandraSnapshotStore extends SnapshotStore {
         if (chunk == chunks) return CompletableFuture.completedFuture(null);
         int from = chunk * CHUNK_BYTES;
         ByteBuffer part = bytes.slice(from, Math.min(CHUNK_BYTES, bytes.limit() - from));
-        return cql.ask(SAVE_CHUNK, id, chunk, part)
+        return cql.execute(SAVE_CHUNK, id, chunk, part)
                 .thenCompose(_ -> chunk(cql, id, bytes, chunk + 1, chunks));
     }
 
     @Override public Future<Optional<SelectedSnapshot>> doLoadAsync(String persistenceId,
             SnapshotSelectionCriteria criteria) {
-        return Answers.future(connection.ready().thenCompose(cql ->
+        return ScalaFutures.of(connection.ready().thenCompose(cql ->
                 load(cql, persistenceId, criteria, Optional.empty())));
     }
 
-    /// @param broken the snapshot that was found without all of its chunks, if this is the second look
+    /// @param broken the snapshot that was incomplete at the first attempt, if this is the second
     private CompletionStage<Optional<SelectedSnapshot>> load(Cql cql, String persistenceId,
             SnapshotSelectionCriteria criteria, Optional<UUID> broken) {
-        return cql.pages(
-                ROWS_AT_ONCE, FIND, persistenceId, criteria.maxSequenceNr(), criteria.minSequenceNr())
+        return cql.executePaged(
+                ROWS_PER_PAGE, FIND, persistenceId, criteria.maxSequenceNr(), criteria.minSequenceNr())
                 .thenCompose(page -> newest(cql, page, criteria)).thenCompose(found -> {
                     if (found.isEmpty()) return CompletableFuture.completedFuture(Optional.empty());
                     Row row = found.get();
                     UUID id = row.getUuid("id");
                     long bytes = row.getLong("bytes");
-                    return cql.pages(CHUNKS_AT_ONCE, CHUNKS, id).thenComposeAsync(page ->
+                    return cql.executePaged(CHUNKS_PER_PAGE, CHUNKS, id).thenComposeAsync(page ->
                             collect(cql, page, ByteBuffer.allocate(Math.toIntExact(bytes))), executor)
                             .thenCompose(whole -> {
                                 if (whole.isPresent()) return CompletableFuture.completedFuture(Optional.of(
                                         selected(persistenceId, row, whole.get())));
                                 if (broken.equals(Optional.of(id))) throw damaged(persistenceId, row);
-                                // Perhaps it was deleted between our two questions.
+                                // It may have been deleted between the two reads.
                                 return load(cql, persistenceId, criteria, Optional.of(id));
                             });
                 });
@@ -117,7 +116,7 @@ public final class CassandraSnapshotStore extends SnapshotStore {
     private static IllegalStateException damaged(String persistenceId, Row row) {
         return new IllegalStateException(
                 "the snapshot of " + persistenceId + " at event " + row.getLong("seq")
-                + " is not whole in Cassandra, table snapshot_chunks, id " + row.getUuid("id")
+                + " is incomplete in Cassandra, table snapshot_chunks, id " + row.getUuid("id")
                 + "; restore Cassandra's data from a copy");
     }
 
@@ -127,14 +126,14 @@ public final class CassandraSnapshotStore extends SnapshotStore {
             if (matches(criteria, row.getLong("written_at")))
                 return CompletableFuture.completedFuture(Optional.of(row));
         if (!page.hasMorePages()) return CompletableFuture.completedFuture(Optional.empty());
-        return cql.patience().with(page::fetchNextPage).thenCompose(next -> newest(cql, next, criteria));
+        return cql.retries().call(page::fetchNextPage).thenCompose(next -> newest(cql, next, criteria));
     }
 
     private static boolean matches(SnapshotSelectionCriteria criteria, long writtenAt) {
         return writtenAt <= criteria.maxTimestamp() && writtenAt >= criteria.minTimestamp();
     }
 
-    /// All bytes in order, or empty if they are not all there.
+    /// All bytes in order, or empty if some are missing.
     private CompletionStage<Optional<ByteBuffer>> collect(Cql cql, AsyncResultSet page, ByteBuffer into) {
         for (Row row : page.currentPage()) {
             ByteBuffer data = row.getByteBuffer("data");
@@ -142,7 +141,7 @@ public final class CassandraSnapshotStore extends SnapshotStore {
                 return CompletableFuture.completedFuture(Optional.empty());
             into.put(data);
         }
-        if (page.hasMorePages()) return cql.patience().with(page::fetchNextPage)
+        if (page.hasMorePages()) return cql.retries().call(page::fetchNextPage)
                 .thenComposeAsync(next -> collect(cql, next, into), executor);
         return CompletableFuture.completedFuture(into.hasRemaining() ? Optional.empty()
                 : Optional.of(into.flip()));
@@ -170,8 +169,8 @@ public final class CassandraSnapshotStore extends SnapshotStore {
     }
 
     private Future<Void> delete(String persistenceId, long from, long to, LongPredicate writtenAt) {
-        return Answers.future(connection.ready().thenCompose(cql ->
-                cql.ask(FIND, persistenceId, to, from).thenCompose(cql::all).thenCompose(rows -> {
+        return ScalaFutures.of(connection.ready().thenCompose(cql ->
+                cql.execute(FIND, persistenceId, to, from).thenCompose(cql::allRows).thenCompose(rows -> {
                     CompletionStage<Void> done = CompletableFuture.completedFuture(null);
                     for (Row row : rows)
                         if (writtenAt.test(row.getLong("written_at")))
@@ -181,7 +180,7 @@ public final class CassandraSnapshotStore extends SnapshotStore {
     }
 
     private static CompletionStage<Void> delete(Cql cql, String persistenceId, Row row) {
-        return cql.ask(DELETE, persistenceId, row.getLong("seq"), row.getLong("written_at"))
-                .thenCompose(_ -> cql.ask(DELETE_CHUNKS, row.getUuid("id"))).thenAccept(_ -> {});
+        return cql.execute(DELETE, persistenceId, row.getLong("seq"), row.getLong("written_at"))
+                .thenCompose(_ -> cql.execute(DELETE_CHUNKS, row.getUuid("id"))).thenAccept(_ -> {});
     }
 }

@@ -12,24 +12,25 @@ import org.apache.pekko.serialization.Serialization;
 import scala.jdk.javaapi.CollectionConverters;
 import scala.jdk.javaapi.OptionConverters;
 
-/// The events of one atomic write, as they lie in one row. Bytes: a version (1), the number of events, then
-/// of each its timestamp, the event adapter's manifest, payload and metadata; lengths before what they
-/// measure, big-endian.
+/// The events of one atomic write, stored in one row. Encoding: a version (1), the number of events, then for
+/// each event its timestamp, the event adapter's manifest, payload and metadata, each preceded by its length;
+/// big-endian.
 ///
-/// @param first number of the first event
-/// @param writer the incarnation of the entity that wrote them
+/// @param first sequence number of the first event
+/// @param writer id of the incarnation of the entity that wrote them
 record EventRow(String persistenceId, long first, String writer, List<Event> events) {
     private static final byte VERSION = 1;
 
     /// One event of a row.
     ///
-    /// @param timestamp when it was written, as the entity says, epoch milliseconds
-    /// @param adapter the event adapter's manifest, mostly empty
+    /// @param timestamp when the entity wrote it, epoch milliseconds
+    /// @param adapter the event adapter's manifest; usually empty
     record Event(long timestamp, String adapter, StoredPayload payload, Optional<StoredPayload> metadata) {}
 
     EventRow {
         events = List.copyOf(events);
-        if (events.isEmpty() || first < 1) throw new IllegalArgumentException("a row holds events from 1 on");
+        if (events.isEmpty() || first < 1)
+            throw new IllegalArgumentException("a row has at least one event, with numbers from 1 on");
     }
 
     long last() {
@@ -43,8 +44,9 @@ record EventRow(String persistenceId, long first, String writer, List<Event> eve
         for (PersistentRepr one : all) {
             if (one.sequenceNr() != next++)
                 throw new IllegalArgumentException("the events of an atomic write of " + write.persistenceId()
-                        + " are not numbered one by one: " + one.sequenceNr() + " instead of " + (next - 1));
-            // Tags are for queries by tag, which this journal does not have.
+                        + " do not have consecutive numbers: " + one.sequenceNr() + " instead of "
+                        + (next - 1));
+            // Tags are dropped: there are no queries by tag.
             Object payload = one.payload() instanceof Tagged tagged ? tagged.payload() : one.payload();
             events.add(new Event(one.timestamp(), one.manifest(), StoredPayload.of(serialization, payload),
                     OptionConverters.toJava(one.metadata())

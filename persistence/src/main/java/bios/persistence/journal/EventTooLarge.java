@@ -1,6 +1,6 @@
 package bios.persistence.journal;
 
-/// Events of one atomic write that take more bytes than a row of the journal holds.
+/// The events of one atomic write have more bytes than a row of the journal may have.
 public final class EventTooLarge extends RuntimeException {
     private static final long serialVersionUID = 1;
 

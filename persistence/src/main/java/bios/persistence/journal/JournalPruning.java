@@ -9,34 +9,34 @@ import org.apache.pekko.persistence.Persistence;
 import org.apache.pekko.persistence.SnapshotProtocol;
 import org.apache.pekko.persistence.SnapshotSelectionCriteria;
 
-/// Deletes what a snapshot has made superfluous. Pekko itself does so only for snapshots taken every so
-/// many events; ours are taken at events of our choice, so the journal is asked in the protocol that
-/// Pekko's own entities use.
+/// Deletes the events and snapshots that a newer snapshot replaces. Pekko does so only for snapshots at fixed
+/// intervals; entities of Bios choose the events at which they take snapshots, so this sends the messages
+/// that Pekko's own entities send to the journal and the snapshot store.
 public final class JournalPruning {
     private JournalPruning() {}
 
-    /// Deletes the events up to a snapshot and the snapshots before it. What fails is
-    /// deleted after a later snapshot.
+    /// Deletes the events up to a snapshot and the snapshots before it. A deletion that fails is made up for
+    /// by the one of the next snapshot.
     ///
     /// @param snapshotSequenceNr the sequence number of a stored snapshot
     public static void before(ActorSystem<?> system, String persistenceId, long snapshotSequenceNr) {
         var persistence = Persistence.get(Adapter.toClassic(system));
-        ActorRef nobody = Adapter.toClassic(system.ignoreRef());
+        ActorRef ignored = Adapter.toClassic(system.ignoreRef());
         persistence.journalFor("", ConfigFactory.empty())
-                .tell(new JournalProtocol.DeleteMessagesTo(persistenceId, snapshotSequenceNr, nobody),
-                        nobody);
-        deleteSnapshots(persistence, persistenceId, snapshotSequenceNr - 1, nobody);
+                .tell(new JournalProtocol.DeleteMessagesTo(persistenceId, snapshotSequenceNr, ignored),
+                        ignored);
+        deleteSnapshots(persistence, persistenceId, snapshotSequenceNr - 1, ignored);
     }
 
-    /// Deletes all events and snapshots of an entity that has ended.
+    /// Deletes all events and snapshots of an entity that is not used any more.
     public static void all(ActorSystem<?> system, String persistenceId) {
         before(system, persistenceId, Long.MAX_VALUE);
     }
 
     private static void deleteSnapshots(Persistence persistence, String persistenceId, long upTo,
-            ActorRef nobody) {
+            ActorRef ignored) {
         var criteria = SnapshotSelectionCriteria.create(upTo, Long.MAX_VALUE);
         persistence.snapshotStoreFor("", ConfigFactory.empty())
-                .tell(new SnapshotProtocol.DeleteSnapshots(persistenceId, criteria), nobody);
+                .tell(new SnapshotProtocol.DeleteSnapshots(persistenceId, criteria), ignored);
     }
 }

@@ -7,10 +7,10 @@ import org.apache.pekko.serialization.Serialization;
 import org.apache.pekko.serialization.Serializer;
 import org.apache.pekko.serialization.Serializers;
 
-/// An object as one of Pekko's serializers wrote it.
+/// An object, serialized by one of Pekko's serializers.
 ///
-/// @param serializer its id
-/// @param manifest what it says of the object's type, perhaps empty
+/// @param serializer its identifier
+/// @param manifest the serializer's name of the object's type; may be empty
 record StoredPayload(int serializer, String manifest, byte[] bytes) {
     static StoredPayload of(Serialization serialization, Object value) {
         Serializer serializer = serialization.findSerializerFor(value);

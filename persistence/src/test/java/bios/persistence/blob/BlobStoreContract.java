@@ -8,8 +8,10 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
+import com.sun.management.ThreadMXBean;
 import java.io.IOException;
 import java.io.UncheckedIOException;
+import java.lang.management.ManagementFactory;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Arrays;
@@ -22,6 +24,9 @@ import org.junit.jupiter.api.Test;
 
 /// What every blob store keeps. Scopes of a test are its own, so that stores may be shared.
 abstract class BlobStoreContract {
+    /// Far below the size of the large contents of these tests.
+    static final long MAX_ALLOCATED = 16 << 20;
+
     /// The store under test.
     abstract BlobStore store();
 
@@ -126,6 +131,38 @@ abstract class BlobStoreContract {
         }
     }
 
+    /// Bytes that this store may allocate on the calling thread while it writes a content.
+    long writingMayAllocate(long contentBytes) {
+        return MAX_ALLOCATED;
+    }
+
+    @Test void aLargeContentIsWrittenAndReadInLittleMemory() throws Exception {
+        long size = 64 << 20;
+        byte[] piece = bytes(1 << 16, 17);
+        long before = allocated();
+        BlobRef ref = store().put("large/content", out -> {
+            for (long done = 0; done < size; done += piece.length) out.write(piece);
+        });
+        long writing = allocated() - before;
+        assertEquals(size, ref.bytes());
+        byte[] buffer = new byte[1 << 16];
+        long read = 0;
+        before = allocated();
+        try (var in = store().open(ref)) {
+            for (int n; (n = in.readNBytes(buffer, 0, buffer.length)) > 0; read += n)
+                assertArrayEquals(piece, buffer);
+        }
+        long reading = allocated() - before;
+        assertEquals(size, read);
+        store().delete(ref.id());
+        assertTrue(writing < writingMayAllocate(size), "writing allocated " + writing + " bytes");
+        assertTrue(reading < MAX_ALLOCATED, "reading allocated " + reading + " bytes");
+    }
+
+    static long allocated() {
+        return ((ThreadMXBean) ManagementFactory.getThreadMXBean()).getCurrentThreadAllocatedBytes();
+    }
+
     @Test void aBlobAboveTheCallersLimitIsRefusedBeforeItIsRead() {
         BlobRef ref = store().put("limited", bytes(101, 2));
         assertThrows(BlobTooLarge.class, () -> store().readSmall(ref, 100));
@@ -163,22 +200,25 @@ abstract class BlobStoreContract {
         assertEquals(List.of(), leftovers());
     }
 
+    private List<BlobRef> listed(String scope) {
+        return store().list(scope).stream().map(BlobStore.ListedBlob::ref).toList();
+    }
+
     @Test void aScopeListsItsOwnBlobsAndThoseBelow() {
         BlobRef a = store().put("runs/x/operations/1", bytes(10, 1));
         BlobRef b = store().put("runs/x/recovery", bytes(20, 2));
         store().put("runs/y/recovery", bytes(20, 2));
         store().put("runs/x-1/recovery", bytes(20, 2));
         store().put("runs/x0/recovery", bytes(20, 2));
-        assertEquals(List.of(a, b), store().list("runs/x").stream().map(BlobStore.Listed::ref)
+        assertEquals(List.of(a, b), store().list("runs/x").stream().map(BlobStore.ListedBlob::ref)
                 .sorted(Comparator.comparing(r -> r.id().scope())).toList());
-        assertEquals(
-                List.of(a), store().list("runs/x/operations").stream().map(BlobStore.Listed::ref).toList());
+        assertEquals(List.of(a), listed("runs/x/operations"));
         assertEquals(List.of(), store().list("runs/none"));
         assertEquals(List.of(), store().list("none"));
-        assertTrue(store().list("runs").stream().map(BlobStore.Listed::ref).toList()
+        assertTrue(store().list("runs").stream().map(BlobStore.ListedBlob::ref).toList()
                 .containsAll(List.of(a, b)));
         BlobRef single = store().put("single", bytes(5, 9));
-        assertEquals(List.of(single), store().list("single").stream().map(BlobStore.Listed::ref).toList());
+        assertEquals(List.of(single), listed("single"));
     }
 
     @Test void putsAndDeletesOfTheSameContentMayMeet() throws Exception {

@@ -1,10 +1,14 @@
 package bios.persistence.blob;
 
+import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
 import java.io.IOException;
+import java.io.RandomAccessFile;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
@@ -15,6 +19,10 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
 class FileBlobStoreTest extends BlobStoreContract {
+    private static final long SPARSE_BYTES = (1L << 32) + 1;
+    /// `head -c 4294967297 /dev/zero | sha256sum`.
+    private static final String SHA_256_OF_SPARSE =
+            "fbb82f7b353676bb562eb82157fcf0ea42c36492ca13ee56dbf82c08b6802c5c";
     @TempDir Path root;
     private FileBlobStore store;
 
@@ -47,6 +55,25 @@ class FileBlobStoreTest extends BlobStoreContract {
             return files.filter(Files::isRegularFile).filter(f -> !f.endsWith("lock")).map(Path::toString)
                     .toList();
         }
+    }
+
+    /// More than an array or an `int` holds. The file is sparse: it takes no room on the disk.
+    @Test void aBlobOfMoreThanFourGiBIsReadInLittleMemory() throws IOException {
+        var ref = new BlobRef(new BlobId("sparse", SHA_256_OF_SPARSE), SPARSE_BYTES);
+        Files.createDirectories(file(ref).getParent());
+        try (var sparse = new RandomAccessFile(file(ref).toFile(), "rw")) {
+            sparse.setLength(SPARSE_BYTES);
+        }
+        assertEquals(List.of(ref), store.list("sparse").stream().map(BlobStore.ListedBlob::ref).toList());
+        byte[] buffer = new byte[1 << 20];
+        long read = 0;
+        long before = allocated();
+        try (var in = store.open(ref)) {
+            for (int n; (n = in.read(buffer)) >= 0; read += n) if (n == 0) throw new AssertionError();
+        }
+        assertTrue(allocated() - before < MAX_ALLOCATED);
+        assertEquals(SPARSE_BYTES, read);
+        assertThrows(BlobTooLarge.class, () -> store.readSmall(ref, BlobStore.MAX_ARRAY_BYTES));
     }
 
     @Test void theEmptyFoldersOfADeletedBlobAreGone() {

@@ -22,15 +22,15 @@ class CassandraSchemaIT {
         var settings = CassandraSettings.of(config);
         String command = "bios schema --cassandra " + TestCassandra.shared().contactPoint()
                 + " --keyspace refused";
-        var missing = assertThrows(SchemaRefused.class, () -> Storage.open(config));
+        var missing = assertThrows(SchemaMismatch.class, () -> Storage.open(config));
         assertTrue(missing.getMessage().contains(command), missing.getMessage());
         CassandraSchema.create(settings);
         CassandraSchema.check(settings);
         Storage.open(config).close();
         setVersion(settings, CassandraSchema.VERSION + 1);
-        var newer = assertThrows(SchemaRefused.class, () -> Storage.open(config));
+        var newer = assertThrows(SchemaMismatch.class, () -> Storage.open(config));
         assertTrue(newer.getMessage().contains("newer Bios"), newer.getMessage());
-        assertThrows(SchemaRefused.class, () -> CassandraSchema.create(settings));
+        assertThrows(SchemaMismatch.class, () -> CassandraSchema.create(settings));
         setVersion(settings, CassandraSchema.VERSION);
         Storage.open(config).close();
     }

@@ -1,6 +1,6 @@
 package bios.persistence.index;
 
-import bios.persistence.journal.EmbeddedJournal;
+import bios.persistence.embedded.EmbeddedDatabase;
 import java.nio.file.Path;
 import java.time.Instant;
 import org.junit.jupiter.api.io.TempDir;
@@ -9,7 +9,7 @@ class JdbcRunIndexTest extends RunIndexContract {
     @TempDir Path folder;
 
     @Override RunIndex open() {
-        EmbeddedJournal.createSchema(folder);
+        EmbeddedDatabase.createSchema(folder);
         return JdbcRunIndex.open(folder, () -> Instant.ofEpochMilli(clock.get()));
     }
 

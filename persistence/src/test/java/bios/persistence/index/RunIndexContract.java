@@ -64,11 +64,11 @@ abstract class RunIndexContract {
 
     @Test void runsOfAnOwnerAreListedNewestFirstByPage() {
         for (int i = 0; i < 10; i++) index.put(run(i, i % 2 == 0 ? "alice1" : "bob1", 0), 1);
-        Page<RunSummary> page = index.runs("alice1", 2, 1);
+        ListingPage<RunSummary> page = index.runs("alice1", 2, 1);
         assertEquals(5, page.total());
         assertEquals(List.of(id(6), id(4)), page.items().stream().map(r -> r.config().run()).toList());
-        assertEquals(new Page<>(List.of(), 5), index.runs("alice1", 10, 5));
-        assertEquals(new Page<>(List.of(), 0), index.runs("nobody", 10, 0));
+        assertEquals(new ListingPage<>(List.of(), 5), index.runs("alice1", 10, 5));
+        assertEquals(new ListingPage<>(List.of(), 0), index.runs("nobody", 10, 0));
         assertThrows(IllegalArgumentException.class, () -> index.runs("alice1", 0, 0));
         assertThrows(IllegalArgumentException.class, () -> index.runs("alice1", RunIndex.MAX_PAGE + 1, 0));
     }

@@ -81,7 +81,7 @@ class CassandraEntityIT {
     private static List<Row> rows(String text, Object... values) {
         try (var connection = CassandraConnection.to(CassandraSettings.of(config))) {
             Cql cql = connection.await();
-            return Cql.await(cql.ask(text, values).thenCompose(cql::all));
+            return Cql.await(cql.execute(text, values).thenCompose(cql::allRows));
         }
     }
 

@@ -50,11 +50,11 @@ class CassandraJournalIT {
     }
 
     @Test void itKeepsWhatPekkoDemandsOfAJournal() {
-        assertTrue(Runner.run(new String[] {"-oW", "-s", JournalTck.class.getName()}));
+        assertTrue(Runner.run(new String[] {"-oW", "-s", CassandraJournalTck.class.getName()}));
     }
 
     @Test void itKeepsWhatPekkoDemandsOfASnapshotStore() {
-        assertTrue(Runner.run(new String[] {"-oW", "-s", SnapshotTck.class.getName()}));
+        assertTrue(Runner.run(new String[] {"-oW", "-s", CassandraSnapshotTck.class.getName()}));
     }
 
     @Test void ofTwoWritersOfOneNumberOneIsRefusedAndWritesNothing() {
@@ -164,9 +164,9 @@ class CassandraJournalIT {
         journal.delete("gone", 15);
         try (var connection = CassandraConnection.to(CassandraSettings.of(config))) {
             var cql = connection.await();
-            assertEquals(5, Cql.await(cql.ask(
+            assertEquals(5, Cql.await(cql.execute(
                     "SELECT first_seq FROM KEYSPACE.events WHERE persistence_id = ?", "gone")
-                    .thenCompose(cql::all)).size());
+                    .thenCompose(cql::allRows)).size());
         }
     }
 
@@ -204,7 +204,7 @@ class CassandraJournalIT {
         for (int i = 1; i <= 5; i++) written(a.write(i, "e" + i));
         try (var connection = CassandraConnection.to(CassandraSettings.of(config))) {
             var cql = connection.await();
-            Cql.await(cql.ask(
+            Cql.await(cql.execute(
                     "DELETE FROM KEYSPACE.events WHERE persistence_id = ? AND first_seq = 3", "lost"));
         }
         var failed = assertThrows(AssertionError.class,

@@ -3,6 +3,9 @@ package bios.worker.device;
 /// Keys and values of decoding sequences on a device, in pages of [Device#BLOCK] positions of all layers. Who
 /// holds which page is decided by the host; a pass brings the page numbers ([Sequence#pages]).
 public interface PagePool extends AutoCloseable {
+    /// What its pages hold.
+    Shape shape();
+
     /// Bytes of one page.
     long pageBytes();
 

@@ -10,7 +10,7 @@ import bios.worker.adapter.Adapter;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
 import bios.worker.device.OutOfDeviceMemory;
-import bios.worker.device.cpu.HostMemory;
+import bios.worker.device.HostMemory;
 import bios.worker.load.ModelRefused;
 import bios.worker.load.Safetensors;
 import bios.worker.load.Tokenizer;
@@ -114,7 +114,8 @@ final class DeviceExecutor implements AutoCloseable {
                     yield new TaskOutcome.Opened();
                 }
                 case DeviceTask.Optimize(var operation) -> new TaskOutcome.Given(
-                        run.served.trainer().optimStep(run.state.orElseThrow(), operation.params()));
+                        run.served.trainer().optimStep(run.state.orElseThrow(), operation.params())
+                                .complete());
                 case DeviceTask.Copy _ -> new TaskOutcome.Copied(run.state.orElseThrow().snapshot());
                 case DeviceTask.Load load -> new TaskOutcome.Given(load(run, load));
                 case DeviceTask.Evaluate _ -> throw new IllegalStateException("an evaluation takes passes");
@@ -314,14 +315,14 @@ final class DeviceExecutor implements AutoCloseable {
             var finished = served.sampler().step();
             passed(model, "sample", began);
             for (var done : finished) {
-                PendingSample asked = served.tickets().remove(done.ticket());
+                PendingSample asked = served.tickets().remove(done.id());
                 Metrics.PROMPTS.labelValues(model.slug()).inc(asked.task().prompt().length);
                 Metrics.SAMPLED.labelValues(model.slug()).inc(done.result().sequences().stream()
                         .mapToLong(sequence -> sequence.tokens().length).sum());
                 answers.add(new Answer.Drawn(asked, done.result()));
             }
         } catch (Throwable thrown) {
-            List<Long> given = served.sampler().abandon();
+            List<Long> given = served.sampler().cancelFailed();
             Fault fault = FaultClassifier.of(thrown, "sampling of " + given.size() + " requests");
             for (long ticket : given) answers.add(new Answer.Failed(served.tickets().remove(ticket), fault));
         }

@@ -59,8 +59,7 @@ public record EngineSettings(int trainPassTokens, long activationBytes, long lon
     public static EngineSettings of(Config program) {
         Config own = program.getConfig("bios.engine");
         Config sampler = own.getConfig("sampler");
-        var decoding = new SamplerSettings(sampler.getBytes("cache-bytes"), sampler.getInt("pass-tokens"),
-                sampler.getInt("max-sequences"), sampler.getInt("logit-rows"));
+        SamplerSettings decoding = SamplerSettings.of(sampler);
         return new EngineSettings(own.getInt("train-pass-tokens"), own.getBytes("activation-bytes"),
                 own.getBytes("long-sequence-bytes"),
                 own.getInt("copies-per-run"), own.getInt("prepared-per-run"), Runs.of(own),

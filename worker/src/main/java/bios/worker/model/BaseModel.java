@@ -5,37 +5,40 @@ import static bios.protocol.Require.require;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
 import bios.worker.adapter.Adapter;
+import bios.worker.adapter.Factors;
+import bios.worker.device.DType;
 import bios.worker.device.Device;
-import bios.worker.device.FrozenMatrix;
+import bios.worker.device.Readback;
+import bios.worker.device.Slot;
+import bios.worker.device.Slots;
+import bios.worker.device.Table;
 import bios.worker.device.Tensor;
 import bios.worker.load.ModelFolder;
 import bios.worker.load.ModelSpec;
 import bios.worker.load.Safetensors;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
-import java.util.stream.Stream;
 
 /// A frozen transformer on a device, shared by any number of adapters: several of them, of any ranks, go
-/// through one pass. Called by the thread that owns the device.
-/// A row's bits depend on its own sequence and adapter only: not on the other rows of the pass, not
-/// on the number of threads, and not on whether it went through [#evaluate] or, token by token,
-/// through [#forwardCached].
+/// through one pass. A pass is prepared on the host, launched by the thread that calls the device's verbs,
+/// and read back once, at its end. With keys and values cached in the type of activations, a row's bits
+/// depend on its own sequence and adapter only: not on the other rows of the pass, not on the number of
+/// threads, and not on whether it went through [#launch] or, token by token, through [#forward].
 public final class BaseModel implements AutoCloseable {
     private final ModelSpec spec;
     private final ModelInfo info;
     private final Device on;
     private final Safetensors files;
-    private final FrozenMatrix embedding;
+    private final Table embedding;
     private final List<Layer> layers;
     private final Head head;
     private final RopeTable rope;
     private long activationBytes = 640L << 20;
     private long longSequenceBytes = 2L << 30;
 
-    BaseModel(ModelSpec spec, ModelInfo info, Device on, Safetensors files, FrozenMatrix embedding,
+    BaseModel(ModelSpec spec, ModelInfo info, Device on, Safetensors files, Table embedding,
             List<Layer> layers, Head head) {
         this.spec = spec;
         this.info = info;
@@ -51,10 +54,16 @@ public final class BaseModel implements AutoCloseable {
     ///
     /// @param name what it is served as
     public static BaseModel load(Path folder, ModelName name, Device device) {
+        return load(folder, name, device, DType.F32);
+    }
+
+    /// The same with another type of activations, [DType#F32] or [DType#BF16]. The residual stream, logits
+    /// and log-probabilities are fp32 with either.
+    public static BaseModel load(Path folder, ModelName name, Device device, DType activations) {
         ModelFolder model = ModelFolder.open(folder);
         Safetensors files = model.tensors();
         try {
-            return new ModelLoader(model.spec(), files, device)
+            return new ModelLoader(model.spec(), files, device, activations)
                     .load(name, folder.toAbsolutePath().normalize().toString());
         } catch (Throwable e) {
             files.close();
@@ -77,31 +86,57 @@ public final class BaseModel implements AutoCloseable {
         return on;
     }
 
-    /// Forward, losses, and backward for the lessons that have a gradient: adds dLoss/dA and dLoss/dB of
-    /// each lesson to its own gradient. Layer inputs are kept; what else backward needs is kept as far as
-    /// [#keepActivations] allows and computed again otherwise. When this throws, gradients may have been
-    /// added to in part.
-    public void evaluate(List<Lesson> given) {
-        List<Lesson> training = given.stream().filter(l -> l.gradient().isPresent()).toList();
-        List<Lesson> lessons = Stream.concat(training.stream(),
-                given.stream().filter(l -> l.gradient().isEmpty())).toList();
-        for (Lesson lesson : lessons) for (int[] sequence : lesson.sequences()) rope.cover(sequence.length);
-        try (Device.Scope scope = on.scope(); Tapes tapes = tapes(lessons, training)) {
-            Pass pass = pass(lessons);
-            List<Tensor> inputs = inputs(lessons, training, scope);
+    /// Checks a training pass and lays out its data. Pure work of the host, on any thread.
+    public TrainingPass prepare(List<RunBatch> batches) {
+        return new TrainingPass(this, batches);
+    }
+
+    /// Starts a training pass, see [TrainingPass#launch]. Layer inputs are saved; what else backward needs
+    /// is saved as far as [#keepActivations] allows and recomputed otherwise.
+    Readback launch(TrainingPass pass, List<Optional<Factors>> gradients) {
+        List<Slot> adapters = pass.slots(gradients);
+        rope.cover(pass.longest());
+        try (Device.Scope scope = on.scope(); SavedActivations saved = saved(pass)) {
+            TrainingPass.Inputs in = TrainingPass.Inputs.of(on.upload(scope, pass.arrays()));
+            PassContext forward = new PassContext(on, in.positions(), on.slots(scope, adapters),
+                    on.sequences(scope, pass.sequences(pass.rows())), Optional.empty(), rope.cos(),
+                    rope.sin());
+            PassContext backward = backward(forward, pass, scope);
+            Tensor logprobs = on.scratch(scope, pass.rows(), 1);
+            List<Tensor> inputs = inputs(pass, in.tokens(), scope);
             for (Layer layer : layers)
-                tapes.forward(layer, inputs.get(layer.index() + 1), inputs.get(layer.index()), pass);
-            Tensor d = on.scratch(scope, rows(training), spec.hidden());
-            on.fill(d, 0);
-            evaluateHead(d, inputs.getLast(), lessons);
-            if (training.isEmpty()) return;
-            Pass back = pass(training);
-            for (Layer layer : layers.reversed())
-                tapes.backward(layer, d, inputs.get(layer.index()).rows(0, d.rows()), back);
+                saved.forward(layer, inputs.get(layer.index() + 1), inputs.get(layer.index()), forward);
+            Optional<Tensor> d = pass.backwardRows() == 0 ? Optional.empty()
+                    : Optional.of(on.scratch(scope, pass.backwardRows(), spec.hidden()));
+            d.ifPresent(t -> on.fill(t, 0));
+            evaluateHead(d, inputs.getLast(), logprobs, in, forward.slots(), pass);
+            if (d.isPresent()) for (Layer layer : layers.reversed())
+                saved.backward(layer, d.get(), inputs.get(layer.index()).rows(0, d.get().rows()), backward);
+            return on.readback(List.of(logprobs));
         }
     }
 
-    /// How many bytes of activations a pass may keep for its backward; the bits of its
+    /// The context of the rows that have a backward.
+    private PassContext backward(PassContext forward, TrainingPass pass, Device.Scope scope) {
+        int rows = pass.backwardRows();
+        if (rows == 0 || rows == pass.rows()) return forward;
+        return new PassContext(on, forward.positions().rows(0, rows), forward.slots().rows(0, rows),
+                on.sequences(scope, pass.sequences(rows)), Optional.empty(), rope.cos(), rope.sin());
+    }
+
+    /// A pass from beginning to end, for tests and benchmarks.
+    ///
+    /// @param gradients one for each batch, present where it has a loss
+    /// @return the log-probabilities of each batch's targets
+    public List<float[]> evaluate(List<RunBatch> batches, List<Optional<Factors>> gradients) {
+        TrainingPass pass = prepare(batches);
+        Readback results = pass.launch(gradients);
+        List<float[]> logprobs = new ArrayList<>();
+        for (int i = 0; i < batches.size(); i++) logprobs.add(pass.logprobs(results, i));
+        return logprobs;
+    }
+
+    /// How many bytes of activations a pass may save for its backward; the bits of its
     /// results do not depend on it.
     ///
     /// @param longSequence the same for a pass of one sequence that is too long for `bytes`
@@ -110,161 +145,114 @@ public final class BaseModel implements AutoCloseable {
         activationBytes = bytes;
     }
 
-    /// How many tokens of training can go through a pass with everything kept that backward needs.
+    /// How many tokens of training can go through a pass with everything saved that backward needs.
     public int passTokens() {
-        long bytes = layers.getFirst().tapeBytes() * layers.size() + 4L * spec.hidden() * (layers.size() + 1);
+        long bytes = layers.getFirst().fullBytes() * layers.size() + 4L * spec.hidden() * (layers.size() + 1);
         return Math.clamp(activationBytes / bytes, 1, 1 << 20);
     }
 
-    /// Tapes are worth keeping if every row of them is looked at in backward.
-    private Tapes tapes(List<Lesson> lessons, List<Lesson> training) {
-        if (training.size() < lessons.size()) return Tapes.none(on, layers.size());
-        long rows = rows(lessons);
-        long budget = rows > passTokens() ? longSequenceBytes : activationBytes;
+    /// Activations are worth saving if backward uses every row of them.
+    private SavedActivations saved(TrainingPass pass) {
+        if (pass.backwardRows() < pass.rows()) return SavedActivations.none(on, layers.size());
+        long budget = pass.rows() > passTokens() ? longSequenceBytes : activationBytes;
         Layer any = layers.getFirst();
-        return Tapes.within(budget, on, layers.size(), any.tapeBytes() * rows,
-                any.leanTapeBytes() * rows);
+        return SavedActivations.within(budget, on, layers.size(), any.fullBytes() * pass.rows(),
+                any.partialBytes() * pass.rows());
     }
 
-    /// Residual rows before each layer and behind the last; two matrices taking turns
-    /// when there is no backward.
-    private List<Tensor> inputs(List<Lesson> lessons, List<Lesson> training, Device.Scope scope) {
+    /// Residual rows before each layer and after the last; two matrices in turn when there is no backward.
+    private List<Tensor> inputs(TrainingPass pass, Tensor tokens, Device.Scope scope) {
         List<Tensor> inputs = new ArrayList<>();
         for (int i = 0; i <= layers.size(); i++)
-            inputs.add(training.isEmpty() && i >= 2
-                    ? inputs.get(i - 2) : on.scratch(scope, rows(lessons), spec.hidden()));
-        on.embed(inputs.getFirst(), tokens(lessons), embedding);
+            inputs.add(pass.backwardRows() == 0 && i >= 2
+                    ? inputs.get(i - 2) : on.scratch(scope, pass.rows(), spec.hidden()));
+        on.embed(inputs.getFirst(), tokens, embedding);
         return inputs;
     }
 
-    /// Lessons that train come first: their rows of d (zeros) become the gradient for x.
-    private void evaluateHead(Tensor d, Tensor x, List<Lesson> lessons) {
-        int row = 0;
-        for (Lesson lesson : lessons) {
-            int count = lesson.rows();
-            Optional<Tensor> own = lesson.gradient().isPresent()
-                    ? Optional.of(d.rows(row, count)) : Optional.empty();
-            head.evaluate(own, x.rows(row, count), lesson, on);
-            row += count;
+    /// Batches with a loss come first: their rows of d (zeros) become the gradient for x.
+    private void evaluateHead(Optional<Tensor> d, Tensor x, Tensor logprobs, TrainingPass.Inputs in,
+            Slots slots, TrainingPass pass) {
+        for (int i = 0; i < pass.batches().size(); i++) {
+            RunBatch batch = pass.batches().get(i);
+            int row = pass.firstRow(i);
+            int n = batch.rows();
+            head.evaluate(new Head.Rows(batch, slots.rows(row, n), x.rows(row, n), in.targets().rows(row, n),
+                    logprobs.rows(row, n), batch.loss().map(loss -> in.terms(loss, row, n)),
+                    batch.loss().flatMap(_ -> d).map(t -> t.rows(row, n))), on);
         }
     }
 
-    private static int rows(List<Lesson> lessons) {
-        return lessons.stream().mapToInt(Lesson::rows).sum();
+    /// Checks a pass over cached sequences and lays out its data. Every cache must have room
+    /// ([KeyValueCache#reserve]); inputs of one adapter should stand together, they share its products. May
+    /// allocate on the device (the table of angles), so it comes before the pass's upload.
+    public CachedPass prepareCached(List<SequenceInput> inputs) {
+        CachedPass pass = new CachedPass(inputs, spec);
+        rope.cover(pass.longest());
+        return pass;
     }
 
-    /// Forward for the next tokens of several sequences, whose keys and values join their caches.
-    /// Every cache must have room ([KeyValueCache#reserve]); steps of one adapter should stand
-    /// together, they share its products.
+    /// Forward for the next tokens of cached sequences, whose keys and values are written to their pages;
+    /// the caller counts them with [KeyValueCache#advance].
     ///
-    /// @return the residual stream behind the last layer `[all steps' tokens, hidden]`, for [#logits];
-    ///     lives as long as `scope`
-    public Tensor forwardCached(Device.Scope scope, List<Step> steps) {
-        List<Integer> counts = steps.stream().map(s -> s.tokens().length).toList();
-        int rows = counts.stream().mapToInt(Integer::intValue).sum();
-        int[] tokens = new int[rows];
-        int[] positions = new int[rows];
-        int row = 0;
-        List<Optional<Adapter>> adapters = new ArrayList<>();
-        for (Step step : steps) {
-            int length = step.cache().length() + step.tokens().length;
-            require(length <= spec.contextLength(), "%d positions exceed the context of %d", length,
-                    spec.contextLength());
-            require(step.cache().reserve(step.tokens().length), "no page is free for %d tokens",
-                    step.tokens().length);
-            rope.cover(length);
-            for (int i = 0; i < step.tokens().length; i++, row++) {
-                tokens[row] = step.tokens()[i];
-                positions[row] = step.cache().length() + i;
-                adapters.add(step.adapter());
-            }
-        }
-        requireKnown(tokens);
-        KeyValues caches = new PagedKeyValues(steps.stream().map(Step::cache).toList(), counts, on);
-        Pass pass = new Pass(on, positions, slots(adapters), caches, rope.cos(), rope.sin());
-        Tensor x = on.scratch(scope, rows, spec.hidden());
-        Tensor next = on.scratch(scope, rows, spec.hidden());
+    /// @param tokens, positions uploads of the pass's arrays
+    /// @return lives as long as `scope`
+    public CachedPass.Output forward(Device.Scope scope, CachedPass pass, Tensor tokens, Tensor positions) {
+        PassContext context = new PassContext(on, positions, on.slots(scope, pass.slots()),
+                on.sequences(scope, pass.sequences()), Optional.of(pass.pages()), rope.cos(), rope.sin());
+        Tensor x = on.scratch(scope, pass.rows(), spec.hidden());
+        Tensor next = on.scratch(scope, pass.rows(), spec.hidden());
         on.embed(x, tokens, embedding);
         for (Layer layer : layers) {
-            try (Device.Scope inner = on.scope()) {
-                layer.forward(next, x, pass, inner, true);
+            try (Device.Scope temporary = on.scope()) {
+                layer.forward(next, x, context, temporary, true);
             }
             Tensor swap = x;
             x = next;
             next = swap;
         }
-        for (Step step : steps) step.cache().advance(step.tokens().length);
-        return x;
+        return new CachedPass.Output(x, context.slots());
     }
 
-    /// Logits `[rows, vocabulary]` of rows that [#forwardCached] gave; a log-probability is
-    /// [Device#logSoftmaxAt] of them. Ask for few rows at a time: a row takes 4 · vocabulary bytes.
+    /// [#forward] from the host's data on, with caches that grow, for tests.
     ///
-    /// @param hidden any of its rows, see [#rows]
-    /// @param adapters one for each row
-    public Tensor logits(Device.Scope scope, Tensor hidden, List<Optional<Adapter>> adapters) {
-        require(adapters.size() == hidden.rows(), "%d adapters for %d rows", adapters.size(), hidden.rows());
-        return head.logits(hidden, slots(adapters), on, scope);
+    /// @return hidden rows, as long as `scope` lives
+    public Tensor forwardCached(Device.Scope scope, List<SequenceInput> inputs) {
+        for (SequenceInput input : inputs)
+            require(input.cache().reserve(input.tokens().length), "no page is free for %d tokens",
+                    input.tokens().length);
+        CachedPass pass = prepareCached(inputs);
+        List<Tensor> uploaded = on.upload(scope, List.of(pass.tokens(), pass.positions()));
+        Tensor hidden = forward(scope, pass, uploaded.get(0), uploaded.get(1)).hidden();
+        for (SequenceInput input : inputs) input.cache().advance(input.tokens().length);
+        return hidden;
     }
 
-    /// Copies the given rows of a matrix together, in the given order.
-    public Tensor rows(Device.Scope scope, Tensor from, int... rows) {
-        Tensor together = on.scratch(scope, rows.length, from.columns());
-        for (int i = 0; i < rows.length; i++) on.copy(together.rows(i, 1), from.rows(rows[i], 1));
-        return together;
+    /// Logits `[rows, vocabulary]` of rows that [#forward] gave; a log-probability is [Device#logSoftmaxAt]
+    /// of them. Ask for few rows at a time: a row takes 4 · vocabulary bytes.
+    ///
+    /// @param hidden any of its rows, gathered or not
+    /// @param slots the adapters of these rows
+    public Tensor logits(Device.Scope scope, Tensor hidden, Slots slots) {
+        return head.logits(hidden, slots, on, scope);
+    }
+
+    /// The adapters of single rows as device data; neighbouring rows of one adapter share its products.
+    ///
+    /// @param adapters one for each row
+    public Slots slots(Device.Scope scope, List<Optional<Adapter>> adapters) {
+        return on.slots(scope, CachedPass.slots(adapters));
+    }
+
+    static void requireKnown(int[] tokens, ModelSpec spec) {
+        for (int token : tokens)
+            require(token >= 0 && token < spec.vocabularySize(), "token %d is outside the vocabulary of %d",
+                    token, spec.vocabularySize());
     }
 
     /// Frees what it can; the device frees the weights.
     @Override public void close() {
         rope.close();
         files.close();
-    }
-
-    private Pass pass(List<Lesson> lessons) {
-        List<Integer> lengths = new ArrayList<>();
-        List<Slot> slots = new ArrayList<>();
-        int row = 0;
-        for (Lesson lesson : lessons) {
-            lesson.sequences().forEach(s -> lengths.add(s.length));
-            if (lesson.adapter().isPresent())
-                slots.add(new Slot(row, lesson.rows(), lesson.adapter().get(), lesson.gradient()));
-            row += lesson.rows();
-            require(lesson.targets().length == lesson.rows(), "%d targets for %d rows",
-                    lesson.targets().length, lesson.rows());
-            requireKnown(lesson.targets());
-        }
-        int[] positions = new int[row];
-        int at = 0;
-        for (int length : lengths) {
-            require(length >= 1 && length <= spec.contextLength(), "a sequence of %d tokens", length);
-            for (int i = 0; i < length; i++) positions[at++] = i;
-        }
-        return new Pass(on, positions, slots, new PackedKeyValues(lengths), rope.cos(), rope.sin());
-    }
-
-    private int[] tokens(List<Lesson> lessons) {
-        int[] tokens = lessons.stream().flatMap(l -> l.sequences().stream())
-                .flatMapToInt(Arrays::stream).toArray();
-        requireKnown(tokens);
-        return tokens;
-    }
-
-    private void requireKnown(int[] tokens) {
-        for (int token : tokens)
-            require(token >= 0 && token < spec.vocabularySize(), "token %d is outside the vocabulary of %d",
-                    token, spec.vocabularySize());
-    }
-
-    /// Neighbouring rows of one adapter make one slot.
-    private static List<Slot> slots(List<Optional<Adapter>> adapters) {
-        List<Slot> slots = new ArrayList<>();
-        for (int row = 0; row < adapters.size(); ) {
-            int end = row + 1;
-            while (end < adapters.size() && adapters.get(end).equals(adapters.get(row))) end++;
-            if (adapters.get(row).isPresent())
-                slots.add(new Slot(row, end - row, adapters.get(row).get(), Optional.empty()));
-            row = end;
-        }
-        return slots;
     }
 }

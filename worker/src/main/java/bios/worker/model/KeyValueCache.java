@@ -1,76 +1,107 @@
 package bios.worker.model;
 
-import bios.worker.device.Span;
-import bios.worker.device.Tensor;
+import static bios.protocol.Require.require;
+
+import bios.worker.device.Device;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 
-/// What one decoding sequence remembers: keys and values of its positions 0 (inclusive) to [#length]
-/// (exclusive). It belongs to one adapter: its contents depend on it.
+/// The cached keys and values of one sequence: the numbers of the pages with its positions 0 (inclusive) to
+/// [#length] (exclusive). Its contents depend on one adapter.
 public final class KeyValueCache implements AutoCloseable {
-    private final KeyValuePages pool;
-    private final List<KeyValuePages.Page> pages = new ArrayList<>();
+    private final KeyValuePages owner;
+    private final List<Integer> pages = new ArrayList<>();
     private int length;
 
-    KeyValueCache(KeyValuePages pool) {
-        this.pool = pool;
+    KeyValueCache(KeyValuePages owner) {
+        this.owner = owner;
     }
 
-    /// Positions held.
+    /// Positions cached.
     public int length() {
         return length;
     }
 
-    /// Pages held.
+    /// Pages in use.
     public int pages() {
         return pages.size();
     }
 
-    /// Takes the pages that `tokens` more positions need. False, with nothing taken,
-    /// when the pool has too few.
+    /// Takes the pages that `tokens` more positions need. False, with nothing taken, when there are too few
+    /// or the device has no memory for them ([KeyValuePages#shortage]).
     public boolean reserve(int tokens) {
-        int missing = Math.ceilDiv(length + tokens, Span.BLOCK) - pages.size();
-        if (missing > pool.free()) return false;
-        for (int i = 0; i < missing; i++) pages.add(pool.take().orElseThrow());
-        return true;
+        int missing = Math.ceilDiv(length + tokens, Device.BLOCK) - pages.size();
+        if (missing <= 0) return true;
+        Optional<List<Integer>> taken = owner.take(missing);
+        taken.ifPresent(pages::addAll);
+        return taken.isPresent();
+    }
+
+    /// Releases the pages after the first `count`, which must hold nothing of the sequence: undoes
+    /// [#reserve].
+    public void shrink(int count) {
+        require(count * (long) Device.BLOCK >= length, "%d positions in %d pages", length, count);
+        while (pages.size() > count) owner.release(pages.removeLast());
     }
 
     /// A second sequence with the same beginning: full pages are shared, the last one is copied. Empty when
-    /// the pool has no page for the copy.
+    /// there is no page for the copy.
     public Optional<KeyValueCache> fork() {
-        KeyValueCache twin = new KeyValueCache(pool);
-        int full = length / Span.BLOCK;
-        if (length % Span.BLOCK != 0) {
-            Optional<KeyValuePages.Page> last = pool.take();
-            if (last.isEmpty()) return Optional.empty();
-            pool.on().copy(last.get().memory(), pages.get(full).memory());
-            twin.pages.add(last.get());
+        KeyValueCache twin = new KeyValueCache(owner);
+        int full = length / Device.BLOCK;
+        Optional<List<Integer>> last = owner.take(length % Device.BLOCK == 0 ? 0 : 1);
+        if (last.isEmpty()) return Optional.empty();
+        twin.pages.addAll(last.get());
+        try {
+            for (int page : last.get()) owner.device().copyPage(owner.pool(), page, pages.get(full));
+        } catch (Throwable e) {
+            twin.close();
+            throw e;
         }
         for (int i = full - 1; i >= 0; i--) {
-            pages.get(i).share();
+            owner.use(pages.get(i));
             twin.pages.addFirst(pages.get(i));
         }
         twin.length = length;
         return Optional.of(twin);
     }
 
-    /// Forgets the sequence and gives its pages back; it may be used again from position 0.
-    @Override public void close() {
-        pages.forEach(pool::release);
-        pages.clear();
-        length = 0;
+    /// What an [#evict] took from a sequence.
+    public record Evicted(List<Integer> pages, int length) {}
+
+    /// Releases all pages; may be undone with [#restore] until somebody has written to them.
+    public Evicted evict() {
+        Evicted evicted = new Evicted(List.copyOf(pages), length);
+        close();
+        return evicted;
     }
 
-    Tensor keys(int layer, int page) {
-        return pages.get(page).keys(layer);
+    /// Takes back what [#evict] released; nobody else uses these pages.
+    public void restore(Evicted evicted) {
+        require(pages.isEmpty(), "a cache in use is restored");
+        evicted.pages.forEach(owner::use);
+        pages.addAll(evicted.pages);
+        length = evicted.length;
     }
 
-    Tensor values(int layer, int page) {
-        return pages.get(page).values(layer);
-    }
-
-    void advance(int tokens) {
+    /// Counts the positions of a pass as cached.
+    public void advance(int tokens) {
         length += tokens;
+    }
+
+    /// Forgets the sequence and releases its pages; the cache may be used again from position 0.
+    @Override public void close() {
+        length = 0;
+        shrink(0);
+    }
+
+    /// The block table: numbers of all pages, in the order of positions.
+    int[] table() {
+        return pages.stream().mapToInt(Integer::intValue).toArray();
+    }
+
+    KeyValuePages owner() {
+        return owner;
     }
 }

@@ -2,113 +2,111 @@ package bios.worker.model;
 
 import static bios.protocol.Require.require;
 
+import bios.worker.device.DType;
 import bios.worker.device.Device;
-import bios.worker.device.Span;
-import bios.worker.device.Tensor;
+import bios.worker.device.OutOfDeviceMemory;
+import bios.worker.device.PagePool;
 import bios.worker.load.ModelSpec;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.Deque;
 import java.util.List;
 import java.util.Optional;
 
-/// The pages that keep the keys and values of decoding sequences, a bounded number. A page holds [Span#BLOCK]
-/// positions of all layers. Memory is taken when a page is first needed and kept for the next sequence.
+/// Which pages of a [PagePool] are in use: the host's side of the KV cache of all decoding sequences. A page
+/// holds [Device#BLOCK] positions of all layers and may be shared by sequences with the same beginning.
+/// Memory is allocated when a page number is first taken and kept for the next sequence.
 ///
-/// Used by the thread that owns the device, like all of a model.
+/// Used by the thread that calls the device's verbs.
 public final class KeyValuePages implements AutoCloseable {
-    private final ModelSpec model;
     private final Device on;
+    private final PagePool pool;
     private final int limit;
-    private final Deque<Page> idle = new ArrayDeque<>();
-    private final List<Page> all = new ArrayList<>();
+    private final Deque<Integer> idle = new ArrayDeque<>();
+    private int[] users = new int[0];
+    private int allocated;
+    private Optional<OutOfDeviceMemory> shortage = Optional.empty();
 
-    /// @param limit the most pages held at once
-    public KeyValuePages(ModelSpec model, Device on, int limit) {
-        this.model = model;
+    /// @param limit the most pages in use at once
+    /// @param dtype of cached keys and values
+    public KeyValuePages(ModelSpec model, Device on, int limit, DType dtype) {
         this.on = on;
         this.limit = limit;
+        this.pool = on.pagePool(shape(model, dtype), limit);
+    }
+
+    private static PagePool.Shape shape(ModelSpec model, DType dtype) {
+        int kvHeads = model.keyColumns() / model.headDim();
+        return new PagePool.Shape(model.layers(), kvHeads, model.headDim(), dtype);
     }
 
     /// Bytes of one page.
-    public static long pageBytes(ModelSpec model) {
-        return 4L * 2 * model.layers() * Span.BLOCK * model.keyColumns();
+    public static long pageBytes(ModelSpec model, DType dtype) {
+        return (long) dtype.bytes() * 2 * model.layers() * Device.BLOCK * model.keyColumns();
     }
 
-    /// An empty cache for one sequence; takes no page yet.
+    /// An empty cache for one sequence; has no page yet.
     public KeyValueCache open() {
         return new KeyValueCache(this);
     }
 
-    /// Pages that sequences can still take.
+    /// Pages that sequences can still take, if the device has memory for them.
     public int free() {
-        return limit - all.size() + idle.size();
+        return limit - allocated + idle.size();
     }
 
-    /// The most pages held at once.
+    /// The most pages in use at once.
     public int limit() {
         return limit;
     }
 
-    /// A page with one user, or empty when all are in use.
-    Optional<Page> take() {
-        Page page = idle.poll();
-        if (page == null) {
-            if (all.size() == limit) return Optional.empty();
-            page = new Page(on.tensor(2 * model.layers() * rows(), model.headDim()), rows());
-            all.add(page);
-        }
-        page.users = 1;
-        return Optional.of(page);
+    /// Why the last [KeyValueCache#reserve] or [KeyValueCache#fork] failed: present when the device had no
+    /// memory, empty when the limit was reached.
+    public Optional<OutOfDeviceMemory> shortage() {
+        return shortage;
     }
 
-    /// Of the keys or values of one layer: those of a head lie together, because a query reads them so.
-    private int rows() {
-        return model.keyColumns() / model.headDim() * Span.BLOCK;
+    /// The pages themselves.
+    PagePool pool() {
+        return pool;
     }
 
-    void release(Page page) {
-        require(page.users > 0, "a page was released twice");
-        if (--page.users == 0) idle.push(page);
-    }
-
-    Device on() {
+    Device device() {
         return on;
     }
 
-    @Override public void close() {
-        all.forEach(page -> on.free(page.memory));
-        all.clear();
-        idle.clear();
+    /// Pages with one user each; empty, with nothing taken, when there are too few.
+    Optional<List<Integer>> take(int count) {
+        shortage = Optional.empty();
+        if (count > free()) return Optional.empty();
+        int missing = count - idle.size();
+        if (missing > 0) try {
+            pool.reserve(allocated + missing);
+        } catch (OutOfDeviceMemory e) {
+            shortage = Optional.of(e);
+            return Optional.empty();
+        }
+        for (int i = 0; i < missing; i++) idle.addLast(allocated++);
+        if (allocated > users.length) users = Arrays.copyOf(users, Math.max(allocated, 2 * users.length));
+        List<Integer> pages = new ArrayList<>();
+        for (int i = 0; i < count; i++) pages.add(idle.removeFirst());
+        for (int page : pages) users[page] = 1;
+        return Optional.of(pages);
     }
 
-    /// Keys and values of [Span#BLOCK] positions, shared by the sequences that have
-    /// these positions in common.
-    static final class Page {
-        private final Tensor memory;
-        private final int rows;
-        private int users;
+    /// One more sequence uses the page, idle or not.
+    void use(int page) {
+        if (users[page]++ > 0) return;
+        require(idle.remove((Integer) page), "page %d is neither used nor idle", page);
+    }
 
-        private Page(Tensor memory, int rows) {
-            this.memory = memory;
-            this.rows = rows;
-        }
+    void release(int page) {
+        require(users[page] > 0, "page %d was released twice", page);
+        if (--users[page] == 0) idle.addFirst(page);
+    }
 
-        Tensor memory() {
-            return memory;
-        }
-
-        void share() {
-            users++;
-        }
-
-        /// `[kvHeads·BLOCK, headDim]`
-        Tensor keys(int layer) {
-            return memory.rows(2 * layer * rows, rows);
-        }
-
-        Tensor values(int layer) {
-            return memory.rows((2 * layer + 1) * rows, rows);
-        }
+    @Override public void close() {
+        pool.close();
     }
 }

@@ -1,141 +1,143 @@
 package bios.worker.model;
 
 import bios.worker.device.AttentionShape;
+import bios.worker.device.DType;
 import bios.worker.device.Device;
-import bios.worker.device.Span;
+import bios.worker.device.KeyValues;
 import bios.worker.device.Tensor;
 import java.util.List;
 import java.util.Optional;
 
-/// A decoder layer: attention and a gated layer, each behind a norm, each added to the residual stream. Line
-/// n of a backward undoes line n of its forward, read from the bottom.
+/// A decoder layer: attention and a gated MLP, each after a norm, each added to the residual stream. Line n
+/// of a backward undoes line n of its forward, read from the bottom. The residual stream and its gradient
+/// are fp32; all that lies between a norm and the sum has the type of activations.
 ///
 /// @param inputNorm, postNorm weights `[1, hidden]`
 /// @param headNorms of q and k, weights `[1, headDim]`
 record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection v,
         Optional<HeadNorms> headNorms, AttentionShape shape, Projection o, Tensor postNorm, Projection gate,
-        Projection up, Projection down, float eps) {
+        Projection up, Projection down, float eps, DType activations) {
 
     /// Norms over single heads (Qwen3).
     record HeadNorms(Tensor q, Tensor k) {}
 
-    /// What a forward leaves for its backward: `[rows, ...]` matrices that live as long as a scope. q and k
-    /// are behind norm and rotation, `rawQ` and `rawK` before; without head norms they are the same memory.
-    /// h, h2 and act are quickly made again from the others, so that a kept tape is without them; a lean
-    /// one is without gate and up as well, which take two products.
-    static final class Tape {
+    /// The activations of a forward that its backward needs: `[rows, ...]` matrices that live as long as a
+    /// scope. q and k are after norm and rotation, `rawQ` and `rawK` before; without head norms they are
+    /// the same memory. h, h2 and act are quickly recomputed from the others and never saved; a partial save
+    /// is without gate and up as well, which take two products.
+    static final class Activations {
         Tensor h, inverse, rawQ, rawK, q, k, v, inverseQ, inverseK, lse, attended, middle;
         Tensor h2, inverse2, gate, up, act;
-        List<Optional<Tensor>> lowQ, lowK, lowV, lowO, lowGate, lowUp, lowDown;
-        List<Span> spans;
+        Optional<Tensor> lowQ, lowK, lowV, lowO, lowGate, lowUp, lowDown;
     }
 
-    /// next ← the layer's output for x, both `[rows, hidden]`; the tape lives as long as `scope`.
+    /// next ← the layer's output for x, both `[rows, hidden]`; the activations live as long as `scope`.
     ///
-    /// @param lean whether it is to be a lean one
-    Tape forward(Tensor next, Tensor x, Pass pass, Device.Scope scope, boolean lean) {
-        Tape t = new Tape();
-        try (Device.Scope brief = pass.on().scope()) {
-            attend(t, x, pass, scope, brief);
-            feed(t, pass, scope, lean ? brief : scope, brief);
-            t.lowDown = down.low(t.act, pass.slots(), pass.on(), scope);
-            down.forward(next, t.act, Optional.of(t.middle), t.lowDown, pass.slots(), pass.on());
+    /// @param partial whether to save a part only
+    Activations forward(Tensor next, Tensor x, PassContext pass, Device.Scope scope, boolean partial) {
+        Activations a = new Activations();
+        try (Device.Scope temporary = pass.on().scope()) {
+            attention(a, x, pass, scope, temporary);
+            mlp(a, pass, scope, partial ? temporary : scope, temporary);
+            a.lowDown = down.low(a.act, pass.slots(), pass.on(), scope);
+            down.forward(next, a.act, Optional.of(a.middle), a.lowDown, pass.slots(), pass.on());
         }
-        t.h = null;
-        t.h2 = null;
-        t.act = null;
-        if (lean) {
-            t.gate = null;
-            t.up = null;
+        a.h = null;
+        a.h2 = null;
+        a.act = null;
+        if (partial) {
+            a.gate = null;
+            a.up = null;
         }
-        return t;
+        return a;
     }
 
-    /// The tape of [#forward] once more, bit for bit: all but the output, which nobody needs twice.
-    Tape again(Tensor x, Pass pass, Device.Scope scope) {
-        Tape t = new Tape();
-        attend(t, x, pass, scope, scope);
-        feed(t, pass, scope, scope, scope);
-        t.lowDown = down.low(t.act, pass.slots(), pass.on(), scope);
-        return t;
+    /// The activations of [#forward] once more, bit for bit, without the layer's output.
+    Activations recompute(Tensor x, PassContext pass, Device.Scope scope) {
+        Activations a = new Activations();
+        attention(a, x, pass, scope, scope);
+        mlp(a, pass, scope, scope, scope);
+        a.lowDown = down.low(a.act, pass.slots(), pass.on(), scope);
+        return a;
     }
 
     /// d in place: the gradient for the layer's output becomes that for its input x (undefined for the first
-    /// layer). Uses the tape up.
-    void backward(Tensor d, Tensor x, Tape t, Pass pass) {
+    /// layer). Overwrites activations.
+    void backward(Tensor d, Tensor x, Activations a, PassContext pass) {
         Device on = pass.on();
         try (Device.Scope scope = on.scope()) {
-            if (t.h2 == null) {
-                t.h2 = like(t.middle, on, scope);
-                on.rmsNorm(t.h2, t.inverse2, t.middle, postNorm, eps);
-                if (t.gate == null) widen(t, pass, scope);
-                t.act = like(t.gate, on, scope);
-                on.swiglu(t.act, t.gate, t.up);
+            if (a.h2 == null) {
+                a.h2 = activations(a.middle, on, scope);
+                on.rmsNorm(a.h2, a.inverse2, a.middle, postNorm, eps);
+                if (a.gate == null) gateAndUp(a, pass, scope);
+                a.act = like(a.gate, on, scope);
+                on.swiglu(a.act, a.gate, a.up);
             }
-            feedBackward(d, t, pass, scope);
+            mlpBackward(d, a, pass, scope);
         }
         try (Device.Scope scope = on.scope()) {
-            if (t.h == null) {
-                t.h = like(t.middle, on, scope);
-                on.rmsNorm(t.h, t.inverse, x, inputNorm, eps);
+            if (a.h == null) {
+                a.h = activations(a.middle, on, scope);
+                on.rmsNorm(a.h, a.inverse, x, inputNorm, eps);
             }
-            attendBackward(d, x, t, pass, scope);
+            attentionBackward(d, x, a, pass, scope);
         }
     }
 
-    /// Bytes of a tape of one row, without the adapters' shares.
-    long tapeBytes() {
-        return leanTapeBytes() + 4 * 2L * gate.w().out();
+    /// Bytes of the saved activations of one row, without the adapters' low-rank products.
+    long fullBytes() {
+        return partialBytes() + activations.bytes() * 2L * gate.w().out();
     }
 
-    /// The same of a lean tape.
-    long leanTapeBytes() {
+    /// The same of a partial save.
+    long partialBytes() {
         long queriesAndKeys = (long) (shape.heads() + shape.kvHeads()) * shape.headDim();
-        long copies = headNorms.isPresent() ? 3 : 2;      // raw, normed, and values with what attention gives
-        return 4 * (inputNorm.columns() + copies * queriesAndKeys);
+        long copies = headNorms.isPresent() ? 3 : 2;      // raw, normed, and values with attention's output
+        return (long) DType.F32.bytes() * inputNorm.columns() + activations.bytes() * copies * queriesAndKeys;
     }
 
     /// middle ← x + o(attention(rope(norm(q, k)), v)).
-    private void attend(Tape t, Tensor x, Pass pass, Device.Scope scope, Device.Scope brief) {
+    private void attention(Activations a, Tensor x, PassContext pass, Device.Scope scope,
+            Device.Scope temporary) {
         Device on = pass.on();
         int rows = x.rows();
         int headDim = shape.headDim();
-        t.h = on.scratch(brief, rows, x.columns());
-        t.inverse = on.scratch(scope, rows, 1);
-        on.rmsNorm(t.h, t.inverse, x, inputNorm, eps);
-        t.rawQ = on.scratch(scope, rows, shape.heads() * headDim);
-        t.rawK = on.scratch(scope, rows, shape.kvHeads() * headDim);
-        t.v = on.scratch(scope, rows, shape.kvHeads() * headDim);
-        var low = Projection.low(List.of(q, k, v), t.h, pass.slots(), on, scope);
-        t.lowQ = low.get(0);
-        t.lowK = low.get(1);
-        t.lowV = low.get(2);
-        q.forward(t.rawQ, t.h, Optional.empty(), t.lowQ, pass.slots(), on);
-        k.forward(t.rawK, t.h, Optional.empty(), t.lowK, pass.slots(), on);
-        v.forward(t.v, t.h, Optional.empty(), t.lowV, pass.slots(), on);
-        t.q = t.rawQ;
-        t.k = t.rawK;
-        headNorms.ifPresent(norms -> normHeads(t, norms, pass, scope));
-        on.rope(t.q, pass.positions(), headDim, pass.cos(), pass.sin());
-        on.rope(t.k, pass.positions(), headDim, pass.cos(), pass.sin());
-        t.attended = on.scratch(scope, rows, shape.heads() * headDim);
-        t.lse = on.scratch(scope, rows, shape.heads());
-        t.spans = pass.keyValues().put(index, t.k, t.v);
-        on.attention(t.attended, t.lse, t.q, t.spans, shape);
-        t.middle = on.scratch(scope, rows, x.columns());
-        t.lowO = o.low(t.attended, pass.slots(), on, scope);
-        o.forward(t.middle, t.attended, Optional.of(x), t.lowO, pass.slots(), on);
+        a.h = activations(x, on, temporary);
+        a.inverse = on.scratch(scope, rows, 1);
+        on.rmsNorm(a.h, a.inverse, x, inputNorm, eps);
+        a.rawQ = on.scratch(scope, activations, rows, shape.heads() * headDim);
+        a.rawK = on.scratch(scope, activations, rows, shape.kvHeads() * headDim);
+        a.v = on.scratch(scope, activations, rows, shape.kvHeads() * headDim);
+        var low = Projection.low(List.of(q, k, v), a.h, pass.slots(), on, scope);
+        a.lowQ = low.get(0);
+        a.lowK = low.get(1);
+        a.lowV = low.get(2);
+        q.forward(a.rawQ, a.h, Optional.empty(), a.lowQ, pass.slots(), on);
+        k.forward(a.rawK, a.h, Optional.empty(), a.lowK, pass.slots(), on);
+        v.forward(a.v, a.h, Optional.empty(), a.lowV, pass.slots(), on);
+        a.q = a.rawQ;
+        a.k = a.rawK;
+        headNorms.ifPresent(norms -> normHeads(a, norms, pass, scope));
+        on.rope(a.q, pass.positions(), headDim, pass.cos(), pass.sin());
+        on.rope(a.k, pass.positions(), headDim, pass.cos(), pass.sin());
+        a.attended = on.scratch(scope, activations, rows, shape.heads() * headDim);
+        a.lse = on.scratch(scope, rows, shape.heads());
+        on.attention(a.attended, a.lse, a.q, pass.append(index, a.k, a.v), pass.sequences(), shape);
+        a.middle = like(x, on, scope);
+        a.lowO = o.low(a.attended, pass.slots(), on, scope);
+        o.forward(a.middle, a.attended, Optional.of(x), a.lowO, pass.slots(), on);
     }
 
-    private void attendBackward(Tensor d, Tensor x, Tape t, Pass pass, Device.Scope scope) {
+    private void attentionBackward(Tensor d, Tensor x, Activations a, PassContext pass, Device.Scope scope) {
         Device on = pass.on();
         int headDim = shape.headDim();
-        Tensor dattended = like(t.attended, on, scope);
-        o.backward(Optional.of(dattended), false, d, t.attended, t.lowO, pass.slots(), on);
-        Tensor dq = like(t.q, on, scope);
-        Tensor dk = like(t.k, on, scope);
-        Tensor dv = like(t.v, on, scope);
-        on.attentionBackward(dq, dk, dv, dattended, t.attended, t.lse, t.q, t.spans, shape);
+        Tensor dattended = like(a.attended, on, scope);
+        o.backward(Optional.of(dattended), false, d, a.attended, a.lowO, pass.slots(), on);
+        Tensor dq = like(a.q, on, scope);
+        Tensor dk = like(a.k, on, scope);
+        Tensor dv = like(a.v, on, scope);
+        on.attentionBackward(dq, dk, dv, dattended, a.attended, a.lse, a.q, new KeyValues.Packed(a.k, a.v),
+                pass.sequences(), shape);
         on.ropeBackward(dk, pass.positions(), headDim, pass.cos(), pass.sin());
         on.ropeBackward(dq, pass.positions(), headDim, pass.cos(), pass.sin());
         Tensor drawQ = dq;
@@ -143,72 +145,78 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         if (headNorms.isPresent()) {
             drawQ = zeros(dq, on, scope);
             drawK = zeros(dk, on, scope);
-            normHeadsBackwardAdd(drawQ, drawK, dq, dk, t, headNorms.get(), on);
+            normHeadsBackwardAdd(drawQ, drawK, dq, dk, a, headNorms.get(), on);
         }
-        // below the first layer nothing learns
-        Optional<Tensor> dh = index == 0 ? Optional.empty() : Optional.of(like(t.h, on, scope));
-        v.backward(dh, false, dv, t.h, t.lowV, pass.slots(), on);
-        k.backward(dh, true, drawK, t.h, t.lowK, pass.slots(), on);
-        q.backward(dh, true, drawQ, t.h, t.lowQ, pass.slots(), on);
-        dh.ifPresent(gradient -> on.rmsNormBackwardAdd(d, gradient, x, t.inverse, inputNorm));
+        // nothing below the first layer is trained
+        Optional<Tensor> dh = index == 0 ? Optional.empty() : Optional.of(like(a.h, on, scope));
+        v.backward(dh, false, dv, a.h, a.lowV, pass.slots(), on);
+        k.backward(dh, true, drawK, a.h, a.lowK, pass.slots(), on);
+        q.backward(dh, true, drawQ, a.h, a.lowQ, pass.slots(), on);
+        dh.ifPresent(gradient -> on.rmsNormBackwardAdd(d, gradient, x, a.inverse, inputNorm));
     }
 
-    private void normHeads(Tape t, HeadNorms norms, Pass pass, Device.Scope scope) {
+    private void normHeads(Activations a, HeadNorms norms, PassContext pass, Device.Scope scope) {
         Device on = pass.on();
         int headDim = shape.headDim();
-        t.q = like(t.rawQ, on, scope);
-        t.k = like(t.rawK, on, scope);
-        t.inverseQ = on.scratch(scope, t.q.rows() * shape.heads(), 1);
-        t.inverseK = on.scratch(scope, t.k.rows() * shape.kvHeads(), 1);
-        on.rmsNorm(t.q.rowsOf(headDim), t.inverseQ, t.rawQ.rowsOf(headDim), norms.q(), eps);
-        on.rmsNorm(t.k.rowsOf(headDim), t.inverseK, t.rawK.rowsOf(headDim), norms.k(), eps);
+        a.q = like(a.rawQ, on, scope);
+        a.k = like(a.rawK, on, scope);
+        a.inverseQ = on.scratch(scope, a.q.rows() * shape.heads(), 1);
+        a.inverseK = on.scratch(scope, a.k.rows() * shape.kvHeads(), 1);
+        on.rmsNorm(a.q.rowsOf(headDim), a.inverseQ, a.rawQ.rowsOf(headDim), norms.q(), eps);
+        on.rmsNorm(a.k.rowsOf(headDim), a.inverseK, a.rawK.rowsOf(headDim), norms.k(), eps);
     }
 
-    private void normHeadsBackwardAdd(Tensor drawQ, Tensor drawK, Tensor dq, Tensor dk, Tape t,
+    private void normHeadsBackwardAdd(Tensor drawQ, Tensor drawK, Tensor dq, Tensor dk, Activations a,
             HeadNorms norms, Device on) {
         int w = shape.headDim();
-        on.rmsNormBackwardAdd(drawK.rowsOf(w), dk.rowsOf(w), t.rawK.rowsOf(w), t.inverseK, norms.k());
-        on.rmsNormBackwardAdd(drawQ.rowsOf(w), dq.rowsOf(w), t.rawQ.rowsOf(w), t.inverseQ, norms.q());
+        on.rmsNormBackwardAdd(drawK.rowsOf(w), dk.rowsOf(w), a.rawK.rowsOf(w), a.inverseK, norms.k());
+        on.rmsNormBackwardAdd(drawQ.rowsOf(w), dq.rowsOf(w), a.rawQ.rowsOf(w), a.inverseQ, norms.q());
     }
 
     /// act ← silu(gate(norm(middle))) · up(norm(middle)).
     ///
-    /// @param wide how long gate and up live
-    private void feed(Tape t, Pass pass, Device.Scope scope, Device.Scope wide, Device.Scope brief) {
+    /// @param wide scope of gate and up
+    private void mlp(Activations a, PassContext pass, Device.Scope scope, Device.Scope wide,
+            Device.Scope temporary) {
         Device on = pass.on();
-        t.h2 = like(t.middle, on, brief);
-        t.inverse2 = on.scratch(scope, t.middle.rows(), 1);
-        on.rmsNorm(t.h2, t.inverse2, t.middle, postNorm, eps);
-        var low = Projection.low(List.of(gate, up), t.h2, pass.slots(), on, scope);
-        t.lowGate = low.get(0);
-        t.lowUp = low.get(1);
-        widen(t, pass, wide);
-        t.act = like(t.gate, on, brief);
-        on.swiglu(t.act, t.gate, t.up);
+        a.h2 = activations(a.middle, on, temporary);
+        a.inverse2 = on.scratch(scope, a.middle.rows(), 1);
+        on.rmsNorm(a.h2, a.inverse2, a.middle, postNorm, eps);
+        var low = Projection.low(List.of(gate, up), a.h2, pass.slots(), on, scope);
+        a.lowGate = low.get(0);
+        a.lowUp = low.get(1);
+        gateAndUp(a, pass, wide);
+        a.act = like(a.gate, on, temporary);
+        on.swiglu(a.act, a.gate, a.up);
     }
 
-    /// gate and up ← their projections of h2, whose A·x is there.
-    private void widen(Tape t, Pass pass, Device.Scope scope) {
+    /// gate and up ← their projections of h2, whose low-rank products exist.
+    private void gateAndUp(Activations a, PassContext pass, Device.Scope scope) {
         Device on = pass.on();
-        t.gate = on.scratch(scope, t.h2.rows(), gate.w().out());
-        t.up = on.scratch(scope, t.h2.rows(), up.w().out());
-        gate.forward(t.gate, t.h2, Optional.empty(), t.lowGate, pass.slots(), on);
-        up.forward(t.up, t.h2, Optional.empty(), t.lowUp, pass.slots(), on);
+        a.gate = on.scratch(scope, activations, a.h2.rows(), gate.w().out());
+        a.up = on.scratch(scope, activations, a.h2.rows(), up.w().out());
+        gate.forward(a.gate, a.h2, Optional.empty(), a.lowGate, pass.slots(), on);
+        up.forward(a.up, a.h2, Optional.empty(), a.lowUp, pass.slots(), on);
     }
 
-    private void feedBackward(Tensor d, Tape t, Pass pass, Device.Scope scope) {
+    private void mlpBackward(Tensor d, Activations a, PassContext pass, Device.Scope scope) {
         Device on = pass.on();
-        Tensor dact = like(t.act, on, scope);
-        down.backward(Optional.of(dact), false, d, t.act, t.lowDown, pass.slots(), on);
-        on.swigluBackward(t.gate, t.up, dact, t.gate, t.up);
-        Tensor dh = like(t.h2, on, scope);
-        up.backward(Optional.of(dh), false, t.up, t.h2, t.lowUp, pass.slots(), on);
-        gate.backward(Optional.of(dh), true, t.gate, t.h2, t.lowGate, pass.slots(), on);
-        on.rmsNormBackwardAdd(d, dh, t.middle, t.inverse2, postNorm);
+        Tensor dact = like(a.act, on, scope);
+        down.backward(Optional.of(dact), false, d, a.act, a.lowDown, pass.slots(), on);
+        on.swigluBackward(a.gate, a.up, dact, a.gate, a.up);
+        Tensor dh = like(a.h2, on, scope);
+        up.backward(Optional.of(dh), false, a.up, a.h2, a.lowUp, pass.slots(), on);
+        gate.backward(Optional.of(dh), true, a.gate, a.h2, a.lowGate, pass.slots(), on);
+        on.rmsNormBackwardAdd(d, dh, a.middle, a.inverse2, postNorm);
+    }
+
+    /// A matrix of x's shape in the type of activations.
+    private Tensor activations(Tensor x, Device on, Device.Scope scope) {
+        return on.scratch(scope, activations, x.rows(), x.columns());
     }
 
     private static Tensor like(Tensor x, Device on, Device.Scope scope) {
-        return on.scratch(scope, x.rows(), x.columns());
+        return on.scratch(scope, x.dtype(), x.rows(), x.columns());
     }
 
     private static Tensor zeros(Tensor x, Device on, Device.Scope scope) {

@@ -3,7 +3,9 @@ package bios.worker.model;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
 import bios.protocol.model.TargetModule;
+import bios.worker.adapter.Factors;
 import bios.worker.device.AttentionShape;
+import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.Tensor;
@@ -25,13 +27,15 @@ final class ModelLoader {
     private final ModelSpec spec;
     private final Safetensors files;
     private final Device on;
+    private final DType activations;
     private final Set<String> used = new HashSet<>();
     private long parameters;
 
-    ModelLoader(ModelSpec spec, Safetensors files, Device on) {
+    ModelLoader(ModelSpec spec, Safetensors files, Device on, DType activations) {
         this.spec = spec;
         this.files = files;
         this.on = on;
+        this.activations = activations;
     }
 
     BaseModel load(ModelName name, String reference) {
@@ -42,7 +46,8 @@ final class ModelLoader {
         Weight output = on.weight(spec.tiedHead()
                 ? embedding : matrix("lm_head.weight", spec.vocabularySize(), spec.hidden()));
         Head head = new Head(vector("model.norm.weight", spec.hidden()),
-                new Projection(output, Optional.empty(), spec.layers(), TargetModule.HEAD), spec.eps());
+                new Projection(output, Optional.empty(), Factors.site(spec.layers(), TargetModule.HEAD)),
+                spec.eps(), activations);
         requireAllUsed();
         String dtype = switch (embedding.dtype()) {
             case BF16 -> "bfloat16";
@@ -51,7 +56,8 @@ final class ModelLoader {
         };
         ModelInfo info = new ModelInfo(name, reference, spec.architecture(),
                 spec.contextLength(), spec.vocabularySize(), spec.hidden(), spec.layers(), dtype, parameters);
-        return new BaseModel(spec, info, on, files, embedding, layers, head);
+        return new BaseModel(spec, info, on, files, on.table(embedding), layers,
+                head);
     }
 
     /// A tensor that nothing reads means another model than the configuration says, or a
@@ -84,7 +90,7 @@ final class ModelLoader {
                 projection(i, TargetModule.Q), projection(i, TargetModule.K), projection(i, TargetModule.V),
                 norms, shape, projection(i, TargetModule.O), vector(path + "post_attention_layernorm.weight",
                         spec.hidden()), projection(i, TargetModule.GATE), projection(i, TargetModule.UP),
-                projection(i, TargetModule.DOWN), spec.eps());
+                projection(i, TargetModule.DOWN), spec.eps(), activations);
     }
 
     private Projection projection(int layer, TargetModule target) {
@@ -92,7 +98,7 @@ final class ModelLoader {
         Weight weight = on.weight(matrix(path + ".weight", spec.out(target), spec.in(target)));
         Optional<Tensor> bias = spec.biased(target)
                 ? Optional.of(vector(path + ".bias", spec.out(target))) : Optional.empty();
-        return new Projection(weight, bias, layer, target);
+        return new Projection(weight, bias, Factors.site(layer, target));
     }
 
     private FrozenMatrix matrix(String name, int rows, int columns) {
@@ -105,7 +111,7 @@ final class ModelLoader {
         parameters += columns;
         used.add(name);
         Tensor tensor = on.tensor(1, columns);
-        on.write(tensor, files.floats(name, columns));
+        on.write(tensor, files.floats(name, columns), 0);
         return tensor;
     }
 }

@@ -11,33 +11,35 @@ final class RopeTable implements AutoCloseable {
     private final Rope rope;
     private final int contextLength;
     private final Device on;
-    private Tensor cos;
-    private Tensor sin;
+    private Angles angles;
+
+    private record Angles(Tensor cos, Tensor sin) {}
 
     RopeTable(Rope rope, int contextLength, Device on) {
         this.rope = rope;
         this.contextLength = contextLength;
         this.on = on;
-        grow(Math.min(FIRST_POSITIONS, contextLength));
+        this.angles = angles(Math.min(FIRST_POSITIONS, contextLength));
     }
 
     Tensor cos() {
-        return cos;
+        return angles.cos;
     }
 
     Tensor sin() {
-        return sin;
+        return angles.sin;
     }
 
-    /// Makes rows for positions 0 (inclusive) to `positions` (exclusive).
+    /// Makes rows for positions 0 (inclusive) to `positions` (exclusive). When there is no room on the
+    /// device the rows of before stay.
     void cover(int positions) {
-        if (positions <= cos.rows()) return;
-        int rows = (int) Math.min(contextLength, Math.max(positions, 2L * cos.rows()));
-        close();
-        grow(rows);
+        if (positions <= angles.cos.rows()) return;
+        Angles before = angles;
+        angles = angles((int) Math.min(contextLength, Math.max(positions, 2L * before.cos.rows())));
+        free(before);
     }
 
-    private void grow(int rows) {
+    private Angles angles(int rows) {
         int half = rope.inverseFrequencies().length;
         float[] cosines = new float[Math.multiplyExact(rows, half)];
         float[] sines = new float[cosines.length];
@@ -47,14 +49,32 @@ final class RopeTable implements AutoCloseable {
                 cosines[p * half + i] = (float) Math.cos(angle) * rope.attentionFactor();
                 sines[p * half + i] = (float) Math.sin(angle) * rope.attentionFactor();
             }
-        cos = on.tensor(rows, half);
-        sin = on.tensor(rows, half);
-        on.write(cos, cosines);
-        on.write(sin, sines);
+        Tensor cos = table(rows, half, cosines);
+        try {
+            return new Angles(cos, table(rows, half, sines));
+        } catch (Throwable e) {
+            on.free(cos);
+            throw e;
+        }
+    }
+
+    private Tensor table(int rows, int columns, float[] values) {
+        Tensor table = on.tensor(rows, columns);
+        try {
+            on.write(table, values, 0);
+            return table;
+        } catch (Throwable e) {
+            on.free(table);
+            throw e;
+        }
+    }
+
+    private void free(Angles old) {
+        on.free(old.cos);
+        on.free(old.sin);
     }
 
     @Override public void close() {
-        on.free(cos);
-        on.free(sin);
+        free(angles);
     }
 }

@@ -11,60 +11,58 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.function.Function;
 
-/// A sampling task on its way: its sequences, and the scores of its prompt.
+/// A sampling task in execution: its sequences, and the log-probabilities of its prompt.
 final class Request {
-    final long ticket;
+    final long id;
     final SampleTask task;
     final Optional<Adapter> adapter;
-    final Draw draw;
     final Function<int[], String> decoder;
     /// Tokens that end a sequence.
-    final Set<Integer> ends;
-    /// Most tokens to draw.
-    final int limit;
-    /// The first goes through the prompt; the others join behind it.
-    final List<Sequence> sequences = new ArrayList<>();
+    final Set<Integer> stopTokens;
+    /// Most tokens to sample.
+    final int maxTokens;
+    /// The first goes through the prompt; the others start from copies of its cache.
+    final List<SampledSequence> sequences = new ArrayList<>();
     private final float[] promptLogprobs;
     private final List<List<TokenLogprob>> top = new ArrayList<>();
     private int scored = 1;
 
-    Request(long ticket, SampleTask task, Optional<Adapter> adapter, Set<Integer> modelEnds, int limit,
+    Request(long id, SampleTask task, Optional<Adapter> adapter, Set<Integer> modelEnds, int maxTokens,
             Function<int[], String> decoder) {
-        this.ticket = ticket;
+        this.id = id;
         this.task = task;
         this.adapter = adapter;
-        this.draw = Draw.of(task.params());
         this.decoder = decoder;
-        this.ends = new HashSet<>(modelEnds);
-        this.ends.addAll(task.params().stopTokens());
-        this.limit = limit;
+        this.stopTokens = new HashSet<>(modelEnds);
+        this.stopTokens.addAll(task.params().stopTokens());
+        this.maxTokens = maxTokens;
         this.promptLogprobs = new float[task.prompt().length];
         promptLogprobs[0] = Float.NaN;
         top.add(List.of());
     }
 
     /// Tokens of the prompt.
-    int prompt() {
+    int promptLength() {
         return task.prompt().length;
     }
 
-    /// Positions of the prompt whose scores are known; all, when nobody asked for them.
+    /// Positions of the prompt whose log-probabilities are known; all, when the task does not want them.
     int scored() {
-        return task.promptLogprobs() || task.topkPromptLogprobs() > 0 ? scored : prompt();
+        return task.promptLogprobs() || task.topkPromptLogprobs() > 0 ? scored : promptLength();
     }
 
-    /// Takes the scores of the next position.
-    void score(float logprob, List<TokenLogprob> best) {
+    /// Adds the log-probabilities of the next position.
+    void addScore(float logprob, List<TokenLogprob> best) {
         promptLogprobs[scored++] = logprob;
         top.add(best);
     }
 
-    boolean ended() {
-        return sequences.stream().allMatch(Sequence::ended);
+    boolean finished() {
+        return sequences.stream().allMatch(SampledSequence::finished);
     }
 
     SampleResult result() {
-        return new SampleResult(sequences.stream().map(Sequence::result).toList(),
+        return new SampleResult(sequences.stream().map(SampledSequence::result).toList(),
                 task.promptLogprobs() ? Optional.of(promptLogprobs) : Optional.empty(),
                 task.topkPromptLogprobs() > 0 ? Optional.of(List.copyOf(top)) : Optional.empty());
     }

@@ -7,17 +7,15 @@ import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
 import bios.worker.adapter.Adapter;
 import bios.worker.device.Device;
-import bios.worker.device.Span;
+import bios.worker.device.HostArray;
 import bios.worker.device.Tensor;
 import bios.worker.model.BaseModel;
+import bios.worker.model.CachedPass;
 import bios.worker.model.KeyValueCache;
 import bios.worker.model.KeyValuePages;
-import bios.worker.model.Step;
 import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.HashMap;
-import java.util.HashSet;
-import java.util.IdentityHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -26,25 +24,27 @@ import java.util.TreeSet;
 import java.util.function.Function;
 
 /// Decodes many sequences of one base model at once, of any adapters (continuous batching, Yu et al. 2022,
-/// over pages of keys and values, Kwon et al. 2023). Each [#step] puts one token of every decoding sequence
-/// and parts of new prompts through the model together.
-/// A sequence is admitted when pages are free for all of it so far. When pages run out, the latest sequence
-/// gives its own back, waits, and later goes through the model again from its first token: that costs time,
-/// never bits. Sequences of one request share the pages of their prompt.
+/// over pages of keys and values, Kwon et al. 2023). Each pass puts one token of every decoding sequence and
+/// parts of new prompts through the model together. A sequence is admitted when pages are free for all of it
+/// so far. When pages run out, or the device's memory for them, the latest sequence is evicted, waits, and
+/// later goes through the model again from its first token: that costs time and changes no bit. Sequences of
+/// one request share the pages of their prompt. A request that fails for lack of device memory although no
+/// other sequence has pages fails with the numbers: [#launch] throws [bios.worker.device.OutOfDeviceMemory].
 ///
-/// Used by the thread that owns the device.
+/// Used by the thread that calls the device's verbs.
 public final class Sampler implements AutoCloseable {
     private final BaseModel model;
     private final Device on;
     private final Optional<Function<int[], String>> decoder;
     private final SamplerSettings settings;
     private final KeyValuePages pages;
-    private final Drawing drawing;
-    private final TreeSet<Sequence> waiting = new TreeSet<>(Sequence.EARLIEST);
-    private final TreeSet<Sequence> active = new TreeSet<>(Sequence.EARLIEST);
+    private final TreeSet<SampledSequence> waiting = new TreeSet<>(SampledSequence.EARLIEST);
+    private final TreeSet<SampledSequence> active = new TreeSet<>(SampledSequence.EARLIEST);
     private final Map<Long, Request> requests = new HashMap<>();
-    private long tickets;
-    private long places;
+    private Optional<LaunchedDecode> launched = Optional.empty();
+    private Set<Request> failed = Set.of();
+    private long lastRequest;
+    private long lastSequence;
 
     /// @param decoder text of tokens, for stop strings; empty when the model has no tokenizer
     public Sampler(BaseModel model, Optional<Function<int[], String>> decoder, SamplerSettings settings) {
@@ -53,31 +53,31 @@ public final class Sampler implements AutoCloseable {
         this.decoder = decoder;
         this.settings = settings;
         // No more than all sequences could ever fill.
-        long most = Math.ceilDiv(model.spec().contextLength(), Span.BLOCK) * (long) settings.maxSequences();
-        long affordable = settings.cacheBytes() / KeyValuePages.pageBytes(model.spec());
+        long most = Math.ceilDiv(model.spec().contextLength(), Device.BLOCK) * (long) settings.maxSequences();
+        long affordable = settings.cacheBytes() / KeyValuePages.pageBytes(model.spec(),
+                settings.cacheType());
         int limit = (int) Math.clamp(affordable, 1, Math.min(most, Integer.MAX_VALUE));
-        this.pages = new KeyValuePages(model.spec(), on, limit);
-        this.drawing = new Drawing(model, settings.logitRows());
+        this.pages = new KeyValuePages(model.spec(), on, limit, settings.cacheType());
     }
 
     /// A request that is done.
     ///
-    /// @param ticket what [#submit] gave for it
-    public record Finished(long ticket, SampleResult result) {}
+    /// @param id what [#submit] returned for it
+    public record Finished(long id, SampleResult result) {}
 
     /// Most tokens of one sequence, prompt included: the context, or less when the cache is smaller.
     public int capacity() {
-        return (int) Math.min(model.spec().contextLength(), (long) pages.limit() * Span.BLOCK);
+        return (int) Math.min(model.spec().contextLength(), (long) pages.limit() * Device.BLOCK);
     }
 
     /// Why a task can never be served here; empty when it can.
     public Optional<Fault> refusal(SampleTask task) {
-        int words = model.spec().vocabularySize();
+        int vocabulary = model.spec().vocabularySize();
         int[] prompt = task.prompt();
         if (prompt.length == 0) return refuse("prompt is empty; give at least one token");
         for (int i = 0; i < prompt.length; i++)
-            if (prompt[i] < 0 || prompt[i] >= words) return refuse("prompt holds " + prompt[i]
-                    + " at position " + i + "; token ids of this model are 0 to " + (words - 1));
+            if (prompt[i] < 0 || prompt[i] >= vocabulary) return refuse("prompt holds " + prompt[i]
+                    + " at position " + i + "; token ids of this model are 0 to " + (vocabulary - 1));
         if (task.numSamples() < 1)
             return refuse("num_samples is " + task.numSamples() + "; ask for at least 1");
         if (task.topkPromptLogprobs() < 0)
@@ -104,35 +104,36 @@ public final class Sampler implements AutoCloseable {
         return Optional.of(Fault.user("invalid_request", message));
     }
 
-    /// Takes a task that has no [#refusal]. Computes nothing.
+    /// Queues a task that has no [#refusal]. Computes nothing.
     ///
     /// @param adapter stays open until the task is finished
-    /// @return names the task in [Finished]
+    /// @return id of the request in [Finished]
     public long submit(SampleTask task, Optional<Adapter> adapter) {
         require(refusal(task).isEmpty(), "a task that cannot be served: %s", refusal(task));
-        int limit = task.params().maxTokens().orElse(capacity() - task.prompt().length);
-        Request request = new Request(++tickets, task, adapter, model.spec().endTokens(), limit,
+        int maxTokens = task.params().maxTokens().orElse(capacity() - task.prompt().length);
+        Request request = new Request(++lastRequest, task, adapter, model.spec().endTokens(), maxTokens,
                 decoder.orElse(_ -> {
                     throw new IllegalStateException("no tokenizer");
                 }));
-        for (int i = 0; i < task.numSamples(); i++) request.sequences.add(new Sequence(request, i, ++places));
-        requests.put(request.ticket, request);
+        for (int i = 0; i < task.numSamples(); i++)
+            request.sequences.add(new SampledSequence(request, i, ++lastSequence));
+        requests.put(request.id, request);
         waiting.add(request.sequences.getFirst());
-        return request.ticket;
+        return request.id;
     }
 
-    /// Sequences waiting or decoding.
+    /// Sequences that wait or decode.
     public int queued() {
-        return (int) requests.values().stream().flatMap(r -> r.sequences.stream()).filter(s -> !s.ended())
-                .count();
+        return (int) requests.values().stream().flatMap(r -> r.sequences.stream())
+                .filter(s -> !s.finished()).count();
     }
 
-    /// Whether [#step] has nothing to do.
+    /// Whether [#launch] has nothing to do.
     public boolean idle() {
         return requests.isEmpty();
     }
 
-    /// Pages that no sequence holds, and all pages.
+    /// Pages that no sequence uses, and all pages.
     public record Pages(int free, int limit) {}
 
     /// How full the cache is.
@@ -140,137 +141,110 @@ public final class Sampler implements AutoCloseable {
         return new Pages(pages.free(), pages.limit());
     }
 
-    /// One pass. When it throws, [#abandon] must follow.
+    /// A pass from beginning to end, for tests and benchmarks.
+    public List<Finished> step() {
+        return complete(launch());
+    }
+
+    /// Starts a pass: plans it, uploads its data once and enqueues its verbs. Waits for nothing. Each launch
+    /// is completed before the next. When this throws, everything is as before the call, and it may be
+    /// called again; [#cancelFailed] gives up the requests of that pass instead.
+    public LaunchedDecode launch() {
+        require(launched.isEmpty(), "a pass is on the device");
+        SchedulerStep step = new SchedulerStep(waiting, active, pages, settings);
+        try {
+            List<ScheduledTokens> scheduled = step.plan();
+            LaunchedDecode pass = scheduled.isEmpty()
+                    ? LaunchedDecode.nothing(step) : launch(step, scheduled);
+            launched = Optional.of(pass);
+            return pass;
+        } catch (Throwable e) {
+            failed = step.participants();
+            step.undo();
+            throw e;
+        }
+    }
+
+    private LaunchedDecode launch(SchedulerStep step, List<ScheduledTokens> scheduled) {
+        OutputPlan plan = new OutputPlan(model, settings.logitRows(), scheduled);
+        CachedPass pass = model.prepareCached(scheduled.stream().map(ScheduledTokens::input).toList());
+        List<HostArray> arrays = new ArrayList<>(List.of(pass.tokens(), pass.positions()));
+        arrays.addAll(plan.arrays());
+        try (Device.Scope scope = on.scope()) {
+            List<Tensor> uploaded = on.upload(scope, arrays);
+            OutputPlan.Prepared outputs = plan.prepare(scope, uploaded.subList(2, uploaded.size()));
+            CachedPass.Output hidden = model.forward(scope, pass, uploaded.get(0), uploaded.get(1));
+            return new LaunchedDecode(step, scheduled, Optional.of(plan),
+                    Optional.of(plan.launch(scope, hidden, outputs)));
+        }
+    }
+
+    /// Waits for the results of a pass and adds them to the requests. When the wait throws, everything is as
+    /// before the pass was launched, and it may be launched again; see [#cancelFailed].
     ///
     /// @return the requests that are done
-    public List<Finished> step() {
-        admit();
-        List<Part> parts = grouped(plan());
-        if (parts.isEmpty()) return List.of();
-        try (Device.Scope scope = on.scope()) {
-            Tensor hidden = model.forwardCached(scope, parts.stream().map(Part::step).toList());
-            int row = 0;
-            List<Drawing.Row> rows = new ArrayList<>();
-            for (Part part : parts) {
-                drawing.score(part.sequence, hidden.rows(row, part.count));
-                row += part.count;
-                if (part.sequence.pending() == 0) rows.add(new Drawing.Row(row - 1, drawers(part.sequence)));
+    public List<Finished> complete(LaunchedDecode pass) {
+        require(launched.filter(l -> l == pass).isPresent(), "not the pass on the device");
+        launched = Optional.empty();
+        failed = pass.step().participants();
+        if (pass.plan().isPresent()) {
+            OutputPlan.Values values;
+            try {
+                values = pass.plan().get().read(pass.results().orElseThrow());
+            } catch (Throwable e) {
+                pass.step().undo();
+                throw e;
             }
-            drawing.draw(hidden, rows);
-            rows.forEach(r -> settle(r.drawers()));
+            for (ScheduledTokens s : pass.scheduled()) s.sequence().cache().orElseThrow().advance(s.count());
+            pass.plan().get().apply(values).forEach(this::continueSequences);
         }
+        failed = Set.of();
         return finished();
     }
 
-    /// Gives up the requests that have a part in decoding; those that only wait go on.
+    /// Gives up the requests of the pass that threw last; the others continue.
     ///
-    /// @return their tickets
-    public List<Long> abandon() {
-        Set<Long> given = new HashSet<>();
-        active.forEach(s -> given.add(s.request.ticket));
-        active.forEach(Sequence::release);
-        active.clear();
-        waiting.removeIf(s -> given.contains(s.request.ticket));
-        given.forEach(requests::remove);
-        return given.stream().sorted().toList();
-    }
-
-    /// `count` next tokens of a sequence.
-    private record Part(Sequence sequence, int count) {
-        Step step() {
-            return new Step(sequence.next(count), sequence.cache().orElseThrow(), sequence.request.adapter);
+    /// @return their ids
+    public List<Long> cancelFailed() {
+        for (SampledSequence s : List.copyOf(active)) if (failed.contains(s.request)) {
+            s.release();
+            active.remove(s);
         }
+        waiting.removeIf(s -> failed.contains(s.request));
+        List<Long> ids = failed.stream().map(r -> r.id).sorted().toList();
+        ids.forEach(requests::remove);
+        failed = Set.of();
+        return ids;
     }
 
-    /// Begins waiting sequences in their order. A page for each decoding sequence is
-    /// left, which it may need soon.
-    private void admit() {
-        while (!waiting.isEmpty() && active.size() < settings.maxSequences()) {
-            Sequence next = waiting.first();
-            int needed = Math.ceilDiv(next.length(), Span.BLOCK);
-            if (needed + active.size() > pages.free()) return;
-            KeyValueCache cache = pages.open();
-            require(cache.reserve(next.length()), "free pages are gone");
-            next.give(cache);
-            waiting.pollFirst();
-            active.add(next);
-        }
-    }
-
-    /// One token of each decoding sequence, then parts of prompts up to the budget.
-    private List<Part> plan() {
-        List<Part> parts = new ArrayList<>();
-        for (Sequence s : List.copyOf(active))
-            if (s.cache().isPresent() && s.pending() == 1 && reserved(s)) parts.add(new Part(s, 1));
-        int left = settings.passTokens() - parts.size();
-        for (Sequence s : active) {
-            if (s.pending() == 1 || left <= 0) continue;
-            int count = Math.min(s.pending(), left);
-            parts.add(new Part(s, count));
-            left -= count;
-        }
-        return parts;
-    }
-
-    /// Finds room for one more token, at the cost of the latest sequences; false when
-    /// it is itself the latest.
-    private boolean reserved(Sequence s) {
-        while (!s.cache().orElseThrow().reserve(1)) {
-            Sequence victim = active.last();
-            require(active.size() > 1, "a sequence of %d tokens does not fit into %d pages", s.length(),
-                    pages.limit());
-            victim.release();
-            active.remove(victim);
-            waiting.add(victim);
-            if (victim == s) return false;
-        }
-        return true;
-    }
-
-    /// Adapters together: they share products.
-    private static List<Part> grouped(List<Part> parts) {
-        Map<Adapter, Integer> order = new IdentityHashMap<>();
-        for (Part p : parts)
-            p.sequence.request.adapter.ifPresent(a -> order.putIfAbsent(a, order.size() + 1));
-        return parts.stream()
-                .sorted(Comparator.comparing(p -> p.sequence.request.adapter.map(order::get).orElse(0)))
-                .toList();
-    }
-
-    /// Who draws from the row behind a sequence's last token: behind the prompt, all of the request
-    /// that have not drawn yet.
-    private static List<Sequence> drawers(Sequence first) {
-        if (first.index != 0 || first.drawn() != 0) return List.of(first);
-        return first.request.sequences;
-    }
-
-    /// Lets those that have drawn their first token go on with copies of the first one's cache, or wait.
-    private void settle(List<Sequence> drawers) {
-        Sequence first = drawers.getFirst();
-        for (Sequence s : drawers.subList(1, drawers.size())) {
-            if (s.ended()) continue;
+    /// Starts the other sequences of a request after its prompt, with copies of the first one's cache or in
+    /// the queue, and releases the pages of those that are finished.
+    private void continueSequences(List<SampledSequence> sampled) {
+        SampledSequence first = sampled.getFirst();
+        for (SampledSequence s : sampled.subList(1, sampled.size())) {
+            if (s.finished()) continue;
             boolean room = active.size() < settings.maxSequences();
             Optional<KeyValueCache> copy = room ? first.cache().orElseThrow().fork() : Optional.empty();
-            copy.ifPresent(s::give);
+            copy.ifPresent(s::attach);
             (copy.isPresent() ? active : waiting).add(s);
         }
-        for (Sequence s : drawers)
-            if (s.ended()) {
+        for (SampledSequence s : sampled)
+            if (s.finished()) {
                 s.release();
                 active.remove(s);
             }
     }
 
     private List<Finished> finished() {
-        List<Request> done = requests.values().stream().filter(Request::ended)
-                .sorted(Comparator.comparingLong(r -> r.ticket)).toList();
-        done.forEach(r -> requests.remove(r.ticket));
-        return done.stream().map(r -> new Finished(r.ticket, r.result())).toList();
+        List<Request> done = requests.values().stream().filter(Request::finished)
+                .sorted(Comparator.comparingLong(r -> r.id)).toList();
+        done.forEach(r -> requests.remove(r.id));
+        return done.stream().map(r -> new Finished(r.id, r.result())).toList();
     }
 
     /// Gives up everything.
     @Override public void close() {
-        active.forEach(Sequence::release);
+        active.forEach(SampledSequence::release);
         active.clear();
         waiting.clear();
         requests.clear();

@@ -10,7 +10,7 @@ import bios.protocol.run.OperationResult.Evaluated;
 import bios.worker.adapter.Factors;
 import bios.worker.adapter.TrainingState;
 import bios.worker.load.ModelSpec;
-import bios.worker.model.Lesson;
+import bios.worker.model.RunBatch;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
@@ -19,27 +19,25 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
 
-/// One `ForwardBackward` on its way through the engine: cut, in order, into micro-batches. Where it is cut
-/// changes nothing: sums over tokens go on where the batch before ended. Its gradient is collected apart
-/// and joins the run's sum at once in [#finish], so an operation counts wholly or not at all. Closed
-/// without `finish` it leaves no trace.
+/// A `ForwardBackward` in execution: cut, in order, into micro-batches. Where it is cut changes nothing:
+/// sums over tokens continue where the batch before ended. Its gradient is collected apart and added to the
+/// run's sum in [#finish], so an operation counts wholly or not at all. Closed without `finish` it changes
+/// nothing.
 public final class Evaluation implements AutoCloseable {
     private final TrainingState state;
     private final ForwardBackward operation;
-    private final Map<String, Double> settings;
-    private final List<List<Datum>> batches;
+    private final List<Loss> losses;
     private final List<float[]> logprobs = new ArrayList<>();
     private Optional<Factors> gradient = Optional.empty();
     private double lossSum;
     private double weightSum;
-    private int next;
+    private int prepared;
+    private int completed;
 
-    private Evaluation(TrainingState state, ForwardBackward operation, Map<String, Double> settings,
-            List<List<Datum>> batches) {
+    private Evaluation(TrainingState state, ForwardBackward operation, List<Loss> losses) {
         this.state = state;
         this.operation = operation;
-        this.settings = settings;
-        this.batches = batches;
+        this.losses = losses;
     }
 
     /// Checks everything that can be wrong with the operation on this model, and cuts it.
@@ -51,8 +49,9 @@ public final class Evaluation implements AutoCloseable {
             if (operation.data().isEmpty()) throw new Invalid("data", "is empty; give at least one datum");
             for (int i = 0; i < operation.data().size(); i++)
                 check("data[" + i + "]", operation.data().get(i), operation, model);
-            return new Evaluation(state, operation, operation.loss().settings(operation.settings()),
-                    cut(operation.data(), tokenBudget));
+            Map<String, Double> settings = operation.loss().settings(operation.settings());
+            return new Evaluation(state, operation, cut(operation.data(), tokenBudget).stream()
+                    .map(batch -> new Loss(operation.loss(), settings, batch)).toList());
         } catch (Invalid e) {
             throw new Refused(Fault.user("invalid_request", e.getMessage()));
         }
@@ -95,14 +94,19 @@ public final class Evaluation implements AutoCloseable {
         return batches;
     }
 
-    /// Whether all micro-batches have been through a pass.
+    /// Whether all passes of it are completed.
     public boolean done() {
-        return next == batches.size();
+        return completed == losses.size();
     }
 
-    /// Tokens of the next micro-batch; 0 when done.
+    /// Whether all micro-batches are prepared: [Trainer#prepare] has nothing left to do.
+    public boolean allPrepared() {
+        return prepared == losses.size();
+    }
+
+    /// Tokens of the next micro-batch to be prepared; 0 when there is none.
     public int nextTokens() {
-        return done() ? 0 : batches.get(next).stream().mapToInt(d -> d.tokens().length).sum();
+        return allPrepared() ? 0 : losses.get(prepared).targets().length;
     }
 
     /// The run whose state it reads and, in [#finish], adds to.
@@ -110,40 +114,39 @@ public final class Evaluation implements AutoCloseable {
         return state;
     }
 
-    /// What the next micro-batch asks of the model, and what is to be done after the pass.
-    Share share() {
-        require(!done(), "nothing is left to evaluate");
-        List<Datum> data = batches.get(next);
+    /// The next micro-batch for a pass.
+    RunBatch nextBatch() {
+        require(!allPrepared(), "nothing is left to evaluate");
+        Loss loss = losses.get(prepared++);
+        return new RunBatch(Optional.of(state.adapter()), loss.sequences(), loss.targets(),
+                operation.forwardOnly() ? Optional.empty() : Optional.of(loss.inputs()));
+    }
+
+    /// Where a pass adds the operation's gradient; allocated when first asked for, by the thread that calls
+    /// the device's verbs.
+    Optional<Factors> gradient() {
         if (!operation.forwardOnly() && gradient.isEmpty()) gradient = Optional.of(state.freshGradient());
-        int[] targets = Loss.targets(data);
-        Loss loss = new Loss(operation.loss(), settings, data, lossSum);
-        float[] all = new float[targets.length];
-        Lesson lesson = new Lesson(Optional.of(state.adapter()), gradient,
-                data.stream().map(Datum::tokens).toList(), targets, (from, part) -> {
-                    System.arraycopy(part, 0, all, from, part.length);
-                    return loss.take(from, part);
-                });
-        return new Share(lesson, () -> taken(data, all, loss));
+        return gradient;
     }
 
-    /// A lesson, and what follows when its pass went well.
-    record Share(Lesson lesson, Runnable taken) {}
-
-    private void taken(List<Datum> data, float[] all, Loss loss) {
-        int at = 0;
-        for (Datum datum : data) {
-            logprobs.add(Arrays.copyOfRange(all, at, at + datum.tokens().length));
-            at += datum.tokens().length;
-        }
-        lossSum = loss.sum();
+    /// Takes the log-probabilities of the oldest micro-batch on its way.
+    void complete(float[] values) {
+        require(completed < prepared, "no micro-batch is on its way");
+        Loss loss = losses.get(completed);
+        lossSum = loss.sum(values, lossSum);
         weightSum = loss.weightSum(weightSum);
-        next++;
+        int at = 0;
+        for (int[] sequence : loss.sequences()) {
+            logprobs.add(Arrays.copyOfRange(values, at, at + sequence.length));
+            at += sequence.length;
+        }
+        completed++;
     }
 
-    /// Adds the gradient to the run's sum and gives the result. All micro-batches must
-    /// have been through a pass.
+    /// Adds the gradient to the run's sum and returns the result. All passes must be completed. Called by the
+    /// thread that calls the device's verbs; does not wait.
     public Evaluated finish() {
-        require(done(), "%d micro-batches are left", batches.size() - next);
+        require(done(), "%d micro-batches are left", losses.size() - completed);
         gradient.ifPresent(state::accumulate);
         gradient = Optional.empty();
         double tokens = operation.data().stream().mapToLong(d -> d.tokens().length).sum();

@@ -4,27 +4,30 @@ import bios.protocol.Fault;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Operation.ForwardBackward;
 import bios.protocol.run.OperationResult.Evaluated;
-import bios.protocol.run.OperationResult.Stepped;
 import bios.worker.adapter.TrainingState;
 import bios.worker.model.BaseModel;
+import bios.worker.model.RunBatch;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Map;
 import java.util.Optional;
-import java.util.TreeMap;
+import java.util.function.DoubleSupplier;
 
 /// Executes training operations on one base model. The engine begins an [Evaluation] per operation, puts the
-/// next micro-batches of several into one [#pass], and finishes those that are done:
+/// next micro-batches of several into one pass, and finishes those that are done:
 ///
 /// ```java
-/// try (Evaluation e = trainer.begin(state, operation)) {
-///     while (!e.done()) trainer.pass(List.of(e));      // or with other runs' evaluations
-///     return e.finish();
+/// try (Evaluation e = trainer.begin(state, operation)) {               // any thread
+///     while (!e.done()) {
+///         PreparedPass prepared = trainer.prepare(List.of(e));         // any thread; also with other runs'
+///         LaunchedPass launched = prepared.launch();                   // device thread, does not wait
+///         launched.complete();                                         // any thread, waits
+///     }
+///     return e.finish();                                               // device thread, does not wait
 /// }
 /// ```
-/// Results and gradients have the same bits in any company. An operation is refused whole, with [Refused],
-/// before anything is computed; whatever is thrown in a pass (out of memory) leaves all runs as they were
-/// before their operations: close the evaluations of that pass.
+/// Results and gradients have the same bits whatever other runs share the passes. An operation is refused
+/// whole, with [Refused], before anything is computed; whatever is thrown in a pass (out of memory) leaves
+/// all runs as they were before their operations: close the evaluations of that pass.
 public final class Trainer {
     /// More tokens in a micro-batch gain nothing.
     private static final int MICRO_BATCH_TOKENS = 4096;
@@ -32,7 +35,7 @@ public final class Trainer {
     private final BaseModel model;
     private final int tokenBudget;
 
-    /// With micro-batches for which the model keeps all that backward needs.
+    /// With micro-batches for which the model saves all that backward needs.
     public Trainer(BaseModel model) {
         this(model, Math.min(MICRO_BATCH_TOKENS, model.passTokens()));
     }
@@ -54,7 +57,7 @@ public final class Trainer {
         return Evaluation.of(state, operation, model.spec(), tokenBudget);
     }
 
-    /// The first evaluations for the next pass; at least one. All get through in as few passes as the memory
+    /// The first evaluations for the next pass; at least one. All take as few passes as the memory
     /// for what backward needs allows, of about equal size.
     ///
     /// @param most tokens of a pass, where memory allows more
@@ -72,16 +75,21 @@ public final class Trainer {
         return fitting;
     }
 
-    /// Puts the next micro-batch of each evaluation through the model, in one pass over the frozen weights.
-    /// No two of them may be of one run.
-    public void pass(List<Evaluation> evaluations) {
-        List<Evaluation.Share> shares = new ArrayList<>();
-        for (Evaluation evaluation : evaluations) shares.add(evaluation.share());
-        model.evaluate(shares.stream().map(Evaluation.Share::lesson).toList());
-        shares.forEach(share -> share.taken().run());
+    /// Lays out the next micro-batch of each evaluation for one pass. Pure work of the host, on any thread;
+    /// a pass may be prepared while the passes before it are on the device. No two evaluations may be of one
+    /// run.
+    public PreparedPass prepare(List<Evaluation> evaluations) {
+        List<RunBatch> batches = new ArrayList<>();
+        for (Evaluation evaluation : evaluations) batches.add(evaluation.nextBatch());
+        return new PreparedPass(evaluations, model.prepare(batches));
     }
 
-    /// One operation from beginning to end, alone.
+    /// A pass from beginning to end, for tests and benchmarks.
+    public void pass(List<Evaluation> evaluations) {
+        prepare(evaluations).launch().complete();
+    }
+
+    /// One operation from beginning to end, alone, for tests and benchmarks.
     public Evaluated evaluate(TrainingState state, ForwardBackward operation) {
         try (Evaluation evaluation = begin(state, operation)) {
             while (!evaluation.done()) pass(List.of(evaluation));
@@ -89,17 +97,16 @@ public final class Trainer {
         }
     }
 
-    /// Applies the gradient sum with AdamW and clears it. [Refused] with the code
-    /// `no_gradient` when there is none.
+    /// Applies the gradient sum with AdamW and clears it. Called by the thread that calls the device's verbs.
+    /// [Refused] with the code `no_gradient` when there is none.
     ///
     /// @param params become the run's settings; empty: those that it has
-    public Stepped optimStep(TrainingState state, Optional<AdamParams> params) {
+    public LaunchedStep optimStep(TrainingState state, Optional<AdamParams> params) {
         if (state.accumulated() == 0)
             throw new Refused(Fault.user("no_gradient", "optim_step: no gradient has been accumulated"
                     + " since the last step; call forward_backward first"));
         AdamParams used = params.orElse(state.settings());
-        double norm = state.step(used);
-        return new Stepped(state.steps(),
-                new TreeMap<>(Map.of("grad_norm", norm, "learning_rate", used.learningRate())));
+        DoubleSupplier norm = state.step(used);
+        return new LaunchedStep(state.steps(), used.learningRate(), norm);
     }
 }

@@ -9,7 +9,7 @@ import bios.protocol.model.ModelName;
 import bios.protocol.model.TargetModule;
 import bios.worker.adapter.Adapter;
 import bios.worker.device.Device;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.engine.AdapterCache.Answer;
 import bios.worker.load.ModelFolder;
 import bios.worker.load.ModelSpec;
@@ -19,7 +19,7 @@ import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.Test;
 
 class AdapterCacheTest {
-    private static final Device DEVICE = new CpuDevice(1);
+    private static final Device DEVICE = TestDevices.open(1);
     private static final ModelSpec MODEL = ModelFolder.open(Golden.of("qwen3").folder().resolve("model"))
             .spec();
 

@@ -24,7 +24,7 @@ import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingParams;
 import bios.protocol.stored.StoredOperations;
 import bios.worker.device.Device;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.model.Golden;
 import bios.worker.sample.SamplerSettings;
 import java.io.IOException;
@@ -78,7 +78,7 @@ final class EngineHarness implements AutoCloseable {
         this.store = FileBlobStore.open(folder);
         var settings = new EngineSettings(512, 1 << 20, 1 << 20, 2, 4, runs, adapterBytes, SAMPLER, 1000);
         this.engine = kit.spawn(
-                Engine.create(settings, models, () -> device.apply(new CpuDevice(2)), blobs.apply(store)));
+                Engine.create(settings, models, () -> device.apply(TestDevices.open(2)), blobs.apply(store)));
     }
 
     private static Map<ModelName, Path> golden() {
@@ -112,7 +112,7 @@ final class EngineHarness implements AutoCloseable {
                 OptionalLong.empty(), 1);
         return new EngineHarness(folder, golden(), 8 << 20, runs, device -> {
             device.close();
-            return new CpuDevice(2, CpuDevice.Activations.best(), bytes);
+            return TestDevices.open(2, bytes);
         }, s -> s);
     }
 

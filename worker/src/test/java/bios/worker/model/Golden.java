@@ -5,6 +5,7 @@ import bios.protocol.model.ModelName;
 import bios.protocol.model.TargetModule;
 import bios.protocol.run.AdamParams;
 import bios.worker.adapter.Adapter;
+import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.load.Safetensors;
 import bios.worker.load.SafetensorsWriter;
@@ -67,8 +68,12 @@ public record Golden(String name, Path folder, JsonNode json, Safetensors expect
     }
 
     public BaseModel load(Device on) {
+        return load(on, DType.F32);
+    }
+
+    public BaseModel load(Device on, DType activations) {
         ModelName served = new ModelName("golden/" + folder.getFileName());
-        if (!name.endsWith(WIDENED)) return BaseModel.load(folder.resolve("model"), served, on);
+        if (!name.endsWith(WIDENED)) return BaseModel.load(folder.resolve("model"), served, on, activations);
         try {
             Path wide = Files.createTempDirectory("golden");
             Files.copy(folder.resolve("model/config.json"), wide.resolve("config.json"));
@@ -76,7 +81,7 @@ public record Golden(String name, Path folder, JsonNode json, Safetensors expect
                 Files.write(wide.resolve("model.safetensors"),
                         SafetensorsWriter.bytes(all(files, ""), Map.of()));
             }
-            return BaseModel.load(wide, served, on);
+            return BaseModel.load(wide, served, on, activations);
         } catch (IOException e) {
             throw new UncheckedIOException(e);
         }

@@ -7,7 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
 import bios.worker.device.Device;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.load.ModelFolder;
 import bios.worker.load.ModelRefused;
 import bios.worker.load.ModelSpec;
@@ -82,7 +82,7 @@ class ModelRefusedTest {
 
     @Test void aModelSaysWhatItIs() throws Exception {
         Files.writeString(folder.resolve("generation_config.json"), "{\"eos_token_id\": [7, 9]}");
-        try (Device on = new CpuDevice(1);
+        try (Device on = TestDevices.open(1);
                 BaseModel model = BaseModel.load(folder, new ModelName("a/b"), on)) {
             ModelSpec spec = model.spec();
             ModelInfo info = model.info();
@@ -130,7 +130,7 @@ class ModelRefusedTest {
     }
 
     private String refusal() {
-        try (Device on = new CpuDevice(1)) {
+        try (Device on = TestDevices.open(1)) {
             return assertThrows(ModelRefused.class,
                     () -> BaseModel.load(folder, new ModelName("x"), on).close()).getMessage();
         }

@@ -2,22 +2,27 @@ package bios.worker.sample;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertNotEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.protocol.model.LoraSpec;
-import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleResult.StopReason;
 import bios.protocol.sampling.SampleResult.TokenLogprob;
+import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingParams;
 import bios.worker.adapter.Adapter;
+import bios.worker.device.DType;
 import bios.worker.device.Device;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.OutOfDeviceMemory;
+import bios.worker.device.TestDevices;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
 import bios.worker.model.KeyValuePages;
-import bios.worker.model.Lesson;
+import bios.worker.model.RecordingDevice;
+import bios.worker.model.RunBatch;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
@@ -47,7 +52,7 @@ class SamplerTest {
     private static List<Optional<Adapter>> adapters;
 
     @BeforeAll static void load() {
-        device = new CpuDevice(2);
+        device = TestDevices.open(2);
         var golden = Golden.of("qwen3");
         model = golden.load(device);
         adapters = List.of(Optional.empty(), Optional.of(golden.adapter(model)),
@@ -120,7 +125,7 @@ class SamplerTest {
             for (int i = 0; i < 5; i++) sampler.submit(task(prompt(i, 40), params(60, 1)), Optional.empty());
             assertEquals(5, sampler.queued());
             List<Long> order = new ArrayList<>();
-            while (!sampler.idle()) sampler.step().forEach(f -> order.add(f.ticket()));
+            while (!sampler.idle()) sampler.step().forEach(f -> order.add(f.id()));
             assertEquals(List.of(1L, 2L, 3L, 4L, 5L), order);
             assertEquals(0, sampler.queued());
         }
@@ -212,21 +217,140 @@ class SamplerTest {
         }
     }
 
-    @Test void abandonedRequestsLeaveNothingBehindAndOthersGoOn() {
-        try (Sampler sampler = new Sampler(model, Optional.empty(),
-                new SamplerSettings(64 << 20, 256, 2, 16))) {
-            long first = sampler.submit(with(task(prompt(1, 20), params(9, 1)), 3, false, 0),
-                    adapters.get(1));
-            SampleTask second = task(prompt(2, 20), params(9, 1));
-            sampler.step();
-            long ticket = sampler.submit(second, Optional.empty());
-            assertEquals(List.of(first), sampler.abandon());
-            assertEquals(1, sampler.queued());
-            assertEquals(sampler.pages().limit(), sampler.pages().free());
-            List<Sampler.Finished> done = new ArrayList<>();
-            while (!sampler.idle()) done.addAll(sampler.step());
-            assertEquals(List.of(ticket), done.stream().map(Sampler.Finished::ticket).toList());
-            assertEquals(bits(alone(second, Optional.empty())), bits(done.getFirst().result()));
+    @Test void requestsOfAFailedPassAreCancelledAndOthersContinue() {
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
+            try (BaseModel own = Golden.of("qwen3").load(test.device());
+                    Sampler sampler = new Sampler(own, Optional.empty(),
+                            new SamplerSettings(64 << 20, 256, 2, 16))) {
+                long first = sampler.submit(with(task(prompt(1, 20), params(9, 1)), 3, false, 0),
+                        Optional.empty());
+                SampleTask second = task(prompt(2, 20), params(9, 1));
+                sampler.step();
+                long id = sampler.submit(second, Optional.empty());
+                test.refuseAfter(20);
+                assertThrows(OutOfDeviceMemory.class, sampler::launch);
+                assertEquals(List.of(first), sampler.cancelFailed());
+                assertEquals(1, sampler.queued());
+                assertEquals(sampler.pages().limit(), sampler.pages().free());
+                List<Sampler.Finished> done = new ArrayList<>();
+                while (!sampler.idle()) done.addAll(sampler.step());
+                assertEquals(List.of(id), done.stream().map(Sampler.Finished::id).toList());
+                assertEquals(bits(alone(second, Optional.empty())), bits(done.getFirst().result()));
+            }
+        }
+    }
+
+    @Test void outOfMemoryAtAnyAllocationChangesNothingAndARetryGivesTheSameBits() {
+        List<SampleTask> tasks = List.of(with(task(prompt(1, 70), params(50, 1)), 2, true, 3),
+                task(prompt(2, 20), params(70, 1)), task(prompt(3, 60), params(9, 1)));
+        List<Optional<Adapter>> none = Collections.nCopies(3, Optional.empty());
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
+            try (BaseModel own = Golden.of("qwen3").load(test.device())) {
+                List<String> expected;
+                try (Sampler sampler = new Sampler(own, Optional.of(LETTERS), tight(5))) {
+                    expected = all(sampler, tasks, none).stream().map(SamplerTest::bits).toList();
+                }
+                try (Sampler sampler = new Sampler(own, Optional.of(LETTERS), tight(5))) {
+                    Map<Long, String> results = new HashMap<>();
+                    for (SampleTask task : tasks) sampler.submit(task, Optional.empty());
+                    int refusals = 0;
+                    for (int n = 0; !sampler.idle(); ) {
+                        var pages = sampler.pages();
+                        int queued = sampler.queued();
+                        test.refuseAfter(n);
+                        try {
+                            LaunchedDecode pass = sampler.launch();
+                            test.refuseNothing();
+                            sampler.complete(pass).forEach(f -> results.put(f.id(), bits(f.result())));
+                            n = Math.min(n, 7);      // every allocation of the first pass, some of the others
+                        } catch (OutOfDeviceMemory _) {
+                            assertEquals(pages, sampler.pages());
+                            assertEquals(queued, sampler.queued());
+                            n++;
+                            refusals++;
+                        }
+                    }
+                    assertTrue(refusals > 50, refusals + " refusals");
+                    assertEquals(expected, results.keySet().stream().sorted().map(results::get).toList());
+                    assertEquals(sampler.pages().limit(), sampler.pages().free());
+                }
+            }
+        }
+    }
+
+    @Test void withoutMemoryForMorePagesSequencesTakeTurnsAndOneThatCannotStartFailsWithTheNumbers() {
+        SampleTask task = task(prompt(1, 60), params(60, 1));
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
+            try (BaseModel own = Golden.of("qwen3").load(test.device());
+                    Sampler sampler = new Sampler(own, Optional.empty(), tight(20))) {
+                test.refusePagesBeyond(2);
+                for (int i = 0; i < 4; i++) sampler.submit(task, Optional.empty());
+                List<String> results = new ArrayList<>();
+                while (!sampler.idle()) sampler.step().forEach(f -> results.add(bits(f.result())));
+                assertEquals(Collections.nCopies(4, bits(alone(task, Optional.empty()))), results);
+            }
+            try (BaseModel own = Golden.of("qwen3").load(test.device());
+                    Sampler sampler = new Sampler(own, Optional.empty(), tight(20))) {
+                test.refusePagesBeyond(1);
+                long small = sampler.submit(task(prompt(1, 60), params(4, 1)), Optional.empty());
+                long large = sampler.submit(task, Optional.empty());
+                long other = sampler.submit(task(prompt(1, 60), params(4, 1)), Optional.empty());
+                List<Long> done = new ArrayList<>();
+                List<Long> failed = new ArrayList<>();
+                while (!sampler.idle()) try {
+                    sampler.step().forEach(f -> done.add(f.id()));
+                } catch (OutOfDeviceMemory e) {
+                    assertTrue(e.needed() > 0);
+                    failed.addAll(sampler.cancelFailed());
+                }
+                assertEquals(List.of(small, other), done);
+                assertEquals(List.of(large), failed);
+            }
+        }
+    }
+
+    @Test void aDecodePassIsOneUploadThenVerbsThenOneReadbackAndNothingWaits() {
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
+            try (BaseModel own = Golden.of("qwen3").load(test.device());
+                    Sampler sampler = new Sampler(own, Optional.empty(), ROOMY)) {
+                sampler.submit(with(task(prompt(1, 70), params(5, 1)), 3, true, 2), Optional.empty());
+                sampler.submit(task(prompt(2, 20), params(5, 0)), Optional.empty());
+                while (!sampler.idle()) {
+                    test.calls();
+                    LaunchedDecode pass = sampler.launch();
+                    List<String> calls = test.calls();
+                    assertEquals(1, calls.stream().filter("upload"::equals).count());
+                    assertEquals(1, calls.stream().filter("readback"::equals).count());
+                    assertEquals("readback", calls.getLast());
+                    for (String data : List.of("upload", "slots", "sequences", "draws"))
+                        assertTrue(calls.lastIndexOf(data) < calls.indexOf("embed"), data);
+                    assertEquals(own.spec().layers(), calls.stream().filter("append"::equals).count());
+                    for (String waits : List.of("read", "write", "floats", "ints", "doubles", "copy"))
+                        assertFalse(calls.contains(waits), waits);
+                    sampler.complete(pass);
+                    for (String call : test.calls())
+                        assertTrue(List.of("floats", "ints", "copyPage", "reserve").contains(call), call);
+                }
+            }
+        }
+    }
+
+    @Test void aCacheInHalfPrecisionChangesLogprobsByItsRoundingOnly() {
+        SampleTask task = with(task(prompt(1, 90), params(1, 0)), 1, true, 0);
+        var half = new SamplerSettings(64 << 20, DType.BF16, 256, 64, 16);
+        try (Sampler sampler = new Sampler(model, Optional.empty(), half)) {
+            float[] exact = alone(task, Optional.empty()).promptLogprobs().orElseThrow();
+            float[] rounded = all(sampler, List.of(task), List.of(Optional.empty())).getFirst()
+                    .promptLogprobs().orElseThrow();
+            double worst = 0;
+            for (int i = 1; i < exact.length; i++)
+                worst = Math.max(worst, Math.abs((double) exact[i] - rounded[i]));
+            // keys and values are off by at most 2^-9 of themselves; scores and outputs by as much
+            assertTrue(worst > 0 && worst < 0.1, "off by " + worst);
         }
     }
 
@@ -238,7 +362,7 @@ class SamplerTest {
 
     /// A cache of so many pages.
     private static SamplerSettings tight(int pages) {
-        return new SamplerSettings(pages * KeyValuePages.pageBytes(model.spec()), 64, 64, 16);
+        return new SamplerSettings(pages * KeyValuePages.pageBytes(model.spec(), DType.F32), 64, 64, 16);
     }
 
     private static SampleResult alone(SampleTask task, Optional<Adapter> adapter) {
@@ -254,21 +378,17 @@ class SamplerTest {
         for (int i = 0; i < tasks.size(); i++) {
             tickets.add(sampler.submit(tasks.get(i), adapters.get(i)));
             // some join later
-            if (i % 2 == 1) sampler.step().forEach(f -> results.put(f.ticket(), f.result()));
+            if (i % 2 == 1) sampler.step().forEach(f -> results.put(f.id(), f.result()));
         }
-        while (!sampler.idle()) sampler.step().forEach(f -> results.put(f.ticket(), f.result()));
+        while (!sampler.idle()) sampler.step().forEach(f -> results.put(f.id(), f.result()));
         return tickets.stream().map(results::get).toList();
     }
 
     private static float[] trainerLogprobs(int[] tokens, Optional<Adapter> adapter) {
         int n = tokens.length - 1;
-        float[] logprobs = new float[n];
-        model.evaluate(List.of(new Lesson(adapter, Optional.empty(), List.of(Arrays.copyOf(tokens, n)),
-                Arrays.copyOfRange(tokens, 1, n + 1), (from, part) -> {
-                    System.arraycopy(part, 0, logprobs, from, part.length);
-                    return part;
-                })));
-        return logprobs;
+        var batch = new RunBatch(adapter, List.of(Arrays.copyOf(tokens, n)),
+                Arrays.copyOfRange(tokens, 1, n + 1), Optional.empty());
+        return model.evaluate(List.of(batch), List.of(Optional.empty())).getFirst();
     }
 
     /// An adapter whose B is not zero.

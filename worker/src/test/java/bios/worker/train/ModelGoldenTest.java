@@ -12,28 +12,34 @@ import bios.protocol.run.OperationResult.Evaluated;
 import bios.protocol.run.TensorData;
 import bios.worker.adapter.Adapter;
 import bios.worker.adapter.TrainingState;
+import bios.worker.device.DType;
 import bios.worker.device.Device;
+import bios.worker.device.HostArray;
 import bios.worker.device.Tensor;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.load.Safetensors;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
 import bios.worker.model.KeyValueCache;
 import bios.worker.model.KeyValuePages;
-import bios.worker.model.Lesson;
-import bios.worker.model.Step;
+import bios.worker.model.RunBatch;
+import bios.worker.model.SequenceInput;
 import java.util.ArrayList;
 import java.util.Collections;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
-import org.junit.jupiter.api.AfterAll;
-import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.params.AfterParameterizedClassInvocation;
+import org.junit.jupiter.params.BeforeParameterizedClassInvocation;
+import org.junit.jupiter.params.Parameter;
+import org.junit.jupiter.params.ParameterizedClass;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/// The engine's numbers against PyTorch, transformers and PEFT, for every architecture and dtype.
+/// The engine's numbers against PyTorch, transformers and PEFT, for every architecture and dtype, on every path of
+/// this process.
+@ParameterizedClass @MethodSource("bios.worker.device.TestDevices#paths")
 class ModelGoldenTest {
     private static final Map<String, Double> ERRORS = new TreeMap<>();
     private static Device on;
@@ -45,13 +51,16 @@ class ModelGoldenTest {
         return cases;
     }
 
-    @BeforeAll static void open() {
-        on = new CpuDevice(2);
+    @Parameter private String path;
+
+    @BeforeParameterizedClassInvocation static void open(String path) {
+        on = TestDevices.open(path, 2);
     }
 
-    @AfterAll static void report() {
+    @AfterParameterizedClassInvocation static void report(String path) {
         on.close();
-        ERRORS.forEach((what, error) -> System.out.printf("golden %-60s %.2e%n", what, error));
+        ERRORS.forEach((what, error) -> System.out.printf("golden %-12s %-60s %.2e%n", path, what, error));
+        ERRORS.clear();
     }
 
     @ParameterizedTest @MethodSource("cases") void logProbabilitiesAgree(String name) {
@@ -80,12 +89,20 @@ class ModelGoldenTest {
                     assertEquals(expected, result.metrics().get("loss:sum"),
                             (golden.exact() ? 1e-4 : 1e-3) * Math.max(1, Math.abs(expected)));
                     closeTensors(golden, "gradient." + loss.asText() + ".", state.snapshot().toBytes(),
-                            ".grad", golden.exact() ? 1e-3 : 3e-2);
+                            ".grad", gradientTolerance(golden), 0);
                 }
             }
         }
     }
 
+    /// Twenty steps lead to PyTorch's adapter, and there to its log-probabilities.
+    ///
+    /// How an error grows: a gradient is off by ε of the largest one of its matrix, as [#lossesAndGradientsAgree]
+    /// holds it. AdamW divides it by its own size, so a step is off by up to ε times its learning rate, and
+    /// after all steps an element by up to ε·Σlr. Log-probabilities of a trained model have no such bound: their
+    /// slope along an adapter is the case's own, and in some cases a difference of 4e-6 in the adapter, on the
+    /// definitions' path in double precision too, moves one by 1e-3. So they are compared at one and the same
+    /// adapter, PyTorch's, with the tolerance of any other log-probability.
     @ParameterizedTest @MethodSource("cases") void twentyStepsAgree(String name) {
         Golden golden = Golden.of(name);
         try (BaseModel model = golden.load(on); TrainingState state = state(golden, model)) {
@@ -93,22 +110,30 @@ class ModelGoldenTest {
             float[] losses = golden.values("steps.losses");
             float[] norms = golden.values("steps.grad_norms");
             List<AdamParams> steps = golden.steps();
-            // The case says how far rounding alone takes PyTorch from itself in these steps.
-            double tolerance = (golden.exact() ? 1e-3 : 1e-2) + 3 * golden.noise("after_logprobs");
             for (int i = 0; i < steps.size(); i++) {
                 Evaluated result = trainer.evaluate(state, operation(golden, LossFunction.CROSS_ENTROPY,
                         false));
                 assertEquals(losses[i], result.metrics().get("loss:sum"),
-                        tolerance * Math.max(1, Math.abs(losses[i])), "loss " + i);
-                double norm = trainer.optimStep(state, Optional.of(steps.get(i))).metrics().get("grad_norm");
-                assertEquals(norms[i], norm, tolerance * norms[i], "norm " + i);
+                        (golden.exact() ? 1e-4 : 1e-2) * Math.max(1, Math.abs(losses[i])), "loss " + i);
+                double norm = trainer.optimStep(state, Optional.of(steps.get(i))).complete().metrics()
+                        .get("grad_norm");
+                assertEquals(norms[i], norm, gradientTolerance(golden) * norms[i], "norm " + i);
             }
-            closeTensors(golden, "after.", state.snapshot().toBytes(), "", golden.exact() ? 1e-3 : 3e-3);
-            Evaluated after = trainer.evaluate(state, operation(golden, LossFunction.CROSS_ENTROPY, true));
-            for (int i = 0; i < after.logprobs().size(); i++)
-                close(golden, "after logprobs", golden.values("after.logprobs." + i), after.logprobs().get(i),
-                        10 * golden.noise("after_logprobs") + (golden.exact() ? 1e-4 : 2e-2));
+            double way = steps.stream().mapToDouble(AdamParams::learningRate).sum();
+            closeTensors(golden, "after.", state.snapshot().toBytes(), "", 0, gradientTolerance(golden) * way);
+            try (Adapter trained = Adapter.fromSafetensors(golden.adapterBytes("after."), golden.lora(),
+                    model.spec(), on)) {
+                List<float[]> got = logprobs(model, Optional.of(trained), golden.sequences());
+                for (int i = 0; i < got.size(); i++)
+                    close(golden, "after logprobs", golden.values("after.logprobs." + i), got.get(i),
+                            logprobTolerance(golden));
+            }
         }
+    }
+
+    /// Relative to the largest gradient of a matrix.
+    private static double gradientTolerance(Golden golden) {
+        return golden.exact() ? 1e-3 : 3e-2;
     }
 
     @ParameterizedTest @MethodSource("cases") void greedyDecodingAgrees(String name) {
@@ -116,7 +141,7 @@ class ModelGoldenTest {
         int[] prompt = Golden.ints(golden.json().get("greedy").get("prompt"));
         int[] tokens = Golden.ints(golden.json().get("greedy").get("tokens"));
         try (BaseModel model = golden.load(on); Adapter adapter = golden.adapter(model);
-                KeyValuePages pages = new KeyValuePages(model.spec(), on, 8);
+                KeyValuePages pages = new KeyValuePages(model.spec(), on, 8, DType.F32);
                 KeyValueCache cache = pages.open()) {
             Optional<Adapter> used = Optional.of(adapter);
             float[] logprobs = new float[tokens.length];
@@ -124,9 +149,10 @@ class ModelGoldenTest {
             for (int i = 0; i < tokens.length; i++) {
                 int[] next = i == 0 ? prompt : new int[] {drawn[i - 1]};
                 try (Device.Scope scope = on.scope()) {
-                    Tensor hidden = model.forwardCached(scope, List.of(new Step(next, cache, used)));
+                    Tensor hidden = model.forwardCached(scope, List.of(new SequenceInput(next, cache, used)));
                     if (i == 0) promptAgrees(golden, model, scope, hidden, prompt, used);
-                    Tensor logits = model.logits(scope, hidden.rows(next.length - 1, 1), List.of(used));
+                    Tensor logits = model.logits(scope, hidden.rows(next.length - 1, 1),
+                            model.slots(scope, List.of(used)));
                     drawn[i] = largest(on.read(logits));
                     logprobs[i] = logprobs(model, scope, logits, drawn[i])[0];
                 }
@@ -140,7 +166,8 @@ class ModelGoldenTest {
     private static void promptAgrees(Golden golden, BaseModel model, Device.Scope scope, Tensor hidden,
             int[] prompt, Optional<Adapter> used) {
         int n = prompt.length - 1;
-        Tensor logits = model.logits(scope, hidden.rows(0, n), Collections.nCopies(n, used));
+        Tensor logits = model.logits(scope, hidden.rows(0, n),
+                model.slots(scope, Collections.nCopies(n, used)));
         float[] got = logprobs(model, scope, logits, java.util.Arrays.copyOfRange(prompt, 1, n + 1));
         float[] expected = golden.values("prompt.logprobs");
         close(golden, "prompt logprobs", java.util.Arrays.copyOfRange(expected, 1, n + 1), got,
@@ -149,20 +176,18 @@ class ModelGoldenTest {
 
     private static float[] logprobs(BaseModel model, Device.Scope scope, Tensor logits, int... targets) {
         Tensor logprobs = on.scratch(scope, targets.length, 1);
-        on.logSoftmaxAt(logprobs, on.scratch(scope, targets.length, 1), logits, targets);
+        on.logSoftmaxAt(logprobs, on.scratch(scope, targets.length, 1), logits,
+                on.upload(scope, List.of(HostArray.column(targets))).getFirst());
         return on.read(logprobs);
     }
 
     private static List<float[]> logprobs(BaseModel model, Optional<Adapter> adapter,
             List<Golden.Sequence> sequences) {
         List<float[]> all = new ArrayList<>();
-        float[] row = new float[sequences.stream().mapToInt(s -> s.tokens().length).sum()];
         int[] targets = sequences.stream().flatMapToInt(s -> java.util.Arrays.stream(s.targets())).toArray();
-        model.evaluate(List.of(new Lesson(adapter, Optional.empty(),
-                sequences.stream().map(Golden.Sequence::tokens).toList(), targets, (from, part) -> {
-                    System.arraycopy(part, 0, row, from, part.length);
-                    return part;
-                })));
+        RunBatch batch = new RunBatch(adapter, sequences.stream().map(Golden.Sequence::tokens).toList(),
+                targets, Optional.empty());
+        float[] row = model.evaluate(List.of(batch), List.of(Optional.empty())).getFirst();
         int at = 0;
         for (Golden.Sequence s : sequences)
             all.add(java.util.Arrays.copyOfRange(row, at, at += s.tokens().length));
@@ -214,8 +239,9 @@ class ModelGoldenTest {
         assertTrue(worst <= tolerance, what + " differ by " + worst);
     }
 
+    /// Each tensor to `relative` of its largest element, and `absolute`.
     private static void closeTensors(Golden golden, String prefix, byte[] state, String suffix,
-            double relative) {
+            double relative, double absolute) {
         try (Safetensors got = Safetensors.of("state", state)) {
             for (String name : golden.expected().names()) {
                 if (!name.startsWith(prefix + "base_model.")) continue;
@@ -229,7 +255,7 @@ class ModelGoldenTest {
                     worst = Math.max(worst, Math.abs((double) e[i] - g[i]));
                 }
                 ERRORS.merge(golden.name() + " " + prefix, worst / Math.max(largest, 1e-12), Math::max);
-                assertTrue(worst <= relative * largest, name + " differs by " + worst + " of " + largest);
+                assertTrue(worst <= relative * largest + absolute, name + " differs by " + worst + " of " + largest);
             }
         }
     }

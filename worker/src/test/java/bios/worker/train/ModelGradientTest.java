@@ -9,26 +9,32 @@ import bios.worker.adapter.Factors;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
 import bios.worker.device.Tensor;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
-import bios.worker.model.Lesson;
+import bios.worker.model.RunBatch;
 import java.util.List;
 import java.util.Optional;
+import org.junit.jupiter.params.Parameter;
+import org.junit.jupiter.params.ParameterizedClass;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
+@ParameterizedClass @MethodSource("bios.worker.device.TestDevices#paths")
 class ModelGradientTest {
+    @Parameter private String path;
+
     /// Every A and B of every layer and of the head is moved along its own gradient, by a step so small that
     /// the loss is straight and so large that fp32 shows it.
     @ParameterizedTest @ValueSource(strings = {"qwen3", "llama-biases", "qwen2-sliding"})
     void backwardAgreesWithFiniteDifferencesEverywhere(String name) {
-        try (Device on = new CpuDevice(2); BaseModel model = Golden.of(name).load(on);
+        try (Device on = TestDevices.open(path, 2); BaseModel model = Golden.of(name).load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             ForwardBackward operation = Examples.operation(model, 5, 4, false);
-            Evaluation evaluation = new Trainer(model).begin(run, operation);
+            RunBatch batch = new Trainer(model).begin(run, operation).nextBatch();
             Factors gradient = run.freshGradient();
-            model.evaluate(List.of(withGradient(evaluation, gradient)));
+            model.evaluate(List.of(batch), List.of(Optional.of(gradient)));
             for (int layer = 0; layer <= model.spec().layers(); layer++)
                 for (TargetModule target : TargetModule.values()) {
                     if (run.adapter().at(layer, target).isEmpty()) continue;
@@ -39,12 +45,6 @@ class ModelGradientTest {
                 }
             gradient.close();
         }
-    }
-
-    private static Lesson withGradient(Evaluation evaluation, Factors gradient) {
-        var lesson = evaluation.share().lesson();
-        return new Lesson(lesson.adapter(), Optional.of(gradient),
-                lesson.sequences(), lesson.targets(), lesson.objective());
     }
 
     private static void check(BaseModel model, TrainingState run, ForwardBackward operation, Tensor weight,

@@ -9,27 +9,35 @@ import bios.protocol.run.Operation.ForwardBackward;
 import bios.protocol.run.OperationResult.Evaluated;
 import bios.worker.adapter.Adapter;
 import bios.worker.adapter.TrainingState;
+import bios.worker.device.DType;
 import bios.worker.device.Device;
+import bios.worker.device.HostArray;
 import bios.worker.device.Tensor;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.TestDevices;
 import bios.worker.load.Safetensors;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
 import bios.worker.model.KeyValueCache;
 import bios.worker.model.KeyValuePages;
-import bios.worker.model.Step;
+import bios.worker.model.SequenceInput;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
 import java.util.Optional;
+import org.junit.jupiter.params.Parameter;
+import org.junit.jupiter.params.ParameterizedClass;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /// What the engine promises of bits: a run's results do not depend on its company, on threads, on an
-/// interruption, or on whether tokens are scored or decoded.
+/// interruption, or on whether tokens are scored or decoded; on every path of this process.
+@ParameterizedClass @MethodSource("bios.worker.device.TestDevices#paths")
 class SameBitsTest {
-    /// Bytes for tapes: all of them, some lean, some not kept, none.
+    @Parameter private String path;
+
+    /// Bytes for saved activations: all of them, some in part, some not saved, none.
     private static final long[] BUDGETS =
             {1L << 30, 700_000, 400_000, 300_000, 200_000, 150_000, 100_000, 50_000, 0};
 
@@ -39,7 +47,7 @@ class SameBitsTest {
         List<List<float[]>> logprobs = new ArrayList<>();
         for (int threads = 1; threads <= 3; threads++)
             for (int company = 0; company <= 2; company++)
-                try (Device on = new CpuDevice(threads); BaseModel model = Golden.of(name).load(on);
+                try (Device on = TestDevices.open(path, threads); BaseModel model = Golden.of(name).load(on);
                         TrainingState run = Examples.run(Examples.SMALL, model);
                         TrainingState other = Examples.run(Examples.LARGE, model)) {
                     // the library's sums over tokens begin anew with each batch
@@ -78,10 +86,10 @@ class SameBitsTest {
 
     @ParameterizedTest @ValueSource(strings = {"qwen3", "llama-bf16", "qwen2-sliding", "mistral"})
     void decodingTokenByTokenGivesTheTrainersLogProbabilities(String name) {
-        try (Device on = new CpuDevice(2); BaseModel model = Golden.of(name).load(on);
+        try (Device on = TestDevices.open(path, 2); BaseModel model = Golden.of(name).load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model);
                 TrainingState other = Examples.run(Examples.LARGE, model);
-                KeyValuePages pages = new KeyValuePages(model.spec(), on, 40)) {
+                KeyValuePages pages = new KeyValuePages(model.spec(), on, 40, DType.F32)) {
             ForwardBackward operation = Examples.operation(model, 3, 3, true);
             List<float[]> trained = new Trainer(model).evaluate(run, operation).logprobs();
             for (int s = 0; s < operation.data().size(); s++) {
@@ -107,26 +115,29 @@ class SameBitsTest {
             for (int at = 0; at < tokens.length; ) {
                 int n = at == 0 ? Math.min(prefill, tokens.length) : 1;
                 try (Device.Scope scope = on.scope()) {
-                    List<Step> steps = new ArrayList<>();
-                    Step company = new Step(new int[] {at % 7, 5}, beside, Optional.of(other));
+                    List<SequenceInput> steps = new ArrayList<>();
+                    SequenceInput company = new SequenceInput(new int[] {at % 7, 5}, beside,
+                            Optional.of(other));
                     if (at % 6 == 1) steps.add(company);
                     int first = steps.isEmpty() ? 0 : 2;
-                    steps.add(new Step(Arrays.copyOfRange(tokens, at, at + n), cache, Optional.of(adapter)));
+                    steps.add(new SequenceInput(Arrays.copyOfRange(tokens, at, at + n), cache,
+                            Optional.of(adapter)));
                     if (at % 6 == 4) steps.add(company);
                     Tensor hidden = model.forwardCached(scope, steps).rows(first, n);
                     int[] targets = new int[n];
                     for (int i = 0; i < n; i++)
                         targets[i] = (int) datum.lossInputs().get("target_tokens").longs()[at + i];
                     Tensor logits = model.logits(scope, hidden,
-                            Collections.nCopies(n, Optional.of(adapter)));
+                            model.slots(scope, Collections.nCopies(n, Optional.of(adapter))));
                     Tensor logprobs = on.scratch(scope, n, 1);
-                    on.logSoftmaxAt(logprobs, on.scratch(scope, n, 1), logits, targets);
+                    on.logSoftmaxAt(logprobs, on.scratch(scope, n, 1), logits,
+                            on.upload(scope, List.of(HostArray.column(targets))).getFirst());
                     System.arraycopy(on.read(logprobs), 0, all, at, n);
                 }
                 at += n;
                 try (Device.Scope scope = on.scope()) {     // the branch left behind goes another way
                     model.forwardCached(scope,
-                            List.of(new Step(new int[] {3}, branch, Optional.of(adapter))));
+                            List.of(new SequenceInput(new int[] {3}, branch, Optional.of(adapter))));
                 }
                 KeyValueCache twin = cache.fork().orElseThrow();
                 branch.close();
@@ -142,7 +153,7 @@ class SameBitsTest {
 
     @ParameterizedTest @ValueSource(strings = {"qwen3-lm-head", "llama-bf16"})
     void aRestoredStateGoesOnWithTheSameBits(String name) {
-        try (Device on = new CpuDevice(2); BaseModel model = Golden.of(name).load(on);
+        try (Device on = TestDevices.open(path, 2); BaseModel model = Golden.of(name).load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             Trainer trainer = new Trainer(model);
             trainer.evaluate(run, Examples.operation(model, 1, 2, false));

@@ -2,6 +2,7 @@ package bios.worker.train;
 
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -13,20 +14,19 @@ import bios.protocol.run.OperationResult.Evaluated;
 import bios.protocol.run.TensorData;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
-import bios.worker.device.cpu.CpuDevice;
+import bios.worker.device.OutOfDeviceMemory;
+import bios.worker.device.TestDevices;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
-import java.lang.reflect.InvocationTargetException;
-import java.lang.reflect.Proxy;
+import bios.worker.model.RecordingDevice;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
-import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.Test;
 
 class TrainerTest {
     @Test void anOperationThatDoesNotFitTheModelIsRefusedAndChangesNothing() {
-        try (Device on = new CpuDevice(1); BaseModel model = Golden.of("qwen3").load(on);
+        try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             Trainer trainer = new Trainer(model);
             trainer.evaluate(run, Examples.operation(model, 1, 2, false));
@@ -54,7 +54,7 @@ class TrainerTest {
     }
 
     @Test void aStepWithoutGradientIsRefused() {
-        try (Device on = new CpuDevice(1); BaseModel model = Golden.of("qwen3").load(on);
+        try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             Trainer trainer = new Trainer(model);
             assertEquals("no_gradient", assertThrows(Refused.class,
@@ -64,100 +64,164 @@ class TrainerTest {
                     () -> trainer.optimStep(run, Optional.empty())).fault().code());
             trainer.evaluate(run, Examples.operation(model, 1, 2, false));
             AdamParams params = new AdamParams(0.01, 0.5, 0.6, 1e-8, 0, 0);
-            assertEquals(1, trainer.optimStep(run, Optional.of(params)).step());
+            assertEquals(1, trainer.optimStep(run, Optional.of(params)).complete().step());
             assertEquals(params, run.settings());
             assertThrows(Refused.class, () -> trainer.optimStep(run, Optional.empty()));
         }
     }
 
-    /// Out of memory at any of several moments leaves the run as it was, and every tensor given back.
-    @Test void aFailureInTheMiddleChangesNothingAndLeaksNothing() {
-        AtomicInteger live = new AtomicInteger();
-        AtomicInteger fuse = new AtomicInteger(Integer.MAX_VALUE);
-        try (Device cpu = new CpuDevice(1)) {
-            Device on = failing(cpu, live, fuse);
+    @Test void outOfMemoryAtAnyAllocationChangesNothingAndARetryGivesTheSameBits() {
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
+            Device on = test.device();
             try (BaseModel model = Golden.of("qwen3").load(on);
-                    TrainingState run = Examples.run(Examples.SMALL, model)) {
+                    TrainingState run = Examples.run(Examples.SMALL, model);
+                    TrainingState same = Examples.run(Examples.SMALL, model)) {
+                model.keepActivations(300_000, 300_000);
                 Trainer trainer = new Trainer(model, 60);
-                ForwardBackward operation = Examples.operation(model, 1, 4, false);
-                trainer.evaluate(run, operation);
+                ForwardBackward operation = Examples.operation(model, 1, 3, false);
+                for (TrainingState state : List.of(run, same)) trainer.evaluate(state, operation);
+                Evaluated expected = trainer.evaluate(same, operation);
                 byte[] before = run.snapshot().toBytes();
-                int held = live.get();
-                for (int at : new int[] {0, 1, 7, 60, 61, 150, 333}) {
-                    fuse.set(at);
-                    assertThrows(OutOfMemoryError.class, () -> trainer.evaluate(run, operation));
-                    fuse.set(Integer.MAX_VALUE);
-                    assertArrayEquals(before, run.snapshot().toBytes());
-                    assertEquals(held, live.get());
+                long bytes = on.memoryInUse();
+                int tensors = test.tensors();
+                Optional<Evaluated> result = Optional.empty();
+                for (int n = 0; result.isEmpty(); n++) {
+                    test.refuseAfter(n);
+                    try {
+                        result = Optional.of(trainer.evaluate(run, operation));
+                        test.refuseNothing();
+                        assertTrue(n > 100, n + " allocations");
+                    } catch (OutOfDeviceMemory _) {
+                        assertEquals(1, run.accumulated());
+                        assertEquals(tensors, test.tensors());
+                        assertEquals(bytes, on.memoryInUse());
+                        if (n % 16 == 0) assertArrayEquals(before, run.snapshot().toBytes());
+                    }
                 }
-                Evaluated result = trainer.evaluate(run, operation);
-                assertEquals(4, result.logprobs().size());
-                assertEquals(2, run.accumulated());
+                for (int i = 0; i < expected.logprobs().size(); i++)
+                    assertArrayEquals(expected.logprobs().get(i), result.get().logprobs().get(i));
+                assertEquals(expected.metrics(), result.get().metrics());
+                assertArrayEquals(same.snapshot().toBytes(), run.snapshot().toBytes());
             }
         }
     }
 
-    /// A device that counts its tensors and, `fuse` allocations from now, is out of memory.
-    private static Device failing(Device device, AtomicInteger live, AtomicInteger fuse) {
-        return (Device) Proxy.newProxyInstance(Device.class.getClassLoader(), new Class<?>[] {Device.class},
-                (_, method, arguments) -> {
-                    boolean allocates = method.getName().equals("tensor")
-                            || method.getName().equals("scratch");
-                    if (allocates && fuse.getAndDecrement() == 0)
-                        throw new OutOfMemoryError("as the test wants it");
-                    try {
-                        Object result = method.invoke(device, arguments);
-                        if (method.getName().equals("tensor")) live.incrementAndGet();
-                        if (method.getName().equals("free")) live.decrementAndGet();
-                        return result;
-                    } catch (InvocationTargetException e) {
-                        throw e.getCause();
-                    }
-                });
+    @Test void aPassIsOneUploadThenVerbsThenOneReadbackAndNothingWaits() {
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
+            try (BaseModel model = Golden.of("qwen3").load(test.device());
+                    TrainingState run = Examples.run(Examples.SMALL, model);
+                    TrainingState other = Examples.run(Examples.LARGE, model)) {
+                Trainer trainer = new Trainer(model);
+                try (Evaluation mine = trainer.begin(run, Examples.operation(model, 1, 3, false));
+                        Evaluation theirs = trainer.begin(other, Examples.operation(model, 2, 2, true))) {
+                    test.calls();
+                    PreparedPass prepared = trainer.prepare(List.of(theirs, mine));
+                    assertEquals(List.of(), test.calls(), "preparation calls the device");
+                    LaunchedPass launched = prepared.launch();
+                    List<String> calls = test.calls();
+                    assertEquals(1, calls.stream().filter("upload"::equals).count());
+                    assertEquals("readback", calls.getLast());
+                    assertEquals(1, calls.stream().filter("readback"::equals).count());
+                    assertTrue(calls.indexOf("upload") < calls.indexOf("embed"));
+                    // data of a pass exists before its first verb
+                    for (String data : List.of("slots", "sequences"))
+                        assertTrue(calls.lastIndexOf(data) < calls.indexOf("embed"), data);
+                    for (String waits : List.of("read", "write", "floats", "ints", "doubles", "snapshot"))
+                        assertFalse(calls.contains(waits), waits);
+                    launched.complete();
+                    assertEquals(List.of("floats"), test.calls().stream().distinct().toList());
+                    mine.finish();
+                    theirs.finish();
+                    for (String waits : List.of("read", "write", "readback", "floats"))
+                        assertFalse(test.calls().contains(waits), waits);
+                }
+            }
+        }
     }
 
-    @Test void lossesFollowTheirFormulas() {
+    @Test void anOptimizerStepIsOneVerbForAllMatricesAndDoesNotWaitForTheNorm() {
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
+            try (BaseModel model = Golden.of("qwen3").load(test.device());
+                    TrainingState run = Examples.run(Examples.SMALL, model)) {
+                Trainer trainer = new Trainer(model);
+                trainer.evaluate(run, Examples.operation(model, 1, 2, false));
+                byte[] before = run.snapshot().toBytes();
+                test.refuseAfter(0);
+                assertThrows(OutOfDeviceMemory.class, () -> trainer.optimStep(run, Optional.empty()));
+                assertArrayEquals(before, run.snapshot().toBytes());
+                test.calls();
+                LaunchedStep step = trainer.optimStep(run, Optional.empty());
+                List<String> calls = test.calls();
+                for (String verb : List.of("sumOfSquares", "adamW", "readback"))
+                    assertEquals(1, calls.stream().filter(verb::equals).count(), verb);
+                for (String waits : List.of("read", "write", "floats", "ints", "doubles", "snapshot"))
+                    assertFalse(calls.contains(waits), waits);
+                assertTrue(step.complete().metrics().get("grad_norm") > 0);
+                assertEquals(List.of("doubles"), test.calls());
+            }
+        }
+    }
+
+    @Test void aPassIsPreparedWhileTheOneBeforeIsOnTheDevice() {
+        try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
+                TrainingState run = Examples.run(Examples.SMALL, model);
+                TrainingState same = Examples.run(Examples.SMALL, model)) {
+            Trainer trainer = new Trainer(model, 60);
+            ForwardBackward operation = Examples.operation(model, 4, 6, false);
+            Evaluated expected = trainer.evaluate(same, operation);
+            try (Evaluation evaluation = trainer.begin(run, operation)) {
+                LaunchedPass before = trainer.prepare(List.of(evaluation)).launch();
+                assertFalse(evaluation.allPrepared());
+                while (!evaluation.allPrepared()) {
+                    LaunchedPass next = trainer.prepare(List.of(evaluation)).launch();
+                    before.complete();
+                    assertFalse(evaluation.done());
+                    before = next;
+                }
+                before.complete();
+                assertTrue(evaluation.done());
+                assertEquals(expected.metrics(), evaluation.finish().metrics());
+            }
+            assertArrayEquals(same.snapshot().toBytes(), run.snapshot().toBytes());
+        }
+    }
+
+    @Test void aLossIsTheSumOfItsPositionsInDoublePrecision() {
         float[] l = {-1f, -2f, -0.5f, -3f};
         float[] q = {-1.5f, -1f, 0f, -3f};
         float[] a = {2f, -1f, 0f, -4f};
         Loss is = loss(LossFunction.IMPORTANCE_SAMPLING, Map.of(), q, a);
-        float[] gradient = is.take(0, l);
-        double expected = 0;
-        for (int i = 0; i < 4; i++) {
-            assertEquals(-Math.exp(l[i] - q[i]) * a[i], gradient[i], 1e-6);
-            expected -= Math.exp(l[i] - q[i]) * a[i];
-        }
-        assertEquals(expected, is.sum(), 1e-9);
+        double expected = 7;
+        for (int i = 0; i < 4; i++) expected -= Math.exp((double) l[i] - q[i]) * a[i];
+        assertEquals(expected, is.sum(l, 7));
         assertEquals(3, is.weightSum(0));
         Loss ppo = loss(LossFunction.PPO,
                 Map.of("clip_low_threshold", 0.8, "clip_high_threshold", 1.2), q, a);
-        // r = 1.65, A > 0: clipped, flat; r = 0.37, A < 0: the clipped term is the
-        // smaller, flat; A = 0; r = 1
-        assertArrayEquals(new float[] {0, 0, 0, 4}, ppo.take(0, l));
-        assertEquals(-(1.2 * 2 + 0.8 * -1 + 1 * -4), ppo.sum(), 1e-6);
+        assertEquals(-(1.2 * 2 + 0.8 * -1 + 1 * -4), ppo.sum(l, 0), 1e-6);
         Loss far = loss(LossFunction.IMPORTANCE_SAMPLING, Map.of(), new float[] {-1e30f}, new float[] {0});
-        assertArrayEquals(new float[] {0}, far.take(0, new float[] {0}));
-        assertEquals(0, far.sum());
+        assertEquals(0, far.sum(new float[] {0}, 0));
     }
 
     @Test void crossEntropyTakesItsWeightsOrOnes() {
         Datum given = Examples.datum(new int[2], new long[2], new float[] {0.5f, -2});
-        Datum left = new Datum(new int[1], Map.of("target_tokens", TensorData.of(new long[1])));
-        Loss loss = new Loss(LossFunction.CROSS_ENTROPY, Map.of(), List.of(given, left), 0);
-        assertArrayEquals(new float[] {-0.5f, 2}, loss.take(0, new float[] {-4, -1}));
-        assertArrayEquals(new float[] {-1}, loss.take(2, new float[] {-7}));
-        assertEquals(2 - 2 + 7, loss.sum());
+        Datum missing = new Datum(new int[1], Map.of("target_tokens", TensorData.of(new long[1])));
+        Loss loss = new Loss(LossFunction.CROSS_ENTROPY, Map.of(), List.of(given, missing));
+        assertArrayEquals(new float[] {0.5f, -2, 1}, loss.inputs().weights());
+        assertEquals(2 - 2 + 7, loss.sum(new float[] {-4, -1, -7}, 0));
         assertEquals(-0.5, loss.weightSum(0));
     }
 
     private static Loss loss(LossFunction function, Map<String, Double> settings, float[] q, float[] a) {
-        Datum datum = new Datum(new int[q.length],
-                Map.of("logprobs", TensorData.of(q), "advantages", TensorData.of(a)));
-        return new Loss(function, settings, List.of(datum), 0);
+        Datum datum = new Datum(new int[q.length], Map.of("logprobs", TensorData.of(q),
+                "advantages", TensorData.of(a), "target_tokens", TensorData.of(new long[q.length])));
+        return new Loss(function, settings, List.of(datum));
     }
 
     @Test void aRunThatIsTrainedLearns() {
-        try (Device on = new CpuDevice(1); BaseModel model = Golden.of("llama-bf16").load(on);
+        try (Device on = TestDevices.open(1); BaseModel model = Golden.of("llama-bf16").load(on);
                 TrainingState run = TrainingState.fresh(Examples.LARGE, model.spec(), on)) {
             Trainer trainer = new Trainer(model);
             ForwardBackward operation = Examples.operation(model, 1, 2, false);
@@ -173,7 +237,7 @@ class TrainerTest {
     }
 
     @Test void tensorsOfAFreshRunAreThoseOfItsSeed() {
-        try (Device on = new CpuDevice(1); BaseModel model = Golden.of("qwen3").load(on);
+        try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState one = TrainingState.fresh(Examples.SMALL, model.spec(), on);
                 TrainingState two = TrainingState.fresh(Examples.SMALL, model.spec(), on)) {
             assertArrayEquals(one.snapshot().toBytes(), two.snapshot().toBytes());

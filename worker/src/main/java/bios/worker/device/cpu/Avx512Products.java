@@ -2,9 +2,9 @@ package bios.worker.device.cpu;
 
 import static bios.protocol.Require.require;
 
+import bios.worker.device.Activations;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.Weight;
-import bios.worker.device.cpu.CpuDevice.Activations;
 import bios.worker.device.cpu.GemmKernel.Left;
 import bios.worker.device.cpu.GemmKernel.Result;
 import bios.worker.device.cpu.GemmKernel.Right;
@@ -68,7 +68,7 @@ final class Avx512Products implements Products {
 
     @Override public String description() {
         return "own kernels on AVX-512, bf16 weights multiplied as " + (dots
-                ? "bf16, activations " + activations.words()
+                ? "bf16, activations " + activations.description()
                 : "fp32, activations as they are");
     }
 

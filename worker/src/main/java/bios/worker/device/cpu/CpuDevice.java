@@ -2,14 +2,18 @@ package bios.worker.device.cpu;
 
 import static bios.protocol.Require.require;
 
+import bios.worker.device.Activations;
 import bios.worker.device.AttentionShape;
-import bios.worker.device.Device;
 import bios.worker.device.DType;
+import bios.worker.device.Device;
+import bios.worker.device.DeviceSettings;
 import bios.worker.device.Draw;
 import bios.worker.device.Draws;
+import bios.worker.device.FrozenMatrix;
 import bios.worker.device.HostArray;
 import bios.worker.device.KeyValues;
 import bios.worker.device.LossTerms;
+import bios.worker.device.LowRank;
 import bios.worker.device.PagePool;
 import bios.worker.device.Readback;
 import bios.worker.device.Sequence;
@@ -17,95 +21,25 @@ import bios.worker.device.Sequences;
 import bios.worker.device.Slot;
 import bios.worker.device.Slots;
 import bios.worker.device.Snapshot;
-import bios.worker.device.Table;
-import bios.worker.device.FrozenMatrix;
-import bios.worker.device.LowRank;
 import bios.worker.device.Span;
+import bios.worker.device.Table;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
 import bios.worker.kernel.AdamW;
 import bios.worker.kernel.HalfFloats;
 import bios.worker.kernel.Losses;
-import com.typesafe.config.Config;
-import com.typesafe.config.ConfigException;
-import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
-import java.util.SplittableRandom;
 
-/// The CPU as a device: the kernels of [bios.worker.kernel] row by row over a fixed crew of threads.
-public final class CpuDevice implements Device {
-    /// How fp32 activations, going forward, and their gradients, going back, are multiplied by bf16 weights.
-    public enum Activations {
-        /// As they are: weights are widened to fp32.
-        EXACT("as they are"),
-        /// Each as the sum of two bf16 numbers, with a relative error of at most 2⁻¹⁷:
-        /// log-probabilities of small models are off by some 1e-4. Half as fast as [#ROUNDED] with many
-        /// rows, about as fast with one.
-        SPLIT("split in two"),
-        /// Each rounded to one bf16 number, with a relative error of at most 2⁻⁹: log-probabilities
-        /// are off by some hundredths.
-        ROUNDED("rounded"),
-        /// As [#SPLIT] beside weights with at most [#SMALL] inputs or outputs, which cost little; as
-        /// [#ROUNDED] beside larger ones.
-        MIXED("rounded beside large weights, else split in two");
-
-        static final int SMALL = 512;
-
-        private final String words;
-
-        Activations(String words) {
-            this.words = words;
-        }
-
-        /// Reads `bios.engine.bf16-activations` of a program's configuration.
-        public static Activations of(Config program) {
-            String name = program.getString("bios.engine.bf16-activations");
-            return switch (name) {
-                case "auto" -> best();
-                case "exact" -> EXACT;
-                case "split" -> SPLIT;
-                case "rounded" -> ROUNDED;
-                case "mixed" -> MIXED;
-                default -> throw new ConfigException.BadValue(program.origin(),
-                        "bios.engine.bf16-activations",
-                        name + " is none of auto, exact, split, rounded and mixed");
-            };
-        }
-
-        /// The fastest on this kind of processor that is good enough: its bf16 instructions where they are
-        /// faster than fp32, else exact. A function of the processor's kind alone, never of a measurement:
-        /// results of a run must not depend on when a worker was started.
-        public static Activations best() {
-            return Processor.fastHalves() ? MIXED : EXACT;
-        }
-
-        String words() {
-            return words;
-        }
-
-        /// An activation as a bf16 weight of this shape meets it.
-        float seen(float x, int out, int in) {
-            return switch (this) {
-                case EXACT -> x;
-                case SPLIT -> HalfFloats.split(x);
-                case ROUNDED -> HalfFloats.rounded(x);
-                case MIXED -> split(out, in) ? HalfFloats.split(x) : HalfFloats.rounded(x);
-            };
-        }
-
-        /// Whether activations are split in two beside a bf16 weight of this shape.
-        boolean split(int out, int in) {
-            return this == SPLIT || this == MIXED && Math.min(out, in) <= SMALL;
-        }
-    }
-
+/// The CPU as a device: the kernels of [bios.worker.kernel] row by row over a fixed number of threads.
+final class CpuDevice implements Device {
     /// Looking at more rows of a mapped table than this brings so much of it into memory that it is let go.
     private static final int FEW_ROWS = 64;
+
     private interface RowTask {
         void run(int row, Workspace space);
     }
@@ -121,61 +55,31 @@ public final class CpuDevice implements Device {
     private final SamplingVerbs sampling;
     private final OptimizerVerbs optimizer;
 
-    /// A device with one thread per core.
-    public CpuDevice() {
-        this(Runtime.getRuntime().availableProcessors());
+    /// The device that the settings describe.
+    static CpuDevice open(DeviceSettings settings) {
+        var path = CpuPath.of(settings.path());
+        return new CpuDevice(path, settings.threads(),
+                settings.activations().orElseGet(path::bestActivations), settings.memoryBytes());
     }
 
-    /// A device with `threads` threads, the caller's included.
-    public CpuDevice(int threads) {
-        this(threads, Activations.best());
-    }
-
-    /// A device with `threads` threads, the caller's included, that so treats activations at bf16 weights.
-    public CpuDevice(int threads, Activations activations) {
-        this(threads, activations, Kind.best());
-    }
-
-    /// The same with so many bytes for tensors, scratch and weights.
-    public CpuDevice(int threads, Activations activations, long memoryBytes) {
-        this(threads, activations, Kind.best(), memoryBytes);
-    }
-
-    /// Whose products and attention a device uses.
-    enum Kind {
-        /// This package's machine code.
-        AVX512,
-        /// oneDNN.
-        LIBRARY,
-        /// The definitions.
-        PLAIN;
-
-        /// oneDNN where it has instructions for whole tiles of a matrix, where there is no AVX-512, or where
-        /// the system lets nobody make code.
-        static Kind best() {
-            if (Processor.avx512() && !Processor.tiles() && MachineCode.allowed()) return AVX512;
-            return Dnnl.instance().isPresent() ? LIBRARY : PLAIN;
-        }
-    }
-
-    CpuDevice(int threads, Activations activations, Kind kind) {
-        this(threads, activations, kind, Long.MAX_VALUE);
-    }
-
-    private CpuDevice(int threads, Activations activations, Kind kind, long memoryBytes) {
+    private CpuDevice(CpuPath path, int threads, Activations activations, long memoryBytes) {
+        if (path.family() == CpuPath.Family.ONEDNN) path.oneDnn();   // refuses before a thread is started
         memory = new Memory(memoryBytes);
         pool = new Pool(threads);
         workspaces = new Workspace[threads];
         for (int i = 0; i < threads; i++) workspaces[i] = new Workspace();
-        products = switch (kind) {
-            case AVX512 -> new Avx512Products(pool, activations, Processor.halves());
-            case LIBRARY -> new DnnlProducts(Dnnl.instance().orElseThrow(), pool, workspaces, activations);
+        products = switch (path.family()) {
+            case OWN -> new Avx512Products(pool, activations, path == CpuPath.OWN_AVX512_BF16);
+            case ONEDNN -> new DnnlProducts(path.oneDnn(), pool, workspaces, activations);
             case PLAIN -> new PlainProducts(pool, workspaces, activations);
         };
-        rows = kind == Kind.AVX512 ? new Avx512Rows(pool) : new PlainRows(pool, workspaces);
-        attention = switch (kind) {
-            case AVX512 -> new Avx512Attention(pool);
-            case LIBRARY -> new DnnlAttention(Dnnl.instance().orElseThrow(), pool, workspaces);
+        rows = switch (path.family()) {
+            case OWN -> new Avx512Rows(pool);
+            case ONEDNN, PLAIN -> new PlainRows(pool, workspaces);
+        };
+        attention = switch (path.family()) {
+            case OWN -> new Avx512Attention(pool);
+            case ONEDNN -> new DnnlAttention(path.oneDnn(), pool, workspaces);
             case PLAIN -> new PlainAttention(pool, workspaces);
         };
         fp32 = new Fp32Operands.Source(memory, pool, workspaces);
@@ -184,43 +88,8 @@ public final class CpuDevice implements Device {
         optimizer = new OptimizerVerbs(pool, workspaces);
     }
 
-    /// A device that computes by the definitions alone.
-    static CpuDevice plain(int threads) {
-        return new CpuDevice(threads, Activations.SPLIT, Kind.PLAIN);
-    }
-
     @Override public String description() {
         return "CPU, %d threads, %s".formatted(pool.size(), products.description());
-    }
-
-    /// Whether rows of products with W `[out, in]` have the same bits in any company on this machine,
-    /// in bf16 and in fp32: the law of [Device], which libraries do not promise. For a look at a
-    /// machine, not for every start.
-    public boolean rowsKeepTheirBits(int out, int in) {
-        try (var arena = Arena.ofShared(); var fresh = scope()) {
-            var random = new SplittableRandom(1);
-            for (var dtype : List.of(FrozenMatrix.DType.BF16, FrozenMatrix.DType.F32)) {
-                var values = arena.allocate((long) out * in * dtype.bytes(), 64);
-                for (long i = 0; i < (long) out * in; i++) {
-                    float x = (float) random.nextDouble(-1, 1);
-                    if (dtype == FrozenMatrix.DType.F32) values.setAtIndex(ValueLayout.JAVA_FLOAT, i, x);
-                    else values.setAtIndex(ValueLayout.JAVA_SHORT, i, HalfFloats.bf16(x));
-                }
-                var w = weight(new FrozenMatrix(values, dtype, out, in));
-                var x = scratch(fresh, 300, in);
-                var whole = scratch(fresh, 300, out);
-                float[] inputs = new float[300 * in];
-                for (int i = 0; i < inputs.length; i++) inputs[i] = (float) random.nextDouble(-1, 1);
-                write(x, inputs);
-                multiply(whole, x, w);
-                for (int rows : new int[] {1, 2, 3, 7, 16, 64, 100, 129}) {
-                    var part = scratch(fresh, rows, out);
-                    multiply(part, x.rows(17, rows), w);
-                    if (!Arrays.equals(read(part), read(whole.rows(17, rows)))) return false;
-                }
-            }
-            return true;
-        }
     }
 
     private static HostTensor host(Tensor tensor) {

@@ -34,10 +34,23 @@ final class Dnnl {
     private static final int ISA_AVX512_BF16 = 0xe7;
     private static final String FOLDER = "/org/bytedeco/dnnl/linux-x86_64/";
 
-    private static final class Loaded {
-        static final Optional<Dnnl> INSTANCE = load();
+    /// The most instructions that oneDNN may use, as its `dnnl_cpu_isa_t`.
+    enum Limit {
+        /// All that the processor has.
+        NONE(0),
+        SSE41(0x1), AVX2(0x7), AVX512(0x27), AVX512_BF16(ISA_AVX512_BF16);
 
-        private static Optional<Dnnl> load() {
+        private final int isa;
+
+        Limit(int isa) {
+            this.isa = isa;
+        }
+    }
+
+    private static final class Loaded {
+        static final Optional<SymbolLookup> LIBRARY = load();
+
+        private static Optional<SymbolLookup> load() {
             if (!System.getProperty("os.name").equals("Linux")
                     || !System.getProperty("os.arch").equals("amd64")) {
                 return Optional.empty();
@@ -48,16 +61,38 @@ final class Dnnl {
             try {
                 // libdnnl finds libgomp by its soname, because one is loaded already.
                 SymbolLookup.libraryLookup(gomp, Arena.global());
-                return Optional.of(new Dnnl(SymbolLookup.libraryLookup(dnnl, Arena.global())));
+                return Optional.of(SymbolLookup.libraryLookup(dnnl, Arena.global()));
             } catch (IllegalArgumentException e) {
                 return Optional.empty();    // another C library, or one too old
             }
         }
     }
 
-    /// The library, unless this machine is of another kind or cannot load it.
-    static Optional<Dnnl> instance() {
-        return Loaded.INSTANCE;
+    private static Dnnl instance;
+    private static Limit limitOfInstance;
+
+    /// Whether this machine can load the library.
+    static boolean loads() {
+        return Loaded.LIBRARY.isPresent();
+    }
+
+    /// The library within a limit; empty where it does not load. oneDNN fixes its limit when it is first used.
+    ///
+    /// @throws IllegalArgumentException if this process uses it within another limit already
+    static synchronized Optional<Dnnl> limited(Limit limit) {
+        if (instance == null) {
+            instance = Loaded.LIBRARY.map(library -> new Dnnl(library, limit)).orElse(null);
+            limitOfInstance = limit;
+        }
+        if (instance != null && limitOfInstance != limit)
+            throw new IllegalArgumentException("oneDNN takes one set of instructions per process, and this"
+                    + " process uses it on " + instance.instructionSet() + " already");
+        return Optional.ofNullable(instance);
+    }
+
+    /// The library as this process uses it already, else without a limit; empty where it does not load.
+    static synchronized Optional<Dnnl> loaded() {
+        return limited(instance == null ? Limit.NONE : limitOfInstance);
     }
 
     private final ThreadLocal<MemorySegment> streams = ThreadLocal.withInitial(this::begin);
@@ -85,8 +120,10 @@ final class Dnnl {
     private final MemorySegment sumAttribute;
     private final int isa;
 
-    private Dnnl(SymbolLookup library) {
+    private Dnnl(SymbolLookup library, Limit limit) {
         this.library = library;
+        if (limit != Limit.NONE)
+            check("dnnl_set_max_cpu_isa", call(function("dnnl_set_max_cpu_isa", JAVA_INT), limit.isa));
         // Looked up through libdnnl: the OpenMP that it uses, should the process hold another.
         setThreads = Linker.nativeLinker().downcallHandle(library.findOrThrow("omp_set_num_threads"),
                 FunctionDescriptor.ofVoid(JAVA_INT));

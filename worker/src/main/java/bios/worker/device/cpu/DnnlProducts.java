@@ -2,10 +2,10 @@ package bios.worker.device.cpu;
 
 import static bios.protocol.Require.require;
 
+import bios.worker.device.Activations;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.FrozenMatrix.DType;
 import bios.worker.device.Weight;
-import bios.worker.device.cpu.CpuDevice.Activations;
 import bios.worker.kernel.HalfFloats;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
@@ -86,8 +86,17 @@ final class DnnlProducts implements Products {
 
     @Override public String description() {
         return "oneDNN on %s, bf16 weights multiplied as %s, activations %s".formatted(dnnl.instructionSet(),
-                asHalves() ? "bf16" : "fp32", (activations == Activations.ROUNDED || asHalves()
-                        ? activations : Activations.EXACT).words());
+                asHalves() ? "bf16" : "fp32", treatment());
+    }
+
+    /// Without bf16 instructions nothing is split.
+    private String treatment() {
+        if (asHalves()) return activations.description();
+        return switch (activations) {
+            case EXACT, SPLIT -> Activations.EXACT.description();
+            case ROUNDED -> activations.description();
+            case MIXED -> "rounded beside large weights, else as they are";
+        };
     }
 
     private boolean asHalves() {

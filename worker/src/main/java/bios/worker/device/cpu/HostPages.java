@@ -31,7 +31,7 @@ final class HostPages implements PagePool {
         throw new IllegalArgumentException("a page pool of another device");
     }
 
-    Shape shape() {
+    @Override public Shape shape() {
         return shape;
     }
 

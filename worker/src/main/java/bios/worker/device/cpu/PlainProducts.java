@@ -2,10 +2,10 @@ package bios.worker.device.cpu;
 
 import static bios.protocol.Require.require;
 
+import bios.worker.device.Activations;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.FrozenMatrix.DType;
 import bios.worker.device.Weight;
-import bios.worker.device.cpu.CpuDevice.Activations;
 import bios.worker.kernel.HalfFloats;
 import bios.worker.kernel.Sums;
 import java.util.Arrays;
@@ -48,7 +48,7 @@ final class PlainProducts implements Products {
     }
 
     private static LeftElement beside(FrozenMatrix matrix, Activations activations) {
-        return matrix.dtype() == DType.BF16 ? x -> activations.seen(x, matrix.rows(), matrix.columns())
+        return matrix.dtype() == DType.BF16 ? x -> activations.operand(x, matrix.rows(), matrix.columns())
                 : LeftElement.AS_IT_IS;
     }
 

@@ -21,7 +21,7 @@ final class Processor {
                 if (!FLAGS.isEmpty() && !vendor.isEmpty()) break;
             }
         } catch (IOException _) {
-            // another system: nothing is known, the library is used
+            // another system: nothing is known of its instructions
         }
     }
 
@@ -31,6 +31,11 @@ final class Processor {
     static boolean avx512() {
         return System.getProperty("os.arch").equals("amd64")
                 && FLAGS.containsAll(Set.of("avx512f", "avx512bw", "avx512dq", "avx512vl"));
+    }
+
+    /// Whether there are instructions for eight floats at a time, with fused multiply-adds.
+    static boolean avx2() {
+        return FLAGS.containsAll(Set.of("avx2", "fma"));
     }
 
     /// Whether there is an instruction for products of bf16.

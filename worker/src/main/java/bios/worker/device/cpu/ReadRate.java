@@ -7,7 +7,7 @@ import java.util.Arrays;
 
 /// How fast this machine reads memory that no cache holds: what bounds decoding, because each token reads all
 /// weights once.
-public final class ReadRate {
+final class ReadRate {
     private static final long BYTES = 1L << 30;
     private static final int REPETITIONS = 9;
     /// Longs of one of the [#STREAMS] that a thread reads side by side.
@@ -19,9 +19,9 @@ public final class ReadRate {
 
     /// Bytes per second with so many threads; the better of a plain loop and of oneDNN's product of one row
     /// with a large matrix, which reads as fast as compiled C.
-    public static double bytesPerSecond(int threads) {
+    static double bytesPerSecond(int threads) {
         double plain = plainLoop(threads);
-        return Ceiling.of(threads).map(ceiling -> {
+        return DnnlCeiling.of(threads).map(ceiling -> {
             try (ceiling) {
                 return Math.max(plain, ceiling.readBytesPerSecond());
             }

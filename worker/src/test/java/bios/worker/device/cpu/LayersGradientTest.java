@@ -4,19 +4,28 @@ import static bios.worker.device.cpu.Naive.random;
 import static bios.worker.device.cpu.Naive.tensor;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
+import bios.worker.device.Device;
 import bios.worker.device.Tensor;
+import bios.worker.device.TestDevices;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.params.ParameterizedClass;
+import org.junit.jupiter.params.provider.MethodSource;
 
 /// Backward verbs against central differences of their forward verbs: for L = Σ dy·f(x), dL/dx.
+@ParameterizedClass @MethodSource("bios.worker.device.TestDevices#paths")
 final class LayersGradientTest {
     private static final int ROWS = 3;
     private static final int COLUMNS = 12;
 
-    private final CpuDevice device = new CpuDevice(1);
+    private final Device device;
     private final float[] x = random(1, ROWS * COLUMNS);
     private final float[] other = random(2, ROWS * COLUMNS);
     private final float[] dy = random(3, ROWS * COLUMNS);
+
+    LayersGradientTest(String path) {
+        device = TestDevices.open(path, 1);
+    }
 
     @AfterEach void close() {
         device.close();

@@ -51,14 +51,10 @@ final class Naive {
         return y;
     }
 
-    static void assertClose(double[] expected, float[] actual, double tolerance, String what) {
-        org.junit.jupiter.api.Assertions.assertEquals(expected.length, actual.length, what);
-        for (int i = 0; i < expected.length; i++) {
-            double error = Math.abs(expected[i] - actual[i]);
-            if (!(error <= tolerance * Math.max(1, Math.abs(expected[i])))) {
-                throw new AssertionError("%s[%d]: %s, not %s".formatted(what, i, actual[i], expected[i]));
-            }
-        }
+    static double[] doubles(float[] x) {
+        double[] y = new double[x.length];
+        for (int i = 0; i < x.length; i++) y[i] = x[i];
+        return y;
     }
 
     /// Packed keys or values cut in blocks.

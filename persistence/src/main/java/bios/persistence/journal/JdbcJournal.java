@@ -1,0 +1,223 @@
+package bios.persistence.journal;
+
+import bios.persistence.embedded.ConnectionPool;
+import bios.persistence.embedded.EmbeddedDatabase;
+import com.typesafe.config.Config;
+import com.typesafe.config.ConfigFactory;
+import com.typesafe.config.ConfigValueFactory;
+import java.nio.file.Path;
+import java.sql.Connection;
+import java.sql.PreparedStatement;
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.function.Consumer;
+import org.apache.pekko.persistence.AtomicWrite;
+import org.apache.pekko.persistence.PersistentRepr;
+import org.apache.pekko.persistence.journal.japi.AsyncWriteJournal;
+import org.apache.pekko.serialization.Serialization;
+import org.apache.pekko.serialization.SerializationExtension;
+import scala.concurrent.Future;
+
+/// Pekko's journal in the embedded database. Events are written on the journal's own thread, one transaction
+/// for each request: a commit takes a tenth of a millisecond, handing it to another thread and back takes as
+/// long. Replays and deletions run on virtual threads.
+///
+/// It never rejects an event (nothing written, the entity continues): every failure fails the write, and the
+/// entity stops.
+public final class JdbcJournal extends AsyncWriteJournal {
+    private static final int REPLAY_ROWS = 200;
+    private static final long END = -1;
+    private static final int DUPLICATE_KEY = 23505;
+    private static final String INSERT = """
+            INSERT INTO "event_journal" ("persistence_id", "sequence_number", "writer", "write_timestamp",
+            "adapter_manifest", "event_payload", "event_ser_id", "event_ser_manifest", "meta_payload",
+            "meta_ser_id", "meta_ser_manifest") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""";
+    private static final String REPLAY = """
+            SELECT "sequence_number", "writer", "write_timestamp", "adapter_manifest", "event_payload",
+            "event_ser_id", "event_ser_manifest", "meta_payload", "meta_ser_id", "meta_ser_manifest"
+            FROM "event_journal" WHERE "persistence_id" = ? AND "sequence_number" BETWEEN ? AND ?
+            AND NOT "deleted" ORDER BY "sequence_number" LIMIT ?""";
+    private static final String HIGHEST =
+            "SELECT MAX(\"sequence_number\") FROM \"event_journal\" WHERE \"persistence_id\" = ?";
+    /// The row with the highest number stays, so that the number is not used again; its payload does not.
+    private static final String MARK_DELETED = """
+            UPDATE "event_journal" SET "deleted" = TRUE, "event_payload" = X''
+            WHERE "persistence_id" = ? AND "sequence_number" = ?""";
+    private static final String DELETE =
+            "DELETE FROM \"event_journal\" WHERE \"persistence_id\" = ? AND \"sequence_number\" <= ?";
+
+    private final String url;
+    private final ConnectionPool pool;
+    private final Serialization serialization;
+    private Optional<Insert> insert = Optional.empty();
+
+    /// The statement that writes events, with its connection.
+    private record Insert(Connection connection, PreparedStatement statement) {}
+
+    /// Called by Pekko, which finds the class by its name.
+    public JdbcJournal(Config plugin) {
+        url = plugin.getString("url");
+        pool = ConnectionPool.to(url);
+        serialization = SerializationExtension.get(context().system());
+    }
+
+    /// Settings that make Pekko store events and snapshots in the embedded database of `folder`. Call
+    /// [EmbeddedDatabase#createSchema] before the actor system starts.
+    public static Config config(Path folder) {
+        var url = ConfigValueFactory.fromAnyRef(EmbeddedDatabase.url(folder));
+        return ConfigFactory.parseResources(JdbcJournal.class.getClassLoader(), "embedded-journal.conf")
+                .withValue("bios-embedded-journal.url", url).withValue("bios-embedded-snapshots.url", url);
+    }
+
+    @Override public void postStop() {
+        closeInsert();
+        pool.close();
+    }
+
+    @Override public Future<Iterable<Optional<Exception>>> doAsyncWriteMessages(
+            Iterable<AtomicWrite> writes) {
+        try {
+            var rows = new ArrayList<EventRow>();
+            for (AtomicWrite write : writes) rows.add(EventRow.of(write, serialization));
+            write(rows);
+            // An empty answer says that all events are written.
+            return Future.successful(List.of());
+        } catch (SQLException | RuntimeException failed) {
+            return ScalaFutures.failed(failed);
+        }
+    }
+
+    /// Writes all events, or none.
+    private void write(List<EventRow> rows) throws SQLException {
+        try {
+            Insert into = openInsert();
+            for (EventRow row : rows) add(into.statement(), row);
+            into.statement().executeBatch();
+            into.connection().commit();
+        } catch (SQLException | RuntimeException failed) {
+            closeInsert();    // which rolls back
+            if (failed instanceof SQLException sql && sql.getErrorCode() == DUPLICATE_KEY)
+                throw new JournalConflict(rows.getFirst().persistenceId(), rows.getFirst().first(),
+                        rows.getFirst().writer(), "it is in the journal already");
+            throw failed;
+        }
+    }
+
+    /// A connection of its own, open until the journal stops or a write fails.
+    private Insert openInsert() throws SQLException {
+        if (insert.isEmpty()) {
+            Connection connection = EmbeddedDatabase.connect(url);
+            connection.setAutoCommit(false);
+            insert = Optional.of(new Insert(connection, connection.prepareStatement(INSERT)));
+        }
+        return insert.get();
+    }
+
+    private void closeInsert() {
+        try {
+            if (insert.isPresent()) insert.get().connection().close();
+        } catch (SQLException _) {
+            // What was acknowledged is committed.
+        }
+        insert = Optional.empty();
+    }
+
+    private static void add(PreparedStatement statement, EventRow row) throws SQLException {
+        long number = row.first();
+        for (EventRow.Event event : row.events()) {
+            statement.setString(1, row.persistenceId());
+            statement.setLong(2, number++);
+            statement.setString(3, row.writer());
+            statement.setLong(4, event.timestamp());
+            statement.setString(5, event.adapter());
+            statement.setBytes(6, event.payload().bytes());
+            statement.setInt(7, event.payload().serializer());
+            statement.setString(8, event.payload().manifest());
+            StoredPayload metadata = event.metadata().orElse(null);
+            statement.setBytes(9, metadata == null ? null : metadata.bytes());
+            statement.setObject(10, metadata == null ? null : metadata.serializer());
+            statement.setString(11, metadata == null ? null : metadata.manifest());
+            statement.addBatch();
+        }
+    }
+
+    @Override public Future<Long> doAsyncReadHighestSequenceNr(String persistenceId, long from) {
+        return ScalaFutures.onVirtualThread(() -> pool.transact(connection -> highest(connection,
+                persistenceId)));
+    }
+
+    private static long highest(Connection connection, String persistenceId) throws SQLException {
+        try (PreparedStatement statement = connection.prepareStatement(HIGHEST)) {
+            statement.setString(1, persistenceId);
+            try (ResultSet rows = statement.executeQuery()) {
+                rows.next();
+                return rows.getLong(1);
+            }
+        }
+    }
+
+    @Override public Future<Void> doAsyncDeleteMessagesTo(String persistenceId, long to) {
+        return ScalaFutures.onVirtualThread(() -> pool.transact(connection -> {
+            long highest = highest(connection, persistenceId);
+            if (to >= highest) update(connection, MARK_DELETED, persistenceId, highest);
+            update(connection, DELETE, persistenceId, Math.min(to, highest - 1));
+            return null;
+        }));
+    }
+
+    private static void update(Connection connection, String sql, String persistenceId, long number)
+            throws SQLException {
+        try (PreparedStatement statement = connection.prepareStatement(sql)) {
+            statement.setString(1, persistenceId);
+            statement.setLong(2, number);
+            statement.executeUpdate();
+        }
+    }
+
+    @Override public Future<Void> doAsyncReplayMessages(String persistenceId, long from, long to, long max,
+            Consumer<PersistentRepr> callback) {
+        return ScalaFutures.onVirtualThread(() -> {
+            long next = from;
+            for (long left = max; left > 0 && next <= to && next != END; left -= REPLAY_ROWS)
+                next = replayPage(persistenceId, next, to, (int) Math.min(left, REPLAY_ROWS), callback);
+            return null;
+        });
+    }
+
+    /// @return the number with which the next page begins, or [#END]
+    private long replayPage(String persistenceId, long from, long to, int limit,
+            Consumer<PersistentRepr> callback) throws SQLException {
+        return pool.transact(connection -> {
+            try (PreparedStatement statement = connection.prepareStatement(REPLAY)) {
+                statement.setString(1, persistenceId);
+                statement.setLong(2, from);
+                statement.setLong(3, to);
+                statement.setInt(4, limit);
+                int count = 0;
+                long last = 0;
+                try (ResultSet rows = statement.executeQuery()) {
+                    for (; rows.next(); count++) {
+                        PersistentRepr event = event(persistenceId, rows);
+                        callback.accept(event);
+                        last = event.sequenceNr();
+                    }
+                }
+                return count < limit ? END : last + 1;
+            }
+        });
+    }
+
+    private PersistentRepr event(String persistenceId, ResultSet row) throws SQLException {
+        long number = row.getLong(1);
+        var payload = new StoredPayload(row.getInt(6), row.getString(7), row.getBytes(5));
+        byte[] metadata = row.getBytes(8);
+        var event = new EventRow.Event(row.getLong(3), row.getString(4), payload, metadata == null
+                ? Optional.empty()
+                : Optional.of(new StoredPayload(row.getInt(9), row.getString(10), metadata)));
+        return new EventRow(persistenceId, number, row.getString(2), List.of(event))
+                .event(number, serialization);
+    }
+}

@@ -1,0 +1,91 @@
+package bios.persistence.sampling;
+
+import bios.persistence.embedded.ConnectionPool;
+import bios.persistence.embedded.EmbeddedDatabase;
+import java.nio.file.Path;
+import java.sql.PreparedStatement;
+import java.sql.ResultSet;
+import java.sql.SQLException;
+import java.time.InstantSource;
+import java.util.Optional;
+
+/// Sampling tasks in the embedded database.
+public final class JdbcSamplingTaskStore implements SamplingTaskStore, AutoCloseable {
+    private static final String SCHEMA = """
+            CREATE TABLE IF NOT EXISTS "bios_sampling_task" ("id" VARCHAR(255) PRIMARY KEY,
+            "owner" VARCHAR(255) NOT NULL, "body" BLOB NOT NULL, "stored" BIGINT NOT NULL)""";
+    private final ConnectionPool pool;
+    private final InstantSource clock;
+
+    private JdbcSamplingTaskStore(ConnectionPool pool, InstantSource clock) {
+        this.pool = pool;
+        this.clock = clock;
+    }
+
+    /// Opens the store in the database of `folder`; creates its table if it does not exist.
+    public static JdbcSamplingTaskStore open(Path folder, InstantSource clock) {
+        var tasks = new JdbcSamplingTaskStore(ConnectionPool.to(EmbeddedDatabase.url(folder)), clock);
+        tasks.with("open", SCHEMA, PreparedStatement::executeUpdate);
+        return tasks;
+    }
+
+    @Override public void close() {
+        pool.close();
+    }
+
+    @Override public void put(String id, String owner, byte[] body) {
+        long now = clock.millis();
+        with("write", """
+                MERGE INTO "bios_sampling_task" ("id", "owner", "body", "stored") KEY ("id")
+                VALUES (?, ?, ?, ?)""", s -> {
+            s.setString(1, id);
+            s.setString(2, owner);
+            s.setBytes(3, body);
+            s.setLong(4, now);
+            return s.executeUpdate();
+        });
+    }
+
+    @Override public Optional<Task> find(String id) {
+        return with("read", """
+                SELECT "owner", "body", "stored" FROM "bios_sampling_task" WHERE "id" = ?""", s -> {
+            s.setString(1, id);
+            try (ResultSet rows = s.executeQuery()) {
+                return rows.next() ? Optional.of(new Task(id, rows.getString(1), rows.getBytes(2),
+                        rows.getLong(3))) : Optional.empty();
+            }
+        });
+    }
+
+    @Override public void remove(String id) {
+        with("delete from", "DELETE FROM \"bios_sampling_task\" WHERE \"id\" = ?", s -> {
+            s.setString(1, id);
+            return s.executeUpdate();
+        });
+    }
+
+    @Override public int sweep(long olderThanMillis) {
+        long before = clock.millis() - olderThanMillis;
+        return with("sweep", "DELETE FROM \"bios_sampling_task\" WHERE \"stored\" < ?", s -> {
+            s.setLong(1, before);
+            return s.executeUpdate();
+        });
+    }
+
+    private interface Work<T> {
+        T with(PreparedStatement statement) throws SQLException;
+    }
+
+    private <T> T with(String what, String sql, Work<T> work) {
+        try {
+            return pool.transact(connection -> {
+                try (PreparedStatement statement = connection.prepareStatement(sql)) {
+                    return work.with(statement);
+                }
+            });
+        } catch (SQLException failed) {
+            throw new IllegalStateException("cannot " + what + " the sampling tasks: " + failed.getMessage(),
+                    failed);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+package bios.persistence.sampling;
+
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.util.Optional;
+import java.util.concurrent.atomic.AtomicLong;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.BeforeEach;
+import org.junit.jupiter.api.Test;
+
+/// What every store of sampling tasks keeps.
+abstract class SamplingTaskStoreContract {
+    final AtomicLong clock = new AtomicLong(1_000_000);
+    SamplingTaskStore tasks;
+
+    abstract SamplingTaskStore open();
+
+    abstract void close(SamplingTaskStore tasks);
+
+    @BeforeEach void begin() {
+        tasks = open();
+    }
+
+    @AfterEach void end() {
+        close(tasks);
+    }
+
+    @Test void aTaskIsThereUntilItIsRemovedAlsoAfterTheStoreWasClosed() {
+        tasks.put("a", "alice", new byte[] {1, 2, 3});
+        tasks.put("b", "bob", new byte[0]);
+        tasks.put("a", "alice", new byte[] {4});
+        close(tasks);
+        tasks = open();
+        SamplingTaskStore.Task found = tasks.find("a").orElseThrow();
+        assertEquals("alice", found.owner());
+        assertEquals(1_000_000, found.storedMillis());
+        assertArrayEquals(new byte[] {4}, found.body());
+        assertEquals(0, tasks.find("b").orElseThrow().body().length);
+        tasks.remove("a");
+        tasks.remove("a");
+        assertEquals(Optional.empty(), tasks.find("a"));
+        assertTrue(tasks.find("b").isPresent());
+    }
+
+    @Test void aTaskMayBeLarge() {
+        byte[] body = new byte[3 << 20];
+        body[body.length - 1] = 7;
+        tasks.put("large", "alice", body);
+        assertArrayEquals(body, tasks.find("large").orElseThrow().body());
+    }
+}

@@ -1,0 +1,32 @@
+package bios.worker.device;
+
+import bios.worker.device.cpu.CpuBackend;
+import com.typesafe.config.Config;
+import com.typesafe.config.ConfigException;
+
+/// The one place that knows which backends there are.
+public final class Devices {
+    private Devices() {}
+
+    /// Opens the device that the settings describe.
+    ///
+    /// @throws IllegalArgumentException if this machine cannot execute the path
+    public static Device open(DeviceSettings settings) {
+        return CpuBackend.open(settings);
+    }
+
+    /// What this machine offers.
+    public static Hardware hardware() {
+        return CpuBackend.HARDWARE;
+    }
+
+    /// Refuses a path that is unknown or that this machine cannot execute.
+    static void require(String path, Config program) {
+        try {
+            CpuBackend.requirePath(path);
+        } catch (IllegalArgumentException refused) {
+            throw new ConfigException.BadValue(program.origin(), "bios.engine.cpu.path",
+                    refused.getMessage());
+        }
+    }
+}

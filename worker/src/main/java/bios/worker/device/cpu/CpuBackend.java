@@ -1,0 +1,48 @@
+package bios.worker.device.cpu;
+
+import bios.worker.device.Ceiling;
+import bios.worker.device.Device;
+import bios.worker.device.DeviceSettings;
+import bios.worker.device.Hardware;
+import java.util.List;
+import java.util.Optional;
+
+/// The CPU backend as [bios.worker.device.Devices] sees it.
+public final class CpuBackend {
+    /// What this machine's CPU offers.
+    public static final Hardware HARDWARE = new Cpu();
+
+    private CpuBackend() {}
+
+    /// A CPU device.
+    ///
+    /// @throws IllegalArgumentException if this machine cannot execute the path
+    public static Device open(DeviceSettings settings) {
+        return CpuDevice.open(settings);
+    }
+
+    /// Refuses a path that is unknown or that this machine cannot execute.
+    ///
+    /// @throws IllegalArgumentException with the paths that it can execute
+    public static void requirePath(String path) {
+        CpuPath.of(path);
+    }
+
+    private static final class Cpu implements Hardware {
+        @Override public List<String> paths() {
+            return CpuPath.executables().stream().map(CpuPath::label).toList();
+        }
+
+        @Override public String bestPath() {
+            return CpuPath.best().label();
+        }
+
+        @Override public Optional<Ceiling> ceiling(int threads) {
+            return DnnlCeiling.of(threads).map(ceiling -> ceiling);
+        }
+
+        @Override public double readBytesPerSecond(int threads) {
+            return ReadRate.bytesPerSecond(threads);
+        }
+    }
+}

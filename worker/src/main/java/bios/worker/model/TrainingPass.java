@@ -1,0 +1,183 @@
+package bios.worker.model;
+
+import static bios.protocol.Require.require;
+
+import bios.protocol.run.LossFunction;
+import bios.worker.adapter.Factors;
+import bios.worker.device.FactorTable;
+import bios.worker.device.HostArray;
+import bios.worker.device.LossTerms;
+import bios.worker.device.Readback;
+import bios.worker.device.Sequence;
+import bios.worker.device.Slot;
+import bios.worker.device.Tensor;
+import bios.worker.load.ModelSpec;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.Optional;
+import java.util.stream.IntStream;
+
+/// A training pass on the host: everything that the device needs for it, checked and laid out for one upload.
+/// Batches with a loss come first, so that backward sees the first rows.
+public final class TrainingPass {
+    private final BaseModel model;
+    private final int given;
+    private final List<Integer> order;
+    private final List<RunBatch> batches;
+    private final int[] firstRows;
+    private final int rows;
+    private final int backwardRows;
+    private final List<HostArray> arrays = new ArrayList<>();
+
+    TrainingPass(BaseModel model, List<RunBatch> given) {
+        require(!given.isEmpty(), "a pass without rows");
+        this.model = model;
+        this.given = given.size();
+        this.order = IntStream.concat(
+                IntStream.range(0, given.size()).filter(i -> given.get(i).loss().isPresent()),
+                IntStream.range(0, given.size()).filter(i -> given.get(i).loss().isEmpty())).boxed().toList();
+        this.batches = order.stream().map(given::get).toList();
+        this.firstRows = new int[given.size()];
+        int row = 0;
+        int backward = 0;
+        for (int i = 0; i < batches.size(); i++) {
+            firstRows[i] = row;
+            row = Math.addExact(row, batches.get(i).rows());
+            if (batches.get(i).loss().isPresent()) backward = row;
+        }
+        this.rows = row;
+        this.backwardRows = backward;
+        check(model.spec());
+        collect();
+    }
+
+    private void check(ModelSpec spec) {
+        for (RunBatch batch : batches) {
+            for (int[] sequence : batch.sequences()) {
+                require(sequence.length >= 1 && sequence.length <= spec.contextLength(),
+                        "a sequence of %d tokens", sequence.length);
+                BaseModel.requireKnown(sequence, spec);
+            }
+            BaseModel.requireKnown(batch.targets(), spec);
+        }
+    }
+
+    private void collect() {
+        int[] tokens = new int[rows];
+        int[] positions = new int[rows];
+        int[] targets = new int[rows];
+        float[] weights = new float[backwardRows];
+        float[] sampled = new float[backwardRows];
+        for (int b = 0; b < batches.size(); b++) {
+            RunBatch batch = batches.get(b);
+            int at = firstRows[b];
+            System.arraycopy(batch.targets(), 0, targets, at, batch.rows());
+            batch.loss().ifPresent(loss -> {
+                System.arraycopy(loss.weights(), 0, weights, at, batch.rows());
+                System.arraycopy(loss.sampled(), 0, sampled, at, batch.rows());
+            });
+            int row = at;
+            for (int[] sequence : batch.sequences()) {
+                System.arraycopy(sequence, 0, tokens, row, sequence.length);
+                for (int i = 0; i < sequence.length; i++) positions[row + i] = i;
+                row += sequence.length;
+            }
+        }
+        for (int[] column : List.of(tokens, positions, targets)) arrays.add(HostArray.column(column));
+        if (backwardRows > 0)
+            for (float[] column : List.of(weights, sampled)) arrays.add(HostArray.column(column));
+    }
+
+    /// Starts the pass: uploads, forward, losses, and backward for the batches with a loss, whose dLoss/dA
+    /// and dLoss/dB are added to their gradients. Waits for nothing. Called by the thread that calls the
+    /// device's verbs. When this throws, gradients may have been added to in part.
+    ///
+    /// @param gradients one for each batch, present where it has a loss
+    /// @return for [#logprobs]
+    public Readback launch(List<Optional<Factors>> gradients) {
+        return model.launch(this, gradients);
+    }
+
+    /// The log-probabilities of the targets of the i-th batch given. Waits for the pass.
+    public float[] logprobs(Readback results, int i) {
+        int at = order.indexOf(i);
+        return Arrays.copyOfRange(results.floats(0), firstRows[at], firstRows[at] + batches.get(at).rows());
+    }
+
+    /// Tokens of all batches.
+    public int rows() {
+        return rows;
+    }
+
+    /// The first rows, those of batches with a loss.
+    int backwardRows() {
+        return backwardRows;
+    }
+
+    /// In the order of their rows.
+    List<RunBatch> batches() {
+        return batches;
+    }
+
+    int firstRow(int batch) {
+        return firstRows[batch];
+    }
+
+    int longest() {
+        return batches.stream().flatMap(b -> b.sequences().stream()).mapToInt(s -> s.length).max().orElse(0);
+    }
+
+    /// What is uploaded, see [Inputs].
+    List<HostArray> arrays() {
+        return arrays;
+    }
+
+    /// The adapters with their gradients.
+    List<Slot> slots(List<Optional<Factors>> gradients) {
+        require(gradients.size() == given, "%d gradients for %d batches", gradients.size(), given);
+        List<Slot> slots = new ArrayList<>();
+        for (int i = 0; i < batches.size(); i++) {
+            RunBatch batch = batches.get(i);
+            Optional<FactorTable> gradient = gradients.get(order.get(i)).map(f -> f);
+            require(gradient.isPresent() == batch.loss().isPresent(), "a loss and its gradient go together");
+            int row = firstRows[i];
+            batch.adapter().ifPresent(a ->
+                    slots.add(new Slot(row, batch.rows(), a.scale(), a.weights(), gradient)));
+        }
+        return slots;
+    }
+
+    /// The sequences of the first `count` rows.
+    List<Sequence> sequences(int count) {
+        List<Sequence> sequences = new ArrayList<>();
+        int row = 0;
+        for (RunBatch batch : batches)
+            for (int[] tokens : batch.sequences()) {
+                if (row >= count) return sequences;
+                sequences.add(Sequence.packed(row, tokens.length));
+                row += tokens.length;
+            }
+        return sequences;
+    }
+
+    /// The uploaded arrays of a pass; columns `[rows, 1]`, weights and log-probabilities `[backward rows,
+    /// 1]`.
+    record Inputs(Tensor tokens, Tensor positions, Tensor targets, Optional<Tensor> weights,
+            Optional<Tensor> sampled) {
+        static Inputs of(List<Tensor> uploaded) {
+            boolean backward = uploaded.size() > 3;
+            return new Inputs(uploaded.get(0), uploaded.get(1), uploaded.get(2),
+                    backward ? Optional.of(uploaded.get(3)) : Optional.empty(),
+                    backward ? Optional.of(uploaded.get(4)) : Optional.empty());
+        }
+
+        /// The terms of a batch's loss.
+        LossTerms terms(RunBatch.LossInputs loss, int row, int count) {
+            Optional<Tensor> q = loss.function() == LossFunction.CROSS_ENTROPY
+                    ? Optional.empty() : sampled.map(t -> t.rows(row, count));
+            return new LossTerms(loss.function(), weights.orElseThrow().rows(row, count), q, loss.low(),
+                    loss.high(), loss.beta());
+        }
+    }
+}

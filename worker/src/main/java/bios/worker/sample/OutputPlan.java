@@ -1,0 +1,220 @@
+package bios.worker.sample;
+
+import bios.protocol.sampling.SampleResult.TokenLogprob;
+import bios.worker.adapter.Adapter;
+import bios.worker.device.DType;
+import bios.worker.device.Device;
+import bios.worker.device.Draw;
+import bios.worker.device.Draws;
+import bios.worker.device.HostArray;
+import bios.worker.device.Readback;
+import bios.worker.device.Slots;
+import bios.worker.device.Tensor;
+import bios.worker.model.BaseModel;
+import bios.worker.model.CachedPass;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.function.IntFunction;
+
+/// What a decode pass computes from its residual rows: sampled tokens, and log-probabilities of prompts.
+/// Planned on the host before the pass; rows go through the head a few at a time, so that logits never fill
+/// the memory. Log-probabilities come from the same verb as in training, [Device#logSoftmaxAt].
+final class OutputPlan {
+    private final BaseModel model;
+    private final int chunk;
+    private final List<DrawnRow> drawnRows = new ArrayList<>();
+    private final List<ScoredRows> scoredRows = new ArrayList<>();
+
+    /// A row of the pass after which sequences of one request sample their next tokens.
+    private record DrawnRow(int row, List<SampledSequence> sequences) {}
+
+    /// Rows of the pass that score the prompt of a request.
+    ///
+    /// @param row the first of them
+    /// @param position of the prompt that it scores
+    private record ScoredRows(Request request, int row, int count, int position) {
+        /// Most likely tokens wanted at each position.
+        int top(int vocabulary) {
+            return Math.min(request.task.topkPromptLogprobs(), vocabulary);
+        }
+    }
+
+    /// @param chunk rows whose logits exist at once
+    /// @param scheduled the tokens of the pass, in the order of their rows
+    OutputPlan(BaseModel model, int chunk, List<ScheduledTokens> scheduled) {
+        this.model = model;
+        this.chunk = chunk;
+        int row = 0;
+        for (ScheduledTokens next : scheduled) {
+            SampledSequence s = next.sequence();
+            int cached = s.cached() + next.count();
+            int scored = s.request.scored();
+            int end = Math.min(cached + 1, s.request.promptLength());
+            if (scored < end)
+                scoredRows.add(new ScoredRows(s.request, row + scored - 1 - s.cached(), end - scored,
+                        scored));
+            row += next.count();
+            if (cached == s.length()) drawnRows.add(new DrawnRow(row - 1, drawing(s)));
+        }
+    }
+
+    /// Who samples after a sequence's last token: after the prompt, all sequences of the request.
+    private static List<SampledSequence> drawing(SampledSequence first) {
+        if (first.index != 0 || first.sampled() != 0) return List.of(first);
+        return first.request.sequences;
+    }
+
+    /// Numbers of the rows that are drawn from and targets of the rows that are scored, where there are any;
+    /// to be uploaded for [#prepare].
+    List<HostArray> arrays() {
+        List<HostArray> arrays = new ArrayList<>();
+        if (!drawnRows.isEmpty())
+            arrays.add(HostArray.column(drawnRows.stream().mapToInt(DrawnRow::row).toArray()));
+        int[] targets = new int[scoredRows.stream().mapToInt(ScoredRows::count).sum()];
+        int at = 0;
+        for (ScoredRows s : scoredRows) {
+            System.arraycopy(s.request.task.prompt(), s.position, targets, at, s.count);
+            at += s.count;
+        }
+        if (at > 0) arrays.add(HostArray.column(targets));
+        return arrays;
+    }
+
+    /// The results of a pass on the device: of the draws tokens and log-probabilities, of the scored rows
+    /// log-probabilities, and for each [ScoredRows] that wants them ids and log-probabilities of the most
+    /// likely tokens.
+    private record Results(Optional<Tensor> tokens, Optional<Tensor> logprobs, Optional<Tensor> scores,
+            List<Tensor> tops) {
+        List<Tensor> all() {
+            List<Tensor> all = new ArrayList<>();
+            for (var tensor : List.of(tokens, logprobs, scores)) tensor.ifPresent(all::add);
+            all.addAll(tops);
+            return all;
+        }
+    }
+
+    /// Device data that must exist before the first verb of a pass.
+    ///
+    /// @param slots of the rows that are drawn from
+    /// @param rows, targets uploads of [#arrays]
+    record Prepared(Optional<Slots> slots, Optional<Draws> draws, Optional<Tensor> rows,
+            Optional<Tensor> targets) {}
+
+    /// @param uploaded in the order of [#arrays]
+    Prepared prepare(Device.Scope scope, List<Tensor> uploaded) {
+        Optional<Tensor> targets = scoredRows.isEmpty() ? Optional.empty() : Optional.of(uploaded.getLast());
+        if (drawnRows.isEmpty())
+            return new Prepared(Optional.empty(), Optional.empty(), Optional.empty(), targets);
+        List<Optional<Adapter>> adapters = drawnRows.stream()
+                .map(r -> r.sequences.getFirst().request.adapter).toList();
+        List<Draw> draws = new ArrayList<>();
+        for (int i = 0; i < drawnRows.size(); i++)
+            for (SampledSequence s : drawnRows.get(i).sequences) draws.add(s.draw(i));
+        return new Prepared(Optional.of(model.slots(scope, adapters)),
+                Optional.of(model.device().draws(scope, draws)), Optional.of(uploaded.getFirst()), targets);
+    }
+
+    /// Enqueues the head, the draws and the scores.
+    Readback launch(Device.Scope scope, CachedPass.Output output, Prepared prepared) {
+        Device on = model.device();
+        int draws = drawnRows.stream().mapToInt(r -> r.sequences.size()).sum();
+        Results results = new Results(
+                optional(draws, n -> on.scratch(scope, DType.I32, n, 1)),
+                optional(draws, n -> on.scratch(scope, n, 1)),
+                optional(scoredRows.stream().mapToInt(ScoredRows::count).sum(), n -> on.scratch(scope, n, 1)),
+                new ArrayList<>());
+        if (!scoredRows.isEmpty()) score(scope, output, prepared.targets.orElseThrow(), results);
+        draw(output.hidden(), prepared, results);
+        return on.readback(results.all());
+    }
+
+    private static Optional<Tensor> optional(int rows, IntFunction<Tensor> tensor) {
+        return rows == 0 ? Optional.empty() : Optional.of(tensor.apply(rows));
+    }
+
+    private void draw(Tensor hidden, Prepared prepared, Results results) {
+        Device on = model.device();
+        int drawn = 0;
+        for (int from = 0; from < drawnRows.size(); from += chunk) {
+            int n = Math.min(chunk, drawnRows.size() - from);
+            int draws = drawnRows.subList(from, from + n).stream().mapToInt(r -> r.sequences.size()).sum();
+            try (Device.Scope scope = on.scope()) {
+                Tensor gathered = on.scratch(scope, hidden.dtype(), n, hidden.columns());
+                on.gather(gathered, hidden, prepared.rows.orElseThrow().rows(from, n));
+                Tensor logits = model.logits(scope, gathered, prepared.slots.orElseThrow().rows(from, n));
+                on.sample(results.tokens.orElseThrow().rows(drawn, draws),
+                        results.logprobs.orElseThrow().rows(drawn, draws), logits,
+                        prepared.draws.orElseThrow().part(drawn, draws, from));
+            }
+            drawn += draws;
+        }
+    }
+
+    private void score(Device.Scope scope, CachedPass.Output output, Tensor targets, Results results) {
+        Device on = model.device();
+        int at = 0;
+        for (ScoredRows s : scoredRows) {
+            int top = s.top(model.spec().vocabularySize());
+            Optional<Tensor> ids = optional(top, k -> on.scratch(scope, DType.I32, s.count, k));
+            Optional<Tensor> best = optional(top, k -> on.scratch(scope, s.count, k));
+            ids.ifPresent(results.tops::add);
+            best.ifPresent(results.tops::add);
+            for (int from = 0; from < s.count; from += chunk) {
+                int n = Math.min(chunk, s.count - from);
+                try (Device.Scope inner = on.scope()) {
+                    Tensor logits = model.logits(inner, output.hidden().rows(s.row + from, n),
+                            output.slots().rows(s.row + from, n));
+                    Tensor lse = on.scratch(inner, n, 1);
+                    on.logSoftmaxAt(results.scores.orElseThrow().rows(at + from, n), lse, logits,
+                            targets.rows(at + from, n));
+                    if (top > 0) on.top(ids.get().rows(from, n), best.get().rows(from, n), logits, lse);
+                }
+            }
+            at += s.count;
+        }
+    }
+
+    /// Everything that the host reads of a pass.
+    ///
+    /// @param ids, best of each [ScoredRows], row-major; empty where it wants none
+    record Values(int[] tokens, float[] logprobs, float[] scores, List<int[]> ids, List<float[]> best) {}
+
+    /// Waits for the results; changes nothing.
+    Values read(Readback results) {
+        int next = 0;
+        boolean drawn = !drawnRows.isEmpty();
+        int[] tokens = drawn ? results.ints(next++) : new int[0];
+        float[] logprobs = drawn ? results.floats(next++) : new float[0];
+        float[] scores = scoredRows.isEmpty() ? new float[0] : results.floats(next++);
+        List<int[]> ids = new ArrayList<>();
+        List<float[]> best = new ArrayList<>();
+        for (ScoredRows s : scoredRows) {
+            boolean top = s.top(model.spec().vocabularySize()) > 0;
+            ids.add(top ? results.ints(next++) : new int[0]);
+            best.add(top ? results.floats(next++) : new float[0]);
+        }
+        return new Values(tokens, logprobs, scores, ids, best);
+    }
+
+    /// Adds the results to the requests.
+    ///
+    /// @return sequences that sampled a token, those after one row together
+    List<List<SampledSequence>> apply(Values values) {
+        int at = 0;
+        for (int r = 0; r < scoredRows.size(); r++) {
+            ScoredRows s = scoredRows.get(r);
+            int k = s.top(model.spec().vocabularySize());
+            for (int i = 0; i < s.count; i++) {
+                List<TokenLogprob> top = new ArrayList<>();
+                for (int j = i * k; j < (i + 1) * k; j++)
+                    top.add(new TokenLogprob(values.ids.get(r)[j], values.best.get(r)[j]));
+                s.request.addScore(values.scores[at++], List.copyOf(top));
+            }
+        }
+        int draw = 0;
+        for (DrawnRow row : drawnRows)
+            for (SampledSequence s : row.sequences) s.append(values.tokens[draw], values.logprobs[draw++]);
+        return drawnRows.stream().map(DrawnRow::sequences).toList();
+    }
+}

@@ -1,0 +1,128 @@
+package bios.worker.device;
+
+import static bios.worker.device.VerbFixture.read;
+import static bios.worker.device.VerbFixture.tensor;
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+
+import bios.worker.kernel.Ranking;
+import bios.worker.kernel.Sampling;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+import java.util.SplittableRandom;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+
+/// Draws and rankings on the device against their definition.
+final class SamplingVerbsTest {
+    private static final int ROWS = 5;
+    private static final int WORDS = 2500;
+
+    private final Device on = VerbFixture.open(2);
+    private final Device.Scope scope = on.scope();
+
+    @AfterEach void close() {
+        scope.close();
+        on.close();
+    }
+
+    private static float[] logits(int seed) {
+        var random = new SplittableRandom(seed);
+        float[] x = new float[ROWS * WORDS];
+        for (int i = 0; i < x.length; i++) x[i] = (float) random.nextGaussian() * 3;
+        return x;
+    }
+
+    /// Temperatures and restrictions of every kind, several of them on one row.
+    private static List<Draw> draws() {
+        var draws = new ArrayList<Draw>();
+        for (int row = 0; row < ROWS; row++)
+            for (double temperature : new double[] {0, 0.7, 1, 2.5})
+                for (int topK : new int[] {-1, 1, 40, 99_999})
+                    for (double topP : new double[] {1, 0.8, 0.1})
+                        draws.add(new Draw(row, temperature, topK, topP, 77, draws.size() % 3,
+                                draws.size() / 3));
+        return draws;
+    }
+
+    private Readback sample(Tensor logits, Draws draws) {
+        var tokens = on.scratch(scope, DType.I32, draws.count(), 1);
+        var logprobs = on.scratch(scope, DType.F32, draws.count(), 1);
+        on.sample(tokens, logprobs, logits, draws);
+        return on.readback(List.of(tokens, logprobs));
+    }
+
+    private static double logprob(float[] row, Draw draw, int token) {
+        double temperature = draw.temperature() == 0 ? 1 : draw.temperature();
+        double sum = 0;
+        for (float x : row) sum += Math.exp(x / temperature);
+        return row[token] / temperature - Math.log(sum);
+    }
+
+    @Test void tokensAreThoseOfTheDefinitionWhateverSharesTheRow() {
+        float[] x = logits(1);
+        var all = draws();
+        var got = sample(tensor(on, DType.F32, ROWS, WORDS, 3, x), on.draws(scope, all));
+        for (int i = 0; i < all.size(); i++) {
+            float[] row = VerbFixture.rows(x, WORDS, all.get(i).row(), 1);
+            assertEquals(Sampling.token(row, all.get(i)), got.ints(0)[i], all.get(i).toString());
+            assertEquals(logprob(row, all.get(i), got.ints(0)[i]), got.floats(1)[i], 3e-5);
+        }
+    }
+
+    @Test void aDrawHasTheSameBitsAloneAndInAPart() {
+        float[] x = logits(2);
+        var all = draws();
+        var together = sample(tensor(on, ROWS, WORDS, x), on.draws(scope, all));
+        for (int i = 0; i < all.size(); i += 7) {
+            var alone = sample(tensor(on, ROWS, WORDS, x), on.draws(scope, List.of(all.get(i))));
+            assertEquals(together.ints(0)[i], alone.ints(0)[0]);
+            assertEquals(together.floats(1)[i], alone.floats(1)[0]);
+        }
+        int each = all.size() / ROWS;
+        var part = sample(tensor(on, ROWS, WORDS, x).rows(2, 2),
+                on.draws(scope, all).part(2 * each, 2 * each, 2));
+        assertArrayEquals(Arrays.copyOfRange(together.ints(0), 2 * each, 4 * each), part.ints(0));
+        assertArrayEquals(Arrays.copyOfRange(together.floats(1), 2 * each, 4 * each), part.floats(1));
+    }
+
+    @Test void samplesOfOnePromptShareARowAndDiffer() {
+        var draws = new ArrayList<Draw>();
+        for (int i = 0; i < 50; i++) draws.add(new Draw(0, 1.5, -1, 0.99, 5, i, 0));
+        var got = sample(tensor(on, 1, WORDS, VerbFixture.rows(logits(3), WORDS, 0, 1)),
+                on.draws(scope, draws));
+        assertEquals(true, Arrays.stream(got.ints(0)).distinct().count() > 20);
+    }
+
+    @Test void aRowOutsideTheLogitsIsRefused() {
+        var x = tensor(on, ROWS, WORDS, logits(1));
+        var outside = on.draws(scope, List.of(new Draw(ROWS, 1, -1, 1, 1, 0, 0)));
+        assertThrows(IllegalStateException.class, () -> sample(x, outside));
+    }
+
+    @Test void theMostLikelyTokensAreRankedWithTheirLogProbabilities() {
+        float[] x = logits(4);
+        x[3] = x[9] = 50;
+        var logits = tensor(on, DType.F32, ROWS, WORDS, 1, x);
+        var lse = on.scratch(scope, DType.F32, ROWS, 1);
+        on.logSoftmaxAt(on.scratch(scope, DType.F32, ROWS, 1), lse, logits,
+                VerbFixture.ints(on, scope, new int[ROWS]));
+        for (int k : new int[] {1, 20, WORDS}) {
+            var ids = on.scratch(scope, DType.I32, ROWS, k);
+            var logprobs = on.scratch(scope, DType.F32, ROWS, k);
+            on.top(ids, logprobs, logits, lse);
+            var got = on.readback(List.of(ids, logprobs));
+            float[] sums = read(on, lse);
+            for (int i = 0; i < ROWS; i++) {
+                float[] row = VerbFixture.rows(x, WORDS, i, 1);
+                int[] best = Ranking.top(row, k);
+                assertArrayEquals(best, Arrays.copyOfRange(got.ints(0), i * k, (i + 1) * k));
+                for (int j = 0; j < k; j++)
+                    assertEquals(row[best[j]] - sums[i], got.floats(1)[i * k + j]);
+            }
+            assertEquals(3, got.ints(0)[0]);
+        }
+    }
+}

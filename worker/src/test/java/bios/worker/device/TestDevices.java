@@ -1,0 +1,51 @@
+package bios.worker.device;
+
+import java.util.List;
+import java.util.stream.Stream;
+
+/// Devices for tests. The system property `bios.test.path` names the only path of this process: for the
+/// process that [ForcedPathsTest] starts.
+public final class TestDevices {
+    /// The property that names the only path.
+    static final String PROPERTY = "bios.test.path";
+
+    private TestDevices() {}
+
+    /// The path of tests that look at one.
+    public static String path() {
+        return System.getProperty(PROPERTY, Devices.hardware().bestPath());
+    }
+
+    /// The paths that this process can execute: of those of oneDNN, which takes one set of instructions per
+    /// process, only the fastest.
+    public static List<String> paths() {
+        if (System.getProperty(PROPERTY) != null) return List.of(path());
+        var all = Devices.hardware().paths();
+        var others = oneDnn(all).skip(1).toList();
+        return all.stream().filter(path -> !others.contains(path)).toList();
+    }
+
+    /// The paths that this machine can execute and this process cannot.
+    static List<String> pathsOfOtherProcesses() {
+        return oneDnn(Devices.hardware().paths()).skip(1).toList();
+    }
+
+    private static Stream<String> oneDnn(List<String> paths) {
+        return paths.stream().filter(path -> path.startsWith("onednn-"));
+    }
+
+    /// A device on [#path].
+    public static Device open(int threads) {
+        return open(path(), threads);
+    }
+
+    /// A device on a path.
+    public static Device open(String path, int threads) {
+        return Devices.open(DeviceSettings.ofThreads(threads).withPath(path));
+    }
+
+    /// A device on [#path] with so many bytes of memory.
+    public static Device open(int threads, long memoryBytes) {
+        return Devices.open(DeviceSettings.ofThreads(threads).withPath(path()).withMemory(memoryBytes));
+    }
+}
