@@ -5,8 +5,6 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 
 import bios.worker.device.AttentionShape;
 import bios.worker.device.Device;
-import bios.worker.device.DeviceSettings;
-import bios.worker.device.Devices;
 import bios.worker.device.FactorTable;
 import bios.worker.device.FactorTable.Factor;
 import bios.worker.device.FrozenMatrix;
@@ -19,6 +17,8 @@ import bios.worker.device.Slot;
 import bios.worker.device.Slots;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
+import bios.worker.device.DeviceSettings;
+import bios.worker.device.Devices;
 import java.lang.foreign.Arena;
 import java.util.List;
 import java.util.Optional;
@@ -60,3 +60,39 @@ final class ProfilerTest {
                 line(profiler, "projectBack").flops());
     }
 
+    @Test void attentionIsCountedByTheQueriesAndKeysThatMeet() {
+        Profiler profiler = new Profiler(Devices.open(DeviceSettings.ofThreads(1)));
+        try (Device device = profiler.watched(); Device.Scope scope = device.scope();
+                PagePool pool = device.pagePool(new PagePool.Shape(3, 1, 8, bios.worker.device.DType.BF16), 2)) {
+            pool.reserve(2);
+            Tensor q = device.tensor(2, 16);
+            Sequences sequences = device.sequences(scope, List.of(new Sequence(0, 2, 70, new int[] {0, 1})));
+            device.attention(device.tensor(2, 16), device.tensor(2, 2), q, new KeyValues.Paged(pool, 1),
+                    sequences, new AttentionShape(2, 1, 8, 1, 0));
+        }
+        assertEquals(2 * 2 * 2 * 8 * 2 * 71, line(profiler, "attention").flops());
+        assertEquals(4 * (2 * 16 + 2 * 16 + 2 * 2) + 2 * 72 * 8 * 2, line(profiler, "attention").bytes());
+    }
+
+    @Test void tensorsAreFoundInListsOptionalsAndRecords() {
+        Device device = Devices.open(DeviceSettings.ofThreads(1));
+        Tensor tensor = device.tensor(2, 4);
+        Operands operands = Operands.of(new Object[] {1, "other", null,
+            List.of(new Nested(Optional.of(tensor), List.of("a")))});
+        assertEquals(List.of(tensor), operands.tensors());
+        assertEquals(32, operands.bytes());
+        device.close();
+    }
+
+    @Test void failuresOfTheDevicePassThrough() {
+        try (Device device = new Profiler(Devices.open(DeviceSettings.ofThreads(1))).watched()) {
+            Tensor x = device.tensor(1, 2);
+            Tensor other = device.tensor(2, 2);
+            assertThrows(IllegalStateException.class, () -> device.copy(x, other));
+        }
+    }
+
+    private static Profiler.Line line(Profiler profiler, String verb) {
+        return profiler.lines().stream().filter(l -> l.verb().equals(verb)).findFirst().orElseThrow();
+    }
+}

@@ -323,8 +323,11 @@ public final class TrainingRunEntity
                     ? new RunInput.IdleElapsed(results.waiting() > 0 || maintenance.indexing(),
                             shard.isPresent())
                     : new RunInput.TimerElapsed(timer));
-            case SelfMessage.Shrink _ -> results.shrink()
-                    ? handle(run, new RunInput.RecoveryPointWanted()) : Effect().noReply();
+            case SelfMessage.Shrink _ -> {
+                boolean more = results.shrink();
+                results.account(run, scheduler);
+                yield more ? handle(run, new RunInput.RecoveryPointWanted()) : Effect().noReply();
+            }
             case SelfMessage.PageRead read -> {
                 results.read(run, scheduler, read);
                 yield Effect().noReply();

@@ -161,12 +161,12 @@ final class Simulation {
         stage.in(FAULTS_END, world::calm);
         until(world, () -> world.faults.calm && clients.stream().allMatch(Client::over), () ->
                 "what was accepted is not finished: " + clients.stream().map(Client::waits).toList());
-        world.turnsAreFree();
         clients.forEach(Client::lookAgain);
         until(world, () -> clients.stream().allMatch(Client::described), () -> "a run does not answer");
         until(world, () -> clients.stream().allMatch(c -> world.atRest(c.run())),
                 () -> "a run does not rest");
         for (Client client : clients) atRest(world, client.run());
+        world.turnsAreFree();
     }
 
     private void atRest(World world, RunId run) {

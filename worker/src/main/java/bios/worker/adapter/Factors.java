@@ -126,19 +126,12 @@ public final class Factors implements FactorTable, AutoCloseable {
 
     /// this += other, of the same shape.
     public void add(Factors other) {
-        for (int i = 0; i < slabs.size(); i++) on.add(slabs.get(i), other.slabs.get(i));
+        on.add(slabs, other.slabs);
     }
 
     /// this ← other, of the same shape.
     public void copy(Factors other) {
         for (int i = 0; i < slabs.size(); i++) on.copy(slabs.get(i), other.slabs.get(i));
-    }
-
-    /// The square root of the sum of squares of all elements.
-    public double norm() {
-        double sum = 0;
-        for (Tensor slab : slabs) sum += on.sumOfSquares(slab);
-        return Math.sqrt(sum);
     }
 
     /// Copies all values to the host. Waits for the device.

@@ -4,13 +4,16 @@ import static bios.protocol.Require.require;
 
 import bios.protocol.model.LoraSpec;
 import bios.protocol.run.AdamParams;
+import bios.worker.device.DType;
 import bios.worker.device.Device;
-import bios.worker.device.Device.AdamStep;
+import bios.worker.device.Device.ClippedStep;
+import bios.worker.device.Readback;
 import bios.worker.device.Tensor;
 import bios.worker.load.ModelSpec;
 import bios.worker.load.Safetensors;
 import java.util.List;
 import java.util.Optional;
+import java.util.function.DoubleSupplier;
 
 /// All that a run is on a device: adapter, Adam's moments, number of steps, settings, and the sum
 /// of gradients since the last step. It changes in [#accumulate], [#step] and [#dropGradient]
@@ -159,23 +162,27 @@ public final class TrainingState implements AutoCloseable {
 
     /// One AdamW step on the gradient sum, which it clears. The gradient is first multiplied by min(1,
     /// gradClipNorm / (norm + 1e-6)) where there is a gradClipNorm, as torch.nn.utils.clip_grad_norm_ does.
+    /// Waits for nothing.
     ///
     /// @param params become the settings
-    /// @return the norm of the whole gradient, before clipping
-    public double step(AdamParams params) {
+    /// @return waits for the norm of the whole gradient, before clipping; any thread
+    public DoubleSupplier step(AdamParams params) {
         require(gradient.isPresent(), "a step without gradient");
-        double norm = gradient.get().norm();
-        double clip = params.gradClipNorm() > 0 ? Math.min(1, params.gradClipNorm() / (norm + 1e-6)) : 1;
-        AdamStep step = new AdamStep(params.learningRate(), params.beta1(), params.beta2(), params.eps(),
-                params.weightDecay(), steps + 1);
-        List<Tensor> weights = adapter.weights().slabs();
-        for (int i = 0; i < weights.size(); i++)
-            on.adamW(weights.get(i), firstMoment.slabs().get(i), secondMoment.slabs().get(i),
-                    gradient.get().slabs().get(i), (float) clip, step);
+        List<Tensor> sum = gradient.get().slabs();
+        ClippedStep step = new ClippedStep(params.learningRate(), params.beta1(), params.beta2(),
+                params.eps(), params.weightDecay(), steps + 1, params.gradClipNorm());
+        Readback squares;
+        try (Device.Scope scope = on.scope()) {
+            Tensor sumOfSquares = on.scratch(scope, DType.F64, 1, 1);
+            on.sumOfSquares(sumOfSquares, sum);
+            on.adamW(adapter.weights().slabs(), firstMoment.slabs(), secondMoment.slabs(), sum, sumOfSquares,
+                    step);
+            squares = on.readback(List.of(sumOfSquares));
+        }
         dropGradient();
         steps++;
         settings = params;
-        return norm;
+        return () -> Math.sqrt(squares.doubles(0)[0]);
     }
 
     /// Copies all of it to the host, to be written by another thread while training goes

@@ -160,7 +160,7 @@ public final class BaseModel implements AutoCloseable {
                 any.partialBytes() * pass.rows());
     }
 
-    /// Residual rows before each layer and behind the last; two matrices in turn when there is no backward.
+    /// Residual rows before each layer and after the last; two matrices in turn when there is no backward.
     private List<Tensor> inputs(TrainingPass pass, Tensor tokens, Device.Scope scope) {
         List<Tensor> inputs = new ArrayList<>();
         for (int i = 0; i <= layers.size(); i++)

@@ -96,7 +96,7 @@ public final class CachedPass {
         return sequences.stream().mapToInt(s -> s.position() + s.count()).max().orElse(0);
     }
 
-    /// Residual rows behind the last layer.
+    /// Residual rows after the last layer.
     ///
     /// @param hidden `[all sequences' tokens, hidden]`
     /// @param slots the adapters of these rows

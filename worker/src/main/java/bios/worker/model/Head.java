@@ -33,9 +33,9 @@ record Head(Tensor norm, Projection projection, float eps, DType activations) {
 
     /// One run's rows of a pass at the head.
     ///
-    /// @param batch whose rows they are
+    /// @param batch that the rows belong to
     /// @param slots of these rows
-    /// @param x residual rows behind the last layer `[rows, hidden]`
+    /// @param x residual rows after the last layer `[rows, hidden]`
     /// @param targets `[rows, 1]`
     /// @param logprobs of the targets, to be computed, `[rows, 1]`
     /// @param loss present where the batch has one

@@ -38,7 +38,7 @@ public final class KeyValueCache implements AutoCloseable {
         return taken.isPresent();
     }
 
-    /// Releases the pages behind the first `count`, which must hold nothing of the sequence: undoes
+    /// Releases the pages after the first `count`, which must hold nothing of the sequence: undoes
     /// [#reserve].
     public void shrink(int count) {
         require(count * (long) Device.BLOCK >= length, "%d positions in %d pages", length, count);

@@ -8,7 +8,7 @@ import bios.worker.device.Tensor;
 import java.util.List;
 import java.util.Optional;
 
-/// A decoder layer: attention and a gated MLP, each behind a norm, each added to the residual stream. Line n
+/// A decoder layer: attention and a gated MLP, each after a norm, each added to the residual stream. Line n
 /// of a backward undoes line n of its forward, read from the bottom. The residual stream and its gradient
 /// are fp32; all that lies between a norm and the sum has the type of activations.
 ///
@@ -22,7 +22,7 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
     record HeadNorms(Tensor q, Tensor k) {}
 
     /// The activations of a forward that its backward needs: `[rows, ...]` matrices that live as long as a
-    /// scope. q and k are behind norm and rotation, `rawQ` and `rawK` before; without head norms they are
+    /// scope. q and k are after norm and rotation, `rawQ` and `rawK` before; without head norms they are
     /// the same memory. h, h2 and act are quickly recomputed from the others and never saved; a partial save
     /// is without gate and up as well, which take two products.
     static final class Activations {

@@ -12,7 +12,7 @@ import java.util.Optional;
 /// @param adapter empty: the base model itself
 /// @param sequences token ids, each sequence from position 0, none empty
 /// @param targets one token id for each position of all sequences, one after another
-/// @param loss whose gradient goes back through the model; empty: forward only
+/// @param loss whose gradient is computed by backward; empty: forward only
 public record RunBatch(Optional<Adapter> adapter, List<int[]> sequences, int[] targets,
         Optional<LossInputs> loss) {
     public RunBatch {

@@ -26,7 +26,7 @@ final class OutputPlan {
     private final List<DrawnRow> drawnRows = new ArrayList<>();
     private final List<ScoredRows> scoredRows = new ArrayList<>();
 
-    /// A row of the pass behind which sequences of one request sample their next tokens.
+    /// A row of the pass after which sequences of one request sample their next tokens.
     private record DrawnRow(int row, List<SampledSequence> sequences) {}
 
     /// Rows of the pass that score the prompt of a request.
@@ -59,7 +59,7 @@ final class OutputPlan {
         }
     }
 
-    /// Who samples behind a sequence's last token: behind the prompt, all sequences of the request.
+    /// Who samples after a sequence's last token: after the prompt, all sequences of the request.
     private static List<SampledSequence> drawing(SampledSequence first) {
         if (first.index != 0 || first.sampled() != 0) return List.of(first);
         return first.request.sequences;
@@ -199,7 +199,7 @@ final class OutputPlan {
 
     /// Adds the results to the requests.
     ///
-    /// @return sequences that sampled a token, those behind one row together
+    /// @return sequences that sampled a token, those after one row together
     List<List<SampledSequence>> apply(Values values) {
         int at = 0;
         for (int r = 0; r < scoredRows.size(); r++) {

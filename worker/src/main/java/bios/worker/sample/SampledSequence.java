@@ -9,7 +9,7 @@ import java.util.Comparator;
 import java.util.Optional;
 
 /// One of the sequences of a request, from its prompt to its last token. All tokens whose keys and values
-/// are not cached go through the model; the next token is sampled behind the last of them. So a prompt, a
+/// are not cached go through the model; the next token is sampled after the last of them. So a prompt, a
 /// sampled token, and a whole sequence whose cache was evicted are the same case.
 final class SampledSequence {
     /// In the order of arrival.
@@ -90,7 +90,7 @@ final class SampledSequence {
         if (sampled == logprobs.length) logprobs = Arrays.copyOf(logprobs, 2 * sampled);
         tokens[length()] = token;
         logprobs[sampled++] = logprob;
-        if (request.stopTokens.contains(token) || stop.endsWith(token))
+        if (request.stopTokens.contains(token) || stop.append(token))
             stopReason = Optional.of(StopReason.STOP);
         else if (sampled == request.maxTokens) stopReason = Optional.of(StopReason.LENGTH);
     }

@@ -217,7 +217,7 @@ public final class Sampler implements AutoCloseable {
         return ids;
     }
 
-    /// Starts the other sequences of a request behind its prompt, with copies of the first one's cache or in
+    /// Starts the other sequences of a request after its prompt, with copies of the first one's cache or in
     /// the queue, and releases the pages of those that are finished.
     private void continueSequences(List<SampledSequence> sampled) {
         SampledSequence first = sampled.getFirst();

@@ -5,10 +5,10 @@ import java.util.List;
 import java.util.function.Function;
 
 /// Looks for stop strings in the text of a growing sequence. Tokens are not characters: a string may begin
-/// and end inside tokens, and a character may take several tokens. Text is therefore decoded behind a few
+/// and end inside tokens, and a character may take several tokens. Text is therefore decoded after a few
 /// known tokens, and a tail that ends in the middle of a character waits for the next token.
 final class StopStringMatcher {
-    /// Tokens in front of the drawn ones that are decoded with them, because a decoder may treat the first
+    /// Tokens before the sampled ones that are decoded with them, because a decoder may treat the first
     /// word of a text in its own way.
     private static final int CONTEXT = 4;
     private static final char BROKEN = '\uFFFD';
@@ -20,7 +20,7 @@ final class StopStringMatcher {
     private int known;
     private String text = "";
 
-    /// @param decoder gives the text of tokens; only asked when there are stop strings
+    /// @param decoder gives the text of tokens; only called when there are stop strings
     StopStringMatcher(List<String> stops, Function<int[], String> decoder, int[] prompt) {
         this.stops = stops;
         this.decoder = decoder;
@@ -29,8 +29,8 @@ final class StopStringMatcher {
         this.known = window.length;
     }
 
-    /// Takes the next drawn token; true when the text of the drawn tokens now holds a stop string.
-    boolean endsWith(int token) {
+    /// Adds the next sampled token; true when the text of the sampled tokens now contains a stop string.
+    boolean append(int token) {
         if (stops.isEmpty()) return false;
         window = Arrays.copyOf(window, window.length + 1);
         window[window.length - 1] = token;

@@ -1,2 +1,2 @@
-/// Decoding: which tokens follow a prompt, for many requests and adapters at once.
+/// Sampling: continues prompts token by token, for many requests and adapters at once.
 package bios.worker.sample;

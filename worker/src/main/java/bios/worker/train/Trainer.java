@@ -10,6 +10,7 @@ import bios.worker.model.RunBatch;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
+import java.util.function.DoubleSupplier;
 
 /// Executes training operations on one base model. The engine begins an [Evaluation] per operation, puts the
 /// next micro-batches of several into one pass, and finishes those that are done:
@@ -105,7 +106,7 @@ public final class Trainer {
             throw new Refused(Fault.user("no_gradient", "optim_step: no gradient has been accumulated"
                     + " since the last step; call forward_backward first"));
         AdamParams used = params.orElse(state.settings());
-        double norm = state.step(used);
-        return new LaunchedStep(state.steps(), used.learningRate(), () -> norm);
+        DoubleSupplier norm = state.step(used);
+        return new LaunchedStep(state.steps(), used.learningRate(), norm);
     }
 }

@@ -1,7 +1,6 @@
 package bios.worker.device;
 
 import bios.worker.device.FactorTable.Factor;
-import bios.worker.device.cpu.CpuDevice;
 import bios.worker.kernel.HalfFloats;
 import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
@@ -17,12 +16,12 @@ final class VerbFixture {
 
     /// The backend under test.
     static Device open(int threads) {
-        return new CpuDevice(threads);
+        return TestDevices.open(threads);
     }
 
     /// The same with so many bytes of memory.
     static Device open(int threads, long memoryBytes) {
-        return new CpuDevice(threads, CpuDevice.Activations.best(), memoryBytes);
+        return TestDevices.open(threads, memoryBytes);
     }
 
     /// Numbers in [-1, 1).

@@ -31,16 +31,16 @@ class StopStringMatcherTest {
         var stop = new StopStringMatcher(List.of("end"), StopStringMatcherTest::text,
                 new int[] {'a', smile[0] & 255, smile[1] & 255});
         boolean found = false;
-        for (int token : new int[] {smile[2] & 255, smile[3] & 255, 'e', 'n'}) found |= stop.endsWith(token);
+        for (int token : new int[] {smile[2] & 255, smile[3] & 255, 'e', 'n'}) found |= stop.append(token);
         assertEquals(false, found);
-        assertEquals(true, stop.endsWith('d'));
+        assertEquals(true, stop.append('d'));
     }
 
     @Test void bytesThatAreNoTextDoNotHideWhatFollows() {
         var stop = new StopStringMatcher(List.of("end"), StopStringMatcherTest::text, new int[] {'a'});
-        for (int i = 0; i < 1000; i++) assertEquals(false, stop.endsWith(0xFF));
-        assertEquals(false, stop.endsWith('e') | stop.endsWith('n'));
-        assertEquals(true, stop.endsWith('d'));
+        for (int i = 0; i < 1000; i++) assertEquals(false, stop.append(0xFF));
+        assertEquals(false, stop.append('e') | stop.append('n'));
+        assertEquals(true, stop.append('d'));
     }
 
     @Test void theFirstOfSeveralStringsWinsInAnyText() {
@@ -73,7 +73,7 @@ class StopStringMatcherTest {
     private static int stopsBehind(String text, String prompt, String... stops) {
         var stop = new StopStringMatcher(List.of(stops), StopStringMatcherTest::text, tokens(prompt));
         int[] tokens = tokens(text);
-        for (int i = 0; i < tokens.length; i++) if (stop.endsWith(tokens[i])) return i;
+        for (int i = 0; i < tokens.length; i++) if (stop.append(tokens[i])) return i;
         return -1;
     }
 

@@ -30,12 +30,16 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
-import org.junit.jupiter.api.AfterAll;
-import org.junit.jupiter.api.BeforeAll;
+import org.junit.jupiter.params.AfterParameterizedClassInvocation;
+import org.junit.jupiter.params.BeforeParameterizedClassInvocation;
+import org.junit.jupiter.params.Parameter;
+import org.junit.jupiter.params.ParameterizedClass;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/// The engine's numbers against PyTorch, transformers and PEFT, for every architecture and dtype.
+/// The engine's numbers against PyTorch, transformers and PEFT, for every architecture and dtype, on every path of
+/// this process.
+@ParameterizedClass @MethodSource("bios.worker.device.TestDevices#paths")
 class ModelGoldenTest {
     private static final Map<String, Double> ERRORS = new TreeMap<>();
     private static Device on;
@@ -47,13 +51,16 @@ class ModelGoldenTest {
         return cases;
     }
 
-    @BeforeAll static void open() {
-        on = TestDevices.open(2);
+    @Parameter private String path;
+
+    @BeforeParameterizedClassInvocation static void open(String path) {
+        on = TestDevices.open(path, 2);
     }
 
-    @AfterAll static void report() {
+    @AfterParameterizedClassInvocation static void report(String path) {
         on.close();
-        ERRORS.forEach((what, error) -> System.out.printf("golden %-60s %.2e%n", what, error));
+        ERRORS.forEach((what, error) -> System.out.printf("golden %-12s %-60s %.2e%n", path, what, error));
+        ERRORS.clear();
     }
 
     @ParameterizedTest @MethodSource("cases") void logProbabilitiesAgree(String name) {
@@ -82,12 +89,20 @@ class ModelGoldenTest {
                     assertEquals(expected, result.metrics().get("loss:sum"),
                             (golden.exact() ? 1e-4 : 1e-3) * Math.max(1, Math.abs(expected)));
                     closeTensors(golden, "gradient." + loss.asText() + ".", state.snapshot().toBytes(),
-                            ".grad", golden.exact() ? 1e-3 : 3e-2);
+                            ".grad", gradientTolerance(golden), 0);
                 }
             }
         }
     }
 
+    /// Twenty steps lead to PyTorch's adapter, and there to its log-probabilities.
+    ///
+    /// How an error grows: a gradient is off by ε of the largest one of its matrix, as [#lossesAndGradientsAgree]
+    /// holds it. AdamW divides it by its own size, so a step is off by up to ε times its learning rate, and
+    /// after all steps an element by up to ε·Σlr. Log-probabilities of a trained model have no such bound: their
+    /// slope along an adapter is the case's own, and in some cases a difference of 4e-6 in the adapter, on the
+    /// definitions' path in double precision too, moves one by 1e-3. So they are compared at one and the same
+    /// adapter, PyTorch's, with the tolerance of any other log-probability.
     @ParameterizedTest @MethodSource("cases") void twentyStepsAgree(String name) {
         Golden golden = Golden.of(name);
         try (BaseModel model = golden.load(on); TrainingState state = state(golden, model)) {
@@ -95,23 +110,30 @@ class ModelGoldenTest {
             float[] losses = golden.values("steps.losses");
             float[] norms = golden.values("steps.grad_norms");
             List<AdamParams> steps = golden.steps();
-            // The case says how far rounding alone takes PyTorch from itself in these steps.
-            double tolerance = (golden.exact() ? 1e-3 : 1e-2) + 3 * golden.noise("after_logprobs");
             for (int i = 0; i < steps.size(); i++) {
                 Evaluated result = trainer.evaluate(state, operation(golden, LossFunction.CROSS_ENTROPY,
                         false));
                 assertEquals(losses[i], result.metrics().get("loss:sum"),
-                        tolerance * Math.max(1, Math.abs(losses[i])), "loss " + i);
+                        (golden.exact() ? 1e-4 : 1e-2) * Math.max(1, Math.abs(losses[i])), "loss " + i);
                 double norm = trainer.optimStep(state, Optional.of(steps.get(i))).complete().metrics()
                         .get("grad_norm");
-                assertEquals(norms[i], norm, tolerance * norms[i], "norm " + i);
+                assertEquals(norms[i], norm, gradientTolerance(golden) * norms[i], "norm " + i);
             }
-            closeTensors(golden, "after.", state.snapshot().toBytes(), "", golden.exact() ? 1e-3 : 3e-3);
-            Evaluated after = trainer.evaluate(state, operation(golden, LossFunction.CROSS_ENTROPY, true));
-            for (int i = 0; i < after.logprobs().size(); i++)
-                close(golden, "after logprobs", golden.values("after.logprobs." + i), after.logprobs().get(i),
-                        10 * golden.noise("after_logprobs") + (golden.exact() ? 1e-4 : 2e-2));
+            double way = steps.stream().mapToDouble(AdamParams::learningRate).sum();
+            closeTensors(golden, "after.", state.snapshot().toBytes(), "", 0, gradientTolerance(golden) * way);
+            try (Adapter trained = Adapter.fromSafetensors(golden.adapterBytes("after."), golden.lora(),
+                    model.spec(), on)) {
+                List<float[]> got = logprobs(model, Optional.of(trained), golden.sequences());
+                for (int i = 0; i < got.size(); i++)
+                    close(golden, "after logprobs", golden.values("after.logprobs." + i), got.get(i),
+                            logprobTolerance(golden));
+            }
         }
+    }
+
+    /// Relative to the largest gradient of a matrix.
+    private static double gradientTolerance(Golden golden) {
+        return golden.exact() ? 1e-3 : 3e-2;
     }
 
     @ParameterizedTest @MethodSource("cases") void greedyDecodingAgrees(String name) {
@@ -217,8 +239,9 @@ class ModelGoldenTest {
         assertTrue(worst <= tolerance, what + " differ by " + worst);
     }
 
+    /// Each tensor to `relative` of its largest element, and `absolute`.
     private static void closeTensors(Golden golden, String prefix, byte[] state, String suffix,
-            double relative) {
+            double relative, double absolute) {
         try (Safetensors got = Safetensors.of("state", state)) {
             for (String name : golden.expected().names()) {
                 if (!name.startsWith(prefix + "base_model.")) continue;
@@ -232,7 +255,7 @@ class ModelGoldenTest {
                     worst = Math.max(worst, Math.abs((double) e[i] - g[i]));
                 }
                 ERRORS.merge(golden.name() + " " + prefix, worst / Math.max(largest, 1e-12), Math::max);
-                assertTrue(worst <= relative * largest, name + " differs by " + worst + " of " + largest);
+                assertTrue(worst <= relative * largest + absolute, name + " differs by " + worst + " of " + largest);
             }
         }
     }

@@ -15,15 +15,21 @@ import bios.worker.model.Golden;
 import bios.worker.model.RunBatch;
 import java.util.List;
 import java.util.Optional;
+import org.junit.jupiter.params.Parameter;
+import org.junit.jupiter.params.ParameterizedClass;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
+@ParameterizedClass @MethodSource("bios.worker.device.TestDevices#paths")
 class ModelGradientTest {
+    @Parameter private String path;
+
     /// Every A and B of every layer and of the head is moved along its own gradient, by a step so small that
     /// the loss is straight and so large that fp32 shows it.
     @ParameterizedTest @ValueSource(strings = {"qwen3", "llama-biases", "qwen2-sliding"})
     void backwardAgreesWithFiniteDifferencesEverywhere(String name) {
-        try (Device on = TestDevices.open(2); BaseModel model = Golden.of(name).load(on);
+        try (Device on = TestDevices.open(path, 2); BaseModel model = Golden.of(name).load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             ForwardBackward operation = Examples.operation(model, 5, 4, false);
             RunBatch batch = new Trainer(model).begin(run, operation).nextBatch();

@@ -25,12 +25,18 @@ import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
 import java.util.Optional;
+import org.junit.jupiter.params.Parameter;
+import org.junit.jupiter.params.ParameterizedClass;
 import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /// What the engine promises of bits: a run's results do not depend on its company, on threads, on an
-/// interruption, or on whether tokens are scored or decoded.
+/// interruption, or on whether tokens are scored or decoded; on every path of this process.
+@ParameterizedClass @MethodSource("bios.worker.device.TestDevices#paths")
 class SameBitsTest {
+    @Parameter private String path;
+
     /// Bytes for saved activations: all of them, some in part, some not saved, none.
     private static final long[] BUDGETS =
             {1L << 30, 700_000, 400_000, 300_000, 200_000, 150_000, 100_000, 50_000, 0};
@@ -41,7 +47,7 @@ class SameBitsTest {
         List<List<float[]>> logprobs = new ArrayList<>();
         for (int threads = 1; threads <= 3; threads++)
             for (int company = 0; company <= 2; company++)
-                try (Device on = TestDevices.open(threads); BaseModel model = Golden.of(name).load(on);
+                try (Device on = TestDevices.open(path, threads); BaseModel model = Golden.of(name).load(on);
                         TrainingState run = Examples.run(Examples.SMALL, model);
                         TrainingState other = Examples.run(Examples.LARGE, model)) {
                     // the library's sums over tokens begin anew with each batch
@@ -80,7 +86,7 @@ class SameBitsTest {
 
     @ParameterizedTest @ValueSource(strings = {"qwen3", "llama-bf16", "qwen2-sliding", "mistral"})
     void decodingTokenByTokenGivesTheTrainersLogProbabilities(String name) {
-        try (Device on = TestDevices.open(2); BaseModel model = Golden.of(name).load(on);
+        try (Device on = TestDevices.open(path, 2); BaseModel model = Golden.of(name).load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model);
                 TrainingState other = Examples.run(Examples.LARGE, model);
                 KeyValuePages pages = new KeyValuePages(model.spec(), on, 40, DType.F32)) {
@@ -147,7 +153,7 @@ class SameBitsTest {
 
     @ParameterizedTest @ValueSource(strings = {"qwen3-lm-head", "llama-bf16"})
     void aRestoredStateGoesOnWithTheSameBits(String name) {
-        try (Device on = TestDevices.open(2); BaseModel model = Golden.of(name).load(on);
+        try (Device on = TestDevices.open(path, 2); BaseModel model = Golden.of(name).load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             Trainer trainer = new Trainer(model);
             trainer.evaluate(run, Examples.operation(model, 1, 2, false));

@@ -141,6 +141,30 @@ class TrainerTest {
         }
     }
 
+    @Test void anOptimizerStepIsOneVerbForAllMatricesAndDoesNotWaitForTheNorm() {
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
+            try (BaseModel model = Golden.of("qwen3").load(test.device());
+                    TrainingState run = Examples.run(Examples.SMALL, model)) {
+                Trainer trainer = new Trainer(model);
+                trainer.evaluate(run, Examples.operation(model, 1, 2, false));
+                byte[] before = run.snapshot().toBytes();
+                test.refuseAfter(0);
+                assertThrows(OutOfDeviceMemory.class, () -> trainer.optimStep(run, Optional.empty()));
+                assertArrayEquals(before, run.snapshot().toBytes());
+                test.calls();
+                LaunchedStep step = trainer.optimStep(run, Optional.empty());
+                List<String> calls = test.calls();
+                for (String verb : List.of("sumOfSquares", "adamW", "readback"))
+                    assertEquals(1, calls.stream().filter(verb::equals).count(), verb);
+                for (String waits : List.of("read", "write", "floats", "ints", "doubles", "snapshot"))
+                    assertFalse(calls.contains(waits), waits);
+                assertTrue(step.complete().metrics().get("grad_norm") > 0);
+                assertEquals(List.of("doubles"), test.calls());
+            }
+        }
+    }
+
     @Test void aPassIsPreparedWhileTheOneBeforeIsOnTheDevice() {
         try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model);

@@ -1,0 +1,141 @@
+package bios.coordinator.run;
+
+import com.typesafe.config.Config;
+import com.typesafe.config.ConfigFactory;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+import java.util.SplittableRandom;
+
+/// Histories of one or two runs of a node, played directly against [RunScheduler#step] without actors: one
+/// seed, one thread, a model engine whose "weights" are a hash of everything executed, and an oracle
+/// ([SimulatedRun]) that judges every effect and every event.
+final class SchedulerSimulation {
+    /// What an operation does when it is executed.
+    enum Nature {
+        GOOD,
+        /// It fails by the user's fault.
+        BAD,
+        /// It needs more memory than the device has.
+        TOO_LARGE,
+        /// It ends the process that executes it.
+        DEADLY
+    }
+
+    /// A promise that was broken.
+    static final class Violation extends RuntimeException {
+        private static final long serialVersionUID = 1;
+
+        Violation(String what) {
+            super(what);
+        }
+    }
+
+    private static final int FAULTS_END = 2_500;
+    private static final int LONGEST = 40_000;
+    private static final Config DEFAULTS = ConfigFactory.defaultReference();
+
+    final SplittableRandom random;
+    final RunSettings settings;
+    final boolean deadly;
+    final int opensWithoutMemory;
+    private final List<SimulatedRun> runs = new ArrayList<>();
+    /// How often each kind of fault comes: once in so many occasions; 0: never.
+    private final int[] faults = new int[16];
+    ExclusiveReplay exclusive = new ExclusiveReplay();
+    int steps;
+    private final List<String> trace = new ArrayList<>();
+    private final boolean traced;
+
+    private SchedulerSimulation(long seed, boolean traced) {
+        this.traced = traced;
+        random = new SplittableRandom(seed);
+        for (int i = 0; i < faults.length; i++) faults[i] = oneIn(2) ? 0 : between(6, 40);
+        settings = RunSettings.from(ConfigFactory.parseString("""
+                bios.run { window = %d, window-bytes = %d, attempts = %d
+                  recovery-point { steps = %d, operations = %d, bytes = %d, max-operations = %d
+                    max-bytes = %d } }
+                """.formatted(between(1, 5), between(40, 300), between(2, 3), between(1, 6), between(3, 9),
+                between(200, 900), between(9, 14), between(900, 1400))).withFallback(DEFAULTS));
+        deadly = oneIn(3);
+        opensWithoutMemory = oneIn(4) ? between(1, 6) : 0;
+        int count = deadly || oneIn(2) ? 1 : 2;
+        for (int i = 0; i < count; i++) runs.add(new SimulatedRun(this, i, between(4, 30)));
+    }
+
+    /// Plays one history.
+    ///
+    /// @return the broken promise, if one was
+    static Optional<String> play(long seed) {
+        return play(seed, false);
+    }
+
+    static Optional<String> play(long seed, boolean traced) {
+        var simulation = new SchedulerSimulation(seed, traced);
+        try {
+            simulation.play();
+            return Optional.empty();
+        } catch (Violation broken) {
+            return Optional.of(broken.getMessage() + String.join("\n", simulation.trace));
+        } catch (RuntimeException thrown) {
+            return Optional.of("throws " + thrown + " at " + thrown.getStackTrace()[0]
+                    + String.join("\n", simulation.trace));
+        }
+    }
+
+    private void play() {
+        runs.forEach(SimulatedRun::start);
+        while (runs.stream().anyMatch(run -> !run.over())) {
+            if (++steps > LONGEST) throw new Violation("does not come to an end: "
+                    + runs.stream().map(SimulatedRun::waits).toList());
+            nodeFaults();
+            any(runs).act();
+        }
+        runs.forEach(SimulatedRun::judgeEnd);
+        if (exclusive.held()) throw new Violation("a run keeps the turn at the end");
+    }
+
+    private void nodeFaults() {
+        if (fault(0) && oneIn(20) && !delicate()) killNode();
+    }
+
+    /// Whether another death would make an operation fail that did not cause it. That is how the rule is
+    /// today (docs/decisions/0007-blame.md); chance must not do it.
+    boolean delicate() {
+        return runs.stream().anyMatch(SimulatedRun::inLastAttempt);
+    }
+
+    /// Ends the process: entities and engine.
+    void killNode() {
+        trace("the node dies");
+        exclusive = new ExclusiveReplay();
+        runs.forEach(SimulatedRun::start);
+    }
+
+    // Chance
+
+    boolean calm() {
+        return steps > FAULTS_END;
+    }
+
+    /// Whether a fault of a kind happens now.
+    boolean fault(int kind) {
+        return !calm() && faults[kind] > 0 && random.nextInt(faults[kind]) == 0;
+    }
+
+    boolean oneIn(int times) {
+        return random.nextInt(times) == 0;
+    }
+
+    int between(int low, int high) {
+        return random.nextInt(low, high + 1);
+    }
+
+    <T> T any(List<T> of) {
+        return of.get(random.nextInt(of.size()));
+    }
+
+    void trace(Object what) {
+        if (traced) trace.add("\n" + steps + " " + what);
+    }
+}

@@ -1,0 +1,762 @@
+package bios.coordinator.run;
+
+import bios.coordinator.run.RunEvent.*;
+import bios.coordinator.run.SchedulerSimulation.Nature;
+import bios.coordinator.run.SchedulerSimulation.Violation;
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineEvent;
+import bios.protocol.model.LoraSpec;
+import bios.protocol.model.ModelName;
+import bios.protocol.model.TargetModule;
+import bios.protocol.run.AdamParams;
+import bios.protocol.run.OperationKind;
+import bios.protocol.run.OperationResult;
+import bios.protocol.run.RunConfig;
+import bios.protocol.run.RunId;
+import bios.protocol.run.StoredOperation;
+import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.Deque;
+import java.util.HashSet;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.Set;
+
+/// One run of a [SchedulerSimulation]: its journal, the life of its entity around [RunScheduler], the model
+/// engine's sessions with it, its client, and the oracle.
+final class SimulatedRun {
+    private static final LoraSpec LORA = new LoraSpec(8, 32, 7, List.of(TargetModule.Q));
+    private static final long NEW = 17;
+
+    /// An accepted operation, as the oracle knows it.
+    private static final class Operation {
+        final OperationKind kind;
+        final Nature nature;
+        Optional<CheckpointManifest> loads = Optional.empty();
+        boolean failed;
+        boolean saved;
+        boolean told;
+        int attempts;
+        int deaths;
+
+        Operation(OperationKind kind, Nature nature) {
+            this.kind = kind;
+            this.nature = nature;
+        }
+    }
+
+    /// The engine's side of one session.
+    private final class Session {
+        final long epoch;
+        final Deque<RunEffect> commands = new ArrayDeque<>();
+        final Deque<EngineEvent> answers = new ArrayDeque<>();
+        final Deque<Point> points = new ArrayDeque<>();
+        int answersMade;
+        int answersGiven;
+        final Set<Long> outstanding = new HashSet<>();
+        boolean asked;
+        boolean open;
+        /// Whether the engine has lost or refused the state.
+        boolean gone;
+        long given;
+        long sentBytes;
+        long load;
+        int pointsInWork;
+        int opens;
+        long openAt;
+        long state;
+        long position;
+
+        Session(long epoch) {
+            this.epoch = epoch;
+        }
+
+        void answer(EngineEvent event) {
+            answers.add(event);
+            answersMade++;
+        }
+
+        /// The next answer, if one is ready.
+        Optional<EngineEvent> take() {
+            boolean point = !points.isEmpty() && points.peek().behind() <= answersGiven;
+            if (point && (answers.isEmpty() || world.oneIn(2))) return Optional.of(points.poll().event());
+            if (!answers.isEmpty()) answersGiven++;
+            return Optional.ofNullable(answers.poll());
+        }
+    }
+
+    /// The engine's answer to a request for a recovery point: later answers overtake it, earlier ones do not.
+    ///
+    /// @param behind so many answers are given before it
+    private record Point(int behind, EngineEvent event) {}
+
+    private final SchedulerSimulation world;
+    private final RunId id;
+    private final int wanted;
+    private final List<Operation> operations = new ArrayList<>();
+    private final Set<BlobId> blobs = new HashSet<>();
+    private final boolean unloads;
+    private TrainingRun run = TrainingRun.NONE;
+    // The life of one entity
+    private RunScheduler scheduler;
+    private final Deque<RunInput> mailbox = new ArrayDeque<>();
+    private final List<Runnable> work = new ArrayList<>();
+    private final List<RunTimer> timers = new ArrayList<>();
+    private final List<Session> old = new ArrayList<>();
+    private Session session;
+    private final Set<Long> finished = new HashSet<>();
+    private Object token;
+    private boolean holdsTurn;
+    private boolean deleting;
+    private boolean heavy;
+    private boolean pointPaused;
+    private boolean deletionPaused;
+    private boolean openPaused;
+    private boolean leaving;
+    private boolean mayLoseWork;
+    private boolean passivated;
+    private boolean unloadAnswered;
+    private boolean stopped;
+    private int lives;
+    /// How often the engine had no memory to open the run, since it was last opened.
+    private int refusals;
+
+    SimulatedRun(SchedulerSimulation world, int number, int wanted) {
+        this.world = world;
+        this.wanted = wanted;
+        id = new RunId("usf-finance-9f2c4be01a0" + number);
+        unloads = world.oneIn(4);
+        var config = new RunConfig(id, "alice", new ModelName("usf/finance"), LORA, true, Optional.empty(),
+                "{}", "session-1", 1);
+        run = run.apply(new RunCreated(config), 8);
+    }
+
+    private void check(boolean holds, String otherwise) {
+        if (!holds) throw new Violation(otherwise);
+    }
+
+    // The entity
+
+    /// Starts an entity; what its predecessor was doing is lost, what it had asked for may still happen.
+    void start() {
+        world.exclusive.release(token == null ? this : token);
+        token = new Object();
+        holdsTurn = false;
+        lives++;
+        scheduler = RunScheduler.initial(world.settings);
+        mailbox.clear();
+        work.clear();
+        timers.clear();
+        old.clear();
+        session = null;
+        finished.clear();
+        deleting = heavy = pointPaused = deletionPaused = openPaused = leaving = mayLoseWork = false;
+        passivated = stopped = false;
+        refusals = 0;
+        deliver(new RunInput.Recovered());
+        if (!scheduler.active()) persist(List.of(new EntityBegan(lives)));
+    }
+
+    private void deliver(RunInput input) {
+        world.trace(id + " " + input);
+        boolean stale = stale(input);
+        if (input instanceof RunInput.ResultsNotWritten && !stale) {
+            session.pointsInWork--;
+            mayLoseWork |= leaving;
+        }
+        long epoch = scheduler.epoch();
+        var transition = scheduler.step(run, input);
+        scheduler = transition.next();
+        List<RunEffect.Persist> persists = new ArrayList<>();
+        Session before = session;
+        for (RunEffect effect : transition.effects()) {
+            world.trace(id + "   " + effect);
+            if (effect instanceof RunEffect.Persist persist) persists.add(persist);
+            else execute(effect);
+        }
+        check(persists.size() <= 1, "persists twice in one step");
+        check(persists.isEmpty() || !(input instanceof RunInput.Stored), "persists after Stored at once");
+        check(!stale || persists.isEmpty(), "a stale input has events stored");
+        check(!stale || epoch == scheduler.epoch()
+                && before == session, "a stale input ends a session");
+        if (!persists.isEmpty()) persist(persists.getFirst().events());
+        judgeRest();
+    }
+
+    private boolean stale(RunInput input) {
+        return switch (input) {
+            case RunInput.FromEngine(var at, _) -> at != scheduler.epoch();
+            case RunInput.StoreDue(var at, _) -> at != scheduler.epoch();
+            case RunInput.ResultsWritten(var at, _, _) -> at != scheduler.epoch();
+            case RunInput.ResultsNotWritten(var at, _) -> at != scheduler.epoch();
+            case RunInput.LoadFound(var at, _, _, _) -> at != scheduler.epoch();
+            case RunInput.LoadFailed(var at, _, _) -> at != scheduler.epoch();
+            case RunInput.LoadUnanswered(var at, _, _, _) -> at != scheduler.epoch();
+            default -> false;
+        };
+    }
+
+    private void persist(List<RunEvent> events) {
+        boolean fails = world.fault(1) && world.oneIn(4) && !world.delicate();
+        if (!fails || world.oneIn(2)) for (RunEvent event : events) {
+            judge(event);
+            run = run.apply(event, 8);
+        }
+        if (fails) {
+            world.trace(id + " the journal fails");
+            start();
+        } else deliver(new RunInput.Stored(events));
+    }
+
+    private void execute(RunEffect effect) {
+        switch (effect) {
+            case RunEffect.Persist _ -> throw new IllegalStateException();
+            case RunEffect.Store(var epoch, var events) -> mailbox.add(new RunInput.StoreDue(epoch, events));
+            case RunEffect.StartSession(var epoch) -> {
+                if (session != null) old.add(session);
+                session = new Session(epoch);
+                openPaused = false;
+            }
+            case RunEffect.OpenRun _ -> open(effect);
+            case RunEffect.CloseRun _ -> {
+                check(session.asked, "closes a run that is not open");
+                session.commands.clear();
+                session.asked = session.open = false;
+                session.outstanding.clear();
+                session.load = 0;
+                session.pointsInWork = 0;
+            }
+            case RunEffect.Execute e -> execute(e);
+            case RunEffect.TakeRecoveryPoint(var position) -> takePoint(effect, position);
+            case RunEffect.ResolveLoad load -> work.add(() -> resolve(load));
+            case RunEffect.WriteResults write -> {
+                check(!deleting, "writes results while blobs are deleted");
+                check(positionsFinished(write.point().position()), "keeps a point before all is finished");
+                work.add(() -> mailbox.add(world.fault(2)
+                        ? new RunInput.ResultsNotWritten(write.epoch(), "no room")
+                        : new RunInput.ResultsWritten(write.epoch(), write.point(), List.of())));
+            }
+            case RunEffect.DeleteBlobs(var unused) -> delete(unused);
+            case RunEffect.StartTimer(var timer, _) -> start(timer);
+            case RunEffect.RequestExclusive(var epoch) -> {
+                Object mine = token;
+                world.exclusive.request(mine, () -> {
+                    holdsTurn = mine == token;
+                    mailbox.add(new RunInput.ExclusiveGranted(epoch));
+                });
+            }
+            case RunEffect.ReleaseExclusive _ -> {
+                holdsTurn = false;
+                world.exclusive.release(token);
+            }
+            case RunEffect.Finish(var outcome, var first) -> finish(outcome, first);
+            case RunEffect.ShowSave(var position) ->
+                work.add(() -> mailbox.add(new RunInput.SaveShown(position)));
+            case RunEffect.Unload _ -> mailbox.add(new RunInput.UnloadDue(world.steps));
+            case RunEffect.AnswerUnload _ -> {
+                check(run.closed(), "says unloaded before it is");
+                unloadAnswered = true;
+            }
+            case RunEffect.Passivate _ -> {
+                check(unsettled() == 0, "is passivated with work to replay");
+                passivated = true;
+            }
+            case RunEffect.Stop _ -> stop();
+            case RunEffect.Report(var occurrence) -> check(!(occurrence
+                    instanceof RunEffect.Occurrence.Evicted) || unsettledExecuted(session.given) == 0,
+                    "is evicted with work to replay");
+        }
+    }
+
+    private void start(RunTimer timer) {
+        timers.removeIf(running -> running.getClass() == timer.getClass());
+        timers.add(timer);
+        switch (timer) {
+            case RunTimer.Reopen _ -> openPaused = true;
+            case RunTimer.RetryRecoveryPoint _ -> pointPaused = true;
+            case RunTimer.RetryDeletion _ -> deletionPaused = true;
+            default -> {}
+        }
+    }
+
+    private void elapse() {
+        RunTimer timer = timers.remove(world.between(0, timers.size() - 1));
+        switch (timer) {
+            case RunTimer.Reopen(var at) -> {
+                if (at == scheduler.epoch()) openPaused = false;
+            }
+            case RunTimer.RetryRecoveryPoint _ -> pointPaused = false;
+            case RunTimer.RetryDeletion _ -> deletionPaused = false;
+            case RunTimer.LeaveDeadline _ -> mayLoseWork = true;
+            default -> {}
+        }
+        deliver(timer instanceof RunTimer.Idle ? new RunInput.IdleElapsed(false, true)
+                : new RunInput.TimerElapsed(timer));
+    }
+
+    private void stop() {
+        check(leaving, "stops and was not asked to leave");
+        boolean lossless = unsettledExecuted() == 0;
+        check(mayLoseWork || lossless, "leaves before its work is durable");
+        stopped = true;
+    }
+
+    /// What must hold whenever the scheduler rests.
+    private void judgeRest() {
+        if (session == null || stopped) return;
+        check(!scheduler.resident() || session.asked, "believes in an engine that was not asked");
+        check(scheduler.turn() != RunScheduler.Turn.HELD || holdsTurn, "believes to hold the turn");
+    }
+
+    // The engine
+
+    private void open(RunEffect effect) {
+        check(!session.asked, "opens the run twice");
+        check(!openPaused, "opens again before the retry delay has elapsed");
+        check(!run.closed(), "opens a closed run");
+        run.recovery().state().ifPresent(state ->
+                check(blobs.contains(state.id()), "has lost the blob of its recovery point"));
+        session.asked = true;
+        session.openAt = run.recovery().position();
+        session.given = session.openAt;
+        session.sentBytes = 0;
+        session.state = run.recovery().state().map(SimulatedRun::number).orElse(NEW);
+        session.commands.add(effect);
+    }
+
+    private void execute(RunEffect.Execute effect) {
+        PendingOperation operation = effect.operation();
+        long position = operation.position();
+        Operation known = operations.get((int) position - 1);
+        boolean load = operation.kind() == OperationKind.LOAD_STATE;
+        check(session.open, "gives an operation to an engine that has not opened the run");
+        check(position > session.given, "gives " + position + " after " + session.given);
+        for (long at = session.given + 1; at < position; at++)
+            check(at <= run.recovery().position()
+                    || run.at(at).filter(PendingOperation::settled).isPresent(), "passes over " + at);
+        check(!known.failed && !known.saved, "gives " + position + " although it is settled");
+        check(session.load == 0, "gives " + position + " behind a load in work");
+        check(!load || session.outstanding.isEmpty(), "gives a load beside others");
+        check(!load || effect.loaded().equals(known.loads) && known.loads.isPresent(),
+                "gives a load without what it loads");
+        check(load || run.struck(position).isEmpty(), "gives " + position + " past a failure");
+        check(!deleting || !operation.saves(), "saves while blobs are deleted");
+        check(!leaving, "gives an operation while it leaves");
+        check(!heavy || session.given <= run.recovery().position(), "goes on while results are too many");
+        long ahead = session.given - run.recovery().position();
+        check(ahead < world.settings.pointMaxOperations(), "goes too far past the recovery point");
+        long bytes = session.outstanding.stream()
+                .mapToLong(at -> run.at(at).orElseThrow().operation().bytes()).sum();
+        check(session.outstanding.size() < world.settings.window(), "exceeds the window");
+        check(bytes == 0 || bytes + operation.operation().bytes() <= world.settings.windowBytes(),
+                "exceeds the window's bytes");
+        judgeReplay(position, known);
+        session.given = position;
+        session.outstanding.add(position);
+        if (load) session.load = position;
+        session.commands.add(effect);
+    }
+
+    /// Operations that may have been executed before the death of a worker are announced in the journal.
+    private void judgeReplay(long position, Operation known) {
+        boolean alone = run.attempt().filter(a -> a.times() > 0 && a.position() == position).isPresent();
+        if (!alone) {
+            check(known.deaths == 0 || run.attempt().isPresent() || !scheduler.replay().exclusive(),
+                    "replays " + position + " unannounced");
+            return;
+        }
+        check(holdsTurn, "replays " + position + " alone without the turn");
+        check(session.outstanding.isEmpty(), "replays " + position + " alone beside others");
+    }
+
+    private void takePoint(RunEffect effect, long position) {
+        check(session.open, "takes a point of a run that is not open");
+        check(session.pointsInWork == 0, "takes two recovery points at once");
+        check(!pointPaused || leaving, "takes a point before the retry delay has elapsed");
+        check(!deleting, "takes a point while blobs are deleted");
+        check(position >= session.given && position > run.recovery().position(), "takes a point too early");
+        check(session.load == 0, "takes a point behind a load in work");
+        session.pointsInWork++;
+        session.commands.add(effect);
+    }
+
+    private void delete(List<BlobId> unused) {
+        check(!deleting, "deletes blobs twice at once");
+        check(!deletionPaused, "deletes before the retry delay has elapsed");
+        check(session.pointsInWork == 0 && scheduler.points().written().isEmpty()
+                && !scheduler.points().storing(), "deletes blobs while a point is written");
+        check(session.outstanding.stream().noneMatch(at -> run.at(at).orElseThrow().saves()),
+                "deletes blobs during a save");
+        check(unused.stream().noneMatch(run.referenced()::contains), "deletes what is referred to");
+        deleting = true;
+        work.add(() -> {
+            boolean fails = world.fault(3);
+            if (!fails || world.oneIn(2)) blobs.removeAll(unused);
+            deleting = false;
+            deliver(fails ? new RunInput.BlobsNotDeleted("not now") : new RunInput.BlobsDeleted(unused));
+        });
+    }
+
+    /// The engine does its next piece of work.
+    private void work(Session s) {
+        RunEffect command = s.commands.poll();
+        switch (command) {
+            case RunEffect.OpenRun _ -> {
+                s.opens++;
+                boolean told = operations.stream().anyMatch(o -> o.told);
+                boolean full = !world.calm() && s.opens <= world.opensWithoutMemory
+                        && refusals < (told ? 4 : 7);
+                if (full) refusals++;
+                if (full || world.fault(4)) s.answer(new EngineEvent.OpenFailed(id,
+                        Fault.server(full ? "out_of_memory" : "not_ready", "not now " + s.opens)));
+                else {
+                    s.position = s.openAt;
+                    s.answer(new EngineEvent.Opened(id));
+                }
+            }
+            case RunEffect.Execute e -> executed(s, e);
+            case RunEffect.TakeRecoveryPoint(var position) -> {
+                boolean fails = s.gone || world.fault(5);
+                s.points.add(new Point(s.answersMade, fails
+                        ? new EngineEvent.RecoveryPointFailed(id, position, Fault.server(s.gone
+                                ? EngineCommand.RUN_NOT_OPEN : "store_failed", "not now"))
+                        : new EngineEvent.RecoveryPointWritten(id, position,
+                                put(BlobScope.recovery(id), s.state), position, LORA)));
+            }
+            default -> throw new IllegalStateException();
+        }
+    }
+
+    private void executed(Session s, RunEffect.Execute e) {
+        long position = e.operation().position();
+        Operation operation = operations.get((int) position - 1);
+        if (world.fault(6) && world.oneIn(8) && !world.delicate()) s.gone = true;
+        if (s.gone) {
+            s.answer(new EngineEvent.Failed(id, position,
+                    Fault.server(EngineCommand.RUN_NOT_OPEN, "lost")));
+            return;
+        }
+        if (operation.nature == Nature.DEADLY) {
+            operation.deaths++;
+            // Deaths by chance in between may have the search for the cause begin again.
+            int byChance = lives - operations.stream().mapToInt(o -> o.deaths).sum();
+            check(operation.deaths <= world.settings.attempts() + 2 + byChance,
+                    position + " kills again and again");
+            world.killNode();
+            return;
+        }
+        if (world.fault(7)) {
+            s.answer(new EngineEvent.Failed(id, position,
+                    Fault.server(EngineCommand.STORE_FAILED, "not now")));
+            if (e.operation().saves()) s.position = position;
+            return;
+        }
+        s.position = position;
+        if (operation.nature != Nature.GOOD) {
+            s.answer(new EngineEvent.Failed(id, position, operation.nature == Nature.BAD
+                    ? Fault.user("bad_data", "bad") : Fault.server("out_of_memory", "too large")));
+            return;
+        }
+        long before = s.state;
+        s.state = after(before, position, operation);
+        s.answer(new EngineEvent.Measured(id, position, 1));
+        s.answer(new EngineEvent.Executed(id, position, switch (operation.kind) {
+            case SAVE_STATE, SAVE_SAMPLER_WEIGHTS -> new OperationResult.Saved(manifest(before, position));
+            case LOAD_STATE -> new OperationResult.Loaded("x", s.state);
+            case OPTIM_STEP -> new OperationResult.Stepped(s.state, Map.of());
+            case FORWARD, FORWARD_BACKWARD -> new OperationResult.Evaluated(List.of(),
+                    Map.of("loss:sum", (double) s.state));
+        }));
+    }
+
+    /// An answer of the engine reaches the entity.
+    private void answer(Session s, EngineEvent event) {
+        if (s == session) switch (event) {
+            case EngineEvent.Opened _ -> {
+                s.open = true;
+                refusals = 0;
+            }
+            case EngineEvent.OpenFailed _ -> s.asked = false;
+            case EngineEvent.Executed(_, var position, _) -> answered(s, position);
+            case EngineEvent.Failed(_, var position, _) -> answered(s, position);
+            case EngineEvent.RecoveryPointFailed _ -> {
+                s.pointsInWork--;
+                mayLoseWork |= leaving;
+            }
+            case EngineEvent.RecoveryPointWritten _, EngineEvent.Crowded _, EngineEvent.Measured _ -> {}
+        }
+        deliver(new RunInput.FromEngine(s.epoch, event));
+    }
+
+    private static void answered(Session s, long position) {
+        s.outstanding.remove(position);
+        if (s.load == position) s.load = 0;
+    }
+
+    private void resolve(RunEffect.ResolveLoad load) {
+        long position = load.operation().position();
+        if (world.fault(8)) {
+            mailbox.add(new RunInput.LoadUnanswered(load.epoch(), position, load.attempt(),
+                    Fault.server("checkpoint_unavailable", "nobody answers")));
+            return;
+        }
+        List<CheckpointManifest> have = run.checkpoints().versions();
+        mailbox.add(have.isEmpty() || world.oneIn(6)
+                ? new RunInput.LoadFailed(load.epoch(), position, Fault.user("checkpoint_not_found", "none"))
+                : new RunInput.LoadFound(load.epoch(), position, true, world.any(have)));
+    }
+
+    // The oracle
+
+    private static long number(BlobRef blob) {
+        return Long.parseLong(blob.id().sha256().substring(48), 16);
+    }
+
+    private BlobRef put(String scope, long state) {
+        var blob = new BlobRef(new BlobId(scope, "%064x".formatted(state)), 10);
+        blobs.add(blob.id());
+        return blob;
+    }
+
+    private CheckpointManifest manifest(long state, long position) {
+        BlobRef blob = put(BlobScope.checkpoints(id), state);
+        return new CheckpointManifest(id, CheckpointKind.TRAINING,
+                Optional.of(new CheckpointName("c" + position % 3)), new ModelName("usf/finance"), LORA,
+                blob.id().sha256(), blob, Optional.of(blob), position, AdamParams.DEFAULT, "adamw", "{}",
+                Optional.empty(), position, Optional.empty());
+    }
+
+    private static long after(long state, long position, Operation operation) {
+        return switch (operation.kind) {
+            case FORWARD_BACKWARD, OPTIM_STEP -> (state * 31 + position) * 2_654_435_761L % 1_000_003L + 1;
+            case LOAD_STATE -> number(operation.loads.orElseThrow().adapter());
+            case FORWARD, SAVE_STATE, SAVE_SAMPLER_WEIGHTS -> state;
+        };
+    }
+
+    /// The state behind a position if each operation that did not fail is executed once, in order.
+    private long state(long position) {
+        long state = NEW;
+        for (int at = 1; at <= position; at++) {
+            Operation operation = operations.get(at - 1);
+            if (!operation.failed) state = after(state, at, operation);
+        }
+        return state;
+    }
+
+    private boolean positionsFinished(long position) {
+        for (long at = run.recovery().position() + 1; at <= position; at++)
+            if (!finished.contains(at)) return false;
+        return true;
+    }
+
+    private int unsettled() {
+        return (int) run.pending().stream().filter(o -> !o.settled()).count();
+    }
+
+    private int unsettledExecuted() {
+        return scheduler.resident() && session.open ? unsettledExecuted(session.given) : 0;
+    }
+
+    private int unsettledExecuted(long until) {
+        return (int) run.pending().stream().filter(o -> !o.settled() && o.position() <= until).count();
+    }
+
+    boolean inLastAttempt() {
+        return run.attempt().filter(a -> a.times() >= world.settings.attempts() - 1
+                && operations.get((int) a.position() - 1).nature != Nature.DEADLY).isPresent();
+    }
+
+    private void finish(FinishedOperation outcome, boolean first) {
+        long position = outcome.position();
+        Operation operation = operations.get((int) position - 1);
+        check(first == finished.add(position), "counts " + position + " wrongly");
+        check(outcome.fault().isPresent() == operation.failed, position + " gets another outcome");
+        if (outcome.result().isEmpty()) return;
+        check(operation.nature == Nature.GOOD, position + " succeeds and cannot");
+        operation.told = true;
+        switch (outcome.result().get()) {
+            case OperationResult.Evaluated(_, var metrics) -> check(metrics.get("loss:sum")
+                    == state(position), "the result of " + position + " is of another state");
+            case OperationResult.Stepped(var state, _) ->
+                check(state == state(position), "the step at " + position + " is of another state");
+            case OperationResult.Loaded(_, var state) ->
+                check(state == state(position), "the load at " + position + " is of another state");
+            case OperationResult.Saved _ -> check(operation.saved, "a save is told before it is stored");
+        }
+    }
+
+    /// An event reaches the journal.
+    private void judge(RunEvent event) {
+        switch (event) {
+            case OperationFailed(var at, var why, _) -> failed(at, why);
+            case LoadResolved(var at, var manifest) -> {
+                check(operations.get((int) at - 1).loads.isEmpty(), "resolves " + at + " twice");
+                operations.get((int) at - 1).loads = Optional.of(manifest);
+            }
+            case CheckpointCommitted(var at, var manifest, _, _) -> {
+                check(blobs.contains(manifest.adapter().id()), "commits a save whose blob is gone");
+                check(number(manifest.adapter()) == state(at - 1), "saves another state at " + at);
+                operations.get((int) at - 1).saved = true;
+            }
+            case RecoveryPointReached e -> {
+                check(blobs.contains(e.state().id()), "has a point whose blob is gone");
+                check(number(e.state()) == state(e.position()), "has a point of another state");
+                session.pointsInWork--;
+            }
+            case OperationAttempted(var at, _) -> operations.get((int) at - 1).attempts++;
+            case RunClosed _ -> {
+                for (int at = 1; at <= operations.size(); at++)
+                    check(finished.contains((long) at) || at <= run.recovery().position(),
+                            "is closed before " + at + " has an outcome");
+            }
+            default -> {}
+        }
+    }
+
+    private void failed(long at, Fault why) {
+        Operation operation = operations.get((int) at - 1);
+        check(!operation.failed && !operation.saved, at + " fails although it is settled");
+        check(!operation.told, at + " fails after its result was told");
+        boolean struck = run.struck(at).filter(why::equals).isPresent();
+        boolean legitimate = struck || switch (why.code()) {
+            case "bad_data" -> operation.nature == Nature.BAD;
+            case "out_of_memory" -> operation.nature == Nature.TOO_LARGE || refusals >= 5;
+            case ReplayPolicy.WORKER_LOST -> operation.nature == Nature.DEADLY
+                    && operation.attempts >= world.settings.attempts();
+            case "checkpoint_not_found", "checkpoint_unavailable" ->
+                    operation.kind == OperationKind.LOAD_STATE;
+            case "store_failed" -> PendingOperation.saves(operation.kind);
+            default -> false;
+        };
+        check(legitimate, at + " fails for no reason: " + why.code());
+        operation.failed = true;
+    }
+
+    // The client, and chance
+
+    /// Something that may happen now happens.
+    void act() {
+        if (stopped) {
+            start();
+            return;
+        }
+        switch (world.between(0, 11)) {
+            case 0, 1 -> client();
+            case 2, 3, 4 -> {
+                if (!mailbox.isEmpty()) deliver(mailbox.poll());
+            }
+            case 5 -> {
+                if (!work.isEmpty()) work.remove(world.between(0, work.size() - 1)).run();
+            }
+            case 6, 7 -> {
+                if (!session.commands.isEmpty()) work(session);
+            }
+            case 8 -> {
+                Session now = session;
+                now.take().ifPresent(event -> answer(now, event));
+            }
+            case 9, 10 -> late();
+            default -> {
+                boolean quiet = mailbox.isEmpty() && work.isEmpty() && session.commands.isEmpty()
+                        && session.answers.isEmpty() && session.points.isEmpty();
+                if (!timers.isEmpty() && (quiet || world.oneIn(12))) elapse();
+                else faults();
+            }
+        }
+    }
+
+    /// The engine answers for a session that is over.
+    private void late() {
+        if (old.isEmpty()) return;
+        Session s = world.any(old);
+        if (!s.commands.isEmpty() && world.oneIn(2)) lateWork(s);
+        s.take().ifPresent(event -> answer(s, event));
+    }
+
+    private void lateWork(Session s) {
+        if (s.commands.peek() instanceof RunEffect.Execute e
+                && operations.get((int) e.operation().position() - 1).nature == Nature.DEADLY)
+            s.commands.clear();
+        else work(s);
+    }
+
+    private void faults() {
+        if (world.fault(9)) {
+            heavy = !heavy;
+            deliver(new RunInput.ResultsHeavy(heavy));
+        } else if (heavy && world.calm()) {
+            heavy = false;
+            deliver(new RunInput.ResultsHeavy(false));
+        } else if (world.fault(10)) deliver(new RunInput.RecoveryPointWanted());
+        else if (world.fault(11)) answer(session, new EngineEvent.Crowded(id));
+        else if (world.fault(12) && world.oneIn(4) && !world.delicate()) {
+            leaving = true;
+            deliver(new RunInput.LeaveRequested());
+        } else if (world.fault(13) && world.oneIn(6) && !world.delicate()) {
+            session.gone = true;
+            deliver(new RunInput.EngineStopped());
+        } else if (world.fault(14)) deliver(new RunInput.IdleElapsed(false, true));
+    }
+
+    private void client() {
+        boolean more = operations.size() < wanted;
+        if (more && !scheduler.unloading() && !run.closed()) {
+            accept();
+        } else if (run.poison().isPresent() && run.poison().get().until().isEmpty() && world.oneIn(3)) {
+            persist(List.of(new ErrorSeen(run.accepted())));
+        } else if (world.oneIn(6) && !run.checkpoints().versions().isEmpty()) {
+            var name = world.any(run.checkpoints().versions()).name().orElseThrow();
+            persist(List.of(new CheckpointDeleted(CheckpointKind.TRAINING, name)));
+        } else if (!more && unloads && !run.closed() && !scheduler.unloading() && !leaving && done())
+            deliver(new RunInput.UnloadRequested());
+        else if (!more && done() && !passivated && !leaving) deliver(new RunInput.IdleElapsed(false, true));
+    }
+
+    private void accept() {
+        OperationKind kind = switch (world.between(0, 9)) {
+            case 0, 1, 2 -> OperationKind.FORWARD_BACKWARD;
+            case 3, 4, 5 -> OperationKind.OPTIM_STEP;
+            case 6 -> OperationKind.FORWARD;
+            case 7, 8 -> OperationKind.SAVE_STATE;
+            default -> OperationKind.LOAD_STATE;
+        };
+        boolean computes = kind == OperationKind.FORWARD_BACKWARD || kind == OperationKind.FORWARD;
+        Nature nature = !computes || !world.oneIn(6) ? Nature.GOOD
+                : world.deadly && world.oneIn(2) ? Nature.DEADLY
+                : world.oneIn(2) ? Nature.BAD : Nature.TOO_LARGE;
+        operations.add(new Operation(kind, nature));
+        persist(List.of(new OperationAccepted(operations.size(), operations.size(),
+                new StoredOperation.Inline(kind, new byte[world.between(1, 90)]), "d", 1)));
+        // A journal that failed may not have it.
+        while (operations.size() > run.accepted()) operations.removeLast();
+    }
+
+    private boolean done() {
+        return run.pending().stream().allMatch(o -> finished.contains(o.position()));
+    }
+
+    /// Whether everything was done that the client wants.
+    boolean over() {
+        return world.calm() && operations.size() >= wanted && done()
+                && (unloads ? unloadAnswered || run.closed() : passivated && scheduler.passivating());
+    }
+
+    String waits() {
+        return operations.size() + " of " + wanted + " accepted, " + unsettled() + " to replay, engine "
+                + scheduler.engine() + ", done " + done() + ", closed " + run.closed();
+    }
+
+    void judgeEnd() {
+        check(run.closed() || unsettled() == 0, "rests with operations behind its recovery point");
+        check(run.closed() == unloads, "is closed: " + run.closed());
+    }
+}

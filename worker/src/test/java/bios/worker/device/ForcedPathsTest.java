@@ -1,0 +1,106 @@
+package bios.worker.device;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertThrows;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import com.typesafe.config.ConfigException;
+import com.typesafe.config.ConfigFactory;
+import com.typesafe.config.ConfigValueFactory;
+import java.io.PrintWriter;
+import java.lang.management.ManagementFactory;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
+import java.util.ArrayList;
+import java.util.List;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.condition.DisabledIfSystemProperty;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.MethodSource;
+import org.junit.platform.engine.discovery.DiscoverySelectors;
+import org.junit.platform.launcher.core.LauncherDiscoveryRequestBuilder;
+import org.junit.platform.launcher.core.LauncherFactory;
+import org.junit.platform.launcher.listeners.SummaryGeneratingListener;
+
+/// Every path of the CPU backend can be forced below what the processor has, and gives the right numbers. oneDNN
+/// takes one set of instructions per process, so each lower set is tested in a process of its own.
+@DisabledIfSystemProperty(named = TestDevices.PROPERTY, matches = ".*")
+final class ForcedPathsTest {
+    /// What a path must pass: its operations against the definitions, the models against PyTorch, equal bits.
+    private static final List<String> TESTS = List.of("bios.worker.device.cpu.ProductsParityTest",
+            "bios.worker.device.cpu.AttentionParityTest", "bios.worker.device.cpu.LayersParityTest",
+            "bios.worker.device.ConformanceTest", "bios.worker.train.ModelGoldenTest",
+            "bios.worker.train.SameBitsTest");
+
+    static List<String> paths() {
+        return TestDevices.pathsOfOtherProcesses();
+    }
+
+    @ParameterizedTest(allowZeroInvocations = true) @MethodSource("paths")
+    void aLowerPathPassesParityGoldenAndSameBitsTestsInAProcessOfItsOwn(String path) throws Exception {
+        List<String> command = new ArrayList<>();
+        command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+        command.addAll(ManagementFactory.getRuntimeMXBean().getInputArguments());
+        command.addAll(List.of("-D" + TestDevices.PROPERTY + "=" + path, "-cp",
+                System.getProperty("surefire.test.class.path", System.getProperty("java.class.path")),
+                ForcedPathsTest.class.getName()));
+        command.addAll(TESTS);
+        Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
+        String output = new String(process.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+        assertEquals(0, process.waitFor(), path + "\n" + output);
+        assertTrue(output.contains("passed on " + path), output);
+    }
+
+    /// Runs test classes in this process; exit status 1 if one fails or nothing was tested.
+    public static void main(String[] classes) {
+        var request = LauncherDiscoveryRequestBuilder.request();
+        for (String name : classes) request.selectors(DiscoverySelectors.selectClass(name));
+        var listener = new SummaryGeneratingListener();
+        LauncherFactory.create().execute(request.build(), listener);
+        var summary = listener.getSummary();
+        boolean passed = summary.getTotalFailureCount() == 0 && summary.getTestsSucceededCount() >= classes.length;
+        if (!passed) summary.printFailuresTo(new PrintWriter(System.out, true));
+        System.out.printf("%d of %d tests passed on %s%n", summary.getTestsSucceededCount(),
+                summary.getTestsFoundCount(), TestDevices.path());
+        System.exit(passed ? 0 : 1);
+    }
+
+    private static DeviceSettings settings(String path) {
+        return DeviceSettings.of(ConfigFactory.load().withValue("bios.engine.cpu.path",
+                ConfigValueFactory.fromAnyRef(path)), 1);
+    }
+
+    @Test void everyExecutablePathOfThisProcessIsForcedByTheSetting() {
+        for (String path : TestDevices.paths())
+            try (Device device = Devices.open(settings(path))) {
+                String expected = path.startsWith("own-") ? "own kernels"
+                        : path.startsWith("onednn-") ? "oneDNN" : "plain";
+                assertTrue(device.description().contains(expected), path + ": " + device.description());
+            }
+        assertTrue(TestDevices.paths().contains(Devices.hardware().bestPath()));
+    }
+
+    @Test void anUnknownPathIsRefusedWithThePathsThatThereAre() {
+        var refused = assertThrows(ConfigException.BadValue.class, () -> settings("onednn-avx9"));
+        assertTrue(refused.getMessage().contains("bios.engine.cpu.path"), refused.getMessage());
+        assertTrue(refused.getMessage().contains("onednn-avx2, onednn-sse41, plain"), refused.getMessage());
+    }
+
+    @Test void aPathThatTheProcessorLacksIsRefusedWithWhatItNeedsAndWhatTheMachineCan() {
+        for (String path : List.of("onednn-amx", "own-avx512-bf16", "onednn-avx512")) {
+            if (Devices.hardware().paths().contains(path)) continue;
+            var refused = assertThrows(ConfigException.BadValue.class, () -> settings(path));
+            assertTrue(refused.getMessage().contains(path + " needs "), refused.getMessage());
+            assertTrue(refused.getMessage().contains("plain"), refused.getMessage());
+        }
+    }
+
+    @Test void aSecondSetOfInstructionsOfOneDnnIsRefusedInOneProcess() {
+        for (String other : TestDevices.pathsOfOtherProcesses())
+            try (Device _ = TestDevices.open(TestDevices.paths().stream().filter(p -> p.startsWith("onednn-"))
+                    .findFirst().orElseThrow(), 1)) {
+                var refused = assertThrows(IllegalArgumentException.class, () -> TestDevices.open(other, 1));
+                assertTrue(refused.getMessage().contains("per process"), refused.getMessage());
+            }
+    }
+}
