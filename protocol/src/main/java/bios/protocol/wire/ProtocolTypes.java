@@ -33,10 +33,10 @@ import bios.protocol.sampling.SamplingCommand.SamplingReply;
 import bios.protocol.sampling.SamplingParams;
 import bios.protocol.session.SessionCommand;
 
-/// The numbers of protocol's own classes. A new class takes the next free number of its group; whoever
-/// changes one raises [WireSerializer#VERSION].
+/// The ids of the protocol module's classes. A new class takes the next free id of its group; a change of a
+/// class raises [WireSerializer#VERSION].
 public final class ProtocolTypes implements WireTypes {
-    /// For the settings.
+    /// Called by [WireSerializer], which finds the class in the settings.
     public ProtocolTypes() {}
 
     @Override public void registerTo(Registry registry) {
