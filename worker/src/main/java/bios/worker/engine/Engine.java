@@ -180,7 +180,7 @@ public final class Engine {
                 withTokenizer(model, replyTo, t -> new EngineReply.Detokenized(t.decode(tokens, skip)));
             case EngineCommand.FetchTokenizerFiles(var model, var replyTo) ->
                 withTokenizer(model, replyTo, t -> new EngineReply.TokenizerFiles(t.files()));
-            case EngineCommand.Retire _ -> retire();
+            case EngineCommand.Drain _ -> retire();
         }
     }
 
@@ -236,7 +236,7 @@ public final class Engine {
     }
 
     private void crowd(RunId run) {
-        lines.get(run).listener.tell(new EngineEvent.Crowded(run));
+        lines.get(run).listener.tell(new EngineEvent.EvictionRequested(run));
     }
 
     /// Goes on with lines that wait for heap.
@@ -278,14 +278,14 @@ public final class Engine {
         Optional<Fault> fault = served == null
                 ? Optional.of(unknown(asked.task().baseModel())) : served.sampler().refusal(asked.task());
         if (fault.isEmpty()) fault = desk.take(asked);
-        fault.ifPresent(why -> asked.replyTo().tell(new EngineReply.NotDone(why)));
+        fault.ifPresent(why -> asked.replyTo().tell(new EngineReply.RequestFailed(why)));
     }
 
     private void withTokenizer(ModelName model, ActorRef<EngineReply> replyTo,
             Function<Tokenizer, EngineReply> use) {
         LoadedModel served = models.get(model);
         Optional<Tokenizer> tokenizer = served == null ? Optional.empty() : served.tokenizer();
-        if (tokenizer.isEmpty()) replyTo.tell(new EngineReply.NotDone(served == null ? unknown(model)
+        if (tokenizer.isEmpty()) replyTo.tell(new EngineReply.RequestFailed(served == null ? unknown(model)
                 : Fault.user("no_tokenizer", model + " has no tokenizer.json")));
         else Thread.ofVirtual().start(() -> replyTo.tell(answer(tokenizer.get(), use)));
     }
@@ -294,7 +294,7 @@ public final class Engine {
         try {
             return use.apply(tokenizer);
         } catch (Throwable thrown) {
-            return new EngineReply.NotDone(FaultClassifier.of(thrown, "the tokenizer"));
+            return new EngineReply.RequestFailed(FaultClassifier.of(thrown, "the tokenizer"));
         }
     }
 

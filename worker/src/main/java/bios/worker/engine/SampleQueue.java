@@ -82,7 +82,7 @@ final class SampleQueue {
                 return false;
             }
             case AdapterCache.Answer.TooLarge(var limit) ->
-                    answer(asked, new EngineReply.NotDone(Fault.server("adapter_too_large",
+                    answer(asked, new EngineReply.RequestFailed(Fault.server("adapter_too_large",
                             "the adapter has " + size + " bytes and this worker keeps " + limit
                             + "; raise bios.engine.adapter-bytes")));
         }
@@ -103,7 +103,7 @@ final class SampleQueue {
             }
             case DeviceExecutor.Placed.Failed(var fault) -> {
                 shelf.lost(key);
-                waiting.forEach(asked -> answer(asked, new EngineReply.NotDone(fault)));
+                waiting.forEach(asked -> answer(asked, new EngineReply.RequestFailed(fault)));
                 retry();
             }
         }
@@ -136,7 +136,7 @@ final class SampleQueue {
             answer(done.asked(), switch (done) {
                 case DeviceExecutor.Answer.Drawn(var asked, var result) ->
                         new EngineReply.Sampled(asked.task().id(), result);
-                case DeviceExecutor.Answer.Failed(_, var fault) -> new EngineReply.NotDone(fault);
+                case DeviceExecutor.Answer.Failed(_, var fault) -> new EngineReply.RequestFailed(fault);
             });
         }
         retry();
