@@ -37,8 +37,8 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/// Every product against sums in double precision on every path of this process; and the law that a row's bits
-/// are its own.
+/// Every product against sums in double precision on every path of this process; and the law that a row's
+/// bits are its own.
 final class ProductsParityTest {
     private static final int[][] SHAPES = {{1, 1, 1}, {1, 16, 9}, {2, 5, 130}, {7, 33, 64}, {64, 70, 31},
             {131, 600, 48}};
@@ -234,12 +234,14 @@ final class ProductsParityTest {
                 assertClose(plus(null, product, scale), device.read(y), sum, 2 * Tolerance.ROUNDING, "x·aᵀ");
                 device.write(y, before);
                 device.multiplyByTransposedAdd(y, left, rows, scale);
-                assertClose(plus(before, product, scale), device.read(y), sum, 2 * Tolerance.ROUNDING, "+ x·aᵀ");
+                assertClose(plus(before, product, scale), device.read(y), sum, 2 * Tolerance.ROUNDING,
+                        "+ x·aᵀ");
                 device.multiplyBy(y, left, columns, scale);
                 assertClose(plus(null, product, scale), device.read(y), sum, 2 * Tolerance.ROUNDING, "x·b");
                 device.write(y, before);
                 device.multiplyByAdd(y, left, columns, scale);
-                assertClose(plus(before, product, scale), device.read(y), sum, 2 * Tolerance.ROUNDING, "+ x·b");
+                assertClose(plus(before, product, scale), device.read(y), sum, 2 * Tolerance.ROUNDING,
+                        "+ x·b");
             }
         }
     }
