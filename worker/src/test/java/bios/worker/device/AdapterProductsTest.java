@@ -21,7 +21,8 @@ import java.util.Optional;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
-/// Projections with several adapters of different ranks, forward and backward, against sums in double precision.
+/// Projections with several adapters of different ranks, forward and backward, against sums in double
+/// precision.
 final class AdapterProductsTest extends Conformance {
     private static final int SITE = 2;
     private static final int IN = 33, OUT = 70, ROWS = 90;
@@ -60,6 +61,10 @@ final class AdapterProductsTest extends Conformance {
                     new Factors(SITE + 1, gradient)));
         }
         return all;
+    }
+
+    private Weight weight(float[] values) {
+        return on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, values));
     }
 
     private Slots slots(List<Adapter> adapters) {
@@ -117,7 +122,7 @@ final class AdapterProductsTest extends Conformance {
             float[] x = random(2, ROWS * IN);
             float[] bias = random(3, OUT);
             float[] onto = random(4, ROWS * OUT);
-            var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, w));
+            var weight = weight(w);
             var input = tensor(on, DType.F32, ROWS, IN, 3, x);
             var slots = slots(adapters);
             var y = on.tensor(DType.F32, ROWS, OUT + 1).columns(0, OUT);
@@ -161,12 +166,12 @@ final class AdapterProductsTest extends Conformance {
             float[] x = random(2, ROWS * IN);
             float[] dy = random(5, ROWS * OUT);
             float[] before = random(6, ROWS * IN);
-            var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, w));
+            var weight = weight(w);
             var input = tensor(on, DType.F32, ROWS, IN, 1, x);
             var slots = slots(adapters);
             var dx = tensor(on, DType.F32, ROWS, IN, 2, before);
-            on.projectBack(Optional.of(dx), add, tensor(on, DType.F32, ROWS, OUT, 1, dy), input, weight, slots,
-                    SITE, low(input, slots));
+            var gradient = tensor(on, DType.F32, ROWS, OUT, 1, dy);
+            on.projectBack(Optional.of(dx), add, gradient, input, weight, slots, SITE, low(input, slots));
             double[] expected = product(dy, w, ROWS, OUT, IN, 1);
             for (int i = 0; add && i < expected.length; i++) expected[i] += before[i];
             for (var a : adapters) {
@@ -205,7 +210,7 @@ final class AdapterProductsTest extends Conformance {
         var a = adapters.getFirst();
         float[] x = random(2, 9 * IN);
         float[] dy = random(5, 9 * OUT);
-        var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, random(1, OUT * IN)));
+        var weight = weight(random(1, OUT * IN));
         var input = tensor(on, 9, IN, x);
         var slots = slots(adapters);
         on.projectBack(Optional.empty(), false, tensor(on, 9, OUT, dy), input, weight, slots, SITE,
@@ -220,7 +225,7 @@ final class AdapterProductsTest extends Conformance {
         float[] w = random(1, OUT * IN);
         float[] x = random(2, ROWS * IN);
         float[] dy = random(5, ROWS * OUT);
-        var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, w));
+        var weight = weight(w);
         float[][] together = pass(weight, x, dy, ROWS, adapters(IN, OUT, SLOTS), 0);
         var alone = adapters(IN, OUT, SLOTS).getFirst();
         var moved = new Adapter(0, alone.count, alone.rank, alone.scale, alone.a, alone.b, alone.table,
@@ -248,7 +253,7 @@ final class AdapterProductsTest extends Conformance {
     @Test void cutSlotsGiveTheRowsOfTheWhole() {
         var adapters = adapters(IN, OUT, SLOTS);
         float[] x = random(2, ROWS * IN);
-        var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, random(1, OUT * IN)));
+        var weight = weight(random(1, OUT * IN));
         var input = tensor(on, ROWS, IN, x);
         var slots = slots(adapters);
         var whole = on.tensor(DType.F32, ROWS, OUT);

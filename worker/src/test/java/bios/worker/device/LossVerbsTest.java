@@ -39,7 +39,8 @@ final class LossVerbsTest extends Conformance {
                 lse[i] = Math.log(sum);
                 at[i] = x[i * n + targets[i]] - lse[i];
                 for (int j = 0; j < n; j++)
-                    gradient[i * n + j] = d[i] * ((j == targets[i] ? 1 : 0) - Math.exp(x[i * n + j] - lse[i]));
+                    gradient[i * n + j] = d[i]
+                            * ((j == targets[i] ? 1 : 0) - Math.exp(x[i * n + j] - lse[i]));
             }
             var logits = tensor(on, DType.F32, rows, n, 2, x);
             var logprobs = on.tensor(DType.F32, rows, 1);

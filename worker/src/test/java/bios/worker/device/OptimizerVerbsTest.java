@@ -6,7 +6,7 @@ import static bios.worker.device.VerbFixture.tensor;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
-import bios.worker.device.Device.ClippedStep;
+import bios.worker.device.Device.AdamStep;
 import bios.worker.kernel.AdamW;
 import bios.worker.kernel.Sums;
 import java.util.ArrayList;
@@ -89,7 +89,7 @@ final class OptimizerVerbsTest extends Conformance {
             var sum = on.scratch(scope, DType.F64, 1, 1);
             on.sumOfSquares(sum, gradients);
             on.adamW(weights, first, second, gradients, sum,
-                    new ClippedStep(1e-3, 0.9, 0.99, 1e-8, 0.1, 3, clip));
+                    new AdamStep(1e-3, 0.9, 0.99, 1e-8, 0.1, 3, clip));
             double norm = Math.sqrt(sum(gradients));
             float scale = (float) (clip > 0 ? Math.min(1, clip / (norm + 1e-6)) : 1);
             var rule = AdamW.at(scale, 1e-3, 0.9, 0.99, 1e-8, 0.1, 3);

@@ -48,4 +48,16 @@ public final class TestDevices {
     public static Device open(int threads, long memoryBytes) {
         return Devices.open(DeviceSettings.ofThreads(threads).withPath(path()).withMemory(memoryBytes));
     }
+
+    /// The elements of a tensor, row by row.
+    public static float[] read(Device on, Tensor from) {
+        float[] values = new float[Math.toIntExact(from.elements())];
+        on.read(from, values, 0);
+        return values;
+    }
+
+    /// to ← from, row by row.
+    public static void write(Device on, Tensor to, float[] from) {
+        on.write(to, from, 0);
+    }
 }

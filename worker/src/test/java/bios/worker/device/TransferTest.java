@@ -202,7 +202,7 @@ final class TransferTest extends Conformance {
             }
             for (int i = 0; i < 50; i++) {
                 on.copy(y, x);
-                on.add(y, x);
+                on.add(List.of(y), List.of(x));
             }
             end.set(true);
             for (var mover : movers) mover.get();
