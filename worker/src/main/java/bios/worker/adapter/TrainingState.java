@@ -6,7 +6,7 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.run.AdamParams;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
-import bios.worker.device.Device.ClippedStep;
+import bios.worker.device.Device.AdamStep;
 import bios.worker.device.Readback;
 import bios.worker.device.Snapshot;
 import bios.worker.device.Tensor;
@@ -151,7 +151,7 @@ public final class TrainingState implements AutoCloseable {
             on.sumOfSquares(squares, sum);
             Readback norm = on.readback(List.of(squares));
             on.adamW(adapter.weights().slabs(), firstMoment.slabs(), secondMoment.slabs(), sum, squares,
-                    new ClippedStep(params.learningRate(), params.beta1(), params.beta2(), params.eps(),
+                    new AdamStep(params.learningRate(), params.beta1(), params.beta2(), params.eps(),
                             params.weightDecay(), steps + 1, params.gradClipNorm()));
             dropGradient();
             steps++;

@@ -1,5 +1,7 @@
 package bios.worker.sample;
 
+import static bios.worker.device.TestDevices.read;
+import static bios.worker.device.TestDevices.write;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
@@ -420,9 +422,9 @@ class SamplerTest {
         Adapter adapter = Adapter.fresh(lora, model.spec(), device);
         var random = new Random(9);
         for (var slab : adapter.weights().slabs()) {
-            float[] values = device.read(slab);
+            float[] values = read(device, slab);
             for (int i = 0; i < values.length; i++) values[i] += (float) (0.05 * random.nextGaussian());
-            device.write(slab, values);
+            write(device, slab, values);
         }
         return adapter;
     }

@@ -1,5 +1,6 @@
 package bios.worker.train;
 
+import static bios.worker.device.TestDevices.read;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
@@ -295,13 +296,13 @@ class TrainerTest {
                         .ifPresent(factor -> {
                             double bound = 1 / Math.sqrt(factor.a().rows());
                             double sum = 0;
-                            for (float v : on.read(factor.a())) {
+                            for (float v : read(on, factor.a())) {
                                 assertTrue(Math.abs(v) <= bound);
                                 sum += v * v;
                             }
                             assertEquals(bound * bound / 3, sum / factor.a().elements(), 0.3 * bound * bound,
                                     target + " is not uniform");
-                            for (float v : on.read(factor.b())) assertEquals(0, v);
+                            for (float v : read(on, factor.b())) assertEquals(0, v);
                         });
         }
     }}
