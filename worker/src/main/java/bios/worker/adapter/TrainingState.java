@@ -6,7 +6,7 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.run.AdamParams;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
-import bios.worker.device.Device.ClippedStep;
+import bios.worker.device.Device.AdamStep;
 import bios.worker.device.Readback;
 import bios.worker.device.Snapshot;
 import bios.worker.device.Tensor;
@@ -140,7 +140,6 @@ public final class TrainingState implements AutoCloseable {
 
     /// Enqueues one AdamW step on the gradient sum, which it clears. The gradient is first multiplied by min(1,
     /// gradClipNorm / (norm + 1e-6)) where there is a gradClipNorm, as torch.nn.utils.clip_grad_norm_ does.
-    /// Waits for nothing.
     ///
     /// @param params become the settings
     /// @return waits for the norm of the whole gradient, before clipping; any thread
@@ -152,7 +151,7 @@ public final class TrainingState implements AutoCloseable {
             on.sumOfSquares(squares, sum);
             Readback norm = on.readback(List.of(squares));
             on.adamW(adapter.weights().slabs(), firstMoment.slabs(), secondMoment.slabs(), sum, squares,
-                    new ClippedStep(params.learningRate(), params.beta1(), params.beta2(), params.eps(),
+                    new AdamStep(params.learningRate(), params.beta1(), params.beta2(), params.eps(),
                             params.weightDecay(), steps + 1, params.gradClipNorm()));
             dropGradient();
             steps++;

@@ -94,7 +94,7 @@ final class DeviceThread {
 
     private void work(Consumer<DeviceQueue.Turn> turns, Consumer<Throwable> broken) {
         try {
-            while (true) switch (queue.take(stopped)) {
+            while (true) switch (queue.take(stopped)) { // edge: the device's own thread
                 case DeviceQueue.Work.Call(var call) -> call.run();
                 case DeviceQueue.Turn turn -> execute(turn, turns, broken);
             }

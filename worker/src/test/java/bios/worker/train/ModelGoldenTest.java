@@ -1,5 +1,6 @@
 package bios.worker.train;
 
+import static bios.worker.device.TestDevices.read;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
@@ -154,7 +155,7 @@ class ModelGoldenTest {
                     if (i == 0) promptAgrees(golden, model, scope, hidden, prompt, used);
                     Tensor logits = model.logits(scope, hidden.rows(next.length - 1, 1),
                             model.slots(scope, List.of(used)));
-                    drawn[i] = largest(on.read(logits));
+                    drawn[i] = largest(read(on, logits));
                     logprobs[i] = logprobs(model, scope, logits, drawn[i])[0];
                 }
             }
@@ -179,7 +180,7 @@ class ModelGoldenTest {
         Tensor logprobs = on.scratch(scope, targets.length, 1);
         on.logSoftmaxAt(logprobs, on.scratch(scope, targets.length, 1), logits,
                 on.upload(scope, List.of(HostArray.column(targets))).getFirst());
-        return on.read(logprobs);
+        return read(on, logprobs);
     }
 
     private static List<float[]> logprobs(BaseModel model, Optional<Adapter> adapter,

@@ -1,5 +1,6 @@
 package bios.worker.train;
 
+import static bios.worker.device.TestDevices.read;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
@@ -132,7 +133,7 @@ class SameBitsTest {
                     Tensor logprobs = on.scratch(scope, n, 1);
                     on.logSoftmaxAt(logprobs, on.scratch(scope, n, 1), logits,
                             on.upload(scope, List.of(HostArray.column(targets))).getFirst());
-                    System.arraycopy(on.read(logprobs), 0, all, at, n);
+                    System.arraycopy(read(on, logprobs), 0, all, at, n);
                 }
                 at += n;
                 try (Device.Scope scope = on.scope()) {     // the branch left behind goes another way

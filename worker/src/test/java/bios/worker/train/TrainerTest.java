@@ -1,5 +1,6 @@
 package bios.worker.train;
 
+import static bios.worker.device.TestDevices.read;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
@@ -15,11 +16,13 @@ import bios.protocol.run.TensorData;
 import bios.worker.adapter.StateFiles;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
+import bios.worker.device.DeviceLost;
 import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.device.TestDevices;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
 import bios.worker.model.RecordingDevice;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -166,6 +169,52 @@ class TrainerTest {
         }
     }
 
+    @Test void resultsThatAreLostLeaveTheRunAsItWas() {
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
+            try (BaseModel model = Golden.of("qwen3").load(test.device());
+                    TrainingState run = Examples.run(Examples.SMALL, model)) {
+                Trainer trainer = new Trainer(model, 60);
+                ForwardBackward operation = Examples.operation(model, 1, 3, false);
+                trainer.evaluate(run, operation);
+                byte[] before = StateFiles.point(run);
+                int tensors = test.tensors();
+                test.loseReadback();
+                assertThrows(DeviceLost.class, () -> trainer.evaluate(run, operation));
+                assertArrayEquals(before, StateFiles.point(run));
+                assertEquals(tensors, test.tensors());
+                trainer.evaluate(run, operation);
+                assertEquals(2, run.accumulated());
+            }
+        }
+    }
+
+    /// Prompts have no weight: their share of the head's backward is skipped, unless the loss is dro.
+    @Test void rowsWithoutWeightHaveNoBackwardAtTheHead() {
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
+            try (BaseModel model = Golden.of("qwen3").load(test.device());
+                    TrainingState run = Examples.run(Examples.SMALL, model)) {
+                Trainer trainer = new Trainer(model);
+                for (LossFunction function : LossFunction.values())
+                    for (float weight : new float[] {0, 0.5f}) {
+                        String name = function == LossFunction.CROSS_ENTROPY ? "weights" : "advantages";
+                        Map<String, TensorData> inputs = new HashMap<>();
+                        inputs.put("target_tokens", TensorData.of(new long[] {4, 5}));
+                        inputs.put(name, TensorData.of(new float[] {0, weight}));
+                        if (function != LossFunction.CROSS_ENTROPY)
+                            inputs.put("logprobs", TensorData.of(new float[] {-1, -2}));
+                        Datum datum = new Datum(new int[] {3, 4}, inputs);
+                        test.calls();
+                        trainer.evaluate(run, new ForwardBackward(List.of(datum), function, Map.of(), false));
+                        boolean backward = weight != 0 || function == LossFunction.DRO;
+                        assertEquals(backward, test.calls().contains("logSoftmaxBackward"),
+                                function + " " + weight);
+                    }
+            }
+        }
+    }
+
     @Test void aPassIsPreparedWhileTheOneBeforeIsOnTheDevice() {
         try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model);
@@ -247,13 +296,13 @@ class TrainerTest {
                         .ifPresent(factor -> {
                             double bound = 1 / Math.sqrt(factor.a().rows());
                             double sum = 0;
-                            for (float v : on.read(factor.a())) {
+                            for (float v : read(on, factor.a())) {
                                 assertTrue(Math.abs(v) <= bound);
                                 sum += v * v;
                             }
                             assertEquals(bound * bound / 3, sum / factor.a().elements(), 0.3 * bound * bound,
                                     target + " is not uniform");
-                            for (float v : on.read(factor.b())) assertEquals(0, v);
+                            for (float v : read(on, factor.b())) assertEquals(0, v);
                         });
         }
     }}
