@@ -142,6 +142,10 @@ final class EngineHarness implements AutoCloseable {
         return new EngineHarness(folder, golden(), 8 << 20, device, s -> s);
     }
 
+    static EngineHarness with(Path folder, UnaryOperator<Device> device, UnaryOperator<BlobStore> store) {
+        return new EngineHarness(folder, golden(), 8 << 20, device, store);
+    }
+
     static EngineHarness withStore(Path folder, UnaryOperator<BlobStore> store) {
         return new EngineHarness(folder, golden(), 8 << 20, d -> d, store);
     }
@@ -507,6 +511,13 @@ final class EngineHarness implements AutoCloseable {
             if (method.equals("close") && until.get() < 0) real.close();
             boolean lost = !QUESTIONS.contains(method) && until.getAndUpdate(n -> n < 0 ? n : n - 1) <= 0;
             if (lost || method.equals("close") && until.get() < 0) throw new DeviceLost("fell off the bus");
+        });
+    }
+
+    /// A device that never has room for copies.
+    static Device withoutCopies(Device real) {
+        return before(Device.class, real, (method, _) -> {
+            if (method.equals("snapshot")) throw new OutOfDeviceMemory(1, 1, 1);
         });
     }
 
