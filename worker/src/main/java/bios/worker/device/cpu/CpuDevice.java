@@ -193,15 +193,9 @@ final class CpuDevice implements Device {
     }
 
     @Override public Snapshot snapshot(List<Tensor> tensors) {
-        var copies = new ArrayList<HostTensor>();
-        try {
-            for (var t : tensors) copies.add(memory.tensor(t.dtype(), t.rows(), t.columns()));
-        } catch (Throwable t) {
-            copies.forEach(memory::free);
-            throw t;
-        }
-        for (int i = 0; i < copies.size(); i++) copy(copies.get(i), tensors.get(i));
-        return new HostSnapshot(memory, copies);
+        var snapshot = new HostSnapshot(memory, tensors);
+        for (int i = 0; i < tensors.size(); i++) copy(snapshot.copies().get(i), tensors.get(i));
+        return snapshot;
     }
 
     // ---- data of a pass ----
