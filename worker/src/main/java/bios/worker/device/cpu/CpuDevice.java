@@ -27,7 +27,6 @@ import bios.worker.kernel.HalfFloats;
 import bios.worker.kernel.Losses;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
