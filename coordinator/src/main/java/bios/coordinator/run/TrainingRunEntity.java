@@ -389,7 +389,7 @@ public final class TrainingRunEntity
     ///
     /// @return these events
     private List<RunEvent> step(TrainingRun run, RunInput input) {
-        var transition = scheduler.step(run, input);
+        var transition = scheduler.withResultsHeavy(results.heavy()).step(run, input);
         scheduler = transition.next();
         List<RunEvent> events = List.of();
         for (RunEffect effect : transition.effects()) {
