@@ -337,12 +337,7 @@ public final class TrainingRunEntity
                 results.searchForWaiters(run, scheduler);
                 yield Effect().noReply();
             }
-            case SelfMessage.Indexed indexed -> {
-                for (long position : maintenance.indexed(indexed))
-                    step(run, new RunInput.SaveShown(position));
-                index(run);
-                yield Effect().noReply();
-            }
+            case SelfMessage.Indexed indexed -> indexed(run, indexed);
             case SelfMessage.IndexAgain _ -> {
                 maintenance.indexAgain();
                 index(run);
@@ -367,6 +362,12 @@ public final class TrainingRunEntity
                 yield Effect().stop().thenNoReply();
             }
         };
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> indexed(TrainingRun run, SelfMessage.Indexed indexed) {
+        for (long position : maintenance.indexed(indexed)) step(run, new RunInput.SaveShown(position));
+        index(run);
+        return Effect().noReply();
     }
 
     /// What the newest entry says already is not recorded again.
