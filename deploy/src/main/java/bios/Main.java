@@ -24,7 +24,8 @@ import picocli.CommandLine.Command;
 public final class Main implements Runnable {
     @CommandLine.Spec private CommandLine.Model.CommandSpec spec;
 
-    /// Runs `bios` with these arguments and exits with 0 (success), 1 (failure) or 2 (wrong usage).
+    /// Runs `bios` with these arguments and exits with 0 (success), 1 (failure), 2 (wrong usage) or 75 (the
+    /// device of the engine is lost).
     public static void main(String[] arguments) {
         CommandLine line = new CommandLine(new Main());
         line.setCaseInsensitiveEnumValuesAllowed(true);
@@ -33,7 +34,7 @@ public final class Main implements Runnable {
             command.getErr()
                     .println("bios: " + (ours || failure.getMessage() == null ? message(failure) : failure));
             if (!ours && System.getenv("BIOS_TRACE") != null) failure.printStackTrace(command.getErr());
-            return 1;
+            return failure instanceof CommandFailed known ? known.status() : 1;
         });
         try {
             Logs.configure(System.getenv().getOrDefault("BIOS_LOG", ""));

@@ -6,6 +6,10 @@ import bios.coordinator.gateway.Accounts;
 import bios.persistence.Storage;
 import bios.persistence.embedded.DatabaseInUse;
 import bios.protocol.model.ModelName;
+import bios.worker.device.Device;
+import bios.worker.device.DeviceLost;
+import bios.worker.device.DeviceSettings;
+import bios.worker.device.Devices;
 import bios.worker.load.ModelFolder;
 import bios.worker.load.ModelRefused;
 import com.typesafe.config.Config;
@@ -22,6 +26,7 @@ import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicReference;
+import java.util.function.Function;
 import org.apache.pekko.actor.CoordinatedShutdown;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.actor.typed.Behavior;
@@ -33,14 +38,16 @@ import org.apache.pekko.actor.typed.javadsl.Behaviors;
 public final class Node {
     /// Includes the loading of models from a slow disk.
     private static final Duration START_LIMIT = Duration.ofMinutes(30);
+    /// Exit status of a process whose device is lost (EX_TEMPFAIL of sysexits.h): started again, it may work.
+    private static final int DEVICE_LOST_STATUS = 75;
 
     private final ActorSystem<Void> system;
     private final Storage storage;
     private final Optional<String> url;
-    private final AtomicReference<String> broken;
+    private final AtomicReference<CommandFailed> broken;
 
     private Node(ActorSystem<Void> system, Storage storage, Optional<String> url,
-            AtomicReference<String> broken) {
+            AtomicReference<CommandFailed> broken) {
         this.system = system;
         this.storage = storage;
         this.url = url;
@@ -70,27 +77,31 @@ public final class Node {
 
     /// Starts the process and returns when it is ready; throws [CommandFailed] with the reason otherwise.
     public static Node start(Settings settings) {
+        return start(settings, Devices::open);
+    }
+
+    /// The same with a device of the caller's.
+    static Node start(Settings settings, Function<DeviceSettings, Device> devices) {
         settings.models().values().forEach(Node::refuseUnknown);
         Accounts accounts = settings.keys().map(Node::accounts).orElseGet(Accounts::open);
         Config config = NodeConfig.of(settings);
         Logs.node(NodeConfig.name(config));
         Storage storage = open(config);
         CompletableFuture<Optional<String>> started = new CompletableFuture<>();
-        AtomicReference<String> broken = new AtomicReference<>();
+        AtomicReference<CommandFailed> broken = new AtomicReference<>();
         Behavior<Void> guardian = Behaviors.setup(context -> {
             try {
-                new NodeWiring(context, settings, accounts, storage, started).start();
+                new NodeWiring(context, settings, devices, accounts, storage, started).start();
             } catch (RuntimeException wrong) {
                 started.completeExceptionally(wrong);
                 return Behaviors.stopped();
             }
             return Behaviors.receive(Void.class).onSignal(Terminated.class, ended -> {
-                broken.set(ended instanceof ChildFailed failed
-                        && failed.cause() instanceof ModelRefused refused ? refused.getMessage()
-                        : "the " + ended.getRef().path().name()
-                        + " stopped; see the log above for the reason");
-                started.completeExceptionally(new CommandFailed(broken.get()));
-                return Behaviors.stopped();
+                broken.set(why(ended));
+                started.completeExceptionally(broken.get());
+                // Runs and shards leave in order; they find the engine gone and do not wait for it.
+                CoordinatedShutdown.get(context.getSystem()).runAll(new PartStopped(broken.get().getMessage()));
+                return Behaviors.same();
             }).build();
         });
         ActorSystem<Void> system = ActorSystem.create(guardian, NodeConfig.SYSTEM, config);
@@ -110,6 +121,20 @@ public final class Node {
             end(system, storage);
             throw new CommandFailed("the service was not ready after " + START_LIMIT);
         }
+    }
+
+    /// Why the process is shut down: a part of it has stopped.
+    private record PartStopped(String why) implements CoordinatedShutdown.Reason {}
+
+    private static CommandFailed why(Terminated ended) {
+        Throwable cause = ended instanceof ChildFailed failed ? failed.cause() : null;
+        return switch (cause) {
+            case ModelRefused refused -> new CommandFailed(refused.getMessage());
+            case DeviceLost lost -> new CommandFailed("the device is lost: " + lost.getMessage()
+                    + "; start the process again", DEVICE_LOST_STATUS);
+            case null, default -> new CommandFailed(
+                    "the " + ended.getRef().path().name() + " stopped; the log above says why");
+        };
     }
 
     private static void end(ActorSystem<Void> system, Storage storage) {
@@ -133,7 +158,7 @@ public final class Node {
         } finally {
             storage.close();
         }
-        if (broken.get() != null) throw new CommandFailed(broken.get());
+        if (broken.get() != null) throw broken.get();
         CoordinatedShutdown.get(system).getShutdownReason()
                 .filter(CoordinatedShutdown.clusterDowningReason()::equals).ifPresent(_ -> {
                     throw new CommandFailed("the cluster has removed this node: it was unreachable, or in a"

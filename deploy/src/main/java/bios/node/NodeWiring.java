@@ -24,8 +24,9 @@ import bios.persistence.blob.MeteredBlobStore;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelName;
+import bios.worker.device.Device;
+import bios.worker.device.DeviceLost;
 import bios.worker.device.DeviceSettings;
-import bios.worker.device.Devices;
 import bios.worker.engine.Engine;
 import bios.worker.engine.EngineSettings;
 import bios.worker.load.ModelRefused;
@@ -42,6 +43,7 @@ import java.util.concurrent.CompletionStage;
 import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.BooleanSupplier;
+import java.util.function.Function;
 import org.apache.pekko.Done;
 import org.apache.pekko.actor.Address;
 import org.apache.pekko.actor.AddressFromURIString;
@@ -73,6 +75,7 @@ final class NodeWiring {
     private final ActorContext<Void> context;
     private final ActorSystem<Void> system;
     private final Node.Settings settings;
+    private final Function<DeviceSettings, Device> devices;
     private final Accounts accounts;
     private final Storage storage;
     private final CompletableFuture<Optional<String>> started;
@@ -83,12 +86,15 @@ final class NodeWiring {
     private final AtomicBoolean open = new AtomicBoolean();
     private final AtomicReference<Fleet> fleet = new AtomicReference<>(Fleet.EMPTY);
 
+    /// @param devices opens the engine's device
     /// @param started completed when the process is ready, with the URL of its gateway if it has one
-    NodeWiring(ActorContext<Void> context, Node.Settings settings, Accounts accounts, Storage storage,
+    NodeWiring(ActorContext<Void> context, Node.Settings settings,
+            Function<DeviceSettings, Device> devices, Accounts accounts, Storage storage,
             CompletableFuture<Optional<String>> started) {
         this.context = context;
         this.system = context.getSystem();
         this.settings = settings;
+        this.devices = devices;
         this.accounts = accounts;
         this.storage = storage;
         this.started = started;
@@ -119,12 +125,14 @@ final class NodeWiring {
     private ActorRef<EngineCommand> worker() {
         int threads = settings.threads().orElse(Runtime.getRuntime().availableProcessors());
         DeviceSettings device = DeviceSettings.of(config, threads);
-        // A refused model is an error of the user: no stack trace.
+        var behavior = Engine.create(EngineSettings.of(config), settings.models(),
+                () -> devices.apply(device), blobs);
+        // A refused model is an error of the user, and the engine logs a lost device: no stack trace.
+        // Either ends the process, see Node.
+        var quiet = SupervisorStrategy.stop().withLoggingEnabled(false);
         ActorRef<EngineCommand> engine = context.spawn(Behaviors.supervise(
-                Engine.create(EngineSettings.of(config), settings.models(),
-                        () -> Devices.open(device), blobs))
-                .onFailure(ModelRefused.class, SupervisorStrategy.stop().withLoggingEnabled(false)),
-                "engine");
+                Behaviors.supervise(behavior).onFailure(ModelRefused.class, quiet))
+                .onFailure(DeviceLost.class, quiet), "engine");
         context.watch(engine);
         RunEnvironment world = RunEnvironment.of(engine, blobs, storage.index(),
                 TrainingRunSharding.resolver(system, ASK_LIMIT), clock, runs);

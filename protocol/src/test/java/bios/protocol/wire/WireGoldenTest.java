@@ -106,7 +106,8 @@ class WireGoldenTest {
         all.add(new RunReply.Timed(List.of(new Timing(5, OperationKind.OPTIM_STEP, 200, 3000, 40_000))));
         all.add(new RunReply.Stalled(request, Fault.server("blob_damaged", "blob a/b is damaged")));
         all.add(new RunCommand.Recount("owner", nobody()));
-        all.add(new RunReply.Recounted(List.of(new HistoryEntry(9, Optional.of("node-1"), HistoryEntry.Kind.OPENED,
+        all.add(new RunReply.Recounted(List.of(new HistoryEntry(9, Optional.of("node-1"),
+                HistoryEntry.Kind.OPENED,
                 Optional.of(4L), Optional.empty(), Map.of("replay", "3")))));
         all.add(new RunReply.Refused(RunCommand.Reason.TOO_MANY, "wait"));
     }
