@@ -86,6 +86,7 @@ class WireGoldenTest {
                 StoredOperations.digest(stored.encoded()), 9, nobody()));
         all.add(new RunCommand.Retrieve("owner", 5, 100, nobody()));
         all.add(new RunCommand.Describe("owner", nobody()));
+        all.add(new RunCommand.CheckOwner("owner", nobody()));
         all.add(new RunCommand.Resolve("owner",
                 CheckpointPath.parse("bios://usf-finance-9f2c4be01a77/weights/a"), nobody()));
         all.add(new RunCommand.ResolveSnapshot("owner", "ab", nobody()));
@@ -106,7 +107,8 @@ class WireGoldenTest {
         all.add(new RunReply.Timed(List.of(new Timing(5, OperationKind.OPTIM_STEP, 200, 3000, 40_000))));
         all.add(new RunReply.Stalled(request, Fault.server("blob_damaged", "blob a/b is damaged")));
         all.add(new RunCommand.Recount("owner", nobody()));
-        all.add(new RunReply.Recounted(List.of(new HistoryEntry(9, Optional.of("node-1"), HistoryEntry.Kind.OPENED,
+        all.add(new RunReply.Recounted(List.of(new HistoryEntry(9, Optional.of("node-1"),
+                HistoryEntry.Kind.OPENED,
                 Optional.of(4L), Optional.empty(), Map.of("replay", "3")))));
         all.add(new RunReply.Refused(RunCommand.Reason.TOO_MANY, "wait"));
     }
