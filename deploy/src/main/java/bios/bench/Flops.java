@@ -20,11 +20,10 @@ final class Flops {
     /// @param arguments as [bios.worker.device.Device] declares them
     static double of(String verb, Object[] arguments) {
         return switch (verb) {
-            case "multiply", "multiplyTransposedAdd" -> product((Tensor) arguments[0], (Weight) arguments[2]);
             case "lowRank" -> lowRank((Slots) arguments[2], (List<?>) arguments[3]);
-            case "project" -> arguments.length < 8 ? 0 : product((Tensor) arguments[0], (Weight) arguments[2])
+            case "project" -> product((Tensor) arguments[0], (Weight) arguments[2])
                     + corrections((Slots) arguments[5], (Integer) arguments[6], f -> f.b().elements());
-            case "projectBack" -> arguments.length < 8 ? 0 : projectBack(arguments);
+            case "projectBack" -> projectBack(arguments);
             case "attention" -> 2 * attention(arguments);
             case "attentionBackward" -> 4 * attention(arguments);
             case String _ -> 0;

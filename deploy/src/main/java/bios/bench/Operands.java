@@ -11,8 +11,8 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 
-/// What a verb of the device reads and writes: the tensors among its arguments, in lists, optionals and records
-/// too, and the pages of keys and values that its sequences name.
+/// What a verb of the device reads and writes: the tensors among its arguments, in lists, optionals and
+/// records too, and the pages of keys and values that its sequences name.
 ///
 /// @param pageBytes bytes of the keys and values of one layer that attention reads from pages
 record Operands(List<Tensor> tensors, double pageBytes) {

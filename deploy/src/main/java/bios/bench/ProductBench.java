@@ -6,12 +6,14 @@ import bios.worker.device.Device;
 import bios.worker.device.Devices;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.Slots;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
 import java.lang.foreign.Arena;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Locale;
+import java.util.Optional;
 
 /// How fast the engine multiplies by frozen weights, beside oneDNN alone on the same shapes.
 public record ProductBench(Setup setup) {
@@ -53,12 +55,13 @@ public record ProductBench(Setup setup) {
                     arena.allocate(linear.weights() * dtype.bytes(), 64), dtype, linear.out(), linear.in()));
             Tensor x = device.scratch(scope, rows, linear.in());
             Tensor y = device.scratch(scope, rows, linear.out());
+            Slots none = device.slots(scope, List.of());
             device.fill(x, 0.5f);
             List<Double> seconds = new ArrayList<>();
             for (int i = 0; i <= REPETITIONS; i++) {
                 long begin = System.nanoTime();
-                device.multiply(y, x, weight);
-                device.read(y.rows(0, 1));
+                device.project(y, x, weight, Optional.empty(), Optional.empty(), none, 0, Optional.empty());
+                device.readback(List.of(y.rows(0, 1))).floats(0);
                 if (i > 0) seconds.add((System.nanoTime() - begin) * 1e-9);
             }
             return new Product(rows, linear.in(), linear.out()).flops() / Percentiles.of(seconds).median()

@@ -61,7 +61,7 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
         Optional<CheckpointManifest> found = path.kind().isPresent()
                 ? newest(path.kind().get(), path.name()) : newest(CheckpointKind.TRAINING, path.name())
                 .or(() -> newest(CheckpointKind.SAMPLER, path.name()));
-        return found.filter(manifest -> !over(manifest, nowMillis));
+        return found.filter(manifest -> !expired(manifest, nowMillis));
     }
 
     Optional<CheckpointManifest> snapshot(String contentId) {
@@ -69,14 +69,14 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
                 .filter(m -> m.contentId().equals(contentId)).findFirst();
     }
 
-    /// The answer to who asks for [#resolve].
+    /// The reply with what [#resolve] finds.
     RunReply answer(CheckpointPath path, long nowMillis) {
         return answer(resolve(path, nowMillis), path + " does not exist or was deleted");
     }
 
-    /// The answer to who asks for [#snapshot].
+    /// The reply with what [#snapshot] finds.
     RunReply answer(String contentId) {
-        return answer(snapshot(contentId), "the snapshot " + contentId + " is gone");
+        return answer(snapshot(contentId), "the snapshot " + contentId + " was released");
     }
 
     private static RunReply answer(Optional<CheckpointManifest> manifest, String otherwise) {
@@ -99,7 +99,7 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
                 : new Decision.Refuse(Reason.NOT_FOUND, "the run has no such checkpoint");
     }
 
-    /// Lets a session's snapshots go; where there are none nothing is written.
+    /// Releases the snapshots of a session; without any, nothing is persisted.
     Decision decideRelease(String session) {
         boolean none = snapshots.stream().noneMatch(s -> s.session().equals(session));
         return none ? new Decision.Duplicate()
@@ -112,12 +112,12 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
         return Optional.empty();
     }
 
-    /// The newest version of each name that is not over, oldest first.
+    /// The newest version of each name that has not expired, oldest first.
     List<CheckpointManifest> current(long nowMillis) {
         LinkedHashMap<String, CheckpointManifest> byName = new LinkedHashMap<>();
         for (CheckpointManifest version : versions)
             byName.putLast(version.kind() + "/" + version.name().orElseThrow(), version);
-        return byName.values().stream().filter(v -> !over(v, nowMillis)).toList();
+        return byName.values().stream().filter(v -> !expired(v, nowMillis)).toList();
     }
 
     boolean has(CheckpointKind kind, CheckpointName name) {
@@ -133,7 +133,7 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
     }
 
     Checkpoints expire(long nowMillis) {
-        return keeping(v -> !over(v, nowMillis), s -> !over(s.manifest(), nowMillis));
+        return keeping(v -> !expired(v, nowMillis), s -> !expired(s.manifest(), nowMillis));
     }
 
     Checkpoints expiry(CheckpointKind kind, CheckpointName name, Optional<Long> at) {
@@ -141,7 +141,7 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
                 ? expiring(v, at) : v).toList(), snapshots);
     }
 
-    /// When the next one is over; empty: none ever.
+    /// When the next one expires; empty: none does.
     Optional<Long> nextExpiry() {
         return all().flatMap(m -> m.expiresAtMillis().stream()).min(Long::compare);
     }
@@ -165,7 +165,7 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
         return manifest.kind() == kind && manifest.name().equals(Optional.of(name));
     }
 
-    private static boolean over(CheckpointManifest manifest, long nowMillis) {
+    private static boolean expired(CheckpointManifest manifest, long nowMillis) {
         return manifest.expiresAtMillis().filter(at -> at <= nowMillis).isPresent();
     }
 

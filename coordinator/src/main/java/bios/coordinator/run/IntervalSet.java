@@ -3,7 +3,7 @@ package bios.coordinator.run;
 import java.util.Arrays;
 
 /// A set of numbers as intervals: `[bounds[0], bounds[1])`, `[bounds[2], bounds[3])`, ... in ascending order.
-/// Numbers that mostly follow each other take a few bytes for ever.
+/// Numbers that mostly follow each other take a few bytes.
 public record IntervalSet(long[] bounds) {
     /// No number.
     public static final IntervalSet EMPTY = new IntervalSet(new long[0]);

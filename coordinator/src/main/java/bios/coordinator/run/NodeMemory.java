@@ -5,8 +5,8 @@ import java.util.HashSet;
 import java.util.Map;
 import java.util.Set;
 
-/// What the runs of a node take of its memory together, and what each owner has not finished on it. Safe for
-/// any thread; each run has one [Account] as long as its entity lives.
+/// What all runs of a node take of its memory, and what each owner has unfinished there. Safe for
+/// any thread; each entity has one [Account].
 public final class NodeMemory {
     private final long resultBytes;
     private final Set<Account> accounts = new HashSet<>();
@@ -19,13 +19,13 @@ public final class NodeMemory {
         int runs;
     }
 
-    /// @param resultBytes beyond so many bytes of results in memory, the run that holds most is asked to
+    /// @param resultBytes beyond so many bytes of results in memory, the run that has most of it is asked to
     ///     write its results out
     public NodeMemory(long resultBytes) {
         this.resultBytes = resultBytes;
     }
 
-    /// What one run takes.
+    /// The account of one run.
     public final class Account implements AutoCloseable {
         private final Runnable shrink;
         private String owner = "";
@@ -38,7 +38,7 @@ public final class NodeMemory {
             this.shrink = shrink;
         }
 
-        /// Says what the run has not finished now.
+        /// Updates what the run has unfinished.
         void unfinished(String whose, int count, long bytes) {
             synchronized (NodeMemory.this) {
                 forget();
@@ -62,7 +62,8 @@ public final class NodeMemory {
             owner = "";
         }
 
-        /// Says how many bytes of results the run holds; whoever holds most may be asked for room.
+        /// Updates the bytes of results that the run has in memory. The run that has most may be asked to
+        /// shrink.
         void results(long bytes) {
             Runnable ask;
             synchronized (NodeMemory.this) {
@@ -91,7 +92,7 @@ public final class NodeMemory {
 
     /// Opens a run's account.
     ///
-    /// @param shrink is called when the run is to give room; by any thread, and must not wait
+    /// @param shrink is called when the run is to free memory; by any thread, must not block
     public synchronized Account open(Runnable shrink) {
         var account = new Account(shrink);
         accounts.add(account);
@@ -107,7 +108,7 @@ public final class NodeMemory {
         return most.shrink;
     }
 
-    /// Operations that an owner has not finished on this node.
+    /// Operations that an owner has unfinished on this node.
     synchronized int unfinished(String owner) {
         return owners.containsKey(owner) ? owners.get(owner).unfinished : 0;
     }

@@ -10,11 +10,12 @@ import com.fasterxml.jackson.annotation.JsonTypeInfo;
 /// An accepted operation behind the last recovery point: a recovery executes it again, unless
 /// its outcome says otherwise.
 ///
-/// @param position its place in the line, from 1
+/// @param position its place in the order of acceptance, from 1
 /// @param seq the client's number
 /// @param digest SHA-256 of the encoded operation
 /// @param outcome what the journal knows of it
-public record PendingOperation(long position, long seq, StoredOperation operation, String digest, long acceptedAtMillis,
+public record PendingOperation(long position, long seq, StoredOperation operation, String digest,
+        long acceptedAtMillis,
         Outcome outcome) {
     /// What the journal must remember of an operation. Losses and steps are not remembered:
     /// executing again gives the same.

@@ -9,8 +9,8 @@ import java.util.Optional;
 import java.util.TreeMap;
 
 /// Outcomes of one run that clients may ask for. Those behind the recovery point are in memory. Those before
-/// it lie in pages in the blob store; they stay in memory as long as there is room, those that were fetched
-/// go first, then the oldest. Belongs to one actor.
+/// it are in pages in the blob store; they stay in memory as long as there is room; fetched
+/// ones are evicted first, then the oldest. Belongs to one actor.
 final class ResultCache {
     private static final long PAGES = 256;
     private static final long FETCHED_SHARE = 32;
@@ -27,7 +27,7 @@ final class ResultCache {
 
     /// @param maxCount most results that are kept, in memory and in pages
     /// @param maxBytes their bytes
-    /// @param memoryBytes most bytes in memory of those that lie in pages as well
+    /// @param memoryBytes most bytes in memory of results that are in pages as well
     ResultCache(int maxCount, long maxBytes, long memoryBytes) {
         this.maxCount = maxCount;
         this.maxBytes = maxBytes;
@@ -62,7 +62,7 @@ final class ResultCache {
         if (byPosition.containsKey(kept.position())) fetched.put(kept.position(), kept);
     }
 
-    /// Results up to `position` lie in pages: they need not stay in memory.
+    /// Results up to `position` are in pages: they need not stay in memory.
     void saved(long position) {
         if (position <= saved) return;
         unsavedBytes -= byPosition.subMap(saved, false, position, true).values().stream()
@@ -71,7 +71,7 @@ final class ResultCache {
         shrink(memoryBytes);
     }
 
-    /// Drops from memory what lies in pages, down to so many bytes; the newest stays.
+    /// Evicts results that are in pages, down to so many bytes; the newest stays.
     void shrink(long least) {
         while (bytes - unsavedBytes > least) {
             var old = fetched.headMap(saved, true);
@@ -86,7 +86,7 @@ final class ResultCache {
         return bytes;
     }
 
-    /// Bytes in memory of those that lie in no page yet.
+    /// Bytes in memory of results that are in no page yet.
     long unsavedBytes() {
         return unsavedBytes;
     }
@@ -106,7 +106,8 @@ final class ResultCache {
 
     /// All of a page's results, if they are in memory.
     Optional<List<FinishedOperation>> inMemory(ResultsPage page) {
-        List<FinishedOperation> all = List.copyOf(byPosition.subMap(page.first(), true, page.last(), true).values());
+        List<FinishedOperation> all = List.copyOf(byPosition.subMap(page.first(), true, page.last(),
+                true).values());
         return all.size() == page.count() ? Optional.of(all) : Optional.empty();
     }
 

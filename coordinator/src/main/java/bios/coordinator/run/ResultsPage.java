@@ -2,7 +2,7 @@ package bios.coordinator.run;
 
 import bios.protocol.checkpoint.BlobRef;
 
-/// Results of a run that lie in one blob, [StoredResults], and what must be known of them to find one.
+/// A blob with results of a run, [StoredResults], and what is needed to find a result in it.
 ///
 /// @param first the first position in it
 /// @param last the last

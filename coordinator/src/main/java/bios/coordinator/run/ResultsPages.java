@@ -15,7 +15,7 @@ import java.util.Optional;
 /// @param pages those that stay as they are, oldest first
 /// @param last a page that the fresh results join
 /// @param lastInMemory its results, if they need not be read
-/// @param fresh results that lie in no page yet
+/// @param fresh results that are in no page yet
 /// @param fetched whether all in the page that is written has been fetched
 record ResultsPages(RunId run, List<ResultsPage> pages, Optional<ResultsPage> last,
         Optional<List<FinishedOperation>> lastInMemory, List<FinishedOperation> fresh, boolean fetched) {
@@ -34,7 +34,8 @@ record ResultsPages(RunId run, List<ResultsPage> pages, Optional<ResultsPage> la
     /// Writes what is new and gives all pages, oldest first. Blocks.
     List<ResultsPage> write(BlobStore blobs) {
         if (fresh.isEmpty()) return pages;
-        List<FinishedOperation> all = new ArrayList<>(lastInMemory.or(() -> last.map(page -> read(blobs, page)))
+        List<FinishedOperation> all = new ArrayList<>(lastInMemory.or(() -> last.map(page -> read(blobs,
+                page)))
                 .orElse(List.of()));
         all.addAll(fresh);
         var page = new StoredResults(all);

@@ -15,10 +15,11 @@ import com.fasterxml.jackson.annotation.JsonProperty;
 import java.util.List;
 import java.util.Optional;
 
-/// What happened to a run. FinishedOperation for ever: [RunStored] names each, names never change, fields are only added.
+/// What happened to a run. Stored for ever: [RunStored] names each; names
+/// never change, fields are only added.
 ///
-/// A `position` is an operation's place in the run's line, from 1; times are epoch milliseconds. Events that
-/// the run's history shows have a [Stamp]; builds without histories stored none.
+/// A `position` is an operation's place in the order of acceptance, from 1; times are epoch milliseconds.
+/// Events that the run's history shows have a [Stamp]; builds without histories stored none.
 public sealed interface RunEvent {
     /// When and on which node an event was stored.
     record Stamp(long timeMillis, String node) {}
@@ -31,7 +32,7 @@ public sealed interface RunEvent {
         }
     }
 
-    /// An operation took its place in the line.
+    /// An operation was accepted.
     ///
     /// @param seq the client's number
     /// @param digest SHA-256 of the encoded operation
@@ -62,7 +63,7 @@ public sealed interface RunEvent {
 
     /// A save is durable.
     ///
-    /// @param session whose life an ephemeral snapshot shares; empty for named checkpoints
+    /// @param session with which an ephemeral snapshot ends; empty for named checkpoints
     record CheckpointCommitted(long position, CheckpointManifest manifest, Optional<String> session,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
         CheckpointCommitted(long position, CheckpointManifest manifest, Optional<String> session) {
@@ -86,7 +87,7 @@ public sealed interface RunEvent {
         }
     }
 
-    /// Checkpoints whose time was over at `timeMillis` went.
+    /// Checkpoints that had expired at `timeMillis` were removed.
     record CheckpointsExpired(long timeMillis,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
         CheckpointsExpired(long timeMillis) {
@@ -94,10 +95,10 @@ public sealed interface RunEvent {
         }
     }
 
-    /// The snapshots of a session went.
+    /// The snapshots of a session were released.
     record SnapshotsReleased(String session) implements RunEvent {}
 
-    /// The state behind `position` is durable: what lies before is never executed again.
+    /// The state behind `position` is durable: operations up to it are never executed again.
     ///
     /// @param step optimizer steps applied in it
     /// @param results what an earlier build stored in place of `pages`
@@ -122,12 +123,12 @@ public sealed interface RunEvent {
         }
     }
 
-    /// After a failure, what it has undone is about to be executed again, from `position` on. A recovery that
-    /// finds this has failed in that: then operations are executed alone.
+    /// After a failure of the worker, operations from `position` on are about to be replayed. A recovery that
+    /// finds this event knows that the replay has failed too: then operations are replayed one at a time.
     record ReplayBegan(long position) implements RunEvent {}
 
-    /// After a second failure, an operation is about to be executed alone, so that one that
-    /// kills its worker is found.
+    /// After a second failure, an operation is about to be replayed alone, so that one that ends its worker
+    /// is found.
     record OperationAttempted(long position,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
         OperationAttempted(long position) {
@@ -135,7 +136,7 @@ public sealed interface RunEvent {
         }
     }
 
-    /// All that a failure had undone is done again.
+    /// Everything that was to be replayed has an outcome.
     record ReplayFinished(long position) implements RunEvent {}
 
     /// Blobs that nothing refers to were deleted.
@@ -149,11 +150,11 @@ public sealed interface RunEvent {
         }
     }
 
-    /// An entity has read all before this and answers for the run from now on: one that is only believed
-    /// dead can write no more, since its next number is taken.
+    /// An entity has read all events before this one and answers for the run from now on. An earlier entity
+    /// that was wrongly taken for dead can persist nothing more: its next sequence number is used.
     record EntityBegan(long timeMillis) implements RunEvent {}
 
-    /// Something to be remembered that no other event says.
+    /// An entry of the history that no other event gives.
     record HistoryRecorded(@JsonProperty("note") HistoryEntry entry) implements RunEvent {}
 
     /// The event with a stamp, if it may have one and has none.

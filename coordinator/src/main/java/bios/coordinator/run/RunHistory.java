@@ -14,8 +14,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.stream.Collectors;
 
-/// What the events of a run say in its history. Pure. Of events that builds without histories stored, those
-/// are shown that say when they were.
+/// Makes the entries of a run's history from its events. Pure. An event that a build without histories stored
+/// gives an entry if it has a time.
 final class RunHistory {
     /// What comes again and again may fill this part of a history only.
     private static final int ROUTINE_PART = 4;
@@ -28,13 +28,13 @@ final class RunHistory {
     static List<HistoryEntry> after(TrainingRun before, RunEvent event, int kept) {
         List<HistoryEntry> notes = before.history();
         return switch (event) {
-            case OperationFailed e when struck(before, e) -> also(notes);
+            case OperationFailed e when blocked(before, e) -> countBlocked(notes);
             case OperationAttempted e -> attempted(before, e, kept);
             default -> note(before, event).map(note -> with(notes, note, kept)).orElse(notes);
         };
     }
 
-    /// Whether the history's newest entry says `now` already.
+    /// Whether the history's newest entry says the same as `now`.
     static boolean says(List<HistoryEntry> history, HistoryEntry now) {
         if (history.isEmpty()) return false;
         HistoryEntry last = history.getLast();
@@ -79,7 +79,8 @@ final class RunHistory {
     }
 
     private static HistoryEntry plain(Stamp stamp, Kind kind, Map<String, String> detail) {
-        return new HistoryEntry(stamp.timeMillis(), node(stamp), kind, Optional.empty(), Optional.empty(), detail);
+        return new HistoryEntry(stamp.timeMillis(), node(stamp), kind, Optional.empty(), Optional.empty(),
+                detail);
     }
 
     private static HistoryEntry about(TrainingRun run, long position, Stamp stamp, Kind kind,
@@ -116,12 +117,12 @@ final class RunHistory {
     }
 
     /// Whether an operation fails only because of an earlier one.
-    private static boolean struck(TrainingRun run, OperationFailed event) {
-        return run.struck(event.position()).filter(event.why()::equals).isPresent();
+    private static boolean blocked(TrainingRun run, OperationFailed event) {
+        return run.blockedBy(event.position()).filter(event.why()::equals).isPresent();
     }
 
-    /// Counts, with the failure itself, those that fail because of it.
-    private static List<HistoryEntry> also(List<HistoryEntry> notes) {
+    /// Counts an operation that fails because of an earlier failure in the entry of that failure.
+    private static List<HistoryEntry> countBlocked(List<HistoryEntry> notes) {
         for (int i = notes.size() - 1; i >= 0; i--) {
             HistoryEntry note = notes.get(i);
             if (note.kind() != Kind.OPERATION_FAILED && note.kind() != Kind.POISONED_OPERATION) continue;
@@ -130,7 +131,7 @@ final class RunHistory {
         return notes;
     }
 
-    /// Attempts one behind the other are one entry.
+    /// Consecutive attempts are one entry.
     private static List<HistoryEntry> attempted(TrainingRun run, OperationAttempted event, int kept) {
         if (event.stamp().isEmpty()) return run.history();
         HistoryEntry now = about(run, event.position(), event.stamp().get(), Kind.ATTEMPT,
@@ -146,7 +147,8 @@ final class RunHistory {
     private static HistoryEntry counted(HistoryEntry note, String name, int more) {
         var detail = new HashMap<>(note.detail());
         detail.merge(name, "" + more, (old, add) -> "" + (Long.parseLong(old) + Long.parseLong(add)));
-        return new HistoryEntry(note.timeMillis(), note.node(), note.kind(), note.position(), note.seq(), detail);
+        return new HistoryEntry(note.timeMillis(), note.node(), note.kind(), note.position(), note.seq(),
+                detail);
     }
 
     private static List<HistoryEntry> replaced(List<HistoryEntry> notes, int index, HistoryEntry note) {

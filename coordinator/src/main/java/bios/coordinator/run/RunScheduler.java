@@ -350,7 +350,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         private void operationFailed(long position, Fault why) {
             PendingOperation operation = run.at(position).orElseThrow();
             finish(FinishedOperation.failure(operation, why));
-            if (TrainingRun.poisons(operation, why) && pipeline.holdsBehind(position))
+            if (TrainingRun.blocksLater(operation, why) && pipeline.holdsBehind(position))
                 restart(false, "operation_failed");
         }
 
@@ -553,8 +553,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             // Whether what follows a load may run depends on its outcome.
             if (pipeline.load() != 0) return false;
             boolean load = operation.kind() == OperationKind.LOAD_STATE;
-            Optional<Fault> struck = load ? Optional.empty() : run.struck(operation.position());
-            if (struck.isPresent()) return store(allStruck(operation.position(), struck.get()));
+            Optional<Fault> blocked = load ? Optional.empty() : run.blockedBy(operation.position());
+            if (blocked.isPresent()) return store(allBlocked(operation.position(), blocked.get()));
             if (load && !pipeline.idle()) return false;
             if (load && operation.outcome() instanceof Outcome.Open) return resolve(operation);
             if (replay.over(operation.position()) && run.attempt().isPresent()) return endReplay();
@@ -609,12 +609,13 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             return true;
         }
 
-        /// All that the failure strikes from `from` on, up to the next load.
-        private List<RunEvent> allStruck(long from, Fault why) {
+        /// The failures of all operations that an earlier failure blocks, from `from` on, up to the next
+        /// load.
+        private List<RunEvent> allBlocked(long from, Fault why) {
             var failures = new ArrayList<RunEvent>();
             for (long at = from; run.at(at).isPresent(); at++) {
                 PendingOperation operation = run.at(at).get();
-                if (operation.kind() == OperationKind.LOAD_STATE || run.struck(at).isEmpty()) break;
+                if (operation.kind() == OperationKind.LOAD_STATE || run.blockedBy(at).isEmpty()) break;
                 if (!operation.settled()) failures.add(new OperationFailed(at, why));
             }
             return failures;

@@ -12,8 +12,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.function.LongSupplier;
 
-/// What a run's entity reports: metrics, log lines, entries of its history, timings of its operations. Decides
-/// nothing. Belongs to one actor.
+/// What a run's entity reports: metrics, log lines, entries of its history, timings of its operations.
+/// Decides nothing. Belongs to one actor.
 final class RunTelemetry {
     private static final double NANOS = 1e9;
 

@@ -8,7 +8,7 @@ import java.util.List;
 import java.util.TreeMap;
 import java.util.function.LongSupplier;
 
-/// How long the newest operations took, for those who ask. FinishedOperation in memory only: an operation that is executed
+/// How long the newest operations took, in memory only: an operation that is executed
 /// again after a failure has none. Belongs to one actor.
 final class Timings {
     static final int KEPT = 1024;
@@ -25,12 +25,12 @@ final class Timings {
         this.nanos = nanos;
     }
 
-    /// An operation is there; before the next one comes it is stored or refused.
+    /// An operation has arrived; it is stored or refused before the next one arrives.
     void arrived() {
         arrived = nanos.getAsLong();
     }
 
-    /// The journal holds it.
+    /// The journal has stored it.
     void stored(long position, long seq, OperationKind kind) {
         started.put(position, new Started(seq, kind, arrived, nanos.getAsLong(), 0));
     }
@@ -41,7 +41,7 @@ final class Timings {
                 new Started(s.seq(), s.kind(), s.arrived(), s.stored(), workedNanos));
     }
 
-    /// Its result is there.
+    /// It has its outcome.
     void finished(long position) {
         Started s = started.remove(position);
         if (s == null) return;
@@ -51,7 +51,7 @@ final class Timings {
                 Math.max(0, behind - s.worked()), s.worked()));
     }
 
-    /// Whatever is up to `position` will not be finished any more.
+    /// Operations up to `position` get no outcome any more.
     void forget(long position) {
         started.headMap(position, true).clear();
     }

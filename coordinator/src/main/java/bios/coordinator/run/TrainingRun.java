@@ -27,26 +27,27 @@ import java.util.TreeSet;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
-/// A training run: its accepted operations, the recovery point before it, and the checkpoints it has made. Pure:
-/// no clock, no actor, no I/O; the same events give the same run.
+/// A training run: its accepted operations, the recovery point before it, and the checkpoints it has made.
+/// Pure: no clock, no actor, no I/O; the same events give the same run.
 ///
 /// @param config empty until the run is created
 /// @param lora the adapter's shape now; empty until the run is created
 /// @param accepted the position of the last accepted operation; 0: none
-/// @param known the client's numbers that have been seen
+/// @param known the client's numbers that were accepted
 /// @param pending the operations behind the recovery point, in order
 /// @param recovery the last recovery point
 /// @param trained whether an operation before the recovery point changed the weights
-/// @param poison the failure that later operations must not silently train past
+/// @param blocking the failure that later operations must not silently train past
 /// @param attempt from where operations are executed again after a failure
 /// @param garbage blobs that nothing refers to any more, to be deleted
 /// @param lastRequestMillis when the last operation was accepted
 /// @param closed whether it was unloaded
 /// @param history the newest of what happened to it, the newest last
-public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, long accepted, IntervalSet known,
+public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, long accepted,
+        IntervalSet known,
         @JsonProperty("line") List<PendingOperation> pending, RecoveryPoint recovery, boolean trained,
         Checkpoints checkpoints,
-        Optional<Poison> poison, Optional<Attempt> attempt,
+        @JsonProperty("poison") Optional<BlockingFailure> blocking, Optional<Attempt> attempt,
         List<BlobId> garbage, long lastRequestMillis, boolean closed,
         @JsonInclude(JsonInclude.Include.NON_EMPTY) List<HistoryEntry> history) {
     /// Before it is created.
@@ -82,16 +83,18 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     ///
     /// @param until operations behind it were accepted after the client had been told;
     ///     empty: it has not been told
-    public record Poison(long position, Fault why, Optional<Long> until) {
-        boolean strikes(long later) {
+    public record BlockingFailure(long position, Fault why, Optional<Long> until) {
+        boolean blocks(long later) {
             return later > position && (until.isEmpty() || later <= until.get());
         }
     }
 
-    /// @param times how often the operation at `position` was begun alone without the replay coming to an
-    ///     end; 0: it was not, those from `position` on were executed as ever
+    /// A replay after a failure of the worker.
+    ///
+    /// @param times how often the operation at `position` was started alone in replays that have not
+    ///     finished; 0: never, operations from `position` on were replayed normally
     public record Attempt(long position, int times) {
-        /// What is left of it when the state behind `point` is durable.
+        /// What remains of it when the state behind `point` is durable.
         Optional<Attempt> behind(long point) {
             if (position > point) return Optional.of(this);
             return times == 0 ? Optional.of(new Attempt(point + 1, 0)) : Optional.empty();
@@ -100,13 +103,13 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     /// What to do with a command.
     public sealed interface Decision {
-        /// Store these, then say yes.
+        /// Persist these, then confirm.
         record Accept(List<RunEvent> events) implements Decision {}
 
-        /// It is so already: say yes and write nothing.
+        /// It was done before: confirm and persist nothing.
         record Duplicate() implements Decision {}
 
-        /// Say no and write nothing.
+        /// Refuse and persist nothing.
         record Refuse(Reason reason, String message) implements Decision {}
     }
 
@@ -140,7 +143,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                         "run " + have.run() + " exists with another configuration");
     }
 
-    /// Accepts an operation, or finds that it was.
+    /// Accepts an operation, or finds that it was accepted before.
     ///
     /// @param remembered the digest under `seq` if it is before the recovery point and
     ///     its result is still kept
@@ -178,8 +181,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 List.of(new OperationAccepted(accepted + 1, seq, operation, digest, nowMillis)));
     }
 
-    /// What a load of `manifest` at `position` comes to: [LoadResolved], or
-    /// [OperationFailed] that says why not.
+    /// The event of a load of `manifest` at `position`: [LoadResolved], or [OperationFailed] if it cannot be
+    /// loaded.
     RunEvent load(long position, CheckpointManifest manifest, boolean optimizer) {
         RunConfig own = config.orElseThrow();
         String path = manifest.path().map(Object::toString).orElse("the snapshot " + manifest.contentId());
@@ -223,31 +226,31 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         return changes && !(entry.outcome() instanceof Outcome.Failed);
     }
 
-    /// Whether the operation at `position` must fail because of an earlier one, and why.
-    Optional<Fault> struck(long position) {
-        return poison.filter(p -> p.strikes(position)).map(Poison::why);
+    /// The earlier failure because of which the operation at `position` must fail too, if there is one.
+    Optional<Fault> blockedBy(long position) {
+        return blocking.filter(b -> b.blocks(position)).map(BlockingFailure::why);
     }
 
-    /// Whether telling the client of the failure at `position` tells it what poisons the run.
+    /// Whether a client that is told of the failure at `position` thereby knows the blocking failure.
     boolean wouldBeSeen(long position) {
-        return poison.filter(p -> p.until().isEmpty() && position >= p.position()).isPresent();
+        return blocking.filter(p -> p.until().isEmpty() && position >= p.position()).isPresent();
     }
 
-    /// Whether the failure of `entry` must stop those behind it.
-    static boolean poisons(PendingOperation entry, Fault why) {
-        return entry.kind().changesState() && !why.code().equals(NO_GRADIENT);
+    /// Whether the failure of `operation` must stop operations behind it.
+    static boolean blocksLater(PendingOperation operation, Fault why) {
+        return operation.kind().changesState() && !why.code().equals(NO_GRADIENT);
     }
 
     // Queries
 
-    /// The entry at a position behind the recovery point.
+    /// The operation at a position behind the recovery point.
     Optional<PendingOperation> at(long position) {
         long index = position - recovery.position() - 1;
         return index < 0 || index >= pending.size()
                 ? Optional.empty() : Optional.of(pending.get((int) index));
     }
 
-    /// The entry under a client's number, if it is behind the recovery point.
+    /// The operation with a client's number, if it is behind the recovery point.
     Optional<PendingOperation> bySeq(long seq) {
         return pending.stream().filter(e -> e.seq() == seq).findFirst();
     }
@@ -303,7 +306,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             case LoadApplied(var at, _) -> loaded(at);
             case OperationFailed(var at, var why, _) -> failed(at, why);
             case ErrorSeen(var upTo) ->
-                    poison(poison.map(p -> new Poison(p.position(), p.why(), Optional.of(upTo))));
+                    blocking(blocking.map(b ->
+                            new BlockingFailure(b.position(), b.why(), Optional.of(upTo))));
             case CheckpointCommitted e -> committed(e);
             case CheckpointDeleted(var kind, var name, _) -> checkpoints(checkpoints.delete(kind, name));
             case ExpirySet(var kind, var name, var at, _) ->
@@ -323,7 +327,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     private TrainingRun created(RunConfig created) {
         require(config.isEmpty(), "run %s is created twice", created.run());
         return new TrainingRun(Optional.of(created), Optional.of(created.lora()), accepted, known, pending,
-                recovery, trained, checkpoints, poison, attempt, garbage, created.createdAtMillis(), closed,
+                recovery, trained, checkpoints, blocking, attempt, garbage, created.createdAtMillis(), closed,
                 history);
     }
 
@@ -333,13 +337,13 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         longer.add(new PendingOperation(e.position(), e.seq(), e.operation(), e.digest(), e.timeMillis(),
                 new Outcome.Open()));
         return new TrainingRun(config, lora, e.position(), known.with(e.seq()), longer, recovery, trained,
-                checkpoints, poison, attempt, garbage, e.timeMillis(), closed, history);
+                checkpoints, blocking, attempt, garbage, e.timeMillis(), closed, history);
     }
 
     private TrainingRun outcome(long position, Outcome now) {
         var changed = new ArrayList<>(pending);
         int index = (int) (position - recovery.position() - 1);
-        require(index >= 0 && index < changed.size(), "position %d is not in the line", position);
+        require(index >= 0 && index < changed.size(), "position %d is not pending", position);
         changed.set(index, changed.get(index).with(now));
         return pending(changed);
     }
@@ -354,17 +358,18 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                             + " was applied before it was resolved");
         };
         TrainingRun next = outcome(position, new Outcome.Applied(manifest))
-                .poison(poison.filter(p -> p.position() > position));
+                .blocking(blocking.filter(p -> p.position() > position));
         return next.lora(Optional.of(manifest.lora()));
     }
 
     private TrainingRun failed(long position, Fault why) {
         PendingOperation entry = at(position).orElseThrow();
         TrainingRun next = outcome(position, new Outcome.Failed(why));
-        // A load is executed in a poisoned run, so its failure is news; others fail with the cause they have.
-        boolean news = entry.kind() == OperationKind.LOAD_STATE || struck(position).isEmpty();
-        return (news && poisons(entry, why)
-                ? next.poison(Optional.of(new Poison(position, why, Optional.empty()))) : next).collect(this);
+        // A load is executed although a failure blocks the run, so its own failure is a new cause.
+        boolean news = entry.kind() == OperationKind.LOAD_STATE || blockedBy(position).isEmpty();
+        return (news && blocksLater(entry, why)
+                ? next.blocking(Optional.of(new BlockingFailure(position, why, Optional.empty())))
+                : next).collect(this);
     }
 
     private TrainingRun committed(CheckpointCommitted e) {
@@ -376,14 +381,14 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     private TrainingRun recovered(RecoveryPointReached e) {
         require(e.position() >= recovery.position() && e.position() <= accepted,
-                "recovery point %d is outside the line", e.position());
+                "recovery point %d is outside the accepted operations", e.position());
         int behind = (int) (e.position() - recovery.position());
         boolean changed = trained || pending.subList(0, behind).stream().anyMatch(TrainingRun::trains);
         var point = new RecoveryPoint(e.position(), Optional.of(e.state()), e.step(),
                 Optional.of(e.lora()), e.results(), e.pages());
         var next = new TrainingRun(config, lora, accepted, known, pending.subList(behind, pending.size()),
                 point,
-                changed, checkpoints, poison,
+                changed, checkpoints, blocking,
                 attempt.flatMap(a -> a.behind(e.position())), garbage, lastRequestMillis, closed,
                 history);
         return next.collect(this);
@@ -419,36 +424,37 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     private TrainingRun pending(List<PendingOperation> now) {
         return new TrainingRun(config, lora, accepted, known, now, recovery, trained, checkpoints,
-                poison, attempt, garbage, lastRequestMillis, closed, history);
+                blocking, attempt, garbage, lastRequestMillis, closed, history);
     }
 
     private TrainingRun lora(Optional<LoraSpec> now) {
         return new TrainingRun(config, now, accepted, known, pending, recovery, trained, checkpoints,
-                poison, attempt, garbage, lastRequestMillis, closed, history);
+                blocking, attempt, garbage, lastRequestMillis, closed, history);
     }
 
     private TrainingRun checkpoints(Checkpoints now) {
-        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, now, poison, attempt,
-                garbage, lastRequestMillis, closed, history).collect(this);
+        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, now, blocking,
+                attempt, garbage, lastRequestMillis, closed, history).collect(this);
     }
 
-    private TrainingRun poison(Optional<Poison> now) {
+    private TrainingRun blocking(Optional<BlockingFailure> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints, now,
                 attempt, garbage, lastRequestMillis, closed, history);
     }
 
     private TrainingRun attempt(Optional<Attempt> now) {
-        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints, poison,
+        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
+                blocking,
                 now, garbage, lastRequestMillis, closed, history);
     }
 
     private TrainingRun garbage(List<BlobId> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                poison, attempt, now, lastRequestMillis, closed, history);
+                blocking, attempt, now, lastRequestMillis, closed, history);
     }
 
     private TrainingRun history(List<HistoryEntry> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                poison, attempt, garbage, lastRequestMillis, closed, now);
+                blocking, attempt, garbage, lastRequestMillis, closed, now);
     }
 }

@@ -47,8 +47,9 @@ import org.apache.pekko.persistence.typed.javadsl.ReplyEffect;
 import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 
 /// The sharded home of one [TrainingRun]. What is accepted, [TrainingRun] decides; what the engine is given
-/// next and everything that depends on it, [RunScheduler] decides. The entity turns commands and messages into
-/// inputs of the scheduler and executes its effects, with [RunResults], [RunMaintenance] and [RunTelemetry].
+/// next and everything that depends on it, [RunScheduler] decides. The entity turns commands and messages
+/// into inputs of the scheduler and executes its effects, with [RunResults], [RunMaintenance] and
+/// [RunTelemetry].
 public final class TrainingRunEntity
         extends EventSourcedBehaviorWithEnforcedReplies<Message, RunEvent, TrainingRun> {
     private static final Duration UNCREATED_IDLE = Duration.ofSeconds(5);

@@ -19,7 +19,8 @@ import org.apache.pekko.cluster.sharding.typed.javadsl.EntityTypeKey;
 import org.apache.pekko.persistence.typed.PersistenceId;
 
 /// Where runs live: the runs of each base model are one sharding type, `run-<slug>`, on the nodes with the
-/// role `serves-<slug>`. A run that has not gone to rest starts again by itself wherever its shard goes.
+/// role `serves-<slug>`. A run that was not passivated starts again by itself on the node that its
+/// shard moves to.
 public final class TrainingRunSharding {
     private TrainingRunSharding() {}
 
@@ -33,18 +34,18 @@ public final class TrainingRunSharding {
         return "serves-" + slug;
     }
 
-    /// Lets the runs of a base model live on this node, which must have the role.
+    /// Has the runs of a base model hosted on this node, which must have the role.
     public static ActorRef<ShardingEnvelope<RunCommand>> init(ActorSystem<?> system, String slug,
-            RunEnvironment world) {
-        // Whatever it is asked, it begins.
-        RunEnvironment waking = world.waking(run -> ref(system, run).tell(
+            RunEnvironment environment) {
+        // Any message starts the entity.
+        RunEnvironment waking = environment.waking(run -> ref(system, run).tell(
                 new RunCommand.Describe("", system.ignoreRef())));
         var entity = Entity.of(key(slug), context -> {
             var persistenceId = PersistenceId.of(context.getEntityTypeKey().name(), context.getEntityId());
             return TrainingRunEntity.create(new RunId(context.getEntityId()), persistenceId, waking,
                     Optional.of(context.getShard()));
         });
-        return ClusterSharding.get(system).init(dressed(system, slug, entity, world.settings()));
+        return ClusterSharding.get(system).init(configured(system, slug, entity, environment.settings()));
     }
 
     /// Lets this node, without the role, reach the runs of a base model; needed once per slug before [#ref].
@@ -54,10 +55,10 @@ public final class TrainingRunSharding {
             throw new IllegalStateException("run " + context.getEntityId()
                     + " does not belong on a node without the role " + role(slug));
         });
-        return ClusterSharding.get(system).init(dressed(system, slug, entity, settings));
+        return ClusterSharding.get(system).init(configured(system, slug, entity, settings));
     }
 
-    private static Entity<RunCommand, ShardingEnvelope<RunCommand>> dressed(ActorSystem<?> system,
+    private static Entity<RunCommand, ShardingEnvelope<RunCommand>> configured(ActorSystem<?> system,
             String slug, Entity<RunCommand, ShardingEnvelope<RunCommand>> entity, RunSettings settings) {
         var sharding = ClusterShardingSettings.create(system).withRememberEntities(true)
                 .withRememberEntitiesStoreMode(
@@ -66,7 +67,7 @@ public final class TrainingRunSharding {
                 .withMessageExtractor(new HashCodeMessageExtractor<>(settings.shards()));
     }
 
-    /// The run `run`, wherever it is. The sharding of its slug must have been begun on this node.
+    /// The reference to `run` on whatever node it is. The sharding of its slug must have been started here.
     public static EntityRef<RunCommand> ref(ActorSystem<?> system, RunId run) {
         return ClusterSharding.get(system).entityRefFor(key(run.slug()), run.value());
     }

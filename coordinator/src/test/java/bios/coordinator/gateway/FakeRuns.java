@@ -108,9 +108,11 @@ final class FakeRuns implements RunDirectory, RunIndex {
                     new Timing(7, OperationKind.FORWARD_BACKWARD, 1_250_000, 500, 2_000_000),
                     new Timing(8, OperationKind.SAVE_SAMPLER_WEIGHTS, 0, 0, 3_000_000))));
             case RunCommand.Recount(_, _) -> existing(run, () -> new RunReply.Recounted(List.of(
-                    new HistoryEntry(1_000, Optional.of("node-1"), HistoryEntry.Kind.CREATED, Optional.empty(),
+                    new HistoryEntry(1_000, Optional.of("node-1"), HistoryEntry.Kind.CREATED,
+                            Optional.empty(),
                             Optional.empty(), Map.of("rank", "32", "base_model", "ultrasafe/usf-tiny")),
-                    new HistoryEntry(2_000, Optional.of("node-1"), HistoryEntry.Kind.RECOVERY_POINT, Optional.of(7L),
+                    new HistoryEntry(2_000, Optional.of("node-1"), HistoryEntry.Kind.RECOVERY_POINT,
+                            Optional.of(7L),
                             Optional.of(9L), Map.of("step", "3", "bytes", "100")))));
             case RunCommand.Unload(_, _) -> existing(run, () -> {
                 run.closed = true;

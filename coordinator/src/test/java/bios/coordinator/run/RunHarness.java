@@ -140,7 +140,8 @@ final class RunHarness implements AutoCloseable {
                 () -> Instant.ofEpochMilli(clock.get()), RunSettings.from(kit.system().settings().config()));
         memory = environment.memory();
         exclusive = environment.exclusive();
-        run = kit.spawn(TrainingRunEntity.create(RUN, PersistenceId.of("run-usf-finance", RUN.value()), environment,
+        run = kit.spawn(TrainingRunEntity.create(RUN, PersistenceId.of("run-usf-finance", RUN.value()),
+                environment,
                 Optional.empty()));
     }
 

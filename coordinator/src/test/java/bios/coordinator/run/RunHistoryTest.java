@@ -43,7 +43,8 @@ class RunHistoryTest {
     }
 
     private static HistoryRecorded noted(Kind kind) {
-        return new HistoryRecorded(new HistoryEntry(9, Optional.of("node-1"), kind, Optional.empty(), Optional.empty(),
+        return new HistoryRecorded(new HistoryEntry(9, Optional.of("node-1"), kind, Optional.empty(),
+                Optional.empty(),
                 Map.of()));
     }
 

@@ -313,7 +313,10 @@ final class SimulatedRun {
     private void judgeRest() {
         if (session == null || stopped) return;
         check(!scheduler.resident() || session.asked, "believes in an engine that was not asked");
-        check(scheduler.turn() != RunScheduler.Turn.HELD || holdsTurn, "believes to hold the turn");
+        boolean held = scheduler.turn() == RunScheduler.Turn.HELD;
+        check(!held || holdsTurn, "believes to hold the turn");
+        check(!held || scheduler.storing() || session.outstanding.contains(scheduler.replay().attempted()),
+                "keeps the turn and replays nothing");
     }
 
     // The engine
@@ -347,7 +350,7 @@ final class SimulatedRun {
         check(!load || session.outstanding.isEmpty(), "gives a load beside others");
         check(!load || effect.loaded().equals(known.loads) && known.loads.isPresent(),
                 "gives a load without what it loads");
-        check(load || run.struck(position).isEmpty(), "gives " + position + " past a failure");
+        check(load || run.blockedBy(position).isEmpty(), "gives " + position + " past a failure");
         check(!deleting || !operation.saves(), "saves while blobs are deleted");
         check(!leaving, "gives an operation while it leaves");
         check(!heavy || session.given <= run.recovery().position(), "goes on while results are too many");
@@ -613,6 +616,8 @@ final class SimulatedRun {
                 check(number(e.state()) == state(e.position()), "has a point of another state");
                 session.pointsInWork--;
             }
+            case LoadApplied(var at, _) -> check(run.at(at).orElseThrow().outcome()
+                    instanceof PendingOperation.Outcome.Resolved, "applies the load at " + at + " twice");
             case OperationAttempted(var at, _) -> operations.get((int) at - 1).attempts++;
             case RunClosed _ -> {
                 for (int at = 1; at <= operations.size(); at++)
@@ -627,7 +632,7 @@ final class SimulatedRun {
         Operation operation = operations.get((int) at - 1);
         check(!operation.failed && !operation.saved, at + " fails although it is settled");
         check(!operation.told, at + " fails after its result was told");
-        boolean struck = run.struck(at).filter(why::equals).isPresent();
+        boolean struck = run.blockedBy(at).filter(why::equals).isPresent();
         boolean legitimate = struck || switch (why.code()) {
             case "bad_data" -> operation.nature == Nature.BAD;
             case "out_of_memory" -> operation.nature == Nature.TOO_LARGE || refusals >= 5;
@@ -712,12 +717,12 @@ final class SimulatedRun {
         boolean more = operations.size() < wanted;
         if (more && !scheduler.unloading() && !run.closed()) {
             accept();
-        } else if (run.poison().isPresent() && run.poison().get().until().isEmpty() && world.oneIn(3)) {
+        } else if (run.blocking().isPresent() && run.blocking().get().until().isEmpty() && world.oneIn(3)) {
             persist(List.of(new ErrorSeen(run.accepted())));
         } else if (world.oneIn(6) && !run.checkpoints().versions().isEmpty()) {
             var name = world.any(run.checkpoints().versions()).name().orElseThrow();
             persist(List.of(new CheckpointDeleted(CheckpointKind.TRAINING, name)));
-        } else if (!more && unloads && !run.closed() && !scheduler.unloading() && !leaving && done())
+        } else if (!more && unloads && !run.closed() && !scheduler.unloading() && !leaving)
             deliver(new RunInput.UnloadRequested());
         else if (!more && done() && !passivated && !leaving) deliver(new RunInput.IdleElapsed(false, true));
     }

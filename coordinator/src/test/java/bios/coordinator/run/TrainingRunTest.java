@@ -120,7 +120,7 @@ class TrainingRunTest {
                 case 7 -> store(new CheckpointDeleted(CheckpointKind.TRAINING,
                         new CheckpointName("n" + random.nextInt(3))));
                 default -> {
-                    if (run.poison().isPresent() && random.nextBoolean())
+                    if (run.blocking().isPresent() && random.nextBoolean())
                         store(new ErrorSeen(run.accepted()));
                     else store(new SnapshotsReleased("s" + random.nextInt(2)));
                 }
@@ -143,7 +143,7 @@ class TrainingRunTest {
 
         private void finish(PendingOperation entry) {
             long at = entry.position();
-            Optional<Fault> struck = run.struck(at);
+            Optional<Fault> struck = run.blockedBy(at);
             if (struck.isPresent() && entry.kind() != OperationKind.LOAD_STATE)
                 store(new OperationFailed(at, struck.get()));
             else if (random.nextInt(6) == 0) store(new OperationFailed(at, Fault.user("bad", "at " + at)));
@@ -208,27 +208,28 @@ class TrainingRunTest {
         TrainingRun run = created(true);
         for (int seq = 0; seq < 3; seq++) run = accept(run, seq, inline(OperationKind.FORWARD_BACKWARD));
         run = run.apply(new OperationFailed(1, Fault.user("bad", "why")));
-        assertEquals("bad", run.struck(2).orElseThrow().code());
-        run = run.apply(new OperationFailed(2, run.struck(2).get()));
-        assertEquals(1, run.poison().orElseThrow().position(), "the first cause stays");
+        assertEquals("bad", run.blockedBy(2).orElseThrow().code());
+        run = run.apply(new OperationFailed(2, run.blockedBy(2).get()));
+        assertEquals(1, run.blocking().orElseThrow().position(), "the first cause stays");
         assertTrue(run.wouldBeSeen(2));
         run = run.apply(new ErrorSeen(run.accepted()));
         run = accept(run, 3, inline(OperationKind.FORWARD_BACKWARD));
-        assertTrue(run.struck(3).isPresent(), "accepted before the client knew");
-        assertTrue(run.struck(4).isEmpty(), "accepted after");
+        assertTrue(run.blockedBy(3).isPresent(), "accepted before the client knew");
+        assertTrue(run.blockedBy(4).isEmpty(), "accepted after");
         run = run.apply(new OperationFailed(4, Fault.user("worse", "why")));
-        assertEquals("worse", run.struck(5).orElseThrow().code());
+        assertEquals("worse", run.blockedBy(5).orElseThrow().code());
     }
 
     @Test void onlyFailuresThatMatterPoison() {
         TrainingRun run = accept(created(true), 0, inline(OperationKind.OPTIM_STEP));
         assertTrue(run.apply(new OperationFailed(1,
-                Fault.user(TrainingRun.NO_GRADIENT, ""))).poison().isEmpty());
-        assertTrue(run.apply(new OperationFailed(1, Fault.user("other", ""))).poison().isPresent());
+                Fault.user(TrainingRun.NO_GRADIENT, ""))).blocking().isEmpty());
+        assertTrue(run.apply(new OperationFailed(1, Fault.user("other", ""))).blocking().isPresent());
         for (var kind : List.of(OperationKind.FORWARD, OperationKind.SAVE_STATE,
                 OperationKind.SAVE_SAMPLER_WEIGHTS))
             assertTrue(accept(created(true), 0,
-                    inline(kind)).apply(new OperationFailed(1, Fault.user("other", ""))).poison().isEmpty());
+                    inline(kind)).apply(new OperationFailed(1, Fault.user("other",
+                            ""))).blocking().isEmpty());
     }
 
     @Test void aLoadIsRefusedByNameOrAdopted() {
@@ -318,7 +319,8 @@ class TrainingRunTest {
                 List.of(new ResultsPage(blob("x", 4), 1, 1, 3, 3, 1, 640, true))));
         // Since there are histories.
         var stamp = new RunEvent.Stamp(11, "node-1");
-        all.addAll(List.of(new HistoryRecorded(new HistoryEntry(12, Optional.of("node-1"), HistoryEntry.Kind.OPENED,
+        all.addAll(List.of(new HistoryRecorded(new HistoryEntry(12, Optional.of("node-1"),
+                HistoryEntry.Kind.OPENED,
                 Optional.of(3L), Optional.empty(), Map.of("recovery_point", "3", "replay", "2"))),
                 new OperationFailed(1, Fault.user("bad", "why"), Optional.of(stamp)),
                 new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA, Optional.empty(),

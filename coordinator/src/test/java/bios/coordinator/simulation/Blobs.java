@@ -80,7 +80,10 @@ final class Blobs implements BlobStore {
         return kept.containsKey(id.toString());
     }
 
+    /// A node that is cut off deletes nothing: that its late deletion may take a blob which its successor has
+    /// written anew is known, and no promise.
     @Override public void delete(BlobId id) {
+        if (world.cutOff()) throw failed("delete", id);
         boolean fails = fails();
         world.stage.trace(() -> "delete " + shown(id) + (fails ? " FAILS" : ""));
         if (!fails || world.stage.oneIn(2)) {

@@ -108,7 +108,8 @@ final class Client {
                     stage.oneIn(4) ? other.orElse(run) : run,
                     stage.oneIn(3) ? Optional.of(CheckpointKind.SAMPLER) : Optional.empty(),
                     new CheckpointName(stage.any(List.of("a", "a", "b", "s", "missing")))), stage.oneIn(2));
-            case 18 -> stage.oneIn(2) ? train(Map.of(ModelEngine.FAIL, 1.0), stage.oneIn(3))
+            case 18 -> stage.oneIn(2) ? train(Map.of(stage.oneIn(2) ? ModelEngine.FAIL
+                    : ModelEngine.TOO_LARGE, 1.0), stage.oneIn(3))
                     : train(Map.of(), false);
             default -> harm && stage.oneIn(2) ? train(Map.of(ModelEngine.KILL, 1.0), stage.oneIn(3))
                     : new Operation.OptimStep(Optional.empty());

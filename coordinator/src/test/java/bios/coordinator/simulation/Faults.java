@@ -19,6 +19,12 @@ final class Faults {
     final int forget;
     final int move;
     final int resolverFails;
+    /// The engine does not open a run.
+    final int refuse;
+    /// The engine's answers for a run come late.
+    final int late;
+    /// Mean milliseconds between losses of a device.
+    final int loseDevice;
 
     Faults(Stage stage) {
         drop = sometimes(stage, 5, 30);
@@ -35,6 +41,9 @@ final class Faults {
         forget = sometimes(stage, 8_000, 40_000);
         move = sometimes(stage, 8_000, 40_000);
         resolverFails = sometimes(stage, 2, 10);
+        refuse = sometimes(stage, 2, 10);
+        late = sometimes(stage, 5, 30);
+        loseDevice = sometimes(stage, 8_000, 40_000);
     }
 
     private static int sometimes(Stage stage, int low, int high) {

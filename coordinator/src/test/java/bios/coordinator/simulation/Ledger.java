@@ -230,7 +230,7 @@ final class Ledger {
 
     private boolean legitimate(int at, Line line, Fault why) {
         return switch (why.code()) {
-            case "bad_data", "no_gradient" -> {
+            case "bad_data", "no_gradient", "out_of_memory" -> {
                 Done done = ModelEngine.execute(state(at - 1), line.operation, line.digest, Optional.empty());
                 yield !line.loading() && done.fault().filter(why::equals).isPresent();
             }

@@ -17,8 +17,10 @@ import java.util.Optional;
 /// What an engine computes, as a function: "weights" are a hash of everything that was executed, so that an
 /// operation too many, too few or out of order shows in every later result.
 final class ModelEngine {
-    /// The setting of an operation that fails by the user's fault, and of one that kills its process.
+    /// The setting of an operation that fails by the user's fault, of one that needs more memory than the
+    /// device has, and of one that kills its process.
     static final String FAIL = "fail";
+    static final String TOO_LARGE = "too_large";
     static final String KILL = "kill";
 
     /// A run's exact state.
@@ -57,6 +59,8 @@ final class ModelEngine {
         return switch (operation) {
             case Operation.ForwardBackward f when f.settings().containsKey(FAIL) ->
                     failed(s, Fault.user("bad_data", "asked to fail: " + digest));
+            case Operation.ForwardBackward f when f.settings().containsKey(TOO_LARGE) ->
+                    failed(s, Fault.server("out_of_memory", "asked for too much: " + digest));
             case Operation.ForwardBackward f -> {
                 String sum = hash(s.weights(), s.gradient(), digest);
                 var result = new OperationResult.Evaluated(List.of(),

@@ -36,6 +36,7 @@ import org.apache.pekko.actor.typed.javadsl.Behaviors;
 /// each in order; states are written in the background, saves hold up the events behind them, recovery points
 /// do not. It may forget everything, and it dies with its node.
 final class SimulatedEngine {
+    private static final int MOST_REFUSALS = 3;
     private static final Fault NOT_HERE = Fault.server(EngineCommand.RUN_NOT_OPEN, "not here");
 
     /// The place of an event that is still to come.
@@ -52,16 +53,18 @@ final class SimulatedEngine {
         }
     }
 
-    private record Entry(EngineCommand command, Slot slot) {}
+    private record Work(EngineCommand command, Slot slot) {}
 
     private static final class Line {
         final RunConfig config;
-        final Deque<Entry> waiting = new ArrayDeque<>();
+        final Deque<Work> waiting = new ArrayDeque<>();
         final List<Slot> slots = new ArrayList<>();
         Optional<State> state = Optional.empty();
         Optional<State> before = Optional.empty();
         boolean busy;
         boolean replays;
+        /// When the last answer arrives: answers of a run stay in order.
+        long answersUntil;
 
         Line(RunConfig config) {
             this.config = config;
@@ -72,6 +75,7 @@ final class SimulatedEngine {
     private final World.Node node;
     private final Map<String, Line> lines = new TreeMap<>();
     private final Set<String> known = new HashSet<>();
+    private final Map<String, Integer> refused = new TreeMap<>();
 
     SimulatedEngine(World world, World.Node node) {
         this.world = world;
@@ -139,11 +143,11 @@ final class SimulatedEngine {
     private void add(Line line, EngineCommand command, ActorRef<EngineEvent> to, boolean overtaken) {
         var slot = new Slot(command, to, overtaken);
         line.slots.add(slot);
-        line.waiting.add(new Entry(command, slot));
+        line.waiting.add(new Work(command, slot));
         if (world.mutation == Mutation.ENGINE_SWAPS_OPERATIONS && line.waiting.size() > 2
                 && world.stage.oneIn(4)) {
-            Entry last = line.waiting.removeLast();
-            Entry other = line.waiting.removeLast();
+            Work last = line.waiting.removeLast();
+            Work other = line.waiting.removeLast();
             line.waiting.add(last);
             line.waiting.add(other);
         }
@@ -160,17 +164,25 @@ final class SimulatedEngine {
         long takes = world.stage.oneIn(10) ? world.stage.between(50, 1_500) : world.stage.between(1, 40);
         world.stage.in(takes, () -> {
             if (!current(line)) return;
-            Entry entry = line.waiting.removeFirst();
+            Work entry = line.waiting.removeFirst();
             perform(line, entry);
             line.busy = false;
             if (current(line)) next(line);
         });
     }
 
-    private void perform(Line line, Entry entry) {
+    private void perform(Line line, Work entry) {
         RunId run = line.config.run();
         switch (entry.command()) {
             case EngineCommand.OpenRun(_, var lora, var point, _) -> {
+                if (refuses(run.value())) {
+                    boolean full = world.stage.oneIn(2);
+                    lines.remove(run.value());
+                    fill(line, entry.slot(), new EngineEvent.OpenFailed(run, Fault.server(
+                            full ? "out_of_memory" : "store_failed", "no room now")));
+                    lost(line);
+                    return;
+                }
                 try {
                     line.state = Optional.of(point.isEmpty() ? State.fresh(lora)
                             : State.read(text(point.get()), lora));
@@ -188,7 +200,7 @@ final class SimulatedEngine {
         }
     }
 
-    private void takePoint(Line line, Entry entry, long position) {
+    private void takePoint(Line line, Work entry, long position) {
         RunId run = line.config.run();
         State state = line.state.orElseThrow();
         State copied = world.mutation == Mutation.POINT_IS_TAKEN_EARLY && line.before.isPresent()
@@ -200,7 +212,7 @@ final class SimulatedEngine {
         }, fault -> new EngineEvent.RecoveryPointFailed(run, position, fault));
     }
 
-    private void execute(Line line, Entry entry, EngineCommand.Execute c) {
+    private void execute(Line line, Work entry, EngineCommand.Execute c) {
         RunId run = line.config.run();
         world.stage.trace(() -> node + " executes " + c.position() + " " + c.operation().kind());
         Operation operation;
@@ -233,7 +245,7 @@ final class SimulatedEngine {
         else if (done.result().isPresent())
             fill(line, entry.slot(), new EngineEvent.Executed(run, c.position(), shown(done.result().get())));
         else save(line, entry, c, operation, world.mutation == Mutation.SAVE_IS_TAKEN_LATE
-                && line.waiting.peek() instanceof Entry(EngineCommand.Execute following, _)
+                && line.waiting.peek() instanceof Work(EngineCommand.Execute following, _)
                 ? after(after, following) : after);
     }
 
@@ -259,7 +271,7 @@ final class SimulatedEngine {
                 ? new OperationResult.Evaluated(logprobs, Map.of("loss:sum", (double) node.id)) : result;
     }
 
-    private void save(Line line, Entry entry, EngineCommand.Execute c, Operation operation, State state) {
+    private void save(Line line, Work entry, EngineCommand.Execute c, Operation operation, State state) {
         RunId run = line.config.run();
         keep(line, entry, () -> {
             BlobRef adapter = world.blobs.put(BlobScope.checkpoints(run), bytes(state.weights()));
@@ -275,7 +287,7 @@ final class SimulatedEngine {
         EngineEvent of(Fault fault);
     }
 
-    private void keep(Line line, Entry entry, Supplier<EngineEvent> work, Refusal refusal) {
+    private void keep(Line line, Work entry, Supplier<EngineEvent> work, Refusal refusal) {
         node.blocking(() -> {
             EngineEvent event;
             try {
@@ -294,11 +306,33 @@ final class SimulatedEngine {
             if (next.event.isEmpty() && next.overtaken) continue;
             if (next.event.isEmpty()) return;
             each.remove();
-            send(next.to, next.event.get());
+            send(line, next.to, next.event.get());
         }
     }
 
-    private static void send(ActorRef<EngineEvent> to, EngineEvent event) {
+    /// Whether a run is not opened now. Fewer times in a row than make its operations fail.
+    private boolean refuses(String run) {
+        boolean refuses = world.faults.hits(world.stage, world.faults.refuse)
+                && refused.getOrDefault(run, 0) < MOST_REFUSALS;
+        if (refuses) {
+            refused.merge(run, 1, Integer::sum);
+            world.stage.trace(() -> node + " refuses to open " + run);
+        } else refused.remove(run);
+        return refuses;
+    }
+
+    private void send(Line line, ActorRef<EngineEvent> to, EngineEvent event) {
+        long now = world.stage.now();
+        long late = world.faults.hits(world.stage, world.faults.late) ? world.stage.between(500, 6_000) : 0;
+        line.answersUntil = Math.max(line.answersUntil, now + late);
+        if (line.answersUntil == now) tell(to, event);
+        else world.stage.in(line.answersUntil - now, () -> {
+            world.stage.trace(() -> node + " answers late: " + event);
+            tell(to, event);
+        });
+    }
+
+    private static void tell(ActorRef<EngineEvent> to, EngineEvent event) {
         if (event instanceof EngineEvent.Executed(var run, var position, _))
             to.tell(new EngineEvent.Measured(run, position, position));
         to.tell(event);

@@ -58,6 +58,8 @@ class TrainingRunSimulationTest {
         for (long seed = 1; seed <= 100; seed++)
             SIMULATION.play(seed, Mutation.NONE, true).trace().forEach(line -> all.append(line).append('\n'));
         for (String word : List.of("dies with [entity", "is cut off", "forgets its runs", "is moved",
+                "loses its device", "refuses to open", "answers late",
+                "out_of_memory",
                 "goes to rest", "is killed by operation", " TAKEN", " FAILS", "not kept", "CONFLICT",
                 "TOO_MANY", "worker_lost", "no_gradient", "bad_data", "checkpoint_not_found", "point ",
                 "resolved ", "CheckpointDeleted", "CheckpointsExpired", "SnapshotsReleased", "RunClosed",

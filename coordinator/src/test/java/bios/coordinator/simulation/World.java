@@ -79,7 +79,13 @@ final class World {
             long takes = faults.hits(stage, faults.blobSlow)
                     ? stage.between(500, 20_000) : stage.between(0, 60);
             stage.in(takes, () -> {
-                if (!dead || stage.oneIn(2)) task.run();
+                if (dead && !stage.oneIn(2)) return;
+                acting = Optional.of(this);
+                try {
+                    task.run();
+                } finally {
+                    acting = Optional.empty();
+                }
             });
         }
 
@@ -135,6 +141,8 @@ final class World {
     }
 
     private static final int NODES = 2;
+    /// The node whose blocking work is being done.
+    private Optional<Node> acting = Optional.empty();
 
     final Stage stage;
     final ActorSystem system;
@@ -224,6 +232,7 @@ final class World {
         if (faults.kill > 0) stage.in(stage.between(0, 2L * faults.kill), this::killOne);
         if (faults.suspect > 0) stage.in(stage.between(0, 2L * faults.suspect), this::suspectOne);
         if (faults.forget > 0) stage.in(stage.between(0, 2L * faults.forget), this::forgetOne);
+        if (faults.loseDevice > 0) stage.in(stage.between(0, 2L * faults.loseDevice), this::loseDevice);
         if (faults.move > 0) stage.in(stage.between(0, 2L * faults.move), this::moveOne);
     }
 
@@ -231,6 +240,11 @@ final class World {
     void turnsAreFree() {
         for (Node node : nodes)
             if (node.exclusive.held()) violated(node + ": a run keeps the turn and replays nothing");
+    }
+
+    /// Whether the node that works on blobs now is one that others take for dead.
+    boolean cutOff() {
+        return acting.filter(node -> node.suspected || node.dead).isPresent();
     }
 
     /// Ends all faults; nodes that are cut off die.
@@ -263,6 +277,18 @@ final class World {
         Node node = stage.any(nodes);
         if (!delicate(node)) node.engine.forget();
         stage.in(stage.between(0, 2L * faults.forget), this::forgetOne);
+    }
+
+    /// Ends the engine of a node, and the node soon after: its runs move.
+    private void loseDevice() {
+        if (faults.calm) return;
+        Node node = stage.any(nodes);
+        if (!delicate(node)) {
+            stage.trace(() -> node + " loses its device");
+            node.engineRefs.forEach(World::stop);
+            stage.in(stage.between(0, 3_000), () -> kill(node));
+        }
+        stage.in(stage.between(0, 2L * faults.loseDevice), this::loseDevice);
     }
 
     /// Gives a run to another node, as rebalancing does: its entity ends first.

@@ -2,18 +2,19 @@ package bios.worker.adapter;
 
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.TargetModule;
+import bios.worker.adapter.FactorLayout.Part;
 import bios.worker.device.Device;
 import bios.worker.device.FactorTable;
 import bios.worker.load.ModelRefused;
 import bios.worker.load.ModelSpec;
-import bios.worker.load.Safetensors;
-import bios.worker.load.SafetensorsWriter;
-import bios.worker.load.SafetensorsWriter.Values;
+import bios.worker.load.StagingBuffer;
+import bios.worker.load.TensorRange;
+import bios.worker.load.TensorStream;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
-import java.util.TreeMap;
 
 /// A LoRA adapter on a device: y = x·Wᵀ + (alpha / rank)·(x·Aᵀ)·Bᵀ on each target (Hu et al. 2021). A
 /// sampler's never changes; a run's changes with each optimizer step.
@@ -28,50 +29,67 @@ public final class Adapter implements AutoCloseable {
         this.weights = weights;
     }
 
+    /// An adapter of zeros, to be filled; [bios.worker.device.OutOfDeviceMemory] with nothing taken.
+    public static Adapter allocate(LoraSpec lora, ModelSpec model, Device on) {
+        return new Adapter(lora, model, new Factors(lora, model, on));
+    }
+
     /// A new adapter: A uniform in ±1/√in, as PEFT's kaiming_uniform(a = √5), from `lora.seed()`; B zero.
     public static Adapter fresh(LoraSpec lora, ModelSpec model, Device on) {
-        Factors weights = new Factors(lora, model, on);
-        // slab by slab: the whole of a large adapter would stay in the heap's size
-        for (int slab = 0; slab < weights.slabs().size(); slab++) {
-            float[] values = new float[weights.slabs().get(slab).columns()];
-            for (Factors.Part p : weights.parts()) {
-                if (p.slab() != slab || !p.name().endsWith(".lora_A.weight")) continue;
-                long stream = Seeds.stream(lora.seed(), p.name());
-                double bound = 1 / Math.sqrt(p.columns());
-                for (int i = 0; i < p.rows() * p.columns(); i++)
-                    values[p.offset() + i] = (float) ((2 * Seeds.uniform(stream, i) - 1) * bound);
-            }
-            weights.write(slab, values);
-        }
-        return new Adapter(lora, model, weights);
-    }
-
-    /// Reads what [#toSafetensors] or PEFT wrote. [ModelRefused] when a tensor is missing,
-    /// misshaped or not `lora`'s.
-    public static Adapter fromSafetensors(byte[] bytes, LoraSpec lora, ModelSpec model, Device on) {
-        try (Safetensors tensors = Safetensors.of("adapter", bytes)) {
-            return fromSafetensors(tensors, lora, model, on);
-        }
-    }
-
-    /// The same from an open file; tensors with the suffixes of an optimizer's state are passed over.
-    public static Adapter fromSafetensors(Safetensors tensors, LoraSpec lora, ModelSpec model, Device on) {
-        Factors weights = new Factors(lora, model, on);
+        Adapter adapter = allocate(lora, model, on);
         try {
-            HostFactors host = weights.host();
-            host.fillFrom(tensors, "");
-            Set<String> known = new HashSet<>();
-            for (Factors.Part p : host.parts()) known.add(p.name());
-            for (String name : tensors.names())
-                if (name.startsWith("base_model.") && name.endsWith(".weight") && !known.contains(name))
-                    throw new ModelRefused("adapter", "tensor '" + name + "' is not part of an adapter on "
-                            + lora.targets(), "the adapter belongs to another run");
-            weights.write(host);
-            return new Adapter(lora, model, weights);
-        } catch (RuntimeException e) {
-            weights.close();
-            throw e;
+            adapter.initialize(new StagingBuffer());
+            return adapter;
+        } catch (Throwable failed) {
+            adapter.close();
+            throw failed;
         }
+    }
+
+    /// Writes the first weights of a new adapter, see [#fresh], over zeros. Any thread, while no verb uses it.
+    void initialize(StagingBuffer staging) {
+        var parts = weights.layout().parts();
+        for (int i = 0; i < parts.size(); i++) {
+            Part p = parts.get(i);
+            if (!p.isA()) continue;
+            long stream = Seeds.stream(lora.seed(), p.name());
+            double bound = 1 / Math.sqrt(p.columns());
+            int step = FactorLayout.rowsAtOnce(p);
+            for (int row = 0; row < p.rows(); row += step) {
+                int rows = Math.min(step, p.rows() - row);
+                float[] values = staging.file(rows * p.columns());
+                long first = (long) row * p.columns();
+                for (int k = 0; k < rows * p.columns(); k++)
+                    values[k] = (float) ((2 * Seeds.uniform(stream, first + k) - 1) * bound);
+                weights.write(i, row, rows, values, staging);
+            }
+        }
+    }
+
+    /// Refuses a file that is not `lora`'s adapter on `model`: [bios.worker.load.ModelRefused] names the tensor
+    /// that is missing, misshaped or not part of it. Tensors with the suffixes of an optimizer's state are
+    /// allowed.
+    public static void check(TensorStream file, LoraSpec lora, ModelSpec model) {
+        FactorLayout layout = FactorLayout.of(lora, model);
+        Set<String> known = new HashSet<>();
+        for (Part p : layout.parts()) {
+            file.requireMatrix(p.name(), p.rows(), p.columns());
+            known.add(p.name());
+        }
+        for (TensorRange tensor : file.tensors())
+            if (tensor.name().startsWith("base_model.") && tensor.name().endsWith(".weight")
+                    && !known.contains(tensor.name()))
+                throw new ModelRefused(file.where(), "tensor '" + tensor.name()
+                        + "' is not part of an adapter on " + lora.targets(),
+                        "the adapter belongs to another run");
+    }
+
+    /// Fills the adapter from a file that [#check] has accepted, as [StateSnapshot#writeAdapter] or PEFT wrote
+    /// it. Any thread, while no verb uses it.
+    public void fill(TensorStream file, StagingBuffer staging) {
+        Map<String, TensorStream.RowSink> sinks = new HashMap<>();
+        weights.sinks(sinks, StateSnapshot.WEIGHTS, staging);
+        file.read(sinks, staging);
     }
 
     /// Shape, alpha and targets.
@@ -92,20 +110,6 @@ public final class Adapter implements AutoCloseable {
     /// A and B of a module, if it is a target; the head's are in layer `model.layers()`.
     public Optional<FactorTable.Factor> at(int layer, TargetModule target) {
         return weights.at(layer, target);
-    }
-
-    /// The weights as safetensors with PEFT's names
-    /// (`base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight`); the same weights give the same
-    /// bytes. Waits for the device.
-    public byte[] toSafetensors() {
-        return toSafetensors(weights.read());
-    }
-
-    /// The bytes of [#toSafetensors] for weights that were read before: needs no device.
-    public static byte[] toSafetensors(HostFactors weights) {
-        TreeMap<String, Values> tensors = new TreeMap<>();
-        weights.addTo(tensors, "");
-        return SafetensorsWriter.bytes(tensors, Map.of("format", "pt"));
     }
 
     /// The text of PEFT's `adapter_config.json`.

@@ -1,16 +1,16 @@
 package bios.worker.adapter;
 
-import static bios.protocol.Require.require;
-
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.TargetModule;
+import bios.worker.adapter.FactorLayout.Part;
 import bios.worker.device.Device;
 import bios.worker.device.FactorTable;
 import bios.worker.device.Tensor;
 import bios.worker.load.ModelSpec;
+import bios.worker.load.StagingBuffer;
+import bios.worker.load.TensorStream;
+import bios.worker.load.TensorStream.RowSink;
 import java.util.ArrayList;
-import java.util.Arrays;
-import java.util.EnumMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -20,98 +20,56 @@ import java.util.Optional;
 /// The tensors of a layer are views of one slab `[1, n]`, so that an optimizer step or a norm
 /// takes one verb for all of them.
 public final class Factors implements FactorTable, AutoCloseable {
-    /// Tensors begin at multiples of this many elements (64 bytes).
-    private static final int ALIGNMENT = 16;
-    private static final int BLOCK = 32;
+    private static final int TARGETS = TargetModule.values().length;
 
     private final Device on;
-    private final List<Tensor> slabs;
-    private final List<Map<TargetModule, Factor>> layers;
-    private final List<Part> parts;
+    private final FactorLayout layout;
+    private final List<Tensor> slabs = new ArrayList<>();
+    /// A and B of the pairs of [FactorLayout#parts].
+    private final List<Tensor> tensors = new ArrayList<>();
+    private final List<Optional<Factor>> sites = new ArrayList<>();
 
-    /// One tensor's place: `rows · columns` elements of slab `slab` from element `offset`; in host memory
-    /// row-major, as in files, on the device transposed.
-    ///
-    /// @param name PEFT's name of the tensor
-    record Part(String name, int slab, int offset, int rows, int columns) {}
-
-    /// Zeros for an adapter of this shape.
+    /// Zeros for an adapter of this shape; [bios.worker.device.OutOfDeviceMemory] with nothing taken.
     public Factors(LoraSpec lora, ModelSpec model, Device on) {
+        this(FactorLayout.of(lora, model), on);
+    }
+
+    /// Zeros of this layout.
+    Factors(FactorLayout layout, Device on) {
         this.on = on;
-        this.slabs = new ArrayList<>();
-        this.layers = new ArrayList<>();
-        this.parts = new ArrayList<>();
+        this.layout = layout;
         try {
-            for (int layer = 0; layer <= model.layers(); layer++) addLayer(layer, lora, model);
-        } catch (Throwable e) {
+            for (long elements : layout.slabs()) slabs.add(on.tensor(1, Math.toIntExact(elements)));
+            for (Part p : layout.parts())
+                tensors.add(slabs.get(p.slab()).matrix(p.offset(), p.columns(), p.rows()));
+        } catch (Throwable refused) {
             close();
-            throw e;
+            throw refused;
         }
-    }
-
-    private void addLayer(int layer, LoraSpec lora, ModelSpec model) {
-        boolean head = layer == model.layers();
-        List<TargetModule> targets = lora.targets().stream().filter(t -> (t == TargetModule.HEAD) == head)
-                .toList();
-        Map<TargetModule, Factor> factors = new EnumMap<>(TargetModule.class);
-        layers.add(factors);
-        if (targets.isEmpty()) return;
-        int slab = slabs.size();
-        List<Part> own = new ArrayList<>();
-        int end = 0;
-        for (TargetModule target : targets) {
-            String path = "base_model.model." + (head ? "" : "model.layers." + layer + ".") + target.path();
-            Part a = new Part(path + ".lora_A.weight", slab, end, lora.rank(), model.in(target));
-            end = aligned(Math.addExact(end, Math.multiplyExact(a.rows, a.columns)));
-            Part b = new Part(path + ".lora_B.weight", slab, end, model.out(target), lora.rank());
-            end = aligned(Math.addExact(end, Math.multiplyExact(b.rows, b.columns)));
-            own.add(a);
-            own.add(b);
+        for (int site = 0; site < sites(); site++) sites.add(Optional.empty());
+        for (int i = 0; i < tensors.size(); i += 2) {
+            Part a = layout.parts().get(i);
+            sites.set(site(a.layer(), a.target()),
+                    Optional.of(new Factor(tensors.get(i), tensors.get(i + 1))));
         }
-        Tensor memory = on.tensor(1, end);
-        slabs.add(memory);
-        for (int i = 0; i < targets.size(); i++)
-            factors.put(targets.get(i),
-                    new Factor(view(memory, own.get(2 * i)), view(memory, own.get(2 * i + 1))));
-        parts.addAll(own);
-    }
-
-    /// Elements on a device of an adapter of this shape.
-    static long elements(LoraSpec lora, ModelSpec model) {
-        long all = 0;
-        for (TargetModule target : lora.targets()) {
-            long one = aligned(Math.multiplyExact(lora.rank(), model.in(target)))
-                    + (long) aligned(Math.multiplyExact(model.out(target), lora.rank()));
-            all += target == TargetModule.HEAD ? one : one * model.layers();
-        }
-        return all;
-    }
-
-    private static int aligned(int elements) {
-        return Math.multiplyExact(Math.ceilDiv(elements, ALIGNMENT), ALIGNMENT);
-    }
-
-    private static Tensor view(Tensor slab, Part part) {
-        return slab.matrix(part.offset, part.columns, part.rows);
     }
 
     /// The site of a module in a [FactorTable]; the head's layer is `model.layers()`.
     public static int site(int layer, TargetModule target) {
-        return layer * TargetModule.values().length + target.ordinal();
+        return layer * TARGETS + target.ordinal();
     }
 
     @Override public int sites() {
-        return layers.size() * TargetModule.values().length;
+        return (layout.layers() + 1) * TARGETS;
     }
 
     @Override public Optional<Factor> at(int site) {
-        int targets = TargetModule.values().length;
-        return at(site / targets, TargetModule.values()[site % targets]);
+        return sites.get(site);
     }
 
     /// The factors of a module; the head's are in layer `model.layers()`.
     public Optional<Factor> at(int layer, TargetModule target) {
-        return Optional.ofNullable(layers.get(layer).get(target));
+        return at(site(layer, target));
     }
 
     /// One tensor `[1, n]` per layer that has any: all of the layer's factors and zeros between them.
@@ -121,7 +79,7 @@ public final class Factors implements FactorTable, AutoCloseable {
 
     /// Elements on the device.
     public long elements() {
-        return slabs.stream().mapToLong(Tensor::elements).sum();
+        return layout.elements();
     }
 
     /// this += other, of the same shape.
@@ -129,55 +87,46 @@ public final class Factors implements FactorTable, AutoCloseable {
         on.add(slabs, other.slabs);
     }
 
-    /// this ← other, of the same shape.
-    public void copy(Factors other) {
-        for (int i = 0; i < slabs.size(); i++) on.copy(slabs.get(i), other.slabs.get(i));
+    /// Names, shapes and places of the tensors.
+    FactorLayout layout() {
+        return layout;
     }
 
-    /// Copies all values to the host. Waits for the device.
-    public HostFactors read() {
-        List<float[]> host = slabs.stream().map(on::read).toList();
-        for (Part p : parts) transpose(host.get(p.slab), p.offset, p.columns, p.rows);
-        return new HostFactors(parts, host);
+    /// The tensors of [FactorLayout#parts] as they are on the device: transposed.
+    List<Tensor> tensors() {
+        return tensors;
     }
 
-    /// Copies all values from the host.
-    public void write(HostFactors host) {
-        require(host.parts().equals(parts), "factors of another shape");
-        for (int i = 0; i < slabs.size(); i++) write(i, host.slabs().get(i).clone());
-    }
-
-    /// Copies one slab from the host.
+    /// Writes rows `row` to `row + rows` of a tensor as it is in files. Any thread, while no verb uses the
+    /// factors.
     ///
-    /// @param values tensors as in files; used up
-    void write(int slab, float[] values) {
-        for (Part p : parts) if (p.slab == slab) transpose(values, p.offset, p.rows, p.columns);
-        on.write(slabs.get(slab), values);
+    /// @param part index in [FactorLayout#parts]
+    /// @param values row-major, as in files
+    void write(int part, int row, int rows, float[] values, StagingBuffer staging) {
+        int columns = layout.parts().get(part).columns();
+        float[] transposed = staging.device(rows * columns);
+        FactorLayout.transpose(values, transposed, rows, columns);
+        on.write(tensors.get(part).columns(row, rows), transposed, 0);
     }
 
-    /// In place: a matrix `[rows, columns]` becomes its transpose, in blocks that fit into the first cache.
-    private static void transpose(float[] slab, int offset, int rows, int columns) {
-        float[] from = Arrays.copyOfRange(slab, offset, offset + rows * columns);
-        for (int i0 = 0; i0 < rows; i0 += BLOCK)
-            for (int j0 = 0; j0 < columns; j0 += BLOCK)
-                for (int j = j0; j < Math.min(columns, j0 + BLOCK); j++)
-                    for (int i = i0; i < Math.min(rows, i0 + BLOCK); i++)
-                        slab[offset + j * rows + i] = from[i * columns + j];
+    /// Adds a sink for each tensor, under PEFT's name followed by `suffix`.
+    void sinks(Map<String, RowSink> sinks, String suffix, StagingBuffer staging) {
+        for (int i = 0; i < layout.parts().size(); i++) {
+            int part = i;
+            sinks.put(layout.parts().get(i).name() + suffix,
+                    (row, rows, values) -> write(part, row, rows, values, staging));
+        }
     }
 
-    /// Places of all tensors, in the order of layers and [TargetModule], A before B.
-    List<Part> parts() {
-        return parts;
-    }
-
-    /// Host memory of this shape, zero.
-    HostFactors host() {
-        return new HostFactors(parts, slabs.stream().map(s -> new float[s.columns()]).toList());
+    /// Refuses a file that lacks one of the tensors under PEFT's names followed by `suffix`.
+    static void check(TensorStream file, FactorLayout layout, String suffix) {
+        for (Part p : layout.parts()) file.requireMatrix(p.name() + suffix, p.rows(), p.columns());
     }
 
     /// Gives the memory back.
     @Override public void close() {
         slabs.forEach(on::free);
         slabs.clear();
+        tensors.clear();
     }
 }

@@ -3,26 +3,65 @@ package bios.worker.adapter;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.TargetModule;
 import bios.protocol.run.AdamParams;
+import bios.worker.adapter.FactorLayout.Part;
+import bios.worker.device.Device;
+import bios.worker.device.Snapshot;
+import bios.worker.device.Tensor;
 import bios.worker.load.ModelRefused;
 import bios.worker.load.SafetensorsWriter;
-import bios.worker.load.SafetensorsWriter.Values;
-import java.io.ByteArrayOutputStream;
+import bios.worker.load.SafetensorsWriter.Shape;
+import bios.worker.load.StagingBuffer;
 import java.io.IOException;
 import java.io.OutputStream;
-import java.io.UncheckedIOException;
 import java.util.Arrays;
+import java.util.List;
 import java.util.Map;
-import java.util.Optional;
+import java.util.SortedMap;
 import java.util.TreeMap;
 
-/// A [TrainingState] copied to the host at one moment. The same state gives the same bytes.
-///
-/// @param gradient the sum that no step has applied yet
-public record StateSnapshot(Header header, HostFactors weights, HostFactors firstMoment,
-        HostFactors secondMoment, Optional<HostFactors> gradient) {
+/// A [TrainingState] at one place in the order of operations, written to files of any size from any thread in
+/// the memory of one [StagingBuffer]. The same state gives the same bytes.
+public final class StateSnapshot implements AutoCloseable {
+    static final String WEIGHTS = "";
     static final String FIRST_MOMENT = ".exp_avg";
     static final String SECOND_MOMENT = ".exp_avg_sq";
     static final String GRADIENT = ".grad";
+
+    private final Header header;
+    private final FactorLayout layout;
+    /// Suffixes of the copied tensors: `copy` holds all tensors of the first, then all of the second, ...
+    private final List<String> suffixes;
+    private final Snapshot copy;
+
+    StateSnapshot(Header header, FactorLayout layout, List<String> suffixes, Snapshot copy) {
+        this.header = header;
+        this.layout = layout;
+        this.suffixes = suffixes;
+        this.copy = copy;
+    }
+
+    /// What of a state is written.
+    public enum Content {
+        /// The weights: a sampler's checkpoint.
+        WEIGHTS,
+        /// Weights and moments: a training checkpoint.
+        CHECKPOINT,
+        /// All of it, the gradient sum included: a recovery point.
+        EVERYTHING
+    }
+
+    /// The tensors themselves in place of a copy: only while no verb changes them.
+    record Live(Device on, List<Tensor> tensors) implements Snapshot {
+        @Override public long bytes() {
+            return 0;
+        }
+
+        @Override public void read(int i, int row, int rows, int column, int columns, float[] to, int at) {
+            on.read(tensors.get(i).rows(row, rows).columns(column, columns), to, at);
+        }
+
+        @Override public void close() {}
+    }
 
     /// What a state is besides tensors.
     ///
@@ -49,6 +88,15 @@ public record StateSnapshot(Header header, HostFactors weights, HostFactors firs
             if (!VERSION.equals(metadata.get("bios_state")))
                 throw new ModelRefused("recovery point", "has version " + metadata.get("bios_state"),
                         "expected version " + VERSION + ", written by this program");
+            try {
+                return parsed(metadata);
+            } catch (IllegalArgumentException | NullPointerException wrong) {
+                throw new ModelRefused("recovery point", "has unreadable metadata: " + wrong.getMessage(),
+                        "it is damaged: restore it from a copy");
+            }
+        }
+
+        private static Header parsed(Map<String, String> metadata) {
             LoraSpec lora = new LoraSpec(Integer.parseInt(metadata.get("rank")), number(metadata, "alpha"),
                     Long.parseLong(metadata.get("seed")),
                     Arrays.stream(metadata.get("targets").split(",")).map(TargetModule::valueOf).toList());
@@ -64,37 +112,81 @@ public record StateSnapshot(Header header, HostFactors weights, HostFactors firs
         }
     }
 
-    /// The adapter alone, as PEFT names it: a checkpoint's `adapter` blob.
-    public byte[] adapter() {
-        return Adapter.toSafetensors(weights);
+    /// What the state is besides tensors.
+    public Header header() {
+        return header;
     }
 
-    /// The moments, `<tensor>.exp_avg` and `<tensor>.exp_avg_sq`: a checkpoint's `optimizer` blob.
-    public byte[] optimizer() {
-        TreeMap<String, Values> tensors = new TreeMap<>();
-        firstMoment.addTo(tensors, FIRST_MOMENT);
-        secondMoment.addTo(tensors, SECOND_MOMENT);
-        return SafetensorsWriter.bytes(tensors, Map.of("optimizer", "adamw"));
+    /// Bytes of the copy on the device; 0 while the state itself is read.
+    public long deviceBytes() {
+        return copy.bytes();
     }
 
-    /// Everything, the gradient sum (`<tensor>.grad`) included: a recovery point.
-    public void writeTo(OutputStream out) throws IOException {
-        TreeMap<String, Values> tensors = new TreeMap<>();
-        weights.addTo(tensors, "");
-        firstMoment.addTo(tensors, FIRST_MOMENT);
-        secondMoment.addTo(tensors, SECOND_MOMENT);
-        gradient.ifPresent(sum -> sum.addTo(tensors, GRADIENT));
-        SafetensorsWriter.write(out, tensors, header.metadata());
+    /// Writes the adapter alone, as PEFT names it: a checkpoint's `adapter` blob.
+    public void writeAdapter(OutputStream out, StagingBuffer staging) throws IOException {
+        write(out, List.of(WEIGHTS), Map.of("format", "pt"), staging);
     }
 
-    /// The bytes that [#writeTo] writes, when they fit into an array.
-    public byte[] toBytes() {
-        ByteArrayOutputStream out = new ByteArrayOutputStream();
-        try {
-            writeTo(out);
-        } catch (IOException e) {
-            throw new UncheckedIOException(e);
+    /// Writes the moments, `<tensor>.exp_avg` and `<tensor>.exp_avg_sq`: a checkpoint's `optimizer` blob.
+    public void writeOptimizer(OutputStream out, StagingBuffer staging) throws IOException {
+        write(out, List.of(FIRST_MOMENT, SECOND_MOMENT), Map.of("optimizer", "adamw"), staging);
+    }
+
+    /// Writes everything, the gradient sum (`<tensor>.grad`) included: a recovery point.
+    public void writePoint(OutputStream out, StagingBuffer staging) throws IOException {
+        write(out, suffixes, header.metadata(), staging);
+    }
+
+    /// Bytes that [#writePoint] writes.
+    public long pointBytes() {
+        SortedMap<String, Shape> shapes = shapes(tensors(suffixes));
+        return SafetensorsWriter.header(shapes, header.metadata()).length + SafetensorsWriter.dataBytes(shapes);
+    }
+
+    /// A tensor of a file: a part of the layout, and its number in the copy.
+    private record Source(Part part, int tensor) {}
+
+    private SortedMap<String, Source> tensors(List<String> wanted) {
+        SortedMap<String, Source> tensors = new TreeMap<>();
+        int parts = layout.parts().size();
+        for (String suffix : wanted) {
+            int from = suffixes.indexOf(suffix) * parts;
+            for (int i = 0; i < parts; i++)
+                tensors.put(layout.parts().get(i).name() + suffix, new Source(layout.parts().get(i), from + i));
         }
-        return out.toByteArray();
+        return tensors;
+    }
+
+    private static SortedMap<String, Shape> shapes(SortedMap<String, Source> tensors) {
+        SortedMap<String, Shape> shapes = new TreeMap<>();
+        tensors.forEach((name, source) -> shapes.put(name,
+                new Shape(source.part.rows(), source.part.columns())));
+        return shapes;
+    }
+
+    private void write(OutputStream out, List<String> wanted, Map<String, String> metadata,
+            StagingBuffer staging) throws IOException {
+        SortedMap<String, Source> tensors = tensors(wanted);
+        out.write(SafetensorsWriter.header(shapes(tensors), metadata));
+        for (Source source : tensors.values()) write(out, source, staging);
+    }
+
+    private void write(OutputStream out, Source source, StagingBuffer staging) throws IOException {
+        Part part = source.part;
+        int step = FactorLayout.rowsAtOnce(part);
+        for (int row = 0; row < part.rows(); row += step) {
+            int rows = Math.min(step, part.rows() - row);
+            int elements = rows * part.columns();
+            float[] transposed = staging.device(elements);
+            copy.read(source.tensor, 0, part.columns(), row, rows, transposed, 0);
+            float[] values = staging.file(elements);
+            FactorLayout.transpose(transposed, values, part.columns(), rows);
+            SafetensorsWriter.write(out, values, elements, staging);
+        }
+    }
+
+    /// Frees the copy. Any thread; more than once is allowed.
+    @Override public void close() {
+        copy.close();
     }
 }

@@ -6,11 +6,12 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.run.AdamParams;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
-import bios.worker.device.Device.ClippedStep;
+import bios.worker.device.Device.AdamStep;
 import bios.worker.device.Readback;
+import bios.worker.device.Snapshot;
 import bios.worker.device.Tensor;
 import bios.worker.load.ModelSpec;
-import bios.worker.load.Safetensors;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.function.DoubleSupplier;
@@ -38,68 +39,45 @@ public final class TrainingState implements AutoCloseable {
         this.settings = settings;
     }
 
+    /// A state of zeros, to be filled by a [StateSource]; [bios.worker.device.OutOfDeviceMemory] with nothing
+    /// taken.
+    ///
+    /// @param header shape, counters and settings; a gradient sum is allocated if it counts any
+    static TrainingState allocate(StateSnapshot.Header header, ModelSpec model, Device on) {
+        List<Runnable> undo = new ArrayList<>();
+        try {
+            Adapter adapter = Adapter.allocate(header.lora(), model, on);
+            undo.add(adapter::close);
+            FactorLayout layout = adapter.weights().layout();
+            Factors first = new Factors(layout, on);
+            undo.add(first::close);
+            Factors second = new Factors(layout, on);
+            undo.add(second::close);
+            var state = new TrainingState(adapter, first, second, on, header.steps(), header.settings());
+            if (header.accumulated() > 0) state.gradient = Optional.of(new Factors(layout, on));
+            state.accumulated = header.accumulated();
+            return state;
+        } catch (Throwable refused) {
+            undo.forEach(Runnable::run);
+            throw refused;
+        }
+    }
+
     /// A new run's state: a fresh adapter, no steps, [AdamParams#DEFAULT].
     public static TrainingState fresh(LoraSpec lora, ModelSpec model, Device on) {
-        return of(Adapter.fresh(lora, model, on), on, 0, AdamParams.DEFAULT);
+        return new StateSource.Fresh(lora).make(model, on);
     }
 
-    /// A checkpoint's state: [StateSnapshot#adapter] and [StateSnapshot#optimizer] read back. Without an
-    /// optimizer the moments and the number of steps are zero.
-    ///
-    /// @param settings what [#step] without settings uses
-    public static TrainingState load(Safetensors adapter, Optional<Safetensors> optimizer, long steps,
-            AdamParams settings, LoraSpec lora, ModelSpec model, Device on) {
-        Adapter weights = Adapter.fromSafetensors(adapter, lora, model, on);
-        TrainingState state = of(weights, on, optimizer.isPresent() ? steps : 0, settings);
-        try {
-            optimizer.ifPresent(tensors -> state.readMoments(tensors));
-            return state;
-        } catch (RuntimeException e) {
-            state.close();
-            throw e;
-        }
+    Factors firstMoment() {
+        return firstMoment;
     }
 
-    /// A recovery point's state, exact: what [StateSnapshot#writeTo] wrote.
-    public static TrainingState restore(Safetensors tensors, ModelSpec model, Device on) {
-        StateSnapshot.Header header = StateSnapshot.Header.of(tensors.metadata());
-        TrainingState state = load(tensors, Optional.of(tensors), header.steps(), header.settings(),
-                header.lora(), model, on);
-        try {
-            if (header.accumulated() > 0) {
-                Factors sum = new Factors(header.lora(), model, on);
-                state.gradient = Optional.of(sum);
-                state.accumulated = header.accumulated();
-                HostFactors host = sum.host();
-                host.fillFrom(tensors, StateSnapshot.GRADIENT);
-                sum.write(host);
-            }
-            return state;
-        } catch (RuntimeException e) {
-            state.close();
-            throw e;
-        }
+    Factors secondMoment() {
+        return secondMoment;
     }
 
-    private static TrainingState of(Adapter adapter, Device on, long steps, AdamParams settings) {
-        Factors first = null;
-        try {
-            first = new Factors(adapter.lora(), adapter.model(), on);
-            return new TrainingState(adapter, first, new Factors(adapter.lora(), adapter.model(), on), on,
-                    steps, settings);
-        } catch (Throwable e) {
-            if (first != null) first.close();
-            adapter.close();
-            throw e;
-        }
-    }
-
-    private void readMoments(Safetensors tensors) {
-        HostFactors host = firstMoment.host();
-        host.fillFrom(tensors, StateSnapshot.FIRST_MOMENT);
-        firstMoment.write(host);
-        host.fillFrom(tensors, StateSnapshot.SECOND_MOMENT);
-        secondMoment.write(host);
+    Optional<Factors> gradient() {
+        return gradient;
     }
 
     /// The weights, live: the next step changes them.
@@ -130,7 +108,7 @@ public final class TrainingState implements AutoCloseable {
     /// Most bytes that the state of a run of this shape takes on a device: weights, both moments, the
     /// gradient sum, and the gradient of an operation under way.
     public static long mostBytes(LoraSpec lora, ModelSpec model) {
-        return 5 * 4 * Factors.elements(lora, model);
+        return 5 * 4 * FactorLayout.elements(lora, model);
     }
 
     /// Bytes on the device, the gradient sum included.
@@ -160,37 +138,67 @@ public final class TrainingState implements AutoCloseable {
         accumulated = 0;
     }
 
-    /// One AdamW step on the gradient sum, which it clears. The gradient is first multiplied by min(1,
+    /// Enqueues one AdamW step on the gradient sum, which it clears. The gradient is first multiplied by min(1,
     /// gradClipNorm / (norm + 1e-6)) where there is a gradClipNorm, as torch.nn.utils.clip_grad_norm_ does.
-    /// Waits for nothing.
     ///
     /// @param params become the settings
     /// @return waits for the norm of the whole gradient, before clipping; any thread
     public DoubleSupplier step(AdamParams params) {
         require(gradient.isPresent(), "a step without gradient");
         List<Tensor> sum = gradient.get().slabs();
-        ClippedStep step = new ClippedStep(params.learningRate(), params.beta1(), params.beta2(),
-                params.eps(), params.weightDecay(), steps + 1, params.gradClipNorm());
-        Readback squares;
         try (Device.Scope scope = on.scope()) {
-            Tensor sumOfSquares = on.scratch(scope, DType.F64, 1, 1);
-            on.sumOfSquares(sumOfSquares, sum);
-            on.adamW(adapter.weights().slabs(), firstMoment.slabs(), secondMoment.slabs(), sum, sumOfSquares,
-                    step);
-            squares = on.readback(List.of(sumOfSquares));
+            Tensor squares = on.scratch(scope, DType.F64, 1, 1);
+            on.sumOfSquares(squares, sum);
+            Readback norm = on.readback(List.of(squares));
+            on.adamW(adapter.weights().slabs(), firstMoment.slabs(), secondMoment.slabs(), sum, squares,
+                    new AdamStep(params.learningRate(), params.beta1(), params.beta2(), params.eps(),
+                            params.weightDecay(), steps + 1, params.gradClipNorm()));
+            dropGradient();
+            steps++;
+            settings = params;
+            return () -> Math.sqrt(norm.doubles(0)[0]);
         }
-        dropGradient();
-        steps++;
-        settings = params;
-        return () -> Math.sqrt(squares.doubles(0)[0]);
     }
 
-    /// Copies all of it to the host, to be written by another thread while training goes
-    /// on. Waits for the device.
-    public StateSnapshot snapshot() {
-        return new StateSnapshot(new StateSnapshot.Header(adapter.lora(), steps, accumulated, settings),
-                adapter.weights().read(),
-                firstMoment.read(), secondMoment.read(), gradient.map(Factors::read));
+    /// Copies the state on the device, to be written by another thread while training goes on. Does not wait.
+    /// [bios.worker.device.OutOfDeviceMemory] with nothing taken when there is no room for the copy.
+    public StateSnapshot snapshot(StateSnapshot.Content content) {
+        return snapshot(content, on.snapshot(tensors(content)));
+    }
+
+    /// The same without a copy: reads the state itself, which must not change until it is written.
+    public StateSnapshot live(StateSnapshot.Content content) {
+        return snapshot(content, new StateSnapshot.Live(on, tensors(content)));
+    }
+
+    private StateSnapshot snapshot(StateSnapshot.Content content, Snapshot copy) {
+        var header = new StateSnapshot.Header(adapter.lora(), steps, accumulated, settings);
+        return new StateSnapshot(header, adapter.weights().layout(), suffixes(content), copy);
+    }
+
+    /// Bytes on the device of [#snapshot].
+    public long snapshotBytes(StateSnapshot.Content content) {
+        return 4 * adapter.weights().elements() * suffixes(content).size();
+    }
+
+    private List<String> suffixes(StateSnapshot.Content content) {
+        List<String> all = List.of(StateSnapshot.WEIGHTS, StateSnapshot.FIRST_MOMENT,
+                StateSnapshot.SECOND_MOMENT, StateSnapshot.GRADIENT);
+        return all.subList(0, switch (content) {
+            case WEIGHTS -> 1;
+            case CHECKPOINT -> 3;
+            case EVERYTHING -> gradient.isPresent() ? 4 : 3;
+        });
+    }
+
+    private List<Tensor> tensors(StateSnapshot.Content content) {
+        List<Tensor> tensors = new ArrayList<>(adapter.weights().tensors());
+        if (content == StateSnapshot.Content.WEIGHTS) return tensors;
+        tensors.addAll(firstMoment.tensors());
+        tensors.addAll(secondMoment.tensors());
+        if (content == StateSnapshot.Content.EVERYTHING)
+            gradient.ifPresent(sum -> tensors.addAll(sum.tensors()));
+        return tensors;
     }
 
     @Override public void close() {

@@ -1,6 +1,7 @@
 package bios.worker.device;
 
-/// Tokens to be drawn in a pass as device data, made once per pass by [Device#draws]; lives as long as its scope.
+/// Tokens to be drawn in a pass as device data, made once per pass by [Device#draws]; lives as long as its
+/// scope.
 public interface Draws {
     /// Number of draws.
     int count();

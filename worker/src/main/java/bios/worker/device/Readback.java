@@ -1,7 +1,7 @@
 package bios.worker.device;
 
-/// Results on their way to the host: a copy, ordered behind the verbs before it, that nobody waits for until a
-/// value is asked for. May be asked from any thread. [DeviceLost] when the device is lost meanwhile; what a
+/// Results on their way to the host: a copy, ordered behind the verbs before it, that nobody waits for until
+/// a value is asked for. May be asked from any thread. [DeviceLost] when the device is lost meanwhile; what a
 /// verb before it could not do is thrown here at the latest.
 public interface Readback {
     /// Elements of the i-th tensor, row-major; waits for the copy. The tensor is [DType#F32] or [DType#BF16].

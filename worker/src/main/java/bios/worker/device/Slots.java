@@ -11,7 +11,7 @@ public interface Slots {
     /// Largest rank of all slots at a site; 0 where no slot corrects it.
     int rank(int site);
 
-    /// The slots of rows `from` to `from + count`, cut where they reach beyond, rows counted from `from`. Shares
-    /// the device data.
+    /// The slots of rows `from` to `from + count`, cut where they reach beyond, rows counted from `from`.
+    /// Shares the device data.
     Slots rows(int from, int count);
 }

@@ -6,8 +6,8 @@ public interface Snapshot extends AutoCloseable {
     /// Bytes on the device.
     long bytes();
 
-    /// Copies a block of the i-th tensor to the host and waits for that block only: rows `row` to `row + rows`,
-    /// columns `column` to `column + columns`, row-major, to `to[at]` and after. Any thread.
+    /// Copies a block of the i-th tensor to the host and waits for that block only: rows `row` to `row +
+    /// rows`, columns `column` to `column + columns`, row-major, to `to[at]` and after. Any thread.
     void read(int i, int row, int rows, int column, int columns, float[] to, int at);
 
     /// Frees the copy. Any thread; more than once is allowed.

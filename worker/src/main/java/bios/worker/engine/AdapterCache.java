@@ -11,11 +11,11 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// Which adapters for sampling are on the device, and which go when others need their room: the least
-/// recently used of those that nobody uses. Bookkeeping only: who asks fetches, places and frees.
+/// The adapters for sampling that are on the device, within a limit of bytes, with the number of requests that
+/// use each. The least recently used ones without users are evicted. Bookkeeping only.
 final class AdapterCache {
     private final long limit;
-    private final Map<Key, Place> places = new LinkedHashMap<>();   // least recently used first
+    private final Map<Key, Cached> adapters = new LinkedHashMap<>();   // least recently used first
     private long bytes;
 
     /// @param limit most bytes of all adapters
@@ -23,76 +23,81 @@ final class AdapterCache {
         this.limit = limit;
     }
 
-    /// What an adapter is: its bytes do not say its scale.
+    /// Identity of an adapter: its bytes do not say its scale.
     record Key(ModelName model, String contentId, LoraSpec lora) {}
 
-    private static final class Place {
+    private static final class Cached {
         final long bytes;
         int users = 1;
         Optional<Adapter> adapter = Optional.empty();
 
-        Place(long bytes) {
+        Cached(long bytes) {
             this.bytes = bytes;
         }
     }
 
-    /// What becomes of a wish.
+    /// The answer to a request.
     sealed interface Answer {
-        /// It is there.
-        record Here(Adapter adapter) implements Answer {}
+        /// It is on the device.
+        record Hit(Adapter adapter) implements Answer {}
 
-        /// Somebody fetches it already.
-        record Coming() implements Answer {}
+        /// It is being loaded for another request.
+        record Loading() implements Answer {}
 
-        /// Room was made: fetch it, then say [#arrived] or [#lost].
+        /// There is room: load it, then call [#loaded] or [#loadFailed].
         ///
-        /// @param freed adapters to be freed before
-        record Fetch(List<Adapter> freed) implements Answer {}
+        /// @param evicted adapters to be freed first
+        record Load(List<Adapter> evicted) implements Answer {}
 
-        /// No room until something is released.
+        /// No room until an adapter is released.
         record Full() implements Answer {}
 
-        /// Larger than all the room there is.
+        /// Larger than the limit.
         record TooLarge(long limit) implements Answer {}
     }
 
-    /// Asks for an adapter to use; unless the answer is `Full` or `TooLarge`, [#release] must follow once.
-    Answer want(Key key, long size) {
-        Place place = places.remove(key);
-        if (place != null) {
-            places.put(key, place);
-            place.users++;
-            return place.adapter.<Answer>map(Answer.Here::new).orElse(new Answer.Coming());
+    /// Requests an adapter for use; unless the answer is `Full` or `TooLarge`, [#release] must follow once.
+    Answer request(Key key, long size) {
+        Cached cached = adapters.remove(key);
+        if (cached != null) {
+            adapters.put(key, cached);
+            cached.users++;
+            return cached.adapter.<Answer>map(Answer.Hit::new).orElse(new Answer.Loading());
         }
         if (size > limit) return new Answer.TooLarge(limit);
-        long used = places.values().stream().filter(p -> p.users > 0).mapToLong(p -> p.bytes).sum();
+        long used = adapters.values().stream().filter(a -> a.users > 0).mapToLong(a -> a.bytes).sum();
         if (used + size > limit) return new Answer.Full();
-        List<Adapter> freed = new ArrayList<>();
-        places.values().removeIf(p -> {
-            if (bytes + size <= limit || p.users > 0) return false;
-            bytes -= p.bytes;
-            p.adapter.ifPresent(freed::add);
+        List<Adapter> evicted = new ArrayList<>();
+        adapters.values().removeIf(a -> {
+            if (bytes + size <= limit || a.users > 0) return false;
+            bytes -= a.bytes;
+            a.adapter.ifPresent(evicted::add);
             return true;
         });
-        places.put(key, new Place(size));
+        adapters.put(key, new Cached(size));
         bytes += size;
-        return new Answer.Fetch(freed);
+        return new Answer.Load(evicted);
     }
 
-    /// A fetched adapter is on the device.
-    void arrived(Key key, Adapter adapter) {
-        places.get(key).adapter = Optional.of(adapter);
+    /// A requested adapter is on the device.
+    void loaded(Key key, Adapter adapter) {
+        adapters.get(key).adapter = Optional.of(adapter);
     }
 
-    /// A wanted adapter could not be fetched: nobody has it.
-    void lost(Key key) {
-        bytes -= places.remove(key).bytes;
+    /// A requested adapter could not be loaded: none of its requests uses it.
+    void loadFailed(Key key) {
+        bytes -= adapters.remove(key).bytes;
     }
 
-    /// One who wanted it is done.
+    /// A request does not use the adapter any more.
     void release(Key key) {
-        Place place = places.get(key);
-        require(place != null && place.users > 0, "an adapter was released twice");
-        place.users--;
+        Cached cached = adapters.get(key);
+        require(cached != null && cached.users > 0, "an adapter was released twice");
+        cached.users--;
+    }
+
+    /// Bytes of all adapters, with those that are being loaded.
+    long bytes() {
+        return bytes;
     }
 }

@@ -3,54 +3,76 @@ package bios.worker.engine;
 import bios.protocol.Fault;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelName;
+import bios.protocol.run.AdamParams;
 import bios.protocol.run.Operation;
 import bios.protocol.run.OperationResult;
 import bios.protocol.sampling.SampleResult;
 import bios.worker.adapter.Adapter;
+import bios.worker.adapter.StateSnapshot;
+import bios.worker.adapter.StateSource;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
 import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.device.HostMemory;
 import bios.worker.load.ModelRefused;
-import bios.worker.load.Safetensors;
 import bios.worker.load.Tokenizer;
 import bios.worker.model.BaseModel;
+import bios.worker.sample.LaunchedDecode;
 import bios.worker.sample.Sampler;
 import bios.worker.train.Evaluation;
+import bios.worker.train.LaunchedPass;
+import bios.worker.train.LaunchedStep;
+import bios.worker.train.PreparedPass;
 import bios.worker.train.Trainer;
 import java.nio.file.Path;
 import java.util.ArrayList;
-import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.concurrent.atomic.AtomicReference;
+import java.util.function.Consumer;
+import java.util.function.Function;
 import java.util.function.Supplier;
 import org.slf4j.Logger;
 
-/// A device with its models, runs and samplers: all that happens on the device's thread. Every method does
-/// its work at once and turns whatever goes wrong into a [Fault] of that work alone.
+/// A device with its models, runs and samplers: all that happens on the device's thread. A failure becomes the
+/// [Fault] of the operation that met it, by [FaultClassifier]; only the loss of the device is thrown.
 final class DeviceExecutor implements AutoCloseable {
-    /// So many bytes of forgotten states are worth a walk through the C library's heaps.
+    /// So many bytes of freed states are worth a walk through the C library's heaps.
     private static final long TRIM = 16 << 20;
     private static final long LEAST_RUN_BYTES = 64 << 20;
+    /// Copies of states that are being written take at most this part of the room of runs, beside it.
+    private static final int COPY_SHARE = 4;
     private final Device device;
     private final EngineSettings settings;
+    private final DeviceQueue queue;
+    private final StagingBuffers buffers;
+    private final Consumer<EngineSelfMessage> report;
     private final Map<ModelName, LoadedModel> models = new LinkedHashMap<>();
     private final Set<ResidentRun> runs = new HashSet<>();
-    private long forgotten;
+    private final AtomicLong copyBytes = new AtomicLong();
+    private long runBytes;
+    private long freedBytes;
 
-    private DeviceExecutor(Device device, EngineSettings settings) {
+    private DeviceExecutor(Device device, EngineSettings settings, DeviceQueue queue,
+            StagingBuffers buffers, Consumer<EngineSelfMessage> report) {
         this.device = device;
         this.settings = settings;
+        this.queue = queue;
+        this.buffers = buffers;
+        this.report = report;
     }
 
     /// Opens the device and loads all models; [ModelRefused] when one cannot be served.
+    ///
+    /// @param report tells the engine what has ended
     static DeviceExecutor load(Supplier<Device> device, Map<ModelName, Path> folders, EngineSettings settings,
-            Logger log) {
-        var machine = new DeviceExecutor(device.get(), settings);
+            DeviceQueue queue, StagingBuffers buffers, Consumer<EngineSelfMessage> report, Logger log) {
+        var executor = new DeviceExecutor(device.get(), settings, queue, buffers, report);
         try {
             Set<String> slugs = new HashSet<>();
             for (var model : folders.entrySet()) {
@@ -58,18 +80,19 @@ final class DeviceExecutor implements AutoCloseable {
                 if (!slugs.add(slug))
                     throw new ModelRefused(model.getValue().toString(), "its name " + model.getKey()
                             + " shares the slug " + slug + " with another model", "name it differently");
-                machine.load(model.getKey(), model.getValue(), log);
+                executor.load(model.getKey(), model.getValue(), log);
             }
+            executor.runBytes = executor.roomForRuns();
             log.info("memory limit={} in_use={} runs={} host_runs={} device=\"{}\"",
-                    machine.device.memoryLimit(), machine.device.memoryInUse(), machine.runBytes(),
-                    machine.hostRunBytes(), machine.device.description());
-            return machine;
+                    executor.device.memoryLimit(), executor.device.memoryInUse(), executor.runBytes(),
+                    executor.hostRunBytes(), executor.device.description());
+            return executor;
         } catch (OutOfDeviceMemory full) {
-            machine.close();
+            executor.close();
             throw new ModelRefused(folders.values().toString(), FaultClassifier.of(full, "loading").message(),
                     "serve fewer or smaller models, or use a machine with more memory");
         } catch (Throwable thrown) {
-            machine.close();
+            executor.close();
             throw thrown;
         }
     }
@@ -92,170 +115,284 @@ final class DeviceExecutor implements AutoCloseable {
                 .addKeyValue("tokenizer", tokenizer.isPresent()).addKeyValue("seconds", seconds)
                 .addKeyValue("device", device.description()).log("loaded a model");
         if (sampler.capacity() < info.contextLength())
-            log.atWarn().addKeyValue("model", name).log("sequences of {} of its {} tokens only can be"
+            log.atWarn().addKeyValue("model", name).log("only sequences of up to {} of its {} tokens can be"
                     + " sampled; raise bios.engine.sampler.cache-bytes", sampler.capacity(),
                     info.contextLength());
     }
 
-    /// The models by name; what of them other threads may use, [LoadedModel] says.
+    /// The models by name; [LoadedModel] says what of them other threads may use.
     Map<ModelName, LoadedModel> models() {
         return Map.copyOf(models);
     }
 
-    // ---- training ----
+    // ---- turns ----
 
-    /// Does a deed that takes no pass.
-    TaskOutcome carryOut(ResidentRun run, DeviceTask deed) {
+    /// Executes one turn and reports what has ended.
+    void execute(DeviceQueue.Turn turn) {
+        switch (turn) {
+            case DeviceQueue.Turn.Sample(var model, var added) -> sample(model, added);
+            case DeviceQueue.Turn.Tasks(var operations) -> operations.forEach(this::execute);
+            case DeviceQueue.Turn.Pass(var candidates) -> pass(candidates);
+            case DeviceQueue.Turn.Complete(var results) -> results.get().ifPresent(report);
+        }
+    }
+
+    /// Waits for the results of a pass and takes them. A device in the host's memory has them when the launch
+    /// returns: they are taken at once. For another device a thread of their own waits, so that the next pass is
+    /// prepared and launched meanwhile.
+    ///
+    /// @param await waits for the results; any thread
+    /// @param take takes them on the device's thread, or learns what `await` has thrown
+    private void whenComplete(Runnable await, Function<Optional<Throwable>, Optional<EngineSelfMessage>> take) {
+        if (!device.ownMemory()) {
+            take.apply(failure(await)).ifPresent(report);
+            return;
+        }
+        Thread.ofVirtual().start(() -> {
+            Optional<Throwable> failure = failure(await);
+            queue.add(new DeviceQueue.Turn.Complete(() -> take.apply(failure)));
+        });
+    }
+
+    private static Optional<Throwable> failure(Runnable await) {
         try {
-            runs.add(run);
-            return switch (deed) {
-                case DeviceTask.Open(var lora, var point) -> {
-                    run.state = Optional.of(state(run, lora, point));
-                    yield new TaskOutcome.Opened();
-                }
-                case DeviceTask.Optimize(var operation) -> new TaskOutcome.Given(
-                        run.served.trainer().optimStep(run.state.orElseThrow(), operation.params())
-                                .complete());
-                case DeviceTask.Copy _ -> new TaskOutcome.Copied(run.state.orElseThrow().snapshot());
-                case DeviceTask.Load load -> new TaskOutcome.Given(load(run, load));
-                case DeviceTask.Evaluate _ -> throw new IllegalStateException("an evaluation takes passes");
-            };
+            await.run();
+            return Optional.empty();
         } catch (Throwable thrown) {
-            return new TaskOutcome.Failed(FaultClassifier.of(thrown, deed.words()));
+            return Optional.of(thrown);
         }
     }
 
-    private TrainingState state(ResidentRun run, LoraSpec lora, Optional<byte[]> point) {
-        var spec = run.served.model().spec();
-        if (point.isEmpty()) return TrainingState.fresh(lora, spec, device);
-        try (Safetensors tensors = Safetensors.of("recovery point", point.get())) {
-            return TrainingState.restore(tensors, spec, device);
-        }
+    private static Optional<EngineSelfMessage> executed(List<EngineSelfMessage.Done> done) {
+        return done.isEmpty() ? Optional.empty() : Optional.of(new EngineSelfMessage.Executed(done));
     }
 
-    private OperationResult load(ResidentRun run, DeviceTask.Load load) {
-        String path = load.operation().path().bios();
-        TrainingState before = run.state.orElseThrow();
-        try (Safetensors adapter = Safetensors.of(path, load.adapter())) {
-            TrainingState state;
-            if (load.optimizer().isEmpty()) state = load(run, load, adapter, Optional.empty());
-            else try (Safetensors optimizer = Safetensors.of(path, load.optimizer().get())) {
-                state = load(run, load, adapter, Optional.of(optimizer));
+    // ---- tasks ----
+
+    private void execute(ResidentRun run, QueuedOperation operation) {
+        long began = System.nanoTime(); // edge: measures, decides nothing
+        DeviceTask task = operation.task();
+        try {
+            switch (task) {
+                case DeviceTask.Optimize(var step) -> {
+                    LaunchedStep launched =
+                            run.model.trainer().optimStep(run.state.orElseThrow(), step.params());
+                    queue.done(run, operation);
+                    var result = new AtomicReference<OperationResult>();
+                    whenComplete(() -> result.set(launched.complete()), failure -> executed(List.of(
+                            done(run, operation, failure.<TaskOutcome>map(why -> failed(operation, why))
+                                    .orElseGet(() -> new TaskOutcome.Completed(result.get())), began))));
+                }
+                case DeviceTask.Copy(var purpose) -> {
+                    TaskOutcome.Copied copied = copy(run, purpose.content());
+                    queue.copying(run, copied.live());
+                    queue.done(run, operation);
+                    report.accept(new EngineSelfMessage.Executed(List.of(done(run, operation, copied, began))));
+                }
+                case DeviceTask.Evaluate _, DeviceTask.Open _, DeviceTask.Load _ ->
+                        throw new IllegalStateException("not a task of one turn: " + task.words());
             }
-            run.state = Optional.of(state);
-            before.close();
-            return new OperationResult.Loaded(path, state.steps());
+        } catch (Throwable thrown) {
+            var failed = failed(operation, thrown);
+            queue.done(run, operation);
+            report.accept(new EngineSelfMessage.Executed(List.of(done(run, operation, failed, began))));
         }
     }
 
-    private TrainingState load(ResidentRun run, DeviceTask.Load load, Safetensors adapter,
-            Optional<Safetensors> optimizer) {
-        var manifest = load.manifest();
-        var settings = optimizer.isPresent() ? manifest.settings() : run.state.orElseThrow().settings();
-        return TrainingState.load(adapter, optimizer, manifest.step(), settings, manifest.lora(),
-                run.served.model().spec(), device);
+    private static EngineSelfMessage.Done done(ResidentRun run, QueuedOperation operation,
+            TaskOutcome outcome, long began) {
+        long nanos = System.nanoTime() - began; // edge: measures, decides nothing
+        return new EngineSelfMessage.Done(run, operation, outcome, nanos);
     }
+
+    private static TaskOutcome.Failed failed(QueuedOperation operation, Throwable thrown) {
+        return new TaskOutcome.Failed(FaultClassifier.of(thrown, operation.task().words()));
+    }
+
+    /// Copies the state on the device, or, where there is no room for the copy, lends the state itself.
+    private TaskOutcome.Copied copy(ResidentRun run, StateSnapshot.Content content) {
+        TrainingState state = run.state.orElseThrow();
+        if (copyBytes.get() + state.snapshotBytes(content) <= runBytes / COPY_SHARE) try {
+            StateSnapshot copy = state.snapshot(content);
+            copyBytes.addAndGet(copy.deviceBytes());
+            return new TaskOutcome.Copied(copy, false);
+        } catch (OutOfDeviceMemory _) {
+            // Written without a copy.
+        }
+        run.written = true;
+        return new TaskOutcome.Copied(state.live(content), true);
+    }
+
+    /// Frees a copy that is written. Any thread.
+    void free(StateSnapshot copy) {
+        copyBytes.addAndGet(-copy.deviceBytes());
+        copy.close();
+    }
+
+    /// The state of a run, lent for writing, is written.
+    void written(ResidentRun run) {
+        run.written = false;
+        if (run.closed) close(run);
+    }
+
+    /// Bytes on the device of copies that are being written.
+    long copyBytes() {
+        return copyBytes.get();
+    }
+
+    // ---- states from streams ----
+
+    /// Takes the memory of a new state; nothing when there is no room.
+    TrainingState allocate(ResidentRun run, StateSource source) {
+        return source.allocate(run.model.model().spec(), device);
+    }
+
+    /// Gives a run its first state, or another one; frees the one before, or the new one where the run is closed.
+    void attach(ResidentRun run, TrainingState state) {
+        if (run.closed) {
+            state.close();
+            return;
+        }
+        runs.add(run);
+        Optional<TrainingState> before = run.state;
+        run.state = Optional.of(state);
+        before.ifPresent(TrainingState::close);
+    }
+
+    /// What steps without settings use in a run.
+    AdamParams optimizerSettings(ResidentRun run) {
+        return run.state.orElseThrow().settings();
+    }
+
+    /// Closes a run: frees its memory as soon as nothing reads it.
+    void close(ResidentRun run) {
+        run.closed = true;
+        run.dropEvaluation();
+        if (run.written) return;
+        runs.remove(run);
+        freedBytes += run.state.map(TrainingState::bytes).orElse(0L);
+        run.close();
+        if (freedBytes < TRIM) return;
+        freedBytes = 0;
+        device.trim();
+    }
+
+    // ---- passes ----
 
     /// A run that has an operation to evaluate.
-    record Candidate(ResidentRun run, Operation.ForwardBackward operation) {}
+    record Candidate(ResidentRun run, QueuedOperation operation, Operation.ForwardBackward evaluate) {}
 
-    /// What a pass did.
-    ///
-    /// @param served whose micro-batches went through, or failed
-    /// @param finished the operations that are done
-    record Passed(List<ResidentRun> served, Map<ResidentRun, TaskOutcome> finished) {}
-
-    /// Puts the next micro-batches of several runs of one model through it, as many
-    /// as fit, from the first on.
-    Passed pass(List<Candidate> candidates) {
-        Map<ResidentRun, TaskOutcome> finished = new HashMap<>();
+    /// Puts the next micro-batches of several runs of one model through it, as many as fit, from the first on.
+    private void pass(List<Candidate> candidates) {
         List<Candidate> ready = new ArrayList<>();
         for (Candidate next : candidates) {
-            if (!begun(next, finished)) continue;
-            boolean together = ready.isEmpty() || !next.run.alone && !ready.getFirst().run.alone;
+            if (!begun(next)) continue;
+            boolean together = ready.isEmpty() || !next.run.exclusive && !ready.getFirst().run.exclusive;
             if (together) ready.add(next);
         }
-        List<Candidate> chosen = fitting(ready);
-        if (!chosen.isEmpty()) pass(chosen, finished);
-        Set<ResidentRun> served = new HashSet<>(finished.keySet());
-        chosen.forEach(c -> served.add(c.run));
-        return new Passed(List.copyOf(served), finished);
+        if (!ready.isEmpty()) launch(fitting(ready));
     }
 
     private List<Candidate> fitting(List<Candidate> ready) {
-        if (ready.isEmpty()) return ready;
         List<Evaluation> evaluations = ready.stream().map(c -> c.run.evaluation.orElseThrow()).toList();
-        Trainer trainer = ready.getFirst().run.served.trainer();
+        Trainer trainer = ready.getFirst().run.model.trainer();
         return ready.subList(0, trainer.fitting(evaluations, settings.trainPassTokens()).size());
     }
 
-    private static boolean begun(Candidate next, Map<ResidentRun, TaskOutcome> finished) {
+    private boolean begun(Candidate next) {
         if (next.run.evaluation.isPresent()) return true;
         try {
             TrainingState state = next.run.state.orElseThrow();
-            next.run.evaluation = Optional.of(next.run.served.trainer().begin(state, next.operation));
+            next.run.evaluation = Optional.of(next.run.model.trainer().begin(state, next.evaluate));
             return true;
         } catch (Throwable thrown) {
-            finished.put(next.run, failed(next, thrown));
+            report.accept(new EngineSelfMessage.Executed(List.of(
+                    ended(next, failed(next.operation, thrown)))));
             return false;
         }
     }
 
-    private static void pass(List<Candidate> chosen, Map<ResidentRun, TaskOutcome> finished) {
+    private void launch(List<Candidate> chosen) {
+        long began = System.nanoTime(); // edge: measures, decides nothing
+        List<ResidentRun> share = chosen.stream().map(Candidate::run).toList();
+        queue.launched(share);
         try {
             List<Evaluation> evaluations = chosen.stream().map(c -> c.run.evaluation.orElseThrow()).toList();
-            int tokens = evaluations.stream().mapToInt(Evaluation::nextTokens).sum();
-            LoadedModel served = chosen.getFirst().run.served;
-            long began = System.nanoTime(); // edge: measures, decides nothing
-            served.trainer().pass(evaluations);
-            passed(served.model().info().name(), "train", began);
-            Metrics.TRAINED.labelValues(served.model().info().name().slug()).inc(tokens);
+            Trainer trainer = chosen.getFirst().run.model.trainer();
+            PreparedPass prepared = trainer.prepare(evaluations);
+            LaunchedPass launched = prepared.launch();
+            whenComplete(launched::complete, failure -> {
+                queue.completed(share);
+                return executed(failure.map(why -> failed(chosen, why))
+                        .orElseGet(() -> passed(chosen, prepared.tokens(), began)));
+            });
         } catch (Throwable thrown) {
-            // Everything was as before these operations; alone, each begins again, and
-            // only the one at fault fails.
-            chosen.forEach(c -> c.run.drop());
-            if (chosen.size() == 1) {
-                chosen.getFirst().run.alone = false;
-                finished.put(chosen.getFirst().run, failed(chosen.getFirst(), thrown));
-            } else chosen.forEach(c -> c.run.alone = true);
-            return;
-        }
-        for (Candidate c : chosen) {
-            Evaluation evaluation = c.run.evaluation.orElseThrow();
-            if (!evaluation.done()) continue;
-            try {
-                finished.put(c.run, new TaskOutcome.Given(evaluation.finish()));
-            } catch (Throwable thrown) {
-                finished.put(c.run, failed(c, thrown));
-            }
-            c.run.drop();
-            c.run.alone = false;
+            List<EngineSelfMessage.Done> done = failed(chosen, thrown);
+            queue.completed(share);
+            executed(done).ifPresent(report);
         }
     }
 
-    private static void passed(ModelName model, String kind, long began) {
+    /// A pass has failed: all runs are as before these operations. With passes of their own each begins again,
+    /// and only the one at fault fails.
+    private List<EngineSelfMessage.Done> failed(List<Candidate> chosen, Throwable thrown) {
+        TaskOutcome.Failed failed = failed(chosen.getFirst().operation, thrown);
+        if (chosen.size() == 1) return List.of(ended(chosen.getFirst(), failed));
+        chosen.forEach(c -> {
+            c.run.dropEvaluation();
+            c.run.exclusive = true;
+        });
+        return List.of();
+    }
+
+    private List<EngineSelfMessage.Done> passed(List<Candidate> chosen, int tokens, long began) {
+        ModelName model = chosen.getFirst().run.model.model().info().name();
+        measured(model, "train", began);
+        Metrics.TRAINED.labelValues(model.slug()).inc(tokens);
+        long nanos = System.nanoTime() - began; // edge: measures, decides nothing
+        List<EngineSelfMessage.Done> done = new ArrayList<>();
+        for (Candidate c : chosen) {
+            // A run that was closed meanwhile has dropped its evaluation.
+            if (c.run.evaluation.isEmpty()) continue;
+            c.run.evaluationNanos += nanos;
+            Evaluation evaluation = c.run.evaluation.get();
+            if (evaluation.done()) done.add(ended(c, finish(c, evaluation)));
+        }
+        return done;
+    }
+
+    private static TaskOutcome finish(Candidate c, Evaluation evaluation) {
+        try {
+            return new TaskOutcome.Completed(evaluation.finish());
+        } catch (Throwable thrown) {
+            return failed(c.operation, thrown);
+        }
+    }
+
+    /// The operation of a candidate has ended.
+    private EngineSelfMessage.Done ended(Candidate c, TaskOutcome outcome) {
+        var done = new EngineSelfMessage.Done(c.run, c.operation, outcome, c.run.evaluationNanos);
+        c.run.dropEvaluation();
+        c.run.exclusive = false;
+        queue.done(c.run, c.operation);
+        return done;
+    }
+
+    private static void measured(ModelName model, String kind, long began) {
         double seconds = (System.nanoTime() - began) / 1e9; // edge: measures, decides nothing
         Metrics.PASSES.labelValues(model.slug(), kind).inc();
         Metrics.PASS_SECONDS.labelValues(kind).observe(seconds);
     }
 
-    private static TaskOutcome failed(Candidate c, Throwable thrown) {
-        return new TaskOutcome.Failed(FaultClassifier.of(thrown, new DeviceTask.Evaluate(c.operation).words()));
-    }
-
-    /// Frees a run's memory.
-    void forget(ResidentRun run) {
-        runs.remove(run);
-        forgotten += run.state.map(TrainingState::bytes).orElse(0L);
-        run.close();
-        if (forgotten < TRIM) return;
-        forgotten = 0;
-        device.trim();
-    }
+    // ---- memory ----
 
     /// Most bytes of the states of runs: what the settings say, else half of what the device has beside
     /// weights, activations, and what sampling may take.
     long runBytes() {
+        return runBytes;
+    }
+
+    private long roomForRuns() {
         long beside = settings.adapterBytes()
                 + models.size() * (settings.activationBytes() + settings.sampler().cacheBytes());
         long free = device.memoryLimit() - device.memoryInUse() - beside;
@@ -269,69 +406,79 @@ final class DeviceExecutor implements AutoCloseable {
 
     // ---- sampling ----
 
-    /// An adapter that is on the device, or why not.
-    sealed interface Placed {
-        record Here(Adapter adapter) implements Placed {}
-
-        record Failed(Fault fault) implements Placed {}
-    }
-
-    /// Puts an adapter for sampling on the device.
-    Placed place(AdapterCache.Key key, byte[] bytes) {
-        try {
-            var spec = models.get(key.model()).model().spec();
-            return new Placed.Here(Adapter.fromSafetensors(bytes, key.lora(), spec, device));
-        } catch (Throwable thrown) {
-            String what = "adapter " + key.contentId() + " of " + bytes.length + " bytes";
-            return new Placed.Failed(FaultClassifier.of(thrown, what));
-        }
+    /// Takes the memory of an adapter for sampling; nothing when there is no room.
+    Adapter allocate(ModelName model, LoraSpec lora) {
+        return Adapter.allocate(lora, models.get(model).model().spec(), device);
     }
 
     /// A request with its adapter on the device.
-    record Ready(PendingSample asked, Optional<Adapter> adapter) {}
+    record Ready(PendingSample request, Optional<Adapter> adapter) {}
 
     /// How a request ended.
-    sealed interface Answer {
-        PendingSample asked();
+    sealed interface SampleOutcome {
+        PendingSample request();
 
-        record Drawn(PendingSample asked, SampleResult result) implements Answer {}
+        record Drawn(PendingSample request, SampleResult result) implements SampleOutcome {}
 
-        record Failed(PendingSample asked, Fault fault) implements Answer {}
+        record Failed(PendingSample request, Fault fault) implements SampleOutcome {}
     }
 
-    /// What a step of a sampler did.
-    ///
-    /// @param idle whether it has nothing left to do
-    record Sampled(List<Answer> answers, boolean idle) {}
-
-    /// Takes new requests, and one step.
-    Sampled sample(ModelName model, List<Ready> fresh) {
-        LoadedModel served = models.get(model);
-        List<Answer> answers = new ArrayList<>();
-        for (Ready ready : fresh)
-            served.tickets().put(served.sampler().submit(ready.asked.task(), ready.adapter), ready.asked);
+    /// Gives new requests to a model's sampler, and launches one step.
+    private void sample(ModelName name, List<Ready> added) {
+        LoadedModel model = models.get(name);
+        for (Ready ready : added)
+            model.requests().put(model.sampler().submit(ready.request.task(), ready.adapter), ready.request);
+        long began = System.nanoTime(); // edge: measures, decides nothing
+        queue.launched(name);
         try {
-            long began = System.nanoTime(); // edge: measures, decides nothing
-            var finished = served.sampler().step();
-            passed(model, "sample", began);
+            LaunchedDecode launched = model.sampler().launch();
+            whenComplete(launched::await, _ -> sampled(name, model, launched, began));
+        } catch (Throwable thrown) {
+            List<SampleOutcome> outcomes = failed(model, thrown);
+            queue.completed(name, !model.sampler().idle());
+            report.accept(new EngineSelfMessage.Sampled(outcomes));
+        }
+    }
+
+    /// Takes the results of a step; what its wait has thrown is thrown again.
+    private Optional<EngineSelfMessage> sampled(ModelName name, LoadedModel model, LaunchedDecode launched,
+            long began) {
+        List<SampleOutcome> outcomes = new ArrayList<>();
+        try {
+            var finished = model.sampler().complete(launched);
+            measured(name, "sample", began);
             for (var done : finished) {
-                PendingSample asked = served.tickets().remove(done.id());
-                Metrics.PROMPTS.labelValues(model.slug()).inc(asked.task().prompt().length);
-                Metrics.SAMPLED.labelValues(model.slug()).inc(done.result().sequences().stream()
+                PendingSample request = model.requests().remove(done.id());
+                Metrics.PROMPTS.labelValues(name.slug()).inc(request.task().prompt().length);
+                Metrics.SAMPLED.labelValues(name.slug()).inc(done.result().sequences().stream()
                         .mapToLong(sequence -> sequence.tokens().length).sum());
-                answers.add(new Answer.Drawn(asked, done.result()));
+                outcomes.add(new SampleOutcome.Drawn(request, done.result()));
             }
         } catch (Throwable thrown) {
-            List<Long> given = served.sampler().cancelFailed();
-            Fault fault = FaultClassifier.of(thrown, "sampling of " + given.size() + " requests");
-            for (long ticket : given) answers.add(new Answer.Failed(served.tickets().remove(ticket), fault));
+            outcomes.addAll(failed(model, thrown));
         }
-        return new Sampled(answers, served.sampler().idle());
+        queue.completed(name, !model.sampler().idle());
+        return outcomes.isEmpty() ? Optional.empty() : Optional.of(new EngineSelfMessage.Sampled(outcomes));
     }
 
-    /// Closes everything, the device last. Tokenizers stay: other threads may be in them.
+    /// A step has failed: so do the requests that took part in it.
+    private static List<SampleOutcome> failed(LoadedModel model, Throwable thrown) {
+        FaultClassifier.deviceLost(thrown).ifPresent(lost -> {
+            throw lost;
+        });
+        List<Long> ids = model.sampler().cancelFailed();
+        Fault fault = FaultClassifier.of(thrown, "sampling of " + ids.size() + " requests");
+        return ids.stream().<SampleOutcome>map(id ->
+                new SampleOutcome.Failed(model.requests().remove(id), fault)).toList();
+    }
+
+    /// Ends all streams and closes everything, the device last. Tokenizers stay: other threads may use them.
     @Override public void close() {
-        List.copyOf(runs).forEach(this::forget);
+        buffers.close();
+        for (ResidentRun run : List.copyOf(runs)) {
+            run.written = false;
+            close(run);
+        }
         models.values().forEach(m -> m.sampler().close());
         models.values().forEach(m -> m.model().close());
         device.close();

@@ -2,7 +2,6 @@ package bios.worker.engine;
 
 import bios.persistence.blob.BlobStore;
 import bios.protocol.Fault;
-import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.engine.EngineCommand.EngineReply;
@@ -12,9 +11,9 @@ import bios.protocol.wire.Message;
 import bios.worker.adapter.Adapter;
 import bios.worker.adapter.StateSnapshot;
 import bios.worker.device.Device;
+import bios.worker.device.DeviceLost;
 import bios.worker.load.Tokenizer;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -32,78 +31,99 @@ import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.javadsl.StashBuffer;
 import org.apache.pekko.actor.typed.receptionist.Receptionist;
+import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/// The actor that owns a device, as [EngineCommand] describes it. It never waits: the device has a thread
-/// of its own ([DeviceThread], [DeviceExecutor]), files and decoding have virtual ones ([RunBlobs]), and all of
-/// them answer with a [EngineSelfMessage].
-/// The device does one thing at a time, and the actor says what ([TurnOrder]). A [RunQueue] keeps the order of each
-/// run; micro-batches of several runs go through the model together.
+/// The actor that owns a device, as [EngineCommand] describes it. It never waits: it decodes operations, in the
+/// order of each run ([RunQueue]), and adds them to a [DeviceQueue], from which the device's thread takes its
+/// turns ([DeviceThread], [DeviceExecutor]). States and adapters are streamed by virtual threads
+/// ([StateStreams]). All of them report with an [EngineSelfMessage].
+/// A lost device is no operation's fault: nothing is answered, the engine stops with [DeviceLost], and its
+/// process has to end.
 public final class Engine {
+    private static final Logger LOG = LoggerFactory.getLogger(Engine.class);
     private static final int STASH = 10_000;
     private static final long MIB = 1 << 20;
 
     private final ActorContext<Message> context;
     private final EngineSettings settings;
-    private final RunBlobs library;
+    private final DeviceQueue queue;
     private final DeviceThread device;
-    private final DeviceExecutor machine;
+    private final DeviceExecutor executor;
+    private final RunBlobs blobs;
+    private final StateStreams streams;
     private final Map<ModelName, LoadedModel> models;
-    private final TurnOrder turns = new TurnOrder();
-    private final SampleQueue desk;
-    /// Whoever waits longest for a pass is first.
-    private final LinkedHashMap<RunId, RunQueue> lines = new LinkedHashMap<>();
+    private final SampleQueue samples;
+    private final Map<RunId, RunQueue> runs = new LinkedHashMap<>();
     private final Map<ResidentRun, RunQueue> byState = new HashMap<>();
-    private final RunAdmission shelf;
-    private final HeapBudget intake;
-    private boolean turning;
+    private final RunAdmission admission;
+    private final HeapBudget heap;
 
-    private Engine(ActorContext<Message> context, EngineSettings settings, RunBlobs library,
-            DeviceThread device, DeviceExecutor machine) {
+    private Engine(ActorContext<Message> context, EngineSettings settings, BlobStore store, Parts parts,
+            DeviceExecutor executor) {
         this.context = context;
         this.settings = settings;
-        this.library = library;
-        this.device = device;
-        this.machine = machine;
-        this.models = machine.models();
-        this.shelf = new RunAdmission(machine.runBytes(), settings.runs().maxWaiting());
-        this.intake = new HeapBudget(settings.runs().heapBytes().orElse(Runtime.getRuntime().maxMemory() / 4));
-        this.desk = new SampleQueue(new AdapterCache(settings.adapterBytes()), this::fetch,
-                settings.maxQueuedSequences(), models.keySet());
+        this.queue = parts.queue;
+        this.device = parts.thread;
+        this.executor = executor;
+        this.blobs = new RunBlobs(store, new HostStateCache(executor.hostRunBytes()));
+        this.streams = new StateStreams(blobs, parts.buffers, device, executor);
+        this.models = executor.models();
+        this.admission = new RunAdmission(executor.runBytes(), settings.runs().maxWaiting());
+        this.heap = new HeapBudget(settings.runs().heapLimit());
+        this.samples = new SampleQueue(new AdapterCache(settings.adapterBytes()), queue, this::loadAdapter,
+                settings.maxQueuedSequences());
+    }
+
+    /// What an engine starts with.
+    private record Parts(DeviceQueue queue, StagingBuffers buffers, DeviceThread thread,
+            AtomicReference<DeviceExecutor> loaded) {
+        /// Ends the device's thread, and closes the device behind its work.
+        void stop() {
+            thread.stop(() -> Optional.ofNullable(loaded.get()).ifPresent(DeviceExecutor::close));
+        }
     }
 
     /// An engine that opens the device, loads all models, and registers with the receptionist. It stops with
-    /// [bios.worker.load.ModelRefused] when a model cannot be served. When it stops, it closes the device
-    /// behind the pass that is under way.
+    /// [bios.worker.load.ModelRefused] when a model cannot be served, and with [DeviceLost] when the device is
+    /// lost. When it stops, it closes the device behind the pass that is under way.
     ///
     /// @param models folders by the name that they are served under
     /// @param device called once, on the thread that owns the device from then on
     public static Behavior<EngineCommand> create(EngineSettings settings, Map<ModelName, Path> models,
             Supplier<Device> device, BlobStore blobs) {
         return Behaviors.<Message>setup(context -> Behaviors.withStash(STASH, stash -> {
-            DeviceThread thread = DeviceThread.start("device-" + context.getSelf().path().name());
-            var log = LoggerFactory.getLogger(Engine.class);
+            Parts parts = start(context, settings);
+            ActorRef<Message> self = context.getSelf();
             var folders = new LinkedHashMap<>(models);
-            var loaded = new AtomicReference<DeviceExecutor>();
-            context.pipeToSelf(thread.call(() -> {
-                loaded.set(DeviceExecutor.load(device, folders, settings, log));
-                return loaded.get();
-            }), (machine, thrown) -> thrown == null ? new EngineSelfMessage.Loaded(machine)
+            context.pipeToSelf(parts.thread.call(() -> {
+                parts.loaded.set(DeviceExecutor.load(device, folders, settings, parts.queue, parts.buffers,
+                        self::tell, LOG));
+                return parts.loaded.get();
+            }), (executor, thrown) -> thrown == null ? new EngineSelfMessage.Loaded(executor)
                     : new EngineSelfMessage.Broken("loading", thrown));
-            Runnable last = () -> Optional.ofNullable(loaded.get()).ifPresent(DeviceExecutor::close);
-            return loading(context, settings, blobs, thread, stash, last);
+            return loading(context, settings, blobs, parts, stash);
         })).narrow();
     }
 
+    private static Parts start(ActorContext<Message> context, EngineSettings settings) {
+        ActorRef<Message> self = context.getSelf();
+        var queue = new DeviceQueue(settings.copiesPerRun());
+        var loaded = new AtomicReference<DeviceExecutor>();
+        var thread = DeviceThread.start("device-" + self.path().name(), queue,
+                turn -> loaded.get().execute(turn),
+                thrown -> self.tell(new EngineSelfMessage.Broken("a turn", thrown)));
+        return new Parts(queue, new StagingBuffers(settings.runs().heapLimit()), thread, loaded);
+    }
+
     private static Behavior<Message> loading(ActorContext<Message> context, EngineSettings settings,
-            BlobStore blobs, DeviceThread thread, StashBuffer<Message> stash, Runnable last) {
+            BlobStore blobs, Parts parts, StashBuffer<Message> stash) {
         return Behaviors.receive((_, message) -> switch (message) {
-            case EngineSelfMessage.Loaded(var machine) -> {
-                var library = new RunBlobs(blobs, new HostStateCache(machine.hostRunBytes()));
-                var engine = new Engine(context, settings, library, thread, machine);
+            case EngineSelfMessage.Loaded(var executor) -> {
+                var engine = new Engine(context, settings, blobs, parts, executor);
                 engine.register();
-                yield stash.unstashAll(Behaviors.receive((_, next) -> engine.on(next),
-                        (_, signal) -> engine.on(signal)));
+                yield stash.unstashAll(Behaviors.receive((_, next) -> engine.receive(next),
+                        (_, signal) -> engine.stopped(parts, signal)));
             }
             case EngineSelfMessage.Broken broken -> throw broken(broken);
             default -> {
@@ -111,14 +131,20 @@ public final class Engine {
                 yield Behaviors.same();
             }
         }, (_, signal) -> {
-            if (signal instanceof PostStop) thread.stop(last);
+            if (signal instanceof PostStop) parts.stop();
             return Behaviors.same();
         });
     }
 
+    /// The exception with which the engine stops.
     private static RuntimeException broken(EngineSelfMessage.Broken broken) {
+        Optional<DeviceLost> lost = FaultClassifier.deviceLost(broken.why());
+        if (lost.isPresent()) {
+            LOG.error("the device is lost in {}: {}", broken.what(), lost.get().getMessage());
+            return lost.get();
+        }
         return broken.why() instanceof RuntimeException itself ? itself
-                : new IllegalStateException("the engine broke in " + broken.what(), broken.why());
+                : new IllegalStateException("the engine failed in " + broken.what(), broken.why());
     }
 
     private void register() {
@@ -129,7 +155,7 @@ public final class Engine {
             receptionist.tell(Receptionist.register(EngineCommand.key(model.slug()), self));
     }
 
-    private void retire() {
+    private void deregister() {
         ActorRef<EngineCommand> self = context.getSelf().narrow();
         var receptionist = context.getSystem().receptionist();
         receptionist.tell(Receptionist.deregister(EngineCommand.ANY, self));
@@ -137,31 +163,30 @@ public final class Engine {
             receptionist.tell(Receptionist.deregister(EngineCommand.key(model.slug()), self));
     }
 
-    private Behavior<Message> on(Message message) {
-        if (message instanceof EngineCommand command) obey(command);
-        else if (message instanceof EngineSelfMessage note) hear(note);
-        feed();
-        makeRoom();
-        turn();
-        Metrics.SAMPLING.set(desk.sequences());
+    private Behavior<Message> receive(Message message) {
+        if (message instanceof EngineCommand command) execute(command);
+        else if (message instanceof EngineSelfMessage self) handle(self);
+        decodeWaiting();
+        admitAndEvict();
+        Metrics.SAMPLING.set(samples.sequences());
         return Behaviors.same();
     }
 
-    private Behavior<Message> on(Signal signal) {
+    private Behavior<Message> stopped(Parts parts, Signal signal) {
         if (signal instanceof PostStop) {
-            lines.values().forEach(line -> Metrics.OPEN.labelValues(slug(line)).dec());
-            device.stop(machine::close);
+            runs.values().forEach(run -> Metrics.OPEN.labelValues(slug(run)).dec());
+            parts.stop();
         }
         return Behaviors.same();
     }
 
-    private static String slug(RunQueue line) {
-        return line.config.baseModel().slug();
+    private static String slug(RunQueue run) {
+        return run.config.baseModel().slug();
     }
 
     // ---- commands ----
 
-    private void obey(EngineCommand command) {
+    private void execute(EngineCommand command) {
         switch (command) {
             case EngineCommand.OpenRun open -> open(open);
             case EngineCommand.Execute(var run, var position, _, _, _, var replyTo) -> add(run, command,
@@ -173,46 +198,46 @@ public final class Engine {
             case EngineCommand.Sample(var task, var replyTo) -> sample(new PendingSample(task, replyTo));
             case EngineCommand.Describe(var replyTo) ->
                     replyTo.tell(new EngineReply.Description(models.values().stream().map(m ->
-                            m.model().info()).toList(), desk.sequences(), lines.size()));
+                            m.model().info()).toList(), samples.sequences(), runs.size()));
             case EngineCommand.Tokenize(var model, var text, var special, var replyTo) ->
                 withTokenizer(model, replyTo, t -> new EngineReply.Tokenized(t.encode(text, special)));
             case EngineCommand.Detokenize(var model, var tokens, var skip, var replyTo) ->
                 withTokenizer(model, replyTo, t -> new EngineReply.Detokenized(t.decode(tokens, skip)));
             case EngineCommand.FetchTokenizerFiles(var model, var replyTo) ->
                 withTokenizer(model, replyTo, t -> new EngineReply.TokenizerFiles(t.files()));
-            case EngineCommand.Drain _ -> retire();
+            case EngineCommand.Drain _ -> deregister();
         }
     }
 
     private void open(EngineCommand.OpenRun open) {
-        RunId run = open.config().run();
-        close(run, "closed");
-        LoadedModel served = models.get(open.config().baseModel());
-        if (served == null) {
-            open.replyTo().tell(new EngineEvent.OpenFailed(run, unknown(open.config().baseModel())));
+        RunId id = open.config().run();
+        close(id, "closed");
+        LoadedModel model = models.get(open.config().baseModel());
+        if (model == null) {
+            open.replyTo().tell(new EngineEvent.OpenFailed(id, unknown(open.config().baseModel())));
             return;
         }
-        long bytes = served.runBytes(open.lora());
-        var line = new RunQueue(open.config(), new ResidentRun(served), open.replyTo(), bytes);
-        switch (shelf.want(run, bytes)) {
+        long bytes = model.runBytes(open.lora());
+        var run = new RunQueue(open.config(), new ResidentRun(model), open.replyTo(), bytes);
+        switch (admission.request(id, bytes)) {
             case RunAdmission.Answer.Granted() -> {}
-            case RunAdmission.Answer.Waits() -> line.waits = true;
-            case RunAdmission.Answer.Crowded(var waiting) -> {
-                open.replyTo().tell(new EngineEvent.OpenFailed(run, Fault.server("queue_full", waiting
+            case RunAdmission.Answer.Queued() -> run.waiting = true;
+            case RunAdmission.Answer.QueueFull(var waiting) -> {
+                open.replyTo().tell(new EngineEvent.OpenFailed(id, Fault.server("queue_full", waiting
                         + " runs wait for room on this worker already; raise bios.engine.run-bytes, or start"
                         + " more workers")));
                 return;
             }
             case RunAdmission.Answer.TooLarge(var limit) -> {
-                open.replyTo().tell(new EngineEvent.OpenFailed(run, tooLarge(bytes, limit)));
+                open.replyTo().tell(new EngineEvent.OpenFailed(id, tooLarge(bytes, limit)));
                 return;
             }
         }
-        lines.put(run, line);
-        byState.put(line.held, line);
-        Metrics.OPEN.labelValues(slug(line)).inc();
-        line.add(new QueuedOperation(open, 0, line.outbox.place(open.replyTo(), false)));
-        prepare(line);
+        runs.put(id, run);
+        byState.put(run.run, run);
+        Metrics.OPEN.labelValues(slug(run)).inc();
+        run.add(new QueuedOperation(open, 0, run.replies.reserve(open.replyTo(), false)));
+        decode(run);
     }
 
     private static Fault tooLarge(long bytes, long limit) {
@@ -221,72 +246,73 @@ public final class Engine {
                 + " fewer target modules, or raise bios.engine.run-bytes");
     }
 
-    /// Lets those in who have waited, and asks others to go where there is no room.
-    private void makeRoom() {
-        for (RunId run : shelf.granted()) {
-            RunQueue line = lines.get(run);
-            line.waits = false;
-            prepare(line);
+    /// Admits runs that have waited, and asks the entities of others to close them where there is no room.
+    private void admitAndEvict() {
+        for (RunId id : admission.admitWaiting()) {
+            RunQueue run = runs.get(id);
+            run.waiting = false;
+            decode(run);
         }
-        shelf.crowded(this::idle).forEach(this::crowd);
+        admission.selectEvictions(this::idle).forEach(this::evict);
     }
 
     private boolean idle(RunId run) {
-        return lines.get(run).idle();
+        return runs.get(run).idle();
     }
 
-    private void crowd(RunId run) {
-        lines.get(run).listener.tell(new EngineEvent.EvictionRequested(run));
+    private void evict(RunId run) {
+        runs.get(run).entity.tell(new EngineEvent.EvictionRequested(run));
     }
 
-    /// Goes on with lines that wait for heap.
-    private void feed() {
-        for (int i = intake.hungry(); i > 0; i--) {
-            RunQueue line = intake.nextHungry();
-            if (current(line)) prepare(line);
+    /// Decodes operations of runs that have waited for heap.
+    private void decodeWaiting() {
+        for (int i = heap.waiting(); i > 0; i--) {
+            RunQueue run = heap.pollWaiting();
+            if (open(run)) decode(run);
         }
     }
 
-    private void add(RunId run, EngineCommand command, long position, ActorRef<EngineEvent> replyTo,
+    private void add(RunId id, EngineCommand command, long position, ActorRef<EngineEvent> replyTo,
             boolean overtaken, Function<Fault, EngineEvent> refused) {
-        RunQueue line = lines.get(run);
-        if (line == null) {
-            replyTo.tell(refused.apply(notOpen(run)));
+        RunQueue run = runs.get(id);
+        if (run == null) {
+            replyTo.tell(refused.apply(notOpen(id)));
             return;
         }
-        shelf.used(run);
-        line.add(new QueuedOperation(command, position, line.outbox.place(replyTo, overtaken)));
-        prepare(line);
+        admission.touch(id);
+        run.add(new QueuedOperation(command, position, run.replies.reserve(replyTo, overtaken)));
+        decode(run);
     }
 
-    private void close(RunId run, String reason) {
-        RunQueue line = lines.remove(run);
-        if (line == null) return;
-        Metrics.OPEN.labelValues(slug(line)).dec();
-        Metrics.LEFT.labelValues(slug(line), reason).inc();
-        byState.remove(line.held);
-        shelf.left(run);
-        line.clear().forEach(intake::forget);
-        later("closing a run", () -> {
-            machine.forget(line.held);
-            return new EngineSelfMessage.Freed();
+    private void close(RunId id, String reason) {
+        RunQueue run = runs.remove(id);
+        if (run == null) return;
+        Metrics.OPEN.labelValues(slug(run)).dec();
+        Metrics.LEFT.labelValues(slug(run), reason).inc();
+        byState.remove(run.run);
+        admission.remove(id);
+        run.clear().forEach(heap::release);
+        queue.remove(run.run);
+        call("closing a run", () -> {
+            executor.close(run.run);
+            return new EngineSelfMessage.Called();
         });
     }
 
-    private void sample(PendingSample asked) {
-        LoadedModel served = models.get(asked.task().baseModel());
-        Optional<Fault> fault = served == null
-                ? Optional.of(unknown(asked.task().baseModel())) : served.sampler().refusal(asked.task());
-        if (fault.isEmpty()) fault = desk.take(asked);
-        fault.ifPresent(why -> asked.replyTo().tell(new EngineReply.RequestFailed(why)));
+    private void sample(PendingSample request) {
+        LoadedModel model = models.get(request.task().baseModel());
+        Optional<Fault> fault = model == null
+                ? Optional.of(unknown(request.task().baseModel())) : model.sampler().refusal(request.task());
+        if (fault.isEmpty()) fault = samples.add(request);
+        fault.ifPresent(why -> request.replyTo().tell(new EngineReply.RequestFailed(why)));
     }
 
-    private void withTokenizer(ModelName model, ActorRef<EngineReply> replyTo,
+    private void withTokenizer(ModelName name, ActorRef<EngineReply> replyTo,
             Function<Tokenizer, EngineReply> use) {
-        LoadedModel served = models.get(model);
-        Optional<Tokenizer> tokenizer = served == null ? Optional.empty() : served.tokenizer();
-        if (tokenizer.isEmpty()) replyTo.tell(new EngineReply.RequestFailed(served == null ? unknown(model)
-                : Fault.user("no_tokenizer", model + " has no tokenizer.json")));
+        LoadedModel model = models.get(name);
+        Optional<Tokenizer> tokenizer = model == null ? Optional.empty() : model.tokenizer();
+        if (tokenizer.isEmpty()) replyTo.tell(new EngineReply.RequestFailed(model == null ? unknown(name)
+                : Fault.user("no_tokenizer", name + " has no tokenizer.json")));
         else Thread.ofVirtual().start(() -> replyTo.tell(answer(tokenizer.get(), use)));
     }
 
@@ -307,302 +333,270 @@ public final class Engine {
         return Fault.server("run_not_open", "run " + run + " is not open on this worker");
     }
 
-    // ---- notes ----
+    // ---- reports ----
 
-    private void hear(EngineSelfMessage note) {
-        switch (note) {
-            case EngineSelfMessage.Loaded _, EngineSelfMessage.Freed _ -> {}
-            case EngineSelfMessage.Broken broken -> throw broken(broken);
-            case EngineSelfMessage.Prepared(_, var entry, var deed) -> entry.prepared(deed);
-            case EngineSelfMessage.Unprepared(var line, var entry, var fault) -> {
-                entry.failed(fault);
-                settle(line);
+    private void handle(EngineSelfMessage message) {
+        switch (message) {
+            case EngineSelfMessage.Loaded _, EngineSelfMessage.Called _ -> {}
+            case EngineSelfMessage.Broken broken -> {
+                if (FaultClassifier.deviceLost(broken.why()).isPresent()) device.lost();
+                throw broken(broken);
             }
-            case EngineSelfMessage.Done(var outcomes) -> {
-                turning = false;
-                outcomes.forEach((line, worked) -> {
-                    worked(line, worked.nanos());
-                    done(line, worked.outcome());
-                });
+            case EngineSelfMessage.Decoded(var run, var operation, var task) -> {
+                operation.decoded(task);
+                submit(run);
             }
-            case EngineSelfMessage.Passed(var pass, var nanos) -> {
-                turning = false;
-                for (ResidentRun held : pass.served())
-                    Optional.ofNullable(byState.get(held)).ifPresent(line -> worked(line, nanos));
-                pass.finished().forEach((held, outcome) -> {
-                    if (byState.containsKey(held)) done(byState.get(held), outcome);
-                });
-                pass.served().forEach(this::toTheEnd);
+            case EngineSelfMessage.DecodeFailed(var run, var operation, var fault) -> {
+                operation.failed(fault);
+                submit(run);
             }
-            case EngineSelfMessage.Stepped(var model, var step) -> {
-                turning = false;
-                desk.stepped(model, step);
-            }
-            case EngineSelfMessage.Kept(var line, var entry, var event) -> {
-                line.copies--;
-                intake.written(entry);
-                Metrics.COPIES.dec();
-                if (current(line)) line.outbox.fill(entry.slot, event);
-            }
-            case EngineSelfMessage.Fetched(var key, var bytes) ->
-                    later("placing an adapter", () -> new EngineSelfMessage.Placed(key, machine.place(key, bytes)));
-            case EngineSelfMessage.Placed(var key, var placed) -> desk.placed(key, placed);
+            case EngineSelfMessage.Executed(var operations) -> operations.forEach(this::done);
+            case EngineSelfMessage.Written(var run, var operation, var event, var live) ->
+                    written(run, operation, event, live);
+            case EngineSelfMessage.Sampled(var outcomes) -> samples.finished(outcomes);
+            case EngineSelfMessage.AdapterLoaded(var key, var adapter) -> samples.loaded(key, adapter);
+            case EngineSelfMessage.AdapterFailed(var key, var fault) -> samples.loadFailed(key, fault);
         }
     }
 
-    private boolean current(RunQueue line) {
-        return byState.get(line.held) == line;
+    private boolean open(RunQueue run) {
+        return byState.get(run.run) == run;
     }
 
-    private void toTheEnd(ResidentRun held) {
-        RunQueue line = byState.get(held);
-        if (line != null) lines.putLast(line.config.run(), line);
-    }
-
-    /// The device has worked for the first entry of a line.
-    private void worked(RunQueue line, long nanos) {
-        line.next(Integer.MAX_VALUE).ifPresent(entry -> entry.slot.worked(nanos));
-    }
-
-    /// The first entry of a line was done by the device.
-    private void done(RunQueue line, TaskOutcome outcome) {
-        if (!current(line)) return;
-        QueuedOperation entry = line.next(Integer.MAX_VALUE).orElseThrow();
-        line.remove(entry);
-        intake.give(entry);
-        if (!(outcome instanceof TaskOutcome.Copied)) intake.written(entry);
-        RunId run = line.config.run();
-        if (entry.command instanceof EngineCommand.Execute) shelf.worked(run);
-        switch (outcome) {
+    /// An operation has its outcome.
+    private void done(EngineSelfMessage.Done done) {
+        RunQueue run = byState.get(done.run());
+        if (run == null) {
+            if (done.outcome() instanceof TaskOutcome.Copied(var copy, var live)) discard(done, copy, live);
+            return;
+        }
+        QueuedOperation operation = done.operation();
+        operation.slot.addDeviceNanos(done.nanos());
+        run.remove(operation);
+        heap.release(operation);
+        RunId id = run.config.run();
+        if (operation.command instanceof EngineCommand.Execute) admission.executed(id);
+        switch (done.outcome()) {
             case TaskOutcome.Opened() -> {
-                boolean fresh = entry.command instanceof EngineCommand.OpenRun open
+                boolean fresh = operation.command instanceof EngineCommand.OpenRun open
                         && open.recoveryPoint().isEmpty();
-                Metrics.OPENED.labelValues(slug(line), fresh ? "new" : "recovery_point").inc();
-                line.outbox.fill(entry.slot, new EngineEvent.Opened(run));
+                Metrics.OPENED.labelValues(slug(run), fresh ? "new" : "recovery_point").inc();
+                run.replies.complete(operation.slot, new EngineEvent.Opened(id));
             }
-            case TaskOutcome.Given(var result) ->
-                    line.outbox.fill(entry.slot, new EngineEvent.Executed(run, entry.position, result));
-            case TaskOutcome.Copied(var snapshot) -> keep(line, entry, snapshot);
-            case TaskOutcome.Failed(var fault) -> failed(line, entry, fault);
+            case TaskOutcome.Completed(var result) -> run.replies.complete(operation.slot,
+                    new EngineEvent.Executed(id, operation.position, result));
+            case TaskOutcome.Copied(var copy, var live) -> write(run, operation, copy, live);
+            case TaskOutcome.Failed(var fault) -> failed(run, operation, fault);
         }
-        prepare(line);
-        settle(line);
+        decode(run);
     }
 
-    private void failed(RunQueue line, QueuedOperation entry, Fault fault) {
-        RunId run = line.config.run();
-        line.outbox.fill(entry.slot, failure(run, entry, fault));
-        // So that the next one finds more room.
-        if (fault.code().equals("out_of_memory")) shelf.squeeze(this::idle).forEach(this::crowd);
-        if (!(entry.command instanceof EngineCommand.OpenRun)) return;
-        for (QueuedOperation next : line.clear()) {
-            intake.forget(next);
-            line.outbox.fill(next.slot, failure(run, next, notOpen(run)));
-        }
-        close(run, "failed");
+    /// Frees a copy whose run was closed meanwhile.
+    private void discard(EngineSelfMessage.Done done, StateSnapshot copy, boolean live) {
+        call("freeing a copy", () -> {
+            executor.free(copy);
+            if (live) executor.written(done.run());
+            return new EngineSelfMessage.Called();
+        });
     }
 
-    private static EngineEvent failure(RunId run, QueuedOperation entry, Fault fault) {
-        return switch (entry.command) {
+    private void failed(RunQueue run, QueuedOperation operation, Fault fault) {
+        RunId id = run.config.run();
+        run.replies.complete(operation.slot, failure(id, operation, fault));
+        // So that the next operation finds more room.
+        if (fault.code().equals("out_of_memory"))
+            admission.selectOneEviction(this::idle).forEach(this::evict);
+        if (!(operation.command instanceof EngineCommand.OpenRun)) return;
+        for (QueuedOperation next : run.clear()) {
+            heap.release(next);
+            run.replies.complete(next.slot, failure(id, next, notOpen(id)));
+        }
+        close(id, "failed");
+    }
+
+    private static EngineEvent failure(RunId run, QueuedOperation operation, Fault fault) {
+        return switch (operation.command) {
             case EngineCommand.OpenRun _ -> new EngineEvent.OpenFailed(run, fault);
             case EngineCommand.TakeRecoveryPoint _ ->
-                    new EngineEvent.RecoveryPointFailed(run, entry.position, fault);
-            default -> new EngineEvent.Failed(run, entry.position, fault);
+                    new EngineEvent.RecoveryPointFailed(run, operation.position, fault);
+            default -> new EngineEvent.Failed(run, operation.position, fault);
         };
     }
 
-    /// Writes a copy of the state; the event goes out when it is durable.
-    private void keep(RunQueue line, QueuedOperation entry, StateSnapshot snapshot) {
-        line.copies++;
+    /// Writes a copy of the state; the event is sent when it is durable.
+    private void write(RunQueue run, QueuedOperation operation, StateSnapshot copy, boolean live) {
+        run.copies++;
+        run.lent |= live;
         Metrics.COPIES.inc();
-        var purpose = ((DeviceTask.Copy) entry.deed()).purpose();
-        beside(() -> {
+        var purpose = ((DeviceTask.Copy) operation.task()).purpose();
+        startVirtual("writing a copy", () -> {
             EngineEvent event;
             try {
-                event = library.keep(line.config, entry.position, purpose, snapshot);
+                event = streams.write(run.config, operation.position, purpose, copy);
             } catch (Throwable thrown) {
-                String what = "writing the state behind operation " + entry.position;
-                event = failure(line.config.run(), entry, FaultClassifier.of(thrown, what));
+                String what = "writing the state behind operation " + operation.position;
+                event = failure(run.config.run(), operation, FaultClassifier.of(thrown, what));
             }
-            return new EngineSelfMessage.Kept(line, entry, event);
+            return new EngineSelfMessage.Written(run, operation, event, live);
         });
     }
 
-    /// Reports failed entries that have come to the front of a line.
-    private void settle(RunQueue line) {
-        while (current(line)) {
-            Optional<QueuedOperation> first = line.next(settings.copiesPerRun());
-            Optional<Fault> fault = first.flatMap(QueuedOperation::fault);
-            if (fault.isEmpty()) return;
-            line.remove(first.get());
-            intake.give(first.get());
-            failed(line, first.get(), fault.get());
-            prepare(line);
-        }
-    }
-
-    /// Reads and decodes the next entries of a line.
-    private void prepare(RunQueue line) {
-        if (line.waits) return;
-        Optional<QueuedOperation> next;
-        while ((next = line.toPrepare(settings.preparedPerRun())).isPresent()) {
-            QueuedOperation entry = next.get();
-            long heap = HeapBudget.cost(entry);
-            Optional<Fault> refused = intake.refusal(what(entry), heap).or(() -> outgrows(line, entry));
-            if (refused.isEmpty() && !intake.take(entry, heap)) {
-                intake.wait(line);
-                return;
-            }
-            line.begin(entry);
-            if (refused.isPresent()) {
-                ActorRef<Message> self = context.getSelf();
-                self.tell(new EngineSelfMessage.Unprepared(line, entry, refused.get()));
-                continue;
-            }
-            if (entry.command instanceof EngineCommand.TakeRecoveryPoint) {
-                entry.prepared(new DeviceTask.Copy(new DeviceTask.Purpose.Recovery()));
-                continue;
-            }
-            if (entry.command instanceof EngineCommand.Execute execute && library.atHand(execute)
-                    && prepared(line, entry) instanceof EngineSelfMessage.Prepared(_, _, var deed))
-                entry.prepared(deed);
-            else beside(() -> prepared(line, entry));
-        }
-    }
-
-    /// May read from the blob store: runs beside the actor, unless all is at hand.
-    private EngineSelfMessage prepared(RunQueue line, QueuedOperation entry) {
-        try {
-            return new EngineSelfMessage.Prepared(line, entry, switch (entry.command) {
-                case EngineCommand.OpenRun open -> library.open(open);
-                case EngineCommand.Execute execute -> library.operation(execute);
-                default -> throw new IllegalStateException("not for a line: " + entry.command);
+    private void written(RunQueue run, QueuedOperation operation, EngineEvent event, boolean live) {
+        run.copies--;
+        Metrics.COPIES.dec();
+        if (live) {
+            run.lent = false;
+            call("taking back a state", () -> {
+                executor.written(run.run);
+                return new EngineSelfMessage.Called();
             });
-        } catch (Throwable thrown) {
-            return new EngineSelfMessage.Unprepared(line, entry, FaultClassifier.of(thrown, what(entry)));
+        }
+        queue.copied(run.run, live);
+        if (!open(run)) return;
+        run.replies.complete(operation.slot, event);
+        submit(run);
+    }
+
+    // ---- decoding ----
+
+    /// Reads and decodes the next operations of a run, and submits those that are decoded.
+    private void decode(RunQueue run) {
+        if (run.waiting) return;
+        Optional<QueuedOperation> next;
+        while ((next = run.toDecode(settings.preparedPerRun())).isPresent()) {
+            QueuedOperation operation = next.get();
+            long bytes = HeapBudget.cost(operation);
+            Optional<Fault> refused =
+                    heap.refusal(operation.words(), bytes).or(() -> outgrows(run, operation));
+            if (refused.isPresent()) {
+                operation.failed(refused.get());
+                continue;
+            }
+            if (!heap.reserve(operation, bytes)) {
+                heap.addWaiting(run);
+                break;
+            }
+            decode(run, operation);
+        }
+        submit(run);
+    }
+
+    private void decode(RunQueue run, QueuedOperation operation) {
+        operation.stage = QueuedOperation.Stage.DECODING;
+        switch (operation.command) {
+            case EngineCommand.OpenRun open ->
+                    operation.decoded(new DeviceTask.Open(open.lora(), open.recoveryPoint()));
+            case EngineCommand.TakeRecoveryPoint _ ->
+                    operation.decoded(new DeviceTask.Copy(new DeviceTask.Purpose.Recovery()));
+            case EngineCommand.Execute execute -> {
+                if (!blobs.decodesAtOnce(execute))
+                    startVirtual("decoding", () -> decoded(run, operation, execute));
+                else switch (decoded(run, operation, execute)) {
+                    case EngineSelfMessage.Decoded(_, _, var task) -> operation.decoded(task);
+                    case EngineSelfMessage.DecodeFailed(_, _, var fault) -> operation.failed(fault);
+                    case EngineSelfMessage other -> throw new IllegalStateException("not decoded: " + other);
+                }
+            }
+            default -> throw new IllegalStateException("not an operation: " + operation.command);
         }
     }
 
-    private static String what(QueuedOperation entry) {
-        return entry.position == 0 ? "opening the run" : "operation " + entry.position;
+    /// May read from the blob store: runs on a virtual thread, unless there is nothing to read.
+    private EngineSelfMessage decoded(RunQueue run, QueuedOperation operation, EngineCommand.Execute execute) {
+        try {
+            return new EngineSelfMessage.Decoded(run, operation, blobs.operation(execute));
+        } catch (Throwable thrown) {
+            return new EngineSelfMessage.DecodeFailed(run, operation,
+                    FaultClassifier.of(thrown, operation.words()));
+        }
     }
 
-    /// Why a load gives the run a shape that has no room here, or nothing: then it has the room.
-    private Optional<Fault> outgrows(RunQueue line, QueuedOperation entry) {
-        if (!(entry.command instanceof EngineCommand.Execute execute) || execute.loaded().isEmpty())
+    /// Why the shape of a loaded state has no room here, or nothing: then the room is reserved.
+    private Optional<Fault> outgrows(RunQueue run, QueuedOperation operation) {
+        if (!(operation.command instanceof EngineCommand.Execute execute) || execute.loaded().isEmpty())
             return Optional.empty();
-        long bytes = Math.max(line.bytes, line.held.served.runBytes(execute.loaded().get().lora()));
-        if (!shelf.grow(line.config.run(), bytes)) return Optional.of(tooLarge(bytes, machine.runBytes()));
-        line.bytes = bytes;
+        long bytes = Math.max(run.bytes, run.run.model.runBytes(execute.loaded().get().lora()));
+        if (!admission.resize(run.config.run(), bytes))
+            return Optional.of(tooLarge(bytes, executor.runBytes()));
+        run.bytes = bytes;
         return Optional.empty();
     }
 
-    private void fetch(PendingSample first, List<Adapter> freed) {
-        if (!freed.isEmpty()) later("freeing adapters", () -> {
-            freed.forEach(Adapter::close);
-            return new EngineSelfMessage.Freed();
-        });
-        AdapterCache.Key key = first.key().orElseThrow();
-        BlobRef blob = first.task().adapter().orElseThrow().blob();
-        beside(() -> {
+    // ---- work for the device ----
+
+    /// Gives the decoded operations of a run to the device, in their order; those that cannot be executed fail.
+    private void submit(RunQueue run) {
+        while (open(run)) {
+            Optional<QueuedOperation> next = run.toSubmit();
+            if (next.isEmpty()) return;
+            QueuedOperation operation = next.get();
+            if (operation.fault().isPresent()) {
+                run.remove(operation);
+                heap.release(operation);
+                failed(run, operation, operation.fault().get());
+                continue;
+            }
+            operation.stage = QueuedOperation.Stage.SUBMITTED;
+            if (operation.task().streamed()) stream(run, operation);
+            else queue.add(run.run, operation);
+        }
+    }
+
+    /// Makes or replaces the state of a run, on a virtual thread.
+    private void stream(RunQueue run, QueuedOperation operation) {
+        DeviceTask task = operation.task();
+        startVirtual("streaming a state", () -> {
+            TaskOutcome outcome;
+            long began = System.nanoTime(); // edge: measures, decides nothing
             try {
-                return new EngineSelfMessage.Fetched(key, library.blobs().readSmall(blob, BlobStore.MAX_ARRAY_BYTES));
+                outcome = switch (task) {
+                    case DeviceTask.Open open -> streams.open(run.config, run.run, open);
+                    case DeviceTask.Load load -> streams.load(run.run, load);
+                    default -> throw new IllegalStateException("not from a stream: " + task.words());
+                };
             } catch (Throwable thrown) {
-                Fault fault = FaultClassifier.of(thrown, "adapter " + key.contentId());
-                return new EngineSelfMessage.Placed(key, new DeviceExecutor.Placed.Failed(fault));
+                outcome = new TaskOutcome.Failed(FaultClassifier.of(thrown, task.words()));
+            }
+            long nanos = System.nanoTime() - began; // edge: measures, decides nothing
+            return new EngineSelfMessage.Executed(List.of(
+                    new EngineSelfMessage.Done(run.run, operation, outcome, nanos)));
+        });
+    }
+
+    private void loadAdapter(PendingSample request, List<Adapter> evicted) {
+        if (!evicted.isEmpty()) call("freeing adapters", () -> {
+            evicted.forEach(Adapter::close);
+            return new EngineSelfMessage.Called();
+        });
+        AdapterCache.Key key = request.key().orElseThrow();
+        startVirtual("loading an adapter", () -> {
+            try {
+                return new EngineSelfMessage.AdapterLoaded(key, streams.adapter(request.task()));
+            } catch (Throwable thrown) {
+                return new EngineSelfMessage.AdapterFailed(key, FaultClassifier.of(thrown,
+                        "adapter " + key.contentId() + " of "
+                        + request.task().adapter().orElseThrow().blob().bytes() + " bytes"));
             }
         });
     }
 
     /// Runs on a virtual thread of its own.
-    private void beside(Supplier<EngineSelfMessage> work) {
+    private void startVirtual(String what, Supplier<EngineSelfMessage> work) {
         ActorRef<Message> self = context.getSelf();
-        Thread.ofVirtual().start(() -> self.tell(work.get()));
-    }
-
-    /// Runs on the device's thread, behind what it has to do.
-    private void later(String what, Callable<EngineSelfMessage> work) {
-        context.pipeToSelf(device.call(work),
-                (note, thrown) -> thrown == null ? note : new EngineSelfMessage.Broken(what, thrown));
-    }
-
-    // ---- turns ----
-
-    /// Gives the device something to do, if it has nothing and there is something.
-    private void turn() {
-        if (turning) return;
-        turns.next(this::ready).ifPresent(kind -> {
-            turning = true;
-            switch (kind) {
-                case SAMPLE -> {
-                    var step = desk.next();
-                    later("sampling",
-                            () -> new EngineSelfMessage.Stepped(step.model(), machine.sample(step.model(), step.fresh())));
-                }
-                case DEED -> deeds();
-                case PASS -> pass();
+        Thread.ofVirtual().start(() -> {
+            EngineSelfMessage message;
+            try {
+                message = work.get();
+            } catch (Throwable thrown) {
+                message = new EngineSelfMessage.Broken(what, thrown);
             }
+            self.tell(message);
         });
     }
 
-    private boolean ready(TurnOrder.Kind kind) {
-        return switch (kind) {
-            case SAMPLE -> desk.busy();
-            case DEED ->
-                    lines.values().stream().anyMatch(line -> first(line).filter(Engine::brief).isPresent());
-            case PASS ->
-                    lines.values().stream().anyMatch(line -> first(line).filter(d -> !brief(d)).isPresent());
-        };
-    }
-
-    /// Whether a deed takes no pass.
-    private static boolean brief(DeviceTask deed) {
-        return !(deed instanceof DeviceTask.Evaluate);
-    }
-
-    private Optional<DeviceTask> first(RunQueue line) {
-        return line.next(settings.copiesPerRun()).filter(entry -> entry.fault().isEmpty())
-                .map(QueuedOperation::deed)
-                .filter(deed -> !(deed instanceof DeviceTask.Copy) || intake.mayCopy(copy(line)));
-    }
-
-    /// Bytes of a copy on the heap: an operation's gradient is not in it.
-    private static long copy(RunQueue line) {
-        return line.bytes / 5 * 4;
-    }
-
-    /// One short deed of every run that has one.
-    private void deeds() {
-        Map<RunQueue, DeviceTask> next = new LinkedHashMap<>();
-        for (RunQueue line : lines.values())
-            first(line).filter(Engine::brief).ifPresent(deed -> {
-                if (deed instanceof DeviceTask.Copy) intake.copy(line.next(settings.copiesPerRun()).orElseThrow(),
-                        copy(line));
-                next.put(line, deed);
-            });
-        later("deeds", () -> {
-            Map<RunQueue, EngineSelfMessage.Worked> outcomes = new LinkedHashMap<>();
-            next.forEach((line, deed) -> {
-                long began = System.nanoTime(); // edge: measures, decides nothing
-                TaskOutcome outcome = machine.carryOut(line.held, deed);
-                long nanos = System.nanoTime() - began; // edge: measures, decides nothing
-                outcomes.put(line, new EngineSelfMessage.Worked(outcome, nanos));
-            });
-            return new EngineSelfMessage.Done(outcomes);
-        });
-    }
-
-    /// The next micro-batch of the runs of one model that have one, those that waited longest first.
-    private void pass() {
-        List<DeviceExecutor.Candidate> candidates = new ArrayList<>();
-        for (RunQueue line : lines.values())
-            if (first(line).orElse(null) instanceof DeviceTask.Evaluate(var operation)
-                    && (candidates.isEmpty() || candidates.getFirst().run().served == line.held.served))
-                candidates.add(new DeviceExecutor.Candidate(line.held, operation));
-        later("a pass", () -> {
-            long began = System.nanoTime(); // edge: measures, decides nothing
-            DeviceExecutor.Passed pass = machine.pass(candidates);
-            return new EngineSelfMessage.Passed(pass, System.nanoTime() - began); // edge: measures, decides nothing
-        });
+    /// Runs on the device's thread before its next turn.
+    private void call(String what, Callable<EngineSelfMessage> work) {
+        context.pipeToSelf(device.call(work), (message, thrown) ->
+                thrown == null ? message : new EngineSelfMessage.Broken(what, thrown));
     }
 }

@@ -2,45 +2,47 @@ package bios.worker.engine;
 
 import bios.protocol.Fault;
 import bios.protocol.engine.EngineCommand.EngineEvent;
-import bios.protocol.model.ModelName;
 import bios.protocol.wire.Message;
-import java.util.Map;
+import bios.worker.adapter.Adapter;
+import java.util.List;
 
-/// What comes back to an [Engine] from its device and from its readers and writers. Never leaves the process.
+/// What an [Engine] is told by its device's thread and its virtual threads. Never leaves the process.
 sealed interface EngineSelfMessage extends Message {
     /// The device is open and its models are loaded.
-    record Loaded(DeviceExecutor machine) implements EngineSelfMessage {}
+    record Loaded(DeviceExecutor executor) implements EngineSelfMessage {}
 
-    /// Something threw that was to turn failures into faults: a bug.
+    /// The device is lost, or something threw that had to turn failures into faults: the engine stops.
     record Broken(String what, Throwable why) implements EngineSelfMessage {}
 
-    /// An entry of a line can go to the device.
-    record Prepared(RunQueue line, QueuedOperation entry, DeviceTask deed) implements EngineSelfMessage {}
+    /// An operation is decoded.
+    record Decoded(RunQueue run, QueuedOperation operation, DeviceTask task) implements EngineSelfMessage {}
 
-    /// An entry of a line cannot be done.
-    record Unprepared(RunQueue line, QueuedOperation entry, Fault fault) implements EngineSelfMessage {}
+    /// An operation cannot be executed.
+    record DecodeFailed(RunQueue run, QueuedOperation operation, Fault fault) implements EngineSelfMessage {}
 
-    /// The device did the first entries of some lines.
-    record Done(Map<RunQueue, Worked> outcomes) implements EngineSelfMessage {}
+    /// Operations have their outcomes.
+    record Executed(List<Done> operations) implements EngineSelfMessage {}
 
-    /// How a deed ended, and how long the device took over it.
-    record Worked(TaskOutcome outcome, long nanos) {}
-
-    /// The device made a pass of training.
-    record Passed(DeviceExecutor.Passed pass, long nanos) implements EngineSelfMessage {}
-
-    /// A sampler made a step.
-    record Stepped(ModelName model, DeviceExecutor.Sampled step) implements EngineSelfMessage {}
+    /// How an operation ended.
+    ///
+    /// @param nanos that the device has worked for it
+    record Done(ResidentRun run, QueuedOperation operation, TaskOutcome outcome, long nanos) {}
 
     /// A copy of a run's state was written, or not.
-    record Kept(RunQueue line, QueuedOperation entry, EngineEvent event) implements EngineSelfMessage {}
+    ///
+    /// @param live the state itself was read
+    record Written(RunQueue run, QueuedOperation operation, EngineEvent event, boolean live)
+            implements EngineSelfMessage {}
 
-    /// An adapter was read.
-    record Fetched(AdapterCache.Key key, byte[] bytes) implements EngineSelfMessage {}
+    /// A sampler has finished requests.
+    record Sampled(List<DeviceExecutor.SampleOutcome> outcomes) implements EngineSelfMessage {}
 
-    /// An adapter is on the device, or will not be.
-    record Placed(AdapterCache.Key key, DeviceExecutor.Placed placed) implements EngineSelfMessage {}
+    /// An adapter is on the device.
+    record AdapterLoaded(AdapterCache.Key key, Adapter adapter) implements EngineSelfMessage {}
 
-    /// Freed memory on the device.
-    record Freed() implements EngineSelfMessage {}
+    /// An adapter could not be loaded.
+    record AdapterFailed(AdapterCache.Key key, Fault fault) implements EngineSelfMessage {}
+
+    /// A call on the device's thread without a result is done.
+    record Called() implements EngineSelfMessage {}
 }

@@ -11,9 +11,9 @@ import java.util.OptionalLong;
 /// @param trainPassTokens about how many tokens of training go through one pass
 /// @param activationBytes most bytes of activations that a pass keeps for its backward, per base model
 /// @param longSequenceBytes the same for a pass of one sequence that is too long for these
-/// @param copiesPerRun most states of a run that are being written at once
+/// @param copiesPerRun most copies of a run's state that are being written at once
 /// @param preparedPerRun operations of a run that are decoded ahead of their turn
-/// @param runs how much the states of runs may take
+/// @param runs room for the states of runs
 /// @param adapterBytes bytes of adapters kept for sampling
 /// @param sampler limits of decoding, per base model
 /// @param maxQueuedSequences most sequences that wait or decode
@@ -25,17 +25,23 @@ public record EngineSettings(int trainPassTokens, long activationBytes, long lon
     /// @param deviceBytes of states on the device; empty: half of what [DeviceExecutor] finds free
     /// @param hostBytes of recovery points in the host's memory; empty: a quarter of it if the device has
     ///     memory of its own, else nothing
-    /// @param heapBytes of the Java heap for what is read ahead and for copies; empty: a quarter of it
-    /// @param maxWaiting most runs that wait for a place on the device
+    /// @param heapBytes of the Java heap for operations that are decoded ahead, and as much for the buffers
+    ///     through which states stream; empty: a quarter of it
+    /// @param maxWaiting most runs that wait for room on the device
     public record Runs(OptionalLong deviceBytes, OptionalLong hostBytes, OptionalLong heapBytes,
             int maxWaiting) {
-        /// Everything by itself.
+        /// All limits derived from the machine.
         public static final Runs AUTO =
                 new Runs(OptionalLong.empty(), OptionalLong.empty(), OptionalLong.empty(), 1024);
 
         public Runs {
             require(deviceBytes.orElse(1) > 0 && hostBytes.orElse(0) >= 0 && heapBytes.orElse(1) > 0
                     && maxWaiting > 0, "room for runs is positive");
+        }
+
+        /// Bytes of the Java heap for operations that are decoded ahead; the same for buffers.
+        long heapLimit() {
+            return heapBytes.orElse(Runtime.getRuntime().maxMemory() / 4);
         }
 
         private static Runs of(Config own) {

@@ -10,12 +10,12 @@ import java.util.HashMap;
 import java.util.Map;
 import java.util.Optional;
 
-/// A base model on the device, and all that works on it. Only the device's thread uses it, but for what never
-/// changes: the model's description, [Sampler#refusal] and the tokenizer.
+/// A base model on the device with its trainer and its sampler. Only the device's thread uses it, but for what
+/// never changes: the model's description and shape, [Sampler#refusal] and the tokenizer.
 ///
-/// @param tickets which request each of the sampler's tickets is
+/// @param requests by their ids in the sampler
 record LoadedModel(BaseModel model, Trainer trainer, Sampler sampler, Optional<Tokenizer> tokenizer,
-        Map<Long, PendingSample> tickets) {
+        Map<Long, PendingSample> requests) {
     /// Most bytes of the state of a run of this shape.
     long runBytes(LoraSpec lora) {
         return TrainingState.mostBytes(lora, model.spec());

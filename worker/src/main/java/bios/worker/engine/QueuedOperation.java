@@ -4,18 +4,29 @@ import bios.protocol.Fault;
 import bios.protocol.engine.EngineCommand;
 import java.util.Optional;
 
-/// Something that the run has to do.
+/// One operation of a run from its arrival to its outcome: opening the run, executing an operation, taking a
+/// recovery point. Only the engine changes it; it is decoded before it goes to the [DeviceQueue].
 final class QueuedOperation {
+    /// Progress of an operation.
+    enum Stage {
+        /// Not looked at.
+        NEW,
+        /// Its content is read and decoded.
+        DECODING,
+        /// It is decoded, or has failed.
+        READY,
+        /// The device has it, or its state is streamed.
+        SUBMITTED
+    }
+
     final EngineCommand command;
     final long position;
     final OrderedReplies.Slot slot;
-    boolean begun;
-    private Optional<DeviceTask> deed = Optional.empty();
-    private Optional<Fault> fault = Optional.empty();
+    Stage stage = Stage.NEW;
     /// Bytes of the Java heap that [HeapBudget] has set aside for it.
-    long heap;
-    /// The same for the copy that is made for it.
-    long copy;
+    long heapBytes;
+    private Optional<DeviceTask> task = Optional.empty();
+    private Optional<Fault> fault = Optional.empty();
 
     QueuedOperation(EngineCommand command, long position, OrderedReplies.Slot slot) {
         this.command = command;
@@ -23,31 +34,28 @@ final class QueuedOperation {
         this.slot = slot;
     }
 
-    /// All that the device needs for it is in memory.
-    void prepared(DeviceTask ready) {
-        deed = Optional.of(ready);
+    /// Sets what the device does for it.
+    void decoded(DeviceTask decoded) {
+        task = Optional.of(decoded);
+        stage = Stage.READY;
     }
 
-    /// It cannot be done.
+    /// Sets why it cannot be executed.
     void failed(Fault why) {
         fault = Optional.of(why);
+        stage = Stage.READY;
     }
 
     Optional<Fault> fault() {
         return fault;
     }
 
-    DeviceTask deed() {
-        return deed.orElseThrow();
+    DeviceTask task() {
+        return task.orElseThrow();
     }
 
-    /// Whether its preparation has ended, well or not.
-    boolean decided() {
-        return deed.isPresent() || fault.isPresent();
-    }
-
-    /// Whether it copies the run's state.
-    boolean copies() {
-        return deed.filter(d -> d instanceof DeviceTask.Copy).isPresent();
+    /// The operation in words, for messages.
+    String words() {
+        return position == 0 ? "opening the run" : "operation " + position;
     }
 }

@@ -4,27 +4,36 @@ import bios.worker.adapter.TrainingState;
 import bios.worker.train.Evaluation;
 import java.util.Optional;
 
-/// A run on the device. Only the device's thread looks inside.
+/// The state of an open run on the device. Only the device's thread uses its fields, but for the model.
 final class ResidentRun implements AutoCloseable {
-    final LoadedModel served;
+    final LoadedModel model;
     Optional<TrainingState> state = Optional.empty();
     Optional<Evaluation> evaluation = Optional.empty();
-    /// A pass with others went wrong: until it is known whose fault that was, it goes alone.
-    boolean alone;
+    /// Nanoseconds that the device has worked for the evaluation.
+    long evaluationNanos;
+    /// A pass with other runs has failed: until it is known which run was at fault, this one has passes of its
+    /// own.
+    boolean exclusive;
+    /// Whether the state is being written without a copy: it must neither change nor be freed.
+    boolean written;
+    /// Whether the run is closed: it takes no new state.
+    boolean closed;
 
-    ResidentRun(LoadedModel served) {
-        this.served = served;
+    ResidentRun(LoadedModel model) {
+        this.model = model;
     }
 
     /// Drops an evaluation that is not finished.
-    void drop() {
+    void dropEvaluation() {
         evaluation.ifPresent(Evaluation::close);
         evaluation = Optional.empty();
+        evaluationNanos = 0;
     }
 
     /// Frees the run's memory.
     @Override public void close() {
-        drop();
+        closed = true;
+        dropEvaluation();
         state.ifPresent(TrainingState::close);
         state = Optional.empty();
     }

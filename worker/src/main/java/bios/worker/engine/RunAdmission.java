@@ -12,146 +12,148 @@ import java.util.List;
 import java.util.Map;
 import java.util.function.Predicate;
 
-/// Which runs have their state on the device, who waits for room there, and who is asked to go: the least
-/// recently used of those that have nothing to do; where that is not enough for the first who waits, the
-/// least recently used of those that have done something since they came. So more busy runs than there is
-/// room for take turns. Bookkeeping only: who asks opens, tells and closes.
+/// Admits runs to the device within a limit of bytes, queues the others, and selects runs to evict: the least
+/// recently used of those that are idle; where that is not enough for the first in the queue, the least recently
+/// used of those that have executed something since they were admitted. So more busy runs than there is room for
+/// take turns. Bookkeeping only.
 final class RunAdmission {
     private final long limit;
     private final int maxWaiting;
-    private final Map<RunId, Place> places = new LinkedHashMap<>();   // least recently used first
-    private final Deque<Wish> waiting = new ArrayDeque<>();
+    private final Map<RunId, Admitted> admitted = new LinkedHashMap<>();   // least recently used first
+    private final Deque<Request> waiting = new ArrayDeque<>();
     private long bytes;
 
     /// @param limit most bytes of all states
-    /// @param maxWaiting most runs that wait
+    /// @param maxWaiting most runs in the queue
     RunAdmission(long limit, int maxWaiting) {
         this.limit = limit;
         this.maxWaiting = maxWaiting;
     }
 
-    private static final class Place {
+    private static final class Admitted {
         long bytes;
-        boolean worked;
-        boolean asked;
+        boolean executed;
+        boolean evicting;
 
-        Place(long bytes) {
+        Admitted(long bytes) {
             this.bytes = bytes;
         }
     }
 
-    private record Wish(RunId run, long bytes) {}
+    private record Request(RunId run, long bytes) {}
 
-    /// What becomes of a wish for room.
+    /// The answer to a request.
     sealed interface Answer {
-        /// It is its now.
+        /// Admitted.
         record Granted() implements Answer {}
 
-        /// [#granted] will name it.
-        record Waits() implements Answer {}
+        /// Queued: [#admitWaiting] will return the run.
+        record Queued() implements Answer {}
 
-        /// Too many wait already.
-        record Crowded(int waiting) implements Answer {}
+        /// The queue is full.
+        record QueueFull(int waiting) implements Answer {}
 
-        /// More than all the room there is.
+        /// More bytes than the limit.
         record TooLarge(long limit) implements Answer {}
     }
 
-    /// A run that has no place asks for one.
-    Answer want(RunId run, long size) {
-        require(!places.containsKey(run), "run %s has a place", run);
+    /// Requests room for a run that is not admitted.
+    Answer request(RunId run, long size) {
+        require(!admitted.containsKey(run), "run %s is admitted already", run);
         if (size > limit) return new Answer.TooLarge(limit);
         if (waiting.isEmpty() && bytes + size <= limit) {
-            place(run, size);
+            admit(run, size);
             return new Answer.Granted();
         }
-        if (waiting.size() >= maxWaiting) return new Answer.Crowded(waiting.size());
-        waiting.add(new Wish(run, size));
-        return new Answer.Waits();
+        if (waiting.size() >= maxWaiting) return new Answer.QueueFull(waiting.size());
+        waiting.add(new Request(run, size));
+        return new Answer.Queued();
     }
 
-    private void place(RunId run, long size) {
-        places.put(run, new Place(size));
+    private void admit(RunId run, long size) {
+        admitted.put(run, new Admitted(size));
         bytes += size;
     }
 
-    /// A run that has a place is about to need another size. It need not wait, for it holds what others wait
-    /// for: beyond the limit, others are asked to go.
+    /// Changes the size of an admitted run. It does not wait, because it occupies what others wait for: beyond
+    /// the limit, others are evicted.
     ///
-    /// @return whether it can ever fit
-    boolean grow(RunId run, long size) {
+    /// @return false, and nothing changed: it can never fit
+    boolean resize(RunId run, long size) {
         if (size > limit) return false;
-        Place place = places.get(run);
-        bytes += size - place.bytes;
-        place.bytes = size;
+        Admitted entry = admitted.get(run);
+        bytes += size - entry.bytes;
+        entry.bytes = size;
         return true;
     }
 
-    /// A run has been given something to do.
-    void used(RunId run) {
-        Place place = places.remove(run);
-        if (place != null) places.put(run, place);
+    /// Marks a run as the most recently used.
+    void touch(RunId run) {
+        Admitted entry = admitted.remove(run);
+        if (entry != null) admitted.put(run, entry);
     }
 
-    /// A run has done something.
-    void worked(RunId run) {
-        Place place = places.get(run);
-        if (place != null) place.worked = true;
+    /// A run has executed an operation.
+    void executed(RunId run) {
+        Admitted entry = admitted.get(run);
+        if (entry != null) entry.executed = true;
     }
 
-    /// A run is gone, or does not wait any more.
-    void left(RunId run) {
-        Place place = places.remove(run);
-        if (place != null) bytes -= place.bytes;
-        waiting.removeIf(wish -> wish.run.equals(run));
+    /// Removes a run, admitted or queued.
+    void remove(RunId run) {
+        Admitted entry = admitted.remove(run);
+        if (entry != null) bytes -= entry.bytes;
+        waiting.removeIf(request -> request.run.equals(run));
     }
 
-    /// Those who have waited and have a place now, in the order in which they came.
-    List<RunId> granted() {
+    /// Admits the first runs in the queue for which there is room.
+    ///
+    /// @return them, in the order of their requests
+    List<RunId> admitWaiting() {
         List<RunId> all = new ArrayList<>();
         while (!waiting.isEmpty() && bytes + waiting.peek().bytes <= limit) {
-            Wish first = waiting.poll();
-            place(first.run, first.bytes);
+            Request first = waiting.poll();
+            admit(first.run, first.bytes);
             all.add(first.run);
         }
         return all;
     }
 
-    /// Who is to be asked to go, each once.
+    /// Selects the runs to evict for those in the queue; each run is selected once.
     ///
     /// @param idle whether a run has nothing to do
-    List<RunId> crowded(Predicate<RunId> idle) {
+    List<RunId> selectEvictions(Predicate<RunId> idle) {
         if (waiting.isEmpty() && bytes <= limit) return List.of();
-        long going = places.values().stream().filter(p -> p.asked).mapToLong(p -> p.bytes).sum();
-        long free = limit - bytes + going;
-        long all = waiting.stream().mapToLong(Wish::bytes).sum();
-        List<RunId> asked = new ArrayList<>();
-        free = ask(all, free, idle, asked);
+        long evicting = admitted.values().stream().filter(a -> a.evicting).mapToLong(a -> a.bytes).sum();
+        long free = limit - bytes + evicting;
+        long all = waiting.stream().mapToLong(Request::bytes).sum();
+        List<RunId> selected = new ArrayList<>();
+        free = select(all, free, idle, selected);
         long first = waiting.isEmpty() ? 0 : waiting.peek().bytes;
-        ask(first, free, run -> places.get(run).worked, asked);
-        return asked;
+        select(first, free, run -> admitted.get(run).executed, selected);
+        return selected;
     }
 
-    private long ask(long needed, long free, Predicate<RunId> may, List<RunId> asked) {
-        for (Iterator<RunId> each = places.keySet().iterator(); free < needed && each.hasNext(); ) {
+    private long select(long needed, long free, Predicate<RunId> allowed, List<RunId> selected) {
+        for (Iterator<RunId> each = admitted.keySet().iterator(); free < needed && each.hasNext(); ) {
             RunId run = each.next();
-            Place place = places.get(run);
-            if (place.asked || !may.test(run)) continue;
-            place.asked = true;
-            free += place.bytes;
-            asked.add(run);
+            Admitted entry = admitted.get(run);
+            if (entry.evicting || !allowed.test(run)) continue;
+            entry.evicting = true;
+            free += entry.bytes;
+            selected.add(run);
         }
         return free;
     }
 
-    /// Asks the least recently used idle run to go although nobody waits: memory ran out.
-    List<RunId> squeeze(Predicate<RunId> idle) {
-        List<RunId> asked = new ArrayList<>();
-        ask(1, 0, idle, asked);
-        return asked;
+    /// Selects the least recently used idle run although no run waits: the device's memory ran out.
+    List<RunId> selectOneEviction(Predicate<RunId> idle) {
+        List<RunId> selected = new ArrayList<>();
+        select(1, 0, idle, selected);
+        return selected;
     }
 
-    /// Bytes of all states that have a place.
+    /// Bytes of all admitted runs.
     long bytes() {
         return bytes;
     }

@@ -8,7 +8,7 @@ import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.engine.EngineCommand.Execute;
-import bios.protocol.engine.EngineCommand.OpenRun;
+import bios.protocol.run.AdamParams;
 import bios.protocol.run.Operation;
 import bios.protocol.run.OperationKind;
 import bios.protocol.run.OperationResult;
@@ -17,48 +17,32 @@ import bios.protocol.run.RunId;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.stored.StoredOperations;
 import bios.worker.adapter.StateSnapshot;
+import bios.worker.adapter.StateSource;
+import bios.worker.load.StagingBuffer;
+import bios.worker.load.TensorStream;
 import bios.worker.train.Refused;
+import java.io.InputStream;
 import java.util.Optional;
 
-/// What an engine reads from and writes to the blob store. Every method blocks: call
-/// it from a virtual thread.
+/// What an engine reads from and writes to the blob store: operations, states and adapters. States and adapters
+/// are streams of any size. Every method blocks: call it from a virtual thread.
 ///
-/// @param blobs where everything lies
-/// @param host recovery points that are at hand
+/// @param blobs the store
+/// @param host recovery points in the host's memory
 record RunBlobs(BlobStore blobs, HostStateCache host) {
     private static final String OPTIMIZER = "adamw";
     /// Some 50 µs of decoding, about what another thread takes to wake.
-    private static final int LITTLE = 16 << 10;
+    private static final int SMALL_BYTES = 16 << 10;
 
-    /// Reads a run's recovery point, if it has one.
-    DeviceTask open(OpenRun command) {
-        return new DeviceTask.Open(command.lora(),
-                command.recoveryPoint().map(point -> recoveryPoint(command.config().run(), point)));
-    }
+    // ---- reading ----
 
-    private byte[] recoveryPoint(RunId run, BlobRef point) {
-        return host.find(run, point).orElseGet(() -> {
-            byte[] bytes = blobs.readSmall(point, BlobStore.MAX_ARRAY_BYTES);
-            host.keep(run, point, bytes);
-            return bytes;
-        });
-    }
-
-    private BlobRef putPoint(RunId run, StateSnapshot copy) {
-        if (!host.open()) return blobs.put(BlobScope.recovery(run), copy::writeTo);
-        byte[] bytes = copy.toBytes();
-        BlobRef point = blobs.put(BlobScope.recovery(run), bytes);
-        host.keep(run, point, bytes);
-        return point;
-    }
-
-    /// Whether [#operation] reads nothing and decodes so little that the actor may do it itself.
-    boolean atHand(Execute command) {
+    /// Whether [#operation] reads nothing and decodes so little that the engine may call it itself.
+    boolean decodesAtOnce(Execute command) {
         return command.operation() instanceof StoredOperation.Inline(var kind, var bytes)
-                && bytes.length <= LITTLE && kind != OperationKind.LOAD_STATE;
+                && bytes.length <= SMALL_BYTES && kind != OperationKind.LOAD_STATE;
     }
 
-    /// Decodes an operation and reads what it loads; [Refused] when it cannot be done at all.
+    /// Reads and decodes an operation; [Refused] when it can never be executed.
     DeviceTask operation(Execute command) {
         StoredOperation stored = command.operation();
         byte[] encoded = switch (stored) {
@@ -76,16 +60,14 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
         };
     }
 
-    private DeviceTask load(Operation.LoadState load, Optional<CheckpointManifest> loaded) {
-        CheckpointManifest manifest =
-                loaded.orElseThrow(() -> new IllegalStateException("load_state came without its checkpoint"));
-        Optional<byte[]> optimizer = load.optimizer()
-                ? Optional.of(moments(load, manifest)) : Optional.empty();
+    private static DeviceTask load(Operation.LoadState load, Optional<CheckpointManifest> loaded) {
+        CheckpointManifest manifest = loaded.orElseThrow(() ->
+                new IllegalStateException("a load_state without the manifest of its checkpoint"));
         return new DeviceTask.Load(load, manifest,
-                blobs.readSmall(manifest.adapter(), BlobStore.MAX_ARRAY_BYTES), optimizer);
+                load.optimizer() ? Optional.of(moments(load, manifest)) : Optional.empty());
     }
 
-    private byte[] moments(Operation.LoadState load, CheckpointManifest manifest) {
+    private static BlobRef moments(Operation.LoadState load, CheckpointManifest manifest) {
         if (manifest.optimizer().isEmpty())
             throw new Refused(Fault.user("weights_only", load.path()
                     + " holds weights only; load it without the optimizer, or load a training state"));
@@ -93,15 +75,58 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
             throw new Refused(Fault.user("optimizer_mismatch",
                     load.path() + " was saved with the optimizer '" + manifest.optimizerType()
                     + "', this run's is " + OPTIMIZER + "; load it without the optimizer"));
-        return blobs.readSmall(manifest.optimizer().get(), BlobStore.MAX_ARRAY_BYTES);
+        return manifest.optimizer().get();
     }
 
-    /// Writes a copy for what it was made; the event says that it is durable.
-    EngineEvent keep(RunConfig run, long position, DeviceTask.Purpose purpose, StateSnapshot copy) {
+    /// Opens the content of a run's first state.
+    StateSource source(RunId run, DeviceTask.Open open) {
+        if (open.recoveryPoint().isEmpty()) return new StateSource.Fresh(open.lora());
+        BlobRef point = open.recoveryPoint().get();
+        return new StateSource.Point(TensorStream.open("recovery point", point(run, point), point.bytes()));
+    }
+
+    private InputStream point(RunId run, BlobRef point) {
+        return host.open(run, point).orElseGet(() -> {
+            InputStream stored = blobs.open(point);
+            Optional<HostStateCache.Writer> cached = host.store(run, point.bytes());
+            return cached.isPresent() ? cached.get().copying(stored, point) : stored;
+        });
+    }
+
+    /// Opens a checkpoint.
+    ///
+    /// @param settings the run's, for a load without the optimizer
+    StateSource source(DeviceTask.Load load, AdamParams settings) {
+        String path = load.operation().path().bios();
+        var manifest = load.manifest();
+        TensorStream adapter = tensors(path, manifest.adapter());
+        try {
+            return new StateSource.Checkpoint(adapter, load.optimizer().map(blob -> tensors(path, blob)),
+                    manifest.lora(), manifest.step(),
+                    load.optimizer().isPresent() ? manifest.settings() : settings);
+        } catch (Throwable failed) {
+            adapter.close();
+            throw failed;
+        }
+    }
+
+    /// Opens a file of tensors.
+    ///
+    /// @param where what messages call it
+    TensorStream tensors(String where, BlobRef blob) {
+        return TensorStream.open(where, blobs.open(blob), blob.bytes());
+    }
+
+    // ---- writing ----
+
+    /// Writes a copy for its purpose; the event says that it is durable.
+    EngineEvent write(RunConfig run, long position, DeviceTask.Purpose purpose, StateSnapshot copy,
+            StagingBuffer buffer) {
         return switch (purpose) {
             case DeviceTask.Purpose.State(var save, var at) -> {
-                var adapter = adapter(run, copy);
-                var optimizer = blobs.put(BlobScope.checkpoints(run.run()), copy.optimizer());
+                var adapter = adapter(run, copy, buffer);
+                var optimizer = blobs.put(BlobScope.checkpoints(run.run()),
+                        out -> copy.writeOptimizer(out, buffer));
                 yield saved(run, position, new CheckpointManifest(run.run(), CheckpointKind.TRAINING,
                         Optional.of(save.name()), run.baseModel(), copy.header().lora(),
                         adapter.id().sha256(), adapter, Optional.of(optimizer), copy.header().steps(),
@@ -109,22 +134,31 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
                         expiry(at, save.ttlSeconds())));
             }
             case DeviceTask.Purpose.Sampler(var save, var at) -> {
-                var adapter = adapter(run, copy);
+                var adapter = adapter(run, copy, buffer);
                 yield saved(run, position, new CheckpointManifest(run.run(), CheckpointKind.SAMPLER,
                         save.name(), run.baseModel(), copy.header().lora(), adapter.id().sha256(), adapter,
                         Optional.empty(), copy.header().steps(), copy.header().settings(), OPTIMIZER, "{}",
                         run.parent(), at, expiry(at, save.ttlSeconds())));
             }
-            case DeviceTask.Purpose.Recovery() -> {
-                var state = putPoint(run.run(), copy);
-                yield new EngineEvent.RecoveryPointWritten(run.run(), position, state, copy.header().steps(),
-                        copy.header().lora());
-            }
+            case DeviceTask.Purpose.Recovery() ->
+                    new EngineEvent.RecoveryPointWritten(run.run(), position, point(run.run(), copy, buffer),
+                            copy.header().steps(), copy.header().lora());
         };
     }
 
-    private BlobRef adapter(RunConfig run, StateSnapshot copy) {
-        return blobs.put(BlobScope.checkpoints(run.run()), copy.adapter());
+    private BlobRef point(RunId run, StateSnapshot copy, StagingBuffer buffer) {
+        String scope = BlobScope.recovery(run);
+        Optional<HostStateCache.Writer> cached = host.store(run, copy.pointBytes());
+        if (cached.isEmpty()) return blobs.put(scope, out -> copy.writePoint(out, buffer));
+        try (HostStateCache.Writer writer = cached.get()) {
+            BlobRef point = blobs.put(scope, out -> copy.writePoint(writer.copying(out), buffer));
+            writer.commit(point);
+            return point;
+        }
+    }
+
+    private BlobRef adapter(RunConfig run, StateSnapshot copy, StagingBuffer buffer) {
+        return blobs.put(BlobScope.checkpoints(run.run()), out -> copy.writeAdapter(out, buffer));
     }
 
     private static EngineEvent saved(RunConfig run, long position, CheckpointManifest manifest) {

@@ -1,6 +1,5 @@
 package bios.worker.engine;
 
-import bios.protocol.Require;
 import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.run.RunConfig;
 import java.util.ArrayDeque;
@@ -9,73 +8,78 @@ import java.util.List;
 import java.util.Optional;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// An open run as the actor knows it: what it still has to do, strictly in order, and
-/// what it still has to say.
+/// The operations of an open run that have no outcome yet, in their order, and its replies. Only the engine uses
+/// it.
 final class RunQueue {
     final RunConfig config;
-    final ResidentRun held;
-    final OrderedReplies outbox = new OrderedReplies();
-    /// Hears that others want its room.
-    final ActorRef<EngineEvent> listener;
+    final ResidentRun run;
+    final OrderedReplies replies = new OrderedReplies();
+    /// The run's entity.
+    final ActorRef<EngineEvent> entity;
     /// Most bytes of its state on the device.
     long bytes;
-    /// Whether it waits for a place there.
-    boolean waits;
+    /// Whether it waits for [RunAdmission].
+    boolean waiting;
     /// Copies of its state that are being written.
     int copies;
-    private final Deque<QueuedOperation> entries = new ArrayDeque<>();
+    /// Whether its state itself is being written: it must not be replaced.
+    boolean lent;
+    private final Deque<QueuedOperation> operations = new ArrayDeque<>();
 
-    RunQueue(RunConfig config, ResidentRun held, ActorRef<EngineEvent> listener, long bytes) {
+    RunQueue(RunConfig config, ResidentRun run, ActorRef<EngineEvent> entity, long bytes) {
         this.config = config;
-        this.listener = listener;
+        this.run = run;
+        this.entity = entity;
         this.bytes = bytes;
-        this.held = held;
     }
 
-    void add(QueuedOperation entry) {
-        entries.add(entry);
+    /// Adds the next operation.
+    void add(QueuedOperation operation) {
+        operations.add(operation);
     }
 
-    /// The first entry, if the device can do it now or it has failed.
-    ///
-    /// @param copyLimit most copies being written
-    Optional<QueuedOperation> next(int copyLimit) {
-        QueuedOperation first = entries.peek();
-        if (first == null || !first.decided()) return Optional.empty();
-        boolean copy = first.copies();
-        if (copy && copies >= copyLimit) return Optional.empty();
-        return Optional.of(first);
+    /// Removes an operation that has its outcome.
+    void remove(QueuedOperation operation) {
+        operations.remove(operation);
     }
 
-    /// The first entry is done.
-    void remove(QueuedOperation first) {
-        Require.require(entries.poll() == first, "an entry was done out of order");
-    }
-
-    /// All entries, which will not be done.
+    /// Removes all operations and returns them.
     List<QueuedOperation> clear() {
-        List<QueuedOperation> all = List.copyOf(entries);
-        entries.clear();
+        List<QueuedOperation> all = List.copyOf(operations);
+        operations.clear();
         return all;
     }
 
     /// Whether it has nothing to do and nothing under way.
     boolean idle() {
-        return entries.isEmpty() && copies == 0;
+        return operations.isEmpty() && copies == 0;
     }
 
-    /// The first of the first `count` entries whose preparation has not begun.
-    Optional<QueuedOperation> toPrepare(int count) {
-        int i = 0;
-        for (QueuedOperation entry : entries) {
-            if (i++ == count) break;
-            if (!entry.begun) return Optional.of(entry);
+    /// The first of the first `count` operations that is new.
+    Optional<QueuedOperation> toDecode(int count) {
+        return operations.stream().limit(count).filter(o -> o.stage == QueuedOperation.Stage.NEW).findFirst();
+    }
+
+    /// The next operation to be submitted, if it is decoded or has failed. What comes from a stream is submitted
+    /// when all before it is done, and what is behind it waits for it.
+    Optional<QueuedOperation> toSubmit() {
+        boolean first = true;
+        for (QueuedOperation operation : operations) {
+            switch (operation.stage) {
+                case NEW, DECODING -> {
+                    return Optional.empty();
+                }
+                case READY -> {
+                    boolean waits = operation.fault().isEmpty() && operation.task().streamed()
+                            && (!first || lent);
+                    return waits ? Optional.empty() : Optional.of(operation);
+                }
+                case SUBMITTED -> {
+                    if (operation.task().streamed()) return Optional.empty();
+                    first = false;
+                }
+            }
         }
         return Optional.empty();
-    }
-
-    /// Preparation begins.
-    void begin(QueuedOperation entry) {
-        entry.begun = true;
     }
 }

@@ -2,47 +2,37 @@ package bios.worker.engine;
 
 import bios.protocol.Fault;
 import bios.protocol.engine.EngineCommand.EngineReply;
-import bios.protocol.model.ModelName;
 import bios.worker.adapter.Adapter;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
 import java.util.HashMap;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.function.BiConsumer;
 
-/// Sampling requests between their arrival and their answer: which wait for an adapter, which can go to the
-/// device, and which model is next.
+/// Sampling requests from their arrival to their answer: those whose adapter is being loaded or has no room
+/// wait; the others go to the [DeviceQueue]. Only the engine uses it.
 final class SampleQueue {
-    private final AdapterCache shelf;
-    private final Fetcher fetcher;
+    private final AdapterCache cache;
+    private final DeviceQueue device;
+    private final BiConsumer<PendingSample, List<Adapter>> loader;
     private final int maxSequences;
-    private final Map<AdapterCache.Key, List<PendingSample>> coming = new HashMap<>();
-    private final Deque<PendingSample> crowded = new ArrayDeque<>();
-    private final LinkedHashMap<ModelName, Queue> queues = new LinkedHashMap<>();   // the next one first
+    /// Requests by the adapter that is being loaded for them.
+    private final Map<AdapterCache.Key, List<PendingSample>> loading = new HashMap<>();
+    /// Requests for whose adapter there is no room, in their order.
+    private final Deque<PendingSample> waiting = new ArrayDeque<>();
     private int sequences;
 
-    private static final class Queue {
-        final List<DeviceExecutor.Ready> ready = new ArrayList<>();
-        boolean decoding;
-
-        boolean busy() {
-            return decoding || !ready.isEmpty();
-        }
-    }
-
-    /// Gets adapters from the store and onto the device.
-    interface Fetcher {
-        void fetch(PendingSample first, List<Adapter> freed);
-    }
-
-    SampleQueue(AdapterCache shelf, Fetcher fetcher, int maxSequences, Iterable<ModelName> models) {
-        this.shelf = shelf;
-        this.fetcher = fetcher;
+    /// @param loader frees the evicted adapters and loads that of the request
+    /// @param maxSequences most sequences of all requests
+    SampleQueue(AdapterCache cache, DeviceQueue device, BiConsumer<PendingSample, List<Adapter>> loader,
+            int maxSequences) {
+        this.cache = cache;
+        this.device = device;
+        this.loader = loader;
         this.maxSequences = maxSequences;
-        for (ModelName model : models) queues.put(model, new Queue());
     }
 
     /// Sequences of all requests that are not answered.
@@ -50,104 +40,81 @@ final class SampleQueue {
         return sequences;
     }
 
-    /// Takes a request that its model can serve; the fault says why not.
-    Optional<Fault> take(PendingSample asked) {
-        int all = sequences + asked.task().numSamples();
+    /// Adds a request that its model can serve; the fault says why it is not accepted.
+    Optional<Fault> add(PendingSample request) {
+        int all = sequences + request.task().numSamples();
         if (sequences > 0 && all > maxSequences)
             return Optional.of(Fault.server("queue_full",
                     sequences + " sequences wait or decode already, of at most " + maxSequences
                     + "; try again in a moment"));
         sequences = all;
-        if (crowded.isEmpty()) admit(asked);
-        else crowded.add(asked);
+        if (waiting.isEmpty()) admit(request);
+        else waiting.add(request);
         return Optional.empty();
     }
 
-    private boolean admit(PendingSample asked) {
-        if (asked.key().isEmpty()) {
-            ready(asked, Optional.empty());
+    private boolean admit(PendingSample request) {
+        if (request.key().isEmpty()) {
+            dispatch(request, Optional.empty());
             return true;
         }
-        AdapterCache.Key key = asked.key().get();
-        long size = asked.task().adapter().orElseThrow().blob().bytes();
-        switch (shelf.want(key, size)) {
-            case AdapterCache.Answer.Here(var adapter) -> ready(asked, Optional.of(adapter));
-            case AdapterCache.Answer.Coming() -> coming.get(key).add(asked);
-            case AdapterCache.Answer.Fetch(var freed) -> {
-                coming.put(key, new ArrayList<>(List.of(asked)));
-                fetcher.fetch(asked, freed);
+        AdapterCache.Key key = request.key().get();
+        long size = request.task().adapter().orElseThrow().blob().bytes();
+        switch (cache.request(key, size)) {
+            case AdapterCache.Answer.Hit(var adapter) -> dispatch(request, Optional.of(adapter));
+            case AdapterCache.Answer.Loading() -> loading.get(key).add(request);
+            case AdapterCache.Answer.Load(var evicted) -> {
+                loading.put(key, new ArrayList<>(List.of(request)));
+                loader.accept(request, evicted);
             }
             case AdapterCache.Answer.Full() -> {
-                crowded.addFirst(asked);
+                waiting.addFirst(request);
                 return false;
             }
             case AdapterCache.Answer.TooLarge(var limit) ->
-                    answer(asked, new EngineReply.RequestFailed(Fault.server("adapter_too_large",
+                    answer(request, new EngineReply.RequestFailed(Fault.server("adapter_too_large",
                             "the adapter has " + size + " bytes and this worker keeps " + limit
                             + "; raise bios.engine.adapter-bytes")));
         }
         return true;
     }
 
-    private void ready(PendingSample asked, Optional<Adapter> adapter) {
-        queues.get(asked.task().baseModel()).ready.add(new DeviceExecutor.Ready(asked, adapter));
+    private void dispatch(PendingSample request, Optional<Adapter> adapter) {
+        device.add(request.task().baseModel(), new DeviceExecutor.Ready(request, adapter));
     }
 
-    /// A fetched adapter is on the device, or not.
-    void placed(AdapterCache.Key key, DeviceExecutor.Placed placed) {
-        List<PendingSample> waiting = coming.remove(key);
-        switch (placed) {
-            case DeviceExecutor.Placed.Here(var adapter) -> {
-                shelf.arrived(key, adapter);
-                waiting.forEach(asked -> ready(asked, Optional.of(adapter)));
-            }
-            case DeviceExecutor.Placed.Failed(var fault) -> {
-                shelf.lost(key);
-                waiting.forEach(asked -> answer(asked, new EngineReply.RequestFailed(fault)));
-                retry();
-            }
-        }
+    /// An adapter is on the device.
+    void loaded(AdapterCache.Key key, Adapter adapter) {
+        cache.loaded(key, adapter);
+        loading.remove(key).forEach(request -> dispatch(request, Optional.of(adapter)));
     }
 
-    /// Whether a sampler has something to do.
-    boolean busy() {
-        return queues.values().stream().anyMatch(Queue::busy);
+    /// An adapter could not be loaded: its requests fail.
+    void loadFailed(AdapterCache.Key key, Fault fault) {
+        cache.loadFailed(key);
+        loading.remove(key).forEach(request -> answer(request, new EngineReply.RequestFailed(fault)));
+        admitWaiting();
     }
 
-    /// A step that is to be taken.
-    record Step(ModelName model, List<DeviceExecutor.Ready> fresh) {}
-
-    /// The next model's step; there must be one.
-    Step next() {
-        ModelName model = queues.keySet().stream().filter(m -> queues.get(m).busy()).findFirst()
-                .orElseThrow();
-        Queue queue = queues.remove(model);
-        queues.put(model, queue);
-        var step = new Step(model, List.copyOf(queue.ready));
-        queue.ready.clear();
-        return step;
-    }
-
-    /// A step was taken: answers go out, adapters are released.
-    void stepped(ModelName model, DeviceExecutor.Sampled step) {
-        queues.get(model).decoding = !step.idle();
-        for (DeviceExecutor.Answer done : step.answers()) {
-            done.asked().key().ifPresent(shelf::release);
-            answer(done.asked(), switch (done) {
-                case DeviceExecutor.Answer.Drawn(var asked, var result) ->
-                        new EngineReply.Sampled(asked.task().id(), result);
-                case DeviceExecutor.Answer.Failed(_, var fault) -> new EngineReply.RequestFailed(fault);
+    /// A sampler has finished requests: answers them and releases their adapters.
+    void finished(List<DeviceExecutor.SampleOutcome> outcomes) {
+        for (DeviceExecutor.SampleOutcome outcome : outcomes) {
+            outcome.request().key().ifPresent(cache::release);
+            answer(outcome.request(), switch (outcome) {
+                case DeviceExecutor.SampleOutcome.Drawn(var request, var result) ->
+                        new EngineReply.Sampled(request.task().id(), result);
+                case DeviceExecutor.SampleOutcome.Failed(_, var fault) -> new EngineReply.RequestFailed(fault);
             });
         }
-        retry();
+        admitWaiting();
     }
 
-    private void retry() {
-        while (!crowded.isEmpty()) if (!admit(crowded.poll())) return;
+    private void admitWaiting() {
+        while (!waiting.isEmpty()) if (!admit(waiting.poll())) return;
     }
 
-    private void answer(PendingSample asked, EngineReply reply) {
-        sequences -= asked.task().numSamples();
-        asked.replyTo().tell(reply);
+    private void answer(PendingSample request, EngineReply reply) {
+        sequences -= request.task().numSamples();
+        request.replyTo().tell(reply);
     }
 }

@@ -3,15 +3,15 @@ package bios.worker.engine;
 import java.util.Optional;
 import java.util.function.Predicate;
 
-/// Whose turn on the device it is: sampling, short deeds of runs, training passes, in this order round
-/// and round; a kind that has nothing to do is passed over. So sampling and training each get every other
+/// Which kind of work has the next turn on the device: sampling, short tasks of runs, training passes, in this
+/// order round robin; a kind that has nothing ready is skipped. So sampling and training each get every other
 /// pass when both are busy.
 final class TurnOrder {
-    enum Kind { SAMPLE, DEED, PASS }
+    enum Kind { SAMPLE, TASKS, PASS }
 
     private Kind last = Kind.PASS;
 
-    /// The next kind for which `ready` holds, or nothing.
+    /// Advances to the next kind for which `ready` holds; empty if there is none.
     Optional<Kind> next(Predicate<Kind> ready) {
         Kind[] kinds = Kind.values();
         for (int i = 1; i <= kinds.length; i++) {

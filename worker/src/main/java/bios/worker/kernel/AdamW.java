@@ -18,8 +18,8 @@ public record AdamW(float gradScale, float beta1, float beta2, float oneLessBeta
                 (float) Math.sqrt(1 - Math.pow(beta2, step)));
     }
 
-    /// What clipping to `largestNorm` multiplies a gradient by, as torch.nn.utils.clip_grad_norm_ does: min(1,
-    /// largestNorm / (norm + 1e-6)); 1 where `largestNorm` is 0.
+    /// What clipping to `largestNorm` multiplies a gradient by, as torch.nn.utils.clip_grad_norm_ does:
+    /// min(1, largestNorm / (norm + 1e-6)); 1 where `largestNorm` is 0.
     public static float clip(double norm, double largestNorm) {
         return (float) (largestNorm > 0 ? Math.min(1, largestNorm / (norm + 1e-6)) : 1);
     }

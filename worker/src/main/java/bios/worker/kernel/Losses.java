@@ -15,7 +15,8 @@ import bios.protocol.run.LossFunction;
 /// | dro | -(l·A - beta/2·(l - q)²) | -(A - beta·(l - q)) |
 ///
 /// Positions with A = 0 (or w = 0) add nothing, whatever r is: prompts have q = 0, and 0 · ∞ must not be NaN.
-/// Only dro's square counts there too. The loss of a datum is the sum of its values in the order of positions.
+/// Only dro's square counts there too. The loss of a datum is the sum of its values in the order of
+/// positions.
 ///
 /// @param low lower clipping threshold (ppo, cispo)
 /// @param high upper clipping threshold (ppo, cispo)

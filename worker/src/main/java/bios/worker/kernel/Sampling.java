@@ -5,8 +5,9 @@ import java.util.Arrays;
 
 /// How a [Draw] takes a token from a row of logits. Pure: the same logits and draw give the same token.
 ///
-/// The random number is made by counter: it depends on (seed, sample, token) alone, so a request gives the same
-/// tokens in any batch, on any worker, and after a restart. Of equal logits the lower id counts as the larger.
+/// The random number is made by counter: it depends on (seed, sample, token) alone, so a request gives the
+/// same tokens in any batch, on any worker, and after a restart. Of equal logits the lower id counts as the
+/// larger.
 ///
 /// Sums over the vocabulary are made in blocks of [#BLOCK] logits. A [#simple] draw reads the maximum and the
 /// sum of each block first ([#softmaxBlocks]) and then one block only; all other draws read a scaled row.

@@ -17,12 +17,9 @@ import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
-import java.util.Comparator;
 import java.util.List;
-import java.util.Map;
 import java.util.Set;
 import java.util.SortedMap;
 import java.util.TreeMap;
@@ -30,17 +27,10 @@ import java.util.TreeSet;
 
 /// The tensors of one safetensors file, or of the shards that an index names, mapped into memory.
 ///
-/// Format: 8 bytes of header length (little-endian), a JSON header that gives dtype, shape and byte range of
-/// every tensor, then the bytes (https://github.com/huggingface/safetensors). Everything is checked before a
-/// byte is used: a damaged file is refused by name, with [ModelRefused].
+/// [SafetensorsHeader] gives the format. The whole header is checked before a byte of data is used: a damaged
+/// file is refused by name, with [ModelRefused].
 public final class Safetensors implements AutoCloseable {
-    private static final int MAXIMAL_HEADER_BYTES = 100_000_000;
-    private static final String REMEDY = "the file is damaged or cut off: copy or download it again";
-    private static final Map<String, Integer> BYTES = Map.ofEntries(Map.entry("BOOL", 1), Map.entry("U8", 1),
-            Map.entry("I8", 1), Map.entry("F8_E4M3", 1), Map.entry("F8_E5M2", 1), Map.entry("I16", 2),
-            Map.entry("U16", 2), Map.entry("F16", 2), Map.entry("BF16", 2), Map.entry("I32", 4),
-            Map.entry("U32", 4), Map.entry("F32", 4), Map.entry("F64", 8), Map.entry("I64", 8),
-            Map.entry("U64", 8));
+    private static final String REMEDY = SafetensorsHeader.REMEDY;
     private static final ValueLayout.OfLong LONG =
             ValueLayout.JAVA_LONG_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
     private static final ValueLayout.OfFloat FLOAT =
@@ -226,78 +216,14 @@ public final class Safetensors implements AutoCloseable {
         if (memory.byteSize() < 8)
             throw new ModelRefused(file, "has " + memory.byteSize() + " bytes and no header", REMEDY);
         long length = memory.get(LONG, 0);
-        if (length < 2 || length > MAXIMAL_HEADER_BYTES || length > memory.byteSize() - 8)
-            throw new ModelRefused(file,
-                    "has a header of " + length + " bytes in a file of " + memory.byteSize(), REMEDY);
-        JsonNode header;
-        try {
-            header = JSON.readTree(memory.asSlice(8, length).toArray(ValueLayout.JAVA_BYTE));
-        } catch (IOException e) {
-            throw new ModelRefused(file, "has a header that is not JSON (" + brief(e) + ")", REMEDY);
-        }
-        if (!header.isObject())
-            throw new ModelRefused(file, "has a header that is not a JSON object", REMEDY);
-        header.path("__metadata__").properties()
-                .forEach(e -> metadata.put(e.getKey(), e.getValue().asText()));
+        SafetensorsHeader.requireLength(file, length, memory.byteSize());
         MemorySegment data = memory.asSlice(8 + length);
-        List<Range> ranges = new ArrayList<>();
-        header.properties().forEach(e -> {
-            if (!e.getKey().equals("__metadata__"))
-                ranges.add(range(file, e.getKey(), e.getValue(), data.byteSize()));
-        });
-        requireGapless(file, ranges, data.byteSize());
-        for (Range r : ranges) if (entries.put(r.name,
-                new Entry(r.name, r.dtype, r.shape, data.asSlice(r.begin, r.end - r.begin))) != null)
-            throw new ModelRefused(file, "tensor '" + r.name + "' is in two files", REMEDY);
-    }
-
-    private record Range(String name, String dtype, List<Long> shape, long begin, long end) {}
-
-    private static Range range(String file, String name, JsonNode node, long dataBytes) {
-        JsonNode shape = node.path("shape");
-        JsonNode offsets = node.path("data_offsets");
-        String dtype = node.path("dtype").asText();
-        if (!BYTES.containsKey(dtype))
-            throw new ModelRefused(file, "tensor '" + name + "' has the unknown dtype '" + dtype + "'",
-                    "expected one of " + new TreeSet<>(BYTES.keySet()));
-        if (!shape.isArray() || !offsets.isArray() || offsets.size() != 2)
-            throw new ModelRefused(file, "tensor '" + name + "' has no shape or no data_offsets", REMEDY);
-        List<Long> extents = new ArrayList<>();
-        long bytes = BYTES.get(dtype);
-        for (JsonNode extent : shape) {
-            if (!extent.isIntegralNumber() || !extent.canConvertToLong() || extent.asLong() < 0)
-                throw new ModelRefused(file, "tensor '" + name + "' has the shape " + shape, REMEDY);
-            extents.add(extent.asLong());
-            if (Math.multiplyHigh(bytes, extent.asLong()) != 0 || bytes * extent.asLong() < 0)
-                throw new ModelRefused(file, "tensor '" + name + "' has the impossible shape " + shape,
-                        REMEDY);
-            bytes *= extent.asLong();
-        }
-        boolean whole = offsets.get(0).isIntegralNumber() && offsets.get(1).isIntegralNumber()
-                && offsets.get(0).canConvertToLong() && offsets.get(1).canConvertToLong();
-        long begin = whole ? offsets.get(0).asLong() : -1;
-        long end = whole ? offsets.get(1).asLong() : -1;
-        if (begin < 0 || begin > end || end > dataBytes)
-            throw new ModelRefused(file,
-                    "tensor '" + name + "' lies at " + offsets + " of " + dataBytes + " bytes", REMEDY);
-        if (end - begin != bytes)
-            throw new ModelRefused(file, "tensor '" + name + "' has " + (end - begin) + " bytes, but "
-                    + dtype + " " + shape + " needs " + bytes, REMEDY);
-        return new Range(name, dtype, List.copyOf(extents), begin, end);
-    }
-
-    private static void requireGapless(String file, List<Range> ranges, long dataBytes) {
-        ranges.sort(Comparator.comparingLong(Range::begin).thenComparingLong(Range::end));
-        long end = 0;
-        for (Range r : ranges) {
-            if (r.begin != end)
-                throw new ModelRefused(file, "tensor '" + r.name + "' begins at byte " + r.begin + ", where "
-                        + (r.begin < end ? "it overlaps the one before it" : "it leaves a gap after byte "
-                                + end), REMEDY);
-            end = r.end;
-        }
-        if (end != dataBytes)
-            throw new ModelRefused(file, "has " + (dataBytes - end) + " bytes after its last tensor", REMEDY);
+        var header = SafetensorsHeader.parse(file, memory.asSlice(8, length).toArray(ValueLayout.JAVA_BYTE),
+                data.byteSize());
+        metadata.putAll(header.metadata());
+        for (var r : header.tensors()) if (entries.put(r.name(),
+                new Entry(r.name(), r.dtype(), r.shape(), data.asSlice(r.begin(), r.bytes()))) != null)
+            throw new ModelRefused(file, "tensor '" + r.name() + "' is in two files", REMEDY);
     }
 
     /// Reads a JSON object, refused by name when it is missing or malformed.
@@ -315,7 +241,7 @@ public final class Safetensors implements AutoCloseable {
         }
     }
 
-    private static String brief(IOException e) {
+    static String brief(IOException e) {
         String message = e instanceof JsonProcessingException j
                 ? j.getOriginalMessage() : String.valueOf(e.getMessage());
         byte[] bytes = message.lines().findFirst().orElse("").getBytes(StandardCharsets.UTF_8);

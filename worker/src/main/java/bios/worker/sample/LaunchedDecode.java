@@ -29,6 +29,11 @@ public final class LaunchedDecode {
         return scheduled.stream().mapToInt(ScheduledTokens::count).sum();
     }
 
+    /// Waits for the results without applying them. Any thread.
+    public void await() {
+        plan.ifPresent(p -> p.read(results.orElseThrow()));
+    }
+
     SchedulerStep step() {
         return step;
     }

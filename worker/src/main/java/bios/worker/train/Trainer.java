@@ -10,7 +10,6 @@ import bios.worker.model.RunBatch;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
-import java.util.function.DoubleSupplier;
 
 /// Executes training operations on one base model. The engine begins an [Evaluation] per operation, puts the
 /// next micro-batches of several into one pass, and finishes those that are done:
@@ -106,7 +105,6 @@ public final class Trainer {
             throw new Refused(Fault.user("no_gradient", "optim_step: no gradient has been accumulated"
                     + " since the last step; call forward_backward first"));
         AdamParams used = params.orElse(state.settings());
-        DoubleSupplier norm = state.step(used);
-        return new LaunchedStep(state.steps(), used.learningRate(), norm);
+        return new LaunchedStep(state.steps() + 1, used.learningRate(), state.step(used));
     }
 }

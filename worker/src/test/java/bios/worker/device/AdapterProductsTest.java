@@ -1,6 +1,6 @@
 package bios.worker.device;
 
-import static bios.worker.device.VerbFixture.assertClose;
+import static bios.worker.device.Tolerance.assertClose;
 import static bios.worker.device.VerbFixture.product;
 import static bios.worker.device.VerbFixture.random;
 import static bios.worker.device.VerbFixture.read;
@@ -21,15 +21,15 @@ import java.util.Optional;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
-/// Projections with several adapters of different ranks, forward and backward, against sums in double precision.
-final class AdapterProductsTest {
+/// Projections with several adapters of different ranks, forward and backward, against sums in double
+/// precision.
+final class AdapterProductsTest extends Conformance {
     private static final int SITE = 2;
     private static final int IN = 33, OUT = 70, ROWS = 90;
     /// Rows of each slot, and its rank at the site (0: it does not correct it).
     private static final int[][] SLOTS = {{1, 40, 4}, {41, 1, 20}, {45, 30, 0}, {80, 7, 1}, {88, 0, 3}};
-    private static final double TOLERANCE = 5e-5;
 
-    private final Device on = VerbFixture.open(2);
+    private final Device on = open(2);
     private final Arena arena = Arena.ofShared();
     private final Device.Scope scope = on.scope();
 
@@ -63,6 +63,10 @@ final class AdapterProductsTest {
         return all;
     }
 
+    private Weight weight(float[] values) {
+        return on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, values));
+    }
+
     private Slots slots(List<Adapter> adapters) {
         return on.slots(scope, adapters.stream().map(Adapter::slot).toList());
     }
@@ -72,6 +76,20 @@ final class AdapterProductsTest {
         var low = on.scratch(scope, DType.F32, x.rows(), slots.rank(SITE));
         on.lowRank(List.of(low), x, slots, List.of(SITE));
         return Optional.of(low);
+    }
+
+    /// The error of y: the sum of a product, of two more terms, and of the largest rank's correction.
+    private static double projected(List<Adapter> adapters) {
+        return tolerance().sum(IN + 2)
+                + adapters.stream().mapToDouble(a -> 2 * through(IN, a.rank)).max().orElse(0);
+    }
+
+    /// The error of a sum of `outer` products with sums of `inner` products, whose root mean square is √inner
+    /// times that of one: its own, and that of the inner sums. Scales are below 2.
+    private static double through(int inner, int outer) {
+        double size = Math.sqrt(inner) * Tolerance.EVEN * Tolerance.EVEN;
+        return tolerance().sum(outer, size, Tolerance.EVEN)
+                + Math.sqrt(outer) * Tolerance.EVEN * tolerance().sum(inner) * 2;
     }
 
     /// y += s·x·A·B on the rows of each adapter.
@@ -98,13 +116,13 @@ final class AdapterProductsTest {
     }
 
     @Test void projectionsAddEachSlotsCorrectionToItsOwnRows() {
-        for (int[][] given : new int[][][] {SLOTS, {}, {{0, ROWS, 3}}}) {
+        for (int[][] given : new int[][][] {SLOTS, {}, {{0, ROWS, 3}}, {{0, 1, 1}, {5, 63, 8}}}) {
             var adapters = adapters(IN, OUT, given);
             float[] w = random(1, OUT * IN);
             float[] x = random(2, ROWS * IN);
             float[] bias = random(3, OUT);
             float[] onto = random(4, ROWS * OUT);
-            var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, w));
+            var weight = weight(w);
             var input = tensor(on, DType.F32, ROWS, IN, 3, x);
             var slots = slots(adapters);
             var y = on.tensor(DType.F32, ROWS, OUT + 1).columns(0, OUT);
@@ -113,10 +131,10 @@ final class AdapterProductsTest {
             double[] expected = product(x, transposed(w, OUT, IN), ROWS, IN, OUT, 1);
             correct(expected, x, adapters, IN, OUT);
             for (int i = 0; i < expected.length; i++) expected[i] += bias[i % OUT] + onto[i];
-            assertClose(expected, read(on, y), TOLERANCE, "y");
+            assertClose(expected, read(on, y), projected(adapters), 2 * Tolerance.ROUNDING, "y");
             on.project(y, input, weight, Optional.empty(), Optional.empty(), slots, SITE, Optional.empty());
-            assertClose(product(x, transposed(w, OUT, IN), ROWS, IN, OUT, 1), read(on, y), TOLERANCE,
-                    "without corrections");
+            assertClose(product(x, transposed(w, OUT, IN), ROWS, IN, OUT, 1), read(on, y), tolerance().sum(IN),
+                    Tolerance.ROUNDING, "without corrections");
         }
     }
 
@@ -133,10 +151,12 @@ final class AdapterProductsTest {
         for (int s = 0; s < 2; s++) {
             int rank = s == 0 ? 4 : 2;
             assertClose(product(rows(x, IN, 0, 3), a[s], 3, IN, rank, 2),
-                    read(on, lows.get(s).rows(0, 3).columns(0, rank)), TOLERANCE, "site " + s);
+                    read(on, lows.get(s).rows(0, 3).columns(0, rank)), 2 * tolerance().sum(IN),
+                    Tolerance.ROUNDING, "site " + s);
         }
         assertClose(product(rows(x, IN, 4, 5), read(on, only.at(1).orElseThrow().a()), 5, IN, 5, 1),
-                read(on, lows.get(1).rows(4, 5)), TOLERANCE, "second slot");
+                read(on, lows.get(1).rows(4, 5)), tolerance().sum(IN), Tolerance.ROUNDING,
+                "second slot");
     }
 
     @Test void gradientsOfAProjectionAreSummedSlotBySlot() {
@@ -146,12 +166,12 @@ final class AdapterProductsTest {
             float[] x = random(2, ROWS * IN);
             float[] dy = random(5, ROWS * OUT);
             float[] before = random(6, ROWS * IN);
-            var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, w));
+            var weight = weight(w);
             var input = tensor(on, DType.F32, ROWS, IN, 1, x);
             var slots = slots(adapters);
             var dx = tensor(on, DType.F32, ROWS, IN, 2, before);
-            on.projectBack(Optional.of(dx), add, tensor(on, DType.F32, ROWS, OUT, 1, dy), input, weight, slots,
-                    SITE, low(input, slots));
+            var gradient = tensor(on, DType.F32, ROWS, OUT, 1, dy);
+            on.projectBack(Optional.of(dx), add, gradient, input, weight, slots, SITE, low(input, slots));
             double[] expected = product(dy, w, ROWS, OUT, IN, 1);
             for (int i = 0; add && i < expected.length; i++) expected[i] += before[i];
             for (var a : adapters) {
@@ -164,7 +184,9 @@ final class AdapterProductsTest {
                 if (a.rank == 0) continue;
                 assertGradients(a, xHere, dyHere, dlow);
             }
-            assertClose(expected, read(on, dx), 2 * TOLERANCE, "dx");
+            double allowed = tolerance().sum(OUT + 1) + adapters.stream().mapToDouble(a -> 2 * through(OUT, a.rank))
+                    .max().orElse(0);
+            assertClose(expected, read(on, dx), allowed, 2 * Tolerance.ROUNDING, "dx");
         }
     }
 
@@ -177,8 +199,10 @@ final class AdapterProductsTest {
         for (int i = 0; i < da.length; i++) da[i] += beforeA[i];
         for (int i = 0; i < db.length; i++) db[i] += beforeB[i];
         var gradient = a.gradient.at(SITE).orElseThrow();
-        assertClose(db, read(on, gradient.b()), 2 * TOLERANCE, "dB of rank " + a.rank);
-        assertClose(da, read(on, gradient.a()), 2 * TOLERANCE, "dA of rank " + a.rank);
+        assertClose(db, read(on, gradient.b()), 2 * through(IN, a.count), Tolerance.ROUNDING,
+                "dB of rank " + a.rank);
+        assertClose(da, read(on, gradient.a()), 2 * through(OUT, a.count), Tolerance.ROUNDING,
+                "dA of rank " + a.rank);
     }
 
     @Test void gradientsOfAdaptersAloneNeedNoDx() {
@@ -186,7 +210,7 @@ final class AdapterProductsTest {
         var a = adapters.getFirst();
         float[] x = random(2, 9 * IN);
         float[] dy = random(5, 9 * OUT);
-        var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, random(1, OUT * IN)));
+        var weight = weight(random(1, OUT * IN));
         var input = tensor(on, 9, IN, x);
         var slots = slots(adapters);
         on.projectBack(Optional.empty(), false, tensor(on, 9, OUT, dy), input, weight, slots, SITE,
@@ -201,7 +225,7 @@ final class AdapterProductsTest {
         float[] w = random(1, OUT * IN);
         float[] x = random(2, ROWS * IN);
         float[] dy = random(5, ROWS * OUT);
-        var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, w));
+        var weight = weight(w);
         float[][] together = pass(weight, x, dy, ROWS, adapters(IN, OUT, SLOTS), 0);
         var alone = adapters(IN, OUT, SLOTS).getFirst();
         var moved = new Adapter(0, alone.count, alone.rank, alone.scale, alone.a, alone.b, alone.table,
@@ -229,7 +253,7 @@ final class AdapterProductsTest {
     @Test void cutSlotsGiveTheRowsOfTheWhole() {
         var adapters = adapters(IN, OUT, SLOTS);
         float[] x = random(2, ROWS * IN);
-        var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, random(1, OUT * IN)));
+        var weight = weight(random(1, OUT * IN));
         var input = tensor(on, ROWS, IN, x);
         var slots = slots(adapters);
         var whole = on.tensor(DType.F32, ROWS, OUT);

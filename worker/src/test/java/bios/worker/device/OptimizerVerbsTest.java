@@ -6,7 +6,7 @@ import static bios.worker.device.VerbFixture.tensor;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
-import bios.worker.device.Device.ClippedStep;
+import bios.worker.device.Device.AdamStep;
 import bios.worker.kernel.AdamW;
 import bios.worker.kernel.Sums;
 import java.util.ArrayList;
@@ -16,10 +16,10 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
 /// The verbs on all tensors of an adapter.
-final class OptimizerVerbsTest {
+final class OptimizerVerbsTest extends Conformance {
     private static final int[] SIZES = {5, 70_003, 8192, 1, 30_000};
 
-    private final Device on = VerbFixture.open(2);
+    private final Device on = open(2);
     private final Device.Scope scope = on.scope();
 
     @AfterEach void close() {
@@ -56,7 +56,7 @@ final class OptimizerVerbsTest {
             expected += own;
         }
         assertEquals(expected, sum(tensors(x)));
-        try (var single = VerbFixture.open(1); var inner = single.scope()) {
+        try (var single = open(1); var inner = single.scope()) {
             var sum = single.scratch(inner, DType.F64, 1, 1);
             single.sumOfSquares(sum, x.stream().map(v -> tensor(single, 1, v.length, v)).toList());
             assertEquals(expected, single.readback(List.of(sum)).doubles(0)[0]);
@@ -89,7 +89,7 @@ final class OptimizerVerbsTest {
             var sum = on.scratch(scope, DType.F64, 1, 1);
             on.sumOfSquares(sum, gradients);
             on.adamW(weights, first, second, gradients, sum,
-                    new ClippedStep(1e-3, 0.9, 0.99, 1e-8, 0.1, 3, clip));
+                    new AdamStep(1e-3, 0.9, 0.99, 1e-8, 0.1, 3, clip));
             double norm = Math.sqrt(sum(gradients));
             float scale = (float) (clip > 0 ? Math.min(1, clip / (norm + 1e-6)) : 1);
             var rule = AdamW.at(scale, 1e-3, 0.9, 0.99, 1e-8, 0.1, 3);

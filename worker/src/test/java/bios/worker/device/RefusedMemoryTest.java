@@ -17,13 +17,13 @@ import java.util.Optional;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
-/// Whatever is refused for lack of memory, at its first allocation or at a later one, leaves nothing taken and
-/// nothing changed.
-final class RefusedMemoryTest {
+/// Whatever is refused for lack of memory, at its first allocation or at a later one, leaves nothing taken
+/// and nothing changed.
+final class RefusedMemoryTest extends Conformance {
     private static final long LIMIT = 160L << 20;
     private static final long STEP = 3L << 19;
 
-    private final Device on = VerbFixture.open(1, LIMIT);
+    private final Device on = open(1, LIMIT);
     private final Arena arena = Arena.ofShared();
 
     @AfterEach void close() {

@@ -16,11 +16,11 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
 /// Draws and rankings on the device against their definition.
-final class SamplingVerbsTest {
+final class SamplingVerbsTest extends Conformance {
     private static final int ROWS = 5;
     private static final int WORDS = 2500;
 
-    private final Device on = VerbFixture.open(2);
+    private final Device on = open(2);
     private final Device.Scope scope = on.scope();
 
     @AfterEach void close() {

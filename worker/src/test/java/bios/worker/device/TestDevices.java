@@ -41,11 +41,23 @@ public final class TestDevices {
 
     /// A device on a path.
     public static Device open(String path, int threads) {
-        return Devices.open(DeviceSettings.ofThreads(threads).withPath(path));
+        return RecordedVerbs.of(Devices.open(DeviceSettings.ofThreads(threads).withPath(path)));
     }
 
     /// A device on [#path] with so many bytes of memory.
     public static Device open(int threads, long memoryBytes) {
         return Devices.open(DeviceSettings.ofThreads(threads).withPath(path()).withMemory(memoryBytes));
+    }
+
+    /// The elements of a tensor, row by row.
+    public static float[] read(Device on, Tensor from) {
+        float[] values = new float[Math.toIntExact(from.elements())];
+        on.read(from, values, 0);
+        return values;
+    }
+
+    /// to ← from, row by row.
+    public static void write(Device on, Tensor to, float[] from) {
+        on.write(to, from, 0);
     }
 }

@@ -18,8 +18,8 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
 /// Memory of every element type, transfers, snapshots, and the threads that may ask for them.
-final class TransferTest {
-    private final Device on = VerbFixture.open(2);
+final class TransferTest extends Conformance {
+    private final Device on = open(2);
 
     @AfterEach void close() {
         on.close();
@@ -175,7 +175,7 @@ final class TransferTest {
 
     @Test void aSnapshotOutlivesItsDevice() {
         Snapshot snapshot;
-        try (var other = VerbFixture.open(1)) {
+        try (var other = open(1)) {
             snapshot = other.snapshot(List.of(other.tensor(DType.F32, 1, 1)));
         }
         snapshot.close();
@@ -202,7 +202,7 @@ final class TransferTest {
             }
             for (int i = 0; i < 50; i++) {
                 on.copy(y, x);
-                on.add(y, x);
+                on.add(List.of(y), List.of(x));
             }
             end.set(true);
             for (var mover : movers) mover.get();

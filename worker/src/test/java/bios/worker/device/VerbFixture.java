@@ -10,19 +10,9 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.SplittableRandom;
 
-/// What tests of verbs share: the backend under test, random matrices, and sums in double precision.
+/// What tests of verbs share: random matrices, and sums in double precision.
 final class VerbFixture {
     private VerbFixture() {}
-
-    /// The backend under test.
-    static Device open(int threads) {
-        return TestDevices.open(threads);
-    }
-
-    /// The same with so many bytes of memory.
-    static Device open(int threads, long memoryBytes) {
-        return TestDevices.open(threads, memoryBytes);
-    }
 
     /// Numbers in [-1, 1).
     static float[] random(long seed, int n) {
@@ -116,15 +106,5 @@ final class VerbFixture {
         float[] y = new float[x.length];
         for (int i = 0; i < x.length; i++) y[i] = (float) x[i];
         return y;
-    }
-
-    static void assertClose(double[] expected, float[] actual, double tolerance, String what) {
-        if (expected.length != actual.length)
-            throw new AssertionError("%s: %d values, not %d".formatted(what, actual.length, expected.length));
-        for (int i = 0; i < expected.length; i++) {
-            double error = Math.abs(expected[i] - actual[i]);
-            if (!(error <= tolerance * Math.max(1, Math.abs(expected[i]))))
-                throw new AssertionError("%s[%d]: %s, not %s".formatted(what, i, actual[i], expected[i]));
-        }
     }
 }

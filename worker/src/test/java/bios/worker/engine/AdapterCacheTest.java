@@ -23,59 +23,59 @@ class AdapterCacheTest {
     private static final ModelSpec MODEL = ModelFolder.open(Golden.of("qwen3").folder().resolve("model"))
             .spec();
 
-    private final AdapterCache shelf = new AdapterCache(100);
+    private final AdapterCache cache = new AdapterCache(100);
 
     @AfterAll static void close() {
         DEVICE.close();
     }
 
     @Test void theLeastRecentlyUsedAdapterMakesRoom() {
-        Adapter a = bring("a", 40);
-        Adapter b = bring("b", 40);
-        shelf.release(key("a"));
-        shelf.release(key("b"));
-        assertSame(a, assertInstanceOf(Answer.Here.class, shelf.want(key("a"), 40)).adapter());
-        shelf.release(key("a"));
-        assertEquals(new Answer.Fetch(List.of(b)), shelf.want(key("c"), 50));
-        assertInstanceOf(Answer.Here.class, shelf.want(key("a"), 40));
+        Adapter a = load("a", 40);
+        Adapter b = load("b", 40);
+        cache.release(key("a"));
+        cache.release(key("b"));
+        assertSame(a, assertInstanceOf(Answer.Hit.class, cache.request(key("a"), 40)).adapter());
+        cache.release(key("a"));
+        assertEquals(new Answer.Load(List.of(b)), cache.request(key("c"), 50));
+        assertInstanceOf(Answer.Hit.class, cache.request(key("a"), 40));
     }
 
-    @Test void whatIsInUseStays() {
-        bring("a", 60);
-        assertEquals(new Answer.Full(), shelf.want(key("b"), 50));
-        shelf.release(key("a"));
-        assertInstanceOf(Answer.Fetch.class, shelf.want(key("b"), 50));
-        assertEquals(new Answer.Full(), shelf.want(key("a"), 60));
-        assertEquals(new Answer.TooLarge(100), shelf.want(key("c"), 101));
+    @Test void anAdapterInUseIsNotEvicted() {
+        load("a", 60);
+        assertEquals(new Answer.Full(), cache.request(key("b"), 50));
+        cache.release(key("a"));
+        assertInstanceOf(Answer.Load.class, cache.request(key("b"), 50));
+        assertEquals(new Answer.Full(), cache.request(key("a"), 60));
+        assertEquals(new Answer.TooLarge(100), cache.request(key("c"), 101));
     }
 
-    @Test void whoAsksWhileItIsFetchedUsesItToo() {
-        assertEquals(new Answer.Fetch(List.of()), shelf.want(key("a"), 60));
-        assertEquals(new Answer.Coming(), shelf.want(key("a"), 60));
-        shelf.arrived(key("a"), adapter());
-        shelf.release(key("a"));
-        assertEquals(new Answer.Full(), shelf.want(key("b"), 60));
-        shelf.release(key("a"));
-        assertInstanceOf(Answer.Fetch.class, shelf.want(key("b"), 60));
+    @Test void aRequestForAnAdapterThatIsBeingLoadedUsesItToo() {
+        assertEquals(new Answer.Load(List.of()), cache.request(key("a"), 60));
+        assertEquals(new Answer.Loading(), cache.request(key("a"), 60));
+        cache.loaded(key("a"), adapter());
+        cache.release(key("a"));
+        assertEquals(new Answer.Full(), cache.request(key("b"), 60));
+        cache.release(key("a"));
+        assertInstanceOf(Answer.Load.class, cache.request(key("b"), 60));
     }
 
-    @Test void aFetchThatFailedLeavesNothing() {
-        shelf.want(key("a"), 100);
-        shelf.lost(key("a"));
-        assertEquals(new Answer.Fetch(List.of()), shelf.want(key("b"), 100));
+    @Test void aLoadThatFailedLeavesNothing() {
+        cache.request(key("a"), 100);
+        cache.loadFailed(key("a"));
+        assertEquals(new Answer.Load(List.of()), cache.request(key("b"), 100));
     }
 
     @Test void theSameBytesWithAnotherScaleAreAnotherAdapter() {
-        bring("a", 10);
+        load("a", 10);
         var other = new AdapterCache.Key(new ModelName("m"), "a",
                 new LoraSpec(2, 64, 0, List.of(TargetModule.Q)));
-        assertInstanceOf(Answer.Fetch.class, shelf.want(other, 10));
+        assertInstanceOf(Answer.Load.class, cache.request(other, 10));
     }
 
-    private Adapter bring(String content, long bytes) {
+    private Adapter load(String content, long bytes) {
         Adapter adapter = adapter();
-        assertInstanceOf(Answer.Fetch.class, shelf.want(key(content), bytes));
-        shelf.arrived(key(content), adapter);
+        assertInstanceOf(Answer.Load.class, cache.request(key(content), bytes));
+        cache.loaded(key(content), adapter);
         return adapter;
     }
 

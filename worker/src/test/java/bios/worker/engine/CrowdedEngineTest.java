@@ -48,31 +48,31 @@ class CrowdedEngineTest {
     }
 
     @Test void theLeastRecentlyUsedIdleRunIsAskedToGoAndTheNextComesIn() throws Exception {
-        try (var bench = EngineHarness.withRuns(folder, room(2 * STATE, 0, 1), s -> s)) {
-            Run first = bench.run(1, SMALL);
-            Run second = bench.run(2, SMALL);
-            second.all(EngineHarness.lesson(2, 1, 0));
-            first.all(EngineHarness.lesson(1, 1, 0));
-            Run third = bench.unopened(3, SMALL, Optional.empty());
+        try (var harness = EngineHarness.withRuns(folder, room(2 * STATE, 0, 1), s -> s)) {
+            Run first = harness.run(1, SMALL);
+            Run second = harness.run(2, SMALL);
+            second.all(EngineHarness.operations(2, 1, 0));
+            first.all(EngineHarness.operations(1, 1, 0));
+            Run third = harness.unopened(3, SMALL, Optional.empty());
             crowded(second);
-            Run fourth = bench.unopened(4, SMALL, Optional.empty());
+            Run fourth = harness.unopened(4, SMALL, Optional.empty());
             assertEquals("queue_full", fourth.events().expectMessageClass(EngineEvent.OpenFailed.class,
                     EngineHarness.PATIENCE).fault().code());
             third.events().expectNoMessage();
             second.point();     // nothing keeps it from working until it goes
-            bench.leave(second);
+            harness.leave(second);
             third.events().expectMessageClass(EngineEvent.Opened.class, EngineHarness.PATIENCE);
             first.events().expectNoMessage();
         }
     }
 
     @Test void busyRunsTakeTurns() {
-        try (var bench = EngineHarness.withRuns(folder, room(STATE, 0, 10), s -> s)) {
-            Run first = bench.run(1, SMALL);
-            List<Operation> lesson = EngineHarness.lesson(1, 1, 0);
-            first.send(lesson.getFirst());
-            first.send(lesson.get(1));
-            Run second = bench.unopened(2, SMALL, Optional.empty());
+        try (var harness = EngineHarness.withRuns(folder, room(STATE, 0, 10), s -> s)) {
+            Run first = harness.run(1, SMALL);
+            List<Operation> operations = EngineHarness.operations(1, 1, 0);
+            first.send(operations.getFirst());
+            first.send(operations.get(1));
+            Run second = harness.unopened(2, SMALL, Optional.empty());
             first.receive(1);
             for (int i = 0; i < 2; i++) {
                 EngineEvent event = first.events().receiveMessage(EngineHarness.PATIENCE);
@@ -81,37 +81,37 @@ class CrowdedEngineTest {
                         event::toString);
             }
             BlobRef point = first.point().state();
-            bench.leave(first);
+            harness.leave(first);
             second.events().expectMessageClass(EngineEvent.Opened.class, EngineHarness.PATIENCE);
-            Run back = bench.unopened(1, SMALL, Optional.of(point));
+            Run back = harness.unopened(1, SMALL, Optional.of(point));
             crowded(second);
-            bench.leave(second);
+            harness.leave(second);
             back.events().expectMessageClass(EngineEvent.Opened.class, EngineHarness.PATIENCE);
             assertEquals(point, back.point().state(), "it is the same to the bit");
         }
     }
 
     @Test void aRunThatCanNeverFitIsRefusedWithTheNumbers() {
-        try (var bench = EngineHarness.withRuns(folder, room(STATE, 0, 10), s -> s)) {
-            Run large = bench.unopened(1, LARGE, Optional.empty());
+        try (var harness = EngineHarness.withRuns(folder, room(STATE, 0, 10), s -> s)) {
+            Run large = harness.unopened(1, LARGE, Optional.empty());
             Fault fault = large.events().expectMessageClass(EngineEvent.OpenFailed.class, EngineHarness.PATIENCE)
                     .fault();
             assertEquals("run_too_large", fault.code());
             assertEquals(Fault.Kind.USER, fault.kind());
             assertTrue(fault.message().contains("MiB") && fault.message().contains("bios.engine.run-bytes"),
                     fault.message());
-            bench.run(2, SMALL).all(EngineHarness.lesson(2, 1, 0));
+            harness.run(2, SMALL).all(EngineHarness.operations(2, 1, 0));
         }
     }
 
     @Test void oneThatWaitsMayGiveUp() {
-        try (var bench = EngineHarness.withRuns(folder, room(STATE, 0, 10), s -> s)) {
-            Run first = bench.run(1, SMALL);
-            Run second = bench.unopened(2, SMALL, Optional.empty());
-            Run third = bench.unopened(3, SMALL, Optional.empty());
-            bench.leave(second);
+        try (var harness = EngineHarness.withRuns(folder, room(STATE, 0, 10), s -> s)) {
+            Run first = harness.run(1, SMALL);
+            Run second = harness.unopened(2, SMALL, Optional.empty());
+            Run third = harness.unopened(3, SMALL, Optional.empty());
+            harness.leave(second);
             crowded(first);
-            bench.leave(first);
+            harness.leave(first);
             third.events().expectMessageClass(EngineEvent.Opened.class, EngineHarness.PATIENCE);
             second.events().expectNoMessage();
         }
@@ -119,39 +119,39 @@ class CrowdedEngineTest {
 
     @Test void theHostsMemoryGivesBackWhatHasLeftTheDevice() {
         var reads = new AtomicInteger();
-        try (var bench = EngineHarness.withRuns(folder, room(STATE, 4 * STATE, 10),
+        try (var harness = EngineHarness.withRuns(folder, room(STATE, 4 * STATE, 10),
                 store -> EngineHarness.countingReads(store, reads))) {
-            List<Operation> lesson = EngineHarness.lesson(1, 3, 0.01);
-            Run run = bench.run(1, SMALL);
-            run.all(lesson.subList(0, 4));
+            List<Operation> operations = EngineHarness.operations(1, 3, 0.01);
+            Run run = harness.run(1, SMALL);
+            run.all(operations.subList(0, 4));
             BlobRef point = run.point().state();
-            bench.leave(run);
-            Run other = bench.run(2, SMALL);
-            bench.leave(other);
-            Run back = bench.run(1, SMALL, Optional.of(point));
+            harness.leave(run);
+            Run other = harness.run(2, SMALL);
+            harness.leave(other);
+            Run back = harness.run(1, SMALL, Optional.of(point));
             assertEquals(0, reads.get(), "nothing was read from the store");
             back.skip(4);
-            back.all(lesson.subList(4, 9));
+            back.all(operations.subList(4, 9));
             BlobRef end = back.point().state();
-            bench.leave(back);
-            Run undisturbed = bench.run(3, SMALL);
-            undisturbed.all(lesson.subList(0, 9));
+            harness.leave(back);
+            Run undisturbed = harness.run(3, SMALL);
+            undisturbed.all(operations.subList(0, 9));
             assertEquals(end.id().sha256(), undisturbed.point().state().id().sha256());
-            bench.leave(undisturbed);
-            assertEquals(point, bench.run(1, SMALL, Optional.of(point)).point().state(), "older points too");
+            harness.leave(undisturbed);
+            assertEquals(point, harness.run(1, SMALL, Optional.of(point)).point().state(), "older points too");
             assertEquals(1, reads.get(), "from the store");
         }
     }
 
     @Test void whatDoesNotFitIntoMemoryFailsAloneWithTheNumbers() {
-        try (var bench = EngineHarness.withMemory(folder, 40 << 20)) {
-            Run run = bench.run(1, SMALL);
+        try (var harness = EngineHarness.withMemory(folder, 40 << 20)) {
+            Run run = harness.run(1, SMALL);
             run.all(List.of(EngineHarness.gradient(1, 1)));
             BlobRef state = run.point().state();
             List<Run> wide = new ArrayList<>();
             Optional<Fault> fault = Optional.empty();
             for (int i = 2; i < 30 && fault.isEmpty(); i++) {
-                wide.add(bench.unopened(i, WIDE, Optional.empty()));
+                wide.add(harness.unopened(i, WIDE, Optional.empty()));
                 EngineEvent event = wide.getLast().events().receiveMessage(EngineHarness.PATIENCE);
                 if (event instanceof EngineEvent.OpenFailed(_, var why)) fault = Optional.of(why);
             }
@@ -160,7 +160,7 @@ class CrowdedEngineTest {
                     && fault.get().message().contains("bios.engine.memory-bytes"), fault.get().message());
             crowded(run);   // it is the one that has rested longest
             assertEquals(state, run.point().state());
-            wide.forEach(bench::leave);
+            wide.forEach(harness::leave);
             run.all(List.of(EngineHarness.gradient(1, 1)));
         }
     }
@@ -168,9 +168,9 @@ class CrowdedEngineTest {
     @Test void whatDoesNotFitIntoTheHeapFailsAloneWithTheNumbers() {
         var heap = new EngineSettings.Runs(OptionalLong.empty(), OptionalLong.empty(),
                 OptionalLong.of(20_000), 10);
-        try (var bench = EngineHarness.withRuns(folder, heap, s -> s)) {
-            Run run = bench.run(1, SMALL);
-            Run other = bench.run(2, SMALL);
+        try (var harness = EngineHarness.withRuns(folder, heap, s -> s)) {
+            Run run = harness.run(1, SMALL);
+            Run other = harness.run(2, SMALL);
             Operation large = EngineHarness.gradient(1, 40);
             for (int i = 0; i < 8; i++) {
                 run.send(EngineHarness.gradient(i, 1));

@@ -24,6 +24,9 @@ import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingParams;
 import bios.protocol.stored.StoredOperations;
 import bios.worker.device.Device;
+import bios.worker.device.DeviceLost;
+import bios.worker.device.OutOfDeviceMemory;
+import bios.worker.device.Tensor;
 import bios.worker.device.TestDevices;
 import bios.worker.model.Golden;
 import bios.worker.sample.SamplerSettings;
@@ -41,14 +44,20 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.OptionalLong;
 import java.util.Random;
+import java.util.Set;
 import java.util.TreeMap;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CopyOnWriteArrayList;
 import java.util.concurrent.CountDownLatch;
+import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.UnaryOperator;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
 import org.apache.pekko.actor.testkit.typed.javadsl.TestProbe;
 import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.actor.typed.Behavior;
+import org.apache.pekko.actor.typed.ChildFailed;
+import org.apache.pekko.actor.typed.Terminated;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.receptionist.Receptionist;
 import org.apache.pekko.actor.typed.receptionist.ServiceKey;
@@ -65,7 +74,10 @@ final class EngineHarness implements AutoCloseable {
     private final ActorTestKit kit = ActorTestKit.create();
     private final Path folder;
     private final FileBlobStore store;
+    private final List<EngineReply> received = new CopyOnWriteArrayList<>();
+    private final ActorRef<Void> parent;
     private final ActorRef<EngineCommand> engine;
+    private final CompletableFuture<Throwable> cause = new CompletableFuture<>();
 
     private EngineHarness(Path folder, Map<ModelName, Path> models, long adapterBytes,
             UnaryOperator<Device> device, UnaryOperator<BlobStore> blobs) {
@@ -77,8 +89,18 @@ final class EngineHarness implements AutoCloseable {
         this.folder = folder;
         this.store = FileBlobStore.open(folder);
         var settings = new EngineSettings(512, 1 << 20, 1 << 20, 2, 4, runs, adapterBytes, SAMPLER, 1000);
-        this.engine = kit.spawn(
-                Engine.create(settings, models, () -> device.apply(TestDevices.open(2)), blobs.apply(store)));
+        Behavior<EngineCommand> behavior =
+                Engine.create(settings, models, () -> device.apply(TestDevices.open(2)), blobs.apply(store));
+        var spawned = new CompletableFuture<ActorRef<EngineCommand>>();
+        this.parent = kit.spawn(Behaviors.<Void>setup(context -> {
+            spawned.complete(context.spawn(behavior, "engine"));
+            context.watch(spawned.join());
+            return Behaviors.receive(Void.class).onSignal(ChildFailed.class, failed -> {
+                cause.complete(failed.cause());
+                return Behaviors.same();
+            }).onSignal(Terminated.class, _ -> Behaviors.same()).build();
+        }));
+        this.engine = spawned.join();
     }
 
     private static Map<ModelName, Path> golden() {
@@ -132,8 +154,25 @@ final class EngineHarness implements AutoCloseable {
         return kit.createTestProbe();
     }
 
+    /// A receiver of replies that keeps them in [#received].
+    ActorRef<EngineReply> recorder() {
+        return kit.spawn(Behaviors.receiveMessage(reply -> {
+            received.add(reply);
+            return Behaviors.same();
+        }));
+    }
+
+    List<EngineReply> received() {
+        return received;
+    }
+
     void stop() {
-        kit.stop(engine);
+        kit.stop(parent);
+    }
+
+    /// Waits until the engine has failed, and gives the cause.
+    Throwable awaitFailure() throws Exception {
+        return cause.get(PATIENCE.toSeconds(), TimeUnit.SECONDS);
     }
 
     /// Waits until the engine has stopped by itself.
@@ -219,12 +258,14 @@ final class EngineHarness implements AutoCloseable {
         private final TestProbe<EngineEvent> events;
         private final ActorRef<EngineEvent> replyTo;
         private final List<EngineEvent.Measured> measured = new CopyOnWriteArrayList<>();
+        private final List<EngineEvent> received = new CopyOnWriteArrayList<>();
         private long position;
 
         Run(RunId id, TestProbe<EngineEvent> events) {
             this.id = id;
             this.events = events;
             this.replyTo = kit.spawn(Behaviors.receiveMessage(event -> {
+                received.add(event);
                 if (event instanceof EngineEvent.Measured m) measured.add(m);
                 else events.ref().tell(event);
                 return Behaviors.same();
@@ -244,6 +285,15 @@ final class EngineHarness implements AutoCloseable {
             return events;
         }
 
+        ActorRef<EngineEvent> replyTo() {
+            return replyTo;
+        }
+
+        /// All events so far.
+        List<EngineEvent> received() {
+            return received;
+        }
+
         /// When the last operation was accepted.
         long acceptedAtMillis() {
             return 1_000_000 + position;
@@ -257,7 +307,7 @@ final class EngineHarness implements AutoCloseable {
             send(operation, Optional.empty());
         }
 
-        private void send(Operation operation, Optional<CheckpointManifest> loaded) {
+        void send(Operation operation, Optional<CheckpointManifest> loaded) {
             position++;
             engine.tell(new EngineCommand.Execute(id, position, StoredOperations.inline(operation), loaded,
                     acceptedAtMillis(), replyTo));
@@ -305,7 +355,7 @@ final class EngineHarness implements AutoCloseable {
     // ---- operations ----
 
     /// Steps of two gradients each, and a save at the end.
-    static List<Operation> lesson(long seed, int steps, double weightDecay) {
+    static List<Operation> operations(long seed, int steps, double weightDecay) {
         List<Operation> all = new ArrayList<>();
         for (int i = 0; i < steps; i++) {
             all.add(gradient(100 * seed + i, 1 + i % 3));
@@ -401,7 +451,7 @@ final class EngineHarness implements AutoCloseable {
     /// A device that runs out of memory when more than `rows` go through it.
     static Device embeddingAtMost(Device real, int rows, AtomicInteger refused) {
         return before(Device.class, real, (method, arguments) -> {
-            if (!method.equals("embed") || ((int[]) arguments[1]).length <= rows) return;
+            if (!method.equals("embed") || ((Tensor) arguments[1]).rows() <= rows) return;
             refused.incrementAndGet();
             throw new OutOfMemoryError("device memory");
         });
@@ -420,6 +470,53 @@ final class EngineHarness implements AutoCloseable {
         return before(BlobStore.class, real, (method, _) -> {
             if (method.equals("open") || method.equals("readSmall")) reads.incrementAndGet();
         });
+    }
+
+    private static final Set<String> ALLOCATIONS = Set.of("tensor", "scratch", "upload", "slots", "sequences",
+            "draws", "snapshot");
+    private static final Set<String> QUESTIONS = Set.of("description", "ownMemory", "memoryLimit",
+            "memoryInUse", "trim", "close", "hashCode", "equals", "toString");
+
+    /// A device that refuses the allocation when `until` is 0, and counts it down to -1.
+    static Device refusing(Device real, AtomicInteger until) {
+        return before(Device.class, real, (method, _) -> {
+            if (ALLOCATIONS.contains(method) && until.get() >= 0 && until.getAndDecrement() == 0)
+                throw new OutOfDeviceMemory(1, real.memoryInUse(), real.memoryInUse());
+        });
+    }
+
+    /// A device that is lost at the verb when `until` is 0, and from then on.
+    static Device losing(Device real, AtomicInteger until) {
+        return before(Device.class, real, (method, _) -> {
+            if (method.equals("close") && until.get() < 0) real.close();
+            boolean lost = !QUESTIONS.contains(method) && until.getAndUpdate(n -> n < 0 ? n : n - 1) <= 0;
+            if (lost || method.equals("close") && until.get() < 0) throw new DeviceLost("fell off the bus");
+        });
+    }
+
+    /// A device whose `close` hangs until the gate opens.
+    static Device hangingClose(Device real, CountDownLatch gate) {
+        return before(Device.class, real, (method, _) -> {
+            if (!method.equals("close")) return;
+            try {
+                gate.await();
+            } catch (InterruptedException e) {
+                throw new IllegalStateException(e);
+            }
+        });
+    }
+
+    /// A device that has memory of its own, as it says.
+    static Device discrete(Device real) {
+        return (Device) Proxy.newProxyInstance(Device.class.getClassLoader(), new Class<?>[] {Device.class},
+                (_, method, arguments) -> {
+                    if (method.getName().equals("ownMemory")) return true;
+                    try {
+                        return method.invoke(real, arguments);
+                    } catch (InvocationTargetException e) {
+                        throw e.getCause();
+                    }
+                });
     }
 
     /// A device that says when it is closed.

@@ -34,22 +34,22 @@ class EngineTest {
     @TempDir Path folder;
 
     @Test void runsInCompanyGiveTheBitsThatTheyGiveAlone() {
-        List<Operation> small = EngineHarness.lesson(1, 3, 0.02);
-        List<Operation> large = EngineHarness.lesson(2, 4, 0);
+        List<Operation> small = EngineHarness.operations(1, 3, 0.02);
+        List<Operation> large = EngineHarness.operations(2, 4, 0);
         List<String> smallAlone;
         List<String> largeAlone;
-        try (var bench = EngineHarness.open(folder.resolve("a"))) {
-            smallAlone = bench.run(1, SMALL).all(small);
+        try (var harness = EngineHarness.open(folder.resolve("a"))) {
+            smallAlone = harness.run(1, SMALL).all(small);
         }
-        try (var bench = EngineHarness.open(folder.resolve("b"))) {
-            largeAlone = bench.run(2, LARGE).all(large);
+        try (var harness = EngineHarness.open(folder.resolve("b"))) {
+            largeAlone = harness.run(2, LARGE).all(large);
         }
-        try (var bench = EngineHarness.open(folder.resolve("c"))) {
-            Run first = bench.run(1, SMALL);
-            Run second = bench.run(2, LARGE);
-            var sampled = bench.replies();
+        try (var harness = EngineHarness.open(folder.resolve("c"))) {
+            Run first = harness.run(1, SMALL);
+            Run second = harness.run(2, LARGE);
+            var sampled = harness.replies();
             for (int i = 0; i < 6; i++)
-                bench.engine().tell(new EngineCommand.Sample(EngineHarness.task("t" + i, Optional.empty(), i),
+                harness.engine().tell(new EngineCommand.Sample(EngineHarness.task("t" + i, Optional.empty(), i),
                         sampled.ref()));
             for (int i = 0; i < Math.max(small.size(), large.size()); i++) {
                 if (i < small.size()) first.send(small.get(i));
@@ -63,22 +63,22 @@ class EngineTest {
     }
 
     @Test void aRunThatGoesOnFromARecoveryPointIsTheUndisturbedRun() {
-        List<Operation> all = EngineHarness.lesson(3, 4, 0.01);
+        List<Operation> all = EngineHarness.operations(3, 4, 0.01);
         // also between gradients, and between gradient and step
         for (int cut = 0; cut <= all.size() - 1; cut += 4) {
             List<String> undisturbed;
             BlobRef point;
             BlobRef end;
-            try (var bench = EngineHarness.open(folder.resolve("before" + cut))) {
-                Run run = bench.run(1, SMALL);
+            try (var harness = EngineHarness.open(folder.resolve("before" + cut))) {
+                Run run = harness.run(1, SMALL);
                 List<String> results = run.all(all.subList(0, cut));
                 point = run.point().state();
                 undisturbed = run.all(all.subList(cut, all.size()));
                 end = run.point().state();
                 assertEquals(cut, results.size());
             }
-            try (var bench = EngineHarness.open(folder.resolve("before" + cut))) {
-                Run run = bench.run(1, SMALL, Optional.of(point));
+            try (var harness = EngineHarness.open(folder.resolve("before" + cut))) {
+                Run run = harness.run(1, SMALL, Optional.of(point));
                 run.skip(cut);
                 assertEquals(undisturbed, run.all(all.subList(cut, all.size())));
                 assertEquals(end, run.point().state());
@@ -87,18 +87,18 @@ class EngineTest {
     }
 
     @Test void aSavedStateGoesOnInAnotherRunAsInItsOwn() {
-        try (var bench = EngineHarness.open(folder)) {
-            Run own = bench.run(1, SMALL);
-            own.all(EngineHarness.lesson(4, 2, 0.01));
+        try (var harness = EngineHarness.open(folder)) {
+            Run own = harness.run(1, SMALL);
+            own.all(EngineHarness.operations(4, 2, 0.01));
             CheckpointManifest saved = own.save(EngineHarness.saveState("first"));
             assertEquals(CheckpointKind.TRAINING, saved.kind());
             assertEquals(2, saved.step());
             assertEquals(saved.contentId(), saved.adapter().id().sha256());
             assertEquals(Optional.of(own.acceptedAtMillis() + 60_000), saved.expiresAtMillis());
-            List<Operation> more = EngineHarness.lesson(5, 2, 0.01).subList(0, 4);
+            List<Operation> more = EngineHarness.operations(5, 2, 0.01).subList(0, 4);
             List<String> expected = own.all(more);
 
-            Run other = bench.run(2, LARGE);
+            Run other = harness.run(2, LARGE);
             other.all(List.of(EngineHarness.gradient(9, 2)));   // is dropped by the load
             var loaded = (OperationResult.Loaded) other.result(EngineHarness.load(saved, true),
                     Optional.of(saved));
@@ -106,7 +106,7 @@ class EngineTest {
             assertEquals("no_gradient", other.fault(new Operation.OptimStep(Optional.empty())).code());
             assertEquals(expected, other.all(more));
 
-            Run fresh = bench.run(3, SMALL);
+            Run fresh = harness.run(3, SMALL);
             assertEquals(0, ((OperationResult.Loaded) fresh.result(EngineHarness.load(saved, false),
                     Optional.of(saved))).step());
             assertEquals(saved.contentId(), fresh.save(EngineHarness.saveState("copy")).contentId());
@@ -114,44 +114,44 @@ class EngineTest {
     }
 
     @Test void aSnapshotGivesTheSameTokensWhileItsRunGoesOn() {
-        try (var bench = EngineHarness.open(folder)) {
-            Run run = bench.run(1, SMALL);
-            run.all(EngineHarness.lesson(6, 2, 0));
+        try (var harness = EngineHarness.open(folder)) {
+            Run run = harness.run(1, SMALL);
+            run.all(EngineHarness.operations(6, 2, 0));
             CheckpointManifest old = run.save(new Operation.SaveSamplerWeights(Optional.empty(),
                     Optional.empty(), Optional.of("s")));
             assertEquals(Optional.empty(), old.optimizer());
-            String first = bench.sample(EngineHarness.task("a", Optional.of(old), 5));
-            run.all(EngineHarness.lesson(7, 3, 0));
-            assertEquals(first, bench.sample(EngineHarness.task("b", Optional.of(old), 5)));
+            String first = harness.sample(EngineHarness.task("a", Optional.of(old), 5));
+            run.all(EngineHarness.operations(7, 3, 0));
+            assertEquals(first, harness.sample(EngineHarness.task("b", Optional.of(old), 5)));
             CheckpointManifest later = run.save(new Operation.SaveSamplerWeights(Optional.empty(),
                     Optional.empty(), Optional.of("s")));
-            assertNotEquals(first, bench.sample(EngineHarness.task("c", Optional.of(later), 5)));
-            assertNotEquals(first, bench.sample(EngineHarness.task("d", Optional.empty(), 5)));
+            assertNotEquals(first, harness.sample(EngineHarness.task("c", Optional.of(later), 5)));
+            assertNotEquals(first, harness.sample(EngineHarness.task("d", Optional.empty(), 5)));
         }
     }
 
     @Test void anIdleRunIsNotTouchedByAnothersSteps() {
-        try (var bench = EngineHarness.open(folder)) {
-            Run idle = bench.run(1, SMALL);
-            idle.all(EngineHarness.lesson(8, 1, 0));
+        try (var harness = EngineHarness.open(folder)) {
+            Run idle = harness.run(1, SMALL);
+            idle.all(EngineHarness.operations(8, 1, 0));
             idle.all(List.of(EngineHarness.gradient(8, 2)));
             BlobRef before = idle.point().state();
-            bench.run(2, SMALL).all(EngineHarness.lesson(9, 3, 0.5));
+            harness.run(2, SMALL).all(EngineHarness.operations(9, 3, 0.5));
             assertEquals(before, idle.point().state());
         }
     }
 
     @Test void anOperationThatFailsChangesNothing() {
-        try (var bench = EngineHarness.open(folder)) {
-            Run run = bench.run(1, SMALL);
-            run.all(EngineHarness.lesson(10, 1, 0).subList(0, 2));
+        try (var harness = EngineHarness.open(folder)) {
+            Run run = harness.run(1, SMALL);
+            run.all(EngineHarness.operations(10, 1, 0).subList(0, 2));
             BlobRef before = run.point().state();
             Fault unknown = run.fault(EngineHarness.gradientOf(new int[] {1, 2, 1_000_000}));
             assertEquals(Fault.Kind.USER, unknown.kind());
             assertTrue(unknown.message().contains("data[0]") && unknown.message().contains("1000000"),
                     unknown.message());
             CheckpointManifest saved = run.save(EngineHarness.saveState("whole"));
-            bench.damage(saved.adapter());
+            harness.damage(saved.adapter());
             assertEquals("blob_damaged", run.fault(EngineHarness.load(saved, true), Optional.of(saved)).code());
             CheckpointManifest weights = run.save(new Operation.SaveSamplerWeights(Optional.of(saved.name()
                     .get()), Optional.empty(), Optional.empty()));
@@ -165,10 +165,10 @@ class EngineTest {
 
     @Test void whatDoesNotFitTogetherGoesAloneAndOnlyWhatNeverFitsFails() {
         var refused = new AtomicInteger();
-        try (var bench = EngineHarness.withDevice(folder,
+        try (var harness = EngineHarness.withDevice(folder,
                 device -> EngineHarness.embeddingAtMost(device, 200, refused))) {
-            Run first = bench.run(1, SMALL);
-            Run second = bench.run(2, LARGE);
+            Run first = harness.run(1, SMALL);
+            Run second = harness.run(2, LARGE);
             List<Operation> some = List.of(EngineHarness.gradient(1, 2), EngineHarness.gradient(2, 2),
                     EngineHarness.gradient(3, 2));
             for (int round = 0; round < 100 && refused.get() == 0; round++) {
@@ -189,19 +189,19 @@ class EngineTest {
 
     @Test void aClosedRunLeavesNothingOnTheDevice() {
         var tensors = new AtomicInteger();
-        try (var bench = EngineHarness.withDevice(folder, device -> EngineHarness.counting(device, tensors))) {
-            Run other = bench.run(1, SMALL);
+        try (var harness = EngineHarness.withDevice(folder, device -> EngineHarness.counting(device, tensors))) {
+            Run other = harness.run(1, SMALL);
             other.point();
             int before = tensors.get();
-            Run run = bench.run(2, LARGE);
-            run.all(EngineHarness.lesson(1, 2, 0));
+            Run run = harness.run(2, LARGE);
+            run.all(EngineHarness.operations(1, 2, 0));
             run.all(List.of(EngineHarness.gradient(1, 1)));
             run.fault(EngineHarness.gradientOf(new int[] {1_000_000}));
             CheckpointManifest saved = run.save(EngineHarness.saveState("s"));
             run.result(EngineHarness.load(saved, true), Optional.of(saved));
             run.all(List.of(EngineHarness.gradient(1, 1)));
             assertTrue(tensors.get() > before);
-            bench.engine().tell(new EngineCommand.CloseRun(run.id()));
+            harness.engine().tell(new EngineCommand.CloseRun(run.id()));
             other.point();
             assertEquals(before, tensors.get());
         }
@@ -209,12 +209,12 @@ class EngineTest {
 
     @Test void eventsKeepTheirOrderWhileASaveIsBeingWritten() throws Exception {
         var gate = new CountDownLatch(1);
-        try (var bench = EngineHarness.withStore(folder, store -> EngineHarness.gated(store, gate))) {
-            Run run = bench.run(1, SMALL);
+        try (var harness = EngineHarness.withStore(folder, store -> EngineHarness.gated(store, gate))) {
+            Run run = harness.run(1, SMALL);
             run.send(EngineHarness.saveState("slow"));
             run.send(EngineHarness.gradient(1, 1));
             run.send(new Operation.OptimStep(Optional.empty()));
-            Run other = bench.run(2, SMALL);
+            Run other = harness.run(2, SMALL);
             other.all(List.of(EngineHarness.gradient(1, 1)));   // is not held up
             run.events().expectNoMessage();
             gate.countDown();
@@ -227,8 +227,8 @@ class EngineTest {
     }
 
     @Test void everyResultComesBehindTheTimeThatTheDeviceTookForIt() throws Exception {
-        try (var bench = EngineHarness.open(folder)) {
-            Run run = bench.run(1, SMALL);
+        try (var harness = EngineHarness.open(folder)) {
+            Run run = harness.run(1, SMALL);
             run.all(List.of(EngineHarness.gradient(1, 1), new Operation.OptimStep(Optional.empty())));
             run.save(EngineHarness.saveState("a"));
             assertEquals(List.of(1L, 2L, 3L),
@@ -238,13 +238,13 @@ class EngineTest {
     }
 
     @Test void whatIsNotOpenIsRefused() throws Exception {
-        try (var bench = EngineHarness.open(folder)) {
-            Run run = bench.run(1, SMALL);
-            bench.engine().tell(new EngineCommand.CloseRun(run.id()));
+        try (var harness = EngineHarness.open(folder)) {
+            Run run = harness.run(1, SMALL);
+            harness.engine().tell(new EngineCommand.CloseRun(run.id()));
             assertEquals("run_not_open", run.fault(new Operation.OptimStep(Optional.empty())).code());
-            var point = bench.run(2, SMALL).point().state();
-            bench.damage(point);
-            Run broken = bench.unopened(3, SMALL, Optional.of(point));
+            var point = harness.run(2, SMALL).point().state();
+            harness.damage(point);
+            Run broken = harness.unopened(3, SMALL, Optional.of(point));
             broken.send(EngineHarness.gradient(1, 1));
             var failed = broken.events().expectMessageClass(EngineEvent.OpenFailed.class, EngineHarness.PATIENCE);
             assertEquals("blob_damaged", failed.fault().code());
@@ -254,11 +254,11 @@ class EngineTest {
     }
 
     @Test void adaptersTakeTurnsWhereOnlyOneHasRoom() {
-        try (var bench = EngineHarness.withAdapterBytes(folder, 30_000)) {
+        try (var harness = EngineHarness.withAdapterBytes(folder, 30_000)) {
             List<CheckpointManifest> snapshots = new ArrayList<>();
             for (int i = 0; i < 3; i++) {
-                Run run = bench.run(i, SMALL);
-                run.all(EngineHarness.lesson(i, 1, 0));
+                Run run = harness.run(i, SMALL);
+                run.all(EngineHarness.operations(i, 1, 0));
                 snapshots.add(run.save(new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(),
                         Optional.empty())));
                 assertTrue(2 * snapshots.getLast().bytes() > 30_000 && snapshots.getLast().bytes() < 30_000,
@@ -266,67 +266,64 @@ class EngineTest {
             }
             List<String> alone = new ArrayList<>();
             for (var snapshot : snapshots)
-                alone.add(bench.sample(EngineHarness.task("x", Optional.of(snapshot), 3)));
-            var replies = bench.replies();
+                alone.add(harness.sample(EngineHarness.task("x", Optional.of(snapshot), 3)));
+            var replies = harness.replies();
             for (int i = 0; i < 9; i++)
-                bench.engine().tell(new EngineCommand.Sample(EngineHarness.task("t" + i,
+                harness.engine().tell(new EngineCommand.Sample(EngineHarness.task("t" + i,
                         Optional.of(snapshots.get(i % 3)), 3), replies.ref()));
             for (int i = 0; i < 9; i++) {
                 var sampled = replies.expectMessageClass(EngineReply.Sampled.class, EngineHarness.PATIENCE);
                 int task = Integer.parseInt(sampled.task().substring(1));
                 assertEquals(alone.get(task % 3), EngineHarness.bits(sampled.result()));
             }
-            CheckpointManifest large = bench.run(7, LARGE)
+            CheckpointManifest large = harness.run(7, LARGE)
                     .save(new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(),
                             Optional.empty()));
-            bench.engine().tell(new EngineCommand.Sample(EngineHarness.task("l", Optional.of(large), 3),
+            harness.engine().tell(new EngineCommand.Sample(EngineHarness.task("l", Optional.of(large), 3),
                     replies.ref()));
             assertEquals("adapter_too_large",
-                    replies.expectMessageClass(EngineReply.RequestFailed.class, EngineHarness.PATIENCE)
-                            .fault().code());
-            bench.damage(snapshots.getFirst().adapter());
-            bench.sample(EngineHarness.task("y", Optional.of(snapshots.getLast()), 3));
-            bench.engine().tell(new EngineCommand.Sample(EngineHarness.task("z",
+                    replies.expectMessageClass(EngineReply.RequestFailed.class, EngineHarness.PATIENCE).fault().code());
+            harness.damage(snapshots.getFirst().adapter());
+            harness.sample(EngineHarness.task("y", Optional.of(snapshots.getLast()), 3));
+            harness.engine().tell(new EngineCommand.Sample(EngineHarness.task("z",
                     Optional.of(snapshots.getFirst()), 3), replies.ref()));
             assertEquals("blob_damaged",
-                    replies.expectMessageClass(EngineReply.RequestFailed.class, EngineHarness.PATIENCE)
-                            .fault().code());
+                    replies.expectMessageClass(EngineReply.RequestFailed.class, EngineHarness.PATIENCE).fault().code());
         }
     }
 
     @Test void itIsListedDescribesItselfAndReadsTokens() throws Exception {
-        try (var bench = EngineHarness.ofTiny(folder)) {
-            var replies = bench.replies();
-            assertEquals(1, bench.listed(EngineCommand.ANY));
-            assertEquals(1, bench.listed(EngineCommand.key("bios-tiny")));
-            bench.engine().tell(new EngineCommand.Describe(replies.ref()));
+        try (var harness = EngineHarness.ofTiny(folder)) {
+            var replies = harness.replies();
+            assertEquals(1, harness.listed(EngineCommand.ANY));
+            assertEquals(1, harness.listed(EngineCommand.key("bios-tiny")));
+            harness.engine().tell(new EngineCommand.Describe(replies.ref()));
             var description = replies.expectMessageClass(EngineReply.Description.class, EngineHarness.PATIENCE);
             assertEquals(List.of(EngineHarness.TINY), description.models().stream().map(m -> m.name()).toList());
-            bench.engine().tell(new EngineCommand.Tokenize(EngineHarness.TINY, "Once upon a time", true,
+            harness.engine().tell(new EngineCommand.Tokenize(EngineHarness.TINY, "Once upon a time", true,
                     replies.ref()));
             int[] tokens = replies.expectMessageClass(EngineReply.Tokenized.class, EngineHarness.PATIENCE)
                     .tokens();
-            bench.engine().tell(new EngineCommand.Detokenize(EngineHarness.TINY, tokens, false, replies.ref()));
+            harness.engine().tell(new EngineCommand.Detokenize(EngineHarness.TINY, tokens, false, replies.ref()));
             assertEquals("Once upon a time",
                     replies.expectMessageClass(EngineReply.Detokenized.class, EngineHarness.PATIENCE).text());
-            bench.engine().tell(new EngineCommand.FetchTokenizerFiles(EngineHarness.TINY, replies.ref()));
+            harness.engine().tell(new EngineCommand.FetchTokenizerFiles(EngineHarness.TINY, replies.ref()));
             var files = replies.expectMessageClass(EngineReply.TokenizerFiles.class, EngineHarness.PATIENCE)
                     .files();
             assertArrayEquals(Files.readAllBytes(EngineHarness.TINY_FOLDER.resolve("tokenizer.json")),
                     files.get("tokenizer.json"));
-            bench.engine().tell(new EngineCommand.Tokenize(EngineHarness.MODEL, "x", true, replies.ref()));
+            harness.engine().tell(new EngineCommand.Tokenize(EngineHarness.MODEL, "x", true, replies.ref()));
             assertEquals("unknown_model",
-                    replies.expectMessageClass(EngineReply.RequestFailed.class, EngineHarness.PATIENCE)
-                            .fault().code());
+                    replies.expectMessageClass(EngineReply.RequestFailed.class, EngineHarness.PATIENCE).fault().code());
         }
     }
 
     @Test void aStopStringEndsASequenceWhereItIsComplete() {
-        try (var bench = EngineHarness.ofTiny(folder)) {
-            var free = bench.text("Once upon a time", List.of());
+        try (var harness = EngineHarness.ofTiny(folder)) {
+            var free = harness.text("Once upon a time", List.of());
             assertTrue(free.length() > 40, free);
             String stop = free.substring(17, 22);
-            String stopped = bench.text("Once upon a time", List.of("no such text", stop));
+            String stopped = harness.text("Once upon a time", List.of("no such text", stop));
             assertEquals(free.substring(0, stopped.length()), stopped);
             int end = free.indexOf(stop) + stop.length();
             assertTrue(stopped.contains(stop) && stopped.length() >= end && stopped.length() < end + 20,
@@ -336,18 +333,18 @@ class EngineTest {
 
     @Test void aModelThatCannotBeServedStopsIt() throws Exception {
         var closed = new CountDownLatch(1);
-        try (var bench = EngineHarness.ofNothing(folder, device -> EngineHarness.closing(device, closed))) {
-            bench.awaitEnd();
+        try (var harness = EngineHarness.ofNothing(folder, device -> EngineHarness.closing(device, closed))) {
+            harness.awaitEnd();
         }
         assertTrue(closed.await(30, TimeUnit.SECONDS));
     }
 
     @Test void whenItStopsTheDeviceIsClosedBehindThePass() throws Exception {
         var closed = new CountDownLatch(1);
-        try (var bench = EngineHarness.withDevice(folder, device -> EngineHarness.closing(device, closed))) {
-            Run run = bench.run(1, SMALL);
+        try (var harness = EngineHarness.withDevice(folder, device -> EngineHarness.closing(device, closed))) {
+            Run run = harness.run(1, SMALL);
             run.send(EngineHarness.gradient(1, 4));
-            bench.stop();
+            harness.stop();
         }
         assertTrue(closed.await(30, TimeUnit.SECONDS));
     }

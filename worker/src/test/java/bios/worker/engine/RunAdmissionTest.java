@@ -18,78 +18,78 @@ class RunAdmissionTest {
         return new RunId("m-%012x".formatted(number));
     }
 
-    @Test void idleRunsGoInTheOrderOfTheirLastUseAndBusyOnesOnlyForTheFirstWhoWaits() {
-        var shelf = new RunAdmission(100, 10);
+    @Test void idleRunsAreEvictedInTheOrderOfTheirLastUseAndBusyOnesOnlyForTheFirstInTheQueue() {
+        var admission = new RunAdmission(100, 10);
         for (int i = 0; i < 4; i++) {
-            assertInstanceOf(RunAdmission.Answer.Granted.class, shelf.want(run(i), 25));
-            shelf.worked(run(i));
+            assertInstanceOf(RunAdmission.Answer.Granted.class, admission.request(run(i), 25));
+            admission.executed(run(i));
         }
-        shelf.used(run(0));
-        assertEquals(List.of(), shelf.crowded(_ -> true), "nobody waits");
-        assertInstanceOf(RunAdmission.Answer.Waits.class, shelf.want(run(5), 25));
-        assertInstanceOf(RunAdmission.Answer.Waits.class, shelf.want(run(6), 25));
-        assertInstanceOf(RunAdmission.Answer.TooLarge.class, shelf.want(run(7), 101));
-        assertEquals(List.of(run(1)), shelf.crowded(_ -> false), "the first who waits has a busy one go");
-        assertEquals(List.of(run(2)), shelf.crowded(_ -> true));
-        assertEquals(List.of(), shelf.crowded(_ -> true), "each is asked once");
-        shelf.left(run(1));
-        assertEquals(List.of(run(5)), shelf.granted());
-        assertEquals(List.of(), shelf.granted());
-        shelf.left(run(2));
-        assertEquals(List.of(run(6)), shelf.granted());
+        admission.touch(run(0));
+        assertEquals(List.of(), admission.selectEvictions(_ -> true), "no run waits");
+        assertInstanceOf(RunAdmission.Answer.Queued.class, admission.request(run(5), 25));
+        assertInstanceOf(RunAdmission.Answer.Queued.class, admission.request(run(6), 25));
+        assertInstanceOf(RunAdmission.Answer.TooLarge.class, admission.request(run(7), 101));
+        assertEquals(List.of(run(1)), admission.selectEvictions(_ -> false), "a busy run is evicted only for the first in the queue");
+        assertEquals(List.of(run(2)), admission.selectEvictions(_ -> true));
+        assertEquals(List.of(), admission.selectEvictions(_ -> true), "each is selected once");
+        admission.remove(run(1));
+        assertEquals(List.of(run(5)), admission.admitWaiting());
+        assertEquals(List.of(), admission.admitWaiting());
+        admission.remove(run(2));
+        assertEquals(List.of(run(6)), admission.admitWaiting());
     }
 
-    @Test void aRunThatGrowsBeyondTheLimitHasOthersGo() {
-        var shelf = new RunAdmission(100, 10);
-        shelf.want(run(1), 40);
-        shelf.want(run(2), 40);
-        assertTrue(shelf.grow(run(2), 90));
-        assertTrue(!shelf.grow(run(2), 101));
-        assertEquals(List.of(run(1)), shelf.crowded(r -> r.equals(run(1))));
+    @Test void aRunThatGrowsBeyondTheLimitHasOthersEvicted() {
+        var admission = new RunAdmission(100, 10);
+        admission.request(run(1), 40);
+        admission.request(run(2), 40);
+        assertTrue(admission.resize(run(2), 90));
+        assertTrue(!admission.resize(run(2), 101));
+        assertEquals(List.of(run(1)), admission.selectEvictions(r -> r.equals(run(1))));
     }
 
-    @Test void nobodyWaitsForEverAndTheLimitHolds() {
+    @Test void noRunWaitsForEverAndTheLimitHolds() {
         for (int seed = 0; seed < 200; seed++) {
             var random = new Random(seed);
-            var shelf = new RunAdmission(100, 1000);
-            Map<RunId, Integer> held = new HashMap<>();
+            var admission = new RunAdmission(100, 1000);
+            Map<RunId, Integer> admitted = new HashMap<>();
             Map<RunId, Integer> waiting = new HashMap<>();
-            Set<RunId> leaving = new HashSet<>();
+            Set<RunId> evicted = new HashSet<>();
             for (int i = 0; i < 400; i++) {
                 RunId run = run(random.nextInt(12));
-                if (held.containsKey(run)) {
-                    shelf.used(run);
-                    if (random.nextBoolean()) shelf.worked(run);
+                if (admitted.containsKey(run)) {
+                    admission.touch(run);
+                    if (random.nextBoolean()) admission.executed(run);
                 } else if (!waiting.containsKey(run)) {
                     int size = 1 + random.nextInt(60);
-                    switch (shelf.want(run, size)) {
-                        case RunAdmission.Answer.Granted() -> held.put(run, size);
-                        case RunAdmission.Answer.Waits() -> waiting.put(run, size);
+                    switch (admission.request(run, size)) {
+                        case RunAdmission.Answer.Granted() -> admitted.put(run, size);
+                        case RunAdmission.Answer.Queued() -> waiting.put(run, size);
                         default -> throw new AssertionError();
                     }
                 }
-                leaving.addAll(shelf.crowded(_ -> random.nextBoolean()));
-                if (random.nextInt(3) == 0) leave(shelf, held, waiting, leaving);
-                assertTrue(held.values().stream().mapToInt(v -> v).sum() <= 100);
-                assertEquals(held.values().stream().mapToInt(v -> v).sum(), shelf.bytes());
+                evicted.addAll(admission.selectEvictions(_ -> random.nextBoolean()));
+                if (random.nextInt(3) == 0) leave(admission, admitted, waiting, evicted);
+                assertTrue(admitted.values().stream().mapToInt(v -> v).sum() <= 100);
+                assertEquals(admitted.values().stream().mapToInt(v -> v).sum(), admission.bytes());
             }
             for (int i = 0; i < 50 && !waiting.isEmpty(); i++) {
-                held.keySet().forEach(shelf::worked);
-                leaving.addAll(shelf.crowded(_ -> false));
-                leave(shelf, held, waiting, leaving);
+                admitted.keySet().forEach(admission::executed);
+                evicted.addAll(admission.selectEvictions(_ -> false));
+                leave(admission, admitted, waiting, evicted);
             }
             assertEquals(Map.of(), waiting, "seed " + seed);
         }
     }
 
-    private static void leave(RunAdmission shelf, Map<RunId, Integer> held, Map<RunId, Integer> waiting,
-            Set<RunId> leaving) {
-        for (RunId gone : leaving) {
-            assertTrue(held.containsKey(gone), "only those who have a place are asked");
-            shelf.left(gone);
-            held.remove(gone);
+    private static void leave(RunAdmission admission, Map<RunId, Integer> admitted, Map<RunId, Integer> waiting,
+            Set<RunId> evicted) {
+        for (RunId gone : evicted) {
+            assertTrue(admitted.containsKey(gone), "only admitted runs are selected");
+            admission.remove(gone);
+            admitted.remove(gone);
         }
-        leaving.clear();
-        for (RunId next : shelf.granted()) held.put(next, waiting.remove(next));
+        evicted.clear();
+        for (RunId next : admission.admitWaiting()) admitted.put(next, waiting.remove(next));
     }
 }

@@ -10,15 +10,15 @@ import java.util.Optional;
 import org.junit.jupiter.api.Test;
 
 class TurnOrderTest {
-    @Test void whoeverIsBusyTakesTurns() {
-        var turns = new TurnOrder();
+    @Test void busyKindsTakeTurns() {
+        var order = new TurnOrder();
         List<Kind> taken = new ArrayList<>();
-        for (int i = 0; i < 4; i++) taken.add(turns.next(kind -> kind != Kind.DEED).orElseThrow());
+        for (int i = 0; i < 4; i++) taken.add(order.next(kind -> kind != Kind.TASKS).orElseThrow());
         assertEquals(List.of(Kind.SAMPLE, Kind.PASS, Kind.SAMPLE, Kind.PASS), taken);
         for (int i = 0; i < 3; i++)
-            assertEquals(Optional.of(Kind.SAMPLE), turns.next(kind -> kind == Kind.SAMPLE));
-        assertEquals(Optional.empty(), turns.next(_ -> false));
-        assertEquals(Optional.of(Kind.DEED), turns.next(_ -> true));
+            assertEquals(Optional.of(Kind.SAMPLE), order.next(kind -> kind == Kind.SAMPLE));
+        assertEquals(Optional.empty(), order.next(_ -> false));
+        assertEquals(Optional.of(Kind.TASKS), order.next(_ -> true));
     }
 
     @Test void theDefaultsAreValid() {

@@ -63,8 +63,8 @@ final class SamplingTest {
             for (int i = 0; i < logits.length; i++) logits[i] = (float) (random.nextGaussian() * spread);
             double topP = 1 - Math.pow(10, -4 * random.nextDouble());
             double chance = random.nextDouble();
-            assertEquals(bySorting(logits, topP, chance), Sampling.fromScaled(logits, draw(1, -1, topP), chance),
-                    "round " + round);
+            assertEquals(bySorting(logits, topP, chance),
+                    Sampling.fromScaled(logits, draw(1, -1, topP), chance), "round " + round);
         }
     }
 
@@ -104,7 +104,8 @@ final class SamplingTest {
     }
 
     private static float[] block(float[] logits, int b) {
-        return Arrays.copyOfRange(logits, b * Sampling.BLOCK, Math.min(logits.length, (b + 1) * Sampling.BLOCK));
+        return Arrays.copyOfRange(logits, b * Sampling.BLOCK,
+                Math.min(logits.length, (b + 1) * Sampling.BLOCK));
     }
 
     @Test void aDrawHasItsOwnRandomNumberAndScalesACopy() {
@@ -148,7 +149,8 @@ final class SamplingTest {
         float[] scaled = logits.clone();
         Sampling.scale(scaled, draw.temperature());
         int[] counts = new int[logits.length];
-        for (int i = 0; i < DRAWS; i++) counts[Sampling.fromScaled(scaled, draw, Sampling.uniform(11, 0, i))]++;
+        for (int i = 0; i < DRAWS; i++)
+            counts[Sampling.fromScaled(scaled, draw, Sampling.uniform(11, 0, i))]++;
         for (int i = 0; i < counts.length; i++) {
             double deviation = Math.sqrt(expected[i] * (1 - expected[i]) / DRAWS);
             assertEquals(expected[i], counts[i] / (double) DRAWS, 5 * deviation, Arrays.toString(counts));

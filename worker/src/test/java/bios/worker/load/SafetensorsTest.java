@@ -6,7 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.worker.device.FrozenMatrix;
-import bios.worker.load.SafetensorsWriter.Values;
+import bios.worker.load.TestTensors.Values;
 import java.io.ByteArrayOutputStream;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
@@ -39,8 +39,8 @@ class SafetensorsTest {
                 tensors.put(random.nextBoolean() ? "t" + i : "né.\"\\" + i, new Values(values, 5, shape));
             }
             Map<String, String> metadata = random.nextBoolean() ? Map.of() : Map.of("b", "2", "a", "1\n");
-            byte[] bytes = SafetensorsWriter.bytes(tensors, metadata);
-            assertArrayEquals(bytes, SafetensorsWriter.bytes(new TreeMap<>(tensors), metadata));
+            byte[] bytes = TestTensors.bytes(tensors, metadata);
+            assertArrayEquals(bytes, TestTensors.bytes(new TreeMap<>(tensors), metadata));
             assertEquals(0, ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).getLong() % 8);
             try (Safetensors read = Safetensors.of("bytes", bytes)) {
                 assertEquals(tensors.keySet(), read.names());

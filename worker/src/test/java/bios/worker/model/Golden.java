@@ -5,11 +5,12 @@ import bios.protocol.model.ModelName;
 import bios.protocol.model.TargetModule;
 import bios.protocol.run.AdamParams;
 import bios.worker.adapter.Adapter;
+import bios.worker.adapter.StateFiles;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.load.Safetensors;
-import bios.worker.load.SafetensorsWriter;
-import bios.worker.load.SafetensorsWriter.Values;
+import bios.worker.load.TestTensors;
+import bios.worker.load.TestTensors.Values;
 import com.fasterxml.jackson.databind.JsonNode;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import java.io.IOException;
@@ -79,7 +80,7 @@ public record Golden(String name, Path folder, JsonNode json, Safetensors expect
             Files.copy(folder.resolve("model/config.json"), wide.resolve("config.json"));
             try (Safetensors files = Safetensors.open(folder.resolve("model"))) {
                 Files.write(wide.resolve("model.safetensors"),
-                        SafetensorsWriter.bytes(all(files, ""), Map.of()));
+                        TestTensors.bytes(all(files, ""), Map.of()));
             }
             return BaseModel.load(wide, served, on, activations);
         } catch (IOException e) {
@@ -111,11 +112,11 @@ public record Golden(String name, Path folder, JsonNode json, Safetensors expect
         TreeMap<String, Values> tensors = new TreeMap<>();
         all(expected, prefix + "base_model.")
                 .forEach((name, values) -> tensors.put(name.substring(prefix.length()), values));
-        return SafetensorsWriter.bytes(tensors, Map.of());
+        return TestTensors.bytes(tensors, Map.of());
     }
 
     public Adapter adapter(BaseModel model) {
-        return Adapter.fromSafetensors(adapterBytes(""), lora(), model.spec(), model.device());
+        return StateFiles.readAdapter(adapterBytes(""), lora(), model.spec(), model.device());
     }
 
     public List<Sequence> sequences() {

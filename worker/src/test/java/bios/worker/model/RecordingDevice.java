@@ -1,6 +1,7 @@
 package bios.worker.model;
 
 import bios.worker.device.Device;
+import bios.worker.device.DeviceLost;
 import bios.worker.device.KeyValues;
 import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.device.PagePool;
@@ -26,6 +27,7 @@ public final class RecordingDevice {
     private final List<String> calls = new ArrayList<>();
     private int untilRefusal = Integer.MAX_VALUE;
     private int mostPages = Integer.MAX_VALUE;
+    private boolean losesReadback;
     private int tensors;
 
     public RecordingDevice(Device real) {
@@ -51,6 +53,11 @@ public final class RecordingDevice {
     /// Refuses nothing any more.
     public void refuseNothing() {
         untilRefusal = Integer.MAX_VALUE;
+    }
+
+    /// Loses the results of the next readback.
+    public void loseReadback() {
+        losesReadback = true;
     }
 
     /// Tensors that are not freed.
@@ -81,6 +88,10 @@ public final class RecordingDevice {
         }
         if (name.equals("reserve") && (int) arguments[0] > mostPages)
             throw new OutOfDeviceMemory(1, real.memoryInUse(), real.memoryInUse());
+        if (losesReadback && target instanceof Readback) {
+            losesReadback = false;
+            throw new DeviceLost("as the test wants it");
+        }
         Object[] plain = arguments == null ? null : arguments.clone();
         for (int i = 0; plain != null && i < plain.length; i++) plain[i] = realOf(plain[i]);
         try {

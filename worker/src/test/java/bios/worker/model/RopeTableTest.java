@@ -1,5 +1,6 @@
 package bios.worker.model;
 
+import static bios.worker.device.TestDevices.read;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertSame;
@@ -29,18 +30,18 @@ class RopeTableTest {
                 assertEquals(before, test.tensors());
             }
             try (RopeTable table = new RopeTable(rope, 5000, on)) {
-                float[] first = on.read(table.cos());
+                float[] first = read(on, table.cos());
                 for (int n : new int[] {0, 1}) {
                     Tensor cos = table.cos();
                     test.refuseAfter(n);
                     assertThrows(OutOfDeviceMemory.class, () -> table.cover(2000));
                     assertSame(cos, table.cos());
-                    assertArrayEquals(first, on.read(table.cos()));
+                    assertArrayEquals(first, read(on, table.cos()));
                     assertEquals(before + 2, test.tensors());
                 }
                 table.cover(2000);
                 assertEquals(2048, table.sin().rows());
-                assertArrayEquals(first, Arrays.copyOf(on.read(table.cos()), first.length));
+                assertArrayEquals(first, Arrays.copyOf(read(on, table.cos()), first.length));
                 assertEquals(before + 2, test.tensors());
             }
             assertEquals(before, test.tensors());

@@ -1,5 +1,7 @@
 package bios.worker.sample;
 
+import static bios.worker.device.TestDevices.read;
+import static bios.worker.device.TestDevices.write;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
@@ -16,6 +18,7 @@ import bios.protocol.sampling.SamplingParams;
 import bios.worker.adapter.Adapter;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
+import bios.worker.device.DeviceLost;
 import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.device.TestDevices;
 import bios.worker.model.BaseModel;
@@ -280,6 +283,26 @@ class SamplerTest {
         }
     }
 
+    @Test void aPassWhoseResultsAreLostMayBeLaunchedAgain() {
+        SampleTask task = with(task(prompt(1, 70), params(9, 1)), 2, true, 2);
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
+            try (BaseModel own = Golden.of("qwen3").load(test.device());
+                    Sampler sampler = new Sampler(own, Optional.of(LETTERS), ROOMY)) {
+                sampler.submit(task, Optional.empty());
+                List<Sampler.Finished> done = new ArrayList<>();
+                while (!sampler.idle()) {
+                    var pages = sampler.pages();
+                    test.loseReadback();
+                    assertThrows(DeviceLost.class, sampler::step);
+                    assertEquals(pages, sampler.pages());
+                    done.addAll(sampler.step());
+                }
+                assertEquals(bits(alone(task, Optional.empty())), bits(done.getFirst().result()));
+            }
+        }
+    }
+
     @Test void withoutMemoryForMorePagesSequencesTakeTurnsAndOneThatCannotStartFailsWithTheNumbers() {
         SampleTask task = task(prompt(1, 60), params(60, 1));
         try (Device cpu = TestDevices.open(1)) {
@@ -396,9 +419,9 @@ class SamplerTest {
         Adapter adapter = Adapter.fresh(lora, model.spec(), device);
         var random = new Random(9);
         for (var slab : adapter.weights().slabs()) {
-            float[] values = device.read(slab);
+            float[] values = read(device, slab);
             for (int i = 0; i < values.length; i++) values[i] += (float) (0.05 * random.nextGaussian());
-            device.write(slab, values);
+            write(device, slab, values);
         }
         return adapter;
     }

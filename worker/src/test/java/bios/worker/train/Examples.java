@@ -1,5 +1,8 @@
 package bios.worker.train;
 
+import static bios.worker.device.TestDevices.read;
+import static bios.worker.device.TestDevices.write;
+
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.TargetModule;
 import bios.protocol.run.Datum;
@@ -26,10 +29,10 @@ final class Examples {
         TrainingState state = TrainingState.fresh(lora, model.spec(), model.device());
         Random random = new Random(lora.rank());
         for (Tensor slab : state.adapter().weights().slabs()) {
-            float[] values = model.device().read(slab);
+            float[] values = read(model.device(), slab);
             for (int i = 0; i < values.length; i++)
                 if (values[i] == 0) values[i] = (float) random.nextGaussian() * 0.05f;
-            model.device().write(slab, values);
+            write(model.device(), slab, values);
         }
         return state;
     }

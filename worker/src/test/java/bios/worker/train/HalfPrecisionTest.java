@@ -1,5 +1,6 @@
 package bios.worker.train;
 
+import static bios.worker.device.TestDevices.read;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -44,7 +45,7 @@ class HalfPrecisionTest {
         try (Factors gradient = run.freshGradient()) {
             float[] logprobs = model.evaluate(List.of(batch), List.of(Optional.of(gradient))).getFirst();
             List<float[]> slabs = new ArrayList<>();
-            for (Tensor slab : gradient.slabs()) slabs.add(model.device().read(slab));
+            for (Tensor slab : gradient.slabs()) slabs.add(read(model.device(), slab));
             float[] all = new float[slabs.stream().mapToInt(s -> s.length).sum()];
             int at = 0;
             for (float[] slab : slabs) {
@@ -125,7 +126,7 @@ class HalfPrecisionTest {
                     for (int i = 0; i < n; i++) wanted[i] = (int) targets[at + i];
                     on.logSoftmaxAt(logprobs, on.scratch(scope, n, 1), logits,
                             on.upload(scope, List.of(HostArray.column(wanted))).getFirst());
-                    assertArrayEquals(Arrays.copyOfRange(expected, at, at + n), on.read(logprobs));
+                    assertArrayEquals(Arrays.copyOfRange(expected, at, at + n), read(on, logprobs));
                 }
                 at += n;
             }

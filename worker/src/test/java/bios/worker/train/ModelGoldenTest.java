@@ -1,5 +1,6 @@
 package bios.worker.train;
 
+import static bios.worker.device.TestDevices.read;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
@@ -11,6 +12,7 @@ import bios.protocol.run.Operation.ForwardBackward;
 import bios.protocol.run.OperationResult.Evaluated;
 import bios.protocol.run.TensorData;
 import bios.worker.adapter.Adapter;
+import bios.worker.adapter.StateFiles;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
@@ -88,7 +90,7 @@ class ModelGoldenTest {
                     double expected = golden.values("loss." + loss.asText())[0];
                     assertEquals(expected, result.metrics().get("loss:sum"),
                             (golden.exact() ? 1e-4 : 1e-3) * Math.max(1, Math.abs(expected)));
-                    closeTensors(golden, "gradient." + loss.asText() + ".", state.snapshot().toBytes(),
+                    closeTensors(golden, "gradient." + loss.asText() + ".", StateFiles.point(state),
                             ".grad", gradientTolerance(golden), 0);
                 }
             }
@@ -120,8 +122,8 @@ class ModelGoldenTest {
                 assertEquals(norms[i], norm, gradientTolerance(golden) * norms[i], "norm " + i);
             }
             double way = steps.stream().mapToDouble(AdamParams::learningRate).sum();
-            closeTensors(golden, "after.", state.snapshot().toBytes(), "", 0, gradientTolerance(golden) * way);
-            try (Adapter trained = Adapter.fromSafetensors(golden.adapterBytes("after."), golden.lora(),
+            closeTensors(golden, "after.", StateFiles.point(state), "", 0, gradientTolerance(golden) * way);
+            try (Adapter trained = StateFiles.readAdapter(golden.adapterBytes("after."), golden.lora(),
                     model.spec(), on)) {
                 List<float[]> got = logprobs(model, Optional.of(trained), golden.sequences());
                 for (int i = 0; i < got.size(); i++)
@@ -153,7 +155,7 @@ class ModelGoldenTest {
                     if (i == 0) promptAgrees(golden, model, scope, hidden, prompt, used);
                     Tensor logits = model.logits(scope, hidden.rows(next.length - 1, 1),
                             model.slots(scope, List.of(used)));
-                    drawn[i] = largest(on.read(logits));
+                    drawn[i] = largest(read(on, logits));
                     logprobs[i] = logprobs(model, scope, logits, drawn[i])[0];
                 }
             }
@@ -178,7 +180,7 @@ class ModelGoldenTest {
         Tensor logprobs = on.scratch(scope, targets.length, 1);
         on.logSoftmaxAt(logprobs, on.scratch(scope, targets.length, 1), logits,
                 on.upload(scope, List.of(HostArray.column(targets))).getFirst());
-        return on.read(logprobs);
+        return read(on, logprobs);
     }
 
     private static List<float[]> logprobs(BaseModel model, Optional<Adapter> adapter,
@@ -195,10 +197,8 @@ class ModelGoldenTest {
     }
 
     private static TrainingState state(Golden golden, BaseModel model) {
-        try (Safetensors adapter = Safetensors.of(golden.folder().toString(), golden.adapterBytes(""))) {
-            return TrainingState.load(adapter, Optional.empty(), 0, AdamParams.DEFAULT, golden.lora(),
-                    model.spec(), on);
-        }
+        return StateFiles.load(golden.adapterBytes(""), Optional.empty(), 0, AdamParams.DEFAULT,
+                golden.lora(), model.spec(), on);
     }
 
     private static ForwardBackward operation(Golden golden, LossFunction loss, boolean forwardOnly) {

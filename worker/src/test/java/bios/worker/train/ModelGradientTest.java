@@ -1,5 +1,7 @@
 package bios.worker.train;
 
+import static bios.worker.device.TestDevices.read;
+import static bios.worker.device.TestDevices.write;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
@@ -50,8 +52,8 @@ class ModelGradientTest {
     private static void check(BaseModel model, TrainingState run, ForwardBackward operation, Tensor weight,
             Tensor gradient, String what) {
         Device on = model.device();
-        float[] w = on.read(weight);
-        float[] g = on.read(gradient);
+        float[] w = read(on, weight);
+        float[] g = read(on, gradient);
         double norm = 0;
         for (float v : g) norm += (double) v * v;
         norm = Math.sqrt(norm);
@@ -59,7 +61,7 @@ class ModelGradientTest {
         double step = Math.min(2e-3, 0.05 / norm);
         double up = moved(model, run, operation, weight, w, g, step / norm);
         double down = moved(model, run, operation, weight, w, g, -step / norm);
-        on.write(weight, w);
+        write(on, weight, w);
         assertEquals(norm, (up - down) / (2 * step), 2e-2 * norm + 1e-4 / step, what);
     }
 
@@ -67,7 +69,7 @@ class ModelGradientTest {
             float[] w, float[] g, double by) {
         float[] there = new float[w.length];
         for (int i = 0; i < w.length; i++) there[i] = (float) (w[i] + by * g[i]);
-        model.device().write(weight, there);
+        write(model.device(), weight, there);
         ForwardBackward forward = new ForwardBackward(operation.data(), operation.loss(),
                 operation.settings(), true);
         return new Trainer(model).evaluate(run, forward).metrics().get("loss:sum");

@@ -1,5 +1,6 @@
 package bios.worker.train;
 
+import static bios.worker.device.TestDevices.read;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
@@ -8,13 +9,13 @@ import bios.protocol.run.Datum;
 import bios.protocol.run.Operation.ForwardBackward;
 import bios.protocol.run.OperationResult.Evaluated;
 import bios.worker.adapter.Adapter;
+import bios.worker.adapter.StateFiles;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.HostArray;
 import bios.worker.device.Tensor;
 import bios.worker.device.TestDevices;
-import bios.worker.load.Safetensors;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
 import bios.worker.model.KeyValueCache;
@@ -62,7 +63,7 @@ class SameBitsTest {
                         trainer.optimStep(run, Optional.of(new AdamParams(1e-2, 0.9, 0.95, 1e-8, 0.01, 1)));
                     }
                     together(trainer, run, Examples.operation(model, 9, 3, false), other, company);
-                    states.add(run.snapshot().toBytes());
+                    states.add(StateFiles.point(run));
                 }
         for (byte[] state : states) assertArrayEquals(states.getFirst(), state);
         for (List<float[]> l : logprobs)
@@ -132,7 +133,7 @@ class SameBitsTest {
                     Tensor logprobs = on.scratch(scope, n, 1);
                     on.logSoftmaxAt(logprobs, on.scratch(scope, n, 1), logits,
                             on.upload(scope, List.of(HostArray.column(targets))).getFirst());
-                    System.arraycopy(on.read(logprobs), 0, all, at, n);
+                    System.arraycopy(read(on, logprobs), 0, all, at, n);
                 }
                 at += n;
                 try (Device.Scope scope = on.scope()) {     // the branch left behind goes another way
@@ -159,21 +160,19 @@ class SameBitsTest {
             trainer.evaluate(run, Examples.operation(model, 1, 2, false));
             trainer.optimStep(run, Optional.empty());
             trainer.evaluate(run, Examples.operation(model, 2, 2, false));
-            byte[] point = run.snapshot().toBytes();
-            try (Safetensors tensors = Safetensors.of("point", point);
-                    TrainingState again = TrainingState.restore(tensors, model.spec(), on)) {
-                assertArrayEquals(point, again.snapshot().toBytes());
+            byte[] point = StateFiles.point(run);
+            try (TrainingState again = StateFiles.restore(point, model.spec(), on)) {
+                assertArrayEquals(point, StateFiles.point(again));
                 for (TrainingState state : List.of(run, again)) {
                     trainer.evaluate(state, Examples.operation(model, 3, 2, false));
                     trainer.optimStep(state, Optional.of(new AdamParams(1e-3, 0.8, 0.9, 1e-8, 0.1, 0.5)));
                 }
-                assertArrayEquals(run.snapshot().toBytes(), again.snapshot().toBytes());
+                assertArrayEquals(StateFiles.point(run), StateFiles.point(again));
             }
-            try (Safetensors adapter = Safetensors.of("adapter", run.snapshot().adapter());
-                    Safetensors optimizer = Safetensors.of("optimizer", run.snapshot().optimizer());
-                    TrainingState loaded = TrainingState.load(adapter, Optional.of(optimizer), run.steps(),
-                            run.settings(), run.lora(), model.spec(), on)) {
-                assertArrayEquals(run.snapshot().toBytes(), loaded.snapshot().toBytes());
+            try (TrainingState loaded = StateFiles.load(StateFiles.adapter(run),
+                    Optional.of(StateFiles.optimizer(run)), run.steps(), run.settings(), run.lora(),
+                    model.spec(), on)) {
+                assertArrayEquals(StateFiles.point(run), StateFiles.point(loaded));
             }
         }
     }

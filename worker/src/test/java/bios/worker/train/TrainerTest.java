@@ -1,5 +1,6 @@
 package bios.worker.train;
 
+import static bios.worker.device.TestDevices.read;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
@@ -12,13 +13,16 @@ import bios.protocol.run.LossFunction;
 import bios.protocol.run.Operation.ForwardBackward;
 import bios.protocol.run.OperationResult.Evaluated;
 import bios.protocol.run.TensorData;
+import bios.worker.adapter.StateFiles;
 import bios.worker.adapter.TrainingState;
 import bios.worker.device.Device;
+import bios.worker.device.DeviceLost;
 import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.device.TestDevices;
 import bios.worker.model.BaseModel;
 import bios.worker.model.Golden;
 import bios.worker.model.RecordingDevice;
+import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -30,7 +34,7 @@ class TrainerTest {
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             Trainer trainer = new Trainer(model);
             trainer.evaluate(run, Examples.operation(model, 1, 2, false));
-            byte[] before = run.snapshot().toBytes();
+            byte[] before = StateFiles.point(run);
             Datum good = Examples.datum(new int[] {1, 2}, new long[] {2, 3}, new float[] {1, 1});
             float[] ones = {1, 1};
             Map<Datum, String> bad = Map.of(
@@ -48,7 +52,7 @@ class TrainerTest {
                         () -> trainer.evaluate(run, new ForwardBackward(List.of(good, datum),
                                 LossFunction.CROSS_ENTROPY, Map.of(), false)));
                 assertTrue(refused.fault().message().contains(message), refused.fault().message());
-                assertArrayEquals(before, run.snapshot().toBytes());
+                assertArrayEquals(before, StateFiles.point(run));
             });
         }
     }
@@ -82,7 +86,7 @@ class TrainerTest {
                 ForwardBackward operation = Examples.operation(model, 1, 3, false);
                 for (TrainingState state : List.of(run, same)) trainer.evaluate(state, operation);
                 Evaluated expected = trainer.evaluate(same, operation);
-                byte[] before = run.snapshot().toBytes();
+                byte[] before = StateFiles.point(run);
                 long bytes = on.memoryInUse();
                 int tensors = test.tensors();
                 Optional<Evaluated> result = Optional.empty();
@@ -96,13 +100,13 @@ class TrainerTest {
                         assertEquals(1, run.accumulated());
                         assertEquals(tensors, test.tensors());
                         assertEquals(bytes, on.memoryInUse());
-                        if (n % 16 == 0) assertArrayEquals(before, run.snapshot().toBytes());
+                        if (n % 16 == 0) assertArrayEquals(before, StateFiles.point(run));
                     }
                 }
                 for (int i = 0; i < expected.logprobs().size(); i++)
                     assertArrayEquals(expected.logprobs().get(i), result.get().logprobs().get(i));
                 assertEquals(expected.metrics(), result.get().metrics());
-                assertArrayEquals(same.snapshot().toBytes(), run.snapshot().toBytes());
+                assertArrayEquals(StateFiles.point(same), StateFiles.point(run));
             }
         }
     }
@@ -148,10 +152,10 @@ class TrainerTest {
                     TrainingState run = Examples.run(Examples.SMALL, model)) {
                 Trainer trainer = new Trainer(model);
                 trainer.evaluate(run, Examples.operation(model, 1, 2, false));
-                byte[] before = run.snapshot().toBytes();
+                byte[] before = StateFiles.point(run);
                 test.refuseAfter(0);
                 assertThrows(OutOfDeviceMemory.class, () -> trainer.optimStep(run, Optional.empty()));
-                assertArrayEquals(before, run.snapshot().toBytes());
+                assertArrayEquals(before, StateFiles.point(run));
                 test.calls();
                 LaunchedStep step = trainer.optimStep(run, Optional.empty());
                 List<String> calls = test.calls();
@@ -161,6 +165,52 @@ class TrainerTest {
                     assertFalse(calls.contains(waits), waits);
                 assertTrue(step.complete().metrics().get("grad_norm") > 0);
                 assertEquals(List.of("doubles"), test.calls());
+            }
+        }
+    }
+
+    @Test void resultsThatAreLostLeaveTheRunAsItWas() {
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
+            try (BaseModel model = Golden.of("qwen3").load(test.device());
+                    TrainingState run = Examples.run(Examples.SMALL, model)) {
+                Trainer trainer = new Trainer(model, 60);
+                ForwardBackward operation = Examples.operation(model, 1, 3, false);
+                trainer.evaluate(run, operation);
+                byte[] before = StateFiles.point(run);
+                int tensors = test.tensors();
+                test.loseReadback();
+                assertThrows(DeviceLost.class, () -> trainer.evaluate(run, operation));
+                assertArrayEquals(before, StateFiles.point(run));
+                assertEquals(tensors, test.tensors());
+                trainer.evaluate(run, operation);
+                assertEquals(2, run.accumulated());
+            }
+        }
+    }
+
+    /// Prompts have no weight: their share of the head's backward is skipped, unless the loss is dro.
+    @Test void rowsWithoutWeightHaveNoBackwardAtTheHead() {
+        try (Device cpu = TestDevices.open(1)) {
+            RecordingDevice test = new RecordingDevice(cpu);
+            try (BaseModel model = Golden.of("qwen3").load(test.device());
+                    TrainingState run = Examples.run(Examples.SMALL, model)) {
+                Trainer trainer = new Trainer(model);
+                for (LossFunction function : LossFunction.values())
+                    for (float weight : new float[] {0, 0.5f}) {
+                        String name = function == LossFunction.CROSS_ENTROPY ? "weights" : "advantages";
+                        Map<String, TensorData> inputs = new HashMap<>();
+                        inputs.put("target_tokens", TensorData.of(new long[] {4, 5}));
+                        inputs.put(name, TensorData.of(new float[] {0, weight}));
+                        if (function != LossFunction.CROSS_ENTROPY)
+                            inputs.put("logprobs", TensorData.of(new float[] {-1, -2}));
+                        Datum datum = new Datum(new int[] {3, 4}, inputs);
+                        test.calls();
+                        trainer.evaluate(run, new ForwardBackward(List.of(datum), function, Map.of(), false));
+                        boolean backward = weight != 0 || function == LossFunction.DRO;
+                        assertEquals(backward, test.calls().contains("logSoftmaxBackward"),
+                                function + " " + weight);
+                    }
             }
         }
     }
@@ -185,7 +235,7 @@ class TrainerTest {
                 assertTrue(evaluation.done());
                 assertEquals(expected.metrics(), evaluation.finish().metrics());
             }
-            assertArrayEquals(same.snapshot().toBytes(), run.snapshot().toBytes());
+            assertArrayEquals(StateFiles.point(same), StateFiles.point(run));
         }
     }
 
@@ -240,19 +290,19 @@ class TrainerTest {
         try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState one = TrainingState.fresh(Examples.SMALL, model.spec(), on);
                 TrainingState two = TrainingState.fresh(Examples.SMALL, model.spec(), on)) {
-            assertArrayEquals(one.snapshot().toBytes(), two.snapshot().toBytes());
+            assertArrayEquals(StateFiles.point(one), StateFiles.point(two));
             for (int layer = 0; layer <= model.spec().layers(); layer++)
                 for (var target : Examples.SMALL.targets()) one.adapter().at(layer, target)
                         .ifPresent(factor -> {
                             double bound = 1 / Math.sqrt(factor.a().rows());
                             double sum = 0;
-                            for (float v : on.read(factor.a())) {
+                            for (float v : read(on, factor.a())) {
                                 assertTrue(Math.abs(v) <= bound);
                                 sum += v * v;
                             }
                             assertEquals(bound * bound / 3, sum / factor.a().elements(), 0.3 * bound * bound,
                                     target + " is not uniform");
-                            for (float v : on.read(factor.b())) assertEquals(0, v);
+                            for (float v : read(on, factor.b())) assertEquals(0, v);
                         });
         }
     }}

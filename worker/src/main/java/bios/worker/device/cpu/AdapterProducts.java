@@ -10,8 +10,8 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 
-/// Products of frozen weights with the low-rank corrections of adapters: the base product runs over all rows at
-/// once, corrections run slot by slot, so that sums over rows (dA, dB) depend on one slot only.
+/// Products of frozen weights with the low-rank corrections of adapters: the base product runs over all rows
+/// at once, corrections run slot by slot, so that sums over rows (dA, dB) depend on one slot only.
 final class AdapterProducts {
     private final Products products;
 
@@ -98,8 +98,8 @@ final class AdapterProducts {
     }
 
     /// dlow ← s·dy·Bᵀ, dB += lowᵀ·dy, dA += xᵀ·dlow, of one slot.
-    private void gradients(Corrected c, HostTensor dlow, HostTensor dy, HostTensor x, HostTensor low, int site,
-            Fp32Operands operands) {
+    private void gradients(Corrected c, HostTensor dlow, HostTensor dy, HostTensor x, HostTensor low,
+            int site, Fp32Operands operands) {
         var gradient = c.slot.gradient().flatMap(table -> table.at(site))
                 .orElseThrow(() -> new IllegalArgumentException("a slot without gradient at site " + site));
         products.multiplyByTransposed(dlow, dy, operands.read(c.factor.b()), c.slot.scale(), false);

@@ -2,8 +2,8 @@ package bios.worker.device.cpu;
 
 import static bios.protocol.Require.require;
 
-import bios.worker.device.Device;
 import bios.worker.device.cpu.RowKernel.Kind;
+import bios.worker.kernel.Sampling;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 
@@ -36,12 +36,6 @@ final class Avx512Rows implements RowVerbs {
         RowVerbs.sameShape(y, x);
         int n = y.columns();
         pool.rows(y.rows(), n, 2, (row, _) -> Kernels.along(Kind.ADD, at(y, row), at(x, row), 0, 0, 0, n));
-    }
-
-    @Override public void addBias(HostTensor y, HostTensor bias) {
-        require(bias.rows() == 1 && bias.columns() == y.columns(), "shape of bias");
-        int n = y.columns();
-        pool.rows(y.rows(), n, 2, (row, _) -> Kernels.along(Kind.ADD, at(y, row), at(bias, 0), 0, 0, 0, n));
     }
 
     /// The 16 doubles of a room, from byte `from`, in a fixed order.
@@ -157,9 +151,9 @@ final class Avx512Rows implements RowVerbs {
         pool.rows(logits.rows(), n, 16, (row, member) -> {
             var room = rooms[member];
             for (int b = 0; b < maxima.columns(); b++) {
-                int from = b * Device.WORDS;
+                int from = b * Sampling.BLOCK;
                 Kernels.along(Kind.LOG_SUM_EXP, at(logits, row) + 4L * from, room.address(), 0, 0, 0,
-                        Math.min(Device.WORDS, n - from));
+                        Math.min(Sampling.BLOCK, n - from));
                 maxima.memory().set(FLOAT, 4 * ((long) row * maxima.stride() + b), room.get(FLOAT, 0));
                 sums.memory().set(FLOAT, 4 * ((long) row * sums.stride() + b), (float) sum(room, 64));
             }

@@ -13,7 +13,6 @@ import bios.worker.device.FrozenMatrix;
 import bios.worker.device.HostArray;
 import bios.worker.device.KeyValues;
 import bios.worker.device.LossTerms;
-import bios.worker.device.LowRank;
 import bios.worker.device.PagePool;
 import bios.worker.device.Readback;
 import bios.worker.device.Sequence;
@@ -21,11 +20,9 @@ import bios.worker.device.Sequences;
 import bios.worker.device.Slot;
 import bios.worker.device.Slots;
 import bios.worker.device.Snapshot;
-import bios.worker.device.Span;
 import bios.worker.device.Table;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
-import bios.worker.kernel.AdamW;
 import bios.worker.kernel.HalfFloats;
 import bios.worker.kernel.Losses;
 import java.lang.foreign.MemorySegment;
@@ -92,16 +89,20 @@ final class CpuDevice implements Device {
         return "CPU, %d threads, %s".formatted(pool.size(), products.description());
     }
 
+    Products products() {
+        return products;
+    }
+
+    CpuAttention attention() {
+        return attention;
+    }
+
+    RowVerbs rows() {
+        return rows;
+    }
+
     private static HostTensor host(Tensor tensor) {
         return HostTensor.of(tensor);
-    }
-
-    private static List<HostSpan> host(List<Span> spans) {
-        return spans.stream().map(HostSpan::of).toList();
-    }
-
-    private static List<HostLowRank> corrections(List<LowRank> corrections) {
-        return corrections.stream().map(HostLowRank::of).toList();
     }
 
     private void eachRow(int rows, int columns, RowTask body) {
@@ -126,20 +127,20 @@ final class CpuDevice implements Device {
         Linux.trim();
     }
 
-    @Override public Tensor tensor(int rows, int columns) {
-        return memory.tensor(DType.F32, rows, columns);
+    @Override public Tensor tensor(DType dtype, int rows, int columns) {
+        return memory.tensor(dtype, rows, columns);
     }
 
-    @Override public Tensor scratch(Scope scope, int rows, int columns) {
-        return memory.scratch(scope, DType.F32, rows, columns);
+    @Override public void free(Tensor tensor) {
+        memory.free(host(tensor));
     }
 
     @Override public Scope scope() {
         return memory.scope();
     }
 
-    @Override public void free(Tensor tensor) {
-        memory.free(host(tensor));
+    @Override public Tensor scratch(Scope scope, DType dtype, int rows, int columns) {
+        return memory.scratch(scope, dtype, rows, columns);
     }
 
     @Override public Weight weight(FrozenMatrix matrix) {
@@ -155,188 +156,15 @@ final class CpuDevice implements Device {
         }
     }
 
-    @Override public void write(Tensor to, float[] from) {
-        require(from.length == to.elements(), "%d values for %d elements", from.length, to.elements());
-        write(to, from, 0);
+    @Override public Table table(FrozenMatrix matrix) {
+        return new HostTable(matrix);
     }
 
-    @Override public float[] read(Tensor from) {
-        return HostReadback.floats(host(from));
+    @Override public PagePool pagePool(PagePool.Shape shape, int limit) {
+        return new HostPages(memory, shape, limit);
     }
 
-    @Override public void copy(Tensor target, Tensor source) {
-        HostTensor to = host(target);
-        HostTensor from = host(source);
-        RowVerbs.sameShape(to, from);
-        if (to.dtype() != from.dtype()) Bf16.convert(to, from, pool, workspaces);
-        else eachRow(to.rows(), to.columns(), (row, _) -> Rows.copy(to, row, from, row));
-    }
-
-    @Override public void copyByHead(Tensor page, int at, Tensor packed) {
-        HostTensor block = host(page);
-        HostTensor rows = host(packed);
-        int dim = block.columns();
-        require(rows.columns() % dim == 0 && block.rows() == rows.columns() / dim * Span.BLOCK
-                && at + rows.rows() <= Span.BLOCK, "shapes of copyByHead");
-        for (int head = 0; head * dim < rows.columns(); head++)
-            for (int row = 0; row < rows.rows(); row++)
-                MemorySegment.copy(rows.memory(), 4 * ((long) row * rows.stride() + head * dim),
-                        block.memory(), 4 * ((long) head * Span.BLOCK + at + row) * block.stride(), 4L * dim);
-    }
-
-    @Override public void fill(Tensor to, float value) {
-        eachRow(to.rows(), to.columns(), (row, space) -> {
-            float[] values = space.row(0, to.columns());
-            Arrays.fill(values, 0, to.columns(), value);
-            Bf16.store(host(to), row, 0, values, 0, to.columns(), space.shorts(to.columns()));
-        });
-    }
-
-    // ---- products ----
-
-    @Override public void multiply(Tensor y, Tensor x, Weight w) {
-        fp32.run(f -> products.multiply(f.write(y), f.read(x), w));
-    }
-
-    @Override public void multiplyTransposedAdd(Tensor dx, Tensor dy, Weight w) {
-        fp32.run(f -> products.multiplyTransposedAdd(f.update(dx), f.read(dy), w));
-    }
-
-    @Override public void project(Tensor y, Tensor x, Weight w, Optional<Tensor> bias, Optional<Tensor> onto,
-            List<LowRank> corrections) {
-        products.project(host(y), host(x), w, bias.map(HostTensor::of), onto.map(HostTensor::of),
-                corrections(corrections));
-    }
-
-    @Override public void projectBack(Tensor dx, Tensor dy, Weight w, boolean add,
-            List<LowRank> corrections) {
-        products.projectBack(host(dx), host(dy), w, add,
-                corrections(corrections));
-    }
-
-    @Override public void multiplyByTransposed(Tensor y, Tensor x, Tensor a, float s) {
-        fp32.run(f -> products.multiplyByTransposed(f.write(y), f.read(x), f.read(a), s, false));
-    }
-
-    @Override public void multiplyByTransposedAdd(Tensor y, Tensor x, Tensor a, float s) {
-        fp32.run(f -> products.multiplyByTransposed(f.update(y), f.read(x), f.read(a), s, true));
-    }
-
-    @Override public void multiplyBy(Tensor y, Tensor x, Tensor b, float s) {
-        fp32.run(f -> products.multiplyBy(f.write(y), f.read(x), f.read(b), s, false));
-    }
-
-    @Override public void multiplyByEach(List<Group> groups) {
-        products.multiplyByEach(groups.stream().map(HostGroup::of).toList());
-    }
-
-    @Override public void multiplyByAdd(Tensor y, Tensor x, Tensor b, float s) {
-        fp32.run(f -> products.multiplyBy(f.update(y), f.read(x), f.read(b), s, true));
-    }
-
-    @Override public void outerAdd(Tensor g, Tensor y, Tensor x, float s) {
-        fp32.run(f -> products.outerAdd(f.update(g), f.read(y), f.read(x), s));
-    }
-
-    // ---- layers ----
-
-    @Override public void embed(Tensor y, int[] ids, FrozenMatrix table) {
-        require(ids.length == y.rows() && table.columns() == y.columns(), "shapes of embed");
-        eachRow(ids.length, y.columns(), (row, space) -> {
-            require(ids[row] >= 0 && ids[row] < table.rows(), "token %d of %d", ids[row], table.rows());
-            float[] values = space.row(0, y.columns());
-            HalfFloats.row(values, table, ids[row]);
-            Rows.store(host(y), row, values);
-        });
-        if (ids.length > FEW_ROWS && table.memory().isMapped()) Linux.letGo(table.memory());
-    }
-
-    @Override public void add(Tensor y, Tensor x) {
-        fp32.run(f -> rows.add(f.update(y), f.read(x)));
-    }
-
-    @Override public void addBias(Tensor y, Tensor bias) {
-        fp32.run(f -> rows.addBias(f.update(y), f.read(bias)));
-    }
-
-    @Override public void rmsNorm(Tensor y, Tensor inverse, Tensor x, Tensor weight, float eps) {
-        fp32.run(f -> rows.rmsNorm(f.write(y), f.write(inverse), f.read(x), f.read(weight), eps));
-    }
-
-    @Override public void rmsNormBackwardAdd(Tensor dx, Tensor dy, Tensor x, Tensor inverse, Tensor weight) {
-        fp32.run(f -> rows.rmsNormBackwardAdd(f.update(dx), f.read(dy), f.read(x), f.read(inverse),
-                f.read(weight)));
-    }
-
-    @Override public void rope(Tensor x, int[] positions, int headDim, Tensor cos, Tensor sin) {
-        rows.rope(host(x), positions, headDim, host(cos), host(sin));
-    }
-
-    @Override public void ropeBackward(Tensor dx, int[] positions, int headDim, Tensor cos, Tensor sin) {
-        rows.ropeBackward(host(dx), positions, headDim, host(cos), host(sin));
-    }
-
-    @Override public void attention(Tensor out, Tensor lse, Tensor q, List<Span> spans,
-            AttentionShape shape) {
-        attention.forward(host(out), host(lse), host(q), host(spans), shape);
-    }
-
-    @Override public void attentionBackward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
-            Tensor lse, Tensor q, List<Span> spans, AttentionShape shape) {
-        attention.backward(host(dq), host(dk), host(dv), host(dout), host(out), host(lse), host(q),
-                host(spans), shape);
-    }
-
-    @Override public void swiglu(Tensor y, Tensor gate, Tensor up) {
-        fp32.run(f -> rows.swiglu(f.write(y), f.read(gate), f.read(up)));
-    }
-
-    @Override public void swigluBackward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) {
-        fp32.run(f -> rows.swigluBackward(f.write(dgate), f.write(dup), f.read(dy), f.read(gate),
-                f.read(up)));
-    }
-
-    // ---- loss ----
-
-    @Override public void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, int[] targets) {
-        rows.logSoftmaxAt(host(logprobs), host(lse), host(logits), targets);
-    }
-
-    @Override public void logSoftmaxBackward(Tensor logits, Tensor lse, int[] targets, Tensor dlogprobs) {
-        rows.logSoftmaxBackward(host(logits), host(lse), targets, host(dlogprobs));
-    }
-
-    @Override public void softmaxBlocks(Tensor maxima, Tensor sums, Tensor logits) {
-        rows.softmaxBlocks(host(maxima), host(sums), host(logits));
-    }
-
-    // ---- optimizer ----
-
-    @Override public double sumOfSquares(Tensor slab) {
-        try (var scope = memory.scope()) {
-            var sum = memory.scratch(scope, DType.F64, 1, 1);
-            optimizer.sumOfSquares(sum, List.of(host(slab)));
-            return sum.memory().get(ValueLayout.JAVA_DOUBLE, 0);
-        }
-    }
-
-    @Override public void adamW(Tensor weights, Tensor firstMoment, Tensor secondMoment, Tensor gradients,
-            float gradScale, AdamStep step) {
-        optimizer.adamW(new OptimizerVerbs.Operands(List.of(host(weights)), List.of(host(firstMoment)),
-                List.of(host(secondMoment)), List.of(host(gradients))),
-                AdamW.at(gradScale, step.learningRate(), step.beta1(), step.beta2(), step.eps(),
-                        step.weightDecay(), step.step()));
-    }
-
-    // ---- memory of any element type, transfers ----
-
-    @Override public Tensor tensor(DType dtype, int rows, int columns) {
-        return memory.tensor(dtype, rows, columns);
-    }
-
-    @Override public Tensor scratch(Scope scope, DType dtype, int rows, int columns) {
-        return memory.scratch(scope, dtype, rows, columns);
-    }
+    // ---- transfers ----
 
     @Override public List<Tensor> upload(Scope scope, List<? extends HostArray> arrays) {
         List<HostTensor> tensors = memory.scratch(scope, arrays);
@@ -378,10 +206,6 @@ final class CpuDevice implements Device {
 
     // ---- data of a pass ----
 
-    @Override public Table table(FrozenMatrix matrix) {
-        return new HostTable(matrix);
-    }
-
     @Override public Slots slots(Scope scope, List<Slot> slots) {
         return new HostSlots(slots);
     }
@@ -394,11 +218,7 @@ final class CpuDevice implements Device {
         return new HostDraws(List.copyOf(draws), 0);
     }
 
-    @Override public PagePool pagePool(PagePool.Shape shape, int limit) {
-        return new HostPages(memory, shape, limit);
-    }
-
-    // ---- products with adapters ----
+    // ---- products ----
 
     @Override public void lowRank(List<Tensor> lows, Tensor x, Slots slots, List<Integer> sites) {
         fp32.run(f -> adapted.lowRank(lows, x, HostSlots.of(slots), sites, f));
@@ -414,7 +234,23 @@ final class CpuDevice implements Device {
         fp32.run(f -> adapted.projectBack(dx, add, dy, x, w, HostSlots.of(slots), site, low, f));
     }
 
-    // ---- rows, positions ----
+    // ---- layers ----
+
+    @Override public void fill(Tensor to, float value) {
+        eachRow(to.rows(), to.columns(), (row, space) -> {
+            float[] values = space.row(0, to.columns());
+            Arrays.fill(values, 0, to.columns(), value);
+            Bf16.store(host(to), row, 0, values, 0, to.columns(), space.shorts(to.columns()));
+        });
+    }
+
+    @Override public void copy(Tensor target, Tensor source) {
+        HostTensor to = host(target);
+        HostTensor from = host(source);
+        RowVerbs.sameShape(to, from);
+        if (to.dtype() != from.dtype()) Bf16.convert(to, from, pool, workspaces);
+        else eachRow(to.rows(), to.columns(), (row, _) -> Rows.copy(to, row, from, row));
+    }
 
     @Override public void embed(Tensor y, Tensor ids, Table table) {
         var matrix = HostTable.of(table).matrix();
@@ -445,6 +281,15 @@ final class CpuDevice implements Device {
         });
     }
 
+    @Override public void rmsNorm(Tensor y, Tensor inverse, Tensor x, Tensor weight, float eps) {
+        fp32.run(f -> rows.rmsNorm(f.write(y), f.write(inverse), f.read(x), f.read(weight), eps));
+    }
+
+    @Override public void rmsNormBackwardAdd(Tensor dx, Tensor dy, Tensor x, Tensor inverse, Tensor weight) {
+        fp32.run(f -> rows.rmsNormBackwardAdd(f.update(dx), f.read(dy), f.read(x), f.read(inverse),
+                f.read(weight)));
+    }
+
     @Override public void rope(Tensor x, Tensor positions, int headDim, Tensor cos, Tensor sin) {
         int[] at = Rows.column(host(positions), x.rows());
         fp32.run(f -> rows.rope(f.update(x), at, headDim, f.read(cos), f.read(sin)));
@@ -453,6 +298,15 @@ final class CpuDevice implements Device {
     @Override public void ropeBackward(Tensor dx, Tensor positions, int headDim, Tensor cos, Tensor sin) {
         int[] at = Rows.column(host(positions), dx.rows());
         fp32.run(f -> rows.ropeBackward(f.update(dx), at, headDim, f.read(cos), f.read(sin)));
+    }
+
+    @Override public void swiglu(Tensor y, Tensor gate, Tensor up) {
+        fp32.run(f -> rows.swiglu(f.write(y), f.read(gate), f.read(up)));
+    }
+
+    @Override public void swigluBackward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) {
+        fp32.run(f -> rows.swigluBackward(f.write(dgate), f.write(dup), f.read(dy), f.read(gate),
+                f.read(up)));
     }
 
     // ---- attention ----
@@ -490,7 +344,7 @@ final class CpuDevice implements Device {
                 f.read(lse), f.read(q), KeyValueSpans.of(source, HostSequences.of(sequences), f), shape));
     }
 
-    // ---- loss, sampling ----
+    // ---- loss ----
 
     @Override public void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, Tensor targets) {
         int[] ids = Rows.column(host(targets), logits.rows());
@@ -518,6 +372,8 @@ final class CpuDevice implements Device {
         });
     }
 
+    // ---- sampling ----
+
     @Override public void sample(Tensor tokens, Tensor logprobs, Tensor logits, Draws draws) {
         fp32.run(f -> sampling.sample(host(tokens), f.write(logprobs), f.read(logits), HostDraws.of(draws),
                 f));
@@ -527,11 +383,13 @@ final class CpuDevice implements Device {
         fp32.run(f -> sampling.top(host(ids), f.write(logprobs), f.read(logits), f.read(lse)));
     }
 
-    // ---- all tensors of an adapter ----
+    // ---- optimizer ----
 
     @Override public void add(List<Tensor> y, List<Tensor> x) {
         require(y.size() == x.size(), "%d tensors and %d", y.size(), x.size());
-        for (int i = 0; i < y.size(); i++) add(y.get(i), x.get(i));
+        fp32.run(f -> {
+            for (int i = 0; i < y.size(); i++) rows.add(f.update(y.get(i)), f.read(x.get(i)));
+        });
     }
 
     @Override public void sumOfSquares(Tensor sum, List<Tensor> x) {
@@ -539,7 +397,7 @@ final class CpuDevice implements Device {
     }
 
     @Override public void adamW(List<Tensor> w, List<Tensor> m, List<Tensor> v, List<Tensor> g,
-            Tensor sumOfSquares, ClippedStep step) {
+            Tensor sumOfSquares, AdamStep step) {
         fp32.run(f -> optimizer.adamW(new OptimizerVerbs.Operands(w.stream().map(f::update).toList(),
                 m.stream().map(f::update).toList(), v.stream().map(f::update).toList(),
                 g.stream().map(f::read).toList()), host(sumOfSquares), step));

@@ -9,8 +9,9 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 
-/// The operands of one verb as fp32 tensors, which is all that kernels know. An fp32 operand is itself. A bf16
-/// operand is widened into scratch before the verb; a bf16 result is rounded (to nearest even) after the verb.
+/// The operands of one verb as fp32 tensors, which is all that kernels know. An fp32 operand is itself. A
+/// bf16 operand is widened into scratch before the verb; a bf16 result is rounded (to nearest even) after the
+/// verb.
 final class Fp32Operands {
     /// A verb on fp32 tensors.
     interface Verb {

@@ -1,15 +1,8 @@
 package bios.worker.device.cpu;
 
-import bios.worker.device.LowRank;
-
 /// One adapter's correction of consecutive rows of a product: low·factor is added to them.
 ///
 /// @param row the first row
 /// @param low `[count, rank]`, the scale included
 /// @param factor `[rank, columns]` of a forward product, `[columns, rank]` of a backward one
-record HostLowRank(int row, HostTensor low, HostTensor factor) {
-    static HostLowRank of(LowRank correction) {
-        return new HostLowRank(correction.row(), HostTensor.of(correction.low()),
-                HostTensor.of(correction.factor()));
-    }
-}
+record HostLowRank(int row, HostTensor low, HostTensor factor) {}

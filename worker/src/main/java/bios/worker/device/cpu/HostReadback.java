@@ -32,8 +32,8 @@ record HostReadback(List<Object> arrays) implements Readback {
     /// to[at] and after ← the elements of a tensor, row by row.
     static void read(HostTensor from, float[] to, int at) {
         int n = from.columns();
-        require(at >= 0 && at + from.elements() <= to.length, "%d values from %d into %d", from.elements(), at,
-                to.length);
+        require(at >= 0 && at + from.elements() <= to.length, "%d values from %d into %d", from.elements(),
+                at, to.length);
         short[] room = from.dtype() == DType.BF16 ? new short[n] : null;
         for (int row = 0; row < from.rows(); row++) Bf16.load(to, at + row * n, from, row, 0, n, room);
     }
@@ -51,7 +51,8 @@ record HostReadback(List<Object> arrays) implements Readback {
         int n = from.columns();
         double[] values = new double[Math.toIntExact(from.elements())];
         for (int i = 0; i < values.length; i++)
-            values[i] = from.memory().get(ValueLayout.JAVA_DOUBLE, 8 * ((long) i / n * from.stride() + i % n));
+            values[i] = from.memory().get(ValueLayout.JAVA_DOUBLE,
+                    8 * ((long) i / n * from.stride() + i % n));
         return values;
     }
 

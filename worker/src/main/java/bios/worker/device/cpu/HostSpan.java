@@ -1,7 +1,7 @@
 package bios.worker.device.cpu;
 
 import bios.worker.device.AttentionShape;
-import bios.worker.device.Span;
+import bios.worker.device.Device;
 import java.util.List;
 
 /// One sequence's share of an attention call: its queries are rows `row` to `row + count` of q, at positions
@@ -14,14 +14,8 @@ import java.util.List;
 ///     of at least position + count positions
 /// @param values as keys
 record HostSpan(int row, int count, int position, List<HostTensor> keys, List<HostTensor> values) {
-    static HostSpan of(Span span) {
-        return new HostSpan(span.row(), span.count(), span.position(),
-                span.keys().stream().map(HostTensor::of).toList(),
-                span.values().stream().map(HostTensor::of).toList());
-    }
-
     /// Positions of one block of keys.
-    static final int BLOCK = 64;
+    static final int BLOCK = Device.BLOCK;
 
     /// One head's share `[≤ BLOCK, headDim]` of a block of keys or values.
     static HostTensor head(HostTensor block, int head, AttentionShape shape) {

@@ -22,7 +22,8 @@ final class KeyValueSpans {
     static List<HostSpan> of(KeyValues source, HostSequences sequences, Fp32Operands operands) {
         return switch (source) {
             case KeyValues.Packed packed -> packed(packed, sequences, operands);
-            case KeyValues.Paged paged -> paged(HostPages.of(paged.pool()), paged.layer(), sequences, operands);
+            case KeyValues.Paged paged ->
+                paged(HostPages.of(paged.pool()), paged.layer(), sequences, operands);
         };
     }
 

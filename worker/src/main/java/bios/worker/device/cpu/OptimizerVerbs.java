@@ -3,14 +3,14 @@ package bios.worker.device.cpu;
 import static bios.protocol.Require.require;
 
 import bios.worker.device.DType;
-import bios.worker.device.Device.ClippedStep;
+import bios.worker.device.Device.AdamStep;
 import bios.worker.kernel.AdamW;
 import bios.worker.kernel.Sums;
 import java.lang.foreign.ValueLayout;
 import java.util.List;
 
-/// The verbs on all tensors of an adapter at once. Rows of an adapter are few and long: each is cut in parts, at
-/// places that its length alone fixes.
+/// The verbs on all tensors of an adapter at once. Rows of an adapter are few and long: each is cut in parts,
+/// at places that its length alone fixes.
 final class OptimizerVerbs {
     /// Elements of a part of a row.
     private static final int PART = 1 << 13;
@@ -86,14 +86,11 @@ final class OptimizerVerbs {
         }
     }
 
-    void adamW(Operands all, HostTensor sumOfSquares, ClippedStep step) {
+    void adamW(Operands all, HostTensor sumOfSquares, AdamStep step) {
         requireScalar(sumOfSquares);
         double norm = Math.sqrt(sumOfSquares.memory().get(ValueLayout.JAVA_DOUBLE, 0));
-        adamW(all, AdamW.at(AdamW.clip(norm, step.gradClipNorm()), step.learningRate(), step.beta1(),
-                step.beta2(), step.eps(), step.weightDecay(), step.step()));
-    }
-
-    void adamW(Operands all, AdamW rule) {
+        var rule = AdamW.at(AdamW.clip(norm, step.gradClipNorm()), step.learningRate(), step.beta1(),
+                step.beta2(), step.eps(), step.weightDecay(), step.step());
         eachPart(all.w, firsts(all.w), (_, i, row, column, n, space) -> {
             float[] weight = space.row(0, n);
             float[] first = space.row(1, n);

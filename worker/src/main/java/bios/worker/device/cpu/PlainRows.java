@@ -2,11 +2,11 @@ package bios.worker.device.cpu;
 
 import static bios.protocol.Require.require;
 
-import bios.worker.device.Device;
 import bios.worker.kernel.Exp;
 import bios.worker.kernel.LogSoftmax;
 import bios.worker.kernel.RmsNorm;
 import bios.worker.kernel.Rope;
+import bios.worker.kernel.Sampling;
 import bios.worker.kernel.Sums;
 import bios.worker.kernel.SwiGlu;
 
@@ -38,12 +38,6 @@ final class PlainRows implements RowVerbs {
         RowVerbs.sameShape(y, x);
         int n = y.columns();
         eachRow(y.rows(), n, (row, space) -> addRow(y, row, x, row, n, space));
-    }
-
-    @Override public void addBias(HostTensor y, HostTensor bias) {
-        require(bias.rows() == 1 && bias.columns() == y.columns(), "shape of bias");
-        int n = y.columns();
-        eachRow(y.rows(), n, (row, space) -> addRow(y, row, bias, 0, n, space));
     }
 
     private static void addRow(HostTensor y, int row, HostTensor x, int xRow, int n, Workspace space) {
@@ -185,12 +179,12 @@ final class PlainRows implements RowVerbs {
     @Override public void softmaxBlocks(HostTensor maxima, HostTensor sums, HostTensor logits) {
         RowVerbs.requireBlocks(maxima, sums, logits);
         eachRow(logits.rows(), logits.columns(), (row, space) -> {
-            float[] part = space.row(0, Device.WORDS);
+            float[] part = space.row(0, Sampling.BLOCK);
             float[] most = space.row(1, maxima.columns());
             float[] total = space.row(2, maxima.columns());
             for (int b = 0; b < maxima.columns(); b++) {
-                int n = Math.min(Device.WORDS, logits.columns() - b * Device.WORDS);
-                Rows.load(part, 0, logits, row, b * Device.WORDS, n);
+                int n = Math.min(Sampling.BLOCK, logits.columns() - b * Sampling.BLOCK);
+                Rows.load(part, 0, logits, row, b * Sampling.BLOCK, n);
                 most[b] = Sums.max(part, n);
                 Exp.exp(part, part, n, 1, most[b]);
                 total[b] = (float) Sums.sum(part, n);

@@ -2,13 +2,11 @@ package bios.worker.device.cpu;
 
 import static bios.protocol.Require.require;
 
-import bios.worker.device.Device;
+import bios.worker.kernel.Sampling;
 
 /// The verbs of [bios.worker.device.Device] that treat each row alone, by one way of computing them.
 interface RowVerbs extends AutoCloseable {
     void add(HostTensor y, HostTensor x);
-
-    void addBias(HostTensor y, HostTensor bias);
 
     void rmsNorm(HostTensor y, HostTensor inverse, HostTensor x, HostTensor weight, float eps);
 
@@ -35,7 +33,7 @@ interface RowVerbs extends AutoCloseable {
     static void requireBlocks(HostTensor maxima, HostTensor sums, HostTensor logits) {
         sameShape(maxima, sums);
         require(maxima.rows() == logits.rows()
-                && maxima.columns() == Math.ceilDiv(logits.columns(), Device.WORDS), "shapes of blocks");
+                && maxima.columns() == Math.ceilDiv(logits.columns(), Sampling.BLOCK), "shapes of blocks");
     }
 
     /// Refuses matrices of different shapes.

@@ -1,5 +1,6 @@
 package bios.worker.device.cpu;
 
+import static bios.worker.device.TestDevices.read;
 import static bios.worker.device.Tolerance.assertClose;
 import static bios.worker.device.cpu.Naive.blocks;
 import static bios.worker.device.cpu.Naive.random;
@@ -8,7 +9,6 @@ import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 
 import bios.worker.device.AttentionShape;
 import bios.worker.device.Device;
-import bios.worker.device.Span;
 import bios.worker.device.Tensor;
 import bios.worker.device.TestDevices;
 import bios.worker.device.Tolerance;
@@ -40,11 +40,11 @@ final class AttentionParityTest {
             return Arrays.stream(lengths).sum();
         }
 
-        List<Span> spans(Tensor keys, Tensor values) {
-            var spans = new ArrayList<Span>();
+        List<HostSpan> spans(Tensor keys, Tensor values) {
+            var spans = new ArrayList<HostSpan>();
             int row = 0;
             for (int n : lengths) {
-                spans.add(new Span(row, n, 0, blocks(keys, row, n), blocks(values, row, n)));
+                spans.add(new HostSpan(row, n, 0, blocks(keys, row, n), blocks(values, row, n)));
                 row += n;
             }
             return spans;
@@ -100,10 +100,12 @@ final class AttentionParityTest {
                 var lse = tensor(device, c.rows(), shape.heads(), 0, null);
                 var spans = c.spans(tensor(device, c.rows(), kv, 5, c.k),
                         tensor(device, c.rows(), kv, 1, c.v));
-                device.attention(out, lse, tensor(device, c.rows(), width, 2, c.q), spans, shape);
+                Direct.attention(device, out, lse, tensor(device, c.rows(), width, 2, c.q), spans, shape);
                 double allowed = tolerance(of, shape, lengths);
-                assertClose(c.expected()[0], device.read(out), allowed, Tolerance.ROUNDING, "out of " + shape);
-                assertClose(c.expected()[1], device.read(lse), allowed, Tolerance.ROUNDING, "lse of " + shape);
+                assertClose(c.expected()[0], read(device, out), allowed, Tolerance.ROUNDING,
+                        "out of " + shape);
+                assertClose(c.expected()[1], read(device, lse), allowed, Tolerance.ROUNDING,
+                        "lse of " + shape);
             }
         }
     }
@@ -126,10 +128,10 @@ final class AttentionParityTest {
         var q = tensor(device, 150, width, 0, c.q);
         var whole = tensor(device, 150, width, 0, null);
         var wholeLse = tensor(device, 150, shape.heads(), 0, null);
-        device.attention(whole, wholeLse, q, c.spans(keys, values), shape);
+        Direct.attention(device, whole, wholeLse, q, c.spans(keys, values), shape);
         // Pages of a cache hold whole blocks: what lies behind the last position must not matter.
-        var pages = new ArrayList<Tensor>();
-        var valuePages = new ArrayList<Tensor>();
+        var pages = new ArrayList<HostTensor>();
+        var valuePages = new ArrayList<HostTensor>();
         for (int b = 0; b < 3; b++) {
             int n = Math.min(64, 150 - 64 * b);
             pages.add(page(device, keys.rows(64 * b, n), shape, byHead));
@@ -138,28 +140,30 @@ final class AttentionParityTest {
         for (int[] part : new int[][] {{0, 1}, {5, 2}, {62, 5}, {63, 1}, {64, 1}, {127, 23}, {149, 1}}) {
             var out = device.tensor(part[1], width);
             var lse = device.tensor(part[1], shape.heads());
-            var span = new Span(0, part[1], part[0], pages, valuePages);
-            device.attention(out, lse, q.rows(part[0], part[1]), List.of(span), shape);
-            assertArrayEquals(device.read(whole.rows(part[0], part[1])), device.read(out), 0f);
-            assertArrayEquals(device.read(wholeLse.rows(part[0], part[1])), device.read(lse), 0f);
+            var span = new HostSpan(0, part[1], part[0], pages, valuePages);
+            Direct.attention(device, out, lse, q.rows(part[0], part[1]), List.of(span), shape);
+            assertArrayEquals(read(device, whole.rows(part[0], part[1])), read(device, out), 0f);
+            assertArrayEquals(read(device, wholeLse.rows(part[0], part[1])), read(device, lse), 0f);
         }
         // so many that a task takes several heads
-        var alone = new ArrayList<Span>();
-        for (int i = 0; i < 150; i++) alone.add(new Span(i, 1, i, pages, valuePages));
+        var alone = new ArrayList<HostSpan>();
+        for (int i = 0; i < 150; i++) alone.add(new HostSpan(i, 1, i, pages, valuePages));
         var out = device.tensor(150, width);
         var lse = device.tensor(150, shape.heads());
-        device.attention(out, lse, q, alone, shape);
-        assertArrayEquals(device.read(whole), device.read(out), 0f);
-        assertArrayEquals(device.read(wholeLse), device.read(lse), 0f);
+        Direct.attention(device, out, lse, q, alone, shape);
+        assertArrayEquals(read(device, whole), read(device, out), 0f);
+        assertArrayEquals(read(device, wholeLse), read(device, lse), 0f);
     }
 
-    private static Tensor page(Device device, Tensor rows, AttentionShape shape, boolean byHead) {
+    private static HostTensor page(Device device, Tensor rows, AttentionShape shape, boolean byHead) {
         var page = byHead ? device.tensor(shape.kvHeads() * 64, shape.headDim())
                 : device.tensor(64, rows.columns());
         device.fill(page, Float.NaN);
-        if (byHead) device.copyByHead(page, 0, rows);
+        int dim = page.columns();
+        if (byHead) for (int head = 0; head < shape.kvHeads(); head++)
+            device.copy(page.rows(64 * head, rows.rows()), rows.columns(head * dim, dim));
         else device.copy(page.rows(0, rows.rows()), rows);
-        return page;
+        return HostTensor.of(page);
     }
 
     @ParameterizedTest @MethodSource("paths") void backwardAgreesWithFiniteDifferences(String path) {
@@ -241,13 +245,13 @@ final class AttentionParityTest {
                     for (int p = 0; p < 3; p++) assertArrayEquals(bits[p], got[p], 0f);
                     var out = tensor(other, c.rows(), 64, 0, null);
                     var lse = tensor(other, c.rows(), 4, 0, null);
-                    other.attention(out, lse, tensor(other, c.rows(), 64, 0, c.q),
+                    Direct.attention(other, out, lse, tensor(other, c.rows(), 64, 0, c.q),
                             c.spans(tensor(other, c.rows(), 32, 0, c.k), tensor(other, c.rows(), 32, 0, c.v)),
                             shape);
                     double allowed = tolerance(of, shape, c.lengths);
-                    assertClose(c.expected()[0], other.read(out), allowed, Tolerance.ROUNDING,
+                    assertClose(c.expected()[0], read(other, out), allowed, Tolerance.ROUNDING,
                             "out, " + threads + " threads");
-                    assertClose(c.expected()[1], other.read(lse), allowed, Tolerance.ROUNDING,
+                    assertClose(c.expected()[1], read(other, lse), allowed, Tolerance.ROUNDING,
                             "lse, " + threads + " threads");
                 }
             double gradient = of.attentionGradient(16, 0.25, 700, 2);
@@ -264,12 +268,12 @@ final class AttentionParityTest {
         var spans = c.spans(tensor(device, c.rows(), kv, 0, c.k), tensor(device, c.rows(), kv, 4, c.v));
         var out = tensor(device, c.rows(), width, 1, null);
         var lse = tensor(device, c.rows(), shape.heads(), 0, null);
-        device.attention(out, lse, q, spans, shape);
+        Direct.attention(device, out, lse, q, spans, shape);
         var dq = tensor(device, c.rows(), width, 0, random(7, c.rows() * width));
         var dk = tensor(device, c.rows(), kv, 3, random(8, c.rows() * kv));
         var dv = tensor(device, c.rows(), kv, 0, random(9, c.rows() * kv));
-        device.attentionBackward(dq, dk, dv, tensor(device, c.rows(), width, 0, dout), out, lse, q, spans,
-                shape);
-        return new float[][] {device.read(dq), device.read(dk), device.read(dv)};
+        Direct.attentionBackward(device, dq, dk, dv, tensor(device, c.rows(), width, 0, dout), out, lse, q,
+                spans, shape);
+        return new float[][] {read(device, dq), read(device, dk), read(device, dv)};
     }
 }

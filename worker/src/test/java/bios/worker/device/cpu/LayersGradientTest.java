@@ -1,5 +1,6 @@
 package bios.worker.device.cpu;
 
+import static bios.worker.device.TestDevices.read;
 import static bios.worker.device.cpu.Naive.random;
 import static bios.worker.device.cpu.Naive.tensor;
 import static org.junit.jupiter.api.Assertions.assertEquals;
@@ -40,14 +41,14 @@ final class LayersGradientTest {
     }
 
     private double loss(Forward forward, float[] at) {
-        float[] y = device.read(forward.of(matrix(at)));
+        float[] y = read(device, forward.of(matrix(at)));
         double sum = 0;
         for (int i = 0; i < y.length; i++) sum += (double) dy[i] * y[i];
         return sum;
     }
 
     private void agree(String what, Forward forward, float[] at, Tensor gradient) {
-        float[] got = device.read(gradient);
+        float[] got = read(device, gradient);
         for (int i = 0; i < at.length; i++) {
             float[] up = at.clone();
             float[] down = at.clone();
@@ -82,7 +83,7 @@ final class LayersGradientTest {
     private void rope() {
         var cos = tensor(device, 9, 3, 0, random(5, 27));
         var sin = tensor(device, 9, 3, 0, random(6, 27));
-        int[] positions = {0, 8, 3};
+        var positions = Direct.ints(device, 0, 8, 3);
         Forward turn = in -> {
             device.rope(in, positions, 6, cos, sin);
             return in;
@@ -111,7 +112,7 @@ final class LayersGradientTest {
     }
 
     private void logSoftmax() {
-        int[] targets = {0, 11, 5};
+        var targets = Direct.ints(device, 0, 11, 5);
         var lse = device.tensor(ROWS, 1);
         Forward logprobs = logits -> {
             var y = device.tensor(ROWS, 1);

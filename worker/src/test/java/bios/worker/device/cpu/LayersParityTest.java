@@ -1,5 +1,6 @@
 package bios.worker.device.cpu;
 
+import static bios.worker.device.TestDevices.read;
 import static bios.worker.device.Tolerance.assertClose;
 import static bios.worker.device.cpu.Naive.random;
 import static bios.worker.device.cpu.Naive.tensor;
@@ -17,6 +18,7 @@ import bios.worker.device.TestDevices;
 import bios.worker.device.Tolerance;
 import bios.worker.kernel.Exp;
 import bios.worker.kernel.HalfFloats;
+import bios.worker.kernel.Sampling;
 import java.lang.foreign.Arena;
 import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
@@ -87,7 +89,7 @@ final class LayersParityTest {
 
     @Test void memoryIsZeroedAlignedAndCheckedAndScopesComeRoundAgain() {
         var t = device.tensor(3, 5);
-        assertArrayEquals(new float[15], device.read(t));
+        assertArrayEquals(new float[15], read(device, t));
         assertEquals(0, HostTensor.of(t).memory().address() % 64);
         device.free(t);
         assertThrows(IllegalStateException.class, () -> device.free(t));
@@ -111,7 +113,7 @@ final class LayersParityTest {
                 nested = HostTensor.of(other).memory().address();
             }
             assertEquals(0, HostTensor.of(large).memory().address() % 64);
-            assertEquals(2f, device.read(large.rows(2999, 1))[2999]);
+            assertEquals(2f, read(device, large.rows(2999, 1))[2999]);
             return Set.of(HostTensor.of(small).memory().address(), HostTensor.of(large).memory().address(), nested);
         }
     }
@@ -136,9 +138,11 @@ final class LayersParityTest {
                 }
                 var y = tensor(device, 2, 33, 4, null);
                 var matrix = new FrozenMatrix(memory, dtype, 10, 33);
-                device.embed(y, new int[] {7, 0}, matrix);
-                assertRounded(expected, device.read(y), 0, dtype.name());
-                assertThrows(IllegalStateException.class, () -> device.embed(y, new int[] {10, 0}, matrix));
+                device.embed(y, Direct.ints(device, 7, 0), device.table(matrix));
+                assertRounded(expected, read(device, y), 0, dtype.name());
+                var outside = Direct.ints(device, 10, 0);
+                assertThrows(IllegalStateException.class, () -> device.embed(y, outside,
+                        device.table(matrix)));
             }
         }
     }
@@ -147,20 +151,18 @@ final class LayersParityTest {
         for (int[] s : SHAPES) {
             float[] a = random(1, s[0] * s[1]);
             float[] b = random(2, s[0] * s[1]);
-            float[] bias = random(3, s[1]);
             var y = tensor(device, s[0], s[1], 1, a);
             var x = tensor(device, s[0], s[1], 3, b);
-            device.add(y, x);
-            device.addBias(y, tensor(device, 1, s[1], 0, bias));
-            assertRounded(each(s[0], s[1], (i, j) -> (double) a[i * s[1] + j] + b[i * s[1] + j] + bias[j]),
-                    device.read(y), 2, "add");
+            device.add(List.of(y), List.of(x));
+            assertRounded(each(s[0], s[1], (i, j) -> (double) a[i * s[1] + j] + b[i * s[1] + j]),
+                    read(device, y), 1, "add");
             double squares = 0;
             for (float v : b) squares += (double) v * v;
-            assertEquals(squares, device.sumOfSquares(x), 1e-9 * squares);
+            assertEquals(squares, Math.pow(norm(x), 2), 1e-9 * squares);
             device.copy(y, x);
-            assertArrayEquals(b, device.read(y));
+            assertArrayEquals(b, read(device, y));
             device.fill(y, 1.5f);
-            assertRounded(each(s[0], s[1], (_, _) -> 1.5), device.read(y), 0, "fill");
+            assertRounded(each(s[0], s[1], (_, _) -> 1.5), read(device, y), 0, "fill");
         }
     }
 
@@ -185,9 +187,9 @@ final class LayersParityTest {
             device.rmsNorm(y, inverse, in, weight, eps);
             // a square root halves the relative error of the mean square; a few roundings follow
             double norm = tolerance.sameSign(n) / 2 + 4 * Tolerance.ROUNDING;
-            assertClose(each(s[0], n, (i, j) -> x[i * n + j] * inverse(x, i, n, eps) * w[j]), device.read(y),
+            assertClose(each(s[0], n, (i, j) -> x[i * n + j] * inverse(x, i, n, eps) * w[j]), read(device, y),
                     norm, norm, "y");
-            assertClose(each(s[0], 1, (i, _) -> inverse(x, i, n, eps)), device.read(inverse), 0, norm,
+            assertClose(each(s[0], 1, (i, _) -> inverse(x, i, n, eps)), read(device, inverse), 0, norm,
                     "inverse");
             var dx = tensor(device, s[0], n, 1, before);
             device.rmsNormBackwardAdd(dx, tensor(device, s[0], n, 0, dy), in, inverse, weight);
@@ -200,7 +202,7 @@ final class LayersParityTest {
             });
             // the mean of n products of three factors, and the norm's own error; inverse is below 2 for n > 1
             double allowed = 8 * (tolerance.sum(n, 1.0 / 3, Tolerance.EVEN) / n + norm);
-            assertClose(expected, device.read(dx), allowed, allowed, "dx");
+            assertClose(expected, read(device, dx), allowed, allowed, "dx");
         }
     }
 
@@ -218,7 +220,7 @@ final class LayersParityTest {
         var t = tensor(device, 3, 4 * dim, 6, x);
         var c = tensor(device, 50, 5, 0, cos);
         var s = tensor(device, 50, 5, 0, sin);
-        device.rope(t, positions, dim, c, s);
+        device.rope(t, Direct.ints(device, positions), dim, c, s);
         double[] expected = each(3, 4 * dim, (i, j) -> {
             int k = j % dim % 5;
             double a = x[i * 4 * dim + j - j % dim + k];
@@ -228,10 +230,11 @@ final class LayersParityTest {
                     + a * Math.sin(angle);
         });
         // two products with rounded sine and cosine, and a sum
-        assertRounded(expected, device.read(t), 6, "rope");
-        device.ropeBackward(t, positions, dim, c, s);
-        assertRounded(each(3, 4 * dim, (i, j) -> x[i * 4 * dim + j]), device.read(t), 12, "back");
-        assertThrows(IllegalStateException.class, () -> device.rope(t, new int[] {0, 50, 1}, dim, c, s));
+        assertRounded(expected, read(device, t), 6, "rope");
+        device.ropeBackward(t, Direct.ints(device, positions), dim, c, s);
+        assertRounded(each(3, 4 * dim, (i, j) -> x[i * 4 * dim + j]), read(device, t), 12, "back");
+        var outside = Direct.ints(device, 0, 50, 1);
+        assertThrows(IllegalStateException.class, () -> device.rope(t, outside, dim, c, s));
     }
 
     private static double sigmoid(double z) {
@@ -250,15 +253,15 @@ final class LayersParityTest {
             var y = tensor(device, s[0], n, 3, null);
             device.swiglu(y, g, u);
             assertRounded(each(s[0], n, (i, j) -> gate[i * n + j] * sigmoid(gate[i * n + j]) * up[i * n + j]),
-                    device.read(y), EXP, "y");
+                    read(device, y), EXP, "y");
             device.swigluBackward(g, u, tensor(device, s[0], n, 0, dy), g, u);
             assertRounded(each(s[0], n, (i, j) -> {
                 double z = gate[i * n + j];
                 return dy[i * n + j] * up[i * n + j] * sigmoid(z) * (1 + z * (1 - sigmoid(z)));
                 // 1 + z·(1 - σ) cancels where z is below 0: its error is that of z·σ'
-            }), device.read(g), 2 * EXP * 20, "dgate");
+            }), read(device, g), 2 * EXP * 20, "dgate");
             assertRounded(each(s[0], n, (i, j) -> dy[i * n + j] * gate[i * n + j] * sigmoid(gate[i * n + j])),
-                    device.read(u), EXP, "dup");
+                    read(device, u), EXP, "dup");
         }
     }
 
@@ -278,39 +281,47 @@ final class LayersParityTest {
             var x = tensor(device, s[0], n, 2, logits);
             var logprobs = tensor(device, s[0], 1, 0, null);
             var sums = tensor(device, s[0], 1, 0, null);
-            device.logSoftmaxAt(logprobs, sums, x, targets);
+            device.logSoftmaxAt(logprobs, sums, x, Direct.ints(device, targets));
             // log turns the relative error of Σ exp into an absolute one; the largest logit, at most 20, is added
             double sum = tolerance.sameSign(n) + 4 * Tolerance.ROUNDING + 20 * Tolerance.ROUNDING;
-            assertClose(lse, device.read(sums), sum, Tolerance.ROUNDING, "lse");
-            assertClose(each(s[0], 1, (t, _) -> logits[t * n + targets[t]] - lse[t]), device.read(logprobs),
+            assertClose(lse, read(device, sums), sum, Tolerance.ROUNDING, "lse");
+            assertClose(each(s[0], 1, (t, _) -> logits[t * n + targets[t]] - lse[t]), read(device, logprobs),
                     sum + 20 * Tolerance.ROUNDING, Tolerance.ROUNDING, "logprobs");
-            device.logSoftmaxBackward(x, sums, targets, tensor(device, s[0], 1, 0, d));
+            device.logSoftmaxBackward(x, sums, Direct.ints(device, targets), tensor(device, s[0], 1, 0, d));
             assertClose(each(s[0], n, (t, j) -> d[t] * ((j == targets[t] ? 1 : 0) - Math.exp(logits[t * n
-                    + j] - lse[t]))), device.read(x), sum + 42 * Tolerance.ROUNDING, 4 * Tolerance.ROUNDING,
+                    + j] - lse[t]))), read(device, x), sum + 42 * Tolerance.ROUNDING, 4 * Tolerance.ROUNDING,
                     "gradient");
         }
     }
 
     @Test void theBlocksOfASoftmaxAreThoseOfTheFormula() {
-        int n = 2 * Device.WORDS + 77;
+        int n = 2 * Sampling.BLOCK + 77;
         float[] logits = random(5, 3 * n);
         var maxima = tensor(device, 3, 3, 0, null);
         var sums = tensor(device, 3, 3, 0, null);
-        device.softmaxBlocks(maxima, sums, tensor(device, 3, n, 2, logits));
+        Direct.softmaxBlocks(device, maxima, sums, tensor(device, 3, n, 2, logits));
         double[] most = new double[9];
         double[] total = new double[9];
         Arrays.fill(most, Double.NEGATIVE_INFINITY);
         for (int round = 0; round < 2; round++)
             for (int t = 0; t < 3; t++)
                 for (int j = 0; j < n; j++) {
-                    int at = 3 * t + j / Device.WORDS;
+                    int at = 3 * t + j / Sampling.BLOCK;
                     if (round == 0) most[at] = Math.max(most[at], logits[t * n + j]);
                     else total[at] += Math.exp(logits[t * n + j] - most[at]);
                 }
-        assertClose(most, device.read(maxima), 0, 0, "maxima");
+        assertClose(most, read(device, maxima), 0, 0, "maxima");
         // each exp is off by its difference's rounding and its own
-        assertClose(total, device.read(sums), 0, tolerance.sameSign(Device.WORDS) + 6 * Tolerance.ROUNDING,
+        assertClose(total, read(device, sums), 0, tolerance.sameSign(Sampling.BLOCK) + 6 * Tolerance.ROUNDING,
                 "sums");
+    }
+
+    private double norm(Tensor x) {
+        try (var scope = device.scope()) {
+            var sum = device.scratch(scope, bios.worker.device.DType.F64, 1, 1);
+            device.sumOfSquares(sum, List.of(x));
+            return Math.sqrt(device.readback(List.of(sum)).doubles(0)[0]);
+        }
     }
 
     @Test void adamWTakesTheStepsThatTheFormulaSays() {
@@ -322,10 +333,20 @@ final class LayersParityTest {
                 tensor(device, 3, 70, 0, null));
         for (int step = 1; step <= 20; step++) {
             float[] g = random(step, w.length);
-            device.adamW(t.get(0), t.get(1), t.get(2), tensor(device, 3, 70, 3, g), 0.5f,
-                    new AdamStep(0.01, 0.9, 0.99, 1e-8, 0.1, step));
+            var gradients = List.of(tensor(device, 3, 70, 3, g));
+            try (var scope = device.scope()) {
+                var squares = device.scratch(scope, bios.worker.device.DType.F64, 1, 1);
+                device.sumOfSquares(squares, gradients);
+                // halves the gradient, but for the tiny number that is added to the norm
+                double clip = norm(gradients.getFirst()) / 2;
+                device.adamW(t.subList(0, 1), t.subList(1, 2), t.subList(2, 3), gradients, squares,
+                        new AdamStep(0.01, 0.9, 0.99, 1e-8, 0.1, step, clip));
+            }
+            double norm = 0;
+            for (float x : g) norm += (double) x * x;
+            norm = Math.sqrt(norm);
             for (int i = 0; i < w.length; i++) {
-                double gradient = 0.5 * g[i];
+                double gradient = 0.5 / (1 + 1e-6 / norm) * g[i];
                 weight[i] *= 1 - 0.01 * 0.1;
                 first[i] = 0.9 * first[i] + 0.1 * gradient;
                 second[i] = 0.99 * second[i] + 0.01 * gradient * gradient;
@@ -335,9 +356,9 @@ final class LayersParityTest {
         }
         // Twenty steps: the moments forget a rounding by β each step, a geometric sum of at most 10 of them for
         // m; a step's own error is below its size, 0.01 to 0.02, times that of m/√v.
-        assertRounded(first, device.read(t.get(1)), 20, "m");
-        assertRounded(second, device.read(t.get(2)), 20, "v");
-        assertRounded(weight, device.read(t.get(0)), 40, "w");
+        assertRounded(first, read(device, t.get(1)), 20, "m");
+        assertRounded(second, read(device, t.get(2)), 20, "v");
+        assertRounded(weight, read(device, t.get(0)), 40, "w");
     }
 
     @Test void bitsDoNotDependOnTheNumberOfThreadsOrOnOtherRows() {
@@ -363,20 +384,20 @@ final class LayersParityTest {
         var one = on.tensor(count, 1);
         var results = new ArrayList<float[]>();
         on.rmsNorm(y, one, in.get(0), weight, 1e-6f);
-        results.add(on.read(y));
+        results.add(read(on, y));
         on.rmsNormBackwardAdd(y, in.get(1), in.get(0), one, weight);
-        results.add(on.read(y));
+        results.add(read(on, y));
         on.swiglu(y, in.get(0), in.get(1));
-        results.add(on.read(y));
+        results.add(read(on, y));
         on.swigluBackward(in.get(2), in.get(3), y, in.get(0), in.get(1));
-        results.add(on.read(in.get(2)));
-        results.add(on.read(in.get(3)));
+        results.add(read(on, in.get(2)));
+        results.add(read(on, in.get(3)));
         var lse = on.tensor(count, 1);
-        int[] targets = new int[count];
+        var targets = Direct.ints(on, new int[count]);
         on.logSoftmaxAt(one, lse, in.get(0), targets);
-        results.add(on.read(one));
+        results.add(read(on, one));
         on.logSoftmaxBackward(in.get(0), lse, targets, one);
-        results.add(on.read(in.get(0)));
+        results.add(read(on, in.get(0)));
         return results;
     }
 }

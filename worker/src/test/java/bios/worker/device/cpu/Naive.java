@@ -1,8 +1,9 @@
 package bios.worker.device.cpu;
 
+import static bios.worker.device.TestDevices.write;
+
 import bios.worker.device.AttentionShape;
 import bios.worker.device.Device;
-import bios.worker.device.Span;
 import bios.worker.device.Tensor;
 import java.util.ArrayList;
 import java.util.List;
@@ -22,7 +23,7 @@ final class Naive {
     /// A tensor whose rows lie `gap` elements further apart than they are long.
     static Tensor tensor(Device on, int rows, int columns, int gap, float[] values) {
         var t = on.tensor(rows, columns + gap).columns(0, columns);
-        if (values != null) on.write(t, values);
+        if (values != null) write(on, t, values);
         return t;
     }
 
@@ -58,10 +59,10 @@ final class Naive {
     }
 
     /// Packed keys or values cut in blocks.
-    static List<Tensor> blocks(Tensor packed, int row, int count) {
-        var blocks = new ArrayList<Tensor>();
-        for (int at = 0; at < count; at += Span.BLOCK) {
-            blocks.add(packed.rows(row + at, Math.min(Span.BLOCK, count - at)));
+    static List<HostTensor> blocks(Tensor packed, int row, int count) {
+        var blocks = new ArrayList<HostTensor>();
+        for (int at = 0; at < count; at += Device.BLOCK) {
+            blocks.add(HostTensor.of(packed).rows(row + at, Math.min(Device.BLOCK, count - at)));
         }
         return blocks;
     }

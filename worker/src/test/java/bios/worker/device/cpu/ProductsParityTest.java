@@ -1,5 +1,7 @@
 package bios.worker.device.cpu;
 
+import static bios.worker.device.TestDevices.read;
+import static bios.worker.device.TestDevices.write;
 import static bios.worker.device.Tolerance.assertClose;
 import static bios.worker.device.cpu.Naive.dots;
 import static bios.worker.device.cpu.Naive.doubles;
@@ -17,7 +19,6 @@ import bios.worker.device.DeviceSettings;
 import bios.worker.device.Devices;
 import bios.worker.device.FrozenMatrix.DType;
 import bios.worker.device.FrozenMatrix;
-import bios.worker.device.LowRank;
 import bios.worker.device.Tensor;
 import bios.worker.device.TestDevices;
 import bios.worker.device.Tolerance;
@@ -118,37 +119,38 @@ final class ProductsParityTest {
                 var b = List.of(tensor(on, 4, n, 0, random(7, 4 * n)), tensor(on, 20, n, 0, random(8,
                         20 * n)));
                 var y = tensor(on, m, n, 1, null);
-                on.project(y, x, weight, Optional.of(bias), Optional.of(onto),
-                        List.of(new LowRank(1, low.get(0), b.get(0)), new LowRank(m - 3, low.get(1),
-                        b.get(1))));
+                Direct.project(on, y, x, weight, bias, onto,
+                        List.of(Direct.correction(1, low.get(0), b.get(0)),
+                                Direct.correction(m - 3, low.get(1), b.get(1))));
                 var expected = tensor(on, m, n, 0, null);
-                on.multiply(expected, x, weight);
-                on.addBias(expected, bias);
-                on.add(expected, onto);
-                on.multiplyByAdd(expected.rows(1, first), low.get(0), b.get(0), 1);
-                on.multiplyByAdd(expected.rows(m - 3, 2), low.get(1), b.get(1), 1);
+                Direct.multiply(on, expected, x, weight);
+                for (int row = 0; row < m; row++)
+                    on.add(List.of(expected.rows(row, 1)), List.of(bias));
+                on.add(List.of(expected), List.of(onto));
+                Direct.multiplyBy(on, expected.rows(1, first), low.get(0), b.get(0), 1, true);
+                Direct.multiplyBy(on, expected.rows(m - 3, 2), low.get(1), b.get(1), 1, true);
                 // both are sums of k products and of 4 or 20 of a correction, and two more terms
                 double sums = 2 * tolerance.sum(k + 20);
-                assertClose(doubles(on.read(expected)), on.read(y), sums, 8 * Tolerance.ROUNDING,
+                assertClose(doubles(read(on, expected)), read(on, y), sums, 8 * Tolerance.ROUNDING,
                         path + Arrays.toString(s));
 
                 var dx = tensor(on, m, k, 1, random(9, m * k));
-                var before = tensor(on, m, k, 0, on.read(dx));
+                var before = tensor(on, m, k, 0, read(on, dx));
                 var a = List.of(tensor(on, k, 4, 0, random(7, 4 * k)), tensor(on, k, 20, 0, random(8,
                         20 * k)));
-                var corrections = List.of(new LowRank(1, low.get(0), a.get(0)), new LowRank(m - 3, low.get(1),
-                        a.get(1)));
-                on.projectBack(dx, y, weight, true, corrections);
-                on.multiplyTransposedAdd(before, y, weight);
-                on.multiplyByTransposedAdd(before.rows(1, first), low.get(0), a.get(0), 1);
-                on.multiplyByTransposedAdd(before.rows(m - 3, 2), low.get(1), a.get(1), 1);
-                double back = 2 * (tolerance.sum(n, rms(on.read(y)), Tolerance.EVEN) + tolerance.sum(20));
-                assertClose(doubles(on.read(before)), on.read(dx), back, 8 * Tolerance.ROUNDING,
+                var corrections = List.of(Direct.correction(1, low.get(0), a.get(0)),
+                        Direct.correction(m - 3, low.get(1), a.get(1)));
+                Direct.projectBack(on, dx, y, weight, true, corrections);
+                Direct.multiplyTransposedAdd(on, before, y, weight);
+                Direct.multiplyByTransposed(on, before.rows(1, first), low.get(0), a.get(0), 1, true);
+                Direct.multiplyByTransposed(on, before.rows(m - 3, 2), low.get(1), a.get(1), 1, true);
+                double back = 2 * (tolerance.sum(n, rms(read(on, y)), Tolerance.EVEN) + tolerance.sum(20));
+                assertClose(doubles(read(on, before)), read(on, dx), back, 8 * Tolerance.ROUNDING,
                         path + " back " + Arrays.toString(s));
                 var over = tensor(on, m, k, 1, random(9, m * k));
-                on.projectBack(over, y, weight, false, corrections);
-                on.add(over, tensor(on, m, k, 0, random(9, m * k)));
-                assertClose(doubles(on.read(before)), on.read(over), back, 8 * Tolerance.ROUNDING,
+                Direct.projectBack(on, over, y, weight, false, corrections);
+                on.add(List.of(over), List.of(tensor(on, m, k, 0, random(9, m * k))));
+                assertClose(doubles(read(on, before)), read(on, over), back, 8 * Tolerance.ROUNDING,
                         path + " over " + Arrays.toString(s));
             }
         }
@@ -174,16 +176,16 @@ final class ProductsParityTest {
                     var weight = on.weight(frozen(dtype, n, k, random(1, n * k)));
                     var x = tensor(on, 500, k, 0, random(2, 500 * k));
                     var all = tensor(on, 500, n, 0, null);
-                    on.multiply(all, x, weight);
+                    Direct.multiply(on, all, x, weight);
                     var back = tensor(on, 500, k, 0, null);
-                    on.projectBack(back, all, weight, false, List.of());
+                    Direct.projectBack(on, back, all, weight, false, List.of());
                     for (int rows : new int[] {1, 2, 13, 14, 15, 16, 17, 18, 19, 28, 29, 60, 130, 449}) {
                         var part = tensor(on, rows, n, 0, null);
-                        on.multiply(part, x.rows(7, rows), weight);
-                        assertArrayEquals(on.read(all.rows(7, rows)), on.read(part));
+                        Direct.multiply(on, part, x.rows(7, rows), weight);
+                        assertArrayEquals(read(on, all.rows(7, rows)), read(on, part));
                         var dx = tensor(on, rows, k, 0, null);
-                        on.projectBack(dx, part, weight, false, List.of());
-                        assertArrayEquals(on.read(back.rows(7, rows)), on.read(dx));
+                        Direct.projectBack(on, dx, part, weight, false, List.of());
+                        assertArrayEquals(read(on, back.rows(7, rows)), read(on, dx));
                     }
                 }
             }
@@ -198,16 +200,16 @@ final class ProductsParityTest {
         w = stored(w, dtype);
         float[] x = random(2, s[0] * s[2]);
         var y = tensor(on, s[0], s[1], 3, random(3, s[0] * s[1]));
-        on.multiply(y, tensor(on, s[0], s[2], 5, x), weight);
-        assertClose(dots(operands(x, dtype, path, activations, s), w, s[0], s[2], s[1]), on.read(y),
+        Direct.multiply(on, y, tensor(on, s[0], s[2], 5, x), weight);
+        assertClose(dots(operands(x, dtype, path, activations, s), w, s[0], s[2], s[1]), read(on, y),
                 tolerance.sum(s[2]), Tolerance.ROUNDING, what + "x·Wᵀ");
         float[] dy = random(4, s[0] * s[1]);
         float[] before = random(5, s[0] * s[2]);
         var dx = tensor(on, s[0], s[2], 1, before);
-        on.multiplyTransposedAdd(dx, tensor(on, s[0], s[1], 2, dy), weight);
+        Direct.multiplyTransposedAdd(on, dx, tensor(on, s[0], s[1], 2, dy), weight);
         double[] expected = dots(operands(dy, dtype, path, activations, s), transposed(w, s[1], s[2]), s[0],
                 s[1], s[2]);
-        assertClose(plus(before, expected, 1), on.read(dx), tolerance.sum(s[1] + 1), 2 * Tolerance.ROUNDING,
+        assertClose(plus(before, expected, 1), read(on, dx), tolerance.sum(s[1] + 1), 2 * Tolerance.ROUNDING,
                 what + "dy·W");
     }
 
@@ -230,16 +232,20 @@ final class ProductsParityTest {
                 var columns = tensor(device, s[2], s[1], 7, transposed(a, s[1], s[2]));
                 double[] product = dots(x, a, s[0], s[2], s[1]);
                 var y = tensor(device, s[0], s[1], 2, before);
-                device.multiplyByTransposed(y, left, rows, scale);
-                assertClose(plus(null, product, scale), device.read(y), sum, 2 * Tolerance.ROUNDING, "x·aᵀ");
-                device.write(y, before);
-                device.multiplyByTransposedAdd(y, left, rows, scale);
-                assertClose(plus(before, product, scale), device.read(y), sum, 2 * Tolerance.ROUNDING, "+ x·aᵀ");
-                device.multiplyBy(y, left, columns, scale);
-                assertClose(plus(null, product, scale), device.read(y), sum, 2 * Tolerance.ROUNDING, "x·b");
-                device.write(y, before);
-                device.multiplyByAdd(y, left, columns, scale);
-                assertClose(plus(before, product, scale), device.read(y), sum, 2 * Tolerance.ROUNDING, "+ x·b");
+                Direct.multiplyByTransposed(device, y, left, rows, scale, false);
+                assertClose(plus(null, product, scale), read(device, y), sum, 2 * Tolerance.ROUNDING,
+                        "x·aᵀ");
+                write(device, y, before);
+                Direct.multiplyByTransposed(device, y, left, rows, scale, true);
+                assertClose(plus(before, product, scale), read(device, y), sum, 2 * Tolerance.ROUNDING,
+                        "+ x·aᵀ");
+                Direct.multiplyBy(device, y, left, columns, scale, false);
+                assertClose(plus(null, product, scale), read(device, y), sum, 2 * Tolerance.ROUNDING,
+                        "x·b");
+                write(device, y, before);
+                Direct.multiplyBy(device, y, left, columns, scale, true);
+                assertClose(plus(before, product, scale), read(device, y), sum, 2 * Tolerance.ROUNDING,
+                        "+ x·b");
             }
         }
     }
@@ -257,9 +263,10 @@ final class ProductsParityTest {
                 float[] x = random(2, rows * s[1]);
                 float[] before = random(3, s[0] * s[1]);
                 var g = tensor(device, s[0], s[1], 5, before);
-                device.outerAdd(g, tensor(device, rows, s[0], 1, y), tensor(device, rows, s[1], 3, x), 0.5f);
+                Direct.outerAdd(device, g, tensor(device, rows, s[0], 1, y),
+                        tensor(device, rows, s[1], 3, x), 0.5f);
                 double[] sum = dots(transposed(y, rows, s[0]), transposed(x, rows, s[1]), s[0], rows, s[1]);
-                assertClose(plus(before, sum, 0.5), device.read(g), tolerance.sum(rows + 1),
+                assertClose(plus(before, sum, 0.5), read(device, g), tolerance.sum(rows + 1),
                         2 * Tolerance.ROUNDING, "yᵀ·x of " + rows);
             }
         }
@@ -280,14 +287,18 @@ final class ProductsParityTest {
         var turned = tensor(device, s[1], s[0], 0, transposed(w, s[0], s[1]));
         var bf16 = device.weight(frozen(DType.BF16, s[0], s[1], w));
         var fp32 = device.weight(frozen(DType.F32, s[0], s[1], w));
-        ownBits(device, "bf16", s[1], s[0], (y, x) -> device.multiply(y, x, bf16));
-        ownBits(device, "fp32", s[1], s[0], (y, x) -> device.multiply(y, x, fp32));
-        ownBits(device, "bf16 backward", s[0], s[1], (y, x) -> device.multiplyTransposedAdd(y, x, bf16));
-        ownBits(device, "fp32 backward", s[0], s[1], (y, x) -> device.multiplyTransposedAdd(y, x, fp32));
-        ownBits(device, "x·aᵀ", s[1], s[0], (y, x) -> device.multiplyByTransposed(y, x, plain, 2));
-        ownBits(device, "+ x·aᵀ", s[1], s[0], (y, x) -> device.multiplyByTransposedAdd(y, x, plain, 1));
-        ownBits(device, "x·b", s[1], s[0], (y, x) -> device.multiplyBy(y, x, turned, 1));
-        ownBits(device, "+ x·b", s[1], s[0], (y, x) -> device.multiplyByAdd(y, x, turned, 0.5f));
+        ownBits(device, "bf16", s[1], s[0], (y, x) -> Direct.multiply(device, y, x, bf16));
+        ownBits(device, "fp32", s[1], s[0], (y, x) -> Direct.multiply(device, y, x, fp32));
+        ownBits(device, "bf16 backward", s[0], s[1],
+                (y, x) -> Direct.multiplyTransposedAdd(device, y, x, bf16));
+        ownBits(device, "fp32 backward", s[0], s[1],
+                (y, x) -> Direct.multiplyTransposedAdd(device, y, x, fp32));
+        ownBits(device, "x·aᵀ", s[1], s[0],
+                (y, x) -> Direct.multiplyByTransposed(device, y, x, plain, 2, false));
+        ownBits(device, "+ x·aᵀ", s[1], s[0],
+                (y, x) -> Direct.multiplyByTransposed(device, y, x, plain, 1, true));
+        ownBits(device, "x·b", s[1], s[0], (y, x) -> Direct.multiplyBy(device, y, x, turned, 1, false));
+        ownBits(device, "+ x·b", s[1], s[0], (y, x) -> Direct.multiplyBy(device, y, x, turned, 0.5f, true));
     }
 
     private interface Verb {
@@ -301,21 +312,21 @@ final class ProductsParityTest {
         float[] before = random(8, most * out);
         var whole = tensor(device, most, out, 0, before);
         verb.run(whole, x);
-        float[] expected = device.read(whole);
+        float[] expected = read(device, whole);
         for (int rows : new int[] {1, 2, 3, 7, 13, 64, 100, 127, 129}) {
             for (int from : new int[] {1, 150}) {
                 var y = tensor(device, rows, out, 5,
                         Arrays.copyOfRange(before, from * out, (from + rows) * out));
                 verb.run(y, x.rows(from, rows));
                 assertArrayEquals(Arrays.copyOfRange(expected, from * out, (from + rows) * out),
-                        device.read(y), 0f,
+                        read(device, y), 0f,
                         "%s [%d, %d], %d rows from %d".formatted(what, in, out, rows, from));
                 device.free(y);
             }
         }
-        device.write(whole, before);
+        write(device, whole, before);
         verb.run(whole, dense);
-        assertArrayEquals(expected, device.read(whole), 0f, what + " of dense rows");
+        assertArrayEquals(expected, read(device, whole), 0f, what + " of dense rows");
         device.free(x);
         device.free(dense);
         device.free(whole);
@@ -325,12 +336,12 @@ final class ProductsParityTest {
         BiFunction<Device, FrozenMatrix, List<float[]>> all = (on, matrix) -> {
             var x = tensor(on, 150, 512, 0, random(1, 150 * 512));
             var y = tensor(on, 150, 700, 0, null);
-            on.multiply(y, x, on.weight(matrix));
+            Direct.multiply(on, y, x, on.weight(matrix));
             var g = tensor(on, 700, 512, 0, null);
-            on.outerAdd(g, y, x, 1);
+            Direct.outerAdd(on, g, y, x, 1);
             var dx = tensor(on, 150, 512, 0, null);
-            on.multiplyBy(dx, y, g, 0.1f);
-            return List.of(on.read(y), on.read(g), on.read(dx));
+            Direct.multiplyBy(on, dx, y, g, 0.1f, false);
+            return List.of(read(on, y), read(on, g), read(on, dx));
         };
         var matrix = frozen(DType.BF16, 700, 512, random(3, 700 * 512));
         try (var one = TestDevices.open(path, 1); var three = TestDevices.open(path, 3)) {
@@ -351,10 +362,11 @@ final class ProductsParityTest {
         float[] w = stored(random(1, 300 * 200), DType.BF16);
         float[] x = random(2, 70 * 200);
         var y = tensor(device, 70, 300, 0, null);
-        device.multiply(y, tensor(device, 70, 200, 0, x), device.weight(frozen(DType.BF16, 300, 200, w)));
+        Direct.multiply(device, y, tensor(device, 70, 200, 0, x),
+                device.weight(frozen(DType.BF16, 300, 200, w)));
         double[] exact = dots(x, w, 70, 200, 300);
         // each of 200 terms below 1 is off by at most the error of its activation
-        assertClose(exact, device.read(y), 200 * Tolerance.SPLIT + tolerance.sum(200), Tolerance.ROUNDING,
+        assertClose(exact, read(device, y), 200 * Tolerance.SPLIT + tolerance.sum(200), Tolerance.ROUNDING,
                 "x·Wᵀ");
         for (float value : x) assertEquals(value, HalfFloats.split(value), Math.abs(value) * Tolerance.SPLIT);
     }

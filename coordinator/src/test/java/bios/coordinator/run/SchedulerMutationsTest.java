@@ -1,0 +1,262 @@
+package bios.coordinator.run;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+import static org.junit.jupiter.api.Assertions.fail;
+
+import java.io.IOException;
+import java.io.StringWriter;
+import java.io.UncheckedIOException;
+import java.lang.reflect.InvocationTargetException;
+import java.lang.reflect.Method;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Optional;
+import java.util.stream.Stream;
+import javax.tools.JavaCompiler;
+import javax.tools.StandardJavaFileManager;
+import javax.tools.ToolProvider;
+import org.junit.jupiter.api.DynamicTest;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.TestFactory;
+import org.junit.jupiter.api.io.TempDir;
+
+/// The simulation of the scheduler can fail: one line of the scheduler's source is replaced, the mutant is
+/// compiled and loaded beside the original, and the seed that is named for the mutation must find a broken
+/// promise. docs/guide/simulation.md lists the mutations; `-Dbios.scheduler.find=true` searches for seeds.
+class SchedulerMutationsTest {
+    /// @param name what the mutant does wrong
+    /// @param file the type whose source has the line
+    /// @param line a part of exactly one line
+    /// @param seed of the history that finds it
+    private record Mutation(String name, String file, String line, String mutated, long seed) {}
+
+    private static final Path SOURCES = Path.of("src/main/java/bios/coordinator/run");
+    private static final String PACKAGE = "bios.coordinator.run.";
+    private static final String S = "RunScheduler";
+    private static final String R = "ReplayPolicy";
+    private static final String P = "Pipeline";
+    private static final String Q = "RecoveryPointPlan";
+    private static final long MOST_SEEDS = 3_000;
+
+    private static final List<Mutation> MUTATIONS = List.of(
+            new Mutation("judges events of a stale session", S, "if (at == epoch) fromEngine(event);",
+                    "fromEngine(event);", 0),
+            new Mutation("stores what an old session decided", S, "if (at == epoch) persist(events);",
+                    "persist(events);", 0),
+            new Mutation("takes a load of an old session", S,
+                    "if (at != epoch || pipeline.resolving() != position) return;",
+                    "if (pipeline.resolving() != position && at == epoch) return;", 0),
+            new Mutation("keeps a point of an old session", S, "if (written.epoch() != epoch) return;",
+                    "if (written.epoch() < 0) return;", 0),
+            new Mutation("goes on past a failure", S,
+                    "if (TrainingRun.blocksLater(operation, why) && pipeline.holdsBehind(position))",
+                    "if (TrainingRun.blocksLater(operation, why) && !pipeline.holdsBehind(position))", 0),
+            new Mutation("loses what must be replayed", S,
+                    "pipeline = Pipeline.at(run.recovery().position());",
+                    "pipeline = Pipeline.at(run.accepted());", 0),
+            new Mutation("gives sessions the same epoch", S, "            epoch++;",
+                    "            epoch |= 1;", 0),
+            new Mutation("leaves the old session open", S,
+                    "if (engine == Engine.OPENING || engine == Engine.OPEN) effects.add(new RunEffect.Close",
+                    "if (engine == Engine.OPENING) effects.add(new RunEffect.Close", 0),
+            new Mutation("keeps a point before all is finished", S,
+                    "if (!finished.containsAll(run.recovery().position() + 1, written.position())) return;",
+                    "if (finished.none()) return;", 0),
+            new Mutation("deletes blobs while some are written", S,
+                    "if (deletion != Deletion.IDLE || writing || run.garbage().isEmpty()) return;",
+                    "if (deletion != Deletion.IDLE || run.garbage().isEmpty()) return;", 0),
+            new Mutation("deletes blobs during a save", S,
+                    "boolean writing = points.underWay() || points.inWork() || pipeline.saving();",
+                    "boolean writing = points.underWay() || points.inWork();", 0),
+            new Mutation("deletes again at once", S, "if (deletion != Deletion.IDLE || writing",
+                    "if (deletion == Deletion.RUNNING || writing", 0),
+            new Mutation("takes a point while blobs are deleted", S,
+                    "if (pointDue() && !deleting) return takePoint();",
+                    "if (pointDue()) return takePoint();", 0),
+            new Mutation("saves while blobs are deleted", S,
+                    "|| deleting && operation.saves()) return false;",
+                    ") return false;", 0),
+            new Mutation("goes past a load in work", S, "if (pipeline.load() != 0) return false;",
+                    "if (pipeline.load() < 0) return false;", 0),
+            new Mutation("loads beside others", S, "if (load && !pipeline.idle()) return false;",
+                    "if (load && storing) return false;", 0),
+            new Mutation("executes what a failure blocks", S,
+                    "Optional<Fault> blocked = load ? Optional.empty()",
+                    "Optional<Fault> blocked = !storing ? Optional.empty()", 0),
+            new Mutation("has no window", S, "if (pipeline.full(operation, settings) || deleting",
+                    "if (deleting", 0),
+            new Mutation("goes on while results are too many", S,
+                    "if (resultsHeavy && pipeline.sent() > run.recovery().position()) return false;",
+                    "if (resultsHeavy && storing) return false;", 0),
+            new Mutation("goes one too far past the point", S,
+                    "return ahead >= settings.pointMaxOperations()",
+                    "return ahead > settings.pointMaxOperations()", 0),
+            new Mutation("gives operations before the run is open", S,
+                    "if (engine != Engine.OPEN) return open();",
+                    "if (engine == Engine.CLOSED) return open();", 0),
+            new Mutation("opens again at once", S, "if (engine != Engine.CLOSED) return false;",
+                    "if (engine == Engine.OPENING) return false;", 0),
+            new Mutation("works on while it leaves", S,
+                    "if (leaving) return quiet() && !departed() && !deleting && takePoint();",
+                    "if (leaving && pipeline.idle() && !departed() && quiet()) return takePoint();", 0),
+            new Mutation("leaves before its work is durable", S,
+                    "if (leaving && departed() && !points.underWay() && unshown.none()) stop();",
+                    "if (leaving && quiet()) stop();", 0),
+            new Mutation("is evicted before its work is durable", S,
+                    "if (!pipeline.idle() || points.inWork() || unsaved()) return false;",
+                    "if (!pipeline.idle() || points.inWork()) return false;", 0),
+            new Mutation("replays alone without the turn", S, "pipeline.idle(), turn == Turn.HELD)) {",
+                    "pipeline.idle(), true)) {", 0),
+            new Mutation("keeps the turn", S, "if (turn == Turn.HELD && !exclusive) releaseTurn();",
+                    "if (turn == Turn.REQUESTED && !exclusive && leaving) releaseTurn();", 0),
+            new Mutation("keeps the turn over sessions", S,
+                    "if (turn != Turn.NONE) effects.add(new RunEffect.ReleaseExclusive());",
+                    "if (turn == Turn.REQUESTED) effects.add(new RunEffect.ReleaseExclusive());", 0),
+            new Mutation("forgets that an operation is finished", S,
+                    "finished = finished.with(outcome.position());", "finished = finished.with(0);", 0),
+            new Mutation("goes on before the event is stored", S, "if (!active || persisting) return;",
+                    "if (!active) return;", 0),
+            new Mutation("does not announce a replay", S,
+                    "if (failure) replay = replay.afterFailure(run);",
+                    "if (!failure) replay = replay.afterFailure(run);", 0),
+            new Mutation("gives up opening too early", S, "!(full && openAttempts >= OPEN_ATTEMPTS);",
+                    "!(full && openAttempts >= OPEN_ATTEMPTS - 2);", 0),
+            new Mutation("closes with work unfinished", S,
+                    "return unfinished() == 0 && !points.storing() && !storing;",
+                    "return !points.storing() && !storing;", 0),
+            new Mutation("is passivated with work to replay", S,
+                    "boolean dirty = run.pending().stream().anyMatch(o -> !o.settled());",
+                    "boolean dirty = false;", 0),
+            new Mutation("takes no point when idle", S, "if (!busy) points = points.want();",
+                    "if (busy) points = points.want();", 0),
+            new Mutation("executes a durable save again", S,
+                    ".filter(PendingOperation::settled).isPresent())",
+                    ".filter(o -> o.outcome() instanceof Outcome.Failed).isPresent())", 0),
+            new Mutation("loads nothing", S, "effects.add(new RunEffect.Execute(operation, loaded));",
+                    "effects.add(new RunEffect.Execute(operation, Optional.empty()));", 0),
+            new Mutation("takes a point of what was not executed", S,
+                    "effects.add(new RunEffect.TakeRecoveryPoint(pipeline.sent()));",
+                    "effects.add(new RunEffect.TakeRecoveryPoint(run.accepted()));", 0),
+            new Mutation("takes a point behind a load in work", S,
+                    "&& pipeline.load() == 0 && pipeline.sent() > run.recovery().position();",
+                    "&& pipeline.sent() > run.recovery().position();", 0),
+            new Mutation("fails what cannot be read now", S,
+                    "&& !run.at(position).orElseThrow().saves()) {",
+                    "&& run.at(position).orElseThrow().saves()) {", 0),
+            new Mutation("forgets stored failures", S,
+                    "case Outcome.Failed(var why) -> finish(FinishedOperation.failure(operation, why));",
+                    "case Outcome.Failed _ -> {}", 0),
+            new Mutation("tells a save before the index shows it", S,
+                    "unshown = unshown.without(position);", "unshown = IntervalSet.EMPTY;", 0),
+            new Mutation("stores a loaded state's event once more", S,
+                    "if (!(operation.outcome() instanceof Outcome.Applied))", "if (!storing)", 0),
+            new Mutation("tries a deadly operation for ever", R, "if (times >= attempts) return",
+                    "if (times > 9 * attempts) return", 0),
+            new Mutation("blames too early", R, "if (times >= attempts) return",
+                    "if (times >= attempts - 1) return", 0),
+            new Mutation("replays alone beside others", R, "if (!engineIdle) return",
+                    "if (!engineIdle && turn && attempted < 0) return", 0),
+            new Mutation("never replays alone", R, "run.accepted(), run.attempt().isPresent(), 0);",
+                    "run.accepted(), false, 0);", 0),
+            new Mutation("waits for a load for ever", P, "load == position ? 0 : load, resolving",
+                    "load, resolving", 0),
+            new Mutation("takes two points at once", Q,
+                    "return new RecoveryPointPlan(false, true, paused, 0, 0, 0, sentBytes,",
+                    "return new RecoveryPointPlan(false, false, paused, 0, 0, 0, sentBytes,", 0),
+            new Mutation("takes a point again at once", Q,
+                    "return new RecoveryPointPlan(true, false, true, steps,",
+                    "return new RecoveryPointPlan(true, false, false, steps,", 0));
+
+    /// Classes of the scheduler's package, main and test, anew: the mutant's first.
+    private static final class Mutants extends ClassLoader {
+        private final Path mutant;
+
+        Mutants(Path mutant) {
+            super(SchedulerMutationsTest.class.getClassLoader());
+            this.mutant = mutant;
+        }
+
+        @Override protected Class<?> loadClass(String name, boolean resolve) throws ClassNotFoundException {
+            if (!name.startsWith(PACKAGE)) return super.loadClass(name, resolve);
+            synchronized (getClassLoadingLock(name)) {
+                Class<?> loaded = findLoadedClass(name);
+                return loaded != null ? loaded : define(name);
+            }
+        }
+
+        private Class<?> define(String name) throws ClassNotFoundException {
+            String file = name.replace('.', '/') + ".class";
+            try (var original = getParent().getResourceAsStream(file)) {
+                Path changed = mutant.resolve(file);
+                if (original == null && !Files.exists(changed)) throw new ClassNotFoundException(name);
+                byte[] bytes = Files.exists(changed) ? Files.readAllBytes(changed) : original.readAllBytes();
+                return defineClass(name, bytes, 0, bytes.length);
+            } catch (IOException failed) {
+                throw new UncheckedIOException(failed);
+            }
+        }
+    }
+
+    @TempDir static Path folder;
+
+    @TestFactory Stream<DynamicTest> everyMutationOfTheSchedulerIsCaught() {
+        return MUTATIONS.stream().map(m -> DynamicTest.dynamicTest(m.name(), () -> caught(m)));
+    }
+
+    private static void caught(Mutation mutation) throws Exception {
+        Method play = mutant(mutation);
+        if (!Boolean.getBoolean("bios.scheduler.find")) {
+            assertTrue(violation(play, mutation.seed()).isPresent(), "seed " + mutation.seed()
+                    + " finds nothing; -Dbios.scheduler.find=true searches for another");
+            return;
+        }
+        for (long seed = 1; seed <= MOST_SEEDS; seed++) {
+            Optional<?> found = violation(play, seed);
+            if (found.isPresent()) {
+                System.out.println("MUTATION " + mutation.name() + " | " + seed + " | " + found.get());
+                return;
+            }
+        }
+        fail("MUTATION " + mutation.name() + " | none");
+    }
+
+    private static Optional<?> violation(Method play, long seed) throws ReflectiveOperationException {
+        try {
+            return (Optional<?>) play.invoke(null, seed);
+        } catch (InvocationTargetException thrown) {
+            return Optional.of("throws " + thrown.getCause());
+        }
+    }
+
+    /// [SchedulerSimulation#play] with the mutant.
+    private static Method mutant(Mutation mutation) throws Exception {
+        Path out = Files.createTempDirectory(folder, "mutant");
+        Path source = Files.createDirectories(out.resolve("source")).resolve(mutation.file() + ".java");
+        String text = Files.readString(SOURCES.resolve(mutation.file() + ".java"));
+        assertEquals(1, text.split(java.util.regex.Pattern.quote(mutation.line()), -1).length - 1,
+                "lines with " + mutation.line());
+        Files.writeString(source, text.replace(mutation.line(), mutation.mutated()));
+        JavaCompiler compiler = ToolProvider.getSystemJavaCompiler();
+        var messages = new StringWriter();
+        try (StandardJavaFileManager files = compiler.getStandardFileManager(null, null,
+                StandardCharsets.UTF_8)) {
+            boolean compiled = compiler.getTask(messages, files, null, List.of("-proc:none", "-d",
+                    out.toString(), "-classpath", System.getProperty("surefire.test.class.path",
+                            System.getProperty("java.class.path"))), null,
+                    files.getJavaFileObjects(source)).call();
+            assertTrue(compiled, messages::toString);
+        }
+        Method play = new Mutants(out).loadClass(PACKAGE + "SchedulerSimulation")
+                .getDeclaredMethod("play", long.class);
+        play.setAccessible(true);
+        return play;
+    }
+
+    @Test void theOriginalBreaksNothingInTheNamedHistories() {
+        for (Mutation mutation : MUTATIONS)
+            assertEquals(Optional.empty(), SchedulerSimulation.play(mutation.seed()), mutation.name());
+    }
+}

@@ -1,0 +1,250 @@
+package bios.worker.engine;
+
+import bios.protocol.model.ModelName;
+import java.util.ArrayDeque;
+import java.util.ArrayList;
+import java.util.Deque;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.function.Supplier;
+
+/// The work that a device can do now: operations of runs that are decoded, in the order of each run; sampling
+/// requests whose adapters are on the device; and calls of the engine. The engine adds to it while the device
+/// works; the device's thread takes the next turn when it is free, so it never waits for the engine while there
+/// is work, and a turn holds all that was ready when it began. Bookkeeping only; safe for any thread.
+final class DeviceQueue {
+    /// Passes that a device has at most, with the one that it works on: while it does, the next is prepared.
+    private static final int PASSES_IN_FLIGHT = 2;
+    private final int copiesPerRun;
+    private final TurnOrder order = new TurnOrder();
+    private final Deque<Runnable> calls = new ArrayDeque<>();
+    /// The run that has waited longest for a pass first.
+    private final LinkedHashMap<ResidentRun, Pending> runs = new LinkedHashMap<>();
+    /// The model that has waited longest for a sampling step first.
+    private final LinkedHashMap<ModelName, Sampling> samplers = new LinkedHashMap<>();
+    private final Deque<Turn.Complete> completions = new ArrayDeque<>();
+    private int inFlight;
+    private boolean closed;
+
+    /// @param copiesPerRun most copies of a run's state that are being written
+    DeviceQueue(int copiesPerRun) {
+        this.copiesPerRun = copiesPerRun;
+    }
+
+    private static final class Pending {
+        final Deque<QueuedOperation> operations = new ArrayDeque<>();
+        int copies;
+        /// Its state is being written without a copy.
+        boolean lent;
+        /// Its evaluation is in a pass that is not complete.
+        boolean inFlight;
+    }
+
+    private static final class Sampling {
+        final List<DeviceExecutor.Ready> added = new ArrayList<>();
+        boolean decoding;
+        boolean inFlight;
+
+        boolean ready() {
+            return !inFlight && (decoding || !added.isEmpty());
+        }
+    }
+
+    /// What the device's thread does next.
+    sealed interface Work {
+        /// A call of the engine.
+        record Call(Runnable call) implements Work {}
+    }
+
+    /// One share of the device's time.
+    sealed interface Turn extends Work {
+        /// A step of a model's sampler, with new requests.
+        record Sample(ModelName model, List<DeviceExecutor.Ready> added) implements Turn {}
+
+        /// The first operation of every run whose first operation takes no pass through the model.
+        record Tasks(Map<ResidentRun, QueuedOperation> operations) implements Turn {}
+
+        /// Takes the results of a pass that is complete.
+        record Complete(Supplier<Optional<EngineSelfMessage>> results) implements Turn {}
+
+        /// One pass for the runs of one model that have an evaluation first, the longest waiting first.
+        record Pass(List<DeviceExecutor.Candidate> candidates) implements Turn {}
+    }
+
+    /// Adds a call; it is made before the next turn. Once the queue is closed, the caller makes it.
+    void add(Runnable call) {
+        synchronized (this) {
+            if (!closed) {
+                calls.add(call);
+                notifyAll();
+                return;
+            }
+        }
+        call.run();
+    }
+
+    /// The device's thread has ended.
+    ///
+    /// @return the calls that nobody has made
+    synchronized List<Runnable> close() {
+        closed = true;
+        List<Runnable> left = List.copyOf(calls);
+        calls.clear();
+        return left;
+    }
+
+    /// Adds the next operation of a run.
+    synchronized void add(ResidentRun run, QueuedOperation operation) {
+        runs.computeIfAbsent(run, _ -> new Pending()).operations.add(operation);
+        notifyAll();
+    }
+
+    /// Adds a sampling request.
+    synchronized void add(ModelName model, DeviceExecutor.Ready request) {
+        samplers.computeIfAbsent(model, _ -> new Sampling()).added.add(request);
+        notifyAll();
+    }
+
+    /// Removes a run with its operations.
+    synchronized void remove(ResidentRun run) {
+        runs.remove(run);
+    }
+
+    /// The first operation of a run is done.
+    synchronized void done(ResidentRun run, QueuedOperation operation) {
+        Pending pending = runs.get(run);
+        if (pending != null && pending.operations.peek() == operation) pending.operations.poll();
+    }
+
+    /// A copy of the run's state is being written.
+    ///
+    /// @param live the state itself is read: the run pauses until it is written
+    synchronized void copying(ResidentRun run, boolean live) {
+        Pending pending = runs.get(run);
+        if (pending == null) return;
+        pending.copies++;
+        pending.lent |= live;
+    }
+
+    /// A copy of the run's state is written, or its writing has failed.
+    synchronized void copied(ResidentRun run, boolean live) {
+        Pending pending = runs.get(run);
+        if (pending == null) return;
+        pending.copies--;
+        if (live) pending.lent = false;
+        notifyAll();
+    }
+
+    /// Runs have a share of a pass that the device works on: the others come first next time.
+    synchronized void launched(List<ResidentRun> share) {
+        inFlight++;
+        for (ResidentRun run : share) {
+            Pending pending = runs.get(run);
+            if (pending == null) continue;
+            runs.putLast(run, pending);
+            pending.inFlight = true;
+        }
+    }
+
+    /// The results of that pass are taken.
+    synchronized void completed(List<ResidentRun> share) {
+        inFlight--;
+        for (ResidentRun run : share) {
+            Pending pending = runs.get(run);
+            if (pending != null) pending.inFlight = false;
+        }
+        notifyAll();
+    }
+
+    /// The device works on a step of a sampler.
+    synchronized void launched(ModelName model) {
+        inFlight++;
+        samplers.get(model).inFlight = true;
+    }
+
+    /// The results of that step are taken.
+    ///
+    /// @param decoding whether the sampler has more to do
+    synchronized void completed(ModelName model, boolean decoding) {
+        inFlight--;
+        samplers.get(model).inFlight = false;
+        samplers.get(model).decoding = decoding;
+        notifyAll();
+    }
+
+    /// The results of a pass have arrived.
+    synchronized void add(Turn.Complete completion) {
+        completions.add(completion);
+        notifyAll();
+    }
+
+    /// Takes the next work; waits until there is some.
+    ///
+    /// @param callsOnly takes no turns
+    synchronized Work take(boolean callsOnly) throws InterruptedException {
+        while (true) {
+            Runnable call = calls.poll();
+            if (call != null) return new Work.Call(call);
+            if (!callsOnly && !completions.isEmpty()) return completions.poll();
+            boolean full = callsOnly || inFlight == PASSES_IN_FLIGHT;
+            Optional<TurnOrder.Kind> kind = full ? Optional.empty() : order.next(this::ready);
+            if (kind.isPresent()) return turn(kind.get());
+            wait(); // edge: the device's thread has nothing to do
+        }
+    }
+
+    private boolean ready(TurnOrder.Kind kind) {
+        return switch (kind) {
+            case SAMPLE -> samplers.values().stream().anyMatch(Sampling::ready);
+            case TASKS -> runs.values().stream().anyMatch(p -> first(p).filter(o -> !pass(o)).isPresent());
+            case PASS -> runs.values().stream().anyMatch(p -> first(p).filter(DeviceQueue::pass).isPresent());
+        };
+    }
+
+    private static boolean pass(QueuedOperation operation) {
+        return operation.task() instanceof DeviceTask.Evaluate;
+    }
+
+    /// The first operation of a run, if it can be executed now.
+    private Optional<QueuedOperation> first(Pending pending) {
+        QueuedOperation first = pending.operations.peek();
+        boolean waits = first == null || pending.lent || pending.inFlight
+                || first.task() instanceof DeviceTask.Copy && pending.copies >= copiesPerRun;
+        return waits ? Optional.empty() : Optional.of(first);
+    }
+
+    private Turn turn(TurnOrder.Kind kind) {
+        return switch (kind) {
+            case SAMPLE -> sample();
+            case TASKS -> {
+                Map<ResidentRun, QueuedOperation> first = new LinkedHashMap<>();
+                runs.forEach((run, pending) -> first(pending).filter(o -> !pass(o))
+                        .ifPresent(operation -> first.put(run, operation)));
+                yield new Turn.Tasks(first);
+            }
+            case PASS -> pass();
+        };
+    }
+
+    private Turn sample() {
+        ModelName model = samplers.keySet().stream().filter(m -> samplers.get(m).ready()).findFirst()
+                .orElseThrow();
+        Sampling sampling = samplers.get(model);
+        samplers.putLast(model, sampling);
+        var added = List.copyOf(sampling.added);
+        sampling.added.clear();
+        return new Turn.Sample(model, added);
+    }
+
+    private Turn pass() {
+        List<DeviceExecutor.Candidate> candidates = new ArrayList<>();
+        runs.forEach((run, pending) -> first(pending).ifPresent(operation -> {
+            boolean sameModel = candidates.isEmpty() || candidates.getFirst().run().model == run.model;
+            if (sameModel && operation.task() instanceof DeviceTask.Evaluate(var evaluate))
+                candidates.add(new DeviceExecutor.Candidate(run, operation, evaluate));
+        }));
+        return new Turn.Pass(candidates);
+    }
+}

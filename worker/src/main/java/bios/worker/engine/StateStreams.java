@@ -1,0 +1,80 @@
+package bios.worker.engine;
+
+import bios.protocol.engine.EngineCommand.EngineEvent;
+import bios.protocol.run.OperationResult;
+import bios.protocol.run.RunConfig;
+import bios.protocol.sampling.SampleTask;
+import bios.worker.adapter.Adapter;
+import bios.worker.adapter.StateSnapshot;
+import bios.worker.adapter.StateSource;
+import bios.worker.adapter.TrainingState;
+import bios.worker.load.TensorStream;
+
+/// Moves states and adapters between the blob store and the device, block by block, while the device works for
+/// others: only memory is taken and states are replaced on the device's thread. A failure leaves the state
+/// before it, and frees what was taken. Every method blocks: call it from a virtual thread.
+record StateStreams(RunBlobs blobs, StagingBuffers buffers, DeviceThread device, DeviceExecutor executor) {
+    /// Makes the first state of a run.
+    TaskOutcome open(RunConfig config, ResidentRun run, DeviceTask.Open open) throws Exception {
+        try (StateSource source = blobs.source(config.run(), open)) {
+            replace(run, source);
+            return new TaskOutcome.Opened();
+        }
+    }
+
+    /// Replaces the state of a run by a checkpoint.
+    TaskOutcome load(ResidentRun run, DeviceTask.Load load) throws Exception {
+        var settings = device.await(() -> executor.optimizerSettings(run));
+        try (StateSource source = blobs.source(load, settings)) {
+            replace(run, source);
+            return new TaskOutcome.Completed(new OperationResult.Loaded(load.operation().path().bios(),
+                    source.header().steps()));
+        }
+    }
+
+    private void replace(ResidentRun run, StateSource source) throws Exception {
+        source.check(run.model.model().spec());
+        TrainingState state = device.await(() -> executor.allocate(run, source));
+        try {
+            buffers.stream(buffer -> {
+                source.fill(state, buffer);
+                return state;
+            });
+        } catch (Throwable failed) {
+            state.close();
+            throw failed;
+        }
+        device.await(() -> {
+            executor.attach(run, state);
+            return state;
+        });
+    }
+
+    /// Loads an adapter for sampling.
+    Adapter adapter(SampleTask task) throws Exception {
+        SampleTask.Adapter wanted = task.adapter().orElseThrow();
+        try (TensorStream file = blobs.tensors("adapter", wanted.blob())) {
+            Adapter.check(file, wanted.lora(), executor.models().get(task.baseModel()).model().spec());
+            Adapter adapter = device.await(() -> executor.allocate(task.baseModel(), wanted.lora()));
+            try {
+                return buffers.stream(buffer -> {
+                    adapter.fill(file, buffer);
+                    return adapter;
+                });
+            } catch (Throwable failed) {
+                adapter.close();
+                throw failed;
+            }
+        }
+    }
+
+    /// Writes a copy of a run's state and frees the copy; the event says that it is durable.
+    EngineEvent write(RunConfig config, long position, DeviceTask.Purpose purpose, StateSnapshot copy)
+            throws Exception {
+        try {
+            return buffers.stream(buffer -> blobs.write(config, position, purpose, copy, buffer));
+        } finally {
+            executor.free(copy);
+        }
+    }
+}

@@ -1,0 +1,79 @@
+package bios.worker.adapter;
+
+import bios.protocol.model.LoraSpec;
+import bios.protocol.run.AdamParams;
+import bios.worker.device.Device;
+import bios.worker.load.ModelSpec;
+import bios.worker.load.StagingBuffer;
+import bios.worker.load.TensorStream;
+import java.io.ByteArrayInputStream;
+import java.io.ByteArrayOutputStream;
+import java.io.IOException;
+import java.io.OutputStream;
+import java.io.UncheckedIOException;
+import java.util.Optional;
+
+/// Files of small states as bytes in memory, for tests.
+public final class StateFiles {
+    private StateFiles() {}
+
+    private interface Writing {
+        void write(StateSnapshot snapshot, OutputStream out, StagingBuffer staging) throws IOException;
+    }
+
+    /// A recovery point of the state.
+    public static byte[] point(TrainingState state) {
+        return bytes(state, StateSnapshot.Content.EVERYTHING, StateSnapshot::writePoint);
+    }
+
+    /// The `adapter` blob of the state.
+    public static byte[] adapter(TrainingState state) {
+        return bytes(state, StateSnapshot.Content.WEIGHTS, StateSnapshot::writeAdapter);
+    }
+
+    /// The `optimizer` blob of the state.
+    public static byte[] optimizer(TrainingState state) {
+        return bytes(state, StateSnapshot.Content.CHECKPOINT, StateSnapshot::writeOptimizer);
+    }
+
+    private static byte[] bytes(TrainingState state, StateSnapshot.Content content, Writing writing) {
+        var out = new ByteArrayOutputStream();
+        try (StateSnapshot snapshot = state.snapshot(content)) {
+            writing.write(snapshot, out, new StagingBuffer());
+        } catch (IOException failed) {
+            throw new UncheckedIOException(failed);
+        }
+        return out.toByteArray();
+    }
+
+    /// The file as a stream of tensors.
+    public static TensorStream stream(byte[] file) {
+        return TensorStream.open("file", new ByteArrayInputStream(file), file.length);
+    }
+
+    /// The state of a recovery point.
+    public static TrainingState restore(byte[] point, ModelSpec model, Device on) {
+        try (var source = new StateSource.Point(stream(point))) {
+            return source.make(model, on);
+        }
+    }
+
+    /// The state of a checkpoint.
+    public static TrainingState load(byte[] adapter, Optional<byte[]> optimizer, long steps,
+            AdamParams settings, LoraSpec lora, ModelSpec model, Device on) {
+        try (var source = new StateSource.Checkpoint(stream(adapter), optimizer.map(StateFiles::stream), lora,
+                steps, settings)) {
+            return source.make(model, on);
+        }
+    }
+
+    /// The adapter of a file.
+    public static Adapter readAdapter(byte[] file, LoraSpec lora, ModelSpec model, Device on) {
+        try (TensorStream stream = stream(file)) {
+            Adapter.check(stream, lora, model);
+            Adapter adapter = Adapter.allocate(lora, model, on);
+            adapter.fill(stream, new StagingBuffer());
+            return adapter;
+        }
+    }
+}

@@ -1,0 +1,30 @@
+package bios.worker.device;
+
+import java.util.List;
+import java.util.function.Function;
+
+/// A backend that the conformance suite tests.
+///
+/// @param name as tests show it
+/// @param opener opens a device with these threads and this memory
+/// @param tolerance of its sums
+record Backend(String name, Function<DeviceSettings, Device> opener, Tolerance tolerance) {
+    /// All backends that this process can run: a new one is a line here.
+    static List<Backend> all() {
+        return TestDevices.paths().stream().map(Backend::cpu).toList();
+    }
+
+    private static Backend cpu(String path) {
+        return new Backend("CPU " + path, settings -> Devices.open(settings.withPath(path)),
+                Tolerance.of(path));
+    }
+
+    /// A device with so many threads and bytes of memory.
+    Device open(int threads, long memoryBytes) {
+        return RecordedVerbs.of(opener.apply(DeviceSettings.ofThreads(threads).withMemory(memoryBytes)));
+    }
+
+    @Override public String toString() {
+        return name;
+    }
+}
