@@ -87,6 +87,7 @@ class WireGoldenTest {
         all.add(new RunCommand.Retrieve("owner", 5, 100, nobody()));
         all.add(new RunCommand.CheckOwner("owner", nobody()));
         all.add(new RunCommand.Describe("owner", nobody()));
+        all.add(new RunCommand.CheckOwner("owner", nobody()));
         all.add(new RunCommand.Resolve("owner",
                 CheckpointPath.parse("bios://usf-finance-9f2c4be01a77/weights/a"), nobody()));
         all.add(new RunCommand.ResolveSnapshot("owner", "ab", nobody()));

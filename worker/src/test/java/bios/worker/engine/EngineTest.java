@@ -288,8 +288,7 @@ class EngineTest {
             harness.engine().tell(new EngineCommand.Sample(EngineHarness.task("z",
                     Optional.of(snapshots.getFirst()), 3), replies.ref()));
             assertEquals("blob_damaged",
-                    replies.expectMessageClass(EngineReply.RequestFailed.class, EngineHarness.PATIENCE)
-                            .fault().code());
+                    replies.expectMessageClass(EngineReply.RequestFailed.class, EngineHarness.PATIENCE).fault().code());
         }
     }
 
@@ -315,8 +314,7 @@ class EngineTest {
                     files.get("tokenizer.json"));
             harness.engine().tell(new EngineCommand.Tokenize(EngineHarness.MODEL, "x", true, replies.ref()));
             assertEquals("unknown_model",
-                    replies.expectMessageClass(EngineReply.RequestFailed.class, EngineHarness.PATIENCE)
-                            .fault().code());
+                    replies.expectMessageClass(EngineReply.RequestFailed.class, EngineHarness.PATIENCE).fault().code());
         }
     }
 
