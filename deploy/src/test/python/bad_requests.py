@@ -1,4 +1,4 @@
-"""Over a hundred bad requests: each is refused with a 4xx that names the field, and the run trains on as if none had come."""
+"""Over a hundred bad requests: each is refused with a 4xx that names the field, and the run is not affected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real clusters for the end-to-end checks: `bios cluster`, whose processes are ended, stopped and cut off by pid."""
+"""Clusters for the end-to-end checks: `bios cluster`, whose processes are killed, suspended and partitioned by pid."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Cluster:
             time.sleep(0.1)
 
     def nodes(self) -> Dict[str, Dict[str, Any]]:
-        """What nodes.json says, by name."""
+        """The processes in nodes.json, by name."""
         return {node["name"]: node for node in json.loads((self.data / "nodes.json").read_text())}
 
     def names(self, role: str) -> List[str]:
@@ -87,7 +87,7 @@ class Cluster:
             time.sleep(0.1)
 
     def client(self, key: Optional[str] = None) -> "bios.ServiceClient":
-        """A client that knows all coordinators."""
+        """A client with the addresses of all coordinators."""
         return bios.ServiceClient(base_url=",".join(self.urls), api_key=key)
 
     def stop(self) -> None:

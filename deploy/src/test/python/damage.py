@@ -1,4 +1,4 @@
-"""What is stored goes bad, or there is no room for it, or its database stands still: it is said, and nothing is lost.
+"""Damaged blobs, full disks and a suspended database are reported, and no accepted operation is lost.
 
     python damage.py [--parts blob,blobs_full,journal_full,frozen] [--seed N]
 
@@ -50,7 +50,7 @@ def checkpoint_blobs(running: Server, run: str) -> List[Path]:
 
 @contextmanager
 def flipped(file: Path) -> Iterator[None]:
-    """One bit of the file is another one meanwhile."""
+    """Flips one bit of the file meanwhile."""
     whole = file.read_bytes()
     middle = len(whole) // 2
     file.write_bytes(whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1:])
@@ -62,7 +62,7 @@ def flipped(file: Path) -> Iterator[None]:
 
 @contextmanager
 def away(file: Path) -> Iterator[None]:
-    """The file is not there meanwhile."""
+    """Hides the file meanwhile."""
     other = file.with_name(file.name + ".away")
     file.rename(other)
     try:
@@ -129,13 +129,13 @@ def blob(seed: int) -> None:
 
 
 class Ballast:
-    """A file that takes all the room that a disk has left."""
+    """A file that fills a disk."""
 
     def __init__(self, disk: Path) -> None:
         self._disk, self._file = disk, disk / "ballast"
 
     def fill(self) -> None:
-        """Leaves no byte."""
+        """Fills the disk."""
         with open(self._file, "ab", buffering=0) as file:
             for size in (1 << 20, 1 << 16, 1 << 12, 1):
                 try:
@@ -146,13 +146,13 @@ class Ballast:
         log(f"  the disk {self._disk} is full")
 
     def free(self) -> None:
-        """Gives the room back."""
+        """Frees the space."""
         self._file.unlink()
         log(f"  the disk {self._disk} has room")
 
 
 def full(seed: int, whole: bool) -> None:
-    """A full disk: that of everything, or that of the blobs only."""
+    """A full disk: of all data, or of the blobs only."""
     place = Path(tempfile.mkdtemp(prefix="bios-damage-"))
     running = Server(place / "data")
     running.log = place / "server.log"
@@ -234,7 +234,7 @@ def until_full(running: Server, ballast: Ballast, seed: int, whole: bool) -> Non
 
 
 def frozen(seed: int) -> None:
-    """A database that stands still for a minute."""
+    """A database that is suspended for a minute."""
     seeds = [seed * 100 + i for i in range(2)]
     with cluster(coordinators=2, workers=2) as running:
         over = threading.Event()
@@ -265,7 +265,7 @@ def frozen(seed: int) -> None:
 
 
 def can_mount() -> bool:
-    """Whether a disk of its own can be had here: in a namespace of its own, as root."""
+    """Whether a separate file system can be mounted here: in a namespace, as root."""
     test = 'mount -t tmpfs -o size=1m none "$0"'
     with tempfile.TemporaryDirectory() as folder:
         return bool(shutil.which("unshare")) and subprocess.run(

@@ -1,4 +1,4 @@
-"""Runs that train while their cluster breaks give the bits of undisturbed ones.
+"""Runs on a cluster with faults give the same bits as runs without faults.
 
     python faults.py [--seed N] [--faults N] [--runs N] [--steps N] [--kinds KIND,...] [--sabotage lose|repeat]
 
@@ -38,7 +38,7 @@ def log(text: str) -> None:
 
 
 class Faults:
-    """Does harm at moments that the seed fixes: when the programs together have come to so many results."""
+    """Injects faults at points that the seed fixes: after certain numbers of results of all programs."""
 
     def __init__(self, running: Cluster, kinds: List[str], count: int, results: int, seed: int) -> None:
         self._running = running
@@ -55,7 +55,7 @@ class Faults:
         self.thread = threading.Thread(target=self._work, daemon=True)
 
     def reached(self) -> None:
-        """One more result has come."""
+        """Counts a result."""
         with self._moved:
             self._reached += 1
             self._moved.notify_all()
@@ -72,7 +72,7 @@ class Faults:
             self.failure.append(e)
 
     def _victim(self, role: str) -> Tuple[str, int]:
-        """A process of the role that runs, or comes to run."""
+        """A running process of the role; waits for one."""
         while True:
             names = [name for name in self._running.names(role) if self._running.pid(name)]
             if names:
@@ -134,7 +134,7 @@ class Faults:
 
 
 class Sabotaged:
-    """A run of which one optimizer step is lost, or done twice, without a word."""
+    """A run that silently loses or repeats one optimizer step, to show that the comparison can fail."""
 
     def __init__(self, run: Any, how: str, step: int) -> None:
         self._run, self._how, self._step, self._count = run, how, step, 0
@@ -156,7 +156,7 @@ class Sabotaged:
 
 
 def epilogue(service: Any, run: Any, seed: int) -> Dict[str, Any]:
-    """What is left of a run: its adapter, its count of steps, and where a few more steps lead."""
+    """The final state of a run: adapter, number of steps, and the results of a few more steps."""
     end = adapter(service, run, "end")
     more = []
     for step in range(3):
@@ -170,7 +170,7 @@ def epilogue(service: Any, run: Any, seed: int) -> Dict[str, Any]:
 
 
 def go(service: Any, seed: int, steps: int, reached: Callable[[], None], sabotage: Tuple[str, int]) -> Tuple[Any, List[Any]]:
-    """One program from its beginning to its end: the run and all results."""
+    """Executes one program: the run and all results."""
     run = service.create_lora_training_client(base_model=NAME, rank=8, seed=seed)
     calls = program(Sabotaged(run, *sabotage) if sabotage[0] else run, steps, seed)
     results = []
@@ -181,7 +181,7 @@ def go(service: Any, seed: int, steps: int, reached: Callable[[], None], sabotag
 
 
 def together(service: Any, seeds: List[int], steps: int, reached: Callable[[], None], sabotage: str = "") -> List[Tuple[Any, List[Any]]]:
-    """All programs at once."""
+    """Executes all programs concurrently."""
     out: Dict[int, Any] = {}
 
     def one(seed: int) -> None:
@@ -202,7 +202,7 @@ def together(service: Any, seeds: List[int], steps: int, reached: Callable[[], N
 
 
 def can_cut() -> bool:
-    """Whether the network can be cut here: in a namespace of its own, as root."""
+    """Whether the network can be partitioned here: in a namespace, as root."""
     if not (shutil.which("unshare") and shutil.which("ip")):
         return False
     test = "ip link set lo up && ip route add blackhole 127.0.0.9/32 table local"

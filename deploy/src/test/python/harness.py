@@ -1,4 +1,4 @@
-"""What the end-to-end checks share: real server processes, ended by pid, and small data.
+"""Shared by the end-to-end checks: server processes, killed by pid, and small data.
 
 A check is a script: it exits 0 when everything held. The server's command comes from `BIOS_COMMAND` (words as a shell
 splits them; default: the launcher at the root); the model folder from `BIOS_TEST_MODEL` (default: the shipped one).
@@ -36,7 +36,7 @@ START_LIMIT_SECONDS = 180
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens on."""
+    """A TCP port of the loopback interface without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -56,12 +56,12 @@ class Server:
         self._seen = 0
 
     def start(self) -> "Server":
-        """Starts the process and waits until it says that it serves."""
+        """Starts the process and waits until it reports that it is ready."""
         self.launch()
         return self.await_ready()
 
     def launch(self) -> None:
-        """Starts the process and waits for nothing."""
+        """Starts the process without waiting."""
         command = shlex.split(os.environ.get("BIOS_COMMAND", str(ROOT / "bios")))
         command += ["up", "--port", str(self.port), "--data", str(self.data)] + self.arguments
         for name, folder in self.models.items():
@@ -71,7 +71,7 @@ class Server:
             self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
 
     def await_ready(self) -> "Server":
-        """Waits until the launched process says that it serves."""
+        """Waits until the launched process reports that it is ready."""
         assert self.process is not None
         limit = time.monotonic() + START_LIMIT_SECONDS
         while f"bios ready on {self.url}".encode() not in self.log.read_bytes()[self._seen:]:
@@ -87,7 +87,7 @@ class Server:
         self.process.wait()
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL if that does not help."""
+        """SIGTERM, then SIGKILL if the process does not end."""
         if self.process is None or self.process.poll() is not None:
             return
         self.process.send_signal(signal.SIGTERM)
@@ -189,7 +189,7 @@ def until(what: str, condition: Callable[[], object], seconds: float = 60) -> No
 
 
 def page(running: Server, path: str, body: object = None) -> Tuple[int, str]:
-    """Status and text of a page, without a key."""
+    """Status and text of an endpoint, without a key."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(running.url + path, data, {"Content-Type": "application/json"})
     try:

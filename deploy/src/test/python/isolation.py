@@ -1,4 +1,4 @@
-"""Runs never touch each other, samplers never change, and sampling never touches training."""
+"""Runs do not affect each other, samplers are immutable, and sampling does not affect training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PROMPT = types.ModelInput.from_ints([5, 17, 130, 9])
 
 
 def drawn(client: object) -> object:
-    """What a sampling client gives, token ids and log-probabilities."""
+    """Token ids and log-probabilities from a sampling client."""
     out = []
     for parameters in (GREEDY, WARM):
         result = client.sample(PROMPT, parameters, num_samples=3).result()  # type: ignore[attr-defined]

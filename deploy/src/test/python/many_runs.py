@@ -1,4 +1,4 @@
-"""More runs than the engine has room for: they leave and come back, and no bit changes.
+"""More runs than the engine has room for: they are evicted and opened again without a changed bit.
 
 The same random operations on `--runs` runs, once with room for all and once with room for `--room` of them and little
 memory for results; every loss and every adapter must be the same. A run that is not used for long answers like any other.

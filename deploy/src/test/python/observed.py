@@ -1,5 +1,5 @@
-"""What a server shows of itself: metrics that move, readiness, a run's history over a kill, and a run that waits for a
-damaged blob: those who wait are told why, once, and it goes on when the blob is whole again."""
+"""Observability: metrics, readiness, the history of a run over a kill, and a run that waits for a damaged blob: its
+clients receive the reason, it is recorded once, and the run continues when the blob is restored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An operation that kills its worker each time is given up by itself, and takes nothing else with it.
+"""An operation that crashes its worker each time is failed automatically, without effect on other operations.
 
     python poison.py [--seed N]
 
@@ -37,7 +37,7 @@ def deadly(seed: int, sequences: int) -> List[Any]:
 
 
 def failure(future: Any) -> Optional["bios.RequestFailedError"]:
-    """What an operation failed with; None if it was executed."""
+    """The error of an operation; None if it was executed."""
     try:
         future.result(timeout=PATIENCE_SECONDS)
         return None
@@ -46,7 +46,7 @@ def failure(future: Any) -> Optional["bios.RequestFailedError"]:
 
 
 class Poison:
-    """Ends the worker that executes one operation, each time that it does."""
+    """Kills the worker whenever it executes a certain operation."""
 
     def __init__(self, running: Cluster, rest: Any, run: str, number: int) -> None:
         self._running, self._rest, self._run, self._number = running, rest, run, number
@@ -56,7 +56,7 @@ class Poison:
         self.thread = threading.Thread(target=self._work, daemon=True)
 
     def history(self) -> List[Any]:
-        """What happened to the run, the newest last."""
+        """The history of the run, the newest entry last."""
         return self._rest.get_training_run_history(self._run).result().history
 
     def _work(self) -> None:

@@ -1,4 +1,4 @@
-"""A run whose server is killed at random moments gives the bits of an undisturbed one.
+"""A run whose server is killed at random times gives the same bits as a run without faults.
 
     python random_kills.py [--seed N] [--kills N] [--steps N]
 

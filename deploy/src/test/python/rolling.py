@@ -69,14 +69,14 @@ def restart(running: Cluster, name: str) -> None:
     began, old = time.monotonic(), running.pid(name)
     own = running.data / "logs" / f"{name}.log"
     seen = own.stat().st_size if own.exists() else 0
-    answers = running.log.read_text(errors="replace").count("cassandra answers again")
+    answers = running.log.read_text(errors="replace").count("Cassandra is ready again")
     log(f"  SIGTERM {name} (pid {old})")
     running.signal(name, signal.SIGTERM)
     running.await_restart(name, old, READY_SECONDS)
 
     def ready() -> bool:
         if name == "cassandra":
-            return running.log.read_text(errors="replace").count("cassandra answers again") > answers
+            return running.log.read_text(errors="replace").count("Cassandra is ready again") > answers
         return "bios ready " in own.read_bytes()[seen:].decode(errors="replace")
 
     while not ready():

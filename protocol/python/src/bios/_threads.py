@@ -1,4 +1,4 @@
-"""Threads that never keep a program alive, and the line in which a run's operations wait."""
+"""Daemon threads, and the queue that keeps the operations of a run in order."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IDLE_SECONDS = 5.0
 
 
 class DaemonPool:
-    """Runs jobs in the order given on at most ``size`` daemon threads, which end when they have been idle."""
+    """Runs jobs in submission order on at most ``size`` daemon threads, which end when they are idle."""
 
     def __init__(self, name: str, size: int) -> None:
         self._name, self._size = name, size
@@ -26,7 +26,7 @@ class DaemonPool:
         self._idle = 0
 
     def submit(self, job: Callable[[], T]) -> "concurrent.futures.Future[T]":
-        """Queues a job; its outcome is the future's."""
+        """Queues a job; its outcome completes the future."""
         future: "concurrent.futures.Future[T]" = concurrent.futures.Future()
         with self._ready:
             self._jobs.append((future, job))
@@ -65,12 +65,12 @@ CALLS = DaemonPool("call", 64)
 
 
 async def aside(job: Callable[..., T], *args: Any) -> T:
-    """Runs a call that waits, on a daemon thread, while the event loop goes on."""
+    """Runs a blocking call on a daemon thread, without blocking the event loop."""
     return await asyncio.wrap_future(CALLS.submit(lambda: job(*args)))
 
 
 class Line:
-    """Turns in the order in which they were taken."""
+    """A FIFO lock: turns are granted in the order in which they were requested."""
 
     def __init__(self) -> None:
         self._moved = threading.Condition()
@@ -80,7 +80,7 @@ class Line:
         self._owner: Optional[int] = None
 
     def run(self, job: Callable[[], T]) -> T:
-        """Runs a job when all who came before are done."""
+        """Runs a job after all earlier turns are finished."""
         if self._owner == threading.get_ident():
             raise BiosError("a run's own operation cannot wait for another of the same run: "
                             "a loss function may not call its training client")
@@ -89,7 +89,7 @@ class Line:
         return self._run(turn, job)
 
     def submit(self, job: Callable[[], T]) -> "concurrent.futures.Future[T]":
-        """Takes a turn at once and runs the job elsewhere."""
+        """Takes a turn now and runs the job on a pool."""
         with self._moved:  # the pool must receive the jobs in the order of their turns
             turn = self._take()
             return SUBMIT.submit(lambda: self._run(turn, job))
@@ -109,7 +109,7 @@ class Line:
             with self._moved:
                 if self._owner == threading.get_ident():
                     self._owner = None
-                # An interrupt may end a wait early: then this turn is passed over when it comes.
+                # If an interrupt ends the wait, this turn is skipped when it is granted.
                 self._leave(turn)
 
     def _leave(self, turn: int) -> None:

@@ -1,7 +1,7 @@
-"""HTTP with kept connections, and the patience that idempotent calls allow.
+"""HTTP with persistent connections, and retries of idempotent calls.
 
-Every call of the protocol may be repeated, so a call that met trouble is repeated until it is answered or its
-time is up: a server that is killed and restarted looks like a slow one.
+All calls of the protocol are idempotent, so a failed call is retried until it is answered or its time limit is
+reached. A restart of the server therefore only delays calls.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ LONGEST_RETRY_AFTER_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long and how often a call is repeated.
+    """The retry policy of a call.
 
-    ``call_seconds``: how long a call is repeated while the server cannot be reached or answers 5xx (None: for
-    ever). Waiting because a queue is full (429) does not count, and waiting for a future's result has no limit but
-    the one given to ``result``. Waits grow from ``first_seconds`` to ``longest_seconds``, each times a random
+    ``call_seconds``: how long a call is retried while the server is unreachable or answers 5xx (None: without
+    limit). Waiting for a full queue (429) does not count; waiting for a result is limited only by the timeout of
+    ``result``. Pauses grow from ``first_seconds`` to ``longest_seconds``, each times a random
     number from 0.5 to 1. ``clock``, ``sleep`` and ``chance`` are for tests.
     """
 
@@ -62,7 +62,7 @@ class RetryPolicy:
 
 
 class Trouble(Exception):
-    """One exchange got no answer. ``final``: another attempt would fare no better."""
+    """An exchange failed without a response. ``final``: a retry would fail too."""
 
     def __init__(self, cause: BaseException, final: bool = False) -> None:
         super().__init__(f"{type(cause).__name__}: {cause}" if str(cause) else type(cause).__name__)
@@ -71,7 +71,7 @@ class Trouble(Exception):
 
 
 class Answer:
-    """An HTTP answer, read whole. ``repeated``: the request may have reached the server before, unanswered."""
+    """A complete HTTP response. ``repeated``: an earlier attempt may have reached the server."""
 
     __slots__ = ("status", "headers", "body", "repeated")
 
@@ -80,7 +80,7 @@ class Answer:
 
     @property
     def retry_after(self) -> Optional[float]:
-        """Seconds that the server asks to wait."""
+        """Seconds of ``Retry-After``."""
         try:
             seconds = float(self.headers.get("Retry-After") or "nan")
         except ValueError:
@@ -94,15 +94,15 @@ class Answer:
         try:
             read = json.loads(self.body)
         except ValueError:
-            raise APIResponseError(f"the server's answer is not JSON: {self.body[:200]!r}") from None
+            raise APIResponseError(f"the response of the server is not JSON: {self.body[:200]!r}") from None
         if not isinstance(read, dict):
-            raise APIResponseError(f"the server's answer is not a JSON object: {self.body[:200]!r}")
+            raise APIResponseError(f"the response of the server is not a JSON object: {self.body[:200]!r}")
         return read
 
 
 class Notice:
-    """Tells a waiting person what is waited for: on the log each time, on stderr after 10 s and then once a minute
-    for the whole process. ``BIOS_PROGRESS=0`` keeps stderr quiet."""
+    """Reports long waits: to the log each time, to stderr after 10 s and then once a minute
+    for the whole process. ``BIOS_PROGRESS=0`` turns the messages on stderr off."""
 
     _told = -1e18
     _lock = threading.Lock()
@@ -113,7 +113,7 @@ class Notice:
         self._logged = self._start
 
     def waiting(self, what: str, level: int = logging.INFO) -> None:
-        """Says so if it is time to."""
+        """Reports the wait if it is due."""
         now = self._policy.clock()
         if now - self._start < NOTICE_AFTER_SECONDS or now - self._logged < NOTICE_AFTER_SECONDS:
             return
@@ -130,7 +130,7 @@ class Notice:
 
 
 class _Together:
-    """Sends a request's head and its small body in one piece: the server then reads both at once."""
+    """Sends head and small body of a request in one packet, so that the server reads both at once."""
 
     _held: Optional[List[bytes]] = None
 
@@ -161,7 +161,7 @@ class _Secure(_Together, http.client.HTTPSConnection):
 
 
 class _Pool:
-    """Connections that wait for their next use."""
+    """Idle connections."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -194,7 +194,7 @@ class _Pool:
 
 
 class _Server:
-    """One address and the connections that are kept to it."""
+    """One address and its idle connections."""
 
     def __init__(self, base_url: str) -> None:
         parts = urlsplit(base_url)
@@ -214,12 +214,12 @@ class Transport:
     """Calls of one service with one key. Safe to use from many threads.
 
     ``base_url`` may name several coordinators of one cluster, with commas between them: the first one that answers
-    is used until it meets trouble, then the next.
+    is used until it fails, then the next.
     """
 
     def __init__(self, base_url: str, api_key: Optional[str], policy: RetryPolicy) -> None:
         if api_key is not None and not (isinstance(api_key, str) and api_key.isascii() and api_key.isprintable()):
-            raise InvalidArgumentError("api_key", "holds characters that an HTTP header cannot carry")
+            raise InvalidArgumentError("api_key", "contains characters that are not allowed in an HTTP header")
         addresses = [address.strip().rstrip("/") for address in base_url.split(",")]
         self._servers = [_Server(address) for address in addresses]
         self._using = 0
@@ -236,7 +236,7 @@ class Transport:
         weakref.finalize(self, lambda: [pool.clear() for pool in pools])
 
     def close(self) -> None:
-        """Closes the connections that are not in use."""
+        """Closes the idle connections."""
         for server in self._servers:
             server.pool.clear()
 
@@ -256,7 +256,8 @@ class Transport:
 
     def _send(self, method: str, path: str, body: Optional[bytes], accept: Optional[str], seconds: float,
               ) -> Tuple[_Server, http.client.HTTPConnection, http.client.HTTPResponse, bool]:
-        """Sends a request and reads the answer's head; raises :class:`Trouble`. The last value: sent before."""
+        """Sends a request and reads the head of the response; raises :class:`Trouble`. The last value: whether the
+        request may have been sent before."""
         repeated = False
         server = self._servers[self._using]
         headers = dict(self._headers)
@@ -284,7 +285,7 @@ class Transport:
                 connection.close()
                 if kept and not isinstance(e, socket.timeout):
                     repeated = True
-                    server.pool.clear()  # the server closed what it had kept open: that is no trouble yet
+                    server.pool.clear()  # the server closed an idle connection, which is no failure
                     continue
                 self._avoid(server)
                 raise Trouble(e, final=isinstance(e, (ssl.SSLCertVerificationError, http.client.InvalidURL))) from e
@@ -294,7 +295,7 @@ class Transport:
 
     def exchange(self, method: str, path: str, body: Optional[bytes] = None, accept: Optional[str] = None,
                  seconds: float = READ_SECONDS) -> Answer:
-        """One request, one answer of any status; raises :class:`Trouble` when there is none."""
+        """One request and its response of any status; raises :class:`Trouble` without a response."""
         server, connection, response, repeated = self._send(method, path, body, accept, seconds)
         try:
             content = response.read()
@@ -312,7 +313,7 @@ class Transport:
         return Answer(response.status, response.headers, content, repeated)
 
     def stream(self, path: str, accept: str, size: int = 1 << 20) -> Iterator[bytes]:
-        """The body of one GET in pieces; raises :class:`Trouble` when it breaks off, and the error of a refusal."""
+        """The body of a GET in chunks; raises :class:`Trouble` if the connection breaks, and the error of a refusal."""
         _, connection, response, _ = self._send("GET", path, None, accept, READ_SECONDS)
         try:
             if response.status != 200:
@@ -331,17 +332,17 @@ class Transport:
         finally:
             connection.close()
 
-    # -- patience --------------------------------------------------------------------------------------------
+    # -- retries ---------------------------------------------------------------------------------------------
 
     def attempts(self, what: str) -> "Attempts":
-        """The patience of one call."""
+        """The retries of one call."""
         return Attempts(self, what)
 
     def call(self, method: str, path: str, body: Optional[Mapping[str, Any]] = None, *,
              encoded: Optional[bytes] = None, accept: Optional[str] = None) -> Answer:
-        """A call, repeated until it is answered: a success, or the exception of a refusal.
+        """A call with retries: returns the response, or raises the exception of a refusal.
 
-        A DELETE that is repeated after trouble takes 404 for success: the first attempt may have done it.
+        A retried DELETE treats 404 as success, because the first attempt may have succeeded.
         """
         if body is not None:
             encoded = encode(body)
@@ -377,14 +378,14 @@ def encode(body: Mapping[str, Any]) -> bytes:
 
 
 def retryable(status: int, code: Optional[str] = None) -> bool:
-    """Whether the same request may fare better later. Stored bytes that are lost do not come back by asking again."""
+    """Whether a retry may succeed. Lost or damaged blobs are not retried."""
     if code in ("blob_missing", "blob_damaged"):
         return False
     return status in (408, 425, 429) or (status >= 500 and status != 501)
 
 
 class Attempts:
-    """How long a call has met trouble."""
+    """The attempts of one call and the time since its first failure."""
 
     def __init__(self, transport: Transport, what: str) -> None:
         self._transport = transport
@@ -395,7 +396,7 @@ class Attempts:
         self._since: Optional[float] = None
 
     def after(self, why: Exception, retry_after: Optional[float] = None) -> None:
-        """Waits before the next attempt, or raises if the time is up."""
+        """Waits before the next attempt, or raises if the time limit is reached."""
         policy, now = self._policy, self._policy.clock()
         if isinstance(why, APIStatusError) and why.status == 429:
             self._since = None  # a full queue is no outage
@@ -411,7 +412,7 @@ class Attempts:
                 cause = why.cause if isinstance(why, Trouble) else why
                 tried = "" if final else f" for {now - self._since:.0f} s"
                 raise APIConnectionError(
-                    f"{self._what}: no answer from {self._transport.base_url}{tried}; the last trouble was {why}"
+                    f"{self._what}: no answer from {self._transport.base_url}{tried}; the last failure was {why}"
                 ) from cause
         log.debug("%s: attempt %d: %s", self._what, self._number + 1, why)
         self._notice.waiting(state, logging.WARNING)

@@ -1,11 +1,11 @@
-"""What can go wrong, as exceptions. All derive from :class:`BiosError`.
+"""The exceptions of this package. All derive from :class:`BiosError`.
 
 ====================================  ==========================================================
 :class:`InvalidArgumentError`         refused before anything was sent; also a ``ValueError``
 :class:`InvalidPathError`             a malformed checkpoint path; also a ``ValueError``
 :class:`APIStatusError` and children  the server refused a call (HTTP 4xx, 5xx)
-:class:`APIConnectionError`           no answer, for longer than the client was told to try
-:class:`APITimeoutError`              ``result(timeout)`` ran out; also a ``TimeoutError``
+:class:`APIConnectionError`           no response within the retry limit
+:class:`APITimeoutError`              the timeout of ``result`` has passed; also a ``TimeoutError``
 :class:`RequestFailedError`           an accepted operation failed
 ====================================  ==========================================================
 """
@@ -17,11 +17,11 @@ from typing import Any, Dict, Optional, Type
 
 
 class BiosError(Exception):
-    """The root of this package's exceptions."""
+    """The base class of this package's exceptions."""
 
 
 class InvalidArgumentError(BiosError, ValueError):
-    """An argument that cannot be right. Nothing was sent.
+    """An invalid argument. Nothing was sent.
 
     ``field`` names the argument, down to the element: ``data[3].loss_fn_inputs.weights``.
     """
@@ -44,19 +44,19 @@ class InvalidPathError(InvalidArgumentError):
 
 
 class APIError(BiosError):
-    """A call to the server did not succeed."""
+    """A call to the server failed."""
 
 
 class APIConnectionError(APIError):
-    """The server could not be reached, or broke off, for longer than the client was told to try."""
+    """The server was unreachable, or the connection broke, for longer than the retry limit."""
 
 
 class APITimeoutError(APIConnectionError, TimeoutError):
-    """The time given ran out. The operation itself goes on: ask the same future again."""
+    """The timeout has passed. The operation continues: wait for the same future again."""
 
 
 class APIResponseError(APIError):
-    """The server's answer could not be understood."""
+    """The response of the server could not be parsed."""
 
 
 class APIStatusError(APIError):
@@ -102,27 +102,27 @@ class PermissionDeniedError(APIStatusError):
 
 
 class NotFoundError(APIStatusError):
-    """404: there is no such thing, or it belongs to another account."""
+    """404: the object does not exist, or another account owns it."""
 
 
 class ConflictError(APIStatusError):
-    """409: the state of the thing forbids the call."""
+    """409: the state of the object does not permit the call."""
 
 
 class RequestTooLargeError(APIStatusError):
-    """413: the body is larger than the server takes."""
+    """413: the body is larger than the limit of the server."""
 
 
 class UnprocessableEntityError(APIStatusError):
-    """422: the request is well-formed and makes no sense."""
+    """422: the request is well-formed but invalid."""
 
 
 class RateLimitError(APIStatusError):
-    """429: a queue is full. The client waits and repeats by itself."""
+    """429: a queue is full. The client retries automatically."""
 
 
 class InternalServerError(APIStatusError):
-    """5xx: the server's own trouble. The client repeats by itself for a time before it gives up."""
+    """5xx: a failure of the server. The client retries automatically for a limited time."""
 
 
 _BY_STATUS: Dict[int, Type[APIStatusError]] = {
@@ -138,7 +138,7 @@ _BY_STATUS: Dict[int, Type[APIStatusError]] = {
 
 
 def status_error(status: int, body: bytes = b"") -> APIStatusError:
-    """The exception for an HTTP answer that is no success."""
+    """The exception for an HTTP status that is not a success."""
     kind = _BY_STATUS.get(status, InternalServerError if status >= 500 else APIStatusError)
     return kind(status, body)
 

@@ -1,4 +1,4 @@
-"""Results to come."""
+"""Futures of results."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ U = TypeVar("U")
 
 
 class Future(Generic[T]):
-    """The result of a call that was made already.
+    """The future result of a submitted call.
 
-    The call takes its effect whether or not anybody keeps the future or asks it. Use ``result()`` in plain code
-    and ``await future`` in asyncio; asking again gives the same result.
+    The call takes effect even if the future is dropped. Use ``result()`` in synchronous code
+    and ``await future`` in asyncio; repeated calls return the same result.
     """
 
     _value: T
@@ -38,8 +38,8 @@ class Future(Generic[T]):
     def result(self, timeout: Optional[float] = None) -> T:
         """Waits for the result.
 
-        ``timeout``: seconds, None for as long as it takes; :class:`APITimeoutError` when they are over (the operation
-        goes on, ask again). Raises :class:`RequestFailedError` if the operation failed, and the exceptions of a
+        ``timeout``: seconds, None: no limit; raises :class:`APITimeoutError` when they have passed (the operation
+        continues, wait again). Raises :class:`RequestFailedError` if the operation failed, and the exceptions of a
         refused call.
         """
         clock = self._clock()
@@ -47,7 +47,7 @@ class Future(Generic[T]):
         return self._get()
 
     def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
-        """Waits like ``result``, and gives the exception it would raise, or None."""
+        """Waits like ``result``, and returns the exception that it would raise, or None."""
         clock = self._clock()
         self._wait(None if timeout is None else clock() + timeout, threading.Event())
         return self._error
@@ -69,7 +69,7 @@ class Future(Generic[T]):
         return self.result_async().__await__()
 
     def done(self) -> bool:
-        """Whether the result is there. Never waits: the first call starts asking in the background."""
+        """Whether the result is available. Does not block: the first call starts polling in the background."""
         return self._settled
 
     def _clock(self) -> Callable[[], float]:
@@ -96,13 +96,13 @@ APIFuture = Future
 
 
 class RequestFuture(Future[T]):
-    """A future that asks ``retrieve_future``. With ``submit``, it has no id yet, or gets a new one when the server
-    no longer has the old (410)."""
+    """A future that polls ``retrieve_future``. With ``submit``, it is submitted first, and submitted again if the
+    server no longer has the request (410)."""
 
     def __init__(self, session: "Session", what: str, parse: Callable[[Mapping[str, Any]], T],
                  request_id: Optional[str] = None,
                  submit: Optional[Callable[[Optional[float], threading.Event], Optional[str]]] = None) -> None:
-        self._session: Optional["Session"] = session  # keeps the heartbeat going while a result is awaited
+        self._session: Optional["Session"] = session  # keeps the heartbeat alive while a result is awaited
         self._transport = session.transport
         self._what = what
         self._parse = parse
@@ -162,7 +162,7 @@ class RequestFuture(Future[T]):
             return None
         left = deadline - self._clock()()
         if left <= 0:
-            raise APITimeoutError(f"{self._what}: no result yet (operation {self._id}); it goes on, ask again")
+            raise APITimeoutError(f"{self._what}: no result yet (operation {self._id}); it continues, wait again")
         return left
 
     def _ensure_submitted(self, deadline: Optional[float], abandoned: threading.Event) -> None:
@@ -187,7 +187,7 @@ class RequestFuture(Future[T]):
 
     def _poll(self, deadline: Optional[float], abandoned: threading.Event, attempt: int,
               notice: Notice) -> Optional[float]:
-        """Asks once. None: ask again at once (or settled); a number: after so many seconds."""
+        """Polls once. None: poll again at once (or settled); a number: poll again after so many seconds."""
         policy = self._transport.policy
         self._ensure_submitted(deadline, abandoned)
         if self._settled or self._id is None:
@@ -212,7 +212,7 @@ class RequestFuture(Future[T]):
             except APIResponseError:
                 pass
             notice.waiting(f"{self._what} is under way" + (f": {reason}" if reason else ""))
-            # "Ask again at once" holds after a long poll; who answers in no time shall not be hammered.
+            # Polling again at once is meant for long polls; a server that answers immediately is polled with a pause.
             return None if policy.clock() - asked > 0.02 else policy.pause(min(attempt, 3)) / 4
         if answer.status == 410 and self._submit is not None:
             log.info("%s: the server no longer has %s; submitting it again", self._what, self._id)
@@ -243,11 +243,11 @@ class RequestFuture(Future[T]):
         try:
             return self._parse(found)
         except (KeyError, TypeError, ValueError) as e:
-            raise APIResponseError(f"{self._what}: the server's result cannot be read: {type(e).__name__} {e}") from e
+            raise APIResponseError(f"{self._what}: the result cannot be parsed: {type(e).__name__} {e}") from e
 
 
 class Joined(Future[T]):
-    """One result of several: the parts of a batch, or a result made into another."""
+    """A future composed of others: the parts of a batch, or a transformed result."""
 
     def __init__(self, parts: Sequence[Future[Any]], join: Callable[[List[Any]], T]) -> None:
         self._parts: List[Future[Any]] = list(parts)
@@ -287,7 +287,7 @@ class Joined(Future[T]):
 
 
 class JobFuture(Future[T]):
-    """The result of work on a thread of ours."""
+    """The result of a job on a background thread."""
 
     def __init__(self, pool: DaemonPool, job: Callable[[], T], clock: Callable[[], float]) -> None:
         self._now = clock
@@ -302,7 +302,7 @@ class JobFuture(Future[T]):
         left = None if deadline is None else max(0.0, deadline - self._now())
         finished, _ = concurrent.futures.wait([self._job], timeout=left)
         if not finished:
-            raise APITimeoutError("no answer yet; ask again")
+            raise APITimeoutError("no result yet; wait again")
         self._settle(self._job.result)
 
     def done(self) -> bool:

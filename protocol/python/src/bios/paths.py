@@ -14,7 +14,7 @@ _KINDS = ("weights", "sampler_weights")
 
 
 def checkpoint_name(name: object, field: str = "name") -> str:
-    """``name`` itself if it can name a checkpoint; :class:`InvalidArgumentError` otherwise."""
+    """``name`` if it is a valid checkpoint name; raises :class:`InvalidArgumentError` otherwise."""
     if not isinstance(name, str):
         raise InvalidArgumentError(field, f"expected a string, got {type(name).__name__}")
     if not _NAME.fullmatch(name):
@@ -30,7 +30,7 @@ def checkpoint_name(name: object, field: str = "name") -> str:
 
 @dataclass(frozen=True)
 class CheckpointPath:
-    """Where a checkpoint is.
+    """The path of a checkpoint.
 
     ``run``: the run's id; ``kind``: ``weights`` (a training state), ``sampler_weights``, or None when a two-part
     path left it open: then the training state of that name, or else the sampler weights; ``name``: its name
@@ -43,7 +43,7 @@ class CheckpointPath:
 
     @classmethod
     def parse(cls, path: object) -> "CheckpointPath":
-        """Reads ``bios://<run>/<name>``, ``bios://<run>/weights/<name>``, ``bios://<run>/sampler_weights/<name>``,
+        """Parses ``bios://<run>/<name>``, ``bios://<run>/weights/<name>``, ``bios://<run>/sampler_weights/<name>``,
         and the same with ``tinker://``; :class:`InvalidPathError` for anything else."""
         if not isinstance(path, str):
             raise InvalidPathError(path, f"it is a {type(path).__name__}, not a string")

@@ -1,4 +1,4 @@
-"""Listings, downloads, deletion: all that needs no run and no session."""
+"""Listings, downloads and deletion: calls that need no run and no session."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GZIP = "application/gzip"
 
 
 class RestClient:
-    """Manages what is stored. Every method returns a future at once and has an ``_async`` twin that gives its result
+    """Manages stored runs and checkpoints. Every method returns a future at once and has an ``_async`` twin that gives its result
     at one ``await``. Paths are checked at the call: :class:`InvalidPathError`. What does not exist, or belongs to
     another account, is a :class:`NotFoundError` of the future."""
 
@@ -47,7 +47,7 @@ class RestClient:
 
     def download_checkpoint_archive_from_bios_path_to_file(
             self, path: str, file: Union[str, "os.PathLike[str]", BinaryIO]) -> Future[int]:
-        """Streams the archive into a file and gives its size in bytes.
+        """Streams the archive into a file and returns its size in bytes.
 
         ``file``: a name (the file appears when it is whole), or an open binary file that can seek.
         """
@@ -146,8 +146,8 @@ class RestClient:
         return await self.get_training_run_by_bios_path(path)
 
     def get_training_run_history(self, training_run_id: str, limit: int = 100) -> Future[RunHistoryResponse]:
-        """What happened to a run, the newest last: where it was opened, what failed, how it recovered, what it
-        waits for."""
+        """The history of a run, the newest entry last: where it was opened, failures, recoveries, and why it is
+        blocked."""
         url = f"/training_runs/{_word(training_run_id, 'training_run_id')}/history?limit={int(limit)}"
         return self._job(lambda: RunHistoryResponse.from_wire(self._transport.get(url)))
 
@@ -176,7 +176,7 @@ class RestClient:
         return await self.list_user_checkpoints(limit, offset)
 
     def delete_checkpoint(self, training_run_id: str, checkpoint_id: str) -> Future[None]:
-        """Deletes a checkpoint for ever. ``checkpoint_id``: ``weights/<name>`` or ``sampler_weights/<name>``."""
+        """Deletes a checkpoint permanently. ``checkpoint_id``: ``weights/<name>`` or ``sampler_weights/<name>``."""
         return self.delete_checkpoint_from_bios_path(_path(training_run_id, checkpoint_id))
 
     async def delete_checkpoint_async(self, training_run_id: str, checkpoint_id: str) -> None:
@@ -184,7 +184,7 @@ class RestClient:
         await self.delete_checkpoint(training_run_id, checkpoint_id)
 
     def delete_checkpoint_from_bios_path(self, path: str) -> Future[None]:
-        """Deletes a checkpoint for ever."""
+        """Deletes a checkpoint permanently."""
         where = CheckpointPath.parse(path)
 
         def delete() -> None:
@@ -197,7 +197,7 @@ class RestClient:
         await self.delete_checkpoint_from_bios_path(path)
 
     def set_checkpoint_ttl(self, training_run_id: str, checkpoint_id: str, ttl_seconds: Optional[int]) -> Future[None]:
-        """Lets a checkpoint expire after so many seconds from now; None: never."""
+        """Sets the expiry of a checkpoint to so many seconds from now; None: never."""
         return self.set_checkpoint_ttl_from_bios_path(_path(training_run_id, checkpoint_id), ttl_seconds)
 
     async def set_checkpoint_ttl_async(self, training_run_id: str, checkpoint_id: str,
@@ -206,7 +206,7 @@ class RestClient:
         await self.set_checkpoint_ttl(training_run_id, checkpoint_id, ttl_seconds)
 
     def set_checkpoint_ttl_from_bios_path(self, path: str, ttl_seconds: Optional[int]) -> Future[None]:
-        """Lets a checkpoint expire after so many seconds from now; None: never."""
+        """Sets the expiry of a checkpoint to so many seconds from now; None: never."""
         where = CheckpointPath.parse(path)
         if ttl_seconds is not None and (isinstance(ttl_seconds, bool) or not isinstance(ttl_seconds, int)
                                         or ttl_seconds < 1):
@@ -222,7 +222,7 @@ class RestClient:
         await self.set_checkpoint_ttl_from_bios_path(path, ttl_seconds)
 
     def get_weights_info_by_bios_path(self, path: str) -> Future[WeightsInfoResponse]:
-        """What a checkpoint holds: base model, adapter's shape, step, metadata, kind."""
+        """The properties of a checkpoint: base model, adapter shape, step, metadata, kind."""
         CheckpointPath.parse(path)
         return self._job(lambda: self._info(path))
 
@@ -233,7 +233,7 @@ class RestClient:
     # -- sessions --------------------------------------------------------------------------------------------
 
     def get_session(self, session_id: str) -> Future[GetSessionResponse]:
-        """The runs and samplers that a session made."""
+        """The runs and samplers of a session."""
         url = f"/sessions/{_word(session_id, 'session_id')}"
         return self._job(lambda: GetSessionResponse.from_wire(self._transport.get(url)))
 
@@ -256,8 +256,8 @@ class RestClient:
         return WeightsInfoResponse.from_wire(self._transport.post("/weights_info", {"path": path}))
 
     def _checkpoint(self, where: CheckpointPath, path: str) -> str:
-        """The address of a checkpoint. A two-part path's kind is asked for first, not tried: a deletion that is
-        repeated must never reach the other kind."""
+        """The URL of a checkpoint. The kind of a two-part path is resolved first, so that a retried deletion cannot
+        delete a checkpoint of the other kind."""
         kind = where.kind
         if kind is None:
             kind = "sampler_weights" if self._info(path).kind == "sampler" else "weights"

@@ -1,4 +1,4 @@
-"""Drawing text from weights that do not change."""
+"""Sampling from immutable weights."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Prompt = Union[ModelInput, Sequence[int]]
 
 
 class SamplingClient:
-    """Draws from one version of the weights, for ever: neither further training nor a new checkpoint of the same
-    name changes what it uses. Made by :meth:`bios.ServiceClient.create_sampling_client` and by
+    """Samples from one version of the weights: neither further training nor a new checkpoint of the same
+    name changes what it uses. Created by :meth:`bios.ServiceClient.create_sampling_client` and by
     :meth:`bios.TrainingClient.save_weights_and_get_sampling_client`."""
 
     def __init__(self, session: Session, sampler_id: str, base_model: Optional[str] = None,
@@ -45,7 +45,7 @@ class SamplingClient:
 
     def sample(self, prompt: Prompt, sampling_params: Optional[SamplingParams] = None, num_samples: int = 1,
                include_prompt_logprobs: bool = False, topk_prompt_logprobs: int = 0) -> Future[SampleResult]:
-        """Draws ``num_samples`` continuations of a prompt.
+        """Samples ``num_samples`` continuations of a prompt.
 
         ``prompt``: a :class:`ModelInput` or token ids; ``include_prompt_logprobs``: also the log-probability of each
         of the prompt's tokens; ``topk_prompt_logprobs``: also that many of the likeliest tokens at each place.

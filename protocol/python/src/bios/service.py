@@ -1,4 +1,4 @@
-"""Where a program begins."""
+"""The entry point of the package."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT_BASE_URL = "http://127.0.0.1:8400"
 
 
 class ServiceClient:
-    """A server, seen by one account. Making one costs no network traffic.
+    """A client of a server, for one account. Creating it causes no network traffic.
 
     ``api_key``: else the environment's ``BIOS_API_KEY``; none is needed where the server runs without keys.
     ``base_url``: else ``BIOS_BASE_URL``, else ``http://127.0.0.1:8400``. Of a cluster, several coordinators' addresses
@@ -47,7 +47,7 @@ class ServiceClient:
         return self._session.transport.base_url
 
     def get_server_capabilities(self) -> GetServerCapabilitiesResponse:
-        """What the server serves: ``.supported_models[i].model_name`` and more."""
+        """The capabilities of the server: ``.supported_models[i].model_name`` and more."""
         return GetServerCapabilitiesResponse.from_wire(self._session.transport.get("/get_server_capabilities"))
 
     async def get_server_capabilities_async(self) -> GetServerCapabilitiesResponse:
@@ -59,7 +59,7 @@ class ServiceClient:
             seed: Optional[int] = None, train_mlp: Optional[bool] = None, train_attn: Optional[bool] = None,
             train_unembed: Optional[bool] = None, target_modules: Optional[Sequence[str]] = None,
             user_metadata: Optional[Mapping[str, Any]] = None) -> TrainingClient:
-        """Makes a run: a new adapter on a base model. Waits until it is there.
+        """Creates a run: a new adapter on a base model. Waits until it exists.
 
         ``rank``: 1 to 256; without one the server's default (32), and the run can take on the shape of the first
         checkpoint that it loads. ``alpha``: the correction is scaled by alpha / rank (default 32). ``seed``: of the
@@ -84,8 +84,8 @@ class ServiceClient:
             train_unembed=train_unembed, target_modules=target_modules, user_metadata=user_metadata))
 
     def load_training_client(self, path: str, user_metadata: Optional[Mapping[str, Any]] = None) -> TrainingClient:
-        """Makes a new run from a saved training state: its base model, adapter shape, weights, optimizer state and
-        step count. The run that saved it is untouched. :class:`NotFoundError` if there is no such checkpoint."""
+        """Creates a run from a saved training state: its base model, adapter shape, weights, optimizer state and
+        step count. The run that saved it does not change. :class:`NotFoundError` if there is no such checkpoint."""
         CheckpointPath.parse(path)
         body = {"path": path, **_metadata(user_metadata)}
         return self._create("/load_training_client", body, f"load {path}", None)
@@ -107,7 +107,7 @@ class ServiceClient:
 
     def create_training_client_from_state(self, path: str, user_metadata: Optional[Mapping[str, Any]] = None,
                                           ) -> TrainingClient:
-        """Makes a new run with a checkpoint's weights and a fresh optimizer, as Tinker's call of this name."""
+        """Creates a run with a checkpoint's weights and a fresh optimizer, as Tinker's call of this name."""
         CheckpointPath.parse(path)
         info = WeightsInfoResponse.from_wire(self._session.transport.post("/weights_info", {"path": path}))
         client = self.create_lora_training_client(
@@ -125,7 +125,7 @@ class ServiceClient:
 
     def create_sampling_client(self, model_path: Optional[str] = None, base_model: Optional[str] = None,
                                ) -> SamplingClient:
-        """A client of a checkpoint's weights as the path has them now, or of a base model; one of the two."""
+        """A sampling client of the current checkpoint at a path, or of a base model; give exactly one of them."""
         model_path, base_model = source(model_path, base_model)
         return SamplingClient._create(self._session, base_model, model_path)
 
@@ -135,7 +135,7 @@ class ServiceClient:
         return await aside(self.create_sampling_client, model_path, base_model)
 
     def create_rest_client(self) -> RestClient:
-        """A client for listings, downloads and deletion. Costs no network traffic."""
+        """A client for listings, downloads and deletion. Causes no network traffic."""
         return RestClient(self._session)
 
     async def create_rest_client_async(self) -> RestClient:

@@ -1,4 +1,4 @@
-"""What the clients of one :class:`bios.ServiceClient` share: the connection, the session and its heartbeat."""
+"""The state shared by the clients of a :class:`bios.ServiceClient`: connection, session and heartbeat."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ HEARTBEAT_SECONDS = 10.0
 
 
 class Session:
-    """A session is made when the first run or sampler needs it, under an id of the client's making, so that making
-    it can be repeated. It beats while any client of it lives, and never keeps a program alive."""
+    """A session is created when the first run or sampler needs it, under an id that the client chooses, so that
+    creation is idempotent. It sends heartbeats while a client of it exists, and does not keep a program alive."""
 
     def __init__(self, transport: Transport, user_metadata: Optional[Mapping[str, Any]]) -> None:
         self.transport = transport
@@ -36,7 +36,7 @@ class Session:
 
     @property
     def id(self) -> str:
-        """The session's id; makes the session at the server if there is none yet."""
+        """The session's id; creates the session at the server if there is none yet."""
         with self._lock:
             if self._id is None:
                 wanted = str(uuid.uuid4())
@@ -67,7 +67,7 @@ class Session:
 
     def submit(self, path: str, body: Mapping[str, Any], what: str,
                parse: Callable[[Mapping[str, Any]], T]) -> RequestFuture[T]:
-        """Posts an operation; when this returns, the operation has its place."""
+        """Submits an operation; when this returns, its place in the order is fixed."""
         return RequestFuture(self, what, parse, request_id(self.transport.post(path, body)))
 
     def close(self) -> None:
@@ -77,7 +77,7 @@ class Session:
 
 
 def request_id(answer: Mapping[str, Any]) -> str:
-    """The operation's id in the answer to an accepted call."""
+    """The operation's id in the response of an accepted call."""
     if not answer.get("request_id"):
         raise APIResponseError(f"the server accepted an operation without giving its id: {dict(answer)!r}"[:300])
     return str(answer["request_id"])

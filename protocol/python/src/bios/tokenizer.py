@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Tokenizer:
-    """The tokenizer of a served base model, as the server has it. Every call is a call of the server."""
+    """The tokenizer of a base model on the server. Every call is a request to the server."""
 
     def __init__(self, session: "Session", base_model: str) -> None:
         self._session = session
@@ -50,8 +50,8 @@ class Tokenizer:
 
 
 def tokenizer(session: "Session", base_model: str, tokenizer_id: Optional[str] = None) -> Any:
-    """The tokenizer of a base model: the server's, which is always right. With ``BIOS_TOKENIZER=local`` the one that
-    ``transformers`` finds on this machine under the model's name, if it finds one."""
+    """The tokenizer of a base model: by default the server's. With ``BIOS_TOKENIZER=local`` the one that
+    ``transformers`` finds on this machine under the model's name, if any."""
     if base_model not in session.tokenizers:
         local = _local([n for n in (tokenizer_id, base_model) if n]) if os.environ.get("BIOS_TOKENIZER") == "local" else None
         session.tokenizers[base_model] = local if local is not None else Tokenizer(session, base_model)

@@ -1,4 +1,4 @@
-"""Training one adapter."""
+"""Training of adapters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CustomLoss = Callable[[List[Datum], List[Any]], Tuple[Any, Mapping[str, float]]]
 
 
 class TrainingClient:
-    """One training run: a frozen base model with an adapter that learns.
+    """One training run: an adapter of a frozen base model.
 
     Calls return at once, as futures. When a call has returned, its operation has its place in the run's order and
     will be carried out, even if nobody keeps the future and the program ends. Operations take effect one after
@@ -67,7 +67,7 @@ class TrainingClient:
 
     def forward_backward(self, data: Sequence[Datum], loss_fn: str,
                          loss_fn_config: Optional[Mapping[str, float]] = None) -> Future[ForwardBackwardOutput]:
-        """Adds the gradient of the loss over ``data`` to what has gathered since the last ``optim_step``.
+        """Adds the gradient of the loss over ``data`` to the gradient sum since the last ``optim_step``.
 
         ``loss_fn``: ``cross_entropy``, ``importance_sampling``, ``ppo``, ``cispo`` or ``dro``; losses are sums over
         tokens and data, not means. ``loss_fn_config``: settings of the loss, e.g. ``{"clip_low_threshold": 0.8}`` of
@@ -84,7 +84,7 @@ class TrainingClient:
         return await self._later(self._pass("forward_backward", data, loss_fn, loss_fn_config))
 
     def forward_backward_custom(self, data: Sequence[Datum], fn: CustomLoss) -> Future[ForwardBackwardOutput]:
-        """``forward_backward`` with a loss of the caller's own, differentiated here by torch (an extra).
+        """``forward_backward`` with a custom loss, differentiated on the client by torch (an extra).
 
         ``fn(data, logprobs)`` gets one tensor of log-probabilities of the target tokens for each datum, and gives a
         scalar tensor and a dict of metrics. The call waits for a forward pass, runs ``fn`` and sends the gradient;
@@ -98,7 +98,7 @@ class TrainingClient:
         return await self._later(self._custom(data, fn))
 
     def optim_step(self, adam_params: Optional[AdamParams] = None) -> Future[OptimStepResponse]:
-        """Applies the gathered gradient and clears it.
+        """Applies the gradient sum and clears it.
 
         ``adam_params``: settings for this step and those after it; without them the run keeps its own (at first a
         learning rate of 1e-4), which checkpoints carry.
@@ -135,7 +135,7 @@ class TrainingClient:
 
     def save_state(self, name: str, metadata: Optional[Mapping[str, Any]] = None, ttl_seconds: Optional[int] = None,
                    overwrite: Optional[bool] = None) -> Future[SaveWeightsResponse]:
-        """Saves weights, optimizer state, settings and step count; the result's ``path`` is good anywhere, any time.
+        """Saves weights, optimizer state, settings and step count; the result's ``path`` can be used by any client.
 
         ``name``: letters, digits, ``.``, ``_``, ``-``; a name may be used again, its path then means the newest.
         ``metadata``: a dict that JSON can carry. ``ttl_seconds``: delete the checkpoint after so long; None: never.
@@ -150,7 +150,7 @@ class TrainingClient:
         return await self._later(self._save(name, metadata, ttl_seconds, overwrite))
 
     def load_state(self, path: str) -> Future[LoadWeightsResponse]:
-        """Puts the run into a saved state: weights, optimizer state, settings, step count. Gathered gradients are
+        """Loads a saved state into the run: weights, optimizer state, settings, step count. Gathered gradients are
         dropped. The base model and the adapter's shape must be the run's own (a run that was made without a rank
         and has done nothing takes on the checkpoint's). :class:`InvalidPathError` for a malformed path."""
         return self._line.run(self._load(path, None))
@@ -178,8 +178,8 @@ class TrainingClient:
         return await self._later(self._save_sampler(name, ttl_seconds))
 
     def save_weights_and_get_sampling_client(self, name: Optional[str] = None) -> SamplingClient:
-        """A client of the weights as they are now; waits until it is ready. With a name they are also kept as a
-        checkpoint; without one they live as long as this program's session."""
+        """A sampling client of the current weights; waits until it is ready. With a name the weights are also saved as a
+        checkpoint; without a name they are deleted with the session."""
         if name is None:
             return self._ephemeral(self._line.run(self._take_snapshot).result())
         return self.create_sampling_client(self.save_weights_for_sampler(name).result().path)
@@ -195,8 +195,8 @@ class TrainingClient:
 
     def sample(self, prompt: Prompt, sampling_params: Optional[SamplingParams] = None,
                num_samples: int = 1) -> Future[SampleResult]:
-        """Draws from the weights as they are at this place in the run's order. A snapshot of them is taken, and used
-        again until an operation changes the weights. Arguments as in :meth:`bios.SamplingClient.sample`."""
+        """Samples from the weights at this point in the run's order. A snapshot is saved, and reused
+        until an operation changes the weights. Arguments as in :meth:`bios.SamplingClient.sample`."""
         return self._sample(request(prompt, sampling_params, num_samples, False, 0))
 
     def _sample(self, body: Dict[str, Any]) -> Future[SampleResult]:
@@ -219,7 +219,7 @@ class TrainingClient:
         return await (await aside(self._ephemeral(taken)._sample, body))
 
     def create_sampling_client(self, model_path: str) -> SamplingClient:
-        """A client of a saved checkpoint's weights, of this run or another."""
+        """A sampling client of a checkpoint of this or another run."""
         source(model_path, None)
         return SamplingClient._create(self._session, None, model_path)
 
@@ -230,7 +230,7 @@ class TrainingClient:
     # -- the run ---------------------------------------------------------------------------------------------
 
     def get_info(self) -> GetInfoResponse:
-        """The run's base model, the adapter's shape and the steps it has made."""
+        """The run's base model, adapter shape and number of steps."""
         found = GetInfoResponse.from_wire(self._session.transport.post("/get_info", {"model_id": self._model_id}))
         self._base_model = found.model_name or self._base_model
         return found
@@ -251,8 +251,8 @@ class TrainingClient:
         return await aside(self.get_tokenizer)
 
     def unload_model(self) -> Future[UnloadModelResponse]:
-        """Gives the run's device memory back when its operations are done, and ends it: it takes no more
-        operations, its checkpoints stay. (A run that is merely idle gives its memory back by itself.)"""
+        """Ends the run when its operations are finished and frees its memory: it accepts no more
+        operations, its checkpoints are kept. (An idle run is evicted automatically, without this call.)"""
         return self._line.run(self._unload)
 
     async def unload_model_async(self) -> Future[UnloadModelResponse]:
@@ -412,7 +412,7 @@ class TrainingClient:
 
 
 def split(data: List[Datum]) -> List[List[Datum]]:
-    """Parts of at most 1024 datums and about 4 MB of JSON; a larger datum goes alone."""
+    """Parts of at most 1024 datums and about 4 MB of JSON; a larger datum is a part of its own."""
     parts: List[List[Datum]] = [[]]
     size = 0
     for datum in data:
@@ -427,8 +427,8 @@ def split(data: List[Datum]) -> List[List[Datum]]:
 
 
 def combine(parts: List[ForwardBackwardOutput]) -> ForwardBackwardOutput:
-    """One output of the outputs of a batch's parts. Metrics are called ``name:reduction`` and reduced by it; those
-    that a part lacks, or whose reduction is unknown, are left out."""
+    """Combines the outputs of a batch's parts. Metrics are named ``name:reduction`` and combined by this reduction; those
+    that a part lacks, or whose reduction is unknown, are omitted."""
     outputs = [o for part in parts for o in part.loss_fn_outputs]
     counts = [len(part.loss_fn_outputs) for part in parts]
     metrics: Dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""Values that calls take and give.
+"""Types of arguments and results.
 
 What goes in is checked where it is made, so that a mistake is found before anything is sent. What comes out
 is read leniently: fields that a newer server adds are ignored.
@@ -58,7 +58,7 @@ def _base64(data: bytes) -> str:
 
 
 def _plain(values: Any) -> Any:
-    """Lists for numpy arrays and torch tensors; other things as they are."""
+    """Converts numpy arrays and torch tensors to lists; returns other values unchanged."""
     if hasattr(values, "detach"):
         values = values.detach().cpu()
     return values.tolist() if hasattr(values, "tolist") and not isinstance(values, array) else values
@@ -103,7 +103,7 @@ def _integer(value: Any, at: str, low: int, high: int = 2 ** 31 - 1) -> int:
 
 
 def json_object(value: Any, at: str) -> Dict[str, Any]:
-    """A copy of ``value`` if it is a dict that JSON carries without change; the field at fault otherwise."""
+    """A copy of ``value`` if it is a dict that JSON represents exactly; raises an error with the field otherwise."""
     if not isinstance(value, Mapping):
         raise InvalidArgumentError(at, f"expected a dict, got {_show(value)}")
     copied: Dict[str, Any] = _json(value, at, 0)
@@ -152,7 +152,7 @@ class EncodedTextChunk:
 
 @dataclass(frozen=True)
 class ModelInput:
-    """What the model reads: chunks of token ids, taken together. Immutable: ``append`` gives a new one."""
+    """The input of the model: chunks of token ids, concatenated. Immutable: ``append`` returns a new one."""
 
     chunks: List[EncodedTextChunk] = field(default_factory=list)
 
@@ -165,12 +165,12 @@ class ModelInput:
 
     @classmethod
     def from_ints(cls, tokens: Sequence[int]) -> "ModelInput":
-        """An input of these token ids (a list, a numpy array or a torch tensor)."""
+        """Creates an input from these token ids (a list, a numpy array or a torch tensor)."""
         return cls([EncodedTextChunk(tokens)])
 
     @classmethod
     def empty(cls) -> "ModelInput":
-        """An input of no tokens, to append to."""
+        """An empty input, to append to."""
         return cls([])
 
     @property
@@ -183,11 +183,11 @@ class ModelInput:
         return [token for chunk in self.chunks for token in chunk.tokens]
 
     def append(self, chunk: EncodedTextChunk) -> "ModelInput":
-        """This input with a chunk after it."""
+        """This input with a chunk appended."""
         return ModelInput(self.chunks + [chunk])
 
     def append_int(self, token: int) -> "ModelInput":
-        """This input with one token after it."""
+        """This input with one token appended."""
         if not self.chunks:
             return ModelInput.from_ints([token])
         last = self.chunks[-1]
@@ -204,12 +204,12 @@ class ModelInput:
             raise InvalidArgumentError(at, f"expected a ModelInput or token ids, got {_show(value)}") from None
 
     def to_wire(self) -> Dict[str, Any]:
-        """The object that the protocol carries."""
+        """The JSON object of the protocol."""
         return {"tokens_base64": _base64(_pack(array("i", self.to_ints())))}
 
 
 class TensorData:
-    """Numbers of one type in a shape, row by row.
+    """A tensor: numbers of one type with a shape, row-major.
 
     ``data``: the numbers, flat or nested (then the nesting gives the shape), as a list, a numpy array or a torch
     tensor; ``dtype``: ``int64`` or ``float32``, by default what the numbers are; ``shape``: by default a vector.
@@ -261,7 +261,7 @@ class TensorData:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "TensorData":
-        """Reads the protocol's object, with ``data`` or ``data_base64``."""
+        """Parses the JSON object of the protocol, with ``data`` or ``data_base64``."""
         if wire.get("data_base64") is None:
             return cls(wire["data"], wire["dtype"], wire.get("shape"))
         packed = base64.b64decode(wire["data_base64"])
@@ -315,7 +315,7 @@ class TensorData:
         return torch.frombuffer(numbers, dtype=getattr(torch, self.dtype)).reshape(self.shape)
 
     def to_wire(self) -> Dict[str, Any]:
-        """The object that the protocol carries."""
+        """The JSON object of the protocol."""
         return {"dtype": self.dtype, "shape": self.shape, "data_base64": _base64(self._packed)}
 
     def __len__(self) -> int:
@@ -385,7 +385,7 @@ class Datum:
         object.__setattr__(self, "loss_fn_inputs", tensors)
 
     def to_wire(self) -> Dict[str, Any]:
-        """The object that the protocol carries."""
+        """The JSON object of the protocol."""
         return {
             "model_input": self.model_input.to_wire(),
             "loss_fn_inputs": {name: t.to_wire() for name, t in self.loss_fn_inputs.items()},
@@ -413,13 +413,13 @@ class AdamParams:
             object.__setattr__(self, name, _number(getattr(self, name), f"adam_params.{name}", 0.0, below=below))
 
     def to_wire(self) -> Dict[str, Any]:
-        """The object that the protocol carries."""
+        """The JSON object of the protocol."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}
 
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How tokens are drawn.
+    """Parameters of sampling.
 
     ``max_tokens``: most tokens to draw, by default up to the context's end; ``seed``: a 64-bit integer that makes
     the draw repeatable; ``stop``: text, texts or token ids that end a sequence (and are part of it);
@@ -456,14 +456,14 @@ class SamplingParams:
             raise InvalidArgumentError(at + "top_p", "0 leaves no token; expected above 0, at most 1")
 
     def to_wire(self) -> Dict[str, Any]:
-        """The object that the protocol carries."""
+        """The JSON object of the protocol."""
         every = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {name: value for name, value in every.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """The shape of an adapter. What is None, the server decides: rank 32, alpha 32, attention and MLP.
+    """The shape of an adapter. Defaults of the server for None: rank 32, alpha 32, attention and MLP.
 
     ``rank``: 1 to 256; ``alpha``: the correction is scaled by alpha / rank; ``seed`` makes the first weights
     repeatable; ``target_modules`` (``q_proj``, ``down_proj``, ``lm_head``, ...) replaces the three flags.
@@ -500,7 +500,7 @@ class LoraConfig:
             raise InvalidArgumentError("train_mlp", "at least one of train_mlp, train_attn and train_unembed must be true")
 
     def to_wire(self) -> Dict[str, Any]:
-        """The object that the protocol carries."""
+        """The JSON object of the protocol."""
         every = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {name: value for name, value in every.items() if value is not None}
 
@@ -523,7 +523,7 @@ def _time(text: Optional[str]) -> Optional[datetime]:
 
 @dataclass(frozen=True)
 class ForwardBackwardOutput:
-    """What a forward (and backward) pass found.
+    """The result of a forward (and backward) pass.
 
     ``loss_fn_outputs``: for each datum in order, ``{"logprobs": TensorData}`` in the shape of its target tokens;
     ``metrics``: sums over all data: ``loss:sum``, ``tokens:sum``, ``weights:sum``.
@@ -535,7 +535,7 @@ class ForwardBackwardOutput:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "ForwardBackwardOutput":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         outputs = [{n: TensorData.from_wire(t) for n, t in one.items()} for one in wire["loss_fn_outputs"]]
         return cls(wire.get("loss_fn_output_type") or "TensorDict", outputs, dict(wire.get("metrics") or {}))
 
@@ -550,13 +550,13 @@ class OptimStepResponse:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "OptimStepResponse":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         return cls(dict(wire.get("metrics") or {}), wire.get("step"))
 
 
 @dataclass(frozen=True)
 class SaveWeightsResponse:
-    """A saved training state: its ``path``, the caller's ``metadata`` ({} if none), the ``step`` it holds."""
+    """A saved training state: its ``path``, the caller's ``metadata`` ({} if none), its ``step``."""
 
     path: str
     metadata: Dict[str, Any] = field(default_factory=dict)
@@ -564,7 +564,7 @@ class SaveWeightsResponse:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "SaveWeightsResponse":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         return cls(wire["path"], dict(wire.get("metadata") or {}), wire.get("step"))
 
 
@@ -578,13 +578,13 @@ class SaveWeightsForSamplerResponse:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "SaveWeightsForSamplerResponse":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         return cls(wire.get("path") or "", wire.get("sampling_session_id"), wire.get("step"))
 
 
 @dataclass(frozen=True)
 class LoadWeightsResponse:
-    """A loaded checkpoint: its ``path``, the run it went into, the ``step`` the run is at now."""
+    """A loaded checkpoint: its ``path``, the run that loaded it, the ``step`` of the run."""
 
     path: Optional[str]
     model_id: Optional[str] = None
@@ -592,19 +592,19 @@ class LoadWeightsResponse:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "LoadWeightsResponse":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         return cls(wire.get("path"), wire.get("model_id"), wire.get("step"))
 
 
 @dataclass(frozen=True)
 class UnloadModelResponse:
-    """A run whose memory was given back. It comes back by itself when it is used again."""
+    """An unloaded run: it accepts no more operations; its checkpoints are kept."""
 
     model_id: str
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "UnloadModelResponse":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         return cls(wire["model_id"])
 
 
@@ -620,7 +620,7 @@ class TrainingResult:
 
 @dataclass(frozen=True)
 class SampledSequence:
-    """Drawn tokens (with the one that ended them), the log-probability of each under the distribution it was drawn
+    """Sampled tokens (with the one that ended them), the log-probability of each under the distribution it was sampled
     from, and why it ended: ``stop`` or ``length``."""
 
     tokens: List[int]
@@ -629,7 +629,7 @@ class SampledSequence:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "SampledSequence":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         return cls(list(wire["tokens"]), wire.get("logprobs"), wire.get("stop_reason"))
 
 
@@ -645,7 +645,7 @@ class SampleResult:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "SampleResult":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         top = wire.get("topk_prompt_logprobs")
         if top is not None:
             top = [None if row is None else [(int(t), float(p)) for t, p in row] for row in top]
@@ -670,25 +670,25 @@ class SupportedModel:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "SupportedModel":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         return cls(**{n: wire.get(n) for n in cls.__dataclass_fields__})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
 class GetServerCapabilitiesResponse:
-    """What the server can do: its base models."""
+    """The capabilities of the server: its base models."""
 
     supported_models: List[SupportedModel]
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "GetServerCapabilitiesResponse":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         return cls([SupportedModel.from_wire(m) for m in wire["supported_models"]])
 
 
 @dataclass(frozen=True)
 class ModelData:
-    """Names of a run's base model: architecture, model, tokenizer."""
+    """The names of a run's base model: architecture, model, tokenizer."""
 
     arch: Optional[str] = None
     model_name: Optional[str] = None
@@ -697,7 +697,7 @@ class ModelData:
 
 @dataclass(frozen=True)
 class GetInfoResponse:
-    """A run: its base model, the adapter's shape, the steps it has made, the context length in tokens."""
+    """A run: its base model, adapter shape, number of steps, context length in tokens."""
 
     model_id: str
     model_name: str
@@ -711,7 +711,7 @@ class GetInfoResponse:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "GetInfoResponse":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         data = wire.get("model_data") or {}
         model = ModelData(data.get("arch"), data.get("model_name"), data.get("tokenizer_id"))
         return cls(wire["model_id"], wire.get("model_name") or model.model_name or "", model,
@@ -721,7 +721,7 @@ class GetInfoResponse:
 
 @dataclass(frozen=True)
 class WeightsInfoResponse:
-    """A checkpoint as its path tells it: base model, adapter's shape, step, metadata, ``training`` or ``sampler``."""
+    """The properties of a checkpoint: base model, adapter's shape, step, metadata, ``training`` or ``sampler``."""
 
     base_model: str
     is_lora: bool = True
@@ -737,7 +737,7 @@ class WeightsInfoResponse:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "WeightsInfoResponse":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         known = {n: wire.get(n) for n in cls.__dataclass_fields__}
         known["metadata"] = dict(wire.get("metadata") or {})
         known["is_lora"] = wire.get("is_lora", True)
@@ -767,7 +767,7 @@ class Checkpoint:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "Checkpoint":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         return cls(wire["checkpoint_id"], wire["checkpoint_type"], wire.get("path") or wire.get("tinker_path") or "",
                    _time(wire.get("time")), wire.get("size_bytes"), bool(wire.get("public")),
                    _time(wire.get("expires_at")), wire.get("step"), dict(wire.get("metadata") or {}),
@@ -776,7 +776,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """A run as listings tell it. ``parent_path``: the checkpoint it was made from, if any."""
+    """A run in a listing. ``parent_path``: the checkpoint that it was created from, if any."""
 
     training_run_id: str
     base_model: str
@@ -795,7 +795,7 @@ class TrainingRun:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "TrainingRun":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         last, sampler = wire.get("last_checkpoint"), wire.get("last_sampler_checkpoint")
         return cls(wire["training_run_id"], wire["base_model"], wire.get("model_owner"), wire.get("is_lora", True),
                    wire.get("lora_rank"), wire.get("lora_alpha"), wire.get("target_modules"), wire.get("step"),
@@ -806,7 +806,7 @@ class TrainingRun:
 
 @dataclass(frozen=True)
 class Cursor:
-    """Where a page of a listing stands: ``offset`` and ``limit`` asked for, ``total_count`` of all there is."""
+    """The position of a page in a listing: requested ``offset`` and ``limit``, and ``total_count``."""
 
     offset: int
     limit: int
@@ -814,7 +814,7 @@ class Cursor:
 
     @classmethod
     def from_wire(cls, wire: Optional[Mapping[str, Any]]) -> "Optional[Cursor]":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         return None if wire is None else cls(wire["offset"], wire["limit"], wire["total_count"])
 
 
@@ -827,13 +827,13 @@ class TrainingRunsResponse:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "TrainingRunsResponse":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         return cls([TrainingRun.from_wire(r) for r in wire["training_runs"]], Cursor.from_wire(wire.get("cursor")))
 
 
 @dataclass(frozen=True)
 class RunNote:
-    """Something that happened to a run. ``kind``: a word such as ``opened`` or ``recovered``; ``position`` and
+    """An entry of the history of a run. ``kind``: a word such as ``opened`` or ``recovered``; ``position`` and
     ``seq_id``: the operation that it is about, if it is about one; ``detail``: what else there is to say."""
 
     time: Optional[datetime]
@@ -845,20 +845,20 @@ class RunNote:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "RunNote":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         return cls(_time(wire.get("time")), wire["kind"], wire.get("node"), wire.get("position"), wire.get("seq_id"),
                    dict(wire.get("detail") or {}))
 
 
 @dataclass(frozen=True)
 class RunHistoryResponse:
-    """What happened to a run, the newest last."""
+    """The history of a run, the newest entry last."""
 
     history: List[RunNote]
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "RunHistoryResponse":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         return cls([RunNote.from_wire(n) for n in wire["history"]])
 
 
@@ -879,7 +879,7 @@ class CheckpointsListResponse:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "CheckpointsListResponse":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         return cls([Checkpoint.from_wire(c) for c in wire["checkpoints"]], Cursor.from_wire(wire.get("cursor")))
 
 
@@ -891,20 +891,20 @@ class ListSessionsResponse:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "ListSessionsResponse":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         return cls(list(wire["sessions"]))
 
 
 @dataclass(frozen=True)
 class GetSessionResponse:
-    """What a session made: ids of runs and of samplers."""
+    """The ids of the runs and samplers of a session."""
 
     training_run_ids: List[str]
     sampler_ids: List[str]
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "GetSessionResponse":
-        """Reads the protocol's object."""
+        """Parses the JSON object of the protocol."""
         return cls(list(wire["training_run_ids"]), list(wire["sampler_ids"]))
 
 

@@ -1,6 +1,6 @@
 package bios;
 
-/// A command could not do its work: the message is for the person at the terminal.
+/// A command failed; the message is shown to the user.
 public final class CommandFailed extends RuntimeException {
     private static final long serialVersionUID = 1;
 

@@ -5,16 +5,17 @@ import java.util.Locale;
 import java.util.Set;
 import org.slf4j.LoggerFactory;
 
-/// How log lines look, on stderr: `BIOS_LOG` is a level (`DEBUG`, `INFO`, `WARN`, `ERROR`), `json` for JSON
-/// instead of key=value lines, or both with a comma between them.
+/// Configures logging to stderr. `BIOS_LOG` is a level (`DEBUG`, `INFO`, `WARN`, `ERROR`), `json` for JSON
+/// instead
+/// of key=value lines, or both, separated by a comma.
 public final class Logs {
     private static final Set<String> LEVELS = Set.of("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "OFF");
 
     private Logs() {}
 
-    /// Takes `BIOS_LOG`, before the first line of the log. [CommandFailed] names a word that it does not
-    /// know.
-    public static void begin(String setting) {
+    /// Applies `BIOS_LOG`; must be called before the first log line. Throws [CommandFailed] for an unknown
+    /// word.
+    public static void configure(String setting) {
         for (String word : setting.split("[,\\s]+")) {
             if (word.isEmpty()) continue;
             if (word.equalsIgnoreCase("json") || word.equalsIgnoreCase("text"))
@@ -23,11 +24,11 @@ public final class Logs {
                 System.setProperty("bios.log.level", word.toUpperCase(Locale.ROOT));
             else throw new CommandFailed("BIOS_LOG=" + setting + ": '" + word
                     + "' is neither json nor text nor a level; expected DEBUG, INFO, WARN or ERROR,"
-                    + " with ',json' for lines of JSON");
+                    + " followed by ',json' for JSON lines");
         }
     }
 
-    /// Every line from now on carries this name as `node`.
+    /// Adds this name as `node` to all following log lines.
     public static void node(String name) {
         if (LoggerFactory.getILoggerFactory() instanceof LoggerContext context)
             context.putProperty("node", name);

@@ -24,7 +24,8 @@ import picocli.CommandLine.Command;
 public final class Main implements Runnable {
     @CommandLine.Spec private CommandLine.Model.CommandSpec spec;
 
-    /// Runs `bios` with these arguments and exits: 0 done, 1 failed, 2 wrong usage, 75 the device of the engine is lost.
+    /// Runs `bios` with these arguments and exits with 0 (success), 1 (failure), 2 (wrong usage) or 75 (the
+    /// device of the engine is lost).
     public static void main(String[] arguments) {
         CommandLine line = new CommandLine(new Main());
         line.setCaseInsensitiveEnumValuesAllowed(true);
@@ -36,7 +37,7 @@ public final class Main implements Runnable {
             return failure instanceof CommandFailed known ? known.status() : 1;
         });
         try {
-            Logs.begin(System.getenv().getOrDefault("BIOS_LOG", ""));
+            Logs.configure(System.getenv().getOrDefault("BIOS_LOG", ""));
         } catch (CommandFailed wrong) {
             System.err.println("bios: " + wrong.getMessage());
             System.exit(2);
@@ -49,6 +50,6 @@ public final class Main implements Runnable {
     }
 
     @Override public void run() {
-        throw new CommandLine.ParameterException(spec.commandLine(), "Name a command.");
+        throw new CommandLine.ParameterException(spec.commandLine(), "A command is required.");
     }
 }

@@ -23,7 +23,7 @@ class LogsTest {
 
     /// What a line looks like under the program's own configuration.
     private static String line(String setting) throws Exception {
-        Logs.begin(setting);
+        Logs.configure(setting);
         PrintStream before = System.err;
         var written = new ByteArrayOutputStream();
         System.setErr(new PrintStream(written, true, StandardCharsets.UTF_8));
@@ -62,9 +62,9 @@ class LogsTest {
     }
 
     @Test void aLevelCanBeGivenAndAWrongWordIsNamed() {
-        Logs.begin("debug");
+        Logs.configure("debug");
         assertEquals("DEBUG", System.getProperty("bios.log.level"));
-        var refused = assertThrows(CommandFailed.class, () -> Logs.begin("jsno"));
+        var refused = assertThrows(CommandFailed.class, () -> Logs.configure("jsno"));
         assertTrue(refused.getMessage().contains("'jsno'"), refused.getMessage());
     }
 }

@@ -28,22 +28,23 @@ import java.util.function.BooleanSupplier;
 import java.util.function.Consumer;
 import java.util.function.ToIntFunction;
 
-/// A cluster on this machine: real processes against a real Cassandra. Like the orchestrator of a real
-/// cluster it starts again what has ended; it takes no part in what the processes do.
+/// A cluster of processes on this machine against a Cassandra. Supervises the processes: restarts those that
+/// have
+/// ended.
 public final class LocalCluster {
     private static final String HOST = "127.0.0.1";
-    private static final int FIRST_OF_ITS_OWN = 11;
+    private static final int FIRST_SPREAD_ADDRESS = 11;
     private static final int CASSANDRA_HEAP_MEBIBYTES = 512;
-    private static final long OF_CASSANDRA_BYTES = 1536L << 20;
-    private static final long OF_JAVA_BYTES = 256L << 20;
+    private static final long CASSANDRA_BYTES = 1536L << 20;
+    private static final long JVM_OVERHEAD_BYTES = 256L << 20;
     private static final long LEAST_HEAP_BYTES = 512L << 20;
     private static final long MOST_HEAP_BYTES = 4L << 30;
     private static final Duration STOP_LIMIT = Duration.ofSeconds(90);
-    private static final long GLANCE_MILLIS = 50;
-    private static final long FIRST_PAUSE_MILLIS = 500;
-    private static final long LONGEST_PAUSE_MILLIS = 8_000;
-    /// Who lived so long is started again after the first pause.
-    private static final long LIVED_MILLIS = 30_000;
+    private static final long POLL_MILLIS = 50;
+    private static final long FIRST_BACKOFF_MILLIS = 500;
+    private static final long MAX_BACKOFF_MILLIS = 8_000;
+    /// Who stable so long is started again after the first backoff.
+    private static final long STABLE_MILLIS = 30_000;
 
     private final Settings settings;
     private final NodesFile file;
@@ -54,26 +55,25 @@ public final class LocalCluster {
     private List<String> contactPoints;
     private volatile boolean stopping;
 
-    private record Restart(long startedAtMillis, long pauseMillis, Optional<Long> dueAtMillis) {}
+    private record Restart(long startedAtMillis, long backoffMillis, Optional<Long> dueAtMillis) {}
 
-    /// What a cluster is made of.
+    /// The settings of a cluster.
     ///
     /// @param data folder of logs, `nodes.json` and, if one is started, Cassandra's data
-    /// @param port of the first coordinator's HTTP; the others take the ports behind it; 0: free ones
-    /// @param cassandra contact points of a running Cassandra; none: one is started
-    /// @param keyspace where the cluster's tables are made
-    /// @param root the installation, for Cassandra's jars
+    /// @param port HTTP port of the first coordinator; the others use the following ports; 0: free ports
+    /// @param cassandra contact points of a running Cassandra; empty: one is started
+    /// @param keyspace keyspace of the tables
+    /// @param root folder of the installation, for Cassandra's jars
     /// @param common arguments of every `bios node`, e.g. `--config FILE`
     /// @param worker arguments of every worker, e.g. its models
     /// @param coordinator arguments of every coordinator, e.g. `--keys FILE`
-    /// @param restart whether processes that ended are started again
-    /// @param spread whether each process has a loopback address of its own, by which it can be cut off
-    ///     from the others
+    /// @param restart whether ended processes are restarted
+    /// @param spread whether each process has its own loopback address, for tests of partitions
     public record Settings(int coordinators, int workers, Path data, int port, List<String> cassandra,
             String keyspace, Path root, List<String> common, List<String> worker, List<String> coordinator,
             boolean restart, boolean spread) {
         private String host(int process) {
-            return spread ? "127.0.0." + (FIRST_OF_ITS_OWN + process) : HOST;
+            return spread ? "127.0.0." + (FIRST_SPREAD_ADDRESS + process) : HOST;
         }
     }
 
@@ -84,15 +84,16 @@ public final class LocalCluster {
         this.contactPoints = settings.cassandra();
     }
 
-    /// Starts all processes and returns when the coordinators serve; [CommandFailed] says why they cannot,
-    /// and then nothing is left running.
+    /// Starts all processes and returns when the coordinators are ready. On a failure it stops all processes
+    /// and throws
+    /// [CommandFailed].
     ///
-    /// @param say is told in words what happens
+    /// @param say receives progress messages
     public static LocalCluster start(Settings settings, Consumer<String> say) {
         var cluster = new LocalCluster(settings, say);
         try {
             Files.createDirectories(settings.data().resolve("logs"));
-            cluster.begin();
+            cluster.startAll();
             return cluster;
         } catch (IOException | UncheckedIOException | IllegalStateException failed) {
             cluster.stop();
@@ -112,54 +113,56 @@ public final class LocalCluster {
                 "http://" + HOST + ":" + m.httpPort).toList();
     }
 
-    private void begin() throws InterruptedException {
-        List<NodesFile.Entry> before = file.read();
+    private void startAll() throws InterruptedException {
+        List<NodesFile.ProcessEntry> before = file.read();
         refuseRunning(before);
         if (settings.cassandra().isEmpty()) startDatabase(before);
-        say.accept("cassandra answers on " + String.join(", ", contactPoints));
+        say.accept("Cassandra is ready on " + String.join(", ", contactPoints));
         CassandraSchema.create(CassandraSettings.of(ConfigFactory.parseMap(Map.of(
                 "bios.storage.cassandra.contact-points", contactPoints,
                 "bios.storage.cassandra.keyspace", settings.keyspace())).withFallback(ConfigFactory.load())))
                 .forEach(say);
         plan(before);
-        for (Member member : members) start(member, FIRST_PAUSE_MILLIS);
+        for (Member member : members) start(member, FIRST_BACKOFF_MILLIS);
         write();
         for (Member member : members) {
-            await(() -> member.ready() || !member.runs());
-            if (!member.runs()) throw new CommandFailed(member.name + " ended while it started; the end of "
-                    + member.log + ":\n" + member.told());
+            await(() -> member.ready() || !member.isRunning());
+            if (!member.isRunning()) throw new CommandFailed(
+                    member.name + " ended during its start; the end of "
+                    + member.log + ":\n" + member.logTail());
         }
-        for (String url : urls()) await(() -> serves(url) || members.stream().noneMatch(Member::runs));
+        for (String url : urls()) await(() -> serves(url) || members.stream().noneMatch(Member::isRunning));
     }
 
-    private void refuseRunning(List<NodesFile.Entry> before) {
+    private void refuseRunning(List<NodesFile.ProcessEntry> before) {
         List<String> running = before.stream().filter(e -> e.pid() != 0 && ours(e.pid()))
                 .map(e -> e.name() + " (pid " + e.pid() + ")").toList();
         if (!running.isEmpty())
-            throw new CommandFailed("processes of an earlier cluster in " + settings.data() + " still run: "
-                    + String.join(", ", running) + "; end them first, or choose another --data");
+            throw new CommandFailed("processes of an earlier cluster in " + settings.data()
+            + " are still running: "
+                    + String.join(", ", running) + "; stop them first, or choose another --data");
     }
 
-    /// Whether a process with this id is one of Java's.
+    /// Whether a Java process with this id is running.
     private static boolean ours(long pid) {
         return ProcessHandle.of(pid).filter(ProcessHandle::isAlive).flatMap(p -> p.info().command())
                 .filter(command -> command.endsWith("java")).isPresent();
     }
 
-    private void startDatabase(List<NodesFile.Entry> before) {
+    private void startDatabase(List<NodesFile.ProcessEntry> before) {
         say.accept("starting Cassandra ...");
-        Optional<NodesFile.Entry> known = before.stream().filter(e ->
+        Optional<NodesFile.ProcessEntry> known = before.stream().filter(e ->
                 e.role().equals("cassandra")).findFirst();
         Path jars = CassandraJars.in(settings.root());
         var wanted = new LocalCassandra.Settings(jars, settings.data().resolve("cassandra"),
-                known.map(NodesFile.Entry::cqlPort).orElseGet(LocalCluster::freePort),
-                known.map(NodesFile.Entry::arteryPort).orElseGet(LocalCluster::freePort),
+                known.map(NodesFile.ProcessEntry::cqlPort).orElseGet(LocalCluster::freePort),
+                known.map(NodesFile.ProcessEntry::arteryPort).orElseGet(LocalCluster::freePort),
                 CASSANDRA_HEAP_MEBIBYTES);
         database = Optional.of(LocalCassandra.start(wanted));
         contactPoints = List.of(database.get().contactPoint());
     }
 
-    private void plan(List<NodesFile.Entry> before) {
+    private void plan(List<NodesFile.ProcessEntry> before) {
         record Planned(String name, String role, String host, int http, int artery) {
             String address() {
                 return host + ":" + artery;
@@ -170,11 +173,11 @@ public final class LocalCluster {
             boolean coordinator = i <= settings.coordinators();
             String name = coordinator ? "coordinator-" + i : "worker-" + (i - settings.coordinators());
             int http = coordinator && settings.port() != 0 ? settings.port() + i - 1
-                    : port(before, name, NodesFile.Entry::httpPort);
+                    : port(before, name, NodesFile.ProcessEntry::httpPort);
             planned.add(new Planned(name, coordinator ? "coordinator" : "worker", settings.host(i - 1), http,
-                    port(before, name, NodesFile.Entry::arteryPort)));
+                    port(before, name, NodesFile.ProcessEntry::arteryPort)));
         }
-        // Everybody is a seed: whoever is started again finds the others, whoever of them is there.
+        // All processes are seeds, so that a restarted process finds any other one.
         String seeds = String.join(",", planned.stream().map(Planned::address).toList());
         for (Planned p : planned) {
             var arguments = new ArrayList<>(List.of("--name", p.name(), "--role", p.role(),
@@ -191,19 +194,18 @@ public final class LocalCluster {
         }
     }
 
-    /// Each process takes itself for alone on the machine; here they share it. Options of the user's own, and
-    /// settings, come later and count.
+    /// Divides the memory of the machine among the processes. Options and settings of the user override this.
     private List<String> memory(boolean worker) {
-        long all = HostMemory.total() - OF_CASSANDRA_BYTES;
+        long all = HostMemory.total() - CASSANDRA_BYTES;
         int processes = settings.coordinators() + settings.workers();
         long heap = Math.clamp(all / (4L * processes), LEAST_HEAP_BYTES, MOST_HEAP_BYTES);
         var options = new ArrayList<>(List.of("-Xmx" + heap));
-        long beside = (all - processes * (heap + OF_JAVA_BYTES)) / settings.workers();
+        long beside = (all - processes * (heap + JVM_OVERHEAD_BYTES)) / settings.workers();
         if (worker) options.add("-Dbios.engine.memory-bytes=" + Math.max(heap, beside));
         return options;
     }
 
-    /// The key of signed URLs: any coordinator answers for those of another one, also after a restart.
+    /// The key of signed URLs, which all coordinators share and which survives a restart.
     private String secret() {
         Path kept = settings.data().resolve("archive-url-secret");
         try {
@@ -221,8 +223,9 @@ public final class LocalCluster {
         }
     }
 
-    /// The port that a process had before, so that its address stays; else a free one.
-    private static int port(List<NodesFile.Entry> before, String name, ToIntFunction<NodesFile.Entry> which) {
+    /// The previous port of a process, so that its address is stable; else a free port.
+    private static int port(List<NodesFile.ProcessEntry> before, String name,
+            ToIntFunction<NodesFile.ProcessEntry> which) {
         return before.stream().filter(e -> e.name().equals(name)).mapToInt(which).filter(port -> port != 0)
                 .findFirst().orElseGet(LocalCluster::freePort);
     }
@@ -235,13 +238,13 @@ public final class LocalCluster {
         }
     }
 
-    private void start(Member member, long pause) {
+    private void start(Member member, long backoff) {
         member.start();
-        restarts.put(member, new Restart(nowMillis(), pause, Optional.empty()));
+        restarts.put(member, new Restart(nowMillis(), backoff, Optional.empty()));
     }
 
     private static long nowMillis() {
-        return System.nanoTime() / 1_000_000; // edge: pauses between starts
+        return System.nanoTime() / 1_000_000; // edge: backoff between starts
     }
 
     private static boolean serves(String url) {
@@ -256,66 +259,66 @@ public final class LocalCluster {
     }
 
     private void await(BooleanSupplier done) throws InterruptedException {
-        while (!done.getAsBoolean() && !stopping) Thread.sleep(GLANCE_MILLIS); // edge: waits for processes
+        while (!done.getAsBoolean() && !stopping) Thread.sleep(POLL_MILLIS); // edge: waits for processes
     }
 
     private void write() {
         var entries = new ArrayList<>(members.stream().map(Member::entry).toList());
-        database.ifPresent(d -> entries.add(new NodesFile.Entry("cassandra", "cassandra", HOST,
+        database.ifPresent(d -> entries.add(new NodesFile.ProcessEntry("cassandra", "cassandra", HOST,
                 d.alive() ? d.pid() : 0, 0, d.settings().storagePort(), d.port(),
                 d.settings().log().toString())));
         file.write(entries);
     }
 
-    /// Looks after the processes until [#stop] is called from another thread.
-    public void tend() throws InterruptedException {
+    /// Supervises the processes until [#stop] is called from another thread.
+    public void supervise() throws InterruptedException {
         while (!stopping) {
-            boolean changed = tendDatabase();
-            for (Member member : members) changed |= tend(member);
+            boolean changed = superviseDatabase();
+            for (Member member : members) changed |= supervise(member);
             if (changed && !stopping) write();
-            Thread.sleep(GLANCE_MILLIS); // edge: looks after processes
+            Thread.sleep(POLL_MILLIS); // edge: supervises processes
         }
     }
 
-    private boolean tendDatabase() {
+    private boolean superviseDatabase() {
         if (database.isEmpty() || database.get().alive() || !settings.restart() || stopping) return false;
-        say.accept("cassandra ended; it is started again");
+        say.accept("Cassandra ended and is restarted");
         try {
             database = Optional.of(LocalCassandra.start(database.get().settings()));
-            say.accept("cassandra answers again, pid " + database.get().pid());
+            say.accept("Cassandra is ready again, pid " + database.get().pid());
         } catch (IllegalStateException | UncheckedIOException failed) {
             say.accept(failed.getMessage());
         }
         return true;
     }
 
-    private boolean tend(Member member) {
-        if (member.runs() || !settings.restart()
+    private boolean supervise(Member member) {
+        if (member.isRunning() || !settings.restart()
                 && restarts.get(member).dueAtMillis().isPresent()) return false;
         Restart restart = restarts.get(member);
         if (restart.dueAtMillis().isEmpty()) {
-            boolean lived = nowMillis() - restart.startedAtMillis() > LIVED_MILLIS;
-            long pause = lived ? FIRST_PAUSE_MILLIS : restart.pauseMillis();
+            boolean stable = nowMillis() - restart.startedAtMillis() > STABLE_MILLIS;
+            long backoff = stable ? FIRST_BACKOFF_MILLIS : restart.backoffMillis();
             restarts.put(member, new Restart(restart.startedAtMillis(),
-                    Math.min(LONGEST_PAUSE_MILLIS, 2 * pause), Optional.of(nowMillis() + pause)));
+                    Math.min(MAX_BACKOFF_MILLIS, 2 * backoff), Optional.of(nowMillis() + backoff)));
             say.accept(member.name + " ended with status " + member.status()
-                    + (settings.restart() ? "; it is started again" : ""));
+                    + (settings.restart() ? "; it is restarted" : ""));
             return true;
         }
         if (nowMillis() < restart.dueAtMillis().get()) return false;
-        start(member, restart.pauseMillis());
+        start(member, restart.backoffMillis());
         return true;
     }
 
-    /// Ends all processes in order: workers and coordinators drain, Cassandra is the last.
+    /// Stops all processes in order: workers and coordinators drain, then Cassandra is stopped.
     public synchronized void stop() {
         if (stopping) return;
         stopping = true;
         members.forEach(Member::terminate);
         long end = nowMillis() + STOP_LIMIT.toMillis();
         try {
-            while (members.stream().anyMatch(Member::runs) && nowMillis() < end)
-                Thread.sleep(GLANCE_MILLIS); // edge: waits for processes
+            while (members.stream().anyMatch(Member::isRunning) && nowMillis() < end)
+                Thread.sleep(POLL_MILLIS); // edge: waits for processes
         } catch (InterruptedException _) {
             Thread.currentThread().interrupt();
         }

@@ -10,10 +10,10 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 
-/// One process of Bios in a [LocalCluster]. For one thread.
+/// One process of Bios in a [LocalCluster]. Not thread-safe.
 final class Member {
     private static final String READY = "bios ready ";
-    private static final int TOLD = 4000;
+    private static final int LOG_TAIL_CHARACTERS = 4000;
 
     final String name;
     final String role;
@@ -27,10 +27,10 @@ final class Member {
     private Process process;
     private long logFrom;
 
-    /// @param httpPort 0: it serves no HTTP
-    /// @param arguments of `bios node`
-    /// @param environment beside that of this process
-    /// @param java options of Java
+    /// @param httpPort 0: no HTTP
+    /// @param arguments arguments of `bios node`
+    /// @param environment additional variables of the environment
+    /// @param java additional options of Java
     Member(String name, String role, String host, int httpPort, int arteryPort, Path log,
             List<String> arguments, Map<String, String> environment, List<String> java) {
         this.name = name;
@@ -48,25 +48,25 @@ final class Member {
         logFrom = Files.exists(log) ? size() : 0;
         var all = new ArrayList<>(List.of("node"));
         all.addAll(arguments);
-        process = Child.start(all, log, environment, java);
+        process = ChildProcess.start(all, log, environment, java);
     }
 
-    boolean runs() {
+    boolean isRunning() {
         return process != null && process.isAlive();
     }
 
-    /// Whether it has said since its start that it does its part.
+    /// Whether it has reported since its start that it is ready.
     boolean ready() {
-        return runs() && said().contains(READY);
+        return isRunning() && logSinceStart().contains(READY);
     }
 
-    /// The end of what it has said since its start.
-    String told() {
-        String said = said();
-        return said.substring(Math.max(0, said.length() - TOLD)).strip();
+    /// The end of its log since its start.
+    String logTail() {
+        String text = logSinceStart();
+        return text.substring(Math.max(0, text.length() - LOG_TAIL_CHARACTERS)).strip();
     }
 
-    private String said() {
+    private String logSinceStart() {
         try (var file = new RandomAccessFile(log.toFile(), "r")) {
             byte[] since = new byte[(int) Math.min(1 << 20, Math.max(0, file.length() - logFrom))];
             file.seek(logFrom);
@@ -85,23 +85,24 @@ final class Member {
         }
     }
 
-    /// SIGTERM: it drains and ends.
+    /// Sends SIGTERM: the process drains and ends.
     void terminate() {
-        if (runs()) process.destroy();
+        if (isRunning()) process.destroy();
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     void kill() {
-        if (runs()) process.destroyForcibly();
+        if (isRunning()) process.destroyForcibly();
     }
 
-    /// How it ended.
+    /// Its exit status.
     int status() {
         return process.exitValue();
     }
 
-    NodesFile.Entry entry() {
-        return new NodesFile.Entry(name, role, host, runs() ? process.pid() : 0, httpPort, arteryPort, 0,
+    NodesFile.ProcessEntry entry() {
+        return new NodesFile.ProcessEntry(name, role, host, isRunning() ? process.pid()
+                : 0, httpPort, arteryPort, 0,
                 log.toString());
     }
 }

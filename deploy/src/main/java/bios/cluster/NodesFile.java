@@ -12,8 +12,9 @@ import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
 import java.util.List;
 
-/// The processes of a cluster on this machine, as `DIR/nodes.json` tells them. The file is replaced as a
-/// whole whenever a process starts or ends.
+/// The file `DIR/nodes.json` with the processes of a cluster on this machine. It is replaced atomically when
+/// a
+/// process starts or ends.
 record NodesFile(Path file) {
     private static final ObjectMapper JSON = new ObjectMapper().enable(SerializationFeature.INDENT_OUTPUT);
 
@@ -21,28 +22,29 @@ record NodesFile(Path file) {
     ///
     /// @param name e.g. `worker-2`
     /// @param role `coordinator`, `worker` or `cassandra`
-    /// @param pid 0 while it does not run
-    /// @param httpPort 0: it serves no HTTP
-    /// @param arteryPort its port for the other processes; of Cassandra: 0
-    /// @param cqlPort of Cassandra; of all others: 0
+    /// @param pid 0 if it is not running
+    /// @param httpPort 0: no HTTP
+    /// @param arteryPort cluster port; of Cassandra its storage port
+    /// @param cqlPort CQL port of Cassandra; 0 for other processes
     @JsonInclude(JsonInclude.Include.NON_DEFAULT)
-    record Entry(@JsonProperty("name") String name, @JsonProperty("role") String role,
+    record ProcessEntry(@JsonProperty("name") String name, @JsonProperty("role") String role,
             @JsonProperty("host") String host, @JsonProperty("pid") long pid,
             @JsonProperty("http_port") int httpPort, @JsonProperty("artery_port") int arteryPort,
             @JsonProperty("cql_port") int cqlPort, @JsonProperty("log") String log) {}
 
-    /// What the file says; nothing if there is none.
-    List<Entry> read() {
+    /// The processes in the file; empty without a file.
+    List<ProcessEntry> read() {
         if (!Files.exists(file)) return List.of();
         try {
-            return JSON.readValue(file.toFile(), new TypeReference<List<Entry>>() {});
+            return JSON.readValue(file.toFile(), new TypeReference<List<ProcessEntry>>() {});
         } catch (IOException failed) {
-            throw new UncheckedIOException(file + " cannot be read; delete it if no process of it runs: "
+            throw new UncheckedIOException(
+                    file + " cannot be read; delete it if none of its processes is running: "
                     + failed.getMessage(), failed);
         }
     }
 
-    void write(List<Entry> entries) {
+    void write(List<ProcessEntry> entries) {
         Path whole = file.resolveSibling(file.getFileName() + ".new");
         try {
             JSON.writeValue(whole.toFile(), entries);

@@ -54,8 +54,8 @@ public final class BenchSampleCommand implements Callable<Integer> {
                     "--streams, --adapters, --steps and --warm-up: at least 1; --tokens: at least 2");
         if (other.compare()) new SampleComparison(other.comparison(output, limit, repetitions)).run();
         else output.finish(new SampleBench(engine.setup().withContext(prefill + 1), streams, adapters, tokens,
-                prefill, repetitions, warmUp, other.peer(limit), profile, limit.guard("sample",
-                        output)).run());
+                prefill, repetitions, warmUp, other.peer(limit), profile, limit.guard("sample", output))
+                .run());
         return 0;
     }
 }

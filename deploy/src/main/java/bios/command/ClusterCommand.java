@@ -13,12 +13,12 @@ import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 
-/// `bios cluster`: a real cluster on this machine.
+/// `bios cluster`: runs a cluster on this machine.
 @Command(name = "cluster", mixinStandardHelpOptions = true, description = {
-        "Run coordinators and workers as processes of their own against a real Cassandra, on this machine.",
-        "Starts a Cassandra too unless one is named; starts again what ends; prints 'bios ready on"
-        + " http://HOST:PORT' when it serves. DIR/nodes.json tells each process's role, pid and ports,"
-        + " DIR/logs what they say."})
+        "Run coordinators and workers as separate processes against a Cassandra, on this machine.",
+        "Starts a Cassandra unless one is named; restarts processes that end; prints 'bios ready on"
+        + " http://HOST:PORT' when it is ready. DIR/nodes.json contains each process's role, pid and"
+        + " ports, DIR/logs the logs."})
 public final class ClusterCommand implements Callable<Integer> {
     private static final String KEYSPACE = "bios";
 
@@ -31,28 +31,28 @@ public final class ClusterCommand implements Callable<Integer> {
     private int workers;
 
     @Option(names = "--data", paramLabel = "DIR",
-            description = "Folder of everything that is kept (default: $$BIOS_DATA, else ~/.bios/cluster).")
+            description = "Folder of all data (default: $$BIOS_DATA, else ~/.bios/cluster).")
     private Path data;
 
     @Option(names = "--port", defaultValue = "8400",
-            description = "Port of the first coordinator, the others take"
-            + " those behind it; 0 for free ones (default: ${DEFAULT-VALUE}).")
+            description = "Port of the first coordinator, the others use"
+            + " the following ports; 0: free ports (default: ${DEFAULT-VALUE}).")
     private int port;
 
     @Option(names = "--threads", paramLabel = "N",
             description = "Threads of each worker's engine (default: all cores, divided by the workers).")
     private Integer threads;
 
-    @Option(names = "--no-restart", description = "Do not start again what ends.")
+    @Option(names = "--no-restart", description = "Do not restart processes that end.")
     private boolean noRestart;
 
     @Option(names = "--spread",
-            description = "Give each process a loopback address of its own (127.0.0.11 and on;"
-            + " Linux), by which it can be cut off from the others.")
+            description = "Give each process its own loopback address (127.0.0.11 and following;"
+            + " Linux), for tests of network partitions.")
     private boolean spread;
 
     @Option(names = "--keys", paramLabel = "FILE", description =
-            "Accounts: lines of '<account> <key>'. Without it everybody is the account 'default'.")
+            "Accounts: lines of '<account> <key>'. Without it every caller is the account 'default'.")
     private Path keys;
 
     @Mixin private ModelOptions models;
@@ -70,7 +70,7 @@ public final class ClusterCommand implements Callable<Integer> {
         Runtime.getRuntime().addShutdownHook(ended);
         for (String url : cluster.urls()) System.out.println("bios ready on " + url);
         System.out.flush();
-        cluster.tend();
+        cluster.supervise();
         return 0;
     }
 

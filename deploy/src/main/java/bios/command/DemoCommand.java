@@ -11,9 +11,9 @@ import picocli.CommandLine.Command;
 import picocli.CommandLine.Parameters;
 import picocli.CommandLine.Unmatched;
 
-/// `bios demo`: the main job from nothing, in deploy/demo/demo.py, through the Python package.
+/// `bios demo`: runs deploy/demo/demo.py, the whole workflow through the Python package.
 @Command(name = "demo", description =
-        "Train, kill, carry on, resume, sample and download, from nothing, in under three minutes.")
+        "Train, kill the server, recover, resume, sample and download, in under three minutes.")
 public final class DemoCommand implements Callable<Integer> {
     @Unmatched private List<String> arguments = new ArrayList<>();
 

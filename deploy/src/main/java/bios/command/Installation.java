@@ -3,22 +3,22 @@ package bios.command;
 import java.nio.file.Files;
 import java.nio.file.Path;
 
-/// Where this program lies on the disk.
+/// The installation folder of this program.
 public final class Installation {
     private Installation() {}
 
-    /// The folder with the launcher: `BIOS_ROOT`, which the launcher sets, else the nearest
-    /// one above that has `mvnw`.
+    /// The folder of the launcher: `BIOS_ROOT`, which the launcher sets, else the nearest parent folder with
+    /// `mvnw`.
     public static Path root() {
-        String said = System.getenv("BIOS_ROOT");
-        if (said != null && !said.isEmpty()) return Path.of(said);
+        String given = System.getenv("BIOS_ROOT");
+        if (given != null && !given.isEmpty()) return Path.of(given);
         Path folder = Path.of("").toAbsolutePath();
         while (folder.getParent() != null && !Files.exists(folder.resolve("mvnw")))
             folder = folder.getParent();
         return folder;
     }
 
-    /// The base model that is shipped with Bios.
+    /// The base model that comes with Bios.
     public static Path tinyModel() {
         return root().resolve("deploy/models/bios-tiny");
     }

@@ -12,7 +12,7 @@ import java.util.TreeMap;
 import java.util.stream.Stream;
 import picocli.CommandLine.Option;
 
-/// Which base models a process serves.
+/// Command-line options for the base models of a process.
 final class ModelOptions {
     @Option(names = "--models", paramLabel = "DIR",
             description = "Serve every model folder below DIR by its relative path.")
@@ -22,14 +22,14 @@ final class ModelOptions {
             description = "Serve this model folder under NAME; can be repeated.")
     private Map<String, Path> named = new LinkedHashMap<>();
 
-    /// The folders by name, their slugs distinct; where none was given, the model that is shipped with Bios.
+    /// The folders by name, with distinct slugs; by default the model that comes with Bios.
     Map<ModelName, Path> chosen() {
         Map<ModelName, Path> all = new LinkedHashMap<>();
         for (Path folder : folders) below(folder).forEach((name, path) -> add(all, name, path));
         named.forEach((name, path) -> {
             if (!Files.exists(path.resolve("config.json")))
                 throw new CommandFailed("--model " + name + "=" + path
-                        + ": no config.json there; name a Hugging Face model folder");
+                        + ": no config.json; expected a Hugging Face model folder");
             add(all, name, path);
         });
         if (folders.isEmpty() && named.isEmpty()) {
@@ -56,8 +56,8 @@ final class ModelOptions {
             ModelName other = slugs.put(name.slug(), name);
             if (other != null)
                 throw new CommandFailed("the models " + other + " and " + name
-                        + " would both have runs named '"
-                        + name.slug() + "-...'; give one another last word with --model NAME=DIR");
+                        + " would have the same run ids, '"
+                        + name.slug() + "-...'; rename one with --model NAME=DIR");
         }
     }
 

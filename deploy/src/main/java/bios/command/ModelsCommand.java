@@ -6,7 +6,7 @@ import java.util.List;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 
-/// `bios models`: what a running service serves.
+/// `bios models`: lists the base models of a running service.
 @Command(name = "models", mixinStandardHelpOptions = true,
         description = "List the base models that a running service serves.")
 public final class ModelsCommand implements Runnable {

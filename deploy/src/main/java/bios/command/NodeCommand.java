@@ -16,9 +16,9 @@ import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 
-/// `bios node`: one process of a cluster, as containers run it.
+/// `bios node`: runs one process of a cluster.
 @Command(name = "node", mixinStandardHelpOptions = true, description =
-        "Run one process of a cluster; prints 'bios ready ...' when it does its part.")
+        "Run one process of a cluster; prints 'bios ready ...' when it is ready.")
 public final class NodeCommand implements Callable<Integer> {
     @Option(names = "--role", required = true, split = ",", paramLabel = "ROLE", description =
             "coordinator (HTTP, sessions, sampling requests), worker (base models and their runs), or both.")
@@ -33,7 +33,7 @@ public final class NodeCommand implements Callable<Integer> {
     private String host;
 
     @Option(names = "--port", defaultValue = "8400", description =
-            "Port of HTTP (of a worker: health and metrics only), 0 for a free one"
+            "Port of HTTP (of a worker: health and metrics only), 0 for a free port"
             + " (default: ${DEFAULT-VALUE}).")
     private int port;
 
@@ -48,16 +48,16 @@ public final class NodeCommand implements Callable<Integer> {
 
     @Option(names = "--seed", required = true, split = ",", paramLabel = "HOST:PORT",
             defaultValue = "${env:BIOS_SEEDS}", description =
-            "Cluster addresses of processes that may be there already, the same list everywhere; the first"
-            + " begins a new cluster if no other answers (default: $$BIOS_SEEDS).")
+            "Cluster addresses of the seed processes, the same list everywhere; the first"
+            + " forms a new cluster if no other answers (default: $$BIOS_SEEDS).")
     private List<String> seeds;
 
     @Option(names = "--data", paramLabel = "DIR", defaultValue = "${env:BIOS_DATA:-.}",
-            description = "Folder of blobs, where they are files (default: $$BIOS_DATA).")
+            description = "Folder of file blobs (default: $$BIOS_DATA).")
     private Path data;
 
     @Option(names = "--keys", paramLabel = "FILE", description =
-            "Accounts: lines of '<account> <key>'. Without it everybody is the account 'default'.")
+            "Accounts: lines of '<account> <key>'. Without it every caller is the account 'default'.")
     private Path keys;
 
     @Option(names = "--threads", paramLabel = "N",

@@ -12,11 +12,11 @@ import java.util.Map;
 import java.util.Optional;
 import picocli.CommandLine.Option;
 
-/// Where the processes of a cluster keep what they share, and their other settings.
+/// Command-line options of the shared stores of a cluster, and the configuration file.
 final class NodeOptions {
     @Option(names = "--cassandra", paramLabel = "HOST:PORT", split = ",",
             defaultValue = "${env:BIOS_CASSANDRA}",
-            description = "Cassandra nodes to ask first (default: $$BIOS_CASSANDRA).")
+            description = "Contact points of Cassandra (default: $$BIOS_CASSANDRA).")
     private List<String> cassandra = List.of();
 
     @Option(names = "--keyspace", defaultValue = "${env:BIOS_KEYSPACE}",
@@ -24,7 +24,7 @@ final class NodeOptions {
     private String keyspace;
 
     @Option(names = "--blobs", paramLabel = "PLACE", defaultValue = "${env:BIOS_BLOBS}", description =
-            "Where blobs lie: a folder that all processes share, s3://BUCKET/PREFIX, or 'cassandra'"
+            "Blob store: a folder that all processes share, s3://BUCKET/PREFIX, or 'cassandra'"
             + " (default: $$BIOS_BLOBS, else cassandra).")
     private String blobs;
 
@@ -32,7 +32,7 @@ final class NodeOptions {
             description = "Settings (HOCON) over the defaults; see docs/reference/settings.md.")
     private Path config;
 
-    /// The settings of a file, or none; [CommandFailed] if it cannot be read.
+    /// The settings of the file, empty without one; throws [CommandFailed] if it cannot be read.
     static Config settings(Path file) {
         if (file == null) return ConfigFactory.empty();
         if (!Files.exists(file)) throw new CommandFailed("--config " + file + ": no such file");
@@ -59,16 +59,16 @@ final class NodeOptions {
         return Optional.ofNullable(config);
     }
 
-    /// All of it as settings.
+    /// The options as settings.
     Config settings() {
-        Map<String, Object> said = new HashMap<>();
+        Map<String, Object> given = new HashMap<>();
         if (!cassandra().isEmpty()) {
-            said.put("bios.storage.journal", "cassandra");
-            said.put("bios.storage.cassandra.contact-points", cassandra());
+            given.put("bios.storage.journal", "cassandra");
+            given.put("bios.storage.cassandra.contact-points", cassandra());
         }
-        keyspace().ifPresent(k -> said.put("bios.storage.cassandra.keyspace", k));
-        blobs().ifPresent(place -> said.putAll(place(place)));
-        return ConfigFactory.parseMap(said).withFallback(settings(config));
+        keyspace().ifPresent(k -> given.put("bios.storage.cassandra.keyspace", k));
+        blobs().ifPresent(place -> given.putAll(place(place)));
+        return ConfigFactory.parseMap(given).withFallback(settings(config));
     }
 
     private static Map<String, Object> place(String blobs) {

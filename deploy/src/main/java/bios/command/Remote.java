@@ -17,7 +17,7 @@ import java.time.Duration;
 import java.util.List;
 import picocli.CommandLine.Option;
 
-/// A running service, as the commands that look at it and manage it see it.
+/// HTTP client and options of the commands that inspect and manage a running service.
 public final class Remote {
     private static final ObjectMapper JSON = new ObjectMapper();
 
@@ -37,12 +37,12 @@ public final class Remote {
         return json;
     }
 
-    /// The JSON that a path under `/api/v1` answers; [CommandFailed] carries the service's own words.
+    /// The JSON response of a path below `/api/v1`; throws [CommandFailed] with the message of the service.
     public JsonNode get(String path) {
         return send("GET", path, "");
     }
 
-    /// Sends a request with a JSON body (or none) and gives the answer's JSON.
+    /// Sends a request with a JSON body (or none) and returns the JSON response.
     public JsonNode send(String method, String path, String body) {
         HttpRequest request = request(path).header("Content-Type", "application/json")
                 .method(method, body.isEmpty() ? BodyPublishers.noBody() : BodyPublishers.ofString(body))
@@ -60,9 +60,10 @@ public final class Remote {
         }
     }
 
-    /// Streams what a path answers as gzip into a file, which appears only when whole; gives its bytes.
+    /// Downloads the gzip response of a path into a file, which is created atomically; returns its size in
+    /// bytes.
     public long download(String path, Path file) {
-        if (Files.isDirectory(file)) throw new CommandFailed(file + " is a folder; name a file");
+        if (Files.isDirectory(file)) throw new CommandFailed(file + " is a folder; expected a file");
         Path part = file.resolveSibling(file.getFileName() + ".part");
         try {
             Files.deleteIfExists(part);
@@ -87,7 +88,7 @@ public final class Remote {
         }
     }
 
-    /// Prints rows under a header, columns as wide as their widest cell.
+    /// Prints a table.
     static void table(List<String> header, List<List<String>> rows) {
         int[] widths = new int[header.size()];
         for (int c = 0; c < widths.length; c++) {

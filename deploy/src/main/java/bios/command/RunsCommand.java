@@ -11,9 +11,9 @@ import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 
-/// `bios runs`: the caller's training runs.
+/// `bios runs`: lists the caller's training runs and shows their history.
 @Command(name = "runs", mixinStandardHelpOptions = true, 
-        description = "List training runs, newest first; with 'history', what happened to one.")
+        description = "List training runs, newest first; 'history' shows the history of one.")
 public final class RunsCommand implements Runnable {
     @Mixin private Remote service;
 
@@ -22,7 +22,7 @@ public final class RunsCommand implements Runnable {
     private int limit;
 
     @Option(names = "--offset", defaultValue = "0",
-            description = "How many to pass over (default: ${DEFAULT-VALUE}).")
+            description = "How many to skip (default: ${DEFAULT-VALUE}).")
     private int offset;
 
     @Override public void run() {
@@ -41,7 +41,7 @@ public final class RunsCommand implements Runnable {
     }
 
     @Command(name = "history", mixinStandardHelpOptions = true,
-            description = "What happened to a run, the newest last.")
+            description = "Show the history of a run, the newest last.")
     void history(@Mixin Remote at, @Parameters(paramLabel = "RUN", description = "A run's id.") String run,
             @Option(names = "--limit", defaultValue = "100",
                     description = "How many at most (default: ${DEFAULT-VALUE}).") int most) {
@@ -52,10 +52,10 @@ public final class RunsCommand implements Runnable {
             return;
         }
         List<List<String>> rows = new ArrayList<>();
-        for (JsonNode note : answer.path("history"))
-            rows.add(List.of(note.path("time").asText(), note.path("node").asText("-"),
-                    note.path("kind").asText(), note.path("position").asText("-"),
-                    note.path("seq_id").asText("-"), detail(note.path("detail"))));
+        for (JsonNode entry : answer.path("history"))
+            rows.add(List.of(entry.path("time").asText(), entry.path("node").asText("-"),
+                    entry.path("kind").asText(), entry.path("position").asText("-"),
+                    entry.path("seq_id").asText("-"), detail(entry.path("detail"))));
         Remote.table(List.of("TIME", "NODE", "KIND", "POSITION", "SEQ", "DETAIL"), rows);
     }
 

@@ -16,16 +16,16 @@ import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
 
-/// `bios schema`: makes or upgrades the tables in Cassandra, once for a cluster.
+/// `bios schema`: creates or upgrades the tables in Cassandra.
 @Command(name = "schema", mixinStandardHelpOptions = true, description =
-        "Make or upgrade Bios's tables in Cassandra; to run it again is harmless.")
+        "Create or upgrade Bios's tables in Cassandra; idempotent.")
 public final class SchemaCommand implements Callable<Integer> {
     @Option(names = "--cassandra", paramLabel = "HOST[:PORT]", split = ",",
             description = "Nodes of Cassandra (default: bios.storage.cassandra.contact-points).")
     private List<String> cassandra;
 
     @Option(names = "--keyspace", paramLabel = "NAME", description =
-            "Where the tables are (default: bios.storage.cassandra.keyspace, bios).")
+            "Keyspace of the tables (default: bios.storage.cassandra.keyspace, bios).")
     private String keyspace;
 
     @Option(names = "--replication", paramLabel = "N", description =
@@ -41,7 +41,7 @@ public final class SchemaCommand implements Callable<Integer> {
             "Settings over the defaults, such as user and password.")
     private Path config;
 
-    @Option(names = "--check", description = "Only say whether the tables are those of this program.")
+    @Option(names = "--check", description = "Only check whether the tables match this program.")
     private boolean check;
 
     @Override public Integer call() {
@@ -59,14 +59,14 @@ public final class SchemaCommand implements Callable<Integer> {
     }
 
     private Config settings() {
-        Map<String, Object> said = new HashMap<>();
-        // A person waits: not for as long as a node that starts beside Cassandra.
-        said.put("connect-within", "20 s");
-        if (cassandra != null) said.put("contact-points", cassandra);
-        if (keyspace != null) said.put("keyspace", keyspace);
-        if (replication != null) said.put("replication", replication);
-        if (datacenter != null) said.put("local-datacenter", datacenter);
-        return ConfigFactory.parseMap(said).atPath(CassandraSettings.PATH)
+        Map<String, Object> given = new HashMap<>();
+        // Shorter than for a node that starts together with Cassandra: a person waits.
+        given.put("connect-within", "20 s");
+        if (cassandra != null) given.put("contact-points", cassandra);
+        if (keyspace != null) given.put("keyspace", keyspace);
+        if (replication != null) given.put("replication", replication);
+        if (datacenter != null) given.put("local-datacenter", datacenter);
+        return ConfigFactory.parseMap(given).atPath(CassandraSettings.PATH)
                 .withFallback(NodeOptions.settings(config))
                 .withFallback(ConfigFactory.load()).resolve();
     }

@@ -10,26 +10,26 @@ import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
 import picocli.CommandLine.Option;
 
-/// `bios up`: the whole service in one process, with an embedded journal and blobs as files.
+/// `bios up`: runs the whole service in one process, with embedded journal and file blobs.
 @Command(name = "up", mixinStandardHelpOptions = true, description =
-        "Serve base models from one process; prints 'bios ready on http://HOST:PORT' when it serves.")
+        "Serve base models from one process; prints 'bios ready on http://HOST:PORT' when it is ready.")
 public final class UpCommand implements Callable<Integer> {
     @Option(names = "--host", defaultValue = "127.0.0.1",
             description = "Address to listen on (default: ${DEFAULT-VALUE}).")
     private String host;
 
     @Option(names = "--port", defaultValue = "8400",
-            description = "Port, 0 for a free one (default: ${DEFAULT-VALUE}).")
+            description = "Port, 0 for a free port (default: ${DEFAULT-VALUE}).")
     private int port;
 
     @Option(names = "--data", paramLabel = "DIR",
-            description = "Journal and blobs (default: $$BIOS_DATA, else ~/.bios).")
+            description = "Folder of journal and blobs (default: $$BIOS_DATA, else ~/.bios).")
     private Path data;
 
     @Mixin private ModelOptions models;
 
     @Option(names = "--keys", paramLabel = "FILE", description =
-            "Accounts: lines of '<account> <key>'. Without it everybody is the account 'default'.")
+            "Accounts: lines of '<account> <key>'. Without it every caller is the account 'default'.")
     private Path keys;
 
     @Option(names = "--threads", paramLabel = "N",

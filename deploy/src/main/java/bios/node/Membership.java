@@ -2,14 +2,15 @@ package bios.node;
 
 import java.util.List;
 
-/// How a process becomes part of a cluster.
+/// How a process joins a cluster.
 ///
-/// @param host the address at which the others reach it
-/// @param port its port for the others, TCP
-/// @param seeds `host:port` of nodes that may be there already, the same list everywhere; the first one
-///     begins a new cluster when none of the others answers
+/// @param host address of this process for the other nodes
+/// @param port TCP port of this process for the other nodes
+/// @param seeds `host:port` of the seed nodes, the same list on all nodes; the first one forms a new cluster
+/// if no
+///     other seed node answers
 public record Membership(String host, int port, List<String> seeds) {
-    /// Keeps a copy of the list.
+    /// Copies the list.
     public Membership {
         seeds = List.copyOf(seeds);
     }

@@ -34,9 +34,9 @@ import org.apache.pekko.actor.typed.ChildFailed;
 import org.apache.pekko.actor.typed.Terminated;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 
-/// One process of the service: the whole of it (`bios up`), or a part of a cluster (`bios node`).
+/// One process of the service: the whole service (`bios up`), or a node of a cluster (`bios node`).
 public final class Node {
-    /// Loading reads whole models, from a slow disk perhaps.
+    /// Includes the loading of models from a slow disk.
     private static final Duration START_LIMIT = Duration.ofMinutes(30);
     /// Exit status of a process whose device is lost (EX_TEMPFAIL of sysexits.h): started again, it may work.
     private static final int DEVICE_LOST_STATUS = 75;
@@ -54,17 +54,18 @@ public final class Node {
         this.broken = broken;
     }
 
-    /// What a process was told.
+    /// The settings of a process.
     ///
-    /// @param name in logs, histories and metrics; empty: its address, or `local` where it is alone
-    /// @param host to listen on for HTTP
-    /// @param port for HTTP, 0 for a free one
-    /// @param data folder of the embedded journal and of blobs as files
-    /// @param models folders by the name to serve them under, slugs distinct; none without [Role#WORKER]
-    /// @param keys accounts; empty: everybody is `default`
-    /// @param threads of the engine; empty: all cores
-    /// @param settings over the defaults, unresolved
-    /// @param membership empty: a cluster of one
+    /// @param name name in logs, histories and metrics; empty: its cluster address, or `local` for a single
+    /// process
+    /// @param host address to listen on for HTTP
+    /// @param port port of HTTP; 0: a free port
+    /// @param data folder of the embedded journal and of file blobs
+    /// @param models model folders by name, with distinct slugs; empty without [Role#WORKER]
+    /// @param keys key file; empty: every caller is the account `default`
+    /// @param threads threads of the engine; empty: all cores
+    /// @param settings settings that override the defaults, unresolved
+    /// @param membership empty: a single process
     public record Settings(Optional<String> name, Set<Role> roles, String host, int port, Path data,
             Map<ModelName, Path> models,
             Optional<Path> keys, Optional<Integer> threads, Config settings,
@@ -74,7 +75,7 @@ public final class Node {
         }
     }
 
-    /// Starts everything and returns when this process does its part; [CommandFailed] says why it cannot.
+    /// Starts the process and returns when it is ready; throws [CommandFailed] with the reason otherwise.
     public static Node start(Settings settings) {
         return start(settings, Devices::open);
     }
@@ -86,30 +87,31 @@ public final class Node {
         Config config = NodeConfig.of(settings);
         Logs.node(NodeConfig.name(config));
         Storage storage = open(config);
-        CompletableFuture<Optional<String>> begun = new CompletableFuture<>();
+        CompletableFuture<Optional<String>> started = new CompletableFuture<>();
         AtomicReference<CommandFailed> broken = new AtomicReference<>();
         Behavior<Void> guardian = Behaviors.setup(context -> {
             try {
-                new NodeWiring(context, settings, devices, accounts, storage, begun).begin();
+                new NodeWiring(context, settings, devices, accounts, storage, started).start();
             } catch (RuntimeException wrong) {
-                begun.completeExceptionally(wrong);
+                started.completeExceptionally(wrong);
                 return Behaviors.stopped();
             }
             return Behaviors.receive(Void.class).onSignal(Terminated.class, ended -> {
                 broken.set(why(ended));
-                begun.completeExceptionally(broken.get());
+                started.completeExceptionally(broken.get());
                 // Runs and shards leave in order; they find the engine gone and do not wait for it.
                 CoordinatedShutdown.get(context.getSystem()).runAll(new PartStopped(broken.get().getMessage()));
                 return Behaviors.same();
             }).build();
         });
         ActorSystem<Void> system = ActorSystem.create(guardian, NodeConfig.SYSTEM, config);
-        system.getWhenTerminated().whenComplete((_, _) -> begun.completeExceptionally(
+        system.getWhenTerminated().whenComplete((_, _) -> started.completeExceptionally(
                 new CommandFailed("the process was stopped before it was ready")));
         try {
-            // A part of a cluster waits for the others as long as it takes, and says so.
-            Optional<String> url = settings.membership().isPresent() ? begun.get()
-                    : begun.get(START_LIMIT.toSeconds(), TimeUnit.SECONDS);
+            // A node of a cluster waits for the other nodes without limit, and logs this.
+            Optional<String> url = settings.membership().isPresent()
+                    ? started.get() // edge: the main thread waits
+                    : started.get(START_LIMIT.toSeconds(), TimeUnit.SECONDS); // edge: the main thread waits
             return new Node(system, storage, url, broken);
         } catch (ExecutionException failure) {
             end(system, storage);
@@ -140,16 +142,17 @@ public final class Node {
         storage.close();
     }
 
-    /// Where it answers HTTP, e.g. `http://127.0.0.1:8400`; empty if it serves none.
+    /// The URL of its gateway, e.g. `http://127.0.0.1:8400`; empty without a gateway.
     public Optional<String> url() {
         return url;
     }
 
-    /// Waits until the process has ended its work: by SIGTERM; [CommandFailed] if a part of it broke or the
-    /// cluster has removed it, so that it must be started again.
+    /// Waits until the actor system has terminated after SIGTERM. Throws [CommandFailed] if a part of the
+    /// process
+    /// failed or the cluster has removed the node, so that it must be restarted.
     public void awaitEnd() throws InterruptedException {
         try {
-            system.getWhenTerminated().toCompletableFuture().get();
+            system.getWhenTerminated().toCompletableFuture().get(); // edge: the main thread waits
         } catch (ExecutionException failure) {
             throw new CommandFailed("the service ended: " + failure.getCause());
         } finally {
@@ -158,8 +161,8 @@ public final class Node {
         if (broken.get() != null) throw broken.get();
         CoordinatedShutdown.get(system).getShutdownReason()
                 .filter(CoordinatedShutdown.clusterDowningReason()::equals).ifPresent(_ -> {
-                    throw new CommandFailed("the cluster has removed this node: it was out of reach, or saw"
-                            + " only a minority of the others; start it again");
+                    throw new CommandFailed("the cluster has removed this node: it was unreachable, or in a"
+                            + " minority of the nodes; restart it");
                 });
     }
 

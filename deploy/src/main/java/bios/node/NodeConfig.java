@@ -14,15 +14,15 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// The settings of a process, in layers: what the command line says, the file that it names, what a cluster
-/// needs (`cluster.conf`), the program's own (`application.conf`), the defaults (`reference.conf`).
+/// The configuration of a process, in layers: command line, configuration file, settings of a cluster
+/// (`cluster.conf`), settings of the program (`application.conf`), defaults (`reference.conf`).
 final class NodeConfig {
     /// The name of the actor system, part of every address in a cluster.
     static final String SYSTEM = "bios";
 
     private NodeConfig() {}
 
-    /// What the process is called.
+    /// The name of the node.
     static String name(Config config) {
         return config.getString("bios.node.name");
     }
@@ -30,11 +30,12 @@ final class NodeConfig {
     /// All layers, resolved.
     static Config of(Node.Settings settings) {
         Map<String, Object> own = new HashMap<>();
-        List<String> roles = new ArrayList<>(settings.roles().stream().map(Role::word).sorted().toList());
+        List<String> roles =
+                new ArrayList<>(settings.roles().stream().map(Role::clusterRole).sorted().toList());
         settings.models().keySet().forEach(model -> roles.add(TrainingRunSharding.role(model.slug())));
         own.put("pekko.cluster.roles", roles);
         own.put("bios.data", settings.data().toString());
-        // The port of a process that is alone changes with each start: it is no name.
+        // The cluster port of a single process changes with each start and is no stable name.
         own.put("bios.node.name", settings.name().or(() -> Optional.ofNullable(System.getenv("BIOS_NODE")))
                 .or(() -> settings.membership().map(m -> m.host() + ":" + m.port())).orElse("local"));
         settings.membership().ifPresent(membership -> {
@@ -47,7 +48,7 @@ final class NodeConfig {
         try {
             Config all = Storage.pekko(given).withFallback(ConfigFactory.load()).resolve();
             if (settings.membership().isPresent() && Storage.journal(all) == Storage.Journal.EMBEDDED)
-                throw new CommandFailed("a cluster needs a journal that its processes share: name a"
+                throw new CommandFailed("a cluster needs a shared journal: name a"
                         + " Cassandra with --cassandra HOST:PORT, or set bios.storage.journal");
             return all;
         } catch (IllegalArgumentException wrong) {

@@ -61,16 +61,16 @@ import org.apache.pekko.cluster.typed.JoinSeedNodes;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/// Puts the parts of a process together, in the order in which they begin: engine, entities, router,
-/// cluster, and at last the door. A worker joins when its models are loaded: from then on runs may land on
-/// it.
+/// Starts the parts of a process in order: engine, entities, router, cluster membership, HTTP. A worker
+/// joins the
+/// cluster when its models are loaded; from then on runs may be placed on it.
 final class NodeWiring {
     private static final Logger LOG = LoggerFactory.getLogger(NodeWiring.class);
-    /// How long one entity may take to answer another.
+    /// Timeout of asks between entities.
     private static final Duration ASK_LIMIT = Duration.ofSeconds(20);
     private static final Duration LOAD_LIMIT = Duration.ofHours(24);
-    private static final long GLANCE_MILLIS = 20;
-    private static final long SAY_SO_MILLIS = 30_000;
+    private static final long POLL_MILLIS = 20;
+    private static final long LOG_MILLIS = 30_000;
 
     private final ActorContext<Void> context;
     private final ActorSystem<Void> system;
@@ -78,7 +78,7 @@ final class NodeWiring {
     private final Function<DeviceSettings, Device> devices;
     private final Accounts accounts;
     private final Storage storage;
-    private final CompletableFuture<Optional<String>> begun;
+    private final CompletableFuture<Optional<String>> started;
     private final Config config;
     private final RunSettings runs;
     private final BlobStore blobs;
@@ -87,23 +87,23 @@ final class NodeWiring {
     private final AtomicReference<Fleet> fleet = new AtomicReference<>(Fleet.EMPTY);
 
     /// @param devices opens the engine's device
-    /// @param begun completed when the process does its part, with the address of its HTTP if it serves any
+    /// @param started completed when the process is ready, with the URL of its gateway if it has one
     NodeWiring(ActorContext<Void> context, Node.Settings settings,
             Function<DeviceSettings, Device> devices, Accounts accounts, Storage storage,
-            CompletableFuture<Optional<String>> begun) {
+            CompletableFuture<Optional<String>> started) {
         this.context = context;
         this.system = context.getSystem();
         this.settings = settings;
         this.devices = devices;
         this.accounts = accounts;
         this.storage = storage;
-        this.begun = begun;
+        this.started = started;
         this.config = system.settings().config();
         this.runs = RunSettings.from(config);
         this.blobs = new MeteredBlobStore(storage.blobs());
     }
 
-    void begin() {
+    void start() {
         Optional<ActorRef<EngineCommand>> engine =
                 settings.has(Role.WORKER) ? Optional.of(worker()) : Optional.empty();
         Optional<Gateway.Dependencies> gateway =
@@ -115,9 +115,9 @@ final class NodeWiring {
                 if (gateway.isPresent()) open(gateway.get());
                 else manage();
             } catch (InterruptedException _) {
-                begun.completeExceptionally(new CommandFailed("interrupted"));
+                started.completeExceptionally(new CommandFailed("interrupted"));
             } catch (RuntimeException wrong) {
-                begun.completeExceptionally(wrong);
+                started.completeExceptionally(wrong);
             }
         });
     }
@@ -127,7 +127,7 @@ final class NodeWiring {
         DeviceSettings device = DeviceSettings.of(config, threads);
         var behavior = Engine.create(EngineSettings.of(config), settings.models(),
                 () -> devices.apply(device), blobs);
-        // A refused model is the user's to mend, and a lost device is logged by the engine: one line, no trace.
+        // A refused model is an error of the user, and the engine logs a lost device: no stack trace.
         // Either ends the process, see Node.
         var quiet = SupervisorStrategy.stop().withLoggingEnabled(false);
         ActorRef<EngineCommand> engine = context.spawn(Behaviors.supervise(
@@ -138,11 +138,11 @@ final class NodeWiring {
                 TrainingRunSharding.resolver(system, ASK_LIMIT), clock, runs);
         for (ModelName model : settings.models().keySet())
             TrainingRunSharding.init(system, model.slug(), world);
-        // Samples go elsewhere before the runs do.
+        // Sampling requests move to other engines before the runs do.
         CoordinatedShutdown.get(system).addTask(CoordinatedShutdown.PhaseBeforeServiceUnbind(),
                 "engine-retires",
                 () -> {
-                    engine.tell(new EngineCommand.Retire());
+                    engine.tell(new EngineCommand.Drain());
                     return CompletableFuture.completedFuture(Done.getInstance());
                 });
         return engine;
@@ -154,7 +154,7 @@ final class NodeWiring {
                 SessionSharding.releaser(system, ASK_LIMIT), clock);
         var directory = context.spawn(ModelDirectory.create(fleet,
                 config.getDuration("bios.fleet.describe-interval")), "models");
-        // Sessions reach the runs of every model that is known, whether or not a client has asked for one.
+        // Sessions send commands to runs of every known model, so the shard proxies are started at once.
         directory.tell(new ModelDirectory.Subscribe(context.spawn(Behaviors.receiveMessage(now -> {
             now.served().forEach(model -> sharded.startProxy(model.name().slug()));
             return Behaviors.same();
@@ -164,7 +164,7 @@ final class NodeWiring {
         Thread.ofVirtual().start(task));
         var router = context.spawn(SamplingRouter.create(name, SamplingSettings.of(
                 config.getConfig("bios.sampling")), directory, kept,
-                System::nanoTime), "sampling"); // edge: how old requests are
+                System::nanoTime), "sampling"); // edge: monotonic clock
         return new Gateway.Dependencies(accounts, sharded, new ShardedSessions(system), fleet::get, router,
                 blobs, storage.index(), this::ready, clock, UUID::randomUUID,
                 new SecureRandom()); // edge: the key of signed URLs
@@ -175,7 +175,7 @@ final class NodeWiring {
                 && Cluster.get(system).selfMember().status() == MemberStatus.up();
     }
 
-    /// An engine answers once all its models are loaded.
+    /// The engine answers when all its models are loaded.
     private void loaded(ActorRef<EngineCommand> engine) {
         CompletionStage<EngineReply> described =
                 AskPattern.ask(engine, EngineCommand.Describe::new, LOAD_LIMIT, system.scheduler());
@@ -197,7 +197,7 @@ final class NodeWiring {
         }
         await(() -> cluster.selfMember().status() == MemberStatus.up(), () ->
                 "waiting for the cluster: none of "
-                + settings.membership().map(Membership::seeds) + " has let this node in yet");
+                + settings.membership().map(Membership::seeds) + " has accepted this node yet");
     }
 
     private static Address address(String seed) {
@@ -210,31 +210,32 @@ final class NodeWiring {
 
     private void await(BooleanSupplier done, java.util.function.Supplier<String> what)
             throws InterruptedException {
-        for (long waited = 0; !done.getAsBoolean(); waited += GLANCE_MILLIS) {
-            if (waited % SAY_SO_MILLIS == SAY_SO_MILLIS - GLANCE_MILLIS) LOG.warn("{}", what.get());
-            Thread.sleep(GLANCE_MILLIS); // edge: waits for the cluster
+        for (long waited = 0; !done.getAsBoolean(); waited += POLL_MILLIS) {
+            if (waited % LOG_MILLIS == LOG_MILLIS - POLL_MILLIS) LOG.warn("{}", what.get());
+            Thread.sleep(POLL_MILLIS); // edge: waits for the cluster
         }
     }
 
     private void open(Gateway.Dependencies parts) throws InterruptedException {
-        // Alone, a process serves when all of its models do; a cluster's may come and go.
+        // A single process is ready when all of its models are served; in a cluster models come and go with
+        // workers.
         if (settings.membership().isEmpty())
             await(() -> fleet.get().served().size() >= settings.models().size(), () ->
             "waiting for the models");
         Gateway.bind(system, settings.host(), settings.port(), parts, GatewaySettings.of(
                 config.getConfig("bios.gateway")), checks()).whenComplete((binding, failure) -> {
                     open.set(failure == null);
-                    if (failure == null) begun.complete(Optional.of("http://" + settings.host() + ":"
+                    if (failure == null) started.complete(Optional.of("http://" + settings.host() + ":"
                             + binding.localAddress().getPort()));
-                    else begun.completeExceptionally(cannotListen(failure));
+                    else started.completeExceptionally(cannotListen(failure));
                 });
     }
 
-    /// A process without a gateway answers those who run it.
+    /// A process without a gateway serves the management endpoints.
     private void manage() {
         Management.bind(system, settings.host(), settings.port(), checks()).whenComplete((_, failure) -> {
-            if (failure == null) begun.complete(Optional.empty());
-            else begun.completeExceptionally(cannotListen(failure));
+            if (failure == null) started.complete(Optional.empty());
+            else started.completeExceptionally(cannotListen(failure));
         });
     }
 

@@ -1,14 +1,14 @@
 package bios.node;
 
-/// What a process does in a cluster.
+/// The role of a process in a cluster.
 public enum Role {
-    /// Serves HTTP, holds sessions and sampling requests.
+    /// Serves HTTP and hosts sessions and sampling requests.
     COORDINATOR,
-    /// Holds base models on a device, and the runs of these models.
+    /// Hosts an engine with base models, and the runs of these models.
     WORKER;
 
     /// The name of the cluster role.
-    public String word() {
+    public String clusterRole() {
         return name().toLowerCase();
     }
 }

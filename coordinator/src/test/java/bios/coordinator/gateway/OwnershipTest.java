@@ -28,15 +28,15 @@ class OwnershipTest {
     ///
     /// @param sample id of a sampling request
     /// @param reader the account that uses the ids
-    private record Ids(String session, String run, String sampler, String sample, String reader) {
+    private record OwnedIds(String session, String run, String sampler, String sample, String reader) {
         /// `text` with every id replaced, so that answers for different ids can be compared.
         String masked(String text) {
             return text.replace(sample, "SAMPLE").replace(sampler, "SAMPLER").replace(session, "SESSION")
                     .replace(run, "RUN").replaceAll("\"request_id\":\"[0-9a-f-]{36}\"", "\"request_id\":ID");
         }
 
-        Ids readBy(String account) {
-            return new Ids(session, run, sampler, sample, account);
+        OwnedIds readBy(String account) {
+            return new OwnedIds(session, run, sampler, sample, account);
         }
     }
 
@@ -44,7 +44,7 @@ class OwnershipTest {
 
     /// Makes a request that names the objects of `ids`.
     private interface Probe {
-        Request apply(Ids ids);
+        Request apply(OwnedIds ids);
     }
 
     /// What an endpoint does with ids of another account.
@@ -64,9 +64,9 @@ class OwnershipTest {
 
     @TempDir private static Path folder;
     private static RealService service;
-    private static Ids alice;
-    private static Ids bob;
-    private static Ids nobody;
+    private static OwnedIds alice;
+    private static OwnedIds bob;
+    private static OwnedIds nobody;
 
     @BeforeAll static void start() {
         service = new RealService(folder, ACCOUNTS,
@@ -74,7 +74,7 @@ class OwnershipTest {
         alice = made("alice", "0a1b2c3d-0000-4000-8000-00000000000a");
         bob = made("bob", "0a1b2c3d-0000-4000-8000-00000000000b");
         String missing = "0a1b2c3d-0000-4000-8000-00000000000c";
-        nobody = new Ids(missing, "usf-tiny-0123456789abcdef", missing + ":sample:1",
+        nobody = new OwnedIds(missing, "usf-tiny-0123456789abcdef", missing + ":sample:1",
                 "sample:r1:" + missing + ":sample:1:0:0123456789abcdef", "bob");
     }
 
@@ -86,7 +86,7 @@ class OwnershipTest {
         service.key = "tml-" + account + "-key";
     }
 
-    private static Ids made(String account, String session) {
+    private static OwnedIds made(String account, String session) {
         as(account);
         post("create_session", "{'session_id': '" + session + "'}");
         String run = post("create_model", "{'session_id': '" + session
@@ -101,7 +101,7 @@ class OwnershipTest {
                 .text("sampling_session_id");
         String sample = post("asample", sample(sampler, 0)).text("request_id");
         post("retrieve_future", "{'request_id': '" + sample + "'}");
-        return new Ids(session, run, sampler, sample, account);
+        return new OwnedIds(session, run, sampler, sample, account);
     }
 
     private static Answer post(String path, String body) {
@@ -190,7 +190,7 @@ class OwnershipTest {
     }
 
     /// The ids of the account that makes the request.
-    private static Ids own(Ids ids) {
+    private static OwnedIds own(OwnedIds ids) {
         return ids.reader().equals("alice") ? alice : bob;
     }
 
@@ -258,7 +258,7 @@ class OwnershipTest {
         cases.put("DELETE " + pattern, owned(ids -> new Request("DELETE", checkpoint(ids), "")));
     }
 
-    private static String checkpoint(Ids ids) {
+    private static String checkpoint(OwnedIds ids) {
         return "training_runs/" + ids.run() + "/checkpoints/weights/a";
     }
 
@@ -317,8 +317,8 @@ class OwnershipTest {
     }
 
     private static void listed(String endpoint, String path, List<String> wrong) {
-        for (Ids owner : List.of(alice, bob)) {
-            Ids other = owner == alice ? bob : alice;
+        for (OwnedIds owner : List.of(alice, bob)) {
+            OwnedIds other = owner == alice ? bob : alice;
             as(owner.reader());
             String list = text(service.get(path));
             boolean shows = list.contains(owner.run()) || list.contains(owner.session());
@@ -348,7 +348,7 @@ class OwnershipTest {
         as("bob");
         var answers = new ArrayList<String>();
         long seq = 100;
-        for (Ids ids : List.of(alice, nobody)) {
+        for (OwnedIds ids : List.of(alice, nobody)) {
             Answer result = service.result(service.post("load_weights", "{'model_id': '" + bob.run()
                     + "', 'seq_id': " + seq++ + ", 'path': 'bios://" + ids.run() + "/a'}"));
             assertEquals(200, result.status(), () -> text(result));

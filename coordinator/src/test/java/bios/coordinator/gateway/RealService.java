@@ -75,8 +75,8 @@ final class RealService extends TestClient implements AutoCloseable {
         var system = kit.system();
         var engine = kit.spawn(ScriptedEngine.create(storage.blobs()));
         var runs = RunSettings.from(config);
-        TrainingRunSharding.init(system, MODEL.slug(), RunEnvironment.of(engine, storage.blobs(),
-                storage.index(),
+        TrainingRunSharding.init(
+                system, MODEL.slug(), RunEnvironment.of(engine, storage.blobs(), storage.index(),
                 TrainingRunSharding.resolver(system, ASK_LIMIT), clock, runs));
         SessionSharding.init(system, SessionSettings.from(config),
                 SessionSharding.releaser(system, ASK_LIMIT), clock);

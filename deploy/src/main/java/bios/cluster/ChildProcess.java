@@ -11,16 +11,16 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 
-/// The processes of Bios that this one starts: with the same Java, options and jars.
-final class Child {
+/// Starts child processes of Bios with the Java, the options and the jars of this process.
+final class ChildProcess {
     private static final List<String> SESSION = session();
 
-    private Child() {}
+    private ChildProcess() {}
 
-    /// Starts `bios` with `arguments`; what it says is added to `log`.
+    /// Starts `bios` with `arguments`; its output is appended to `log`.
     ///
-    /// @param environment beside that of this process
-    /// @param java options of Java beside those of this process
+    /// @param environment additional variables of the environment
+    /// @param java additional options of Java
     static Process start(List<String> arguments, Path log, Map<String, String> environment,
             List<String> java) {
         List<String> command = new ArrayList<>(SESSION);
@@ -40,7 +40,7 @@ final class Child {
         }
     }
 
-    /// A process in a session of its own does not end by the terminal's Ctrl-C, but in its turn.
+    /// `setsid`, if available: a process in its own session is not ended by Ctrl-C in the terminal.
     private static List<String> session() {
         for (String folder : System.getenv().getOrDefault("PATH", "").split(":")) {
             Path setsid = Path.of(folder).resolve("setsid");
