@@ -101,8 +101,8 @@ class ModelGoldenTest {
     ///
     /// How an error grows: a gradient is off by ε of the largest one of its matrix, as
     /// [#lossesAndGradientsAgree] holds it. AdamW divides it by its own size, so a step is off by up to ε
-    /// times its learning rate, and after all steps an element by up to ε·Σlr. Log-probabilities of a
-    /// trained model have no such bound: their slope along an adapter is the case's own, and in some cases a
+    /// times its learning rate, and after all steps an element by up to ε·Σlr. Log-probabilities of a trained
+    /// model have no such bound: their slope along an adapter is the case's own, and in some cases a
     /// difference of 4e-6 in the adapter, on the definitions' path in double precision too, moves one by
     /// 1e-3. So they are compared at one and the same adapter, PyTorch's, with the tolerance of any other
     /// log-probability.
@@ -256,8 +256,8 @@ class ModelGoldenTest {
                     worst = Math.max(worst, Math.abs((double) e[i] - g[i]));
                 }
                 ERRORS.merge(golden.name() + " " + prefix, worst / Math.max(largest, 1e-12), Math::max);
-                assertTrue(worst <= relative * largest + absolute,
-                        name + " differs by " + worst + " of " + largest);
+                assertTrue(worst <= relative * largest + absolute, name + " differs by " + worst + " of "
+                        + largest);
             }
         }
     }
