@@ -15,14 +15,14 @@ import java.util.EnumSet;
 import java.util.Map;
 import java.util.Optional;
 
-/// The program `bios up` with a device that is lost once a file exists, and whose `close` then hangs: the wiring
-/// and the end of the process are the program's own.
+/// The program `bios up` with a device that is lost once a file exists, and whose `close` then hangs: the
+/// wiring and the end of the process are the program's own.
 public final class LosingNode {
     private LosingNode() {}
 
     /// @param arguments folder of the data, folder of the model, file whose existence loses the device
     public static void main(String[] arguments) throws InterruptedException {
-        Logs.begin("");
+        Logs.configure("");
         Path lost = Path.of(arguments[2]);
         var settings = new Node.Settings(Optional.empty(), EnumSet.allOf(Role.class), "127.0.0.1", 0,
                 Path.of(arguments[0]), Map.of(new ModelName("bios/tiny"), Path.of(arguments[1])),
