@@ -100,7 +100,8 @@ public final class Node {
                 broken.set(why(ended));
                 started.completeExceptionally(broken.get());
                 // Runs and shards leave in order; they find the engine gone and do not wait for it.
-                CoordinatedShutdown.get(context.getSystem()).runAll(new PartStopped(broken.get().getMessage()));
+                CoordinatedShutdown.get(context.getSystem()).runAll(new PartStopped(broken.get()
+                        .getMessage()));
                 return Behaviors.same();
             }).build();
         });

@@ -15,8 +15,8 @@ import java.util.EnumSet;
 import java.util.Map;
 import java.util.Optional;
 
-/// The program `bios up` with a device that is lost once a file exists, and whose `close` then hangs: the wiring
-/// and the end of the process are the program's own.
+/// The program `bios up` with a device that is lost once a file exists, and whose `close` then hangs: the
+/// wiring and the end of the process are the program's own.
 public final class LosingNode {
     private LosingNode() {}
 

@@ -38,7 +38,7 @@ final class LostDeviceIT {
             created = JSON.createObjectNode().put("session_id", session.get("session_id").asText())
                     .put("model_seq_id", 0).put("base_model", "bios/tiny");
             JsonNode accepted = post(url, "create_model", created.toString()).orElseThrow();
-            Optional<JsonNode> answer = post(url, "retrieve_future", accepted.toString());
+            Optional<JsonNode> answer = post(url, "retrieve_future", future(accepted));
             assertFalse(answer.filter(a -> a.has("error")).isPresent(), answer::toString);
             assertTrue(child.process.waitFor(60, TimeUnit.SECONDS), child::log);
             assertEquals(75, child.process.exitValue(), child::log);
@@ -50,17 +50,23 @@ final class LostDeviceIT {
             JsonNode accepted = post(url, "create_model", created.toString()).orElseThrow();
             Optional<JsonNode> answer = Optional.empty();
             for (int i = 0; i < 60 && answer.filter(a -> a.has("model_id")).isEmpty(); i++)
-                answer = post(url, "retrieve_future", accepted.toString());
+                answer = post(url, "retrieve_future", future(accepted));
             assertTrue(answer.filter(a -> a.has("model_id")).isPresent(), child::log);
         }
+    }
+
+    private static String future(JsonNode accepted) {
+        return JSON.createObjectNode().put("request_id", accepted.get("request_id").asText()).toString();
     }
 
     /// The answer, or nothing when the process ended meanwhile.
     private Optional<JsonNode> post(String url, String call, String body) throws InterruptedException {
         var request = HttpRequest.newBuilder(URI.create(url + "/api/v1/" + call))
-                .header("Content-Type", "application/json").POST(HttpRequest.BodyPublishers.ofString(body)).build();
+                .header("Content-Type", "application/json").POST(HttpRequest.BodyPublishers.ofString(body))
+                        .build();
         try {
-            return Optional.of(JSON.readTree(client.send(request, HttpResponse.BodyHandlers.ofString()).body()));
+            return Optional.of(JSON.readTree(client.send(request,
+                    HttpResponse.BodyHandlers.ofString()).body()));
         } catch (IOException _) {
             return Optional.empty();
         }

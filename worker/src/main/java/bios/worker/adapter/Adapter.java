@@ -46,7 +46,8 @@ public final class Adapter implements AutoCloseable {
         }
     }
 
-    /// Writes the first weights of a new adapter, see [#fresh], over zeros. Any thread, while no verb uses it.
+    /// Writes the first weights of a new adapter, see [#fresh], over zeros. Any thread, while no verb uses
+    /// it.
     void initialize(StagingBuffer staging) {
         var parts = weights.layout().parts();
         for (int i = 0; i < parts.size(); i++) {
@@ -66,9 +67,9 @@ public final class Adapter implements AutoCloseable {
         }
     }
 
-    /// Refuses a file that is not `lora`'s adapter on `model`: [bios.worker.load.ModelRefused] names the tensor
-    /// that is missing, misshaped or not part of it. Tensors with the suffixes of an optimizer's state are
-    /// allowed.
+    /// Refuses a file that is not `lora`'s adapter on `model`: [bios.worker.load.ModelRefused] names the
+    /// tensor that is missing, misshaped or not part of it. Tensors with the suffixes of an optimizer's state
+    /// are allowed.
     public static void check(TensorStream file, LoraSpec lora, ModelSpec model) {
         FactorLayout layout = FactorLayout.of(lora, model);
         Set<String> known = new HashSet<>();
@@ -84,8 +85,8 @@ public final class Adapter implements AutoCloseable {
                         "the adapter belongs to another run");
     }
 
-    /// Fills the adapter from a file that [#check] has accepted, as [StateSnapshot#writeAdapter] or PEFT wrote
-    /// it. Any thread, while no verb uses it.
+    /// Fills the adapter from a file that [#check] has accepted, as [StateSnapshot#writeAdapter] or PEFT
+    /// wrote it. Any thread, while no verb uses it.
     public void fill(TensorStream file, StagingBuffer staging) {
         Map<String, TensorStream.RowSink> sinks = new HashMap<>();
         weights.sinks(sinks, StateSnapshot.WEIGHTS, staging);

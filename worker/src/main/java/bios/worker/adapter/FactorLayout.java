@@ -16,7 +16,8 @@ record FactorLayout(LoraSpec lora, int layers, List<Part> parts, List<Long> slab
     private static final int ALIGNMENT = 16;
     private static final int TILE = 32;
 
-    /// One tensor: `[rows, columns]` in files, `[columns, rows]` on a device, from element `offset` of a slab.
+    /// One tensor: `[rows, columns]` in files, `[columns, rows]` on a device, from element `offset` of a
+    /// slab.
     ///
     /// @param name PEFT's name of the tensor
     /// @param layer index of the layer; the head's is the number of layers
@@ -40,7 +41,8 @@ record FactorLayout(LoraSpec lora, int layers, List<Part> parts, List<Long> slab
             long end = 0;
             for (TargetModule target : lora.targets()) {
                 if ((target == TargetModule.HEAD) != head) continue;
-                String path = "base_model.model." + (head ? "" : "model.layers." + layer + ".") + target.path();
+                String path = "base_model.model." + (head ? "" : "model.layers." + layer + ".")
+                        + target.path();
                 var a = new Part(path + ".lora_A.weight", layer, target, slabs.size(), end, lora.rank(),
                         model.in(target));
                 end = aligned(end + a.elements());

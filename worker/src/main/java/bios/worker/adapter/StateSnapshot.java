@@ -140,7 +140,8 @@ public final class StateSnapshot implements AutoCloseable {
     /// Bytes that [#writePoint] writes.
     public long pointBytes() {
         SortedMap<String, Shape> shapes = shapes(tensors(suffixes));
-        return SafetensorsWriter.header(shapes, header.metadata()).length + SafetensorsWriter.dataBytes(shapes);
+        return SafetensorsWriter.header(shapes, header.metadata()).length
+                + SafetensorsWriter.dataBytes(shapes);
     }
 
     /// A tensor of a file: a part of the layout, and its number in the copy.
@@ -152,7 +153,8 @@ public final class StateSnapshot implements AutoCloseable {
         for (String suffix : wanted) {
             int from = suffixes.indexOf(suffix) * parts;
             for (int i = 0; i < parts; i++)
-                tensors.put(layout.parts().get(i).name() + suffix, new Source(layout.parts().get(i), from + i));
+                tensors.put(layout.parts().get(i).name() + suffix, new Source(layout.parts().get(i),
+                        from + i));
         }
         return tensors;
     }

@@ -12,8 +12,8 @@ import java.util.Optional;
 
 /// Where the content of a new [TrainingState] comes from. A state is made in three steps, so that the device
 /// never waits for a store: [#check] reads headers only, [#allocate] takes the memory on the device's thread,
-/// and [#fill] streams the content from any thread, while no verb uses the state. The caller closes the source,
-/// and the state when [#fill] throws.
+/// and [#fill] streams the content from any thread, while no verb uses the state. The caller closes the
+/// source, and the state when [#fill] throws.
 public sealed interface StateSource extends AutoCloseable {
     /// Shape, counters and settings of the state.
     StateSnapshot.Header header();

@@ -138,8 +138,9 @@ public final class TrainingState implements AutoCloseable {
         accumulated = 0;
     }
 
-    /// Enqueues one AdamW step on the gradient sum, which it clears. The gradient is first multiplied by min(1,
-    /// gradClipNorm / (norm + 1e-6)) where there is a gradClipNorm, as torch.nn.utils.clip_grad_norm_ does.
+    /// Enqueues one AdamW step on the gradient sum, which it clears. The gradient is first multiplied by
+    /// min(1, gradClipNorm / (norm + 1e-6)) where there is a gradClipNorm, as torch.nn.utils.clip_grad_norm_
+    /// does.
     ///
     /// @param params become the settings
     /// @return waits for the norm of the whole gradient, before clipping; any thread

@@ -11,8 +11,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// The adapters for sampling that are on the device, within a limit of bytes, with the number of requests that
-/// use each. The least recently used ones without users are evicted. Bookkeeping only.
+/// The adapters for sampling that are on the device, within a limit of bytes, with the number of requests
+/// that use each. The least recently used ones without users are evicted. Bookkeeping only.
 final class AdapterCache {
     private final long limit;
     private final Map<Key, Cached> adapters = new LinkedHashMap<>();   // least recently used first

@@ -39,8 +39,8 @@ import java.util.function.Function;
 import java.util.function.Supplier;
 import org.slf4j.Logger;
 
-/// A device with its models, runs and samplers: all that happens on the device's thread. A failure becomes the
-/// [Fault] of the operation that met it, by [FaultClassifier]; only the loss of the device is thrown.
+/// A device with its models, runs and samplers: all that happens on the device's thread. A failure becomes
+/// the [Fault] of the operation that met it, by [FaultClassifier]; only the loss of the device is thrown.
 final class DeviceExecutor implements AutoCloseable {
     /// So many bytes of freed states are worth a walk through the C library's heaps.
     private static final long TRIM = 16 << 20;
@@ -138,12 +138,13 @@ final class DeviceExecutor implements AutoCloseable {
     }
 
     /// Waits for the results of a pass and takes them. A device in the host's memory has them when the launch
-    /// returns: they are taken at once. For another device a thread of their own waits, so that the next pass is
-    /// prepared and launched meanwhile.
+    /// returns: they are taken at once. For another device a thread of their own waits, so that the next pass
+    /// is prepared and launched meanwhile.
     ///
     /// @param await waits for the results; any thread
     /// @param take takes them on the device's thread, or learns what `await` has thrown
-    private void whenComplete(Runnable await, Function<Optional<Throwable>, Optional<EngineSelfMessage>> take) {
+    private void whenComplete(Runnable await, Function<Optional<Throwable>,
+            Optional<EngineSelfMessage>> take) {
         if (!device.ownMemory()) {
             take.apply(failure(await)).ifPresent(report);
             return;
@@ -187,7 +188,8 @@ final class DeviceExecutor implements AutoCloseable {
                     TaskOutcome.Copied copied = copy(run, purpose.content());
                     queue.copying(run, copied.live());
                     queue.done(run, operation);
-                    report.accept(new EngineSelfMessage.Executed(List.of(done(run, operation, copied, began))));
+                    report.accept(new EngineSelfMessage.Executed(List.of(done(run, operation, copied,
+                            began))));
                 }
                 case DeviceTask.Evaluate _, DeviceTask.Open _, DeviceTask.Load _ ->
                         throw new IllegalStateException("not a task of one turn: " + task.words());
@@ -247,7 +249,8 @@ final class DeviceExecutor implements AutoCloseable {
         return source.allocate(run.model.model().spec(), device);
     }
 
-    /// Gives a run its first state, or another one; frees the one before, or the new one where the run is closed.
+    /// Gives a run its first state, or another one; frees the one before, or the new one where the run is
+    /// closed.
     void attach(ResidentRun run, TrainingState state) {
         if (run.closed) {
             state.close();
@@ -282,7 +285,8 @@ final class DeviceExecutor implements AutoCloseable {
     /// A run that has an operation to evaluate.
     record Candidate(ResidentRun run, QueuedOperation operation, Operation.ForwardBackward evaluate) {}
 
-    /// Puts the next micro-batches of several runs of one model through it, as many as fit, from the first on.
+    /// Puts the next micro-batches of several runs of one model through it, as many as fit, from the first
+    /// on.
     private void pass(List<Candidate> candidates) {
         List<Candidate> ready = new ArrayList<>();
         for (Candidate next : candidates) {
@@ -333,8 +337,8 @@ final class DeviceExecutor implements AutoCloseable {
         }
     }
 
-    /// A pass has failed: all runs are as before these operations. With passes of their own each begins again,
-    /// and only the one at fault fails.
+    /// A pass has failed: all runs are as before these operations. With passes of their own each begins
+    /// again, and only the one at fault fails.
     private List<EngineSelfMessage.Done> failed(List<Candidate> chosen, Throwable thrown) {
         TaskOutcome.Failed failed = failed(chosen.getFirst().operation, thrown);
         if (chosen.size() == 1) return List.of(ended(chosen.getFirst(), failed));

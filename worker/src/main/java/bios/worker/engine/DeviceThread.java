@@ -64,8 +64,8 @@ final class DeviceThread {
         if (FaultClassifier.deviceLost(thrown).isPresent()) lost();
     }
 
-    /// Ends the thread behind the work that it is in and `last`. A lost device may block or throw: `last` then
-    /// runs on a daemon thread, for which neither this thread nor the process waits.
+    /// Ends the thread behind the work that it is in and `last`. A lost device may block or throw: `last`
+    /// then runs on a daemon thread, for which neither this thread nor the process waits.
     void stop(Runnable last) {
         stopped = true;
         queue.add(() -> {

@@ -34,9 +34,9 @@ import org.apache.pekko.actor.typed.receptionist.Receptionist;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/// The actor that owns a device, as [EngineCommand] describes it. It never waits: it decodes operations, in the
-/// order of each run ([RunQueue]), and adds them to a [DeviceQueue], from which the device's thread takes its
-/// turns ([DeviceThread], [DeviceExecutor]). States and adapters are streamed by virtual threads
+/// The actor that owns a device, as [EngineCommand] describes it. It never waits: it decodes operations, in
+/// the order of each run ([RunQueue]), and adds them to a [DeviceQueue], from which the device's thread takes
+/// its turns ([DeviceThread], [DeviceExecutor]). States and adapters are streamed by virtual threads
 /// ([StateStreams]). All of them report with an [EngineSelfMessage].
 /// A lost device is no operation's fault: nothing is answered, the engine stops with [DeviceLost], and its
 /// process has to end.
@@ -85,8 +85,8 @@ public final class Engine {
     }
 
     /// An engine that opens the device, loads all models, and registers with the receptionist. It stops with
-    /// [bios.worker.load.ModelRefused] when a model cannot be served, and with [DeviceLost] when the device is
-    /// lost. When it stops, it closes the device behind the pass that is under way.
+    /// [bios.worker.load.ModelRefused] when a model cannot be served, and with [DeviceLost] when the device
+    /// is lost. When it stops, it closes the device behind the pass that is under way.
     ///
     /// @param models folders by the name that they are served under
     /// @param device called once, on the thread that owns the device from then on
@@ -502,7 +502,8 @@ public final class Engine {
     }
 
     /// May read from the blob store: runs on a virtual thread, unless there is nothing to read.
-    private EngineSelfMessage decoded(RunQueue run, QueuedOperation operation, EngineCommand.Execute execute) {
+    private EngineSelfMessage decoded(RunQueue run, QueuedOperation operation,
+            EngineCommand.Execute execute) {
         try {
             return new EngineSelfMessage.Decoded(run, operation, blobs.operation(execute));
         } catch (Throwable thrown) {
@@ -524,7 +525,8 @@ public final class Engine {
 
     // ---- work for the device ----
 
-    /// Gives the decoded operations of a run to the device, in their order; those that cannot be executed fail.
+    /// Gives the decoded operations of a run to the device, in their order; those that cannot be executed
+    /// fail.
     private void submit(RunQueue run) {
         while (open(run)) {
             Optional<QueuedOperation> next = run.toSubmit();

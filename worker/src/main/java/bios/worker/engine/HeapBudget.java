@@ -7,8 +7,8 @@ import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.Optional;
 
-/// How much of the Java heap operations take that are read and decoded ahead of their turn: within a bound, so
-/// that no number of runs fills the heap. What does not fit waits; what can never fit is refused with the
+/// How much of the Java heap operations take that are read and decoded ahead of their turn: within a bound,
+/// so that no number of runs fills the heap. What does not fit waits; what can never fit is refused with the
 /// numbers. States take none of it: they stream through [StagingBuffers]. Bookkeeping only.
 final class HeapBudget {
     /// Tokens, targets and weights decoded take so many times their encoded bytes, at most.

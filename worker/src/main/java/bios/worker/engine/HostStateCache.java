@@ -13,9 +13,9 @@ import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
 
-/// A cache of recovery points in the host's memory, off the Java heap, the newest of each run, written and read
-/// as streams: a run that has left a device with memory of its own is opened again without the blob store. The
-/// least recently used ones that nobody reads are evicted first. Safe for any thread.
+/// A cache of recovery points in the host's memory, off the Java heap, the newest of each run, written and
+/// read as streams: a run that has left a device with memory of its own is opened again without the blob
+/// store. The least recently used ones that nobody reads are evicted first. Safe for any thread.
 final class HostStateCache {
     private final long limit;
     private final Map<RunId, Stored> points = new LinkedHashMap<>();   // least recently used first

@@ -13,9 +13,9 @@ import java.util.Map;
 import java.util.function.Predicate;
 
 /// Admits runs to the device within a limit of bytes, queues the others, and selects runs to evict: the least
-/// recently used of those that are idle; where that is not enough for the first in the queue, the least recently
-/// used of those that have executed something since they were admitted. So more busy runs than there is room for
-/// take turns. Bookkeeping only.
+/// recently used of those that are idle; where that is not enough for the first in the queue, the least
+/// recently used of those that have executed something since they were admitted. So more busy runs than there
+/// is room for take turns. Bookkeeping only.
 final class RunAdmission {
     private final long limit;
     private final int maxWaiting;
@@ -75,8 +75,8 @@ final class RunAdmission {
         bytes += size;
     }
 
-    /// Changes the size of an admitted run. It does not wait, because it occupies what others wait for: beyond
-    /// the limit, others are evicted.
+    /// Changes the size of an admitted run. It does not wait, because it occupies what others wait for:
+    /// beyond the limit, others are evicted.
     ///
     /// @return false, and nothing changed: it can never fit
     boolean resize(RunId run, long size) {

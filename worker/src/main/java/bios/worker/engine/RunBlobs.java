@@ -24,8 +24,8 @@ import bios.worker.train.Refused;
 import java.io.InputStream;
 import java.util.Optional;
 
-/// What an engine reads from and writes to the blob store: operations, states and adapters. States and adapters
-/// are streams of any size. Every method blocks: call it from a virtual thread.
+/// What an engine reads from and writes to the blob store: operations, states and adapters. States and
+/// adapters are streams of any size. Every method blocks: call it from a virtual thread.
 ///
 /// @param blobs the store
 /// @param host recovery points in the host's memory

@@ -8,8 +8,8 @@ import java.util.List;
 import java.util.Optional;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// The operations of an open run that have no outcome yet, in their order, and its replies. Only the engine uses
-/// it.
+/// The operations of an open run that have no outcome yet, in their order, and its replies. Only the engine
+/// uses it.
 final class RunQueue {
     final RunConfig config;
     final ResidentRun run;
@@ -60,8 +60,8 @@ final class RunQueue {
         return operations.stream().limit(count).filter(o -> o.stage == QueuedOperation.Stage.NEW).findFirst();
     }
 
-    /// The next operation to be submitted, if it is decoded or has failed. What comes from a stream is submitted
-    /// when all before it is done, and what is behind it waits for it.
+    /// The next operation to be submitted, if it is decoded or has failed. What comes from a stream is
+    /// submitted when all before it is done, and what is behind it waits for it.
     Optional<QueuedOperation> toSubmit() {
         boolean first = true;
         for (QueuedOperation operation : operations) {

@@ -5,9 +5,9 @@ import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.concurrent.RejectedExecutionException;
 
-/// The buffers through which states and adapters stream between stores and the device: a fixed number, so that
-/// any number of runs streams in bounded heap. A virtual thread waits for a free one. Closing it ends all
-/// streams at their next block.
+/// The buffers through which states and adapters stream between stores and the device: a fixed number, so
+/// that any number of runs streams in bounded heap. A virtual thread waits for a free one. Closing it ends
+/// all streams at their next block.
 final class StagingBuffers {
     /// Bytes of one buffer at its largest: a block as bytes, as in the file, and as on the device.
     static final long BUFFER_BYTES = 3L * 4 * StagingBuffer.ELEMENTS;

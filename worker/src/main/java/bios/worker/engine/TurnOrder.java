@@ -3,9 +3,9 @@ package bios.worker.engine;
 import java.util.Optional;
 import java.util.function.Predicate;
 
-/// Which kind of work has the next turn on the device: sampling, short tasks of runs, training passes, in this
-/// order round robin; a kind that has nothing ready is skipped. So sampling and training each get every other
-/// pass when both are busy.
+/// Which kind of work has the next turn on the device: sampling, short tasks of runs, training passes, in
+/// this order round robin; a kind that has nothing ready is skipped. So sampling and training each get every
+/// other pass when both are busy.
 final class TurnOrder {
     enum Kind { SAMPLE, TASKS, PASS }
 

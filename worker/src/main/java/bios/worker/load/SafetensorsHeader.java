@@ -10,9 +10,9 @@ import java.util.SortedMap;
 import java.util.TreeMap;
 import java.util.TreeSet;
 
-/// The header of one safetensors file: 8 bytes of header length (little-endian), then this JSON, then the data
-/// (https://github.com/huggingface/safetensors). All of it is checked before a byte of data is used: names are
-/// unique, shapes and ranges agree, and the ranges cover the data without gap or overlap.
+/// The header of one safetensors file: 8 bytes of header length (little-endian), then this JSON, then the
+/// data (https://github.com/huggingface/safetensors). All of it is checked before a byte of data is used:
+/// names are unique, shapes and ranges agree, and the ranges cover the data without gap or overlap.
 ///
 /// @param metadata the `__metadata__`, sorted
 /// @param tensors in the order of their data
@@ -41,7 +41,8 @@ record SafetensorsHeader(SortedMap<String, String> metadata, List<TensorRange> t
         try {
             header = Safetensors.JSON.readTree(json);
         } catch (IOException e) {
-            throw new ModelRefused(file, "has a header that is not JSON (" + Safetensors.brief(e) + ")", REMEDY);
+            throw new ModelRefused(file, "has a header that is not JSON (" + Safetensors.brief(e) + ")",
+                    REMEDY);
         }
         if (!header.isObject())
             throw new ModelRefused(file, "has a header that is not a JSON object", REMEDY);
@@ -95,7 +96,8 @@ record SafetensorsHeader(SortedMap<String, String> metadata, List<TensorRange> t
         long end = 0;
         for (TensorRange r : ranges) {
             if (r.begin() != end)
-                throw new ModelRefused(file, "tensor '" + r.name() + "' begins at byte " + r.begin() + ", where "
+                throw new ModelRefused(file, "tensor '" + r.name() + "' begins at byte " + r.begin()
+                        + ", where "
                         + (r.begin() < end ? "it overlaps the one before it" : "it leaves a gap after byte "
                                 + end), REMEDY);
             end = r.end();

@@ -3,9 +3,9 @@ package bios.worker.load;
 import java.util.concurrent.CancellationException;
 
 /// Heap memory through which one state or adapter streams between a store and a device, block by block: the
-/// bytes of a block, its values as in the file, and its values as on the device. It grows to the largest block
-/// that has gone through it, at most [#ELEMENTS] values, or one row where a row is longer. For one thread, but
-/// for [#cancel].
+/// bytes of a block, its values as in the file, and its values as on the device. It grows to the largest
+/// block that has gone through it, at most [#ELEMENTS] values, or one row where a row is longer. For one
+/// thread, but for [#cancel].
 public final class StagingBuffer {
     /// Most values of a block: 4 MiB.
     public static final int ELEMENTS = 1 << 20;

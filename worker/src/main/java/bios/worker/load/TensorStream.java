@@ -43,7 +43,8 @@ public final class TensorStream implements AutoCloseable {
     public static TensorStream open(String where, InputStream in, long bytes) {
         try {
             if (bytes < 8)
-                throw new ModelRefused(where, "has " + bytes + " bytes and no header", SafetensorsHeader.REMEDY);
+                throw new ModelRefused(where, "has " + bytes + " bytes and no header",
+                        SafetensorsHeader.REMEDY);
             long length = ByteBuffer.wrap(exactly(where, in, 8)).order(ByteOrder.LITTLE_ENDIAN).getLong();
             SafetensorsHeader.requireLength(where, length, bytes);
             byte[] json = exactly(where, in, Math.toIntExact(length));
@@ -87,7 +88,8 @@ public final class TensorStream implements AutoCloseable {
         return where;
     }
 
-    /// Refuses the file unless it has a tensor of this name, of bf16, fp16 or fp32 and shape `[rows, columns]`.
+    /// Refuses the file unless it has a tensor of this name, of bf16, fp16 or fp32 and shape `[rows,
+    /// columns]`.
     public void requireMatrix(String name, int rows, int columns) {
         TensorRange tensor = byName.get(name);
         if (tensor == null) throw new ModelRefused(where, "tensor '" + name + "' is missing",
@@ -107,8 +109,8 @@ public final class TensorStream implements AutoCloseable {
         };
     }
 
-    /// Reads all data to the end of the file; called once. What [#requireMatrix] has accepted goes to its sink,
-    /// widened to fp32; tensors without a sink are skipped.
+    /// Reads all data to the end of the file; called once. What [#requireMatrix] has accepted goes to its
+    /// sink, widened to fp32; tensors without a sink are skipped.
     ///
     /// @param sinks by the name of the tensor
     public void read(Map<String, RowSink> sinks, StagingBuffer staging) {

@@ -37,7 +37,8 @@ import org.junit.jupiter.api.io.TempDir;
 /// that counts elements instead of storing them.
 class LargeStateTest {
     private static final int LAYERS = 80;
-    private static final ModelSpec MODEL = new ModelSpec("LlamaForCausalLM", 128_256, 8192, 28_672, LAYERS, 64,
+    private static final ModelSpec MODEL = new ModelSpec("LlamaForCausalLM", 128_256, 8192, 28_672, LAYERS,
+            64,
             8, 128, 1e-5f, false, false, false, false, false, new Rope(new float[64], 1),
             Collections.nCopies(LAYERS, 0), 8192, Set.of(1));
     private static final LoraSpec LORA = new LoraSpec(256, 256, 1, List.copyOf(LoraSpec.ALL_LINEAR));
@@ -72,7 +73,8 @@ class LargeStateTest {
 
     private Device device() {
         Device[] self = new Device[1];
-        self[0] = (Device) Proxy.newProxyInstance(Device.class.getClassLoader(), new Class<?>[] {Device.class},
+        self[0] = (Device) Proxy.newProxyInstance(Device.class.getClassLoader(),
+                new Class<?>[] {Device.class},
                 (_, method, arguments) -> switch (method.getName()) {
                     case "tensor" -> {
                         allocated += (long) (int) arguments[0] * (int) arguments[1];

@@ -94,7 +94,8 @@ class CrowdedEngineTest {
     @Test void aRunThatCanNeverFitIsRefusedWithTheNumbers() {
         try (var harness = EngineHarness.withRuns(folder, room(STATE, 0, 10), s -> s)) {
             Run large = harness.unopened(1, LARGE, Optional.empty());
-            Fault fault = large.events().expectMessageClass(EngineEvent.OpenFailed.class, EngineHarness.PATIENCE)
+            Fault fault = large.events().expectMessageClass(EngineEvent.OpenFailed.class,
+                    EngineHarness.PATIENCE)
                     .fault();
             assertEquals("run_too_large", fault.code());
             assertEquals(Fault.Kind.USER, fault.kind());
@@ -138,7 +139,8 @@ class CrowdedEngineTest {
             undisturbed.all(operations.subList(0, 9));
             assertEquals(end.id().sha256(), undisturbed.point().state().id().sha256());
             harness.leave(undisturbed);
-            assertEquals(point, harness.run(1, SMALL, Optional.of(point)).point().state(), "older points too");
+            assertEquals(point, harness.run(1, SMALL, Optional.of(point)).point().state(),
+                    "older points too");
             assertEquals(1, reads.get(), "from the store");
         }
     }

@@ -84,7 +84,8 @@ final class EngineHarness implements AutoCloseable {
         this(folder, models, adapterBytes, EngineSettings.Runs.AUTO, device, blobs);
     }
 
-    private EngineHarness(Path folder, Map<ModelName, Path> models, long adapterBytes, EngineSettings.Runs runs,
+    private EngineHarness(Path folder, Map<ModelName, Path> models, long adapterBytes,
+            EngineSettings.Runs runs,
             UnaryOperator<Device> device, UnaryOperator<BlobStore> blobs) {
         this.folder = folder;
         this.store = FileBlobStore.open(folder);

@@ -49,7 +49,8 @@ class EngineTest {
             Run second = harness.run(2, LARGE);
             var sampled = harness.replies();
             for (int i = 0; i < 6; i++)
-                harness.engine().tell(new EngineCommand.Sample(EngineHarness.task("t" + i, Optional.empty(), i),
+                harness.engine().tell(new EngineCommand.Sample(EngineHarness.task("t" + i, Optional.empty(),
+                        i),
                         sampled.ref()));
             for (int i = 0; i < Math.max(small.size(), large.size()); i++) {
                 if (i < small.size()) first.send(small.get(i));
@@ -152,7 +153,8 @@ class EngineTest {
                     unknown.message());
             CheckpointManifest saved = run.save(EngineHarness.saveState("whole"));
             harness.damage(saved.adapter());
-            assertEquals("blob_damaged", run.fault(EngineHarness.load(saved, true), Optional.of(saved)).code());
+            assertEquals("blob_damaged", run.fault(EngineHarness.load(saved, true),
+                    Optional.of(saved)).code());
             CheckpointManifest weights = run.save(new Operation.SaveSamplerWeights(Optional.of(saved.name()
                     .get()), Optional.empty(), Optional.empty()));
             assertEquals("weights_only",
@@ -189,7 +191,8 @@ class EngineTest {
 
     @Test void aClosedRunLeavesNothingOnTheDevice() {
         var tensors = new AtomicInteger();
-        try (var harness = EngineHarness.withDevice(folder, device -> EngineHarness.counting(device, tensors))) {
+        try (var harness = EngineHarness.withDevice(folder, device -> EngineHarness.counting(device,
+                tensors))) {
             Run other = harness.run(1, SMALL);
             other.point();
             int before = tensors.get();
@@ -246,7 +249,8 @@ class EngineTest {
             harness.damage(point);
             Run broken = harness.unopened(3, SMALL, Optional.of(point));
             broken.send(EngineHarness.gradient(1, 1));
-            var failed = broken.events().expectMessageClass(EngineEvent.OpenFailed.class, EngineHarness.PATIENCE);
+            var failed = broken.events().expectMessageClass(EngineEvent.OpenFailed.class,
+                    EngineHarness.PATIENCE);
             assertEquals("blob_damaged", failed.fault().code());
             assertEquals("run_not_open", broken.events().expectMessageClass(EngineEvent.Failed.class,
                     EngineHarness.PATIENCE).fault().code());
@@ -282,13 +286,15 @@ class EngineTest {
             harness.engine().tell(new EngineCommand.Sample(EngineHarness.task("l", Optional.of(large), 3),
                     replies.ref()));
             assertEquals("adapter_too_large",
-                    replies.expectMessageClass(EngineReply.RequestFailed.class, EngineHarness.PATIENCE).fault().code());
+                    replies.expectMessageClass(EngineReply.RequestFailed.class,
+                            EngineHarness.PATIENCE).fault().code());
             harness.damage(snapshots.getFirst().adapter());
             harness.sample(EngineHarness.task("y", Optional.of(snapshots.getLast()), 3));
             harness.engine().tell(new EngineCommand.Sample(EngineHarness.task("z",
                     Optional.of(snapshots.getFirst()), 3), replies.ref()));
             assertEquals("blob_damaged",
-                    replies.expectMessageClass(EngineReply.RequestFailed.class, EngineHarness.PATIENCE).fault().code());
+                    replies.expectMessageClass(EngineReply.RequestFailed.class,
+                            EngineHarness.PATIENCE).fault().code());
         }
     }
 
@@ -298,13 +304,16 @@ class EngineTest {
             assertEquals(1, harness.listed(EngineCommand.ANY));
             assertEquals(1, harness.listed(EngineCommand.key("bios-tiny")));
             harness.engine().tell(new EngineCommand.Describe(replies.ref()));
-            var description = replies.expectMessageClass(EngineReply.Description.class, EngineHarness.PATIENCE);
-            assertEquals(List.of(EngineHarness.TINY), description.models().stream().map(m -> m.name()).toList());
+            var description = replies.expectMessageClass(EngineReply.Description.class,
+                    EngineHarness.PATIENCE);
+            assertEquals(List.of(EngineHarness.TINY), description.models().stream().map(m -> m.name())
+                    .toList());
             harness.engine().tell(new EngineCommand.Tokenize(EngineHarness.TINY, "Once upon a time", true,
                     replies.ref()));
             int[] tokens = replies.expectMessageClass(EngineReply.Tokenized.class, EngineHarness.PATIENCE)
                     .tokens();
-            harness.engine().tell(new EngineCommand.Detokenize(EngineHarness.TINY, tokens, false, replies.ref()));
+            harness.engine().tell(new EngineCommand.Detokenize(EngineHarness.TINY, tokens, false,
+                    replies.ref()));
             assertEquals("Once upon a time",
                     replies.expectMessageClass(EngineReply.Detokenized.class, EngineHarness.PATIENCE).text());
             harness.engine().tell(new EngineCommand.FetchTokenizerFiles(EngineHarness.TINY, replies.ref()));
@@ -314,7 +323,8 @@ class EngineTest {
                     files.get("tokenizer.json"));
             harness.engine().tell(new EngineCommand.Tokenize(EngineHarness.MODEL, "x", true, replies.ref()));
             assertEquals("unknown_model",
-                    replies.expectMessageClass(EngineReply.RequestFailed.class, EngineHarness.PATIENCE).fault().code());
+                    replies.expectMessageClass(EngineReply.RequestFailed.class,
+                            EngineHarness.PATIENCE).fault().code());
         }
     }
 
@@ -383,7 +393,8 @@ class EngineTest {
 
     @Test void whenItStopsTheDeviceIsClosedBehindThePass() throws Exception {
         var closed = new CountDownLatch(1);
-        try (var harness = EngineHarness.withDevice(folder, device -> EngineHarness.closing(device, closed))) {
+        try (var harness = EngineHarness.withDevice(folder, device -> EngineHarness.closing(device,
+                closed))) {
             Run run = harness.run(1, SMALL);
             run.send(EngineHarness.gradient(1, 4));
             harness.stop();

@@ -20,8 +20,8 @@ import java.util.function.Supplier;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/// An [Engine] whose device refuses the n-th allocation, for every n: what was refused has changed nothing, and
-/// the same again gives what it would have given at once.
+/// An [Engine] whose device refuses the n-th allocation, for every n: what was refused has changed nothing,
+/// and the same again gives what it would have given at once.
 class OutOfMemoryTest {
     private static final LoraSpec SMALL = new LoraSpec(4, 8, 1, List.copyOf(LoraSpec.ALL_LINEAR));
 
@@ -35,11 +35,13 @@ class OutOfMemoryTest {
                 EngineHarness.counting(device, tensors), until));
     }
 
-    /// Repeats something until it succeeds although allocation n was to be refused, because it has no n-th one.
+    /// Repeats something until it succeeds although allocation n was to be refused, because it has no n-th
+    /// one.
     ///
     /// @param attempt gives its result, or nothing when it was refused
     /// @param unchanged checks that nothing has changed
-    private String refusedAtEveryAllocation(int least, Supplier<Optional<String>> attempt, Runnable unchanged) {
+    private String refusedAtEveryAllocation(int least, Supplier<Optional<String>> attempt,
+            Runnable unchanged) {
         for (int n = 0;; n++) {
             until.set(n);
             Optional<String> result = attempt.get();
@@ -55,7 +57,8 @@ class OutOfMemoryTest {
         }
     }
 
-    private static Optional<String> result(Run run, Operation operation, Optional<CheckpointManifest> loaded) {
+    private static Optional<String> result(Run run, Operation operation,
+            Optional<CheckpointManifest> loaded) {
         run.send(operation, loaded);
         return switch (run.events().receiveMessage(EngineHarness.PATIENCE)) {
             case EngineEvent.Executed(_, _, var result) -> Optional.of(EngineHarness.bits(result));
@@ -98,7 +101,8 @@ class OutOfMemoryTest {
             run.all(List.of(EngineHarness.gradient(1, 1), new Operation.OptimStep(Optional.empty())));
             BlobRef before = run.point().state();
             int held = tensors.get();
-            refusedAtEveryAllocation(3, () -> result(run, EngineHarness.load(saved, true), Optional.of(saved)),
+            refusedAtEveryAllocation(3, () -> result(run, EngineHarness.load(saved, true),
+                    Optional.of(saved)),
                     () -> {
                         assertEquals(before, run.point().state());
                         assertEquals(held, tensors.get());

@@ -29,7 +29,8 @@ class RunAdmissionTest {
         assertInstanceOf(RunAdmission.Answer.Queued.class, admission.request(run(5), 25));
         assertInstanceOf(RunAdmission.Answer.Queued.class, admission.request(run(6), 25));
         assertInstanceOf(RunAdmission.Answer.TooLarge.class, admission.request(run(7), 101));
-        assertEquals(List.of(run(1)), admission.selectEvictions(_ -> false), "a busy run is evicted only for the first in the queue");
+        assertEquals(List.of(run(1)), admission.selectEvictions(_ -> false),
+                "a busy run is evicted only for the first in the queue");
         assertEquals(List.of(run(2)), admission.selectEvictions(_ -> true));
         assertEquals(List.of(), admission.selectEvictions(_ -> true), "each is selected once");
         admission.remove(run(1));
@@ -82,7 +83,8 @@ class RunAdmissionTest {
         }
     }
 
-    private static void leave(RunAdmission admission, Map<RunId, Integer> admitted, Map<RunId, Integer> waiting,
+    private static void leave(RunAdmission admission, Map<RunId, Integer> admitted, Map<RunId,
+            Integer> waiting,
             Set<RunId> evicted) {
         for (RunId gone : evicted) {
             assertTrue(admitted.containsKey(gone), "only admitted runs are selected");
