@@ -165,7 +165,7 @@ final class Upstream {
                 .orElseThrow(() -> noWorker(model));
         return onDispatcher(AskPattern.ask(engine.ref(), message::apply, settings.askTimeout(),
                 system.scheduler())).thenApply(reply -> {
-                    if (reply instanceof EngineReply.NotDone(var fault)) throw Refusal.of(fault);
+                    if (reply instanceof EngineReply.RequestFailed(var fault)) throw Refusal.of(fault);
                     return expect(expected, reply);
                 });
     }

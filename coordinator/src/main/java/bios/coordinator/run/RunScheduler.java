@@ -293,7 +293,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 case EngineEvent.OpenFailed(_, var why) -> {
                     if (engine == Engine.OPENING) openFailed(why);
                 }
-                case EngineEvent.Crowded _ -> evicting = engine == Engine.OPEN;
+                case EngineEvent.EvictionRequested _ -> evicting = engine == Engine.OPEN;
                 case EngineEvent.Executed(_, var position, var result) -> executed(position, result);
                 case EngineEvent.Measured(_, var position, var nanos) ->
                         report(new Occurrence.Measured(position, nanos));
