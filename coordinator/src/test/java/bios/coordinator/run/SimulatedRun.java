@@ -226,24 +226,11 @@ final class SimulatedRun {
                 openPaused = false;
             }
             case RunEffect.OpenRun _ -> open(effect);
-            case RunEffect.CloseRun _ -> {
-                check(session.asked, "closes a run that is not open");
-                session.commands.clear();
-                session.asked = session.open = false;
-                session.outstanding.clear();
-                session.load = 0;
-                session.pointsInWork = 0;
-            }
+            case RunEffect.CloseRun _ -> closeRun();
             case RunEffect.Execute e -> execute(e);
             case RunEffect.TakeRecoveryPoint(var position) -> takePoint(effect, position);
             case RunEffect.ResolveLoad load -> work.add(() -> resolve(load));
-            case RunEffect.WriteResults write -> {
-                check(!deleting, "writes results while blobs are deleted");
-                check(positionsFinished(write.point().position()), "keeps a point before all is finished");
-                work.add(() -> mailbox.add(world.fault(2)
-                        ? new RunInput.ResultsNotWritten(write.epoch(), "no room")
-                        : new RunInput.ResultsWritten(write.epoch(), write.point(), List.of())));
-            }
+            case RunEffect.WriteResults write -> writeResults(write);
             case RunEffect.DeleteBlobs(var unused) -> delete(unused);
             case RunEffect.StartTimer(var timer, _) -> start(timer);
             case RunEffect.RequestExclusive(var epoch) -> {
@@ -274,6 +261,22 @@ final class SimulatedRun {
                     instanceof RunEffect.Occurrence.Evicted) || unsettledExecuted(session.given) == 0,
                     "is evicted with work to replay");
         }
+    }
+
+    private void closeRun() {
+        check(session.asked, "closes a run that is not open");
+        session.commands.clear();
+        session.asked = session.open = false;
+        session.outstanding.clear();
+        session.load = 0;
+        session.pointsInWork = 0;
+    }
+
+    private void writeResults(RunEffect.WriteResults write) {
+        check(!deleting, "writes results while blobs are deleted");
+        check(positionsFinished(write.point().position()), "keeps a point before all is finished");
+        work.add(() -> mailbox.add(world.fault(2) ? new RunInput.ResultsNotWritten(write.epoch(), "no room")
+                : new RunInput.ResultsWritten(write.epoch(), write.point(), List.of())));
     }
 
     private void start(RunTimer timer) {
