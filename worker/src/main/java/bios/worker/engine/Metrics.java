@@ -4,44 +4,44 @@ import io.prometheus.metrics.core.metrics.Counter;
 import io.prometheus.metrics.core.metrics.Gauge;
 import io.prometheus.metrics.core.metrics.Histogram;
 
-/// What the engine counts, in the process's one registry; `docs/reference/metrics.md` says what each means.
+/// Metrics of the engine, in the process's one registry; `docs/reference/metrics.md` says what each means.
 /// `model` is the slug of a base model.
 public final class Metrics {
     private static final double[] SECONDS =
             {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60};
 
-    /// Runs whose state the engine has made.
+    /// Runs that the engine has opened.
     public static final Counter OPENED = Counter.builder().name("bios_engine_runs_opened_total")
-            .help("Times that the engine has made a run's state; from is new or recovery_point.")
+            .help("Runs opened; from is new or recovery_point.")
             .labelNames("model", "from").register();
 
-    /// Runs whose state the engine has given up; `reason` is `closed`, `failed` or `evicted`.
+    /// Runs that the engine has closed; `reason` is `closed`, `failed` or `evicted`.
     public static final Counter LEFT = Counter.builder().name("bios_engine_runs_left_total")
-            .help("Times that the engine has given up a run's state, by reason.")
+            .help("Runs closed, by reason.")
             .labelNames("model", "reason").register();
 
-    /// Runs whose state the engine holds.
+    /// Runs that are open in the engine.
     public static final Gauge OPEN = Gauge.builder().name("bios_engine_runs_open")
-            .help("Runs whose state the engine holds.").labelNames("model").register();
+            .help("Runs that are open in the engine.").labelNames("model").register();
 
     /// Passes through the model; `kind` is `train` or `sample`.
     public static final Counter PASSES = Counter.builder().name("bios_engine_passes_total")
             .help("Passes through the model, of training and of sampling.")
             .labelNames("model", "kind").register();
 
-    /// How long a pass took on the device.
+    /// Duration of a pass on the device.
     public static final Histogram PASS_SECONDS = Histogram.builder().name("bios_engine_pass_seconds")
             .help("Seconds of a pass through the model on the device.")
             .labelNames("kind").classicOnly().classicUpperBounds(SECONDS).register();
 
-    /// Tokens of `forward` and `forward_backward` that went through the model.
+    /// Tokens of `forward` and `forward_backward`.
     public static final Counter TRAINED = Counter.builder().name("bios_engine_tokens_trained_total")
-            .help("Tokens of forward and forward_backward that went through the model.")
+            .help("Tokens of forward and forward_backward.")
             .labelNames("model").register();
 
-    /// Tokens drawn.
+    /// Sampled tokens.
     public static final Counter SAMPLED = Counter.builder().name("bios_engine_tokens_sampled_total")
-            .help("Tokens that sampling has drawn, of requests that are finished.")
+            .help("Sampled tokens of finished requests.")
             .labelNames("model").register();
 
     /// Tokens of prompts of finished sampling requests.
@@ -50,7 +50,7 @@ public final class Metrics {
 
     /// Sequences that wait or decode.
     public static final Gauge SAMPLING = Gauge.builder().name("bios_engine_sampling_sequences")
-            .help("Sequences that wait for the sampler or decode in it.").register();
+            .help("Sequences that wait or decode.").register();
 
     /// Saves and recovery points that are being written.
     public static final Gauge COPIES = Gauge.builder().name("bios_engine_copies_in_writing")

@@ -67,6 +67,14 @@ public final class StateFiles {
         }
     }
 
+    /// The state of an adapter whose stream ends after `bytes` bytes, although its size is that of the file.
+    static TrainingState loadCut(byte[] adapter, int bytes, LoraSpec lora, ModelSpec model, Device on) {
+        var cut = TensorStream.open("file", new ByteArrayInputStream(adapter, 0, bytes), adapter.length);
+        try (var source = new StateSource.Checkpoint(cut, Optional.empty(), lora, 0, AdamParams.DEFAULT)) {
+            return source.make(model, on);
+        }
+    }
+
     /// The adapter of a file.
     public static Adapter readAdapter(byte[] file, LoraSpec lora, ModelSpec model, Device on) {
         try (TensorStream stream = stream(file)) {

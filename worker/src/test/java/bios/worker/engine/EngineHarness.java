@@ -142,6 +142,10 @@ final class EngineHarness implements AutoCloseable {
         return new EngineHarness(folder, golden(), 8 << 20, device, s -> s);
     }
 
+    static EngineHarness with(Path folder, UnaryOperator<Device> device, UnaryOperator<BlobStore> store) {
+        return new EngineHarness(folder, golden(), 8 << 20, device, store);
+    }
+
     static EngineHarness withStore(Path folder, UnaryOperator<BlobStore> store) {
         return new EngineHarness(folder, golden(), 8 << 20, d -> d, store);
     }
@@ -236,7 +240,7 @@ final class EngineHarness implements AutoCloseable {
 
     /// A run whose `Opened` has not been waited for.
     Run unopened(int number, LoraSpec lora, Optional<BlobRef> point) {
-        var run = new Run(new RunId("qwen3-" + "%012x".formatted(number)), kit.createTestProbe());
+        var run = new Run(id(number), kit.createTestProbe());
         var config = new RunConfig(run.id, "me", MODEL, lora, true, Optional.empty(), "{}", "s", 0);
         engine.tell(new EngineCommand.OpenRun(config, lora, point, run.replyTo));
         return run;
@@ -247,7 +251,16 @@ final class EngineHarness implements AutoCloseable {
         store.close();
     }
 
-    /// Frees a run's place.
+    /// Closes a run by its number.
+    void leave(int number) {
+        engine.tell(new EngineCommand.CloseRun(id(number)));
+    }
+
+    private static RunId id(int number) {
+        return new RunId("qwen3-" + "%012x".formatted(number));
+    }
+
+    /// Closes a run.
     void leave(Run run) {
         engine.tell(new EngineCommand.CloseRun(run.id));
     }
@@ -259,6 +272,7 @@ final class EngineHarness implements AutoCloseable {
         private final ActorRef<EngineEvent> replyTo;
         private final List<EngineEvent.Measured> measured = new CopyOnWriteArrayList<>();
         private final List<EngineEvent> received = new CopyOnWriteArrayList<>();
+        private volatile boolean stays;
         private long position;
 
         Run(RunId id, TestProbe<EngineEvent> events) {
@@ -267,7 +281,7 @@ final class EngineHarness implements AutoCloseable {
             this.replyTo = kit.spawn(Behaviors.receiveMessage(event -> {
                 received.add(event);
                 if (event instanceof EngineEvent.Measured m) measured.add(m);
-                else events.ref().tell(event);
+                else if (!(event instanceof EngineEvent.Crowded && stays)) events.ref().tell(event);
                 return Behaviors.same();
             }));
         }
@@ -287,6 +301,12 @@ final class EngineHarness implements AutoCloseable {
 
         ActorRef<EngineEvent> replyTo() {
             return replyTo;
+        }
+
+        /// Has the run ignore that it is asked to leave.
+        Run staying() {
+            stays = true;
+            return this;
         }
 
         /// All events so far.
@@ -491,6 +511,13 @@ final class EngineHarness implements AutoCloseable {
             if (method.equals("close") && until.get() < 0) real.close();
             boolean lost = !QUESTIONS.contains(method) && until.getAndUpdate(n -> n < 0 ? n : n - 1) <= 0;
             if (lost || method.equals("close") && until.get() < 0) throw new DeviceLost("fell off the bus");
+        });
+    }
+
+    /// A device that never has room for copies.
+    static Device withoutCopies(Device real) {
+        return before(Device.class, real, (method, _) -> {
+            if (method.equals("snapshot")) throw new OutOfDeviceMemory(1, 1, 1);
         });
     }
 

@@ -282,13 +282,13 @@ class EngineTest {
             harness.engine().tell(new EngineCommand.Sample(EngineHarness.task("l", Optional.of(large), 3),
                     replies.ref()));
             assertEquals("adapter_too_large",
-                    replies.expectMessageClass(EngineReply.NotDone.class, EngineHarness.PATIENCE).fault().code());
+                    replies.expectMessageClass(EngineReply.RequestFailed.class, EngineHarness.PATIENCE).fault().code());
             harness.damage(snapshots.getFirst().adapter());
             harness.sample(EngineHarness.task("y", Optional.of(snapshots.getLast()), 3));
             harness.engine().tell(new EngineCommand.Sample(EngineHarness.task("z",
                     Optional.of(snapshots.getFirst()), 3), replies.ref()));
             assertEquals("blob_damaged",
-                    replies.expectMessageClass(EngineReply.NotDone.class, EngineHarness.PATIENCE).fault().code());
+                    replies.expectMessageClass(EngineReply.RequestFailed.class, EngineHarness.PATIENCE).fault().code());
         }
     }
 
@@ -314,7 +314,7 @@ class EngineTest {
                     files.get("tokenizer.json"));
             harness.engine().tell(new EngineCommand.Tokenize(EngineHarness.MODEL, "x", true, replies.ref()));
             assertEquals("unknown_model",
-                    replies.expectMessageClass(EngineReply.NotDone.class, EngineHarness.PATIENCE).fault().code());
+                    replies.expectMessageClass(EngineReply.RequestFailed.class, EngineHarness.PATIENCE).fault().code());
         }
     }
 
@@ -337,6 +337,48 @@ class EngineTest {
             harness.awaitEnd();
         }
         assertTrue(closed.await(30, TimeUnit.SECONDS));
+    }
+
+    @Test void aDeviceThatAnswersLaterGivesTheSameBits() {
+        List<Operation> operations = EngineHarness.operations(1, 3, 0.02);
+        List<String> expected;
+        String sampled;
+        try (var harness = EngineHarness.open(folder.resolve("host"))) {
+            expected = harness.run(1, SMALL).all(operations);
+            sampled = harness.sample(EngineHarness.task("a", Optional.empty(), 3));
+        }
+        try (var harness = EngineHarness.withDevice(folder.resolve("discrete"), EngineHarness::discrete)) {
+            Run first = harness.run(1, SMALL);
+            Run second = harness.run(2, SMALL);
+            operations.forEach(operation -> {
+                first.send(operation);
+                second.send(operation);
+            });
+            assertEquals(sampled, harness.sample(EngineHarness.task("a", Optional.empty(), 3)));
+            assertEquals(expected, first.receive(operations.size()));
+            assertEquals(expected, second.receive(operations.size()));
+        }
+    }
+
+    @Test void aStateWithoutRoomForItsCopyIsWrittenWhileItsRunPauses() throws Exception {
+        List<Operation> operations = EngineHarness.operations(1, 2, 0);
+        List<String> expected;
+        try (var harness = EngineHarness.open(folder.resolve("room"))) {
+            expected = harness.run(1, SMALL).all(operations);
+        }
+        var gate = new CountDownLatch(1);
+        try (var harness = EngineHarness.with(folder.resolve("none"), EngineHarness::withoutCopies,
+                store -> EngineHarness.gated(store, gate))) {
+            Run run = harness.run(1, SMALL);
+            run.send(EngineHarness.saveState("first"));
+            operations.forEach(run::send);
+            Run other = harness.run(2, SMALL);
+            other.all(List.of(EngineHarness.gradient(1, 1)));   // is not held up
+            harness.unopened(1, SMALL, Optional.empty());       // closes it while its state is read
+            gate.countDown();
+            Run again = harness.run(1, SMALL);
+            assertEquals(expected, again.all(operations));
+        }
     }
 
     @Test void whenItStopsTheDeviceIsClosedBehindThePass() throws Exception {

@@ -27,7 +27,6 @@ import bios.worker.kernel.HalfFloats;
 import bios.worker.kernel.Losses;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
-import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 import java.util.Optional;
@@ -193,15 +192,9 @@ final class CpuDevice implements Device {
     }
 
     @Override public Snapshot snapshot(List<Tensor> tensors) {
-        var copies = new ArrayList<HostTensor>();
-        try {
-            for (var t : tensors) copies.add(memory.tensor(t.dtype(), t.rows(), t.columns()));
-        } catch (Throwable t) {
-            copies.forEach(memory::free);
-            throw t;
-        }
-        for (int i = 0; i < copies.size(); i++) copy(copies.get(i), tensors.get(i));
-        return new HostSnapshot(memory, copies);
+        var snapshot = new HostSnapshot(memory, tensors);
+        for (int i = 0; i < tensors.size(); i++) copy(snapshot.copies().get(i), tensors.get(i));
+        return snapshot;
     }
 
     // ---- data of a pass ----

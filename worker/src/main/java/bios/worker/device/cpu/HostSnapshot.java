@@ -3,20 +3,59 @@ package bios.worker.device.cpu;
 import static bios.protocol.Require.require;
 
 import bios.worker.device.Snapshot;
+import bios.worker.device.Tensor;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.locks.ReadWriteLock;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
 
-/// Copies of tensors. Reads of several threads go on together; [#close] waits for those under way.
+/// Copies of tensors, many in one allocation. Reads of several threads go on together; [#close] waits for those
+/// under way.
 final class HostSnapshot implements Snapshot {
+    private static final long ALIGNMENT = 64;
+    /// Most elements of one allocation.
+    private static final long SLAB = 1 << 28;
     private final Memory memory;
-    private final List<HostTensor> copies;
+    private final List<HostTensor> slabs = new ArrayList<>();
+    private final List<HostTensor> copies = new ArrayList<>();
     private final ReadWriteLock lock = new ReentrantReadWriteLock();
     private boolean closed;
 
-    HostSnapshot(Memory memory, List<HostTensor> copies) {
+    /// Takes room for copies of these tensors; [bios.worker.device.OutOfDeviceMemory] with nothing taken.
+    HostSnapshot(Memory memory, List<Tensor> tensors) {
         this.memory = memory;
-        this.copies = copies;
+        try {
+            for (int from = 0, end; from < tensors.size(); from = end) {
+                long elements = 0;
+                for (end = from; end < tensors.size() && together(tensors, from, end, elements); end++)
+                    elements += aligned(tensors.get(end));
+                HostTensor slab = memory.tensor(tensors.get(from).dtype(), 1, Math.toIntExact(elements));
+                slabs.add(slab);
+                long at = 0;
+                for (Tensor t : tensors.subList(from, end)) {
+                    copies.add(slab.matrix(at, t.rows(), t.columns()));
+                    at += aligned(t);
+                }
+            }
+        } catch (Throwable refused) {
+            slabs.forEach(memory::free);
+            throw refused;
+        }
+    }
+
+    private static boolean together(List<Tensor> tensors, int from, int next, long elements) {
+        return next == from || tensors.get(next).dtype() == tensors.get(from).dtype()
+                && elements + aligned(tensors.get(next)) <= SLAB;
+    }
+
+    private static long aligned(Tensor t) {
+        long elements = ALIGNMENT / t.dtype().bytes();
+        return Math.ceilDiv(t.elements(), elements) * elements;
+    }
+
+    /// The copies, in the order of the tensors.
+    List<HostTensor> copies() {
+        return copies;
     }
 
     @Override public long bytes() {
@@ -38,7 +77,7 @@ final class HostSnapshot implements Snapshot {
         try {
             if (closed) return;
             closed = true;
-            copies.forEach(memory::release);
+            slabs.forEach(memory::release);
         } finally {
             lock.writeLock().unlock();
         }
