@@ -22,7 +22,7 @@ public final class LosingNode {
 
     /// @param arguments folder of the data, folder of the model, file whose existence loses the device
     public static void main(String[] arguments) throws InterruptedException {
-        Logs.begin("");
+        Logs.configure("");
         Path lost = Path.of(arguments[2]);
         var settings = new Node.Settings(Optional.empty(), EnumSet.allOf(Role.class), "127.0.0.1", 0,
                 Path.of(arguments[0]), Map.of(new ModelName("bios/tiny"), Path.of(arguments[1])),

@@ -15,8 +15,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Set;
 
-/// A device that records the calls of another one, its page pools and its readbacks, and refuses an allocation
-/// when a test asks for it.
+/// A device that records the calls of another one, its page pools and its readbacks, and refuses an
+/// allocation when a test asks for it.
 public final class RecordingDevice {
     private static final Set<String> ALLOCATIONS = Set.of("tensor", "scratch", "upload", "slots", "sequences",
             "draws", "pagePool", "reserve");

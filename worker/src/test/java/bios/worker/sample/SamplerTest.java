@@ -246,7 +246,8 @@ class SamplerTest {
 
     @Test void outOfMemoryAtAnyAllocationChangesNothingAndARetryGivesTheSameBits() {
         // more pages than there are: some are evicted
-        List<SampleTask> tasks = List.of(task(prompt(2, 60), params(30, 1)), task(prompt(1, 60), params(30, 0)),
+        List<SampleTask> tasks = List.of(task(prompt(2, 60), params(30, 1)),
+                task(prompt(1, 60), params(30, 0)),
                 with(task(prompt(1, 70), params(9, 1)), 2, true, 3));
         List<Optional<Adapter>> none = Collections.nCopies(3, Optional.empty());
         try (Device cpu = TestDevices.open(1)) {

@@ -23,18 +23,19 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
 /// Activations in bfloat16 against those in fp32: what a device with bf16 products will use.
 class HalfPrecisionTest {
-    /// Matrices of a layer that are rounded on the way of a row: norms' results, q, k, v, what attention gives,
-    /// gate, up, their product, and the low-rank products beside them.
+    /// Matrices of a layer that are rounded on the way of a row: norms' results, q, k, v, what attention
+    /// gives, gate, up, their product, and the low-rank products beside them.
     private static final int ROUNDINGS = 16;
 
-    /// Rounding to 8 bits is off by at most 2^-9 of a value; independent roundings add up as the square root of
-    /// their number. Three times that leaves room for what products make of them.
+    /// Rounding to 8 bits is off by at most 2^-9 of a value; independent roundings add up as the square root
+    /// of their number. Three times that leaves room for what products make of them.
     private static double tolerance(BaseModel model, int directions) {
         return 3 * 0x1p-9 * Math.sqrt(directions * (double) ROUNDINGS * model.spec().layers());
     }
@@ -111,7 +112,7 @@ class HalfPrecisionTest {
                 KeyValueCache cache = pages.open()) {
             Datum datum = Examples.operation(half, 3, 2, true).data().getLast();
             float[] expected = new Trainer(half).evaluate(run, new ForwardBackward(List.of(datum),
-                    Examples.operation(half, 3, 2, true).loss(), java.util.Map.of(), true)).logprobs().getFirst();
+                    Examples.operation(half, 3, 2, true).loss(), Map.of(), true)).logprobs().getFirst();
             long[] targets = datum.lossInputs().get("target_tokens").longs();
             int[] tokens = datum.tokens();
             for (int at = 0; at < tokens.length; ) {
