@@ -63,7 +63,8 @@ final class ProfilerTest {
     @Test void attentionIsCountedByTheQueriesAndKeysThatMeet() {
         Profiler profiler = new Profiler(Devices.open(DeviceSettings.ofThreads(1)));
         try (Device device = profiler.watched(); Device.Scope scope = device.scope();
-                PagePool pool = device.pagePool(new PagePool.Shape(3, 1, 8, bios.worker.device.DType.BF16), 2)) {
+                PagePool pool = device.pagePool(new PagePool.Shape(3, 1, 8, bios.worker.device.DType.BF16),
+                        2)) {
             pool.reserve(2);
             Tensor q = device.tensor(2, 16);
             Sequences sequences = device.sequences(scope, List.of(new Sequence(0, 2, 70, new int[] {0, 1})));

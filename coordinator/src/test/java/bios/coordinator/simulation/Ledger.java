@@ -190,7 +190,8 @@ final class Ledger {
             case RunClosed _ -> {
                 for (int at = 1; at <= operations.size(); at++)
                     check(operations.get(at - 1).failed.isPresent() || !operations.get(at - 1).saving()
-                            || operations.get(at - 1).saved.isPresent(), "is closed before " + at + " is saved");
+                            || operations.get(at - 1).saved.isPresent(), "is closed before " + at
+                            + " is saved");
                 closed = true;
                 recovery = operations.size();
                 point = Optional.empty();
@@ -203,7 +204,8 @@ final class Ledger {
     }
 
     private void accepted(OperationAccepted e) {
-        check(e.position() == operations.size() + 1, "accepts " + e.position() + " behind " + operations.size());
+        check(e.position() == operations.size() + 1, "accepts " + e.position() + " behind "
+                + operations.size());
         check(!positions.containsKey(e.seq()), "accepts seq " + e.seq() + " twice");
         check(!closed, "accepts seq " + e.seq() + " although it is closed");
         operations.add(new Accepted(e, world.operation(e.digest())));

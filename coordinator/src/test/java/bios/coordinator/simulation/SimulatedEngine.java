@@ -243,7 +243,8 @@ final class SimulatedEngine {
         if (done.fault().isPresent())
             fill(queue, entry.slot(), new EngineEvent.Failed(run, c.position(), done.fault().get()));
         else if (done.result().isPresent())
-            fill(queue, entry.slot(), new EngineEvent.Executed(run, c.position(), shown(done.result().get())));
+            fill(queue, entry.slot(), new EngineEvent.Executed(
+            run, c.position(), shown(done.result().get())));
         else save(queue, entry, c, operation, world.mutation == Mutation.SAVE_IS_TAKEN_LATE
                 && queue.waiting.peek() instanceof Work(EngineCommand.Execute following, _)
                 ? after(after, following) : after);

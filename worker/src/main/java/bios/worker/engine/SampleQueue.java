@@ -103,7 +103,8 @@ final class SampleQueue {
             answer(outcome.request(), switch (outcome) {
                 case DeviceExecutor.SampleOutcome.Drawn(var request, var result) ->
                         new EngineReply.Sampled(request.task().id(), result);
-                case DeviceExecutor.SampleOutcome.Failed(_, var fault) -> new EngineReply.RequestFailed(fault);
+                case DeviceExecutor.SampleOutcome.Failed(_, var fault) ->
+                        new EngineReply.RequestFailed(fault);
             });
         }
         admitWaiting();

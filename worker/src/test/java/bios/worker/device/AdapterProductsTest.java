@@ -133,7 +133,8 @@ final class AdapterProductsTest extends Conformance {
             for (int i = 0; i < expected.length; i++) expected[i] += bias[i % OUT] + onto[i];
             assertClose(expected, read(on, y), projected(adapters), 2 * Tolerance.ROUNDING, "y");
             on.project(y, input, weight, Optional.empty(), Optional.empty(), slots, SITE, Optional.empty());
-            assertClose(product(x, transposed(w, OUT, IN), ROWS, IN, OUT, 1), read(on, y), tolerance().sum(IN),
+            assertClose(product(x, transposed(w, OUT, IN), ROWS, IN, OUT, 1), read(on, y), tolerance()
+                    .sum(IN),
                     Tolerance.ROUNDING, "without corrections");
         }
     }
@@ -184,7 +185,8 @@ final class AdapterProductsTest extends Conformance {
                 if (a.rank == 0) continue;
                 assertGradients(a, xHere, dyHere, dlow);
             }
-            double allowed = tolerance().sum(OUT + 1) + adapters.stream().mapToDouble(a -> 2 * through(OUT, a.rank))
+            double allowed = tolerance().sum(OUT + 1) + adapters.stream()
+                    .mapToDouble(a -> 2 * through(OUT, a.rank))
                     .max().orElse(0);
             assertClose(expected, read(on, dx), allowed, 2 * Tolerance.ROUNDING, "dx");
         }

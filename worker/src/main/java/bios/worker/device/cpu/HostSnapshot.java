@@ -9,7 +9,8 @@ import java.util.List;
 import java.util.concurrent.locks.ReadWriteLock;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
 
-/// Copies of tensors, many in one allocation. Reads of several threads go on together; [#close] waits for those
+/// Copies of tensors, many in one allocation. Reads of several threads go on together; [#close] waits for
+/// those
 /// under way.
 final class HostSnapshot implements Snapshot {
     private static final long ALIGNMENT = 64;

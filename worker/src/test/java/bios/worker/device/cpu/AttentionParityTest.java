@@ -256,7 +256,8 @@ final class AttentionParityTest {
                 }
             double gradient = of.attentionGradient(16, 0.25, 700, 2);
             for (int p = 0; p < 3; p++)
-                assertClose(Naive.doubles(expected[p]), bits[p], gradient, Tolerance.ROUNDING, "" + "qkv".charAt(p));
+                assertClose(Naive.doubles(expected[p]), bits[p], gradient, Tolerance.ROUNDING, ""
+                + "qkv".charAt(p));
         }
     }
 

@@ -30,7 +30,8 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedClass;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/// The verbs that work row by row, against the same formulas in double precision, on every path of this process.
+/// The verbs that work row by row, against the same formulas in double precision, on every path of this
+/// process.
 @ParameterizedClass @MethodSource("paths")
 final class LayersParityTest {
     private static final int[][] SHAPES = {{1, 2}, {3, 66}, {65, 128}, {300, 1030}};
@@ -59,7 +60,8 @@ final class LayersParityTest {
         device.close();
     }
 
-    /// Roundings of z / (1 + exp(-z)) times a number: exp counts twice, and as often as z is large, because the
+    /// Roundings of z / (1 + exp(-z)) times a number: exp counts twice, and as often as z is large, because
+    /// the
     /// error of -z·log₂e grows with it.
     private static final int EXP = 16;
 
@@ -114,7 +116,8 @@ final class LayersParityTest {
             }
             assertEquals(0, HostTensor.of(large).memory().address() % 64);
             assertEquals(2f, read(device, large.rows(2999, 1))[2999]);
-            return Set.of(HostTensor.of(small).memory().address(), HostTensor.of(large).memory().address(), nested);
+            return Set.of(HostTensor.of(small).memory().address(), HostTensor.of(large).memory()
+                    .address(), nested);
         }
     }
 
@@ -282,7 +285,8 @@ final class LayersParityTest {
             var logprobs = tensor(device, s[0], 1, 0, null);
             var sums = tensor(device, s[0], 1, 0, null);
             device.logSoftmaxAt(logprobs, sums, x, Direct.ints(device, targets));
-            // log turns the relative error of Σ exp into an absolute one; the largest logit, at most 20, is added
+            // log turns the relative error of Σ exp into an absolute one; the largest logit, at most 20, is
+            // added
             double sum = tolerance.sameSign(n) + 4 * Tolerance.ROUNDING + 20 * Tolerance.ROUNDING;
             assertClose(lse, read(device, sums), sum, Tolerance.ROUNDING, "lse");
             assertClose(each(s[0], 1, (t, _) -> logits[t * n + targets[t]] - lse[t]), read(device, logprobs),
@@ -354,7 +358,8 @@ final class LayersParityTest {
                         / (Math.sqrt(second[i] / (1 - Math.pow(0.99, step))) + 1e-8);
             }
         }
-        // Twenty steps: the moments forget a rounding by β each step, a geometric sum of at most 10 of them for
+        // Twenty steps: the moments forget a rounding by β each step, a geometric sum of at most 10 of them
+        // for
         // m; a step's own error is below its size, 0.01 to 0.02, times that of m/√v.
         assertRounded(first, read(device, t.get(1)), 20, "m");
         assertRounded(second, read(device, t.get(2)), 20, "v");
