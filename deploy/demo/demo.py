@@ -4,7 +4,7 @@ Starts a server of its own in a temporary folder, trains an adapter of a base mo
 package, kills the server with SIGKILL in the middle and starts it again, trains on without losing a step,
 resumes a second run from a checkpoint, samples before and after, and downloads the adapter.
 
-Exit status: 0 when everything held, 1 otherwise.
+Exit status: 0 when all checks passed, 1 otherwise.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Run:
         if kill is not None:
             kill.kill()
             print("\n\n  ✗ server killed (SIGKILL), with accepted steps still under way")
-            print(f"  ✓ server back after {kill.start():.1f} s; the run carries on by itself", flush=True)
+            print(f"  ✓ server ready again after {kill.start():.1f} s; the run has recovered", flush=True)
             while futures:
                 self.finish(futures.pop(0))
 
@@ -158,7 +158,7 @@ def demo(arguments: argparse.Namespace, folder: Path) -> None:
     name = arguments.name
     server = Server(folder, Path(arguments.model), name, free_port())
     try:
-        print(f"① a server of its own on {server.url}, data in {folder}")
+        print(f"① a server on {server.url}, data in {folder}")
         print(f"  ready after {server.start():.1f} s, serving {name} from {arguments.model}")
         service = bios.ServiceClient(base_url=server.url)
         client = service.create_lora_training_client(base_model=name, rank=16, seed=1)
@@ -198,7 +198,7 @@ def demo(arguments: argparse.Namespace, folder: Path) -> None:
         print(f"\n⑥ downloaded {target} ({len(archive) / 1e6:.1f} MB): {', '.join(members)}")
         if not run.losses[-1] < 0.7 * run.losses[0]:
             raise SystemExit(f"bios demo: the loss went from {run.losses[0]:.2f} to only {run.losses[-1]:.2f}")
-        print(f"\n✓ loss {run.losses[0]:.2f} → {run.losses[-1]:.2f}; everything held")
+        print(f"\n✓ loss {run.losses[0]:.2f} → {run.losses[-1]:.2f}; all checks passed")
     finally:
         server.stop()
 

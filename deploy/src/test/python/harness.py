@@ -1,6 +1,6 @@
 """Shared by the end-to-end checks: server processes, killed by pid, and small data.
 
-A check is a script: it exits 0 when everything held. The server's command comes from `BIOS_COMMAND` (words as a shell
+A check is a script: it exits 0 when all checks pass. The server's command comes from `BIOS_COMMAND` (words as a shell
 splits them; default: the launcher at the root); the model folder from `BIOS_TEST_MODEL` (default: the shipped one).
 """
 

@@ -41,7 +41,7 @@ final class TidyRules {
     private static final Pattern SEMAPHORE = Pattern.compile("\\bSemaphore\\s+(\\w+)\\b");
 
     private static final Pattern LEFT_FOR_LATER = Pattern.compile(
-            "\\b(TO" + "DO|FIX" + "ME|XX" + "X)\\b|@Dis" + "abled|assertTrue\\(tr" + "ue\\)");
+            "\\b(TO" + "DO|FIX" + "ME|XX" + "X)\\b|@Dis" + "abled\\b|assertTrue\\(tr" + "ue\\)");
 
     private static final Pattern FAULT = Pattern.compile("\\bFault\\s*\\.\\s*(?:user|server)\\(");
     private static final Pattern CODE_PARAMETER =
@@ -215,7 +215,8 @@ final class TidyRules {
     }
 
     /// Where `text`, Java or a page, uses a retired name. A name of several words is looked for everywhere;
-    /// one that is a word too, where it names a type: declared, constructed, linked or written as code.
+    /// one that is a word too, where it names a type: declared, constructed, linked or written as code. A
+    /// name that is retired in one package must not be declared there.
     static List<String> retired(List<Retired> names, String text) {
         Matcher declared = Pattern.compile("(?m)^package ([\\w.]+);").matcher(text);
         String inPackage = declared.find() ? declared.group(1) : "";
@@ -223,9 +224,10 @@ final class TidyRules {
         for (Retired retired : names) {
             if (!retired.scope().isEmpty() && !retired.scope().equals(inPackage)) continue;
             String name = Pattern.quote(retired.name());
-            Pattern use = Pattern.compile(retired.isWord() || !retired.scope().isEmpty()
-                    ? "\\b(?:class|record|interface|enum) " + name + "\\b|\\bnew " + name + "[<(]|\\[" + name
-                    + "[\\]#]|`" + name + "`" : "\\b" + name + "\\b");
+            String declaration = "\\b(?:class|record|interface|enum) " + name + "\\b";
+            Pattern use = Pattern.compile(!retired.scope().isEmpty() ? declaration
+                    : !retired.isWord() ? "\\b" + name + "\\b" : declaration + "|\\bnew " + name + "[<(]|\\["
+                    + name + "[\\]#]|`" + name + "`");
             if (use.matcher(text).find()) wrong.add(retired.name() + " is now: " + retired.now());
         }
         return wrong;

@@ -51,7 +51,7 @@ final class TidyRulesTest {
         assertEquals(1, TidyRules.leftForLater("// TO" + "DO: later").size());
         assertEquals(1, TidyRules.leftForLater("@Dis" + "abled").size());
         assertEquals(1, TidyRules.leftForLater("# FIX" + "ME").size());
-        assertEquals(List.of(), TidyRules.leftForLater("nothing"));
+        assertEquals(List.of(), TidyRules.leftForLater("nothing, @Dis" + "abledIfSystemProperty(named = a)"));
     }
 
     @Test void aKernelWithoutTwinOrTestIsFound() {

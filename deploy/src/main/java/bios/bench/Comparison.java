@@ -21,7 +21,8 @@ import java.util.function.Supplier;
 /// @param word only rows whose name has it
 /// @param json whether to print JSON lines, else a table
 /// @param append file for the JSON lines
-public record Comparison(Peer peer, TimeLimit limit, int rounds, int steps, Optional<String> word, boolean json,
+public record Comparison(Peer peer, TimeLimit limit, int rounds, int steps, Optional<String> word,
+        boolean json,
         Optional<Path> append) {
     /// Models are written once, with room for the longest sequences of any row.
     private static final int CONTEXT = 16384;

@@ -24,7 +24,8 @@ public record GatewayComparison(Comparison how, List<String> small) {
         if (!how.wants(name)) return;
         Runs runs = Runs.inTurn(how.rounds(), Map.of("ours", () -> how.ours("gateway", small)));
         double millis = runs.least("ours", "p50_ms");
-        how.row(name, "ms", runs.leftOut("ours"), () -> new Row(name, "ms", millis, OptionalDouble.empty(), OptionalDouble.empty(),
+        how.row(name, "ms", runs.leftOut("ours"), () -> new Row(name, "ms", millis, OptionalDouble.empty(),
+                OptionalDouble.empty(),
                 "at most 10 ms", OptionalDouble.empty(), millis <= SMALL_STEP_MILLIS, runs.of("ours")));
     }
 

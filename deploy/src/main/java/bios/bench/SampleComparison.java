@@ -43,7 +43,8 @@ public record SampleComparison(Comparison how) {
         manyStreams(names[1], runs);
         boolean equal = runs.reports("ours").stream()
                 .allMatch(r -> r.path("sampler_equals_trainer").asBoolean());
-        how.row(names[2], "", runs.leftOut("ours"), () -> new Row(names[2], "", equal ? 1 : 0, OptionalDouble.empty(),
+        how.row(names[2], "", runs.leftOut("ours"), () -> new Row(names[2], "", equal ? 1 : 0,
+                OptionalDouble.empty(),
                 OptionalDouble.empty(), "log-probabilities bit-equal", OptionalDouble.empty(), equal,
                 runs.of("ours")));
         prefill(names[3], runs);

@@ -65,7 +65,7 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
     private Report measure(Workload workload, Optional<Workload> beside, Describe describe)
             throws IOException {
         Profiler[] profiler = new Profiler[1];
-        try (Company _ = Company.of(busy)) {
+        try (OptionalBusy _ = OptionalBusy.of(busy)) {
             Report report = guard.run("ours train", () -> setup.measure("train", device -> {
                 if (!profile && beside.isEmpty()) return device;
                 profiler[0] = new Profiler(device);
@@ -81,10 +81,10 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
     }
 
     /// A busy process, or none.
-    private interface Company extends AutoCloseable {
-        static Company of(boolean busy) {
+    private interface OptionalBusy extends AutoCloseable {
+        static OptionalBusy of(boolean busy) {
             if (!busy) return () -> {};
-            Busy process = Busy.start();
+            BusyProcess process = BusyProcess.start();
             return process::close;
         }
 

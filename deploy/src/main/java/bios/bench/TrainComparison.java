@@ -61,7 +61,7 @@ public record TrainComparison(Comparison how) {
         speed(names[0], peer, 2.2, 0.7, best, runs, "ours bf16", "peer bf16", "peer fp32");
         speed(names[1], runs.most("peer fp32", RATE), 1.6, 0, fp32, runs, "ours fp32", "peer fp32");
         memory(names[2], runs);
-        if (busy && how.wants(names[3])) company(which, names[3], models, runs);
+        if (busy && how.wants(names[3])) besideBusy(which, names[3], models, runs);
     }
 
     private JsonNode ours(Case which, Comparison.Models models, boolean bf16, String... more) {
@@ -105,15 +105,15 @@ public record TrainComparison(Comparison how) {
                 ours <= allowed, Report.JSON.createArrayNode()).leavingOut(runs.leftOut("peer bf16")));
     }
 
-    /// What company leaves of each one's speed; ours must keep as much as the peer.
-    private void company(Case which, String name, Comparison.Models models, Runs alone) {
-        // a peer that is left out has no rate: the comparison is false
-        boolean peerBf16 = alone.leftOut("peer fp32").isEmpty()
-                ? alone.most("peer bf16", RATE) >= alone.most("peer fp32", RATE) : true;
+    /// The speed beside a busy process as a share of the speed alone; ours must keep as much as the peer.
+    private void besideBusy(Case which, String name, Comparison.Models models, Runs alone) {
+        // the rate of a peer that is left out is NaN, with which every comparison is false
+        boolean peerBf16 = !alone.leftOut("peer fp32").isEmpty()
+                || alone.most("peer bf16", RATE) >= alone.most("peer fp32", RATE);
         Map<String, Supplier<JsonNode>> turns = new LinkedHashMap<>();
         turns.put("ours", () -> ours(which, models, true, "--busy"));
         turns.put("peer", () -> {
-            try (Busy _ = Busy.start()) {
+            try (BusyProcess _ = BusyProcess.start()) {
                 return peer(which, peerBf16);
             }
         });
@@ -121,10 +121,10 @@ public record TrainComparison(Comparison how) {
         List<String> missing = new ArrayList<>(alone.leftOut("ours bf16", peerAlone));
         Runs busy = missing.isEmpty() ? Runs.inTurn(how.rounds(), turns) : alone;
         if (missing.isEmpty()) missing.addAll(busy.leftOut("ours", "peer"));
-        how.row(name, UNIT, missing, () -> companyRow(name, busy, alone, peerAlone));
+        how.row(name, UNIT, missing, () -> besideBusyRow(name, busy, alone, peerAlone));
     }
 
-    private static Row companyRow(String name, Runs busy, Runs alone, String peerAlone) {
+    private static Row besideBusyRow(String name, Runs busy, Runs alone, String peerAlone) {
         double ours = busy.most("ours", RATE);
         double peer = busy.most("peer", RATE);
         double oursKept = ours / alone.most("ours bf16", RATE);
@@ -148,7 +148,8 @@ public record TrainComparison(Comparison how) {
         Runs runs = besides(how.limit(), models, which);
         JsonNode best = runs.best("ours", "ratio_to_beside");
         double ratio = best.path("ratio_to_beside").asDouble();
-        how.row(name, UNIT, runs.leftOut("ours"), () -> new Row(name, UNIT, best.path(RATE).asDouble(), OptionalDouble.empty(),
+        how.row(name, UNIT, runs.leftOut("ours"), () -> new Row(name, UNIT, best.path(RATE).asDouble(),
+                OptionalDouble.empty(),
                 OptionalDouble.of(ratio), goal, OptionalDouble.of(best.path("ceiling_tok_s").asDouble()),
                 ratio >= least, runs.of("ours")));
     }
@@ -171,12 +172,14 @@ public record TrainComparison(Comparison how) {
         JsonNode run = runs.best("ours", RATE);
         double ratio = run.path("ratio_to_beside").asDouble();
         double byWork = run.path("ratio_by_work").asDouble();
-        how.row(name, UNIT, leftOut, () -> new Row(name, UNIT, run.path(RATE).asDouble(), OptionalDouble.empty(),
+        how.row(name, UNIT, leftOut, () -> new Row(name, UNIT, run.path(RATE).asDouble(),
+                OptionalDouble.empty(),
                 OptionalDouble.of(ratio), "%.2f of 8x1024: attention's share of operations (of time: %.2f)"
                         .formatted(byWork, run.path("ratio_by_time").asDouble()),
                 OptionalDouble.of(run.path("ceiling_tok_s").asDouble()), ratio >= byWork, runs.of("ours")));
         double peak = run.path("peak_rss_mb").asDouble();
-        how.row(memory, "MiB", leftOut, () -> new Row(memory, "MiB", peak, OptionalDouble.empty(), OptionalDouble.empty(),
+        how.row(memory, "MiB", leftOut, () -> new Row(memory, "MiB", peak, OptionalDouble.empty(),
+                OptionalDouble.empty(),
                 "inside 4 GiB", OptionalDouble.empty(), peak <= LONG_MEBIBYTES,
                 Report.JSON.createArrayNode()));
     }

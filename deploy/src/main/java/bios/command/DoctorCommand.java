@@ -60,12 +60,10 @@ public final class DoctorCommand implements Callable<Integer> {
     }
 
     private void engine() {
-        line("CPU paths", String.join(", ", Devices.hardware().paths()) + "; auto is "
-                + Devices.hardware().bestPath());
         Config program = ConfigFactory.load();
+        line("CPU paths", paths(program.getString("bios.engine.cpu.path")));
         try (Device device = Devices.open(DeviceSettings.of(program, cores()))) {
             line("CPU engine", device.description());
-            line("CPU path", program.getString("bios.engine.cpu.path"));
             line("CPU products", products());
             line("memory reads", "%.0f GB/s".formatted(
                     Devices.hardware().readBytesPerSecond(cores()) / 1e9));
@@ -77,6 +75,15 @@ public final class DoctorCommand implements Callable<Integer> {
             missing.put("CPU engine",
                     "needs Linux on x86-64 with glibc 2.17 or newer and libgomp; " + failure.getMessage());
         }
+    }
+
+    /// The paths that this machine can execute, and the one that the engine takes.
+    ///
+    /// @param set the setting's value
+    private static String paths(String set) {
+        String best = Devices.hardware().bestPath();
+        return "%s; takes %s".formatted(String.join(", ", Devices.hardware().paths()),
+                set.equals(DeviceSettings.AUTO) ? best + " (auto)" : set + " (bios.engine.cpu.path)");
     }
 
     /// GFLOP/s of both types of products, as oneDNN alone gives them: either may be the faster one.

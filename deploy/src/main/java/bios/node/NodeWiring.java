@@ -142,7 +142,7 @@ final class NodeWiring {
         CoordinatedShutdown.get(system).addTask(CoordinatedShutdown.PhaseBeforeServiceUnbind(),
                 "engine-retires",
                 () -> {
-                    engine.tell(new EngineCommand.Retire());
+                    engine.tell(new EngineCommand.Drain());
                     return CompletableFuture.completedFuture(Done.getInstance());
                 });
         return engine;

@@ -1,6 +1,6 @@
 package bios.protocol;
 
-/// Preconditions that are always on: a broken one is a bug of ours, never a user's mistake.
+/// Checks invariants, always: a violated invariant is a bug of Bios, never a user's mistake.
 public final class Require {
     private Require() {}
 

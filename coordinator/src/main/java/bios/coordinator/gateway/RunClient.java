@@ -43,7 +43,7 @@ final class RunClient {
             byte[] encoded) {
         if (encoded.length <= StoredOperation.INLINE_LIMIT)
             return CompletableFuture.completedStage(new StoredOperation.Inline(kind, encoded));
-        return upstream.describe(run, call.account()).thenCompose(_ -> upstream.blocking(() -> {
+        return upstream.checkOwner(run, call.account()).thenCompose(_ -> upstream.blocking(() -> {
             BlobRef blob = upstream.blobs().put(BlobScope.operation(run, seq), encoded);
             return new StoredOperation.InBlob(kind, blob);
         }));

@@ -46,7 +46,7 @@ final class TrainingEndpoints {
         Target target = Target.of(call);
         Fields input = target.fields().object(field);
         if (upstream.fleet().modelOfSlug(target.run().slug()).isEmpty())
-            return upstream.describe(target.run(), call.account()).thenApply(_ -> {
+            return upstream.checkOwner(target.run(), call.account()).thenApply(_ -> {
                 throw new IllegalStateException("a run without a base model was described");
             });
         ModelInfo model = upstream.model(target.run());

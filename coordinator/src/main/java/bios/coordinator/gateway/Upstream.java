@@ -127,6 +127,12 @@ final class Upstream {
         return new Refusal(ErrorCode.NOT_FOUND, "there is no run '" + id + "', or it is not yours");
     }
 
+    /// Completes if the run exists and belongs to the account; refused otherwise.
+    CompletionStage<RunReply.Done> checkOwner(RunId run, String account) {
+        return run(account, run, RunReply.Done.class,
+                replyTo -> new RunCommand.CheckOwner(account, replyTo));
+    }
+
     CompletionStage<RunReply.Described> describe(RunId run, String account) {
         return run(account, run, RunReply.Described.class,
                 replyTo -> new RunCommand.Describe(account, replyTo));
@@ -159,7 +165,7 @@ final class Upstream {
                 .orElseThrow(() -> noWorker(model));
         return onDispatcher(AskPattern.ask(engine.ref(), message::apply, settings.askTimeout(),
                 system.scheduler())).thenApply(reply -> {
-                    if (reply instanceof EngineReply.NotDone(var fault)) throw Refusal.of(fault);
+                    if (reply instanceof EngineReply.RequestFailed(var fault)) throw Refusal.of(fault);
                     return expect(expected, reply);
                 });
     }

@@ -97,8 +97,8 @@ final class RunHistory {
         return kind.segment() + "/" + name;
     }
 
-    private static Map<String, String> loaded(PendingOperation entry) {
-        Optional<CheckpointManifest> manifest = switch (entry.outcome()) {
+    private static Map<String, String> loaded(PendingOperation load) {
+        Optional<CheckpointManifest> manifest = switch (load.outcome()) {
             case Outcome.Resolved(var found) -> Optional.of(found);
             case Outcome.Applied(var found) -> Optional.of(found);
             case Outcome.Open _, Outcome.Committed _, Outcome.Failed _ -> Optional.empty();

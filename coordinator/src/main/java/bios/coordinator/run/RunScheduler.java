@@ -89,6 +89,13 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         return engine == Engine.OPENING || engine == Engine.OPEN;
     }
 
+    /// The same, told how much memory results take now: before a step, so that it judges by that.
+    RunScheduler withResultsHeavy(boolean heavy) {
+        return heavy == resultsHeavy ? this : new RunScheduler(settings, active, epoch, engine, openAttempts,
+                stalled, evicting, pipeline, points, replay, turn, finished, unshown, storing, leaving,
+                passivating, unloading, deletion, heavy);
+    }
+
     /// What is accepted and has no outcome, alone and with the other runs of its owner on the node.
     TrainingRun.Load load(TrainingRun run, int ofOwner, long bytesOfOwner) {
         int count = 0;
@@ -286,7 +293,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 case EngineEvent.OpenFailed(_, var why) -> {
                     if (engine == Engine.OPENING) openFailed(why);
                 }
-                case EngineEvent.Crowded _ -> evicting = engine == Engine.OPEN;
+                case EngineEvent.EvictionRequested _ -> evicting = engine == Engine.OPEN;
                 case EngineEvent.Executed(_, var position, var result) -> executed(position, result);
                 case EngineEvent.Measured(_, var position, var nanos) ->
                         report(new Occurrence.Measured(position, nanos));

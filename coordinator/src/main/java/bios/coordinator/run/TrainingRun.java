@@ -220,10 +220,10 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         return trained || pending.stream().anyMatch(e -> e.position() < position && trains(e));
     }
 
-    private static boolean trains(PendingOperation entry) {
-        boolean changes = entry.kind() == OperationKind.FORWARD_BACKWARD
-                || entry.kind() == OperationKind.OPTIM_STEP;
-        return changes && !(entry.outcome() instanceof Outcome.Failed);
+    private static boolean trains(PendingOperation operation) {
+        boolean changes = operation.kind() == OperationKind.FORWARD_BACKWARD
+                || operation.kind() == OperationKind.OPTIM_STEP;
+        return changes && !(operation.outcome() instanceof Outcome.Failed);
     }
 
     /// The earlier failure because of which the operation at `position` must fail too, if there is one.
@@ -265,21 +265,21 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     Set<BlobId> referenced() {
         var all = new HashSet<BlobId>();
         checkpoints.all().flatMap(Checkpoints::blobs).forEach(all::add);
-        for (PendingOperation entry : pending) blobs(entry).forEach(all::add);
+        for (PendingOperation operation : pending) blobs(operation).forEach(all::add);
         Stream.concat(recovery.state().stream(), recovery.allPages().stream().map(ResultsPage::blob))
                 .forEach(ref -> all.add(ref.id()));
         return all;
     }
 
-    private Stream<BlobId> blobs(PendingOperation entry) {
-        Stream<BlobId> operation = entry.operation() instanceof StoredOperation.InBlob(_, var blob)
+    private Stream<BlobId> blobs(PendingOperation operation) {
+        Stream<BlobId> payload = operation.operation() instanceof StoredOperation.InBlob(_, var blob)
                 ? Stream.of(blob.id()) : Stream.empty();
-        Stream<BlobId> loaded = switch (entry.outcome()) {
+        Stream<BlobId> loaded = switch (operation.outcome()) {
             case Outcome.Resolved(var manifest) -> own(manifest);
             case Outcome.Applied(var manifest) -> own(manifest);
             case Outcome.Open _, Outcome.Committed _, Outcome.Failed _ -> Stream.empty();
         };
-        return Stream.concat(operation, loaded);
+        return Stream.concat(payload, loaded);
     }
 
     /// The blobs of a manifest, if they are this run's to delete.
@@ -349,8 +349,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     }
 
     private TrainingRun loaded(long position) {
-        PendingOperation entry = at(position).orElseThrow();
-        var manifest = switch (entry.outcome()) {
+        PendingOperation operation = at(position).orElseThrow();
+        var manifest = switch (operation.outcome()) {
             case Outcome.Resolved(var m) -> m;
             case Outcome.Applied(var m) -> m;
             case Outcome.Open _, Outcome.Committed _, Outcome.Failed _ ->
@@ -363,11 +363,11 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     }
 
     private TrainingRun failed(long position, Fault why) {
-        PendingOperation entry = at(position).orElseThrow();
+        PendingOperation operation = at(position).orElseThrow();
         TrainingRun next = outcome(position, new Outcome.Failed(why));
         // A load is executed although a failure blocks the run, so its own failure is a new cause.
-        boolean news = entry.kind() == OperationKind.LOAD_STATE || blockedBy(position).isEmpty();
-        return (news && blocksLater(entry, why)
+        boolean news = operation.kind() == OperationKind.LOAD_STATE || blockedBy(position).isEmpty();
+        return (news && blocksLater(operation, why)
                 ? next.blocking(Optional.of(new BlockingFailure(position, why, Optional.empty())))
                 : next).collect(this);
     }

@@ -337,12 +337,7 @@ public final class TrainingRunEntity
                 results.searchForWaiters(run, scheduler);
                 yield Effect().noReply();
             }
-            case SelfMessage.Indexed indexed -> {
-                for (long position : maintenance.indexed(indexed))
-                    step(run, new RunInput.SaveShown(position));
-                index(run);
-                yield Effect().noReply();
-            }
+            case SelfMessage.Indexed indexed -> indexed(run, indexed);
             case SelfMessage.IndexAgain _ -> {
                 maintenance.indexAgain();
                 index(run);
@@ -369,6 +364,12 @@ public final class TrainingRunEntity
         };
     }
 
+    private ReplyEffect<RunEvent, TrainingRun> indexed(TrainingRun run, SelfMessage.Indexed indexed) {
+        for (long position : maintenance.indexed(indexed)) step(run, new RunInput.SaveShown(position));
+        index(run);
+        return Effect().noReply();
+    }
+
     /// What the newest entry says already is not recorded again.
     private ReplyEffect<RunEvent, TrainingRun> recordHistory(TrainingRun run, List<HistoryEntry> entries) {
         boolean repeated = run.config().isEmpty()
@@ -389,7 +390,7 @@ public final class TrainingRunEntity
     ///
     /// @return these events
     private List<RunEvent> step(TrainingRun run, RunInput input) {
-        var transition = scheduler.step(run, input);
+        var transition = scheduler.withResultsHeavy(results.heavy()).step(run, input);
         scheduler = transition.next();
         List<RunEvent> events = List.of();
         for (RunEffect effect : transition.effects()) {

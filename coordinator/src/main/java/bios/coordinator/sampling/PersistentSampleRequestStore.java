@@ -10,7 +10,7 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.Executor;
 
-/// Stores accepted requests in [SamplingTasks]. A task is stored as a line with its manifest, followed by
+/// Stores accepted requests in [SamplingTaskStore]. A task is stored as a line with its manifest, followed by
 /// CBOR.
 public final class PersistentSampleRequestStore implements SampleRequestStore {
     private static final String NAME = "sample-task";

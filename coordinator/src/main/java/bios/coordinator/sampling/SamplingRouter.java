@@ -262,7 +262,7 @@ public final class SamplingRouter {
     private void engineReplied(String task, EngineReply reply) {
         boolean finished = switch (reply) {
             case EngineReply.Sampled(_, var result) -> dispatcher.completed(task, result, now());
-            case EngineReply.NotDone(var fault) -> dispatcher.failed(task, fault, now());
+            case EngineReply.RequestFailed(var fault) -> dispatcher.failed(task, fault, now());
             case EngineReply.Description _, EngineReply.Tokenized _, EngineReply.Detokenized _,
                     EngineReply.TokenizerFiles _ -> dispatcher.failed(task, Fault.server("sampling_failed",
                             "the worker sent an unexpected reply"), now());

@@ -48,7 +48,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
     boolean silent;
     /// Operations stay pending.
     boolean slow;
-    /// Why the run cannot go on.
+    /// Why the runs are blocked.
     Fault stalled;
     /// What the next retrieval fails with.
     Fault fault;

@@ -69,7 +69,7 @@ final class ScriptedEngine {
                 replyTo.tell(new EngineReply.Detokenized("text"));
             case EngineCommand.FetchTokenizerFiles(_, var replyTo) ->
                 replyTo.tell(new EngineReply.TokenizerFiles(Map.of()));
-            case EngineCommand.Describe _, EngineCommand.Retire _ -> { }
+            case EngineCommand.Describe _, EngineCommand.Drain _ -> { }
         }
     }
 

@@ -99,11 +99,11 @@ final class TestService extends TestClient implements AutoCloseable {
                         .tell(new EngineReply.Detokenized("text of " + detokenize.tokens().length));
                 case EngineCommand.FetchTokenizerFiles fetch -> fetch.replyTo()
                         .tell(withoutTokenizer
-                                ? new EngineReply.NotDone(Fault.user("no_tokenizer", "there is none"))
+                                ? new EngineReply.RequestFailed(Fault.user("no_tokenizer", "there is none"))
                                 : new EngineReply.TokenizerFiles(Map.of("tokenizer.json", "{}".getBytes(
                                         StandardCharsets.UTF_8), "tokenizer_config.json", new byte[0])));
                 case EngineCommand.OpenRun _, EngineCommand.Execute _, EngineCommand.TakeRecoveryPoint _,
-                        EngineCommand.CloseRun _, EngineCommand.Describe _, EngineCommand.Retire _ -> { }
+                        EngineCommand.CloseRun _, EngineCommand.Describe _, EngineCommand.Drain _ -> { }
             }
             return Behaviors.same();
         });

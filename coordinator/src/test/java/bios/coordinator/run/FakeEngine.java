@@ -87,7 +87,7 @@ final class FakeEngine {
                     queue.add(command);
                     if (queue.size() == 1) next(timers, pause);
                 } else if (message instanceof Crowd) {
-                    engine.listeners.forEach((run, to) -> to.tell(new EngineEvent.Crowded(run)));
+                    engine.listeners.forEach((run, to) -> to.tell(new EngineEvent.EvictionRequested(run)));
                 } else {
                     engine.handle(queue.poll());
                     if (!queue.isEmpty()) next(timers, pause);

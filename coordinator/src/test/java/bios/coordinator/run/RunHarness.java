@@ -58,9 +58,14 @@ final class RunHarness implements AutoCloseable {
     /// The index as a map.
     static final class MapIndex implements RunIndex {
         final Map<RunId, RunSummary> rows = new ConcurrentHashMap<>();
+        final Map<RunId, Long> versions = new ConcurrentHashMap<>();
+        final AtomicInteger puts = new AtomicInteger();
 
         @Override public void put(RunSummary summary, long version) {
-            rows.put(summary.config().run(), summary);
+            puts.incrementAndGet();
+            Long before = versions.put(summary.config().run(), version);
+            // Of two writes of one version either may stay in a real index.
+            if (before == null || before < version) rows.put(summary.config().run(), summary);
         }
 
         @Override public void remove(RunId run) {

@@ -494,7 +494,8 @@ final class SimulatedRun {
                 s.pointsInWork--;
                 mayLoseWork |= leaving;
             }
-            case EngineEvent.RecoveryPointWritten _, EngineEvent.Crowded _, EngineEvent.Measured _ -> {}
+            case EngineEvent.RecoveryPointWritten _, EngineEvent.EvictionRequested _,
+                    EngineEvent.Measured _ -> {}
         }
         deliver(new RunInput.FromEngine(s.epoch, event));
     }
@@ -702,7 +703,7 @@ final class SimulatedRun {
             heavy = false;
             deliver(new RunInput.ResultsHeavy(false));
         } else if (world.fault(10)) deliver(new RunInput.RecoveryPointWanted());
-        else if (world.fault(11)) answer(session, new EngineEvent.Crowded(id));
+        else if (world.fault(11)) answer(session, new EngineEvent.EvictionRequested(id));
         else if (world.fault(12) && world.oneIn(4) && !world.delicate()) {
             leaving = true;
             deliver(new RunInput.LeaveRequested());

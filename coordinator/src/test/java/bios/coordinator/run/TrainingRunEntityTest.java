@@ -450,6 +450,40 @@ class TrainingRunEntityTest {
         }
     }
 
+    @Test void theIndexShowsStepsWithoutARecoveryPointAndIsNotWrittenForEach() throws Exception {
+        try (var harness = new RunHarness(folder,
+                SMALL + "\nbios.run.recovery-point { steps = 1000, operations = 1000 }", PAUSE)) {
+            harness.create();
+            for (int i = 0; i < 20; i++) {
+                harness.submit(2 * i, train(i));
+                harness.submit(2 * i + 1, step());
+            }
+            harness.outcome(39);
+            harness.await(() -> harness.index.rows.get(RunHarness.RUN).step() == 20, "the row is behind");
+            assertEquals(1039, harness.index.rows.get(RunHarness.RUN).lastRequestMillis());
+            assertTrue(harness.blobs.list("runs/" + RunHarness.RUN + "/recovery").isEmpty());
+            int puts = harness.index.puts.get();
+            assertTrue(puts < 20, puts + " writes");
+            harness.submit(40, load("missing"));
+            harness.outcome(40);
+            harness.kill();
+            harness.outcome(39);
+            assertEquals(20, harness.index.rows.get(RunHarness.RUN).step(), "a replay does not turn it back");
+        }
+    }
+
+    @Test void itSaysWhoseItIsWithoutDescribingItself() throws Exception {
+        try (var harness = new RunHarness(folder, SMALL, PAUSE)) {
+            assertEquals(Reason.NOT_FOUND, ((RunReply.Refused) harness
+                    .ask(r -> new RunCommand.CheckOwner(RunHarness.OWNER, r))).reason());
+            harness.create();
+            assertInstanceOf(RunReply.Done.class,
+                    harness.ask(r -> new RunCommand.CheckOwner(RunHarness.OWNER, r)));
+            assertEquals(Reason.NOT_FOUND, ((RunReply.Refused) harness
+                    .ask(r -> new RunCommand.CheckOwner("mallory", r))).reason());
+        }
+    }
+
     @Test void anUnknownRunAndAnUnloadedOneRefuse() throws Exception {
         try (var harness = new RunHarness(folder, SMALL, PAUSE)) {
             assertEquals(Reason.NOT_FOUND, ((RunReply.Refused) harness.submit(0, train(1))).reason());

@@ -27,7 +27,7 @@ import java.util.Random;
 import java.util.Set;
 import org.junit.jupiter.api.Test;
 
-/// The router's judgement: routes, limits, deaths, forgetting. Engines are strings.
+/// The dispatcher: routes, limits, lost engines, expiry. Engines are strings.
 class SampleDispatcherTest {
     private static final ModelName MODEL = new ModelName("m");
     private static final SamplingSettings SETTINGS = new SamplingSettings(10, 5, 100_000, 10_000,
@@ -179,7 +179,7 @@ class SampleDispatcherTest {
         assertEquals(List.of("2>a"), sent(desk, 0));
     }
 
-    /// Mutations tried: not counting a enginesLost engine's request again, `release` without `sent -=`,
+    /// Mutations tried: not queueing the request of a lost engine again, `release` without `sent -=`,
     /// dispatch beyond the window.
     @Test void underAnyHistoryEveryRequestEndsOnceAndNoEngineHasMoreThanItsWindow() {
         for (long seed = 0; seed < 200; seed++) {

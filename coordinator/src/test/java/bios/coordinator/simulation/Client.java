@@ -29,7 +29,7 @@ import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
 
 /// The user of one run and the gateway before it: submits numbered operations, several at a time and again
-/// when nobody answers, asks for results again and again, deletes, and in some histories unloads at the end.
+/// when no answer comes, asks for results again and again, deletes, and in some histories unloads at the end.
 final class Client {
     private static final String OWNER = "alice";
     private static final long SILENCE = 4_000;
@@ -204,7 +204,7 @@ final class Client {
         }
     }
 
-    /// Sends again what nobody has answered.
+    /// Sends again what was not answered.
     private void again() {
         wanted.subList(0, submitted).stream().filter(w -> !w.accepted && !w.over() && !w.asked).findFirst()
                 .ifPresent(this::submit);

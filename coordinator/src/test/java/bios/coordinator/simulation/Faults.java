@@ -50,7 +50,7 @@ final class Faults {
         return stage.oneIn(2) ? 0 : (int) stage.between(low, high);
     }
 
-    /// Whether a fault that comes once in `times` comes now.
+    /// Whether a fault that happens once in `times` happens now.
     boolean hits(Stage stage, int times) {
         return !calm && stage.oneIn(times);
     }

@@ -23,8 +23,8 @@ import scala.jdk.javaapi.CollectionConverters;
 import scala.jdk.javaapi.OptionConverters;
 
 /// What outlives all processes of entities: events and snapshots. A write takes its time and is then there as
-/// a whole or not at all; whether its writer hears of it is another matter. A number that was written once is
-/// never written again, so that of two writers who believe to be the only one, one fails.
+/// a whole or not at all; whether its writer is told is another matter. A number that was written once is
+/// never written again, so that of two writers, one fails.
 final class Journal {
     /// The events of one run.
     private static final class Log {
@@ -116,7 +116,7 @@ final class Journal {
                 world.violated(writer + " writes number " + repr.sequenceNr() + " behind " + log.highest);
             if (log.events.containsKey(repr.sequenceNr()) || repr.sequenceNr() <= log.highest) {
                 log.events.put(repr.sequenceNr(), repr);
-                continue; // only a journal without a fence comes here
+                continue; // only with a journal without a fence
             }
             log.highest = repr.sequenceNr();
             log.events.put(repr.sequenceNr(), repr);

@@ -35,7 +35,7 @@ import java.util.stream.Stream;
 /// compares with everything that is said, stored or deleted. It shares no code with what it judges.
 final class Ledger {
     /// An accepted operation.
-    private static final class Line {
+    private static final class Accepted {
         final long seq;
         final StoredOperation stored;
         final Operation operation;
@@ -50,7 +50,7 @@ final class Ledger {
         int deathsInDoubt;
         boolean told;
 
-        Line(OperationAccepted e, Operation operation) {
+        Accepted(OperationAccepted e, Operation operation) {
             seq = e.seq();
             stored = e.operation();
             digest = e.digest();
@@ -68,7 +68,7 @@ final class Ledger {
         }
     }
 
-    private record Poison(int position, Fault why, long until) {}
+    private record BlockingFailure(int position, Fault why, long until) {}
 
     private record Named(CheckpointKind kind, CheckpointName name) {
         static Named of(CheckpointManifest m) {
@@ -80,7 +80,7 @@ final class Ledger {
 
     private final World world;
     private final RunId run;
-    private final List<Line> lines = new ArrayList<>(); // position p is at p - 1
+    private final List<Accepted> operations = new ArrayList<>(); // position p is at p - 1
     private final Map<Long, Integer> positions = new HashMap<>();
     private final List<State> states = new ArrayList<>(); // behind each position, as far as needed
     private final List<CheckpointManifest> versions = new ArrayList<>();
@@ -88,7 +88,7 @@ final class Ledger {
     /// Up to which position a load may have found a name expired that was then kept longer.
     private final Map<CheckpointName, Integer> kept = new HashMap<>();
     private Optional<RunConfig> config = Optional.empty();
-    private Optional<Poison> poison = Optional.empty();
+    private Optional<BlockingFailure> blocking = Optional.empty();
     private Optional<BlobRef> point = Optional.empty();
     private List<BlobRef> results = List.of();
     private int recovery;
@@ -112,14 +112,14 @@ final class Ledger {
     }
 
     int accepted() {
-        return lines.size();
+        return operations.size();
     }
 
     /// Operations that a recovery would execute again.
     int behindPoint() {
         int count = 0;
-        for (Line line : lines.subList(recovery, lines.size()))
-            if (line.failed.isEmpty() && line.saved.isEmpty()) count++;
+        for (Accepted op : operations.subList(recovery, operations.size()))
+            if (op.failed.isEmpty() && op.saved.isEmpty()) count++;
         return count;
     }
 
@@ -129,8 +129,8 @@ final class Ledger {
 
     /// Whether another death would make an operation fail that has done nothing: chance must not do that.
     boolean inLastAttempt() {
-        return attempt > 0 && !kills(lines.get(attempt - 1).operation)
-                && lines.get(attempt - 1).attempts >= world.attempts() - 1;
+        return attempt > 0 && !kills(operations.get(attempt - 1).operation)
+                && operations.get(attempt - 1).attempts >= world.attempts() - 1;
     }
 
     private static boolean kills(Operation operation) {
@@ -153,27 +153,27 @@ final class Ledger {
             }
             case OperationAccepted e -> accepted(e);
             case LoadResolved(var at, var manifest) -> {
-                Line line = line(at);
-                check(line.loading() && line.loads.isEmpty() && line.failed.isEmpty(),
+                Accepted op = op(at);
+                check(op.loading() && op.loads.isEmpty() && op.failed.isEmpty(),
                         "resolves " + at + " anew");
-                line.loads = Optional.of(manifest);
+                op.loads = Optional.of(manifest);
                 if (own(manifest)) blobs(manifest).forEach(this::mustExist);
             }
             case LoadApplied(var at, _) -> {
-                check(line(at).loads.isPresent() && line(at).failed.isEmpty(), "applies " + at);
-                line(at).applied = true;
-                poison = poison.filter(p -> p.position() > at);
+                check(op(at).loads.isPresent() && op(at).failed.isEmpty(), "applies " + at);
+                op(at).applied = true;
+                blocking = blocking.filter(p -> p.position() > at);
             }
             case OperationFailed(var at, var why, _) -> failed((int) at, why);
             case ErrorSeen(var upTo) ->
-                    poison = poison.map(p -> new Poison(p.position(), p.why(), upTo));
+                    blocking = blocking.map(p -> new BlockingFailure(p.position(), p.why(), upTo));
             case CheckpointCommitted(var at, var manifest, var session, _) ->
                     committed((int) at, manifest, session);
             case CheckpointDeleted(var kind, var name, _) ->
                     versions.removeIf(v -> Named.of(v).equals(new Named(kind, name)));
             case ExpirySet(var kind, var name, var at, _) -> {
                 versions.replaceAll(v -> Named.of(v).equals(new Named(kind, name)) ? expiring(v, at) : v);
-                kept.put(name, lines.size());
+                kept.put(name, operations.size());
             }
             case CheckpointsExpired(var time, _) -> {
                 check(time <= world.stage.now(), "lets expire what is not over");
@@ -184,18 +184,18 @@ final class Ledger {
             case RecoveryPointReached e -> reached(e);
             case OperationAttempted(var at, _) -> {
                 attempt = (int) at;
-                line(at).attempts++;
+                op(at).attempts++;
             }
             case ReplayFinished _ -> attempt = 0;
             case RunClosed _ -> {
-                for (int at = 1; at <= lines.size(); at++)
-                    check(lines.get(at - 1).failed.isPresent() || !lines.get(at - 1).saving()
-                            || lines.get(at - 1).saved.isPresent(), "is closed before " + at + " is saved");
+                for (int at = 1; at <= operations.size(); at++)
+                    check(operations.get(at - 1).failed.isPresent() || !operations.get(at - 1).saving()
+                            || operations.get(at - 1).saved.isPresent(), "is closed before " + at + " is saved");
                 closed = true;
-                recovery = lines.size();
+                recovery = operations.size();
                 point = Optional.empty();
                 results = List.of();
-                poison = Optional.empty();
+                blocking = Optional.empty();
                 attempt = 0;
             }
             default -> {} // events that say nothing of operations, states or blobs
@@ -203,46 +203,46 @@ final class Ledger {
     }
 
     private void accepted(OperationAccepted e) {
-        check(e.position() == lines.size() + 1, "accepts " + e.position() + " behind " + lines.size());
+        check(e.position() == operations.size() + 1, "accepts " + e.position() + " behind " + operations.size());
         check(!positions.containsKey(e.seq()), "accepts seq " + e.seq() + " twice");
         check(!closed, "accepts seq " + e.seq() + " although it is closed");
-        lines.add(new Line(e, world.operation(e.digest())));
-        positions.put(e.seq(), lines.size());
+        operations.add(new Accepted(e, world.operation(e.digest())));
+        positions.put(e.seq(), operations.size());
     }
 
     private void failed(int at, Fault why) {
-        Line line = line(at);
-        check(line.failed.isEmpty() && line.saved.isEmpty() && !line.applied,
+        Accepted op = op(at);
+        check(op.failed.isEmpty() && op.saved.isEmpty() && !op.applied,
                 at + " fails once more: " + why);
-        check(!line.told, at + " fails after its result was told: " + why);
+        check(!op.told, at + " fails after its result was told: " + why);
         check(states.size() <= at, at + " fails after others were told what comes behind it: " + why);
-        boolean struck = struck(at) && !line.loading();
-        if (struck) check(why.equals(poison.get().why()), at + " must fail by " + poison.get().why());
-        else check(legitimate(at, line, why), at + " " + line.stored.kind() + " fails for no reason: " + why);
-        line.failed = Optional.of(why);
-        boolean changes = line.stored.kind().changesState() && !why.code().equals("no_gradient");
-        if (changes && !struck) poison = Optional.of(new Poison(at, why, Long.MAX_VALUE));
+        boolean blocked = blocked(at) && !op.loading();
+        if (blocked) check(why.equals(blocking.get().why()), at + " must fail by " + blocking.get().why());
+        else check(legitimate(at, op, why), at + " " + op.stored.kind() + " fails for no reason: " + why);
+        op.failed = Optional.of(why);
+        boolean changes = op.stored.kind().changesState() && !why.code().equals("no_gradient");
+        if (changes && !blocked) blocking = Optional.of(new BlockingFailure(at, why, Long.MAX_VALUE));
     }
 
-    private boolean struck(int at) {
-        return poison.isPresent() && at > poison.get().position() && at <= poison.get().until();
+    private boolean blocked(int at) {
+        return blocking.isPresent() && at > blocking.get().position() && at <= blocking.get().until();
     }
 
-    private boolean legitimate(int at, Line line, Fault why) {
+    private boolean legitimate(int at, Accepted op, Fault why) {
         return switch (why.code()) {
             case "bad_data", "no_gradient", "out_of_memory" -> {
-                Done done = ModelEngine.execute(state(at - 1), line.operation, line.digest, Optional.empty());
-                yield !line.loading() && done.fault().filter(why::equals).isPresent();
+                Done done = ModelEngine.execute(state(at - 1), op.operation, op.digest, Optional.empty());
+                yield !op.loading() && done.fault().filter(why::equals).isPresent();
             }
-            case "checkpoint_not_found" -> line.operation instanceof Operation.LoadState(var path, _)
+            case "checkpoint_not_found" -> op.operation instanceof Operation.LoadState(var path, _)
                     && (!path.run().equals(run) || at <= kept.getOrDefault(path.name(), 0)
                             || !found(path));
             case "weights_only" ->
-                    line.operation instanceof Operation.LoadState(_, var optimizer) && optimizer;
-            case "checkpoint_unavailable" -> line.loading() && world.faults.resolverFails > 0;
-            case "worker_lost" -> kills(line.operation) && line.attempts >= world.attempts();
-            case "store_failed" -> line.saving() && world.faults.blobFails > 0;
-            case "blob_damaged" -> line.stored instanceof StoredOperation.InBlob && world.faults.damage > 0;
+                    op.operation instanceof Operation.LoadState(_, var optimizer) && optimizer;
+            case "checkpoint_unavailable" -> op.loading() && world.faults.resolverFails > 0;
+            case "worker_lost" -> kills(op.operation) && op.attempts >= world.attempts();
+            case "store_failed" -> op.saving() && world.faults.blobFails > 0;
+            case "blob_damaged" -> op.stored instanceof StoredOperation.InBlob && world.faults.damage > 0;
             default -> false;
         };
     }
@@ -263,18 +263,18 @@ final class Ledger {
     }
 
     private void committed(int at, CheckpointManifest m, Optional<String> session) {
-        Line line = line(at);
-        check(line.saving() && line.saved.isEmpty() && line.failed.isEmpty(), at + " is saved once more");
-        check(!struck(at), at + " is saved although " + poison + " strikes it");
+        Accepted op = op(at);
+        check(op.saving() && op.saved.isEmpty() && op.failed.isEmpty(), at + " is saved once more");
+        check(!blocked(at), at + " is saved although " + blocking + " blocks it");
         blobs(m).forEach(this::mustExist);
         State state = state(at - 1);
         check(world.blobs.archived(m.adapter().id()).equals(state.weights())
                 && m.optimizer().stream().allMatch(o -> world.blobs.archived(o.id())
                         .equals(state.optimizer())), at + " saves another state than that before it");
-        var expected = ModelEngine.manifest(config.get(), state, line.operation, m.adapter(), m.optimizer(),
-                line.acceptedAtMillis);
+        var expected = ModelEngine.manifest(config.get(), state, op.operation, m.adapter(), m.optimizer(),
+                op.acceptedAtMillis);
         check(expected.equals(m), at + " is saved as " + m + " instead of " + expected);
-        line.saved = Optional.of(m);
+        op.saved = Optional.of(m);
         if (m.name().isEmpty()) {
             String owner = session.orElseThrow();
             snapshots.removeIf(s -> s.session().equals(owner)
@@ -289,7 +289,7 @@ final class Ledger {
 
     private void reached(RecoveryPointReached e) {
         int at = (int) e.position();
-        check(at >= recovery && at <= lines.size(), "has a recovery point outside its line at " + at);
+        check(at >= recovery && at <= operations.size(), "has a recovery point outside its op at " + at);
         mustExist(e.state().id());
         e.pages().forEach(page -> mustExist(page.blob().id()));
         State expected = state(at);
@@ -310,24 +310,24 @@ final class Ledger {
     private State state(int position) {
         while (states.size() <= position) {
             int at = states.size();
-            Line line = line(at);
+            Accepted op = op(at);
             State before = states.getLast();
-            if (line.failed.isPresent()) {
+            if (op.failed.isPresent()) {
                 states.add(before);
                 continue;
             }
-            check(!struck(at) || line.loading(), at + " is passed although " + poison + " strikes it");
-            check(!line.loading() || line.loads.isPresent(), at + " is passed before it is resolved");
-            states.add(execute(before, line).state());
+            check(!blocked(at) || op.loading(), at + " is passed although " + blocking + " blocks it");
+            check(!op.loading() || op.loads.isPresent(), at + " is passed before it is resolved");
+            states.add(execute(before, op).state());
         }
         return states.get(position);
     }
 
-    private Done execute(State before, Line line) {
-        Done done = ModelEngine.execute(before, line.operation, line.digest, line.loads.map(m ->
+    private Done execute(State before, Accepted op) {
+        Done done = ModelEngine.execute(before, op.operation, op.digest, op.loads.map(m ->
                 new Loaded(m, world.blobs.archived(m.adapter().id()),
                         m.optimizer().map(o -> world.blobs.archived(o.id())))));
-        check(done.fault().isEmpty(), "passes seq " + line.seq + " as if it had not failed: " + done.fault());
+        check(done.fault().isEmpty(), "passes seq " + op.seq + " as if it had not failed: " + done.fault());
         return done;
     }
 
@@ -348,10 +348,10 @@ final class Ledger {
         snapshots.forEach(s -> blobs(s.manifest()).forEach(all::add));
         point.ifPresent(p -> all.add(p.id()));
         results.forEach(r -> all.add(r.id()));
-        for (Line line : lines.subList(recovery, lines.size())) {
-            if (line.failed.isPresent() || line.saved.isPresent()) continue;
-            if (line.stored instanceof StoredOperation.InBlob(_, var blob)) all.add(blob.id());
-            line.loads.filter(this::own).ifPresent(m -> blobs(m).forEach(all::add));
+        for (Accepted op : operations.subList(recovery, operations.size())) {
+            if (op.failed.isPresent() || op.saved.isPresent()) continue;
+            if (op.stored instanceof StoredOperation.InBlob(_, var blob)) all.add(blob.id());
+            op.loads.filter(this::own).ifPresent(m -> blobs(m).forEach(all::add));
         }
         return all;
     }
@@ -372,11 +372,11 @@ final class Ledger {
 
     /// An operation ended its process.
     void died(long position, boolean inDoubt) {
-        Line line = line(position);
-        line.deaths++;
-        if (inDoubt) line.deathsInDoubt++;
-        check(line.deaths - line.deathsInDoubt <= world.attempts() + 2,
-                position + " has killed " + line.deaths + " times");
+        Accepted op = op(position);
+        op.deaths++;
+        if (inDoubt) op.deathsInDoubt++;
+        check(op.deaths - op.deathsInDoubt <= world.attempts() + 2,
+                position + " has killed " + op.deaths + " times");
     }
 
     /// An entity answers a submission.
@@ -388,13 +388,13 @@ final class Ledger {
                 check(holds(seq), "acknowledges seq " + seq + ", which the journal does not hold");
                 check(request.seq() == seq && request.run().equals(run), "answers " + seq + " by " + request);
                 int at = positions.get(seq);
-                check(at <= recovery || lines.get(at - 1).digest.equals(digest),
+                check(at <= recovery || operations.get(at - 1).digest.equals(digest),
                         "acknowledges another operation as seq " + seq);
             }
             case RunReply.Refused(var reason, var message) -> {
                 boolean known = holds(seq);
                 boolean fine = switch (reason) {
-                    case CONFLICT -> known && !lines.get(positions.get(seq) - 1).digest.equals(digest);
+                    case CONFLICT -> known && !operations.get(positions.get(seq) - 1).digest.equals(digest);
                     case TOO_MANY -> !known || stale;
                     case CLOSED -> (closed || unloading) && (!known || stale);
                     case NOT_FOUND -> !created() || stale;
@@ -413,20 +413,20 @@ final class Ledger {
             case RunReply.Completed(var request, var result) -> {
                 check(holds(seq) && request.seq() == seq, "has a result of " + request + " for " + seq);
                 int at = positions.get(seq);
-                Line line = line(at);
-                check(line.failed.isEmpty(), at + " failed and has a result");
-                check(line.told || !struck(at) || line.loading(),
-                        at + " has a result although " + poison + " strikes it");
-                OperationResult expected = line.saving()
-                        ? new OperationResult.Saved(line.saved.orElseThrow(() ->
+                Accepted op = op(at);
+                check(op.failed.isEmpty(), at + " failed and has a result");
+                check(op.told || !blocked(at) || op.loading(),
+                        at + " has a result although " + blocking + " blocks it");
+                OperationResult expected = op.saving()
+                        ? new OperationResult.Saved(op.saved.orElseThrow(() ->
                                 new Violation("a save at " + at + " is told before it is stored")))
-                        : execute(state(at - 1), line).result().orElseThrow();
+                        : execute(state(at - 1), op).result().orElseThrow();
                 check(expected.equals(result), at + " gives " + result + " instead of " + expected);
                 state(at);
-                line.told = true;
+                op.told = true;
             }
             case RunReply.Failed(_, var why) -> check(holds(seq)
-                    && line(positions.get(seq)).failed.filter(why::equals).isPresent(),
+                    && op(positions.get(seq)).failed.filter(why::equals).isPresent(),
                     "tells of a failure of " + seq + " that the journal does not hold: " + why);
             case RunReply.Pending _, RunReply.Stalled _ ->
                 check(holds(seq), "waits for seq " + seq + ", which it never accepted");
@@ -450,7 +450,7 @@ final class Ledger {
                 "has checkpoints " + described.checkpoints() + " instead of " + current);
         check(described.closed() == closed, "is closed: " + described.closed());
         if (closed) return;
-        State last = state(lines.size());
+        State last = state(operations.size());
         check(described.step() == last.step(), "is at step " + described.step() + " of " + last.step());
         check(described.lora().equals(last.lora()), "has the shape " + described.lora());
     }
@@ -458,14 +458,14 @@ final class Ledger {
     /// Everything that is referred to is there.
     void settled() {
         referenced().forEach(this::mustExist);
-        if (!closed) state(lines.size());
+        if (!closed) state(operations.size());
     }
 
     // Helpers
 
-    private Line line(long position) {
-        check(position >= 1 && position <= lines.size(), position + " is outside its line");
-        return lines.get((int) position - 1);
+    private Accepted op(long position) {
+        check(position >= 1 && position <= operations.size(), position + " is outside its op");
+        return operations.get((int) position - 1);
     }
 
     private static boolean over(CheckpointManifest m, long now) {

@@ -27,7 +27,7 @@ enum Mutation {
     JOURNAL_FORGETS_A_WRITE("which the journal does not hold"),
     /// The journal does not read the last event.
     JOURNAL_LOSES_ITS_TAIL("accepts"),
-    /// The journal lets two writers have the same number.
+    /// The journal accepts the same number from two writers.
     JOURNAL_HAS_NO_FENCE("two writers"),
     /// The journal does not read attempts: an operation that kills is tried for ever.
     JOURNAL_LOSES_ATTEMPTS("has killed"),

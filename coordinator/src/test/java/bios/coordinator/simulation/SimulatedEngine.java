@@ -55,7 +55,7 @@ final class SimulatedEngine {
 
     private record Work(EngineCommand command, Slot slot) {}
 
-    private static final class Line {
+    private static final class RunQueue {
         final RunConfig config;
         final Deque<Work> waiting = new ArrayDeque<>();
         final List<Slot> slots = new ArrayList<>();
@@ -66,14 +66,14 @@ final class SimulatedEngine {
         /// When the last answer arrives: answers of a run stay in order.
         long answersUntil;
 
-        Line(RunConfig config) {
+        RunQueue(RunConfig config) {
             this.config = config;
         }
     }
 
     private final World world;
     private final World.Node node;
-    private final Map<String, Line> lines = new TreeMap<>();
+    private final Map<String, RunQueue> queues = new TreeMap<>();
     private final Set<String> known = new HashSet<>();
     private final Map<String, Integer> refused = new TreeMap<>();
 
@@ -92,21 +92,21 @@ final class SimulatedEngine {
     /// Loses all states, as an engine that was started again; says so to those that wait.
     void forget() {
         world.stage.trace(() -> node + " forgets its runs");
-        List<Line> lost = List.copyOf(lines.values());
-        lines.clear();
+        List<RunQueue> lost = List.copyOf(queues.values());
+        queues.clear();
         lost.forEach(SimulatedEngine::lost);
     }
 
-    /// Answers whatever a line still owes.
-    private static void lost(Line line) {
-        var run = line.config.run();
-        for (Slot slot : line.slots) slot.to.tell(switch (slot.command) {
+    /// Answers every command of a queue that has no answer yet.
+    private static void lost(RunQueue queue) {
+        var run = queue.config.run();
+        for (Slot slot : queue.slots) slot.to.tell(switch (slot.command) {
             case EngineCommand.Execute c -> notOpen(run, c.position());
             case EngineCommand.TakeRecoveryPoint c ->
                     new EngineEvent.RecoveryPointFailed(run, c.position(), NOT_HERE);
             default -> new EngineEvent.OpenFailed(run, NOT_HERE);
         });
-        line.slots.clear();
+        queue.slots.clear();
     }
 
     private static EngineEvent notOpen(RunId run, long position) {
@@ -116,104 +116,104 @@ final class SimulatedEngine {
     private void obey(EngineCommand command) {
         switch (command) {
             case EngineCommand.OpenRun open -> {
-                var line = new Line(open.config());
-                line.replays = !known.add(open.config().run().value()) || open.recoveryPoint().isPresent()
+                var queue = new RunQueue(open.config());
+                queue.replays = !known.add(open.config().run().value()) || open.recoveryPoint().isPresent()
                         || world.ledger(open.config().run()).accepted() > 3;
-                lines.put(open.config().run().value(), line);
-                add(line, command, open.replyTo(), false);
+                queues.put(open.config().run().value(), queue);
+                add(queue, command, open.replyTo(), false);
             }
             case EngineCommand.Execute(var run, var position, _, _, _, var replyTo) -> {
-                Line line = lines.get(run.value());
-                if (line == null) {
+                RunQueue queue = queues.get(run.value());
+                if (queue == null) {
                     replyTo.tell(notOpen(run, position));
                     return;
                 }
-                add(line, command, replyTo, false);
+                add(queue, command, replyTo, false);
             }
             case EngineCommand.TakeRecoveryPoint(var run, var position, var replyTo) -> {
-                Line line = lines.get(run.value());
-                if (line == null) replyTo.tell(new EngineEvent.RecoveryPointFailed(run, position, NOT_HERE));
-                else add(line, command, replyTo, true);
+                RunQueue queue = queues.get(run.value());
+                if (queue == null) replyTo.tell(new EngineEvent.RecoveryPointFailed(run, position, NOT_HERE));
+                else add(queue, command, replyTo, true);
             }
-            case EngineCommand.CloseRun(var run) -> lines.remove(run.value());
+            case EngineCommand.CloseRun(var run) -> queues.remove(run.value());
             default -> {} // nothing that a run's entity must have an answer to
         }
     }
 
-    private void add(Line line, EngineCommand command, ActorRef<EngineEvent> to, boolean overtaken) {
+    private void add(RunQueue queue, EngineCommand command, ActorRef<EngineEvent> to, boolean overtaken) {
         var slot = new Slot(command, to, overtaken);
-        line.slots.add(slot);
-        line.waiting.add(new Work(command, slot));
-        if (world.mutation == Mutation.ENGINE_SWAPS_OPERATIONS && line.waiting.size() > 2
+        queue.slots.add(slot);
+        queue.waiting.add(new Work(command, slot));
+        if (world.mutation == Mutation.ENGINE_SWAPS_OPERATIONS && queue.waiting.size() > 2
                 && world.stage.oneIn(4)) {
-            Work last = line.waiting.removeLast();
-            Work other = line.waiting.removeLast();
-            line.waiting.add(last);
-            line.waiting.add(other);
+            Work last = queue.waiting.removeLast();
+            Work other = queue.waiting.removeLast();
+            queue.waiting.add(last);
+            queue.waiting.add(other);
         }
-        next(line);
+        next(queue);
     }
 
-    private boolean current(Line line) {
-        return !node.dead() && lines.get(line.config.run().value()) == line;
+    private boolean current(RunQueue queue) {
+        return !node.dead() && queues.get(queue.config.run().value()) == queue;
     }
 
-    private void next(Line line) {
-        if (line.busy || line.waiting.isEmpty()) return;
-        line.busy = true;
+    private void next(RunQueue queue) {
+        if (queue.busy || queue.waiting.isEmpty()) return;
+        queue.busy = true;
         long takes = world.stage.oneIn(10) ? world.stage.between(50, 1_500) : world.stage.between(1, 40);
         world.stage.in(takes, () -> {
-            if (!current(line)) return;
-            Work entry = line.waiting.removeFirst();
-            perform(line, entry);
-            line.busy = false;
-            if (current(line)) next(line);
+            if (!current(queue)) return;
+            Work entry = queue.waiting.removeFirst();
+            perform(queue, entry);
+            queue.busy = false;
+            if (current(queue)) next(queue);
         });
     }
 
-    private void perform(Line line, Work entry) {
-        RunId run = line.config.run();
+    private void perform(RunQueue queue, Work entry) {
+        RunId run = queue.config.run();
         switch (entry.command()) {
             case EngineCommand.OpenRun(_, var lora, var point, _) -> {
                 if (refuses(run.value())) {
                     boolean full = world.stage.oneIn(2);
-                    lines.remove(run.value());
-                    fill(line, entry.slot(), new EngineEvent.OpenFailed(run, Fault.server(
+                    queues.remove(run.value());
+                    fill(queue, entry.slot(), new EngineEvent.OpenFailed(run, Fault.server(
                             full ? "out_of_memory" : "store_failed", "no room now")));
-                    lost(line);
+                    lost(queue);
                     return;
                 }
                 try {
-                    line.state = Optional.of(point.isEmpty() ? State.fresh(lora)
+                    queue.state = Optional.of(point.isEmpty() ? State.fresh(lora)
                             : State.read(text(point.get()), lora));
-                    fill(line, entry.slot(), new EngineEvent.Opened(run));
+                    fill(queue, entry.slot(), new EngineEvent.Opened(run));
                 } catch (RuntimeException failed) {
                     var fault = fault(failed);
-                    fill(line, entry.slot(), new EngineEvent.OpenFailed(run, fault));
-                    lines.remove(run.value());
-                    lost(line);
+                    fill(queue, entry.slot(), new EngineEvent.OpenFailed(run, fault));
+                    queues.remove(run.value());
+                    lost(queue);
                 }
             }
-            case EngineCommand.TakeRecoveryPoint(_, var position, _) -> takePoint(line, entry, position);
-            case EngineCommand.Execute execute -> execute(line, entry, execute);
-            default -> throw new IllegalStateException("not in a line: " + entry.command());
+            case EngineCommand.TakeRecoveryPoint(_, var position, _) -> takePoint(queue, entry, position);
+            case EngineCommand.Execute execute -> execute(queue, entry, execute);
+            default -> throw new IllegalStateException("not in a queue: " + entry.command());
         }
     }
 
-    private void takePoint(Line line, Work entry, long position) {
-        RunId run = line.config.run();
-        State state = line.state.orElseThrow();
-        State copied = world.mutation == Mutation.POINT_IS_TAKEN_EARLY && line.before.isPresent()
-                && world.stage.oneIn(2) ? line.before.get() : state;
-        keep(line, entry, () -> {
+    private void takePoint(RunQueue queue, Work entry, long position) {
+        RunId run = queue.config.run();
+        State state = queue.state.orElseThrow();
+        State copied = world.mutation == Mutation.POINT_IS_TAKEN_EARLY && queue.before.isPresent()
+                && world.stage.oneIn(2) ? queue.before.get() : state;
+        keep(queue, entry, () -> {
             if (world.mutation == Mutation.POINT_NEVER_COMES) throw new BlobMissing(null);
             BlobRef blob = world.blobs.put(BlobScope.recovery(run), bytes(copied.text()));
             return new EngineEvent.RecoveryPointWritten(run, position, blob, state.step(), state.lora());
         }, fault -> new EngineEvent.RecoveryPointFailed(run, position, fault));
     }
 
-    private void execute(Line line, Work entry, EngineCommand.Execute c) {
-        RunId run = line.config.run();
+    private void execute(RunQueue queue, Work entry, EngineCommand.Execute c) {
+        RunId run = queue.config.run();
         world.stage.trace(() -> node + " executes " + c.position() + " " + c.operation().kind());
         Operation operation;
         String digest;
@@ -227,7 +227,7 @@ final class SimulatedEngine {
             operation = world.operation(digest);
             loaded = c.loaded().map(m -> new Loaded(m, text(m.adapter()), m.optimizer().map(this::text)));
         } catch (RuntimeException failed) {
-            fill(line, entry.slot(), new EngineEvent.Failed(run, c.position(), fault(failed)));
+            fill(queue, entry.slot(), new EngineEvent.Failed(run, c.position(), fault(failed)));
             return;
         }
         if (operation instanceof Operation.ForwardBackward f
@@ -235,22 +235,22 @@ final class SimulatedEngine {
             world.killedBy(node, run, c.position());
             return;
         }
-        State before = line.state.orElseThrow();
+        State before = queue.state.orElseThrow();
         Done done = ModelEngine.execute(before, operation, digest, loaded);
-        State after = mutated(line, before, done, operation, digest);
-        line.before = Optional.of(before);
-        line.state = Optional.of(after);
+        State after = mutated(queue, before, done, operation, digest);
+        queue.before = Optional.of(before);
+        queue.state = Optional.of(after);
         if (done.fault().isPresent())
-            fill(line, entry.slot(), new EngineEvent.Failed(run, c.position(), done.fault().get()));
+            fill(queue, entry.slot(), new EngineEvent.Failed(run, c.position(), done.fault().get()));
         else if (done.result().isPresent())
-            fill(line, entry.slot(), new EngineEvent.Executed(run, c.position(), shown(done.result().get())));
-        else save(line, entry, c, operation, world.mutation == Mutation.SAVE_IS_TAKEN_LATE
-                && line.waiting.peek() instanceof Work(EngineCommand.Execute following, _)
+            fill(queue, entry.slot(), new EngineEvent.Executed(run, c.position(), shown(done.result().get())));
+        else save(queue, entry, c, operation, world.mutation == Mutation.SAVE_IS_TAKEN_LATE
+                && queue.waiting.peek() instanceof Work(EngineCommand.Execute following, _)
                 ? after(after, following) : after);
     }
 
-    private State mutated(Line line, State before, Done done, Operation operation, String digest) {
-        boolean counts = line.replays && operation instanceof Operation.ForwardBackward
+    private State mutated(RunQueue queue, State before, Done done, Operation operation, String digest) {
+        boolean counts = queue.replays && operation instanceof Operation.ForwardBackward
                 && done.result().isPresent() && world.stage.oneIn(8);
         if (counts && world.mutation == Mutation.ENGINE_LOSES_AN_OPERATION_OF_A_REPLAY) return before;
         if (counts && world.mutation == Mutation.ENGINE_REPEATS_AN_OPERATION_OF_A_REPLAY)
@@ -271,15 +271,15 @@ final class SimulatedEngine {
                 ? new OperationResult.Evaluated(logprobs, Map.of("loss:sum", (double) node.id)) : result;
     }
 
-    private void save(Line line, Work entry, EngineCommand.Execute c, Operation operation, State state) {
-        RunId run = line.config.run();
-        keep(line, entry, () -> {
+    private void save(RunQueue queue, Work entry, EngineCommand.Execute c, Operation operation, State state) {
+        RunId run = queue.config.run();
+        keep(queue, entry, () -> {
             BlobRef adapter = world.blobs.put(BlobScope.checkpoints(run), bytes(state.weights()));
             Optional<BlobRef> optimizer = operation instanceof Operation.SaveState
                     ? Optional.of(world.blobs.put(BlobScope.checkpoints(run), bytes(state.optimizer())))
                     : Optional.empty();
             return new EngineEvent.Executed(run, c.position(), new OperationResult.Saved(ModelEngine
-                    .manifest(line.config, state, operation, adapter, optimizer, c.acceptedAtMillis())));
+                    .manifest(queue.config, state, operation, adapter, optimizer, c.acceptedAtMillis())));
         }, fault -> new EngineEvent.Failed(run, c.position(), fault));
     }
 
@@ -287,7 +287,7 @@ final class SimulatedEngine {
         EngineEvent of(Fault fault);
     }
 
-    private void keep(Line line, Work entry, Supplier<EngineEvent> work, Refusal refusal) {
+    private void keep(RunQueue queue, Work entry, Supplier<EngineEvent> work, Refusal refusal) {
         node.blocking(() -> {
             EngineEvent event;
             try {
@@ -295,18 +295,18 @@ final class SimulatedEngine {
             } catch (RuntimeException failed) {
                 event = refusal.of(fault(failed));
             }
-            if (current(line)) fill(line, entry.slot(), event);
+            if (current(queue)) fill(queue, entry.slot(), event);
         });
     }
 
-    private void fill(Line line, Slot slot, EngineEvent event) {
+    private void fill(RunQueue queue, Slot slot, EngineEvent event) {
         slot.event = Optional.of(event);
-        for (var each = line.slots.iterator(); each.hasNext(); ) {
+        for (var each = queue.slots.iterator(); each.hasNext(); ) {
             Slot next = each.next();
             if (next.event.isEmpty() && next.overtaken) continue;
             if (next.event.isEmpty()) return;
             each.remove();
-            send(line, next.to, next.event.get());
+            send(queue, next.to, next.event.get());
         }
     }
 
@@ -321,12 +321,12 @@ final class SimulatedEngine {
         return refuses;
     }
 
-    private void send(Line line, ActorRef<EngineEvent> to, EngineEvent event) {
+    private void send(RunQueue queue, ActorRef<EngineEvent> to, EngineEvent event) {
         long now = world.stage.now();
         long late = world.faults.hits(world.stage, world.faults.late) ? world.stage.between(500, 6_000) : 0;
-        line.answersUntil = Math.max(line.answersUntil, now + late);
-        if (line.answersUntil == now) tell(to, event);
-        else world.stage.in(line.answersUntil - now, () -> {
+        queue.answersUntil = Math.max(queue.answersUntil, now + late);
+        if (queue.answersUntil == now) tell(to, event);
+        else world.stage.in(queue.answersUntil - now, () -> {
             world.stage.trace(() -> node + " answers late: " + event);
             tell(to, event);
         });

@@ -31,10 +31,10 @@ final class Simulation {
     record Outcome(long seed, Optional<String> violation, List<String> trace, long steps, long millis) {}
 
     /// Tells the world of entities that stop.
-    private static final class Warden extends AbstractActor {
+    private static final class StopWatcher extends AbstractActor {
         private final Stage stage;
 
-        Warden(Stage stage) {
+        StopWatcher(Stage stage) {
             this.stage = stage;
         }
 
@@ -47,12 +47,12 @@ final class Simulation {
 
     private final Stage stage;
     private final ActorSystem system;
-    private final org.apache.pekko.actor.ActorRef warden;
+    private final org.apache.pekko.actor.ActorRef stopWatcher;
 
     private Simulation(Stage stage, ActorSystem system) {
         this.stage = stage;
         this.system = system;
-        this.warden = system.actorOf(Props.create(Warden.class, () -> new Warden(stage)));
+        this.stopWatcher = system.actorOf(Props.create(StopWatcher.class, () -> new StopWatcher(stage)));
     }
 
     /// What entities log while everything around them fails says nothing.
@@ -114,7 +114,7 @@ final class Simulation {
 
     Outcome play(long seed, Mutation mutation, boolean traced) {
         stage.begin(seed, traced);
-        var world = new World(stage, system, mutation, settings(), ref -> warden.tell(ref,
+        var world = new World(stage, system, mutation, settings(), ref -> stopWatcher.tell(ref,
                 org.apache.pekko.actor.ActorRef.noSender()));
         stage.play(world);
         quietly(() -> {

@@ -161,7 +161,7 @@ final class Stage {
         return true;
     }
 
-    /// Runs what may run now, until there is nothing; what was to come later never comes.
+    /// Runs everything that may run now; what was scheduled for later is dropped.
     void end() {
         later.clear();
         for (int i = 0; !ready.isEmpty(); i++) {

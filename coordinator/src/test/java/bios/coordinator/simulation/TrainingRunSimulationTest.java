@@ -52,7 +52,7 @@ class TrainingRunSimulationTest {
         assertTrue(first.stream().distinct().count() == 40, "seeds differ");
     }
 
-    /// The histories are not quiet ones: every kind of fault and of answer comes up.
+    /// Every kind of fault and of answer happens in some history.
     @Test void everythingHappensInSomeHistory() {
         var all = new StringBuilder();
         for (long seed = 1; seed <= 100; seed++)

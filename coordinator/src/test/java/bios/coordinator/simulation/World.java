@@ -44,14 +44,14 @@ import org.apache.pekko.persistence.typed.PersistenceId;
 import scala.runtime.BoxedUnit;
 
 /// The nodes, their engines and entities, and the network between them and the clients, in one history. It
-/// does for entities what sharding does: one home for each run, a new one when its node dies or is believed
-/// dead, another start of an entity that has failed.
+/// does for entities what sharding does: one home for each run, a new one when its node dies or is taken
+/// for dead, another start of an entity that has failed.
 final class World {
     /// A process that may hold entities and has one engine.
     final class Node {
         final int id;
         private final SimulatedEngine engine = new SimulatedEngine(World.this, this);
-        /// One for each entity: several watchers of one actor would hear of its end in an order of their own.
+        /// One for each entity: several watchers of one actor would be told of its end in a random order.
         private final List<ActorRef<EngineCommand>> engineRefs = new ArrayList<>();
         private final Map<String, Incarnation> entities = new LinkedHashMap<>();
         private final NodeMemory memory = new NodeMemory(settings.nodeResultBytes());
@@ -151,7 +151,7 @@ final class World {
     final Journal journal;
     final Blobs blobs;
     private final RunSettings settings;
-    private final Consumer<ActorRef<?>> warden;
+    private final Consumer<ActorRef<?>> stopWatcher;
     private final RunIndex index = new Index();
     private final Map<String, Ledger> ledgers = new TreeMap<>();
     private final Map<String, Long> versions = new TreeMap<>();
@@ -166,14 +166,14 @@ final class World {
     private int requests;
     int doubts;
 
-    /// @param warden told of every entity that begins: tells [#ended] when it stops
+    /// @param stopWatcher told of every entity that begins: tells [#ended] when it stops
     World(Stage stage, ActorSystem system, Mutation mutation, RunSettings settings,
-            Consumer<ActorRef<?>> warden) {
+            Consumer<ActorRef<?>> stopWatcher) {
         this.stage = stage;
         this.system = system;
         this.mutation = mutation;
         this.settings = settings;
-        this.warden = warden;
+        this.stopWatcher = stopWatcher;
         this.faults = new Faults(stage);
         this.blobs = new Blobs(this);
         this.journal = new Journal(this);
@@ -214,7 +214,7 @@ final class World {
         return settings;
     }
 
-    /// Remembers an operation, so that nobody must decode it.
+    /// Keeps an operation, so that it need not be decoded.
     void remember(String digest, Operation operation) {
         operations.put(digest, operation);
     }
@@ -236,7 +236,7 @@ final class World {
         if (faults.move > 0) stage.in(stage.between(0, 2L * faults.move), this::moveOne);
     }
 
-    /// Nobody who has nothing to try keeps others from trying.
+    /// No run that replays nothing keeps the turn.
     void turnsAreFree() {
         for (Node node : nodes)
             if (node.exclusive.held()) violated(node + ": a run keeps the turn and replays nothing");
@@ -377,7 +377,7 @@ final class World {
         stage.trace(() -> incarnation + " begins");
         incarnations.put(Adapter.toClassic(incarnation.ref), incarnation);
         node.entities.put(run.value(), incarnation);
-        warden.accept(incarnation.ref);
+        stopWatcher.accept(incarnation.ref);
         return incarnation;
     }
 

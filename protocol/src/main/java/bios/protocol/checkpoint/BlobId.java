@@ -3,9 +3,9 @@ package bios.protocol.checkpoint;
 import bios.protocol.Invalid;
 import java.util.regex.Pattern;
 
-/// Names stored bytes by who owns them and what they are: `<scope>/<SHA-256 in hex>`. A scope is a path of
-/// words (`runs/usf-finance-9f2c4be01a77/state`); only its owner writes or deletes under it, so that no
-/// reference counting over owners is needed.
+/// The id of a blob, `<scope>/<SHA-256 in hex>`: its owner's scope and the digest of its content. A scope is
+/// a path (`runs/usf-finance-9f2c4be01a77/recovery`); only its owner writes or deletes under it, so that no
+/// reference counting across owners is needed.
 public record BlobId(String scope, String sha256) {
     private static final Pattern SCOPE =
             Pattern.compile("[A-Za-z0-9][A-Za-z0-9._:-]*(/[A-Za-z0-9][A-Za-z0-9._:-]*)*");

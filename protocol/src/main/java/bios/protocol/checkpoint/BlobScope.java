@@ -2,18 +2,17 @@ package bios.protocol.checkpoint;
 
 import bios.protocol.run.RunId;
 
-/// The scopes under which parts of a run are stored. The entity of the run is the
-/// only one that deletes there.
+/// The scopes of the blobs of a run. Only the entity of the run deletes blobs in them.
 public final class BlobScope {
     private BlobScope() {}
 
-    /// Everything of a run.
+    /// The scope of all blobs of a run.
     public static String run(RunId run) {
         return "runs/" + run;
     }
 
     /// The encoded operation that a client sent under `seq`. One scope per number, so that two operations of
-    /// equal content never share a blob: the run frees each behind the next recovery point.
+    /// equal content never share a blob: the run deletes each after the next recovery point.
     public static String operation(RunId run, long seq) {
         return run(run) + "/operations/" + seq;
     }
@@ -28,7 +27,7 @@ public final class BlobScope {
         return run(run) + "/recovery";
     }
 
-    /// Results kept over a recovery point.
+    /// Results before the recovery point that clients may still retrieve.
     public static String results(RunId run) {
         return run(run) + "/results";
     }

@@ -1,6 +1,6 @@
 package bios.protocol.checkpoint;
 
-/// What a checkpoint holds, and the word for it in a path.
+/// The content of a checkpoint, and its segment in a path.
 public enum CheckpointKind {
     /// Weights, optimizer moments, step and settings: training resumes from it exactly.
     TRAINING("weights"),

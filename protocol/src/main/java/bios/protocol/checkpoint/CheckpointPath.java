@@ -4,12 +4,13 @@ import bios.protocol.Invalid;
 import bios.protocol.run.RunId;
 import java.util.Optional;
 
-/// Where a checkpoint is: `bios://<run>/<name>` (a training state, or else the sampler weights of that name),
-/// `bios://<run>/weights/<name>` or `bios://<run>/sampler_weights/<name>`; `tinker://` reads the same.
+/// The path of a checkpoint: `bios://<run>/<name>` (a training state, or else the sampler weights of that
+/// name), `bios://<run>/weights/<name>` or `bios://<run>/sampler_weights/<name>`; `tinker://` is accepted,
+/// too.
 ///
-/// @param kind empty when a two-part path left it open
+/// @param kind empty in a two-part path
 public record CheckpointPath(RunId run, Optional<CheckpointKind> kind, CheckpointName name) {
-    /// Reads a path; [Invalid] names `path` and the expected form.
+    /// Parses a path; [Invalid] names `path` and the expected form.
     public static CheckpointPath parse(String text) {
         String rest = text == null ? null : text.startsWith("bios://") ? text.substring(7)
                 : text.startsWith("tinker://") ? text.substring(9) : null;
@@ -39,7 +40,7 @@ public record CheckpointPath(RunId run, Optional<CheckpointKind> kind, Checkpoin
                 + " bios://<run>/weights/<name> or bios://<run>/sampler_weights/<name>");
     }
 
-    /// The path that answers carry: two parts for a training state, three for sampler weights.
+    /// The path in responses: two parts for a training state, three for sampler weights.
     public String bios() {
         return kind.filter(k -> k == CheckpointKind.SAMPLER).isPresent()
                 ? "bios://" + run + "/" + CheckpointKind.SAMPLER.segment() + "/" + name

@@ -19,110 +19,112 @@ import java.util.Optional;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.receptionist.ServiceKey;
 
-/// What the actor that owns a device is asked. Operations of one run are executed strictly in the order in
-/// which they arrive; each gets exactly one [EngineEvent], and before [EngineEvent.Executed] comes its
-/// [EngineEvent.Measured].
+/// Commands to an engine, the actor that owns a device. Operations of one run are executed strictly in the
+/// order in which they arrive; each is answered with exactly one [EngineEvent], and before
+/// [EngineEvent.Executed] with its [EngineEvent.Measured].
 public sealed interface EngineCommand extends Message {
-    /// Where the receptionist lists the engines that hold the model with this slug.
+    /// The key under which the receptionist lists the engines that serve the model with this slug.
     static ServiceKey<EngineCommand> key(String slug) {
         return ServiceKey.create(EngineCommand.class, "engine-" + slug);
     }
 
-    /// Where the receptionist lists all engines.
+    /// The key under which the receptionist lists all engines.
     ServiceKey<EngineCommand> ANY = ServiceKey.create(EngineCommand.class, "engine");
 
-    /// The code of [EngineEvent.Failed] by which an engine says that it does not hold the run (it was
-    /// restarted, or the run was closed): the entity opens the run again and repeats what is lost.
+    /// The code of [EngineEvent.Failed] when the run is not open in the engine (the engine was restarted, or
+    /// the run was closed): the entity opens the run again and replays the lost operations.
     String RUN_NOT_OPEN = "run_not_open";
 
-    /// The code of [EngineEvent.Failed] by which an engine says that the blob store did not do its work: the
-    /// same operation may succeed later. The entity gives it again what only had to be read.
+    /// The code of [EngineEvent.Failed] when the blob store failed: the same operation may succeed later. The
+    /// entity sends an operation again that only had to be read.
     String STORE_FAILED = "store_failed";
 
-    /// Makes a run's state: a new adapter of shape `lora` (B = 0, A from its seed), or a recovery point's
-    /// exact state. An open run is replaced. Waits while the states of other runs take all room. Answered
-    /// by [EngineEvent.Opened] or [EngineEvent.OpenFailed]; any time later [EngineEvent.Crowded] may come.
+    /// Creates a run's state: a new adapter of shape `lora` (B = 0, A from its seed), or the exact state of a
+    /// recovery point. Replaces the state of an open run. Waits while the states of other runs take all
+    /// memory. Reply: [EngineEvent.Opened] or [EngineEvent.OpenFailed]; later [EngineEvent.EvictionRequested]
+    /// may follow.
     record OpenRun(RunConfig config, LoraSpec lora, Optional<BlobRef> recoveryPoint,
             ActorRef<EngineEvent> replyTo) implements EngineCommand {}
 
     /// Executes one accepted operation.
     ///
-    /// @param position its place in the run's line, from 1
+    /// @param position its position among the operations of the run, from 1
     /// @param loaded the resolved checkpoint, for `LoadState`
-    /// @param acceptedAtMillis epoch milliseconds, the time that a save records
+    /// @param acceptedAtMillis the time that a save records, epoch milliseconds
     record Execute(RunId run, long position, StoredOperation operation, Optional<CheckpointManifest> loaded,
             long acceptedAtMillis, ActorRef<EngineEvent> replyTo) implements EngineCommand {}
 
-    /// Copies the run's exact state behind `position` (all earlier operations executed) and writes it to the
-    /// blob store in the background. Answered by [EngineEvent.RecoveryPointWritten] or
+    /// Copies the run's exact state after `position` (all operations up to it executed) and writes it to the
+    /// blob store in the background. Reply: [EngineEvent.RecoveryPointWritten] or
     /// [EngineEvent.RecoveryPointFailed].
     record TakeRecoveryPoint(RunId run, long position, ActorRef<EngineEvent> replyTo)
             implements EngineCommand {}
 
-    /// Forgets the run's state. Not answered.
+    /// Discards the run's state. No reply.
     record CloseRun(RunId run) implements EngineCommand {}
 
-    /// Draws tokens. Answered by [EngineReply.Sampled] or [EngineReply.NotDone].
+    /// Samples tokens. Reply: [EngineReply.Sampled] or [EngineReply.RequestFailed].
     record Sample(SampleTask task, ActorRef<EngineReply> replyTo) implements EngineCommand {}
 
-    /// Which models it holds and how busy it is. Answered by [EngineReply.Description].
+    /// Asks which models it serves and how busy it is. Reply: [EngineReply.Description].
     record Describe(ActorRef<EngineReply> replyTo) implements EngineCommand {}
 
-    /// Text to token ids with the model's tokenizer. Answered by [EngineReply.Tokenized].
+    /// Converts text to token ids with the model's tokenizer. Reply: [EngineReply.Tokenized].
     record Tokenize(ModelName model, String text, boolean addSpecialTokens, ActorRef<EngineReply> replyTo)
             implements EngineCommand {}
 
-    /// Token ids to text. Answered by [EngineReply.Detokenized].
+    /// Converts token ids to text. Reply: [EngineReply.Detokenized].
     record Detokenize(ModelName model, int[] tokens, boolean skipSpecialTokens, ActorRef<EngineReply> replyTo)
             implements EngineCommand {}
 
-    /// The tokenizer's files, for archives. Answered by [EngineReply.TokenizerFiles].
+    /// Reads the tokenizer's files, for archives. Reply: [EngineReply.TokenizerFiles].
     record FetchTokenizerFiles(ModelName model, ActorRef<EngineReply> replyTo) implements EngineCommand {}
 
-    /// Takes no new requests for samples: it is no longer listed, and finishes what it has. Not answered.
-    record Retire() implements EngineCommand {}
+    /// Drains the sample queue: the engine is no longer listed, and finishes the requests that it has. No
+    /// reply.
+    record Drain() implements EngineCommand {}
 
-    /// What an engine tells the entity of a run.
+    /// Messages of an engine to the entity of a run.
     sealed interface EngineEvent extends Message {
         RunId run();
 
-        /// The run's state is there.
+        /// The run's state is ready.
         record Opened(RunId run) implements EngineEvent {}
 
-        /// The run's state could not be made.
+        /// The run's state could not be created.
         record OpenFailed(RunId run, Fault fault) implements EngineEvent {}
 
         /// An operation was executed. For saves the blobs are durable.
         record Executed(RunId run, long position, OperationResult result) implements EngineEvent {}
 
-        /// How long the device worked for an operation whose result comes next.
+        /// The device time of an operation, whose result follows.
         record Measured(RunId run, long position, long nanos) implements EngineEvent {}
 
         /// An operation failed and changed nothing.
         record Failed(RunId run, long position, Fault fault) implements EngineEvent {}
 
-        /// The state behind `position` is durable.
+        /// The state after `position` is durable.
         ///
         /// @param step optimizer steps applied in it
         /// @param lora the adapter's shape in it
         record RecoveryPointWritten(RunId run, long position, BlobRef state, long step, LoraSpec lora)
                 implements EngineEvent {}
 
-        /// Others want the run's room: the entity makes what is not yet durable durable, sends [CloseRun],
-        /// and opens the run again when there is something to do.
-        record Crowded(RunId run) implements EngineEvent {}
+        /// Other runs need the run's memory: the entity makes the state durable, sends [CloseRun], and opens
+        /// the run again when it has something to do.
+        record EvictionRequested(RunId run) implements EngineEvent {}
 
-        /// The state behind `position` could not be written; training goes on.
+        /// The state after `position` could not be written; training continues.
         record RecoveryPointFailed(RunId run, long position, Fault fault) implements EngineEvent {}
     }
 
-    /// What an engine answers to anyone.
+    /// Replies of an engine.
     sealed interface EngineReply extends Message {
         /// @param task id of the request
         record Sampled(String task, SampleResult result) implements EngineReply {}
 
         /// @param queuedSequences sequences waiting or decoding
-        /// @param openRuns runs whose state is held
+        /// @param openRuns runs whose state is in memory
         record Description(List<ModelInfo> models, int queuedSequences, int openRuns)
                 implements EngineReply {}
 
@@ -134,6 +136,6 @@ public sealed interface EngineCommand extends Message {
         record TokenizerFiles(Map<String, byte[]> files) implements EngineReply {}
 
         /// The request failed.
-        record NotDone(Fault fault) implements EngineReply {}
+        record RequestFailed(Fault fault) implements EngineReply {}
     }
 }

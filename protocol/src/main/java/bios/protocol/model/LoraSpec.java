@@ -10,11 +10,11 @@ import java.util.Set;
 /// @param rank rows of A and columns of B, 1 to 256
 /// @param alpha numerator of the scale, greater than 0
 /// @param seed of A's initial values; B starts at zero
-/// @param targets the corrected layers, in the order of [TargetModule], at least one
+/// @param targets the layers that have adapters, in the order of [TargetModule], at least one
 public record LoraSpec(int rank, double alpha, long seed, List<TargetModule> targets) {
     /// The largest rank.
     public static final int MAX_RANK = 256;
-    /// Every linear layer but the output head.
+    /// All linear layers except the output head.
     public static final Set<TargetModule> ALL_LINEAR =
             Set.copyOf(EnumSet.complementOf(EnumSet.of(TargetModule.HEAD)));
 

@@ -1,12 +1,12 @@
 package bios.protocol.model;
 
-/// What a worker says of a base model that it holds.
+/// The description of a base model that a worker serves.
 ///
 /// @param name the name it is served under
-/// @param reference what a loader outside Bios finds the weights by: the folder that they were read from;
+/// @param reference where a loader outside Bios finds the weights: the folder that they were read from;
 ///     written into archives
 /// @param architecture `architectures[0]` of config.json
-/// @param contextLength the most tokens of one sequence
+/// @param contextLength the maximum number of tokens of one sequence
 /// @param vocabularySize rows of the embedding; token ids are 0 (inclusive) to this (exclusive)
 /// @param hiddenSize width of the residual stream
 /// @param layers number of decoder layers

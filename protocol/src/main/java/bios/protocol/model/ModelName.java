@@ -16,7 +16,7 @@ public record ModelName(String value) {
                     + " '.', '_' or '-' joined by '/', e.g. ultrasafe/usf-finance");
     }
 
-    /// The last word in lower case with every run of other characters made one '-': the prefix of run ids and
+    /// The last segment in lower case, with other characters replaced by '-': the prefix of run ids and
     /// the name of the model's sharding type. `ultrasafe/usf-finance` gives `usf-finance`.
     public String slug() {
         String last = value.substring(value.lastIndexOf('/') + 1).toLowerCase(Locale.ROOT);

@@ -1,6 +1,6 @@
 package bios.protocol.model;
 
-/// A linear layer that an adapter can correct, with its name in Hugging Face's modules and PEFT's tensors.
+/// A linear layer that can have an adapter, with its name in Hugging Face's modules and PEFT's tensors.
 public enum TargetModule {
     Q("self_attn.q_proj"), K("self_attn.k_proj"), V("self_attn.v_proj"), O("self_attn.o_proj"),
     GATE("mlp.gate_proj"), UP("mlp.up_proj"), DOWN("mlp.down_proj"), HEAD("lm_head");

@@ -8,7 +8,7 @@ import bios.protocol.Invalid;
 /// @param gradClipNorm largest global gradient norm; 0 means no clipping
 public record AdamParams(double learningRate, double beta1, double beta2, double eps, double weightDecay,
         double gradClipNorm) {
-    /// What a run starts with.
+    /// The initial settings of a run.
     public static final AdamParams DEFAULT = new AdamParams(1e-4, 0.9, 0.95, 1e-12, 0, 0);
 
     public AdamParams {

@@ -19,38 +19,38 @@ public record HistoryEntry(long timeMillis, Optional<String> node, Kind kind, Op
     /// What can happen to a run.
     public enum Kind {
         CREATED,
-        /// The engine of a node holds its state.
+        /// The engine of a node has its state.
         OPENED,
-        /// It is on another node than before.
+        /// It runs on another node than before.
         MOVED,
-        /// All that a failure had undone is done again.
+        /// Everything that a failure had undone is replayed.
         RECOVERED,
         RECOVERY_POINT,
         RECOVERY_POINT_FAILED,
         OPERATION_FAILED,
         /// After a failure, operations are executed alone.
         ATTEMPT,
-        /// An operation was given up because its worker died of it.
+        /// An operation was given up because it terminated its worker.
         POISONED_OPERATION,
         CHECKPOINT_SAVED,
         CHECKPOINT_DELETED,
         CHECKPOINT_EXPIRED,
-        /// A checkpoint's time of expiry was set or removed.
+        /// A checkpoint's expiry time was set or removed.
         EXPIRY_SET,
-        /// A checkpoint was loaded into it.
+        /// A checkpoint was loaded.
         LOADED,
-        /// Results before its recovery point cannot be read any more.
+        /// Results before its recovery point are lost.
         RESULTS_LOST,
-        /// The engine does not hold its state any more.
+        /// The engine does not have its state any more.
         LEFT_ENGINE,
-        /// It was idle and left memory; it comes back when asked for.
+        /// It was idle and its entity was stopped; the next request starts it again.
         PASSIVATED,
-        /// It made room for other runs in the engine.
+        /// Its state was evicted from the engine, for other runs.
         EVICTED,
-        /// Its node is about to end and hands it over.
+        /// Its node shuts down and hands it over.
         DRAINING,
         UNLOADED,
-        /// It cannot go on until something is mended; it tries again by itself.
+        /// It cannot proceed until a fault is repaired; it retries automatically.
         WAITING
     }
 

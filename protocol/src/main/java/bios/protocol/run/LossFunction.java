@@ -12,7 +12,7 @@ import java.util.stream.Collectors;
 /// A token-level loss, summed over positions and sequences. l: learner's log-probability of the target,
 /// q: the sampler's (`logprobs`), A: `advantages`, w: `weights`, r = exp(l - q).
 public enum LossFunction {
-    /// -Σ w·l. `weights` may be left out: then 1.
+    /// -Σ w·l. `weights` is optional, 1 by default.
     CROSS_ENTROPY(Set.of("target_tokens"), Set.of("weights"), Map.of()),
     /// -Σ r·A.
     IMPORTANCE_SAMPLING(Set.of("target_tokens", "logprobs", "advantages"), Set.of(), Map.of()),
@@ -47,17 +47,17 @@ public enum LossFunction {
                 + Arrays.stream(values()).map(LossFunction::wireName).collect(Collectors.joining(", ")));
     }
 
-    /// Names that `loss_fn_inputs` must hold.
+    /// The required names of `loss_fn_inputs`.
     public Set<String> required() {
         return required;
     }
 
-    /// Names that `loss_fn_inputs` may hold besides.
+    /// The optional names of `loss_fn_inputs`.
     public Set<String> optional() {
         return optional;
     }
 
-    /// `loss_fn_config` with the defaults filled in; [Invalid] for an unknown or senseless setting.
+    /// `loss_fn_config` with the defaults filled in; [Invalid] for an unknown or invalid setting.
     public Map<String, Double> settings(Map<String, Double> given) {
         Map<String, Double> all = new TreeMap<>(defaults);
         given.forEach((key, value) -> {
@@ -94,7 +94,7 @@ public enum LossFunction {
             if (name.equals("target_tokens") && !integer)
                 throw new Invalid(field, "is float32; expected int64");
             if (!integer) for (float v : tensor.floats()) if (!Float.isFinite(v))
-                throw new Invalid(field, "holds " + v + "; expected finite numbers");
+                throw new Invalid(field, "has " + v + "; expected finite numbers");
         });
     }
 }

@@ -6,7 +6,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// What a user asks of a run. Operations of a run take effect in the order in which they were accepted.
+/// An operation of a run. The operations of a run take effect in the order in which they were accepted.
 public sealed interface Operation {
     /// Adds the gradient of the summed loss to the run's gradient sum (or, with
     /// `forwardOnly`, only evaluates it).

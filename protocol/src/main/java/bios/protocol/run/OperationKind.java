@@ -1,6 +1,6 @@
 package bios.protocol.run;
 
-/// The kinds of [Operation], as the journal and the history show them.
+/// The kinds of [Operation], as the journal and the history name them.
 public enum OperationKind {
     FORWARD, FORWARD_BACKWARD, OPTIM_STEP, SAVE_STATE, SAVE_SAMPLER_WEIGHTS, LOAD_STATE;
 
@@ -16,7 +16,8 @@ public enum OperationKind {
         };
     }
 
-    /// Whether later operations would train or save wrong weights if one of this kind failed unseen.
+    /// Whether later operations would train or save wrong weights if an operation of this kind failed
+    /// unnoticed.
     public boolean changesState() {
         return this == FORWARD_BACKWARD || this == OPTIM_STEP || this == LOAD_STATE;
     }

@@ -4,9 +4,9 @@ import bios.protocol.checkpoint.CheckpointManifest;
 import java.util.List;
 import java.util.Map;
 
-/// What an executed operation gave.
+/// The result of an operation.
 public sealed interface OperationResult {
-    /// @param logprobs per datum the learner's log-probability of each target, N floats
+    /// @param logprobs for each datum, the learner's log-probabilities of its targets, N floats
     /// @param metrics by `name:reduction`; always `loss:sum`, `tokens:sum` and `weights:sum`
     record Evaluated(List<float[]> logprobs, Map<String, Double> metrics) implements OperationResult {}
 

@@ -13,7 +13,7 @@ public record RequestId(RunId run, long seq) {
             if (colon > 0) return new RequestId(new RunId(text.substring(0, colon)),
                     Long.parseLong(text.substring(colon + 1)));
         } catch (NumberFormatException _) {
-            // said below
+            // Reported below.
         }
         throw new Invalid("request_id", "'" + text + "' is not a request id");
     }

@@ -11,64 +11,64 @@ import java.util.List;
 import java.util.Optional;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// What the gateway asks of the entity of a training run. `owner` is the caller's account: an entity answers
-/// [RunReply.Refused] with `not_found` to anybody but its owner.
+/// Commands of the gateway to the entity of a training run. `owner` is the caller's account: the entity
+/// replies [RunReply.Refused] with `not_found` to every account but its owner's.
 public sealed interface RunCommand extends Message {
-    /// Creates the run; asked again with the same configuration (but for the time) it gives the same answer.
-    /// Answered by [RunReply.Described].
+    /// Creates the run. Idempotent for the same configuration, apart from its time. Reply:
+    /// [RunReply.Described].
     record Create(RunConfig config, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Accepts an operation under the client's number; a number seen before gets its first answer. Answered
-    /// by [RunReply.Accepted] once the journal holds it.
+    /// Accepts an operation under the client's number; a repeated number gets the first reply. Reply:
+    /// [RunReply.Accepted] when it is in the journal.
     ///
-    /// @param digest SHA-256 of the encoded operation: tells a repetition from another
-    ///     operation under an old number
+    /// @param digest SHA-256 of the encoded operation: distinguishes a repetition from another
+    ///     operation with a used number
     record Submit(String owner, long seq, StoredOperation operation, String digest, long nowMillis,
             ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Waits up to `waitMillis` for the outcome of `seq`. Answered by [RunReply.Completed],
+    /// Waits up to `waitMillis` for the outcome of `seq`. Reply: [RunReply.Completed],
     /// [RunReply.Failed], [RunReply.Pending] or [RunReply.Stalled].
     record Retrieve(String owner, long seq, long waitMillis, ActorRef<RunReply> replyTo)
             implements RunCommand {}
 
-    /// Asks whether the run exists and belongs to `owner`. Answered by [RunReply.Done].
+    /// Asks whether the run exists and belongs to `owner`. Reply: [RunReply.Done].
     record CheckOwner(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Describes run and checkpoints. Answered by [RunReply.Described].
+    /// Describes run and checkpoints. Reply: [RunReply.Described].
     record Describe(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Finds a committed checkpoint. Answered by [RunReply.Resolved].
+    /// Finds a committed checkpoint. Reply: [RunReply.Resolved].
     record Resolve(String owner, CheckpointPath path, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Finds an ephemeral snapshot by content id. Answered by [RunReply.Resolved].
+    /// Finds an ephemeral snapshot by its content id. Reply: [RunReply.Resolved].
     record ResolveSnapshot(String owner, String contentId, ActorRef<RunReply> replyTo)
             implements RunCommand {}
 
-    /// Deletes a checkpoint (all its versions). Answered by [RunReply.Done].
+    /// Deletes a checkpoint (all its versions). Reply: [RunReply.Done].
     record DeleteCheckpoint(String owner, CheckpointKind kind, CheckpointName name,
             ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Sets (or, when empty, removes) the time of expiry. Answered by [RunReply.Done].
+    /// Sets (or, when empty, removes) the expiry time. Reply: [RunReply.Done].
     record SetExpiry(String owner, CheckpointKind kind, CheckpointName name, Optional<Long> expiresAtMillis,
             ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Frees the ephemeral snapshots of a session that has ended. Answered by [RunReply.Done].
+    /// Deletes the ephemeral snapshots of a session that has ended. Reply: [RunReply.Done].
     record ReleaseSnapshots(String owner, String session, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Ends the run for good: its live state goes, its checkpoints stay. Answered by [RunReply.Done].
+    /// Closes the run permanently: its state is deleted, its checkpoints stay. Reply: [RunReply.Done].
     record Unload(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// How long the newest operations took. Answered by [RunReply.Timed].
+    /// Asks how long the newest operations took. Reply: [RunReply.Timed].
     record Time(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// What happened to the run. Answered by [RunReply.Recounted].
+    /// Asks for the history of the run. Reply: [RunReply.Recounted].
     record Recount(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Asks the run to leave this node: it is given no new work, its state is made durable, and its home
-    /// ends. It comes back, here or elsewhere, when it has something to do. Not answered.
+    /// Asks the run to leave this node: it starts no new work, its state is made durable, and its entity
+    /// stops. It is started again, on any node, when it has something to do. No reply.
     record Leave() implements RunCommand {}
 
-    /// The answers.
+    /// The replies.
     sealed interface RunReply extends Message {
         /// The operation is in the journal.
         record Accepted(RequestId request) implements RunReply {}
@@ -76,16 +76,16 @@ public sealed interface RunCommand extends Message {
         /// The outcome of an operation.
         record Completed(RequestId request, OperationResult result) implements RunReply {}
 
-        /// The operation failed; saying so clears the run's error.
+        /// The operation failed; this reply clears the run's error.
         record Failed(RequestId request, Fault fault) implements RunReply {}
 
-        /// Not finished within the wait.
+        /// Not finished within the wait time.
         ///
         /// @param ahead operations accepted before it that are not finished either
         record Pending(RequestId request, int ahead) implements RunReply {}
 
-        /// Not finished within the wait, and nothing of the run will be until `why` is mended; the run tries
-        /// again by itself.
+        /// Not finished within the wait time, and the run cannot proceed until `why` is repaired; it retries
+        /// automatically.
         record Stalled(RequestId request, Fault why) implements RunReply {}
 
         /// @param lora the adapter's shape now
@@ -98,16 +98,16 @@ public sealed interface RunCommand extends Message {
         /// A checkpoint.
         record Resolved(CheckpointManifest manifest) implements RunReply {}
 
-        /// @param timings in the order in which the operations were finished, the newest last
+        /// @param timings in the order in which the operations finished, the newest last
         record Timed(List<Timing> timings) implements RunReply {}
 
         /// @param entries the newest of its history, the newest last
         record Recounted(List<HistoryEntry> entries) implements RunReply {}
 
-        /// It was done.
+        /// The command was executed.
         record Done() implements RunReply {}
 
-        /// It was not done, and nothing was stored.
+        /// The command was refused, and nothing was stored.
         record Refused(Reason reason, String message) implements RunReply {}
     }
 

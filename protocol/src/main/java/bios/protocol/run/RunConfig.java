@@ -4,12 +4,12 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelName;
 import java.util.Optional;
 
-/// What a run is created with.
+/// The configuration with which a run is created.
 ///
-/// @param owner the account that may use it
+/// @param owner the account that owns it
 /// @param loraChosen whether the user gave the rank; if not, the first load may bring the
 ///     checkpoint's adapter shape
-/// @param parent the checkpoint path that it was made from
+/// @param parent the checkpoint path that it was created from
 /// @param userMetadata the user's own JSON object, `{}` when none was given
 /// @param session the session that created it
 /// @param createdAtMillis epoch milliseconds

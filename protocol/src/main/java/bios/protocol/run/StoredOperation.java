@@ -3,13 +3,13 @@ package bios.protocol.run;
 import bios.protocol.checkpoint.BlobRef;
 import java.util.Arrays;
 
-/// An accepted operation as the journal holds it: small ones inline, large ones as a blob, both in the
-/// stored encoding of `bios.protocol.stored`.
+/// An accepted operation, as the journal stores it: a small one inline, a large one as a blob, both in the
+/// encoding of [bios.protocol.stored.StoredOperations].
 public sealed interface StoredOperation {
     /// Encoded operations above this many bytes go to the blob store.
     int INLINE_LIMIT = 256 * 1024;
 
-    /// Which operation it is, without decoding it.
+    /// The kind, without decoding the operation.
     OperationKind kind();
 
     /// Bytes of the encoded operation.

@@ -5,7 +5,8 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.Arrays;
 
-/// A small dense tensor as it is sent and stored: packed little-endian bytes. Its arrays must not be changed.
+/// A small dense tensor, as it is sent and stored: packed little-endian bytes. Its arrays must not be
+/// modified.
 public record TensorData(DType dtype, int[] shape, byte[] data) {
     /// Element types of loss inputs.
     public enum DType {
@@ -30,7 +31,7 @@ public record TensorData(DType dtype, int[] shape, byte[] data) {
             elements = Math.multiplyExact(elements, (long) n);
         }
         if (elements * dtype.bytes() != data.length)
-            throw new Invalid("data", "holds " + data.length + " bytes, but shape " + Arrays.toString(shape)
+            throw new Invalid("data", "has " + data.length + " bytes, but shape " + Arrays.toString(shape)
                     + " of " + dtype + " needs " + elements * dtype.bytes());
     }
 

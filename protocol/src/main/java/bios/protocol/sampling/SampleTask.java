@@ -6,7 +6,8 @@ import bios.protocol.model.ModelName;
 import java.util.Arrays;
 import java.util.Optional;
 
-/// One accepted sampling request, complete: any worker of the base model gives the same tokens for it.
+/// One accepted sampling request with all its inputs: any worker of the base model gives the same tokens for
+/// it.
 ///
 /// @param id unique among requests
 /// @param adapter empty: the base model itself

@@ -4,14 +4,14 @@ import bios.protocol.Invalid;
 import java.util.List;
 import java.util.Optional;
 
-/// How tokens are drawn: logits / temperature, then the `topK` largest, then the smallest set with
+/// How tokens are sampled: logits / temperature, then the `topK` largest, then the smallest set with
 /// probability of at least `topP`; temperature 0 takes the largest.
 ///
-/// @param maxTokens most tokens to draw; empty: up to the context length
-/// @param seed makes the draw reproducible; sequence i of several uses its own stream of (seed, i)
+/// @param maxTokens the maximum number of tokens; empty: up to the context length
+/// @param seed makes the tokens reproducible; sequence i uses the random stream (seed, i)
 /// @param stopStrings text that ends a sequence; it is part of the result
-/// @param stopTokens tokens that end a sequence besides the model's own; the one that
-///     did is part of the result
+/// @param stopTokens tokens that end a sequence, in addition to the model's stop tokens; the stop token is
+///     part of the result
 /// @param temperature 0 or more
 /// @param topK -1 for all
 /// @param topP above 0, at most 1

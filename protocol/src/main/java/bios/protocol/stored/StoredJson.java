@@ -25,7 +25,7 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.function.Function;
 
-/// The one CBOR mapper of what is stored: records field by field, names as text, `int[]` and
+/// The CBOR mapper of stored data: records field by field, names as text, `int[]` and
 /// `float[]` as packed little-endian bytes, maps in the order of their keys (equal values give equal
 /// bytes), unknown fields refused.
 final class StoredJson {

@@ -10,7 +10,8 @@ import java.util.Arrays;
 import java.util.HexFormat;
 import java.util.List;
 
-/// Operations as bytes: two bytes of version, big-endian, and CBOR. The kind tells which operation it is.
+/// Encodes operations: two bytes of version, big-endian, and CBOR. The type of the operation is not part of
+/// the bytes; [OperationKind] has it.
 public final class StoredOperations {
     private static final short VERSION = 1;
     private static final StoredTypes TYPES = new StoredTypes(List.of(
@@ -28,8 +29,8 @@ public final class StoredOperations {
         return ByteBuffer.allocate(2 + body.length).putShort(VERSION).put(body).array();
     }
 
-    /// Encodes `operation` for the journal, whatever its size; above [StoredOperation#INLINE_LIMIT] bytes the
-    /// caller puts them into the blob store instead.
+    /// Encodes `operation` for the journal, of any size; above [StoredOperation#INLINE_LIMIT] bytes the
+    /// caller stores the bytes as a blob instead.
     public static StoredOperation.Inline inline(Operation operation) {
         return new StoredOperation.Inline(kind(operation), encode(operation));
     }
@@ -37,7 +38,8 @@ public final class StoredOperations {
     /// Reads what [#encode] wrote, now or in an older version; [UnreadableRecord] otherwise.
     public static Operation decode(OperationKind kind, byte[] encoded) {
         if (encoded.length < 2)
-            throw new UnreadableRecord("a stored operation of " + encoded.length + " bytes is torn", null);
+            throw new UnreadableRecord("a stored operation of " + encoded.length + " bytes is truncated",
+                    null);
         int version = ByteBuffer.wrap(encoded).getShort();
         byte[] body = Arrays.copyOfRange(encoded, 2, encoded.length);
         return (Operation) TYPES.read(name(kind) + "/" + version, body);
@@ -48,7 +50,7 @@ public final class StoredOperations {
         return OperationKind.of(operation);
     }
 
-    /// SHA-256 of encoded bytes, in hex: tells a repetition from another operation.
+    /// SHA-256 of encoded bytes, in hex: distinguishes a repetition from another operation.
     public static String digest(byte[] encoded) {
         try {
             return HexFormat.of().formatHex(MessageDigest.getInstance("SHA-256").digest(encoded));

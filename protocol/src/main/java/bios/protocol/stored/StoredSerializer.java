@@ -7,7 +7,7 @@ public abstract class StoredSerializer extends SerializerWithStringManifest {
     private final int identifier;
     private final StoredTypes types;
 
-    /// @param identifier unique among all serializers, for ever
+    /// @param identifier unique among all serializers; never changes
     protected StoredSerializer(int identifier, StoredTypes types) {
         this.identifier = identifier;
         this.types = types;

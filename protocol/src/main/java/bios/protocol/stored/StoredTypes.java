@@ -9,12 +9,12 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 
-/// The types that one store holds, written as CBOR and found again by manifest.
+/// The types of one store, written as CBOR and identified by their manifest.
 public final class StoredTypes {
     private final Map<String, StoredType<?>> byName = new HashMap<>();
     private final Map<Class<?>, StoredType<?>> byClass = new HashMap<>();
 
-    /// The given types; names and classes must differ.
+    /// Names and classes of the types must differ.
     public StoredTypes(List<StoredType<?>> types) {
         for (StoredType<?> type : types) {
             boolean taken = byName.put(type.name(), type) != null | byClass.put(type.type(), type) != null;
@@ -22,12 +22,12 @@ public final class StoredTypes {
         }
     }
 
-    /// The manifest that `value` is stored under.
+    /// The manifest of `value`.
     public String manifest(Object value) {
         return typeOf(value).manifest();
     }
 
-    /// `value` in CBOR; equal values give equal bytes.
+    /// Encodes `value` in CBOR; equal values give equal bytes.
     public byte[] write(Object value) {
         typeOf(value);
         try {
@@ -37,7 +37,7 @@ public final class StoredTypes {
         }
     }
 
-    /// `value` with its manifest: the manifest in a line, then CBOR.
+    /// Encodes `value` with its manifest: the manifest, a line feed, then CBOR.
     public byte[] writeNamed(Object value) {
         byte[] head = (manifest(value) + "\n").getBytes(StandardCharsets.US_ASCII);
         byte[] body = write(value);
@@ -48,7 +48,7 @@ public final class StoredTypes {
 
     /// Reads what [#writeNamed] wrote, as [#read] does.
     ///
-    /// @param name of the type that it must be
+    /// @param name the expected type
     public Object readNamed(String name, byte[] bytes) {
         int end = 0;
         while (end < bytes.length && bytes[end] != '\n') end++;

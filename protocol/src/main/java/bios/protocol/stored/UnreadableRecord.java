@@ -1,6 +1,6 @@
 package bios.protocol.stored;
 
-/// Stored bytes that this program cannot read: damaged, or written by a newer one.
+/// Stored bytes cannot be read: they are damaged, or were written by a newer version.
 public final class UnreadableRecord extends RuntimeException {
     private static final long serialVersionUID = 1;
 

@@ -1,2 +1,2 @@
-/// What is kept: Jackson CBOR with a version in each manifest, and migrations.
+/// The encoding of stored data: Jackson CBOR with a version in each manifest, and migrations.
 package bios.protocol.stored;

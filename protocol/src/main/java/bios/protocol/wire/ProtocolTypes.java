@@ -33,10 +33,10 @@ import bios.protocol.sampling.SamplingCommand.SamplingReply;
 import bios.protocol.sampling.SamplingParams;
 import bios.protocol.session.SessionCommand;
 
-/// The numbers of protocol's own classes. A new class takes the next free number of its group; whoever
-/// changes one raises [WireSerializer#VERSION].
+/// The ids of the protocol module's classes. A new class takes the next free id of its group; a change of a
+/// class raises [WireSerializer#VERSION].
 public final class ProtocolTypes implements WireTypes {
-    /// For the settings.
+    /// Called by [WireSerializer], which finds the class in the settings.
     public ProtocolTypes() {}
 
     @Override public void registerTo(Registry registry) {
@@ -143,7 +143,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(206, EngineCommand.Tokenize.class);
         registry.add(207, EngineCommand.Detokenize.class);
         registry.add(208, EngineCommand.FetchTokenizerFiles.class);
-        registry.add(219, EngineCommand.Retire.class);
+        registry.add(219, EngineCommand.Drain.class);
     }
 
     private static void engineEvents(Registry registry) {
@@ -154,7 +154,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(234, EngineCommand.EngineEvent.RecoveryPointWritten.class);
         registry.add(235, EngineCommand.EngineEvent.RecoveryPointFailed.class);
         registry.add(236, EngineCommand.EngineEvent.Measured.class);
-        registry.add(237, EngineCommand.EngineEvent.Crowded.class);
+        registry.add(237, EngineCommand.EngineEvent.EvictionRequested.class);
     }
 
     private static void engineReplies(Registry registry) {
@@ -163,7 +163,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(252, EngineCommand.EngineReply.Tokenized.class);
         registry.add(253, EngineCommand.EngineReply.Detokenized.class);
         registry.add(254, EngineCommand.EngineReply.TokenizerFiles.class);
-        registry.add(255, EngineCommand.EngineReply.NotDone.class);
+        registry.add(255, EngineCommand.EngineReply.RequestFailed.class);
     }
 
     private static void sampling(Registry registry) {

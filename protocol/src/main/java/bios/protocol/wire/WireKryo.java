@@ -16,8 +16,7 @@ import java.util.Optional;
 import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// A Kryo that knows the classes of the wire and no others. Not safe for several threads:
-/// pooled by [WireSerializer].
+/// A Kryo instance with the classes of the wire and no others. Not thread-safe: pooled by [WireSerializer].
 final class WireKryo extends Kryo {
     private static final int LIST = 10;
     private static final int MAP = 11;

@@ -15,29 +15,29 @@ import org.apache.pekko.actor.typed.javadsl.Adapter;
 import org.apache.pekko.serialization.ByteBufferSerializer;
 import org.apache.pekko.serialization.SerializerWithStringManifest;
 
-/// Kryo for [Message]s between processes of one version of Bios. The manifest is that version of the wire:
-/// bytes of another version are refused instead of misread. What is stored uses `bios.protocol.stored`.
+/// Serializes [Message]s between processes of one version of Bios with Kryo. The manifest is the version of
+/// the wire format: bytes of another version are refused. Stored data uses `bios.protocol.stored` instead.
 public final class WireSerializer extends SerializerWithStringManifest implements ByteBufferSerializer {
-    /// Raised with every change of a class on the wire; `golden/wire` holds the bytes of each version.
+    /// Raised with every change of a class on the wire; `golden/wire` has the bytes of each version.
     public static final String VERSION = "1";
     private static final int IDENTIFIER = 52_001;
     private static final int INITIAL_BYTES = 4096;
-    private static final int KEPT_BYTES = 1 << 20;
-    private static final int POOLED = 64;
+    private static final int MAX_POOLED_BYTES = 1 << 20;
+    private static final int POOL_SIZE = 64;
 
     private final Pool<WireKryo> kryos;
     private final Pool<Output> outputs;
 
-    /// For Pekko.
+    /// Called by Pekko, which finds the class by its name.
     public WireSerializer(ExtendedActorSystem system) {
         var refs = ActorRefResolver.get(Adapter.toTyped(system));
         List<WireTypes> types = types(system);
-        kryos = new Pool<>(true, false, POOLED) {
+        kryos = new Pool<>(true, false, POOL_SIZE) {
             @Override protected WireKryo create() {
                 return new WireKryo(types, refs::toSerializationFormat, refs::resolveActorRef);
             }
         };
-        outputs = new Pool<>(true, false, POOLED) {
+        outputs = new Pool<>(true, false, POOL_SIZE) {
             @Override protected Output create() {
                 var output = new Output(INITIAL_BYTES, -1);
                 output.setVariableLengthEncoding(false);
@@ -54,7 +54,8 @@ public final class WireSerializer extends SerializerWithStringManifest implement
                 types.add(system.dynamicAccess().classLoader().loadClass(name.toString())
                         .asSubclass(WireTypes.class).getDeclaredConstructor().newInstance());
             } catch (ReflectiveOperationException | ClassCastException wrong) {
-                throw new IllegalStateException("bios.wire.types names " + name + ", which cannot be made: "
+                throw new IllegalStateException("bios.wire.types names " + name
+                        + ", which cannot be instantiated: "
                         + wrong, wrong);
             }
         }
@@ -79,8 +80,7 @@ public final class WireSerializer extends SerializerWithStringManifest implement
     @Override public void toBinary(Object message, ByteBuffer buffer) {
         Output output = write(message);
         try {
-            // Pekko turns this very exception into "message too large"; Kryo's own would
-            // read as a broken serializer.
+            // Pekko reports this exception as "message too large", and Kryo's as a failure of the serializer.
             if (output.position() > buffer.remaining()) throw new BufferOverflowException();
             buffer.put(output.getBuffer(), 0, output.position());
         } finally {
@@ -103,7 +103,7 @@ public final class WireSerializer extends SerializerWithStringManifest implement
     }
 
     private void release(Output output) {
-        if (output.getBuffer().length > KEPT_BYTES) return;
+        if (output.getBuffer().length > MAX_POOLED_BYTES) return;
         output.reset();
         outputs.free(output);
     }

@@ -85,7 +85,9 @@ class WireGoldenTest {
         all.add(new RunCommand.Submit("owner", 5, stored,
                 StoredOperations.digest(stored.encoded()), 9, nobody()));
         all.add(new RunCommand.Retrieve("owner", 5, 100, nobody()));
+        all.add(new RunCommand.CheckOwner("owner", nobody()));
         all.add(new RunCommand.Describe("owner", nobody()));
+        all.add(new RunCommand.CheckOwner("owner", nobody()));
         all.add(new RunCommand.Resolve("owner",
                 CheckpointPath.parse("bios://usf-finance-9f2c4be01a77/weights/a"), nobody()));
         all.add(new RunCommand.ResolveSnapshot("owner", "ab", nobody()));
@@ -129,10 +131,10 @@ class WireGoldenTest {
         all.add(new EngineCommand.Tokenize(new ModelName("m"), "text", true, nobody()));
         all.add(new EngineCommand.Detokenize(new ModelName("m"), new int[] {1}, true, nobody()));
         all.add(new EngineCommand.FetchTokenizerFiles(new ModelName("m"), nobody()));
-        all.add(new EngineCommand.Retire());
+        all.add(new EngineCommand.Drain());
         all.add(new EngineEvent.Opened(Samples.RUN));
         all.add(new EngineEvent.Measured(Samples.RUN, 4, 5000));
-        all.add(new EngineEvent.Crowded(Samples.RUN));
+        all.add(new EngineEvent.EvictionRequested(Samples.RUN));
         all.add(new EngineEvent.OpenFailed(Samples.RUN, Fault.server("device_lost", "gone")));
         all.add(new EngineEvent.Executed(Samples.RUN, 4, Samples.results().getFirst()));
         all.add(new EngineEvent.Failed(Samples.RUN, 4, Fault.server("device_lost", "gone")));
@@ -147,7 +149,7 @@ class WireGoldenTest {
         all.add(new EngineReply.Tokenized(new int[] {1}));
         all.add(new EngineReply.Detokenized("text"));
         all.add(new EngineReply.TokenizerFiles(Map.of("tokenizer.json", new byte[] {1, 2})));
-        all.add(new EngineReply.NotDone(Fault.server("device_lost", "gone")));
+        all.add(new EngineReply.RequestFailed(Fault.server("device_lost", "gone")));
     }
 
     private static void sessionMessages(List<Message> all) {

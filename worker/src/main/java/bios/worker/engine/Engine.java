@@ -205,7 +205,7 @@ public final class Engine {
                 withTokenizer(model, replyTo, t -> new EngineReply.Detokenized(t.decode(tokens, skip)));
             case EngineCommand.FetchTokenizerFiles(var model, var replyTo) ->
                 withTokenizer(model, replyTo, t -> new EngineReply.TokenizerFiles(t.files()));
-            case EngineCommand.Retire _ -> deregister();
+            case EngineCommand.Drain _ -> deregister();
         }
     }
 
@@ -261,7 +261,7 @@ public final class Engine {
     }
 
     private void evict(RunId run) {
-        runs.get(run).entity.tell(new EngineEvent.Crowded(run));
+        runs.get(run).entity.tell(new EngineEvent.EvictionRequested(run));
     }
 
     /// Decodes operations of runs that have waited for heap.
@@ -304,14 +304,14 @@ public final class Engine {
         Optional<Fault> fault = model == null
                 ? Optional.of(unknown(request.task().baseModel())) : model.sampler().refusal(request.task());
         if (fault.isEmpty()) fault = samples.add(request);
-        fault.ifPresent(why -> request.replyTo().tell(new EngineReply.NotDone(why)));
+        fault.ifPresent(why -> request.replyTo().tell(new EngineReply.RequestFailed(why)));
     }
 
     private void withTokenizer(ModelName name, ActorRef<EngineReply> replyTo,
             Function<Tokenizer, EngineReply> use) {
         LoadedModel model = models.get(name);
         Optional<Tokenizer> tokenizer = model == null ? Optional.empty() : model.tokenizer();
-        if (tokenizer.isEmpty()) replyTo.tell(new EngineReply.NotDone(model == null ? unknown(name)
+        if (tokenizer.isEmpty()) replyTo.tell(new EngineReply.RequestFailed(model == null ? unknown(name)
                 : Fault.user("no_tokenizer", name + " has no tokenizer.json")));
         else Thread.ofVirtual().start(() -> replyTo.tell(answer(tokenizer.get(), use)));
     }
@@ -320,7 +320,7 @@ public final class Engine {
         try {
             return use.apply(tokenizer);
         } catch (Throwable thrown) {
-            return new EngineReply.NotDone(FaultClassifier.of(thrown, "the tokenizer"));
+            return new EngineReply.RequestFailed(FaultClassifier.of(thrown, "the tokenizer"));
         }
     }
 

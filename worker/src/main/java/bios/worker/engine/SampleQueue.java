@@ -72,7 +72,7 @@ final class SampleQueue {
                 return false;
             }
             case AdapterCache.Answer.TooLarge(var limit) ->
-                    answer(request, new EngineReply.NotDone(Fault.server("adapter_too_large",
+                    answer(request, new EngineReply.RequestFailed(Fault.server("adapter_too_large",
                             "the adapter has " + size + " bytes and this worker keeps " + limit
                             + "; raise bios.engine.adapter-bytes")));
         }
@@ -92,7 +92,7 @@ final class SampleQueue {
     /// An adapter could not be loaded: its requests fail.
     void loadFailed(AdapterCache.Key key, Fault fault) {
         cache.loadFailed(key);
-        loading.remove(key).forEach(request -> answer(request, new EngineReply.NotDone(fault)));
+        loading.remove(key).forEach(request -> answer(request, new EngineReply.RequestFailed(fault)));
         admitWaiting();
     }
 
@@ -103,7 +103,8 @@ final class SampleQueue {
             answer(outcome.request(), switch (outcome) {
                 case DeviceExecutor.SampleOutcome.Drawn(var request, var result) ->
                         new EngineReply.Sampled(request.task().id(), result);
-                case DeviceExecutor.SampleOutcome.Failed(_, var fault) -> new EngineReply.NotDone(fault);
+                case DeviceExecutor.SampleOutcome.Failed(_, var fault) ->
+                        new EngineReply.RequestFailed(fault);
             });
         }
         admitWaiting();

@@ -23,8 +23,8 @@ import org.junit.platform.launcher.core.LauncherDiscoveryRequestBuilder;
 import org.junit.platform.launcher.core.LauncherFactory;
 import org.junit.platform.launcher.listeners.SummaryGeneratingListener;
 
-/// Every path of the CPU backend can be forced below what the processor has, and gives the right numbers. oneDNN
-/// takes one set of instructions per process, so each lower set is tested in a process of its own.
+/// Every path of the CPU backend can be forced below what the processor has, and gives the right numbers.
+/// oneDNN takes one set of instructions per process, so each lower set is tested in a process of its own.
 @DisabledIfSystemProperty(named = TestDevices.PROPERTY, matches = ".*")
 final class ForcedPathsTest {
     static List<String> paths() {
@@ -36,6 +36,8 @@ final class ForcedPathsTest {
         List<String> command = new ArrayList<>();
         command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
         command.addAll(ManagementFactory.getRuntimeMXBean().getInputArguments());
+        String golden = System.getProperty("bios.golden");
+        if (golden != null) command.add("-Dbios.golden=" + golden);
         command.addAll(List.of("-D" + TestDevices.PROPERTY + "=" + path, "-cp",
                 System.getProperty("surefire.test.class.path", System.getProperty("java.class.path")),
                 ForcedPathsTest.class.getName()));

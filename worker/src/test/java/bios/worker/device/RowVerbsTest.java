@@ -20,8 +20,8 @@ import java.util.Optional;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
-/// Verbs on rows, and projections without adapters, against the definitions in [bios.worker.kernel] on awkward
-/// shapes: one row, odd columns, rows that lie apart, lengths beside borders of blocks.
+/// Verbs on rows, and projections without adapters, against the definitions in [bios.worker.kernel] on
+/// awkward shapes: one row, odd columns, rows that lie apart, lengths beside borders of blocks.
 final class RowVerbsTest extends Conformance {
     private static final int[][] SHAPES =
             {{1, 1}, {1, 2}, {3, 33}, {63, 64}, {64, 127}, {65, 66}, {130, 1030}};
@@ -67,7 +67,8 @@ final class RowVerbsTest extends Conformance {
     @Test void normsAreThoseOfTheDefinition() {
         for (int[] s : SHAPES) {
             int n = s[1];
-            float[] x = random(1, s[0] * n), w = random(2, n), dy = random(3, s[0] * n), dx = random(4, s[0] * n);
+            float[] x = random(1, s[0] * n), w = random(2, n), dy = random(3, s[0] * n), dx = random(4,
+                    s[0] * n);
             float[] y = new float[x.length], inverse = new float[s[0]], back = new float[x.length];
             double largest = 0;
             for (int i = 0; i < s[0]; i++) {
@@ -150,7 +151,8 @@ final class RowVerbsTest extends Conformance {
 
     /// Projections without adapters, in every type of weights, forward and backward.
     @Test void projectionsAreThoseOfSumsInDoublePrecision() {
-        for (int[] s : new int[][] {{1, 1, 1}, {1, 16, 9}, {2, 5, 130}, {63, 33, 64}, {64, 70, 31}, {65, 600, 48},
+        for (int[] s : new int[][] {{1, 1, 1}, {1, 16, 9}, {2, 5, 130}, {63, 33, 64}, {64, 70, 31}, {65,
+                600, 48},
                 {0, 7, 5}})
             for (var dtype : FrozenMatrix.DType.values())
                 try (var arena = Arena.ofShared()) {

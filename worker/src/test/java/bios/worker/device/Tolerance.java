@@ -3,15 +3,15 @@ package bios.worker.device;
 /// How far a result of fp32 arithmetic may be from the exact one: the one place where tests derive it.
 ///
 /// **A sum of k terms.** Each of its k roundings is off by at most u = 2⁻²⁴ of the partial sum s_i, evenly
-/// spread, so by u·|s_i|/√3 in the mean square. Test data have independent signs: s_i grows as σ·√i, where σ is
-/// the root mean square of a term. The error's root mean square is then u·σ·√(Σi)/√3 = u·σ·k/√6 for a sum taken
-/// term by term; lanes, blocks, pairs and fused multiply-adds only make it smaller. [#sum] allows 4·u·σ·k,
-/// which is ten times that: the chance of an error beyond it is below 1e-20 per element, and a term that is
-/// lost, doubled or rounded to bf16 (an error of up to 2⁻⁹ of a term, 2⁻⁷·σ) exceeds it for every k of the
-/// tests. A sum in double precision has the error of its last rounding alone.
+/// spread, so by u·|s_i|/√3 in the mean square. Test data have independent signs: s_i grows as σ·√i, where σ
+/// is the root mean square of a term. The error's root mean square is then u·σ·√(Σi)/√3 = u·σ·k/√6 for a sum
+/// taken term by term; lanes, blocks, pairs and fused multiply-adds only make it smaller. [#sum] allows
+/// 4·u·σ·k, which is ten times that: the chance of an error beyond it is below 1e-20 per element, and a term
+/// that is lost, doubled or rounded to bf16 (an error of up to 2⁻⁹ of a term, 2⁻⁷·σ) exceeds it for every k
+/// of the tests. A sum in double precision has the error of its last rounding alone.
 ///
-/// **A sum of k terms of one sign** has partial sums i·μ: a root mean square of u·√k/3 of the result. [#sameSign]
-/// allows ten times that, relative to the result.
+/// **A sum of k terms of one sign** has partial sums i·μ: a root mean square of u·√k/3 of the result.
+/// [#sameSign] allows ten times that, relative to the result.
 ///
 /// **Roundings of a result.** Each operation behind a sum adds a rounding: [#ROUNDING] of the value.
 ///
@@ -65,12 +65,14 @@ public record Tolerance(boolean doubles) {
         return 2 * scale * sum(headDim) + 8 * ROUNDING + sum(keys, EVEN / keys, 1) + sameSign(keys);
     }
 
-    /// The error of the gradients of attention: a score's gradient p·(dp - δ) is off by the errors of two sums
-    /// over the head and of p; dq is a mean of keys with such weights, dk and dv add those of up to `queries`
-    /// queries, whose weights on one key add up to at most 1 + ln(queries) for each head that shares it.
+    /// The error of the gradients of attention: a score's gradient p·(dp - δ) is off by the errors of two
+    /// sums over the head and of p; dq is a mean of keys with such weights, dk and dv add those of up to
+    /// `queries` queries, whose weights on one key add up to at most 1 + ln(queries) for each head that
+    /// shares it.
     public double attentionGradient(int headDim, double scale, int queries, int heads) {
         double weights = heads * (1 + Math.log(queries));
-        double score = 2 * sum(headDim) + 16 * ROUNDING * headDim + attention(headDim, scale, queries) * headDim;
+        double score = 2 * sum(headDim) + 16 * ROUNDING * headDim + attention(headDim, scale,
+                queries) * headDim;
         return weights * score + sum(queries * heads);
     }
 

@@ -43,8 +43,8 @@ class CrowdedEngineTest {
     }
 
     private static void crowded(Run run) {
-        assertEquals(new EngineEvent.Crowded(run.id()),
-                run.events().expectMessageClass(EngineEvent.Crowded.class, EngineHarness.PATIENCE));
+        assertEquals(new EngineEvent.EvictionRequested(run.id()),
+                run.events().expectMessageClass(EngineEvent.EvictionRequested.class, EngineHarness.PATIENCE));
     }
 
     @Test void theLeastRecentlyUsedIdleRunIsAskedToGoAndTheNextComesIn() throws Exception {
@@ -76,7 +76,8 @@ class CrowdedEngineTest {
             first.receive(1);
             for (int i = 0; i < 2; i++) {
                 EngineEvent event = first.events().receiveMessage(EngineHarness.PATIENCE);
-                assertTrue(event instanceof EngineEvent.Crowded || event instanceof EngineEvent.Executed,
+                assertTrue(event instanceof EngineEvent.EvictionRequested
+                        || event instanceof EngineEvent.Executed,
                         event::toString);
             }
             BlobRef point = first.point().state();

@@ -51,7 +51,7 @@ class DeviceLostTest {
                     || event instanceof EngineEvent.OpenFailed
                     || event instanceof EngineEvent.RecoveryPointFailed, event::toString);
             for (var reply : harness.received())
-                assertFalse(reply instanceof EngineCommand.EngineReply.NotDone, reply::toString);
+                assertFalse(reply instanceof EngineCommand.EngineReply.RequestFailed, reply::toString);
         }
     }
 

@@ -282,7 +282,7 @@ final class EngineHarness implements AutoCloseable {
             this.replyTo = kit.spawn(Behaviors.receiveMessage(event -> {
                 received.add(event);
                 if (event instanceof EngineEvent.Measured m) measured.add(m);
-                else if (!(event instanceof EngineEvent.Crowded && stays)) events.ref().tell(event);
+                else if (!(event instanceof EngineEvent.EvictionRequested && stays)) events.ref().tell(event);
                 return Behaviors.same();
             }));
         }

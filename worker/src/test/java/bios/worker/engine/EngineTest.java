@@ -286,14 +286,14 @@ class EngineTest {
             harness.engine().tell(new EngineCommand.Sample(EngineHarness.task("l", Optional.of(large), 3),
                     replies.ref()));
             assertEquals("adapter_too_large",
-                    replies.expectMessageClass(EngineReply.NotDone.class,
+                    replies.expectMessageClass(EngineReply.RequestFailed.class,
                             EngineHarness.PATIENCE).fault().code());
             harness.damage(snapshots.getFirst().adapter());
             harness.sample(EngineHarness.task("y", Optional.of(snapshots.getLast()), 3));
             harness.engine().tell(new EngineCommand.Sample(EngineHarness.task("z",
                     Optional.of(snapshots.getFirst()), 3), replies.ref()));
             assertEquals("blob_damaged",
-                    replies.expectMessageClass(EngineReply.NotDone.class,
+                    replies.expectMessageClass(EngineReply.RequestFailed.class,
                             EngineHarness.PATIENCE).fault().code());
         }
     }
@@ -323,7 +323,7 @@ class EngineTest {
                     files.get("tokenizer.json"));
             harness.engine().tell(new EngineCommand.Tokenize(EngineHarness.MODEL, "x", true, replies.ref()));
             assertEquals("unknown_model",
-                    replies.expectMessageClass(EngineReply.NotDone.class,
+                    replies.expectMessageClass(EngineReply.RequestFailed.class,
                             EngineHarness.PATIENCE).fault().code());
         }
     }

@@ -148,7 +148,7 @@ class OutOfMemoryTest {
                         EngineHarness.task("a", Optional.of(saved), 3), replies.ref()));
                 return switch (replies.receiveMessage(EngineHarness.PATIENCE)) {
                     case EngineReply.Sampled(_, var result) -> Optional.of(EngineHarness.bits(result));
-                    case EngineReply.NotDone(var fault) -> {
+                    case EngineReply.RequestFailed(var fault) -> {
                         assertEquals("out_of_memory", fault.code(), fault.message());
                         yield Optional.empty();
                     }

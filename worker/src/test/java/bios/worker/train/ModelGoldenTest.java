@@ -39,8 +39,8 @@ import org.junit.jupiter.params.ParameterizedClass;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/// The engine's numbers against PyTorch, transformers and PEFT, for every architecture and dtype, on every path of
-/// this process.
+/// The engine's numbers against PyTorch, transformers and PEFT, for every architecture and dtype, on every
+/// path of this process.
 @ParameterizedClass @MethodSource("bios.worker.device.TestDevices#paths")
 class ModelGoldenTest {
     private static final Map<String, Double> ERRORS = new TreeMap<>();
@@ -99,12 +99,13 @@ class ModelGoldenTest {
 
     /// Twenty steps lead to PyTorch's adapter, and there to its log-probabilities.
     ///
-    /// How an error grows: a gradient is off by ε of the largest one of its matrix, as [#lossesAndGradientsAgree]
-    /// holds it. AdamW divides it by its own size, so a step is off by up to ε times its learning rate, and
-    /// after all steps an element by up to ε·Σlr. Log-probabilities of a trained model have no such bound: their
-    /// slope along an adapter is the case's own, and in some cases a difference of 4e-6 in the adapter, on the
-    /// definitions' path in double precision too, moves one by 1e-3. So they are compared at one and the same
-    /// adapter, PyTorch's, with the tolerance of any other log-probability.
+    /// How an error grows: a gradient is off by ε of the largest one of its matrix, as
+    /// [#lossesAndGradientsAgree] holds it. AdamW divides it by its own size, so a step is off by up to ε
+    /// times its learning rate, and after all steps an element by up to ε·Σlr. Log-probabilities of a trained
+    /// model have no such bound: their slope along an adapter is the case's own, and in some cases a
+    /// difference of 4e-6 in the adapter, on the definitions' path in double precision too, moves one by
+    /// 1e-3. So they are compared at one and the same adapter, PyTorch's, with the tolerance of any other
+    /// log-probability.
     @ParameterizedTest @MethodSource("cases") void twentyStepsAgree(String name) {
         Golden golden = Golden.of(name);
         try (BaseModel model = golden.load(on); TrainingState state = state(golden, model)) {
@@ -255,7 +256,8 @@ class ModelGoldenTest {
                     worst = Math.max(worst, Math.abs((double) e[i] - g[i]));
                 }
                 ERRORS.merge(golden.name() + " " + prefix, worst / Math.max(largest, 1e-12), Math::max);
-                assertTrue(worst <= relative * largest + absolute, name + " differs by " + worst + " of " + largest);
+                assertTrue(worst <= relative * largest + absolute, name + " differs by " + worst + " of "
+                        + largest);
             }
         }
     }

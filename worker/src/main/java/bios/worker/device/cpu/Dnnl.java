@@ -76,7 +76,8 @@ final class Dnnl {
         return Loaded.LIBRARY.isPresent();
     }
 
-    /// The library within a limit; empty where it does not load. oneDNN fixes its limit when it is first used.
+    /// The library within a limit; empty where it does not load. oneDNN fixes its limit when it is first
+    /// used.
     ///
     /// @throws IllegalArgumentException if this process uses it within another limit already
     static synchronized Optional<Dnnl> limited(Limit limit) {

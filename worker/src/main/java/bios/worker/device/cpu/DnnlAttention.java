@@ -15,9 +15,9 @@ import java.util.Map;
 
 /// Attention with oneDNN's products on tiles: the queries of all heads that share a key-value head, for up to
 /// 64 positions, against one block of keys at a time. Every step of a query but the two products is its own
-/// row's, and a row of those has the same bits in any company, so the tiles are not seen in the result.
-/// Blocks are copied, so that what lies behind the last position (pages of a cache) is never read. The
-/// formulas are those of [bios.worker.kernel.Attention].
+/// row's, and a row of those has the same bits whatever rows share the call, so the tiles do not change the
+/// result. Blocks are copied, so that what lies behind the last position (pages of a cache) is never read.
+/// The formulas are those of [bios.worker.kernel.Attention].
 final class DnnlAttention implements CpuAttention {
     private static final int BLOCK = HostSpan.BLOCK;
     /// Rows of a tile stay near this number, however many heads share a key-value head.

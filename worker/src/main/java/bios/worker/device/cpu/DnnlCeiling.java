@@ -10,8 +10,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// [Ceiling] by oneDNN alone, with all cores: the best of a few ways to cut each product into tasks. Which type
-/// is faster differs: bf16 takes half the time of fp32 on some machines, twice its time on others.
+/// [Ceiling] by oneDNN alone, with all cores: the best of a few ways to cut each product into tasks. Which
+/// type is faster differs: bf16 takes half the time of fp32 on some machines, twice its time on others.
 final class DnnlCeiling implements Ceiling {
     /// How a product is cut into tasks: blocks of so many rows and columns.
     private record Cut(int rows, int columns) {}

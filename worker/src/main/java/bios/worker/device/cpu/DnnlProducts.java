@@ -15,7 +15,7 @@ import java.util.List;
 
 /// Products by oneDNN. Every right factor is packed first, in panels of columns; rows are cut in blocks of
 /// few sizes; (panel, block) is a task of the pool, run by one thread. A row's bits depend neither on the
-/// block it falls in (from two rows up; one is computed as two) nor on the panels' company. bf16 weights
+/// block it falls in (from two rows up; one is computed as two) nor on the other panels. bf16 weights
 /// multiply activations rounded to bf16, with sums in fp32. A row that is split is two rows of one block, so
 /// the weights are read once for both; their products are added in the end.
 final class DnnlProducts implements Products {

@@ -5,10 +5,10 @@ import bios.worker.device.cpu.GemmKernel.Result;
 import bios.worker.device.cpu.GemmKernel.Right;
 import java.lang.invoke.MethodHandle;
 
-/// The machine code of this process, made when it is first asked for. A kernel is an address; [#call] runs
+/// The machine code of this process, made at its first use. A kernel is an address; [#call] runs
 /// it.
 final class Kernels {
-    private static final MethodHandle CALL = MachineCode.function(springboard(), GemmKernel.ARGUMENTS + 1);
+    private static final MethodHandle CALL = MachineCode.function(entryPoint(), GemmKernel.ARGUMENTS + 1);
     // Addresses by what a kernel is; 0 where none is made yet. Two threads may make the same one.
     private static final long[] GEMMS =
             new long[2 * (GemmKernel.MOST + 1) * 2 * 2 * 3 * 4];
@@ -17,9 +17,9 @@ final class Kernels {
 
     private Kernels() {}
 
-    /// Goes on at the address that is the last argument: with one constant handle for all kernels, a call
+    /// Code that jumps to the address in the last argument: with one constant handle for all kernels, a call
     /// is cheap.
-    private static byte[] springboard() {
+    private static byte[] entryPoint() {
         var to = new Assembler();
         to.jumpTo(Assembler.Address.of(Assembler.RSP, 8 * (1 + GemmKernel.ARGUMENTS - 6)));
         return to.code();

@@ -8,12 +8,12 @@ import java.util.concurrent.atomic.AtomicInteger;
 import java.util.concurrent.atomic.AtomicLongArray;
 import java.util.concurrent.locks.LockSupport;
 
-/// A fixed crew of platform threads that share out numbered tasks; the caller works too, as member 0. Each
-/// goes through a part of its own from the front, so that it reads on where it was, and of another's part
-/// takes the last task when its own is done. Which member takes a task is thus left to chance: a task must
-/// depend on its number alone.
+/// A fixed number of platform threads that execute numbered tasks; the caller is thread 0. Each thread
+/// executes the tasks of its own part from the front, so that it reads memory in order, and takes the last
+/// task of another part when its own is done. Which thread executes a task is not determined: a result may
+/// depend on the task's number alone.
 final class Pool implements AutoCloseable {
-    /// One task. `member` (0 to size - 1) names the workspace that is the task's own while it runs.
+    /// One task. `member` (0 to size - 1) is the number of the executing thread, and so of its workspace.
     interface Task {
         void run(int task, int member);
     }
@@ -22,8 +22,8 @@ final class Pool implements AutoCloseable {
         final int tasks;
         final Task body;
         final Thread caller = Thread.currentThread();
-        /// Of each member's part, or of one that all share, the first task that nobody took, and in the upper
-        /// half behind the last one.
+        /// For each thread's part, or one part for all: the first task not yet taken in the lower half, the
+        /// end of those not yet taken in the upper half.
         final AtomicLongArray parts;
         final AtomicInteger done = new AtomicInteger();
         volatile Throwable failure;
@@ -36,7 +36,7 @@ final class Pool implements AutoCloseable {
                 parts.setPlain(i * LINE, (long) tasks * (i + 1) / count << 32 | (long) tasks * i / count);
         }
 
-        /// A task that nobody took; -1 when there is none.
+        /// Takes a task; -1 when all are taken.
         private int take(int member) {
             int count = parts.length() / LINE;
             for (int i = 0; i < count; i++) {

@@ -7,7 +7,7 @@ import java.util.Arrays;
 import java.util.HashSet;
 import java.util.Set;
 
-/// What the processor of this machine can do, as Linux tells in /proc/cpuinfo.
+/// The instructions of this machine's processor, from Linux's /proc/cpuinfo.
 final class Processor {
     private static final Set<String> FLAGS = new HashSet<>();
     private static String vendor = "";

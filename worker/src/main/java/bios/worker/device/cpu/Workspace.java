@@ -2,7 +2,7 @@ package bios.worker.device.cpu;
 
 import java.util.Arrays;
 
-/// Row buffers of one member of the pool, by number; kept and grown, never given back.
+/// Row buffers of one thread of the pool, by number. They grow and are never freed.
 final class Workspace {
     private final float[][] rows = new float[16][];
     private int[] ints = new int[64];

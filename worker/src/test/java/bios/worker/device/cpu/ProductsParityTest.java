@@ -38,8 +38,8 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/// Every product against sums in double precision on every path of this process; and the law that a row's bits
-/// are its own.
+/// Every product against sums in double precision on every path of this process; and the law that a row's
+/// bits are its own.
 final class ProductsParityTest {
     private static final int[][] SHAPES = {{1, 1, 1}, {1, 16, 9}, {2, 5, 130}, {7, 33, 64}, {64, 70, 31},
             {131, 600, 48}};

@@ -3,21 +3,21 @@ package bios.bench;
 import java.io.IOException;
 import java.util.List;
 
-/// A process that keeps one core busy: company for what is measured.
-public final class Busy implements AutoCloseable {
+/// A process that keeps one core busy while something else is measured.
+public final class BusyProcess implements AutoCloseable {
     private static volatile long turns;
 
     private final Child child;
 
-    private Busy(Child child) {
+    private BusyProcess(Child child) {
         this.child = child;
     }
 
     /// Starts one; it ends with [#close], or when this process ends.
-    static Busy start() {
-        Child child = Child.java(Busy.class, List.of());
+    static BusyProcess start() {
+        Child child = Child.java(BusyProcess.class, List.of());
         child.await("busy");
-        return new Busy(child);
+        return new BusyProcess(child);
     }
 
     /// Spins until its standard input ends.
