@@ -30,14 +30,17 @@ final class LostDeviceIT {
 
     @Test void itEndsWithItsStatusAndItsRunsGoOnAfterTheRestart() throws Exception {
         Path lost = folder.resolve("lost");
-        JsonNode created;
+        String save;
         try (Child child = new Child("first", lost)) {
             String url = child.ready();
             JsonNode session = post(url, "create_session", "{}").orElseThrow();
+            String create = JSON.createObjectNode().put("session_id", session.get("session_id").asText())
+                    .put("model_seq_id", 0).put("base_model", "bios/tiny").toString();
+            JsonNode created = answer(url, "create_model", create, "model_id").orElseThrow();
+            save = JSON.createObjectNode().put("model_id", created.get("model_id").asText()).put("seq_id", 1)
+                    .put("path", "here").toString();
             Files.createFile(lost);
-            created = JSON.createObjectNode().put("session_id", session.get("session_id").asText())
-                    .put("model_seq_id", 0).put("base_model", "bios/tiny");
-            JsonNode accepted = post(url, "create_model", created.toString()).orElseThrow();
+            JsonNode accepted = post(url, "save_weights", save).orElseThrow();
             Optional<JsonNode> answer = post(url, "retrieve_future", future(accepted));
             assertFalse(answer.filter(a -> a.has("error")).isPresent(), answer::toString);
             assertTrue(child.process.waitFor(60, TimeUnit.SECONDS), child::log);
@@ -46,13 +49,19 @@ final class LostDeviceIT {
         }
         Files.delete(lost);
         try (Child child = new Child("second", lost)) {
-            String url = child.ready();
-            JsonNode accepted = post(url, "create_model", created.toString()).orElseThrow();
-            Optional<JsonNode> answer = Optional.empty();
-            for (int i = 0; i < 60 && answer.filter(a -> a.has("model_id")).isEmpty(); i++)
-                answer = post(url, "retrieve_future", future(accepted));
-            assertTrue(answer.filter(a -> a.has("model_id")).isPresent(), child::log);
+            Optional<JsonNode> answer = answer(child.ready(), "save_weights", save, "path");
+            assertTrue(answer.isPresent(), child::log);
         }
+    }
+
+    /// The result of a call, which has this field.
+    private Optional<JsonNode> answer(String url, String call, String body, String field)
+            throws InterruptedException {
+        JsonNode accepted = post(url, call, body).orElseThrow();
+        Optional<JsonNode> answer = Optional.empty();
+        for (int i = 0; i < 60 && answer.isEmpty(); i++)
+            answer = post(url, "retrieve_future", future(accepted)).filter(a -> a.has(field));
+        return answer;
     }
 
     private static String future(JsonNode accepted) {

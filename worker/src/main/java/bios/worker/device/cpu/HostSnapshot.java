@@ -9,9 +9,8 @@ import java.util.List;
 import java.util.concurrent.locks.ReadWriteLock;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
 
-/// Copies of tensors, many in one allocation. Reads of several threads go on together; [#close] waits for
-/// those
-/// under way.
+/// Copies of tensors, many in one allocation. Several threads may read at the same time; [#close] waits for
+/// reads under way.
 final class HostSnapshot implements Snapshot {
     private static final long ALIGNMENT = 64;
     /// Most elements of one allocation.
