@@ -5,10 +5,8 @@ import io.prometheus.metrics.core.metrics.Gauge;
 import io.prometheus.metrics.core.metrics.Histogram;
 
 /// The Prometheus metrics of this module; `docs/reference/metrics.md` documents each. The label `model` is
-/// the slug
-/// of a base model, `operation` the kind of an operation in lower case, `code` an error code. Runs, accounts
-/// and
-/// sessions are not labels, because their number is unbounded.
+/// the slug of a base model, `operation` the kind of an operation in lower case, `code` an error code. Runs,
+/// accounts and sessions are not labels, because their number is unbounded.
 public final class Metrics {
     private static final double[] SECONDS =
             {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300};

@@ -17,8 +17,7 @@ import java.util.TreeMap;
 import org.apache.pekko.actor.typed.ActorRef;
 
 /// The known base models and the engines that serve them. A model stays known after the loss of its last
-/// engine.
-/// Immutable.
+/// engine. Immutable.
 public final class Fleet {
     /// No model and no engine is known.
     public static final Fleet EMPTY = new Fleet(new TreeMap<>(), Map.of(), List.of());
@@ -40,8 +39,7 @@ public final class Fleet {
     }
 
     /// The fleet after a description of `engine`. The first model of a slug is kept, because run ids contain
-    /// the
-    /// slug only.
+    /// the slug only.
     public Fleet described(ActorRef<EngineCommand> engine, List<ModelInfo> held, int queuedSequences) {
         var known = new TreeMap<>(models);
         var names = new HashSet<ModelName>();

@@ -31,8 +31,7 @@ final class AskRetry {
     }
 
     /// The same reply as a stage whose callbacks run on the system's dispatcher. Callbacks of a stage of
-    /// Pekko's
-    /// run on the JVM's common pool, which costs a thread wake-up each time.
+    /// Pekko's run on the JVM's common pool, which costs a thread wake-up each time.
     static <T> CompletionStage<T> onDispatcher(CompletionStage<T> asked, ActorSystem<?> system) {
         var answer = new CompletableFuture<T>();
         FutureConverters.asScala(asked).onComplete(outcome -> outcome.isSuccess()

@@ -13,8 +13,7 @@ import java.util.function.Function;
 import java.util.function.Supplier;
 
 /// The fields of a JSON object. Each method reads one field; [#done] refuses the fields that were not read.
-/// `null`
-/// is treated as absent. Every error contains the full path of the field.
+/// `null` is treated as absent. Every error contains the full path of the field.
 final class Fields {
     private static final BigInteger LONG_MIN = BigInteger.valueOf(Long.MIN_VALUE);
     private static final BigInteger UNSIGNED_END = BigInteger.ONE.shiftLeft(64);

@@ -70,8 +70,7 @@ final class FutureEndpoints {
                     case SamplingReply.Failed(_, var fault) -> ResponseBodies.failed(fault);
                     case SamplingReply.Pending(_, var state) -> ResponseBodies.tryAgain(request, state);
                     // An unknown request may be one whose result has expired, and a request of another
-                    // account
-                    // is answered like an unknown one.
+                    // account is answered like an unknown one.
                     case SamplingReply.Foreign _, SamplingReply.Gone _ ->
                             throw new Refusal(ErrorCode.GONE, "request_id",
                             "the service no longer has sampling request '"

@@ -27,8 +27,7 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /// Handles HTTP requests: finds the endpoint, authenticates the caller, reads the body and writes the
-/// response.
-/// Every failure becomes an error response in JSON.
+/// response. Every failure becomes an error response in JSON.
 final class HttpHandler {
     private static final Logger LOG = LoggerFactory.getLogger(HttpHandler.class);
     private static final int SMALL = 1 << 16;

@@ -20,8 +20,7 @@ import java.util.Map;
 import java.util.Set;
 
 /// Parses a request body strictly: UTF-8, one JSON value without trailing text, no duplicate fields, no
-/// `NaN`,
-/// no unpaired surrogates, no number beyond the range of a double, limited nesting.
+/// `NaN`, no unpaired surrogates, no number beyond the range of a double, limited nesting.
 final class JsonReader {
     private static final Set<String> PACKED = Set.of("data", "tokens", "shape");
     private static final Set<String> FREE = Set.of("user_metadata", "metadata");

@@ -31,9 +31,8 @@ import org.apache.pekko.http.javadsl.model.HttpResponse;
 import org.apache.pekko.japi.function.Function;
 
 /// The management endpoints of a node, without authentication: `/healthz` (liveness), `/readyz` (readiness)
-/// and
-/// `/metrics` (Prometheus text format). The gateway serves them beside the protocol; a node without a gateway
-/// serves them alone.
+/// and `/metrics` (Prometheus text format). The gateway serves them beside the protocol; a node without a
+/// gateway serves them alone.
 public final class Management {
     private static final Duration DRAIN = Duration.ofSeconds(1);
     private static final List<MemberStatus> STATUSES = List.of(MemberStatus.joining(),

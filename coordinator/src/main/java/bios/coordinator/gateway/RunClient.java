@@ -37,8 +37,7 @@ final class RunClient {
     }
 
     /// Stores a large operation as a blob. The owner is checked first, so that nothing is written in the
-    /// scope of
-    /// another account's run.
+    /// scope of another account's run.
     private CompletionStage<StoredOperation> store(ApiRequest call, RunId run, long seq, OperationKind kind,
             byte[] encoded) {
         if (encoded.length <= StoredOperation.INLINE_LIMIT)

@@ -21,8 +21,7 @@ final class SampleReader {
     }
 
     /// The task of a request to `sampler`. Its id is derived from sampler, number and content, so that a
-    /// repeated
-    /// request has the same id.
+    /// repeated request has the same id.
     SampleTask task(Fields request, String samplerId, long seq, Sampler sampler, ModelInfo model) {
         int[] prompt = ModelInputReader.read(request.at("prompt"), request.required("prompt"), model);
         SamplingParams params = request.optionalObject("sampling_params").map(fields -> params(fields, model))

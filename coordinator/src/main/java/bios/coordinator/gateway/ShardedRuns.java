@@ -18,8 +18,7 @@ import org.apache.pekko.cluster.sharding.typed.javadsl.EntityRef;
 import org.apache.pekko.cluster.typed.Cluster;
 
 /// Sends commands to runs through cluster sharding. Only runs of base models that a worker has served are
-/// addressed,
-/// which bounds the number of shard proxies.
+/// addressed, which bounds the number of shard proxies.
 public final class ShardedRuns implements RunDirectory {
     private final ActorSystem<?> system;
     private final RunSettings settings;

@@ -98,8 +98,7 @@ final class Upstream {
     }
 
     /// Tells a run whose base model has not been served since this process started from one that does not
-    /// exist:
-    /// the first is in the index.
+    /// exist: the first is in the index.
     private CompletionStage<Void> checkServed(String account, RunId run) {
         if (fleet().modelOfSlug(run.slug()).isPresent()) return CompletableFuture.completedStage(null);
         // Without any worker the index may be incomplete.

@@ -15,8 +15,8 @@ import com.fasterxml.jackson.annotation.JsonProperty;
 import java.util.List;
 import java.util.Optional;
 
-/// What happened to a run. Stored for ever: [RunStored] names each; names
-/// never change, fields are only added.
+/// What happened to a run. Stored for ever: [RunStored] names each; names never change, fields are only
+/// added.
 ///
 /// A `position` is an operation's place in the order of acceptance, from 1; times are epoch milliseconds.
 /// Events that the run's history shows have a [Stamp]; builds without histories stored none.

@@ -8,8 +8,8 @@ import java.util.List;
 import java.util.TreeMap;
 import java.util.function.LongSupplier;
 
-/// How long the newest operations took, in memory only: an operation that is executed
-/// again after a failure has none. Belongs to one actor.
+/// How long the newest operations took, in memory only: an operation that is executed again after a failure
+/// has none. Belongs to one actor.
 final class Timings {
     static final int KEPT = 1024;
 

@@ -81,8 +81,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     /// A failed operation that changes state.
     ///
-    /// @param until operations behind it were accepted after the client had been told;
-    ///     empty: it has not been told
+    /// @param until operations behind it were accepted after the client had been told; empty: it has not been
+    ///     told
     public record BlockingFailure(long position, Fault why, Optional<Long> until) {
         boolean blocks(long later) {
             return later > position && (until.isEmpty() || later <= until.get());
@@ -145,8 +145,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     /// Accepts an operation, or finds that it was accepted before.
     ///
-    /// @param remembered the digest under `seq` if it is before the recovery point and
-    ///     its result is still kept
+    /// @param remembered the digest under `seq` if it is before the recovery point and its result is still
+    ///     kept
     Decision submit(long seq, StoredOperation operation, String digest, long nowMillis,
             Optional<String> remembered, Load load, RunSettings settings) {
         if (seq < 0) return new Decision.Refuse(Reason.INVALID, "seq_id " + seq + " is negative");
@@ -409,8 +409,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 history).collect(this);
     }
 
-    /// Adds to the garbage what `before` referred to and this does not, and takes out
-    /// what is referred to again.
+    /// Adds to the garbage what `before` referred to and this does not, and takes out what is referred to
+    /// again.
     private TrainingRun collect(TrainingRun before) {
         Set<BlobId> now = referenced();
         var all = new TreeSet<BlobId>((a, b) -> a.toString().compareTo(b.toString()));

@@ -16,9 +16,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 
-/// Assigns sampling requests to engines and keeps their status and results. Pure: no actor, no clock, no
-/// I/O. Not
-/// thread-safe.
+/// Assigns sampling requests to engines and keeps their status and results. Pure: no actor, no clock, no I/O.
+/// Not thread-safe.
 ///
 /// @param <E> reference of an engine
 final class SampleDispatcher<E> {
@@ -154,8 +153,7 @@ final class SampleDispatcher<E> {
     }
 
     /// Handles the loss of an engine: its requests go back to the heads of their queues, or fail after too
-    /// many
-    /// lost engines. Returns the ids of those that failed.
+    /// many lost engines. Returns the ids of those that failed.
     List<String> engineLost(E engine, long nowMillis) {
         EngineLoad<E> load = engines.remove(engine);
         if (load == null) return List.of();
@@ -189,10 +187,8 @@ final class SampleDispatcher<E> {
     }
 
     /// Handles a failure reported by an engine. A fault of the user fails the request. After another fault
-    /// the
-    /// request is deferred until [#requeueDeferred] and tried again, with a limit unless the queue of the
-    /// engine
-    /// was full. Returns whether the request has failed.
+    /// the request is deferred until [#requeueDeferred] and tried again, with a limit unless the queue of the
+    /// engine was full. Returns whether the request has failed.
     boolean failed(String task, Fault fault, long nowMillis) {
         Request<E> request = requests.get(task);
         if (request == null || !request.waiting() || request.engine.isEmpty()) return false;
@@ -238,8 +234,7 @@ final class SampleDispatcher<E> {
     }
 
     /// Deletes expired results, and the oldest results while their total size exceeds the limit. The newest
-    /// result
-    /// is kept.
+    /// result is kept.
     void expire(long nowMillis) {
         for (Iterator<Request<E>> oldest = finished.iterator(); oldest.hasNext() && finished.size() > 1;) {
             Request<E> request = oldest.next();
@@ -262,9 +257,8 @@ final class SampleDispatcher<E> {
         return assignments;
     }
 
-    /// Assigns requests again to their engines if no reply has arrived for long: the message or the reply
-    /// may be
-    /// lost.
+    /// Assigns requests again to their engines if no reply has arrived for long: the message or the reply may
+    /// be lost.
     List<Assignment<E>> resendOverdue(long nowMillis) {
         var assignments = new ArrayList<Assignment<E>>();
         for (EngineLoad<E> load : engines.values())

@@ -28,10 +28,8 @@ import org.slf4j.LoggerFactory;
 
 /// Accepts sampling requests, sends each to an engine and keeps results until they expire. If the engine is
 /// lost, the request runs on another one. If the coordinator is lost, the coordinator that receives the next
-/// poll
-/// loads the request from the [SampleRequestStore] and runs it. The seed is fixed at acceptance, so the
-/// tokens are
-/// the same. All decisions are made by [SampleDispatcher].
+/// poll loads the request from the [SampleRequestStore] and runs it. The seed is fixed at acceptance, so the
+/// tokens are the same. All decisions are made by [SampleDispatcher].
 public final class SamplingRouter {
     private static final Logger LOG = LoggerFactory.getLogger(SamplingRouter.class);
     private static final String PREFIX = "sample:";
