@@ -20,7 +20,8 @@ class StorageTest {
     @TempDir Path folder;
 
     private static Config all(Map<String, Object> settings) {
-        return Storage.pekko(ConfigFactory.parseMap(settings)).withFallback(ConfigFactory.load()).resolve();
+        return Storage.withPekkoPersistence(ConfigFactory.parseMap(settings))
+                .withFallback(ConfigFactory.load()).resolve();
     }
 
     @Test void theDefaultsKeepEverythingInTheDataFolder() {
@@ -51,7 +52,7 @@ class StorageTest {
         Config config = all(Map.of("bios.storage.journal", "Cassandra"));
         assertEquals("bios-cassandra-journal", config.getString("pekko.persistence.journal.plugin"));
         assertEquals("bios-cassandra-snapshots", config.getString("pekko.persistence.snapshot-store.plugin"));
-        assertEquals(Storage.Journal.CASSANDRA, Storage.journal(config));
+        assertEquals(Storage.JournalBackend.CASSANDRA, Storage.journalBackend(config));
     }
 
     @Test void whatIsGivenGoesBeforeWhatThePluginNeeds() {

@@ -25,7 +25,7 @@ final class AskRetry {
         Duration rest = timeout.minus(attempt);
         return question.apply(attempt).handle((answer, failed) -> failed == null
                 ? CompletableFuture.completedStage(answer)
-                : rest.isPositive() && Upstream.cause(failed) instanceof TimeoutException
+                : rest.isPositive() && GatewayServices.cause(failed) instanceof TimeoutException
                 ? ask(rest, question) : CompletableFuture.<R>failedStage(failed))
                 .thenCompose(Function.identity());
     }

@@ -28,10 +28,10 @@ import java.util.function.Function;
 final class FutureEndpoints {
     /// Added to the wait, for the reply to arrive; the sum is below the 45 s timeout of Tinker's clients.
     private static final Duration GRACE = Duration.ofSeconds(5);
-    private final Upstream upstream;
+    private final GatewayServices services;
 
-    FutureEndpoints(Upstream upstream) {
-        this.upstream = upstream;
+    FutureEndpoints(GatewayServices services) {
+        this.services = services;
     }
 
     List<Endpoint> endpoints() {
@@ -39,7 +39,7 @@ final class FutureEndpoints {
     }
 
     private CompletionStage<ApiResponse> retrieve(ApiRequest call) {
-        Fields fields = call.fields();
+        Fields fields = call.bodyFields();
         String request = fields.string("request_id");
         fields.bool("allow_metadata_only", false);
         fields.done();
@@ -50,32 +50,32 @@ final class FutureEndpoints {
     }
 
     private CompletionStage<ApiResponse> later(String request, Throwable failed) {
-        Throwable cause = Upstream.cause(failed);
+        Throwable cause = GatewayServices.cause(failed);
         if (cause instanceof TimeoutException)
             return CompletableFuture.completedStage(ResponseBodies.tryAgain(request,
                     "the run is being moved or recovered"));
-        if (!(cause instanceof Refusal refusal) || refusal.code().status() != 503)
+        if (!(cause instanceof ApiException error) || error.code().status() != 503)
             return CompletableFuture.failedStage(cause);
-        long pause = Math.min(upstream.settings().longPoll().toMillis(), 2000);
-        return CompletableFuture.supplyAsync(() -> ResponseBodies.tryAgain(request, refusal.getMessage()),
+        long pause = Math.min(services.settings().longPoll().toMillis(), 2000);
+        return CompletableFuture.supplyAsync(() -> ResponseBodies.tryAgain(request, error.getMessage()),
                 CompletableFuture.delayedExecutor(pause, TimeUnit.MILLISECONDS));
     }
 
     private CompletionStage<ApiResponse> sampled(ApiRequest call, String request) {
-        long wait = upstream.settings().longPoll().toMillis();
-        return upstream.router(replyTo ->
+        long wait = services.settings().longPoll().toMillis();
+        return services.router(replyTo ->
                 new SamplingCommand.Retrieve(call.account(), request, wait, replyTo),
-                upstream.settings().longPoll().plus(GRACE)).thenApply(reply -> switch (reply) {
+                services.settings().longPoll().plus(GRACE)).thenApply(reply -> switch (reply) {
                     case SamplingReply.Completed(_, var result) -> ResponseBodies.sampled(result);
                     case SamplingReply.Failed(_, var fault) -> ResponseBodies.failed(fault);
                     case SamplingReply.Pending(_, var state) -> ResponseBodies.tryAgain(request, state);
                     // An unknown request may be one whose result has expired, and a request of another
                     // account is answered like an unknown one.
                     case SamplingReply.Foreign _, SamplingReply.Gone _ ->
-                            throw new Refusal(ErrorCode.GONE, "request_id",
+                            throw new ApiException(ErrorCode.GONE, "request_id",
                             "the service no longer has sampling request '"
                             + request + "'; submit it again, with the same seed it gives the same tokens");
-                    case SamplingReply.Refused(var fault) -> throw Refusal.of(fault);
+                    case SamplingReply.Refused(var fault) -> throw ApiException.of(fault);
                     case SamplingReply.Accepted _ ->
                             throw new IllegalStateException("unexpected reply to a retrieval: Accepted");
                 });
@@ -83,11 +83,12 @@ final class FutureEndpoints {
 
     private CompletionStage<ApiResponse> answer(ApiRequest call, String id) {
         return switch (FutureId.parse(id)) {
-            case FutureId.Created(var run) -> upstream.describe(run, call.account())
+            case FutureId.Created(var run) -> services.describe(run, call.account())
                     .thenApply(_ -> ApiResponse.ok("type", "create_model", "model_id", run.value()));
-            case FutureId.Unloaded(var run) -> upstream.describe(run, call.account()).thenApply(described -> {
+            case FutureId.Unloaded(var run) -> services.describe(run, call.account()).thenApply(described -> {
                 if (!described.closed())
-                    throw new Refusal(ErrorCode.NOT_FOUND, "request_id", "there is no request '" + id + "'");
+                    throw new ApiException(ErrorCode.NOT_FOUND, "request_id", "there is no request '" + id
+                    + "'");
                 return ApiResponse.ok("type", "unload_model", "model_id", run.value());
             });
             case FutureId.Ran(var request) ->
@@ -105,8 +106,8 @@ final class FutureEndpoints {
     }
 
     private CompletionStage<ApiResponse> result(ApiRequest call, String id, RequestId request, Show show) {
-        Duration wait = upstream.settings().longPoll();
-        return upstream.run(call.account(), request.run(), replyTo -> new RunCommand.Retrieve(call.account(),
+        Duration wait = services.settings().longPoll();
+        return services.run(call.account(), request.run(), replyTo -> new RunCommand.Retrieve(call.account(),
                 request.seq(), wait.toMillis(), replyTo), wait.plus(GRACE))
                 .thenCompose(reply -> switch (reply) {
                     case RunReply.Completed(_, var result) -> show.of(request, result);
@@ -143,7 +144,7 @@ final class FutureEndpoints {
             CheckpointManifest manifest) {
         var sampler = new Sampler(manifest.baseModel(), Optional.empty(), Optional.of(
                 new SampleTask.Adapter(manifest.contentId(), manifest.lora(), manifest.adapter())));
-        return upstream.session(snapshot.session(), SessionReply.SamplerOpened.class, replyTo ->
+        return services.session(snapshot.session(), SessionReply.SamplerOpened.class, replyTo ->
                 new SessionCommand.OpenSampler(call.account(), snapshot.sampler(), sampler, replyTo))
                 .thenApply(opened -> opened.sampler().adapter().map(SampleTask.Adapter::contentId)
                         .equals(Optional.of(manifest.contentId()))

@@ -36,7 +36,7 @@ sealed interface FutureId {
         }
     }
 
-    /// Parses a request id; throws a [Refusal] if it is not one.
+    /// Parses a request id; throws a [ApiException] if it is not one.
     static FutureId parse(String text) {
         String[] words = text.split(":", -1);
         try {
@@ -52,6 +52,6 @@ sealed interface FutureId {
         } catch (Invalid | NumberFormatException _) {
             // reported below
         }
-        throw new Refusal(ErrorCode.NOT_FOUND, "request_id", "there is no request '" + text + "'");
+        throw new ApiException(ErrorCode.NOT_FOUND, "request_id", "there is no request '" + text + "'");
     }
 }

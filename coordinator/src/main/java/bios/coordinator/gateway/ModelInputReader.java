@@ -49,7 +49,7 @@ final class ModelInputReader {
         switch (type) {
             case "encoded_text" -> { }
             case "image", "image_asset_pointer", "dmel" ->
-                    throw new Refusal(ErrorCode.UNSUPPORTED, chunk.at("type").toString(),
+                    throw new ApiException(ErrorCode.UNSUPPORTED, chunk.at("type").toString(),
                             "'" + type + "' is not supported; this service takes text");
             default -> throw chunk.at("type").invalid("'" + type + "' is unknown; expected encoded_text");
         }

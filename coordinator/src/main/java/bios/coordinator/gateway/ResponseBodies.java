@@ -84,15 +84,15 @@ final class ResponseBodies {
 
     static ApiResponse saved(ApiRequest call, CheckpointManifest manifest) {
         return manifest.kind() == CheckpointKind.TRAINING
-                ? ApiResponse.ok("type", "save_weights", "path", call.path(manifest),
+                ? ApiResponse.ok("type", "save_weights", "path", call.clientPath(manifest),
                         "metadata", JsonWriter.raw(manifest.userMetadata()), "step", manifest.step())
-                : ApiResponse.ok("type", "save_weights_for_sampler", "path", call.path(manifest),
+                : ApiResponse.ok("type", "save_weights_for_sampler", "path", call.clientPath(manifest),
                         "sampling_session_id", null, "step", manifest.step());
     }
 
     /// @param made whether the load created the run: the result of load_training_client
     static ApiResponse loaded(ApiRequest call, RunId run, OperationResult.Loaded result, boolean made) {
-        String path = call.show(CheckpointPath.parse(result.path()));
+        String path = call.clientPath(CheckpointPath.parse(result.path()));
         return ApiResponse.ok("type", made ? "create_model" : "load_weights", "model_id", run.value(),
                 "path", path, "step", result.step());
     }
@@ -122,7 +122,8 @@ final class ResponseBodies {
                 "last_sampler_checkpoint", last(call, run, CheckpointKind.SAMPLER),
                 "user_metadata", JsonWriter.strings(run.config().userMetadata()),
                 "lora_alpha", run.lora().alpha(), "target_modules", targets(run.lora()), "step", run.step(),
-                "parent_path", run.config().parent().map(path -> call.show(CheckpointPath.parse(path))));
+                "parent_path", run.config().parent()
+                .map(path -> call.clientPath(CheckpointPath.parse(path))));
     }
 
     private static Optional<Map<String, Object>> last(ApiRequest call, RunSummary run, CheckpointKind kind) {
@@ -135,7 +136,8 @@ final class ResponseBodies {
         CheckpointPath path = checkpoint.path().orElseThrow();
         return ApiResponse.object("checkpoint_id", checkpoint.kind().segment() + "/" + path.name(),
                 "checkpoint_type", checkpoint.kind().name().toLowerCase(Locale.ROOT),
-                "time", time(checkpoint.createdAtMillis()), "path", path.bios(), "tinker_path", path.tinker(),
+                "time", time(checkpoint.createdAtMillis()), "path", path.biosUri(), "tinker_path",
+                path.tinkerUri(),
                 "size_bytes", checkpoint.bytes(), "public", false,
                 "expires_at", checkpoint.expiresAtMillis().map(ResponseBodies::time), "step",
                 checkpoint.step(),

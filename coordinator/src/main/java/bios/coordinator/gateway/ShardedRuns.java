@@ -55,7 +55,7 @@ public final class ShardedRuns implements RunDirectory {
                 slice.toMillis(), replyTo), slice.plus(GRACE))).handle((reply, failed) -> {
                     Duration rest = timeout.minus(failed == null ? slice : slice.plus(GRACE));
                     boolean again = failed == null ? reply instanceof RunReply.Pending && wait > 0
-                            : Upstream.cause(failed) instanceof TimeoutException && rest.isPositive();
+                            : GatewayServices.cause(failed) instanceof TimeoutException && rest.isPositive();
                     if (again) return retrieve(entity, new RunCommand.Retrieve(wanted.owner(), wanted.seq(),
                             wait, wanted.replyTo()), rest);
                     return failed == null ? CompletableFuture.completedStage(reply)

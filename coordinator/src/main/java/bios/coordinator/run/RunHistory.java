@@ -104,7 +104,7 @@ final class RunHistory {
             case Outcome.Open _, Outcome.Committed _, Outcome.Failed _ -> Optional.empty();
         };
         return manifest.flatMap(CheckpointManifest::path)
-                .map(path -> Map.of("path", path.bios())).orElse(Map.of());
+                .map(path -> Map.of("path", path.biosUri())).orElse(Map.of());
     }
 
     private static Optional<HistoryEntry> expired(TrainingRun run, long time, Stamp stamp) {

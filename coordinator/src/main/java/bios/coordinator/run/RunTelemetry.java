@@ -91,7 +91,7 @@ final class RunTelemetry {
         run.history().reversed().stream().filter(n -> n.kind() == HistoryEntry.Kind.OPENED)
                 .flatMap(n -> n.node().stream()).findFirst().filter(before -> !before.equals(context.node()))
                 .ifPresent(before -> {
-                    Metrics.MOVED.labelValues(model).inc();
+                    Metrics.RUNS_MOVED.labelValues(model).inc();
                     entries.add(entry(HistoryEntry.Kind.MOVED, Optional.empty(), Map.of("from", before)));
                 });
         long point = run.recovery().position();
@@ -112,7 +112,7 @@ final class RunTelemetry {
 
     private void recovered(long position) {
         double seconds = (now() - began) / NANOS;
-        Metrics.RECOVERY_SECONDS.labelValues(model).observe(seconds);
+        Metrics.RUN_RECOVERY_SECONDS.labelValues(model).observe(seconds);
         context.tell(new SelfMessage.RecordHistory(List.of(entry(HistoryEntry.Kind.RECOVERED,
                 Optional.of(position), Map.of("seconds", String.format(Locale.ROOT, "%.3f", seconds),
                         "operations", "" + replayed)))));
@@ -127,14 +127,14 @@ final class RunTelemetry {
     ///
     /// @param open operations accepted and not finished
     void begins(int open) {
-        if (!active) Metrics.RUNS.labelValues(model).inc();
+        if (!active) Metrics.RUNS_ACTIVE.labelValues(model).inc();
         active = true;
         count(open - unfinished);
     }
 
     /// The run leaves memory.
     void ends() {
-        if (active) Metrics.RUNS.labelValues(model).dec();
+        if (active) Metrics.RUNS_ACTIVE.labelValues(model).dec();
         active = false;
         count(-unfinished);
         resumed();
@@ -142,21 +142,21 @@ final class RunTelemetry {
 
     private void count(int more) {
         unfinished += more;
-        Metrics.UNFINISHED.labelValues(model).inc(more);
+        Metrics.OPERATIONS_UNFINISHED.labelValues(model).inc(more);
     }
 
     void accepted(OperationKind kind) {
-        Metrics.ACCEPTED.labelValues(model, word(kind)).inc();
+        Metrics.OPERATIONS_ACCEPTED.labelValues(model, word(kind)).inc();
         count(1);
     }
 
     private void executed(OperationKind kind, long position) {
-        Metrics.EXECUTED.labelValues(model, word(kind)).inc();
-        if (position <= until) Metrics.REPLAYED.labelValues(model, word(kind)).inc();
+        Metrics.OPERATIONS_EXECUTED.labelValues(model, word(kind)).inc();
+        if (position <= until) Metrics.OPERATIONS_REPLAYED.labelValues(model, word(kind)).inc();
     }
 
     void failed(Fault why) {
-        Metrics.FAILED.labelValues(model, why.code()).inc();
+        Metrics.OPERATIONS_FAILED.labelValues(model, why.code()).inc();
     }
 
     /// The operation at `position` has an outcome.
@@ -172,23 +172,23 @@ final class RunTelemetry {
         began = now();
         replayed = operations;
         until = last;
-        if (operations > 0) Metrics.RECOVERIES.labelValues(model, cause).inc();
+        if (operations > 0) Metrics.RUN_RECOVERIES.labelValues(model, cause).inc();
     }
 
     void passivated() {
-        Metrics.PASSIVATED.labelValues(model).inc();
+        Metrics.RUNS_PASSIVATED.labelValues(model).inc();
     }
 
     private void waits(Fault why) {
-        Metrics.OPEN_FAILURES.labelValues(model, why.code()).inc();
+        Metrics.RUN_OPEN_FAILURES.labelValues(model, why.code()).inc();
         if (waiting.filter(why.code()::equals).isPresent()) return;
         resumed();
         waiting = Optional.of(why.code());
-        Metrics.WAITING.labelValues(model, why.code()).inc();
+        Metrics.RUNS_WAITING.labelValues(model, why.code()).inc();
     }
 
     private void resumed() {
-        waiting.ifPresent(code -> Metrics.WAITING.labelValues(model, code).dec());
+        waiting.ifPresent(code -> Metrics.RUNS_WAITING.labelValues(model, code).dec());
         waiting = Optional.empty();
     }
 
@@ -204,7 +204,7 @@ final class RunTelemetry {
 
     /// The journal has stored what it was given at `began`.
     void stored(long began) {
-        Metrics.JOURNAL_SECONDS.labelValues("run").observe((now() - began) / NANOS);
+        Metrics.JOURNAL_WRITE_SECONDS.labelValues("run").observe((now() - began) / NANOS);
     }
 
     /// The journal has failed.

@@ -1,7 +1,7 @@
 package bios.coordinator.sampling;
 
 import bios.coordinator.Metrics;
-import bios.coordinator.fleet.Fleet;
+import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.fleet.ModelDirectory;
 import bios.protocol.Fault;
 import bios.protocol.engine.EngineCommand;
@@ -40,7 +40,7 @@ public final class SamplingRouter {
 
     private record FromGateway(SamplingCommand command) implements Command {}
 
-    private record FleetChanged(Fleet fleet) implements Command {}
+    private record EnginesChanged(EngineDirectory directory) implements Command {}
 
     private record EngineTerminated(ActorRef<EngineCommand> engine) implements Command {}
 
@@ -85,16 +85,16 @@ public final class SamplingRouter {
     }
 
     /// @param name unique name of this router, letters and digits; part of request ids
-    /// @param directory publishes the fleet
+    /// @param modelDirectory publishes the [EngineDirectory]
     /// @param store keeps accepted requests beyond the life of this process
     /// @param nanos monotonic clock, for the age of results and assignments
     public static Behavior<SamplingCommand> create(String name, SamplingSettings settings,
-            ActorRef<ModelDirectory.Command> directory, SampleRequestStore store, LongSupplier nanos) {
+            ActorRef<ModelDirectory.Command> modelDirectory, SampleRequestStore store, LongSupplier nanos) {
         Behavior<Command> inner = Behaviors.setup(context -> Behaviors.withTimers(timers -> {
             timers.startTimerWithFixedDelay(new Tick(), TICK);
             timers.startTimerWithFixedDelay(new DeleteExpired(), DELETE_EXPIRED_EVERY);
-            directory.tell(new ModelDirectory.Subscribe(
-                    context.messageAdapter(Fleet.class, FleetChanged::new)));
+            modelDirectory.tell(new ModelDirectory.Subscribe(
+                    context.messageAdapter(EngineDirectory.class, EnginesChanged::new)));
             context.getSystem().receptionist().tell(Receptionist.register(SamplingCommand.key(name),
                     context.getSelf().unsafeUpcast()));
             var router = new SamplingRouter(context, name, settings, store, nanos);
@@ -117,7 +117,7 @@ public final class SamplingRouter {
         switch (command) {
             case FromGateway(SamplingCommand.Submit submit) -> submit(submit);
             case FromGateway(SamplingCommand.Retrieve retrieve) -> retrieve(retrieve);
-            case FleetChanged(var fleet) -> fleet(fleet);
+            case EnginesChanged(var directory) -> updateEngines(directory);
             case EngineTerminated(var engine) -> {
                 watched.remove(engine);
                 dispatcher.engineLost(engine, now()).forEach(this::replyToWaiters);
@@ -144,7 +144,7 @@ public final class SamplingRouter {
             }
         }
         dispatcher.dispatch(now()).forEach(this::send);
-        Metrics.SAMPLING_UNFINISHED.set(dispatcher.unfinished());
+        Metrics.SAMPLING_REQUESTS_UNFINISHED.set(dispatcher.unfinished());
         return Behaviors.same();
     }
 
@@ -237,11 +237,11 @@ public final class SamplingRouter {
         };
     }
 
-    private void fleet(Fleet fleet) {
-        dispatcher.updateEngines(fleet.engines().stream().filter(e -> !e.models().isEmpty())
+    private void updateEngines(EngineDirectory directory) {
+        dispatcher.updateEngines(directory.engines().stream().filter(e -> !e.models().isEmpty())
                 .map(e -> new SampleDispatcher.EngineStatus<>(e.ref(), e.models(), e.queuedSequences()))
                 .toList());
-        fleet.engines().forEach(e -> {
+        directory.engines().forEach(e -> {
             if (watched.add(e.ref())) context.watchWith(e.ref(), new EngineTerminated(e.ref()));
         });
     }

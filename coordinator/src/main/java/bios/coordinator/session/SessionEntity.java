@@ -114,7 +114,7 @@ public final class SessionEntity
         long began = System.nanoTime(); // edge: measures only
         return Effect().persist(events).thenRun((Session _) -> {
             double seconds = (System.nanoTime() - began) / 1e9; // edge: measures only
-            Metrics.JOURNAL_SECONDS.labelValues("session").observe(seconds);
+            Metrics.JOURNAL_WRITE_SECONDS.labelValues("session").observe(seconds);
         });
     }
 

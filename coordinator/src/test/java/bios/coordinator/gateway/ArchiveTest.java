@@ -7,7 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import bios.coordinator.fleet.Fleet;
+import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.gateway.TestClient.Answer;
 import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.run.RunId;
@@ -122,11 +122,11 @@ class ArchiveTest {
     @Test void tokensEndAndBelongToOneAccount() {
         var urls = new SignedUrls(new byte[] {1, 2, 3});
         String token = urls.sign("run/weights/a", "someone.else", 1000);
-        assertEquals(Optional.of("someone.else"), urls.account("run/weights/a", token, 1000));
-        assertEquals(Optional.empty(), urls.account("run/weights/a", token, 1001));
-        assertEquals(Optional.empty(), urls.account("run/weights/b", token, 500));
-        assertEquals(Optional.empty(), new SignedUrls(new byte[] {4}).account("run/weights/a", token, 500));
-        assertEquals(Optional.empty(), urls.account("run/weights/a", token.replace(".1000.", ".9999."), 500));
+        assertEquals(Optional.of("someone.else"), urls.verify("run/weights/a", token, 1000));
+        assertEquals(Optional.empty(), urls.verify("run/weights/a", token, 1001));
+        assertEquals(Optional.empty(), urls.verify("run/weights/b", token, 500));
+        assertEquals(Optional.empty(), new SignedUrls(new byte[] {4}).verify("run/weights/a", token, 500));
+        assertEquals(Optional.empty(), urls.verify("run/weights/a", token.replace(".1000.", ".9999."), 500));
     }
 
     @Test void aMissingBlobIsAProblemAndNotHalfAnArchive() {
@@ -174,8 +174,8 @@ class ArchiveTest {
     }
 
     @Test void withoutAWorkerTheTokenizerHasToWait() {
-        Fleet all = service.fleet.get();
-        service.fleet.set(all.retain(List.of()));
+        EngineDirectory all = service.directory.get();
+        service.directory.set(all.withOnlyEngines(List.of()));
         try {
             Answer answer = download();
             assertEquals(503, answer.status());
@@ -186,14 +186,14 @@ class ArchiveTest {
             assertEquals(200,
                     service.post("optim_step", "{'model_id': '" + run + "', 'seq_id': 50}").status());
         } finally {
-            service.fleet.set(all);
+            service.directory.set(all);
         }
     }
 
     @Test void aTokenizerCannotPutFilesElsewhere() {
         var manifest = service.runs.runs.get(new RunId(run)).checkpoints.getFirst();
         for (String name : new ArrayList<>(List.of("../x", "a/b", "", ".hidden", "/etc/passwd")))
-            assertThrows(IllegalArgumentException.class, () -> Archive.bios(manifest,
+            assertThrows(IllegalArgumentException.class, () -> Archive.inBiosFormat(manifest,
                     "ref", Archive.Member.of(new byte[0]), Map.of(name, new byte[0])), name);
     }
 }

@@ -167,7 +167,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
                     save(id, run, CheckpointKind.TRAINING, Optional.of(name), metadata, now);
             case Operation.SaveSamplerWeights(var name, _, _) ->
                     save(id, run, CheckpointKind.SAMPLER, name, "{}", now);
-            case Operation.LoadState(var path, _) -> new OperationResult.Loaded(path.bios(), 7);
+            case Operation.LoadState(var path, _) -> new OperationResult.Loaded(path.biosUri(), 7);
         };
     }
 

@@ -6,7 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import bios.coordinator.fleet.Fleet;
+import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.gateway.TestClient.Answer;
 import bios.protocol.Fault;
 import bios.protocol.run.Operation;
@@ -406,9 +406,9 @@ class GatewayTest {
     }
 
     @Test void aServiceThatCannotServeSaysWhyNot() {
-        Fleet before = service.fleet.getAndSet(Fleet.EMPTY);
+        EngineDirectory before = service.directory.getAndSet(EngineDirectory.EMPTY);
         Answer ready = service.get("/readyz");
-        service.fleet.set(before);
+        service.directory.set(before);
         assertEquals(503, ready.status());
         assertEquals("not_ready", ready.text("status"));
         assertTrue(text(ready).contains("no engine that holds a base model is known"), text(ready));

@@ -197,7 +197,7 @@ final class FakeEngine {
                 CheckpointManifest m = c.loaded().orElseThrow();
                 String weights = new String(blobs.readSmall(m.adapter(), 1 << 30), StandardCharsets.UTF_8);
                 runs.put(c.run(), new State(s.config(), m.lora(), weights, "", m.step()));
-                yield done(c, new OperationResult.Loaded(path.bios(), m.step()));
+                yield done(c, new OperationResult.Loaded(path.biosUri(), m.step()));
             }
         };
     }

@@ -586,9 +586,9 @@ class TrainingRunEntityTest {
     private static final String SLUG = RunHarness.RUN.slug();
 
     @Test void theHistoryTellsHowARunFaredAndMoved() throws Exception {
-        double executed = counted(Metrics.EXECUTED, SLUG, "optim_step");
-        double replayed = counted(Metrics.REPLAYED, SLUG, "optim_step");
-        double moved = counted(Metrics.MOVED, SLUG);
+        double executed = counted(Metrics.OPERATIONS_EXECUTED, SLUG, "optim_step");
+        double replayed = counted(Metrics.OPERATIONS_REPLAYED, SLUG, "optim_step");
+        double moved = counted(Metrics.RUNS_MOVED, SLUG);
         double points = counted(Metrics.RECOVERY_POINTS, SLUG);
         Path data = Files.createDirectories(folder.resolve("history"));
         try (var harness = new RunHarness(data, SMALL + "\nbios.node.name = node-1", PAUSE)) {
@@ -606,9 +606,9 @@ class TrainingRunEntityTest {
             assertInstanceOf(RunReply.Refused.class,
                     harness.ask(r -> new RunCommand.Recount("mallory", r)));
         }
-        assertEquals(5, counted(Metrics.EXECUTED, SLUG, "optim_step") - executed);
+        assertEquals(5, counted(Metrics.OPERATIONS_EXECUTED, SLUG, "optim_step") - executed);
         assertTrue(counted(Metrics.RECOVERY_POINTS, SLUG) > points);
-        assertEquals(0, Metrics.UNFINISHED.labelValues(SLUG).get());
+        assertEquals(0, Metrics.OPERATIONS_UNFINISHED.labelValues(SLUG).get());
         try (var harness = new RunHarness(data, SMALL + "\nbios.node.name = node-2", PAUSE)) {
             harness.submit(11, step());
             harness.outcome(11);
@@ -624,8 +624,8 @@ class TrainingRunEntityTest {
                     .orElseThrow();
             assertEquals("" + again, recovered.detail().get("operations"));
         }
-        assertEquals(1, counted(Metrics.MOVED, SLUG) - moved);
-        assertTrue(counted(Metrics.REPLAYED, SLUG, "optim_step") > replayed);
+        assertEquals(1, counted(Metrics.RUNS_MOVED, SLUG) - moved);
+        assertTrue(counted(Metrics.OPERATIONS_REPLAYED, SLUG, "optim_step") > replayed);
     }
 
     @Test void aRunThatCannotBeOpenedSaysWhyOnceAndGoesOnWhenItIsMended() throws Exception {
@@ -643,19 +643,19 @@ class TrainingRunEntityTest {
             byte[] bad = good.clone();
             bad[0] ^= 1;
             Files.write(blob, bad);
-            double tries = counted(Metrics.OPEN_FAILURES, SLUG, "blob_damaged");
+            double tries = counted(Metrics.RUN_OPEN_FAILURES, SLUG, "blob_damaged");
             harness.kill();
             harness.insist(6, train(9));
-            while (counted(Metrics.OPEN_FAILURES, SLUG, "blob_damaged") < tries + 3) Thread.onSpinWait();
+            while (counted(Metrics.RUN_OPEN_FAILURES, SLUG, "blob_damaged") < tries + 3) Thread.onSpinWait();
             var stalled = assertInstanceOf(RunReply.Stalled.class,
                     harness.ask(r -> new RunCommand.Retrieve(RunHarness.OWNER, 6, 0, r)));
             assertEquals("blob_damaged", stalled.why().code());
             assertTrue(stalled.why().message().contains(blob.getFileName().toString()));
-            assertEquals(1, Metrics.WAITING.labelValues(SLUG, "blob_damaged").get());
+            assertEquals(1, Metrics.RUNS_WAITING.labelValues(SLUG, "blob_damaged").get());
             assertEquals(1, kinds(harness).stream().filter(k -> k == Kind.WAITING).count());
             Files.write(blob, good);
             assertInstanceOf(RunReply.Completed.class, harness.outcome(6));
-            assertEquals(0, Metrics.WAITING.labelValues(SLUG, "blob_damaged").get());
+            assertEquals(0, Metrics.RUNS_WAITING.labelValues(SLUG, "blob_damaged").get());
             while (kinds(harness).getLast() == Kind.WAITING) Thread.onSpinWait();
         }
     }

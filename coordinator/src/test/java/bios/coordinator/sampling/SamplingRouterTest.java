@@ -2,7 +2,7 @@ package bios.coordinator.sampling;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
-import bios.coordinator.fleet.Fleet;
+import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.fleet.ModelDirectory;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
@@ -62,7 +62,7 @@ class SamplingRouterTest {
     }
 
     @Test void aRequestWhoseEngineDiesIsDrawnElsewhereFromTheSameTask() {
-        var published = new AtomicReference<>(Fleet.EMPTY);
+        var published = new AtomicReference<>(EngineDirectory.EMPTY);
         var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
         var one = KIT.spawn(SamplingRouter.create("one", SETTINGS, directory, SampleRequestStore.NONE, () ->
                 0));
@@ -78,7 +78,7 @@ class SamplingRouterTest {
         ActorRef<EngineCommand> lost = engine(first);
         register(lost);
         assertEquals(task, first.receiveMessage().task());
-        assertEquals(List.of(MODEL), published.get().served());
+        assertEquals(List.of(MODEL), published.get().servedModels());
         TestProbe<SamplingReply> poll = KIT.createTestProbe();
         two.tell(new SamplingCommand.Retrieve("me", "sample:one:s:sample:1:0:ab", 60_000, poll.getRef()));
         lost.tell(new EngineCommand.CloseRun(null));
@@ -121,7 +121,7 @@ class SamplingRouterTest {
     }
 
     @Test void aRequestWhoseCoordinatorDiesIsAnsweredByAnotherOne() {
-        var published = new AtomicReference<>(Fleet.EMPTY);
+        var published = new AtomicReference<>(EngineDirectory.EMPTY);
         var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
         var store = new MapStore();
         var lost = KIT.spawn(SamplingRouter.create("lost", SETTINGS, directory, store,

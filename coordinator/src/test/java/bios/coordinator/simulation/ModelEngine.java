@@ -84,7 +84,7 @@ final class ModelEngine {
                         ? new State(from.weights(), parts[0], "", Long.parseLong(parts[1]),
                                 from.manifest().lora())
                         : new State(from.weights(), "", "", s.step(), from.manifest().lora());
-                yield done(next, new OperationResult.Loaded(path.bios(), next.step()));
+                yield done(next, new OperationResult.Loaded(path.biosUri(), next.step()));
             }
             case Operation.SaveState _, Operation.SaveSamplerWeights _ ->
                     new Done(s, Optional.empty(), Optional.empty());
