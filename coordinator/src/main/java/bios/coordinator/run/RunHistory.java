@@ -14,17 +14,17 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.stream.Collectors;
 
-/// Makes the entries of a run's history from its events. Pure. An event that a build without histories stored
-/// gives an entry if it has a time.
+/// Derives the entries of a run's history from its events. Pure. An event of a build without histories gives
+/// an entry if it has a time.
 final class RunHistory {
-    /// What comes again and again may fill this part of a history only.
+    /// Routine entries may take up this part of a history.
     private static final int ROUTINE_PART = 4;
     private static final int NAMED = 8;
 
     private RunHistory() {}
 
-    /// The history behind `event`, at most `kept` entries: of recovery points only the newest quarter, so
-    /// that rarer things stay longer.
+    /// The history after `event`, at most `kept` entries. At most a quarter of them are recovery points, so
+    /// that less frequent entries stay longer.
     static List<HistoryEntry> after(TrainingRun before, RunEvent event, int kept) {
         List<HistoryEntry> notes = before.history();
         return switch (event) {
@@ -116,12 +116,12 @@ final class RunHistory {
                 + (gone.size() > NAMED ? " and " + (gone.size() - NAMED) + " more" : ""))));
     }
 
-    /// Whether an operation fails only because of an earlier one.
+    /// Whether an operation fails only because of an earlier failure.
     private static boolean blocked(TrainingRun run, OperationFailed event) {
         return run.blockedBy(event.position()).filter(event.why()::equals).isPresent();
     }
 
-    /// Counts an operation that fails because of an earlier failure in the entry of that failure.
+    /// Counts an operation that an earlier failure blocks in the entry of that failure.
     private static List<HistoryEntry> countBlocked(List<HistoryEntry> notes) {
         for (int i = notes.size() - 1; i >= 0; i--) {
             HistoryEntry note = notes.get(i);
@@ -131,7 +131,7 @@ final class RunHistory {
         return notes;
     }
 
-    /// Consecutive attempts are one entry.
+    /// Adds an attempt; consecutive attempts are one entry.
     private static List<HistoryEntry> attempted(TrainingRun run, OperationAttempted event, int kept) {
         if (event.stamp().isEmpty()) return run.history();
         HistoryEntry now = about(run, event.position(), event.stamp().get(), Kind.ATTEMPT,

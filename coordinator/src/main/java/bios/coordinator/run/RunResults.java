@@ -12,8 +12,8 @@ import java.util.Optional;
 import java.util.function.LongFunction;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// The results of a run's operations for its clients: those in memory, those in pages in the blob store, and
-/// the clients that wait. Counts what they take of the node's memory. Belongs to one actor.
+/// The results of a run's operations, in memory and in pages in the blob store, and the clients that wait for
+/// results. Reports the memory of the results to [NodeMemory]. Belongs to one actor.
 final class RunResults {
     private record Waiter(long id, ActorRef<RunReply> replyTo) {}
 
@@ -35,13 +35,13 @@ final class RunResults {
         memory = context.environment().memory().open(() -> self.tell(new SelfMessage.Shrink()));
     }
 
-    /// The journal was read.
+    /// Initializes the results after the journal was read.
     void recovered(TrainingRun run) {
         step = run.recovery().step();
         cache.saved(run.recovery().position());
     }
 
-    /// The entity ends: its results no longer count.
+    /// Closes the node's account of this run: the entity stops.
     void end() {
         memory.close();
     }
@@ -51,7 +51,7 @@ final class RunResults {
         return step;
     }
 
-    /// An operation has an outcome; clients that wait for it get it.
+    /// Adds the outcome of an operation and sends it to the clients that wait for it.
     void finished(FinishedOperation outcome) {
         step = outcome.result().map(this::stepAfter).orElse(step);
         cache.add(outcome);
@@ -66,7 +66,7 @@ final class RunResults {
         };
     }
 
-    /// The journal holds a recovery point at `position`.
+    /// Records that a recovery point at `position` is in the journal.
     void saved(long position) {
         cache.saved(position);
         if (shrinking) shrunk();
@@ -76,14 +76,14 @@ final class RunResults {
         return cache.bySeq(seq);
     }
 
-    /// A client gets this outcome.
+    /// Marks an outcome as fetched by a client.
     void fetched(FinishedOperation outcome) {
         cache.fetched(outcome);
     }
 
     // Memory
 
-    /// What bounds the acceptance of operations.
+    /// The values that limit the acceptance of operations.
     TrainingRun.Load load(TrainingRun run, RunScheduler scheduler) {
         String owner = run.config().map(config -> config.owner()).orElse("");
         NodeMemory node = context.environment().memory();
@@ -98,18 +98,18 @@ final class RunResults {
         memory.results(cache.bytes());
     }
 
-    /// An operation of `owner` is about to be persisted; it counts at once.
+    /// Counts an operation of `owner` before it is persisted.
     void accepts(String owner, TrainingRun.Load now, long bytes) {
         memory.unfinished(owner, now.unfinished() + 1, now.unfinishedBytes() + bytes);
     }
 
-    /// Whether results that only memory holds exceed their limit.
+    /// Whether the results that are only in memory exceed their limit.
     boolean heavy() {
         return cache.unsavedBytes() > context.settings().resultMemoryBytes();
     }
 
-    /// Frees what it can: at once the results that are in pages as well. Whether there are others, which a
-    /// recovery point would put into pages.
+    /// Frees the results that are in pages. Returns whether there are others, which the next recovery point
+    /// writes to pages.
     boolean shrink() {
         shrinking = true;
         cache.shrink(0);
@@ -136,12 +136,12 @@ final class RunResults {
                                 "its results cannot be stored: " + failure)));
     }
 
-    /// Whether some page may have the result of `seq`.
+    /// Whether a page may contain the result of `seq`.
     static boolean mayFind(TrainingRun run, long seq) {
         return run.recovery().allPages().stream().anyMatch(page -> page.mayHold(seq));
     }
 
-    /// Searches for the result of `seq` in the pages that may have it, newest first; one search at a time.
+    /// Searches the pages for the result of `seq`, newest first; one search runs at a time.
     void search(TrainingRun run, long seq) {
         if (reading) return;
         reading = true;
@@ -162,7 +162,7 @@ final class RunResults {
         return new SelfMessage.PageRead(seq, Optional.empty(), List.of(), among, Optional.empty());
     }
 
-    /// A search has ended; the next one begins.
+    /// Handles the end of a search and starts the next one.
     void read(TrainingRun run, RunScheduler scheduler, SelfMessage.PageRead read) {
         reading = false;
         if (read.failure().isPresent()) {
@@ -173,7 +173,7 @@ final class RunResults {
         }
         read.page().forEach(cache::add);
         read.found().ifPresent(this::wake);
-        // A page may have been merged into another meanwhile.
+        // The page may have been merged into another one in the meantime.
         if (read.found().isEmpty() && read.among().equals(run.recovery().allPages()))
             answer(read.seq(), new RunReply.Refused(Reason.NOT_FOUND,
                     "the result of request " + read.seq() + " is no longer kept"));
@@ -181,7 +181,7 @@ final class RunResults {
         account(run, scheduler);
     }
 
-    /// Searches for the first result that a client waits for and only a page may have.
+    /// Searches for the first result for which a client waits and which only a page may contain.
     void searchForWaiters(TrainingRun run, RunScheduler scheduler) {
         for (long seq : List.copyOf(waiters.keySet())) {
             Optional<FinishedOperation> outcome = cache.bySeq(seq);
@@ -192,7 +192,7 @@ final class RunResults {
 
     // Waiters
 
-    /// Has a client wait for `seq`; [SelfMessage.WaitOver] comes when its time is over.
+    /// Adds a client that waits for `seq`; [SelfMessage.WaitOver] follows after `time`.
     void await(long seq, ActorRef<RunReply> replyTo, Duration time) {
         var waiter = new Waiter(nextWaiter++, replyTo);
         waiters.computeIfAbsent(seq, _ -> new ArrayList<>()).add(waiter);
@@ -203,7 +203,7 @@ final class RunResults {
         return waiters.values().stream().mapToInt(List::size).sum();
     }
 
-    /// Has each client that waits for it get an [SelfMessage.Answer].
+    /// Sends [SelfMessage.Answer] for each client that waits for the outcome.
     private void wake(FinishedOperation outcome) {
         for (Waiter waiter : removed(outcome.seq()))
             context.tell(new SelfMessage.Answer(outcome, waiter.replyTo()));
@@ -213,7 +213,7 @@ final class RunResults {
         for (Waiter waiter : removed(seq)) waiter.replyTo().tell(reply);
     }
 
-    /// Answers all clients that wait.
+    /// Answers all waiting clients.
     void answerAll(LongFunction<RunReply> reply) {
         for (long seq : List.copyOf(waiters.keySet())) answer(seq, reply.apply(seq));
     }
@@ -224,7 +224,7 @@ final class RunResults {
         return all;
     }
 
-    /// The time of a client is over: the address that must be told so, unless it was answered.
+    /// Removes a client whose wait time is over; returns its address unless it was answered.
     Optional<ActorRef<RunReply>> over(long seq, long waiter) {
         List<Waiter> all = waiters.getOrDefault(seq, List.of());
         Optional<Waiter> over = all.stream().filter(w -> w.id() == waiter).findFirst();

@@ -12,8 +12,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.function.LongSupplier;
 
-/// What a run's entity reports: metrics, log lines, entries of its history, timings of its operations.
-/// Decides nothing. Belongs to one actor.
+/// Records metrics, log lines, history entries and timings of a run's operations. Makes no decisions. Belongs
+/// to one actor.
 final class RunTelemetry {
     private static final double NANOS = 1e9;
 
@@ -44,7 +44,7 @@ final class RunTelemetry {
         return nanos.getAsLong();
     }
 
-    /// Reports what the scheduler says has occurred.
+    /// Records an occurrence that the scheduler reports.
     void report(TrainingRun run, Occurrence occurrence) {
         switch (occurrence) {
             case Occurrence.SessionStarted(var cause, var operations, var last) ->
@@ -55,7 +55,7 @@ final class RunTelemetry {
             }
             case Occurrence.OpenFailed failed -> openFailed(failed);
             case Occurrence.EngineLost _ -> {
-                context.warn("the engine does not hold the run any more; it is opened again");
+                context.warn("the engine has lost the run; it is opened again");
                 record(HistoryEntry.Kind.LEFT_ENGINE, Map.of("message", "the engine lost it"));
             }
             case Occurrence.Evicted _ -> record(HistoryEntry.Kind.EVICTED, Map.of());
@@ -65,7 +65,7 @@ final class RunTelemetry {
             case Occurrence.OperationWaits(var position, var why) ->
                     context.warn("operation {} cannot be read yet: {}", position, why);
             case Occurrence.RecoveryPointFailed(var why) -> {
-                context.warn("a recovery point failed, the journal stays longer: {}", why);
+                context.warn("a recovery point failed and is tried again; until then the journal is not shortened: {}", why);
                 Metrics.RECOVERY_POINT_FAILURES.labelValues(model).inc();
                 record(HistoryEntry.Kind.RECOVERY_POINT_FAILED, Map.of("message", why));
             }
@@ -76,7 +76,7 @@ final class RunTelemetry {
 
     // History
 
-    /// An entry of now and this node.
+    /// An entry with the current time and this node.
     HistoryEntry entry(HistoryEntry.Kind kind, Optional<Long> position, Map<String, String> detail) {
         return new HistoryEntry(context.now(), Optional.of(context.node()), kind, position, Optional.empty(),
                 detail);
@@ -117,22 +117,22 @@ final class RunTelemetry {
                 Optional.of(position), Map.of("seconds", String.format(Locale.ROOT, "%.3f", seconds),
                         "operations", "" + replayed)))));
         context.actor().getLog().atInfo().addKeyValue("run", context.id()).addKeyValue("position", position)
-                .log("recovered in {} s, {} operations executed again", seconds, replayed);
+                .log("recovered in {} s, {} operations replayed", seconds, replayed);
         replayed = 0;
     }
 
     // Metrics
 
-    /// The run is in memory.
+    /// Counts the run as in memory.
     ///
-    /// @param open operations accepted and not finished
+    /// @param open number of operations accepted and not finished
     void begins(int open) {
         if (!active) Metrics.RUNS_ACTIVE.labelValues(model).inc();
         active = true;
         count(open - unfinished);
     }
 
-    /// The run leaves memory.
+    /// Counts the run as no longer in memory.
     void ends() {
         if (active) Metrics.RUNS_ACTIVE.labelValues(model).dec();
         active = false;
@@ -159,7 +159,7 @@ final class RunTelemetry {
         Metrics.OPERATIONS_FAILED.labelValues(model, why.code()).inc();
     }
 
-    /// The operation at `position` has an outcome.
+    /// Records that the operation at `position` has an outcome.
     ///
     /// @param first whether it had none before
     void finished(long position, boolean first) {
@@ -202,12 +202,12 @@ final class RunTelemetry {
         Metrics.RECOVERY_POINT_SECONDS.labelValues(model).observe((now() - pointBegan) / NANOS);
     }
 
-    /// The journal has stored what it was given at `began`.
+    /// Records the duration of a journal write that started at `began`.
     void stored(long began) {
         Metrics.JOURNAL_WRITE_SECONDS.labelValues("run").observe((now() - began) / NANOS);
     }
 
-    /// The journal has failed.
+    /// Counts a failure of the journal.
     void journalFailed(String action) {
         Metrics.JOURNAL_FAILURES.labelValues("run", action).inc();
     }

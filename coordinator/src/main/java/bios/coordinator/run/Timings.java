@@ -8,8 +8,8 @@ import java.util.List;
 import java.util.TreeMap;
 import java.util.function.LongSupplier;
 
-/// How long the newest operations took, in memory only: an operation that is executed again after a failure
-/// has none. Belongs to one actor.
+/// The timings of the newest operations, in memory only: an operation that is replayed after a failure has
+/// none. Belongs to one actor.
 final class Timings {
     static final int KEPT = 1024;
 
@@ -20,28 +20,28 @@ final class Timings {
     private final Deque<Timing> newest = new ArrayDeque<>();
     private long arrived;
 
-    /// @param nanos a clock that only goes forward
+    /// @param nanos monotonic clock
     Timings(LongSupplier nanos) {
         this.nanos = nanos;
     }
 
-    /// An operation has arrived; it is stored or refused before the next one arrives.
+    /// Records the arrival of an operation, which is stored or refused before the next one arrives.
     void arrived() {
         arrived = nanos.getAsLong();
     }
 
-    /// The journal has stored it.
+    /// Records that an operation is in the journal.
     void stored(long position, long seq, OperationKind kind) {
         started.put(position, new Started(seq, kind, arrived, nanos.getAsLong(), 0));
     }
 
-    /// The device has worked for it.
+    /// Records the device time of an operation.
     void worked(long position, long workedNanos) {
         started.computeIfPresent(position, (_, s) ->
                 new Started(s.seq(), s.kind(), s.arrived(), s.stored(), workedNanos));
     }
 
-    /// It has its outcome.
+    /// Records that an operation has its outcome.
     void finished(long position) {
         Started s = started.remove(position);
         if (s == null) return;
@@ -51,12 +51,12 @@ final class Timings {
                 Math.max(0, behind - s.worked()), s.worked()));
     }
 
-    /// Operations up to `position` get no outcome any more.
+    /// Discards operations up to `position`: they get no outcome any more.
     void forget(long position) {
         started.headMap(position, true).clear();
     }
 
-    /// The newest, in the order in which they were finished.
+    /// The timings of the newest operations, in the order in which they finished.
     List<Timing> newest() {
         return List.copyOf(newest);
     }

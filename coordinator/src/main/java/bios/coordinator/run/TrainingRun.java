@@ -27,22 +27,23 @@ import java.util.TreeSet;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
-/// A training run: its accepted operations, the recovery point before it, and the checkpoints it has made.
-/// Pure: no clock, no actor, no I/O; the same events give the same run.
+/// A training run: its accepted operations, its last recovery point, and its checkpoints. Pure: no clock, no
+/// actor, no I/O; the same events give the same run.
 ///
 /// @param config empty until the run is created
 /// @param lora the adapter's shape now; empty until the run is created
 /// @param accepted the position of the last accepted operation; 0: none
-/// @param known the client's numbers that were accepted
-/// @param pending the operations behind the recovery point, in order
+/// @param known the sequence numbers that were accepted
+/// @param pending the operations after the recovery point, in order
 /// @param recovery the last recovery point
 /// @param trained whether an operation before the recovery point changed the weights
-/// @param blocking the failure that later operations must not silently train past
-/// @param attempt from where operations are executed again after a failure
-/// @param garbage blobs that nothing refers to any more, to be deleted
+/// @param blocking the failure because of which later operations fail, so that training does not continue
+///     unnoticed
+/// @param attempt the replay after a failure of the worker
+/// @param garbage blobs without references, to be deleted
 /// @param lastRequestMillis when the last operation was accepted
-/// @param closed whether it was unloaded
-/// @param history the newest of what happened to it, the newest last
+/// @param closed whether the run was unloaded
+/// @param history the newest entries of the history, the newest last
 public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, long accepted,
         IntervalSet known,
         @JsonProperty("line") List<PendingOperation> pending, RecoveryPoint recovery, boolean trained,
@@ -50,30 +51,30 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         @JsonProperty("poison") Optional<BlockingFailure> blocking, Optional<Attempt> attempt,
         List<BlobId> garbage, long lastRequestMillis, boolean closed,
         @JsonInclude(JsonInclude.Include.NON_EMPTY) List<HistoryEntry> history) {
-    /// Before it is created.
+    /// The run before it is created.
     public static final TrainingRun NONE = new TrainingRun(Optional.empty(), Optional.empty(), 0,
             IntervalSet.EMPTY, List.of(),
             new RecoveryPoint(0, Optional.empty(), 0, Optional.empty(), Optional.empty(), List.of()),
             false,
             Checkpoints.NONE, Optional.empty(), Optional.empty(), List.of(), 0, false, List.of());
 
-    /// A failed `optim_step` without a gradient loses nothing, so training may go on.
+    /// The fault of an `optim_step` without a gradient. It does not block later operations.
     public static final String NO_GRADIENT = "no_gradient";
 
-    /// From where the run is executed again.
+    /// The recovery point: a recovery replays the operations after it.
     ///
     /// @param position operations up to it are in `state`; 0: the new adapter
     /// @param lora the adapter's shape in it; empty at position 0
-    /// @param results what an earlier build stored in place of `pages`
-    /// @param pages results up to there, oldest first
+    /// @param results the results as an earlier build stored them, instead of `pages`
+    /// @param pages results up to `position`, oldest first
     public record RecoveryPoint(long position, Optional<BlobRef> state, long step, Optional<LoraSpec> lora,
             Optional<BlobRef> results,
             @JsonInclude(JsonInclude.Include.NON_EMPTY) List<ResultsPage> pages) {
         public RecoveryPoint {
-            pages = pages == null ? List.of() : List.copyOf(pages);     // absent: an earlier build's
+            pages = pages == null ? List.of() : List.copyOf(pages);     // absent in snapshots of an earlier build
         }
 
-        /// All pages, also of an earlier build.
+        /// All pages, including those of an earlier build.
         List<ResultsPage> allPages() {
             return results.map(blob -> List.of(ResultsPage.unknown(blob, position))).orElse(pages);
         }
@@ -81,8 +82,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     /// A failed operation that changes state.
     ///
-    /// @param until operations behind it were accepted after the client had been told; empty: it has not been
-    ///     told
+    /// @param until operations after this position were accepted when the client knew of the failure; empty:
+    ///     the client does not know of it yet
     public record BlockingFailure(long position, Fault why, Optional<Long> until) {
         boolean blocks(long later) {
             return later > position && (until.isEmpty() || later <= until.get());
@@ -91,40 +92,40 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     /// A replay after a failure of the worker.
     ///
-    /// @param times how often the operation at `position` was started alone in replays that have not
-    ///     finished; 0: never, operations from `position` on were replayed normally
+    /// @param times how often an exclusive replay has started the operation at `position`; 0: operations from
+    ///     `position` on were replayed normally
     public record Attempt(long position, int times) {
-        /// What remains of it when the state behind `point` is durable.
+        /// The attempt that remains when the state after `point` is durable.
         Optional<Attempt> behind(long point) {
             if (position > point) return Optional.of(this);
             return times == 0 ? Optional.of(new Attempt(point + 1, 0)) : Optional.empty();
         }
     }
 
-    /// What to do with a command.
+    /// The decision about a command.
     public sealed interface Decision {
-        /// Persist these, then confirm.
+        /// Persist the events, then confirm.
         record Accept(List<RunEvent> events) implements Decision {}
 
-        /// It was done before: confirm and persist nothing.
+        /// The command was executed before: confirm and persist nothing.
         record Duplicate() implements Decision {}
 
-        /// Refuse and persist nothing.
+        /// Refuse the command and persist nothing.
         record Refuse(Reason reason, String message) implements Decision {}
     }
 
-    /// What bounds the acceptance of operations.
+    /// The values that limit the acceptance of operations.
     ///
     /// @param unfinished operations accepted and not finished
     /// @param unfinishedBytes their bytes
-    /// @param ofOwner the same of all runs of its owner on this node
-    /// @param bytesOfOwner their bytes
+    /// @param ofOwner unfinished operations of all runs of the owner on this node
+    /// @param bytesOfOwner bytes of these operations
     public record Load(int unfinished, long unfinishedBytes, int ofOwner, long bytesOfOwner) {}
 
     public TrainingRun {
         pending = List.copyOf(pending);
         garbage = List.copyOf(garbage);
-        // Snapshots of builds without histories have none.
+        // Snapshots of builds without histories have no history.
         history = history == null ? List.of() : List.copyOf(history);
     }
 
@@ -143,10 +144,10 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                         "run " + have.run() + " exists with another configuration");
     }
 
-    /// Accepts an operation, or finds that it was accepted before.
+    /// Decides whether an operation is accepted, repeated or refused.
     ///
-    /// @param remembered the digest under `seq` if it is before the recovery point and its result is still
-    ///     kept
+    /// @param remembered the digest of operation `seq` if the operation is before the recovery point and its
+    ///     result is still kept
     Decision submit(long seq, StoredOperation operation, String digest, long nowMillis,
             Optional<String> remembered, Load load, RunSettings settings) {
         if (seq < 0) return new Decision.Refuse(Reason.INVALID, "seq_id " + seq + " is negative");
@@ -226,42 +227,42 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         return changes && !(operation.outcome() instanceof Outcome.Failed);
     }
 
-    /// The earlier failure because of which the operation at `position` must fail too, if there is one.
+    /// The earlier failure that blocks the operation at `position`, if there is one.
     Optional<Fault> blockedBy(long position) {
         return blocking.filter(b -> b.blocks(position)).map(BlockingFailure::why);
     }
 
-    /// Whether a client that is told of the failure at `position` thereby knows the blocking failure.
+    /// Whether the blocking failure becomes known to the client when it receives the failure at `position`.
     boolean wouldBeSeen(long position) {
         return blocking.filter(p -> p.until().isEmpty() && position >= p.position()).isPresent();
     }
 
-    /// Whether the failure of `operation` must stop operations behind it.
+    /// Whether the failure of `operation` blocks later operations.
     static boolean blocksLater(PendingOperation operation, Fault why) {
         return operation.kind().changesState() && !why.code().equals(NO_GRADIENT);
     }
 
     // Queries
 
-    /// The operation at a position behind the recovery point.
+    /// The operation at a position after the recovery point.
     Optional<PendingOperation> at(long position) {
         long index = position - recovery.position() - 1;
         return index < 0 || index >= pending.size()
                 ? Optional.empty() : Optional.of(pending.get((int) index));
     }
 
-    /// The operation with a client's number, if it is behind the recovery point.
+    /// The operation with a sequence number, if it is after the recovery point.
     Optional<PendingOperation> bySeq(long seq) {
         return pending.stream().filter(e -> e.seq() == seq).findFirst();
     }
 
-    /// Bytes of operations that a snapshot of this run holds.
+    /// Bytes of the operations in a snapshot of this run.
     long inlineBytes() {
         return pending.stream().filter(e -> e.operation() instanceof StoredOperation.Inline)
                 .mapToLong(e -> e.operation().bytes()).sum();
     }
 
-    /// Every blob that something refers to.
+    /// All blobs to which the run refers.
     Set<BlobId> referenced() {
         var all = new HashSet<BlobId>();
         checkpoints.all().flatMap(Checkpoints::blobs).forEach(all::add);
@@ -282,7 +283,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         return Stream.concat(payload, loaded);
     }
 
-    /// The blobs of a manifest, if they are this run's to delete.
+    /// The blobs of a manifest, if they belong to this run.
     private Stream<BlobId> own(CheckpointManifest manifest) {
         return manifest.run().equals(config.orElseThrow().run())
                 ? Checkpoints.blobs(manifest) : Stream.empty();
@@ -290,14 +291,14 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     // Events
 
-    /// The run after an event, which its history shows.
+    /// The run after an event, with the history after the event.
     ///
-    /// @param kept most entries of the history
+    /// @param kept maximum number of history entries
     TrainingRun apply(RunEvent event, int kept) {
         return apply(event).history(RunHistory.after(this, event, kept));
     }
 
-    /// The run after an event, its history as it was.
+    /// The run after an event, with an unchanged history.
     TrainingRun apply(RunEvent event) {
         return switch (event) {
             case RunCreated(var created, _) -> created(created);
@@ -365,7 +366,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     private TrainingRun failed(long position, Fault why) {
         PendingOperation operation = at(position).orElseThrow();
         TrainingRun next = outcome(position, new Outcome.Failed(why));
-        // A load is executed although a failure blocks the run, so its own failure is a new cause.
+        // A load is executed even if a failure blocks the run, so its failure is a new cause.
         boolean news = operation.kind() == OperationKind.LOAD_STATE || blockedBy(position).isEmpty();
         return (news && blocksLater(operation, why)
                 ? next.blocking(Optional.of(new BlockingFailure(position, why, Optional.empty())))
@@ -409,8 +410,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 history).collect(this);
     }
 
-    /// Adds to the garbage what `before` referred to and this does not, and takes out what is referred to
-    /// again.
+    /// Adds the blobs to the garbage to which `before` refers and this run does not, and removes blobs to
+    /// which this run refers again.
     private TrainingRun collect(TrainingRun before) {
         Set<BlobId> now = referenced();
         var all = new TreeSet<BlobId>((a, b) -> a.toString().compareTo(b.toString()));

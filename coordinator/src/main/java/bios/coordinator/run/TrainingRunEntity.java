@@ -46,15 +46,16 @@ import org.apache.pekko.persistence.typed.javadsl.EventSourcedBehaviorWithEnforc
 import org.apache.pekko.persistence.typed.javadsl.ReplyEffect;
 import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 
-/// The sharded home of one [TrainingRun]. What is accepted, [TrainingRun] decides; what the engine is given
-/// next and everything that depends on it, [RunScheduler] decides. The entity turns commands and messages
-/// into inputs of the scheduler and executes its effects, with [RunResults], [RunMaintenance] and
+/// The sharded entity of one [TrainingRun]. [TrainingRun] decides which commands are accepted; [RunScheduler]
+/// decides what the engine executes next and everything that depends on it. The entity turns commands and
+/// messages into inputs of the scheduler and executes its effects with [RunResults], [RunMaintenance] and
 /// [RunTelemetry].
 public final class TrainingRunEntity
         extends EventSourcedBehaviorWithEnforcedReplies<Message, RunEvent, TrainingRun> {
     private static final Duration UNCREATED_IDLE = Duration.ofSeconds(5);
     private static final int STASH = 100_000;
-    /// A run that is only passivated and started again has a snapshot every so many events.
+    /// A run that is only passivated and started again takes a snapshot each time its sequence number is a
+    /// multiple of this.
     private static final int SNAPSHOT_OF_BEGINNINGS = 100;
 
     private final RunId id;
@@ -88,7 +89,7 @@ public final class TrainingRunEntity
 
     /// The entity of run `id`.
     ///
-    /// @param shard asked to let the run go when it is idle; empty: it stays
+    /// @param shard passivates the entity when it is idle; empty: it is never passivated
     public static Behavior<RunCommand> create(RunId id, PersistenceId persistenceId,
             RunEnvironment environment, Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
         Behavior<Message> behavior = Behaviors.setup(context -> Behaviors.withTimers(
@@ -104,8 +105,8 @@ public final class TrainingRunEntity
         return (run, event) -> run.apply(event, settings.history());
     }
 
-    /// What the engine sends must not be dropped while the journal is slow; what the gateway sends is bounded
-    /// by its own waits.
+    /// Large, because events of the engine must not be dropped while the journal is slow. The gateway's
+    /// commands are limited by their timeouts.
     @Override public Optional<Integer> stashCapacity() {
         return Optional.of(STASH);
     }
@@ -121,7 +122,7 @@ public final class TrainingRunEntity
                 .onSignal(SnapshotCompleted.class, (_, taken) -> prune(taken.metadata().sequenceNr()))
                 .onSignal(SnapshotFailed.class, (_, failed) -> {
                     telemetry.journalFailed("snapshot");
-                    context.warn("its snapshot failed, the journal stays longer: {}",
+                    context.warn("a snapshot failed; the journal is not shortened: {}",
                             failed.failure().toString());
                 })
                 .onSignal(RecoveryFailed.class, (_, failed) -> journalFailed("recover", failed.getFailure()))
@@ -143,8 +144,9 @@ public final class TrainingRunEntity
         environment.exclusive().release(this);
     }
 
-    /// Deletes what the snapshot before the last one has made superfluous. An entity that starts elsewhere
-    /// while this one is wrongly taken for dead may have read that snapshot and not yet the events behind it.
+    /// Deletes the events up to the snapshot before the last one. An entity that starts on another node,
+    /// because this one is wrongly considered dead, may have read that snapshot and not yet the events after
+    /// it.
     private void prune(long snapshot) {
         if (lastSnapshot > 0)
             JournalPruning.before(context.actor().getSystem(), persistenceId().id(), lastSnapshot);
@@ -211,7 +213,7 @@ public final class TrainingRunEntity
             case RunCommand.Time(var owner, var replyTo) ->
                 answered(run, owner, replyTo, () -> new RunReply.Timed(telemetry.timings().newest()));
             case RunCommand.Leave _ -> {
-                // Clients that wait ask again, and are answered where the run is then.
+                // Waiting clients repeat their request, which the entity on the next node answers.
                 if (!scheduler.leaving()) results.answerAll(seq -> pending(run, seq));
                 yield handle(run, new RunInput.LeaveRequested());
             }
@@ -292,8 +294,8 @@ public final class TrainingRunEntity
                 .orElseGet(() -> new RunReply.Pending(request, scheduler.ahead(run, seq)));
     }
 
-    /// Gives an outcome to a client. A failure that a client is told is an event: what is accepted afterwards
-    /// is executed in spite of it.
+    /// Sends an outcome to a client. The first reply with the blocking failure persists an event: operations
+    /// accepted afterwards are not blocked.
     private ReplyEffect<RunEvent, TrainingRun> answer(TrainingRun run, FinishedOperation outcome,
             ActorRef<RunReply> replyTo) {
         results.fetched(outcome);
@@ -306,7 +308,7 @@ public final class TrainingRunEntity
                 : Effect().reply(replyTo, failed);
     }
 
-    /// Closes the run as soon as all that was accepted has an outcome.
+    /// Closes the run as soon as all accepted operations have an outcome.
     private ReplyEffect<RunEvent, TrainingRun> unload(TrainingRun run, ActorRef<RunReply> replyTo) {
         if (run.closed()) return Effect().reply(replyTo, new RunReply.Done());
         unloading.add(replyTo);
@@ -356,7 +358,7 @@ public final class TrainingRunEntity
             }
             case SelfMessage.RecordHistory(var entries) -> recordHistory(run, entries);
             case SelfMessage.Stop _ -> {
-                // Work was accepted while it was passivated. (A run that moves starts where its shard goes.)
+                // An operation was accepted during passivation. (A run that moves is started by its shard.)
                 if (scheduler.passivating() && scheduler.unfinished(run) > 0)
                     environment.waker().accept(id);
                 yield Effect().stop().thenNoReply();
@@ -370,7 +372,7 @@ public final class TrainingRunEntity
         return Effect().noReply();
     }
 
-    /// What the newest entry says already is not recorded again.
+    /// Persists entries, unless the newest entry of the history says the same.
     private ReplyEffect<RunEvent, TrainingRun> recordHistory(TrainingRun run, List<HistoryEntry> entries) {
         boolean repeated = run.config().isEmpty()
                 || entries.size() == 1 && RunHistory.says(run.history(), entries.getFirst());
@@ -380,15 +382,15 @@ public final class TrainingRunEntity
 
     // The scheduler
 
-    /// Lets the scheduler judge an input of a message, where events can be persisted.
+    /// Passes an input to the scheduler and persists the events that follow.
     private ReplyEffect<RunEvent, TrainingRun> handle(TrainingRun run, RunInput input) {
         List<RunEvent> events = step(run, input);
         return events.isEmpty() ? Effect().noReply() : persist(events).thenNoReply();
     }
 
-    /// Lets the scheduler judge an input and executes the effects, all but events to be persisted.
+    /// Passes an input to the scheduler and executes the effects, except those that persist events.
     ///
-    /// @return these events
+    /// @return the events to be persisted
     private List<RunEvent> step(TrainingRun run, RunInput input) {
         var transition = scheduler.withResultsHeavy(results.heavy()).step(run, input);
         scheduler = transition.next();
@@ -466,7 +468,7 @@ public final class TrainingRunEntity
         shard.orElseThrow().tell(new ClusterSharding.Passivate<>(context.actor().getSelf()));
     }
 
-    /// Finds the checkpoint that a load names, in this run or in another.
+    /// Finds the checkpoint that a load names, in this run or in another one.
     private void resolve(TrainingRun run, RunEffect.ResolveLoad effect) {
         long epoch = effect.epoch();
         long position = effect.operation().position();
@@ -517,7 +519,7 @@ public final class TrainingRunEntity
         });
     }
 
-    /// What follows from an event in the journal beside what the scheduler decides.
+    /// Handles an event that was persisted, apart from the scheduler's decisions.
     private void stored(TrainingRun run, RunEvent event) {
         switch (event) {
             case EntityBegan _ -> {
