@@ -32,9 +32,9 @@ final class AskRetry {
 
     /// The same reply as a stage whose callbacks run on the system's dispatcher. Callbacks of a stage of
     /// Pekko's run on the JVM's common pool, which costs a thread wake-up each time.
-    static <T> CompletionStage<T> onDispatcher(CompletionStage<T> asked, ActorSystem<?> system) {
+    static <T> CompletionStage<T> onDispatcher(CompletionStage<T> reply, ActorSystem<?> system) {
         var answer = new CompletableFuture<T>();
-        FutureConverters.asScala(asked).onComplete(outcome -> outcome.isSuccess()
+        FutureConverters.asScala(reply).onComplete(outcome -> outcome.isSuccess()
                 ? answer.complete(outcome.get())
                 : answer.completeExceptionally(outcome.failed().get()), system.executionContext());
         return answer;

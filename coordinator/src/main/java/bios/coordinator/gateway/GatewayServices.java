@@ -185,7 +185,7 @@ final class GatewayServices {
     ///
     /// @param mustBeServed whether at least one engine must serve the model now
     ModelInfo model(FieldPath at, String name, boolean mustBeServed) {
-        ModelName model = Fields.named(at, () -> new ModelName(name));
+        ModelName model = Fields.reportAt(at, () -> new ModelName(name));
         List<ModelInfo> servedModels = directory().servedModels();
         ModelInfo info = directory().model(model).orElseThrow(() -> servedModels.isEmpty()
                 ? new ApiException(ErrorCode.NO_WORKER, at.toString(),

@@ -88,36 +88,37 @@ final class HttpHandler {
             account = match.endpoint().authenticated() ? account(headers) : Accounts.DEFAULT;
             if (match.endpoint().readsBody()) checkType(headers);
         } catch (RuntimeException refused) {
-            return drained(request, problem(id, refused));
+            return discardBody(request, problem(id, refused));
         }
         CompletionStage<ApiResponse> reply;
         if (match.endpoint().readsBody()) {
             reply = bodies.read(request, materializer).thenCompose(body -> withBody(body, () -> {
                 ApiRequest call = call(id, account, match, request, headers,
                         Optional.of(reader.read(body.takeBytes())));
-                return ApiException.withField(call, guarded(() -> match.endpoint().handler().answer(call)));
+                return ApiException.withField(
+                        call, callHandler(() -> match.endpoint().handler().answer(call)));
             }));
         } else {
             reply = request.discardEntityBytes(materializer).completionStage()
-                    .thenCompose(_ -> guarded(() -> match.endpoint().handler()
+                    .thenCompose(_ -> callHandler(() -> match.endpoint().handler()
                             .answer(call(id, account, match, request, headers, Optional.empty()))));
         }
         return reply.thenCompose(this::render).handle((response, failed) -> failed == null
                 ? response.addHeader(RawHeader.create("X-Request-Id", id)) : problem(id, failed));
     }
 
-    private CompletionStage<HttpResponse> drained(HttpRequest request, HttpResponse response) {
+    private CompletionStage<HttpResponse> discardBody(HttpRequest request, HttpResponse response) {
         return request.discardEntityBytes(materializer).completionStage().handle((_, _) -> response);
     }
 
     private CompletionStage<ApiResponse> withBody(BodyReader.Body body,
             Supplier<CompletionStage<ApiResponse>> work) {
-        CompletionStage<ApiResponse> reply = body.length() <= SMALL ? guarded(work)
-                : CompletableFuture.supplyAsync(() -> guarded(work), readers).thenCompose(stage -> stage);
+        CompletionStage<ApiResponse> reply = body.length() <= SMALL ? callHandler(work)
+                : CompletableFuture.supplyAsync(() -> callHandler(work), readers).thenCompose(stage -> stage);
         return reply.whenComplete((_, _) -> body.release());
     }
 
-    private static CompletionStage<ApiResponse> guarded(Supplier<CompletionStage<ApiResponse>> work) {
+    private static CompletionStage<ApiResponse> callHandler(Supplier<CompletionStage<ApiResponse>> work) {
         try {
             return work.get();
         } catch (Throwable failed) {

@@ -84,10 +84,10 @@ final class ListingEndpoints {
     private CompletionStage<ApiResponse> timings(ApiRequest call) {
         int limit = call.intParameter("limit", 100, 1, MAX_PAGE);
         return services.run(call.account(), RunEndpoints.runId(call.pathParameters().getFirst()),
-                RunReply.Timed.class,
-                replyTo -> new RunCommand.Time(call.account(), replyTo)).thenApply(timed -> {
-                    int count = timed.timings().size();
-                    return new ApiResponse.JsonBody(200, ApiResponse.object("timings", timed.timings()
+                RunReply.Timings.class,
+                replyTo -> new RunCommand.ReadTimings(call.account(), replyTo)).thenApply(reply -> {
+                    int count = reply.timings().size();
+                    return new ApiResponse.JsonBody(200, ApiResponse.object("timings", reply.timings()
                             .subList(Math.max(0, count - limit), count).stream().map(ResponseBodies::timing)
                             .toList()), true);
                 });
@@ -96,10 +96,10 @@ final class ListingEndpoints {
     private CompletionStage<ApiResponse> history(ApiRequest call) {
         int limit = call.intParameter("limit", 100, 1, MAX_PAGE);
         return services.run(call.account(), RunEndpoints.runId(call.pathParameters().getFirst()),
-                RunReply.Recounted.class,
-                replyTo -> new RunCommand.Recount(call.account(), replyTo)).thenApply(recounted -> {
-                    int count = recounted.entries().size();
-                    return ApiResponse.ok("history", recounted.entries()
+                RunReply.History.class,
+                replyTo -> new RunCommand.ReadHistory(call.account(), replyTo)).thenApply(history -> {
+                    int count = history.entries().size();
+                    return ApiResponse.ok("history", history.entries()
                             .subList(Math.max(0, count - limit), count)
                             .stream().map(ResponseBodies::historyEntry).toList());
                 });
@@ -141,7 +141,7 @@ final class ListingEndpoints {
         Fields fields = call.bodyFields();
         Optional<Long> expires = fields.optionalInteger("ttl_seconds", 1, MAX_TTL_SECONDS)
                 .map(seconds -> services.clock().millis() + 1000 * seconds);
-        fields.done();
+        fields.requireAllRead();
         return services.run(call.account(), target.run(), RunReply.Done.class,
                 replyTo -> new RunCommand.SetExpiry(call.account(),
                         target.kind(), target.name(), expires, replyTo))

@@ -17,7 +17,7 @@ final class ModelInputReader {
             if (fields.has("chunks")) throw at.invalid("needs one of chunks and tokens_base64, not both");
             tokens = packed(fields.at("tokens_base64"), fields.string("tokens_base64"), model);
         } else tokens = chunks(fields, model);
-        fields.done();
+        fields.requireAllRead();
         if (tokens.length == 0) throw at.invalid("is empty; at least one token is needed");
         if (tokens.length > model.contextLength())
             throw at.invalid("has " + tokens.length + " tokens; the context of " + model.name() + " is "
@@ -56,7 +56,7 @@ final class ModelInputReader {
         int[] tokens = chunk.has("tokens_base64") && !chunk.has("tokens")
                 ? packed(chunk.at("tokens_base64"), chunk.string("tokens_base64"), model)
                 : tokens(chunk.at("tokens"), chunk.required("tokens"), model);
-        chunk.done();
+        chunk.requireAllRead();
         return tokens;
     }
 

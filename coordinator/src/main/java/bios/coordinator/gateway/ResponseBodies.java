@@ -39,26 +39,26 @@ final class ResponseBodies {
     }
 
     /// The result of a failed operation.
-    static ApiResponse failed(Fault fault) {
+    static ApiResponse failureResult(Fault fault) {
         return ApiResponse.ok("error", fault.message(), "category", fault.kind().name()
                 .toLowerCase(Locale.ROOT),
                 "code", fault.code());
     }
 
     /// The response to a poll before the result is available.
-    static ApiResponse tryAgain(String requestId, String reason) {
+    static ApiResponse pendingResult(String requestId, String reason) {
         return new ApiResponse.JsonBody(408, ApiResponse.object("type", "try_again", "request_id", requestId,
                 "queue_state", "active", "queue_state_reason", reason), false);
     }
 
     /// The response to a poll while the run is blocked.
-    static ApiResponse stalled(String requestId, String why) {
+    static ApiResponse stalledResult(String requestId, String why) {
         return new ApiResponse.JsonBody(408, ApiResponse.object("type", "try_again", "request_id", requestId,
                 "queue_state", "paused_capacity", "queue_state_reason",
                 "the run waits and tries again by itself: " + why), false);
     }
 
-    static ApiResponse evaluated(ApiRequest call, OperationResult.Evaluated result, boolean forwardOnly) {
+    static ApiResponse passResult(ApiRequest call, OperationResult.Evaluated result, boolean forwardOnly) {
         boolean packed = call.accepts("application/vnd.bios+json");
         boolean large = result.logprobs().stream().mapToLong(l -> l.length).sum() > FEW_NUMBERS;
         var outputs = new ArrayList<Map<String, Object>>(result.logprobs().size());
@@ -78,11 +78,11 @@ final class ResponseBodies {
                 "data_base64", Base64.getEncoder().encodeToString(bytes.array()));
     }
 
-    static ApiResponse stepped(OperationResult.Stepped result) {
+    static ApiResponse stepResult(OperationResult.Stepped result) {
         return ApiResponse.ok("type", "optim_step", "metrics", result.metrics(), "step", result.step());
     }
 
-    static ApiResponse saved(ApiRequest call, CheckpointManifest manifest) {
+    static ApiResponse saveResult(ApiRequest call, CheckpointManifest manifest) {
         return manifest.kind() == CheckpointKind.TRAINING
                 ? ApiResponse.ok("type", "save_weights", "path", call.clientPath(manifest),
                         "metadata", JsonWriter.raw(manifest.userMetadata()), "step", manifest.step())
@@ -90,14 +90,16 @@ final class ResponseBodies {
                         "sampling_session_id", null, "step", manifest.step());
     }
 
-    /// @param made whether the load created the run: the result of load_training_client
-    static ApiResponse loaded(ApiRequest call, RunId run, OperationResult.Loaded result, boolean made) {
+    /// @param createdByLoad whether the load created the run: the result of load_training_client
+    static ApiResponse loadResult(ApiRequest call, RunId run, OperationResult.Loaded result,
+            boolean createdByLoad) {
         String path = call.clientPath(CheckpointPath.parse(result.path()));
-        return ApiResponse.ok("type", made ? "create_model" : "load_weights", "model_id", run.value(),
+        return ApiResponse.ok("type", createdByLoad ? "create_model" : "load_weights", "model_id",
+                run.value(),
                 "path", path, "step", result.step());
     }
 
-    static ApiResponse sampled(SampleResult result) {
+    static ApiResponse sampleResult(SampleResult result) {
         List<Map<String, Object>> sequences = result.sequences().stream()
                 .map(s -> ApiResponse.object("tokens", s.tokens(), "logprobs", s.logprobs(),
                         "stop_reason", s.stopReason().name().toLowerCase(Locale.ROOT))).toList();

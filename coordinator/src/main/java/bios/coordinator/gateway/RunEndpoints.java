@@ -55,9 +55,9 @@ final class RunEndpoints {
         Optional<Fields> lora = fields.optionalObject("lora_config");
         boolean chosen = lora.filter(given -> given.has("rank")).isPresent();
         LoraSpec spec = reader.lora(lora, DerivedIds.seed(session, seq));
-        String metadata = fields.optionalFree("user_metadata", services.settings().maxMetadataBytes())
+        String metadata = fields.optionalJsonText("user_metadata", services.settings().maxMetadataBytes())
                 .orElse("{}");
-        fields.done();
+        fields.requireAllRead();
         var config = new RunConfig(DerivedIds.run(model.name(), session, seq), call.account(), model.name(),
                 spec,
                 chosen, Optional.empty(), metadata, session, services.clock().millis());
@@ -81,9 +81,9 @@ final class RunEndpoints {
         String session = fields.string("session_id");
         long seq = fields.integer("model_seq_id", 0, Long.MAX_VALUE);
         CheckpointPath path = path(fields, "path");
-        String metadata = fields.optionalFree("user_metadata", services.settings().maxMetadataBytes())
+        String metadata = fields.optionalJsonText("user_metadata", services.settings().maxMetadataBytes())
                 .orElse("{}");
-        fields.done();
+        fields.requireAllRead();
         return resolve(call, path).thenCompose(manifest -> {
             if (manifest.kind() == CheckpointKind.SAMPLER)
                 throw new ApiException(ErrorCode.WEIGHTS_ONLY, "path",
@@ -103,7 +103,7 @@ final class RunEndpoints {
     /// Parses the path of a checkpoint.
     static CheckpointPath path(Fields fields, String name) {
         String text = fields.string(name);
-        return Fields.named(fields.at(name), () -> CheckpointPath.parse(text));
+        return Fields.reportAt(fields.at(name), () -> CheckpointPath.parse(text));
     }
 
     private CompletionStage<CheckpointManifest> resolve(ApiRequest call, CheckpointPath path) {
@@ -113,7 +113,7 @@ final class RunEndpoints {
     private CompletionStage<ApiResponse> info(ApiRequest call) {
         Fields fields = call.bodyFields();
         RunId run = runId(fields.string("model_id"));
-        fields.done();
+        fields.requireAllRead();
         return services.describe(run, call.account()).thenApply(described -> {
             Optional<ModelInfo> model = services.directory().model(described.config().baseModel());
             String name = described.config().baseModel().value();
@@ -130,7 +130,7 @@ final class RunEndpoints {
     private CompletionStage<ApiResponse> unload(ApiRequest call) {
         Fields fields = call.bodyFields();
         RunId run = runId(fields.string("model_id"));
-        fields.done();
+        fields.requireAllRead();
         return services.run(call.account(), run, RunReply.Done.class,
                 replyTo -> new RunCommand.Unload(call.account(), replyTo))
                 .thenApply(_ -> ResponseBodies.future(run + ":unload", run));
@@ -141,7 +141,7 @@ final class RunEndpoints {
         if (fields.has("path") == fields.has("tinker_path"))
             throw FieldPath.BODY.field("path").invalid("give exactly one of path and tinker_path");
         CheckpointPath path = path(fields, fields.has("path") ? "path" : "tinker_path");
-        fields.done();
+        fields.requireAllRead();
         return resolve(call, path).thenApply(manifest -> {
             var answer = ApiResponse.object("base_model", manifest.baseModel().value(), "is_lora", true,
                     "lora_rank", manifest.lora().rank(), "lora_alpha", manifest.lora().alpha(),

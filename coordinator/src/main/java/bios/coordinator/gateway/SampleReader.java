@@ -31,7 +31,7 @@ final class SampleReader {
         long topk = request.optionalInteger("topk_prompt_logprobs", 0,
                 Math.min(settings.maxTopkPromptLogprobs(), model.vocabularySize())).orElse(0L);
         boolean scored = request.bool("prompt_logprobs", false) || topk > 0;
-        request.done();
+        request.requireAllRead();
         long most = (long) prompt.length + params.maxTokens().orElse(1);
         if (most > model.contextLength())
             throw request.at("sampling_params").field("max_tokens")
@@ -66,7 +66,7 @@ final class SampleReader {
         double temperature = fields.number("temperature", 1);
         int topK = fields.optionalInteger("top_k", -1, Integer.MAX_VALUE).orElse(-1L).intValue();
         double topP = fields.number("top_p", 1);
-        fields.done();
+        fields.requireAllRead();
         return new SamplingParams(maxTokens, seed, strings, tokens, temperature, topK, topP);
     }
 

@@ -57,7 +57,7 @@ final class SamplingEndpoints {
                 ? Optional.of(RunEndpoints.path(fields, "model_path")) : Optional.empty();
         Optional<ModelInfo> model = fields.optionalString("base_model")
                 .map(name -> services.model(fields.at("base_model"), name, false));
-        fields.done();
+        fields.requireAllRead();
         CompletionStage<Sampler> wanted = path.isEmpty()
                 ? CompletableFuture.completedStage(new Sampler(model.orElseThrow().name(), Optional.empty(),
                         Optional.empty())) : runs.resolve(call.account(), path.get())

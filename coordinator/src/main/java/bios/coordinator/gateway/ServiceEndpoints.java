@@ -64,12 +64,12 @@ final class ServiceEndpoints {
     private CompletionStage<ApiResponse> createSession(ApiRequest call) {
         Fields fields = call.bodyFields();
         List<String> tags = fields.optionalStrings("tags").orElse(List.of());
-        String metadata = fields.optionalFree("user_metadata", services.settings().maxMetadataBytes())
+        String metadata = fields.optionalJsonText("user_metadata", services.settings().maxMetadataBytes())
                 .orElse("{}");
         String version = fields.optionalString("sdk_version").orElse("");
         fields.optionalString("project_id");
         Optional<String> given = fields.optionalString("session_id");
-        fields.done();
+        fields.requireAllRead();
         if (tags.size() > 64) throw fields.at("tags").invalid("has " + tags.size() + " entries; at most 64");
         given.filter(id -> !SESSION.matcher(id).matches()).ifPresent(id -> {
             throw fields.at("session_id").invalid("'" + id + "' is not a UUID");
@@ -84,7 +84,7 @@ final class ServiceEndpoints {
     private CompletionStage<ApiResponse> heartbeat(ApiRequest call) {
         Fields fields = call.bodyFields();
         String session = fields.string("session_id");
-        fields.done();
+        fields.requireAllRead();
         return services.session(session, SessionReply.Described.class,
                 replyTo -> new SessionCommand.Heartbeat(call.account(), replyTo))
                 .thenApply(_ -> ApiResponse.ok("type", "session_heartbeat"));
@@ -95,7 +95,7 @@ final class ServiceEndpoints {
         ModelInfo model = services.model(fields.at("base_model"), fields.string("base_model"), true);
         String text = fields.string("text");
         boolean special = fields.bool("add_special_tokens", false);
-        fields.done();
+        fields.requireAllRead();
         return services.engine(model.name(), EngineReply.Tokenized.class,
                         replyTo -> new EngineCommand.Tokenize(model.name(), text, special, replyTo))
                 .thenApply(reply -> ApiResponse.ok("tokens", reply.tokens()));
@@ -106,7 +106,7 @@ final class ServiceEndpoints {
         ModelInfo model = services.model(fields.at("base_model"), fields.string("base_model"), true);
         int[] tokens = ModelInputReader.tokens(fields.at("tokens"), fields.required("tokens"), model);
         boolean skip = fields.bool("skip_special_tokens", true);
-        fields.done();
+        fields.requireAllRead();
         return services.engine(model.name(), EngineReply.Detokenized.class,
                         replyTo -> new EngineCommand.Detokenize(model.name(), tokens, skip, replyTo))
                 .thenApply(reply -> ApiResponse.ok("text", reply.text()));

@@ -51,14 +51,14 @@ final class TrainingEndpoints {
             });
         ModelInfo model = services.model(target.run());
         Operation operation = reader.batch(input, model, forwardOnly);
-        target.fields().done();
+        target.fields().requireAllRead();
         return runs.submit(call, target.run(), target.seq(), operation, forwardOnly ? ":forward" : "");
     }
 
     private CompletionStage<ApiResponse> optimStep(ApiRequest call) {
         Target target = Target.of(call);
         Optional<AdamParams> params = target.fields().optionalObject("adam_params").map(reader::adam);
-        target.fields().done();
+        target.fields().requireAllRead();
         return runs.submit(call, target.run(), target.seq(), new Operation.OptimStep(params), "");
     }
 
@@ -66,18 +66,18 @@ final class TrainingEndpoints {
         Target target = Target.of(call);
         Fields fields = target.fields();
         CheckpointName name = name(fields);
-        String metadata = fields.optionalFree("metadata", services.settings().maxMetadataBytes())
+        String metadata = fields.optionalJsonText("metadata", services.settings().maxMetadataBytes())
                 .orElse("{}");
         Optional<Long> ttl = fields.optionalInteger("ttl_seconds", 1, MAX_TTL_SECONDS);
         fields.bool("overwrite", true);
-        fields.done();
+        fields.requireAllRead();
         return runs.submit(call, target.run(), target.seq(),
                 new Operation.SaveState(name, metadata, ttl), "");
     }
 
     private static CheckpointName name(Fields fields) {
         String name = fields.string("path");
-        return Fields.named(fields.at("path"), () -> new CheckpointName(name));
+        return Fields.reportAt(fields.at("path"), () -> new CheckpointName(name));
     }
 
     private CompletionStage<ApiResponse> saveForSampler(ApiRequest call) {
@@ -86,7 +86,7 @@ final class TrainingEndpoints {
         Optional<CheckpointName> name = fields.has("path") ? Optional.of(name(fields)) : Optional.empty();
         Optional<Long> sampler = fields.optionalInteger("sampling_session_seq_id", 0, Long.MAX_VALUE);
         Optional<Long> ttl = fields.optionalInteger("ttl_seconds", 1, MAX_TTL_SECONDS);
-        fields.done();
+        fields.requireAllRead();
         if (name.isPresent() == sampler.isPresent())
             throw fields.at("path").invalid("give exactly one of path (a lasting checkpoint) and"
                     + " sampling_session_seq_id (a snapshot for this session)");
@@ -106,7 +106,7 @@ final class TrainingEndpoints {
         Target target = Target.of(call);
         CheckpointPath path = RunEndpoints.path(target.fields(), "path");
         boolean optimizer = target.fields().bool("optimizer", true);
-        target.fields().done();
+        target.fields().requireAllRead();
         return runs.submit(call, target.run(), target.seq(),
                 new Operation.LoadState(path, optimizer), "");
     }

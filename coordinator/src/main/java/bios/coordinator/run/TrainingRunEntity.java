@@ -208,10 +208,10 @@ public final class TrainingRunEntity
                 changed(run, owner, replyTo, () -> run.checkpoints().decideRelease(session));
             case RunCommand.Unload(var owner, var replyTo) ->
                 forOwner(run, owner, replyTo, () -> unload(run, replyTo));
-            case RunCommand.Recount(var owner, var replyTo) ->
-                answered(run, owner, replyTo, () -> new RunReply.Recounted(run.history()));
-            case RunCommand.Time(var owner, var replyTo) ->
-                answered(run, owner, replyTo, () -> new RunReply.Timed(telemetry.timings().newest()));
+            case RunCommand.ReadHistory(var owner, var replyTo) ->
+                answered(run, owner, replyTo, () -> new RunReply.History(run.history()));
+            case RunCommand.ReadTimings(var owner, var replyTo) ->
+                answered(run, owner, replyTo, () -> new RunReply.Timings(telemetry.timings().newest()));
             case RunCommand.Leave _ -> {
                 // Waiting clients repeat their request, which the entity on the next node answers.
                 if (!scheduler.leaving()) results.answerAll(seq -> pending(run, seq));

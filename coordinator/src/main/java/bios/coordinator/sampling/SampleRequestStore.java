@@ -20,7 +20,7 @@ public interface SampleRequestStore {
     CompletionStage<Optional<StoredRequest>> find(String request);
 
     /// Deletes requests older than this many milliseconds.
-    CompletionStage<Void> deleteOlderThan(long olderThanMillis);
+    CompletionStage<Void> deleteOlderThan(long ageMillis);
 
     /// Stores nothing: requests are lost with their coordinator.
     SampleRequestStore NONE = new SampleRequestStore() {
@@ -32,7 +32,7 @@ public interface SampleRequestStore {
             return CompletableFuture.completedStage(Optional.empty());
         }
 
-        @Override public CompletionStage<Void> deleteOlderThan(long olderThanMillis) {
+        @Override public CompletionStage<Void> deleteOlderThan(long ageMillis) {
             return CompletableFuture.completedStage(null);
         }
     };

@@ -104,10 +104,10 @@ final class FakeRuns implements RunDirectory, RunIndex {
                         ? new RunReply.Done() : new RunReply.Refused(Reason.NOT_FOUND, "no checkpoint"));
             case RunCommand.SetExpiry(_, _, _, _, _) -> existing(run, RunReply.Done::new);
             case RunCommand.Leave _ -> throw new IllegalStateException("not from the gateway");
-            case RunCommand.Time(_, _) -> existing(run, () -> new RunReply.Timed(List.of(
+            case RunCommand.ReadTimings(_, _) -> existing(run, () -> new RunReply.Timings(List.of(
                     new Timing(7, OperationKind.FORWARD_BACKWARD, 1_250_000, 500, 2_000_000),
                     new Timing(8, OperationKind.SAVE_SAMPLER_WEIGHTS, 0, 0, 3_000_000))));
-            case RunCommand.Recount(_, _) -> existing(run, () -> new RunReply.Recounted(List.of(
+            case RunCommand.ReadHistory(_, _) -> existing(run, () -> new RunReply.History(List.of(
                     new HistoryEntry(1_000, Optional.of("node-1"), HistoryEntry.Kind.CREATED,
                             Optional.empty(),
                             Optional.empty(), Map.of("rank", "32", "base_model", "ultrasafe/usf-tiny")),

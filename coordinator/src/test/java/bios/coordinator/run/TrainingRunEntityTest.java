@@ -326,12 +326,13 @@ class TrainingRunEntityTest {
             harness.submit(3, train(1));
             harness.submit(4, step());
             harness.outcome(4);
-            var timed = (RunReply.Timed) harness.ask(to -> new RunCommand.Time(RunHarness.OWNER, to));
-            assertEquals(List.of(3L, 4L), timed.timings().stream().map(Timing::seq).toList());
-            for (Timing timing : timed.timings())
+            var reply = (RunReply.Timings) harness.ask(
+                    to -> new RunCommand.ReadTimings(RunHarness.OWNER, to));
+            assertEquals(List.of(3L, 4L), reply.timings().stream().map(Timing::seq).toList());
+            for (Timing timing : reply.timings())
                 assertTrue(timing.journalNanos() > 0 && timing.queueNanos() > 0
                         && timing.engineNanos() == timing.seq() - 2, timing::toString);
-            var refused = harness.ask(replyTo -> new RunCommand.Time("mallory", replyTo));
+            var refused = harness.ask(replyTo -> new RunCommand.ReadTimings("mallory", replyTo));
             assertEquals(Reason.NOT_FOUND, ((RunReply.Refused) refused).reason());
         }
     }
@@ -572,7 +573,8 @@ class TrainingRunEntityTest {
     }
 
     private static List<HistoryEntry> history(RunHarness harness) {
-        return ((RunReply.Recounted) harness.ask(r -> new RunCommand.Recount(RunHarness.OWNER, r))).entries();
+        return ((RunReply.History) harness.ask(r -> new RunCommand.ReadHistory(RunHarness.OWNER, r)))
+                .entries();
     }
 
     private static List<Kind> kinds(RunHarness harness) {
@@ -604,7 +606,7 @@ class TrainingRunEntityTest {
             assertTrue(kinds.contains(Kind.RECOVERY_POINT) && kinds.contains(Kind.CHECKPOINT_SAVED),
                     kinds::toString);
             assertInstanceOf(RunReply.Refused.class,
-                    harness.ask(r -> new RunCommand.Recount("mallory", r)));
+                    harness.ask(r -> new RunCommand.ReadHistory("mallory", r)));
         }
         assertEquals(5, counted(Metrics.OPERATIONS_EXECUTED, SLUG, "optim_step") - executed);
         assertTrue(counted(Metrics.RECOVERY_POINTS, SLUG) > points);

@@ -35,7 +35,7 @@ abstract class SamplingTaskStoreContract {
         tasks = open();
         SamplingTaskStore.Task found = tasks.find("a").orElseThrow();
         assertEquals("alice", found.owner());
-        assertEquals(1_000_000, found.storedMillis());
+        assertEquals(1_000_000, found.storedAtMillis());
         assertArrayEquals(new byte[] {4}, found.body());
         assertEquals(0, tasks.find("b").orElseThrow().body().length);
         tasks.remove("a");

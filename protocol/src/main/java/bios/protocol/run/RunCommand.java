@@ -58,11 +58,11 @@ public sealed interface RunCommand extends Message {
     /// Closes the run permanently: its state is deleted, its checkpoints stay. Reply: [RunReply.Done].
     record Unload(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Asks how long the newest operations took. Reply: [RunReply.Timed].
-    record Time(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
+    /// Asks how long the newest operations took. Reply: [RunReply.Timings].
+    record ReadTimings(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Asks for the history of the run. Reply: [RunReply.Recounted].
-    record Recount(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
+    /// Asks for the history of the run. Reply: [RunReply.History].
+    record ReadHistory(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
     /// Asks the run to leave this node: it starts no new work, its state is made durable, and its entity
     /// stops. It is started again, on any node, when it has something to do. No reply.
@@ -99,10 +99,10 @@ public sealed interface RunCommand extends Message {
         record Resolved(CheckpointManifest manifest) implements RunReply {}
 
         /// @param timings in the order in which the operations finished, the newest last
-        record Timed(List<Timing> timings) implements RunReply {}
+        record Timings(List<Timing> timings) implements RunReply {}
 
-        /// @param entries the newest of its history, the newest last
-        record Recounted(List<HistoryEntry> entries) implements RunReply {}
+        /// @param entries the newest entries of the history, the newest last
+        record History(List<HistoryEntry> entries) implements RunReply {}
 
         /// The command was executed.
         record Done() implements RunReply {}

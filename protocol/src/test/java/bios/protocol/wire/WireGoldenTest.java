@@ -103,12 +103,12 @@ class WireGoldenTest {
                 List.of(Samples.MANIFEST), true));
         all.add(new RunReply.Resolved(Samples.MANIFEST));
         all.add(new RunReply.Done());
-        all.add(new RunCommand.Time("owner", nobody()));
+        all.add(new RunCommand.ReadTimings("owner", nobody()));
         all.add(new RunCommand.Leave());
-        all.add(new RunReply.Timed(List.of(new Timing(5, OperationKind.OPTIM_STEP, 200, 3000, 40_000))));
+        all.add(new RunReply.Timings(List.of(new Timing(5, OperationKind.OPTIM_STEP, 200, 3000, 40_000))));
         all.add(new RunReply.Stalled(request, Fault.server("blob_damaged", "blob a/b is damaged")));
-        all.add(new RunCommand.Recount("owner", nobody()));
-        all.add(new RunReply.Recounted(List.of(new HistoryEntry(9, Optional.of("node-1"),
+        all.add(new RunCommand.ReadHistory("owner", nobody()));
+        all.add(new RunReply.History(List.of(new HistoryEntry(9, Optional.of("node-1"),
                 HistoryEntry.Kind.OPENED,
                 Optional.of(4L), Optional.empty(), Map.of("replay", "3")))));
         all.add(new RunReply.Refused(RunCommand.Reason.TOO_MANY, "wait"));
