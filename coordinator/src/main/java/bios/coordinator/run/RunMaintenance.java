@@ -27,7 +27,7 @@ final class RunMaintenance {
     private record PendingSave(long version, long position) {}
 
     private final RunContext context;
-    private final AtomicBoolean living = new AtomicBoolean(true);
+    private final AtomicBoolean open = new AtomicBoolean(true);
     private final List<PendingSave> pendingSaves = new ArrayList<>();
     private boolean writing;
     /// Whether [#PERIOD] has not elapsed since the last write.
@@ -45,8 +45,8 @@ final class RunMaintenance {
     }
 
     /// Ends the deletions: the entity stops.
-    void end() {
-        living.set(false);
+    void close() {
+        open.set(false);
     }
 
     // The index
@@ -109,13 +109,13 @@ final class RunMaintenance {
     }
 
     /// Permits the next write: [#PERIOD] has elapsed.
-    void indexAgain() {
+    void permitWrite() {
         waiting = false;
     }
 
     /// Handles the end of a write. Returns the positions of the saves that are in the index now. If the write
     /// failed, it returns all, so that a failing index does not delay saves; the row is written again later.
-    List<Long> indexed(SelfMessage.Indexed indexed) {
+    List<Long> finishWrite(SelfMessage.Indexed indexed) {
         writing = false;
         boolean failed = indexed.failure().isPresent();
         if (failed) {
@@ -136,7 +136,7 @@ final class RunMaintenance {
     void delete(List<BlobId> blobs) {
         context.later(() -> {
             // A later entity of the run may have written the same blob again.
-            for (BlobId blob : blobs) if (living.get()) context.environment().blobs().delete(blob);
+            for (BlobId blob : blobs) if (open.get()) context.environment().blobs().delete(blob);
             return blobs;
         }, (deleted, failure) -> new SelfMessage.Step(failure == null
                 ? new RunInput.BlobsDeleted(deleted) : new RunInput.BlobsNotDeleted(failure.toString())));
@@ -153,7 +153,7 @@ final class RunMaintenance {
     }
 
     /// Whether a checkpoint has expired.
-    boolean expired(TrainingRun run) {
+    boolean hasExpired(TrainingRun run) {
         return run.checkpoints().nextExpiry().filter(at -> at <= context.now()).isPresent();
     }
 }

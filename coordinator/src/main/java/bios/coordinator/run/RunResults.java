@@ -36,13 +36,13 @@ final class RunResults {
     }
 
     /// Initializes the results after the journal was read.
-    void recovered(TrainingRun run) {
+    void initialize(TrainingRun run) {
         step = run.recovery().step();
         cache.saved(run.recovery().position());
     }
 
     /// Closes the node's account of this run: the entity stops.
-    void end() {
+    void close() {
         memory.close();
     }
 
@@ -52,10 +52,10 @@ final class RunResults {
     }
 
     /// Adds the outcome of an operation and sends it to the clients that wait for it.
-    void finished(FinishedOperation outcome) {
+    void add(FinishedOperation outcome) {
         step = outcome.result().map(this::stepAfter).orElse(step);
         cache.add(outcome);
-        wake(outcome);
+        sendOutcome(outcome);
     }
 
     private long stepAfter(OperationResult result) {
@@ -67,9 +67,9 @@ final class RunResults {
     }
 
     /// Records that a recovery point at `position` is in the journal.
-    void saved(long position) {
+    void markSaved(long position) {
         cache.saved(position);
-        if (shrinking) shrunk();
+        if (shrinking) finishShrink();
     }
 
     Optional<FinishedOperation> bySeq(long seq) {
@@ -77,7 +77,7 @@ final class RunResults {
     }
 
     /// Marks an outcome as fetched by a client.
-    void fetched(FinishedOperation outcome) {
+    void markFetched(FinishedOperation outcome) {
         cache.fetched(outcome);
     }
 
@@ -99,7 +99,7 @@ final class RunResults {
     }
 
     /// Counts an operation of `owner` before it is persisted.
-    void accepts(String owner, TrainingRun.Load now, long bytes) {
+    void reserve(String owner, TrainingRun.Load now, long bytes) {
         memory.unfinished(owner, now.unfinished() + 1, now.unfinishedBytes() + bytes);
     }
 
@@ -113,11 +113,11 @@ final class RunResults {
     boolean shrink() {
         shrinking = true;
         cache.shrink(0);
-        if (cache.unsavedBytes() == 0) shrunk();
+        if (cache.unsavedBytes() == 0) finishShrink();
         return shrinking;
     }
 
-    private void shrunk() {
+    private void finishShrink() {
         shrinking = false;
         cache.shrink(0);
         memory.shrunk();
@@ -145,25 +145,25 @@ final class RunResults {
     void search(TrainingRun run, long seq) {
         if (reading) return;
         reading = true;
-        List<ResultsPage> among = run.recovery().allPages();
-        context.later(() -> read(seq, among), (read, failure) -> failure == null ? read
-                : new SelfMessage.PageRead(seq, Optional.empty(), List.of(), among,
+        List<ResultsPage> pages = run.recovery().allPages();
+        context.later(() -> searchPages(seq, pages), (read, failure) -> failure == null ? read
+                : new SelfMessage.PageRead(seq, Optional.empty(), List.of(), pages,
                         Optional.of(failure.toString())));
     }
 
-    private SelfMessage read(long seq, List<ResultsPage> among) {
-        for (ResultsPage page : among.reversed()) {
+    private SelfMessage searchPages(long seq, List<ResultsPage> pages) {
+        for (ResultsPage page : pages.reversed()) {
             if (!page.mayHold(seq)) continue;
             List<FinishedOperation> all = ResultsPages.read(context.environment().blobs(), page);
             Optional<FinishedOperation> found = all.stream().filter(each -> each.seq() == seq).findFirst();
             if (found.isPresent())
-                return new SelfMessage.PageRead(seq, found, all, among, Optional.empty());
+                return new SelfMessage.PageRead(seq, found, all, pages, Optional.empty());
         }
-        return new SelfMessage.PageRead(seq, Optional.empty(), List.of(), among, Optional.empty());
+        return new SelfMessage.PageRead(seq, Optional.empty(), List.of(), pages, Optional.empty());
     }
 
     /// Handles the end of a search and starts the next one.
-    void read(TrainingRun run, RunScheduler scheduler, SelfMessage.PageRead read) {
+    void onPageRead(TrainingRun run, RunScheduler scheduler, SelfMessage.PageRead read) {
         reading = false;
         if (read.failure().isPresent()) {
             context.warn("the result of request {} cannot be read yet: {}", read.seq(),
@@ -172,9 +172,9 @@ final class RunResults {
             return;
         }
         read.page().forEach(cache::add);
-        read.found().ifPresent(this::wake);
+        read.found().ifPresent(this::sendOutcome);
         // The page may have been merged into another one in the meantime.
-        if (read.found().isEmpty() && read.among().equals(run.recovery().allPages()))
+        if (read.found().isEmpty() && read.searched().equals(run.recovery().allPages()))
             answer(read.seq(), new RunReply.Refused(Reason.NOT_FOUND,
                     "the result of request " + read.seq() + " is no longer kept"));
         searchForWaiters(run, scheduler);
@@ -185,7 +185,7 @@ final class RunResults {
     void searchForWaiters(TrainingRun run, RunScheduler scheduler) {
         for (long seq : List.copyOf(waiters.keySet())) {
             Optional<FinishedOperation> outcome = cache.bySeq(seq);
-            outcome.ifPresent(this::wake);
+            outcome.ifPresent(this::sendOutcome);
             if (outcome.isEmpty() && !scheduler.coming(run, seq)) search(run, seq);
         }
     }
@@ -199,18 +199,18 @@ final class RunResults {
         context.after(time, waiter.id(), new SelfMessage.WaitOver(seq, waiter.id()));
     }
 
-    int waiting() {
+    int waiterCount() {
         return waiters.values().stream().mapToInt(List::size).sum();
     }
 
     /// Sends [SelfMessage.Answer] for each client that waits for the outcome.
-    private void wake(FinishedOperation outcome) {
-        for (Waiter waiter : removed(outcome.seq()))
+    private void sendOutcome(FinishedOperation outcome) {
+        for (Waiter waiter : removeWaiters(outcome.seq()))
             context.tell(new SelfMessage.Answer(outcome, waiter.replyTo()));
     }
 
     private void answer(long seq, RunReply reply) {
-        for (Waiter waiter : removed(seq)) waiter.replyTo().tell(reply);
+        for (Waiter waiter : removeWaiters(seq)) waiter.replyTo().tell(reply);
     }
 
     /// Answers all waiting clients.
@@ -218,14 +218,14 @@ final class RunResults {
         for (long seq : List.copyOf(waiters.keySet())) answer(seq, reply.apply(seq));
     }
 
-    private List<Waiter> removed(long seq) {
+    private List<Waiter> removeWaiters(long seq) {
         List<Waiter> all = Optional.ofNullable(waiters.remove(seq)).orElse(List.of());
         for (Waiter waiter : all) context.cancel(waiter.id());
         return all;
     }
 
     /// Removes a client whose wait time is over; returns its address unless it was answered.
-    Optional<ActorRef<RunReply>> over(long seq, long waiter) {
+    Optional<ActorRef<RunReply>> removeWaiter(long seq, long waiter) {
         List<Waiter> all = waiters.getOrDefault(seq, List.of());
         Optional<Waiter> over = all.stream().filter(w -> w.id() == waiter).findFirst();
         over.ifPresent(all::remove);

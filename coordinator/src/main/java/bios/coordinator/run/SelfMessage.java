@@ -24,9 +24,9 @@ sealed interface SelfMessage extends Message {
 
     /// A page of results was read in search of `seq`.
     ///
-    /// @param among the pages that were searched
+    /// @param searched the pages that were searched
     record PageRead(long seq, Optional<FinishedOperation> found, List<FinishedOperation> page,
-            List<ResultsPage> among, Optional<String> failure) implements SelfMessage {}
+            List<ResultsPage> searched, Optional<String> failure) implements SelfMessage {}
 
     /// The delay before another read of a page is over.
     record RetryPages() implements SelfMessage {}

@@ -11,7 +11,7 @@ import java.util.function.LongSupplier;
 /// The timings of the newest operations, in memory only: an operation that is replayed after a failure has
 /// none. Belongs to one actor.
 final class Timings {
-    static final int KEPT = 1024;
+    static final int MAX_TIMINGS = 1024;
 
     private record Started(long seq, OperationKind kind, long arrived, long stored, long worked) {}
 
@@ -26,29 +26,29 @@ final class Timings {
     }
 
     /// Records the arrival of an operation, which is stored or refused before the next one arrives.
-    void arrived() {
+    void recordArrival() {
         arrived = nanos.getAsLong();
     }
 
     /// Records that an operation is in the journal.
-    void stored(long position, long seq, OperationKind kind) {
+    void recordStored(long position, long seq, OperationKind kind) {
         started.put(position, new Started(seq, kind, arrived, nanos.getAsLong(), 0));
     }
 
     /// Records the device time of an operation.
-    void worked(long position, long workedNanos) {
+    void recordDeviceTime(long position, long workedNanos) {
         started.computeIfPresent(position, (_, s) ->
                 new Started(s.seq(), s.kind(), s.arrived(), s.stored(), workedNanos));
     }
 
     /// Records that an operation has its outcome.
-    void finished(long position) {
+    void recordOutcome(long position) {
         Started s = started.remove(position);
         if (s == null) return;
-        long behind = nanos.getAsLong() - s.stored();
-        if (newest.size() == KEPT) newest.removeFirst();
+        long sinceStored = nanos.getAsLong() - s.stored();
+        if (newest.size() == MAX_TIMINGS) newest.removeFirst();
         newest.addLast(new Timing(s.seq(), s.kind(), s.stored() - s.arrived(),
-                Math.max(0, behind - s.worked()), s.worked()));
+                Math.max(0, sinceStored - s.worked()), s.worked()));
     }
 
     /// Discards operations up to `position`: they get no outcome any more.

@@ -71,7 +71,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             Optional<BlobRef> results,
             @JsonInclude(JsonInclude.Include.NON_EMPTY) List<ResultsPage> pages) {
         public RecoveryPoint {
-            pages = pages == null ? List.of() : List.copyOf(pages);     // absent in snapshots of an earlier build
+            pages = pages == null ? List.of()
+                    : List.copyOf(pages); // absent in snapshots of an earlier build
         }
 
         /// All pages, including those of an earlier build.
@@ -276,15 +277,15 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         Stream<BlobId> payload = operation.operation() instanceof StoredOperation.InBlob(_, var blob)
                 ? Stream.of(blob.id()) : Stream.empty();
         Stream<BlobId> loaded = switch (operation.outcome()) {
-            case Outcome.Resolved(var manifest) -> own(manifest);
-            case Outcome.Applied(var manifest) -> own(manifest);
+            case Outcome.Resolved(var manifest) -> ownBlobs(manifest);
+            case Outcome.Applied(var manifest) -> ownBlobs(manifest);
             case Outcome.Open _, Outcome.Committed _, Outcome.Failed _ -> Stream.empty();
         };
         return Stream.concat(payload, loaded);
     }
 
     /// The blobs of a manifest, if they belong to this run.
-    private Stream<BlobId> own(CheckpointManifest manifest) {
+    private Stream<BlobId> ownBlobs(CheckpointManifest manifest) {
         return manifest.run().equals(config.orElseThrow().run())
                 ? Checkpoints.blobs(manifest) : Stream.empty();
     }
@@ -295,44 +296,45 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     ///
     /// @param kept maximum number of history entries
     TrainingRun apply(RunEvent event, int kept) {
-        return apply(event).history(RunHistory.after(this, event, kept));
+        return apply(event).withHistory(RunHistory.after(this, event, kept));
     }
 
     /// The run after an event, with an unchanged history.
     TrainingRun apply(RunEvent event) {
         return switch (event) {
-            case RunCreated(var created, _) -> created(created);
-            case OperationAccepted e -> accept(e);
-            case LoadResolved(var at, var manifest) -> outcome(at, new Outcome.Resolved(manifest));
-            case LoadApplied(var at, _) -> loaded(at);
-            case OperationFailed(var at, var why, _) -> failed(at, why);
+            case RunCreated(var created, _) -> applyCreated(created);
+            case OperationAccepted e -> applyAccepted(e);
+            case LoadResolved(var at, var manifest) -> withOutcome(at, new Outcome.Resolved(manifest));
+            case LoadApplied(var at, _) -> applyLoad(at);
+            case OperationFailed(var at, var why, _) -> applyFailure(at, why);
             case ErrorSeen(var upTo) ->
-                    blocking(blocking.map(b ->
+                    withBlocking(blocking.map(b ->
                             new BlockingFailure(b.position(), b.why(), Optional.of(upTo))));
-            case CheckpointCommitted e -> committed(e);
-            case CheckpointDeleted(var kind, var name, _) -> checkpoints(checkpoints.delete(kind, name));
+            case CheckpointCommitted e -> applyCommit(e);
+            case CheckpointDeleted(var kind, var name, _) -> withCheckpoints(checkpoints.delete(kind, name));
             case ExpirySet(var kind, var name, var at, _) ->
-                    checkpoints(checkpoints.expiry(kind, name, at));
-            case CheckpointsExpired(var now, _) -> checkpoints(checkpoints.expire(now));
-            case SnapshotsReleased(var session) -> checkpoints(checkpoints.release(session));
-            case RecoveryPointReached e -> recovered(e);
-            case OperationAttempted(var at, _) -> attempted(at);
-            case ReplayBegan(var at) -> attempt(Optional.of(new Attempt(at, 0)));
-            case ReplayFinished _ -> attempt(Optional.empty());
-            case BlobsFreed(var blobs) -> garbage(garbage.stream().filter(b -> !blobs.contains(b)).toList());
-            case RunClosed _ -> close();
+                    withCheckpoints(checkpoints.expiry(kind, name, at));
+            case CheckpointsExpired(var now, _) -> withCheckpoints(checkpoints.expire(now));
+            case SnapshotsReleased(var session) -> withCheckpoints(checkpoints.release(session));
+            case RecoveryPointReached e -> applyRecoveryPoint(e);
+            case OperationAttempted(var at, _) -> applyAttempt(at);
+            case ReplayBegan(var at) -> withAttempt(Optional.of(new Attempt(at, 0)));
+            case ReplayFinished _ -> withAttempt(Optional.empty());
+            case BlobsFreed(var blobs) ->
+                    withGarbage(garbage.stream().filter(b -> !blobs.contains(b)).toList());
+            case RunClosed _ -> applyClosed();
             case EntityBegan _, HistoryRecorded _ -> this;
         };
     }
 
-    private TrainingRun created(RunConfig created) {
+    private TrainingRun applyCreated(RunConfig created) {
         require(config.isEmpty(), "run %s is created twice", created.run());
         return new TrainingRun(Optional.of(created), Optional.of(created.lora()), accepted, known, pending,
                 recovery, trained, checkpoints, blocking, attempt, garbage, created.createdAtMillis(), closed,
                 history);
     }
 
-    private TrainingRun accept(OperationAccepted e) {
+    private TrainingRun applyAccepted(OperationAccepted e) {
         require(e.position() == accepted + 1, "position %d follows %d", e.position(), accepted);
         var longer = new ArrayList<>(pending);
         longer.add(new PendingOperation(e.position(), e.seq(), e.operation(), e.digest(), e.timeMillis(),
@@ -341,15 +343,15 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 checkpoints, blocking, attempt, garbage, e.timeMillis(), closed, history);
     }
 
-    private TrainingRun outcome(long position, Outcome now) {
+    private TrainingRun withOutcome(long position, Outcome now) {
         var changed = new ArrayList<>(pending);
         int index = (int) (position - recovery.position() - 1);
         require(index >= 0 && index < changed.size(), "position %d is not pending", position);
         changed.set(index, changed.get(index).with(now));
-        return pending(changed);
+        return withPending(changed);
     }
 
-    private TrainingRun loaded(long position) {
+    private TrainingRun applyLoad(long position) {
         PendingOperation operation = at(position).orElseThrow();
         var manifest = switch (operation.outcome()) {
             case Outcome.Resolved(var m) -> m;
@@ -358,103 +360,104 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                     throw new IllegalStateException("the load at " + position
                             + " was applied before it was resolved");
         };
-        TrainingRun next = outcome(position, new Outcome.Applied(manifest))
-                .blocking(blocking.filter(p -> p.position() > position));
-        return next.lora(Optional.of(manifest.lora()));
+        TrainingRun next = withOutcome(position, new Outcome.Applied(manifest))
+                .withBlocking(blocking.filter(p -> p.position() > position));
+        return next.withLora(Optional.of(manifest.lora()));
     }
 
-    private TrainingRun failed(long position, Fault why) {
+    private TrainingRun applyFailure(long position, Fault why) {
         PendingOperation operation = at(position).orElseThrow();
-        TrainingRun next = outcome(position, new Outcome.Failed(why));
+        TrainingRun next = withOutcome(position, new Outcome.Failed(why));
         // A load is executed even if a failure blocks the run, so its failure is a new cause.
-        boolean news = operation.kind() == OperationKind.LOAD_STATE || blockedBy(position).isEmpty();
-        return (news && blocksLater(operation, why)
-                ? next.blocking(Optional.of(new BlockingFailure(position, why, Optional.empty())))
-                : next).collect(this);
+        boolean newCause = operation.kind() == OperationKind.LOAD_STATE || blockedBy(position).isEmpty();
+        return (newCause && blocksLater(operation, why)
+                ? next.withBlocking(Optional.of(new BlockingFailure(position, why, Optional.empty())))
+                : next).collectGarbage(this);
     }
 
-    private TrainingRun committed(CheckpointCommitted e) {
-        TrainingRun next = outcome(e.position(), new Outcome.Committed(e.manifest()))
-                .checkpoints(checkpoints.commit(e.manifest(), e.session()));
+    private TrainingRun applyCommit(CheckpointCommitted e) {
+        TrainingRun next = withOutcome(e.position(), new Outcome.Committed(e.manifest()))
+                .withCheckpoints(checkpoints.commit(e.manifest(), e.session()));
         Set<BlobId> now = Checkpoints.blobs(e.manifest()).collect(Collectors.toSet());
-        return next.garbage(next.garbage.stream().filter(b -> !now.contains(b)).toList());
+        return next.withGarbage(next.garbage.stream().filter(b -> !now.contains(b)).toList());
     }
 
-    private TrainingRun recovered(RecoveryPointReached e) {
+    private TrainingRun applyRecoveryPoint(RecoveryPointReached e) {
         require(e.position() >= recovery.position() && e.position() <= accepted,
                 "recovery point %d is outside the accepted operations", e.position());
-        int behind = (int) (e.position() - recovery.position());
-        boolean changed = trained || pending.subList(0, behind).stream().anyMatch(TrainingRun::trains);
+        int settledCount = (int) (e.position() - recovery.position());
+        boolean changed = trained || pending.subList(0, settledCount).stream().anyMatch(TrainingRun::trains);
         var point = new RecoveryPoint(e.position(), Optional.of(e.state()), e.step(),
                 Optional.of(e.lora()), e.results(), e.pages());
-        var next = new TrainingRun(config, lora, accepted, known, pending.subList(behind, pending.size()),
+        var next = new TrainingRun(
+                config, lora, accepted, known, pending.subList(settledCount, pending.size()),
                 point,
                 changed, checkpoints, blocking,
                 attempt.flatMap(a -> a.behind(e.position())), garbage, lastRequestMillis, closed,
                 history);
-        return next.collect(this);
+        return next.collectGarbage(this);
     }
 
-    private TrainingRun attempted(long position) {
+    private TrainingRun applyAttempt(long position) {
         require(attempt.isEmpty() || attempt.get().position() <= position,
                 "attempts go forward, not to %d", position);
         int times = attempt.filter(a -> a.position() == position).map(Attempt::times).orElse(0);
-        return attempt(Optional.of(new Attempt(position, times + 1)));
+        return withAttempt(Optional.of(new Attempt(position, times + 1)));
     }
 
-    private TrainingRun close() {
+    private TrainingRun applyClosed() {
         var point = new RecoveryPoint(accepted, Optional.empty(), recovery.step(), recovery.lora(),
                 Optional.empty(), List.of());
         return new TrainingRun(config, lora, accepted, known, List.of(), point, trained, checkpoints,
                 Optional.empty(), Optional.empty(), garbage, lastRequestMillis, true,
-                history).collect(this);
+                history).collectGarbage(this);
     }
 
     /// Adds the blobs to the garbage to which `before` refers and this run does not, and removes blobs to
     /// which this run refers again.
-    private TrainingRun collect(TrainingRun before) {
+    private TrainingRun collectGarbage(TrainingRun before) {
         Set<BlobId> now = referenced();
         var all = new TreeSet<BlobId>((a, b) -> a.toString().compareTo(b.toString()));
         all.addAll(garbage);
         all.addAll(before.referenced());
         all.removeIf(now::contains);
-        return garbage(List.copyOf(all));
+        return withGarbage(List.copyOf(all));
     }
 
     // Copies
 
-    private TrainingRun pending(List<PendingOperation> now) {
+    private TrainingRun withPending(List<PendingOperation> now) {
         return new TrainingRun(config, lora, accepted, known, now, recovery, trained, checkpoints,
                 blocking, attempt, garbage, lastRequestMillis, closed, history);
     }
 
-    private TrainingRun lora(Optional<LoraSpec> now) {
+    private TrainingRun withLora(Optional<LoraSpec> now) {
         return new TrainingRun(config, now, accepted, known, pending, recovery, trained, checkpoints,
                 blocking, attempt, garbage, lastRequestMillis, closed, history);
     }
 
-    private TrainingRun checkpoints(Checkpoints now) {
+    private TrainingRun withCheckpoints(Checkpoints now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, now, blocking,
-                attempt, garbage, lastRequestMillis, closed, history).collect(this);
+                attempt, garbage, lastRequestMillis, closed, history).collectGarbage(this);
     }
 
-    private TrainingRun blocking(Optional<BlockingFailure> now) {
+    private TrainingRun withBlocking(Optional<BlockingFailure> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints, now,
                 attempt, garbage, lastRequestMillis, closed, history);
     }
 
-    private TrainingRun attempt(Optional<Attempt> now) {
+    private TrainingRun withAttempt(Optional<Attempt> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
                 blocking,
                 now, garbage, lastRequestMillis, closed, history);
     }
 
-    private TrainingRun garbage(List<BlobId> now) {
+    private TrainingRun withGarbage(List<BlobId> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
                 blocking, attempt, now, lastRequestMillis, closed, history);
     }
 
-    private TrainingRun history(List<HistoryEntry> now) {
+    private TrainingRun withHistory(List<HistoryEntry> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
                 blocking, attempt, garbage, lastRequestMillis, closed, now);
     }
