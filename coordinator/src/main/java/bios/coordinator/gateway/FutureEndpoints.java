@@ -117,8 +117,8 @@ final class FutureEndpoints {
                                     ? "it is being executed" : ahead + " operations are before it"));
                     case RunReply.Stalled(_, var why) -> CompletableFuture.completedStage(
                             ResponseBodies.stalled(id, why.message()));
-                    case RunReply.Accepted _, RunReply.Described _, RunReply.Resolved _, RunReply.Timed _,
-                            RunReply.Recounted _, RunReply.Done _, RunReply.Refused _ ->
+                    case RunReply.Accepted _, RunReply.Described _, RunReply.Resolved _, RunReply.Timings _,
+                            RunReply.History _, RunReply.Done _, RunReply.Refused _ ->
                             throw new IllegalStateException("unexpected reply to a retrieval: "
                                     + reply.getClass().getSimpleName());
                 });

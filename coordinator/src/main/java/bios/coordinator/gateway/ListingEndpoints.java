@@ -81,8 +81,9 @@ final class ListingEndpoints {
 
     private CompletionStage<ApiResponse> timings(ApiRequest call) {
         int limit = call.number("limit", 100, 1, MOST);
-        return upstream.run(call.account(), RunEndpoints.runId(call.parts().getFirst()), RunReply.Timed.class,
-                replyTo -> new RunCommand.Time(call.account(), replyTo)).thenApply(timed -> {
+        return upstream.run(call.account(), RunEndpoints.runId(call.parts().getFirst()),
+                RunReply.Timings.class,
+                replyTo -> new RunCommand.GetTimings(call.account(), replyTo)).thenApply(timed -> {
                     int count = timed.timings().size();
                     return new ApiResponse.JsonBody(200, ApiResponse.object("timings", timed.timings()
                             .subList(Math.max(0, count - limit), count).stream().map(ResponseBodies::timing)
@@ -93,8 +94,8 @@ final class ListingEndpoints {
     private CompletionStage<ApiResponse> history(ApiRequest call) {
         int limit = call.number("limit", 100, 1, MOST);
         return upstream.run(call.account(), RunEndpoints.runId(call.parts().getFirst()),
-                RunReply.Recounted.class,
-                replyTo -> new RunCommand.Recount(call.account(), replyTo)).thenApply(recounted -> {
+                RunReply.History.class,
+                replyTo -> new RunCommand.GetHistory(call.account(), replyTo)).thenApply(recounted -> {
                     int count = recounted.entries().size();
                     return ApiResponse.ok("history", recounted.entries()
                             .subList(Math.max(0, count - limit), count)

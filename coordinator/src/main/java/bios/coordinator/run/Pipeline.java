@@ -26,7 +26,7 @@ record Pipeline(long sent, List<PendingOperation> outstanding, long load, long r
     }
 
     /// Whether it holds operations behind `position`.
-    boolean holdsBehind(long position) {
+    boolean holdsAfter(long position) {
         return outstanding.stream().anyMatch(o -> o.position() > position);
     }
 

@@ -109,7 +109,7 @@ public sealed interface RunEvent {
             @JsonInclude(JsonInclude.Include.NON_EMPTY) List<ResultsPage> pages,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
         public RecoveryPointReached {
-            pages = pages == null ? List.of() : List.copyOf(pages);     // absent in events of an earlier build
+            pages = pages == null ? List.of() : List.copyOf(pages); // absent in events of an earlier build
         }
 
         RecoveryPointReached(long position, BlobRef state, long step, LoraSpec lora,

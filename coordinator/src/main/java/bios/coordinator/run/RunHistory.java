@@ -19,30 +19,30 @@ import java.util.stream.Collectors;
 final class RunHistory {
     /// Routine entries may take up this part of a history.
     private static final int ROUTINE_PART = 4;
-    private static final int NAMED = 8;
+    private static final int MAX_NAMES = 8;
 
     private RunHistory() {}
 
     /// The history after `event`, at most `kept` entries. At most a quarter of them are recovery points, so
     /// that less frequent entries stay longer.
     static List<HistoryEntry> after(TrainingRun before, RunEvent event, int kept) {
-        List<HistoryEntry> notes = before.history();
+        List<HistoryEntry> entries = before.history();
         return switch (event) {
-            case OperationFailed e when blocked(before, e) -> countBlocked(notes);
+            case OperationFailed e when blocked(before, e) -> countBlocked(entries);
             case OperationAttempted e -> attempted(before, e, kept);
-            default -> note(before, event).map(note -> with(notes, note, kept)).orElse(notes);
+            default -> entry(before, event).map(entry -> with(entries, entry, kept)).orElse(entries);
         };
     }
 
     /// Whether the history's newest entry says the same as `now`.
-    static boolean says(List<HistoryEntry> history, HistoryEntry now) {
+    static boolean repeatsNewest(List<HistoryEntry> history, HistoryEntry now) {
         if (history.isEmpty()) return false;
         HistoryEntry last = history.getLast();
         return now.repeats(last) || now.kind() == Kind.RECOVERY_POINT_FAILED
                 && last.kind() == now.kind() && last.node().equals(now.node());
     }
 
-    private static Optional<HistoryEntry> note(TrainingRun run, RunEvent event) {
+    private static Optional<HistoryEntry> entry(TrainingRun run, RunEvent event) {
         return switch (event) {
             case RunCreated(var config, var stamp) -> Optional.of(new HistoryEntry(config.createdAtMillis(),
                     stamp.map(Stamp::node), Kind.CREATED, Optional.empty(), Optional.empty(),
@@ -71,7 +71,7 @@ final class RunHistory {
                     Kind.RECOVERY_POINT, Map.of("step", "" + e.step(), "bytes", "" + e.state().bytes())));
             case RunClosed(var time, var stamp) -> Optional.of(
                     plain(stamp.orElse(new Stamp(time, "")), Kind.UNLOADED, Map.of()));
-            case HistoryRecorded(var note) -> Optional.of(note);
+            case HistoryRecorded(var entry) -> Optional.of(entry);
             case OperationAccepted _, LoadResolved _, ErrorSeen _, SnapshotsReleased _, OperationAttempted _,
                     ReplayBegan _, ReplayFinished _, BlobsFreed _,
                     EntityBegan _ -> Optional.empty();
@@ -112,8 +112,8 @@ final class RunHistory {
                 .filter(m -> m.expiresAtMillis().filter(at -> at <= time).isPresent())
                 .map(m -> words(m.kind(), m.name().orElseThrow())).distinct().toList();
         return gone.isEmpty() ? Optional.empty() : Optional.of(plain(stamp, Kind.CHECKPOINT_EXPIRED, Map.of(
-                "checkpoints", gone.stream().limit(NAMED).collect(Collectors.joining(", "))
-                + (gone.size() > NAMED ? " and " + (gone.size() - NAMED) + " more" : ""))));
+                "checkpoints", gone.stream().limit(MAX_NAMES).collect(Collectors.joining(", "))
+                + (gone.size() > MAX_NAMES ? " and " + (gone.size() - MAX_NAMES) + " more" : ""))));
     }
 
     /// Whether an operation fails only because of an earlier failure.
@@ -122,13 +122,13 @@ final class RunHistory {
     }
 
     /// Counts an operation that an earlier failure blocks in the entry of that failure.
-    private static List<HistoryEntry> countBlocked(List<HistoryEntry> notes) {
-        for (int i = notes.size() - 1; i >= 0; i--) {
-            HistoryEntry note = notes.get(i);
-            if (note.kind() != Kind.OPERATION_FAILED && note.kind() != Kind.POISONED_OPERATION) continue;
-            return replaced(notes, i, counted(note, "struck", 1));
+    private static List<HistoryEntry> countBlocked(List<HistoryEntry> entries) {
+        for (int i = entries.size() - 1; i >= 0; i--) {
+            HistoryEntry entry = entries.get(i);
+            if (entry.kind() != Kind.OPERATION_FAILED && entry.kind() != Kind.POISONED_OPERATION) continue;
+            return replaced(entries, i, counted(entry, "struck", 1));
         }
-        return notes;
+        return entries;
     }
 
     /// Adds an attempt; consecutive attempts are one entry.
@@ -136,30 +136,30 @@ final class RunHistory {
         if (event.stamp().isEmpty()) return run.history();
         HistoryEntry now = about(run, event.position(), event.stamp().get(), Kind.ATTEMPT,
                 Map.of("first", "" + event.position(), "operations", "1"));
-        List<HistoryEntry> notes = run.history();
-        if (notes.isEmpty() || notes.getLast().kind() != Kind.ATTEMPT
-                || !notes.getLast().node().equals(now.node())) return with(notes, now, kept);
-        HistoryEntry merged = counted(notes.getLast(), "operations", 1);
-        return replaced(notes, notes.size() - 1, new HistoryEntry(now.timeMillis(), now.node(), now.kind(),
-                now.position(), now.seq(), merged.detail()));
+        List<HistoryEntry> entries = run.history();
+        if (entries.isEmpty() || entries.getLast().kind() != Kind.ATTEMPT
+                || !entries.getLast().node().equals(now.node())) return with(entries, now, kept);
+        HistoryEntry merged = counted(entries.getLast(), "operations", 1);
+        return replaced(entries, entries.size() - 1, new HistoryEntry(now.timeMillis(), now.node(),
+                now.kind(), now.position(), now.seq(), merged.detail()));
     }
 
-    private static HistoryEntry counted(HistoryEntry note, String name, int more) {
-        var detail = new HashMap<>(note.detail());
+    private static HistoryEntry counted(HistoryEntry entry, String name, int more) {
+        var detail = new HashMap<>(entry.detail());
         detail.merge(name, "" + more, (old, add) -> "" + (Long.parseLong(old) + Long.parseLong(add)));
-        return new HistoryEntry(note.timeMillis(), note.node(), note.kind(), note.position(), note.seq(),
+        return new HistoryEntry(entry.timeMillis(), entry.node(), entry.kind(), entry.position(), entry.seq(),
                 detail);
     }
 
-    private static List<HistoryEntry> replaced(List<HistoryEntry> notes, int index, HistoryEntry note) {
-        var changed = new ArrayList<>(notes);
-        changed.set(index, note);
+    private static List<HistoryEntry> replaced(List<HistoryEntry> entries, int index, HistoryEntry entry) {
+        var changed = new ArrayList<>(entries);
+        changed.set(index, entry);
         return changed;
     }
 
-    private static List<HistoryEntry> with(List<HistoryEntry> notes, HistoryEntry note, int kept) {
-        var longer = new ArrayList<>(notes);
-        longer.add(note);
+    private static List<HistoryEntry> with(List<HistoryEntry> entries, HistoryEntry entry, int kept) {
+        var longer = new ArrayList<>(entries);
+        longer.add(entry);
         long routine = longer.stream().filter(RunHistory::routine).count();
         for (int i = 0; i < longer.size() && routine > Math.max(1, kept / ROUTINE_PART);) {
             if (routine(longer.get(i))) {
@@ -170,7 +170,7 @@ final class RunHistory {
         return longer.size() <= kept ? longer : longer.subList(longer.size() - kept, longer.size());
     }
 
-    private static boolean routine(HistoryEntry note) {
-        return note.kind() == Kind.RECOVERY_POINT;
+    private static boolean routine(HistoryEntry entry) {
+        return entry.kind() == Kind.RECOVERY_POINT;
     }
 }

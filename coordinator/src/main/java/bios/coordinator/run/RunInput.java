@@ -57,7 +57,7 @@ sealed interface RunInput {
     record BlobsNotDeleted(String why) implements RunInput {}
 
     /// Whether the results that are only in memory exceed their limit has changed.
-    record ResultsHeavy(boolean heavy) implements RunInput {}
+    record ResultsOverLimit(boolean overLimit) implements RunInput {}
 
     /// The node requests that the run writes its results to the blob store.
     record RecoveryPointWanted() implements RunInput {}

@@ -65,7 +65,7 @@ final class RunTelemetry {
             case Occurrence.OperationWaits(var position, var why) ->
                     context.warn("operation {} cannot be read yet: {}", position, why);
             case Occurrence.RecoveryPointFailed(var why) -> {
-                context.warn("a recovery point failed and is tried again; until then the journal is not shortened: {}", why);
+                context.warn("a recovery point failed; it is tried again: {}", why);
                 Metrics.RECOVERY_POINT_FAILURES.labelValues(model).inc();
                 record(HistoryEntry.Kind.RECOVERY_POINT_FAILED, Map.of("message", why));
             }
@@ -125,15 +125,15 @@ final class RunTelemetry {
 
     /// Counts the run as in memory.
     ///
-    /// @param open number of operations accepted and not finished
-    void begins(int open) {
+    /// @param unfinishedOperations number of operations accepted and not finished
+    void started(int unfinishedOperations) {
         if (!active) Metrics.RUNS.labelValues(model).inc();
         active = true;
-        count(open - unfinished);
+        count(unfinishedOperations - unfinished);
     }
 
     /// Counts the run as no longer in memory.
-    void ends() {
+    void stopped() {
         if (active) Metrics.RUNS.labelValues(model).dec();
         active = false;
         count(-unfinished);
@@ -146,13 +146,13 @@ final class RunTelemetry {
     }
 
     void accepted(OperationKind kind) {
-        Metrics.ACCEPTED.labelValues(model, word(kind)).inc();
+        Metrics.ACCEPTED.labelValues(model, label(kind)).inc();
         count(1);
     }
 
     private void executed(OperationKind kind, long position) {
-        Metrics.EXECUTED.labelValues(model, word(kind)).inc();
-        if (position <= until) Metrics.REPLAYED.labelValues(model, word(kind)).inc();
+        Metrics.EXECUTED.labelValues(model, label(kind)).inc();
+        if (position <= until) Metrics.REPLAYED.labelValues(model, label(kind)).inc();
     }
 
     void failed(Fault why) {
@@ -212,7 +212,7 @@ final class RunTelemetry {
         Metrics.JOURNAL_FAILURES.labelValues("run", action).inc();
     }
 
-    private static String word(OperationKind kind) {
+    private static String label(OperationKind kind) {
         return kind.name().toLowerCase(Locale.ROOT);
     }
 }

@@ -24,20 +24,20 @@ sealed interface SelfMessage extends Message {
 
     /// A page of results was read in search of `seq`.
     ///
-    /// @param among the pages that were searched
+    /// @param searched the pages that were searched
     record PageRead(long seq, Optional<FinishedOperation> found, List<FinishedOperation> page,
-            List<ResultsPage> among, Optional<String> failure) implements SelfMessage {}
+            List<ResultsPage> searched, Optional<String> failure) implements SelfMessage {}
 
-    /// The delay before another read of a page is over.
+    /// The delay before another read of a page is expired.
     record RetryPages() implements SelfMessage {}
 
     /// The write of `version` to the index has ended.
     record Indexed(long version, Optional<String> failure) implements SelfMessage {}
 
-    /// The delay before the next write of the index is over.
+    /// The delay before the next write of the index is expired.
     record IndexAgain() implements SelfMessage {}
 
-    /// The wait time of a client is over.
+    /// The wait time of a client is expired.
     record WaitOver(long seq, long waiter) implements SelfMessage {}
 
     /// Send an outcome to a client that has waited for it.

@@ -71,7 +71,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             Optional<BlobRef> results,
             @JsonInclude(JsonInclude.Include.NON_EMPTY) List<ResultsPage> pages) {
         public RecoveryPoint {
-            pages = pages == null ? List.of() : List.copyOf(pages);     // absent in snapshots of an earlier build
+            pages = pages == null ? List.of() : List.copyOf(pages); // absent in snapshots of an earlier build
         }
 
         /// All pages, including those of an earlier build.
@@ -96,7 +96,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     ///     `position` on were replayed normally
     public record Attempt(long position, int times) {
         /// The attempt that remains when the state after `point` is durable.
-        Optional<Attempt> behind(long point) {
+        Optional<Attempt> after(long point) {
             if (position > point) return Optional.of(this);
             return times == 0 ? Optional.of(new Attempt(point + 1, 0)) : Optional.empty();
         }
@@ -201,8 +201,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                     path + " was trained with " + manifest.optimizerType()
                     + ", this run uses adamw; load the weights without the optimizer");
         LoraSpec shape = lora.orElseThrow();
-        boolean adopts = !own.loraChosen() && !trainedBefore(position);
-        if (!adopts && !shape.compatible(manifest.lora()))
+        boolean adoptsShape = !own.loraChosen() && !trainedBefore(position);
+        if (!adoptsShape && !shape.compatible(manifest.lora()))
             return refuse(position, "lora_mismatch",
                     path + " has " + words(manifest.lora()) + ", this run has " + words(shape));
         return new LoadResolved(position, manifest);
@@ -367,10 +367,10 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         PendingOperation operation = at(position).orElseThrow();
         TrainingRun next = outcome(position, new Outcome.Failed(why));
         // A load is executed even if a failure blocks the run, so its failure is a new cause.
-        boolean news = operation.kind() == OperationKind.LOAD_STATE || blockedBy(position).isEmpty();
-        return (news && blocksLater(operation, why)
+        boolean newCause = operation.kind() == OperationKind.LOAD_STATE || blockedBy(position).isEmpty();
+        return (newCause && blocksLater(operation, why)
                 ? next.blocking(Optional.of(new BlockingFailure(position, why, Optional.empty())))
-                : next).collect(this);
+                : next).collectGarbage(this);
     }
 
     private TrainingRun committed(CheckpointCommitted e) {
@@ -383,16 +383,14 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     private TrainingRun recovered(RecoveryPointReached e) {
         require(e.position() >= recovery.position() && e.position() <= accepted,
                 "recovery point %d is outside the accepted operations", e.position());
-        int behind = (int) (e.position() - recovery.position());
-        boolean changed = trained || pending.subList(0, behind).stream().anyMatch(TrainingRun::trains);
+        int passed = (int) (e.position() - recovery.position());
+        boolean changed = trained || pending.subList(0, passed).stream().anyMatch(TrainingRun::trains);
         var point = new RecoveryPoint(e.position(), Optional.of(e.state()), e.step(),
                 Optional.of(e.lora()), e.results(), e.pages());
-        var next = new TrainingRun(config, lora, accepted, known, pending.subList(behind, pending.size()),
-                point,
-                changed, checkpoints, blocking,
-                attempt.flatMap(a -> a.behind(e.position())), garbage, lastRequestMillis, closed,
-                history);
-        return next.collect(this);
+        var next = new TrainingRun(config, lora, accepted, known, pending.subList(passed, pending.size()),
+                point, changed, checkpoints, blocking, attempt.flatMap(a -> a.after(e.position())), garbage,
+                lastRequestMillis, closed, history);
+        return next.collectGarbage(this);
     }
 
     private TrainingRun attempted(long position) {
@@ -407,12 +405,12 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 Optional.empty(), List.of());
         return new TrainingRun(config, lora, accepted, known, List.of(), point, trained, checkpoints,
                 Optional.empty(), Optional.empty(), garbage, lastRequestMillis, true,
-                history).collect(this);
+                history).collectGarbage(this);
     }
 
     /// Adds the blobs to the garbage to which `before` refers and this run does not, and removes blobs to
     /// which this run refers again.
-    private TrainingRun collect(TrainingRun before) {
+    private TrainingRun collectGarbage(TrainingRun before) {
         Set<BlobId> now = referenced();
         var all = new TreeSet<BlobId>((a, b) -> a.toString().compareTo(b.toString()));
         all.addAll(garbage);
@@ -435,7 +433,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     private TrainingRun checkpoints(Checkpoints now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, now, blocking,
-                attempt, garbage, lastRequestMillis, closed, history).collect(this);
+                attempt, garbage, lastRequestMillis, closed, history).collectGarbage(this);
     }
 
     private TrainingRun blocking(Optional<BlockingFailure> now) {
@@ -445,8 +443,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     private TrainingRun attempt(Optional<Attempt> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                blocking,
-                now, garbage, lastRequestMillis, closed, history);
+                blocking, now, garbage, lastRequestMillis, closed, history);
     }
 
     private TrainingRun garbage(List<BlobId> now) {

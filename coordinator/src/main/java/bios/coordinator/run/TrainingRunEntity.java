@@ -53,10 +53,10 @@ import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 public final class TrainingRunEntity
         extends EventSourcedBehaviorWithEnforcedReplies<Message, RunEvent, TrainingRun> {
     private static final Duration UNCREATED_IDLE = Duration.ofSeconds(5);
-    private static final int STASH = 100_000;
+    private static final int STASH_CAPACITY = 100_000;
     /// A run that is only passivated and started again takes a snapshot each time its sequence number is a
     /// multiple of this.
-    private static final int SNAPSHOT_OF_BEGINNINGS = 100;
+    private static final int SNAPSHOT_INTERVAL = 100;
 
     private final RunId id;
     private final RunEnvironment environment;
@@ -108,11 +108,11 @@ public final class TrainingRunEntity
     /// Large, because events of the engine must not be dropped while the journal is slow. The gateway's
     /// commands are limited by their timeouts.
     @Override public Optional<Integer> stashCapacity() {
-        return Optional.of(STASH);
+        return Optional.of(STASH_CAPACITY);
     }
 
     @Override public boolean shouldSnapshot(TrainingRun run, RunEvent event, long sequenceNr) {
-        boolean often = event instanceof EntityBegan && sequenceNr % SNAPSHOT_OF_BEGINNINGS == 0;
+        boolean often = event instanceof EntityBegan && sequenceNr % SNAPSHOT_INTERVAL == 0;
         return (event instanceof RecoveryPointReached || event instanceof RunClosed || often)
                 && run.inlineBytes() <= settings.snapshotBytes();
     }
@@ -133,7 +133,7 @@ public final class TrainingRunEntity
                 .onSignal(PreRestart.instance(), _ -> ended())
                 .onSignal(PostStop.instance(), _ -> {
                     ended();
-                    telemetry.ends();
+                    telemetry.stopped();
                     if (scheduler.resident()) session.close();
                 }).build();
     }
@@ -163,7 +163,7 @@ public final class TrainingRunEntity
                 new SelfMessage.Step(new RunInput.EngineStopped()));
         restartIdleTimer(run);
         results.recovered(run);
-        if (run.config().isPresent()) telemetry.begins(scheduler.unfinished(run));
+        if (run.config().isPresent()) telemetry.started(scheduler.unfinished(run));
         step(run, new RunInput.Recovered());
         if (!scheduler.active()) context.tell(new SelfMessage.Begin());
     }
@@ -208,10 +208,10 @@ public final class TrainingRunEntity
                 changed(run, owner, replyTo, () -> run.checkpoints().decideRelease(session));
             case RunCommand.Unload(var owner, var replyTo) ->
                 forOwner(run, owner, replyTo, () -> unload(run, replyTo));
-            case RunCommand.Recount(var owner, var replyTo) ->
-                answered(run, owner, replyTo, () -> new RunReply.Recounted(run.history()));
-            case RunCommand.Time(var owner, var replyTo) ->
-                answered(run, owner, replyTo, () -> new RunReply.Timed(telemetry.timings().newest()));
+            case RunCommand.GetHistory(var owner, var replyTo) ->
+                answered(run, owner, replyTo, () -> new RunReply.History(run.history()));
+            case RunCommand.GetTimings(var owner, var replyTo) ->
+                answered(run, owner, replyTo, () -> new RunReply.Timings(telemetry.timings().newest()));
             case RunCommand.Leave _ -> {
                 // Waiting clients repeat their request, which the entity on the next node answers.
                 if (!scheduler.leaving()) results.answerAll(seq -> pending(run, seq));
@@ -265,7 +265,8 @@ public final class TrainingRunEntity
         TrainingRun.Load load = results.load(run, scheduler);
         Decision decision = run.submit(c.seq(), c.operation(), c.digest(), c.nowMillis(), remembered, load,
                 settings);
-        if (decision instanceof Decision.Accept) results.accepts(c.owner(), load, c.operation().bytes());
+        if (decision instanceof Decision.Accept)
+            results.countAccepted(c.owner(), load, c.operation().bytes());
         return decided(run, decision, c.replyTo(),
                 _ -> new RunReply.Accepted(new RequestId(id, c.seq())));
     }
@@ -276,11 +277,11 @@ public final class TrainingRunEntity
             return refuse(c.replyTo(), Reason.NOT_FOUND, "there is no request " + request);
         Optional<FinishedOperation> outcome = results.bySeq(c.seq());
         if (outcome.isPresent()) return answer(run, outcome.get(), c.replyTo());
-        boolean coming = scheduler.coming(run, c.seq());
-        if (!coming && !RunResults.mayFind(run, c.seq()))
+        boolean awaited = scheduler.awaitsOutcome(run, c.seq());
+        if (!awaited && !RunResults.mayFind(run, c.seq()))
             return refuse(c.replyTo(), Reason.NOT_FOUND,
                     "request " + request + " was finished, but its result is no longer kept");
-        if (!coming) results.search(run, c.seq());
+        if (!awaited) results.search(run, c.seq());
         boolean full = results.waiting() >= settings.maxWaiting();
         if (c.waitMillis() <= 0 || scheduler.leaving() || full)
             return Effect().reply(c.replyTo(), pending(run, c.seq()));
@@ -328,7 +329,7 @@ public final class TrainingRunEntity
                     : new RunInput.TimerElapsed(timer));
             case SelfMessage.Shrink _ -> {
                 boolean more = results.shrink();
-                results.account(run, scheduler);
+                results.updateAccount(run, scheduler);
                 yield more ? handle(run, new RunInput.RecoveryPointWanted()) : Effect().noReply();
             }
             case SelfMessage.PageRead read -> {
@@ -346,8 +347,9 @@ public final class TrainingRunEntity
                 yield Effect().noReply();
             }
             case SelfMessage.WaitOver(var seq, var waiter) -> {
-                Optional<ActorRef<RunReply>> over = results.over(seq, waiter);
-                yield over.isEmpty() ? Effect().noReply() : Effect().reply(over.get(), pending(run, seq));
+                Optional<ActorRef<RunReply>> expired = results.removeExpired(seq, waiter);
+                yield expired.isEmpty() ? Effect().noReply()
+                        : Effect().reply(expired.get(), pending(run, seq));
             }
             case SelfMessage.Answer(var outcome, var replyTo) -> answer(run, outcome, replyTo);
             case SelfMessage.Expire _ -> {
@@ -360,7 +362,7 @@ public final class TrainingRunEntity
             case SelfMessage.Stop _ -> {
                 // An operation was accepted during passivation. (A run that moves is started by its shard.)
                 if (scheduler.passivating() && scheduler.unfinished(run) > 0)
-                    environment.waker().accept(id);
+                    environment.starter().accept(id);
                 yield Effect().stop().thenNoReply();
             }
         };
@@ -375,7 +377,7 @@ public final class TrainingRunEntity
     /// Persists entries, unless the newest entry of the history says the same.
     private ReplyEffect<RunEvent, TrainingRun> recordHistory(TrainingRun run, List<HistoryEntry> entries) {
         boolean repeated = run.config().isEmpty()
-                || entries.size() == 1 && RunHistory.says(run.history(), entries.getFirst());
+                || entries.size() == 1 && RunHistory.repeatsNewest(run.history(), entries.getFirst());
         return repeated ? Effect().noReply()
                 : persist(entries.stream().<RunEvent>map(HistoryRecorded::new).toList()).thenNoReply();
     }
@@ -392,17 +394,17 @@ public final class TrainingRunEntity
     ///
     /// @return the events to be persisted
     private List<RunEvent> step(TrainingRun run, RunInput input) {
-        var transition = scheduler.withResultsHeavy(results.heavy()).step(run, input);
+        var transition = scheduler.withResultsOverLimit(results.overLimit()).step(run, input);
         scheduler = transition.next();
         List<RunEvent> events = List.of();
         for (RunEffect effect : transition.effects()) {
             if (effect instanceof RunEffect.Persist(var persisted)) events = persisted;
             else execute(run, effect);
         }
-        if (results.heavy() != scheduler.resultsHeavy())
-            step(run, new RunInput.ResultsHeavy(results.heavy()));
+        if (results.overLimit() != scheduler.resultsOverLimit())
+            step(run, new RunInput.ResultsOverLimit(results.overLimit()));
         if (scheduler.active()) {
-            results.account(run, scheduler);
+            results.updateAccount(run, scheduler);
             index(run);
         }
         return events;
@@ -537,7 +539,7 @@ public final class TrainingRunEntity
                 results.saved(e.position());
             }
             case RunCreated _ -> {
-                telemetry.begins(0);
+                telemetry.started(0);
                 maintenance.indexAtOnce();
             }
             case CheckpointCommitted _, ExpirySet _ -> {

@@ -56,9 +56,9 @@ class ResultCacheTest {
         var results = new ResultCache(320, 1 << 30, 0);
         var page = page(5, 8, false);
         for (long p = 5; p <= 7; p++) results.fetched(kept(p, 0));
-        assertEquals(page, results.now(page));
+        assertEquals(page, results.refreshed(page));
         results.fetched(kept(8, 0));
-        assertEquals(page.read(), results.now(page));
+        assertEquals(page.asFetched(), results.refreshed(page));
     }
 
     @Test void theRunThatHoldsMostIsAskedForRoomOnce() {
