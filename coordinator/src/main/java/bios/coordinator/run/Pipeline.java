@@ -25,7 +25,7 @@ record Pipeline(long sent, List<PendingOperation> outstanding, long load, long r
         return outstanding.stream().anyMatch(o -> o.position() == position);
     }
 
-    /// Whether it holds operations behind `position`.
+    /// Whether operations after `position` are outstanding.
     boolean holdsAfter(long position) {
         return outstanding.stream().anyMatch(o -> o.position() > position);
     }

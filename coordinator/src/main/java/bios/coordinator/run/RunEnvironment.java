@@ -18,7 +18,7 @@ import org.apache.pekko.actor.typed.ActorRef;
 /// @param engine the engine that serves their base model, on the same node
 /// @param blocking executor of blocking work, a thread for each task
 /// @param memory the memory that the runs of the node use
-/// @param exclusive the node's lock for exclusive replay
+/// @param exclusive the node's turn of exclusive replay
 /// @param nanos monotonic clock in nanoseconds, only for measurements
 /// @param starter starts the entity of a passivated run again
 public record RunEnvironment(ActorRef<EngineCommand> engine, BlobStore blobs, RunIndex index,

@@ -177,7 +177,7 @@ final class RunHarness implements AutoCloseable {
         engine.<Object>unsafeUpcast().tell(new FakeEngine.RequestEviction());
     }
 
-    /// The node's lock for exclusive replay.
+    /// The node's turn of exclusive replay.
     ExclusiveReplay exclusive() {
         return exclusive;
     }

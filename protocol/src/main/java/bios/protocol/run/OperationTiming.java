@@ -3,7 +3,7 @@ package bios.protocol.run;
 /// The duration of one operation from its arrival at the run to its result, in three parts that add up to the
 /// total.
 ///
-/// @param seq the client's number of the operation
+/// @param seq the client's sequence number
 /// @param journalNanos time until the operation was in the journal
 /// @param queueNanos time of waiting: for earlier operations, for other runs, for threads, and of a save for
 ///     its blobs

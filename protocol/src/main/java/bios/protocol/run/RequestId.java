@@ -4,7 +4,7 @@ import bios.protocol.Invalid;
 
 /// The id of the future of a run's operation: `<run>:<seq>`.
 ///
-/// @param seq the client's number of the operation, at least 0
+/// @param seq the client's sequence number, at least 0
 public record RequestId(RunId run, long seq) {
     /// Parses `<run>:<seq>`.
     public static RequestId parse(String text) {

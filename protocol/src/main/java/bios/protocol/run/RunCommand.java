@@ -18,11 +18,11 @@ public sealed interface RunCommand extends Message {
     /// [RunReply.Described].
     record Create(RunConfig config, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Accepts an operation under the client's number; a repeated number gets the first reply. Reply:
-    /// [RunReply.Accepted] when it is in the journal.
+    /// Accepts an operation under the client's sequence number; a repeated number gets the first reply.
+    /// Reply: [RunReply.Accepted] when it is in the journal.
     ///
-    /// @param digest SHA-256 of the encoded operation: distinguishes a repetition from another
-    ///     operation with a used number
+    /// @param digest SHA-256 of the encoded operation: distinguishes a repetition from another operation with
+    ///     the same number
     record Submit(String owner, long seq, StoredOperation operation, String digest, long nowMillis,
             ActorRef<RunReply> replyTo) implements RunCommand {}
 
