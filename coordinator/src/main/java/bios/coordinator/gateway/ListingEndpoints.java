@@ -85,7 +85,7 @@ final class ListingEndpoints {
         int limit = call.intParameter("limit", 100, 1, MAX_PAGE);
         return services.run(call.account(), RunEndpoints.runId(call.pathParameters().getFirst()),
                 RunReply.Timings.class,
-                replyTo -> new RunCommand.ReadTimings(call.account(), replyTo)).thenApply(reply -> {
+                replyTo -> new RunCommand.GetTimings(call.account(), replyTo)).thenApply(reply -> {
                     int count = reply.timings().size();
                     return new ApiResponse.JsonBody(200, ApiResponse.object("timings", reply.timings()
                             .subList(Math.max(0, count - limit), count).stream().map(ResponseBodies::timing)
@@ -97,7 +97,7 @@ final class ListingEndpoints {
         int limit = call.intParameter("limit", 100, 1, MAX_PAGE);
         return services.run(call.account(), RunEndpoints.runId(call.pathParameters().getFirst()),
                 RunReply.History.class,
-                replyTo -> new RunCommand.ReadHistory(call.account(), replyTo)).thenApply(history -> {
+                replyTo -> new RunCommand.GetHistory(call.account(), replyTo)).thenApply(history -> {
                     int count = history.entries().size();
                     return ApiResponse.ok("history", history.entries()
                             .subList(Math.max(0, count - limit), count)

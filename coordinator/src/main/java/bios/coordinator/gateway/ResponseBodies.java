@@ -10,7 +10,7 @@ import bios.protocol.model.TargetModule;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunId;
 import bios.protocol.run.HistoryEntry;
-import bios.protocol.run.Timing;
+import bios.protocol.run.OperationTiming;
 import bios.protocol.sampling.SampleResult;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
@@ -147,7 +147,7 @@ final class ResponseBodies {
     }
 
     /// Times in milliseconds, rounded down to microseconds.
-    static Map<String, Object> timing(Timing timing) {
+    static Map<String, Object> timing(OperationTiming timing) {
         return ApiResponse.object("seq_id", timing.seq(), "operation", switch (timing.kind()) {
             case FORWARD -> "forward";
             case FORWARD_BACKWARD -> "forward_backward";

@@ -4,8 +4,9 @@ import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
 
-/// The lock with which the runs of a node replay suspected operations one at a time: an operation of another
-/// run that is executed at the same time as one that ends the worker would be blamed too. Thread-safe.
+/// The turn with which the runs of a node replay suspected operations one at a time, across runs: an
+/// operation of another run that is executed at the same time as one that ends the worker would be blamed
+/// too. Thread-safe.
 public final class ExclusiveReplay {
     private final Map<Object, Runnable> waiting = new LinkedHashMap<>();
     private Optional<Object> holder = Optional.empty();

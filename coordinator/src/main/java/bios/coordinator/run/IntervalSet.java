@@ -39,11 +39,11 @@ public record IntervalSet(long[] bounds) {
 
     /// The set without `number`.
     public IntervalSet without(long number) {
-        return contains(number) ? behind(number).union(before(number)) : this;
+        return contains(number) ? after(number).union(before(number)) : this;
     }
 
     /// The numbers of the set that are greater than `number`.
-    public IntervalSet behind(long number) {
+    public IntervalSet after(long number) {
         int at = Arrays.binarySearch(bounds, number + 1);
         int first = at >= 0 ? at : -(at + 1);
         if (first % 2 == 0) return new IntervalSet(Arrays.copyOfRange(bounds, first, bounds.length));

@@ -11,7 +11,7 @@ import com.fasterxml.jackson.annotation.JsonTypeInfo;
 /// makes that unnecessary.
 ///
 /// @param position its place in the order of acceptance, from 1
-/// @param seq the client's number
+/// @param seq the client's sequence number
 /// @param digest SHA-256 of the encoded operation
 /// @param outcome its outcome in the journal
 public record PendingOperation(long position, long seq, StoredOperation operation, String digest,
@@ -32,7 +32,7 @@ public record PendingOperation(long position, long seq, StoredOperation operatio
         /// A load whose checkpoint is known.
         record Resolved(CheckpointManifest manifest) implements Outcome {}
 
-        /// A load that took effect.
+        /// A load that was executed.
         record Applied(CheckpointManifest manifest) implements Outcome {}
 
         /// A save that is durable.

@@ -25,8 +25,8 @@ record Pipeline(long sent, List<PendingOperation> outstanding, long load, long r
         return outstanding.stream().anyMatch(o -> o.position() == position);
     }
 
-    /// Whether it holds operations behind `position`.
-    boolean holdsBehind(long position) {
+    /// Whether operations after `position` are outstanding.
+    boolean holdsAfter(long position) {
         return outstanding.stream().anyMatch(o -> o.position() > position);
     }
 

@@ -77,7 +77,7 @@ record ReplayPolicy(int attempts, long replayUntil, boolean exclusive, long atte
 
     private static OperationFailed givenUp(long position, int times) {
         return new OperationFailed(position, Fault.server(WORKER_LOST, "the worker died " + times
-                + " times while it executed this operation alone; it is not tried again. Split it if it is"
-                + " large"));
+                + " times while it executed this operation exclusively; it is not tried again. Split it if it"
+                + " is large"));
     }
 }

@@ -112,14 +112,14 @@ final class ResultCache {
     }
 
     /// The page, marked as fetched if all its results have been fetched by now.
-    ResultsPage now(ResultsPage page) {
+    ResultsPage refreshed(ResultsPage page) {
         if (page.fetched()) return page;
         for (long at = page.first(); at <= page.last(); at++) if (!everFetched.contains(at)) return page;
-        return page.read();
+        return page.asFetched();
     }
 
     /// Whether the last page is so small that the next results are added to it.
-    boolean open(ResultsPage last) {
+    boolean acceptsMore(ResultsPage last) {
         return last.bytes() < maxBytes / PAGES && last.count() < maxCount / PAGES;
     }
 

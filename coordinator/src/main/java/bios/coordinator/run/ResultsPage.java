@@ -18,12 +18,12 @@ public record ResultsPage(BlobRef blob, long first, long last, long firstSeq, lo
     }
 
     /// The same page, marked as fetched.
-    ResultsPage read() {
+    ResultsPage asFetched() {
         return new ResultsPage(blob, first, last, firstSeq, lastSeq, count, bytes, true);
     }
 
     /// Whether the page may contain the result of `seq`.
-    boolean mayHold(long seq) {
+    boolean mayContain(long seq) {
         return firstSeq <= seq && seq <= lastSeq;
     }
 }

@@ -22,10 +22,10 @@ record ResultsPages(RunId run, List<ResultsPage> pages, Optional<ResultsPage> la
 
     /// The pages that follow `before` for a recovery point at `position`.
     static ResultsPages next(RunId run, ResultCache results, List<ResultsPage> before, long position) {
-        List<ResultsPage> pages = new ArrayList<>(before.stream().map(results::now).toList());
+        List<ResultsPage> pages = new ArrayList<>(before.stream().map(results::refreshed).toList());
         List<FinishedOperation> fresh = results.unsaved(position);
-        Optional<ResultsPage> last = pages.isEmpty() || fresh.isEmpty() || !results.open(pages.getLast())
-                ? Optional.empty() : Optional.of(pages.removeLast());
+        boolean extended = !pages.isEmpty() && !fresh.isEmpty() && results.acceptsMore(pages.getLast());
+        Optional<ResultsPage> last = extended ? Optional.of(pages.removeLast()) : Optional.empty();
         boolean fetched = results.allFetched(fresh) && last.map(ResultsPage::fetched).orElse(true);
         return new ResultsPages(run, List.copyOf(pages), last, last.flatMap(results::inMemory), fresh,
                 fetched);
@@ -34,9 +34,8 @@ record ResultsPages(RunId run, List<ResultsPage> pages, Optional<ResultsPage> la
     /// Writes the new page and returns all pages, oldest first. Blocks.
     List<ResultsPage> write(BlobStore blobs) {
         if (fresh.isEmpty()) return pages;
-        List<FinishedOperation> all = new ArrayList<>(lastInMemory.or(() -> last.map(page -> read(blobs,
-                page)))
-                .orElse(List.of()));
+        List<FinishedOperation> all = new ArrayList<>(lastInMemory
+                .or(() -> last.map(page -> read(blobs, page))).orElse(List.of()));
         all.addAll(fresh);
         var page = new StoredResults(all);
         List<ResultsPage> written = new ArrayList<>(pages);
@@ -44,7 +43,7 @@ record ResultsPages(RunId run, List<ResultsPage> pages, Optional<ResultsPage> la
         return written;
     }
 
-    /// The results of a page; empty if the blob is missing. Blocks.
+    /// The results of a page; empty if the blob is missing or damaged. Blocks.
     static List<FinishedOperation> read(BlobStore blobs, ResultsPage page) {
         try {
             return RunStored.decode(blobs.readSmall(page.blob(), BlobStore.MAX_ARRAY_BYTES)).results();

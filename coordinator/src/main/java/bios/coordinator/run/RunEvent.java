@@ -35,7 +35,7 @@ public sealed interface RunEvent {
 
     /// An operation was accepted.
     ///
-    /// @param seq the client's number
+    /// @param seq the client's sequence number
     /// @param digest SHA-256 of the encoded operation
     record OperationAccepted(long position, long seq, StoredOperation operation, String digest,
             long timeMillis) implements RunEvent {}
@@ -99,7 +99,7 @@ public sealed interface RunEvent {
     /// The snapshots of a session were released.
     record SnapshotsReleased(String session) implements RunEvent {}
 
-    /// The state behind `position` is durable: operations up to it are never executed again.
+    /// The state after `position` is durable: operations up to it are never executed again.
     ///
     /// @param step optimizer steps applied in it
     /// @param results the results as an earlier build stored them, instead of `pages`
@@ -109,7 +109,7 @@ public sealed interface RunEvent {
             @JsonInclude(JsonInclude.Include.NON_EMPTY) List<ResultsPage> pages,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
         public RecoveryPointReached {
-            pages = pages == null ? List.of() : List.copyOf(pages);     // absent in events of an earlier build
+            pages = pages == null ? List.of() : List.copyOf(pages); // absent in events of an earlier build
         }
 
         RecoveryPointReached(long position, BlobRef state, long step, LoraSpec lora,

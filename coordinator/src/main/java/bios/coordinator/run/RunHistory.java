@@ -19,7 +19,7 @@ import java.util.stream.Collectors;
 final class RunHistory {
     /// Routine entries may take up this part of a history.
     private static final int ROUTINE_PART = 4;
-    private static final int MAX_NAMED = 8;
+    private static final int MAX_NAMES = 8;
 
     private RunHistory() {}
 
@@ -113,8 +113,8 @@ final class RunHistory {
                 .map(m -> checkpointText(m.kind(), m.name().orElseThrow())).distinct().toList();
         return expired.isEmpty() ? Optional.empty()
                 : Optional.of(runEntry(stamp, Kind.CHECKPOINT_EXPIRED, Map.of(
-                "checkpoints", expired.stream().limit(MAX_NAMED).collect(Collectors.joining(", "))
-                + (expired.size() > MAX_NAMED ? " and " + (expired.size() - MAX_NAMED) + " more" : ""))));
+                "checkpoints", expired.stream().limit(MAX_NAMES).collect(Collectors.joining(", "))
+                + (expired.size() > MAX_NAMES ? " and " + (expired.size() - MAX_NAMES) + " more" : ""))));
     }
 
     /// Whether an operation fails only because of an earlier failure.
@@ -141,9 +141,8 @@ final class RunHistory {
         if (entries.isEmpty() || entries.getLast().kind() != Kind.ATTEMPT
                 || !entries.getLast().node().equals(now.node())) return with(entries, now, kept);
         HistoryEntry merged = withCount(entries.getLast(), "operations", 1);
-        return withReplaced(entries, entries.size() - 1,
-                new HistoryEntry(now.timeMillis(), now.node(), now.kind(),
-                now.position(), now.seq(), merged.detail()));
+        return withReplaced(entries, entries.size() - 1, new HistoryEntry(now.timeMillis(), now.node(),
+                now.kind(), now.position(), now.seq(), merged.detail()));
     }
 
     private static HistoryEntry withCount(HistoryEntry entry, String name, int more) {

@@ -47,7 +47,7 @@ sealed interface RunInput {
     /// The results before a recovery point could not be stored.
     record ResultsNotWritten(long epoch, String why) implements RunInput {}
 
-    /// The index contains the checkpoint of the save at `position`.
+    /// The index contains the checkpoint of the save at `position`, or the index has failed.
     record SaveShown(long position) implements RunInput {}
 
     /// The blob store has deleted these blobs.
@@ -56,8 +56,8 @@ sealed interface RunInput {
     /// The blob store has failed to delete some of them.
     record BlobsNotDeleted(String why) implements RunInput {}
 
-    /// Whether the results that are only in memory exceed their limit has changed.
-    record ResultsHeavy(boolean heavy) implements RunInput {}
+    /// The results that are only in memory exceed their limit now, or no longer do.
+    record ResultsOverLimit(boolean overLimit) implements RunInput {}
 
     /// The node requests that the run writes its results to the blob store.
     record RecoveryPointWanted() implements RunInput {}
@@ -68,7 +68,7 @@ sealed interface RunInput {
     /// The owner has requested the unloading of the run.
     record UnloadRequested() implements RunInput {}
 
-    /// The run is closed if all its operations still have an outcome.
+    /// The run is closed now if all its operations still have an outcome.
     record UnloadDue(long nowMillis) implements RunInput {}
 
     /// The run must be handed over: its entity stops on this node.

@@ -27,7 +27,7 @@ final class RunMaintenance {
     private record PendingSave(long version, long position) {}
 
     private final RunContext context;
-    private final AtomicBoolean open = new AtomicBoolean(true);
+    private final AtomicBoolean alive = new AtomicBoolean(true);
     private final List<PendingSave> pendingSaves = new ArrayList<>();
     private boolean writing;
     /// Whether [#PERIOD] has not elapsed since the last write.
@@ -46,7 +46,7 @@ final class RunMaintenance {
 
     /// Ends the deletions: the entity stops.
     void close() {
-        open.set(false);
+        alive.set(false);
     }
 
     // The index
@@ -136,7 +136,7 @@ final class RunMaintenance {
     void delete(List<BlobId> blobs) {
         context.later(() -> {
             // A later entity of the run may have written the same blob again.
-            for (BlobId blob : blobs) if (open.get()) context.environment().blobs().delete(blob);
+            for (BlobId blob : blobs) if (alive.get()) context.environment().blobs().delete(blob);
             return blobs;
         }, (deleted, failure) -> new SelfMessage.Step(failure == null
                 ? new RunInput.BlobsDeleted(deleted) : new RunInput.BlobsNotDeleted(failure.toString())));

@@ -91,7 +91,7 @@ final class RunResults {
     }
 
     /// Updates the node's account of this run.
-    void account(TrainingRun run, RunScheduler scheduler) {
+    void updateAccount(TrainingRun run, RunScheduler scheduler) {
         if (run.config().isEmpty()) return;
         var now = scheduler.load(run, 0, 0);
         memory.unfinished(run.config().get().owner(), now.unfinished(), now.unfinishedBytes());
@@ -99,12 +99,12 @@ final class RunResults {
     }
 
     /// Counts an operation of `owner` before it is persisted.
-    void reserve(String owner, TrainingRun.Load now, long bytes) {
+    void countAccepted(String owner, TrainingRun.Load now, long bytes) {
         memory.unfinished(owner, now.unfinished() + 1, now.unfinishedBytes() + bytes);
     }
 
     /// Whether the results that are only in memory exceed their limit.
-    boolean heavy() {
+    boolean overLimit() {
         return cache.unsavedBytes() > context.settings().resultMemoryBytes();
     }
 
@@ -138,28 +138,28 @@ final class RunResults {
 
     /// Whether a page may contain the result of `seq`.
     static boolean mayFind(TrainingRun run, long seq) {
-        return run.recovery().allPages().stream().anyMatch(page -> page.mayHold(seq));
+        return run.recovery().allPages().stream().anyMatch(page -> page.mayContain(seq));
     }
 
     /// Searches the pages for the result of `seq`, newest first; one search runs at a time.
     void search(TrainingRun run, long seq) {
         if (reading) return;
         reading = true;
-        List<ResultsPage> pages = run.recovery().allPages();
-        context.later(() -> searchPages(seq, pages), (read, failure) -> failure == null ? read
-                : new SelfMessage.PageRead(seq, Optional.empty(), List.of(), pages,
+        List<ResultsPage> searched = run.recovery().allPages();
+        context.later(() -> searchPages(seq, searched), (read, failure) -> failure == null ? read
+                : new SelfMessage.PageRead(seq, Optional.empty(), List.of(), searched,
                         Optional.of(failure.toString())));
     }
 
-    private SelfMessage searchPages(long seq, List<ResultsPage> pages) {
-        for (ResultsPage page : pages.reversed()) {
-            if (!page.mayHold(seq)) continue;
+    private SelfMessage searchPages(long seq, List<ResultsPage> searched) {
+        for (ResultsPage page : searched.reversed()) {
+            if (!page.mayContain(seq)) continue;
             List<FinishedOperation> all = ResultsPages.read(context.environment().blobs(), page);
             Optional<FinishedOperation> found = all.stream().filter(each -> each.seq() == seq).findFirst();
             if (found.isPresent())
-                return new SelfMessage.PageRead(seq, found, all, pages, Optional.empty());
+                return new SelfMessage.PageRead(seq, found, all, searched, Optional.empty());
         }
-        return new SelfMessage.PageRead(seq, Optional.empty(), List.of(), pages, Optional.empty());
+        return new SelfMessage.PageRead(seq, Optional.empty(), List.of(), searched, Optional.empty());
     }
 
     /// Handles the end of a search and starts the next one.
@@ -178,7 +178,7 @@ final class RunResults {
             answer(read.seq(), new RunReply.Refused(Reason.NOT_FOUND,
                     "the result of request " + read.seq() + " is no longer kept"));
         searchForWaiters(run, scheduler);
-        account(run, scheduler);
+        updateAccount(run, scheduler);
     }
 
     /// Searches for the first result for which a client waits and which only a page may contain.
@@ -186,7 +186,7 @@ final class RunResults {
         for (long seq : List.copyOf(waiters.keySet())) {
             Optional<FinishedOperation> outcome = cache.bySeq(seq);
             outcome.ifPresent(this::sendOutcome);
-            if (outcome.isEmpty() && !scheduler.coming(run, seq)) search(run, seq);
+            if (outcome.isEmpty() && !scheduler.awaitsOutcome(run, seq)) search(run, seq);
         }
     }
 
@@ -225,11 +225,11 @@ final class RunResults {
     }
 
     /// Removes a client whose wait time is over; returns its address unless it was answered.
-    Optional<ActorRef<RunReply>> removeWaiter(long seq, long waiter) {
+    Optional<ActorRef<RunReply>> removeExpired(long seq, long waiter) {
         List<Waiter> all = waiters.getOrDefault(seq, List.of());
-        Optional<Waiter> over = all.stream().filter(w -> w.id() == waiter).findFirst();
-        over.ifPresent(all::remove);
+        Optional<Waiter> expired = all.stream().filter(w -> w.id() == waiter).findFirst();
+        expired.ifPresent(all::remove);
         if (all.isEmpty()) waiters.remove(seq);
-        return over.map(Waiter::replyTo);
+        return expired.map(Waiter::replyTo);
     }
 }

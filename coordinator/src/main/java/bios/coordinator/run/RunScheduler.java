@@ -37,11 +37,12 @@ import java.util.Optional;
 /// @param leaving whether the run leaves its node
 /// @param passivating whether it leaves because it is idle
 /// @param unloading whether its owner has requested the unloading and it is not closed yet
-/// @param resultsHeavy whether the results that are only in memory exceed their limit
+/// @param resultsOverLimit whether the results that are only in memory exceed their limit
 record RunScheduler(RunSettings settings, boolean active, long epoch, Engine engine, int openAttempts,
         Optional<Fault> stalled, boolean evicting, Pipeline pipeline, RecoveryPointPlan points,
         ReplayPolicy replay, Turn turn, IntervalSet finished, IntervalSet unshown, boolean storing,
-        boolean leaving, boolean passivating, boolean unloading, Deletion deletion, boolean resultsHeavy) {
+        boolean leaving, boolean passivating, boolean unloading, Deletion deletion,
+        boolean resultsOverLimit) {
     /// The state of the run in the engine.
     enum Engine {
         CLOSED,
@@ -89,11 +90,11 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         return engine == Engine.OPENING || engine == Engine.OPEN;
     }
 
-    /// The same state with the current value of `resultsHeavy`; set before each step.
-    RunScheduler withResultsHeavy(boolean heavy) {
-        return heavy == resultsHeavy ? this : new RunScheduler(settings, active, epoch, engine, openAttempts,
-                stalled, evicting, pipeline, points, replay, turn, finished, unshown, storing, leaving,
-                passivating, unloading, deletion, heavy);
+    /// The same state with the current value of `resultsOverLimit`; set before each step.
+    RunScheduler withResultsOverLimit(boolean overLimit) {
+        return overLimit == resultsOverLimit ? this : new RunScheduler(settings, active, epoch, engine,
+                openAttempts, stalled, evicting, pipeline, points, replay, turn, finished, unshown, storing,
+                leaving, passivating, unloading, deletion, overLimit);
     }
 
     /// The operations that are accepted and have no outcome, of this run and of its owner's runs on the node.
@@ -113,7 +114,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
     }
 
     /// Whether the operation `seq` has no outcome yet.
-    boolean coming(TrainingRun run, long seq) {
+    boolean awaitsOutcome(TrainingRun run, long seq) {
         return run.bySeq(seq).filter(o -> !finished.contains(o.position())).isPresent();
     }
 
@@ -151,7 +152,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         private boolean passivating;
         private boolean unloading;
         private Deletion deletion;
-        private boolean resultsHeavy;
+        private boolean resultsOverLimit;
         /// Whether the effects persist events: the next decision waits until they are in the journal.
         private boolean persisting;
 
@@ -175,13 +176,13 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             passivating = s.passivating;
             unloading = s.unloading;
             deletion = s.deletion;
-            resultsHeavy = s.resultsHeavy;
+            resultsOverLimit = s.resultsOverLimit;
         }
 
         Transition transition() {
             return new Transition(new RunScheduler(settings, active, epoch, engine, openAttempts, stalled,
                     evicting, pipeline, points, replay, turn, finished, unshown, storing, leaving,
-                    passivating, unloading, deletion, resultsHeavy), List.copyOf(effects));
+                    passivating, unloading, deletion, resultsOverLimit), List.copyOf(effects));
         }
 
         // Inputs
@@ -215,7 +216,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                     report(new Occurrence.DeletionFailed(why));
                     start(new RunTimer.RetryDeletion(), settings.retryAfter());
                 }
-                case RunInput.ResultsHeavy(var heavy) -> resultsHeavy = heavy;
+                case RunInput.ResultsOverLimit(var overLimit) -> resultsOverLimit = overLimit;
                 case RunInput.RecoveryPointWanted _ -> points = points.want();
                 case RunInput.ExclusiveGranted(var at) -> {
                     if (at == epoch && turn == Turn.REQUESTED) turn = Turn.HELD;
@@ -247,7 +248,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 }
                 case RecoveryPointReached e -> {
                     points = points.durable();
-                    finished = finished.behind(e.position());
+                    finished = finished.after(e.position());
                 }
                 case RunClosed _ -> {
                     endSession();
@@ -357,7 +358,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         private void operationFailed(long position, Fault why) {
             PendingOperation operation = run.at(position).orElseThrow();
             finish(FinishedOperation.failure(operation, why));
-            if (TrainingRun.blocksLater(operation, why) && pipeline.holdsBehind(position))
+            if (TrainingRun.blocksLater(operation, why) && pipeline.holdsAfter(position))
                 restart(false, "operation_failed");
         }
 
@@ -549,7 +550,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             boolean deleting = deletion == Deletion.RUNNING;
             if (run.closed()) return false;
             if (leaving) return quiet() && !departed() && !deleting && takePoint();
-            if (resultsHeavy) points = points.want();
+            if (resultsOverLimit) points = points.want();
             if (pointDue() && !deleting) return takePoint();
             if (evicting && engine == Engine.OPEN && !points.paused() && pipeline.load() == 0
                     && run.attempt().isEmpty()) return evict();
@@ -567,7 +568,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             if (replay.over(operation.position()) && run.attempt().isPresent()) return endReplay();
             if (engine != Engine.OPEN) return open();
             if (pipeline.full(operation, settings) || deleting && operation.saves()) return false;
-            if (resultsHeavy && pipeline.sent() > run.recovery().position()) return false;
+            if (resultsOverLimit && pipeline.sent() > run.recovery().position()) return false;
             if (tooFarAhead(operation)) return wantPoint();
             return replayed(operation);
         }

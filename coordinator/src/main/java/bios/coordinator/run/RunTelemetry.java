@@ -65,8 +65,7 @@ final class RunTelemetry {
             case Occurrence.OperationWaits(var position, var why) ->
                     context.warn("operation {} cannot be read yet: {}", position, why);
             case Occurrence.RecoveryPointFailed(var why) -> {
-                context.warn("a recovery point failed and is tried again; until then the journal is not shortened:"
-                        + " {}", why);
+                context.warn("a recovery point failed; it is tried again: {}", why);
                 Metrics.RECOVERY_POINT_FAILURES.labelValues(model).inc();
                 record(HistoryEntry.Kind.RECOVERY_POINT_FAILED, Map.of("message", why));
             }
@@ -126,11 +125,11 @@ final class RunTelemetry {
 
     /// Counts the run as in memory.
     ///
-    /// @param open number of operations accepted and not finished
-    void countActive(int open) {
+    /// @param unfinishedOperations number of operations accepted and not finished
+    void countActive(int unfinishedOperations) {
         if (!active) Metrics.RUNS_ACTIVE.labelValues(model).inc();
         active = true;
-        count(open - unfinished);
+        count(unfinishedOperations - unfinished);
     }
 
     /// Counts the run as no longer in memory.

@@ -28,16 +28,16 @@ sealed interface SelfMessage extends Message {
     record PageRead(long seq, Optional<FinishedOperation> found, List<FinishedOperation> page,
             List<ResultsPage> searched, Optional<String> failure) implements SelfMessage {}
 
-    /// The delay before another read of a page is over.
+    /// The delay before another read of a page has elapsed.
     record RetryPages() implements SelfMessage {}
 
     /// The write of `version` to the index has ended.
     record Indexed(long version, Optional<String> failure) implements SelfMessage {}
 
-    /// The delay before the next write of the index is over.
+    /// The delay before the next write of the index has elapsed.
     record IndexAgain() implements SelfMessage {}
 
-    /// The wait time of a client is over.
+    /// The wait time of a client has elapsed.
     record WaitOver(long seq, long waiter) implements SelfMessage {}
 
     /// Send an outcome to a client that has waited for it.

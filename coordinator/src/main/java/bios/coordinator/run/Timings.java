@@ -1,7 +1,7 @@
 package bios.coordinator.run;
 
 import bios.protocol.run.OperationKind;
-import bios.protocol.run.Timing;
+import bios.protocol.run.OperationTiming;
 import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.List;
@@ -17,7 +17,7 @@ final class Timings {
 
     private final LongSupplier nanos;
     private final TreeMap<Long, Started> started = new TreeMap<>();
-    private final Deque<Timing> newest = new ArrayDeque<>();
+    private final Deque<OperationTiming> newest = new ArrayDeque<>();
     private long arrived;
 
     /// @param nanos monotonic clock
@@ -47,7 +47,7 @@ final class Timings {
         if (s == null) return;
         long sinceStored = nanos.getAsLong() - s.stored();
         if (newest.size() == MAX_TIMINGS) newest.removeFirst();
-        newest.addLast(new Timing(s.seq(), s.kind(), s.stored() - s.arrived(),
+        newest.addLast(new OperationTiming(s.seq(), s.kind(), s.stored() - s.arrived(),
                 Math.max(0, sinceStored - s.worked()), s.worked()));
     }
 
@@ -57,7 +57,7 @@ final class Timings {
     }
 
     /// The timings of the newest operations, in the order in which they finished.
-    List<Timing> newest() {
+    List<OperationTiming> newest() {
         return List.copyOf(newest);
     }
 }

@@ -71,8 +71,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             Optional<BlobRef> results,
             @JsonInclude(JsonInclude.Include.NON_EMPTY) List<ResultsPage> pages) {
         public RecoveryPoint {
-            pages = pages == null ? List.of()
-                    : List.copyOf(pages); // absent in snapshots of an earlier build
+            pages = pages == null ? List.of() : List.copyOf(pages); // absent in snapshots of an earlier build
         }
 
         /// All pages, including those of an earlier build.
@@ -97,7 +96,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     ///     `position` on were replayed normally
     public record Attempt(long position, int times) {
         /// The attempt that remains when the state after `point` is durable.
-        Optional<Attempt> behind(long point) {
+        Optional<Attempt> after(long point) {
             if (position > point) return Optional.of(this);
             return times == 0 ? Optional.of(new Attempt(point + 1, 0)) : Optional.empty();
         }
@@ -202,8 +201,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                     path + " was trained with " + manifest.optimizerType()
                     + ", this run uses adamw; load the weights without the optimizer");
         LoraSpec shape = lora.orElseThrow();
-        boolean adopts = !own.loraChosen() && !trainedBefore(position);
-        if (!adopts && !shape.compatible(manifest.lora()))
+        boolean adoptsShape = !own.loraChosen() && !trainedBefore(position);
+        if (!adoptsShape && !shape.compatible(manifest.lora()))
             return refuse(position, "lora_mismatch",
                     path + " has " + words(manifest.lora()) + ", this run has " + words(shape));
         return new LoadResolved(position, manifest);
@@ -385,16 +384,13 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     private TrainingRun applyRecoveryPoint(RecoveryPointReached e) {
         require(e.position() >= recovery.position() && e.position() <= accepted,
                 "recovery point %d is outside the accepted operations", e.position());
-        int settledCount = (int) (e.position() - recovery.position());
-        boolean changed = trained || pending.subList(0, settledCount).stream().anyMatch(TrainingRun::trains);
+        int passed = (int) (e.position() - recovery.position());
+        boolean changed = trained || pending.subList(0, passed).stream().anyMatch(TrainingRun::trains);
         var point = new RecoveryPoint(e.position(), Optional.of(e.state()), e.step(),
                 Optional.of(e.lora()), e.results(), e.pages());
-        var next = new TrainingRun(
-                config, lora, accepted, known, pending.subList(settledCount, pending.size()),
-                point,
-                changed, checkpoints, blocking,
-                attempt.flatMap(a -> a.behind(e.position())), garbage, lastRequestMillis, closed,
-                history);
+        var next = new TrainingRun(config, lora, accepted, known, pending.subList(passed, pending.size()),
+                point, changed, checkpoints, blocking, attempt.flatMap(a -> a.after(e.position())), garbage,
+                lastRequestMillis, closed, history);
         return next.collectGarbage(this);
     }
 
@@ -448,8 +444,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     private TrainingRun withAttempt(Optional<Attempt> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                blocking,
-                now, garbage, lastRequestMillis, closed, history);
+                blocking, now, garbage, lastRequestMillis, closed, history);
     }
 
     private TrainingRun withGarbage(List<BlobId> now) {

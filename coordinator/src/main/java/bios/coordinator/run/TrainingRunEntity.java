@@ -53,10 +53,10 @@ import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 public final class TrainingRunEntity
         extends EventSourcedBehaviorWithEnforcedReplies<Message, RunEvent, TrainingRun> {
     private static final Duration UNCREATED_IDLE = Duration.ofSeconds(5);
-    private static final int STASH = 100_000;
+    private static final int STASH_CAPACITY = 100_000;
     /// A run that is only passivated and started again takes a snapshot each time its sequence number is a
     /// multiple of this.
-    private static final int SNAPSHOT_OF_BEGINNINGS = 100;
+    private static final int SNAPSHOT_INTERVAL = 100;
 
     private final RunId id;
     private final RunEnvironment environment;
@@ -108,11 +108,11 @@ public final class TrainingRunEntity
     /// Large, because events of the engine must not be dropped while the journal is slow. The gateway's
     /// commands are limited by their timeouts.
     @Override public Optional<Integer> stashCapacity() {
-        return Optional.of(STASH);
+        return Optional.of(STASH_CAPACITY);
     }
 
     @Override public boolean shouldSnapshot(TrainingRun run, RunEvent event, long sequenceNr) {
-        boolean often = event instanceof EntityBegan && sequenceNr % SNAPSHOT_OF_BEGINNINGS == 0;
+        boolean often = event instanceof EntityBegan && sequenceNr % SNAPSHOT_INTERVAL == 0;
         return (event instanceof RecoveryPointReached || event instanceof RunClosed || often)
                 && run.inlineBytes() <= settings.snapshotBytes();
     }
@@ -209,9 +209,9 @@ public final class TrainingRunEntity
                 decideForOwner(run, owner, replyTo, () -> run.checkpoints().decideRelease(session));
             case RunCommand.Unload(var owner, var replyTo) ->
                 forOwner(run, owner, replyTo, () -> unload(run, replyTo));
-            case RunCommand.ReadHistory(var owner, var replyTo) ->
+            case RunCommand.GetHistory(var owner, var replyTo) ->
                 replyToOwner(run, owner, replyTo, () -> new RunReply.History(run.history()));
-            case RunCommand.ReadTimings(var owner, var replyTo) ->
+            case RunCommand.GetTimings(var owner, var replyTo) ->
                 replyToOwner(run, owner, replyTo, () -> new RunReply.Timings(telemetry.timings().newest()));
             case RunCommand.Leave _ -> {
                 // Waiting clients repeat their request, which the entity on the next node answers.
@@ -266,7 +266,8 @@ public final class TrainingRunEntity
         TrainingRun.Load load = results.load(run, scheduler);
         Decision decision = run.submit(c.seq(), c.operation(), c.digest(), c.nowMillis(), remembered, load,
                 settings);
-        if (decision instanceof Decision.Accept) results.reserve(c.owner(), load, c.operation().bytes());
+        if (decision instanceof Decision.Accept)
+            results.countAccepted(c.owner(), load, c.operation().bytes());
         return replyToDecision(run, decision, c.replyTo(),
                 _ -> new RunReply.Accepted(new RequestId(id, c.seq())));
     }
@@ -277,11 +278,11 @@ public final class TrainingRunEntity
             return refuse(c.replyTo(), Reason.NOT_FOUND, "there is no request " + request);
         Optional<FinishedOperation> outcome = results.bySeq(c.seq());
         if (outcome.isPresent()) return answer(run, outcome.get(), c.replyTo());
-        boolean coming = scheduler.coming(run, c.seq());
-        if (!coming && !RunResults.mayFind(run, c.seq()))
+        boolean awaited = scheduler.awaitsOutcome(run, c.seq());
+        if (!awaited && !RunResults.mayFind(run, c.seq()))
             return refuse(c.replyTo(), Reason.NOT_FOUND,
                     "request " + request + " was finished, but its result is no longer kept");
-        if (!coming) results.search(run, c.seq());
+        if (!awaited) results.search(run, c.seq());
         boolean full = results.waiterCount() >= settings.maxWaiting();
         if (c.waitMillis() <= 0 || scheduler.leaving() || full)
             return Effect().reply(c.replyTo(), pending(run, c.seq()));
@@ -329,7 +330,7 @@ public final class TrainingRunEntity
                     : new RunInput.TimerElapsed(timer));
             case SelfMessage.Shrink _ -> {
                 boolean more = results.shrink();
-                results.account(run, scheduler);
+                results.updateAccount(run, scheduler);
                 yield more ? handle(run, new RunInput.RecoveryPointWanted()) : Effect().noReply();
             }
             case SelfMessage.PageRead read -> {
@@ -347,8 +348,9 @@ public final class TrainingRunEntity
                 yield Effect().noReply();
             }
             case SelfMessage.WaitOver(var seq, var waiter) -> {
-                Optional<ActorRef<RunReply>> over = results.removeWaiter(seq, waiter);
-                yield over.isEmpty() ? Effect().noReply() : Effect().reply(over.get(), pending(run, seq));
+                Optional<ActorRef<RunReply>> expired = results.removeExpired(seq, waiter);
+                yield expired.isEmpty() ? Effect().noReply()
+                        : Effect().reply(expired.get(), pending(run, seq));
             }
             case SelfMessage.Answer(var outcome, var replyTo) -> answer(run, outcome, replyTo);
             case SelfMessage.Expire _ -> {
@@ -361,7 +363,7 @@ public final class TrainingRunEntity
             case SelfMessage.Stop _ -> {
                 // An operation was accepted during passivation. (A run that moves is started by its shard.)
                 if (scheduler.passivating() && scheduler.unfinished(run) > 0)
-                    environment.waker().accept(id);
+                    environment.starter().accept(id);
                 yield Effect().stop().thenNoReply();
             }
         };
@@ -393,17 +395,17 @@ public final class TrainingRunEntity
     ///
     /// @return the events to be persisted
     private List<RunEvent> step(TrainingRun run, RunInput input) {
-        var transition = scheduler.withResultsHeavy(results.heavy()).step(run, input);
+        var transition = scheduler.withResultsOverLimit(results.overLimit()).step(run, input);
         scheduler = transition.next();
         List<RunEvent> events = List.of();
         for (RunEffect effect : transition.effects()) {
             if (effect instanceof RunEffect.Persist(var persisted)) events = persisted;
             else execute(run, effect);
         }
-        if (results.heavy() != scheduler.resultsHeavy())
-            step(run, new RunInput.ResultsHeavy(results.heavy()));
+        if (results.overLimit() != scheduler.resultsOverLimit())
+            step(run, new RunInput.ResultsOverLimit(results.overLimit()));
         if (scheduler.active()) {
-            results.account(run, scheduler);
+            results.updateAccount(run, scheduler);
             index(run);
         }
         return events;

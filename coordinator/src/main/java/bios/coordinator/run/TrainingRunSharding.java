@@ -37,12 +37,12 @@ public final class TrainingRunSharding {
     /// Hosts runs of a base model on this node, which must have the role.
     public static ActorRef<ShardingEnvelope<RunCommand>> init(ActorSystem<?> system, String slug,
             RunEnvironment environment) {
-        // Any message starts the entity.
-        RunEnvironment waking = environment.waking(run -> ref(system, run).tell(
+        // Any message starts the entity of a passivated run.
+        RunEnvironment restarting = environment.withStarter(run -> ref(system, run).tell(
                 new RunCommand.Describe("", system.ignoreRef())));
         var entity = Entity.of(key(slug), context -> {
             var persistenceId = PersistenceId.of(context.getEntityTypeKey().name(), context.getEntityId());
-            return TrainingRunEntity.create(new RunId(context.getEntityId()), persistenceId, waking,
+            return TrainingRunEntity.create(new RunId(context.getEntityId()), persistenceId, restarting,
                     Optional.of(context.getShard()));
         });
         return ClusterSharding.get(system).init(configured(system, slug, entity, environment.settings()));

@@ -14,7 +14,7 @@ import org.apache.pekko.actor.typed.ActorRef;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.Test;
 
-/// What is known of models and engines.
+/// The snapshot of the known models and engines, and the actor that publishes it.
 class EngineDirectoryTest {
     private static final ActorTestKit KIT = ActorTestKit.create("fleet-test",
             ConfigFactory.parseString("pekko.actor.provider = local, pekko.loglevel = WARNING")

@@ -10,7 +10,7 @@ import java.util.List;
 import java.util.Optional;
 import org.junit.jupiter.api.Test;
 
-/// Keys and their accounts.
+/// API keys and their accounts.
 class AccountsTest {
     private static final Accounts TWO = Accounts.fromLines("keys",
             List.of("# two people", "", "alice tml-alice-key", "bob  tml-bob-key", "alice tml-alice-second"));

@@ -29,7 +29,7 @@ import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 
-/// Downloads, over HTTP and by themselves.
+/// Archives, downloaded over HTTP and written directly.
 class ArchiveTest {
     private static TestService service;
     private static String run;
@@ -85,7 +85,7 @@ class ArchiveTest {
         assertEquals("hub/usf-tiny", config.get("base_model_name_or_path").asText());
         assertEquals("[\"q_proj\",\"v_proj\"]", config.get("target_modules").toString());
         assertEquals("16", config.get("lora_alpha").toString());
-        // Fields of peft.LoraConfig; PEFT refuses or warns at others.
+        // The fields of peft.LoraConfig; PEFT refuses other fields or warns.
         assertTrue(Set.of("base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode",
                 "init_lora_weights", "lora_alpha", "lora_dropout", "peft_type", "r", "target_modules",
                 "task_type", "use_dora", "use_rslora").containsAll(names(config)));

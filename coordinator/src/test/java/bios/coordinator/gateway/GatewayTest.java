@@ -23,7 +23,7 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 
-/// The calls of the protocol over real HTTP, before fakes of runs, sessions and an engine.
+/// The HTTP protocol, with fakes of runs, sessions and an engine.
 class GatewayTest {
     private static TestService service;
 

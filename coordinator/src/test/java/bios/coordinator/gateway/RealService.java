@@ -32,7 +32,7 @@ import org.apache.pekko.cluster.typed.Cluster;
 import org.apache.pekko.cluster.typed.Join;
 import org.apache.pekko.http.javadsl.ServerBinding;
 
-/// A gateway before the real entities of runs and sessions, the real router and the embedded stores, in one
+/// A gateway with the real entities of runs and sessions, the real router and the embedded stores in one
 /// process. Only the engine is a [ScriptedEngine].
 final class RealService extends TestClient implements AutoCloseable {
     private static final ModelName MODEL = TestService.MODEL.name();

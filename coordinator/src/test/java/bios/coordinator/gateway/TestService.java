@@ -30,7 +30,7 @@ import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.http.javadsl.ServerBinding;
 
-/// A gateway on a free port before fakes of everything behind it, with a client for it.
+/// A gateway on a free port with fakes of all its parts, and a client.
 final class TestService extends TestClient implements AutoCloseable {
     static final ModelInfo MODEL = new ModelInfo(new ModelName("ultrasafe/usf-tiny"), "hub/usf-tiny",
             "LlamaForCausalLM", 64, 100, 16, 2, "bfloat16", 12345);
@@ -43,7 +43,7 @@ final class TestService extends TestClient implements AutoCloseable {
     final List<EngineCommand.Sample> sampled = new ArrayList<>();
     final ActorTestKit kit;
     final ActorRef<EngineCommand> engine;
-    /// The engine keeps sampling requests to itself.
+    /// Whether the engine leaves sampling requests unanswered.
     volatile boolean silentEngine;
     volatile boolean withoutTokenizer;
     private final ServerBinding binding;
@@ -110,7 +110,7 @@ final class TestService extends TestClient implements AutoCloseable {
         });
     }
 
-    /// Makes run number `seq` and gives its id.
+    /// Creates the run with number `seq` and returns its id.
     String run(long seq) {
         return post("create_model", "{'session_id': '" + SESSION + "', 'model_seq_id': " + seq
                 + ", 'base_model': 'ultrasafe/usf-tiny'}").text("model_id");

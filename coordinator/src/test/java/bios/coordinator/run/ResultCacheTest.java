@@ -47,7 +47,7 @@ class ResultCacheTest {
         List<ResultsPage> pages = new ArrayList<>();
         for (int i = 0; i < 100; i++) pages.add(page(10 * i + 1, 10 * i + 10, false));
         assertEquals(pages.subList(68, 100), results.kept(pages));
-        List<ResultsPage> read = pages.stream().map(ResultsPage::read).toList();
+        List<ResultsPage> read = pages.stream().map(ResultsPage::asFetched).toList();
         assertEquals(read.subList(99, 100), results.kept(read));
         assertEquals(1, results.kept(List.of(page(1, 1000, false))).size(), "the newest always stays");
     }
@@ -56,9 +56,9 @@ class ResultCacheTest {
         var results = new ResultCache(320, 1 << 30, 0);
         var page = page(5, 8, false);
         for (long p = 5; p <= 7; p++) results.fetched(kept(p, 0));
-        assertEquals(page, results.now(page));
+        assertEquals(page, results.refreshed(page));
         results.fetched(kept(8, 0));
-        assertEquals(page.read(), results.now(page));
+        assertEquals(page.asFetched(), results.refreshed(page));
     }
 
     @Test void theRunThatHoldsMostIsAskedForRoomOnce() {

@@ -4,7 +4,7 @@ import static org.junit.jupiter.api.Assertions.fail;
 
 import org.junit.jupiter.api.Test;
 
-/// Thousands of histories of [SchedulerSimulation]. `-Dbios.scheduler.seeds=N` plays N histories,
+/// Plays thousands of histories of [SchedulerSimulation]. `-Dbios.scheduler.seeds=N` plays N histories,
 /// `-Dbios.scheduler.seed=S` one, with its trace.
 class RunSchedulerSimulationTest {
     private static final long SEEDS = Long.getLong("bios.scheduler.seeds", 5_000);

@@ -3,7 +3,7 @@ package bios.coordinator.run;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
 import bios.protocol.run.OperationKind;
-import bios.protocol.run.Timing;
+import bios.protocol.run.OperationTiming;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicLong;
 import org.junit.jupiter.api.Test;
@@ -18,8 +18,8 @@ class TimingsTest {
         timings.recordStored(position, 10 + position, OperationKind.OPTIM_STEP);
     }
 
-    private static Timing timing(long seq, long journal, long queue, long engine) {
-        return new Timing(seq, OperationKind.OPTIM_STEP, journal, queue, engine);
+    private static OperationTiming timing(long seq, long journal, long queue, long engine) {
+        return new OperationTiming(seq, OperationKind.OPTIM_STEP, journal, queue, engine);
     }
 
     @Test void thePartsAddUpToTheTimeFromArrivalToResult() {
@@ -42,7 +42,7 @@ class TimingsTest {
         timings.forget(2);
         timings.recordOutcome(2);
         timings.recordOutcome(3);
-        assertEquals(List.of(13L), timings.newest().stream().map(Timing::seq).toList());
+        assertEquals(List.of(13L), timings.newest().stream().map(OperationTiming::seq).toList());
     }
 
     @Test void onlyTheNewestAreKept() {

@@ -19,7 +19,7 @@ import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.HistoryEntry.Kind;
-import bios.protocol.run.Timing;
+import bios.protocol.run.OperationTiming;
 import io.prometheus.metrics.core.metrics.Counter;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -92,7 +92,7 @@ class TrainingRunEntityTest {
         return harness;
     }
 
-    /// Batches: each is accepted as a whole before its results are asked for.
+    /// Each batch is accepted completely before its results are retrieved.
     private static List<List<Operation>> history(long seed) {
         var random = new Random(seed);
         var batches = new ArrayList<List<Operation>>();
@@ -123,7 +123,7 @@ class TrainingRunEntityTest {
         for (List<Operation> batch : history) {
             long first = seq;
             for (Operation operation : batch) {
-                harness.insist(seq++, operation);
+                harness.submitUntilAccepted(seq++, operation);
                 disturbance.run();
             }
             for (long s = first; s < seq; s++) {
@@ -166,7 +166,7 @@ class TrainingRunEntityTest {
             var random = new Random(seed);
             try (var harness = harness("leaves" + seed)) {
                 List<RunReply> crowded = play(harness, history(seed), () -> {
-                    if (random.nextInt(3) == 0) harness.crowd();
+                    if (random.nextInt(3) == 0) harness.requestEviction();
                     if (random.nextInt(20) == 0) harness.controls.pointsToFail().set(1);
                     if (random.nextInt(30) == 0) harness.kill();
                 });
@@ -185,19 +185,19 @@ class TrainingRunEntityTest {
             harness.submit(1, step());
             harness.submit(2, save("x"));
             harness.outcome(2);
-            harness.crowd();
+            harness.requestEviction();
             harness.await(() -> !harness.blobs.list("runs/" + RunHarness.RUN + "/recovery").isEmpty(),
                     "it takes a recovery point before it leaves");
             harness.submit(3, train(2));
             harness.outcome(3);
             assertEquals(2, harness.controls.opened().get());
-            harness.crowd();
+            harness.requestEviction();
             harness.submit(4, step());
             assertInstanceOf(RunReply.Completed.class, harness.outcome(4));
             assertEquals(List.of("1 FORWARD_BACKWARD", "2 OPTIM_STEP", "3 SAVE_STATE", "4 FORWARD_BACKWARD",
                     "5 OPTIM_STEP"), List.copyOf(harness.executed));
-            harness.crowd();
-            harness.crowd();
+            harness.requestEviction();
+            harness.requestEviction();
             assertInstanceOf(RunReply.Done.class,
                     harness.ask(r -> new RunCommand.Unload(RunHarness.OWNER, r)), "it can be unloaded");
             assertEquals(Reason.CLOSED, ((RunReply.Refused) harness.submit(9, step())).reason());
@@ -209,7 +209,7 @@ class TrainingRunEntityTest {
             harness.submit(0, train(1));
             harness.outcome(0);
             harness.controls.pointsToFail().set(3);
-            harness.crowd();
+            harness.requestEviction();
             harness.await(() -> harness.controls.pointsToFail().get() < 3, "it tries to leave");
             harness.submit(1, step());
             assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
@@ -326,13 +326,12 @@ class TrainingRunEntityTest {
             harness.submit(3, train(1));
             harness.submit(4, step());
             harness.outcome(4);
-            var reply = (RunReply.Timings) harness.ask(
-                    to -> new RunCommand.ReadTimings(RunHarness.OWNER, to));
-            assertEquals(List.of(3L, 4L), reply.timings().stream().map(Timing::seq).toList());
-            for (Timing timing : reply.timings())
+            var timed = (RunReply.Timings) harness.ask(to -> new RunCommand.GetTimings(RunHarness.OWNER, to));
+            assertEquals(List.of(3L, 4L), timed.timings().stream().map(OperationTiming::seq).toList());
+            for (OperationTiming timing : timed.timings())
                 assertTrue(timing.journalNanos() > 0 && timing.queueNanos() > 0
                         && timing.engineNanos() == timing.seq() - 2, timing::toString);
-            var refused = harness.ask(replyTo -> new RunCommand.ReadTimings("mallory", replyTo));
+            var refused = harness.ask(replyTo -> new RunCommand.GetTimings("mallory", replyTo));
             assertEquals(Reason.NOT_FOUND, ((RunReply.Refused) refused).reason());
         }
     }
@@ -564,7 +563,7 @@ class TrainingRunEntityTest {
             ActorRef<RunCommand> before = harness.startAnother();
             assertInstanceOf(RunReply.Completed.class, harness.outcome(0), "the new one answers");
             var heard = new CompletableFuture<RunReply>();
-            before.tell(harness.command(1, train(2), harness.hearing(heard)));
+            before.tell(harness.command(1, train(2), harness.replyProbe(heard)));
             assertEquals(new RunReply.Accepted(new RequestId(RunHarness.RUN, 1)),
                     harness.submit(1, train(2)));
             assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
@@ -573,7 +572,7 @@ class TrainingRunEntityTest {
     }
 
     private static List<HistoryEntry> history(RunHarness harness) {
-        return ((RunReply.History) harness.ask(r -> new RunCommand.ReadHistory(RunHarness.OWNER, r)))
+        return ((RunReply.History) harness.ask(to -> new RunCommand.GetHistory(RunHarness.OWNER, to)))
                 .entries();
     }
 
@@ -606,7 +605,7 @@ class TrainingRunEntityTest {
             assertTrue(kinds.contains(Kind.RECOVERY_POINT) && kinds.contains(Kind.CHECKPOINT_SAVED),
                     kinds::toString);
             assertInstanceOf(RunReply.Refused.class,
-                    harness.ask(r -> new RunCommand.ReadHistory("mallory", r)));
+                    harness.ask(r -> new RunCommand.GetHistory("mallory", r)));
         }
         assertEquals(5, counted(Metrics.OPERATIONS_EXECUTED, SLUG, "optim_step") - executed);
         assertTrue(counted(Metrics.RECOVERY_POINTS, SLUG) > points);
@@ -647,7 +646,7 @@ class TrainingRunEntityTest {
             Files.write(blob, bad);
             double tries = counted(Metrics.RUN_OPEN_FAILURES, SLUG, "blob_damaged");
             harness.kill();
-            harness.insist(6, train(9));
+            harness.submitUntilAccepted(6, train(9));
             while (counted(Metrics.RUN_OPEN_FAILURES, SLUG, "blob_damaged") < tries + 3) Thread.onSpinWait();
             var stalled = assertInstanceOf(RunReply.Stalled.class,
                     harness.ask(r -> new RunCommand.Retrieve(RunHarness.OWNER, 6, 0, r)));
@@ -662,7 +661,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    /// The file of the only recovery point.
+    /// The file of the single recovery point.
     private static Path point(Path data) throws Exception {
         try (Stream<Path> files = Files.walk(data.resolve("blobs/blobs"))) {
             List<Path> found = files.filter(Files::isRegularFile)

@@ -78,7 +78,8 @@ class TrainingRunShardingTest {
                         ask(kit, r -> new RunCommand.Create(RunHarness.config(true), r)));
                 submit(kit, 0);
                 await(1);
-                // It takes a recovery point and rests; then it is asked again and executes nothing twice.
+                // The run takes a recovery point and is passivated; the next request starts it again, and no
+                // operation is executed twice.
                 for (int i = 0; i < 100 && blobs.list("runs/" + RunHarness.RUN + "/recovery").isEmpty(); i++)
                     Thread.sleep(50);
                 Thread.sleep(1500);

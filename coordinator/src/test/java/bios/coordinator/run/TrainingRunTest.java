@@ -87,7 +87,7 @@ class TrainingRunTest {
         }
     }
 
-    /// A history in which everything may happen, played as the entity plays it.
+    /// Plays a random history of all commands and events, as the entity does.
     private static final class History {
         final Random random;
         TrainingRun run = created(true);
@@ -317,7 +317,7 @@ class TrainingRunTest {
         all.add(new EntityBegan(7));
         all.add(new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA, Optional.empty(),
                 List.of(new ResultsPage(blob("x", 4), 1, 1, 3, 3, 1, 640, true))));
-        // Since there are histories.
+        // Events of builds with histories.
         var stamp = new RunEvent.Stamp(11, "node-1");
         all.addAll(List.of(new HistoryRecorded(new HistoryEntry(12, Optional.of("node-1"),
                 HistoryEntry.Kind.OPENED,

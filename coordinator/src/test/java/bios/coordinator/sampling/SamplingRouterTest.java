@@ -28,7 +28,7 @@ import org.apache.pekko.actor.typed.receptionist.Receptionist;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.Test;
 
-/// Router and directory as actors, with engines that the receptionist lists.
+/// Tests router and directory as actors, with engines in the receptionist.
 class SamplingRouterTest {
     private static final ActorTestKit KIT = ActorTestKit.create("router-test",
             ConfigFactory.parseString("pekko.actor.provider = local, pekko.loglevel = WARNING")
@@ -102,7 +102,7 @@ class SamplingRouterTest {
         second.expectNoMessage(Duration.ZERO);
     }
 
-    /// Stores requests in a map.
+    /// A request store in a map.
     private static final class MapStore implements SampleRequestStore {
         final Map<String, StoredRequest> requests = new ConcurrentHashMap<>();
 

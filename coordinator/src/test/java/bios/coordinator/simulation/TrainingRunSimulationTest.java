@@ -12,9 +12,9 @@ import org.junit.jupiter.api.DynamicTest;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.TestFactory;
 
-/// Real entities among models that crash, drop, delay, repeat and reorder, and an oracle that sees it all
-/// (docs/guide/simulation.md). `-Dbios.sim.seeds=N` plays N histories from `-Dbios.sim.from=S` on,
-/// `-Dbios.sim.seed=S` one, with its trace.
+/// Simulates real entities with models that crash, drop, delay, repeat and reorder messages, and an oracle
+/// that checks every event (docs/guide/simulation.md). `-Dbios.sim.seeds=N` plays N histories from
+/// `-Dbios.sim.from=S` on, `-Dbios.sim.seed=S` one, with its trace.
 class TrainingRunSimulationTest {
     private static final Simulation SIMULATION = Simulation.open("simulation");
     private static final long SEEDS = Long.getLong("bios.sim.seeds", 2_000);
@@ -52,7 +52,7 @@ class TrainingRunSimulationTest {
         assertTrue(first.stream().distinct().count() == 40, "seeds differ");
     }
 
-    /// Every kind of fault and of answer happens in some history.
+    /// Every kind of fault and of reply occurs in some history.
     @Test void everythingHappensInSomeHistory() {
         var all = new StringBuilder();
         for (long seed = 1; seed <= 100; seed++)
@@ -67,7 +67,7 @@ class TrainingRunSimulationTest {
             assertTrue(all.indexOf(word) >= 0, "never seen: " + word);
     }
 
-    /// The oracle can fail: each deliberate mistake is found, as the mistake that it is.
+    /// The oracle finds each deliberate error and reports the expected violation.
     @TestFactory Stream<DynamicTest> everyMutationIsCaught() {
         return Arrays.stream(Mutation.values()).filter(m -> m != Mutation.NONE)
                 .map(m -> DynamicTest.dynamicTest(m.name(), () -> caught(m)));

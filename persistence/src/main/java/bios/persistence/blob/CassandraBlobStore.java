@@ -40,7 +40,7 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
     private static final long DAY_MILLIS = 86_400_000;
     /// An upload that started earlier is not in progress any more.
     private static final int MAX_UPLOAD_DAYS = 2;
-    /// How long the rows of uploads are kept.
+    /// Time to live of the rows of uploads.
     private static final int UPLOAD_ROW_DAYS = 30;
     private static final int MAX_CACHED_ROOTS = 10_000;
 
@@ -155,7 +155,7 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
                             key[1], key[2], key[3])
                     : executeConditional(cql, REPLACE, ours.id(), bytes, ours.chunks(), clock.millis(),
                             key[0], key[1], key[2], key[3], before.get().id());
-            // Otherwise it was not applied, or its outcome is unknown: reads the row again.
+            // The transaction was not applied, or its outcome is unknown: reads the row again.
             if (applied) {
                 before.ifPresent(u -> deleteUpload(cql, u, old.get()));
                 return;

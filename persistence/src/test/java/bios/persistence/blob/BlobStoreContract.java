@@ -22,21 +22,21 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import org.junit.jupiter.api.Test;
 
-/// What every blob store keeps. Scopes of a test are its own, so that stores may be shared.
+/// The contract of all blob stores. Each test has its own scopes, so that tests may share a store.
 abstract class BlobStoreContract {
-    /// Far below the size of the large contents of these tests.
+    /// A limit far below the size of the large contents in these tests.
     static final long MAX_ALLOCATED = 16 << 20;
 
     /// The store under test.
     abstract BlobStore store();
 
-    /// The stored bytes of a small blob, as they lie in the store.
+    /// Reads the bytes of a small blob directly from the store.
     abstract byte[] stored(BlobRef ref) throws IOException;
 
-    /// Puts other bytes in their place, behind the store's back.
+    /// Replaces the bytes of a small blob directly in the store.
     abstract void damage(BlobRef ref, byte[] bytes) throws IOException;
 
-    /// What lies in the store that is no blob: empty when nothing is under way.
+    /// Everything in the store that is not a blob: empty if no upload is in progress.
     abstract List<String> leftovers() throws IOException;
 
     /// A content of at most 16 MiB.

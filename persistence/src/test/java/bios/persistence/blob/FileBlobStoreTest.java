@@ -57,7 +57,7 @@ class FileBlobStoreTest extends BlobStoreContract {
         }
     }
 
-    /// More than an array or an `int` holds. The file is sparse: it takes no room on the disk.
+    /// A size above the limits of arrays and `int`. The file is sparse and takes no space on the disk.
     @Test void aBlobOfMoreThanFourGiBIsReadInLittleMemory() throws IOException {
         var ref = new BlobRef(new BlobId("sparse", SHA_256_OF_SPARSE), SPARSE_BYTES);
         Files.createDirectories(file(ref).getParent());

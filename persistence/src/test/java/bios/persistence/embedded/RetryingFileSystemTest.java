@@ -11,7 +11,7 @@ import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/// What a real full disk does, damage.py checks.
+/// Simulates a full disk; damage.py tests a real one.
 class RetryingFileSystemTest {
     @TempDir Path folder;
 

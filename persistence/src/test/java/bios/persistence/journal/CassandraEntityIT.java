@@ -23,7 +23,7 @@ import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 
-/// Entities that keep their events and snapshots in Cassandra, as runs and sessions do.
+/// Entities with events and snapshots in Cassandra, like runs and sessions.
 class CassandraEntityIT {
     private static final Duration PATIENCE = Duration.ofSeconds(60);
     private static Config config;
@@ -38,7 +38,7 @@ class CassandraEntityIT {
         kit.shutdownTestKit();
     }
 
-    /// A text that grows; "!" at its end takes a snapshot.
+    /// An entity that appends to a text; a text that ends with "!" takes a snapshot.
     static final class Text extends EventSourcedBehavior<Text.Add, String, String> {
         record Add(String text, ActorRef<String> replyTo) {}
 

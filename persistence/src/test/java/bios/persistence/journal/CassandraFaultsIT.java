@@ -27,7 +27,7 @@ import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 
-/// A Cassandra that dies, comes late or stays away.
+/// Tests a Cassandra that is killed, starts late or does not start.
 class CassandraFaultsIT {
     private static final int WRITERS = 20;
     private static LocalCassandra node;
@@ -52,7 +52,7 @@ class CassandraFaultsIT {
         node = LocalCassandra.start(node.settings());
     }
 
-    /// Writes one event after the other until told to stop; tells how many were acknowledged.
+    /// Writes one event after the other until it is stopped; returns the number of acknowledged events.
     private static long writeUntil(AtomicBoolean stop, JournalDriver.Writer writer, AtomicLong acknowledged) {
         long number = 1;
         while (!stop.get() && writer.write(number, "e" + number).isEmpty()) {
@@ -72,7 +72,7 @@ class CassandraFaultsIT {
         var stop = new AtomicBoolean();
         var acknowledged = new AtomicLong();
         List<Future<Long>> writers = new ArrayList<>();
-        // Longer than a restart takes: no writer needs to give up.
+        // The limit exceeds the time of a restart, so no writer gives up.
         try (var journal = new JournalDriver(config("5 minutes"));
                 ExecutorService threads = Executors.newVirtualThreadPerTaskExecutor()) {
             for (int i = 0; i < WRITERS; i++) {
@@ -96,7 +96,7 @@ class CassandraFaultsIT {
     }
 
     @Test void aWriteThatIsGivenUpIsThereAfterAllOrNot() throws Exception {
-        // Gives up at once, so that the outcome of what is under way stays unknown.
+        // The writer gives up immediately, so that the outcome of the write in progress stays unknown.
         List<Future<Long>> writers = new ArrayList<>();
         var acknowledged = new AtomicLong();
         try (var journal = new JournalDriver(config("0 s"));

@@ -66,7 +66,7 @@ class CassandraJournalIT {
         assertTrue(refused.getMessage().contains("event 3 of two")
                 && refused.getMessage().contains("writer a") && refused.getMessage().contains("writer b"),
                 refused.getMessage());
-        // also in the midst of the other's row, and behind what the other has written
+        // also within the row of the other writer, and after its events
         assertInstanceOf(JournalConflict.class, a.write(4, "a4").orElseThrow());
         assertInstanceOf(JournalConflict.class, a.write(7, "a7").orElseThrow());
         assertEquals(List.of("a1", "a2", "b3", "b4", "b5"), journal.payloads("two"));
@@ -98,7 +98,7 @@ class CassandraJournalIT {
     }
 
     @Test void aWriteIsRepeatedByItsOwnWriterWithoutHarm() {
-        // As after an outcome that was never learnt.
+        // As after a write of unknown outcome.
         var a = journal.writer("again", "a");
         written(a.write(1, "x"));
         written(a.write(1, "x"));

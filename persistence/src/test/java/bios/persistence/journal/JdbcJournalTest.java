@@ -35,9 +35,9 @@ import org.scalatest.tools.Runner;
 class JdbcJournalTest {
     @TempDir Path folder;
 
-    /// Stores the texts that it is sent; asked for nothing it tells how many it has.
+    /// An entity that stores texts; an empty text asks for their number.
     static final class Counter extends EventSourcedBehavior<Counter.Add, String, Integer> {
-        /// Several texts, divided by commas, are stored together or not at all.
+        /// Several texts, separated by commas, are one atomic write.
         record Add(String text, ActorRef<Integer> replyTo) {}
 
         Counter() {
@@ -141,7 +141,7 @@ class JdbcJournalTest {
         }
     }
 
-    /// Settings of a database in a temporary folder, which is deleted with the process.
+    /// The settings of a database in a temporary folder, which is deleted at the end of the process.
     static Config freshDatabase() {
         try {
             Path folder = Files.createTempDirectory("bios-journal-");

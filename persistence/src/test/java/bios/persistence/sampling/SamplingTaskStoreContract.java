@@ -10,7 +10,7 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 
-/// What every store of sampling tasks keeps.
+/// The contract of all stores of sampling tasks.
 abstract class SamplingTaskStoreContract {
     final AtomicLong clock = new AtomicLong(1_000_000);
     SamplingTaskStore tasks;

@@ -17,7 +17,7 @@ import java.util.HexFormat;
 import java.util.List;
 import org.junit.jupiter.api.Test;
 
-/// Bytes that earlier builds stored are read for ever; `golden/stored/*.hex` holds them. With
+/// Bytes of all earlier builds can be read; `golden/stored/*.hex` contains them. With
 /// `-Dgolden.write=true` missing files are written.
 class StoredGoldenTest {
     private static final Path GOLDEN = Path.of("golden/stored");
