@@ -39,7 +39,7 @@ class StorageTest {
         }
     }
 
-    @Test void aFolderOfItsOwnGoesBeforeTheDataFolder() {
+    @Test void aConfiguredFolderOverridesTheDataFolder() {
         Config config = all(Map.of("bios.data", folder.resolve("data").toString(), "bios.storage.folder",
                 folder.resolve("own").toString()));
         Storage.open(config).close();
@@ -54,7 +54,7 @@ class StorageTest {
         assertEquals(Storage.Journal.CASSANDRA, Storage.journal(config));
     }
 
-    @Test void whatIsGivenGoesBeforeWhatThePluginNeeds() {
+    @Test void givenSettingsOverrideThoseOfThePlugin() {
         assertEquals(7, all(Map.of("bios.data", "x", "bios-embedded-journal.circuit-breaker.max-failures", 7))
                 .getInt("bios-embedded-journal.circuit-breaker.max-failures"));
     }

@@ -31,7 +31,7 @@ class FleetTest {
                 "bfloat16", 5);
     }
 
-    @Test void aModelStaysKnownWhenItsLastEngineGoes() {
+    @Test void aModelStaysKnownAfterTheLossOfItsLastEngine() {
         Fleet fleet = Fleet.EMPTY.described(A, List.of(model("x/one", 10)), 3)
                 .described(B, List.of(model("x/one", 10), model("two", 10)), 0);
         assertEquals(2, fleet.enginesOf(new ModelName("x/one")).size());

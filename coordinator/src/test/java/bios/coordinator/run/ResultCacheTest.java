@@ -25,7 +25,7 @@ class ResultCacheTest {
                 .page(new BlobRef(id, 1), fetched);
     }
 
-    @Test void whatLiesInNoPageStaysAndOfTheRestTheFetchedGoFirst() {
+    @Test void resultsOutsidePagesStayAndFetchedOnesAreEvictedFirst() {
         var results = new ResultCache(1000, 1 << 30, 3000);
         for (long p = 1; p <= 20; p++) results.add(kept(p, 100));
         assertEquals(20, results.unsaved(20).size());
@@ -42,7 +42,7 @@ class ResultCacheTest {
         assertEquals(0, results.bytes());
     }
 
-    @Test void pagesThatNobodyHasReadAreKeptLonger() {
+    @Test void pagesThatWereNotFetchedAreKeptLonger() {
         var results = new ResultCache(320, 1 << 30, 0);
         List<ResultsPage> pages = new ArrayList<>();
         for (int i = 0; i < 100; i++) pages.add(page(10 * i + 1, 10 * i + 10, false));
@@ -52,7 +52,7 @@ class ResultCacheTest {
         assertEquals(1, results.kept(List.of(page(1, 1000, false))).size(), "the newest always stays");
     }
 
-    @Test void aPageIsReadWhenAllOfItWasFetched() {
+    @Test void aPageIsFetchedWhenAllItsResultsWereFetched() {
         var results = new ResultCache(320, 1 << 30, 0);
         var page = page(5, 8, false);
         for (long p = 5; p <= 7; p++) results.fetched(kept(p, 0));
@@ -61,7 +61,7 @@ class ResultCacheTest {
         assertEquals(page.asFetched(), results.refreshed(page));
     }
 
-    @Test void theRunThatHoldsMostIsAskedForRoomOnce() {
+    @Test void theRunWithTheMostResultsIsAskedOnceToFreeMemory() {
         var asked = new ArrayList<String>();
         var memory = new NodeMemory(1000);
         var small = memory.open(() -> asked.add("small"));

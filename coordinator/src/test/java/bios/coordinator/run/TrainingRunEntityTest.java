@@ -134,7 +134,7 @@ class TrainingRunEntityTest {
         return outcomes;
     }
 
-    @Test void aRunThatIsKilledOverAndOverGivesWhatAnUndisturbedOneGives() throws Exception {
+    @Test void aRunThatIsKilledRepeatedlyHasTheResultsOfAnUndisturbedRun() throws Exception {
         for (long seed = 1; seed <= 2; seed++) {
             List<RunReply> calm;
             RunReply.Described calmEnd;
@@ -155,7 +155,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aRunThatMustLeaveOverAndOverGivesWhatAnUndisturbedOneGives() throws Exception {
+    @Test void aRunThatIsHandedOverRepeatedlyHasTheResultsOfAnUndisturbedRun() throws Exception {
         for (long seed = 11; seed <= 12; seed++) {
             List<RunReply> calm;
             RunReply.Described calmEnd;
@@ -179,7 +179,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aRunThatHasLeftComesBackWhenItIsUsedAndExecutesNothingTwice() throws Exception {
+    @Test void aRunThatHasLeftItsNodeIsStartedByTheNextCommandAndExecutesNothingTwice() throws Exception {
         try (var harness = harness("returns")) {
             harness.submit(0, train(1));
             harness.submit(1, step());
@@ -204,7 +204,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aRunWhosePointCannotBeStoredStaysAndGoesOn() throws Exception {
+    @Test void aRunIsEvictedOnlyWhenItsRecoveryPointIsStoredAndContinuesUntilThen() throws Exception {
         try (var harness = harness("stays")) {
             harness.submit(0, train(1));
             harness.outcome(0);
@@ -223,7 +223,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void resultsThatNobodyFetchesLeaveMemoryAndAreStillThere() throws Exception {
+    @Test void resultsThatAreNotFetchedLeaveMemoryAndStayAvailable() throws Exception {
         try (var harness = harness("unfetched", "bios.run { max-unfinished = 100000,"
                 + " results { memory-bytes = 4 KiB, max-count = 25600, max-bytes = 1 MiB } }")) {
             int count = 300;
@@ -246,7 +246,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aNodeWhoseResultsTakeTooMuchHasThemWrittenOut() throws Exception {
+    @Test void resultsAboveTheMemoryLimitOfANodeAreWrittenToTheBlobStore() throws Exception {
         try (var harness = harness("node", "bios.run.results.node-bytes = 10 KiB")) {
             for (int seq = 0; seq < 100; seq++) harness.submit(seq, forward(seq));
             for (int seq = 99; seq >= 0; seq--)
@@ -269,7 +269,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void anOwnerWithTooMuchUnfinishedWaits() throws Exception {
+    @Test void anOwnerAboveTheLimitOfUnfinishedOperationsIsRefused() throws Exception {
         try (var harness = harness("owner", "bios.run.max-unfinished-per-owner = 5")) {
             var other = harness.memory().open(() -> {});
             other.unfinished(RunHarness.OWNER, 5, 100);
@@ -298,7 +298,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void theJournalAndTheBlobsBehindARecoveryPointGo() throws Exception {
+    @Test void theEventsAndBlobsBeforeARecoveryPointAreDeleted() throws Exception {
         try (var harness = harness("journal")) {
             long seq = 0;
             for (int i = 0; i < 30; i++) {
@@ -320,7 +320,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void itTellsItsOwnerHowLongOperationsTook() throws Exception {
+    @Test void theOwnerGetsTheTimingsOfOperations() throws Exception {
         try (var harness = harness("timings")) {
             harness.create();
             harness.submit(3, train(1));
@@ -352,7 +352,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aFailureStrikesWhatWasAcceptedBeforeTheClientKnewAndNothingAfter() throws Exception {
+    @Test void aFailureBlocksOperationsAcceptedBeforeTheClientKnewOfItAndNoOthers() throws Exception {
         try (var harness = harness("poison")) {
             harness.submit(0, train(1));
             harness.submit(1, failing());
@@ -376,7 +376,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aLoadClearsAFailureThatNobodyHasSeen() throws Exception {
+    @Test void aLoadClearsAFailureThatNoClientHasSeen() throws Exception {
         try (var harness = harness("clear")) {
             harness.submit(0, train(1));
             harness.submit(1, step());
@@ -396,7 +396,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void anEngineThatLosesTheRunIsGivenItAgain() throws Exception {
+    @Test void aRunThatTheEngineHasLostIsOpenedAgain() throws Exception {
         try (var harness = harness("lost")) {
             harness.submit(0, train(1));
             harness.submit(1, step());
@@ -472,7 +472,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void itSaysWhoseItIsWithoutDescribingItself() throws Exception {
+    @Test void theOwnerIsCheckedWithoutADescription() throws Exception {
         try (var harness = new RunHarness(folder, SMALL, PAUSE)) {
             assertEquals(Reason.NOT_FOUND, ((RunReply.Refused) harness
                     .ask(r -> new RunCommand.CheckOwner(RunHarness.OWNER, r))).reason());
@@ -502,7 +502,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void anOperationThatTheStoreDoesNotGiveNowWaits() throws Exception {
+    @Test void anOperationThatTheStoreCannotReadNowIsRetried() throws Exception {
         try (var harness = harness("unreadable")) {
             harness.submit(0, train(1));
             harness.submit(1, new Operation.ForwardBackward(List.of(), LossFunction.CROSS_ENTROPY,
@@ -514,7 +514,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void resultsWaitForAStoreThatDoesNotGiveThemNow() throws Exception {
+    @Test void resultsThatTheStoreCannotReadNowAreRetried() throws Exception {
         try (var harness = harness("results")) {
             var before = play(harness, history(3), () -> {});
             harness.failingReads.set(4);
@@ -543,7 +543,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aRunThatIsLostWhileItRestsIsGivenAgainForItsRecoveryPoint() throws Exception {
+    @Test void anIdleRunThatTheEngineHasLostIsReplayedForItsRecoveryPoint() throws Exception {
         try (var harness = new RunHarness(Files.createDirectories(folder.resolve("idle")),
                 SMALL + "\nbios.run.idle-after = 400 ms", PAUSE)) {
             harness.create();
@@ -556,7 +556,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void anEntityThatIsOnlyBelievedDeadAcknowledgesNothing() throws Exception {
+    @Test void anEntityThatIsWronglyConsideredDeadAcknowledgesNothing() throws Exception {
         try (var harness = harness("doubt")) {
             harness.submit(0, train(1));
             harness.outcome(0);
@@ -586,7 +586,7 @@ class TrainingRunEntityTest {
 
     private static final String SLUG = RunHarness.RUN.slug();
 
-    @Test void theHistoryTellsHowARunFaredAndMoved() throws Exception {
+    @Test void theHistoryShowsFailuresAndMovesOfARun() throws Exception {
         double executed = counted(Metrics.EXECUTED, SLUG, "optim_step");
         double replayed = counted(Metrics.REPLAYED, SLUG, "optim_step");
         double moved = counted(Metrics.MOVED, SLUG);
@@ -629,7 +629,7 @@ class TrainingRunEntityTest {
         assertTrue(counted(Metrics.REPLAYED, SLUG, "optim_step") > replayed);
     }
 
-    @Test void aRunThatCannotBeOpenedSaysWhyOnceAndGoesOnWhenItIsMended() throws Exception {
+    @Test void aRunThatCannotBeOpenedReportsTheCauseOnceAndContinuesAfterTheRepair() throws Exception {
         Path data = Files.createDirectories(folder.resolve("damaged"));
         try (var harness = new RunHarness(data, SMALL, PAUSE)) {
             harness.create();

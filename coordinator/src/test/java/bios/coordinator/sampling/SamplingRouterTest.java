@@ -61,7 +61,7 @@ class SamplingRouterTest {
                 SampleResult.StopReason.STOP)), Optional.empty(), Optional.empty());
     }
 
-    @Test void aRequestWhoseEngineDiesIsDrawnElsewhereFromTheSameTask() {
+    @Test void aRequestOfALostEngineRunsOnAnotherEngineWithTheSameTask() {
         var published = new AtomicReference<>(Fleet.EMPTY);
         var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
         var one = KIT.spawn(SamplingRouter.create("one", SETTINGS, directory, SampleRequestStore.NONE, () ->
@@ -152,7 +152,7 @@ class SamplingRouterTest {
         KIT.stop(engine);
     }
 
-    @Test void aPollThatEndsWithoutAResultSaysWhatTheRequestWaitsFor() {
+    @Test void aPollWithoutAResultReportsTheReason() {
         var directory = KIT.spawn(Behaviors.<ModelDirectory.Command>ignore());
         var router = KIT.spawn(SamplingRouter.create("alone", SETTINGS, directory, SampleRequestStore.NONE,
                 () -> 0));

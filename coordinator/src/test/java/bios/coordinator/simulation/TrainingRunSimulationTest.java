@@ -22,7 +22,7 @@ class TrainingRunSimulationTest {
     private static final int MUTATED_SEEDS = 300;
     private static final int SHOWN = 400;
 
-    @Test void nothingThatIsPromisedIsBrokenInAnyHistory() {
+    @Test void noHistoryHasAViolation() {
         Long only = Long.getLong("bios.sim.seed");
         if (only != null) {
             var outcome = SIMULATION.play(only, Mutation.NONE, true);
@@ -53,7 +53,7 @@ class TrainingRunSimulationTest {
     }
 
     /// Every kind of fault and of reply occurs in some history.
-    @Test void everythingHappensInSomeHistory() {
+    @Test void everyKindOfFaultOccursInSomeHistory() {
         var all = new StringBuilder();
         for (long seed = 1; seed <= 100; seed++)
             SIMULATION.play(seed, Mutation.NONE, true).trace().forEach(line -> all.append(line).append('\n'));
