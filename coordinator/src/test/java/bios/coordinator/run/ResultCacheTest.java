@@ -32,8 +32,8 @@ class ResultCacheTest {
         results.fetched(kept(4, 100));
         results.saved(10);
         assertEquals(10, results.unsaved(20).size());
-        assertTrue(results.bySeq(104).isEmpty(), "the fetched one went");
-        assertTrue(results.bySeq(110).isPresent(), "the newest stayed");
+        assertTrue(results.bySeq(104).isEmpty(), "the fetched result is evicted");
+        assertTrue(results.bySeq(110).isPresent(), "the newest result stays");
         assertTrue(results.bytes() - results.unsavedBytes() <= 3000);
         results.shrink(0);
         assertEquals(results.unsavedBytes(), results.bytes());
@@ -47,9 +47,9 @@ class ResultCacheTest {
         List<ResultsPage> pages = new ArrayList<>();
         for (int i = 0; i < 100; i++) pages.add(page(10 * i + 1, 10 * i + 10, false));
         assertEquals(pages.subList(68, 100), results.kept(pages));
-        List<ResultsPage> read = pages.stream().map(ResultsPage::read).toList();
+        List<ResultsPage> read = pages.stream().map(ResultsPage::asFetched).toList();
         assertEquals(read.subList(99, 100), results.kept(read));
-        assertEquals(1, results.kept(List.of(page(1, 1000, false))).size(), "the newest always stays");
+        assertEquals(1, results.kept(List.of(page(1, 1000, false))).size(), "the newest page always stays");
     }
 
     @Test void aPageIsFetchedWhenAllItsResultsWereFetched() {
@@ -72,7 +72,7 @@ class ResultCacheTest {
         small.results(500);
         assertEquals(List.of("large"), asked);
         small.results(550);
-        assertEquals(List.of("large", "small"), asked, "one that has not answered is left alone");
+        assertEquals(List.of("large", "small"), asked, "a run that has not freed memory is not asked again");
         large.results(0);
         large.shrunk();
         assertEquals(550, memory.results());

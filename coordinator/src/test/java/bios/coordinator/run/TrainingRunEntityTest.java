@@ -170,7 +170,7 @@ class TrainingRunEntityTest {
                     if (random.nextInt(20) == 0) harness.controls.pointsToFail().set(1);
                     if (random.nextInt(30) == 0) harness.kill();
                 });
-                assertTrue(harness.controls.opened().get() > 5, "it left often");
+                assertTrue(harness.controls.opened().get() > 5, "the run is evicted often");
                 assertEquals(String.join("\n", calm.stream().map(Object::toString).toList()),
                         String.join("\n", crowded.stream().map(Object::toString).toList()), "seed " + seed);
                 var end = (RunReply.Described) harness.ask(r -> new RunCommand.Describe(RunHarness.OWNER, r));
@@ -210,12 +210,12 @@ class TrainingRunEntityTest {
             harness.outcome(0);
             harness.controls.pointsToFail().set(3);
             harness.requestEviction();
-            harness.await(() -> harness.controls.pointsToFail().get() < 3, "it tries to leave");
+            harness.await(() -> harness.controls.pointsToFail().get() < 3, "a recovery point is tried");
             harness.submit(1, step());
             assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
             harness.await(() -> harness.controls.pointsToFail().get() == 0, "it tries again");
             harness.await(() -> !harness.blobs.list("runs/" + RunHarness.RUN + "/recovery").isEmpty(),
-                    "in the end it can");
+                    "a recovery point is stored");
             harness.submit(2, forward(1));
             assertInstanceOf(RunReply.Completed.class, harness.outcome(2));
             assertEquals(2, harness.controls.opened().get());
@@ -241,7 +241,7 @@ class TrainingRunEntityTest {
             List<RunReply> after = new ArrayList<>();
             for (int seq = 0; seq < count; seq += 13) after.add(harness.outcome(seq));
             assertEquals(before, after);
-            assertTrue(harness.executed.size() - executed < 40, "few are executed again");
+            assertTrue(harness.executed.size() - executed < 40, "few operations are replayed");
             assertTrue(harness.memory().results() < 40 * 700, "pages are read one by one");
         }
     }
@@ -316,7 +316,7 @@ class TrainingRunEntityTest {
             int before = harness.executed.size();
             harness.submit(seq, forward(1));
             harness.outcome(seq);
-            assertTrue(harness.executed.size() - before <= 20, "a recovery executes little again");
+            assertTrue(harness.executed.size() - before <= 20, "a recovery replays few operations");
         }
     }
 
@@ -406,7 +406,7 @@ class TrainingRunEntityTest {
             var killer = assertInstanceOf(RunReply.Failed.class, harness.outcome(2));
             assertEquals("worker_lost", killer.fault().code(),
                     "an operation that always kills its engine is failed");
-            assertFalse(harness.exclusive().held(), "others may replay theirs");
+            assertFalse(harness.exclusive().held(), "other runs may replay operations");
             harness.submit(4, step());
             assertEquals("no_gradient",
                     assertInstanceOf(RunReply.Failed.class, harness.outcome(4)).fault().code());
@@ -468,7 +468,8 @@ class TrainingRunEntityTest {
             harness.outcome(40);
             harness.kill();
             harness.outcome(39);
-            assertEquals(20, harness.index.rows.get(RunHarness.RUN).step(), "a replay does not turn it back");
+            assertEquals(20, harness.index.rows.get(RunHarness.RUN).step(),
+                    "a replay does not reset the step");
         }
     }
 

@@ -102,7 +102,7 @@ class TrainingRunShardingTest {
             try {
                 for (int i = 0; i < 200 && !executed.contains("3 FORWARD_BACKWARD"); i++) Thread.sleep(50);
                 assertTrue(executed.contains("3 FORWARD_BACKWARD"),
-                        () -> "nobody asked, and yet it is executed: " + executed);
+                        () -> "operation 3 is not executed without a command: " + executed);
             } finally {
                 kit.shutdownTestKit();
             }

@@ -181,7 +181,7 @@ class TrainingRunTest {
             long expected = run.recovery().position();
             for (PendingOperation entry : run.pending())
                 assertEquals(++expected, entry.position(), "positions follow each other");
-            assertEquals(run.accepted(), expected, "the line ends with what was accepted last");
+            assertEquals(run.accepted(), expected, "the last position is the accepted one");
             Set<BlobId> referenced = run.referenced();
             for (BlobId blob : run.garbage())
                 assertFalse(referenced.contains(blob), () -> blob + " is referred to and garbage");

@@ -38,7 +38,7 @@ class TrainingRunSimulationTest {
     private static void broken(Simulation.Outcome outcome) {
         List<String> trace = outcome.trace();
         int from = Math.max(0, trace.size() - SHOWN);
-        fail("seed " + outcome.seed() + ": " + outcome.violation().orElse("whole when played again")
+        fail("seed " + outcome.seed() + ": " + outcome.violation().orElse("no violation when played again")
                 + "\nagain with -Dbios.sim.seed=" + outcome.seed() + "; the last of " + trace.size()
                 + " lines:\n" + String.join("\n", trace.subList(from, trace.size())));
     }

@@ -99,7 +99,7 @@ abstract class BlobStoreContract {
             assertTrue(damaged.getMessage().contains(ref.id().toString()));
         }
         store().put("flipped", bytes(64, 1));
-        assertArrayEquals(good, read(ref), "putting the content again mends it");
+        assertArrayEquals(good, read(ref), "storing the content again repairs it");
     }
 
     @Test void aTruncatedOrExtendedBlobIsFoundOnReading() throws IOException {
