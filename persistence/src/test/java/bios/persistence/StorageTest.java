@@ -40,7 +40,7 @@ class StorageTest {
         }
     }
 
-    @Test void aFolderOfItsOwnGoesBeforeTheDataFolder() {
+    @Test void aConfiguredFolderOverridesTheDataFolder() {
         Config config = all(Map.of("bios.data", folder.resolve("data").toString(), "bios.storage.folder",
                 folder.resolve("own").toString()));
         Storage.open(config).close();
@@ -55,7 +55,7 @@ class StorageTest {
         assertEquals(Storage.JournalBackend.CASSANDRA, Storage.journalBackend(config));
     }
 
-    @Test void whatIsGivenGoesBeforeWhatThePluginNeeds() {
+    @Test void givenSettingsOverrideThoseOfThePlugin() {
         assertEquals(7, all(Map.of("bios.data", "x", "bios-embedded-journal.circuit-breaker.max-failures", 7))
                 .getInt("bios-embedded-journal.circuit-breaker.max-failures"));
     }

@@ -14,7 +14,7 @@ import org.apache.pekko.actor.typed.ActorRef;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.Test;
 
-/// The snapshot of the known models and engines, and the actor that publishes it.
+/// The directory: known models and engines.
 class EngineDirectoryTest {
     private static final ActorTestKit KIT = ActorTestKit.create("fleet-test",
             ConfigFactory.parseString("pekko.actor.provider = local, pekko.loglevel = WARNING")
@@ -31,7 +31,7 @@ class EngineDirectoryTest {
                 "bfloat16", 5);
     }
 
-    @Test void aModelStaysKnownWhenItsLastEngineGoes() {
+    @Test void aModelStaysKnownAfterTheLossOfItsLastEngine() {
         EngineDirectory directory = EngineDirectory.EMPTY.withEngine(A, List.of(model("x/one", 10)), 3)
                 .withEngine(B, List.of(model("x/one", 10), model("two", 10)), 0);
         assertEquals(2, directory.enginesOf(new ModelName("x/one")).size());

@@ -25,7 +25,7 @@ class AccountsTest {
         assertEquals(Optional.of("default"), Accounts.open().of(Optional.empty()));
     }
 
-    @Test void aBadFileNamesItsLineAndNoKey() {
+    @Test void aMalformedKeyFileIsRefusedWithTheLineAndWithoutTheKey() {
         for (String line : List.of("alice", "alice two keys", "al/ice tml-alice-key", "alice short")) {
             var bad = assertThrows(IllegalArgumentException.class,
                     () -> Accounts.fromLines("keys", List.of("ok tml-okay-key", line)));

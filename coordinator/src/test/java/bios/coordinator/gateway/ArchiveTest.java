@@ -119,7 +119,7 @@ class ArchiveTest {
                 + token).status());
     }
 
-    @Test void tokensEndAndBelongToOneAccount() {
+    @Test void tokensExpireAndBelongToOneAccount() {
         var urls = new SignedUrls(new byte[] {1, 2, 3});
         String token = urls.sign("run/weights/a", "someone.else", 1000);
         assertEquals(Optional.of("someone.else"), urls.verify("run/weights/a", token, 1000));
@@ -129,7 +129,7 @@ class ArchiveTest {
         assertEquals(Optional.empty(), urls.verify("run/weights/a", token.replace(".1000.", ".9999."), 500));
     }
 
-    @Test void aMissingBlobIsAProblemAndNotHalfAnArchive() {
+    @Test void aMissingBlobIsAnErrorAndNotATruncatedArchive() {
         String other = service.run(2);
         service.post("save_weights", "{'model_id': '" + other + "', 'seq_id': 1, 'path': 'a'}");
         service.blobs.list(BlobScope.checkpoints(new RunId(other)))
@@ -140,7 +140,7 @@ class ArchiveTest {
         assertEquals("blob_missing", answer.text("error"));
     }
 
-    @Test void aDamagedBlobIsAProblemAndNotHalfAnArchive() {
+    @Test void aDamagedBlobIsAnErrorAndNotATruncatedArchive() {
         String other = service.run(3);
         service.post("save_weights", "{'model_id': '" + other + "', 'seq_id': 1, 'path': 'a'}");
         var blob = service.runs.runs.get(new RunId(other)).checkpoints.getFirst().adapter();
@@ -173,7 +173,7 @@ class ArchiveTest {
         }
     }
 
-    @Test void withoutAWorkerTheTokenizerHasToWait() {
+    @Test void theTokenizerNeedsAWorker() {
         EngineDirectory all = service.directory.get();
         service.directory.set(all.withOnlyEngines(List.of()));
         try {

@@ -426,7 +426,7 @@ class BadRequestTest {
                 "a large chunked body");
     }
 
-    @Test void placesThatAreNotThere() throws IOException {
+    @Test void unknownPaths() throws IOException {
         for (String path : List.of("/", "/api", "/api/v1", "/api/v1/", "/api/v2/healthz", "/api/v1/nothing",
                 "/api/v1/healthz/x", "/favicon.ico", "/api/v1/training_runs/a/b", "/api/v1/../healthz"))
             refuses(service.get(path), 404, "", path);

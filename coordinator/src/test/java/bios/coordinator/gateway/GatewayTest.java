@@ -256,7 +256,7 @@ class GatewayTest {
         assertEquals(400, service.post("optim_step", "{'model_id': '" + run + "', 'seq_id': 2}").status());
     }
 
-    @Test void aFailedOperationIsATwoHundredWithItsCause() {
+    @Test void aFailedOperationIsA200WithItsCause() {
         String run = service.run(8);
         Answer future = service.post("optim_step", "{'model_id': '" + run + "', 'seq_id': 1}");
         service.runs.fault = Fault.user("weights_only", "no optimizer there");
@@ -362,14 +362,14 @@ class GatewayTest {
                 + "/checkpoints/weights/a")).DELETE()).status());
     }
 
-    @Test void anUnloadedRunSaysSo() {
+    @Test void anUnloadedRunAnswersItsUnloadRequest() {
         String run = service.run(11);
         assertEquals(404, service.post("retrieve_future", "{'request_id': '" + run + ":unload'}").status());
         Answer future = service.post("unload_model", "{'model_id': '" + run + "'}");
         assertEquals("unload_model", service.result(future).text("type"));
     }
 
-    @Test void aBugOfOursIsAFiveHundredWithoutDetails() {
+    @Test void anInternalErrorIsA500WithoutDetails() {
         String run = service.run(12);
         service.runs.runs.get(new RunId(run)).config = null;
         Answer broken = service.post("get_info", "{'model_id': '" + run + "'}");
@@ -405,7 +405,7 @@ class GatewayTest {
             assertTrue(page.contains(name), name);
     }
 
-    @Test void aServiceThatCannotServeSaysWhyNot() {
+    @Test void aServiceThatIsNotReadyReportsTheReason() {
         EngineDirectory before = service.directory.getAndSet(EngineDirectory.EMPTY);
         Answer ready = service.get("/readyz");
         service.directory.set(before);
@@ -427,7 +427,7 @@ class GatewayTest {
         assertEquals(400, service.get("training_runs/" + run + "/history?limit=0").status());
     }
 
-    @Test void aRunThatCannotGoOnTellsThoseWhoWait() {
+    @Test void aPollOfAStalledRunReportsTheReason() {
         String run = service.run(91);
         Answer future = service.post("forward_backward", batch(run, 1));
         service.runs.stalled = Fault.server("blob_damaged", "blob a/b is damaged");

@@ -58,7 +58,7 @@ class ManagementTest {
         }
     }
 
-    @Test void aJournalThatFailsIsSaid() throws Exception {
+    @Test void aFailingJournalIsReported() throws Exception {
         // A folder without tables: every access to the journal fails.
         var config = ConfigFactory.parseString("pekko.loglevel = OFF, bios.health.journal-interval = 100 ms")
                 .withFallback(JdbcJournal.config(folder.resolve("none")))

@@ -277,7 +277,7 @@ class OwnershipTest {
 
     /// Each request is sent by another account first and then by the owner, for whom it must succeed:
     /// otherwise the refusal proves nothing.
-    @Test void whatBelongsToAnotherAccountIsAnsweredLikeWhatDoesNotExist() {
+    @Test void objectsOfAnotherAccountAreAnsweredLikeMissingOnes() {
         var wrong = new ArrayList<String>();
         cases().forEach((endpoint, each) -> {
             switch (each) {

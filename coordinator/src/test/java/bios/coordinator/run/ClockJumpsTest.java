@@ -70,7 +70,7 @@ class ClockJumpsTest {
         return outcomes;
     }
 
-    @Test void aClockThatJumpsChangesNothingThatARunGives() throws Exception {
+    @Test void aClockThatJumpsChangesNoResultOfARun() throws Exception {
         for (long seed = 1; seed <= 2; seed++) {
             List<String> still;
             try (var harness = harness("still" + seed)) {
@@ -87,7 +87,7 @@ class ClockJumpsTest {
         }
     }
 
-    @Test void aClockThatGoesBackDeletesNothingAndOneThatIsRightAgainFindsAll() throws Exception {
+    @Test void anExpiredCheckpointIsFoundAgainWhenTheClockIsSetBack() throws Exception {
         try (var harness = harness("lives")) {
             long now = harness.clock.get();
             harness.submit(0, save("kept", Optional.empty()));

@@ -15,7 +15,7 @@ import org.junit.jupiter.api.Test;
 class RunStoredGoldenTest {
     private static final Path GOLDEN = Path.of("../protocol/golden/run");
 
-    @Test void whatEarlierBuildsStoredIsRead() throws Exception {
+    @Test void eventsAndSnapshotsOfEarlierBuildsAreRead() throws Exception {
         int number = 0;
         for (Object value : TrainingRunTest.stored()) {
             String manifest = RunStored.TYPES.manifest(value);

@@ -251,7 +251,7 @@ final class SimulatedRun {
                 work.add(() -> mailbox.add(new RunInput.SaveShown(position)));
             case RunEffect.Unload _ -> mailbox.add(new RunInput.UnloadDue(simulation.steps));
             case RunEffect.AnswerUnload _ -> {
-                check(run.closed(), "says unloaded before it is");
+                check(run.closed(), "answers an unloading before the run is closed");
                 unloadAnswered = true;
             }
             case RunEffect.Passivate _ -> {
@@ -318,9 +318,10 @@ final class SimulatedRun {
     /// Checks the invariants between two steps of the scheduler.
     private void judgeRest() {
         if (session == null || stopped) return;
-        check(!scheduler.resident() || session.asked, "believes in an engine that was not asked");
+        check(!scheduler.resident() || session.asked,
+                "is resident in an engine that was not asked to open it");
         boolean held = scheduler.turn() == RunScheduler.Turn.HELD;
-        check(!held || holdsTurn, "believes to hold the turn");
+        check(!held || holdsTurn, "has the turn in its state but not on the node");
         check(!held || scheduler.storing() || session.outstanding.contains(scheduler.replay().attempted()),
                 "keeps the turn and replays nothing");
     }

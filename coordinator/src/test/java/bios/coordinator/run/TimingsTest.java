@@ -34,7 +34,7 @@ class TimingsTest {
         assertEquals(List.of(timing(11, 20, 60, 70), timing(12, 30, 110, 40)), timings.newest());
     }
 
-    @Test void whatIsExecutedAgainOrForgottenHasNoTiming() {
+    @Test void replayedOrDiscardedOperationsHaveNoTiming() {
         timings.recordDeviceTime(1, 5);
         timings.recordOutcome(1);
         stored(2, 1);
@@ -45,7 +45,7 @@ class TimingsTest {
         assertEquals(List.of(13L), timings.newest().stream().map(OperationTiming::seq).toList());
     }
 
-    @Test void onlyTheNewestAreKept() {
+    @Test void onlyTheNewestTimingsAreKept() {
         for (long position = 1; position <= Timings.MAX_TIMINGS + 3; position++) {
             stored(position, 1);
             timings.recordOutcome(position);

@@ -134,7 +134,7 @@ class TrainingRunEntityTest {
         return outcomes;
     }
 
-    @Test void aRunThatIsKilledOverAndOverGivesWhatAnUndisturbedOneGives() throws Exception {
+    @Test void aRunThatIsKilledRepeatedlyHasTheResultsOfAnUndisturbedRun() throws Exception {
         for (long seed = 1; seed <= 2; seed++) {
             List<RunReply> calm;
             RunReply.Described calmEnd;
@@ -155,7 +155,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aRunThatMustLeaveOverAndOverGivesWhatAnUndisturbedOneGives() throws Exception {
+    @Test void aRunThatIsHandedOverRepeatedlyHasTheResultsOfAnUndisturbedRun() throws Exception {
         for (long seed = 11; seed <= 12; seed++) {
             List<RunReply> calm;
             RunReply.Described calmEnd;
@@ -170,7 +170,7 @@ class TrainingRunEntityTest {
                     if (random.nextInt(20) == 0) harness.controls.pointsToFail().set(1);
                     if (random.nextInt(30) == 0) harness.kill();
                 });
-                assertTrue(harness.controls.opened().get() > 5, "it left often");
+                assertTrue(harness.controls.opened().get() > 5, "the run is evicted often");
                 assertEquals(String.join("\n", calm.stream().map(Object::toString).toList()),
                         String.join("\n", crowded.stream().map(Object::toString).toList()), "seed " + seed);
                 var end = (RunReply.Described) harness.ask(r -> new RunCommand.Describe(RunHarness.OWNER, r));
@@ -179,7 +179,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aRunThatHasLeftComesBackWhenItIsUsedAndExecutesNothingTwice() throws Exception {
+    @Test void aRunThatHasLeftItsNodeIsStartedByTheNextCommandAndExecutesNothingTwice() throws Exception {
         try (var harness = harness("returns")) {
             harness.submit(0, train(1));
             harness.submit(1, step());
@@ -204,18 +204,18 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aRunWhosePointCannotBeStoredStaysAndGoesOn() throws Exception {
+    @Test void aRunIsEvictedOnlyWhenItsRecoveryPointIsStoredAndContinuesUntilThen() throws Exception {
         try (var harness = harness("stays")) {
             harness.submit(0, train(1));
             harness.outcome(0);
             harness.controls.pointsToFail().set(3);
             harness.requestEviction();
-            harness.await(() -> harness.controls.pointsToFail().get() < 3, "it tries to leave");
+            harness.await(() -> harness.controls.pointsToFail().get() < 3, "a recovery point is tried");
             harness.submit(1, step());
             assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
             harness.await(() -> harness.controls.pointsToFail().get() == 0, "it tries again");
             harness.await(() -> !harness.blobs.list("runs/" + RunHarness.RUN + "/recovery").isEmpty(),
-                    "in the end it can");
+                    "a recovery point is stored");
             harness.submit(2, forward(1));
             assertInstanceOf(RunReply.Completed.class, harness.outcome(2));
             assertEquals(2, harness.controls.opened().get());
@@ -223,7 +223,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void resultsThatNobodyFetchesLeaveMemoryAndAreStillThere() throws Exception {
+    @Test void resultsThatAreNotFetchedLeaveMemoryAndStayAvailable() throws Exception {
         try (var harness = harness("unfetched", "bios.run { max-unfinished = 100000,"
                 + " results { memory-bytes = 4 KiB, max-count = 25600, max-bytes = 1 MiB } }")) {
             int count = 300;
@@ -241,12 +241,12 @@ class TrainingRunEntityTest {
             List<RunReply> after = new ArrayList<>();
             for (int seq = 0; seq < count; seq += 13) after.add(harness.outcome(seq));
             assertEquals(before, after);
-            assertTrue(harness.executed.size() - executed < 40, "few are executed again");
+            assertTrue(harness.executed.size() - executed < 40, "few operations are replayed");
             assertTrue(harness.memory().results() < 40 * 700, "pages are read one by one");
         }
     }
 
-    @Test void aNodeWhoseResultsTakeTooMuchHasThemWrittenOut() throws Exception {
+    @Test void resultsAboveTheMemoryLimitOfANodeAreWrittenToTheBlobStore() throws Exception {
         try (var harness = harness("node", "bios.run.results.node-bytes = 10 KiB")) {
             for (int seq = 0; seq < 100; seq++) harness.submit(seq, forward(seq));
             for (int seq = 99; seq >= 0; seq--)
@@ -269,7 +269,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void anOwnerWithTooMuchUnfinishedWaits() throws Exception {
+    @Test void anOwnerAboveTheLimitOfUnfinishedOperationsIsRefused() throws Exception {
         try (var harness = harness("owner", "bios.run.max-unfinished-per-owner = 5")) {
             var other = harness.memory().open(() -> {});
             other.unfinished(RunHarness.OWNER, 5, 100);
@@ -298,7 +298,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void theJournalAndTheBlobsBehindARecoveryPointGo() throws Exception {
+    @Test void theEventsAndBlobsBeforeARecoveryPointAreDeleted() throws Exception {
         try (var harness = harness("journal")) {
             long seq = 0;
             for (int i = 0; i < 30; i++) {
@@ -316,11 +316,11 @@ class TrainingRunEntityTest {
             int before = harness.executed.size();
             harness.submit(seq, forward(1));
             harness.outcome(seq);
-            assertTrue(harness.executed.size() - before <= 20, "a recovery executes little again");
+            assertTrue(harness.executed.size() - before <= 20, "a recovery replays few operations");
         }
     }
 
-    @Test void itTellsItsOwnerHowLongOperationsTook() throws Exception {
+    @Test void theOwnerGetsTheTimingsOfOperations() throws Exception {
         try (var harness = harness("timings")) {
             harness.create();
             harness.submit(3, train(1));
@@ -352,7 +352,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aFailureStrikesWhatWasAcceptedBeforeTheClientKnewAndNothingAfter() throws Exception {
+    @Test void aFailureBlocksOperationsAcceptedBeforeTheClientKnewOfItAndNoOthers() throws Exception {
         try (var harness = harness("poison")) {
             harness.submit(0, train(1));
             harness.submit(1, failing());
@@ -376,7 +376,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aLoadClearsAFailureThatNobodyHasSeen() throws Exception {
+    @Test void aLoadClearsAFailureThatNoClientHasSeen() throws Exception {
         try (var harness = harness("clear")) {
             harness.submit(0, train(1));
             harness.submit(1, step());
@@ -396,7 +396,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void anEngineThatLosesTheRunIsGivenItAgain() throws Exception {
+    @Test void aRunThatTheEngineHasLostIsOpenedAgain() throws Exception {
         try (var harness = harness("lost")) {
             harness.submit(0, train(1));
             harness.submit(1, step());
@@ -406,7 +406,7 @@ class TrainingRunEntityTest {
             var killer = assertInstanceOf(RunReply.Failed.class, harness.outcome(2));
             assertEquals("worker_lost", killer.fault().code(),
                     "an operation that always kills its engine is failed");
-            assertFalse(harness.exclusive().held(), "others may replay theirs");
+            assertFalse(harness.exclusive().held(), "other runs may replay operations");
             harness.submit(4, step());
             assertEquals("no_gradient",
                     assertInstanceOf(RunReply.Failed.class, harness.outcome(4)).fault().code());
@@ -468,11 +468,12 @@ class TrainingRunEntityTest {
             harness.outcome(40);
             harness.kill();
             harness.outcome(39);
-            assertEquals(20, harness.index.rows.get(RunHarness.RUN).step(), "a replay does not turn it back");
+            assertEquals(20, harness.index.rows.get(RunHarness.RUN).step(),
+                    "a replay does not reset the step");
         }
     }
 
-    @Test void itSaysWhoseItIsWithoutDescribingItself() throws Exception {
+    @Test void theOwnerIsCheckedWithoutADescription() throws Exception {
         try (var harness = new RunHarness(folder, SMALL, PAUSE)) {
             assertEquals(Reason.NOT_FOUND, ((RunReply.Refused) harness
                     .ask(r -> new RunCommand.CheckOwner(RunHarness.OWNER, r))).reason());
@@ -502,7 +503,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void anOperationThatTheStoreDoesNotGiveNowWaits() throws Exception {
+    @Test void anOperationThatTheStoreCannotReadNowIsRetried() throws Exception {
         try (var harness = harness("unreadable")) {
             harness.submit(0, train(1));
             harness.submit(1, new Operation.ForwardBackward(List.of(), LossFunction.CROSS_ENTROPY,
@@ -514,7 +515,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void resultsWaitForAStoreThatDoesNotGiveThemNow() throws Exception {
+    @Test void resultsThatTheStoreCannotReadNowAreRetried() throws Exception {
         try (var harness = harness("results")) {
             var before = play(harness, history(3), () -> {});
             harness.failingReads.set(4);
@@ -543,7 +544,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aRunThatIsLostWhileItRestsIsGivenAgainForItsRecoveryPoint() throws Exception {
+    @Test void anIdleRunThatTheEngineHasLostIsReplayedForItsRecoveryPoint() throws Exception {
         try (var harness = new RunHarness(Files.createDirectories(folder.resolve("idle")),
                 SMALL + "\nbios.run.idle-after = 400 ms", PAUSE)) {
             harness.create();
@@ -556,7 +557,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void anEntityThatIsOnlyBelievedDeadAcknowledgesNothing() throws Exception {
+    @Test void anEntityThatIsWronglyConsideredDeadAcknowledgesNothing() throws Exception {
         try (var harness = harness("doubt")) {
             harness.submit(0, train(1));
             harness.outcome(0);
@@ -586,7 +587,7 @@ class TrainingRunEntityTest {
 
     private static final String SLUG = RunHarness.RUN.slug();
 
-    @Test void theHistoryTellsHowARunFaredAndMoved() throws Exception {
+    @Test void theHistoryShowsFailuresAndMovesOfARun() throws Exception {
         double executed = counted(Metrics.OPERATIONS_EXECUTED, SLUG, "optim_step");
         double replayed = counted(Metrics.OPERATIONS_REPLAYED, SLUG, "optim_step");
         double moved = counted(Metrics.RUNS_MOVED, SLUG);
@@ -629,7 +630,7 @@ class TrainingRunEntityTest {
         assertTrue(counted(Metrics.OPERATIONS_REPLAYED, SLUG, "optim_step") > replayed);
     }
 
-    @Test void aRunThatCannotBeOpenedSaysWhyOnceAndGoesOnWhenItIsMended() throws Exception {
+    @Test void aRunThatCannotBeOpenedReportsTheCauseOnceAndContinuesAfterTheRepair() throws Exception {
         Path data = Files.createDirectories(folder.resolve("damaged"));
         try (var harness = new RunHarness(data, SMALL, PAUSE)) {
             harness.create();

@@ -46,10 +46,10 @@ class TrainingRunShardingTest {
         var cluster = Cluster.get(kit.system());
         cluster.manager().tell(Join.create(cluster.selfMember().address()));
         var settings = RunSettings.from(kit.system().settings().config());
-        var world = RunEnvironment.of(kit.spawn(FakeEngine.create(blobs, pause, executed)), blobs,
+        var environment = RunEnvironment.of(kit.spawn(FakeEngine.create(blobs, pause, executed)), blobs,
                 new RunHarness.MapIndex(), TrainingRunSharding.resolver(kit.system(), Duration.ofSeconds(3)),
                 InstantSource.system(), settings);
-        TrainingRunSharding.init(kit.system(), "usf-finance", world);
+        TrainingRunSharding.init(kit.system(), "usf-finance", environment);
         return kit;
     }
 
@@ -70,7 +70,7 @@ class TrainingRunShardingTest {
         assertTrue(executed.size() >= executions, () -> "executed " + executed);
     }
 
-    @Test void anIdleRunRestsAndComesBackAndUnfinishedWorkGoesOnByItself() throws Exception {
+    @Test void anIdleRunIsStartedByACommandAndARunWithUnfinishedOperationsWithoutOne() throws Exception {
         try (var blobs = FileBlobStore.open(folder.resolve("blobs"))) {
             var kit = start(blobs, Duration.ofMillis(1));
             try {
@@ -102,7 +102,7 @@ class TrainingRunShardingTest {
             try {
                 for (int i = 0; i < 200 && !executed.contains("3 FORWARD_BACKWARD"); i++) Thread.sleep(50);
                 assertTrue(executed.contains("3 FORWARD_BACKWARD"),
-                        () -> "nobody asked, and yet it is executed: " + executed);
+                        () -> "operation 3 is not executed without a command: " + executed);
             } finally {
                 kit.shutdownTestKit();
             }

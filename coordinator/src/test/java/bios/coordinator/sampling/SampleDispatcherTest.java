@@ -63,7 +63,7 @@ class SampleDispatcherTest {
         return dispatcher.dispatch(now).stream().map(send -> send.task().id() + ">" + send.engine()).toList();
     }
 
-    @Test void aRequestGoesWhereItsAdapterIsUnlessThatEngineHasMuchMore() {
+    @Test void aRequestIsSentToTheEngineWithItsAdapterUnlessThatHasAMuchHigherLoad() {
         var candidates = List.of(new Route.Candidate<>("a", 3, true), new Route.Candidate<>("b", 2, false));
         assertEquals(new Route.To<>("a"), Route.choose(candidates, 10, 2));
         assertEquals(new Route.To<>("b"), Route.choose(candidates, 10, 1));
@@ -95,7 +95,7 @@ class SampleDispatcherTest {
         assertInstanceOf(Status.Unknown.class, dispatcher.status("me", "2"));
     }
 
-    @Test void requestsOfADeadEngineGoElsewhereFirstAndInOrderUntilTheyHaveKilledTooMany() {
+    @Test void requestsOfALostEngineAreSentFirstAndInOrderToAnotherUntilTheyHaveLostTooMany() {
         var dispatcher = dispatcher("a");
         dispatcher.submit("me", task("1", ""));
         dispatcher.submit("me", task("2", ""));
@@ -113,7 +113,7 @@ class SampleDispatcherTest {
         assertEquals("sampling_failed", ((Status.Failed) dispatcher.status("me", "1")).fault().code());
     }
 
-    @Test void tooMuchIsRefusedInAllAndForOneAccountAndInBytes() {
+    @Test void requestsAboveTheTotalTheAccountsAndTheByteLimitAreRefused() {
         var dispatcher = dispatcher();
         for (int i = 0; i < 5; i++)
             assertInstanceOf(Submission.Accepted.class, dispatcher.submit("me", task("m" + i, "")));
@@ -146,7 +146,7 @@ class SampleDispatcherTest {
         assertInstanceOf(Status.Completed.class, dispatcher.status("me", "3"));
     }
 
-    @Test void aUsersFaultEndsARequestAndTheServersIsTriedAgainLater() {
+    @Test void aUserFaultFailsARequestAndAServerFaultIsRetried() {
         var dispatcher = dispatcher("a");
         dispatcher.submit("me", task("1", ""));
         dispatcher.submit("me", task("2", ""));
@@ -165,7 +165,7 @@ class SampleDispatcherTest {
         assertEquals(0, dispatcher.unfinished());
     }
 
-    @Test void aSilentEngineIsAskedAgainAndOneThatIsOnlyOutOfSightKeepsItsRequests() {
+    @Test void anEngineWithoutAnswerGetsTheRequestAgainAndAnEngineMissingFromTheFleetKeepsItsRequests() {
         var dispatcher = dispatcher("a");
         dispatcher.submit("me", task("1", ""));
         dispatcher.dispatch(0);

@@ -61,7 +61,7 @@ class SamplingRouterTest {
                 SampleResult.StopReason.STOP)), Optional.empty(), Optional.empty());
     }
 
-    @Test void aRequestWhoseEngineDiesIsDrawnElsewhereFromTheSameTask() {
+    @Test void aRequestOfALostEngineRunsOnAnotherEngineWithTheSameTask() {
         var published = new AtomicReference<>(EngineDirectory.EMPTY);
         var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
         var one = KIT.spawn(SamplingRouter.create("one", SETTINGS, directory, SampleRequestStore.NONE, () ->
@@ -115,7 +115,7 @@ class SamplingRouterTest {
             return CompletableFuture.completedStage(Optional.ofNullable(requests.get(request)));
         }
 
-        @Override public CompletionStage<Void> deleteOlderThan(long ageMillis) {
+        @Override public CompletionStage<Void> deleteOlderThan(long olderThanMillis) {
             return CompletableFuture.completedStage(null);
         }
     }
@@ -152,7 +152,7 @@ class SamplingRouterTest {
         KIT.stop(engine);
     }
 
-    @Test void aPollThatEndsWithoutAResultSaysWhatTheRequestWaitsFor() {
+    @Test void aPollWithoutAResultReportsTheReason() {
         var directory = KIT.spawn(Behaviors.<ModelDirectory.Command>ignore());
         var router = KIT.spawn(SamplingRouter.create("alone", SETTINGS, directory, SampleRequestStore.NONE,
                 () -> 0));

@@ -369,13 +369,13 @@ final class SimulatedCluster {
 
     private Incarnation begin(RunId run, Node node) {
         var incarnation = new Incarnation(run, lives++, node);
-        var cluster = new RunEnvironment(node.newEngineRef(), blobs, index, this::resolve,
+        var environment = new RunEnvironment(node.newEngineRef(), blobs, index, this::resolve,
                 () -> Instant.ofEpochMilli(loop.now()), node::blocking, settings, node.memory,
                 node.exclusive, () -> loop.now() * 1_000_000,
                 resting -> woken.add(resting.value()));
         ActorRef<ClusterSharding.ShardCommand> shard = function("shard", _ -> leave(incarnation));
         incarnation.ref = Adapter.spawnAnonymous(system,
-                TrainingRunEntity.create(run, persistenceId(run), cluster, Optional.of(shard)));
+                TrainingRunEntity.create(run, persistenceId(run), environment, Optional.of(shard)));
         loop.trace(() -> incarnation + " begins");
         incarnations.put(Adapter.toClassic(incarnation.ref), incarnation);
         node.entities.put(run.value(), incarnation);

@@ -22,7 +22,7 @@ class TrainingRunSimulationTest {
     private static final int MUTATED_SEEDS = 300;
     private static final int SHOWN = 400;
 
-    @Test void nothingThatIsPromisedIsBrokenInAnyHistory() {
+    @Test void noHistoryHasAViolation() {
         Long only = Long.getLong("bios.sim.seed");
         if (only != null) {
             var outcome = SIMULATION.play(only, Mutation.NONE, true);
@@ -38,7 +38,7 @@ class TrainingRunSimulationTest {
     private static void broken(Simulation.Outcome outcome) {
         List<String> trace = outcome.trace();
         int from = Math.max(0, trace.size() - SHOWN);
-        fail("seed " + outcome.seed() + ": " + outcome.violation().orElse("whole when played again")
+        fail("seed " + outcome.seed() + ": " + outcome.violation().orElse("no violation when played again")
                 + "\nagain with -Dbios.sim.seed=" + outcome.seed() + "; the last of " + trace.size()
                 + " lines:\n" + String.join("\n", trace.subList(from, trace.size())));
     }
@@ -53,7 +53,7 @@ class TrainingRunSimulationTest {
     }
 
     /// Every kind of fault and of reply occurs in some history.
-    @Test void everythingHappensInSomeHistory() {
+    @Test void everyKindOfFaultOccursInSomeHistory() {
         var all = new StringBuilder();
         for (long seed = 1; seed <= 100; seed++)
             SIMULATION.play(seed, Mutation.NONE, true).trace().forEach(line -> all.append(line).append('\n'));

@@ -50,7 +50,7 @@ abstract class BlobStoreContract {
         return bytes;
     }
 
-    @Test void whatIsPutIsRead() throws IOException {
+    @Test void aStoredBlobIsRead() throws IOException {
         for (int length : new int[] {0, 1, 65_535, 65_536, 65_537, 1 << 20, (1 << 20) + 1, 7_654_321}) {
             byte[] content = bytes(length, length);
             BlobRef ref = store().put("runs/a-0123456789ab/recovery", content);
@@ -99,10 +99,10 @@ abstract class BlobStoreContract {
             assertTrue(damaged.getMessage().contains(ref.id().toString()));
         }
         store().put("flipped", bytes(64, 1));
-        assertArrayEquals(good, read(ref), "putting the content again mends it");
+        assertArrayEquals(good, read(ref), "storing the content again repairs it");
     }
 
-    @Test void aTornOrGrownBlobIsFoundOnReading() throws IOException {
+    @Test void aTruncatedOrExtendedBlobIsFoundOnReading() throws IOException {
         BlobRef ref = store().put("torn", bytes(1000, 2));
         byte[] good = stored(ref);
         damage(ref, Arrays.copyOf(good, 999));
@@ -221,7 +221,7 @@ abstract class BlobStoreContract {
         assertEquals(List.of(single), listed("single"));
     }
 
-    @Test void putsAndDeletesOfTheSameContentMayMeet() throws Exception {
+    @Test void concurrentPutsAndDeletesOfTheSameContentAreSafe() throws Exception {
         byte[] content = bytes(10_000, 3);
         var id = new BlobId("runs/z/shared", store().put("runs/z/shared", content).id().sha256());
         List<Future<BlobRef>> puts = new ArrayList<>();

@@ -102,7 +102,7 @@ class CassandraBlobStoreIT extends BlobStoreContract {
         assertArrayEquals(bytes(5 << 20, 4), read(ref));
     }
 
-    @Test void aReaderGoesOnWhenTheSameContentIsPutAgain() throws Exception {
+    @Test void aReaderContinuesWhenTheSameContentIsStoredAgain() throws Exception {
         byte[] content = bytes(12 << 20, 6);
         BlobRef ref = store.put("read/again", content);
         try (var in = store.open(ref)) {
@@ -113,7 +113,7 @@ class CassandraBlobStoreIT extends BlobStoreContract {
         }
     }
 
-    @Test void whatACrashLeftOfAnUploadIsSweptTwoDaysLater() {
+    @Test void theRemainsOfAnInterruptedUploadAreDeletedTwoDaysLater() {
         BlobRef kept = store.put("swept/kept", bytes(10, 1));
         int day = (int) (NOW / DAY);
         UUID half = UUID.randomUUID();

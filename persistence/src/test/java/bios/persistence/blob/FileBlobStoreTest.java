@@ -83,7 +83,7 @@ class FileBlobStoreTest extends BlobStoreContract {
         assertFalse(Files.exists(root.resolve("blobs/runs/x/operations/1")));
     }
 
-    @Test void leftoversOfACrashAreSweptButNotThoseOfALiveStore() throws IOException {
+    @Test void temporaryFilesOfACrashedStoreAreDeletedAndThoseOfARunningStoreAreNot() throws IOException {
         Path dead = Files.createDirectory(root.resolve("writing/dead"));
         Files.createFile(dead.resolve("lock"));
         Files.write(dead.resolve("half"), new byte[10]);

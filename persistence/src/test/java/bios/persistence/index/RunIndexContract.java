@@ -110,7 +110,7 @@ abstract class RunIndexContract {
                 .map(c -> c.name().orElseThrow().value()).toList();
     }
 
-    @Test void itIsThereAfterItWasClosed() {
+    @Test void theIndexSurvivesClosing() {
         index.put(run(1, "alice4", 3), 1);
         close(index);
         index = open();

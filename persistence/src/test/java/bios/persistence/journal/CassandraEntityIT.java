@@ -91,7 +91,7 @@ class CassandraEntityIT {
         probe.expectTerminated(entity, PATIENCE);
     }
 
-    @Test void aLargeSnapshotAndTheEventsBehindItComeBackAndWhatIsBeforeItIsDeleted() {
+    @Test void aLargeSnapshotAndTheEventsAfterItAreRecoveredAndOlderEventsAreDeleted() {
         TestProbe<String> snapshots = kit.createTestProbe();
         String large = "x".repeat(2_500_000);
         var entity = kit.spawn(new Text("large", snapshots.getRef()));
@@ -114,7 +114,7 @@ class CassandraEntityIT {
         stop(again);
     }
 
-    @Test void aSnapshotThatIsNotWholeFailsTheRecovery() {
+    @Test void anIncompleteSnapshotFailsTheRecovery() {
         TestProbe<String> snapshots = kit.createTestProbe();
         var entity = kit.spawn(new Text("broken", snapshots.getRef()));
         ask(entity, "y".repeat(1_200_000) + "!");
@@ -128,7 +128,7 @@ class CassandraEntityIT {
         snapshots.expectTerminated(again, PATIENCE);
     }
 
-    @Test void anEntityThatRunsTwiceStopsInOnePlaceAndRecoversWhatTheOtherWrote() {
+    @Test void ofTwoIncarnationsOfAnEntityOneStopsAndRecoversTheEventsOfTheOther() {
         TestProbe<String> snapshots = kit.createTestProbe();
         var here = kit.spawn(new Text("twice", snapshots.getRef()));
         assertEquals("a", ask(here, "a"));

@@ -95,7 +95,7 @@ class CassandraFaultsIT {
         }
     }
 
-    @Test void aWriteThatIsGivenUpIsThereAfterAllOrNot() throws Exception {
+    @Test void aWriteOfUnknownOutcomeIsStoredCompletelyOrNotAtAll() throws Exception {
         // The writer gives up immediately, so that the outcome of the write in progress stays unknown.
         List<Future<Long>> writers = new ArrayList<>();
         var acknowledged = new AtomicLong();
@@ -119,7 +119,7 @@ class CassandraFaultsIT {
         }
     }
 
-    @Test void writesWaitForACassandraThatIsAwayForAWhile() throws Exception {
+    @Test void writesWaitForACassandraThatIsDownForAWhile() throws Exception {
         try (var journal = new JournalDriver(config("5 minutes"))) {
             var writer = journal.writer("away", "w");
             assertTrue(writer.write(1, "before").isEmpty());
@@ -131,7 +131,7 @@ class CassandraFaultsIT {
         }
     }
 
-    @Test void oneThatStaysAwayFailsTheWriteAndLaterTheEntityGoesOn() {
+    @Test void aWriteFailsWithoutCassandraAndTheEntityContinuesLater() {
         try (var journal = new JournalDriver(config("1 s"))) {
             var writer = journal.writer("long-away", "w");
             assertTrue(writer.write(1, "before").isEmpty());
@@ -160,7 +160,7 @@ class CassandraFaultsIT {
         }
     }
 
-    @Test void oneThatNeverComesIsToldByNameAndAddress() {
+    @Test void aCassandraThatDoesNotAnswerIsReportedByNameAndAddress() {
         Config config = ConfigFactory.parseString("""
                 bios.storage { journal = cassandra, blobs = cassandra }
                 bios.storage.cassandra { contact-points = ["127.0.0.1:1"], connect-within = 1 s }""")

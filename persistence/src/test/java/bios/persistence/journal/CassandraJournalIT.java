@@ -49,11 +49,11 @@ class CassandraJournalIT {
         return LongStream.rangeClosed(from, to).boxed().toList();
     }
 
-    @Test void itKeepsWhatPekkoDemandsOfAJournal() {
+    @Test void itPassesPekkosTestsOfAJournal() {
         assertTrue(Runner.run(new String[] {"-oW", "-s", CassandraJournalTck.class.getName()}));
     }
 
-    @Test void itKeepsWhatPekkoDemandsOfASnapshotStore() {
+    @Test void itPassesPekkosTestsOfASnapshotStore() {
         assertTrue(Runner.run(new String[] {"-oW", "-s", CassandraSnapshotTck.class.getName()}));
     }
 
@@ -72,7 +72,7 @@ class CassandraJournalIT {
         assertEquals(List.of("a1", "a2", "b3", "b4", "b5"), journal.payloads("two"));
     }
 
-    @Test void aWriterThatSleptIsRefusedThoughTheEventsThatItMissedAreDeleted() {
+    @Test void aStaleWriterIsRefusedEvenIfTheEventsThatItMissedAreDeleted() {
         var a = journal.writer("slept", "a");
         var b = journal.writer("slept", "b");
         written(a.write(1, "a1"));
@@ -97,7 +97,7 @@ class CassandraJournalIT {
         assertEquals(1, journal.payloads("many").size());
     }
 
-    @Test void aWriteIsRepeatedByItsOwnWriterWithoutHarm() {
+    @Test void aWriteRepeatedByItsWriterSucceeds() {
         // As after a write of unknown outcome.
         var a = journal.writer("again", "a");
         written(a.write(1, "x"));
@@ -137,7 +137,7 @@ class CassandraJournalIT {
             assertEquals("e" + one.sequenceNr(), one.payload());
     }
 
-    @Test void deletionHidesWhatItShouldAndNeverLowersTheHighestNumber() {
+    @Test void deletionHidesTheDeletedEventsAndNeverLowersTheHighestNumber() {
         var a = journal.writer("deleted", "a");
         for (int row = 0; row < 10; row++)
             written(a.write(1 + 3 * row, JournalDriver.texts(1 + 3 * row, 3 + 3 * row)));
@@ -170,7 +170,7 @@ class CassandraJournalIT {
         }
     }
 
-    @Test void bigEventsAreKeptAndTooBigOnesAreRefusedByName() {
+    @Test void largeEventsAreStoredAndTooLargeOnesAreRefusedByName() {
         byte[] big = new byte[3 << 20];
         new Random(1).nextBytes(big);
         var a = journal.writer("big", "a");

@@ -64,7 +64,7 @@ class JdbcJournalGoldenTest {
         }
     }
 
-    @Test void deletedEventsStayDeletedAndNumbersGoOn() {
+    @Test void deletedEventsStayDeletedAndSequenceNumbersContinue() {
         try (var journal = driver()) {
             assertEquals(List.of("e5", "e6"), journal.payloads("pruned"));
             assertEquals(List.of(), journal.payloads("ended"));

@@ -75,7 +75,7 @@ class JdbcJournalTest {
         }
     }
 
-    @Test void eventsAreThereAfterARestartAndTheSchemaIsMadeOnce() {
+    @Test void eventsSurviveARestartAndTheSchemaIsCreatedOnce() {
         assertEquals(1, addOnce());
         EmbeddedDatabase.createSchema(folder);
         assertEquals(2, addOnce());
@@ -86,7 +86,7 @@ class JdbcJournalTest {
         assertEquals(4, addOnce());
     }
 
-    @Test void ofEventsThatAreStoredTogetherOneThatCannotBeTakesTheOthersWithIt() throws Exception {
+    @Test void anAtomicWriteWithAnEventThatCannotBeStoredStoresNothing() throws Exception {
         assertEquals(1, addOnce());
         try (var connection = DriverManager.getConnection(EmbeddedDatabase.url(folder), "sa", "");
                 var statement = connection.createStatement()) {
@@ -133,7 +133,7 @@ class JdbcJournalTest {
         EmbeddedDatabase.createSchema(folder);
     }
 
-    @Test void theAddressKeepsWhatKillDashNineMustNotLose() {
+    @Test void theAddressHasTheOptionsForSurvivingKillDashNine() {
         for (String plugin : List.of("bios-embedded-journal", "bios-embedded-snapshots")) {
             String url = JdbcJournal.config(folder).getString(plugin + ".url");
             assertTrue(url.contains(";WRITE_DELAY=0"), url);

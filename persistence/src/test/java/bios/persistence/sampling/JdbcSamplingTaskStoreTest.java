@@ -21,7 +21,7 @@ class JdbcSamplingTaskStoreTest extends SamplingTaskStoreContract {
         ((JdbcSamplingTaskStore) tasks).close();
     }
 
-    @Test void oldTasksAreSwept() {
+    @Test void oldTasksAreDeleted() {
         tasks.put("old", "alice", new byte[1]);
         clock.addAndGet(1000);
         tasks.put("young", "alice", new byte[1]);

@@ -27,7 +27,7 @@ abstract class SamplingTaskStoreContract {
         close(tasks);
     }
 
-    @Test void aTaskIsThereUntilItIsRemovedAlsoAfterTheStoreWasClosed() {
+    @Test void aTaskStaysUntilItIsDeletedEvenIfTheStoreIsClosed() {
         tasks.put("a", "alice", new byte[] {1, 2, 3});
         tasks.put("b", "bob", new byte[0]);
         tasks.put("a", "alice", new byte[] {4});

@@ -191,7 +191,7 @@ class WireGoldenTest {
                 ? name + "." + result.getClass().getSimpleName() : name;
     }
 
-    @Test void everyMessageComesBackEqualAndItsBytesAreThoseOfThisVersion() throws Exception {
+    @Test void everyMessageIsReadAsItWasWrittenWithTheBytesOfThisVersion() throws Exception {
         var changed = new TreeMap<String, String>();
         for (Message message : messages()) {
             byte[] now = WIRE.toBinary(message);
@@ -235,7 +235,7 @@ class WireGoldenTest {
         assertTrue(refused.getMessage().contains("version 0"), refused.getMessage());
     }
 
-    @Test void aMessageThatDoesNotFitSaysSoInPekkosWay() {
+    @Test void aMessageThatIsTooLargeThrowsTheExceptionThatPekkoExpects() {
         var message = new EngineReply.Tokenized(new int[10_000]);
         assertThrows(BufferOverflowException.class,
                 () -> WIRE.toBinary(message, ByteBuffer.allocateDirect(1000)));
