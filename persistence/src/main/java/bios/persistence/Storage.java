@@ -174,7 +174,7 @@ public final class Storage implements AutoCloseable {
         if (!configured.isEmpty()) return Path.of(configured);
         if (config.hasPath("bios.data")) return Path.of(config.getString("bios.data"));
         throw new IllegalArgumentException(
-                "bios.storage.folder is empty and bios.data is not set; name a folder");
+                "bios.storage.folder is empty and bios.data is not set; set one of them to a folder");
     }
 
     private static <E extends Enum<E>> E enumSetting(Config config, String setting, Class<E> type) {
@@ -186,7 +186,7 @@ public final class Storage implements AutoCloseable {
             var names = new ArrayList<String>();
             for (E constant : type.getEnumConstants()) names.add(constant.name().toLowerCase(Locale.ROOT));
             throw new IllegalArgumentException(
-                    path + " is '" + value + "'; choose " + String.join(", ", names));
+                    path + " is '" + value + "'; expected one of " + String.join(", ", names));
         } catch (ConfigException invalid) {
             throw new IllegalArgumentException(invalid.getMessage(), invalid);
         }

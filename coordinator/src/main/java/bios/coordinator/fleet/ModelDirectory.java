@@ -67,7 +67,7 @@ public final class ModelDirectory {
                 subscriber.tell(published.get());
             }
             case Unsubscribed(var subscriber) -> subscribers.remove(subscriber);
-            case Listed(var listing) -> listed(listing.getServiceInstances(EngineCommand.ANY));
+            case Listed(var listing) -> onListing(listing.getServiceInstances(EngineCommand.ANY));
             case DescribeAll _ -> present.forEach(this::describe);
             case DescribeTimedOut(var engine) -> asked.remove(engine);
             case Described(var engine, var description) -> {
@@ -80,7 +80,7 @@ public final class ModelDirectory {
         return Behaviors.same();
     }
 
-    private void listed(Set<ActorRef<EngineCommand>> engines) {
+    private void onListing(Set<ActorRef<EngineCommand>> engines) {
         present.clear();
         present.addAll(engines);
         asked.retainAll(engines);

@@ -120,7 +120,7 @@ public final class SamplingRouter {
             case EnginesChanged(var directory) -> updateEngines(directory);
             case EngineTerminated(var engine) -> {
                 watched.remove(engine);
-                dispatcher.engineLost(engine, now()).forEach(this::replyToWaiters);
+                dispatcher.handleEngineLoss(engine, now()).forEach(this::replyToWaiters);
             }
             case FromEngine(var task, var reply) -> engineReplied(task, reply);
             case PollTimeout(var task, var replyTo) -> pollTimeout(task, replyTo);
@@ -259,10 +259,11 @@ public final class SamplingRouter {
 
     private void engineReplied(String task, EngineReply reply) {
         boolean finished = switch (reply) {
-            case EngineReply.Sampled(_, var result) -> dispatcher.completed(task, result, now());
-            case EngineReply.RequestFailed(var fault) -> dispatcher.failed(task, fault, now());
+            case EngineReply.Sampled(_, var result) -> dispatcher.complete(task, result, now());
+            case EngineReply.RequestFailed(var fault) -> dispatcher.handleFailure(task, fault, now());
             case EngineReply.Description _, EngineReply.Tokenized _, EngineReply.Detokenized _,
-                    EngineReply.TokenizerFiles _ -> dispatcher.failed(task, Fault.server("sampling_failed",
+                    EngineReply.TokenizerFiles _ ->
+                    dispatcher.handleFailure(task, Fault.server("sampling_failed",
                             "the worker sent an unexpected reply"), now());
         };
         if (finished) replyToWaiters(task);

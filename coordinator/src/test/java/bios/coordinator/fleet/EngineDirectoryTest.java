@@ -14,7 +14,7 @@ import org.apache.pekko.actor.typed.ActorRef;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.Test;
 
-/// The directory: known models and engines.
+/// The known models and engines: the snapshot, and the actor that publishes it.
 class EngineDirectoryTest {
     private static final ActorTestKit KIT = ActorTestKit.create("fleet-test",
             ConfigFactory.parseString("pekko.actor.provider = local, pekko.loglevel = WARNING")

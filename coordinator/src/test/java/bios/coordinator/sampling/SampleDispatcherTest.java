@@ -84,8 +84,8 @@ class SampleDispatcherTest {
         assertEquals(List.of("1>a"), sent(dispatcher, 0));
         assertInstanceOf(Submission.Accepted.class, dispatcher.submit("me", task("1", "")));
         assertEquals(List.of(), sent(dispatcher, 0));
-        assertTrue(dispatcher.completed("1", result(1), 0));
-        assertFalse(dispatcher.completed("1", result(2), 0));
+        assertTrue(dispatcher.complete("1", result(1), 0));
+        assertFalse(dispatcher.complete("1", result(2), 0));
         dispatcher.submit("me", task("1", ""));
         assertEquals(List.of(), sent(dispatcher, 0));
         assertEquals(1,
@@ -101,15 +101,15 @@ class SampleDispatcherTest {
         dispatcher.submit("me", task("2", ""));
         assertEquals(List.of("1>a", "2>a"), sent(dispatcher, 0));
         dispatcher.submit("me", task("3", ""));
-        assertEquals(List.of(), dispatcher.engineLost("a", 0));
+        assertEquals(List.of(), dispatcher.handleEngineLoss("a", 0));
         assertEquals(List.of(), sent(dispatcher, 0));
         dispatcher.updateEngines(engine("b"));
         assertEquals(List.of("1>b", "2>b", "3>b"), sent(dispatcher, 0));
-        assertTrue(dispatcher.completed("2", result(1), 0));
-        assertEquals(List.of(), dispatcher.engineLost("b", 0));
+        assertTrue(dispatcher.complete("2", result(1), 0));
+        assertEquals(List.of(), dispatcher.handleEngineLoss("b", 0));
         dispatcher.updateEngines(engine("c"));
         assertEquals(List.of("1>c", "3>c"), sent(dispatcher, 0));
-        assertEquals(List.of("1"), dispatcher.engineLost("c", 0));
+        assertEquals(List.of("1"), dispatcher.handleEngineLoss("c", 0));
         assertEquals("sampling_failed", ((Status.Failed) dispatcher.status("me", "1")).fault().code());
     }
 
@@ -124,7 +124,7 @@ class SampleDispatcherTest {
         assertInstanceOf(Submission.QueueFull.class, dispatcher.submit("they", task("t", "")));
         dispatcher.updateEngines(engine("a"));
         assertEquals(4, dispatcher.dispatch(0).size());
-        assertTrue(dispatcher.completed("m0", result(1), 0));
+        assertTrue(dispatcher.complete("m0", result(1), 0));
         assertInstanceOf(Submission.Accepted.class, dispatcher.submit("me", task("more", "")));
         var long1 = new SampleTask("long", MODEL, Optional.empty(), new int[30_000], PARAMS, 1, 0, false, 0);
         assertInstanceOf(Submission.QueueFull.class, dispatcher().submit("me", long1));
@@ -134,11 +134,11 @@ class SampleDispatcherTest {
         var dispatcher = dispatcher("a");
         for (String id : List.of("1", "2", "3")) dispatcher.submit("me", task(id, ""));
         dispatcher.dispatch(0);
-        dispatcher.completed("1", result(700), 0);
-        dispatcher.completed("2", result(100), 400);
+        dispatcher.complete("1", result(700), 0);
+        dispatcher.complete("2", result(100), 400);
         assertInstanceOf(Status.Unknown.class, dispatcher("a").status("me", "1"));
         assertInstanceOf(Status.Completed.class, dispatcher.status("me", "1"));
-        dispatcher.completed("3", result(700), 500);
+        dispatcher.complete("3", result(700), 500);
         assertInstanceOf(Status.Unknown.class, dispatcher.status("me", "1"));
         assertInstanceOf(Status.Completed.class, dispatcher.status("me", "2"));
         dispatcher.expire(1401);
@@ -151,17 +151,17 @@ class SampleDispatcherTest {
         dispatcher.submit("me", task("1", ""));
         dispatcher.submit("me", task("2", ""));
         dispatcher.dispatch(0);
-        assertTrue(dispatcher.failed("1", Fault.user("weights_only", "no"), 0));
-        assertFalse(dispatcher.failed("2", Fault.server("queue_full", "busy"), 0));
+        assertTrue(dispatcher.handleFailure("1", Fault.user("weights_only", "no"), 0));
+        assertFalse(dispatcher.handleFailure("2", Fault.server("queue_full", "busy"), 0));
         assertEquals(List.of(), sent(dispatcher, 0));
         for (int again = 0; again < 2; again++) {
             dispatcher.requeueDeferred();
             assertEquals(List.of("2>a"), sent(dispatcher, 0));
-            assertFalse(dispatcher.failed("2", Fault.server("blob_missing", "not there"), 0));
+            assertFalse(dispatcher.handleFailure("2", Fault.server("blob_missing", "not there"), 0));
         }
         dispatcher.requeueDeferred();
         assertEquals(List.of("2>a"), sent(dispatcher, 0));
-        assertTrue(dispatcher.failed("2", Fault.server("blob_missing", "not there"), 0));
+        assertTrue(dispatcher.handleFailure("2", Fault.server("blob_missing", "not there"), 0));
         assertEquals(0, dispatcher.unfinished());
     }
 
@@ -175,7 +175,7 @@ class SampleDispatcherTest {
         dispatcher.updateEngines(List.of());
         dispatcher.submit("me", task("2", ""));
         assertEquals(List.of(), sent(dispatcher, 0));
-        assertTrue(dispatcher.completed("1", result(1), 0));
+        assertTrue(dispatcher.complete("1", result(1), 0));
         dispatcher.updateEngines(engine("a"));
         assertEquals(List.of("2>a"), sent(dispatcher, 0));
     }
@@ -195,18 +195,19 @@ class SampleDispatcherTest {
                         .findFirst();
                 switch (random.nextInt(12)) {
                     case 0 -> {
-                        ended.addAll(dispatcher.engineLost(engine, 0));
+                        ended.addAll(dispatcher.handleEngineLoss(engine, 0));
                         at.get(engine).clear();
                         dispatcher.updateEngines(engine("a", "b"));
                     }
                     case 1 -> dispatcher.requeueDeferred();
                     case 2 -> running.ifPresent(id -> {
                         at.values().forEach(tasks -> tasks.remove(id));
-                        if (dispatcher.failed(id, Fault.server("x", "y"), 0)) assertTrue(ended.add(id));
+                        if (dispatcher.handleFailure(id, Fault.server("x", "y"), 0)) assertTrue(
+                                ended.add(id));
                     });
                     case 3, 4, 5, 6 -> running.ifPresent(id -> {
                         at.values().forEach(tasks -> tasks.remove(id));
-                        if (dispatcher.completed(id, result(1), 0)) assertTrue(ended.add(id));
+                        if (dispatcher.complete(id, result(1), 0)) assertTrue(ended.add(id));
                     });
                     default ->
                             dispatcher.submit("u" + random.nextInt(3),
@@ -222,7 +223,7 @@ class SampleDispatcherTest {
                 dispatcher.dispatch(0).forEach(send -> at.get(send.engine()).add(send.task().id()));
                 at.values().forEach(tasks -> {
                     tasks.forEach(id -> {
-                        if (dispatcher.completed(id, result(1), 0)) assertTrue(ended.add(id));
+                        if (dispatcher.complete(id, result(1), 0)) assertTrue(ended.add(id));
                     });
                     tasks.clear();
                 });

@@ -115,7 +115,7 @@ class SamplingRouterTest {
             return CompletableFuture.completedStage(Optional.ofNullable(requests.get(request)));
         }
 
-        @Override public CompletionStage<Void> deleteOlderThan(long olderThanMillis) {
+        @Override public CompletionStage<Void> deleteOlderThan(long ageMillis) {
             return CompletableFuture.completedStage(null);
         }
     }
