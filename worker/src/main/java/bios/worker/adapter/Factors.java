@@ -29,7 +29,8 @@ public final class Factors implements FactorTable, AutoCloseable {
     private final List<Tensor> tensors = new ArrayList<>();
     private final List<Optional<Factor>> sites = new ArrayList<>();
 
-    /// Zeros for an adapter of this shape; [bios.worker.device.OutOfDeviceMemory] with nothing taken.
+    /// Allocates zeros for an adapter of this shape. If it throws [bios.worker.device.OutOfDeviceMemory],
+    /// nothing stays allocated.
     public Factors(LoraSpec lora, ModelSpec model, Device on) {
         this(FactorLayout.of(lora, model), on);
     }
@@ -104,7 +105,7 @@ public final class Factors implements FactorTable, AutoCloseable {
     /// @param values row-major, as in files
     void write(int part, int row, int rows, float[] values, StagingBuffer staging) {
         int columns = layout.parts().get(part).columns();
-        float[] transposed = staging.device(rows * columns);
+        float[] transposed = staging.deviceLayout(rows * columns);
         FactorLayout.transpose(values, transposed, rows, columns);
         on.write(tensors.get(part).columns(row, rows), transposed, 0);
     }

@@ -18,8 +18,8 @@ public sealed interface StateSource extends AutoCloseable {
     /// Shape, counters and settings of the state.
     StateSnapshot.Header header();
 
-    /// Refuses files that are not those of a state of this shape: [bios.worker.load.ModelRefused] names the
-    /// tensor.
+    /// Checks that the files contain a state of this shape. Throws [bios.worker.load.ModelRefused] with the
+    /// name of the wrong tensor.
     void check(ModelSpec model);
 
     /// Writes the content into the zeros of [#allocate]; once.
@@ -27,12 +27,13 @@ public sealed interface StateSource extends AutoCloseable {
 
     @Override void close();
 
-    /// A state of zeros of this shape; [bios.worker.device.OutOfDeviceMemory] with nothing taken.
+    /// Allocates a state of zeros of this shape. If it throws [bios.worker.device.OutOfDeviceMemory], nothing
+    /// stays allocated.
     default TrainingState allocate(ModelSpec model, Device on) {
         return TrainingState.allocate(header(), model, on);
     }
 
-    /// All three steps at once, where nothing else uses the device.
+    /// Checks, allocates and fills, for callers with no other operation on the device.
     default TrainingState make(ModelSpec model, Device on) {
         check(model);
         TrainingState state = allocate(model, on);
@@ -60,18 +61,18 @@ public sealed interface StateSource extends AutoCloseable {
         @Override public void close() {}
     }
 
-    /// A recovery point, exact: what [StateSnapshot#writePoint] wrote.
+    /// A recovery point, written by [StateSnapshot#writeRecoveryPoint]; restores the exact state.
     record Point(TensorStream file, StateSnapshot.Header header) implements StateSource {
         public Point(TensorStream file) {
             this(file, StateSnapshot.Header.of(file.metadata()));
         }
 
         @Override public void check(ModelSpec model) {
-            Adapter.check(file, header.lora(), model);
+            Adapter.checkFile(file, header.lora(), model);
             FactorLayout layout = FactorLayout.of(header.lora(), model);
             Factors.check(file, layout, StateSnapshot.FIRST_MOMENT);
             Factors.check(file, layout, StateSnapshot.SECOND_MOMENT);
-            if (header.accumulated() > 0) Factors.check(file, layout, StateSnapshot.GRADIENT);
+            if (header.accumulatedOperations() > 0) Factors.check(file, layout, StateSnapshot.GRADIENT);
         }
 
         @Override public void fill(TrainingState state, StagingBuffer staging) {
@@ -88,14 +89,14 @@ public sealed interface StateSource extends AutoCloseable {
         }
     }
 
-    /// A checkpoint: what [StateSnapshot#writeAdapter] and [StateSnapshot#writeOptimizer] wrote. Without an
+    /// A checkpoint, written by [StateSnapshot#writeAdapter] and [StateSnapshot#writeOptimizer]. Without an
     /// optimizer the moments and the number of steps are zero.
     ///
     /// @param header of the checkpoint; nothing is accumulated
     record Checkpoint(TensorStream adapter, Optional<TensorStream> optimizer, StateSnapshot.Header header)
             implements StateSource {
         /// @param steps of the checkpoint
-        /// @param settings what steps without settings use
+        /// @param settings used by steps without settings
         public Checkpoint(TensorStream adapter, Optional<TensorStream> optimizer, LoraSpec lora, long steps,
                 AdamParams settings) {
             this(adapter, optimizer,
@@ -103,7 +104,7 @@ public sealed interface StateSource extends AutoCloseable {
         }
 
         @Override public void check(ModelSpec model) {
-            Adapter.check(adapter, header.lora(), model);
+            Adapter.checkFile(adapter, header.lora(), model);
             FactorLayout layout = FactorLayout.of(header.lora(), model);
             optimizer.ifPresent(file -> {
                 Factors.check(file, layout, StateSnapshot.FIRST_MOMENT);
@@ -112,7 +113,7 @@ public sealed interface StateSource extends AutoCloseable {
         }
 
         @Override public void fill(TrainingState state, StagingBuffer staging) {
-            state.adapter().fill(adapter, staging);
+            state.adapter().readFrom(adapter, staging);
             optimizer.ifPresent(file -> {
                 Map<String, TensorStream.RowSink> sinks = new HashMap<>();
                 state.firstMoment().sinks(sinks, StateSnapshot.FIRST_MOMENT, staging);

@@ -101,7 +101,7 @@ final class DeviceExecutor implements AutoCloseable {
         long began = System.nanoTime(); // edge: seconds for the log
         Optional<Tokenizer> tokenizer = Tokenizer.open(folder);
         BaseModel model = BaseModel.load(folder, name, device);
-        model.keepActivations(settings.activationBytes(), settings.longSequenceBytes());
+        model.setActivationBudget(settings.activationBytes(), settings.longSequenceBytes());
         Sampler sampler = new Sampler(model, tokenizer.map(t -> tokens -> t.decode(tokens, false)),
                 settings.sampler());
         models.put(name, new LoadedModel(model, sampler, tokenizer));
@@ -264,7 +264,7 @@ final class DeviceExecutor implements AutoCloseable {
 
     /// What steps without settings use in a run.
     AdamParams optimizerSettings(ResidentRun run) {
-        return run.state.orElseThrow().settings();
+        return run.state.orElseThrow().optimizerSettings();
     }
 
     /// Closes a run: frees its memory as soon as nothing reads it.

@@ -45,7 +45,7 @@ sealed interface DeviceTask {
             return switch (this) {
                 case State _ -> StateSnapshot.Content.CHECKPOINT;
                 case Sampler _ -> StateSnapshot.Content.WEIGHTS;
-                case Recovery() -> StateSnapshot.Content.EVERYTHING;
+                case Recovery() -> StateSnapshot.Content.RECOVERY_POINT;
             };
         }
     }

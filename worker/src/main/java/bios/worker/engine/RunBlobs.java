@@ -130,14 +130,15 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
                 yield saved(run, position, new CheckpointManifest(run.run(), CheckpointKind.TRAINING,
                         Optional.of(save.name()), run.baseModel(), copy.header().lora(),
                         adapter.id().sha256(), adapter, Optional.of(optimizer), copy.header().steps(),
-                        copy.header().settings(), OPTIMIZER, save.userMetadata(), run.parent(), at,
+                        copy.header().optimizerSettings(), OPTIMIZER, save.userMetadata(), run.parent(), at,
                         expiry(at, save.ttlSeconds())));
             }
             case DeviceTask.Purpose.Sampler(var save, var at) -> {
                 var adapter = adapter(run, copy, buffer);
                 yield saved(run, position, new CheckpointManifest(run.run(), CheckpointKind.SAMPLER,
                         save.name(), run.baseModel(), copy.header().lora(), adapter.id().sha256(), adapter,
-                        Optional.empty(), copy.header().steps(), copy.header().settings(), OPTIMIZER, "{}",
+                        Optional.empty(), copy.header().steps(), copy.header().optimizerSettings(),
+                        OPTIMIZER, "{}",
                         run.parent(), at, expiry(at, save.ttlSeconds())));
             }
             case DeviceTask.Purpose.Recovery() ->
@@ -148,10 +149,10 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
 
     private BlobRef point(RunId run, StateSnapshot copy, StagingBuffer buffer) {
         String scope = BlobScope.recovery(run);
-        Optional<HostStateCache.Writer> cached = host.store(run, copy.pointBytes());
-        if (cached.isEmpty()) return blobs.put(scope, out -> copy.writePoint(out, buffer));
+        Optional<HostStateCache.Writer> cached = host.store(run, copy.recoveryPointBytes());
+        if (cached.isEmpty()) return blobs.put(scope, out -> copy.writeRecoveryPoint(out, buffer));
         try (HostStateCache.Writer writer = cached.get()) {
-            BlobRef point = blobs.put(scope, out -> copy.writePoint(writer.copying(out), buffer));
+            BlobRef point = blobs.put(scope, out -> copy.writeRecoveryPoint(writer.copying(out), buffer));
             writer.commit(point);
             return point;
         }

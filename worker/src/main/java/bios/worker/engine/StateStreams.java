@@ -54,11 +54,11 @@ record StateStreams(RunBlobs blobs, StagingBuffers buffers, DeviceThread device,
     Adapter adapter(SampleTask task) throws Exception {
         SampleTask.Adapter wanted = task.adapter().orElseThrow();
         try (TensorStream file = blobs.tensors("adapter", wanted.blob())) {
-            Adapter.check(file, wanted.lora(), executor.models().get(task.baseModel()).model().spec());
+            Adapter.checkFile(file, wanted.lora(), executor.models().get(task.baseModel()).model().spec());
             Adapter adapter = device.await(() -> executor.allocate(task.baseModel(), wanted.lora()));
             try {
                 return buffers.stream(buffer -> {
-                    adapter.fill(file, buffer);
+                    adapter.readFrom(file, buffer);
                     return adapter;
                 });
             } catch (Throwable failed) {

@@ -9,7 +9,7 @@ import java.util.Optional;
 
 /// The last norm and the output head. Rows go through it in chunks, so that the logits of a whole batch
 /// never exist; chunks are cut within one run's rows, so that no sum depends on the other runs in the pass.
-/// Logits and log-probabilities are fp32 whatever the activations are.
+/// Logits and log-probabilities are fp32 for both types of activations.
 ///
 /// @param norm weights `[1, hidden]`
 /// @param activations type of the rows between norm and head
@@ -50,7 +50,7 @@ record Head(Tensor norm, Projection projection, float eps, DType activations) {
     }
 
     /// Computes the log-probabilities of one run's rows and, where it has a loss, the gradient for x.
-    void evaluate(Rows rows, Device on) {
+    void forwardBackward(Rows rows, Device on) {
         int count = rows.x.rows();
         int most = Math.clamp(LOGITS / projection.w().out(), FEWEST, MOST);
         int chunks = Math.ceilDiv(count, most);

@@ -36,9 +36,9 @@ public final class KeyValuePages implements AutoCloseable {
         this.pool = on.pagePool(shape(model, dtype), limit);
     }
 
-    private static PagePool.Shape shape(ModelSpec model, DType dtype) {
+    private static PagePool.Format shape(ModelSpec model, DType dtype) {
         int kvHeads = model.keyColumns() / model.headDim();
-        return new PagePool.Shape(model.layers(), kvHeads, model.headDim(), dtype);
+        return new PagePool.Format(model.layers(), kvHeads, model.headDim(), dtype);
     }
 
     /// Bytes of one page.
@@ -82,7 +82,7 @@ public final class KeyValuePages implements AutoCloseable {
         if (count > free()) return Optional.empty();
         int missing = count - idle.size();
         if (missing > 0) try {
-            pool.reserve(allocated + missing);
+            pool.growTo(allocated + missing);
         } catch (OutOfDeviceMemory e) {
             shortage = Optional.of(e);
             return Optional.empty();

@@ -32,7 +32,7 @@ final class RopeTable implements AutoCloseable {
 
     /// Makes rows for positions 0 (inclusive) to `positions` (exclusive). When there is no room on the
     /// device the rows of before stay.
-    void cover(int positions) {
+    void growTo(int positions) {
         if (positions <= angles.cos.rows()) return;
         Angles before = angles;
         angles = angles((int) Math.min(contextLength, Math.max(positions, 2L * before.cos.rows())));

@@ -57,9 +57,9 @@ public final class TrainingPass {
             for (int[] sequence : batch.sequences()) {
                 require(sequence.length >= 1 && sequence.length <= spec.contextLength(),
                         "a sequence of %d tokens", sequence.length);
-                BaseModel.requireKnown(sequence, spec);
+                BaseModel.requireInVocabulary(sequence, spec);
             }
-            BaseModel.requireKnown(batch.targets(), spec);
+            BaseModel.requireInVocabulary(batch.targets(), spec);
         }
     }
 

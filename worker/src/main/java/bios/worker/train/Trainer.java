@@ -36,7 +36,7 @@ public final class Trainer {
 
     /// With micro-batches for which the model saves all that backward needs.
     public Trainer(BaseModel model) {
-        this(model, Math.min(MICRO_BATCH_TOKENS, model.passTokens()));
+        this(model, Math.min(MICRO_BATCH_TOKENS, model.maxTokensFullySaved()));
     }
 
     /// With another size of micro-batches, for tests.
@@ -101,10 +101,10 @@ public final class Trainer {
     ///
     /// @param params become the run's settings; empty: those that it has
     public LaunchedStep optimStep(TrainingState state, Optional<AdamParams> params) {
-        if (state.accumulated() == 0)
+        if (state.accumulatedOperations() == 0)
             throw new Refused(Fault.user("no_gradient", "optim_step: no gradient has been accumulated"
                     + " since the last step; call forward_backward first"));
-        AdamParams used = params.orElse(state.settings());
+        AdamParams used = params.orElse(state.optimizerSettings());
         return new LaunchedStep(state.steps() + 1, used.learningRate(), state.step(used));
     }
 }

@@ -128,7 +128,7 @@ class LargeStateTest {
             TrainingState state = source.allocate(MODEL, on);
             assertEquals(4 * layout.elements(), allocated);
             assertEquals(bytes, new StateSnapshot(header, layout, SUFFIXES,
-                    new StateSnapshot.Live(on, List.of())).pointBytes());
+                    new StateSnapshot.LiveTensors(on, List.of())).recoveryPointBytes());
             readSome(source.file(), state);
             state.close();
             assertEquals(0, allocated);

@@ -4,7 +4,7 @@ import static bios.protocol.Require.require;
 
 import bios.worker.device.Activations;
 import bios.worker.device.FrozenMatrix;
-import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.FrozenMatrix.WeightType;
 import bios.worker.device.Weight;
 import bios.worker.kernel.HalfFloats;
 import java.lang.foreign.Arena;
@@ -105,15 +105,15 @@ final class DnnlProducts implements Products {
 
     // ---- right factors ----
 
-    @Override public Weight weight(FrozenMatrix matrix) {
+    @Override public Weight packWeight(FrozenMatrix matrix) {
         return new Packed(matrix);
     }
 
     /// Wᵀ `[in, out]` for forward, W `[out, in]` for backward.
     private Right pack(FrozenMatrix matrix, boolean forward) {
         int in = matrix.columns();
-        boolean direct = matrix.dtype() == DType.F32 || matrix.dtype() == DType.BF16 && asHalves();
-        int type = matrix.dtype() == DType.BF16 && direct ? Dnnl.BF16 : Dnnl.F32;
+        boolean direct = matrix.dtype() == WeightType.F32 || matrix.dtype() == WeightType.BF16 && asHalves();
+        int type = matrix.dtype() == WeightType.BF16 && direct ? Dnnl.BF16 : Dnnl.F32;
         try (var arena = Arena.ofShared()) {
             var from = direct ? matrix.memory() : widened(matrix, arena);
             return forward ? pack(from, type, in, matrix.rows(), 1, in, null)
@@ -254,7 +254,7 @@ final class DnnlProducts implements Products {
             long from = 4L * (block.row + i) * x.stride();
             MemorySegment.copy(x.memory(), ValueLayout.JAVA_FLOAT, from, rest, 0, n);
             MemorySegment.copy(x.memory(), ValueLayout.JAVA_INT, from, bits, 0, n);
-            HalfFloats.rounded(bits, n);
+            HalfFloats.roundToBf16InPlace(bits, n);
             // through memory, not Float.intBitsToFloat: that keeps loops from being vectorized
             MemorySegment.copy(MemorySegment.ofArray(bits), ValueLayout.JAVA_FLOAT, 0, high, 0, n);
             for (int j = 0; j < n; j++) rest[j] -= high[j];
@@ -268,7 +268,7 @@ final class DnnlProducts implements Products {
         pool.run(x.rows(), 8 * x.elements(), (row, member) -> {
             int[] bits = workspaces[member].ints(n);
             MemorySegment.copy(x.memory(), ValueLayout.JAVA_INT, 4L * row * x.stride(), bits, 0, n);
-            HalfFloats.rounded(bits, n);
+            HalfFloats.roundToBf16InPlace(bits, n);
             MemorySegment.copy(bits, 0, to, ValueLayout.JAVA_INT, 4L * row * stride, n);
         });
     }
@@ -393,7 +393,7 @@ final class DnnlProducts implements Products {
         frozen(y, x, (Packed) w, ((Packed) w).forward, activations, false);
     }
 
-    @Override public void multiplyTransposedAdd(HostTensor dx, HostTensor dy, Weight w) {
+    @Override public void addInputGradient(HostTensor dx, HostTensor dy, Weight w) {
         require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(),
                 "shapes of dx += dy·W");
         frozen(dx, dy, (Packed) w, ((Packed) w).backward(), activations, true);
@@ -401,7 +401,7 @@ final class DnnlProducts implements Products {
 
     private void frozen(HostTensor y, HostTensor x, Packed w, Right form, Activations how, boolean add) {
         if (x.rows() == 0) return;
-        boolean bf16 = w.matrix.dtype() == DType.BF16;
+        boolean bf16 = w.matrix.dtype() == WeightType.BF16;
         boolean round = how == Activations.ROUNDED || how == Activations.MIXED && !how.split(w.out(), w.in());
         if (bf16 && round) product(y, rounded(x, form.type), form, add);
         else if (form.type == Dnnl.BF16) productOfPairs(y, split(x), form, add);

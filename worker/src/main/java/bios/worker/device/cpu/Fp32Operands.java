@@ -26,7 +26,7 @@ final class Fp32Operands {
             try {
                 verb.run(operands);
                 for (var result : operands.results)
-                    Bf16.convert(result.narrow, result.wide, pool, workspaces);
+                    FloatRows.convert(result.narrow, result.wide, pool, workspaces);
             } finally {
                 if (operands.scope != null) operands.scope.close();
             }
@@ -68,7 +68,7 @@ final class Fp32Operands {
         if (own.dtype() == DType.F32) return own;
         require(own.dtype() == DType.BF16, "elements are %s, not floats", own.dtype());
         var wide = scratch(own.rows(), own.columns());
-        if (read) Bf16.convert(wide, own, source.pool, source.workspaces);
+        if (read) FloatRows.convert(wide, own, source.pool, source.workspaces);
         if (write) {
             if (results.isEmpty()) results = new ArrayList<>();
             results.add(new Result(own, wide));

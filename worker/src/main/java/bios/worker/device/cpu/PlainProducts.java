@@ -4,7 +4,7 @@ import static bios.protocol.Require.require;
 
 import bios.worker.device.Activations;
 import bios.worker.device.FrozenMatrix;
-import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.FrozenMatrix.WeightType;
 import bios.worker.device.Weight;
 import bios.worker.kernel.HalfFloats;
 import bios.worker.kernel.Sums;
@@ -48,15 +48,15 @@ final class PlainProducts implements Products {
     }
 
     private static LeftElement beside(FrozenMatrix matrix, Activations activations) {
-        return matrix.dtype() == DType.BF16 ? x -> activations.operand(x, matrix.rows(), matrix.columns())
-                : LeftElement.AS_IT_IS;
+        return matrix.dtype() == WeightType.BF16
+                ? x -> activations.operand(x, matrix.rows(), matrix.columns()) : LeftElement.AS_IT_IS;
     }
 
     @Override public String description() {
         return "plain products";
     }
 
-    @Override public Weight weight(FrozenMatrix matrix) {
+    @Override public Weight packWeight(FrozenMatrix matrix) {
         return new Plain(matrix);
     }
 
@@ -67,7 +67,7 @@ final class PlainProducts implements Products {
         dots(y, x, beside(matrix, activations), 1, false, (to, i) -> HalfFloats.row(to, matrix, i));
     }
 
-    @Override public void multiplyTransposedAdd(HostTensor dx, HostTensor dy, Weight w) {
+    @Override public void addInputGradient(HostTensor dx, HostTensor dy, Weight w) {
         var matrix = ((Plain) w).matrix;
         require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(),
                 "shapes of dx += dy·W");

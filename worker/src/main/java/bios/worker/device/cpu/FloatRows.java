@@ -9,8 +9,8 @@ import java.lang.foreign.ValueLayout;
 
 /// Moves floats to and from tensors of [DType#BF16] or [DType#F32]: bf16 is widened exactly, and rounded to
 /// nearest even.
-final class Bf16 {
-    private Bf16() {}
+final class FloatRows {
+    private FloatRows() {}
 
     /// to[at..at+count) ← columns `column` to `column + count` of row `row`.
     ///
@@ -34,7 +34,7 @@ final class Bf16 {
         switch (to.dtype()) {
             case F32 -> Rows.store(to, row, column, from, at, count);
             case BF16 -> {
-                for (int i = 0; i < count; i++) room[i] = HalfFloats.bf16(from[at + i]);
+                for (int i = 0; i < count; i++) room[i] = HalfFloats.toBf16(from[at + i]);
                 MemorySegment.copy(room, 0, to.memory(), ValueLayout.JAVA_SHORT, offset(to, row, column),
                         count);
             }
