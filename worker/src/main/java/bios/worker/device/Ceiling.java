@@ -2,8 +2,8 @@ package bios.worker.device;
 
 import java.util.List;
 
-/// The rate of matrix products that a vendor's library reaches on this machine, with packed weights and
-/// nothing between the products: what the speed of the engine is compared with.
+/// The rate that a vendor's library reaches on this machine for matrix products alone, with packed weights:
+/// the upper bound that the engine's speed is compared with.
 public interface Ceiling extends AutoCloseable {
     /// Element types of a product's factors; sums are fp32.
     enum Type { BF16, FP32 }
@@ -19,7 +19,7 @@ public interface Ceiling extends AutoCloseable {
     /// The types that this machine multiplies in hardware.
     List<Type> types();
 
-    /// Seconds of one product: the median of some repetitions. Measured once for each product and type.
+    /// Seconds of one product: the median of several repetitions. Measured once for each product and type.
     double seconds(Product product, Type type);
 
     @Override void close();

@@ -2,7 +2,7 @@ package bios.worker.device;
 
 import java.lang.foreign.MemorySegment;
 
-/// A matrix `[rows, columns]` as it lies in a memory-mapped model file, row-major, little-endian.
+/// A matrix `[rows, columns]` in a memory-mapped model file, row-major, little-endian.
 public record FrozenMatrix(MemorySegment memory, DType dtype, int rows, int columns) {
     /// Element types of model files.
     public enum DType {

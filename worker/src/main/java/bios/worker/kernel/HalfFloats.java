@@ -5,7 +5,7 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
 
-/// The 16-bit element types of model files, to and from fp32.
+/// Conversions between fp32 and the 16-bit element types of model files.
 public final class HalfFloats {
     private static final ValueLayout.OfShort SHORT =
             ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
@@ -21,7 +21,7 @@ public final class HalfFloats {
         return (short) ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16);
     }
 
-    /// bits[i] ← those of the fp32 rounded to bf16, for i < n.
+    /// Rounds the fp32 numbers with these bits to bf16, in place, for i < n.
     public static void rounded(int[] bits, int n) {
         for (int i = 0; i < n; i++) bits[i] = (bits[i] + 0x7fff + ((bits[i] >>> 16) & 1)) & 0xffff0000;
     }
@@ -36,7 +36,8 @@ public final class HalfFloats {
         return fromBf16(bf16(x));
     }
 
-    /// x as the sum of two bfloat16: itself rounded, and the rest rounded. Of a finite x some 16 bits stay.
+    /// x approximated by the sum of two bfloat16: x rounded, and the remainder rounded. About 16 bits of
+    /// precision remain.
     public static float split(float x) {
         float high = rounded(x);
         return high + rounded(x - high);
