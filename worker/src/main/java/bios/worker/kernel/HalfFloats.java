@@ -36,7 +36,8 @@ public final class HalfFloats {
         return fromBf16(toBf16(x));
     }
 
-    /// x as the sum of two bfloat16: itself rounded, and the rest rounded. Of a finite x some 16 bits stay.
+    /// x approximated by the sum of two bfloat16: x rounded, and the remainder rounded. About 16 bits of
+    /// precision remain.
     public static float split(float x) {
         float high = rounded(x);
         return high + rounded(x - high);

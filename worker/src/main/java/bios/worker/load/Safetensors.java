@@ -27,8 +27,8 @@ import java.util.TreeSet;
 
 /// The tensors of one safetensors file, or of the shards that an index names, mapped into memory.
 ///
-/// [SafetensorsHeader] gives the format. The whole header is checked before a byte of data is used: a damaged
-/// file is refused by name, with [ModelRefused].
+/// [SafetensorsHeader] describes the format. The whole header is checked before any data is used; for a
+/// damaged file [ModelRefused] contains its name.
 public final class Safetensors implements AutoCloseable {
     private static final String REMEDY = SafetensorsHeader.REMEDY;
     private static final ValueLayout.OfLong LONG =
@@ -86,7 +86,7 @@ public final class Safetensors implements AutoCloseable {
 
     /// Reads tensors from bytes in memory.
     ///
-    /// @param where what messages call them
+    /// @param where their name in messages
     public static Safetensors of(String where, byte[] bytes) {
         Safetensors all = new Safetensors(Arena.ofShared(), where);
         MemorySegment memory = all.arena.allocate(Math.max(1, bytes.length), 64).asSlice(0, bytes.length);
@@ -100,7 +100,7 @@ public final class Safetensors implements AutoCloseable {
         }
     }
 
-    /// What messages call it: the file or folder.
+    /// The file or folder, for messages.
     public String where() {
         return where;
     }
@@ -115,7 +115,7 @@ public final class Safetensors implements AutoCloseable {
         return Collections.unmodifiableSortedMap(metadata);
     }
 
-    /// The tensor of this name; refused when it is missing.
+    /// The tensor of this name; [ModelRefused] if it is missing.
     public Entry entry(String name) {
         Entry entry = entries.get(name);
         if (entry == null) throw new ModelRefused(where, "tensor '" + name + "' is missing",
@@ -164,7 +164,7 @@ public final class Safetensors implements AutoCloseable {
         };
     }
 
-    /// Unmaps the files: no segment given out may be used any more.
+    /// Unmaps the files; the segments of their tensors must not be used any more.
     @Override public void close() {
         arena.close();
     }
@@ -226,7 +226,7 @@ public final class Safetensors implements AutoCloseable {
             throw new ModelRefused(file, "tensor '" + r.name() + "' is in two files", REMEDY);
     }
 
-    /// Reads a JSON object, refused by name when it is missing or malformed.
+    /// Reads a JSON object; [ModelRefused] if it is missing or malformed.
     static JsonNode json(String where, Path file) {
         try {
             JsonNode node = JSON.readTree(Files.readAllBytes(file));

@@ -7,7 +7,7 @@ import bios.worker.device.Hardware;
 import java.util.List;
 import java.util.Optional;
 
-/// The CPU backend as [bios.worker.device.Devices] sees it.
+/// Entry point of the CPU backend, for [bios.worker.device.Devices].
 public final class CpuBackend {
     /// What this machine's CPU offers.
     public static final Hardware HARDWARE = new Cpu();
@@ -30,7 +30,7 @@ public final class CpuBackend {
 
     private static final class Cpu implements Hardware {
         @Override public List<String> paths() {
-            return CpuPath.executables().stream().map(CpuPath::label).toList();
+            return CpuPath.executablePaths().stream().map(CpuPath::label).toList();
         }
 
         @Override public String bestPath() {

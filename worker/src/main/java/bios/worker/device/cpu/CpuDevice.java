@@ -33,8 +33,9 @@ import java.util.Optional;
 
 /// The CPU as a device: the kernels of [bios.worker.kernel] row by row over a fixed number of threads.
 final class CpuDevice implements Device {
-    /// Looking at more rows of a mapped table than this brings so much of it into memory that it is let go.
-    private static final int FEW_ROWS = 64;
+    /// A look-up of more rows than this loads so much of a mapped table that its pages are released
+    /// afterwards.
+    private static final int RELEASE_ABOVE_ROWS = 64;
 
     private interface RowTask {
         void run(int row, Workspace space);
@@ -59,7 +60,7 @@ final class CpuDevice implements Device {
     }
 
     private CpuDevice(CpuPath path, int threads, Activations activations, long memoryBytes) {
-        if (path.family() == CpuPath.Family.ONEDNN) path.oneDnn();   // refuses before a thread is started
+        if (path.family() == CpuPath.Family.ONEDNN) path.oneDnn();   // throws before a thread is started
         memory = new Memory(memoryBytes);
         pool = new Pool(threads);
         workspaces = new Workspace[threads];
@@ -105,7 +106,7 @@ final class CpuDevice implements Device {
     }
 
     private void eachRow(int rows, int columns, RowTask body) {
-        pool.rows(rows, columns, 16, (row, member) -> body.run(row, workspaces[member]));
+        pool.rows(rows, columns, 16, (row, thread) -> body.run(row, workspaces[thread]));
     }
 
     // ---- memory ----
@@ -258,7 +259,7 @@ final class CpuDevice implements Device {
             HalfFloats.row(values, matrix, tokens[row]);
             FloatRows.store(to, row, 0, values, 0, n, space.shorts(n));
         });
-        if (tokens.length > FEW_ROWS && matrix.memory().isMapped()) Linux.letGo(matrix.memory());
+        if (tokens.length > RELEASE_ABOVE_ROWS && matrix.memory().isMapped()) Linux.release(matrix.memory());
     }
 
     @Override public void gather(Tensor y, Tensor x, Tensor rows) {

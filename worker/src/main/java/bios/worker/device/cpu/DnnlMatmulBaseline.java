@@ -10,10 +10,10 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// [MatmulBaseline] with oneDNN only, on all cores: the best of a few ways to cut each product into tasks.
-/// Which type is faster differs: bf16 takes half the time of fp32 on some machines, twice its time on others.
+/// [MatmulBaseline] of oneDNN with all cores: the best of several ways to split each product into tasks. Which
+/// type is faster depends on the machine: bf16 takes half the time of fp32 on some, twice the time on others.
 final class DnnlMatmulBaseline implements MatmulBaseline {
-    /// How a product is cut into tasks: blocks of so many rows and columns.
+    /// How a product is split into tasks: rows and columns of a block.
     private record Cut(int rows, int columns) {}
 
     private static final int BLOCK_ROWS = 128;
@@ -35,7 +35,7 @@ final class DnnlMatmulBaseline implements MatmulBaseline {
         kernels = new DnnlKernels(dnnl, threads);
     }
 
-    /// For so many threads; empty where oneDNN does not run.
+    /// For so many threads; empty if oneDNN does not load.
     static Optional<DnnlMatmulBaseline> of(int threads) {
         return Dnnl.loaded().map(dnnl -> new DnnlMatmulBaseline(dnnl, threads));
     }
@@ -75,7 +75,7 @@ final class DnnlMatmulBaseline implements MatmulBaseline {
         return best;
     }
 
-    /// One block: a kernel with where its factors and result begin.
+    /// One block: a kernel, and the start addresses of its factors and its result.
     private record Block(DnnlKernels.Kernel kernel, MemorySegment src, MemorySegment weights,
             MemorySegment dst) {}
 
@@ -112,9 +112,9 @@ final class DnnlMatmulBaseline implements MatmulBaseline {
     }
 
     private double median(List<Block> blocks) {
-        Runnable once = () -> pool.run(blocks.size(), (task, member) -> {
+        Runnable once = () -> pool.run(blocks.size(), (task, thread) -> {
             Block b = blocks.get(task);
-            b.kernel.run(member, b.src, b.weights, b.dst);
+            b.kernel.run(thread, b.src, b.weights, b.dst);
         });
         once.run();
         List<Long> times = new ArrayList<>();
@@ -128,7 +128,7 @@ final class DnnlMatmulBaseline implements MatmulBaseline {
         return times.stream().sorted().toList().get(times.size() / 2) * 1e-9;
     }
 
-    /// Numbers of everyday size, of either sign: what a processor makes of zeros is no measure.
+    /// Ordinary numbers of both signs: the speed of products of zeros may differ.
     private static void fill(MemorySegment to, Type type) {
         float[] pattern = new float[1 << 10];
         for (int i = 0; i < pattern.length; i++) pattern[i] = (i * 37 % 101 - 50) / 64f;
@@ -146,7 +146,7 @@ final class DnnlMatmulBaseline implements MatmulBaseline {
         }
     }
 
-    /// Bytes per second at which one row is multiplied by fp32 weights that no cache holds.
+    /// Bytes per second read by the product of one row with fp32 weights that no cache contains.
     double readBytesPerSecond() {
         Product product = new Product(1, 2048, 1 << 17);
         return 4.0 * product.k() * product.n() / medianSeconds(product, Type.FP32);

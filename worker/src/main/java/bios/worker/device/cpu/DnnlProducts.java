@@ -13,18 +13,18 @@ import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
 import java.util.List;
 
-/// Products by oneDNN. Every right factor is packed first, in panels of columns; rows are cut in blocks of
-/// few sizes; (panel, block) is a task of the pool, run by one thread. A row's bits depend neither on the
-/// block it falls in (from two rows up; one is computed as two) nor on the other panels. bf16 weights
-/// multiply activations rounded to bf16, with sums in fp32. A row that is split is two rows of one block, so
-/// the weights are read once for both; their products are added in the end.
+/// Products by oneDNN. Every right factor is packed first, in panels of columns; rows are split into blocks
+/// of a few sizes; each (panel, block) is a task for one thread of the pool. A row's bits depend neither on
+/// its block (of two rows or more; one row is computed as two) nor on the other panels. bf16 weights multiply
+/// activations rounded to bf16, with sums in fp32. A split activation row becomes two rows of one block, so
+/// the weights are read once for both; the two products are added at the end.
 final class DnnlProducts implements Products {
     private static final int PANEL = 512;
     private static final int SCALED = 4096;
     private static final int[] BLOCKS = {2, 4, 8, 16, 32, 64, 128};
     private static final int LARGEST = BLOCKS[BLOCKS.length - 1];
 
-    /// `count` rows from `row`, computed as `size` rows.
+    /// `count` rows from `row`, padded to `size` rows.
     private record Block(int row, int count, int size) {}
 
     /// Columns `from` to `from + width` of a right factor, packed.
@@ -33,10 +33,10 @@ final class DnnlProducts implements Products {
     /// A packed right factor `[depth, columns]`.
     private record Right(int type, int depth, int columns, List<Panel> panels) {}
 
-    /// A left factor: rows so far apart; if `padded`, rows behind the last may be read up to a whole block.
+    /// A left factor with its row stride; if `padded`, rows beyond the last may be read up to a whole block.
     private record Left(MemorySegment memory, int type, int rows, int stride, boolean padded) {}
 
-    /// A frozen matrix in up to two packed forms.
+    /// A frozen matrix in one or two packed forms.
     private final class Packed implements Weight {
         private final FrozenMatrix matrix;
         private final Right forward;
@@ -89,7 +89,7 @@ final class DnnlProducts implements Products {
                 asHalves() ? "bf16" : "fp32", treatment());
     }
 
-    /// Without bf16 instructions nothing is split.
+    /// Without bf16 instructions activations are not split.
     private String treatment() {
         if (asHalves()) return activations.description();
         return switch (activations) {
@@ -132,7 +132,7 @@ final class DnnlProducts implements Products {
         return memory;
     }
 
-    /// Packs `[depth, columns]` into `to`, or for good if that is null.
+    /// Packs `[depth, columns]` into `to`, or into permanent memory if that is null.
     private Right pack(MemorySegment from, int type, int depth, int columns, long rowStride,
             long columnStride, NativeBuffer to) {
         int count = Math.max(1, (columns + PANEL - 1) / PANEL);
@@ -154,9 +154,9 @@ final class DnnlProducts implements Products {
             memory = memory.asSlice(size);
         }
         long element = type == Dnnl.BF16 ? 2 : 4;
-        pool.run(panels.size(), 8L * depth * columns, (i, member) -> {
+        pool.run(panels.size(), 8L * depth * columns, (i, thread) -> {
             var panel = panels.get(i);
-            packers.get(i).run(member, from.asSlice(element * columnStride * panel.from), null, panel.packed);
+            packers.get(i).run(thread, from.asSlice(element * columnStride * panel.from), null, panel.packed);
         });
         return new Right(type, depth, columns, panels);
     }
@@ -173,7 +173,7 @@ final class DnnlProducts implements Products {
                 : pack(from, Dnnl.F32, a.rows(), a.columns(), stride, 1, right);
     }
 
-    /// s·a, dense. Rows that lie side by side are taken as one: those of an adapter may be short.
+    /// s·a, dense. Contiguous rows are processed as one long row, because those of an adapter may be short.
     private MemorySegment scaled(HostTensor a, float s) {
         boolean dense = a.stride() == a.columns();
         long width = dense ? a.elements() : a.columns();
@@ -197,7 +197,8 @@ final class DnnlProducts implements Products {
         return new Left(x.memory(), Dnnl.F32, x.rows(), x.stride(), false);
     }
 
-    /// x rounded to bf16, in the type that the right factor is multiplied in; zero rows behind the last.
+    /// x rounded to bf16 and stored in the right factor's element type (bf16 or fp32); zero rows after the
+    /// last.
     private Left rounded(HostTensor x, int type) {
         int stride = (x.columns() + 31) / 32 * 32;
         var to = padded(x.rows(), (long) stride * (type == Dnnl.BF16 ? 2 : 4));
@@ -206,7 +207,7 @@ final class DnnlProducts implements Products {
         return new Left(to, type, x.rows(), stride, true);
     }
 
-    /// Rows 2i and 2i + 1 are bf16 numbers whose sum is row i of x; zero rows behind the last.
+    /// Rows 2i and 2i + 1 are bf16 numbers whose sum is row i of x; zero rows after the last.
     private Left split(HostTensor x) {
         int stride = (x.columns() + 31) / 32 * 32;
         var to = padded(2 * x.rows(), 2L * stride);
@@ -234,28 +235,28 @@ final class DnnlProducts implements Products {
             compiled.add(kernels.round(count, n, x.stride(), apart));
             if (split) rests.add(kernels.round(count, n, n, apart));
         }
-        pool.run(blocks.size(), 8 * x.elements(), (i, member) -> {
+        pool.run(blocks.size(), 8 * x.elements(), (i, thread) -> {
             long row = blocks.get(i).row;
             var dst = to.asSlice(2 * row * apart);
-            compiled.get(i).run(member, x.memory().asSlice(4 * row * x.stride()), null, dst);
+            compiled.get(i).run(thread, x.memory().asSlice(4 * row * x.stride()), null, dst);
             if (!split) return;
-            rests.get(i).run(member, rests(x, blocks.get(i), member), null, dst.asSlice(2L * stride));
+            rests.get(i).run(thread, rests(x, blocks.get(i), thread), null, dst.asSlice(2L * stride));
         });
     }
 
     /// x - bf16(x) for the rows of a block, dense.
-    private MemorySegment rests(HostTensor x, Block block, int member) {
+    private MemorySegment rests(HostTensor x, Block block, int thread) {
         int n = x.columns();
-        var to = tails[member].atLeast(4L * block.count * n);
-        int[] bits = workspaces[member].ints(n);
-        float[] rest = workspaces[member].row(0, n);
-        float[] high = workspaces[member].row(1, n);
+        var to = tails[thread].atLeast(4L * block.count * n);
+        int[] bits = workspaces[thread].ints(n);
+        float[] rest = workspaces[thread].row(0, n);
+        float[] high = workspaces[thread].row(1, n);
         for (int i = 0; i < block.count; i++) {
             long from = 4L * (block.row + i) * x.stride();
             MemorySegment.copy(x.memory(), ValueLayout.JAVA_FLOAT, from, rest, 0, n);
             MemorySegment.copy(x.memory(), ValueLayout.JAVA_INT, from, bits, 0, n);
             HalfFloats.roundToBf16InPlace(bits, n);
-            // through memory, not Float.intBitsToFloat: that keeps loops from being vectorized
+            // through memory, because Float.intBitsToFloat prevents C2 from vectorizing the loop
             MemorySegment.copy(MemorySegment.ofArray(bits), ValueLayout.JAVA_FLOAT, 0, high, 0, n);
             for (int j = 0; j < n; j++) rest[j] -= high[j];
             MemorySegment.copy(rest, 0, to, ValueLayout.JAVA_FLOAT, 4L * i * n, n);
@@ -265,22 +266,22 @@ final class DnnlProducts implements Products {
 
     private void roundInPlace(MemorySegment to, HostTensor x, int stride) {
         int n = x.columns();
-        pool.run(x.rows(), 8 * x.elements(), (row, member) -> {
-            int[] bits = workspaces[member].ints(n);
+        pool.run(x.rows(), 8 * x.elements(), (row, thread) -> {
+            int[] bits = workspaces[thread].ints(n);
             MemorySegment.copy(x.memory(), ValueLayout.JAVA_INT, 4L * row * x.stride(), bits, 0, n);
             HalfFloats.roundToBf16InPlace(bits, n);
             MemorySegment.copy(bits, 0, to, ValueLayout.JAVA_INT, 4L * row * stride, n);
         });
     }
 
-    /// The smallest size of block with room for n rows, or the largest there is.
+    /// The smallest block size that is at least n, or the largest block size.
     private static int smallestHolding(int n) {
         for (int size : BLOCKS) if (size >= n) return size;
         return LARGEST;
     }
 
-    /// Cuts rows in blocks: the largest that fit, and at the end one partly empty where that
-    /// wastes at most a quarter.
+    /// Splits rows into blocks: the largest that fit, and at the end one with padding if at most a quarter of
+    /// it is padding.
     private static List<Block> blocks(int rows) {
         var blocks = new ArrayList<Block>();
         for (int row = 0; row < rows; ) {
@@ -309,17 +310,17 @@ final class DnnlProducts implements Products {
                         dstStride, add));
             }
         }
-        pool.run(direct.size(), (long) left.rows * right.depth * right.columns, (task, member) -> {
+        pool.run(direct.size(), (long) left.rows * right.depth * right.columns, (task, thread) -> {
             var panel = right.panels.get(task / blocks.size());
             var block = blocks.get(task % blocks.size());
             var kernel = direct.get(task);
             long element = left.type == Dnnl.BF16 ? 2 : 4;
             var src = left.memory.asSlice(element * block.row * left.stride);
             if (block.count == block.size) {
-                kernel.run(member, src, panel.packed,
+                kernel.run(thread, src, panel.packed,
                         y.memory().asSlice(4 * ((long) block.row * y.stride() + panel.from)));
             } else {
-                tail(kernel, member, src, left, right, panel, block, y, add);
+                tail(kernel, thread, src, left, right, panel, block, y, add);
             }
         });
     }
@@ -334,13 +335,13 @@ final class DnnlProducts implements Products {
                         panel.width, false));
             }
         }
-        pool.run(compiled.size(), (long) left.rows * right.depth * right.columns, (task, member) -> {
+        pool.run(compiled.size(), (long) left.rows * right.depth * right.columns, (task, thread) -> {
             var panel = right.panels.get(task / blocks.size());
             var block = blocks.get(task % blocks.size());
-            var pairs = tails[member].atLeast(4L * block.size * panel.width);
-            compiled.get(task).run(member, left.memory.asSlice(2L * block.row * left.stride),
+            var pairs = tails[thread].atLeast(4L * block.size * panel.width);
+            compiled.get(task).run(thread, left.memory.asSlice(2L * block.row * left.stride),
                     panel.packed, pairs);
-            addPairs(y, pairs, panel, block, workspaces[member], add);
+            addPairs(y, pairs, panel, block, workspaces[thread], add);
         });
     }
 
@@ -361,12 +362,12 @@ final class DnnlProducts implements Products {
         }
     }
 
-    /// A block with fewer rows than it is computed with: the result, and the left
-    /// factor if need be, lie apart.
-    private void tail(DnnlKernels.Kernel kernel, int member, MemorySegment src, Left left, Right right,
+    /// Computes a padded block: the result, and the left factor if it is not padded, are in a separate
+    /// buffer.
+    private void tail(DnnlKernels.Kernel kernel, int thread, MemorySegment src, Left left, Right right,
             Panel panel, Block block, HostTensor y, boolean add) {
         long srcBytes = left.padded ? 0 : (4L * block.size * right.depth + 63) / 64 * 64;
-        var room = tails[member].atLeast(srcBytes + 4L * block.size * panel.width);
+        var room = tails[thread].atLeast(srcBytes + 4L * block.size * panel.width);
         var dst = room.asSlice(srcBytes);
         if (!left.padded) {
             for (int i = 0; i < block.count; i++) {
@@ -380,7 +381,7 @@ final class DnnlProducts implements Products {
             MemorySegment.copy(y.memory(), 4 * ((long) (block.row + i) * y.stride() + panel.from), dst,
                     4L * i * panel.width, 4L * panel.width);
         }
-        kernel.run(member, left.padded ? src : room, panel.packed, dst);
+        kernel.run(thread, left.padded ? src : room, panel.packed, dst);
         for (int i = 0; i < block.count; i++) {
             MemorySegment.copy(dst, 4L * i * panel.width, y.memory(),
                     4 * ((long) (block.row + i) * y.stride() + panel.from), 4L * panel.width);
@@ -405,7 +406,7 @@ final class DnnlProducts implements Products {
         boolean round = how == Activations.ROUNDED || how == Activations.MIXED && !how.split(w.out(), w.in());
         if (bf16 && round) product(y, rounded(x, form.type), form, add);
         else if (form.type == Dnnl.BF16) productOfPairs(y, split(x), form, add);
-        else product(y, left(x), form, add);    // without bf16 in hardware nothing is gained by splitting
+        else product(y, left(x), form, add);    // without bf16 in hardware splitting gains nothing
     }
 
     @Override public void multiplyByTransposed(HostTensor y, HostTensor x, HostTensor a, float s,

@@ -9,9 +9,9 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 
-/// The operands of one verb as fp32 tensors, which is all that kernels know. An fp32 operand is itself. A
-/// bf16 operand is widened into scratch before the verb; a bf16 result is rounded (to nearest even) after the
-/// verb.
+/// The operands of one verb as fp32 tensors, the only type that kernels compute with. An fp32 operand is used
+/// directly. A bf16 operand is widened into scratch before the verb; a bf16 result is rounded (to nearest
+/// even) after the verb.
 final class Fp32Operands {
     /// A verb on fp32 tensors.
     interface Verb {
@@ -20,7 +20,7 @@ final class Fp32Operands {
 
     /// What all verbs of a device share.
     record Source(Memory memory, Pool pool, Workspace[] workspaces) {
-        /// Runs a verb. When it fails, bf16 results are as they were.
+        /// Runs a verb. If it fails, bf16 results are unchanged.
         void run(Verb verb) {
             var operands = new Fp32Operands(this);
             try {

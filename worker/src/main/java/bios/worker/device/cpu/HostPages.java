@@ -8,14 +8,14 @@ import java.util.ArrayList;
 import java.util.List;
 
 /// Pages of keys and values, each a tensor `[2·layers·kvHeads·BLOCK, headDim]`: for each layer the keys, then
-/// the values, head by head, because a query reads the positions of one head together.
+/// the values, head by head, because a query reads all positions of one head.
 final class HostPages implements PagePool {
     private final Memory memory;
     private final Format format;
     private final int limit;
     private final List<Page> pages = new ArrayList<>();
 
-    /// The memory of a page, and the views `[kvHeads·BLOCK, headDim]` that attention takes, by layer.
+    /// The memory of a page, and for each layer the views `[kvHeads·BLOCK, headDim]` that attention reads.
     record Page(HostTensor memory, List<HostTensor> keys, List<HostTensor> values) {}
 
     HostPages(Memory memory, Format format, int limit) {
@@ -35,7 +35,7 @@ final class HostPages implements PagePool {
         return format;
     }
 
-    /// A page below the number that [#growTo] was last given.
+    /// A page that [#growTo] has allocated.
     Page page(int number) {
         require(number >= 0 && number < pages.size(), "page %d of %d", number, pages.size());
         return pages.get(number);

@@ -8,7 +8,7 @@ import bios.worker.device.Tensor;
 import java.lang.foreign.ValueLayout;
 import java.util.List;
 
-/// Results that were copied when they were asked for: an array for each tensor.
+/// Results that are copied immediately: an array for each tensor.
 record HostReadback(List<Object> arrays) implements Readback {
     static HostReadback of(List<Tensor> tensors) {
         return new HostReadback(tensors.stream().map(t -> array(HostTensor.of(t))).toList());

@@ -9,11 +9,11 @@ import java.util.List;
 import java.util.concurrent.locks.ReadWriteLock;
 import java.util.concurrent.locks.ReentrantReadWriteLock;
 
-/// Copies of tensors, many in one allocation. Several threads may read at the same time; [#close] waits for
-/// reads under way.
+/// Copies of tensors, several small ones in one allocation (a slab). Several threads may read at the same
+/// time; [#close] waits for the reads in progress.
 final class HostSnapshot implements Snapshot {
     private static final long ALIGNMENT = 64;
-    /// Most elements of one allocation.
+    /// Most elements of one slab of several tensors; a larger tensor has an allocation of its own.
     private static final long SLAB = 1 << 28;
     private final Memory memory;
     private final List<HostTensor> slabs = new ArrayList<>();
@@ -21,7 +21,8 @@ final class HostSnapshot implements Snapshot {
     private final ReadWriteLock lock = new ReentrantReadWriteLock();
     private boolean closed;
 
-    /// Takes room for copies of these tensors; [bios.worker.device.OutOfDeviceMemory] with nothing taken.
+    /// Allocates the copies of these tensors, all or none: [bios.worker.device.OutOfDeviceMemory] if they do
+    /// not fit.
     HostSnapshot(Memory memory, List<Tensor> tensors) {
         this.memory = memory;
         try {
@@ -29,6 +30,13 @@ final class HostSnapshot implements Snapshot {
                 long elements = 0;
                 for (end = from; end < tensors.size() && together(tensors, from, end, elements); end++)
                     elements += aligned(tensors.get(end));
+                if (end == from + 1) {
+                    // Its own shape: its padded number of elements need not fit into an int.
+                    Tensor alone = tensors.get(from);
+                    slabs.add(memory.tensor(alone.dtype(), alone.rows(), alone.columns()));
+                    copies.add(slabs.getLast());
+                    continue;
+                }
                 HostTensor slab = memory.tensor(tensors.get(from).dtype(), 1, Math.toIntExact(elements));
                 slabs.add(slab);
                 long at = 0;

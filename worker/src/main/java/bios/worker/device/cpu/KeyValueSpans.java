@@ -12,7 +12,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.function.Function;
 
-/// Where each sequence's keys and values lie, as the attention kernels take them.
+/// The locations of each sequence's keys and values, in the form that the attention kernels use.
 final class KeyValueSpans {
     private static final int BLOCK = Device.BLOCK;
 
@@ -48,7 +48,7 @@ final class KeyValueSpans {
         return blocks;
     }
 
-    /// Spans over pages; pages of bf16 are widened, each once.
+    /// Spans over pages; each bf16 page is widened once.
     private static List<HostSpan> paged(HostPages pool, int layer, HostSequences sequences,
             Fp32Operands operands) {
         boolean wide = pool.format().dtype() == DType.F32;

@@ -14,12 +14,12 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 
-/// The memory of a device: tensors with a life of their own, and scopes of scratch cut from chunks that go
-/// round. All is off heap and 64-byte aligned.
+/// The memory of a device: tensors that are freed one by one, and scopes of scratch memory cut from reused
+/// chunks. All memory is off heap and 64-byte aligned.
 final class Memory implements AutoCloseable {
     private static final long ALIGNMENT = 64;
     private static final long CHUNK = 8L << 20;
-    /// Kernels read whole vectors; what they read behind a row's end is not used.
+    /// Kernels read whole vectors; the bytes beyond a row's end are not used.
     private static final long MARGIN = 256;
 
     private record Chunk(Arena arena, MemorySegment memory) {}
@@ -30,7 +30,7 @@ final class Memory implements AutoCloseable {
     private final long limit;
     private long inUse;
 
-    /// @param limit most bytes of all tensors, scratch and what is counted otherwise
+    /// @param limit most bytes of tensors, scratch and memory counted by [#count] together
     Memory(long limit) {
         this.limit = limit;
     }
@@ -43,19 +43,19 @@ final class Memory implements AutoCloseable {
         return inUse;
     }
 
-    /// Counts memory that somebody else takes; [OutOfDeviceMemory] when it does not fit.
+    /// Counts memory that is allocated elsewhere; [OutOfDeviceMemory] if it does not fit.
     synchronized void count(long bytes) {
         makeRoom(bytes);
         inUse += bytes;
     }
 
-    /// Lets idle scratch go where that helps.
+    /// Frees idle scratch chunks if needed; [OutOfDeviceMemory] if the bytes do not fit even then.
     private void makeRoom(long bytes) {
         if (bytes > limit - inUse) drop(idle);
         if (bytes > limit - inUse) throw new OutOfDeviceMemory(bytes, inUse, limit);
     }
 
-    /// Takes back what [#count] counted.
+    /// Reverses [#count].
     synchronized void uncount(long bytes) {
         inUse -= bytes;
     }
@@ -106,7 +106,7 @@ final class Memory implements AutoCloseable {
         require(release(tensor), "not a tensor of this device, or freed before");
     }
 
-    /// Frees a tensor; false when that was done before, by [#close] too.
+    /// Frees a tensor; false if it was freed before, also by [#close].
     synchronized boolean release(HostTensor tensor) {
         var chunk = tensors.remove(tensor.memory().address());
         if (chunk == null) return false;
@@ -125,7 +125,7 @@ final class Memory implements AutoCloseable {
         return ((ChunkedScope) scope).cut(dtype, rows, columns);
     }
 
-    /// Scratch of several shapes that lies together, all or none.
+    /// Scratch of several shapes in one contiguous piece, all or none.
     List<HostTensor> scratch(Scope scope, List<? extends HostArray> shapes) {
         long bytes = shapes.stream().mapToLong(s -> aligned(bytes(s.dtype(), s.rows(), s.columns()))).sum();
         require(scope instanceof ChunkedScope, "a scope of another device");
@@ -149,8 +149,8 @@ final class Memory implements AutoCloseable {
         return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     }
 
-    /// The smallest idle chunk that fits; else a new one, and idle ones that are too small for it are let go
-    /// if they are beyond the usual size.
+    /// The smallest idle chunk that fits, else a new one. Before a new large chunk is allocated, idle chunks
+    /// larger than [#CHUNK] are freed, because they are too small.
     private synchronized Chunk take(long bytes) {
         var fit = idle.stream().filter(c -> c.memory.byteSize() >= bytes + MARGIN)
                 .min(Comparator.comparingLong(c -> c.memory.byteSize()));
@@ -165,7 +165,7 @@ final class Memory implements AutoCloseable {
         return allocate(size(bytes + MARGIN));
     }
 
-    /// Sizes go in steps of an eighth, so that like requests find the same chunk again.
+    /// Rounds sizes up in steps of an eighth, so that similar requests reuse the same chunk.
     private static long size(long bytes) {
         if (bytes <= CHUNK) return CHUNK;
         long step = Long.highestOneBit(bytes) / 8;

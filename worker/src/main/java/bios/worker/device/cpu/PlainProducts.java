@@ -10,8 +10,8 @@ import bios.worker.kernel.HalfFloats;
 import bios.worker.kernel.Sums;
 import java.util.Arrays;
 
-/// Products by plain loops with sums in double precision: the definition, and what runs where oneDNN does
-/// not. With a bf16 weight the activations are split or rounded to bf16 first.
+/// Products by plain loops with sums in double precision: the definition, and the fallback if oneDNN does not
+/// load. With a bf16 weight the activations are split or rounded to bf16 first.
 final class PlainProducts implements Products {
     private static final int BLOCK = 16;
 
@@ -89,8 +89,8 @@ final class PlainProducts implements Products {
 
     /// y[t][o] ← s·Σ x[t][k]·right[o][k].
     private void dots(HostTensor y, HostTensor x, LeftElement left, float s, boolean add, RightRow right) {
-        pool.run(blocks(y.columns()), (task, member) -> {
-            var space = workspaces[member];
+        pool.run(blocks(y.columns()), (task, thread) -> {
+            var space = workspaces[thread];
             int k = x.columns();
             float[] row = space.row(0, k);
             float[] w = space.row(1, k);
@@ -113,8 +113,8 @@ final class PlainProducts implements Products {
 
     /// y[t] ← s·Σ x[t][k]·right[k].
     private void sums(HostTensor y, HostTensor x, LeftElement left, float s, boolean add, RightRow right) {
-        pool.run(blocks(x.rows()), (task, member) -> {
-            var space = workspaces[member];
+        pool.run(blocks(x.rows()), (task, thread) -> {
+            var space = workspaces[thread];
             int n = y.columns();
             float[] row = space.row(0, x.columns());
             float[] w = space.row(1, n);
@@ -147,8 +147,8 @@ final class PlainProducts implements Products {
     @Override public void outerAdd(HostTensor g, HostTensor y, HostTensor x, float s) {
         require(g.rows() == y.columns() && g.columns() == x.columns() && y.rows() == x.rows(),
                 "shapes of g += yᵀ·x");
-        pool.run(g.rows(), (i, member) -> {
-            var space = workspaces[member];
+        pool.run(g.rows(), (i, thread) -> {
+            var space = workspaces[thread];
             int n = g.columns();
             float[] row = space.row(0, n);
             float[] one = space.row(1, 1);

@@ -5,8 +5,8 @@ import bios.worker.device.Weight;
 import java.util.List;
 import java.util.Optional;
 
-/// The matrix products of [bios.worker.device.Device], by one way of computing them.
-/// `add` tells `+=` from `←`.
+/// The matrix products of [bios.worker.device.Device]; one implementation for each family of paths. `add`
+/// selects `+=` instead of `←`.
 interface Products extends AutoCloseable {
     String description();
 
