@@ -10,16 +10,17 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// [MatmulBaseline] of oneDNN with all cores: the best of several ways to split each product into tasks. Which
-/// type is faster depends on the machine: bf16 takes half the time of fp32 on some, twice the time on others.
+/// [MatmulBaseline] of oneDNN with all cores: the best of several ways to split each product into tasks.
+/// Which type is faster depends on the machine: bf16 takes half the time of fp32 on some, twice the time on
+/// others.
 final class DnnlMatmulBaseline implements MatmulBaseline {
     /// How a product is split into tasks: rows and columns of a block.
     private record Cut(int rows, int columns) {}
 
     private static final int BLOCK_ROWS = 128;
     private static final int BLOCK_COLUMNS = 512;
-    private static final int FEWEST_REPETITIONS = 3;
-    private static final long SHORTEST_NANOS = 120_000_000;
+    private static final int MIN_REPETITIONS = 3;
+    private static final long MIN_TOTAL_NANOS = 120_000_000;
 
     private final Dnnl dnnl;
     private final Pool pool;
@@ -27,7 +28,7 @@ final class DnnlMatmulBaseline implements MatmulBaseline {
     private final NativeBuffer left = new NativeBuffer();
     private final NativeBuffer right = new NativeBuffer();
     private final NativeBuffer result = new NativeBuffer();
-    private final Map<Product, Map<Type, Double>> known = new HashMap<>();
+    private final Map<Product, Map<Type, Double>> cachedSeconds = new HashMap<>();
 
     private DnnlMatmulBaseline(Dnnl dnnl, int threads) {
         this.dnnl = dnnl;
@@ -45,8 +46,8 @@ final class DnnlMatmulBaseline implements MatmulBaseline {
     }
 
     @Override public double medianSeconds(Product product, Type type) {
-        return known.computeIfAbsent(product, _ -> new HashMap<>())
-                .computeIfAbsent(type, _ -> measured(product, type));
+        return cachedSeconds.computeIfAbsent(product, _ -> new HashMap<>())
+                .computeIfAbsent(type, _ -> measure(product, type));
     }
 
     private static int bytes(Type type) {
@@ -63,7 +64,7 @@ final class DnnlMatmulBaseline implements MatmulBaseline {
         };
     }
 
-    private double measured(Product product, Type type) {
+    private double measure(Product product, Type type) {
         fill(left.atLeast((long) bytes(type) * product.m() * product.k()), type);
         result.atLeast(4L * product.m() * product.n());
         int threads = pool.size();
@@ -119,7 +120,7 @@ final class DnnlMatmulBaseline implements MatmulBaseline {
         once.run();
         List<Long> times = new ArrayList<>();
         long begin = System.nanoTime(); // edge: a measurement
-        for (long last = begin; times.size() < FEWEST_REPETITIONS || last - begin < SHORTEST_NANOS; ) {
+        for (long last = begin; times.size() < MIN_REPETITIONS || last - begin < MIN_TOTAL_NANOS; ) {
             once.run();
             long now = System.nanoTime(); // edge: a measurement
             times.add(now - last);

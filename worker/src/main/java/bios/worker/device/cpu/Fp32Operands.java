@@ -66,7 +66,7 @@ final class Fp32Operands {
     private HostTensor of(Tensor tensor, boolean read, boolean write) {
         var own = HostTensor.of(tensor);
         if (own.dtype() == DType.F32) return own;
-        require(own.dtype() == DType.BF16, "elements are %s, not floats", own.dtype());
+        require(own.dtype() == DType.BF16, "element type %s is not F32 or BF16", own.dtype());
         var wide = scratch(own.rows(), own.columns());
         if (read) FloatRows.convert(wide, own, source.pool, source.workspaces);
         if (write) {
