@@ -31,14 +31,14 @@ public final class Adapter implements AutoCloseable {
 
     /// Allocates an adapter of zeros, for [#readFrom]. If it throws [bios.worker.device.OutOfDeviceMemory],
     /// nothing stays allocated.
-    public static Adapter allocate(LoraSpec lora, ModelSpec model, Device on) {
-        return new Adapter(lora, model, new Factors(lora, model, on));
+    public static Adapter allocate(LoraSpec lora, ModelSpec model, Device device) {
+        return new Adapter(lora, model, new Factors(lora, model, device));
     }
 
     /// Allocates a new adapter: A is uniform in ±1/√in, as PEFT's kaiming_uniform(a = √5), drawn from
     /// `lora.seed()`; B is zero.
-    public static Adapter createInitialized(LoraSpec lora, ModelSpec model, Device on) {
-        Adapter adapter = allocate(lora, model, on);
+    public static Adapter createInitialized(LoraSpec lora, ModelSpec model, Device device) {
+        Adapter adapter = allocate(lora, model, device);
         try {
             adapter.initialize(new StagingBuffer());
             return adapter;

@@ -10,10 +10,10 @@ import java.util.HashMap;
 import java.util.Map;
 import java.util.Optional;
 
-/// Where the content of a new [TrainingState] comes from. A state is made in three steps, so that the device
-/// never waits for a store: [#check] reads headers only, [#allocate] takes the memory on the device's thread,
-/// and [#fill] streams the content from any thread, while no verb uses the state. The caller closes the
-/// source, and the state when [#fill] throws.
+/// The source of the content of a new [TrainingState]. A state is created in three steps, so that the device
+/// never waits for a store: [#check] reads headers only, [#allocate] allocates the memory on the device
+/// thread, and [#fill] streams the content from any thread, while no verb uses the state. The caller closes
+/// the source, and the state if [#fill] throws.
 public sealed interface StateSource extends AutoCloseable {
     /// Shape, counters and settings of the state.
     StateSnapshot.Header header();
@@ -29,14 +29,14 @@ public sealed interface StateSource extends AutoCloseable {
 
     /// Allocates a state of zeros of this shape. If it throws [bios.worker.device.OutOfDeviceMemory], nothing
     /// stays allocated.
-    default TrainingState allocate(ModelSpec model, Device on) {
-        return TrainingState.allocate(header(), model, on);
+    default TrainingState allocate(ModelSpec model, Device device) {
+        return TrainingState.allocate(header(), model, device);
     }
 
     /// Checks, allocates and fills, for callers with no other operation on the device.
-    default TrainingState make(ModelSpec model, Device on) {
+    default TrainingState make(ModelSpec model, Device device) {
         check(model);
-        TrainingState state = allocate(model, on);
+        TrainingState state = allocate(model, device);
         try {
             fill(state, new StagingBuffer());
             return state;
@@ -46,8 +46,8 @@ public sealed interface StateSource extends AutoCloseable {
         }
     }
 
-    /// A new run's state: a fresh adapter, no steps, [AdamParams#DEFAULT].
-    record Fresh(LoraSpec lora) implements StateSource {
+    /// The state of a new run: a new adapter, no steps, [AdamParams#DEFAULT].
+    record NewState(LoraSpec lora) implements StateSource {
         @Override public StateSnapshot.Header header() {
             return new StateSnapshot.Header(lora, 0, 0, AdamParams.DEFAULT);
         }
@@ -62,8 +62,8 @@ public sealed interface StateSource extends AutoCloseable {
     }
 
     /// A recovery point, written by [StateSnapshot#writeRecoveryPoint]; restores the exact state.
-    record Point(TensorStream file, StateSnapshot.Header header) implements StateSource {
-        public Point(TensorStream file) {
+    record RecoveryPoint(TensorStream file, StateSnapshot.Header header) implements StateSource {
+        public RecoveryPoint(TensorStream file) {
             this(file, StateSnapshot.Header.of(file.metadata()));
         }
 

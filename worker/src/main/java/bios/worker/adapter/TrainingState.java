@@ -23,18 +23,18 @@ public final class TrainingState implements AutoCloseable {
     private final Adapter adapter;
     private final Factors firstMoment;
     private final Factors secondMoment;
-    private final Device on;
+    private final Device device;
     private Optional<Factors> gradient = Optional.empty();
     private long accumulatedOperations;
     private long steps;
     private AdamParams optimizerSettings;
 
-    private TrainingState(Adapter adapter, Factors firstMoment, Factors secondMoment, Device on, long steps,
-            AdamParams optimizerSettings) {
+    private TrainingState(Adapter adapter, Factors firstMoment, Factors secondMoment, Device device,
+            long steps, AdamParams optimizerSettings) {
         this.adapter = adapter;
         this.firstMoment = firstMoment;
         this.secondMoment = secondMoment;
-        this.on = on;
+        this.device = device;
         this.steps = steps;
         this.optimizerSettings = optimizerSettings;
     }
@@ -43,19 +43,19 @@ public final class TrainingState implements AutoCloseable {
     /// [bios.worker.device.OutOfDeviceMemory], nothing stays allocated.
     ///
     /// @param header shape, counters and settings; a gradient sum is allocated if it counts operations
-    static TrainingState allocate(StateSnapshot.Header header, ModelSpec model, Device on) {
+    static TrainingState allocate(StateSnapshot.Header header, ModelSpec model, Device device) {
         List<Runnable> undo = new ArrayList<>();
         try {
-            Adapter adapter = Adapter.allocate(header.lora(), model, on);
+            Adapter adapter = Adapter.allocate(header.lora(), model, device);
             undo.add(adapter::close);
             FactorLayout layout = adapter.weights().layout();
-            Factors first = new Factors(layout, on);
+            Factors first = new Factors(layout, device);
             undo.add(first::close);
-            Factors second = new Factors(layout, on);
+            Factors second = new Factors(layout, device);
             undo.add(second::close);
-            var state = new TrainingState(adapter, first, second, on, header.steps(),
+            var state = new TrainingState(adapter, first, second, device, header.steps(),
                     header.optimizerSettings());
-            if (header.accumulatedOperations() > 0) state.gradient = Optional.of(new Factors(layout, on));
+            if (header.accumulatedOperations() > 0) state.gradient = Optional.of(new Factors(layout, device));
             state.accumulatedOperations = header.accumulatedOperations();
             return state;
         } catch (Throwable refused) {
@@ -64,9 +64,9 @@ public final class TrainingState implements AutoCloseable {
         }
     }
 
-    /// A new run's state: a fresh adapter, no steps, [AdamParams#DEFAULT].
-    public static TrainingState fresh(LoraSpec lora, ModelSpec model, Device on) {
-        return new StateSource.Fresh(lora).make(model, on);
+    /// Allocates the state of a new run: a new adapter, no steps, [AdamParams#DEFAULT].
+    public static TrainingState createInitialized(LoraSpec lora, ModelSpec model, Device device) {
+        return new StateSource.NewState(lora).make(model, device);
     }
 
     Factors firstMoment() {
@@ -118,8 +118,8 @@ public final class TrainingState implements AutoCloseable {
     }
 
     /// Allocates zeros of the adapter's shape, in which an operation sums its gradient before [#accumulate].
-    public Factors freshGradient() {
-        return new Factors(adapter.lora(), adapter.model(), on);
+    public Factors allocateGradient() {
+        return new Factors(adapter.lora(), adapter.model(), device);
     }
 
     /// Adds one operation's gradient to the sum, and takes ownership of it.
@@ -148,11 +148,11 @@ public final class TrainingState implements AutoCloseable {
     public DoubleSupplier step(AdamParams params) {
         require(gradient.isPresent(), "the gradient sum is empty");
         List<Tensor> sum = gradient.get().slabs();
-        try (Device.Scope scope = on.scope()) {
-            Tensor squares = on.scratch(scope, DType.F64, 1, 1);
-            on.sumOfSquares(squares, sum);
-            Readback norm = on.readback(List.of(squares));
-            on.adamW(adapter.weights().slabs(), firstMoment.slabs(), secondMoment.slabs(), sum, squares,
+        try (Device.Scope scope = device.scope()) {
+            Tensor squares = device.scratch(scope, DType.F64, 1, 1);
+            device.sumOfSquares(squares, sum);
+            Readback norm = device.readback(List.of(squares));
+            device.adamW(adapter.weights().slabs(), firstMoment.slabs(), secondMoment.slabs(), sum, squares,
                     new AdamStep(params.learningRate(), params.beta1(), params.beta2(), params.eps(),
                             params.weightDecay(), steps + 1, params.gradClipNorm()));
             dropGradient();
@@ -165,13 +165,13 @@ public final class TrainingState implements AutoCloseable {
     /// Copies the state on the device, to be written by another thread while training goes on. Does not wait.
     /// If it throws [bios.worker.device.OutOfDeviceMemory], nothing stays allocated.
     public StateSnapshot snapshot(StateSnapshot.Content content) {
-        return snapshot(content, on.snapshot(tensors(content)));
+        return snapshot(content, device.snapshot(tensors(content)));
     }
 
     /// The same without a copy: the snapshot reads the tensors themselves, so no operation may change the
     /// state until it is written.
     public StateSnapshot live(StateSnapshot.Content content) {
-        return snapshot(content, new StateSnapshot.LiveTensors(on, tensors(content)));
+        return snapshot(content, new StateSnapshot.LiveTensors(device, tensors(content)));
     }
 
     private StateSnapshot snapshot(StateSnapshot.Content content, Snapshot copy) {

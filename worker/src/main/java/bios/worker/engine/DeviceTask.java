@@ -40,7 +40,7 @@ sealed interface DeviceTask {
 
         record Recovery() implements Purpose {}
 
-        /// What of the state is copied.
+        /// The part of the state that is copied.
         default StateSnapshot.Content content() {
             return switch (this) {
                 case State _ -> StateSnapshot.Content.CHECKPOINT;

@@ -24,7 +24,7 @@ import bios.worker.train.Refused;
 import java.io.InputStream;
 import java.util.Optional;
 
-/// What an engine reads from and writes to the blob store: operations, states and adapters. States and
+/// Reads and writes of an engine in the blob store: operations, states and adapters. States and
 /// adapters are streams of any size. Every method blocks: call it from a virtual thread.
 ///
 /// @param blobs the store
@@ -80,9 +80,10 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
 
     /// Opens the content of a run's first state.
     StateSource source(RunId run, DeviceTask.Open open) {
-        if (open.recoveryPoint().isEmpty()) return new StateSource.Fresh(open.lora());
+        if (open.recoveryPoint().isEmpty()) return new StateSource.NewState(open.lora());
         BlobRef point = open.recoveryPoint().get();
-        return new StateSource.Point(TensorStream.open("recovery point", point(run, point), point.bytes()));
+        return new StateSource.RecoveryPoint(TensorStream.open("recovery point", point(run, point),
+                point.bytes()));
     }
 
     private InputStream point(RunId run, BlobRef point) {

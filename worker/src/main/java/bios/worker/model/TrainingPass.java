@@ -128,7 +128,7 @@ public final class TrainingPass {
         return batches.stream().flatMap(b -> b.sequences().stream()).mapToInt(s -> s.length).max().orElse(0);
     }
 
-    /// What is uploaded, see [Inputs].
+    /// The arrays to upload, see [Inputs].
     List<HostArray> arrays() {
         return arrays;
     }

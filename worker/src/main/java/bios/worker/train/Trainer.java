@@ -24,9 +24,9 @@ import java.util.Optional;
 ///     return e.finish();                                               // device thread, does not wait
 /// }
 /// ```
-/// Results and gradients have the same bits whatever other runs share the passes. An operation is refused
-/// whole, with [Refused], before anything is computed; whatever is thrown in a pass (out of memory) leaves
-/// all runs as they were before their operations: close the evaluations of that pass.
+/// Results and gradients are bitwise independent of the other runs in the passes. An invalid operation is
+/// refused with [Refused] before anything is computed. If a pass throws (out of memory), all runs are as they
+/// were before their operations; the caller closes the evaluations of that pass.
 public final class Trainer {
     /// More tokens in a micro-batch gain nothing.
     private static final int MICRO_BATCH_TOKENS = 4096;

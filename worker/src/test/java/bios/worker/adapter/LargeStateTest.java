@@ -121,7 +121,7 @@ class LargeStateTest {
             out.write(ByteBuffer.allocate(4).order(ByteOrder.LITTLE_ENDIAN).putFloat(3).array());
         }
         Device on = device();
-        try (var source = new StateSource.Point(
+        try (var source = new StateSource.RecoveryPoint(
                 TensorStream.open("state", new FileInputStream(file.toFile()), bytes))) {
             source.check(MODEL);
             checkRanges(source.file().tensors(), shapes, bytes - head.length);

@@ -53,7 +53,7 @@ public final class StateFiles {
 
     /// The state of a recovery point.
     public static TrainingState restore(byte[] point, ModelSpec model, Device on) {
-        try (var source = new StateSource.Point(stream(point))) {
+        try (var source = new StateSource.RecoveryPoint(stream(point))) {
             return source.make(model, on);
         }
     }

@@ -43,7 +43,7 @@ class HalfPrecisionTest {
     private record Result(float[] logprobs, float[] gradient) {}
 
     private static Result trained(BaseModel model, RunBatch batch, TrainingState run) {
-        try (Factors gradient = run.freshGradient()) {
+        try (Factors gradient = run.allocateGradient()) {
             float[] logprobs = model.runPass(List.of(batch), List.of(Optional.of(gradient))).getFirst();
             List<float[]> slabs = new ArrayList<>();
             for (Tensor slab : gradient.slabs()) slabs.add(read(model.device(), slab));

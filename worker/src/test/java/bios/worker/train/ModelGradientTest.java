@@ -35,7 +35,7 @@ class ModelGradientTest {
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             ForwardBackward operation = Examples.operation(model, 5, 4, false);
             RunBatch batch = new Trainer(model).begin(run, operation).nextBatch();
-            Factors gradient = run.freshGradient();
+            Factors gradient = run.allocateGradient();
             model.runPass(List.of(batch), List.of(Optional.of(gradient)));
             for (int layer = 0; layer <= model.spec().layers(); layer++)
                 for (TargetModule target : TargetModule.values()) {

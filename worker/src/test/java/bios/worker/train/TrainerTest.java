@@ -272,7 +272,7 @@ class TrainerTest {
 
     @Test void aRunThatIsTrainedLearns() {
         try (Device on = TestDevices.open(1); BaseModel model = Golden.of("llama-bf16").load(on);
-                TrainingState run = TrainingState.fresh(Examples.LARGE, model.spec(), on)) {
+                TrainingState run = TrainingState.createInitialized(Examples.LARGE, model.spec(), on)) {
             Trainer trainer = new Trainer(model);
             ForwardBackward operation = Examples.operation(model, 1, 2, false);
             double first = trainer.evaluate(run, operation).metrics().get("loss:sum");
@@ -288,8 +288,8 @@ class TrainerTest {
 
     @Test void tensorsOfAFreshRunAreThoseOfItsSeed() {
         try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
-                TrainingState one = TrainingState.fresh(Examples.SMALL, model.spec(), on);
-                TrainingState two = TrainingState.fresh(Examples.SMALL, model.spec(), on)) {
+                TrainingState one = TrainingState.createInitialized(Examples.SMALL, model.spec(), on);
+                TrainingState two = TrainingState.createInitialized(Examples.SMALL, model.spec(), on)) {
             assertArrayEquals(StateFiles.point(one), StateFiles.point(two));
             for (int layer = 0; layer <= model.spec().layers(); layer++)
                 for (var target : Examples.SMALL.targets()) one.adapter().factor(layer, target)
