@@ -10,9 +10,9 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 
-/// What the machine allows, measured in the same run as what is told against it.
+/// The speed limits of the machine, measured in the same run as the benchmark that is compared with them.
 final class Limits implements AutoCloseable {
-    /// Rows beyond these make products no faster.
+    /// More rows do not make products faster.
     private static final int MOST_ROWS = 1024;
     private static final int MOST_HEAD_ROWS = 256;
 
@@ -26,7 +26,8 @@ final class Limits implements AutoCloseable {
         this.bf16 = bf16;
     }
 
-    /// For a model of this shape; of bf16 weights the faster type of products counts, of fp32 weights fp32.
+    /// The limits for a model of this shape; for bf16 weights the faster type of products counts, for fp32
+    /// weights fp32.
     static Limits of(Shape shape, boolean bf16, int threads) {
         Ceiling ceiling = Devices.hardware().ceiling(threads)
                 .orElseThrow(() -> new CommandFailed("oneDNN does not run here: there is no ceiling"));
@@ -57,7 +58,7 @@ final class Limits implements AutoCloseable {
         return rates(products);
     }
 
-    /// A product and how often it occurs for each of its rows.
+    /// A product, and its number of occurrences divided by its rows.
     private record Weighted(Product product, double times) {}
 
     private static List<Weighted> both(Linear linear, int tokens, int most, int times) {

@@ -34,7 +34,7 @@ public final class BenchTrainCommand implements Callable<Integer> {
     private int length;
 
     @Option(names = "--beside", paramLabel = "BATCHxSEQ",
-            description = "Also a batch of this shape, step by step in turn; e.g. 8x1024 beside 1x8192.")
+            description = "Also a batch of this shape, with alternating steps; e.g. 8x1024 beside 1x8192.")
     private String beside;
 
     @Option(names = "--mixed", description =
@@ -54,7 +54,7 @@ public final class BenchTrainCommand implements Callable<Integer> {
     private int warmUp;
 
     @Option(names = "--profile",
-            description = "Tell the time of each operation of the device, and its share of the ceiling.")
+            description = "Report the time of each operation of the device, and its share of the ceiling.")
     private boolean profile;
 
     @Option(names = "--busy", description = "Beside another process that keeps a core busy.")

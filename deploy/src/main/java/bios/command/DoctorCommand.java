@@ -30,10 +30,10 @@ import java.util.stream.Stream;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
 
-/// `bios doctor`: what this machine has for Bios, what is missing and how to get it. Exit
-/// status 1 when Bios cannot run.
+/// `bios doctor`: shows what this machine provides for Bios, what is missing and how to get it. Exit status 1
+/// if Bios cannot run.
 @Command(name = "doctor", mixinStandardHelpOptions = true,
-        description = "Say what this machine has and what is missing.")
+        description = "Show what this machine provides and what is missing.")
 public final class DoctorCommand implements Callable<Integer> {
     @Option(names = "--port", defaultValue = "8400",
             description = "The port that 'bios up' would use (default: ${DEFAULT-VALUE}).")
@@ -77,16 +77,16 @@ public final class DoctorCommand implements Callable<Integer> {
         }
     }
 
-    /// The paths that this machine can execute, and the one that the engine takes.
+    /// The paths that this machine can execute, and the one that the engine uses.
     ///
-    /// @param set the setting's value
+    /// @param set value of the setting
     private static String paths(String set) {
         String best = Devices.hardware().bestPath();
         return "%s; takes %s".formatted(String.join(", ", Devices.hardware().paths()),
                 set.equals(DeviceSettings.AUTO) ? best + " (auto)" : set + " (bios.engine.cpu.path)");
     }
 
-    /// GFLOP/s of both types of products, as oneDNN alone gives them: either may be the faster one.
+    /// GFLOP/s of both types of products, measured with oneDNN alone: either may be the faster one.
     private static String products() {
         Product product = new Product(1024, 2048, 2048);
         return Devices.hardware().ceiling(cores()).map(ceiling -> {

@@ -1,6 +1,6 @@
 package bios.worker.device;
 
-/// How far a result of fp32 arithmetic may be from the exact one: the one place where tests derive it.
+/// The tolerated error of results of fp32 arithmetic, derived here for all tests.
 ///
 /// **A sum of k terms.** Each of its k roundings is off by at most u = 2⁻²⁴ of the partial sum s_i, evenly
 /// spread, so by u·|s_i|/√3 in the mean square. Test data have independent signs: s_i grows as σ·√i, where σ
