@@ -135,7 +135,7 @@ final class PagedAttentionTest extends Conformance {
                 new KeyValues.Paged(pool, layer), c.shape, sequences);
     }
 
-    /// Sequences that share all pages, one position each: enough for tasks of several sequences.
+    /// Sequences that share all pages, one position each: enough for tasks of several heads.
     private void manyQueriesAtOnce(PagePool pool, Case c, float[][] whole, int[] pages) {
         var sequences = new ArrayList<Sequence>();
         for (int i = 0; i < c.rows; i++) sequences.add(new Sequence(i, 1, i, pages));

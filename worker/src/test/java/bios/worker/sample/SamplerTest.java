@@ -269,7 +269,7 @@ class SamplerTest {
                             LaunchedDecode pass = sampler.launch();
                             test.refuseNothing();
                             sampler.complete(pass).forEach(f -> results.put(f.id(), bits(f.result())));
-                            n = Math.min(n, 7);      // every allocation of the first pass, and some of the later passes
+                            n = Math.min(n, 7);      // every allocation of the first pass, some of the later
                         } catch (OutOfDeviceMemory _) {
                             assertEquals(pages, sampler.pages());
                             assertEquals(queued, sampler.queued());

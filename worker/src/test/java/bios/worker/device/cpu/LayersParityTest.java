@@ -60,8 +60,7 @@ final class LayersParityTest {
         device.close();
     }
 
-    /// Roundings of z / (1 + exp(-z)) times a number: exp counts twice, and as often as z is large, because
-    /// the
+    /// Roundings of z / (1 + exp(-z)) times a number: exp counts twice, and more for large z, because the
     /// error of -z·log₂e grows with it.
     private static final int EXP = 16;
 
