@@ -17,7 +17,7 @@ package bios.worker.device;
 ///
 /// **bf16.** Weights of a file are compared as the file holds them, and activations as the path multiplies
 /// them ([Activations#operand]): then products are exact in fp32 and nothing has to be allowed for bf16.
-/// Compared with activations as they are, a split one is off by 2⁻¹⁷, a rounded one by 2⁻⁹ ([#SPLIT],
+/// Compared with the original activation, a split one is off by 2⁻¹⁷, a rounded one by 2⁻⁹ ([#SPLIT],
 /// [#ROUNDED]).
 ///
 /// **exp.** The engine's exp is right to one unit in the last place: 2·u.

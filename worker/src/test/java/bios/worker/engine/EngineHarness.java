@@ -212,10 +212,15 @@ final class EngineHarness implements AutoCloseable {
 
     /// Changes a stored blob on the disk.
     void damage(BlobRef ref) {
+        damage(ref, ref.bytes() / 2);
+    }
+
+    /// Flips a bit of one byte of a blob.
+    void damage(BlobRef ref, long at) {
         try {
             Path file = folder.resolve("blobs").resolve(ref.id().scope()).resolve(ref.id().sha256());
             byte[] bytes = Files.readAllBytes(file);
-            bytes[bytes.length / 2] ^= 1;
+            bytes[Math.toIntExact(at)] ^= 1;
             Files.write(file, bytes);
         } catch (IOException e) {
             throw new UncheckedIOException(e);

@@ -142,6 +142,19 @@ class EngineTest {
         }
     }
 
+    @Test void aDamagedRecoveryPointIsReportedAsDamagedWhereverTheByteIs() {
+        try (var harness = EngineHarness.open(folder)) {
+            int number = 10;
+            for (long at : new long[] {0, 7, 8, 20, 60, 200, 400, -2}) {
+                var point = harness.run(++number, SMALL).point().state();
+                harness.damage(point, at < 0 ? point.bytes() + at : at);
+                var failed = harness.unopened(++number, SMALL, Optional.of(point)).events()
+                        .expectMessageClass(EngineEvent.OpenFailed.class, EngineHarness.TIMEOUT);
+                assertEquals("blob_damaged", failed.fault().code(), "byte " + at);
+            }
+        }
+    }
+
     @Test void anOperationThatFailsChangesNothing() {
         try (var harness = EngineHarness.open(folder)) {
             Run run = harness.run(1, SMALL);

@@ -357,9 +357,8 @@ final class LayersParityTest {
                         / (Math.sqrt(second[i] / (1 - Math.pow(0.99, step))) + 1e-8);
             }
         }
-        // Twenty steps: the moments forget a rounding by β each step, a geometric sum of at most 10 of them
-        // for
-        // m; a step's own error is below its size, 0.01 to 0.02, times that of m/√v.
+        // Twenty steps: a rounding of the moments decays by β each step, a geometric sum of at most 10 of
+        // them for m; a step's own error is below its size, 0.01 to 0.02, times that of m/√v.
         assertRounded(first, read(device, t.get(1)), 20, "m");
         assertRounded(second, read(device, t.get(2)), 20, "v");
         assertRounded(weight, read(device, t.get(0)), 40, "w");
