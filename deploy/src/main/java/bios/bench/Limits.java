@@ -58,7 +58,7 @@ final class Limits implements AutoCloseable {
         return rates(products);
     }
 
-    /// A product and how often it occurs for each of its rows.
+    /// A product, and its number of occurrences divided by its rows.
     private record Weighted(Product product, double times) {}
 
     private static List<Weighted> both(Linear linear, int tokens, int most, int times) {

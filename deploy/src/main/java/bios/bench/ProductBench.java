@@ -15,7 +15,7 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
 
-/// How fast the engine multiplies by frozen weights, beside oneDNN alone on the same shapes.
+/// Measures how fast the engine multiplies by frozen weights, compared with oneDNN alone on the same shapes.
 public record ProductBench(Setup setup) {
     private static final int REPETITIONS = 15;
 

@@ -40,7 +40,7 @@ final class ProfilerTest {
 
     @Test void productsAreCountedByTheShapesOfTheirOperands() {
         Profiler profiler = new Profiler(Devices.open(DeviceSettings.ofThreads(1)));
-        try (Arena arena = Arena.ofShared(); Device device = profiler.watched();
+        try (Arena arena = Arena.ofShared(); Device device = profiler.proxy();
                 Device.Scope scope = device.scope()) {
             Weight w = device.weight(new FrozenMatrix(arena.allocate(4 * 6 * 8, 64), WeightType.F32, 6, 8));
             Tensor x = device.tensor(3, 8);
@@ -62,7 +62,7 @@ final class ProfilerTest {
 
     @Test void attentionIsCountedByTheQueriesAndKeysThatMeet() {
         Profiler profiler = new Profiler(Devices.open(DeviceSettings.ofThreads(1)));
-        try (Device device = profiler.watched(); Device.Scope scope = device.scope();
+        try (Device device = profiler.proxy(); Device.Scope scope = device.scope();
                 PagePool pool = device.pagePool(new PagePool.Format(3, 1, 8, bios.worker.device.DType.BF16),
                         2)) {
             pool.growTo(2);
@@ -86,7 +86,7 @@ final class ProfilerTest {
     }
 
     @Test void failuresOfTheDevicePassThrough() {
-        try (Device device = new Profiler(Devices.open(DeviceSettings.ofThreads(1))).watched()) {
+        try (Device device = new Profiler(Devices.open(DeviceSettings.ofThreads(1))).proxy()) {
             Tensor x = device.tensor(1, 2);
             Tensor other = device.tensor(2, 2);
             assertThrows(IllegalStateException.class, () -> device.copy(x, other));

@@ -25,6 +25,9 @@ public sealed interface StateSource extends AutoCloseable {
     /// Writes the content into the zeros of [#allocate]; once.
     void fill(TrainingState state, StagingBuffer staging);
 
+    /// Reads the rest of the files, see [TensorStream#verify].
+    void verify();
+
     @Override void close();
 
     /// Allocates a state of zeros of this shape. If it throws [bios.worker.device.OutOfDeviceMemory], nothing
@@ -58,6 +61,8 @@ public sealed interface StateSource extends AutoCloseable {
             state.adapter().initialize(staging);
         }
 
+        @Override public void verify() {}
+
         @Override public void close() {}
     }
 
@@ -82,6 +87,10 @@ public sealed interface StateSource extends AutoCloseable {
             state.secondMoment().sinks(sinks, StateSnapshot.SECOND_MOMENT, staging);
             state.gradient().ifPresent(sum -> sum.sinks(sinks, StateSnapshot.GRADIENT, staging));
             file.read(sinks, staging);
+        }
+
+        @Override public void verify() {
+            file.verify();
         }
 
         @Override public void close() {
@@ -120,6 +129,11 @@ public sealed interface StateSource extends AutoCloseable {
                 state.secondMoment().sinks(sinks, StateSnapshot.SECOND_MOMENT, staging);
                 file.read(sinks, staging);
             });
+        }
+
+        @Override public void verify() {
+            adapter.verify();
+            optimizer.ifPresent(TensorStream::verify);
         }
 
         @Override public void close() {

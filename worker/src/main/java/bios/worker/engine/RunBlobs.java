@@ -82,8 +82,15 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
     StateSource source(RunId run, DeviceTask.Open open) {
         if (open.recoveryPoint().isEmpty()) return new StateSource.NewState(open.lora());
         BlobRef point = open.recoveryPoint().get();
-        return new StateSource.RecoveryPoint(TensorStream.open("recovery point", point(run, point),
-                point.bytes()));
+        TensorStream file = TensorStream.open("recovery point", point(run, point), point.bytes());
+        try {
+            return new StateSource.RecoveryPoint(file);
+        } catch (RuntimeException refused) {
+            try (file) {
+                file.verify();
+            }
+            throw refused;
+        }
     }
 
     private InputStream point(RunId run, BlobRef point) {

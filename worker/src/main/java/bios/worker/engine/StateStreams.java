@@ -1,6 +1,8 @@
 package bios.worker.engine;
 
 import bios.protocol.engine.EngineCommand.EngineEvent;
+import bios.protocol.model.LoraSpec;
+import bios.protocol.model.ModelName;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunConfig;
 import bios.protocol.sampling.SampleTask;
@@ -8,7 +10,9 @@ import bios.worker.adapter.Adapter;
 import bios.worker.adapter.StateSnapshot;
 import bios.worker.adapter.StateSource;
 import bios.worker.adapter.TrainingState;
+import bios.worker.load.ModelRefused;
 import bios.worker.load.TensorStream;
+import java.util.concurrent.Callable;
 
 /// Moves states and adapters between the blob store and the device, block by block, while the device works
 /// for others: only memory is taken and states are replaced on the device's thread. A failure leaves the
@@ -17,7 +21,7 @@ record StateStreams(RunBlobs blobs, StagingBuffers buffers, DeviceThread device,
     /// Makes the first state of a run.
     TaskOutcome open(RunConfig config, ResidentRun run, DeviceTask.Open open) throws Exception {
         try (StateSource source = blobs.source(config.run(), open)) {
-            replace(run, source);
+            verified(source::verify, () -> replace(run, source));
             return new TaskOutcome.Opened();
         }
     }
@@ -26,13 +30,24 @@ record StateStreams(RunBlobs blobs, StagingBuffers buffers, DeviceThread device,
     TaskOutcome load(ResidentRun run, DeviceTask.Load load) throws Exception {
         var settings = device.await(() -> executor.optimizerSettings(run));
         try (StateSource source = blobs.source(load, settings)) {
-            replace(run, source);
+            verified(source::verify, () -> replace(run, source));
             return new TaskOutcome.Completed(new OperationResult.Loaded(load.operation().path().bios(),
                     source.header().steps()));
         }
     }
 
-    private void replace(ResidentRun run, StateSource source) throws Exception {
+    /// Reads content. Where it is refused, the rest is read as well: a damaged blob is reported as damaged,
+    /// whatever its content looks like.
+    private static <T> T verified(Runnable verify, Callable<T> read) throws Exception {
+        try {
+            return read.call();
+        } catch (ModelRefused refused) {
+            verify.run();
+            throw refused;
+        }
+    }
+
+    private TrainingState replace(ResidentRun run, StateSource source) throws Exception {
         source.check(run.model.model().spec());
         TrainingState state = device.await(() -> executor.allocate(run, source));
         try {
@@ -44,7 +59,7 @@ record StateStreams(RunBlobs blobs, StagingBuffers buffers, DeviceThread device,
             state.close();
             throw failed;
         }
-        device.await(() -> {
+        return device.await(() -> {
             executor.attach(run, state);
             return state;
         });
@@ -54,17 +69,21 @@ record StateStreams(RunBlobs blobs, StagingBuffers buffers, DeviceThread device,
     Adapter adapter(SampleTask task) throws Exception {
         SampleTask.Adapter wanted = task.adapter().orElseThrow();
         try (TensorStream file = blobs.tensors("adapter", wanted.blob())) {
-            Adapter.checkFile(file, wanted.lora(), executor.models().get(task.baseModel()).model().spec());
-            Adapter adapter = device.await(() -> executor.allocate(task.baseModel(), wanted.lora()));
-            try {
-                return buffers.stream(buffer -> {
-                    adapter.readFrom(file, buffer);
-                    return adapter;
-                });
-            } catch (Throwable failed) {
-                adapter.close();
-                throw failed;
-            }
+            return verified(file::verify, () -> adapter(task.baseModel(), wanted.lora(), file));
+        }
+    }
+
+    private Adapter adapter(ModelName model, LoraSpec lora, TensorStream file) throws Exception {
+        Adapter.checkFile(file, lora, executor.models().get(model).model().spec());
+        Adapter adapter = device.await(() -> executor.allocate(model, lora));
+        try {
+            return buffers.stream(buffer -> {
+                adapter.readFrom(file, buffer);
+                return adapter;
+            });
+        } catch (Throwable failed) {
+            adapter.close();
+            throw failed;
         }
     }
 

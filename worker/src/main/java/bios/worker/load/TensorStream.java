@@ -3,6 +3,7 @@ package bios.worker.load;
 import java.io.EOFException;
 import java.io.IOException;
 import java.io.InputStream;
+import java.io.OutputStream;
 import java.io.UncheckedIOException;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
@@ -36,7 +37,7 @@ public final class TensorStream implements AutoCloseable {
         header.tensors().forEach(tensor -> byName.put(tensor.name(), tensor));
     }
 
-    /// Reads the header. Closes `in` if that fails.
+    /// Reads the header. Closes `in` if that fails, and reads a refused file to its end before ([#verify]).
     ///
     /// @param where the file's name in messages
     /// @param bytes size of the whole file
@@ -49,9 +50,31 @@ public final class TensorStream implements AutoCloseable {
             SafetensorsHeader.requireLength(where, length, bytes);
             byte[] json = exactly(where, in, Math.toIntExact(length));
             return new TensorStream(where, in, SafetensorsHeader.parse(where, json, bytes - 8 - length));
+        } catch (ModelRefused refused) {
+            try (in) {
+                readToEnd(where, in);
+            } catch (IOException failed) {
+                throw unreadable(where, failed);
+            }
+            throw refused;
         } catch (Throwable failed) {
             close(where, in);
             throw failed;
+        }
+    }
+
+    /// Reads what is left of the file without looking at it. A store verifies its content at the end, so
+    /// damage is reported as such ([bios.persistence.blob.BlobDamaged]) and not as what it looks like in the
+    /// file. To be called before a refusal of the content is passed on.
+    public void verify() {
+        readToEnd(where, in);
+    }
+
+    private static void readToEnd(String where, InputStream in) {
+        try {
+            in.transferTo(OutputStream.nullOutputStream());
+        } catch (IOException failed) {
+            throw unreadable(where, failed);
         }
     }
 

@@ -103,7 +103,7 @@ class LargeStateTest {
         return shapes;
     }
 
-    @Test void itIsAllocatedReadAndMeasuredInLongsWithSmallBuffers() throws IOException {
+    @Test void aLargeStateIsAllocatedReadAndMeasuredInLongsWithSmallBuffers() throws IOException {
         FactorLayout layout = FactorLayout.of(LORA, MODEL);
         var header = new StateSnapshot.Header(LORA, 7, 1, AdamParams.DEFAULT);
         TreeMap<String, Shape> shapes = shapes(layout);

@@ -10,7 +10,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.SplittableRandom;
 
-/// What tests of verbs share: random matrices, and sums in double precision.
+/// Helpers for tests of verbs: random matrices, and sums in double precision.
 final class VerbFixture {
     private VerbFixture() {}
 
@@ -22,7 +22,7 @@ final class VerbFixture {
         return x;
     }
 
-    /// A matrix whose rows lie `gap` elements further apart than they are long.
+    /// A matrix whose stride is its number of columns plus `gap`.
     static Tensor tensor(Device on, DType dtype, int rows, int columns, int gap, float[] values) {
         var tensor = on.tensor(dtype, rows, columns + gap).columns(0, columns);
         on.write(tensor, values, 0);

@@ -15,7 +15,7 @@ import java.util.Arrays;
 import org.junit.jupiter.api.Test;
 
 class RopeTableTest {
-    @Test void outOfMemoryKeepsTheRowsOfBeforeAndLeaksNothing() {
+    @Test void outOfMemoryKeepsTheEarlierRowsAndLeaksNothing() {
         try (Device cpu = TestDevices.open(1)) {
             RecordingDevice test = new RecordingDevice(cpu);
             Device on = test.device();

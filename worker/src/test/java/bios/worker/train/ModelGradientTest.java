@@ -27,8 +27,8 @@ import org.junit.jupiter.params.provider.ValueSource;
 class ModelGradientTest {
     @Parameter private String path;
 
-    /// Every A and B of every layer and of the head is moved along its own gradient, by a step so small that
-    /// the loss is straight and so large that fp32 shows it.
+    /// Every A and B of every layer and of the head is moved along its own gradient, by a step that is small
+    /// enough for the loss to be linear and large enough for fp32 to resolve the difference.
     @ParameterizedTest @ValueSource(strings = {"qwen3", "llama-biases", "qwen2-sliding"})
     void backwardAgreesWithFiniteDifferencesEverywhere(String name) {
         try (Device on = TestDevices.open(path, 2); BaseModel model = Golden.of(name).load(on);

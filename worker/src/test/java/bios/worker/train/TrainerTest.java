@@ -111,7 +111,7 @@ class TrainerTest {
         }
     }
 
-    @Test void aPassIsOneUploadThenVerbsThenOneReadbackAndNothingWaits() {
+    @Test void aPassIsOneUploadThenVerbsThenOneReadbackAndNothingBlocks() {
         try (Device cpu = TestDevices.open(1)) {
             RecordingDevice test = new RecordingDevice(cpu);
             try (BaseModel model = Golden.of("qwen3").load(test.device());
@@ -129,7 +129,7 @@ class TrainerTest {
                     assertEquals("readback", calls.getLast());
                     assertEquals(1, calls.stream().filter("readback"::equals).count());
                     assertTrue(calls.indexOf("upload") < calls.indexOf("embed"));
-                    // data of a pass exists before its first verb
+                    // the inputs of a pass are uploaded before its first verb
                     for (String data : List.of("slots", "sequences"))
                         assertTrue(calls.lastIndexOf(data) < calls.indexOf("embed"), data);
                     for (String waits : List.of("read", "write", "floats", "ints", "doubles", "snapshot"))
@@ -169,7 +169,7 @@ class TrainerTest {
         }
     }
 
-    @Test void resultsThatAreLostLeaveTheRunAsItWas() {
+    @Test void lostResultsLeaveTheRunUnchanged() {
         try (Device cpu = TestDevices.open(1)) {
             RecordingDevice test = new RecordingDevice(cpu);
             try (BaseModel model = Golden.of("qwen3").load(test.device());
@@ -215,7 +215,7 @@ class TrainerTest {
         }
     }
 
-    @Test void aPassIsPreparedWhileTheOneBeforeIsOnTheDevice() {
+    @Test void aPassIsPreparedWhileThePreviousOneIsOnTheDevice() {
         try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model);
                 TrainingState same = Examples.run(Examples.SMALL, model)) {
@@ -255,7 +255,7 @@ class TrainerTest {
         assertEquals(0, far.sum(new float[] {0}, 0));
     }
 
-    @Test void crossEntropyTakesItsWeightsOrOnes() {
+    @Test void crossEntropyUsesItsWeightsOrOnes() {
         Datum given = Examples.datum(new int[2], new long[2], new float[] {0.5f, -2});
         Datum missing = new Datum(new int[1], Map.of("target_tokens", TensorData.of(new long[1])));
         Loss loss = new Loss(LossFunction.CROSS_ENTROPY, Map.of(), List.of(given, missing));
@@ -270,7 +270,7 @@ class TrainerTest {
         return new Loss(function, settings, List.of(datum));
     }
 
-    @Test void aRunThatIsTrainedLearns() {
+    @Test void trainingReducesTheLoss() {
         try (Device on = TestDevices.open(1); BaseModel model = Golden.of("llama-bf16").load(on);
                 TrainingState run = TrainingState.createInitialized(Examples.LARGE, model.spec(), on)) {
             Trainer trainer = new Trainer(model);
@@ -286,7 +286,7 @@ class TrainerTest {
         }
     }
 
-    @Test void tensorsOfAFreshRunAreThoseOfItsSeed() {
+    @Test void tensorsOfANewRunAreThoseOfItsSeed() {
         try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
                 TrainingState one = TrainingState.createInitialized(Examples.SMALL, model.spec(), on);
                 TrainingState two = TrainingState.createInitialized(Examples.SMALL, model.spec(), on)) {

@@ -15,10 +15,10 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 
-/// Products by [GemmKernel]. With few rows the kernel reads packed bf16 weights as they are, so that each
-/// byte is read once; with many, a task widens a panel of weights to fp32 in the L2 cache and multiplies all
-/// its rows by it. Every element is one chain of fused multiply-adds in the order of the inner dimension, so
-/// a row's bits depend neither on the other rows nor on any of these choices.
+/// Products by [GemmKernel]. With few rows the kernel reads bf16 weights in packed form, so that each byte is
+/// read once; with many, a task widens a panel of weights to fp32 in the L2 cache and multiplies all its rows
+/// by it. Every element is one chain of fused multiply-adds in the order of the inner dimension, so a row's
+/// bits depend neither on the other rows nor on any of these choices.
 final class Avx512Products implements Products {
     private static final int SLIVER = Packed.SLIVER;
     /// Most slivers and most inner steps of a panel: in fp32 half of the L2 cache.

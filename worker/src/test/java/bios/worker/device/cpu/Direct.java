@@ -8,8 +8,7 @@ import bios.worker.device.Weight;
 import java.util.List;
 import java.util.Optional;
 
-/// Calls of the kernels of a CPU device that its verbs make: single products, attention over spans, sums of
-/// blocks.
+/// Direct calls of a CPU device's kernels: single products, attention over spans, sums of blocks.
 final class Direct {
     private Direct() {}
 

@@ -38,8 +38,8 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/// Every product against sums in double precision on every path of this process; and the law that a row's
-/// bits are its own.
+/// Every product against sums in double precision on every path of this process; and the rule that a row's
+/// bits do not depend on other rows.
 final class ProductsParityTest {
     private static final int[][] SHAPES = {{1, 1, 1}, {1, 16, 9}, {2, 5, 130}, {7, 33, 64}, {64, 70, 31},
             {131, 600, 48}};
@@ -59,7 +59,7 @@ final class ProductsParityTest {
     }
 
     private FrozenMatrix frozen(WeightType dtype, int rows, int columns, float[] values) {
-        // An odd offset: matrices of model files lie anywhere.
+        // An odd offset, because matrices of model files can have any offset.
         var memory = arena.allocate((long) rows * columns * dtype.bytes() + 6, 64).asSlice(6);
         for (int i = 0; i < values.length; i++) {
             switch (dtype) {
@@ -73,7 +73,7 @@ final class ProductsParityTest {
         return new FrozenMatrix(memory, dtype, rows, columns);
     }
 
-    /// The weights as the product sees them.
+    /// The weights as the product multiplies them.
     private static float[] stored(float[] w, WeightType dtype) {
         float[] y = w.clone();
         for (int i = 0; i < y.length; i++) {
@@ -86,7 +86,7 @@ final class ProductsParityTest {
         return y;
     }
 
-    /// What the path multiplies a weight of this shape by.
+    /// The operand by which the path multiplies a weight of this shape.
     private static float[] operands(float[] x, WeightType dtype, String path, Activations activations,
             int[] s) {
         float[] y = x.clone();
@@ -275,11 +275,12 @@ final class ProductsParityTest {
         }
     }
 
-    @ParameterizedTest @MethodSource("paths") void aRowHasTheSameBitsWhateverRowsShareTheCall(String path) {
+    @ParameterizedTest @MethodSource("paths") void aRowHasTheSameBitsForAnyOtherRowsInTheCall(String path) {
         int[][] shapes = {{300, 17}, {16, 896}, {896, 8}, {896, 896}, {128, 896}, {8, 4864}, {2000, 64},
                 {1024, 4096}};
         try (var device = TestDevices.open(path, 2)) {
-            // the definitions take each row alone: the small shapes show it, and the large ones take minutes
+            // the reference implementation computes each row alone: small shapes suffice, and large ones take
+            // minutes
             for (int[] s : path.equals("plain") ? Arrays.copyOf(shapes, 3) : shapes) ownBits(device, s);
         }
     }
@@ -287,7 +288,7 @@ final class ProductsParityTest {
     private void ownBits(Device device, int[] s) {
         float[] w = random(1, s[0] * s[1]);
         var plain = tensor(device, s[0], s[1], 0, w);
-        var turned = tensor(device, s[1], s[0], 0, transposed(w, s[0], s[1]));
+        var b = tensor(device, s[1], s[0], 0, transposed(w, s[0], s[1]));
         var bf16 = device.weight(frozen(WeightType.BF16, s[0], s[1], w));
         var fp32 = device.weight(frozen(WeightType.F32, s[0], s[1], w));
         ownBits(device, "bf16", s[1], s[0], (y, x) -> Direct.multiply(device, y, x, bf16));
@@ -300,8 +301,8 @@ final class ProductsParityTest {
                 (y, x) -> Direct.multiplyByTransposed(device, y, x, plain, 2, false));
         ownBits(device, "+ x·aᵀ", s[1], s[0],
                 (y, x) -> Direct.multiplyByTransposed(device, y, x, plain, 1, true));
-        ownBits(device, "x·b", s[1], s[0], (y, x) -> Direct.multiplyBy(device, y, x, turned, 1, false));
-        ownBits(device, "+ x·b", s[1], s[0], (y, x) -> Direct.multiplyBy(device, y, x, turned, 0.5f, true));
+        ownBits(device, "x·b", s[1], s[0], (y, x) -> Direct.multiplyBy(device, y, x, b, 1, false));
+        ownBits(device, "+ x·b", s[1], s[0], (y, x) -> Direct.multiplyBy(device, y, x, b, 0.5f, true));
     }
 
     private interface Verb {
@@ -374,7 +375,7 @@ final class ProductsParityTest {
         for (float value : x) assertEquals(value, HalfFloats.split(value), Math.abs(value) * Tolerance.SPLIT);
     }
 
-    @Test void theSettingNamesHowActivationsAreMultiplied() {
+    @Test void theSettingSelectsHowActivationsAreMultiplied() {
         var program = ConfigFactory.load();
         assertEquals(Optional.empty(), Activations.of(program));
         for (var how : Activations.values()) {
