@@ -5,8 +5,8 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.util.LinkedHashMap;
 import java.util.Map;
 
-/// Where the time of a small step goes whose calls are made in turn, in milliseconds by part: the client's
-/// own processor time, what the server says of itself, and what is left between the two.
+/// The time of a small step with sequential calls, in milliseconds by part: the client's own processor time,
+/// the parts that the server reports, and the remainder between the two.
 record Breakdown(Map<String, Double> parts) {
     static Breakdown of(JsonNode client, double engineMillis) {
         Map<String, Double> parts = new LinkedHashMap<>();

@@ -5,7 +5,7 @@ import java.util.List;
 
 /// A process that keeps one core busy while something else is measured.
 public final class BusyProcess implements AutoCloseable {
-    private static volatile long turns;
+    private static volatile long iterations;
 
     private final Child child;
 
@@ -13,7 +13,7 @@ public final class BusyProcess implements AutoCloseable {
         this.child = child;
     }
 
-    /// Starts one; it ends with [#close], or when this process ends.
+    /// Starts the process; it ends at [#close], or when this process ends.
     static BusyProcess start() {
         Child child = Child.java(BusyProcess.class, List.of());
         child.await("busy");
@@ -23,14 +23,14 @@ public final class BusyProcess implements AutoCloseable {
     /// Spins until its standard input ends.
     public static void main(String[] arguments) throws IOException {
         Thread spinning = new Thread(() -> {
-            while (true) turns++;
+            while (true) iterations++;
         });
         spinning.setDaemon(true);
         spinning.start();
         System.out.println("busy");
         System.out.flush();
         while (System.in.read() >= 0) {
-            // until the parent closes it or ends
+            // runs until the parent closes the pipe or ends
         }
     }
 

@@ -14,7 +14,7 @@ import java.util.List;
 import java.util.concurrent.TimeUnit;
 import java.util.concurrent.atomic.AtomicBoolean;
 
-/// A process that this one started; ended by its handle when closed.
+/// A child process; [#close] ends it by its handle.
 final class Child implements AutoCloseable {
     private static final int STOP_SECONDS = 20;
     private static final int MOST_ERROR_CHARACTERS = 2000;
@@ -33,10 +33,10 @@ final class Child implements AutoCloseable {
                 new InputStreamReader(process.getInputStream(), StandardCharsets.UTF_8));
     }
 
-    /// Starts a command; the end of its standard error is part of the message when it fails.
+    /// Starts a command; if it fails, the end of its standard error is part of the message.
     static Child of(List<String> command) {
         ProcessBuilder builder = new ProcessBuilder(command);
-        // the launcher's setting is for our engine; others use all cores
+        // the launcher sets it for Bios's engine; other programs use all cores
         if (!command.contains(Main.class.getName())) builder.environment().remove("OMP_NUM_THREADS");
         try {
             Path errors = Files.createTempFile("bios-bench-", ".log");
@@ -47,12 +47,12 @@ final class Child implements AutoCloseable {
         }
     }
 
-    /// Starts this program once more, with these arguments.
+    /// Starts this program in a new process, with these arguments.
     static Child bios(List<String> arguments) {
         return java(Main.class, arguments);
     }
 
-    /// The same with more options of Java, which override those of this program.
+    /// The same with additional JVM options, which override those of this program.
     static Child bios(List<String> options, List<String> arguments) {
         return java(Main.class, options, arguments);
     }
@@ -62,7 +62,7 @@ final class Child implements AutoCloseable {
         return process.pid();
     }
 
-    /// Starts a Java program as this one was started.
+    /// Starts a Java program with this process's JVM, options and class path.
     static Child java(Class<?> main, List<String> arguments) {
         return java(main, List.of(), arguments);
     }
@@ -77,9 +77,9 @@ final class Child implements AutoCloseable {
         return of(command);
     }
 
-    /// Its standard output until it ends, with exit status 0.
+    /// Waits for exit status 0 and returns its standard output.
     ///
-    /// @throws LeftOut when it runs longer than the limit; it has been ended then, with what it started
+    /// @throws LeftOut if it runs longer than the limit; then it and its child processes have been ended
     String output(String what, TimeLimit limit) {
         AtomicBoolean exceeded = new AtomicBoolean();
         try (this) {
@@ -106,7 +106,7 @@ final class Child implements AutoCloseable {
         }
     }
 
-    /// Ends it and the processes that it started, each by its own handle.
+    /// Ends it and its child processes, each by its own handle.
     private void kill() {
         List<ProcessHandle> started = process.descendants().toList();
         process.destroyForcibly();

@@ -15,7 +15,7 @@ import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.List;
 
-/// The system's memory of files, which can be asked to forget some: by `posix_fadvise(2)` of the C library.
+/// The system's page cache, from which files can be evicted by the C library's `posix_fadvise(2)`.
 @SuppressWarnings("restricted")
 final class FileCache {
     private static final int READ_ONLY = 0;
@@ -23,14 +23,15 @@ final class FileCache {
 
     private FileCache() {}
 
-    /// Whether it took the advice to forget these files; what the disk lacks is written first.
-    static boolean forget(List<Path> files) {
+    /// Evicts these files from the page cache, after writing them to the disk; false if the system does not
+    /// support it.
+    static boolean evict(List<Path> files) {
         try {
             MethodHandle open = function("open", JAVA_INT, ADDRESS, JAVA_INT);
             MethodHandle advise = function("posix_fadvise", JAVA_INT, JAVA_INT, JAVA_LONG, JAVA_LONG,
                     JAVA_INT);
             MethodHandle close = function("close", JAVA_INT, JAVA_INT);
-            boolean taken = true;
+            boolean accepted = true;
             for (Path file : files) {
                 try (FileChannel channel = FileChannel.open(file, StandardOpenOption.WRITE)) {
                     channel.force(true);
@@ -38,13 +39,13 @@ final class FileCache {
                 try (Arena arena = Arena.ofConfined()) {
                     int handle = (int) open.invoke(arena.allocateFrom(file.toString()), READ_ONLY);
                     if (handle < 0) return false;
-                    taken &= (int) advise.invoke(handle, 0L, 0L, DONT_NEED) == 0;
+                    accepted &= (int) advise.invoke(handle, 0L, 0L, DONT_NEED) == 0;
                     int _ = (int) close.invoke(handle);
                 }
             }
-            return taken;
+            return accepted;
         } catch (IOException | RuntimeException _) {
-            return false;       // not a system that has it
+            return false;       // the system does not have these functions
         } catch (Throwable failure) {
             throw new IllegalStateException(failure);
         }

@@ -12,8 +12,8 @@ import java.util.List;
 import java.util.Optional;
 import java.util.function.ToDoubleFunction;
 
-/// Operations of a verb's matrix products, a multiplication and an addition counted as two, by the shapes of
-/// its operands. Verbs without a product have none.
+/// Floating-point operations of a verb's matrix products, computed from the shapes of its operands; a
+/// multiplication and an addition count as two. 0 for verbs without a product.
 final class Flops {
     private Flops() {}
 
@@ -40,7 +40,7 @@ final class Flops {
         return flops;
     }
 
-    /// dlow and dB take a product with a matrix of B's shape each, dA and dx one of A's shape each.
+    /// dlow and dB each need one product with a matrix of B's shape, dA and dx each one of A's shape.
     private static double projectBack(Object[] arguments) {
         Optional<?> dx = (Optional<?>) arguments[0];
         double base = dx.map(t -> product((Tensor) t, (Weight) arguments[4])).orElse(0.0);
@@ -58,7 +58,7 @@ final class Flops {
         return flops;
     }
 
-    /// Operations of one product of causal attention: 2 · headDim for each query and key that meet.
+    /// Operations of one product of causal attention: 2 · headDim for each pair of a query and a visible key.
     private static double attention(Object[] arguments) {
         double pairs = 0;
         AttentionShape shape = null;

@@ -15,13 +15,13 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 
-/// How long a small training step takes from a Python program through a real server: what Bios adds to the
-/// engine's own time.
+/// Measures the time of a small training step from a Python program through a real server: the overhead of
+/// Bios beyond the engine's own time.
 ///
-/// @param python runs the client
-/// @param pairs of `forward_backward` and `optim_step` measured
-/// @param warmUp pairs before them
-/// @param limit of the client's run
+/// @param python Python that runs the client
+/// @param pairs number of measured pairs of `forward_backward` and `optim_step`
+/// @param warmUp number of pairs before them
+/// @param limit time limit of the client's run
 public record GatewayBench(String python, int pairs, int warmUp, TimeLimit limit) {
     private static final String MODEL = "bios/tiny";
     private static final int TOKENS = 8;
@@ -54,12 +54,13 @@ public record GatewayBench(String python, int pairs, int warmUp, TimeLimit limit
         return Peer.lastLine(Child.of(command).output("small steps", limit), command);
     }
 
-    /// What the engine alone takes for such a pair, in this process.
+    /// Milliseconds of the engine alone for such a pair, in this process.
     private double engineMillis(Device device) {
         Workload workload = Workload.of(RANK, Lengths.equal(1, TOKENS));
         List<Double> seconds = new ArrayList<>();
         try (BaseModel model = BaseModel.load(Installation.tinyModel(), new ModelName(MODEL), device);
-                TrainingState state = TrainingState.fresh(Setup.adapter(RANK, 1), model.spec(), device)) {
+                TrainingState state = TrainingState.createInitialized(Setup.adapter(RANK, 1), model.spec(),
+                        device)) {
             Trainer trainer = new Trainer(model);
             var operation = workload.operation(0, model.spec().vocabularySize(), 1);
             for (int i = 0; i < warmUp + pairs; i++) {

@@ -5,10 +5,10 @@ import java.util.List;
 import java.util.Map;
 import java.util.OptionalDouble;
 
-/// The table of what surrounds the engine: a small step's round trip, and loading.
+/// The table of times outside the engine's steps: a small step's round trip, and loading.
 ///
-/// @param how it is measured
-/// @param small what the runs of the small step are told
+/// @param how how it is measured
+/// @param small options of the runs of the small step
 public record GatewayComparison(Comparison how, List<String> small) {
     private static final double SMALL_STEP_MILLIS = 10;
 
@@ -21,7 +21,7 @@ public record GatewayComparison(Comparison how, List<String> small) {
 
     private void smallStep() {
         String name = "small step, p50";
-        if (!how.wants(name)) return;
+        if (!how.selects(name)) return;
         Runs runs = Runs.inTurn(how.rounds(), Map.of("ours", () -> how.ours("gateway", small)));
         double millis = runs.least("ours", "p50_ms");
         how.row(name, "ms", runs.leftOut("ours"), () -> new Row(name, "ms", millis, OptionalDouble.empty(),
@@ -32,7 +32,7 @@ public record GatewayComparison(Comparison how, List<String> small) {
     /// The ceiling is one plain read.
     private void load() {
         String name = "loading 1 GB";
-        if (!how.wants(name, name + " cold", name + " warm")) return;
+        if (!how.selects(name, name + " cold", name + " warm")) return;
         List<String> arguments = List.of("--shape", Shape.QWEN_HALF_B.name(), "--steps", "" + how.steps());
         Runs runs = Runs.inTurn(1, Map.of("ours", () -> how.ours("load", arguments)));
         if (!runs.leftOut("ours").isEmpty()) how.row(Row.without(name, "s", runs.leftOut("ours")));

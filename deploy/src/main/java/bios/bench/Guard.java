@@ -4,7 +4,7 @@ import java.util.function.Consumer;
 
 /// Runs measurements in this process within a [TimeLimit].
 ///
-/// @param exceeded what is done with the reason when one takes longer; it ends the process, because the
+/// @param exceeded receives the reason if a measurement takes longer; it ends the process, because the
 ///     engine's computation cannot be interrupted
 public record Guard(TimeLimit limit, Consumer<String> exceeded) {
     /// Runs one measurement on this thread.

@@ -33,21 +33,21 @@ import org.apache.pekko.persistence.typed.javadsl.CommandHandler;
 import org.apache.pekko.persistence.typed.javadsl.EventHandler;
 import org.apache.pekko.persistence.typed.javadsl.EventSourcedBehavior;
 
-/// How many events the journal acknowledges: entities that each write one small event after the other. On
-/// Cassandra beside plain writes of the same bytes with the same driver, which have no fence.
+/// Measures how many events per second the journal acknowledges; each entity writes small events one after
+/// another. On Cassandra also measures plain writes of the same size with the same driver, without fencing.
 ///
 /// @param kind which journal
-/// @param cassandra `HOST:PORT` of a running one; empty: one is started in a folder for the time being
-/// @param entities in the second part; the first has one
-/// @param bytes of an event
-/// @param seconds measured, after half as many to warm up
+/// @param cassandra `HOST:PORT` of a running Cassandra; empty: one is started in a temporary folder
+/// @param entities number of entities in the second part; the first part has one
+/// @param bytes size of an event
+/// @param seconds measured time, after half as long to warm up
 public record JournalBench(Storage.JournalBackend kind, Optional<String> cassandra, int entities, int bytes,
         int seconds) {
     private static final String PLAIN = """
             INSERT INTO KEYSPACE.sampling_tasks (id, owner, body, stored) VALUES (?, 'bench', ?, 0)
             USING TTL 3600""";
 
-    private enum Word { WRITE, STOP }
+    private enum Command { WRITE, STOP }
 
     /// Measures.
     public Report run() throws IOException, InterruptedException {
@@ -76,7 +76,8 @@ public record JournalBench(Storage.JournalBackend kind, Optional<String> cassand
         Report report = new Report("journal", kind.name().toLowerCase(Locale.ROOT) + " journal");
         report.line().put("event_bytes", bytes);
         try (Storage _ = Storage.open(config)) {
-            // Database and program are compiled while they run: the first part would pay for the others.
+            // The JVMs of the database and of this process compile code as they run, so the first part would
+            // be slower.
             part(config, new Report("warm-up", ""), "warm", entities);
             part(config, report, "one", 1);
             part(config, report, "many", entities);
@@ -91,17 +92,17 @@ public record JournalBench(Storage.JournalBackend kind, Optional<String> cassand
     private void part(Config config, Report report, String name, int writers) throws InterruptedException {
         var times = new ConcurrentLinkedQueue<Double>();
         var measuring = new AtomicBoolean();
-        ActorSystem<Word> system = ActorSystem.create(Behaviors.setup(context -> {
+        ActorSystem<Command> system = ActorSystem.create(Behaviors.setup(context -> {
             for (int i = 0; i < writers; i++) {
                 int number = i;
                 context.spawn(
-                        Behaviors.<Word>setup(c -> new Writer(name + number, bytes, c.getSelf(), measuring,
-                        times)), "writer-" + i).tell(Word.WRITE);
+                        Behaviors.<Command>setup(c -> new Writer(name + number, bytes, c.getSelf(), measuring,
+                        times)), "writer-" + i).tell(Command.WRITE);
             }
             return Behaviors.receiveMessage(_ -> Behaviors.stopped());
         }), "bench", config);
-        tell(report, name, writers, measure(measuring), times);
-        system.tell(Word.STOP);
+        add(report, name, writers, measure(measuring), times);
+        system.tell(Command.STOP);
         try {
             system.getWhenTerminated().toCompletableFuture().get();
         } catch (ExecutionException failed) {
@@ -137,7 +138,7 @@ public record JournalBench(Storage.JournalBackend kind, Optional<String> cassand
                 Report.two(report.line().path(name + "_events_per_s").asDouble() / plain));
     }
 
-    /// How long was measured, seconds.
+    /// Measures, and returns the measured time in seconds.
     private double measure(AtomicBoolean measuring) throws InterruptedException {
         Thread.sleep(seconds * 500L);
         measuring.set(true);
@@ -147,7 +148,7 @@ public record JournalBench(Storage.JournalBackend kind, Optional<String> cassand
         return (System.nanoTime() - begin) * 1e-9;
     }
 
-    private static void tell(
+    private static void add(
             Report report, String name, int writers, double seconds, Collection<Double> times) {
         Percentiles millis = Percentiles.of(times);
         report.line().put(name + "_entities", writers)
@@ -156,14 +157,15 @@ public record JournalBench(Storage.JournalBackend kind, Optional<String> cassand
                 .put(name + "_p99_ms", Report.two(millis.at(99)));
     }
 
-    /// Writes an event when it is told to, and tells itself again.
-    private static final class Writer extends EventSourcedBehavior<Word, byte[], Long> {
+    /// Writes an event for each command, and sends itself the next command.
+    private static final class Writer extends EventSourcedBehavior<Command, byte[], Long> {
         private final byte[] event;
-        private final ActorRef<Word> self;
+        private final ActorRef<Command> self;
         private final AtomicBoolean measuring;
         private final Collection<Double> times;
 
-        Writer(String id, int bytes, ActorRef<Word> self, AtomicBoolean measuring, Collection<Double> times) {
+        Writer(String id, int bytes, ActorRef<Command> self, AtomicBoolean measuring,
+                Collection<Double> times) {
             super(PersistenceId.ofUniqueId("bench-" + id));
             this.event = new byte[bytes];
             this.self = self;
@@ -175,12 +177,12 @@ public record JournalBench(Storage.JournalBackend kind, Optional<String> cassand
             return 0L;
         }
 
-        @Override public CommandHandler<Word, byte[], Long> commandHandler() {
+        @Override public CommandHandler<Command, byte[], Long> commandHandler() {
             return (_, _) -> {
                 long begin = System.nanoTime();
                 return Effect().persist(event).thenRun(_ -> {
                     if (measuring.get()) times.add((System.nanoTime() - begin) * 1e-6);
-                    self.tell(Word.WRITE);
+                    self.tell(Command.WRITE);
                 });
             };
         }

@@ -19,7 +19,7 @@ final class Lengths {
         return lengths;
     }
 
-    /// As many sequences and tokens as `other` has, of lengths that differ by 1 at most.
+    /// The same number of sequences and tokens as `other`, with lengths that differ by at most 1.
     static int[] levelled(int[] other) {
         int total = Arrays.stream(other).sum();
         int[] lengths = equal(other.length, total / other.length);

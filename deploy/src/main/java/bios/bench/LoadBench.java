@@ -12,14 +12,14 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.stream.Stream;
 
-/// How long a model folder takes to load, beside one plain read of the same files: from the system's memory
-/// of files, and from the disk.
+/// Measures the time to load a model folder, compared with one plain read of the same files: from the page
+/// cache, and from the disk.
 ///
-/// @param repetitions of each, in turn; the middle one counts
+/// @param repetitions number of runs of each, alternating; the median counts
 public record LoadBench(Setup setup, int repetitions) {
     private static final int BUFFER = 4 << 20;
 
-    /// Writes such a model if there is none, and measures.
+    /// Writes the model if there is none, and measures.
     public Report run() throws IOException {
         if (setup.folder().isPresent()) return measured(setup.folder().get());
         Path folder = Files.createTempDirectory("bios-bench-");
@@ -43,11 +43,11 @@ public record LoadBench(Setup setup, int repetitions) {
         long bytes = 0;
         for (Path file : files) bytes += Files.size(file);
         report.line().put("mb", bytes >> 20);
-        load(folder);       // classes and kernels
-        boolean forgets = FileCache.forget(files);
-        report.line().put("forgets_files", forgets);
-        read(files);        // a virtual disk has a memory of its own that cannot be told to forget
-        if (forgets) compare("cold", folder, files, bytes, report);
+        load(folder);       // loads classes and compiles kernels
+        boolean evicts = FileCache.evict(files);
+        report.line().put("forgets_files", evicts);
+        read(files);        // fills the own cache of a virtual disk, which cannot be evicted
+        if (evicts) compare("cold", folder, files, bytes, report);
         read(files);
         compare("warm", folder, files, bytes, report);
         report.line().put("peak_rss_mb", Report.peakMebibytes());
@@ -59,9 +59,9 @@ public record LoadBench(Setup setup, int repetitions) {
         List<Double> reads = new ArrayList<>();
         List<Double> loads = new ArrayList<>();
         for (int i = 0; i < repetitions; i++) {
-            if (state.equals("cold")) FileCache.forget(files);
+            if (state.equals("cold")) FileCache.evict(files);
             reads.add(read(files));
-            if (state.equals("cold")) FileCache.forget(files);
+            if (state.equals("cold")) FileCache.evict(files);
             loads.add(load(folder));
         }
         double read = Percentiles.of(reads).median();
@@ -88,7 +88,7 @@ public record LoadBench(Setup setup, int repetitions) {
         for (Path file : files)
             try (FileChannel channel = FileChannel.open(file, StandardOpenOption.READ)) {
                 while (channel.read(buffer.clear()) >= 0) {
-                    // on to the next part
+                    // the bytes are not used
                 }
             }
         return (System.nanoTime() - begin) * 1e-9;

@@ -11,8 +11,8 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 
-/// What a verb of the device reads and writes: the tensors among its arguments, in lists, optionals and
-/// records too, and the pages of keys and values that its sequences name.
+/// The data that a verb of the device reads and writes: the tensors among its arguments, also in lists,
+/// optionals and records, and the pages of keys and values of its sequences.
 ///
 /// @param pageBytes bytes of the keys and values of one layer that attention reads from pages
 record Operands(List<Tensor> tensors, double pageBytes) {
@@ -55,8 +55,8 @@ record Operands(List<Tensor> tensors, double pageBytes) {
 
         double pageBytes() {
             if (pool.isEmpty()) return 0;
-            PagePool.Shape shape = pool.get().shape();
-            return 2.0 * positions * shape.kvHeads() * shape.headDim() * shape.dtype().bytes();
+            PagePool.Format format = pool.get().format();
+            return 2.0 * positions * format.kvHeads() * format.headDim() * format.dtype().bytes();
         }
 
         private void open(Record parts, int depth) {
@@ -65,7 +65,7 @@ record Operands(List<Tensor> tensors, double pageBytes) {
                     part.getAccessor().setAccessible(true);
                     take(part.getAccessor().invoke(parts), depth);
                 } catch (IllegalAccessException | InvocationTargetException | RuntimeException _) {
-                    // what cannot be looked into is not counted
+                    // inaccessible records are not counted
                 }
         }
     }

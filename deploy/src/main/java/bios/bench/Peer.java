@@ -7,12 +7,12 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 import java.util.ArrayList;
 import java.util.List;
 
-/// The peer: `deploy/bench/peer_peft.py` (PyTorch + transformers + PEFT) in a process of its own.
+/// The peer: `deploy/bench/peer_peft.py` (PyTorch + transformers + PEFT) in its own process.
 ///
-/// @param python the Python that has these packages
-/// @param limit of each run
+/// @param python a Python with these packages
+/// @param limit time limit of each run
 public record Peer(String python, TimeLimit limit) {
-    /// Refuses a Python that lacks a package, by name.
+    /// Throws if a package is missing; the message contains its name.
     public void requireReady() {
         Child child = Child.of(List.of(python, "-c", """
                 import importlib.util as u
@@ -25,7 +25,7 @@ public record Peer(String python, TimeLimit limit) {
 
     /// Runs it on a model of this shape and returns its JSON line.
     ///
-    /// @throws LeftOut when the run takes longer than the limit
+    /// @throws LeftOut if the run takes longer than the limit
     ObjectNode run(Shape shape, boolean bf16, int rank, List<String> arguments) {
         List<String> command = new ArrayList<>(List.of(python,
                 Installation.root().resolve("deploy/bench/peer_peft.py").toString(),

@@ -3,7 +3,7 @@ package bios.bench;
 import java.util.Arrays;
 import java.util.Collection;
 
-/// Some measurements in ascending order.
+/// Measurements in ascending order.
 record Percentiles(double[] sorted) {
     static Percentiles of(Collection<Double> values) {
         double[] sorted = values.stream().mapToDouble(Double::doubleValue).toArray();

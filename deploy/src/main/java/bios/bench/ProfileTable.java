@@ -3,14 +3,14 @@ package bios.bench;
 import com.fasterxml.jackson.databind.node.ArrayNode;
 import java.util.List;
 
-/// Where the time of a step goes, by operation of the device.
+/// The time of a step by operation of the device.
 final class ProfileTable {
     private ProfileTable() {}
 
     /// Adds the profile of these steps to a report.
     ///
-    /// @param flopsPerSecond of products, at best
-    /// @param bytesPerSecond of reading memory, at best
+    /// @param flopsPerSecond upper limit of products
+    /// @param bytesPerSecond upper limit of reading memory
     static void add(Report report, List<Profiler.Line> lines, List<Double> steps, double flopsPerSecond,
             double bytesPerSecond) {
         double whole = steps.stream().mapToDouble(Double::doubleValue).sum();

@@ -10,8 +10,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 
-/// A device that counts what each of its verbs costs: calls, time, and the operations and bytes that follow
-/// from the shapes of their operands. Verbs that it does not know are counted all the same.
+/// Counts the cost of each verb of a device: calls, time, and the operations and bytes computed from the
+/// shapes of the operands. Verbs without a formula in [Flops] are counted too.
 final class Profiler implements InvocationHandler {
     private final Device device;
     private final Map<String, Entry> entries = new TreeMap<>();
@@ -20,7 +20,7 @@ final class Profiler implements InvocationHandler {
         this.device = device;
     }
 
-    /// What a verb cost so far.
+    /// The cost of a verb so far.
     static final class Entry {
         long calls;
         long nanos;
@@ -28,11 +28,11 @@ final class Profiler implements InvocationHandler {
         double bytes;
     }
 
-    /// A verb with what it cost.
+    /// A verb and its cost.
     record Line(String verb, long calls, double seconds, double flops, double bytes) {}
 
-    /// The device as the engine sees it.
-    Device watched() {
+    /// A device for the engine whose calls are counted.
+    Device proxy() {
         return (Device) Proxy.newProxyInstance(Device.class.getClassLoader(), new Class<?>[] {Device.class},
                 this);
     }
@@ -48,7 +48,7 @@ final class Profiler implements InvocationHandler {
         }
     }
 
-    /// States are read and written by other threads than the one that calls the verbs.
+    /// Synchronized, because other threads than the device thread read and write states.
     private synchronized void count(String verb, long nanos, Object[] arguments) {
         Entry entry = entries.computeIfAbsent(verb, _ -> new Entry());
         entry.calls++;
@@ -57,7 +57,7 @@ final class Profiler implements InvocationHandler {
         entry.bytes += Operands.of(arguments).bytes();
     }
 
-    /// Forgets all that was counted.
+    /// Resets all counts.
     synchronized void clear() {
         entries.clear();
     }

@@ -13,7 +13,7 @@ import java.time.Instant;
 import java.util.Map;
 import java.util.function.Supplier;
 
-/// One benchmark's results: a table for people, a JSON line for files.
+/// The results of one benchmark: printed as a table, or as a JSON line.
 public final class Report {
     static final ObjectMapper JSON = new ObjectMapper();
     private final ObjectNode line = JSON.createObjectNode();
@@ -29,7 +29,7 @@ public final class Report {
         Report run(TimeLimit limit) throws IOException;
     }
 
-    /// The report of a benchmark, or why there is none.
+    /// The report of a benchmark, or of the reason why it was left out.
     public static Report of(String bench, TimeLimit limit, Limited benchmark) throws IOException {
         try {
             return benchmark.run(limit);
@@ -38,7 +38,7 @@ public final class Report {
         }
     }
 
-    /// The report of a benchmark that was ended: it says why there are no numbers.
+    /// The report of a benchmark that was ended: it contains the reason and no numbers.
     public static Report leftOut(String bench, String reason) {
         Report report = new Report(bench, "");
         report.line.remove("device");
@@ -51,7 +51,7 @@ public final class Report {
         return line;
     }
 
-    /// Adds the peer's numbers and the ratio of ours to its, or why they are left out.
+    /// Adds the peer's numbers and the ratio of Bios's to them, or the reason why they are left out.
     void peer(Supplier<ObjectNode> run, String field) {
         try {
             ObjectNode peer = run.get();
@@ -62,7 +62,7 @@ public final class Report {
         }
     }
 
-    /// Adds the reason why something is missing.
+    /// Adds the reason why a measurement is missing.
     void leaveOut(String reason) {
         line.withArray("left_out").add(reason);
     }

@@ -7,11 +7,11 @@ import java.util.List;
 import java.util.Locale;
 import java.util.OptionalDouble;
 
-/// One line of a comparison: a quantity, ours, the peer's, and what the machine allows.
+/// One row of a comparison: a quantity, Bios's value, the peer's, and the ceiling of the machine.
 ///
-/// @param ratio what the goal speaks of, where that is a ratio
-/// @param goal in words
-/// @param ceiling in the unit of `ours`
+/// @param ratio the ratio that the goal refers to, if any
+/// @param goal the goal as text
+/// @param ceiling ceiling in the unit of `ours`
 /// @param runs the reports that the numbers come from
 /// @param leftOut why measurements are missing
 record Row(String quantity, String unit, double ours, OptionalDouble peer, OptionalDouble ratio, String goal,
@@ -24,13 +24,13 @@ record Row(String quantity, String unit, double ours, OptionalDouble peer, Optio
         this(quantity, unit, ours, peer, ratio, goal, ceiling, met, runs, List.of());
     }
 
-    /// A row without numbers, because of what was left out.
+    /// A row without numbers, because its measurements were left out.
     static Row without(String quantity, String unit, List<String> leftOut) {
         return new Row(quantity, unit, Double.NaN, OptionalDouble.empty(), OptionalDouble.empty(), "",
                 OptionalDouble.empty(), false, Report.JSON.createArrayNode(), leftOut);
     }
 
-    /// The same row, told what else was left out.
+    /// The same row with these reasons for measurements that were left out.
     Row leavingOut(List<String> reasons) {
         return new Row(quantity, unit, ours, peer, ratio, goal, ceiling, met, runs, reasons);
     }
@@ -48,7 +48,7 @@ record Row(String quantity, String unit, double ours, OptionalDouble peer, Optio
         return FORMAT.formatted("quantity", "ours", "peer", "ratio", "ceiling", "share", "met", "goal");
     }
 
-    /// A line of the table.
+    /// The row as a line of the table.
     String text() {
         OptionalDouble percent = share().isPresent()
                 ? OptionalDouble.of(100 * share().getAsDouble()) : OptionalDouble.empty();
@@ -72,7 +72,7 @@ record Row(String quantity, String unit, double ours, OptionalDouble peer, Optio
         return value.isPresent() && !Double.isNaN(value.getAsDouble());
     }
 
-    /// The row as JSON; `left_out` only where something was.
+    /// The row as JSON; `left_out` only if something was.
     ObjectNode json() {
         ObjectNode line = Report.JSON.createObjectNode().put("bench", "table")
                 .put("time", Instant.now().toString()).put("quantity", quantity).put("unit", unit);

@@ -11,15 +11,15 @@ import java.util.Map;
 import java.util.function.Supplier;
 import java.util.stream.Stream;
 
-/// Several measurements taken in turn, some rounds of each, so that they see the same machine. One that
-/// exceeds its time limit is left out, also of later rounds.
+/// Several measurements in alternating rounds, so that they run under the same conditions. One that exceeds
+/// its time limit is left out, also of later rounds.
 final class Runs {
     private final Map<String, List<JsonNode>> all = new LinkedHashMap<>();
     private final Map<String, String> leftOut = new LinkedHashMap<>();
 
     private Runs() {}
 
-    /// Every measurement once a round.
+    /// Runs every measurement once in each round.
     static Runs inTurn(int rounds, Map<String, Supplier<JsonNode>> measurements) {
         Runs runs = new Runs();
         for (int round = 0; round < rounds; round++) measurements.forEach(runs::measure);
@@ -37,7 +37,7 @@ final class Runs {
         }
     }
 
-    /// Why runs of these names are missing; empty if none is.
+    /// The reasons why runs of these names are missing; empty if none is.
     List<String> leftOut(String... names) {
         return Stream.of(names).filter(leftOut::containsKey).map(leftOut::get).distinct().toList();
     }

@@ -9,16 +9,17 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 
-/// Many runs of the small model that comes with Bios on one server with little memory: what the process
-/// takes over time, how long a run takes to come back, and whether it comes back the same.
+/// Measures many runs of the small model that comes with Bios on one server with little memory: the memory of
+/// the process over time, how long an evicted run takes to be loaded again, and whether its state is
+/// unchanged.
 ///
-/// @param python runs the client
-/// @param runs how many runs live at the same time
-/// @param visits how many of them are looked at again, in random order
-/// @param heap largest Java heap, as `-Xmx` takes it
-/// @param memory native memory, as `bios.engine.memory-bytes` takes it
-/// @param room bytes of states of runs, as `bios.engine.run-bytes` takes it
-/// @param limit of the client's run
+/// @param python Python that runs the client
+/// @param runs number of runs that are open at the same time
+/// @param visits number of them that are used again, in random order
+/// @param heap maximum Java heap, as for `-Xmx`
+/// @param memory native memory, as for `bios.engine.memory-bytes`
+/// @param room bytes of states of runs, as for `bios.engine.run-bytes`
+/// @param limit time limit of the client's run
 public record RunsBench(String python, int runs, int visits, String heap, String memory, String room,
         TimeLimit limit) {
     private static final String MODEL = "bios/tiny";

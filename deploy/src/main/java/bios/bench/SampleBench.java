@@ -22,30 +22,29 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.SplittableRandom;
 
-/// How fast the engine draws tokens.
+/// Measures how fast the engine samples tokens.
 ///
-/// @param streams sequences at once
-/// @param adapters that they are spread over
-/// @param tokens drawn for each
-/// @param prefill tokens of a long prompt to be timed; 0: none
-/// @param repetitions of everything timed
-/// @param warmUp repetitions of decoding before them: a server runs for long, and the JVM compiles what it
-///     runs often
-/// @param peer to be run right after
-/// @param profile whether to tell what each operation of the device costs
-/// @param guard of what is measured in this process
+/// @param streams number of concurrent sequences
+/// @param adapters number of adapters that they use
+/// @param tokens number of sampled tokens of each
+/// @param prefill tokens of a long prompt that is measured; 0: none
+/// @param repetitions number of repetitions of each measurement
+/// @param warmUp repetitions of decoding before them, so that the JVM has compiled the code as in a server
+/// @param peer a peer that is run afterwards
+/// @param profile whether to report the cost of each operation of the device
+/// @param guard time limit of the measurements in this process
 public record SampleBench(Setup setup, int streams, int adapters, int tokens, int prefill, int repetitions,
         int warmUp, Optional<Peer> peer, boolean profile, Guard guard) {
     private static final int PROMPT = 32;
     private static final int PASS_TOKENS = 1024;
 
-    /// Measures it all.
+    /// Runs all measurements.
     public Report run() throws IOException {
         Profiler[] profiler = new Profiler[1];
         Report report = guard.run("ours sample", () -> setup.measure("sample", device -> {
             if (!profile) return device;
             profiler[0] = new Profiler(device);
-            return profiler[0].watched();
+            return profiler[0].proxy();
         }, (model, line) -> {
             SamplerSettings settings = new SamplerSettings(1L << 30, PASS_TOKENS, Math.max(streams, 8), 32);
             try (Adapters trained = new Adapters(model, adapters, setup.rank());
@@ -69,7 +68,7 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
         report.peer(() -> other.run(setup.shape(), setup.bf16(), setup.rank(), arguments), "decode_tok_s");
     }
 
-    /// Returns the most memory used so far, in MiB.
+    /// Measures decoding; returns the peak memory in MiB.
     private long decode(Sampler sampler, Adapters trained, Report report) {
         for (int i = 0; i < warmUp; i++) {
             draw(sampler, trained, streams, tokens, PROMPT);
@@ -81,7 +80,7 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
             all.add(rate(sampler, trained, streams));
             if (streams > 1) alone.add(rate(sampler, trained, 1));
         }
-        long peak = Report.peakMebibytes();     // before the ceiling takes memory of its own
+        long peak = Report.peakMebibytes();     // before the ceiling allocates memory
         double rate = Percentiles.of(all).median();
         double one = streams > 1 ? Percentiles.of(alone).median() : rate;
         double read = Limits.readRate(setup.threads());
@@ -102,7 +101,7 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
         return count * (tokens - 1) / (all - first);
     }
 
-    /// What a token of all streams costs, the prompts' share of the first one included.
+    /// Adds the cost of one token of all streams, including the prompts' share.
     private void profile(Sampler sampler, Adapters trained, Report report, Profiler profiler) {
         profiler.clear();
         double seconds = draw(sampler, trained, streams, tokens, PROMPT).seconds;
@@ -127,17 +126,17 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
         }
     }
 
-    /// What a draw took and gave.
+    /// The time and the results of a sampling run.
     private record Drawn(double seconds, List<SampleTask> tasks, List<SampleResult> results) {}
 
     private Drawn draw(Sampler sampler, Adapters trained, int count, int tokens, int promptTokens) {
         SamplingParams params = new SamplingParams(Optional.of(tokens), Optional.empty(), List.of(),
                 List.of(), 1, -1, 1);
-        SplittableRandom chance = new SplittableRandom(3);
+        SplittableRandom random = new SplittableRandom(3);
         List<SampleTask> tasks = new ArrayList<>();
         for (int i = 0; i < count; i++)
             tasks.add(new SampleTask("bench-" + i, setup.name(), Optional.empty(),
-                    chance.ints(promptTokens, 0, setup.shape().vocabulary()).toArray(), params, 1, i, false,
+                    random.ints(promptTokens, 0, setup.shape().vocabulary()).toArray(), params, 1, i, false,
                     0));
         Map<Long, SampleResult> results = new HashMap<>();
         List<Long> tickets = new ArrayList<>();
@@ -150,7 +149,7 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
                 tickets.stream().map(results::get).toList());
     }
 
-    /// Whether the log-probability of each drawn token has the very bits that the trainer computes for it.
+    /// Whether the log-probability of each sampled token has the same bits as the trainer's.
     private boolean equalsTrainer(Sampler sampler, Adapters trained) {
         Drawn drawn = draw(sampler, trained, streams, tokens, PROMPT);
         for (int i = 0; i < streams; i++) {
@@ -163,7 +162,7 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
         return true;
     }
 
-    /// Adapters that one step has trained: a fresh one changes nothing.
+    /// Adapters after one training step, because a new adapter does not change the model.
     private static final class Adapters implements AutoCloseable {
         private final List<TrainingState> states = new ArrayList<>();
         private final Trainer trainer;
@@ -172,7 +171,7 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
             trainer = new Trainer(model);
             Workload workload = Workload.of(rank, Lengths.equal(1, PROMPT));
             for (int i = 0; i < count; i++) {
-                TrainingState state = TrainingState.fresh(Setup.adapter(rank, i), model.spec(),
+                TrainingState state = TrainingState.createInitialized(Setup.adapter(rank, i), model.spec(),
                         model.device());
                 states.add(state);
                 trainer.evaluate(state, workload.operation(0, model.spec().vocabularySize(), i));
@@ -180,7 +179,7 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
             }
         }
 
-        /// The one of stream `i`.
+        /// The adapter of stream `i`.
         TrainingState of(int i) {
             return states.get(i % states.size());
         }

@@ -10,7 +10,7 @@ import java.util.function.Supplier;
 
 /// The table of sampling.
 ///
-/// @param how it is measured
+/// @param how how it is measured
 public record SampleComparison(Comparison how) {
     private static final String UNIT = "tokens/s";
     private static final int STREAMS = 16;
@@ -33,7 +33,7 @@ public record SampleComparison(Comparison how) {
                 "decode %s %d streams, %d adapters".formatted(shape.name(), STREAMS, ADAPTERS),
                 "sampler equals trainer " + shape.name(),
                 "prefill %s 1x%d".formatted(shape.name(), PREFILL)};
-        if (!how.wants(names)) return;
+        if (!how.selects(names)) return;
         Map<String, Supplier<JsonNode>> turns = new LinkedHashMap<>();
         turns.put("ours", () -> ours(shape, models));
         turns.put("peer one", () -> peer(shape, 1));

@@ -16,18 +16,18 @@ import java.util.Optional;
 import java.util.function.UnaryOperator;
 import java.util.stream.Stream;
 
-/// The engine that a benchmark measures: a model of random weights on a device in this process.
+/// The engine of a benchmark: a model of random weights on a device in this process.
 ///
-/// @param engine which device, and how it computes
-/// @param folder where the model has been written already
+/// @param engine settings of the device
+/// @param folder an existing folder of the model
 public record Setup(Shape shape, boolean bf16, DeviceSettings engine, int rank, Optional<Path> folder) {
 
-    /// What a benchmark does with a loaded model.
+    /// The measurement of a benchmark on a loaded model.
     interface Measurement {
         void of(BaseModel model, Report report) throws IOException;
     }
 
-    /// The same with room for sequences of so many tokens.
+    /// The same with this context length.
     public Setup withContext(int tokens) {
         return new Setup(shape.withContext(tokens), bf16, engine, rank, folder);
     }
@@ -54,7 +54,7 @@ public record Setup(Shape shape, boolean bf16, DeviceSettings engine, int rank, 
         }
     }
 
-    /// A device as this setup wants it.
+    /// Opens a device with this setup's settings.
     Device device() {
         return Devices.open(engine);
     }
@@ -73,7 +73,7 @@ public record Setup(Shape shape, boolean bf16, DeviceSettings engine, int rank, 
         return new ModelName("bench/" + shape.name());
     }
 
-    /// A report that begins with what all have in common.
+    /// A report with the fields that all benchmarks share.
     Report report(String bench, Device device) {
         Report report = new Report(bench, device.description());
         report.line().put("shape", shape.name()).put("dtype", dtype())

@@ -15,15 +15,14 @@ import java.util.List;
 import java.util.Map;
 import java.util.SplittableRandom;
 
-/// The shape of a well-known model, to be filled with random weights: what
-/// `deploy/bench/peer_peft.py` calls a preset.
+/// The shape of a well-known model, used with random weights: a preset of `deploy/bench/peer_peft.py`.
 ///
 /// @param name the preset's name
 /// @param architecture `LlamaForCausalLM` or `Qwen2ForCausalLM`
 /// @param tied whether the head is the embedding
 public record Shape(String name, String architecture, int vocabulary, int hidden, int intermediate,
         int layers, int heads, int kvHeads, int context, double ropeTheta, boolean tied) {
-    /// The presets of the peer that this machine's memory holds.
+    /// The presets of the peer that fit into this machine's memory.
     public static final Shape LLAMA_110M =
             new Shape("llama-110m", "LlamaForCausalLM", 32000, 768, 2048, 12, 12, 12, 2048, 1e4, false);
     /// Qwen2.5-0.5B.
@@ -36,7 +35,7 @@ public record Shape(String name, String architecture, int vocabulary, int hidden
         return null;
     }
 
-    /// The same with room for sequences of so many tokens.
+    /// The same with this context length.
     public Shape withContext(int tokens) {
         return new Shape(name, architecture, vocabulary, hidden, intermediate, layers, heads, kvHeads,
                 Math.max(context, tokens), ropeTheta, tied);
@@ -112,7 +111,7 @@ public record Shape(String name, String architecture, int vocabulary, int hidden
             SplittableRandom chance) throws IOException {
         ByteBuffer row = ByteBuffer.allocate(1 << 16).order(ByteOrder.LITTLE_ENDIAN);
         for (long i = 0; i < elements; i++) {
-            // three uniforms: near enough to normal, and fast
+            // the sum of three uniform numbers: nearly normal, and fast
             double sum = chance.nextDouble() + chance.nextDouble() + chance.nextDouble();
             float value = ones ? 1 : 0.02f * (float) (2 * sum - 3);
             if (bf16) row.putShort((short) (Float.floatToRawIntBits(value) + 0x8000 >>> 16));

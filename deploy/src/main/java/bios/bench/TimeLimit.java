@@ -6,8 +6,8 @@ import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Consumer;
 
-/// How long one measurement may take: one run of the engine, of the peer, or of a client script. What takes
-/// longer is ended and left out.
+/// The time limit of one measurement: one run of the engine, of the peer, or of a client script. A
+/// measurement that takes longer is ended and left out.
 public record TimeLimit(Duration each) {
     public TimeLimit {
         if (each.isNegative() || each.isZero()) throw new CommandFailed("--limit: at least 1 second");
@@ -18,12 +18,12 @@ public record TimeLimit(Duration each) {
         return new TimeLimit(Duration.ofSeconds(seconds));
     }
 
-    /// The limit of a measurement that is so many times longer than others.
+    /// The limit of a measurement that takes so many times as long as others.
     public TimeLimit times(int factor) {
         return new TimeLimit(each.multipliedBy(factor));
     }
 
-    /// The limit as a person reads it.
+    /// The limit as text.
     String text() {
         return each.toMillis() % 1000 == 0 ? each.toSeconds() + " s" : each.toMillis() + " ms";
     }
@@ -62,7 +62,7 @@ public record TimeLimit(Duration each) {
         }
     }
 
-    /// Why something is left out.
+    /// The reason why a measurement is left out.
     String reason(String what) {
         return what + ": took longer than " + text() + " (--limit)";
     }

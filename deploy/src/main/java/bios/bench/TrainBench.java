@@ -13,18 +13,19 @@ import java.util.List;
 import java.util.Locale;
 import java.util.Optional;
 
-/// How fast the engine trains: `forward_backward` of random tokens and `optim_step`.
+/// Measures how fast the engine trains: `forward_backward` of random tokens and `optim_step`.
 ///
-/// @param steps measured of each workload, in turn with those of the workload beside it
-/// @param warmUp steps before them
-/// @param peer to be run right after
-/// @param busy whether another process keeps a core busy all the while
-/// @param profile whether to tell what each operation of the device costs
-/// @param guard of what is measured in this process
+/// @param steps number of measured steps of each workload, alternating with the workload that it is compared
+///     with
+/// @param warmUp number of steps before them
+/// @param peer a peer that is run afterwards
+/// @param busy whether another process keeps a core busy during the measurement
+/// @param profile whether to report the cost of each operation of the device
+/// @param guard time limit of the measurements in this process
 public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer, boolean busy,
         boolean profile, Guard guard) {
 
-    /// A batch of equal lengths; `other` (sequences, tokens of each) is measured beside it.
+    /// Measures a batch of equal lengths, and compares it with `other` (sequences, tokens of each).
     public Report equal(int batch, int length, Optional<int[]> other) throws IOException {
         Workload workload = Workload.of(setup.rank(), Lengths.equal(batch, length));
         if (profile && other.isPresent())
@@ -39,7 +40,7 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
         });
     }
 
-    /// 64 sequences of mixed lengths, beside as many equal ones.
+    /// Measures 64 sequences of mixed lengths, and compares them with as many of equal lengths.
     public Report mixed(long seed) throws IOException {
         if (profile) throw new CommandFailed("--profile looks at one batch; leave --mixed out");
         int[] lengths = Lengths.mixed(seed);
@@ -49,7 +50,7 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
                         .put("beside", "equal lengths"));
     }
 
-    /// So many runs with one sequence each, beside one run with all of them.
+    /// Measures several runs with one sequence each, and compares them with one run with all sequences.
     public Report tenants(int count, int length) throws IOException {
         if (profile) throw new CommandFailed("--profile looks at one batch; leave --tenants out");
         Workload tenants = Workload.tenants(count, length);
@@ -69,7 +70,7 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
             Report report = guard.run("ours train", () -> setup.measure("train", device -> {
                 if (!profile && beside.isEmpty()) return device;
                 profiler[0] = new Profiler(device);
-                return profiler[0].watched();
+                return profiler[0].proxy();
             }, (model, line) -> {
                 line.line().put("tokens", workload.tokens()).put("busy", busy).put("weights_mb",
                         setup.shape().bytes(setup.bf16()) >> 20);
@@ -104,7 +105,7 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
             for (int step = 0; beside.isEmpty() && step < steps; step++)
                 seconds.add(runs.step(warmUp + step));
             if (profile) profiled = profiler.orElseThrow().lines();
-            peak = Report.peakMebibytes();      // before others and the ceiling take memory of their own
+            peak = Report.peakMebibytes();      // before the other workload and the ceiling allocate memory
             if (beside.isPresent())
                 attention = alternate(model, runs, seconds, beside.get(), others, profiler.orElseThrow());
         }
@@ -117,12 +118,12 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
         limits(report, workload, rate, profiled, seconds);
     }
 
-    /// What the other workload makes of it: `ratio_by_work` is what the operations of the two let expect, and
-    /// `ratio_by_time` what the other one's time does if only attention's share of it grows, as its
-    /// operations do.
+    /// Adds the comparison with the other workload: `ratio_by_work` is predicted from the operations of the
+    /// two, `ratio_by_time` from the other one's time if only attention's share grows, in proportion to its
+    /// operations.
     ///
     /// @param step seconds of a step of the other workload
-    /// @param attention those that attention takes of it
+    /// @param attention seconds of attention in it
     private void compare(Report report, Workload workload, double rate, Workload beside, double step,
             double attention) {
         Work mine = workload.work(setup.shape());
@@ -135,7 +136,7 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
                 .put("ratio_by_time", Report.three(step / (step + (growth - 1) * attention)));
     }
 
-    /// Steps of both workloads in turn; the seconds that attention takes in one of the other.
+    /// Alternates steps of both workloads; returns the seconds of attention in a step of the other workload.
     private double alternate(BaseModel model, Training runs, List<Double> seconds, Workload beside,
             List<Double> others, Profiler profiler) {
         double attention = 0;
@@ -170,7 +171,7 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
         }
     }
 
-    /// The runs of a workload on a model, from fresh adapters.
+    /// The runs of a workload on a model, with new adapters.
     private static final class Training implements AutoCloseable {
         private final Trainer trainer;
         private final Workload workload;
@@ -180,11 +181,12 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
             trainer = new Trainer(model);
             this.workload = workload;
             for (Workload.Run run : workload.runs())
-                states.add(TrainingState.fresh(Setup.adapter(run.rank(), states.size()), model.spec(),
+                states.add(TrainingState.createInitialized(Setup.adapter(run.rank(), states.size()),
+                        model.spec(),
                         model.device()));
         }
 
-        /// One step of all runs together; the seconds that it took.
+        /// Executes one step of all runs together; returns its seconds.
         double step(long seed) {
             List<Operation.ForwardBackward> operations = new ArrayList<>();
             int vocabulary = trainer.model().spec().vocabularySize();

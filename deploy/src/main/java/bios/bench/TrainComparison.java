@@ -10,21 +10,21 @@ import java.util.function.Supplier;
 
 /// The table of training.
 ///
-/// @param how it is measured
+/// @param how how it is measured
 public record TrainComparison(Comparison how) {
     private static final String RATE = "train_tok_s";
     private static final String BF16_LIMIT = "onednn_bf16_gflops";
     private static final String FP32_LIMIT = "onednn_fp32_gflops";
     private static final String UNIT = "tokens/s";
     private static final int RANK = 32;
-    /// Each of them takes thousands of tokens.
+    /// Each of these steps has thousands of tokens.
     private static final int MOST_LONG_STEPS = 2;
-    /// Steps of a long sequence take so many times as long as those of other rows.
+    /// Steps of a long sequence get so many times the time limit of other rows.
     private static final int LONG_TIMES = 3;
     private static final long SPARE_MEBIBYTES = 1536;
     private static final long LONG_MEBIBYTES = 4096;
 
-    /// A batch whose speed the table tells in both dtypes.
+    /// A batch that is measured in both dtypes.
     private record Case(Shape shape, int batch, int length) {
         String name(String rest) {
             return "train %s %dx%d %s".formatted(shape.name(), batch, length, rest);
@@ -46,14 +46,14 @@ public record TrainComparison(Comparison how) {
     private void both(Case which, Comparison.Models models, boolean busy) {
         String[] names = {which.name("bf16"), which.name("fp32"), which.name("peak RSS"),
                 which.name("beside a busy process")};
-        if (!how.wants(names)) return;
-        Map<String, Supplier<JsonNode>> turns = new LinkedHashMap<>();
+        if (!how.selects(names)) return;
+        Map<String, Supplier<JsonNode>> measurements = new LinkedHashMap<>();
         for (boolean bf16 : new boolean[] {true, false}) {
             String dtype = bf16 ? "bf16" : "fp32";
-            turns.put("ours " + dtype, () -> ours(which, models, bf16));
-            turns.put("peer " + dtype, () -> peer(which, bf16));
+            measurements.put("ours " + dtype, () -> ours(which, models, bf16));
+            measurements.put("peer " + dtype, () -> peer(which, bf16));
         }
-        Runs runs = Runs.inTurn(how.rounds(), turns);
+        Runs runs = Runs.inTurn(how.rounds(), measurements);
         double peer = runs.mostOf(RATE, "peer bf16", "peer fp32");
         double fp32 = runs.mostOf(FP32_LIMIT, "ours bf16", "ours fp32");
         double bf16 = runs.most("ours bf16", BF16_LIMIT);
@@ -61,7 +61,7 @@ public record TrainComparison(Comparison how) {
         speed(names[0], peer, 2.2, 0.7, best, runs, "ours bf16", "peer bf16", "peer fp32");
         speed(names[1], runs.most("peer fp32", RATE), 1.6, 0, fp32, runs, "ours fp32", "peer fp32");
         memory(names[2], runs);
-        if (busy && how.wants(names[3])) besideBusy(which, names[3], models, runs);
+        if (busy && how.selects(names[3])) besideBusy(which, names[3], models, runs);
     }
 
     private JsonNode ours(Case which, Comparison.Models models, boolean bf16, String... more) {
@@ -77,8 +77,8 @@ public record TrainComparison(Comparison how) {
                 "" + which.length, "--steps", "" + how.steps()));
     }
 
-    /// @param gigaflops of oneDNN's products: the best that any of the runs saw, as with the speeds
-    /// @param used names of the runs, ours first
+    /// @param gigaflops rate of oneDNN's products, the best of all runs, as for the speeds
+    /// @param used names of the runs, Bios's first
     private void speed(String name, double peer, double timesPeer, double shareOfCeiling, double gigaflops,
             Runs runs, String... used) {
         how.row(name, UNIT, runs.leftOut(used[0]), () -> speedRow(name, peer, timesPeer, shareOfCeiling,
@@ -105,21 +105,22 @@ public record TrainComparison(Comparison how) {
                 ours <= allowed, Report.JSON.createArrayNode()).leavingOut(runs.leftOut("peer bf16")));
     }
 
-    /// The speed beside a busy process as a share of the speed alone; ours must keep as much as the peer.
+    /// The speed beside a busy process as a share of the speed alone; Bios must keep at least the peer's
+    /// share.
     private void besideBusy(Case which, String name, Comparison.Models models, Runs alone) {
-        // the rate of a peer that is left out is NaN, with which every comparison is false
+        // the rate of a peer that is left out is NaN, so the comparison is false
         boolean peerBf16 = !alone.leftOut("peer fp32").isEmpty()
                 || alone.most("peer bf16", RATE) >= alone.most("peer fp32", RATE);
-        Map<String, Supplier<JsonNode>> turns = new LinkedHashMap<>();
-        turns.put("ours", () -> ours(which, models, true, "--busy"));
-        turns.put("peer", () -> {
+        Map<String, Supplier<JsonNode>> measurements = new LinkedHashMap<>();
+        measurements.put("ours", () -> ours(which, models, true, "--busy"));
+        measurements.put("peer", () -> {
             try (BusyProcess _ = BusyProcess.start()) {
                 return peer(which, peerBf16);
             }
         });
         String peerAlone = peerBf16 ? "peer bf16" : "peer fp32";
         List<String> missing = new ArrayList<>(alone.leftOut("ours bf16", peerAlone));
-        Runs busy = missing.isEmpty() ? Runs.inTurn(how.rounds(), turns) : alone;
+        Runs busy = missing.isEmpty() ? Runs.inTurn(how.rounds(), measurements) : alone;
         if (missing.isEmpty()) missing.addAll(busy.leftOut("ours", "peer"));
         how.row(name, UNIT, missing, () -> besideBusyRow(name, busy, alone, peerAlone));
     }
@@ -144,7 +145,7 @@ public record TrainComparison(Comparison how) {
     }
 
     private void beside(String name, Comparison.Models models, String goal, double least, String... which) {
-        if (!how.wants(name)) return;
+        if (!how.selects(name)) return;
         Runs runs = besides(how.limit(), models, which);
         JsonNode best = runs.best("ours", "ratio_to_beside");
         double ratio = best.path("ratio_to_beside").asDouble();
@@ -165,7 +166,7 @@ public record TrainComparison(Comparison how) {
     private void longSequence(Comparison.Models models) {
         String name = "train llama-110m 1x8192";
         String memory = name + " peak RSS";
-        if (!how.wants(name, memory)) return;
+        if (!how.selects(name, memory)) return;
         Runs runs = besides(how.limit().times(LONG_TIMES), models, "--batch", "1", "--seq", "8192",
                 "--beside", "8x1024");
         List<String> leftOut = runs.leftOut("ours");

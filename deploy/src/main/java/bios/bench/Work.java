@@ -2,14 +2,14 @@ package bios.bench;
 
 import java.util.List;
 
-/// The floating-point operations of the matrix products that a pass cannot do without. Frozen weights have no
-/// gradient; attention is causal, so half the square; what is computed twice to save memory counts once.
+/// The floating-point operations of the necessary matrix products of a pass. Frozen weights have no gradient;
+/// attention is causal, so half the square counts; operations that are repeated to save memory count once.
 ///
 /// @param base products with frozen weights
 /// @param lowRank products with adapters
-/// @param attention queries with keys, scores with values, and their gradients
+/// @param attention products of queries with keys and of weights with values, and their gradients
 record Work(double base, double lowRank, double attention) {
-    /// q, k and v: in the first layer nobody needs the gradient for their input.
+    /// q, k and v: in the first layer the gradient of their input is not needed.
     private static final int FIRST_INPUTS = 3;
 
     double all() {

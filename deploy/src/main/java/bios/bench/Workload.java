@@ -10,9 +10,9 @@ import java.util.List;
 import java.util.Map;
 import java.util.SplittableRandom;
 
-/// What a training step is asked to do: runs that share each pass.
+/// The runs of a training step, which share each pass.
 record Workload(List<Run> runs) {
-    /// The ranks of tenants, in turn.
+    /// The ranks of tenants, used cyclically.
     private static final int[] RANKS = {8, 16, 32, 64};
 
     /// One run's adapter and sequences.
@@ -49,11 +49,11 @@ record Workload(List<Run> runs) {
 
     /// Random tokens for run `index`.
     Operation.ForwardBackward operation(int index, int vocabulary, long seed) {
-        SplittableRandom chance = new SplittableRandom(31 * seed + index);
+        SplittableRandom random = new SplittableRandom(31 * seed + index);
         List<Datum> data = new ArrayList<>();
         for (int length : runs.get(index).lengths) {
-            int[] tokens = chance.ints(length, 0, vocabulary).toArray();
-            long[] targets = chance.longs(length, 0, vocabulary).toArray();
+            int[] tokens = random.ints(length, 0, vocabulary).toArray();
+            long[] targets = random.longs(length, 0, vocabulary).toArray();
             data.add(new Datum(tokens, Map.of("target_tokens", TensorData.of(targets))));
         }
         return new Operation.ForwardBackward(data, LossFunction.CROSS_ENTROPY, Map.of(), false);

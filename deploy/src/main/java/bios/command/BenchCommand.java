@@ -3,8 +3,8 @@ package bios.command;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
 
-/// `bios bench`: how fast this machine trains, samples and serves, beside a peer and a ceiling
-/// measured in the same run.
+/// `bios bench`: measures how fast this machine trains, samples and serves, compared with a peer and a
+/// ceiling measured in the same run.
 @Command(name = "bench", mixinStandardHelpOptions = true, synopsisSubcommandLabel = "BENCHMARK",
         description = "Measure speed: train, sample, gemm, gateway, load, journal, runs.",
         subcommands = {BenchTrainCommand.class, BenchSampleCommand.class, BenchGemmCommand.class,

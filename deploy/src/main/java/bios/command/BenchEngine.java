@@ -10,7 +10,7 @@ import java.nio.file.Path;
 import java.util.Optional;
 import picocli.CommandLine.Option;
 
-/// Which engine a benchmark measures.
+/// The options of the engine that a benchmark measures.
 public final class BenchEngine {
     @Option(names = "--shape", defaultValue = "llama-110m",
             description = "llama-110m or qwen2.5-0.5b (default: ${DEFAULT-VALUE}).")
@@ -21,7 +21,7 @@ public final class BenchEngine {
     private String dtype;
 
     @Option(names = "--activations", description =
-            "Beside bf16 weights: ${COMPLETION-CANDIDATES} (default: what the engine takes on this machine).")
+            "With bf16 weights: ${COMPLETION-CANDIDATES} (default: the engine's on this machine).")
     private Activations activations;
 
     @Option(names = "--rank", defaultValue = "32",
@@ -32,7 +32,7 @@ public final class BenchEngine {
     private Integer threads;
 
     @Option(names = "--folder", paramLabel = "DIR",
-            description = "Where such a model of random weights lies already (default: made for this run).")
+            description = "An existing folder of such a model (default: one is written for this run).")
     private Path folder;
 
     Setup setup() {

@@ -22,7 +22,7 @@ public final class BenchGatewayCommand implements Callable<Integer> {
     @Mixin private BenchLimit limit;
 
     @Option(names = "--python", defaultValue = "python3",
-            description = "Runs the client; 3.9 or newer (default: ${DEFAULT-VALUE}).")
+            description = "Python that runs the client, 3.9 or newer (default: ${DEFAULT-VALUE}).")
     private String python;
 
     @Option(names = "--pairs", defaultValue = "400",
@@ -42,7 +42,7 @@ public final class BenchGatewayCommand implements Callable<Integer> {
     private int rounds;
 
     @Option(names = "--rows", paramLabel = "WORD",
-            description = "With --compare: only rows whose name has this word.")
+            description = "With --compare: only rows whose name contains this word.")
     private String word;
 
     @Override public Integer call() throws IOException {

@@ -32,7 +32,7 @@ public final class BenchJournalCommand implements Callable<Integer> {
     private int bytes;
 
     @Option(names = "--seconds", defaultValue = "10",
-            description = "How long each part is measured, after half as long to warm up "
+            description = "Measured time of each part, after half as long to warm up "
                     + "(default: ${DEFAULT-VALUE}).")
     private int seconds;
 

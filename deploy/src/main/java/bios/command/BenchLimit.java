@@ -5,7 +5,7 @@ import bios.bench.Report;
 import bios.bench.TimeLimit;
 import picocli.CommandLine.Option;
 
-/// How long each measurement of a benchmark may take.
+/// The time limit of each measurement of a benchmark.
 public final class BenchLimit {
     /// Exit status of a benchmark whose own measurement exceeds its limit.
     private static final int EXCEEDED = 3;
@@ -19,7 +19,8 @@ public final class BenchLimit {
         return TimeLimit.seconds(seconds);
     }
 
-    /// Guards measurements in this process: a longer one ends it, with what was left out as its report.
+    /// Guards measurements in this process: one that exceeds the limit ends the process, after a report that
+    /// it was left out.
     Guard guard(String bench, BenchOutput output) {
         return new Guard(each(), reason -> {
             output.finish(Report.leftOut(bench, reason));

@@ -18,7 +18,7 @@ public final class BenchLoadCommand implements Callable<Integer> {
     @Mixin private BenchLimit limit;
 
     @Option(names = "--steps", defaultValue = "3",
-            description = "Repetitions, of which the middle counts (default: ${DEFAULT-VALUE}).")
+            description = "Repetitions; the median counts (default: ${DEFAULT-VALUE}).")
     private int repetitions;
 
     @Override public Integer call() throws IOException {

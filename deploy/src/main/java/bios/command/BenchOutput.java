@@ -5,7 +5,7 @@ import java.nio.file.Path;
 import java.util.Optional;
 import picocli.CommandLine.Option;
 
-/// Where the numbers of a benchmark go.
+/// The options for the output of a benchmark.
 public final class BenchOutput {
     @Option(names = "--json", description = "Print a JSON line.")
     private boolean json;

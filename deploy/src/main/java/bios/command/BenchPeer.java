@@ -5,7 +5,7 @@ import bios.bench.Peer;
 import java.util.Optional;
 import picocli.CommandLine.Option;
 
-/// The peer that a benchmark compares the engine with.
+/// The options of the peer that a benchmark compares the engine with.
 public final class BenchPeer {
     @Option(names = "--peer", paramLabel = "PYTHON", description =
             "Also run the peer (torch, transformers, peft) with this Python and print the ratio.")
@@ -17,11 +17,11 @@ public final class BenchPeer {
     private boolean compare;
 
     @Option(names = "--rounds", defaultValue = "2",
-            description = "With --compare: turns of each (default: ${DEFAULT-VALUE}).")
+            description = "With --compare: runs of each (default: ${DEFAULT-VALUE}).")
     private int rounds;
 
     @Option(names = "--rows", paramLabel = "WORD",
-            description = "With --compare: only rows whose name has this word.")
+            description = "With --compare: only rows whose name contains this word.")
     private String word;
 
     boolean compare() {

@@ -12,7 +12,7 @@ import picocli.CommandLine.Option;
 @Command(name = "runs", mixinStandardHelpOptions = true, description =
         "Many runs on one server: its memory over time, and how long a run takes to return.")
 public final class BenchRunsCommand implements Callable<Integer> {
-    /// 2,000 runs take longer than a measurement of the engine: so many times its limit.
+    /// 2,000 runs take longer than a measurement of the engine, so the limit is multiplied by this.
     private static final int LONGER = 12;
 
     @Mixin private BenchOutput output;
@@ -20,19 +20,19 @@ public final class BenchRunsCommand implements Callable<Integer> {
     @Mixin private BenchLimit limit;
 
     @Option(names = "--python", defaultValue = "python3",
-            description = "Runs the client; 3.9 or newer (default: ${DEFAULT-VALUE}).")
+            description = "Python that runs the client, 3.9 or newer (default: ${DEFAULT-VALUE}).")
     private String python;
 
     @Option(names = "--runs", defaultValue = "2000",
-            description = "Runs that live at the same time (default: ${DEFAULT-VALUE}).")
+            description = "Runs that are open at the same time (default: ${DEFAULT-VALUE}).")
     private int runs;
 
     @Option(names = "--visits", defaultValue = "500",
-            description = "Runs that are looked at again, in random order (default: ${DEFAULT-VALUE}).")
+            description = "Runs that are used again, in random order (default: ${DEFAULT-VALUE}).")
     private int visits;
 
     @Option(names = "--heap", defaultValue = "768m",
-            description = "Largest Java heap (default: ${DEFAULT-VALUE}).")
+            description = "Maximum Java heap (default: ${DEFAULT-VALUE}).")
     private String heap;
 
     @Option(names = "--memory", defaultValue = "900 MiB",

@@ -22,11 +22,11 @@ public final class BenchSampleCommand implements Callable<Integer> {
     @Mixin private BenchLimit limit;
 
     @Option(names = "--streams", defaultValue = "1",
-            description = "Sequences at once (default: ${DEFAULT-VALUE}).")
+            description = "Concurrent sequences (default: ${DEFAULT-VALUE}).")
     private int streams;
 
     @Option(names = "--adapters", defaultValue = "1",
-            description = "Adapters that they are spread over (default: ${DEFAULT-VALUE}).")
+            description = "Adapters that they use (default: ${DEFAULT-VALUE}).")
     private int adapters;
 
     @Option(names = "--tokens", defaultValue = "64",
@@ -38,7 +38,7 @@ public final class BenchSampleCommand implements Callable<Integer> {
     private int prefill;
 
     @Option(names = "--steps", defaultValue = "3",
-            description = "Repetitions, of which the middle counts (default: ${DEFAULT-VALUE}).")
+            description = "Repetitions; the median counts (default: ${DEFAULT-VALUE}).")
     private int repetitions;
 
     @Option(names = "--warm-up", defaultValue = "5",

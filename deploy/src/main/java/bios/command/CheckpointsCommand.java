@@ -42,7 +42,7 @@ public final class CheckpointsCommand implements Runnable {
             description = "Download a checkpoint as .tar.gz, for PEFT.")
     void download(@Mixin Remote at, @Parameters(paramLabel = "PATH", description = "bios://...") String path,
             @Parameters(paramLabel = "FILE", defaultValue = "model-checkpoint.tar.gz",
-                    description = "Where to (default: ${DEFAULT-VALUE}).") Path file) {
+                    description = "File to write (default: ${DEFAULT-VALUE}).") Path file) {
         long bytes = at.download(resource(path) + "/archive", file.toAbsolutePath());
         System.out.println(file + ": " + bytes + " bytes");
     }

@@ -18,11 +18,11 @@ public final class RunsCommand implements Runnable {
     @Mixin private Remote service;
 
     @Option(names = "--limit", defaultValue = "20",
-            description = "How many at most (default: ${DEFAULT-VALUE}).")
+            description = "Maximum number of entries (default: ${DEFAULT-VALUE}).")
     private int limit;
 
     @Option(names = "--offset", defaultValue = "0",
-            description = "How many to skip (default: ${DEFAULT-VALUE}).")
+            description = "Number of entries to skip (default: ${DEFAULT-VALUE}).")
     private int offset;
 
     @Override public void run() {
@@ -44,7 +44,7 @@ public final class RunsCommand implements Runnable {
             description = "Show the history of a run, the newest last.")
     void history(@Mixin Remote at, @Parameters(paramLabel = "RUN", description = "A run's id.") String run,
             @Option(names = "--limit", defaultValue = "100",
-                    description = "How many at most (default: ${DEFAULT-VALUE}).") int most) {
+                    description = "Maximum number of entries (default: ${DEFAULT-VALUE}).") int most) {
         JsonNode answer = at.get("/training_runs/" + URLEncoder.encode(run, StandardCharsets.UTF_8)
                 + "/history?limit=" + most);
         if (at.json()) {

@@ -60,7 +60,8 @@ public final class SchemaCommand implements Callable<Integer> {
 
     private Config settings() {
         Map<String, Object> given = new HashMap<>();
-        // Shorter than for a node that starts together with Cassandra: a person waits.
+        // Shorter than for a node, which may start together with Cassandra, because a person waits for the
+        // command.
         given.put("connect-within", "20 s");
         if (cassandra != null) given.put("contact-points", cassandra);
         if (keyspace != null) given.put("keyspace", keyspace);

@@ -5,21 +5,21 @@ import com.typesafe.config.Config;
 import com.typesafe.config.ConfigException;
 import java.util.Optional;
 
-/// How fp32 activations, in forward, and their gradients, in backward, are multiplied by bf16 weights.
+/// How fp32 activations (in forward) and their gradients (in backward) are multiplied by bf16 weights.
 public enum Activations {
-    /// As they are: weights are widened to fp32.
+    /// In fp32: weights are widened to fp32.
     EXACT("as they are"),
     /// Each as the sum of two bf16 numbers, with a relative error of at most 2⁻¹⁷: log-probabilities of small
-    /// models are off by some 1e-4. Half as fast as [#ROUNDED] with many rows, about as fast with one.
+    /// models are off by some 1e-4. Half as fast as [#ROUNDED] for many rows, about as fast for one row.
     SPLIT("split in two"),
     /// Each rounded to one bf16 number, with a relative error of at most 2⁻⁹: log-probabilities are off by
     /// some hundredths.
     ROUNDED("rounded"),
-    /// As [#SPLIT] beside weights with at most [#SMALL] inputs or outputs, which cost little; as [#ROUNDED]
-    /// beside larger ones.
+    /// [#SPLIT] for weights with at most [#SMALL] inputs or outputs, which cost little; [#ROUNDED] for larger
+    /// ones.
     MIXED("rounded beside large weights, else split in two");
 
-    /// Most inputs or outputs of a small weight.
+    /// A weight is small if its smaller dimension is at most this.
     public static final int SMALL = 512;
 
     private final String description;
@@ -28,7 +28,7 @@ public enum Activations {
         this.description = description;
     }
 
-    /// Reads `bios.engine.bf16-activations`; empty for `auto`: the backend decides.
+    /// Reads `bios.engine.bf16-activations`; empty for `auto`, where the backend decides.
     public static Optional<Activations> of(Config program) {
         String name = program.getString("bios.engine.bf16-activations");
         return switch (name) {
@@ -57,7 +57,7 @@ public enum Activations {
         };
     }
 
-    /// Whether activations are split in two beside a bf16 weight of this shape.
+    /// Whether activations are split in two for a bf16 weight of this shape.
     public boolean split(int out, int in) {
         return this == SPLIT || this == MIXED && Math.min(out, in) <= SMALL;
     }

@@ -4,9 +4,9 @@ package bios.worker.device;
 public enum DType {
     /// IEEE single precision: activations, adapters, moments, gradients.
     F32(4),
-    /// bfloat16: activations and cached keys and values, where a backend is asked for them.
+    /// bfloat16: activations and cached keys and values, if so configured.
     BF16(2),
-    /// 32-bit integers: token ids, positions, block tables, and other data that a pass brings.
+    /// 32-bit integers: token ids, positions, block tables and other inputs of a pass.
     I32(4),
     /// IEEE double precision: scalars such as a sum of squares.
     F64(8);
@@ -17,7 +17,7 @@ public enum DType {
         this.bytes = bytes;
     }
 
-    /// Whether elements are activations' numbers: what verbs compute with.
+    /// Whether it is a type of activations, F32 or BF16.
     public boolean isFloat() {
         return this == F32 || this == BF16;
     }

@@ -3,55 +3,58 @@ package bios.worker.device;
 import java.util.List;
 import java.util.Optional;
 
-/// What the engine asks of hardware: memory, and verbs that compute with matrices `[tokens, features]`.
-/// Activations are [DType#F32] or [DType#BF16]; base weights keep the element type of their files.
+/// The interface between the engine and the hardware: memory, and verbs (operations) on matrices `[tokens,
+/// features]`. Activations are [DType#F32] or [DType#BF16]; base weights have the element type of their
+/// files.
 ///
 /// **Order.** One thread, the device thread, calls the verbs; a device executes them in the order of the
-/// calls and spreads each over its own threads. A verb may return before it is executed. Results come first
-/// in the list of arguments. The end of a [Scope] and [#free] are ordered like verbs: memory is used again
-/// only after the verbs before.
+/// calls and distributes each over its own threads. A verb may return before it is executed. Results are the
+/// first arguments. Closing a [Scope] and [#free] are ordered like verbs: memory is reused only after the
+/// earlier verbs are executed.
 ///
-/// **What waits.** Verbs and [#upload] do not wait for results; [#readback] and [#snapshot] only begin a
-/// copy. [Readback] values, [#read], [#write], and blocks of a [Snapshot] wait, for their own data. So a pass
-/// that is to run without a pause uploads its inputs once, calls its verbs, and begins one readback.
+/// **Blocking calls.** Verbs and [#upload] do not wait for results; [#readback] and [#snapshot] only start a
+/// copy. Reading a value of a [Readback] or a block of a [Snapshot], [#read] and [#write] block until their
+/// own data is copied. So a pass that must not block uploads its inputs once, calls its verbs, and starts one
+/// readback.
 ///
-/// **Threads.** Any thread may call [#tensor], [#free], [#read] and [#write] for tensors that no verb uses
-/// meanwhile, use a [Readback] or a [Snapshot], and ask for [#memoryInUse]. All else is the device thread's.
+/// **Threads.** Any thread may call [#tensor], [#free], [#read] and [#write] for tensors that no verb uses at
+/// that time, use a [Readback] or a [Snapshot], and call [#memoryInUse]. Only the device thread may call the
+/// other methods.
 ///
 /// **Accumulation.** A verb whose name begins with `add` or ends in `Add` accumulates into its result;
-/// [#projectBack] accumulates gradients of adapters, and its dx where it is told to. All others overwrite.
+/// [#projectBack] accumulates gradients of adapters, and its dx if `add` is set. All others overwrite.
 ///
-/// **Determinism.** Every sum has an order fixed by the shapes of its own operands, so a row of a product, of
-/// a norm or of attention has the same bits whatever other rows share the call, and whatever the number of
-/// threads. Sums over rows (gradients of adapters) are one slot's own.
+/// **Determinism.** The order of every sum depends only on the shapes of its own operands, so a row of a
+/// product, a norm or attention has the same bits for any other rows in the call and any number of threads.
+/// Sums over rows (gradients of adapters) contain the rows of one slot only.
 ///
-/// **Element types.** A verb on [DType#BF16] operands gives what it gives for the same numbers in
-/// [DType#F32], or closer to the exact result, rounded to nearest even.
+/// **Element types.** The result of a verb on [DType#BF16] operands is its result for the same numbers in
+/// [DType#F32], or one closer to the exact result, rounded to nearest even.
 ///
-/// **Out of memory.** [OutOfDeviceMemory] is thrown by the call that asks for memory; then nothing is taken,
-/// and no result has changed but those that the verb would have overwritten.
+/// **Out of memory.** [OutOfDeviceMemory] is thrown by the call that allocates; then nothing is allocated,
+/// and no result has changed except those that the verb overwrites.
 ///
 /// **A lost device.** Any call may throw [DeviceLost]; no later call succeeds, and the worker process ends.
 public interface Device extends AutoCloseable {
     /// Positions of one page of keys and values, and of one block of attention.
     int BLOCK = 64;
 
-    /// What it is, in words: kind, instruction set, threads.
+    /// A description for people: kind, instruction set, threads.
     String description();
 
     // ---- memory ----
 
-    /// Whether its memory is not the host's: then what is evicted from it may still stay in the host's.
+    /// Whether its memory is separate from the host's; then evicted data may be kept in host memory.
     default boolean ownMemory() {
         return true;
     }
 
-    /// Most bytes that it allocates; [OutOfDeviceMemory] beyond them.
+    /// The memory limit in bytes; allocations beyond it throw [OutOfDeviceMemory].
     default long memoryLimit() {
         return Long.MAX_VALUE;
     }
 
-    /// Bytes that it has allocated, weights and scratch that waits for its next use included.
+    /// Bytes allocated, including weights and idle scratch memory.
     default long memoryInUse() {
         return 0;
     }
@@ -74,7 +77,7 @@ public interface Device extends AutoCloseable {
     /// nothing.
     Scope scope();
 
-    /// Scratch memory that is freed as a whole.
+    /// Scratch memory that is freed together.
     interface Scope extends AutoCloseable {
         @Override void close();
     }
@@ -87,31 +90,33 @@ public interface Device extends AutoCloseable {
         return scratch(scope, DType.F32, rows, columns);
     }
 
-    /// Prepares a frozen matrix for products. `matrix` must stay mapped while the weight lives.
+    /// Prepares a frozen matrix for products. `matrix` must stay mapped as long as the weight is used.
     Weight weight(FrozenMatrix matrix);
 
-    /// Prepares a frozen matrix for [#embed]. `matrix` must stay mapped while the table lives.
+    /// Prepares a frozen matrix for [#embed]. `matrix` must stay mapped as long as the table is used.
     Table table(FrozenMatrix matrix);
 
     /// An empty pool of at most `limit` pages.
-    PagePool pagePool(PagePool.Shape shape, int limit);
+    PagePool pagePool(PagePool.Format format, int limit);
 
     // ---- transfers ----
 
-    /// Copies arrays of the host to the device in one transfer; the tensors live as long as `scope`. The
-    /// arrays may be changed when this returns.
+    /// Copies arrays of the host to the device in one transfer; the tensors are valid until `scope` is
+    /// closed. The arrays may be changed after this returns.
     List<Tensor> upload(Scope scope, List<? extends HostArray> arrays);
 
-    /// Begins to copy tensors to the host, after the verbs before; does not wait.
+    /// Starts to copy tensors to the host, ordered after the earlier verbs; does not block.
     Readback readback(List<Tensor> tensors);
 
-    /// Copies a tensor of [DType#F32] or [DType#BF16] to the host, row-major, to `to[at]` and after; waits.
+    /// Copies a tensor of [DType#F32] or [DType#BF16] to the host, row-major, to `to` from index `at`; blocks
+    /// until it is copied.
     void read(Tensor from, float[] to, int at);
 
-    /// to ← from[at] and after, row-major; verbs called later see it. Waits until `from` may be changed.
+    /// to ← the elements of `from` from index `at`, row-major; visible to later verbs. Blocks until `from`
+    /// may be changed.
     void write(Tensor to, float[] from, int at);
 
-    /// Copies tensors as the verbs before leave them; does not wait.
+    /// Copies tensors with the results of the earlier verbs; does not block.
     Snapshot snapshot(List<Tensor> tensors);
 
     // ---- data of a pass ----
@@ -119,7 +124,7 @@ public interface Device extends AutoCloseable {
     /// The adapters of a pass.
     Slots slots(Scope scope, List<Slot> slots);
 
-    /// The sequences of a pass, in the order of their rows, without rows between them.
+    /// The sequences of a pass, in the order of their rows, without gaps.
     Sequences sequences(Scope scope, List<Sequence> sequences);
 
     /// The draws of a pass.
@@ -128,24 +133,25 @@ public interface Device extends AutoCloseable {
     // ---- products ----
 
     /// lows[i] ← s·x·A of every slot at sites[i], in one pass over x. lows[i] is `[T, slots.rank(sites[i])]`;
-    /// a slot of a smaller rank r fills the first r columns of its rows, rows without adapter stay undefined.
+    /// a slot of a smaller rank r fills the first r columns of its rows; rows without an adapter are
+    /// undefined.
     void lowRank(List<Tensor> lows, Tensor x, Slots slots, List<Integer> sites);
 
-    /// y ← onto + bias + x·Wᵀ, and + low·B on the rows of each slot: a projection with its adapters and what
-    /// follows, in one pass over y.
+    /// y ← onto + bias + x·Wᵀ, and + low·B on the rows of each slot: a projection with bias, residual and
+    /// adapters, in one pass over y.
     ///
-    /// @param bias `[1, out]`, may be absent
-    /// @param onto of y's shape, not y; may be absent
-    /// @param low the result of [#lowRank] for x at `site`; empty where no slot corrects it
+    /// @param bias `[1, out]`, may be empty
+    /// @param onto the residual, of y's shape, not y itself; may be empty
+    /// @param low the result of [#lowRank] for x at `site`; empty if no slot has an adapter there
     void project(Tensor y, Tensor x, Weight w, Optional<Tensor> bias, Optional<Tensor> onto, Slots slots,
             int site, Optional<Tensor> low);
 
     /// The gradients of [#project]: with dlow = s·dy·Bᵀ of each slot, dB += lowᵀ·dy, dA += xᵀ·dlow in the
-    /// slot's gradient, and dx ← (or +=) dy·W + dlow·Aᵀ. Sums over rows are one slot's own, in the order of
-    /// its rows.
+    /// slot's gradient, and dx ← (or +=) dy·W + dlow·Aᵀ. Sums over rows contain one slot's rows, in their
+    /// order.
     ///
-    /// @param dx empty where only the adapters' gradients are wanted
-    /// @param add whether dx is added to
+    /// @param dx empty if only the adapters' gradients are needed
+    /// @param add whether dx is accumulated
     void projectBack(Optional<Tensor> dx, boolean add, Tensor dy, Tensor x, Weight w, Slots slots, int site,
             Optional<Tensor> low);
 
@@ -154,17 +160,17 @@ public interface Device extends AutoCloseable {
     /// Every element ← value.
     void fill(Tensor to, float value);
 
-    /// to ← from, same shape.
+    /// to ← from, of the same shape; element types may differ.
     void copy(Tensor to, Tensor from);
 
     /// y[i] ← table[ids[i]], in y's element type; ids `[n, 1]` of [DType#I32].
     void embed(Tensor y, Tensor ids, Table table);
 
-    /// y[i] ← x[rows[i]], of one element type; rows `[n, 1]` of [DType#I32].
+    /// y[i] ← x[rows[i]], of the same element type; rows `[n, 1]` of [DType#I32].
     void gather(Tensor y, Tensor x, Tensor rows);
 
     /// y ← x · inverse · weight, inverse[t] ← 1/√(mean(x[t]²) + eps); inverse `[T, 1]`, weight `[1, columns]`
-    /// (Zhang & Sennrich 2019). Per-head norms see `[T·heads, headDim]` by [Tensor#rowsOf].
+    /// (Zhang & Sennrich 2019). Norms per head use the view `[T·heads, headDim]` of [Tensor#rowsOf].
     void rmsNorm(Tensor y, Tensor inverse, Tensor x, Tensor weight, float eps);
 
     /// dx += the gradient of [#rmsNorm] for dy.
@@ -186,7 +192,7 @@ public interface Device extends AutoCloseable {
 
     // ---- attention ----
 
-    /// Writes the keys (rotated) and values of the rows of a pass to their pages, for the whole batch.
+    /// Writes the rotated keys and the values of all rows of a pass to their pages.
     void append(PagePool pool, int layer, Tensor keys, Tensor values, Sequences sequences);
 
     /// Page `to` ← page `from`, all layers.
@@ -194,8 +200,8 @@ public interface Device extends AutoCloseable {
 
     /// Causal attention with a blocked, streaming softmax (Dao et al. 2022): out `[T, heads·headDim]`, lse
     /// `[T, heads]` ← log Σ exp of the scaled scores, q `[T, heads·headDim]`. Blocks of [#BLOCK] keys are
-    /// walked in order from position 0 wherever they lie, so a query gives the same bits in training, prefill
-    /// and decoding.
+    /// processed in order from position 0, wherever they are stored, so a query gives the same bits in
+    /// training, prefill and decoding.
     void attention(Tensor out, Tensor lse, Tensor q, KeyValues source, Sequences sequences,
             AttentionShape shape);
 
@@ -213,33 +219,33 @@ public interface Device extends AutoCloseable {
     /// [#logSoftmaxAt]; dlogprobs `[T, 1]`.
     void logSoftmaxBackward(Tensor logits, Tensor lse, Tensor targets, Tensor dlogprobs);
 
-    /// dlogprobs[t] ← dLoss/dlogprob[t], both `[T, 1]`; formulas in [bios.worker.kernel.Losses]. The loss
-    /// itself is summed by the host from log-probabilities that are read once at the end of a pass.
+    /// dlogprobs[t] ← dLoss/dlogprob[t], both `[T, 1]`; formulas in [bios.worker.kernel.Losses]. The host
+    /// sums the loss itself from the log-probabilities, which it reads once at the end of a pass.
     void lossGradient(Tensor dlogprobs, Tensor logprobs, LossTerms terms);
 
     // ---- sampling ----
 
     /// tokens[i], logprobs[i] ← the i-th draw ([bios.worker.kernel.Sampling]) and its log-probability under
-    /// the logits divided by the draw's temperature (as they are at temperature 0), before top-k and top-p;
+    /// the logits divided by the draw's temperature (unscaled at temperature 0), before top-k and top-p;
     /// tokens `[n, 1]` of [DType#I32], logprobs `[n, 1]`. Several draws may share a row. May overwrite
     /// logits.
     void sample(Tensor tokens, Tensor logprobs, Tensor logits, Draws draws);
 
     /// ids[t], logprobs[t] ← the k most likely tokens of row t, best first, of equal ones the lower id first;
-    /// ids `[T, k]` of [DType#I32], logprobs `[T, k]`, lse from [#logSoftmaxAt]. Where fewer than k logits
-    /// are numbers, the rest is -1 and NaN.
+    /// ids `[T, k]` of [DType#I32], logprobs `[T, k]`, lse from [#logSoftmaxAt]. If fewer than k logits are
+    /// not NaN, the rest is -1 and NaN.
     void top(Tensor ids, Tensor logprobs, Tensor logits, Tensor lse);
 
     // ---- optimizer ----
 
-    /// y[i] += x[i], pairs of one shape.
+    /// y[i] += x[i]; the shapes of each pair are equal.
     void add(List<Tensor> y, List<Tensor> x);
 
     /// sum ← Σ x² over all elements of all tensors, in a fixed order, in double precision; sum `[1, 1]` of
     /// [DType#F64].
     void sumOfSquares(Tensor sum, List<Tensor> x);
 
-    /// One AdamW step (Loshchilov & Hutter 2019) on all tensors of an adapter, in lists of one shape, as
+    /// One AdamW step (Loshchilov & Hutter 2019) on all tensors of an adapter, in lists of equal shapes, as
     /// torch.optim.AdamW computes it ([bios.worker.kernel.AdamW]); the gradient is first multiplied by min(1,
     /// gradClipNorm / (√sumOfSquares + 1e-6)) if gradClipNorm > 0, as torch.nn.utils.clip_grad_norm_ does.
     void adamW(List<Tensor> w, List<Tensor> m, List<Tensor> v, List<Tensor> g, Tensor sumOfSquares,
@@ -252,6 +258,6 @@ public interface Device extends AutoCloseable {
     record AdamStep(double learningRate, double beta1, double beta2, double eps, double weightDecay,
             long step, double gradClipNorm) {}
 
-    /// Frees all memory and ends all threads of the device, after the verbs before.
+    /// Frees all memory and stops all threads of the device, after the earlier verbs.
     @Override void close();
 }

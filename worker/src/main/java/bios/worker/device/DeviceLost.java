@@ -1,8 +1,8 @@
 package bios.worker.device;
 
-/// The device does not work any more (a sticky error, a card that fell off the bus): no verb will succeed in
-/// this process. The worker process ends, its runs move to other workers or wait for its restart. Never the
-/// fault of the operation that happened to meet it.
+/// The device has failed permanently (a sticky error, a card that is no longer on the bus): no verb can
+/// succeed in this process. The worker process ends, and its runs move to other workers or wait for its
+/// restart. The operation during which it is thrown is never the cause.
 public final class DeviceLost extends RuntimeException {
     private static final long serialVersionUID = 1;
 

@@ -3,17 +3,17 @@ package bios.worker.device;
 import com.typesafe.config.Config;
 import java.util.Optional;
 
-/// Which device the engine computes on, and how.
+/// The settings of the device that the engine computes on.
 ///
-/// @param path name of a way to compute on the CPU, or `auto`
-/// @param activations at bf16 weights; empty: what the path computes fastest with enough digits
-/// @param threads of the device, the caller's included
+/// @param path name of a CPU path, or `auto`
+/// @param activations how activations are multiplied by bf16 weights; empty: the path's default
+/// @param threads number of threads of the device, the caller's included
 /// @param memoryBytes most bytes for tensors, scratch and weights
 public record DeviceSettings(String path, Optional<Activations> activations, int threads, long memoryBytes) {
-    /// The path that the kind of processor decides.
+    /// Selects the path by the kind of processor.
     public static final String AUTO = "auto";
 
-    /// So many threads, everything else decided by the kind of processor.
+    /// So many threads; everything else is selected by the kind of processor.
     public static DeviceSettings ofThreads(int threads) {
         return new DeviceSettings(AUTO, Optional.empty(), threads, Long.MAX_VALUE);
     }
@@ -38,7 +38,7 @@ public record DeviceSettings(String path, Optional<Activations> activations, int
         return new DeviceSettings(path, Optional.of(activations), threads, memoryBytes);
     }
 
-    /// The same with so much memory.
+    /// The same with this memory limit.
     public DeviceSettings withMemory(long bytes) {
         return new DeviceSettings(path, activations, threads, bytes);
     }

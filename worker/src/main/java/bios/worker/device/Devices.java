@@ -4,7 +4,7 @@ import bios.worker.device.cpu.CpuBackend;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigException;
 
-/// The one place that knows which backends there are.
+/// The list of backends.
 public final class Devices {
     private Devices() {}
 
@@ -15,12 +15,12 @@ public final class Devices {
         return CpuBackend.open(settings);
     }
 
-    /// What this machine offers.
+    /// The capabilities of this machine.
     public static Hardware hardware() {
         return CpuBackend.HARDWARE;
     }
 
-    /// Refuses a path that is unknown or that this machine cannot execute.
+    /// Throws if the path is unknown or this machine cannot execute it.
     static void require(String path, Config program) {
         try {
             CpuBackend.requirePath(path);

@@ -1,7 +1,7 @@
 package bios.worker.device;
 
-/// Tokens to be drawn in a pass as device data, made once per pass by [Device#draws]; lives as long as its
-/// scope.
+/// The draws of a pass as device data, created once per pass by [Device#draws]; valid until its scope is
+/// closed.
 public interface Draws {
     /// Number of draws.
     int count();

@@ -2,16 +2,16 @@ package bios.worker.device;
 
 import java.util.Optional;
 
-/// The low-rank factors of an adapter, or their gradients, by site. A site is a matrix of the model that an
-/// adapter may correct; the model numbers them from 0.
+/// The low-rank factors of an adapter, or their gradients, by site. A site is a matrix of the model to which
+/// an adapter may add a correction; sites are numbered from 0.
 public interface FactorTable {
     /// Number of sites of the model.
     int sites();
 
-    /// The factors at a site; empty where the adapter does not correct it.
+    /// The factors at a site; empty if the adapter has none there.
     Optional<Factor> at(int site);
 
-    /// The two factors of one site, transposed as products take them.
+    /// The two factors of one site, in the transposed layout that products use.
     ///
     /// @param a `[in, rank]`
     /// @param b `[rank, out]`

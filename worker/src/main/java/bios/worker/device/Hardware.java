@@ -3,17 +3,17 @@ package bios.worker.device;
 import java.util.List;
 import java.util.Optional;
 
-/// What this machine offers to the engine, read or measured: for `bios doctor` and for benchmarks.
+/// Properties of this machine, read or measured, for `bios doctor` and benchmarks.
 public interface Hardware {
     /// Names of the paths that this machine can execute, fastest first: values of `bios.engine.cpu.path`.
     List<String> paths();
 
-    /// The path that `auto` takes.
+    /// The path that `auto` selects.
     String bestPath();
 
-    /// The rate of products by a library alone, with so many threads; empty where no library runs.
-    Optional<Ceiling> ceiling(int threads);
+    /// A benchmark of products with a vendor's library, with so many threads; empty if none can be loaded.
+    Optional<MatmulBaseline> matmulBaseline(int threads);
 
-    /// Bytes per second at which so many threads read memory that no cache holds.
+    /// Bytes per second at which so many threads read memory that is in no cache.
     double readBytesPerSecond(int threads);
 }

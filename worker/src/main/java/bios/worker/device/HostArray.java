@@ -2,7 +2,7 @@ package bios.worker.device;
 
 import static bios.protocol.Require.require;
 
-/// A matrix in host memory on its way to a device, row-major; see [Device#upload].
+/// A row-major matrix in host memory, the input of [Device#upload].
 public sealed interface HostArray {
     /// Number of rows.
     int rows();
@@ -10,7 +10,7 @@ public sealed interface HostArray {
     /// Number of columns.
     int columns();
 
-    /// Type of the tensor that it becomes.
+    /// Element type of the uploaded tensor.
     DType dtype();
 
     /// Integers: token ids, positions, row numbers.
@@ -25,7 +25,7 @@ public sealed interface HostArray {
         }
     }
 
-    /// Numbers of single precision.
+    /// Single-precision numbers.
     record Floats(int rows, int columns, float[] values) implements HostArray {
         public Floats {
             require(values.length == Math.multiplyExact(rows, columns), "%d values for [%d, %d]",
@@ -42,7 +42,7 @@ public sealed interface HostArray {
         return new Ints(values.length, 1, values);
     }
 
-    /// A column `[n, 1]` of single precision.
+    /// A column `[n, 1]` of single-precision numbers.
     static Floats column(float[] values) {
         return new Floats(values.length, 1, values);
     }

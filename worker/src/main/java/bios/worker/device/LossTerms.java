@@ -3,8 +3,8 @@ package bios.worker.device;
 import bios.protocol.run.LossFunction;
 import java.util.Optional;
 
-/// What a loss needs beside the log-probabilities of its targets; the formulas are those of
-/// [bios.worker.kernel.Losses].
+/// The inputs of a loss other than the log-probabilities of its targets; [bios.worker.kernel.Losses] defines
+/// the formulas.
 ///
 /// @param weights `[T, 1]`: weights of cross_entropy, advantages of the others
 /// @param sampled `[T, 1]`: log-probabilities under the sampling policy; empty for cross_entropy

@@ -1,15 +1,15 @@
 package bios.worker.device;
 
-/// A device has too little memory for what was asked; nothing was taken.
+/// An allocation exceeds a device's memory; nothing was allocated.
 public final class OutOfDeviceMemory extends RuntimeException {
     private static final long serialVersionUID = 1;
     private final long needed;
     private final long inUse;
     private final long limit;
 
-    /// @param needed bytes that were asked for
-    /// @param inUse bytes that were in use
-    /// @param limit bytes that there are
+    /// @param needed bytes requested
+    /// @param inUse bytes in use
+    /// @param limit the device's memory limit in bytes
     public OutOfDeviceMemory(long needed, long inUse, long limit) {
         super(needed + " bytes were asked of a device with " + inUse + " of " + limit + " bytes in use");
         this.needed = needed;

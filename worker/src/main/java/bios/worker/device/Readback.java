@@ -1,8 +1,8 @@
 package bios.worker.device;
 
-/// Results on their way to the host: a copy, ordered behind the verbs before it, that nobody waits for until
-/// a value is asked for. May be asked from any thread. [DeviceLost] when the device is lost meanwhile; what a
-/// verb before it could not do is thrown here at the latest.
+/// An asynchronous copy of results to the host, ordered after the earlier verbs. Only reading a value blocks;
+/// any thread may read. Throws [DeviceLost] if the device is lost before the copy is done; a failure of an
+/// earlier verb is thrown here at the latest.
 public interface Readback {
     /// Elements of the i-th tensor, row-major; waits for the copy. The tensor is [DType#F32] or [DType#BF16].
     float[] floats(int i);

@@ -2,8 +2,8 @@ package bios.worker.device;
 
 import java.util.List;
 
-/// The sequences of a pass as device data (bounds and block table), made once per pass by [Device#sequences];
-/// lives as long as its scope.
+/// The sequences of a pass as device data (bounds and block table), created once per pass by
+/// [Device#sequences]; valid until its scope is closed.
 public interface Sequences {
     /// The sequences, in order.
     List<Sequence> sequences();

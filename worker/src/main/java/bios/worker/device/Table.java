@@ -1,7 +1,7 @@
 package bios.worker.device;
 
 /// A frozen matrix `[n, columns]` from which rows are gathered ([Device#embed]): the embedding of a base
-/// model. Made by [Device#table].
+/// model. Created by [Device#table].
 public interface Table {
     /// Number of rows.
     int rows();

@@ -1,2 +1,2 @@
-/// The engine's instruction set, and the values that its verbs speak of.
+/// The device interface of the engine, and the types of its operands.
 package bios.worker.device;

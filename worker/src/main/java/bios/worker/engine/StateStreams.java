@@ -74,11 +74,11 @@ record StateStreams(RunBlobs blobs, StagingBuffers buffers, DeviceThread device,
     }
 
     private Adapter adapter(ModelName model, LoraSpec lora, TensorStream file) throws Exception {
-        Adapter.check(file, lora, executor.models().get(model).model().spec());
+        Adapter.checkFile(file, lora, executor.models().get(model).model().spec());
         Adapter adapter = device.await(() -> executor.allocate(model, lora));
         try {
             return buffers.stream(buffer -> {
-                adapter.fill(file, buffer);
+                adapter.readFrom(file, buffer);
                 return adapter;
             });
         } catch (Throwable failed) {

@@ -1,7 +1,7 @@
 package bios.worker.kernel;
 
-/// AdamW (Loshchilov & Hutter 2019) as torch.optim.AdamW computes it, with every scalar
-/// reduced to a float first.
+/// AdamW (Loshchilov & Hutter 2019) as torch.optim.AdamW computes it, with every scalar rounded to a float
+/// first.
 ///
 /// @param decay 1 - learning rate · weight decay
 /// @param rate learning rate / (1 - β1^step)
@@ -18,13 +18,13 @@ public record AdamW(float gradScale, float beta1, float beta2, float oneLessBeta
                 (float) Math.sqrt(1 - Math.pow(beta2, step)));
     }
 
-    /// What clipping to `largestNorm` multiplies a gradient by, as torch.nn.utils.clip_grad_norm_ does:
-    /// min(1, largestNorm / (norm + 1e-6)); 1 where `largestNorm` is 0.
+    /// The factor by which clipping to `largestNorm` scales a gradient, as torch.nn.utils.clip_grad_norm_
+    /// does: min(1, largestNorm / (norm + 1e-6)); 1 if `largestNorm` is 0.
     public static float clip(double norm, double largestNorm) {
         return (float) (largestNorm > 0 ? Math.min(1, largestNorm / (norm + 1e-6)) : 1);
     }
 
-    /// w, m, v [0..n) ← their values after the step with gradient gradScale·g.
+    /// w, m, v [0..n) ← their values after a step with the gradient gradScale·g.
     public void step(float[] w, float[] m, float[] v, float[] g, int n) {
         for (int i = 0; i < n; i++) {
             float gradient = gradScale * g[i];

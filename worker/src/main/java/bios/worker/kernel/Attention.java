@@ -2,10 +2,10 @@ package bios.worker.kernel;
 
 import java.util.Arrays;
 
-/// Softmax attention of one query over its keys, walked in blocks of [#BLOCK] positions from the first,
+/// Softmax attention of one query over its keys, processed in blocks of [#BLOCK] positions from the first,
 /// with a running maximum and sum (Milakov & Gimelshein 2018; Dao et al. 2022): out = Σ
-/// softmax(scale·q·kⱼ)·vⱼ. All that a query needs is its own row and its own range of keys, so its bits do
-/// not depend on other queries.
+/// softmax(scale·q·kⱼ)·vⱼ. A query uses only its own row and its own range of keys, so its bits do not depend
+/// on other queries.
 public final class Attention {
     /// Positions of one block of keys.
     public static final int BLOCK = 64;
@@ -20,18 +20,18 @@ public final class Attention {
         float max;
         double total;
 
-        /// Room for a head of `headDim` elements.
+        /// A query of a head of `headDim` elements.
         public Query(int headDim) {
             q = new float[headDim];
             sum = new float[headDim];
         }
 
-        /// The row to fill before [#begin].
+        /// The query's row, to be filled before [#begin].
         public float[] row() {
             return q;
         }
 
-        /// Forgets what was seen and multiplies the row by `scale`.
+        /// Resets the state and multiplies the row by `scale`.
         public void begin(float scale) {
             for (int d = 0; d < q.length; d++) q[d] *= scale;
             Arrays.fill(sum, 0);
@@ -39,9 +39,9 @@ public final class Attention {
             total = 0;
         }
 
-        /// Takes in the keys from..to of a block. `keys` are transposed `[headDim, BLOCK]`, `values`
-        /// `[BLOCK, headDim]`.
-        public void absorb(float[] keys, float[] values, int from, int to) {
+        /// Adds the keys from..to of a block. `keys` are transposed `[headDim, BLOCK]`, `values` `[BLOCK,
+        /// headDim]`.
+        public void addBlock(float[] keys, float[] values, int from, int to) {
             if (from >= to) return;
             scores(weights, q, keys);
             float top = max;

@@ -2,7 +2,7 @@ package bios.worker.kernel;
 
 import java.lang.foreign.MemorySegment;
 
-/// The exponential function that every softmax and sigmoid here uses, so that their bits agree: exp(x) =
+/// The exponential function of every softmax and sigmoid of the engine, so that their bits agree: exp(x) =
 /// 2ⁿ·exp(r), n = round(x / ln 2), r in two parts after Cody and Waite, exp(r) by a polynomial of degree 6
 /// with the least relative error of those that begin with 1 + r + r²/2; all by fused multiply-adds, which
 /// round once. Within 1 unit in the last place for x in [-87, 88]; outside, x is clamped to that range (so
@@ -38,14 +38,14 @@ public final class Exp {
     }
 
     /// y[i] ← exp(factor·x[i] - shift) for i < n, the bits of [#exp(float)]; y may be x. Three loops, because
-    /// C2 makes no vectors of casts between int and float.
+    /// C2 does not vectorize casts between int and float.
     public static void exp(float[] y, float[] x, int n, float factor, float shift) {
-        var room = ROOM.get();
-        for (int from = 0; from < n; from += Room.SIZE) {
-            int count = Math.min(Room.SIZE, n - from);
-            polynomial(y, room.bits, x, from, count, factor, shift);
-            MemorySegment.copy(room.bitsMemory, 0, room.powersMemory, 0, 4L * count);
-            float[] powers = room.powers;
+        var buffers = BUFFERS.get();
+        for (int from = 0; from < n; from += Buffers.SIZE) {
+            int count = Math.min(Buffers.SIZE, n - from);
+            polynomial(y, buffers.bits, x, from, count, factor, shift);
+            MemorySegment.copy(buffers.bitsMemory, 0, buffers.powersMemory, 0, 4L * count);
+            float[] powers = buffers.powers;
             for (int i = 0; i < count; i++) y[from + i] *= powers[i];
         }
     }
@@ -67,7 +67,7 @@ public final class Exp {
         }
     }
 
-    private static final class Room {
+    private static final class Buffers {
         static final int SIZE = 1024;
 
         final int[] bits = new int[SIZE];
@@ -76,5 +76,5 @@ public final class Exp {
         final MemorySegment powersMemory = MemorySegment.ofArray(powers);
     }
 
-    private static final ThreadLocal<Room> ROOM = ThreadLocal.withInitial(Room::new);
+    private static final ThreadLocal<Buffers> BUFFERS = ThreadLocal.withInitial(Buffers::new);
 }

@@ -4,11 +4,11 @@ package bios.worker.kernel;
 public final class LogSoftmax {
     private LogSoftmax() {}
 
-    /// log Σ exp(logits[0..n)). `room` is room for n values.
-    public static float logSumExp(float[] logits, int n, float[] room) {
+    /// log Σ exp(logits[0..n)). `scratch` has at least n elements; its contents are overwritten.
+    public static float logSumExp(float[] logits, int n, float[] scratch) {
         float max = Sums.max(logits, n);
-        Exp.exp(room, logits, n, 1, max);
-        return (float) (max + Math.log(Sums.sum(room, n)));
+        Exp.exp(scratch, logits, n, 1, max);
+        return (float) (max + Math.log(Sums.sum(scratch, n)));
     }
 
     /// logits in place ← d·(onehot(target) - exp(logits - lse)): the gradient of logprob[target] times d.

@@ -14,9 +14,9 @@ import bios.protocol.run.LossFunction;
 /// | cispo | -clip(r, low, high)·l·A | -clip(r, low, high)·A |
 /// | dro | -(l·A - beta/2·(l - q)²) | -(A - beta·(l - q)) |
 ///
-/// Positions with A = 0 (or w = 0) add nothing, whatever r is: prompts have q = 0, and 0 · ∞ must not be NaN.
-/// Only dro's square counts there too. The loss of a datum is the sum of its values in the order of
-/// positions.
+/// Positions with A = 0 (or w = 0) contribute 0 for any r: prompts have q = 0, and 0 · ∞ must not be NaN.
+/// Only the square term of dro contributes there too. The loss of a datum is the sum of its values in the
+/// order of positions.
 ///
 /// @param low lower clipping threshold (ppo, cispo)
 /// @param high upper clipping threshold (ppo, cispo)

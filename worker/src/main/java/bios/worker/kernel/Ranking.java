@@ -2,11 +2,11 @@ package bios.worker.kernel;
 
 import java.util.Arrays;
 
-/// The largest of many numbers, best first; among equal ones the lower index comes first.
+/// The largest of many numbers, in descending order; of equal ones the lower index comes first.
 public final class Ranking {
     private Ranking() {}
 
-    /// The index of the largest; NaN is never it, unless all are.
+    /// The index of the largest; of a NaN only if all are NaN.
     public static int best(float[] values) {
         float most = Sums.max(values, values.length);
         if (!Float.isNaN(most)) for (int i = 0; i < values.length; i++) if (values[i] == most) return i;
@@ -64,7 +64,7 @@ public final class Ranking {
         return indices;
     }
 
-    /// Grows with the value and falls with the index. NaN counts as the smallest, -0 as 0.
+    /// Sort key: increases with the value, decreases with the index. NaN counts as -∞, -0 as 0.
     private static long key(float value, int index) {
         int bits = Float.isNaN(value)
                 ? Float.floatToRawIntBits(Float.NEGATIVE_INFINITY) : Float.floatToRawIntBits(value + 0f);

@@ -3,14 +3,14 @@ package bios.worker.kernel;
 import bios.worker.device.Draw;
 import java.util.Arrays;
 
-/// How a [Draw] takes a token from a row of logits. Pure: the same logits and draw give the same token.
+/// Selects the token of a [Draw] from a row of logits. Pure: the same logits and draw give the same token.
 ///
-/// The random number is made by counter: it depends on (seed, sample, token) alone, so a request gives the
-/// same tokens in any batch, on any worker, and after a restart. Of equal logits the lower id counts as the
-/// larger.
+/// The random number is counter-based: it depends only on (seed, sample, token), so a request gives the same
+/// tokens in any batch, on any worker, and after a restart. Of equal logits the one with the lower id ranks
+/// first.
 ///
-/// Sums over the vocabulary are made in blocks of [#BLOCK] logits. A [#simple] draw reads the maximum and the
-/// sum of each block first ([#softmaxBlocks]) and then one block only; all other draws read a scaled row.
+/// Sums over the vocabulary are computed in blocks of [#BLOCK] logits. A [#simple] draw reads the maximum and
+/// the sum of each block first ([#softmaxBlocks]) and then one block only; all other draws read a scaled row.
 public final class Sampling {
     /// Logits of one block.
     public static final int BLOCK = 1024;
@@ -35,7 +35,7 @@ public final class Sampling {
 
     // ---- the definition ----
 
-    /// The token that a draw takes from a row of logits as they are.
+    /// The token of a draw from a row of unscaled logits.
     public static int token(float[] logits, Draw draw) {
         double uniform = uniform(draw.seed(), draw.sample(), draw.token());
         if (!simple(draw)) {
@@ -52,13 +52,13 @@ public final class Sampling {
         return first + within(block, maxima[place.block()], draw, place.rest());
     }
 
-    /// Whether log-probabilities at this temperature are those of the logits as they are.
+    /// Whether log-probabilities at this temperature are those of the unscaled logits.
     public static boolean unscaled(double temperature) {
         return temperature == 0 || temperature == 1;
     }
 
-    /// logits in place ← (logits - max) / temperature, which no temperature makes infinite at its top; as
-    /// they are at temperatures 0 and 1.
+    /// logits in place ← (logits - max) / temperature, so that the largest is finite at any temperature;
+    /// unchanged at temperatures 0 and 1.
     public static void scale(float[] logits, double temperature) {
         if (unscaled(temperature)) return;
         float max = logits[Ranking.best(logits)];
@@ -80,7 +80,7 @@ public final class Sampling {
         return fromRanked(scaled, ranked, max, draw, uniform);
     }
 
-    /// The vocabulary in blocks: which one, then which token of it.
+    /// Draws from the vocabulary by blocks: first selects a block, then a token in it.
     private static int fromAll(float[] scaled, float max, double uniform) {
         double[] sums = blocks(scaled, max);
         double left = uniform * Arrays.stream(sums).sum();
@@ -97,7 +97,7 @@ public final class Sampling {
         return last >= 0 ? last : Ranking.best(scaled);   // rounding only
     }
 
-    /// Σ exp(z - max) of each block; elements far below count as the least that fp32 has left.
+    /// Σ exp(z - max) of each block; an underflow counts as the smallest value of exp.
     private static double[] blocks(float[] scaled, float max) {
         double[] sums = new double[Math.ceilDiv(scaled.length, BLOCK)];
         float[] part = new float[BLOCK];
@@ -110,8 +110,9 @@ public final class Sampling {
         return sums;
     }
 
-    /// A set that holds the most likely tokens with probability topP, without sorting the vocabulary: tokens
-    /// below (1 - topP) / n have together less than 1 - topP. Half of it leaves room for rounding.
+    /// A superset of the most likely tokens with total probability topP, without sorting the vocabulary: all
+    /// tokens below (1 - topP) / n together have less than 1 - topP. Half of this threshold is used, as a
+    /// margin for rounding.
     private static int[] nucleus(float[] scaled, float max, double topP) {
         double total = Arrays.stream(blocks(scaled, max)).sum();
         double least = 0.5 * (1 - topP) / scaled.length * total;
@@ -134,7 +135,7 @@ public final class Sampling {
         return ranked[n - 1];
     }
 
-    /// exp(z - max), 0 where fp32 has nothing left of it.
+    /// exp(z - max), 0 if it underflows in fp32.
     private static double weight(float z, float max) {
         float below = z - max;
         return below > -87 ? Exp.exp(below) : 0;
@@ -142,7 +143,8 @@ public final class Sampling {
 
     // ---- a draw that reads one block of logits ----
 
-    /// Whether a draw takes the largest logit, or any of the logits as they are: [#block] and [#within] do.
+    /// Whether a draw takes the largest logit, or samples from unscaled logits without top-k and top-p; then
+    /// [#block] and [#within] suffice.
     public static boolean simple(Draw draw) {
         return draw.temperature() == 0 || draw.temperature() == 1 && draw.topK() == -1 && draw.topP() == 1;
     }
@@ -173,10 +175,10 @@ public final class Sampling {
         return new Place(block, rest / weight(maxima[block], maxima[best]));
     }
 
-    /// A block, and how much of its sum lies before the token.
+    /// A block, and the part of its sum before the token.
     public record Place(int block, double rest) {}
 
-    /// The token of a block, counted from its first.
+    /// The index of the token in its block.
     ///
     /// @param max the block's maximum
     /// @param rest [Place#rest]

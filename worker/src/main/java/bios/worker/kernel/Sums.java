@@ -1,7 +1,7 @@
 package bios.worker.kernel;
 
-/// Sums in double precision over four interleaved lanes: lane l takes the elements i ≡ l (mod 4) in order,
-/// the result is (l0 + l1) + (l2 + l3). The order depends on n alone.
+/// Sums in double precision over four interleaved lanes: lane l sums the elements i ≡ l (mod 4) in order, the
+/// result is (l0 + l1) + (l2 + l3). The order depends on n alone.
 public final class Sums {
     private Sums() {}
 
@@ -43,7 +43,7 @@ public final class Sums {
         return (a + b) + (c + d);
     }
 
-    /// The greatest of x[0..n), n ≥ 1; NaN if one is.
+    /// The maximum of x[0..n), n ≥ 1; NaN if any element is.
     public static float max(float[] x, int n) {
         float m = x[0];
         for (int i = 1; i < n; i++) m = Math.max(m, x[i]);

@@ -1,3 +1,3 @@
-/// What is computed, each formula once, in plain Java on rows of floats: the truth that every backend is held
-/// to. Sums run in a fixed order, so that equal inputs give equal bits.
+/// The reference implementation of every formula, in plain Java on rows of floats: every backend is tested
+/// against it. Sums have a fixed order, so that equal inputs give equal bits.
 package bios.worker.kernel;

@@ -13,12 +13,12 @@ import java.util.TreeSet;
 /// `generation_config.json`.
 ///
 /// @param path the folder
-/// @param spec what its configuration says
+/// @param spec the contents of its configuration
 public record ModelFolder(Path path, ModelSpec spec) {
     private static final Set<String> ARCHITECTURES = new TreeSet<>(
             Set.of("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"));
 
-    /// Reads and checks the configuration; [ModelRefused] for anything that is not understood.
+    /// Reads and checks the configuration; throws [ModelRefused] if anything is not supported.
     public static ModelFolder open(Path folder) {
         Path file = folder.resolve("config.json");
         if (!Files.isRegularFile(file))
@@ -88,13 +88,13 @@ public record ModelFolder(Path path, ModelSpec spec) {
             return new ArrayList<>(Collections.nCopies(number("num_hidden_layers"), 0));
         }
 
-        /// Mistral: the same window for all layers, if any. A config without the field means 4096.
+        /// Mistral: one window for all layers, if any. A config without the field means 4096.
         private List<Integer> oneWindow() {
             int window = config.has("sliding_window") ? config.get("sliding_window").asInt(0) : 4096;
             return Collections.nCopies(number("num_hidden_layers"), window);
         }
 
-        /// Qwen: the layers that `layer_types` calls sliding, else those from `max_window_layers` on.
+        /// Qwen: the layers that are sliding in `layer_types`; without it those from `max_window_layers` on.
         private List<Integer> windows() {
             List<Integer> windows = everything();
             boolean slides = config.path("use_sliding_window").asBoolean(false)

@@ -1,12 +1,12 @@
 package bios.worker.load;
 
-/// A model folder or tensor file that cannot be used: says where, what is wrong and what to do about it.
+/// A model folder or tensor file cannot be used; the message contains the place, the reason and a remedy.
 public final class ModelRefused extends RuntimeException {
     private static final long serialVersionUID = 1;
 
     /// @param where the folder or file
-    /// @param what what is wrong with it
-    /// @param remedy what to do instead
+    /// @param what the reason
+    /// @param remedy what the user can do
     public ModelRefused(String where, String what, String remedy) {
         super(where + ": " + what + "; " + remedy);
     }

@@ -4,7 +4,8 @@ import bios.protocol.model.TargetModule;
 import java.util.List;
 import java.util.Set;
 
-/// What `config.json` and `generation_config.json` say of a model. Families differ by this data only.
+/// The properties of a model in `config.json` and `generation_config.json`. Model families differ only by
+/// this data.
 ///
 /// @param architecture `architectures[0]`
 /// @param vocabularySize rows of the embedding
@@ -19,7 +20,8 @@ import java.util.Set;
 /// @param outputBias whether o has a bias
 /// @param mlpBias whether gate, up and down have a bias
 /// @param headNorms whether q and k are normed per head
-/// @param windows per layer how many positions a query sees, itself included; 0: all before it
+/// @param windows per layer, the number of positions that a query attends to, its own included; 0: all up to
+///     its own
 /// @param contextLength the most positions of a sequence
 /// @param endTokens tokens that end a text
 public record ModelSpec(String architecture, int vocabularySize, int hidden,
@@ -37,7 +39,7 @@ public record ModelSpec(String architecture, int vocabularySize, int hidden,
         return kvHeads * headDim;
     }
 
-    /// Columns of what the module reads.
+    /// Columns of the module's input.
     public int in(TargetModule target) {
         return switch (target) {
             case Q, K, V, GATE, UP, HEAD -> hidden;
@@ -46,7 +48,7 @@ public record ModelSpec(String architecture, int vocabularySize, int hidden,
         };
     }
 
-    /// Columns of what the module gives.
+    /// Columns of the module's output.
     public int out(TargetModule target) {
         return switch (target) {
             case Q -> queryColumns();

@@ -4,9 +4,9 @@ import com.fasterxml.jackson.databind.JsonNode;
 import java.util.Set;
 import java.util.TreeSet;
 
-/// Rotary positions: the angle of pair i at position p is p · inverseFrequencies[i] (Su et al.
-/// 2021), computed in fp32 as transformers does (modeling_rope_utils.py), because models are
-/// trained with its rounding.
+/// The parameters of rotary positions: the angle of pair i at position p is p · inverseFrequencies[i] (Su et
+/// al. 2021), computed in fp32 as transformers does (modeling_rope_utils.py), because models are trained with
+/// its rounding.
 ///
 /// @param inverseFrequencies headDim / 2 of them
 /// @param attentionFactor multiplies cos and sin
@@ -42,7 +42,7 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
         };
     }
 
-    /// transformers 5 may nest the parameters by layer type; only one set for all layers is understood.
+    /// transformers 5 may nest the parameters by layer type; only one set for all layers is supported.
     private static JsonNode flat(String where, JsonNode parameters) {
         JsonNode first = null;
         for (JsonNode child : parameters) {

@@ -1,7 +1,7 @@
 package bios.worker.load;
 
 import bios.worker.device.FrozenMatrix;
-import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.FrozenMatrix.WeightType;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.core.StreamReadFeature;
 import com.fasterxml.jackson.databind.JsonNode;
@@ -27,8 +27,8 @@ import java.util.TreeSet;
 
 /// The tensors of one safetensors file, or of the shards that an index names, mapped into memory.
 ///
-/// [SafetensorsHeader] gives the format. The whole header is checked before a byte of data is used: a damaged
-/// file is refused by name, with [ModelRefused].
+/// [SafetensorsHeader] describes the format. The whole header is checked before any data is used; for a
+/// damaged file [ModelRefused] contains its name.
 public final class Safetensors implements AutoCloseable {
     private static final String REMEDY = SafetensorsHeader.REMEDY;
     private static final ValueLayout.OfLong LONG =
@@ -86,7 +86,7 @@ public final class Safetensors implements AutoCloseable {
 
     /// Reads tensors from bytes in memory.
     ///
-    /// @param where what messages call them
+    /// @param where their name in messages
     public static Safetensors of(String where, byte[] bytes) {
         Safetensors all = new Safetensors(Arena.ofShared(), where);
         MemorySegment memory = all.arena.allocate(Math.max(1, bytes.length), 64).asSlice(0, bytes.length);
@@ -100,7 +100,7 @@ public final class Safetensors implements AutoCloseable {
         }
     }
 
-    /// What messages call it: the file or folder.
+    /// The file or folder, for messages.
     public String where() {
         return where;
     }
@@ -115,7 +115,7 @@ public final class Safetensors implements AutoCloseable {
         return Collections.unmodifiableSortedMap(metadata);
     }
 
-    /// The tensor of this name; refused when it is missing.
+    /// The tensor of this name; [ModelRefused] if it is missing.
     public Entry entry(String name) {
         Entry entry = entries.get(name);
         if (entry == null) throw new ModelRefused(where, "tensor '" + name + "' is missing",
@@ -154,17 +154,17 @@ public final class Safetensors implements AutoCloseable {
     }
 
     /// The tensor's element type, refused unless it is one that the engine computes with.
-    public DType dtype(Entry entry) {
+    public WeightType dtype(Entry entry) {
         return switch (entry.dtype()) {
-            case "BF16" -> DType.BF16;
-            case "F16" -> DType.F16;
-            case "F32" -> DType.F32;
+            case "BF16" -> WeightType.BF16;
+            case "F16" -> WeightType.F16;
+            case "F32" -> WeightType.F32;
             default -> throw new ModelRefused(where, "tensor '" + entry.name() + "' has dtype "
                     + entry.dtype(), "expected BF16, F16 or F32; save the model in one of them");
         };
     }
 
-    /// Unmaps the files: no segment given out may be used any more.
+    /// Unmaps the files; the segments of their tensors must not be used any more.
     @Override public void close() {
         arena.close();
     }
@@ -226,7 +226,7 @@ public final class Safetensors implements AutoCloseable {
             throw new ModelRefused(file, "tensor '" + r.name() + "' is in two files", REMEDY);
     }
 
-    /// Reads a JSON object, refused by name when it is missing or malformed.
+    /// Reads a JSON object; [ModelRefused] if it is missing or malformed.
     static JsonNode json(String where, Path file) {
         try {
             JsonNode node = JSON.readTree(Files.readAllBytes(file));

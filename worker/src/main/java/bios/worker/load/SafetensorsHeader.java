@@ -11,8 +11,8 @@ import java.util.TreeMap;
 import java.util.TreeSet;
 
 /// The header of one safetensors file: 8 bytes of header length (little-endian), then this JSON, then the
-/// data (https://github.com/huggingface/safetensors). All of it is checked before a byte of data is used:
-/// names are unique, shapes and ranges agree, and the ranges cover the data without gap or overlap.
+/// data (https://github.com/huggingface/safetensors). All of it is checked before any data is used: names are
+/// unique, shapes and ranges agree, and the ranges cover the data without gap or overlap.
 ///
 /// @param metadata the `__metadata__`, sorted
 /// @param tensors in the order of their data
@@ -25,17 +25,17 @@ record SafetensorsHeader(SortedMap<String, String> metadata, List<TensorRange> t
             Map.entry("U32", 4), Map.entry("F32", 4), Map.entry("F64", 8), Map.entry("I64", 8),
             Map.entry("U64", 8));
 
-    /// Refuses a header length that no file of `fileBytes` bytes can have.
+    /// Throws if a file of `fileBytes` bytes cannot have a header of this length.
     static void requireLength(String file, long length, long fileBytes) {
         if (length < 2 || length > MAX_BYTES || length > fileBytes - 8)
             throw new ModelRefused(file,
                     "has a header of " + length + " bytes in a file of " + fileBytes, REMEDY);
     }
 
-    /// Parses and checks a header; [ModelRefused] names what is wrong.
+    /// Parses and checks a header; [ModelRefused] contains the reason if it is invalid.
     ///
-    /// @param file what messages call the file
-    /// @param dataBytes number of bytes behind the header
+    /// @param file the file's name in messages
+    /// @param dataBytes number of bytes after the header
     static SafetensorsHeader parse(String file, byte[] json, long dataBytes) {
         JsonNode header;
         try {

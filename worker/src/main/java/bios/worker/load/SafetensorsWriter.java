@@ -12,7 +12,7 @@ import java.util.Map;
 import java.util.SortedMap;
 import java.util.TreeMap;
 
-/// Writes fp32 matrices in the safetensors format: the header, then the values of all tensors in the order of
+/// Writes fp32 tensors in the safetensors format: the header, then the values of all tensors in the order of
 /// their names. The same tensors and metadata give the same bytes: names are sorted, the header is padded
 /// with spaces to a multiple of 8 bytes.
 public final class SafetensorsWriter {

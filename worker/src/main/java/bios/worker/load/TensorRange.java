@@ -2,7 +2,7 @@ package bios.worker.load;
 
 import java.util.List;
 
-/// One tensor of a safetensors file: bytes `begin` (inclusive) to `end` (exclusive) behind the header.
+/// One tensor of a safetensors file: bytes `begin` (inclusive) to `end` (exclusive) after the header.
 ///
 /// @param dtype as the header spells it, e.g. `BF16`
 public record TensorRange(String name, String dtype, List<Long> shape, long begin, long end) {

@@ -15,14 +15,14 @@ import java.util.TreeMap;
 
 /// One safetensors file of any size, read once from begin to end: the header first, then the tensors in the
 /// order of the file, in blocks of rows. The whole header is checked before any data is read; [ModelRefused]
-/// names what is missing, misshaped or cut off. For one thread.
+/// if a tensor is missing, has a wrong shape, or the file is truncated. Not thread-safe.
 public final class TensorStream implements AutoCloseable {
     private final String where;
     private final InputStream in;
     private final SafetensorsHeader header;
     private final Map<String, TensorRange> byName = new TreeMap<>();
 
-    /// Takes the rows of one tensor, in their order.
+    /// Receives the rows of one tensor, in their order.
     @FunctionalInterface
     public interface RowSink {
         /// @param row number of the first row
@@ -39,7 +39,7 @@ public final class TensorStream implements AutoCloseable {
 
     /// Reads the header. Closes `in` if that fails, and reads a refused file to its end before ([#verify]).
     ///
-    /// @param where what messages call the file
+    /// @param where the file's name in messages
     /// @param bytes size of the whole file
     public static TensorStream open(String where, InputStream in, long bytes) {
         try {
@@ -63,9 +63,9 @@ public final class TensorStream implements AutoCloseable {
         }
     }
 
-    /// Reads what is left of the file without looking at it. A store verifies its content at the end, so damage
-    /// is reported as such ([bios.persistence.blob.BlobDamaged]) and not as what it looks like in the file. To
-    /// be called before a refusal of the content is passed on.
+    /// Reads what is left of the file without looking at it. A store verifies its content at the end, so
+    /// damage is reported as such ([bios.persistence.blob.BlobDamaged]) and not as what it looks like in the
+    /// file. To be called before a refusal of the content is passed on.
     public void verify() {
         readToEnd(where, in);
     }
@@ -106,13 +106,13 @@ public final class TensorStream implements AutoCloseable {
         return header.tensors();
     }
 
-    /// What messages call the file.
+    /// The file's name in messages.
     public String where() {
         return where;
     }
 
-    /// Refuses the file unless it has a tensor of this name, of bf16, fp16 or fp32 and shape `[rows,
-    /// columns]`.
+    /// Throws [ModelRefused] unless the file has a tensor of this name and shape `[rows, columns]` in bf16,
+    /// fp16 or fp32.
     public void requireMatrix(String name, int rows, int columns) {
         TensorRange tensor = byName.get(name);
         if (tensor == null) throw new ModelRefused(where, "tensor '" + name + "' is missing",
@@ -132,10 +132,10 @@ public final class TensorStream implements AutoCloseable {
         };
     }
 
-    /// Reads all data to the end of the file; called once. What [#requireMatrix] has accepted goes to its
-    /// sink, widened to fp32; tensors without a sink are skipped.
+    /// Reads all data to the end of the file; may be called once. A tensor that [#requireMatrix] has accepted
+    /// is passed to its sink, widened to fp32; tensors without a sink are skipped.
     ///
-    /// @param sinks by the name of the tensor
+    /// @param sinks sinks by the name of their tensor
     public void read(Map<String, RowSink> sinks, StagingBuffer staging) {
         try {
             for (TensorRange tensor : header.tensors()) {
@@ -145,7 +145,7 @@ public final class TensorStream implements AutoCloseable {
             }
             // The store verifies its content at the end.
             if (in.read() >= 0)
-                throw new ModelRefused(where, "goes on behind its last tensor", SafetensorsHeader.REMEDY);
+                throw new ModelRefused(where, "has bytes after its last tensor", SafetensorsHeader.REMEDY);
         } catch (EOFException _) {
             throw cutOff(where);
         } catch (IOException failed) {
@@ -163,7 +163,7 @@ public final class TensorStream implements AutoCloseable {
             int elements = count * columns;
             byte[] bytes = staging.bytes(elements * width);
             if (in.readNBytes(bytes, 0, elements * width) < elements * width) throw cutOff(where);
-            float[] values = staging.file(elements);
+            float[] values = staging.fileLayout(elements);
             widen(tensor.dtype(), ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN), values, elements);
             sink.rows(row, count, values);
         }

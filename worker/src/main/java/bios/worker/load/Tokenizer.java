@@ -12,21 +12,21 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
 
-/// A model's tokenizer, as its `tokenizer.json` describes it. Safe to use from many threads.
+/// A model's tokenizer, read from its `tokenizer.json`. Thread-safe.
 public final class Tokenizer implements AutoCloseable {
-    /// What a loader outside Bios needs to make the same tokens.
+    /// The files that another loader needs to produce the same tokens.
     private static final List<String> FILES = List.of("added_tokens.json", "chat_template.jinja",
             "merges.txt", "special_tokens_map.json", "tokenizer.json",
             "tokenizer.model", "tokenizer_config.json", "vocab.json");
     private static final String MAIN = "tokenizer.json";
 
     static {
-        // The library would otherwise report its use to its makers.
+        // Without this the library reports its use to its vendor.
         System.setProperty("OPT_OUT_TRACKING", "true");
         System.setProperty("ai.djl.offline", "true");
-        // Its own library for GPUs is not in the jar and would be fetched from the network.
+        // The library for GPUs is not in the jar and would be downloaded.
         if (System.getenv("RUST_FLAVOR") == null) System.setProperty("RUST_FLAVOR", "cpu");
-        // It unpacks a native library under the home folder, which containers often may not write.
+        // It unpacks a native library in the home folder, which is often read-only in containers.
         boolean chosen = System.getenv("DJL_CACHE_DIR") != null
                 || System.getProperty("DJL_CACHE_DIR") != null;
         if (!chosen && !Files.isWritable(Path.of(System.getProperty("user.home"))))
@@ -42,13 +42,12 @@ public final class Tokenizer implements AutoCloseable {
         this.files = files;
     }
 
-    /// Reads the folder's tokenizer; empty when it has no `tokenizer.json`, [ModelRefused]
-    /// when that cannot be read.
+    /// Reads the folder's tokenizer; empty if it has no `tokenizer.json`, [ModelRefused] if that is invalid.
     public static Optional<Tokenizer> open(Path folder) {
         Path main = folder.resolve(MAIN);
         if (!Files.isRegularFile(main)) return Optional.empty();
         try (InputStream in = Files.newInputStream(main)) {
-            // A tokenizer must neither cut nor fill up what it is given, whatever the file says.
+            // The tokenizer must neither truncate nor pad texts, even if the file enables that.
             var options = Map.of("truncation", "false", "padding", "false");
             var tokenizer = HuggingFaceTokenizer.newInstance(in, options);
             return Optional.of(new Tokenizer(tokenizer, files(folder)));
@@ -71,20 +70,19 @@ public final class Tokenizer implements AutoCloseable {
 
     /// The tokens of a text.
     ///
-    /// @param addSpecialTokens whether to frame it as the tokenizer does for the model, e.g. with
-    ///     a beginning-of-text token
+    /// @param addSpecialTokens whether to add the model's special tokens, e.g. a beginning-of-text token
     public int[] encode(String text, boolean addSpecialTokens) {
         return Arrays.stream(tokenizer.encode(text, addSpecialTokens, false).getIds())
                 .mapToInt(Math::toIntExact).toArray();
     }
 
-    /// The text of tokens; bytes that are no character give U+FFFD. Unknown ids give nothing.
+    /// The text of tokens; invalid UTF-8 gives U+FFFD, unknown ids are skipped.
     public String decode(int[] tokens, boolean skipSpecialTokens) {
         if (tokens.length == 0) return "";
         return tokenizer.decode(Arrays.stream(tokens).asLongStream().toArray(), skipSpecialTokens);
     }
 
-    /// Content by name of the files that describe it: `tokenizer.json`, `tokenizer_config.json`, ...
+    /// The contents of its files by name: `tokenizer.json`, `tokenizer_config.json`, ...
     public Map<String, byte[]> files() {
         return Map.copyOf(files);
     }

@@ -35,7 +35,7 @@ import java.util.TreeMap;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.Test;
 
-/// States as streams: the files of earlier versions byte by byte, and files that are not what they should be.
+/// States as streams: the files of earlier versions byte by byte, and invalid files.
 class StateStreamTest {
     private static final LoraSpec LORA = new LoraSpec(3, 7.5, 11,
             List.of(TargetModule.V, TargetModule.Q, TargetModule.DOWN, TargetModule.HEAD));
@@ -58,38 +58,38 @@ class StateStreamTest {
 
     @Test void filesOfEarlierVersionsAreReadAndWrittenByteForByte() throws IOException {
         try (TrainingState state = StateFiles.restore(stored("point"), MODEL, ON)) {
-            assertEquals(1, state.accumulated());
+            assertEquals(1, state.accumulatedOperations());
             assertEquals(2, state.steps());
             assertArrayEquals(stored("point"), StateFiles.point(state));
             assertArrayEquals(stored("adapter"), StateFiles.adapter(state));
             assertArrayEquals(stored("optimizer"), StateFiles.optimizer(state));
             try (TrainingState loaded = StateFiles.load(stored("adapter"), Optional.of(stored("optimizer")),
-                    state.steps(), state.settings(), LORA, MODEL, ON)) {
+                    state.steps(), state.optimizerSettings(), LORA, MODEL, ON)) {
                 state.dropGradient();
                 assertArrayEquals(StateFiles.point(state), StateFiles.point(loaded));
             }
         }
     }
 
-    @Test void theStateItselfGivesTheBytesOfACopy() throws IOException {
+    @Test void writingTheStateItselfGivesTheBytesOfACopy() throws IOException {
         try (TrainingState state = StateFiles.restore(stored("point"), MODEL, ON)) {
             var out = new ByteArrayOutputStream();
-            try (StateSnapshot live = state.live(StateSnapshot.Content.EVERYTHING)) {
+            try (StateSnapshot live = state.live(StateSnapshot.Content.RECOVERY_POINT)) {
                 assertEquals(0, live.deviceBytes());
-                live.writePoint(out, new StagingBuffer());
-                assertEquals(out.size(), live.pointBytes());
+                live.writeRecoveryPoint(out, new StagingBuffer());
+                assertEquals(out.size(), live.recoveryPointBytes());
             }
             assertArrayEquals(stored("point"), out.toByteArray());
         }
     }
 
-    @Test void aCopyIsNotChangedByWhatFollows() throws IOException {
+    @Test void aCopyIsNotChangedByLaterSteps() throws IOException {
         try (TrainingState state = StateFiles.restore(stored("point"), MODEL, ON)) {
             var out = new ByteArrayOutputStream();
-            try (StateSnapshot copy = state.snapshot(StateSnapshot.Content.EVERYTHING)) {
+            try (StateSnapshot copy = state.snapshot(StateSnapshot.Content.RECOVERY_POINT)) {
                 assertTrue(copy.deviceBytes() >= state.bytes() / 2);
-                state.step(state.settings());
-                copy.writePoint(out, new StagingBuffer());
+                state.step(state.optimizerSettings());
+                copy.writeRecoveryPoint(out, new StagingBuffer());
             }
             assertArrayEquals(stored("point"), out.toByteArray());
         }
@@ -103,13 +103,13 @@ class StateStreamTest {
             byte[] cut = Arrays.copyOf(whole, bytes);
             assertThrows(ModelRefused.class, () -> StateFiles.load(cut, Optional.empty(), 0,
                     AdamParams.DEFAULT, LORA, MODEL, ON).close(), bytes + " bytes");
-            // The header says the size of the whole file, the stream ends earlier.
+            // The stream ends before the size of the file in the header.
             assertThrows(ModelRefused.class, () -> StateFiles.loadCut(whole, bytes, LORA, MODEL, ON).close());
         }
         assertEquals(before, ON.memoryInUse());
     }
 
-    @Test void aMissingMisshapedOrForeignTensorIsRefusedByNameBeforeAnythingIsTaken() throws IOException {
+    @Test void aMissingMisshapedOrUnknownTensorIsRefusedByNameBeforeAnyAllocation() throws IOException {
         String name = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
         var test = new RecordingDevice(ON);
         for (String what : List.of("missing", "misshaped", "foreign", "dtype")) {
@@ -169,11 +169,11 @@ class StateStreamTest {
 
     @Test void sitesNumberTheMatricesOfTheModel() {
         try (Factors factors = new Factors(LORA, MODEL, ON)) {
-            Map<Integer, Part> wanted = new HashMap<>();
+            Map<Integer, Part> expected = new HashMap<>();
             for (Part p : factors.layout().parts())
-                wanted.put(Factors.site(p.layer(), p.target()), p);
+                expected.put(Factors.site(p.layer(), p.target()), p);
             for (int site = 0; site < factors.sites(); site++)
-                assertEquals(wanted.containsKey(site), factors.at(site).isPresent());
+                assertEquals(expected.containsKey(site), factors.at(site).isPresent());
             int head = Factors.site(MODEL.layers(), TargetModule.HEAD);
             assertEquals(MODEL.vocabularySize(), factors.at(head).orElseThrow().b().columns());
             assertEquals(LORA.rank(), factors.at(head).orElseThrow().rank());

@@ -26,7 +26,7 @@ import org.junit.jupiter.api.Test;
 final class AdapterProductsTest extends Conformance {
     private static final int SITE = 2;
     private static final int IN = 33, OUT = 70, ROWS = 90;
-    /// Rows of each slot, and its rank at the site (0: it does not correct it).
+    /// Rows of each slot, and its rank at the site (0: no adapter there).
     private static final int[][] SLOTS = {{1, 40, 4}, {41, 1, 20}, {45, 30, 0}, {80, 7, 1}, {88, 0, 3}};
 
     private final Device on = open(2);
@@ -64,7 +64,7 @@ final class AdapterProductsTest extends Conformance {
     }
 
     private Weight weight(float[] values) {
-        return on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, values));
+        return on.weight(VerbFixture.frozen(arena, FrozenMatrix.WeightType.F32, OUT, IN, values));
     }
 
     private Slots slots(List<Adapter> adapters) {
@@ -103,7 +103,7 @@ final class AdapterProductsTest extends Conformance {
         }
     }
 
-    @Test void slotsKnowTheirLargestRankAndCanBeCut() {
+    @Test void slotsHaveALargestRankAndCanBeSplit() {
         var slots = slots(adapters(IN, OUT, SLOTS));
         assertEquals(20, slots.rank(SITE));
         assertEquals(0, slots.rank(SITE - 1));
@@ -222,8 +222,8 @@ final class AdapterProductsTest extends Conformance {
                 transposed(a.b, 3, OUT), 5, OUT, 3, a.scale)));
     }
 
-    /// A slot's rows and gradients have the same bits alone as beside slots of larger ranks.
-    @Test void aSlotHasTheSameBitsInAnyCompany() {
+    /// A slot's rows and gradients have the same bits alone and beside slots of larger ranks.
+    @Test void aSlotHasTheSameBitsBesideAnyOtherSlots() {
         float[] w = random(1, OUT * IN);
         float[] x = random(2, ROWS * IN);
         float[] dy = random(5, ROWS * OUT);
@@ -252,7 +252,7 @@ final class AdapterProductsTest extends Conformance {
         return new float[][] {read(on, y), read(on, dx), read(on, gradient.a()), read(on, gradient.b())};
     }
 
-    @Test void cutSlotsGiveTheRowsOfTheWhole() {
+    @Test void splitSlotsGiveTheRowsOfTheWhole() {
         var adapters = adapters(IN, OUT, SLOTS);
         float[] x = random(2, ROWS * IN);
         var weight = weight(random(1, OUT * IN));

@@ -5,11 +5,11 @@ import java.util.function.Function;
 
 /// A backend that the conformance suite tests.
 ///
-/// @param name as tests show it
+/// @param name name in test reports
 /// @param opener opens a device with these threads and this memory
 /// @param tolerance of its sums
 record Backend(String name, Function<DeviceSettings, Device> opener, Tolerance tolerance) {
-    /// All backends that this process can run: a new one is a line here.
+    /// All backends that this process can run; add new backends here.
     static List<Backend> all() {
         return TestDevices.paths().stream().map(Backend::cpu).toList();
     }

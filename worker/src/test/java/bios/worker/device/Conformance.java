@@ -5,8 +5,8 @@ import org.junit.jupiter.params.Parameter;
 import org.junit.jupiter.params.ParameterizedClass;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/// The conformance suite: what every backend must give for every verb of [Device]. Its classes extend this
-/// one and run once for each of [Backend#all].
+/// The conformance suite: the results that every backend must give for every verb of [Device]. Its classes
+/// extend this class and run once for each of [Backend#all].
 @ParameterizedClass(name = "{0}") @MethodSource("bios.worker.device.Backend#all")
 abstract class Conformance {
     private static Backend current;

@@ -15,7 +15,7 @@ import org.junit.platform.launcher.core.LauncherDiscoveryRequestBuilder;
 import org.junit.platform.launcher.core.LauncherFactory;
 import org.junit.platform.launcher.listeners.SummaryGeneratingListener;
 
-/// The conformance suite leaves out no verb.
+/// The conformance suite covers every verb.
 final class ConformanceCoverageTest {
     @Test void everyVerbOfADeviceHasAConformanceCase() {
         String before = System.setProperty(TestDevices.PROPERTY, TestDevices.path());   // one path is enough

@@ -23,8 +23,9 @@ import org.junit.platform.launcher.core.LauncherDiscoveryRequestBuilder;
 import org.junit.platform.launcher.core.LauncherFactory;
 import org.junit.platform.launcher.listeners.SummaryGeneratingListener;
 
-/// Every path of the CPU backend can be forced below what the processor has, and gives the right numbers.
-/// oneDNN takes one set of instructions per process, so each lower set is tested in a process of its own.
+/// Every path of the CPU backend can be selected, also below the processor's instruction set, and gives
+/// correct results. oneDNN uses one instruction set per process, so each lower one is tested in its own
+/// process.
 @DisabledIfSystemProperty(named = TestDevices.PROPERTY, matches = ".*")
 final class ForcedPathsTest {
     static List<String> paths() {
@@ -47,7 +48,7 @@ final class ForcedPathsTest {
         assertTrue(output.contains("passed on " + path), output);
     }
 
-    /// Runs what a path must pass in this process: its operations against the definitions, the models against
+    /// Runs the tests of a path in this process: its operations against the definitions, the models against
     /// PyTorch, equal bits. Exit status 1 if a test fails or none is found.
     public static void main(String[] arguments) {
         var listener = new SummaryGeneratingListener();
@@ -81,13 +82,13 @@ final class ForcedPathsTest {
         assertTrue(TestDevices.paths().contains(Devices.hardware().bestPath()));
     }
 
-    @Test void anUnknownPathIsRefusedWithThePathsThatThereAre() {
+    @Test void anUnknownPathIsRefusedWithTheKnownPaths() {
         var refused = assertThrows(ConfigException.BadValue.class, () -> settings("onednn-avx9"));
         assertTrue(refused.getMessage().contains("bios.engine.cpu.path"), refused.getMessage());
         assertTrue(refused.getMessage().contains("onednn-avx2, onednn-sse41, plain"), refused.getMessage());
     }
 
-    @Test void aPathThatTheProcessorLacksIsRefusedWithWhatItNeedsAndWhatTheMachineCan() {
+    @Test void aPathThatTheProcessorLacksIsRefusedWithItsRequirementsAndTheExecutablePaths() {
         for (String path : List.of("onednn-amx", "own-avx512-bf16", "onednn-avx512")) {
             if (Devices.hardware().paths().contains(path)) continue;
             var refused = assertThrows(ConfigException.BadValue.class, () -> settings(path));

@@ -43,7 +43,7 @@ final class OptimizerVerbsTest extends Conformance {
         return on.readback(List.of(sum)).doubles(0)[0];
     }
 
-    /// Parts of 8192 elements in order, then tensors in order: whatever the number of threads.
+    /// Parts of 8192 elements in order, then tensors in order, for any number of threads.
     @Test void theSumOfSquaresHasOneOrder() {
         var x = arrays(1);
         double expected = 0;

@@ -75,8 +75,8 @@ final class PagedAttentionTest extends Conformance {
     }
 
     private PagePool pool(AttentionShape shape, DType dtype, int pages) {
-        var pool = on.pagePool(new PagePool.Shape(LAYERS, shape.kvHeads(), shape.headDim(), dtype), pages);
-        pool.reserve(pages);
+        var pool = on.pagePool(new PagePool.Format(LAYERS, shape.kvHeads(), shape.headDim(), dtype), pages);
+        pool.growTo(pages);
         return pool;
     }
 
@@ -135,7 +135,7 @@ final class PagedAttentionTest extends Conformance {
                 new KeyValues.Paged(pool, layer), c.shape, sequences);
     }
 
-    /// Sequences that share all pages, one position each: so many that a task takes several.
+    /// Sequences that share all pages, one position each: enough for tasks of several heads.
     private void manyQueriesAtOnce(PagePool pool, Case c, float[][] whole, int[] pages) {
         var sequences = new ArrayList<Sequence>();
         for (int i = 0; i < c.rows; i++) sequences.add(new Sequence(i, 1, i, pages));
@@ -145,7 +145,7 @@ final class PagedAttentionTest extends Conformance {
         assertArrayEquals(whole[1], got[1], 0f);
     }
 
-    @Test void aCopiedPageGoesItsOwnWay() {
+    @Test void aCopiedPageIsIndependentOfTheOriginal() {
         var shape = SHAPES.getFirst();
         var c = Case.of(shape, 70, 1);
         var twin = Case.of(shape, 70, 1);
@@ -157,7 +157,7 @@ final class PagedAttentionTest extends Conformance {
             float[][] got = attendPart(pool, layer, c, 66, 4, new int[] {0, 1});
             assertArrayEquals(rows(packed(c)[0], c.width(), 66, 4), got[0], 0f);
         }
-        // the first two positions of the copy are the original's
+        // the first two positions of the copy are those of the original
         System.arraycopy(c.k, 64 * c.keyWidth(), twin.k, 64 * c.keyWidth(), 2 * c.keyWidth());
         float[][] got = attendPart(pool, 1, twin, 66, 4, new int[] {0, 2});
         assertArrayEquals(rows(packed(twin)[0], c.width(), 66, 4), got[0], 0f);
@@ -165,7 +165,7 @@ final class PagedAttentionTest extends Conformance {
         assertArrayEquals(rows(packed(c)[0], c.width(), 66, 4), got[0], 0f);
     }
 
-    @Test void pagesOfBf16HoldRoundedKeysAndValues() {
+    @Test void pagesOfBf16ContainRoundedKeysAndValues() {
         for (var shape : SHAPES) {
             var c = Case.of(shape, 130, 1);
             var asHeld = new Case(shape, 130, c.q, rounded(c.k), rounded(c.v));
@@ -240,11 +240,11 @@ final class PagedAttentionTest extends Conformance {
         }
     }
 
-    @Test void whatDoesNotFitIsRefused() {
+    @Test void invalidPagesAndSequencesAreRefused() {
         var shape = SHAPES.getFirst();
-        var pool = on.pagePool(new PagePool.Shape(1, 2, 8, DType.F32), 2);
-        assertThrows(IllegalStateException.class, () -> pool.reserve(3));
-        pool.reserve(1);
+        var pool = on.pagePool(new PagePool.Format(1, 2, 8, DType.F32), 2);
+        assertThrows(IllegalStateException.class, () -> pool.growTo(3));
+        pool.growTo(1);
         assertThrows(IllegalStateException.class, () -> on.copyPage(pool, 1, 0));
         assertThrows(IllegalStateException.class,
                 () -> on.sequences(scope, List.of(new Sequence(0, 2, 63, new int[] {0}))));

@@ -6,18 +6,18 @@ import java.lang.reflect.Proxy;
 import java.util.Set;
 import java.util.concurrent.ConcurrentHashMap;
 
-/// Which verbs tests call: for [ConformanceCoverageTest].
+/// Records the verbs that tests call, for [ConformanceCoverageTest].
 final class RecordedVerbs {
     private static volatile Set<String> called;
 
     private RecordedVerbs() {}
 
-    /// Starts to record the verbs of devices that are opened from now on.
+    /// Starts to record the verbs of devices that are opened later.
     static void start() {
         called = ConcurrentHashMap.newKeySet();
     }
 
-    /// Ends the recording; the verbs that were called.
+    /// Ends the recording; returns the verbs that were called.
     static Set<String> stop() {
         var all = Set.copyOf(called);
         called = null;

@@ -17,8 +17,7 @@ import java.util.Optional;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
-/// Whatever is refused for lack of memory, at its first allocation or at a later one, leaves nothing taken
-/// and nothing changed.
+/// A call that runs out of memory, at its first or a later allocation, allocates nothing and changes nothing.
 final class RefusedMemoryTest extends Conformance {
     private static final long LIMIT = 160L << 20;
     private static final long STEP = 3L << 19;
@@ -32,17 +31,17 @@ final class RefusedMemoryTest extends Conformance {
     }
 
     private interface Attempt {
-        /// Allocates; what it took is given back by the answer.
+        /// Allocates; the returned action frees the memory.
         AutoCloseable run();
     }
 
-    /// Bytes in use without scratch that waits for its next use: a request that cannot be met drops it.
+    /// Bytes in use without idle scratch, which a request that cannot be met frees.
     private long taken() {
         assertThrows(OutOfDeviceMemory.class, () -> on.tensor(DType.F32, 1, (int) (LIMIT / 4)));
         return on.memoryInUse();
     }
 
-    /// Runs an attempt with less and less memory left beside a ballast, and at last with enough.
+    /// Runs an attempt with decreasing ballast: each time more memory is left, at last enough.
     private void attempt(Attempt attempt, Runnable unchanged) throws Exception {
         long before = taken();
         int refused = 0;
@@ -93,7 +92,7 @@ final class RefusedMemoryTest extends Conformance {
         }
     }
 
-    /// After a refusal a scope is as it was: what is asked of it next is met as if nothing had happened.
+    /// After a refusal a scope is unchanged: its next allocation works as without the refusal.
     @Test void aScopeAfterARefusal() {
         try (var scope = on.scope()) {
             on.scratch(scope, DType.F32, 1, 1);
@@ -114,14 +113,14 @@ final class RefusedMemoryTest extends Conformance {
     }
 
     @Test void pagesOfAPool() throws Exception {
-        var shape = new PagePool.Shape(8, 4, 64, DType.F32);
+        var shape = new PagePool.Format(8, 4, 64, DType.F32);
         attempt(() -> {
             var pool = on.pagePool(shape, 5);
             try {
-                pool.reserve(5);
+                pool.growTo(5);
             } catch (OutOfDeviceMemory e) {
-                // nothing was taken by this call, and the pool may be asked for less
-                pool.reserve(0);
+                // this call allocated nothing, and a smaller request succeeds
+                pool.growTo(0);
                 throw e;
             }
             return pool;
@@ -129,7 +128,7 @@ final class RefusedMemoryTest extends Conformance {
     }
 
     @Test void aWeight() throws Exception {
-        var matrix = VerbFixture.frozen(arena, FrozenMatrix.DType.F32, 1 << 10, 1 << 11, new float[0]);
+        var matrix = VerbFixture.frozen(arena, FrozenMatrix.WeightType.F32, 1 << 10, 1 << 11, new float[0]);
         long before = taken();
         var ballast = on.tensor(DType.F32, 1, (int) ((LIMIT - before - (1 << 20)) / 4));
         long with = taken();
@@ -142,7 +141,7 @@ final class RefusedMemoryTest extends Conformance {
     /// The gradients of the first slot are not added to when there is no scratch for the second.
     @Test void theBackwardOfAProjection() throws Exception {
         int rows = 1 << 15, rank = 128, in = 2, out = 3;
-        var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, out, in, random(1, 6)));
+        var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.WeightType.F32, out, in, random(1, 6)));
         var table = new Factors(1, Map.of(0, Factors.factor(on, in, rank, out, random(1, in * rank),
                 random(2, rank * out))));
         var gradient = new Factor(on.tensor(DType.F32, in, rank), on.tensor(DType.F32, rank, out));
@@ -166,7 +165,7 @@ final class RefusedMemoryTest extends Conformance {
         }
     }
 
-    /// Results in bf16 are written when all went well only.
+    /// Results in bf16 are written only after success.
     @Test void aVerbOnBf16() throws Exception {
         int n = 1 << 11;
         float[] values = VerbFixture.rounded(random(1, n * n));

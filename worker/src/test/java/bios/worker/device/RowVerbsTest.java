@@ -21,7 +21,7 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
 /// Verbs on rows, and projections without adapters, against the definitions in [bios.worker.kernel] on
-/// awkward shapes: one row, odd columns, rows that lie apart, lengths beside borders of blocks.
+/// special shapes: one row, odd columns, strides larger than rows, lengths around multiples of blocks.
 final class RowVerbsTest extends Conformance {
     private static final int[][] SHAPES =
             {{1, 1}, {1, 2}, {3, 33}, {63, 64}, {64, 127}, {65, 66}, {130, 1030}};
@@ -48,7 +48,7 @@ final class RowVerbsTest extends Conformance {
         return Arrays.copyOfRange(x, i * n, (i + 1) * n);
     }
 
-    @Test void aDeviceSaysWhatItIs() {
+    @Test void aDeviceHasADescription() {
         assertFalse(on.description().isBlank());
     }
 
@@ -103,7 +103,7 @@ final class RowVerbsTest extends Conformance {
                 float[] x = random(1, s[0] * n), cos = random(2, 70 * half), sin = random(3, 70 * half);
                 int[] positions = new int[s[0]];
                 for (int i = 0; i < s[0]; i++) positions[i] = i * 31 % 70;
-                float[] turned = new float[x.length], back = new float[x.length];
+                float[] rotated = new float[x.length], back = new float[x.length];
                 for (int i = 0; i < s[0]; i++) {
                     float[] c = row(cos, positions[i], half), d = row(sin, positions[i], half);
                     float[] out = new float[n], gradient = new float[n];
@@ -111,7 +111,7 @@ final class RowVerbsTest extends Conformance {
                         Rope.forward(out, row(x, i, n), head * 2 * half, half, c, d);
                         Rope.backward(gradient, row(x, i, n), head * 2 * half, half, c, d);
                     }
-                    System.arraycopy(out, 0, turned, i * n, n);
+                    System.arraycopy(out, 0, rotated, i * n, n);
                     System.arraycopy(gradient, 0, back, i * n, n);
                 }
                 var at = VerbFixture.ints(on, scope, positions);
@@ -122,7 +122,7 @@ final class RowVerbsTest extends Conformance {
                     if (forward) on.rope(t, at, 2 * half, c, d);
                     else on.ropeBackward(t, at, 2 * half, c, d);
                     // two products below 1 and their sum, on both sides
-                    assertClose(doubles(forward ? turned : back), read(on, t), 6 * Tolerance.ROUNDING,
+                    assertClose(doubles(forward ? rotated : back), read(on, t), 6 * Tolerance.ROUNDING,
                             2 * Tolerance.ROUNDING, "half " + half + ", forward " + forward);
                 }
             }
@@ -154,14 +154,14 @@ final class RowVerbsTest extends Conformance {
         for (int[] s : new int[][] {{1, 1, 1}, {1, 16, 9}, {2, 5, 130}, {63, 33, 64}, {64, 70, 31}, {65,
                 600, 48},
                 {0, 7, 5}})
-            for (var dtype : FrozenMatrix.DType.values())
+            for (var dtype : FrozenMatrix.WeightType.values())
                 try (var arena = Arena.ofShared()) {
                     project(arena, dtype, s[0], s[1], s[2]);
                 }
     }
 
-    private void project(Arena arena, FrozenMatrix.DType dtype, int rows, int out, int in) {
-        // numbers that every type holds: then no path rounds anything before its sums
+    private void project(Arena arena, FrozenMatrix.WeightType dtype, int rows, int out, int in) {
+        // numbers that every type represents exactly, so that no path rounds anything before its sums
         float[] w = eightBits(1, out * in), x = eightBits(2, rows * in), dy = eightBits(3, rows * out);
         var weight = on.weight(VerbFixture.frozen(arena, dtype, out, in, w));
         var none = on.slots(scope, List.of());

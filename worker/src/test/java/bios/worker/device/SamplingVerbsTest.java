@@ -61,7 +61,7 @@ final class SamplingVerbsTest extends Conformance {
         return row[token] / temperature - Math.log(sum);
     }
 
-    @Test void tokensAreThoseOfTheDefinitionWhateverSharesTheRow() {
+    @Test void tokensAreThoseOfTheDefinitionForAnyDrawsOfTheSameRow() {
         float[] x = logits(1);
         var all = draws();
         var got = sample(tensor(on, DType.F32, ROWS, WORDS, 3, x), on.draws(scope, all));

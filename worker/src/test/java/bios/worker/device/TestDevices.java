@@ -6,18 +6,18 @@ import java.util.stream.Stream;
 /// Devices for tests. The system property `bios.test.path` names the only path of this process: for the
 /// process that [ForcedPathsTest] starts.
 public final class TestDevices {
-    /// The property that names the only path.
+    /// The property for the only path.
     static final String PROPERTY = "bios.test.path";
 
     private TestDevices() {}
 
-    /// The path of tests that look at one.
+    /// The path of tests that use a single path.
     public static String path() {
         return System.getProperty(PROPERTY, Devices.hardware().bestPath());
     }
 
-    /// The paths that this process can execute: of those of oneDNN, which takes one set of instructions per
-    /// process, only the fastest.
+    /// The paths that this process can execute; of oneDNN's, which has one instruction set per process, only
+    /// the fastest.
     public static List<String> paths() {
         if (System.getProperty(PROPERTY) != null) return List.of(path());
         var all = Devices.hardware().paths();

@@ -1,6 +1,6 @@
 package bios.worker.device;
 
-/// How far a result of fp32 arithmetic may be from the exact one: the one place where tests derive it.
+/// The tolerated error of results of fp32 arithmetic, derived here for all tests.
 ///
 /// **A sum of k terms.** Each of its k roundings is off by at most u = 2⁻²⁴ of the partial sum s_i, evenly
 /// spread, so by u·|s_i|/√3 in the mean square. Test data have independent signs: s_i grows as σ·√i, where σ
@@ -17,7 +17,7 @@ package bios.worker.device;
 ///
 /// **bf16.** Weights of a file are compared as the file holds them, and activations as the path multiplies
 /// them ([Activations#operand]): then products are exact in fp32 and nothing has to be allowed for bf16.
-/// Compared with activations as they are, a split one is off by 2⁻¹⁷, a rounded one by 2⁻⁹ ([#SPLIT],
+/// Compared with the original activation, a split one is off by 2⁻¹⁷, a rounded one by 2⁻⁹ ([#SPLIT],
 /// [#ROUNDED]).
 ///
 /// **exp.** The engine's exp is right to one unit in the last place: 2·u.

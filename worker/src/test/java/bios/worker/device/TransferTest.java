@@ -17,7 +17,7 @@ import java.util.concurrent.atomic.AtomicBoolean;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.Test;
 
-/// Memory of every element type, transfers, snapshots, and the threads that may ask for them.
+/// Memory of every element type, transfers, snapshots, and calls from other threads.
 final class TransferTest extends Conformance {
     private final Device on = open(2);
 
@@ -52,7 +52,7 @@ final class TransferTest extends Conformance {
         assertThrows(IllegalStateException.class, () -> on.write(t, more, 3));
     }
 
-    @Test void anUploadHoldsAllArraysAsTheyWereWhenItReturned() {
+    @Test void anUploadContainsTheArraysAtTheTimeOfTheCall() {
         try (var scope = on.scope()) {
             int[] ids = {3, -1, 7};
             float[] weights = {0.5f, 2, -3, 4};
@@ -96,7 +96,7 @@ final class TransferTest extends Conformance {
             }
     }
 
-    @Test void gatheredRowsAreThoseOfTheirNumbers() {
+    @Test void gatheredRowsAreThoseOfTheirIndices() {
         try (var scope = on.scope()) {
             for (var dtype : List.of(DType.F32, DType.BF16)) {
                 float[] values = dtype == DType.F32 ? random(1, 6 * 33) : rounded(random(1, 6 * 33));
@@ -118,7 +118,7 @@ final class TransferTest extends Conformance {
     @Test void embeddedRowsAreThoseOfTheFileInEveryType() {
         float[] values = random(1, 10 * 33);
         try (var arena = Arena.ofShared(); var scope = on.scope()) {
-            for (var file : FrozenMatrix.DType.values())
+            for (var file : FrozenMatrix.WeightType.values())
                 for (var dtype : List.of(DType.F32, DType.BF16)) {
                     var table = on.table(VerbFixture.frozen(arena, file, 10, 33, values));
                     assertEquals(10, table.rows());
@@ -128,9 +128,9 @@ final class TransferTest extends Conformance {
                     float[] got = read(on, y);
                     for (int i = 0; i < 66; i++) {
                         float x = values[(i < 33 ? 7 : 0) * 33 + i % 33];
-                        if (file == FrozenMatrix.DType.F16)
+                        if (file == FrozenMatrix.WeightType.F16)
                             x = Float.float16ToFloat(Float.floatToFloat16(x));
-                        if (file == FrozenMatrix.DType.BF16 || dtype == DType.BF16)
+                        if (file == FrozenMatrix.WeightType.BF16 || dtype == DType.BF16)
                             x = rounded(new float[] {x})[0];
                         assertEquals(x, got[i]);
                     }
@@ -140,7 +140,7 @@ final class TransferTest extends Conformance {
         }
     }
 
-    @Test void aSnapshotIsWhatTheTensorsWereAndCanBeReadInBlocks() {
+    @Test void aSnapshotContainsTheEarlierTensorsAndIsReadInBlocks() {
         float[] values = random(1, 7 * 40);
         var x = tensor(on, DType.F32, 7, 40, 0, values);
         var y = tensor(on, DType.BF16, 2, 3, 1, new float[] {1, 2, 3, 4, 5, 6});
@@ -161,7 +161,7 @@ final class TransferTest extends Conformance {
         }
     }
 
-    @Test void aClosedSnapshotGivesItsMemoryBackOnceAndIsNotReadAgain() {
+    @Test void aClosedSnapshotFreesItsMemoryOnceAndCannotBeRead() {
         var x = on.tensor(DType.F32, 100, 100);
         long before = on.memoryInUse();
         var snapshot = on.snapshot(List.of(x, x.rows(0, 50)));
@@ -182,7 +182,7 @@ final class TransferTest extends Conformance {
     }
 
     /// Other threads read and write tensors that no verb uses, read snapshots and free both, while verbs run.
-    @Test void statesMoveWhileVerbsRun() throws Exception {
+    @Test void statesAreTransferredWhileVerbsRun() throws Exception {
         int n = 300;
         float[] values = random(1, n * n);
         var x = tensor(on, n, n, values);

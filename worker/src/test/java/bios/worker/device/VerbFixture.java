@@ -10,7 +10,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.SplittableRandom;
 
-/// What tests of verbs share: random matrices, and sums in double precision.
+/// Helpers for tests of verbs: random matrices, and sums in double precision.
 final class VerbFixture {
     private VerbFixture() {}
 
@@ -22,7 +22,7 @@ final class VerbFixture {
         return x;
     }
 
-    /// A matrix whose rows lie `gap` elements further apart than they are long.
+    /// A matrix whose stride is its number of columns plus `gap`.
     static Tensor tensor(Device on, DType dtype, int rows, int columns, int gap, float[] values) {
         var tensor = on.tensor(dtype, rows, columns + gap).columns(0, columns);
         on.write(tensor, values, 0);
@@ -46,13 +46,13 @@ final class VerbFixture {
     }
 
     /// A matrix of a model file.
-    static FrozenMatrix frozen(Arena arena, FrozenMatrix.DType dtype, int rows, int columns,
+    static FrozenMatrix frozen(Arena arena, FrozenMatrix.WeightType dtype, int rows, int columns,
             float[] values) {
         var memory = arena.allocate((long) rows * columns * dtype.bytes(), 64);
         for (int i = 0; i < values.length; i++)
             switch (dtype) {
                 case F32 -> memory.setAtIndex(ValueLayout.JAVA_FLOAT, i, values[i]);
-                case BF16 -> memory.setAtIndex(ValueLayout.JAVA_SHORT, i, HalfFloats.bf16(values[i]));
+                case BF16 -> memory.setAtIndex(ValueLayout.JAVA_SHORT, i, HalfFloats.toBf16(values[i]));
                 case F16 ->
                     memory.setAtIndex(ValueLayout.JAVA_SHORT, i, Float.floatToFloat16(values[i]));
             }

@@ -29,7 +29,7 @@ class AdapterCacheTest {
         DEVICE.close();
     }
 
-    @Test void theLeastRecentlyUsedAdapterMakesRoom() {
+    @Test void theLeastRecentlyUsedAdapterIsEvicted() {
         Adapter a = load("a", 40);
         Adapter b = load("b", 40);
         cache.release(key("a"));
@@ -49,7 +49,7 @@ class AdapterCacheTest {
         assertEquals(new Answer.TooLarge(100), cache.request(key("c"), 101));
     }
 
-    @Test void aRequestForAnAdapterThatIsBeingLoadedUsesItToo() {
+    @Test void aRequestForAnAdapterThatIsBeingLoadedSharesIt() {
         assertEquals(new Answer.Load(List.of()), cache.request(key("a"), 60));
         assertEquals(new Answer.Loading(), cache.request(key("a"), 60));
         cache.loaded(key("a"), adapter());
@@ -59,7 +59,7 @@ class AdapterCacheTest {
         assertInstanceOf(Answer.Load.class, cache.request(key("b"), 60));
     }
 
-    @Test void aLoadThatFailedLeavesNothing() {
+    @Test void aFailedLoadLeavesNoEntry() {
         cache.request(key("a"), 100);
         cache.loadFailed(key("a"));
         assertEquals(new Answer.Load(List.of()), cache.request(key("b"), 100));
@@ -80,7 +80,7 @@ class AdapterCacheTest {
     }
 
     private static Adapter adapter() {
-        return Adapter.fresh(key("x").lora(), MODEL, DEVICE);
+        return Adapter.createInitialized(key("x").lora(), MODEL, DEVICE);
     }
 
     private static AdapterCache.Key key(String content) {

@@ -25,7 +25,7 @@ class DeviceLostTest {
 
     @TempDir Path folder;
 
-    /// Everything that uses the device, behind each other; ends when the device is lost.
+    /// All operations that use the device, one after another; returns when the device is lost.
     private static void work(EngineHarness harness, EngineHarness.Run run, CheckpointManifest saved) {
         EngineHarness.operations(1, 2, 0).forEach(run::send);
         run.send(EngineHarness.load(saved, true), Optional.of(saved));
@@ -59,12 +59,12 @@ class DeviceLostTest {
         for (int verbs : new int[] {0, 1, 2, 5, 40, 150, 400, 700}) lost("host", device -> device, verbs);
     }
 
-    @Test void theLossOfADeviceThatAnswersLaterFailsNoOperationEither() throws Exception {
+    @Test void theLossOfADeviceWithAsynchronousReadbackFailsNoOperation() throws Exception {
         for (int verbs : new int[] {0, 3, 90, 350}) lost("discrete", EngineHarness::discrete, verbs);
     }
 
-    /// A driver that hangs must not keep the process.
-    @Test void aLostDeviceWhoseCloseHangsKeepsNoThreadOfTheProcess() throws Exception {
+    /// A hanging driver must not keep the process alive.
+    @Test void aLostDeviceWhoseCloseHangsDoesNotKeepTheProcessAlive() throws Exception {
         var until = new AtomicInteger(Integer.MAX_VALUE);
         var hanging = new CountDownLatch(1);
         try (var harness = EngineHarness.withDevice(folder,

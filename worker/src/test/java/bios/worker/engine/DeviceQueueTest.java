@@ -52,7 +52,7 @@ class DeviceQueueTest {
                 .map(DeviceExecutor.Candidate::run).toList();
     }
 
-    @Test void aTurnHoldsAllThatIsReadyWhenItBegins() throws InterruptedException {
+    @Test void aTurnContainsAllOperationsThatAreReadyAtItsStart() throws InterruptedException {
         var first = new ResidentRun(model);
         var second = new ResidentRun(model);
         var third = new ResidentRun(other);
@@ -82,7 +82,7 @@ class DeviceQueueTest {
         assertEquals(Set.of(run), tasks());
     }
 
-    @Test void theRunThatHasWaitedLongestComesFirst() throws InterruptedException {
+    @Test void theRunThatHasWaitedLongestIsFirst() throws InterruptedException {
         var first = new ResidentRun(model);
         var second = new ResidentRun(model);
         queue.add(first, evaluate());
@@ -93,7 +93,7 @@ class DeviceQueueTest {
         assertEquals(List.of(second, first), pass());
     }
 
-    @Test void aRunWaitsWithItsNextCopyUntilOneIsWrittenAndAltogetherWhileItsStateIsLent()
+    @Test void aRunWaitsForItsPreviousCopyToBeWrittenAndWhileItsStateIsInUse()
             throws InterruptedException {
         var run = new ResidentRun(model);
         var busy = new ResidentRun(model);
@@ -113,7 +113,7 @@ class DeviceQueueTest {
         assertEquals(Set.of(run, busy), tasks());
     }
 
-    @Test void callsComeBeforeTurnsAndAStoppedDeviceTakesNoTurns() throws InterruptedException {
+    @Test void callsRunBeforeTurnsAndAStoppedDeviceRunsNoTurns() throws InterruptedException {
         queue.add(new ResidentRun(model), optimize());
         queue.add(NAME, new DeviceExecutor.Ready(null, Optional.empty()));
         queue.add(() -> {});

@@ -62,9 +62,9 @@ import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.receptionist.Receptionist;
 import org.apache.pekko.actor.typed.receptionist.ServiceKey;
 
-/// An engine on a small model, its blob store, and what a test asks of them.
+/// An engine with a small model and its blob store, with helpers for tests.
 final class EngineHarness implements AutoCloseable {
-    static final Duration PATIENCE = Duration.ofSeconds(60);
+    static final Duration TIMEOUT = Duration.ofSeconds(60);
     static final ModelName MODEL = new ModelName("golden/qwen3");
     static final ModelName TINY = new ModelName("bios-tiny");
     static final Path TINY_FOLDER = Path.of("../deploy/models/bios-tiny");
@@ -129,7 +129,7 @@ final class EngineHarness implements AutoCloseable {
         return new EngineHarness(folder, golden(), 8 << 20, runs, d -> d, store);
     }
 
-    /// With so many bytes of memory, and a budget for runs that is beyond them.
+    /// An engine with so many bytes of memory, and a larger limit for runs.
     static EngineHarness withMemory(Path folder, long bytes) {
         var runs = new EngineSettings.Runs(OptionalLong.of(1L << 40), OptionalLong.of(0),
                 OptionalLong.empty(), 1);
@@ -159,7 +159,7 @@ final class EngineHarness implements AutoCloseable {
         return kit.createTestProbe();
     }
 
-    /// A receiver of replies that keeps them in [#received].
+    /// An actor that stores the replies in [#received].
     ActorRef<EngineReply> recorder() {
         return kit.spawn(Behaviors.receiveMessage(reply -> {
             received.add(reply);
@@ -175,35 +175,35 @@ final class EngineHarness implements AutoCloseable {
         kit.stop(parent);
     }
 
-    /// Waits until the engine has failed, and gives the cause.
+    /// Waits until the engine has failed; returns the cause.
     Throwable awaitFailure() throws Exception {
-        return cause.get(PATIENCE.toSeconds(), TimeUnit.SECONDS);
+        return cause.get(TIMEOUT.toSeconds(), TimeUnit.SECONDS);
     }
 
-    /// Waits until the engine has stopped by itself.
+    /// Waits until the engine has stopped.
     void awaitEnd() {
-        kit.createTestProbe().expectTerminated(engine, PATIENCE);
+        kit.createTestProbe().expectTerminated(engine, TIMEOUT);
     }
 
-    /// The text behind a prompt that the small model of the repository gives greedily, up to 40 tokens.
+    /// The greedy continuation of a prompt by the small model of the repository, up to 40 tokens.
     String text(String prompt, List<String> stops) {
         var probe = replies();
         engine.tell(new EngineCommand.Tokenize(TINY, prompt, true, probe.ref()));
-        int[] tokens = probe.expectMessageClass(EngineReply.Tokenized.class, PATIENCE).tokens();
+        int[] tokens = probe.expectMessageClass(EngineReply.Tokenized.class, TIMEOUT).tokens();
         var params = new SamplingParams(Optional.of(40), Optional.empty(), stops, List.of(), 0, -1, 1);
         var task = new SampleTask("text", TINY, Optional.empty(), tokens, params, 1, 0, false, 0);
         engine.tell(new EngineCommand.Sample(task, probe.ref()));
-        int[] drawn = probe.expectMessageClass(EngineReply.Sampled.class, PATIENCE).result().sequences()
+        int[] drawn = probe.expectMessageClass(EngineReply.Sampled.class, TIMEOUT).result().sequences()
                 .getFirst().tokens();
         engine.tell(new EngineCommand.Detokenize(TINY, drawn, false, probe.ref()));
-        return probe.expectMessageClass(EngineReply.Detokenized.class, PATIENCE).text();
+        return probe.expectMessageClass(EngineReply.Detokenized.class, TIMEOUT).text();
     }
 
     int listed(ServiceKey<EngineCommand> key) {
         var probe = kit.<Receptionist.Listing>createTestProbe();
         for (int i = 0; i < 1000; i++) {
             kit.system().receptionist().tell(Receptionist.find(key, probe.ref()));
-            int found = probe.receiveMessage(PATIENCE).getServiceInstances(key).size();
+            int found = probe.receiveMessage(TIMEOUT).getServiceInstances(key).size();
             if (found > 0) return found;
             replies().expectNoMessage(Duration.ofMillis(20));
         }
@@ -227,11 +227,11 @@ final class EngineHarness implements AutoCloseable {
         }
     }
 
-    /// Draws, and gives the bits of the result.
+    /// Samples; returns the bits of the result.
     String sample(SampleTask task) {
         var probe = replies();
         engine.tell(new EngineCommand.Sample(task, probe.ref()));
-        return bits(probe.expectMessageClass(EngineReply.Sampled.class, PATIENCE).result());
+        return bits(probe.expectMessageClass(EngineReply.Sampled.class, TIMEOUT).result());
     }
 
     Run run(int number, LoraSpec lora) {
@@ -240,11 +240,11 @@ final class EngineHarness implements AutoCloseable {
 
     Run run(int number, LoraSpec lora, Optional<BlobRef> point) {
         Run run = unopened(number, lora, point);
-        run.events.expectMessageClass(EngineEvent.Opened.class, PATIENCE);
+        run.events.expectMessageClass(EngineEvent.Opened.class, TIMEOUT);
         return run;
     }
 
-    /// A run whose `Opened` has not been waited for.
+    /// Requests to open a run and does not wait for `Opened`.
     Run unopened(int number, LoraSpec lora, Optional<BlobRef> point) {
         var run = new Run(id(number), kit.createTestProbe());
         var config = new RunConfig(run.id, "me", MODEL, lora, true, Optional.empty(), "{}", "s", 0);
@@ -258,7 +258,7 @@ final class EngineHarness implements AutoCloseable {
     }
 
     /// Closes a run by its number.
-    void leave(int number) {
+    void closeRun(int number) {
         engine.tell(new EngineCommand.CloseRun(id(number)));
     }
 
@@ -267,7 +267,7 @@ final class EngineHarness implements AutoCloseable {
     }
 
     /// Closes a run.
-    void leave(Run run) {
+    void closeRun(Run run) {
         engine.tell(new EngineCommand.CloseRun(run.id));
     }
 
@@ -278,7 +278,7 @@ final class EngineHarness implements AutoCloseable {
         private final ActorRef<EngineEvent> replyTo;
         private final List<EngineEvent.Measured> measured = new CopyOnWriteArrayList<>();
         private final List<EngineEvent> received = new CopyOnWriteArrayList<>();
-        private volatile boolean stays;
+        private volatile boolean ignoresEviction;
         private long position;
 
         Run(RunId id, TestProbe<EngineEvent> events) {
@@ -287,12 +287,13 @@ final class EngineHarness implements AutoCloseable {
             this.replyTo = kit.spawn(Behaviors.receiveMessage(event -> {
                 received.add(event);
                 if (event instanceof EngineEvent.Measured m) measured.add(m);
-                else if (!(event instanceof EngineEvent.EvictionRequested && stays)) events.ref().tell(event);
+                else if (!(event instanceof EngineEvent.EvictionRequested && ignoresEviction))
+                    events.ref().tell(event);
                 return Behaviors.same();
             }));
         }
 
-        /// What the engine has measured: before each result, how long the device worked for it.
+        /// The device times that the engine has reported, one before each result.
         List<EngineEvent.Measured> measured() {
             return measured;
         }
@@ -309,9 +310,9 @@ final class EngineHarness implements AutoCloseable {
             return replyTo;
         }
 
-        /// Has the run ignore that it is asked to leave.
-        Run staying() {
-            stays = true;
+        /// Makes the run ignore requests for its eviction.
+        Run ignoringEviction() {
+            ignoresEviction = true;
             return this;
         }
 
@@ -320,7 +321,7 @@ final class EngineHarness implements AutoCloseable {
             return received;
         }
 
-        /// When the last operation was accepted.
+        /// Time of acceptance of the last operation.
         long acceptedAtMillis() {
             return 1_000_000 + position;
         }
@@ -343,7 +344,7 @@ final class EngineHarness implements AutoCloseable {
         List<String> receive(int count) {
             List<String> results = new ArrayList<>();
             for (int i = 0; i < count; i++)
-                results.add(bits(events.expectMessageClass(EngineEvent.Executed.class, PATIENCE).result()));
+                results.add(bits(events.expectMessageClass(EngineEvent.Executed.class, TIMEOUT).result()));
             return results;
         }
 
@@ -354,7 +355,7 @@ final class EngineHarness implements AutoCloseable {
 
         OperationResult result(Operation operation, Optional<CheckpointManifest> loaded) {
             send(operation, loaded);
-            return events.expectMessageClass(EngineEvent.Executed.class, PATIENCE).result();
+            return events.expectMessageClass(EngineEvent.Executed.class, TIMEOUT).result();
         }
 
         CheckpointManifest save(Operation operation) {
@@ -367,14 +368,14 @@ final class EngineHarness implements AutoCloseable {
 
         Fault fault(Operation operation, Optional<CheckpointManifest> loaded) {
             send(operation, loaded);
-            var failed = events.expectMessageClass(EngineEvent.Failed.class, PATIENCE);
+            var failed = events.expectMessageClass(EngineEvent.Failed.class, TIMEOUT);
             if (failed.position() != position) throw new AssertionError(failed + " is not " + position);
             return failed.fault();
         }
 
         EngineEvent.RecoveryPointWritten point() {
             engine.tell(new EngineCommand.TakeRecoveryPoint(id, position, replyTo));
-            return events.expectMessageClass(EngineEvent.RecoveryPointWritten.class, PATIENCE);
+            return events.expectMessageClass(EngineEvent.RecoveryPointWritten.class, TIMEOUT);
         }
     }
 
@@ -393,7 +394,7 @@ final class EngineHarness implements AutoCloseable {
         return all;
     }
 
-    /// `sequences` of 70 tokens.
+    /// `sequences` sequences of 70 tokens.
     static Operation gradient(long seed, int sequences) {
         var random = new Random(seed);
         List<Datum> data = new ArrayList<>();
@@ -456,7 +457,7 @@ final class EngineHarness implements AutoCloseable {
         return Arrays.toString(bits);
     }
 
-    // ---- devices and stores that misbehave ----
+    // ---- devices and stores with faults ----
 
     private interface Before {
         void call(String method, Object[] arguments);
@@ -474,7 +475,7 @@ final class EngineHarness implements AutoCloseable {
                 }));
     }
 
-    /// A device that runs out of memory when more than `rows` go through it.
+    /// A device that runs out of memory if more than `rows` rows are embedded.
     static Device embeddingAtMost(Device real, int rows, AtomicInteger refused) {
         return before(Device.class, real, (method, arguments) -> {
             if (!method.equals("embed") || ((Tensor) arguments[1]).rows() <= rows) return;
@@ -483,7 +484,7 @@ final class EngineHarness implements AutoCloseable {
         });
     }
 
-    /// A device that counts the tensors that nobody has freed.
+    /// A device that counts the tensors that are not freed.
     static Device counting(Device real, AtomicInteger tensors) {
         return before(Device.class, real, (method, _) -> {
             if (method.equals("tensor")) tensors.incrementAndGet();
@@ -491,7 +492,7 @@ final class EngineHarness implements AutoCloseable {
         });
     }
 
-    /// A store that counts what is read from it.
+    /// A store that counts its reads.
     static BlobStore countingReads(BlobStore real, AtomicInteger reads) {
         return before(BlobStore.class, real, (method, _) -> {
             if (method.equals("open") || method.equals("readSmall")) reads.incrementAndGet();
@@ -503,7 +504,7 @@ final class EngineHarness implements AutoCloseable {
     private static final Set<String> QUESTIONS = Set.of("description", "ownMemory", "memoryLimit",
             "memoryInUse", "trim", "close", "hashCode", "equals", "toString");
 
-    /// A device that refuses the allocation when `until` is 0, and counts it down to -1.
+    /// A device that refuses the allocation at which `until` is 0; each allocation decrements it down to -1.
     static Device refusing(Device real, AtomicInteger until) {
         return before(Device.class, real, (method, _) -> {
             if (ALLOCATIONS.contains(method) && until.get() >= 0 && until.getAndDecrement() == 0)
@@ -511,7 +512,7 @@ final class EngineHarness implements AutoCloseable {
         });
     }
 
-    /// A device that is lost at the verb when `until` is 0, and from then on.
+    /// A device that is lost from the verb on at which `until` is 0.
     static Device losing(Device real, AtomicInteger until) {
         return before(Device.class, real, (method, _) -> {
             if (method.equals("close") && until.get() < 0) real.close();
@@ -520,7 +521,7 @@ final class EngineHarness implements AutoCloseable {
         });
     }
 
-    /// A device that never has room for copies.
+    /// A device without memory for snapshots.
     static Device withoutCopies(Device real) {
         return before(Device.class, real, (method, _) -> {
             if (method.equals("snapshot")) throw new OutOfDeviceMemory(1, 1, 1);
@@ -539,7 +540,7 @@ final class EngineHarness implements AutoCloseable {
         });
     }
 
-    /// A device that has memory of its own, as it says.
+    /// A device that reports memory of its own.
     static Device discrete(Device real) {
         return (Device) Proxy.newProxyInstance(Device.class.getClassLoader(), new Class<?>[] {Device.class},
                 (_, method, arguments) -> {
@@ -552,14 +553,14 @@ final class EngineHarness implements AutoCloseable {
                 });
     }
 
-    /// A device that says when it is closed.
+    /// A device that signals when it is closed.
     static Device closing(Device real, CountDownLatch closed) {
         return before(Device.class, real, (method, _) -> {
             if (method.equals("close")) closed.countDown();
         });
     }
 
-    /// A store whose writes wait at a gate.
+    /// A store whose writes block until the gate opens.
     static BlobStore gated(BlobStore real, CountDownLatch gate) {
         return before(BlobStore.class, real, (method, _) -> {
             if (!method.equals("put")) return;

@@ -33,7 +33,7 @@ class EngineTest {
 
     @TempDir Path folder;
 
-    @Test void runsInCompanyGiveTheBitsThatTheyGiveAlone() {
+    @Test void concurrentRunsHaveTheBitsOfSingleRuns() {
         List<Operation> small = EngineHarness.operations(1, 3, 0.02);
         List<Operation> large = EngineHarness.operations(2, 4, 0);
         List<String> smallAlone;
@@ -59,35 +59,35 @@ class EngineTest {
             assertEquals(smallAlone, first.receive(small.size()));
             assertEquals(largeAlone, second.receive(large.size()));
             for (int i = 0; i < 6; i++)
-                sampled.expectMessageClass(EngineReply.Sampled.class, EngineHarness.PATIENCE);
+                sampled.expectMessageClass(EngineReply.Sampled.class, EngineHarness.TIMEOUT);
         }
     }
 
-    @Test void aRunThatGoesOnFromARecoveryPointIsTheUndisturbedRun() {
+    @Test void aRunThatContinuesFromARecoveryPointHasTheBitsOfTheUninterruptedRun() {
         List<Operation> all = EngineHarness.operations(3, 4, 0.01);
-        // also between gradients, and between gradient and step
+        // cuts also between gradients, and between gradient and step
         for (int cut = 0; cut <= all.size() - 1; cut += 4) {
-            List<String> undisturbed;
+            List<String> uninterrupted;
             BlobRef point;
             BlobRef end;
             try (var harness = EngineHarness.open(folder.resolve("before" + cut))) {
                 Run run = harness.run(1, SMALL);
                 List<String> results = run.all(all.subList(0, cut));
                 point = run.point().state();
-                undisturbed = run.all(all.subList(cut, all.size()));
+                uninterrupted = run.all(all.subList(cut, all.size()));
                 end = run.point().state();
                 assertEquals(cut, results.size());
             }
             try (var harness = EngineHarness.open(folder.resolve("before" + cut))) {
                 Run run = harness.run(1, SMALL, Optional.of(point));
                 run.skip(cut);
-                assertEquals(undisturbed, run.all(all.subList(cut, all.size())));
+                assertEquals(uninterrupted, run.all(all.subList(cut, all.size())));
                 assertEquals(end, run.point().state());
             }
         }
     }
 
-    @Test void aSavedStateGoesOnInAnotherRunAsInItsOwn() {
+    @Test void aSavedStateContinuesInAnotherRunWithTheSameBits() {
         try (var harness = EngineHarness.open(folder)) {
             Run own = harness.run(1, SMALL);
             own.all(EngineHarness.operations(4, 2, 0.01));
@@ -114,7 +114,7 @@ class EngineTest {
         }
     }
 
-    @Test void aSnapshotGivesTheSameTokensWhileItsRunGoesOn() {
+    @Test void aSnapshotGivesTheSameTokensWhileItsRunContinues() {
         try (var harness = EngineHarness.open(folder)) {
             Run run = harness.run(1, SMALL);
             run.all(EngineHarness.operations(6, 2, 0));
@@ -131,7 +131,7 @@ class EngineTest {
         }
     }
 
-    @Test void anIdleRunIsNotTouchedByAnothersSteps() {
+    @Test void anIdleRunIsNotChangedByStepsOfAnother() {
         try (var harness = EngineHarness.open(folder)) {
             Run idle = harness.run(1, SMALL);
             idle.all(EngineHarness.operations(8, 1, 0));
@@ -149,7 +149,7 @@ class EngineTest {
                 var point = harness.run(++number, SMALL).point().state();
                 harness.damage(point, at < 0 ? point.bytes() + at : at);
                 var failed = harness.unopened(++number, SMALL, Optional.of(point)).events()
-                        .expectMessageClass(EngineEvent.OpenFailed.class, EngineHarness.PATIENCE);
+                        .expectMessageClass(EngineEvent.OpenFailed.class, EngineHarness.TIMEOUT);
                 assertEquals("blob_damaged", failed.fault().code(), "byte " + at);
             }
         }
@@ -178,7 +178,7 @@ class EngineTest {
         }
     }
 
-    @Test void whatDoesNotFitTogetherGoesAloneAndOnlyWhatNeverFitsFails() {
+    @Test void operationsThatDoNotFitTogetherRunAloneAndOnlyThoseThatNeverFitFail() {
         var refused = new AtomicInteger();
         try (var harness = EngineHarness.withDevice(folder,
                 device -> EngineHarness.embeddingAtMost(device, 200, refused))) {
@@ -231,18 +231,18 @@ class EngineTest {
             run.send(EngineHarness.gradient(1, 1));
             run.send(new Operation.OptimStep(Optional.empty()));
             Run other = harness.run(2, SMALL);
-            other.all(List.of(EngineHarness.gradient(1, 1)));   // is not held up
+            other.all(List.of(EngineHarness.gradient(1, 1)));   // is not blocked
             run.events().expectNoMessage();
             gate.countDown();
             List<Long> positions = new ArrayList<>();
             for (int i = 0; i < 3; i++)
                 positions.add(run.events().expectMessageClass(EngineEvent.Executed.class,
-                        EngineHarness.PATIENCE).position());
+                        EngineHarness.TIMEOUT).position());
             assertEquals(List.of(1L, 2L, 3L), positions);
         }
     }
 
-    @Test void everyResultComesBehindTheTimeThatTheDeviceTookForIt() throws Exception {
+    @Test void theMeasuredDeviceTimeIsSentBeforeEachResult() throws Exception {
         try (var harness = EngineHarness.open(folder)) {
             Run run = harness.run(1, SMALL);
             run.all(List.of(EngineHarness.gradient(1, 1), new Operation.OptimStep(Optional.empty())));
@@ -253,7 +253,7 @@ class EngineTest {
         }
     }
 
-    @Test void whatIsNotOpenIsRefused() throws Exception {
+    @Test void operationsOfUnopenedRunsAreRefused() throws Exception {
         try (var harness = EngineHarness.open(folder)) {
             Run run = harness.run(1, SMALL);
             harness.engine().tell(new EngineCommand.CloseRun(run.id()));
@@ -263,14 +263,14 @@ class EngineTest {
             Run broken = harness.unopened(3, SMALL, Optional.of(point));
             broken.send(EngineHarness.gradient(1, 1));
             var failed = broken.events().expectMessageClass(EngineEvent.OpenFailed.class,
-                    EngineHarness.PATIENCE);
+                    EngineHarness.TIMEOUT);
             assertEquals("blob_damaged", failed.fault().code());
             assertEquals("run_not_open", broken.events().expectMessageClass(EngineEvent.Failed.class,
-                    EngineHarness.PATIENCE).fault().code());
+                    EngineHarness.TIMEOUT).fault().code());
         }
     }
 
-    @Test void adaptersTakeTurnsWhereOnlyOneHasRoom() {
+    @Test void adaptersAlternateIfOnlyOneFits() {
         try (var harness = EngineHarness.withAdapterBytes(folder, 30_000)) {
             List<CheckpointManifest> snapshots = new ArrayList<>();
             for (int i = 0; i < 3; i++) {
@@ -289,7 +289,7 @@ class EngineTest {
                 harness.engine().tell(new EngineCommand.Sample(EngineHarness.task("t" + i,
                         Optional.of(snapshots.get(i % 3)), 3), replies.ref()));
             for (int i = 0; i < 9; i++) {
-                var sampled = replies.expectMessageClass(EngineReply.Sampled.class, EngineHarness.PATIENCE);
+                var sampled = replies.expectMessageClass(EngineReply.Sampled.class, EngineHarness.TIMEOUT);
                 int task = Integer.parseInt(sampled.task().substring(1));
                 assertEquals(alone.get(task % 3), EngineHarness.bits(sampled.result()));
             }
@@ -300,44 +300,44 @@ class EngineTest {
                     replies.ref()));
             assertEquals("adapter_too_large",
                     replies.expectMessageClass(EngineReply.RequestFailed.class,
-                            EngineHarness.PATIENCE).fault().code());
+                            EngineHarness.TIMEOUT).fault().code());
             harness.damage(snapshots.getFirst().adapter());
             harness.sample(EngineHarness.task("y", Optional.of(snapshots.getLast()), 3));
             harness.engine().tell(new EngineCommand.Sample(EngineHarness.task("z",
                     Optional.of(snapshots.getFirst()), 3), replies.ref()));
             assertEquals("blob_damaged",
                     replies.expectMessageClass(EngineReply.RequestFailed.class,
-                            EngineHarness.PATIENCE).fault().code());
+                            EngineHarness.TIMEOUT).fault().code());
         }
     }
 
-    @Test void itIsListedDescribesItselfAndReadsTokens() throws Exception {
+    @Test void theEngineIsRegisteredAndAnswersDescriptionsAndTokenization() throws Exception {
         try (var harness = EngineHarness.ofTiny(folder)) {
             var replies = harness.replies();
             assertEquals(1, harness.listed(EngineCommand.ANY));
             assertEquals(1, harness.listed(EngineCommand.key("bios-tiny")));
             harness.engine().tell(new EngineCommand.Describe(replies.ref()));
             var description = replies.expectMessageClass(EngineReply.Description.class,
-                    EngineHarness.PATIENCE);
+                    EngineHarness.TIMEOUT);
             assertEquals(List.of(EngineHarness.TINY), description.models().stream().map(m -> m.name())
                     .toList());
             harness.engine().tell(new EngineCommand.Tokenize(EngineHarness.TINY, "Once upon a time", true,
                     replies.ref()));
-            int[] tokens = replies.expectMessageClass(EngineReply.Tokenized.class, EngineHarness.PATIENCE)
+            int[] tokens = replies.expectMessageClass(EngineReply.Tokenized.class, EngineHarness.TIMEOUT)
                     .tokens();
             harness.engine().tell(new EngineCommand.Detokenize(EngineHarness.TINY, tokens, false,
                     replies.ref()));
             assertEquals("Once upon a time",
-                    replies.expectMessageClass(EngineReply.Detokenized.class, EngineHarness.PATIENCE).text());
+                    replies.expectMessageClass(EngineReply.Detokenized.class, EngineHarness.TIMEOUT).text());
             harness.engine().tell(new EngineCommand.FetchTokenizerFiles(EngineHarness.TINY, replies.ref()));
-            var files = replies.expectMessageClass(EngineReply.TokenizerFiles.class, EngineHarness.PATIENCE)
+            var files = replies.expectMessageClass(EngineReply.TokenizerFiles.class, EngineHarness.TIMEOUT)
                     .files();
             assertArrayEquals(Files.readAllBytes(EngineHarness.TINY_FOLDER.resolve("tokenizer.json")),
                     files.get("tokenizer.json"));
             harness.engine().tell(new EngineCommand.Tokenize(EngineHarness.MODEL, "x", true, replies.ref()));
             assertEquals("unknown_model",
                     replies.expectMessageClass(EngineReply.RequestFailed.class,
-                            EngineHarness.PATIENCE).fault().code());
+                            EngineHarness.TIMEOUT).fault().code());
         }
     }
 
@@ -354,7 +354,7 @@ class EngineTest {
         }
     }
 
-    @Test void aModelThatCannotBeServedStopsIt() throws Exception {
+    @Test void aModelThatCannotBeServedStopsTheEngine() throws Exception {
         var closed = new CountDownLatch(1);
         try (var harness = EngineHarness.ofNothing(folder, device -> EngineHarness.closing(device, closed))) {
             harness.awaitEnd();
@@ -362,7 +362,7 @@ class EngineTest {
         assertTrue(closed.await(30, TimeUnit.SECONDS));
     }
 
-    @Test void aDeviceThatAnswersLaterGivesTheSameBits() {
+    @Test void aDeviceWithAsynchronousReadbackGivesTheSameBits() {
         List<Operation> operations = EngineHarness.operations(1, 3, 0.02);
         List<String> expected;
         String sampled;
@@ -383,10 +383,10 @@ class EngineTest {
         }
     }
 
-    @Test void aStateWithoutRoomForItsCopyIsWrittenWhileItsRunPauses() throws Exception {
+    @Test void aStateWithoutMemoryForItsCopyIsWrittenWhileItsRunPauses() throws Exception {
         List<Operation> operations = EngineHarness.operations(1, 2, 0);
         List<String> expected;
-        try (var harness = EngineHarness.open(folder.resolve("room"))) {
+        try (var harness = EngineHarness.open(folder.resolve("enough"))) {
             expected = harness.run(1, SMALL).all(operations);
         }
         var gate = new CountDownLatch(1);
@@ -396,7 +396,7 @@ class EngineTest {
             run.send(EngineHarness.saveState("first"));
             operations.forEach(run::send);
             Run other = harness.run(2, SMALL);
-            other.all(List.of(EngineHarness.gradient(1, 1)));   // is not held up
+            other.all(List.of(EngineHarness.gradient(1, 1)));   // is not blocked
             harness.unopened(1, SMALL, Optional.empty());       // closes it while its state is read
             gate.countDown();
             Run again = harness.run(1, SMALL);
@@ -404,7 +404,7 @@ class EngineTest {
         }
     }
 
-    @Test void whenItStopsTheDeviceIsClosedBehindThePass() throws Exception {
+    @Test void aStoppingEngineClosesTheDeviceAfterThePass() throws Exception {
         var closed = new CountDownLatch(1);
         try (var harness = EngineHarness.withDevice(folder, device -> EngineHarness.closing(device,
                 closed))) {

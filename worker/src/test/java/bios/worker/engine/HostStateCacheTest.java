@@ -76,7 +76,7 @@ class HostStateCacheTest {
         assertEquals(30, cache.bytes());
     }
 
-    @Test void aStreamThatEndsEarlyLeavesNothing() throws IOException {
+    @Test void aStreamThatEndsEarlyLeavesNoEntry() throws IOException {
         var writer = cache.store(run(1), 40).orElseThrow();
         try (InputStream in = writer.copying(new ByteArrayInputStream(content(1, 40)), ref(1, 40))) {
             assertEquals(20, in.readNBytes(20).length);

@@ -20,8 +20,8 @@ import java.util.function.Supplier;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/// An [Engine] whose device refuses the n-th allocation, for every n: what was refused has changed nothing,
-/// and the same again gives what it would have given at once.
+/// An [Engine] whose device refuses the n-th allocation, for every n: the refused operation changes nothing,
+/// and a retry gives the same result as without the refusal.
 class OutOfMemoryTest {
     private static final LoraSpec SMALL = new LoraSpec(4, 8, 1, List.copyOf(LoraSpec.ALL_LINEAR));
 
@@ -35,10 +35,9 @@ class OutOfMemoryTest {
                 EngineHarness.counting(device, tensors), until));
     }
 
-    /// Repeats something until it succeeds although allocation n was to be refused, because it has no n-th
-    /// one.
+    /// Repeats an attempt with increasing n until it succeeds because it has no n-th allocation.
     ///
-    /// @param attempt gives its result, or nothing when it was refused
+    /// @param attempt returns its result; empty if it was refused
     /// @param unchanged checks that nothing has changed
     private String refusedAtEveryAllocation(int least, Supplier<Optional<String>> attempt,
             Runnable unchanged) {
@@ -46,7 +45,7 @@ class OutOfMemoryTest {
             until.set(n);
             Optional<String> result = attempt.get();
             boolean refused = until.getAndSet(-1) < 0;
-            // A copy that found no room is not needed.
+            // Copies are optional: without memory for one the state itself is written.
             if (result.isPresent() && refused) continue;
             if (result.isPresent()) {
                 assertTrue(n >= least, n + " allocations");
@@ -60,7 +59,7 @@ class OutOfMemoryTest {
     private static Optional<String> result(Run run, Operation operation,
             Optional<CheckpointManifest> loaded) {
         run.send(operation, loaded);
-        return switch (run.events().receiveMessage(EngineHarness.PATIENCE)) {
+        return switch (run.events().receiveMessage(EngineHarness.TIMEOUT)) {
             case EngineEvent.Executed(_, _, var result) -> Optional.of(EngineHarness.bits(result));
             case EngineEvent.Failed(_, _, var fault) -> {
                 assertEquals("out_of_memory", fault.code(), fault.message());
@@ -70,19 +69,19 @@ class OutOfMemoryTest {
         };
     }
 
-    @Test void anOperationThatWasRefusedHasChangedNothing() {
+    @Test void anOperationThatRunsOutOfMemoryChangesNothing() {
         List<Operation> operations = List.of(EngineHarness.gradient(1, 1), EngineHarness.gradient(2, 2),
                 new Operation.OptimStep(Optional.empty()), EngineHarness.saveState("a"),
                 EngineHarness.gradient(3, 1));
         List<String> expected;
         BlobRef end;
-        try (var harness = open("undisturbed")) {
+        try (var harness = open("uninterrupted")) {
             Run run = harness.run(1, SMALL);
             expected = run.all(operations);
             end = run.point().state();
         }
         try (var harness = open("refused")) {
-            Run run = harness.run(1, SMALL).staying();
+            Run run = harness.run(1, SMALL).ignoringEviction();
             List<String> results = new ArrayList<>();
             for (Operation operation : operations) {
                 BlobRef before = run.point().state();
@@ -94,49 +93,49 @@ class OutOfMemoryTest {
         }
     }
 
-    @Test void aRefusedLoadKeepsTheStateBeforeAndTakesNothing() {
+    @Test void aLoadThatRunsOutOfMemoryKeepsTheEarlierState() {
         try (var harness = open("load")) {
-            Run run = harness.run(1, SMALL).staying();
+            Run run = harness.run(1, SMALL).ignoringEviction();
             CheckpointManifest saved = run.save(EngineHarness.saveState("s"));
             run.all(List.of(EngineHarness.gradient(1, 1), new Operation.OptimStep(Optional.empty())));
             BlobRef before = run.point().state();
-            int held = tensors.get();
+            int tensorsBefore = tensors.get();
             refusedAtEveryAllocation(3, () -> result(run, EngineHarness.load(saved, true),
                     Optional.of(saved)),
                     () -> {
                         assertEquals(before, run.point().state());
-                        assertEquals(held, tensors.get());
+                        assertEquals(tensorsBefore, tensors.get());
                     });
-            assertEquals(held, tensors.get());
+            assertEquals(tensorsBefore, tensors.get());
             assertEquals(saved.contentId(), run.save(EngineHarness.saveState("t")).contentId());
         }
     }
 
-    @Test void aRunThatCouldNotBeOpenedLeavesItsRoomToOthers() {
+    @Test void aRunThatFailsToOpenFreesItsBytes() {
         try (var harness = open("open")) {
             BlobRef point = harness.run(1, SMALL).point().state();
-            harness.leave(1);
+            harness.closeRun(1);
             harness.run(2, SMALL).point();
-            int held = tensors.get();
+            int tensorsBefore = tensors.get();
             for (Optional<BlobRef> from : List.of(Optional.<BlobRef>empty(), Optional.of(point))) {
                 int[] number = {10};
                 refusedAtEveryAllocation(3, () -> {
                     Run run = harness.unopened(number[0]++, SMALL, from);
-                    EngineEvent event = run.events().receiveMessage(EngineHarness.PATIENCE);
-                    if (event instanceof EngineEvent.Opened) harness.leave(run);
+                    EngineEvent event = run.events().receiveMessage(EngineHarness.TIMEOUT);
+                    if (event instanceof EngineEvent.Opened) harness.closeRun(run);
                     return event instanceof EngineEvent.Opened ? Optional.of("") : Optional.empty();
                 }, () -> {});
                 harness.run(2, SMALL).point();
-                assertEquals(held, tensors.get());
+                assertEquals(tensorsBefore, tensors.get());
                 var described = harness.replies();
                 harness.engine().tell(new EngineCommand.Describe(described.ref()));
                 assertEquals(1, described.expectMessageClass(EngineReply.Description.class,
-                        EngineHarness.PATIENCE).openRuns());
+                        EngineHarness.TIMEOUT).openRuns());
             }
         }
     }
 
-    @Test void aSampleWhoseAdapterWasRefusedLeavesItsRoomToOthers() {
+    @Test void aSampleWhoseAdapterFailsToLoadFreesItsBytes() {
         try (var harness = open("sample")) {
             Run run = harness.run(1, SMALL);
             run.all(List.of(EngineHarness.gradient(1, 1), new Operation.OptimStep(Optional.empty())));
@@ -146,7 +145,7 @@ class OutOfMemoryTest {
                 var replies = harness.replies();
                 harness.engine().tell(new EngineCommand.Sample(
                         EngineHarness.task("a", Optional.of(saved), 3), replies.ref()));
-                return switch (replies.receiveMessage(EngineHarness.PATIENCE)) {
+                return switch (replies.receiveMessage(EngineHarness.TIMEOUT)) {
                     case EngineReply.Sampled(_, var result) -> Optional.of(EngineHarness.bits(result));
                     case EngineReply.RequestFailed(var fault) -> {
                         assertEquals("out_of_memory", fault.code(), fault.message());

@@ -49,7 +49,7 @@ class RunAdmissionTest {
         assertEquals(List.of(run(1)), admission.selectEvictions(r -> r.equals(run(1))));
     }
 
-    @Test void noRunWaitsForEverAndTheLimitHolds() {
+    @Test void noRunWaitsForeverAndTheLimitIsKept() {
         for (int seed = 0; seed < 200; seed++) {
             var random = new Random(seed);
             var admission = new RunAdmission(100, 1000);
@@ -70,20 +70,20 @@ class RunAdmissionTest {
                     }
                 }
                 evicted.addAll(admission.selectEvictions(_ -> random.nextBoolean()));
-                if (random.nextInt(3) == 0) leave(admission, admitted, waiting, evicted);
+                if (random.nextInt(3) == 0) closeRun(admission, admitted, waiting, evicted);
                 assertTrue(admitted.values().stream().mapToInt(v -> v).sum() <= 100);
                 assertEquals(admitted.values().stream().mapToInt(v -> v).sum(), admission.bytes());
             }
             for (int i = 0; i < 50 && !waiting.isEmpty(); i++) {
                 admitted.keySet().forEach(admission::executed);
                 evicted.addAll(admission.selectEvictions(_ -> false));
-                leave(admission, admitted, waiting, evicted);
+                closeRun(admission, admitted, waiting, evicted);
             }
             assertEquals(Map.of(), waiting, "seed " + seed);
         }
     }
 
-    private static void leave(RunAdmission admission, Map<RunId, Integer> admitted, Map<RunId,
+    private static void closeRun(RunAdmission admission, Map<RunId, Integer> admitted, Map<RunId,
             Integer> waiting,
             Set<RunId> evicted) {
         for (RunId gone : evicted) {

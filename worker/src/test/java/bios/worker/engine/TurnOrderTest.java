@@ -10,7 +10,7 @@ import java.util.Optional;
 import org.junit.jupiter.api.Test;
 
 class TurnOrderTest {
-    @Test void busyKindsTakeTurns() {
+    @Test void busyKindsAlternate() {
         var order = new TurnOrder();
         List<Kind> taken = new ArrayList<>();
         for (int i = 0; i < 4; i++) taken.add(order.next(kind -> kind != Kind.TASKS).orElseThrow());

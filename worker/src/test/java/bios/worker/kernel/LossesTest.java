@@ -47,7 +47,7 @@ final class LossesTest {
         }
     }
 
-    @ParameterizedTest @EnumSource void aPositionWithoutWeightAddsNothing(LossFunction function) {
+    @ParameterizedTest @EnumSource void aPositionWithoutWeightContributesNothing(LossFunction function) {
         boolean square = function == LossFunction.DRO;
         assertEquals(square ? 0.25 * 4 : 0, losses(function).value(2, 0, 0));
         assertEquals(square ? 0.5 * 2 : 0, losses(function).derivative(2, 0, 0));

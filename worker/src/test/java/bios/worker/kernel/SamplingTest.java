@@ -14,7 +14,7 @@ import java.util.function.IntPredicate;
 import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 
-/// How tokens are drawn: frequencies, restrictions, ties, random numbers.
+/// Drawing tokens: frequencies, restrictions, ties, random numbers.
 final class SamplingTest {
     private static final int DRAWS = 100_000;
 
@@ -51,7 +51,7 @@ final class SamplingTest {
         assertFrequencies(softmax(logits, 1, i -> i <= 0), draw(1, -1, 0.4), logits);
         assertFrequencies(softmax(logits, 1, i -> i <= 1), draw(1, -1, 0.6), logits);
         assertFrequencies(softmax(logits, 1, i -> i <= 2), draw(1, -1, 0.9), logits);
-        // behind top_k, probabilities are those among the k
+        // after top_k, probabilities are relative to the k tokens
         assertFrequencies(softmax(logits, 1, i -> i <= 0), draw(1, 2, 0.6), logits);
     }
 
@@ -62,9 +62,9 @@ final class SamplingTest {
             double spread = random.nextDouble() * 8;
             for (int i = 0; i < logits.length; i++) logits[i] = (float) (random.nextGaussian() * spread);
             double topP = 1 - Math.pow(10, -4 * random.nextDouble());
-            double chance = random.nextDouble();
-            assertEquals(bySorting(logits, topP, chance),
-                    Sampling.fromScaled(logits, draw(1, -1, topP), chance), "round " + round);
+            double uniform = random.nextDouble();
+            assertEquals(bySorting(logits, topP, uniform),
+                    Sampling.fromScaled(logits, draw(1, -1, topP), uniform), "round " + round);
         }
     }
 
@@ -82,12 +82,12 @@ final class SamplingTest {
         for (int i = 0; i < counts.length; i++)
             assertEquals(expected[i], counts[i] / (double) DRAWS,
                     5 * Math.sqrt(expected[i] * (1 - expected[i]) / DRAWS), "token " + i);
-        // of equal ones the lowest id
+        // the lowest id of equal logits
         assertEquals(Sampling.BLOCK, simply(draw(0, -1, 1), logits, 0.99));
     }
 
-    /// As the sampler draws where [Sampling#simple] holds.
-    private static int simply(Draw draw, float[] logits, double chance) {
+    /// The token by the algorithm that the sampler uses if [Sampling#simple] is true.
+    private static int simply(Draw draw, float[] logits, double uniform) {
         assertTrue(Sampling.simple(draw));
         int blocks = Math.ceilDiv(logits.length, Sampling.BLOCK);
         float[] maxima = new float[blocks];
@@ -95,10 +95,10 @@ final class SamplingTest {
         for (int b = 0; b < blocks; b++) {
             float[] own = block(logits, b);
             maxima[b] = own[Ranking.best(own)];
-            // what no logit of a block has counts as the least that fp32 has left
+            // an underflow counts as the smallest value of exp
             for (float z : own) sums[b] += Math.max(1e-38f, (float) Math.exp(z - maxima[b]));
         }
-        Sampling.Place place = Sampling.block(maxima, sums, draw, chance);
+        Sampling.Place place = Sampling.block(maxima, sums, draw, uniform);
         return place.block() * Sampling.BLOCK
                 + Sampling.within(block(logits, place.block()), maxima[place.block()], draw, place.rest());
     }
@@ -136,7 +136,7 @@ final class SamplingTest {
         assertArrayEquals(new int[] {2, 4, 0, 5, 6}, Ranking.downFrom(values, 0));
     }
 
-    @Test void chanceDependsOnSeedSampleAndTokenAlone() {
+    @Test void theRandomNumberDependsOnSeedSampleAndTokenAlone() {
         assertEquals(Sampling.uniform(5, 1, 2), Sampling.uniform(5, 1, 2));
         assertNotEquals(Sampling.uniform(5, 1, 2), Sampling.uniform(5, 2, 1));
         assertNotEquals(Sampling.uniform(5, 1, 2), Sampling.uniform(6, 1, 2));
@@ -166,7 +166,7 @@ final class SamplingTest {
         return Arrays.stream(p).map(x -> x / sum).toArray();
     }
 
-    private static int bySorting(float[] logits, double topP, double chance) {
+    private static int bySorting(float[] logits, double topP, double uniform) {
         int[] order = IntStream.range(0, logits.length).boxed()
                 .sorted(Comparator.comparingDouble((Integer i) -> -logits[i]).thenComparing(i -> i))
                 .mapToInt(i -> i).toArray();
@@ -174,7 +174,7 @@ final class SamplingTest {
         double kept = 0;
         int n = 0;
         while (n < order.length && kept < topP) kept += p[order[n++]];
-        double left = chance * kept;
+        double left = uniform * kept;
         for (int i = 0; i < n; i++) {
             left -= p[order[i]];
             if (left < 0) return order[i];

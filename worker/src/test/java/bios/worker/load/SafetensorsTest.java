@@ -28,7 +28,7 @@ import org.junit.jupiter.params.provider.CsvSource;
 class SafetensorsTest {
     @TempDir Path folder;
 
-    @Test void whatIsWrittenIsReadBackBitForBit() {
+    @Test void writtenTensorsAreReadBackBitForBit() {
         for (int seed = 0; seed < 200; seed++) {
             Random random = new Random(seed);
             SortedMap<String, Values> tensors = new TreeMap<>();
@@ -65,7 +65,7 @@ class SafetensorsTest {
         Safetensors.of("whole", whole).close();
     }
 
-    @Test void noBitFlipInAHeaderEscapesAsAnotherException() {
+    @Test void bitFlipsInAHeaderThrowModelRefusedOnly() {
         byte[] whole = file("{'a':{'dtype':'F32','shape':[2],'data_offsets':[0,8]},"
                 + "'b':{'dtype':'BF16','shape':[1,3],'data_offsets':[8,14]}}", 14);
         for (int bit = 0; bit < 8 * (whole.length - 14); bit++) {
@@ -103,7 +103,7 @@ class SafetensorsTest {
         assertTrue(refused.getMessage().contains(message), refused.getMessage());
     }
 
-    @Test void aTensorOfAnotherDtypeOrShapeOrNameIsRefusedByName() {
+    @Test void aTensorOfAWrongDtypeShapeOrNameIsNamedInTheRefusal() {
         try (Safetensors read = Safetensors.of("x",
                 file("{'a':{'dtype':'I32','shape':[2],'data_offsets':[0,8]}}", 8))) {
             assertTrue(message(() -> read.floats("a", 2)).contains("'a' has dtype I32"));
@@ -157,7 +157,7 @@ class SafetensorsTest {
         return assertThrows(ModelRefused.class, refused::run).getMessage();
     }
 
-    /// A file with this header, single quotes meant as double ones, and so many bytes of data.
+    /// A file with this header, in which single quotes stand for double quotes, and so many bytes of data.
     private static byte[] file(String header, int dataBytes) {
         byte[] json = header.strip().replace('\'', '"').getBytes(StandardCharsets.UTF_8);
         ByteArrayOutputStream out = new ByteArrayOutputStream();

@@ -14,7 +14,7 @@ import org.junit.jupiter.api.io.TempDir;
 class TokenizerTest {
     private static final Path MODEL = Path.of("../deploy/models/bios-tiny");
 
-    @Test void textSurvivesTheWayThere() {
+    @Test void textIsUnchangedAfterEncodingAndDecoding() {
         try (Tokenizer tokenizer = Tokenizer.open(MODEL).orElseThrow()) {
             String text = "Once upon a time, naïve 🙂 日本 <|user|> code();\n\n";
             int[] tokens = tokenizer.encode(text, false);
@@ -27,7 +27,7 @@ class TokenizerTest {
         }
     }
 
-    @Test void itsFilesAreThoseOfTheFolder() throws IOException {
+    @Test void tokenizerFilesAreThoseOfTheFolder() throws IOException {
         try (Tokenizer tokenizer = Tokenizer.open(MODEL).orElseThrow()) {
             assertArrayEquals(Files.readAllBytes(MODEL.resolve("tokenizer.json")),
                     tokenizer.files().get("tokenizer.json"));
@@ -36,7 +36,7 @@ class TokenizerTest {
         }
     }
 
-    @Test void aFolderWithoutOneHasNoneAndABrokenOneIsRefused(@TempDir Path folder) throws IOException {
+    @Test void aMissingTokenizerIsEmptyAndAnInvalidOneIsRefused(@TempDir Path folder) throws IOException {
         assertTrue(Tokenizer.open(folder).isEmpty());
         Files.writeString(folder.resolve("tokenizer.json"), "{\"model\": 1}");
         var refused = assertThrows(ModelRefused.class, () -> Tokenizer.open(folder));

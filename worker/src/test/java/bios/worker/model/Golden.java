@@ -25,15 +25,15 @@ import java.util.Map;
 import java.util.TreeMap;
 import java.util.stream.Stream;
 
-/// One folder of numbers from PyTorch; `golden.py` describes it.
+/// One folder of reference results from PyTorch; `golden.py` describes it.
 public record Golden(String name, Path folder, JsonNode json, Safetensors expected) {
-    /// Behind a case's name: with its weights widened to fp32.
+    /// Suffix of a case's name: its weights are widened to fp32.
     public static final String WIDENED = "+widened";
 
     /// A sequence of the case.
     public record Sequence(int[] tokens, int[] targets) {}
 
-    /// All cases of the folder that the property `bios.golden` names, else of the class path.
+    /// All cases of the folder in the property `bios.golden`, by default of the class path.
     public static List<String> cases() {
         try (Stream<Path> folders = Files.list(root())) {
             return folders.filter(f -> Files.exists(f.resolve("case.json")))
@@ -63,7 +63,7 @@ public record Golden(String name, Path folder, JsonNode json, Safetensors expect
         }
     }
 
-    /// Whether the engine rounds nothing that it multiplies: that is so but for bf16 weights.
+    /// Whether the engine rounds no operand of a product, which is true except for bf16 weights.
     public boolean exact() {
         return name.endsWith(WIDENED) || !json.get("weights_dtype").asText().equals("bfloat16");
     }
@@ -141,7 +141,7 @@ public record Golden(String name, Path folder, JsonNode json, Safetensors expect
                 expected.entry(name).shape().stream().mapToLong(Long::longValue).toArray());
     }
 
-    /// What rounding alone does to a kind of result.
+    /// The error that rounding alone causes in a kind of result.
     public double noise(String... path) {
         JsonNode node = json.get("noise");
         for (String p : path) node = node.get(p);

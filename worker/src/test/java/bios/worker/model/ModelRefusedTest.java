@@ -25,7 +25,7 @@ import org.junit.jupiter.api.io.TempDir;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
-/// A folder that cannot be served says why when it is loaded; one that can says what it is.
+/// Loading a folder that cannot be served throws the reason; loading a valid one gives its properties.
 class ModelRefusedTest {
     private static final ObjectMapper JSON = new ObjectMapper();
     @TempDir Path folder;
@@ -65,7 +65,7 @@ class ModelRefusedTest {
         assertTrue(got.contains(message), got);
     }
 
-    @Test void aMissingTensorIsRefusedByName() throws Exception {
+    @Test void aMissingTensorIsNamedInTheRefusal() throws Exception {
         configure("'num_hidden_layers':3,'layer_types':null");
         assertTrue(refusal().contains("tensor 'model.layers.2.self_attn.q_proj.weight' is missing"),
                 refusal());
@@ -80,7 +80,7 @@ class ModelRefusedTest {
         assertTrue(refusal().contains("holds no config.json"), refusal());
     }
 
-    @Test void aModelSaysWhatItIs() throws Exception {
+    @Test void aModelHasThePropertiesOfItsFolder() throws Exception {
         Files.writeString(folder.resolve("generation_config.json"), "{\"eos_token_id\": [7, 9]}");
         try (Device on = TestDevices.open(1);
                 BaseModel model = BaseModel.load(folder, new ModelName("a/b"), on)) {
@@ -98,7 +98,7 @@ class ModelRefusedTest {
         }
     }
 
-    @Test void windowsFollowTheRulesOfEachFamily() throws Exception {
+    @Test void attentionWindowsFollowTheRulesOfEachFamily() throws Exception {
         configure("'use_sliding_window':true,'sliding_window':16,'max_window_layers':1,'layer_types':null");
         assertEquals(List.of(0, 16), ModelFolder.open(folder).spec().windows());
         configure("'use_sliding_window':false,'sliding_window':16,'max_window_layers':1,'layer_types':null");
@@ -112,7 +112,7 @@ class ModelRefusedTest {
         assertEquals(List.of(0, 0), ModelFolder.open(folder).spec().windows());
     }
 
-    @Test void rotationsAreReadFromTheOldKeysAndTheNew() throws Exception {
+    @Test void ropeParametersAreReadFromOldAndNewKeys() throws Exception {
         configure("'rope_parameters':{'rope_type':'linear','factor':4.0,'rope_theta':5000.0}");
         float[] now = ModelFolder.open(folder).spec().rope().inverseFrequencies();
         configure("'rope_parameters':null,'rope_theta':5000.0,'rope_scaling':{'type':'linear','factor':4.0}");

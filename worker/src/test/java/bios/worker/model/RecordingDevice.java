@@ -16,10 +16,10 @@ import java.util.Map;
 import java.util.Set;
 
 /// A device that records the calls of another one, its page pools and its readbacks, and refuses an
-/// allocation when a test asks for it.
+/// allocation if a test requests that.
 public final class RecordingDevice {
     private static final Set<String> ALLOCATIONS = Set.of("tensor", "scratch", "upload", "slots", "sequences",
-            "draws", "pagePool", "reserve");
+            "draws", "pagePool", "growTo");
 
     private final Device real;
     private final Device recording;
@@ -40,17 +40,17 @@ public final class RecordingDevice {
         return recording;
     }
 
-    /// Refuses one allocation, after `allocations` more.
+    /// Refuses one allocation, after `allocations` successful ones.
     public void refuseAfter(int allocations) {
         untilRefusal = allocations;
     }
 
-    /// Refuses to reserve more pages than so many.
+    /// Refuses to reserve more than so many pages.
     public void refusePagesBeyond(int pages) {
         mostPages = pages;
     }
 
-    /// Refuses nothing any more.
+    /// Resets all refusals.
     public void refuseNothing() {
         untilRefusal = Integer.MAX_VALUE;
     }
@@ -60,7 +60,7 @@ public final class RecordingDevice {
         losesReadback = true;
     }
 
-    /// Tensors that are not freed.
+    /// The tensors that are not freed yet.
     public int tensors() {
         return tensors;
     }
@@ -86,11 +86,11 @@ public final class RecordingDevice {
             untilRefusal = Integer.MAX_VALUE;
             throw new OutOfDeviceMemory(1, real.memoryInUse(), real.memoryInUse());
         }
-        if (name.equals("reserve") && (int) arguments[0] > mostPages)
+        if (name.equals("growTo") && (int) arguments[0] > mostPages)
             throw new OutOfDeviceMemory(1, real.memoryInUse(), real.memoryInUse());
         if (losesReadback && target instanceof Readback) {
             losesReadback = false;
-            throw new DeviceLost("as the test wants it");
+            throw new DeviceLost("requested by the test");
         }
         Object[] plain = arguments == null ? null : arguments.clone();
         for (int i = 0; plain != null && i < plain.length; i++) plain[i] = realOf(plain[i]);

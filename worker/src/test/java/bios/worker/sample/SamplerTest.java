@@ -44,7 +44,7 @@ import org.junit.jupiter.params.provider.ValueSource;
 
 class SamplerTest {
     private static final SamplerSettings ROOMY = new SamplerSettings(64 << 20, 256, 64, 16);
-    /// Tokens are letters: stop strings see `a` + id % 26.
+    /// Tokens are letters: for stop strings the text of a token is `a` + id % 26.
     private static final Function<int[], String> LETTERS = tokens -> {
         var text = new StringBuilder();
         for (int token : tokens) text.append((char) ('a' + token % 26));
@@ -74,7 +74,7 @@ class SamplerTest {
         try (BaseModel own = golden.load(device); Adapter adapter = golden.adapter(own);
                 Sampler sampler = new Sampler(own, Optional.empty(), ROOMY)) {
             int[] expected = Golden.ints(golden.json().get("greedy").get("tokens"));
-            // PyTorch was told to go on behind the end
+            // PyTorch was configured to continue after the end token
             expected = Arrays.copyOf(expected, untilEnd(expected, own));
             SampleTask task = task(Golden.ints(golden.json().get("greedy").get("prompt")),
                     params(expected.length, 0));
@@ -102,7 +102,7 @@ class SamplerTest {
         }
     }
 
-    @Test void aRequestsResultDoesNotDependOnCompanyBudgetsOrPages() {
+    @Test void aResultDoesNotDependOnOtherRequestsBudgetsOrPages() {
         List<SampleTask> tasks = new ArrayList<>();
         List<Optional<Adapter>> used = new ArrayList<>();
         for (int i = 0; i < 9; i++) {
@@ -123,7 +123,7 @@ class SamplerTest {
             }
     }
 
-    @Test void whenPagesRunOutRequestsWaitAndTheEarliestGoesOn() {
+    @Test void ifPagesRunOutRequestsWaitAndTheEarliestContinues() {
         try (Sampler sampler = new Sampler(model, Optional.empty(), tight(2))) {
             for (int i = 0; i < 5; i++) sampler.submit(task(prompt(i, 40), params(60, 1)), Optional.empty());
             assertEquals(5, sampler.queued());
@@ -146,7 +146,7 @@ class SamplerTest {
         assertNotEquals(bits(first), bits(alone(other, adapters.get(1))));
     }
 
-    @Test void aSequenceEndsAtAStopAndHoldsIt() {
+    @Test void aSequenceEndsAtAStopTokenAndIncludesIt() {
         int[] prompt = prompt(4, 10);
         int[] free = alone(task(prompt, params(40, 1)), Optional.empty()).sequences().getFirst().tokens();
         assertEquals(40, free.length);
@@ -164,7 +164,7 @@ class SamplerTest {
         assertEquals(end, byText.logprobs().length);
     }
 
-    @Test void withoutMaxTokensASequenceGoesOnToTheContextsEnd() {
+    @Test void withoutMaxTokensASequenceContinuesToTheContextsEnd() {
         int[] prompt = prompt(8, model.spec().contextLength() - 9);
         var open = new SamplingParams(Optional.empty(), Optional.empty(), List.of(), List.of(), 1, -1, 1);
         var sequence = alone(task(prompt, open), Optional.empty()).sequences().getFirst();
@@ -172,7 +172,7 @@ class SamplerTest {
         assertEquals(StopReason.LENGTH, sequence.stopReason());
     }
 
-    @Test void theBestTokensOfAPromptPositionAreSortedAndHoldTheChosenOnesScore() {
+    @Test void theTopTokensOfAPromptPositionAreSortedAndIncludeTheChosenOnesLogprob() {
         SampleTask task = with(task(prompt(6, 90), params(1, 0)), 1, true, model.spec().vocabularySize());
         SampleResult result = alone(task, adapters.get(2));
         List<List<TokenLogprob>> best = result.topkPromptLogprobs().orElseThrow();
@@ -192,7 +192,7 @@ class SamplerTest {
         }
     }
 
-    @Test void logprobsAreOfTheScaledDistributionBeforeItIsCut() {
+    @Test void logprobsAreThoseOfTheScaledDistributionBeforeTopKAndTopP() {
         int[] prompt = prompt(7, 15);
         var hot = alone(task(prompt, new SamplingParams(Optional.of(1), Optional.empty(), List.of(),
                 List.of(), 2, 1, 1)), Optional.empty());
@@ -205,7 +205,7 @@ class SamplerTest {
                 hot.sequences().getFirst().logprobs()[0], 1e-5);
     }
 
-    @Test void whatCanNeverBeServedIsRefusedWithItsNumbers() {
+    @Test void requestsThatCanNeverFitAreRefusedWithTheNumbers() {
         try (Sampler sampler = new Sampler(model, Optional.empty(), tight(1))) {
             int context = model.spec().contextLength();
             assertTrue(refusal(sampler, task(new int[0], params(1, 1))).contains("empty"));
@@ -245,7 +245,7 @@ class SamplerTest {
     }
 
     @Test void outOfMemoryAtAnyAllocationChangesNothingAndARetryGivesTheSameBits() {
-        // more pages than there are: some are evicted
+        // they need more pages than there are, so some are evicted
         List<SampleTask> tasks = List.of(task(prompt(2, 60), params(30, 1)),
                 task(prompt(1, 60), params(30, 0)),
                 with(task(prompt(1, 70), params(9, 1)), 2, true, 3));
@@ -269,7 +269,7 @@ class SamplerTest {
                             LaunchedDecode pass = sampler.launch();
                             test.refuseNothing();
                             sampler.complete(pass).forEach(f -> results.put(f.id(), bits(f.result())));
-                            n = Math.min(n, 7);      // every allocation of the first pass, some of the others
+                            n = Math.min(n, 7);      // every allocation of the first pass, some of the later
                         } catch (OutOfDeviceMemory _) {
                             assertEquals(pages, sampler.pages());
                             assertEquals(queued, sampler.queued());
@@ -305,7 +305,7 @@ class SamplerTest {
         }
     }
 
-    @Test void withoutMemoryForMorePagesSequencesTakeTurnsAndOneThatCannotStartFailsWithTheNumbers() {
+    @Test void withoutMemoryForMorePagesSequencesAlternateAndOneThatCannotStartFailsWithTheNumbers() {
         SampleTask task = task(prompt(1, 60), params(60, 1));
         try (Device cpu = TestDevices.open(1)) {
             RecordingDevice test = new RecordingDevice(cpu);
@@ -339,7 +339,7 @@ class SamplerTest {
         }
     }
 
-    @Test void aDecodePassIsOneUploadThenVerbsThenOneReadbackAndNothingWaits() {
+    @Test void aDecodePassIsOneUploadThenVerbsThenOneReadbackAndNothingBlocks() {
         try (Device cpu = TestDevices.open(1)) {
             RecordingDevice test = new RecordingDevice(cpu);
             try (BaseModel own = Golden.of("qwen3").load(test.device());
@@ -360,7 +360,7 @@ class SamplerTest {
                         assertFalse(calls.contains(waits), waits);
                     sampler.complete(pass);
                     for (String call : test.calls())
-                        assertTrue(List.of("floats", "ints", "copyPage", "reserve").contains(call), call);
+                        assertTrue(List.of("floats", "ints", "copyPage", "growTo").contains(call), call);
                 }
             }
         }
@@ -415,12 +415,12 @@ class SamplerTest {
         int n = tokens.length - 1;
         var batch = new RunBatch(adapter, List.of(Arrays.copyOf(tokens, n)),
                 Arrays.copyOfRange(tokens, 1, n + 1), Optional.empty());
-        return model.evaluate(List.of(batch), List.of(Optional.empty())).getFirst();
+        return model.runPass(List.of(batch), List.of(Optional.empty())).getFirst();
     }
 
     /// An adapter whose B is not zero.
     private static Adapter trained(LoraSpec lora) {
-        Adapter adapter = Adapter.fresh(lora, model.spec(), device);
+        Adapter adapter = Adapter.createInitialized(lora, model.spec(), device);
         var random = new Random(9);
         for (var slab : adapter.weights().slabs()) {
             float[] values = read(device, slab);

@@ -7,22 +7,22 @@ import java.util.List;
 import java.util.Random;
 import org.junit.jupiter.api.Test;
 
-/// Every token is one byte of UTF-8: the hardest tokenizer for stop strings.
+/// Every token is one byte of UTF-8, the most difficult tokenizer for stop strings.
 class StopStringMatcherTest {
-    @Test void aStringIsFoundWhereItIsComplete() {
+    @Test void aStopStringIsFoundWhereItIsComplete() {
         assertEquals(7, stopsBehind("one STOP two", "prompt", "STOP"));
         assertEquals(3, stopsBehind("ab\n\ncd", "x", "\n\n"));
         assertEquals(-1, stopsBehind("STO", "", "STOP"));
     }
 
-    @Test void charactersOfSeveralBytesCountWhole() {
+    @Test void multiByteCharactersAreMatchedAsAWhole() {
         String text = "naïve 🙂 日本";
         assertEquals(bytes(text) - 1, stopsBehind(text, "", "日本"));
         assertEquals(bytes("naïve 🙂") - 1, stopsBehind(text, "é", "🙂"));
         assertEquals(bytes("naï") - 1, stopsBehind(text, "", "ï"));
     }
 
-    @Test void aStringThatBeginsInThePromptIsNotOne() {
+    @Test void aStopStringThatBeginsInThePromptDoesNotCount() {
         assertEquals(-1, stopsBehind("OP and on", "ST", "STOP"));
     }
 
@@ -36,7 +36,7 @@ class StopStringMatcherTest {
         assertEquals(true, stop.append('d'));
     }
 
-    @Test void bytesThatAreNoTextDoNotHideWhatFollows() {
+    @Test void invalidBytesDoNotHideALaterStopString() {
         var stop = new StopStringMatcher(List.of("end"), StopStringMatcherTest::text, new int[] {'a'});
         for (int i = 0; i < 1000; i++) assertEquals(false, stop.append(0xFF));
         assertEquals(false, stop.append('e') | stop.append('n'));
@@ -69,7 +69,7 @@ class StopStringMatcherTest {
         return word.toString();
     }
 
-    /// Index of the token behind which the text stops; -1: never.
+    /// Index of the token after which the text stops; -1: never.
     private static int stopsBehind(String text, String prompt, String... stops) {
         var stop = new StopStringMatcher(List.of(stops), StopStringMatcherTest::text, tokens(prompt));
         int[] tokens = tokens(text);

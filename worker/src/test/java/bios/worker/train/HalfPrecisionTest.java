@@ -28,14 +28,14 @@ import java.util.Optional;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/// Activations in bfloat16 against those in fp32: what a device with bf16 products will use.
+/// Activations in bfloat16 against those in fp32, for devices with bf16 products.
 class HalfPrecisionTest {
-    /// Matrices of a layer that are rounded on the way of a row: norms' results, q, k, v, what attention
-    /// gives, gate, up, their product, and the low-rank products beside them.
+    /// Number of roundings of a row in a layer: results of norms, q, k, v, result of attention, gate, up,
+    /// their product, and the low-rank products.
     private static final int ROUNDINGS = 16;
 
     /// Rounding to 8 bits is off by at most 2^-9 of a value; independent roundings add up as the square root
-    /// of their number. Three times that leaves room for what products make of them.
+    /// of their number. Three times that allows for their propagation through products.
     private static double tolerance(BaseModel model, int directions) {
         return 3 * 0x1p-9 * Math.sqrt(directions * (double) ROUNDINGS * model.spec().layers());
     }
@@ -43,8 +43,8 @@ class HalfPrecisionTest {
     private record Result(float[] logprobs, float[] gradient) {}
 
     private static Result trained(BaseModel model, RunBatch batch, TrainingState run) {
-        try (Factors gradient = run.freshGradient()) {
-            float[] logprobs = model.evaluate(List.of(batch), List.of(Optional.of(gradient))).getFirst();
+        try (Factors gradient = run.allocateGradient()) {
+            float[] logprobs = model.runPass(List.of(batch), List.of(Optional.of(gradient))).getFirst();
             List<float[]> slabs = new ArrayList<>();
             for (Tensor slab : gradient.slabs()) slabs.add(read(model.device(), slab));
             float[] all = new float[slabs.stream().mapToInt(s -> s.length).sum()];
@@ -95,7 +95,7 @@ class HalfPrecisionTest {
             RunBatch batch = new Trainer(half).begin(run, Examples.operation(half, 5, 4, false)).nextBatch();
             Result all = trained(half, batch, run);
             for (long bytes : new long[] {200_000, 100_000, 0}) {
-                half.keepActivations(bytes, bytes);
+                half.setActivationBudget(bytes, bytes);
                 Result some = trained(half, batch, run);
                 assertArrayEquals(all.logprobs, some.logprobs);
                 assertArrayEquals(all.gradient, some.gradient);
@@ -103,7 +103,7 @@ class HalfPrecisionTest {
         }
     }
 
-    /// A cache in the type of activations rounds nothing that is not rounded already.
+    /// A cache in the type of the activations adds no rounding.
     @ParameterizedTest @ValueSource(strings = {"qwen3", "qwen2-sliding"})
     void decodingWithACacheOfTheSameTypeGivesTheTrainersBits(String name) {
         try (Device on = TestDevices.open(2); BaseModel half = Golden.of(name).load(on, DType.BF16);
@@ -123,10 +123,10 @@ class HalfPrecisionTest {
                     Tensor logits = half.logits(scope, hidden,
                             half.slots(scope, Collections.nCopies(n, Optional.of(run.adapter()))));
                     Tensor logprobs = on.scratch(scope, n, 1);
-                    int[] wanted = new int[n];
-                    for (int i = 0; i < n; i++) wanted[i] = (int) targets[at + i];
+                    int[] part = new int[n];
+                    for (int i = 0; i < n; i++) part[i] = (int) targets[at + i];
                     on.logSoftmaxAt(logprobs, on.scratch(scope, n, 1), logits,
-                            on.upload(scope, List.of(HostArray.column(wanted))).getFirst());
+                            on.upload(scope, List.of(HostArray.column(part))).getFirst());
                     assertArrayEquals(Arrays.copyOfRange(expected, at, at + n), read(on, logprobs));
                 }
                 at += n;

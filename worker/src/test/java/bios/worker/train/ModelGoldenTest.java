@@ -39,7 +39,7 @@ import org.junit.jupiter.params.ParameterizedClass;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/// The engine's numbers against PyTorch, transformers and PEFT, for every architecture and dtype, on every
+/// The engine's results against PyTorch, transformers and PEFT, for every architecture and dtype, on every
 /// path of this process.
 @ParameterizedClass @MethodSource("bios.worker.device.TestDevices#paths")
 class ModelGoldenTest {
@@ -97,7 +97,7 @@ class ModelGoldenTest {
         }
     }
 
-    /// Twenty steps lead to PyTorch's adapter, and there to its log-probabilities.
+    /// Twenty steps give PyTorch's adapter, and that adapter gives PyTorch's log-probabilities.
     ///
     /// How an error grows: a gradient is off by ε of the largest one of its matrix, as
     /// [#lossesAndGradientsAgree] holds it. AdamW divides it by its own size, so a step is off by up to ε
@@ -190,7 +190,7 @@ class ModelGoldenTest {
         int[] targets = sequences.stream().flatMapToInt(s -> java.util.Arrays.stream(s.targets())).toArray();
         RunBatch batch = new RunBatch(adapter, sequences.stream().map(Golden.Sequence::tokens).toList(),
                 targets, Optional.empty());
-        float[] row = model.evaluate(List.of(batch), List.of(Optional.empty())).getFirst();
+        float[] row = model.runPass(List.of(batch), List.of(Optional.empty())).getFirst();
         int at = 0;
         for (Golden.Sequence s : sequences)
             all.add(java.util.Arrays.copyOfRange(row, at, at += s.tokens().length));

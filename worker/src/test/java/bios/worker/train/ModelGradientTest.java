@@ -27,22 +27,22 @@ import org.junit.jupiter.params.provider.ValueSource;
 class ModelGradientTest {
     @Parameter private String path;
 
-    /// Every A and B of every layer and of the head is moved along its own gradient, by a step so small that
-    /// the loss is straight and so large that fp32 shows it.
+    /// Every A and B of every layer and of the head is moved along its own gradient, by a step that is small
+    /// enough for the loss to be linear and large enough for fp32 to resolve the difference.
     @ParameterizedTest @ValueSource(strings = {"qwen3", "llama-biases", "qwen2-sliding"})
     void backwardAgreesWithFiniteDifferencesEverywhere(String name) {
         try (Device on = TestDevices.open(path, 2); BaseModel model = Golden.of(name).load(on);
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             ForwardBackward operation = Examples.operation(model, 5, 4, false);
             RunBatch batch = new Trainer(model).begin(run, operation).nextBatch();
-            Factors gradient = run.freshGradient();
-            model.evaluate(List.of(batch), List.of(Optional.of(gradient)));
+            Factors gradient = run.allocateGradient();
+            model.runPass(List.of(batch), List.of(Optional.of(gradient)));
             for (int layer = 0; layer <= model.spec().layers(); layer++)
                 for (TargetModule target : TargetModule.values()) {
-                    if (run.adapter().at(layer, target).isEmpty()) continue;
-                    check(model, run, operation, run.adapter().at(layer, target).get().a(),
+                    if (run.adapter().factor(layer, target).isEmpty()) continue;
+                    check(model, run, operation, run.adapter().factor(layer, target).get().a(),
                             gradient.at(layer, target).orElseThrow().a(), target + "A " + layer);
-                    check(model, run, operation, run.adapter().at(layer, target).get().b(),
+                    check(model, run, operation, run.adapter().factor(layer, target).get().b(),
                             gradient.at(layer, target).orElseThrow().b(), target + "B " + layer);
                 }
             gradient.close();

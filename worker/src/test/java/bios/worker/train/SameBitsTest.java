@@ -32,13 +32,13 @@ import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.MethodSource;
 import org.junit.jupiter.params.provider.ValueSource;
 
-/// What the engine promises of bits: a run's results do not depend on its company, on threads, on an
+/// The engine's guarantees of equal bits: a run's results do not depend on other runs, on threads, on an
 /// interruption, or on whether tokens are scored or decoded; on every path of this process.
 @ParameterizedClass @MethodSource("bios.worker.device.TestDevices#paths")
 class SameBitsTest {
     @Parameter private String path;
 
-    /// Bytes for saved activations: all of them, some in part, some not saved, none.
+    /// Limits of bytes for saved activations: all are saved, some in part, some not, none.
     private static final long[] BUDGETS =
             {1L << 30, 700_000, 400_000, 300_000, 200_000, 150_000, 100_000, 50_000, 0};
 
@@ -47,22 +47,22 @@ class SameBitsTest {
         List<byte[]> states = new ArrayList<>();
         List<List<float[]>> logprobs = new ArrayList<>();
         for (int threads = 1; threads <= 3; threads++)
-            for (int company = 0; company <= 2; company++)
+            for (int sharing = 0; sharing <= 2; sharing++)
                 try (Device on = TestDevices.open(path, threads); BaseModel model = Golden.of(name).load(on);
                         TrainingState run = Examples.run(Examples.SMALL, model);
                         TrainingState other = Examples.run(Examples.LARGE, model)) {
-                    // the library's sums over tokens begin anew with each batch
+                    // oneDNN starts new sums over tokens for each batch
                     boolean cutsMatter = !on.description().contains("own kernels");
                     Trainer trainer = new Trainer(model, cutsMatter ? 150 : 60 + 45 * threads);
-                    long kept = BUDGETS[3 * (threads - 1) + company];
-                    model.keepActivations(kept, kept);
+                    long kept = BUDGETS[3 * (threads - 1) + sharing];
+                    model.setActivationBudget(kept, kept);
                     for (int step = 0; step < 2; step++) {
                         logprobs.add(step == 0 ? new ArrayList<>() : logprobs.removeLast());
                         logprobs.getLast().addAll(together(trainer, run,
-                                Examples.operation(model, 7 + step, 5, false), other, company).logprobs());
+                                Examples.operation(model, 7 + step, 5, false), other, sharing).logprobs());
                         trainer.optimStep(run, Optional.of(new AdamParams(1e-2, 0.9, 0.95, 1e-8, 0.01, 1)));
                     }
-                    together(trainer, run, Examples.operation(model, 9, 3, false), other, company);
+                    together(trainer, run, Examples.operation(model, 9, 3, false), other, sharing);
                     states.add(StateFiles.point(run));
                 }
         for (byte[] state : states) assertArrayEquals(states.getFirst(), state);
@@ -70,16 +70,16 @@ class SameBitsTest {
             for (int i = 0; i < l.size(); i++) assertArrayEquals(logprobs.getFirst().get(i), l.get(i));
     }
 
-    /// Company 0: alone; 1: another run behind; 2: another before and one that is only
-    /// evaluated, and two shared passes.
+    /// `sharing` 0: alone; 1: passes shared with a following run; 2: passes shared with a preceding run,
+    /// which is only evaluated.
     private static Evaluated together(Trainer trainer, TrainingState run, ForwardBackward operation,
-            TrainingState other, int company) {
+            TrainingState other, int sharing) {
         try (Evaluation mine = trainer.begin(run, operation);
                 Evaluation theirs = trainer.begin(other,
-                        Examples.operation(trainer.model(), 100, 6, company == 2))) {
+                        Examples.operation(trainer.model(), 100, 6, sharing == 2))) {
             while (!mine.done()) {
-                if (company == 0 || theirs.done()) trainer.pass(List.of(mine));
-                else trainer.pass(company == 1 ? List.of(mine, theirs) : List.of(theirs, mine));
+                if (sharing == 0 || theirs.done()) trainer.pass(List.of(mine));
+                else trainer.pass(sharing == 1 ? List.of(mine, theirs) : List.of(theirs, mine));
             }
             return mine.finish();
         }
@@ -104,7 +104,7 @@ class SameBitsTest {
     }
 
     /// Log-probabilities of the datum's targets: `prefill` tokens at once, then one by one, beside another
-    /// sequence of another adapter, on a cache that is forked on the way.
+    /// sequence of another adapter, on a cache that is forked at each step.
     private static float[] decoded(BaseModel model, KeyValuePages pages, Datum datum, Adapter adapter,
             Adapter other, int prefill) {
         Device on = model.device();
@@ -117,13 +117,13 @@ class SameBitsTest {
                 int n = at == 0 ? Math.min(prefill, tokens.length) : 1;
                 try (Device.Scope scope = on.scope()) {
                     List<SequenceInput> steps = new ArrayList<>();
-                    SequenceInput company = new SequenceInput(new int[] {at % 7, 5}, beside,
+                    SequenceInput neighbour = new SequenceInput(new int[] {at % 7, 5}, beside,
                             Optional.of(other));
-                    if (at % 6 == 1) steps.add(company);
+                    if (at % 6 == 1) steps.add(neighbour);
                     int first = steps.isEmpty() ? 0 : 2;
                     steps.add(new SequenceInput(Arrays.copyOfRange(tokens, at, at + n), cache,
                             Optional.of(adapter)));
-                    if (at % 6 == 4) steps.add(company);
+                    if (at % 6 == 4) steps.add(neighbour);
                     Tensor hidden = model.forwardCached(scope, steps).rows(first, n);
                     int[] targets = new int[n];
                     for (int i = 0; i < n; i++)
@@ -136,7 +136,7 @@ class SameBitsTest {
                     System.arraycopy(read(on, logprobs), 0, all, at, n);
                 }
                 at += n;
-                try (Device.Scope scope = on.scope()) {     // the branch left behind goes another way
+                try (Device.Scope scope = on.scope()) {     // the forked branch continues with other tokens
                     model.forwardCached(scope,
                             List.of(new SequenceInput(new int[] {3}, branch, Optional.of(adapter))));
                 }
@@ -170,7 +170,7 @@ class SameBitsTest {
                 assertArrayEquals(StateFiles.point(run), StateFiles.point(again));
             }
             try (TrainingState loaded = StateFiles.load(StateFiles.adapter(run),
-                    Optional.of(StateFiles.optimizer(run)), run.steps(), run.settings(), run.lora(),
+                    Optional.of(StateFiles.optimizer(run)), run.steps(), run.optimizerSettings(), run.lora(),
                     model.spec(), on)) {
                 assertArrayEquals(StateFiles.point(run), StateFiles.point(loaded));
             }

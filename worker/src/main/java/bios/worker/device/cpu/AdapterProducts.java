@@ -10,8 +10,8 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 
-/// Products of frozen weights with the low-rank corrections of adapters: the base product runs over all rows
-/// at once, corrections run slot by slot, so that sums over rows (dA, dB) depend on one slot only.
+/// Products with frozen weights and the low-rank corrections of adapters. The base product runs over all rows
+/// at once; corrections run slot by slot, so that sums over rows (dA, dB) depend on one slot only.
 final class AdapterProducts {
     private final Products products;
 
@@ -25,7 +25,7 @@ final class AdapterProducts {
             return of.rows(slot.row(), slot.count());
         }
 
-        /// The slot's rows and columns of what [#lowRank] gave for all slots.
+        /// The slot's rows and columns of the result of [#lowRank] for all slots.
         HostTensor low(HostTensor of) {
             return rows(of).columns(0, factor.rank());
         }
@@ -86,7 +86,7 @@ final class AdapterProducts {
             var x = operands.read(xGiven);
             var lows = operands.read(low.get());
             var all = corrected(slots, site);
-            // All scratch before the first sum: without room for it no gradient has changed.
+            // Allocates all scratch before the first sum, so that no gradient has changed if memory runs out.
             var dlows = all.stream().map(c -> operands.scratch(c.slot.count(), c.factor.rank())).toList();
             for (int i = 0; i < all.size(); i++) {
                 var c = all.get(i);

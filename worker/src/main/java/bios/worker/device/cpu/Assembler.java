@@ -7,8 +7,8 @@ import java.util.Arrays;
 import java.util.List;
 
 /// Writes x86-64 machine code with AVX-512 (Intel 64 and IA-32 Architectures Software Developer's Manual,
-/// volume 2): the few instructions that the kernels of this package are made of. General registers and
-/// vector registers are numbers; vectors have 512 bits, unless a name says otherwise.
+/// volume 2): the instructions that the kernels of this package use. General registers and vector registers
+/// are numbers; vectors have 512 bits, unless a name says otherwise.
 final class Assembler {
     static final int RAX = 0, RCX = 1, RDX = 2, RBX = 3, RSP = 4, RBP = 5, RSI = 6, RDI = 7, R8 = 8, R9 = 9,
             R10 = 10, R11 = 11, R12 = 12, R13 = 13, R14 = 14, R15 = 15;
@@ -26,7 +26,7 @@ final class Assembler {
         }
     }
 
-    /// A place in the code; bound once, used before or after.
+    /// A position in the code; bound once, may be used before or after that.
     static final class Label {
         private int at = -1;
         private final List<Integer> uses = new ArrayList<>();
@@ -39,7 +39,7 @@ final class Assembler {
     private byte[] code = new byte[4096];
     private int size;
 
-    /// What was written.
+    /// The code written so far.
     byte[] code() {
         return Arrays.copyOf(code, size);
     }
@@ -109,7 +109,7 @@ final class Assembler {
         dword(value);
     }
 
-    /// register ← the bits that it has in common with a constant, which is taken with its sign.
+    /// register ← register AND a sign-extended constant.
     void andConstant(int register, int value) {
         rex(0, 0, register);
         bytes(0x81, 0xe0 | register & 7);
@@ -150,12 +150,12 @@ final class Assembler {
         }
     }
 
-    /// Clears the upper halves of vectors, which slow other code down, and returns.
+    /// Clears the upper halves of vector registers, which would slow down other code, and returns.
     void leave() {
         bytes(0xc5, 0xf8, 0x77, 0xc3);
     }
 
-    /// Asks for a line in the first cache, or in the second only.
+    /// Prefetches a cache line into L1, or into L2 only.
     void prefetch(int cache, Address a) {
         rex(cache, Math.max(0, a.index), a.base);
         bytes(0x0f, 0x18);
@@ -175,7 +175,7 @@ final class Assembler {
         dword(value);
     }
 
-    /// Goes on at the address that lies in memory.
+    /// Jumps to the address stored in memory.
     void jumpTo(Address holder) {
         general(0xff, 4, holder);
     }
@@ -221,7 +221,7 @@ final class Assembler {
         memory(MAP_0F, NONE, 0, 0x10, to, 0, from, 0, 0, 64);
     }
 
-    /// Lanes that the mask leaves out become zero, and their memory is not touched.
+    /// Masked lanes become zero, and their memory is not accessed.
     void loadVector(int to, Address from, int mask) {
         evex(MAP_0F, NONE, 0, to, 0, Math.max(0, from.index) >> 3, from.base >> 3, 0, mask, 2, true);
         bytes(0x10);
@@ -236,8 +236,8 @@ final class Assembler {
         storeVector(to, from, 0);
     }
 
-    /// The first lane to 4 bytes of memory, without a mask: a load that a masked store is near to, even where
-    /// the mask leaves it out, waits for the store to end.
+    /// Stores the first lane to 4 bytes of memory, without a mask: a load close to a masked store waits for
+    /// that store, even if the mask excludes its bytes.
     void storeFirst(Address to, int from) {
         memory(MAP_0F, PF3, 0, 0x11, from, 0, to, 0, 0, 4);
     }
@@ -315,7 +315,7 @@ final class Assembler {
         three(MAP_0F, NONE, 0, 0x5f, to, a, b);
     }
 
-    /// Lanes of `to` that the mask leaves out stay.
+    /// Masked lanes of `to` are unchanged.
     void maxFloats(int to, int a, int b, int mask) {
         evex(MAP_0F, NONE, 0, to, a, b >> 4, b >> 3, 0, mask, 2, false);
         bytes(0x5f, 0xc0 | (to & 7) << 3 | b & 7);
@@ -327,7 +327,7 @@ final class Assembler {
         bytes(0x28, 0xc0 | (to & 7) << 3 | from & 7);
     }
 
-    /// The lanes of each quarter in another order: `choice` names, two bits each, where they come from.
+    /// Permutes the lanes of each quarter: two bits of `choice` are the source of each lane.
     void withinQuarters(int to, int from, int choice) {
         three(MAP_0F3A, P66, 0, 0x04, to, 0, from);
         bytes(choice);
@@ -412,7 +412,7 @@ final class Assembler {
         three(MAP_0F, P66, bytes == 8 ? 1 : 0, bytes == 8 ? 0x6d : bytes == 4 ? 0x6a : 0x69, to, a, b);
     }
 
-    /// Two quarters of a and two of b, as `choice` names them.
+    /// Two quarters of a and two of b, selected by `choice`.
     void quarters(int to, int a, int b, int choice) {
         three(MAP_0F3A, P66, 0, 0x43, to, a, b);
         bytes(choice);

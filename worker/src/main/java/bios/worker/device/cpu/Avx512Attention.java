@@ -12,45 +12,45 @@ import java.util.ArrayList;
 import java.util.List;
 
 /// Attention by this package's machine code: up to 64 queries of a head against one block of 64 keys at a
-/// time, in the order of the blocks. Every step of a query is its own row's, so tiles are not seen in the
-/// result, and a query has the same bits in training, in prefill and alone. What a row does not see is left
-/// out where that is a whole vector or step, and masked otherwise; both add exact zeros. The formulas are
-/// those of [bios.worker.kernel.Attention].
+/// time, in the order of the blocks. Every operation works on one query's row, so tiles do not affect the
+/// result, and a query has the same bits in training, prefill and decoding. Masked keys are skipped if they
+/// form a whole vector or step, and masked otherwise; both add exact zeros. The formulas are those of
+/// [bios.worker.kernel.Attention].
 final class Avx512Attention implements CpuAttention {
     private static final int BLOCK = HostSpan.BLOCK;
     private static final int SLIVER = Packed.SLIVER;
     /// Bytes of a row of scores, and of a step of transposed keys.
     private static final int ROW = 4 * BLOCK;
-    /// Turning a block of keys takes as long as so many queries.
+    /// The cost of transposing a block of keys, in queries.
     private static final int READING = 16;
-    /// Most heads that a task takes where each has one query only.
+    /// Most heads of a task if each has only one query.
     private static final int TOGETHER = 4;
-    /// Sets of queries that a task leads through the blocks of keys together: each block is turned, and comes
-    /// into the nearer caches, once for all of them, whose sums the caches hold as well.
+    /// Tiles of queries for which a task processes the blocks of keys together: each block is transposed and
+    /// loaded into the caches once for all of them, and their sums fit into the caches as well.
     private static final int SETS = 8;
-    /// Tasks that each thread finds at least, where there are so many.
+    /// Fewest tasks for each thread, if there are that many.
     private static final int TASKS = 4;
-    /// Rows ahead of those that are read which are asked for.
+    /// Prefetch distance in rows.
     private static final int AHEAD = 16;
-    /// Keys that share a pass over the queries when sums over queries are taken.
+    /// Keys that share a pass over the queries in sums over queries.
     private static final int KEYS = 13;
     private static final ValueLayout.OfFloat FLOAT = ValueLayout.JAVA_FLOAT;
 
-    /// Queries `from` and after of a span, all heads of some key-value heads: of one if there are several
-    /// queries.
+    /// The queries of a span from `from` on, for all heads of some key-value heads; of one key-value head if
+    /// there are several queries.
     private record Task(HostSpan span, int from, int count, int kvHead, int kvHeads) {}
 
-    /// Up to [#BLOCK] neighbouring queries of a head.
+    /// Up to [#BLOCK] consecutive queries of a head.
     ///
-    /// @param row of the first
-    /// @param first its position
-    /// @param begin block of the first key that one of them sees
+    /// @param row row of the first query
+    /// @param first position of the first query
+    /// @param begin block of the first key that any of them attends to
     private record Queries(int row, int head, int count, int first, int begin) {
         int position(int i) {
             return first + i;
         }
 
-        /// Behind the last key that one of them sees.
+        /// End (exclusive) of the keys that any of them attends to.
         int end() {
             return position(count - 1) + 1;
         }
@@ -63,7 +63,7 @@ final class Avx512Attention implements CpuAttention {
             return begin <= block && block * BLOCK < end();
         }
 
-        /// How many keys of a block lie before the end.
+        /// Number of keys of a block before the end.
         int keys(int block) {
             return Math.min(BLOCK, end() - block * BLOCK);
         }
@@ -73,7 +73,7 @@ final class Avx512Attention implements CpuAttention {
         }
     }
 
-    /// The queries of a task, tile by tile and in it head by head.
+    /// The queries of a task, tile by tile and within a tile head by head.
     private static List<Queries> queries(Task task, AttentionShape shape) {
         int group = shape.heads() / shape.kvHeads();
         var all = new ArrayList<Queries>();
@@ -88,7 +88,7 @@ final class Avx512Attention implements CpuAttention {
         return all;
     }
 
-    /// Buffers of one member of the pool.
+    /// Buffers of one thread of the pool.
     private static final class Space implements AutoCloseable {
         final NativeBuffer keys = new NativeBuffer();
         final NativeBuffer values = new NativeBuffer();
@@ -122,7 +122,7 @@ final class Avx512Attention implements CpuAttention {
         product(rows, result, a, aStride, b, bStep, c, cStride, steps, width, factor, 0);
     }
 
-    /// The same; unless `ahead` is 0, a row of b is asked for so many bytes behind each that is read.
+    /// The same; unless `ahead` is 0, the bytes of b at that distance after each row read are prefetched.
     private static void product(int rows, Result result, long a, long aStride, long b, long bStep, long c,
             long cStride, int steps, int width, float factor, long ahead) {
         int slivers = (width + SLIVER - 1) / SLIVER;
@@ -134,8 +134,8 @@ final class Avx512Attention implements CpuAttention {
         }
     }
 
-    /// to ← the transpose of one head's keys in a block `[dim, BLOCK]`. Rows behind the last one are turned
-    /// as well where there is memory: nobody sees them.
+    /// to ← the transpose of one head's keys in a block `[dim, BLOCK]`. Rows after the last one are
+    /// transposed as well if their memory exists: they are masked later.
     ///
     /// @param next address of the rows that are read next
     private static void turn(MemorySegment to, HostTensor head, int valid, long next) {
@@ -145,7 +145,7 @@ final class Avx512Attention implements CpuAttention {
                 next);
     }
 
-    /// The keys of block b that the query at `position` sees, as bits.
+    /// The keys of block b that the query at `position` attends to, as bits.
     private static long visible(int position, int b, int window) {
         int low = Math.max(0, CpuAttention.from(position, window) - b * BLOCK);
         int high = Math.min(BLOCK, position + 1 - b * BLOCK);
@@ -153,26 +153,26 @@ final class Avx512Attention implements CpuAttention {
         return (high == BLOCK ? -1L : (1L << high) - 1) & -1L << low;
     }
 
-    /// Address of what the queries see of block b.
+    /// Address of the masks of the queries for block b.
     private static long masks(MemorySegment to, Queries queries, int b, int window) {
         for (int i = 0; i < queries.count; i++)
             to.set(ValueLayout.JAVA_LONG, 8L * i, visible(queries.position(i), b, window));
         return to.address();
     }
 
-    /// Tiles that a task takes, so that every thread finds some tasks.
+    /// Tiles of a task, so that there are several tasks for every thread.
     private int tiles(List<HostSpan> spans, AttentionShape shape) {
         long tiles = 0;
         for (var span : spans) tiles += (span.count() + BLOCK - 1) / BLOCK;
         return Math.clamp(tiles * shape.kvHeads() / (TASKS * pool.size()), 1, most(shape));
     }
 
-    /// Most tiles that go together.
+    /// Most tiles that are processed together.
     private static int most(AttentionShape shape) {
         return Math.max(1, SETS * shape.kvHeads() / shape.heads());
     }
 
-    /// Heads that a task takes of one query, so that every thread finds some tasks.
+    /// Heads of one query in a task, so that there are several tasks for every thread.
     private int together(int heads) {
         return Math.clamp(heads / (TASKS * pool.size()), 1, TOGETHER);
     }
@@ -200,11 +200,11 @@ final class Avx512Attention implements CpuAttention {
         });
     }
 
-    /// What a number of queries have seen so far.
+    /// The running softmax state of several queries.
     ///
-    /// @param sums of values, weighted, `stride` bytes apart
-    /// @param rows of each query the greatest score, behind those the totals of weights, and behind those
-    ///     what the next block scales it by
+    /// @param sums weighted sums of values, `stride` bytes apart
+    /// @param rows for each query the maximum score, then the totals of weights, then the factors by which
+    ///     the next block rescales the sums
     private record Seen(int count, MemorySegment sums, long stride, MemorySegment rows) {
         static Seen nothing(int count, int dim, Space space) {
             long stride = 4L * Transposes.padded(dim);
@@ -220,10 +220,11 @@ final class Avx512Attention implements CpuAttention {
             return sums.address() + i * stride;
         }
 
-        /// Scores of queries `from` and after become weights; what these saw before is scaled to match.
+        /// Scores of the queries from `from` on become weights; their earlier sums are rescaled to the new
+        /// maxima.
         ///
-        /// @param masks of each query what it sees of the block
-        /// @param more whether they saw a block before
+        /// @param masks the visible keys of the block for each query
+        /// @param more whether this is not their first block
         void absorb(int from, int n, long scores, long masks, boolean more) {
             long state = rows.address() + 4L * from;
             Kernels.rows(Kernels.of(RowKernel.Kind.ABSORB), scores, state, state + 4L * count,
@@ -234,7 +235,7 @@ final class Avx512Attention implements CpuAttention {
 
         /// Divides sums by totals.
         ///
-        /// @return of each query the logarithm of the sum of its exponentials
+        /// @return for each query the logarithm of the sum of its exponentials
         float[] end() {
             float[] lse = new float[count];
             for (int i = 0; i < count; i++) {
@@ -253,7 +254,7 @@ final class Avx512Attention implements CpuAttention {
         }
     }
 
-    /// One query of some heads: what it does is mostly reading keys and values, each once, from memory.
+    /// One query of some heads: most of the time it reads keys and values from memory, each once.
     private record Single(HostTensor out, HostTensor lse, HostTensor q, Task task, AttentionShape shape,
             Space space) {
         void run() {
@@ -333,7 +334,7 @@ final class Avx512Attention implements CpuAttention {
         void run() {
             int dim = shape.headDim();
             var sets = queries(task, shape);
-            // all but the last are full
+            // all except the last are full
             int each = sets.getFirst().count;
             var seen = Seen.nothing(sets.size() * each, dim, space);
             var masks = space.masks.atLeast(8L * each);
@@ -426,7 +427,7 @@ final class Avx512Attention implements CpuAttention {
                             values.address() + b * each, rows.address() + 8L * BLOCK * s);
         }
 
-        /// Of each query its lse, and behind those the products of its result and the result's gradient.
+        /// For each query its lse, then the dot products of its result and the result's gradient.
         private void begin(Queries queries, MemorySegment rows, long to) {
             int dim = shape.headDim();
             Kernels.rows(Kernels.of(RowKernel.Kind.DOT_ROWS), queries.address(dout, dim), 4L * dout.stride(),
@@ -457,7 +458,7 @@ final class Avx512Attention implements CpuAttention {
                     4L * block.stride(), queries.address(dq, dim), 4L * dq.stride(), valid, dim, 1);
         }
 
-        /// Rows of block b of `to` += weightsᵀ·x over the queries; those before a key do not see it.
+        /// Rows of block b of `to` += weightsᵀ·x over the queries; queries before a key do not attend to it.
         private void overQueries(HostTensor to, long weights, HostTensor x, int b, Queries queries) {
             int dim = shape.headDim();
             int slivers = (dim + SLIVER - 1) / SLIVER;

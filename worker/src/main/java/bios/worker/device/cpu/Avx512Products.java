@@ -15,28 +15,29 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 
-/// Products by [GemmKernel]. With few rows the kernel reads packed bf16 weights as they are, so that each
-/// byte is read once; with many, a task brings a panel of weights into the second cache in fp32 and takes
-/// all its rows through it. Every element is one chain of fused multiply-adds in the order of the inner
-/// dimension, so a row's bits depend neither on its company nor on any of these choices.
+/// Products by [GemmKernel]. With few rows the kernel reads bf16 weights in packed form, so that each byte is
+/// read once; with many, a task widens a panel of weights to fp32 in the L2 cache and multiplies all its rows
+/// by it. Every element is one chain of fused multiply-adds in the order of the inner dimension, so a row's
+/// bits depend neither on the other rows nor on any of these choices.
 final class Avx512Products implements Products {
     private static final int SLIVER = Packed.SLIVER;
-    /// Most slivers of a panel, and inner steps of it: in fp32 half the second cache.
+    /// Most slivers and most inner steps of a panel: in fp32 half of the L2 cache.
     private static final int PANEL = 8;
     private static final int DEPTH = Processor.secondCache() >= 2 << 20 ? 1024 : 512;
-    /// The same of activations in two halves, which take turns: part of what their bits depend on.
+    /// The same for activations split in two parts, which alternate; the bits of split products depend on
+    /// this number.
     private static final int HALVES_DEPTH = 512;
-    /// Rows that go through a panel together.
+    /// Rows of a chunk that is multiplied by a panel.
     private static final int ROWS = 32 * GemmKernel.ROWS;
-    /// Up to so many rows weights are read as they are.
+    /// Most rows for which weights are read in packed form.
     private static final int FEW = 2 * GemmKernel.ROWS;
-    /// Tasks for each thread, so that they end together.
+    /// Tasks for each thread, so that the threads finish at about the same time.
     private static final int TASKS = 4;
-    /// Bytes before they are needed that weights are asked for.
+    /// Prefetch distance of weights in bytes.
     private static final long AHEAD = 8192;
-    /// Reading a weight takes as long as so many multiplications.
+    /// The cost of reading a weight, in multiplications.
     private static final long READING = 8;
-    /// Tokens of a sum over tokens that are taken together.
+    /// Tokens of one block of a sum over tokens.
     private static final int TOKENS = 128;
 
     private final Pool pool;
@@ -50,8 +51,7 @@ final class Avx512Products implements Products {
     private final NativeBuffer turned = new NativeBuffer();
     private final NativeBuffer outer = new NativeBuffer();
 
-    /// @param dots whether the processor has the bf16 instruction, which [Activations] other than exact
-    ///     ones need
+    /// @param dots whether the processor has the bf16 instruction, which all [Activations] except exact need
     Avx512Products(Pool pool, Activations activations, boolean dots) {
         this.pool = pool;
         this.activations = activations;
@@ -72,23 +72,24 @@ final class Avx512Products implements Products {
                 : "fp32, activations as they are");
     }
 
-    @Override public Weight weight(FrozenMatrix matrix) {
+    @Override public Weight packWeight(FrozenMatrix matrix) {
         return Packed.of(matrix, frozen, pool, ahead);
     }
 
     // ---- frozen products ----
 
-    /// Rows of the left factor: fp32, or bf16 once or twice (the rounded rest behind).
+    /// Rows of the left factor: fp32, or one or two bf16 numbers for each element (the second is the rounded
+    /// remainder).
     private record Rows(long address, long stride, long rest) {
         static Rows of(HostTensor x) {
             return new Rows(x.memory().address(), 4L * x.stride(), 0);
         }
     }
 
-    /// y's rows `from` to `end`, and the correction that they get, if any.
+    /// y's rows `from` to `end`, and their correction, if any.
     private record Segment(int from, int end, Optional<HostLowRank> correction) {}
 
-    /// Everything about one product with a frozen matrix.
+    /// One product with a frozen matrix.
     private record Work(HostTensor y, Rows x, int depth, Packed w, boolean forward, boolean add,
             Optional<HostTensor> bias,
             Optional<HostTensor> onto, List<Segment> segments, Right right) {
@@ -96,7 +97,7 @@ final class Avx512Products implements Products {
             return (y.columns() + SLIVER - 1) / SLIVER;
         }
 
-        /// Whether y holds something that the sum begins with.
+        /// Whether the sum starts with the contents of y.
         boolean begun() {
             return add || bias.isPresent() || onto.isPresent();
         }
@@ -106,7 +107,7 @@ final class Avx512Products implements Products {
         project(y, x, w, Optional.empty(), Optional.empty(), List.of());
     }
 
-    @Override public void multiplyTransposedAdd(HostTensor dx, HostTensor dy, Weight w) {
+    @Override public void addInputGradient(HostTensor dx, HostTensor dy, Weight w) {
         projectBack(dx, dy, w, true, List.of());
     }
 
@@ -151,15 +152,15 @@ final class Avx512Products implements Products {
         return segments;
     }
 
-    /// Every sliver of weights is read once, for all rows.
+    /// Reads every sliver of weights once, for all rows.
     private void few(Work work) {
         int slivers = work.slivers();
         int rows = work.y.rows();
         int each = Math.clamp(slivers / (TASKS * pool.size()), 1, 16);
-        // what a second tile would read again has come from memory meanwhile
+        // with several tiles, all but the first read the sliver from the cache
         int tiles = rows <= GemmKernel.MOST ? 1 : (rows + GemmKernel.ROWS - 1) / GemmKernel.ROWS;
         int height = (rows + tiles - 1) / tiles;
-        // with few rows reading the weights is the work
+        // with few rows, reading the weights takes most of the time
         long operations = Math.max(rows, READING) * work.depth * work.y.columns();
         pool.run((slivers + each - 1) / each, operations, (task, _) -> {
             int first = task * each;
@@ -171,8 +172,8 @@ final class Avx512Products implements Products {
         });
     }
 
-    /// One sliver as it is packed, in tiles of so many rows. Two halves of activations take turns, as in
-    /// [#panel].
+    /// Multiplies by one packed sliver, in tiles of so many rows. The two parts of split activations
+    /// alternate, as in [#panel].
     private void few(Work work, int sliver, int height) {
         long b = work.w.address() + sliver * work.w.sliverBytes();
         int all = work.w.steps();
@@ -192,7 +193,7 @@ final class Avx512Products implements Products {
         while (each > 2 && (long) chunks * ((slivers + each - 1) / each) < TASKS * pool.size()) each /= 2;
         int width = each;
         int wide = (slivers + width - 1) / width;
-        // equal chunks, in whole tiles
+        // equal chunks of whole tiles
         int chunk = ((rows + chunks - 1) / chunks + GemmKernel.ROWS - 1) / GemmKernel.ROWS * GemmKernel.ROWS;
         long operations = (long) rows * work.depth * work.y.columns();
         pool.run(wide * chunks, operations, (task, member) -> {
@@ -207,7 +208,7 @@ final class Avx512Products implements Products {
     private void panel(Work work, int sliver, int count, int from, int end, int member) {
         if (from >= end) return;
         var turned = work.forward ? List.<Long>of() : turned(work, sliver, count, from, end, member);
-        // inner elements that a step takes
+        // inner elements of a step
         int terms = work.right == Right.DOTS ? 2 : 1;
         int depth = work.x.rest == 0 ? equal(work.depth, DEPTH) : HALVES_DEPTH;
         for (int at = 0; at < work.depth; at += depth) {
@@ -226,7 +227,7 @@ final class Avx512Products implements Products {
         }
     }
 
-    /// n in as few parts as the limit allows, about equal, of whole blocks.
+    /// The size of a part if n is split into as few, about equal parts of whole blocks as the limit allows.
     private static int equal(int n, int limit) {
         int parts = (n + limit - 1) / limit;
         return Transposes.padded((n + parts - 1) / parts);
@@ -270,7 +271,7 @@ final class Avx512Products implements Products {
         return addresses;
     }
 
-    /// What a sum begins with.
+    /// Initializes a tile of y with residual and bias.
     private static void begin(Work work, int row, int rows, int sliver, int count) {
         if (work.bias.isEmpty() && work.onto.isEmpty()) return;
         int column = sliver * SLIVER;
@@ -288,7 +289,7 @@ final class Avx512Products implements Products {
         }
     }
 
-    /// Adds the terms of `steps` steps from step `first` on to a tile of y.
+    /// Adds the terms of `steps` steps, from step `first`, to a tile of y.
     private void tile(Work work, int row, int rows, int sliver, int count, long b, int first, int steps,
             long bSliver, int at, long ahead) {
         boolean pairs = work.right == Right.PAIRS;
@@ -305,7 +306,7 @@ final class Avx512Products implements Products {
 
     /// Adds the corrections of a tile's rows.
     ///
-    /// @param turned addresses of the factors, transposed; empty: they are read as they lie
+    /// @param turned addresses of the transposed factors; empty: the factors are read in place
     private static void correct(Work work, List<Long> turned, int row, int rows, int sliver, int count) {
         for (int i = 0; i < work.segments.size(); i++) {
             var segment = work.segments.get(i);
@@ -317,7 +318,7 @@ final class Avx512Products implements Products {
             long a = low.memory().address() + 4L * (from - segment.from) * low.stride();
             long b = turned.isEmpty() ? factor.memory().address() + 4L * SLIVER * sliver : turned.get(i);
             long c = work.y.memory().address() + 4 * ((long) from * work.y.stride() + sliver * SLIVER);
-            // a row of the factor that the next sliver needs lies beside this one's
+            // the part of the factor's row for the next sliver follows the one for this sliver
             boolean ahead = turned.isEmpty() && end - from <= FEW;
             Kernels.call(Kernels.gemm(end - from, 2, Left.ROWS, Right.FLOATS, Result.ADD, ahead), a,
                     4L * low.stride(), b,
@@ -330,7 +331,7 @@ final class Avx512Products implements Products {
 
     // ---- left factors ----
 
-    /// x with one zero behind each row.
+    /// x with one zero after each row.
     private Rows evened(HostTensor x) {
         int n = x.columns();
         long stride = 4L * (n + 1);
@@ -342,7 +343,7 @@ final class Avx512Products implements Products {
         return new Rows(to.address(), stride, 0);
     }
 
-    /// x rounded to bf16, and the rest behind it if it is to be split.
+    /// x rounded to bf16, followed by the rounded remainder if activations are split.
     private Rows halves(HostTensor x, boolean split) {
         int n = x.columns();
         long stride = 2L * ((n + 31) / 32 * 32);
@@ -362,7 +363,7 @@ final class Avx512Products implements Products {
         product(y, x, b.memory().address(), 4L * b.stride(), s, add);
     }
 
-    /// Rows `from` to `end` of a group's products, from product `first` on every `step`th.
+    /// Rows `from` to `end` of every `step`th product of a group, from product `first`.
     private record Share(HostGroup group, int from, int end, int first, int step) {}
 
     @Override public void multiplyByEach(List<HostGroup> groups) {
@@ -379,7 +380,7 @@ final class Avx512Products implements Products {
                 operations += Math.max(x.rows(), READING) * b.elements();
             }
             int each = 4 * GemmKernel.ROWS;
-            // few rows: the factors are what is to be read
+            // with few rows, reading the factors takes most of the time
             int apart = x.rows() < each * pool.size() ? n : 1;
             for (int row = 0; row < x.rows(); row += each)
                 for (int i = 0; i < apart; i++)
@@ -429,7 +430,7 @@ final class Avx512Products implements Products {
         });
     }
 
-    /// A tile of rows, from sliver `first` on `most` slivers.
+    /// A tile of rows and `most` slivers from sliver `first`.
     private static void rows(HostTensor y, HostTensor x, int row, int rows, long b, long step, int first,
             int most,
             float s,
@@ -449,13 +450,13 @@ final class Avx512Products implements Products {
         require(g.rows() == y.columns() && g.columns() == x.columns() && y.rows() == x.rows(),
                 "shapes of g += yᵀ·x");
         if (x.rows() == 0) return;
-        // the wider factor is read along its rows
+        // the wider factor is read row by row
         if (y.columns() > x.columns() && s == 1) turnedOuter(g, x, y);
         else outer(g.memory().address(), 4L * g.stride(), y, x, s == 1 ? Result.ADD : Result.ADD_SCALED, s,
                 NOTHING);
     }
 
-    /// g += (narrowᵀ·wide)ᵀ: g's rows become columns, take the sum, and become rows again.
+    /// g += (narrowᵀ·wide)ᵀ: g is transposed, the sum is added, and g is transposed back.
     private void turnedOuter(HostTensor g, HostTensor narrow, HostTensor wide) {
         int ranks = narrow.columns();
         long stride = 4L * Transposes.padded(wide.columns());
@@ -474,7 +475,7 @@ final class Avx512Products implements Products {
         });
     }
 
-    /// What is done to columns `column` to `end` of a sum over tokens before and after it.
+    /// An operation on columns `column` to `end` of the result, before or after a sum over tokens.
     private interface Between {
         void before(int column, int end);
 
@@ -487,7 +488,7 @@ final class Avx512Products implements Products {
         @Override public void after(int column, int end) {}
     };
 
-    /// g += or the like narrowᵀ·wide: a block of tokens and columns stays in the first cache for all rows
+    /// g += narrowᵀ·wide, times s if scaled: a block of tokens and columns stays in the L1 cache for all rows
     /// of g.
     private void outer(long g, long gStride, HostTensor narrow, HostTensor wide, Result result, float s,
             Between between) {

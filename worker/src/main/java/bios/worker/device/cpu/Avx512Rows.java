@@ -7,11 +7,11 @@ import bios.worker.kernel.Sampling;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 
-/// The verbs on rows by [RowKernel].
+/// The verbs on rows, implemented by [RowKernel].
 final class Avx512Rows implements RowVerbs {
     private static final ValueLayout.OfFloat FLOAT = ValueLayout.JAVA_FLOAT;
     private static final ValueLayout.OfDouble DOUBLE = ValueLayout.JAVA_DOUBLE;
-    /// Bytes of a member's room for what a kernel gives back.
+    /// Bytes of each thread's buffer for results of a kernel.
     private static final long ROOM = 256;
 
     private final Pool pool;
@@ -38,7 +38,7 @@ final class Avx512Rows implements RowVerbs {
         pool.rows(y.rows(), n, 2, (row, _) -> Kernels.along(Kind.ADD, at(y, row), at(x, row), 0, 0, 0, n));
     }
 
-    /// The 16 doubles of a room, from byte `from`, in a fixed order.
+    /// Σ of the 16 doubles from byte `from`, in a fixed order.
     private static double sum(MemorySegment room, long from) {
         double sum = 0;
         for (int i = 0; i < 16; i++) sum += room.get(DOUBLE, from + 8L * i);

@@ -1,13 +1,13 @@
 package bios.worker.device.cpu;
 
-import bios.worker.device.Ceiling;
+import bios.worker.device.MatmulBaseline;
 import bios.worker.device.Device;
 import bios.worker.device.DeviceSettings;
 import bios.worker.device.Hardware;
 import java.util.List;
 import java.util.Optional;
 
-/// The CPU backend as [bios.worker.device.Devices] sees it.
+/// Entry point of the CPU backend, for [bios.worker.device.Devices].
 public final class CpuBackend {
     /// What this machine's CPU offers.
     public static final Hardware HARDWARE = new Cpu();
@@ -30,15 +30,15 @@ public final class CpuBackend {
 
     private static final class Cpu implements Hardware {
         @Override public List<String> paths() {
-            return CpuPath.executables().stream().map(CpuPath::label).toList();
+            return CpuPath.executablePaths().stream().map(CpuPath::label).toList();
         }
 
         @Override public String bestPath() {
             return CpuPath.best().label();
         }
 
-        @Override public Optional<Ceiling> ceiling(int threads) {
-            return DnnlCeiling.of(threads).map(ceiling -> ceiling);
+        @Override public Optional<MatmulBaseline> matmulBaseline(int threads) {
+            return DnnlMatmulBaseline.of(threads).map(baseline -> baseline);
         }
 
         @Override public double readBytesPerSecond(int threads) {

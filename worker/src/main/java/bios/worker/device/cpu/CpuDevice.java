@@ -33,8 +33,9 @@ import java.util.Optional;
 
 /// The CPU as a device: the kernels of [bios.worker.kernel] row by row over a fixed number of threads.
 final class CpuDevice implements Device {
-    /// Looking at more rows of a mapped table than this brings so much of it into memory that it is let go.
-    private static final int FEW_ROWS = 64;
+    /// A look-up of more rows than this loads so much of a mapped table that its pages are released
+    /// afterwards.
+    private static final int RELEASE_ABOVE_ROWS = 64;
 
     private interface RowTask {
         void run(int row, Workspace space);
@@ -59,7 +60,7 @@ final class CpuDevice implements Device {
     }
 
     private CpuDevice(CpuPath path, int threads, Activations activations, long memoryBytes) {
-        if (path.family() == CpuPath.Family.ONEDNN) path.oneDnn();   // refuses before a thread is started
+        if (path.family() == CpuPath.Family.ONEDNN) path.oneDnn();   // throws before a thread is started
         memory = new Memory(memoryBytes);
         pool = new Pool(threads);
         workspaces = new Workspace[threads];
@@ -105,7 +106,7 @@ final class CpuDevice implements Device {
     }
 
     private void eachRow(int rows, int columns, RowTask body) {
-        pool.rows(rows, columns, 16, (row, member) -> body.run(row, workspaces[member]));
+        pool.rows(rows, columns, 16, (row, thread) -> body.run(row, workspaces[thread]));
     }
 
     // ---- memory ----
@@ -148,7 +149,7 @@ final class CpuDevice implements Device {
                 matrix.memory().byteSize());
         memory.count(bytes);
         try {
-            return products.weight(matrix);
+            return products.packWeight(matrix);
         } catch (Throwable t) {
             memory.uncount(bytes);
             throw t;
@@ -159,7 +160,7 @@ final class CpuDevice implements Device {
         return new HostTable(matrix);
     }
 
-    @Override public PagePool pagePool(PagePool.Shape shape, int limit) {
+    @Override public PagePool pagePool(PagePool.Format shape, int limit) {
         return new HostPages(memory, shape, limit);
     }
 
@@ -233,7 +234,7 @@ final class CpuDevice implements Device {
         eachRow(to.rows(), to.columns(), (row, space) -> {
             float[] values = space.row(0, to.columns());
             Arrays.fill(values, 0, to.columns(), value);
-            Bf16.store(host(to), row, 0, values, 0, to.columns(), space.shorts(to.columns()));
+            FloatRows.store(host(to), row, 0, values, 0, to.columns(), space.shorts(to.columns()));
         });
     }
 
@@ -241,7 +242,7 @@ final class CpuDevice implements Device {
         HostTensor to = host(target);
         HostTensor from = host(source);
         RowVerbs.sameShape(to, from);
-        if (to.dtype() != from.dtype()) Bf16.convert(to, from, pool, workspaces);
+        if (to.dtype() != from.dtype()) FloatRows.convert(to, from, pool, workspaces);
         else eachRow(to.rows(), to.columns(), (row, _) -> Rows.copy(to, row, from, row));
     }
 
@@ -256,9 +257,9 @@ final class CpuDevice implements Device {
                     matrix.rows());
             float[] values = space.row(0, n);
             HalfFloats.row(values, matrix, tokens[row]);
-            Bf16.store(to, row, 0, values, 0, n, space.shorts(n));
+            FloatRows.store(to, row, 0, values, 0, n, space.shorts(n));
         });
-        if (tokens.length > FEW_ROWS && matrix.memory().isMapped()) Linux.letGo(matrix.memory());
+        if (tokens.length > RELEASE_ABOVE_ROWS && matrix.memory().isMapped()) Linux.release(matrix.memory());
     }
 
     @Override public void gather(Tensor y, Tensor x, Tensor rows) {
@@ -307,8 +308,8 @@ final class CpuDevice implements Device {
     @Override public void append(PagePool pool, int layer, Tensor keys, Tensor values, Sequences sequences) {
         var pages = HostPages.of(pool);
         try (var scope = memory.scope()) {
-            KeyValueSpans.append(pages, layer, as(pages.shape().dtype(), host(keys), scope),
-                    as(pages.shape().dtype(), host(values), scope), HostSequences.of(sequences), this.pool);
+            KeyValueSpans.append(pages, layer, as(pages.format().dtype(), host(keys), scope),
+                    as(pages.format().dtype(), host(values), scope), HostSequences.of(sequences), this.pool);
         }
     }
 
@@ -316,7 +317,7 @@ final class CpuDevice implements Device {
     private HostTensor as(DType dtype, HostTensor tensor, Scope scope) {
         if (tensor.dtype() == dtype) return tensor;
         var converted = memory.scratch(scope, dtype, tensor.rows(), tensor.columns());
-        Bf16.convert(converted, tensor, pool, workspaces);
+        FloatRows.convert(converted, tensor, pool, workspaces);
         return converted;
     }
 

@@ -7,13 +7,13 @@ import java.util.List;
 import java.util.Locale;
 import java.util.stream.Collectors;
 
-/// A way to compute on the CPU: whose products, attention and row kernels, with which instructions. Fastest
-/// first for most processors; [#best] decides. Results differ between paths in their last digits, so that the
-/// choice looks at the kind of processor alone, never at a measurement.
+/// A set of kernels for the CPU (products, attention, rows) and the instructions that they may use. Fastest
+/// first for most processors; [#best] decides. Results differ between paths in their last digits, so the
+/// choice depends only on the kind of processor, never on a measurement.
 enum CpuPath {
     /// This package's machine code, with AVX-512 and its bf16 instruction.
     OWN_AVX512_BF16("own-avx512-bf16", "AVX-512 with bf16, and memory that may become executable"),
-    /// This package's machine code, with AVX-512 and without its bf16 instruction.
+    /// This package's machine code, with AVX-512 but without the bf16 instruction.
     OWN_AVX512("own-avx512", "AVX-512, and memory that may become executable"),
     /// oneDNN with all instructions up to AMX.
     ONEDNN_AMX("onednn-amx", "AMX with bf16, and oneDNN"),
@@ -25,10 +25,10 @@ enum CpuPath {
     ONEDNN_AVX2("onednn-avx2", "AVX2, and oneDNN"),
     /// oneDNN with all instructions up to SSE4.1.
     ONEDNN_SSE41("onednn-sse41", "SSE4.1, and oneDNN"),
-    /// The definitions in plain Java.
+    /// The kernels in plain Java that define the results.
     PLAIN("plain", "nothing");
 
-    /// Whose kernels a path executes.
+    /// Where a path's kernels come from.
     enum Family { OWN, ONEDNN, PLAIN }
 
     private final String label;
@@ -55,10 +55,10 @@ enum CpuPath {
     /// Whether this machine can execute it.
     boolean executable() {
         return switch (this) {
-            case OWN_AVX512_BF16 -> Processor.halves() && MachineCode.allowed();
+            case OWN_AVX512_BF16 -> Processor.bf16() && MachineCode.allowed();
             case OWN_AVX512 -> Processor.avx512() && MachineCode.allowed();
-            case ONEDNN_AMX -> Processor.tiles() && Dnnl.loads();
-            case ONEDNN_AVX512_BF16 -> Processor.halves() && Dnnl.loads();
+            case ONEDNN_AMX -> Processor.amx() && Dnnl.loads();
+            case ONEDNN_AVX512_BF16 -> Processor.bf16() && Dnnl.loads();
             case ONEDNN_AVX512 -> Processor.avx512() && Dnnl.loads();
             case ONEDNN_AVX2 -> Processor.avx2() && Dnnl.loads();
             case ONEDNN_SSE41 -> Dnnl.loads();
@@ -67,21 +67,21 @@ enum CpuPath {
     }
 
     /// The paths that this machine can execute, in the order of this enum.
-    static List<CpuPath> executables() {
+    static List<CpuPath> executablePaths() {
         return Arrays.stream(values()).filter(CpuPath::executable).toList();
     }
 
-    /// oneDNN where it has instructions for whole tiles of a matrix, where there is no AVX-512, or where the
-    /// system does not let a process make code; else own kernels.
+    /// oneDNN if the processor has AMX or lacks AVX-512, or if the system does not let a process make code
+    /// executable; else own kernels.
     static CpuPath best() {
-        if (!Processor.tiles() && OWN_AVX512.executable())
-            return Processor.halves() ? OWN_AVX512_BF16 : OWN_AVX512;
+        if (!Processor.amx() && OWN_AVX512.executable())
+            return Processor.bf16() ? OWN_AVX512_BF16 : OWN_AVX512;
         return bestOfOneDnn();
     }
 
-    /// oneDNN with the most that the processor has; plain Java where oneDNN does not load.
+    /// oneDNN with all instructions of the processor; plain Java if oneDNN does not load.
     static CpuPath bestOfOneDnn() {
-        return executables().stream().filter(path -> path.family() == Family.ONEDNN).findFirst()
+        return executablePaths().stream().filter(path -> path.family() == Family.ONEDNN).findFirst()
                 .orElse(PLAIN);
     }
 
@@ -95,7 +95,7 @@ enum CpuPath {
                         + " is no way to compute on a CPU; auto, " + labels(List.of(values())) + " are"));
         if (!path.executable())
             throw new IllegalArgumentException(label + " needs " + path.needs
-                    + ", which this machine lacks; it can execute " + labels(executables()));
+                    + ", which this machine lacks; it can execute " + labels(executablePaths()));
         return path;
     }
 
@@ -103,7 +103,7 @@ enum CpuPath {
         return paths.stream().map(CpuPath::label).collect(Collectors.joining(", "));
     }
 
-    /// oneDNN limited to this path's instructions: without a limit where the processor has no more.
+    /// oneDNN limited to this path's instructions; without a limit if the processor has no others.
     Dnnl oneDnn() {
         var limit = this == bestOfOneDnn() ? Dnnl.Limit.NONE : switch (this) {
             case ONEDNN_AVX512_BF16 -> Dnnl.Limit.AVX512_BF16;
@@ -115,15 +115,15 @@ enum CpuPath {
         return Dnnl.limited(limit).orElseThrow();
     }
 
-    /// The fastest treatment of activations that is good enough: the bf16 instructions that the path uses,
-    /// where the processor multiplies bf16 faster than fp32; else exact.
+    /// The default treatment of activations: mixed if the path uses bf16 instructions and the processor
+    /// multiplies bf16 faster than fp32; else exact.
     Activations bestActivations() {
         boolean uses = this == OWN_AVX512_BF16 || this == ONEDNN_AMX || this == ONEDNN_AVX512_BF16;
-        return uses && Processor.fastHalves() ? Activations.MIXED : Activations.EXACT;
+        return uses && Processor.fastBf16() ? Activations.MIXED : Activations.EXACT;
     }
 
     /// The number that a bf16 weight `[out, in]` multiplies in place of an activation x. Without a bf16
-    /// instruction nothing is gained by splitting, so x is taken as it is; own kernels round nothing then.
+    /// instruction splitting gains nothing, so x is used unchanged; own kernels then never round.
     float operand(Activations activations, float x, int out, int in) {
         return switch (this) {
             case OWN_AVX512_BF16, ONEDNN_AMX, ONEDNN_AVX512_BF16, PLAIN -> activations.operand(x, out, in);

@@ -14,8 +14,8 @@ import java.lang.foreign.SymbolLookup;
 import java.lang.invoke.MethodHandle;
 import java.util.Optional;
 
-/// oneDNN's C API (oneapi/dnnl/dnnl.h of version 3), as far as products need it. Handles are plain addresses.
-/// Every thread that creates a primitive calls [#enter] first: it bounds OpenMP to that thread.
+/// The part of oneDNN's C API (oneapi/dnnl/dnnl.h of version 3) that products need. Handles are plain
+/// addresses. Every thread that creates a primitive calls [#enter] first, which limits OpenMP to that thread.
 @SuppressWarnings("restricted")
 final class Dnnl {
     static final int BF16 = 2;
@@ -34,9 +34,9 @@ final class Dnnl {
     private static final int ISA_AVX512_BF16 = 0xe7;
     private static final String FOLDER = "/org/bytedeco/dnnl/linux-x86_64/";
 
-    /// The most instructions that oneDNN may use, as its `dnnl_cpu_isa_t`.
+    /// The largest instruction set that oneDNN may use, as its `dnnl_cpu_isa_t`.
     enum Limit {
-        /// All that the processor has.
+        /// All instructions of the processor.
         NONE(0),
         SSE41(0x1), AVX2(0x7), AVX512(0x27), AVX512_BF16(ISA_AVX512_BF16);
 
@@ -59,11 +59,11 @@ final class Dnnl {
             var dnnl = NativeLibraries.unpack(FOLDER + "libdnnl.so.3");
             if (gomp == null || dnnl == null) return Optional.empty();
             try {
-                // libdnnl finds libgomp by its soname, because one is loaded already.
+                // libdnnl finds libgomp by its soname, because it is loaded already.
                 SymbolLookup.libraryLookup(gomp, Arena.global());
                 return Optional.of(SymbolLookup.libraryLookup(dnnl, Arena.global()));
             } catch (IllegalArgumentException e) {
-                return Optional.empty();    // another C library, or one too old
+                return Optional.empty();    // another C library than glibc, or too old a one
             }
         }
     }
@@ -76,10 +76,9 @@ final class Dnnl {
         return Loaded.LIBRARY.isPresent();
     }
 
-    /// The library within a limit; empty where it does not load. oneDNN fixes its limit when it is first
-    /// used.
+    /// The library with a limit; empty if it does not load. oneDNN fixes its limit at its first use.
     ///
-    /// @throws IllegalArgumentException if this process uses it within another limit already
+    /// @throws IllegalArgumentException if this process already uses it with another limit
     static synchronized Optional<Dnnl> limited(Limit limit) {
         if (instance == null) {
             instance = Loaded.LIBRARY.map(library -> new Dnnl(library, limit)).orElse(null);
@@ -91,7 +90,8 @@ final class Dnnl {
         return Optional.ofNullable(instance);
     }
 
-    /// The library as this process uses it already, else without a limit; empty where it does not load.
+    /// The library with the limit that this process already uses, else without a limit; empty if it does not
+    /// load.
     static synchronized Optional<Dnnl> loaded() {
         return limited(instance == null ? Limit.NONE : limitOfInstance);
     }
@@ -125,7 +125,7 @@ final class Dnnl {
         this.library = library;
         if (limit != Limit.NONE)
             check("dnnl_set_max_cpu_isa", call(function("dnnl_set_max_cpu_isa", JAVA_INT), limit.isa));
-        // Looked up through libdnnl: the OpenMP that it uses, should the process hold another.
+        // Looked up through libdnnl, because the process may contain another OpenMP library too.
         setThreads = Linker.nativeLinker().downcallHandle(library.findOrThrow("omp_set_num_threads"),
                 FunctionDescriptor.ofVoid(JAVA_INT));
         execute = function("dnnl_primitive_execute", ADDRESS, ADDRESS, JAVA_INT, ADDRESS);
@@ -180,8 +180,8 @@ final class Dnnl {
         return attribute;
     }
 
-    /// Bounds OpenMP to the calling thread: teams of threads lose to other runnable
-    /// threads. Returns its stream.
+    /// Limits OpenMP to the calling thread, because a team of threads is slow beside other runnable threads.
+    /// Returns the thread's stream.
     MemorySegment enter() {
         return streams.get();
     }
@@ -191,7 +191,7 @@ final class Dnnl {
         return made("dnnl_stream_create", streamCreate, engine, 1);
     }
 
-    /// Whether products of bf16 run in hardware.
+    /// Whether the hardware multiplies bf16.
     boolean multipliesBf16() {
         return (isa & ISA_AVX512_BF16) == ISA_AVX512_BF16;
     }
@@ -204,7 +204,7 @@ final class Dnnl {
         return (isa & 0x7) == 0x7 ? "AVX2" : "SSE";
     }
 
-    /// A matrix `[rows, columns]` whose elements lie `rowStride` and `columnStride` apart.
+    /// A descriptor of a matrix `[rows, columns]` with these strides in elements.
     MemorySegment strided(int type, long rows, long columns, long rowStride, long columnStride) {
         try (var arena = Arena.ofConfined()) {
             return made("dnnl_memory_desc_create_with_strides", descriptorStrided, 2,
@@ -213,7 +213,7 @@ final class Dnnl {
         }
     }
 
-    /// A matrix `[rows, columns]` in the form that a product likes best.
+    /// A descriptor of a matrix `[rows, columns]` in the layout that a product chooses.
     MemorySegment any(int type, long rows, long columns) {
         try (var arena = Arena.ofConfined()) {
             return made("dnnl_memory_desc_create_with_tag", descriptorTagged, 2,
@@ -221,7 +221,7 @@ final class Dnnl {
         }
     }
 
-    /// Bytes of a matrix so described.
+    /// Bytes of a matrix with this descriptor.
     long size(MemorySegment descriptor) {
         return (long) call(descriptorSize, descriptor);
     }
@@ -246,7 +246,7 @@ final class Dnnl {
                 plainAttribute));
     }
 
-    /// A memory object over nothing yet.
+    /// A memory object without data yet.
     MemorySegment memory(MemorySegment descriptor) {
         return made("dnnl_memory_create", memoryCreate, descriptor, engine, MemorySegment.NULL);
     }
@@ -276,7 +276,7 @@ final class Dnnl {
             primitive = made("dnnl_primitive_create", primitiveCreate, plan);
         }
 
-        /// A copy of the form that the weights must have.
+        /// A copy of the descriptor that the weights must have.
         MemorySegment weights() {
             return copy((MemorySegment) call(queryDescriptor, plan, QUERY_WEIGHTS, 0));
         }
@@ -286,7 +286,7 @@ final class Dnnl {
             return (MemorySegment) call(queryDescriptor, plan, QUERY_SCRATCHPAD, 0);
         }
 
-        /// Which of oneDNN's implementations it is.
+        /// The name of oneDNN's implementation.
         String implementation() {
             try (var arena = Arena.ofConfined()) {
                 var result = arena.allocate(ADDRESS);
@@ -295,7 +295,7 @@ final class Dnnl {
             }
         }
 
-        /// Runs on the calling thread. `arguments` holds `count` pairs of (argument, memory).
+        /// Runs on the calling thread. `arguments` contains `count` pairs of (argument, memory).
         void execute(int count, MemorySegment arguments) {
             try {
                 int status = (int) Dnnl.this.execute.invokeExact(primitive, enter(), count, arguments);
@@ -313,7 +313,7 @@ final class Dnnl {
         }
     }
 
-    /// The handle that a creating function writes to its first argument.
+    /// Calls a creating function; returns the handle that it writes to its first argument.
     private static MemorySegment made(String name, MethodHandle function, Object... rest) {
         try (var arena = Arena.ofConfined()) {
             var result = arena.allocate(ADDRESS);

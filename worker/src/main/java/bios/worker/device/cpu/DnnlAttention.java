@@ -14,23 +14,23 @@ import java.util.List;
 import java.util.Map;
 
 /// Attention with oneDNN's products on tiles: the queries of all heads that share a key-value head, for up to
-/// 64 positions, against one block of keys at a time. Every step of a query but the two products is its own
-/// row's, and a row of those has the same bits whatever rows share the call, so the tiles do not change the
-/// result. Blocks are copied, so that what lies behind the last position (pages of a cache) is never read.
-/// The formulas are those of [bios.worker.kernel.Attention].
+/// 64 positions, against one block of keys at a time. All steps except the two products work on one query's
+/// row, and a row of a product has the same bits whatever other rows are in the call, so the tiles do not
+/// change the result. Blocks are copied, so that the contents beyond the last position (pages of a cache) are
+/// never read. The formulas are those of [bios.worker.kernel.Attention].
 final class DnnlAttention implements CpuAttention {
     private static final int BLOCK = HostSpan.BLOCK;
-    /// Rows of a tile stay near this number, however many heads share a key-value head.
+    /// Rows of a tile, roughly, for any number of heads that share a key-value head.
     private static final int ROWS = 512;
 
     private record Task(HostSpan span, int from, int count, int kvHead) {}
 
-    /// What one shape of head and one number of queries needs.
+    /// The kernels for one head shape and one number of queries.
     private record Kernels(DnnlKernels.Kernel packKeys, DnnlKernels.Kernel packRows,
             DnnlKernels.Kernel scores,
             DnnlKernels.Kernel weigh, DnnlKernels.Kernel weighAdd, DnnlKernels.Kernel outer) {}
 
-    /// Buffers of one member of the pool.
+    /// Buffers of one thread of the pool.
     private static final class Space {
         final NativeBuffer block = new NativeBuffer();
         final NativeBuffer keys = new NativeBuffer();
@@ -77,7 +77,7 @@ final class DnnlAttention implements CpuAttention {
                 BLOCK);
     }
 
-    /// The rows that `count` queries are computed as: few sizes, and never one.
+    /// The number of rows, with padding, in which `count` queries are computed: one of few sizes, at least 2.
     private static int rows(int count, AttentionShape shape) {
         int size = Integer.highestOneBit(2 * count - 1);
         return Math.max(2, size * shape.heads() / shape.kvHeads());
@@ -113,18 +113,18 @@ final class DnnlAttention implements CpuAttention {
             }
         }
         var compiled = kernels(tasks, shape, false);
-        pool.run(tasks.size(), (i, member) -> {
+        pool.run(tasks.size(), (i, thread) -> {
             var task = tasks.get(i);
             int rows = rows(task.count, shape);
-            new Forward(out, lse, q, task, shape, rows, compiled.get(rows), member, spaces[member],
-                    workspaces[member]).run();
+            new Forward(out, lse, q, task, shape, rows, compiled.get(rows), thread, spaces[thread],
+                    workspaces[thread]).run();
         });
     }
 
     /// One tile of queries, from its first visible block to its last.
     private record Forward(HostTensor out, HostTensor lse, HostTensor q, Task task, AttentionShape shape,
             int rows,
-            Kernels kernels, int member, Space space, Workspace workspace) {
+            Kernels kernels, int thread, Space space, Workspace workspace) {
         void run() {
             int dim = shape.headDim();
             int group = shape.heads() / shape.kvHeads();
@@ -143,13 +143,13 @@ final class DnnlAttention implements CpuAttention {
             for (int b = CpuAttention.from(first, shape.window()) / BLOCK; b * BLOCK < end; b++) {
                 int valid = Math.min(BLOCK, end - b * BLOCK);
                 var keys = pack(kernels.packKeys, space.keys, 0, head(task.span.keys().get(b)), valid);
-                kernels.scores.run(member, queries, keys, scores);
+                kernels.scores.run(thread, queries, keys, scores);
                 MemorySegment.copy(scores, ValueLayout.JAVA_FLOAT, 0, tile, 0, rows * BLOCK);
-                absorb(tile, tops, totals, sums, first, b, used, group);
+                softmaxBlock(tile, tops, totals, sums, first, b, used, group);
                 MemorySegment.copy(tile, 0, scores, ValueLayout.JAVA_FLOAT, 0, rows * BLOCK);
                 var values = pack(kernels.packRows, space.values, 0, head(task.span.values().get(b)),
                         valid);
-                kernels.weighAdd.run(member, scores, values, sums);
+                kernels.weighAdd.run(thread, scores, values, sums);
             }
             store(tops, totals, sums, used, group);
         }
@@ -160,11 +160,12 @@ final class DnnlAttention implements CpuAttention {
 
         private MemorySegment pack(DnnlKernels.Kernel kernel, NativeBuffer to, int at, HostTensor head,
                 int n) {
-            return DnnlAttention.pack(kernel, member, space, to, at, head, n, shape.headDim());
+            return DnnlAttention.pack(kernel, thread, space, to, at, head, n, shape.headDim());
         }
 
-        /// tile: scores → weights relative to the new maxima, unseen ones zero; old sums shrink to match.
-        private void absorb(float[] tile, float[] tops, double[] totals, MemorySegment sums, int first,
+        /// tile: scores → weights relative to the new maxima, masked ones zero; earlier sums are rescaled to
+        /// the new maxima.
+        private void softmaxBlock(float[] tile, float[] tops, double[] totals, MemorySegment sums, int first,
                 int b, int used, int group) {
             int dim = shape.headDim();
             float[] row = workspace.row(4, Math.max(dim, BLOCK));
@@ -214,7 +215,7 @@ final class DnnlAttention implements CpuAttention {
         }
     }
 
-    /// Sets what a query does not see of its block to zero.
+    /// Sets the masked elements of a query's block to zero.
     private static void mask(float[] tile, int at, int low, int high) {
         if (low > 0) Arrays.fill(tile, at, at + Math.min(low, BLOCK), 0);
         if (high < BLOCK) Arrays.fill(tile, at + Math.max(0, high), at + BLOCK, 0);
@@ -239,7 +240,7 @@ final class DnnlAttention implements CpuAttention {
 
     /// Packs the first `valid` rows of one head of a block, the rest zero, to byte `at`
     /// of `to`, which has room.
-    private static MemorySegment pack(DnnlKernels.Kernel kernel, int member, Space space, NativeBuffer to,
+    private static MemorySegment pack(DnnlKernels.Kernel kernel, int thread, Space space, NativeBuffer to,
             long at, HostTensor head, int valid, int dim) {
         long bytes = 4L * BLOCK * dim;
         var rows = space.block.atLeast(bytes);
@@ -248,7 +249,7 @@ final class DnnlAttention implements CpuAttention {
         }
         if (valid < BLOCK) rows.asSlice(4L * valid * dim, 4L * (BLOCK - valid) * dim).fill((byte) 0);
         var packed = to.atLeast(at + kernel.dstBytes()).asSlice(at);
-        kernel.run(member, rows, null, packed);
+        kernel.run(thread, rows, null, packed);
         return packed;
     }
 
@@ -264,15 +265,15 @@ final class DnnlAttention implements CpuAttention {
             for (int h = 0; h < shape.kvHeads(); h++) tasks.add(new Task(span, 0, span.count(), h));
         }
         var compiled = kernels(tasks, shape, true);
-        pool.run(tasks.size(), (i, member) -> new Backward(dq, dk, dv, dout, out, lse, q, tasks.get(i),
-                shape, compiled, member, spaces[member], workspaces[member]).run());
+        pool.run(tasks.size(), (i, thread) -> new Backward(dq, dk, dv, dout, out, lse, q, tasks.get(i),
+                shape, compiled, thread, spaces[thread], workspaces[thread]).run());
     }
 
     /// The gradients of one span and key-value head: tiles of queries in order, and for
     /// each the blocks of keys.
     private record Backward(HostTensor dq, HostTensor dk, HostTensor dv, HostTensor dout, HostTensor out,
             HostTensor lse, HostTensor q,
-            Task task, AttentionShape shape, Map<Integer, Kernels> kernels, int member, Space space,
+            Task task, AttentionShape shape, Map<Integer, Kernels> kernels, int thread, Space space,
             Workspace workspace) {
         void run() {
             int dim = shape.headDim();
@@ -290,9 +291,9 @@ final class DnnlAttention implements CpuAttention {
             for (int b = 0; b < blocks; b++) {
                 int valid = Math.min(BLOCK, task.count - b * BLOCK);
                 var keys = HostSpan.head(task.span.keys().get(b), task.kvHead, shape);
-                pack(any.packKeys, member, space, space.keys, b * keyBytes, keys, valid, dim);
-                pack(any.packRows, member, space, space.keyRows, b * rowBytes, keys, valid, dim);
-                pack(any.packKeys, member, space, space.values, b * keyBytes,
+                pack(any.packKeys, thread, space, space.keys, b * keyBytes, keys, valid, dim);
+                pack(any.packRows, thread, space, space.keyRows, b * rowBytes, keys, valid, dim);
+                pack(any.packKeys, thread, space, space.values, b * keyBytes,
                         HostSpan.head(task.span.values().get(b), task.kvHead, shape), valid, dim);
             }
             for (int from = 0; from < task.count; from += tileOf(shape)) {
@@ -320,13 +321,13 @@ final class DnnlAttention implements CpuAttention {
             var dqs = space.result.atLeast(4L * rows * dim);
             boolean begun = false;
             for (int b = CpuAttention.from(from, shape.window()) / BLOCK; b * BLOCK < from + count; b++) {
-                on.scores.run(member, queries, space.keys.atLeast(0).asSlice(b * keyBytes), weights);
-                on.scores.run(member, douts, space.values.atLeast(0).asSlice(b * keyBytes), slopes);
+                on.scores.run(thread, queries, space.keys.atLeast(0).asSlice(b * keyBytes), weights);
+                on.scores.run(thread, douts, space.values.atLeast(0).asSlice(b * keyBytes), slopes);
                 weigh(weights, slopes, lses, deltas, from, b, rows, used, group);
                 long blockAt = 4L * b * BLOCK * dim;
-                on.outer.run(member, slopes, queries, sums.asSlice(blockAt));
-                on.outer.run(member, weights, douts, sums.asSlice(half + blockAt));
-                (begun ? on.weighAdd : on.weigh).run(member, slopes,
+                on.outer.run(thread, slopes, queries, sums.asSlice(blockAt));
+                on.outer.run(thread, weights, douts, sums.asSlice(half + blockAt));
+                (begun ? on.weighAdd : on.weigh).run(thread, slopes,
                         space.keyRows.atLeast(0).asSlice(b * rowBytes), dqs);
                 begun = true;
             }
@@ -351,7 +352,7 @@ final class DnnlAttention implements CpuAttention {
             }
         }
 
-        /// weights: scores → exp(score - lse); slopes: dout·v → weight·(dout·v - delta); unseen ones zero.
+        /// weights: scores → exp(score - lse); slopes: dout·v → weight·(dout·v - delta); masked ones zero.
         private void weigh(MemorySegment weights, MemorySegment slopes, float[] lses, float[] deltas,
                 int from, int b, int rows, int used, int group) {
             float[] p = workspace.row(3, rows * BLOCK);

@@ -9,20 +9,20 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 
-/// The compiled products and reorders of a device, by shape: compiling one costs milliseconds. Made by the
-/// thread that calls the device, run by any member of the pool.
+/// The compiled products and reorders of a device, cached by shape, because compiling one takes milliseconds.
+/// The device thread compiles them; any thread of the pool runs them.
 final class DnnlKernels implements AutoCloseable {
-    /// More are compiled than kept only if users bring very many shapes of adapters.
+    /// Most kernels in the cache; more are needed only with very many different shapes of adapters.
     private static final int KEPT = 1024;
     /// The number of rows that the packed form of a right factor is chosen for.
     private static final int USUAL_ROWS = 128;
 
-    /// A product `[rows, depth]·[depth, width]`, rows of src and dst so far apart.
+    /// A product `[rows, depth]·[depth, width]`, with the row strides of src and dst.
     private record ProductKey(int type, int rows, int depth, int width, int srcStride, int dstStride,
             boolean add) {}
 
-    private record PlainKey(int rows, int depth, int width, int rightStride, int dstStride, boolean turned,
-            boolean add) {}
+    private record PlainKey(int rows, int depth, int width, int rightStride, int dstStride,
+            boolean transposed, boolean add) {}
 
     private record PackKey(int type, int depth, int width, long rowStride, long columnStride) {}
 
@@ -34,18 +34,18 @@ final class DnnlKernels implements AutoCloseable {
     record Form(MemorySegment descriptor, long bytes) {}
 
     private final Dnnl dnnl;
-    private final int members;
+    private final int threads;
     private final List<NativeBuffer> scratchpads = new ArrayList<>();
     private final Map<FormKey, Form> forms = new HashMap<>();
     private final Map<Record, Kernel> kernels = new LinkedHashMap<>(64, 0.75f, true);
 
-    DnnlKernels(Dnnl dnnl, int members) {
+    DnnlKernels(Dnnl dnnl, int threads) {
         this.dnnl = dnnl;
-        this.members = members;
-        for (int i = 0; i < members; i++) scratchpads.add(new NativeBuffer());
+        this.threads = threads;
+        for (int i = 0; i < threads; i++) scratchpads.add(new NativeBuffer());
     }
 
-    /// One compiled operation with, for each member of the pool, the memory objects that it is run on.
+    /// One compiled operation, with memory objects for each thread of the pool.
     final class Kernel implements AutoCloseable {
         private final Dnnl.Primitive primitive;
         private final boolean product;
@@ -53,7 +53,7 @@ final class DnnlKernels implements AutoCloseable {
         private final MemorySegment scratchpad;
         private final long scratchpadBytes;
         private final long dstBytes;
-        private final Binding[] bindings = new Binding[members];
+        private final Binding[] bindings = new Binding[threads];
 
         private Kernel(Dnnl.Primitive primitive, boolean product, MemorySegment... descriptors) {
             this.primitive = primitive;
@@ -65,12 +65,12 @@ final class DnnlKernels implements AutoCloseable {
         }
 
         /// dst ← src·weights; a reorder has no weights.
-        void run(int member, MemorySegment src, MemorySegment weights, MemorySegment dst) {
-            if (bindings[member] == null) bindings[member] = new Binding(this);
-            bindings[member].run(scratchpads.get(member).atLeast(scratchpadBytes), src, weights, dst);
+        void run(int thread, MemorySegment src, MemorySegment weights, MemorySegment dst) {
+            if (bindings[thread] == null) bindings[thread] = new Binding(this);
+            bindings[thread].run(scratchpads.get(thread).atLeast(scratchpadBytes), src, weights, dst);
         }
 
-        /// Bytes of what it writes, in steps of 64.
+        /// Bytes of its result, rounded up to a multiple of 64.
         long dstBytes() {
             return dstBytes;
         }
@@ -86,7 +86,7 @@ final class DnnlKernels implements AutoCloseable {
         }
     }
 
-    /// Memory objects and the argument list of one kernel for one member.
+    /// Memory objects and the argument list of one kernel for one thread.
     private final class Binding implements AutoCloseable {
         private static final int PAIR = 16;
 
@@ -159,21 +159,21 @@ final class DnnlKernels implements AutoCloseable {
         return keep(key, new Kernel(primitive, true, src, dst, primitive.weights()));
     }
 
-    /// dst ← (or +=) src·weights in fp32 with weights row-major as they are, and src `[rows, depth]` dense,
-    /// or the transpose of a dense `[depth, rows]`.
-    Kernel plainProduct(int rows, int depth, int width, int rightStride, int dstStride, boolean turned,
+    /// dst ← (or +=) src·weights in fp32 with row-major weights, and src `[rows, depth]` dense, or the
+    /// transpose of a dense `[depth, rows]`.
+    Kernel plainProduct(int rows, int depth, int width, int rightStride, int dstStride, boolean transposed,
             boolean add) {
-        var key = new PlainKey(rows, depth, width, rightStride, dstStride, turned, add);
+        var key = new PlainKey(rows, depth, width, rightStride, dstStride, transposed, add);
         var kernel = kernels.get(key);
         if (kernel != null) return kernel;
         dnnl.enter();
-        var src = dnnl.strided(Dnnl.F32, rows, depth, turned ? 1 : depth, turned ? rows : 1);
+        var src = dnnl.strided(Dnnl.F32, rows, depth, transposed ? 1 : depth, transposed ? rows : 1);
         var right = dnnl.strided(Dnnl.F32, depth, width, rightStride, 1);
         var dst = dnnl.strided(Dnnl.F32, rows, width, dstStride, 1);
         return keep(key, new Kernel(dnnl.matmul(src, right, dst, add), true, src, dst, right));
     }
 
-    /// Packs a right factor whose element (k, n) lies at k·rowStride + n·columnStride.
+    /// Packs a right factor whose element (k, n) is at k·rowStride + n·columnStride.
     Kernel pack(int type, int depth, int width, long rowStride, long columnStride) {
         var key = new PackKey(type, depth, width, rowStride, columnStride);
         var kernel = kernels.get(key);
@@ -182,11 +182,12 @@ final class DnnlKernels implements AutoCloseable {
         dnnl.enter();
         var from = dnnl.strided(type, depth, width, rowStride, columnStride);
         var primitive = dnnl.reorder(from, form.descriptor);
-        // form's descriptor is cloned, because a kernel destroys what it holds
+        // the form's descriptor is cloned, because a kernel destroys its own descriptors
         return keep(key, new Kernel(primitive, false, from, dnnl.copy(form.descriptor)));
     }
 
-    /// Rounds `[rows, columns]` of fp32, rows `srcStride` apart, to bf16, rows `dstStride` apart.
+    /// Rounds an fp32 matrix `[rows, columns]` with row stride `srcStride` to bf16 with row stride
+    /// `dstStride`.
     Kernel round(int rows, int columns, int srcStride, int dstStride) {
         var key = new RoundKey(rows, columns, srcStride, dstStride);
         var kernel = kernels.get(key);

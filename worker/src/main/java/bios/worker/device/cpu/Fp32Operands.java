@@ -9,9 +9,9 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 
-/// The operands of one verb as fp32 tensors, which is all that kernels know. An fp32 operand is itself. A
-/// bf16 operand is widened into scratch before the verb; a bf16 result is rounded (to nearest even) after the
-/// verb.
+/// The operands of one verb as fp32 tensors, the only type that kernels compute with. An fp32 operand is used
+/// directly. A bf16 operand is widened into scratch before the verb; a bf16 result is rounded (to nearest
+/// even) after the verb.
 final class Fp32Operands {
     /// A verb on fp32 tensors.
     interface Verb {
@@ -20,13 +20,13 @@ final class Fp32Operands {
 
     /// What all verbs of a device share.
     record Source(Memory memory, Pool pool, Workspace[] workspaces) {
-        /// Runs a verb. When it fails, bf16 results are as they were.
+        /// Runs a verb. If it fails, bf16 results are unchanged.
         void run(Verb verb) {
             var operands = new Fp32Operands(this);
             try {
                 verb.run(operands);
                 for (var result : operands.results)
-                    Bf16.convert(result.narrow, result.wide, pool, workspaces);
+                    FloatRows.convert(result.narrow, result.wide, pool, workspaces);
             } finally {
                 if (operands.scope != null) operands.scope.close();
             }
@@ -66,9 +66,9 @@ final class Fp32Operands {
     private HostTensor of(Tensor tensor, boolean read, boolean write) {
         var own = HostTensor.of(tensor);
         if (own.dtype() == DType.F32) return own;
-        require(own.dtype() == DType.BF16, "elements are %s, not floats", own.dtype());
+        require(own.dtype() == DType.BF16, "element type %s is not F32 or BF16", own.dtype());
         var wide = scratch(own.rows(), own.columns());
-        if (read) Bf16.convert(wide, own, source.pool, source.workspaces);
+        if (read) FloatRows.convert(wide, own, source.pool, source.workspaces);
         if (write) {
             if (results.isEmpty()) results = new ArrayList<>();
             results.add(new Result(own, wide));

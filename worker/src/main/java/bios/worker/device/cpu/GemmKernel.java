@@ -22,36 +22,36 @@ import bios.worker.device.cpu.Assembler.Address;
 import bios.worker.device.cpu.Assembler.Label;
 
 /// A small product on registers: c (+)= a·b for up to 18 rows of a against slivers of b, columns 16 or 32
-/// wide. The sums of rows beyond the 14th have no registers; they lie on the stack, in the first cache.
-/// Each element of c is one accumulator that takes the terms in the order of the steps, by fused
-/// multiply-add: so its bits depend neither on the number of rows nor on how a longer sum is cut into
-/// calls, and are the same for weights widened before and here.
+/// wide. The sums of rows beyond the 14th have no registers; they are on the stack, in the L1 cache. Each
+/// element of c is one accumulator to which the terms are added in the order of the steps, by fused
+/// multiply-add. So its bits depend neither on the number of rows nor on how a longer sum is split into
+/// calls, and are the same whether weights are widened before the call or in it.
 ///
 /// @param rows 1 to [#ROWS]; to [#MOST] where b's steps are [Packed#STEP] bytes apart
 /// @param vectors of 16 columns: 1 or 2
-/// @param ahead whether right factors are asked for before they are needed: with few rows they come from
-///     memory
+/// @param ahead whether right factors are prefetched: with few rows they are read from memory, not from a
+///     cache
 record GemmKernel(int rows, int vectors, Left left, Right right, Result result, boolean ahead) {
     /// Most rows: 28 accumulators, two vectors of b, one of a, one mask.
     static final int ROWS = 14;
-    /// Most rows of a kernel that keeps some sums on the stack: what that costs is less than to read
-    /// weights twice that come from memory.
+    /// Most rows of a kernel that keeps some sums on the stack: that costs less than to read weights from
+    /// memory twice.
     static final int MOST = 18;
-    /// Longs that a kernel is called with: a, a's stride, b, bytes of b between steps, c, c's stride,
+    /// Number of arguments of a kernel, all longs: a, a's stride, b, bytes of b between steps, c, c's stride,
     /// steps, slivers, bytes of b between slivers, mask of the last sliver's columns, bits of the factor,
-    /// how many bytes ahead packed weights are asked for: they come from memory, and the processor looks
-    /// ahead to the end of a page only.
+    /// prefetch distance in bytes of packed weights: they are read from memory, and the processor's own
+    /// prefetcher stops at the end of a page.
     static final int ARGUMENTS = 12;
 
-    /// How a lies in memory.
+    /// Layout of a in memory.
     enum Left {
-        /// Steps side by side, rows `stride` bytes apart.
+        /// Steps are contiguous, rows `stride` bytes apart.
         ROWS,
-        /// Rows side by side, steps `stride` bytes apart: the transpose.
+        /// Rows are contiguous, steps `stride` bytes apart: the transpose.
         COLUMNS
     }
 
-    /// What a step reads of b.
+    /// The elements of b that a step reads.
     enum Right {
         /// fp32 columns, times one fp32 of each row of a.
         FLOATS,
@@ -61,7 +61,7 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result, 
         DOTS
     }
 
-    /// What becomes of c.
+    /// How the result is written to c.
     enum Result {
         /// c ← a·b.
         WRITE,
@@ -74,7 +74,7 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result, 
     }
 
     private static final int A = 28, MASK = 29, B = 30;
-    /// Of the last one only kernels with more than [#ROWS] rows have need.
+    /// Only kernels with more than [#ROWS] rows use the last one.
     private static final int[] GROUPS = {R11, RBX, RBP, R12, R13, RCX};
     private static final int[] SAVED = {RBX, RBP, R12, R13, R14, R15};
     private static final int UNROLLED = 4;
@@ -85,12 +85,12 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result, 
         require(left == Left.ROWS || right == Right.FLOATS && rows <= ROWS, "%d columns of %s", rows, right);
     }
 
-    /// The mask of a last sliver of which so many columns are there: all of a whole one.
+    /// The mask of the last sliver's valid columns; all bits for a whole sliver.
     static long mask(int columns) {
         return columns >= Packed.SLIVER ? 0xffffffffL : (1L << columns) - 1;
     }
 
-    /// register ← the `i`th argument, of those that are not in registers.
+    /// register ← the `i`th argument of those that are passed on the stack.
     private void argument(Assembler to, int register, int i) {
         int stack = RSP;
         if (rows > ROWS) {
@@ -100,12 +100,12 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result, 
         to.load(register, Address.of(stack, 8 * (SAVED.length + 1 + i - 6)));
     }
 
-    /// Bytes of the sums that have no register.
+    /// Bytes of the sums on the stack.
     private int spilled() {
         return 64 * vectors * Math.max(0, rows - ROWS);
     }
 
-    /// Where a sum lies that has no register.
+    /// The address of a sum on the stack.
     private Address spilled(int row, int vector) {
         return Address.of(RSP, 64 * sum(row - ROWS, vector));
     }
@@ -114,7 +114,7 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result, 
         var to = new Assembler();
         for (int register : SAVED) to.push(register);
         if (rows > ROWS) {
-            // sums in whole lines, behind them where the stack was
+            // sums in whole cache lines; after them the previous stack pointer
             to.move(RAX, RSP);
             to.addConstant(RSP, -spilled() - 64);
             to.andConstant(RSP, -64);
@@ -143,7 +143,7 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result, 
         return to.code();
     }
 
-    /// Mask registers 1 and 2: columns of the two vectors; all but in the last sliver.
+    /// Mask registers 1 and 2: columns of the two vectors; all columns except in the last sliver.
     private void masks(Assembler to) {
         var last = new Label();
         argument(to, RAX, 9);
@@ -234,7 +234,7 @@ record GemmKernel(int rows, int vectors, Left left, Right right, Result result, 
         }
         if (ahead)
             for (int v = 0; v < vectors; v++) to.prefetch(2, Address.of(R10, R15, 1, 64 * v));
-        // rows of b lie far apart here, which the processor does not foresee
+        // rows of b are far apart here, and the processor's own prefetcher does not detect that
         if (left == Left.COLUMNS)
             for (int v = 0; v < vectors; v++) to.prefetch(1, Address.of(R10, 64 * (vectors + v)));
         if (rows > ROWS) to.addConstant(R10, Packed.STEP);

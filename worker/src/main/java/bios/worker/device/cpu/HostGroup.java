@@ -2,5 +2,5 @@ package bios.worker.device.cpu;
 
 import java.util.List;
 
-/// Products of one left factor: ys[i] ← s·x·bs[i].
+/// Products that share a left factor: ys[i] ← s·x·bs[i].
 record HostGroup(List<HostTensor> ys, HostTensor x, List<HostTensor> bs, float s) {}

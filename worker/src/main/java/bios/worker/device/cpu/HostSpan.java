@@ -7,8 +7,8 @@ import java.util.List;
 /// One sequence's share of an attention call: its queries are rows `row` to `row + count` of q, at positions
 /// `position` to `position + count` of the sequence; its keys and values from position 0 lie in blocks of
 /// [#BLOCK] positions (the last may be partly filled). In training the blocks are views of packed rows; in
-/// decoding they are pages of the KV cache. Attention walks blocks in order from position 0, whatever asks,
-/// so that a query gives the same bits in training, prefill and decoding.
+/// decoding they are pages of the KV cache. Attention always processes blocks in order from position 0, so
+/// that a query gives the same bits in training, prefill and decoding.
 ///
 /// @param keys per block `[≤ BLOCK, kvHeads·headDim]`, or head by head `[kvHeads·BLOCK, headDim]`; together
 ///     of at least position + count positions

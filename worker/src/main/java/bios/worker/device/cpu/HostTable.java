@@ -3,7 +3,7 @@ package bios.worker.device.cpu;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.Table;
 
-/// A frozen matrix as it lies in its file.
+/// A frozen matrix in its file's memory mapping.
 record HostTable(FrozenMatrix matrix) implements Table {
     static HostTable of(Table table) {
         if (table instanceof HostTable own) return own;

@@ -12,7 +12,7 @@ import java.lang.foreign.MemorySegment;
 /// @param stride elements between the beginnings of two rows, at least `columns`
 record HostTensor(MemorySegment memory, DType dtype, int rows, int columns, int stride) implements Tensor {
     HostTensor {
-        // The conditions stand outside: a message is formatted only for a failure.
+        // The conditions are tested here and not by require, which would format arguments on every call.
         if (rows < 0 || columns < 0 || stride < columns)
             require(false, "bad shape [%d, %d] stride %d", rows, columns, stride);
     }
@@ -22,7 +22,7 @@ record HostTensor(MemorySegment memory, DType dtype, int rows, int columns, int 
         this(memory, DType.F32, rows, columns, stride);
     }
 
-    /// The tensor as this backend made it.
+    /// The tensor as this backend's type.
     static HostTensor of(Tensor tensor) {
         if (tensor instanceof HostTensor own) return own;
         throw new IllegalArgumentException("a tensor of another device");
@@ -31,21 +31,21 @@ record HostTensor(MemorySegment memory, DType dtype, int rows, int columns, int 
     @Override public HostTensor rows(int from, int count) {
         if (from < 0 || count < 0 || from + count > rows)
             require(false, "rows %d+%d of %d", from, count, rows);
-        return new HostTensor(behind((long) from * stride), dtype, count, columns, stride);
+        return new HostTensor(slice((long) from * stride), dtype, count, columns, stride);
     }
 
     @Override public HostTensor columns(int from, int count) {
         if (from < 0 || count < 0 || from + count > columns)
             require(false, "columns %d+%d of %d", from, count, columns);
-        return new HostTensor(behind(from), dtype, rows, count, stride);
+        return new HostTensor(slice(from), dtype, rows, count, stride);
     }
 
-    private MemorySegment behind(long elements) {
+    private MemorySegment slice(long elements) {
         return memory.asSlice(Math.min(dtype.bytes() * elements, memory.byteSize()));
     }
 
     @Override public HostTensor rowsOf(int width) {
-        require(stride == columns && columns % width == 0, "cannot see [%d, %d] stride %d as rows of %d",
+        require(stride == columns && columns % width == 0, "cannot view [%d, %d] stride %d as rows of %d",
                 rows, columns, stride, width);
         return new HostTensor(memory, dtype, Math.multiplyExact(rows, columns / width), width, width);
     }
@@ -54,6 +54,6 @@ record HostTensor(MemorySegment memory, DType dtype, int rows, int columns, int 
         require(this.rows == 1 && from >= 0 && from + (long) rows * columns <= this.columns,
                 "a matrix [%d, %d] from element %d of [%d, %d]", rows, columns, from, this.rows,
                 this.columns);
-        return new HostTensor(behind(from), dtype, rows, columns, columns);
+        return new HostTensor(slice(from), dtype, rows, columns, columns);
     }
 }

@@ -5,11 +5,11 @@ import bios.worker.device.cpu.GemmKernel.Result;
 import bios.worker.device.cpu.GemmKernel.Right;
 import java.lang.invoke.MethodHandle;
 
-/// The machine code of this process, made at its first use. A kernel is an address; [#call] runs
-/// it.
+/// The machine code of this process, generated at its first use. A kernel is an address; [#call] runs it.
 final class Kernels {
     private static final MethodHandle CALL = MachineCode.function(entryPoint(), GemmKernel.ARGUMENTS + 1);
-    // Addresses by what a kernel is; 0 where none is made yet. Two threads may make the same one.
+    // Addresses of the kernels by their parameters; 0 if not generated yet. Two threads may generate the same
+    // one.
     private static final long[] GEMMS =
             new long[2 * (GemmKernel.MOST + 1) * 2 * 2 * 3 * 4];
     private static final long[] PANELS = new long[PanelKernel.Form.values().length];
@@ -17,8 +17,8 @@ final class Kernels {
 
     private Kernels() {}
 
-    /// Code that jumps to the address in the last argument: with one constant handle for all kernels, a call
-    /// is cheap.
+    /// Code that jumps to the address in the last argument: the JVM compiles calls of one constant handle
+    /// well.
     private static byte[] entryPoint() {
         var to = new Assembler();
         to.jumpTo(Assembler.Address.of(Assembler.RSP, 8 * (1 + GemmKernel.ARGUMENTS - 6)));
@@ -64,7 +64,7 @@ final class Kernels {
         panel(kernel, from, fromStride, to, toStride, count, fromBlock, toBlock, 0);
     }
 
-    /// The same, asking for rows so many bytes ahead.
+    /// The same, with a prefetch distance in bytes.
     static void panel(long kernel, long from, long fromStride, long to, long toStride, long count,
             long fromBlock, long toBlock, long ahead) {
         call(kernel, from, fromStride, to, toStride, count, fromBlock, toBlock, ahead, 0, 0, 0);
@@ -76,7 +76,7 @@ final class Kernels {
         call(kernel, a, aStride, b, bStep, c, cStride, steps, slivers, bSliver, lastMask, factor, 0);
     }
 
-    /// The same, asking for weights so many bytes ahead.
+    /// The same, with a prefetch distance of the weights in bytes.
     static void call(long kernel, long a, long aStride, long b, long bStep, long c, long cStride, long steps,
             long slivers, long bSliver, long lastMask, float factor, long ahead) {
         try {

@@ -12,7 +12,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.function.Function;
 
-/// Where each sequence's keys and values lie, as the attention kernels take them.
+/// The locations of each sequence's keys and values, in the form that the attention kernels use.
 final class KeyValueSpans {
     private static final int BLOCK = Device.BLOCK;
 
@@ -48,10 +48,10 @@ final class KeyValueSpans {
         return blocks;
     }
 
-    /// Spans over pages; pages of bf16 are widened, each once.
+    /// Spans over pages; each bf16 page is widened once.
     private static List<HostSpan> paged(HostPages pool, int layer, HostSequences sequences,
             Fp32Operands operands) {
-        boolean wide = pool.shape().dtype() == DType.F32;
+        boolean wide = pool.format().dtype() == DType.F32;
         Map<Integer, HostTensor> keys = new HashMap<>();
         Map<Integer, HostTensor> values = new HashMap<>();
         Function<Integer, HostTensor> widenKeys = n -> operands.read(pool.page(n).keys().get(layer));
@@ -75,7 +75,7 @@ final class KeyValueSpans {
     /// @param keys, values of the pool's element type
     static void append(HostPages pool, int layer, HostTensor keys, HostTensor values, HostSequences sequences,
             Pool threads) {
-        var shape = pool.shape();
+        var shape = pool.format();
         require(keys.rows() == sequences.rows() && keys.columns() == shape.kvHeads() * shape.headDim(),
                 "keys [%d, %d] for %d rows", keys.rows(), keys.columns(), sequences.rows());
         RowVerbs.sameShape(keys, values);

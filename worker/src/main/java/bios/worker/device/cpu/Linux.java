@@ -12,7 +12,7 @@ import java.lang.foreign.MemorySegment;
 import java.lang.invoke.MethodHandle;
 import java.util.Optional;
 
-/// What the engine asks of Linux's memory (mmap(2), mprotect(2), madvise(2)).
+/// Linux system calls for memory: mmap(2), mprotect(2), madvise(2), and glibc's malloc_trim(3).
 @SuppressWarnings("restricted")
 final class Linux {
     static final int READ = 1, WRITE = 2, EXECUTE = 4;
@@ -30,7 +30,7 @@ final class Linux {
         static final MethodHandle MPROTECT = function("mprotect", JAVA_INT, ADDRESS, JAVA_LONG, JAVA_INT);
         static final MethodHandle MADVISE = function("madvise", JAVA_INT, ADDRESS, JAVA_LONG, JAVA_INT);
 
-        /// Of glibc alone.
+        /// Only in glibc.
         static final Optional<MethodHandle> TRIM = Linker.nativeLinker().defaultLookup().find("malloc_trim")
                 .map(at -> Linker.nativeLinker().downcallHandle(at,
                         FunctionDescriptor.of(JAVA_INT, JAVA_LONG)));
@@ -42,24 +42,23 @@ final class Linux {
         }
     }
 
-    private static boolean here() {
+    private static boolean isLinux() {
         return System.getProperty("os.name").equals("Linux");
     }
 
-    /// Zeros, 64-byte aligned at least, until `arena` is closed. Large ones lie on huge pages where the
-    /// system has them: kernels walk over many rows at once, and small pages cost them a look-up each.
+    /// Zeroed memory, at least 64-byte aligned, until `arena` is closed. Large blocks use huge pages if the
+    /// system has them: kernels access many rows at once, and small pages would cause many TLB misses.
     static MemorySegment allocate(long bytes, Arena arena) {
-        if (!here() || bytes < HUGE_PAGE) return arena.allocate(bytes, 64);
+        if (!isLinux() || bytes < HUGE_PAGE) return arena.allocate(bytes, 64);
         long length = (bytes + PAGE - 1) / PAGE * PAGE + HUGE_PAGE;
         var mapped = map(length);
         long start = (mapped.address() + HUGE_PAGE - 1) / HUGE_PAGE * HUGE_PAGE;
-        // the rest lies on small pages: half of a huge one would be taken for nothing, for each of many
-        // matrices
+        // the remainder uses small pages, because half a huge page would be wasted for each matrix
         advise(start, bytes / HUGE_PAGE * HUGE_PAGE, HUGE);
         return MemorySegment.ofAddress(start).reinterpret(bytes, arena, _ -> unmap(mapped, length));
     }
 
-    /// Fresh memory in whole pages; OutOfMemoryError when there is none.
+    /// New memory in whole pages; OutOfMemoryError if there is none.
     static MemorySegment map(long bytes) {
         try {
             var at = (MemorySegment) Calls.MMAP.invokeExact(MemorySegment.NULL, bytes, READ | WRITE,
@@ -73,9 +72,9 @@ final class Linux {
         }
     }
 
-    /// Has the C library give the pages back that lie free in its heaps.
+    /// Makes the C library return the free pages of its heaps to the system.
     static void trim() {
-        if (!here() || Calls.TRIM.isEmpty()) return;
+        if (!isLinux() || Calls.TRIM.isEmpty()) return;
         try {
             int _ = (int) Calls.TRIM.get().invokeExact(0L);
         } catch (RuntimeException | Error e) {
@@ -96,7 +95,7 @@ final class Linux {
         }
     }
 
-    /// Makes whole pages executable, and read-only.
+    /// Makes whole pages executable and read-only.
     static void makeExecutable(MemorySegment at, long bytes) {
         try {
             if ((int) Calls.MPROTECT.invokeExact(at, bytes, READ | EXECUTE) != 0)
@@ -108,20 +107,20 @@ final class Linux {
         }
     }
 
-    /// Has whole pages of a mapped file read before they are looked at.
-    static void ask(long from, long bytes) {
-        if (here()) advise(from, bytes, WILL_NEED);
+    /// Prefetches whole pages of a mapped file.
+    static void prefetch(long from, long bytes) {
+        if (isLinux()) advise(from, bytes, WILL_NEED);
     }
 
-    /// Lets go of the pages of a mapped file; they are read again when they are looked at again.
-    static void letGo(MemorySegment mapped) {
-        if (!here()) return;
+    /// Releases the pages of a mapped file; they are read from the file again at the next access.
+    static void release(MemorySegment mapped) {
+        if (!isLinux()) return;
         long from = (mapped.address() + PAGE - 1) / PAGE * PAGE;
         long end = (mapped.address() + mapped.byteSize()) / PAGE * PAGE;
         if (from < end) advise(from, end - from, DONT_NEED);
     }
 
-    /// A wish: what the system makes of it changes speed and memory only.
+    /// The advice may be ignored: it affects speed and memory use only.
     private static void advise(long from, long bytes, int advice) {
         try {
             int _ = (int) Calls.MADVISE.invokeExact(MemorySegment.ofAddress(from), bytes, advice);

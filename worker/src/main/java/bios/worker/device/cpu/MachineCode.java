@@ -11,13 +11,13 @@ import java.lang.foreign.ValueLayout;
 import java.lang.invoke.MethodHandle;
 import java.util.Arrays;
 
-/// Memory that holds machine code: written first, executable and no longer writable then. Never given back,
-/// because code of a kernel is kept for the life of the process.
+/// Memory for machine code: written first, then made executable and read-only. It is never freed, because
+/// kernels are kept for the life of the process.
 @SuppressWarnings("restricted")
 final class MachineCode {
     private MachineCode() {}
 
-    /// Whether the system lets this process make code: hardened ones do not.
+    /// Whether the system lets this process make memory executable; hardened systems do not.
     static boolean allowed() {
         try {
             var to = new Assembler();
@@ -29,8 +29,8 @@ final class MachineCode {
         }
     }
 
-    /// A function of `arguments` longs that returns nothing. IllegalStateException when the system allows
-    /// no new code.
+    /// A function of `arguments` longs that returns nothing. IllegalStateException if the system does not
+    /// allow new code.
     static MethodHandle function(byte[] code, int arguments) {
         MemoryLayout[] longs = new MemoryLayout[arguments];
         Arrays.fill(longs, JAVA_LONG);
@@ -38,7 +38,7 @@ final class MachineCode {
                 FunctionDescriptor.ofVoid(longs));
     }
 
-    /// The address of the code, which can be run.
+    /// Copies code to executable memory and returns its address.
     static long place(byte[] code) {
         long bytes = (code.length + Linux.PAGE - 1) / Linux.PAGE * Linux.PAGE;
         var at = Linux.map(bytes);

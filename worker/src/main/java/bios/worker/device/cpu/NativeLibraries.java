@@ -17,7 +17,8 @@ import java.util.List;
 final class NativeLibraries {
     private NativeLibraries() {}
 
-    /// Where this user's unpacked libraries lie: `$XDG_CACHE_HOME/bios/native`, or `~/.cache/bios/native`.
+    /// The folder of this user's unpacked libraries: `$XDG_CACHE_HOME/bios/native`, or
+    /// `~/.cache/bios/native`.
     static Path cache() {
         var xdg = System.getenv("XDG_CACHE_HOME");
         var base = xdg == null || xdg.isBlank()
@@ -25,10 +26,10 @@ final class NativeLibraries {
         return base.resolve("bios").resolve("native");
     }
 
-    /// A library of the class path as a file: in the user's cache, or for this process alone where that
-    /// cannot be written. Null if the class path has no such resource.
+    /// A library of the class path as a file: in the user's cache, or in a temporary folder of this process
+    /// if the cache cannot be written. Null if the class path has no such resource.
     ///
-    /// @throws UncheckedIOException if neither can be written
+    /// @throws UncheckedIOException if neither folder can be written
     static Path unpack(String resource) {
         try {
             return unpack(cache(), resource);
@@ -47,9 +48,9 @@ final class NativeLibraries {
     }
 
     /// The file `cache/<key>/<name>` with the content of a resource; null if the class path has no such
-    /// resource. The key is the checksum and size that the jar lists, so that nothing is unpacked in
-    /// vain; SHA-256 where there is no jar. A file that another process is writing is never seen: it
-    /// appears by an atomic rename.
+    /// resource. The key is the checksum and size that the jar lists, so that an existing file is found
+    /// without unpacking; it is a SHA-256 if there is no jar. A file is written under another name and
+    /// renamed atomically, so no process reads a partly written one.
     ///
     /// @throws UncheckedIOException if the cache cannot be written
     static Path unpack(Path cache, String resource) {

@@ -9,8 +9,8 @@ import bios.worker.kernel.Sums;
 import java.lang.foreign.ValueLayout;
 import java.util.List;
 
-/// The verbs on all tensors of an adapter at once. Rows of an adapter are few and long: each is cut in parts,
-/// at places that its length alone fixes.
+/// The verbs on all tensors of an adapter at once. An adapter has few, long rows: each is split into parts,
+/// whose bounds depend only on its length.
 final class OptimizerVerbs {
     /// Elements of a part of a row.
     private static final int PART = 1 << 13;
@@ -23,7 +23,7 @@ final class OptimizerVerbs {
         this.workspaces = workspaces;
     }
 
-    /// A part of a row of the `tensor`-th tensor.
+    /// Processes columns `column` to `column + count` of one row of the `tensor`-th tensor.
     private interface PartTask {
         void run(int task, int tensor, int row, int column, int count, Workspace space);
     }
@@ -32,7 +32,7 @@ final class OptimizerVerbs {
         return Math.multiplyExact(x.rows(), Math.ceilDiv(x.columns(), PART));
     }
 
-    /// Index of the first part of each tensor, and of all parts behind the last.
+    /// Index of the first part of each tensor; the last element is the number of all parts.
     private static int[] firsts(List<HostTensor> all) {
         int[] firsts = new int[all.size() + 1];
         for (int i = 0; i < all.size(); i++)
@@ -42,14 +42,14 @@ final class OptimizerVerbs {
 
     private void eachPart(List<HostTensor> all, int[] firsts, PartTask body) {
         long elements = all.stream().mapToLong(HostTensor::elements).sum();
-        pool.run(firsts[all.size()], 16L * elements, (task, member) -> {
+        pool.run(firsts[all.size()], 16L * elements, (task, thread) -> {
             int i = 0;
             while (firsts[i + 1] <= task) i++;
             int columns = all.get(i).columns();
             int each = Math.ceilDiv(columns, PART);
             int column = (task - firsts[i]) % each * PART;
             body.run(task, i, (task - firsts[i]) / each, column, Math.min(PART, columns - column),
-                    workspaces[member]);
+                    workspaces[thread]);
         });
     }
 

@@ -1,7 +1,7 @@
 package bios.worker.device.cpu;
 
 import bios.worker.device.FrozenMatrix;
-import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.FrozenMatrix.WeightType;
 import bios.worker.device.Weight;
 import bios.worker.kernel.HalfFloats;
 import java.lang.foreign.Arena;
@@ -9,16 +9,16 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
 
-/// A frozen matrix W `[out, in]` in slivers of 32 outputs, step by step: what [GemmKernel] reads as right
-/// factor of x·Wᵀ. A step is an input in fp32, or two neighbouring inputs in bf16, as pairs. The one copy
-/// serves both directions: for dy·W panels are transposed on the way.
+/// A frozen matrix W `[out, in]` packed in slivers of 32 outputs, step by step: the form that [GemmKernel]
+/// reads as the right factor of x·Wᵀ. A step is one input in fp32, or two adjacent inputs in bf16, as pairs.
+/// One copy is used for both directions: for dy·W, panels are transposed when they are read.
 final class Packed implements Weight {
     /// Outputs of a sliver.
     static final int SLIVER = 32;
     /// Bytes of a step: 32 fp32 or 32 pairs.
     static final int STEP = 128;
     private static final int BLOCK = 16;
-    /// Kernels read whole blocks; what they read behind the last sliver is not used.
+    /// Kernels read whole blocks; the bytes beyond the last sliver are not used.
     private static final long MARGIN = 2L * BLOCK * STEP;
 
     private final MemorySegment memory;
@@ -35,17 +35,17 @@ final class Packed implements Weight {
         this.steps = steps;
     }
 
-    /// Packs a matrix; what is neither fp32 nor bf16 becomes fp32.
+    /// Packs a matrix; other element types than fp32 and bf16 are widened to fp32.
     static Packed of(FrozenMatrix matrix, Arena arena, Pool pool, ReadAhead ahead) {
-        boolean pairs = matrix.dtype() == DType.BF16;
+        boolean pairs = matrix.dtype() == WeightType.BF16;
         int steps = pairs ? (matrix.columns() + 1) / 2 : matrix.columns();
         int slivers = (matrix.rows() + SLIVER - 1) / SLIVER;
         var memory = Linux.allocate((long) slivers * steps * STEP + MARGIN, arena);
         var packed = new Packed(memory, pairs, matrix.rows(), matrix.columns(), steps);
-        if (matrix.memory().isMapped()) ahead.at(matrix.memory());
+        if (matrix.memory().isMapped()) ahead.prefetchAfter(matrix.memory());
         pool.runInOrder(slivers, (sliver, _) -> packed.fill(sliver, matrix));
-        // read once; the system's cache keeps the file, the process need not
-        if (matrix.memory().isMapped()) Linux.letGo(matrix.memory());
+        // the matrix is not read again, so its mapped pages are released
+        if (matrix.memory().isMapped()) Linux.release(matrix.memory());
         return packed;
     }
 
@@ -78,7 +78,7 @@ final class Packed implements Weight {
 
     private void fill(int sliver, FrozenMatrix from) {
         int rows = Math.min(SLIVER, out - sliver * SLIVER);
-        int blocks = from.dtype() == DType.F16 || in % 2 == 1 && pairs ? 0 : steps / BLOCK;
+        int blocks = from.dtype() == WeightType.F16 || in % 2 == 1 && pairs ? 0 : steps / BLOCK;
         int whole = rows / BLOCK * BLOCK;
         long rowBytes = (long) in * from.dtype().bytes();
         for (int row = 0; row < whole && blocks > 0; row += BLOCK)
@@ -90,7 +90,7 @@ final class Packed implements Weight {
             fillRow(sliver, row, row < whole ? blocks * BLOCK : 0, from);
     }
 
-    /// The steps from `first` on of one row, one by one.
+    /// Packs the steps from `first` on of one row, one by one.
     private void fillRow(int sliver, int row, int first, FrozenMatrix from) {
         float[] values = null;
         for (int step = first; step < steps; step++) {
@@ -99,8 +99,8 @@ final class Packed implements Weight {
                 HalfFloats.row(values, from, sliver * SLIVER + row);
             }
             long at = sliver * sliverBytes() + (long) step * STEP + 4L * row;
-            if (pairs) memory.set(DWORD, at, HalfFloats.bf16(values[2 * step]) & 0xffff
-                    | HalfFloats.bf16(values[2 * step + 1]) << 16);
+            if (pairs) memory.set(DWORD, at, HalfFloats.toBf16(values[2 * step]) & 0xffff
+                    | HalfFloats.toBf16(values[2 * step + 1]) << 16);
             else memory.set(ValueLayout.JAVA_FLOAT, at, values[step]);
         }
     }

@@ -15,17 +15,18 @@ import static bios.worker.device.cpu.Assembler.R11;
 import bios.worker.device.cpu.Assembler.Address;
 import bios.worker.device.cpu.Assembler.Label;
 
-/// Brings right factors into the form that [GemmKernel] reads: slivers of 32 columns, step by step. Called
-/// with from, its stride, to, its stride, count, bytes of from between blocks, bytes of to between blocks,
-/// and for [Form#TRANSPOSE_AHEAD] how far behind each row that is read another one is asked for.
+/// Converts right factors to the layout that [GemmKernel] reads: slivers of 32 columns, step by step. The
+/// arguments are from, its stride, to, its stride, count, bytes of from between blocks, bytes of to between
+/// blocks, and for [Form#TRANSPOSE_AHEAD] the distance from each row that is read to the row that is
+/// prefetched.
 ///
-/// @param form what is done with each of `count` blocks
+/// @param form the conversion of each of `count` blocks
 record PanelKernel(Form form) {
-    /// What one block is turned into.
+    /// The conversion of one block.
     enum Form {
         /// 16 rows of 16 dwords to their transpose.
         TRANSPOSE,
-        /// The same, of rows that come from memory.
+        /// The same, with prefetching, for rows that are read from memory.
         TRANSPOSE_AHEAD,
         /// 16 rows of 16 bf16 pairs to their transpose, widened: 16 rows of 32 fp32.
         TRANSPOSE_WIDEN,
@@ -71,7 +72,7 @@ record PanelKernel(Form form) {
         }
     }
 
-    /// Four rounds of exchanges, between vectors 0 to 15 and 16 to 31.
+    /// Four rounds of interleaving, between vectors 0 to 15 and 16 to 31.
     private void transpose(Assembler to) {
         to.move(R10, RDI);
         for (int i = 0; i < 16; i++) {
@@ -126,7 +127,7 @@ record PanelKernel(Form form) {
         }
     }
 
-    /// Quarters of the interleaved words lie 32 bytes apart.
+    /// Quarters of the interleaved words are 32 bytes apart.
     private static void storePairs(Assembler to, int even, int odd) {
         to.interleaveLow(2, 0, even, odd);
         to.interleaveHigh(2, 1, even, odd);

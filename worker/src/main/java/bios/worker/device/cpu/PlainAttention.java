@@ -9,8 +9,8 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.List;
 
-/// Attention by plain loops, query by query: the definition, and what runs where oneDNN does not. Tasks are
-/// (span, tile of queries, key-value head) forward and (span, key-value head) backward; each walks blocks
+/// Attention by plain loops, query by query: the definition, and the fallback if oneDNN does not load. Tasks
+/// are (span, tile of queries, key-value head) forward and (span, key-value head) backward; each walks blocks
 /// of keys from position 0.
 final class PlainAttention implements CpuAttention {
     private static final int BLOCK = HostSpan.BLOCK;
@@ -36,7 +36,7 @@ final class PlainAttention implements CpuAttention {
                 }
             }
         }
-        pool.run(tasks.size(), (i, member) -> forward(out, lse, q, tasks.get(i), shape, workspaces[member]));
+        pool.run(tasks.size(), (i, thread) -> forward(out, lse, q, tasks.get(i), shape, workspaces[thread]));
     }
 
     private static void forward(HostTensor out, HostTensor lse, HostTensor q, Task task, AttentionShape shape,
@@ -62,7 +62,7 @@ final class PlainAttention implements CpuAttention {
             for (int i = 0; i < queries.length; i++) {
                 int position = first + i / group;
                 int low = Math.max(0, CpuAttention.from(position, shape.window()) - b * BLOCK);
-                queries[i].absorb(keys, values, low, Math.min(BLOCK, position + 1 - b * BLOCK));
+                queries[i].addBlock(keys, values, low, Math.min(BLOCK, position + 1 - b * BLOCK));
             }
         }
         float[] one = space.row(3, 1);
@@ -84,8 +84,8 @@ final class PlainAttention implements CpuAttention {
             require(span.position() == 0, "a gradient needs the whole sequence");
             for (int h = 0; h < shape.kvHeads(); h++) tasks.add(new Task(span, 0, span.count(), h));
         }
-        pool.run(tasks.size(), (i, member) -> {
-            var pass = new Backward(dq, dk, dv, dout, out, lse, q, tasks.get(i), shape, workspaces[member]);
+        pool.run(tasks.size(), (i, thread) -> {
+            var pass = new Backward(dq, dk, dv, dout, out, lse, q, tasks.get(i), shape, workspaces[thread]);
             for (int b = 0; b * BLOCK < tasks.get(i).count; b++) pass.block(b);
         });
     }
@@ -136,7 +136,7 @@ final class PlainAttention implements CpuAttention {
             Rows.load(doutRow, 0, dout, row, head * dim, dim);
             Rows.load(outRow, 0, out, row, head * dim, dim);
             Rows.load(one, 0, lse, row, head, 1);
-            // The first block that a query sees begins its dq.
+            // The first block that a query attends to begins its dq.
             if (CpuAttention.from(position, shape.window()) / BLOCK != b)
                 Rows.load(dqRow, 0, dq, row, head * dim, dim);
             float delta = (float) Sums.dot(doutRow, outRow, dim);

@@ -10,7 +10,7 @@ import bios.worker.kernel.Sampling;
 import bios.worker.kernel.Sums;
 import bios.worker.kernel.SwiGlu;
 
-/// The verbs on rows by the definitions of [bios.worker.kernel].
+/// The verbs on rows, implemented by the definitions in [bios.worker.kernel].
 final class PlainRows implements RowVerbs {
     private final Pool pool;
     private final Workspace[] workspaces;
@@ -25,7 +25,7 @@ final class PlainRows implements RowVerbs {
     }
 
     private void eachRow(int rows, int columns, RowTask body) {
-        pool.rows(rows, columns, 16, (row, member) -> body.run(row, workspaces[member]));
+        pool.rows(rows, columns, 16, (row, thread) -> body.run(row, workspaces[thread]));
     }
 
     private static float[] values(HostTensor row) {
@@ -83,15 +83,15 @@ final class PlainRows implements RowVerbs {
     }
 
     @Override public void rope(HostTensor x, int[] positions, int headDim, HostTensor cos, HostTensor sin) {
-        turn(x, positions, headDim, cos, sin, true);
+        rotate(x, positions, headDim, cos, sin, true);
     }
 
     @Override public void ropeBackward(HostTensor dx, int[] positions, int headDim, HostTensor cos,
             HostTensor sin) {
-        turn(dx, positions, headDim, cos, sin, false);
+        rotate(dx, positions, headDim, cos, sin, false);
     }
 
-    private void turn(HostTensor x, int[] positions, int headDim, HostTensor cos, HostTensor sin,
+    private void rotate(HostTensor x, int[] positions, int headDim, HostTensor cos, HostTensor sin,
             boolean forward) {
         require(positions.length == x.rows() && x.columns() % headDim == 0, "shapes of rope");
         int n = x.columns();
@@ -100,17 +100,17 @@ final class PlainRows implements RowVerbs {
             require(positions[row] >= 0 && positions[row] < cos.rows(), "position %d of %d", positions[row],
                     cos.rows());
             float[] values = space.row(0, n);
-            float[] turned = space.row(3, n);
+            float[] rotated = space.row(3, n);
             float[] c = space.row(1, half);
             float[] s = space.row(2, half);
             Rows.load(values, x, row);
             Rows.load(c, cos, positions[row]);
             Rows.load(s, sin, positions[row]);
             for (int at = 0; at < n; at += headDim) {
-                if (forward) Rope.forward(turned, values, at, half, c, s);
-                else Rope.backward(turned, values, at, half, c, s);
+                if (forward) Rope.forward(rotated, values, at, half, c, s);
+                else Rope.backward(rotated, values, at, half, c, s);
             }
-            Rows.store(x, row, turned);
+            Rows.store(x, row, rotated);
         });
     }
 

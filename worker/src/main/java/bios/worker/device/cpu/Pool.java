@@ -9,21 +9,21 @@ import java.util.concurrent.atomic.AtomicLongArray;
 import java.util.concurrent.locks.LockSupport;
 
 /// A fixed number of platform threads that execute numbered tasks; the caller is thread 0. Each thread
-/// executes the tasks of its own part from the front, so that it reads memory in order, and takes the last
-/// task of another part when its own is done. Which thread executes a task is not determined: a result may
-/// depend on the task's number alone.
+/// executes the tasks of its own part from the front, so that it reads memory in order, and then steals tasks
+/// from the end of other parts. Which thread executes a task is not determined, so a result may depend only
+/// on the task's number.
 final class Pool implements AutoCloseable {
-    /// One task. `member` (0 to size - 1) is the number of the executing thread, and so of its workspace.
+    /// One task. `thread` (0 to size - 1) is the index of the executing thread and of its workspace.
     interface Task {
-        void run(int task, int member);
+        void run(int task, int thread);
     }
 
     private static final class Job {
         final int tasks;
         final Task body;
         final Thread caller = Thread.currentThread();
-        /// For each thread's part, or one part for all: the first task not yet taken in the lower half, the
-        /// end of those not yet taken in the upper half.
+        /// For each thread's part, or one part for all: the index of the first free task in the lower half,
+        /// the end of the free tasks (exclusive) in the upper half.
         final AtomicLongArray parts;
         final AtomicInteger done = new AtomicInteger();
         volatile Throwable failure;
@@ -36,11 +36,11 @@ final class Pool implements AutoCloseable {
                 parts.setPlain(i * LINE, (long) tasks * (i + 1) / count << 32 | (long) tasks * i / count);
         }
 
-        /// Takes a task; -1 when all are taken.
-        private int take(int member) {
+        /// Claims a task; -1 when none is free.
+        private int take(int thread) {
             int count = parts.length() / LINE;
             for (int i = 0; i < count; i++) {
-                int at = (member + i) % count * LINE;
+                int at = (thread + i) % count * LINE;
                 for (long part; (int) (part = parts.get(at)) < (int) (part >>> 32); ) {
                     long rest = i == 0 ? part + 1 : part - (1L << 32);
                     if (parts.compareAndSet(at, part, rest))
@@ -50,10 +50,10 @@ final class Pool implements AutoCloseable {
             return -1;
         }
 
-        void work(int member) {
-            for (int task; (task = take(member)) >= 0; ) {
+        void execute(int thread) {
+            for (int task; (task = take(thread)) >= 0; ) {
                 try {
-                    body.run(task, member);
+                    body.run(task, thread);
                 } catch (Throwable t) {
                     failure = t;
                 }
@@ -62,21 +62,21 @@ final class Pool implements AutoCloseable {
         }
     }
 
-    /// Longs of a cache line: parts of two members do not share one.
+    /// Longs of a cache line: parts of two threads do not share one.
     private static final int LINE = 8;
-    /// Looks for the next job so long before it sleeps: jobs of a pass follow one another within less, and
-    /// waking a thread that sleeps takes longer than many a job.
-    private static final long PATIENCE_NANOS = 50_000;
-    /// Looks between two looks at the clock.
-    private static final int GLANCES = 16;
+    /// How long a thread spins for the next job before it parks: within a pass the next job comes sooner, and
+    /// waking a parked thread takes longer than many jobs.
+    private static final long SPIN_NANOS = 50_000;
+    /// Spins between two readings of the clock.
+    private static final int CLOCK_INTERVAL = 16;
 
-    /// About 5 µs of products or of moving elements: in a pass the others are awake.
-    static final long WORTH_WAKING = 1 << 18;
+    /// Fewest operations that are spread over the threads: about 5 µs of arithmetic or copying.
+    static final long PARALLEL_OPERATIONS = 1 << 18;
 
-    /// Rows of a matrix are taken together up to about this many elements.
+    /// Elements of the rows of a matrix that form one task, roughly.
     private static final int GRAIN = 1 << 14;
 
-    private final List<Thread> members = new ArrayList<>();
+    private final List<Thread> threads = new ArrayList<>();
     private final int size;
     private volatile Job current;
     private volatile boolean closed;
@@ -85,8 +85,8 @@ final class Pool implements AutoCloseable {
         require(size >= 1, "a pool of %d threads", size);
         this.size = size;
         for (int i = 1; i < size; i++) {
-            int member = i;
-            members.add(Thread.ofPlatform().daemon().name("device-" + member).start(() -> serve(member)));
+            int thread = i;
+            threads.add(Thread.ofPlatform().daemon().name("device-" + thread).start(() -> runJobs(thread)));
         }
     }
 
@@ -94,32 +94,32 @@ final class Pool implements AutoCloseable {
         return size;
     }
 
-    /// As [#run(int, Task)]; on the caller's thread alone if `operations` in all are so few that waking
-    /// another thread would cost more.
+    /// As [#run(int, Task)]; on the caller's thread alone if there are fewer than [#PARALLEL_OPERATIONS]
+    /// operations in all.
     void run(int tasks, long operations, Task body) {
-        if (operations >= WORTH_WAKING) run(tasks, body);
+        if (operations >= PARALLEL_OPERATIONS) run(tasks, body);
         else for (int task = 0; task < tasks; task++) body.run(task, 0);
     }
 
-    /// Runs a task for each row of a matrix, several rows of few columns at a time; on the caller's thread
-    /// alone if there is little to do.
+    /// Runs `body` for each row of a matrix; a task has several rows if they are short. On the caller's
+    /// thread alone if there are few operations.
     ///
-    /// @param cost operations of one element, roughly
+    /// @param cost approximate operations of one element
     void rows(int rows, int columns, int cost, Task body) {
         int each = Math.max(1, GRAIN / Math.max(1, columns));
-        run((rows + each - 1) / each, (long) cost * rows * columns, (task, member) -> {
+        run((rows + each - 1) / each, (long) cost * rows * columns, (task, thread) -> {
             int end = Math.min(rows, (task + 1) * each);
-            for (int row = task * each; row < end; row++) body.run(row, member);
+            for (int row = task * each; row < end; row++) body.run(row, thread);
         });
     }
 
-    /// Runs tasks 0 to `tasks` - 1 and waits for all. Rethrows a failure after the rest has ended.
+    /// Runs tasks 0 to `tasks` - 1 and waits for all. Rethrows a failure after all other tasks have ended.
     void run(int tasks, Task body) {
         run(new Job(tasks, size, body));
     }
 
-    /// The same, where whoever is free takes the first task that nobody took: what they read comes from a
-    /// file that is read in order.
+    /// The same, but every idle thread executes the first free task of all: for tasks that read a file in
+    /// order.
     void runInOrder(int tasks, Task body) {
         run(new Job(tasks, 1, body));
     }
@@ -130,39 +130,39 @@ final class Pool implements AutoCloseable {
             return;
         }
         current = job;
-        for (int i = 0; i < Math.min(job.tasks - 1, members.size()); i++) LockSupport.unpark(members.get(i));
-        job.work(0);
-        var patience = new Patience();
-        while (job.done.get() < job.tasks) if (!patience.lasts()) LockSupport.park(job); // edge: device
+        for (int i = 0; i < Math.min(job.tasks - 1, threads.size()); i++) LockSupport.unpark(threads.get(i));
+        job.execute(0);
+        var wait = new SpinWait();
+        while (job.done.get() < job.tasks) if (!wait.spinOnce()) LockSupport.park(job); // edge: device
         if (job.failure instanceof RuntimeException e) throw e;
         if (job.failure instanceof Error e) throw e;
     }
 
-    private void serve(int member) {
+    private void runJobs(int thread) {
         Job last = null;
-        var patience = new Patience();
+        var wait = new SpinWait();
         while (!closed) {
             var job = current;
             if (job != null && job != last) {
                 last = job;
-                job.work(member);
-                patience = new Patience();
-            } else if (!patience.lasts()) {
+                job.execute(thread);
+                wait = new SpinWait();
+            } else if (!wait.spinOnce()) {
                 LockSupport.park(this); // edge: a thread of the pool
             }
         }
     }
 
-    /// How long a thread goes on looking.
-    private static final class Patience {
-        private int glances;
+    /// Spins with a time limit, before a thread parks.
+    private static final class SpinWait {
+        private int spins;
         private long end;
 
-        /// True, after a moment, until it is over.
-        boolean lasts() {
-            if (glances++ % GLANCES == 0) {
-                long now = System.nanoTime(); // edge: how long to look decides nothing but speed
-                if (end == 0) end = now + PATIENCE_NANOS;
+        /// Spins once; false when the time limit has passed.
+        boolean spinOnce() {
+            if (spins++ % CLOCK_INTERVAL == 0) {
+                long now = System.nanoTime(); // edge: affects speed only
+                if (end == 0) end = now + SPIN_NANOS;
                 else if (now - end > 0) return false;
             }
             Thread.onSpinWait();
@@ -172,6 +172,6 @@ final class Pool implements AutoCloseable {
 
     @Override public void close() {
         closed = true;
-        members.forEach(LockSupport::unpark);
+        threads.forEach(LockSupport::unpark);
     }
 }

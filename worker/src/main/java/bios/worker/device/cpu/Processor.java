@@ -21,34 +21,34 @@ final class Processor {
                 if (!FLAGS.isEmpty() && !vendor.isEmpty()) break;
             }
         } catch (IOException _) {
-            // another system: nothing is known of its instructions
+            // not Linux: the instructions are unknown
         }
     }
 
     private Processor() {}
 
-    /// Whether the kernels of this package run: AVX-512 with words and doublewords, on 64-bit x86.
+    /// Whether the kernels of this package can run: 64-bit x86 with AVX-512 F, BW, DQ and VL.
     static boolean avx512() {
         return System.getProperty("os.arch").equals("amd64")
                 && FLAGS.containsAll(Set.of("avx512f", "avx512bw", "avx512dq", "avx512vl"));
     }
 
-    /// Whether there are instructions for eight floats at a time, with fused multiply-adds.
+    /// Whether there is AVX2 with fused multiply-add.
     static boolean avx2() {
         return FLAGS.containsAll(Set.of("avx2", "fma"));
     }
 
-    /// Whether there is an instruction for products of bf16.
-    static boolean halves() {
+    /// Whether there is AVX-512 with its bf16 dot-product instruction.
+    static boolean bf16() {
         return avx512() && FLAGS.contains("avx512_bf16");
     }
 
-    /// Whether there are instructions for products of whole tiles of bf16 (AMX).
-    static boolean tiles() {
+    /// Whether there is AMX with bf16.
+    static boolean amx() {
         return FLAGS.contains("amx_bf16");
     }
 
-    /// Bytes of a core's second cache; 0 where unknown.
+    /// Bytes of a core's L2 cache; 0 if unknown.
     static int secondCache() {
         try {
             String size = Files.readString(Path.of("/sys/devices/system/cpu/cpu0/cache/index2/size")).strip();
@@ -59,9 +59,9 @@ final class Processor {
         }
     }
 
-    /// Whether products of bf16 are faster than those of fp32. AMD's do twice as many in a cycle. Intel's
-    /// without AMX do half as many (measured on Emerald Rapids).
-    static boolean fastHalves() {
-        return tiles() || halves() && vendor.equals("AuthenticAMD");
+    /// Whether bf16 products are faster than fp32 products. AMD's processors do twice as many per cycle;
+    /// Intel's without AMX do half as many (measured on Emerald Rapids).
+    static boolean fastBf16() {
+        return amx() || bf16() && vendor.equals("AuthenticAMD");
     }
 }

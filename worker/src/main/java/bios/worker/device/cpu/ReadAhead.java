@@ -2,20 +2,20 @@ package bios.worker.device.cpu;
 
 import java.lang.foreign.MemorySegment;
 
-/// Has the pages of mapped files read before they are looked at, each once: matrices come in the order of
-/// their files, so the bytes behind one are likely to be looked at next. Asking takes time itself, the more
-/// the less of a file is in memory, and so has a thread of its own.
+/// Prefetches the pages of mapped files, each once: matrices are loaded in the order of their files, so the
+/// bytes after one are likely to be read next. The system calls take time themselves, the more the less of a
+/// file is in memory, so they run on a thread of their own.
 final class ReadAhead {
-    /// Most and fewest bytes behind the last matrix that are asked for.
+    /// Most and fewest bytes prefetched beyond the current matrix.
     private static final long FAR = 256L << 20, NEAR = 128L << 20;
-    /// Bytes of one wish.
+    /// Bytes of one system call.
     private static final long PIECE = 8L << 20;
 
     private long from;
     private long end;
 
-    /// A matrix that is looked at now.
-    synchronized void at(MemorySegment mapped) {
+    /// Prefetches a matrix that is about to be read, and the bytes after it.
+    synchronized void prefetchAfter(MemorySegment mapped) {
         long first = mapped.address() / Linux.PAGE * Linux.PAGE;
         long last = mapped.address() + mapped.byteSize();
         boolean follows = from <= first && first <= end;
@@ -23,11 +23,11 @@ final class ReadAhead {
         long begin = follows ? end : first;
         from = first;
         end = last + FAR;
-        Thread.ofPlatform().daemon().name("read-ahead").start(() -> ask(begin, last + FAR));
+        Thread.ofPlatform().daemon().name("read-ahead").start(() -> prefetch(begin, last + FAR));
     }
 
-    /// What lies behind a file's end is not read; asking for it does no harm.
-    private static void ask(long begin, long end) {
-        for (long at = begin; at < end; at += PIECE) Linux.ask(at, Math.min(PIECE, end - at));
+    /// Addresses beyond a file's end are ignored by the system.
+    private static void prefetch(long begin, long end) {
+        for (long at = begin; at < end; at += PIECE) Linux.prefetch(at, Math.min(PIECE, end - at));
     }
 }

@@ -5,7 +5,7 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.util.Arrays;
 
-/// How fast this machine reads memory that no cache holds: what bounds decoding, because each token reads all
+/// How fast this machine reads memory that is in no cache. It limits decoding, because each token reads all
 /// weights once.
 final class ReadRate {
     private static final long BYTES = 1L << 30;
@@ -17,11 +17,11 @@ final class ReadRate {
 
     private ReadRate() {}
 
-    /// Bytes per second with so many threads; the better of a plain loop and of oneDNN's product of one row
-    /// with a large matrix, which reads as fast as compiled C.
+    /// Bytes per second with so many threads: the larger of the rates of a plain loop and of oneDNN's product
+    /// of one row with a large matrix, which reads as fast as compiled C.
     static double bytesPerSecond(int threads) {
         double plain = plainLoop(threads);
-        return DnnlCeiling.of(threads).map(ceiling -> {
+        return DnnlMatmulBaseline.of(threads).map(ceiling -> {
             try (ceiling) {
                 return Math.max(plain, ceiling.readBytesPerSecond());
             }
@@ -54,7 +54,7 @@ final class ReadRate {
         return sum;
     }
 
-    /// Four streams, two sums each: enough loads under way that memory, not their latency, sets the pace.
+    /// Four streams, two sums each: enough outstanding loads that bandwidth, not latency, limits the speed.
     private static long sumOfBlock(MemorySegment memory, long from) {
         long stride = 8L * RUN;
         long a = 0, b = 0, c = 0, d = 0, e = 0, f = 0, g = 0, h = 0;

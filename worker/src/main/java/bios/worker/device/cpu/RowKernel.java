@@ -15,10 +15,10 @@ import bios.worker.device.cpu.Assembler.Address;
 import bios.worker.device.cpu.Assembler.Label;
 import java.util.function.IntConsumer;
 
-/// What is done to rows between products: the formulas of [bios.worker.kernel], on vectors of 16. Where a
-/// formula has no sum, the bits are those of the definition.
+/// The operations on rows between products: the formulas of [bios.worker.kernel], on vectors of 16 elements.
+/// For a formula without a sum, the bits are those of the definition.
 record RowKernel(Kind kind) {
-    /// What a kernel computes, and the longs that it is called with.
+    /// What a kernel computes, and its arguments, all longs.
     enum Kind {
         /// y ← silu(gate)·up. (y, gate, up, -, -, vectors, tail)
         SWIGLU,
@@ -31,9 +31,9 @@ record RowKernel(Kind kind) {
         /// -, vectors, tail)
         LOG_SUM_EXP,
         /// One block of attention: scores of 64 keys a row become weights relative to the new maximum.
-        /// (scores, maxima, sums, factors by which old sums shrink, visible keys of each row as bits, rows)
+        /// (scores, maxima, sums, factors that rescale earlier sums, visible keys of each row as bits, rows)
         ABSORB,
-        /// One block of attention going back: scores become weights, dweights become dscores. (scores,
+        /// The backward of one block of attention: scores become weights, dweights become dscores. (scores,
         /// dweights, lse, delta, visible keys as bits, rows, bits of the scale)
         WEIGH,
         /// Each row times its factor. (rows, factors, vectors, bytes between rows, -, rows)
@@ -46,7 +46,7 @@ record RowKernel(Kind kind) {
         /// Rotates pairs of two halves of a head: (x₁, x₂) ← (x₁·c - x₂·s, x₂·c + x₁·s). (x₁, x₂, c, s, -,
         /// vectors, tail)
         ROTATE,
-        /// As [#ROTATE], backwards.
+        /// The inverse rotation of [#ROTATE].
         ROTATE_BACK,
         /// y ← x·inverse·weight. (y, x, weight, address of inverse, -, vectors, tail)
         NORM,
@@ -68,7 +68,7 @@ record RowKernel(Kind kind) {
             C6 = 24, ONE = 29;
     private static final float[] FLOATS = {-87f, 88f, 1.44269504f, 12582912f, 0.6931472f, -1.9046542e-9f,
             1.3863781e-3f, 8.3674826e-3f, 4.1667238e-2f, 1.6666535e-1f, 0.5f, 1f};
-    /// Mask register of the rest of a row.
+    /// Mask register for the last, partial vector of a row.
     private static final int TAIL = 1;
 
     private static Address argument(int i) {
@@ -127,8 +127,8 @@ record RowKernel(Kind kind) {
         }
     }
 
-    /// x ← exp(x) for x of at most 88, with three vectors of room. Adding ROUND left n in the low bits of a
-    /// sum, from where it goes on to the exponent.
+    /// x ← exp(x) for x of at most 88, with three vectors for intermediate results. Adding ROUND leaves n in
+    /// the low bits of a sum, from where it is moved to the exponent.
     private static void exp(Assembler to, int x, int sum, int n, int p) {
         to.maxFloats(x, x, LOWEST);
         to.copyVector(sum, x);
@@ -155,13 +155,13 @@ record RowKernel(Kind kind) {
         else to.loadVector(vector, Address.of(pointer, 0), mask);
     }
 
-    /// The body for all whole vectors of a row and, masked, for the rest: arguments 5 and 6. Pointers move
-    /// on.
+    /// Emits the body for all whole vectors of a row and, masked, for the rest (arguments 5 and 6). Pointers
+    /// are advanced.
     private static void along(Assembler to, int[] pointers, IntConsumer body) {
         along(to, pointers, new int[0], body);
     }
 
-    /// @param halves pointers to elements of two bytes
+    /// @param halves pointers to two-byte elements
     private static void along(Assembler to, int[] pointers, int[] halves, IntConsumer body) {
         var rest = new Label();
         var next = new Label();
@@ -184,7 +184,7 @@ record RowKernel(Kind kind) {
         to.bind(done);
     }
 
-    /// All lanes ← the greatest of x, or their sum; `room` is another vector.
+    /// All lanes ← the maximum of x's lanes, or their sum; `room` is a vector for intermediate results.
     private static void across(Assembler to, int x, int room, boolean sum) {
         for (int round = 0; round < 4; round++) {
             switch (round) {
@@ -455,7 +455,7 @@ record RowKernel(Kind kind) {
         to.jump(Assembler.NOT_EQUAL, row);
     }
 
-    /// Lanes take every 16th product; then they are added in pairs.
+    /// Each lane sums every 16th product; then the lanes are added in pairs.
     private static void dotRows(Assembler to) {
         to.load(RAX, argument(7));
         to.mask(TAIL, RAX);

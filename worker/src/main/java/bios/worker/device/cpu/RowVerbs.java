@@ -4,7 +4,8 @@ import static bios.protocol.Require.require;
 
 import bios.worker.kernel.Sampling;
 
-/// The verbs of [bios.worker.device.Device] that treat each row alone, by one way of computing them.
+/// The verbs of [bios.worker.device.Device] that process each row independently; one implementation for each
+/// family of paths.
 interface RowVerbs extends AutoCloseable {
     void add(HostTensor y, HostTensor x);
 
@@ -29,14 +30,14 @@ interface RowVerbs extends AutoCloseable {
 
     @Override default void close() {}
 
-    /// Refuses results of [#softmaxBlocks] that do not fit.
+    /// Throws if the results of [#softmaxBlocks] have wrong shapes.
     static void requireBlocks(HostTensor maxima, HostTensor sums, HostTensor logits) {
         sameShape(maxima, sums);
         require(maxima.rows() == logits.rows()
                 && maxima.columns() == Math.ceilDiv(logits.columns(), Sampling.BLOCK), "shapes of blocks");
     }
 
-    /// Refuses matrices of different shapes.
+    /// Throws if the shapes differ.
     static void sameShape(HostTensor a, HostTensor b) {
         require(a.rows() == b.rows() && a.columns() == b.columns(), "[%d, %d] beside [%d, %d]",
                 a.rows(), a.columns(), b.rows(), b.columns());

@@ -6,7 +6,7 @@ import bios.worker.device.DType;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 
-/// Moves rows between tensors and arrays: C2 makes its best loops on arrays.
+/// Copies rows between tensors and arrays: C2 vectorizes loops over arrays best.
 final class Rows {
     private Rows() {}
 

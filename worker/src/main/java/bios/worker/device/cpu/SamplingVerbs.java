@@ -11,9 +11,9 @@ import java.util.List;
 import java.util.Map;
 import java.util.stream.Collectors;
 
-/// Draws and rankings of tokens. A draw of the largest logit, or of any logit as it is, reads the maxima and
-/// sums of blocks and then one block; other draws read a whole row, divided by the temperature once for all
-/// draws that share it.
+/// Draws and rankings of tokens. A draw of the largest logit, or from unscaled logits without top-k and
+/// top-p, reads the maxima and sums of blocks and then one block. Other draws read a whole row, which is
+/// divided by the temperature once for all draws that share both.
 final class SamplingVerbs {
     private final Pool pool;
     private final RowVerbs rows;
@@ -23,7 +23,7 @@ final class SamplingVerbs {
         this.rows = rows;
     }
 
-    /// A row of logits at a temperature, 1 for the logits as they are.
+    /// A row of logits and a temperature; 1 for unscaled logits.
     private record Key(int row, double temperature) {
         static Key of(Draw draw, int row) {
             return new Key(row, Sampling.unscaled(draw.temperature()) ? 1 : draw.temperature());
@@ -34,12 +34,12 @@ final class SamplingVerbs {
         }
     }
 
-    /// Where the logits of a key are.
+    /// The matrix and row that contain the logits of a key.
     private static final class Source {
         final Key key;
         final HostTensor matrix;
         final int row;
-        /// The whole row; null where all its draws read one block.
+        /// The whole row; null if all its draws read one block.
         float[] values;
         float lse;
 
@@ -108,7 +108,8 @@ final class SamplingVerbs {
         }
         Map<Integer, Long> uses = keys.stream().distinct()
                 .collect(Collectors.groupingBy(Key::row, Collectors.counting()));
-        // A row is overwritten only where all its draws have one temperature.
+        // A row is scaled in place only if all its draws have the same temperature; otherwise a copy is
+        // scaled.
         var apart = keys.stream().distinct().filter(k -> k.scaled() && uses.get(k.row) > 1).toList();
         var copies = apart.isEmpty() ? null : operands.scratch(apart.size(), logits.columns());
         for (int i = 0; i < apart.size(); i++) {
@@ -125,7 +126,7 @@ final class SamplingVerbs {
         return keys.stream().map(sources::get).toList();
     }
 
-    /// Reads the rows that are needed as a whole, and writes back those that a temperature divides.
+    /// Reads the rows that are needed as a whole, and writes back the scaled ones.
     private void scale(List<Source> sources) {
         var whole = sources.stream().filter(s -> s.values != null).toList();
         if (whole.isEmpty()) return;

@@ -3,18 +3,18 @@ package bios.worker.device.cpu;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 
-/// Transposes of fp32 matrices, in blocks of 16 by 16 where they are whole.
+/// Transposes of fp32 matrices, by a kernel for whole blocks of 16 by 16 and element by element for the rest.
 final class Transposes {
     private static final int BLOCK = 16;
 
     private Transposes() {}
 
-    /// n in whole blocks.
+    /// n rounded up to whole blocks.
     static int padded(int n) {
         return (n + BLOCK - 1) / BLOCK * BLOCK;
     }
 
-    /// to ← fromᵀ, rows of `to` so many bytes apart.
+    /// to ← fromᵀ; `stride` is the distance in bytes between rows of `to`.
     static void transpose(MemorySegment to, long stride, HostTensor from) {
         long kernel = Kernels.of(PanelKernel.Form.TRANSPOSE);
         int across = from.columns() / BLOCK;
@@ -25,10 +25,9 @@ final class Transposes {
         edges(to, stride, from, across, down);
     }
 
-    /// The same of rows that come from memory: they are taken in their order, and the next ones asked for
-    /// meanwhile.
+    /// The same for rows that are not in a cache: they are read in order, and the next ones are prefetched.
     ///
-    /// @param next address of what is needed after the last ones: rows like these
+    /// @param next address of the rows to prefetch after the last ones, of the same stride
     static void transpose(MemorySegment to, long stride, HostTensor from, long next) {
         long kernel = Kernels.of(PanelKernel.Form.TRANSPOSE_AHEAD);
         int across = from.columns() / BLOCK;
@@ -42,7 +41,7 @@ final class Transposes {
         edges(to, stride, from, across, down);
     }
 
-    /// What is not part of a whole block.
+    /// The elements outside whole blocks.
     private static void edges(MemorySegment to, long stride, HostTensor from, int across, int down) {
         for (int row = 0; row < from.rows(); row++)
             for (int column = row < down * BLOCK ? across * BLOCK : 0; column < from.columns(); column++)

@@ -2,13 +2,13 @@ package bios.worker.device.cpu;
 
 import java.util.Arrays;
 
-/// Row buffers of one thread of the pool, by number. They grow and are never freed.
+/// Numbered buffers of one thread of the pool. They grow and are never freed.
 final class Workspace {
     private final float[][] rows = new float[16][];
     private int[] ints = new int[64];
     private short[] shorts = new short[64];
 
-    /// Buffer `slot` with room for at least n values; contents undefined.
+    /// Buffer number `slot`, of at least n values; contents undefined.
     float[] row(int slot, int n) {
         if (rows[slot] == null || rows[slot].length < n) rows[slot] = new float[Math.max(64, n)];
         return rows[slot];

@@ -118,7 +118,7 @@ final class AttentionParityTest {
         }
     }
 
-    /// @param byHead whether pages hold head by head, as those of a cache do
+    /// @param byHead whether pages are stored head by head, like those of a cache
     private void sameBits(Device device, AttentionShape shape, boolean byHead) {
         var c = Case.of(shape, 150);
         int width = shape.heads() * shape.headDim();
@@ -129,7 +129,7 @@ final class AttentionParityTest {
         var whole = tensor(device, 150, width, 0, null);
         var wholeLse = tensor(device, 150, shape.heads(), 0, null);
         Direct.attention(device, whole, wholeLse, q, c.spans(keys, values), shape);
-        // Pages of a cache hold whole blocks: what lies behind the last position must not matter.
+        // Pages of a cache are whole blocks: the contents after the last position must not matter.
         var pages = new ArrayList<HostTensor>();
         var valuePages = new ArrayList<HostTensor>();
         for (int b = 0; b < 3; b++) {
@@ -145,7 +145,7 @@ final class AttentionParityTest {
             assertArrayEquals(read(device, whole.rows(part[0], part[1])), read(device, out), 0f);
             assertArrayEquals(read(device, wholeLse.rows(part[0], part[1])), read(device, lse), 0f);
         }
-        // so many that a task takes several heads
+        // enough for tasks of several heads
         var alone = new ArrayList<HostSpan>();
         for (int i = 0; i < 150; i++) alone.add(new HostSpan(i, 1, i, pages, valuePages));
         var out = device.tensor(150, width);
@@ -224,14 +224,14 @@ final class AttentionParityTest {
         }
     }
 
-    /// Long enough for several tiles of queries to go through the keys together, and not all of them.
-    @ParameterizedTest @MethodSource("paths") void tilesThatGoTogetherDoNotChangeBits(String path) {
+    /// Long enough that tasks process several tiles of queries together, but not all of them.
+    @ParameterizedTest @MethodSource("paths") void tilesOfOneTaskDoNotChangeBits(String path) {
         try (var on = TestDevices.open(path, 2); var plain = TestDevices.open("plain", 2)) {
-            tilesThatGoTogetherDoNotChangeBits(on, plain, path);
+            tilesOfOneTaskDoNotChangeBits(on, plain, path);
         }
     }
 
-    private static void tilesThatGoTogetherDoNotChangeBits(Device device, Device plain, String path) {
+    private static void tilesOfOneTaskDoNotChangeBits(Device device, Device plain, String path) {
         var of = Tolerance.of(path);
         for (int window : new int[] {0, 100}) {
             var shape = new AttentionShape(4, 2, 16, 0.25f, window);

@@ -8,8 +8,7 @@ import bios.worker.device.Weight;
 import java.util.List;
 import java.util.Optional;
 
-/// Calls of the kernels of a CPU device that its verbs make: single products, attention over spans, sums of
-/// blocks.
+/// Direct calls of a CPU device's kernels: single products, attention over spans, sums of blocks.
 final class Direct {
     private Direct() {}
 
@@ -25,8 +24,8 @@ final class Direct {
         products(on).multiply(host(y), host(x), w);
     }
 
-    static void multiplyTransposedAdd(Device on, Tensor dx, Tensor dy, Weight w) {
-        products(on).multiplyTransposedAdd(host(dx), host(dy), w);
+    static void addInputGradient(Device on, Tensor dx, Tensor dy, Weight w) {
+        products(on).addInputGradient(host(dx), host(dy), w);
     }
 
     static void project(Device on, Tensor y, Tensor x, Weight w, Tensor bias, Tensor onto,

@@ -84,13 +84,13 @@ final class LayersGradientTest {
         var cos = tensor(device, 9, 3, 0, random(5, 27));
         var sin = tensor(device, 9, 3, 0, random(6, 27));
         var positions = Direct.ints(device, 0, 8, 3);
-        Forward turn = in -> {
+        Forward rope = in -> {
             device.rope(in, positions, 6, cos, sin);
             return in;
         };
         var dx = matrix(dy);
         device.ropeBackward(dx, positions, 6, cos, sin);
-        agree("rope", turn, x, dx);
+        agree("rope", rope, x, dx);
     }
 
     private void swiglu() {

@@ -12,7 +12,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import bios.worker.device.Device;
 import bios.worker.device.Device.AdamStep;
 import bios.worker.device.FrozenMatrix;
-import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.FrozenMatrix.WeightType;
 import bios.worker.device.Tensor;
 import bios.worker.device.TestDevices;
 import bios.worker.device.Tolerance;
@@ -30,8 +30,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedClass;
 import org.junit.jupiter.params.provider.MethodSource;
 
-/// The verbs that work row by row, against the same formulas in double precision, on every path of this
-/// process.
+/// Verbs on rows against the same formulas in double precision, on every path of this process.
 @ParameterizedClass @MethodSource("paths")
 final class LayersParityTest {
     private static final int[][] SHAPES = {{1, 2}, {3, 66}, {65, 128}, {300, 1030}};
@@ -50,7 +49,8 @@ final class LayersParityTest {
         return TestDevices.paths();
     }
 
-    /// One rounding of results below 1, as of larger ones; `roundings` of them.
+    /// Fails if an error exceeds `roundings` roundings, absolute for results below 1 and relative for larger
+    /// ones.
     private static void assertRounded(double[] expected, float[] actual, int roundings, String what) {
         double allowed = roundings * Tolerance.ROUNDING;
         Tolerance.assertClose(expected, actual, allowed, allowed, what);
@@ -60,8 +60,7 @@ final class LayersParityTest {
         device.close();
     }
 
-    /// Roundings of z / (1 + exp(-z)) times a number: exp counts twice, and as often as z is large, because
-    /// the
+    /// Roundings of z / (1 + exp(-z)) times a number: exp counts twice, and more for large z, because the
     /// error of -z·log₂e grows with it.
     private static final int EXP = 16;
 
@@ -89,7 +88,7 @@ final class LayersParityTest {
         assertTrue(Exp.exp(Float.NEGATIVE_INFINITY) < 1e-37f);
     }
 
-    @Test void memoryIsZeroedAlignedAndCheckedAndScopesComeRoundAgain() {
+    @Test void memoryIsZeroedAlignedAndCheckedAndScopesReuseIt() {
         var t = device.tensor(3, 5);
         assertArrayEquals(new float[15], read(device, t));
         assertEquals(0, HostTensor.of(t).memory().address() % 64);
@@ -102,7 +101,7 @@ final class LayersParityTest {
         assertThrows(IllegalStateException.class, () -> device.scratch(closed, 1, 1));
     }
 
-    /// Where the scratch of two nested scopes lay.
+    /// The addresses of scratch tensors in two nested scopes.
     private Set<Long> addressesOfAStep() {
         try (var scope = device.scope()) {
             var small = device.scratch(scope, 7, 9);
@@ -124,7 +123,7 @@ final class LayersParityTest {
     @Test void rowsOfAModelFileAreReadInEveryDtype() {
         float[] table = random(1, 10 * 33);
         try (var arena = Arena.ofShared()) {
-            for (var dtype : DType.values()) {
+            for (var dtype : WeightType.values()) {
                 var memory = arena.allocate(10L * 33 * dtype.bytes() + 3).asSlice(3);
                 double[] expected = new double[2 * 33];
                 for (int i = 0; i < table.length; i++) {
@@ -133,9 +132,9 @@ final class LayersParityTest {
                         case F16 -> Float.float16ToFloat(Float.floatToFloat16(table[i]));
                         case F32 -> table[i];
                     };
-                    if (dtype == DType.F32) memory.set(ValueLayout.JAVA_FLOAT_UNALIGNED, 4L * i, x);
+                    if (dtype == WeightType.F32) memory.set(ValueLayout.JAVA_FLOAT_UNALIGNED, 4L * i, x);
                     else memory.set(ValueLayout.JAVA_SHORT_UNALIGNED, 2L * i,
-                            dtype == DType.F16 ? Float.floatToFloat16(x) : HalfFloats.bf16(x));
+                            dtype == WeightType.F16 ? Float.floatToFloat16(x) : HalfFloats.toBf16(x));
                     if (i / 33 == 7) expected[i % 33] = x;
                     if (i / 33 == 0) expected[33 + i % 33] = x;
                 }
@@ -209,7 +208,7 @@ final class LayersParityTest {
         }
     }
 
-    @Test void ropeTurnsPairsAndItsGradientTurnsThemBack() {
+    @Test void ropeRotatesPairsAndItsGradientRotatesThemBack() {
         int dim = 10;
         float[] cos = new float[50 * 5];
         float[] sin = new float[50 * 5];
@@ -298,7 +297,7 @@ final class LayersParityTest {
         }
     }
 
-    @Test void theBlocksOfASoftmaxAreThoseOfTheFormula() {
+    @Test void softmaxBlocksAreThoseOfTheFormula() {
         int n = 2 * Sampling.BLOCK + 77;
         float[] logits = random(5, 3 * n);
         var maxima = tensor(device, 3, 3, 0, null);
@@ -328,7 +327,7 @@ final class LayersParityTest {
         }
     }
 
-    @Test void adamWTakesTheStepsThatTheFormulaSays() {
+    @Test void adamWStepsAreThoseOfTheFormula() {
         float[] w = random(1, 3 * 70);
         double[] weight = each(3, 70, (i, j) -> w[i * 70 + j]);
         double[] first = new double[w.length];
@@ -358,9 +357,8 @@ final class LayersParityTest {
                         / (Math.sqrt(second[i] / (1 - Math.pow(0.99, step))) + 1e-8);
             }
         }
-        // Twenty steps: the moments forget a rounding by β each step, a geometric sum of at most 10 of them
-        // for
-        // m; a step's own error is below its size, 0.01 to 0.02, times that of m/√v.
+        // Twenty steps: a rounding of the moments decays by β each step, a geometric sum of at most 10 of
+        // them for m; a step's own error is below its size, 0.01 to 0.02, times that of m/√v.
         assertRounded(first, read(device, t.get(1)), 20, "m");
         assertRounded(second, read(device, t.get(2)), 20, "v");
         assertRounded(weight, read(device, t.get(0)), 40, "w");

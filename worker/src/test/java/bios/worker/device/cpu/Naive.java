@@ -9,7 +9,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.SplittableRandom;
 
-/// What tests compare with: double precision, one loop per sum, and the tools to make and check matrices.
+/// The reference of tests: double precision, one loop per sum; and helpers to create and check matrices.
 final class Naive {
     private Naive() {}
 
@@ -20,7 +20,7 @@ final class Naive {
         return x;
     }
 
-    /// A tensor whose rows lie `gap` elements further apart than they are long.
+    /// A tensor whose stride is its number of columns plus `gap`.
     static Tensor tensor(Device on, int rows, int columns, int gap, float[] values) {
         var t = on.tensor(rows, columns + gap).columns(0, columns);
         if (values != null) write(on, t, values);
@@ -58,7 +58,7 @@ final class Naive {
         return y;
     }
 
-    /// Packed keys or values cut in blocks.
+    /// Packed keys or values split into blocks.
     static List<HostTensor> blocks(Tensor packed, int row, int count) {
         var blocks = new ArrayList<HostTensor>();
         for (int at = 0; at < count; at += Device.BLOCK) {

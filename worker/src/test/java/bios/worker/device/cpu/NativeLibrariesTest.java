@@ -26,7 +26,7 @@ final class NativeLibrariesTest {
         }
     }
 
-    @Test void aMissingResourceIsNoLibrary(@TempDir Path cache) {
+    @Test void aMissingResourceGivesNoLibrary(@TempDir Path cache) {
         assertNull(NativeLibraries.unpack(cache, "/no/such/library.so"));
     }
 }

@@ -10,14 +10,14 @@ import java.util.concurrent.atomic.AtomicIntegerArray;
 import org.junit.jupiter.api.Test;
 
 final class PoolTest {
-    @Test void everyTaskRunsOnceWhateverTheNumberOfMembers() {
+    @Test void everyTaskRunsOnceForAnyNumberOfThreads() {
         for (int size : new int[] {1, 2, 3, 7})
             try (var pool = new Pool(size)) {
                 for (int tasks : new int[] {0, 1, 2, 3, 6, 100, 1000})
                     for (boolean inOrder : new boolean[] {false, true}) {
                         var runs = new AtomicIntegerArray(tasks);
-                        Pool.Task body = (task, member) -> {
-                            assertTrue(member >= 0 && member < size);
+                        Pool.Task body = (task, thread) -> {
+                            assertTrue(thread >= 0 && thread < size);
                             runs.incrementAndGet(task);
                         };
                         if (inOrder) pool.runInOrder(tasks, body);
@@ -27,8 +27,8 @@ final class PoolTest {
             }
     }
 
-    /// The first task ends when all others have: another member has to take those of the same part too.
-    @Test void aMemberThatIsHeldUpLosesItsPartToTheOthers() {
+    /// The first task ends after all others, so another thread has to execute the other tasks of its part.
+    @Test void tasksOfABlockedThreadAreStolenByOthers() {
         try (var pool = new Pool(2)) {
             for (boolean inOrder : new boolean[] {false, true}) {
                 var others = new CountDownLatch(9);
@@ -43,17 +43,17 @@ final class PoolTest {
         }
     }
 
-    @Test void tasksInOrderAreTakenInOrderByEachMember() {
+    @Test void eachThreadExecutesTasksInOrder() {
         try (var pool = new Pool(2)) {
             int[] last = {-1, -1};
-            pool.runInOrder(1000, (task, member) -> {
-                assertTrue(task > last[member]);
-                last[member] = task;
+            pool.runInOrder(1000, (task, thread) -> {
+                assertTrue(task > last[thread]);
+                last[thread] = task;
             });
         }
     }
 
-    @Test void aFailureIsRethrownAfterTheRest() {
+    @Test void aFailureIsRethrownAfterTheOtherTasks() {
         try (var pool = new Pool(2)) {
             var runs = new AtomicInteger();
             assertThrows(IllegalStateException.class, () -> pool.run(100, (task, _) -> {

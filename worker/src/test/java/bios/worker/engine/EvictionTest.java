@@ -22,8 +22,8 @@ import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/// An [Engine] that has too little room for all its runs.
-class CrowdedEngineTest {
+/// An [Engine] with too little memory for all its runs.
+class EvictionTest {
     private static final LoraSpec SMALL = new LoraSpec(4, 8, 1, List.copyOf(LoraSpec.ALL_LINEAR));
     private static final LoraSpec LARGE = new LoraSpec(32, 64, 2, List.copyOf(LoraSpec.ALL_LINEAR));
     private static final LoraSpec WIDE = new LoraSpec(256, 64, 2, List.copyOf(LoraSpec.ALL_LINEAR));
@@ -37,37 +37,37 @@ class CrowdedEngineTest {
         return model.spec();
     }
 
-    private static EngineSettings.Runs room(long deviceBytes, long hostBytes, int maxWaiting) {
+    private static EngineSettings.Runs budgets(long deviceBytes, long hostBytes, int maxWaiting) {
         return new EngineSettings.Runs(OptionalLong.of(deviceBytes), OptionalLong.of(hostBytes),
                 OptionalLong.empty(), maxWaiting);
     }
 
-    private static void crowded(Run run) {
+    private static void awaitEviction(Run run) {
         assertEquals(new EngineEvent.EvictionRequested(run.id()),
-                run.events().expectMessageClass(EngineEvent.EvictionRequested.class, EngineHarness.PATIENCE));
+                run.events().expectMessageClass(EngineEvent.EvictionRequested.class, EngineHarness.TIMEOUT));
     }
 
-    @Test void theLeastRecentlyUsedIdleRunIsAskedToGoAndTheNextComesIn() throws Exception {
-        try (var harness = EngineHarness.withRuns(folder, room(2 * STATE, 0, 1), s -> s)) {
+    @Test void theLeastRecentlyUsedIdleRunIsEvictedForTheNext() throws Exception {
+        try (var harness = EngineHarness.withRuns(folder, budgets(2 * STATE, 0, 1), s -> s)) {
             Run first = harness.run(1, SMALL);
             Run second = harness.run(2, SMALL);
             second.all(EngineHarness.operations(2, 1, 0));
             first.all(EngineHarness.operations(1, 1, 0));
             Run third = harness.unopened(3, SMALL, Optional.empty());
-            crowded(second);
+            awaitEviction(second);
             Run fourth = harness.unopened(4, SMALL, Optional.empty());
             assertEquals("queue_full", fourth.events().expectMessageClass(EngineEvent.OpenFailed.class,
-                    EngineHarness.PATIENCE).fault().code());
+                    EngineHarness.TIMEOUT).fault().code());
             third.events().expectNoMessage();
-            second.point();     // nothing keeps it from working until it goes
-            harness.leave(second);
-            third.events().expectMessageClass(EngineEvent.Opened.class, EngineHarness.PATIENCE);
+            second.point();     // it still accepts commands until it is closed
+            harness.closeRun(second);
+            third.events().expectMessageClass(EngineEvent.Opened.class, EngineHarness.TIMEOUT);
             first.events().expectNoMessage();
         }
     }
 
-    @Test void busyRunsTakeTurns() {
-        try (var harness = EngineHarness.withRuns(folder, room(STATE, 0, 10), s -> s)) {
+    @Test void busyRunsAlternate() {
+        try (var harness = EngineHarness.withRuns(folder, budgets(STATE, 0, 10), s -> s)) {
             Run first = harness.run(1, SMALL);
             List<Operation> operations = EngineHarness.operations(1, 1, 0);
             first.send(operations.getFirst());
@@ -75,27 +75,27 @@ class CrowdedEngineTest {
             Run second = harness.unopened(2, SMALL, Optional.empty());
             first.receive(1);
             for (int i = 0; i < 2; i++) {
-                EngineEvent event = first.events().receiveMessage(EngineHarness.PATIENCE);
+                EngineEvent event = first.events().receiveMessage(EngineHarness.TIMEOUT);
                 assertTrue(event instanceof EngineEvent.EvictionRequested
                         || event instanceof EngineEvent.Executed,
                         event::toString);
             }
             BlobRef point = first.point().state();
-            harness.leave(first);
-            second.events().expectMessageClass(EngineEvent.Opened.class, EngineHarness.PATIENCE);
+            harness.closeRun(first);
+            second.events().expectMessageClass(EngineEvent.Opened.class, EngineHarness.TIMEOUT);
             Run back = harness.unopened(1, SMALL, Optional.of(point));
-            crowded(second);
-            harness.leave(second);
-            back.events().expectMessageClass(EngineEvent.Opened.class, EngineHarness.PATIENCE);
-            assertEquals(point, back.point().state(), "it is the same to the bit");
+            awaitEviction(second);
+            harness.closeRun(second);
+            back.events().expectMessageClass(EngineEvent.Opened.class, EngineHarness.TIMEOUT);
+            assertEquals(point, back.point().state(), "the bits are equal");
         }
     }
 
     @Test void aRunThatCanNeverFitIsRefusedWithTheNumbers() {
-        try (var harness = EngineHarness.withRuns(folder, room(STATE, 0, 10), s -> s)) {
+        try (var harness = EngineHarness.withRuns(folder, budgets(STATE, 0, 10), s -> s)) {
             Run large = harness.unopened(1, LARGE, Optional.empty());
             Fault fault = large.events().expectMessageClass(EngineEvent.OpenFailed.class,
-                    EngineHarness.PATIENCE)
+                    EngineHarness.TIMEOUT)
                     .fault();
             assertEquals("run_too_large", fault.code());
             assertEquals(Fault.Kind.USER, fault.kind());
@@ -105,47 +105,47 @@ class CrowdedEngineTest {
         }
     }
 
-    @Test void oneThatWaitsMayGiveUp() {
-        try (var harness = EngineHarness.withRuns(folder, room(STATE, 0, 10), s -> s)) {
+    @Test void aWaitingRunCanBeClosed() {
+        try (var harness = EngineHarness.withRuns(folder, budgets(STATE, 0, 10), s -> s)) {
             Run first = harness.run(1, SMALL);
             Run second = harness.unopened(2, SMALL, Optional.empty());
             Run third = harness.unopened(3, SMALL, Optional.empty());
-            harness.leave(second);
-            crowded(first);
-            harness.leave(first);
-            third.events().expectMessageClass(EngineEvent.Opened.class, EngineHarness.PATIENCE);
+            harness.closeRun(second);
+            awaitEviction(first);
+            harness.closeRun(first);
+            third.events().expectMessageClass(EngineEvent.Opened.class, EngineHarness.TIMEOUT);
             second.events().expectNoMessage();
         }
     }
 
-    @Test void theHostsMemoryGivesBackWhatHasLeftTheDevice() {
+    @Test void anEvictedStateIsReadFromTheHostCache() {
         var reads = new AtomicInteger();
-        try (var harness = EngineHarness.withRuns(folder, room(STATE, 4 * STATE, 10),
+        try (var harness = EngineHarness.withRuns(folder, budgets(STATE, 4 * STATE, 10),
                 store -> EngineHarness.countingReads(store, reads))) {
             List<Operation> operations = EngineHarness.operations(1, 3, 0.01);
             Run run = harness.run(1, SMALL);
             run.all(operations.subList(0, 4));
             BlobRef point = run.point().state();
-            harness.leave(run);
+            harness.closeRun(run);
             Run other = harness.run(2, SMALL);
-            harness.leave(other);
+            harness.closeRun(other);
             Run back = harness.run(1, SMALL, Optional.of(point));
             assertEquals(0, reads.get(), "nothing was read from the store");
             back.skip(4);
             back.all(operations.subList(4, 9));
             BlobRef end = back.point().state();
-            harness.leave(back);
-            Run undisturbed = harness.run(3, SMALL);
-            undisturbed.all(operations.subList(0, 9));
-            assertEquals(end.id().sha256(), undisturbed.point().state().id().sha256());
-            harness.leave(undisturbed);
+            harness.closeRun(back);
+            Run uninterrupted = harness.run(3, SMALL);
+            uninterrupted.all(operations.subList(0, 9));
+            assertEquals(end.id().sha256(), uninterrupted.point().state().id().sha256());
+            harness.closeRun(uninterrupted);
             assertEquals(point, harness.run(1, SMALL, Optional.of(point)).point().state(),
                     "older points too");
             assertEquals(1, reads.get(), "from the store");
         }
     }
 
-    @Test void whatDoesNotFitIntoMemoryFailsAloneWithTheNumbers() {
+    @Test void anOpenThatExceedsMemoryFailsAloneWithTheNumbers() {
         try (var harness = EngineHarness.withMemory(folder, 40 << 20)) {
             Run run = harness.run(1, SMALL);
             run.all(List.of(EngineHarness.gradient(1, 1)));
@@ -154,20 +154,20 @@ class CrowdedEngineTest {
             Optional<Fault> fault = Optional.empty();
             for (int i = 2; i < 30 && fault.isEmpty(); i++) {
                 wide.add(harness.unopened(i, WIDE, Optional.empty()));
-                EngineEvent event = wide.getLast().events().receiveMessage(EngineHarness.PATIENCE);
+                EngineEvent event = wide.getLast().events().receiveMessage(EngineHarness.TIMEOUT);
                 if (event instanceof EngineEvent.OpenFailed(_, var why)) fault = Optional.of(why);
             }
             assertEquals("out_of_memory", fault.orElseThrow().code());
             assertTrue(fault.get().message().contains("of 40 MiB")
                     && fault.get().message().contains("bios.engine.memory-bytes"), fault.get().message());
-            crowded(run);   // it is the one that has rested longest
+            awaitEviction(run);   // it is the least recently used one
             assertEquals(state, run.point().state());
-            wide.forEach(harness::leave);
+            wide.forEach(harness::closeRun);
             run.all(List.of(EngineHarness.gradient(1, 1)));
         }
     }
 
-    @Test void whatDoesNotFitIntoTheHeapFailsAloneWithTheNumbers() {
+    @Test void anOperationThatExceedsTheHeapFailsAloneWithTheNumbers() {
         var heap = new EngineSettings.Runs(OptionalLong.empty(), OptionalLong.empty(),
                 OptionalLong.of(20_000), 10);
         try (var harness = EngineHarness.withRuns(folder, heap, s -> s)) {
