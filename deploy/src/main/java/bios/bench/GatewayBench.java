@@ -59,7 +59,8 @@ public record GatewayBench(String python, int pairs, int warmUp, TimeLimit limit
         Workload workload = Workload.of(RANK, Lengths.equal(1, TOKENS));
         List<Double> seconds = new ArrayList<>();
         try (BaseModel model = BaseModel.load(Installation.tinyModel(), new ModelName(MODEL), device);
-                TrainingState state = TrainingState.fresh(Setup.adapter(RANK, 1), model.spec(), device)) {
+                TrainingState state = TrainingState.createInitialized(Setup.adapter(RANK, 1), model.spec(),
+                        device)) {
             Trainer trainer = new Trainer(model);
             var operation = workload.operation(0, model.spec().vocabularySize(), 1);
             for (int i = 0; i < warmUp + pairs; i++) {

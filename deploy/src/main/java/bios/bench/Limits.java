@@ -1,37 +1,37 @@
 package bios.bench;
 
 import bios.CommandFailed;
-import bios.worker.device.Ceiling;
-import bios.worker.device.Ceiling.Product;
-import bios.worker.device.Ceiling.Type;
+import bios.worker.device.MatmulBaseline;
+import bios.worker.device.MatmulBaseline.Product;
+import bios.worker.device.MatmulBaseline.Type;
 import bios.worker.device.Devices;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 
-/// The speed limits of the machine, measured in the same run as the benchmark that is compared with them.
+/// The limits of this machine, measured in the same run as the figures that are compared with them.
 final class Limits implements AutoCloseable {
-    /// More rows do not make products faster.
+    /// More rows than these make products no faster.
     private static final int MOST_ROWS = 1024;
     private static final int MOST_HEAD_ROWS = 256;
 
-    private final Ceiling ceiling;
+    private final MatmulBaseline baseline;
     private final Shape shape;
     private final boolean bf16;
 
-    private Limits(Ceiling ceiling, Shape shape, boolean bf16) {
-        this.ceiling = ceiling;
+    private Limits(MatmulBaseline baseline, Shape shape, boolean bf16) {
+        this.baseline = baseline;
         this.shape = shape;
         this.bf16 = bf16;
     }
 
-    /// The limits for a model of this shape; for bf16 weights the faster type of products counts, for fp32
-    /// weights fp32.
+    /// For a model of this shape. With bf16 weights the faster type of products counts, with fp32 weights
+    /// fp32.
     static Limits of(Shape shape, boolean bf16, int threads) {
-        Ceiling ceiling = Devices.hardware().ceiling(threads)
-                .orElseThrow(() -> new CommandFailed("oneDNN does not run here: there is no ceiling"));
-        return new Limits(ceiling, shape, bf16);
+        MatmulBaseline baseline = Devices.hardware().matmulBaseline(threads)
+                .orElseThrow(() -> new CommandFailed("oneDNN cannot be loaded: no ceiling can be measured"));
+        return new Limits(baseline, shape, bf16);
     }
 
     /// FLOP/s of a model's products by type of factors.
@@ -70,11 +70,12 @@ final class Limits implements AutoCloseable {
 
     private Rates rates(List<Weighted> products) {
         Map<Type, Double> all = new TreeMap<>();
-        double flops = products.stream().mapToDouble(w -> w.times * w.product.flops()).sum();
-        for (Type type : bf16 ? ceiling.types() : List.of(Type.FP32)) {
+        double operations = products.stream()
+                .mapToDouble(w -> w.times * w.product.floatingPointOperations()).sum();
+        for (Type type : bf16 ? baseline.types() : List.of(Type.FP32)) {
             double seconds = products.stream()
-                    .mapToDouble(w -> w.times * ceiling.seconds(w.product, type)).sum();
-            all.put(type, flops / seconds);
+                    .mapToDouble(w -> w.times * baseline.medianSeconds(w.product, type)).sum();
+            all.put(type, operations / seconds);
         }
         return new Rates(all);
     }
@@ -85,6 +86,6 @@ final class Limits implements AutoCloseable {
     }
 
     @Override public void close() {
-        ceiling.close();
+        baseline.close();
     }
 }

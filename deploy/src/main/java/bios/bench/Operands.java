@@ -55,8 +55,8 @@ record Operands(List<Tensor> tensors, double pageBytes) {
 
         double pageBytes() {
             if (pool.isEmpty()) return 0;
-            PagePool.Shape shape = pool.get().shape();
-            return 2.0 * positions * shape.kvHeads() * shape.headDim() * shape.dtype().bytes();
+            PagePool.Format format = pool.get().format();
+            return 2.0 * positions * format.kvHeads() * format.headDim() * format.dtype().bytes();
         }
 
         private void open(Record parts, int depth) {

@@ -1,11 +1,11 @@
 package bios.bench;
 
-import bios.worker.device.Ceiling;
-import bios.worker.device.Ceiling.Product;
+import bios.worker.device.MatmulBaseline;
+import bios.worker.device.MatmulBaseline.Product;
 import bios.worker.device.Device;
 import bios.worker.device.Devices;
 import bios.worker.device.FrozenMatrix;
-import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.FrozenMatrix.WeightType;
 import bios.worker.device.Slots;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
@@ -29,14 +29,15 @@ public record ProductBench(Setup setup) {
             for (Linear linear : linears)
                 report.line().put("engine_" + name(linear), Report.round(engine(device, linear, rows)));
         }
-        Devices.hardware().ceiling(setup.threads()).ifPresent(ceiling -> {
-            try (ceiling) {
+        Devices.hardware().matmulBaseline(setup.threads()).ifPresent(baseline -> {
+            try (baseline) {
                 for (Linear linear : linears)
-                    for (Ceiling.Type type : ceiling.types()) {
+                    for (MatmulBaseline.Type type : baseline.types()) {
                         Product product = new Product(rows, linear.in(), linear.out());
                         report.line().put(
                                 "onednn_" + type.name().toLowerCase(Locale.ROOT) + "_" + name(linear),
-                                Report.round(product.flops() / ceiling.seconds(product, type) / 1e9));
+                                Report.round(product.floatingPointOperations()
+                                        / baseline.medianSeconds(product, type) / 1e9));
                     }
             }
         });
@@ -49,7 +50,7 @@ public record ProductBench(Setup setup) {
     }
 
     private double engine(Device device, Linear linear, int rows) {
-        DType dtype = setup.bf16() ? DType.BF16 : DType.F32;
+        WeightType dtype = setup.bf16() ? WeightType.BF16 : WeightType.F32;
         try (Arena arena = Arena.ofShared(); Device.Scope scope = device.scope()) {
             Weight weight = device.weight(new FrozenMatrix(
                     arena.allocate(linear.weights() * dtype.bytes(), 64), dtype, linear.out(), linear.in()));
@@ -64,7 +65,8 @@ public record ProductBench(Setup setup) {
                 device.readback(List.of(y.rows(0, 1))).floats(0);
                 if (i > 0) seconds.add((System.nanoTime() - begin) * 1e-9);
             }
-            return new Product(rows, linear.in(), linear.out()).flops() / Percentiles.of(seconds).median()
+            return new Product(rows, linear.in(), linear.out()).floatingPointOperations()
+                    / Percentiles.of(seconds).median()
                     / 1e9;
         }
     }

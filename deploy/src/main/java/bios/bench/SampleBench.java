@@ -171,7 +171,7 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
             trainer = new Trainer(model);
             Workload workload = Workload.of(rank, Lengths.equal(1, PROMPT));
             for (int i = 0; i < count; i++) {
-                TrainingState state = TrainingState.fresh(Setup.adapter(rank, i), model.spec(),
+                TrainingState state = TrainingState.createInitialized(Setup.adapter(rank, i), model.spec(),
                         model.device());
                 states.add(state);
                 trainer.evaluate(state, workload.operation(0, model.spec().vocabularySize(), i));

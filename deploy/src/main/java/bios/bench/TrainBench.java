@@ -181,7 +181,8 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
             trainer = new Trainer(model);
             this.workload = workload;
             for (Workload.Run run : workload.runs())
-                states.add(TrainingState.fresh(Setup.adapter(run.rank(), states.size()), model.spec(),
+                states.add(TrainingState.createInitialized(Setup.adapter(run.rank(), states.size()),
+                        model.spec(),
                         model.device()));
         }
 

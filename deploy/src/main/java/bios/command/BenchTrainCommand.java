@@ -20,61 +20,62 @@ public final class BenchTrainCommand implements Callable<Integer> {
 
     @Mixin private BenchEngine engine;
 
-    @Mixin private BenchPeer other;
+    @Mixin private BenchPeer peer;
 
     @Mixin private BenchOutput output;
 
     @Mixin private BenchLimit limit;
 
-    @Option(names = "--batch", defaultValue = "8", description = "Sequences (default: ${DEFAULT-VALUE}).")
+    @Option(names = "--batch", defaultValue = "8",
+            description = "Sequences per batch (default: ${DEFAULT-VALUE}).")
     private int batch;
 
     @Option(names = "--seq", defaultValue = "256",
-            description = "Tokens of each (default: ${DEFAULT-VALUE}); beyond the model's context too.")
+            description = "Tokens per sequence (default: ${DEFAULT-VALUE}); may exceed the model's context.")
     private int length;
 
     @Option(names = "--beside", paramLabel = "BATCHxSEQ",
-            description = "Also a batch of this shape, with alternating steps; e.g. 8x1024 beside 1x8192.")
-    private String beside;
+            description = "Second batch shape, measured in alternating steps, e.g. 8x1024.")
+    private String secondShape;
 
     @Option(names = "--mixed", description =
-            "64 sequences of lengths log-uniform from 16 to 512, beside as many of equal lengths.")
+            "64 sequences of lengths log-uniform from 16 to 512, and 64 of equal length, alternating.")
     private boolean mixed;
 
     @Option(names = "--tenants", paramLabel = "N", defaultValue = "0",
-            description = "N runs with one sequence each, of ranks 8 to 64, beside one run with all of them.")
+            description = "N runs with one sequence each, of ranks 8 to 64, and one run with all sequences.")
     private int tenants;
 
     @Option(names = "--steps", defaultValue = "4",
-            description = "Steps measured (default: ${DEFAULT-VALUE}).")
+            description = "Measured steps (default: ${DEFAULT-VALUE}).")
     private int steps;
 
     @Option(names = "--warm-up", paramLabel = "STEPS", defaultValue = "1",
-            description = "Steps before them (default: ${DEFAULT-VALUE}).")
+            description = "Unmeasured steps first (default: ${DEFAULT-VALUE}).")
     private int warmUp;
 
     @Option(names = "--profile",
-            description = "Report the time of each operation of the device, and its share of the ceiling.")
+            description = "Print the time of each device operation and its share of the library's speed.")
     private boolean profile;
 
-    @Option(names = "--busy", description = "Beside another process that keeps a core busy.")
-    private boolean busy;
+    @Option(names = "--busy", description = "Run while another process uses one core fully.")
+    private boolean withBusyProcess;
 
     @Override public Integer call() throws IOException {
-        if (steps < 1 || warmUp < 1) throw new CommandFailed("--steps and --warm-up: at least 1");
-        if (other.compare()) new TrainComparison(other.comparison(output, limit, steps)).run();
+        if (steps < 1 || warmUp < 1) throw new CommandFailed("--steps and --warm-up must be at least 1");
+        if (peer.compare()) new TrainComparison(peer.comparison(output, limit, steps)).run();
         else output.finish(report());
         return 0;
     }
 
     private Report report() throws IOException {
-        Optional<int[]> batchBeside = Optional.ofNullable(beside).map(BenchTrainCommand::shape);
-        int longest = Math.max(length, batchBeside.map(b -> b[1]).orElse(0));
+        Optional<int[]> second = Optional.ofNullable(secondShape).map(BenchTrainCommand::shape);
+        int longest = Math.max(length, second.map(b -> b[1]).orElse(0));
         Setup setup = engine.setup().withContext(longest);
-        TrainBench bench = new TrainBench(setup, steps, warmUp, other.peer(limit), busy, profile,
+        TrainBench bench = new TrainBench(setup, steps, warmUp, peer.peer(limit), withBusyProcess, profile,
                 limit.guard("train", output));
         if (mixed) return bench.mixed(SEED);
-        return tenants > 0 ? bench.tenants(tenants, length) : bench.equal(batch, length, batchBeside);
+        return tenants > 0 ? bench.tenants(tenants, length) : bench.equal(batch, length, second);
     }
 
     private static int[] shape(String text) {

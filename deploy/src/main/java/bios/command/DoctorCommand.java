@@ -1,7 +1,7 @@
 package bios.command;
 
 import bios.persistence.cassandra.CassandraJars;
-import bios.worker.device.Ceiling.Product;
+import bios.worker.device.MatmulBaseline.Product;
 import bios.worker.device.Device;
 import bios.worker.device.DeviceSettings;
 import bios.worker.device.Devices;
@@ -15,31 +15,32 @@ import java.lang.foreign.SymbolLookup;
 import java.lang.management.ManagementFactory;
 import java.net.InetAddress;
 import java.net.ServerSocket;
-import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.Callable;
-import java.util.concurrent.TimeUnit;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Option;
 
-/// `bios doctor`: shows what this machine provides for Bios, what is missing and how to get it. Exit status 1
-/// if Bios cannot run.
+/// `bios doctor`: prints the properties of this machine that matter to Bios, what is missing and how to get
+/// it. Exit status 1 if Bios cannot run.
 @Command(name = "doctor", mixinStandardHelpOptions = true,
-        description = "Show what this machine provides and what is missing.")
+        description = "Check this machine: what Bios can use, and what is missing.")
 public final class DoctorCommand implements Callable<Integer> {
+    private static final Duration COMMAND_LIMIT = Duration.ofSeconds(10);
+
     @Option(names = "--port", defaultValue = "8400",
             description = "The port that 'bios up' would use (default: ${DEFAULT-VALUE}).")
     private int port;
 
-    private final Map<String, String> missing = new LinkedHashMap<>();
+    private final Map<String, String> failures = new LinkedHashMap<>();
 
     @Override public Integer call() {
         line("JDK", Runtime.version() + " in " + System.getProperty("java.home"));
@@ -54,9 +55,9 @@ public final class DoctorCommand implements Callable<Integer> {
                         + " JAVA17_HOME, or name a running one with --cassandra"));
         models();
         port();
-        missing.forEach((what, remedy) -> System.out.println("\n✗ " + what + ": " + remedy));
-        if (missing.isEmpty()) System.out.println("\n✓ Bios can run here.");
-        return missing.isEmpty() ? 0 : 1;
+        failures.forEach((what, remedy) -> System.out.println("\n✗ " + what + ": " + remedy));
+        if (failures.isEmpty()) System.out.println("\n✓ Bios can run here.");
+        return failures.isEmpty() ? 0 : 1;
     }
 
     private void engine() {
@@ -69,34 +70,34 @@ public final class DoctorCommand implements Callable<Integer> {
                     Devices.hardware().readBytesPerSecond(cores()) / 1e9));
         } catch (ConfigException.BadValue refused) {
             line("CPU engine", "does not start: " + refused.getMessage());
-            missing.put("CPU path", refused.getMessage());
+            failures.put("CPU path", refused.getMessage());
         } catch (RuntimeException | LinkageError failure) {
             line("CPU engine", "does not start: " + failure);
-            missing.put("CPU engine",
+            failures.put("CPU engine",
                     "needs Linux on x86-64 with glibc 2.17 or newer and libgomp; " + failure.getMessage());
         }
     }
 
-    /// The paths that this machine can execute, and the one that the engine uses.
+    /// The paths that this machine can execute, and the path in use.
     ///
-    /// @param set value of the setting
+    /// @param set value of the setting `bios.engine.cpu.path`
     private static String paths(String set) {
         String best = Devices.hardware().bestPath();
-        return "%s; takes %s".formatted(String.join(", ", Devices.hardware().paths()),
+        return "%s; in use: %s".formatted(String.join(", ", Devices.hardware().paths()),
                 set.equals(DeviceSettings.AUTO) ? best + " (auto)" : set + " (bios.engine.cpu.path)");
     }
 
-    /// GFLOP/s of both types of products, measured with oneDNN alone: either may be the faster one.
+    /// GFLOP/s of oneDNN's products of each type; either type can be the faster one.
     private static String products() {
         Product product = new Product(1024, 2048, 2048);
-        return Devices.hardware().ceiling(cores()).map(ceiling -> {
-            try (ceiling) {
-                String rates = ceiling.types().stream().map(type -> "%.0f GFLOP/s in %s".formatted(
-                        product.flops() / ceiling.seconds(product, type) / 1e9,
+        return Devices.hardware().matmulBaseline(cores()).map(baseline -> {
+            try (baseline) {
+                String rates = baseline.types().stream().map(type -> "%.0f GFLOP/s in %s".formatted(
+                        product.floatingPointOperations() / baseline.medianSeconds(product, type) / 1e9,
                         type.name().toLowerCase(Locale.ROOT))).collect(Collectors.joining(", "));
-                return rates + (ceiling.types().size() > 1 ? "" : "; no bf16 instructions");
+                return rates + (baseline.types().size() > 1 ? "" : "; no bf16 instructions");
             }
-        }).orElse("by plain Java: oneDNN does not run here");
+        }).orElse("plain Java; oneDNN cannot be loaded");
     }
 
     private static int cores() {
@@ -112,7 +113,7 @@ public final class DoctorCommand implements Callable<Integer> {
                 "libnvrtc.so.13", "libnvrtc.so.12"))
             if (loads(name)) libraries.append(libraries.isEmpty() ? "" : ", ").append(name);
         line("CUDA libraries",
-                libraries.isEmpty() ? "none (this version computes on the CPU)" : libraries.toString());
+                libraries.isEmpty() ? "none; only the CPU is used" : libraries.toString());
     }
 
     @SuppressWarnings("restricted")
@@ -165,15 +166,7 @@ public final class DoctorCommand implements Callable<Integer> {
     }
 
     private static Optional<String> output(String... command) {
-        try {
-            Process process = new ProcessBuilder(command).redirectErrorStream(true).start();
-            String text = new String(process.getInputStream().readAllBytes(),
-                    StandardCharsets.UTF_8).strip();
-            return process.waitFor(10, TimeUnit.SECONDS) && process.exitValue() == 0
-                    ? Optional.of(text) : Optional.empty();
-        } catch (IOException | InterruptedException _) {
-            return Optional.empty();
-        }
+        return CommandOutput.of(COMMAND_LIMIT, command);
     }
 
     private static void line(String what, String value) {

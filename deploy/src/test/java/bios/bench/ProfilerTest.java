@@ -8,7 +8,7 @@ import bios.worker.device.Device;
 import bios.worker.device.FactorTable;
 import bios.worker.device.FactorTable.Factor;
 import bios.worker.device.FrozenMatrix;
-import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.FrozenMatrix.WeightType;
 import bios.worker.device.KeyValues;
 import bios.worker.device.PagePool;
 import bios.worker.device.Sequence;
@@ -42,7 +42,7 @@ final class ProfilerTest {
         Profiler profiler = new Profiler(Devices.open(DeviceSettings.ofThreads(1)));
         try (Arena arena = Arena.ofShared(); Device device = profiler.proxy();
                 Device.Scope scope = device.scope()) {
-            Weight w = device.weight(new FrozenMatrix(arena.allocate(4 * 6 * 8, 64), DType.F32, 6, 8));
+            Weight w = device.weight(new FrozenMatrix(arena.allocate(4 * 6 * 8, 64), WeightType.F32, 6, 8));
             Tensor x = device.tensor(3, 8);
             Tensor y = device.tensor(3, 6);
             Table table = new Table(new Factor(device.tensor(8, 2), device.tensor(2, 6)));
@@ -63,9 +63,9 @@ final class ProfilerTest {
     @Test void attentionIsCountedByTheQueriesAndKeysThatMeet() {
         Profiler profiler = new Profiler(Devices.open(DeviceSettings.ofThreads(1)));
         try (Device device = profiler.proxy(); Device.Scope scope = device.scope();
-                PagePool pool = device.pagePool(new PagePool.Shape(3, 1, 8, bios.worker.device.DType.BF16),
+                PagePool pool = device.pagePool(new PagePool.Format(3, 1, 8, bios.worker.device.DType.BF16),
                         2)) {
-            pool.reserve(2);
+            pool.growTo(2);
             Tensor q = device.tensor(2, 16);
             Sequences sequences = device.sequences(scope, List.of(new Sequence(0, 2, 70, new int[] {0, 1})));
             device.attention(device.tensor(2, 16), device.tensor(2, 2), q, new KeyValues.Paged(pool, 1),

@@ -16,8 +16,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 
-/// A LoRA adapter on a device: y = x·Wᵀ + (alpha / rank)·(x·Aᵀ)·Bᵀ on each target (Hu et al. 2021). A
-/// sampler's never changes; a run's changes with each optimizer step.
+/// A LoRA adapter on a device: y = x·Wᵀ + (alpha / rank)·(x·Aᵀ)·Bᵀ on each target (Hu et al.
+/// 2021). The adapter of a sampler is constant; the adapter of a run changes at each optimizer step.
 public final class Adapter implements AutoCloseable {
     private final LoraSpec lora;
     private final ModelSpec model;
@@ -29,14 +29,16 @@ public final class Adapter implements AutoCloseable {
         this.weights = weights;
     }
 
-    /// An adapter of zeros, to be filled; [bios.worker.device.OutOfDeviceMemory] with nothing taken.
-    public static Adapter allocate(LoraSpec lora, ModelSpec model, Device on) {
-        return new Adapter(lora, model, new Factors(lora, model, on));
+    /// Allocates an adapter of zeros, for [#readFrom]. If it throws [bios.worker.device.OutOfDeviceMemory],
+    /// nothing stays allocated.
+    public static Adapter allocate(LoraSpec lora, ModelSpec model, Device device) {
+        return new Adapter(lora, model, new Factors(lora, model, device));
     }
 
-    /// A new adapter: A uniform in ±1/√in, as PEFT's kaiming_uniform(a = √5), from `lora.seed()`; B zero.
-    public static Adapter fresh(LoraSpec lora, ModelSpec model, Device on) {
-        Adapter adapter = allocate(lora, model, on);
+    /// Allocates a new adapter: A is uniform in ±1/√in, as PEFT's kaiming_uniform(a = √5), drawn from
+    /// `lora.seed()`; B is zero.
+    public static Adapter createInitialized(LoraSpec lora, ModelSpec model, Device device) {
+        Adapter adapter = allocate(lora, model, device);
         try {
             adapter.initialize(new StagingBuffer());
             return adapter;
@@ -46,8 +48,8 @@ public final class Adapter implements AutoCloseable {
         }
     }
 
-    /// Writes the first weights of a new adapter, see [#fresh], over zeros. Any thread, while no verb uses
-    /// it.
+    /// Writes the first weights of a new adapter, see [#createInitialized], over zeros. Any thread, while no
+    /// verb uses it.
     void initialize(StagingBuffer staging) {
         var parts = weights.layout().parts();
         for (int i = 0; i < parts.size(); i++) {
@@ -58,7 +60,7 @@ public final class Adapter implements AutoCloseable {
             int step = FactorLayout.rowsAtOnce(p);
             for (int row = 0; row < p.rows(); row += step) {
                 int rows = Math.min(step, p.rows() - row);
-                float[] values = staging.file(rows * p.columns());
+                float[] values = staging.fileLayout(rows * p.columns());
                 long first = (long) row * p.columns();
                 for (int k = 0; k < rows * p.columns(); k++)
                     values[k] = (float) ((2 * Seeds.uniform(stream, first + k) - 1) * bound);
@@ -67,10 +69,10 @@ public final class Adapter implements AutoCloseable {
         }
     }
 
-    /// Refuses a file that is not `lora`'s adapter on `model`: [bios.worker.load.ModelRefused] names the
-    /// tensor that is missing, misshaped or not part of it. Tensors with the suffixes of an optimizer's state
-    /// are allowed.
-    public static void check(TensorStream file, LoraSpec lora, ModelSpec model) {
+    /// Checks that a file contains an adapter of the shape `lora` for `model`. Throws
+    /// [bios.worker.load.ModelRefused] with the name of a tensor that is missing, has another shape or does
+    /// not belong to the adapter. Tensors with the suffixes of the optimizer's moments are allowed.
+    public static void checkFile(TensorStream file, LoraSpec lora, ModelSpec model) {
         FactorLayout layout = FactorLayout.of(lora, model);
         Set<String> known = new HashSet<>();
         for (Part p : layout.parts()) {
@@ -85,15 +87,15 @@ public final class Adapter implements AutoCloseable {
                         "the adapter belongs to another run");
     }
 
-    /// Fills the adapter from a file that [#check] has accepted, as [StateSnapshot#writeAdapter] or PEFT
-    /// wrote it. Any thread, while no verb uses it.
-    public void fill(TensorStream file, StagingBuffer staging) {
+    /// Reads the weights from a file that [#checkFile] has accepted and that [StateSnapshot#writeAdapter] or
+    /// PEFT has written. Any thread, while no verb uses the adapter.
+    public void readFrom(TensorStream file, StagingBuffer staging) {
         Map<String, TensorStream.RowSink> sinks = new HashMap<>();
         weights.sinks(sinks, StateSnapshot.WEIGHTS, staging);
         file.read(sinks, staging);
     }
 
-    /// Shape, alpha and targets.
+    /// Rank, alpha and targets.
     public LoraSpec lora() {
         return lora;
     }
@@ -108,19 +110,19 @@ public final class Adapter implements AutoCloseable {
         return (float) lora.scale();
     }
 
-    /// A and B of a module, if it is a target; the head's are in layer `model.layers()`.
-    public Optional<FactorTable.Factor> at(int layer, TargetModule target) {
+    /// A and B of a module; empty if the module is not a target. The head belongs to layer `model.layers()`.
+    public Optional<FactorTable.Factor> factor(int layer, TargetModule target) {
         return weights.at(layer, target);
     }
 
     /// The text of PEFT's `adapter_config.json`.
     ///
-    /// @param reference what `base_model_name_or_path` says: [bios.protocol.model.ModelInfo#reference]
-    public String config(String reference) {
+    /// @param reference the value of `base_model_name_or_path`: [bios.protocol.model.ModelInfo#reference]
+    public String peftConfigJson(String reference) {
         return AdapterConfig.json(lora, reference);
     }
 
-    /// The model that it corrects.
+    /// The base model.
     ModelSpec model() {
         return model;
     }

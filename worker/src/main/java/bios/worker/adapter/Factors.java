@@ -22,24 +22,25 @@ import java.util.Optional;
 public final class Factors implements FactorTable, AutoCloseable {
     private static final int TARGETS = TargetModule.values().length;
 
-    private final Device on;
+    private final Device device;
     private final FactorLayout layout;
     private final List<Tensor> slabs = new ArrayList<>();
     /// A and B of the pairs of [FactorLayout#parts].
     private final List<Tensor> tensors = new ArrayList<>();
     private final List<Optional<Factor>> sites = new ArrayList<>();
 
-    /// Zeros for an adapter of this shape; [bios.worker.device.OutOfDeviceMemory] with nothing taken.
-    public Factors(LoraSpec lora, ModelSpec model, Device on) {
-        this(FactorLayout.of(lora, model), on);
+    /// Allocates zeros for an adapter of this shape. If it throws [bios.worker.device.OutOfDeviceMemory],
+    /// nothing stays allocated.
+    public Factors(LoraSpec lora, ModelSpec model, Device device) {
+        this(FactorLayout.of(lora, model), device);
     }
 
     /// Zeros of this layout.
-    Factors(FactorLayout layout, Device on) {
-        this.on = on;
+    Factors(FactorLayout layout, Device device) {
+        this.device = device;
         this.layout = layout;
         try {
-            for (long elements : layout.slabs()) slabs.add(on.tensor(1, Math.toIntExact(elements)));
+            for (long elements : layout.slabs()) slabs.add(device.tensor(1, Math.toIntExact(elements)));
             for (Part p : layout.parts())
                 tensors.add(slabs.get(p.slab()).matrix(p.offset(), p.columns(), p.rows()));
         } catch (Throwable refused) {
@@ -84,7 +85,7 @@ public final class Factors implements FactorTable, AutoCloseable {
 
     /// this += other, of the same shape.
     public void add(Factors other) {
-        on.add(slabs, other.slabs);
+        device.add(slabs, other.slabs);
     }
 
     /// Names, shapes and places of the tensors.
@@ -104,9 +105,9 @@ public final class Factors implements FactorTable, AutoCloseable {
     /// @param values row-major, as in files
     void write(int part, int row, int rows, float[] values, StagingBuffer staging) {
         int columns = layout.parts().get(part).columns();
-        float[] transposed = staging.device(rows * columns);
+        float[] transposed = staging.deviceLayout(rows * columns);
         FactorLayout.transpose(values, transposed, rows, columns);
-        on.write(tensors.get(part).columns(row, rows), transposed, 0);
+        device.write(tensors.get(part).columns(row, rows), transposed, 0);
     }
 
     /// Adds a sink for each tensor, under PEFT's name followed by `suffix`.
@@ -125,7 +126,7 @@ public final class Factors implements FactorTable, AutoCloseable {
 
     /// Gives the memory back.
     @Override public void close() {
-        slabs.forEach(on::free);
+        slabs.forEach(device::free);
         slabs.clear();
         tensors.clear();
     }

@@ -1,5 +1,7 @@
 package bios.worker.adapter;
 
+import static bios.protocol.Require.require;
+
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.TargetModule;
 import bios.protocol.run.AdamParams;
@@ -19,7 +21,7 @@ import java.util.Map;
 import java.util.SortedMap;
 import java.util.TreeMap;
 
-/// A [TrainingState] at one place in the order of operations, written to files of any size from any thread in
+/// A [TrainingState] as it is after a certain operation. Any thread may write it to files of any size, with
 /// the memory of one [StagingBuffer]. The same state gives the same bytes.
 public final class StateSnapshot implements AutoCloseable {
     static final String WEIGHTS = "";
@@ -29,45 +31,48 @@ public final class StateSnapshot implements AutoCloseable {
 
     private final Header header;
     private final FactorLayout layout;
-    /// Suffixes of the copied tensors: `copy` holds all tensors of the first, then all of the second, ...
+    /// Suffixes of the tensors: `tensors` contains all tensors with the first suffix, then all with the
+    /// second, ...
     private final List<String> suffixes;
-    private final Snapshot copy;
+    private final Snapshot tensors;
 
-    StateSnapshot(Header header, FactorLayout layout, List<String> suffixes, Snapshot copy) {
+    StateSnapshot(Header header, FactorLayout layout, List<String> suffixes, Snapshot tensors) {
         this.header = header;
         this.layout = layout;
         this.suffixes = suffixes;
-        this.copy = copy;
+        this.tensors = tensors;
     }
 
-    /// What of a state is written.
+    /// The part of a state that a snapshot contains.
     public enum Content {
         /// The weights: a sampler's checkpoint.
         WEIGHTS,
         /// Weights and moments: a training checkpoint.
         CHECKPOINT,
-        /// All of it, the gradient sum included: a recovery point.
-        EVERYTHING
+        /// Weights, moments and gradient sum: a recovery point.
+        RECOVERY_POINT
     }
 
-    /// The tensors themselves in place of a copy: only while no verb changes them.
-    record Live(Device on, List<Tensor> tensors) implements Snapshot {
+    /// Reads the tensors themselves, without a copy; valid only while no operation changes them.
+    record LiveTensors(Device device, List<Tensor> tensors) implements Snapshot {
         @Override public long bytes() {
             return 0;
         }
 
         @Override public void read(int i, int row, int rows, int column, int columns, float[] to, int at) {
-            on.read(tensors.get(i).rows(row, rows).columns(column, columns), to, at);
+            device.read(tensors.get(i).rows(row, rows).columns(column, columns), to, at);
         }
 
         @Override public void close() {}
     }
 
-    /// What a state is besides tensors.
+    /// The part of a state that is not tensors; metadata of a recovery point.
     ///
     /// @param steps optimizer steps applied so far
-    /// @param accumulated operations in the gradient sum
-    public record Header(LoraSpec lora, long steps, long accumulated, AdamParams settings) {
+    /// @param accumulatedOperations operations in the gradient sum
+    /// @param optimizerSettings settings of the last optimizer step
+    public record Header(LoraSpec lora, long steps, long accumulatedOperations,
+            AdamParams optimizerSettings) {
         private static final String VERSION = "1";
 
         /// Decimal numbers are written so that reading gives the same bits.
@@ -76,18 +81,19 @@ public final class StateSnapshot implements AutoCloseable {
                     Map.entry("alpha", "" + lora.alpha()), Map.entry("seed", "" + lora.seed()),
                     Map.entry("targets",
                             String.join(",", lora.targets().stream().map(TargetModule::name).toList())),
-                    Map.entry("steps", "" + steps), Map.entry("accumulated", "" + accumulated),
-                    Map.entry("learning_rate", "" + settings.learningRate()),
-                    Map.entry("beta1", "" + settings.beta1()), Map.entry("beta2", "" + settings.beta2()),
-                    Map.entry("eps", "" + settings.eps()),
-                    Map.entry("weight_decay", "" + settings.weightDecay()),
-                    Map.entry("grad_clip_norm", "" + settings.gradClipNorm()));
+                    Map.entry("steps", "" + steps), Map.entry("accumulated", "" + accumulatedOperations),
+                    Map.entry("learning_rate", "" + optimizerSettings.learningRate()),
+                    Map.entry("beta1", "" + optimizerSettings.beta1()),
+                    Map.entry("beta2", "" + optimizerSettings.beta2()),
+                    Map.entry("eps", "" + optimizerSettings.eps()),
+                    Map.entry("weight_decay", "" + optimizerSettings.weightDecay()),
+                    Map.entry("grad_clip_norm", "" + optimizerSettings.gradClipNorm()));
         }
 
         static Header of(Map<String, String> metadata) {
             if (!VERSION.equals(metadata.get("bios_state")))
                 throw new ModelRefused("recovery point", "has version " + metadata.get("bios_state"),
-                        "expected version " + VERSION + ", written by this program");
+                        "expected version " + VERSION + ": it was written by another version of Bios");
             try {
                 return parsed(metadata);
             } catch (IllegalArgumentException | NullPointerException wrong) {
@@ -112,65 +118,68 @@ public final class StateSnapshot implements AutoCloseable {
         }
     }
 
-    /// What the state is besides tensors.
+    /// The part of the state that is not tensors.
     public Header header() {
         return header;
     }
 
-    /// Bytes of the copy on the device; 0 while the state itself is read.
+    /// Bytes of the copy on the device; 0 if there is no copy ([LiveTensors]).
     public long deviceBytes() {
-        return copy.bytes();
+        return tensors.bytes();
     }
 
-    /// Writes the adapter alone, as PEFT names it: a checkpoint's `adapter` blob.
+    /// Writes the adapter only, with PEFT's tensor names: the `adapter` blob of a checkpoint.
     public void writeAdapter(OutputStream out, StagingBuffer staging) throws IOException {
         write(out, List.of(WEIGHTS), Map.of("format", "pt"), staging);
     }
 
-    /// Writes the moments, `<tensor>.exp_avg` and `<tensor>.exp_avg_sq`: a checkpoint's `optimizer` blob.
+    /// Writes the moments, `<tensor>.exp_avg` and `<tensor>.exp_avg_sq`: the `optimizer` blob of a
+    /// checkpoint.
     public void writeOptimizer(OutputStream out, StagingBuffer staging) throws IOException {
         write(out, List.of(FIRST_MOMENT, SECOND_MOMENT), Map.of("optimizer", "adamw"), staging);
     }
 
-    /// Writes everything, the gradient sum (`<tensor>.grad`) included: a recovery point.
-    public void writePoint(OutputStream out, StagingBuffer staging) throws IOException {
+    /// Writes a recovery point: all tensors, the gradient sum (`<tensor>.grad`) included.
+    public void writeRecoveryPoint(OutputStream out, StagingBuffer staging) throws IOException {
         write(out, suffixes, header.metadata(), staging);
     }
 
-    /// Bytes that [#writePoint] writes.
-    public long pointBytes() {
-        SortedMap<String, Shape> shapes = shapes(tensors(suffixes));
+    /// Bytes that [#writeRecoveryPoint] writes.
+    public long recoveryPointBytes() {
+        SortedMap<String, Shape> shapes = shapes(sources(suffixes));
         return SafetensorsWriter.header(shapes, header.metadata()).length
                 + SafetensorsWriter.dataBytes(shapes);
     }
 
-    /// A tensor of a file: a part of the layout, and its number in the copy.
+    /// A tensor of a file: a part of the layout, and its index in the snapshot.
     private record Source(Part part, int tensor) {}
 
-    private SortedMap<String, Source> tensors(List<String> wanted) {
-        SortedMap<String, Source> tensors = new TreeMap<>();
+    private SortedMap<String, Source> sources(List<String> wanted) {
+        SortedMap<String, Source> sources = new TreeMap<>();
         int parts = layout.parts().size();
         for (String suffix : wanted) {
+            require(suffixes.contains(suffix), "the snapshot has no tensors '*%s'; it has %s", suffix,
+                    suffixes);
             int from = suffixes.indexOf(suffix) * parts;
             for (int i = 0; i < parts; i++)
-                tensors.put(layout.parts().get(i).name() + suffix, new Source(layout.parts().get(i),
+                sources.put(layout.parts().get(i).name() + suffix, new Source(layout.parts().get(i),
                         from + i));
         }
-        return tensors;
+        return sources;
     }
 
-    private static SortedMap<String, Shape> shapes(SortedMap<String, Source> tensors) {
+    private static SortedMap<String, Shape> shapes(SortedMap<String, Source> sources) {
         SortedMap<String, Shape> shapes = new TreeMap<>();
-        tensors.forEach((name, source) -> shapes.put(name,
+        sources.forEach((name, source) -> shapes.put(name,
                 new Shape(source.part.rows(), source.part.columns())));
         return shapes;
     }
 
     private void write(OutputStream out, List<String> wanted, Map<String, String> metadata,
             StagingBuffer staging) throws IOException {
-        SortedMap<String, Source> tensors = tensors(wanted);
-        out.write(SafetensorsWriter.header(shapes(tensors), metadata));
-        for (Source source : tensors.values()) write(out, source, staging);
+        SortedMap<String, Source> sources = sources(wanted);
+        out.write(SafetensorsWriter.header(shapes(sources), metadata));
+        for (Source source : sources.values()) write(out, source, staging);
     }
 
     private void write(OutputStream out, Source source, StagingBuffer staging) throws IOException {
@@ -179,9 +188,9 @@ public final class StateSnapshot implements AutoCloseable {
         for (int row = 0; row < part.rows(); row += step) {
             int rows = Math.min(step, part.rows() - row);
             int elements = rows * part.columns();
-            float[] transposed = staging.device(elements);
-            copy.read(source.tensor, 0, part.columns(), row, rows, transposed, 0);
-            float[] values = staging.file(elements);
+            float[] transposed = staging.deviceLayout(elements);
+            tensors.read(source.tensor, 0, part.columns(), row, rows, transposed, 0);
+            float[] values = staging.fileLayout(elements);
             FactorLayout.transpose(transposed, values, part.columns(), rows);
             SafetensorsWriter.write(out, values, elements, staging);
         }
@@ -189,6 +198,6 @@ public final class StateSnapshot implements AutoCloseable {
 
     /// Frees the copy. Any thread; more than once is allowed.
     @Override public void close() {
-        copy.close();
+        tensors.close();
     }
 }

@@ -10,16 +10,16 @@ import java.util.HashMap;
 import java.util.Map;
 import java.util.Optional;
 
-/// Where the content of a new [TrainingState] comes from. A state is made in three steps, so that the device
-/// never waits for a store: [#check] reads headers only, [#allocate] takes the memory on the device's thread,
-/// and [#fill] streams the content from any thread, while no verb uses the state. The caller closes the
-/// source, and the state when [#fill] throws.
+/// The source of the content of a new [TrainingState]. A state is created in three steps, so that the device
+/// never waits for a store: [#check] reads headers only, [#allocate] allocates the memory on the device
+/// thread, and [#fill] streams the content from any thread, while no verb uses the state. The caller closes
+/// the source, and the state if [#fill] throws.
 public sealed interface StateSource extends AutoCloseable {
     /// Shape, counters and settings of the state.
     StateSnapshot.Header header();
 
-    /// Refuses files that are not those of a state of this shape: [bios.worker.load.ModelRefused] names the
-    /// tensor.
+    /// Checks that the files contain a state of this shape. Throws [bios.worker.load.ModelRefused] with the
+    /// name of the wrong tensor.
     void check(ModelSpec model);
 
     /// Writes the content into the zeros of [#allocate]; once.
@@ -30,15 +30,16 @@ public sealed interface StateSource extends AutoCloseable {
 
     @Override void close();
 
-    /// A state of zeros of this shape; [bios.worker.device.OutOfDeviceMemory] with nothing taken.
-    default TrainingState allocate(ModelSpec model, Device on) {
-        return TrainingState.allocate(header(), model, on);
+    /// Allocates a state of zeros of this shape. If it throws [bios.worker.device.OutOfDeviceMemory], nothing
+    /// stays allocated.
+    default TrainingState allocate(ModelSpec model, Device device) {
+        return TrainingState.allocate(header(), model, device);
     }
 
-    /// All three steps at once, where nothing else uses the device.
-    default TrainingState make(ModelSpec model, Device on) {
+    /// Checks, allocates and fills, for callers with no other operation on the device.
+    default TrainingState make(ModelSpec model, Device device) {
         check(model);
-        TrainingState state = allocate(model, on);
+        TrainingState state = allocate(model, device);
         try {
             fill(state, new StagingBuffer());
             return state;
@@ -48,8 +49,8 @@ public sealed interface StateSource extends AutoCloseable {
         }
     }
 
-    /// A new run's state: a fresh adapter, no steps, [AdamParams#DEFAULT].
-    record Fresh(LoraSpec lora) implements StateSource {
+    /// The state of a new run: a new adapter, no steps, [AdamParams#DEFAULT].
+    record NewState(LoraSpec lora) implements StateSource {
         @Override public StateSnapshot.Header header() {
             return new StateSnapshot.Header(lora, 0, 0, AdamParams.DEFAULT);
         }
@@ -65,18 +66,18 @@ public sealed interface StateSource extends AutoCloseable {
         @Override public void close() {}
     }
 
-    /// A recovery point, exact: what [StateSnapshot#writePoint] wrote.
-    record Point(TensorStream file, StateSnapshot.Header header) implements StateSource {
-        public Point(TensorStream file) {
+    /// A recovery point, written by [StateSnapshot#writeRecoveryPoint]; restores the exact state.
+    record RecoveryPoint(TensorStream file, StateSnapshot.Header header) implements StateSource {
+        public RecoveryPoint(TensorStream file) {
             this(file, StateSnapshot.Header.of(file.metadata()));
         }
 
         @Override public void check(ModelSpec model) {
-            Adapter.check(file, header.lora(), model);
+            Adapter.checkFile(file, header.lora(), model);
             FactorLayout layout = FactorLayout.of(header.lora(), model);
             Factors.check(file, layout, StateSnapshot.FIRST_MOMENT);
             Factors.check(file, layout, StateSnapshot.SECOND_MOMENT);
-            if (header.accumulated() > 0) Factors.check(file, layout, StateSnapshot.GRADIENT);
+            if (header.accumulatedOperations() > 0) Factors.check(file, layout, StateSnapshot.GRADIENT);
         }
 
         @Override public void fill(TrainingState state, StagingBuffer staging) {
@@ -97,14 +98,14 @@ public sealed interface StateSource extends AutoCloseable {
         }
     }
 
-    /// A checkpoint: what [StateSnapshot#writeAdapter] and [StateSnapshot#writeOptimizer] wrote. Without an
+    /// A checkpoint, written by [StateSnapshot#writeAdapter] and [StateSnapshot#writeOptimizer]. Without an
     /// optimizer the moments and the number of steps are zero.
     ///
     /// @param header of the checkpoint; nothing is accumulated
     record Checkpoint(TensorStream adapter, Optional<TensorStream> optimizer, StateSnapshot.Header header)
             implements StateSource {
         /// @param steps of the checkpoint
-        /// @param settings what steps without settings use
+        /// @param settings used by steps without settings
         public Checkpoint(TensorStream adapter, Optional<TensorStream> optimizer, LoraSpec lora, long steps,
                 AdamParams settings) {
             this(adapter, optimizer,
@@ -112,7 +113,7 @@ public sealed interface StateSource extends AutoCloseable {
         }
 
         @Override public void check(ModelSpec model) {
-            Adapter.check(adapter, header.lora(), model);
+            Adapter.checkFile(adapter, header.lora(), model);
             FactorLayout layout = FactorLayout.of(header.lora(), model);
             optimizer.ifPresent(file -> {
                 Factors.check(file, layout, StateSnapshot.FIRST_MOMENT);
@@ -121,7 +122,7 @@ public sealed interface StateSource extends AutoCloseable {
         }
 
         @Override public void fill(TrainingState state, StagingBuffer staging) {
-            state.adapter().fill(adapter, staging);
+            state.adapter().readFrom(adapter, staging);
             optimizer.ifPresent(file -> {
                 Map<String, TensorStream.RowSink> sinks = new HashMap<>();
                 state.firstMoment().sinks(sinks, StateSnapshot.FIRST_MOMENT, staging);

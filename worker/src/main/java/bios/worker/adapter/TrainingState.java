@@ -16,46 +16,47 @@ import java.util.List;
 import java.util.Optional;
 import java.util.function.DoubleSupplier;
 
-/// All that a run is on a device: adapter, Adam's moments, number of steps, settings, and the sum
-/// of gradients since the last step. It changes in [#accumulate], [#step] and [#dropGradient]
-/// only, each all or nothing.
+/// The training state of a run on a device: adapter, Adam's moments, number of steps, settings of the
+/// optimizer, and the sum of gradients since the last step. Only [#accumulate], [#step] and [#dropGradient]
+/// change it; each succeeds completely or changes nothing.
 public final class TrainingState implements AutoCloseable {
     private final Adapter adapter;
     private final Factors firstMoment;
     private final Factors secondMoment;
-    private final Device on;
+    private final Device device;
     private Optional<Factors> gradient = Optional.empty();
-    private long accumulated;
+    private long accumulatedOperations;
     private long steps;
-    private AdamParams settings;
+    private AdamParams optimizerSettings;
 
-    private TrainingState(Adapter adapter, Factors firstMoment, Factors secondMoment, Device on, long steps,
-            AdamParams settings) {
+    private TrainingState(Adapter adapter, Factors firstMoment, Factors secondMoment, Device device,
+            long steps, AdamParams optimizerSettings) {
         this.adapter = adapter;
         this.firstMoment = firstMoment;
         this.secondMoment = secondMoment;
-        this.on = on;
+        this.device = device;
         this.steps = steps;
-        this.settings = settings;
+        this.optimizerSettings = optimizerSettings;
     }
 
-    /// A state of zeros, to be filled by a [StateSource]; [bios.worker.device.OutOfDeviceMemory] with nothing
-    /// taken.
+    /// Allocates a state of zeros, for a [StateSource] to fill. If it throws
+    /// [bios.worker.device.OutOfDeviceMemory], nothing stays allocated.
     ///
-    /// @param header shape, counters and settings; a gradient sum is allocated if it counts any
-    static TrainingState allocate(StateSnapshot.Header header, ModelSpec model, Device on) {
+    /// @param header shape, counters and settings; a gradient sum is allocated if it counts operations
+    static TrainingState allocate(StateSnapshot.Header header, ModelSpec model, Device device) {
         List<Runnable> undo = new ArrayList<>();
         try {
-            Adapter adapter = Adapter.allocate(header.lora(), model, on);
+            Adapter adapter = Adapter.allocate(header.lora(), model, device);
             undo.add(adapter::close);
             FactorLayout layout = adapter.weights().layout();
-            Factors first = new Factors(layout, on);
+            Factors first = new Factors(layout, device);
             undo.add(first::close);
-            Factors second = new Factors(layout, on);
+            Factors second = new Factors(layout, device);
             undo.add(second::close);
-            var state = new TrainingState(adapter, first, second, on, header.steps(), header.settings());
-            if (header.accumulated() > 0) state.gradient = Optional.of(new Factors(layout, on));
-            state.accumulated = header.accumulated();
+            var state = new TrainingState(adapter, first, second, device, header.steps(),
+                    header.optimizerSettings());
+            if (header.accumulatedOperations() > 0) state.gradient = Optional.of(new Factors(layout, device));
+            state.accumulatedOperations = header.accumulatedOperations();
             return state;
         } catch (Throwable refused) {
             undo.forEach(Runnable::run);
@@ -63,9 +64,9 @@ public final class TrainingState implements AutoCloseable {
         }
     }
 
-    /// A new run's state: a fresh adapter, no steps, [AdamParams#DEFAULT].
-    public static TrainingState fresh(LoraSpec lora, ModelSpec model, Device on) {
-        return new StateSource.Fresh(lora).make(model, on);
+    /// Allocates the state of a new run: a new adapter, no steps, [AdamParams#DEFAULT].
+    public static TrainingState createInitialized(LoraSpec lora, ModelSpec model, Device device) {
+        return new StateSource.NewState(lora).make(model, device);
     }
 
     Factors firstMoment() {
@@ -80,7 +81,7 @@ public final class TrainingState implements AutoCloseable {
         return gradient;
     }
 
-    /// The weights, live: the next step changes them.
+    /// The weights themselves, not a copy: the next step changes them.
     public Adapter adapter() {
         return adapter;
     }
@@ -95,14 +96,14 @@ public final class TrainingState implements AutoCloseable {
         return steps;
     }
 
-    /// What [#step] without settings uses: the last ones given.
-    public AdamParams settings() {
-        return settings;
+    /// The settings of the last [#step], which a step without settings uses.
+    public AdamParams optimizerSettings() {
+        return optimizerSettings;
     }
 
     /// Operations whose gradients are summed and not yet applied.
-    public long accumulated() {
-        return accumulated;
+    public long accumulatedOperations() {
+        return accumulatedOperations;
     }
 
     /// Most bytes that the state of a run of this shape takes on a device: weights, both moments, the
@@ -116,64 +117,66 @@ public final class TrainingState implements AutoCloseable {
         return 4 * adapter.weights().elements() * (gradient.isPresent() ? 4 : 3);
     }
 
-    /// Zeros of the adapter's shape: where an operation collects its gradient before [#accumulate] takes it.
-    public Factors freshGradient() {
-        return new Factors(adapter.lora(), adapter.model(), on);
+    /// Allocates zeros of the adapter's shape, in which an operation sums its gradient before [#accumulate].
+    public Factors allocateGradient() {
+        return new Factors(adapter.lora(), adapter.model(), device);
     }
 
-    /// Adds one operation's gradient to the sum, and owns it from now on.
+    /// Adds one operation's gradient to the sum, and takes ownership of it.
     public void accumulate(Factors operation) {
         if (gradient.isEmpty()) gradient = Optional.of(operation);
         else {
             gradient.get().add(operation);
             operation.close();
         }
-        accumulated++;
+        accumulatedOperations++;
     }
 
-    /// Forgets the gradient sum.
+    /// Frees the gradient sum.
     public void dropGradient() {
         gradient.ifPresent(Factors::close);
         gradient = Optional.empty();
-        accumulated = 0;
+        accumulatedOperations = 0;
     }
 
     /// Enqueues one AdamW step on the gradient sum, which it clears. The gradient is first multiplied by
-    /// min(1, gradClipNorm / (norm + 1e-6)) where there is a gradClipNorm, as torch.nn.utils.clip_grad_norm_
+    /// min(1, gradClipNorm / (norm + 1e-6)) if gradClipNorm is set, as torch.nn.utils.clip_grad_norm_
     /// does.
     ///
     /// @param params become the settings
     /// @return waits for the norm of the whole gradient, before clipping; any thread
     public DoubleSupplier step(AdamParams params) {
-        require(gradient.isPresent(), "a step without gradient");
+        require(gradient.isPresent(), "the gradient sum is empty");
         List<Tensor> sum = gradient.get().slabs();
-        try (Device.Scope scope = on.scope()) {
-            Tensor squares = on.scratch(scope, DType.F64, 1, 1);
-            on.sumOfSquares(squares, sum);
-            Readback norm = on.readback(List.of(squares));
-            on.adamW(adapter.weights().slabs(), firstMoment.slabs(), secondMoment.slabs(), sum, squares,
+        try (Device.Scope scope = device.scope()) {
+            Tensor squares = device.scratch(scope, DType.F64, 1, 1);
+            device.sumOfSquares(squares, sum);
+            Readback norm = device.readback(List.of(squares));
+            device.adamW(adapter.weights().slabs(), firstMoment.slabs(), secondMoment.slabs(), sum, squares,
                     new AdamStep(params.learningRate(), params.beta1(), params.beta2(), params.eps(),
                             params.weightDecay(), steps + 1, params.gradClipNorm()));
             dropGradient();
             steps++;
-            settings = params;
+            optimizerSettings = params;
             return () -> Math.sqrt(norm.doubles(0)[0]);
         }
     }
 
     /// Copies the state on the device, to be written by another thread while training goes on. Does not wait.
-    /// [bios.worker.device.OutOfDeviceMemory] with nothing taken when there is no room for the copy.
+    /// If it throws [bios.worker.device.OutOfDeviceMemory], nothing stays allocated.
     public StateSnapshot snapshot(StateSnapshot.Content content) {
-        return snapshot(content, on.snapshot(tensors(content)));
+        return snapshot(content, device.snapshot(tensors(content)));
     }
 
-    /// The same without a copy: reads the state itself, which must not change until it is written.
+    /// The same without a copy: the snapshot reads the tensors themselves, so no operation may change the
+    /// state until it is written.
     public StateSnapshot live(StateSnapshot.Content content) {
-        return snapshot(content, new StateSnapshot.Live(on, tensors(content)));
+        return snapshot(content, new StateSnapshot.LiveTensors(device, tensors(content)));
     }
 
     private StateSnapshot snapshot(StateSnapshot.Content content, Snapshot copy) {
-        var header = new StateSnapshot.Header(adapter.lora(), steps, accumulated, settings);
+        var header = new StateSnapshot.Header(adapter.lora(), steps, accumulatedOperations,
+                optimizerSettings);
         return new StateSnapshot(header, adapter.weights().layout(), suffixes(content), copy);
     }
 
@@ -188,7 +191,7 @@ public final class TrainingState implements AutoCloseable {
         return all.subList(0, switch (content) {
             case WEIGHTS -> 1;
             case CHECKPOINT -> 3;
-            case EVERYTHING -> gradient.isPresent() ? 4 : 3;
+            case RECOVERY_POINT -> gradient.isPresent() ? 4 : 3;
         });
     }
 
@@ -197,7 +200,7 @@ public final class TrainingState implements AutoCloseable {
         if (content == StateSnapshot.Content.WEIGHTS) return tensors;
         tensors.addAll(firstMoment.tensors());
         tensors.addAll(secondMoment.tensors());
-        if (content == StateSnapshot.Content.EVERYTHING)
+        if (content == StateSnapshot.Content.RECOVERY_POINT)
             gradient.ifPresent(sum -> tensors.addAll(sum.tensors()));
         return tensors;
     }

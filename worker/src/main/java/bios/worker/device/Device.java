@@ -97,7 +97,7 @@ public interface Device extends AutoCloseable {
     Table table(FrozenMatrix matrix);
 
     /// An empty pool of at most `limit` pages.
-    PagePool pagePool(PagePool.Shape shape, int limit);
+    PagePool pagePool(PagePool.Format format, int limit);
 
     // ---- transfers ----
 

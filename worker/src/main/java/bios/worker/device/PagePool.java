@@ -1,23 +1,24 @@
 package bios.worker.device;
 
-/// Keys and values of decoding sequences on a device, in pages of [Device#BLOCK] positions of all layers. The
-/// host assigns pages to sequences; a pass contains the page numbers ([Sequence#pages]).
+/// KV-cache pages on a device. One page holds [Device#BLOCK] positions of every layer. The host assigns pages
+/// to sequences; a pass contains the page numbers ([Sequence#pages]).
 public interface PagePool extends AutoCloseable {
-    /// The shape of its contents.
-    Shape shape();
+    /// The dimensions and element type of the pages.
+    Format format();
 
     /// Bytes of one page.
     long pageBytes();
 
-    /// Allocates pages 0 (inclusive) to `pages` (exclusive), all or none: [OutOfDeviceMemory] if they do not
-    /// fit. Pages are freed only by [#close].
-    void reserve(int pages);
+    /// Allocates pages so that numbers 0 (inclusive) to `pages` (exclusive) are valid; does nothing if they
+    /// already are. If it throws [OutOfDeviceMemory], nothing stays allocated. Pages are not freed before
+    /// [#close].
+    void growTo(int pages);
 
-    /// Frees all pages, after the earlier verbs.
+    /// Frees all pages, after the verbs called before.
     @Override void close();
 
-    /// The shape and element type of the keys and values in a pool.
+    /// Dimensions and element type of keys and values.
     ///
     /// @param dtype [DType#F32] or [DType#BF16]
-    record Shape(int layers, int kvHeads, int headDim, DType dtype) {}
+    record Format(int layers, int kvHeads, int headDim, DType dtype) {}
 }

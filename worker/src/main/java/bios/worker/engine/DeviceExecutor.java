@@ -45,7 +45,8 @@ final class DeviceExecutor implements AutoCloseable {
     /// So many bytes of freed states are worth a walk through the C library's heaps.
     private static final long TRIM = 16 << 20;
     private static final long LEAST_RUN_BYTES = 64 << 20;
-    /// Copies of states that are being written take at most this part of the room of runs, beside it.
+    /// Copies of states that are being written take at most this part of the bytes of runs, in addition to
+    /// them.
     private static final int COPY_SHARE = 4;
     private final Device device;
     private final EngineSettings settings;
@@ -101,7 +102,7 @@ final class DeviceExecutor implements AutoCloseable {
         long began = System.nanoTime(); // edge: seconds for the log
         Optional<Tokenizer> tokenizer = Tokenizer.open(folder);
         BaseModel model = BaseModel.load(folder, name, device);
-        model.keepActivations(settings.activationBytes(), settings.longSequenceBytes());
+        model.setActivationBudget(settings.activationBytes(), settings.longSequenceBytes());
         Sampler sampler = new Sampler(model, tokenizer.map(t -> tokens -> t.decode(tokens, false)),
                 settings.sampler());
         models.put(name, new LoadedModel(model, sampler, tokenizer));
@@ -211,7 +212,7 @@ final class DeviceExecutor implements AutoCloseable {
         return new TaskOutcome.Failed(FaultClassifier.of(thrown, operation.task().words()));
     }
 
-    /// Copies the state on the device, or, where there is no room for the copy, lends the state itself.
+    /// Copies the state on the device. If there is no memory for a copy, the snapshot reads the state itself.
     private TaskOutcome.Copied copy(ResidentRun run, StateSnapshot.Content content) {
         TrainingState state = run.state.orElseThrow();
         if (copyBytes.get() + state.snapshotBytes(content) <= runBytes / COPY_SHARE) try {
@@ -262,9 +263,9 @@ final class DeviceExecutor implements AutoCloseable {
         before.ifPresent(TrainingState::close);
     }
 
-    /// What steps without settings use in a run.
+    /// The optimizer settings that a step without settings uses in a run.
     AdamParams optimizerSettings(ResidentRun run) {
-        return run.state.orElseThrow().settings();
+        return run.state.orElseThrow().optimizerSettings();
     }
 
     /// Closes a run: frees its memory as soon as nothing reads it.
@@ -337,8 +338,8 @@ final class DeviceExecutor implements AutoCloseable {
         }
     }
 
-    /// A pass has failed: all runs are as before these operations. With passes of their own each begins
-    /// again, and only the one at fault fails.
+    /// A pass has failed: all runs are as before these operations. Each then runs again
+    /// in a separate pass, so that only the operation at fault fails.
     private List<EngineSelfMessage.Done> failed(List<Candidate> chosen, Throwable thrown) {
         TaskOutcome.Failed failed = failed(chosen.getFirst().operation, thrown);
         if (chosen.size() == 1) return List.of(ended(chosen.getFirst(), failed));
@@ -390,8 +391,8 @@ final class DeviceExecutor implements AutoCloseable {
 
     // ---- memory ----
 
-    /// Most bytes of the states of runs: what the settings say, else half of what the device has beside
-    /// weights, activations, and what sampling may take.
+    /// Most bytes of the states of runs: the setting, else half of the device memory that weights,
+    /// activations and sampling leave.
     long runBytes() {
         return runBytes;
     }

@@ -13,7 +13,8 @@ import java.util.function.Supplier;
 /// The work that a device can do now: operations of runs that are decoded, in the order of each run; sampling
 /// requests whose adapters are on the device; and calls of the engine. The engine adds to it while the device
 /// works; the device's thread takes the next turn when it is free, so it never waits for the engine while
-/// there is work, and a turn holds all that was ready when it began. Bookkeeping only; safe for any thread.
+/// there is work, and a turn contains all that was ready when it began. Bookkeeping only; safe for any
+/// thread.
 final class DeviceQueue {
     /// Passes that a device has at most, with the one that it works on: while it does, the next is prepared.
     private static final int PASSES_IN_FLIGHT = 2;
@@ -52,7 +53,7 @@ final class DeviceQueue {
         }
     }
 
-    /// What the device's thread does next.
+    /// The next work of the device's thread.
     sealed interface Work {
         /// A call of the engine.
         record Call(Runnable call) implements Work {}

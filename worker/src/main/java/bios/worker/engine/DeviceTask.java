@@ -40,12 +40,12 @@ sealed interface DeviceTask {
 
         record Recovery() implements Purpose {}
 
-        /// What of the state is copied.
+        /// The part of the state that is copied.
         default StateSnapshot.Content content() {
             return switch (this) {
                 case State _ -> StateSnapshot.Content.CHECKPOINT;
                 case Sampler _ -> StateSnapshot.Content.WEIGHTS;
-                case Recovery() -> StateSnapshot.Content.EVERYTHING;
+                case Recovery() -> StateSnapshot.Content.RECOVERY_POINT;
             };
         }
     }

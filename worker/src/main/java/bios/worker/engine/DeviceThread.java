@@ -23,7 +23,7 @@ final class DeviceThread {
     /// Starts the thread.
     ///
     /// @param turns executes one turn, on the device's thread
-    /// @param broken is told what a turn has thrown, once: the thread takes no further turns
+    /// @param broken called once with the exception that a turn has thrown; the thread executes no more turns
     static DeviceThread start(String name, DeviceQueue queue, Consumer<DeviceQueue.Turn> turns,
             Consumer<Throwable> broken) {
         var device = new DeviceThread(name, queue);
@@ -64,7 +64,7 @@ final class DeviceThread {
         if (FaultClassifier.deviceLost(thrown).isPresent()) lost();
     }
 
-    /// Ends the thread behind the work that it is in and `last`. A lost device may block or throw: `last`
+    /// Ends the thread after its current work and `last`. A lost device may block or throw: `last`
     /// then runs on a daemon thread, for which neither this thread nor the process waits.
     void stop(Runnable last) {
         stopped = true;

@@ -75,10 +75,10 @@ public final class Engine {
                 settings.maxQueuedSequences());
     }
 
-    /// What an engine starts with.
+    /// The parts that an engine starts with.
     private record Parts(DeviceQueue queue, StagingBuffers buffers, DeviceThread thread,
             AtomicReference<DeviceExecutor> loaded) {
-        /// Ends the device's thread, and closes the device behind its work.
+        /// Ends the device's thread, and closes the device after its work.
         void stop() {
             thread.stop(() -> Optional.ofNullable(loaded.get()).ifPresent(DeviceExecutor::close));
         }
@@ -86,7 +86,7 @@ public final class Engine {
 
     /// An engine that opens the device, loads all models, and registers with the receptionist. It stops with
     /// [bios.worker.load.ModelRefused] when a model cannot be served, and with [DeviceLost] when the device
-    /// is lost. When it stops, it closes the device behind the pass that is under way.
+    /// is lost. When it stops, it closes the device after the current pass.
     ///
     /// @param models folders by the name that they are served under
     /// @param device called once, on the thread that owns the device from then on

@@ -6,7 +6,7 @@ import bios.protocol.wire.Message;
 import bios.worker.adapter.Adapter;
 import java.util.List;
 
-/// What an [Engine] is told by its device's thread and its virtual threads. Never leaves the process.
+/// A message to an [Engine] from its device's thread or its virtual threads. Never leaves the process.
 sealed interface EngineSelfMessage extends Message {
     /// The device is open and its models are loaded.
     record Loaded(DeviceExecutor executor) implements EngineSelfMessage {}

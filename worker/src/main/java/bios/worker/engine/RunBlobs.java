@@ -24,7 +24,7 @@ import bios.worker.train.Refused;
 import java.io.InputStream;
 import java.util.Optional;
 
-/// What an engine reads from and writes to the blob store: operations, states and adapters. States and
+/// Reads and writes of an engine in the blob store: operations, states and adapters. States and
 /// adapters are streams of any size. Every method blocks: call it from a virtual thread.
 ///
 /// @param blobs the store
@@ -80,11 +80,11 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
 
     /// Opens the content of a run's first state.
     StateSource source(RunId run, DeviceTask.Open open) {
-        if (open.recoveryPoint().isEmpty()) return new StateSource.Fresh(open.lora());
+        if (open.recoveryPoint().isEmpty()) return new StateSource.NewState(open.lora());
         BlobRef point = open.recoveryPoint().get();
         TensorStream file = TensorStream.open("recovery point", point(run, point), point.bytes());
         try {
-            return new StateSource.Point(file);
+            return new StateSource.RecoveryPoint(file);
         } catch (RuntimeException refused) {
             try (file) {
                 file.verify();
@@ -105,7 +105,7 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
     ///
     /// @param settings the run's, for a load without the optimizer
     StateSource source(DeviceTask.Load load, AdamParams settings) {
-        String path = load.operation().path().bios();
+        String path = load.operation().path().biosUri();
         var manifest = load.manifest();
         TensorStream adapter = tensors(path, manifest.adapter());
         try {
@@ -138,14 +138,15 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
                 yield saved(run, position, new CheckpointManifest(run.run(), CheckpointKind.TRAINING,
                         Optional.of(save.name()), run.baseModel(), copy.header().lora(),
                         adapter.id().sha256(), adapter, Optional.of(optimizer), copy.header().steps(),
-                        copy.header().settings(), OPTIMIZER, save.userMetadata(), run.parent(), at,
+                        copy.header().optimizerSettings(), OPTIMIZER, save.userMetadata(), run.parent(), at,
                         expiry(at, save.ttlSeconds())));
             }
             case DeviceTask.Purpose.Sampler(var save, var at) -> {
                 var adapter = adapter(run, copy, buffer);
                 yield saved(run, position, new CheckpointManifest(run.run(), CheckpointKind.SAMPLER,
                         save.name(), run.baseModel(), copy.header().lora(), adapter.id().sha256(), adapter,
-                        Optional.empty(), copy.header().steps(), copy.header().settings(), OPTIMIZER, "{}",
+                        Optional.empty(), copy.header().steps(), copy.header().optimizerSettings(),
+                        OPTIMIZER, "{}",
                         run.parent(), at, expiry(at, save.ttlSeconds())));
             }
             case DeviceTask.Purpose.Recovery() ->
@@ -156,10 +157,10 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
 
     private BlobRef point(RunId run, StateSnapshot copy, StagingBuffer buffer) {
         String scope = BlobScope.recovery(run);
-        Optional<HostStateCache.Writer> cached = host.store(run, copy.pointBytes());
-        if (cached.isEmpty()) return blobs.put(scope, out -> copy.writePoint(out, buffer));
+        Optional<HostStateCache.Writer> cached = host.store(run, copy.recoveryPointBytes());
+        if (cached.isEmpty()) return blobs.put(scope, out -> copy.writeRecoveryPoint(out, buffer));
         try (HostStateCache.Writer writer = cached.get()) {
-            BlobRef point = blobs.put(scope, out -> copy.writePoint(writer.copying(out), buffer));
+            BlobRef point = blobs.put(scope, out -> copy.writeRecoveryPoint(writer.copying(out), buffer));
             writer.commit(point);
             return point;
         }

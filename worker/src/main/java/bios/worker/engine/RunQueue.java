@@ -60,8 +60,8 @@ final class RunQueue {
         return operations.stream().limit(count).filter(o -> o.stage == QueuedOperation.Stage.NEW).findFirst();
     }
 
-    /// The next operation to be submitted, if it is decoded or has failed. What comes from a stream is
-    /// submitted when all before it is done, and what is behind it waits for it.
+    /// The next operation to be submitted, if it is decoded or has failed. An operation that
+    /// reads a stream is submitted when all earlier ones are done, and later ones wait for it.
     Optional<QueuedOperation> toSubmit() {
         boolean first = true;
         for (QueuedOperation operation : operations) {

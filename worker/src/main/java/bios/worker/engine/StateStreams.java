@@ -31,7 +31,7 @@ record StateStreams(RunBlobs blobs, StagingBuffers buffers, DeviceThread device,
         var settings = device.await(() -> executor.optimizerSettings(run));
         try (StateSource source = blobs.source(load, settings)) {
             verified(source::verify, () -> replace(run, source));
-            return new TaskOutcome.Completed(new OperationResult.Loaded(load.operation().path().bios(),
+            return new TaskOutcome.Completed(new OperationResult.Loaded(load.operation().path().biosUri(),
                     source.header().steps()));
         }
     }
@@ -74,11 +74,11 @@ record StateStreams(RunBlobs blobs, StagingBuffers buffers, DeviceThread device,
     }
 
     private Adapter adapter(ModelName model, LoraSpec lora, TensorStream file) throws Exception {
-        Adapter.check(file, lora, executor.models().get(model).model().spec());
+        Adapter.checkFile(file, lora, executor.models().get(model).model().spec());
         Adapter adapter = device.await(() -> executor.allocate(model, lora));
         try {
             return buffers.stream(buffer -> {
-                adapter.fill(file, buffer);
+                adapter.readFrom(file, buffer);
                 return adapter;
             });
         } catch (Throwable failed) {

@@ -1,2 +1,2 @@
-/// The actor that owns a device: trains runs and samples on it, side by side.
+/// The actor that owns a device: trains runs and samples on it, concurrently.
 package bios.worker.engine;

@@ -5,7 +5,7 @@ import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
 import java.nio.ByteOrder;
 
-/// Conversions between fp32 and the 16-bit element types of model files.
+/// Conversions between fp32 and the 16-bit element types of model files, bf16 and fp16.
 public final class HalfFloats {
     private static final ValueLayout.OfShort SHORT =
             ValueLayout.JAVA_SHORT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
@@ -15,25 +15,25 @@ public final class HalfFloats {
     private HalfFloats() {}
 
     /// x rounded to bfloat16, to nearest, ties to even (IEEE 754), as its upper 16 bits. NaN stays NaN.
-    public static short bf16(float x) {
+    public static short toBf16(float x) {
         int bits = Float.floatToRawIntBits(x);
         if (x != x) return (short) ((bits >>> 16) | 0x40);
         return (short) ((bits + 0x7fff + ((bits >>> 16) & 1)) >>> 16);
     }
 
-    /// Rounds the fp32 numbers with these bits to bf16, in place, for i < n.
-    public static void rounded(int[] bits, int n) {
+    /// Rounds bits[0..n), each the bits of an fp32 value, to bf16 precision; they stay fp32 bits.
+    public static void roundToBf16InPlace(int[] bits, int n) {
         for (int i = 0; i < n; i++) bits[i] = (bits[i] + 0x7fff + ((bits[i] >>> 16) & 1)) & 0xffff0000;
     }
 
-    /// The value of a bfloat16.
+    /// The fp32 value of a bfloat16.
     public static float fromBf16(short bits) {
         return Float.intBitsToFloat(bits << 16);
     }
 
     /// x rounded to bfloat16 and back.
     public static float rounded(float x) {
-        return fromBf16(bf16(x));
+        return fromBf16(toBf16(x));
     }
 
     /// x approximated by the sum of two bfloat16: x rounded, and the remainder rounded. About 16 bits of

@@ -1,7 +1,7 @@
 package bios.worker.load;
 
 import bios.worker.device.FrozenMatrix;
-import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.FrozenMatrix.WeightType;
 import com.fasterxml.jackson.core.JsonProcessingException;
 import com.fasterxml.jackson.core.StreamReadFeature;
 import com.fasterxml.jackson.databind.JsonNode;
@@ -154,11 +154,11 @@ public final class Safetensors implements AutoCloseable {
     }
 
     /// The tensor's element type, refused unless it is one that the engine computes with.
-    public DType dtype(Entry entry) {
+    public WeightType dtype(Entry entry) {
         return switch (entry.dtype()) {
-            case "BF16" -> DType.BF16;
-            case "F16" -> DType.F16;
-            case "F32" -> DType.F32;
+            case "BF16" -> WeightType.BF16;
+            case "F16" -> WeightType.F16;
+            case "F32" -> WeightType.F32;
             default -> throw new ModelRefused(where, "tensor '" + entry.name() + "' has dtype "
                     + entry.dtype(), "expected BF16, F16 or F32; save the model in one of them");
         };

@@ -38,14 +38,14 @@ public final class StagingBuffer {
     }
 
     /// A buffer of at least so many values in the order of the file; contents undefined.
-    public float[] file(int count) {
+    public float[] fileLayout(int count) {
         checkCancelled();
         if (file.length < count) file = new float[count];
         return file;
     }
 
     /// A buffer of at least so many values in the order of the device; contents undefined.
-    public float[] device(int count) {
+    public float[] deviceLayout(int count) {
         checkCancelled();
         if (device.length < count) device = new float[count];
         return device;

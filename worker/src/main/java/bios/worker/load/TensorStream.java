@@ -163,7 +163,7 @@ public final class TensorStream implements AutoCloseable {
             int elements = count * columns;
             byte[] bytes = staging.bytes(elements * width);
             if (in.readNBytes(bytes, 0, elements * width) < elements * width) throw cutOff(where);
-            float[] values = staging.file(elements);
+            float[] values = staging.fileLayout(elements);
             widen(tensor.dtype(), ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN), values, elements);
             sink.rows(row, count, values);
         }

@@ -21,15 +21,15 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 
-/// A frozen transformer on a device, shared by any number of adapters: several of them, of any ranks, go
-/// through one pass. A pass is prepared on the host, launched by the thread that calls the device's verbs,
-/// and read back once, at its end. With keys and values cached in the type of activations, a row's bits
-/// depend on its own sequence and adapter only: not on the other rows of the pass, not on the number of
-/// threads, and not on whether it went through [#launch] or, token by token, through [#forward].
+/// A frozen transformer on a device, shared by any number of adapters: one pass can contain several adapters
+/// of any ranks. A pass is prepared on the host, launched by the thread that calls the device's verbs, and
+/// read back once, at its end. If keys and values are cached in the type of activations, the results of a
+/// row depend on its own sequence and adapter only. They are bitwise independent of the other rows of the
+/// pass, of the number of threads, and of the method: [#launch] or, token by token, [#forward].
 public final class BaseModel implements AutoCloseable {
     private final ModelSpec spec;
     private final ModelInfo info;
-    private final Device on;
+    private final Device device;
     private final Safetensors files;
     private final Table embedding;
     private final List<Layer> layers;
@@ -38,21 +38,21 @@ public final class BaseModel implements AutoCloseable {
     private long activationBytes = 640L << 20;
     private long longSequenceBytes = 2L << 30;
 
-    BaseModel(ModelSpec spec, ModelInfo info, Device on, Safetensors files, Table embedding,
+    BaseModel(ModelSpec spec, ModelInfo info, Device device, Safetensors files, Table embedding,
             List<Layer> layers, Head head) {
         this.spec = spec;
         this.info = info;
-        this.on = on;
+        this.device = device;
         this.files = files;
         this.embedding = embedding;
         this.layers = List.copyOf(layers);
         this.head = head;
-        this.rope = new RopeTable(spec.rope(), spec.contextLength(), on);
+        this.rope = new RopeTable(spec.rope(), spec.contextLength(), device);
     }
 
-    /// Loads a `save_pretrained` folder; [bios.worker.load.ModelRefused] when it cannot be served.
+    /// Loads a `save_pretrained` folder. Throws [bios.worker.load.ModelRefused] if Bios cannot serve it.
     ///
-    /// @param name what it is served as
+    /// @param name under which the worker announces the model
     public static BaseModel load(Path folder, ModelName name, Device device) {
         return load(folder, name, device, DType.F32);
     }
@@ -71,64 +71,64 @@ public final class BaseModel implements AutoCloseable {
         }
     }
 
-    /// What a worker announces of it.
+    /// The description that a worker announces.
     public ModelInfo info() {
         return info;
     }
 
-    /// Its configuration.
+    /// The model's configuration.
     public ModelSpec spec() {
         return spec;
     }
 
-    /// Where it lives.
+    /// The device that holds the weights.
     public Device device() {
-        return on;
+        return device;
     }
 
-    /// Checks a training pass and lays out its data. Pure work of the host, on any thread.
+    /// Checks a training pass and lays out its data. Runs on the host only; any thread may call it.
     public TrainingPass prepare(List<RunBatch> batches) {
         return new TrainingPass(this, batches);
     }
 
-    /// Starts a training pass, see [TrainingPass#launch]. Layer inputs are saved; what else backward needs
-    /// is saved as far as [#keepActivations] allows and recomputed otherwise.
+    /// Starts a training pass, see [TrainingPass#launch]. Layer inputs are saved. The other activations
+    /// that backward needs are saved as far as [#setActivationBudget] allows and recomputed otherwise.
     Readback launch(TrainingPass pass, List<Optional<Factors>> gradients) {
-        List<Slot> adapters = pass.slots(gradients);
-        rope.cover(pass.longest());
-        try (Device.Scope scope = on.scope(); SavedActivations saved = saved(pass)) {
-            TrainingPass.Inputs in = TrainingPass.Inputs.of(on.upload(scope, pass.arrays()));
-            PassContext forward = new PassContext(on, in.positions(), on.slots(scope, adapters),
-                    on.sequences(scope, pass.sequences(pass.rows())), Optional.empty(), rope.cos(),
+        List<Slot> slots = pass.slots(gradients);
+        rope.growTo(pass.longest());
+        try (Device.Scope scope = device.scope(); SavedActivations saved = activationPlan(pass)) {
+            TrainingPass.Inputs in = TrainingPass.Inputs.of(device.upload(scope, pass.arrays()));
+            PassContext forward = new PassContext(device, in.positions(), device.slots(scope, slots),
+                    device.sequences(scope, pass.sequences(pass.rows())), Optional.empty(), rope.cos(),
                     rope.sin());
-            PassContext backward = backward(forward, pass, scope);
-            Tensor logprobs = on.scratch(scope, pass.rows(), 1);
-            List<Tensor> inputs = inputs(pass, in.tokens(), scope);
+            PassContext backward = backwardContext(forward, pass, scope);
+            Tensor logprobs = device.scratch(scope, pass.rows(), 1);
+            List<Tensor> inputs = embedAndAllocateInputs(pass, in.tokens(), scope);
             for (Layer layer : layers)
                 saved.forward(layer, inputs.get(layer.index() + 1), inputs.get(layer.index()), forward);
             Optional<Tensor> d = pass.backwardRows() == 0 ? Optional.empty()
-                    : Optional.of(on.scratch(scope, pass.backwardRows(), spec.hidden()));
-            d.ifPresent(t -> on.fill(t, 0));
-            evaluateHead(d, inputs.getLast(), logprobs, in, forward.slots(), pass);
+                    : Optional.of(device.scratch(scope, pass.backwardRows(), spec.hidden()));
+            d.ifPresent(t -> device.fill(t, 0));
+            headForwardBackward(d, inputs.getLast(), logprobs, in, forward.slots(), pass);
             if (d.isPresent()) for (Layer layer : layers.reversed())
                 saved.backward(layer, d.get(), inputs.get(layer.index()).rows(0, d.get().rows()), backward);
-            return on.readback(List.of(logprobs));
+            return device.readback(List.of(logprobs));
         }
     }
 
     /// The context of the rows that have a backward.
-    private PassContext backward(PassContext forward, TrainingPass pass, Device.Scope scope) {
+    private PassContext backwardContext(PassContext forward, TrainingPass pass, Device.Scope scope) {
         int rows = pass.backwardRows();
         if (rows == 0 || rows == pass.rows()) return forward;
-        return new PassContext(on, forward.positions().rows(0, rows), forward.slots().rows(0, rows),
-                on.sequences(scope, pass.sequences(rows)), Optional.empty(), rope.cos(), rope.sin());
+        return new PassContext(device, forward.positions().rows(0, rows), forward.slots().rows(0, rows),
+                device.sequences(scope, pass.sequences(rows)), Optional.empty(), rope.cos(), rope.sin());
     }
 
-    /// A pass from beginning to end, for tests and benchmarks.
+    /// Prepares and launches a training pass and waits for its results, for tests and benchmarks.
     ///
     /// @param gradients one for each batch, present where it has a loss
     /// @return the log-probabilities of each batch's targets
-    public List<float[]> evaluate(List<RunBatch> batches, List<Optional<Factors>> gradients) {
+    public List<float[]> runPass(List<RunBatch> batches, List<Optional<Factors>> gradients) {
         TrainingPass pass = prepare(batches);
         Readback results = pass.launch(gradients);
         List<float[]> logprobs = new ArrayList<>();
@@ -136,59 +136,62 @@ public final class BaseModel implements AutoCloseable {
         return logprobs;
     }
 
-    /// How many bytes of activations a pass may save for its backward; the bits of its
-    /// results do not depend on it.
+    /// Limits the bytes of activations that a pass saves for its backward. The results are bitwise
+    /// independent of the limit.
     ///
-    /// @param longSequence the same for a pass of one sequence that is too long for `bytes`
-    public void keepActivations(long bytes, long longSequence) {
-        longSequenceBytes = Math.max(bytes, longSequence);
+    /// @param longSequenceBytes the limit for a pass of one sequence that is too long for `bytes`
+    public void setActivationBudget(long bytes, long longSequenceBytes) {
+        this.longSequenceBytes = Math.max(bytes, longSequenceBytes);
         activationBytes = bytes;
     }
 
-    /// How many tokens of training can go through a pass with everything saved that backward needs.
-    public int passTokens() {
+    /// Most tokens of a training pass for which all activations that backward needs are saved.
+    public int maxTokensFullySaved() {
         long bytes = layers.getFirst().fullBytes() * layers.size() + 4L * spec.hidden() * (layers.size() + 1);
         return Math.clamp(activationBytes / bytes, 1, 1 << 20);
     }
 
-    /// Activations are worth saving if backward uses every row of them.
-    private SavedActivations saved(TrainingPass pass) {
-        if (pass.backwardRows() < pass.rows()) return SavedActivations.none(on, layers.size());
-        long budget = pass.rows() > passTokens() ? longSequenceBytes : activationBytes;
+    /// The layers whose activations are saved: none if backward uses only a part of the rows.
+    private SavedActivations activationPlan(TrainingPass pass) {
+        if (pass.backwardRows() < pass.rows()) return SavedActivations.none(device, layers.size());
+        long budget = pass.rows() > maxTokensFullySaved() ? longSequenceBytes : activationBytes;
         Layer any = layers.getFirst();
-        return SavedActivations.within(budget, on, layers.size(), any.fullBytes() * pass.rows(),
+        return SavedActivations.within(budget, device, layers.size(), any.fullBytes() * pass.rows(),
                 any.partialBytes() * pass.rows());
     }
 
-    /// Residual rows before each layer and after the last; two matrices in turn when there is no backward.
-    private List<Tensor> inputs(TrainingPass pass, Tensor tokens, Device.Scope scope) {
+    /// Allocates the residual rows before each layer and after the last, and embeds the tokens into the
+    /// first. Without a backward, two matrices alternate.
+    private List<Tensor> embedAndAllocateInputs(TrainingPass pass, Tensor tokens, Device.Scope scope) {
         List<Tensor> inputs = new ArrayList<>();
         for (int i = 0; i <= layers.size(); i++)
             inputs.add(pass.backwardRows() == 0 && i >= 2
-                    ? inputs.get(i - 2) : on.scratch(scope, pass.rows(), spec.hidden()));
-        on.embed(inputs.getFirst(), tokens, embedding);
+                    ? inputs.get(i - 2) : device.scratch(scope, pass.rows(), spec.hidden()));
+        device.embed(inputs.getFirst(), tokens, embedding);
         return inputs;
     }
 
-    /// Batches with a loss come first: their rows of d (zeros) become the gradient for x.
-    private void evaluateHead(Optional<Tensor> d, Tensor x, Tensor logprobs, TrainingPass.Inputs in,
+    /// Computes log-probabilities and, for batches with a loss, writes the gradient for x to their rows of d,
+    /// which are zero. Batches with a loss come first.
+    private void headForwardBackward(Optional<Tensor> d, Tensor x, Tensor logprobs, TrainingPass.Inputs in,
             Slots slots, TrainingPass pass) {
         for (int i = 0; i < pass.batches().size(); i++) {
             RunBatch batch = pass.batches().get(i);
             int row = pass.firstRow(i);
             int n = batch.rows();
-            head.evaluate(new Head.Rows(batch, slots.rows(row, n), x.rows(row, n), in.targets().rows(row, n),
-                    logprobs.rows(row, n), batch.loss().map(loss -> in.terms(loss, row, n)),
-                    batch.loss().flatMap(_ -> d).map(t -> t.rows(row, n))), on);
+            head.forwardBackward(new Head.Rows(batch, slots.rows(row, n), x.rows(row, n),
+                    in.targets().rows(row, n), logprobs.rows(row, n),
+                    batch.loss().map(loss -> in.terms(loss, row, n)),
+                    batch.loss().flatMap(_ -> d).map(t -> t.rows(row, n))), device);
         }
     }
 
-    /// Checks a pass over cached sequences and lays out its data. Every cache must have room
-    /// ([KeyValueCache#reserve]); inputs of one adapter should stand together, they share its products. May
-    /// allocate on the device (the table of angles), so it comes before the pass's upload.
+    /// Checks a pass over cached sequences and lays out its data. Every cache must have reserved pages
+    /// ([KeyValueCache#reserve]). Inputs of the same adapter should be adjacent, because they share products.
+    /// May allocate on the device (the RoPE table), so call it before the upload of the pass.
     public CachedPass prepareCached(List<SequenceInput> inputs) {
         CachedPass pass = new CachedPass(inputs, spec);
-        rope.cover(pass.longest());
+        rope.growTo(pass.longest());
         return pass;
     }
 
@@ -196,15 +199,15 @@ public final class BaseModel implements AutoCloseable {
     /// the caller counts them with [KeyValueCache#advance].
     ///
     /// @param tokens, positions uploads of the pass's arrays
-    /// @return lives as long as `scope`
+    /// @return valid until `scope` is closed
     public CachedPass.Output forward(Device.Scope scope, CachedPass pass, Tensor tokens, Tensor positions) {
-        PassContext context = new PassContext(on, positions, on.slots(scope, pass.slots()),
-                on.sequences(scope, pass.sequences()), Optional.of(pass.pages()), rope.cos(), rope.sin());
-        Tensor x = on.scratch(scope, pass.rows(), spec.hidden());
-        Tensor next = on.scratch(scope, pass.rows(), spec.hidden());
-        on.embed(x, tokens, embedding);
+        PassContext context = new PassContext(device, positions, device.slots(scope, pass.slots()),
+                device.sequences(scope, pass.sequences()), Optional.of(pass.pages()), rope.cos(), rope.sin());
+        Tensor x = device.scratch(scope, pass.rows(), spec.hidden());
+        Tensor next = device.scratch(scope, pass.rows(), spec.hidden());
+        device.embed(x, tokens, embedding);
         for (Layer layer : layers) {
-            try (Device.Scope temporary = on.scope()) {
+            try (Device.Scope temporary = device.scope()) {
                 layer.forward(next, x, context, temporary, true);
             }
             Tensor swap = x;
@@ -214,43 +217,43 @@ public final class BaseModel implements AutoCloseable {
         return new CachedPass.Output(x, context.slots());
     }
 
-    /// [#forward] from the host's data on, with caches that grow, for tests.
+    /// [#forward] with uploads made from the host's data and with caches that grow, for tests.
     ///
-    /// @return hidden rows, as long as `scope` lives
+    /// @return hidden rows, valid until `scope` is closed
     public Tensor forwardCached(Device.Scope scope, List<SequenceInput> inputs) {
         for (SequenceInput input : inputs)
             require(input.cache().reserve(input.tokens().length), "no page is free for %d tokens",
                     input.tokens().length);
         CachedPass pass = prepareCached(inputs);
-        List<Tensor> uploaded = on.upload(scope, List.of(pass.tokens(), pass.positions()));
+        List<Tensor> uploaded = device.upload(scope, List.of(pass.tokens(), pass.positions()));
         Tensor hidden = forward(scope, pass, uploaded.get(0), uploaded.get(1)).hidden();
         for (SequenceInput input : inputs) input.cache().advance(input.tokens().length);
         return hidden;
     }
 
-    /// Logits `[rows, vocabulary]` of rows that [#forward] gave; a log-probability is [Device#logSoftmaxAt]
-    /// of them. Ask for few rows at a time: a row takes 4 · vocabulary bytes.
+    /// Logits `[rows, vocabulary]` of rows that [#forward] returned. [Device#logSoftmaxAt] computes a
+    /// log-probability from them. Request few rows at a time: a row takes 4 · vocabulary bytes.
     ///
-    /// @param hidden any of its rows, gathered or not
+    /// @param hidden any of the returned rows, gathered or not
     /// @param slots the adapters of these rows
     public Tensor logits(Device.Scope scope, Tensor hidden, Slots slots) {
-        return head.logits(hidden, slots, on, scope);
+        return head.logits(hidden, slots, device, scope);
     }
 
-    /// The adapters of single rows as device data; neighbouring rows of one adapter share its products.
+    /// The adapters of single rows as device data. Adjacent rows of the same adapter share products.
     ///
     /// @param adapters one for each row
     public Slots slots(Device.Scope scope, List<Optional<Adapter>> adapters) {
-        return on.slots(scope, CachedPass.slots(adapters));
+        return device.slots(scope, CachedPass.slots(adapters));
     }
 
-    static void requireKnown(int[] tokens, ModelSpec spec) {
+    static void requireInVocabulary(int[] tokens, ModelSpec spec) {
         for (int token : tokens)
             require(token >= 0 && token < spec.vocabularySize(), "token %d is outside the vocabulary of %d",
                     token, spec.vocabularySize());
     }
 
-    /// Frees what it can; the device frees the weights.
+    /// Frees the RoPE table and closes the files. The weights are freed with the device.
     @Override public void close() {
         rope.close();
         files.close();

@@ -37,7 +37,7 @@ public final class CachedPass {
                     "%d positions exceed the context of %d", start + count, spec.contextLength());
             require(input.cache().pages() * (long) Device.BLOCK >= start + count,
                     "no page is reserved for %d tokens", count);
-            BaseModel.requireKnown(input.tokens(), spec);
+            BaseModel.requireInVocabulary(input.tokens(), spec);
             sequences.add(new Sequence(row, count, start, input.cache().table()));
             System.arraycopy(input.tokens(), 0, tokens, row, count);
             for (int i = 0; i < count; i++) {

@@ -9,7 +9,7 @@ import java.util.Optional;
 
 /// The last norm and the output head. Rows go through it in chunks, so that the logits of a whole batch
 /// never exist; chunks are cut within one run's rows, so that no sum depends on the other runs in the pass.
-/// Logits and log-probabilities are fp32 whatever the activations are.
+/// Logits and log-probabilities are fp32 for both types of activations.
 ///
 /// @param norm weights `[1, hidden]`
 /// @param activations type of the rows between norm and head
@@ -22,12 +22,13 @@ record Head(Tensor norm, Projection projection, float eps, DType activations) {
     /// Logits `[rows, vocabulary]` of residual rows x.
     ///
     /// @param slots of the rows of x
-    Tensor logits(Tensor x, Slots slots, Device on, Device.Scope scope) {
-        Tensor h = on.scratch(scope, activations, x.rows(), x.columns());
-        Tensor inverse = on.scratch(scope, x.rows(), 1);
-        Tensor logits = on.scratch(scope, x.rows(), projection.w().out());
-        on.rmsNorm(h, inverse, x, norm, eps);
-        projection.forward(logits, h, Optional.empty(), projection.low(h, slots, on, scope), slots, on);
+    Tensor logits(Tensor x, Slots slots, Device device, Device.Scope scope) {
+        Tensor h = device.scratch(scope, activations, x.rows(), x.columns());
+        Tensor inverse = device.scratch(scope, x.rows(), 1);
+        Tensor logits = device.scratch(scope, x.rows(), projection.w().out());
+        device.rmsNorm(h, inverse, x, norm, eps);
+        projection.forward(logits, h, Optional.empty(), projection.low(h, slots, device, scope), slots,
+                device);
         return logits;
     }
 
@@ -50,7 +51,7 @@ record Head(Tensor norm, Projection projection, float eps, DType activations) {
     }
 
     /// Computes the log-probabilities of one run's rows and, where it has a loss, the gradient for x.
-    void evaluate(Rows rows, Device on) {
+    void forwardBackward(Rows rows, Device device) {
         int count = rows.x.rows();
         int most = Math.clamp(LOGITS / projection.w().out(), FEWEST, MOST);
         int chunks = Math.ceilDiv(count, most);
@@ -59,30 +60,30 @@ record Head(Tensor norm, Projection projection, float eps, DType activations) {
             int n = Math.min(size, count - from);
             int at = from;
             boolean backward = rows.batch.loss().filter(l -> !l.zeroGradient(at, n)).isPresent();
-            chunk(rows.part(from, n), backward, on);
+            chunk(rows.part(from, n), backward, device);
         }
     }
 
-    private void chunk(Rows rows, boolean backward, Device on) {
+    private void chunk(Rows rows, boolean backward, Device device) {
         Tensor x = rows.x;
         Slots slots = rows.slots;
         int n = x.rows();
-        try (Device.Scope scope = on.scope()) {
-            Tensor h = on.scratch(scope, activations, n, x.columns());
-            Tensor inverse = on.scratch(scope, n, 1);
-            Tensor logits = on.scratch(scope, n, projection.w().out());
-            Tensor lse = on.scratch(scope, n, 1);
-            on.rmsNorm(h, inverse, x, norm, eps);
-            Optional<Tensor> low = projection.low(h, slots, on, scope);
-            projection.forward(logits, h, Optional.empty(), low, slots, on);
-            on.logSoftmaxAt(rows.logprobs, lse, logits, rows.targets);
+        try (Device.Scope scope = device.scope()) {
+            Tensor h = device.scratch(scope, activations, n, x.columns());
+            Tensor inverse = device.scratch(scope, n, 1);
+            Tensor logits = device.scratch(scope, n, projection.w().out());
+            Tensor lse = device.scratch(scope, n, 1);
+            device.rmsNorm(h, inverse, x, norm, eps);
+            Optional<Tensor> low = projection.low(h, slots, device, scope);
+            projection.forward(logits, h, Optional.empty(), low, slots, device);
+            device.logSoftmaxAt(rows.logprobs, lse, logits, rows.targets);
             if (!backward) return;
-            Tensor dlogprobs = on.scratch(scope, n, 1);
-            on.lossGradient(dlogprobs, rows.logprobs, rows.loss.orElseThrow());
-            on.logSoftmaxBackward(logits, lse, rows.targets, dlogprobs);
-            Tensor dh = on.scratch(scope, activations, n, x.columns());
-            projection.backward(Optional.of(dh), false, logits, h, low, slots, on);
-            on.rmsNormBackwardAdd(rows.d.orElseThrow(), dh, x, inverse, norm);
+            Tensor dlogprobs = device.scratch(scope, n, 1);
+            device.lossGradient(dlogprobs, rows.logprobs, rows.loss.orElseThrow());
+            device.logSoftmaxBackward(logits, lse, rows.targets, dlogprobs);
+            Tensor dh = device.scratch(scope, activations, n, x.columns());
+            projection.backward(Optional.of(dh), false, logits, h, low, slots, device);
+            device.rmsNormBackwardAdd(rows.d.orElseThrow(), dh, x, inverse, norm);
         }
     }
 }

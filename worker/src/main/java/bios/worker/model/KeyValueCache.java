@@ -28,8 +28,8 @@ public final class KeyValueCache implements AutoCloseable {
         return pages.size();
     }
 
-    /// Takes the pages that `tokens` more positions need. False, with nothing taken, when there are too few
-    /// or the device has no memory for them ([KeyValuePages#shortage]).
+    /// Assigns the pages that `tokens` more positions need to the cache. Returns false and assigns none if
+    /// too few are free or the device has no memory for them ([KeyValuePages#shortage]).
     public boolean reserve(int tokens) {
         int missing = Math.ceilDiv(length + tokens, Device.BLOCK) - pages.size();
         if (missing <= 0) return true;
@@ -67,7 +67,7 @@ public final class KeyValueCache implements AutoCloseable {
         return Optional.of(twin);
     }
 
-    /// What an [#evict] took from a sequence.
+    /// The pages and the length of a sequence before [#evict].
     public record Evicted(List<Integer> pages, int length) {}
 
     /// Releases all pages; may be undone with [#restore] until somebody has written to them.

@@ -14,13 +14,13 @@ import java.util.Deque;
 import java.util.List;
 import java.util.Optional;
 
-/// Which pages of a [PagePool] are in use: the host's side of the KV cache of all decoding sequences. A page
-/// holds [Device#BLOCK] positions of all layers and may be shared by sequences with the same beginning.
-/// Memory is allocated when a page number is first taken and kept for the next sequence.
+/// Tracks which pages of a [PagePool] are in use, for the KV caches of all decoding sequences. A page
+/// contains [Device#BLOCK] positions of every layer. Sequences with the same beginning may share it. Memory
+/// is allocated when a page number is first taken and kept for the next sequence.
 ///
 /// Used by the thread that calls the device's verbs.
 public final class KeyValuePages implements AutoCloseable {
-    private final Device on;
+    private final Device device;
     private final PagePool pool;
     private final int limit;
     private final Deque<Integer> idle = new ArrayDeque<>();
@@ -30,15 +30,15 @@ public final class KeyValuePages implements AutoCloseable {
 
     /// @param limit the most pages in use at once
     /// @param dtype of cached keys and values
-    public KeyValuePages(ModelSpec model, Device on, int limit, DType dtype) {
-        this.on = on;
+    public KeyValuePages(ModelSpec model, Device device, int limit, DType dtype) {
+        this.device = device;
         this.limit = limit;
-        this.pool = on.pagePool(shape(model, dtype), limit);
+        this.pool = device.pagePool(format(model, dtype), limit);
     }
 
-    private static PagePool.Shape shape(ModelSpec model, DType dtype) {
+    private static PagePool.Format format(ModelSpec model, DType dtype) {
         int kvHeads = model.keyColumns() / model.headDim();
-        return new PagePool.Shape(model.layers(), kvHeads, model.headDim(), dtype);
+        return new PagePool.Format(model.layers(), kvHeads, model.headDim(), dtype);
     }
 
     /// Bytes of one page.
@@ -61,8 +61,8 @@ public final class KeyValuePages implements AutoCloseable {
         return limit;
     }
 
-    /// Why the last [KeyValueCache#reserve] or [KeyValueCache#fork] failed: present when the device had no
-    /// memory, empty when the limit was reached.
+    /// The reason why the last [KeyValueCache#reserve] or [KeyValueCache#fork] failed: present if the device
+    /// had no memory, empty if the limit was reached.
     public Optional<OutOfDeviceMemory> shortage() {
         return shortage;
     }
@@ -73,16 +73,16 @@ public final class KeyValuePages implements AutoCloseable {
     }
 
     Device device() {
-        return on;
+        return device;
     }
 
-    /// Pages with one user each; empty, with nothing taken, when there are too few.
+    /// Assigns pages with one user each; empty if there are too few, and then none is assigned.
     Optional<List<Integer>> take(int count) {
         shortage = Optional.empty();
         if (count > free()) return Optional.empty();
         int missing = count - idle.size();
         if (missing > 0) try {
-            pool.reserve(allocated + missing);
+            pool.growTo(allocated + missing);
         } catch (OutOfDeviceMemory e) {
             shortage = Optional.of(e);
             return Optional.empty();

@@ -36,11 +36,11 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
     /// @param partial whether to save a part only
     Activations forward(Tensor next, Tensor x, PassContext pass, Device.Scope scope, boolean partial) {
         Activations a = new Activations();
-        try (Device.Scope temporary = pass.on().scope()) {
+        try (Device.Scope temporary = pass.device().scope()) {
             attention(a, x, pass, scope, temporary);
             mlp(a, pass, scope, partial ? temporary : scope, temporary);
-            a.lowDown = down.low(a.act, pass.slots(), pass.on(), scope);
-            down.forward(next, a.act, Optional.of(a.middle), a.lowDown, pass.slots(), pass.on());
+            a.lowDown = down.low(a.act, pass.slots(), pass.device(), scope);
+            down.forward(next, a.act, Optional.of(a.middle), a.lowDown, pass.slots(), pass.device());
         }
         a.h = null;
         a.h2 = null;
@@ -57,28 +57,28 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         Activations a = new Activations();
         attention(a, x, pass, scope, scope);
         mlp(a, pass, scope, scope, scope);
-        a.lowDown = down.low(a.act, pass.slots(), pass.on(), scope);
+        a.lowDown = down.low(a.act, pass.slots(), pass.device(), scope);
         return a;
     }
 
     /// d in place: the gradient for the layer's output becomes that for its input x (undefined for the first
     /// layer). Overwrites activations.
     void backward(Tensor d, Tensor x, Activations a, PassContext pass) {
-        Device on = pass.on();
-        try (Device.Scope scope = on.scope()) {
+        Device device = pass.device();
+        try (Device.Scope scope = device.scope()) {
             if (a.h2 == null) {
-                a.h2 = activations(a.middle, on, scope);
-                on.rmsNorm(a.h2, a.inverse2, a.middle, postNorm, eps);
+                a.h2 = activations(a.middle, device, scope);
+                device.rmsNorm(a.h2, a.inverse2, a.middle, postNorm, eps);
                 if (a.gate == null) gateAndUp(a, pass, scope);
-                a.act = like(a.gate, on, scope);
-                on.swiglu(a.act, a.gate, a.up);
+                a.act = like(a.gate, device, scope);
+                device.swiglu(a.act, a.gate, a.up);
             }
             mlpBackward(d, a, pass, scope);
         }
-        try (Device.Scope scope = on.scope()) {
+        try (Device.Scope scope = device.scope()) {
             if (a.h == null) {
-                a.h = activations(a.middle, on, scope);
-                on.rmsNorm(a.h, a.inverse, x, inputNorm, eps);
+                a.h = activations(a.middle, device, scope);
+                device.rmsNorm(a.h, a.inverse, x, inputNorm, eps);
             }
             attentionBackward(d, x, a, pass, scope);
         }
@@ -89,7 +89,7 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         return partialBytes() + activations.bytes() * 2L * gate.w().out();
     }
 
-    /// The same of a partial save.
+    /// Bytes per row of a partial save.
     long partialBytes() {
         long queriesAndKeys = (long) (shape.heads() + shape.kvHeads()) * shape.headDim();
         long copies = headNorms.isPresent() ? 3 : 2;      // raw, normed, and values with attention's output
@@ -99,78 +99,79 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
     /// middle ← x + o(attention(rope(norm(q, k)), v)).
     private void attention(Activations a, Tensor x, PassContext pass, Device.Scope scope,
             Device.Scope temporary) {
-        Device on = pass.on();
+        Device device = pass.device();
         int rows = x.rows();
         int headDim = shape.headDim();
-        a.h = activations(x, on, temporary);
-        a.inverse = on.scratch(scope, rows, 1);
-        on.rmsNorm(a.h, a.inverse, x, inputNorm, eps);
-        a.rawQ = on.scratch(scope, activations, rows, shape.heads() * headDim);
-        a.rawK = on.scratch(scope, activations, rows, shape.kvHeads() * headDim);
-        a.v = on.scratch(scope, activations, rows, shape.kvHeads() * headDim);
-        var low = Projection.low(List.of(q, k, v), a.h, pass.slots(), on, scope);
+        a.h = activations(x, device, temporary);
+        a.inverse = device.scratch(scope, rows, 1);
+        device.rmsNorm(a.h, a.inverse, x, inputNorm, eps);
+        a.rawQ = device.scratch(scope, activations, rows, shape.heads() * headDim);
+        a.rawK = device.scratch(scope, activations, rows, shape.kvHeads() * headDim);
+        a.v = device.scratch(scope, activations, rows, shape.kvHeads() * headDim);
+        var low = Projection.low(List.of(q, k, v), a.h, pass.slots(), device, scope);
         a.lowQ = low.get(0);
         a.lowK = low.get(1);
         a.lowV = low.get(2);
-        q.forward(a.rawQ, a.h, Optional.empty(), a.lowQ, pass.slots(), on);
-        k.forward(a.rawK, a.h, Optional.empty(), a.lowK, pass.slots(), on);
-        v.forward(a.v, a.h, Optional.empty(), a.lowV, pass.slots(), on);
+        q.forward(a.rawQ, a.h, Optional.empty(), a.lowQ, pass.slots(), device);
+        k.forward(a.rawK, a.h, Optional.empty(), a.lowK, pass.slots(), device);
+        v.forward(a.v, a.h, Optional.empty(), a.lowV, pass.slots(), device);
         a.q = a.rawQ;
         a.k = a.rawK;
         headNorms.ifPresent(norms -> normHeads(a, norms, pass, scope));
-        on.rope(a.q, pass.positions(), headDim, pass.cos(), pass.sin());
-        on.rope(a.k, pass.positions(), headDim, pass.cos(), pass.sin());
-        a.attended = on.scratch(scope, activations, rows, shape.heads() * headDim);
-        a.lse = on.scratch(scope, rows, shape.heads());
-        on.attention(a.attended, a.lse, a.q, pass.append(index, a.k, a.v), pass.sequences(), shape);
-        a.middle = like(x, on, scope);
-        a.lowO = o.low(a.attended, pass.slots(), on, scope);
-        o.forward(a.middle, a.attended, Optional.of(x), a.lowO, pass.slots(), on);
+        device.rope(a.q, pass.positions(), headDim, pass.cos(), pass.sin());
+        device.rope(a.k, pass.positions(), headDim, pass.cos(), pass.sin());
+        a.attended = device.scratch(scope, activations, rows, shape.heads() * headDim);
+        a.lse = device.scratch(scope, rows, shape.heads());
+        device.attention(a.attended, a.lse, a.q, pass.append(index, a.k, a.v), pass.sequences(), shape);
+        a.middle = like(x, device, scope);
+        a.lowO = o.low(a.attended, pass.slots(), device, scope);
+        o.forward(a.middle, a.attended, Optional.of(x), a.lowO, pass.slots(), device);
     }
 
     private void attentionBackward(Tensor d, Tensor x, Activations a, PassContext pass, Device.Scope scope) {
-        Device on = pass.on();
+        Device device = pass.device();
         int headDim = shape.headDim();
-        Tensor dattended = like(a.attended, on, scope);
-        o.backward(Optional.of(dattended), false, d, a.attended, a.lowO, pass.slots(), on);
-        Tensor dq = like(a.q, on, scope);
-        Tensor dk = like(a.k, on, scope);
-        Tensor dv = like(a.v, on, scope);
-        on.attentionBackward(dq, dk, dv, dattended, a.attended, a.lse, a.q, new KeyValues.Packed(a.k, a.v),
+        Tensor dattended = like(a.attended, device, scope);
+        o.backward(Optional.of(dattended), false, d, a.attended, a.lowO, pass.slots(), device);
+        Tensor dq = like(a.q, device, scope);
+        Tensor dk = like(a.k, device, scope);
+        Tensor dv = like(a.v, device, scope);
+        device.attentionBackward(dq, dk, dv, dattended, a.attended, a.lse, a.q,
+                new KeyValues.Packed(a.k, a.v),
                 pass.sequences(), shape);
-        on.ropeBackward(dk, pass.positions(), headDim, pass.cos(), pass.sin());
-        on.ropeBackward(dq, pass.positions(), headDim, pass.cos(), pass.sin());
+        device.ropeBackward(dk, pass.positions(), headDim, pass.cos(), pass.sin());
+        device.ropeBackward(dq, pass.positions(), headDim, pass.cos(), pass.sin());
         Tensor drawQ = dq;
         Tensor drawK = dk;
         if (headNorms.isPresent()) {
-            drawQ = zeros(dq, on, scope);
-            drawK = zeros(dk, on, scope);
-            normHeadsBackwardAdd(drawQ, drawK, dq, dk, a, headNorms.get(), on);
+            drawQ = zeros(dq, device, scope);
+            drawK = zeros(dk, device, scope);
+            normHeadsBackwardAdd(drawQ, drawK, dq, dk, a, headNorms.get(), device);
         }
         // nothing below the first layer is trained
-        Optional<Tensor> dh = index == 0 ? Optional.empty() : Optional.of(like(a.h, on, scope));
-        v.backward(dh, false, dv, a.h, a.lowV, pass.slots(), on);
-        k.backward(dh, true, drawK, a.h, a.lowK, pass.slots(), on);
-        q.backward(dh, true, drawQ, a.h, a.lowQ, pass.slots(), on);
-        dh.ifPresent(gradient -> on.rmsNormBackwardAdd(d, gradient, x, a.inverse, inputNorm));
+        Optional<Tensor> dh = index == 0 ? Optional.empty() : Optional.of(like(a.h, device, scope));
+        v.backward(dh, false, dv, a.h, a.lowV, pass.slots(), device);
+        k.backward(dh, true, drawK, a.h, a.lowK, pass.slots(), device);
+        q.backward(dh, true, drawQ, a.h, a.lowQ, pass.slots(), device);
+        dh.ifPresent(gradient -> device.rmsNormBackwardAdd(d, gradient, x, a.inverse, inputNorm));
     }
 
     private void normHeads(Activations a, HeadNorms norms, PassContext pass, Device.Scope scope) {
-        Device on = pass.on();
+        Device device = pass.device();
         int headDim = shape.headDim();
-        a.q = like(a.rawQ, on, scope);
-        a.k = like(a.rawK, on, scope);
-        a.inverseQ = on.scratch(scope, a.q.rows() * shape.heads(), 1);
-        a.inverseK = on.scratch(scope, a.k.rows() * shape.kvHeads(), 1);
-        on.rmsNorm(a.q.rowsOf(headDim), a.inverseQ, a.rawQ.rowsOf(headDim), norms.q(), eps);
-        on.rmsNorm(a.k.rowsOf(headDim), a.inverseK, a.rawK.rowsOf(headDim), norms.k(), eps);
+        a.q = like(a.rawQ, device, scope);
+        a.k = like(a.rawK, device, scope);
+        a.inverseQ = device.scratch(scope, a.q.rows() * shape.heads(), 1);
+        a.inverseK = device.scratch(scope, a.k.rows() * shape.kvHeads(), 1);
+        device.rmsNorm(a.q.rowsOf(headDim), a.inverseQ, a.rawQ.rowsOf(headDim), norms.q(), eps);
+        device.rmsNorm(a.k.rowsOf(headDim), a.inverseK, a.rawK.rowsOf(headDim), norms.k(), eps);
     }
 
     private void normHeadsBackwardAdd(Tensor drawQ, Tensor drawK, Tensor dq, Tensor dk, Activations a,
-            HeadNorms norms, Device on) {
+            HeadNorms norms, Device device) {
         int w = shape.headDim();
-        on.rmsNormBackwardAdd(drawK.rowsOf(w), dk.rowsOf(w), a.rawK.rowsOf(w), a.inverseK, norms.k());
-        on.rmsNormBackwardAdd(drawQ.rowsOf(w), dq.rowsOf(w), a.rawQ.rowsOf(w), a.inverseQ, norms.q());
+        device.rmsNormBackwardAdd(drawK.rowsOf(w), dk.rowsOf(w), a.rawK.rowsOf(w), a.inverseK, norms.k());
+        device.rmsNormBackwardAdd(drawQ.rowsOf(w), dq.rowsOf(w), a.rawQ.rowsOf(w), a.inverseQ, norms.q());
     }
 
     /// act ← silu(gate(norm(middle))) · up(norm(middle)).
@@ -178,50 +179,50 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
     /// @param wide scope of gate and up
     private void mlp(Activations a, PassContext pass, Device.Scope scope, Device.Scope wide,
             Device.Scope temporary) {
-        Device on = pass.on();
-        a.h2 = activations(a.middle, on, temporary);
-        a.inverse2 = on.scratch(scope, a.middle.rows(), 1);
-        on.rmsNorm(a.h2, a.inverse2, a.middle, postNorm, eps);
-        var low = Projection.low(List.of(gate, up), a.h2, pass.slots(), on, scope);
+        Device device = pass.device();
+        a.h2 = activations(a.middle, device, temporary);
+        a.inverse2 = device.scratch(scope, a.middle.rows(), 1);
+        device.rmsNorm(a.h2, a.inverse2, a.middle, postNorm, eps);
+        var low = Projection.low(List.of(gate, up), a.h2, pass.slots(), device, scope);
         a.lowGate = low.get(0);
         a.lowUp = low.get(1);
         gateAndUp(a, pass, wide);
-        a.act = like(a.gate, on, temporary);
-        on.swiglu(a.act, a.gate, a.up);
+        a.act = like(a.gate, device, temporary);
+        device.swiglu(a.act, a.gate, a.up);
     }
 
     /// gate and up ← their projections of h2, whose low-rank products exist.
     private void gateAndUp(Activations a, PassContext pass, Device.Scope scope) {
-        Device on = pass.on();
-        a.gate = on.scratch(scope, activations, a.h2.rows(), gate.w().out());
-        a.up = on.scratch(scope, activations, a.h2.rows(), up.w().out());
-        gate.forward(a.gate, a.h2, Optional.empty(), a.lowGate, pass.slots(), on);
-        up.forward(a.up, a.h2, Optional.empty(), a.lowUp, pass.slots(), on);
+        Device device = pass.device();
+        a.gate = device.scratch(scope, activations, a.h2.rows(), gate.w().out());
+        a.up = device.scratch(scope, activations, a.h2.rows(), up.w().out());
+        gate.forward(a.gate, a.h2, Optional.empty(), a.lowGate, pass.slots(), device);
+        up.forward(a.up, a.h2, Optional.empty(), a.lowUp, pass.slots(), device);
     }
 
     private void mlpBackward(Tensor d, Activations a, PassContext pass, Device.Scope scope) {
-        Device on = pass.on();
-        Tensor dact = like(a.act, on, scope);
-        down.backward(Optional.of(dact), false, d, a.act, a.lowDown, pass.slots(), on);
-        on.swigluBackward(a.gate, a.up, dact, a.gate, a.up);
-        Tensor dh = like(a.h2, on, scope);
-        up.backward(Optional.of(dh), false, a.up, a.h2, a.lowUp, pass.slots(), on);
-        gate.backward(Optional.of(dh), true, a.gate, a.h2, a.lowGate, pass.slots(), on);
-        on.rmsNormBackwardAdd(d, dh, a.middle, a.inverse2, postNorm);
+        Device device = pass.device();
+        Tensor dact = like(a.act, device, scope);
+        down.backward(Optional.of(dact), false, d, a.act, a.lowDown, pass.slots(), device);
+        device.swigluBackward(a.gate, a.up, dact, a.gate, a.up);
+        Tensor dh = like(a.h2, device, scope);
+        up.backward(Optional.of(dh), false, a.up, a.h2, a.lowUp, pass.slots(), device);
+        gate.backward(Optional.of(dh), true, a.gate, a.h2, a.lowGate, pass.slots(), device);
+        device.rmsNormBackwardAdd(d, dh, a.middle, a.inverse2, postNorm);
     }
 
     /// A matrix of x's shape in the type of activations.
-    private Tensor activations(Tensor x, Device on, Device.Scope scope) {
-        return on.scratch(scope, activations, x.rows(), x.columns());
+    private Tensor activations(Tensor x, Device device, Device.Scope scope) {
+        return device.scratch(scope, activations, x.rows(), x.columns());
     }
 
-    private static Tensor like(Tensor x, Device on, Device.Scope scope) {
-        return on.scratch(scope, x.dtype(), x.rows(), x.columns());
+    private static Tensor like(Tensor x, Device device, Device.Scope scope) {
+        return device.scratch(scope, x.dtype(), x.rows(), x.columns());
     }
 
-    private static Tensor zeros(Tensor x, Device on, Device.Scope scope) {
-        Tensor zeros = like(x, on, scope);
-        on.fill(zeros, 0);
+    private static Tensor zeros(Tensor x, Device device, Device.Scope scope) {
+        Tensor zeros = like(x, device, scope);
+        device.fill(zeros, 0);
         return zeros;
     }
 }

@@ -26,15 +26,15 @@ final class ModelLoader {
 
     private final ModelSpec spec;
     private final Safetensors files;
-    private final Device on;
+    private final Device device;
     private final DType activations;
     private final Set<String> used = new HashSet<>();
     private long parameters;
 
-    ModelLoader(ModelSpec spec, Safetensors files, Device on, DType activations) {
+    ModelLoader(ModelSpec spec, Safetensors files, Device device, DType activations) {
         this.spec = spec;
         this.files = files;
-        this.on = on;
+        this.device = device;
         this.activations = activations;
     }
 
@@ -43,7 +43,7 @@ final class ModelLoader {
         FrozenMatrix embedding = matrix(EMBEDDING, spec.vocabularySize(), spec.hidden());
         List<Layer> layers = new ArrayList<>();
         for (int i = 0; i < spec.layers(); i++) layers.add(layer(i));
-        Weight output = on.weight(spec.tiedHead()
+        Weight output = device.weight(spec.tiedHead()
                 ? embedding : matrix("lm_head.weight", spec.vocabularySize(), spec.hidden()));
         Head head = new Head(vector("model.norm.weight", spec.hidden()),
                 new Projection(output, Optional.empty(), Factors.site(spec.layers(), TargetModule.HEAD)),
@@ -56,7 +56,7 @@ final class ModelLoader {
         };
         ModelInfo info = new ModelInfo(name, reference, spec.architecture(),
                 spec.contextLength(), spec.vocabularySize(), spec.hidden(), spec.layers(), dtype, parameters);
-        return new BaseModel(spec, info, on, files, on.table(embedding), layers,
+        return new BaseModel(spec, info, device, files, device.table(embedding), layers,
                 head);
     }
 
@@ -95,7 +95,7 @@ final class ModelLoader {
 
     private Projection projection(int layer, TargetModule target) {
         String path = "model.layers." + layer + "." + target.path();
-        Weight weight = on.weight(matrix(path + ".weight", spec.out(target), spec.in(target)));
+        Weight weight = device.weight(matrix(path + ".weight", spec.out(target), spec.in(target)));
         Optional<Tensor> bias = spec.biased(target)
                 ? Optional.of(vector(path + ".bias", spec.out(target))) : Optional.empty();
         return new Projection(weight, bias, Factors.site(layer, target));
@@ -110,8 +110,8 @@ final class ModelLoader {
     private Tensor vector(String name, int columns) {
         parameters += columns;
         used.add(name);
-        Tensor tensor = on.tensor(1, columns);
-        on.write(tensor, files.floats(name, columns), 0);
+        Tensor tensor = device.tensor(1, columns);
+        device.write(tensor, files.floats(name, columns), 0);
         return tensor;
     }
 }

@@ -8,13 +8,14 @@ import bios.worker.device.Slots;
 import bios.worker.device.Tensor;
 import java.util.Optional;
 
-/// What all layers of one pass share on the device.
+/// The inputs that all layers of one pass share on the device.
 ///
 /// @param positions of every row in its sequence, `[rows, 1]`
 /// @param slots rows that adapters correct
 /// @param pages where keys and values are cached; empty: whole sequences, packed
 /// @param cos, sin `[positions, headDim/2]`
-record PassContext(Device on, Tensor positions, Slots slots, Sequences sequences, Optional<PagePool> pages,
+record PassContext(Device device, Tensor positions, Slots slots, Sequences sequences,
+        Optional<PagePool> pages,
         Tensor cos, Tensor sin) {
 
     /// Caches the keys (rotated) and values `[rows, kvHeads·headDim]` of the pass's rows, if this is a pass
@@ -23,7 +24,7 @@ record PassContext(Device on, Tensor positions, Slots slots, Sequences sequences
     /// @return where attention finds all keys and values of the sequences in this layer
     KeyValues append(int layer, Tensor keys, Tensor values) {
         if (pages.isEmpty()) return new KeyValues.Packed(keys, values);
-        on.append(pages.get(), layer, keys, values, sequences);
+        device.append(pages.get(), layer, keys, values, sequences);
         return new KeyValues.Paged(pages.get(), layer);
     }
 }

@@ -20,17 +20,17 @@ record Projection(Weight w, Optional<Tensor> bias, int site) {
     ///
     /// @param low from [#low] for x
     void forward(Tensor y, Tensor x, Optional<Tensor> onto, Optional<Tensor> low, Slots slots,
-            Device on) {
-        on.project(y, x, w, bias, onto, slots, site, low);
+            Device device) {
+        device.project(y, x, w, bias, onto, slots, site, low);
     }
 
     /// s·x·A of every slot, `[rows, rank]`; empty where no adapter of the pass has this target.
-    Optional<Tensor> low(Tensor x, Slots slots, Device on, Device.Scope scope) {
-        return low(List.of(this), x, slots, on, scope).getFirst();
+    Optional<Tensor> low(Tensor x, Slots slots, Device device, Device.Scope scope) {
+        return low(List.of(this), x, slots, device, scope).getFirst();
     }
 
     /// [#low] of several projections of one x, in one pass over it.
-    static List<Optional<Tensor>> low(List<Projection> projections, Tensor x, Slots slots, Device on,
+    static List<Optional<Tensor>> low(List<Projection> projections, Tensor x, Slots slots, Device device,
             Device.Scope scope) {
         List<Optional<Tensor>> all = new ArrayList<>();
         List<Tensor> lows = new ArrayList<>();
@@ -41,12 +41,12 @@ record Projection(Weight w, Optional<Tensor> bias, int site) {
                 all.add(Optional.empty());
                 continue;
             }
-            Tensor low = on.scratch(scope, x.dtype(), x.rows(), rank);
+            Tensor low = device.scratch(scope, x.dtype(), x.rows(), rank);
             all.add(Optional.of(low));
             lows.add(low);
             sites.add(p.site);
         }
-        if (!lows.isEmpty()) on.lowRank(lows, x, slots, sites);
+        if (!lows.isEmpty()) device.lowRank(lows, x, slots, sites);
         return all;
     }
 
@@ -54,8 +54,8 @@ record Projection(Weight w, Optional<Tensor> bias, int site) {
     ///
     /// @param dx empty: not needed
     void backward(Optional<Tensor> dx, boolean add, Tensor dy, Tensor x, Optional<Tensor> low,
-            Slots slots, Device on) {
+            Slots slots, Device device) {
         if (dx.isEmpty() && low.isEmpty()) return;
-        on.projectBack(dx, add, dy, x, w, slots, site, low);
+        device.projectBack(dx, add, dy, x, w, slots, site, low);
     }
 }

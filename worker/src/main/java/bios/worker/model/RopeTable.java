@@ -4,21 +4,21 @@ import bios.worker.device.Device;
 import bios.worker.device.Tensor;
 import bios.worker.load.Rope;
 
-/// cos and sin of all angles up to the longest position met so far, `[positions, headDim/2]`.
+/// cos and sin of all angles up to the largest position requested so far, `[positions, headDim/2]`.
 final class RopeTable implements AutoCloseable {
     private static final int FIRST_POSITIONS = 1024;
 
     private final Rope rope;
     private final int contextLength;
-    private final Device on;
+    private final Device device;
     private Angles angles;
 
     private record Angles(Tensor cos, Tensor sin) {}
 
-    RopeTable(Rope rope, int contextLength, Device on) {
+    RopeTable(Rope rope, int contextLength, Device device) {
         this.rope = rope;
         this.contextLength = contextLength;
-        this.on = on;
+        this.device = device;
         this.angles = angles(Math.min(FIRST_POSITIONS, contextLength));
     }
 
@@ -30,9 +30,9 @@ final class RopeTable implements AutoCloseable {
         return angles.sin;
     }
 
-    /// Makes rows for positions 0 (inclusive) to `positions` (exclusive). When there is no room on the
-    /// device the rows of before stay.
-    void cover(int positions) {
+    /// Ensures rows for positions 0 (inclusive) to `positions` (exclusive). If it throws
+    /// [bios.worker.device.OutOfDeviceMemory], the earlier rows stay valid.
+    void growTo(int positions) {
         if (positions <= angles.cos.rows()) return;
         Angles before = angles;
         angles = angles((int) Math.min(contextLength, Math.max(positions, 2L * before.cos.rows())));
@@ -53,25 +53,25 @@ final class RopeTable implements AutoCloseable {
         try {
             return new Angles(cos, table(rows, half, sines));
         } catch (Throwable e) {
-            on.free(cos);
+            device.free(cos);
             throw e;
         }
     }
 
     private Tensor table(int rows, int columns, float[] values) {
-        Tensor table = on.tensor(rows, columns);
+        Tensor table = device.tensor(rows, columns);
         try {
-            on.write(table, values, 0);
+            device.write(table, values, 0);
             return table;
         } catch (Throwable e) {
-            on.free(table);
+            device.free(table);
             throw e;
         }
     }
 
     private void free(Angles old) {
-        on.free(old.cos);
-        on.free(old.sin);
+        device.free(old.cos);
+        device.free(old.sin);
     }
 
     @Override public void close() {

@@ -44,7 +44,7 @@ public record RunBatch(Optional<Adapter> adapter, List<int[]> sequences, int[] t
     /// @param beta strength of the square (dro)
     public record LossInputs(LossFunction function, float[] weights, float[] sampled, double low, double high,
             double beta) {
-        /// Whether the gradient of positions `from` to `from + count` is zero whatever the model says:
+        /// Whether the gradient of positions `from` to `from + count` is zero for any output of the model:
         /// prompts have no weight, and half of a typical batch need not pay for the product with the
         /// vocabulary.
         boolean zeroGradient(int from, int count) {

@@ -57,9 +57,9 @@ public final class TrainingPass {
             for (int[] sequence : batch.sequences()) {
                 require(sequence.length >= 1 && sequence.length <= spec.contextLength(),
                         "a sequence of %d tokens", sequence.length);
-                BaseModel.requireKnown(sequence, spec);
+                BaseModel.requireInVocabulary(sequence, spec);
             }
-            BaseModel.requireKnown(batch.targets(), spec);
+            BaseModel.requireInVocabulary(batch.targets(), spec);
         }
     }
 
@@ -128,7 +128,7 @@ public final class TrainingPass {
         return batches.stream().flatMap(b -> b.sequences().stream()).mapToInt(s -> s.length).max().orElse(0);
     }
 
-    /// What is uploaded, see [Inputs].
+    /// The arrays to upload, see [Inputs].
     List<HostArray> arrays() {
         return arrays;
     }

@@ -17,7 +17,8 @@ import java.util.List;
 import java.util.Optional;
 import java.util.function.IntFunction;
 
-/// What a decode pass computes from its residual rows: sampled tokens, and log-probabilities of prompts.
+/// The outputs that a decode pass computes from its residual rows: sampled tokens and log-probabilities of
+/// prompts.
 /// Planned on the host before the pass; rows go through the head a few at a time, so that logits never fill
 /// the memory. Log-probabilities come from the same verb as in training, [Device#logSoftmaxAt].
 final class OutputPlan {
@@ -59,7 +60,8 @@ final class OutputPlan {
         }
     }
 
-    /// Who samples after a sequence's last token: after the prompt, all sequences of the request.
+    /// The sequences that sample after a sequence's last token: after the prompt, all sequences of the
+    /// request.
     private static List<SampledSequence> drawing(SampledSequence first) {
         if (first.index != 0 || first.sampled() != 0) return List.of(first);
         return first.request.sequences;
@@ -117,16 +119,17 @@ final class OutputPlan {
 
     /// Enqueues the head, the draws and the scores.
     Readback launch(Device.Scope scope, CachedPass.Output output, Prepared prepared) {
-        Device on = model.device();
+        Device device = model.device();
         int draws = drawnRows.stream().mapToInt(r -> r.sequences.size()).sum();
         Results results = new Results(
-                optional(draws, n -> on.scratch(scope, DType.I32, n, 1)),
-                optional(draws, n -> on.scratch(scope, n, 1)),
-                optional(scoredRows.stream().mapToInt(ScoredRows::count).sum(), n -> on.scratch(scope, n, 1)),
+                optional(draws, n -> device.scratch(scope, DType.I32, n, 1)),
+                optional(draws, n -> device.scratch(scope, n, 1)),
+                optional(scoredRows.stream().mapToInt(ScoredRows::count).sum(),
+                        n -> device.scratch(scope, n, 1)),
                 new ArrayList<>());
         if (!scoredRows.isEmpty()) score(scope, output, prepared.targets.orElseThrow(), results);
         draw(output.hidden(), prepared, results);
-        return on.readback(results.all());
+        return device.readback(results.all());
     }
 
     private static Optional<Tensor> optional(int rows, IntFunction<Tensor> tensor) {
@@ -134,16 +137,16 @@ final class OutputPlan {
     }
 
     private void draw(Tensor hidden, Prepared prepared, Results results) {
-        Device on = model.device();
+        Device device = model.device();
         int drawn = 0;
         for (int from = 0; from < drawnRows.size(); from += chunk) {
             int n = Math.min(chunk, drawnRows.size() - from);
             int draws = drawnRows.subList(from, from + n).stream().mapToInt(r -> r.sequences.size()).sum();
-            try (Device.Scope scope = on.scope()) {
-                Tensor gathered = on.scratch(scope, hidden.dtype(), n, hidden.columns());
-                on.gather(gathered, hidden, prepared.rows.orElseThrow().rows(from, n));
+            try (Device.Scope scope = device.scope()) {
+                Tensor gathered = device.scratch(scope, hidden.dtype(), n, hidden.columns());
+                device.gather(gathered, hidden, prepared.rows.orElseThrow().rows(from, n));
                 Tensor logits = model.logits(scope, gathered, prepared.slots.orElseThrow().rows(from, n));
-                on.sample(results.tokens.orElseThrow().rows(drawn, draws),
+                device.sample(results.tokens.orElseThrow().rows(drawn, draws),
                         results.logprobs.orElseThrow().rows(drawn, draws), logits,
                         prepared.draws.orElseThrow().part(drawn, draws, from));
             }
@@ -152,23 +155,23 @@ final class OutputPlan {
     }
 
     private void score(Device.Scope scope, CachedPass.Output output, Tensor targets, Results results) {
-        Device on = model.device();
+        Device device = model.device();
         int at = 0;
         for (ScoredRows s : scoredRows) {
             int top = s.top(model.spec().vocabularySize());
-            Optional<Tensor> ids = optional(top, k -> on.scratch(scope, DType.I32, s.count, k));
-            Optional<Tensor> best = optional(top, k -> on.scratch(scope, s.count, k));
+            Optional<Tensor> ids = optional(top, k -> device.scratch(scope, DType.I32, s.count, k));
+            Optional<Tensor> best = optional(top, k -> device.scratch(scope, s.count, k));
             ids.ifPresent(results.tops::add);
             best.ifPresent(results.tops::add);
             for (int from = 0; from < s.count; from += chunk) {
                 int n = Math.min(chunk, s.count - from);
-                try (Device.Scope inner = on.scope()) {
+                try (Device.Scope inner = device.scope()) {
                     Tensor logits = model.logits(inner, output.hidden().rows(s.row + from, n),
                             output.slots().rows(s.row + from, n));
-                    Tensor lse = on.scratch(inner, n, 1);
-                    on.logSoftmaxAt(results.scores.orElseThrow().rows(at + from, n), lse, logits,
+                    Tensor lse = device.scratch(inner, n, 1);
+                    device.logSoftmaxAt(results.scores.orElseThrow().rows(at + from, n), lse, logits,
                             targets.rows(at + from, n));
-                    if (top > 0) on.top(ids.get().rows(from, n), best.get().rows(from, n), logits, lse);
+                    if (top > 0) device.top(ids.get().rows(from, n), best.get().rows(from, n), logits, lse);
                 }
             }
             at += s.count;

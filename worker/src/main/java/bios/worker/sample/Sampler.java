@@ -27,14 +27,15 @@ import java.util.function.Function;
 /// over pages of keys and values, Kwon et al. 2023). Each pass puts one token of every decoding sequence and
 /// parts of new prompts through the model together. A sequence is admitted when pages are free for all of it
 /// so far. When pages run out, or the device's memory for them, the latest sequence is evicted, waits, and
-/// later goes through the model again from its first token: that costs time and changes no bit. Sequences of
-/// one request share the pages of their prompt. A request that fails for lack of device memory although no
-/// other sequence has pages fails with the numbers: [#launch] throws [bios.worker.device.OutOfDeviceMemory].
+/// later goes through the model again from its first token: that costs time; the results are bitwise the
+/// same. Sequences of one request share the pages of their prompt. A request that fails for lack of device
+/// memory although no other sequence has pages fails with the numbers: [#launch] throws
+/// [bios.worker.device.OutOfDeviceMemory].
 ///
 /// Used by the thread that calls the device's verbs.
 public final class Sampler implements AutoCloseable {
     private final BaseModel model;
-    private final Device on;
+    private final Device device;
     private final Optional<Function<int[], String>> decoder;
     private final SamplerSettings settings;
     private final KeyValuePages pages;
@@ -49,7 +50,7 @@ public final class Sampler implements AutoCloseable {
     /// @param decoder text of tokens, for stop strings; empty when the model has no tokenizer
     public Sampler(BaseModel model, Optional<Function<int[], String>> decoder, SamplerSettings settings) {
         this.model = model;
-        this.on = model.device();
+        this.device = model.device();
         this.decoder = decoder;
         this.settings = settings;
         // No more than all sequences could ever fill.
@@ -57,7 +58,7 @@ public final class Sampler implements AutoCloseable {
         long affordable = settings.cacheBytes() / KeyValuePages.pageBytes(model.spec(),
                 settings.cacheType());
         int limit = (int) Math.clamp(affordable, 1, Math.min(most, Integer.MAX_VALUE));
-        this.pages = new KeyValuePages(model.spec(), on, limit, settings.cacheType());
+        this.pages = new KeyValuePages(model.spec(), device, limit, settings.cacheType());
     }
 
     /// A request that is done.
@@ -136,12 +137,12 @@ public final class Sampler implements AutoCloseable {
     /// Pages that no sequence uses, and all pages.
     public record Pages(int free, int limit) {}
 
-    /// How full the cache is.
+    /// Free pages of the cache, and all pages.
     public Pages pages() {
         return new Pages(pages.free(), pages.limit());
     }
 
-    /// A pass from beginning to end, for tests and benchmarks.
+    /// Prepares and launches a pass and waits for its results, for tests and benchmarks.
     public List<Finished> step() {
         return complete(launch());
     }
@@ -170,8 +171,8 @@ public final class Sampler implements AutoCloseable {
         CachedPass pass = model.prepareCached(scheduled.stream().map(ScheduledTokens::input).toList());
         List<HostArray> arrays = new ArrayList<>(List.of(pass.tokens(), pass.positions()));
         arrays.addAll(plan.arrays());
-        try (Device.Scope scope = on.scope()) {
-            List<Tensor> uploaded = on.upload(scope, arrays);
+        try (Device.Scope scope = device.scope()) {
+            List<Tensor> uploaded = device.upload(scope, arrays);
             OutputPlan.Prepared outputs = plan.prepare(scope, uploaded.subList(2, uploaded.size()));
             CachedPass.Output hidden = model.forward(scope, pass, uploaded.get(0), uploaded.get(1));
             return new LaunchedDecode(step, scheduled, Optional.of(plan),

@@ -8,8 +8,8 @@ import com.typesafe.config.ConfigException;
 /// Limits of a [Sampler].
 ///
 /// @param cacheBytes most bytes of cached keys and values of decoding sequences
-/// @param cacheType of cached keys and values, [DType#F32] or [DType#BF16]; with fp32 log-probabilities have
-///     the bits of the trainer's
+/// @param cacheType of cached keys and values, [DType#F32] or [DType#BF16]; with fp32, log-probabilities are
+///     bitwise those of the trainer
 /// @param passTokens about how many tokens go through one pass: all decoding sequences, then parts of
 ///     prompts
 /// @param maxSequences most sequences that decode at once

@@ -35,8 +35,8 @@ final class SchedulerStep {
         this.settings = settings;
     }
 
-    /// The tokens of the next pass, those of one adapter together: they share products. Throws
-    /// [bios.worker.device.OutOfDeviceMemory] when the only sequence to serve cannot get its pages.
+    /// The tokens of the next pass. Tokens of the same adapter are adjacent, because they share products.
+    /// Throws [bios.worker.device.OutOfDeviceMemory] if the only sequence to serve cannot get its pages.
     List<ScheduledTokens> plan() {
         active.forEach(s -> participants.add(s.request));
         admit();

@@ -19,10 +19,10 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
 
-/// A `ForwardBackward` in execution: cut, in order, into micro-batches. Where it is cut changes nothing:
-/// sums over tokens continue where the batch before ended. Its gradient is collected apart and added to the
-/// run's sum in [#finish], so an operation counts wholly or not at all. Closed without `finish` it changes
-/// nothing.
+/// A `ForwardBackward` in execution: cut, in order, into micro-batches. The results are bitwise
+/// independent of the cuts: sums over tokens continue where the previous batch ended. The gradient of the
+/// operation is summed separately and added to the run's sum in [#finish], so an operation counts wholly or
+/// not at all. Without `finish`, [#close] discards it.
 public final class Evaluation implements AutoCloseable {
     private final TrainingState state;
     private final ForwardBackward operation;
@@ -75,7 +75,8 @@ public final class Evaluation implements AutoCloseable {
                     + "; token ids of this model are 0 to " + (model.vocabularySize() - 1));
     }
 
-    /// As few batches as the budget allows, of about equal size: many rows share the reading of the weights.
+    /// As few batches as the budget allows, of about equal size, because all rows of a pass share the reads
+    /// of the weights.
     private static List<List<Datum>> cut(List<Datum> data, int tokenBudget) {
         long all = data.stream().mapToLong(d -> d.tokens().length).sum();
         long least = Math.ceilDiv(all, (long) tokenBudget);
@@ -122,10 +123,10 @@ public final class Evaluation implements AutoCloseable {
                 operation.forwardOnly() ? Optional.empty() : Optional.of(loss.inputs()));
     }
 
-    /// Where a pass adds the operation's gradient; allocated when first asked for, by the thread that calls
-    /// the device's verbs.
+    /// The sum to which a pass adds the operation's gradient; allocated at the first call, by the thread that
+    /// calls the device's verbs.
     Optional<Factors> gradient() {
-        if (!operation.forwardOnly() && gradient.isEmpty()) gradient = Optional.of(state.freshGradient());
+        if (!operation.forwardOnly() && gradient.isEmpty()) gradient = Optional.of(state.allocateGradient());
         return gradient;
     }
 

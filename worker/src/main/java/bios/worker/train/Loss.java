@@ -48,7 +48,7 @@ final class Loss {
         return targets;
     }
 
-    /// What the device needs for the gradient.
+    /// The inputs of the gradient on the device.
     LossInputs inputs() {
         return inputs;
     }

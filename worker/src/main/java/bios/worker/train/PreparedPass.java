@@ -22,8 +22,8 @@ public final class PreparedPass {
         return pass.rows();
     }
 
-    /// Starts the pass; waits for nothing. Called by the thread that calls the device's verbs. When it
-    /// throws, the runs are as they were before their operations: close the evaluations.
+    /// Starts the pass and does not wait. Only the thread that calls the device's verbs calls it. If it
+    /// throws, the runs are as they were before their operations; the caller closes the evaluations.
     public LaunchedPass launch() {
         List<Optional<Factors>> gradients = new ArrayList<>();
         for (Evaluation evaluation : evaluations) gradients.add(evaluation.gradient());

@@ -24,9 +24,9 @@ import java.util.Optional;
 ///     return e.finish();                                               // device thread, does not wait
 /// }
 /// ```
-/// Results and gradients have the same bits whatever other runs share the passes. An operation is refused
-/// whole, with [Refused], before anything is computed; whatever is thrown in a pass (out of memory) leaves
-/// all runs as they were before their operations: close the evaluations of that pass.
+/// Results and gradients are bitwise independent of the other runs in the passes. An invalid operation is
+/// refused with [Refused] before anything is computed. If a pass throws (out of memory), all runs are as they
+/// were before their operations; the caller closes the evaluations of that pass.
 public final class Trainer {
     /// More tokens in a micro-batch gain nothing.
     private static final int MICRO_BATCH_TOKENS = 4096;
@@ -36,7 +36,7 @@ public final class Trainer {
 
     /// With micro-batches for which the model saves all that backward needs.
     public Trainer(BaseModel model) {
-        this(model, Math.min(MICRO_BATCH_TOKENS, model.passTokens()));
+        this(model, Math.min(MICRO_BATCH_TOKENS, model.maxTokensFullySaved()));
     }
 
     /// With another size of micro-batches, for tests.
@@ -101,10 +101,10 @@ public final class Trainer {
     ///
     /// @param params become the run's settings; empty: those that it has
     public LaunchedStep optimStep(TrainingState state, Optional<AdamParams> params) {
-        if (state.accumulated() == 0)
+        if (state.accumulatedOperations() == 0)
             throw new Refused(Fault.user("no_gradient", "optim_step: no gradient has been accumulated"
                     + " since the last step; call forward_backward first"));
-        AdamParams used = params.orElse(state.settings());
+        AdamParams used = params.orElse(state.optimizerSettings());
         return new LaunchedStep(state.steps() + 1, used.learningRate(), state.step(used));
     }
 }

@@ -121,14 +121,14 @@ class LargeStateTest {
             out.write(ByteBuffer.allocate(4).order(ByteOrder.LITTLE_ENDIAN).putFloat(3).array());
         }
         Device on = device();
-        try (var source = new StateSource.Point(
+        try (var source = new StateSource.RecoveryPoint(
                 TensorStream.open("state", new FileInputStream(file.toFile()), bytes))) {
             source.check(MODEL);
             checkRanges(source.file().tensors(), shapes, bytes - head.length);
             TrainingState state = source.allocate(MODEL, on);
             assertEquals(4 * layout.elements(), allocated);
             assertEquals(bytes, new StateSnapshot(header, layout, SUFFIXES,
-                    new StateSnapshot.Live(on, List.of())).pointBytes());
+                    new StateSnapshot.LiveTensors(on, List.of())).recoveryPointBytes());
             readSome(source.file(), state);
             state.close();
             assertEquals(0, allocated);

@@ -23,7 +23,7 @@ public final class StateFiles {
 
     /// A recovery point of the state.
     public static byte[] point(TrainingState state) {
-        return bytes(state, StateSnapshot.Content.EVERYTHING, StateSnapshot::writePoint);
+        return bytes(state, StateSnapshot.Content.RECOVERY_POINT, StateSnapshot::writeRecoveryPoint);
     }
 
     /// The `adapter` blob of the state.
@@ -53,7 +53,7 @@ public final class StateFiles {
 
     /// The state of a recovery point.
     public static TrainingState restore(byte[] point, ModelSpec model, Device on) {
-        try (var source = new StateSource.Point(stream(point))) {
+        try (var source = new StateSource.RecoveryPoint(stream(point))) {
             return source.make(model, on);
         }
     }
@@ -78,9 +78,9 @@ public final class StateFiles {
     /// The adapter of a file.
     public static Adapter readAdapter(byte[] file, LoraSpec lora, ModelSpec model, Device on) {
         try (TensorStream stream = stream(file)) {
-            Adapter.check(stream, lora, model);
+            Adapter.checkFile(stream, lora, model);
             Adapter adapter = Adapter.allocate(lora, model, on);
-            adapter.fill(stream, new StagingBuffer());
+            adapter.readFrom(stream, new StagingBuffer());
             return adapter;
         }
     }

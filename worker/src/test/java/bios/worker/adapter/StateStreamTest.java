@@ -58,13 +58,13 @@ class StateStreamTest {
 
     @Test void filesOfEarlierVersionsAreReadAndWrittenByteForByte() throws IOException {
         try (TrainingState state = StateFiles.restore(stored("point"), MODEL, ON)) {
-            assertEquals(1, state.accumulated());
+            assertEquals(1, state.accumulatedOperations());
             assertEquals(2, state.steps());
             assertArrayEquals(stored("point"), StateFiles.point(state));
             assertArrayEquals(stored("adapter"), StateFiles.adapter(state));
             assertArrayEquals(stored("optimizer"), StateFiles.optimizer(state));
             try (TrainingState loaded = StateFiles.load(stored("adapter"), Optional.of(stored("optimizer")),
-                    state.steps(), state.settings(), LORA, MODEL, ON)) {
+                    state.steps(), state.optimizerSettings(), LORA, MODEL, ON)) {
                 state.dropGradient();
                 assertArrayEquals(StateFiles.point(state), StateFiles.point(loaded));
             }
@@ -74,10 +74,10 @@ class StateStreamTest {
     @Test void writingTheStateItselfGivesTheBytesOfACopy() throws IOException {
         try (TrainingState state = StateFiles.restore(stored("point"), MODEL, ON)) {
             var out = new ByteArrayOutputStream();
-            try (StateSnapshot live = state.live(StateSnapshot.Content.EVERYTHING)) {
+            try (StateSnapshot live = state.live(StateSnapshot.Content.RECOVERY_POINT)) {
                 assertEquals(0, live.deviceBytes());
-                live.writePoint(out, new StagingBuffer());
-                assertEquals(out.size(), live.pointBytes());
+                live.writeRecoveryPoint(out, new StagingBuffer());
+                assertEquals(out.size(), live.recoveryPointBytes());
             }
             assertArrayEquals(stored("point"), out.toByteArray());
         }
@@ -86,10 +86,10 @@ class StateStreamTest {
     @Test void aCopyIsNotChangedByLaterSteps() throws IOException {
         try (TrainingState state = StateFiles.restore(stored("point"), MODEL, ON)) {
             var out = new ByteArrayOutputStream();
-            try (StateSnapshot copy = state.snapshot(StateSnapshot.Content.EVERYTHING)) {
+            try (StateSnapshot copy = state.snapshot(StateSnapshot.Content.RECOVERY_POINT)) {
                 assertTrue(copy.deviceBytes() >= state.bytes() / 2);
-                state.step(state.settings());
-                copy.writePoint(out, new StagingBuffer());
+                state.step(state.optimizerSettings());
+                copy.writeRecoveryPoint(out, new StagingBuffer());
             }
             assertArrayEquals(stored("point"), out.toByteArray());
         }

@@ -64,7 +64,7 @@ final class AdapterProductsTest extends Conformance {
     }
 
     private Weight weight(float[] values) {
-        return on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, OUT, IN, values));
+        return on.weight(VerbFixture.frozen(arena, FrozenMatrix.WeightType.F32, OUT, IN, values));
     }
 
     private Slots slots(List<Adapter> adapters) {

@@ -104,7 +104,7 @@ final class Bf16VerbsTest extends Conformance {
     }
 
     private Weight weight() {
-        return on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, 20, 33, random(99, 20 * 33)));
+        return on.weight(VerbFixture.frozen(arena, FrozenMatrix.WeightType.F32, 20, 33, random(99, 20 * 33)));
     }
 
     private Slots slots(Tensor[] t, int a, int b, int da, int db) {

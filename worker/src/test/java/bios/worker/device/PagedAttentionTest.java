@@ -75,8 +75,8 @@ final class PagedAttentionTest extends Conformance {
     }
 
     private PagePool pool(AttentionShape shape, DType dtype, int pages) {
-        var pool = on.pagePool(new PagePool.Shape(LAYERS, shape.kvHeads(), shape.headDim(), dtype), pages);
-        pool.reserve(pages);
+        var pool = on.pagePool(new PagePool.Format(LAYERS, shape.kvHeads(), shape.headDim(), dtype), pages);
+        pool.growTo(pages);
         return pool;
     }
 
@@ -242,9 +242,9 @@ final class PagedAttentionTest extends Conformance {
 
     @Test void invalidPagesAndSequencesAreRefused() {
         var shape = SHAPES.getFirst();
-        var pool = on.pagePool(new PagePool.Shape(1, 2, 8, DType.F32), 2);
-        assertThrows(IllegalStateException.class, () -> pool.reserve(3));
-        pool.reserve(1);
+        var pool = on.pagePool(new PagePool.Format(1, 2, 8, DType.F32), 2);
+        assertThrows(IllegalStateException.class, () -> pool.growTo(3));
+        pool.growTo(1);
         assertThrows(IllegalStateException.class, () -> on.copyPage(pool, 1, 0));
         assertThrows(IllegalStateException.class,
                 () -> on.sequences(scope, List.of(new Sequence(0, 2, 63, new int[] {0}))));

@@ -113,14 +113,14 @@ final class RefusedMemoryTest extends Conformance {
     }
 
     @Test void pagesOfAPool() throws Exception {
-        var shape = new PagePool.Shape(8, 4, 64, DType.F32);
+        var shape = new PagePool.Format(8, 4, 64, DType.F32);
         attempt(() -> {
             var pool = on.pagePool(shape, 5);
             try {
-                pool.reserve(5);
+                pool.growTo(5);
             } catch (OutOfDeviceMemory e) {
                 // this call allocated nothing, and a smaller request succeeds
-                pool.reserve(0);
+                pool.growTo(0);
                 throw e;
             }
             return pool;
@@ -128,7 +128,7 @@ final class RefusedMemoryTest extends Conformance {
     }
 
     @Test void aWeight() throws Exception {
-        var matrix = VerbFixture.frozen(arena, FrozenMatrix.DType.F32, 1 << 10, 1 << 11, new float[0]);
+        var matrix = VerbFixture.frozen(arena, FrozenMatrix.WeightType.F32, 1 << 10, 1 << 11, new float[0]);
         long before = taken();
         var ballast = on.tensor(DType.F32, 1, (int) ((LIMIT - before - (1 << 20)) / 4));
         long with = taken();
@@ -141,7 +141,7 @@ final class RefusedMemoryTest extends Conformance {
     /// The gradients of the first slot are not added to when there is no scratch for the second.
     @Test void theBackwardOfAProjection() throws Exception {
         int rows = 1 << 15, rank = 128, in = 2, out = 3;
-        var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.DType.F32, out, in, random(1, 6)));
+        var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.WeightType.F32, out, in, random(1, 6)));
         var table = new Factors(1, Map.of(0, Factors.factor(on, in, rank, out, random(1, in * rank),
                 random(2, rank * out))));
         var gradient = new Factor(on.tensor(DType.F32, in, rank), on.tensor(DType.F32, rank, out));

@@ -154,13 +154,13 @@ final class RowVerbsTest extends Conformance {
         for (int[] s : new int[][] {{1, 1, 1}, {1, 16, 9}, {2, 5, 130}, {63, 33, 64}, {64, 70, 31}, {65,
                 600, 48},
                 {0, 7, 5}})
-            for (var dtype : FrozenMatrix.DType.values())
+            for (var dtype : FrozenMatrix.WeightType.values())
                 try (var arena = Arena.ofShared()) {
                     project(arena, dtype, s[0], s[1], s[2]);
                 }
     }
 
-    private void project(Arena arena, FrozenMatrix.DType dtype, int rows, int out, int in) {
+    private void project(Arena arena, FrozenMatrix.WeightType dtype, int rows, int out, int in) {
         // numbers that every type represents exactly, so that no path rounds anything before its sums
         float[] w = eightBits(1, out * in), x = eightBits(2, rows * in), dy = eightBits(3, rows * out);
         var weight = on.weight(VerbFixture.frozen(arena, dtype, out, in, w));

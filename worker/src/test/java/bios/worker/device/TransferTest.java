@@ -118,7 +118,7 @@ final class TransferTest extends Conformance {
     @Test void embeddedRowsAreThoseOfTheFileInEveryType() {
         float[] values = random(1, 10 * 33);
         try (var arena = Arena.ofShared(); var scope = on.scope()) {
-            for (var file : FrozenMatrix.DType.values())
+            for (var file : FrozenMatrix.WeightType.values())
                 for (var dtype : List.of(DType.F32, DType.BF16)) {
                     var table = on.table(VerbFixture.frozen(arena, file, 10, 33, values));
                     assertEquals(10, table.rows());
@@ -128,9 +128,9 @@ final class TransferTest extends Conformance {
                     float[] got = read(on, y);
                     for (int i = 0; i < 66; i++) {
                         float x = values[(i < 33 ? 7 : 0) * 33 + i % 33];
-                        if (file == FrozenMatrix.DType.F16)
+                        if (file == FrozenMatrix.WeightType.F16)
                             x = Float.float16ToFloat(Float.floatToFloat16(x));
-                        if (file == FrozenMatrix.DType.BF16 || dtype == DType.BF16)
+                        if (file == FrozenMatrix.WeightType.BF16 || dtype == DType.BF16)
                             x = rounded(new float[] {x})[0];
                         assertEquals(x, got[i]);
                     }

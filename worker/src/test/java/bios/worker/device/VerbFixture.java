@@ -46,13 +46,13 @@ final class VerbFixture {
     }
 
     /// A matrix of a model file.
-    static FrozenMatrix frozen(Arena arena, FrozenMatrix.DType dtype, int rows, int columns,
+    static FrozenMatrix frozen(Arena arena, FrozenMatrix.WeightType dtype, int rows, int columns,
             float[] values) {
         var memory = arena.allocate((long) rows * columns * dtype.bytes(), 64);
         for (int i = 0; i < values.length; i++)
             switch (dtype) {
                 case F32 -> memory.setAtIndex(ValueLayout.JAVA_FLOAT, i, values[i]);
-                case BF16 -> memory.setAtIndex(ValueLayout.JAVA_SHORT, i, HalfFloats.bf16(values[i]));
+                case BF16 -> memory.setAtIndex(ValueLayout.JAVA_SHORT, i, HalfFloats.toBf16(values[i]));
                 case F16 ->
                     memory.setAtIndex(ValueLayout.JAVA_SHORT, i, Float.floatToFloat16(values[i]));
             }

@@ -80,7 +80,7 @@ class AdapterCacheTest {
     }
 
     private static Adapter adapter() {
-        return Adapter.fresh(key("x").lora(), MODEL, DEVICE);
+        return Adapter.createInitialized(key("x").lora(), MODEL, DEVICE);
     }
 
     private static AdapterCache.Key key(String content) {

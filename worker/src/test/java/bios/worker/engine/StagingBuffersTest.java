@@ -44,7 +44,7 @@ class StagingBuffersTest {
             try {
                 buffers.stream(buffer -> {
                     began.countDown();
-                    while (true) buffer.file(10);
+                    while (true) buffer.fileLayout(10);
                 });
             } catch (Throwable thrown) {
                 ended.complete(thrown);

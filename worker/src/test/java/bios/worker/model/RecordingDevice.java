@@ -19,7 +19,7 @@ import java.util.Set;
 /// allocation if a test requests that.
 public final class RecordingDevice {
     private static final Set<String> ALLOCATIONS = Set.of("tensor", "scratch", "upload", "slots", "sequences",
-            "draws", "pagePool", "reserve");
+            "draws", "pagePool", "growTo");
 
     private final Device real;
     private final Device recording;
@@ -86,7 +86,7 @@ public final class RecordingDevice {
             untilRefusal = Integer.MAX_VALUE;
             throw new OutOfDeviceMemory(1, real.memoryInUse(), real.memoryInUse());
         }
-        if (name.equals("reserve") && (int) arguments[0] > mostPages)
+        if (name.equals("growTo") && (int) arguments[0] > mostPages)
             throw new OutOfDeviceMemory(1, real.memoryInUse(), real.memoryInUse());
         if (losesReadback && target instanceof Readback) {
             losesReadback = false;

@@ -34,12 +34,12 @@ class RopeTableTest {
                 for (int n : new int[] {0, 1}) {
                     Tensor cos = table.cos();
                     test.refuseAfter(n);
-                    assertThrows(OutOfDeviceMemory.class, () -> table.cover(2000));
+                    assertThrows(OutOfDeviceMemory.class, () -> table.growTo(2000));
                     assertSame(cos, table.cos());
                     assertArrayEquals(first, read(on, table.cos()));
                     assertEquals(before + 2, test.tensors());
                 }
-                table.cover(2000);
+                table.growTo(2000);
                 assertEquals(2048, table.sin().rows());
                 assertArrayEquals(first, Arrays.copyOf(read(on, table.cos()), first.length));
                 assertEquals(before + 2, test.tensors());

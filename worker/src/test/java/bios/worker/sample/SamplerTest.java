@@ -360,7 +360,7 @@ class SamplerTest {
                         assertFalse(calls.contains(waits), waits);
                     sampler.complete(pass);
                     for (String call : test.calls())
-                        assertTrue(List.of("floats", "ints", "copyPage", "reserve").contains(call), call);
+                        assertTrue(List.of("floats", "ints", "copyPage", "growTo").contains(call), call);
                 }
             }
         }
@@ -415,12 +415,12 @@ class SamplerTest {
         int n = tokens.length - 1;
         var batch = new RunBatch(adapter, List.of(Arrays.copyOf(tokens, n)),
                 Arrays.copyOfRange(tokens, 1, n + 1), Optional.empty());
-        return model.evaluate(List.of(batch), List.of(Optional.empty())).getFirst();
+        return model.runPass(List.of(batch), List.of(Optional.empty())).getFirst();
     }
 
     /// An adapter whose B is not zero.
     private static Adapter trained(LoraSpec lora) {
-        Adapter adapter = Adapter.fresh(lora, model.spec(), device);
+        Adapter adapter = Adapter.createInitialized(lora, model.spec(), device);
         var random = new Random(9);
         for (var slab : adapter.weights().slabs()) {
             float[] values = read(device, slab);

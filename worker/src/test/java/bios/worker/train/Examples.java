@@ -26,7 +26,7 @@ final class Examples {
 
     /// A new run whose B is not zero, the same for the same shape.
     static TrainingState run(LoraSpec lora, BaseModel model) {
-        TrainingState state = TrainingState.fresh(lora, model.spec(), model.device());
+        TrainingState state = TrainingState.createInitialized(lora, model.spec(), model.device());
         Random random = new Random(lora.rank());
         for (Tensor slab : state.adapter().weights().slabs()) {
             float[] values = read(model.device(), slab);

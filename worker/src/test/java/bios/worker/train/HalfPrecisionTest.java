@@ -43,8 +43,8 @@ class HalfPrecisionTest {
     private record Result(float[] logprobs, float[] gradient) {}
 
     private static Result trained(BaseModel model, RunBatch batch, TrainingState run) {
-        try (Factors gradient = run.freshGradient()) {
-            float[] logprobs = model.evaluate(List.of(batch), List.of(Optional.of(gradient))).getFirst();
+        try (Factors gradient = run.allocateGradient()) {
+            float[] logprobs = model.runPass(List.of(batch), List.of(Optional.of(gradient))).getFirst();
             List<float[]> slabs = new ArrayList<>();
             for (Tensor slab : gradient.slabs()) slabs.add(read(model.device(), slab));
             float[] all = new float[slabs.stream().mapToInt(s -> s.length).sum()];
@@ -95,7 +95,7 @@ class HalfPrecisionTest {
             RunBatch batch = new Trainer(half).begin(run, Examples.operation(half, 5, 4, false)).nextBatch();
             Result all = trained(half, batch, run);
             for (long bytes : new long[] {200_000, 100_000, 0}) {
-                half.keepActivations(bytes, bytes);
+                half.setActivationBudget(bytes, bytes);
                 Result some = trained(half, batch, run);
                 assertArrayEquals(all.logprobs, some.logprobs);
                 assertArrayEquals(all.gradient, some.gradient);

@@ -190,7 +190,7 @@ class ModelGoldenTest {
         int[] targets = sequences.stream().flatMapToInt(s -> java.util.Arrays.stream(s.targets())).toArray();
         RunBatch batch = new RunBatch(adapter, sequences.stream().map(Golden.Sequence::tokens).toList(),
                 targets, Optional.empty());
-        float[] row = model.evaluate(List.of(batch), List.of(Optional.empty())).getFirst();
+        float[] row = model.runPass(List.of(batch), List.of(Optional.empty())).getFirst();
         int at = 0;
         for (Golden.Sequence s : sequences)
             all.add(java.util.Arrays.copyOfRange(row, at, at += s.tokens().length));

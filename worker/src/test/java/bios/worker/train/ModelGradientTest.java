@@ -35,14 +35,14 @@ class ModelGradientTest {
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             ForwardBackward operation = Examples.operation(model, 5, 4, false);
             RunBatch batch = new Trainer(model).begin(run, operation).nextBatch();
-            Factors gradient = run.freshGradient();
-            model.evaluate(List.of(batch), List.of(Optional.of(gradient)));
+            Factors gradient = run.allocateGradient();
+            model.runPass(List.of(batch), List.of(Optional.of(gradient)));
             for (int layer = 0; layer <= model.spec().layers(); layer++)
                 for (TargetModule target : TargetModule.values()) {
-                    if (run.adapter().at(layer, target).isEmpty()) continue;
-                    check(model, run, operation, run.adapter().at(layer, target).get().a(),
+                    if (run.adapter().factor(layer, target).isEmpty()) continue;
+                    check(model, run, operation, run.adapter().factor(layer, target).get().a(),
                             gradient.at(layer, target).orElseThrow().a(), target + "A " + layer);
-                    check(model, run, operation, run.adapter().at(layer, target).get().b(),
+                    check(model, run, operation, run.adapter().factor(layer, target).get().b(),
                             gradient.at(layer, target).orElseThrow().b(), target + "B " + layer);
                 }
             gradient.close();

@@ -55,7 +55,7 @@ class SameBitsTest {
                     boolean cutsMatter = !on.description().contains("own kernels");
                     Trainer trainer = new Trainer(model, cutsMatter ? 150 : 60 + 45 * threads);
                     long kept = BUDGETS[3 * (threads - 1) + sharing];
-                    model.keepActivations(kept, kept);
+                    model.setActivationBudget(kept, kept);
                     for (int step = 0; step < 2; step++) {
                         logprobs.add(step == 0 ? new ArrayList<>() : logprobs.removeLast());
                         logprobs.getLast().addAll(together(trainer, run,
@@ -170,7 +170,7 @@ class SameBitsTest {
                 assertArrayEquals(StateFiles.point(run), StateFiles.point(again));
             }
             try (TrainingState loaded = StateFiles.load(StateFiles.adapter(run),
-                    Optional.of(StateFiles.optimizer(run)), run.steps(), run.settings(), run.lora(),
+                    Optional.of(StateFiles.optimizer(run)), run.steps(), run.optimizerSettings(), run.lora(),
                     model.spec(), on)) {
                 assertArrayEquals(StateFiles.point(run), StateFiles.point(loaded));
             }

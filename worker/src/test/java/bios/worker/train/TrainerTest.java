@@ -69,7 +69,7 @@ class TrainerTest {
             trainer.evaluate(run, Examples.operation(model, 1, 2, false));
             AdamParams params = new AdamParams(0.01, 0.5, 0.6, 1e-8, 0, 0);
             assertEquals(1, trainer.optimStep(run, Optional.of(params)).complete().step());
-            assertEquals(params, run.settings());
+            assertEquals(params, run.optimizerSettings());
             assertThrows(Refused.class, () -> trainer.optimStep(run, Optional.empty()));
         }
     }
@@ -81,7 +81,7 @@ class TrainerTest {
             try (BaseModel model = Golden.of("qwen3").load(on);
                     TrainingState run = Examples.run(Examples.SMALL, model);
                     TrainingState same = Examples.run(Examples.SMALL, model)) {
-                model.keepActivations(300_000, 300_000);
+                model.setActivationBudget(300_000, 300_000);
                 Trainer trainer = new Trainer(model, 60);
                 ForwardBackward operation = Examples.operation(model, 1, 3, false);
                 for (TrainingState state : List.of(run, same)) trainer.evaluate(state, operation);
@@ -97,7 +97,7 @@ class TrainerTest {
                         test.refuseNothing();
                         assertTrue(n > 100, n + " allocations");
                     } catch (OutOfDeviceMemory _) {
-                        assertEquals(1, run.accumulated());
+                        assertEquals(1, run.accumulatedOperations());
                         assertEquals(tensors, test.tensors());
                         assertEquals(bytes, on.memoryInUse());
                         if (n % 16 == 0) assertArrayEquals(before, StateFiles.point(run));
@@ -184,7 +184,7 @@ class TrainerTest {
                 assertArrayEquals(before, StateFiles.point(run));
                 assertEquals(tensors, test.tensors());
                 trainer.evaluate(run, operation);
-                assertEquals(2, run.accumulated());
+                assertEquals(2, run.accumulatedOperations());
             }
         }
     }
@@ -272,7 +272,7 @@ class TrainerTest {
 
     @Test void trainingReducesTheLoss() {
         try (Device on = TestDevices.open(1); BaseModel model = Golden.of("llama-bf16").load(on);
-                TrainingState run = TrainingState.fresh(Examples.LARGE, model.spec(), on)) {
+                TrainingState run = TrainingState.createInitialized(Examples.LARGE, model.spec(), on)) {
             Trainer trainer = new Trainer(model);
             ForwardBackward operation = Examples.operation(model, 1, 2, false);
             double first = trainer.evaluate(run, operation).metrics().get("loss:sum");
@@ -288,11 +288,11 @@ class TrainerTest {
 
     @Test void tensorsOfANewRunAreThoseOfItsSeed() {
         try (Device on = TestDevices.open(1); BaseModel model = Golden.of("qwen3").load(on);
-                TrainingState one = TrainingState.fresh(Examples.SMALL, model.spec(), on);
-                TrainingState two = TrainingState.fresh(Examples.SMALL, model.spec(), on)) {
+                TrainingState one = TrainingState.createInitialized(Examples.SMALL, model.spec(), on);
+                TrainingState two = TrainingState.createInitialized(Examples.SMALL, model.spec(), on)) {
             assertArrayEquals(StateFiles.point(one), StateFiles.point(two));
             for (int layer = 0; layer <= model.spec().layers(); layer++)
-                for (var target : Examples.SMALL.targets()) one.adapter().at(layer, target)
+                for (var target : Examples.SMALL.targets()) one.adapter().factor(layer, target)
                         .ifPresent(factor -> {
                             double bound = 1 / Math.sqrt(factor.a().rows());
                             double sum = 0;

@@ -72,7 +72,7 @@ final class Avx512Products implements Products {
                 : "fp32, activations as they are");
     }
 
-    @Override public Weight weight(FrozenMatrix matrix) {
+    @Override public Weight packWeight(FrozenMatrix matrix) {
         return Packed.of(matrix, frozen, pool, ahead);
     }
 
@@ -107,7 +107,7 @@ final class Avx512Products implements Products {
         project(y, x, w, Optional.empty(), Optional.empty(), List.of());
     }
 
-    @Override public void multiplyTransposedAdd(HostTensor dx, HostTensor dy, Weight w) {
+    @Override public void addInputGradient(HostTensor dx, HostTensor dy, Weight w) {
         projectBack(dx, dy, w, true, List.of());
     }
 

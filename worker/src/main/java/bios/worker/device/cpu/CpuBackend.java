@@ -1,6 +1,6 @@
 package bios.worker.device.cpu;
 
-import bios.worker.device.Ceiling;
+import bios.worker.device.MatmulBaseline;
 import bios.worker.device.Device;
 import bios.worker.device.DeviceSettings;
 import bios.worker.device.Hardware;
@@ -37,8 +37,8 @@ public final class CpuBackend {
             return CpuPath.best().label();
         }
 
-        @Override public Optional<Ceiling> ceiling(int threads) {
-            return DnnlCeiling.of(threads).map(ceiling -> ceiling);
+        @Override public Optional<MatmulBaseline> matmulBaseline(int threads) {
+            return DnnlMatmulBaseline.of(threads).map(baseline -> baseline);
         }
 
         @Override public double readBytesPerSecond(int threads) {

@@ -149,7 +149,7 @@ final class CpuDevice implements Device {
                 matrix.memory().byteSize());
         memory.count(bytes);
         try {
-            return products.weight(matrix);
+            return products.packWeight(matrix);
         } catch (Throwable t) {
             memory.uncount(bytes);
             throw t;
@@ -160,7 +160,7 @@ final class CpuDevice implements Device {
         return new HostTable(matrix);
     }
 
-    @Override public PagePool pagePool(PagePool.Shape shape, int limit) {
+    @Override public PagePool pagePool(PagePool.Format shape, int limit) {
         return new HostPages(memory, shape, limit);
     }
 
@@ -234,7 +234,7 @@ final class CpuDevice implements Device {
         eachRow(to.rows(), to.columns(), (row, space) -> {
             float[] values = space.row(0, to.columns());
             Arrays.fill(values, 0, to.columns(), value);
-            Bf16.store(host(to), row, 0, values, 0, to.columns(), space.shorts(to.columns()));
+            FloatRows.store(host(to), row, 0, values, 0, to.columns(), space.shorts(to.columns()));
         });
     }
 
@@ -242,7 +242,7 @@ final class CpuDevice implements Device {
         HostTensor to = host(target);
         HostTensor from = host(source);
         RowVerbs.sameShape(to, from);
-        if (to.dtype() != from.dtype()) Bf16.convert(to, from, pool, workspaces);
+        if (to.dtype() != from.dtype()) FloatRows.convert(to, from, pool, workspaces);
         else eachRow(to.rows(), to.columns(), (row, _) -> Rows.copy(to, row, from, row));
     }
 
@@ -257,7 +257,7 @@ final class CpuDevice implements Device {
                     matrix.rows());
             float[] values = space.row(0, n);
             HalfFloats.row(values, matrix, tokens[row]);
-            Bf16.store(to, row, 0, values, 0, n, space.shorts(n));
+            FloatRows.store(to, row, 0, values, 0, n, space.shorts(n));
         });
         if (tokens.length > RELEASE_ABOVE_ROWS && matrix.memory().isMapped()) Linux.release(matrix.memory());
     }
@@ -308,8 +308,8 @@ final class CpuDevice implements Device {
     @Override public void append(PagePool pool, int layer, Tensor keys, Tensor values, Sequences sequences) {
         var pages = HostPages.of(pool);
         try (var scope = memory.scope()) {
-            KeyValueSpans.append(pages, layer, as(pages.shape().dtype(), host(keys), scope),
-                    as(pages.shape().dtype(), host(values), scope), HostSequences.of(sequences), this.pool);
+            KeyValueSpans.append(pages, layer, as(pages.format().dtype(), host(keys), scope),
+                    as(pages.format().dtype(), host(values), scope), HostSequences.of(sequences), this.pool);
         }
     }
 
@@ -317,7 +317,7 @@ final class CpuDevice implements Device {
     private HostTensor as(DType dtype, HostTensor tensor, Scope scope) {
         if (tensor.dtype() == dtype) return tensor;
         var converted = memory.scratch(scope, dtype, tensor.rows(), tensor.columns());
-        Bf16.convert(converted, tensor, pool, workspaces);
+        FloatRows.convert(converted, tensor, pool, workspaces);
         return converted;
     }
 

@@ -4,7 +4,7 @@ import static bios.protocol.Require.require;
 
 import bios.worker.device.Activations;
 import bios.worker.device.FrozenMatrix;
-import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.FrozenMatrix.WeightType;
 import bios.worker.device.Weight;
 import bios.worker.kernel.HalfFloats;
 import java.lang.foreign.Arena;
@@ -13,16 +13,17 @@ import java.lang.foreign.ValueLayout;
 import java.util.ArrayList;
 import java.util.List;
 
-/// Products by oneDNN. Every right factor is packed first, in panels of columns; rows are split into blocks
-/// of a few sizes; each (panel, block) is a task for one thread of the pool. A row's bits depend neither on
-/// its block (of two rows or more; one row is computed as two) nor on the other panels. bf16 weights multiply
-/// activations rounded to bf16, with sums in fp32. A split activation row becomes two rows of one block, so
-/// the weights are read once for both; the two products are added at the end.
+/// Matrix products with oneDNN. The right factor is packed in panels of columns, the left factor is split
+/// into blocks of rows; one thread computes one (panel, block). The result of a row is bitwise independent of
+/// block and panel; a single row is computed as two. bf16 weights multiply activations rounded to bf16, with
+/// fp32 sums. A split row becomes two rows of one block, so that the weights are read once; the two products
+/// are then added.
 final class DnnlProducts implements Products {
-    private static final int PANEL = 512;
-    private static final int SCALED = 4096;
-    private static final int[] BLOCKS = {2, 4, 8, 16, 32, 64, 128};
-    private static final int LARGEST = BLOCKS[BLOCKS.length - 1];
+    private static final int PANEL_COLUMNS = 512;
+    /// Elements that are scaled at a time.
+    private static final int SCALE_CHUNK = 4096;
+    private static final int[] BLOCK_ROWS = {2, 4, 8, 16, 32, 64, 128};
+    private static final int MAX_BLOCK_ROWS = BLOCK_ROWS[BLOCK_ROWS.length - 1];
 
     /// `count` rows from `row`, padded to `size` rows.
     private record Block(int row, int count, int size) {}
@@ -31,18 +32,18 @@ final class DnnlProducts implements Products {
     private record Panel(int from, int width, MemorySegment packed) {}
 
     /// A packed right factor `[depth, columns]`.
-    private record Right(int type, int depth, int columns, List<Panel> panels) {}
+    private record PackedRight(int type, int depth, int columns, List<Panel> panels) {}
 
     /// A left factor with its row stride; if `padded`, rows beyond the last may be read up to a whole block.
-    private record Left(MemorySegment memory, int type, int rows, int stride, boolean padded) {}
+    private record LeftFactor(MemorySegment memory, int type, int rows, int stride, boolean padded) {}
 
     /// A frozen matrix in one or two packed forms.
-    private final class Packed implements Weight {
+    private final class PackedWeight implements Weight {
         private final FrozenMatrix matrix;
-        private final Right forward;
-        private Right backward;
+        private final PackedRight forward;
+        private PackedRight backward;
 
-        Packed(FrozenMatrix matrix) {
+        PackedWeight(FrozenMatrix matrix) {
             this.matrix = matrix;
             forward = pack(matrix, true);
         }
@@ -55,7 +56,7 @@ final class DnnlProducts implements Products {
             return matrix.columns();
         }
 
-        Right backward() {
+        PackedRight packedBackward() {
             if (backward == null) backward = pack(matrix, false);
             return backward;
         }
@@ -65,11 +66,11 @@ final class DnnlProducts implements Products {
     private final Pool pool;
     private final Workspace[] workspaces;
     private final DnnlKernels kernels;
-    private final Arena frozen = Arena.ofShared();
-    private final NativeBuffer rounded = new NativeBuffer();
-    private final NativeBuffer scaled = new NativeBuffer();
-    private final NativeBuffer right = new NativeBuffer();
-    private final NativeBuffer[] tails;
+    private final Arena weightArena = Arena.ofShared();
+    private final NativeBuffer roundedBuffer = new NativeBuffer();
+    private final NativeBuffer scaledBuffer = new NativeBuffer();
+    private final NativeBuffer rightBuffer = new NativeBuffer();
+    private final NativeBuffer[] threadBuffers;
     private final OuterProducts outer;
     private final Activations activations;
 
@@ -79,41 +80,42 @@ final class DnnlProducts implements Products {
         this.workspaces = workspaces;
         this.activations = activations;
         kernels = new DnnlKernels(dnnl, pool.size());
-        tails = new NativeBuffer[pool.size()];
-        for (int i = 0; i < tails.length; i++) tails[i] = new NativeBuffer();
-        outer = new OuterProducts(pool, workspaces, kernels, tails);
+        threadBuffers = new NativeBuffer[pool.size()];
+        for (int i = 0; i < threadBuffers.length; i++) threadBuffers[i] = new NativeBuffer();
+        outer = new OuterProducts(pool, workspaces, kernels, threadBuffers);
     }
 
     @Override public String description() {
         return "oneDNN on %s, bf16 weights multiplied as %s, activations %s".formatted(dnnl.instructionSet(),
-                asHalves() ? "bf16" : "fp32", treatment());
+                usesBf16Products() ? "bf16" : "fp32", activationDescription());
     }
 
     /// Without bf16 instructions activations are not split.
-    private String treatment() {
-        if (asHalves()) return activations.description();
+    private String activationDescription() {
+        if (usesBf16Products()) return activations.description();
         return switch (activations) {
             case EXACT, SPLIT -> Activations.EXACT.description();
             case ROUNDED -> activations.description();
-            case MIXED -> "rounded beside large weights, else as they are";
+            case MIXED -> "rounded with large weights, otherwise unchanged";
         };
     }
 
-    private boolean asHalves() {
+    private boolean usesBf16Products() {
         return dnnl.multipliesBf16() && activations != Activations.EXACT;
     }
 
     // ---- right factors ----
 
-    @Override public Weight weight(FrozenMatrix matrix) {
-        return new Packed(matrix);
+    @Override public Weight packWeight(FrozenMatrix matrix) {
+        return new PackedWeight(matrix);
     }
 
     /// Wᵀ `[in, out]` for forward, W `[out, in]` for backward.
-    private Right pack(FrozenMatrix matrix, boolean forward) {
+    private PackedRight pack(FrozenMatrix matrix, boolean forward) {
         int in = matrix.columns();
-        boolean direct = matrix.dtype() == DType.F32 || matrix.dtype() == DType.BF16 && asHalves();
-        int type = matrix.dtype() == DType.BF16 && direct ? Dnnl.BF16 : Dnnl.F32;
+        boolean direct = matrix.dtype() == WeightType.F32
+                || matrix.dtype() == WeightType.BF16 && usesBf16Products();
+        int type = matrix.dtype() == WeightType.BF16 && direct ? Dnnl.BF16 : Dnnl.F32;
         try (var arena = Arena.ofShared()) {
             var from = direct ? matrix.memory() : widened(matrix, arena);
             return forward ? pack(from, type, in, matrix.rows(), 1, in, null)
@@ -133,9 +135,9 @@ final class DnnlProducts implements Products {
     }
 
     /// Packs `[depth, columns]` into `to`, or into permanent memory if that is null.
-    private Right pack(MemorySegment from, int type, int depth, int columns, long rowStride,
+    private PackedRight pack(MemorySegment from, int type, int depth, int columns, long rowStride,
             long columnStride, NativeBuffer to) {
-        int count = Math.max(1, (columns + PANEL - 1) / PANEL);
+        int count = Math.max(1, (columns + PANEL_COLUMNS - 1) / PANEL_COLUMNS);
         int width = Math.min(columns, ((columns + count - 1) / count + 63) / 64 * 64);
         var forms = new ArrayList<DnnlKernels.Form>();
         var packers = new ArrayList<DnnlKernels.Kernel>();
@@ -146,7 +148,7 @@ final class DnnlProducts implements Products {
             packers.add(kernels.pack(type, depth, n, rowStride, columnStride));
             bytes += (forms.getLast().bytes() + 63) / 64 * 64;
         }
-        var memory = to == null ? frozen.allocate(bytes, 64) : to.atLeast(bytes);
+        var memory = to == null ? weightArena.allocate(bytes, 64) : to.atLeast(bytes);
         var panels = new ArrayList<Panel>();
         for (int i = 0; i < forms.size(); i++) {
             long size = (forms.get(i).bytes() + 63) / 64 * 64;
@@ -158,30 +160,30 @@ final class DnnlProducts implements Products {
             var panel = panels.get(i);
             packers.get(i).run(thread, from.asSlice(element * columnStride * panel.from), null, panel.packed);
         });
-        return new Right(type, depth, columns, panels);
+        return new PackedRight(type, depth, columns, panels);
     }
 
     /// s·a packed, a `[depth, columns]` or its transpose in memory; valid until the next call.
-    private Right pack(HostTensor a, boolean transposed, float s) {
+    private PackedRight pack(HostTensor a, boolean transposed, float s) {
         var from = a.memory();
         int stride = a.stride();
         if (s != 1) {
             from = scaled(a, s);
             stride = a.columns();
         }
-        return transposed ? pack(from, Dnnl.F32, a.columns(), a.rows(), 1, stride, right)
-                : pack(from, Dnnl.F32, a.rows(), a.columns(), stride, 1, right);
+        return transposed ? pack(from, Dnnl.F32, a.columns(), a.rows(), 1, stride, rightBuffer)
+                : pack(from, Dnnl.F32, a.rows(), a.columns(), stride, 1, rightBuffer);
     }
 
     /// s·a, dense. Contiguous rows are processed as one long row, because those of an adapter may be short.
     private MemorySegment scaled(HostTensor a, float s) {
         boolean dense = a.stride() == a.columns();
         long width = dense ? a.elements() : a.columns();
-        var to = scaled.atLeast(4 * a.elements());
-        float[] part = workspaces[0].row(0, SCALED);
+        var to = scaledBuffer.atLeast(4 * a.elements());
+        float[] part = workspaces[0].row(0, SCALE_CHUNK);
         for (int row = 0; row < (dense ? 1 : a.rows()); row++) {
-            for (long at = 0; at < width; at += SCALED) {
-                int n = (int) Math.min(SCALED, width - at);
+            for (long at = 0; at < width; at += SCALE_CHUNK) {
+                int n = (int) Math.min(SCALE_CHUNK, width - at);
                 long from = 4 * ((long) row * a.stride() + at);
                 MemorySegment.copy(a.memory(), ValueLayout.JAVA_FLOAT, from, part, 0, n);
                 for (int j = 0; j < n; j++) part[j] *= s;
@@ -193,61 +195,62 @@ final class DnnlProducts implements Products {
 
     // ---- left factors ----
 
-    private Left left(HostTensor x) {
-        return new Left(x.memory(), Dnnl.F32, x.rows(), x.stride(), false);
+    private LeftFactor leftFactor(HostTensor x) {
+        return new LeftFactor(x.memory(), Dnnl.F32, x.rows(), x.stride(), false);
     }
 
     /// x rounded to bf16 and stored in the right factor's element type (bf16 or fp32); zero rows after the
     /// last.
-    private Left rounded(HostTensor x, int type) {
+    private LeftFactor roundedLeftFactor(HostTensor x, int type) {
         int stride = (x.columns() + 31) / 32 * 32;
         var to = padded(x.rows(), (long) stride * (type == Dnnl.BF16 ? 2 : 4));
-        if (type == Dnnl.BF16) roundToHalves(to, x, stride, false);
-        else roundInPlace(to, x, stride);
-        return new Left(to, type, x.rows(), stride, true);
+        if (type == Dnnl.BF16) roundToBf16(to, x, stride, false);
+        else roundKeepingFp32(to, x, stride);
+        return new LeftFactor(to, type, x.rows(), stride, true);
     }
 
     /// Rows 2i and 2i + 1 are bf16 numbers whose sum is row i of x; zero rows after the last.
-    private Left split(HostTensor x) {
+    private LeftFactor splitLeftFactor(HostTensor x) {
         int stride = (x.columns() + 31) / 32 * 32;
         var to = padded(2 * x.rows(), 2L * stride);
-        roundToHalves(to, x, stride, true);
-        return new Left(to, Dnnl.BF16, 2 * x.rows(), stride, true);
+        roundToBf16(to, x, stride, true);
+        return new LeftFactor(to, Dnnl.BF16, 2 * x.rows(), stride, true);
     }
 
     private MemorySegment padded(int rows, long rowBytes) {
         int padding = smallestHolding(rows);
-        var memory = rounded.atLeast((rows + padding) * rowBytes);
+        var memory = roundedBuffer.atLeast((rows + padding) * rowBytes);
         memory.asSlice(rows * rowBytes, padding * rowBytes).fill((byte) 0);
         return memory;
     }
 
-    private void roundToHalves(MemorySegment to, HostTensor x, int stride, boolean split) {
+    private void roundToBf16(MemorySegment to, HostTensor x, int stride, boolean split) {
         int n = x.columns();
         int apart = split ? 2 * stride : stride;
         var blocks = new ArrayList<Block>();
         var compiled = new ArrayList<DnnlKernels.Kernel>();
-        var rests = new ArrayList<DnnlKernels.Kernel>();
+        var errorKernels = new ArrayList<DnnlKernels.Kernel>();
         for (int row = 0; row < x.rows(); row += blocks.getLast().count) {
             int rest = x.rows() - row;
             int count = rest >= 64 ? 64 : rest >= 16 ? 16 : rest >= 4 ? 4 : 1;
             blocks.add(new Block(row, count, count));
             compiled.add(kernels.round(count, n, x.stride(), apart));
-            if (split) rests.add(kernels.round(count, n, n, apart));
+            if (split) errorKernels.add(kernels.round(count, n, n, apart));
         }
         pool.run(blocks.size(), 8 * x.elements(), (i, thread) -> {
             long row = blocks.get(i).row;
             var dst = to.asSlice(2 * row * apart);
             compiled.get(i).run(thread, x.memory().asSlice(4 * row * x.stride()), null, dst);
             if (!split) return;
-            rests.get(i).run(thread, rests(x, blocks.get(i), thread), null, dst.asSlice(2L * stride));
+            errorKernels.get(i).run(thread, roundingErrors(x, blocks.get(i), thread), null,
+                    dst.asSlice(2L * stride));
         });
     }
 
     /// x - bf16(x) for the rows of a block, dense.
-    private MemorySegment rests(HostTensor x, Block block, int thread) {
+    private MemorySegment roundingErrors(HostTensor x, Block block, int thread) {
         int n = x.columns();
-        var to = tails[thread].atLeast(4L * block.count * n);
+        var to = threadBuffers[thread].atLeast(4L * block.count * n);
         int[] bits = workspaces[thread].ints(n);
         float[] rest = workspaces[thread].row(0, n);
         float[] high = workspaces[thread].row(1, n);
@@ -255,7 +258,7 @@ final class DnnlProducts implements Products {
             long from = 4L * (block.row + i) * x.stride();
             MemorySegment.copy(x.memory(), ValueLayout.JAVA_FLOAT, from, rest, 0, n);
             MemorySegment.copy(x.memory(), ValueLayout.JAVA_INT, from, bits, 0, n);
-            HalfFloats.rounded(bits, n);
+            HalfFloats.roundToBf16InPlace(bits, n);
             // through memory, because Float.intBitsToFloat prevents C2 from vectorizing the loop
             MemorySegment.copy(MemorySegment.ofArray(bits), ValueLayout.JAVA_FLOAT, 0, high, 0, n);
             for (int j = 0; j < n; j++) rest[j] -= high[j];
@@ -264,20 +267,21 @@ final class DnnlProducts implements Products {
         return to;
     }
 
-    private void roundInPlace(MemorySegment to, HostTensor x, int stride) {
+    /// Writes x to `to` as fp32 values, each rounded to bf16 precision.
+    private void roundKeepingFp32(MemorySegment to, HostTensor x, int stride) {
         int n = x.columns();
         pool.run(x.rows(), 8 * x.elements(), (row, thread) -> {
             int[] bits = workspaces[thread].ints(n);
             MemorySegment.copy(x.memory(), ValueLayout.JAVA_INT, 4L * row * x.stride(), bits, 0, n);
-            HalfFloats.rounded(bits, n);
+            HalfFloats.roundToBf16InPlace(bits, n);
             MemorySegment.copy(bits, 0, to, ValueLayout.JAVA_INT, 4L * row * stride, n);
         });
     }
 
     /// The smallest block size that is at least n, or the largest block size.
     private static int smallestHolding(int n) {
-        for (int size : BLOCKS) if (size >= n) return size;
-        return LARGEST;
+        for (int size : BLOCK_ROWS) if (size >= n) return size;
+        return MAX_BLOCK_ROWS;
     }
 
     /// Splits rows into blocks: the largest that fit, and at the end one with padding if at most a quarter of
@@ -298,7 +302,7 @@ final class DnnlProducts implements Products {
     // ---- products ----
 
     /// y ← (or +=) left·right.
-    private void product(HostTensor y, Left left, Right right, boolean add) {
+    private void product(HostTensor y, LeftFactor left, PackedRight right, boolean add) {
         var blocks = blocks(left.rows);
         var direct = new ArrayList<DnnlKernels.Kernel>();
         for (var panel : right.panels) {
@@ -320,13 +324,13 @@ final class DnnlProducts implements Products {
                 kernel.run(thread, src, panel.packed,
                         y.memory().asSlice(4 * ((long) block.row * y.stride() + panel.from)));
             } else {
-                tail(kernel, thread, src, left, right, panel, block, y, add);
+                multiplyPartialBlock(kernel, thread, src, left, right, panel, block, y, add);
             }
         });
     }
 
     /// y ← (or +=) the sums of left's pairs of rows, times right.
-    private void productOfPairs(HostTensor y, Left left, Right right, boolean add) {
+    private void productOfPairs(HostTensor y, LeftFactor left, PackedRight right, boolean add) {
         var blocks = blocks(left.rows);
         var compiled = new ArrayList<DnnlKernels.Kernel>();
         for (var panel : right.panels) {
@@ -338,7 +342,7 @@ final class DnnlProducts implements Products {
         pool.run(compiled.size(), (long) left.rows * right.depth * right.columns, (task, thread) -> {
             var panel = right.panels.get(task / blocks.size());
             var block = blocks.get(task % blocks.size());
-            var pairs = tails[thread].atLeast(4L * block.size * panel.width);
+            var pairs = threadBuffers[thread].atLeast(4L * block.size * panel.width);
             compiled.get(task).run(thread, left.memory.asSlice(2L * block.row * left.stride),
                     panel.packed, pairs);
             addPairs(y, pairs, panel, block, workspaces[thread], add);
@@ -364,16 +368,16 @@ final class DnnlProducts implements Products {
 
     /// Computes a padded block: the result, and the left factor if it is not padded, are in a separate
     /// buffer.
-    private void tail(DnnlKernels.Kernel kernel, int thread, MemorySegment src, Left left, Right right,
-            Panel panel, Block block, HostTensor y, boolean add) {
+    private void multiplyPartialBlock(DnnlKernels.Kernel kernel, int thread, MemorySegment src,
+            LeftFactor left, PackedRight right, Panel panel, Block block, HostTensor y, boolean add) {
         long srcBytes = left.padded ? 0 : (4L * block.size * right.depth + 63) / 64 * 64;
-        var room = tails[thread].atLeast(srcBytes + 4L * block.size * panel.width);
-        var dst = room.asSlice(srcBytes);
+        var buffer = threadBuffers[thread].atLeast(srcBytes + 4L * block.size * panel.width);
+        var dst = buffer.asSlice(srcBytes);
         if (!left.padded) {
             for (int i = 0; i < block.count; i++) {
-                MemorySegment.copy(src, 4L * i * left.stride, room, 4L * i * right.depth, 4L * right.depth);
+                MemorySegment.copy(src, 4L * i * left.stride, buffer, 4L * i * right.depth, 4L * right.depth);
             }
-            room.asSlice(4L * block.count * right.depth, 4L * (block.size - block.count) * right.depth)
+            buffer.asSlice(4L * block.count * right.depth, 4L * (block.size - block.count) * right.depth)
                     .fill((byte) 0);
         }
         if (add) dst.asSlice(0, 4L * block.size * panel.width).fill((byte) 0);
@@ -381,7 +385,7 @@ final class DnnlProducts implements Products {
             MemorySegment.copy(y.memory(), 4 * ((long) (block.row + i) * y.stride() + panel.from), dst,
                     4L * i * panel.width, 4L * panel.width);
         }
-        kernel.run(thread, left.padded ? src : room, panel.packed, dst);
+        kernel.run(thread, left.padded ? src : buffer, panel.packed, dst);
         for (int i = 0; i < block.count; i++) {
             MemorySegment.copy(dst, 4L * i * panel.width, y.memory(),
                     4 * ((long) (block.row + i) * y.stride() + panel.from), 4L * panel.width);
@@ -390,49 +394,50 @@ final class DnnlProducts implements Products {
 
     @Override public void multiply(HostTensor y, HostTensor x, Weight w) {
         require(y.columns() == w.out() && x.columns() == w.in() && y.rows() == x.rows(),
-                "shapes of y = x·Wᵀ");
-        frozen(y, x, (Packed) w, ((Packed) w).forward, activations, false);
+                "shapes do not match in y = x·Wᵀ");
+        multiplyByWeight(y, x, (PackedWeight) w, ((PackedWeight) w).forward, activations, false);
     }
 
-    @Override public void multiplyTransposedAdd(HostTensor dx, HostTensor dy, Weight w) {
+    @Override public void addInputGradient(HostTensor dx, HostTensor dy, Weight w) {
         require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(),
-                "shapes of dx += dy·W");
-        frozen(dx, dy, (Packed) w, ((Packed) w).backward(), activations, true);
+                "shapes do not match in dx += dy·W");
+        multiplyByWeight(dx, dy, (PackedWeight) w, ((PackedWeight) w).packedBackward(), activations, true);
     }
 
-    private void frozen(HostTensor y, HostTensor x, Packed w, Right form, Activations how, boolean add) {
+    private void multiplyByWeight(HostTensor y, HostTensor x, PackedWeight w, PackedRight form,
+            Activations how, boolean add) {
         if (x.rows() == 0) return;
-        boolean bf16 = w.matrix.dtype() == DType.BF16;
+        boolean bf16 = w.matrix.dtype() == WeightType.BF16;
         boolean round = how == Activations.ROUNDED || how == Activations.MIXED && !how.split(w.out(), w.in());
-        if (bf16 && round) product(y, rounded(x, form.type), form, add);
-        else if (form.type == Dnnl.BF16) productOfPairs(y, split(x), form, add);
-        else product(y, left(x), form, add);    // without bf16 in hardware splitting gains nothing
+        if (bf16 && round) product(y, roundedLeftFactor(x, form.type), form, add);
+        else if (form.type == Dnnl.BF16) productOfPairs(y, splitLeftFactor(x), form, add);
+        else product(y, leftFactor(x), form, add);    // without bf16 in hardware splitting gains nothing
     }
 
     @Override public void multiplyByTransposed(HostTensor y, HostTensor x, HostTensor a, float s,
             boolean add) {
         require(y.columns() == a.rows() && x.columns() == a.columns() && y.rows() == x.rows(),
-                "shapes of y = x·aᵀ");
-        if (x.rows() > 0) product(y, left(x), pack(a, true, s), add);
+                "shapes do not match in y = x·aᵀ");
+        if (x.rows() > 0) product(y, leftFactor(x), pack(a, true, s), add);
     }
 
     @Override public void multiplyBy(HostTensor y, HostTensor x, HostTensor b, float s, boolean add) {
         require(y.columns() == b.columns() && x.columns() == b.rows() && y.rows() == x.rows(),
-                "shapes of y = x·b");
-        if (x.rows() > 0) product(y, left(x), pack(b, false, s), add);
+                "shapes do not match in y = x·b");
+        if (x.rows() > 0) product(y, leftFactor(x), pack(b, false, s), add);
     }
 
     @Override public void outerAdd(HostTensor g, HostTensor y, HostTensor x, float s) {
         require(g.rows() == y.columns() && g.columns() == x.columns() && y.rows() == x.rows(),
-                "shapes of g += yᵀ·x");
+                "shapes do not match in g += yᵀ·x");
         if (x.rows() > 0) outer.add(g, y, x, s);
     }
 
     @Override public void close() {
         kernels.close();
         outer.close();
-        frozen.close();
-        for (var buffer : List.of(rounded, scaled, right)) buffer.close();
-        for (var tail : tails) tail.close();
+        weightArena.close();
+        for (var buffer : List.of(roundedBuffer, scaledBuffer, rightBuffer)) buffer.close();
+        for (var buffer : threadBuffers) buffer.close();
     }
 }

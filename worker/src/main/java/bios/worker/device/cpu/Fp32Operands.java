@@ -26,7 +26,7 @@ final class Fp32Operands {
             try {
                 verb.run(operands);
                 for (var result : operands.results)
-                    Bf16.convert(result.narrow, result.wide, pool, workspaces);
+                    FloatRows.convert(result.narrow, result.wide, pool, workspaces);
             } finally {
                 if (operands.scope != null) operands.scope.close();
             }
@@ -66,9 +66,9 @@ final class Fp32Operands {
     private HostTensor of(Tensor tensor, boolean read, boolean write) {
         var own = HostTensor.of(tensor);
         if (own.dtype() == DType.F32) return own;
-        require(own.dtype() == DType.BF16, "elements are %s, not floats", own.dtype());
+        require(own.dtype() == DType.BF16, "element type %s is not F32 or BF16", own.dtype());
         var wide = scratch(own.rows(), own.columns());
-        if (read) Bf16.convert(wide, own, source.pool, source.workspaces);
+        if (read) FloatRows.convert(wide, own, source.pool, source.workspaces);
         if (write) {
             if (results.isEmpty()) results = new ArrayList<>();
             results.add(new Result(own, wide));

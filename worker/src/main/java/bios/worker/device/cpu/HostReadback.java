@@ -35,7 +35,7 @@ record HostReadback(List<Object> arrays) implements Readback {
         require(at >= 0 && at + from.elements() <= to.length, "%d values from %d into %d", from.elements(),
                 at, to.length);
         short[] room = from.dtype() == DType.BF16 ? new short[n] : null;
-        for (int row = 0; row < from.rows(); row++) Bf16.load(to, at + row * n, from, row, 0, n, room);
+        for (int row = 0; row < from.rows(); row++) FloatRows.load(to, at + row * n, from, row, 0, n, room);
     }
 
     /// The elements of a tensor ← from[at] and after, row by row.
@@ -44,7 +44,7 @@ record HostReadback(List<Object> arrays) implements Readback {
         require(at >= 0 && at + to.elements() <= from.length, "%d values from %d of %d", to.elements(), at,
                 from.length);
         short[] room = to.dtype() == DType.BF16 ? new short[n] : null;
-        for (int row = 0; row < to.rows(); row++) Bf16.store(to, row, 0, from, at + row * n, n, room);
+        for (int row = 0; row < to.rows(); row++) FloatRows.store(to, row, 0, from, at + row * n, n, room);
     }
 
     private static double[] doubles(HostTensor from) {

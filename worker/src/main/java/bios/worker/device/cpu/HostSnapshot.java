@@ -12,24 +12,24 @@ import java.util.concurrent.locks.ReentrantReadWriteLock;
 /// Copies of tensors, several small ones in one allocation (a slab). Several threads may read at the same
 /// time; [#close] waits for the reads in progress.
 final class HostSnapshot implements Snapshot {
-    private static final long ALIGNMENT = 64;
+    private static final long ALIGNMENT_BYTES = 64;
     /// Most elements of one slab of several tensors; a larger tensor has an allocation of its own.
-    private static final long SLAB = 1 << 28;
+    private static final long SLAB_ELEMENTS = 1 << 28;
     private final Memory memory;
     private final List<HostTensor> slabs = new ArrayList<>();
     private final List<HostTensor> copies = new ArrayList<>();
     private final ReadWriteLock lock = new ReentrantReadWriteLock();
     private boolean closed;
 
-    /// Allocates the copies of these tensors, all or none: [bios.worker.device.OutOfDeviceMemory] if they do
-    /// not fit.
+    /// Allocates the copies of these tensors; the caller fills them ([#copies]). If it throws
+    /// [bios.worker.device.OutOfDeviceMemory], nothing stays allocated.
     HostSnapshot(Memory memory, List<Tensor> tensors) {
         this.memory = memory;
         try {
             for (int from = 0, end; from < tensors.size(); from = end) {
                 long elements = 0;
-                for (end = from; end < tensors.size() && together(tensors, from, end, elements); end++)
-                    elements += aligned(tensors.get(end));
+                for (end = from; end < tensors.size() && fitsSameSlab(tensors, from, end, elements); end++)
+                    elements += alignedElements(tensors.get(end));
                 if (end == from + 1) {
                     // Its own shape: its padded number of elements need not fit into an int.
                     Tensor alone = tensors.get(from);
@@ -42,7 +42,7 @@ final class HostSnapshot implements Snapshot {
                 long at = 0;
                 for (Tensor t : tensors.subList(from, end)) {
                     copies.add(slab.matrix(at, t.rows(), t.columns()));
-                    at += aligned(t);
+                    at += alignedElements(t);
                 }
             }
         } catch (Throwable refused) {
@@ -51,13 +51,15 @@ final class HostSnapshot implements Snapshot {
         }
     }
 
-    private static boolean together(List<Tensor> tensors, int from, int next, long elements) {
+    /// Whether tensor `next` fits into the slab that begins with tensor `from` and has `elements` so far.
+    private static boolean fitsSameSlab(List<Tensor> tensors, int from, int next, long elements) {
         return next == from || tensors.get(next).dtype() == tensors.get(from).dtype()
-                && elements + aligned(tensors.get(next)) <= SLAB;
+                && elements + alignedElements(tensors.get(next)) <= SLAB_ELEMENTS;
     }
 
-    private static long aligned(Tensor t) {
-        long elements = ALIGNMENT / t.dtype().bytes();
+    /// The elements of a tensor, rounded up to the alignment.
+    private static long alignedElements(Tensor t) {
+        long elements = ALIGNMENT_BYTES / t.dtype().bytes();
         return Math.ceilDiv(t.elements(), elements) * elements;
     }
 
@@ -66,6 +68,7 @@ final class HostSnapshot implements Snapshot {
         return copies;
     }
 
+    /// Bytes of the copies, without the padding between them.
     @Override public long bytes() {
         return copies.stream().mapToLong(t -> t.dtype().bytes() * t.elements()).sum();
     }

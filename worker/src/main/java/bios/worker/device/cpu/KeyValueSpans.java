@@ -51,7 +51,7 @@ final class KeyValueSpans {
     /// Spans over pages; each bf16 page is widened once.
     private static List<HostSpan> paged(HostPages pool, int layer, HostSequences sequences,
             Fp32Operands operands) {
-        boolean wide = pool.shape().dtype() == DType.F32;
+        boolean wide = pool.format().dtype() == DType.F32;
         Map<Integer, HostTensor> keys = new HashMap<>();
         Map<Integer, HostTensor> values = new HashMap<>();
         Function<Integer, HostTensor> widenKeys = n -> operands.read(pool.page(n).keys().get(layer));
@@ -75,7 +75,7 @@ final class KeyValueSpans {
     /// @param keys, values of the pool's element type
     static void append(HostPages pool, int layer, HostTensor keys, HostTensor values, HostSequences sequences,
             Pool threads) {
-        var shape = pool.shape();
+        var shape = pool.format();
         require(keys.rows() == sequences.rows() && keys.columns() == shape.kvHeads() * shape.headDim(),
                 "keys [%d, %d] for %d rows", keys.rows(), keys.columns(), sequences.rows());
         RowVerbs.sameShape(keys, values);

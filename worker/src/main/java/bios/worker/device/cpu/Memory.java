@@ -17,10 +17,10 @@ import java.util.Map;
 /// The memory of a device: tensors that are freed one by one, and scopes of scratch memory cut from reused
 /// chunks. All memory is off heap and 64-byte aligned.
 final class Memory implements AutoCloseable {
-    private static final long ALIGNMENT = 64;
-    private static final long CHUNK = 8L << 20;
+    private static final long ALIGNMENT_BYTES = 64;
+    private static final long CHUNK_BYTES = 8L << 20;
     /// Kernels read whole vectors; the bytes beyond a row's end are not used.
-    private static final long MARGIN = 256;
+    private static final long MARGIN_BYTES = 256;
 
     private record Chunk(Arena arena, MemorySegment memory) {}
 
@@ -85,7 +85,7 @@ final class Memory implements AutoCloseable {
 
     /// A tensor of zeros, until [#free] or [#close].
     synchronized HostTensor tensor(DType dtype, int rows, int columns) {
-        var chunk = allocate(Math.max(ALIGNMENT, (long) dtype.bytes() * rows * columns) + MARGIN);
+        var chunk = allocate(Math.max(ALIGNMENT_BYTES, (long) dtype.bytes() * rows * columns) + MARGIN_BYTES);
         tensors.put(chunk.memory.address(), chunk);
         return new HostTensor(chunk.memory, dtype, rows, columns, columns);
     }
@@ -102,11 +102,13 @@ final class Memory implements AutoCloseable {
         }
     }
 
+    /// Frees a tensor. Throws if it is not a tensor of this device or was freed before; see [#release].
     synchronized void free(HostTensor tensor) {
         require(release(tensor), "not a tensor of this device, or freed before");
     }
 
-    /// Frees a tensor; false if it was freed before, also by [#close].
+    /// Frees a tensor, or returns false if it was freed before, also by [#close]: for owners that may be
+    /// closed after the device.
     synchronized boolean release(HostTensor tensor) {
         var chunk = tensors.remove(tensor.memory().address());
         if (chunk == null) return false;
@@ -129,7 +131,7 @@ final class Memory implements AutoCloseable {
     List<HostTensor> scratch(Scope scope, List<? extends HostArray> shapes) {
         long bytes = shapes.stream().mapToLong(s -> aligned(bytes(s.dtype(), s.rows(), s.columns()))).sum();
         require(scope instanceof ChunkedScope, "a scope of another device");
-        var memory = ((ChunkedScope) scope).cut(Math.max(ALIGNMENT, bytes));
+        var memory = ((ChunkedScope) scope).cut(Math.max(ALIGNMENT_BYTES, bytes));
         var tensors = new ArrayList<HostTensor>();
         long at = 0;
         for (var s : shapes) {
@@ -146,28 +148,28 @@ final class Memory implements AutoCloseable {
     }
 
     private static long aligned(long bytes) {
-        return (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+        return (bytes + ALIGNMENT_BYTES - 1) / ALIGNMENT_BYTES * ALIGNMENT_BYTES;
     }
 
     /// The smallest idle chunk that fits, else a new one. Before a new large chunk is allocated, idle chunks
-    /// larger than [#CHUNK] are freed, because they are too small.
+    /// larger than [#CHUNK_BYTES] are freed, because they are too small.
     private synchronized Chunk take(long bytes) {
-        var fit = idle.stream().filter(c -> c.memory.byteSize() >= bytes + MARGIN)
+        var fit = idle.stream().filter(c -> c.memory.byteSize() >= bytes + MARGIN_BYTES)
                 .min(Comparator.comparingLong(c -> c.memory.byteSize()));
         if (fit.isPresent()) {
             idle.remove(fit.get());
             return fit.get();
         }
-        if (bytes > CHUNK) {
-            idle.stream().filter(c -> c.memory.byteSize() > CHUNK).forEach(this::drop);
-            idle.removeIf(c -> c.memory.byteSize() > CHUNK);
+        if (bytes > CHUNK_BYTES) {
+            idle.stream().filter(c -> c.memory.byteSize() > CHUNK_BYTES).forEach(this::drop);
+            idle.removeIf(c -> c.memory.byteSize() > CHUNK_BYTES);
         }
-        return allocate(size(bytes + MARGIN));
+        return allocate(size(bytes + MARGIN_BYTES));
     }
 
     /// Rounds sizes up in steps of an eighth, so that similar requests reuse the same chunk.
     private static long size(long bytes) {
-        if (bytes <= CHUNK) return CHUNK;
+        if (bytes <= CHUNK_BYTES) return CHUNK_BYTES;
         long step = Long.highestOneBit(bytes) / 8;
         return (bytes + step - 1) / step * step;
     }
@@ -194,7 +196,7 @@ final class Memory implements AutoCloseable {
             if (bytes <= rest.byteSize()) return cutFrom(rest, bytes);
             var chunk = take(bytes);
             chunks.add(chunk);
-            long left = chunk.memory.byteSize() - MARGIN - bytes;
+            long left = chunk.memory.byteSize() - MARGIN_BYTES - bytes;
             if (left <= rest.byteSize()) return chunk.memory.asSlice(0, bytes);
             return cutFrom(chunk.memory.asSlice(0, bytes + left), bytes);
         }

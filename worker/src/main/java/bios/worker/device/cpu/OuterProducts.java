@@ -10,9 +10,9 @@ import java.util.List;
 /// added to g. The number of rows alone determines the pieces and their order; each panel of columns is a
 /// task.
 final class OuterProducts implements AutoCloseable {
-    private static final int PANEL = 512;
-    private static final int DEEPEST = 256;
-    private static final int SHALLOWEST = 8;
+    private static final int PANEL_COLUMNS = 512;
+    private static final int MAX_PIECE_TOKENS = 256;
+    private static final int MIN_PIECE_TOKENS = 8;
 
     /// `count` tokens from `row`, padded with zeros to `depth`.
     private record Piece(int row, int count, int depth) {}
@@ -20,22 +20,22 @@ final class OuterProducts implements AutoCloseable {
     private final Pool pool;
     private final Workspace[] workspaces;
     private final DnnlKernels kernels;
-    private final NativeBuffer[] tails;
+    private final NativeBuffer[] threadBuffers;
     private final NativeBuffer left = new NativeBuffer();
     private final NativeBuffer result = new NativeBuffer();
 
-    OuterProducts(Pool pool, Workspace[] workspaces, DnnlKernels kernels, NativeBuffer[] tails) {
+    OuterProducts(Pool pool, Workspace[] workspaces, DnnlKernels kernels, NativeBuffer[] threadBuffers) {
         this.pool = pool;
         this.workspaces = workspaces;
         this.kernels = kernels;
-        this.tails = tails;
+        this.threadBuffers = threadBuffers;
     }
 
     /// Depths are powers of two, so that a few kernels suffice for any number of tokens.
     private static List<Piece> pieces(int rows) {
         var pieces = new ArrayList<Piece>();
         for (int row = 0; row < rows; ) {
-            int depth = Math.clamp(Integer.highestOneBit(rows - row), SHALLOWEST, DEEPEST);
+            int depth = Math.clamp(Integer.highestOneBit(rows - row), MIN_PIECE_TOKENS, MAX_PIECE_TOKENS);
             int count = Math.min(depth, rows - row);
             pieces.add(new Piece(row, count, depth));
             row += count;
@@ -59,7 +59,7 @@ final class OuterProducts implements AutoCloseable {
     /// left ← the pieces of the small factor, transposed.
     private void transpose(HostTensor small, List<Piece> pieces) {
         int m = small.columns();
-        var to = left.atLeast(4L * m * (small.rows() + SHALLOWEST));
+        var to = left.atLeast(4L * m * (small.rows() + MIN_PIECE_TOKENS));
         pool.run(pieces.size(), (i, thread) -> {
             var piece = pieces.get(i);
             float[] rows = workspaces[thread].row(0, m);
@@ -77,10 +77,10 @@ final class OuterProducts implements AutoCloseable {
         int n = large.columns();
         var from = left.atLeast(0);
         var to = result.atLeast(4L * m * n);
-        int panels = (n + PANEL - 1) / PANEL;
+        int panels = (n + PANEL_COLUMNS - 1) / PANEL_COLUMNS;
         var compiled = new DnnlKernels.Kernel[panels][pieces.size()];
         for (int p = 0; p < panels; p++) {
-            int width = Math.min(PANEL, n - p * PANEL);
+            int width = Math.min(PANEL_COLUMNS, n - p * PANEL_COLUMNS);
             for (int i = 0; i < pieces.size(); i++) {
                 var piece = pieces.get(i);
                 int stride = piece.count == piece.depth ? large.stride() : width;
@@ -88,21 +88,21 @@ final class OuterProducts implements AutoCloseable {
             }
         }
         pool.run(panels, (p, thread) -> {
-            int width = Math.min(PANEL, n - p * PANEL);
+            int width = Math.min(PANEL_COLUMNS, n - p * PANEL_COLUMNS);
             for (int i = 0; i < pieces.size(); i++) {
                 var piece = pieces.get(i);
-                long at = 4 * ((long) piece.row * large.stride() + p * PANEL);
+                long at = 4 * ((long) piece.row * large.stride() + p * PANEL_COLUMNS);
                 var right = piece.count == piece.depth ? large.memory().asSlice(at)
-                        : padded(tails[thread], large, at, piece, width);
+                        : padded(threadBuffers[thread], large, at, piece, width);
                 compiled[p][i].run(thread, from.asSlice(4L * m * piece.row), right,
-                        to.asSlice(4L * p * PANEL));
+                        to.asSlice(4L * p * PANEL_COLUMNS));
             }
         });
     }
 
-    private static MemorySegment padded(NativeBuffer room, HostTensor large, long at, Piece piece,
+    private static MemorySegment padded(NativeBuffer buffer, HostTensor large, long at, Piece piece,
             int width) {
-        var rows = room.atLeast(4L * piece.depth * width).asSlice(0, 4L * piece.depth * width);
+        var rows = buffer.atLeast(4L * piece.depth * width).asSlice(0, 4L * piece.depth * width);
         rows.fill((byte) 0);
         for (int t = 0; t < piece.count; t++) {
             MemorySegment.copy(large.memory(), at + 4L * t * large.stride(), rows, 4L * t * width,

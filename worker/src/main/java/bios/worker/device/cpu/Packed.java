@@ -1,7 +1,7 @@
 package bios.worker.device.cpu;
 
 import bios.worker.device.FrozenMatrix;
-import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.FrozenMatrix.WeightType;
 import bios.worker.device.Weight;
 import bios.worker.kernel.HalfFloats;
 import java.lang.foreign.Arena;
@@ -37,7 +37,7 @@ final class Packed implements Weight {
 
     /// Packs a matrix; other element types than fp32 and bf16 are widened to fp32.
     static Packed of(FrozenMatrix matrix, Arena arena, Pool pool, ReadAhead ahead) {
-        boolean pairs = matrix.dtype() == DType.BF16;
+        boolean pairs = matrix.dtype() == WeightType.BF16;
         int steps = pairs ? (matrix.columns() + 1) / 2 : matrix.columns();
         int slivers = (matrix.rows() + SLIVER - 1) / SLIVER;
         var memory = Linux.allocate((long) slivers * steps * STEP + MARGIN, arena);
@@ -78,7 +78,7 @@ final class Packed implements Weight {
 
     private void fill(int sliver, FrozenMatrix from) {
         int rows = Math.min(SLIVER, out - sliver * SLIVER);
-        int blocks = from.dtype() == DType.F16 || in % 2 == 1 && pairs ? 0 : steps / BLOCK;
+        int blocks = from.dtype() == WeightType.F16 || in % 2 == 1 && pairs ? 0 : steps / BLOCK;
         int whole = rows / BLOCK * BLOCK;
         long rowBytes = (long) in * from.dtype().bytes();
         for (int row = 0; row < whole && blocks > 0; row += BLOCK)
@@ -99,8 +99,8 @@ final class Packed implements Weight {
                 HalfFloats.row(values, from, sliver * SLIVER + row);
             }
             long at = sliver * sliverBytes() + (long) step * STEP + 4L * row;
-            if (pairs) memory.set(DWORD, at, HalfFloats.bf16(values[2 * step]) & 0xffff
-                    | HalfFloats.bf16(values[2 * step + 1]) << 16);
+            if (pairs) memory.set(DWORD, at, HalfFloats.toBf16(values[2 * step]) & 0xffff
+                    | HalfFloats.toBf16(values[2 * step + 1]) << 16);
             else memory.set(ValueLayout.JAVA_FLOAT, at, values[step]);
         }
     }

@@ -4,7 +4,7 @@ import static bios.protocol.Require.require;
 
 import bios.worker.device.Activations;
 import bios.worker.device.FrozenMatrix;
-import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.FrozenMatrix.WeightType;
 import bios.worker.device.Weight;
 import bios.worker.kernel.HalfFloats;
 import bios.worker.kernel.Sums;
@@ -13,9 +13,9 @@ import java.util.Arrays;
 /// Products by plain loops with sums in double precision: the definition, and the fallback if oneDNN does not
 /// load. With a bf16 weight the activations are split or rounded to bf16 first.
 final class PlainProducts implements Products {
-    private static final int BLOCK = 16;
+    private static final int BLOCK_ROWS = 16;
 
-    private record Plain(FrozenMatrix matrix) implements Weight {
+    private record PlainWeight(FrozenMatrix matrix) implements Weight {
         @Override public int out() {
             return matrix.rows();
         }
@@ -34,7 +34,7 @@ final class PlainProducts implements Products {
     private interface LeftElement {
         LeftElement AS_IT_IS = x -> x;
 
-        float seen(float x);
+        float value(float x);
     }
 
     private final Pool pool;
@@ -47,43 +47,43 @@ final class PlainProducts implements Products {
         this.activations = activations;
     }
 
-    private static LeftElement beside(FrozenMatrix matrix, Activations activations) {
-        return matrix.dtype() == DType.BF16 ? x -> activations.operand(x, matrix.rows(), matrix.columns())
-                : LeftElement.AS_IT_IS;
+    private static LeftElement leftElement(FrozenMatrix matrix, Activations activations) {
+        return matrix.dtype() == WeightType.BF16
+                ? x -> activations.operand(x, matrix.rows(), matrix.columns()) : LeftElement.AS_IT_IS;
     }
 
     @Override public String description() {
         return "plain products";
     }
 
-    @Override public Weight weight(FrozenMatrix matrix) {
-        return new Plain(matrix);
+    @Override public Weight packWeight(FrozenMatrix matrix) {
+        return new PlainWeight(matrix);
     }
 
     @Override public void multiply(HostTensor y, HostTensor x, Weight w) {
-        var matrix = ((Plain) w).matrix;
+        var matrix = ((PlainWeight) w).matrix;
         require(y.columns() == w.out() && x.columns() == w.in() && y.rows() == x.rows(),
-                "shapes of y = x·Wᵀ");
-        dots(y, x, beside(matrix, activations), 1, false, (to, i) -> HalfFloats.row(to, matrix, i));
+                "shapes do not match in y = x·Wᵀ");
+        dots(y, x, leftElement(matrix, activations), 1, false, (to, i) -> HalfFloats.row(to, matrix, i));
     }
 
-    @Override public void multiplyTransposedAdd(HostTensor dx, HostTensor dy, Weight w) {
-        var matrix = ((Plain) w).matrix;
+    @Override public void addInputGradient(HostTensor dx, HostTensor dy, Weight w) {
+        var matrix = ((PlainWeight) w).matrix;
         require(dx.columns() == w.in() && dy.columns() == w.out() && dx.rows() == dy.rows(),
-                "shapes of dx += dy·W");
-        sums(dx, dy, beside(matrix, activations), 1, true, (to, i) -> HalfFloats.row(to, matrix, i));
+                "shapes do not match in dx += dy·W");
+        sums(dx, dy, leftElement(matrix, activations), 1, true, (to, i) -> HalfFloats.row(to, matrix, i));
     }
 
     @Override public void multiplyByTransposed(HostTensor y, HostTensor x, HostTensor a, float s,
             boolean add) {
         require(y.columns() == a.rows() && x.columns() == a.columns() && y.rows() == x.rows(),
-                "shapes of y = x·aᵀ");
+                "shapes do not match in y = x·aᵀ");
         dots(y, x, LeftElement.AS_IT_IS, s, add, (to, i) -> Rows.load(to, a, i));
     }
 
     @Override public void multiplyBy(HostTensor y, HostTensor x, HostTensor b, float s, boolean add) {
         require(y.columns() == b.columns() && x.columns() == b.rows() && y.rows() == x.rows(),
-                "shapes of y = x·b");
+                "shapes do not match in y = x·b");
         sums(y, x, LeftElement.AS_IT_IS, s, add, (to, i) -> Rows.load(to, b, i));
     }
 
@@ -95,7 +95,7 @@ final class PlainProducts implements Products {
             float[] row = space.row(0, k);
             float[] w = space.row(1, k);
             float[] one = space.row(2, 1);
-            for (int o = task * BLOCK; o < Math.min(y.columns(), (task + 1) * BLOCK); o++) {
+            for (int o = task * BLOCK_ROWS; o < Math.min(y.columns(), (task + 1) * BLOCK_ROWS); o++) {
                 right.load(w, o);
                 for (int t = 0; t < x.rows(); t++) {
                     load(row, x, t, left);
@@ -120,7 +120,7 @@ final class PlainProducts implements Products {
             float[] w = space.row(1, n);
             float[] out = space.row(2, n);
             double[] sum = new double[n];
-            for (int t = task * BLOCK; t < Math.min(x.rows(), (task + 1) * BLOCK); t++) {
+            for (int t = task * BLOCK_ROWS; t < Math.min(x.rows(), (task + 1) * BLOCK_ROWS); t++) {
                 load(row, x, t, left);
                 Arrays.fill(sum, 0);
                 for (int k = 0; k < x.columns(); k++) {
@@ -137,16 +137,16 @@ final class PlainProducts implements Products {
 
     private static void load(float[] row, HostTensor x, int t, LeftElement left) {
         Rows.load(row, x, t);
-        for (int i = 0; i < x.columns(); i++) row[i] = left.seen(row[i]);
+        for (int i = 0; i < x.columns(); i++) row[i] = left.value(row[i]);
     }
 
     private static int blocks(int n) {
-        return (n + BLOCK - 1) / BLOCK;
+        return (n + BLOCK_ROWS - 1) / BLOCK_ROWS;
     }
 
     @Override public void outerAdd(HostTensor g, HostTensor y, HostTensor x, float s) {
         require(g.rows() == y.columns() && g.columns() == x.columns() && y.rows() == x.rows(),
-                "shapes of g += yᵀ·x");
+                "shapes do not match in g += yᵀ·x");
         pool.run(g.rows(), (i, thread) -> {
             var space = workspaces[thread];
             int n = g.columns();

@@ -10,13 +10,13 @@ import java.util.Optional;
 interface Products extends AutoCloseable {
     String description();
 
-    Weight weight(FrozenMatrix matrix);
+    Weight packWeight(FrozenMatrix matrix);
 
     /// y ← x·Wᵀ.
     void multiply(HostTensor y, HostTensor x, Weight w);
 
     /// dx += dy·W.
-    void multiplyTransposedAdd(HostTensor dx, HostTensor dy, Weight w);
+    void addInputGradient(HostTensor dx, HostTensor dy, Weight w);
 
     /// y ← onto + bias + x·Wᵀ + low·factor on the rows of each correction.
     default void project(HostTensor y, HostTensor x, Weight w, Optional<HostTensor> bias,
@@ -34,7 +34,7 @@ interface Products extends AutoCloseable {
             List<HostLowRank> corrections) {
         if (!add) for (int row = 0; row < dx.rows(); row++)
             dx.memory().asSlice(4L * row * dx.stride(), 4L * dx.columns()).fill((byte) 0);
-        multiplyTransposedAdd(dx, dy, w);
+        addInputGradient(dx, dy, w);
         for (var c : corrections)
             multiplyByTransposed(dx.rows(c.row(), c.low().rows()), c.low(), c.factor(), 1, true);
     }

@@ -21,7 +21,7 @@ final class ReadRate {
     /// of one row with a large matrix, which reads as fast as compiled C.
     static double bytesPerSecond(int threads) {
         double plain = plainLoop(threads);
-        return DnnlCeiling.of(threads).map(ceiling -> {
+        return DnnlMatmulBaseline.of(threads).map(ceiling -> {
             try (ceiling) {
                 return Math.max(plain, ceiling.readBytesPerSecond());
             }

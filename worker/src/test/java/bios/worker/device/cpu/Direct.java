@@ -24,8 +24,8 @@ final class Direct {
         products(on).multiply(host(y), host(x), w);
     }
 
-    static void multiplyTransposedAdd(Device on, Tensor dx, Tensor dy, Weight w) {
-        products(on).multiplyTransposedAdd(host(dx), host(dy), w);
+    static void addInputGradient(Device on, Tensor dx, Tensor dy, Weight w) {
+        products(on).addInputGradient(host(dx), host(dy), w);
     }
 
     static void project(Device on, Tensor y, Tensor x, Weight w, Tensor bias, Tensor onto,

@@ -12,7 +12,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import bios.worker.device.Device;
 import bios.worker.device.Device.AdamStep;
 import bios.worker.device.FrozenMatrix;
-import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.FrozenMatrix.WeightType;
 import bios.worker.device.Tensor;
 import bios.worker.device.TestDevices;
 import bios.worker.device.Tolerance;
@@ -123,7 +123,7 @@ final class LayersParityTest {
     @Test void rowsOfAModelFileAreReadInEveryDtype() {
         float[] table = random(1, 10 * 33);
         try (var arena = Arena.ofShared()) {
-            for (var dtype : DType.values()) {
+            for (var dtype : WeightType.values()) {
                 var memory = arena.allocate(10L * 33 * dtype.bytes() + 3).asSlice(3);
                 double[] expected = new double[2 * 33];
                 for (int i = 0; i < table.length; i++) {
@@ -132,9 +132,9 @@ final class LayersParityTest {
                         case F16 -> Float.float16ToFloat(Float.floatToFloat16(table[i]));
                         case F32 -> table[i];
                     };
-                    if (dtype == DType.F32) memory.set(ValueLayout.JAVA_FLOAT_UNALIGNED, 4L * i, x);
+                    if (dtype == WeightType.F32) memory.set(ValueLayout.JAVA_FLOAT_UNALIGNED, 4L * i, x);
                     else memory.set(ValueLayout.JAVA_SHORT_UNALIGNED, 2L * i,
-                            dtype == DType.F16 ? Float.floatToFloat16(x) : HalfFloats.bf16(x));
+                            dtype == WeightType.F16 ? Float.floatToFloat16(x) : HalfFloats.toBf16(x));
                     if (i / 33 == 7) expected[i % 33] = x;
                     if (i / 33 == 0) expected[33 + i % 33] = x;
                 }

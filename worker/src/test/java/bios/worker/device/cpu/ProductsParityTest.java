@@ -17,7 +17,7 @@ import bios.worker.device.Activations;
 import bios.worker.device.Device;
 import bios.worker.device.DeviceSettings;
 import bios.worker.device.Devices;
-import bios.worker.device.FrozenMatrix.DType;
+import bios.worker.device.FrozenMatrix.WeightType;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.Tensor;
 import bios.worker.device.TestDevices;
@@ -58,12 +58,13 @@ final class ProductsParityTest {
         return Devices.open(DeviceSettings.ofThreads(threads).withPath(path).withActivations(activations));
     }
 
-    private FrozenMatrix frozen(DType dtype, int rows, int columns, float[] values) {
+    private FrozenMatrix frozen(WeightType dtype, int rows, int columns, float[] values) {
         // An odd offset, because matrices of model files can have any offset.
         var memory = arena.allocate((long) rows * columns * dtype.bytes() + 6, 64).asSlice(6);
         for (int i = 0; i < values.length; i++) {
             switch (dtype) {
-                case BF16 -> memory.set(ValueLayout.JAVA_SHORT_UNALIGNED, 2L * i, HalfFloats.bf16(values[i]));
+                case BF16 -> memory.set(ValueLayout.JAVA_SHORT_UNALIGNED, 2L * i,
+                        HalfFloats.toBf16(values[i]));
                 case F16 ->
                         memory.set(ValueLayout.JAVA_SHORT_UNALIGNED, 2L * i, Float.floatToFloat16(values[i]));
                 case F32 -> memory.set(ValueLayout.JAVA_FLOAT_UNALIGNED, 4L * i, values[i]);
@@ -73,7 +74,7 @@ final class ProductsParityTest {
     }
 
     /// The weights as the product multiplies them.
-    private static float[] stored(float[] w, DType dtype) {
+    private static float[] stored(float[] w, WeightType dtype) {
         float[] y = w.clone();
         for (int i = 0; i < y.length; i++) {
             y[i] = switch (dtype) {
@@ -86,9 +87,10 @@ final class ProductsParityTest {
     }
 
     /// The operand by which the path multiplies a weight of this shape.
-    private static float[] operands(float[] x, DType dtype, String path, Activations activations, int[] s) {
+    private static float[] operands(float[] x, WeightType dtype, String path, Activations activations,
+            int[] s) {
         float[] y = x.clone();
-        for (int i = 0; dtype == DType.BF16 && i < y.length; i++)
+        for (int i = 0; dtype == WeightType.BF16 && i < y.length; i++)
             y[i] = CpuPath.of(path).operand(activations, x[i], s[1], s[2]);
         return y;
     }
@@ -97,7 +99,7 @@ final class ProductsParityTest {
     void frozenProductsAgreeInEveryDtypeAndDirection(String path) {
         for (var activations : Activations.values())
             try (var on = open(path, 2, activations)) {
-                for (var dtype : DType.values()) {
+                for (var dtype : WeightType.values()) {
                     for (int[] s : SHAPES) frozenProductsAgree(on, path, activations, dtype, s);
                 }
             }
@@ -109,7 +111,7 @@ final class ProductsParityTest {
         try (var on = open(path, 2, Activations.EXACT)) {
             for (int[] s : new int[][] {{29, 33, 64}, {70, 16, 9}, {500, 300, 130}, {9, 48, 35}}) {
                 int m = s[0], n = s[1], k = s[2];
-                var weight = on.weight(frozen(DType.F32, n, k, random(1, n * k)));
+                var weight = on.weight(frozen(WeightType.F32, n, k, random(1, n * k)));
                 var x = tensor(on, m, k, 3, random(2, m * k));
                 var bias = tensor(on, 1, n, 0, random(3, n));
                 var onto = tensor(on, m, n, 2, random(4, m * n));
@@ -141,7 +143,7 @@ final class ProductsParityTest {
                 var corrections = List.of(Direct.correction(1, low.get(0), a.get(0)),
                         Direct.correction(m - 3, low.get(1), a.get(1)));
                 Direct.projectBack(on, dx, y, weight, true, corrections);
-                Direct.multiplyTransposedAdd(on, before, y, weight);
+                Direct.addInputGradient(on, before, y, weight);
                 Direct.multiplyByTransposed(on, before.rows(1, first), low.get(0), a.get(0), 1, true);
                 Direct.multiplyByTransposed(on, before.rows(m - 3, 2), low.get(1), a.get(1), 1, true);
                 double back = 2 * (tolerance.sum(n, rms(read(on, y)), Tolerance.EVEN) + tolerance.sum(20));
@@ -171,7 +173,7 @@ final class ProductsParityTest {
     private void rowsKeepTheirBits(String path, Activations activations) {
         try (var on = open(path, 2, activations)) {
             for (int[] shape : new int[][] {{200, 130}, {70, 1300}, {600, 515}}) {
-                for (var dtype : List.of(DType.BF16, DType.F32)) {
+                for (var dtype : List.of(WeightType.BF16, WeightType.F32)) {
                     int n = shape[0], k = shape[1];
                     var weight = on.weight(frozen(dtype, n, k, random(1, n * k)));
                     var x = tensor(on, 500, k, 0, random(2, 500 * k));
@@ -192,7 +194,8 @@ final class ProductsParityTest {
         }
     }
 
-    private void frozenProductsAgree(Device on, String path, Activations activations, DType dtype, int[] s) {
+    private void frozenProductsAgree(Device on, String path, Activations activations, WeightType dtype,
+            int[] s) {
         String what = "%s %s %s %s ".formatted(path, activations, dtype, Arrays.toString(s));
         var tolerance = Tolerance.of(path);
         float[] w = random(1, s[1] * s[2]);
@@ -206,7 +209,7 @@ final class ProductsParityTest {
         float[] dy = random(4, s[0] * s[1]);
         float[] before = random(5, s[0] * s[2]);
         var dx = tensor(on, s[0], s[2], 1, before);
-        Direct.multiplyTransposedAdd(on, dx, tensor(on, s[0], s[1], 2, dy), weight);
+        Direct.addInputGradient(on, dx, tensor(on, s[0], s[1], 2, dy), weight);
         double[] expected = dots(operands(dy, dtype, path, activations, s), transposed(w, s[1], s[2]), s[0],
                 s[1], s[2]);
         assertClose(plus(before, expected, 1), read(on, dx), tolerance.sum(s[1] + 1), 2 * Tolerance.ROUNDING,
@@ -286,14 +289,14 @@ final class ProductsParityTest {
         float[] w = random(1, s[0] * s[1]);
         var plain = tensor(device, s[0], s[1], 0, w);
         var b = tensor(device, s[1], s[0], 0, transposed(w, s[0], s[1]));
-        var bf16 = device.weight(frozen(DType.BF16, s[0], s[1], w));
-        var fp32 = device.weight(frozen(DType.F32, s[0], s[1], w));
+        var bf16 = device.weight(frozen(WeightType.BF16, s[0], s[1], w));
+        var fp32 = device.weight(frozen(WeightType.F32, s[0], s[1], w));
         ownBits(device, "bf16", s[1], s[0], (y, x) -> Direct.multiply(device, y, x, bf16));
         ownBits(device, "fp32", s[1], s[0], (y, x) -> Direct.multiply(device, y, x, fp32));
         ownBits(device, "bf16 backward", s[0], s[1],
-                (y, x) -> Direct.multiplyTransposedAdd(device, y, x, bf16));
+                (y, x) -> Direct.addInputGradient(device, y, x, bf16));
         ownBits(device, "fp32 backward", s[0], s[1],
-                (y, x) -> Direct.multiplyTransposedAdd(device, y, x, fp32));
+                (y, x) -> Direct.addInputGradient(device, y, x, fp32));
         ownBits(device, "x·aᵀ", s[1], s[0],
                 (y, x) -> Direct.multiplyByTransposed(device, y, x, plain, 2, false));
         ownBits(device, "+ x·aᵀ", s[1], s[0],
@@ -344,7 +347,7 @@ final class ProductsParityTest {
             Direct.multiplyBy(on, dx, y, g, 0.1f, false);
             return List.of(read(on, y), read(on, g), read(on, dx));
         };
-        var matrix = frozen(DType.BF16, 700, 512, random(3, 700 * 512));
+        var matrix = frozen(WeightType.BF16, 700, 512, random(3, 700 * 512));
         try (var one = TestDevices.open(path, 1); var three = TestDevices.open(path, 3)) {
             var expected = all.apply(one, matrix);
             var got = all.apply(three, matrix);
@@ -360,11 +363,11 @@ final class ProductsParityTest {
     }
 
     private void splitActivationsAreMultipliedAlmostAsTheyAre(Device device, Tolerance tolerance) {
-        float[] w = stored(random(1, 300 * 200), DType.BF16);
+        float[] w = stored(random(1, 300 * 200), WeightType.BF16);
         float[] x = random(2, 70 * 200);
         var y = tensor(device, 70, 300, 0, null);
         Direct.multiply(device, y, tensor(device, 70, 200, 0, x),
-                device.weight(frozen(DType.BF16, 300, 200, w)));
+                device.weight(frozen(WeightType.BF16, 300, 200, w)));
         double[] exact = dots(x, w, 70, 200, 300);
         // each of 200 terms below 1 is off by at most the error of its activation
         assertClose(exact, read(device, y), 200 * Tolerance.SPLIT + tolerance.sum(200), Tolerance.ROUNDING,

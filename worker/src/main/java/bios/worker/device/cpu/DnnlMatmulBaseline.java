@@ -1,6 +1,6 @@
 package bios.worker.device.cpu;
 
-import bios.worker.device.Ceiling;
+import bios.worker.device.MatmulBaseline;
 import java.lang.foreign.Arena;
 import java.lang.foreign.MemorySegment;
 import java.lang.foreign.ValueLayout;
@@ -10,16 +10,17 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// [Ceiling] of oneDNN with all cores: the best of several ways to split each product into tasks. Which type
-/// is faster depends on the machine: bf16 takes half the time of fp32 on some, twice the time on others.
-final class DnnlCeiling implements Ceiling {
+/// [MatmulBaseline] of oneDNN with all cores: the best of several ways to split each product into tasks.
+/// Which type is faster depends on the machine: bf16 takes half the time of fp32 on some, twice the time on
+/// others.
+final class DnnlMatmulBaseline implements MatmulBaseline {
     /// How a product is split into tasks: rows and columns of a block.
     private record Cut(int rows, int columns) {}
 
     private static final int BLOCK_ROWS = 128;
     private static final int BLOCK_COLUMNS = 512;
-    private static final int FEWEST_REPETITIONS = 3;
-    private static final long SHORTEST_NANOS = 120_000_000;
+    private static final int MIN_REPETITIONS = 3;
+    private static final long MIN_TOTAL_NANOS = 120_000_000;
 
     private final Dnnl dnnl;
     private final Pool pool;
@@ -27,26 +28,26 @@ final class DnnlCeiling implements Ceiling {
     private final NativeBuffer left = new NativeBuffer();
     private final NativeBuffer right = new NativeBuffer();
     private final NativeBuffer result = new NativeBuffer();
-    private final Map<Product, Map<Type, Double>> known = new HashMap<>();
+    private final Map<Product, Map<Type, Double>> cachedSeconds = new HashMap<>();
 
-    private DnnlCeiling(Dnnl dnnl, int threads) {
+    private DnnlMatmulBaseline(Dnnl dnnl, int threads) {
         this.dnnl = dnnl;
         pool = new Pool(threads);
         kernels = new DnnlKernels(dnnl, threads);
     }
 
     /// For so many threads; empty if oneDNN does not load.
-    static Optional<DnnlCeiling> of(int threads) {
-        return Dnnl.loaded().map(dnnl -> new DnnlCeiling(dnnl, threads));
+    static Optional<DnnlMatmulBaseline> of(int threads) {
+        return Dnnl.loaded().map(dnnl -> new DnnlMatmulBaseline(dnnl, threads));
     }
 
     @Override public List<Type> types() {
         return dnnl.multipliesBf16() ? List.of(Type.values()) : List.of(Type.FP32);
     }
 
-    @Override public double seconds(Product product, Type type) {
-        return known.computeIfAbsent(product, _ -> new HashMap<>())
-                .computeIfAbsent(type, _ -> measured(product, type));
+    @Override public double medianSeconds(Product product, Type type) {
+        return cachedSeconds.computeIfAbsent(product, _ -> new HashMap<>())
+                .computeIfAbsent(type, _ -> measure(product, type));
     }
 
     private static int bytes(Type type) {
@@ -63,13 +64,13 @@ final class DnnlCeiling implements Ceiling {
         };
     }
 
-    private double measured(Product product, Type type) {
-        fill(left.atLeast((long) bytes(type) * product.rows() * product.depth()), type);
-        result.atLeast(4L * product.rows() * product.width());
+    private double measure(Product product, Type type) {
+        fill(left.atLeast((long) bytes(type) * product.m() * product.k()), type);
+        result.atLeast(4L * product.m() * product.n());
         int threads = pool.size();
         double best = Double.MAX_VALUE;
-        for (Cut cut : List.of(new Cut(Math.ceilDiv(product.rows(), threads), product.width()),
-                new Cut(product.rows(), Math.ceilDiv(product.width(), threads * 64) * 64),
+        for (Cut cut : List.of(new Cut(Math.ceilDiv(product.m(), threads), product.n()),
+                new Cut(product.m(), Math.ceilDiv(product.n(), threads * 64) * 64),
                 new Cut(BLOCK_ROWS, BLOCK_COLUMNS)))
             best = Math.min(best, median(tasks(product, type, cut)));
         return best;
@@ -82,13 +83,13 @@ final class DnnlCeiling implements Ceiling {
     private List<Block> tasks(Product product, Type type, Cut cut) {
         List<MemorySegment> panels = new ArrayList<>();
         long bytes = 0;
-        for (int at = 0; at < product.width(); at += cut.columns)
-            bytes += panelBytes(product, type, Math.min(cut.columns, product.width() - at));
+        for (int at = 0; at < product.n(); at += cut.columns)
+            bytes += panelBytes(product, type, Math.min(cut.columns, product.n() - at));
         MemorySegment packed = right.atLeast(bytes);
         fill(packed.asSlice(0, bytes), type);
         long offset = 0;
-        for (int at = 0; at < product.width(); at += cut.columns) {
-            long size = panelBytes(product, type, Math.min(cut.columns, product.width() - at));
+        for (int at = 0; at < product.n(); at += cut.columns) {
+            long size = panelBytes(product, type, Math.min(cut.columns, product.n() - at));
             panels.add(packed.asSlice(offset, size));
             offset += size;
         }
@@ -96,19 +97,19 @@ final class DnnlCeiling implements Ceiling {
         MemorySegment src = left.atLeast(1);
         MemorySegment dst = result.atLeast(1);
         for (int panel = 0; panel < panels.size(); panel++)
-            for (int row = 0; row < product.rows(); row += cut.rows) {
+            for (int row = 0; row < product.m(); row += cut.rows) {
                 int column = panel * cut.columns;
-                blocks.add(new Block(kernels.product(dnnl(type), Math.min(cut.rows, product.rows() - row),
-                        product.depth(), Math.min(cut.columns, product.width() - column), product.depth(),
-                        product.width(), false),
-                        src.asSlice((long) bytes(type) * row * product.depth()), panels.get(panel),
-                        dst.asSlice(4 * ((long) row * product.width() + column))));
+                blocks.add(new Block(kernels.product(dnnl(type), Math.min(cut.rows, product.m() - row),
+                        product.k(), Math.min(cut.columns, product.n() - column), product.k(),
+                        product.n(), false),
+                        src.asSlice((long) bytes(type) * row * product.k()), panels.get(panel),
+                        dst.asSlice(4 * ((long) row * product.n() + column))));
             }
         return blocks;
     }
 
     private long panelBytes(Product product, Type type, int columns) {
-        return (kernels.form(dnnl(type), product.depth(), columns).bytes() + 63) / 64 * 64;
+        return (kernels.form(dnnl(type), product.k(), columns).bytes() + 63) / 64 * 64;
     }
 
     private double median(List<Block> blocks) {
@@ -119,7 +120,7 @@ final class DnnlCeiling implements Ceiling {
         once.run();
         List<Long> times = new ArrayList<>();
         long begin = System.nanoTime(); // edge: a measurement
-        for (long last = begin; times.size() < FEWEST_REPETITIONS || last - begin < SHORTEST_NANOS; ) {
+        for (long last = begin; times.size() < MIN_REPETITIONS || last - begin < MIN_TOTAL_NANOS; ) {
             once.run();
             long now = System.nanoTime(); // edge: a measurement
             times.add(now - last);
@@ -149,7 +150,7 @@ final class DnnlCeiling implements Ceiling {
     /// Bytes per second read by the product of one row with fp32 weights that no cache contains.
     double readBytesPerSecond() {
         Product product = new Product(1, 2048, 1 << 17);
-        return 4.0 * product.depth() * product.width() / seconds(product, Type.FP32);
+        return 4.0 * product.k() * product.n() / medianSeconds(product, Type.FP32);
     }
 
     @Override public void close() {
