@@ -63,9 +63,9 @@ public final class TensorStream implements AutoCloseable {
         }
     }
 
-    /// Reads what is left of the file without looking at it. A store verifies its content at the end, so
-    /// damage is reported as such ([bios.persistence.blob.BlobDamaged]) and not as what it looks like in the
-    /// file. To be called before a refusal of the content is passed on.
+    /// Reads the rest of the file and discards it. A store verifies its content at the end, so damage is
+    /// reported as [bios.persistence.blob.BlobDamaged] and not as invalid content. To be called before a
+    /// refusal of the content is reported.
     public void verify() {
         readToEnd(where, in);
     }
