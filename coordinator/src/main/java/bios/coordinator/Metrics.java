@@ -5,70 +5,69 @@ import io.prometheus.metrics.core.metrics.Gauge;
 import io.prometheus.metrics.core.metrics.Histogram;
 
 /// The Prometheus metrics of this module; `docs/reference/metrics.md` documents each. The label `model` is
-/// the slug
-/// of a base model, `operation` the kind of an operation in lower case, `code` an error code. Runs, accounts
-/// and
-/// sessions are not labels, because their number is unbounded.
+/// the slug of a base model, `operation` the kind of an operation in lower case, `code` an error code. Runs,
+/// accounts and sessions are not labels, because their number is unbounded.
 public final class Metrics {
     private static final double[] SECONDS =
             {0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300};
 
-    /// Operations persisted in the journal.
-    public static final Counter ACCEPTED = Counter.builder().name("bios_operations_accepted_total")
+    /// Operations that this node has persisted in the journal.
+    public static final Counter OPERATIONS_ACCEPTED = Counter.builder().name("bios_operations_accepted_total")
             .help("Operations of runs that this node has persisted in the journal.")
             .labelNames("model", "operation").register();
 
     /// Operations executed by the engine, replayed ones included.
-    public static final Counter EXECUTED = Counter.builder().name("bios_operations_executed_total")
+    public static final Counter OPERATIONS_EXECUTED = Counter.builder().name("bios_operations_executed_total")
             .help("Operations of runs that the engine has executed, replayed ones included.")
             .labelNames("model", "operation").register();
 
     /// Operations accepted before a failure and replayed after it.
-    public static final Counter REPLAYED = Counter.builder().name("bios_operations_replayed_total")
+    public static final Counter OPERATIONS_REPLAYED = Counter.builder().name("bios_operations_replayed_total")
             .help("Operations accepted before a failure and replayed after it.")
             .labelNames("model", "operation").register();
 
-    /// Operations that have failed for good.
-    public static final Counter FAILED = Counter.builder().name("bios_operations_failed_total")
+    /// Operations that have failed permanently; `code` is the error code.
+    public static final Counter OPERATIONS_FAILED = Counter.builder().name("bios_operations_failed_total")
             .help("Operations of runs that have failed for good, by code.")
             .labelNames("model", "code").register();
 
     /// Operations accepted and not finished, of the runs on this node.
-    public static final Gauge UNFINISHED = Gauge.builder().name("bios_operations_unfinished")
+    public static final Gauge OPERATIONS_UNFINISHED = Gauge.builder().name("bios_operations_unfinished")
             .help("Operations accepted and not finished, of the runs on this node.")
             .labelNames("model").register();
 
     /// Runs whose entity is in memory on this node.
-    public static final Gauge RUNS = Gauge.builder().name("bios_runs_active")
+    public static final Gauge RUNS_ACTIVE = Gauge.builder().name("bios_runs_active")
             .help("Runs that are in memory on this node.").labelNames("model").register();
 
-    /// Recoveries started; `cause` is `restarted`, `engine_lost` or `operation_failed`.
-    public static final Counter RECOVERIES = Counter.builder().name("bios_run_recoveries_total")
+    /// Recoveries of runs with operations to replay; `cause` is `restarted`, `engine_lost` or
+    /// `operation_failed`.
+    public static final Counter RUN_RECOVERIES = Counter.builder().name("bios_run_recoveries_total")
             .help("Recoveries of runs with operations to replay, by cause.")
             .labelNames("model", "cause").register();
 
-    /// Runs that were opened on another node than before.
-    public static final Counter MOVED = Counter.builder().name("bios_runs_moved_total")
+    /// Runs opened on this node that were on another node before.
+    public static final Counter RUNS_MOVED = Counter.builder().name("bios_runs_moved_total")
             .help("Runs opened on this node that were on another node before.").labelNames("model")
             .register();
 
-    /// Duration of recoveries, from the start on this node until the replay is finished.
-    public static final Histogram RECOVERY_SECONDS = Histogram.builder().name("bios_run_recovery_seconds")
+    /// Seconds from the start of a run's recovery on this node until its replay is finished.
+    public static final Histogram RUN_RECOVERY_SECONDS = Histogram.builder().name("bios_run_recovery_seconds")
             .help("Seconds from the start of a run's recovery on this node until its replay is finished.")
             .labelNames("model").classicOnly().classicUpperBounds(SECONDS).register();
 
-    /// Runs that wait for a fault to be repaired.
-    public static final Gauge WAITING = Gauge.builder().name("bios_runs_waiting")
+    /// Runs of this node that wait for a fault to be repaired; `code` is the code of the fault.
+    public static final Gauge RUNS_WAITING = Gauge.builder().name("bios_runs_waiting")
             .help("Runs of this node that wait for a fault to be repaired, by code.")
             .labelNames("model", "code").register();
 
-    /// Failed attempts to open a run.
-    public static final Counter OPEN_FAILURES = Counter.builder().name("bios_run_open_failures_total")
+    /// Failed attempts of the engine to open a run, retries included.
+    public static final Counter RUN_OPEN_FAILURES = Counter.builder().name("bios_run_open_failures_total")
             .help("Failed attempts of the engine to open a run, retries included, by code.")
             .labelNames("model", "code").register();
 
-    /// Idle runs that were passivated.
-    public static final Counter PASSIVATED = Counter.builder().name("bios_runs_passivated_total")
+    /// Idle runs that were passivated and closed in the engine.
+    public static final Counter RUNS_PASSIVATED = Counter.builder().name("bios_runs_passivated_total")
             .help("Idle runs that were passivated and closed in the engine.").labelNames("model").register();
 
     /// Recovery points that are durable.
@@ -92,7 +91,8 @@ public final class Metrics {
             .labelNames("model").classicOnly().classicUpperBounds(SECONDS).register();
 
     /// Duration of journal writes; `entity` is `run` or `session`.
-    public static final Histogram JOURNAL_SECONDS = Histogram.builder().name("bios_journal_write_seconds")
+    public static final Histogram JOURNAL_WRITE_SECONDS = Histogram.builder()
+            .name("bios_journal_write_seconds")
             .help("Seconds of a write to the journal, by kind of entity.")
             .labelNames("entity").classicOnly().classicUpperBounds(SECONDS).register();
 
@@ -102,16 +102,17 @@ public final class Metrics {
             .labelNames("entity", "action").register();
 
     /// Unfinished sampling requests of this coordinator.
-    public static final Gauge SAMPLING_UNFINISHED = Gauge.builder().name("bios_sampling_requests_unfinished")
+    public static final Gauge SAMPLING_REQUESTS_UNFINISHED =
+            Gauge.builder().name("bios_sampling_requests_unfinished")
             .help("Sampling requests that this coordinator has accepted and not finished.").register();
 
-    /// HTTP requests; `route` is a pattern such as `training_runs/*`, or `none` for an unknown path.
+    /// HTTP requests answered; `route` is a pattern such as `training_runs/*`, or `none` for an unknown path.
     public static final Counter HTTP_REQUESTS = Counter.builder().name("bios_http_requests_total")
             .help("HTTP requests answered, by route and status.")
             .labelNames("method", "route", "status").register();
 
-    /// Duration of HTTP requests, long polls with their wait.
-    public static final Histogram HTTP_SECONDS = Histogram.builder().name("bios_http_request_seconds")
+    /// Seconds until the response of an HTTP request begins; a long poll includes the time that it waits.
+    public static final Histogram HTTP_REQUEST_SECONDS = Histogram.builder().name("bios_http_request_seconds")
             .help("Seconds until the response of an HTTP request begins, long polls with their wait.")
             .labelNames("route").classicOnly().classicUpperBounds(SECONDS).register();
 
@@ -119,17 +120,18 @@ public final class Metrics {
     public static final Counter HTTP_THROTTLED = Counter.builder().name("bios_http_throttled_total")
             .help("HTTP requests answered 429, by code.").labelNames("code").register();
 
-    /// Members of the cluster as this node sees them; `status` is that of Pekko in lower case.
+    /// Members of the cluster as this node sees them; `status` is the status in Pekko, in lower case.
     public static final Gauge CLUSTER_MEMBERS = Gauge.builder().name("bios_cluster_members")
             .help("Members of the cluster as this node sees them, by status.")
             .labelNames("status").register();
 
     /// Members that are unreachable from this node.
-    public static final Gauge CLUSTER_UNREACHABLE = Gauge.builder().name("bios_cluster_unreachable_members")
+    public static final Gauge CLUSTER_UNREACHABLE_MEMBERS =
+            Gauge.builder().name("bios_cluster_unreachable_members")
             .help("Members of the cluster that are unreachable.").register();
 
-    /// Results of the readiness checks; `check` is the name of a check.
-    public static final Gauge READY = Gauge.builder().name("bios_ready")
+    /// The result of each readiness check at the scrape, 1 or 0; `check` is the name of a check.
+    public static final Gauge READINESS = Gauge.builder().name("bios_ready")
             .help("1 if this readiness check passes at the scrape, else 0.")
             .labelNames("check").register();
 

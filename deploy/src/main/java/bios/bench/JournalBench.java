@@ -41,7 +41,7 @@ import org.apache.pekko.persistence.typed.javadsl.EventSourcedBehavior;
 /// @param entities number of entities in the second part; the first part has one
 /// @param bytes size of an event
 /// @param seconds measured time, after half as long to warm up
-public record JournalBench(Storage.Journal kind, Optional<String> cassandra, int entities, int bytes,
+public record JournalBench(Storage.JournalBackend kind, Optional<String> cassandra, int entities, int bytes,
         int seconds) {
     private static final String PLAIN = """
             INSERT INTO KEYSPACE.sampling_tasks (id, owner, body, stored) VALUES (?, 'bench', ?, 0)
@@ -53,7 +53,8 @@ public record JournalBench(Storage.Journal kind, Optional<String> cassandra, int
     public Report run() throws IOException, InterruptedException {
         Path data = Files.createTempDirectory("bios-bench-");
         try {
-            if (kind == Storage.Journal.EMBEDDED || cassandra.isPresent()) return measured(data, cassandra);
+            if (kind == Storage.JournalBackend.EMBEDDED || cassandra.isPresent()) return measured(
+                    data, cassandra);
             try (LocalCassandra node = LocalCassandra.start(LocalCassandra.Settings.of(
                     CassandraJars.in(Installation.root()), data.resolve("cassandra")))) {
                 return measured(data, Optional.of(node.contactPoint()));
@@ -68,7 +69,8 @@ public record JournalBench(Storage.Journal kind, Optional<String> cassandra, int
                 data.toString(), "pekko.actor.provider", "local", "pekko.loglevel", "WARNING",
                 "bios.storage.cassandra.keyspace", "bios_bench"));
         node.ifPresent(n -> settings.put("bios.storage.cassandra.contact-points", List.of(n)));
-        Config config = Storage.pekko(ConfigFactory.parseMap(settings)).withFallback(ConfigFactory.load())
+        Config config = Storage.withPekkoPersistence(ConfigFactory.parseMap(settings))
+                .withFallback(ConfigFactory.load())
                 .resolve();
         if (node.isPresent()) CassandraSchema.create(CassandraSettings.of(config));
         Report report = new Report("journal", kind.name().toLowerCase(Locale.ROOT) + " journal");

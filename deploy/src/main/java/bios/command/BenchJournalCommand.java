@@ -17,7 +17,7 @@ public final class BenchJournalCommand implements Callable<Integer> {
 
     @Option(names = "--journal", defaultValue = "embedded",
             description = "embedded or cassandra (default: ${DEFAULT-VALUE}).")
-    private Storage.Journal journal;
+    private Storage.JournalBackend journal;
 
     @Option(names = "--cassandra", paramLabel = "HOST[:PORT]", description =
             "A running Cassandra; keyspace bios_bench is made there and stays. Without it one is started.")
@@ -37,7 +37,7 @@ public final class BenchJournalCommand implements Callable<Integer> {
     private int seconds;
 
     @Override public Integer call() throws IOException, InterruptedException {
-        Storage.Journal kind = cassandra == null ? journal : Storage.Journal.CASSANDRA;
+        Storage.JournalBackend kind = cassandra == null ? journal : Storage.JournalBackend.CASSANDRA;
         output.finish(new JournalBench(kind, Optional.ofNullable(cassandra), entities, bytes, seconds).run());
         return 0;
     }

@@ -46,8 +46,9 @@ final class NodeConfig {
         if (settings.membership().isPresent())
             given = given.withFallback(ConfigFactory.parseResources("cluster.conf"));
         try {
-            Config all = Storage.pekko(given).withFallback(ConfigFactory.load()).resolve();
-            if (settings.membership().isPresent() && Storage.journal(all) == Storage.Journal.EMBEDDED)
+            Config all = Storage.withPekkoPersistence(given).withFallback(ConfigFactory.load()).resolve();
+            if (settings.membership().isPresent()
+                    && Storage.journalBackend(all) == Storage.JournalBackend.EMBEDDED)
                 throw new CommandFailed("a cluster needs a shared journal: name a"
                         + " Cassandra with --cassandra HOST:PORT, or set bios.storage.journal");
             return all;

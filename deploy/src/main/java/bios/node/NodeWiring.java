@@ -1,7 +1,7 @@
 package bios.node;
 
 import bios.CommandFailed;
-import bios.coordinator.fleet.Fleet;
+import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.fleet.ModelDirectory;
 import bios.coordinator.gateway.Accounts;
 import bios.coordinator.gateway.Gateway;
@@ -84,7 +84,8 @@ final class NodeWiring {
     private final BlobStore blobs;
     private final InstantSource clock = InstantSource.system();
     private final AtomicBoolean open = new AtomicBoolean();
-    private final AtomicReference<Fleet> fleet = new AtomicReference<>(Fleet.EMPTY);
+    private final AtomicReference<EngineDirectory> engineDirectory =
+            new AtomicReference<>(EngineDirectory.EMPTY);
 
     /// @param devices opens the engine's device
     /// @param started completed when the process is ready, with the URL of its gateway if it has one
@@ -152,26 +153,26 @@ final class NodeWiring {
         var sharded = new ShardedRuns(system, runs);
         SessionSharding.init(system, SessionSettings.from(config),
                 SessionSharding.releaser(system, ASK_LIMIT), clock);
-        var directory = context.spawn(ModelDirectory.create(fleet,
+        var modelDirectory = context.spawn(ModelDirectory.create(engineDirectory,
                 config.getDuration("bios.fleet.describe-interval")), "models");
         // Sessions send commands to runs of every known model, so the shard proxies are started at once.
-        directory.tell(new ModelDirectory.Subscribe(context.spawn(Behaviors.receiveMessage(now -> {
-            now.served().forEach(model -> sharded.startProxy(model.name().slug()));
+        modelDirectory.tell(new ModelDirectory.Subscribe(context.spawn(Behaviors.receiveMessage(now -> {
+            now.servedModels().forEach(model -> sharded.startProxy(model.name().slug()));
             return Behaviors.same();
         }), "proxies")));
         String name = UUID.randomUUID().toString().replace("-", ""); // edge: a name of its own
         var kept = new PersistentSampleRequestStore(storage.samplingTasks(), task ->
         Thread.ofVirtual().start(task));
         var router = context.spawn(SamplingRouter.create(name, SamplingSettings.of(
-                config.getConfig("bios.sampling")), directory, kept,
+                config.getConfig("bios.sampling")), modelDirectory, kept,
                 System::nanoTime), "sampling"); // edge: monotonic clock
-        return new Gateway.Dependencies(accounts, sharded, new ShardedSessions(system), fleet::get, router,
-                blobs, storage.index(), this::ready, clock, UUID::randomUUID,
+        return new Gateway.Dependencies(accounts, sharded, new ShardedSessions(system), engineDirectory::get,
+                router, blobs, storage.index(), this::ready, clock, UUID::randomUUID,
                 new SecureRandom()); // edge: the key of signed URLs
     }
 
     private boolean ready() {
-        return open.get() && !fleet.get().served().isEmpty()
+        return open.get() && !engineDirectory.get().servedModels().isEmpty()
                 && Cluster.get(system).selfMember().status() == MemberStatus.up();
     }
 
@@ -220,7 +221,7 @@ final class NodeWiring {
         // A single process is ready when all of its models are served; in a cluster models come and go with
         // workers.
         if (settings.membership().isEmpty())
-            await(() -> fleet.get().served().size() >= settings.models().size(), () ->
+            await(() -> engineDirectory.get().servedModels().size() >= settings.models().size(), () ->
             "waiting for the models");
         Gateway.bind(system, settings.host(), settings.port(), parts, GatewaySettings.of(
                 config.getConfig("bios.gateway")), checks()).whenComplete((binding, failure) -> {

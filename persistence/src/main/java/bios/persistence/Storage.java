@@ -27,56 +27,59 @@ import java.util.Locale;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/// The stores of a process, opened as the settings `bios.storage` say.
+/// The stores of a process; the settings `bios.storage` choose their backends.
 public final class Storage implements AutoCloseable {
     private static final Logger LOG = LoggerFactory.getLogger(Storage.class);
 
     /// Where events, snapshots, the run index and sampling tasks are stored.
-    public enum Journal {
+    public enum JournalBackend {
         /// In the embedded database, for one process.
         EMBEDDED,
         /// In Cassandra, for several processes.
         CASSANDRA
     }
 
-    private enum Blobs { FILE, S3, CASSANDRA }
+    /// Where blobs are stored.
+    private enum BlobBackend { FILE, S3, CASSANDRA }
 
     private final BlobStore blobs;
     private final RunIndex index;
     private final SamplingTaskStore samplingTasks;
-    private final List<AutoCloseable> open;
+    private final List<AutoCloseable> openStores;
 
     private Storage(BlobStore blobs, RunIndex index, SamplingTaskStore samplingTasks,
-            List<AutoCloseable> open) {
+            List<AutoCloseable> openStores) {
         this.blobs = blobs;
         this.index = index;
         this.samplingTasks = samplingTasks;
-        this.open = open;
+        this.openStores = openStores;
     }
 
-    /// `given` with the settings that make Pekko store events and snapshots where `bios.storage` says, which
-    /// is read from `given` and the defaults. [IllegalArgumentException] names a setting that is wrong.
-    public static Config pekko(Config given) {
+    /// Adds the settings with which Pekko stores events and snapshots in the journal backend of
+    /// `bios.storage`. The block is read from `given` and the defaults. Throws [IllegalArgumentException]
+    /// with
+    /// the name of the setting if a value is invalid.
+    public static Config withPekkoPersistence(Config given) {
         Config all = given.withFallback(ConfigFactory.load()).resolve();
-        return given.withFallback(switch (journal(all)) {
+        return given.withFallback(switch (journalBackend(all)) {
             case EMBEDDED -> JdbcJournal.config(journalFolder(all));
             case CASSANDRA -> {
-                CassandraSettings.of(all);
+                CassandraSettings.of(all); // throws if a setting of the block is invalid
                 yield CassandraJournal.config();
             }
         });
     }
 
     /// Where the journal is stored with these settings.
-    public static Journal journal(Config resolved) {
-        return choice(resolved, "journal", Journal.class);
+    public static JournalBackend journalBackend(Config resolved) {
+        return enumSetting(resolved, "journal", JournalBackend.class);
     }
 
-    /// Opens the stores that the settings name; creates folders and tables of embedded ones. Call it before
-    /// the actor system starts. The exception tells which setting or store is at fault:
-    /// [IllegalArgumentException] a setting, [bios.persistence.embedded.DatabaseInUse],
-    /// [bios.persistence.cassandra.CassandraUnavailable], [bios.persistence.cassandra.SchemaMismatch],
-    /// [java.io.UncheckedIOException] or [IllegalStateException] a store.
+    /// Opens the stores that the settings name, and creates the folders and tables of the embedded stores.
+    /// Call it before the actor system starts. Throws [IllegalArgumentException] if a setting is invalid, and
+    /// [bios.persistence.embedded.DatabaseInUse], [bios.persistence.cassandra.CassandraUnavailable],
+    /// [bios.persistence.cassandra.SchemaMismatch], [java.io.UncheckedIOException] or [IllegalStateException]
+    /// if a store cannot be opened. If it throws, no store stays open.
     ///
     /// @param resolved the settings with all defaults
     public static Storage open(Config resolved) {
@@ -84,40 +87,41 @@ public final class Storage implements AutoCloseable {
     }
 
     static Storage open(Config resolved, InstantSource clock) {
-        List<AutoCloseable> open = new ArrayList<>();
+        List<AutoCloseable> openStores = new ArrayList<>();
         try {
             RunIndex index;
             SamplingTaskStore tasks;
-            if (journal(resolved) == Journal.EMBEDDED) {
-                Path folder = journalFolder(resolved);
-                EmbeddedDatabase.createSchema(folder);
-                index = opened(open, JdbcRunIndex.open(folder, clock));
-                tasks = opened(open, JdbcSamplingTaskStore.open(folder, clock));
+            if (journalBackend(resolved) == JournalBackend.EMBEDDED) {
+                Path journalFolder = journalFolder(resolved);
+                EmbeddedDatabase.createSchema(journalFolder);
+                index = closeLater(openStores, JdbcRunIndex.open(journalFolder, clock));
+                tasks = closeLater(openStores, JdbcSamplingTaskStore.open(journalFolder, clock));
             } else {
                 CassandraSettings settings = CassandraSettings.of(resolved);
                 // All stores share this session.
-                opened(open, CassandraConnection.to(settings)).await();
-                index = opened(open, CassandraRunIndex.open(settings, clock));
-                tasks = opened(open, CassandraSamplingTaskStore.open(settings, clock));
+                closeLater(openStores, CassandraConnection.to(settings)).await();
+                index = closeLater(openStores, CassandraRunIndex.open(settings, clock));
+                tasks = closeLater(openStores, CassandraSamplingTaskStore.open(settings, clock));
             }
-            return new Storage(openBlobs(resolved, clock, open), index, tasks, open);
+            return new Storage(openBlobs(resolved, clock, openStores), index, tasks, openStores);
         } catch (RuntimeException failed) {
-            closeAll(open);
+            closeAll(openStores);
             throw failed;
         }
     }
 
-    private static BlobStore openBlobs(Config resolved, InstantSource clock, List<AutoCloseable> open) {
-        return switch (choice(resolved, "blobs", Blobs.class)) {
-            case FILE -> opened(open, FileBlobStore.open(folder(resolved).resolve("blobs")));
-            case S3 -> opened(open, S3BlobStore.open(S3Settings.of(resolved)));
+    private static BlobStore openBlobs(Config resolved, InstantSource clock, List<AutoCloseable> openStores) {
+        return switch (enumSetting(resolved, "blobs", BlobBackend.class)) {
+            case FILE -> closeLater(openStores, FileBlobStore.open(storageFolder(resolved).resolve("blobs")));
+            case S3 -> closeLater(openStores, S3BlobStore.open(S3Settings.of(resolved)));
             case CASSANDRA -> {
-                var store = opened(open, CassandraBlobStore.open(CassandraSettings.of(resolved), clock));
+                var store = closeLater(
+                        openStores, CassandraBlobStore.open(CassandraSettings.of(resolved), clock));
                 Thread.ofVirtual().name("blob-upload-cleaner").start(() -> {
                     try {
                         store.deleteInterruptedUploads();
                     } catch (RuntimeException failed) {
-                        LOG.warn("remains of interrupted uploads are deleted at the next start: {}",
+                        LOG.warn("cannot delete interrupted uploads; retried at the next start: {}",
                                 failed.getMessage());
                     }
                 });
@@ -126,8 +130,8 @@ public final class Storage implements AutoCloseable {
         };
     }
 
-    private static <T extends AutoCloseable> T opened(List<AutoCloseable> open, T store) {
-        open.addFirst(store);
+    private static <T extends AutoCloseable> T closeLater(List<AutoCloseable> openStores, T store) {
+        openStores.addFirst(store);
         return store;
     }
 
@@ -148,43 +152,43 @@ public final class Storage implements AutoCloseable {
 
     /// Closes all stores; call it after the actor system has terminated.
     @Override public void close() {
-        closeAll(open);
+        closeAll(openStores);
     }
 
-    private static void closeAll(List<AutoCloseable> open) {
-        for (AutoCloseable store : open)
+    private static void closeAll(List<AutoCloseable> openStores) {
+        for (AutoCloseable store : openStores)
             try {
                 store.close();
             } catch (Exception failed) {
                 LOG.warn("{} could not be closed: {}", store.getClass().getSimpleName(), failed.toString());
             }
-        open.clear();
+        openStores.clear();
     }
 
     private static Path journalFolder(Config config) {
-        return folder(config).resolve("journal");
+        return storageFolder(config).resolve("journal");
     }
 
-    private static Path folder(Config config) {
-        String own = config.getString("bios.storage.folder");
-        if (!own.isEmpty()) return Path.of(own);
+    private static Path storageFolder(Config config) {
+        String configured = config.getString("bios.storage.folder");
+        if (!configured.isEmpty()) return Path.of(configured);
         if (config.hasPath("bios.data")) return Path.of(config.getString("bios.data"));
         throw new IllegalArgumentException(
-                "bios.storage.folder is empty and bios.data is not set; name a folder");
+                "bios.storage.folder is empty and bios.data is not set; set one of them to a folder");
     }
 
-    private static <E extends Enum<E>> E choice(Config config, String setting, Class<E> type) {
+    private static <E extends Enum<E>> E enumSetting(Config config, String setting, Class<E> type) {
         String path = "bios.storage." + setting;
         try {
             String value = config.getString(path);
-            for (E one : type.getEnumConstants())
-                if (one.name().equalsIgnoreCase(value)) return one;
+            for (E constant : type.getEnumConstants())
+                if (constant.name().equalsIgnoreCase(value)) return constant;
             var names = new ArrayList<String>();
-            for (E one : type.getEnumConstants()) names.add(one.name().toLowerCase(Locale.ROOT));
+            for (E constant : type.getEnumConstants()) names.add(constant.name().toLowerCase(Locale.ROOT));
             throw new IllegalArgumentException(
-                    path + " is '" + value + "'; choose " + String.join(", ", names));
-        } catch (ConfigException wrong) {
-            throw new IllegalArgumentException(wrong.getMessage(), wrong);
+                    path + " is '" + value + "'; expected one of " + String.join(", ", names));
+        } catch (ConfigException invalid) {
+            throw new IllegalArgumentException(invalid.getMessage(), invalid);
         }
     }
 }

@@ -20,7 +20,8 @@ class StorageTest {
     @TempDir Path folder;
 
     private static Config all(Map<String, Object> settings) {
-        return Storage.pekko(ConfigFactory.parseMap(settings)).withFallback(ConfigFactory.load()).resolve();
+        return Storage.withPekkoPersistence(ConfigFactory.parseMap(settings))
+                .withFallback(ConfigFactory.load()).resolve();
     }
 
     @Test void theDefaultsKeepEverythingInTheDataFolder() {
@@ -39,7 +40,7 @@ class StorageTest {
         }
     }
 
-    @Test void aFolderOfItsOwnGoesBeforeTheDataFolder() {
+    @Test void aConfiguredFolderOverridesTheDataFolder() {
         Config config = all(Map.of("bios.data", folder.resolve("data").toString(), "bios.storage.folder",
                 folder.resolve("own").toString()));
         Storage.open(config).close();
@@ -51,10 +52,10 @@ class StorageTest {
         Config config = all(Map.of("bios.storage.journal", "Cassandra"));
         assertEquals("bios-cassandra-journal", config.getString("pekko.persistence.journal.plugin"));
         assertEquals("bios-cassandra-snapshots", config.getString("pekko.persistence.snapshot-store.plugin"));
-        assertEquals(Storage.Journal.CASSANDRA, Storage.journal(config));
+        assertEquals(Storage.JournalBackend.CASSANDRA, Storage.journalBackend(config));
     }
 
-    @Test void whatIsGivenGoesBeforeWhatThePluginNeeds() {
+    @Test void givenSettingsOverrideThoseOfThePlugin() {
         assertEquals(7, all(Map.of("bios.data", "x", "bios-embedded-journal.circuit-breaker.max-failures", 7))
                 .getInt("bios-embedded-journal.circuit-breaker.max-failures"));
     }

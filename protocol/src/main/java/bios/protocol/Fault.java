@@ -1,6 +1,6 @@
 package bios.protocol;
 
-/// Why an operation failed, as the client sees it.
+/// The cause of a failed operation, as the client sees it.
 ///
 /// @param kind who has to act
 /// @param code a stable snake_case identifier, listed in docs/reference/errors.md

@@ -12,15 +12,16 @@ import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.receptionist.Receptionist;
 
-/// Keeps the [Fleet] up to date: finds engines through the receptionist and asks each for a description when
-/// it
-/// appears and then periodically. Publishes the current fleet to subscribers and to readers outside actors.
+/// Keeps the [EngineDirectory] up to date: finds engines through the receptionist and asks each for a
+/// description when
+/// it appears and then periodically. Publishes the current directory to subscribers and to readers outside
+/// actors.
 public final class ModelDirectory {
     /// The messages of the directory.
     public sealed interface Command {}
 
-    /// Sends the fleet to `subscriber` now and after each change.
-    public record Subscribe(ActorRef<Fleet> subscriber) implements Command {}
+    /// Sends the directory to `subscriber` now and after each change.
+    public record Subscribe(ActorRef<EngineDirectory> subscriber) implements Command {}
 
     private record Listed(Receptionist.Listing listing) implements Command {}
 
@@ -31,25 +32,25 @@ public final class ModelDirectory {
 
     private record DescribeAll() implements Command {}
 
-    private record Unsubscribed(ActorRef<Fleet> subscriber) implements Command {}
+    private record Unsubscribed(ActorRef<EngineDirectory> subscriber) implements Command {}
 
     private final ActorContext<Command> context;
-    private final AtomicReference<Fleet> published;
+    private final AtomicReference<EngineDirectory> published;
     private final Duration interval;
     private final Set<ActorRef<EngineCommand>> present = new HashSet<>();
     private final Set<ActorRef<EngineCommand>> asked = new HashSet<>();
-    private final Set<ActorRef<Fleet>> subscribers = new HashSet<>();
+    private final Set<ActorRef<EngineDirectory>> subscribers = new HashSet<>();
 
-    private ModelDirectory(ActorContext<Command> context, AtomicReference<Fleet> published,
+    private ModelDirectory(ActorContext<Command> context, AtomicReference<EngineDirectory> published,
             Duration interval) {
         this.context = context;
         this.published = published;
         this.interval = interval;
     }
 
-    /// @param published holds the current fleet
+    /// @param published holds the current directory
     /// @param interval interval between descriptions of an engine
-    public static Behavior<Command> create(AtomicReference<Fleet> published, Duration interval) {
+    public static Behavior<Command> create(AtomicReference<EngineDirectory> published, Duration interval) {
         return Behaviors.setup(context -> Behaviors.withTimers(timers -> {
             timers.startTimerWithFixedDelay(new DescribeAll(), interval);
             context.getSystem().receptionist().tell(Receptionist.subscribe(EngineCommand.ANY,
@@ -66,24 +67,24 @@ public final class ModelDirectory {
                 subscriber.tell(published.get());
             }
             case Unsubscribed(var subscriber) -> subscribers.remove(subscriber);
-            case Listed(var listing) -> listed(listing.getServiceInstances(EngineCommand.ANY));
+            case Listed(var listing) -> onListing(listing.getServiceInstances(EngineCommand.ANY));
             case DescribeAll _ -> present.forEach(this::describe);
             case DescribeTimedOut(var engine) -> asked.remove(engine);
             case Described(var engine, var description) -> {
                 asked.remove(engine);
                 if (present.contains(engine))
-                    publish(published.get().described(engine, description.models(),
+                    publish(published.get().withEngine(engine, description.models(),
                             description.queuedSequences()));
             }
         }
         return Behaviors.same();
     }
 
-    private void listed(Set<ActorRef<EngineCommand>> engines) {
+    private void onListing(Set<ActorRef<EngineCommand>> engines) {
         present.clear();
         present.addAll(engines);
         asked.retainAll(engines);
-        publish(published.get().retain(engines));
+        publish(published.get().withOnlyEngines(engines));
         present.forEach(this::describe);
     }
 
@@ -94,11 +95,11 @@ public final class ModelDirectory {
                         ? new Described(engine, description) : new DescribeTimedOut(engine));
     }
 
-    private void publish(Fleet fleet) {
-        if (fleet == published.get()) return;
-        fleet.conflicts()
+    private void publish(EngineDirectory directory) {
+        if (directory == published.get()) return;
+        directory.conflictMessages()
                 .forEach(conflict -> context.getLog().error("base model ignored: {}", conflict));
-        published.set(fleet);
-        subscribers.forEach(subscriber -> subscriber.tell(fleet));
+        published.set(directory);
+        subscribers.forEach(subscriber -> subscriber.tell(directory));
     }
 }

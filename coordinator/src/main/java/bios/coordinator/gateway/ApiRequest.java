@@ -9,24 +9,24 @@ import java.util.Optional;
 /// An HTTP request with its authenticated account.
 ///
 /// @param id id of this HTTP request; error responses and log lines contain it
-/// @param account account of the caller
-/// @param parts path segments at the `*` of the pattern, in order
+/// @param account account of the caller; the default account for an endpoint without a key
+/// @param pathParameters path segments at the `*` of the pattern, in order
 /// @param query the first value of each parameter
 /// @param headers the last value of each header, by lower-case name
-record ApiRequest(String id, String account, List<String> parts, Map<String, String> query,
+record ApiRequest(String id, String account, List<String> pathParameters, Map<String, String> query,
         Map<String, String> headers, Optional<Json> body) {
     /// The fields of the body.
-    Fields fields() {
+    Fields bodyFields() {
         return Fields.ofRequest(body.orElseThrow());
     }
 
     /// Whether the body is an object with this field.
-    boolean has(String field) {
+    boolean bodyHas(String field) {
         return body.filter(b -> b instanceof Json.Obj(var given) && given.containsKey(field)).isPresent();
     }
 
-    /// Whether the client is Tinker's, which knows the `tinker://` scheme only.
-    boolean tinker() {
+    /// Whether the client is the Tinker client, which supports only the `tinker://` scheme.
+    boolean isTinkerClient() {
         return headers.getOrDefault("user-agent", "").contains("Tinker");
     }
 
@@ -36,26 +36,26 @@ record ApiRequest(String id, String account, List<String> parts, Map<String, Str
     }
 
     /// The path in the scheme that the client understands.
-    String show(CheckpointPath path) {
-        return tinker() ? path.tinker() : path.bios();
+    String clientPath(CheckpointPath path) {
+        return isTinkerClient() ? path.tinkerUri() : path.biosUri();
     }
 
-    /// The path of a named checkpoint; empty for a snapshot.
-    Optional<String> path(CheckpointManifest manifest) {
-        return manifest.path().map(this::show);
+    /// The path of a named checkpoint in the scheme that the client understands; empty for a snapshot.
+    Optional<String> clientPath(CheckpointManifest manifest) {
+        return manifest.path().map(this::clientPath);
     }
 
     /// An integer parameter of the query.
-    int number(String name, int otherwise, int least, int most) {
+    int intParameter(String name, int defaultValue, int min, int max) {
         String text = query.get(name);
-        if (text == null) return otherwise;
+        if (text == null) return defaultValue;
         try {
             int value = Integer.parseInt(text);
-            if (value >= least && value <= most) return value;
+            if (value >= min && value <= max) return value;
         } catch (NumberFormatException _) {
             // reported below
         }
-        throw new Refusal(ErrorCode.INVALID, name,
-                "'" + text + "' is wrong; expected an integer from " + least + " to " + most);
+        throw new ApiException(ErrorCode.INVALID, name,
+                "'" + text + "' is invalid; expected an integer from " + min + " to " + max);
     }
 }

@@ -34,10 +34,10 @@ record Archive(Map<String, Member> members) {
         }
     }
 
-    /// Adapter, tokenizer and metadata in their folders.
+    /// The format of Bios: the folders `adapter` and `tokenizer`, and `metadata.json`.
     ///
-    /// @param reference what loaders outside Bios call the base model
-    static Archive bios(CheckpointManifest manifest, String reference, Member adapter,
+    /// @param reference the name under which other software loads the base model
+    static Archive inBiosFormat(CheckpointManifest manifest, String reference, Member adapter,
             Map<String, byte[]> tokenizer) {
         var members = new LinkedHashMap<String, Member>();
         members.put("adapter/adapter_config.json",
@@ -52,8 +52,8 @@ record Archive(Map<String, Member> members) {
         return new Archive(members);
     }
 
-    /// Tinker's layout: the adapter at the root, and a mark that it is complete.
-    static Archive tinker(CheckpointManifest manifest, String reference, Member adapter) {
+    /// The format of Tinker: the adapter's files at the root, and an empty file `checkpoint_complete`.
+    static Archive inTinkerFormat(CheckpointManifest manifest, String reference, Member adapter) {
         var members = new LinkedHashMap<String, Member>();
         members.put("adapter_config.json",
                 Member.of(JsonWriter.writePretty(adapterConfig(manifest, reference))));
@@ -62,7 +62,7 @@ record Archive(Map<String, Member> members) {
         return new Archive(members);
     }
 
-    /// The keys of PEFT's LoraConfig, and no others.
+    /// The keys of PEFT's LoraConfig.
     private static Map<String, Object> adapterConfig(CheckpointManifest manifest, String reference) {
         double alpha = manifest.lora().alpha();
         Object exact = alpha == Math.rint(alpha) && alpha < 1e9 ? (Object) (long) alpha : (Object) alpha;
@@ -75,7 +75,7 @@ record Archive(Map<String, Member> members) {
 
     private static Map<String, Object> metadata(CheckpointManifest manifest, String reference) {
         AdamParams adam = manifest.settings();
-        return ApiResponse.object("format_version", 1, "path", manifest.path().map(CheckpointPath::bios),
+        return ApiResponse.object("format_version", 1, "path", manifest.path().map(CheckpointPath::biosUri),
                 "kind", manifest.kind().name().toLowerCase(Locale.ROOT),
                 "base_model", ApiResponse.object("logical", manifest.baseModel().value(), "reference",
                 reference),

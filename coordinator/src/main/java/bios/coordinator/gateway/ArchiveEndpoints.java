@@ -1,5 +1,6 @@
 package bios.coordinator.gateway;
 
+import bios.coordinator.gateway.ListingEndpoints.CheckpointRef;
 import bios.persistence.blob.BlobDamaged;
 import bios.persistence.blob.BlobMissing;
 import bios.protocol.checkpoint.BlobRef;
@@ -19,98 +20,99 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.Executor;
 
-/// Downloads of checkpoints: with a key, or through a signed URL.
+/// Checkpoint archive downloads. The route with an API key returns a signed URL, or the archive itself if the
+/// client accepts `application/gzip`. The signed URL needs no API key.
 final class ArchiveEndpoints {
-    private final Upstream upstream;
+    private final GatewayServices services;
     private final RunClient runs;
     private final SignedUrls urls;
-    private final Executor blocking;
+    private final Executor blockingExecutor;
 
-    ArchiveEndpoints(Upstream upstream, RunClient runs, SignedUrls urls, Executor blocking) {
-        this.upstream = upstream;
+    ArchiveEndpoints(GatewayServices services, RunClient runs, SignedUrls urls, Executor blockingExecutor) {
+        this.services = services;
         this.runs = runs;
         this.urls = urls;
-        this.blocking = blocking;
+        this.blockingExecutor = blockingExecutor;
     }
 
     List<Endpoint> endpoints() {
-        return List.of(Endpoint.get("training_runs/*/checkpoints/*/*/archive", this::archive),
-                Endpoint.get("archives/*/*/*", this::signed).withoutKey());
+        return List.of(Endpoint.get("training_runs/*/checkpoints/*/*/archive", this::archiveOrLink),
+                Endpoint.get("archives/*/*/*", this::downloadBySignedUrl).withoutKey());
     }
 
-    private CompletionStage<ApiResponse> archive(ApiRequest call) {
-        var named = ListingEndpoints.CheckpointRef.of(call.parts());
-        return runs.resolve(call.account(), path(named)).thenCompose(manifest -> {
-            if (!call.accepts("application/gzip")) return CompletableFuture.completedStage(link(call, named));
-            ModelInfo model = upstream.model(FieldPath.BODY, manifest.baseModel().value(), true);
-            return tokenizer(model).thenCompose(files -> stream(named, manifest,
-                    adapter -> Archive.bios(manifest, model.reference(), adapter, files)));
+    private CompletionStage<ApiResponse> archiveOrLink(ApiRequest call) {
+        CheckpointRef ref = CheckpointRef.of(call.pathParameters());
+        return runs.resolve(call.account(), path(ref)).thenCompose(manifest -> {
+            if (!call.accepts("application/gzip")) return CompletableFuture.completedStage(link(call, ref));
+            ModelInfo model = services.model(FieldPath.BODY, manifest.baseModel().value(), true);
+            return tokenizer(model).thenCompose(files -> stream(ref, manifest,
+                    adapter -> Archive.inBiosFormat(manifest, model.reference(), adapter, files)));
         });
     }
 
     /// The tokenizer's files; an empty map for a base model without a tokenizer.
     private CompletionStage<Map<String, byte[]>> tokenizer(ModelInfo model) {
-        return upstream.engine(model.name(), EngineReply.TokenizerFiles.class,
+        return services.engine(model.name(), EngineReply.TokenizerFiles.class,
                 replyTo -> new EngineCommand.FetchTokenizerFiles(model.name(), replyTo))
                 .thenApply(EngineReply.TokenizerFiles::files)
-                .exceptionallyCompose(failed -> Upstream.cause(failed) instanceof Refusal refusal
-                        && refusal.wireCode().equals("no_tokenizer")
+                .exceptionallyCompose(failed -> GatewayServices.cause(failed) instanceof ApiException error
+                        && error.wireCode().equals("no_tokenizer")
                         ? CompletableFuture.completedStage(Map.of()) : CompletableFuture.failedStage(failed));
     }
 
-    private static CheckpointPath path(ListingEndpoints.CheckpointRef named) {
-        return new CheckpointPath(named.run(), Optional.of(named.kind()), named.name());
+    private static CheckpointPath path(CheckpointRef ref) {
+        return new CheckpointPath(ref.run(), Optional.of(ref.kind()), ref.name());
     }
 
-    private static String what(ListingEndpoints.CheckpointRef named) {
-        return named.run() + "/" + named.kind().segment() + "/" + named.name();
+    /// The part of the URL that the signature covers.
+    private static String signedPath(CheckpointRef ref) {
+        return ref.run() + "/" + ref.kind().segment() + "/" + ref.name();
     }
 
-    private ApiResponse link(ApiRequest call, ListingEndpoints.CheckpointRef named) {
-        long expires = upstream.clock().millis() + upstream.settings().archiveUrlAge().toMillis();
-        String root = upstream.settings().publicUrl()
+    private ApiResponse link(ApiRequest call, CheckpointRef ref) {
+        long expires = services.clock().millis() + services.settings().archiveUrlLifetime().toMillis();
+        String root = services.settings().publicUrl()
                 .orElseGet(() -> "http://" + call.headers().getOrDefault("host", "localhost"));
-        return ApiResponse.ok("url", root.replaceAll("/+$", "") + "/api/v1/archives/" + what(named)
-                + "?token="
-                + urls.sign(what(named), call.account(), expires), "expires", ResponseBodies.time(expires));
+        String token = urls.sign(signedPath(ref), call.account(), expires);
+        return ApiResponse.ok(
+                "url", root.replaceAll("/+$", "") + "/api/v1/archives/" + signedPath(ref) + "?token=" + token,
+                "expires", ResponseBodies.time(expires));
     }
 
-    private CompletionStage<ApiResponse> signed(ApiRequest call) {
-        var named = ListingEndpoints.CheckpointRef.of(call.parts());
-        String account = urls.account(what(named), call.query().getOrDefault("token", ""),
-                upstream.clock().millis()).orElseThrow(() -> new Refusal(ErrorCode.LINK_EXPIRED,
-                        "the link is invalid or has expired; ask for a new one"));
-        return runs.resolve(account, path(named)).thenCompose(manifest -> stream(named, manifest,
-                adapter -> Archive.tinker(manifest, upstream.fleet().model(manifest.baseModel())
+    private CompletionStage<ApiResponse> downloadBySignedUrl(ApiRequest call) {
+        CheckpointRef ref = CheckpointRef.of(call.pathParameters());
+        String account = urls.verify(signedPath(ref), call.query().getOrDefault("token", ""),
+                services.clock().millis()).orElseThrow(() -> new ApiException(ErrorCode.LINK_EXPIRED,
+                        "the link is invalid or has expired; request a new link"));
+        return runs.resolve(account, path(ref)).thenCompose(manifest -> stream(ref, manifest,
+                adapter -> Archive.inTinkerFormat(manifest, services.directory().model(manifest.baseModel())
                         .map(ModelInfo::reference).orElse(manifest.baseModel().value()), adapter)));
     }
 
-    private interface Layout {
-        Archive of(Archive.Member adapter);
+    private interface ArchiveFactory {
+        Archive create(Archive.Member adapter);
     }
 
     /// Reads the whole blob before the response begins, so that a missing or damaged blob is reported as an
     /// error and not as a truncated archive.
-    private CompletionStage<ApiResponse> stream(
-            ListingEndpoints.CheckpointRef named, CheckpointManifest manifest,
-            Layout layout) {
-        return upstream.blocking(() -> {
-            check(manifest.adapter());
-            Archive archive = layout.of(new Archive.Member(manifest.adapter().bytes(),
-                    () -> upstream.blobs().open(manifest.adapter())));
-            return new ApiResponse.ByteStream("application/gzip", named.run() + "-" + named.name()
-                    + ".tar.gz",
-                    BlockingByteSource.of(blocking, archive::writeTo));
+    private CompletionStage<ApiResponse> stream(CheckpointRef ref, CheckpointManifest manifest,
+            ArchiveFactory factory) {
+        return services.runBlocking(() -> {
+            verifyReadable(manifest.adapter());
+            Archive archive = factory.create(new Archive.Member(manifest.adapter().bytes(),
+                    () -> services.blobs().open(manifest.adapter())));
+            return new ApiResponse.ByteStream("application/gzip", ref.run() + "-" + ref.name() + ".tar.gz",
+                    BlockingByteSource.of(blockingExecutor, archive::writeTo));
         });
     }
 
-    private void check(BlobRef blob) {
-        try (InputStream whole = upstream.blobs().open(blob)) {
+    private void verifyReadable(BlobRef blob) {
+        try (InputStream whole = services.blobs().open(blob)) {
             whole.transferTo(OutputStream.nullOutputStream());
         } catch (BlobMissing missing) {
-            throw new Refusal(ErrorCode.BLOB_MISSING, missing.getMessage());
+            throw new ApiException(ErrorCode.BLOB_MISSING, missing.getMessage());
         } catch (BlobDamaged damaged) {
-            throw new Refusal(ErrorCode.BLOB_DAMAGED, damaged.getMessage());
+            throw new ApiException(ErrorCode.BLOB_DAMAGED, damaged.getMessage());
         } catch (IOException failed) {
             throw new UncheckedIOException(failed);
         }

@@ -25,17 +25,16 @@ final class AskRetry {
         Duration rest = timeout.minus(attempt);
         return question.apply(attempt).handle((answer, failed) -> failed == null
                 ? CompletableFuture.completedStage(answer)
-                : rest.isPositive() && Upstream.cause(failed) instanceof TimeoutException
+                : rest.isPositive() && GatewayServices.cause(failed) instanceof TimeoutException
                 ? ask(rest, question) : CompletableFuture.<R>failedStage(failed))
                 .thenCompose(Function.identity());
     }
 
     /// The same reply as a stage whose callbacks run on the system's dispatcher. Callbacks of a stage of
-    /// Pekko's
-    /// run on the JVM's common pool, which costs a thread wake-up each time.
-    static <T> CompletionStage<T> onDispatcher(CompletionStage<T> asked, ActorSystem<?> system) {
+    /// Pekko's run on the JVM's common pool, which costs a thread wake-up each time.
+    static <T> CompletionStage<T> onDispatcher(CompletionStage<T> reply, ActorSystem<?> system) {
         var answer = new CompletableFuture<T>();
-        FutureConverters.asScala(asked).onComplete(outcome -> outcome.isSuccess()
+        FutureConverters.asScala(reply).onComplete(outcome -> outcome.isSuccess()
                 ? answer.complete(outcome.get())
                 : answer.completeExceptionally(outcome.failed().get()), system.executionContext());
         return answer;

@@ -23,11 +23,11 @@ final class BlockingByteSource {
         void writeTo(OutputStream out) throws Exception;
     }
 
-    static Source<ByteString, ?> of(Executor blocking, Writer writer) {
+    static Source<ByteString, ?> of(Executor blockingExecutor, Writer writer) {
         return Source.<ByteString>queue(4, OverflowStrategy.backpressure()).mapMaterializedValue(queue -> {
-            blocking.execute(() -> {
+            blockingExecutor.execute(() -> {
                 try {
-                    var out = new Feeding(queue);
+                    var out = new QueueOutput(queue);
                     writer.writeTo(out);
                     out.flush();
                     queue.complete();
@@ -39,12 +39,12 @@ final class BlockingByteSource {
         });
     }
 
-    private static final class Feeding extends OutputStream {
+    private static final class QueueOutput extends OutputStream {
         private final SourceQueueWithComplete<ByteString> queue;
         private byte[] chunk = new byte[CHUNK];
         private int filled;
 
-        Feeding(SourceQueueWithComplete<ByteString> queue) {
+        QueueOutput(SourceQueueWithComplete<ByteString> queue) {
             this.queue = queue;
         }
 

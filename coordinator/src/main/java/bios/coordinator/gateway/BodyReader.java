@@ -11,36 +11,37 @@ import org.apache.pekko.stream.Materializer;
 import org.apache.pekko.stream.javadsl.Sink;
 import org.apache.pekko.util.ByteString;
 
-/// Reads request bodies within two limits: the size of one body, and the total size of all bodies in work.
-/// A refused body is still read to its end, so that the client can read the response.
+/// Reads request bodies within two limits: the bytes of one body, and the total bytes of the bodies of all
+/// requests that are not answered yet. The rest of a refused body is read and discarded, because many clients
+/// read the response only after they have sent the whole body.
 final class BodyReader {
     private final int maxBytes;
-    private final long maxInWork;
-    private final AtomicLong inWork = new AtomicLong();
+    private final long maxTotalBytes;
+    private final AtomicLong reservedBytes = new AtomicLong();
 
-    BodyReader(int maxBytes, long maxInWork) {
+    BodyReader(int maxBytes, long maxTotalBytes) {
         this.maxBytes = maxBytes;
-        this.maxInWork = maxInWork;
+        this.maxTotalBytes = maxTotalBytes;
     }
 
-    /// A body, and its share of the limit until it is released.
+    /// The body of one request, and the bytes that it reserves of the total limit until [#release].
     final class Body {
         private final List<ByteString> chunks = new ArrayList<>();
         private long length;
         private long reserved;
-        private Refusal refusal;
+        private ApiException exceeded;
 
         private Body add(ByteString chunk) {
             length += chunk.size();
-            if (refusal != null) return this;
+            if (exceeded != null) return this;
             if (length > maxBytes) refuse(tooLarge());
             else if (!reserve(length)) refuse(busy());
             else chunks.add(chunk);
             return this;
         }
 
-        private void refuse(Refusal why) {
-            refusal = why;
+        private void refuse(ApiException error) {
+            exceeded = error;
             chunks.clear();
             release();
         }
@@ -48,17 +49,18 @@ final class BodyReader {
         private boolean reserve(long needed) {
             long more = needed - reserved;
             if (more <= 0) return true;
-            if (inWork.addAndGet(more) > maxInWork) {
-                inWork.addAndGet(-more);
+            if (reservedBytes.addAndGet(more) > maxTotalBytes) {
+                reservedBytes.addAndGet(-more);
                 return false;
             }
             reserved = needed;
             return true;
         }
 
-        /// All bytes; throws a [Refusal] if a limit was exceeded.
-        byte[] bytes() {
-            if (refusal != null) throw refusal;
+        /// Returns all bytes and drops them from this object; throws an [ApiException] if a limit was
+        /// exceeded.
+        byte[] takeBytes() {
+            if (exceeded != null) throw exceeded;
             byte[] all = new byte[(int) length];
             int at = 0;
             for (ByteString chunk : chunks) {
@@ -69,35 +71,36 @@ final class BodyReader {
             return all;
         }
 
-        /// The number of bytes.
+        /// The number of bytes received.
         long length() {
             return length;
         }
 
-        /// Gives its bytes back to the limit: the request is answered.
+        /// Releases the reserved bytes; called when the request is answered.
         void release() {
-            inWork.addAndGet(-reserved);
+            reservedBytes.addAndGet(-reserved);
             reserved = 0;
         }
     }
 
-    private Refusal tooLarge() {
-        return new Refusal(ErrorCode.BODY_TOO_LARGE,
+    private ApiException tooLarge() {
+        return new ApiException(ErrorCode.BODY_TOO_LARGE,
                 "the body is larger than " + maxBytes + " bytes; send the batch in several requests");
     }
 
-    private static Refusal busy() {
-        return new Refusal(ErrorCode.BUSY,
-                "the service is reading as much as it can hold; try again in a moment");
+    private static ApiException busy() {
+        return new ApiException(ErrorCode.BUSY,
+                "too many request bytes are in progress; retry later");
     }
 
     /// Reads the body of `request`.
     CompletionStage<Body> read(HttpRequest request, Materializer materializer) {
         var body = new Body();
-        long announced = request.entity().getContentLengthOption().orElse(0);
-        if (announced > maxBytes) body.refuse(tooLarge());
-        else if (!body.reserve(announced)) body.refuse(busy());
-        // A small body arrives with its head; a separate stream would cost more than the rest of the request.
+        long contentLength = request.entity().getContentLengthOption().orElse(0);
+        if (contentLength > maxBytes) body.refuse(tooLarge());
+        else if (!body.reserve(contentLength)) body.refuse(busy());
+        // The server delivers a small body together with the headers; a separate stream would cost more than
+        // the rest of the request.
         if (request.entity() instanceof HttpEntity.Strict whole)
             return CompletableFuture.completedStage(body.add(whole.getData()));
         return request.entity().withoutSizeLimit().getDataBytes()

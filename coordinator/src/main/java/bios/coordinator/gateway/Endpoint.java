@@ -13,7 +13,7 @@ import java.util.concurrent.CompletionStage;
 /// @param readsBody whether the body is parsed; otherwise it is discarded
 record Endpoint(String method, List<String> pattern, boolean authenticated, boolean readsBody,
         Handler handler) {
-    /// Handles a request. It may throw [Refusal] and [bios.protocol.Invalid], and must not block.
+    /// Handles a request. It may throw [ApiException] and [bios.protocol.Invalid], and must not block.
     @FunctionalInterface
     interface Handler {
         CompletionStage<ApiResponse> answer(ApiRequest call);
@@ -52,11 +52,11 @@ record Endpoint(String method, List<String> pattern, boolean authenticated, bool
     /// The segments at each `*`, if the path matches the pattern.
     Optional<List<String>> match(List<String> path) {
         if (path.size() != pattern.size()) return Optional.empty();
-        var parts = new ArrayList<String>();
+        var parameters = new ArrayList<String>();
         for (int i = 0; i < path.size(); i++) {
-            if (pattern.get(i).equals("*")) parts.add(path.get(i));
+            if (pattern.get(i).equals("*")) parameters.add(path.get(i));
             else if (!pattern.get(i).equals(path.get(i))) return Optional.empty();
         }
-        return Optional.of(parts);
+        return Optional.of(parameters);
     }
 }

@@ -12,16 +12,16 @@ import java.util.TreeSet;
 import java.util.function.Function;
 import java.util.function.Supplier;
 
-/// The fields of a JSON object. Each method reads one field; [#done] refuses the fields that were not read.
-/// `null`
-/// is treated as absent. Every error contains the full path of the field.
+/// The fields of a JSON object. Each method reads one field; [#requireAllRead] refuses the fields that were
+/// not read.
+/// `null` is treated as absent. Every error contains the full path of the field.
 final class Fields {
     private static final BigInteger LONG_MIN = BigInteger.valueOf(Long.MIN_VALUE);
     private static final BigInteger UNSIGNED_END = BigInteger.ONE.shiftLeft(64);
 
     private final FieldPath at;
     private final Map<String, Json> fields;
-    private final Set<String> asked = new HashSet<>();
+    private final Set<String> readNames = new HashSet<>();
 
     private Fields(FieldPath at, Map<String, Json> fields) {
         this.at = at;
@@ -51,7 +51,7 @@ final class Fields {
 
     /// All names in the object, which count as read.
     Set<String> names() {
-        asked.addAll(fields.keySet());
+        readNames.addAll(fields.keySet());
         return fields.keySet();
     }
 
@@ -61,7 +61,7 @@ final class Fields {
     }
 
     Optional<Json> optional(String name) {
-        asked.add(name);
+        readNames.add(name);
         return Optional.ofNullable(fields.get(name)).filter(value -> !(value instanceof Json.Null));
     }
 
@@ -88,10 +88,10 @@ final class Fields {
         return optional(name).map(string(at(name)));
     }
 
-    boolean bool(String name, boolean otherwise) {
+    boolean bool(String name, boolean defaultValue) {
         return optional(name).map(reading(at(name), "true or false",
                 json -> json instanceof Json.Bool(var b) ? Optional.of(b) : Optional.<Boolean>empty()))
-                .orElse(otherwise);
+                .orElse(defaultValue);
     }
 
     private static BigInteger integer(FieldPath at, Json json) {
@@ -100,20 +100,20 @@ final class Fields {
                 + "; expected an integer");
     }
 
-    private long integer(FieldPath place, Json json, long least, long most) {
+    private long integer(FieldPath place, Json json, long min, long max) {
         BigInteger value = integer(place, json);
-        if (value.compareTo(BigInteger.valueOf(least)) < 0 || value.compareTo(BigInteger.valueOf(most)) > 0)
-            throw place.invalid(value + " is out of range; expected an integer from " + least + " to "
-                    + most);
+        if (value.compareTo(BigInteger.valueOf(min)) < 0 || value.compareTo(BigInteger.valueOf(max)) > 0)
+            throw place.invalid(value + " is out of range; expected an integer from " + min + " to "
+                    + max);
         return value.longValueExact();
     }
 
-    long integer(String name, long least, long most) {
-        return integer(at(name), required(name), least, most);
+    long integer(String name, long min, long max) {
+        return integer(at(name), required(name), min, max);
     }
 
-    Optional<Long> optionalInteger(String name, long least, long most) {
-        return optional(name).map(json -> integer(at(name), json, least, most));
+    Optional<Long> optionalInteger(String name, long min, long max) {
+        return optional(name).map(json -> integer(at(name), json, min, max));
     }
 
     /// An integer of 64 bits, signed or unsigned, as the same bits.
@@ -126,8 +126,8 @@ final class Fields {
         });
     }
 
-    double number(String name, double otherwise) {
-        return optional(name).map(json -> number(at(name), json)).orElse(otherwise);
+    double number(String name, double defaultValue) {
+        return optional(name).map(json -> number(at(name), json)).orElse(defaultValue);
     }
 
     static double number(FieldPath at, Json json) {
@@ -171,7 +171,7 @@ final class Fields {
     }
 
     /// A JSON object with arbitrary fields, as text without white space.
-    Optional<String> optionalFree(String name, int maxBytes) {
+    Optional<String> optionalJsonText(String name, int maxBytes) {
         return optional(name).map(json -> {
             if (!(json instanceof Json.Obj))
                 throw at(name).invalid("is " + json.kind() + "; expected an object");
@@ -184,33 +184,33 @@ final class Fields {
     }
 
     /// Refuses the fields that were not read.
-    void done() {
+    void requireAllRead() {
         for (String name : fields.keySet())
-            if (!asked.contains(name)) throw at(name).invalid("is not a field of this object; it has "
-                    + new TreeSet<>(asked));
+            if (!readNames.contains(name)) throw at(name).invalid("is not a field of this object; it has "
+                    + new TreeSet<>(readNames));
     }
 
     /// Runs `read`; its errors are reported at `place`.
-    static <T> T named(FieldPath place, Supplier<T> read) {
+    static <T> T reportAt(FieldPath place, Supplier<T> read) {
         try {
             return read.get();
-        } catch (Invalid wrong) {
-            throw place.invalid(bare(wrong));
+        } catch (Invalid invalid) {
+            throw place.invalid(messageWithoutField(invalid));
         }
     }
 
     /// Runs `read`; its errors are reported at the field that they name, below `place`.
-    static <T> T below(FieldPath place, Supplier<T> read) {
+    static <T> T reportBelow(FieldPath place, Supplier<T> read) {
         try {
             return read.get();
-        } catch (Invalid wrong) {
-            throw new Invalid(place + "." + wrong.field(), bare(wrong));
+        } catch (Invalid invalid) {
+            throw new Invalid(place + "." + invalid.field(), messageWithoutField(invalid));
         }
     }
 
-    private static String bare(Invalid wrong) {
-        String prefix = wrong.field() + ": ";
-        return wrong.getMessage().startsWith(prefix)
-                ? wrong.getMessage().substring(prefix.length()) : wrong.getMessage();
+    private static String messageWithoutField(Invalid invalid) {
+        String prefix = invalid.field() + ": ";
+        return invalid.getMessage().startsWith(prefix)
+                ? invalid.getMessage().substring(prefix.length()) : invalid.getMessage();
     }
 }

@@ -28,10 +28,10 @@ import java.util.function.Function;
 final class FutureEndpoints {
     /// Added to the wait, for the reply to arrive; the sum is below the 45 s timeout of Tinker's clients.
     private static final Duration GRACE = Duration.ofSeconds(5);
-    private final Upstream upstream;
+    private final GatewayServices services;
 
-    FutureEndpoints(Upstream upstream) {
-        this.upstream = upstream;
+    FutureEndpoints(GatewayServices services) {
+        this.services = services;
     }
 
     List<Endpoint> endpoints() {
@@ -39,118 +39,120 @@ final class FutureEndpoints {
     }
 
     private CompletionStage<ApiResponse> retrieve(ApiRequest call) {
-        Fields fields = call.fields();
+        Fields fields = call.bodyFields();
         String request = fields.string("request_id");
         fields.bool("allow_metadata_only", false);
-        fields.done();
+        fields.requireAllRead();
         CompletionStage<ApiResponse> answer = SamplingRouter.isRequest(request)
-                ? sampled(call, request) : answer(call, request);
+                ? retrieveSample(call, request) : retrieveOperation(call, request);
         return answer.handle((reply, failed) -> failed == null ? CompletableFuture.completedStage(reply)
-                : later(request, failed)).thenCompose(Function.identity());
+                : retryLater(request, failed)).thenCompose(Function.identity());
     }
 
-    private CompletionStage<ApiResponse> later(String request, Throwable failed) {
-        Throwable cause = Upstream.cause(failed);
+    private CompletionStage<ApiResponse> retryLater(String request, Throwable failed) {
+        Throwable cause = GatewayServices.cause(failed);
         if (cause instanceof TimeoutException)
-            return CompletableFuture.completedStage(ResponseBodies.tryAgain(request,
+            return CompletableFuture.completedStage(ResponseBodies.pendingResult(request,
                     "the run is being moved or recovered"));
-        if (!(cause instanceof Refusal refusal) || refusal.code().status() != 503)
+        if (!(cause instanceof ApiException error) || error.code().status() != 503)
             return CompletableFuture.failedStage(cause);
-        long pause = Math.min(upstream.settings().longPoll().toMillis(), 2000);
-        return CompletableFuture.supplyAsync(() -> ResponseBodies.tryAgain(request, refusal.getMessage()),
+        long pause = Math.min(services.settings().longPoll().toMillis(), 2000);
+        return CompletableFuture.supplyAsync(() -> ResponseBodies.pendingResult(request, error.getMessage()),
                 CompletableFuture.delayedExecutor(pause, TimeUnit.MILLISECONDS));
     }
 
-    private CompletionStage<ApiResponse> sampled(ApiRequest call, String request) {
-        long wait = upstream.settings().longPoll().toMillis();
-        return upstream.router(replyTo ->
+    private CompletionStage<ApiResponse> retrieveSample(ApiRequest call, String request) {
+        long wait = services.settings().longPoll().toMillis();
+        return services.router(replyTo ->
                 new SamplingCommand.Retrieve(call.account(), request, wait, replyTo),
-                upstream.settings().longPoll().plus(GRACE)).thenApply(reply -> switch (reply) {
-                    case SamplingReply.Completed(_, var result) -> ResponseBodies.sampled(result);
-                    case SamplingReply.Failed(_, var fault) -> ResponseBodies.failed(fault);
-                    case SamplingReply.Pending(_, var state) -> ResponseBodies.tryAgain(request, state);
+                services.settings().longPoll().plus(GRACE)).thenApply(reply -> switch (reply) {
+                    case SamplingReply.Completed(_, var result) -> ResponseBodies.sampleResult(result);
+                    case SamplingReply.Failed(_, var fault) -> ResponseBodies.failureResult(fault);
+                    case SamplingReply.Pending(_, var state) -> ResponseBodies.pendingResult(request, state);
                     // An unknown request may be one whose result has expired, and a request of another
-                    // account
-                    // is answered like an unknown one.
+                    // account is answered like an unknown one.
                     case SamplingReply.Foreign _, SamplingReply.Gone _ ->
-                            throw new Refusal(ErrorCode.GONE, "request_id",
+                            throw new ApiException(ErrorCode.GONE, "request_id",
                             "the service no longer has sampling request '"
                             + request + "'; submit it again, with the same seed it gives the same tokens");
-                    case SamplingReply.Refused(var fault) -> throw Refusal.of(fault);
+                    case SamplingReply.Refused(var fault) -> throw ApiException.of(fault);
                     case SamplingReply.Accepted _ ->
                             throw new IllegalStateException("unexpected reply to a retrieval: Accepted");
                 });
     }
 
-    private CompletionStage<ApiResponse> answer(ApiRequest call, String id) {
+    private CompletionStage<ApiResponse> retrieveOperation(ApiRequest call, String id) {
         return switch (FutureId.parse(id)) {
-            case FutureId.Created(var run) -> upstream.describe(run, call.account())
+            case FutureId.Creation(var run) -> services.describe(run, call.account())
                     .thenApply(_ -> ApiResponse.ok("type", "create_model", "model_id", run.value()));
-            case FutureId.Unloaded(var run) -> upstream.describe(run, call.account()).thenApply(described -> {
+            case FutureId.Unloading(var run) -> services.describe(run, call.account())
+                    .thenApply(described -> {
                 if (!described.closed())
-                    throw new Refusal(ErrorCode.NOT_FOUND, "request_id", "there is no request '" + id + "'");
+                    throw new ApiException(ErrorCode.NOT_FOUND, "request_id", "there is no request '" + id
+                    + "'");
                 return ApiResponse.ok("type", "unload_model", "model_id", run.value());
             });
-            case FutureId.Ran(var request) ->
-                    result(call, id, request, (_, result) -> shown(call, request, result, false));
+            case FutureId.Operation(var request) ->
+                    awaitResult(call, id, request, (_, result) -> resultBody(call, request, result, false));
             case FutureId.Forward(var request) ->
-                    result(call, id, request, (_, result) -> shown(call, request, result, true));
-            case FutureId.Snapshot snapshot -> result(call, id, snapshot.request(), (run, result) ->
+                    awaitResult(call, id, request, (_, result) -> resultBody(call, request, result, true));
+            case FutureId.Snapshot snapshot -> awaitResult(call, id, snapshot.request(), (run, result) ->
                 result instanceof OperationResult.Saved(var manifest) && manifest.name().isEmpty()
-                        ? open(call, snapshot, manifest) : shown(call, run, result, false));
+                        ? openSampler(call, snapshot, manifest) : resultBody(call, run, result, false));
         };
     }
 
-    private interface Show {
-        CompletionStage<ApiResponse> of(RequestId request, OperationResult result);
+    private interface ResultRenderer {
+        CompletionStage<ApiResponse> render(RequestId request, OperationResult result);
     }
 
-    private CompletionStage<ApiResponse> result(ApiRequest call, String id, RequestId request, Show show) {
-        Duration wait = upstream.settings().longPoll();
-        return upstream.run(call.account(), request.run(), replyTo -> new RunCommand.Retrieve(call.account(),
+    private CompletionStage<ApiResponse> awaitResult(ApiRequest call, String id, RequestId request,
+            ResultRenderer renderer) {
+        Duration wait = services.settings().longPoll();
+        return services.run(call.account(), request.run(), replyTo -> new RunCommand.Retrieve(call.account(),
                 request.seq(), wait.toMillis(), replyTo), wait.plus(GRACE))
                 .thenCompose(reply -> switch (reply) {
-                    case RunReply.Completed(_, var result) -> show.of(request, result);
+                    case RunReply.Completed(_, var result) -> renderer.render(request, result);
                     case RunReply.Failed(_, var fault) ->
-                            CompletableFuture.completedStage(ResponseBodies.failed(fault));
+                            CompletableFuture.completedStage(ResponseBodies.failureResult(fault));
                     case RunReply.Pending(_, int ahead) ->
-                            CompletableFuture.completedStage(ResponseBodies.tryAgain(id, ahead == 0
+                            CompletableFuture.completedStage(ResponseBodies.pendingResult(id, ahead == 0
                                     ? "it is being executed" : ahead + " operations are before it"));
                     case RunReply.Stalled(_, var why) -> CompletableFuture.completedStage(
-                            ResponseBodies.stalled(id, why.message()));
-                    case RunReply.Accepted _, RunReply.Described _, RunReply.Resolved _, RunReply.Timed _,
-                            RunReply.Recounted _, RunReply.Done _, RunReply.Refused _ ->
+                            ResponseBodies.stalledResult(id, why.message()));
+                    case RunReply.Accepted _, RunReply.Described _, RunReply.Resolved _, RunReply.Timings _,
+                            RunReply.History _, RunReply.Done _, RunReply.Refused _ ->
                             throw new IllegalStateException("unexpected reply to a retrieval: "
                                     + reply.getClass().getSimpleName());
                 });
     }
 
-    private static CompletionStage<ApiResponse> shown(
+    private static CompletionStage<ApiResponse> resultBody(
             ApiRequest call, RequestId request, OperationResult result,
             boolean forwardOnly) {
         RunId run = request.run();
         return CompletableFuture.completedStage(switch (result) {
             case OperationResult.Evaluated evaluated ->
-                    ResponseBodies.evaluated(call, evaluated, forwardOnly);
-            case OperationResult.Stepped stepped -> ResponseBodies.stepped(stepped);
-            case OperationResult.Saved(var manifest) -> ResponseBodies.saved(call, manifest);
+                    ResponseBodies.passResult(call, evaluated, forwardOnly);
+            case OperationResult.Stepped stepped -> ResponseBodies.stepResult(stepped);
+            case OperationResult.Saved(var manifest) -> ResponseBodies.saveResult(call, manifest);
             case OperationResult.Loaded loaded ->
-                    ResponseBodies.loaded(call, run, loaded, request.seq() == 0);
+                    ResponseBodies.loadResult(call, run, loaded, request.seq() == 0);
         });
     }
 
     /// Opens a sampler of a finished snapshot in its session; a repeated call finds the same sampler.
-    private CompletionStage<ApiResponse> open(ApiRequest call, FutureId.Snapshot snapshot,
+    private CompletionStage<ApiResponse> openSampler(ApiRequest call, FutureId.Snapshot snapshot,
             CheckpointManifest manifest) {
         var sampler = new Sampler(manifest.baseModel(), Optional.empty(), Optional.of(
                 new SampleTask.Adapter(manifest.contentId(), manifest.lora(), manifest.adapter())));
-        return upstream.session(snapshot.session(), SessionReply.SamplerOpened.class, replyTo ->
+        return services.session(snapshot.session(), SessionReply.SamplerOpened.class, replyTo ->
                 new SessionCommand.OpenSampler(call.account(), snapshot.sampler(), sampler, replyTo))
                 .thenApply(opened -> opened.sampler().adapter().map(SampleTask.Adapter::contentId)
                         .equals(Optional.of(manifest.contentId()))
                         ? ApiResponse.ok("type", "save_weights_for_sampler", "path", null,
                                 "sampling_session_id", opened.samplerId(), "step", manifest.step())
-                        : ResponseBodies.failed(Fault.user("conflict",
+                        : ResponseBodies.failureResult(Fault.user("conflict",
                                 "sampling_session_seq_id " + snapshot.sampler()
                                 + " is used by another sampler of this session; use a new number")));
     }

@@ -4,19 +4,21 @@ import bios.protocol.Invalid;
 import bios.protocol.run.RequestId;
 import bios.protocol.run.RunId;
 
-/// The parsed form of a request id: `<run>:create`, `<run>:unload`, or an operation, `<run>:<seq>`, with what
-/// its response needs besides the result: `:forward`, or `:sampler:<session>:<number>`.
+/// The parsed form of a request id: `<run>:create`, `<run>:unload`, or `<run>:<seq>` for an operation. The
+/// id of
+/// an operation may end with `:forward` or `:sampler:<session>:<number>`, which selects the form of the
+/// response.
 sealed interface FutureId {
     RunId run();
 
     /// The creation of a run.
-    record Created(RunId run) implements FutureId {}
+    record Creation(RunId run) implements FutureId {}
 
     /// The unloading of a run.
-    record Unloaded(RunId run) implements FutureId {}
+    record Unloading(RunId run) implements FutureId {}
 
     /// An operation.
-    record Ran(RequestId request) implements FutureId {
+    record Operation(RequestId request) implements FutureId {
         @Override public RunId run() {
             return request.run();
         }
@@ -36,22 +38,22 @@ sealed interface FutureId {
         }
     }
 
-    /// Parses a request id; throws a [Refusal] if it is not one.
+    /// Parses a request id; throws an [ApiException] if it is not one.
     static FutureId parse(String text) {
-        String[] words = text.split(":", -1);
+        String[] parts = text.split(":", -1);
         try {
-            if (words.length == 2 && words[1].equals("create")) return new Created(new RunId(words[0]));
-            if (words.length == 2 && words[1].equals("unload")) return new Unloaded(new RunId(words[0]));
-            if (words.length >= 2) {
-                var request = RequestId.parse(words[0] + ":" + words[1]);
-                if (words.length == 2 && request.seq() >= 0) return new Ran(request);
-                if (words.length == 3 && words[2].equals("forward")) return new Forward(request);
-                if (words.length == 5 && words[2].equals("sampler"))
-                    return new Snapshot(request, words[3], Long.parseLong(words[4]));
+            if (parts.length == 2 && parts[1].equals("create")) return new Creation(new RunId(parts[0]));
+            if (parts.length == 2 && parts[1].equals("unload")) return new Unloading(new RunId(parts[0]));
+            if (parts.length >= 2) {
+                var request = RequestId.parse(parts[0] + ":" + parts[1]);
+                if (parts.length == 2 && request.seq() >= 0) return new Operation(request);
+                if (parts.length == 3 && parts[2].equals("forward")) return new Forward(request);
+                if (parts.length == 5 && parts[2].equals("sampler"))
+                    return new Snapshot(request, parts[3], Long.parseLong(parts[4]));
             }
         } catch (Invalid | NumberFormatException _) {
             // reported below
         }
-        throw new Refusal(ErrorCode.NOT_FOUND, "request_id", "there is no request '" + text + "'");
+        throw new ApiException(ErrorCode.NOT_FOUND, "request_id", "there is no request '" + text + "'");
     }
 }

@@ -1,6 +1,6 @@
 package bios.coordinator.gateway;
 
-import bios.coordinator.fleet.Fleet;
+import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.health.Check;
 import bios.persistence.blob.BlobStore;
 import bios.persistence.index.RunIndex;
@@ -39,14 +39,15 @@ public final class Gateway {
     /// @param accounts maps API keys to accounts
     /// @param runs sends commands to runs
     /// @param sessions sends commands to sessions
-    /// @param fleet the current fleet, published by [bios.coordinator.fleet.ModelDirectory]
+    /// @param directory the current [EngineDirectory], published by [bios.coordinator.fleet.ModelDirectory]
     /// @param router this coordinator's [bios.coordinator.sampling.SamplingRouter]
     /// @param ready whether the service can serve; reported by `api/v1/healthz` and `readyz`
     /// @param clock wall clock
     /// @param ids generates random ids of sessions and requests
     /// @param random generates the key of signed URLs
     public record Dependencies(Accounts accounts, RunDirectory runs, SessionDirectory sessions,
-            Supplier<Fleet> fleet, ActorRef<SamplingCommand> router, BlobStore blobs, RunIndex index,
+            Supplier<EngineDirectory> directory, ActorRef<SamplingCommand> router, BlobStore blobs,
+            RunIndex index,
             BooleanSupplier ready, InstantSource clock, Supplier<UUID> ids, SecureRandom random) {}
 
     /// Serves on `host` and `port` (0: any free port) until the system terminates. The limits are read from
@@ -68,17 +69,17 @@ public final class Gateway {
             Dependencies parts, GatewaySettings settings, List<Check> checks) {
         ExecutorService readers = Executors.newFixedThreadPool(settings.readers(),
                 Thread.ofPlatform().daemon().name("bios-gateway-reader-", 0).factory());
-        ExecutorService blocking =
+        ExecutorService blockingExecutor =
                 Executors.newThreadPerTaskExecutor(Thread.ofVirtual().name("bios-gateway-", 0).factory());
         system.getWhenTerminated().whenComplete((_, _) -> {
             readers.shutdown();
-            blocking.shutdown();
+            blockingExecutor.shutdown();
         });
-        var upstream = new Upstream(system, parts, settings, blocking);
+        var services = new GatewayServices(system, parts, settings, blockingExecutor);
         var handler = new HttpHandler(system, parts, settings, readers,
-                endpoints(parts, settings, upstream, blocking));
+                endpoints(parts, settings, services, blockingExecutor));
         var all = new ArrayList<>(checks);
-        all.addFirst(Check.models(parts.fleet()));
+        all.addFirst(Check.models(parts.directory()));
         all.addFirst(Check.that("gateway", parts.ready(), "the service is starting"));
         var management = new Management(system, all);
         return Http.get(system).newServerAt(host, port)
@@ -92,29 +93,30 @@ public final class Gateway {
     }
 
     /// All endpoints of the protocol.
-    static List<Endpoint> endpoints(Dependencies parts, GatewaySettings settings, Upstream upstream,
-            ExecutorService blocking) {
+    static List<Endpoint> endpoints(Dependencies parts, GatewaySettings settings, GatewayServices services,
+            ExecutorService blockingExecutor) {
         byte[] secret = settings.archiveUrlSecret().map(text -> text.getBytes(StandardCharsets.UTF_8))
                 .orElseGet(() -> {
-                    byte[] made = new byte[32];
-                    parts.random().nextBytes(made);
-                    return made;
+                    byte[] generated = new byte[32];
+                    parts.random().nextBytes(generated);
+                    return generated;
                 });
-        var runs = new RunClient(upstream);
+        var runs = new RunClient(services);
         var all = new ArrayList<Endpoint>();
-        all.addAll(new ServiceEndpoints(upstream, parts.ids()).endpoints());
-        all.addAll(new RunEndpoints(upstream, runs).endpoints());
-        all.addAll(new TrainingEndpoints(upstream, runs).endpoints());
-        all.addAll(new FutureEndpoints(upstream).endpoints());
-        all.addAll(new SamplingEndpoints(upstream, runs).endpoints());
-        all.addAll(new ListingEndpoints(upstream).endpoints());
-        all.addAll(new ArchiveEndpoints(upstream, runs, new SignedUrls(secret), blocking).endpoints());
+        all.addAll(new ServiceEndpoints(services, parts.ids()).endpoints());
+        all.addAll(new RunEndpoints(services, runs).endpoints());
+        all.addAll(new TrainingEndpoints(services, runs).endpoints());
+        all.addAll(new FutureEndpoints(services).endpoints());
+        all.addAll(new SamplingEndpoints(services, runs).endpoints());
+        all.addAll(new ListingEndpoints(services).endpoints());
+        all.addAll(new ArchiveEndpoints(services, runs, new SignedUrls(secret), blockingExecutor)
+                .endpoints());
         return List.copyOf(all);
     }
 
     /// The server has no request timeout, because of long polls, and no body limit: [BodyReader] has one.
     private static ServerSettings server(Config system, GatewaySettings settings) {
-        Config own = ConfigFactory.parseString("""
+        Config serverSettings = ConfigFactory.parseString("""
                 pekko.http.server {
                   request-timeout = infinite
                   idle-timeout = 90 s
@@ -131,6 +133,6 @@ public final class Gateway {
                   max-connections = %d
                 }
                 """.formatted(MalformedRequestHandler.class.getName(), settings.maxConnections()));
-        return ServerSettings.create(own.withFallback(system));
+        return ServerSettings.create(serverSettings.withFallback(system));
     }
 }

@@ -5,16 +5,17 @@ import java.time.Duration;
 import java.util.Optional;
 
 /// The limits of a gateway: block `bios.gateway` of the configuration. `reference.conf` documents each.
-public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNesting, int readers,
+public record GatewaySettings(int maxBodyBytes, long maxTotalBytes, int maxNesting, int readers,
         int maxConnections, Duration longPoll, Duration askTimeout, int maxDatums, int maxTokensPerRequest,
         int maxSamples, int maxTopkPromptLogprobs, int maxMetadataBytes, Optional<String> publicUrl,
-        Duration archiveUrlAge, Optional<String> archiveUrlSecret) {
+        Duration archiveUrlLifetime, Optional<String> archiveUrlSecret) {
     /// Reads the block `bios.gateway`.
     public static GatewaySettings of(Config block) {
-        long inWork = block.getBytes("max-bytes-in-work");
+        long maxTotalBytes = block.getBytes("max-bytes-in-work");
         int readers = block.getInt("readers");
         return new GatewaySettings(Math.toIntExact(block.getBytes("max-body-bytes")),
-                inWork > 0 ? inWork : Runtime.getRuntime().maxMemory() / 8, block.getInt("max-nesting"),
+                maxTotalBytes > 0 ? maxTotalBytes : Runtime.getRuntime().maxMemory() / 8,
+                block.getInt("max-nesting"),
                 readers > 0 ? readers : Runtime.getRuntime().availableProcessors(),
                 block.getInt("max-connections"), block.getDuration("long-poll"),
                 block.getDuration("ask-timeout"), block.getInt("max-datums"),

@@ -27,8 +27,7 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /// Handles HTTP requests: finds the endpoint, authenticates the caller, reads the body and writes the
-/// response.
-/// Every failure becomes an error response in JSON.
+/// response. Every failure becomes an error response in JSON.
 final class HttpHandler {
     private static final Logger LOG = LoggerFactory.getLogger(HttpHandler.class);
     private static final int SMALL = 1 << 16;
@@ -46,11 +45,11 @@ final class HttpHandler {
         this.readers = readers;
         this.endpoints = endpoints;
         this.materializer = SystemMaterializer.get(system).materializer();
-        this.bodies = new BodyReader(settings.maxBodyBytes(), settings.maxBytesInWork());
+        this.bodies = new BodyReader(settings.maxBodyBytes(), settings.maxTotalBytes());
         this.reader = new JsonReader(settings.maxNesting(), settings.maxBodyBytes());
     }
 
-    private record Match(Endpoint endpoint, List<String> parts) {}
+    private record Match(Endpoint endpoint, List<String> pathParameters) {}
 
     /// Records the metrics of one request. The route label is a pattern, so that no id becomes a label.
     private static final class RequestMetrics {
@@ -67,7 +66,7 @@ final class HttpHandler {
             String name = route.orElse("none");
             Metrics.HTTP_REQUESTS.labelValues(route.isPresent() ? method : "any", name,
                     Integer.toString(response.status().intValue())).inc();
-            Metrics.HTTP_SECONDS.labelValues(name).observe(seconds);
+            Metrics.HTTP_REQUEST_SECONDS.labelValues(name).observe(seconds);
             return response;
         }
     }
@@ -89,36 +88,37 @@ final class HttpHandler {
             account = match.endpoint().authenticated() ? account(headers) : Accounts.DEFAULT;
             if (match.endpoint().readsBody()) checkType(headers);
         } catch (RuntimeException refused) {
-            return drained(request, problem(id, refused));
+            return discardBody(request, problem(id, refused));
         }
         CompletionStage<ApiResponse> reply;
         if (match.endpoint().readsBody()) {
             reply = bodies.read(request, materializer).thenCompose(body -> withBody(body, () -> {
                 ApiRequest call = call(id, account, match, request, headers,
-                        Optional.of(reader.read(body.bytes())));
-                return Refusal.located(call, guarded(() -> match.endpoint().handler().answer(call)));
+                        Optional.of(reader.read(body.takeBytes())));
+                return ApiException.withField(
+                        call, callHandler(() -> match.endpoint().handler().answer(call)));
             }));
         } else {
             reply = request.discardEntityBytes(materializer).completionStage()
-                    .thenCompose(_ -> guarded(() -> match.endpoint().handler()
+                    .thenCompose(_ -> callHandler(() -> match.endpoint().handler()
                             .answer(call(id, account, match, request, headers, Optional.empty()))));
         }
         return reply.thenCompose(this::render).handle((response, failed) -> failed == null
                 ? response.addHeader(RawHeader.create("X-Request-Id", id)) : problem(id, failed));
     }
 
-    private CompletionStage<HttpResponse> drained(HttpRequest request, HttpResponse response) {
+    private CompletionStage<HttpResponse> discardBody(HttpRequest request, HttpResponse response) {
         return request.discardEntityBytes(materializer).completionStage().handle((_, _) -> response);
     }
 
     private CompletionStage<ApiResponse> withBody(BodyReader.Body body,
             Supplier<CompletionStage<ApiResponse>> work) {
-        CompletionStage<ApiResponse> reply = body.length() <= SMALL ? guarded(work)
-                : CompletableFuture.supplyAsync(() -> guarded(work), readers).thenCompose(stage -> stage);
+        CompletionStage<ApiResponse> reply = body.length() <= SMALL ? callHandler(work)
+                : CompletableFuture.supplyAsync(() -> callHandler(work), readers).thenCompose(stage -> stage);
         return reply.whenComplete((_, _) -> body.release());
     }
 
-    private static CompletionStage<ApiResponse> guarded(Supplier<CompletionStage<ApiResponse>> work) {
+    private static CompletionStage<ApiResponse> callHandler(Supplier<CompletionStage<ApiResponse>> work) {
         try {
             return work.get();
         } catch (Throwable failed) {
@@ -133,9 +133,9 @@ final class HttpHandler {
             for (Pair<String, String> parameter : request.getUri().query().toList())
                 query.putIfAbsent(parameter.first(), parameter.second());
         } catch (RuntimeException malformed) {
-            throw new Refusal(ErrorCode.INVALID, "query", "is malformed: " + malformed.getMessage());
+            throw new ApiException(ErrorCode.INVALID, "query", "is malformed: " + malformed.getMessage());
         }
-        return new ApiRequest(id, account, match.parts(), query, headers, body);
+        return new ApiRequest(id, account, match.pathParameters(), query, headers, body);
     }
 
     private static Map<String, String> headers(HttpRequest request) {
@@ -152,10 +152,10 @@ final class HttpHandler {
         try {
             request.getUri().pathSegments().forEach(segments::add);
         } catch (RuntimeException malformed) {
-            throw none(request.getUri().path());
+            throw noEndpoint(request.getUri().path());
         }
         if (segments.size() < 3 || !segments.get(0).equals("api") || !segments.get(1).equals("v1"))
-            throw none(request.getUri().path());
+            throw noEndpoint(request.getUri().path());
         var path = new ArrayList<>(segments.subList(2, segments.size()));
         int slash = path.size() > 3 && path.get(2).equals("checkpoints") ? path.get(3).indexOf('/') : -1;
         if (slash > 0) {
@@ -165,8 +165,8 @@ final class HttpHandler {
         return path;
     }
 
-    private static Refusal none(String path) {
-        return new Refusal(ErrorCode.NO_SUCH_CALL,
+    private static ApiException noEndpoint(String path) {
+        return new ApiException(ErrorCode.NO_SUCH_CALL,
                 "there is no endpoint at '" + path + "'; the endpoints are below /api/v1");
     }
 
@@ -178,13 +178,14 @@ final class HttpHandler {
             if (endpoint.method().equals(method)) return new Match(endpoint, matched.get());
             others.add(endpoint.method());
         }
-        if (others.isEmpty()) throw none("/api/v1/" + String.join("/", path));
-        throw Refusal.methodNotAllowed(others, method);
+        if (others.isEmpty()) throw noEndpoint("/api/v1/" + String.join("/", path));
+        throw ApiException.methodNotAllowed(others, method);
     }
 
     private String account(Map<String, String> headers) {
         return parts.accounts().of(Optional.ofNullable(headers.get("x-api-key")))
-                .orElseThrow(() -> new Refusal(ErrorCode.UNAUTHENTICATED, headers.containsKey("x-api-key")
+                .orElseThrow(() -> new ApiException(
+                ErrorCode.UNAUTHENTICATED, headers.containsKey("x-api-key")
                         ? "the key in X-API-Key is unknown"
                         : "this service needs a key; send it as X-API-Key"));
     }
@@ -192,7 +193,8 @@ final class HttpHandler {
     private static void checkType(Map<String, String> headers) {
         String type = headers.get("content-type");
         if (!type.equals("application/json"))
-            throw new Refusal(ErrorCode.NOT_JSON, "the body is " + type + "; send it as application/json");
+            throw new ApiException(ErrorCode.NOT_JSON, "the body is " + type
+            + "; send it as application/json");
     }
 
     private CompletionStage<HttpResponse> render(ApiResponse reply) {
@@ -217,28 +219,27 @@ final class HttpHandler {
     }
 
     private static HttpResponse problem(String id, Throwable failed) {
-        Throwable cause = Upstream.cause(failed);
-        Refusal refusal = switch (cause) {
-            case Refusal known -> known;
-            case Invalid invalid -> Refusal.of(invalid);
-            case TimeoutException _ -> new Refusal(ErrorCode.UNAVAILABLE,
-                    "the run, session or worker does not answer; it may be starting or moving. Try again in"
-                    + " a moment");
+        Throwable cause = GatewayServices.cause(failed);
+        ApiException error = switch (cause) {
+            case ApiException known -> known;
+            case Invalid invalid -> ApiException.of(invalid);
+            case TimeoutException _ -> new ApiException(ErrorCode.UNAVAILABLE,
+                    "the run, session or worker does not answer; it may be starting or moving; retry later");
             default -> {
                 LOG.atError().addKeyValue("request", id).setCause(cause).log("request failed");
-                yield new Refusal(ErrorCode.INTERNAL,
+                yield new ApiException(ErrorCode.INTERNAL,
                         "the service failed to process this request; see its log for request " + id);
             }
         };
-        ErrorCode code = refusal.code();
-        if (code.status() == 429) Metrics.HTTP_THROTTLED.labelValues(refusal.wireCode()).inc();
-        LOG.atDebug().addKeyValue("request", id).log("request refused: {}", refusal.getMessage());
-        HttpResponse response = json(code.status(), ApiResponse.object("error", refusal.wireCode(),
-                "category", code.status() < 500 ? "user" : "server", "message", refusal.getMessage(),
-                "field", refusal.field(), "detail", refusal.getMessage(), "request_id", id))
+        ErrorCode code = error.code();
+        if (code.status() == 429) Metrics.HTTP_THROTTLED.labelValues(error.wireCode()).inc();
+        LOG.atDebug().addKeyValue("request", id).log("request refused: {}", error.getMessage());
+        HttpResponse response = json(code.status(), ApiResponse.object("error", error.wireCode(),
+                "category", code.status() < 500 ? "user" : "server", "message", error.getMessage(),
+                "field", error.field(), "detail", error.getMessage(), "request_id", id))
                 .addHeader(RawHeader.create("X-Request-Id", id));
-        if (!refusal.allowed().isEmpty())
-            response = response.addHeader(RawHeader.create("Allow", String.join(", ", refusal.allowed())));
+        if (!error.allowed().isEmpty())
+            response = response.addHeader(RawHeader.create("Allow", String.join(", ", error.allowed())));
         return code.retryAfterSeconds() == 0 ? response : response.addHeader(RawHeader.create("Retry-After",
                 Integer.toString(code.retryAfterSeconds())));
     }

@@ -20,8 +20,7 @@ import java.util.Map;
 import java.util.Set;
 
 /// Parses a request body strictly: UTF-8, one JSON value without trailing text, no duplicate fields, no
-/// `NaN`,
-/// no unpaired surrogates, no number beyond the range of a double, limited nesting.
+/// `NaN`, no unpaired surrogates, no number beyond the range of a double, limited nesting.
 final class JsonReader {
     private static final Set<String> PACKED = Set.of("data", "tokens", "shape");
     private static final Set<String> FREE = Set.of("user_metadata", "metadata");
@@ -37,20 +36,20 @@ final class JsonReader {
                         .maxStringLength(maxBytes).maxNumberLength(400).maxNameLength(1000).build()).build();
     }
 
-    /// The value; throws [Refusal] or [Invalid] with the place of the error.
+    /// The value; throws [ApiException] or [Invalid] with the place of the error.
     Json read(byte[] body) {
         checkEncoding(body);
         try (JsonParser parser = factory.createParser(body)) {
             JsonToken first = parser.nextToken();
             if (first == null)
-                throw new Refusal(ErrorCode.MALFORMED_JSON, "the body is empty; expected a JSON object");
+                throw new ApiException(ErrorCode.MALFORMED_JSON, "the body is empty; expected a JSON object");
             Json value = value(parser, first, FieldPath.BODY, false);
             if (parser.nextToken() != null)
-                throw new Refusal(ErrorCode.MALFORMED_JSON,
+                throw new ApiException(ErrorCode.MALFORMED_JSON,
                         "there is trailing text after the JSON value, at " + where(parser));
             return value;
         } catch (JsonProcessingException malformed) {
-            throw new Refusal(ErrorCode.MALFORMED_JSON, "the body is not JSON: "
+            throw new ApiException(ErrorCode.MALFORMED_JSON, "the body is not JSON: "
                     + malformed.getOriginalMessage()
                     + (malformed.getLocation() == null ? "" : " at line " + malformed.getLocation()
                             .getLineNr() + ", column " + malformed.getLocation().getColumnNr()));
@@ -74,11 +73,13 @@ final class JsonReader {
                 if (step.isError()) step.throwException();
             }
         } catch (CharacterCodingException _) {
-            throw new Refusal(ErrorCode.MALFORMED_JSON, "the body is not UTF-8 at byte " + in.position());
+            throw new ApiException(ErrorCode.MALFORMED_JSON, "the body is not UTF-8 at byte "
+                    + in.position());
         }
         // Jackson detects UTF-16 and UTF-32 by zero bytes; JSON in UTF-8 has none.
         for (int i = 0; i < Math.min(4, body.length); i++) if (body[i] == 0)
-            throw new Refusal(ErrorCode.MALFORMED_JSON, "the body is not UTF-8: it begins with a zero byte");
+            throw new ApiException(
+            ErrorCode.MALFORMED_JSON, "the body is not UTF-8: it begins with a zero byte");
     }
 
     private Json value(JsonParser parser, JsonToken token, FieldPath at, boolean free) throws IOException {

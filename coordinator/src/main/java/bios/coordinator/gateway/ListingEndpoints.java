@@ -20,12 +20,12 @@ import java.util.concurrent.CompletionStage;
 
 /// Listings, and management of checkpoints. Listings are read from the index; a single run answers itself.
 final class ListingEndpoints {
-    private static final long LONGEST_TTL = 100L * 365 * 24 * 3600;
-    private static final int MOST = 1000;
-    private final Upstream upstream;
+    private static final long MAX_TTL_SECONDS = 100L * 365 * 24 * 3600;
+    private static final int MAX_PAGE = 1000;
+    private final GatewayServices services;
 
-    ListingEndpoints(Upstream upstream) {
-        this.upstream = upstream;
+    ListingEndpoints(GatewayServices services) {
+        this.services = services;
     }
 
     List<Endpoint> endpoints() {
@@ -46,9 +46,9 @@ final class ListingEndpoints {
     }
 
     private CompletionStage<ApiResponse> runs(ApiRequest call) {
-        int limit = call.number("limit", 20, 1, MOST);
-        int offset = call.number("offset", 0, 0, Integer.MAX_VALUE);
-        return upstream.blocking(() -> upstream.index().runs(call.account(), limit, offset))
+        int limit = call.intParameter("limit", 20, 1, MAX_PAGE);
+        int offset = call.intParameter("offset", 0, 0, Integer.MAX_VALUE);
+        return services.runBlocking(() -> services.index().runs(call.account(), limit, offset))
                 .thenApply(page -> new ApiResponse.JsonBody(200, ApiResponse.object(
                         "training_runs", page.items().stream().map(run -> ResponseBodies.run(call, run))
                         .toList(),
@@ -56,9 +56,9 @@ final class ListingEndpoints {
     }
 
     private CompletionStage<ApiResponse> checkpoints(ApiRequest call) {
-        int limit = call.number("limit", 100, 1, MOST);
-        int offset = call.number("offset", 0, 0, Integer.MAX_VALUE);
-        return upstream.blocking(() -> upstream.index().checkpoints(call.account(), limit, offset))
+        int limit = call.intParameter("limit", 100, 1, MAX_PAGE);
+        int offset = call.intParameter("offset", 0, 0, Integer.MAX_VALUE);
+        return services.runBlocking(() -> services.index().checkpoints(call.account(), limit, offset))
                 .thenApply(page -> new ApiResponse.JsonBody(200, ApiResponse.object(
                         "checkpoints", page.items().stream().map(c -> ResponseBodies.checkpoint(call, c))
                         .toList(),
@@ -66,37 +66,40 @@ final class ListingEndpoints {
     }
 
     private CompletionStage<ApiResponse> run(ApiRequest call) {
-        return upstream.describe(RunEndpoints.runId(call.parts().getFirst()), call.account()).thenApply(run ->
+        return services.describe(RunEndpoints.runId(call.pathParameters().getFirst()), call.account())
+                .thenApply(run ->
                 new ApiResponse.JsonBody(
                         200, ResponseBodies.run(call, new RunSummary(run.config(), run.lora(), run.step(),
                         run.lastRequestMillis(), run.checkpoints(), run.closed())), false));
     }
 
     private CompletionStage<ApiResponse> checkpointsOfRun(ApiRequest call) {
-        return upstream.describe(RunEndpoints.runId(call.parts().getFirst()), call.account()).thenApply(run ->
+        return services.describe(RunEndpoints.runId(call.pathParameters().getFirst()), call.account())
+                .thenApply(run ->
                 ApiResponse.ok("checkpoints", run.checkpoints().stream().filter(c -> c.name().isPresent())
                         .sorted(Comparator.comparingLong(CheckpointManifest::createdAtMillis).reversed())
                         .map(c -> ResponseBodies.checkpoint(call, c)).toList(), "cursor", null));
     }
 
     private CompletionStage<ApiResponse> timings(ApiRequest call) {
-        int limit = call.number("limit", 100, 1, MOST);
-        return upstream.run(call.account(), RunEndpoints.runId(call.parts().getFirst()), RunReply.Timed.class,
-                replyTo -> new RunCommand.Time(call.account(), replyTo)).thenApply(timed -> {
-                    int count = timed.timings().size();
-                    return new ApiResponse.JsonBody(200, ApiResponse.object("timings", timed.timings()
+        int limit = call.intParameter("limit", 100, 1, MAX_PAGE);
+        return services.run(call.account(), RunEndpoints.runId(call.pathParameters().getFirst()),
+                RunReply.Timings.class,
+                replyTo -> new RunCommand.GetTimings(call.account(), replyTo)).thenApply(reply -> {
+                    int count = reply.timings().size();
+                    return new ApiResponse.JsonBody(200, ApiResponse.object("timings", reply.timings()
                             .subList(Math.max(0, count - limit), count).stream().map(ResponseBodies::timing)
                             .toList()), true);
                 });
     }
 
     private CompletionStage<ApiResponse> history(ApiRequest call) {
-        int limit = call.number("limit", 100, 1, MOST);
-        return upstream.run(call.account(), RunEndpoints.runId(call.parts().getFirst()),
-                RunReply.Recounted.class,
-                replyTo -> new RunCommand.Recount(call.account(), replyTo)).thenApply(recounted -> {
-                    int count = recounted.entries().size();
-                    return ApiResponse.ok("history", recounted.entries()
+        int limit = call.intParameter("limit", 100, 1, MAX_PAGE);
+        return services.run(call.account(), RunEndpoints.runId(call.pathParameters().getFirst()),
+                RunReply.History.class,
+                replyTo -> new RunCommand.GetHistory(call.account(), replyTo)).thenApply(history -> {
+                    int count = history.entries().size();
+                    return ApiResponse.ok("history", history.entries()
                             .subList(Math.max(0, count - limit), count)
                             .stream().map(ResponseBodies::historyEntry).toList());
                 });
@@ -119,27 +122,27 @@ final class ListingEndpoints {
             }
         }
 
-        private static Refusal none(List<String> parts) {
-            return new Refusal(ErrorCode.NOT_FOUND, "there is no checkpoint '" + parts.get(1) + "/"
+        private static ApiException none(List<String> parts) {
+            return new ApiException(ErrorCode.NOT_FOUND, "there is no checkpoint '" + parts.get(1) + "/"
                     + parts.get(2)
                     + "' in run " + parts.get(0) + "; expected weights/<name> or sampler_weights/<name>");
         }
     }
 
     private CompletionStage<ApiResponse> delete(ApiRequest call) {
-        CheckpointRef target = CheckpointRef.of(call.parts());
-        return upstream.run(call.account(), target.run(), RunReply.Done.class,
+        CheckpointRef target = CheckpointRef.of(call.pathParameters());
+        return services.run(call.account(), target.run(), RunReply.Done.class,
                 replyTo -> new RunCommand.DeleteCheckpoint(call.account(),
                         target.kind(), target.name(), replyTo)).thenApply(_ -> new ApiResponse.NoContent());
     }
 
     private CompletionStage<ApiResponse> ttl(ApiRequest call) {
-        CheckpointRef target = CheckpointRef.of(call.parts());
-        Fields fields = call.fields();
-        Optional<Long> expires = fields.optionalInteger("ttl_seconds", 1, LONGEST_TTL)
-                .map(seconds -> upstream.clock().millis() + 1000 * seconds);
-        fields.done();
-        return upstream.run(call.account(), target.run(), RunReply.Done.class,
+        CheckpointRef target = CheckpointRef.of(call.pathParameters());
+        Fields fields = call.bodyFields();
+        Optional<Long> expires = fields.optionalInteger("ttl_seconds", 1, MAX_TTL_SECONDS)
+                .map(seconds -> services.clock().millis() + 1000 * seconds);
+        fields.requireAllRead();
+        return services.run(call.account(), target.run(), RunReply.Done.class,
                 replyTo -> new RunCommand.SetExpiry(call.account(),
                         target.kind(), target.name(), expires, replyTo))
                         .thenApply(_ -> new ApiResponse.NoContent());
@@ -147,14 +150,14 @@ final class ListingEndpoints {
 
     /// The sessions that have runs; newest first.
     private CompletionStage<ApiResponse> sessions(ApiRequest call) {
-        int limit = call.number("limit", 20, 1, MOST);
-        int offset = call.number("offset", 0, 0, Integer.MAX_VALUE);
-        return upstream.blocking(() -> {
+        int limit = call.intParameter("limit", 20, 1, MAX_PAGE);
+        int offset = call.intParameter("offset", 0, 0, Integer.MAX_VALUE);
+        return services.runBlocking(() -> {
             var sessions = new LinkedHashSet<String>();
-            for (long from = 0;; from += MOST) {
-                List<RunSummary> page = upstream.index().runs(call.account(), MOST, from).items();
+            for (long from = 0;; from += MAX_PAGE) {
+                List<RunSummary> page = services.index().runs(call.account(), MAX_PAGE, from).items();
                 page.forEach(run -> sessions.add(run.config().session()));
-                if (page.size() < MOST || sessions.size() >= (long) offset + limit) break;
+                if (page.size() < MAX_PAGE || sessions.size() >= (long) offset + limit) break;
             }
             return ApiResponse.ok("sessions", new ArrayList<>(sessions).stream().skip(offset).limit(limit)
                     .toList());
@@ -162,7 +165,7 @@ final class ListingEndpoints {
     }
 
     private CompletionStage<ApiResponse> session(ApiRequest call) {
-        return upstream.session(call.parts().getFirst(), SessionReply.Described.class, replyTo ->
+        return services.session(call.pathParameters().getFirst(), SessionReply.Described.class, replyTo ->
                 new SessionCommand.Describe(call.account(), replyTo))
                 .thenApply(session ->
                 ApiResponse.ok("training_run_ids", session.runs().stream().map(RunId::value)

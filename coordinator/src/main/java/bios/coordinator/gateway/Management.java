@@ -31,9 +31,8 @@ import org.apache.pekko.http.javadsl.model.HttpResponse;
 import org.apache.pekko.japi.function.Function;
 
 /// The management endpoints of a node, without authentication: `/healthz` (liveness), `/readyz` (readiness)
-/// and
-/// `/metrics` (Prometheus text format). The gateway serves them beside the protocol; a node without a gateway
-/// serves them alone.
+/// and `/metrics` (Prometheus text format). The gateway serves them beside the protocol; a node without a
+/// gateway serves them alone.
 public final class Management {
     private static final Duration DRAIN = Duration.ofSeconds(1);
     private static final List<MemberStatus> STATUSES = List.of(MemberStatus.joining(),
@@ -114,7 +113,7 @@ public final class Management {
 
     private HttpResponse metrics() {
         for (Check check : checks)
-            Metrics.READY.labelValues(check.name()).set(problem(check).isEmpty() ? 1 : 0);
+            Metrics.READINESS.labelValues(check.name()).set(problem(check).isEmpty() ? 1 : 0);
         members();
         var text = new ByteArrayOutputStream();
         try {
@@ -134,7 +133,7 @@ public final class Management {
         StreamSupport.stream(state.getMembers().spliterator(), false).map(Member::status)
                 .forEach(status -> counts.merge(word(status), 1, Integer::sum));
         counts.forEach((status, count) -> Metrics.CLUSTER_MEMBERS.labelValues(status).set(count));
-        Metrics.CLUSTER_UNREACHABLE.set(state.getUnreachable().size());
+        Metrics.CLUSTER_UNREACHABLE_MEMBERS.set(state.getUnreachable().size());
     }
 
     private static String word(MemberStatus status) {

@@ -17,7 +17,7 @@ final class ModelInputReader {
             if (fields.has("chunks")) throw at.invalid("needs one of chunks and tokens_base64, not both");
             tokens = packed(fields.at("tokens_base64"), fields.string("tokens_base64"), model);
         } else tokens = chunks(fields, model);
-        fields.done();
+        fields.requireAllRead();
         if (tokens.length == 0) throw at.invalid("is empty; at least one token is needed");
         if (tokens.length > model.contextLength())
             throw at.invalid("has " + tokens.length + " tokens; the context of " + model.name() + " is "
@@ -49,14 +49,14 @@ final class ModelInputReader {
         switch (type) {
             case "encoded_text" -> { }
             case "image", "image_asset_pointer", "dmel" ->
-                    throw new Refusal(ErrorCode.UNSUPPORTED, chunk.at("type").toString(),
+                    throw new ApiException(ErrorCode.UNSUPPORTED, chunk.at("type").toString(),
                             "'" + type + "' is not supported; this service takes text");
             default -> throw chunk.at("type").invalid("'" + type + "' is unknown; expected encoded_text");
         }
         int[] tokens = chunk.has("tokens_base64") && !chunk.has("tokens")
                 ? packed(chunk.at("tokens_base64"), chunk.string("tokens_base64"), model)
                 : tokens(chunk.at("tokens"), chunk.required("tokens"), model);
-        chunk.done();
+        chunk.requireAllRead();
         return tokens;
     }
 

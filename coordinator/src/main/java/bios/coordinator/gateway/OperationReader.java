@@ -28,20 +28,20 @@ final class OperationReader {
     /// `{"data": [Datum], "loss_fn", "loss_fn_config"?}`.
     Operation.ForwardBackward batch(Fields input, ModelInfo model, boolean forwardOnly) {
         String name = input.string("loss_fn");
-        LossFunction loss = Fields.named(input.at("loss_fn"), () -> LossFunction.of(name));
+        LossFunction loss = Fields.reportAt(input.at("loss_fn"), () -> LossFunction.of(name));
         Map<String, Double> given = new HashMap<>();
         input.optionalObject("loss_fn_config").ifPresent(config -> {
             for (String key : config.names())
                 given.put(key, Fields.number(config.at(key), config.required(key)));
         });
-        Map<String, Double> lossSettings = Fields.below(input.at(), () -> loss.settings(given));
+        Map<String, Double> lossSettings = Fields.reportBelow(input.at(), () -> loss.settings(given));
         List<Json> items = input.array("data");
         FieldPath data = input.at("data");
         if (items.isEmpty()) throw data.invalid("is empty; at least one sequence is needed");
         if (items.size() > settings.maxDatums())
             throw data.invalid("has " + items.size() + " sequences; at most " + settings.maxDatums()
                     + " in one request");
-        input.done();
+        input.requireAllRead();
         var batch = new ArrayList<Datum>(items.size());
         long tokens = 0;
         for (Json item : items) {
@@ -65,7 +65,7 @@ final class OperationReader {
                 throw inputs.at(name).invalid("is not an input of " + loss.wireName());
             tensors.put(name, TensorReader.read(inputs.at(name), inputs.required(name)));
         }
-        fields.done();
+        fields.requireAllRead();
         var datum = new Datum(tokens, tensors);
         loss.check(at.toString(), datum);
         FieldPath targets = inputs.at("target_tokens");
@@ -81,7 +81,7 @@ final class OperationReader {
                 fields.number("beta1", d.beta1()), fields.number("beta2", d.beta2()),
                 fields.number("eps", d.eps()), fields.number("weight_decay", d.weightDecay()),
                 fields.number("grad_clip_norm", d.gradClipNorm()));
-        fields.done();
+        fields.requireAllRead();
         return params;
     }
 
@@ -98,16 +98,16 @@ final class OperationReader {
         boolean mlp = fields.bool("train_mlp", true);
         boolean head = fields.bool("train_unembed", false);
         List<TargetModule> targets = fields.optionalStrings("target_modules")
-                .map(names -> named(fields.at("target_modules"), names))
-                .orElseGet(() -> flagged(attention, mlp, head));
-        fields.done();
+                .map(names -> targetsOfNames(fields.at("target_modules"), names))
+                .orElseGet(() -> targetsOfFlags(attention, mlp, head));
+        fields.requireAllRead();
         if (targets.isEmpty())
             throw fields.at().invalid(
                     "trains nothing: train_attn, train_mlp and train_unembed are all false");
         return new LoraSpec((int) rank, alpha, seed, targets);
     }
 
-    private static List<TargetModule> flagged(boolean attention, boolean mlp, boolean head) {
+    private static List<TargetModule> targetsOfFlags(boolean attention, boolean mlp, boolean head) {
         var targets = EnumSet.noneOf(TargetModule.class);
         if (attention) targets.addAll(EnumSet.range(TargetModule.Q, TargetModule.O));
         if (mlp) targets.addAll(EnumSet.range(TargetModule.GATE, TargetModule.DOWN));
@@ -115,7 +115,7 @@ final class OperationReader {
         return List.copyOf(targets);
     }
 
-    private static List<TargetModule> named(FieldPath at, List<String> names) {
+    private static List<TargetModule> targetsOfNames(FieldPath at, List<String> names) {
         if (names.isEmpty()) throw at.invalid("is empty; name at least one layer");
         var targets = EnumSet.noneOf(TargetModule.class);
         for (int i = 0; i < names.size(); i++)

@@ -10,7 +10,7 @@ import bios.protocol.model.TargetModule;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunId;
 import bios.protocol.run.HistoryEntry;
-import bios.protocol.run.Timing;
+import bios.protocol.run.OperationTiming;
 import bios.protocol.sampling.SampleResult;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
@@ -39,26 +39,26 @@ final class ResponseBodies {
     }
 
     /// The result of a failed operation.
-    static ApiResponse failed(Fault fault) {
+    static ApiResponse failureResult(Fault fault) {
         return ApiResponse.ok("error", fault.message(), "category", fault.kind().name()
                 .toLowerCase(Locale.ROOT),
                 "code", fault.code());
     }
 
     /// The response to a poll before the result is available.
-    static ApiResponse tryAgain(String requestId, String reason) {
+    static ApiResponse pendingResult(String requestId, String reason) {
         return new ApiResponse.JsonBody(408, ApiResponse.object("type", "try_again", "request_id", requestId,
                 "queue_state", "active", "queue_state_reason", reason), false);
     }
 
     /// The response to a poll while the run is blocked.
-    static ApiResponse stalled(String requestId, String why) {
+    static ApiResponse stalledResult(String requestId, String why) {
         return new ApiResponse.JsonBody(408, ApiResponse.object("type", "try_again", "request_id", requestId,
                 "queue_state", "paused_capacity", "queue_state_reason",
                 "the run waits and tries again by itself: " + why), false);
     }
 
-    static ApiResponse evaluated(ApiRequest call, OperationResult.Evaluated result, boolean forwardOnly) {
+    static ApiResponse passResult(ApiRequest call, OperationResult.Evaluated result, boolean forwardOnly) {
         boolean packed = call.accepts("application/vnd.bios+json");
         boolean large = result.logprobs().stream().mapToLong(l -> l.length).sum() > FEW_NUMBERS;
         var outputs = new ArrayList<Map<String, Object>>(result.logprobs().size());
@@ -78,26 +78,28 @@ final class ResponseBodies {
                 "data_base64", Base64.getEncoder().encodeToString(bytes.array()));
     }
 
-    static ApiResponse stepped(OperationResult.Stepped result) {
+    static ApiResponse stepResult(OperationResult.Stepped result) {
         return ApiResponse.ok("type", "optim_step", "metrics", result.metrics(), "step", result.step());
     }
 
-    static ApiResponse saved(ApiRequest call, CheckpointManifest manifest) {
+    static ApiResponse saveResult(ApiRequest call, CheckpointManifest manifest) {
         return manifest.kind() == CheckpointKind.TRAINING
-                ? ApiResponse.ok("type", "save_weights", "path", call.path(manifest),
+                ? ApiResponse.ok("type", "save_weights", "path", call.clientPath(manifest),
                         "metadata", JsonWriter.raw(manifest.userMetadata()), "step", manifest.step())
-                : ApiResponse.ok("type", "save_weights_for_sampler", "path", call.path(manifest),
+                : ApiResponse.ok("type", "save_weights_for_sampler", "path", call.clientPath(manifest),
                         "sampling_session_id", null, "step", manifest.step());
     }
 
-    /// @param made whether the load created the run: the result of load_training_client
-    static ApiResponse loaded(ApiRequest call, RunId run, OperationResult.Loaded result, boolean made) {
-        String path = call.show(CheckpointPath.parse(result.path()));
-        return ApiResponse.ok("type", made ? "create_model" : "load_weights", "model_id", run.value(),
+    /// @param createdByLoad whether the load created the run: the result of load_training_client
+    static ApiResponse loadResult(ApiRequest call, RunId run, OperationResult.Loaded result,
+            boolean createdByLoad) {
+        String path = call.clientPath(CheckpointPath.parse(result.path()));
+        return ApiResponse.ok("type", createdByLoad ? "create_model" : "load_weights", "model_id",
+                run.value(),
                 "path", path, "step", result.step());
     }
 
-    static ApiResponse sampled(SampleResult result) {
+    static ApiResponse sampleResult(SampleResult result) {
         List<Map<String, Object>> sequences = result.sequences().stream()
                 .map(s -> ApiResponse.object("tokens", s.tokens(), "logprobs", s.logprobs(),
                         "stop_reason", s.stopReason().name().toLowerCase(Locale.ROOT))).toList();
@@ -122,7 +124,8 @@ final class ResponseBodies {
                 "last_sampler_checkpoint", last(call, run, CheckpointKind.SAMPLER),
                 "user_metadata", JsonWriter.strings(run.config().userMetadata()),
                 "lora_alpha", run.lora().alpha(), "target_modules", targets(run.lora()), "step", run.step(),
-                "parent_path", run.config().parent().map(path -> call.show(CheckpointPath.parse(path))));
+                "parent_path", run.config().parent()
+                .map(path -> call.clientPath(CheckpointPath.parse(path))));
     }
 
     private static Optional<Map<String, Object>> last(ApiRequest call, RunSummary run, CheckpointKind kind) {
@@ -135,7 +138,8 @@ final class ResponseBodies {
         CheckpointPath path = checkpoint.path().orElseThrow();
         return ApiResponse.object("checkpoint_id", checkpoint.kind().segment() + "/" + path.name(),
                 "checkpoint_type", checkpoint.kind().name().toLowerCase(Locale.ROOT),
-                "time", time(checkpoint.createdAtMillis()), "path", path.bios(), "tinker_path", path.tinker(),
+                "time", time(checkpoint.createdAtMillis()), "path", path.biosUri(), "tinker_path",
+                path.tinkerUri(),
                 "size_bytes", checkpoint.bytes(), "public", false,
                 "expires_at", checkpoint.expiresAtMillis().map(ResponseBodies::time), "step",
                 checkpoint.step(),
@@ -143,7 +147,7 @@ final class ResponseBodies {
     }
 
     /// Times in milliseconds, rounded down to microseconds.
-    static Map<String, Object> timing(Timing timing) {
+    static Map<String, Object> timing(OperationTiming timing) {
         return ApiResponse.object("seq_id", timing.seq(), "operation", switch (timing.kind()) {
             case FORWARD -> "forward";
             case FORWARD_BACKWARD -> "forward_backward";

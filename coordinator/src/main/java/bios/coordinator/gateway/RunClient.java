@@ -16,10 +16,10 @@ import java.util.concurrent.CompletionStage;
 
 /// Submits operations to runs and resolves checkpoints.
 final class RunClient {
-    private final Upstream upstream;
+    private final GatewayServices services;
 
-    RunClient(Upstream upstream) {
-        this.upstream = upstream;
+    RunClient(GatewayServices services) {
+        this.services = services;
     }
 
     /// Submits an operation; the response contains its request id.
@@ -30,21 +30,20 @@ final class RunClient {
         byte[] encoded = StoredOperations.encode(operation);
         String digest = StoredOperations.digest(encoded);
         return store(call, run, seq, OperationKind.of(operation), encoded)
-                .thenCompose(stored -> upstream.run(call.account(), run, RunReply.Accepted.class, replyTo ->
-                        new RunCommand.Submit(call.account(), seq, stored, digest, upstream.clock().millis(),
+                .thenCompose(stored -> services.run(call.account(), run, RunReply.Accepted.class, replyTo ->
+                        new RunCommand.Submit(call.account(), seq, stored, digest, services.clock().millis(),
                                 replyTo)).whenComplete((_, failed) -> unstore(stored, failed)))
                 .thenApply(accepted -> ResponseBodies.future(accepted.request() + suffix, run));
     }
 
     /// Stores a large operation as a blob. The owner is checked first, so that nothing is written in the
-    /// scope of
-    /// another account's run.
+    /// scope of another account's run.
     private CompletionStage<StoredOperation> store(ApiRequest call, RunId run, long seq, OperationKind kind,
             byte[] encoded) {
         if (encoded.length <= StoredOperation.INLINE_LIMIT)
             return CompletableFuture.completedStage(new StoredOperation.Inline(kind, encoded));
-        return upstream.checkOwner(run, call.account()).thenCompose(_ -> upstream.blocking(() -> {
-            BlobRef blob = upstream.blobs().put(BlobScope.operation(run, seq), encoded);
+        return services.checkOwner(run, call.account()).thenCompose(_ -> services.runBlocking(() -> {
+            BlobRef blob = services.blobs().put(BlobScope.operation(run, seq), encoded);
             return new StoredOperation.InBlob(kind, blob);
         }));
     }
@@ -53,16 +52,17 @@ final class RunClient {
     /// digests differ, so nothing else refers to the blob.
     private void unstore(StoredOperation stored, Throwable failed) {
         if (failed != null && stored instanceof StoredOperation.InBlob(_, var blob)
-                && Upstream.cause(failed) instanceof Refusal refusal && refusal.code() == ErrorCode.CONFLICT)
-            upstream.blocking(() -> {
-                upstream.blobs().delete(blob.id());
+                && GatewayServices.cause(failed) instanceof ApiException error
+                && error.code() == ErrorCode.CONFLICT)
+            services.runBlocking(() -> {
+                services.blobs().delete(blob.id());
                 return null;
             });
     }
 
     /// The current checkpoint at a path.
     CompletionStage<CheckpointManifest> resolve(String account, CheckpointPath path) {
-        return upstream.run(account, path.run(), RunReply.Resolved.class, replyTo ->
+        return services.run(account, path.run(), RunReply.Resolved.class, replyTo ->
                 new RunCommand.Resolve(account, path, replyTo)).thenApply(RunReply.Resolved::manifest);
     }
 }

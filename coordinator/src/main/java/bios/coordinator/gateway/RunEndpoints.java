@@ -20,14 +20,14 @@ import java.util.concurrent.CompletionStage;
 
 /// Creates, describes and unloads runs.
 final class RunEndpoints {
-    private final Upstream upstream;
+    private final GatewayServices services;
     private final RunClient runs;
     private final OperationReader reader;
 
-    RunEndpoints(Upstream upstream, RunClient runs) {
-        this.upstream = upstream;
+    RunEndpoints(GatewayServices services, RunClient runs) {
+        this.services = services;
         this.runs = runs;
-        this.reader = new OperationReader(upstream.settings());
+        this.reader = new OperationReader(services.settings());
     }
 
     List<Endpoint> endpoints() {
@@ -43,58 +43,58 @@ final class RunEndpoints {
         try {
             return new RunId(text);
         } catch (Invalid _) {
-            throw Upstream.noRun(text);
+            throw GatewayServices.noRun(text);
         }
     }
 
     private CompletionStage<ApiResponse> createModel(ApiRequest call) {
-        Fields fields = call.fields();
+        Fields fields = call.bodyFields();
         String session = fields.string("session_id");
         long seq = fields.integer("model_seq_id", 0, Long.MAX_VALUE);
-        ModelInfo model = upstream.model(fields.at("base_model"), fields.string("base_model"), true);
+        ModelInfo model = services.model(fields.at("base_model"), fields.string("base_model"), true);
         Optional<Fields> lora = fields.optionalObject("lora_config");
         boolean chosen = lora.filter(given -> given.has("rank")).isPresent();
         LoraSpec spec = reader.lora(lora, DerivedIds.seed(session, seq));
-        String metadata = fields.optionalFree("user_metadata", upstream.settings().maxMetadataBytes())
+        String metadata = fields.optionalJsonText("user_metadata", services.settings().maxMetadataBytes())
                 .orElse("{}");
-        fields.done();
+        fields.requireAllRead();
         var config = new RunConfig(DerivedIds.run(model.name(), session, seq), call.account(), model.name(),
                 spec,
-                chosen, Optional.empty(), metadata, session, upstream.clock().millis());
+                chosen, Optional.empty(), metadata, session, services.clock().millis());
         return create(call, config)
                 .thenApply(_ -> ResponseBodies.future(config.run() + ":create", config.run()));
     }
 
     /// Checks the owner of the session, creates the run, then adds it to the session.
     private CompletionStage<RunReply.Described> create(ApiRequest call, RunConfig config) {
-        return upstream.session(config.session(), SessionReply.Described.class,
+        return services.session(config.session(), SessionReply.Described.class,
                 replyTo -> new SessionCommand.Describe(call.account(), replyTo))
-                .thenCompose(_ -> upstream.run(call.account(), config.run(), RunReply.Described.class,
+                .thenCompose(_ -> services.run(call.account(), config.run(), RunReply.Described.class,
                         replyTo -> new RunCommand.Create(config, replyTo)))
-                .thenCompose(run -> upstream.session(config.session(), SessionReply.Described.class,
+                .thenCompose(run -> services.session(config.session(), SessionReply.Described.class,
                         replyTo -> new SessionCommand.AddRun(call.account(), config.run(), replyTo))
                         .thenApply(_ -> run));
     }
 
     private CompletionStage<ApiResponse> loadTrainingClient(ApiRequest call) {
-        Fields fields = call.fields();
+        Fields fields = call.bodyFields();
         String session = fields.string("session_id");
         long seq = fields.integer("model_seq_id", 0, Long.MAX_VALUE);
         CheckpointPath path = path(fields, "path");
-        String metadata = fields.optionalFree("user_metadata", upstream.settings().maxMetadataBytes())
+        String metadata = fields.optionalJsonText("user_metadata", services.settings().maxMetadataBytes())
                 .orElse("{}");
-        fields.done();
+        fields.requireAllRead();
         return resolve(call, path).thenCompose(manifest -> {
             if (manifest.kind() == CheckpointKind.SAMPLER)
-                throw new Refusal(ErrorCode.WEIGHTS_ONLY, "path",
+                throw new ApiException(ErrorCode.WEIGHTS_ONLY, "path",
                         path + " contains sampler weights only; resume from a path returned by save_state");
-            ModelInfo model = upstream.model(FieldPath.BODY.field("path"), manifest.baseModel()
+            ModelInfo model = services.model(FieldPath.BODY.field("path"), manifest.baseModel()
                     .value(), true);
             CheckpointPath found = manifest.path().orElse(path);
             var config = new RunConfig(DerivedIds.run(model.name(), session, seq), call.account(),
                     model.name(),
-                    manifest.lora(), true, Optional.of(found.bios()), metadata, session,
-                    upstream.clock().millis());
+                    manifest.lora(), true, Optional.of(found.biosUri()), metadata, session,
+                    services.clock().millis());
             return create(call, config).thenCompose(_ -> runs.submit(call, config.run(), 0,
                     new Operation.LoadState(found, true), ""));
         });
@@ -103,7 +103,7 @@ final class RunEndpoints {
     /// Parses the path of a checkpoint.
     static CheckpointPath path(Fields fields, String name) {
         String text = fields.string(name);
-        return Fields.named(fields.at(name), () -> CheckpointPath.parse(text));
+        return Fields.reportAt(fields.at(name), () -> CheckpointPath.parse(text));
     }
 
     private CompletionStage<CheckpointManifest> resolve(ApiRequest call, CheckpointPath path) {
@@ -111,11 +111,11 @@ final class RunEndpoints {
     }
 
     private CompletionStage<ApiResponse> info(ApiRequest call) {
-        Fields fields = call.fields();
+        Fields fields = call.bodyFields();
         RunId run = runId(fields.string("model_id"));
-        fields.done();
-        return upstream.describe(run, call.account()).thenApply(described -> {
-            Optional<ModelInfo> model = upstream.fleet().model(described.config().baseModel());
+        fields.requireAllRead();
+        return services.describe(run, call.account()).thenApply(described -> {
+            Optional<ModelInfo> model = services.directory().model(described.config().baseModel());
             String name = described.config().baseModel().value();
             return ApiResponse.ok("type", "get_info", "model_id", run.value(), "is_lora", true,
                     "lora_rank", described.lora().rank(), "model_name", name,
@@ -128,20 +128,20 @@ final class RunEndpoints {
     }
 
     private CompletionStage<ApiResponse> unload(ApiRequest call) {
-        Fields fields = call.fields();
+        Fields fields = call.bodyFields();
         RunId run = runId(fields.string("model_id"));
-        fields.done();
-        return upstream.run(call.account(), run, RunReply.Done.class,
+        fields.requireAllRead();
+        return services.run(call.account(), run, RunReply.Done.class,
                 replyTo -> new RunCommand.Unload(call.account(), replyTo))
                 .thenApply(_ -> ResponseBodies.future(run + ":unload", run));
     }
 
     private CompletionStage<ApiResponse> weightsInfo(ApiRequest call) {
-        Fields fields = call.fields();
+        Fields fields = call.bodyFields();
         if (fields.has("path") == fields.has("tinker_path"))
             throw FieldPath.BODY.field("path").invalid("give exactly one of path and tinker_path");
         CheckpointPath path = path(fields, fields.has("path") ? "path" : "tinker_path");
-        fields.done();
+        fields.requireAllRead();
         return resolve(call, path).thenApply(manifest -> {
             var answer = ApiResponse.object("base_model", manifest.baseModel().value(), "is_lora", true,
                     "lora_rank", manifest.lora().rank(), "lora_alpha", manifest.lora().alpha(),

@@ -21,8 +21,7 @@ final class SampleReader {
     }
 
     /// The task of a request to `sampler`. Its id is derived from sampler, number and content, so that a
-    /// repeated
-    /// request has the same id.
+    /// repeated request has the same id.
     SampleTask task(Fields request, String samplerId, long seq, Sampler sampler, ModelInfo model) {
         int[] prompt = ModelInputReader.read(request.at("prompt"), request.required("prompt"), model);
         SamplingParams params = request.optionalObject("sampling_params").map(fields -> params(fields, model))
@@ -32,7 +31,7 @@ final class SampleReader {
         long topk = request.optionalInteger("topk_prompt_logprobs", 0,
                 Math.min(settings.maxTopkPromptLogprobs(), model.vocabularySize())).orElse(0L);
         boolean scored = request.bool("prompt_logprobs", false) || topk > 0;
-        request.done();
+        request.requireAllRead();
         long most = (long) prompt.length + params.maxTokens().orElse(1);
         if (most > model.contextLength())
             throw request.at("sampling_params").field("max_tokens")
@@ -67,7 +66,7 @@ final class SampleReader {
         double temperature = fields.number("temperature", 1);
         int topK = fields.optionalInteger("top_k", -1, Integer.MAX_VALUE).orElse(-1L).intValue();
         double topP = fields.number("top_p", 1);
-        fields.done();
+        fields.requireAllRead();
         return new SamplingParams(maxTokens, seed, strings, tokens, temperature, topK, topP);
     }
 

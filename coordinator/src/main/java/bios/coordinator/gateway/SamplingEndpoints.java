@@ -22,7 +22,7 @@ import java.util.regex.Pattern;
 final class SamplingEndpoints {
     private static final Pattern SAMPLER = Pattern.compile("(.{1,200}):sample:([0-9]{1,18})");
     private static final int REMEMBERED = 10_000;
-    private final Upstream upstream;
+    private final GatewayServices services;
     private final RunClient runs;
     private final SampleReader reader;
     /// Cache of samplers, which are immutable.
@@ -35,10 +35,10 @@ final class SamplingEndpoints {
                 }
             });
 
-    SamplingEndpoints(Upstream upstream, RunClient runs) {
-        this.upstream = upstream;
+    SamplingEndpoints(GatewayServices services, RunClient runs) {
+        this.services = services;
         this.runs = runs;
-        this.reader = new SampleReader(upstream.settings());
+        this.reader = new SampleReader(services.settings());
     }
 
     List<Endpoint> endpoints() {
@@ -48,7 +48,7 @@ final class SamplingEndpoints {
     }
 
     private CompletionStage<ApiResponse> createSampler(ApiRequest call) {
-        Fields fields = call.fields();
+        Fields fields = call.bodyFields();
         String session = fields.string("session_id");
         long seq = fields.integer("sampling_session_seq_id", 0, 999_999_999_999_999_999L);
         if (fields.has("base_model") == fields.has("model_path"))
@@ -56,21 +56,22 @@ final class SamplingEndpoints {
         Optional<CheckpointPath> path = fields.has("model_path")
                 ? Optional.of(RunEndpoints.path(fields, "model_path")) : Optional.empty();
         Optional<ModelInfo> model = fields.optionalString("base_model")
-                .map(name -> upstream.model(fields.at("base_model"), name, false));
-        fields.done();
+                .map(name -> services.model(fields.at("base_model"), name, false));
+        fields.requireAllRead();
         CompletionStage<Sampler> wanted = path.isEmpty()
                 ? CompletableFuture.completedStage(new Sampler(model.orElseThrow().name(), Optional.empty(),
                         Optional.empty())) : runs.resolve(call.account(), path.get())
                 .thenApply(manifest -> new Sampler(manifest.baseModel(), manifest.path()
-                        .map(CheckpointPath::bios), Optional.of(new SampleTask.Adapter(manifest.contentId(),
+                        .map(CheckpointPath::biosUri),
+                        Optional.of(new SampleTask.Adapter(manifest.contentId(),
                                 manifest.lora(), manifest.adapter()))));
-        return wanted.thenCompose(sampler -> upstream.session(session, SessionReply.SamplerOpened.class,
+        return wanted.thenCompose(sampler -> services.session(session, SessionReply.SamplerOpened.class,
                 replyTo ->
                 new SessionCommand.OpenSampler(call.account(), seq, sampler, replyTo)).thenApply(opened -> {
                     Sampler first = opened.sampler();
                     if (!first.path().equals(sampler.path())
                             || !first.baseModel().equals(sampler.baseModel()))
-                        throw new Refusal(ErrorCode.CONFLICT, "sampling_session_seq_id",
+                        throw new ApiException(ErrorCode.CONFLICT, "sampling_session_seq_id",
                                 seq + " is used by another sampler of this session; use a new number");
                     return ApiResponse.ok("type", "create_sampling_session",
                             "sampling_session_id", opened.samplerId());
@@ -83,9 +84,9 @@ final class SamplingEndpoints {
         if (remembered != null) return CompletableFuture.completedStage(remembered);
         Matcher parts = SAMPLER.matcher(id);
         if (!parts.matches())
-            throw new Refusal(ErrorCode.NOT_FOUND, field, "there is no sampler '" + id
+            throw new ApiException(ErrorCode.NOT_FOUND, field, "there is no sampler '" + id
             + "', or it is not yours");
-        return upstream.session(parts.group(1), SessionReply.SamplerOpened.class, replyTo ->
+        return services.session(parts.group(1), SessionReply.SamplerOpened.class, replyTo ->
                 new SessionCommand.FindSampler(call.account(), Long.parseLong(parts.group(2)), replyTo))
                 .thenApply(found -> {
                     known.put(key, found.sampler());
@@ -94,27 +95,28 @@ final class SamplingEndpoints {
     }
 
     private CompletionStage<ApiResponse> describe(ApiRequest call) {
-        String id = call.parts().getFirst();
+        String id = call.pathParameters().getFirst();
         return find(call, "sampler_id", id)
                 .thenApply(sampler ->
                 ApiResponse.ok("sampler_id", id, "base_model", sampler.baseModel().value(),
-                        "model_path", sampler.path().map(path -> call.show(CheckpointPath.parse(path)))));
+                        "model_path", sampler.path()
+                        .map(path -> call.clientPath(CheckpointPath.parse(path)))));
     }
 
     private CompletionStage<ApiResponse> sample(ApiRequest call) {
-        Fields fields = call.fields();
+        Fields fields = call.bodyFields();
         String id = fields.string("sampling_session_id");
         long seq = fields.integer("seq_id", 0, Long.MAX_VALUE);
         return find(call, "sampling_session_id", id).thenCompose(sampler -> {
-            ModelInfo model = upstream.model(fields.at("sampling_session_id"), sampler.baseModel().value(),
+            ModelInfo model = services.model(fields.at("sampling_session_id"), sampler.baseModel().value(),
                     false);
             SampleTask task = reader.task(fields, id, seq, sampler, model);
-            return upstream.router(replyTo -> new SamplingCommand.Submit(call.account(), task, replyTo),
-                    upstream.settings().askTimeout());
+            return services.router(replyTo -> new SamplingCommand.Submit(call.account(), task, replyTo),
+                    services.settings().askTimeout());
         }).thenApply(reply -> switch (reply) {
             case SamplingReply.Accepted(var request) ->
                     ApiResponse.ok("request_id", request, "model_id", null);
-            case SamplingReply.Refused(var fault) -> throw Refusal.of(fault);
+            case SamplingReply.Refused(var fault) -> throw ApiException.of(fault);
             case SamplingReply.Completed _, SamplingReply.Failed _, SamplingReply.Pending _,
                     SamplingReply.Foreign _, SamplingReply.Gone _ ->
                     throw new IllegalStateException("unexpected reply to a sampling request: "

@@ -18,11 +18,11 @@ import java.util.regex.Pattern;
 final class ServiceEndpoints {
     private static final Pattern SESSION =
             Pattern.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}");
-    private final Upstream upstream;
+    private final GatewayServices services;
     private final Supplier<UUID> ids;
 
-    ServiceEndpoints(Upstream upstream, Supplier<UUID> ids) {
-        this.upstream = upstream;
+    ServiceEndpoints(GatewayServices services, Supplier<UUID> ids) {
+        this.services = services;
         this.ids = ids;
     }
 
@@ -31,12 +31,12 @@ final class ServiceEndpoints {
                 Endpoint.post("client/config", _ -> at(ApiResponse.ok("pjwt_auth_enabled", false,
                         "credential_default_source", "api_key", "use_pyqwest_transport", false,
                         "proto_compress_fwdbwd", false, "parallel_fwdbwd_chunks", true,
-                        "fwdbwd_max_chunk_len", Math.min(1024, upstream.settings().maxDatums()),
+                        "fwdbwd_max_chunk_len", Math.min(1024, services.settings().maxDatums()),
                         "fwdbwd_max_chunk_bytes_count", 5_000_000))).ignoringBody(),
                 Endpoint.post("client/dynamic_config",
                         _ -> at(ApiResponse.ok("refresh_interval_sec", 300))).ignoringBody(),
                 Endpoint.get("get_server_capabilities", _ -> at(ApiResponse.ok("supported_models",
-                        upstream.fleet().served().stream().map(ServiceEndpoints::model).toList()))),
+                        services.directory().servedModels().stream().map(ServiceEndpoints::model).toList()))),
                 Endpoint.post("create_session", this::createSession),
                 Endpoint.post("session_heartbeat", this::heartbeat),
                 Endpoint.post("telemetry", _ -> at(ApiResponse.ok("status", "accepted"))).ignoringBody(),
@@ -48,8 +48,8 @@ final class ServiceEndpoints {
     }
 
     private CompletionStage<ApiResponse> health() {
-        if (!upstream.ready())
-            throw new Refusal(ErrorCode.UNAVAILABLE, "the service is starting; try again in a moment");
+        if (!services.ready())
+            throw new ApiException(ErrorCode.UNAVAILABLE, "the service is starting; retry later");
         return at(ApiResponse.ok("status", "ok"));
     }
 
@@ -62,52 +62,52 @@ final class ServiceEndpoints {
     }
 
     private CompletionStage<ApiResponse> createSession(ApiRequest call) {
-        Fields fields = call.fields();
+        Fields fields = call.bodyFields();
         List<String> tags = fields.optionalStrings("tags").orElse(List.of());
-        String metadata = fields.optionalFree("user_metadata", upstream.settings().maxMetadataBytes())
+        String metadata = fields.optionalJsonText("user_metadata", services.settings().maxMetadataBytes())
                 .orElse("{}");
         String version = fields.optionalString("sdk_version").orElse("");
         fields.optionalString("project_id");
         Optional<String> given = fields.optionalString("session_id");
-        fields.done();
+        fields.requireAllRead();
         if (tags.size() > 64) throw fields.at("tags").invalid("has " + tags.size() + " entries; at most 64");
         given.filter(id -> !SESSION.matcher(id).matches()).ifPresent(id -> {
             throw fields.at("session_id").invalid("'" + id + "' is not a UUID");
         });
         String session = given.orElseGet(() -> ids.get().toString());
-        return upstream.session(session, SessionReply.Described.class,
+        return services.session(session, SessionReply.Described.class,
                 replyTo -> new SessionCommand.Open(call.account(), tags, metadata, version,
-                        upstream.clock().millis(), replyTo))
+                        services.clock().millis(), replyTo))
                 .thenApply(_ -> ApiResponse.ok("type", "create_session", "session_id", session));
     }
 
     private CompletionStage<ApiResponse> heartbeat(ApiRequest call) {
-        Fields fields = call.fields();
+        Fields fields = call.bodyFields();
         String session = fields.string("session_id");
-        fields.done();
-        return upstream.session(session, SessionReply.Described.class,
+        fields.requireAllRead();
+        return services.session(session, SessionReply.Described.class,
                 replyTo -> new SessionCommand.Heartbeat(call.account(), replyTo))
                 .thenApply(_ -> ApiResponse.ok("type", "session_heartbeat"));
     }
 
     private CompletionStage<ApiResponse> tokenize(ApiRequest call) {
-        Fields fields = call.fields();
-        ModelInfo model = upstream.model(fields.at("base_model"), fields.string("base_model"), true);
+        Fields fields = call.bodyFields();
+        ModelInfo model = services.model(fields.at("base_model"), fields.string("base_model"), true);
         String text = fields.string("text");
         boolean special = fields.bool("add_special_tokens", false);
-        fields.done();
-        return upstream.engine(model.name(), EngineReply.Tokenized.class,
+        fields.requireAllRead();
+        return services.engine(model.name(), EngineReply.Tokenized.class,
                         replyTo -> new EngineCommand.Tokenize(model.name(), text, special, replyTo))
                 .thenApply(reply -> ApiResponse.ok("tokens", reply.tokens()));
     }
 
     private CompletionStage<ApiResponse> detokenize(ApiRequest call) {
-        Fields fields = call.fields();
-        ModelInfo model = upstream.model(fields.at("base_model"), fields.string("base_model"), true);
+        Fields fields = call.bodyFields();
+        ModelInfo model = services.model(fields.at("base_model"), fields.string("base_model"), true);
         int[] tokens = ModelInputReader.tokens(fields.at("tokens"), fields.required("tokens"), model);
         boolean skip = fields.bool("skip_special_tokens", true);
-        fields.done();
-        return upstream.engine(model.name(), EngineReply.Detokenized.class,
+        fields.requireAllRead();
+        return services.engine(model.name(), EngineReply.Detokenized.class,
                         replyTo -> new EngineCommand.Detokenize(model.name(), tokens, skip, replyTo))
                 .thenApply(reply -> ApiResponse.ok("text", reply.text()));
     }

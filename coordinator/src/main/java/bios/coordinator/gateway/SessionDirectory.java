@@ -11,8 +11,7 @@ import org.apache.pekko.actor.typed.ActorRef;
 @FunctionalInterface
 public interface SessionDirectory {
     /// Asks the entity of `session`; fails with [java.util.concurrent.TimeoutException] if no reply arrives
-    /// in
-    /// time.
+    /// in time.
     CompletionStage<SessionReply> ask(String session,
             Function<ActorRef<SessionReply>, SessionCommand> message, Duration timeout);
 }

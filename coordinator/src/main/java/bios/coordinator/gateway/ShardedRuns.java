@@ -18,12 +18,11 @@ import org.apache.pekko.cluster.sharding.typed.javadsl.EntityRef;
 import org.apache.pekko.cluster.typed.Cluster;
 
 /// Sends commands to runs through cluster sharding. Only runs of base models that a worker has served are
-/// addressed,
-/// which bounds the number of shard proxies.
+/// addressed, which bounds the number of shard proxies.
 public final class ShardedRuns implements RunDirectory {
     private final ActorSystem<?> system;
     private final RunSettings settings;
-    private static final Duration SLICE = Duration.ofSeconds(3);
+    private static final Duration POLL_SLICE = Duration.ofSeconds(3);
     /// How much later than the end of its slice a reply may arrive.
     private static final Duration GRACE = Duration.ofSeconds(1);
     private final Set<String> started = ConcurrentHashMap.newKeySet();
@@ -49,14 +48,14 @@ public final class ShardedRuns implements RunDirectory {
     /// Waits in short slices, so that a wait survives the death of the node that it was sent to.
     private CompletionStage<RunReply> retrieve(EntityRef<RunCommand> entity, RunCommand.Retrieve wanted,
             Duration timeout) {
-        Duration slice = Duration.ofMillis(Math.min(wanted.waitMillis(), SLICE.toMillis()));
+        Duration slice = Duration.ofMillis(Math.min(wanted.waitMillis(), POLL_SLICE.toMillis()));
         long wait = wanted.waitMillis() - slice.toMillis();
         return onDispatcher(entity.<RunReply>ask(replyTo ->
                 new RunCommand.Retrieve(wanted.owner(), wanted.seq(),
                 slice.toMillis(), replyTo), slice.plus(GRACE))).handle((reply, failed) -> {
                     Duration rest = timeout.minus(failed == null ? slice : slice.plus(GRACE));
                     boolean again = failed == null ? reply instanceof RunReply.Pending && wait > 0
-                            : Upstream.cause(failed) instanceof TimeoutException && rest.isPositive();
+                            : GatewayServices.cause(failed) instanceof TimeoutException && rest.isPositive();
                     if (again) return retrieve(entity, new RunCommand.Retrieve(wanted.owner(), wanted.seq(),
                             wait, wanted.replyTo()), rest);
                     return failed == null ? CompletableFuture.completedStage(reply)
@@ -64,8 +63,8 @@ public final class ShardedRuns implements RunDirectory {
                 }).thenCompose(Function.identity());
     }
 
-    private <T> CompletionStage<T> onDispatcher(CompletionStage<T> asked) {
-        return AskRetry.onDispatcher(asked, system);
+    private <T> CompletionStage<T> onDispatcher(CompletionStage<T> reply) {
+        return AskRetry.onDispatcher(reply, system);
     }
 
     /// Starts the shard proxy of a base model, unless this node serves the model and hosts its shards.

@@ -17,30 +17,30 @@ final class SignedUrls {
         this.key = new SecretKeySpec(secret, "HmacSHA256");
     }
 
-    /// A token for `what` on behalf of `account`.
-    String sign(String what, String account, long expiresAtMillis) {
+    /// A token with which `account` may download `path` until `expiresAtMillis`.
+    String sign(String path, String account, long expiresAtMillis) {
         String text = encode(account.getBytes(StandardCharsets.UTF_8)) + "." + expiresAtMillis;
-        return text + "." + encode(mac(what, text));
+        return text + "." + encode(mac(path, text));
     }
 
-    /// The account for which `token` permits the download of `what`; empty if the token is invalid or
+    /// The account for which `token` permits the download of `path`; empty if the token is invalid or has
     /// expired.
-    Optional<String> account(String what, String token, long nowMillis) {
+    Optional<String> verify(String path, String token, long nowMillis) {
         String[] parts = token.split("\\.", -1);
         if (parts.length != 3) return Optional.empty();
         String text = parts[0] + "." + parts[1];
-        if (!MessageDigest.isEqual(encode(mac(what, text)).getBytes(StandardCharsets.UTF_8),
+        if (!MessageDigest.isEqual(encode(mac(path, text)).getBytes(StandardCharsets.UTF_8),
                 parts[2].getBytes(StandardCharsets.UTF_8)))
             return Optional.empty();
         return Long.parseLong(parts[1]) < nowMillis ? Optional.empty()
                 : Optional.of(new String(Base64.getUrlDecoder().decode(parts[0]), StandardCharsets.UTF_8));
     }
 
-    private byte[] mac(String what, String text) {
+    private byte[] mac(String path, String text) {
         try {
             Mac mac = Mac.getInstance("HmacSHA256");
             mac.init(key);
-            return mac.doFinal((what + "\n" + text).getBytes(StandardCharsets.UTF_8));
+            return mac.doFinal((path + "\n" + text).getBytes(StandardCharsets.UTF_8));
         } catch (GeneralSecurityException impossible) {
             throw new IllegalStateException(impossible);
         }

@@ -28,7 +28,7 @@ final class TensorReader {
             throw fields.at("shape").invalid("is missing; data_base64 needs it");
         int[] shape = fields.has("shape") ? shape(fields.at("shape"), fields.required("shape"))
                 : new int[] {data.length / dtype.bytes()};
-        fields.done();
+        fields.requireAllRead();
         long elements = 1;
         for (int n : shape) elements = Math.min(elements * n, Integer.MAX_VALUE);
         if (elements * dtype.bytes() != data.length)

@@ -12,15 +12,15 @@ import java.util.concurrent.CompletionStage;
 
 /// The numbered operations of runs.
 final class TrainingEndpoints {
-    private static final long LONGEST_TTL = 100L * 365 * 24 * 3600;
-    private final Upstream upstream;
+    private static final long MAX_TTL_SECONDS = 100L * 365 * 24 * 3600;
+    private final GatewayServices services;
     private final RunClient runs;
     private final OperationReader reader;
 
-    TrainingEndpoints(Upstream upstream, RunClient runs) {
-        this.upstream = upstream;
+    TrainingEndpoints(GatewayServices services, RunClient runs) {
+        this.services = services;
         this.runs = runs;
-        this.reader = new OperationReader(upstream.settings());
+        this.reader = new OperationReader(services.settings());
     }
 
     List<Endpoint> endpoints() {
@@ -36,7 +36,7 @@ final class TrainingEndpoints {
     /// The run and the number that every operation names.
     private record Target(Fields fields, RunId run, long seq) {
         static Target of(ApiRequest call) {
-            Fields fields = call.fields();
+            Fields fields = call.bodyFields();
             String model = fields.string("model_id");
             return new Target(fields, RunEndpoints.runId(model), fields.integer("seq_id", 1, Long.MAX_VALUE));
         }
@@ -45,20 +45,20 @@ final class TrainingEndpoints {
     private CompletionStage<ApiResponse> evaluate(ApiRequest call, String field, boolean forwardOnly) {
         Target target = Target.of(call);
         Fields input = target.fields().object(field);
-        if (upstream.fleet().modelOfSlug(target.run().slug()).isEmpty())
-            return upstream.checkOwner(target.run(), call.account()).thenApply(_ -> {
+        if (services.directory().modelOfSlug(target.run().slug()).isEmpty())
+            return services.checkOwner(target.run(), call.account()).thenApply(_ -> {
                 throw new IllegalStateException("a run without a base model was described");
             });
-        ModelInfo model = upstream.model(target.run());
+        ModelInfo model = services.model(target.run());
         Operation operation = reader.batch(input, model, forwardOnly);
-        target.fields().done();
+        target.fields().requireAllRead();
         return runs.submit(call, target.run(), target.seq(), operation, forwardOnly ? ":forward" : "");
     }
 
     private CompletionStage<ApiResponse> optimStep(ApiRequest call) {
         Target target = Target.of(call);
         Optional<AdamParams> params = target.fields().optionalObject("adam_params").map(reader::adam);
-        target.fields().done();
+        target.fields().requireAllRead();
         return runs.submit(call, target.run(), target.seq(), new Operation.OptimStep(params), "");
     }
 
@@ -66,18 +66,18 @@ final class TrainingEndpoints {
         Target target = Target.of(call);
         Fields fields = target.fields();
         CheckpointName name = name(fields);
-        String metadata = fields.optionalFree("metadata", upstream.settings().maxMetadataBytes())
+        String metadata = fields.optionalJsonText("metadata", services.settings().maxMetadataBytes())
                 .orElse("{}");
-        Optional<Long> ttl = fields.optionalInteger("ttl_seconds", 1, LONGEST_TTL);
+        Optional<Long> ttl = fields.optionalInteger("ttl_seconds", 1, MAX_TTL_SECONDS);
         fields.bool("overwrite", true);
-        fields.done();
+        fields.requireAllRead();
         return runs.submit(call, target.run(), target.seq(),
                 new Operation.SaveState(name, metadata, ttl), "");
     }
 
     private static CheckpointName name(Fields fields) {
         String name = fields.string("path");
-        return Fields.named(fields.at("path"), () -> new CheckpointName(name));
+        return Fields.reportAt(fields.at("path"), () -> new CheckpointName(name));
     }
 
     private CompletionStage<ApiResponse> saveForSampler(ApiRequest call) {
@@ -85,8 +85,8 @@ final class TrainingEndpoints {
         Fields fields = target.fields();
         Optional<CheckpointName> name = fields.has("path") ? Optional.of(name(fields)) : Optional.empty();
         Optional<Long> sampler = fields.optionalInteger("sampling_session_seq_id", 0, Long.MAX_VALUE);
-        Optional<Long> ttl = fields.optionalInteger("ttl_seconds", 1, LONGEST_TTL);
-        fields.done();
+        Optional<Long> ttl = fields.optionalInteger("ttl_seconds", 1, MAX_TTL_SECONDS);
+        fields.requireAllRead();
         if (name.isPresent() == sampler.isPresent())
             throw fields.at("path").invalid("give exactly one of path (a lasting checkpoint) and"
                     + " sampling_session_seq_id (a snapshot for this session)");
@@ -94,7 +94,7 @@ final class TrainingEndpoints {
             return runs.submit(call, target.run(), target.seq(),
                     new Operation.SaveSamplerWeights(name, ttl, Optional.empty()), "");
         // A retried save may have another sampler number, so the number is not part of the operation.
-        return upstream.describe(target.run(), call.account()).thenCompose(run -> {
+        return services.describe(target.run(), call.account()).thenCompose(run -> {
             String session = run.config().session();
             return runs.submit(call, target.run(), target.seq(),
                     new Operation.SaveSamplerWeights(name, Optional.empty(), Optional.of(session)),
@@ -106,7 +106,7 @@ final class TrainingEndpoints {
         Target target = Target.of(call);
         CheckpointPath path = RunEndpoints.path(target.fields(), "path");
         boolean optimizer = target.fields().bool("optimizer", true);
-        target.fields().done();
+        target.fields().requireAllRead();
         return runs.submit(call, target.run(), target.seq(),
                 new Operation.LoadState(path, optimizer), "");
     }

@@ -1,6 +1,6 @@
 package bios.coordinator.health;
 
-import bios.coordinator.fleet.Fleet;
+import bios.coordinator.fleet.EngineDirectory;
 import bios.protocol.model.ModelInfo;
 import java.util.Optional;
 import java.util.function.BooleanSupplier;
@@ -29,15 +29,15 @@ public record Check(String name, Supplier<Optional<String>> problem) {
         });
     }
 
-    /// Passes if an engine of the fleet serves a base model.
-    public static Check models(Supplier<Fleet> fleet) {
-        return new Check("models", () -> fleet.get().served().isEmpty()
+    /// Passes if an engine of the directory serves a base model.
+    public static Check models(Supplier<EngineDirectory> directory) {
+        return new Check("models", () -> directory.get().servedModels().isEmpty()
                 ? Optional.of("no engine that holds a base model is known yet") : Optional.empty());
     }
 
     /// Passes if `expected` models are loaded.
     ///
-    /// @param loaded the loaded models, such as `() -> fleet.get().served()`
+    /// @param loaded the loaded models, such as `() -> directory.get().servedModels()`
     public static Check loaded(int expected, Supplier<? extends Iterable<ModelInfo>> loaded) {
         return new Check("models", () -> {
             int count = 0;

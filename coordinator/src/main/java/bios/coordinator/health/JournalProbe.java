@@ -22,8 +22,8 @@ import org.apache.pekko.persistence.typed.javadsl.EventSourcedBehavior;
 import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 
 /// Reads the journal periodically: it starts a persistent entity without events and publishes whether its
-/// recovery
-/// succeeded. Works with every journal plugin. Failed writes are counted by `bios_journal_failures_total`.
+/// recovery succeeded. Works with every journal plugin. Failed writes are counted by
+/// `bios_journal_failures_total`.
 final class JournalProbe {
     private sealed interface Message {}
 

@@ -7,6 +7,6 @@ import java.util.concurrent.CompletionStage;
 /// Asks the entity of another run for a checkpoint.
 @FunctionalInterface
 public interface CheckpointResolver {
-    /// [RunReply.Resolved], or [RunReply.Refused]; a failed stage means that the run did not answer.
+    /// Replies [RunReply.Resolved] or [RunReply.Refused]; the stage fails if the run did not answer.
     CompletionStage<RunReply> resolve(String owner, CheckpointPath path);
 }

@@ -19,15 +19,16 @@ import java.util.Optional;
 import java.util.function.Predicate;
 import java.util.stream.Stream;
 
-/// The checkpoints of a run. A name stands for its newest version; older ones stay until the name is deleted.
+/// The checkpoints of a run. A name refers to its newest version; older versions stay until the name is
+/// deleted.
 ///
 /// @param versions all versions of named checkpoints, oldest first
 /// @param snapshots ephemeral snapshots, oldest first
 public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snapshots) {
-    /// None.
+    /// No checkpoints.
     public static final Checkpoints NONE = new Checkpoints(List.of(), List.of());
 
-    /// An ephemeral snapshot and the session whose life it shares.
+    /// An ephemeral snapshot and the session with which it ends.
     public record Snapshot(String session, CheckpointManifest manifest) {}
 
     public Checkpoints {
@@ -35,7 +36,7 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
         snapshots = List.copyOf(snapshots);
     }
 
-    /// With a new version of a name, or a snapshot. The same content again replaces what it repeats.
+    /// Adds a new version of a name, or a snapshot. The same content replaces the earlier copy.
     Checkpoints commit(CheckpointManifest manifest, Optional<String> session) {
         if (manifest.name().isEmpty()) {
             String owner = session.orElseThrow();
@@ -56,7 +57,8 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
         return a.adapter().equals(b.adapter()) && a.optimizer().equals(b.optimizer());
     }
 
-    /// What a path stands for at a time: with two parts a training state, or else sampler weights.
+    /// The checkpoint to which a path refers at a time. A path with two parts refers to a training state or,
+    /// if there is none, to sampler weights.
     Optional<CheckpointManifest> resolve(CheckpointPath path, long nowMillis) {
         Optional<CheckpointManifest> found = path.kind().isPresent()
                 ? newest(path.kind().get(), path.name()) : newest(CheckpointKind.TRAINING, path.name())
@@ -69,12 +71,12 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
                 .filter(m -> m.contentId().equals(contentId)).findFirst();
     }
 
-    /// The reply with what [#resolve] finds.
+    /// The reply with the result of [#resolve].
     RunReply answer(CheckpointPath path, long nowMillis) {
         return answer(resolve(path, nowMillis), path + " does not exist or was deleted");
     }
 
-    /// The reply with what [#snapshot] finds.
+    /// The reply with the result of [#snapshot].
     RunReply answer(String contentId) {
         return answer(snapshot(contentId), "the snapshot " + contentId + " was released");
     }
@@ -99,7 +101,7 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
                 : new Decision.Refuse(Reason.NOT_FOUND, "the run has no such checkpoint");
     }
 
-    /// Releases the snapshots of a session; without any, nothing is persisted.
+    /// Releases the snapshots of a session; if it has none, nothing is persisted.
     Decision decideRelease(String session) {
         boolean none = snapshots.stream().noneMatch(s -> s.session().equals(session));
         return none ? new Decision.Duplicate()
@@ -141,12 +143,12 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
                 ? expiring(v, at) : v).toList(), snapshots);
     }
 
-    /// When the next one expires; empty: none does.
+    /// The next time at which a checkpoint expires; empty: no checkpoint expires.
     Optional<Long> nextExpiry() {
         return all().flatMap(m -> m.expiresAtMillis().stream()).min(Long::compare);
     }
 
-    /// Every manifest.
+    /// All manifests.
     Stream<CheckpointManifest> all() {
         return Stream.concat(versions.stream(), snapshots.stream().map(Snapshot::manifest));
     }

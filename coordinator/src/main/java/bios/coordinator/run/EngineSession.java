@@ -5,11 +5,11 @@ import bios.protocol.engine.EngineCommand.EngineEvent;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 
-/// The entity's connection to the engine: sends commands, and marks what the engine sends with the epoch of
-/// the session that asked for it. Belongs to one actor.
+/// The entity's connection to the engine: sends commands, and adds to each event of the engine the epoch of
+/// the session that requested it. Belongs to one actor.
 ///
-/// Each session has a child actor as its reply address. A message adapter would not do: an actor has only one
-/// per message class, so events of an old session would look like those of the current one.
+/// Each session has a child actor as its reply address. A message adapter is not sufficient: an actor has
+/// only one per message class, so events of an old session could not be told from those of the current one.
 final class EngineSession {
     private final RunContext context;
     private ActorRef<EngineEvent> replyTo;
@@ -18,7 +18,7 @@ final class EngineSession {
         this.context = context;
     }
 
-    /// Begins a session; the reply address of the one before is stopped.
+    /// Starts a session and stops the reply address of the session before.
     void start(long epoch) {
         if (replyTo != null) context.actor().stop(replyTo);
         var self = context.actor().getSelf();

@@ -4,16 +4,16 @@ import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
 
-/// The turn by which the runs of a node replay suspected operations, one at a time: an operation of another
-/// run that was executed beside one that kills the worker would be blamed with it. Safe for any thread.
+/// The turn with which the runs of a node replay suspected operations one at a time, across runs: an
+/// operation of another run that is executed at the same time as one that ends the worker would be blamed
+/// too. Thread-safe.
 public final class ExclusiveReplay {
     private final Map<Object, Runnable> waiting = new LinkedHashMap<>();
     private Optional<Object> holder = Optional.empty();
 
-    /// Gives `run` the turn, which it keeps until [#release], or lets it wait for it in the order of
-    /// requests.
+    /// Gives `run` the turn, which it keeps until [#release], or adds it to the queue.
     ///
-    /// @param granted called when `run` gets the turn, at once or later, by any thread; must not block
+    /// @param granted called when `run` gets the turn, immediately or later, on any thread; must not block
     public void request(Object run, Runnable granted) {
         synchronized (this) {
             if (holder.isPresent()) {
@@ -25,7 +25,7 @@ public final class ExclusiveReplay {
         granted.run();
     }
 
-    /// Takes the turn, or the request, from `run`; the run that has waited longest gets the turn.
+    /// Ends the turn or the request of `run`; the first run in the queue gets the turn.
     public void release(Object run) {
         Runnable granted;
         synchronized (this) {
@@ -39,7 +39,7 @@ public final class ExclusiveReplay {
         granted.run();
     }
 
-    /// Whether some run holds the turn.
+    /// Whether a run has the turn.
     public synchronized boolean held() {
         return holder.isPresent();
     }

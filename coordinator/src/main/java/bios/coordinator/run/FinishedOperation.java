@@ -19,7 +19,7 @@ record FinishedOperation(long position, long seq, String digest, Optional<Operat
                 Optional.empty(), Optional.of(why));
     }
 
-    /// About how many bytes of memory it takes.
+    /// The approximate memory that it takes, bytes.
     long bytes() {
         return 512 + result.map(r -> switch (r) {
             case OperationResult.Evaluated(var logprobs, var metrics) ->

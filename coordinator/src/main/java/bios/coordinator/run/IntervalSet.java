@@ -5,22 +5,22 @@ import java.util.Arrays;
 /// A set of numbers as intervals: `[bounds[0], bounds[1])`, `[bounds[2], bounds[3])`, ... in ascending order.
 /// Numbers that mostly follow each other take a few bytes.
 public record IntervalSet(long[] bounds) {
-    /// No number.
+    /// The empty set.
     public static final IntervalSet EMPTY = new IntervalSet(new long[0]);
 
-    /// Whether `number` is in it.
+    /// Whether the set contains `number`.
     public boolean contains(long number) {
-        // A bound found at an even index begins an interval; an odd insertion point is inside one.
+        // A bound at an even index starts an interval; an odd insertion point is inside an interval.
         int at = Arrays.binarySearch(bounds, number);
         return at >= 0 ? at % 2 == 0 : -(at + 1) % 2 == 1;
     }
 
-    /// This and `number`.
+    /// The set with `number` added.
     public IntervalSet with(long number) {
         if (contains(number)) return this;
         int at = Arrays.binarySearch(bounds, number);
         int insert = at >= 0 ? at : -(at + 1);
-        boolean endsHere = at >= 0; // an interval [.., number) can grow
+        boolean endsHere = at >= 0; // the interval [.., number) is extended
         int next = endsHere ? at + 1 : insert;
         boolean beginsNext = next < bounds.length && bounds[next] == number + 1;
         if (endsHere && beginsNext) return removed(at, 2);
@@ -37,17 +37,17 @@ public record IntervalSet(long[] bounds) {
         return new IntervalSet(changed);
     }
 
-    /// This without `number`.
+    /// The set without `number`.
     public IntervalSet without(long number) {
-        return contains(number) ? behind(number).union(before(number)) : this;
+        return contains(number) ? after(number).union(before(number)) : this;
     }
 
-    /// What of this is greater than `number`.
-    public IntervalSet behind(long number) {
+    /// The numbers of the set that are greater than `number`.
+    public IntervalSet after(long number) {
         int at = Arrays.binarySearch(bounds, number + 1);
         int first = at >= 0 ? at : -(at + 1);
         if (first % 2 == 0) return new IntervalSet(Arrays.copyOfRange(bounds, first, bounds.length));
-        // `number + 1` is inside an interval, or ends one.
+        // `number + 1` is inside an interval or ends one.
         if (at >= 0) return new IntervalSet(Arrays.copyOfRange(bounds, first + 1, bounds.length));
         long[] rest = Arrays.copyOfRange(bounds, first - 1, bounds.length);
         rest[0] = number + 1;
@@ -63,14 +63,14 @@ public record IntervalSet(long[] bounds) {
         return new IntervalSet(rest);
     }
 
-    /// @param lower whose numbers are all less than those of this
+    /// @param lower a set whose numbers are all less than those of this set
     private IntervalSet union(IntervalSet lower) {
         long[] all = Arrays.copyOf(lower.bounds, lower.bounds.length + bounds.length);
         System.arraycopy(bounds, 0, all, lower.bounds.length, bounds.length);
         return new IntervalSet(all);
     }
 
-    /// Whether all numbers from `first` to `last`, both included, are in it.
+    /// Whether the set contains all numbers from `first` to `last`, both included.
     public boolean containsAll(long first, long last) {
         if (first > last) return true;
         int at = Arrays.binarySearch(bounds, first);
@@ -78,7 +78,7 @@ public record IntervalSet(long[] bounds) {
         return interval >= 0 && interval % 2 == 0 && last < bounds[interval + 1];
     }
 
-    /// Whether no number is in it.
+    /// Whether the set is empty.
     public boolean none() {
         return bounds.length == 0;
     }

@@ -5,8 +5,8 @@ import java.util.HashSet;
 import java.util.Map;
 import java.util.Set;
 
-/// What all runs of a node take of its memory, and what each owner has unfinished there. Safe for
-/// any thread; each entity has one [Account].
+/// The memory that the runs of a node use for results, and the unfinished operations of each owner on the
+/// node. Thread-safe; each entity has one [Account].
 public final class NodeMemory {
     private final long resultBytes;
     private final Set<Account> accounts = new HashSet<>();
@@ -19,8 +19,8 @@ public final class NodeMemory {
         int runs;
     }
 
-    /// @param resultBytes beyond so many bytes of results in memory, the run that has most of it is asked to
-    ///     write its results out
+    /// @param resultBytes if the runs have more bytes of results in memory, the run with the most is asked to
+    ///     write its results to the blob store
     public NodeMemory(long resultBytes) {
         this.resultBytes = resultBytes;
     }
@@ -38,7 +38,7 @@ public final class NodeMemory {
             this.shrink = shrink;
         }
 
-        /// Updates what the run has unfinished.
+        /// Updates the unfinished operations of the run.
         void unfinished(String whose, int count, long bytes) {
             synchronized (NodeMemory.this) {
                 forget();
@@ -62,8 +62,8 @@ public final class NodeMemory {
             owner = "";
         }
 
-        /// Updates the bytes of results that the run has in memory. The run that has most may be asked to
-        /// shrink.
+        /// Updates the bytes of results that the run has in memory. If the limit is exceeded, the run with
+        /// the most is asked to free memory.
         void results(long bytes) {
             Runnable ask;
             synchronized (NodeMemory.this) {
@@ -75,7 +75,7 @@ public final class NodeMemory {
             ask.run();
         }
 
-        /// The run has freed what it can, and may be asked again.
+        /// The run has freed memory and may be asked again.
         void shrunk() {
             synchronized (NodeMemory.this) {
                 asked = false;
@@ -92,7 +92,7 @@ public final class NodeMemory {
 
     /// Opens a run's account.
     ///
-    /// @param shrink is called when the run is to free memory; by any thread, must not block
+    /// @param shrink called when the run must free memory; on any thread, must not block
     public synchronized Account open(Runnable shrink) {
         var account = new Account(shrink);
         accounts.add(account);
@@ -108,12 +108,12 @@ public final class NodeMemory {
         return most.shrink;
     }
 
-    /// Operations that an owner has unfinished on this node.
+    /// The number of unfinished operations of an owner on this node.
     synchronized int unfinished(String owner) {
         return owners.containsKey(owner) ? owners.get(owner).unfinished : 0;
     }
 
-    /// Their bytes.
+    /// The bytes of unfinished operations of an owner on this node.
     synchronized long unfinishedBytes(String owner) {
         return owners.containsKey(owner) ? owners.get(owner).bytes : 0;
     }

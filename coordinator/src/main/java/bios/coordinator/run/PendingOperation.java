@@ -7,18 +7,18 @@ import bios.protocol.run.StoredOperation;
 import com.fasterxml.jackson.annotation.JsonSubTypes;
 import com.fasterxml.jackson.annotation.JsonTypeInfo;
 
-/// An accepted operation behind the last recovery point: a recovery executes it again, unless
-/// its outcome says otherwise.
+/// An accepted operation after the last recovery point: a recovery executes it again, unless its outcome
+/// makes that unnecessary.
 ///
 /// @param position its place in the order of acceptance, from 1
-/// @param seq the client's number
+/// @param seq the client's sequence number
 /// @param digest SHA-256 of the encoded operation
-/// @param outcome what the journal knows of it
+/// @param outcome its outcome in the journal
 public record PendingOperation(long position, long seq, StoredOperation operation, String digest,
         long acceptedAtMillis,
         Outcome outcome) {
-    /// What the journal must remember of an operation. Losses and steps are not remembered:
-    /// executing again gives the same.
+    /// The outcome of an operation in the journal. Losses and steps are not stored, because executing the
+    /// operation again gives the same.
     @JsonTypeInfo(use = JsonTypeInfo.Id.NAME, property = "is")
     @JsonSubTypes({@JsonSubTypes.Type(value = Outcome.Open.class, name = "open"),
         @JsonSubTypes.Type(value = Outcome.Resolved.class, name = "resolved"),
@@ -26,38 +26,38 @@ public record PendingOperation(long position, long seq, StoredOperation operatio
         @JsonSubTypes.Type(value = Outcome.Committed.class, name = "committed"),
         @JsonSubTypes.Type(value = Outcome.Failed.class, name = "failed")})
     public sealed interface Outcome {
-        /// Nothing yet.
+        /// No outcome yet.
         record Open() implements Outcome {}
 
-        /// A load: what it loads.
+        /// A load whose checkpoint is known.
         record Resolved(CheckpointManifest manifest) implements Outcome {}
 
-        /// A load that took effect.
+        /// A load that was executed.
         record Applied(CheckpointManifest manifest) implements Outcome {}
 
         /// A save that is durable.
         record Committed(CheckpointManifest manifest) implements Outcome {}
 
-        /// It failed.
+        /// The operation failed.
         record Failed(Fault why) implements Outcome {}
     }
 
-    /// Which operation it is.
+    /// The kind of the operation.
     public OperationKind kind() {
         return operation.kind();
     }
 
-    /// Whether it writes a checkpoint.
+    /// Whether the operation writes a checkpoint.
     boolean saves() {
         return saves(kind());
     }
 
-    /// Whether operations of a kind write a checkpoint.
+    /// Whether operations of this kind write a checkpoint.
     static boolean saves(OperationKind kind) {
         return kind == OperationKind.SAVE_STATE || kind == OperationKind.SAVE_SAMPLER_WEIGHTS;
     }
 
-    /// Whether a recovery has nothing to execute for it: it failed, or it is a save that is durable.
+    /// Whether a recovery does not execute it again: it failed, or it is a save that is durable.
     public boolean settled() {
         return outcome instanceof Outcome.Failed || outcome instanceof Outcome.Committed;
     }

@@ -4,15 +4,15 @@ import bios.protocol.run.OperationKind;
 import java.util.List;
 import java.util.stream.Stream;
 
-/// What the engine was given of a run in the current session. Pure.
+/// The operations that were sent to the engine in the current session. Pure.
 ///
-/// @param sent the position of the last operation that was given, or that a replay skips
-/// @param outstanding operations that the engine has not answered for, in order
-/// @param load the position of the load among them; 0: none
-/// @param resolving the position of the load whose checkpoint is being searched for; 0: none
-/// @param sentBytes bytes of all operations given in this session
+/// @param sent the position of the last operation that was sent, or that a replay skips
+/// @param outstanding operations that the engine has not answered, in order
+/// @param load the position of the load among these; 0: none
+/// @param resolving the position of the load whose checkpoint is being resolved; 0: none
+/// @param sentBytes bytes of all operations sent in this session
 record Pipeline(long sent, List<PendingOperation> outstanding, long load, long resolving, long sentBytes) {
-    /// Nothing was given behind the recovery point at `position`.
+    /// The state before anything after the recovery point at `position` is sent.
     static Pipeline at(long position) {
         return new Pipeline(position, List.of(), 0, 0, 0);
     }
@@ -25,8 +25,8 @@ record Pipeline(long sent, List<PendingOperation> outstanding, long load, long r
         return outstanding.stream().anyMatch(o -> o.position() == position);
     }
 
-    /// Whether it holds operations behind `position`.
-    boolean holdsBehind(long position) {
+    /// Whether operations after `position` are outstanding.
+    boolean holdsAfter(long position) {
         return outstanding.stream().anyMatch(o -> o.position() > position);
     }
 
@@ -35,7 +35,7 @@ record Pipeline(long sent, List<PendingOperation> outstanding, long load, long r
         return outstanding.stream().anyMatch(o -> o.saves());
     }
 
-    /// Whether an operation does not fit now. One operation always fits.
+    /// Whether the window has no room for an operation. One operation always fits.
     boolean full(PendingOperation next, RunSettings settings) {
         if (outstanding.size() >= settings.window()) return true;
         long bytes = outstanding.stream().mapToLong(o -> o.operation().bytes()).sum();
@@ -49,18 +49,18 @@ record Pipeline(long sent, List<PendingOperation> outstanding, long load, long r
                 sentBytes + next.operation().bytes());
     }
 
-    /// `position` needs no execution.
+    /// Skips the operation at `position`, which needs no execution.
     Pipeline skip(long position) {
         return new Pipeline(position, outstanding, load, resolving, sentBytes);
     }
 
-    /// The engine has answered for `position`.
+    /// Records the engine's answer for `position`.
     Pipeline answered(long position) {
         return new Pipeline(sent, outstanding.stream().filter(o -> o.position() != position).toList(),
                 load == position ? 0 : load, resolving, sentBytes);
     }
 
-    /// @param position of the load whose checkpoint is searched for; 0: none
+    /// @param position the load whose checkpoint is being resolved; 0: none
     Pipeline resolving(long position) {
         return new Pipeline(sent, outstanding, load, position, sentBytes);
     }

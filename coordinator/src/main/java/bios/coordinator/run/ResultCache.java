@@ -8,9 +8,9 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
 
-/// Outcomes of one run that clients may ask for. Those behind the recovery point are in memory. Those before
-/// it are in pages in the blob store; they stay in memory as long as there is room; fetched
-/// ones are evicted first, then the oldest. Belongs to one actor.
+/// The outcomes of one run that clients may retrieve. Outcomes after the recovery point are in memory.
+/// Outcomes before it are in pages in the blob store, and in memory as long as there is room; fetched
+/// outcomes are evicted first, then the oldest. Belongs to one actor.
 final class ResultCache {
     private static final long PAGES = 256;
     private static final long FETCHED_SHARE = 32;
@@ -26,7 +26,7 @@ final class ResultCache {
     private long saved;
 
     /// @param maxCount most results that are kept, in memory and in pages
-    /// @param maxBytes their bytes
+    /// @param maxBytes most bytes of these results
     /// @param memoryBytes most bytes in memory of results that are in pages as well
     ResultCache(int maxCount, long maxBytes, long memoryBytes) {
         this.maxCount = maxCount;
@@ -56,13 +56,13 @@ final class ResultCache {
         return Optional.ofNullable(bySeq.get(seq)).map(byPosition::get);
     }
 
-    /// Its client has it; it may ask again as long as it is kept.
+    /// Marks a result as fetched by its client, which may retrieve it again as long as it is kept.
     void fetched(FinishedOperation kept) {
         everFetched = everFetched.with(kept.position());
         if (byPosition.containsKey(kept.position())) fetched.put(kept.position(), kept);
     }
 
-    /// Results up to `position` are in pages: they need not stay in memory.
+    /// Records that results up to `position` are in pages and need not stay in memory.
     void saved(long position) {
         if (position <= saved) return;
         unsavedBytes -= byPosition.subMap(saved, false, position, true).values().stream()
@@ -71,7 +71,7 @@ final class ResultCache {
         shrink(memoryBytes);
     }
 
-    /// Evicts results that are in pages, down to so many bytes; the newest stays.
+    /// Evicts results that are in pages until these take at most `least` bytes.
     void shrink(long least) {
         while (bytes - unsavedBytes > least) {
             var old = fetched.headMap(saved, true);
@@ -91,13 +91,13 @@ final class ResultCache {
         return unsavedBytes;
     }
 
-    /// Those behind the last page, up to a position.
+    /// The results that are in no page yet, up to a position.
     List<FinishedOperation> unsaved(long position) {
         if (position <= saved) return List.of();
         return List.copyOf(byPosition.subMap(saved, false, position, true).values());
     }
 
-    /// Whether all of these have been fetched.
+    /// Whether all these results have been fetched.
     boolean allFetched(Collection<FinishedOperation> some) {
         return some.stream().allMatch(kept -> everFetched.contains(kept.position()));
     }
@@ -111,20 +111,20 @@ final class ResultCache {
         return all.size() == page.count() ? Optional.of(all) : Optional.empty();
     }
 
-    /// The page as it is now that more may have been fetched.
-    ResultsPage now(ResultsPage page) {
+    /// The page, marked as fetched if all its results have been fetched by now.
+    ResultsPage refreshed(ResultsPage page) {
         if (page.fetched()) return page;
         for (long at = page.first(); at <= page.last(); at++) if (!everFetched.contains(at)) return page;
-        return page.read();
+        return page.asFetched();
     }
 
-    /// Whether the last page is so small that the next results join it.
-    boolean open(ResultsPage last) {
+    /// Whether the last page is so small that the next results are added to it.
+    boolean acceptsMore(ResultsPage last) {
         return last.bytes() < maxBytes / PAGES && last.count() < maxCount / PAGES;
     }
 
-    /// The pages that are kept, oldest first: of those whose results were never fetched the newest up to the
-    /// bounds, of others the newest up to a small part of them.
+    /// The pages that are kept, oldest first: the newest pages within the limits, and of pages whose results
+    /// were all fetched only the newest within a small part of the limits.
     List<ResultsPage> kept(List<ResultsPage> pages) {
         List<ResultsPage> newest = new ArrayList<>();
         long count = 0;

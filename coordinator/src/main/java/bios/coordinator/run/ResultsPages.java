@@ -9,34 +9,33 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 
-/// The pages of a run's results behind its next recovery point, as they are to be written. A small last page
-/// is written anew with what has come, so that pages are few.
+/// The pages of a run's results that are written for its next recovery point. A small last page is replaced
+/// by a page that contains its results and the new ones, so that there are few pages.
 ///
-/// @param pages those that stay as they are, oldest first
-/// @param last a page that the fresh results join
-/// @param lastInMemory its results, if they need not be read
+/// @param pages pages that do not change, oldest first
+/// @param last a page to which the fresh results are added
+/// @param lastInMemory the results of that page, if they are in memory
 /// @param fresh results that are in no page yet
-/// @param fetched whether all in the page that is written has been fetched
+/// @param fetched whether all results of the written page have been fetched
 record ResultsPages(RunId run, List<ResultsPage> pages, Optional<ResultsPage> last,
         Optional<List<FinishedOperation>> lastInMemory, List<FinishedOperation> fresh, boolean fetched) {
 
-    /// What follows `before` for a recovery point at `position`.
+    /// The pages that follow `before` for a recovery point at `position`.
     static ResultsPages next(RunId run, ResultCache results, List<ResultsPage> before, long position) {
-        List<ResultsPage> pages = new ArrayList<>(before.stream().map(results::now).toList());
+        List<ResultsPage> pages = new ArrayList<>(before.stream().map(results::refreshed).toList());
         List<FinishedOperation> fresh = results.unsaved(position);
-        Optional<ResultsPage> last = pages.isEmpty() || fresh.isEmpty() || !results.open(pages.getLast())
-                ? Optional.empty() : Optional.of(pages.removeLast());
+        boolean extended = !pages.isEmpty() && !fresh.isEmpty() && results.acceptsMore(pages.getLast());
+        Optional<ResultsPage> last = extended ? Optional.of(pages.removeLast()) : Optional.empty();
         boolean fetched = results.allFetched(fresh) && last.map(ResultsPage::fetched).orElse(true);
         return new ResultsPages(run, List.copyOf(pages), last, last.flatMap(results::inMemory), fresh,
                 fetched);
     }
 
-    /// Writes what is new and gives all pages, oldest first. Blocks.
+    /// Writes the new page and returns all pages, oldest first. Blocks.
     List<ResultsPage> write(BlobStore blobs) {
         if (fresh.isEmpty()) return pages;
-        List<FinishedOperation> all = new ArrayList<>(lastInMemory.or(() -> last.map(page -> read(blobs,
-                page)))
-                .orElse(List.of()));
+        List<FinishedOperation> all = new ArrayList<>(lastInMemory
+                .or(() -> last.map(page -> read(blobs, page))).orElse(List.of()));
         all.addAll(fresh);
         var page = new StoredResults(all);
         List<ResultsPage> written = new ArrayList<>(pages);
@@ -44,7 +43,7 @@ record ResultsPages(RunId run, List<ResultsPage> pages, Optional<ResultsPage> la
         return written;
     }
 
-    /// The results of a page; none if the store has lost it. Blocks.
+    /// The results of a page; empty if the blob is missing or damaged. Blocks.
     static List<FinishedOperation> read(BlobStore blobs, ResultsPage page) {
         try {
             return RunStored.decode(blobs.readSmall(page.blob(), BlobStore.MAX_ARRAY_BYTES)).results();

@@ -9,8 +9,9 @@ import java.util.function.Supplier;
 import org.apache.pekko.actor.typed.javadsl.ActorContext;
 import org.apache.pekko.actor.typed.javadsl.TimerScheduler;
 
-/// What the parts of a run's entity share: the run's id, its environment, and the actor's mailbox, timers and
-/// log. The outcome of asynchronous work arrives as a [SelfMessage]. Belongs to one actor.
+/// The parts that the components of a run's entity share: the run's id, its environment, and the actor's
+/// mailbox, timers and log. The outcome of asynchronous work arrives as a [SelfMessage]. Belongs to one
+/// actor.
 ///
 /// @param node name of the entity's node
 record RunContext(RunId id, RunEnvironment environment, String node, ActorContext<Message> actor,
@@ -19,34 +20,34 @@ record RunContext(RunId id, RunEnvironment environment, String node, ActorContex
         return environment.settings();
     }
 
-    /// Epoch milliseconds.
+    /// The time in epoch milliseconds.
     long now() {
         return environment.clock().millis();
     }
 
-    /// Adds a message to the entity's mailbox. For the actor's own thread.
+    /// Adds a message to the entity's mailbox. Called on the actor's thread only.
     void tell(SelfMessage message) {
         actor.getSelf().tell(message);
     }
 
-    /// Adds it after `time`, in place of the message that was to come under the same key.
+    /// Adds a message after `time`; replaces a message that is scheduled under the same key.
     void after(Duration time, Object key, SelfMessage message) {
         timers.startSingleTimer(key, message, time);
     }
 
-    /// Cancels the message that was to come under `key`.
+    /// Cancels the message that is scheduled under `key`.
     void cancel(Object key) {
         timers.cancel(key);
     }
 
-    /// Does blocking work on another thread and sends the entity its outcome.
+    /// Executes blocking work on another thread and sends the outcome to the entity.
     ///
-    /// @param message made of the value, or of the failure
+    /// @param message builds the message from the value or the failure
     <T> void later(Supplier<T> work, BiFunction<T, Throwable, SelfMessage> message) {
         whenDone(environment.later(work), message);
     }
 
-    /// Sends the entity the outcome of `stage`.
+    /// Sends the outcome of `stage` to the entity.
     <T> void whenDone(CompletionStage<T> stage, BiFunction<T, Throwable, SelfMessage> message) {
         actor.pipeToSelf(stage, message::apply);
     }

@@ -9,34 +9,34 @@ import java.time.Duration;
 import java.util.List;
 import java.util.Optional;
 
-/// Something that [RunScheduler] wants done. [TrainingRunEntity] executes effects in their order.
+/// An action that [RunScheduler] requests. [TrainingRunEntity] executes the effects of a step in order.
 sealed interface RunEffect {
-    /// Persist these events at once; [RunInput.Stored] follows. Never an answer to [RunInput.Stored].
+    /// Persist these events now; [RunInput.Stored] follows. Never an effect of [RunInput.Stored].
     record Persist(List<RunEvent> events) implements RunEffect {}
 
-    /// Have these events persisted as soon as that is possible; [RunInput.StoreDue] follows.
+    /// Persist these events as soon as possible; [RunInput.StoreDue] follows.
     record Store(long epoch, List<RunEvent> events) implements RunEffect {}
 
-    /// Begin an engine session: what the engine sends from now on carries this epoch.
+    /// Start an engine session: events of the engine have this epoch from now on.
     record StartSession(long epoch) implements RunEffect {}
 
-    /// Open the run in the engine, at its recovery point.
+    /// Open the run in the engine at its recovery point.
     record OpenRun() implements RunEffect {}
 
     /// Close the run in the engine.
     record CloseRun() implements RunEffect {}
 
-    /// Give the engine an operation.
+    /// Send an operation to the engine.
     ///
-    /// @param loaded what it loads, if it is a load
+    /// @param loaded the checkpoint, if the operation is a load
     record Execute(PendingOperation operation, Optional<CheckpointManifest> loaded) implements RunEffect {}
 
-    /// Have the engine write the state behind `position`.
+    /// Request a recovery point of the state after `position` from the engine.
     record TakeRecoveryPoint(long position) implements RunEffect {}
 
     /// Find the checkpoint that a load names.
     ///
-    /// @param attempt which time it is searched for, from 1
+    /// @param attempt number of the attempt, from 1
     record ResolveLoad(long epoch, PendingOperation operation, int attempt) implements RunEffect {}
 
     /// Write the results before a recovery point to the blob store.
@@ -48,71 +48,71 @@ sealed interface RunEffect {
     /// Start a timer.
     record StartTimer(RunTimer timer, Duration after) implements RunEffect {}
 
-    /// Ask for the node's turn of [ExclusiveReplay]; [RunInput.ExclusiveGranted] follows.
+    /// Request the node's turn of [ExclusiveReplay]; [RunInput.ExclusiveGranted] follows.
     record RequestExclusive(long epoch) implements RunEffect {}
 
-    /// Give the turn back, or the request for it.
+    /// Release the turn, or withdraw the request.
     record ReleaseExclusive() implements RunEffect {}
 
-    /// An operation has its outcome: keep it and answer those who wait for it.
+    /// Keep the outcome of an operation and send it to the clients that wait for it.
     ///
-    /// @param first whether it had none before
+    /// @param first whether the operation had no outcome before
     record Finish(FinishedOperation outcome, boolean first) implements RunEffect {}
 
-    /// Have the index show a save; [RunInput.SaveShown] follows.
+    /// Write a save to the index; [RunInput.SaveShown] follows.
     record ShowSave(long position) implements RunEffect {}
 
     /// Deliver [RunInput.UnloadDue].
     record Unload() implements RunEffect {}
 
-    /// Answer those who have unloaded the run.
+    /// Answer the clients that have requested the unloading.
     record AnswerUnload() implements RunEffect {}
 
-    /// Have the shard let the run go.
+    /// Request passivation from the shard.
     ///
-    /// @param resident whether the engine has been asked to hold it
+    /// @param resident whether the run is open in the engine or being opened
     record Passivate(boolean resident) implements RunEffect {}
 
     /// End the entity.
     record Stop() implements RunEffect {}
 
-    /// Put this into log, metrics and history.
+    /// Record the occurrence in log, metrics and history.
     record Report(Occurrence occurrence) implements RunEffect {}
 
-    /// Something that people and monitoring want to know, and that changes nothing.
+    /// An occurrence to be recorded; it changes no state.
     sealed interface Occurrence {
-        /// A session began.
+        /// A session has started.
         ///
-        /// @param cause as the metrics name it
-        /// @param operations to be executed again
-        /// @param last position of the last of them
+        /// @param cause its name in the metrics
+        /// @param operations number of operations to be replayed
+        /// @param last position of the last operation to be replayed
         record SessionStarted(String cause, int operations, long last) implements Occurrence {}
 
-        /// The engine holds the run.
+        /// The engine has opened the run.
         record Opened() implements Occurrence {}
 
         /// The engine did not open the run.
         ///
-        /// @param repeated whether the last try failed for the same cause
-        /// @param retried whether it is tried again
+        /// @param repeated whether the attempt before failed for the same cause
+        /// @param retried whether another attempt follows
         record OpenFailed(Fault why, boolean repeated, boolean retried) implements Occurrence {}
 
-        /// The engine does not hold the run any more.
+        /// The engine has lost the run.
         record EngineLost() implements Occurrence {}
 
-        /// The run has made room for others in the engine.
+        /// The run was evicted from the engine.
         record Evicted() implements Occurrence {}
 
-        /// The run leaves its node.
+        /// The run is being handed over to another node.
         record Draining() implements Occurrence {}
 
         /// The engine has executed an operation.
         record Executed(OperationKind kind, long position) implements Occurrence {}
 
-        /// The device has worked so long on an operation.
+        /// The device time of an operation is known.
         record Measured(long position, long nanos) implements Occurrence {}
 
-        /// An operation cannot be read now and waits.
+        /// An operation cannot be read now and is retried later.
         record OperationWaits(long position, String why) implements Occurrence {}
 
         /// A recovery point could not be made durable.

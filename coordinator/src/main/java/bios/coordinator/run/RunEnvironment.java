@@ -13,17 +13,17 @@ import java.util.function.LongSupplier;
 import java.util.function.Supplier;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// What the runs of a node work with.
+/// The parts of a node that its runs use.
 ///
 /// @param engine the engine that serves their base model, on the same node
-/// @param blocking runs blocking work: a thread per task
-/// @param memory what the runs of the node take of its memory together
-/// @param exclusive the node's turn to replay an operation alone
-/// @param nanos a monotonic clock in nanoseconds, for measuring only
-/// @param waker starts the entity of a passivated run again
+/// @param blocking executor of blocking work, a thread for each task
+/// @param memory the memory that the runs of the node use
+/// @param exclusive the node's turn of exclusive replay
+/// @param nanos monotonic clock in nanoseconds, only for measurements
+/// @param starter starts the entity of a passivated run again
 public record RunEnvironment(ActorRef<EngineCommand> engine, BlobStore blobs, RunIndex index,
         CheckpointResolver resolver, InstantSource clock, Executor blocking, RunSettings settings,
-        NodeMemory memory, ExclusiveReplay exclusive, LongSupplier nanos, Consumer<RunId> waker) {
+        NodeMemory memory, ExclusiveReplay exclusive, LongSupplier nanos, Consumer<RunId> starter) {
     /// An environment whose blocking work runs on virtual threads.
     public static RunEnvironment of(ActorRef<EngineCommand> engine, BlobStore blobs, RunIndex index,
             CheckpointResolver resolver, InstantSource clock, RunSettings settings) {
@@ -33,10 +33,10 @@ public record RunEnvironment(ActorRef<EngineCommand> engine, BlobStore blobs, Ru
                 _ -> {});
     }
 
-    /// The same environment with a waker.
-    RunEnvironment waking(Consumer<RunId> waker) {
+    /// The same environment with a starter.
+    RunEnvironment withStarter(Consumer<RunId> starter) {
         return new RunEnvironment(engine, blobs, index, resolver, clock, blocking, settings, memory,
-                exclusive, nanos, waker);
+                exclusive, nanos, starter);
     }
 
     <T> CompletionStage<T> later(Supplier<T> work) {

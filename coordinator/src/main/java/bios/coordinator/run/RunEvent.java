@@ -15,16 +15,17 @@ import com.fasterxml.jackson.annotation.JsonProperty;
 import java.util.List;
 import java.util.Optional;
 
-/// What happened to a run. Stored for ever: [RunStored] names each; names
-/// never change, fields are only added.
+/// The events of a run. They are stored permanently: [RunStored] has their names, which never change; fields
+/// are only added.
 ///
 /// A `position` is an operation's place in the order of acceptance, from 1; times are epoch milliseconds.
-/// Events that the run's history shows have a [Stamp]; builds without histories stored none.
+/// Events that are part of the run's history have a [Stamp]; builds without histories stored events without
+/// it.
 public sealed interface RunEvent {
-    /// When and on which node an event was stored.
+    /// The time and the node of an event.
     record Stamp(long timeMillis, String node) {}
 
-    /// The run began.
+    /// The run was created.
     record RunCreated(RunConfig config,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
         RunCreated(RunConfig config) {
@@ -34,15 +35,15 @@ public sealed interface RunEvent {
 
     /// An operation was accepted.
     ///
-    /// @param seq the client's number
+    /// @param seq the client's sequence number
     /// @param digest SHA-256 of the encoded operation
     record OperationAccepted(long position, long seq, StoredOperation operation, String digest,
             long timeMillis) implements RunEvent {}
 
-    /// What a load will load, whenever it is executed.
+    /// The checkpoint of a load is known; every execution of the load uses it.
     record LoadResolved(long position, CheckpointManifest manifest) implements RunEvent {}
 
-    /// A load took effect.
+    /// A load was executed.
     record LoadApplied(long position,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
         LoadApplied(long position) {
@@ -50,7 +51,7 @@ public sealed interface RunEvent {
         }
     }
 
-    /// An operation failed and changed nothing; it is never executed again.
+    /// An operation failed without effect; it is never executed again.
     record OperationFailed(long position, Fault why,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
         OperationFailed(long position, Fault why) {
@@ -58,12 +59,12 @@ public sealed interface RunEvent {
         }
     }
 
-    /// The client was told of the failure; operations up to `upTo` were accepted before that.
+    /// The client has received the failure; operations up to `upTo` were accepted before.
     record ErrorSeen(long upTo) implements RunEvent {}
 
     /// A save is durable.
     ///
-    /// @param session with which an ephemeral snapshot ends; empty for named checkpoints
+    /// @param session the session with which an ephemeral snapshot ends; empty for named checkpoints
     record CheckpointCommitted(long position, CheckpointManifest manifest, Optional<String> session,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
         CheckpointCommitted(long position, CheckpointManifest manifest, Optional<String> session) {
@@ -79,7 +80,7 @@ public sealed interface RunEvent {
         }
     }
 
-    /// A checkpoint's time of expiry was set or removed.
+    /// The expiry time of a checkpoint was set or removed.
     record ExpirySet(CheckpointKind kind, CheckpointName name, Optional<Long> expiresAtMillis,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
         ExpirySet(CheckpointKind kind, CheckpointName name, Optional<Long> expiresAtMillis) {
@@ -87,7 +88,7 @@ public sealed interface RunEvent {
         }
     }
 
-    /// Checkpoints that had expired at `timeMillis` were removed.
+    /// The checkpoints that were expired at `timeMillis` were removed.
     record CheckpointsExpired(long timeMillis,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
         CheckpointsExpired(long timeMillis) {
@@ -98,17 +99,17 @@ public sealed interface RunEvent {
     /// The snapshots of a session were released.
     record SnapshotsReleased(String session) implements RunEvent {}
 
-    /// The state behind `position` is durable: operations up to it are never executed again.
+    /// The state after `position` is durable: operations up to it are never executed again.
     ///
     /// @param step optimizer steps applied in it
-    /// @param results what an earlier build stored in place of `pages`
-    /// @param pages results up to there that may still be asked for, oldest first
+    /// @param results the results as an earlier build stored them, instead of `pages`
+    /// @param pages results up to `position` that clients may still retrieve, oldest first
     record RecoveryPointReached(long position, BlobRef state, long step, LoraSpec lora,
             Optional<BlobRef> results,
             @JsonInclude(JsonInclude.Include.NON_EMPTY) List<ResultsPage> pages,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
         public RecoveryPointReached {
-            pages = pages == null ? List.of() : List.copyOf(pages);     // absent: an earlier build's
+            pages = pages == null ? List.of() : List.copyOf(pages); // absent in events of an earlier build
         }
 
         RecoveryPointReached(long position, BlobRef state, long step, LoraSpec lora,
@@ -116,19 +117,19 @@ public sealed interface RunEvent {
             this(position, state, step, lora, results, pages, Optional.empty());
         }
 
-        /// With all results in one blob.
+        /// A recovery point with all results in one blob.
         RecoveryPointReached(long position, BlobRef state, long step, LoraSpec lora,
                 Optional<BlobRef> results) {
             this(position, state, step, lora, results, List.of(), Optional.empty());
         }
     }
 
-    /// After a failure of the worker, operations from `position` on are about to be replayed. A recovery that
-    /// finds this event knows that the replay has failed too: then operations are replayed one at a time.
+    /// The replay of operations from `position` on starts after a failure of the worker. If a recovery finds
+    /// this event, the replay has failed too: operations are then replayed one at a time.
     record ReplayBegan(long position) implements RunEvent {}
 
-    /// After a second failure, an operation is about to be replayed alone, so that one that ends its worker
-    /// is found.
+    /// The exclusive replay of an operation starts after a second failure, so that an operation that ends its
+    /// worker is found.
     record OperationAttempted(long position,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
         OperationAttempted(long position) {
@@ -136,7 +137,7 @@ public sealed interface RunEvent {
         }
     }
 
-    /// Everything that was to be replayed has an outcome.
+    /// All replayed operations have an outcome.
     record ReplayFinished(long position) implements RunEvent {}
 
     /// Blobs that nothing refers to were deleted.
@@ -150,14 +151,15 @@ public sealed interface RunEvent {
         }
     }
 
-    /// An entity has read all events before this one and answers for the run from now on. An earlier entity
-    /// that was wrongly taken for dead can persist nothing more: its next sequence number is used.
+    /// An entity has read all events before this one and is responsible for the run from now on. An earlier
+    /// entity that was wrongly considered dead cannot persist anything any more: its next sequence number is
+    /// used.
     record EntityBegan(long timeMillis) implements RunEvent {}
 
-    /// An entry of the history that no other event gives.
+    /// An entry of the history that does not follow from another event.
     record HistoryRecorded(@JsonProperty("note") HistoryEntry entry) implements RunEvent {}
 
-    /// The event with a stamp, if it may have one and has none.
+    /// The event with `stamp`, if events of its type have a stamp and it has none.
     default RunEvent stamped(Stamp now) {
         Optional<Stamp> stamp = Optional.of(now);
         return switch (this) {

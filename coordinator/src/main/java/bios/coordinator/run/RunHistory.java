@@ -14,35 +14,35 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.stream.Collectors;
 
-/// Makes the entries of a run's history from its events. Pure. An event that a build without histories stored
-/// gives an entry if it has a time.
+/// Derives the entries of a run's history from its events. Pure. An event of a build without histories gives
+/// an entry if it has a time.
 final class RunHistory {
-    /// What comes again and again may fill this part of a history only.
+    /// Routine entries may take up this part of a history.
     private static final int ROUTINE_PART = 4;
-    private static final int NAMED = 8;
+    private static final int MAX_NAMES = 8;
 
     private RunHistory() {}
 
-    /// The history behind `event`, at most `kept` entries: of recovery points only the newest quarter, so
-    /// that rarer things stay longer.
+    /// The history after `event`, at most `kept` entries. At most a quarter of them are recovery points, so
+    /// that less frequent entries stay longer.
     static List<HistoryEntry> after(TrainingRun before, RunEvent event, int kept) {
-        List<HistoryEntry> notes = before.history();
+        List<HistoryEntry> entries = before.history();
         return switch (event) {
-            case OperationFailed e when blocked(before, e) -> countBlocked(notes);
-            case OperationAttempted e -> attempted(before, e, kept);
-            default -> note(before, event).map(note -> with(notes, note, kept)).orElse(notes);
+            case OperationFailed e when isBlocked(before, e) -> countBlocked(entries);
+            case OperationAttempted e -> withAttempt(before, e, kept);
+            default -> entryOf(before, event).map(entry -> with(entries, entry, kept)).orElse(entries);
         };
     }
 
-    /// Whether the history's newest entry says the same as `now`.
-    static boolean says(List<HistoryEntry> history, HistoryEntry now) {
+    /// Whether `now` only repeats the newest entry of the history.
+    static boolean repeatsNewest(List<HistoryEntry> history, HistoryEntry now) {
         if (history.isEmpty()) return false;
         HistoryEntry last = history.getLast();
         return now.repeats(last) || now.kind() == Kind.RECOVERY_POINT_FAILED
                 && last.kind() == now.kind() && last.node().equals(now.node());
     }
 
-    private static Optional<HistoryEntry> note(TrainingRun run, RunEvent event) {
+    private static Optional<HistoryEntry> entryOf(TrainingRun run, RunEvent event) {
         return switch (event) {
             case RunCreated(var config, var stamp) -> Optional.of(new HistoryEntry(config.createdAtMillis(),
                     stamp.map(Stamp::node), Kind.CREATED, Optional.empty(), Optional.empty(),
@@ -50,40 +50,40 @@ final class RunHistory {
                             "rank", "" + config.lora().rank(), "parent", parent))
                             .orElse(Map.of("base_model", config.baseModel().value(),
                                     "rank", "" + config.lora().rank()))));
-            case OperationFailed(var at, var why, var stamp) -> stamp.map(s -> about(run, at, s,
+            case OperationFailed(var at, var why, var stamp) -> stamp.map(s -> operationEntry(run, at, s,
                     why.code().equals(ReplayPolicy.WORKER_LOST)
                             ? Kind.POISONED_OPERATION : Kind.OPERATION_FAILED,
                     Map.of("code", why.code(), "message", why.message())));
             case LoadApplied(var at, var stamp) -> stamp.filter(_ -> run.at(at).isPresent())
-                    .map(s -> about(run, at, s, Kind.LOADED, loaded(run.at(at).orElseThrow())));
+                    .map(s -> operationEntry(run, at, s, Kind.LOADED, loadDetail(run.at(at).orElseThrow())));
             case CheckpointCommitted(var at, var manifest, _, var stamp) -> manifest.name().map(name ->
-                    about(run, at, stamp.orElse(new Stamp(manifest.createdAtMillis(), "")),
-                            Kind.CHECKPOINT_SAVED, Map.of("checkpoint", words(manifest.kind(), name),
+                    operationEntry(run, at, stamp.orElse(new Stamp(manifest.createdAtMillis(), "")),
+                            Kind.CHECKPOINT_SAVED, Map.of("checkpoint", checkpointText(manifest.kind(), name),
                                     "step", "" + manifest.step(), "bytes", "" + manifest.bytes())));
             case CheckpointDeleted(var kind, var name, var stamp) -> stamp.map(s ->
-                    plain(s, Kind.CHECKPOINT_DELETED, Map.of("checkpoint", words(kind, name))));
+                    runEntry(s, Kind.CHECKPOINT_DELETED, Map.of("checkpoint", checkpointText(kind, name))));
             case ExpirySet(var kind, var name, var at, var stamp) -> stamp.map(s ->
-                    plain(s, Kind.EXPIRY_SET, Map.of("checkpoint", words(kind, name),
+                    runEntry(s, Kind.EXPIRY_SET, Map.of("checkpoint", checkpointText(kind, name),
                             "expires_at", at.map(millis -> "" + millis).orElse("never"))));
             case CheckpointsExpired(var time, var stamp) ->
-                    expired(run, time, stamp.orElse(new Stamp(time, "")));
-            case RecoveryPointReached e -> e.stamp().map(s -> about(run, e.position(), s,
+                    expiryEntry(run, time, stamp.orElse(new Stamp(time, "")));
+            case RecoveryPointReached e -> e.stamp().map(s -> operationEntry(run, e.position(), s,
                     Kind.RECOVERY_POINT, Map.of("step", "" + e.step(), "bytes", "" + e.state().bytes())));
             case RunClosed(var time, var stamp) -> Optional.of(
-                    plain(stamp.orElse(new Stamp(time, "")), Kind.UNLOADED, Map.of()));
-            case HistoryRecorded(var note) -> Optional.of(note);
+                    runEntry(stamp.orElse(new Stamp(time, "")), Kind.UNLOADED, Map.of()));
+            case HistoryRecorded(var entry) -> Optional.of(entry);
             case OperationAccepted _, LoadResolved _, ErrorSeen _, SnapshotsReleased _, OperationAttempted _,
                     ReplayBegan _, ReplayFinished _, BlobsFreed _,
                     EntityBegan _ -> Optional.empty();
         };
     }
 
-    private static HistoryEntry plain(Stamp stamp, Kind kind, Map<String, String> detail) {
+    private static HistoryEntry runEntry(Stamp stamp, Kind kind, Map<String, String> detail) {
         return new HistoryEntry(stamp.timeMillis(), node(stamp), kind, Optional.empty(), Optional.empty(),
                 detail);
     }
 
-    private static HistoryEntry about(TrainingRun run, long position, Stamp stamp, Kind kind,
+    private static HistoryEntry operationEntry(TrainingRun run, long position, Stamp stamp, Kind kind,
             Map<String, String> detail) {
         return new HistoryEntry(stamp.timeMillis(), node(stamp), kind, Optional.of(position),
                 run.at(position).map(PendingOperation::seq), detail);
@@ -93,76 +93,78 @@ final class RunHistory {
         return Optional.of(stamp.node()).filter(name -> !name.isEmpty());
     }
 
-    private static String words(CheckpointKind kind, CheckpointName name) {
+    private static String checkpointText(CheckpointKind kind, CheckpointName name) {
         return kind.segment() + "/" + name;
     }
 
-    private static Map<String, String> loaded(PendingOperation load) {
+    private static Map<String, String> loadDetail(PendingOperation load) {
         Optional<CheckpointManifest> manifest = switch (load.outcome()) {
             case Outcome.Resolved(var found) -> Optional.of(found);
             case Outcome.Applied(var found) -> Optional.of(found);
             case Outcome.Open _, Outcome.Committed _, Outcome.Failed _ -> Optional.empty();
         };
         return manifest.flatMap(CheckpointManifest::path)
-                .map(path -> Map.of("path", path.bios())).orElse(Map.of());
+                .map(path -> Map.of("path", path.biosUri())).orElse(Map.of());
     }
 
-    private static Optional<HistoryEntry> expired(TrainingRun run, long time, Stamp stamp) {
-        List<String> gone = run.checkpoints().versions().stream()
+    private static Optional<HistoryEntry> expiryEntry(TrainingRun run, long time, Stamp stamp) {
+        List<String> expired = run.checkpoints().versions().stream()
                 .filter(m -> m.expiresAtMillis().filter(at -> at <= time).isPresent())
-                .map(m -> words(m.kind(), m.name().orElseThrow())).distinct().toList();
-        return gone.isEmpty() ? Optional.empty() : Optional.of(plain(stamp, Kind.CHECKPOINT_EXPIRED, Map.of(
-                "checkpoints", gone.stream().limit(NAMED).collect(Collectors.joining(", "))
-                + (gone.size() > NAMED ? " and " + (gone.size() - NAMED) + " more" : ""))));
+                .map(m -> checkpointText(m.kind(), m.name().orElseThrow())).distinct().toList();
+        return expired.isEmpty() ? Optional.empty()
+                : Optional.of(runEntry(stamp, Kind.CHECKPOINT_EXPIRED, Map.of(
+                "checkpoints", expired.stream().limit(MAX_NAMES).collect(Collectors.joining(", "))
+                + (expired.size() > MAX_NAMES ? " and " + (expired.size() - MAX_NAMES) + " more" : ""))));
     }
 
-    /// Whether an operation fails only because of an earlier one.
-    private static boolean blocked(TrainingRun run, OperationFailed event) {
+    /// Whether an operation fails only because of an earlier failure.
+    private static boolean isBlocked(TrainingRun run, OperationFailed event) {
         return run.blockedBy(event.position()).filter(event.why()::equals).isPresent();
     }
 
-    /// Counts an operation that fails because of an earlier failure in the entry of that failure.
-    private static List<HistoryEntry> countBlocked(List<HistoryEntry> notes) {
-        for (int i = notes.size() - 1; i >= 0; i--) {
-            HistoryEntry note = notes.get(i);
-            if (note.kind() != Kind.OPERATION_FAILED && note.kind() != Kind.POISONED_OPERATION) continue;
-            return replaced(notes, i, counted(note, "struck", 1));
+    /// Counts an operation that an earlier failure blocks in the entry of that failure.
+    private static List<HistoryEntry> countBlocked(List<HistoryEntry> entries) {
+        for (int i = entries.size() - 1; i >= 0; i--) {
+            HistoryEntry entry = entries.get(i);
+            if (entry.kind() != Kind.OPERATION_FAILED && entry.kind() != Kind.POISONED_OPERATION) continue;
+            return withReplaced(entries, i, withCount(entry, "struck", 1));
         }
-        return notes;
+        return entries;
     }
 
-    /// Consecutive attempts are one entry.
-    private static List<HistoryEntry> attempted(TrainingRun run, OperationAttempted event, int kept) {
+    /// Adds an attempt; consecutive attempts are one entry.
+    private static List<HistoryEntry> withAttempt(TrainingRun run, OperationAttempted event, int kept) {
         if (event.stamp().isEmpty()) return run.history();
-        HistoryEntry now = about(run, event.position(), event.stamp().get(), Kind.ATTEMPT,
+        HistoryEntry now = operationEntry(run, event.position(), event.stamp().get(), Kind.ATTEMPT,
                 Map.of("first", "" + event.position(), "operations", "1"));
-        List<HistoryEntry> notes = run.history();
-        if (notes.isEmpty() || notes.getLast().kind() != Kind.ATTEMPT
-                || !notes.getLast().node().equals(now.node())) return with(notes, now, kept);
-        HistoryEntry merged = counted(notes.getLast(), "operations", 1);
-        return replaced(notes, notes.size() - 1, new HistoryEntry(now.timeMillis(), now.node(), now.kind(),
-                now.position(), now.seq(), merged.detail()));
+        List<HistoryEntry> entries = run.history();
+        if (entries.isEmpty() || entries.getLast().kind() != Kind.ATTEMPT
+                || !entries.getLast().node().equals(now.node())) return with(entries, now, kept);
+        HistoryEntry merged = withCount(entries.getLast(), "operations", 1);
+        return withReplaced(entries, entries.size() - 1, new HistoryEntry(now.timeMillis(), now.node(),
+                now.kind(), now.position(), now.seq(), merged.detail()));
     }
 
-    private static HistoryEntry counted(HistoryEntry note, String name, int more) {
-        var detail = new HashMap<>(note.detail());
+    private static HistoryEntry withCount(HistoryEntry entry, String name, int more) {
+        var detail = new HashMap<>(entry.detail());
         detail.merge(name, "" + more, (old, add) -> "" + (Long.parseLong(old) + Long.parseLong(add)));
-        return new HistoryEntry(note.timeMillis(), note.node(), note.kind(), note.position(), note.seq(),
+        return new HistoryEntry(entry.timeMillis(), entry.node(), entry.kind(), entry.position(), entry.seq(),
                 detail);
     }
 
-    private static List<HistoryEntry> replaced(List<HistoryEntry> notes, int index, HistoryEntry note) {
-        var changed = new ArrayList<>(notes);
-        changed.set(index, note);
+    private static List<HistoryEntry> withReplaced(
+            List<HistoryEntry> entries, int index, HistoryEntry entry) {
+        var changed = new ArrayList<>(entries);
+        changed.set(index, entry);
         return changed;
     }
 
-    private static List<HistoryEntry> with(List<HistoryEntry> notes, HistoryEntry note, int kept) {
-        var longer = new ArrayList<>(notes);
-        longer.add(note);
-        long routine = longer.stream().filter(RunHistory::routine).count();
+    private static List<HistoryEntry> with(List<HistoryEntry> entries, HistoryEntry entry, int kept) {
+        var longer = new ArrayList<>(entries);
+        longer.add(entry);
+        long routine = longer.stream().filter(RunHistory::isRoutine).count();
         for (int i = 0; i < longer.size() && routine > Math.max(1, kept / ROUTINE_PART);) {
-            if (routine(longer.get(i))) {
+            if (isRoutine(longer.get(i))) {
                 longer.remove(i);
                 routine--;
             } else i++;
@@ -170,7 +172,7 @@ final class RunHistory {
         return longer.size() <= kept ? longer : longer.subList(longer.size() - kept, longer.size());
     }
 
-    private static boolean routine(HistoryEntry note) {
-        return note.kind() == Kind.RECOVERY_POINT;
+    private static boolean isRoutine(HistoryEntry entry) {
+        return entry.kind() == Kind.RECOVERY_POINT;
     }
 }

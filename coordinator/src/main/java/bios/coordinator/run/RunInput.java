@@ -7,35 +7,35 @@ import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.engine.EngineCommand.EngineEvent.RecoveryPointWritten;
 import java.util.List;
 
-/// Something that happened to a run and that [RunScheduler] must judge. An `epoch` is that of the engine
-/// session in which it began: an input of an earlier session is stale and changes nothing.
+/// An input of [RunScheduler]. Its `epoch` is that of the engine session in which the cause of the input was
+/// started: an input of an earlier session is stale and changes nothing.
 sealed interface RunInput {
-    /// The journal was read: the engine holds nothing of the run.
+    /// The journal was read; the run is not open in the engine.
     record Recovered() implements RunInput {}
 
-    /// The journal holds these events, and the run that is passed with them is the one after them.
+    /// These events are in the journal; the run that is passed with the input includes them.
     record Stored(List<RunEvent> events) implements RunInput {}
 
     /// The events of [RunEffect.Store] may be persisted now.
     record StoreDue(long epoch, List<RunEvent> events) implements RunInput {}
 
-    /// The engine sent this.
+    /// The engine sent an event.
     record FromEngine(long epoch, EngineEvent event) implements RunInput {}
 
     /// The engine has stopped.
     record EngineStopped() implements RunInput {}
 
-    /// The load at `position` names this checkpoint.
+    /// The checkpoint of the load at `position` was found.
     record LoadFound(long epoch, long position, boolean optimizer, CheckpointManifest manifest)
             implements RunInput {}
 
-    /// The load at `position` names no checkpoint that it could load.
+    /// The load at `position` names no checkpoint that can be loaded.
     record LoadFailed(long epoch, long position, Fault why) implements RunInput {}
 
-    /// The run that has the checkpoint of the load at `position` did not answer.
+    /// The run with the checkpoint of the load at `position` did not answer.
     ///
-    /// @param attempt which time it was asked, from 1
-    /// @param why the fault of the load if this was the last time
+    /// @param attempt number of the attempt, from 1
+    /// @param why the fault of the load if this was the last attempt
     record LoadUnanswered(long epoch, long position, int attempt, Fault why) implements RunInput {}
 
     /// The results before a recovery point are in the blob store.
@@ -47,7 +47,7 @@ sealed interface RunInput {
     /// The results before a recovery point could not be stored.
     record ResultsNotWritten(long epoch, String why) implements RunInput {}
 
-    /// The index shows the checkpoint that the save at `position` has made.
+    /// The index contains the checkpoint of the save at `position`, or the index has failed.
     record SaveShown(long position) implements RunInput {}
 
     /// The blob store has deleted these blobs.
@@ -56,28 +56,28 @@ sealed interface RunInput {
     /// The blob store has failed to delete some of them.
     record BlobsNotDeleted(String why) implements RunInput {}
 
-    /// The results that only memory holds now exceed their limit, or do so no more.
-    record ResultsHeavy(boolean heavy) implements RunInput {}
+    /// The results that are only in memory exceed their limit now, or no longer do.
+    record ResultsOverLimit(boolean overLimit) implements RunInput {}
 
-    /// The node wants the results of this run in the blob store.
+    /// The node requests that the run writes its results to the blob store.
     record RecoveryPointWanted() implements RunInput {}
 
-    /// The run holds its node's turn of [ExclusiveReplay].
+    /// The run has the node's turn of [ExclusiveReplay].
     record ExclusiveGranted(long epoch) implements RunInput {}
 
-    /// The owner unloads the run.
+    /// The owner has requested the unloading of the run.
     record UnloadRequested() implements RunInput {}
 
-    /// The run may be closed now, if it still has nothing to do.
+    /// The run is closed now if all its operations still have an outcome.
     record UnloadDue(long nowMillis) implements RunInput {}
 
-    /// The run must leave its node.
+    /// The run must be handed over: its entity stops on this node.
     record LeaveRequested() implements RunInput {}
 
-    /// No command has come for some time.
+    /// No command has arrived for the idle time.
     ///
     /// @param busy whether clients wait for results, or the index is being written
-    /// @param sharded whether a shard can let the run go
+    /// @param sharded whether a shard can passivate the run
     record IdleElapsed(boolean busy, boolean sharded) implements RunInput {}
 
     /// A timer has elapsed.

@@ -8,32 +8,33 @@ import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.atomic.AtomicBoolean;
 
-/// The work around a run that its operations do not wait for: its row in the index, the deletion of blobs,
-/// the expiry of checkpoints. Belongs to one actor.
+/// The background work of a run: its row in the index, the deletion of blobs, the expiry of checkpoints.
+/// Belongs to one actor.
 ///
-/// The row is written when a field that it shows has changed: at once where that is rare (a checkpoint, the
-/// end of the run), at most once per [#PERIOD] where only the step or the time of the last request has
-/// changed. One write runs at a time.
+/// The row is written when one of its fields has changed: immediately for rare changes (a checkpoint, the end
+/// of the run), at most once per [#PERIOD] if only the step or the time of the last request has changed. One
+/// write runs at a time.
 final class RunMaintenance {
-    /// The least time between two writes of the row for steps and requests alone.
+    /// The minimum time between two writes of the row because of steps and requests.
     static final Duration PERIOD = Duration.ofSeconds(2);
-    /// A run that replays operations knows its step only afterwards; until then its old row is right.
+    /// A run that replays operations knows its step only afterwards; until then the old row is correct.
     private static final Duration REPLAY_DELAY = Duration.ofSeconds(10);
-    /// Versions of the row for each sequence number of the journal: steps have no event of their own.
+    /// Versions of the row for each sequence number of the journal; several are needed because steps have no
+    /// event.
     private static final int VERSIONS = 1 << 16;
     private static final Duration LONGEST_EXPIRY_WAIT = Duration.ofHours(1);
 
     private record PendingSave(long version, long position) {}
 
     private final RunContext context;
-    private final AtomicBoolean living = new AtomicBoolean(true);
+    private final AtomicBoolean alive = new AtomicBoolean(true);
     private final List<PendingSave> pendingSaves = new ArrayList<>();
     private boolean writing;
-    /// Whether [#PERIOD] since the last write has not elapsed.
+    /// Whether [#PERIOD] has not elapsed since the last write.
     private boolean waiting;
     /// Whether the row must be written without waiting.
     private boolean urgent;
-    /// Whether the row shows something else than the run is.
+    /// Whether the row differs from the state of the run.
     private boolean dirty = true;
     private long shownStep;
     private long shownRequest;
@@ -43,14 +44,14 @@ final class RunMaintenance {
         this.context = context;
     }
 
-    /// The entity ends; it deletes nothing any more.
-    void end() {
-        living.set(false);
+    /// Ends the deletions: the entity stops.
+    void close() {
+        alive.set(false);
     }
 
     // The index
 
-    /// The entity answers for the run, whose row may be missing or old.
+    /// Starts the maintenance of the row, which may be missing or old.
     ///
     /// @param replays whether operations are executed again first
     void begin(boolean replays) {
@@ -63,14 +64,14 @@ final class RunMaintenance {
         return writing || dirty;
     }
 
-    /// The row must be written without waiting.
+    /// Requests a write of the row without delay.
     void indexAtOnce() {
         urgent = true;
     }
 
-    /// A save is in the journal; it is finished when the index shows it.
+    /// Adds a save that is in the journal; it is finished when the index contains it.
     ///
-    /// @param sequence the number of its event
+    /// @param sequence the sequence number of its event
     void awaitShown(long sequence, long position) {
         pendingSaves.add(new PendingSave(sequence * VERSIONS, position));
         urgent = true;
@@ -79,7 +80,7 @@ final class RunMaintenance {
     /// Writes the row if that is due. [SelfMessage.Indexed] follows.
     ///
     /// @param step optimizer steps known to be applied
-    /// @param sequence the number of the run's last event
+    /// @param sequence the sequence number of the run's last event
     void index(TrainingRun run, long step, long sequence) {
         if (run.config().isEmpty()) return;
         dirty |= urgent || step != shownStep || run.lastRequestMillis() != shownRequest;
@@ -107,14 +108,14 @@ final class RunMaintenance {
         context.after(time, "index", new SelfMessage.IndexAgain());
     }
 
-    /// [#PERIOD] has elapsed.
-    void indexAgain() {
+    /// Permits the next write: [#PERIOD] has elapsed.
+    void permitWrite() {
         waiting = false;
     }
 
-    /// A write has ended. Gives the positions of the saves that are shown now. A failing index must not hold
-    /// them up: then these are all, and the row is written again later.
-    List<Long> indexed(SelfMessage.Indexed indexed) {
+    /// Handles the end of a write. Returns the positions of the saves that are in the index now. If the write
+    /// failed, it returns all, so that a failing index does not delay saves; the row is written again later.
+    List<Long> finishWrite(SelfMessage.Indexed indexed) {
         writing = false;
         boolean failed = indexed.failure().isPresent();
         if (failed) {
@@ -134,8 +135,8 @@ final class RunMaintenance {
     /// Deletes blobs that nothing refers to. [RunInput.BlobsDeleted] or [RunInput.BlobsNotDeleted] follows.
     void delete(List<BlobId> blobs) {
         context.later(() -> {
-            // A successor of this entity may have written a blob anew that this one would delete.
-            for (BlobId blob : blobs) if (living.get()) context.environment().blobs().delete(blob);
+            // A later entity of the run may have written the same blob again.
+            for (BlobId blob : blobs) if (alive.get()) context.environment().blobs().delete(blob);
             return blobs;
         }, (deleted, failure) -> new SelfMessage.Step(failure == null
                 ? new RunInput.BlobsDeleted(deleted) : new RunInput.BlobsNotDeleted(failure.toString())));
@@ -143,7 +144,7 @@ final class RunMaintenance {
 
     // Expiry
 
-    /// Has [SelfMessage.Expire] come when the next checkpoint expires.
+    /// Schedules [SelfMessage.Expire] for the time at which the next checkpoint expires.
     void scheduleExpiry(TrainingRun run) {
         run.checkpoints().nextExpiry().ifPresentOrElse(
                 at -> context.after(Duration.ofMillis(Math.clamp(at - context.now(), 1,
@@ -152,7 +153,7 @@ final class RunMaintenance {
     }
 
     /// Whether a checkpoint has expired.
-    boolean expired(TrainingRun run) {
+    boolean hasExpired(TrainingRun run) {
         return run.checkpoints().nextExpiry().filter(at -> at <= context.now()).isPresent();
     }
 }

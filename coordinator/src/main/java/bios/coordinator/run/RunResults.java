@@ -12,8 +12,8 @@ import java.util.Optional;
 import java.util.function.LongFunction;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// The results of a run's operations for its clients: those in memory, those in pages in the blob store, and
-/// the clients that wait. Counts what they take of the node's memory. Belongs to one actor.
+/// The results of a run's operations, in memory and in pages in the blob store, and the clients that wait for
+/// results. Reports the memory of the results to [NodeMemory]. Belongs to one actor.
 final class RunResults {
     private record Waiter(long id, ActorRef<RunReply> replyTo) {}
 
@@ -35,14 +35,14 @@ final class RunResults {
         memory = context.environment().memory().open(() -> self.tell(new SelfMessage.Shrink()));
     }
 
-    /// The journal was read.
-    void recovered(TrainingRun run) {
+    /// Initializes the results after the journal was read.
+    void initialize(TrainingRun run) {
         step = run.recovery().step();
         cache.saved(run.recovery().position());
     }
 
-    /// The entity ends: its results no longer count.
-    void end() {
+    /// Closes the node's account of this run: the entity stops.
+    void close() {
         memory.close();
     }
 
@@ -51,11 +51,11 @@ final class RunResults {
         return step;
     }
 
-    /// An operation has an outcome; clients that wait for it get it.
-    void finished(FinishedOperation outcome) {
+    /// Adds the outcome of an operation and sends it to the clients that wait for it.
+    void add(FinishedOperation outcome) {
         step = outcome.result().map(this::stepAfter).orElse(step);
         cache.add(outcome);
-        wake(outcome);
+        sendOutcome(outcome);
     }
 
     private long stepAfter(OperationResult result) {
@@ -66,24 +66,24 @@ final class RunResults {
         };
     }
 
-    /// The journal holds a recovery point at `position`.
-    void saved(long position) {
+    /// Records that a recovery point at `position` is in the journal.
+    void markSaved(long position) {
         cache.saved(position);
-        if (shrinking) shrunk();
+        if (shrinking) finishShrink();
     }
 
     Optional<FinishedOperation> bySeq(long seq) {
         return cache.bySeq(seq);
     }
 
-    /// A client gets this outcome.
-    void fetched(FinishedOperation outcome) {
+    /// Marks an outcome as fetched by a client.
+    void markFetched(FinishedOperation outcome) {
         cache.fetched(outcome);
     }
 
     // Memory
 
-    /// What bounds the acceptance of operations.
+    /// The values that limit the acceptance of operations.
     TrainingRun.Load load(TrainingRun run, RunScheduler scheduler) {
         String owner = run.config().map(config -> config.owner()).orElse("");
         NodeMemory node = context.environment().memory();
@@ -91,33 +91,33 @@ final class RunResults {
     }
 
     /// Updates the node's account of this run.
-    void account(TrainingRun run, RunScheduler scheduler) {
+    void updateAccount(TrainingRun run, RunScheduler scheduler) {
         if (run.config().isEmpty()) return;
         var now = scheduler.load(run, 0, 0);
         memory.unfinished(run.config().get().owner(), now.unfinished(), now.unfinishedBytes());
         memory.results(cache.bytes());
     }
 
-    /// An operation of `owner` is about to be persisted; it counts at once.
-    void accepts(String owner, TrainingRun.Load now, long bytes) {
+    /// Counts an operation of `owner` before it is persisted.
+    void countAccepted(String owner, TrainingRun.Load now, long bytes) {
         memory.unfinished(owner, now.unfinished() + 1, now.unfinishedBytes() + bytes);
     }
 
-    /// Whether results that only memory holds exceed their limit.
-    boolean heavy() {
+    /// Whether the results that are only in memory exceed their limit.
+    boolean overLimit() {
         return cache.unsavedBytes() > context.settings().resultMemoryBytes();
     }
 
-    /// Frees what it can: at once the results that are in pages as well. Whether there are others, which a
-    /// recovery point would put into pages.
+    /// Frees the results that are in pages. Returns whether there are others, which the next recovery point
+    /// writes to pages.
     boolean shrink() {
         shrinking = true;
         cache.shrink(0);
-        if (cache.unsavedBytes() == 0) shrunk();
+        if (cache.unsavedBytes() == 0) finishShrink();
         return shrinking;
     }
 
-    private void shrunk() {
+    private void finishShrink() {
         shrinking = false;
         cache.shrink(0);
         memory.shrunk();
@@ -136,34 +136,34 @@ final class RunResults {
                                 "its results cannot be stored: " + failure)));
     }
 
-    /// Whether some page may have the result of `seq`.
+    /// Whether a page may contain the result of `seq`.
     static boolean mayFind(TrainingRun run, long seq) {
-        return run.recovery().allPages().stream().anyMatch(page -> page.mayHold(seq));
+        return run.recovery().allPages().stream().anyMatch(page -> page.mayContain(seq));
     }
 
-    /// Searches for the result of `seq` in the pages that may have it, newest first; one search at a time.
+    /// Searches the pages for the result of `seq`, newest first; one search runs at a time.
     void search(TrainingRun run, long seq) {
         if (reading) return;
         reading = true;
-        List<ResultsPage> among = run.recovery().allPages();
-        context.later(() -> read(seq, among), (read, failure) -> failure == null ? read
-                : new SelfMessage.PageRead(seq, Optional.empty(), List.of(), among,
+        List<ResultsPage> searched = run.recovery().allPages();
+        context.later(() -> searchPages(seq, searched), (read, failure) -> failure == null ? read
+                : new SelfMessage.PageRead(seq, Optional.empty(), List.of(), searched,
                         Optional.of(failure.toString())));
     }
 
-    private SelfMessage read(long seq, List<ResultsPage> among) {
-        for (ResultsPage page : among.reversed()) {
-            if (!page.mayHold(seq)) continue;
+    private SelfMessage searchPages(long seq, List<ResultsPage> searched) {
+        for (ResultsPage page : searched.reversed()) {
+            if (!page.mayContain(seq)) continue;
             List<FinishedOperation> all = ResultsPages.read(context.environment().blobs(), page);
             Optional<FinishedOperation> found = all.stream().filter(each -> each.seq() == seq).findFirst();
             if (found.isPresent())
-                return new SelfMessage.PageRead(seq, found, all, among, Optional.empty());
+                return new SelfMessage.PageRead(seq, found, all, searched, Optional.empty());
         }
-        return new SelfMessage.PageRead(seq, Optional.empty(), List.of(), among, Optional.empty());
+        return new SelfMessage.PageRead(seq, Optional.empty(), List.of(), searched, Optional.empty());
     }
 
-    /// A search has ended; the next one begins.
-    void read(TrainingRun run, RunScheduler scheduler, SelfMessage.PageRead read) {
+    /// Handles the end of a search and starts the next one.
+    void onPageRead(TrainingRun run, RunScheduler scheduler, SelfMessage.PageRead read) {
         reading = false;
         if (read.failure().isPresent()) {
             context.warn("the result of request {} cannot be read yet: {}", read.seq(),
@@ -172,64 +172,64 @@ final class RunResults {
             return;
         }
         read.page().forEach(cache::add);
-        read.found().ifPresent(this::wake);
-        // A page may have been merged into another meanwhile.
-        if (read.found().isEmpty() && read.among().equals(run.recovery().allPages()))
+        read.found().ifPresent(this::sendOutcome);
+        // The page may have been merged into another one in the meantime.
+        if (read.found().isEmpty() && read.searched().equals(run.recovery().allPages()))
             answer(read.seq(), new RunReply.Refused(Reason.NOT_FOUND,
                     "the result of request " + read.seq() + " is no longer kept"));
         searchForWaiters(run, scheduler);
-        account(run, scheduler);
+        updateAccount(run, scheduler);
     }
 
-    /// Searches for the first result that a client waits for and only a page may have.
+    /// Searches for the first result for which a client waits and which only a page may contain.
     void searchForWaiters(TrainingRun run, RunScheduler scheduler) {
         for (long seq : List.copyOf(waiters.keySet())) {
             Optional<FinishedOperation> outcome = cache.bySeq(seq);
-            outcome.ifPresent(this::wake);
-            if (outcome.isEmpty() && !scheduler.coming(run, seq)) search(run, seq);
+            outcome.ifPresent(this::sendOutcome);
+            if (outcome.isEmpty() && !scheduler.awaitsOutcome(run, seq)) search(run, seq);
         }
     }
 
     // Waiters
 
-    /// Has a client wait for `seq`; [SelfMessage.WaitOver] comes when its time is over.
+    /// Adds a client that waits for `seq`; [SelfMessage.WaitOver] follows after `time`.
     void await(long seq, ActorRef<RunReply> replyTo, Duration time) {
         var waiter = new Waiter(nextWaiter++, replyTo);
         waiters.computeIfAbsent(seq, _ -> new ArrayList<>()).add(waiter);
         context.after(time, waiter.id(), new SelfMessage.WaitOver(seq, waiter.id()));
     }
 
-    int waiting() {
+    int waiterCount() {
         return waiters.values().stream().mapToInt(List::size).sum();
     }
 
-    /// Has each client that waits for it get an [SelfMessage.Answer].
-    private void wake(FinishedOperation outcome) {
-        for (Waiter waiter : removed(outcome.seq()))
+    /// Sends [SelfMessage.Answer] for each client that waits for the outcome.
+    private void sendOutcome(FinishedOperation outcome) {
+        for (Waiter waiter : removeWaiters(outcome.seq()))
             context.tell(new SelfMessage.Answer(outcome, waiter.replyTo()));
     }
 
     private void answer(long seq, RunReply reply) {
-        for (Waiter waiter : removed(seq)) waiter.replyTo().tell(reply);
+        for (Waiter waiter : removeWaiters(seq)) waiter.replyTo().tell(reply);
     }
 
-    /// Answers all clients that wait.
+    /// Answers all waiting clients.
     void answerAll(LongFunction<RunReply> reply) {
         for (long seq : List.copyOf(waiters.keySet())) answer(seq, reply.apply(seq));
     }
 
-    private List<Waiter> removed(long seq) {
+    private List<Waiter> removeWaiters(long seq) {
         List<Waiter> all = Optional.ofNullable(waiters.remove(seq)).orElse(List.of());
         for (Waiter waiter : all) context.cancel(waiter.id());
         return all;
     }
 
-    /// The time of a client is over: the address that must be told so, unless it was answered.
-    Optional<ActorRef<RunReply>> over(long seq, long waiter) {
+    /// Removes a client whose wait time is over; returns its address unless it was answered.
+    Optional<ActorRef<RunReply>> removeExpired(long seq, long waiter) {
         List<Waiter> all = waiters.getOrDefault(seq, List.of());
-        Optional<Waiter> over = all.stream().filter(w -> w.id() == waiter).findFirst();
-        over.ifPresent(all::remove);
+        Optional<Waiter> expired = all.stream().filter(w -> w.id() == waiter).findFirst();
+        expired.ifPresent(all::remove);
         if (all.isEmpty()) waiters.remove(seq);
-        return over.map(Waiter::replyTo);
+        return expired.map(Waiter::replyTo);
     }
 }

@@ -19,33 +19,34 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 
-/// Decides what the engine is given next of one run, and when its state is made durable, replayed, evicted,
-/// moved and closed. A state machine without clock, actor, I/O or callback: [#step] takes what happened and
-/// answers with the next state and the effects. What the journal knows of the run, [TrainingRun], is passed
-/// with each input; this record is what only the entity in memory knows.
+/// Decides which operation of a run the engine executes next, and when the run's state is made durable,
+/// replayed, evicted, moved and closed. A state machine without clock, actor, I/O or callback: [#step] takes
+/// an input and returns the next state and the effects. The state of the run in the journal, [TrainingRun],
+/// is passed with each input; this record is the state that is only in memory.
 ///
-/// @param active whether the entity may act: it has stored that it answers for the run
+/// @param active whether the entity may act: [RunEvent.EntityBegan] is in the journal
 /// @param epoch counts engine sessions
-/// @param engine how far the run is opened in the engine
+/// @param engine the state of the run in the engine
 /// @param openAttempts how often the engine had no memory to open it, in a row
-/// @param stalled why the run cannot be opened, while that is so
-/// @param evicting whether the engine wants the run's memory for others
+/// @param stalled why the run cannot be opened; empty: it can
+/// @param evicting whether the engine has requested the eviction of the run
 /// @param turn the node's turn of [ExclusiveReplay]
-/// @param finished positions behind the recovery point whose outcome is known
-/// @param unshown positions of saves in the journal that the index does not show yet
-/// @param storing whether events of [RunEffect.Store] are on their way
+/// @param finished positions after the recovery point with a known outcome
+/// @param unshown positions of saves that are in the journal but not in the index yet
+/// @param storing whether events of [RunEffect.Store] are not persisted yet
 /// @param leaving whether the run leaves its node
-/// @param passivating whether it does so because it is idle
-/// @param unloading whether the owner has unloaded it and it is not closed yet
-/// @param resultsHeavy whether results that only memory holds exceed their limit
+/// @param passivating whether it leaves because it is idle
+/// @param unloading whether its owner has requested the unloading and it is not closed yet
+/// @param resultsOverLimit whether the results that are only in memory exceed their limit
 record RunScheduler(RunSettings settings, boolean active, long epoch, Engine engine, int openAttempts,
         Optional<Fault> stalled, boolean evicting, Pipeline pipeline, RecoveryPointPlan points,
         ReplayPolicy replay, Turn turn, IntervalSet finished, IntervalSet unshown, boolean storing,
-        boolean leaving, boolean passivating, boolean unloading, Deletion deletion, boolean resultsHeavy) {
-    /// How far a run is opened in the engine.
+        boolean leaving, boolean passivating, boolean unloading, Deletion deletion,
+        boolean resultsOverLimit) {
+    /// The state of the run in the engine.
     enum Engine {
         CLOSED,
-        /// It was lost or refused; it is opened when [RunTimer.Reopen] elapses.
+        /// The run was lost or refused; it is opened when [RunTimer.Reopen] elapses.
         RETRY_DELAY, OPENING, OPEN
     }
 
@@ -55,19 +56,19 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
     /// The deletion of blobs that nothing refers to.
     enum Deletion {
         IDLE, RUNNING,
-        /// It has failed; it is tried again when [RunTimer.RetryDeletion] elapses.
+        /// The deletion has failed; it is tried again when [RunTimer.RetryDeletion] elapses.
         PAUSED
     }
 
-    /// The state after an input, and what must be done.
+    /// The state after an input, and the effects.
     record Transition(RunScheduler next, List<RunEffect> effects) {}
 
     private static final int OPEN_ATTEMPTS = 5;
     private static final int RESOLVE_ATTEMPTS = 5;
-    /// How soon an idle run looks again whether its recovery point is in the journal.
+    /// The interval at which an idle run checks whether its recovery point is in the journal.
     private static final Duration POINT_WAIT = Duration.ofSeconds(1);
 
-    /// Before anything was read.
+    /// The state before the journal is read.
     static RunScheduler initial(RunSettings settings) {
         return new RunScheduler(settings, false, 0, Engine.CLOSED, 0, Optional.empty(), false,
                 Pipeline.at(0), RecoveryPointPlan.INITIAL, ReplayPolicy.initial(settings.attempts()),
@@ -75,28 +76,28 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 false);
     }
 
-    /// What follows from an input.
+    /// The transition that an input causes.
     ///
-    /// @param run as the journal knows it now
+    /// @param run the state of the run in the journal
     Transition step(TrainingRun run, RunInput input) {
         var step = new Step(this, run);
         step.judge(input);
         return step.transition();
     }
 
-    /// Whether the engine was asked to hold the run, and has neither refused nor closed it.
+    /// Whether the run is open in the engine or being opened.
     boolean resident() {
         return engine == Engine.OPENING || engine == Engine.OPEN;
     }
 
-    /// The same, told how much memory results take now: before a step, so that it judges by that.
-    RunScheduler withResultsHeavy(boolean heavy) {
-        return heavy == resultsHeavy ? this : new RunScheduler(settings, active, epoch, engine, openAttempts,
-                stalled, evicting, pipeline, points, replay, turn, finished, unshown, storing, leaving,
-                passivating, unloading, deletion, heavy);
+    /// The same state with the current value of `resultsOverLimit`; set before each step.
+    RunScheduler withResultsOverLimit(boolean overLimit) {
+        return overLimit == resultsOverLimit ? this : new RunScheduler(settings, active, epoch, engine,
+                openAttempts, stalled, evicting, pipeline, points, replay, turn, finished, unshown, storing,
+                leaving, passivating, unloading, deletion, overLimit);
     }
 
-    /// What is accepted and has no outcome, alone and with the other runs of its owner on the node.
+    /// The operations that are accepted and have no outcome, of this run and of its owner's runs on the node.
     TrainingRun.Load load(TrainingRun run, int ofOwner, long bytesOfOwner) {
         int count = 0;
         long bytes = 0;
@@ -112,12 +113,12 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         return load(run, 0, 0).unfinished();
     }
 
-    /// Whether an outcome of the client's number `seq` is still to come.
-    boolean coming(TrainingRun run, long seq) {
+    /// Whether the operation `seq` has no outcome yet.
+    boolean awaitsOutcome(TrainingRun run, long seq) {
         return run.bySeq(seq).filter(o -> !finished.contains(o.position())).isPresent();
     }
 
-    /// Operations before `seq` that have no outcome.
+    /// The number of operations before `seq` that have no outcome.
     int ahead(TrainingRun run, long seq) {
         if (run.bySeq(seq).isEmpty()) return 0;
         int ahead = 0;
@@ -151,8 +152,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         private boolean passivating;
         private boolean unloading;
         private Deletion deletion;
-        private boolean resultsHeavy;
-        /// Whether the effects persist events: what follows is judged when they are in the journal.
+        private boolean resultsOverLimit;
+        /// Whether the effects persist events: the next decision waits until they are in the journal.
         private boolean persisting;
 
         Step(RunScheduler s, TrainingRun run) {
@@ -175,13 +176,13 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             passivating = s.passivating;
             unloading = s.unloading;
             deletion = s.deletion;
-            resultsHeavy = s.resultsHeavy;
+            resultsOverLimit = s.resultsOverLimit;
         }
 
         Transition transition() {
             return new Transition(new RunScheduler(settings, active, epoch, engine, openAttempts, stalled,
                     evicting, pipeline, points, replay, turn, finished, unshown, storing, leaving,
-                    passivating, unloading, deletion, resultsHeavy), List.copyOf(effects));
+                    passivating, unloading, deletion, resultsOverLimit), List.copyOf(effects));
         }
 
         // Inputs
@@ -215,7 +216,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                     report(new Occurrence.DeletionFailed(why));
                     start(new RunTimer.RetryDeletion(), settings.retryAfter());
                 }
-                case RunInput.ResultsHeavy(var heavy) -> resultsHeavy = heavy;
+                case RunInput.ResultsOverLimit(var overLimit) -> resultsOverLimit = overLimit;
                 case RunInput.RecoveryPointWanted _ -> points = points.want();
                 case RunInput.ExclusiveGranted(var at) -> {
                     if (at == epoch && turn == Turn.REQUESTED) turn = Turn.HELD;
@@ -233,7 +234,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
 
         private void recovered() {
             restart(true, "restarted");
-            // A run that does not exist has nothing to lose; its first write is the one that creates it.
+            // A run that does not exist needs no [RunEvent.EntityBegan]: its first event creates it.
             active = run.config().isEmpty();
         }
 
@@ -247,7 +248,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 }
                 case RecoveryPointReached e -> {
                     points = points.durable();
-                    finished = finished.behind(e.position());
+                    finished = finished.after(e.position());
                 }
                 case RunClosed _ -> {
                     endSession();
@@ -261,7 +262,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             }
         }
 
-        /// The journal says that this entity answers for the run. What it holds of outcomes is known.
+        /// Activates the entity after [RunEvent.EntityBegan]: the outcomes in the journal are final.
         private void begin() {
             active = true;
             for (PendingOperation operation : run.pending()) {
@@ -341,8 +342,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 return;
             }
             if (!pipeline.holds(position)) return;
-            // What was accepted is in the store, and may have been executed before: it waits until it can be
-            // read.
+            // The accepted operation is stored and may have been executed before: it is retried until it can
+            // be read.
             if (why.code().equals(EngineCommand.STORE_FAILED)
                     && !run.at(position).orElseThrow().saves()) {
                 report(new Occurrence.OperationWaits(position, why.message()));
@@ -353,11 +354,11 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             persist(new OperationFailed(position, why));
         }
 
-        /// A failure is in the journal. What the engine has executed behind it went past it.
+        /// Handles a failure in the journal: the engine executed later operations without regard to it.
         private void operationFailed(long position, Fault why) {
             PendingOperation operation = run.at(position).orElseThrow();
             finish(FinishedOperation.failure(operation, why));
-            if (TrainingRun.blocksLater(operation, why) && pipeline.holdsBehind(position))
+            if (TrainingRun.blocksLater(operation, why) && pipeline.holdsAfter(position))
                 restart(false, "operation_failed");
         }
 
@@ -384,7 +385,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                     .<RunEvent>map(operation -> new OperationFailed(operation.position(), why)).toList());
         }
 
-        /// Messages about too little memory hold other numbers each time.
+        /// Messages of out-of-memory faults contain different numbers each time.
         private static boolean sameCause(Fault before, Fault why) {
             return before.code().equals(why.code())
                     && (before.message().equals(why.message()) || why.code().equals("out_of_memory"));
@@ -392,9 +393,9 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
 
         // Sessions
 
-        /// Begins another session behind the recovery point.
+        /// Starts another session after the recovery point.
         ///
-        /// @param failure whether engine or process ended, which an operation may have caused
+        /// @param failure whether the engine or its process ended, which an operation may have caused
         private void restart(boolean failure, String cause) {
             List<PendingOperation> again = run.pending().stream().filter(o -> !o.settled()).toList();
             report(new Occurrence.SessionStarted(cause, again.size(),
@@ -410,7 +411,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             start(new RunTimer.Reopen(epoch), settings.retryAfter());
         }
 
-        /// From here on everything of this session is stale.
+        /// Ends the session: all its later inputs are stale.
         private void endSession() {
             if (engine == Engine.OPENING || engine == Engine.OPEN) effects.add(new RunEffect.CloseRun());
             epoch++;
@@ -463,7 +464,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             if (leaving) stop();
         }
 
-        /// A point that the engine has written is kept as soon as all operations before it have an outcome.
+        /// Stores a point that the engine has written as soon as all operations before it have an outcome.
         private void keepPoint() {
             if (points.written().isEmpty() || points.storing()) return;
             var written = points.written().get();
@@ -518,11 +519,11 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                     if (deletion == Deletion.PAUSED) deletion = Deletion.IDLE;
                 }
                 case RunTimer.LeaveDeadline _ -> stop();
-                case RunTimer.Idle _ -> {} // the entity makes IdleElapsed of it
+                case RunTimer.Idle _ -> {} // the entity turns it into IdleElapsed
             }
         }
 
-        // What comes next
+        // The next action
 
         private void proceed() {
             if (!active || persisting) return;
@@ -536,7 +537,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             if (leaving && departed() && !points.underWay() && unshown.none()) stop();
         }
 
-        /// Nothing that could refer to a blob may be written while blobs are deleted, and the reverse.
+        /// Deletes blobs. Meanwhile nothing is written that could refer to a blob, and the reverse.
         private void deleteBlobs() {
             boolean writing = points.underWay() || points.inWork() || pipeline.saving();
             if (deletion != Deletion.IDLE || writing || run.garbage().isEmpty()) return;
@@ -544,12 +545,12 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             effects.add(new RunEffect.DeleteBlobs(run.garbage()));
         }
 
-        /// Does the next thing; false: there is nothing to do until the next input.
+        /// Takes the next action; false: there is no action until the next input.
         private boolean next() {
             boolean deleting = deletion == Deletion.RUNNING;
             if (run.closed()) return false;
             if (leaving) return quiet() && !departed() && !deleting && takePoint();
-            if (resultsHeavy) points = points.want();
+            if (resultsOverLimit) points = points.want();
             if (pointDue() && !deleting) return takePoint();
             if (evicting && engine == Engine.OPEN && !points.paused() && pipeline.load() == 0
                     && run.attempt().isEmpty()) return evict();
@@ -557,7 +558,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             Optional<PendingOperation> next = run.at(pipeline.sent() + 1);
             if (next.isEmpty()) return run.attempt().isPresent() && endReplay();
             PendingOperation operation = next.get();
-            // Whether what follows a load may run depends on its outcome.
+            // Whether operations after a load may be executed depends on its outcome.
             if (pipeline.load() != 0) return false;
             boolean load = operation.kind() == OperationKind.LOAD_STATE;
             Optional<Fault> blocked = load ? Optional.empty() : run.blockedBy(operation.position());
@@ -567,7 +568,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             if (replay.over(operation.position()) && run.attempt().isPresent()) return endReplay();
             if (engine != Engine.OPEN) return open();
             if (pipeline.full(operation, settings) || deleting && operation.saves()) return false;
-            if (resultsHeavy && pipeline.sent() > run.recovery().position()) return false;
+            if (resultsOverLimit && pipeline.sent() > run.recovery().position()) return false;
             if (tooFarAhead(operation)) return wantPoint();
             return replayed(operation);
         }
@@ -606,7 +607,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             return false;
         }
 
-        /// Closes the run in the engine as soon as all that was executed is durable. A point is due before.
+        /// Closes the run in the engine as soon as everything that was executed is durable. [#pointDue]
+        /// requests the point for that.
         private boolean evict() {
             if (!pipeline.idle() || points.inWork() || unsaved()) return false;
             engine = Engine.CLOSED;
@@ -635,7 +637,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             return false;
         }
 
-        /// Forgets the attempt before anything new is executed: everything that was replayed has an answer.
+        /// Ends the replay before a new operation is executed: all replayed operations have an answer.
         private boolean endReplay() {
             return pipeline.idle() && store(List.of(new ReplayFinished(pipeline.sent())));
         }
@@ -665,7 +667,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             return true;
         }
 
-        /// Whether a recovery would have to execute more again than it may.
+        /// Whether a recovery would have to replay more than the limit.
         private boolean tooFarAhead(PendingOperation operation) {
             long ahead = pipeline.sent() - run.recovery().position();
             long bytes = pipeline.sentBytes() - points.durableBytes() + operation.operation().bytes();
@@ -680,17 +682,17 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
 
         // Queries
 
-        /// Whether the engine has answered for everything, and no load is being resolved.
+        /// Whether the engine has answered everything, and no load is being resolved.
         private boolean quiet() {
             return pipeline.idle() && !points.inWork() && pipeline.resolving() == 0;
         }
 
-        /// Whether the run can leave the engine without anything being executed again.
+        /// Whether the run can be closed in the engine without a later replay.
         private boolean departed() {
             return quiet() && (engine != Engine.OPEN || pipeline.sent() == run.recovery().position());
         }
 
-        /// Whether a recovery from the last point would execute something again.
+        /// Whether a recovery from the last point would replay an operation.
         private boolean unsaved() {
             return run.pending().stream()
                     .anyMatch(o -> o.position() <= pipeline.sent() && !o.settled());

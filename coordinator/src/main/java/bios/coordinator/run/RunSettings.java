@@ -3,7 +3,7 @@ package bios.coordinator.run;
 import com.typesafe.config.Config;
 import java.time.Duration;
 
-/// The numbers of `bios.run`; `reference.conf` says what each means.
+/// The settings of `bios.run`; `reference.conf` documents each.
 public record RunSettings(int shards, int maxUnfinished, long maxUnfinishedBytes, int maxUnfinishedPerOwner,
         long maxUnfinishedBytesPerOwner, int maxCheckpoints, int maxWaiting, int window, long windowBytes,
         int pointSteps, long pointBytes, int pointOperations, int pointMaxOperations, long pointMaxBytes,

@@ -5,7 +5,7 @@ import bios.protocol.stored.StoredType;
 import bios.protocol.stored.StoredTypes;
 import java.util.List;
 
-/// How runs are stored: the events, the snapshot, and the results that a recovery point keeps.
+/// The stored types of runs: events, snapshot, and the results of a page.
 public final class RunStored extends StoredSerializer {
     private static final int IDENTIFIER = 52_101;
     private static final String RESULTS = "run-results";
@@ -32,12 +32,12 @@ public final class RunStored extends StoredSerializer {
             StoredType.first("run", TrainingRun.class),
             StoredType.first(RESULTS, StoredResults.class)));
 
-    /// For Pekko.
+    /// Called by Pekko.
     public RunStored() {
         super(IDENTIFIER, TYPES);
     }
 
-    /// Results as a blob.
+    /// The serializer of results in blobs.
     static byte[] encode(StoredResults results) {
         return TYPES.writeNamed(results);
     }

@@ -12,8 +12,8 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.function.LongSupplier;
 
-/// What a run's entity reports: metrics, log lines, entries of its history, timings of its operations.
-/// Decides nothing. Belongs to one actor.
+/// Records metrics, log lines, history entries and timings of a run's operations. Makes no decisions. Belongs
+/// to one actor.
 final class RunTelemetry {
     private static final double NANOS = 1e9;
 
@@ -44,28 +44,28 @@ final class RunTelemetry {
         return nanos.getAsLong();
     }
 
-    /// Reports what the scheduler says has occurred.
+    /// Records an occurrence that the scheduler reports.
     void report(TrainingRun run, Occurrence occurrence) {
         switch (occurrence) {
             case Occurrence.SessionStarted(var cause, var operations, var last) ->
-                    restarted(cause, operations, last);
+                    beginRecovery(cause, operations, last);
             case Occurrence.Opened _ -> {
-                resumed();
-                opened(run);
+                endWaiting();
+                recordOpened(run);
             }
-            case Occurrence.OpenFailed failed -> openFailed(failed);
+            case Occurrence.OpenFailed failed -> recordOpenFailed(failed);
             case Occurrence.EngineLost _ -> {
-                context.warn("the engine does not hold the run any more; it is opened again");
+                context.warn("the engine has lost the run; it is opened again");
                 record(HistoryEntry.Kind.LEFT_ENGINE, Map.of("message", "the engine lost it"));
             }
             case Occurrence.Evicted _ -> record(HistoryEntry.Kind.EVICTED, Map.of());
             case Occurrence.Draining _ -> record(HistoryEntry.Kind.DRAINING, Map.of());
-            case Occurrence.Executed(var kind, var position) -> executed(kind, position);
-            case Occurrence.Measured(var position, var worked) -> timings.worked(position, worked);
+            case Occurrence.Executed(var kind, var position) -> countExecuted(kind, position);
+            case Occurrence.Measured(var position, var worked) -> timings.recordDeviceTime(position, worked);
             case Occurrence.OperationWaits(var position, var why) ->
                     context.warn("operation {} cannot be read yet: {}", position, why);
             case Occurrence.RecoveryPointFailed(var why) -> {
-                context.warn("a recovery point failed, the journal stays longer: {}", why);
+                context.warn("a recovery point failed; it is tried again: {}", why);
                 Metrics.RECOVERY_POINT_FAILURES.labelValues(model).inc();
                 record(HistoryEntry.Kind.RECOVERY_POINT_FAILED, Map.of("message", why));
             }
@@ -76,7 +76,7 @@ final class RunTelemetry {
 
     // History
 
-    /// An entry of now and this node.
+    /// An entry with the current time and this node.
     HistoryEntry entry(HistoryEntry.Kind kind, Optional<Long> position, Map<String, String> detail) {
         return new HistoryEntry(context.now(), Optional.of(context.node()), kind, position, Optional.empty(),
                 detail);
@@ -86,12 +86,12 @@ final class RunTelemetry {
         context.tell(new SelfMessage.RecordHistory(List.of(entry(kind, Optional.empty(), detail))));
     }
 
-    private void opened(TrainingRun run) {
+    private void recordOpened(TrainingRun run) {
         var entries = new ArrayList<HistoryEntry>();
         run.history().reversed().stream().filter(n -> n.kind() == HistoryEntry.Kind.OPENED)
                 .flatMap(n -> n.node().stream()).findFirst().filter(before -> !before.equals(context.node()))
                 .ifPresent(before -> {
-                    Metrics.MOVED.labelValues(model).inc();
+                    Metrics.RUNS_MOVED.labelValues(model).inc();
                     entries.add(entry(HistoryEntry.Kind.MOVED, Optional.empty(), Map.of("from", before)));
                 });
         long point = run.recovery().position();
@@ -100,119 +100,119 @@ final class RunTelemetry {
         context.tell(new SelfMessage.RecordHistory(entries));
     }
 
-    private void openFailed(Occurrence.OpenFailed failed) {
+    private void recordOpenFailed(Occurrence.OpenFailed failed) {
         Fault why = failed.why();
         if (!failed.repeated())
             context.warn("the engine did not open the run, code={}: {}", why.code(), why.message());
         if (!failed.retried()) return;
-        waits(why);
+        beginWaiting(why);
         if (!failed.repeated()) record(HistoryEntry.Kind.WAITING,
                 Map.of("code", why.code(), "message", why.message()));
     }
 
-    private void recovered(long position) {
+    private void recordRecovered(long position) {
         double seconds = (now() - began) / NANOS;
-        Metrics.RECOVERY_SECONDS.labelValues(model).observe(seconds);
+        Metrics.RUN_RECOVERY_SECONDS.labelValues(model).observe(seconds);
         context.tell(new SelfMessage.RecordHistory(List.of(entry(HistoryEntry.Kind.RECOVERED,
                 Optional.of(position), Map.of("seconds", String.format(Locale.ROOT, "%.3f", seconds),
                         "operations", "" + replayed)))));
         context.actor().getLog().atInfo().addKeyValue("run", context.id()).addKeyValue("position", position)
-                .log("recovered in {} s, {} operations executed again", seconds, replayed);
+                .log("recovered in {} s, {} operations replayed", seconds, replayed);
         replayed = 0;
     }
 
     // Metrics
 
-    /// The run is in memory.
+    /// Counts the run as in memory.
     ///
-    /// @param open operations accepted and not finished
-    void begins(int open) {
-        if (!active) Metrics.RUNS.labelValues(model).inc();
+    /// @param unfinishedOperations number of operations accepted and not finished
+    void countActive(int unfinishedOperations) {
+        if (!active) Metrics.RUNS_ACTIVE.labelValues(model).inc();
         active = true;
-        count(open - unfinished);
+        count(unfinishedOperations - unfinished);
     }
 
-    /// The run leaves memory.
-    void ends() {
-        if (active) Metrics.RUNS.labelValues(model).dec();
+    /// Counts the run as no longer in memory.
+    void countInactive() {
+        if (active) Metrics.RUNS_ACTIVE.labelValues(model).dec();
         active = false;
         count(-unfinished);
-        resumed();
+        endWaiting();
     }
 
     private void count(int more) {
         unfinished += more;
-        Metrics.UNFINISHED.labelValues(model).inc(more);
+        Metrics.OPERATIONS_UNFINISHED.labelValues(model).inc(more);
     }
 
-    void accepted(OperationKind kind) {
-        Metrics.ACCEPTED.labelValues(model, word(kind)).inc();
+    void countAccepted(OperationKind kind) {
+        Metrics.OPERATIONS_ACCEPTED.labelValues(model, label(kind)).inc();
         count(1);
     }
 
-    private void executed(OperationKind kind, long position) {
-        Metrics.EXECUTED.labelValues(model, word(kind)).inc();
-        if (position <= until) Metrics.REPLAYED.labelValues(model, word(kind)).inc();
+    private void countExecuted(OperationKind kind, long position) {
+        Metrics.OPERATIONS_EXECUTED.labelValues(model, label(kind)).inc();
+        if (position <= until) Metrics.OPERATIONS_REPLAYED.labelValues(model, label(kind)).inc();
     }
 
-    void failed(Fault why) {
-        Metrics.FAILED.labelValues(model, why.code()).inc();
+    void countFailed(Fault why) {
+        Metrics.OPERATIONS_FAILED.labelValues(model, why.code()).inc();
     }
 
-    /// The operation at `position` has an outcome.
+    /// Records that the operation at `position` has an outcome.
     ///
     /// @param first whether it had none before
-    void finished(long position, boolean first) {
-        timings.finished(position);
+    void recordOutcome(long position, boolean first) {
+        timings.recordOutcome(position);
         if (first) count(-1);
-        if (replayed > 0 && position == until) recovered(position);
+        if (replayed > 0 && position == until) recordRecovered(position);
     }
 
-    private void restarted(String cause, int operations, long last) {
+    private void beginRecovery(String cause, int operations, long last) {
         began = now();
         replayed = operations;
         until = last;
-        if (operations > 0) Metrics.RECOVERIES.labelValues(model, cause).inc();
+        if (operations > 0) Metrics.RUN_RECOVERIES.labelValues(model, cause).inc();
     }
 
-    void passivated() {
-        Metrics.PASSIVATED.labelValues(model).inc();
+    void countPassivated() {
+        Metrics.RUNS_PASSIVATED.labelValues(model).inc();
     }
 
-    private void waits(Fault why) {
-        Metrics.OPEN_FAILURES.labelValues(model, why.code()).inc();
+    private void beginWaiting(Fault why) {
+        Metrics.RUN_OPEN_FAILURES.labelValues(model, why.code()).inc();
         if (waiting.filter(why.code()::equals).isPresent()) return;
-        resumed();
+        endWaiting();
         waiting = Optional.of(why.code());
-        Metrics.WAITING.labelValues(model, why.code()).inc();
+        Metrics.RUNS_WAITING.labelValues(model, why.code()).inc();
     }
 
-    private void resumed() {
-        waiting.ifPresent(code -> Metrics.WAITING.labelValues(model, code).dec());
+    private void endWaiting() {
+        waiting.ifPresent(code -> Metrics.RUNS_WAITING.labelValues(model, code).dec());
         waiting = Optional.empty();
     }
 
-    void pointRequested() {
+    void beginRecoveryPoint() {
         pointBegan = now();
     }
 
-    void pointStored(long bytes) {
+    void endRecoveryPoint(long bytes) {
         Metrics.RECOVERY_POINTS.labelValues(model).inc();
         Metrics.RECOVERY_POINT_BYTES.labelValues(model).inc(bytes);
         Metrics.RECOVERY_POINT_SECONDS.labelValues(model).observe((now() - pointBegan) / NANOS);
     }
 
-    /// The journal has stored what it was given at `began`.
-    void stored(long began) {
-        Metrics.JOURNAL_SECONDS.labelValues("run").observe((now() - began) / NANOS);
+    /// Records the duration of a journal write that started at `began`.
+    void recordJournalWrite(long began) {
+        Metrics.JOURNAL_WRITE_SECONDS.labelValues("run").observe((now() - began) / NANOS);
     }
 
-    /// The journal has failed.
-    void journalFailed(String action) {
+    /// Counts a failure of the journal.
+    void countJournalFailure(String action) {
         Metrics.JOURNAL_FAILURES.labelValues("run", action).inc();
     }
 
-    private static String word(OperationKind kind) {
+    private static String label(OperationKind kind) {
         return kind.name().toLowerCase(Locale.ROOT);
     }
 }

@@ -1,24 +1,24 @@
 package bios.coordinator.run;
 
-/// A timer of a run. At most one of each type runs at a time: starting it again replaces it.
+/// A timer of a run. At most one timer of each type runs at a time: starting it again replaces it.
 sealed interface RunTimer {
-    /// The run may be opened in the engine again.
+    /// The delay before the run is opened in the engine again is over.
     record Reopen(long epoch) implements RunTimer {}
 
-    /// Another run may be asked again for the checkpoint that the load at `position` names.
+    /// The delay before another run is asked again for the checkpoint of the load at `position` is over.
     ///
-    /// @param attempt which time it will be asked, from 1
+    /// @param attempt number of the next attempt, from 1
     record ResolveAgain(long epoch, long position, int attempt) implements RunTimer {}
 
-    /// A recovery point may be tried again.
+    /// The delay before another recovery point is over.
     record RetryRecoveryPoint() implements RunTimer {}
 
-    /// Blobs may be deleted again.
+    /// The delay before another deletion of blobs is over.
     record RetryDeletion() implements RunTimer {}
 
-    /// The time in which the run should have left its node is over.
+    /// The time limit for leaving the node is over.
     record LeaveDeadline() implements RunTimer {}
 
-    /// The run has received no command for some time.
+    /// The idle time without a command is over.
     record Idle() implements RunTimer {}
 }

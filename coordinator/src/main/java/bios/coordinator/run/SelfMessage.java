@@ -7,48 +7,48 @@ import java.util.List;
 import java.util.Optional;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// A message that the entity of a run sends to itself: the answer to work on another thread, a timer, or
-/// something that must be done in a turn of its own because only there events can be persisted.
+/// A message that the entity of a run sends to itself: the outcome of work on another thread, a timer, or an
+/// action that needs its own message because events can be persisted only while a message is handled.
 sealed interface SelfMessage extends Message {
-    /// For [RunScheduler].
+    /// An input of [RunScheduler].
     record Step(RunInput input) implements SelfMessage {}
 
-    /// Persist that this entity answers for the run.
+    /// Persist [RunEvent.EntityBegan].
     record Begin() implements SelfMessage {}
 
     /// A timer of the run has elapsed.
     record TimerElapsed(RunTimer timer) implements SelfMessage {}
 
-    /// The results of all runs take too much of the node's memory.
+    /// The results of all runs exceed the node's memory limit: free results.
     record Shrink() implements SelfMessage {}
 
     /// A page of results was read in search of `seq`.
     ///
-    /// @param among the pages that were searched
+    /// @param searched the pages that were searched
     record PageRead(long seq, Optional<FinishedOperation> found, List<FinishedOperation> page,
-            List<ResultsPage> among, Optional<String> failure) implements SelfMessage {}
+            List<ResultsPage> searched, Optional<String> failure) implements SelfMessage {}
 
-    /// The blob store may be asked for a page of results again.
+    /// The delay before another read of a page has elapsed.
     record RetryPages() implements SelfMessage {}
 
-    /// The index shows the run as it was at `version`, or has failed to.
+    /// The write of `version` to the index has ended.
     record Indexed(long version, Optional<String> failure) implements SelfMessage {}
 
-    /// The index may be written again.
+    /// The delay before the next write of the index has elapsed.
     record IndexAgain() implements SelfMessage {}
 
-    /// The time of a client that waits for a result is over.
+    /// The wait time of a client has elapsed.
     record WaitOver(long seq, long waiter) implements SelfMessage {}
 
-    /// Give a client the outcome that it has waited for.
+    /// Send an outcome to a client that has waited for it.
     record Answer(FinishedOperation outcome, ActorRef<RunReply> replyTo) implements SelfMessage {}
 
-    /// A checkpoint may have expired.
+    /// Check for expired checkpoints.
     record Expire() implements SelfMessage {}
 
-    /// Put these into the history.
+    /// Add these entries to the history.
     record RecordHistory(List<HistoryEntry> entries) implements SelfMessage {}
 
-    /// End the entity now.
+    /// Stop the entity now.
     record Stop() implements SelfMessage {}
 }

@@ -3,7 +3,7 @@ package bios.coordinator.run;
 import bios.protocol.checkpoint.BlobRef;
 import java.util.List;
 
-/// The content of a [ResultsPage], as the blob store has it.
+/// The stored content of a [ResultsPage].
 record StoredResults(List<FinishedOperation> results) {
     StoredResults {
         results = List.copyOf(results);

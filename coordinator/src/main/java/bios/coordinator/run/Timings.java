@@ -1,63 +1,63 @@
 package bios.coordinator.run;
 
 import bios.protocol.run.OperationKind;
-import bios.protocol.run.Timing;
+import bios.protocol.run.OperationTiming;
 import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.List;
 import java.util.TreeMap;
 import java.util.function.LongSupplier;
 
-/// How long the newest operations took, in memory only: an operation that is executed
-/// again after a failure has none. Belongs to one actor.
+/// The timings of the newest operations, in memory only: an operation that is replayed after a failure has
+/// none. Belongs to one actor.
 final class Timings {
-    static final int KEPT = 1024;
+    static final int MAX_TIMINGS = 1024;
 
     private record Started(long seq, OperationKind kind, long arrived, long stored, long worked) {}
 
     private final LongSupplier nanos;
     private final TreeMap<Long, Started> started = new TreeMap<>();
-    private final Deque<Timing> newest = new ArrayDeque<>();
+    private final Deque<OperationTiming> newest = new ArrayDeque<>();
     private long arrived;
 
-    /// @param nanos a clock that only goes forward
+    /// @param nanos monotonic clock
     Timings(LongSupplier nanos) {
         this.nanos = nanos;
     }
 
-    /// An operation has arrived; it is stored or refused before the next one arrives.
-    void arrived() {
+    /// Records the arrival of an operation, which is stored or refused before the next one arrives.
+    void recordArrival() {
         arrived = nanos.getAsLong();
     }
 
-    /// The journal has stored it.
-    void stored(long position, long seq, OperationKind kind) {
+    /// Records that an operation is in the journal.
+    void recordStored(long position, long seq, OperationKind kind) {
         started.put(position, new Started(seq, kind, arrived, nanos.getAsLong(), 0));
     }
 
-    /// The device has worked for it.
-    void worked(long position, long workedNanos) {
+    /// Records the device time of an operation.
+    void recordDeviceTime(long position, long workedNanos) {
         started.computeIfPresent(position, (_, s) ->
                 new Started(s.seq(), s.kind(), s.arrived(), s.stored(), workedNanos));
     }
 
-    /// It has its outcome.
-    void finished(long position) {
+    /// Records that an operation has its outcome.
+    void recordOutcome(long position) {
         Started s = started.remove(position);
         if (s == null) return;
-        long behind = nanos.getAsLong() - s.stored();
-        if (newest.size() == KEPT) newest.removeFirst();
-        newest.addLast(new Timing(s.seq(), s.kind(), s.stored() - s.arrived(),
-                Math.max(0, behind - s.worked()), s.worked()));
+        long sinceStored = nanos.getAsLong() - s.stored();
+        if (newest.size() == MAX_TIMINGS) newest.removeFirst();
+        newest.addLast(new OperationTiming(s.seq(), s.kind(), s.stored() - s.arrived(),
+                Math.max(0, sinceStored - s.worked()), s.worked()));
     }
 
-    /// Operations up to `position` get no outcome any more.
+    /// Discards operations up to `position`: they get no outcome any more.
     void forget(long position) {
         started.headMap(position, true).clear();
     }
 
-    /// The newest, in the order in which they were finished.
-    List<Timing> newest() {
+    /// The timings of the newest operations, in the order in which they finished.
+    List<OperationTiming> newest() {
         return List.copyOf(newest);
     }
 }

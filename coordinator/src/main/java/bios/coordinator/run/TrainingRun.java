@@ -27,22 +27,23 @@ import java.util.TreeSet;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
-/// A training run: its accepted operations, the recovery point before it, and the checkpoints it has made.
-/// Pure: no clock, no actor, no I/O; the same events give the same run.
+/// A training run: its accepted operations, its last recovery point, and its checkpoints. Pure: no clock, no
+/// actor, no I/O; the same events give the same run.
 ///
 /// @param config empty until the run is created
 /// @param lora the adapter's shape now; empty until the run is created
 /// @param accepted the position of the last accepted operation; 0: none
-/// @param known the client's numbers that were accepted
-/// @param pending the operations behind the recovery point, in order
+/// @param known the sequence numbers that were accepted
+/// @param pending the operations after the recovery point, in order
 /// @param recovery the last recovery point
 /// @param trained whether an operation before the recovery point changed the weights
-/// @param blocking the failure that later operations must not silently train past
-/// @param attempt from where operations are executed again after a failure
-/// @param garbage blobs that nothing refers to any more, to be deleted
+/// @param blocking the failure because of which later operations fail, so that training does not continue
+///     unnoticed
+/// @param attempt the replay after a failure of the worker
+/// @param garbage blobs without references, to be deleted
 /// @param lastRequestMillis when the last operation was accepted
-/// @param closed whether it was unloaded
-/// @param history the newest of what happened to it, the newest last
+/// @param closed whether the run was unloaded
+/// @param history the newest entries of the history, the newest last
 public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, long accepted,
         IntervalSet known,
         @JsonProperty("line") List<PendingOperation> pending, RecoveryPoint recovery, boolean trained,
@@ -50,30 +51,30 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         @JsonProperty("poison") Optional<BlockingFailure> blocking, Optional<Attempt> attempt,
         List<BlobId> garbage, long lastRequestMillis, boolean closed,
         @JsonInclude(JsonInclude.Include.NON_EMPTY) List<HistoryEntry> history) {
-    /// Before it is created.
+    /// The run before it is created.
     public static final TrainingRun NONE = new TrainingRun(Optional.empty(), Optional.empty(), 0,
             IntervalSet.EMPTY, List.of(),
             new RecoveryPoint(0, Optional.empty(), 0, Optional.empty(), Optional.empty(), List.of()),
             false,
             Checkpoints.NONE, Optional.empty(), Optional.empty(), List.of(), 0, false, List.of());
 
-    /// A failed `optim_step` without a gradient loses nothing, so training may go on.
+    /// The fault of an `optim_step` without a gradient. It does not block later operations.
     public static final String NO_GRADIENT = "no_gradient";
 
-    /// From where the run is executed again.
+    /// The recovery point: a recovery replays the operations after it.
     ///
     /// @param position operations up to it are in `state`; 0: the new adapter
     /// @param lora the adapter's shape in it; empty at position 0
-    /// @param results what an earlier build stored in place of `pages`
-    /// @param pages results up to there, oldest first
+    /// @param results the results as an earlier build stored them, instead of `pages`
+    /// @param pages results up to `position`, oldest first
     public record RecoveryPoint(long position, Optional<BlobRef> state, long step, Optional<LoraSpec> lora,
             Optional<BlobRef> results,
             @JsonInclude(JsonInclude.Include.NON_EMPTY) List<ResultsPage> pages) {
         public RecoveryPoint {
-            pages = pages == null ? List.of() : List.copyOf(pages);     // absent: an earlier build's
+            pages = pages == null ? List.of() : List.copyOf(pages); // absent in snapshots of an earlier build
         }
 
-        /// All pages, also of an earlier build.
+        /// All pages, including those of an earlier build.
         List<ResultsPage> allPages() {
             return results.map(blob -> List.of(ResultsPage.unknown(blob, position))).orElse(pages);
         }
@@ -81,8 +82,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     /// A failed operation that changes state.
     ///
-    /// @param until operations behind it were accepted after the client had been told;
-    ///     empty: it has not been told
+    /// @param until operations after this position were accepted when the client knew of the failure; empty:
+    ///     the client does not know of it yet
     public record BlockingFailure(long position, Fault why, Optional<Long> until) {
         boolean blocks(long later) {
             return later > position && (until.isEmpty() || later <= until.get());
@@ -91,40 +92,40 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     /// A replay after a failure of the worker.
     ///
-    /// @param times how often the operation at `position` was started alone in replays that have not
-    ///     finished; 0: never, operations from `position` on were replayed normally
+    /// @param times how often an exclusive replay has started the operation at `position`; 0: operations from
+    ///     `position` on were replayed normally
     public record Attempt(long position, int times) {
-        /// What remains of it when the state behind `point` is durable.
-        Optional<Attempt> behind(long point) {
+        /// The attempt that remains when the state after `point` is durable.
+        Optional<Attempt> after(long point) {
             if (position > point) return Optional.of(this);
             return times == 0 ? Optional.of(new Attempt(point + 1, 0)) : Optional.empty();
         }
     }
 
-    /// What to do with a command.
+    /// The decision about a command.
     public sealed interface Decision {
-        /// Persist these, then confirm.
+        /// Persist the events, then confirm.
         record Accept(List<RunEvent> events) implements Decision {}
 
-        /// It was done before: confirm and persist nothing.
+        /// The command was executed before: confirm and persist nothing.
         record Duplicate() implements Decision {}
 
-        /// Refuse and persist nothing.
+        /// Refuse the command and persist nothing.
         record Refuse(Reason reason, String message) implements Decision {}
     }
 
-    /// What bounds the acceptance of operations.
+    /// The values that limit the acceptance of operations.
     ///
     /// @param unfinished operations accepted and not finished
     /// @param unfinishedBytes their bytes
-    /// @param ofOwner the same of all runs of its owner on this node
-    /// @param bytesOfOwner their bytes
+    /// @param ofOwner unfinished operations of all runs of the owner on this node
+    /// @param bytesOfOwner bytes of these operations
     public record Load(int unfinished, long unfinishedBytes, int ofOwner, long bytesOfOwner) {}
 
     public TrainingRun {
         pending = List.copyOf(pending);
         garbage = List.copyOf(garbage);
-        // Snapshots of builds without histories have none.
+        // Snapshots of builds without histories have no history.
         history = history == null ? List.of() : List.copyOf(history);
     }
 
@@ -143,10 +144,10 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                         "run " + have.run() + " exists with another configuration");
     }
 
-    /// Accepts an operation, or finds that it was accepted before.
+    /// Decides whether an operation is accepted, repeated or refused.
     ///
-    /// @param remembered the digest under `seq` if it is before the recovery point and
-    ///     its result is still kept
+    /// @param remembered the digest of operation `seq` if the operation is before the recovery point and its
+    ///     result is still kept
     Decision submit(long seq, StoredOperation operation, String digest, long nowMillis,
             Optional<String> remembered, Load load, RunSettings settings) {
         if (seq < 0) return new Decision.Refuse(Reason.INVALID, "seq_id " + seq + " is negative");
@@ -200,8 +201,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                     path + " was trained with " + manifest.optimizerType()
                     + ", this run uses adamw; load the weights without the optimizer");
         LoraSpec shape = lora.orElseThrow();
-        boolean adopts = !own.loraChosen() && !trainedBefore(position);
-        if (!adopts && !shape.compatible(manifest.lora()))
+        boolean adoptsShape = !own.loraChosen() && !trainedBefore(position);
+        if (!adoptsShape && !shape.compatible(manifest.lora()))
             return refuse(position, "lora_mismatch",
                     path + " has " + words(manifest.lora()) + ", this run has " + words(shape));
         return new LoadResolved(position, manifest);
@@ -226,42 +227,42 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         return changes && !(operation.outcome() instanceof Outcome.Failed);
     }
 
-    /// The earlier failure because of which the operation at `position` must fail too, if there is one.
+    /// The earlier failure that blocks the operation at `position`, if there is one.
     Optional<Fault> blockedBy(long position) {
         return blocking.filter(b -> b.blocks(position)).map(BlockingFailure::why);
     }
 
-    /// Whether a client that is told of the failure at `position` thereby knows the blocking failure.
+    /// Whether the blocking failure becomes known to the client when it receives the failure at `position`.
     boolean wouldBeSeen(long position) {
         return blocking.filter(p -> p.until().isEmpty() && position >= p.position()).isPresent();
     }
 
-    /// Whether the failure of `operation` must stop operations behind it.
+    /// Whether the failure of `operation` blocks later operations.
     static boolean blocksLater(PendingOperation operation, Fault why) {
         return operation.kind().changesState() && !why.code().equals(NO_GRADIENT);
     }
 
     // Queries
 
-    /// The operation at a position behind the recovery point.
+    /// The operation at a position after the recovery point.
     Optional<PendingOperation> at(long position) {
         long index = position - recovery.position() - 1;
         return index < 0 || index >= pending.size()
                 ? Optional.empty() : Optional.of(pending.get((int) index));
     }
 
-    /// The operation with a client's number, if it is behind the recovery point.
+    /// The operation with a sequence number, if it is after the recovery point.
     Optional<PendingOperation> bySeq(long seq) {
         return pending.stream().filter(e -> e.seq() == seq).findFirst();
     }
 
-    /// Bytes of operations that a snapshot of this run holds.
+    /// Bytes of the operations in a snapshot of this run.
     long inlineBytes() {
         return pending.stream().filter(e -> e.operation() instanceof StoredOperation.Inline)
                 .mapToLong(e -> e.operation().bytes()).sum();
     }
 
-    /// Every blob that something refers to.
+    /// All blobs to which the run refers.
     Set<BlobId> referenced() {
         var all = new HashSet<BlobId>();
         checkpoints.all().flatMap(Checkpoints::blobs).forEach(all::add);
@@ -275,63 +276,64 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         Stream<BlobId> payload = operation.operation() instanceof StoredOperation.InBlob(_, var blob)
                 ? Stream.of(blob.id()) : Stream.empty();
         Stream<BlobId> loaded = switch (operation.outcome()) {
-            case Outcome.Resolved(var manifest) -> own(manifest);
-            case Outcome.Applied(var manifest) -> own(manifest);
+            case Outcome.Resolved(var manifest) -> ownBlobs(manifest);
+            case Outcome.Applied(var manifest) -> ownBlobs(manifest);
             case Outcome.Open _, Outcome.Committed _, Outcome.Failed _ -> Stream.empty();
         };
         return Stream.concat(payload, loaded);
     }
 
-    /// The blobs of a manifest, if they are this run's to delete.
-    private Stream<BlobId> own(CheckpointManifest manifest) {
+    /// The blobs of a manifest, if they belong to this run.
+    private Stream<BlobId> ownBlobs(CheckpointManifest manifest) {
         return manifest.run().equals(config.orElseThrow().run())
                 ? Checkpoints.blobs(manifest) : Stream.empty();
     }
 
     // Events
 
-    /// The run after an event, which its history shows.
+    /// The run after an event, with the history after the event.
     ///
-    /// @param kept most entries of the history
+    /// @param kept maximum number of history entries
     TrainingRun apply(RunEvent event, int kept) {
-        return apply(event).history(RunHistory.after(this, event, kept));
+        return apply(event).withHistory(RunHistory.after(this, event, kept));
     }
 
-    /// The run after an event, its history as it was.
+    /// The run after an event, with an unchanged history.
     TrainingRun apply(RunEvent event) {
         return switch (event) {
-            case RunCreated(var created, _) -> created(created);
-            case OperationAccepted e -> accept(e);
-            case LoadResolved(var at, var manifest) -> outcome(at, new Outcome.Resolved(manifest));
-            case LoadApplied(var at, _) -> loaded(at);
-            case OperationFailed(var at, var why, _) -> failed(at, why);
+            case RunCreated(var created, _) -> applyCreated(created);
+            case OperationAccepted e -> applyAccepted(e);
+            case LoadResolved(var at, var manifest) -> withOutcome(at, new Outcome.Resolved(manifest));
+            case LoadApplied(var at, _) -> applyLoad(at);
+            case OperationFailed(var at, var why, _) -> applyFailure(at, why);
             case ErrorSeen(var upTo) ->
-                    blocking(blocking.map(b ->
+                    withBlocking(blocking.map(b ->
                             new BlockingFailure(b.position(), b.why(), Optional.of(upTo))));
-            case CheckpointCommitted e -> committed(e);
-            case CheckpointDeleted(var kind, var name, _) -> checkpoints(checkpoints.delete(kind, name));
+            case CheckpointCommitted e -> applyCommit(e);
+            case CheckpointDeleted(var kind, var name, _) -> withCheckpoints(checkpoints.delete(kind, name));
             case ExpirySet(var kind, var name, var at, _) ->
-                    checkpoints(checkpoints.expiry(kind, name, at));
-            case CheckpointsExpired(var now, _) -> checkpoints(checkpoints.expire(now));
-            case SnapshotsReleased(var session) -> checkpoints(checkpoints.release(session));
-            case RecoveryPointReached e -> recovered(e);
-            case OperationAttempted(var at, _) -> attempted(at);
-            case ReplayBegan(var at) -> attempt(Optional.of(new Attempt(at, 0)));
-            case ReplayFinished _ -> attempt(Optional.empty());
-            case BlobsFreed(var blobs) -> garbage(garbage.stream().filter(b -> !blobs.contains(b)).toList());
-            case RunClosed _ -> close();
+                    withCheckpoints(checkpoints.expiry(kind, name, at));
+            case CheckpointsExpired(var now, _) -> withCheckpoints(checkpoints.expire(now));
+            case SnapshotsReleased(var session) -> withCheckpoints(checkpoints.release(session));
+            case RecoveryPointReached e -> applyRecoveryPoint(e);
+            case OperationAttempted(var at, _) -> applyAttempt(at);
+            case ReplayBegan(var at) -> withAttempt(Optional.of(new Attempt(at, 0)));
+            case ReplayFinished _ -> withAttempt(Optional.empty());
+            case BlobsFreed(var blobs) ->
+                    withGarbage(garbage.stream().filter(b -> !blobs.contains(b)).toList());
+            case RunClosed _ -> applyClosed();
             case EntityBegan _, HistoryRecorded _ -> this;
         };
     }
 
-    private TrainingRun created(RunConfig created) {
+    private TrainingRun applyCreated(RunConfig created) {
         require(config.isEmpty(), "run %s is created twice", created.run());
         return new TrainingRun(Optional.of(created), Optional.of(created.lora()), accepted, known, pending,
                 recovery, trained, checkpoints, blocking, attempt, garbage, created.createdAtMillis(), closed,
                 history);
     }
 
-    private TrainingRun accept(OperationAccepted e) {
+    private TrainingRun applyAccepted(OperationAccepted e) {
         require(e.position() == accepted + 1, "position %d follows %d", e.position(), accepted);
         var longer = new ArrayList<>(pending);
         longer.add(new PendingOperation(e.position(), e.seq(), e.operation(), e.digest(), e.timeMillis(),
@@ -340,15 +342,15 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 checkpoints, blocking, attempt, garbage, e.timeMillis(), closed, history);
     }
 
-    private TrainingRun outcome(long position, Outcome now) {
+    private TrainingRun withOutcome(long position, Outcome now) {
         var changed = new ArrayList<>(pending);
         int index = (int) (position - recovery.position() - 1);
         require(index >= 0 && index < changed.size(), "position %d is not pending", position);
         changed.set(index, changed.get(index).with(now));
-        return pending(changed);
+        return withPending(changed);
     }
 
-    private TrainingRun loaded(long position) {
+    private TrainingRun applyLoad(long position) {
         PendingOperation operation = at(position).orElseThrow();
         var manifest = switch (operation.outcome()) {
             case Outcome.Resolved(var m) -> m;
@@ -357,103 +359,100 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                     throw new IllegalStateException("the load at " + position
                             + " was applied before it was resolved");
         };
-        TrainingRun next = outcome(position, new Outcome.Applied(manifest))
-                .blocking(blocking.filter(p -> p.position() > position));
-        return next.lora(Optional.of(manifest.lora()));
+        TrainingRun next = withOutcome(position, new Outcome.Applied(manifest))
+                .withBlocking(blocking.filter(p -> p.position() > position));
+        return next.withLora(Optional.of(manifest.lora()));
     }
 
-    private TrainingRun failed(long position, Fault why) {
+    private TrainingRun applyFailure(long position, Fault why) {
         PendingOperation operation = at(position).orElseThrow();
-        TrainingRun next = outcome(position, new Outcome.Failed(why));
-        // A load is executed although a failure blocks the run, so its own failure is a new cause.
-        boolean news = operation.kind() == OperationKind.LOAD_STATE || blockedBy(position).isEmpty();
-        return (news && blocksLater(operation, why)
-                ? next.blocking(Optional.of(new BlockingFailure(position, why, Optional.empty())))
-                : next).collect(this);
+        TrainingRun next = withOutcome(position, new Outcome.Failed(why));
+        // A load is executed even if a failure blocks the run, so its failure is a new cause.
+        boolean newCause = operation.kind() == OperationKind.LOAD_STATE || blockedBy(position).isEmpty();
+        return (newCause && blocksLater(operation, why)
+                ? next.withBlocking(Optional.of(new BlockingFailure(position, why, Optional.empty())))
+                : next).collectGarbage(this);
     }
 
-    private TrainingRun committed(CheckpointCommitted e) {
-        TrainingRun next = outcome(e.position(), new Outcome.Committed(e.manifest()))
-                .checkpoints(checkpoints.commit(e.manifest(), e.session()));
+    private TrainingRun applyCommit(CheckpointCommitted e) {
+        TrainingRun next = withOutcome(e.position(), new Outcome.Committed(e.manifest()))
+                .withCheckpoints(checkpoints.commit(e.manifest(), e.session()));
         Set<BlobId> now = Checkpoints.blobs(e.manifest()).collect(Collectors.toSet());
-        return next.garbage(next.garbage.stream().filter(b -> !now.contains(b)).toList());
+        return next.withGarbage(next.garbage.stream().filter(b -> !now.contains(b)).toList());
     }
 
-    private TrainingRun recovered(RecoveryPointReached e) {
+    private TrainingRun applyRecoveryPoint(RecoveryPointReached e) {
         require(e.position() >= recovery.position() && e.position() <= accepted,
                 "recovery point %d is outside the accepted operations", e.position());
-        int behind = (int) (e.position() - recovery.position());
-        boolean changed = trained || pending.subList(0, behind).stream().anyMatch(TrainingRun::trains);
+        int passed = (int) (e.position() - recovery.position());
+        boolean changed = trained || pending.subList(0, passed).stream().anyMatch(TrainingRun::trains);
         var point = new RecoveryPoint(e.position(), Optional.of(e.state()), e.step(),
                 Optional.of(e.lora()), e.results(), e.pages());
-        var next = new TrainingRun(config, lora, accepted, known, pending.subList(behind, pending.size()),
-                point,
-                changed, checkpoints, blocking,
-                attempt.flatMap(a -> a.behind(e.position())), garbage, lastRequestMillis, closed,
-                history);
-        return next.collect(this);
+        var next = new TrainingRun(config, lora, accepted, known, pending.subList(passed, pending.size()),
+                point, changed, checkpoints, blocking, attempt.flatMap(a -> a.after(e.position())), garbage,
+                lastRequestMillis, closed, history);
+        return next.collectGarbage(this);
     }
 
-    private TrainingRun attempted(long position) {
+    private TrainingRun applyAttempt(long position) {
         require(attempt.isEmpty() || attempt.get().position() <= position,
                 "attempts go forward, not to %d", position);
         int times = attempt.filter(a -> a.position() == position).map(Attempt::times).orElse(0);
-        return attempt(Optional.of(new Attempt(position, times + 1)));
+        return withAttempt(Optional.of(new Attempt(position, times + 1)));
     }
 
-    private TrainingRun close() {
+    private TrainingRun applyClosed() {
         var point = new RecoveryPoint(accepted, Optional.empty(), recovery.step(), recovery.lora(),
                 Optional.empty(), List.of());
         return new TrainingRun(config, lora, accepted, known, List.of(), point, trained, checkpoints,
                 Optional.empty(), Optional.empty(), garbage, lastRequestMillis, true,
-                history).collect(this);
+                history).collectGarbage(this);
     }
 
-    /// Adds to the garbage what `before` referred to and this does not, and takes out
-    /// what is referred to again.
-    private TrainingRun collect(TrainingRun before) {
+    /// Adds the blobs to the garbage to which `before` refers and this run does not, and removes blobs to
+    /// which this run refers again.
+    private TrainingRun collectGarbage(TrainingRun before) {
         Set<BlobId> now = referenced();
         var all = new TreeSet<BlobId>((a, b) -> a.toString().compareTo(b.toString()));
         all.addAll(garbage);
         all.addAll(before.referenced());
         all.removeIf(now::contains);
-        return garbage(List.copyOf(all));
+        return withGarbage(List.copyOf(all));
     }
 
     // Copies
 
-    private TrainingRun pending(List<PendingOperation> now) {
+    private TrainingRun withPending(List<PendingOperation> now) {
         return new TrainingRun(config, lora, accepted, known, now, recovery, trained, checkpoints,
                 blocking, attempt, garbage, lastRequestMillis, closed, history);
     }
 
-    private TrainingRun lora(Optional<LoraSpec> now) {
+    private TrainingRun withLora(Optional<LoraSpec> now) {
         return new TrainingRun(config, now, accepted, known, pending, recovery, trained, checkpoints,
                 blocking, attempt, garbage, lastRequestMillis, closed, history);
     }
 
-    private TrainingRun checkpoints(Checkpoints now) {
+    private TrainingRun withCheckpoints(Checkpoints now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, now, blocking,
-                attempt, garbage, lastRequestMillis, closed, history).collect(this);
+                attempt, garbage, lastRequestMillis, closed, history).collectGarbage(this);
     }
 
-    private TrainingRun blocking(Optional<BlockingFailure> now) {
+    private TrainingRun withBlocking(Optional<BlockingFailure> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints, now,
                 attempt, garbage, lastRequestMillis, closed, history);
     }
 
-    private TrainingRun attempt(Optional<Attempt> now) {
+    private TrainingRun withAttempt(Optional<Attempt> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                blocking,
-                now, garbage, lastRequestMillis, closed, history);
+                blocking, now, garbage, lastRequestMillis, closed, history);
     }
 
-    private TrainingRun garbage(List<BlobId> now) {
+    private TrainingRun withGarbage(List<BlobId> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
                 blocking, attempt, now, lastRequestMillis, closed, history);
     }
 
-    private TrainingRun history(List<HistoryEntry> now) {
+    private TrainingRun withHistory(List<HistoryEntry> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
                 blocking, attempt, garbage, lastRequestMillis, closed, now);
     }

@@ -46,16 +46,17 @@ import org.apache.pekko.persistence.typed.javadsl.EventSourcedBehaviorWithEnforc
 import org.apache.pekko.persistence.typed.javadsl.ReplyEffect;
 import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 
-/// The sharded home of one [TrainingRun]. What is accepted, [TrainingRun] decides; what the engine is given
-/// next and everything that depends on it, [RunScheduler] decides. The entity turns commands and messages
-/// into inputs of the scheduler and executes its effects, with [RunResults], [RunMaintenance] and
+/// The sharded entity of one [TrainingRun]. [TrainingRun] decides which commands are accepted; [RunScheduler]
+/// decides what the engine executes next and everything that depends on it. The entity turns commands and
+/// messages into inputs of the scheduler and executes its effects with [RunResults], [RunMaintenance] and
 /// [RunTelemetry].
 public final class TrainingRunEntity
         extends EventSourcedBehaviorWithEnforcedReplies<Message, RunEvent, TrainingRun> {
     private static final Duration UNCREATED_IDLE = Duration.ofSeconds(5);
-    private static final int STASH = 100_000;
-    /// A run that is only passivated and started again has a snapshot every so many events.
-    private static final int SNAPSHOT_OF_BEGINNINGS = 100;
+    private static final int STASH_CAPACITY = 100_000;
+    /// A run that is only passivated and started again takes a snapshot each time its sequence number is a
+    /// multiple of this.
+    private static final int SNAPSHOT_INTERVAL = 100;
 
     private final RunId id;
     private final RunEnvironment environment;
@@ -88,7 +89,7 @@ public final class TrainingRunEntity
 
     /// The entity of run `id`.
     ///
-    /// @param shard asked to let the run go when it is idle; empty: it stays
+    /// @param shard passivates the entity when it is idle; empty: it is never passivated
     public static Behavior<RunCommand> create(RunId id, PersistenceId persistenceId,
             RunEnvironment environment, Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
         Behavior<Message> behavior = Behaviors.setup(context -> Behaviors.withTimers(
@@ -104,64 +105,66 @@ public final class TrainingRunEntity
         return (run, event) -> run.apply(event, settings.history());
     }
 
-    /// What the engine sends must not be dropped while the journal is slow; what the gateway sends is bounded
-    /// by its own waits.
+    /// Large, because events of the engine must not be dropped while the journal is slow. The gateway's
+    /// commands are limited by their timeouts.
     @Override public Optional<Integer> stashCapacity() {
-        return Optional.of(STASH);
+        return Optional.of(STASH_CAPACITY);
     }
 
     @Override public boolean shouldSnapshot(TrainingRun run, RunEvent event, long sequenceNr) {
-        boolean often = event instanceof EntityBegan && sequenceNr % SNAPSHOT_OF_BEGINNINGS == 0;
+        boolean often = event instanceof EntityBegan && sequenceNr % SNAPSHOT_INTERVAL == 0;
         return (event instanceof RecoveryPointReached || event instanceof RunClosed || often)
                 && run.inlineBytes() <= settings.snapshotBytes();
     }
 
     @Override public SignalHandler<TrainingRun> signalHandler() {
-        return newSignalHandlerBuilder().onSignal(RecoveryCompleted.instance(), this::recovered)
+        return newSignalHandlerBuilder().onSignal(RecoveryCompleted.instance(), this::onRecovered)
                 .onSignal(SnapshotCompleted.class, (_, taken) -> prune(taken.metadata().sequenceNr()))
                 .onSignal(SnapshotFailed.class, (_, failed) -> {
-                    telemetry.journalFailed("snapshot");
-                    context.warn("its snapshot failed, the journal stays longer: {}",
+                    telemetry.countJournalFailure("snapshot");
+                    context.warn("a snapshot failed; the journal is not shortened: {}",
                             failed.failure().toString());
                 })
-                .onSignal(RecoveryFailed.class, (_, failed) -> journalFailed("recover", failed.getFailure()))
+                .onSignal(RecoveryFailed.class, (_, failed) ->
+                onJournalFailed("recover", failed.getFailure()))
                 .onSignal(JournalPersistFailed.class,
-                        (_, failed) -> journalFailed("write", failed.failure()))
+                        (_, failed) -> onJournalFailed("write", failed.failure()))
                 .onSignal(JournalPersistRejected.class,
-                        (_, rejected) -> journalFailed("write", rejected.failure()))
-                .onSignal(PreRestart.instance(), _ -> ended())
+                        (_, rejected) -> onJournalFailed("write", rejected.failure()))
+                .onSignal(PreRestart.instance(), _ -> closeParts())
                 .onSignal(PostStop.instance(), _ -> {
-                    ended();
-                    telemetry.ends();
+                    closeParts();
+                    telemetry.countInactive();
                     if (scheduler.resident()) session.close();
                 }).build();
     }
 
-    private void ended() {
-        maintenance.end();
-        results.end();
+    private void closeParts() {
+        maintenance.close();
+        results.close();
         environment.exclusive().release(this);
     }
 
-    /// Deletes what the snapshot before the last one has made superfluous. An entity that starts elsewhere
-    /// while this one is wrongly taken for dead may have read that snapshot and not yet the events behind it.
+    /// Deletes the events up to the snapshot before the last one. An entity that starts on another node,
+    /// because this one is wrongly considered dead, may have read that snapshot and not yet the events after
+    /// it.
     private void prune(long snapshot) {
         if (lastSnapshot > 0)
             JournalPruning.before(context.actor().getSystem(), persistenceId().id(), lastSnapshot);
         lastSnapshot = snapshot;
     }
 
-    private void journalFailed(String action, Throwable failure) {
-        telemetry.journalFailed(action);
+    private void onJournalFailed(String action, Throwable failure) {
+        telemetry.countJournalFailure(action);
         context.warn("the journal did not answer, the entity starts again: {}", failure.toString());
     }
 
-    private void recovered(TrainingRun run) {
+    private void onRecovered(TrainingRun run) {
         context.actor().watchWith(environment.engine(),
                 new SelfMessage.Step(new RunInput.EngineStopped()));
         restartIdleTimer(run);
-        results.recovered(run);
-        if (run.config().isPresent()) telemetry.begins(scheduler.unfinished(run));
+        results.initialize(run);
+        if (run.config().isPresent()) telemetry.countActive(scheduler.unfinished(run));
         step(run, new RunInput.Recovered());
         if (!scheduler.active()) context.tell(new SelfMessage.Begin());
     }
@@ -173,7 +176,7 @@ public final class TrainingRunEntity
                 restartIdleTimer(run);
                 yield onCommand(run, command);
             }
-            case SelfMessage own -> onSelfMessage(run, own);
+            case SelfMessage selfMessage -> onSelfMessage(run, selfMessage);
             default -> throw new IllegalStateException("not for a run: " + message);
         };
     }
@@ -187,31 +190,31 @@ public final class TrainingRunEntity
     private ReplyEffect<RunEvent, TrainingRun> onCommand(TrainingRun run, RunCommand command) {
         return switch (command) {
             case RunCommand.Create(var config, var replyTo) ->
-                decided(run, run.create(config), replyTo, this::described);
+                replyToDecision(run, run.create(config), replyTo, this::describe);
             case RunCommand.Submit c -> forOwner(run, c.owner(), c.replyTo(), () -> submit(run, c));
             case RunCommand.Retrieve c -> forOwner(run, c.owner(), c.replyTo(), () -> retrieve(run, c));
             case RunCommand.CheckOwner(var owner, var replyTo) ->
-                answered(run, owner, replyTo, RunReply.Done::new);
+                replyToOwner(run, owner, replyTo, RunReply.Done::new);
             case RunCommand.Describe(var owner, var replyTo) ->
-                answered(run, owner, replyTo, () -> described(run));
+                replyToOwner(run, owner, replyTo, () -> describe(run));
             case RunCommand.Resolve(var owner, var path, var replyTo) ->
-                answered(run, owner, replyTo, () -> run.checkpoints().answer(path, context.now()));
+                replyToOwner(run, owner, replyTo, () -> run.checkpoints().answer(path, context.now()));
             case RunCommand.ResolveSnapshot(var owner, var content, var replyTo) ->
-                answered(run, owner, replyTo, () -> run.checkpoints().answer(content));
+                replyToOwner(run, owner, replyTo, () -> run.checkpoints().answer(content));
             case RunCommand.DeleteCheckpoint(var owner, var kind, var name, var replyTo) ->
-                changed(run, owner, replyTo, () -> run.checkpoints().decideDelete(kind, name));
+                decideForOwner(run, owner, replyTo, () -> run.checkpoints().decideDelete(kind, name));
             case RunCommand.SetExpiry(var owner, var kind, var name, var at, var replyTo) ->
-                changed(run, owner, replyTo, () -> run.checkpoints().decideExpiry(kind, name, at));
+                decideForOwner(run, owner, replyTo, () -> run.checkpoints().decideExpiry(kind, name, at));
             case RunCommand.ReleaseSnapshots(var owner, var session, var replyTo) ->
-                changed(run, owner, replyTo, () -> run.checkpoints().decideRelease(session));
+                decideForOwner(run, owner, replyTo, () -> run.checkpoints().decideRelease(session));
             case RunCommand.Unload(var owner, var replyTo) ->
                 forOwner(run, owner, replyTo, () -> unload(run, replyTo));
-            case RunCommand.Recount(var owner, var replyTo) ->
-                answered(run, owner, replyTo, () -> new RunReply.Recounted(run.history()));
-            case RunCommand.Time(var owner, var replyTo) ->
-                answered(run, owner, replyTo, () -> new RunReply.Timed(telemetry.timings().newest()));
+            case RunCommand.GetHistory(var owner, var replyTo) ->
+                replyToOwner(run, owner, replyTo, () -> new RunReply.History(run.history()));
+            case RunCommand.GetTimings(var owner, var replyTo) ->
+                replyToOwner(run, owner, replyTo, () -> new RunReply.Timings(telemetry.timings().newest()));
             case RunCommand.Leave _ -> {
-                // Clients that wait ask again, and are answered where the run is then.
+                // Waiting clients repeat their request, which the entity on the next node answers.
                 if (!scheduler.leaving()) results.answerAll(seq -> pending(run, seq));
                 yield handle(run, new RunInput.LeaveRequested());
             }
@@ -224,15 +227,15 @@ public final class TrainingRunEntity
         return own ? effect.get() : refuse(replyTo, Reason.NOT_FOUND, "there is no run " + id);
     }
 
-    private ReplyEffect<RunEvent, TrainingRun> answered(TrainingRun run, String owner,
+    private ReplyEffect<RunEvent, TrainingRun> replyToOwner(TrainingRun run, String owner,
             ActorRef<RunReply> replyTo, Supplier<RunReply> reply) {
         return forOwner(run, owner, replyTo, () -> Effect().reply(replyTo, reply.get()));
     }
 
-    private ReplyEffect<RunEvent, TrainingRun> changed(TrainingRun run, String owner,
+    private ReplyEffect<RunEvent, TrainingRun> decideForOwner(TrainingRun run, String owner,
             ActorRef<RunReply> replyTo, Supplier<Decision> decision) {
         return forOwner(run, owner, replyTo,
-                () -> decided(run, decision.get(), replyTo, _ -> new RunReply.Done()));
+                () -> replyToDecision(run, decision.get(), replyTo, _ -> new RunReply.Done()));
     }
 
     private ReplyEffect<RunEvent, TrainingRun> refuse(ActorRef<RunReply> replyTo, Reason reason,
@@ -240,7 +243,7 @@ public final class TrainingRunEntity
         return Effect().reply(replyTo, new RunReply.Refused(reason, message));
     }
 
-    private ReplyEffect<RunEvent, TrainingRun> decided(TrainingRun run, Decision decision,
+    private ReplyEffect<RunEvent, TrainingRun> replyToDecision(TrainingRun run, Decision decision,
             ActorRef<RunReply> replyTo, Function<TrainingRun, RunReply> reply) {
         return switch (decision) {
             case Decision.Accept(var events) -> persist(events).thenReply(replyTo, reply::apply);
@@ -249,13 +252,13 @@ public final class TrainingRunEntity
         };
     }
 
-    private RunReply described(TrainingRun run) {
+    private RunReply describe(TrainingRun run) {
         return new RunReply.Described(run.config().orElseThrow(), run.lora().orElseThrow(), results.step(),
                 run.lastRequestMillis(), run.checkpoints().current(context.now()), run.closed());
     }
 
     private ReplyEffect<RunEvent, TrainingRun> submit(TrainingRun run, RunCommand.Submit c) {
-        telemetry.timings().arrived();
+        telemetry.timings().recordArrival();
         boolean known = run.known().contains(c.seq());
         if (scheduler.unloading() && !known)
             return refuse(c.replyTo(), Reason.CLOSED, "the run is being unloaded");
@@ -263,8 +266,9 @@ public final class TrainingRunEntity
         TrainingRun.Load load = results.load(run, scheduler);
         Decision decision = run.submit(c.seq(), c.operation(), c.digest(), c.nowMillis(), remembered, load,
                 settings);
-        if (decision instanceof Decision.Accept) results.accepts(c.owner(), load, c.operation().bytes());
-        return decided(run, decision, c.replyTo(),
+        if (decision instanceof Decision.Accept)
+            results.countAccepted(c.owner(), load, c.operation().bytes());
+        return replyToDecision(run, decision, c.replyTo(),
                 _ -> new RunReply.Accepted(new RequestId(id, c.seq())));
     }
 
@@ -274,12 +278,12 @@ public final class TrainingRunEntity
             return refuse(c.replyTo(), Reason.NOT_FOUND, "there is no request " + request);
         Optional<FinishedOperation> outcome = results.bySeq(c.seq());
         if (outcome.isPresent()) return answer(run, outcome.get(), c.replyTo());
-        boolean coming = scheduler.coming(run, c.seq());
-        if (!coming && !RunResults.mayFind(run, c.seq()))
+        boolean awaited = scheduler.awaitsOutcome(run, c.seq());
+        if (!awaited && !RunResults.mayFind(run, c.seq()))
             return refuse(c.replyTo(), Reason.NOT_FOUND,
                     "request " + request + " was finished, but its result is no longer kept");
-        if (!coming) results.search(run, c.seq());
-        boolean full = results.waiting() >= settings.maxWaiting();
+        if (!awaited) results.search(run, c.seq());
+        boolean full = results.waiterCount() >= settings.maxWaiting();
         if (c.waitMillis() <= 0 || scheduler.leaving() || full)
             return Effect().reply(c.replyTo(), pending(run, c.seq()));
         results.await(c.seq(), c.replyTo(), Duration.ofMillis(c.waitMillis()));
@@ -292,11 +296,11 @@ public final class TrainingRunEntity
                 .orElseGet(() -> new RunReply.Pending(request, scheduler.ahead(run, seq)));
     }
 
-    /// Gives an outcome to a client. A failure that a client is told is an event: what is accepted afterwards
-    /// is executed in spite of it.
+    /// Sends an outcome to a client. The first reply with the blocking failure persists an event: operations
+    /// accepted afterwards are not blocked.
     private ReplyEffect<RunEvent, TrainingRun> answer(TrainingRun run, FinishedOperation outcome,
             ActorRef<RunReply> replyTo) {
-        results.fetched(outcome);
+        results.markFetched(outcome);
         var request = new RequestId(id, outcome.seq());
         if (outcome.result().isPresent())
             return Effect().reply(replyTo, new RunReply.Completed(request, outcome.result().get()));
@@ -306,7 +310,7 @@ public final class TrainingRunEntity
                 : Effect().reply(replyTo, failed);
     }
 
-    /// Closes the run as soon as all that was accepted has an outcome.
+    /// Closes the run as soon as all accepted operations have an outcome.
     private ReplyEffect<RunEvent, TrainingRun> unload(TrainingRun run, ActorRef<RunReply> replyTo) {
         if (run.closed()) return Effect().reply(replyTo, new RunReply.Done());
         unloading.add(replyTo);
@@ -321,86 +325,87 @@ public final class TrainingRunEntity
             case SelfMessage.Begin _ ->
                 persist(List.of(new EntityBegan(context.now()))).thenNoReply().thenUnstashAll();
             case SelfMessage.TimerElapsed(var timer) -> handle(run, timer instanceof RunTimer.Idle
-                    ? new RunInput.IdleElapsed(results.waiting() > 0 || maintenance.indexing(),
+                    ? new RunInput.IdleElapsed(results.waiterCount() > 0 || maintenance.indexing(),
                             shard.isPresent())
                     : new RunInput.TimerElapsed(timer));
             case SelfMessage.Shrink _ -> {
                 boolean more = results.shrink();
-                results.account(run, scheduler);
+                results.updateAccount(run, scheduler);
                 yield more ? handle(run, new RunInput.RecoveryPointWanted()) : Effect().noReply();
             }
             case SelfMessage.PageRead read -> {
-                results.read(run, scheduler, read);
+                results.onPageRead(run, scheduler, read);
                 yield Effect().noReply();
             }
             case SelfMessage.RetryPages _ -> {
                 results.searchForWaiters(run, scheduler);
                 yield Effect().noReply();
             }
-            case SelfMessage.Indexed indexed -> indexed(run, indexed);
+            case SelfMessage.Indexed indexed -> onIndexed(run, indexed);
             case SelfMessage.IndexAgain _ -> {
-                maintenance.indexAgain();
+                maintenance.permitWrite();
                 index(run);
                 yield Effect().noReply();
             }
             case SelfMessage.WaitOver(var seq, var waiter) -> {
-                Optional<ActorRef<RunReply>> over = results.over(seq, waiter);
-                yield over.isEmpty() ? Effect().noReply() : Effect().reply(over.get(), pending(run, seq));
+                Optional<ActorRef<RunReply>> expired = results.removeExpired(seq, waiter);
+                yield expired.isEmpty() ? Effect().noReply()
+                        : Effect().reply(expired.get(), pending(run, seq));
             }
             case SelfMessage.Answer(var outcome, var replyTo) -> answer(run, outcome, replyTo);
             case SelfMessage.Expire _ -> {
                 maintenance.scheduleExpiry(run);
-                yield maintenance.expired(run)
+                yield maintenance.hasExpired(run)
                         ? persist(List.of(new CheckpointsExpired(context.now()))).thenNoReply()
                         : Effect().noReply();
             }
             case SelfMessage.RecordHistory(var entries) -> recordHistory(run, entries);
             case SelfMessage.Stop _ -> {
-                // Work was accepted while it was passivated. (A run that moves starts where its shard goes.)
+                // An operation was accepted during passivation. (A run that moves is started by its shard.)
                 if (scheduler.passivating() && scheduler.unfinished(run) > 0)
-                    environment.waker().accept(id);
+                    environment.starter().accept(id);
                 yield Effect().stop().thenNoReply();
             }
         };
     }
 
-    private ReplyEffect<RunEvent, TrainingRun> indexed(TrainingRun run, SelfMessage.Indexed indexed) {
-        for (long position : maintenance.indexed(indexed)) step(run, new RunInput.SaveShown(position));
+    private ReplyEffect<RunEvent, TrainingRun> onIndexed(TrainingRun run, SelfMessage.Indexed indexed) {
+        for (long position : maintenance.finishWrite(indexed)) step(run, new RunInput.SaveShown(position));
         index(run);
         return Effect().noReply();
     }
 
-    /// What the newest entry says already is not recorded again.
+    /// Persists entries, unless the newest entry of the history says the same.
     private ReplyEffect<RunEvent, TrainingRun> recordHistory(TrainingRun run, List<HistoryEntry> entries) {
         boolean repeated = run.config().isEmpty()
-                || entries.size() == 1 && RunHistory.says(run.history(), entries.getFirst());
+                || entries.size() == 1 && RunHistory.repeatsNewest(run.history(), entries.getFirst());
         return repeated ? Effect().noReply()
                 : persist(entries.stream().<RunEvent>map(HistoryRecorded::new).toList()).thenNoReply();
     }
 
     // The scheduler
 
-    /// Lets the scheduler judge an input of a message, where events can be persisted.
+    /// Passes an input to the scheduler and persists the events that follow.
     private ReplyEffect<RunEvent, TrainingRun> handle(TrainingRun run, RunInput input) {
         List<RunEvent> events = step(run, input);
         return events.isEmpty() ? Effect().noReply() : persist(events).thenNoReply();
     }
 
-    /// Lets the scheduler judge an input and executes the effects, all but events to be persisted.
+    /// Passes an input to the scheduler and executes the effects, except those that persist events.
     ///
-    /// @return these events
+    /// @return the events to be persisted
     private List<RunEvent> step(TrainingRun run, RunInput input) {
-        var transition = scheduler.withResultsHeavy(results.heavy()).step(run, input);
+        var transition = scheduler.withResultsOverLimit(results.overLimit()).step(run, input);
         scheduler = transition.next();
         List<RunEvent> events = List.of();
         for (RunEffect effect : transition.effects()) {
             if (effect instanceof RunEffect.Persist(var persisted)) events = persisted;
             else execute(run, effect);
         }
-        if (results.heavy() != scheduler.resultsHeavy())
-            step(run, new RunInput.ResultsHeavy(results.heavy()));
+        if (results.overLimit() != scheduler.resultsOverLimit())
+            step(run, new RunInput.ResultsOverLimit(results.overLimit()));
         if (scheduler.active()) {
-            results.account(run, scheduler);
+            results.updateAccount(run, scheduler);
             index(run);
         }
         return events;
@@ -415,7 +420,7 @@ public final class TrainingRunEntity
             case RunEffect.CloseRun _ -> session.close();
             case RunEffect.Execute execute -> session.execute(execute);
             case RunEffect.TakeRecoveryPoint(var position) -> {
-                telemetry.pointRequested();
+                telemetry.beginRecoveryPoint();
                 session.takeRecoveryPoint(position);
             }
             case RunEffect.ResolveLoad resolve -> resolve(run, resolve);
@@ -429,8 +434,8 @@ public final class TrainingRunEntity
             }
             case RunEffect.ReleaseExclusive _ -> environment.exclusive().release(this);
             case RunEffect.Finish(var outcome, var first) -> {
-                results.finished(outcome);
-                telemetry.finished(outcome.position(), first);
+                results.add(outcome);
+                telemetry.recordOutcome(outcome.position(), first);
             }
             case RunEffect.ShowSave(var position) ->
                 maintenance.awaitShown(lastSequenceNumber(context.actor()), position);
@@ -459,14 +464,14 @@ public final class TrainingRunEntity
 
     private void passivate(boolean resident) {
         if (resident) {
-            telemetry.passivated();
+            telemetry.countPassivated();
             context.tell(new SelfMessage.RecordHistory(List.of(
                     telemetry.entry(HistoryEntry.Kind.PASSIVATED, Optional.empty(), Map.of()))));
         }
         shard.orElseThrow().tell(new ClusterSharding.Passivate<>(context.actor().getSelf()));
     }
 
-    /// Finds the checkpoint that a load names, in this run or in another.
+    /// Finds the checkpoint that a load names, in this run or in another one.
     private void resolve(TrainingRun run, RunEffect.ResolveLoad effect) {
         long epoch = effect.epoch();
         long position = effect.operation().position();
@@ -478,21 +483,21 @@ public final class TrainingRunEntity
             return;
         }
         if (path.run().equals(id)) {
-            deliver(resolved(epoch, position, optimizer, run.checkpoints().answer(path, context.now())));
+            deliver(loadInput(epoch, position, optimizer, run.checkpoints().answer(path, context.now())));
             return;
         }
         var unavailable = Fault.server("checkpoint_unavailable",
-                "the run of " + path + " did not answer; try again later");
+                "the run of " + path + " did not answer; retry later");
         context.whenDone(environment.resolver().resolve(run.config().orElseThrow().owner(), path),
                 (reply, failure) -> {
                     boolean answered = failure == null && !(reply instanceof RunReply.Refused(var reason, _)
                             && reason == Reason.UNAVAILABLE);
-                    return new SelfMessage.Step(answered ? resolved(epoch, position, optimizer, reply)
+                    return new SelfMessage.Step(answered ? loadInput(epoch, position, optimizer, reply)
                             : new RunInput.LoadUnanswered(epoch, position, effect.attempt(), unavailable));
                 });
     }
 
-    private static RunInput resolved(long epoch, long position, boolean optimizer, RunReply reply) {
+    private static RunInput loadInput(long epoch, long position, boolean optimizer, RunReply reply) {
         return switch (reply) {
             case RunReply.Resolved(var manifest) ->
                 new RunInput.LoadFound(epoch, position, optimizer, manifest);
@@ -510,32 +515,32 @@ public final class TrainingRunEntity
         List<RunEvent> stamped = events.stream().map(event -> event.stamped(stamp)).toList();
         long began = telemetry.now();
         return Effect().persist(stamped).thenRun((TrainingRun now) -> {
-            telemetry.stored(began);
-            for (RunEvent event : stamped) stored(now, event);
+            telemetry.recordJournalWrite(began);
+            for (RunEvent event : stamped) onStored(now, event);
             List<RunEvent> more = step(now, new RunInput.Stored(stamped));
             require(more.isEmpty(), "events cannot be persisted here: %s", more);
         });
     }
 
-    /// What follows from an event in the journal beside what the scheduler decides.
-    private void stored(TrainingRun run, RunEvent event) {
+    /// Handles an event that was persisted, apart from the scheduler's decisions.
+    private void onStored(TrainingRun run, RunEvent event) {
         switch (event) {
             case EntityBegan _ -> {
                 maintenance.scheduleExpiry(run);
                 maintenance.begin(run.pending().stream().anyMatch(operation -> !operation.settled()));
             }
-            case OperationFailed(_, var why, _) -> telemetry.failed(why);
+            case OperationFailed(_, var why, _) -> telemetry.countFailed(why);
             case OperationAccepted e -> {
-                telemetry.accepted(e.operation().kind());
-                telemetry.timings().stored(e.position(), e.seq(), e.operation().kind());
+                telemetry.countAccepted(e.operation().kind());
+                telemetry.timings().recordStored(e.position(), e.seq(), e.operation().kind());
             }
             case RecoveryPointReached e -> {
-                telemetry.pointStored(e.state().bytes());
+                telemetry.endRecoveryPoint(e.state().bytes());
                 telemetry.timings().forget(e.position());
-                results.saved(e.position());
+                results.markSaved(e.position());
             }
             case RunCreated _ -> {
-                telemetry.begins(0);
+                telemetry.countActive(0);
                 maintenance.indexAtOnce();
             }
             case CheckpointCommitted _, ExpirySet _ -> {

@@ -18,9 +18,9 @@ import org.apache.pekko.cluster.sharding.typed.javadsl.EntityRef;
 import org.apache.pekko.cluster.sharding.typed.javadsl.EntityTypeKey;
 import org.apache.pekko.persistence.typed.PersistenceId;
 
-/// Where runs live: the runs of each base model are one sharding type, `run-<slug>`, on the nodes with the
-/// role `serves-<slug>`. A run that was not passivated starts again by itself on the node that its
-/// shard moves to.
+/// Cluster sharding of runs: the runs of each base model are one sharding type, `run-<slug>`, on the nodes
+/// with the role `serves-<slug>`. A run that was not passivated is started again on the node to which its
+/// shard moves.
 public final class TrainingRunSharding {
     private TrainingRunSharding() {}
 
@@ -29,26 +29,27 @@ public final class TrainingRunSharding {
         return EntityTypeKey.create(RunCommand.class, "run-" + slug);
     }
 
-    /// The cluster role of nodes that hold a base model.
+    /// The cluster role of nodes that serve a base model.
     public static String role(String slug) {
         return "serves-" + slug;
     }
 
-    /// Has the runs of a base model hosted on this node, which must have the role.
+    /// Hosts runs of a base model on this node, which must have the role.
     public static ActorRef<ShardingEnvelope<RunCommand>> init(ActorSystem<?> system, String slug,
             RunEnvironment environment) {
-        // Any message starts the entity.
-        RunEnvironment waking = environment.waking(run -> ref(system, run).tell(
+        // Any message starts the entity of a passivated run.
+        RunEnvironment restarting = environment.withStarter(run -> ref(system, run).tell(
                 new RunCommand.Describe("", system.ignoreRef())));
         var entity = Entity.of(key(slug), context -> {
             var persistenceId = PersistenceId.of(context.getEntityTypeKey().name(), context.getEntityId());
-            return TrainingRunEntity.create(new RunId(context.getEntityId()), persistenceId, waking,
+            return TrainingRunEntity.create(new RunId(context.getEntityId()), persistenceId, restarting,
                     Optional.of(context.getShard()));
         });
         return ClusterSharding.get(system).init(configured(system, slug, entity, environment.settings()));
     }
 
-    /// Lets this node, without the role, reach the runs of a base model; needed once per slug before [#ref].
+    /// Starts a proxy for the runs of a base model on this node, which does not have the role. Needed once
+    /// per slug before [#ref].
     public static ActorRef<ShardingEnvelope<RunCommand>> initProxy(ActorSystem<?> system, String slug,
             RunSettings settings) {
         var entity = Entity.of(key(slug), context -> {
@@ -67,14 +68,14 @@ public final class TrainingRunSharding {
                 .withMessageExtractor(new HashCodeMessageExtractor<>(settings.shards()));
     }
 
-    /// The reference to `run` on whatever node it is. The sharding of its slug must have been started here.
+    /// The reference to `run` on any node. The sharding of its slug must be started on this node.
     public static EntityRef<RunCommand> ref(ActorSystem<?> system, RunId run) {
         return ClusterSharding.get(system).entityRefFor(key(run.slug()), run.value());
     }
 
-    /// Finds checkpoints of other runs by asking their entities.
+    /// A resolver that asks the entities of other runs for their checkpoints.
     ///
-    /// @param timeout how long one question may take
+    /// @param timeout timeout of one ask
     public static CheckpointResolver resolver(ActorSystem<?> system, Duration timeout) {
         return (owner, path) -> {
             EntityRef<RunCommand> run;

@@ -35,8 +35,8 @@ public final class PersistentSampleRequestStore implements SampleRequestStore {
                 .map(task -> new StoredRequest(task.owner(), decode(task.body()))), blocking);
     }
 
-    @Override public CompletionStage<Void> deleteOlderThan(long olderThanMillis) {
-        return CompletableFuture.runAsync(() -> store.sweep(olderThanMillis), blocking);
+    @Override public CompletionStage<Void> deleteOlderThan(long ageMillis) {
+        return CompletableFuture.runAsync(() -> store.deleteOlderThan(ageMillis), blocking);
     }
 
     static byte[] encode(SampleTask task) {

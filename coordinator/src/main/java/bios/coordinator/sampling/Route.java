@@ -19,10 +19,8 @@ sealed interface Route<E> {
     record Candidate<E>(E engine, int load, boolean holdsAdapter) {}
 
     /// Chooses the least loaded engine that holds the adapter, or the least loaded engine of all if that one
-    /// has at
-    /// least `slack` sequences less. The first of equals is chosen. Engines with a load of `window` or more
-    /// are
-    /// skipped.
+    /// has at least `slack` sequences less. The first of equals is chosen. Engines with a load of `window` or
+    /// more are skipped.
     static <E> Route<E> choose(List<Candidate<E>> candidates, int window, int slack) {
         Optional<Candidate<E>> least = least(candidates.stream().filter(c -> c.load() < window).toList());
         Optional<Candidate<E>> holder = least(candidates.stream().filter(c -> c.load() < window

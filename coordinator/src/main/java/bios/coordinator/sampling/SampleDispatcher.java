@@ -16,13 +16,12 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 
-/// Assigns sampling requests to engines and keeps their status and results. Pure: no actor, no clock, no
-/// I/O. Not
-/// thread-safe.
+/// Assigns sampling requests to engines and keeps their status and results. Pure: no actor, no clock, no I/O.
+/// Not thread-safe.
 ///
 /// @param <E> reference of an engine
 final class SampleDispatcher<E> {
-    private static final int REMEMBERED_ADAPTERS = 256;
+    private static final int MAX_REMEMBERED_ADAPTERS = 256;
 
     private final SamplingSettings settings;
     private final Map<String, Request<E>> requests = new HashMap<>();
@@ -35,7 +34,7 @@ final class SampleDispatcher<E> {
     private long waitingBytes;
     private long resultBytes;
 
-    /// An engine of the fleet and its load.
+    /// An engine of the [bios.coordinator.fleet.EngineDirectory], and its load.
     record EngineStatus<E>(E engine, Set<ModelName> models, int queuedSequences) {}
 
     /// A request to be sent to an engine.
@@ -79,7 +78,7 @@ final class SampleDispatcher<E> {
             this.task = task;
         }
 
-        boolean waiting() {
+        boolean isWaiting() {
             return status instanceof Status.Waiting;
         }
 
@@ -111,10 +110,10 @@ final class SampleDispatcher<E> {
         var request = new Request<E>(owner, task);
         if (unfinished >= settings.maxWaiting()
                 || waitingBytes + request.promptBytes() > settings.maxWaitingBytes())
-            return full("the service has " + unfinished
+            return queueFull("the service has " + unfinished
                     + " unfinished sampling requests, which is its limit");
         if (unfinishedOf.getOrDefault(owner, 0) >= settings.maxWaitingPerAccount())
-            return full("your account has " + settings.maxWaitingPerAccount()
+            return queueFull("your account has " + settings.maxWaitingPerAccount()
                     + " unfinished sampling requests, which is its limit");
         requests.put(task.id(), request);
         unfinishedOf.merge(owner, 1, Integer::sum);
@@ -124,8 +123,8 @@ final class SampleDispatcher<E> {
         return new Submission.Accepted();
     }
 
-    private static Submission full(String why) {
-        return new Submission.QueueFull(Fault.user("queue_full", why + "; try again in a moment"));
+    private static Submission queueFull(String why) {
+        return new Submission.QueueFull(Fault.user("queue_full", why + "; retry later"));
     }
 
     /// The status of the request as `owner` may see it.
@@ -141,11 +140,11 @@ final class SampleDispatcher<E> {
         return request == null ? new Status.Unknown() : request.status;
     }
 
-    /// Updates the known engines. An engine that is missing from the fleet keeps its requests until
-    /// [#engineLost].
-    void updateEngines(List<EngineStatus<E>> fleet) {
+    /// Updates the known engines. An engine that is missing in `known` keeps its requests until
+    /// [#handleEngineLoss].
+    void updateEngines(List<EngineStatus<E>> known) {
         engines.values().forEach(load -> load.models = Set.of());
-        for (EngineStatus<E> engine : fleet) {
+        for (EngineStatus<E> engine : known) {
             EngineLoad<E> load = engines.computeIfAbsent(engine.engine(), EngineLoad::new);
             load.models = engine.models();
             load.reported = engine.queuedSequences();
@@ -154,9 +153,8 @@ final class SampleDispatcher<E> {
     }
 
     /// Handles the loss of an engine: its requests go back to the heads of their queues, or fail after too
-    /// many
-    /// lost engines. Returns the ids of those that failed.
-    List<String> engineLost(E engine, long nowMillis) {
+    /// many lost engines. Returns the ids of those that failed.
+    List<String> handleEngineLoss(E engine, long nowMillis) {
         EngineLoad<E> load = engines.remove(engine);
         if (load == null) return List.of();
         var failed = new ArrayList<String>();
@@ -180,22 +178,20 @@ final class SampleDispatcher<E> {
 
     /// Stores the result of a request. Returns whether the request was unfinished; a repeated result has no
     /// effect.
-    boolean completed(String task, SampleResult result, long nowMillis) {
+    boolean complete(String task, SampleResult result, long nowMillis) {
         Request<E> request = requests.get(task);
-        if (request == null || !request.waiting()) return false;
+        if (request == null || !request.isWaiting()) return false;
         release(request);
-        finish(request, new Status.Completed(result), size(result), nowMillis);
+        finish(request, new Status.Completed(result), sizeBytes(result), nowMillis);
         return true;
     }
 
     /// Handles a failure reported by an engine. A fault of the user fails the request. After another fault
-    /// the
-    /// request is deferred until [#requeueDeferred] and tried again, with a limit unless the queue of the
-    /// engine
-    /// was full. Returns whether the request has failed.
-    boolean failed(String task, Fault fault, long nowMillis) {
+    /// the request is deferred until [#requeueDeferred] and tried again, with a limit unless the queue of the
+    /// engine was full. Returns whether the request has failed.
+    boolean handleFailure(String task, Fault fault, long nowMillis) {
         Request<E> request = requests.get(task);
-        if (request == null || !request.waiting() || request.engine.isEmpty()) return false;
+        if (request == null || !request.isWaiting() || request.engine.isEmpty()) return false;
         release(request);
         if (fault.code().equals("queue_full") || fault.kind() == Fault.Kind.SERVER
                 && ++request.attemptsFailed < settings.maxAttempts()) {
@@ -238,8 +234,7 @@ final class SampleDispatcher<E> {
     }
 
     /// Deletes expired results, and the oldest results while their total size exceeds the limit. The newest
-    /// result
-    /// is kept.
+    /// result is kept.
     void expire(long nowMillis) {
         for (Iterator<Request<E>> oldest = finished.iterator(); oldest.hasNext() && finished.size() > 1;) {
             Request<E> request = oldest.next();
@@ -262,9 +257,8 @@ final class SampleDispatcher<E> {
         return assignments;
     }
 
-    /// Assigns requests again to their engines if no reply has arrived for long: the message or the reply
-    /// may be
-    /// lost.
+    /// Assigns requests again to their engines if no reply has arrived for long: the message or the reply may
+    /// be lost.
     List<Assignment<E>> resendOverdue(long nowMillis) {
         var assignments = new ArrayList<Assignment<E>>();
         for (EngineLoad<E> load : engines.values())
@@ -292,7 +286,7 @@ final class SampleDispatcher<E> {
         load.running.add(request);
         load.sent += request.task.numSamples();
         load.adapters.put(adapter(request), true);
-        if (load.adapters.size() > REMEMBERED_ADAPTERS) load.adapters.pollFirstEntry();
+        if (load.adapters.size() > MAX_REMEMBERED_ADAPTERS) load.adapters.pollFirstEntry();
         return new Assignment<>(request.task, load.engine);
     }
 
@@ -300,7 +294,7 @@ final class SampleDispatcher<E> {
         return request.task.adapter().map(SampleTask.Adapter::contentId).orElse("");
     }
 
-    private static long size(SampleResult result) {
+    private static long sizeBytes(SampleResult result) {
         long bytes = 256 + result.promptLogprobs().map(p -> 4L * p.length).orElse(0L);
         for (var sequence : result.sequences()) bytes += 64 + 8L * sequence.tokens().length;
         for (var row : result.topkPromptLogprobs().orElse(List.of())) bytes += 32 + 32L * row.size();

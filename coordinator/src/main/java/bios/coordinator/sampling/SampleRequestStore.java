@@ -6,8 +6,7 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 
 /// Stores accepted sampling requests for all coordinators, so that another one can run a request after the
-/// loss
-/// of the one that accepted it.
+/// loss of the one that accepted it.
 public interface SampleRequestStore {
     /// A request and the account that owns it.
     record StoredRequest(String owner, SampleTask task) {}
@@ -21,7 +20,7 @@ public interface SampleRequestStore {
     CompletionStage<Optional<StoredRequest>> find(String request);
 
     /// Deletes requests older than this many milliseconds.
-    CompletionStage<Void> deleteOlderThan(long olderThanMillis);
+    CompletionStage<Void> deleteOlderThan(long ageMillis);
 
     /// Stores nothing: requests are lost with their coordinator.
     SampleRequestStore NONE = new SampleRequestStore() {
@@ -33,7 +32,7 @@ public interface SampleRequestStore {
             return CompletableFuture.completedStage(Optional.empty());
         }
 
-        @Override public CompletionStage<Void> deleteOlderThan(long olderThanMillis) {
+        @Override public CompletionStage<Void> deleteOlderThan(long ageMillis) {
             return CompletableFuture.completedStage(null);
         }
     };

@@ -1,7 +1,7 @@
 package bios.coordinator.sampling;
 
 import bios.coordinator.Metrics;
-import bios.coordinator.fleet.Fleet;
+import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.fleet.ModelDirectory;
 import bios.protocol.Fault;
 import bios.protocol.engine.EngineCommand;
@@ -28,10 +28,8 @@ import org.slf4j.LoggerFactory;
 
 /// Accepts sampling requests, sends each to an engine and keeps results until they expire. If the engine is
 /// lost, the request runs on another one. If the coordinator is lost, the coordinator that receives the next
-/// poll
-/// loads the request from the [SampleRequestStore] and runs it. The seed is fixed at acceptance, so the
-/// tokens are
-/// the same. All decisions are made by [SampleDispatcher].
+/// poll loads the request from the [SampleRequestStore] and runs it. The seed is fixed at acceptance, so the
+/// tokens are the same. All decisions are made by [SampleDispatcher].
 public final class SamplingRouter {
     private static final Logger LOG = LoggerFactory.getLogger(SamplingRouter.class);
     private static final String PREFIX = "sample:";
@@ -42,7 +40,7 @@ public final class SamplingRouter {
 
     private record FromGateway(SamplingCommand command) implements Command {}
 
-    private record FleetChanged(Fleet fleet) implements Command {}
+    private record EnginesChanged(EngineDirectory directory) implements Command {}
 
     private record EngineTerminated(ActorRef<EngineCommand> engine) implements Command {}
 
@@ -87,16 +85,16 @@ public final class SamplingRouter {
     }
 
     /// @param name unique name of this router, letters and digits; part of request ids
-    /// @param directory publishes the fleet
+    /// @param modelDirectory publishes the [EngineDirectory]
     /// @param store keeps accepted requests beyond the life of this process
     /// @param nanos monotonic clock, for the age of results and assignments
     public static Behavior<SamplingCommand> create(String name, SamplingSettings settings,
-            ActorRef<ModelDirectory.Command> directory, SampleRequestStore store, LongSupplier nanos) {
+            ActorRef<ModelDirectory.Command> modelDirectory, SampleRequestStore store, LongSupplier nanos) {
         Behavior<Command> inner = Behaviors.setup(context -> Behaviors.withTimers(timers -> {
             timers.startTimerWithFixedDelay(new Tick(), TICK);
             timers.startTimerWithFixedDelay(new DeleteExpired(), DELETE_EXPIRED_EVERY);
-            directory.tell(new ModelDirectory.Subscribe(
-                    context.messageAdapter(Fleet.class, FleetChanged::new)));
+            modelDirectory.tell(new ModelDirectory.Subscribe(
+                    context.messageAdapter(EngineDirectory.class, EnginesChanged::new)));
             context.getSystem().receptionist().tell(Receptionist.register(SamplingCommand.key(name),
                     context.getSelf().unsafeUpcast()));
             var router = new SamplingRouter(context, name, settings, store, nanos);
@@ -119,10 +117,10 @@ public final class SamplingRouter {
         switch (command) {
             case FromGateway(SamplingCommand.Submit submit) -> submit(submit);
             case FromGateway(SamplingCommand.Retrieve retrieve) -> retrieve(retrieve);
-            case FleetChanged(var fleet) -> fleet(fleet);
+            case EnginesChanged(var directory) -> updateEngines(directory);
             case EngineTerminated(var engine) -> {
                 watched.remove(engine);
-                dispatcher.engineLost(engine, now()).forEach(this::replyToWaiters);
+                dispatcher.handleEngineLoss(engine, now()).forEach(this::replyToWaiters);
             }
             case FromEngine(var task, var reply) -> engineReplied(task, reply);
             case PollTimeout(var task, var replyTo) -> pollTimeout(task, replyTo);
@@ -146,7 +144,7 @@ public final class SamplingRouter {
             }
         }
         dispatcher.dispatch(now()).forEach(this::send);
-        Metrics.SAMPLING_UNFINISHED.set(dispatcher.unfinished());
+        Metrics.SAMPLING_REQUESTS_UNFINISHED.set(dispatcher.unfinished());
         return Behaviors.same();
     }
 
@@ -239,11 +237,11 @@ public final class SamplingRouter {
         };
     }
 
-    private void fleet(Fleet fleet) {
-        dispatcher.updateEngines(fleet.engines().stream().filter(e -> !e.models().isEmpty())
+    private void updateEngines(EngineDirectory directory) {
+        dispatcher.updateEngines(directory.engines().stream().filter(e -> !e.models().isEmpty())
                 .map(e -> new SampleDispatcher.EngineStatus<>(e.ref(), e.models(), e.queuedSequences()))
                 .toList());
-        fleet.engines().forEach(e -> {
+        directory.engines().forEach(e -> {
             if (watched.add(e.ref())) context.watchWith(e.ref(), new EngineTerminated(e.ref()));
         });
     }
@@ -261,10 +259,11 @@ public final class SamplingRouter {
 
     private void engineReplied(String task, EngineReply reply) {
         boolean finished = switch (reply) {
-            case EngineReply.Sampled(_, var result) -> dispatcher.completed(task, result, now());
-            case EngineReply.RequestFailed(var fault) -> dispatcher.failed(task, fault, now());
+            case EngineReply.Sampled(_, var result) -> dispatcher.complete(task, result, now());
+            case EngineReply.RequestFailed(var fault) -> dispatcher.handleFailure(task, fault, now());
             case EngineReply.Description _, EngineReply.Tokenized _, EngineReply.Detokenized _,
-                    EngineReply.TokenizerFiles _ -> dispatcher.failed(task, Fault.server("sampling_failed",
+                    EngineReply.TokenizerFiles _ ->
+                    dispatcher.handleFailure(task, Fault.server("sampling_failed",
                             "the worker sent an unexpected reply"), now());
         };
         if (finished) replyToWaiters(task);

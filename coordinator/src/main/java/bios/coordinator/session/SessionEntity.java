@@ -96,15 +96,17 @@ public final class SessionEntity
     @Override public SignalHandler<Session> signalHandler() {
         return newSignalHandlerBuilder().onSignal(RecoveryCompleted.instance(),
                 session -> startIdleTimer(session.opened().isPresent() && !session.ended()))
-                .onSignal(SnapshotCompleted.class, this::snapshotTaken)
-                .onSignal(RecoveryFailed.class, (_, failed) -> journalFailed("recover", failed.getFailure()))
-                .onSignal(JournalPersistFailed.class, (_, failed) -> journalFailed("write", failed.failure()))
+                .onSignal(SnapshotCompleted.class, this::onSnapshotCompleted)
+                .onSignal(RecoveryFailed.class, (_, failed) ->
+                onJournalFailed("recover", failed.getFailure()))
+                .onSignal(JournalPersistFailed.class, (_, failed) ->
+                onJournalFailed("write", failed.failure()))
                 .onSignal(JournalPersistRejected.class, (_, failed) ->
-                journalFailed("write", failed.failure()))
+                onJournalFailed("write", failed.failure()))
                 .build();
     }
 
-    private void journalFailed(String action, Throwable failure) {
+    private void onJournalFailed(String action, Throwable failure) {
         Metrics.JOURNAL_FAILURES.labelValues("session", action).inc();
         context.getLog().atWarn().addKeyValue("session", id)
                 .log("journal failed, the entity restarts: {}", failure.toString());
@@ -114,11 +116,11 @@ public final class SessionEntity
         long began = System.nanoTime(); // edge: measures only
         return Effect().persist(events).thenRun((Session _) -> {
             double seconds = (System.nanoTime() - began) / 1e9; // edge: measures only
-            Metrics.JOURNAL_SECONDS.labelValues("session").observe(seconds);
+            Metrics.JOURNAL_WRITE_SECONDS.labelValues("session").observe(seconds);
         });
     }
 
-    private void snapshotTaken(Session session, SnapshotCompleted taken) {
+    private void onSnapshotCompleted(Session session, SnapshotCompleted taken) {
         if (session.ended()) JournalPruning.all(context.getSystem(), persistenceId().id());
         else JournalPruning.before(context.getSystem(), persistenceId().id(), taken.metadata().sequenceNr());
     }
@@ -131,8 +133,8 @@ public final class SessionEntity
     @Override public CommandHandlerWithReply<Message, SessionEvent, Session> commandHandler() {
         return (session, message) -> switch (message) {
             case SessionCommand command -> onCommand(session, command);
-            case SelfMessage.IdleTimeout _ -> idleTimeout(session);
-            case SelfMessage.SnapshotsReleased(var all) -> snapshotsReleased(all);
+            case SelfMessage.IdleTimeout _ -> onIdleTimeout(session);
+            case SelfMessage.SnapshotsReleased(var all) -> onSnapshotsReleased(all);
             default -> throw new IllegalStateException("unexpected message: " + message);
         };
     }
@@ -141,39 +143,39 @@ public final class SessionEntity
         return switch (command) {
             case SessionCommand.Open(var owner, var tags, var metadata, var sdk, var now, var replyTo) ->
                     carryOut(session.open(new SessionOpened(owner, tags, metadata, sdk, now)), replyTo,
-                            this::described);
+                            this::describe);
             case SessionCommand.Heartbeat(var owner, var replyTo) ->
-                    carryOut(session.checkOwner(owner), replyTo, this::described);
+                    carryOut(session.checkOwner(owner), replyTo, this::describe);
             case SessionCommand.AddRun(var owner, var run, var replyTo) ->
-                carryOut(session.add(owner, run, settings), replyTo, this::described);
+                carryOut(session.add(owner, run, settings), replyTo, this::describe);
             case SessionCommand.OpenSampler(var owner, var seq, var sampler, var replyTo) ->
                 carryOut(session.openSampler(owner, seq, sampler, settings), replyTo, now ->
                         sampler(now, seq));
             case SessionCommand.FindSampler(var owner, var seq, var replyTo) ->
                 carryOut(session.find(owner, seq), replyTo, now -> sampler(now, seq));
             case SessionCommand.Describe(var owner, var replyTo) ->
-                    carryOut(session.checkOwner(owner), replyTo, this::described);
+                    carryOut(session.checkOwner(owner), replyTo, this::describe);
         };
     }
 
-    private interface ReplyOf {
-        SessionReply of(Session session);
+    private interface ReplyFactory {
+        SessionReply create(Session session);
     }
 
     private ReplyEffect<SessionEvent, Session> carryOut(Decision decision,
-            ActorRef<SessionReply> replyTo, ReplyOf reply) {
+            ActorRef<SessionReply> replyTo, ReplyFactory reply) {
         // No command is accepted while the snapshots are being released.
         if (ending) return Effect().reply(replyTo,
                 new SessionReply.Refused(Fault.user("not_found", "the session has ended; open a new one")));
         return switch (decision) {
             case Decision.Accept(var events) ->
                     (events.isEmpty() ? Effect().none() : persist(events))
-                            .thenRun((Session _) -> startIdleTimer(true)).thenReply(replyTo, reply::of);
+                            .thenRun((Session _) -> startIdleTimer(true)).thenReply(replyTo, reply::create);
             case Decision.Refuse(var why) -> Effect().reply(replyTo, new SessionReply.Refused(why));
         };
     }
 
-    private SessionReply described(Session session) {
+    private SessionReply describe(Session session) {
         return new SessionReply.Described(id, session.runs(),
                 session.samplers().keySet().stream().map(this::samplerId).toList());
     }
@@ -186,7 +188,7 @@ public final class SessionEntity
         return id + ":sample:" + seq;
     }
 
-    private ReplyEffect<SessionEvent, Session> idleTimeout(Session session) {
+    private ReplyEffect<SessionEvent, Session> onIdleTimeout(Session session) {
         if (session.opened().isEmpty() || session.ended()) {
             shard.ifPresent(s -> s.tell(new ClusterSharding.Passivate<>(context.getSelf())));
             return Effect().noReply();
@@ -201,10 +203,10 @@ public final class SessionEntity
         return Effect().noReply();
     }
 
-    private ReplyEffect<SessionEvent, Session> snapshotsReleased(boolean all) {
+    private ReplyEffect<SessionEvent, Session> onSnapshotsReleased(boolean all) {
         if (!all) {
             context.getLog().atWarn().addKeyValue("session", id)
-                    .log("some runs have not released their snapshots; trying again");
+                    .log("some runs have not released their snapshots; retrying");
             timers.startSingleTimer(IDLE_TIMER, new SelfMessage.IdleTimeout(), settings.retryAfter());
             return Effect().noReply();
         }

@@ -5,8 +5,7 @@ import bios.protocol.session.SessionCommand.Sampler;
 import java.util.List;
 
 /// The events of a client session. Names in [SessionSerializer] never change, fields are only added; times
-/// are
-/// epoch milliseconds.
+/// are epoch milliseconds.
 public sealed interface SessionEvent {
     /// The session was opened.
     record SessionOpened(String owner, List<String> tags, String userMetadata, String sdkVersion,

@@ -20,8 +20,7 @@ import org.apache.pekko.cluster.sharding.typed.javadsl.EntityTypeKey;
 import org.apache.pekko.persistence.typed.PersistenceId;
 
 /// Cluster sharding of sessions on the nodes with the role `coordinator`. Entities are remembered, so that a
-/// session
-/// restarts after the loss of its node and ends in time.
+/// session restarts after the loss of its node and ends in time.
 public final class SessionSharding {
     /// The sharding type.
     public static final EntityTypeKey<SessionCommand> KEY =

@@ -7,7 +7,6 @@ import java.util.concurrent.CompletionStage;
 @FunctionalInterface
 public interface SnapshotReleaser {
     /// Releases the snapshots that `run` made for `session`. The result is true if that is done or the run
-    /// does not
-    /// exist; false, or a failure, if it must be tried again.
+    /// does not exist; false, or a failure, if it must be tried again.
     CompletionStage<Boolean> release(String owner, RunId run, String session);
 }

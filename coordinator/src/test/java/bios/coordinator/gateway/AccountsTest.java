@@ -10,7 +10,7 @@ import java.util.List;
 import java.util.Optional;
 import org.junit.jupiter.api.Test;
 
-/// Keys and their accounts.
+/// API keys and their accounts.
 class AccountsTest {
     private static final Accounts TWO = Accounts.fromLines("keys",
             List.of("# two people", "", "alice tml-alice-key", "bob  tml-bob-key", "alice tml-alice-second"));
@@ -25,7 +25,7 @@ class AccountsTest {
         assertEquals(Optional.of("default"), Accounts.open().of(Optional.empty()));
     }
 
-    @Test void aBadFileNamesItsLineAndNoKey() {
+    @Test void aMalformedKeyFileIsRefusedWithTheLineAndWithoutTheKey() {
         for (String line : List.of("alice", "alice two keys", "al/ice tml-alice-key", "alice short")) {
             var bad = assertThrows(IllegalArgumentException.class,
                     () -> Accounts.fromLines("keys", List.of("ok tml-okay-key", line)));

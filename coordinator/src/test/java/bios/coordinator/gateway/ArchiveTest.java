@@ -7,7 +7,7 @@ import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import bios.coordinator.fleet.Fleet;
+import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.gateway.TestClient.Answer;
 import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.run.RunId;
@@ -29,7 +29,7 @@ import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 
-/// Downloads, over HTTP and by themselves.
+/// Archives, downloaded over HTTP and written directly.
 class ArchiveTest {
     private static TestService service;
     private static String run;
@@ -85,7 +85,7 @@ class ArchiveTest {
         assertEquals("hub/usf-tiny", config.get("base_model_name_or_path").asText());
         assertEquals("[\"q_proj\",\"v_proj\"]", config.get("target_modules").toString());
         assertEquals("16", config.get("lora_alpha").toString());
-        // Fields of peft.LoraConfig; PEFT refuses or warns at others.
+        // The fields of peft.LoraConfig; PEFT refuses other fields or warns.
         assertTrue(Set.of("base_model_name_or_path", "bias", "fan_in_fan_out", "inference_mode",
                 "init_lora_weights", "lora_alpha", "lora_dropout", "peft_type", "r", "target_modules",
                 "task_type", "use_dora", "use_rslora").containsAll(names(config)));
@@ -119,17 +119,17 @@ class ArchiveTest {
                 + token).status());
     }
 
-    @Test void tokensEndAndBelongToOneAccount() {
+    @Test void tokensExpireAndBelongToOneAccount() {
         var urls = new SignedUrls(new byte[] {1, 2, 3});
         String token = urls.sign("run/weights/a", "someone.else", 1000);
-        assertEquals(Optional.of("someone.else"), urls.account("run/weights/a", token, 1000));
-        assertEquals(Optional.empty(), urls.account("run/weights/a", token, 1001));
-        assertEquals(Optional.empty(), urls.account("run/weights/b", token, 500));
-        assertEquals(Optional.empty(), new SignedUrls(new byte[] {4}).account("run/weights/a", token, 500));
-        assertEquals(Optional.empty(), urls.account("run/weights/a", token.replace(".1000.", ".9999."), 500));
+        assertEquals(Optional.of("someone.else"), urls.verify("run/weights/a", token, 1000));
+        assertEquals(Optional.empty(), urls.verify("run/weights/a", token, 1001));
+        assertEquals(Optional.empty(), urls.verify("run/weights/b", token, 500));
+        assertEquals(Optional.empty(), new SignedUrls(new byte[] {4}).verify("run/weights/a", token, 500));
+        assertEquals(Optional.empty(), urls.verify("run/weights/a", token.replace(".1000.", ".9999."), 500));
     }
 
-    @Test void aMissingBlobIsAProblemAndNotHalfAnArchive() {
+    @Test void aMissingBlobIsAnErrorAndNotATruncatedArchive() {
         String other = service.run(2);
         service.post("save_weights", "{'model_id': '" + other + "', 'seq_id': 1, 'path': 'a'}");
         service.blobs.list(BlobScope.checkpoints(new RunId(other)))
@@ -140,7 +140,7 @@ class ArchiveTest {
         assertEquals("blob_missing", answer.text("error"));
     }
 
-    @Test void aDamagedBlobIsAProblemAndNotHalfAnArchive() {
+    @Test void aDamagedBlobIsAnErrorAndNotATruncatedArchive() {
         String other = service.run(3);
         service.post("save_weights", "{'model_id': '" + other + "', 'seq_id': 1, 'path': 'a'}");
         var blob = service.runs.runs.get(new RunId(other)).checkpoints.getFirst().adapter();
@@ -173,9 +173,9 @@ class ArchiveTest {
         }
     }
 
-    @Test void withoutAWorkerTheTokenizerHasToWait() {
-        Fleet all = service.fleet.get();
-        service.fleet.set(all.retain(List.of()));
+    @Test void theTokenizerNeedsAWorker() {
+        EngineDirectory all = service.directory.get();
+        service.directory.set(all.withOnlyEngines(List.of()));
         try {
             Answer answer = download();
             assertEquals(503, answer.status());
@@ -186,14 +186,14 @@ class ArchiveTest {
             assertEquals(200,
                     service.post("optim_step", "{'model_id': '" + run + "', 'seq_id': 50}").status());
         } finally {
-            service.fleet.set(all);
+            service.directory.set(all);
         }
     }
 
     @Test void aTokenizerCannotPutFilesElsewhere() {
         var manifest = service.runs.runs.get(new RunId(run)).checkpoints.getFirst();
         for (String name : new ArrayList<>(List.of("../x", "a/b", "", ".hidden", "/etc/passwd")))
-            assertThrows(IllegalArgumentException.class, () -> Archive.bios(manifest,
+            assertThrows(IllegalArgumentException.class, () -> Archive.inBiosFormat(manifest,
                     "ref", Archive.Member.of(new byte[0]), Map.of(name, new byte[0])), name);
     }
 }

@@ -16,7 +16,7 @@ import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 
-/// Requests that have to be refused, each with the status and the field that the answer has to name.
+/// Malformed requests, each with the status and the field that the response must contain.
 class BadRequestTest {
     private static TestService service;
     private static String run;
@@ -48,7 +48,7 @@ class BadRequestTest {
         assertTrue(answer.json().hasNonNull("error") && answer.json().hasNonNull("request_id"), what);
     }
 
-    /// Each row: status, field, and what replaces a part of a good body.
+    /// Each row: status, field, and a replacement in a valid body.
     private static void table(String call, String good, List<String[]> rows) {
         for (String[] row : rows) {
             String bad = good.replace(row[2], row[3]);
@@ -426,7 +426,7 @@ class BadRequestTest {
                 "a large chunked body");
     }
 
-    @Test void placesThatAreNotThere() throws IOException {
+    @Test void unknownPaths() throws IOException {
         for (String path : List.of("/", "/api", "/api/v1", "/api/v1/", "/api/v2/healthz", "/api/v1/nothing",
                 "/api/v1/healthz/x", "/favicon.ico", "/api/v1/training_runs/a/b", "/api/v1/../healthz"))
             refuses(service.get(path), 404, "", path);

@@ -21,7 +21,7 @@ import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
-import bios.protocol.run.Timing;
+import bios.protocol.run.OperationTiming;
 import bios.protocol.stored.StoredOperations;
 import java.nio.charset.StandardCharsets;
 import java.time.Duration;
@@ -39,18 +39,18 @@ import java.util.concurrent.TimeoutException;
 import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// Runs without engine or journal: every operation is done when it is accepted. Owners are not checked here;
-/// [OwnershipTest] checks the real ones.
+/// Runs without engine or journal: every operation is finished when it is accepted. Owners are not checked
+/// here; [OwnershipTest] checks the real ones.
 final class FakeRuns implements RunDirectory, RunIndex {
     private final MemoryBlobs blobs;
     final Map<RunId, Run> runs = new LinkedHashMap<>();
     /// Runs that never answer.
     boolean silent;
-    /// Operations stay pending.
+    /// Whether operations stay pending.
     boolean slow;
-    /// Why the runs are blocked.
+    /// The fault by which the runs are stalled.
     Fault stalled;
-    /// What the next retrieval fails with.
+    /// The fault of the next retrieval.
     Fault fault;
     Reason refuse;
     int submitted;
@@ -104,10 +104,10 @@ final class FakeRuns implements RunDirectory, RunIndex {
                         ? new RunReply.Done() : new RunReply.Refused(Reason.NOT_FOUND, "no checkpoint"));
             case RunCommand.SetExpiry(_, _, _, _, _) -> existing(run, RunReply.Done::new);
             case RunCommand.Leave _ -> throw new IllegalStateException("not from the gateway");
-            case RunCommand.Time(_, _) -> existing(run, () -> new RunReply.Timed(List.of(
-                    new Timing(7, OperationKind.FORWARD_BACKWARD, 1_250_000, 500, 2_000_000),
-                    new Timing(8, OperationKind.SAVE_SAMPLER_WEIGHTS, 0, 0, 3_000_000))));
-            case RunCommand.Recount(_, _) -> existing(run, () -> new RunReply.Recounted(List.of(
+            case RunCommand.GetTimings(_, _) -> existing(run, () -> new RunReply.Timings(List.of(
+                    new OperationTiming(7, OperationKind.FORWARD_BACKWARD, 1_250_000, 500, 2_000_000),
+                    new OperationTiming(8, OperationKind.SAVE_SAMPLER_WEIGHTS, 0, 0, 3_000_000))));
+            case RunCommand.GetHistory(_, _) -> existing(run, () -> new RunReply.History(List.of(
                     new HistoryEntry(1_000, Optional.of("node-1"), HistoryEntry.Kind.CREATED,
                             Optional.empty(),
                             Optional.empty(), Map.of("rank", "32", "base_model", "ultrasafe/usf-tiny")),
@@ -167,7 +167,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
                     save(id, run, CheckpointKind.TRAINING, Optional.of(name), metadata, now);
             case Operation.SaveSamplerWeights(var name, _, _) ->
                     save(id, run, CheckpointKind.SAMPLER, name, "{}", now);
-            case Operation.LoadState(var path, _) -> new OperationResult.Loaded(path.bios(), 7);
+            case Operation.LoadState(var path, _) -> new OperationResult.Loaded(path.biosUri(), 7);
         };
     }
 

@@ -6,7 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertFalse;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
-import bios.coordinator.fleet.Fleet;
+import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.gateway.TestClient.Answer;
 import bios.protocol.Fault;
 import bios.protocol.run.Operation;
@@ -23,7 +23,7 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 
-/// The calls of the protocol over real HTTP, before fakes of runs, sessions and an engine.
+/// The HTTP protocol, with fakes of runs, sessions and an engine.
 class GatewayTest {
     private static TestService service;
 
@@ -256,7 +256,7 @@ class GatewayTest {
         assertEquals(400, service.post("optim_step", "{'model_id': '" + run + "', 'seq_id': 2}").status());
     }
 
-    @Test void aFailedOperationIsATwoHundredWithItsCause() {
+    @Test void aFailedOperationIsA200WithItsCause() {
         String run = service.run(8);
         Answer future = service.post("optim_step", "{'model_id': '" + run + "', 'seq_id': 1}");
         service.runs.fault = Fault.user("weights_only", "no optimizer there");
@@ -362,14 +362,14 @@ class GatewayTest {
                 + "/checkpoints/weights/a")).DELETE()).status());
     }
 
-    @Test void anUnloadedRunSaysSo() {
+    @Test void anUnloadedRunAnswersItsUnloadRequest() {
         String run = service.run(11);
         assertEquals(404, service.post("retrieve_future", "{'request_id': '" + run + ":unload'}").status());
         Answer future = service.post("unload_model", "{'model_id': '" + run + "'}");
         assertEquals("unload_model", service.result(future).text("type"));
     }
 
-    @Test void aBugOfOursIsAFiveHundredWithoutDetails() {
+    @Test void anInternalErrorIsA500WithoutDetails() {
         String run = service.run(12);
         service.runs.runs.get(new RunId(run)).config = null;
         Answer broken = service.post("get_info", "{'model_id': '" + run + "'}");
@@ -405,10 +405,10 @@ class GatewayTest {
             assertTrue(page.contains(name), name);
     }
 
-    @Test void aServiceThatCannotServeSaysWhyNot() {
-        Fleet before = service.fleet.getAndSet(Fleet.EMPTY);
+    @Test void aServiceThatIsNotReadyReportsTheReason() {
+        EngineDirectory before = service.directory.getAndSet(EngineDirectory.EMPTY);
         Answer ready = service.get("/readyz");
-        service.fleet.set(before);
+        service.directory.set(before);
         assertEquals(503, ready.status());
         assertEquals("not_ready", ready.text("status"));
         assertTrue(text(ready).contains("no engine that holds a base model is known"), text(ready));
@@ -427,7 +427,7 @@ class GatewayTest {
         assertEquals(400, service.get("training_runs/" + run + "/history?limit=0").status());
     }
 
-    @Test void aRunThatCannotGoOnTellsThoseWhoWait() {
+    @Test void aPollOfAStalledRunReportsTheReason() {
         String run = service.run(91);
         Answer future = service.post("forward_backward", batch(run, 1));
         service.runs.stalled = Fault.server("blob_damaged", "blob a/b is damaged");

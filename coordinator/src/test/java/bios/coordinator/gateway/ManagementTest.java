@@ -19,7 +19,7 @@ import org.apache.pekko.cluster.typed.Join;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/// The pages of a node without a gateway, on a real cluster of one and a real journal.
+/// The management endpoints of a node without a gateway, on a real cluster of one node and a real journal.
 class ManagementTest {
     @TempDir Path folder;
 
@@ -58,8 +58,8 @@ class ManagementTest {
         }
     }
 
-    @Test void aJournalThatFailsIsSaid() throws Exception {
-        // A folder without tables: every question fails.
+    @Test void aFailingJournalIsReported() throws Exception {
+        // A folder without tables: every access to the journal fails.
         var config = ConfigFactory.parseString("pekko.loglevel = OFF, bios.health.journal-interval = 100 ms")
                 .withFallback(JdbcJournal.config(folder.resolve("none")))
                 .withFallback(ConfigFactory.load());

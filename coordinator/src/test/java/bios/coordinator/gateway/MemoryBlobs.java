@@ -16,7 +16,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.concurrent.ConcurrentHashMap;
 
-/// Blobs in memory.
+/// A blob store in memory.
 final class MemoryBlobs implements BlobStore {
     final Map<BlobId, byte[]> blobs = new ConcurrentHashMap<>();
 

@@ -17,8 +17,8 @@ import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/// An account cannot see, use or change what belongs to another account, at any endpoint: the answer is the
-/// one for an id that does not exist. Runs, sessions, samplers and stores are the real ones.
+/// An account cannot see, use or change objects of another account at any endpoint: the response is that for
+/// an id that does not exist. Runs, sessions, samplers and stores are real.
 class OwnershipTest {
     private static final String SECRET = "the secret of signed URLs";
     private static final Accounts ACCOUNTS = Accounts.fromLines("keys",
@@ -42,23 +42,24 @@ class OwnershipTest {
 
     private record Request(String method, String path, String body, String... headers) {}
 
-    /// Makes a request that names the objects of `ids`.
+    /// Builds a request that names the objects of `ids`.
     private interface Probe {
         Request apply(OwnedIds ids);
     }
 
-    /// What an endpoint does with ids of another account.
+    /// How an endpoint is tested with ids of another account.
     private sealed interface Case {
-        /// It takes ids: each request, made with another's ids, is answered as with ids that do not exist.
+        /// The endpoint takes ids: a request with ids of another account gets the response for ids that do
+        /// not exist.
         record Owned(int status, List<Probe> requests) implements Case {}
 
-        /// It lists objects: those of the caller only.
+        /// The endpoint lists objects: only those of the caller.
         record Listing(String path) implements Case {}
 
-        /// It makes what does not exist, so that an id of another account is refused.
+        /// The endpoint creates an object if it does not exist: an id of another account is refused.
         record Making(Probe request) implements Case {}
 
-        /// It takes no id.
+        /// The endpoint takes no id.
         record Without() implements Case {}
     }
 
@@ -131,7 +132,7 @@ class OwnershipTest {
                 + ", 'prompt': {'chunks': [{'tokens': [1]}]}}";
     }
 
-    // The cases, in the order in which they are tried: what ends or deletes objects comes last.
+    // The cases in the order in which they are tested: those that end or delete objects are last.
 
     private static Request get(String path) {
         return new Request("GET", path, "");
@@ -174,7 +175,7 @@ class OwnershipTest {
         cases.put("POST load_training_client", owned(
                 ids -> call("load_training_client", "{'session_id': '" + ids.session()
                         + "', 'model_seq_id': 2, 'path': 'bios://" + ids.run() + "/a'}"),
-                // The caller's own session and another's checkpoint, and the other way round.
+                // The caller's session with another account's checkpoint, and the reverse.
                 ids -> call("load_training_client", "{'session_id': '" + own(ids).session()
                         + "', 'model_seq_id': 3, 'path': 'bios://" + ids.run() + "/a'}"),
                 ids -> call("load_training_client", "{'session_id': '" + ids.session()
@@ -197,7 +198,7 @@ class OwnershipTest {
     private static void operations(Map<String, Case> cases) {
         cases.put("POST forward_backward", owned(
                 ids -> call("forward_backward", batch(ids.run(), 10, "forward_backward_input")),
-                // A batch above the limit of what the journal holds goes to the blob store.
+                // A batch above the inline limit is stored as a blob.
                 ids -> call("forward_backward", large(ids.run(), 11))));
         cases.put("POST forward", owned(ids -> call("forward", batch(ids.run(), 12, "forward_input"))));
         cases.put("POST optim_step", owned(ids ->
@@ -226,7 +227,7 @@ class OwnershipTest {
         for (String suffix : List.of(":create", ":1:forward", ":2", ":3", ":4:sampler:"))
             ids.add(given -> future(given.run() + suffix
                     + (suffix.endsWith(":") ? given.session() + ":4" : "")));
-        // The caller's own snapshot, to be opened in another's session.
+        // The caller's snapshot is opened in another account's session.
         ids.add(given -> future(own(given).run() + ":4:sampler:" + given.session() + ":4"));
         cases.put("POST retrieve_future", new Case.Owned(404, ids));
     }
@@ -274,9 +275,9 @@ class OwnershipTest {
         assertEquals(endpoints, new TreeSet<>(cases().keySet()));
     }
 
-    /// Each request is tried by another account first, and then by the owner: one that fails whoever makes it
-    /// proves nothing.
-    @Test void whatBelongsToAnotherAccountIsAnsweredLikeWhatDoesNotExist() {
+    /// Each request is sent by another account first and then by the owner, for whom it must succeed:
+    /// otherwise the refusal proves nothing.
+    @Test void objectsOfAnotherAccountAreAnsweredLikeMissingOnes() {
         var wrong = new ArrayList<String>();
         cases().forEach((endpoint, each) -> {
             switch (each) {

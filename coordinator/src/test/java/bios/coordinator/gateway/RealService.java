@@ -1,6 +1,6 @@
 package bios.coordinator.gateway;
 
-import bios.coordinator.fleet.Fleet;
+import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.fleet.ModelDirectory;
 import bios.coordinator.run.RunSettings;
 import bios.coordinator.run.RunEnvironment;
@@ -32,7 +32,7 @@ import org.apache.pekko.cluster.typed.Cluster;
 import org.apache.pekko.cluster.typed.Join;
 import org.apache.pekko.http.javadsl.ServerBinding;
 
-/// A gateway before the real entities of runs and sessions, the real router and the embedded stores, in one
+/// A gateway with the real entities of runs and sessions, the real router and the embedded stores in one
 /// process. Only the engine is a [ScriptedEngine].
 final class RealService extends TestClient implements AutoCloseable {
     private static final ModelName MODEL = TestService.MODEL.name();
@@ -58,7 +58,7 @@ final class RealService extends TestClient implements AutoCloseable {
                 bios.run.shards = 4
                 bios.session.shards = 4
                 """.formatted(TrainingRunSharding.role(MODEL.slug()), folder));
-        Config config = Storage.pekko(given).withFallback(ConfigFactory.load()).resolve();
+        Config config = Storage.withPekkoPersistence(given).withFallback(ConfigFactory.load()).resolve();
         storage = Storage.open(config);
         kit = ActorTestKit.create("ownership", config);
         var cluster = Cluster.get(kit.system());
@@ -66,7 +66,8 @@ final class RealService extends TestClient implements AutoCloseable {
         settings = GatewaySettings.of(ConfigFactory.parseString(gatewaySettings)
                 .withFallback(config.getConfig("bios.gateway")));
         Gateway.Dependencies parts = parts(accounts, config);
-        endpoints = Gateway.endpoints(parts, settings, new Upstream(kit.system(), parts, settings, blocking),
+        endpoints = Gateway.endpoints(
+                parts, settings, new GatewayServices(kit.system(), parts, settings, blocking),
                 blocking);
         binding = Gateway.bind(kit.system(), "127.0.0.1", 0, parts, settings).toCompletableFuture().join();
     }
@@ -80,16 +81,17 @@ final class RealService extends TestClient implements AutoCloseable {
                 TrainingRunSharding.resolver(system, ASK_LIMIT), clock, runs));
         SessionSharding.init(system, SessionSettings.from(config),
                 SessionSharding.releaser(system, ASK_LIMIT), clock);
-        Fleet fleet = Fleet.EMPTY.described(engine, List.of(TestService.MODEL), 0);
-        Behavior<ModelDirectory.Command> directory = Behaviors.receiveMessage(command -> {
-            if (command instanceof ModelDirectory.Subscribe(var subscriber)) subscriber.tell(fleet);
+        EngineDirectory directory = EngineDirectory.EMPTY.withEngine(engine, List.of(TestService.MODEL), 0);
+        Behavior<ModelDirectory.Command> modelDirectory = Behaviors.receiveMessage(command -> {
+            if (command instanceof ModelDirectory.Subscribe(var subscriber)) subscriber.tell(directory);
             return Behaviors.same();
         });
         ActorRef<SamplingCommand> router = kit.spawn(SamplingRouter.create("r1",
-                SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(directory),
+                SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(modelDirectory),
                 new PersistentSampleRequestStore(storage.samplingTasks(), blocking), System::nanoTime));
         return new Gateway.Dependencies(accounts, new ShardedRuns(system, runs), new ShardedSessions(system),
-                () -> fleet, router, storage.blobs(), storage.index(), () -> true, clock, UUID::randomUUID,
+                () -> directory, router, storage.blobs(), storage.index(), () ->
+                true, clock, UUID::randomUUID,
                 new SecureRandom(new byte[] {1}));
     }
 

@@ -91,7 +91,7 @@ final class ScriptedEngine {
                 saved(c, CheckpointKind.TRAINING, Optional.of(name), metadata);
             case Operation.SaveSamplerWeights(var name, _, _) ->
                 saved(c, CheckpointKind.SAMPLER, name, "{}");
-            case Operation.LoadState(var path, _) -> new OperationResult.Loaded(path.bios(), 0);
+            case Operation.LoadState(var path, _) -> new OperationResult.Loaded(path.biosUri(), 0);
         };
     }
 

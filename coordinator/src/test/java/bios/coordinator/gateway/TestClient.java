@@ -20,14 +20,14 @@ abstract class TestClient {
     /// The port of the gateway.
     abstract int port();
 
-    /// An answer.
+    /// An HTTP response.
     record Answer(int status, JsonNode json, byte[] bytes, HttpResponse<byte[]> response) {
         String text(String field) {
             return json.path(field).asText(null);
         }
     }
 
-    /// Single quotes stand for double ones.
+    /// Parses JSON in which single quotes are used instead of double quotes.
     static JsonNode json(String text) {
         try {
             return MAPPER.readTree(text.replace('\'', '"'));
@@ -62,7 +62,7 @@ abstract class TestClient {
         return send(request);
     }
 
-    /// Single quotes stand for double ones.
+    /// Sends JSON in which single quotes are used instead of double quotes.
     Answer post(String path, String body, String... headers) {
         return send("POST", path, body.replace('\'', '"').getBytes(StandardCharsets.UTF_8), headers);
     }

@@ -1,6 +1,6 @@
 package bios.coordinator.gateway;
 
-import bios.coordinator.fleet.Fleet;
+import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.fleet.ModelDirectory;
 import bios.coordinator.sampling.SampleRequestStore;
 import bios.coordinator.sampling.SamplingRouter;
@@ -30,7 +30,7 @@ import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.http.javadsl.ServerBinding;
 
-/// A gateway on a free port before fakes of everything behind it, with a client for it.
+/// A gateway on a free port with fakes of all its parts, and a client.
 final class TestService extends TestClient implements AutoCloseable {
     static final ModelInfo MODEL = new ModelInfo(new ModelName("ultrasafe/usf-tiny"), "hub/usf-tiny",
             "LlamaForCausalLM", 64, 100, 16, 2, "bfloat16", 12345);
@@ -39,11 +39,11 @@ final class TestService extends TestClient implements AutoCloseable {
     final MemoryBlobs blobs = new MemoryBlobs();
     final FakeRuns runs = new FakeRuns(blobs);
     final FakeSessions sessions = new FakeSessions();
-    final AtomicReference<Fleet> fleet = new AtomicReference<>(Fleet.EMPTY);
+    final AtomicReference<EngineDirectory> directory = new AtomicReference<>(EngineDirectory.EMPTY);
     final List<EngineCommand.Sample> sampled = new ArrayList<>();
     final ActorTestKit kit;
     final ActorRef<EngineCommand> engine;
-    /// The engine keeps sampling requests to itself.
+    /// Whether the engine leaves sampling requests unanswered.
     volatile boolean silentEngine;
     volatile boolean withoutTokenizer;
     private final ServerBinding binding;
@@ -53,16 +53,17 @@ final class TestService extends TestClient implements AutoCloseable {
                 .withFallback(ConfigFactory.load());
         kit = ActorTestKit.create("gateway-test", config);
         engine = kit.spawn(engine());
-        fleet.set(Fleet.EMPTY.described(engine, List.of(MODEL), 0));
-        Behavior<ModelDirectory.Command> directory = Behaviors.receiveMessage(command -> {
-            if (command instanceof ModelDirectory.Subscribe(var subscriber)) subscriber.tell(fleet.get());
+        directory.set(EngineDirectory.EMPTY.withEngine(engine, List.of(MODEL), 0));
+        Behavior<ModelDirectory.Command> modelDirectory = Behaviors.receiveMessage(command -> {
+            if (command instanceof ModelDirectory.Subscribe(var subscriber)) subscriber.tell(directory.get());
             return Behaviors.same();
         });
         var router = kit.spawn(SamplingRouter.create("r1",
-                SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(directory),
+                SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(modelDirectory),
                 SampleRequestStore.NONE, () -> 1_000_000_000_000L));
         var ids = new Random(7);
-        var parts = new Gateway.Dependencies(accounts, runs, sessions, fleet::get, router, blobs, runs, () ->
+        var parts = new Gateway.Dependencies(accounts, runs, sessions, directory::get, router, blobs, runs,
+                () ->
                 true,
                 () -> Instant.ofEpochMilli(1_700_000_000_000L),
                 () -> new UUID(ids.nextLong(), ids.nextLong()), new SecureRandom(new byte[] {1}));
@@ -109,7 +110,7 @@ final class TestService extends TestClient implements AutoCloseable {
         });
     }
 
-    /// Makes run number `seq` and gives its id.
+    /// Creates the run with number `seq` and returns its id.
     String run(long seq) {
         return post("create_model", "{'session_id': '" + SESSION + "', 'model_seq_id': " + seq
                 + ", 'base_model': 'ultrasafe/usf-tiny'}").text("model_id");

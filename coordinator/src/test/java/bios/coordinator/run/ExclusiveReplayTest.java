@@ -35,7 +35,7 @@ class ExclusiveReplayTest {
         assertFalse(exclusive.held());
     }
 
-    @Test void aRunThatEndsWhileItWaitsIsPassedOver() {
+    @Test void aRunThatEndsWhileItWaitsIsSkipped() {
         request("a");
         request("b");
         request("c");

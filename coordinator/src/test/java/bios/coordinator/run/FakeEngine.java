@@ -33,9 +33,9 @@ import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.actor.typed.javadsl.TimerScheduler;
 
-/// An engine whose "weights" are a digest of everything that was executed: one operation too many, too
-/// few or out of order shows in every later result. Takes its time, so that operations are under way
-/// when a test kills something.
+/// An engine whose "weights" are a digest of all executed operations: an extra, missing or reordered
+/// operation changes every later result. Operations take some time, so that some are in progress when a test
+/// kills a process.
 final class FakeEngine {
     private record State(RunConfig config, LoraSpec lora, String weights, String gradient, long step) {
         String text() {
@@ -45,13 +45,13 @@ final class FakeEngine {
 
     private record Tick() {}
 
-    /// Tells all open runs at once that others want their room.
-    record Crowd() {}
+    /// Requests the eviction of all open runs.
+    record RequestEviction() {}
 
-    /// What a test sees and decides.
+    /// The counters that a test reads and the faults that it sets.
     ///
     /// @param opened how often a run was opened
-    /// @param pointsToFail so many recovery points fail
+    /// @param pointsToFail number of recovery points that fail
     record Controls(AtomicInteger opened, AtomicInteger pointsToFail) {
         Controls() {
             this(new AtomicInteger(), new AtomicInteger());
@@ -71,7 +71,7 @@ final class FakeEngine {
         this.log = log;
     }
 
-    /// @param log gets a line for each operation that is executed
+    /// @param log receives a line for each executed operation
     static Behavior<EngineCommand> create(BlobStore blobs, Duration pause,
             ConcurrentLinkedQueue<String> log) {
         return create(blobs, pause, log, new Controls());
@@ -86,7 +86,7 @@ final class FakeEngine {
                 if (message instanceof EngineCommand command) {
                     queue.add(command);
                     if (queue.size() == 1) next(timers, pause);
-                } else if (message instanceof Crowd) {
+                } else if (message instanceof RequestEviction) {
                     engine.listeners.forEach((run, to) -> to.tell(new EngineEvent.EvictionRequested(run)));
                 } else {
                     engine.handle(queue.poll());
@@ -197,7 +197,7 @@ final class FakeEngine {
                 CheckpointManifest m = c.loaded().orElseThrow();
                 String weights = new String(blobs.readSmall(m.adapter(), 1 << 30), StandardCharsets.UTF_8);
                 runs.put(c.run(), new State(s.config(), m.lora(), weights, "", m.step()));
-                yield done(c, new OperationResult.Loaded(path.bios(), m.step()));
+                yield done(c, new OperationResult.Loaded(path.biosUri(), m.step()));
             }
         };
     }

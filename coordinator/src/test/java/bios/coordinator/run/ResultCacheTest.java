@@ -25,15 +25,15 @@ class ResultCacheTest {
                 .page(new BlobRef(id, 1), fetched);
     }
 
-    @Test void whatLiesInNoPageStaysAndOfTheRestTheFetchedGoFirst() {
+    @Test void resultsOutsidePagesStayAndFetchedOnesAreEvictedFirst() {
         var results = new ResultCache(1000, 1 << 30, 3000);
         for (long p = 1; p <= 20; p++) results.add(kept(p, 100));
         assertEquals(20, results.unsaved(20).size());
         results.fetched(kept(4, 100));
         results.saved(10);
         assertEquals(10, results.unsaved(20).size());
-        assertTrue(results.bySeq(104).isEmpty(), "the fetched one went");
-        assertTrue(results.bySeq(110).isPresent(), "the newest stayed");
+        assertTrue(results.bySeq(104).isEmpty(), "the fetched result is evicted");
+        assertTrue(results.bySeq(110).isPresent(), "the newest result stays");
         assertTrue(results.bytes() - results.unsavedBytes() <= 3000);
         results.shrink(0);
         assertEquals(results.unsavedBytes(), results.bytes());
@@ -42,26 +42,26 @@ class ResultCacheTest {
         assertEquals(0, results.bytes());
     }
 
-    @Test void pagesThatNobodyHasReadAreKeptLonger() {
+    @Test void pagesThatWereNotFetchedAreKeptLonger() {
         var results = new ResultCache(320, 1 << 30, 0);
         List<ResultsPage> pages = new ArrayList<>();
         for (int i = 0; i < 100; i++) pages.add(page(10 * i + 1, 10 * i + 10, false));
         assertEquals(pages.subList(68, 100), results.kept(pages));
-        List<ResultsPage> read = pages.stream().map(ResultsPage::read).toList();
+        List<ResultsPage> read = pages.stream().map(ResultsPage::asFetched).toList();
         assertEquals(read.subList(99, 100), results.kept(read));
-        assertEquals(1, results.kept(List.of(page(1, 1000, false))).size(), "the newest always stays");
+        assertEquals(1, results.kept(List.of(page(1, 1000, false))).size(), "the newest page always stays");
     }
 
-    @Test void aPageIsReadWhenAllOfItWasFetched() {
+    @Test void aPageIsFetchedWhenAllItsResultsWereFetched() {
         var results = new ResultCache(320, 1 << 30, 0);
         var page = page(5, 8, false);
         for (long p = 5; p <= 7; p++) results.fetched(kept(p, 0));
-        assertEquals(page, results.now(page));
+        assertEquals(page, results.refreshed(page));
         results.fetched(kept(8, 0));
-        assertEquals(page.read(), results.now(page));
+        assertEquals(page.asFetched(), results.refreshed(page));
     }
 
-    @Test void theRunThatHoldsMostIsAskedForRoomOnce() {
+    @Test void theRunWithTheMostResultsIsAskedOnceToFreeMemory() {
         var asked = new ArrayList<String>();
         var memory = new NodeMemory(1000);
         var small = memory.open(() -> asked.add("small"));
@@ -72,7 +72,7 @@ class ResultCacheTest {
         small.results(500);
         assertEquals(List.of("large"), asked);
         small.results(550);
-        assertEquals(List.of("large", "small"), asked, "one that has not answered is left alone");
+        assertEquals(List.of("large", "small"), asked, "a run that has not freed memory is not asked again");
         large.results(0);
         large.shrunk();
         assertEquals(550, memory.results());

@@ -48,14 +48,14 @@ import org.apache.pekko.actor.typed.javadsl.AskPattern;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.persistence.typed.PersistenceId;
 
-/// One run on a real journal beside a fake engine, both of which a test may kill.
+/// One run with a real journal and a fake engine; a test can kill both.
 final class RunHarness implements AutoCloseable {
     static final RunId RUN = new RunId("usf-finance-9f2c4be01a77");
     static final LoraSpec LORA = new LoraSpec(8, 32, 7, List.of(TargetModule.Q, TargetModule.V));
     static final String OWNER = "alice";
     static final Duration WAIT = Duration.ofSeconds(10);
 
-    /// The index as a map.
+    /// A run index in a map.
     static final class MapIndex implements RunIndex {
         final Map<RunId, RunSummary> rows = new ConcurrentHashMap<>();
         final Map<RunId, Long> versions = new ConcurrentHashMap<>();
@@ -64,7 +64,7 @@ final class RunHarness implements AutoCloseable {
         @Override public void put(RunSummary summary, long version) {
             puts.incrementAndGet();
             Long before = versions.put(summary.config().run(), version);
-            // Of two writes of one version either may stay in a real index.
+            // If two writes have the same version, a real index may keep either.
             if (before == null || before < version) rows.put(summary.config().run(), summary);
         }
 
@@ -81,7 +81,7 @@ final class RunHarness implements AutoCloseable {
         }
     }
 
-    /// What the entity sees of the store: so many reads fail before one succeeds.
+    /// A blob store whose next `failing` reads fail.
     private record Failing(BlobStore store, AtomicInteger failing) implements BlobStore {
         @Override public BlobRef put(String scope, Content content) {
             return store.put(scope, content);
@@ -150,57 +150,57 @@ final class RunHarness implements AutoCloseable {
                 Optional.empty()));
     }
 
-    /// Starts engine and entity anew while those of before live on, as on a node that is cut off.
+    /// Starts a second engine and entity while the first ones continue, as on a node that is cut off.
     ///
-    /// @return the entity of before
+    /// @return the first entity
     ActorRef<RunCommand> startAnother() {
         var before = run;
         spawn();
         return before;
     }
 
-    /// One that hears one answer.
-    ActorRef<RunReply> hearing(CompletableFuture<RunReply> answer) {
+    /// An actor that completes `answer` with its first message.
+    ActorRef<RunReply> replyProbe(CompletableFuture<RunReply> answer) {
         return kit.spawn(Behaviors.receiveMessage(reply -> {
             answer.complete(reply);
             return Behaviors.same();
         }));
     }
 
-    /// Lets the engine lose the run.
+    /// Makes the engine lose the run.
     void forget() {
         engine.tell(new EngineCommand.CloseRun(RUN));
     }
 
-    /// Has the engine ask for the run's room.
-    void crowd() {
-        engine.<Object>unsafeUpcast().tell(new FakeEngine.Crowd());
+    /// Makes the engine request the eviction of the run.
+    void requestEviction() {
+        engine.<Object>unsafeUpcast().tell(new FakeEngine.RequestEviction());
     }
 
-    /// The turn of the node.
+    /// The node's turn of exclusive replay.
     ExclusiveReplay exclusive() {
         return exclusive;
     }
 
-    /// What the run takes of its node's memory.
+    /// The node's account of memory.
     NodeMemory memory() {
         return memory;
     }
 
-    /// Waits until something holds.
+    /// Waits until a condition holds.
     void await(BooleanSupplier what, String otherwise) throws InterruptedException {
         for (int i = 0; i < 500 && !what.getAsBoolean(); i++) Thread.sleep(20);
         if (!what.getAsBoolean()) throw new AssertionError(otherwise);
     }
 
-    /// Kills engine and entity without a word, and starts both anew.
+    /// Kills engine and entity and starts both again.
     void kill() {
         kit.stop(engine);
         kit.stop(run);
         spawn();
     }
 
-    /// Ends the whole process, as far as a test can, and starts it again.
+    /// Terminates the actor system with the journal and starts it again.
     void restart() {
         kit.shutdownTestKit();
         start();
@@ -247,8 +247,8 @@ final class RunHarness implements AutoCloseable {
         return ask(replyTo -> command(seq, operation, replyTo));
     }
 
-    /// Submits again and again until the journal has it, as a client does.
-    void insist(long seq, Operation operation) {
+    /// Repeats a submission until it is accepted, as a client does.
+    void submitUntilAccepted(long seq, Operation operation) {
         while (true) {
             var reply = tryAsk(replyTo -> command(seq, operation, replyTo), Duration.ofMillis(600));
             if (reply.isPresent()) {
@@ -259,7 +259,7 @@ final class RunHarness implements AutoCloseable {
         }
     }
 
-    /// The outcome of `seq`, however long it takes.
+    /// Waits for the outcome of `seq`.
     RunReply outcome(long seq) {
         for (int i = 0; i < 40; i++) {
             var reply = tryAsk(replyTo -> new RunCommand.Retrieve(OWNER, seq, 400, replyTo),

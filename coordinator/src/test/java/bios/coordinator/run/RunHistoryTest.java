@@ -52,7 +52,7 @@ class RunHistoryTest {
         return run.history().stream().map(HistoryEntry::kind).toList();
     }
 
-    @Test void eventsTellWhatTheyAreAboutWhenAndWhere() {
+    @Test void eventsGiveEntriesWithSubjectTimeAndNode() {
         TrainingRun run = of(256, accepted(1, OperationKind.FORWARD_BACKWARD), noted(Kind.OPENED),
                 new OperationFailed(1, BAD, at(20)), point(1),
                 new CheckpointDeleted(CheckpointKind.SAMPLER, new CheckpointName("a"), at(30)),
@@ -69,7 +69,7 @@ class RunHistoryTest {
         assertEquals("sampler_weights/a", run.history().get(4).detail().get("checkpoint"));
     }
 
-    @Test void operationsThatWentWellLeaveNothing() {
+    @Test void successfulOperationsGiveNoEntry() {
         assertEquals(List.of(Kind.CREATED), kinds(of(256, accepted(1, OperationKind.OPTIM_STEP),
                 accepted(2, OperationKind.OPTIM_STEP), new ErrorSeen(1), new ReplayFinished(2))));
     }
@@ -83,13 +83,13 @@ class RunHistoryTest {
         assertEquals("2", run.history().getLast().detail().get("struck"));
     }
 
-    @Test void anOperationThatKilledItsWorkerIsCalledPoisoned() {
+    @Test void anOperationThatEndedItsWorkerIsPoisonedInTheHistory() {
         TrainingRun run = of(256, accepted(1, OperationKind.FORWARD_BACKWARD),
                 new OperationFailed(1, Fault.server(ReplayPolicy.WORKER_LOST, "died"), at(20)));
         assertEquals(Kind.POISONED_OPERATION, run.history().getLast().kind());
     }
 
-    @Test void attemptsOneBehindTheOtherAreOneEntry() {
+    @Test void consecutiveAttemptsAreOneEntry() {
         TrainingRun run = of(256, accepted(1, OperationKind.FORWARD_BACKWARD),
                 accepted(2, OperationKind.FORWARD_BACKWARD), new OperationAttempted(1, at(7)),
                 new OperationAttempted(2, at(8)));
@@ -100,12 +100,12 @@ class RunHistoryTest {
         assertEquals(8, attempt.timeMillis());
     }
 
-    @Test void theOldestGoesWhenThereAreTooMany() {
+    @Test void theOldestIsEvictedWhenThereAreTooMany() {
         TrainingRun run = of(3, noted(Kind.OPENED), noted(Kind.MOVED), noted(Kind.PASSIVATED));
         assertEquals(List.of(Kind.OPENED, Kind.MOVED, Kind.PASSIVATED), kinds(run));
     }
 
-    @Test void recoveryPointsDoNotPushOutWhatIsRare() {
+    @Test void recoveryPointsDoNotDisplaceRareEntries() {
         TrainingRun run = of(8);
         for (long at = 1; at <= 50; at++)
             run = run.apply(accepted(at, OperationKind.OPTIM_STEP), 8).apply(point(at), 8);

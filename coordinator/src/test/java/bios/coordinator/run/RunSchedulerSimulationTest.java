@@ -4,12 +4,12 @@ import static org.junit.jupiter.api.Assertions.fail;
 
 import org.junit.jupiter.api.Test;
 
-/// Thousands of histories of [SchedulerSimulation]. `-Dbios.scheduler.seeds=N` plays N histories,
+/// Plays thousands of histories of [SchedulerSimulation]. `-Dbios.scheduler.seeds=N` plays N histories,
 /// `-Dbios.scheduler.seed=S` one, with its trace.
 class RunSchedulerSimulationTest {
     private static final long SEEDS = Long.getLong("bios.scheduler.seeds", 5_000);
 
-    @Test void noPromiseIsBrokenInAnyHistory() {
+    @Test void noHistoryHasAViolation() {
         Long only = Long.getLong("bios.scheduler.seed");
         if (only != null) {
             SchedulerSimulation.play(only, true).ifPresent(what -> fail("seed " + only + ": " + what));

@@ -10,12 +10,12 @@ import java.util.List;
 import java.util.Set;
 import org.junit.jupiter.api.Test;
 
-/// Events and snapshots that earlier builds stored are read for ever; `protocol/golden/run/*.hex` holds them.
-/// With `-Dgolden.write=true` missing files are written.
+/// Events and snapshots of all earlier builds can be read; `protocol/golden/run/*.hex` contains them. With
+/// `-Dgolden.write=true` missing files are written.
 class RunStoredGoldenTest {
     private static final Path GOLDEN = Path.of("../protocol/golden/run");
 
-    @Test void whatEarlierBuildsStoredIsRead() throws Exception {
+    @Test void eventsAndSnapshotsOfEarlierBuildsAreRead() throws Exception {
         int number = 0;
         for (Object value : TrainingRunTest.stored()) {
             String manifest = RunStored.TYPES.manifest(value);

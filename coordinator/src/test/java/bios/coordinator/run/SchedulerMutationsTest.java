@@ -23,14 +23,14 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.TestFactory;
 import org.junit.jupiter.api.io.TempDir;
 
-/// The simulation of the scheduler can fail: one line of the scheduler's source is replaced, the mutant is
-/// compiled and loaded beside the original, and the seed that is named for the mutation must find a broken
-/// promise. docs/guide/simulation.md lists the mutations; `-Dbios.scheduler.find=true` searches for seeds.
+/// Shows that the simulation of the scheduler finds errors: a mutation replaces one line of the scheduler's
+/// source, the mutant is compiled and loaded beside the original, and the seed of the mutation must find a
+/// violation. docs/guide/simulation.md lists the mutations; `-Dbios.scheduler.find=true` searches for seeds.
 class SchedulerMutationsTest {
     /// @param name what the mutant does wrong
     /// @param file the type whose source has the line
-    /// @param line a part of exactly one line
-    /// @param seed of the history that finds it
+    /// @param line text that occurs in exactly one line
+    /// @param seed the history that finds it
     private record Mutation(String name, String file, String line, String mutated, long seed) {}
 
     private static final Path SOURCES = Path.of("src/main/java/bios/coordinator/run");
@@ -52,8 +52,8 @@ class SchedulerMutationsTest {
             new Mutation("keeps a point of an old session", S, "if (written.epoch() != epoch) return;",
                     "if (written.epoch() < 0) return;", 4),
             new Mutation("goes on past a failure", S,
-                    "if (TrainingRun.blocksLater(operation, why) && pipeline.holdsBehind(position))",
-                    "if (TrainingRun.blocksLater(operation, why) && !pipeline.holdsBehind(position))", 70),
+                    "if (TrainingRun.blocksLater(operation, why) && pipeline.holdsAfter(position))",
+                    "if (TrainingRun.blocksLater(operation, why) && !pipeline.holdsAfter(position))", 70),
             new Mutation("loses what must be replayed", S,
                     "pipeline = Pipeline.at(run.recovery().position());",
                     "pipeline = Pipeline.at(run.accepted());", 1),
@@ -89,8 +89,8 @@ class SchedulerMutationsTest {
             new Mutation("has no window", S, "if (pipeline.full(operation, settings) || deleting",
                     "if (deleting", 2),
             new Mutation("goes on while results are too many", S,
-                    "if (resultsHeavy && pipeline.sent() > run.recovery().position()) return false;",
-                    "if (resultsHeavy && storing) return false;", 4),
+                    "if (resultsOverLimit && pipeline.sent() > run.recovery().position()) return false;",
+                    "if (resultsOverLimit && storing) return false;", 4),
             new Mutation("goes one too far past the point", S,
                     "return ahead >= settings.pointMaxOperations()",
                     "return ahead > settings.pointMaxOperations()", 46),
@@ -170,7 +170,8 @@ class SchedulerMutationsTest {
                     "return new RecoveryPointPlan(true, false, true, steps,",
                     "return new RecoveryPointPlan(true, false, false, steps,", 5));
 
-    /// Classes of the scheduler's package, main and test, anew: the mutant's first.
+    /// Loads the classes of the scheduler's package, main and test, again; a class of the mutant replaces the
+    /// original.
     private static final class Mutants extends ClassLoader {
         private final Path mutant;
 
@@ -231,7 +232,7 @@ class SchedulerMutationsTest {
         }
     }
 
-    /// [SchedulerSimulation#play] with the mutant.
+    /// The method [SchedulerSimulation#play] that uses the mutant.
     private static Method mutant(Mutation mutation) throws Exception {
         Path out = Files.createTempDirectory(folder, "mutant");
         Path source = Files.createDirectories(out.resolve("source")).resolve(mutation.file() + ".java");
@@ -255,7 +256,7 @@ class SchedulerMutationsTest {
         return play;
     }
 
-    @Test void theOriginalBreaksNothingInTheNamedHistories() {
+    @Test void theOriginalPassesTheNamedHistories() {
         for (Mutation mutation : MUTATIONS)
             assertEquals(Optional.empty(), SchedulerSimulation.play(mutation.seed()), mutation.name());
     }

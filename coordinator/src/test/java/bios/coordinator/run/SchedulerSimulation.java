@@ -7,22 +7,22 @@ import java.util.List;
 import java.util.Optional;
 import java.util.SplittableRandom;
 
-/// Histories of one or two runs of a node, played directly against [RunScheduler#step] without actors: one
-/// seed, one thread, a model engine whose "weights" are a hash of everything executed, and an oracle
-/// ([SimulatedRun]) that judges every effect and every event.
+/// A history of one or two runs of a node that calls [RunScheduler#step] directly, without actors: one seed,
+/// one thread, a model engine whose "weights" are a hash of all executed operations, and an oracle
+/// ([SimulatedRun]) that checks every effect and every event.
 final class SchedulerSimulation {
-    /// What an operation does when it is executed.
+    /// The behavior of an operation when it is executed.
     enum Nature {
         GOOD,
-        /// It fails by the user's fault.
+        /// The operation fails because of a user error.
         BAD,
-        /// It needs more memory than the device has.
+        /// The operation needs more memory than the device has.
         TOO_LARGE,
-        /// It ends the process that executes it.
+        /// The operation ends the process that executes it.
         DEADLY
     }
 
-    /// A promise that was broken.
+    /// A violation that the oracle has found.
     static final class Violation extends RuntimeException {
         private static final long serialVersionUID = 1;
 
@@ -40,7 +40,7 @@ final class SchedulerSimulation {
     final boolean deadly;
     final int opensWithoutMemory;
     private final List<SimulatedRun> runs = new ArrayList<>();
-    /// How often each kind of fault comes: once in so many occasions; 0: never.
+    /// The rate of each kind of fault: once in so many occasions; 0: never.
     private final int[] faults = new int[16];
     ExclusiveReplay exclusive = new ExclusiveReplay();
     int steps;
@@ -65,7 +65,7 @@ final class SchedulerSimulation {
 
     /// Plays one history.
     ///
-    /// @return the broken promise, if one was
+    /// @return the violation, if there is one
     static Optional<String> play(long seed) {
         return play(seed, false);
     }
@@ -96,29 +96,29 @@ final class SchedulerSimulation {
     }
 
     private void nodeFaults() {
-        if (fault(0) && oneIn(20) && !delicate()) killNode();
+        if (fault(0) && oneIn(20) && !inLastAttempt()) killNode();
     }
 
-    /// Whether another death would make an operation fail that did not cause it. That is how the rule is
-    /// today (docs/decisions/0007-blame.md); chance must not do it.
-    boolean delicate() {
+    /// Whether another end of the process would fail an operation that did not cause it, as the rule allows
+    /// (docs/decisions/0007-blame.md). Random faults must not do that.
+    boolean inLastAttempt() {
         return runs.stream().anyMatch(SimulatedRun::inLastAttempt);
     }
 
-    /// Ends the process: entities and engine.
+    /// Ends the process with its entities and its engine.
     void killNode() {
         trace("the node dies");
         exclusive = new ExclusiveReplay();
         runs.forEach(SimulatedRun::start);
     }
 
-    // Chance
+    // Random choices
 
     boolean calm() {
         return steps > FAULTS_END;
     }
 
-    /// Whether a fault of a kind happens now.
+    /// Whether a fault of this kind occurs now.
     boolean fault(int kind) {
         return !calm() && faults[kind] > 0 && random.nextInt(faults[kind]) == 0;
     }

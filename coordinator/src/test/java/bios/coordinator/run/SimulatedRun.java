@@ -30,13 +30,13 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 
-/// One run of a [SchedulerSimulation]: its journal, the life of its entity around [RunScheduler], the model
-/// engine's sessions with it, its client, and the oracle.
+/// One run of a [SchedulerSimulation]: its journal, the part of its entity around [RunScheduler], the
+/// sessions of the model engine, its client, and the oracle.
 final class SimulatedRun {
     private static final LoraSpec LORA = new LoraSpec(8, 32, 7, List.of(TargetModule.Q));
     private static final long NEW = 17;
 
-    /// An accepted operation, as the oracle knows it.
+    /// The oracle's record of an accepted operation.
     private static final class Operation {
         final OperationKind kind;
         final Nature nature;
@@ -53,7 +53,7 @@ final class SimulatedRun {
         }
     }
 
-    /// The engine's side of one session.
+    /// The state of one session in the engine.
     private final class Session {
         final long epoch;
         final Deque<RunEffect> commands = new ArrayDeque<>();
@@ -84,28 +84,30 @@ final class SimulatedRun {
             answersMade++;
         }
 
-        /// The next answer, if one is ready.
+        /// Removes the next answer, if one is ready.
         Optional<EngineEvent> take() {
-            boolean point = !points.isEmpty() && points.peek().behind() <= answersGiven;
-            if (point && (answers.isEmpty() || world.oneIn(2))) return Optional.of(points.poll().event());
+            boolean point = !points.isEmpty() && points.peek().after() <= answersGiven;
+            if (point && (answers.isEmpty() || simulation.oneIn(2)))
+                return Optional.of(points.poll().event());
             if (!answers.isEmpty()) answersGiven++;
             return Optional.ofNullable(answers.poll());
         }
     }
 
-    /// The engine's answer to a request for a recovery point: later answers overtake it, earlier ones do not.
+    /// The engine's answer to a request for a recovery point. It may be sent after later answers, never
+    /// before earlier ones.
     ///
-    /// @param behind so many answers are given before it
-    private record Point(int behind, EngineEvent event) {}
+    /// @param after number of answers that are sent before it
+    private record Point(int after, EngineEvent event) {}
 
-    private final SchedulerSimulation world;
+    private final SchedulerSimulation simulation;
     private final RunId id;
     private final int wanted;
     private final List<Operation> operations = new ArrayList<>();
     private final Set<BlobId> blobs = new HashSet<>();
     private final boolean unloads;
     private TrainingRun run = TrainingRun.NONE;
-    // The life of one entity
+    // State of one entity
     private RunScheduler scheduler;
     private final Deque<RunInput> mailbox = new ArrayDeque<>();
     private final List<Runnable> work = new ArrayList<>();
@@ -116,7 +118,7 @@ final class SimulatedRun {
     private Object token;
     private boolean holdsTurn;
     private boolean deleting;
-    private boolean heavy;
+    private boolean overLimit;
     private boolean pointPaused;
     private boolean deletionPaused;
     private boolean openPaused;
@@ -126,14 +128,14 @@ final class SimulatedRun {
     private boolean unloadAnswered;
     private boolean stopped;
     private int lives;
-    /// How often the engine had no memory to open the run, since it was last opened.
+    /// How often the engine had no memory to open the run since it was last opened.
     private int refusals;
 
-    SimulatedRun(SchedulerSimulation world, int number, int wanted) {
-        this.world = world;
+    SimulatedRun(SchedulerSimulation simulation, int number, int wanted) {
+        this.simulation = simulation;
         this.wanted = wanted;
         id = new RunId("usf-finance-9f2c4be01a0" + number);
-        unloads = world.oneIn(4);
+        unloads = simulation.oneIn(4);
         var config = new RunConfig(id, "alice", new ModelName("usf/finance"), LORA, true, Optional.empty(),
                 "{}", "session-1", 1);
         run = run.apply(new RunCreated(config), 8);
@@ -145,20 +147,20 @@ final class SimulatedRun {
 
     // The entity
 
-    /// Starts an entity; what its predecessor was doing is lost, what it had asked for may still happen.
+    /// Starts an entity. The state of the entity before is lost; its requests may still be executed.
     void start() {
-        world.exclusive.release(token == null ? this : token);
+        simulation.exclusive.release(token == null ? this : token);
         token = new Object();
         holdsTurn = false;
         lives++;
-        scheduler = RunScheduler.initial(world.settings);
+        scheduler = RunScheduler.initial(simulation.settings);
         mailbox.clear();
         work.clear();
         timers.clear();
         old.clear();
         session = null;
         finished.clear();
-        deleting = heavy = pointPaused = deletionPaused = openPaused = leaving = mayLoseWork = false;
+        deleting = overLimit = pointPaused = deletionPaused = openPaused = leaving = mayLoseWork = false;
         passivated = stopped = false;
         refusals = 0;
         deliver(new RunInput.Recovered());
@@ -166,7 +168,7 @@ final class SimulatedRun {
     }
 
     private void deliver(RunInput input) {
-        world.trace(id + " " + input);
+        simulation.trace(id + " " + input);
         boolean stale = stale(input);
         if (input instanceof RunInput.ResultsNotWritten && !stale) {
             session.pointsInWork--;
@@ -178,7 +180,7 @@ final class SimulatedRun {
         List<RunEffect.Persist> persists = new ArrayList<>();
         Session before = session;
         for (RunEffect effect : transition.effects()) {
-            world.trace(id + "   " + effect);
+            simulation.trace(id + "   " + effect);
             if (effect instanceof RunEffect.Persist persist) persists.add(persist);
             else execute(effect);
         }
@@ -205,13 +207,13 @@ final class SimulatedRun {
     }
 
     private void persist(List<RunEvent> events) {
-        boolean fails = world.fault(1) && world.oneIn(4) && !world.delicate();
-        if (!fails || world.oneIn(2)) for (RunEvent event : events) {
+        boolean fails = simulation.fault(1) && simulation.oneIn(4) && !simulation.inLastAttempt();
+        if (!fails || simulation.oneIn(2)) for (RunEvent event : events) {
             judge(event);
             run = run.apply(event, 8);
         }
         if (fails) {
-            world.trace(id + " the journal fails");
+            simulation.trace(id + " the journal fails");
             start();
         } else deliver(new RunInput.Stored(events));
     }
@@ -235,21 +237,21 @@ final class SimulatedRun {
             case RunEffect.StartTimer(var timer, _) -> start(timer);
             case RunEffect.RequestExclusive(var epoch) -> {
                 Object mine = token;
-                world.exclusive.request(mine, () -> {
+                simulation.exclusive.request(mine, () -> {
                     holdsTurn = mine == token;
                     mailbox.add(new RunInput.ExclusiveGranted(epoch));
                 });
             }
             case RunEffect.ReleaseExclusive _ -> {
                 holdsTurn = false;
-                world.exclusive.release(token);
+                simulation.exclusive.release(token);
             }
             case RunEffect.Finish(var outcome, var first) -> finish(outcome, first);
             case RunEffect.ShowSave(var position) ->
                 work.add(() -> mailbox.add(new RunInput.SaveShown(position)));
-            case RunEffect.Unload _ -> mailbox.add(new RunInput.UnloadDue(world.steps));
+            case RunEffect.Unload _ -> mailbox.add(new RunInput.UnloadDue(simulation.steps));
             case RunEffect.AnswerUnload _ -> {
-                check(run.closed(), "says unloaded before it is");
+                check(run.closed(), "answers an unloading before the run is closed");
                 unloadAnswered = true;
             }
             case RunEffect.Passivate _ -> {
@@ -275,7 +277,8 @@ final class SimulatedRun {
     private void writeResults(RunEffect.WriteResults write) {
         check(!deleting, "writes results while blobs are deleted");
         check(positionsFinished(write.point().position()), "keeps a point before all is finished");
-        work.add(() -> mailbox.add(world.fault(2) ? new RunInput.ResultsNotWritten(write.epoch(), "no room")
+        work.add(() -> mailbox.add(simulation.fault(2)
+                ? new RunInput.ResultsNotWritten(write.epoch(), "no room")
                 : new RunInput.ResultsWritten(write.epoch(), write.point(), List.of())));
     }
 
@@ -291,7 +294,7 @@ final class SimulatedRun {
     }
 
     private void elapse() {
-        RunTimer timer = timers.remove(world.between(0, timers.size() - 1));
+        RunTimer timer = timers.remove(simulation.between(0, timers.size() - 1));
         switch (timer) {
             case RunTimer.Reopen(var at) -> {
                 if (at == scheduler.epoch()) openPaused = false;
@@ -312,12 +315,13 @@ final class SimulatedRun {
         stopped = true;
     }
 
-    /// What must hold whenever the scheduler rests.
+    /// Checks the invariants between two steps of the scheduler.
     private void judgeRest() {
         if (session == null || stopped) return;
-        check(!scheduler.resident() || session.asked, "believes in an engine that was not asked");
+        check(!scheduler.resident() || session.asked,
+                "is resident in an engine that was not asked to open it");
         boolean held = scheduler.turn() == RunScheduler.Turn.HELD;
-        check(!held || holdsTurn, "believes to hold the turn");
+        check(!held || holdsTurn, "has the turn in its state but not on the node");
         check(!held || scheduler.storing() || session.outstanding.contains(scheduler.replay().attempted()),
                 "keeps the turn and replays nothing");
     }
@@ -356,13 +360,13 @@ final class SimulatedRun {
         check(load || run.blockedBy(position).isEmpty(), "gives " + position + " past a failure");
         check(!deleting || !operation.saves(), "saves while blobs are deleted");
         check(!leaving, "gives an operation while it leaves");
-        check(!heavy || session.given <= run.recovery().position(), "goes on while results are too many");
+        check(!overLimit || session.given <= run.recovery().position(), "goes on while results are too many");
         long ahead = session.given - run.recovery().position();
-        check(ahead < world.settings.pointMaxOperations(), "goes too far past the recovery point");
+        check(ahead < simulation.settings.pointMaxOperations(), "goes too far past the recovery point");
         long bytes = session.outstanding.stream()
                 .mapToLong(at -> run.at(at).orElseThrow().operation().bytes()).sum();
-        check(session.outstanding.size() < world.settings.window(), "exceeds the window");
-        check(bytes == 0 || bytes + operation.operation().bytes() <= world.settings.windowBytes(),
+        check(session.outstanding.size() < simulation.settings.window(), "exceeds the window");
+        check(bytes == 0 || bytes + operation.operation().bytes() <= simulation.settings.windowBytes(),
                 "exceeds the window's bytes");
         judgeReplay(position, known);
         session.given = position;
@@ -371,7 +375,7 @@ final class SimulatedRun {
         session.commands.add(effect);
     }
 
-    /// Operations that may have been executed before the death of a worker are announced in the journal.
+    /// Checks that a replay is in the journal before it starts.
     private void judgeReplay(long position, Operation known) {
         boolean alone = run.attempt().filter(a -> a.times() > 0 && a.position() == position).isPresent();
         if (!alone) {
@@ -404,24 +408,24 @@ final class SimulatedRun {
         check(unused.stream().noneMatch(run.referenced()::contains), "deletes what is referred to");
         deleting = true;
         work.add(() -> {
-            boolean fails = world.fault(3);
-            if (!fails || world.oneIn(2)) blobs.removeAll(unused);
+            boolean fails = simulation.fault(3);
+            if (!fails || simulation.oneIn(2)) blobs.removeAll(unused);
             deleting = false;
             deliver(fails ? new RunInput.BlobsNotDeleted("not now") : new RunInput.BlobsDeleted(unused));
         });
     }
 
-    /// The engine does its next piece of work.
+    /// Executes the next command of the engine.
     private void work(Session s) {
         RunEffect command = s.commands.poll();
         switch (command) {
             case RunEffect.OpenRun _ -> {
                 s.opens++;
                 boolean told = operations.stream().anyMatch(o -> o.told);
-                boolean full = !world.calm() && s.opens <= world.opensWithoutMemory
+                boolean full = !simulation.calm() && s.opens <= simulation.opensWithoutMemory
                         && refusals < (told ? 4 : 7);
                 if (full) refusals++;
-                if (full || world.fault(4)) s.answer(new EngineEvent.OpenFailed(id,
+                if (full || simulation.fault(4)) s.answer(new EngineEvent.OpenFailed(id,
                         Fault.server(full ? "out_of_memory" : "not_ready", "not now " + s.opens)));
                 else {
                     s.position = s.openAt;
@@ -430,7 +434,7 @@ final class SimulatedRun {
             }
             case RunEffect.Execute e -> executed(s, e);
             case RunEffect.TakeRecoveryPoint(var position) -> {
-                boolean fails = s.gone || world.fault(5);
+                boolean fails = s.gone || simulation.fault(5);
                 s.points.add(new Point(s.answersMade, fails
                         ? new EngineEvent.RecoveryPointFailed(id, position, Fault.server(s.gone
                                 ? EngineCommand.RUN_NOT_OPEN : "store_failed", "not now"))
@@ -444,7 +448,7 @@ final class SimulatedRun {
     private void executed(Session s, RunEffect.Execute e) {
         long position = e.operation().position();
         Operation operation = operations.get((int) position - 1);
-        if (world.fault(6) && world.oneIn(8) && !world.delicate()) s.gone = true;
+        if (simulation.fault(6) && simulation.oneIn(8) && !simulation.inLastAttempt()) s.gone = true;
         if (s.gone) {
             s.answer(new EngineEvent.Failed(id, position,
                     Fault.server(EngineCommand.RUN_NOT_OPEN, "lost")));
@@ -452,14 +456,14 @@ final class SimulatedRun {
         }
         if (operation.nature == Nature.DEADLY) {
             operation.deaths++;
-            // Deaths by chance in between may have the search for the cause begin again.
+            // A random end of the process may restart the search for the cause.
             int byChance = lives - operations.stream().mapToInt(o -> o.deaths).sum();
-            check(operation.deaths <= world.settings.attempts() + 2 + byChance,
+            check(operation.deaths <= simulation.settings.attempts() + 2 + byChance,
                     position + " kills again and again");
-            world.killNode();
+            simulation.killNode();
             return;
         }
-        if (world.fault(7)) {
+        if (simulation.fault(7)) {
             s.answer(new EngineEvent.Failed(id, position,
                     Fault.server(EngineCommand.STORE_FAILED, "not now")));
             if (e.operation().saves()) s.position = position;
@@ -483,7 +487,7 @@ final class SimulatedRun {
         }));
     }
 
-    /// An answer of the engine reaches the entity.
+    /// Delivers an answer of the engine to the entity.
     private void answer(Session s, EngineEvent event) {
         if (s == session) switch (event) {
             case EngineEvent.Opened _ -> {
@@ -510,15 +514,15 @@ final class SimulatedRun {
 
     private void resolve(RunEffect.ResolveLoad load) {
         long position = load.operation().position();
-        if (world.fault(8)) {
+        if (simulation.fault(8)) {
             mailbox.add(new RunInput.LoadUnanswered(load.epoch(), position, load.attempt(),
                     Fault.server("checkpoint_unavailable", "nobody answers")));
             return;
         }
         List<CheckpointManifest> have = run.checkpoints().versions();
-        mailbox.add(have.isEmpty() || world.oneIn(6)
+        mailbox.add(have.isEmpty() || simulation.oneIn(6)
                 ? new RunInput.LoadFailed(load.epoch(), position, Fault.user("checkpoint_not_found", "none"))
-                : new RunInput.LoadFound(load.epoch(), position, true, world.any(have)));
+                : new RunInput.LoadFound(load.epoch(), position, true, simulation.any(have)));
     }
 
     // The oracle
@@ -549,7 +553,7 @@ final class SimulatedRun {
         };
     }
 
-    /// The state behind a position if each operation that did not fail is executed once, in order.
+    /// The state after a position if each operation that did not fail is executed once, in order.
     private long state(long position) {
         long state = NEW;
         for (int at = 1; at <= position; at++) {
@@ -578,7 +582,7 @@ final class SimulatedRun {
     }
 
     boolean inLastAttempt() {
-        return run.attempt().filter(a -> a.times() >= world.settings.attempts() - 1
+        return run.attempt().filter(a -> a.times() >= simulation.settings.attempts() - 1
                 && operations.get((int) a.position() - 1).nature != Nature.DEADLY).isPresent();
     }
 
@@ -601,7 +605,7 @@ final class SimulatedRun {
         }
     }
 
-    /// An event reaches the journal.
+    /// Checks an event before it is added to the journal.
     private void judge(RunEvent event) {
         switch (event) {
             case OperationFailed(var at, var why, _) -> failed(at, why);
@@ -635,12 +639,12 @@ final class SimulatedRun {
         Operation operation = operations.get((int) at - 1);
         check(!operation.failed && !operation.saved, at + " fails although it is settled");
         check(!operation.told, at + " fails after its result was told");
-        boolean struck = run.blockedBy(at).filter(why::equals).isPresent();
-        boolean legitimate = struck || switch (why.code()) {
+        boolean blocked = run.blockedBy(at).filter(why::equals).isPresent();
+        boolean legitimate = blocked || switch (why.code()) {
             case "bad_data" -> operation.nature == Nature.BAD;
             case "out_of_memory" -> operation.nature == Nature.TOO_LARGE || refusals >= 5;
             case ReplayPolicy.WORKER_LOST -> operation.nature == Nature.DEADLY
-                    && operation.attempts >= world.settings.attempts();
+                    && operation.attempts >= simulation.settings.attempts();
             case "checkpoint_not_found", "checkpoint_unavailable" ->
                     operation.kind == OperationKind.LOAD_STATE;
             case "store_failed" -> PendingOperation.saves(operation.kind);
@@ -650,21 +654,21 @@ final class SimulatedRun {
         operation.failed = true;
     }
 
-    // The client, and chance
+    // The client and random actions
 
-    /// Something that may happen now happens.
+    /// Executes one random action that is possible now.
     void act() {
         if (stopped) {
             start();
             return;
         }
-        switch (world.between(0, 11)) {
+        switch (simulation.between(0, 11)) {
             case 0, 1 -> client();
             case 2, 3, 4 -> {
                 if (!mailbox.isEmpty()) deliver(mailbox.poll());
             }
             case 5 -> {
-                if (!work.isEmpty()) work.remove(world.between(0, work.size() - 1)).run();
+                if (!work.isEmpty()) work.remove(simulation.between(0, work.size() - 1)).run();
             }
             case 6, 7 -> {
                 if (!session.commands.isEmpty()) work(session);
@@ -677,17 +681,17 @@ final class SimulatedRun {
             default -> {
                 boolean quiet = mailbox.isEmpty() && work.isEmpty() && session.commands.isEmpty()
                         && session.answers.isEmpty() && session.points.isEmpty();
-                if (!timers.isEmpty() && (quiet || world.oneIn(12))) elapse();
+                if (!timers.isEmpty() && (quiet || simulation.oneIn(12))) elapse();
                 else faults();
             }
         }
     }
 
-    /// The engine answers for a session that is over.
+    /// Delivers an answer of an earlier session.
     private void late() {
         if (old.isEmpty()) return;
-        Session s = world.any(old);
-        if (!s.commands.isEmpty() && world.oneIn(2)) lateWork(s);
+        Session s = simulation.any(old);
+        if (!s.commands.isEmpty() && simulation.oneIn(2)) lateWork(s);
         s.take().ifPresent(event -> answer(s, event));
     }
 
@@ -699,31 +703,32 @@ final class SimulatedRun {
     }
 
     private void faults() {
-        if (world.fault(9)) {
-            heavy = !heavy;
-            deliver(new RunInput.ResultsHeavy(heavy));
-        } else if (heavy && world.calm()) {
-            heavy = false;
-            deliver(new RunInput.ResultsHeavy(false));
-        } else if (world.fault(10)) deliver(new RunInput.RecoveryPointWanted());
-        else if (world.fault(11)) answer(session, new EngineEvent.EvictionRequested(id));
-        else if (world.fault(12) && world.oneIn(4) && !world.delicate()) {
+        if (simulation.fault(9)) {
+            overLimit = !overLimit;
+            deliver(new RunInput.ResultsOverLimit(overLimit));
+        } else if (overLimit && simulation.calm()) {
+            overLimit = false;
+            deliver(new RunInput.ResultsOverLimit(false));
+        } else if (simulation.fault(10)) deliver(new RunInput.RecoveryPointWanted());
+        else if (simulation.fault(11)) answer(session, new EngineEvent.EvictionRequested(id));
+        else if (simulation.fault(12) && simulation.oneIn(4) && !simulation.inLastAttempt()) {
             leaving = true;
             deliver(new RunInput.LeaveRequested());
-        } else if (world.fault(13) && world.oneIn(6) && !world.delicate()) {
+        } else if (simulation.fault(13) && simulation.oneIn(6) && !simulation.inLastAttempt()) {
             session.gone = true;
             deliver(new RunInput.EngineStopped());
-        } else if (world.fault(14)) deliver(new RunInput.IdleElapsed(false, true));
+        } else if (simulation.fault(14)) deliver(new RunInput.IdleElapsed(false, true));
     }
 
     private void client() {
         boolean more = operations.size() < wanted;
         if (more && !scheduler.unloading() && !run.closed()) {
             accept();
-        } else if (run.blocking().isPresent() && run.blocking().get().until().isEmpty() && world.oneIn(3)) {
+        } else if (run.blocking().isPresent() && run.blocking().get().until().isEmpty()
+                && simulation.oneIn(3)) {
             persist(List.of(new ErrorSeen(run.accepted())));
-        } else if (world.oneIn(6) && !run.checkpoints().versions().isEmpty()) {
-            var name = world.any(run.checkpoints().versions()).name().orElseThrow();
+        } else if (simulation.oneIn(6) && !run.checkpoints().versions().isEmpty()) {
+            var name = simulation.any(run.checkpoints().versions()).name().orElseThrow();
             persist(List.of(new CheckpointDeleted(CheckpointKind.TRAINING, name)));
         } else if (!more && unloads && !run.closed() && !scheduler.unloading() && !leaving)
             deliver(new RunInput.UnloadRequested());
@@ -731,7 +736,7 @@ final class SimulatedRun {
     }
 
     private void accept() {
-        OperationKind kind = switch (world.between(0, 9)) {
+        OperationKind kind = switch (simulation.between(0, 9)) {
             case 0, 1, 2 -> OperationKind.FORWARD_BACKWARD;
             case 3, 4, 5 -> OperationKind.OPTIM_STEP;
             case 6 -> OperationKind.FORWARD;
@@ -739,13 +744,13 @@ final class SimulatedRun {
             default -> OperationKind.LOAD_STATE;
         };
         boolean computes = kind == OperationKind.FORWARD_BACKWARD || kind == OperationKind.FORWARD;
-        Nature nature = !computes || !world.oneIn(6) ? Nature.GOOD
-                : world.deadly && world.oneIn(2) ? Nature.DEADLY
-                : world.oneIn(2) ? Nature.BAD : Nature.TOO_LARGE;
+        Nature nature = !computes || !simulation.oneIn(6) ? Nature.GOOD
+                : simulation.deadly && simulation.oneIn(2) ? Nature.DEADLY
+                : simulation.oneIn(2) ? Nature.BAD : Nature.TOO_LARGE;
         operations.add(new Operation(kind, nature));
         persist(List.of(new OperationAccepted(operations.size(), operations.size(),
-                new StoredOperation.Inline(kind, new byte[world.between(1, 90)]), "d", 1)));
-        // A journal that failed may not have it.
+                new StoredOperation.Inline(kind, new byte[simulation.between(1, 90)]), "d", 1)));
+        // If the journal failed, the operation may not be stored.
         while (operations.size() > run.accepted()) operations.removeLast();
     }
 
@@ -753,9 +758,9 @@ final class SimulatedRun {
         return run.pending().stream().allMatch(o -> finished.contains(o.position()));
     }
 
-    /// Whether everything was done that the client wants.
+    /// Whether all operations of the client are finished.
     boolean over() {
-        return world.calm() && operations.size() >= wanted && done()
+        return simulation.calm() && operations.size() >= wanted && done()
                 && (unloads ? unloadAnswered || run.closed() : passivated && scheduler.passivating());
     }
 

@@ -3,7 +3,7 @@ package bios.coordinator.run;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
 import bios.protocol.run.OperationKind;
-import bios.protocol.run.Timing;
+import bios.protocol.run.OperationTiming;
 import java.util.List;
 import java.util.concurrent.atomic.AtomicLong;
 import org.junit.jupiter.api.Test;
@@ -13,45 +13,45 @@ class TimingsTest {
     private final Timings timings = new Timings(nanos::get);
 
     private void stored(long position, long journal) {
-        timings.arrived();
+        timings.recordArrival();
         nanos.addAndGet(journal);
-        timings.stored(position, 10 + position, OperationKind.OPTIM_STEP);
+        timings.recordStored(position, 10 + position, OperationKind.OPTIM_STEP);
     }
 
-    private static Timing timing(long seq, long journal, long queue, long engine) {
-        return new Timing(seq, OperationKind.OPTIM_STEP, journal, queue, engine);
+    private static OperationTiming timing(long seq, long journal, long queue, long engine) {
+        return new OperationTiming(seq, OperationKind.OPTIM_STEP, journal, queue, engine);
     }
 
     @Test void thePartsAddUpToTheTimeFromArrivalToResult() {
         stored(1, 20);
         stored(2, 30);
         nanos.addAndGet(100);
-        timings.worked(1, 70);
-        timings.finished(1);
+        timings.recordDeviceTime(1, 70);
+        timings.recordOutcome(1);
         nanos.addAndGet(50);
-        timings.worked(2, 40);
-        timings.finished(2);
+        timings.recordDeviceTime(2, 40);
+        timings.recordOutcome(2);
         assertEquals(List.of(timing(11, 20, 60, 70), timing(12, 30, 110, 40)), timings.newest());
     }
 
-    @Test void whatIsExecutedAgainOrForgottenHasNoTiming() {
-        timings.worked(1, 5);
-        timings.finished(1);
+    @Test void replayedOrDiscardedOperationsHaveNoTiming() {
+        timings.recordDeviceTime(1, 5);
+        timings.recordOutcome(1);
         stored(2, 1);
         stored(3, 1);
         timings.forget(2);
-        timings.finished(2);
-        timings.finished(3);
-        assertEquals(List.of(13L), timings.newest().stream().map(Timing::seq).toList());
+        timings.recordOutcome(2);
+        timings.recordOutcome(3);
+        assertEquals(List.of(13L), timings.newest().stream().map(OperationTiming::seq).toList());
     }
 
-    @Test void onlyTheNewestAreKept() {
-        for (long position = 1; position <= Timings.KEPT + 3; position++) {
+    @Test void onlyTheNewestTimingsAreKept() {
+        for (long position = 1; position <= Timings.MAX_TIMINGS + 3; position++) {
             stored(position, 1);
-            timings.finished(position);
+            timings.recordOutcome(position);
         }
-        assertEquals(Timings.KEPT, timings.newest().size());
+        assertEquals(Timings.MAX_TIMINGS, timings.newest().size());
         assertEquals(14, timings.newest().getFirst().seq());
-        assertEquals(13 + Timings.KEPT, timings.newest().getLast().seq());
+        assertEquals(13 + Timings.MAX_TIMINGS, timings.newest().getLast().seq());
     }
 }

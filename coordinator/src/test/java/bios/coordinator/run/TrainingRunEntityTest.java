@@ -19,7 +19,7 @@ import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.HistoryEntry.Kind;
-import bios.protocol.run.Timing;
+import bios.protocol.run.OperationTiming;
 import io.prometheus.metrics.core.metrics.Counter;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -92,7 +92,7 @@ class TrainingRunEntityTest {
         return harness;
     }
 
-    /// Batches: each is accepted as a whole before its results are asked for.
+    /// Each batch is accepted completely before its results are retrieved.
     private static List<List<Operation>> history(long seed) {
         var random = new Random(seed);
         var batches = new ArrayList<List<Operation>>();
@@ -123,7 +123,7 @@ class TrainingRunEntityTest {
         for (List<Operation> batch : history) {
             long first = seq;
             for (Operation operation : batch) {
-                harness.insist(seq++, operation);
+                harness.submitUntilAccepted(seq++, operation);
                 disturbance.run();
             }
             for (long s = first; s < seq; s++) {
@@ -134,7 +134,7 @@ class TrainingRunEntityTest {
         return outcomes;
     }
 
-    @Test void aRunThatIsKilledOverAndOverGivesWhatAnUndisturbedOneGives() throws Exception {
+    @Test void aRunThatIsKilledRepeatedlyHasTheResultsOfAnUndisturbedRun() throws Exception {
         for (long seed = 1; seed <= 2; seed++) {
             List<RunReply> calm;
             RunReply.Described calmEnd;
@@ -155,7 +155,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aRunThatMustLeaveOverAndOverGivesWhatAnUndisturbedOneGives() throws Exception {
+    @Test void aRunThatIsHandedOverRepeatedlyHasTheResultsOfAnUndisturbedRun() throws Exception {
         for (long seed = 11; seed <= 12; seed++) {
             List<RunReply> calm;
             RunReply.Described calmEnd;
@@ -166,11 +166,11 @@ class TrainingRunEntityTest {
             var random = new Random(seed);
             try (var harness = harness("leaves" + seed)) {
                 List<RunReply> crowded = play(harness, history(seed), () -> {
-                    if (random.nextInt(3) == 0) harness.crowd();
+                    if (random.nextInt(3) == 0) harness.requestEviction();
                     if (random.nextInt(20) == 0) harness.controls.pointsToFail().set(1);
                     if (random.nextInt(30) == 0) harness.kill();
                 });
-                assertTrue(harness.controls.opened().get() > 5, "it left often");
+                assertTrue(harness.controls.opened().get() > 5, "the run is evicted often");
                 assertEquals(String.join("\n", calm.stream().map(Object::toString).toList()),
                         String.join("\n", crowded.stream().map(Object::toString).toList()), "seed " + seed);
                 var end = (RunReply.Described) harness.ask(r -> new RunCommand.Describe(RunHarness.OWNER, r));
@@ -179,43 +179,43 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aRunThatHasLeftComesBackWhenItIsUsedAndExecutesNothingTwice() throws Exception {
+    @Test void aRunThatHasLeftItsNodeIsStartedByTheNextCommandAndExecutesNothingTwice() throws Exception {
         try (var harness = harness("returns")) {
             harness.submit(0, train(1));
             harness.submit(1, step());
             harness.submit(2, save("x"));
             harness.outcome(2);
-            harness.crowd();
+            harness.requestEviction();
             harness.await(() -> !harness.blobs.list("runs/" + RunHarness.RUN + "/recovery").isEmpty(),
                     "it takes a recovery point before it leaves");
             harness.submit(3, train(2));
             harness.outcome(3);
             assertEquals(2, harness.controls.opened().get());
-            harness.crowd();
+            harness.requestEviction();
             harness.submit(4, step());
             assertInstanceOf(RunReply.Completed.class, harness.outcome(4));
             assertEquals(List.of("1 FORWARD_BACKWARD", "2 OPTIM_STEP", "3 SAVE_STATE", "4 FORWARD_BACKWARD",
                     "5 OPTIM_STEP"), List.copyOf(harness.executed));
-            harness.crowd();
-            harness.crowd();
+            harness.requestEviction();
+            harness.requestEviction();
             assertInstanceOf(RunReply.Done.class,
                     harness.ask(r -> new RunCommand.Unload(RunHarness.OWNER, r)), "it can be unloaded");
             assertEquals(Reason.CLOSED, ((RunReply.Refused) harness.submit(9, step())).reason());
         }
     }
 
-    @Test void aRunWhosePointCannotBeStoredStaysAndGoesOn() throws Exception {
+    @Test void aRunIsEvictedOnlyWhenItsRecoveryPointIsStoredAndContinuesUntilThen() throws Exception {
         try (var harness = harness("stays")) {
             harness.submit(0, train(1));
             harness.outcome(0);
             harness.controls.pointsToFail().set(3);
-            harness.crowd();
-            harness.await(() -> harness.controls.pointsToFail().get() < 3, "it tries to leave");
+            harness.requestEviction();
+            harness.await(() -> harness.controls.pointsToFail().get() < 3, "a recovery point is tried");
             harness.submit(1, step());
             assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
             harness.await(() -> harness.controls.pointsToFail().get() == 0, "it tries again");
             harness.await(() -> !harness.blobs.list("runs/" + RunHarness.RUN + "/recovery").isEmpty(),
-                    "in the end it can");
+                    "a recovery point is stored");
             harness.submit(2, forward(1));
             assertInstanceOf(RunReply.Completed.class, harness.outcome(2));
             assertEquals(2, harness.controls.opened().get());
@@ -223,7 +223,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void resultsThatNobodyFetchesLeaveMemoryAndAreStillThere() throws Exception {
+    @Test void resultsThatAreNotFetchedLeaveMemoryAndStayAvailable() throws Exception {
         try (var harness = harness("unfetched", "bios.run { max-unfinished = 100000,"
                 + " results { memory-bytes = 4 KiB, max-count = 25600, max-bytes = 1 MiB } }")) {
             int count = 300;
@@ -241,12 +241,12 @@ class TrainingRunEntityTest {
             List<RunReply> after = new ArrayList<>();
             for (int seq = 0; seq < count; seq += 13) after.add(harness.outcome(seq));
             assertEquals(before, after);
-            assertTrue(harness.executed.size() - executed < 40, "few are executed again");
+            assertTrue(harness.executed.size() - executed < 40, "few operations are replayed");
             assertTrue(harness.memory().results() < 40 * 700, "pages are read one by one");
         }
     }
 
-    @Test void aNodeWhoseResultsTakeTooMuchHasThemWrittenOut() throws Exception {
+    @Test void resultsAboveTheMemoryLimitOfANodeAreWrittenToTheBlobStore() throws Exception {
         try (var harness = harness("node", "bios.run.results.node-bytes = 10 KiB")) {
             for (int seq = 0; seq < 100; seq++) harness.submit(seq, forward(seq));
             for (int seq = 99; seq >= 0; seq--)
@@ -269,7 +269,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void anOwnerWithTooMuchUnfinishedWaits() throws Exception {
+    @Test void anOwnerAboveTheLimitOfUnfinishedOperationsIsRefused() throws Exception {
         try (var harness = harness("owner", "bios.run.max-unfinished-per-owner = 5")) {
             var other = harness.memory().open(() -> {});
             other.unfinished(RunHarness.OWNER, 5, 100);
@@ -298,7 +298,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void theJournalAndTheBlobsBehindARecoveryPointGo() throws Exception {
+    @Test void theEventsAndBlobsBeforeARecoveryPointAreDeleted() throws Exception {
         try (var harness = harness("journal")) {
             long seq = 0;
             for (int i = 0; i < 30; i++) {
@@ -316,22 +316,22 @@ class TrainingRunEntityTest {
             int before = harness.executed.size();
             harness.submit(seq, forward(1));
             harness.outcome(seq);
-            assertTrue(harness.executed.size() - before <= 20, "a recovery executes little again");
+            assertTrue(harness.executed.size() - before <= 20, "a recovery replays few operations");
         }
     }
 
-    @Test void itTellsItsOwnerHowLongOperationsTook() throws Exception {
+    @Test void theOwnerGetsTheTimingsOfOperations() throws Exception {
         try (var harness = harness("timings")) {
             harness.create();
             harness.submit(3, train(1));
             harness.submit(4, step());
             harness.outcome(4);
-            var timed = (RunReply.Timed) harness.ask(to -> new RunCommand.Time(RunHarness.OWNER, to));
-            assertEquals(List.of(3L, 4L), timed.timings().stream().map(Timing::seq).toList());
-            for (Timing timing : timed.timings())
+            var timed = (RunReply.Timings) harness.ask(to -> new RunCommand.GetTimings(RunHarness.OWNER, to));
+            assertEquals(List.of(3L, 4L), timed.timings().stream().map(OperationTiming::seq).toList());
+            for (OperationTiming timing : timed.timings())
                 assertTrue(timing.journalNanos() > 0 && timing.queueNanos() > 0
                         && timing.engineNanos() == timing.seq() - 2, timing::toString);
-            var refused = harness.ask(replyTo -> new RunCommand.Time("mallory", replyTo));
+            var refused = harness.ask(replyTo -> new RunCommand.GetTimings("mallory", replyTo));
             assertEquals(Reason.NOT_FOUND, ((RunReply.Refused) refused).reason());
         }
     }
@@ -352,7 +352,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aFailureStrikesWhatWasAcceptedBeforeTheClientKnewAndNothingAfter() throws Exception {
+    @Test void aFailureBlocksOperationsAcceptedBeforeTheClientKnewOfItAndNoOthers() throws Exception {
         try (var harness = harness("poison")) {
             harness.submit(0, train(1));
             harness.submit(1, failing());
@@ -376,7 +376,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aLoadClearsAFailureThatNobodyHasSeen() throws Exception {
+    @Test void aLoadClearsAFailureThatNoClientHasSeen() throws Exception {
         try (var harness = harness("clear")) {
             harness.submit(0, train(1));
             harness.submit(1, step());
@@ -396,7 +396,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void anEngineThatLosesTheRunIsGivenItAgain() throws Exception {
+    @Test void aRunThatTheEngineHasLostIsOpenedAgain() throws Exception {
         try (var harness = harness("lost")) {
             harness.submit(0, train(1));
             harness.submit(1, step());
@@ -406,7 +406,7 @@ class TrainingRunEntityTest {
             var killer = assertInstanceOf(RunReply.Failed.class, harness.outcome(2));
             assertEquals("worker_lost", killer.fault().code(),
                     "an operation that always kills its engine is failed");
-            assertFalse(harness.exclusive().held(), "others may replay theirs");
+            assertFalse(harness.exclusive().held(), "other runs may replay operations");
             harness.submit(4, step());
             assertEquals("no_gradient",
                     assertInstanceOf(RunReply.Failed.class, harness.outcome(4)).fault().code());
@@ -468,11 +468,12 @@ class TrainingRunEntityTest {
             harness.outcome(40);
             harness.kill();
             harness.outcome(39);
-            assertEquals(20, harness.index.rows.get(RunHarness.RUN).step(), "a replay does not turn it back");
+            assertEquals(20, harness.index.rows.get(RunHarness.RUN).step(),
+                    "a replay does not reset the step");
         }
     }
 
-    @Test void itSaysWhoseItIsWithoutDescribingItself() throws Exception {
+    @Test void theOwnerIsCheckedWithoutADescription() throws Exception {
         try (var harness = new RunHarness(folder, SMALL, PAUSE)) {
             assertEquals(Reason.NOT_FOUND, ((RunReply.Refused) harness
                     .ask(r -> new RunCommand.CheckOwner(RunHarness.OWNER, r))).reason());
@@ -502,7 +503,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void anOperationThatTheStoreDoesNotGiveNowWaits() throws Exception {
+    @Test void anOperationThatTheStoreCannotReadNowIsRetried() throws Exception {
         try (var harness = harness("unreadable")) {
             harness.submit(0, train(1));
             harness.submit(1, new Operation.ForwardBackward(List.of(), LossFunction.CROSS_ENTROPY,
@@ -514,7 +515,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void resultsWaitForAStoreThatDoesNotGiveThemNow() throws Exception {
+    @Test void resultsThatTheStoreCannotReadNowAreRetried() throws Exception {
         try (var harness = harness("results")) {
             var before = play(harness, history(3), () -> {});
             harness.failingReads.set(4);
@@ -543,7 +544,7 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void aRunThatIsLostWhileItRestsIsGivenAgainForItsRecoveryPoint() throws Exception {
+    @Test void anIdleRunThatTheEngineHasLostIsReplayedForItsRecoveryPoint() throws Exception {
         try (var harness = new RunHarness(Files.createDirectories(folder.resolve("idle")),
                 SMALL + "\nbios.run.idle-after = 400 ms", PAUSE)) {
             harness.create();
@@ -556,14 +557,14 @@ class TrainingRunEntityTest {
         }
     }
 
-    @Test void anEntityThatIsOnlyBelievedDeadAcknowledgesNothing() throws Exception {
+    @Test void anEntityThatIsWronglyConsideredDeadAcknowledgesNothing() throws Exception {
         try (var harness = harness("doubt")) {
             harness.submit(0, train(1));
             harness.outcome(0);
             ActorRef<RunCommand> before = harness.startAnother();
             assertInstanceOf(RunReply.Completed.class, harness.outcome(0), "the new one answers");
             var heard = new CompletableFuture<RunReply>();
-            before.tell(harness.command(1, train(2), harness.hearing(heard)));
+            before.tell(harness.command(1, train(2), harness.replyProbe(heard)));
             assertEquals(new RunReply.Accepted(new RequestId(RunHarness.RUN, 1)),
                     harness.submit(1, train(2)));
             assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
@@ -572,7 +573,8 @@ class TrainingRunEntityTest {
     }
 
     private static List<HistoryEntry> history(RunHarness harness) {
-        return ((RunReply.Recounted) harness.ask(r -> new RunCommand.Recount(RunHarness.OWNER, r))).entries();
+        return ((RunReply.History) harness.ask(to -> new RunCommand.GetHistory(RunHarness.OWNER, to)))
+                .entries();
     }
 
     private static List<Kind> kinds(RunHarness harness) {
@@ -585,10 +587,10 @@ class TrainingRunEntityTest {
 
     private static final String SLUG = RunHarness.RUN.slug();
 
-    @Test void theHistoryTellsHowARunFaredAndMoved() throws Exception {
-        double executed = counted(Metrics.EXECUTED, SLUG, "optim_step");
-        double replayed = counted(Metrics.REPLAYED, SLUG, "optim_step");
-        double moved = counted(Metrics.MOVED, SLUG);
+    @Test void theHistoryShowsFailuresAndMovesOfARun() throws Exception {
+        double executed = counted(Metrics.OPERATIONS_EXECUTED, SLUG, "optim_step");
+        double replayed = counted(Metrics.OPERATIONS_REPLAYED, SLUG, "optim_step");
+        double moved = counted(Metrics.RUNS_MOVED, SLUG);
         double points = counted(Metrics.RECOVERY_POINTS, SLUG);
         Path data = Files.createDirectories(folder.resolve("history"));
         try (var harness = new RunHarness(data, SMALL + "\nbios.node.name = node-1", PAUSE)) {
@@ -604,11 +606,11 @@ class TrainingRunEntityTest {
             assertTrue(kinds.contains(Kind.RECOVERY_POINT) && kinds.contains(Kind.CHECKPOINT_SAVED),
                     kinds::toString);
             assertInstanceOf(RunReply.Refused.class,
-                    harness.ask(r -> new RunCommand.Recount("mallory", r)));
+                    harness.ask(r -> new RunCommand.GetHistory("mallory", r)));
         }
-        assertEquals(5, counted(Metrics.EXECUTED, SLUG, "optim_step") - executed);
+        assertEquals(5, counted(Metrics.OPERATIONS_EXECUTED, SLUG, "optim_step") - executed);
         assertTrue(counted(Metrics.RECOVERY_POINTS, SLUG) > points);
-        assertEquals(0, Metrics.UNFINISHED.labelValues(SLUG).get());
+        assertEquals(0, Metrics.OPERATIONS_UNFINISHED.labelValues(SLUG).get());
         try (var harness = new RunHarness(data, SMALL + "\nbios.node.name = node-2", PAUSE)) {
             harness.submit(11, step());
             harness.outcome(11);
@@ -624,11 +626,11 @@ class TrainingRunEntityTest {
                     .orElseThrow();
             assertEquals("" + again, recovered.detail().get("operations"));
         }
-        assertEquals(1, counted(Metrics.MOVED, SLUG) - moved);
-        assertTrue(counted(Metrics.REPLAYED, SLUG, "optim_step") > replayed);
+        assertEquals(1, counted(Metrics.RUNS_MOVED, SLUG) - moved);
+        assertTrue(counted(Metrics.OPERATIONS_REPLAYED, SLUG, "optim_step") > replayed);
     }
 
-    @Test void aRunThatCannotBeOpenedSaysWhyOnceAndGoesOnWhenItIsMended() throws Exception {
+    @Test void aRunThatCannotBeOpenedReportsTheCauseOnceAndContinuesAfterTheRepair() throws Exception {
         Path data = Files.createDirectories(folder.resolve("damaged"));
         try (var harness = new RunHarness(data, SMALL, PAUSE)) {
             harness.create();
@@ -643,24 +645,24 @@ class TrainingRunEntityTest {
             byte[] bad = good.clone();
             bad[0] ^= 1;
             Files.write(blob, bad);
-            double tries = counted(Metrics.OPEN_FAILURES, SLUG, "blob_damaged");
+            double tries = counted(Metrics.RUN_OPEN_FAILURES, SLUG, "blob_damaged");
             harness.kill();
-            harness.insist(6, train(9));
-            while (counted(Metrics.OPEN_FAILURES, SLUG, "blob_damaged") < tries + 3) Thread.onSpinWait();
+            harness.submitUntilAccepted(6, train(9));
+            while (counted(Metrics.RUN_OPEN_FAILURES, SLUG, "blob_damaged") < tries + 3) Thread.onSpinWait();
             var stalled = assertInstanceOf(RunReply.Stalled.class,
                     harness.ask(r -> new RunCommand.Retrieve(RunHarness.OWNER, 6, 0, r)));
             assertEquals("blob_damaged", stalled.why().code());
             assertTrue(stalled.why().message().contains(blob.getFileName().toString()));
-            assertEquals(1, Metrics.WAITING.labelValues(SLUG, "blob_damaged").get());
+            assertEquals(1, Metrics.RUNS_WAITING.labelValues(SLUG, "blob_damaged").get());
             assertEquals(1, kinds(harness).stream().filter(k -> k == Kind.WAITING).count());
             Files.write(blob, good);
             assertInstanceOf(RunReply.Completed.class, harness.outcome(6));
-            assertEquals(0, Metrics.WAITING.labelValues(SLUG, "blob_damaged").get());
+            assertEquals(0, Metrics.RUNS_WAITING.labelValues(SLUG, "blob_damaged").get());
             while (kinds(harness).getLast() == Kind.WAITING) Thread.onSpinWait();
         }
     }
 
-    /// The file of the only recovery point.
+    /// The file of the single recovery point.
     private static Path point(Path data) throws Exception {
         try (Stream<Path> files = Files.walk(data.resolve("blobs/blobs"))) {
             List<Path> found = files.filter(Files::isRegularFile)

@@ -46,10 +46,10 @@ class TrainingRunShardingTest {
         var cluster = Cluster.get(kit.system());
         cluster.manager().tell(Join.create(cluster.selfMember().address()));
         var settings = RunSettings.from(kit.system().settings().config());
-        var world = RunEnvironment.of(kit.spawn(FakeEngine.create(blobs, pause, executed)), blobs,
+        var environment = RunEnvironment.of(kit.spawn(FakeEngine.create(blobs, pause, executed)), blobs,
                 new RunHarness.MapIndex(), TrainingRunSharding.resolver(kit.system(), Duration.ofSeconds(3)),
                 InstantSource.system(), settings);
-        TrainingRunSharding.init(kit.system(), "usf-finance", world);
+        TrainingRunSharding.init(kit.system(), "usf-finance", environment);
         return kit;
     }
 
@@ -70,7 +70,7 @@ class TrainingRunShardingTest {
         assertTrue(executed.size() >= executions, () -> "executed " + executed);
     }
 
-    @Test void anIdleRunRestsAndComesBackAndUnfinishedWorkGoesOnByItself() throws Exception {
+    @Test void anIdleRunIsStartedByACommandAndARunWithUnfinishedOperationsWithoutOne() throws Exception {
         try (var blobs = FileBlobStore.open(folder.resolve("blobs"))) {
             var kit = start(blobs, Duration.ofMillis(1));
             try {
@@ -78,7 +78,8 @@ class TrainingRunShardingTest {
                         ask(kit, r -> new RunCommand.Create(RunHarness.config(true), r)));
                 submit(kit, 0);
                 await(1);
-                // It takes a recovery point and rests; then it is asked again and executes nothing twice.
+                // The run takes a recovery point and is passivated; the next request starts it again, and no
+                // operation is executed twice.
                 for (int i = 0; i < 100 && blobs.list("runs/" + RunHarness.RUN + "/recovery").isEmpty(); i++)
                     Thread.sleep(50);
                 Thread.sleep(1500);
@@ -101,7 +102,7 @@ class TrainingRunShardingTest {
             try {
                 for (int i = 0; i < 200 && !executed.contains("3 FORWARD_BACKWARD"); i++) Thread.sleep(50);
                 assertTrue(executed.contains("3 FORWARD_BACKWARD"),
-                        () -> "nobody asked, and yet it is executed: " + executed);
+                        () -> "operation 3 is not executed without a command: " + executed);
             } finally {
                 kit.shutdownTestKit();
             }

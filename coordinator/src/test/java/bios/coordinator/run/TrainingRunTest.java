@@ -69,7 +69,7 @@ class TrainingRunTest {
         return run;
     }
 
-    @Test void numbersAreASetWhateverTheirOrder() {
+    @Test void sequenceNumbersAreASetInAnyOrder() {
         for (int seed = 0; seed < 50; seed++) {
             var random = new Random(seed);
             var expected = new TreeSet<Long>();
@@ -87,7 +87,7 @@ class TrainingRunTest {
         }
     }
 
-    /// A history in which everything may happen, played as the entity plays it.
+    /// Plays a random history of all commands and events, as the entity does.
     private static final class History {
         final Random random;
         TrainingRun run = created(true);
@@ -181,7 +181,7 @@ class TrainingRunTest {
             long expected = run.recovery().position();
             for (PendingOperation entry : run.pending())
                 assertEquals(++expected, entry.position(), "positions follow each other");
-            assertEquals(run.accepted(), expected, "the line ends with what was accepted last");
+            assertEquals(run.accepted(), expected, "the last position is the accepted one");
             Set<BlobId> referenced = run.referenced();
             for (BlobId blob : run.garbage())
                 assertFalse(referenced.contains(blob), () -> blob + " is referred to and garbage");
@@ -193,7 +193,7 @@ class TrainingRunTest {
         }
     }
 
-    @Test void anyHistoryKeepsLineNumbersAndBlobsInOrder() {
+    @Test void anyHistoryKeepsPositionsAndBlobsInOrder() {
         for (long seed = 0; seed < 60; seed++) {
             var history = new History(seed);
             for (int i = 0; i < 300; i++) history.step();
@@ -204,7 +204,7 @@ class TrainingRunTest {
         }
     }
 
-    @Test void poisonStrikesUntilItWasSeen() {
+    @Test void aFailureBlocksOperationsUntilTheClientHasSeenIt() {
         TrainingRun run = created(true);
         for (int seq = 0; seq < 3; seq++) run = accept(run, seq, inline(OperationKind.FORWARD_BACKWARD));
         run = run.apply(new OperationFailed(1, Fault.user("bad", "why")));
@@ -220,7 +220,7 @@ class TrainingRunTest {
         assertEquals("worse", run.blockedBy(5).orElseThrow().code());
     }
 
-    @Test void onlyFailuresThatMatterPoison() {
+    @Test void onlyFailuresOfOperationsThatChangeStateBlockLaterOperations() {
         TrainingRun run = accept(created(true), 0, inline(OperationKind.OPTIM_STEP));
         assertTrue(run.apply(new OperationFailed(1,
                 Fault.user(TrainingRun.NO_GRADIENT, ""))).blocking().isEmpty());
@@ -276,7 +276,7 @@ class TrainingRunTest {
                 checkpoints.delete(CheckpointKind.TRAINING, new CheckpointName("a")).resolve(path, 0));
     }
 
-    @Test void aFullLineRefuses() {
+    @Test void tooManyUnfinishedOperationsAreRefused() {
         TrainingRun run = created(true);
         var many = new TrainingRun.Load(SETTINGS.maxUnfinished(), 0, 0, 0);
         var refused = run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), many, SETTINGS);
@@ -317,7 +317,7 @@ class TrainingRunTest {
         all.add(new EntityBegan(7));
         all.add(new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA, Optional.empty(),
                 List.of(new ResultsPage(blob("x", 4), 1, 1, 3, 3, 1, 640, true))));
-        // Since there are histories.
+        // Events of builds with histories.
         var stamp = new RunEvent.Stamp(11, "node-1");
         all.addAll(List.of(new HistoryRecorded(new HistoryEntry(12, Optional.of("node-1"),
                 HistoryEntry.Kind.OPENED,

@@ -27,7 +27,7 @@ import java.util.Random;
 import java.util.Set;
 import org.junit.jupiter.api.Test;
 
-/// The dispatcher: routes, limits, lost engines, expiry. Engines are strings.
+/// Tests routes, limits, lost engines and expiry; engines are strings.
 class SampleDispatcherTest {
     private static final ModelName MODEL = new ModelName("m");
     private static final SamplingSettings SETTINGS = new SamplingSettings(10, 5, 100_000, 10_000,
@@ -47,10 +47,10 @@ class SampleDispatcherTest {
                 SampleResult.StopReason.LENGTH)), Optional.empty(), Optional.empty());
     }
 
-    private static SampleDispatcher<String> desk(String... engines) {
-        var desk = new SampleDispatcher<String>(SETTINGS);
-        desk.updateEngines(engine(engines));
-        return desk;
+    private static SampleDispatcher<String> dispatcher(String... engines) {
+        var dispatcher = new SampleDispatcher<String>(SETTINGS);
+        dispatcher.updateEngines(engine(engines));
+        return dispatcher;
     }
 
     private static List<EngineStatus<String>> engine(String... engines) {
@@ -59,124 +59,125 @@ class SampleDispatcherTest {
         return all;
     }
 
-    private static List<String> sent(SampleDispatcher<String> desk, long now) {
-        return desk.dispatch(now).stream().map(send -> send.task().id() + ">" + send.engine()).toList();
+    private static List<String> sent(SampleDispatcher<String> dispatcher, long now) {
+        return dispatcher.dispatch(now).stream().map(send -> send.task().id() + ">" + send.engine()).toList();
     }
 
-    @Test void aRequestGoesWhereItsAdapterIsUnlessThatEngineHasMuchMore() {
+    @Test void aRequestIsSentToTheEngineWithItsAdapterUnlessThatHasAMuchHigherLoad() {
         var candidates = List.of(new Route.Candidate<>("a", 3, true), new Route.Candidate<>("b", 2, false));
         assertEquals(new Route.To<>("a"), Route.choose(candidates, 10, 2));
         assertEquals(new Route.To<>("b"), Route.choose(candidates, 10, 1));
         assertEquals(new Route.To<>("b"), Route.choose(candidates, 3, 2));
         assertEquals(new Route.Wait<>(), Route.choose(candidates, 2, 2));
         assertEquals(new Route.Wait<>(), Route.choose(List.<Route.Candidate<String>>of(), 2, 2));
-        var desk = desk("a", "b");
+        var dispatcher = dispatcher("a", "b");
         for (String[] step : new String[][] {{"1", "x", "a"}, {"2", "y", "b"}, {"3", "y", "b"},
                 {"4", "x", "a"}}) {
-            desk.submit("me", task(step[0], step[1]));
-            assertEquals(List.of(step[0] + ">" + step[2]), sent(desk, 0));
+            dispatcher.submit("me", task(step[0], step[1]));
+            assertEquals(List.of(step[0] + ">" + step[2]), sent(dispatcher, 0));
         }
     }
 
     @Test void aRepeatedRequestIsNotSentAgainAndKeepsItsResult() {
-        var desk = desk("a");
-        desk.submit("me", task("1", ""));
-        assertEquals(List.of("1>a"), sent(desk, 0));
-        assertInstanceOf(Submission.Accepted.class, desk.submit("me", task("1", "")));
-        assertEquals(List.of(), sent(desk, 0));
-        assertTrue(desk.completed("1", result(1), 0));
-        assertFalse(desk.completed("1", result(2), 0));
-        desk.submit("me", task("1", ""));
-        assertEquals(List.of(), sent(desk, 0));
+        var dispatcher = dispatcher("a");
+        dispatcher.submit("me", task("1", ""));
+        assertEquals(List.of("1>a"), sent(dispatcher, 0));
+        assertInstanceOf(Submission.Accepted.class, dispatcher.submit("me", task("1", "")));
+        assertEquals(List.of(), sent(dispatcher, 0));
+        assertTrue(dispatcher.complete("1", result(1), 0));
+        assertFalse(dispatcher.complete("1", result(2), 0));
+        dispatcher.submit("me", task("1", ""));
+        assertEquals(List.of(), sent(dispatcher, 0));
         assertEquals(1,
-                ((Status.Completed) desk.status("me", "1")).result().sequences().getFirst().tokens().length);
-        assertInstanceOf(Status.NotOwned.class, desk.status("you", "1"));
-        assertInstanceOf(Status.Unknown.class, desk.status("me", "2"));
+                ((Status.Completed) dispatcher.status("me", "1")).result().sequences().getFirst().tokens()
+                        .length);
+        assertInstanceOf(Status.NotOwned.class, dispatcher.status("you", "1"));
+        assertInstanceOf(Status.Unknown.class, dispatcher.status("me", "2"));
     }
 
-    @Test void requestsOfADeadEngineGoElsewhereFirstAndInOrderUntilTheyHaveKilledTooMany() {
-        var desk = desk("a");
-        desk.submit("me", task("1", ""));
-        desk.submit("me", task("2", ""));
-        assertEquals(List.of("1>a", "2>a"), sent(desk, 0));
-        desk.submit("me", task("3", ""));
-        assertEquals(List.of(), desk.engineLost("a", 0));
-        assertEquals(List.of(), sent(desk, 0));
-        desk.updateEngines(engine("b"));
-        assertEquals(List.of("1>b", "2>b", "3>b"), sent(desk, 0));
-        assertTrue(desk.completed("2", result(1), 0));
-        assertEquals(List.of(), desk.engineLost("b", 0));
-        desk.updateEngines(engine("c"));
-        assertEquals(List.of("1>c", "3>c"), sent(desk, 0));
-        assertEquals(List.of("1"), desk.engineLost("c", 0));
-        assertEquals("sampling_failed", ((Status.Failed) desk.status("me", "1")).fault().code());
+    @Test void requestsOfALostEngineAreSentFirstAndInOrderToAnotherUntilTheyHaveLostTooMany() {
+        var dispatcher = dispatcher("a");
+        dispatcher.submit("me", task("1", ""));
+        dispatcher.submit("me", task("2", ""));
+        assertEquals(List.of("1>a", "2>a"), sent(dispatcher, 0));
+        dispatcher.submit("me", task("3", ""));
+        assertEquals(List.of(), dispatcher.handleEngineLoss("a", 0));
+        assertEquals(List.of(), sent(dispatcher, 0));
+        dispatcher.updateEngines(engine("b"));
+        assertEquals(List.of("1>b", "2>b", "3>b"), sent(dispatcher, 0));
+        assertTrue(dispatcher.complete("2", result(1), 0));
+        assertEquals(List.of(), dispatcher.handleEngineLoss("b", 0));
+        dispatcher.updateEngines(engine("c"));
+        assertEquals(List.of("1>c", "3>c"), sent(dispatcher, 0));
+        assertEquals(List.of("1"), dispatcher.handleEngineLoss("c", 0));
+        assertEquals("sampling_failed", ((Status.Failed) dispatcher.status("me", "1")).fault().code());
     }
 
-    @Test void tooMuchIsRefusedInAllAndForOneAccountAndInBytes() {
-        var desk = desk();
+    @Test void requestsAboveTheTotalTheAccountsAndTheByteLimitAreRefused() {
+        var dispatcher = dispatcher();
         for (int i = 0; i < 5; i++)
-            assertInstanceOf(Submission.Accepted.class, desk.submit("me", task("m" + i, "")));
-        var mine = assertInstanceOf(Submission.QueueFull.class, desk.submit("me", task("more", "")));
+            assertInstanceOf(Submission.Accepted.class, dispatcher.submit("me", task("m" + i, "")));
+        var mine = assertInstanceOf(Submission.QueueFull.class, dispatcher.submit("me", task("more", "")));
         assertEquals("queue_full", mine.fault().code());
         for (int i = 0; i < 5; i++)
-            assertInstanceOf(Submission.Accepted.class, desk.submit("you", task("y" + i, "")));
-        assertInstanceOf(Submission.QueueFull.class, desk.submit("they", task("t", "")));
-        desk.updateEngines(engine("a"));
-        assertEquals(4, desk.dispatch(0).size());
-        assertTrue(desk.completed("m0", result(1), 0));
-        assertInstanceOf(Submission.Accepted.class, desk.submit("me", task("more", "")));
+            assertInstanceOf(Submission.Accepted.class, dispatcher.submit("you", task("y" + i, "")));
+        assertInstanceOf(Submission.QueueFull.class, dispatcher.submit("they", task("t", "")));
+        dispatcher.updateEngines(engine("a"));
+        assertEquals(4, dispatcher.dispatch(0).size());
+        assertTrue(dispatcher.complete("m0", result(1), 0));
+        assertInstanceOf(Submission.Accepted.class, dispatcher.submit("me", task("more", "")));
         var long1 = new SampleTask("long", MODEL, Optional.empty(), new int[30_000], PARAMS, 1, 0, false, 0);
-        assertInstanceOf(Submission.QueueFull.class, desk().submit("me", long1));
+        assertInstanceOf(Submission.QueueFull.class, dispatcher().submit("me", long1));
     }
 
     @Test void resultsAreForgottenWhenTheyAreOldOrTooLargeTogether() {
-        var desk = desk("a");
-        for (String id : List.of("1", "2", "3")) desk.submit("me", task(id, ""));
-        desk.dispatch(0);
-        desk.completed("1", result(700), 0);
-        desk.completed("2", result(100), 400);
-        assertInstanceOf(Status.Unknown.class, desk("a").status("me", "1"));
-        assertInstanceOf(Status.Completed.class, desk.status("me", "1"));
-        desk.completed("3", result(700), 500);
-        assertInstanceOf(Status.Unknown.class, desk.status("me", "1"));
-        assertInstanceOf(Status.Completed.class, desk.status("me", "2"));
-        desk.expire(1401);
-        assertInstanceOf(Status.Unknown.class, desk.status("me", "2"));
-        assertInstanceOf(Status.Completed.class, desk.status("me", "3"));
+        var dispatcher = dispatcher("a");
+        for (String id : List.of("1", "2", "3")) dispatcher.submit("me", task(id, ""));
+        dispatcher.dispatch(0);
+        dispatcher.complete("1", result(700), 0);
+        dispatcher.complete("2", result(100), 400);
+        assertInstanceOf(Status.Unknown.class, dispatcher("a").status("me", "1"));
+        assertInstanceOf(Status.Completed.class, dispatcher.status("me", "1"));
+        dispatcher.complete("3", result(700), 500);
+        assertInstanceOf(Status.Unknown.class, dispatcher.status("me", "1"));
+        assertInstanceOf(Status.Completed.class, dispatcher.status("me", "2"));
+        dispatcher.expire(1401);
+        assertInstanceOf(Status.Unknown.class, dispatcher.status("me", "2"));
+        assertInstanceOf(Status.Completed.class, dispatcher.status("me", "3"));
     }
 
-    @Test void aUsersFaultEndsARequestAndTheServersIsTriedAgainLater() {
-        var desk = desk("a");
-        desk.submit("me", task("1", ""));
-        desk.submit("me", task("2", ""));
-        desk.dispatch(0);
-        assertTrue(desk.failed("1", Fault.user("weights_only", "no"), 0));
-        assertFalse(desk.failed("2", Fault.server("queue_full", "busy"), 0));
-        assertEquals(List.of(), sent(desk, 0));
+    @Test void aUserFaultFailsARequestAndAServerFaultIsRetried() {
+        var dispatcher = dispatcher("a");
+        dispatcher.submit("me", task("1", ""));
+        dispatcher.submit("me", task("2", ""));
+        dispatcher.dispatch(0);
+        assertTrue(dispatcher.handleFailure("1", Fault.user("weights_only", "no"), 0));
+        assertFalse(dispatcher.handleFailure("2", Fault.server("queue_full", "busy"), 0));
+        assertEquals(List.of(), sent(dispatcher, 0));
         for (int again = 0; again < 2; again++) {
-            desk.requeueDeferred();
-            assertEquals(List.of("2>a"), sent(desk, 0));
-            assertFalse(desk.failed("2", Fault.server("blob_missing", "not there"), 0));
+            dispatcher.requeueDeferred();
+            assertEquals(List.of("2>a"), sent(dispatcher, 0));
+            assertFalse(dispatcher.handleFailure("2", Fault.server("blob_missing", "not there"), 0));
         }
-        desk.requeueDeferred();
-        assertEquals(List.of("2>a"), sent(desk, 0));
-        assertTrue(desk.failed("2", Fault.server("blob_missing", "not there"), 0));
-        assertEquals(0, desk.unfinished());
+        dispatcher.requeueDeferred();
+        assertEquals(List.of("2>a"), sent(dispatcher, 0));
+        assertTrue(dispatcher.handleFailure("2", Fault.server("blob_missing", "not there"), 0));
+        assertEquals(0, dispatcher.unfinished());
     }
 
-    @Test void aSilentEngineIsAskedAgainAndOneThatIsOnlyOutOfSightKeepsItsRequests() {
-        var desk = desk("a");
-        desk.submit("me", task("1", ""));
-        desk.dispatch(0);
-        assertEquals(List.of(), desk.resendOverdue(500));
-        assertEquals(1, desk.resendOverdue(501).size());
-        assertEquals(List.of(), desk.resendOverdue(502));
-        desk.updateEngines(List.of());
-        desk.submit("me", task("2", ""));
-        assertEquals(List.of(), sent(desk, 0));
-        assertTrue(desk.completed("1", result(1), 0));
-        desk.updateEngines(engine("a"));
-        assertEquals(List.of("2>a"), sent(desk, 0));
+    @Test void anEngineWithoutAnswerGetsTheRequestAgainAndAnEngineMissingFromTheFleetKeepsItsRequests() {
+        var dispatcher = dispatcher("a");
+        dispatcher.submit("me", task("1", ""));
+        dispatcher.dispatch(0);
+        assertEquals(List.of(), dispatcher.resendOverdue(500));
+        assertEquals(1, dispatcher.resendOverdue(501).size());
+        assertEquals(List.of(), dispatcher.resendOverdue(502));
+        dispatcher.updateEngines(List.of());
+        dispatcher.submit("me", task("2", ""));
+        assertEquals(List.of(), sent(dispatcher, 0));
+        assertTrue(dispatcher.complete("1", result(1), 0));
+        dispatcher.updateEngines(engine("a"));
+        assertEquals(List.of("2>a"), sent(dispatcher, 0));
     }
 
     /// Mutations tried: not queueing the request of a lost engine again, `release` without `sent -=`,
@@ -184,7 +185,7 @@ class SampleDispatcherTest {
     @Test void underAnyHistoryEveryRequestEndsOnceAndNoEngineHasMoreThanItsWindow() {
         for (long seed = 0; seed < 200; seed++) {
             var random = new Random(seed);
-            var desk = desk("a", "b");
+            var dispatcher = dispatcher("a", "b");
             Map<String, Set<String>> at = new HashMap<>(Map.of("a", new HashSet<>(), "b", new HashSet<>()));
             var ended = new HashSet<String>();
             int next = 0;
@@ -194,37 +195,40 @@ class SampleDispatcherTest {
                         .findFirst();
                 switch (random.nextInt(12)) {
                     case 0 -> {
-                        ended.addAll(desk.engineLost(engine, 0));
+                        ended.addAll(dispatcher.handleEngineLoss(engine, 0));
                         at.get(engine).clear();
-                        desk.updateEngines(engine("a", "b"));
+                        dispatcher.updateEngines(engine("a", "b"));
                     }
-                    case 1 -> desk.requeueDeferred();
+                    case 1 -> dispatcher.requeueDeferred();
                     case 2 -> running.ifPresent(id -> {
                         at.values().forEach(tasks -> tasks.remove(id));
-                        if (desk.failed(id, Fault.server("x", "y"), 0)) assertTrue(ended.add(id));
+                        if (dispatcher.handleFailure(id, Fault.server("x", "y"), 0)) assertTrue(
+                                ended.add(id));
                     });
                     case 3, 4, 5, 6 -> running.ifPresent(id -> {
                         at.values().forEach(tasks -> tasks.remove(id));
-                        if (desk.completed(id, result(1), 0)) assertTrue(ended.add(id));
+                        if (dispatcher.complete(id, result(1), 0)) assertTrue(ended.add(id));
                     });
                     default ->
-                            desk.submit("u" + random.nextInt(3), task("t" + next++, random.nextInt(3) + ""));
+                            dispatcher.submit("u" + random.nextInt(3),
+                                    task("t" + next++, random.nextInt(3) + ""));
                 }
-                desk.dispatch(0).forEach(send -> assertTrue(at.get(send.engine()).add(send.task().id())));
+                dispatcher.dispatch(0)
+                        .forEach(send -> assertTrue(at.get(send.engine()).add(send.task().id())));
                 at.forEach((_, tasks) -> assertTrue(tasks.size() <= 4, () -> "an engine has " + tasks));
-                assertTrue(desk.unfinished() <= 10);
+                assertTrue(dispatcher.unfinished() <= 10);
             }
-            for (int i = 0; i < 100 && desk.unfinished() > 0; i++) {
-                desk.requeueDeferred();
-                desk.dispatch(0).forEach(send -> at.get(send.engine()).add(send.task().id()));
+            for (int i = 0; i < 100 && dispatcher.unfinished() > 0; i++) {
+                dispatcher.requeueDeferred();
+                dispatcher.dispatch(0).forEach(send -> at.get(send.engine()).add(send.task().id()));
                 at.values().forEach(tasks -> {
                     tasks.forEach(id -> {
-                        if (desk.completed(id, result(1), 0)) assertTrue(ended.add(id));
+                        if (dispatcher.complete(id, result(1), 0)) assertTrue(ended.add(id));
                     });
                     tasks.clear();
                 });
             }
-            assertEquals(0, desk.unfinished(), "seed " + seed);
+            assertEquals(0, dispatcher.unfinished(), "seed " + seed);
         }
     }
 }

@@ -2,7 +2,7 @@ package bios.coordinator.sampling;
 
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
-import bios.coordinator.fleet.Fleet;
+import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.fleet.ModelDirectory;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
@@ -28,7 +28,7 @@ import org.apache.pekko.actor.typed.receptionist.Receptionist;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.Test;
 
-/// Router and directory as actors, with engines that the receptionist lists.
+/// Tests router and directory as actors, with engines in the receptionist.
 class SamplingRouterTest {
     private static final ActorTestKit KIT = ActorTestKit.create("router-test",
             ConfigFactory.parseString("pekko.actor.provider = local, pekko.loglevel = WARNING")
@@ -61,8 +61,8 @@ class SamplingRouterTest {
                 SampleResult.StopReason.STOP)), Optional.empty(), Optional.empty());
     }
 
-    @Test void aRequestWhoseEngineDiesIsDrawnElsewhereFromTheSameTask() {
-        var published = new AtomicReference<>(Fleet.EMPTY);
+    @Test void aRequestOfALostEngineRunsOnAnotherEngineWithTheSameTask() {
+        var published = new AtomicReference<>(EngineDirectory.EMPTY);
         var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
         var one = KIT.spawn(SamplingRouter.create("one", SETTINGS, directory, SampleRequestStore.NONE, () ->
                 0));
@@ -78,7 +78,7 @@ class SamplingRouterTest {
         ActorRef<EngineCommand> lost = engine(first);
         register(lost);
         assertEquals(task, first.receiveMessage().task());
-        assertEquals(List.of(MODEL), published.get().served());
+        assertEquals(List.of(MODEL), published.get().servedModels());
         TestProbe<SamplingReply> poll = KIT.createTestProbe();
         two.tell(new SamplingCommand.Retrieve("me", "sample:one:s:sample:1:0:ab", 60_000, poll.getRef()));
         lost.tell(new EngineCommand.CloseRun(null));
@@ -102,7 +102,7 @@ class SamplingRouterTest {
         second.expectNoMessage(Duration.ZERO);
     }
 
-    /// Stores requests in a map.
+    /// A request store in a map.
     private static final class MapStore implements SampleRequestStore {
         final Map<String, StoredRequest> requests = new ConcurrentHashMap<>();
 
@@ -115,13 +115,13 @@ class SamplingRouterTest {
             return CompletableFuture.completedStage(Optional.ofNullable(requests.get(request)));
         }
 
-        @Override public CompletionStage<Void> deleteOlderThan(long olderThanMillis) {
+        @Override public CompletionStage<Void> deleteOlderThan(long ageMillis) {
             return CompletableFuture.completedStage(null);
         }
     }
 
     @Test void aRequestWhoseCoordinatorDiesIsAnsweredByAnotherOne() {
-        var published = new AtomicReference<>(Fleet.EMPTY);
+        var published = new AtomicReference<>(EngineDirectory.EMPTY);
         var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
         var store = new MapStore();
         var lost = KIT.spawn(SamplingRouter.create("lost", SETTINGS, directory, store,
@@ -152,7 +152,7 @@ class SamplingRouterTest {
         KIT.stop(engine);
     }
 
-    @Test void aPollThatEndsWithoutAResultSaysWhatTheRequestWaitsFor() {
+    @Test void aPollWithoutAResultReportsTheReason() {
         var directory = KIT.spawn(Behaviors.<ModelDirectory.Command>ignore());
         var router = KIT.spawn(SamplingRouter.create("alone", SETTINGS, directory, SampleRequestStore.NONE,
                 () -> 0));

@@ -118,7 +118,7 @@ class SessionEntityTest {
                 reply::toString);
     }
 
-    @Test void aClockThatJumpsEndsNoSessionAndKeepsNone() throws Exception {
+    @Test void aClockThatJumpsDoesNotChangeTheEndOfASession() throws Exception {
         var clock = new AtomicLong(1_700_000_000_000L);
         var random = new Random(5);
         var lasting = spawn(Duration.ofHours(1), () -> Instant.ofEpochMilli(clock.get()));

@@ -16,17 +16,17 @@ import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.TreeMap;
 
-/// A blob store that outlives all processes, fails now and then before or after it has done what it was
-/// asked, and writes damaged bytes of an operation. It tells the ledger of what it deletes.
+/// A blob store that survives all processes. Some calls fail before or after they are executed, and some
+/// operations are written with damaged bytes. It reports deletions and missing blobs to the oracle.
 final class Blobs implements BlobStore {
     private static final byte[] DAMAGED = {};
-    private final World world;
+    private final SimulatedCluster cluster;
     private final TreeMap<String, byte[]> kept = new TreeMap<>();
-    /// All that was ever put: what the oracle reads.
+    /// All blobs that were ever stored; the oracle reads these.
     private final TreeMap<String, byte[]> ever = new TreeMap<>();
 
-    Blobs(World world) {
-        this.world = world;
+    Blobs(SimulatedCluster cluster) {
+        this.cluster = cluster;
     }
 
     @Override public BlobRef put(String scope, Content content) {
@@ -39,18 +39,18 @@ final class Blobs implements BlobStore {
         byte[] bytes = out.toByteArray();
         var id = new BlobId(scope, StoredOperations.digest(bytes));
         boolean fails = fails();
-        boolean loses = world.mutation == Mutation.STORE_LOSES_A_BLOB && world.stage.oneIn(10);
+        boolean loses = cluster.mutation == Mutation.STORE_LOSES_A_BLOB && cluster.loop.oneIn(10);
         ever.put(id.toString(), bytes);
         boolean damaged = scope.contains("/operations/") && !exists(id)
-                && world.faults.hits(world.stage, world.faults.damage);
-        if (!loses && (!fails || world.stage.oneIn(2))) kept.put(id.toString(), damaged ? DAMAGED : bytes);
-        world.stage.trace(() -> "put " + shown(id) + (fails ? " FAILS" : ""));
+                && cluster.faults.hits(cluster.loop, cluster.faults.damage);
+        if (!loses && (!fails || cluster.loop.oneIn(2))) kept.put(id.toString(), damaged ? DAMAGED : bytes);
+        cluster.loop.trace(() -> "put " + shown(id) + (fails ? " FAILS" : ""));
         if (fails) throw failed("put", id);
         return new BlobRef(id, bytes.length);
     }
 
     private boolean fails() {
-        return world.faults.hits(world.stage, world.faults.blobFails);
+        return cluster.faults.hits(cluster.loop, cluster.faults.blobFails);
     }
 
     private static UncheckedIOException failed(String what, BlobId id) {
@@ -64,12 +64,12 @@ final class Blobs implements BlobStore {
 
     @Override public InputStream open(BlobRef ref) {
         if (fails()) {
-            world.stage.trace(() -> "read " + shown(ref.id()) + " FAILS");
+            cluster.loop.trace(() -> "read " + shown(ref.id()) + " FAILS");
             throw failed("read", ref.id());
         }
         byte[] bytes = kept.get(ref.id().toString());
         if (bytes == null) {
-            world.ledger(run(ref.id())).missed(ref.id());
+            cluster.oracle(run(ref.id())).missed(ref.id());
             throw new BlobMissing(ref.id());
         }
         if (bytes == DAMAGED) throw new BlobDamaged(ref.id(), "a test has damaged it");
@@ -80,16 +80,16 @@ final class Blobs implements BlobStore {
         return kept.containsKey(id.toString());
     }
 
-    /// A node that is cut off deletes nothing: that its late deletion may take a blob which its successor has
-    /// written anew is known, and no promise.
+    /// A node that is cut off deletes nothing. A known limitation is excluded thereby: its late deletion may
+    /// remove a blob that the next entity of the run has written again.
     @Override public void delete(BlobId id) {
-        if (world.cutOff()) throw failed("delete", id);
+        if (cluster.cutOff()) throw failed("delete", id);
         boolean fails = fails();
-        world.stage.trace(() -> "delete " + shown(id) + (fails ? " FAILS" : ""));
-        if (!fails || world.stage.oneIn(2)) {
+        cluster.loop.trace(() -> "delete " + shown(id) + (fails ? " FAILS" : ""));
+        if (!fails || cluster.loop.oneIn(2)) {
             kept.remove(id.toString());
-            world.ledger(run(id)).deleted(id);
-            if (world.mutation == Mutation.STORE_DELETES_TOO_MUCH && !kept.isEmpty())
+            cluster.oracle(run(id)).deleted(id);
+            if (cluster.mutation == Mutation.STORE_DELETES_TOO_MUCH && !kept.isEmpty())
                 remove(kept.lastKey());
         }
         if (fails) throw failed("delete", id);
@@ -99,7 +99,7 @@ final class Blobs implements BlobStore {
         kept.remove(name);
         int slash = name.lastIndexOf('/');
         var id = new BlobId(name.substring(0, slash), name.substring(slash + 1));
-        world.ledger(run(id)).deleted(id);
+        cluster.oracle(run(id)).deleted(id);
     }
 
     @Override public List<ListedBlob> list(String scope) {
@@ -110,7 +110,7 @@ final class Blobs implements BlobStore {
         }).toList();
     }
 
-    /// What was once put under `id`, deleted or not.
+    /// The content that was stored under `id`, even if it is deleted.
     String archived(BlobId id) {
         byte[] bytes = ever.get(id.toString());
         if (bytes == null) throw new Violation(id + " is referred to and was never stored");

@@ -28,14 +28,15 @@ import java.util.function.Consumer;
 import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// The user of one run and the gateway before it: submits numbered operations, several at a time and again
-/// when no answer comes, asks for results again and again, deletes, and in some histories unloads at the end.
+/// The user of one run, with the gateway. The client submits numbered operations, several at a time, repeats
+/// those without an answer, retrieves results repeatedly, deletes checkpoints, and in some histories unloads
+/// the run at the end.
 final class Client {
     private static final String OWNER = "alice";
     private static final long SILENCE = 4_000;
 
-    /// What the user wants done.
-    private final class Wanted {
+    /// An operation that the client submits.
+    private final class PlannedOperation {
         final long seq;
         final Operation operation;
         final byte[] encoded;
@@ -46,13 +47,13 @@ final class Client {
         Optional<RunReply> outcome = Optional.empty();
         boolean lost;
 
-        Wanted(long seq, Operation operation, boolean inBlob) {
+        PlannedOperation(long seq, Operation operation, boolean inBlob) {
             this.seq = seq;
             this.operation = operation;
             this.inBlob = inBlob;
             encoded = StoredOperations.encode(operation);
             digest = StoredOperations.digest(encoded);
-            world.remember(digest, operation);
+            cluster.remember(digest, operation);
         }
 
         boolean over() {
@@ -60,32 +61,33 @@ final class Client {
         }
     }
 
-    private final World world;
-    private final Stage stage;
+    private final SimulatedCluster cluster;
+    private final EventLoop loop;
     private final RunId run;
     private final Optional<RunId> other;
     private final boolean keeps;
-    private final List<Wanted> wanted = new ArrayList<>();
+    private final List<PlannedOperation> wanted = new ArrayList<>();
     private final boolean unloads;
     private boolean created;
     private boolean unloaded;
     private boolean described;
     private int submitted;
 
-    /// @param other whose checkpoints it loads now and then
-    /// @param harm whether it sends operations that kill their process
-    /// @param keeps whether its checkpoints stay, since others load them
-    Client(World world, RunId run, Optional<RunId> other, int operations, boolean harm, boolean keeps) {
-        this.world = world;
-        this.stage = world.stage;
+    /// @param other a run whose checkpoints are sometimes loaded
+    /// @param fatal whether some operations end the process that executes them
+    /// @param keeps whether checkpoints are not deleted, because another run loads them
+    Client(SimulatedCluster cluster, RunId run, Optional<RunId> other, int operations, boolean fatal,
+            boolean keeps) {
+        this.cluster = cluster;
+        this.loop = cluster.loop;
         this.run = run;
         this.other = other;
         this.keeps = keeps;
-        this.unloads = stage.oneIn(4);
+        this.unloads = loop.oneIn(4);
         long seq = 0;
         for (int i = 0; i < operations; i++) {
-            wanted.add(new Wanted(seq, invent(harm), stage.oneIn(5)));
-            seq += stage.oneIn(8) ? stage.between(2, 5) : 1;
+            wanted.add(new PlannedOperation(seq, randomOperation(fatal), loop.oneIn(5)));
+            seq += loop.oneIn(8) ? loop.between(2, 5) : 1;
         }
     }
 
@@ -93,68 +95,68 @@ final class Client {
         return run;
     }
 
-    private Operation invent(boolean harm) {
-        return switch (stage.below(20)) {
+    private Operation randomOperation(boolean fatal) {
+        return switch (loop.below(20)) {
             case 0, 1, 2, 3, 4 -> train(Map.of(), false);
             case 5, 6, 7, 8, 9 -> new Operation.OptimStep(Optional.empty());
             case 10, 11 -> train(Map.of(), true);
-            case 12, 13 -> new Operation.SaveState(new CheckpointName(stage.oneIn(2) ? "a" : "b"), "{}",
-                    stage.oneIn(4) && !keeps ? Optional.of(stage.between(5, 60)) : Optional.empty());
+            case 12, 13 -> new Operation.SaveState(new CheckpointName(loop.oneIn(2) ? "a" : "b"), "{}",
+                    loop.oneIn(4) && !keeps ? Optional.of(loop.between(5, 60)) : Optional.empty());
             case 14 -> new Operation.SaveSamplerWeights(Optional.of(new CheckpointName("s")),
                     Optional.empty(), Optional.empty());
             case 15 -> new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(),
-                    stage.oneIn(2) ? Optional.of("session-2") : Optional.empty());
+                    loop.oneIn(2) ? Optional.of("session-2") : Optional.empty());
             case 16, 17 -> new Operation.LoadState(new CheckpointPath(
-                    stage.oneIn(4) ? other.orElse(run) : run,
-                    stage.oneIn(3) ? Optional.of(CheckpointKind.SAMPLER) : Optional.empty(),
-                    new CheckpointName(stage.any(List.of("a", "a", "b", "s", "missing")))), stage.oneIn(2));
-            case 18 -> stage.oneIn(2) ? train(Map.of(stage.oneIn(2) ? ModelEngine.FAIL
-                    : ModelEngine.TOO_LARGE, 1.0), stage.oneIn(3))
+                    loop.oneIn(4) ? other.orElse(run) : run,
+                    loop.oneIn(3) ? Optional.of(CheckpointKind.SAMPLER) : Optional.empty(),
+                    new CheckpointName(loop.any(List.of("a", "a", "b", "s", "missing")))), loop.oneIn(2));
+            case 18 -> loop.oneIn(2) ? train(Map.of(loop.oneIn(2) ? ModelEngine.FAIL
+                    : ModelEngine.TOO_LARGE, 1.0), loop.oneIn(3))
                     : train(Map.of(), false);
-            default -> harm && stage.oneIn(2) ? train(Map.of(ModelEngine.KILL, 1.0), stage.oneIn(3))
+            default -> fatal && loop.oneIn(2) ? train(Map.of(ModelEngine.KILL, 1.0), loop.oneIn(3))
                     : new Operation.OptimStep(Optional.empty());
         };
     }
 
     private Operation train(Map<String, Double> settings, boolean forwardOnly) {
-        return new Operation.ForwardBackward(List.of(new Datum(new int[] {stage.below(1000)}, Map.of())),
+        return new Operation.ForwardBackward(List.of(new Datum(new int[] {loop.below(1000)}, Map.of())),
                 LossFunction.CROSS_ENTROPY, settings, forwardOnly);
     }
 
-    /// Whether it has all it wanted.
+    /// Whether all operations are finished.
     boolean over() {
-        return created && wanted.stream().allMatch(Wanted::over) && (unloaded || !unloads);
+        return created && wanted.stream().allMatch(PlannedOperation::over) && (unloaded || !unloads);
     }
 
-    /// What it still waits for.
+    /// A description of the unfinished operations, for messages.
     String waits() {
         return !created ? "to be created" : wanted.stream().filter(w -> !w.over())
                 .map(w -> w.seq + (w.accepted ? " accepted" : " not accepted")).toList().toString();
     }
 
     void begin() {
-        stage.in(stage.between(0, 300), this::act);
+        loop.in(loop.between(0, 300), this::act);
     }
 
     private void act() {
         if (over()) return;
         if (!created) create();
-        else if (!unloads || !wanted.stream().allMatch(Wanted::over)) work();
+        else if (!unloads || !wanted.stream().allMatch(PlannedOperation::over)) work();
         else unload();
-        stage.in(stage.oneIn(12) ? stage.between(1_000, 15_000) : stage.between(5, 400), this::act);
+        loop.in(loop.oneIn(12) ? loop.between(1_000, 15_000) : loop.between(5, 400), this::act);
     }
 
     private void create() {
         var config = new RunConfig(run, OWNER, new ModelName("ultrasafe/usf-finance"),
                 new LoraSpec(8, 32, 7, List.of(TargetModule.Q, TargetModule.V)), true, Optional.empty(), "{}",
-                "session-1", stage.now());
-        world.send(run, replyTo -> new RunCommand.Create(config, replyTo), (_, _) -> {},
+                "session-1", loop.now());
+        cluster.send(run, replyTo -> new RunCommand.Create(config, replyTo), (_, _) -> {},
                 reply -> created = true);
     }
 
     private void work() {
         int unfinished = (int) wanted.subList(0, submitted).stream().filter(w -> !w.over()).count();
-        switch (stage.below(16)) {
+        switch (loop.below(16)) {
             case 0, 1, 2, 3, 4 -> {
                 if (submitted < wanted.size() && unfinished < 10) submit(wanted.get(submitted++));
                 else again();
@@ -169,24 +171,25 @@ final class Client {
 
     // Submissions
 
-    private void submit(Wanted w) {
+    private void submit(PlannedOperation w) {
         w.asked = true;
         Optional<StoredOperation> stored = stored(w.seq, w.operation, w.encoded, w.inBlob);
-        stage.in(SILENCE, () -> w.asked = false);
+        loop.in(SILENCE, () -> w.asked = false);
         if (stored.isEmpty()) return;
-        long now = stage.now();
-        world.send(run, replyTo -> new RunCommand.Submit(OWNER, w.seq, stored.get(), w.digest, now, replyTo),
-                (reply, stale) -> world.ledger(run).submitted(w.seq, w.digest, anew(w, reply), stale),
+        long now = loop.now();
+        cluster.send(run,
+                replyTo -> new RunCommand.Submit(OWNER, w.seq, stored.get(), w.digest, now, replyTo),
+                (reply, stale) -> cluster.oracle(run).submitted(w.seq, w.digest, anew(w, reply), stale),
                 reply -> {
                     if (reply instanceof RunReply.Accepted) w.accepted = true;
-                    // Only what may never be accepted any more is given up.
+                    // Only an operation that can no longer be accepted is abandoned.
                     if (reply instanceof RunReply.Refused(var reason, _) && reason == Reason.CLOSED)
                         w.lost = true;
                 });
     }
 
-    private RunReply anew(Wanted w, RunReply reply) {
-        return world.mutation == Mutation.REPEATED_SUBMISSION_IS_ANSWERED_ANEW && w.accepted
+    private RunReply anew(PlannedOperation w, RunReply reply) {
+        return cluster.mutation == Mutation.REPEATED_SUBMISSION_IS_ANSWERED_ANEW && w.accepted
                 && reply instanceof RunReply.Accepted
                 ? new RunReply.Accepted(new RequestId(run, w.seq + 1000)) : reply;
     }
@@ -197,33 +200,33 @@ final class Client {
                 || operation instanceof Operation.SaveSamplerWeights)
             return Optional.of(new StoredOperation.Inline(kind, encoded));
         try {
-            BlobRef blob = world.blobs.put(BlobScope.operation(run, seq), encoded);
+            BlobRef blob = cluster.blobs.put(BlobScope.operation(run, seq), encoded);
             return Optional.of(new StoredOperation.InBlob(kind, blob));
         } catch (RuntimeException storeFailed) {
             return Optional.empty();
         }
     }
 
-    /// Sends again what was not answered.
+    /// Submits the first operation without an answer again.
     private void again() {
         wanted.subList(0, submitted).stream().filter(w -> !w.accepted && !w.over() && !w.asked).findFirst()
                 .ifPresent(this::submit);
     }
 
     private void repeat() {
-        if (submitted > 0) submit(wanted.get(stage.below(submitted)));
+        if (submitted > 0) submit(wanted.get(loop.below(submitted)));
     }
 
-    /// Another operation under a number that was used.
+    /// Submits another operation under a sequence number that is in use.
     private void conflict() {
         if (submitted == 0) return;
-        Wanted w = wanted.get(stage.below(submitted));
+        PlannedOperation w = wanted.get(loop.below(submitted));
         if (!w.accepted) return;
-        var other = new Wanted(w.seq, train(Map.of(), false), false);
-        world.send(run, replyTo -> new RunCommand.Submit(OWNER, w.seq,
+        var other = new PlannedOperation(w.seq, train(Map.of(), false), false);
+        cluster.send(run, replyTo -> new RunCommand.Submit(OWNER, w.seq,
                 new StoredOperation.Inline(StoredOperations.kind(other.operation), other.encoded),
-                other.digest, stage.now(), replyTo),
-                (reply, stale) -> world.ledger(run).submitted(w.seq, other.digest, reply, stale), _ -> {});
+                other.digest, loop.now(), replyTo),
+                (reply, stale) -> cluster.oracle(run).submitted(w.seq, other.digest, reply, stale), _ -> {});
     }
 
     // Results
@@ -231,29 +234,29 @@ final class Client {
     private void ask() {
         if (submitted == 0) return;
         int from = Math.max(0, submitted - 12);
-        Wanted w = stage.oneIn(3) ? wanted.get(stage.below(submitted))
+        PlannedOperation w = loop.oneIn(3) ? wanted.get(loop.below(submitted))
                 : wanted.subList(from, submitted).stream().filter(x -> !x.over() && x.accepted).findFirst()
-                        .orElse(wanted.get(stage.below(submitted)));
+                        .orElse(wanted.get(loop.below(submitted)));
         ask(w);
     }
 
-    private void ask(Wanted w) {
-        long wait = stage.any(List.of(0L, 300L, 2_000L, 10_000L));
-        world.send(run, replyTo -> new RunCommand.Retrieve(OWNER, w.seq, wait, replyTo),
-                (reply, stale) -> world.ledger(run).retrieved(w.seq, mutated(reply), stale),
+    private void ask(PlannedOperation w) {
+        long wait = loop.any(List.of(0L, 300L, 2_000L, 10_000L));
+        cluster.send(run, replyTo -> new RunCommand.Retrieve(OWNER, w.seq, wait, replyTo),
+                (reply, stale) -> cluster.oracle(run).retrieved(w.seq, mutated(reply), stale),
                 reply -> received(w, reply));
     }
 
     private RunReply mutated(RunReply reply) {
-        return world.mutation == Mutation.FAILURE_BECOMES_SUCCESS
+        return cluster.mutation == Mutation.FAILURE_BECOMES_SUCCESS
                 && reply instanceof RunReply.Failed(var request, _)
                 ? new RunReply.Completed(request, new OperationResult.Loaded("x", 1)) : reply;
     }
 
-    private void received(Wanted w, RunReply reply) {
+    private void received(PlannedOperation w, RunReply reply) {
         switch (reply) {
             case RunReply.Completed _, RunReply.Failed _ -> {
-                if (w.outcome.isPresent() && !w.outcome.get().equals(reply)) world.violated(
+                if (w.outcome.isPresent() && !w.outcome.get().equals(reply)) cluster.violated(
                         "run " + run + " gives " + reply + " for seq " + w.seq + " after " + w.outcome.get());
                 w.outcome = Optional.of(reply);
             }
@@ -264,20 +267,20 @@ final class Client {
         }
     }
 
-    // Everything else
+    // Other commands
 
     private void manage() {
-        var kind = stage.oneIn(2) ? CheckpointKind.TRAINING : CheckpointKind.SAMPLER;
-        var name = new CheckpointName(stage.any(List.of("a", "b", "s")));
-        switch (keeps ? 2 + stage.below(4) : stage.below(6)) {
+        var kind = loop.oneIn(2) ? CheckpointKind.TRAINING : CheckpointKind.SAMPLER;
+        var name = new CheckpointName(loop.any(List.of("a", "b", "s")));
+        switch (keeps ? 2 + loop.below(4) : loop.below(6)) {
             case 0 -> tell(to -> new RunCommand.DeleteCheckpoint(OWNER, kind, name, to));
             case 1 -> {
-                Optional<Long> at = stage.oneIn(3)
-                        ? Optional.empty() : Optional.of(stage.now() + stage.between(1_000, 60_000));
+                Optional<Long> at = loop.oneIn(3)
+                        ? Optional.empty() : Optional.of(loop.now() + loop.between(1_000, 60_000));
                 tell(to -> new RunCommand.SetExpiry(OWNER, kind, name, at, to));
             }
             case 2 -> tell(to -> new RunCommand.ReleaseSnapshots(OWNER,
-                    stage.oneIn(2) ? "session-1" : "session-2", to));
+                    loop.oneIn(2) ? "session-1" : "session-2", to));
             case 3 -> tell(to -> new RunCommand.Describe(OWNER, to));
             case 4 -> tell(to -> new RunCommand.Resolve(OWNER,
                     new CheckpointPath(run, Optional.of(kind), name), to));
@@ -286,34 +289,34 @@ final class Client {
     }
 
     private void tell(Function<ActorRef<RunReply>, RunCommand> command) {
-        world.send(run, command, (_, _) -> {}, _ -> {});
+        cluster.send(run, command, (_, _) -> {}, _ -> {});
     }
 
     private void unload() {
-        world.ledger(run).unloads();
-        world.send(run, replyTo -> new RunCommand.Unload(OWNER, replyTo), (_, _) -> {}, reply -> {
+        cluster.oracle(run).unloads();
+        cluster.send(run, replyTo -> new RunCommand.Unload(OWNER, replyTo), (_, _) -> {}, reply -> {
             if (reply instanceof RunReply.Done) unloaded = true;
         });
     }
 
-    /// Compares everything once more, when all is over.
-    void lookAgain() {
-        for (Wanted w : wanted) if (!w.lost) ask(w);
-        // Whatever is executed again is behind it by then.
-        stage.in(60_000, this::describe);
+    /// Retrieves and compares all results again at the end.
+    void compareAgain() {
+        for (PlannedOperation w : wanted) if (!w.lost) ask(w);
+        // By then all replays are finished.
+        loop.in(60_000, this::describe);
     }
 
     private void describe() {
         if (described) return;
         listen(to -> new RunCommand.Describe(OWNER, to), reply -> {
-            world.ledger(run).described(reply);
+            cluster.oracle(run).described(reply);
             described = true;
         });
-        stage.in(SILENCE, this::describe);
+        loop.in(SILENCE, this::describe);
     }
 
-    private void listen(Function<ActorRef<RunReply>, RunCommand> command, Consumer<RunReply> heard) {
-        world.send(run, command, (reply, _) -> heard.accept(reply), _ -> {});
+    private void listen(Function<ActorRef<RunReply>, RunCommand> command, Consumer<RunReply> onReply) {
+        cluster.send(run, command, (reply, _) -> onReply.accept(reply), _ -> {});
     }
 
     boolean described() {

@@ -1,9 +1,9 @@
 package bios.coordinator.simulation;
 
-/// How often things go wrong, each "once in so many times", 0: never; and whether they may now. Every seed
-/// has its own mixture, so that each fault is also seen alone.
+/// The rates of the faults: each occurs once in so many cases; 0: never. Every seed chooses its own rates, so
+/// that each fault also occurs alone.
 final class Faults {
-    boolean calm;
+    boolean ended;
     final int drop;
     final int repeat;
     final int slowNetwork;
@@ -13,7 +13,7 @@ final class Faults {
     final int blobSlow;
     final int damage;
     final int indexFails;
-    /// Mean milliseconds between deaths of nodes.
+    /// Mean time between ends of nodes, milliseconds.
     final int kill;
     final int suspect;
     final int forget;
@@ -21,37 +21,37 @@ final class Faults {
     final int resolverFails;
     /// The engine does not open a run.
     final int refuse;
-    /// The engine's answers for a run come late.
+    /// The engine's answers for a run are delayed.
     final int late;
-    /// Mean milliseconds between losses of a device.
+    /// Mean time between losses of a device, milliseconds.
     final int loseDevice;
 
-    Faults(Stage stage) {
-        drop = sometimes(stage, 5, 30);
-        repeat = sometimes(stage, 5, 30);
-        slowNetwork = sometimes(stage, 10, 40);
-        journalFails = sometimes(stage, 15, 80);
-        snapshotFails = sometimes(stage, 2, 8);
-        blobFails = sometimes(stage, 10, 60);
-        blobSlow = sometimes(stage, 5, 30);
-        damage = sometimes(stage, 5, 30);
-        indexFails = sometimes(stage, 2, 10);
-        kill = sometimes(stage, 4_000, 20_000);
-        suspect = sometimes(stage, 8_000, 40_000);
-        forget = sometimes(stage, 8_000, 40_000);
-        move = sometimes(stage, 8_000, 40_000);
-        resolverFails = sometimes(stage, 2, 10);
-        refuse = sometimes(stage, 2, 10);
-        late = sometimes(stage, 5, 30);
-        loseDevice = sometimes(stage, 8_000, 40_000);
+    Faults(EventLoop loop) {
+        drop = sometimes(loop, 5, 30);
+        repeat = sometimes(loop, 5, 30);
+        slowNetwork = sometimes(loop, 10, 40);
+        journalFails = sometimes(loop, 15, 80);
+        snapshotFails = sometimes(loop, 2, 8);
+        blobFails = sometimes(loop, 10, 60);
+        blobSlow = sometimes(loop, 5, 30);
+        damage = sometimes(loop, 5, 30);
+        indexFails = sometimes(loop, 2, 10);
+        kill = sometimes(loop, 4_000, 20_000);
+        suspect = sometimes(loop, 8_000, 40_000);
+        forget = sometimes(loop, 8_000, 40_000);
+        move = sometimes(loop, 8_000, 40_000);
+        resolverFails = sometimes(loop, 2, 10);
+        refuse = sometimes(loop, 2, 10);
+        late = sometimes(loop, 5, 30);
+        loseDevice = sometimes(loop, 8_000, 40_000);
     }
 
-    private static int sometimes(Stage stage, int low, int high) {
-        return stage.oneIn(2) ? 0 : (int) stage.between(low, high);
+    private static int sometimes(EventLoop loop, int low, int high) {
+        return loop.oneIn(2) ? 0 : (int) loop.between(low, high);
     }
 
-    /// Whether a fault that happens once in `times` happens now.
-    boolean hits(Stage stage, int times) {
-        return !calm && stage.oneIn(times);
+    /// Whether a fault that occurs once in `times` cases occurs now.
+    boolean hits(EventLoop loop, int times) {
+        return !ended && loop.oneIn(times);
     }
 }

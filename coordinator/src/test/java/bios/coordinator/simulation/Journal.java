@@ -22,37 +22,37 @@ import org.apache.pekko.persistence.SnapshotProtocol;
 import scala.jdk.javaapi.CollectionConverters;
 import scala.jdk.javaapi.OptionConverters;
 
-/// What outlives all processes of entities: events and snapshots. A write takes its time and is then there as
-/// a whole or not at all; whether its writer is told is another matter. A number that was written once is
-/// never written again, so that of two writers, one fails.
+/// The journal and the snapshots, which survive all processes. A write takes some time and is then stored
+/// completely or not at all; its acknowledgement may be lost. A sequence number is written only once, so that
+/// one of two writers fails.
 final class Journal {
     /// The events of one run.
     private static final class Log {
         final TreeMap<Long, PersistentRepr> events = new TreeMap<>();
         final NavigableMap<Long, SelectedSnapshot> snapshots = new TreeMap<>();
-        /// Who was told that it had written a number.
+        /// The writer that received the acknowledgement of a sequence number.
         final Map<Long, ActorRef> acknowledged = new HashMap<>();
         long highest;
     }
 
     private static final RunStored STORED = new RunStored();
-    private final World world;
-    private final Stage stage;
+    private final SimulatedCluster cluster;
+    private final EventLoop loop;
     private final Map<String, Log> logs = new HashMap<>();
-    /// Whether what is read was bytes in between.
+    /// Whether events are encoded and decoded when they are read.
     private final boolean bytes;
 
-    Journal(World world) {
-        this.world = world;
-        this.stage = world.stage;
-        this.bytes = stage.oneIn(8);
+    Journal(SimulatedCluster cluster) {
+        this.cluster = cluster;
+        this.loop = cluster.loop;
+        this.bytes = loop.oneIn(8);
     }
 
     private Log log(String id) {
         return logs.computeIfAbsent(id, _ -> new Log());
     }
 
-    /// How many events of a run are still there.
+    /// The number of stored events of a run.
     int length(String id) {
         return log(id).events.size();
     }
@@ -60,30 +60,30 @@ final class Journal {
     // Events
 
     void write(JournalProtocol.WriteMessages write) {
-        Optional<World.Incarnation> writer = world.incarnation(write.persistentActor());
-        // What a dead process had sent may still arrive.
-        if (writer.isEmpty() || writer.get().dead() && stage.oneIn(2)) return;
+        Optional<SimulatedCluster.Incarnation> writer = cluster.incarnation(write.persistentActor());
+        // A message of a dead process may still arrive.
+        if (writer.isEmpty() || writer.get().dead() && loop.oneIn(2)) return;
         writer.get().wrote = true;
-        stage.in(delay(), () -> arrived(write, writer.get()));
+        loop.in(delay(), () -> arrived(write, writer.get()));
     }
 
     private long delay() {
-        return world.faults.hits(stage, 20) ? stage.between(100, 3_000) : stage.between(0, 5);
+        return cluster.faults.hits(loop, 20) ? loop.between(100, 3_000) : loop.between(0, 5);
     }
 
-    private void arrived(JournalProtocol.WriteMessages write, World.Incarnation writer) {
+    private void arrived(JournalProtocol.WriteMessages write, SimulatedCluster.Incarnation writer) {
         var all = new ArrayList<PersistentRepr>();
         for (var envelope : CollectionConverters.asJava(write.messages()))
             all.addAll(CollectionConverters.asJava(((AtomicWrite) envelope).payload()));
         Log log = log(all.getFirst().persistenceId());
         long first = all.getFirst().sequenceNr();
-        boolean taken = first <= log.highest && world.mutation != Mutation.JOURNAL_HAS_NO_FENCE;
-        boolean fails = !world.ledger(writer.run).inLastAttempt()
-                && world.faults.hits(stage, world.faults.journalFails);
-        boolean kept = !taken && !(fails && stage.oneIn(2));
-        stage.trace(() -> "journal " + writer + " writes " + first + " " + names(all)
+        boolean taken = first <= log.highest && cluster.mutation != Mutation.JOURNAL_HAS_NO_FENCE;
+        boolean fails = !cluster.oracle(writer.run).inLastAttempt()
+                && cluster.faults.hits(loop, cluster.faults.journalFails);
+        boolean kept = !taken && !(fails && loop.oneIn(2));
+        loop.trace(() -> "journal " + writer + " writes " + first + " " + names(all)
                 + (taken ? " TAKEN" : "") + (fails ? " FAILS" : "") + (kept ? "" : " not kept"));
-        boolean forgets = world.mutation == Mutation.JOURNAL_FORGETS_A_WRITE && stage.oneIn(20);
+        boolean forgets = cluster.mutation == Mutation.JOURNAL_FORGETS_A_WRITE && loop.oneIn(20);
         if (kept && !forgets) keep(log, all, writer);
         if (forgets) log.highest = Math.max(log.highest, all.getLast().sequenceNr());
         if (taken || fails) refuse(write, all, taken ? "the number is taken" : "the journal does not answer");
@@ -110,17 +110,17 @@ final class Journal {
         };
     }
 
-    private void keep(Log log, List<PersistentRepr> all, World.Incarnation writer) {
+    private void keep(Log log, List<PersistentRepr> all, SimulatedCluster.Incarnation writer) {
         for (PersistentRepr repr : all) {
             if (repr.sequenceNr() > log.highest + 1)
-                world.violated(writer + " writes number " + repr.sequenceNr() + " behind " + log.highest);
+                cluster.violated(writer + " writes number " + repr.sequenceNr() + " behind " + log.highest);
             if (log.events.containsKey(repr.sequenceNr()) || repr.sequenceNr() <= log.highest) {
                 log.events.put(repr.sequenceNr(), repr);
-                continue; // only with a journal without a fence
+                continue; // only in the mutation without a fence
             }
             log.highest = repr.sequenceNr();
             log.events.put(repr.sequenceNr(), repr);
-            world.ledger(writer.run).happened((RunEvent) repr.payload());
+            cluster.oracle(writer.run).happened((RunEvent) repr.payload());
         }
     }
 
@@ -137,7 +137,7 @@ final class Journal {
         for (PersistentRepr repr : all) {
             ActorRef other = log.acknowledged.putIfAbsent(repr.sequenceNr(), write.persistentActor());
             if (other != null && !other.equals(write.persistentActor()))
-                world.violated("two writers were told that they wrote number " + repr.sequenceNr());
+                cluster.violated("two writers were told that they wrote number " + repr.sequenceNr());
             tell(write.persistentActor(),
                     new JournalProtocol.WriteMessageSuccess(repr, write.actorInstanceId()));
         }
@@ -148,20 +148,20 @@ final class Journal {
     }
 
     void replay(JournalProtocol.ReplayMessages replay) {
-        stage.in(delay(), () -> {
+        loop.in(delay(), () -> {
             ActorRef to = replay.persistentActor();
-            if (world.faults.hits(stage, world.faults.journalFails)) {
+            if (cluster.faults.hits(loop, cluster.faults.journalFails)) {
                 tell(to, new JournalProtocol.ReplayMessagesFailure(new IOException("unreadable now")));
                 return;
             }
             Log log = log(replay.persistenceId());
-            long last = world.mutation == Mutation.JOURNAL_LOSES_ITS_TAIL && stage.oneIn(3)
+            long last = cluster.mutation == Mutation.JOURNAL_LOSES_ITS_TAIL && loop.oneIn(3)
                     ? log.highest - 1 : replay.toSequenceNr();
             long left = replay.max();
             for (PersistentRepr repr : log.events.tailMap(replay.fromSequenceNr(), true).values()) {
                 if (left-- <= 0 || repr.sequenceNr() > last) break;
                 if (repr.payload() instanceof RunEvent.OperationAttempted(var at, _)
-                        && world.mutation == Mutation.JOURNAL_LOSES_ATTEMPTS)
+                        && cluster.mutation == Mutation.JOURNAL_LOSES_ATTEMPTS)
                     tell(to, new JournalProtocol.ReplayedMessage(
                             repr.withPayload(new RunEvent.ReplayFinished(at))));
                 else tell(to, new JournalProtocol.ReplayedMessage(
@@ -176,7 +176,7 @@ final class Journal {
     }
 
     void delete(JournalProtocol.DeleteMessagesTo delete) {
-        stage.in(delay(), () -> log(delete.persistenceId()).events
+        loop.in(delay(), () -> log(delete.persistenceId()).events
                 .headMap(Math.min(delete.toSequenceNr(), log(delete.persistenceId()).highest), true).clear());
     }
 
@@ -184,20 +184,20 @@ final class Journal {
 
     void save(SnapshotProtocol.SaveSnapshot save, ActorRef replyTo) {
         SnapshotMetadata metadata = save.metadata();
-        stage.in(delay(), () -> {
-            boolean fails = world.faults.hits(stage, world.faults.snapshotFails);
-            if (!fails || stage.oneIn(2))
+        loop.in(delay(), () -> {
+            boolean fails = cluster.faults.hits(loop, cluster.faults.snapshotFails);
+            if (!fails || loop.oneIn(2))
                 log(metadata.persistenceId()).snapshots.put(metadata.sequenceNr(),
                         new SelectedSnapshot(metadata, save.snapshot()));
-            stage.trace(() -> "snapshot at " + metadata.sequenceNr() + (fails ? " FAILS" : ""));
+            loop.trace(() -> "snapshot at " + metadata.sequenceNr() + (fails ? " FAILS" : ""));
             tell(replyTo, fails ? new SaveSnapshotFailure(metadata, new IOException("no snapshot now"))
                     : new SaveSnapshotSuccess(metadata));
         });
     }
 
     void load(SnapshotProtocol.LoadSnapshot load, ActorRef replyTo) {
-        stage.in(delay(), () -> {
-            if (world.faults.hits(stage, world.faults.journalFails)) {
+        loop.in(delay(), () -> {
+            if (cluster.faults.hits(loop, cluster.faults.journalFails)) {
                 tell(replyTo, new SnapshotProtocol.LoadSnapshotFailed(new IOException("unreadable now")));
                 return;
             }
@@ -211,7 +211,7 @@ final class Journal {
     }
 
     void delete(SnapshotProtocol.DeleteSnapshots delete) {
-        stage.in(delay(), () -> log(delete.persistenceId()).snapshots
+        loop.in(delay(), () -> log(delete.persistenceId()).snapshots
                 .headMap(delete.criteria().maxSequenceNr(), true).clear());
     }
 }

@@ -3,10 +3,10 @@ package bios.coordinator.simulation;
 import org.apache.pekko.actor.AbstractActor;
 import org.apache.pekko.persistence.JournalProtocol;
 
-/// The journal plugin of a simulated actor system: hands every request to the [Journal] of the history that
-/// is going on.
+/// The journal plugin of a simulated actor system: forwards every request to the [Journal] of the current
+/// history.
 public final class JournalActor extends AbstractActor {
-    private final Stage stage = Stage.of(getContext().getSystem().name());
+    private final EventLoop loop = EventLoop.of(getContext().getSystem().name());
 
     @Override public Receive createReceive() {
         return receiveBuilder()
@@ -16,6 +16,6 @@ public final class JournalActor extends AbstractActor {
     }
 
     private Journal journal() {
-        return stage.current(World.class).journal;
+        return loop.current(SimulatedCluster.class).journal;
     }
 }

@@ -14,22 +14,22 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
-/// What an engine computes, as a function: "weights" are a hash of everything that was executed, so that an
-/// operation too many, too few or out of order shows in every later result.
+/// The computation of an engine as a pure function: the "weights" are a hash of all executed operations, so
+/// that an extra, missing or reordered operation changes every later result.
 final class ModelEngine {
-    /// The setting of an operation that fails by the user's fault, of one that needs more memory than the
-    /// device has, and of one that kills its process.
+    /// The settings of an operation that fails because of a user error, of one that needs more memory than
+    /// the device has, and of one that ends its process.
     static final String FAIL = "fail";
     static final String TOO_LARGE = "too_large";
     static final String KILL = "kill";
 
-    /// A run's exact state.
+    /// The exact state of a run.
     record State(String weights, String moments, String gradient, long step, LoraSpec lora) {
         static State fresh(LoraSpec lora) {
             return new State(hash("new", "" + lora.seed(), "" + lora.rank()), "", "", 0, lora);
         }
 
-        /// As a recovery point holds it.
+        /// The content of a recovery point.
         String text() {
             return String.join(",", weights, moments, gradient, "" + step);
         }
@@ -39,22 +39,22 @@ final class ModelEngine {
             return new State(parts[0], parts[1], parts[2], Long.parseLong(parts[3]), lora);
         }
 
-        /// As the optimizer's part of a checkpoint holds it.
+        /// The content of the optimizer part of a checkpoint.
         String optimizer() {
             return moments + "," + step;
         }
     }
 
-    /// What a checkpoint holds.
+    /// The content of a checkpoint.
     record Loaded(CheckpointManifest manifest, String weights, Optional<String> optimizer) {}
 
-    /// The state behind an operation, and its result or fault; saves give neither.
+    /// The state after an operation, and its result or fault; a save has neither.
     record Done(State state, Optional<OperationResult> result, Optional<Fault> fault) {}
 
     private ModelEngine() {}
 
-    /// @param digest of the encoded operation
-    /// @param loaded for a load
+    /// @param digest SHA-256 of the encoded operation
+    /// @param loaded the loaded checkpoint, for a load
     static Done execute(State s, Operation operation, String digest, Optional<Loaded> loaded) {
         return switch (operation) {
             case Operation.ForwardBackward f when f.settings().containsKey(FAIL) ->
@@ -84,7 +84,7 @@ final class ModelEngine {
                         ? new State(from.weights(), parts[0], "", Long.parseLong(parts[1]),
                                 from.manifest().lora())
                         : new State(from.weights(), "", "", s.step(), from.manifest().lora());
-                yield done(next, new OperationResult.Loaded(path.bios(), next.step()));
+                yield done(next, new OperationResult.Loaded(path.biosUri(), next.step()));
             }
             case Operation.SaveState _, Operation.SaveSamplerWeights _ ->
                     new Done(s, Optional.empty(), Optional.empty());
@@ -112,7 +112,7 @@ final class ModelEngine {
                 config.parent(), acceptedAtMillis, ttl.map(t -> acceptedAtMillis + 1000 * t));
     }
 
-    /// 64 bits of FNV-1a, mixed, in hex.
+    /// FNV-1a with 64 bits and a final mix, in hex.
     static String hash(String... parts) {
         long h = 0xcbf29ce484222325L;
         for (String part : parts) {

@@ -32,14 +32,14 @@ import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.javadsl.Behaviors;
 
-/// The engine of a node: [ModelEngine] behind the real engine's messages. Runs are executed side by side,
-/// each in order; states are written in the background, saves hold up the events behind them, recovery points
-/// do not. It may forget everything, and it dies with its node.
+/// The engine of a node: [ModelEngine] behind the real engine's messages. Runs are executed concurrently,
+/// each in order. States are written in the background; a save delays later events, a recovery point does
+/// not. The engine can lose all states, and it ends with its node.
 final class SimulatedEngine {
-    private static final int MOST_REFUSALS = 3;
-    private static final Fault NOT_HERE = Fault.server(EngineCommand.RUN_NOT_OPEN, "not here");
+    private static final int MAX_REFUSALS = 3;
+    private static final Fault NOT_OPEN = Fault.server(EngineCommand.RUN_NOT_OPEN, "not here");
 
-    /// The place of an event that is still to come.
+    /// The place of a future event in the order of events.
     private static final class Slot {
         final EngineCommand command;
         final ActorRef<EngineEvent> to;
@@ -63,7 +63,7 @@ final class SimulatedEngine {
         Optional<State> before = Optional.empty();
         boolean busy;
         boolean replays;
-        /// When the last answer arrives: answers of a run stay in order.
+        /// The arrival time of the last answer, because answers of a run stay in order.
         long answersUntil;
 
         RunQueue(RunConfig config) {
@@ -71,27 +71,27 @@ final class SimulatedEngine {
         }
     }
 
-    private final World world;
-    private final World.Node node;
+    private final SimulatedCluster cluster;
+    private final SimulatedCluster.Node node;
     private final Map<String, RunQueue> queues = new TreeMap<>();
     private final Set<String> known = new HashSet<>();
     private final Map<String, Integer> refused = new TreeMap<>();
 
-    SimulatedEngine(World world, World.Node node) {
-        this.world = world;
+    SimulatedEngine(SimulatedCluster cluster, SimulatedCluster.Node node) {
+        this.cluster = cluster;
         this.node = node;
     }
 
     Behavior<EngineCommand> behavior() {
         return Behaviors.receiveMessage(command -> {
-            if (!node.dead()) obey(command);
+            if (!node.dead()) handle(command);
             return Behaviors.same();
         });
     }
 
-    /// Loses all states, as an engine that was started again; says so to those that wait.
-    void forget() {
-        world.stage.trace(() -> node + " forgets its runs");
+    /// Loses all states, like an engine that was restarted, and fails all waiting commands.
+    void loseRuns() {
+        cluster.loop.trace(() -> node + " forgets its runs");
         List<RunQueue> lost = List.copyOf(queues.values());
         queues.clear();
         lost.forEach(SimulatedEngine::lost);
@@ -103,22 +103,22 @@ final class SimulatedEngine {
         for (Slot slot : queue.slots) slot.to.tell(switch (slot.command) {
             case EngineCommand.Execute c -> notOpen(run, c.position());
             case EngineCommand.TakeRecoveryPoint c ->
-                    new EngineEvent.RecoveryPointFailed(run, c.position(), NOT_HERE);
-            default -> new EngineEvent.OpenFailed(run, NOT_HERE);
+                    new EngineEvent.RecoveryPointFailed(run, c.position(), NOT_OPEN);
+            default -> new EngineEvent.OpenFailed(run, NOT_OPEN);
         });
         queue.slots.clear();
     }
 
     private static EngineEvent notOpen(RunId run, long position) {
-        return new EngineEvent.Failed(run, position, NOT_HERE);
+        return new EngineEvent.Failed(run, position, NOT_OPEN);
     }
 
-    private void obey(EngineCommand command) {
+    private void handle(EngineCommand command) {
         switch (command) {
             case EngineCommand.OpenRun open -> {
                 var queue = new RunQueue(open.config());
                 queue.replays = !known.add(open.config().run().value()) || open.recoveryPoint().isPresent()
-                        || world.ledger(open.config().run()).accepted() > 3;
+                        || cluster.oracle(open.config().run()).accepted() > 3;
                 queues.put(open.config().run().value(), queue);
                 add(queue, command, open.replyTo(), false);
             }
@@ -132,11 +132,11 @@ final class SimulatedEngine {
             }
             case EngineCommand.TakeRecoveryPoint(var run, var position, var replyTo) -> {
                 RunQueue queue = queues.get(run.value());
-                if (queue == null) replyTo.tell(new EngineEvent.RecoveryPointFailed(run, position, NOT_HERE));
+                if (queue == null) replyTo.tell(new EngineEvent.RecoveryPointFailed(run, position, NOT_OPEN));
                 else add(queue, command, replyTo, true);
             }
             case EngineCommand.CloseRun(var run) -> queues.remove(run.value());
-            default -> {} // nothing that a run's entity must have an answer to
+            default -> {} // commands that need no reply
         }
     }
 
@@ -144,8 +144,8 @@ final class SimulatedEngine {
         var slot = new Slot(command, to, overtaken);
         queue.slots.add(slot);
         queue.waiting.add(new Work(command, slot));
-        if (world.mutation == Mutation.ENGINE_SWAPS_OPERATIONS && queue.waiting.size() > 2
-                && world.stage.oneIn(4)) {
+        if (cluster.mutation == Mutation.ENGINE_SWAPS_OPERATIONS && queue.waiting.size() > 2
+                && cluster.loop.oneIn(4)) {
             Work last = queue.waiting.removeLast();
             Work other = queue.waiting.removeLast();
             queue.waiting.add(last);
@@ -161,8 +161,8 @@ final class SimulatedEngine {
     private void next(RunQueue queue) {
         if (queue.busy || queue.waiting.isEmpty()) return;
         queue.busy = true;
-        long takes = world.stage.oneIn(10) ? world.stage.between(50, 1_500) : world.stage.between(1, 40);
-        world.stage.in(takes, () -> {
+        long takes = cluster.loop.oneIn(10) ? cluster.loop.between(50, 1_500) : cluster.loop.between(1, 40);
+        cluster.loop.in(takes, () -> {
             if (!current(queue)) return;
             Work entry = queue.waiting.removeFirst();
             perform(queue, entry);
@@ -176,7 +176,7 @@ final class SimulatedEngine {
         switch (entry.command()) {
             case EngineCommand.OpenRun(_, var lora, var point, _) -> {
                 if (refuses(run.value())) {
-                    boolean full = world.stage.oneIn(2);
+                    boolean full = cluster.loop.oneIn(2);
                     queues.remove(run.value());
                     fill(queue, entry.slot(), new EngineEvent.OpenFailed(run, Fault.server(
                             full ? "out_of_memory" : "store_failed", "no room now")));
@@ -203,28 +203,28 @@ final class SimulatedEngine {
     private void takePoint(RunQueue queue, Work entry, long position) {
         RunId run = queue.config.run();
         State state = queue.state.orElseThrow();
-        State copied = world.mutation == Mutation.POINT_IS_TAKEN_EARLY && queue.before.isPresent()
-                && world.stage.oneIn(2) ? queue.before.get() : state;
+        State copied = cluster.mutation == Mutation.POINT_IS_TAKEN_EARLY && queue.before.isPresent()
+                && cluster.loop.oneIn(2) ? queue.before.get() : state;
         keep(queue, entry, () -> {
-            if (world.mutation == Mutation.POINT_NEVER_COMES) throw new BlobMissing(null);
-            BlobRef blob = world.blobs.put(BlobScope.recovery(run), bytes(copied.text()));
+            if (cluster.mutation == Mutation.POINT_NEVER_COMES) throw new BlobMissing(null);
+            BlobRef blob = cluster.blobs.put(BlobScope.recovery(run), bytes(copied.text()));
             return new EngineEvent.RecoveryPointWritten(run, position, blob, state.step(), state.lora());
         }, fault -> new EngineEvent.RecoveryPointFailed(run, position, fault));
     }
 
     private void execute(RunQueue queue, Work entry, EngineCommand.Execute c) {
         RunId run = queue.config.run();
-        world.stage.trace(() -> node + " executes " + c.position() + " " + c.operation().kind());
+        cluster.loop.trace(() -> node + " executes " + c.position() + " " + c.operation().kind());
         Operation operation;
         String digest;
         Optional<Loaded> loaded;
         try {
             byte[] encoded = switch (c.operation()) {
                 case StoredOperation.Inline(_, var inline) -> inline;
-                case StoredOperation.InBlob(_, var blob) -> world.blobs.readSmall(blob, 1 << 30);
+                case StoredOperation.InBlob(_, var blob) -> cluster.blobs.readSmall(blob, 1 << 30);
             };
             digest = StoredOperations.digest(encoded);
-            operation = world.operation(digest);
+            operation = cluster.operation(digest);
             loaded = c.loaded().map(m -> new Loaded(m, text(m.adapter()), m.optimizer().map(this::text)));
         } catch (RuntimeException failed) {
             fill(queue, entry.slot(), new EngineEvent.Failed(run, c.position(), fault(failed)));
@@ -232,7 +232,7 @@ final class SimulatedEngine {
         }
         if (operation instanceof Operation.ForwardBackward f
                 && f.settings().containsKey(ModelEngine.KILL)) {
-            world.killedBy(node, run, c.position());
+            cluster.killedBy(node, run, c.position());
             return;
         }
         State before = queue.state.orElseThrow();
@@ -245,16 +245,16 @@ final class SimulatedEngine {
         else if (done.result().isPresent())
             fill(queue, entry.slot(), new EngineEvent.Executed(
             run, c.position(), shown(done.result().get())));
-        else save(queue, entry, c, operation, world.mutation == Mutation.SAVE_IS_TAKEN_LATE
+        else save(queue, entry, c, operation, cluster.mutation == Mutation.SAVE_IS_TAKEN_LATE
                 && queue.waiting.peek() instanceof Work(EngineCommand.Execute following, _)
                 ? after(after, following) : after);
     }
 
     private State mutated(RunQueue queue, State before, Done done, Operation operation, String digest) {
         boolean counts = queue.replays && operation instanceof Operation.ForwardBackward
-                && done.result().isPresent() && world.stage.oneIn(8);
-        if (counts && world.mutation == Mutation.ENGINE_LOSES_AN_OPERATION_OF_A_REPLAY) return before;
-        if (counts && world.mutation == Mutation.ENGINE_REPEATS_AN_OPERATION_OF_A_REPLAY)
+                && done.result().isPresent() && cluster.loop.oneIn(8);
+        if (counts && cluster.mutation == Mutation.ENGINE_LOSES_AN_OPERATION_OF_A_REPLAY) return before;
+        if (counts && cluster.mutation == Mutation.ENGINE_REPEATS_AN_OPERATION_OF_A_REPLAY)
             return ModelEngine.execute(done.state(), operation, digest, Optional.empty()).state();
         return done.state();
     }
@@ -263,11 +263,11 @@ final class SimulatedEngine {
         if (!(following.operation() instanceof StoredOperation.Inline(_, var encoded))
                 || following.loaded().isPresent()) return state;
         String digest = StoredOperations.digest(encoded);
-        return ModelEngine.execute(state, world.operation(digest), digest, Optional.empty()).state();
+        return ModelEngine.execute(state, cluster.operation(digest), digest, Optional.empty()).state();
     }
 
     private OperationResult shown(OperationResult result) {
-        return world.mutation == Mutation.RESULT_DEPENDS_ON_THE_NODE
+        return cluster.mutation == Mutation.RESULT_DEPENDS_ON_THE_NODE
                 && result instanceof OperationResult.Evaluated(var logprobs, _)
                 ? new OperationResult.Evaluated(logprobs, Map.of("loss:sum", (double) node.id)) : result;
     }
@@ -275,9 +275,9 @@ final class SimulatedEngine {
     private void save(RunQueue queue, Work entry, EngineCommand.Execute c, Operation operation, State state) {
         RunId run = queue.config.run();
         keep(queue, entry, () -> {
-            BlobRef adapter = world.blobs.put(BlobScope.checkpoints(run), bytes(state.weights()));
+            BlobRef adapter = cluster.blobs.put(BlobScope.checkpoints(run), bytes(state.weights()));
             Optional<BlobRef> optimizer = operation instanceof Operation.SaveState
-                    ? Optional.of(world.blobs.put(BlobScope.checkpoints(run), bytes(state.optimizer())))
+                    ? Optional.of(cluster.blobs.put(BlobScope.checkpoints(run), bytes(state.optimizer())))
                     : Optional.empty();
             return new EngineEvent.Executed(run, c.position(), new OperationResult.Saved(ModelEngine
                     .manifest(queue.config, state, operation, adapter, optimizer, c.acceptedAtMillis())));
@@ -311,24 +311,26 @@ final class SimulatedEngine {
         }
     }
 
-    /// Whether a run is not opened now. Fewer times in a row than make its operations fail.
+    /// Whether the engine refuses to open a run now. The number of consecutive refusals is below the limit at
+    /// which operations fail.
     private boolean refuses(String run) {
-        boolean refuses = world.faults.hits(world.stage, world.faults.refuse)
-                && refused.getOrDefault(run, 0) < MOST_REFUSALS;
+        boolean refuses = cluster.faults.hits(cluster.loop, cluster.faults.refuse)
+                && refused.getOrDefault(run, 0) < MAX_REFUSALS;
         if (refuses) {
             refused.merge(run, 1, Integer::sum);
-            world.stage.trace(() -> node + " refuses to open " + run);
+            cluster.loop.trace(() -> node + " refuses to open " + run);
         } else refused.remove(run);
         return refuses;
     }
 
     private void send(RunQueue queue, ActorRef<EngineEvent> to, EngineEvent event) {
-        long now = world.stage.now();
-        long late = world.faults.hits(world.stage, world.faults.late) ? world.stage.between(500, 6_000) : 0;
+        long now = cluster.loop.now();
+        long late = cluster.faults.hits(cluster.loop, cluster.faults.late)
+                ? cluster.loop.between(500, 6_000) : 0;
         queue.answersUntil = Math.max(queue.answersUntil, now + late);
         if (queue.answersUntil == now) tell(to, event);
-        else world.stage.in(queue.answersUntil - now, () -> {
-            world.stage.trace(() -> node + " answers late: " + event);
+        else cluster.loop.in(queue.answersUntil - now, () -> {
+            cluster.loop.trace(() -> node + " answers late: " + event);
             tell(to, event);
         });
     }
@@ -340,7 +342,7 @@ final class SimulatedEngine {
     }
 
     private String text(BlobRef blob) {
-        return new String(world.blobs.readSmall(blob, 1 << 30), StandardCharsets.UTF_8);
+        return new String(cluster.blobs.readSmall(blob, 1 << 30), StandardCharsets.UTF_8);
     }
 
     private static byte[] bytes(String text) {

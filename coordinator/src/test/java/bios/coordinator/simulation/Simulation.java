@@ -17,46 +17,47 @@ import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.javadsl.Adapter;
 import org.slf4j.LoggerFactory;
 
-/// Histories of runs, one for each seed, on an actor system without threads: the real entities among models
-/// of everything around them, and an oracle that sees every event.
+/// Plays histories of runs, one for each seed, on an actor system without threads: real entities, models of
+/// everything around them, and an oracle that checks every event.
 final class Simulation {
     private static final int MAX_STEPS = 400_000;
     private static final long FAULTS_END = 45_000;
-    private static final long PATIENCE = 20 * 60_000;
+    private static final long TIME_LIMIT = 20 * 60_000;
 
-    /// How a history went.
+    /// The result of a history.
     ///
-    /// @param violation the first promise that was not kept
-    /// @param trace what happened, if it was asked for
+    /// @param violation the first violation
+    /// @param trace the trace, if it was requested
     record Outcome(long seed, Optional<String> violation, List<String> trace, long steps, long millis) {}
 
-    /// Tells the world of entities that stop.
+    /// Reports entities that stop to the cluster.
     private static final class StopWatcher extends AbstractActor {
-        private final Stage stage;
+        private final EventLoop loop;
 
-        StopWatcher(Stage stage) {
-            this.stage = stage;
+        StopWatcher(EventLoop loop) {
+            this.loop = loop;
         }
 
         @Override public Receive createReceive() {
-            return receiveBuilder().match(Terminated.class, gone ->
-                    stage.current(World.class).ended(Adapter.toTyped(gone.getActor()))).match(ActorRef.class,
-                            ref -> getContext().watch(Adapter.toClassic(ref))).build();
+            return receiveBuilder()
+                    .match(Terminated.class, gone -> loop.current(SimulatedCluster.class)
+                            .ended(Adapter.toTyped(gone.getActor())))
+                    .match(ActorRef.class, ref -> getContext().watch(Adapter.toClassic(ref))).build();
         }
     }
 
-    private final Stage stage;
+    private final EventLoop loop;
     private final ActorSystem system;
     private final org.apache.pekko.actor.ActorRef stopWatcher;
 
-    private Simulation(Stage stage, ActorSystem system) {
-        this.stage = stage;
+    private Simulation(EventLoop loop, ActorSystem system) {
+        this.loop = loop;
         this.system = system;
-        this.stopWatcher = system.actorOf(Props.create(StopWatcher.class, () -> new StopWatcher(stage)));
+        this.stopWatcher = system.actorOf(Props.create(StopWatcher.class, () -> new StopWatcher(loop)));
     }
 
-    /// What entities log while everything around them fails says nothing.
-    private static void quietly(Runnable work) {
+    /// Runs `work` without logs: faults are expected.
+    private static void withoutLogs(Runnable work) {
         var root = (Logger) LoggerFactory.getLogger(org.slf4j.Logger.ROOT_LOGGER_NAME);
         Level before = root.getLevel();
         root.setLevel(Level.OFF);
@@ -67,9 +68,9 @@ final class Simulation {
         }
     }
 
-    /// @param name of the stage and the actor system
+    /// @param name name of the event loop and the actor system
     static Simulation open(String name) {
-        Stage stage = Stage.of(name);
+        EventLoop loop = EventLoop.of(name);
         Config own = ConfigFactory.parseString("""
                 pekko {
                   actor.provider = local
@@ -80,11 +81,11 @@ final class Simulation {
                   jvm-shutdown-hooks = off
                   coordinated-shutdown.run-by-actor-system-terminate = off
                   coordinated-shutdown.run-by-jvm-shutdown-hook = off
-                  scheduler.implementation = "bios.coordinator.simulation.StageScheduler"
+                  scheduler.implementation = "bios.coordinator.simulation.EventLoopScheduler"
                   actor.default-dispatcher {
                     type = Dispatcher
-                    executor = "bios.coordinator.simulation.StageExecutor"
-                    stage = "%1$s"
+                    executor = "bios.coordinator.simulation.EventLoopExecutor"
+                    event-loop = "%1$s"
                     throughput = 1
                     throughput-deadline-time = 0
                   }
@@ -102,36 +103,36 @@ final class Simulation {
                   class = "bios.coordinator.simulation.SnapshotActor"
                   plugin-dispatcher = "pekko.actor.default-dispatcher"
                 }
-                bios.simulation.stage = "%1$s"
+                bios.simulation.event-loop = "%1$s"
                 """.formatted(name));
-        stage.begin(0, false);
+        loop.begin(0, false);
         Config all = own.withFallback(ConfigFactory.defaultReferenceUnresolved()).resolve();
-        var simulation = stage.start(() -> new Simulation(stage, ActorSystem.create(name, all)));
-        // What Pekko begins when it is first needed must not make the first history another one.
+        var simulation = loop.start(() -> new Simulation(loop, ActorSystem.create(name, all)));
+        // The first history initializes lazy parts of Pekko, which would change its trace; it is discarded.
         simulation.play(0, Mutation.NONE, false);
         return simulation;
     }
 
     Outcome play(long seed, Mutation mutation, boolean traced) {
-        stage.begin(seed, traced);
-        var world = new World(stage, system, mutation, settings(), ref -> stopWatcher.tell(ref,
+        loop.begin(seed, traced);
+        var cluster = new SimulatedCluster(loop, system, mutation, settings(), ref -> stopWatcher.tell(ref,
                 org.apache.pekko.actor.ActorRef.noSender()));
-        stage.play(world);
-        quietly(() -> {
+        loop.play(cluster);
+        withoutLogs(() -> {
             try {
-                play(world);
+                play(cluster);
             } catch (Violation found) {
-                world.violated(found.getMessage());
+                cluster.violated(found.getMessage());
             }
         });
-        long steps = stage.steps();
-        long millis = stage.now() - Stage.BEGIN;
-        var trace = stage.traced();
-        quietly(() -> {
-            world.end();
-            stage.end();
+        long steps = loop.steps();
+        long millis = loop.now() - EventLoop.BEGIN;
+        var trace = loop.traced();
+        withoutLogs(() -> {
+            cluster.end();
+            loop.end();
         });
-        return new Outcome(seed, world.violation(), trace, steps, millis);
+        return new Outcome(seed, cluster.violation(), trace, steps, millis);
     }
 
     private RunSettings settings() {
@@ -139,40 +140,41 @@ final class Simulation {
                 bios.run { recovery-point { steps = %d, operations = %d }, window = %d, retry-after = 2 s
                   idle-after = 20 s, attempts = %d, max-unfinished = %d
                   results.max-count = %d }
-                """.formatted(stage.between(1, 5), stage.between(3, 12), stage.between(1, 6),
-                stage.between(2, 3), stage.oneIn(4) ? 4 : 100, stage.oneIn(8) ? 6 : 4096))
+                """.formatted(loop.between(1, 5), loop.between(3, 12), loop.between(1, 6),
+                loop.between(2, 3), loop.oneIn(4) ? 4 : 100, loop.oneIn(8) ? 6 : 4096))
                 .withFallback(system.settings().config()));
     }
 
-    private void play(World world) {
-        boolean alone = stage.oneIn(2);
-        // An operation that kills takes other runs of its node with it, and must not have them blamed.
-        boolean harm = stage.oneIn(2);
-        boolean loads = stage.oneIn(2);
+    private void play(SimulatedCluster cluster) {
+        boolean alone = loop.oneIn(2);
+        // An operation that ends its process may cause blame of other runs on the node; such histories have
+        // one run with these operations.
+        boolean fatal = loop.oneIn(2);
+        boolean loads = loop.oneIn(2);
         var first = new RunId("usf-finance-9f2c4be01a01");
         var second = new RunId("usf-finance-9f2c4be01a02");
         var clients = new ArrayList<Client>();
-        clients.add(new Client(world, first, loads ? Optional.of(second) : Optional.empty(),
-                (int) stage.between(5, alone ? 40 : 25), harm, false));
-        if (!alone) clients.add(new Client(world, second, Optional.empty(), (int) stage.between(5, 25), false,
-                loads));
-        world.begin();
+        clients.add(new Client(cluster, first, loads ? Optional.of(second) : Optional.empty(),
+                (int) loop.between(5, alone ? 40 : 25), fatal, false));
+        if (!alone) clients.add(new Client(cluster, second, Optional.empty(),
+                (int) loop.between(5, 25), false, loads));
+        cluster.begin();
         clients.forEach(Client::begin);
-        stage.in(FAULTS_END, world::calm);
-        until(world, () -> world.faults.calm && clients.stream().allMatch(Client::over), () ->
+        loop.in(FAULTS_END, cluster::endFaults);
+        until(cluster, () -> cluster.faults.ended && clients.stream().allMatch(Client::over), () ->
                 "what was accepted is not finished: " + clients.stream().map(Client::waits).toList());
-        clients.forEach(Client::lookAgain);
-        until(world, () -> clients.stream().allMatch(Client::described), () -> "a run does not answer");
-        until(world, () -> clients.stream().allMatch(c -> world.atRest(c.run())),
+        clients.forEach(Client::compareAgain);
+        until(cluster, () -> clients.stream().allMatch(Client::described), () -> "a run does not answer");
+        until(cluster, () -> clients.stream().allMatch(c -> cluster.isPassivated(c.run())),
                 () -> "a run does not rest");
-        for (Client client : clients) atRest(world, client.run());
-        world.turnsAreFree();
+        for (Client client : clients) judgeEnd(cluster, client.run());
+        cluster.turnsAreFree();
     }
 
-    private void atRest(World world, RunId run) {
-        world.ledger(run).settled();
-        if (world.ledger(run).behindPoint() > 0)
-            world.violated("run " + run + " rests with " + world.ledger(run).behindPoint()
+    private void judgeEnd(SimulatedCluster cluster, RunId run) {
+        cluster.oracle(run).settled();
+        if (cluster.oracle(run).unsettledOperations() > 0)
+            cluster.violated("run " + run + " rests with " + cluster.oracle(run).unsettledOperations()
                     + " operations behind its recovery point");
     }
 
@@ -184,13 +186,13 @@ final class Simulation {
         String say();
     }
 
-    private void until(World world, Condition over, Words otherwise) {
-        long deadline = stage.now() + PATIENCE;
+    private void until(SimulatedCluster cluster, Condition over, Words otherwise) {
+        long deadline = loop.now() + TIME_LIMIT;
         while (!over.holds()) {
-            if (!stage.step() || stage.now() > deadline || stage.steps() > MAX_STEPS) {
-                world.violated(otherwise.say());
+            if (!loop.step() || loop.now() > deadline || loop.steps() > MAX_STEPS) {
+                cluster.violated(otherwise.say());
             }
-            if (world.violation().isPresent()) throw new Violation(world.violation().get());
+            if (cluster.violation().isPresent()) throw new Violation(cluster.violation().get());
         }
     }
 }

@@ -5,7 +5,7 @@ import org.apache.pekko.persistence.SnapshotProtocol;
 
 /// The snapshot plugin of a simulated actor system; see [JournalActor].
 public final class SnapshotActor extends AbstractActor {
-    private final Stage stage = Stage.of(getContext().getSystem().name());
+    private final EventLoop loop = EventLoop.of(getContext().getSystem().name());
 
     @Override public Receive createReceive() {
         return receiveBuilder()
@@ -16,6 +16,6 @@ public final class SnapshotActor extends AbstractActor {
     }
 
     private Journal journal() {
-        return stage.current(World.class).journal;
+        return loop.current(SimulatedCluster.class).journal;
     }
 }

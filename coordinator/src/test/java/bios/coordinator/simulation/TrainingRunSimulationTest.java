@@ -12,9 +12,9 @@ import org.junit.jupiter.api.DynamicTest;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.TestFactory;
 
-/// Real entities among models that crash, drop, delay, repeat and reorder, and an oracle that sees it all
-/// (docs/guide/simulation.md). `-Dbios.sim.seeds=N` plays N histories from `-Dbios.sim.from=S` on,
-/// `-Dbios.sim.seed=S` one, with its trace.
+/// Simulates real entities with models that crash, drop, delay, repeat and reorder messages, and an oracle
+/// that checks every event (docs/guide/simulation.md). `-Dbios.sim.seeds=N` plays N histories from
+/// `-Dbios.sim.from=S` on, `-Dbios.sim.seed=S` one, with its trace.
 class TrainingRunSimulationTest {
     private static final Simulation SIMULATION = Simulation.open("simulation");
     private static final long SEEDS = Long.getLong("bios.sim.seeds", 2_000);
@@ -22,7 +22,7 @@ class TrainingRunSimulationTest {
     private static final int MUTATED_SEEDS = 300;
     private static final int SHOWN = 400;
 
-    @Test void nothingThatIsPromisedIsBrokenInAnyHistory() {
+    @Test void noHistoryHasAViolation() {
         Long only = Long.getLong("bios.sim.seed");
         if (only != null) {
             var outcome = SIMULATION.play(only, Mutation.NONE, true);
@@ -38,7 +38,7 @@ class TrainingRunSimulationTest {
     private static void broken(Simulation.Outcome outcome) {
         List<String> trace = outcome.trace();
         int from = Math.max(0, trace.size() - SHOWN);
-        fail("seed " + outcome.seed() + ": " + outcome.violation().orElse("whole when played again")
+        fail("seed " + outcome.seed() + ": " + outcome.violation().orElse("no violation when played again")
                 + "\nagain with -Dbios.sim.seed=" + outcome.seed() + "; the last of " + trace.size()
                 + " lines:\n" + String.join("\n", trace.subList(from, trace.size())));
     }
@@ -52,8 +52,8 @@ class TrainingRunSimulationTest {
         assertTrue(first.stream().distinct().count() == 40, "seeds differ");
     }
 
-    /// Every kind of fault and of answer happens in some history.
-    @Test void everythingHappensInSomeHistory() {
+    /// Every kind of fault and of reply occurs in some history.
+    @Test void everyKindOfFaultOccursInSomeHistory() {
         var all = new StringBuilder();
         for (long seed = 1; seed <= 100; seed++)
             SIMULATION.play(seed, Mutation.NONE, true).trace().forEach(line -> all.append(line).append('\n'));
@@ -67,7 +67,7 @@ class TrainingRunSimulationTest {
             assertTrue(all.indexOf(word) >= 0, "never seen: " + word);
     }
 
-    /// The oracle can fail: each deliberate mistake is found, as the mistake that it is.
+    /// The oracle finds each deliberate error and reports the expected violation.
     @TestFactory Stream<DynamicTest> everyMutationIsCaught() {
         return Arrays.stream(Mutation.values()).filter(m -> m != Mutation.NONE)
                 .map(m -> DynamicTest.dynamicTest(m.name(), () -> caught(m)));

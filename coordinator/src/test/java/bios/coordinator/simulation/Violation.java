@@ -1,6 +1,6 @@
 package bios.coordinator.simulation;
 
-/// A promise that was not kept.
+/// A violation that the oracle has found.
 final class Violation extends RuntimeException {
     private static final long serialVersionUID = 1;
 

@@ -8,9 +8,10 @@ public final class BlobDamaged extends RuntimeException {
     private final transient BlobId id;
 
     /// @param id the blob
-    /// @param how what is different
-    public BlobDamaged(BlobId id, String how) {
-        super("blob " + id + " is damaged: " + how + "; restore it from a copy or delete what refers to it");
+    /// @param problem the difference from the stored digest or length
+    public BlobDamaged(BlobId id, String problem) {
+        super("blob " + id + " is damaged: " + problem
+                + "; restore it from a copy or delete what refers to it");
         this.id = id;
     }
 

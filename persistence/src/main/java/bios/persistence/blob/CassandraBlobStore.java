@@ -40,7 +40,7 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
     private static final long DAY_MILLIS = 86_400_000;
     /// An upload that started earlier is not in progress any more.
     private static final int MAX_UPLOAD_DAYS = 2;
-    /// How long the rows of uploads are kept.
+    /// Time to live of the rows of uploads.
     private static final int UPLOAD_ROW_DAYS = 30;
     private static final int MAX_CACHED_ROOTS = 10_000;
 
@@ -147,7 +147,7 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
     private void publish(Cql cql, BlobId id, Upload ours, long bytes) {
         Object[] key = key(id);
         while (true) {
-            Optional<Upload> before = current(cql, id);
+            Optional<Upload> before = readCurrent(cql, id);
             if (before.filter(u -> u.id().equals(ours.id())).isPresent()) return;
             Optional<UploadRow> old = before.map(u -> recordUpload(cql, u.id(), id.scope(), id.sha256()));
             boolean applied = before.isEmpty()
@@ -155,7 +155,7 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
                             key[1], key[2], key[3])
                     : executeConditional(cql, REPLACE, ours.id(), bytes, ours.chunks(), clock.millis(),
                             key[0], key[1], key[2], key[3], before.get().id());
-            // Otherwise it was not applied, or its outcome is unknown: reads the row again.
+            // The transaction was not applied, or its outcome is unknown: reads the row again.
             if (applied) {
                 before.ifPresent(u -> deleteUpload(cql, u, old.get()));
                 return;
@@ -167,13 +167,13 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
         Cql cql = connection.await();
         Object[] key = key(id);
         translateFailures("blob " + id + " cannot be deleted", () -> {
-            Optional<Upload> found = current(cql, id);
+            Optional<Upload> found = readCurrent(cql, id);
             while (found.isPresent()) {
                 Upload upload = found.get();
                 UploadRow row = recordUpload(cql, upload.id(), id.scope(), id.sha256());
                 boolean applied = executeConditional(cql, DELETE, key[0], key[1], key[2], key[3],
                         upload.id());
-                found = applied ? Optional.empty() : current(cql, id);
+                found = applied ? Optional.empty() : readCurrent(cql, id);
                 if (found.filter(u -> u.id().equals(upload.id())).isEmpty()) deleteUpload(cql, upload, row);
                 // Replaced concurrently: that upload counts as later than this deletion.
                 if (!applied && found.filter(u -> !u.id().equals(upload.id())).isPresent()) return null;
@@ -188,7 +188,7 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
         return await(cql.retries().call(() -> cql.executeConditional(text, values))).wasApplied();
     }
 
-    private static Optional<Upload> current(Cql cql, BlobId id) {
+    private static Optional<Upload> readCurrent(Cql cql, BlobId id) {
         return await(cql.readSerial(FIND, key(id))).map(row ->
                 new Upload(row.getUuid("upload"), row.getInt("chunks")));
     }
@@ -211,7 +211,8 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
             for (Row row : await(cql.execute(UPLOADS_OF_DAY, day).thenCompose(cql::allRows))) {
                 UUID upload = row.getUuid("upload");
                 String sha256 = row.getString("sha256");
-                boolean used = !sha256.isEmpty() && current(cql, new BlobId(row.getString("scope"), sha256))
+                boolean used = !sha256.isEmpty()
+                        && readCurrent(cql, new BlobId(row.getString("scope"), sha256))
                         .filter(u -> u.id().equals(upload)).isPresent();
                 if (!used) {
                     deleteChunks(cql, upload);
@@ -235,19 +236,21 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
 
     @Override public InputStream open(BlobRef ref) {
         Cql cql = connection.await();
-        Upload upload = translateFailures("blob " + ref.id() + " cannot be read", () -> found(cql, ref.id()))
+        Upload upload = translateFailures("blob " + ref.id() + " cannot be read", () ->
+                findUpload(cql, ref.id()))
                 .orElseThrow(() -> new BlobMissing(ref.id()));
         return new VerifyingInputStream(ref, new ChunkedInput(cql, ref.id(), upload));
     }
 
-    private static Optional<Upload> found(Cql cql, BlobId id) {
+    private static Optional<Upload> findUpload(Cql cql, BlobId id) {
         return Cql.firstRow(await(cql.execute(FIND, key(id)))).map(row ->
                 new Upload(row.getUuid("upload"), row.getInt("chunks")));
     }
 
     @Override public boolean exists(BlobId id) {
         Cql cql = connection.await();
-        return translateFailures("blob " + id + " cannot be looked up", () -> found(cql, id)).isPresent();
+        return translateFailures("blob " + id + " cannot be looked up", () -> findUpload(cql, id))
+                .isPresent();
     }
 
     @Override public List<ListedBlob> list(String scope) {
@@ -263,16 +266,16 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
                         cql.execute(LIST, root, bucket, scope, scope + "0").thenCompose(cql::allRows))
                         .toList();
                 for (var part : parts)
-                    for (Row row : await(part)) listed(row, scope).ifPresent(found::add);
+                    for (Row row : await(part)) toListedBlob(row, scope).ifPresent(found::add);
             }
             return found;
         });
     }
 
-    private static Optional<ListedBlob> listed(Row row, String scope) {
-        String own = row.getString("scope");
-        if (!own.equals(scope) && !own.startsWith(scope + "/")) return Optional.empty();
-        return Optional.of(new ListedBlob(new BlobRef(new BlobId(own, row.getString("sha256")),
+    private static Optional<ListedBlob> toListedBlob(Row row, String scope) {
+        String blobScope = row.getString("scope");
+        if (!blobScope.equals(scope) && !blobScope.startsWith(scope + "/")) return Optional.empty();
+        return Optional.of(new ListedBlob(new BlobRef(new BlobId(blobScope, row.getString("sha256")),
                 row.getLong("bytes")), row.getLong("modified")));
     }
 
@@ -417,7 +420,7 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
         /// Called when a chunk is missing: continues with a newer upload of the same content, if there is
         /// one; otherwise the chunk is lost.
         private void switchToNewerUpload() {
-            Upload newer = found(cql, id).orElseThrow(() -> new BlobMissing(id));
+            Upload newer = findUpload(cql, id).orElseThrow(() -> new BlobMissing(id));
             if (newer.id().equals(upload.id())) throw new BlobDamaged(id, "chunk " + next + " of upload "
                     + upload.id() + " is missing");
             upload = newer;

@@ -46,7 +46,7 @@ public final class MeteredBlobStore implements BlobStore {
         try {
             return new MeteredInputStream(store.open(ref), began);
         } catch (RuntimeException failed) {
-            throw failed("read", failed, began);
+            throw recordFailure("read", failed, began);
         }
     }
 
@@ -73,14 +73,14 @@ public final class MeteredBlobStore implements BlobStore {
         long began = nanos.getAsLong();
         try {
             T result = work.get();
-            done(operation, began);
+            recordSuccess(operation, began);
             return result;
         } catch (RuntimeException failed) {
-            throw failed(operation, failed, began);
+            throw recordFailure(operation, failed, began);
         }
     }
 
-    private void done(String operation, long began) {
+    private void recordSuccess(String operation, long began) {
         Metrics.BLOB_OPERATIONS.labelValues(operation, "done").inc();
         observe(operation, began);
     }
@@ -89,7 +89,7 @@ public final class MeteredBlobStore implements BlobStore {
         Metrics.BLOB_SECONDS.labelValues(operation).observe((nanos.getAsLong() - began) / NANOS);
     }
 
-    private RuntimeException failed(String operation, RuntimeException failed, long began) {
+    private RuntimeException recordFailure(String operation, RuntimeException failed, long began) {
         Metrics.BLOB_OPERATIONS.labelValues(operation, "failed").inc();
         observe(operation, began);
         switch (failed) {
@@ -170,8 +170,8 @@ public final class MeteredBlobStore implements BlobStore {
             if (ended) return;
             ended = true;
             Metrics.BLOB_BYTES.labelValues("read").inc(bytes);
-            if (failed == null) done("read", began);
-            else failed("read", failed, began);
+            if (failed == null) recordSuccess("read", began);
+            else recordFailure("read", failed, began);
         }
     }
 }

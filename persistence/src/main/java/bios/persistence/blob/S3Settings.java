@@ -32,7 +32,8 @@ public record S3Settings(String bucket, String prefix, String region, String end
                 + partBytes + "; at least " + MIN_PART_BYTES);
     }
 
-    /// Reads them from a complete configuration; [IllegalArgumentException] names a setting that is wrong.
+    /// Reads the settings from a complete configuration; throws [IllegalArgumentException] with the name of
+    /// an invalid setting.
     public static S3Settings of(Config config) {
         try {
             Config c = config.getConfig(PATH);
@@ -41,8 +42,8 @@ public record S3Settings(String bucket, String prefix, String region, String end
                     c.getString("endpoint"), c.getBoolean("path-style"), c.getString("access-key"),
                     c.getString("secret-key"), Math.toIntExact(c.getBytes("part-bytes")),
                     Path.of(staging.isEmpty() ? System.getProperty("java.io.tmpdir") : staging));
-        } catch (ConfigException wrong) {
-            throw new IllegalArgumentException(wrong.getMessage(), wrong);
+        } catch (ConfigException invalid) {
+            throw new IllegalArgumentException(invalid.getMessage(), invalid);
         }
     }
 

@@ -40,16 +40,16 @@ final class VerifyingInputStream extends FilterInputStream {
     /// @param n what the last read returned
     private void verify(int n) throws IOException {
         if (length == ref.bytes() && (n < 0 || in.read() < 0)) {
-            String found = Digests.hex(digest);
-            if (!found.equals(ref.id().sha256())) throw damaged("its SHA-256 is " + found);
+            String actual = Digests.hex(digest);
+            if (!actual.equals(ref.id().sha256())) throw recordDamage("its SHA-256 is " + actual);
             verified = true;
-        } else if (n < 0) throw damaged("it has " + length + " bytes instead of " + ref.bytes());
-        else throw damaged("it has more than " + ref.bytes() + " bytes");
+        } else if (n < 0) throw recordDamage("it has " + length + " bytes instead of " + ref.bytes());
+        else throw recordDamage("it has more than " + ref.bytes() + " bytes");
     }
 
-    /// Every later read throws the same exception.
-    private BlobDamaged damaged(String how) {
-        damage = new BlobDamaged(ref.id(), how);
+    /// Stores the exception, which every later read throws again.
+    private BlobDamaged recordDamage(String problem) {
+        damage = new BlobDamaged(ref.id(), problem);
         return damage;
     }
 

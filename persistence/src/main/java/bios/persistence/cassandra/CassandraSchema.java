@@ -43,7 +43,7 @@ public final class CassandraSchema {
             }
             run(session, "CREATE TABLE IF NOT EXISTS " + keyspace
                     + ".schema_version (part text PRIMARY KEY, version int)");
-            int found = found(session, keyspace).orElse(0);
+            int found = installedVersion(session, keyspace).orElse(0);
             if (found > VERSION) throw newer(settings, found);
             for (int version = found + 1; version <= VERSION; version++) {
                 for (String statement : statements(version))
@@ -97,7 +97,7 @@ public final class CassandraSchema {
                 .one() != null;
     }
 
-    private static OptionalInt found(CqlSession session, String keyspace) {
+    private static OptionalInt installedVersion(CqlSession session, String keyspace) {
         var row = run(session, ROW.formatted(keyspace)).one();
         return row == null ? OptionalInt.empty() : OptionalInt.of(row.getInt("version"));
     }

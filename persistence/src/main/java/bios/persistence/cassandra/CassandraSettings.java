@@ -36,20 +36,22 @@ public record CassandraSettings(List<String> contactPoints, String localDatacent
     public CassandraSettings {
         contactPoints = List.copyOf(contactPoints);
         if (contactPoints.isEmpty())
-            throw wrong("contact-points", "is empty; name at least one HOST:PORT");
+            throw invalidSetting("contact-points", "is empty; name at least one HOST:PORT");
         contactPoints.forEach(CassandraSettings::address);
         if (!KEYSPACE.matcher(keyspace).matches())
-            throw wrong("keyspace", "'" + keyspace + "' is not a name of lower-case letters, digits and _");
+            throw invalidSetting("keyspace", "'" + keyspace
+            + "' is not a name of lower-case letters, digits and _");
         if (!List.of("LOCAL_QUORUM", "QUORUM").contains(consistency))
-            throw wrong("consistency", "is '" + consistency + "'; choose LOCAL_QUORUM or QUORUM");
+            throw invalidSetting("consistency", "is '" + consistency + "'; expected LOCAL_QUORUM or QUORUM");
         if (!List.of("LOCAL_SERIAL", "SERIAL").contains(serialConsistency))
-            throw wrong("serial-consistency",
-                    "is '" + serialConsistency + "'; choose LOCAL_SERIAL or SERIAL");
-        if (replication < 1) throw wrong("replication", "is " + replication + "; at least 1");
-        if (replayRows < 1) throw wrong("replay-rows", "is " + replayRows + "; at least 1");
+            throw invalidSetting("serial-consistency",
+                    "is '" + serialConsistency + "'; expected LOCAL_SERIAL or SERIAL");
+        if (replication < 1) throw invalidSetting("replication", "is " + replication + "; at least 1");
+        if (replayRows < 1) throw invalidSetting("replay-rows", "is " + replayRows + "; at least 1");
     }
 
-    /// Reads them from a complete configuration; [IllegalArgumentException] names a setting that is wrong.
+    /// Reads the settings from a complete configuration; throws [IllegalArgumentException] with the name of
+    /// an invalid setting.
     public static CassandraSettings of(Config config) {
         try {
             Config c = config.getConfig(PATH);
@@ -60,8 +62,8 @@ public record CassandraSettings(List<String> contactPoints, String localDatacent
                     c.getString("serial-consistency").toUpperCase(Locale.ROOT), c.getInt("replication"),
                     Math.toIntExact(c.getBytes("max-row-bytes")), c.getInt("replay-rows"),
                     c.getDuration("sampling-task-age"));
-        } catch (ConfigException wrong) {
-            throw new IllegalArgumentException(wrong.getMessage(), wrong);
+        } catch (ConfigException invalid) {
+            throw new IllegalArgumentException(invalid.getMessage(), invalid);
         }
     }
 
@@ -77,12 +79,12 @@ public record CassandraSettings(List<String> contactPoints, String localDatacent
                     : new InetSocketAddress(
                             point.substring(0, colon), Integer.parseInt(point.substring(colon + 1)));
         } catch (IllegalArgumentException _) {
-            throw wrong("contact-points", "'" + point + "' is not HOST or HOST:PORT");
+            throw invalidSetting("contact-points", "'" + point + "' is not HOST or HOST:PORT");
         }
     }
 
-    private static IllegalArgumentException wrong(String setting, String how) {
-        return new IllegalArgumentException(PATH + "." + setting + " " + how);
+    private static IllegalArgumentException invalidSetting(String setting, String problem) {
+        return new IllegalArgumentException(PATH + "." + setting + " " + problem);
     }
 
     /// The command that creates the schema for these settings, for messages.

@@ -73,7 +73,7 @@ public final class LocalCassandra implements AutoCloseable {
         }
     }
 
-    /// Its process id.
+    /// The process id.
     public long pid() {
         return process.pid();
     }
@@ -93,7 +93,7 @@ public final class LocalCassandra implements AutoCloseable {
         return settings;
     }
 
-    /// Whether its process runs.
+    /// Whether the process is running.
     public boolean alive() {
         return process.isAlive();
     }

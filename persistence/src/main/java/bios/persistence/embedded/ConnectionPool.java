@@ -7,7 +7,7 @@ import org.h2.jdbcx.JdbcConnectionPool;
 /// A small pool of connections to the embedded database. More connections do not make one file faster.
 public final class ConnectionPool implements AutoCloseable {
     private static final int CONNECTIONS = 4;
-    /// As long as a write may wait for room on the disk.
+    /// How long a transaction waits for a connection. Connections are busy while writes wait for disk space.
     private static final int WAIT_SECONDS = 600;
     private final JdbcConnectionPool pool;
 

@@ -2,7 +2,7 @@ package bios.persistence.embedded;
 
 import java.nio.file.Path;
 
-/// Another process has the embedded database open.
+/// The embedded database is in use by another process.
 public final class DatabaseInUse extends RuntimeException {
     private static final long serialVersionUID = 1;
 

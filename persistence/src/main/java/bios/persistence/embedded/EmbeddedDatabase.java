@@ -11,12 +11,12 @@ import java.sql.DriverManager;
 import java.sql.SQLException;
 import java.sql.Statement;
 
-/// The database of a single process: an H2 database in one file, which has events, snapshots, the run index
-/// and sampling tasks. A commit that has returned survives the death of the process (`WRITE_DELAY=0`; with
-/// H2's default it may be lost), not the loss of power. While the disk is full, writes wait
+/// The database of a single process: an H2 database in one file with events, snapshots, the run index and
+/// sampling tasks. A commit that has returned survives the death of the process (`WRITE_DELAY=0`; with H2's
+/// default it may be lost), not the loss of power. While the disk is full, writes wait
 /// ([RetryingFileSystem]).
 public final class EmbeddedDatabase {
-    /// The only user, without a password: whoever can read the file has the data.
+    /// The only user, without a password: access to the file gives access to the data.
     static final String USER = "sa";
     private static final String SCHEMA = "/sql/embedded-schema-1.sql";
     private static final int ALREADY_OPEN = 90020;

@@ -27,7 +27,7 @@ public final class RetryingFileSystem extends FilePathWrapper {
     private static final AtomicBoolean SHUTTING_DOWN = new AtomicBoolean();
 
     static {
-        // What was acknowledged is on the disk.
+        // Acknowledged writes are on the disk.
         Runtime.getRuntime().addShutdownHook(Thread.ofPlatform().unstarted(() -> SHUTTING_DOWN.set(true)));
     }
 

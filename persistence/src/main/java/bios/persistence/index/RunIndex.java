@@ -3,9 +3,9 @@ package bios.persistence.index;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.run.RunId;
 
-/// The read side: which runs and checkpoints an owner has. It is updated from the runs' entities, which are
-/// authoritative; an older write never replaces a newer one. All methods block: call them from virtual
-/// threads.
+/// The run index: the runs and checkpoints of each owner, for listings. It is updated from the runs'
+/// entities, which are authoritative; an older write never replaces a newer one. All methods block: call them
+/// from virtual threads.
 public interface RunIndex {
     /// The largest page, in rows.
     int MAX_PAGE = 1000;

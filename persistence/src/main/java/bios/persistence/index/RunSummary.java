@@ -5,13 +5,13 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.run.RunConfig;
 import java.util.List;
 
-/// What listings show of a run.
+/// The fields of a run in listings.
 ///
 /// @param lora the adapter's shape now
 /// @param step optimizer steps known to be applied
 /// @param lastRequestMillis when its last operation was accepted, epoch milliseconds
 /// @param checkpoints newest version of each, oldest first
-/// @param closed whether it was unloaded
+/// @param closed whether the run was unloaded
 public record RunSummary(RunConfig config, LoraSpec lora, long step, long lastRequestMillis,
         List<CheckpointManifest> checkpoints, boolean closed) {
     public RunSummary {

@@ -83,7 +83,7 @@ public final class JdbcJournal extends AsyncWriteJournal {
             var rows = new ArrayList<EventRow>();
             for (AtomicWrite write : writes) rows.add(EventRow.of(write, serialization));
             write(rows);
-            // An empty answer says that all events are written.
+            // An empty result means that all events are written.
             return Future.successful(List.of());
         } catch (SQLException | RuntimeException failed) {
             return ScalaFutures.failed(failed);
@@ -98,7 +98,7 @@ public final class JdbcJournal extends AsyncWriteJournal {
             into.statement().executeBatch();
             into.connection().commit();
         } catch (SQLException | RuntimeException failed) {
-            closeInsert();    // which rolls back
+            closeInsert();    // closing rolls the transaction back
             if (failed instanceof SQLException sql && sql.getErrorCode() == DUPLICATE_KEY)
                 throw new JournalConflict(rows.getFirst().persistenceId(), rows.getFirst().first(),
                         rows.getFirst().writer(), "it is in the journal already");
@@ -120,7 +120,7 @@ public final class JdbcJournal extends AsyncWriteJournal {
         try {
             if (insert.isPresent()) insert.get().connection().close();
         } catch (SQLException _) {
-            // What was acknowledged is committed.
+            // Acknowledged events are committed.
         }
         insert = Optional.empty();
     }

@@ -15,8 +15,8 @@ import org.apache.pekko.persistence.SnapshotSelectionCriteria;
 public final class JournalPruning {
     private JournalPruning() {}
 
-    /// Deletes the events up to a snapshot and the snapshots before it. A deletion that fails is made up for
-    /// by the one of the next snapshot.
+    /// Deletes the events up to a snapshot and the snapshots before it. If a deletion fails, the deletion
+    /// after the next snapshot includes its events.
     ///
     /// @param snapshotSequenceNr the sequence number of a stored snapshot
     public static void before(ActorSystem<?> system, String persistenceId, long snapshotSequenceNr) {

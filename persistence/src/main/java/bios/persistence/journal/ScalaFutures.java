@@ -6,7 +6,7 @@ import java.util.concurrent.CompletionStage;
 import scala.concurrent.Future;
 import scala.concurrent.Promise;
 
-/// Scala futures, which Pekko's plugins return, of Java's results.
+/// Converts Java's results to Scala futures, which Pekko's plugins return.
 final class ScalaFutures {
     private ScalaFutures() {}
 
@@ -21,7 +21,7 @@ final class ScalaFutures {
         return promise.future();
     }
 
-    /// A result that is a failure.
+    /// A failed future.
     static <T> Future<T> failed(Throwable failure) {
         return Promise.<T>failed(failure).future();
     }

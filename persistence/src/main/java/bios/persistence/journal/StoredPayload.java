@@ -10,7 +10,7 @@ import org.apache.pekko.serialization.Serializers;
 /// An object, serialized by one of Pekko's serializers.
 ///
 /// @param serializer its identifier
-/// @param manifest the serializer's name of the object's type; may be empty
+/// @param manifest the name of the object's type in the serializer; may be empty
 record StoredPayload(int serializer, String manifest, byte[] bytes) {
     static StoredPayload of(Serialization serialization, Object value) {
         Serializer serializer = serialization.findSerializerFor(value);

@@ -65,7 +65,7 @@ public final class CassandraSamplingTaskStore implements SamplingTaskStore, Auto
     }
 
     /// Does nothing: each row has a time to live.
-    @Override public int sweep(long olderThanMillis) {
+    @Override public int deleteOlderThan(long ageMillis) {
         return 0;
     }
 

@@ -64,9 +64,10 @@ public final class JdbcSamplingTaskStore implements SamplingTaskStore, AutoClose
         });
     }
 
-    @Override public int sweep(long olderThanMillis) {
-        long before = clock.millis() - olderThanMillis;
-        return with("sweep", "DELETE FROM \"bios_sampling_task\" WHERE \"stored\" < ?", s -> {
+    @Override public int deleteOlderThan(long ageMillis) {
+        long before = clock.millis() - ageMillis;
+        return with("delete expired tasks of", "DELETE FROM \"bios_sampling_task\" WHERE \"stored\" < ?",
+                s -> {
             s.setLong(1, before);
             return s.executeUpdate();
         });

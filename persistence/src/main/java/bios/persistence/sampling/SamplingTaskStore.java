@@ -3,13 +3,14 @@ package bios.persistence.sampling;
 import java.util.Optional;
 
 /// Stores sampling requests that were accepted and have no result yet, so that another coordinator can finish
-/// the requests of one that died. All methods block and are thread-safe: call them from virtual threads.
+/// the requests of a coordinator that has terminated. All methods block and are thread-safe: call them from
+/// virtual threads.
 public interface SamplingTaskStore {
     /// An accepted request.
     ///
     /// @param body the request, encoded by its coordinator
-    /// @param storedMillis when it was stored, epoch milliseconds
-    record Task(String id, String owner, byte[] body, long storedMillis) {}
+    /// @param storedAtMillis when it was stored, epoch milliseconds
+    record Task(String id, String owner, byte[] body, long storedAtMillis) {}
 
     /// Stores a task, replaces one with the same id; the task is durable when the method returns.
     ///
@@ -23,8 +24,8 @@ public interface SamplingTaskStore {
     /// Deletes a task, if it is stored.
     void remove(String id);
 
-    /// Deletes all tasks that were stored more than `olderThanMillis` ago.
+    /// Deletes all tasks that were stored more than `ageMillis` ago.
     ///
-    /// @return how many were deleted; 0 for a store in which tasks expire
-    int sweep(long olderThanMillis);
+    /// @return the number of deleted tasks; 0 if the store deletes them itself when they expire
+    int deleteOlderThan(long ageMillis);
 }

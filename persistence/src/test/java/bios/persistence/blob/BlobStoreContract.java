@@ -22,21 +22,21 @@ import java.util.concurrent.Executors;
 import java.util.concurrent.Future;
 import org.junit.jupiter.api.Test;
 
-/// What every blob store keeps. Scopes of a test are its own, so that stores may be shared.
+/// The contract of all blob stores. Each test has its own scopes, so that tests may share a store.
 abstract class BlobStoreContract {
-    /// Far below the size of the large contents of these tests.
+    /// A limit far below the size of the large contents in these tests.
     static final long MAX_ALLOCATED = 16 << 20;
 
     /// The store under test.
     abstract BlobStore store();
 
-    /// The stored bytes of a small blob, as they lie in the store.
+    /// Reads the bytes of a small blob directly from the store.
     abstract byte[] stored(BlobRef ref) throws IOException;
 
-    /// Puts other bytes in their place, behind the store's back.
+    /// Replaces the bytes of a small blob directly in the store.
     abstract void damage(BlobRef ref, byte[] bytes) throws IOException;
 
-    /// What lies in the store that is no blob: empty when nothing is under way.
+    /// Everything in the store that is not a blob: empty if no upload is in progress.
     abstract List<String> leftovers() throws IOException;
 
     /// A content of at most 16 MiB.
@@ -50,7 +50,7 @@ abstract class BlobStoreContract {
         return bytes;
     }
 
-    @Test void whatIsPutIsRead() throws IOException {
+    @Test void aStoredBlobIsRead() throws IOException {
         for (int length : new int[] {0, 1, 65_535, 65_536, 65_537, 1 << 20, (1 << 20) + 1, 7_654_321}) {
             byte[] content = bytes(length, length);
             BlobRef ref = store().put("runs/a-0123456789ab/recovery", content);
@@ -99,10 +99,10 @@ abstract class BlobStoreContract {
             assertTrue(damaged.getMessage().contains(ref.id().toString()));
         }
         store().put("flipped", bytes(64, 1));
-        assertArrayEquals(good, read(ref), "putting the content again mends it");
+        assertArrayEquals(good, read(ref), "storing the content again repairs it");
     }
 
-    @Test void aTornOrGrownBlobIsFoundOnReading() throws IOException {
+    @Test void aTruncatedOrExtendedBlobIsFoundOnReading() throws IOException {
         BlobRef ref = store().put("torn", bytes(1000, 2));
         byte[] good = stored(ref);
         damage(ref, Arrays.copyOf(good, 999));
@@ -221,7 +221,7 @@ abstract class BlobStoreContract {
         assertEquals(List.of(single), listed("single"));
     }
 
-    @Test void putsAndDeletesOfTheSameContentMayMeet() throws Exception {
+    @Test void concurrentPutsAndDeletesOfTheSameContentAreSafe() throws Exception {
         byte[] content = bytes(10_000, 3);
         var id = new BlobId("runs/z/shared", store().put("runs/z/shared", content).id().sha256());
         List<Future<BlobRef>> puts = new ArrayList<>();

@@ -50,7 +50,7 @@ class CassandraBlobStoreIT extends BlobStoreContract {
         return store;
     }
 
-    /// Each chunk has a buffer of its own, which is free when the chunk is written.
+    /// Each chunk has its own buffer, which is freed after the chunk is written.
     @Override long writingMayAllocate(long contentBytes) {
         return contentBytes + MAX_ALLOCATED;
     }
@@ -80,7 +80,7 @@ class CassandraBlobStoreIT extends BlobStoreContract {
                 ByteBuffer.wrap(bytes));
     }
 
-    /// Chunks that belong to no blob, and uploads that are not ended.
+    /// Chunks that belong to no blob, and unfinished uploads.
     @Override List<String> leftovers() {
         Set<UUID> used = new HashSet<>();
         for (Row row : rows("SELECT upload FROM KEYSPACE.blobs")) used.add(row.getUuid("upload"));
@@ -102,7 +102,7 @@ class CassandraBlobStoreIT extends BlobStoreContract {
         assertArrayEquals(bytes(5 << 20, 4), read(ref));
     }
 
-    @Test void aReaderGoesOnWhenTheSameContentIsPutAgain() throws Exception {
+    @Test void aReaderContinuesWhenTheSameContentIsStoredAgain() throws Exception {
         byte[] content = bytes(12 << 20, 6);
         BlobRef ref = store.put("read/again", content);
         try (var in = store.open(ref)) {
@@ -113,7 +113,7 @@ class CassandraBlobStoreIT extends BlobStoreContract {
         }
     }
 
-    @Test void whatACrashLeftOfAnUploadIsSweptTwoDaysLater() {
+    @Test void theRemainsOfAnInterruptedUploadAreDeletedTwoDaysLater() {
         BlobRef kept = store.put("swept/kept", bytes(10, 1));
         int day = (int) (NOW / DAY);
         UUID half = UUID.randomUUID();

@@ -57,7 +57,7 @@ class FileBlobStoreTest extends BlobStoreContract {
         }
     }
 
-    /// More than an array or an `int` holds. The file is sparse: it takes no room on the disk.
+    /// A size above the limits of arrays and `int`. The file is sparse and takes no space on the disk.
     @Test void aBlobOfMoreThanFourGiBIsReadInLittleMemory() throws IOException {
         var ref = new BlobRef(new BlobId("sparse", SHA_256_OF_SPARSE), SPARSE_BYTES);
         Files.createDirectories(file(ref).getParent());
@@ -83,7 +83,7 @@ class FileBlobStoreTest extends BlobStoreContract {
         assertFalse(Files.exists(root.resolve("blobs/runs/x/operations/1")));
     }
 
-    @Test void leftoversOfACrashAreSweptButNotThoseOfALiveStore() throws IOException {
+    @Test void temporaryFilesOfACrashedStoreAreDeletedAndThoseOfARunningStoreAreNot() throws IOException {
         Path dead = Files.createDirectory(root.resolve("writing/dead"));
         Files.createFile(dead.resolve("lock"));
         Files.write(dead.resolve("half"), new byte[10]);

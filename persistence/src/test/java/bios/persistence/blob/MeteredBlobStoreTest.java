@@ -25,7 +25,7 @@ class MeteredBlobStoreTest {
         return Metrics.BLOB_BYTES.labelValues(direction).get();
     }
 
-    @Test void whatGoesInAndOutIsCounted() throws Exception {
+    @Test void writtenAndReadBytesAreCounted() throws Exception {
         double writes = operations("write", "done");
         double reads = operations("read", "done");
         double written = bytes("written");
@@ -51,7 +51,7 @@ class MeteredBlobStoreTest {
         assertEquals(1, operations("delete", "done") - deleted);
     }
 
-    @Test void damageIsCountedHoweverItIsMet() throws Exception {
+    @Test void damageIsCountedForEveryKindOfRead() throws Exception {
         double damaged = Metrics.BLOB_DAMAGED.get();
         double missing = Metrics.BLOB_MISSING.get();
         double failed = operations("read", "failed");

@@ -72,7 +72,7 @@ class S3BlobStoreIT extends BlobStoreContract {
         }
     }
 
-    @Test void contentsAboveOnePartGoUpInParts() {
+    @Test void contentsAboveOnePartAreUploadedInParts() {
         byte[] content = bytes(2 * PART + 12_345, 8);
         BlobRef ref = store.put("large/one", content);
         assertEquals(content.length, behind.headObject(b -> b.bucket("blobs").key(key(ref))).contentLength());
@@ -80,7 +80,7 @@ class S3BlobStoreIT extends BlobStoreContract {
         assertTrue(behind.listMultipartUploads(b -> b.bucket("blobs")).uploads().isEmpty());
     }
 
-    @Test void aBucketThatIsNotThereOrNotOursIsRefusedAtTheStart() {
+    @Test void aMissingOrForbiddenBucketIsRefusedAtTheStart() {
         var missing = assertThrows(UncheckedIOException.class,
                 () -> S3BlobStore.open(settings("none", S3Server.SECRET_KEY)));
         assertTrue(missing.getMessage().contains("bucket none")

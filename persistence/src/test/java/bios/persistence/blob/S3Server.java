@@ -10,7 +10,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
 
-/// A server that speaks S3 (s3proxy) as a process of its own, with its objects as files.
+/// An S3 server (s3proxy) in its own process that stores objects as files.
 final class S3Server implements AutoCloseable {
     static final String ACCESS_KEY = "an-access-key";
     static final String SECRET_KEY = "a-secret-key";

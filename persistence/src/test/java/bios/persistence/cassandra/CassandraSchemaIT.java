@@ -42,13 +42,13 @@ class CassandraSchemaIT {
         }
     }
 
-    @Test void toCreateItAgainDoesNothing() {
+    @Test void creatingTheSchemaAgainDoesNothing() {
         var settings = CassandraSettings.of(TestCassandra.tables());
         var said = CassandraSchema.create(settings);
         assertTrue(said.getLast().contains("nothing to do"), said.toString());
     }
 
-    @Test void allWhoUseTheSameSettingsShareOneSession() {
+    @Test void connectionsWithTheSameSettingsShareOneSession() {
         var settings = CassandraSettings.of(TestCassandra.tables());
         var one = CassandraConnection.to(settings);
         try (var two = CassandraConnection.to(settings)) {

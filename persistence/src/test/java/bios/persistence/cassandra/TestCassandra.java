@@ -12,7 +12,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.stream.Stream;
 
-/// One Cassandra for all tests of this process, started when the first asks and ended with the process.
+/// One Cassandra for all tests of this process: started by the first test and stopped with the process.
 public final class TestCassandra {
     private static LocalCassandra shared;
     private static boolean created;
@@ -41,7 +41,7 @@ public final class TestCassandra {
                 .withFallback(ConfigFactory.load());
     }
 
-    /// The node of all tests; not to be killed.
+    /// The node of all tests, which no test may kill.
     public static synchronized LocalCassandra shared() {
         if (shared == null) {
             Path folder = folder();
@@ -55,7 +55,7 @@ public final class TestCassandra {
         return shared;
     }
 
-    /// A node of one's own, to be killed at will; [#delete] its folder.
+    /// A node for one test, which may kill it; the test deletes its folder with [#delete].
     public static LocalCassandra start() {
         return LocalCassandra.start(LocalCassandra.Settings.of(CassandraJars.in(root()), folder()));
     }
@@ -68,7 +68,7 @@ public final class TestCassandra {
         }
     }
 
-    /// Deletes a folder with all in it.
+    /// Deletes a folder with its content.
     public static void delete(Path folder) {
         try (Stream<Path> all = Files.walk(folder)) {
             for (Path file : all.sorted(Comparator.reverseOrder()).toList()) Files.deleteIfExists(file);
@@ -77,7 +77,7 @@ public final class TestCassandra {
         }
     }
 
-    /// The folder with `mvnw`.
+    /// The root folder of the project, which contains `mvnw`.
     public static Path root() {
         Path folder = Path.of("").toAbsolutePath();
         while (!Files.exists(folder.resolve("mvnw"))) folder = folder.getParent();

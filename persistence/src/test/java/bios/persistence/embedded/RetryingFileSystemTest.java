@@ -11,7 +11,7 @@ import java.util.concurrent.atomic.AtomicInteger;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
-/// What a real full disk does, damage.py checks.
+/// Simulates a full disk; damage.py tests a real one.
 class RetryingFileSystemTest {
     @TempDir Path folder;
 
@@ -38,16 +38,16 @@ class RetryingFileSystemTest {
         assertTrue(Thread.interrupted(), "it stays interrupted");
     }
 
-    @Test void aDatabaseOfBeforeIsTheSameDatabase() throws Exception {
-        String patient = EmbeddedDatabase.url(folder);
-        String plain = patient.replace(":" + RetryingFileSystem.SCHEME + ":", ":file:");
-        for (String url : new String[] {plain, patient, plain, patient})
+    @Test void aDatabaseIsTheSameWithAndWithoutTheRetryingFileSystem() throws Exception {
+        String retrying = EmbeddedDatabase.url(folder);
+        String plain = retrying.replace(":" + RetryingFileSystem.SCHEME + ":", ":file:");
+        for (String url : new String[] {plain, retrying, plain, retrying})
             try (var connection = DriverManager.getConnection(url, "sa", "");
                     var statement = connection.createStatement()) {
                 statement.execute("CREATE TABLE IF NOT EXISTS \"t\" (\"x\" INTEGER)");
                 statement.execute("INSERT INTO \"t\" VALUES 1");
             }
-        try (var connection = DriverManager.getConnection(patient, "sa", "");
+        try (var connection = DriverManager.getConnection(retrying, "sa", "");
                 var rows = connection.createStatement().executeQuery("SELECT COUNT(*) FROM \"t\"")) {
             rows.next();
             assertEquals(4, rows.getInt(1));

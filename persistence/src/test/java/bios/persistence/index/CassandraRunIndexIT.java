@@ -17,7 +17,7 @@ class CassandraRunIndexIT extends RunIndexContract {
         ((CassandraRunIndex) index).close();
     }
 
-    @Test void aWriteThatComesLateDoesNotBringBackARemovedRun() {
+    @Test void aLateWriteDoesNotRestoreARemovedRun() {
         index.put(run(77, "alice77", 0), 5);
         index.remove(id(77));
         index.put(run(77, "alice77", 0), 4);

@@ -27,13 +27,13 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 
-/// What every run index keeps. Owners of a test are its own, so that indexes may be shared.
+/// The contract of all run indexes. Each test has its own owners, so that tests may share an index.
 abstract class RunIndexContract {
     private static final LoraSpec LORA = new LoraSpec(8, 32, 7, List.of(TargetModule.Q));
     final AtomicLong clock = new AtomicLong(1000);
     RunIndex index;
 
-    /// Opens the index that is there, or a new one.
+    /// Opens the existing index, or a new one.
     abstract RunIndex open();
 
     abstract void close(RunIndex index);
@@ -110,7 +110,7 @@ abstract class RunIndexContract {
                 .map(c -> c.name().orElseThrow().value()).toList();
     }
 
-    @Test void itIsThereAfterItWasClosed() {
+    @Test void theIndexSurvivesClosing() {
         index.put(run(1, "alice4", 3), 1);
         close(index);
         index = open();

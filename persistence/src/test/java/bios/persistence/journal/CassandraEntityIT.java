@@ -23,7 +23,7 @@ import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 
-/// Entities that keep their events and snapshots in Cassandra, as runs and sessions do.
+/// Entities with events and snapshots in Cassandra, like runs and sessions.
 class CassandraEntityIT {
     private static final Duration PATIENCE = Duration.ofSeconds(60);
     private static Config config;
@@ -38,7 +38,7 @@ class CassandraEntityIT {
         kit.shutdownTestKit();
     }
 
-    /// A text that grows; "!" at its end takes a snapshot.
+    /// An entity that appends to a text; a text that ends with "!" takes a snapshot.
     static final class Text extends EventSourcedBehavior<Text.Add, String, String> {
         record Add(String text, ActorRef<String> replyTo) {}
 
@@ -91,7 +91,7 @@ class CassandraEntityIT {
         probe.expectTerminated(entity, PATIENCE);
     }
 
-    @Test void aLargeSnapshotAndTheEventsBehindItComeBackAndWhatIsBeforeItIsDeleted() {
+    @Test void aLargeSnapshotAndTheEventsAfterItAreRecoveredAndOlderEventsAreDeleted() {
         TestProbe<String> snapshots = kit.createTestProbe();
         String large = "x".repeat(2_500_000);
         var entity = kit.spawn(new Text("large", snapshots.getRef()));
@@ -114,7 +114,7 @@ class CassandraEntityIT {
         stop(again);
     }
 
-    @Test void aSnapshotThatIsNotWholeFailsTheRecovery() {
+    @Test void anIncompleteSnapshotFailsTheRecovery() {
         TestProbe<String> snapshots = kit.createTestProbe();
         var entity = kit.spawn(new Text("broken", snapshots.getRef()));
         ask(entity, "y".repeat(1_200_000) + "!");
@@ -128,7 +128,7 @@ class CassandraEntityIT {
         snapshots.expectTerminated(again, PATIENCE);
     }
 
-    @Test void anEntityThatRunsTwiceStopsInOnePlaceAndRecoversWhatTheOtherWrote() {
+    @Test void ofTwoIncarnationsOfAnEntityOneStopsAndRecoversTheEventsOfTheOther() {
         TestProbe<String> snapshots = kit.createTestProbe();
         var here = kit.spawn(new Text("twice", snapshots.getRef()));
         assertEquals("a", ask(here, "a"));

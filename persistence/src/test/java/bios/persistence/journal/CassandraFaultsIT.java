@@ -27,7 +27,7 @@ import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 
-/// A Cassandra that dies, comes late or stays away.
+/// Tests a Cassandra that is killed, starts late or does not start.
 class CassandraFaultsIT {
     private static final int WRITERS = 20;
     private static LocalCassandra node;
@@ -52,7 +52,7 @@ class CassandraFaultsIT {
         node = LocalCassandra.start(node.settings());
     }
 
-    /// Writes one event after the other until told to stop; tells how many were acknowledged.
+    /// Writes one event after the other until it is stopped; returns the number of acknowledged events.
     private static long writeUntil(AtomicBoolean stop, JournalDriver.Writer writer, AtomicLong acknowledged) {
         long number = 1;
         while (!stop.get() && writer.write(number, "e" + number).isEmpty()) {
@@ -72,7 +72,7 @@ class CassandraFaultsIT {
         var stop = new AtomicBoolean();
         var acknowledged = new AtomicLong();
         List<Future<Long>> writers = new ArrayList<>();
-        // Longer than a restart takes: no writer needs to give up.
+        // The limit exceeds the time of a restart, so no writer gives up.
         try (var journal = new JournalDriver(config("5 minutes"));
                 ExecutorService threads = Executors.newVirtualThreadPerTaskExecutor()) {
             for (int i = 0; i < WRITERS; i++) {
@@ -95,8 +95,8 @@ class CassandraFaultsIT {
         }
     }
 
-    @Test void aWriteThatIsGivenUpIsThereAfterAllOrNot() throws Exception {
-        // Gives up at once, so that the outcome of what is under way stays unknown.
+    @Test void aWriteOfUnknownOutcomeIsStoredCompletelyOrNotAtAll() throws Exception {
+        // The writer gives up immediately, so that the outcome of the write in progress stays unknown.
         List<Future<Long>> writers = new ArrayList<>();
         var acknowledged = new AtomicLong();
         try (var journal = new JournalDriver(config("0 s"));
@@ -119,7 +119,7 @@ class CassandraFaultsIT {
         }
     }
 
-    @Test void writesWaitForACassandraThatIsAwayForAWhile() throws Exception {
+    @Test void writesWaitForACassandraThatIsDownForAWhile() throws Exception {
         try (var journal = new JournalDriver(config("5 minutes"))) {
             var writer = journal.writer("away", "w");
             assertTrue(writer.write(1, "before").isEmpty());
@@ -131,7 +131,7 @@ class CassandraFaultsIT {
         }
     }
 
-    @Test void oneThatStaysAwayFailsTheWriteAndLaterTheEntityGoesOn() {
+    @Test void aWriteFailsWithoutCassandraAndTheEntityContinuesLater() {
         try (var journal = new JournalDriver(config("1 s"))) {
             var writer = journal.writer("long-away", "w");
             assertTrue(writer.write(1, "before").isEmpty());
@@ -160,7 +160,7 @@ class CassandraFaultsIT {
         }
     }
 
-    @Test void oneThatNeverComesIsToldByNameAndAddress() {
+    @Test void aCassandraThatDoesNotAnswerIsReportedByNameAndAddress() {
         Config config = ConfigFactory.parseString("""
                 bios.storage { journal = cassandra, blobs = cassandra }
                 bios.storage.cassandra { contact-points = ["127.0.0.1:1"], connect-within = 1 s }""")

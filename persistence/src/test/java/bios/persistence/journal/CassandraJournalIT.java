@@ -49,11 +49,11 @@ class CassandraJournalIT {
         return LongStream.rangeClosed(from, to).boxed().toList();
     }
 
-    @Test void itKeepsWhatPekkoDemandsOfAJournal() {
+    @Test void itPassesPekkosTestsOfAJournal() {
         assertTrue(Runner.run(new String[] {"-oW", "-s", CassandraJournalTck.class.getName()}));
     }
 
-    @Test void itKeepsWhatPekkoDemandsOfASnapshotStore() {
+    @Test void itPassesPekkosTestsOfASnapshotStore() {
         assertTrue(Runner.run(new String[] {"-oW", "-s", CassandraSnapshotTck.class.getName()}));
     }
 
@@ -66,13 +66,13 @@ class CassandraJournalIT {
         assertTrue(refused.getMessage().contains("event 3 of two")
                 && refused.getMessage().contains("writer a") && refused.getMessage().contains("writer b"),
                 refused.getMessage());
-        // also in the midst of the other's row, and behind what the other has written
+        // also within the row of the other writer, and after its events
         assertInstanceOf(JournalConflict.class, a.write(4, "a4").orElseThrow());
         assertInstanceOf(JournalConflict.class, a.write(7, "a7").orElseThrow());
         assertEquals(List.of("a1", "a2", "b3", "b4", "b5"), journal.payloads("two"));
     }
 
-    @Test void aWriterThatSleptIsRefusedThoughTheEventsThatItMissedAreDeleted() {
+    @Test void aStaleWriterIsRefusedEvenIfTheEventsThatItMissedAreDeleted() {
         var a = journal.writer("slept", "a");
         var b = journal.writer("slept", "b");
         written(a.write(1, "a1"));
@@ -97,8 +97,8 @@ class CassandraJournalIT {
         assertEquals(1, journal.payloads("many").size());
     }
 
-    @Test void aWriteIsRepeatedByItsOwnWriterWithoutHarm() {
-        // As after an outcome that was never learnt.
+    @Test void aWriteRepeatedByItsWriterSucceeds() {
+        // As after a write of unknown outcome.
         var a = journal.writer("again", "a");
         written(a.write(1, "x"));
         written(a.write(1, "x"));
@@ -137,7 +137,7 @@ class CassandraJournalIT {
             assertEquals("e" + one.sequenceNr(), one.payload());
     }
 
-    @Test void deletionHidesWhatItShouldAndNeverLowersTheHighestNumber() {
+    @Test void deletionHidesTheDeletedEventsAndNeverLowersTheHighestNumber() {
         var a = journal.writer("deleted", "a");
         for (int row = 0; row < 10; row++)
             written(a.write(1 + 3 * row, JournalDriver.texts(1 + 3 * row, 3 + 3 * row)));
@@ -170,7 +170,7 @@ class CassandraJournalIT {
         }
     }
 
-    @Test void bigEventsAreKeptAndTooBigOnesAreRefusedByName() {
+    @Test void largeEventsAreStoredAndTooLargeOnesAreRefusedByName() {
         byte[] big = new byte[3 << 20];
         new Random(1).nextBytes(big);
         var a = journal.writer("big", "a");

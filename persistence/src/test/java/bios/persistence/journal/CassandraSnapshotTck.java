@@ -8,7 +8,7 @@ import org.apache.pekko.persistence.japi.snapshot.JavaSnapshotStoreSpec;
 public final class CassandraSnapshotTck extends JavaSnapshotStoreSpec {
     private static final long serialVersionUID = 1;
 
-    /// For ScalaTest.
+    /// Called by ScalaTest.
     public CassandraSnapshotTck() {
         super(CassandraJournal.config().withFallback(TestCassandra.tables()));
     }

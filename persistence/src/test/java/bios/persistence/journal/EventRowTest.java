@@ -36,7 +36,7 @@ class EventRowTest {
         }
     }
 
-    /// Bytes that are in journals: never changed, a new format gets a new version.
+    /// Bytes of stored rows. They never change; a new format gets a new version.
     @Test void theBytesOfVersionOneAreStillRead() {
         String golden = "01" + "00000001" + "0000000000000007" + "00000001" + "61" + "0000002a" + "00000002"
                 + "6d6e"

@@ -25,7 +25,7 @@ import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 import scala.jdk.javaapi.OptionConverters;
 
-/// A database that Bios wrote through pekko-persistence-jdbc 1.1.1, before it had a journal of its own.
+/// Reads a database that an early build of Bios wrote with pekko-persistence-jdbc 1.1.1.
 class JdbcJournalGoldenTest {
     private static final String FILE = "/golden/embedded-pekko-jdbc-1.1.mv.db";
     @TempDir Path folder;
@@ -64,7 +64,7 @@ class JdbcJournalGoldenTest {
         }
     }
 
-    @Test void deletedEventsStayDeletedAndNumbersGoOn() {
+    @Test void deletedEventsStayDeletedAndSequenceNumbersContinue() {
         try (var journal = driver()) {
             assertEquals(List.of("e5", "e6"), journal.payloads("pruned"));
             assertEquals(List.of(), journal.payloads("ended"));

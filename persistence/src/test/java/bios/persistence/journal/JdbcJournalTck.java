@@ -7,12 +7,12 @@ import org.apache.pekko.persistence.japi.journal.JavaJournalSpec;
 public final class JdbcJournalTck extends JavaJournalSpec {
     private static final long serialVersionUID = 1;
 
-    /// For ScalaTest.
+    /// Called by ScalaTest.
     public JdbcJournalTck() {
         super(JdbcJournalTest.freshDatabase());
     }
 
-    /// What cannot be written fails.
+    /// A write that is impossible fails; it is not rejected.
     @Override public CapabilityFlag supportsRejectingNonSerializableObjects() {
         return CapabilityFlag.off();
     }

@@ -35,9 +35,9 @@ import org.scalatest.tools.Runner;
 class JdbcJournalTest {
     @TempDir Path folder;
 
-    /// Stores the texts that it is sent; asked for nothing it tells how many it has.
+    /// An entity that stores texts; an empty text asks for their number.
     static final class Counter extends EventSourcedBehavior<Counter.Add, String, Integer> {
-        /// Several texts, divided by commas, are stored together or not at all.
+        /// Several texts, separated by commas, are one atomic write.
         record Add(String text, ActorRef<Integer> replyTo) {}
 
         Counter() {
@@ -75,7 +75,7 @@ class JdbcJournalTest {
         }
     }
 
-    @Test void eventsAreThereAfterARestartAndTheSchemaIsMadeOnce() {
+    @Test void eventsSurviveARestartAndTheSchemaIsCreatedOnce() {
         assertEquals(1, addOnce());
         EmbeddedDatabase.createSchema(folder);
         assertEquals(2, addOnce());
@@ -86,7 +86,7 @@ class JdbcJournalTest {
         assertEquals(4, addOnce());
     }
 
-    @Test void ofEventsThatAreStoredTogetherOneThatCannotBeTakesTheOthersWithIt() throws Exception {
+    @Test void anAtomicWriteWithAnEventThatCannotBeStoredStoresNothing() throws Exception {
         assertEquals(1, addOnce());
         try (var connection = DriverManager.getConnection(EmbeddedDatabase.url(folder), "sa", "");
                 var statement = connection.createStatement()) {
@@ -133,7 +133,7 @@ class JdbcJournalTest {
         EmbeddedDatabase.createSchema(folder);
     }
 
-    @Test void theAddressKeepsWhatKillDashNineMustNotLose() {
+    @Test void theAddressHasTheOptionsForSurvivingKillDashNine() {
         for (String plugin : List.of("bios-embedded-journal", "bios-embedded-snapshots")) {
             String url = JdbcJournal.config(folder).getString(plugin + ".url");
             assertTrue(url.contains(";WRITE_DELAY=0"), url);
@@ -141,7 +141,7 @@ class JdbcJournalTest {
         }
     }
 
-    /// Settings of a database in a temporary folder, which is deleted with the process.
+    /// The settings of a database in a temporary folder, which is deleted at the end of the process.
     static Config freshDatabase() {
         try {
             Path folder = Files.createTempDirectory("bios-journal-");

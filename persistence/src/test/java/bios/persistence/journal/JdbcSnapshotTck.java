@@ -7,7 +7,7 @@ import org.apache.pekko.persistence.japi.snapshot.JavaSnapshotStoreSpec;
 public final class JdbcSnapshotTck extends JavaSnapshotStoreSpec {
     private static final long serialVersionUID = 1;
 
-    /// For ScalaTest.
+    /// Called by ScalaTest.
     public JdbcSnapshotTck() {
         super(JdbcJournalTest.freshDatabase());
     }

@@ -18,7 +18,7 @@ import org.apache.pekko.persistence.PersistentRepr;
 import org.apache.pekko.testkit.javadsl.TestKit;
 import scala.jdk.javaapi.CollectionConverters;
 
-/// A journal as entities speak to it, in an actor system of its own.
+/// Sends a journal the messages of entities, in its own actor system.
 final class JournalDriver implements AutoCloseable {
     private static final Duration PATIENCE = Duration.ofSeconds(60);
     private final ActorSystem system;
@@ -37,7 +37,7 @@ final class JournalDriver implements AutoCloseable {
         return system;
     }
 
-    /// An entity's incarnation: writes and waits.
+    /// An incarnation of an entity, whose writes block.
     final class Writer {
         private final TestKit probe = new TestKit(system);
         private final String persistenceId;
@@ -48,7 +48,8 @@ final class JournalDriver implements AutoCloseable {
             this.uuid = uuid;
         }
 
-        /// Writes these together, the first under `number`; empty if it was acknowledged, else why not.
+        /// Writes texts as one atomic write, the first under `number`; empty if it was acknowledged,
+        /// otherwise the failure.
         Optional<Throwable> write(long number, Object... events) {
             send(number, events);
             return outcome(events.length);
@@ -120,7 +121,7 @@ final class JournalDriver implements AutoCloseable {
                 .map(PersistentRepr::payload).toList();
     }
 
-    /// The numbers that a replay gives.
+    /// The sequence numbers that a replay returns.
     List<Long> numbers(String persistenceId, long from, long to, long max) {
         return replay(persistenceId, from, to, max).stream().map(PersistentRepr::sequenceNr).toList();
     }
@@ -136,7 +137,7 @@ final class JournalDriver implements AutoCloseable {
         };
     }
 
-    /// Deletes and waits until it is done.
+    /// Deletes events and waits for the end of the deletion.
     void delete(String persistenceId, long to) {
         var probe = new TestKit(system);
         journal.tell(new JournalProtocol.DeleteMessagesTo(persistenceId, to, probe.getRef()), probe.getRef());

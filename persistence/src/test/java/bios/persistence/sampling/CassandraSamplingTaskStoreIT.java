@@ -30,7 +30,7 @@ class CassandraSamplingTaskStoreIT extends SamplingTaskStoreContract {
         }
     }
 
-    @Test void oneThatIsTooLargeForARowIsRefusedByName() {
+    @Test void aTaskThatIsTooLargeForARowIsRefusedByName() {
         var refused = assertThrows(IllegalArgumentException.class,
                 () -> tasks.put("huge", "alice", new byte[9 << 20]));
         assertTrue(refused.getMessage().contains("max-row-bytes"), refused.getMessage());

@@ -21,12 +21,12 @@ class JdbcSamplingTaskStoreTest extends SamplingTaskStoreContract {
         ((JdbcSamplingTaskStore) tasks).close();
     }
 
-    @Test void oldTasksAreSwept() {
+    @Test void oldTasksAreDeleted() {
         tasks.put("old", "alice", new byte[1]);
         clock.addAndGet(1000);
         tasks.put("young", "alice", new byte[1]);
         clock.addAndGet(500);
-        assertEquals(1, tasks.sweep(1000));
+        assertEquals(1, tasks.deleteOlderThan(1000));
         assertTrue(tasks.find("old").isEmpty());
         assertTrue(tasks.find("young").isPresent());
     }

@@ -10,7 +10,7 @@ import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 
-/// What every store of sampling tasks keeps.
+/// The contract of all stores of sampling tasks.
 abstract class SamplingTaskStoreContract {
     final AtomicLong clock = new AtomicLong(1_000_000);
     SamplingTaskStore tasks;
@@ -27,7 +27,7 @@ abstract class SamplingTaskStoreContract {
         close(tasks);
     }
 
-    @Test void aTaskIsThereUntilItIsRemovedAlsoAfterTheStoreWasClosed() {
+    @Test void aTaskStaysUntilItIsDeletedEvenIfTheStoreIsClosed() {
         tasks.put("a", "alice", new byte[] {1, 2, 3});
         tasks.put("b", "bob", new byte[0]);
         tasks.put("a", "alice", new byte[] {4});
@@ -35,7 +35,7 @@ abstract class SamplingTaskStoreContract {
         tasks = open();
         SamplingTaskStore.Task found = tasks.find("a").orElseThrow();
         assertEquals("alice", found.owner());
-        assertEquals(1_000_000, found.storedMillis());
+        assertEquals(1_000_000, found.storedAtMillis());
         assertArrayEquals(new byte[] {4}, found.body());
         assertEquals(0, tasks.find("b").orElseThrow().body().length);
         tasks.remove("a");

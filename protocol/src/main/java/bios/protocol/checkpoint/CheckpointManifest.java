@@ -6,10 +6,10 @@ import bios.protocol.run.AdamParams;
 import bios.protocol.run.RunId;
 import java.util.Optional;
 
-/// The metadata of one committed version of a checkpoint; its blobs have the tensors.
+/// The metadata of one committed version of a checkpoint; the tensors are in its blobs.
 ///
 /// @param name empty for an ephemeral snapshot, which lives as long as its session
-/// @param contentId SHA-256 of the adapter's bytes, which identifies the weights for sampling clients
+/// @param contentId SHA-256 of the adapter's bytes; identifies the weights for sampling clients
 /// @param adapter safetensors with PEFT's tensor names
 /// @param optimizer safetensors of the moments (`<tensor>.exp_avg`, `<tensor>.exp_avg_sq`);
 ///     empty for sampler weights

@@ -4,8 +4,8 @@ import bios.protocol.Invalid;
 import java.util.Set;
 import java.util.regex.Pattern;
 
-/// A checkpoint's name within its run: `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`, but not
-/// `weights` or `sampler_weights`.
+/// A checkpoint's name within its run: `[A-Za-z0-9][A-Za-z0-9._-]{0,127}`, but not `weights` or
+/// `sampler_weights`.
 public record CheckpointName(String value) {
     private static final Pattern GRAMMAR = Pattern.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,127}");
     private static final Set<String> RESERVED = Set.of("weights", "sampler_weights");

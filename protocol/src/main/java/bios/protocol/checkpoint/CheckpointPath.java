@@ -10,7 +10,7 @@ import java.util.Optional;
 ///
 /// @param kind empty in a two-part path
 public record CheckpointPath(RunId run, Optional<CheckpointKind> kind, CheckpointName name) {
-    /// Parses a path; [Invalid] names `path` and the expected form.
+    /// Parses a path; throws [Invalid] with the field `path` and the expected form if the text is malformed.
     public static CheckpointPath parse(String text) {
         String rest = text == null ? null : text.startsWith("bios://") ? text.substring(7)
                 : text.startsWith("tinker://") ? text.substring(9) : null;
@@ -40,19 +40,19 @@ public record CheckpointPath(RunId run, Optional<CheckpointKind> kind, Checkpoin
                 + " bios://<run>/weights/<name> or bios://<run>/sampler_weights/<name>");
     }
 
-    /// The path in responses: two parts for a training state, three for sampler weights.
-    public String bios() {
+    /// The path in the `bios://` scheme: two parts for a training state, three parts for sampler weights.
+    public String biosUri() {
         return kind.filter(k -> k == CheckpointKind.SAMPLER).isPresent()
                 ? "bios://" + run + "/" + CheckpointKind.SAMPLER.segment() + "/" + name
                 : "bios://" + run + "/" + name;
     }
 
-    /// The same in the `tinker://` scheme, which always has three parts.
-    public String tinker() {
+    /// The path in the `tinker://` scheme, which always has three parts.
+    public String tinkerUri() {
         return "tinker://" + run + "/" + kind.orElse(CheckpointKind.TRAINING).segment() + "/" + name;
     }
 
     @Override public String toString() {
-        return bios();
+        return biosUri();
     }
 }

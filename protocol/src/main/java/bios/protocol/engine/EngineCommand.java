@@ -35,8 +35,8 @@ public sealed interface EngineCommand extends Message {
     /// the run was closed): the entity opens the run again and replays the lost operations.
     String RUN_NOT_OPEN = "run_not_open";
 
-    /// The code of [EngineEvent.Failed] when the blob store failed: the same operation may succeed later. The
-    /// entity sends an operation again that only had to be read.
+    /// The code of [EngineEvent.Failed] when the blob store failed: the same operation may succeed later. If
+    /// only the read of an operation failed, the entity sends it again.
     String STORE_FAILED = "store_failed";
 
     /// Creates a run's state: a new adapter of shape `lora` (B = 0, A from its seed), or the exact state of a

@@ -2,8 +2,8 @@ package bios.protocol.run;
 
 import bios.protocol.Invalid;
 
-/// Settings of one AdamW step (Loshchilov & Hutter 2019): decoupled decay, gradient =
-/// sum since the last step.
+/// Settings of one AdamW step (Loshchilov & Hutter 2019): decoupled decay, gradient = sum since the last
+/// step.
 ///
 /// @param gradClipNorm largest global gradient norm; 0 means no clipping
 public record AdamParams(double learningRate, double beta1, double beta2, double eps, double weightDecay,

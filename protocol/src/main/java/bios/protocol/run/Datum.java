@@ -7,7 +7,7 @@ import java.util.Map;
 /// (already shifted by the caller).
 ///
 /// @param tokens model input of N token ids, N at least 1
-/// @param lossInputs tensors of N elements by name; which ones, [LossFunction] says
+/// @param lossInputs tensors of N elements by name; [LossFunction] defines which
 public record Datum(int[] tokens, Map<String, TensorData> lossInputs) {
     public Datum {
         lossInputs = Map.copyOf(lossInputs);

@@ -4,31 +4,30 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
 
-/// An entry of a run's history: what happened to the run, when and where. Kept for ever: kinds are only
-/// added, never renamed.
+/// An entry of a run's history. Entries are stored permanently: kinds are only added, never renamed.
 ///
-/// @param timeMillis when, epoch milliseconds
-/// @param node the name of the node that wrote it; empty in what builds without histories stored
-/// @param position of the operation that it is about, from 1
-/// @param seq the client's number of that operation
-/// @param detail what else there is to say, by name; docs/reference/http.md lists the names of each kind
+/// @param timeMillis time of the entry, epoch milliseconds
+/// @param node the name of the node that wrote it; empty in entries from events of builds without histories
+/// @param position the operation of the entry, from 1
+/// @param seq the sequence number of that operation
+/// @param detail further values by name; docs/reference/http.md lists the names of each kind
 public record HistoryEntry(long timeMillis, Optional<String> node, Kind kind, Optional<Long> position,
         Optional<Long> seq, Map<String, String> detail) {
     private static final int LONGEST = 500;
 
-    /// What can happen to a run.
+    /// The kinds of entries.
     public enum Kind {
         CREATED,
-        /// The engine of a node has its state.
+        /// The engine of a node has opened the run.
         OPENED,
-        /// It runs on another node than before.
+        /// The run was opened on another node than before.
         MOVED,
-        /// Everything that a failure had undone is replayed.
+        /// The replay after a failure is finished.
         RECOVERED,
         RECOVERY_POINT,
         RECOVERY_POINT_FAILED,
         OPERATION_FAILED,
-        /// After a failure, operations are executed alone.
+        /// Operations are replayed exclusively after a failure.
         ATTEMPT,
         /// An operation was given up because it terminated its worker.
         POISONED_OPERATION,
@@ -39,18 +38,18 @@ public record HistoryEntry(long timeMillis, Optional<String> node, Kind kind, Op
         EXPIRY_SET,
         /// A checkpoint was loaded.
         LOADED,
-        /// Results before its recovery point are lost.
+        /// Not written by this build: results before the recovery point are lost.
         RESULTS_LOST,
-        /// The engine does not have its state any more.
+        /// The engine has lost the run.
         LEFT_ENGINE,
-        /// It was idle and its entity was stopped; the next request starts it again.
+        /// The entity was stopped because the run was idle; the next request starts it again.
         PASSIVATED,
-        /// Its state was evicted from the engine, for other runs.
+        /// The run was evicted from the engine because of other runs.
         EVICTED,
-        /// Its node shuts down and hands it over.
+        /// The node shuts down and hands the run over.
         DRAINING,
         UNLOADED,
-        /// It cannot proceed until a fault is repaired; it retries automatically.
+        /// The run cannot proceed until a fault is repaired; it retries automatically.
         WAITING
     }
 
@@ -61,7 +60,7 @@ public record HistoryEntry(long timeMillis, Optional<String> node, Kind kind, Op
         detail = Map.copyOf(shortened);
     }
 
-    /// Whether it says the same as `other`, time apart.
+    /// Whether the entry equals `other` apart from its time.
     public boolean repeats(HistoryEntry other) {
         return kind == other.kind && node.equals(other.node) && position.equals(other.position)
                 && seq.equals(other.seq) && detail.equals(other.detail);

@@ -18,8 +18,8 @@ public sealed interface Operation {
         }
     }
 
-    /// Applies the gradient sum with AdamW and clears it; without `params` the run's
-    /// current settings are used.
+    /// Applies the gradient sum with AdamW and clears it; without `params` the run's current settings are
+    /// used.
     record OptimStep(Optional<AdamParams> params) implements Operation {}
 
     /// Saves weights, moments, step and settings under a name.

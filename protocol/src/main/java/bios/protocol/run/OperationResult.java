@@ -6,17 +6,25 @@ import java.util.Map;
 
 /// The result of an operation.
 public sealed interface OperationResult {
-    /// @param logprobs for each datum, the learner's log-probabilities of its targets, N floats
-    /// @param metrics by `name:reduction`; always `loss:sum`, `tokens:sum` and `weights:sum`
+    /// The result of a forward or forward-backward pass.
+    ///
+    /// @param logprobs one array per datum: the log-probability that the model gives to each of the datum's
+    ///     N target tokens
+    /// @param metrics values by `name:reduction`; always contains `loss:sum`, `tokens:sum` and `weights:sum`
     record Evaluated(List<float[]> logprobs, Map<String, Double> metrics) implements OperationResult {}
 
-    /// @param step optimizer steps applied so far, this one included
+    /// The result of an optimizer step.
+    ///
+    /// @param step optimizer steps applied so far, including this one
     /// @param metrics `grad_norm` (before clipping), `learning_rate`
     record Stepped(long step, Map<String, Double> metrics) implements OperationResult {}
 
-    /// A save is durable.
+    /// The result of a save; the checkpoint is durable.
     record Saved(CheckpointManifest manifest) implements OperationResult {}
 
+    /// The result of a load.
+    ///
     /// @param path the loaded path in the `bios` scheme
+    /// @param step optimizer steps applied to the loaded weights; later steps of the run continue from it
     record Loaded(String path, long step) implements OperationResult {}
 }

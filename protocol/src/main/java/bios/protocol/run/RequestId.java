@@ -2,18 +2,18 @@ package bios.protocol.run;
 
 import bios.protocol.Invalid;
 
-/// Names the future of a run's operation: `<run>:<seq>`.
+/// The id of the future of a run's operation: `<run>:<seq>`.
 ///
-/// @param seq the client's number of the operation, at least 0
+/// @param seq the client's sequence number, at least 0
 public record RequestId(RunId run, long seq) {
-    /// Reads `<run>:<seq>`.
+    /// Parses `<run>:<seq>`.
     public static RequestId parse(String text) {
         int colon = text == null ? -1 : text.lastIndexOf(':');
         try {
             if (colon > 0) return new RequestId(new RunId(text.substring(0, colon)),
                     Long.parseLong(text.substring(colon + 1)));
         } catch (NumberFormatException _) {
-            // Reported below.
+            // reported below
         }
         throw new Invalid("request_id", "'" + text + "' is not a request id");
     }

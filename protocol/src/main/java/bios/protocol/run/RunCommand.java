@@ -18,11 +18,11 @@ public sealed interface RunCommand extends Message {
     /// [RunReply.Described].
     record Create(RunConfig config, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Accepts an operation under the client's number; a repeated number gets the first reply. Reply:
-    /// [RunReply.Accepted] when it is in the journal.
+    /// Accepts an operation under the client's sequence number; a repeated number gets the first reply.
+    /// Reply: [RunReply.Accepted] when it is in the journal.
     ///
-    /// @param digest SHA-256 of the encoded operation: distinguishes a repetition from another
-    ///     operation with a used number
+    /// @param digest SHA-256 of the encoded operation: distinguishes a repetition from another operation with
+    ///     the same number
     record Submit(String owner, long seq, StoredOperation operation, String digest, long nowMillis,
             ActorRef<RunReply> replyTo) implements RunCommand {}
 
@@ -44,11 +44,11 @@ public sealed interface RunCommand extends Message {
     record ResolveSnapshot(String owner, String contentId, ActorRef<RunReply> replyTo)
             implements RunCommand {}
 
-    /// Deletes a checkpoint (all its versions). Reply: [RunReply.Done].
+    /// Deletes a checkpoint with all its versions. Reply: [RunReply.Done].
     record DeleteCheckpoint(String owner, CheckpointKind kind, CheckpointName name,
             ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Sets (or, when empty, removes) the expiry time. Reply: [RunReply.Done].
+    /// Sets the expiry time, or removes it if it is empty. Reply: [RunReply.Done].
     record SetExpiry(String owner, CheckpointKind kind, CheckpointName name, Optional<Long> expiresAtMillis,
             ActorRef<RunReply> replyTo) implements RunCommand {}
 
@@ -58,14 +58,14 @@ public sealed interface RunCommand extends Message {
     /// Closes the run permanently: its state is deleted, its checkpoints stay. Reply: [RunReply.Done].
     record Unload(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Asks how long the newest operations took. Reply: [RunReply.Timed].
-    record Time(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
+    /// Gets the timings of the newest operations. Reply: [RunReply.Timings].
+    record GetTimings(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Asks for the history of the run. Reply: [RunReply.Recounted].
-    record Recount(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
+    /// Gets the history of the run. Reply: [RunReply.History].
+    record GetHistory(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Asks the run to leave this node: it starts no new work, its state is made durable, and its entity
-    /// stops. It is started again, on any node, when it has something to do. No reply.
+    /// Requests that the run leaves this node: it starts no new operation, its state is made durable, and its
+    /// entity stops. It is started again, on any node, when it has something to execute. No reply.
     record Leave() implements RunCommand {}
 
     /// The replies.
@@ -99,10 +99,10 @@ public sealed interface RunCommand extends Message {
         record Resolved(CheckpointManifest manifest) implements RunReply {}
 
         /// @param timings in the order in which the operations finished, the newest last
-        record Timed(List<Timing> timings) implements RunReply {}
+        record Timings(List<OperationTiming> timings) implements RunReply {}
 
-        /// @param entries the newest of its history, the newest last
-        record Recounted(List<HistoryEntry> entries) implements RunReply {}
+        /// @param entries the newest entries of the history, the newest last
+        record History(List<HistoryEntry> entries) implements RunReply {}
 
         /// The command was executed.
         record Done() implements RunReply {}

@@ -3,8 +3,8 @@ package bios.protocol.run;
 import bios.protocol.Invalid;
 import java.util.regex.Pattern;
 
-/// Names a training run: `<model slug>-<12 or more lower-case hex digits>`, e.g. `usf-finance-9f2c4be01a77`.
-/// Any node finds the run's sharding type from it.
+/// The id of a training run: `<model slug>-<12 or more lower-case hex digits>`, e.g.
+/// `usf-finance-9f2c4be01a77`. Any node finds the run's sharding type from it.
 public record RunId(String value) {
     private static final Pattern GRAMMAR = Pattern.compile("[a-z0-9]+(-[a-z0-9]+)*-[0-9a-f]{12,64}");
 

@@ -5,8 +5,8 @@ import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.Arrays;
 
-/// A small dense tensor, as it is sent and stored: packed little-endian bytes. Its arrays must not be
-/// modified.
+/// A small dense tensor in the form in which it is sent and stored: packed little-endian bytes. Its arrays
+/// must not be modified.
 public record TensorData(DType dtype, int[] shape, byte[] data) {
     /// Element types of loss inputs.
     public enum DType {

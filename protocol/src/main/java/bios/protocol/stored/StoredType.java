@@ -6,8 +6,8 @@ import com.fasterxml.jackson.databind.node.ObjectNode;
 /// versions.
 ///
 /// @param name e.g. `run-operation-accepted`
-/// @param version from 1; raised when a field is renamed, removed, given another meaning,
-///     or added without a default
+/// @param version from 1; raised when a field is renamed, removed, given another meaning, or added without a
+///     default
 /// @param type the record
 /// @param migration upgrades the tree of an older version to `version`
 public record StoredType<T>(String name, int version, Class<T> type, Migration migration) {

@@ -25,7 +25,7 @@ import bios.protocol.run.RunId;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.run.TensorData;
-import bios.protocol.run.Timing;
+import bios.protocol.run.OperationTiming;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingCommand;
@@ -88,7 +88,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(54, OperationResult.Stepped.class);
         registry.add(55, OperationResult.Saved.class);
         registry.add(56, OperationResult.Loaded.class);
-        registry.add(57, Timing.class);
+        registry.add(57, OperationTiming.class);
         registry.add(58, HistoryEntry.class);
         registry.add(59, HistoryEntry.Kind.class);
     }
@@ -112,8 +112,8 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(107, RunCommand.SetExpiry.class);
         registry.add(108, RunCommand.ReleaseSnapshots.class);
         registry.add(109, RunCommand.Unload.class);
-        registry.add(110, RunCommand.Time.class);
-        registry.add(111, RunCommand.Recount.class);
+        registry.add(110, RunCommand.GetTimings.class);
+        registry.add(111, RunCommand.GetHistory.class);
         registry.add(112, RunCommand.CheckOwner.class);
         registry.add(119, RunCommand.Leave.class);
     }
@@ -128,8 +128,8 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(136, RunCommand.RunReply.Done.class);
         registry.add(137, RunCommand.RunReply.Refused.class);
         registry.add(138, RunCommand.Reason.class);
-        registry.add(139, RunCommand.RunReply.Timed.class);
-        registry.add(140, RunCommand.RunReply.Recounted.class);
+        registry.add(139, RunCommand.RunReply.Timings.class);
+        registry.add(140, RunCommand.RunReply.History.class);
         registry.add(141, RunCommand.RunReply.Stalled.class);
     }
 

@@ -18,7 +18,8 @@ import org.apache.pekko.serialization.SerializerWithStringManifest;
 /// Serializes [Message]s between processes of one version of Bios with Kryo. The manifest is the version of
 /// the wire format: bytes of another version are refused. Stored data uses `bios.protocol.stored` instead.
 public final class WireSerializer extends SerializerWithStringManifest implements ByteBufferSerializer {
-    /// Raised with every change of a class on the wire; `golden/wire` has the bytes of each version.
+    /// Incremented with every change of a class on the wire; `golden/wire` contains the bytes of each
+    /// version.
     public static final String VERSION = "1";
     private static final int IDENTIFIER = 52_001;
     private static final int INITIAL_BYTES = 4096;
@@ -80,7 +81,8 @@ public final class WireSerializer extends SerializerWithStringManifest implement
     @Override public void toBinary(Object message, ByteBuffer buffer) {
         Output output = write(message);
         try {
-            // Pekko reports this exception as "message too large", and Kryo's as a failure of the serializer.
+            // Pekko reports this exception as "message too large", and Kryo's exception as a failure of the
+            // serializer.
             if (output.position() > buffer.remaining()) throw new BufferOverflowException();
             buffer.put(output.getBuffer(), 0, output.position());
         } finally {

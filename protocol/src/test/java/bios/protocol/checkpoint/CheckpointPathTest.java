@@ -20,11 +20,11 @@ import net.jqwik.api.Provide;
 
 class CheckpointPathTest {
     @Property(tries = 300) void aPathIsReadAsItIsPrinted(@ForAll("paths") CheckpointPath path) {
-        CheckpointPath read = CheckpointPath.parse(path.bios());
+        CheckpointPath read = CheckpointPath.parse(path.biosUri());
         assertEquals(path.run(), read.run());
         assertEquals(path.name(), read.name());
         assertEquals(path.kind().filter(k -> k == CheckpointKind.SAMPLER), read.kind());
-        CheckpointPath tinker = CheckpointPath.parse(path.tinker());
+        CheckpointPath tinker = CheckpointPath.parse(path.tinkerUri());
         assertEquals(path.kind().orElse(CheckpointKind.TRAINING), tinker.kind().orElseThrow());
         assertEquals(path.name(), tinker.name());
     }

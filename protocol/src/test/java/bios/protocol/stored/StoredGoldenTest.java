@@ -17,7 +17,7 @@ import java.util.HexFormat;
 import java.util.List;
 import org.junit.jupiter.api.Test;
 
-/// Bytes that earlier builds stored are read for ever; `golden/stored/*.hex` holds them. With
+/// Bytes of all earlier builds can be read; `golden/stored/*.hex` contains them. With
 /// `-Dgolden.write=true` missing files are written.
 class StoredGoldenTest {
     private static final Path GOLDEN = Path.of("golden/stored");
@@ -31,7 +31,7 @@ class StoredGoldenTest {
         return HexFormat.of().parseHex(Files.readString(file).strip());
     }
 
-    @Test void operationsOfVersionOneAreReadAndWrittenAsEver() throws IOException {
+    @Test void operationsOfVersionOneKeepTheirBytes() throws IOException {
         for (var entry : Samples.operations().entrySet()) {
             byte[] now = StoredOperations.encode(entry.getValue());
             byte[] old = golden("operation-" + entry.getKey() + ".1", now);
@@ -41,7 +41,7 @@ class StoredGoldenTest {
         }
     }
 
-    @Test void configurationsAndManifestsAreReadAndWrittenAsEver() throws IOException {
+    @Test void configurationsAndManifestsKeepTheirBytes() throws IOException {
         var types = new StoredTypes(List.of(StoredType.first("config", RunConfig.class),
                 StoredType.first("manifest", CheckpointManifest.class)));
         for (Object value : List.of(Samples.CONFIG, Samples.MANIFEST)) {

@@ -21,7 +21,7 @@ import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
-import bios.protocol.run.Timing;
+import bios.protocol.run.OperationTiming;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.sampling.SamplingCommand;
@@ -51,7 +51,7 @@ import org.apache.pekko.actor.typed.javadsl.Adapter;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.Test;
 
-/// One message of every class goes through Kryo and comes back; the bytes of this wire version are in
+/// One message of every class is encoded and decoded with Kryo; the bytes of this wire version are in
 /// `golden/wire`. A message that differs there needs a new [WireSerializer#VERSION]. With
 /// `-Dgolden.write=true` missing files are written.
 class WireGoldenTest {
@@ -103,12 +103,13 @@ class WireGoldenTest {
                 List.of(Samples.MANIFEST), true));
         all.add(new RunReply.Resolved(Samples.MANIFEST));
         all.add(new RunReply.Done());
-        all.add(new RunCommand.Time("owner", nobody()));
+        all.add(new RunCommand.GetTimings("owner", nobody()));
         all.add(new RunCommand.Leave());
-        all.add(new RunReply.Timed(List.of(new Timing(5, OperationKind.OPTIM_STEP, 200, 3000, 40_000))));
+        all.add(new RunReply.Timings(List.of(
+                new OperationTiming(5, OperationKind.OPTIM_STEP, 200, 3000, 40_000))));
         all.add(new RunReply.Stalled(request, Fault.server("blob_damaged", "blob a/b is damaged")));
-        all.add(new RunCommand.Recount("owner", nobody()));
-        all.add(new RunReply.Recounted(List.of(new HistoryEntry(9, Optional.of("node-1"),
+        all.add(new RunCommand.GetHistory("owner", nobody()));
+        all.add(new RunReply.History(List.of(new HistoryEntry(9, Optional.of("node-1"),
                 HistoryEntry.Kind.OPENED,
                 Optional.of(4L), Optional.empty(), Map.of("replay", "3")))));
         all.add(new RunReply.Refused(RunCommand.Reason.TOO_MANY, "wait"));
@@ -190,7 +191,7 @@ class WireGoldenTest {
                 ? name + "." + result.getClass().getSimpleName() : name;
     }
 
-    @Test void everyMessageComesBackEqualAndItsBytesAreThoseOfThisVersion() throws Exception {
+    @Test void everyMessageIsReadAsItWasWrittenWithTheBytesOfThisVersion() throws Exception {
         var changed = new TreeMap<String, String>();
         for (Message message : messages()) {
             byte[] now = WIRE.toBinary(message);
@@ -234,7 +235,7 @@ class WireGoldenTest {
         assertTrue(refused.getMessage().contains("version 0"), refused.getMessage());
     }
 
-    @Test void aMessageThatDoesNotFitSaysSoInPekkosWay() {
+    @Test void aMessageThatIsTooLargeThrowsTheExceptionThatPekkoExpects() {
         var message = new EngineReply.Tokenized(new int[10_000]);
         assertThrows(BufferOverflowException.class,
                 () -> WIRE.toBinary(message, ByteBuffer.allocateDirect(1000)));

@@ -105,7 +105,7 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
     ///
     /// @param settings the run's, for a load without the optimizer
     StateSource source(DeviceTask.Load load, AdamParams settings) {
-        String path = load.operation().path().bios();
+        String path = load.operation().path().biosUri();
         var manifest = load.manifest();
         TensorStream adapter = tensors(path, manifest.adapter());
         try {

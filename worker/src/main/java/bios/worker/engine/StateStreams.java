@@ -31,7 +31,7 @@ record StateStreams(RunBlobs blobs, StagingBuffers buffers, DeviceThread device,
         var settings = device.await(() -> executor.optimizerSettings(run));
         try (StateSource source = blobs.source(load, settings)) {
             verified(source::verify, () -> replace(run, source));
-            return new TaskOutcome.Completed(new OperationResult.Loaded(load.operation().path().bios(),
+            return new TaskOutcome.Completed(new OperationResult.Loaded(load.operation().path().biosUri(),
                     source.header().steps()));
         }
     }

@@ -16,63 +16,63 @@ import java.util.Set;
 import java.util.TreeMap;
 import org.apache.pekko.actor.typed.ActorRef;
 
-/// The known base models and the engines that serve them. A model stays known after the loss of its last
-/// engine.
-/// Immutable.
-public final class Fleet {
+/// An immutable snapshot of the known base models and the engines that serve them. A model stays known after
+/// its last engine is lost.
+public final class EngineDirectory {
     /// No model and no engine is known.
-    public static final Fleet EMPTY = new Fleet(new TreeMap<>(), Map.of(), List.of());
+    public static final EngineDirectory EMPTY = new EngineDirectory(new TreeMap<>(), Map.of(), List.of());
 
     private final TreeMap<String, ModelInfo> models;
     private final Map<ActorRef<EngineCommand>, Engine> engines;
-    private final List<String> conflicts;
+    private final List<String> conflictMessages;
 
     /// The last description of an engine.
     ///
     /// @param queuedSequences sequences that wait or decode in the engine
     public record Engine(ActorRef<EngineCommand> ref, Set<ModelName> models, int queuedSequences) {}
 
-    private Fleet(TreeMap<String, ModelInfo> models, Map<ActorRef<EngineCommand>, Engine> engines,
-            List<String> conflicts) {
+    private EngineDirectory(TreeMap<String, ModelInfo> models, Map<ActorRef<EngineCommand>, Engine> engines,
+            List<String> conflictMessages) {
         this.models = models;
         this.engines = engines;
-        this.conflicts = conflicts;
+        this.conflictMessages = conflictMessages;
     }
 
-    /// The fleet after a description of `engine`. The first model of a slug is kept, because run ids contain
-    /// the
-    /// slug only.
-    public Fleet described(ActorRef<EngineCommand> engine, List<ModelInfo> held, int queuedSequences) {
+    /// The directory after a description of `engine`. The first model of a slug is kept, because run ids
+    /// contain
+    /// the slug only.
+    public EngineDirectory withEngine(ActorRef<EngineCommand> engine, List<ModelInfo> described,
+            int queuedSequences) {
         var known = new TreeMap<>(models);
         var names = new HashSet<ModelName>();
-        var refused = new ArrayList<String>();
-        for (ModelInfo info : held) {
+        var conflicts = new ArrayList<String>();
+        for (ModelInfo info : described) {
             ModelInfo first = known.putIfAbsent(info.name().slug(), info);
             if (first == null || first.equals(info)) names.add(info.name());
             else if (first.name().equals(info.name()) && !servedByOthers(info.name(), engine)) {
                 known.put(info.name().slug(), info);
                 names.add(info.name());
-            } else refused.add(info.name() + " of " + engine.path() + " differs from " + first.name()
+            } else conflicts.add(info.name() + " of " + engine.path() + " differs from " + first.name()
                     + ", which is served already");
         }
         var next = new HashMap<>(engines);
         next.put(engine, new Engine(engine, Set.copyOf(names), queuedSequences));
-        return new Fleet(known, next, List.copyOf(refused));
+        return new EngineDirectory(known, next, List.copyOf(conflicts));
     }
 
     private boolean servedByOthers(ModelName name, ActorRef<EngineCommand> engine) {
         return engines.values().stream().anyMatch(e -> !e.ref().equals(engine) && e.models().contains(name));
     }
 
-    /// The fleet with the engines in `present` only.
-    public Fleet retain(Collection<ActorRef<EngineCommand>> present) {
+    /// A directory with the engines in `present` only; their models stay known.
+    public EngineDirectory withOnlyEngines(Collection<ActorRef<EngineCommand>> present) {
         var next = new HashMap<>(engines);
         next.keySet().retainAll(Set.copyOf(present));
-        return next.size() == engines.size() ? this : new Fleet(models, next, List.of());
+        return next.size() == engines.size() ? this : new EngineDirectory(models, next, List.of());
     }
 
-    /// The models that an engine serves now, by name.
-    public List<ModelInfo> served() {
+    /// The models that at least one engine serves now, sorted by name.
+    public List<ModelInfo> servedModels() {
         return models.values().stream().filter(m -> !enginesOf(m.name()).isEmpty())
                 .sorted(Comparator.comparing(m -> m.name().value())).toList();
     }
@@ -98,8 +98,9 @@ public final class Fleet {
         return Collections.unmodifiableCollection(engines.values());
     }
 
-    /// The models of the last description that contradict known models.
-    List<String> conflicts() {
-        return conflicts;
+    /// One message for each model that the last added engine describes differently from a known model; the
+    /// directory ignores the description.
+    List<String> conflictMessages() {
+        return conflictMessages;
     }
 }

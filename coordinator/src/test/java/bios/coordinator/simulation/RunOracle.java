@@ -31,9 +31,9 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.stream.Stream;
 
-/// The oracle of one run: follows what the journal holds, computes for itself what must come of it, and
-/// compares with everything that is said, stored or deleted. It shares no code with what it judges.
-final class Ledger {
+/// The oracle of one run: computes the expected state from the events in the journal, and compares it with
+/// all replies, stored blobs and deletions. It shares no code with the code under test.
+final class RunOracle {
     /// An accepted operation.
     private static final class Accepted {
         final long seq;
@@ -47,7 +47,7 @@ final class Ledger {
         boolean applied;
         int attempts;
         int deaths;
-        int deathsInDoubt;
+        int suspectedDeaths;
         boolean told;
 
         Accepted(OperationAccepted e, Operation operation) {
@@ -78,14 +78,15 @@ final class Ledger {
 
     private record Snapshot(String session, CheckpointManifest manifest) {}
 
-    private final World world;
+    private final SimulatedCluster cluster;
     private final RunId run;
     private final List<Accepted> operations = new ArrayList<>(); // position p is at p - 1
     private final Map<Long, Integer> positions = new HashMap<>();
-    private final List<State> states = new ArrayList<>(); // behind each position, as far as needed
+    private final List<State> states = new ArrayList<>(); // after each position, as far as needed
     private final List<CheckpointManifest> versions = new ArrayList<>();
     private final List<Snapshot> snapshots = new ArrayList<>();
-    /// Up to which position a load may have found a name expired that was then kept longer.
+    /// Per name the last position whose load may have found the checkpoint expired before its expiry was
+    /// extended.
     private final Map<CheckpointName, Integer> kept = new HashMap<>();
     private Optional<RunConfig> config = Optional.empty();
     private Optional<BlockingFailure> blocking = Optional.empty();
@@ -96,12 +97,12 @@ final class Ledger {
     private boolean closed;
     private boolean unloading;
 
-    Ledger(World world, RunId run) {
-        this.world = world;
+    RunOracle(SimulatedCluster cluster, RunId run) {
+        this.cluster = cluster;
         this.run = run;
     }
 
-    // What others ask
+    // Queries
 
     boolean created() {
         return config.isPresent();
@@ -115,8 +116,8 @@ final class Ledger {
         return operations.size();
     }
 
-    /// Operations that a recovery would execute again.
-    int behindPoint() {
+    /// The number of operations that a recovery would replay.
+    int unsettledOperations() {
         int count = 0;
         for (Accepted op : operations.subList(recovery, operations.size()))
             if (op.failed.isEmpty() && op.saved.isEmpty()) count++;
@@ -127,10 +128,11 @@ final class Ledger {
         return positions.containsKey(seq);
     }
 
-    /// Whether another death would make an operation fail that has done nothing: chance must not do that.
+    /// Whether another end of the process would fail an operation that did not cause it. Random faults must
+    /// not do that.
     boolean inLastAttempt() {
         return attempt > 0 && !kills(operations.get(attempt - 1).operation)
-                && operations.get(attempt - 1).attempts >= world.attempts() - 1;
+                && operations.get(attempt - 1).attempts >= cluster.attempts() - 1;
     }
 
     private static boolean kills(Operation operation) {
@@ -142,7 +144,7 @@ final class Ledger {
         unloading = true;
     }
 
-    // What the journal holds
+    // Events of the journal
 
     void happened(RunEvent event) {
         switch (event) {
@@ -176,7 +178,7 @@ final class Ledger {
                 kept.put(name, operations.size());
             }
             case CheckpointsExpired(var time, _) -> {
-                check(time <= world.stage.now(), "lets expire what is not over");
+                check(time <= cluster.loop.now(), "lets expire what is not over");
                 versions.removeIf(v -> over(v, time));
                 snapshots.removeIf(s -> over(s.manifest(), time));
             }
@@ -199,7 +201,7 @@ final class Ledger {
                 blocking = Optional.empty();
                 attempt = 0;
             }
-            default -> {} // events that say nothing of operations, states or blobs
+            default -> {} // events without effect on operations, states or blobs
         }
     }
 
@@ -208,7 +210,7 @@ final class Ledger {
                 + operations.size());
         check(!positions.containsKey(e.seq()), "accepts seq " + e.seq() + " twice");
         check(!closed, "accepts seq " + e.seq() + " although it is closed");
-        operations.add(new Accepted(e, world.operation(e.digest())));
+        operations.add(new Accepted(e, cluster.operation(e.digest())));
         positions.put(e.seq(), operations.size());
     }
 
@@ -241,10 +243,10 @@ final class Ledger {
                             || !found(path));
             case "weights_only" ->
                     op.operation instanceof Operation.LoadState(_, var optimizer) && optimizer;
-            case "checkpoint_unavailable" -> op.loading() && world.faults.resolverFails > 0;
-            case "worker_lost" -> kills(op.operation) && op.attempts >= world.attempts();
-            case "store_failed" -> op.saving() && world.faults.blobFails > 0;
-            case "blob_damaged" -> op.stored instanceof StoredOperation.InBlob && world.faults.damage > 0;
+            case "checkpoint_unavailable" -> op.loading() && cluster.faults.resolverFails > 0;
+            case "worker_lost" -> kills(op.operation) && op.attempts >= cluster.attempts();
+            case "store_failed" -> op.saving() && cluster.faults.blobFails > 0;
+            case "blob_damaged" -> op.stored instanceof StoredOperation.InBlob && cluster.faults.damage > 0;
             default -> false;
         };
     }
@@ -256,7 +258,7 @@ final class Ledger {
     }
 
     private boolean current(CheckpointKind kind, CheckpointName name) {
-        return newest(kind, name).filter(v -> !over(v, world.stage.now())).isPresent();
+        return newest(kind, name).filter(v -> !over(v, cluster.loop.now())).isPresent();
     }
 
     private Optional<CheckpointManifest> newest(CheckpointKind kind, CheckpointName name) {
@@ -270,8 +272,8 @@ final class Ledger {
         check(!blocked(at), at + " is saved although " + blocking + " blocks it");
         blobs(m).forEach(this::mustExist);
         State state = state(at - 1);
-        check(world.blobs.archived(m.adapter().id()).equals(state.weights())
-                && m.optimizer().stream().allMatch(o -> world.blobs.archived(o.id())
+        check(cluster.blobs.archived(m.adapter().id()).equals(state.weights())
+                && m.optimizer().stream().allMatch(o -> cluster.blobs.archived(o.id())
                         .equals(state.optimizer())), at + " saves another state than that before it");
         var expected = ModelEngine.manifest(config.get(), state, op.operation, m.adapter(), m.optimizer(),
                 op.acceptedAtMillis);
@@ -295,9 +297,9 @@ final class Ledger {
         mustExist(e.state().id());
         e.pages().forEach(page -> mustExist(page.blob().id()));
         State expected = state(at);
-        check(world.blobs.archived(e.state().id()).equals(expected.text()),
+        check(cluster.blobs.archived(e.state().id()).equals(expected.text()),
                 "has a recovery point at " + at + " of another state: "
-                        + world.blobs.archived(e.state().id()) + " instead of " + expected.text());
+                        + cluster.blobs.archived(e.state().id()) + " instead of " + expected.text());
         check(e.step() == expected.step() && e.lora().equals(expected.lora()),
                 "has a recovery point at " + at + " with step " + e.step() + " of " + expected.step());
         recovery = at;
@@ -306,9 +308,9 @@ final class Ledger {
         if (attempt <= at) attempt = 0;
     }
 
-    // What must come of it
+    // Expected states
 
-    /// The state behind a position. Once it was needed, nothing before it may change any more.
+    /// The expected state after a position. Once it was used, no operation up to it may change its outcome.
     private State state(int position) {
         while (states.size() <= position) {
             int at = states.size();
@@ -327,8 +329,8 @@ final class Ledger {
 
     private Done execute(State before, Accepted op) {
         Done done = ModelEngine.execute(before, op.operation, op.digest, op.loads.map(m ->
-                new Loaded(m, world.blobs.archived(m.adapter().id()),
-                        m.optimizer().map(o -> world.blobs.archived(o.id())))));
+                new Loaded(m, cluster.blobs.archived(m.adapter().id()),
+                        m.optimizer().map(o -> cluster.blobs.archived(o.id())))));
         check(done.fault().isEmpty(), "passes seq " + op.seq + " as if it had not failed: " + done.fault());
         return done;
     }
@@ -343,7 +345,7 @@ final class Ledger {
         return Stream.concat(Stream.of(m.adapter()), m.optimizer().stream()).map(BlobRef::id);
     }
 
-    /// What a recovery or a reader of this run may still ask the store for.
+    /// The blobs that a recovery or a reader of this run may still read.
     private Set<BlobId> referenced() {
         var all = new HashSet<BlobId>();
         versions.forEach(m -> blobs(m).forEach(all::add));
@@ -367,23 +369,23 @@ final class Ledger {
     }
 
     private void mustExist(BlobId id) {
-        check(world.blobs.exists(id), "refers to " + Blobs.shown(id) + ", which does not exist");
+        check(cluster.blobs.exists(id), "refers to " + Blobs.shown(id) + ", which does not exist");
     }
 
-    // What is said
+    // Replies
 
-    /// An operation ended its process.
-    void died(long position, boolean inDoubt) {
+    /// Records that an operation ended its process.
+    void died(long position, boolean suspected) {
         Accepted op = op(position);
         op.deaths++;
-        if (inDoubt) op.deathsInDoubt++;
-        check(op.deaths - op.deathsInDoubt <= world.attempts() + 2,
+        if (suspected) op.suspectedDeaths++;
+        check(op.deaths - op.suspectedDeaths <= cluster.attempts() + 2,
                 position + " has killed " + op.deaths + " times");
     }
 
-    /// An entity answers a submission.
+    /// Checks the reply to a submission.
     ///
-    /// @param stale whether it was told from one that others take for dead
+    /// @param stale whether the replying entity is on a node that is cut off
     void submitted(long seq, String digest, RunReply reply, boolean stale) {
         switch (reply) {
             case RunReply.Accepted(var request) -> {
@@ -409,7 +411,7 @@ final class Ledger {
         }
     }
 
-    /// An entity answers a question for a result.
+    /// Checks the reply to a request for a result.
     void retrieved(long seq, RunReply reply, boolean stale) {
         switch (reply) {
             case RunReply.Completed(var request, var result) -> {
@@ -433,17 +435,17 @@ final class Ledger {
             case RunReply.Pending _, RunReply.Stalled _ ->
                 check(holds(seq), "waits for seq " + seq + ", which it never accepted");
             case RunReply.Refused(var reason, var message) -> check(stale || reason == Reason.NOT_FOUND
-                    && (!holds(seq) || closed || world.forgetsResults()),
+                    && (!holds(seq) || closed || cluster.forgetsResults()),
                     "does not give the result of seq " + seq + ": " + reason + " " + message);
             default -> check(false, "answers a question for a result by " + reply);
         }
     }
 
-    /// The answers of an entity at rest, when everything is done.
+    /// Checks the description of a run at the end of a history.
     void described(RunReply reply) {
         check(reply instanceof RunReply.Described, "is not described: " + reply);
         var described = (RunReply.Described) reply;
-        long now = world.stage.now();
+        long now = cluster.loop.now();
         var current = new ArrayList<CheckpointManifest>();
         for (CheckpointManifest v : versions)
             if (newest(v.kind(), v.name().get()).filter(n -> n == v).isPresent() && !over(v, now))
@@ -457,7 +459,7 @@ final class Ledger {
         check(described.lora().equals(last.lora()), "has the shape " + described.lora());
     }
 
-    /// Everything that is referred to is there.
+    /// Checks that all referenced blobs exist.
     void settled() {
         referenced().forEach(this::mustExist);
         if (!closed) state(operations.size());
@@ -482,7 +484,7 @@ final class Ledger {
 
     private void check(boolean holds, String otherwise) {
         if (!holds) {
-            world.violated("run " + run + " " + otherwise);
+            cluster.violated("run " + run + " " + otherwise);
             throw new Violation("run " + run + " " + otherwise);
         }
     }

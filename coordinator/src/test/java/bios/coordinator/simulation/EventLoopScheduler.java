@@ -8,25 +8,25 @@ import org.apache.pekko.event.LoggingAdapter;
 import scala.concurrent.ExecutionContext;
 import scala.concurrent.duration.FiniteDuration;
 
-/// The scheduler of a simulated actor system: its time is that of the [Stage].
-public final class StageScheduler extends AbstractScheduler {
-    private final Stage stage;
+/// The scheduler of a simulated actor system, with the time of its [EventLoop].
+public final class EventLoopScheduler extends AbstractScheduler {
+    private final EventLoop loop;
 
-    /// For Pekko.
-    public StageScheduler(Config config, LoggingAdapter log, ThreadFactory threads) {
-        stage = Stage.of(config.getString("bios.simulation.stage"));
+    /// Called by Pekko.
+    public EventLoopScheduler(Config config, LoggingAdapter log, ThreadFactory threads) {
+        loop = EventLoop.of(config.getString("bios.simulation.event-loop"));
     }
 
     @Override public Cancellable scheduleOnce(FiniteDuration delay, Runnable task,
             ExecutionContext executor) {
-        return cancellable(stage.in(Math.max(1, delay.toMillis()), () -> executor.execute(task)));
+        return cancellable(loop.in(Math.max(1, delay.toMillis()), () -> executor.execute(task)));
     }
 
-    /// The old name is what subclasses must still give.
+    /// Subclasses must implement the deprecated method.
     @Deprecated @Override public Cancellable schedule(FiniteDuration initial, FiniteDuration interval,
             Runnable task, ExecutionContext executor) {
         var repeated = new Repeated(interval.toMillis(), task, executor);
-        repeated.next = stage.in(Math.max(1, initial.toMillis()), repeated);
+        repeated.next = loop.in(Math.max(1, initial.toMillis()), repeated);
         return repeated;
     }
 
@@ -34,7 +34,7 @@ public final class StageScheduler extends AbstractScheduler {
         return 1000;
     }
 
-    private static Cancellable cancellable(Stage.Later later) {
+    private static Cancellable cancellable(EventLoop.Later later) {
         return new Cancellable() {
             @Override public boolean cancel() {
                 return later.cancel();
@@ -50,7 +50,7 @@ public final class StageScheduler extends AbstractScheduler {
         private final long interval;
         private final Runnable task;
         private final ExecutionContext executor;
-        private Stage.Later next;
+        private EventLoop.Later next;
         private boolean cancelled;
 
         Repeated(long interval, Runnable task, ExecutionContext executor) {
@@ -62,7 +62,7 @@ public final class StageScheduler extends AbstractScheduler {
         @Override public void run() {
             if (cancelled) return;
             executor.execute(task);
-            next = stage.in(Math.max(1, interval), this);
+            next = loop.in(Math.max(1, interval), this);
         }
 
         @Override public boolean cancel() {

@@ -11,16 +11,17 @@ import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
 import java.util.function.Supplier;
 
-/// Time, chance and the only thread of a simulation. What may run now waits in no order, and chance picks;
-/// what runs later waits for its time. An actor system plays on it by [StageExecutor] and [StageScheduler],
-/// so that the same seed gives the same history.
-final class Stage {
-    /// The stages by the name of their actor system: Pekko makes executors and schedulers from class names.
-    private static final Map<String, Stage> STAGES = new ConcurrentHashMap<>();
-    /// Epoch milliseconds at which every history begins.
+/// The clock, the random numbers and the only thread of a simulation. Tasks that are ready run in random
+/// order; scheduled tasks run at their time. [EventLoopExecutor] and [EventLoopScheduler] connect an actor
+/// system to the loop, so that the same seed gives the same history.
+final class EventLoop {
+    /// The event loops by the name of their actor system, because Pekko creates executors and schedulers by
+    /// class name.
+    private static final Map<String, EventLoop> LOOPS = new ConcurrentHashMap<>();
+    /// The start time of every history, epoch milliseconds.
     static final long BEGIN = 1_700_000_000_000L;
 
-    /// Something that happens at a time, unless it is cancelled.
+    /// A scheduled task.
     static final class Later implements Comparable<Later> {
         private final long at;
         private final long order;
@@ -33,7 +34,7 @@ final class Stage {
             this.task = task;
         }
 
-        /// Whether it was still to come.
+        /// Cancels the task; returns whether it had not run yet.
         boolean cancel() {
             boolean was = !over;
             over = true;
@@ -60,12 +61,12 @@ final class Stage {
     private long order;
     private long steps;
 
-    /// The stage of the actor system `name`, made when first asked for.
-    static Stage of(String name) {
-        return STAGES.computeIfAbsent(name, _ -> new Stage());
+    /// The event loop of the actor system `name`; created by the first call.
+    static EventLoop of(String name) {
+        return LOOPS.computeIfAbsent(name, _ -> new EventLoop());
     }
 
-    /// Begins a history.
+    /// Starts a history.
     void begin(long seed, boolean traced) {
         if (!ready.isEmpty()) throw new IllegalStateException("an earlier history is still going on");
         later.clear();
@@ -77,7 +78,7 @@ final class Stage {
         steps = 0;
     }
 
-    /// What the actors of this history find with [#current].
+    /// Sets the object that [#current] returns to the actors of this history.
     void play(Object play) {
         current = play;
     }
@@ -94,18 +95,18 @@ final class Stage {
         return steps;
     }
 
-    // Chance
+    // Random choices
 
     int below(int bound) {
         return random.nextInt(bound);
     }
 
-    /// True once in `times`; never for 0.
+    /// Whether a random choice with probability 1 / `times` hits; never for 0.
     boolean oneIn(int times) {
         return times > 0 && random.nextInt(times) == 0;
     }
 
-    /// From `low` to `high`, both included.
+    /// A random number from `low` to `high`, both included.
     long between(long low, long high) {
         return random.nextLong(low, high + 1);
     }
@@ -114,7 +115,7 @@ final class Stage {
         return of.get(random.nextInt(of.size()));
     }
 
-    // Work
+    // Tasks
 
     void soon(Runnable task) {
         ExecutorService thread = starting;
@@ -122,13 +123,13 @@ final class Stage {
         else ready.add(task);
     }
 
-    /// Makes an actor system on this stage. It waits for its own actors while it starts, so that for so long
-    /// they have a thread.
+    /// Creates an actor system on this loop. Its start blocks until its actors answer, so tasks run on a
+    /// thread until then.
     <T> T start(Supplier<T> system) {
         try (var thread = Executors.newSingleThreadExecutor()) {
             starting = thread;
             T started = system.get();
-            // Behind the tasks of the start, and those that they have brought.
+            // Waits for the tasks of the start and the tasks that they have added.
             for (int i = 0; i < 100; i++) thread.submit(() -> {}).get();
             return started;
         } catch (InterruptedException | ExecutionException failed) {
@@ -144,7 +145,7 @@ final class Stage {
         return what;
     }
 
-    /// Does one thing; false: there is nothing to do any more.
+    /// Runs one task; false: no task is left.
     boolean step() {
         steps++;
         boolean slow = !ready.isEmpty() && !later.isEmpty() && random.nextInt(64) == 0;
@@ -161,7 +162,7 @@ final class Stage {
         return true;
     }
 
-    /// Runs everything that may run now; what was scheduled for later is dropped.
+    /// Runs all ready tasks and discards scheduled ones.
     void end() {
         later.clear();
         for (int i = 0; !ready.isEmpty(); i++) {

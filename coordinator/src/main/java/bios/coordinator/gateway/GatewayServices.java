@@ -1,6 +1,6 @@
 package bios.coordinator.gateway;
 
-import bios.coordinator.fleet.Fleet;
+import bios.coordinator.fleet.EngineDirectory;
 import bios.persistence.blob.BlobStore;
 import bios.persistence.index.RunIndex;
 import bios.protocol.engine.EngineCommand;
@@ -28,19 +28,20 @@ import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.actor.typed.javadsl.AskPattern;
 
-/// The gateway's client of the other parts of the service: runs, sessions, router, engines and stores. Turns
-/// their refusals into [Refusal]s.
-final class Upstream {
+/// The gateway's access to the other parts of the service: runs, sessions, router, engines and stores. A
+/// refusal of such a part becomes an [ApiException].
+final class GatewayServices {
     private final ActorSystem<?> system;
     private final Gateway.Dependencies parts;
     private final GatewaySettings settings;
-    private final Executor blocking;
+    private final Executor blockingExecutor;
 
-    Upstream(ActorSystem<?> system, Gateway.Dependencies parts, GatewaySettings settings, Executor blocking) {
+    GatewayServices(ActorSystem<?> system, Gateway.Dependencies parts, GatewaySettings settings,
+            Executor blockingExecutor) {
         this.system = system;
         this.parts = parts;
         this.settings = settings;
-        this.blocking = blocking;
+        this.blockingExecutor = blockingExecutor;
     }
 
     GatewaySettings settings() {
@@ -59,8 +60,8 @@ final class Upstream {
         return parts.blobs();
     }
 
-    Fleet fleet() {
-        return parts.fleet().get();
+    EngineDirectory directory() {
+        return parts.directory().get();
     }
 
     boolean ready() {
@@ -68,9 +69,9 @@ final class Upstream {
     }
 
     /// Runs blocking work on a virtual thread.
-    <T> CompletionStage<T> blocking(Callable<T> work) {
+    <T> CompletionStage<T> runBlocking(Callable<T> work) {
         var done = new CompletableFuture<T>();
-        blocking.execute(() -> {
+        blockingExecutor.execute(() -> {
             try {
                 done.complete(work.call());
             } catch (Throwable failed) {
@@ -86,25 +87,24 @@ final class Upstream {
         return run(account, run, message, settings.askTimeout()).thenApply(reply -> expect(expected, reply));
     }
 
-    /// Asks a run; fails with a [Refusal] if the run refuses.
+    /// Asks a run; fails with a [ApiException] if the run refuses.
     CompletionStage<RunReply> run(String account, RunId run, Function<ActorRef<RunReply>, RunCommand> message,
             Duration timeout) {
-        return checkServed(account, run)
+        return checkModelServed(account, run)
                 .thenCompose(_ -> onDispatcher(parts.runs().ask(run, message, timeout)))
                 .thenApply(reply -> {
-                    if (reply instanceof RunReply.Refused refused) throw Refusal.of(refused);
+                    if (reply instanceof RunReply.Refused refused) throw ApiException.of(refused);
                     return reply;
                 });
     }
 
-    /// Tells a run whose base model has not been served since this process started from one that does not
-    /// exist:
-    /// the first is in the index.
-    private CompletionStage<Void> checkServed(String account, RunId run) {
-        if (fleet().modelOfSlug(run.slug()).isPresent()) return CompletableFuture.completedStage(null);
+    /// Fails if no engine has served the run's base model since this process started. The index tells whether
+    /// such a run exists.
+    private CompletionStage<Void> checkModelServed(String account, RunId run) {
+        if (directory().modelOfSlug(run.slug()).isPresent()) return CompletableFuture.completedStage(null);
         // Without any worker the index may be incomplete.
-        if (fleet().served().isEmpty()) return CompletableFuture.failedStage(noWorker(run));
-        return blocking(() -> isIndexed(account, run)).thenAccept(exists -> {
+        if (directory().servedModels().isEmpty()) return CompletableFuture.failedStage(noWorker(run));
+        return runBlocking(() -> isIndexed(account, run)).thenAccept(exists -> {
             if (!exists) throw noRun(run.value());
             throw noWorker(run);
         });
@@ -118,13 +118,13 @@ final class Upstream {
         }
     }
 
-    private static Refusal noWorker(RunId run) {
-        return new Refusal(ErrorCode.NO_WORKER, "no worker serves the base model of run " + run
+    private static ApiException noWorker(RunId run) {
+        return new ApiException(ErrorCode.NO_WORKER, "no worker serves the base model of run " + run
                 + " at the moment; the run is kept until one does");
     }
 
-    static Refusal noRun(String id) {
-        return new Refusal(ErrorCode.NOT_FOUND, "there is no run '" + id + "', or it is not yours");
+    static ApiException noRun(String id) {
+        return new ApiException(ErrorCode.NOT_FOUND, "there is no run '" + id + "', or it is not yours");
     }
 
     /// Completes if the run exists and belongs to the account; refused otherwise.
@@ -142,12 +142,12 @@ final class Upstream {
     <R extends SessionReply> CompletionStage<R> session(String session, Class<R> expected,
             Function<ActorRef<SessionReply>, SessionCommand> message) {
         if (!session.matches("[A-Za-z0-9][A-Za-z0-9._-]{0,127}"))
-            throw new Refusal(ErrorCode.NOT_FOUND, "there is no session '" + session
+            throw new ApiException(ErrorCode.NOT_FOUND, "there is no session '" + session
             + "', or it is not yours")
                     .aboutSession();
         return onDispatcher(parts.sessions().ask(session, message, settings.askTimeout()))
                 .thenApply(reply -> {
-            if (reply instanceof SessionReply.Refused(var fault)) throw Refusal.of(fault).aboutSession();
+            if (reply instanceof SessionReply.Refused(var fault)) throw ApiException.of(fault).aboutSession();
             return expect(expected, reply);
         });
     }
@@ -160,18 +160,18 @@ final class Upstream {
     /// Asks the least loaded engine that serves the model.
     <R extends EngineReply> CompletionStage<R> engine(ModelName model, Class<R> expected,
             Function<ActorRef<EngineReply>, EngineCommand> message) {
-        Fleet.Engine engine = fleet().enginesOf(model).stream()
-                .min(Comparator.comparingInt(Fleet.Engine::queuedSequences))
+        EngineDirectory.Engine engine = directory().enginesOf(model).stream()
+                .min(Comparator.comparingInt(EngineDirectory.Engine::queuedSequences))
                 .orElseThrow(() -> noWorker(model));
         return onDispatcher(AskPattern.ask(engine.ref(), message::apply, settings.askTimeout(),
                 system.scheduler())).thenApply(reply -> {
-                    if (reply instanceof EngineReply.RequestFailed(var fault)) throw Refusal.of(fault);
+                    if (reply instanceof EngineReply.RequestFailed(var fault)) throw ApiException.of(fault);
                     return expect(expected, reply);
                 });
     }
 
-    private <T> CompletionStage<T> onDispatcher(CompletionStage<T> asked) {
-        return AskRetry.onDispatcher(asked, system);
+    private <T> CompletionStage<T> onDispatcher(CompletionStage<T> reply) {
+        return AskRetry.onDispatcher(reply, system);
     }
 
     private static <R> R expect(Class<R> expected, Object reply) {
@@ -183,28 +183,28 @@ final class Upstream {
 
     /// The base model of this name.
     ///
-    /// @param now whether an engine must serve it now
-    ModelInfo model(FieldPath at, String name, boolean now) {
-        ModelName model = Fields.named(at, () -> new ModelName(name));
-        List<ModelInfo> served = fleet().served();
-        ModelInfo info = fleet().model(model).orElseThrow(() -> served.isEmpty()
-                ? new Refusal(ErrorCode.NO_WORKER, at.toString(),
-                        "no worker is available at the moment; try again in a moment")
-                : new Refusal(ErrorCode.UNKNOWN_MODEL, at.toString(),
+    /// @param mustBeServed whether at least one engine must serve the model now
+    ModelInfo model(FieldPath at, String name, boolean mustBeServed) {
+        ModelName model = Fields.reportAt(at, () -> new ModelName(name));
+        List<ModelInfo> servedModels = directory().servedModels();
+        ModelInfo info = directory().model(model).orElseThrow(() -> servedModels.isEmpty()
+                ? new ApiException(ErrorCode.NO_WORKER, at.toString(),
+                        "no worker is available at the moment; retry later")
+                : new ApiException(ErrorCode.UNKNOWN_MODEL, at.toString(),
                         "'" + name + "' is not served here; served are "
-                        + String.join(", ", served.stream().map(m -> m.name().value()).toList())));
-        if (now && fleet().enginesOf(model).isEmpty()) throw noWorker(model);
+                        + String.join(", ", servedModels.stream().map(m -> m.name().value()).toList())));
+        if (mustBeServed && directory().enginesOf(model).isEmpty()) throw noWorker(model);
         return info;
     }
 
     /// The base model of a run.
     ModelInfo model(RunId run) {
-        return fleet().modelOfSlug(run.slug()).orElseThrow(() -> noWorker(run));
+        return directory().modelOfSlug(run.slug()).orElseThrow(() -> noWorker(run));
     }
 
-    private static Refusal noWorker(ModelName model) {
-        return new Refusal(ErrorCode.NO_WORKER,
-                "no worker serves " + model + " at the moment; try again in a moment");
+    private static ApiException noWorker(ModelName model) {
+        return new ApiException(ErrorCode.NO_WORKER,
+                "no worker serves " + model + " at the moment; retry later");
     }
 
     /// The failure inside [CompletionException]s.

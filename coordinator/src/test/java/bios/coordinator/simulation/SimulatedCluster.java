@@ -43,29 +43,30 @@ import org.apache.pekko.cluster.sharding.typed.javadsl.ClusterSharding;
 import org.apache.pekko.persistence.typed.PersistenceId;
 import scala.runtime.BoxedUnit;
 
-/// The nodes, their engines and entities, and the network between them and the clients, in one history. It
-/// does for entities what sharding does: one home for each run, a new one when its node dies or is taken
-/// for dead, another start of an entity that has failed.
-final class World {
-    /// A process that may hold entities and has one engine.
+/// The nodes with their engines and entities, and the network between them and the clients, in one history.
+/// It replaces cluster sharding: each run has one node, and another one when its node ends or is considered
+/// dead; an entity that has failed is started again.
+final class SimulatedCluster {
+    /// A process with one engine and the entities of runs.
     final class Node {
         final int id;
-        private final SimulatedEngine engine = new SimulatedEngine(World.this, this);
-        /// One for each entity: several watchers of one actor would be told of its end in a random order.
+        private final SimulatedEngine engine = new SimulatedEngine(SimulatedCluster.this, this);
+        /// One reference for each entity: several watchers of one actor would receive its termination in
+        /// random order.
         private final List<ActorRef<EngineCommand>> engineRefs = new ArrayList<>();
         private final Map<String, Incarnation> entities = new LinkedHashMap<>();
         private final NodeMemory memory = new NodeMemory(settings.nodeResultBytes());
         private final ExclusiveReplay exclusive = new ExclusiveReplay();
         private boolean dead;
-        /// Cut off: the others have given its runs to another node.
+        /// Whether the node is cut off: its runs are started on another node.
         private boolean suspected;
 
         Node(int id) {
             this.id = id;
-            another();
+            newEngineRef();
         }
 
-        private ActorRef<EngineCommand> another() {
+        private ActorRef<EngineCommand> newEngineRef() {
             engineRefs.add(Adapter.spawnAnonymous(system, engine.behavior()));
             return engineRefs.getLast();
         }
@@ -74,12 +75,12 @@ final class World {
             return dead;
         }
 
-        /// Runs what waits for files. What a dead process had begun may still happen.
+        /// Runs blocking work after a delay. Work of a dead process may still be executed.
         void blocking(Runnable task) {
-            long takes = faults.hits(stage, faults.blobSlow)
-                    ? stage.between(500, 20_000) : stage.between(0, 60);
-            stage.in(takes, () -> {
-                if (dead && !stage.oneIn(2)) return;
+            long takes = faults.hits(loop, faults.blobSlow)
+                    ? loop.between(500, 20_000) : loop.between(0, 60);
+            loop.in(takes, () -> {
+                if (dead && !loop.oneIn(2)) return;
                 acting = Optional.of(this);
                 try {
                     task.run();
@@ -94,7 +95,7 @@ final class World {
         }
     }
 
-    /// One life of a run's entity.
+    /// An incarnation of a run's entity.
     final class Incarnation {
         final RunId run;
         private final int number;
@@ -118,10 +119,10 @@ final class World {
         }
     }
 
-    /// The index as a map.
+    /// A run index in a map.
     private final class Index implements RunIndex {
         @Override public void put(RunSummary summary, long version) {
-            if (faults.hits(stage, faults.indexFails))
+            if (faults.hits(loop, faults.indexFails))
                 throw new UncheckedIOException(new IOException("the index fails"));
             if (versions.merge(summary.config().run().value(), version, Math::max) <= version)
                 rows.put(summary.config().run().value(), summary);
@@ -141,10 +142,10 @@ final class World {
     }
 
     private static final int NODES = 2;
-    /// The node whose blocking work is being done.
+    /// The node whose blocking work is being executed.
     private Optional<Node> acting = Optional.empty();
 
-    final Stage stage;
+    final EventLoop loop;
     final ActorSystem system;
     final Mutation mutation;
     final Faults faults;
@@ -153,7 +154,7 @@ final class World {
     private final RunSettings settings;
     private final Consumer<ActorRef<?>> stopWatcher;
     private final RunIndex index = new Index();
-    private final Map<String, Ledger> ledgers = new TreeMap<>();
+    private final Map<String, RunOracle> oracles = new TreeMap<>();
     private final Map<String, Long> versions = new TreeMap<>();
     final Map<String, RunSummary> rows = new TreeMap<>();
     private final Map<String, Operation> operations = new HashMap<>();
@@ -164,17 +165,17 @@ final class World {
     private Optional<String> violation = Optional.empty();
     private int lives;
     private int requests;
-    int doubts;
+    int suspicions;
 
-    /// @param stopWatcher told of every entity that begins: tells [#ended] when it stops
-    World(Stage stage, ActorSystem system, Mutation mutation, RunSettings settings,
+    /// @param stopWatcher receives every started entity and calls [#ended] when it stops
+    SimulatedCluster(EventLoop loop, ActorSystem system, Mutation mutation, RunSettings settings,
             Consumer<ActorRef<?>> stopWatcher) {
-        this.stage = stage;
+        this.loop = loop;
         this.system = system;
         this.mutation = mutation;
         this.settings = settings;
         this.stopWatcher = stopWatcher;
-        this.faults = new Faults(stage);
+        this.faults = new Faults(loop);
         this.blobs = new Blobs(this);
         this.journal = new Journal(this);
     }
@@ -189,12 +190,12 @@ final class World {
 
     // The oracle
 
-    Ledger ledger(RunId run) {
-        return ledgers.computeIfAbsent(run.value(), _ -> new Ledger(this, run));
+    RunOracle oracle(RunId run) {
+        return oracles.computeIfAbsent(run.value(), _ -> new RunOracle(this, run));
     }
 
     void violated(String what) {
-        stage.trace(() -> "VIOLATION " + what);
+        loop.trace(() -> "VIOLATION " + what);
         if (violation.isEmpty()) violation = Optional.of(what);
     }
 
@@ -214,7 +215,7 @@ final class World {
         return settings;
     }
 
-    /// Keeps an operation, so that it need not be decoded.
+    /// Stores an operation under its digest, so that it need not be decoded.
     void remember(String digest, Operation operation) {
         operations.put(digest, operation);
     }
@@ -229,117 +230,118 @@ final class World {
 
     void begin() {
         while (nodes.size() < NODES) nodes.add(new Node(nodes.size()));
-        if (faults.kill > 0) stage.in(stage.between(0, 2L * faults.kill), this::killOne);
-        if (faults.suspect > 0) stage.in(stage.between(0, 2L * faults.suspect), this::suspectOne);
-        if (faults.forget > 0) stage.in(stage.between(0, 2L * faults.forget), this::forgetOne);
-        if (faults.loseDevice > 0) stage.in(stage.between(0, 2L * faults.loseDevice), this::loseDevice);
-        if (faults.move > 0) stage.in(stage.between(0, 2L * faults.move), this::moveOne);
+        if (faults.kill > 0) loop.in(loop.between(0, 2L * faults.kill), this::killOne);
+        if (faults.suspect > 0) loop.in(loop.between(0, 2L * faults.suspect), this::suspectOne);
+        if (faults.forget > 0) loop.in(loop.between(0, 2L * faults.forget), this::forgetOne);
+        if (faults.loseDevice > 0) loop.in(loop.between(0, 2L * faults.loseDevice), this::loseDevice);
+        if (faults.move > 0) loop.in(loop.between(0, 2L * faults.move), this::moveOne);
     }
 
-    /// No run that replays nothing keeps the turn.
+    /// Checks that no run has the turn of exclusive replay at the end.
     void turnsAreFree() {
         for (Node node : nodes)
             if (node.exclusive.held()) violated(node + ": a run keeps the turn and replays nothing");
     }
 
-    /// Whether the node that works on blobs now is one that others take for dead.
+    /// Whether the node whose blocking work is being executed is cut off or dead.
     boolean cutOff() {
         return acting.filter(node -> node.suspected || node.dead).isPresent();
     }
 
-    /// Ends all faults; nodes that are cut off die.
-    void calm() {
-        faults.calm = true;
-        stage.trace(() -> "all faults end");
+    /// Ends all faults and all nodes that are cut off.
+    void endFaults() {
+        faults.ended = true;
+        loop.trace(() -> "all faults end");
         for (Node node : List.copyOf(nodes)) if (node.suspected) kill(node);
     }
 
-    private boolean delicate(Node node) {
-        return node.entities.values().stream().anyMatch(i -> ledger(i.run).inLastAttempt());
+    private boolean inLastAttempt(Node node) {
+        return node.entities.values().stream().anyMatch(i -> oracle(i.run).inLastAttempt());
     }
 
     private void killOne() {
-        if (faults.calm) return;
-        Node node = stage.any(nodes);
-        if (!delicate(node)) kill(node);
-        stage.in(stage.between(0, 2L * faults.kill), this::killOne);
+        if (faults.ended) return;
+        Node node = loop.any(nodes);
+        if (!inLastAttempt(node)) kill(node);
+        loop.in(loop.between(0, 2L * faults.kill), this::killOne);
     }
 
     private void suspectOne() {
-        if (faults.calm) return;
-        Node node = stage.any(nodes);
-        if (!delicate(node) && !node.suspected) suspect(node);
-        stage.in(stage.between(0, 2L * faults.suspect), this::suspectOne);
+        if (faults.ended) return;
+        Node node = loop.any(nodes);
+        if (!inLastAttempt(node) && !node.suspected) suspect(node);
+        loop.in(loop.between(0, 2L * faults.suspect), this::suspectOne);
     }
 
     private void forgetOne() {
-        if (faults.calm) return;
-        Node node = stage.any(nodes);
-        if (!delicate(node)) node.engine.forget();
-        stage.in(stage.between(0, 2L * faults.forget), this::forgetOne);
+        if (faults.ended) return;
+        Node node = loop.any(nodes);
+        if (!inLastAttempt(node)) node.engine.loseRuns();
+        loop.in(loop.between(0, 2L * faults.forget), this::forgetOne);
     }
 
-    /// Ends the engine of a node, and the node soon after: its runs move.
+    /// Ends the engine of a node, and soon after the node, so that its runs move.
     private void loseDevice() {
-        if (faults.calm) return;
-        Node node = stage.any(nodes);
-        if (!delicate(node)) {
-            stage.trace(() -> node + " loses its device");
-            node.engineRefs.forEach(World::stop);
-            stage.in(stage.between(0, 3_000), () -> kill(node));
+        if (faults.ended) return;
+        Node node = loop.any(nodes);
+        if (!inLastAttempt(node)) {
+            loop.trace(() -> node + " loses its device");
+            node.engineRefs.forEach(SimulatedCluster::stop);
+            loop.in(loop.between(0, 3_000), () -> kill(node));
         }
-        stage.in(stage.between(0, 2L * faults.loseDevice), this::loseDevice);
+        loop.in(loop.between(0, 2L * faults.loseDevice), this::loseDevice);
     }
 
-    /// Gives a run to another node, as rebalancing does: its entity ends first.
+    /// Moves the runs of a node, as rebalancing does: their entities stop first.
     private void moveOne() {
-        if (faults.calm) return;
-        Node node = stage.any(nodes);
-        if (!delicate(node)) for (Incarnation each : List.copyOf(node.entities.values())) {
-            stage.trace(() -> each + " is moved");
+        if (faults.ended) return;
+        Node node = loop.any(nodes);
+        if (!inLastAttempt(node)) for (Incarnation each : List.copyOf(node.entities.values())) {
+            loop.trace(() -> each + " is moved");
             each.leaving = true;
             homes.remove(each.run.value(), node);
             stop(each.ref);
         }
-        stage.in(stage.between(0, 2L * faults.move), this::moveOne);
+        loop.in(loop.between(0, 2L * faults.move), this::moveOne);
     }
 
     private void kill(Node node) {
         if (node.dead) return;
-        stage.trace(() -> node + " dies with " + node.entities.values());
+        loop.trace(() -> node + " dies with " + node.entities.values());
         node.dead = true;
         nodes.remove(node);
-        node.engineRefs.forEach(World::stop);
+        node.engineRefs.forEach(SimulatedCluster::stop);
         for (Incarnation each : node.entities.values()) stop(each.ref);
         if (!node.suspected) abandon(node);
         nodes.add(new Node(lives++ + NODES));
     }
 
-    /// Others take a node for dead while it lives.
+    /// Cuts a node off: it continues, but its runs are started on another node.
     private void suspect(Node node) {
-        stage.trace(() -> node + " is cut off");
+        loop.trace(() -> node + " is cut off");
         node.suspected = true;
-        doubts++;
-        // One that begins last is the one that counts: of two, the one that is not cut off.
+        suspicions++;
+        // The entity that persists EntityBegan last is authoritative. It must not be on this node, so
+        // entities that have not written yet are stopped.
         for (Incarnation each : node.entities.values()) if (!each.wrote) stop(each.ref);
         abandon(node);
         nodes.add(new Node(lives++ + NODES));
-        stage.in(stage.between(1_000, 40_000), () -> kill(node));
+        loop.in(loop.between(1_000, 40_000), () -> kill(node));
     }
 
     private void abandon(Node node) {
         homes.values().removeIf(home -> home == node);
         for (Incarnation each : node.entities.values())
-            stage.in(stage.between(0, 8_000), () -> home(each.run));
+            loop.in(loop.between(0, 8_000), () -> home(each.run));
     }
 
-    /// An operation has ended the process that executed it.
+    /// Ends the process of a node because of an operation.
     void killedBy(Node node, RunId run, long position) {
-        stage.trace(() -> node + " is killed by operation " + position + " of " + shown(run));
-        ledger(run).died(position, doubts > 0 || node.suspected);
-        if (stage.oneIn(3)) {
-            node.engineRefs.forEach(World::stop);
-            stage.in(stage.between(0, 3_000), () -> kill(node));
+        loop.trace(() -> node + " is killed by operation " + position + " of " + shown(run));
+        oracle(run).died(position, suspicions > 0 || node.suspected);
+        if (loop.oneIn(3)) {
+            node.engineRefs.forEach(SimulatedCluster::stop);
+            loop.in(loop.between(0, 3_000), () -> kill(node));
         } else kill(node);
     }
 
@@ -347,11 +349,11 @@ final class World {
         ((InternalActorRef) Adapter.toClassic(ref)).stop();
     }
 
-    /// Ends everything.
+    /// Ends all nodes.
     void end() {
         for (Node node : nodes) {
             node.dead = true;
-            node.engineRefs.forEach(World::stop);
+            node.engineRefs.forEach(SimulatedCluster::stop);
             for (Incarnation each : node.entities.values()) stop(each.ref);
         }
     }
@@ -360,21 +362,21 @@ final class World {
 
     private Incarnation home(RunId run) {
         Node node = homes.computeIfAbsent(run.value(),
-                _ -> stage.any(nodes.stream().filter(n -> !n.suspected).toList()));
+                _ -> loop.any(nodes.stream().filter(n -> !n.suspected).toList()));
         Incarnation there = node.entities.get(run.value());
         return there != null ? there : begin(run, node);
     }
 
     private Incarnation begin(RunId run, Node node) {
         var incarnation = new Incarnation(run, lives++, node);
-        var world = new RunEnvironment(node.another(), blobs, index, this::resolve,
-                () -> Instant.ofEpochMilli(stage.now()), node::blocking, settings, node.memory,
-                node.exclusive, () -> stage.now() * 1_000_000,
+        var environment = new RunEnvironment(node.newEngineRef(), blobs, index, this::resolve,
+                () -> Instant.ofEpochMilli(loop.now()), node::blocking, settings, node.memory,
+                node.exclusive, () -> loop.now() * 1_000_000,
                 resting -> woken.add(resting.value()));
         ActorRef<ClusterSharding.ShardCommand> shard = function("shard", _ -> leave(incarnation));
         incarnation.ref = Adapter.spawnAnonymous(system,
-                TrainingRunEntity.create(run, persistenceId(run), world, Optional.of(shard)));
-        stage.trace(() -> incarnation + " begins");
+                TrainingRunEntity.create(run, persistenceId(run), environment, Optional.of(shard)));
+        loop.trace(() -> incarnation + " begins");
         incarnations.put(Adapter.toClassic(incarnation.ref), incarnation);
         node.entities.put(run.value(), incarnation);
         stopWatcher.accept(incarnation.ref);
@@ -383,29 +385,29 @@ final class World {
 
     private void leave(Incarnation incarnation) {
         if (incarnation.leaving) return;
-        stage.trace(() -> incarnation + " goes to rest");
+        loop.trace(() -> incarnation + " goes to rest");
         incarnation.leaving = true;
         incarnation.ref.tell(new RunCommand.Leave());
     }
 
-    /// An entity has stopped.
+    /// Handles the end of an entity.
     void ended(ActorRef<?> ref) {
         Incarnation gone = incarnations.get(Adapter.toClassic(ref));
         if (gone == null || gone.node.dead) return;
-        stage.trace(() -> gone + " has ended");
+        loop.trace(() -> gone + " has ended");
         gone.node.entities.remove(gone.run.value(), gone);
         boolean again = woken.remove(gone.run.value());
         if (gone.node.suspected || !again && gone.leaving && homes.get(gone.run.value()) == gone.node) return;
-        // One that has failed begins again, and one that is moved elsewhere.
-        stage.in(gone.leaving ? 0 : 2_000, () -> home(gone.run));
+        // A failed entity is started again, and so is a moved one, on another node.
+        loop.in(gone.leaving ? 0 : 2_000, () -> home(gone.run));
     }
 
     Optional<Incarnation> incarnation(org.apache.pekko.actor.ActorRef ref) {
         return Optional.ofNullable(incarnations.get(ref));
     }
 
-    /// Whether the run's entity has left memory.
-    boolean atRest(RunId run) {
+    /// Whether no entity of the run is in memory.
+    boolean isPassivated(RunId run) {
         return nodes.stream().noneMatch(n -> n.entities.containsKey(run.value()));
     }
 
@@ -419,39 +421,39 @@ final class World {
 
     // The network
 
-    /// Sends a command to the entity of a run, as a client does. It may come never, late or twice, and so may
-    /// its answer.
+    /// Sends a command to the entity of a run, as a client does. The command and its reply may be lost,
+    /// delayed or repeated.
     ///
-    /// @param heard called when an entity answers, with whether it is one that others take for dead:
-    ///     before the network has the answer
+    /// @param onReply called when the entity replies, before the reply is transmitted; the flag says whether
+    ///     its node is cut off
     void send(RunId run, Function<ActorRef<RunReply>, RunCommand> command,
-            BiConsumer<RunReply, Boolean> heard, Consumer<RunReply> received) {
-        travel(() -> deliver(run, command, heard, received));
+            BiConsumer<RunReply, Boolean> onReply, Consumer<RunReply> received) {
+        transmit(() -> deliver(run, command, onReply, received));
     }
 
-    private void travel(Runnable arrival) {
-        int times = faults.hits(stage, faults.drop) ? 0 : faults.hits(stage, faults.repeat) ? 2 : 1;
+    private void transmit(Runnable arrival) {
+        int times = faults.hits(loop, faults.drop) ? 0 : faults.hits(loop, faults.repeat) ? 2 : 1;
         for (int i = 0; i < times; i++) {
-            long takes = faults.hits(stage, faults.slowNetwork) ? stage.between(500, 8_000)
-                    : stage.between(0, 30);
-            stage.in(takes, arrival);
+            long takes = faults.hits(loop, faults.slowNetwork) ? loop.between(500, 8_000)
+                    : loop.between(0, 30);
+            loop.in(takes, arrival);
         }
     }
 
     private void deliver(RunId run, Function<ActorRef<RunReply>, RunCommand> command,
-            BiConsumer<RunReply, Boolean> heard, Consumer<RunReply> received) {
+            BiConsumer<RunReply, Boolean> onReply, Consumer<RunReply> received) {
         Optional<Incarnation> cutOff = nodes.stream().filter(n -> n.suspected)
                 .flatMap(n -> Optional.ofNullable(n.entities.get(run.value())).stream()).findFirst();
-        Incarnation to = cutOff.isPresent() && stage.oneIn(2) ? cutOff.get() : home(run);
+        Incarnation to = cutOff.isPresent() && loop.oneIn(2) ? cutOff.get() : home(run);
         if (to.leaving) return;
         ActorRef<RunReply> replyTo = function("client", reply -> {
             if (to.node.dead) return;
-            stage.trace(() -> to + " answers " + Client.shown(reply));
-            heard.accept(reply, to.node.suspected);
-            travel(() -> received.accept(reply));
+            loop.trace(() -> to + " answers " + Client.shown(reply));
+            onReply.accept(reply, to.node.suspected);
+            transmit(() -> received.accept(reply));
         });
         RunCommand told = command.apply(replyTo);
-        stage.trace(() -> to + " is told " + Client.shown(told));
+        loop.trace(() -> to + " is told " + Client.shown(told));
         if (mutation == Mutation.ACKNOWLEDGED_BEFORE_STORED && told instanceof RunCommand.Submit submit)
             replyTo.tell(new RunReply.Accepted(
                     new RequestId(run, submit.seq())));
@@ -460,12 +462,12 @@ final class World {
 
     private CompletionStage<RunReply> resolve(String owner, CheckpointPath path) {
         var answer = new CompletableFuture<RunReply>();
-        if (!ledgers.containsKey(path.run().value()))
+        if (!oracles.containsKey(path.run().value()))
             return CompletableFuture.completedFuture(new RunReply.Refused(Reason.NOT_FOUND, "no such run"));
-        if (!faults.hits(stage, faults.resolverFails))
+        if (!faults.hits(loop, faults.resolverFails))
             send(path.run(), replyTo -> new RunCommand.Resolve(owner, path, replyTo), (_, _) -> {},
                     answer::complete);
-        stage.in(5_000, () -> answer.completeExceptionally(new IOException("nobody answers")));
+        loop.in(5_000, () -> answer.completeExceptionally(new IOException("nobody answers")));
         return answer;
     }
 }

@@ -10,26 +10,26 @@ import org.apache.pekko.dispatch.DispatcherPrerequisites;
 import org.apache.pekko.dispatch.ExecutorServiceConfigurator;
 import org.apache.pekko.dispatch.ExecutorServiceFactory;
 
-/// The executor of all dispatchers of a simulated actor system: puts every task on the [Stage] whose name
-/// its dispatcher's configuration gives.
-public final class StageExecutor extends ExecutorServiceConfigurator {
-    private final String stage;
+/// The executor of all dispatchers of a simulated actor system: adds every task to the [EventLoop] that the
+/// configuration of the dispatcher names.
+public final class EventLoopExecutor extends ExecutorServiceConfigurator {
+    private final String loop;
 
-    /// For Pekko.
-    public StageExecutor(Config config, DispatcherPrerequisites prerequisites) {
+    /// Called by Pekko.
+    public EventLoopExecutor(Config config, DispatcherPrerequisites prerequisites) {
         super(config, prerequisites);
-        stage = config.getString("stage");
+        loop = config.getString("event-loop");
     }
 
     @Override public ExecutorServiceFactory createExecutorServiceFactory(String id, ThreadFactory threads) {
-        return () -> on(Stage.of(stage));
+        return () -> on(EventLoop.of(loop));
     }
 
-    /// An executor without threads.
-    private static ExecutorService on(Stage stage) {
+    /// An executor without threads, which adds tasks to `loop`.
+    private static ExecutorService on(EventLoop loop) {
         return new AbstractExecutorService() {
             @Override public void execute(Runnable task) {
-                stage.soon(task);
+                loop.soon(task);
             }
 
             @Override public void shutdown() {}

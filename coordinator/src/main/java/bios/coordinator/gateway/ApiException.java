@@ -10,7 +10,7 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 
 /// Ends the handling of a request with an error response. It never leaves the gateway.
-final class Refusal extends RuntimeException {
+final class ApiException extends RuntimeException {
     private static final long serialVersionUID = 1;
     private final ErrorCode code;
     private final String wireCode;
@@ -18,11 +18,11 @@ final class Refusal extends RuntimeException {
     private final transient Set<String> allowed;
     private boolean aboutSession;
 
-    private Refusal(ErrorCode code, String wireCode, String field, String message) {
+    private ApiException(ErrorCode code, String wireCode, String field, String message) {
         this(code, wireCode, field, message, Set.of());
     }
 
-    private Refusal(ErrorCode code, String wireCode, String field, String message, Set<String> allowed) {
+    private ApiException(ErrorCode code, String wireCode, String field, String message, Set<String> allowed) {
         super(message, null, false, false);
         this.allowed = allowed;
         this.code = code;
@@ -30,27 +30,27 @@ final class Refusal extends RuntimeException {
         this.field = field;
     }
 
-    Refusal(ErrorCode code, String message) {
+    ApiException(ErrorCode code, String message) {
         this(code, code.wireName(), null, message);
     }
 
-    Refusal(ErrorCode code, String field, String message) {
+    ApiException(ErrorCode code, String field, String message) {
         this(code, code.wireName(), field, field + ": " + message);
     }
 
     /// The path exists, but not with this method.
-    static Refusal methodNotAllowed(Set<String> allowed, String method) {
-        return new Refusal(ErrorCode.METHOD_NOT_ALLOWED, ErrorCode.METHOD_NOT_ALLOWED.wireName(), null,
+    static ApiException methodNotAllowed(Set<String> allowed, String method) {
+        return new ApiException(ErrorCode.METHOD_NOT_ALLOWED, ErrorCode.METHOD_NOT_ALLOWED.wireName(), null,
                 "this endpoint accepts " + String.join(" or ", allowed) + ", not " + method, allowed);
     }
 
-    static Refusal of(Invalid invalid) {
-        return new Refusal(ErrorCode.INVALID, ErrorCode.INVALID.wireName(), invalid.field(),
+    static ApiException of(Invalid invalid) {
+        return new ApiException(ErrorCode.INVALID, ErrorCode.INVALID.wireName(), invalid.field(),
                 invalid.getMessage());
     }
 
     /// A fault of another part of the service; the response keeps its code.
-    static Refusal of(Fault fault) {
+    static ApiException of(Fault fault) {
         ErrorCode code = switch (fault.kind()) {
             case USER -> switch (fault.code()) {
                 case "not_found" -> ErrorCode.NOT_FOUND;
@@ -59,10 +59,10 @@ final class Refusal extends RuntimeException {
             };
             case SERVER -> fault.code().equals("queue_full") ? ErrorCode.QUEUE_FULL : ErrorCode.UNAVAILABLE;
         };
-        return new Refusal(code, fault.code(), null, fault.message());
+        return new ApiException(code, fault.code(), null, fault.message());
     }
 
-    static Refusal of(RunCommand.RunReply.Refused refused) {
+    static ApiException of(RunCommand.RunReply.Refused refused) {
         ErrorCode code = switch (refused.reason()) {
             case NOT_FOUND -> ErrorCode.NOT_FOUND;
             case CONFLICT -> ErrorCode.CONFLICT;
@@ -71,35 +71,35 @@ final class Refusal extends RuntimeException {
             case UNAVAILABLE -> ErrorCode.UNAVAILABLE;
             case INVALID -> ErrorCode.INVALID;
         };
-        return new Refusal(code, refused.message());
+        return new ApiException(code, refused.message());
     }
 
-    /// The same stage; a refusal without a field gets the field of the body that it is about.
-    static <T> CompletionStage<T> located(ApiRequest call, CompletionStage<T> reply) {
+    /// The same stage; an [ApiException] without a field gets the field of the body that names its subject.
+    static <T> CompletionStage<T> withField(ApiRequest call, CompletionStage<T> reply) {
         return reply.exceptionallyCompose(failed -> CompletableFuture.failedStage(
-                Upstream.cause(failed) instanceof Refusal refusal && refusal.field == null
-                        ? refusal.locatedIn(call) : failed));
+                GatewayServices.cause(failed) instanceof ApiException error && error.field == null
+                        ? error.withFieldOf(call) : failed));
     }
 
-    private Refusal locatedIn(ApiRequest call) {
+    private ApiException withFieldOf(ApiRequest call) {
         List<String> subjects = switch (code) {
             case NOT_FOUND, RUN_CLOSED -> aboutSession ? List.of("sampling_session_id", "session_id")
                     : List.of("request_id", "model_id", "path", "model_path", "tinker_path");
             case CONFLICT -> List.of("seq_id");
             default -> List.of();
         };
-        return subjects.stream().filter(call::has).findFirst().map(this::about).orElse(this);
+        return subjects.stream().filter(call::bodyHas).findFirst().map(this::withField).orElse(this);
     }
 
-    /// Marks it as about a session, and returns it.
-    Refusal aboutSession() {
+    /// Marks this exception as about a session, and returns it.
+    ApiException aboutSession() {
         aboutSession = true;
         return this;
     }
 
-    /// The same refusal with a field.
-    Refusal about(String subject) {
-        return new Refusal(code, wireCode, subject, subject + ": " + getMessage(), allowed);
+    /// A copy with a field.
+    ApiException withField(String subject) {
+        return new ApiException(code, wireCode, subject, subject + ": " + getMessage(), allowed);
     }
 
     ErrorCode code() {

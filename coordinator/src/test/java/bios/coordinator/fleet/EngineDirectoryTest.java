@@ -14,8 +14,8 @@ import org.apache.pekko.actor.typed.ActorRef;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.Test;
 
-/// What is known of models and engines.
-class FleetTest {
+/// The known models and engines: the snapshot, and the actor that publishes it.
+class EngineDirectoryTest {
     private static final ActorTestKit KIT = ActorTestKit.create("fleet-test",
             ConfigFactory.parseString("pekko.actor.provider = local, pekko.loglevel = WARNING")
             .withFallback(ConfigFactory.load()));
@@ -31,27 +31,28 @@ class FleetTest {
                 "bfloat16", 5);
     }
 
-    @Test void aModelStaysKnownWhenItsLastEngineGoes() {
-        Fleet fleet = Fleet.EMPTY.described(A, List.of(model("x/one", 10)), 3)
-                .described(B, List.of(model("x/one", 10), model("two", 10)), 0);
-        assertEquals(2, fleet.enginesOf(new ModelName("x/one")).size());
-        Fleet less = fleet.retain(List.of(A));
-        assertEquals(List.of(model("x/one", 10)), less.served());
+    @Test void aModelStaysKnownAfterTheLossOfItsLastEngine() {
+        EngineDirectory directory = EngineDirectory.EMPTY.withEngine(A, List.of(model("x/one", 10)), 3)
+                .withEngine(B, List.of(model("x/one", 10), model("two", 10)), 0);
+        assertEquals(2, directory.enginesOf(new ModelName("x/one")).size());
+        EngineDirectory less = directory.withOnlyEngines(List.of(A));
+        assertEquals(List.of(model("x/one", 10)), less.servedModels());
         assertEquals(Optional.of(model("two", 10)), less.modelOfSlug("two"));
         assertEquals(Optional.empty(), less.model(new ModelName("y/one")));
-        assertEquals(List.of(), less.retain(List.of()).served());
+        assertEquals(List.of(), less.withOnlyEngines(List.of()).servedModels());
     }
 
     @Test void twoModelsOfOneSlugAreNotMixedUp() {
-        Fleet fleet = Fleet.EMPTY.described(A, List.of(model("x/one", 10)), 0)
-                .described(B, List.of(model("y/one", 20)), 0);
-        assertEquals(List.of(model("x/one", 10)), fleet.served());
-        assertEquals(1, fleet.conflicts().size());
-        Fleet other = Fleet.EMPTY.described(A, List.of(model("x/one", 10)), 0)
-                .described(B, List.of(model("x/one", 20)), 0);
+        EngineDirectory directory = EngineDirectory.EMPTY.withEngine(A, List.of(model("x/one", 10)), 0)
+                .withEngine(B, List.of(model("y/one", 20)), 0);
+        assertEquals(List.of(model("x/one", 10)), directory.servedModels());
+        assertEquals(1, directory.conflictMessages().size());
+        EngineDirectory other = EngineDirectory.EMPTY.withEngine(A, List.of(model("x/one", 10)), 0)
+                .withEngine(B, List.of(model("x/one", 20)), 0);
         assertEquals(1, other.enginesOf(new ModelName("x/one")).size());
-        Fleet replaced = other.retain(List.of(B)).described(B, List.of(model("x/one", 20)), 0);
-        assertEquals(List.of(model("x/one", 20)), replaced.served());
-        assertTrue(replaced.conflicts().isEmpty());
+        EngineDirectory replaced = other.withOnlyEngines(List.of(B))
+                .withEngine(B, List.of(model("x/one", 20)), 0);
+        assertEquals(List.of(model("x/one", 20)), replaced.servedModels());
+        assertTrue(replaced.conflictMessages().isEmpty());
     }
 }
