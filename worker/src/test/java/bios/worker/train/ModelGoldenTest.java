@@ -105,7 +105,8 @@ class ModelGoldenTest {
     /// model have no such bound: their slope along an adapter is the case's own, and in some cases a
     /// difference of 4e-6 in the adapter, on the definitions' path in double precision too, moves one by
     /// 1e-3. So they are compared at one and the same adapter, PyTorch's, with the tolerance of any other
-    /// log-probability.
+    /// log-probability. The same holds for the norms of later gradients: the case says how far rounding alone
+    /// takes PyTorch from itself in these steps (`noise`), and their tolerance is as much wider.
     @ParameterizedTest @MethodSource("cases") void twentyStepsAgree(String name) {
         Golden golden = Golden.of(name);
         try (BaseModel model = golden.load(on); TrainingState state = state(golden, model)) {
@@ -113,6 +114,7 @@ class ModelGoldenTest {
             float[] losses = golden.values("steps.losses");
             float[] norms = golden.values("steps.grad_norms");
             List<AdamParams> steps = golden.steps();
+            double normTolerance = gradientTolerance(golden) + 3 * golden.noise("after_logprobs");
             for (int i = 0; i < steps.size(); i++) {
                 Evaluated result = trainer.evaluate(state, operation(golden, LossFunction.CROSS_ENTROPY,
                         false));
@@ -120,7 +122,7 @@ class ModelGoldenTest {
                         (golden.exact() ? 1e-4 : 1e-2) * Math.max(1, Math.abs(losses[i])), "loss " + i);
                 double norm = trainer.optimStep(state, Optional.of(steps.get(i))).complete().metrics()
                         .get("grad_norm");
-                assertEquals(norms[i], norm, gradientTolerance(golden) * norms[i], "norm " + i);
+                assertEquals(norms[i], norm, normTolerance * norms[i], "norm " + i);
             }
             double way = steps.stream().mapToDouble(AdamParams::learningRate).sum();
             closeTensors(golden, "after.", StateFiles.point(state), "", 0, gradientTolerance(golden) * way);
