@@ -115,13 +115,6 @@ public final class Adapter implements AutoCloseable {
         return weights.at(layer, target);
     }
 
-    /// The text of PEFT's `adapter_config.json`.
-    ///
-    /// @param reference the value of `base_model_name_or_path`: [bios.protocol.model.ModelInfo#reference]
-    public String peftConfigJson(String reference) {
-        return AdapterConfig.json(lora, reference);
-    }
-
     /// The base model.
     ModelSpec model() {
         return model;
