@@ -62,13 +62,13 @@ class RequestMemoryTest {
 
     @Test void theCountIsAtLeastWhatAValueTakes() {
         var reader = new JsonReader(64, 1 << 26);
-        for (byte[] body : hostile(1 << 20)) {
+        for (byte[] body : hostile(1 << 18)) {
             var told = new AtomicLong();
             var kept = new ArrayList<Json>();
             long before = used();
             for (int i = 0; i < 3; i++) kept.add(reader.read(body, told::addAndGet));
             long taken = used() - before;
-            assertTrue(told.get() + (1 << 20) > taken, () -> new String(body, 0, 30, StandardCharsets.UTF_8)
+            assertTrue(told.get() + (1 << 19) > taken, () -> new String(body, 0, 30, StandardCharsets.UTF_8)
                     + " takes " + taken + " and counts " + told);
             assertEquals(3, kept.size());
         }

@@ -124,6 +124,11 @@ final class SampleQueue {
         admitWaiting();
     }
 
+    /// Removes the adapters that nothing has used since the last call; they are to be freed.
+    List<Adapter> removeUnusedAdapters() {
+        return cache.removeUnused();
+    }
+
     private void admitWaiting() {
         while (!waiting.isEmpty()) if (!admit(waiting.poll())) return;
     }
