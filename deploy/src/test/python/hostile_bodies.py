@@ -115,9 +115,9 @@ def small_heap(heap: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bytes", type=int, default=16 << 20)
-    parser.add_argument("--at-once", type=int, default=4)
-    parser.add_argument("--heap", default="192m", help="-Xmx of the server, empty for its default")
+    parser.add_argument("--bytes", type=int, default=6 << 20)
+    parser.add_argument("--at-once", type=int, default=3)
+    parser.add_argument("--heap", default="128m", help="-Xmx of the server, empty for its default")
     parser.add_argument("--kinds", default=",".join(KINDS))
     a = parser.parse_args()
     small_heap(a.heap)

@@ -20,7 +20,7 @@ from harness import Server, batch, holds, page, server
 from bios import types
 
 MIB = 1 << 20
-SHOWN = ["rss", "heap used", "heap committed", "buffers", "threads", "journal", "blobs"]
+SHOWN = ["rss", "anonymous", "heap used", "heap committed", "buffers", "threads", "journal", "blobs"]
 
 
 def folder_bytes(folder: Path) -> int:
@@ -47,6 +47,7 @@ def sample(running: Server) -> Dict[str, float]:
     blobs = folder_bytes(running.data / "blobs")
     return {
         "rss": int(re.search(r"VmRSS:\s+(\d+)", status).group(1)) / 1024,  # type: ignore[union-attr]
+        "anonymous": int(re.search(r"RssAnon:\s+(\d+)", status).group(1)) / 1024,  # type: ignore[union-attr]
         "heap used": metric(r'jvm_memory_used_bytes\{area="heap"\}'),
         "heap committed": metric(r'jvm_memory_committed_bytes\{area="heap"\}'),
         "buffers": metric(r'jvm_buffer_pool_used_bytes\{pool="direct"\}'),
