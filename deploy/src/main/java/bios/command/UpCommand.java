@@ -49,7 +49,8 @@ public final class UpCommand implements Callable<Integer> {
                 .orElse(System.getProperty("user.home") + "/.bios"));
         Node node = Node.start(new Node.Settings(Optional.empty(), EnumSet.allOf(Role.class), host, port,
                 home.toAbsolutePath().normalize(), models.chosen(), Optional.ofNullable(keys),
-                Optional.ofNullable(threads), NodeOptions.publicUrl(publicUrl).withFallback(NodeOptions.settings(config)),
+                Optional.ofNullable(threads),
+                NodeOptions.publicUrl(publicUrl).withFallback(NodeOptions.settings(config)),
                 Optional.empty()));
         System.out.println("bios ready on " + node.url().orElseThrow());
         System.out.flush();

@@ -20,6 +20,7 @@ import org.apache.pekko.http.javadsl.model.HttpHeader;
 import org.apache.pekko.http.javadsl.model.HttpRequest;
 import org.apache.pekko.http.javadsl.model.HttpResponse;
 import org.apache.pekko.http.javadsl.model.headers.RawHeader;
+import org.apache.pekko.http.scaladsl.model.EntityStreamException;
 import org.apache.pekko.japi.Pair;
 import org.apache.pekko.stream.Materializer;
 import org.apache.pekko.stream.SystemMaterializer;
@@ -227,6 +228,8 @@ final class HttpHandler {
         ApiException error = switch (cause) {
             case ApiException known -> known;
             case Invalid invalid -> ApiException.of(invalid);
+            case EntityStreamException _ -> new ApiException(ErrorCode.MALFORMED_JSON,
+                    "the connection ended before the body did");
             case TimeoutException _ -> new ApiException(ErrorCode.UNAVAILABLE,
                     "the run, session or worker does not answer; it may be starting or moving; retry later");
             default -> {

@@ -115,7 +115,8 @@ final class ResponseBodies {
         Stream<Map<String, Object>> sequences = result.sequences().stream()
                 .map(s -> ApiResponse.object("tokens", s.tokens(), "logprobs", s.logprobs(),
                         "stop_reason", s.stopReason().name().toLowerCase(Locale.ROOT)));
-        long numbers = FEW_NUMBERS + 1 + 2L * result.sequences().stream().mapToLong(s -> s.tokens().length).sum()
+        long numbers = FEW_NUMBERS + 1
+                + 2L * result.sequences().stream().mapToLong(s -> s.tokens().length).sum()
                 + 2L * result.topkPromptLogprobs().stream().flatMap(List::stream).mapToLong(List::size).sum();
         return numbers(numbers, ApiResponse.object("type", "sample", "sequences", sequences,
                 "prompt_logprobs", result.promptLogprobs(), "topk_prompt_logprobs",

@@ -60,7 +60,8 @@ final class TensorReader {
                 throw at.item(0).invalid("is " + items.getFirst().kind() + "; expected an integer");
             case Json.Arr _ -> new long[0];
             case Json.Obj _, Json.Str _, Json.Ascii _, Json.Num _, Json.Bool _, Json.Null _,
-                    Json.Skipped _ -> throw at.invalid("is " + json.kind() + "; expected an array of integers");
+                    Json.Skipped _ ->
+                throw at.invalid("is " + json.kind() + "; expected an array of integers");
         };
     }
 

@@ -104,7 +104,8 @@ class LargeReplyTest {
                 SamplingSettings.of(ConfigFactory.load().getConfig("bios.sampling")), directory,
                 SampleRequestStore.NONE, () -> 0), "sampling");
         var params = new SamplingParams(Optional.empty(), Optional.empty(), List.of(), List.of(), 1, -1, 1);
-        var task = new SampleTask("t", MODEL.name(), Optional.empty(), new int[] {1}, params, 40, 1, false, 0);
+        var task = new SampleTask("t", MODEL.name(), Optional.empty(), new int[] {1}, params, 40, 1,
+                false, 0);
         SamplingReply accepted = ask(router, replyTo -> new SamplingCommand.Submit("me", task, replyTo),
                 COORDINATOR);
         assertEquals(new SamplingReply.Accepted("sample:one:t"), accepted);
