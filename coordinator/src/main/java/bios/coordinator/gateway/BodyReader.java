@@ -16,6 +16,8 @@ import org.apache.pekko.util.ByteString;
 final class BodyReader {
     /// Bodies up to this size come in one piece.
     private static final int SMALL = 1 << 16;
+    /// What a chunk takes beside its bytes: a body may come in chunks of one byte.
+    private static final int CHUNK_BYTES = 64;
 
     private final int maxBytes;
     private final RequestMemory memory;
@@ -35,7 +37,8 @@ final class BodyReader {
 
         private Body add(ByteString chunk) {
             length += chunk.size();
-            reserve(length);
+            if (length > maxBytes) refuse(tooLarge());
+            reserve(length + CHUNK_BYTES * (chunks.size() + 1L));
             if (exceeded == null) chunks.add(chunk);
             return this;
         }
@@ -43,14 +46,18 @@ final class BodyReader {
         private void reserve(long needed) {
             if (exceeded != null || needed <= reserved) return;
             try {
-                if (needed > maxBytes) throw tooLarge();
                 share.take(needed - reserved);
                 reserved = needed;
             } catch (ApiException limit) {
-                exceeded = limit;
-                chunks.clear();
-                release();
+                refuse(limit);
             }
+        }
+
+        private void refuse(ApiException limit) {
+            if (exceeded != null) return;
+            exceeded = limit;
+            chunks.clear();
+            release();
         }
 
         /// Returns all bytes and drops them from this object; throws an [ApiException] if a limit was
@@ -94,7 +101,9 @@ final class BodyReader {
     /// Reads the body of `request`.
     CompletionStage<Body> read(HttpRequest request, Materializer materializer) {
         var body = new Body();
-        body.reserve(request.entity().getContentLengthOption().orElse(0));
+        long contentLength = request.entity().getContentLengthOption().orElse(0);
+        if (contentLength > maxBytes) body.refuse(tooLarge());
+        else body.reserve(contentLength);
         // The server delivers a small body together with the headers; a separate stream would cost more than
         // the rest of the request.
         if (request.entity() instanceof HttpEntity.Strict whole)

@@ -24,6 +24,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
+import java.util.function.Function;
 import java.util.stream.Stream;
 
 /// Builds the JSON bodies of responses.
@@ -33,6 +34,9 @@ final class ResponseBodies {
 
     /// More numbers than this are written while the client reads them.
     private static final int MANY_NUMBERS = 1 << 16;
+
+    /// More items of a listing than this are, too.
+    private static final int MANY_ITEMS = 50;
 
     private ResponseBodies() {}
 
@@ -78,6 +82,17 @@ final class ResponseBodies {
                 : many ? items.iterator() : items.toList());
         return many ? new ApiResponse.JsonStream(object)
                 : new ApiResponse.JsonBody(200, object, count > FEW_NUMBERS);
+    }
+
+    /// A page of a listing; a long one is written while the client reads it, because each item may have
+    /// metadata.
+    static <T> ApiResponse listing(String name, List<T> items, Function<T, Map<String, Object>> body,
+            Map<String, Object> cursor) {
+        Stream<Map<String, Object>> bodies = items.stream().map(body);
+        return items.size() > MANY_ITEMS
+                ? new ApiResponse.JsonStream(ApiResponse.object(name, bodies.iterator(), "cursor", cursor))
+                : new ApiResponse.JsonBody(200,
+                        ApiResponse.object(name, bodies.toList(), "cursor", cursor), true);
     }
 
     private static Map<String, Object> tensor(float[] values, boolean packed) {

@@ -123,7 +123,8 @@ class ArchiveTest {
 
     @Test void aForgedHostIsInNoUrl() throws IOException {
         for (String forged : List.of("evil.example", "evil.example:" + service.port(),
-                "localhost@evil.example", "localhost.evil.example", "localhost/../..", "192.0.2.1:" + service.port())) {
+                "localhost@evil.example", "localhost.evil.example", "localhost/../..",
+                "192.0.2.1:" + service.port())) {
             try (var socket = new Socket("127.0.0.1", service.port())) {
                 socket.getOutputStream().write(("GET /api/v1/training_runs/" + run
                         + "/checkpoints/weights/a/archive HTTP/1.1\r\nHost: " + forged

@@ -118,6 +118,18 @@ class RequestMemoryTest {
         }
     }
 
+    @Test void aBodyInChunksOfOneByteCountsWhatItTakes() throws IOException {
+        try (var socket = new Socket("127.0.0.1", service.port())) {
+            socket.getOutputStream().write(("POST /api/v1/forward_backward HTTP/1.1\r\nHost: x\r\n"
+                    + "Connection: close\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+                    + "\r\n" + "1\r\n \r\n".repeat(100_000) + "0\r\n\r\n")
+                    .getBytes(StandardCharsets.US_ASCII));
+            socket.getOutputStream().flush();
+            String answer = new String(socket.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+            assertTrue(answer.startsWith("HTTP/1.1 413"), answer);
+        }
+    }
+
     @Test void aLargeReplyIsWrittenInBlocksWithTheTextOfTheWhole() {
         float[] values = new float[20_000];
         for (int i = 0; i < values.length; i++) values[i] = -i / 7f;

@@ -47,7 +47,8 @@ public final class Outbox implements Extension {
     public record Part(long id, int index, byte[] bytes) implements Message {}
 
     private Outbox(ActorSystem<?> system) {
-        long limit = system.settings().config().getBytes("bios.wire.outbox-bytes");
+        long given = system.settings().config().getBytes("bios.wire.outbox-bytes");
+        long limit = given > 0 ? given : Runtime.getRuntime().maxMemory() / 16;
         keeper = system.systemActorOf(Behaviors.withTimers(timers -> new Keeper(limit, timers).behavior()),
                 "bios-outbox", Props.empty());
     }
