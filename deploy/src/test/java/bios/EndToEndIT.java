@@ -49,6 +49,11 @@ final class EndToEndIT {
         python("deploy/src/test/python/bad_requests.py");
     }
 
+    /// The long form: `hostile_bodies.py --bytes 268435456 --at-once 10 --heap ""`.
+    @Test void bodiesThatAreMadeToFillMemoryHurtNobodyElse() throws Exception {
+        python("deploy/src/test/python/hostile_bodies.py");
+    }
+
     @Test void whatIsStoredGoesBadAndItIsSaid() throws Exception {
         python("deploy/src/test/python/damage.py", "--parts", "blob");
     }

@@ -37,6 +37,10 @@ public final class NodeCommand implements Callable<Integer> {
             + " (default: ${DEFAULT-VALUE}).")
     private int port;
 
+    @Option(names = "--public-url", paramLabel = "URL",
+            description = "URL by which clients reach the service, for signed URLs.")
+    private String publicUrl;
+
     @Option(names = "--cluster-host", defaultValue = "${env:BIOS_CLUSTER_HOST:-127.0.0.1}", description =
             "Address at which the other processes reach this one (default: $$BIOS_CLUSTER_HOST, else"
             + " 127.0.0.1).")
@@ -76,7 +80,8 @@ public final class NodeCommand implements Callable<Integer> {
         Node node = Node.start(new Node.Settings(
                 Optional.ofNullable(name).filter(n -> !n.isEmpty()), does, host, port,
                 data.toAbsolutePath().normalize(), served,
-                Optional.ofNullable(keys), Optional.ofNullable(threads), options.settings(),
+                Optional.ofNullable(keys), Optional.ofNullable(threads),
+                NodeOptions.publicUrl(publicUrl).withFallback(options.settings()),
                 Optional.of(new Membership(clusterHost, clusterPort, seeds))));
         System.out.println("bios ready " + node.url().map(url -> "on " + url)
                 .orElse("as " + clusterHost + ":" + clusterPort));

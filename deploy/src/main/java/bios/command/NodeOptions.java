@@ -43,6 +43,11 @@ final class NodeOptions {
         }
     }
 
+    /// The setting of `--public-url`; `url` is null without the option.
+    static Config publicUrl(String url) {
+        return ConfigFactory.parseMap(url == null ? Map.of() : Map.of("bios.gateway.public-url", url));
+    }
+
     List<String> cassandra() {
         return cassandra == null ? List.of() : cassandra.stream().filter(c -> !c.isEmpty()).toList();
     }

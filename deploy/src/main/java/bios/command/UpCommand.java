@@ -22,6 +22,10 @@ public final class UpCommand implements Callable<Integer> {
             description = "Port, 0 for a free port (default: ${DEFAULT-VALUE}).")
     private int port;
 
+    @Option(names = "--public-url", paramLabel = "URL",
+            description = "URL by which clients reach the service, for signed URLs.")
+    private String publicUrl;
+
     @Option(names = "--data", paramLabel = "DIR",
             description = "Folder of journal and blobs (default: $$BIOS_DATA, else ~/.bios).")
     private Path data;
@@ -45,7 +49,9 @@ public final class UpCommand implements Callable<Integer> {
                 .orElse(System.getProperty("user.home") + "/.bios"));
         Node node = Node.start(new Node.Settings(Optional.empty(), EnumSet.allOf(Role.class), host, port,
                 home.toAbsolutePath().normalize(), models.chosen(), Optional.ofNullable(keys),
-                Optional.ofNullable(threads), NodeOptions.settings(config), Optional.empty()));
+                Optional.ofNullable(threads),
+                NodeOptions.publicUrl(publicUrl).withFallback(NodeOptions.settings(config)),
+                Optional.empty()));
         System.out.println("bios ready on " + node.url().orElseThrow());
         System.out.flush();
         node.awaitEnd();

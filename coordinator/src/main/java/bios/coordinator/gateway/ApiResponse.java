@@ -12,6 +12,11 @@ sealed interface ApiResponse {
     /// @param large whether it is serialized on a reader thread
     record JsonBody(int status, Object body, boolean large) implements ApiResponse {}
 
+    /// A large JSON object, written while the client reads it.
+    ///
+    /// @param fields as in [JsonBlocks]
+    record JsonStream(Map<String, Object> fields) implements ApiResponse {}
+
     /// Status 204 without a body.
     record NoContent() implements ApiResponse {}
 

@@ -26,12 +26,15 @@ final class ArchiveEndpoints {
     private final GatewayServices services;
     private final RunClient runs;
     private final SignedUrls urls;
+    private final PublicUrl publicUrl;
     private final Executor blockingExecutor;
 
-    ArchiveEndpoints(GatewayServices services, RunClient runs, SignedUrls urls, Executor blockingExecutor) {
+    ArchiveEndpoints(GatewayServices services, RunClient runs, SignedUrls urls, PublicUrl publicUrl,
+            Executor blockingExecutor) {
         this.services = services;
         this.runs = runs;
         this.urls = urls;
+        this.publicUrl = publicUrl;
         this.blockingExecutor = blockingExecutor;
     }
 
@@ -71,11 +74,10 @@ final class ArchiveEndpoints {
 
     private ApiResponse link(ApiRequest call, CheckpointRef ref) {
         long expires = services.clock().millis() + services.settings().archiveUrlLifetime().toMillis();
-        String root = services.settings().publicUrl()
-                .orElseGet(() -> "http://" + call.headers().getOrDefault("host", "localhost"));
+        String root = publicUrl.root(call.headers().getOrDefault("host", ""));
         String token = urls.sign(signedPath(ref), call.account(), expires);
         return ApiResponse.ok(
-                "url", root.replaceAll("/+$", "") + "/api/v1/archives/" + signedPath(ref) + "?token=" + token,
+                "url", root + "/api/v1/archives/" + signedPath(ref) + "?token=" + token,
                 "expires", ResponseBodies.time(expires));
     }
 

@@ -1,5 +1,7 @@
 package bios.coordinator.gateway;
 
+import bios.protocol.wire.LargeReply;
+import bios.protocol.wire.Outbox;
 import java.time.Duration;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
@@ -31,12 +33,23 @@ final class AskRetry {
     }
 
     /// The same reply as a stage whose callbacks run on the system's dispatcher. Callbacks of a stage of
-    /// Pekko's run on the JVM's common pool, which costs a thread wake-up each time.
+    /// Pekko's run on the JVM's common pool, which costs a thread wake-up each time. A reply that is larger
+    /// than a frame is fetched.
     static <T> CompletionStage<T> onDispatcher(CompletionStage<T> reply, ActorSystem<?> system) {
         var answer = new CompletableFuture<T>();
-        FutureConverters.asScala(reply).onComplete(outcome -> outcome.isSuccess()
-                ? answer.complete(outcome.get())
-                : answer.completeExceptionally(outcome.failed().get()), system.executionContext());
+        FutureConverters.asScala(reply).onComplete(outcome -> {
+            if (outcome.isFailure()) return answer.completeExceptionally(outcome.failed().get());
+            Object given = outcome.get();
+            if (given instanceof LargeReply large) return Outbox.fetch(large, system)
+                    .whenComplete((whole, failed) -> complete(answer, whole, failed));
+            return complete(answer, given, null);
+        }, system.executionContext());
         return answer;
+    }
+
+    @SuppressWarnings("unchecked") // the type that was asked for
+    private static <T> boolean complete(CompletableFuture<T> answer, Object reply, Throwable failed) {
+        return failed == null ? answer.complete((T) reply)
+                : answer.completeExceptionally(GatewayServices.cause(failed));
     }
 }

@@ -4,63 +4,68 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
-import java.util.concurrent.atomic.AtomicLong;
 import org.apache.pekko.http.javadsl.model.HttpEntity;
 import org.apache.pekko.http.javadsl.model.HttpRequest;
 import org.apache.pekko.stream.Materializer;
 import org.apache.pekko.stream.javadsl.Sink;
 import org.apache.pekko.util.ByteString;
 
-/// Reads request bodies within two limits: the bytes of one body, and the total bytes of the bodies of all
-/// requests that are not answered yet. The rest of a refused body is read and discarded, because many clients
-/// read the response only after they have sent the whole body.
+/// Reads request bodies within two limits: the bytes of one body, and the memory of all requests that are not
+/// answered yet. The rest of a refused body is read and discarded, because many clients read the response
+/// only after they have sent the whole body.
 final class BodyReader {
-    private final int maxBytes;
-    private final long maxTotalBytes;
-    private final AtomicLong reservedBytes = new AtomicLong();
+    /// Bodies up to this size come in one piece.
+    private static final int SMALL = 1 << 16;
+    /// What a chunk takes beside its bytes: a body may come in chunks of one byte.
+    private static final int CHUNK_BYTES = 64;
 
-    BodyReader(int maxBytes, long maxTotalBytes) {
+    private final int maxBytes;
+    private final RequestMemory memory;
+
+    BodyReader(int maxBytes, RequestMemory memory) {
         this.maxBytes = maxBytes;
-        this.maxTotalBytes = maxTotalBytes;
+        this.memory = memory;
     }
 
-    /// The body of one request, and the bytes that it reserves of the total limit until [#release].
+    /// The body of one request, and the memory that it takes until [#release].
     final class Body {
         private final List<ByteString> chunks = new ArrayList<>();
+        private final RequestMemory.Share share = memory.new Share();
         private long length;
         private long reserved;
         private ApiException exceeded;
 
         private Body add(ByteString chunk) {
             length += chunk.size();
-            if (exceeded != null) return this;
             if (length > maxBytes) refuse(tooLarge());
-            else if (!reserve(length)) refuse(busy());
-            else chunks.add(chunk);
+            reserve(length + CHUNK_BYTES * (chunks.size() + 1L));
+            if (exceeded == null) chunks.add(chunk);
             return this;
         }
 
-        private void refuse(ApiException error) {
-            exceeded = error;
-            chunks.clear();
-            release();
+        private void reserve(long needed) {
+            if (exceeded != null || needed <= reserved) return;
+            try {
+                share.take(needed - reserved);
+                reserved = needed;
+            } catch (ApiException limit) {
+                refuse(limit);
+            }
         }
 
-        private boolean reserve(long needed) {
-            long more = needed - reserved;
-            if (more <= 0) return true;
-            if (reservedBytes.addAndGet(more) > maxTotalBytes) {
-                reservedBytes.addAndGet(-more);
-                return false;
-            }
-            reserved = needed;
-            return true;
+        private void refuse(ApiException limit) {
+            if (exceeded != null) return;
+            exceeded = limit;
+            chunks.clear();
+            release();
         }
 
         /// Returns all bytes and drops them from this object; throws an [ApiException] if a limit was
         /// exceeded.
         byte[] takeBytes() {
             if (exceeded != null) throw exceeded;
+            long copy = length > SMALL ? length : 0;
+            share.take(copy);
             byte[] all = new byte[(int) length];
             int at = 0;
             for (ByteString chunk : chunks) {
@@ -68,6 +73,7 @@ final class BodyReader {
                 at += chunk.size();
             }
             chunks.clear();
+            share.giveBack(copy);
             return all;
         }
 
@@ -76,10 +82,14 @@ final class BodyReader {
             return length;
         }
 
-        /// Releases the reserved bytes; called when the request is answered.
+        /// The memory of this request, for what its body expands to.
+        RequestMemory.Share share() {
+            return share;
+        }
+
+        /// Releases the memory; called when the request is answered.
         void release() {
-            reservedBytes.addAndGet(-reserved);
-            reserved = 0;
+            share.release();
         }
     }
 
@@ -88,17 +98,12 @@ final class BodyReader {
                 "the body is larger than " + maxBytes + " bytes; send the batch in several requests");
     }
 
-    private static ApiException busy() {
-        return new ApiException(ErrorCode.BUSY,
-                "too many request bytes are in progress; retry later");
-    }
-
     /// Reads the body of `request`.
     CompletionStage<Body> read(HttpRequest request, Materializer materializer) {
         var body = new Body();
         long contentLength = request.entity().getContentLengthOption().orElse(0);
         if (contentLength > maxBytes) body.refuse(tooLarge());
-        else if (!body.reserve(contentLength)) body.refuse(busy());
+        else body.reserve(contentLength);
         // The server delivers a small body together with the headers; a separate stream would cost more than
         // the rest of the request.
         if (request.entity() instanceof HttpEntity.Strict whole)

@@ -2,7 +2,10 @@ package bios.coordinator.gateway;
 
 import bios.protocol.Invalid;
 import java.math.BigInteger;
+import java.nio.ByteBuffer;
 import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.Base64;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Map;
@@ -77,7 +80,33 @@ final class Fields {
 
     private Function<Json, String> string(FieldPath place) {
         return reading(place, "a string",
-                json -> json instanceof Json.Str(var s) ? Optional.of(s) : Optional.empty());
+                json -> switch (json) {
+                    case Json.Str(var text) -> Optional.of(text);
+                    case Json.Ascii ascii -> Optional.of(ascii.text());
+                    case Json.Obj _, Json.Arr _, Json.Num _, Json.Bool _, Json.Null _, Json.Longs _,
+                            Json.Doubles _, Json.Skipped _ -> Optional.empty();
+                });
+    }
+
+    /// The bytes of a string in base64.
+    byte[] base64(String name) {
+        return required(name) instanceof Json.Ascii(var body, int from, int length)
+                ? decode(at(name), () -> base64(ByteBuffer.wrap(body, from, length)))
+                : decode(at(name), () -> Base64.getDecoder().decode(string(name)));
+    }
+
+    private static byte[] base64(ByteBuffer text) {
+        ByteBuffer bytes = Base64.getDecoder().decode(text);
+        return bytes.remaining() == bytes.array().length ? bytes.array()
+                : Arrays.copyOf(bytes.array(), bytes.remaining());
+    }
+
+    private static byte[] decode(FieldPath place, Supplier<byte[]> decoded) {
+        try {
+            return decoded.get();
+        } catch (IllegalArgumentException wrong) {
+            throw place.invalid("is not base64: " + wrong.getMessage());
+        }
     }
 
     String string(String name) {
@@ -156,8 +185,8 @@ final class Fields {
             case Json.Arr(var items) -> items;
             case Json.Longs(var values) when values.length == 0 -> List.of();
             case Json.Longs _, Json.Doubles _ -> throw at.item(0).invalid("is a number; expected an object");
-            case Json.Obj _, Json.Str _, Json.Num _, Json.Bool _, Json.Null _ ->
-                throw at.invalid("is " + json.kind() + "; expected an array");
+            case Json.Obj _, Json.Str _, Json.Ascii _, Json.Num _, Json.Bool _, Json.Null _,
+                    Json.Skipped _ -> throw at.invalid("is " + json.kind() + "; expected an array");
         };
     }
 

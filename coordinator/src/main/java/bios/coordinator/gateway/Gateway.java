@@ -17,6 +17,7 @@ import java.util.UUID;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.concurrent.atomic.AtomicInteger;
 import java.util.function.BooleanSupplier;
 import java.util.function.Supplier;
 import org.apache.pekko.actor.typed.ActorRef;
@@ -76,15 +77,19 @@ public final class Gateway {
             blockingExecutor.shutdown();
         });
         var services = new GatewayServices(system, parts, settings, blockingExecutor);
-        var handler = new HttpHandler(system, parts, settings, readers,
-                endpoints(parts, settings, services, blockingExecutor));
+        var boundPort = new AtomicInteger(port);
+        var handler = new HttpHandler(system, parts, settings, readers, endpoints(parts, settings, services,
+                new PublicUrl(settings.publicUrl(), host, boundPort::get), blockingExecutor));
         var all = new ArrayList<>(checks);
         all.addFirst(Check.models(parts.directory()));
         all.addFirst(Check.that("gateway", parts.ready(), "the service is starting"));
         var management = new Management(system, all);
         return Http.get(system).newServerAt(host, port)
                 .withSettings(server(system.settings().config(), settings)).bind(answers(management, handler))
-                .thenApply(binding -> binding.addToCoordinatedShutdown(DRAIN, system));
+                .thenApply(binding -> {
+                    boundPort.set(binding.localAddress().getPort());
+                    return binding.addToCoordinatedShutdown(DRAIN, system);
+                });
     }
 
     private static Function<HttpRequest, CompletionStage<HttpResponse>> answers(Management management,
@@ -94,7 +99,7 @@ public final class Gateway {
 
     /// All endpoints of the protocol.
     static List<Endpoint> endpoints(Dependencies parts, GatewaySettings settings, GatewayServices services,
-            ExecutorService blockingExecutor) {
+            PublicUrl publicUrl, ExecutorService blockingExecutor) {
         byte[] secret = settings.archiveUrlSecret().map(text -> text.getBytes(StandardCharsets.UTF_8))
                 .orElseGet(() -> {
                     byte[] generated = new byte[32];
@@ -109,8 +114,8 @@ public final class Gateway {
         all.addAll(new FutureEndpoints(services).endpoints());
         all.addAll(new SamplingEndpoints(services, runs).endpoints());
         all.addAll(new ListingEndpoints(services).endpoints());
-        all.addAll(new ArchiveEndpoints(services, runs, new SignedUrls(secret), blockingExecutor)
-                .endpoints());
+        all.addAll(new ArchiveEndpoints(services, runs, new SignedUrls(secret), publicUrl,
+                blockingExecutor).endpoints());
         return List.copyOf(all);
     }
 

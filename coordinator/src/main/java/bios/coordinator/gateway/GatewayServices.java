@@ -23,6 +23,7 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.Executor;
+import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.ActorSystem;
@@ -35,6 +36,8 @@ final class GatewayServices {
     private final Gateway.Dependencies parts;
     private final GatewaySettings settings;
     private final Executor blockingExecutor;
+    private final EvenRefusals refusals = new EvenRefusals(System::nanoTime, // edge: when to answer
+            delay -> CompletableFuture.delayedExecutor(delay.toNanos(), TimeUnit.NANOSECONDS));
 
     GatewayServices(ActorSystem<?> system, Gateway.Dependencies parts, GatewaySettings settings,
             Executor blockingExecutor) {
@@ -90,12 +93,12 @@ final class GatewayServices {
     /// Asks a run; fails with a [ApiException] if the run refuses.
     CompletionStage<RunReply> run(String account, RunId run, Function<ActorRef<RunReply>, RunCommand> message,
             Duration timeout) {
-        return checkModelServed(account, run)
+        return refusals.ask(checkModelServed(account, run)
                 .thenCompose(_ -> onDispatcher(parts.runs().ask(run, message, timeout)))
                 .thenApply(reply -> {
                     if (reply instanceof RunReply.Refused refused) throw ApiException.of(refused);
                     return reply;
-                });
+                }));
     }
 
     /// Fails if no engine has served the run's base model since this process started. The index tells whether
@@ -145,11 +148,11 @@ final class GatewayServices {
             throw new ApiException(ErrorCode.NOT_FOUND, "there is no session '" + session
             + "', or it is not yours")
                     .aboutSession();
-        return onDispatcher(parts.sessions().ask(session, message, settings.askTimeout()))
+        return refusals.ask(onDispatcher(parts.sessions().ask(session, message, settings.askTimeout()))
                 .thenApply(reply -> {
             if (reply instanceof SessionReply.Refused(var fault)) throw ApiException.of(fault).aboutSession();
             return expect(expected, reply);
-        });
+        }));
     }
 
     CompletionStage<SamplingReply> router(Function<ActorRef<SamplingReply>, SamplingCommand> message,

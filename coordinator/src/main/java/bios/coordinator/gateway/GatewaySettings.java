@@ -1,28 +1,38 @@
 package bios.coordinator.gateway;
 
 import com.typesafe.config.Config;
+import com.typesafe.config.ConfigException;
 import java.time.Duration;
 import java.util.Optional;
 
 /// The limits of a gateway: block `bios.gateway` of the configuration. `reference.conf` documents each.
-public record GatewaySettings(int maxBodyBytes, long maxTotalBytes, int maxNesting, int readers,
+public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNesting, int readers,
         int maxConnections, Duration longPoll, Duration askTimeout, int maxDatums, int maxTokensPerRequest,
         int maxSamples, int maxTopkPromptLogprobs, int maxMetadataBytes, Optional<String> publicUrl,
         Duration archiveUrlLifetime, Optional<String> archiveUrlSecret) {
     /// Reads the block `bios.gateway`.
     public static GatewaySettings of(Config block) {
-        long maxTotalBytes = block.getBytes("max-bytes-in-work");
+        long maxBytesInWork = block.getBytes("max-bytes-in-work");
         int readers = block.getInt("readers");
         return new GatewaySettings(Math.toIntExact(block.getBytes("max-body-bytes")),
-                maxTotalBytes > 0 ? maxTotalBytes : Runtime.getRuntime().maxMemory() / 8,
+                maxBytesInWork > 0 ? maxBytesInWork : Runtime.getRuntime().maxMemory() / 4,
                 block.getInt("max-nesting"),
                 readers > 0 ? readers : Runtime.getRuntime().availableProcessors(),
                 block.getInt("max-connections"), block.getDuration("long-poll"),
                 block.getDuration("ask-timeout"), block.getInt("max-datums"),
                 block.getInt("max-tokens-per-request"), block.getInt("max-samples"),
                 block.getInt("max-topk-prompt-logprobs"),
-                Math.toIntExact(block.getBytes("max-metadata-bytes")), text(block, "public-url"),
+                Math.toIntExact(block.getBytes("max-metadata-bytes")), publicUrl(block),
                 block.getDuration("archive-url-age"), text(block, "archive-url-secret"));
+    }
+
+    private static Optional<String> publicUrl(Config block) {
+        Optional<String> url = text(block, "public-url");
+        url.filter(given -> !given.matches("https?://[^/?#]+(/[^?#]*)?")).ifPresent(wrong -> {
+            throw new ConfigException.BadValue("bios.gateway.public-url",
+                    "'" + wrong + "' is no URL; expected one like https://bios.example.org");
+        });
+        return url;
     }
 
     private static Optional<String> text(Config block, String name) {

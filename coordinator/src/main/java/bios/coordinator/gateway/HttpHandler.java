@@ -20,9 +20,11 @@ import org.apache.pekko.http.javadsl.model.HttpHeader;
 import org.apache.pekko.http.javadsl.model.HttpRequest;
 import org.apache.pekko.http.javadsl.model.HttpResponse;
 import org.apache.pekko.http.javadsl.model.headers.RawHeader;
+import org.apache.pekko.http.scaladsl.model.EntityStreamException;
 import org.apache.pekko.japi.Pair;
 import org.apache.pekko.stream.Materializer;
 import org.apache.pekko.stream.SystemMaterializer;
+import org.apache.pekko.stream.javadsl.Source;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
@@ -45,7 +47,7 @@ final class HttpHandler {
         this.readers = readers;
         this.endpoints = endpoints;
         this.materializer = SystemMaterializer.get(system).materializer();
-        this.bodies = new BodyReader(settings.maxBodyBytes(), settings.maxTotalBytes());
+        this.bodies = new BodyReader(settings.maxBodyBytes(), new RequestMemory(settings.maxBytesInWork()));
         this.reader = new JsonReader(settings.maxNesting(), settings.maxBodyBytes());
     }
 
@@ -94,7 +96,7 @@ final class HttpHandler {
         if (match.endpoint().readsBody()) {
             reply = bodies.read(request, materializer).thenCompose(body -> withBody(body, () -> {
                 ApiRequest call = call(id, account, match, request, headers,
-                        Optional.of(reader.read(body.takeBytes())));
+                        Optional.of(reader.read(body.takeBytes(), body.share()::take)));
                 return ApiException.withField(
                         call, callHandler(() -> match.endpoint().handler().answer(call)));
             }));
@@ -203,6 +205,9 @@ final class HttpHandler {
                 CompletableFuture.supplyAsync(() -> json(status, body), readers);
             case ApiResponse.JsonBody(int status, var body, _) ->
                     CompletableFuture.completedStage(json(status, body));
+            case ApiResponse.JsonStream(var fields) -> CompletableFuture.completedStage(HttpResponse.create()
+                    .withEntity(HttpEntities.create(ContentTypes.APPLICATION_JSON,
+                            Source.fromIterator(() -> new JsonBlocks(fields)))));
             case ApiResponse.NoContent _ ->
                     CompletableFuture.completedStage(HttpResponse.create().withStatus(204));
             case ApiResponse.ByteStream(var type, var name, var bytes) ->
@@ -223,6 +228,8 @@ final class HttpHandler {
         ApiException error = switch (cause) {
             case ApiException known -> known;
             case Invalid invalid -> ApiException.of(invalid);
+            case EntityStreamException _ -> new ApiException(ErrorCode.MALFORMED_JSON,
+                    "the connection ended before the body did");
             case TimeoutException _ -> new ApiException(ErrorCode.UNAVAILABLE,
                     "the run, session or worker does not answer; it may be starting or moving; retry later");
             default -> {

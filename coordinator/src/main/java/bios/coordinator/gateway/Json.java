@@ -1,6 +1,7 @@
 package bios.coordinator.gateway;
 
 import com.fasterxml.jackson.core.io.JsonStringEncoder;
+import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
 import java.util.Iterator;
 import java.util.List;
@@ -35,15 +36,28 @@ sealed interface Json {
     /// @param firstOther index of the first value that is not a 64-bit integer
     record Doubles(double[] values, int firstOther) implements Json {}
 
+    /// A string of plain ASCII without escapes in a field that holds base64: a part of the body itself.
+    record Ascii(byte[] body, int from, int length) implements Json {
+        String text() {
+            return new String(body, from, length, StandardCharsets.US_ASCII);
+        }
+    }
+
+    /// The value of a field that no request has: it was read past and not built.
+    ///
+    /// @param kind its JSON type, for messages
+    record Skipped(String kind) implements Json {}
+
     /// The JSON type, for messages.
     default String kind() {
         return switch (this) {
             case Obj _ -> "an object";
             case Arr _, Longs _, Doubles _ -> "an array";
-            case Str _ -> "a string";
+            case Str _, Ascii _ -> "a string";
             case Num _ -> "a number";
             case Bool _ -> "a boolean";
             case Null _ -> "null";
+            case Skipped(var kind) -> kind;
         };
     }
 
@@ -73,6 +87,8 @@ sealed interface Json {
             case Num(var literal) -> out.append(literal);
             case Bool(var value) -> out.append(value);
             case Null _ -> out.append("null");
+            case Ascii ascii -> quote(ascii.text(), out);
+            case Skipped _ -> throw new IllegalStateException("a skipped value has no text");
             case Longs(var values) -> out.append(Arrays.toString(values).replace(" ", ""));
             case Doubles(var values, _) -> out.append(Arrays.toString(values).replace(" ", ""));
         }

@@ -14,16 +14,40 @@ import java.nio.charset.CharacterCodingException;
 import java.nio.charset.CoderResult;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
-import java.util.Arrays;
 import java.util.LinkedHashMap;
+import java.util.List;
 import java.util.Map;
 import java.util.Set;
+import java.util.function.LongConsumer;
 
 /// Parses a request body strictly: UTF-8, one JSON value without trailing text, no duplicate fields, no
 /// `NaN`, no unpaired surrogates, no number beyond the range of a double, limited nesting.
 final class JsonReader {
     private static final Set<String> PACKED = Set.of("data", "tokens", "shape");
     private static final Set<String> FREE = Set.of("user_metadata", "metadata");
+    /// Objects whose fields have names that only the endpoint knows.
+    private static final Set<String> OPEN = Set.of("loss_fn_config", "loss_fn_inputs");
+    /// All other fields that requests have. A field with another name is refused by the endpoint, so its
+    /// value is not built.
+    private static final Set<String> KNOWN = Set.of("adam_params", "add_special_tokens",
+            "allow_metadata_only", "alpha", "base_model", "beta1", "beta2", "chunks", "data", "data_base64",
+            "dtype", "eps", "forward_backward_input", "forward_input", "grad_clip_norm", "learning_rate",
+            "lora_config", "loss_fn", "loss_fn_config", "loss_fn_inputs", "max_tokens", "metadata",
+            "model_id", "model_input", "model_path", "model_seq_id", "num_samples", "optimizer", "overwrite",
+            "path", "project_id", "prompt", "prompt_logprobs", "rank", "request_id", "sampling_params",
+            "sampling_session_id", "sampling_session_seq_id", "sdk_version", "seed", "seq_id", "session_id",
+            "shape", "skip_special_tokens", "stop", "tags", "target_modules", "temperature", "text",
+            "tinker_path", "tokens", "tokens_base64", "top_k", "top_p", "topk_prompt_logprobs", "train_attn",
+            "train_mlp", "train_unembed", "ttl_seconds", "type", "user_metadata", "weight_decay");
+    /// What a value, an object that is not empty, and one of its fields take on the heap; at most.
+    private static final int VALUE_BYTES = 80;
+    private static final int OBJECT_BYTES = 256;
+    private static final int FIELD_BYTES = 128;
+    /// What a byte of a string takes: while it is decoded, and as text.
+    private static final int STRING_BYTES_EACH = 6;
+    /// What a byte of base64 takes: the bytes that it holds, in the operation and as it is stored.
+    private static final int BASE64_BYTES_EACH = 2;
+    private static final int CHARGE_AT = 1 << 14;
 
     private final JsonFactory factory;
 
@@ -37,13 +61,16 @@ final class JsonReader {
     }
 
     /// The value; throws [ApiException] or [Invalid] with the place of the error.
-    Json read(byte[] body) {
+    ///
+    /// @param heap is told the bytes that the value takes before they are taken, and throws if they are
+    ///     too many
+    Json read(byte[] body, LongConsumer heap) {
         checkEncoding(body);
         try (JsonParser parser = factory.createParser(body)) {
             JsonToken first = parser.nextToken();
             if (first == null)
                 throw new ApiException(ErrorCode.MALFORMED_JSON, "the body is empty; expected a JSON object");
-            Json value = value(parser, first, FieldPath.BODY, false);
+            Json value = new Reading(parser, body, heap).value(first, FieldPath.BODY, false);
             if (parser.nextToken() != null)
                 throw new ApiException(ErrorCode.MALFORMED_JSON,
                         "there is trailing text after the JSON value, at " + where(parser));
@@ -82,78 +109,153 @@ final class JsonReader {
             ErrorCode.MALFORMED_JSON, "the body is not UTF-8: it begins with a zero byte");
     }
 
-    private Json value(JsonParser parser, JsonToken token, FieldPath at, boolean free) throws IOException {
-        return switch (token) {
-            case START_OBJECT -> object(parser, at, free);
-            case START_ARRAY -> array(parser, at, free);
-            case VALUE_STRING -> new Json.Str(wellFormed(parser.getText(), at));
-            case VALUE_NUMBER_INT -> new Json.Num(parser.getText());
-            case VALUE_NUMBER_FLOAT -> {
-                finite(parser, at);
-                yield new Json.Num(parser.getText());
+    /// The reading of one body.
+    private static final class Reading {
+        private final JsonParser parser;
+        private final byte[] body;
+        private final LongConsumer heap;
+        private long uncharged;
+
+        Reading(JsonParser parser, byte[] body, LongConsumer heap) {
+            this.parser = parser;
+            this.body = body;
+            this.heap = heap;
+        }
+
+        /// Counts bytes of the heap; small amounts are told together.
+        private void charge(long bytes) {
+            uncharged += bytes;
+            if (uncharged < CHARGE_AT) return;
+            heap.accept(uncharged);
+            uncharged = 0;
+        }
+
+        Json value(JsonToken token, FieldPath at, boolean free) throws IOException {
+            charge(VALUE_BYTES);
+            return switch (token) {
+                case START_OBJECT -> object(at, free);
+                case START_ARRAY -> array(at, free);
+                case VALUE_STRING -> string(at, free);
+                case VALUE_NUMBER_INT -> number();
+                case VALUE_NUMBER_FLOAT -> {
+                    if (!finite()) throw tooLarge(at);
+                    yield number();
+                }
+                case VALUE_TRUE -> new Json.Bool(true);
+                case VALUE_FALSE -> new Json.Bool(false);
+                case VALUE_NULL -> new Json.Null();
+                case END_OBJECT, END_ARRAY, FIELD_NAME, NOT_AVAILABLE, VALUE_EMBEDDED_OBJECT ->
+                    throw new IllegalStateException("no value: " + token);
+            };
+        }
+
+        private Json number() throws IOException {
+            String literal = parser.getText();
+            charge(literal.length());
+            return new Json.Num(literal);
+        }
+
+        private Json object(FieldPath at, boolean free) throws IOException {
+            String name = parser.nextFieldName();
+            if (name == null) return new Json.Obj(Map.of());
+            charge(OBJECT_BYTES);
+            Map<String, Json> fields = new LinkedHashMap<>();
+            boolean open = free || at.name() != null && OPEN.contains(at.name());
+            for (; name != null; name = parser.nextFieldName()) {
+                charge(FIELD_BYTES + 2L * name.length());
+                FieldPath here = at.field(wellFormed(name, at));
+                JsonToken token = parser.nextToken();
+                Json value = open || KNOWN.contains(name) ? value(token, here, free || FREE.contains(name))
+                        : skipped(token);
+                if (fields.put(name, value) != null) throw here.invalid("is given twice");
             }
-            case VALUE_TRUE -> new Json.Bool(true);
-            case VALUE_FALSE -> new Json.Bool(false);
-            case VALUE_NULL -> new Json.Null();
-            case END_OBJECT, END_ARRAY, FIELD_NAME, NOT_AVAILABLE, VALUE_EMBEDDED_OBJECT ->
-                throw new IllegalStateException("no value: " + token);
-        };
-    }
-
-    private Json object(JsonParser parser, FieldPath at, boolean free) throws IOException {
-        Map<String, Json> fields = new LinkedHashMap<>();
-        for (String name = parser.nextFieldName(); name != null; name = parser.nextFieldName()) {
-            FieldPath here = at.field(wellFormed(name, at));
-            Json value = value(parser, parser.nextToken(), here, free || FREE.contains(name));
-            if (fields.put(name, value) != null) throw here.invalid("is given twice");
+            return new Json.Obj(fields);
         }
-        return new Json.Obj(fields);
-    }
 
-    private Json array(JsonParser parser, FieldPath at, boolean free) throws IOException {
-        JsonToken token = parser.nextToken();
-        boolean number = token == JsonToken.VALUE_NUMBER_INT || token == JsonToken.VALUE_NUMBER_FLOAT;
-        if (!free && at.name() != null && PACKED.contains(at.name())
-                && (number || token == JsonToken.END_ARRAY))
-            return numbers(parser, token, at);
-        var items = new ArrayList<Json>();
-        for (; token != JsonToken.END_ARRAY; token = parser.nextToken())
-            items.add(value(parser, token, at.item(items.size()), free));
-        return new Json.Arr(items);
-    }
-
-    private static Json numbers(JsonParser parser, JsonToken first, FieldPath at) throws IOException {
-        long[] longs = new long[16];
-        int n = 0;
-        for (JsonToken token = first; token != JsonToken.END_ARRAY; token = parser.nextToken()) {
-            if (token != JsonToken.VALUE_NUMBER_INT
-                    || parser.getNumberType() == JsonParser.NumberType.BIG_INTEGER)
-                return doubles(parser, token, longs, n, at);
-            if (n == longs.length) longs = Arrays.copyOf(longs, 2 * n);
-            longs[n++] = parser.getLongValue();
+        /// Reads past a value.
+        private Json skipped(JsonToken token) throws IOException {
+            parser.skipChildren();
+            return switch (token) {
+                case START_OBJECT -> new Json.Skipped("an object");
+                case START_ARRAY -> new Json.Skipped("an array");
+                case VALUE_STRING -> new Json.Skipped("a string");
+                case VALUE_NULL -> new Json.Null();
+                default -> new Json.Skipped("a value");
+            };
         }
-        return new Json.Longs(Arrays.copyOf(longs, n));
-    }
 
-    private static Json doubles(JsonParser parser, JsonToken first, long[] begun, int n, FieldPath at)
-            throws IOException {
-        double[] doubles = new double[Math.max(16, 2 * n)];
-        for (int i = 0; i < n; i++) doubles[i] = begun[i];
-        int firstOther = n;
-        for (JsonToken token = first; token != JsonToken.END_ARRAY; token = parser.nextToken()) {
-            if (token != JsonToken.VALUE_NUMBER_INT && token != JsonToken.VALUE_NUMBER_FLOAT)
-                throw at.item(n).invalid("is not a number; the items before it are numbers");
-            if (n == doubles.length) doubles = Arrays.copyOf(doubles, 2 * n);
-            doubles[n] = finite(parser, at.item(n));
-            n++;
+        private Json array(FieldPath at, boolean free) throws IOException {
+            JsonToken token = parser.nextToken();
+            boolean number = token == JsonToken.VALUE_NUMBER_INT || token == JsonToken.VALUE_NUMBER_FLOAT;
+            if (!free && at.name() != null && PACKED.contains(at.name())
+                    && (number || token == JsonToken.END_ARRAY))
+                return numbers(token, at);
+            if (token == JsonToken.END_ARRAY) return new Json.Arr(List.of());
+            var items = new ArrayList<Json>();
+            for (; token != JsonToken.END_ARRAY; token = parser.nextToken())
+                items.add(value(token, at.item(items.size()), free));
+            return new Json.Arr(items);
         }
-        return new Json.Doubles(Arrays.copyOf(doubles, n), firstOther);
-    }
 
-    private static double finite(JsonParser parser, FieldPath at) throws IOException {
-        double value = parser.getDoubleValue();
-        if (Double.isInfinite(value)) throw at.invalid("is too large for a number");
-        return value;
+        private Json numbers(JsonToken first, FieldPath at) throws IOException {
+            if (first == JsonToken.END_ARRAY) return new Json.Longs(new long[0]);
+            var numbers = new NumberList(this::charge);
+            for (JsonToken token = first; token != JsonToken.END_ARRAY; token = parser.nextToken()) {
+                if (token != JsonToken.VALUE_NUMBER_INT
+                        || parser.getNumberType() == JsonParser.NumberType.BIG_INTEGER)
+                    return doubles(token, numbers, at);
+                numbers.add(parser.getLongValue());
+            }
+            return new Json.Longs(numbers.longs());
+        }
+
+        private Json doubles(JsonToken first, NumberList numbers, FieldPath at) throws IOException {
+            int firstOther = numbers.size();
+            numbers.becomeDoubles();
+            for (JsonToken token = first; token != JsonToken.END_ARRAY; token = parser.nextToken()) {
+                if (token != JsonToken.VALUE_NUMBER_INT && token != JsonToken.VALUE_NUMBER_FLOAT)
+                    throw at.item(numbers.size()).invalid("is not a number; the items before it are numbers");
+                if (!finite()) throw tooLarge(at.item(numbers.size()));
+                numbers.add(Double.doubleToRawLongBits(parser.getDoubleValue()));
+            }
+            return new Json.Doubles(numbers.doubles(), firstOther);
+        }
+
+        private boolean finite() throws IOException {
+            return !Double.isInfinite(parser.getDoubleValue());
+        }
+
+        private static Invalid tooLarge(FieldPath at) {
+            return at.invalid("is too large for a number");
+        }
+
+        /// A string; one in base64 stays in the body if it can.
+        private Json string(FieldPath at, boolean free) throws IOException {
+            int from = start();
+            if (from < 0) {
+                charge((long) STRING_BYTES_EACH * parser.getTextLength());
+                return new Json.Str(wellFormed(parser.getText(), at));
+            }
+            int end = from;
+            boolean plain = true;
+            for (; end < body.length && body[end] != '"'; end++) {
+                plain &= body[end] >= ' ' && body[end] != '\\';
+                if (body[end] == '\\') end++;
+            }
+            if (plain && end < body.length && !free && at.name() != null && at.name().endsWith("_base64")) {
+                charge((long) BASE64_BYTES_EACH * (end - from));
+                return new Json.Ascii(body, from, end - from);
+            }
+            charge((long) STRING_BYTES_EACH * (end - from));
+            return new Json.Str(wellFormed(parser.getText(), at));
+        }
+
+        /// Where the text of the current string begins: the parser reads it when it is asked for. Negative if
+        /// it is not there.
+        private int start() {
+            int at = Math.toIntExact(parser.currentLocation().getByteOffset());
+            return at > 0 && at < body.length && body[at - 1] == '"' ? at : -1;
+        }
     }
 
     private static String wellFormed(String text, FieldPath at) {

@@ -9,6 +9,7 @@ import com.fasterxml.jackson.databind.SerializerProvider;
 import com.fasterxml.jackson.databind.module.SimpleModule;
 import com.fasterxml.jackson.databind.util.RawValue;
 import java.io.IOException;
+import java.io.OutputStream;
 import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import java.util.LinkedHashMap;
@@ -29,6 +30,20 @@ final class JsonWriter {
         } catch (JsonProcessingException impossible) {
             throw new UncheckedIOException(impossible);
         }
+    }
+
+    /// A generator that writes to `out`.
+    static JsonGenerator generator(OutputStream out) {
+        try {
+            return MAPPER.createGenerator(out);
+        } catch (IOException impossible) {
+            throw new UncheckedIOException(impossible);
+        }
+    }
+
+    /// Writes one value.
+    static void write(Object value, JsonGenerator out) throws IOException {
+        MAPPER.writeValue(out, value);
     }
 
     /// As above, indented.

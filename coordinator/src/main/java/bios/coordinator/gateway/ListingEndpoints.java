@@ -55,20 +55,16 @@ final class ListingEndpoints {
         int limit = call.intParameter("limit", 20, 1, MAX_PAGE);
         int offset = call.intParameter("offset", 0, 0, Integer.MAX_VALUE);
         return services.runBlocking(() -> services.index().runs(call.account(), limit, offset))
-                .thenApply(page -> new ApiResponse.JsonBody(200, ApiResponse.object(
-                        "training_runs", page.items().stream().map(run -> ResponseBodies.run(call, run))
-                        .toList(),
-                        "cursor", cursor(offset, limit, page.total())), true));
+                .thenApply(page -> ResponseBodies.listing("training_runs", page.items(),
+                        run -> ResponseBodies.run(call, run), cursor(offset, limit, page.total())));
     }
 
     private CompletionStage<ApiResponse> checkpoints(ApiRequest call) {
         int limit = call.intParameter("limit", 100, 1, MAX_PAGE);
         int offset = call.intParameter("offset", 0, 0, Integer.MAX_VALUE);
         return services.runBlocking(() -> services.index().checkpoints(call.account(), limit, offset))
-                .thenApply(page -> new ApiResponse.JsonBody(200, ApiResponse.object(
-                        "checkpoints", page.items().stream().map(c -> ResponseBodies.checkpoint(call, c))
-                        .toList(),
-                        "cursor", cursor(offset, limit, page.total())), true));
+                .thenApply(page -> ResponseBodies.listing("checkpoints", page.items(),
+                        c -> ResponseBodies.checkpoint(call, c), cursor(offset, limit, page.total())));
     }
 
     private CompletionStage<ApiResponse> run(ApiRequest call) {
@@ -82,9 +78,10 @@ final class ListingEndpoints {
     private CompletionStage<ApiResponse> checkpointsOfRun(ApiRequest call) {
         return services.describe(RunEndpoints.runId(call.pathParameters().getFirst()), call.account())
                 .thenApply(run ->
-                ApiResponse.ok("checkpoints", run.checkpoints().stream().filter(c -> c.name().isPresent())
+                ResponseBodies.listing("checkpoints", run.checkpoints().stream()
+                        .filter(c -> c.name().isPresent())
                         .sorted(Comparator.comparingLong(CheckpointManifest::createdAtMillis).reversed())
-                        .map(c -> ResponseBodies.checkpoint(call, c)).toList(), "cursor", null));
+                        .toList(), c -> ResponseBodies.checkpoint(call, c), null));
     }
 
     private CompletionStage<ApiResponse> timings(ApiRequest call) {

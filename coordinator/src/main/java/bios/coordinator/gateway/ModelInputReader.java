@@ -15,7 +15,7 @@ final class ModelInputReader {
         int[] tokens;
         if (fields.has("tokens_base64")) {
             if (fields.has("chunks")) throw at.invalid("needs one of chunks and tokens_base64, not both");
-            tokens = packed(fields.at("tokens_base64"), fields.string("tokens_base64"), model);
+            tokens = packed(fields, model);
         } else tokens = chunks(fields, model);
         fields.requireAllRead();
         if (tokens.length == 0) throw at.invalid("is empty; at least one token is needed");
@@ -54,14 +54,15 @@ final class ModelInputReader {
             default -> throw chunk.at("type").invalid("'" + type + "' is unknown; expected encoded_text");
         }
         int[] tokens = chunk.has("tokens_base64") && !chunk.has("tokens")
-                ? packed(chunk.at("tokens_base64"), chunk.string("tokens_base64"), model)
+                ? packed(chunk, model)
                 : tokens(chunk.at("tokens"), chunk.required("tokens"), model);
         chunk.requireAllRead();
         return tokens;
     }
 
-    private static int[] packed(FieldPath at, String text, ModelInfo model) {
-        byte[] bytes = TensorReader.base64(at, text);
+    private static int[] packed(Fields fields, ModelInfo model) {
+        FieldPath at = fields.at("tokens_base64");
+        byte[] bytes = fields.base64("tokens_base64");
         if (bytes.length % 4 != 0)
             throw at.invalid("holds " + bytes.length + " bytes; expected 4 for each token");
         int[] tokens = new int[bytes.length / 4];

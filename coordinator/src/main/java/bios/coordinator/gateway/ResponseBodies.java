@@ -17,7 +17,6 @@ import java.nio.ByteOrder;
 import java.time.Instant;
 import java.util.ArrayList;
 import java.util.Arrays;
-import java.util.Base64;
 import java.util.Comparator;
 import java.util.List;
 import java.util.Locale;
@@ -25,11 +24,19 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
+import java.util.function.Function;
+import java.util.stream.Stream;
 
 /// Builds the JSON bodies of responses.
 final class ResponseBodies {
     /// Up to this many numbers are written on the calling thread; handing them over takes longer.
     private static final int FEW_NUMBERS = 1024;
+
+    /// More numbers than this are written while the client reads them.
+    private static final int MANY_NUMBERS = 1 << 16;
+
+    /// More items of a listing than this are, too.
+    private static final int MANY_ITEMS = 50;
 
     private ResponseBodies() {}
 
@@ -60,13 +67,32 @@ final class ResponseBodies {
 
     static ApiResponse passResult(ApiRequest call, OperationResult.Evaluated result, boolean forwardOnly) {
         boolean packed = call.accepts("application/vnd.bios+json");
-        boolean large = result.logprobs().stream().mapToLong(l -> l.length).sum() > FEW_NUMBERS;
-        var outputs = new ArrayList<Map<String, Object>>(result.logprobs().size());
-        for (float[] logprobs : result.logprobs()) outputs.add(Map.of("logprobs", tensor(logprobs, packed)));
-        return new ApiResponse.JsonBody(
-                200, ApiResponse.object("type", forwardOnly ? "forward" : "forward_backward",
+        long numbers = result.logprobs().stream().mapToLong(l -> l.length).sum();
+        Stream<Map<String, Object>> outputs = result.logprobs().stream()
+                .map(logprobs -> Map.of("logprobs", tensor(logprobs, packed)));
+        return numbers(numbers, ApiResponse.object("type", forwardOnly ? "forward" : "forward_backward",
                 "loss_fn_output_type", "TensorDict", "loss_fn_outputs", outputs,
-                "metrics", result.metrics()), large);
+                "metrics", result.metrics()));
+    }
+
+    /// An object with so many numbers; its streams become arrays.
+    private static ApiResponse numbers(long count, Map<String, Object> object) {
+        boolean many = count > MANY_NUMBERS;
+        object.replaceAll((_, value) -> !(value instanceof Stream<?> items) ? value
+                : many ? items.iterator() : items.toList());
+        return many ? new ApiResponse.JsonStream(object)
+                : new ApiResponse.JsonBody(200, object, count > FEW_NUMBERS);
+    }
+
+    /// A page of a listing; a long one is written while the client reads it, because each item may have
+    /// metadata.
+    static <T> ApiResponse listing(String name, List<T> items, Function<T, Map<String, Object>> body,
+            Map<String, Object> cursor) {
+        Stream<Map<String, Object>> bodies = items.stream().map(body);
+        return items.size() > MANY_ITEMS
+                ? new ApiResponse.JsonStream(ApiResponse.object(name, bodies.iterator(), "cursor", cursor))
+                : new ApiResponse.JsonBody(200,
+                        ApiResponse.object(name, bodies.toList(), "cursor", cursor), true);
     }
 
     private static Map<String, Object> tensor(float[] values, boolean packed) {
@@ -74,8 +100,9 @@ final class ResponseBodies {
             return ApiResponse.object("dtype", "float32", "shape", new int[] {values.length}, "data", values);
         ByteBuffer bytes = ByteBuffer.allocate(values.length * 4).order(ByteOrder.LITTLE_ENDIAN);
         bytes.asFloatBuffer().put(values);
+        // written as base64
         return ApiResponse.object("dtype", "float32", "shape", new int[] {values.length},
-                "data_base64", Base64.getEncoder().encodeToString(bytes.array()));
+                "data_base64", bytes.array());
     }
 
     static ApiResponse stepResult(OperationResult.Stepped result) {
@@ -100,13 +127,15 @@ final class ResponseBodies {
     }
 
     static ApiResponse sampleResult(SampleResult result) {
-        List<Map<String, Object>> sequences = result.sequences().stream()
+        Stream<Map<String, Object>> sequences = result.sequences().stream()
                 .map(s -> ApiResponse.object("tokens", s.tokens(), "logprobs", s.logprobs(),
-                        "stop_reason", s.stopReason().name().toLowerCase(Locale.ROOT))).toList();
-        Object topk = result.topkPromptLogprobs().map(rows -> rows.stream().map(ResponseBodies::row).toList())
-                .orElse(null);
-        return new ApiResponse.JsonBody(200, ApiResponse.object("type", "sample", "sequences", sequences,
-                "prompt_logprobs", result.promptLogprobs(), "topk_prompt_logprobs", topk), true);
+                        "stop_reason", s.stopReason().name().toLowerCase(Locale.ROOT)));
+        long numbers = FEW_NUMBERS + 1
+                + 2L * result.sequences().stream().mapToLong(s -> s.tokens().length).sum()
+                + 2L * result.topkPromptLogprobs().stream().flatMap(List::stream).mapToLong(List::size).sum();
+        return numbers(numbers, ApiResponse.object("type", "sample", "sequences", sequences,
+                "prompt_logprobs", result.promptLogprobs(), "topk_prompt_logprobs",
+                result.topkPromptLogprobs().map(rows -> rows.stream().map(ResponseBodies::row))));
     }
 
     /// `null` for a position without candidates, such as the first.

@@ -14,6 +14,8 @@ import java.util.Optional;
 
 /// Parses sampling requests.
 final class SampleReader {
+    /// Longest stop string; requests travel to a worker as one message.
+    private static final int MAX_STOP_CHARACTERS = 1 << 14;
     private final GatewaySettings settings;
 
     SampleReader(GatewaySettings settings) {
@@ -73,14 +75,14 @@ final class SampleReader {
     private static void stop(FieldPath at, Json stop, List<String> strings, List<Integer> tokens,
             ModelInfo model) {
         if (stop instanceof Json.Str(var text)) {
-            strings.add(text);
+            strings.add(limited(at, text));
             return;
         }
         if (!(stop instanceof Json.Arr(var items)))
             throw at.invalid("is " + stop.kind() + "; expected a string, strings or token ids");
         for (int i = 0; i < items.size(); i++) {
             switch (items.get(i)) {
-                case Json.Str(var text) when tokens.isEmpty() -> strings.add(text);
+                case Json.Str(var text) when tokens.isEmpty() -> strings.add(limited(at.item(i), text));
                 case Json.Num number when strings.isEmpty() && number.integral()
                         && number.literal().length() < 12 -> {
                     ModelInputReader.check(at, i, Long.parseLong(number.literal()), model);
@@ -90,5 +92,11 @@ final class SampleReader {
                         .invalid("is not of one kind with the others; expected strings or token ids");
             }
         }
+    }
+
+    private static String limited(FieldPath at, String text) {
+        if (text.length() > MAX_STOP_CHARACTERS)
+            throw at.invalid("has " + text.length() + " characters; at most " + MAX_STOP_CHARACTERS);
+        return text;
     }
 }

@@ -5,6 +5,7 @@ import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.session.SessionCommand;
 import bios.protocol.session.SessionCommand.SessionReply;
+import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -18,6 +19,8 @@ import java.util.regex.Pattern;
 final class ServiceEndpoints {
     private static final Pattern SESSION =
             Pattern.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}");
+    /// Largest text of one `tokenize`, in UTF-8: it travels to a worker as one message.
+    private static final int MAX_TEXT_BYTES = 4 << 20;
     private final GatewayServices services;
     private final Supplier<UUID> ids;
 
@@ -71,6 +74,8 @@ final class ServiceEndpoints {
         Optional<String> given = fields.optionalString("session_id");
         fields.requireAllRead();
         if (tags.size() > 64) throw fields.at("tags").invalid("has " + tags.size() + " entries; at most 64");
+        limit(fields.at("tags"), tags.stream().mapToLong(String::length).sum());
+        limit(fields.at("sdk_version"), version.length());
         given.filter(id -> !SESSION.matcher(id).matches()).ifPresent(id -> {
             throw fields.at("session_id").invalid("'" + id + "' is not a UUID");
         });
@@ -79,6 +84,11 @@ final class ServiceEndpoints {
                 replyTo -> new SessionCommand.Open(call.account(), tags, metadata, version,
                         services.clock().millis(), replyTo))
                 .thenApply(_ -> ApiResponse.ok("type", "create_session", "session_id", session));
+    }
+
+    private void limit(FieldPath at, long characters) {
+        int most = services.settings().maxMetadataBytes();
+        if (characters > most) throw at.invalid("has " + characters + " characters; at most " + most);
     }
 
     private CompletionStage<ApiResponse> heartbeat(ApiRequest call) {
@@ -94,6 +104,10 @@ final class ServiceEndpoints {
         Fields fields = call.bodyFields();
         ModelInfo model = services.model(fields.at("base_model"), fields.string("base_model"), true);
         String text = fields.string("text");
+        long bytes = text.length() <= MAX_TEXT_BYTES / 3 ? text.length()
+                : text.getBytes(StandardCharsets.UTF_8).length;
+        if (bytes > MAX_TEXT_BYTES)
+            throw fields.at("text").invalid("has " + bytes + " bytes; at most " + MAX_TEXT_BYTES);
         boolean special = fields.bool("add_special_tokens", false);
         fields.requireAllRead();
         return services.engine(model.name(), EngineReply.Tokenized.class,
@@ -105,6 +119,9 @@ final class ServiceEndpoints {
         Fields fields = call.bodyFields();
         ModelInfo model = services.model(fields.at("base_model"), fields.string("base_model"), true);
         int[] tokens = ModelInputReader.tokens(fields.at("tokens"), fields.required("tokens"), model);
+        if (tokens.length > services.settings().maxTokensPerRequest())
+            throw fields.at("tokens").invalid("has " + tokens.length + " tokens; at most "
+                    + services.settings().maxTokensPerRequest());
         boolean skip = fields.bool("skip_special_tokens", true);
         fields.requireAllRead();
         return services.engine(model.name(), EngineReply.Detokenized.class,

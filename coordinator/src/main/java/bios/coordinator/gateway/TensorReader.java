@@ -5,7 +5,6 @@ import bios.protocol.run.TensorData.DType;
 import java.nio.ByteBuffer;
 import java.nio.ByteOrder;
 import java.util.Arrays;
-import java.util.Base64;
 
 /// Reads a Tensor of the wire: `{"dtype", "shape"?, "data"}` or `{"dtype", "shape", "data_base64"}`.
 final class TensorReader {
@@ -22,7 +21,7 @@ final class TensorReader {
         };
         boolean packed = fields.has("data_base64");
         if (packed == fields.has("data")) throw at.invalid("needs exactly one of data and data_base64");
-        byte[] data = packed ? base64(fields.at("data_base64"), fields.string("data_base64"))
+        byte[] data = packed ? fields.base64("data_base64")
                 : bytes(fields.at("data"), fields.required("data"), dtype);
         if (packed && !fields.has("shape"))
             throw fields.at("shape").invalid("is missing; data_base64 needs it");
@@ -36,14 +35,6 @@ final class TensorReader {
                     .invalid("holds " + data.length + " bytes, but shape "
                             + Arrays.toString(shape) + " of " + name + " needs " + elements * dtype.bytes());
         return new TensorData(dtype, shape, data);
-    }
-
-    static byte[] base64(FieldPath at, String text) {
-        try {
-            return Base64.getDecoder().decode(text);
-        } catch (IllegalArgumentException wrong) {
-            throw at.invalid("is not base64: " + wrong.getMessage());
-        }
     }
 
     private static int[] shape(FieldPath at, Json json) {
@@ -68,7 +59,8 @@ final class TensorReader {
             case Json.Arr(var items) when !items.isEmpty() ->
                 throw at.item(0).invalid("is " + items.getFirst().kind() + "; expected an integer");
             case Json.Arr _ -> new long[0];
-            case Json.Obj _, Json.Str _, Json.Num _, Json.Bool _, Json.Null _ ->
+            case Json.Obj _, Json.Str _, Json.Ascii _, Json.Num _, Json.Bool _, Json.Null _,
+                    Json.Skipped _ ->
                 throw at.invalid("is " + json.kind() + "; expected an array of integers");
         };
     }

@@ -8,6 +8,8 @@ import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.sampling.SamplingCommand;
 import bios.protocol.sampling.SamplingCommand.SamplingReply;
+import bios.protocol.wire.LargeReply;
+import bios.protocol.wire.Outbox;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
@@ -45,6 +47,9 @@ public final class SamplingRouter {
     private record EngineTerminated(ActorRef<EngineCommand> engine) implements Command {}
 
     private record FromEngine(String task, EngineReply reply) implements Command {}
+
+    /// The reply of an engine is larger than a frame and has to be fetched.
+    private record LargeFromEngine(String task, LargeReply reply) implements Command {}
 
     private record PollTimeout(String task, ActorRef<SamplingReply> replyTo) implements Command {}
 
@@ -123,6 +128,11 @@ public final class SamplingRouter {
                 dispatcher.handleEngineLoss(engine, now()).forEach(this::replyToWaiters);
             }
             case FromEngine(var task, var reply) -> engineReplied(task, reply);
+            case LargeFromEngine(var task, var large) -> context.pipeToSelf(
+                    Outbox.fetch(large, context.getSystem()), (reply, failed) -> new FromEngine(task,
+                            reply instanceof EngineReply whole ? whole : new EngineReply.RequestFailed(
+                                    Fault.server("sampling_failed", "its result cannot be fetched from the"
+                                            + " worker: " + failed))));
             case PollTimeout(var task, var replyTo) -> pollTimeout(task, replyTo);
             case RouterFound(var retrieve, var routers) ->
                     routers.stream().findFirst().ifPresentOrElse(router -> router.tell(retrieve),
@@ -250,10 +260,14 @@ public final class SamplingRouter {
         String task = assignment.task().id();
         ActorRef<Command> self = context.getSelf();
         ActorRef<EngineReply> adapter = replyAdapters.computeIfAbsent(task,
-                _ -> context.spawnAnonymous(Behaviors.receiveMessage(reply -> {
-                    self.tell(new FromEngine(task, reply));
+                _ -> context.spawnAnonymous(Behaviors.<Object>receiveMessage(reply -> {
+                    switch (reply) {
+                        case LargeReply large -> self.tell(new LargeFromEngine(task, large));
+                        case EngineReply whole -> self.tell(new FromEngine(task, whole));
+                        default -> throw new IllegalStateException("not a reply of an engine: " + reply);
+                    }
                     return Behaviors.same();
-                })));
+                })).narrow());
         assignment.engine().tell(new EngineCommand.Sample(assignment.task(), adapter));
     }
 

@@ -20,8 +20,10 @@ public record SamplingSettings(int maxWaiting, int maxWaitingPerAccount, long ma
         Duration requestAge, Duration resendAfter) {
     /// Reads the block `bios.sampling`.
     public static SamplingSettings of(Config block) {
+        long share = Runtime.getRuntime().maxMemory() / 16;
         return new SamplingSettings(block.getInt("max-waiting"), block.getInt("max-waiting-per-account"),
-                block.getBytes("max-waiting-bytes"), block.getBytes("max-result-bytes"),
+                Math.min(share, block.getBytes("max-waiting-bytes")),
+                Math.min(share, block.getBytes("max-result-bytes")),
                 block.getDuration("result-age"), block.getInt("engine-window"), block.getInt("adapter-slack"),
                 block.getInt("max-attempts"), block.getDuration("request-age"),
                 block.getDuration("resend-after"));

@@ -14,7 +14,9 @@ import bios.protocol.run.RunId;
 import com.fasterxml.jackson.databind.JsonNode;
 import java.io.ByteArrayInputStream;
 import java.io.IOException;
+import java.net.Socket;
 import java.net.URI;
+import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -117,6 +119,36 @@ class ArchiveTest {
                 service.get(url.getRawPath() + "?" + token.substring(0, token.length() - 2) + "AA").status());
         assertEquals(404, service.get(url.getRawPath().replace("/weights/", "/sampler_weights/") + "?"
                 + token).status());
+    }
+
+    @Test void aForgedHostIsInNoUrl() throws IOException {
+        for (String forged : List.of("evil.example", "evil.example:" + service.port(),
+                "localhost@evil.example", "localhost.evil.example", "localhost/../..",
+                "192.0.2.1:" + service.port())) {
+            try (var socket = new Socket("127.0.0.1", service.port())) {
+                socket.getOutputStream().write(("GET /api/v1/training_runs/" + run
+                        + "/checkpoints/weights/a/archive HTTP/1.1\r\nHost: " + forged
+                        + "\r\nX-Forwarded-Host: evil.example\r\nForwarded: host=evil.example\r\n"
+                        + "Connection: close\r\n\r\n").getBytes(StandardCharsets.US_ASCII));
+                String answer = new String(socket.getInputStream().readAllBytes(), StandardCharsets.UTF_8);
+                assertFalse(answer.contains("http://" + forged), answer);
+                assertFalse(answer.contains("evil"), answer);
+            }
+        }
+    }
+
+    @Test void urlsHaveTheConfiguredRootOrOneOfThisMachine() {
+        var none = new PublicUrl(Optional.empty(), "0.0.0.0", () -> 8400);
+        assertEquals("http://localhost:9000", none.root("localhost:9000"));
+        assertEquals("http://127.0.0.1:8400", none.root("127.0.0.1:8400"));
+        assertEquals("http://[::1]:8400", none.root("[::1]:8400"));
+        assertEquals("", none.root("bios.example.org:8400"));
+        assertEquals("", none.root(""));
+        var named = new PublicUrl(Optional.empty(), "bios.example.org", () -> 8400);
+        assertEquals("http://bios.example.org:8400", named.root("bios.example.org:8400"));
+        assertEquals("", named.root("bios.example.org:1"));
+        assertEquals("https://a.example/b",
+                new PublicUrl(Optional.of("https://a.example/b/"), "x", () -> 1).root("evil.example"));
     }
 
     @Test void tokensExpireAndBelongToOneAccount() {

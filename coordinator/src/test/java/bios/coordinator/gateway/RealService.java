@@ -21,6 +21,7 @@ import java.security.SecureRandom;
 import java.time.Duration;
 import java.time.InstantSource;
 import java.util.List;
+import java.util.Optional;
 import java.util.UUID;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
@@ -68,7 +69,7 @@ final class RealService extends TestClient implements AutoCloseable {
         Gateway.Dependencies parts = parts(accounts, config);
         endpoints = Gateway.endpoints(
                 parts, settings, new GatewayServices(kit.system(), parts, settings, blocking),
-                blocking);
+                new PublicUrl(Optional.empty(), "127.0.0.1", () -> 0), blocking);
         binding = Gateway.bind(kit.system(), "127.0.0.1", 0, parts, settings).toCompletableFuture().join();
     }
 

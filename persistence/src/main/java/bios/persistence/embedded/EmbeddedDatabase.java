@@ -24,6 +24,9 @@ public final class EmbeddedDatabase {
     /// cost.
     private static final int BYTES_IN_ROW = 8192;
 
+    /// Pages of the database in memory. Its own default grows with the heap.
+    private static final int CACHE_KIB = 32 << 10;
+
     private EmbeddedDatabase() {}
 
     /// The JDBC address of the database in `folder`.
@@ -35,7 +38,7 @@ public final class EmbeddedDatabase {
         RetryingFileSystem.register();
         return "jdbc:h2:" + RetryingFileSystem.SCHEME + ":" + file
                 + ";DATABASE_TO_UPPER=false;DB_CLOSE_ON_EXIT=FALSE;WRITE_DELAY=0"
-                + ";MAX_LENGTH_INPLACE_LOB=" + BYTES_IN_ROW;
+                + ";MAX_LENGTH_INPLACE_LOB=" + BYTES_IN_ROW + ";CACHE_SIZE=" + CACHE_KIB;
     }
 
     /// A new connection to the database at `url`.

@@ -13,6 +13,7 @@ import bios.protocol.run.StoredOperation;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.wire.Message;
+import bios.protocol.wire.Reply;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
@@ -126,7 +127,7 @@ public sealed interface EngineCommand extends Message {
     }
 
     /// Replies of an engine.
-    sealed interface EngineReply extends Message {
+    sealed interface EngineReply extends Reply {
         /// @param task id of the request
         record Sampled(String task, SampleResult result) implements EngineReply {}
 

@@ -7,6 +7,7 @@ import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.wire.Message;
+import bios.protocol.wire.Reply;
 import java.util.List;
 import java.util.Optional;
 import org.apache.pekko.actor.typed.ActorRef;
@@ -78,7 +79,7 @@ public sealed interface RunCommand extends Message {
     record Leave() implements RunCommand {}
 
     /// The replies.
-    sealed interface RunReply extends Message {
+    sealed interface RunReply extends Reply {
         /// The operation is in the journal.
         record Accepted(RequestId request) implements RunReply {}
 

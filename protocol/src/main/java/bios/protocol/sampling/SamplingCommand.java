@@ -2,6 +2,7 @@ package bios.protocol.sampling;
 
 import bios.protocol.Fault;
 import bios.protocol.wire.Message;
+import bios.protocol.wire.Reply;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.receptionist.ServiceKey;
 
@@ -26,7 +27,7 @@ public sealed interface SamplingCommand extends Message {
             implements SamplingCommand {}
 
     /// The replies.
-    sealed interface SamplingReply extends Message {
+    sealed interface SamplingReply extends Reply {
         /// @param request the id under which the result can be retrieved
         record Accepted(String request) implements SamplingReply {}
 

@@ -5,6 +5,7 @@ import bios.protocol.model.ModelName;
 import bios.protocol.run.RunId;
 import bios.protocol.sampling.SampleTask;
 import bios.protocol.wire.Message;
+import bios.protocol.wire.Reply;
 import java.util.List;
 import java.util.Optional;
 import org.apache.pekko.actor.typed.ActorRef;
@@ -40,7 +41,7 @@ public sealed interface SessionCommand extends Message {
     record Sampler(ModelName baseModel, Optional<String> path, Optional<SampleTask.Adapter> adapter) {}
 
     /// The replies.
-    sealed interface SessionReply extends Message {
+    sealed interface SessionReply extends Reply {
         record SamplerOpened(String samplerId, Sampler sampler) implements SessionReply {}
 
         record Described(String session, List<RunId> runs, List<String> samplers) implements SessionReply {}

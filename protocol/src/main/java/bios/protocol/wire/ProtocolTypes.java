@@ -53,6 +53,7 @@ public final class ProtocolTypes implements WireTypes {
         sampling(registry);
         sessionCommands(registry);
         sessionReplies(registry);
+        largeReplies(registry);
     }
 
     private static void model(Registry registry) {
@@ -204,5 +205,11 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(350, SessionCommand.SessionReply.SamplerOpened.class);
         registry.add(351, SessionCommand.SessionReply.Described.class);
         registry.add(352, SessionCommand.SessionReply.Refused.class);
+    }
+
+    private static void largeReplies(Registry registry) {
+        registry.add(360, LargeReply.class);
+        registry.add(361, Outbox.FetchPart.class);
+        registry.add(362, Outbox.Part.class);
     }
 }

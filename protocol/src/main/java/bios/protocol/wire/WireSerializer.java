@@ -21,16 +21,18 @@ public final class WireSerializer extends SerializerWithStringManifest implement
     /// Incremented with every change of a class on the wire; `golden/wire` contains the bytes of each
     /// version.
     public static final String VERSION = "2";
-    private static final int IDENTIFIER = 52_001;
+    static final int IDENTIFIER = 52_001;
     private static final int INITIAL_BYTES = 4096;
     private static final int MAX_POOLED_BYTES = 1 << 20;
     private static final int POOL_SIZE = 64;
 
+    private final ExtendedActorSystem system;
     private final Pool<WireKryo> kryos;
     private final Pool<Output> outputs;
 
     /// Called by Pekko, which finds the class by its name.
     public WireSerializer(ExtendedActorSystem system) {
+        this.system = system;
         var refs = ActorRefResolver.get(Adapter.toTyped(system));
         List<WireTypes> types = types(system);
         kryos = new Pool<>(true, false, POOL_SIZE) {
@@ -80,6 +82,11 @@ public final class WireSerializer extends SerializerWithStringManifest implement
 
     @Override public void toBinary(Object message, ByteBuffer buffer) {
         Output output = write(message);
+        if (output.position() > buffer.remaining() && message instanceof Reply) {
+            LargeReply large = Outbox.of(Adapter.toTyped(system)).keep(output.toBytes());
+            release(output);
+            output = write(large);
+        }
         try {
             // Pekko reports this exception as "message too large", and Kryo's exception as a failure of the
             // serializer.

@@ -75,6 +75,9 @@ class WireGoldenTest {
         engineMessages(all);
         sessionMessages(all);
         samplingMessages(all);
+        all.add(new LargeReply(7, 100, nobody()));
+        all.add(new Outbox.FetchPart(7, 1, nobody()));
+        all.add(new Outbox.Part(7, 1, new byte[] {1, 2}));
         return all;
     }
 
@@ -240,12 +243,23 @@ class WireGoldenTest {
     }
 
     @Test void aMessageThatIsTooLargeThrowsTheExceptionThatPekkoExpects() {
-        var message = new EngineReply.Tokenized(new int[10_000]);
+        var message = new EngineCommand.Detokenize(new ModelName("m"), new int[10_000], true, nobody());
         assertThrows(BufferOverflowException.class,
                 () -> WIRE.toBinary(message, ByteBuffer.allocateDirect(1000)));
         var room = ByteBuffer.allocateDirect(100_000);
         WIRE.toBinary(message, room);
-        assertTrue(room.position() > 40_000 && room.position() < 40_100, () -> room.position() + " bytes");
+        assertTrue(room.position() > 40_000 && room.position() < 40_200, () -> room.position() + " bytes");
+    }
+
+    @Test void aReplyThatIsTooLargeIsFetchedInParts() throws Exception {
+        int[] tokens = new int[Outbox.PART_BYTES / 2];
+        for (int i = 0; i < tokens.length; i++) tokens[i] = i;
+        var frame = ByteBuffer.allocateDirect(1000);
+        WIRE.toBinary(new EngineReply.Tokenized(tokens), frame);
+        var large = (LargeReply) WIRE.fromBinary(frame.flip(), WireSerializer.VERSION);
+        assertTrue(large.bytes() > 2 * Outbox.PART_BYTES, () -> large.bytes() + " bytes");
+        var whole = (EngineReply.Tokenized) Outbox.fetch(large, KIT.system()).toCompletableFuture().get();
+        assertArrayEquals(tokens, whole.tokens());
     }
 
     record Stranger() implements Message {}

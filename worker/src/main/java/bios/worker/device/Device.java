@@ -62,6 +62,11 @@ public interface Device extends AutoCloseable {
     /// Returns unused memory to the system.
     default void trim() {}
 
+    /// Nothing is executed for a while: memory that is only kept for reuse is returned too.
+    default void rest() {
+        trim();
+    }
+
     /// A matrix of zeros of an element type, owned by the device until [#free].
     Tensor tensor(DType dtype, int rows, int columns);
 

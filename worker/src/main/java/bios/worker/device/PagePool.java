@@ -11,8 +11,11 @@ public interface PagePool extends AutoCloseable {
 
     /// Allocates pages so that numbers 0 (inclusive) to `pages` (exclusive) are valid; does nothing if they
     /// already are. If it throws [OutOfDeviceMemory], nothing stays allocated. Pages are not freed before
-    /// [#close].
+    /// [#clear] or [#close].
     void growTo(int pages);
+
+    /// Frees all pages, after the verbs called before; [#growTo] allocates again.
+    void clear();
 
     /// Frees all pages, after the verbs called before.
     @Override void close();

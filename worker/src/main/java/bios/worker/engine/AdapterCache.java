@@ -29,6 +29,7 @@ final class AdapterCache {
     private static final class Cached {
         final long bytes;
         int users = 1;
+        boolean used = true;
         Optional<Adapter> adapter = Optional.empty();
 
         Cached(long bytes) {
@@ -62,6 +63,7 @@ final class AdapterCache {
         if (cached != null) {
             adapters.put(key, cached);
             cached.users++;
+            cached.used = true;
             return cached.adapter.<Answer>map(Answer.Hit::new).orElse(new Answer.Loading());
         }
         if (size > limit) return new Answer.TooLarge(limit);
@@ -94,6 +96,21 @@ final class AdapterCache {
         Cached cached = adapters.get(key);
         require(cached != null && cached.users > 0, "an adapter was released twice");
         cached.users--;
+        cached.used = true;
+    }
+
+    /// Removes the adapters that nothing has used since the last call; they are to be freed.
+    List<Adapter> removeUnused() {
+        List<Adapter> unused = new ArrayList<>();
+        adapters.values().removeIf(a -> {
+            boolean keep = a.used || a.users > 0 || a.adapter.isEmpty();
+            a.used = false;
+            if (keep) return false;
+            bytes -= a.bytes;
+            unused.add(a.adapter.get());
+            return true;
+        });
+        return unused;
     }
 
     /// Bytes of all adapters, with those that are being loaded.

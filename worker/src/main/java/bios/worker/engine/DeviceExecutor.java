@@ -62,6 +62,7 @@ final class DeviceExecutor implements AutoCloseable {
     private final AtomicLong copyBytes = new AtomicLong();
     private long runBytes;
     private long freedBytes;
+    private boolean worked;
 
     private DeviceExecutor(Device device, EngineSettings settings, DeviceQueue queue,
             StagingBuffers buffers, ExecutionMarks marks, Consumer<EngineSelfMessage> report) {
@@ -137,6 +138,7 @@ final class DeviceExecutor implements AutoCloseable {
 
     /// Executes one turn and reports what has ended.
     void execute(DeviceQueue.Turn turn) {
+        worked = true;
         switch (turn) {
             case DeviceQueue.Turn.Sample(var model, var added) -> sample(model, added);
             case DeviceQueue.Turn.Tasks(var operations) -> operations.forEach(this::execute);
@@ -292,6 +294,15 @@ final class DeviceExecutor implements AutoCloseable {
         if (freedBytes < TRIM) return;
         freedBytes = 0;
         device.trim();
+    }
+
+    /// Gives back the memory of scratch and of pages for sampling, if there was no turn since the last call.
+    void rest() {
+        if (!worked) {
+            models.values().forEach(model -> model.sampler().rest());
+            device.rest();
+        }
+        worked = false;
     }
 
     // ---- passes ----

@@ -15,6 +15,7 @@ import bios.worker.device.Device;
 import bios.worker.device.DeviceLost;
 import bios.worker.load.Tokenizer;
 import java.nio.file.Path;
+import java.time.Duration;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -44,6 +45,8 @@ import org.slf4j.LoggerFactory;
 public final class Engine {
     private static final Logger LOG = LoggerFactory.getLogger(Engine.class);
     private static final int STASH = 10_000;
+    /// What nothing has used for one to two of these is given back.
+    private static final Duration REST_EVERY = Duration.ofSeconds(30);
     private static final long MIB = 1 << 20;
 
     private final ActorContext<Message> context;
@@ -161,6 +164,7 @@ public final class Engine {
 
     private void register() {
         ActorRef<EngineCommand> self = context.getSelf().narrow();
+        context.scheduleOnce(REST_EVERY, context.getSelf(), new EngineSelfMessage.Rest());
         var receptionist = context.getSystem().receptionist();
         receptionist.tell(Receptionist.register(EngineCommand.ANY, self));
         for (ModelName model : models.keySet())
@@ -371,7 +375,19 @@ public final class Engine {
             case EngineSelfMessage.Sampled(var outcomes) -> samples.finished(outcomes);
             case EngineSelfMessage.AdapterLoaded(var key, var adapter) -> samples.loaded(key, adapter);
             case EngineSelfMessage.AdapterFailed(var key, var fault) -> samples.loadFailed(key, fault);
+            case EngineSelfMessage.Rest _ -> rest();
         }
+    }
+
+    /// Gives back what nothing has used since the last time: adapters, pages for sampling, scratch.
+    private void rest() {
+        List<Adapter> unused = samples.removeUnusedAdapters();
+        call("giving memory back", () -> {
+            unused.forEach(Adapter::close);
+            executor.rest();
+            return new EngineSelfMessage.Called();
+        });
+        context.scheduleOnce(REST_EVERY, context.getSelf(), new EngineSelfMessage.Rest());
     }
 
     private boolean open(RunQueue run) {

@@ -43,6 +43,9 @@ sealed interface EngineSelfMessage extends Message {
     /// An adapter could not be loaded.
     record AdapterFailed(AdapterCache.Key key, Fault fault) implements EngineSelfMessage {}
 
+    /// Some time has passed: memory that nothing has used is given back.
+    record Rest() implements EngineSelfMessage {}
+
     /// A call on the device's thread without a result is done.
     record Called() implements EngineSelfMessage {}
 }

@@ -2,15 +2,19 @@ package bios.worker.engine;
 
 import bios.protocol.Fault;
 import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.sampling.SampleTask;
 import bios.worker.adapter.Adapter;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
 import java.util.HashMap;
+import java.util.LinkedHashSet;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.function.BiConsumer;
+import org.apache.pekko.actor.typed.ActorRef;
 
 /// Sampling requests from their arrival to their answer: those whose adapter is being loaded or has no room
 /// wait; the others go to the [DeviceQueue]. Only the engine uses it.
@@ -23,6 +27,9 @@ final class SampleQueue {
     private final Map<AdapterCache.Key, List<PendingSample>> loading = new HashMap<>();
     /// Requests for whose adapter there is no room, in their order.
     private final Deque<PendingSample> waiting = new ArrayDeque<>();
+    /// Who gets the answer of each task that is not answered: a task that is sent again while it is worked on
+    /// is computed once.
+    private final Map<SampleTask, Set<ActorRef<EngineReply>>> receivers = new HashMap<>();
     private int sequences;
 
     /// @param loader frees the evicted adapters and loads that of the request
@@ -40,14 +47,21 @@ final class SampleQueue {
         return sequences;
     }
 
-    /// Adds a request that its model can serve; the fault says why it is not accepted.
+    /// Adds a request that its model can serve; the fault says why it is not accepted. A task that is here
+    /// already gets another receiver of its answer.
     Optional<Fault> add(PendingSample request) {
+        Set<ActorRef<EngineReply>> known = receivers.get(request.task());
+        if (known != null) {
+            known.add(request.replyTo());
+            return Optional.empty();
+        }
         int all = sequences + request.task().numSamples();
         if (sequences > 0 && all > maxSequences)
             return Optional.of(Fault.server("queue_full",
                     sequences + " sequences wait or decode already, of at most " + maxSequences
                     + "; try again in a moment"));
         sequences = all;
+        receivers.put(request.task(), new LinkedHashSet<>(Set.of(request.replyTo())));
         if (waiting.isEmpty()) admit(request);
         else waiting.add(request);
         return Optional.empty();
@@ -110,12 +124,17 @@ final class SampleQueue {
         admitWaiting();
     }
 
+    /// Removes the adapters that nothing has used since the last call; they are to be freed.
+    List<Adapter> removeUnusedAdapters() {
+        return cache.removeUnused();
+    }
+
     private void admitWaiting() {
         while (!waiting.isEmpty()) if (!admit(waiting.poll())) return;
     }
 
     private void answer(PendingSample request, EngineReply reply) {
         sequences -= request.task().numSamples();
-        request.replyTo().tell(reply);
+        receivers.remove(request.task()).forEach(receiver -> receiver.tell(reply));
     }
 }

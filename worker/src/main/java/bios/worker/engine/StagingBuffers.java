@@ -12,6 +12,8 @@ final class StagingBuffers {
     /// Bytes of one buffer at its largest: a block as bytes, as in the file, and as on the device.
     static final long BUFFER_BYTES = 3L * 4 * StagingBuffer.ELEMENTS;
     private static final int MOST = 64;
+    /// Buffers that are kept for the next streams; more are garbage when their streams end.
+    private static final int KEPT = 4;
     private static final long CLOSE_MILLIS = 10_000;
 
     private final int limit;
@@ -50,7 +52,7 @@ final class StagingBuffers {
 
     private synchronized void give(StagingBuffer buffer) {
         lent.remove(buffer);
-        idle.push(buffer);
+        if (idle.size() < KEPT) idle.push(buffer);
         notifyAll();
     }
 

@@ -16,7 +16,7 @@ import java.util.Optional;
 
 /// Tracks which pages of a [PagePool] are in use, for the KV caches of all decoding sequences. A page
 /// contains [Device#BLOCK] positions of every layer. Sequences with the same beginning may share it. Memory
-/// is allocated when a page number is first taken and kept for the next sequence.
+/// is allocated when a page number is first taken and kept for the next sequence, until [#rest].
 ///
 /// Used by the thread that calls the device's verbs.
 public final class KeyValuePages implements AutoCloseable {
@@ -104,6 +104,14 @@ public final class KeyValuePages implements AutoCloseable {
     void release(int page) {
         require(users[page] > 0, "page %d was released twice", page);
         if (--users[page] == 0) idle.addFirst(page);
+    }
+
+    /// Frees the memory of all pages, if none is in use.
+    public void rest() {
+        if (allocated == 0 || idle.size() < allocated) return;
+        pool.clear();
+        idle.clear();
+        allocated = 0;
     }
 
     @Override public void close() {

@@ -243,6 +243,11 @@ public final class Sampler implements AutoCloseable {
         return done.stream().map(r -> new Finished(r.id, r.result())).toList();
     }
 
+    /// Gives back the memory of all pages, if no sequence has one.
+    public void rest() {
+        pages.rest();
+    }
+
     /// Gives up everything.
     @Override public void close() {
         active.forEach(SampledSequence::release);

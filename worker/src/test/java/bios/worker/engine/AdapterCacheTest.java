@@ -65,6 +65,17 @@ class AdapterCacheTest {
         assertEquals(new Answer.Load(List.of()), cache.request(key("b"), 100));
     }
 
+    @Test void whatNothingHasUsedSinceTheLastTimeIsGivenBack() {
+        Adapter idle = load("idle", 40);
+        load("used", 60);
+        cache.release(key("idle"));
+        assertEquals(List.of(), cache.removeUnused());
+        assertEquals(List.of(idle), cache.removeUnused());
+        assertEquals(60, cache.bytes());
+        assertEquals(List.of(), cache.removeUnused());
+        assertEquals(new Answer.Load(List.of()), cache.request(key("idle"), 40));
+    }
+
     @Test void theSameBytesWithAnotherScaleAreAnotherAdapter() {
         load("a", 10);
         var other = new AdapterCache.Key(new ModelName("m"), "a",

@@ -15,6 +15,7 @@ import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.run.Operation;
 import bios.protocol.run.OperationResult;
+import bios.protocol.sampling.SampleTask;
 import bios.worker.engine.EngineHarness.Run;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -60,6 +61,26 @@ class EngineTest {
             assertEquals(largeAlone, second.receive(large.size()));
             for (int i = 0; i < 6; i++)
                 sampled.expectMessageClass(EngineReply.Sampled.class, EngineHarness.TIMEOUT);
+        }
+    }
+
+    @Test void aTaskThatIsSentAgainIsComputedOnceAndAnsweredToAllWhoSentIt() throws Exception {
+        try (var harness = EngineHarness.open(folder.resolve("again"))) {
+            SampleTask task = EngineHarness.task("again", Optional.empty(), 3);
+            var one = harness.replies();
+            var other = harness.replies();
+            var load = harness.replies();
+            for (var sender : List.of(one, one, other))
+                harness.engine().tell(new EngineCommand.Sample(task, sender.ref()));
+            harness.engine().tell(new EngineCommand.Describe(load.ref()));
+            int queued = load.expectMessageClass(EngineReply.Description.class, EngineHarness.TIMEOUT)
+                    .queuedSequences();
+            assertTrue(queued <= task.numSamples(), () -> queued + " sequences");
+            var first = one.expectMessageClass(EngineReply.Sampled.class, EngineHarness.TIMEOUT);
+            var second = other.expectMessageClass(EngineReply.Sampled.class, EngineHarness.TIMEOUT);
+            assertEquals(EngineHarness.bits(first.result()), EngineHarness.bits(second.result()));
+            harness.engine().tell(new EngineCommand.Describe(one.ref()));
+            one.expectMessageClass(EngineReply.Description.class, EngineHarness.TIMEOUT);
         }
     }
 

@@ -5,6 +5,10 @@ import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import bios.worker.load.StagingBuffer;
+import java.util.Collections;
+import java.util.IdentityHashMap;
+import java.util.Set;
 import java.util.concurrent.CancellationException;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CountDownLatch;
@@ -54,6 +58,26 @@ class StagingBuffersTest {
         buffers.close();
         assertInstanceOf(CancellationException.class, ended.get(30, TimeUnit.SECONDS));
         assertThrows(RejectedExecutionException.class, () -> buffers.stream(buffer -> buffer));
+    }
+
+    @Test void fewBuffersStayWhenStreamsEnd() throws Exception {
+        var buffers = new StagingBuffers(64 * StagingBuffers.BUFFER_BYTES);
+        Set<StagingBuffer> first = Collections.newSetFromMap(new IdentityHashMap<>());
+        Set<StagingBuffer> second = Collections.newSetFromMap(new IdentityHashMap<>());
+        streamInside(buffers, 10, first);
+        streamInside(buffers, 10, second);
+        assertEquals(10, second.size());
+        second.retainAll(first);
+        assertEquals(4, second.size());
+    }
+
+    /// Runs streams inside of each other, so that all have a buffer at the same time.
+    private static Integer streamInside(StagingBuffers buffers, int count, Set<StagingBuffer> seen)
+            throws Exception {
+        return count == 0 ? Integer.valueOf(0) : buffers.stream(buffer -> {
+            seen.add(buffer);
+            return streamInside(buffers, count - 1, seen);
+        });
     }
 
     @Test void thereIsAlwaysOneBuffer() throws Exception {

@@ -285,6 +285,21 @@ class SamplerTest {
         }
     }
 
+    @Test void aSamplerThatRestsHasNoMemoryOfPagesAndGivesTheSameBitsAfterwards() {
+        SampleTask task = with(task(prompt(3, 20), params(30, 1)), 2, true, 0);
+        try (Sampler sampler = new Sampler(model, Optional.of(LETTERS), ROOMY)) {
+            String first = bits(all(sampler, List.of(task), List.of(Optional.empty())).getFirst());
+            sampler.rest();
+            device.rest();
+            long rested = device.memoryInUse();
+            assertEquals(first, bits(all(sampler, List.of(task), List.of(Optional.empty())).getFirst()));
+            assertTrue(device.memoryInUse() > rested);
+            sampler.rest();
+            device.rest();
+            assertEquals(rested, device.memoryInUse());
+        }
+    }
+
     @Test void aPassWhoseResultsAreLostMayBeLaunchedAgain() {
         SampleTask task = with(task(prompt(1, 70), params(9, 1)), 2, true, 2);
         try (Device cpu = TestDevices.open(1)) {

@@ -127,6 +127,11 @@ final class CpuDevice implements Device {
         Linux.trim();
     }
 
+    @Override public void rest() {
+        memory.dropIdle();
+        Linux.trim();
+    }
+
     @Override public Tensor tensor(DType dtype, int rows, int columns) {
         return memory.tensor(dtype, rows, columns);
     }

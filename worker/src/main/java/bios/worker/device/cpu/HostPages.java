@@ -64,8 +64,12 @@ final class HostPages implements PagePool {
         return views;
     }
 
-    @Override public void close() {
+    @Override public void clear() {
         pages.forEach(page -> memory.release(page.memory));
         pages.clear();
+    }
+
+    @Override public void close() {
+        clear();
     }
 }

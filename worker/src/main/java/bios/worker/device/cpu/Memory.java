@@ -73,6 +73,11 @@ final class Memory implements AutoCloseable {
         }
     }
 
+    /// Frees the scratch memory that no scope uses.
+    synchronized void dropIdle() {
+        drop(idle);
+    }
+
     private void drop(Chunk chunk) {
         inUse -= chunk.memory.byteSize();
         chunk.arena.close();
