@@ -91,9 +91,11 @@ public interface Device extends AutoCloseable {
     }
 
     /// Prepares a frozen matrix for products. `matrix` must stay mapped as long as the weight is used.
+    /// [NotFiniteWeight] if an element is infinite or NaN.
     Weight weight(FrozenMatrix matrix);
 
-    /// Prepares a frozen matrix for [#embed]. `matrix` must stay mapped as long as the table is used.
+    /// Prepares a frozen matrix for [#embed]. `matrix` must stay mapped as long as the table is used; its
+    /// elements are not checked.
     Table table(FrozenMatrix matrix);
 
     /// An empty pool of at most `limit` pages.
@@ -248,7 +250,11 @@ public interface Device extends AutoCloseable {
     /// One AdamW step (Loshchilov & Hutter 2019) on all tensors of an adapter, in lists of equal shapes, as
     /// torch.optim.AdamW computes it ([bios.worker.kernel.AdamW]); the gradient is first multiplied by min(1,
     /// gradClipNorm / (√sumOfSquares + 1e-6)) if gradClipNorm > 0, as torch.nn.utils.clip_grad_norm_ does.
-    void adamW(List<Tensor> w, List<Tensor> m, List<Tensor> v, List<Tensor> g, Tensor sumOfSquares,
+    /// Applies the step to all tensors if every weight and moment after it is finite, else changes nothing.
+    ///
+    /// @param notFinite `[1, 1]` of [DType#I32] ← 0 if the step is applied, else what is not finite: bits
+    ///     [bios.worker.kernel.AdamW#GRADIENT], MOMENTS and WEIGHTS; the lowest is the cause
+    void adamW(Tensor notFinite, List<Tensor> w, List<Tensor> m, List<Tensor> v, List<Tensor> g, Tensor sumOfSquares,
             AdamStep step);
 
     /// The scalars of a step.

@@ -5,7 +5,6 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelName;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Operation;
-import bios.protocol.run.OperationResult;
 import bios.protocol.sampling.SampleResult;
 import bios.worker.adapter.Adapter;
 import bios.worker.adapter.StateSnapshot;
@@ -33,7 +32,6 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.atomic.AtomicLong;
-import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Consumer;
 import java.util.function.Function;
 import java.util.function.Supplier;
@@ -105,7 +103,7 @@ final class DeviceExecutor implements AutoCloseable {
         model.setActivationBudget(settings.activationBytes(), settings.longSequenceBytes());
         Sampler sampler = new Sampler(model, tokenizer.map(t -> tokens -> t.decode(tokens, false)),
                 settings.sampler());
-        models.put(name, new LoadedModel(model, sampler, tokenizer));
+        models.put(name, new LoadedModel(model, settings.nonFinite(), sampler, tokenizer));
         var info = model.info();
         double seconds = (System.nanoTime() - began) / 1_000_000 / 1e3; // edge: seconds for the log
         log.atInfo().addKeyValue("model", name).addKeyValue("folder", folder)
@@ -179,11 +177,14 @@ final class DeviceExecutor implements AutoCloseable {
                 case DeviceTask.Optimize(var step) -> {
                     LaunchedStep launched =
                             run.model.trainer().optimStep(run.state.orElseThrow(), step.params());
-                    queue.done(run, operation);
-                    var result = new AtomicReference<OperationResult>();
-                    whenComplete(() -> result.set(launched.complete()), failure -> executed(List.of(
-                            done(run, operation, failure.<TaskOutcome>map(why -> failed(operation, why))
-                                    .orElseGet(() -> new TaskOutcome.Completed(result.get())), began))));
+                    queue.stepping(run, true);
+                    whenComplete(launched::await, failure -> {
+                        TaskOutcome outcome = failure.map(why -> (TaskOutcome) failed(operation, why))
+                                .orElseGet(() -> stepped(operation, launched));
+                        queue.done(run, operation);
+                        queue.stepping(run, false);
+                        return executed(List.of(done(run, operation, outcome, began)));
+                    });
                 }
                 case DeviceTask.Copy(var purpose) -> {
                     TaskOutcome.Copied copied = copy(run, purpose.content());
@@ -199,6 +200,14 @@ final class DeviceExecutor implements AutoCloseable {
             var failed = failed(operation, thrown);
             queue.done(run, operation);
             report.accept(new EngineSelfMessage.Executed(List.of(done(run, operation, failed, began))));
+        }
+    }
+
+    private static TaskOutcome stepped(QueuedOperation operation, LaunchedStep launched) {
+        try {
+            return new TaskOutcome.Completed(launched.complete());
+        } catch (Throwable refused) {
+            return failed(operation, refused);
         }
     }
 

@@ -8,16 +8,21 @@ import bios.worker.device.AttentionShape;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.FrozenMatrix;
+import bios.worker.device.NotFiniteWeight;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
+import bios.worker.kernel.HalfFloats;
 import bios.worker.load.ModelRefused;
 import bios.worker.load.ModelSpec;
+import bios.worker.load.NotFinite;
 import bios.worker.load.Safetensors;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Optional;
+import java.util.OptionalLong;
 import java.util.Set;
+import java.util.stream.IntStream;
 
 /// Finds a model's tensors under Hugging Face's names and hands them to the device. All shapes are checked
 /// before the first weight is prepared.
@@ -43,8 +48,10 @@ final class ModelLoader {
         FrozenMatrix embedding = matrix(EMBEDDING, spec.vocabularySize(), spec.hidden());
         List<Layer> layers = new ArrayList<>();
         for (int i = 0; i < spec.layers(); i++) layers.add(layer(i));
-        Weight output = device.weight(spec.tiedHead()
-                ? embedding : matrix("lm_head.weight", spec.vocabularySize(), spec.hidden()));
+        // a tied head is checked when it is packed
+        if (!spec.tiedHead()) requireFinite(EMBEDDING, embedding);
+        Weight output = spec.tiedHead() ? weight(EMBEDDING, embedding)
+                : weight("lm_head.weight", matrix("lm_head.weight", spec.vocabularySize(), spec.hidden()));
         Head head = new Head(vector("model.norm.weight", spec.hidden()),
                 new Projection(output, Optional.empty(), Factors.site(spec.layers(), TargetModule.HEAD)),
                 spec.eps(), activations);
@@ -95,7 +102,8 @@ final class ModelLoader {
 
     private Projection projection(int layer, TargetModule target) {
         String path = "model.layers." + layer + "." + target.path();
-        Weight weight = device.weight(matrix(path + ".weight", spec.out(target), spec.in(target)));
+        String name = path + ".weight";
+        Weight weight = weight(name, matrix(name, spec.out(target), spec.in(target)));
         Optional<Tensor> bias = spec.biased(target)
                 ? Optional.of(vector(path + ".bias", spec.out(target))) : Optional.empty();
         return new Projection(weight, bias, Factors.site(layer, target));
@@ -111,7 +119,29 @@ final class ModelLoader {
         parameters += columns;
         used.add(name);
         Tensor tensor = device.tensor(1, columns);
-        device.write(tensor, files.floats(name, columns), 0);
+        float[] values = files.floats(name, columns);
+        for (int i = 0; i < columns; i++)
+            if (!Float.isFinite(values[i]))
+                throw NotFinite.ofModel(files.where(), name, values[i] + " at [" + i + "]");
+        device.write(tensor, values, 0);
         return tensor;
+    }
+
+    private Weight weight(String name, FrozenMatrix matrix) {
+        try {
+            return device.weight(matrix);
+        } catch (NotFiniteWeight found) {
+            throw NotFinite.ofModel(files.where(), name, found.getMessage());
+        }
+    }
+
+    private void requireFinite(String name, FrozenMatrix matrix) {
+        int block = 1024;
+        OptionalLong found = IntStream.range(0, Math.ceilDiv(matrix.rows(), block)).parallel()
+                .mapToLong(i -> HalfFloats.firstNotFinite(matrix, i * block,
+                        Math.min(block, matrix.rows() - i * block)))
+                .filter(index -> index >= 0).min();
+        if (found.isPresent()) throw NotFinite.ofModel(files.where(), name,
+                new NotFiniteWeight(matrix, found.getAsLong()).getMessage());
     }
 }

@@ -30,6 +30,7 @@ import bios.worker.device.Tensor;
 import bios.worker.device.TestDevices;
 import bios.worker.model.Golden;
 import bios.worker.sample.SamplerSettings;
+import bios.worker.train.NonFinite;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.lang.reflect.InvocationTargetException;
@@ -89,7 +90,8 @@ final class EngineHarness implements AutoCloseable {
             UnaryOperator<Device> device, UnaryOperator<BlobStore> blobs) {
         this.folder = folder;
         this.store = FileBlobStore.open(folder);
-        var settings = new EngineSettings(512, 1 << 20, 1 << 20, 2, 4, runs, adapterBytes, SAMPLER, 1000);
+        var settings = new EngineSettings(512, 1 << 20, 1 << 20, 2, 4, runs, adapterBytes, SAMPLER, 1000,
+                NonFinite.SKIP);
         Behavior<EngineCommand> behavior =
                 Engine.create(settings, models, () -> device.apply(TestDevices.open(2)), blobs.apply(store));
         var spawned = new CompletableFuture<ActorRef<EngineCommand>>();

@@ -66,17 +66,17 @@ final class CpuDevice implements Device {
         workspaces = new Workspace[threads];
         for (int i = 0; i < threads; i++) workspaces[i] = new Workspace();
         products = switch (path.family()) {
-            case OWN -> new Avx512Products(pool, activations, path == CpuPath.OWN_AVX512_BF16);
-            case ONEDNN -> new DnnlProducts(path.oneDnn(), pool, workspaces, activations);
-            case PLAIN -> new PlainProducts(pool, workspaces, activations);
+            case OWN -> new Avx512Products(pool, memory, activations, path == CpuPath.OWN_AVX512_BF16);
+            case ONEDNN -> new DnnlProducts(path.oneDnn(), pool, memory, workspaces, activations);
+            case PLAIN -> new PlainProducts(pool, memory, workspaces, activations);
         };
         rows = switch (path.family()) {
-            case OWN -> new Avx512Rows(pool);
+            case OWN -> new Avx512Rows(pool, memory);
             case ONEDNN, PLAIN -> new PlainRows(pool, workspaces);
         };
         attention = switch (path.family()) {
-            case OWN -> new Avx512Attention(pool);
-            case ONEDNN -> new DnnlAttention(path.oneDnn(), pool, workspaces);
+            case OWN -> new Avx512Attention(pool, memory);
+            case ONEDNN -> new DnnlAttention(path.oneDnn(), pool, memory, workspaces);
             case PLAIN -> new PlainAttention(pool, workspaces);
         };
         fp32 = new Fp32Operands.Source(memory, pool, workspaces);
@@ -147,13 +147,7 @@ final class CpuDevice implements Device {
         long bytes = (long) matrix.rows() * matrix.columns() * matrix.dtype().bytes();
         require(matrix.memory().byteSize() >= bytes, "a matrix of %d bytes in %d", bytes,
                 matrix.memory().byteSize());
-        memory.count(bytes);
-        try {
-            return products.packWeight(matrix);
-        } catch (Throwable t) {
-            memory.uncount(bytes);
-            throw t;
-        }
+        return products.packWeight(matrix);
     }
 
     @Override public Table table(FrozenMatrix matrix) {
@@ -390,9 +384,9 @@ final class CpuDevice implements Device {
         fp32.run(f -> optimizer.sumOfSquares(host(sum), x.stream().map(f::read).toList()));
     }
 
-    @Override public void adamW(List<Tensor> w, List<Tensor> m, List<Tensor> v, List<Tensor> g,
-            Tensor sumOfSquares, AdamStep step) {
-        fp32.run(f -> optimizer.adamW(new OptimizerVerbs.Operands(w.stream().map(f::update).toList(),
+    @Override public void adamW(Tensor notFinite, List<Tensor> w, List<Tensor> m, List<Tensor> v,
+            List<Tensor> g, Tensor sumOfSquares, AdamStep step) {
+        fp32.run(f -> optimizer.adamW(host(notFinite), new OptimizerVerbs.Operands(w.stream().map(f::update).toList(),
                 m.stream().map(f::update).toList(), v.stream().map(f::update).toList(),
                 g.stream().map(f::read).toList()), host(sumOfSquares), step));
     }
