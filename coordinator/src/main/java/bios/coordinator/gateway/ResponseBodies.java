@@ -19,6 +19,7 @@ import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Base64;
 import java.util.Comparator;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
@@ -101,12 +102,18 @@ final class ResponseBodies {
 
     static ApiResponse sampleResult(SampleResult result) {
         List<Map<String, Object>> sequences = result.sequences().stream()
-                .map(s -> ApiResponse.object("tokens", s.tokens(), "logprobs", s.logprobs(),
-                        "stop_reason", s.stopReason().name().toLowerCase(Locale.ROOT))).toList();
+                .map(ResponseBodies::sequence).toList();
         Object topk = result.topkPromptLogprobs().map(rows -> rows.stream().map(ResponseBodies::row).toList())
                 .orElse(null);
         return new ApiResponse.JsonBody(200, ApiResponse.object("type", "sample", "sequences", sequences,
                 "prompt_logprobs", result.promptLogprobs(), "topk_prompt_logprobs", topk), true);
+    }
+
+    private static Map<String, Object> sequence(SampleResult.Sequence s) {
+        Map<String, Object> all = new LinkedHashMap<>(ApiResponse.object("tokens", s.tokens(), "logprobs",
+                s.logprobs(), "stop_reason", s.stopReason().name().toLowerCase(Locale.ROOT)));
+        s.modelLogprobs().ifPresent(own -> all.put("model_logprobs", own));
+        return all;
     }
 
     /// `null` for a position without candidates, such as the first.
@@ -119,7 +126,7 @@ final class ResponseBodies {
         return ApiResponse.object("training_run_id", run.config().run().value(),
                 "base_model", run.config().baseModel().value(),
                 "model_owner", run.config().owner(), "is_lora", true, "lora_rank", run.lora().rank(),
-                "corrupted", false, "last_request_time", time(run.lastRequestMillis()),
+                "corrupted", run.corrupted().isPresent(), "last_request_time", time(run.lastRequestMillis()),
                 "last_checkpoint", last(call, run, CheckpointKind.TRAINING),
                 "last_sampler_checkpoint", last(call, run, CheckpointKind.SAMPLER),
                 "user_metadata", JsonWriter.strings(run.config().userMetadata()),

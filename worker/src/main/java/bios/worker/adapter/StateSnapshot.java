@@ -198,7 +198,7 @@ public final class StateSnapshot implements AutoCloseable {
             float[] values = staging.fileLayout(elements);
             FactorLayout.transpose(transposed, values, part.columns(), rows);
             if (finite && !Sums.finite(values, elements))
-                throw NotFinite.of("the run's state", name, row, part.columns(), values);
+                throw NotFinite.inState(name, row, part.columns(), values);
             SafetensorsWriter.write(out, values, elements, staging);
         }
     }

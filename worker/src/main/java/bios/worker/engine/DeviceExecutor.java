@@ -459,9 +459,11 @@ final class DeviceExecutor implements AutoCloseable {
             long began) {
         List<SampleOutcome> outcomes = new ArrayList<>();
         try {
-            var finished = model.sampler().complete(launched);
+            var ended = model.sampler().complete(launched);
             measured(name, "sample", began);
-            for (var done : finished) {
+            for (var failed : ended.failed())
+                outcomes.add(new SampleOutcome.Failed(model.requests().remove(failed.id()), failed.why()));
+            for (var done : ended.finished()) {
                 PendingSample request = model.requests().remove(done.id());
                 Metrics.PROMPTS.labelValues(name.slug()).inc(request.task().prompt().length);
                 Metrics.SAMPLED.labelValues(name.slug()).inc(done.result().sequences().stream()

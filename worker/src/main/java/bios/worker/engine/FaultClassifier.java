@@ -37,7 +37,7 @@ final class FaultClassifier {
             case Invalid invalid -> Fault.user("invalid_request", invalid.getMessage());
             case BlobMissing missing -> Fault.server("blob_missing", what + ": " + missing.getMessage());
             case BlobDamaged damaged -> Fault.server("blob_damaged", what + ": " + damaged.getMessage());
-            case NotFinite refused -> Fault.user("non_finite", what + ": " + refused.getMessage());
+            case NotFinite refused -> refused.fault(what);
             case ModelRefused refused -> Fault.server("state_unreadable", what + ": " + refused.getMessage());
             case UnreadableRecord record ->
                     Fault.server("operation_unreadable", what + ": " + record.getMessage());

@@ -44,8 +44,8 @@ public record AdamW(float gradScale, float beta1, float beta2, float oneLessBeta
     }
 
     /// What is not finite in [0..n) of the gradient g and of w, m, v after [#step]: [#GRADIENT], [#MOMENTS]
-    /// or [#WEIGHTS], the first that applies; 0 if everything is finite. A moment m that is not finite makes w
-    /// not finite, and a gradient makes v not finite, so that two arrays decide.
+    /// or [#WEIGHTS], the first that applies; 0 if everything is finite. A moment m that is not finite makes
+    /// w not finite, and a gradient makes v not finite, so that two arrays decide.
     public static int notFinite(float[] w, float[] m, float[] v, float[] g, int n) {
         if (Sums.finite(w, n) && Sums.finite(v, n)) return 0;
         if (!Sums.finite(g, n)) return GRADIENT;

@@ -63,8 +63,8 @@ public final class HalfFloats {
     }
 
     /// The index in the matrix of the first element of rows `row` to `row + rows` that is infinite or NaN; -1
-    /// if there is none. Reads eight bytes at a time: adding one to the exponent of such an element, and of no
-    /// other, carries into its sign bit.
+    /// if there is none. Reads eight bytes at a time: adding one to the exponent of such an element, and of
+    /// no other, carries into its sign bit.
     public static long firstNotFinite(FrozenMatrix from, int row, int rows) {
         boolean wide = from.dtype() == FrozenMatrix.WeightType.F32;
         long exponents = switch (from.dtype()) {

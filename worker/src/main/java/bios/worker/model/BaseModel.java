@@ -118,8 +118,8 @@ public final class BaseModel implements AutoCloseable {
         }
     }
 
-    /// Σ g² of the gradient of each batch with a loss, in their order. It is finite exactly if the gradient is:
-    /// the squares of fp32 numbers do not overflow in double precision.
+    /// Σ g² of the gradient of each batch with a loss, in their order. It is finite exactly if the gradient
+    /// is: the squares of fp32 numbers do not overflow in double precision.
     private List<Tensor> squares(List<Factors> gradients, Device.Scope scope) {
         List<Tensor> sums = new ArrayList<>();
         for (Factors gradient : gradients) {

@@ -9,9 +9,9 @@ import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.FrozenMatrix;
 import bios.worker.device.NotFiniteWeight;
+import bios.worker.device.Table;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
-import bios.worker.kernel.HalfFloats;
 import bios.worker.load.ModelRefused;
 import bios.worker.load.ModelSpec;
 import bios.worker.load.NotFinite;
@@ -20,9 +20,8 @@ import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Optional;
-import java.util.OptionalLong;
 import java.util.Set;
-import java.util.stream.IntStream;
+import java.util.function.Supplier;
 
 /// Finds a model's tensors under Hugging Face's names and hands them to the device. All shapes are checked
 /// before the first weight is prepared.
@@ -48,8 +47,6 @@ final class ModelLoader {
         FrozenMatrix embedding = matrix(EMBEDDING, spec.vocabularySize(), spec.hidden());
         List<Layer> layers = new ArrayList<>();
         for (int i = 0; i < spec.layers(); i++) layers.add(layer(i));
-        // a tied head is checked when it is packed
-        if (!spec.tiedHead()) requireFinite(EMBEDDING, embedding);
         Weight output = spec.tiedHead() ? weight(EMBEDDING, embedding)
                 : weight("lm_head.weight", matrix("lm_head.weight", spec.vocabularySize(), spec.hidden()));
         Head head = new Head(vector("model.norm.weight", spec.hidden()),
@@ -63,8 +60,8 @@ final class ModelLoader {
         };
         ModelInfo info = new ModelInfo(name, reference, spec.architecture(),
                 spec.contextLength(), spec.vocabularySize(), spec.hidden(), spec.layers(), dtype, parameters);
-        return new BaseModel(spec, info, device, files, device.table(embedding), layers,
-                head);
+        Table table = prepared(EMBEDDING, () -> device.table(embedding));
+        return new BaseModel(spec, info, device, files, table, layers, head);
     }
 
     /// A tensor that nothing reads means another model than the configuration says, or a
@@ -122,26 +119,20 @@ final class ModelLoader {
         float[] values = files.floats(name, columns);
         for (int i = 0; i < columns; i++)
             if (!Float.isFinite(values[i]))
-                throw NotFinite.ofModel(files.where(), name, values[i] + " at [" + i + "]");
+                throw NotFinite.inModel(files.where(), name, values[i] + " at [" + i + "]");
         device.write(tensor, values, 0);
         return tensor;
     }
 
     private Weight weight(String name, FrozenMatrix matrix) {
-        try {
-            return device.weight(matrix);
-        } catch (NotFiniteWeight found) {
-            throw NotFinite.ofModel(files.where(), name, found.getMessage());
-        }
+        return prepared(name, () -> device.weight(matrix));
     }
 
-    private void requireFinite(String name, FrozenMatrix matrix) {
-        int block = 1024;
-        OptionalLong found = IntStream.range(0, Math.ceilDiv(matrix.rows(), block)).parallel()
-                .mapToLong(i -> HalfFloats.firstNotFinite(matrix, i * block,
-                        Math.min(block, matrix.rows() - i * block)))
-                .filter(index -> index >= 0).min();
-        if (found.isPresent()) throw NotFinite.ofModel(files.where(), name,
-                new NotFiniteWeight(matrix, found.getAsLong()).getMessage());
+    private <T> T prepared(String name, Supplier<T> prepare) {
+        try {
+            return prepare.get();
+        } catch (NotFiniteWeight found) {
+            throw NotFinite.inModel(files.where(), name, found.getMessage());
+        }
     }
 }

@@ -30,8 +30,8 @@ public final class LaunchedStep {
         int bits = step.notFinite();
         if (bits != 0 && policy == NonFinite.FAIL)
             throw NonFinite.refused("optim_step: " + Part.of(bits).why()
-                    + ". Nothing was changed and the gradient sum is kept: call optim_step with other settings,"
-                    + " or load a state");
+                    + ". Nothing was changed and the gradient sum is kept: call optim_step with other"
+                    + " settings, or load a state");
         state.finish(step);
         Map<String, Double> metrics = new TreeMap<>(Map.of("grad_norm", NonFinite.reported(step.norm()),
                 "learning_rate", step.params().learningRate(), "skipped_steps:sum", bits == 0 ? 0.0 : 1.0));

@@ -107,8 +107,8 @@ public final class Trainer {
         }
     }
 
-    /// Applies the gradient sum with AdamW; [LaunchedStep#complete] clears it. Called by the thread that calls
-    /// the device's verbs.
+    /// Applies the gradient sum with AdamW; [LaunchedStep#complete] clears it. Called by the thread that
+    /// calls the device's verbs.
     /// [Refused] with the code `no_gradient` when there is none.
     ///
     /// @param params become the run's settings; empty: those that it has

@@ -181,12 +181,14 @@ final class Bf16VerbsTest extends Conformance {
             var ids = on.scratch(scope, DType.I32, 3, 9);
             var best = on.scratch(scope, dtype, 3, 9);
             on.top(ids, best, tensor(on, dtype, 3, 2000, 0, x), tensor(on, 3, 1, new float[3]));
-            on.sample(tokens, logprobs, tensor(on, dtype, 3, 2000, 0, x), draws);
-            got[i] = on.readback(List.of(tokens, logprobs, ids, best));
+            var own = on.scratch(scope, dtype, 4, 1);
+            on.sample(tokens, logprobs, own, tensor(on, dtype, 3, 2000, 0, x), draws);
+            got[i] = on.readback(List.of(tokens, logprobs, ids, best, own));
         }
         assertArrayEquals(got[0].ints(0), got[1].ints(0));
         assertArrayEquals(rounded(got[0].floats(1)), got[1].floats(1), 0f);
         assertArrayEquals(got[0].ints(2), got[1].ints(2));
         assertArrayEquals(rounded(got[0].floats(3)), got[1].floats(3), 0f);
+        assertArrayEquals(rounded(got[0].floats(4)), got[1].floats(4), 0f);
     }
 }

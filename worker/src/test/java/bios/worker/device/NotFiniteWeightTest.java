@@ -37,6 +37,8 @@ final class NotFiniteWeightTest extends Conformance {
                     var refused = assertThrows(NotFiniteWeight.class, () -> on.weight(matrix));
                     assertEquals(bad + " at [" + at / COLUMNS + ", " + at % COLUMNS + "]",
                             refused.getMessage());
+                    assertEquals(refused.getMessage(),
+                            assertThrows(NotFiniteWeight.class, () -> on.table(matrix)).getMessage());
                 }
     }
 
@@ -53,6 +55,7 @@ final class NotFiniteWeightTest extends Conformance {
             for (int i = 0; i < values.length; i += 11) values[i] = edges[i / 11 % edges.length];
             var matrix = VerbFixture.frozen(arena, dtype, ROWS, COLUMNS, values);
             assertEquals(-1, HalfFloats.firstNotFinite(matrix, 0, ROWS));
+            assertEquals(ROWS, on.table(matrix).rows());
             assertEquals(ROWS, on.weight(matrix).out());
         }
     }

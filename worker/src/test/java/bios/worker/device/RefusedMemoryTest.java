@@ -197,9 +197,10 @@ final class RefusedMemoryTest extends Conformance {
                     new Draw(3, 1, -1, 1, 1, 3, 0)));
             var tokens = on.scratch(scope, DType.I32, 4, 1);
             var logprobs = on.scratch(scope, DType.F32, 4, 1);
+            var own = on.scratch(scope, DType.F32, 4, 1);
             on.fill(logprobs, 5);
             attempt(() -> {
-                on.sample(tokens, logprobs, logits, draws);
+                on.sample(tokens, logprobs, own, logits, draws);
                 return () -> {};
             }, () -> assertEquals(5f, read(on, logprobs)[3]));
         }

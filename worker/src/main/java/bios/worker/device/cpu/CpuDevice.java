@@ -51,6 +51,8 @@ final class CpuDevice implements Device {
     private final AdapterProducts adapted;
     private final SamplingVerbs sampling;
     private final OptimizerVerbs optimizer;
+    /// Address of the matrix that was packed last: a tied embedding was checked with its head.
+    private long lastWeight;
 
     /// The device that the settings describe.
     static CpuDevice open(DeviceSettings settings) {
@@ -147,10 +149,13 @@ final class CpuDevice implements Device {
         long bytes = (long) matrix.rows() * matrix.columns() * matrix.dtype().bytes();
         require(matrix.memory().byteSize() >= bytes, "a matrix of %d bytes in %d", bytes,
                 matrix.memory().byteSize());
-        return products.packWeight(matrix);
+        Weight packed = products.packWeight(matrix);
+        lastWeight = matrix.memory().address();
+        return packed;
     }
 
     @Override public Table table(FrozenMatrix matrix) {
+        if (matrix.memory().address() != lastWeight) FiniteScan.all(matrix, pool);
         return new HostTable(matrix);
     }
 
@@ -362,9 +367,9 @@ final class CpuDevice implements Device {
 
     // ---- sampling ----
 
-    @Override public void sample(Tensor tokens, Tensor logprobs, Tensor logits, Draws draws) {
-        fp32.run(f -> sampling.sample(host(tokens), f.write(logprobs), f.read(logits), HostDraws.of(draws),
-                f));
+    @Override public void sample(Tensor tokens, Tensor logprobs, Tensor own, Tensor logits, Draws draws) {
+        fp32.run(f -> sampling.sample(new SamplingVerbs.Results(host(tokens), f.write(logprobs),
+                f.write(own)), f.read(logits), HostDraws.of(draws), f));
     }
 
     @Override public void top(Tensor ids, Tensor logprobs, Tensor logits, Tensor lse) {

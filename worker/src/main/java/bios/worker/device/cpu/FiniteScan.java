@@ -21,6 +21,7 @@ final class FiniteScan {
     static void all(FrozenMatrix matrix, Pool pool) {
         FiniteScan scan = new FiniteScan(matrix);
         pool.runInOrder(Math.ceilDiv(matrix.rows(), ROWS), (task, _) -> scan.rows(task * ROWS, ROWS));
+        if (matrix.memory().isMapped()) Linux.release(matrix.memory());
         scan.finish();
     }
 
