@@ -5,6 +5,7 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelName;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Operation;
+import bios.protocol.run.OperationResult;
 import bios.protocol.sampling.SampleResult;
 import bios.worker.adapter.Adapter;
 import bios.worker.adapter.StateSnapshot;
@@ -180,7 +181,7 @@ final class DeviceExecutor implements AutoCloseable {
                     queue.stepping(run, true);
                     whenComplete(launched::await, failure -> {
                         TaskOutcome outcome = failure.map(why -> (TaskOutcome) failed(operation, why))
-                                .orElseGet(() -> stepped(operation, launched));
+                                .orElseGet(() -> stepped(run, operation, launched));
                         queue.done(run, operation);
                         queue.stepping(run, false);
                         return executed(List.of(done(run, operation, outcome, began)));
@@ -203,9 +204,12 @@ final class DeviceExecutor implements AutoCloseable {
         }
     }
 
-    private static TaskOutcome stepped(QueuedOperation operation, LaunchedStep launched) {
+    private static TaskOutcome stepped(ResidentRun run, QueuedOperation operation, LaunchedStep launched) {
         try {
-            return new TaskOutcome.Completed(launched.complete());
+            OperationResult.Stepped result = launched.complete();
+            if (result.metrics().get("skipped_steps:sum") > 0)
+                Metrics.SKIPPED_STEPS.labelValues(run.model.model().info().name().slug()).inc();
+            return new TaskOutcome.Completed(result);
         } catch (Throwable refused) {
             return failed(operation, refused);
         }
