@@ -7,9 +7,7 @@ import math
 import tempfile
 from pathlib import Path
 
-import bios
-from bios import types
-from harness import MODEL, NAME, adapter, holds, page, same, server
+from harness import NAME, adapter, bios, holds, same, server, types
 
 
 def ratios(q: float, a: float) -> types.Datum:
@@ -68,7 +66,7 @@ with server() as running:
         scored = sampler.compute_logprobs(types.ModelInput.from_ints(whole)).result()
         same(f"{settings}: the model's own log-probabilities are those of a prompt", drawn.model_logprobs, scored[4:])
         own = settings["temperature"] in (0.0, 1.0) and "top_k" not in settings
-        same(f"{settings}: both are the same", drawn.model_logprobs == drawn.logprobs, own)
+        same(f"{settings}: both are {'the same' if own else 'different'}", drawn.model_logprobs == drawn.logprobs, own)
     far = client.train([weighted(1.0)], learning_rate=1e30)
     holds("a learning rate of 1e30 leaves the weights finite", far.metrics["skipped_steps:sum"] == 0)
     spoilt = client.train([weighted(1.0)], learning_rate=1e30)

@@ -99,8 +99,8 @@ public sealed interface StateSource extends AutoCloseable {
         }
     }
 
-    /// A checkpoint, refused if a number of it is not finite; written by [StateSnapshot#writeAdapter] and [StateSnapshot#writeOptimizer]. Without an
-    /// optimizer the moments and the number of steps are zero.
+    /// A checkpoint, written by [StateSnapshot#writeAdapter] and [StateSnapshot#writeOptimizer]; refused if a
+    /// number of it is not finite. Without an optimizer the moments and the number of steps are zero.
     ///
     /// @param header of the checkpoint; nothing is accumulated
     record Checkpoint(TensorStream adapter, Optional<TensorStream> optimizer, StateSnapshot.Header header)

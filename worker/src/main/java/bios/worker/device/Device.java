@@ -255,8 +255,8 @@ public interface Device extends AutoCloseable {
     ///
     /// @param notFinite `[1, 1]` of [DType#I32] ← 0 if the step is applied, else what is not finite: bits
     ///     [bios.worker.kernel.AdamW#GRADIENT], MOMENTS and WEIGHTS; the lowest is the cause
-    void adamW(Tensor notFinite, List<Tensor> w, List<Tensor> m, List<Tensor> v, List<Tensor> g, Tensor sumOfSquares,
-            AdamStep step);
+    void adamW(Tensor notFinite, List<Tensor> w, List<Tensor> m, List<Tensor> v, List<Tensor> g,
+            Tensor sumOfSquares, AdamStep step);
 
     /// The scalars of a step.
     ///

@@ -137,7 +137,8 @@ public final class TensorStream implements AutoCloseable {
     public RowSink finite(String name, RowSink sink) {
         int columns = Math.toIntExact(byName.get(name).shape().get(1));
         return (row, rows, values) -> {
-            if (!Sums.finite(values, rows * columns)) throw NotFinite.inFile(where, name, row, columns, values);
+            if (!Sums.finite(values, rows * columns))
+                throw NotFinite.inFile(where, name, row, columns, values);
             sink.rows(row, rows, values);
         };
     }

@@ -84,8 +84,8 @@ final class OutputPlan {
     }
 
     /// The results of a pass on the device: of the draws tokens and both log-probabilities, of the scored
-    /// rows log-probabilities, and for each [ScoredRows] that wants them ids and log-probabilities of the most
-    /// likely tokens.
+    /// rows log-probabilities, and for each [ScoredRows] that wants them ids and log-probabilities of the
+    /// most likely tokens.
     private record Results(Optional<Tensor> tokens, Optional<Tensor> logprobs, Optional<Tensor> own,
             Optional<Tensor> scores, List<Tensor> tops) {
         List<Tensor> all() {

@@ -142,7 +142,8 @@ class EngineTest {
             Fault unloaded = good.fault(EngineHarness.load(bad, true), Optional.of(bad));
             assertEquals("non_finite", unloaded.code());
             assertTrue(unloaded.message().contains(tensor), unloaded.message());
-            assertEquals("non_finite", harness.unsampled(EngineHarness.task("a", Optional.of(bad), 1)).code());
+            assertEquals("non_finite",
+                    harness.unsampled(EngineHarness.task("a", Optional.of(bad), 1)).code());
 
             spoilt.result(EngineHarness.load(saved, true), Optional.of(saved));
             assertEquals(saved.contentId(), spoilt.save(EngineHarness.saveState("mended")).contentId());

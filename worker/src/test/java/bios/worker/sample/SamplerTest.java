@@ -317,7 +317,8 @@ class SamplerTest {
                         try {
                             LaunchedDecode pass = sampler.launch();
                             test.refuseNothing();
-                            sampler.complete(pass).finished().forEach(f -> results.put(f.id(), bits(f.result())));
+                            sampler.complete(pass).finished()
+                                    .forEach(f -> results.put(f.id(), bits(f.result())));
                             n = Math.min(n, 7);      // every allocation of the first pass, some of the later
                         } catch (OutOfDeviceMemory _) {
                             assertEquals(pages, sampler.pages());

@@ -391,9 +391,12 @@ final class CpuDevice implements Device {
 
     @Override public void adamW(Tensor notFinite, List<Tensor> w, List<Tensor> m, List<Tensor> v,
             List<Tensor> g, Tensor sumOfSquares, AdamStep step) {
-        fp32.run(f -> optimizer.adamW(host(notFinite), new OptimizerVerbs.Operands(w.stream().map(f::update).toList(),
-                m.stream().map(f::update).toList(), v.stream().map(f::update).toList(),
-                g.stream().map(f::read).toList()), host(sumOfSquares), step));
+        fp32.run(f -> {
+            var all = new OptimizerVerbs.Operands(w.stream().map(f::update).toList(),
+                    m.stream().map(f::update).toList(), v.stream().map(f::update).toList(),
+                    g.stream().map(f::read).toList());
+            optimizer.adamW(host(notFinite), all, host(sumOfSquares), step);
+        });
     }
 
     @Override public void close() {
