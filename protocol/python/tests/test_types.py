@@ -86,6 +86,20 @@ class TypesTest(unittest.TestCase):
         self.assertEqual(types.SamplingParams().to_wire(), {"temperature": 1.0, "top_k": -1, "top_p": 1.0})
         self.assertEqual(types.LoraConfig().to_wire(), {})
 
+    def test_a_skipped_step_says_what_was_not_finite(self):
+        def skipped(**metrics):
+            return types.OptimStepResponse.from_wire({"metrics": {k + ":sum": v for k, v in metrics.items()}}).skipped
+        self.assertIsNone(skipped())
+        self.assertIsNone(skipped(skipped_steps=0.0))
+        self.assertEqual(skipped(skipped_steps=1.0, skipped_moments=1.0), "moments")
+        self.assertEqual(skipped(skipped_steps=1.0), "step")
+
+    def test_a_sequence_has_the_models_own_logprobs_also_where_they_are_left_out(self):
+        same = types.SampledSequence.from_wire({"tokens": [1], "logprobs": [-1.0], "stop_reason": "stop"})
+        self.assertEqual(same.model_logprobs, [-1.0])
+        other = types.SampledSequence.from_wire({"tokens": [1], "logprobs": [-1.0], "model_logprobs": [-2.0]})
+        self.assertEqual((other.logprobs, other.model_logprobs), ([-1.0], [-2.0]))
+
     def test_paths_are_read_and_written(self):
         for text, kind in (("bios://usf-finance-abc123/step_5000", None), ("tinker://a:train:0/weights/x.y", "weights"),
                            ("bios://r/sampler_weights/final", "sampler_weights")):

@@ -340,7 +340,7 @@ class TrainingClient:
 
             def replace(results: List[ForwardBackwardOutput]) -> ForwardBackwardOutput:
                 done = results[0]
-                kept = {k: v for k, v in done.metrics.items() if k == "tokens:sum"}
+                kept = {k: v for k, v in done.metrics.items() if k in ("tokens:sum", "non_finite:sum")}
                 return ForwardBackwardOutput(done.loss_fn_output_type, done.loss_fn_outputs, {**kept, **found})
 
             return Joined([self._pass("forward_backward", weighted, "cross_entropy", None)()], replace)

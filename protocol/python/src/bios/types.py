@@ -526,7 +526,8 @@ class ForwardBackwardOutput:
     """The result of a forward (and backward) pass.
 
     ``loss_fn_outputs``: for each datum in order, ``{"logprobs": TensorData}`` in the shape of its target tokens;
-    ``metrics``: sums over all data: ``loss:sum``, ``tokens:sum``, ``weights:sum``.
+    ``metrics``: sums over all data: ``loss:sum``, ``tokens:sum``, ``weights:sum``, and ``non_finite:sum``: how many
+    tokens have a loss or log-probability that is infinite or NaN. If any has, the next optimizer step is skipped.
     """
 
     loss_fn_output_type: str
@@ -542,11 +543,20 @@ class ForwardBackwardOutput:
 
 @dataclass(frozen=True)
 class OptimStepResponse:
-    """An applied optimizer step. ``metrics``: ``grad_norm`` (before clipping), ``learning_rate``; ``step``: how many
-    steps the run has made."""
+    """An optimizer step. ``metrics``: ``grad_norm`` (before clipping), ``learning_rate``, ``skipped_steps:sum``;
+    ``step``: how many steps the run has made."""
 
     metrics: Dict[str, float]
     step: Optional[int] = None
+
+    @property
+    def skipped(self) -> Optional[str]:
+        """What was not finite, so that the step changed no weight: ``gradient``, ``moments`` or ``weights``; None for
+        a step that was applied."""
+        if not self.metrics.get("skipped_steps:sum"):
+            return None
+        return next((part for part in ("gradient", "moments", "weights")
+                     if self.metrics.get(f"skipped_{part}:sum")), "step")
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "OptimStepResponse":
@@ -611,7 +621,8 @@ class UnloadModelResponse:
 @dataclass(frozen=True)
 class TrainingResult:
     """One call of ``train``: ``loss``: the mean per weighted token before the step (a callable's own value);
-    ``metrics``: of both passes, with ``loss:sum``, ``loss:mean`` and ``grad_norm``; ``step``: steps so far."""
+    ``metrics``: of both passes, with ``loss:sum``, ``loss:mean``, ``grad_norm`` and ``skipped_steps:sum``; ``step``:
+    steps so far."""
 
     loss: float
     metrics: Dict[str, float]
@@ -621,16 +632,19 @@ class TrainingResult:
 @dataclass(frozen=True)
 class SampledSequence:
     """Sampled tokens (with the one that ended them), the log-probability of each under the distribution it was sampled
-    from, and why it ended: ``stop`` or ``length``."""
+    from (temperature, then ``top_k`` and ``top_p``; at temperature 0 the model's own), and why it ended: ``stop`` or
+    ``length``. ``model_logprobs``: under the model itself, as training computes them."""
 
     tokens: List[int]
     logprobs: Optional[List[float]] = None
     stop_reason: Optional[StopReason] = None
+    model_logprobs: Optional[List[float]] = None
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "SampledSequence":
-        """Parses the JSON object of the protocol."""
-        return cls(list(wire["tokens"]), wire.get("logprobs"), wire.get("stop_reason"))
+        """Parses the JSON object of the protocol, which leaves ``model_logprobs`` out where ``logprobs`` are these."""
+        drawn = wire.get("logprobs")
+        return cls(list(wire["tokens"]), drawn, wire.get("stop_reason"), wire.get("model_logprobs", drawn))
 
 
 @dataclass(frozen=True)

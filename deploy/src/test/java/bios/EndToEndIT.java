@@ -54,6 +54,10 @@ final class EndToEndIT {
         python("deploy/src/test/python/hostile_bodies.py");
     }
 
+    @Test void numbersThatAreNotFiniteNeverReachTheWeightsAndAreTold() throws Exception {
+        python("deploy/src/test/python/not_finite.py");
+    }
+
     @Test void whatIsStoredGoesBadAndItIsSaid() throws Exception {
         python("deploy/src/test/python/damage.py", "--parts", "blob");
     }

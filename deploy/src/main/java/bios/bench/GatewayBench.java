@@ -66,7 +66,7 @@ public record GatewayBench(String python, int pairs, int warmUp, TimeLimit limit
             for (int i = 0; i < warmUp + pairs; i++) {
                 long begin = System.nanoTime();
                 trainer.evaluate(state, operation);
-                trainer.optimStep(state, Optional.of(AdamParams.DEFAULT));
+                trainer.optimStep(state, Optional.of(AdamParams.DEFAULT)).complete();
                 if (i >= warmUp) seconds.add((System.nanoTime() - begin) * 1e-9);
             }
         }

@@ -175,7 +175,7 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
                         model.device());
                 states.add(state);
                 trainer.evaluate(state, workload.operation(0, model.spec().vocabularySize(), i));
-                trainer.optimStep(state, Optional.of(AdamParams.DEFAULT));
+                trainer.optimStep(state, Optional.of(AdamParams.DEFAULT)).complete();
             }
         }
 

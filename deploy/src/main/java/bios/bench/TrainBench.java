@@ -199,7 +199,8 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
                     left = evaluations.stream().filter(e -> !e.done()).toList())
                 trainer.pass(trainer.fitting(left, Integer.MAX_VALUE));
             for (Evaluation evaluation : evaluations) evaluation.finish();
-            for (TrainingState state : states) trainer.optimStep(state, Optional.of(AdamParams.DEFAULT));
+            for (TrainingState state : states)
+                trainer.optimStep(state, Optional.of(AdamParams.DEFAULT)).complete();
             return (System.nanoTime() - begin) * 1e-9;
         }
 

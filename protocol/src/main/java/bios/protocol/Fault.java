@@ -6,6 +6,9 @@ package bios.protocol;
 /// @param code a stable snake_case identifier, listed in docs/reference/errors.md
 /// @param message what happened and what to do
 public record Fault(Kind kind, String code, String message) {
+    /// The code of a save whose state is not finite.
+    public static final String STATE_NOT_FINITE = "state_not_finite";
+
     /// Who has to act: the user, or the people who run the service.
     public enum Kind { USER, SERVER }
 

@@ -72,7 +72,8 @@ final class ListingEndpoints {
                 .thenApply(run ->
                 new ApiResponse.JsonBody(
                         200, ResponseBodies.run(call, new RunSummary(run.config(), run.lora(), run.step(),
-                        run.lastRequestMillis(), run.checkpoints(), run.closed())), false));
+                        run.lastRequestMillis(), run.checkpoints(), run.closed(), run.corrupted())),
+                        false));
     }
 
     private CompletionStage<ApiResponse> checkpointsOfRun(ApiRequest call) {

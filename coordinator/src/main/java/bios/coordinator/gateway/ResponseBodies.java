@@ -18,6 +18,7 @@ import java.time.Instant;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Comparator;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Locale;
 import java.util.Map;
@@ -127,15 +128,21 @@ final class ResponseBodies {
     }
 
     static ApiResponse sampleResult(SampleResult result) {
-        Stream<Map<String, Object>> sequences = result.sequences().stream()
-                .map(s -> ApiResponse.object("tokens", s.tokens(), "logprobs", s.logprobs(),
-                        "stop_reason", s.stopReason().name().toLowerCase(Locale.ROOT)));
+        Stream<Map<String, Object>> sequences =
+                result.sequences().stream().map(ResponseBodies::sequence);
         long numbers = FEW_NUMBERS + 1
-                + 2L * result.sequences().stream().mapToLong(s -> s.tokens().length).sum()
+                + 3L * result.sequences().stream().mapToLong(s -> s.tokens().length).sum()
                 + 2L * result.topkPromptLogprobs().stream().flatMap(List::stream).mapToLong(List::size).sum();
         return numbers(numbers, ApiResponse.object("type", "sample", "sequences", sequences,
                 "prompt_logprobs", result.promptLogprobs(), "topk_prompt_logprobs",
                 result.topkPromptLogprobs().map(rows -> rows.stream().map(ResponseBodies::row))));
+    }
+
+    private static Map<String, Object> sequence(SampleResult.Sequence s) {
+        Map<String, Object> all = new LinkedHashMap<>(ApiResponse.object("tokens", s.tokens(), "logprobs",
+                s.logprobs(), "stop_reason", s.stopReason().name().toLowerCase(Locale.ROOT)));
+        s.modelLogprobs().ifPresent(own -> all.put("model_logprobs", own));
+        return all;
     }
 
     /// `null` for a position without candidates, such as the first.
@@ -148,7 +155,7 @@ final class ResponseBodies {
         return ApiResponse.object("training_run_id", run.config().run().value(),
                 "base_model", run.config().baseModel().value(),
                 "model_owner", run.config().owner(), "is_lora", true, "lora_rank", run.lora().rank(),
-                "corrupted", false, "last_request_time", time(run.lastRequestMillis()),
+                "corrupted", run.corrupted().isPresent(), "last_request_time", time(run.lastRequestMillis()),
                 "last_checkpoint", last(call, run, CheckpointKind.TRAINING),
                 "last_sampler_checkpoint", last(call, run, CheckpointKind.SAMPLER),
                 "user_metadata", JsonWriter.strings(run.config().userMetadata()),

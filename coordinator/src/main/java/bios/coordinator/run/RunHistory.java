@@ -2,6 +2,7 @@ package bios.coordinator.run;
 
 import bios.coordinator.run.PendingOperation.Outcome;
 import bios.coordinator.run.RunEvent.*;
+import bios.protocol.Fault;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
@@ -31,6 +32,17 @@ final class RunHistory {
             case OperationFailed e when isBlocked(before, e) -> countBlocked(entries);
             default -> entryOf(before, event).map(entry -> with(entries, entry, kept)).orElse(entries);
         };
+    }
+
+    /// What of the run's state was found to be not finite, if no checkpoint has been saved or loaded since.
+    static Optional<String> corrupted(List<HistoryEntry> history) {
+        for (HistoryEntry entry : history.reversed()) {
+            if (entry.kind() == Kind.CHECKPOINT_SAVED || entry.kind() == Kind.LOADED) return Optional.empty();
+            if (entry.kind() == Kind.OPERATION_FAILED
+                    && Fault.STATE_NOT_FINITE.equals(entry.detail().get("code")))
+                return Optional.ofNullable(entry.detail().get("message"));
+        }
+        return Optional.empty();
     }
 
     /// Whether `now` only repeats the newest entry of the history.

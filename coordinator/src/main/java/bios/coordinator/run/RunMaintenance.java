@@ -38,6 +38,7 @@ final class RunMaintenance {
     private boolean dirty = true;
     private long shownStep;
     private long shownRequest;
+    private Optional<String> shownCorrupted = Optional.empty();
     private long lastVersion;
 
     RunMaintenance(RunContext context) {
@@ -83,15 +84,19 @@ final class RunMaintenance {
     /// @param sequence the sequence number of the run's last event
     void index(TrainingRun run, long step, long sequence) {
         if (run.config().isEmpty()) return;
-        dirty |= urgent || step != shownStep || run.lastRequestMillis() != shownRequest;
+        Optional<String> corrupted = RunHistory.corrupted(run.history());
+        dirty |= urgent || step != shownStep || run.lastRequestMillis() != shownRequest
+                || !corrupted.equals(shownCorrupted);
         if (writing || !dirty || waiting && !urgent) return;
         writing = true;
         dirty = false;
         urgent = false;
         shownStep = step;
         shownRequest = run.lastRequestMillis();
+        shownCorrupted = corrupted;
         var row = new RunSummary(run.config().orElseThrow(), run.lora().orElseThrow(), step,
-                run.lastRequestMillis(), run.checkpoints().current(context.now()), run.closed());
+                run.lastRequestMillis(), run.checkpoints().current(context.now()), run.closed(),
+                corrupted);
         long first = sequence * VERSIONS;
         long version = Math.clamp(lastVersion + 1, first, first + VERSIONS - 1);
         lastVersion = version;

@@ -260,7 +260,8 @@ public final class TrainingRunEntity
 
     private RunReply describe(TrainingRun run) {
         return new RunReply.Described(run.config().orElseThrow(), run.lora().orElseThrow(), results.step(),
-                run.lastRequestMillis(), run.checkpoints().current(context.now()), run.closed());
+                run.lastRequestMillis(), run.checkpoints().current(context.now()), run.closed(),
+                RunHistory.corrupted(run.history()));
     }
 
     private ReplyEffect<RunEvent, TrainingRun> submit(TrainingRun run, RunCommand.Submit c) {

@@ -59,6 +59,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
         RunConfig config;
         long step;
         boolean closed;
+        Optional<String> corrupted = Optional.empty();
         final Map<Long, String> digests = new HashMap<>();
         final Map<Long, Operation> operations = new TreeMap<>();
         final Map<Long, OperationResult> results = new HashMap<>();
@@ -138,7 +139,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
 
     private static RunReply described(Run run) {
         return new RunReply.Described(run.config, run.config.lora(), run.step,
-                run.config.createdAtMillis() + 5, run.checkpoints, run.closed);
+                run.config.createdAtMillis() + 5, run.checkpoints, run.closed, run.corrupted);
     }
 
     private RunReply submit(RunId id, Run run, RunCommand.Submit c) {
@@ -207,7 +208,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
     @Override public synchronized ListingPage<RunSummary> runs(String owner, int limit, long offset) {
         List<RunSummary> all = runs.values().stream()
                 .map(r -> new RunSummary(r.config, r.config.lora(), r.step, r.config.createdAtMillis() + 5,
-                        r.checkpoints, r.closed)).toList();
+                        r.checkpoints, r.closed, r.corrupted)).toList();
         return new ListingPage<>(all.stream().skip(offset).limit(limit).toList(), all.size());
     }
 

@@ -18,6 +18,7 @@ import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
 import java.util.Base64;
 import java.util.List;
+import java.util.Optional;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.AfterEach;
 import org.junit.jupiter.api.BeforeAll;
@@ -285,12 +286,17 @@ class GatewayTest {
         assertEquals("sample", result.text("type"));
         assertEquals(2, result.json().get("sequences").size());
         assertEquals("length", result.json().get("sequences").get(0).get("stop_reason").asText());
+        assertFalse(result.json().get("sequences").get(0).has("model_logprobs"));
+        Answer scaled = service.result(service.post("asample", body.replace("1000000000000000000", "7")
+                .replace("'max_tokens'", "'temperature': 0.5, 'max_tokens'")));
+        assertEquals(-0.25, scaled.json().get("sequences").get(0).get("logprobs").get(0).asDouble());
+        assertEquals(-0.5, scaled.json().get("sequences").get(0).get("model_logprobs").get(0).asDouble());
         assertTrue(result.json().get("prompt_logprobs").get(0).isNull());
         assertTrue(result.json().get("topk_prompt_logprobs").get(0).isNull());
         assertEquals(3, result.json().get("topk_prompt_logprobs").get(1).get(0).get(0).asInt());
         synchronized (service.sampled) {
             var mine = service.sampled.stream().filter(s -> s.task().id().startsWith(id)).toList();
-            assertEquals(1, mine.size());
+            assertEquals(2, mine.size());
             assertEquals(-1, mine.getFirst().task().seed());
             assertArrayEquals(new int[] {1, 2}, mine.getFirst().task().prompt());
             assertEquals(List.of(7), mine.getFirst().task().params().stopTokens());
@@ -344,6 +350,11 @@ class GatewayTest {
         assertEquals("{\"x\":[]}", one.json().get("user_metadata").get("o").asText());
         assertEquals("weights/a", one.json().get("last_checkpoint").get("checkpoint_id").asText());
         assertTrue(one.text("last_request_time").endsWith("Z"));
+        assertFalse(one.json().get("corrupted").asBoolean(true));
+        synchronized (service.runs) {
+            service.runs.runs.get(new RunId(run)).corrupted = Optional.of("tensor 'a' has NaN at [0, 1]");
+        }
+        assertTrue(service.get("training_runs/" + run).json().get("corrupted").asBoolean());
         Answer all = service.get("training_runs?limit=1&offset=1");
         assertEquals(1, all.json().get("training_runs").size());
         assertEquals(1, all.json().get("cursor").get("offset").asInt());

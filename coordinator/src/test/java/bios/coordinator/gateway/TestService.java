@@ -85,7 +85,8 @@ final class TestService extends TestClient implements AutoCloseable {
                         sampled.add(sample);
                     }
                     var sequence = new SampleResult.Sequence(new int[] {5, 6}, new float[] {-0.25f, -1},
-                            StopReason.LENGTH);
+                            StopReason.LENGTH, sample.task().params().drawsFromModel()
+                                    ? Optional.empty() : Optional.of(new float[] {-0.5f, -2}));
                     if (!silentEngine)
                         sample.replyTo().tell(new EngineReply.Sampled(sample.task().id(), new SampleResult(
                                 Collections.nCopies(sample.task().numSamples(), sequence),

@@ -70,6 +70,18 @@ class RunHistoryTest {
         assertEquals("sampler_weights/a", run.history().get(4).detail().get("checkpoint"));
     }
 
+    /// From a save that found its state not finite until a checkpoint is saved or loaded.
+    @Test void aRunWhoseStateWasNotFiniteIsCorruptedUntilACheckpointIsSavedOrLoaded() {
+        Fault found = Fault.user(Fault.STATE_NOT_FINITE, "tensor 'a' has NaN at [0, 1]");
+        TrainingRun run = of(256, accepted(1, OperationKind.SAVE_STATE), new OperationFailed(1, BAD, at(20)));
+        assertEquals(Optional.empty(), RunHistory.corrupted(run.history()));
+        run = run.apply(new ErrorSeen(1), 256).apply(accepted(2, OperationKind.SAVE_STATE), 256)
+                .apply(new OperationFailed(2, found, at(21)), 256).apply(point(2), 256);
+        assertEquals(Optional.of("tensor 'a' has NaN at [0, 1]"), RunHistory.corrupted(run.history()));
+        for (Kind mends : List.of(Kind.LOADED, Kind.CHECKPOINT_SAVED))
+            assertEquals(Optional.empty(), RunHistory.corrupted(run.apply(noted(mends), 256).history()));
+    }
+
     @Test void successfulOperationsGiveNoEntry() {
         assertEquals(List.of(Kind.CREATED), kinds(of(256, accepted(1, OperationKind.OPTIM_STEP),
                 accepted(2, OperationKind.OPTIM_STEP), new ErrorSeen(1), new ReplayFinished(2))));

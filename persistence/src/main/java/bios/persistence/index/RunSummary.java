@@ -3,7 +3,9 @@ package bios.persistence.index;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.run.RunConfig;
+import com.fasterxml.jackson.annotation.JsonInclude;
 import java.util.List;
+import java.util.Optional;
 
 /// The fields of a run in listings.
 ///
@@ -12,9 +14,12 @@ import java.util.List;
 /// @param lastRequestMillis when its last operation was accepted, epoch milliseconds
 /// @param checkpoints newest version of each, oldest first
 /// @param closed whether the run was unloaded
+/// @param corrupted what of its state was found to be not finite, if no checkpoint was saved or loaded since
 public record RunSummary(RunConfig config, LoraSpec lora, long step, long lastRequestMillis,
-        List<CheckpointManifest> checkpoints, boolean closed) {
+        List<CheckpointManifest> checkpoints, boolean closed,
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<String> corrupted) {
     public RunSummary {
         checkpoints = List.copyOf(checkpoints);
+        if (corrupted == null) corrupted = Optional.empty(); // absent in rows of an earlier build
     }
 }

@@ -49,7 +49,8 @@ abstract class RunIndexContract {
     static RunSummary run(int number, String owner, long step, CheckpointManifest... checkpoints) {
         var config = new RunConfig(id(number), owner, new ModelName("m"), LORA, true, Optional.empty(),
                 "{}", "s", number);
-        return new RunSummary(config, LORA, step, 5, List.of(checkpoints), false);
+        return new RunSummary(config, LORA, step, 5, List.of(checkpoints), false,
+                number % 3 == 0 ? Optional.of("tensor a has NaN") : Optional.empty());
     }
 
     static RunId id(int number) {

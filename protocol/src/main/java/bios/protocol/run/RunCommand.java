@@ -102,8 +102,11 @@ public sealed interface RunCommand extends Message {
         /// @param step optimizer steps known to be applied
         /// @param checkpoints newest version of each, oldest first
         /// @param closed whether the run was unloaded
+        /// @param corrupted what of its state was found to be not finite, if no checkpoint was saved or
+        ///     loaded since
         record Described(RunConfig config, LoraSpec lora, long step, long lastRequestMillis,
-                List<CheckpointManifest> checkpoints, boolean closed) implements RunReply {}
+                List<CheckpointManifest> checkpoints, boolean closed, Optional<String> corrupted)
+                implements RunReply {}
 
         /// A checkpoint.
         record Resolved(CheckpointManifest manifest) implements RunReply {}

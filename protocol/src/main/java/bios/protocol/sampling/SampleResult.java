@@ -10,8 +10,17 @@ import java.util.Optional;
 public record SampleResult(List<Sequence> sequences, Optional<float[]> promptLogprobs,
         Optional<List<List<TokenLogprob>>> topkPromptLogprobs) {
     /// @param tokens the sampled tokens, including the stop token
-    /// @param logprobs of each token under the temperature-scaled distribution (at temperature 0: unscaled)
-    public record Sequence(int[] tokens, float[] logprobs, StopReason stopReason) {}
+    /// @param logprobs of each token in the distribution that it was drawn from: of logits / temperature,
+    ///     among the tokens that top-k and top-p keep (at temperature 0: the model's own)
+    /// @param modelLogprobs of each token under the model itself, as training computes it; empty: `logprobs`
+    ///     are these
+    public record Sequence(int[] tokens, float[] logprobs, StopReason stopReason,
+            Optional<float[]> modelLogprobs) {
+        /// A sequence drawn from the model's own distribution.
+        public Sequence(int[] tokens, float[] logprobs, StopReason stopReason) {
+            this(tokens, logprobs, stopReason, Optional.empty());
+        }
+    }
 
     /// A token and its log-probability.
     public record TokenLogprob(int token, float logprob) {}

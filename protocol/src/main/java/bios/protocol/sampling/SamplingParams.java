@@ -36,4 +36,10 @@ public record SamplingParams(Optional<Integer> maxTokens, Optional<Long> seed, L
         for (int t : stopTokens)
             if (t < 0) throw new Invalid("sampling_params.stop", "holds the negative token " + t);
     }
+
+    /// Whether the log-probabilities of the drawn tokens are the model's own: at temperature 1 without top-k
+    /// and top-p, and at temperature 0.
+    public boolean drawsFromModel() {
+        return temperature == 0 || temperature == 1 && topK == -1 && topP == 1;
+    }
 }

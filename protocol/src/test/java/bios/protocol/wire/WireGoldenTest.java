@@ -107,7 +107,7 @@ class WireGoldenTest {
         all.add(new RunReply.Failed(request, Fault.user("weights_only", "holds no optimizer")));
         all.add(new RunReply.Pending(request, 3));
         all.add(new RunReply.Described(Samples.CONFIG, Samples.LORA, 12, 99,
-                List.of(Samples.MANIFEST), true));
+                List.of(Samples.MANIFEST), true, Optional.of("tensor 'a' has NaN at [0, 1]")));
         all.add(new RunReply.Resolved(Samples.MANIFEST));
         all.add(new RunReply.Done());
         all.add(new RunCommand.GetTimings("owner", nobody()));
@@ -150,7 +150,8 @@ class WireGoldenTest {
         all.add(new EngineEvent.RecoveryPointFailed(Samples.RUN, 4, Fault.server("disk_full", "full")));
         all.add(new EngineReply.Sampled("task",
                 new SampleResult(List.of(new SampleResult.Sequence(new int[] {1}, new float[] {-1},
-                        SampleResult.StopReason.STOP)), Optional.of(new float[] {Float.NaN}),
+                        SampleResult.StopReason.STOP, Optional.of(new float[] {-2}))),
+                        Optional.of(new float[] {Float.NaN}),
                         Optional.of(List.of(List.of(new SampleResult.TokenLogprob(1, -2)))))));
         all.add(new EngineReply.Description(List.of(new ModelInfo(new ModelName("m"), "hub/m",
                 "LlamaForCausalLM", 2048, 32000, 64, 2, "bfloat16", 1_000_000)), 1, 2));

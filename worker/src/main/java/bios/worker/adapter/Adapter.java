@@ -88,10 +88,12 @@ public final class Adapter implements AutoCloseable {
     }
 
     /// Reads the weights from a file that [#checkFile] has accepted and that [StateSnapshot#writeAdapter] or
-    /// PEFT has written. Any thread, while no verb uses the adapter.
+    /// PEFT has written. Any thread, while no verb uses the adapter. Throws [bios.worker.load.NotFinite] for
+    /// a weight that is infinite or NaN.
     public void readFrom(TensorStream file, StagingBuffer staging) {
         Map<String, TensorStream.RowSink> sinks = new HashMap<>();
         weights.sinks(sinks, StateSnapshot.WEIGHTS, staging);
+        sinks.replaceAll(file::finite);
         file.read(sinks, staging);
     }
 

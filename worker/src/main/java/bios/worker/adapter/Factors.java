@@ -88,6 +88,11 @@ public final class Factors implements FactorTable, AutoCloseable {
         device.add(slabs, other.slabs);
     }
 
+    /// Every element ← NaN: what a sum contains if an operation of it had no finite loss.
+    public void spoil() {
+        for (Tensor slab : slabs) device.fill(slab, Float.NaN);
+    }
+
     /// Names, shapes and places of the tensors.
     FactorLayout layout() {
         return layout;

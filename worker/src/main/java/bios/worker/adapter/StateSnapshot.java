@@ -9,7 +9,9 @@ import bios.worker.adapter.FactorLayout.Part;
 import bios.worker.device.Device;
 import bios.worker.device.Snapshot;
 import bios.worker.device.Tensor;
+import bios.worker.kernel.Sums;
 import bios.worker.load.ModelRefused;
+import bios.worker.load.NotFinite;
 import bios.worker.load.SafetensorsWriter;
 import bios.worker.load.SafetensorsWriter.Shape;
 import bios.worker.load.StagingBuffer;
@@ -128,20 +130,21 @@ public final class StateSnapshot implements AutoCloseable {
         return tensors.bytes();
     }
 
-    /// Writes the adapter only, with PEFT's tensor names: the `adapter` blob of a checkpoint.
+    /// Writes the adapter only, with PEFT's tensor names: the `adapter` blob of a checkpoint. Throws
+    /// [NotFinite] if it could not be loaded again.
     public void writeAdapter(OutputStream out, StagingBuffer staging) throws IOException {
-        write(out, List.of(WEIGHTS), Map.of("format", "pt"), staging);
+        write(out, List.of(WEIGHTS), Map.of("format", "pt"), true, staging);
     }
 
     /// Writes the moments, `<tensor>.exp_avg` and `<tensor>.exp_avg_sq`: the `optimizer` blob of a
-    /// checkpoint.
+    /// checkpoint. Throws [NotFinite] if it could not be loaded again.
     public void writeOptimizer(OutputStream out, StagingBuffer staging) throws IOException {
-        write(out, List.of(FIRST_MOMENT, SECOND_MOMENT), Map.of("optimizer", "adamw"), staging);
+        write(out, List.of(FIRST_MOMENT, SECOND_MOMENT), Map.of("optimizer", "adamw"), true, staging);
     }
 
     /// Writes a recovery point: all tensors, the gradient sum (`<tensor>.grad`) included.
     public void writeRecoveryPoint(OutputStream out, StagingBuffer staging) throws IOException {
-        write(out, suffixes, header.metadata(), staging);
+        write(out, suffixes, header.metadata(), false, staging);
     }
 
     /// Bytes that [#writeRecoveryPoint] writes.
@@ -175,14 +178,16 @@ public final class StateSnapshot implements AutoCloseable {
         return shapes;
     }
 
-    private void write(OutputStream out, List<String> wanted, Map<String, String> metadata,
+    private void write(OutputStream out, List<String> wanted, Map<String, String> metadata, boolean finite,
             StagingBuffer staging) throws IOException {
         SortedMap<String, Source> sources = sources(wanted);
         out.write(SafetensorsWriter.header(shapes(sources), metadata));
-        for (Source source : sources.values()) write(out, source, staging);
+        for (var source : sources.entrySet())
+            write(out, source.getKey(), source.getValue(), finite, staging);
     }
 
-    private void write(OutputStream out, Source source, StagingBuffer staging) throws IOException {
+    private void write(OutputStream out, String name, Source source, boolean finite, StagingBuffer staging)
+            throws IOException {
         Part part = source.part;
         int step = FactorLayout.rowsAtOnce(part);
         for (int row = 0; row < part.rows(); row += step) {
@@ -192,6 +197,8 @@ public final class StateSnapshot implements AutoCloseable {
             tensors.read(source.tensor, 0, part.columns(), row, rows, transposed, 0);
             float[] values = staging.fileLayout(elements);
             FactorLayout.transpose(transposed, values, part.columns(), rows);
+            if (finite && !Sums.finite(values, elements))
+                throw NotFinite.inState(name, row, part.columns(), values);
             SafetensorsWriter.write(out, values, elements, staging);
         }
     }

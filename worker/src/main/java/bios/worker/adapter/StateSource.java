@@ -66,7 +66,8 @@ public sealed interface StateSource extends AutoCloseable {
         @Override public void close() {}
     }
 
-    /// A recovery point, written by [StateSnapshot#writeRecoveryPoint]; restores the exact state.
+    /// A recovery point, written by [StateSnapshot#writeRecoveryPoint]; restores the exact state, also one of
+    /// an earlier build that is not finite: it cannot be saved, but another state can be loaded over it.
     record RecoveryPoint(TensorStream file, StateSnapshot.Header header) implements StateSource {
         public RecoveryPoint(TensorStream file) {
             this(file, StateSnapshot.Header.of(file.metadata()));
@@ -98,8 +99,8 @@ public sealed interface StateSource extends AutoCloseable {
         }
     }
 
-    /// A checkpoint, written by [StateSnapshot#writeAdapter] and [StateSnapshot#writeOptimizer]. Without an
-    /// optimizer the moments and the number of steps are zero.
+    /// A checkpoint, written by [StateSnapshot#writeAdapter] and [StateSnapshot#writeOptimizer]; refused if a
+    /// number of it is not finite. Without an optimizer the moments and the number of steps are zero.
     ///
     /// @param header of the checkpoint; nothing is accumulated
     record Checkpoint(TensorStream adapter, Optional<TensorStream> optimizer, StateSnapshot.Header header)
@@ -127,6 +128,7 @@ public sealed interface StateSource extends AutoCloseable {
                 Map<String, TensorStream.RowSink> sinks = new HashMap<>();
                 state.firstMoment().sinks(sinks, StateSnapshot.FIRST_MOMENT, staging);
                 state.secondMoment().sinks(sinks, StateSnapshot.SECOND_MOMENT, staging);
+                sinks.replaceAll(file::finite);
                 file.read(sinks, staging);
             });
         }

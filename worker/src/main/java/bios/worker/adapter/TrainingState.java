@@ -14,11 +14,11 @@ import bios.worker.load.ModelSpec;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
-import java.util.function.DoubleSupplier;
 
 /// The training state of a run on a device: adapter, Adam's moments, number of steps, settings of the
-/// optimizer, and the sum of gradients since the last step. Only [#accumulate], [#step] and [#dropGradient]
-/// change it; each succeeds completely or changes nothing.
+/// optimizer, and the sum of gradients since the last step. Only [#accumulate], [#step] with [#finish], and
+/// [#dropGradient] change it; each succeeds completely or changes nothing. Weights and moments are always
+/// finite. The gradient sum may not be: then the next step changes no weight and clears it.
 public final class TrainingState implements AutoCloseable {
     private final Adapter adapter;
     private final Factors firstMoment;
@@ -139,27 +139,46 @@ public final class TrainingState implements AutoCloseable {
         accumulatedOperations = 0;
     }
 
-    /// Enqueues one AdamW step on the gradient sum, which it clears. The gradient is first multiplied by
+    /// Enqueues one AdamW step on the gradient sum. The gradient is first multiplied by
     /// min(1, gradClipNorm / (norm + 1e-6)) if gradClipNorm is set, as torch.nn.utils.clip_grad_norm_
-    /// does.
-    ///
-    /// @param params become the settings
-    /// @return waits for the norm of the whole gradient, before clipping; any thread
-    public DoubleSupplier step(AdamParams params) {
+    /// does. The device applies the step if all of the new weights and moments are finite, else it changes
+    /// nothing. No other operation may use the state until [#finish], or until the step is given up.
+    public Step step(AdamParams params) {
         require(gradient.isPresent(), "the gradient sum is empty");
         List<Tensor> sum = gradient.get().slabs();
         try (Device.Scope scope = device.scope()) {
             Tensor squares = device.scratch(scope, DType.F64, 1, 1);
+            Tensor notFinite = device.scratch(scope, DType.I32, 1, 1);
             device.sumOfSquares(squares, sum);
-            Readback norm = device.readback(List.of(squares));
-            device.adamW(adapter.weights().slabs(), firstMoment.slabs(), secondMoment.slabs(), sum, squares,
-                    new AdamStep(params.learningRate(), params.beta1(), params.beta2(), params.eps(),
-                            params.weightDecay(), steps + 1, params.gradClipNorm()));
-            dropGradient();
-            steps++;
-            optimizerSettings = params;
-            return () -> Math.sqrt(norm.doubles(0)[0]);
+            device.adamW(notFinite, adapter.weights().slabs(), firstMoment.slabs(), secondMoment.slabs(),
+                    sum, squares, new AdamStep(params.learningRate(), params.beta1(), params.beta2(),
+                            params.eps(), params.weightDecay(), steps + 1, params.gradClipNorm()));
+            return new Step(params, device.readback(List.of(squares, notFinite)));
         }
+    }
+
+    /// An optimizer step that the device computes.
+    ///
+    /// @param results norm² of the gradient; what is not finite
+    public record Step(AdamParams params, Readback results) {
+        /// Waits for the norm of the whole gradient, before clipping. Any thread.
+        public double norm() {
+            return Math.sqrt(results.doubles(0)[0]);
+        }
+
+        /// Waits for what of the step is not finite, as bits of [bios.worker.kernel.AdamW]; 0 if the step is
+        /// applied. Any thread.
+        public int notFinite() {
+            return results.ints(1)[0];
+        }
+    }
+
+    /// Ends a step: clears the gradient sum, takes the step's settings, and counts the step if the device has
+    /// applied it. Called by the thread that calls the device's verbs, after the step's results have arrived.
+    public void finish(Step step) {
+        dropGradient();
+        optimizerSettings = step.params();
+        if (step.notFinite() == 0) steps++;
     }
 
     /// Copies the state on the device, to be written by another thread while training goes on. Does not wait.

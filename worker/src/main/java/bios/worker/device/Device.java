@@ -96,9 +96,11 @@ public interface Device extends AutoCloseable {
     }
 
     /// Prepares a frozen matrix for products. `matrix` must stay mapped as long as the weight is used.
+    /// [NotFiniteWeight] if an element is infinite or NaN.
     Weight weight(FrozenMatrix matrix);
 
     /// Prepares a frozen matrix for [#embed]. `matrix` must stay mapped as long as the table is used.
+    /// [NotFiniteWeight] if an element is infinite or NaN.
     Table table(FrozenMatrix matrix);
 
     /// An empty pool of at most `limit` pages.
@@ -230,11 +232,12 @@ public interface Device extends AutoCloseable {
 
     // ---- sampling ----
 
-    /// tokens[i], logprobs[i] ← the i-th draw ([bios.worker.kernel.Sampling]) and its log-probability under
-    /// the logits divided by the draw's temperature (unscaled at temperature 0), before top-k and top-p;
-    /// tokens `[n, 1]` of [DType#I32], logprobs `[n, 1]`. Several draws may share a row. May overwrite
-    /// logits.
-    void sample(Tensor tokens, Tensor logprobs, Tensor logits, Draws draws);
+    /// tokens[i] ← the i-th draw ([bios.worker.kernel.Sampling]); logprobs[i] ← its log-probability in the
+    /// distribution that it is drawn from: of the logits divided by the draw's temperature, among the tokens
+    /// that top-k and top-p keep (at temperature 0: of the logits); own[i] ← its log-probability under the
+    /// logits, [#logSoftmaxAt]. tokens `[n, 1]` of [DType#I32], logprobs and own `[n, 1]`. Several draws may
+    /// share a row. own[i] is NaN if the row has a NaN or +∞.
+    void sample(Tensor tokens, Tensor logprobs, Tensor own, Tensor logits, Draws draws);
 
     /// ids[t], logprobs[t] ← the k most likely tokens of row t, best first, of equal ones the lower id first;
     /// ids `[T, k]` of [DType#I32], logprobs `[T, k]`, lse from [#logSoftmaxAt]. If fewer than k logits are
@@ -253,8 +256,12 @@ public interface Device extends AutoCloseable {
     /// One AdamW step (Loshchilov & Hutter 2019) on all tensors of an adapter, in lists of equal shapes, as
     /// torch.optim.AdamW computes it ([bios.worker.kernel.AdamW]); the gradient is first multiplied by min(1,
     /// gradClipNorm / (√sumOfSquares + 1e-6)) if gradClipNorm > 0, as torch.nn.utils.clip_grad_norm_ does.
-    void adamW(List<Tensor> w, List<Tensor> m, List<Tensor> v, List<Tensor> g, Tensor sumOfSquares,
-            AdamStep step);
+    /// Applies the step to all tensors if every weight and moment after it is finite, else changes nothing.
+    ///
+    /// @param notFinite `[1, 1]` of [DType#I32] ← 0 if the step is applied, else what is not finite: bits
+    ///     [bios.worker.kernel.AdamW#GRADIENT], MOMENTS and WEIGHTS; the lowest is the cause
+    void adamW(Tensor notFinite, List<Tensor> w, List<Tensor> m, List<Tensor> v, List<Tensor> g,
+            Tensor sumOfSquares, AdamStep step);
 
     /// The scalars of a step.
     ///

@@ -36,7 +36,6 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.atomic.AtomicLong;
-import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Consumer;
 import java.util.function.Function;
 import java.util.function.Supplier;
@@ -113,7 +112,7 @@ final class DeviceExecutor implements AutoCloseable {
         model.setActivationBudget(settings.activationBytes(), settings.longSequenceBytes());
         Sampler sampler = new Sampler(model, tokenizer.map(t -> tokens -> t.decode(tokens, false)),
                 settings.sampler());
-        models.put(name, new LoadedModel(model, sampler, tokenizer));
+        models.put(name, new LoadedModel(model, settings.nonFinite(), sampler, tokenizer));
         var info = model.info();
         double seconds = (System.nanoTime() - began) / 1_000_000 / 1e3; // edge: seconds for the log
         log.atInfo().addKeyValue("model", name).addKeyValue("folder", folder)
@@ -189,11 +188,12 @@ final class DeviceExecutor implements AutoCloseable {
                 case DeviceTask.Optimize(var step) -> {
                     LaunchedStep launched =
                             run.model.trainer().optimStep(run.state.orElseThrow(), step.params());
-                    queue.done(run, operation);
-                    var result = new AtomicReference<OperationResult>();
-                    whenComplete(() -> result.set(launched.complete()), failure -> {
-                        var outcome = failure.<TaskOutcome>map(why -> failed(operation, why))
-                                .orElseGet(() -> new TaskOutcome.Completed(result.get()));
+                    queue.stepping(run, true);
+                    whenComplete(launched::await, failure -> {
+                        TaskOutcome outcome = failure.map(why -> (TaskOutcome) failed(operation, why))
+                                .orElseGet(() -> stepped(run, operation, launched));
+                        queue.done(run, operation);
+                        queue.stepping(run, false);
                         marks.end(mark);
                         return executed(List.of(done(run, operation, outcome, began)));
                     });
@@ -214,6 +214,17 @@ final class DeviceExecutor implements AutoCloseable {
             marks.end(mark);
             queue.done(run, operation);
             report.accept(new EngineSelfMessage.Executed(List.of(done(run, operation, failed, began))));
+        }
+    }
+
+    private static TaskOutcome stepped(ResidentRun run, QueuedOperation operation, LaunchedStep launched) {
+        try {
+            OperationResult.Stepped result = launched.complete();
+            if (result.metrics().get("skipped_steps:sum") > 0)
+                Metrics.SKIPPED_STEPS.labelValues(run.model.model().info().name().slug()).inc();
+            return new TaskOutcome.Completed(result);
+        } catch (Throwable refused) {
+            return failed(operation, refused);
         }
     }
 
@@ -481,9 +492,11 @@ final class DeviceExecutor implements AutoCloseable {
             long began) {
         List<SampleOutcome> outcomes = new ArrayList<>();
         try {
-            var finished = model.sampler().complete(launched);
+            var ended = model.sampler().complete(launched);
             measured(name, "sample", began);
-            for (var done : finished) {
+            for (var failed : ended.failed())
+                outcomes.add(new SampleOutcome.Failed(model.requests().remove(failed.id()), failed.why()));
+            for (var done : ended.finished()) {
                 PendingSample request = model.requests().remove(done.id());
                 Metrics.PROMPTS.labelValues(name.slug()).inc(request.task().prompt().length);
                 Metrics.SAMPLED.labelValues(name.slug()).inc(done.result().sequences().stream()

@@ -39,7 +39,7 @@ final class DeviceQueue {
         int copies;
         /// Its state is being written without a copy.
         boolean lent;
-        /// Its evaluation is in a pass that is not complete.
+        /// Its evaluation is in a pass that is not complete, or its optimizer step is.
         boolean inFlight;
     }
 
@@ -136,6 +136,14 @@ final class DeviceQueue {
         pending.copies--;
         if (live) pending.lent = false;
         notifyAll();
+    }
+
+    /// Whether the device works on an optimizer step of a run: what follows waits for its outcome, which
+    /// decides the number of the next step.
+    synchronized void stepping(ResidentRun run, boolean stepping) {
+        Pending pending = runs.get(run);
+        if (pending != null) pending.inFlight = stepping;
+        if (!stepping) notifyAll();
     }
 
     /// Runs have a share of a pass that the device works on: the others come first next time.

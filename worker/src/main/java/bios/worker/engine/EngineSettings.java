@@ -3,6 +3,7 @@ package bios.worker.engine;
 import static bios.protocol.Require.require;
 
 import bios.worker.sample.SamplerSettings;
+import bios.worker.train.NonFinite;
 import com.typesafe.config.Config;
 import java.util.OptionalLong;
 
@@ -17,9 +18,10 @@ import java.util.OptionalLong;
 /// @param adapterBytes bytes of adapters kept for sampling
 /// @param sampler limits of decoding, per base model
 /// @param maxQueuedSequences most sequences that wait or decode
+/// @param nonFinite what operations of training do whose numbers are not finite
 public record EngineSettings(int trainPassTokens, long activationBytes, long longSequenceBytes,
         int copiesPerRun, int preparedPerRun, Runs runs, long adapterBytes, SamplerSettings sampler,
-        int maxQueuedSequences) {
+        int maxQueuedSequences, NonFinite nonFinite) {
     /// Room for runs.
     ///
     /// @param deviceBytes of states on the device; empty: half of what [DeviceExecutor] finds free
@@ -70,6 +72,6 @@ public record EngineSettings(int trainPassTokens, long activationBytes, long lon
                 own.getBytes("long-sequence-bytes"),
                 own.getInt("copies-per-run"), own.getInt("prepared-per-run"), Runs.of(own),
                 own.getBytes("adapter-bytes"),
-                decoding, sampler.getInt("max-queued-sequences"));
+                decoding, sampler.getInt("max-queued-sequences"), NonFinite.of(own.getString("non-finite")));
     }
 }

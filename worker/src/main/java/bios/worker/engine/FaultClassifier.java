@@ -9,6 +9,7 @@ import bios.protocol.stored.UnreadableRecord;
 import bios.worker.device.DeviceLost;
 import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.load.ModelRefused;
+import bios.worker.load.NotFinite;
 import bios.worker.train.Refused;
 import java.io.UncheckedIOException;
 import java.util.Optional;
@@ -36,6 +37,7 @@ final class FaultClassifier {
             case Invalid invalid -> Fault.user("invalid_request", invalid.getMessage());
             case BlobMissing missing -> Fault.server("blob_missing", what + ": " + missing.getMessage());
             case BlobDamaged damaged -> Fault.server("blob_damaged", what + ": " + damaged.getMessage());
+            case NotFinite refused -> refused.fault(what);
             case ModelRefused refused -> Fault.server("state_unreadable", what + ": " + refused.getMessage());
             case UnreadableRecord record ->
                     Fault.server("operation_unreadable", what + ": " + record.getMessage());

@@ -5,6 +5,7 @@ import bios.worker.adapter.TrainingState;
 import bios.worker.load.Tokenizer;
 import bios.worker.model.BaseModel;
 import bios.worker.sample.Sampler;
+import bios.worker.train.NonFinite;
 import bios.worker.train.Trainer;
 import java.util.HashMap;
 import java.util.Map;
@@ -21,7 +22,7 @@ record LoadedModel(BaseModel model, Trainer trainer, Sampler sampler, Optional<T
         return TrainingState.mostBytes(lora, model.spec());
     }
 
-    LoadedModel(BaseModel model, Sampler sampler, Optional<Tokenizer> tokenizer) {
-        this(model, new Trainer(model), sampler, tokenizer, new HashMap<>());
+    LoadedModel(BaseModel model, NonFinite nonFinite, Sampler sampler, Optional<Tokenizer> tokenizer) {
+        this(model, new Trainer(model, nonFinite), sampler, tokenizer, new HashMap<>());
     }
 }

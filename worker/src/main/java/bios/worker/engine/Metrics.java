@@ -39,6 +39,11 @@ public final class Metrics {
             .help("Tokens of forward and forward_backward.")
             .labelNames("model").register();
 
+    /// Optimizer steps that changed no weight.
+    public static final Counter SKIPPED_STEPS = Counter.builder().name("bios_engine_steps_skipped_total")
+            .help("Optimizer steps that were skipped because a number was not finite.")
+            .labelNames("model").register();
+
     /// Sampled tokens.
     public static final Counter SAMPLED = Counter.builder().name("bios_engine_tokens_sampled_total")
             .help("Sampled tokens of finished requests.")

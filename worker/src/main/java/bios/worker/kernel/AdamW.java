@@ -18,6 +18,13 @@ public record AdamW(float gradScale, float beta1, float beta2, float oneLessBeta
                 (float) Math.sqrt(1 - Math.pow(beta2, step)));
     }
 
+    /// What of a step is not finite, as bits; 0 when all of it is.
+    public static final int GRADIENT = 1;
+    /// See [#GRADIENT].
+    public static final int MOMENTS = 2;
+    /// See [#GRADIENT].
+    public static final int WEIGHTS = 4;
+
     /// The factor by which clipping to `largestNorm` scales a gradient, as torch.nn.utils.clip_grad_norm_
     /// does: min(1, largestNorm / (norm + 1e-6)); 1 if `largestNorm` is 0.
     public static float clip(double norm, double largestNorm) {
@@ -34,5 +41,14 @@ public record AdamW(float gradScale, float beta1, float beta2, float oneLessBeta
             v[i] = second;
             w[i] = w[i] * decay - rate * first / ((float) Math.sqrt(second) / root + eps);
         }
+    }
+
+    /// What is not finite in [0..n) of the gradient g and of w, m, v after [#step]: [#GRADIENT], [#MOMENTS]
+    /// or [#WEIGHTS], the first that applies; 0 if everything is finite. A moment m that is not finite makes
+    /// w not finite, and a gradient makes v not finite, so that two arrays decide.
+    public static int notFinite(float[] w, float[] m, float[] v, float[] g, int n) {
+        if (Sums.finite(w, n) && Sums.finite(v, n)) return 0;
+        if (!Sums.finite(g, n)) return GRADIENT;
+        return Sums.finite(m, n) && Sums.finite(v, n) ? WEIGHTS : MOMENTS;
     }
 }

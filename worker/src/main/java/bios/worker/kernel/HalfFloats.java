@@ -12,6 +12,9 @@ public final class HalfFloats {
     private static final ValueLayout.OfFloat FLOAT =
             ValueLayout.JAVA_FLOAT_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
 
+    private static final ValueLayout.OfLong LONG =
+            ValueLayout.JAVA_LONG_UNALIGNED.withOrder(ByteOrder.LITTLE_ENDIAN);
+
     private HalfFloats() {}
 
     /// x rounded to bfloat16, to nearest, ties to even (IEEE 754), as its upper 16 bits. NaN stays NaN.
@@ -57,5 +60,47 @@ public final class HalfFloats {
             }
             case F32 -> MemorySegment.copy(memory, FLOAT, at, to, 0, n);
         }
+    }
+
+    /// The index in the matrix of the first element of rows `row` to `row + rows` that is infinite or NaN; -1
+    /// if there is none. Reads eight bytes at a time: adding one to the exponent of such an element, and of
+    /// no other, carries into its sign bit.
+    public static long firstNotFinite(FrozenMatrix from, int row, int rows) {
+        boolean wide = from.dtype() == FrozenMatrix.WeightType.F32;
+        long exponents = switch (from.dtype()) {
+            case BF16 -> 0x0080_0080_0080_0080L;
+            case F16 -> 0x0400_0400_0400_0400L;
+            case F32 -> 0x0080_0000_0080_0000L;
+        };
+        long signs = wide ? 0x8000_0000_8000_0000L : 0x8000_8000_8000_8000L;
+        long rowBytes = (long) from.columns() * from.dtype().bytes();
+        for (int r = row; r < row + rows; r++) {
+            MemorySegment one = from.memory().asSlice(r * rowBytes, rowBytes);
+            int whole = (int) (rowBytes & -8L);
+            long found = 0;
+            for (int at = 0; at < whole; at += 8) found |= (one.get(LONG, at) & ~signs) + exponents;
+            for (int at = whole; at < rowBytes; at += from.dtype().bytes())
+                if (!Float.isFinite(value(one, from.dtype(), at))) found = signs;
+            if ((found & signs) == 0) continue;
+            for (int i = 0; i < from.columns(); i++)
+                if (!Float.isFinite(value(one, from.dtype(), (long) i * from.dtype().bytes())))
+                    return (long) r * from.columns() + i;
+        }
+        return -1;
+    }
+
+    /// An element of a matrix of a model file.
+    ///
+    /// @param index of it, row by row
+    public static float element(FrozenMatrix from, long index) {
+        return value(from.memory(), from.dtype(), index * from.dtype().bytes());
+    }
+
+    private static float value(MemorySegment memory, FrozenMatrix.WeightType dtype, long at) {
+        return switch (dtype) {
+            case BF16 -> fromBf16(memory.get(SHORT, at));
+            case F16 -> Float.float16ToFloat(memory.get(SHORT, at));
+            case F32 -> memory.get(FLOAT, at);
+        };
     }
 }

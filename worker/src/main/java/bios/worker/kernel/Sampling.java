@@ -41,7 +41,7 @@ public final class Sampling {
         if (!simple(draw)) {
             float[] scaled = logits.clone();
             scale(scaled, draw.temperature());
-            return fromScaled(scaled, draw, uniform);
+            return fromScaled(scaled, draw, uniform).token();
         }
         float[] maxima = new float[Math.ceilDiv(logits.length, BLOCK)];
         float[] sums = new float[maxima.length];
@@ -50,6 +50,17 @@ public final class Sampling {
         int first = place.block() * BLOCK;
         float[] block = Arrays.copyOfRange(logits, first, Math.min(logits.length, first + BLOCK));
         return first + within(block, maxima[place.block()], draw, place.rest());
+    }
+
+    /// A token, and log Σ exp of the scaled logits that top-k and top-p keep: NaN if they keep all. The
+    /// log-probability of the token in the distribution that it is drawn from is its scaled logit minus that.
+    public record Drawn(int token, double keptLogSumExp) {
+        /// The log-probability of the token.
+        ///
+        /// @param lse log Σ exp of all scaled logits
+        public float logprob(float logit, float lse) {
+            return Double.isNaN(keptLogSumExp) ? logit - lse : (float) (logit - keptLogSumExp);
+        }
     }
 
     /// Whether log-probabilities at this temperature are those of the unscaled logits.
@@ -70,14 +81,19 @@ public final class Sampling {
     /// The token for a number in [0, 1).
     ///
     /// @param scaled logits after [#scale]
-    public static int fromScaled(float[] scaled, Draw draw, double uniform) {
+    public static Drawn fromScaled(float[] scaled, Draw draw, double uniform) {
         int best = Ranking.best(scaled);
-        if (draw.temperature() == 0) return best;
+        if (draw.temperature() == 0) return new Drawn(best, Double.NaN);
         float max = scaled[best];
         boolean some = draw.topK() != -1 && draw.topK() < scaled.length;
-        if (!some && draw.topP() == 1) return fromAll(scaled, max, uniform);
+        if (!some && draw.topP() == 1) return new Drawn(fromAll(scaled, max, uniform), Double.NaN);
         int[] ranked = some ? Ranking.top(scaled, draw.topK()) : nucleus(scaled, max, draw.topP());
-        return fromRanked(scaled, ranked, max, draw, uniform);
+        // empty only if a logit is not finite
+        if (ranked.length == 0) return new Drawn(best, Double.NaN);
+        double all = 0;
+        if (some) for (int id : ranked) all += weight(scaled[id], max);
+        else all = Arrays.stream(blocks(scaled, max)).sum();
+        return fromRanked(scaled, ranked, max, draw.topP() * all, uniform);
     }
 
     /// Draws from the vocabulary by blocks: first selects a block, then a token in it.
@@ -119,20 +135,16 @@ public final class Sampling {
         return Ranking.downFrom(scaled, (float) (max + Math.log(Math.max(least, Double.MIN_NORMAL))));
     }
 
-    private static int fromRanked(float[] scaled, int[] ranked, float max, Draw draw, double uniform) {
-        double all = 0;
-        if (draw.topK() != -1) for (int id : ranked) all += weight(scaled[id], max);
-        else all = Arrays.stream(blocks(scaled, max)).sum();
+    /// Draws from the first of the ranked tokens, as many as have a weight of at least `share`.
+    private static Drawn fromRanked(float[] scaled, int[] ranked, float max, double share, double uniform) {
         double kept = 0;
         int n = 0;
-        while (n < ranked.length && (n == 0 || kept < draw.topP() * all))
+        while (n < ranked.length && (n == 0 || kept < share))
             kept += weight(scaled[ranked[n++]], max);
         double left = uniform * kept;
-        for (int i = 0; i < n; i++) {
-            left -= weight(scaled[ranked[i]], max);
-            if (left < 0) return ranked[i];
-        }
-        return ranked[n - 1];
+        int i = 0;
+        while (i < n - 1 && (left -= weight(scaled[ranked[i]], max)) >= 0) i++;
+        return new Drawn(ranked[i], max + Math.log(kept));
     }
 
     /// exp(z - max), 0 if it underflows in fp32.

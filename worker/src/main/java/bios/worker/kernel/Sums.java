@@ -43,6 +43,20 @@ public final class Sums {
         return (a + b) + (c + d);
     }
 
+    /// Whether x[0..n) has neither NaN nor an infinity: 0·x is 0 for all others.
+    public static boolean finite(float[] x, int n) {
+        float a = 0, b = 0, c = 0, d = 0;
+        int i = 0;
+        for (; i + 3 < n; i += 4) {
+            a += 0 * x[i];
+            b += 0 * x[i + 1];
+            c += 0 * x[i + 2];
+            d += 0 * x[i + 3];
+        }
+        for (; i < n; i++) a += 0 * x[i];
+        return (a + b) + (c + d) == 0;
+    }
+
     /// The maximum of x[0..n), n ≥ 1; NaN if any element is.
     public static float max(float[] x, int n) {
         float m = x[0];

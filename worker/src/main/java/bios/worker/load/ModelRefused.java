@@ -1,7 +1,7 @@
 package bios.worker.load;
 
 /// A model folder or tensor file cannot be used; the message contains the place, the reason and a remedy.
-public final class ModelRefused extends RuntimeException {
+public class ModelRefused extends RuntimeException {
     private static final long serialVersionUID = 1;
 
     /// @param where the folder or file

@@ -1,5 +1,6 @@
 package bios.worker.load;
 
+import bios.worker.kernel.Sums;
 import java.io.EOFException;
 import java.io.IOException;
 import java.io.InputStream;
@@ -129,6 +130,16 @@ public final class TensorStream implements AutoCloseable {
             case "BF16", "F16" -> 2;
             default -> throw new ModelRefused(where, "tensor '" + tensor.name() + "' has dtype "
                     + tensor.dtype(), "expected BF16, F16 or F32");
+        };
+    }
+
+    /// A sink that passes rows on, and refuses them with [NotFinite] if a number is infinite or NaN.
+    public RowSink finite(String name, RowSink sink) {
+        int columns = Math.toIntExact(byName.get(name).shape().get(1));
+        return (row, rows, values) -> {
+            if (!Sums.finite(values, rows * columns))
+                throw NotFinite.inFile(where, name, row, columns, values);
+            sink.rows(row, rows, values);
         };
     }
 

@@ -112,8 +112,22 @@ public final class BaseModel implements AutoCloseable {
             headForwardBackward(d, inputs.getLast(), logprobs, in, forward.slots(), pass);
             if (d.isPresent()) for (Layer layer : layers.reversed())
                 saved.backward(layer, d.get(), inputs.get(layer.index()).rows(0, d.get().rows()), backward);
-            return device.readback(List.of(logprobs));
+            List<Tensor> results = new ArrayList<>(List.of(logprobs));
+            results.addAll(squares(pass.inOrder(gradients), scope));
+            return device.readback(results);
         }
+    }
+
+    /// Σ g² of the gradient of each batch with a loss, in their order. It is finite exactly if the gradient
+    /// is: the squares of fp32 numbers do not overflow in double precision.
+    private List<Tensor> squares(List<Factors> gradients, Device.Scope scope) {
+        List<Tensor> sums = new ArrayList<>();
+        for (Factors gradient : gradients) {
+            Tensor sum = device.scratch(scope, DType.F64, 1, 1);
+            device.sumOfSquares(sum, gradient.slabs());
+            sums.add(sum);
+        }
+        return sums;
     }
 
     /// The context of the rows that have a backward.

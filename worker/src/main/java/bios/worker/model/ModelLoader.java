@@ -8,16 +8,20 @@ import bios.worker.device.AttentionShape;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.FrozenMatrix;
+import bios.worker.device.NotFiniteWeight;
+import bios.worker.device.Table;
 import bios.worker.device.Tensor;
 import bios.worker.device.Weight;
 import bios.worker.load.ModelRefused;
 import bios.worker.load.ModelSpec;
+import bios.worker.load.NotFinite;
 import bios.worker.load.Safetensors;
 import java.util.ArrayList;
 import java.util.HashSet;
 import java.util.List;
 import java.util.Optional;
 import java.util.Set;
+import java.util.function.Supplier;
 
 /// Finds a model's tensors under Hugging Face's names and hands them to the device. All shapes are checked
 /// before the first weight is prepared.
@@ -43,8 +47,8 @@ final class ModelLoader {
         FrozenMatrix embedding = matrix(EMBEDDING, spec.vocabularySize(), spec.hidden());
         List<Layer> layers = new ArrayList<>();
         for (int i = 0; i < spec.layers(); i++) layers.add(layer(i));
-        Weight output = device.weight(spec.tiedHead()
-                ? embedding : matrix("lm_head.weight", spec.vocabularySize(), spec.hidden()));
+        Weight output = spec.tiedHead() ? weight(EMBEDDING, embedding)
+                : weight("lm_head.weight", matrix("lm_head.weight", spec.vocabularySize(), spec.hidden()));
         Head head = new Head(vector("model.norm.weight", spec.hidden()),
                 new Projection(output, Optional.empty(), Factors.site(spec.layers(), TargetModule.HEAD)),
                 spec.eps(), activations);
@@ -56,8 +60,8 @@ final class ModelLoader {
         };
         ModelInfo info = new ModelInfo(name, reference, spec.architecture(),
                 spec.contextLength(), spec.vocabularySize(), spec.hidden(), spec.layers(), dtype, parameters);
-        return new BaseModel(spec, info, device, files, device.table(embedding), layers,
-                head);
+        Table table = prepared(EMBEDDING, () -> device.table(embedding));
+        return new BaseModel(spec, info, device, files, table, layers, head);
     }
 
     /// A tensor that nothing reads means another model than the configuration says, or a
@@ -95,7 +99,8 @@ final class ModelLoader {
 
     private Projection projection(int layer, TargetModule target) {
         String path = "model.layers." + layer + "." + target.path();
-        Weight weight = device.weight(matrix(path + ".weight", spec.out(target), spec.in(target)));
+        String name = path + ".weight";
+        Weight weight = weight(name, matrix(name, spec.out(target), spec.in(target)));
         Optional<Tensor> bias = spec.biased(target)
                 ? Optional.of(vector(path + ".bias", spec.out(target))) : Optional.empty();
         return new Projection(weight, bias, Factors.site(layer, target));
@@ -111,7 +116,23 @@ final class ModelLoader {
         parameters += columns;
         used.add(name);
         Tensor tensor = device.tensor(1, columns);
-        device.write(tensor, files.floats(name, columns), 0);
+        float[] values = files.floats(name, columns);
+        for (int i = 0; i < columns; i++)
+            if (!Float.isFinite(values[i]))
+                throw NotFinite.inModel(files.where(), name, values[i] + " at [" + i + "]");
+        device.write(tensor, values, 0);
         return tensor;
+    }
+
+    private Weight weight(String name, FrozenMatrix matrix) {
+        return prepared(name, () -> device.weight(matrix));
+    }
+
+    private <T> T prepared(String name, Supplier<T> prepare) {
+        try {
+            return prepare.get();
+        } catch (NotFiniteWeight found) {
+            throw NotFinite.inModel(files.where(), name, found.getMessage());
+        }
     }
 }

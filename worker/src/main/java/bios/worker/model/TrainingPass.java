@@ -94,7 +94,7 @@ public final class TrainingPass {
     /// device's verbs. When this throws, gradients may have been added to in part.
     ///
     /// @param gradients one for each batch, present where it has a loss
-    /// @return for [#logprobs]
+    /// @return for [#logprobs] and [#gradientFinite]
     public Readback launch(List<Optional<Factors>> gradients) {
         return model.launch(this, gradients);
     }
@@ -103,6 +103,13 @@ public final class TrainingPass {
     public float[] logprobs(Readback results, int i) {
         int at = order.indexOf(i);
         return Arrays.copyOfRange(results.floats(0), firstRows[at], firstRows[at] + batches.get(at).rows());
+    }
+
+    /// Whether the gradient of the i-th batch given is finite after the pass; true if it has no loss. Waits
+    /// for the pass.
+    public boolean gradientFinite(Readback results, int i) {
+        int at = order.indexOf(i);
+        return batches.get(at).loss().isEmpty() || Double.isFinite(results.doubles(1 + at)[0]);
     }
 
     /// Tokens of all batches.
@@ -146,6 +153,11 @@ public final class TrainingPass {
                     slots.add(new Slot(row, batch.rows(), a.scale(), a.weights(), gradient)));
         }
         return slots;
+    }
+
+    /// The gradients of the batches with a loss, in the order of their rows.
+    List<Factors> inOrder(List<Optional<Factors>> gradients) {
+        return order.stream().flatMap(i -> gradients.get(i).stream()).toList();
     }
 
     /// The sequences of the first `count` rows.

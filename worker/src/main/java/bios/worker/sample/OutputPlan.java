@@ -83,14 +83,14 @@ final class OutputPlan {
         return arrays;
     }
 
-    /// The results of a pass on the device: of the draws tokens and log-probabilities, of the scored rows
-    /// log-probabilities, and for each [ScoredRows] that wants them ids and log-probabilities of the most
-    /// likely tokens.
-    private record Results(Optional<Tensor> tokens, Optional<Tensor> logprobs, Optional<Tensor> scores,
-            List<Tensor> tops) {
+    /// The results of a pass on the device: of the draws tokens and both log-probabilities, of the scored
+    /// rows log-probabilities, and for each [ScoredRows] that wants them ids and log-probabilities of the
+    /// most likely tokens.
+    private record Results(Optional<Tensor> tokens, Optional<Tensor> logprobs, Optional<Tensor> own,
+            Optional<Tensor> scores, List<Tensor> tops) {
         List<Tensor> all() {
             List<Tensor> all = new ArrayList<>();
-            for (var tensor : List.of(tokens, logprobs, scores)) tensor.ifPresent(all::add);
+            for (var tensor : List.of(tokens, logprobs, own, scores)) tensor.ifPresent(all::add);
             all.addAll(tops);
             return all;
         }
@@ -124,6 +124,7 @@ final class OutputPlan {
         Results results = new Results(
                 optional(draws, n -> device.scratch(scope, DType.I32, n, 1)),
                 optional(draws, n -> device.scratch(scope, n, 1)),
+                optional(draws, n -> device.scratch(scope, n, 1)),
                 optional(scoredRows.stream().mapToInt(ScoredRows::count).sum(),
                         n -> device.scratch(scope, n, 1)),
                 new ArrayList<>());
@@ -147,7 +148,8 @@ final class OutputPlan {
                 device.gather(gathered, hidden, prepared.rows.orElseThrow().rows(from, n));
                 Tensor logits = model.logits(scope, gathered, prepared.slots.orElseThrow().rows(from, n));
                 device.sample(results.tokens.orElseThrow().rows(drawn, draws),
-                        results.logprobs.orElseThrow().rows(drawn, draws), logits,
+                        results.logprobs.orElseThrow().rows(drawn, draws),
+                        results.own.orElseThrow().rows(drawn, draws), logits,
                         prepared.draws.orElseThrow().part(drawn, draws, from));
             }
             drawn += draws;
@@ -181,7 +183,8 @@ final class OutputPlan {
     /// Everything that the host reads of a pass.
     ///
     /// @param ids, best of each [ScoredRows], row-major; empty where it wants none
-    record Values(int[] tokens, float[] logprobs, float[] scores, List<int[]> ids, List<float[]> best) {}
+    record Values(int[] tokens, float[] logprobs, float[] own, float[] scores, List<int[]> ids,
+            List<float[]> best) {}
 
     /// Waits for the results; changes nothing.
     Values read(Readback results) {
@@ -189,6 +192,7 @@ final class OutputPlan {
         boolean drawn = !drawnRows.isEmpty();
         int[] tokens = drawn ? results.ints(next++) : new int[0];
         float[] logprobs = drawn ? results.floats(next++) : new float[0];
+        float[] own = drawn ? results.floats(next++) : new float[0];
         float[] scores = scoredRows.isEmpty() ? new float[0] : results.floats(next++);
         List<int[]> ids = new ArrayList<>();
         List<float[]> best = new ArrayList<>();
@@ -197,10 +201,10 @@ final class OutputPlan {
             ids.add(top ? results.ints(next++) : new int[0]);
             best.add(top ? results.floats(next++) : new float[0]);
         }
-        return new Values(tokens, logprobs, scores, ids, best);
+        return new Values(tokens, logprobs, own, scores, ids, best);
     }
 
-    /// Adds the results to the requests.
+    /// Adds the results to the requests. A request with a log-probability that is not finite fails.
     ///
     /// @return sequences that sampled a token, those after one row together
     List<List<SampledSequence>> apply(Values values) {
@@ -217,7 +221,10 @@ final class OutputPlan {
         }
         int draw = 0;
         for (DrawnRow row : drawnRows)
-            for (SampledSequence s : row.sequences) s.append(values.tokens[draw], values.logprobs[draw++]);
+            for (SampledSequence s : row.sequences) {
+                s.append(values.tokens[draw], values.logprobs[draw], values.own[draw]);
+                draw++;
+            }
         return drawnRows.stream().map(DrawnRow::sequences).toList();
     }
 }

@@ -1,5 +1,6 @@
 package bios.worker.sample;
 
+import bios.protocol.Fault;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleResult.TokenLogprob;
 import bios.protocol.sampling.SampleTask;
@@ -26,6 +27,7 @@ final class Request {
     private final float[] promptLogprobs;
     private final List<List<TokenLogprob>> top = new ArrayList<>();
     private int scored = 1;
+    private Optional<Fault> failure = Optional.empty();
 
     Request(long id, SampleTask task, Optional<Adapter> adapter, Set<Integer> modelEnds, int maxTokens,
             Function<int[], String> decoder) {
@@ -53,8 +55,23 @@ final class Request {
 
     /// Adds the log-probabilities of the next position.
     void addScore(float logprob, List<TokenLogprob> best) {
+        if (!Float.isFinite(logprob) || !best.stream().allMatch(t -> Float.isFinite(t.logprob())))
+            fail("prompt token " + scored);
         promptLogprobs[scored++] = logprob;
         top.add(best);
+    }
+
+    /// The model's output at a position is not finite: the request fails.
+    void fail(String at) {
+        if (failure.isEmpty())
+            failure = Optional.of(Fault.user("non_finite", "the model's output for " + at
+                    + " is not finite: numbers inside the model overflow with the adapter's weights; sample"
+                    + " from a checkpoint of an earlier step"));
+    }
+
+    /// Why it fails, if it does.
+    Optional<Fault> failure() {
+        return failure;
     }
 
     boolean finished() {

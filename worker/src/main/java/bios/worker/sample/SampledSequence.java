@@ -23,6 +23,7 @@ final class SampledSequence {
     private final StopStringMatcher stop;
     private int[] tokens;
     private float[] logprobs = new float[16];
+    private float[] own = new float[16];
     private int sampled;
     private Optional<KeyValueCache> cache = Optional.empty();
     private Optional<StopReason> stopReason = Optional.empty();
@@ -84,11 +85,22 @@ final class SampledSequence {
     }
 
     /// Adds a sampled token.
-    void append(int token, float logprob) {
+    ///
+    /// @param logprob in the distribution that it is drawn from
+    /// @param ownLogprob under the model
+    void append(int token, float logprob, float ownLogprob) {
+        if (!Float.isFinite(logprob) || !Float.isFinite(ownLogprob)) {
+            request.fail("sampled token " + sampled);
+            return;
+        }
         if (length() == tokens.length)
             tokens = Arrays.copyOf(tokens, tokens.length + Math.max(16, sampled));
-        if (sampled == logprobs.length) logprobs = Arrays.copyOf(logprobs, 2 * sampled);
+        if (sampled == logprobs.length) {
+            logprobs = Arrays.copyOf(logprobs, 2 * sampled);
+            own = Arrays.copyOf(own, 2 * sampled);
+        }
         tokens[length()] = token;
+        own[sampled] = ownLogprob;
         logprobs[sampled++] = logprob;
         if (request.stopTokens.contains(token) || stop.append(token))
             stopReason = Optional.of(StopReason.STOP);
@@ -101,6 +113,8 @@ final class SampledSequence {
 
     SampleResult.Sequence result() {
         return new SampleResult.Sequence(Arrays.copyOfRange(tokens, request.promptLength(), length()),
-                Arrays.copyOf(logprobs, sampled), stopReason.orElseThrow());
+                Arrays.copyOf(logprobs, sampled), stopReason.orElseThrow(),
+                request.task.params().drawsFromModel()
+                        ? Optional.empty() : Optional.of(Arrays.copyOf(own, sampled)));
     }
 }

@@ -20,6 +20,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.TreeMap;
 import java.util.TreeSet;
 import java.util.function.Function;
 
@@ -65,6 +66,14 @@ public final class Sampler implements AutoCloseable {
     ///
     /// @param id what [#submit] returned for it
     public record Finished(long id, SampleResult result) {}
+
+    /// A request that has failed: the others continue.
+    ///
+    /// @param id what [#submit] returned for it
+    public record Failed(long id, Fault why) {}
+
+    /// The requests that a pass has ended.
+    public record Ended(List<Finished> finished, List<Failed> failed) {}
 
     /// Most tokens of one sequence, prompt included: the context, or less when the cache is smaller.
     public int capacity() {
@@ -144,7 +153,9 @@ public final class Sampler implements AutoCloseable {
 
     /// Prepares and launches a pass and waits for its results, for tests and benchmarks.
     public List<Finished> step() {
-        return complete(launch());
+        Ended ended = complete(launch());
+        require(ended.failed.isEmpty(), "%s", ended.failed);
+        return ended.finished;
     }
 
     /// Starts a pass: plans it, uploads its data once and enqueues its verbs. Waits for nothing. Each launch
@@ -184,7 +195,7 @@ public final class Sampler implements AutoCloseable {
     /// before the pass was launched, and it may be launched again; see [#cancelFailed].
     ///
     /// @return the requests that are done
-    public List<Finished> complete(LaunchedDecode pass) {
+    public Ended complete(LaunchedDecode pass) {
         require(launched.filter(l -> l == pass).isPresent(), "not the pass on the device");
         launched = Optional.empty();
         failed = pass.step().participants();
@@ -200,28 +211,45 @@ public final class Sampler implements AutoCloseable {
             pass.plan().get().apply(values).forEach(this::continueSequences);
         }
         failed = Set.of();
-        return finished();
+        List<Failed> ended = failures();
+        return new Ended(finished(), ended);
     }
 
     /// Gives up the requests of the pass that threw last; the others continue.
     ///
     /// @return their ids
     public List<Long> cancelFailed() {
-        for (SampledSequence s : List.copyOf(active)) if (failed.contains(s.request)) {
+        List<Long> ids = remove(failed);
+        failed = Set.of();
+        return ids;
+    }
+
+    private List<Long> remove(Set<Request> given) {
+        for (SampledSequence s : List.copyOf(active)) if (given.contains(s.request)) {
             s.release();
             active.remove(s);
         }
-        waiting.removeIf(s -> failed.contains(s.request));
-        List<Long> ids = failed.stream().map(r -> r.id).sorted().toList();
+        waiting.removeIf(s -> given.contains(s.request));
+        List<Long> ids = given.stream().map(r -> r.id).sorted().toList();
         ids.forEach(requests::remove);
-        failed = Set.of();
         return ids;
+    }
+
+    /// Gives up the requests whose outputs are not finite.
+    private List<Failed> failures() {
+        Map<Long, Request> given = new TreeMap<>();
+        requests.forEach((id, request) -> {
+            if (request.failure().isPresent()) given.put(id, request);
+        });
+        remove(Set.copyOf(given.values()));
+        return given.values().stream().map(r -> new Failed(r.id, r.failure().orElseThrow())).toList();
     }
 
     /// Starts the other sequences of a request after its prompt, with copies of the first one's cache or in
     /// the queue, and releases the pages of those that are finished.
     private void continueSequences(List<SampledSequence> sampled) {
         SampledSequence first = sampled.getFirst();
+        if (first.request.failure().isPresent()) return;
         for (SampledSequence s : sampled.subList(1, sampled.size())) {
             if (s.finished()) continue;
             boolean room = active.size() < settings.maxSequences();

@@ -27,31 +27,37 @@ public final class Evaluation implements AutoCloseable {
     private final TrainingState state;
     private final ForwardBackward operation;
     private final List<Loss> losses;
+    private final NonFinite nonFinite;
     private final List<float[]> logprobs = new ArrayList<>();
     private Optional<Factors> gradient = Optional.empty();
     private double lossSum;
     private double weightSum;
+    private long notFinite;
+    private boolean gradientFinite = true;
     private int prepared;
     private int completed;
 
-    private Evaluation(TrainingState state, ForwardBackward operation, List<Loss> losses) {
+    private Evaluation(TrainingState state, ForwardBackward operation, List<Loss> losses,
+            NonFinite nonFinite) {
         this.state = state;
         this.operation = operation;
         this.losses = losses;
+        this.nonFinite = nonFinite;
     }
 
     /// Checks everything that can be wrong with the operation on this model, and cuts it.
     /// [Refused] names the datum.
     ///
     /// @param tokenBudget most tokens of a micro-batch; a longer sequence has one of its own
-    static Evaluation of(TrainingState state, ForwardBackward operation, ModelSpec model, int tokenBudget) {
+    static Evaluation of(TrainingState state, ForwardBackward operation, ModelSpec model, int tokenBudget,
+            NonFinite nonFinite) {
         try {
             if (operation.data().isEmpty()) throw new Invalid("data", "is empty; give at least one datum");
             for (int i = 0; i < operation.data().size(); i++)
                 check("data[" + i + "]", operation.data().get(i), operation, model);
             Map<String, Double> settings = operation.loss().settings(operation.settings());
             return new Evaluation(state, operation, cut(operation.data(), tokenBudget).stream()
-                    .map(batch -> new Loss(operation.loss(), settings, batch)).toList());
+                    .map(batch -> new Loss(operation.loss(), settings, batch)).toList(), nonFinite);
         } catch (Invalid e) {
             throw new Refused(Fault.user("invalid_request", e.getMessage()));
         }
@@ -130,12 +136,18 @@ public final class Evaluation implements AutoCloseable {
         return gradient;
     }
 
-    /// Takes the log-probabilities of the oldest micro-batch on its way.
-    void complete(float[] values) {
+    /// Takes the results of the oldest micro-batch on its way.
+    ///
+    /// @param finite whether the gradient is finite after this micro-batch
+    void complete(float[] values, boolean finite) {
         require(completed < prepared, "no micro-batch is on its way");
         Loss loss = losses.get(completed);
         lossSum = loss.sum(values, lossSum);
         weightSum = loss.weightSum(weightSum);
+        gradientFinite &= finite;
+        int bad = loss.notFinite(values);
+        notFinite += bad;
+        if (bad > 0) for (int i = 0; i < values.length; i++) values[i] = NonFinite.reported(values[i]);
         int at = 0;
         for (int[] sequence : loss.sequences()) {
             logprobs.add(Arrays.copyOfRange(values, at, at + sequence.length));
@@ -145,18 +157,30 @@ public final class Evaluation implements AutoCloseable {
     }
 
     /// Adds the gradient to the run's sum and returns the result. All passes must be completed. Called by the
-    /// thread that calls the device's verbs; does not wait.
+    /// thread that calls the device's verbs; does not wait. If a number is not finite, the operation is
+    /// refused with the code `non_finite`, or spoils the sum, so that the next optimizer step is skipped.
     public Evaluated finish() {
         require(done(), "%d micro-batches are left", losses.size() - completed);
+        long tokens = operation.data().stream().mapToLong(d -> d.tokens().length).sum();
+        if (notFinite == 0 && !gradientFinite) notFinite = tokens;
+        if (notFinite > 0 && nonFinite == NonFinite.FAIL) throw NonFinite.refused(why(tokens));
+        if (notFinite > 0 && gradientFinite) gradient.ifPresent(Factors::spoil);
         gradient.ifPresent(state::accumulate);
         gradient = Optional.empty();
-        double tokens = operation.data().stream().mapToLong(d -> d.tokens().length).sum();
         // sorted: results are stored, the same as the same bytes
         Map<String, Double> metrics = new TreeMap<>();
-        metrics.put("loss:sum", lossSum);
-        metrics.put("tokens:sum", tokens);
+        metrics.put("loss:sum", NonFinite.reported(lossSum));
+        metrics.put("non_finite:sum", (double) notFinite);
+        metrics.put("tokens:sum", (double) tokens);
         metrics.put("weights:sum", weightSum);
         return new Evaluated(List.copyOf(logprobs), Collections.unmodifiableMap(metrics));
+    }
+
+    private String why(long tokens) {
+        return (operation.forwardOnly() ? "forward" : "forward_backward") + " of " + tokens + " tokens: "
+                + (notFinite == tokens && !gradientFinite ? "the gradient overflowed"
+                : "the loss, its derivative or the log-probability of " + notFinite + " tokens is not finite")
+                + ". Nothing was changed: check weights, advantages and logprobs, or load an earlier state";
     }
 
     /// Drops what was collected and not finished.

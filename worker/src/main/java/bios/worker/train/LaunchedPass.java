@@ -17,12 +17,17 @@ public final class LaunchedPass {
         this.results = results;
     }
 
-    /// Waits for the log-probabilities and hands them to the evaluations. Any thread, one at a time, and
+    /// Waits for the results and hands them to the evaluations. Any thread, one at a time, and
     /// passes of one evaluation in the order in which they were prepared. When it throws, the runs are as
     /// they were before their operations: close the evaluations.
     public void complete() {
         List<float[]> logprobs = new ArrayList<>();
-        for (int i = 0; i < evaluations.size(); i++) logprobs.add(pass.logprobs(results, i));
-        for (int i = 0; i < evaluations.size(); i++) evaluations.get(i).complete(logprobs.get(i));
+        List<Boolean> finite = new ArrayList<>();
+        for (int i = 0; i < evaluations.size(); i++) {
+            logprobs.add(pass.logprobs(results, i));
+            finite.add(pass.gradientFinite(results, i));
+        }
+        for (int i = 0; i < evaluations.size(); i++)
+            evaluations.get(i).complete(logprobs.get(i), finite.get(i));
     }
 }

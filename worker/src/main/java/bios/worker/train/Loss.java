@@ -62,6 +62,19 @@ final class Loss {
         return sum;
     }
 
+    /// The positions whose log-probability, loss or derivative of the loss is not finite in fp32, the type of
+    /// the gradient.
+    int notFinite(float[] logprobs) {
+        Losses losses = new Losses(inputs.function(), inputs.low(), inputs.high(), inputs.beta());
+        int count = 0;
+        for (int i = 0; i < logprobs.length; i++) {
+            float loss = (float) losses.value(logprobs[i], inputs.sampled()[i], inputs.weights()[i]);
+            float slope = (float) losses.derivative(logprobs[i], inputs.sampled()[i], inputs.weights()[i]);
+            if (!Float.isFinite(logprobs[i]) || !Float.isFinite(loss) || !Float.isFinite(slope)) count++;
+        }
+        return count;
+    }
+
     /// Σ w of cross_entropy; for the others the number of positions with an advantage; added to `before`.
     double weightSum(double before) {
         double total = before;

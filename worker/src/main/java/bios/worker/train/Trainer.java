@@ -33,16 +33,27 @@ public final class Trainer {
 
     private final BaseModel model;
     private final int tokenBudget;
+    private final NonFinite nonFinite;
 
     /// With micro-batches for which the model saves all that backward needs.
+    public Trainer(BaseModel model, NonFinite nonFinite) {
+        this(model, Math.min(MICRO_BATCH_TOKENS, model.maxTokensFullySaved()), nonFinite);
+    }
+
+    /// Skips steps that are not finite.
     public Trainer(BaseModel model) {
-        this(model, Math.min(MICRO_BATCH_TOKENS, model.maxTokensFullySaved()));
+        this(model, NonFinite.SKIP);
     }
 
     /// With another size of micro-batches, for tests.
     Trainer(BaseModel model, int tokenBudget) {
+        this(model, tokenBudget, NonFinite.SKIP);
+    }
+
+    private Trainer(BaseModel model, int tokenBudget, NonFinite nonFinite) {
         this.model = model;
         this.tokenBudget = tokenBudget;
+        this.nonFinite = nonFinite;
     }
 
     /// The base model that it trains on.
@@ -53,7 +64,7 @@ public final class Trainer {
     /// Checks an operation and cuts it into micro-batches; computes nothing. [Refused] when its tokens,
     /// lengths or loss inputs do not fit the model.
     public Evaluation begin(TrainingState state, ForwardBackward operation) {
-        return Evaluation.of(state, operation, model.spec(), tokenBudget);
+        return Evaluation.of(state, operation, model.spec(), tokenBudget, nonFinite);
     }
 
     /// The first evaluations for the next pass; at least one. All take as few passes as the memory
@@ -96,7 +107,8 @@ public final class Trainer {
         }
     }
 
-    /// Applies the gradient sum with AdamW and clears it. Called by the thread that calls the device's verbs.
+    /// Applies the gradient sum with AdamW; [LaunchedStep#complete] clears it. Called by the thread that
+    /// calls the device's verbs.
     /// [Refused] with the code `no_gradient` when there is none.
     ///
     /// @param params become the run's settings; empty: those that it has
@@ -105,6 +117,6 @@ public final class Trainer {
             throw new Refused(Fault.user("no_gradient", "optim_step: no gradient has been accumulated"
                     + " since the last step; call forward_backward first"));
         AdamParams used = params.orElse(state.optimizerSettings());
-        return new LaunchedStep(state.steps() + 1, used.learningRate(), state.step(used));
+        return new LaunchedStep(state, state.step(used), nonFinite);
     }
 }

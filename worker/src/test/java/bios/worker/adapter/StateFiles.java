@@ -3,6 +3,8 @@ package bios.worker.adapter;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.run.AdamParams;
 import bios.worker.device.Device;
+import bios.worker.device.Tensor;
+import bios.worker.device.TestDevices;
 import bios.worker.load.ModelSpec;
 import bios.worker.load.StagingBuffer;
 import bios.worker.load.TensorStream;
@@ -11,6 +13,8 @@ import java.io.ByteArrayOutputStream;
 import java.io.IOException;
 import java.io.OutputStream;
 import java.io.UncheckedIOException;
+import java.util.ArrayList;
+import java.util.List;
 import java.util.Optional;
 
 /// Files of small states as bytes in memory, for tests.
@@ -34,6 +38,22 @@ public final class StateFiles {
     /// The `optimizer` blob of the state.
     public static byte[] optimizer(TrainingState state) {
         return bytes(state, StateSnapshot.Content.CHECKPOINT, StateSnapshot::writeOptimizer);
+    }
+
+    /// Both blobs of a checkpoint of the state.
+    public static byte[] checkpoint(TrainingState state) {
+        var all = new ByteArrayOutputStream();
+        all.writeBytes(adapter(state));
+        all.writeBytes(optimizer(state));
+        return all.toByteArray();
+    }
+
+    /// Weights and moments.
+    public static List<float[]> values(TrainingState state, Device on) {
+        var all = new ArrayList<float[]>();
+        for (Factors factors : List.of(state.adapter().weights(), state.firstMoment(), state.secondMoment()))
+            for (Tensor slab : factors.slabs()) all.add(TestDevices.read(on, slab));
+        return all;
     }
 
     private static byte[] bytes(TrainingState state, StateSnapshot.Content content, Writing writing) {

@@ -12,17 +12,22 @@ import bios.worker.adapter.FactorLayout.Part;
 import bios.worker.device.Device;
 import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.device.TestDevices;
+import bios.worker.kernel.AdamW;
 import bios.worker.load.ModelFolder;
 import bios.worker.load.ModelRefused;
 import bios.worker.load.ModelSpec;
+import bios.worker.load.NotFinite;
 import bios.worker.load.Safetensors;
 import bios.worker.load.StagingBuffer;
+import bios.worker.load.TensorStream;
 import bios.worker.load.TestTensors;
 import bios.worker.load.TestTensors.Values;
 import bios.worker.model.Golden;
 import bios.worker.model.RecordingDevice;
 import java.io.ByteArrayOutputStream;
 import java.io.IOException;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -88,7 +93,7 @@ class StateStreamTest {
             var out = new ByteArrayOutputStream();
             try (StateSnapshot copy = state.snapshot(StateSnapshot.Content.RECOVERY_POINT)) {
                 assertTrue(copy.deviceBytes() >= state.bytes() / 2);
-                state.step(state.optimizerSettings());
+                state.finish(state.step(state.optimizerSettings()));
                 copy.writeRecoveryPoint(out, new StagingBuffer());
             }
             assertArrayEquals(stored("point"), out.toByteArray());
@@ -107,6 +112,49 @@ class StateStreamTest {
             assertThrows(ModelRefused.class, () -> StateFiles.loadCut(whole, bytes, LORA, MODEL, ON).close());
         }
         assertEquals(before, ON.memoryInUse());
+    }
+
+    /// Checkpoints with a number that is not finite are refused by its name and place. A recovery point is
+    /// restored as it is, since only a load over it can mend the run; it cannot be saved.
+    @Test void whatIsNotFiniteIsRefusedByNameAndNeverSaved() throws IOException {
+        for (String file : List.of("adapter", "optimizer")) {
+            String name = "base_model.model.model.layers.1.mlp.down_proj.lora_B.weight"
+                    + (file.equals("optimizer") ? ".exp_avg_sq" : "");
+            byte[] bad = spoilt(file, name, 7, Float.POSITIVE_INFINITY);
+            byte[] adapter = file.equals("adapter") ? bad : stored("adapter");
+            byte[] optimizer = file.equals("optimizer") ? bad : stored("optimizer");
+            String refused = assertThrows(NotFinite.class, () -> StateFiles.load(adapter,
+                    Optional.of(optimizer), 2, AdamParams.DEFAULT, LORA, MODEL, ON)).getMessage();
+            assertTrue(refused.contains("tensor '" + name + "' has Infinity at [2, 1]"), refused);
+        }
+        assertThrows(NotFinite.class, () -> StateFiles.readAdapter(spoilt("adapter",
+                "base_model.model.lm_head.lora_A.weight", 0, Float.NaN), LORA, MODEL, ON));
+        byte[] point = spoilt("point", "base_model.model.lm_head.lora_A.weight", 0, Float.NaN);
+        try (TrainingState state = StateFiles.restore(point, MODEL, ON)) {
+            assertThrows(NotFinite.class, () -> StateFiles.adapter(state));
+            StateFiles.optimizer(state);
+            assertArrayEquals(point, StateFiles.point(state));
+        }
+        byte[] sum = spoilt("point", "base_model.model.lm_head.lora_A.weight.grad", 0, Float.NaN);
+        try (TrainingState state = StateFiles.restore(sum, MODEL, ON)) {
+            TrainingState.Step step = state.step(state.optimizerSettings());
+            assertEquals(AdamW.GRADIENT, Integer.lowestOneBit(step.notFinite()));
+            state.finish(step);
+            assertEquals(2, state.steps());
+            assertArrayEquals(stored("adapter"), StateFiles.adapter(state));
+        }
+    }
+
+    /// A file with one other number.
+    private static byte[] spoilt(String file, String tensor, int index, float value) throws IOException {
+        byte[] bytes = stored(file);
+        try (TensorStream stream = StateFiles.stream(bytes)) {
+            var range = stream.tensors().stream().filter(t -> t.name().equals(tensor)).findFirst()
+                    .orElseThrow();
+            var all = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN);
+            all.putFloat(8 + (int) all.getLong(0) + (int) range.begin() + 4 * index, value);
+        }
+        return bytes;
     }
 
     @Test void aMissingMisshapedOrUnknownTensorIsRefusedByNameBeforeAnyAllocation() throws IOException {

@@ -91,10 +91,20 @@ final class Bf16VerbsTest extends Conformance {
                 s(T, 99), s(T, 1), s(T, 1)));
         all.add(of("lossGradient", (c, t) -> c.on.lossGradient(t[0], t[1], new LossTerms(LossFunction.PPO,
                 t[2], Optional.of(t[3]), 0.8, 1.2, 0)), s(T, 1), s(T, 1), s(T, 1), s(T, 1)));
-        all.add(of("adamW", (c, t) -> c.on.adamW(List.of(t[0]), List.of(t[1]), List.of(t[2]), List.of(t[3]),
-                c.on.tensor(DType.F64, 1, 1), new AdamStep(0.1, 0.9, 0.99, 1e-8, 0.1, 1, 0)), s(1, 9000),
+        all.add(of("adamW", (c, t) -> c.step(t), s(1, 9000),
                 s(1, 9000), s(1, 9000), s(1, 9000)));
         return all.stream();
+    }
+
+    /// A step whose second moment is positive; without that nothing is applied.
+    private void step(Tensor[] t) {
+        float[] squares = read(on, t[2]);
+        for (int i = 0; i < squares.length; i++) squares[i] *= squares[i];
+        on.write(t[2], rounded(squares), 0);
+        var notFinite = on.scratch(scope, DType.I32, 1, 1);
+        on.adamW(notFinite, List.of(t[0]), List.of(t[1]), List.of(t[2]), List.of(t[3]),
+                on.tensor(DType.F64, 1, 1), new AdamStep(0.1, 0.9, 0.99, 1e-8, 0.1, 1, 0));
+        assertEquals(0, on.readback(List.of(notFinite)).ints(0)[0]);
     }
 
     private Tensor positions() {
@@ -171,12 +181,14 @@ final class Bf16VerbsTest extends Conformance {
             var ids = on.scratch(scope, DType.I32, 3, 9);
             var best = on.scratch(scope, dtype, 3, 9);
             on.top(ids, best, tensor(on, dtype, 3, 2000, 0, x), tensor(on, 3, 1, new float[3]));
-            on.sample(tokens, logprobs, tensor(on, dtype, 3, 2000, 0, x), draws);
-            got[i] = on.readback(List.of(tokens, logprobs, ids, best));
+            var own = on.scratch(scope, dtype, 4, 1);
+            on.sample(tokens, logprobs, own, tensor(on, dtype, 3, 2000, 0, x), draws);
+            got[i] = on.readback(List.of(tokens, logprobs, ids, best, own));
         }
         assertArrayEquals(got[0].ints(0), got[1].ints(0));
         assertArrayEquals(rounded(got[0].floats(1)), got[1].floats(1), 0f);
         assertArrayEquals(got[0].ints(2), got[1].ints(2));
         assertArrayEquals(rounded(got[0].floats(3)), got[1].floats(3), 0f);
+        assertArrayEquals(rounded(got[0].floats(4)), got[1].floats(4), 0f);
     }
 }

@@ -5,6 +5,7 @@ import static bios.worker.device.VerbFixture.read;
 import static bios.worker.device.VerbFixture.tensor;
 import static org.junit.jupiter.api.Assertions.assertArrayEquals;
 import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.worker.device.Device.AdamStep;
 import bios.worker.kernel.AdamW;
@@ -88,8 +89,10 @@ final class OptimizerVerbsTest extends Conformance {
             var gradients = tensors(g);
             var sum = on.scratch(scope, DType.F64, 1, 1);
             on.sumOfSquares(sum, gradients);
-            on.adamW(weights, first, second, gradients, sum,
+            var notFinite = on.scratch(scope, DType.I32, 1, 1);
+            on.adamW(notFinite, weights, first, second, gradients, sum,
                     new AdamStep(1e-3, 0.9, 0.99, 1e-8, 0.1, 3, clip));
+            assertEquals(0, on.readback(List.of(notFinite)).ints(0)[0]);
             double norm = Math.sqrt(sum(gradients));
             float scale = (float) (clip > 0 ? Math.min(1, clip / (norm + 1e-6)) : 1);
             var rule = AdamW.at(scale, 1e-3, 0.9, 0.99, 1e-8, 0.1, 3);
@@ -101,6 +104,56 @@ final class OptimizerVerbsTest extends Conformance {
                 assertArrayEquals(random(60 + i, SIZES[i]), read(on, gradients.get(i)), 0f);
             }
             if (clip == 0.5) assertEquals(true, scale < 1);
+        }
+    }
+
+    /// One number at a place of one tensor, and what it makes not finite. Clipping to 1 rescues what only the
+    /// size of the gradient overflows.
+    private record Spoilt(String what, int tensor, int at, float g, float v, AdamStep step, int expected) {}
+
+    private static AdamStep step(double rate, double eps, double clip) {
+        return new AdamStep(rate, 0.9, 0.99, eps, 0.1, 3, clip);
+    }
+
+    private static List<Spoilt> spoilt() {
+        return List.of(
+                new Spoilt("NaN", 1, 70_002, Float.NaN, 1, step(1e-3, 1e-8, 0), AdamW.GRADIENT),
+                new Spoilt("clipped NaN", 1, 8192, Float.NaN, 1, step(1e-3, 1e-8, 1), AdamW.GRADIENT),
+                new Spoilt("clipped infinity", 3, 0, Float.NEGATIVE_INFINITY, 1, step(1e-3, 1e-8, 1),
+                        AdamW.GRADIENT),
+                new Spoilt("1e24", 0, 4, 1e24f, 1, step(1e-3, 1e-8, 0), AdamW.MOMENTS),
+                new Spoilt("1e24 clipped", 0, 4, 1e24f, 1, step(1e-3, 1e-8, 1), 0),
+                new Spoilt("3e38 clipped", 4, 29_999, 3e38f, 1, step(1e-3, 1e-8, 1), 0),
+                new Spoilt("the largest that is squared", 2, 17, 1e19f, 1, step(1e-3, 1e-8, 0), 0),
+                new Spoilt("rate", 2, 17, 1, 1, step(1e39, 1e-8, 0), AdamW.WEIGHTS),
+                new Spoilt("0 / 0", 2, 17, 0, 0, step(1e-3, 0, 0), AdamW.WEIGHTS));
+    }
+
+    @Test void aStepThatIsNotFiniteSomewhereChangesNothingAnywhere() {
+        for (Spoilt s : spoilt()) {
+            var w = arrays(1);
+            var m = arrays(20);
+            var v = arrays(40);
+            for (float[] second : v) for (int i = 0; i < second.length; i++) second[i] *= second[i];
+            var g = arrays(60);
+            g.get(s.tensor)[s.at] = s.g;
+            v.get(s.tensor)[s.at] = s.v;
+            if (s.g == 0) m.get(s.tensor)[s.at] = 0;
+            var all = List.of(tensors(w), tensors(m), tensors(v), tensors(g));
+            var sum = on.scratch(scope, DType.F64, 1, 1);
+            var notFinite = on.scratch(scope, DType.I32, 1, 1);
+            on.sumOfSquares(sum, all.get(3));
+            on.adamW(notFinite, all.get(0), all.get(1), all.get(2), all.get(3), sum, s.step);
+            int bits = on.readback(List.of(notFinite)).ints(0)[0];
+            assertEquals(s.expected, Integer.lowestOneBit(bits), s.what);
+            for (int i = 0; i < SIZES.length; i++) {
+                float[] after = read(on, all.get(0).get(i));
+                assertEquals(s.expected != 0, Arrays.equals(w.get(i), after), s.what);
+                for (float x : after) assertTrue(Float.isFinite(x), s.what);
+                if (s.expected == 0) continue;
+                assertArrayEquals(m.get(i), read(on, all.get(1).get(i)), 0f, s.what);
+                assertArrayEquals(v.get(i), read(on, all.get(2).get(i)), 0f, s.what);
+            }
         }
     }
 }

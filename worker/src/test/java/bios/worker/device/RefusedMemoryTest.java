@@ -146,6 +146,8 @@ final class RefusedMemoryTest extends Conformance {
                 random(2, rank * out))));
         var gradient = new Factor(on.tensor(DType.F32, in, rank), on.tensor(DType.F32, rank, out));
         var slot = Optional.<FactorTable>of(new Factors(1, Map.of(0, gradient)));
+        var other = Optional.<FactorTable>of(new Factors(1, Map.of(0, new Factor(
+                on.tensor(DType.F32, in, rank), on.tensor(DType.F32, rank, out)))));
         var x = tensor(on, rows, in, random(3, rows * in));
         var dy = tensor(on, rows, out, random(4, rows * out));
         var dx = tensor(on, rows, in, random(5, rows * in));
@@ -154,6 +156,10 @@ final class RefusedMemoryTest extends Conformance {
             var slots = on.slots(scope, List.of(new Slot(0, rows / 2, 1, table, slot),
                     new Slot(rows / 2, rows / 2, 1, table, slot)));
             on.lowRank(List.of(low), x, slots, List.of(0));
+            // the threads' own buffers grow once and stay
+            on.projectBack(Optional.of(on.scratch(scope, rows, in)), false, dy, x, weight,
+                    on.slots(scope, List.of(new Slot(0, rows / 2, 1, table, other),
+                            new Slot(rows / 2, rows / 2, 1, table, other))), 0, Optional.of(low));
             attempt(() -> {
                 on.projectBack(Optional.of(dx), false, dy, x, weight, slots, 0, Optional.of(low));
                 return () -> {};
@@ -191,11 +197,50 @@ final class RefusedMemoryTest extends Conformance {
                     new Draw(3, 1, -1, 1, 1, 3, 0)));
             var tokens = on.scratch(scope, DType.I32, 4, 1);
             var logprobs = on.scratch(scope, DType.F32, 4, 1);
+            var own = on.scratch(scope, DType.F32, 4, 1);
             on.fill(logprobs, 5);
             attempt(() -> {
-                on.sample(tokens, logprobs, logits, draws);
+                on.sample(tokens, logprobs, own, logits, draws);
                 return () -> {};
             }, () -> assertEquals(5f, read(on, logprobs)[3]));
+        }
+    }
+
+    /// fp16 weights are widened where they are packed; a weight is counted as it is packed. (Plain products
+    /// read the file itself.)
+    @Test void weightsAreCountedAsTheyArePacked() {
+        int rows = 640, columns = 512;
+        float[] values = random(1, rows * columns);
+        for (var dtype : FrozenMatrix.WeightType.values()) {
+            long before = on.memoryInUse();
+            var weight = on.weight(VerbFixture.frozen(arena, dtype, rows, columns, values));
+            long packed = on.memoryInUse() - before;
+            boolean plain = on.description().contains("plain products");
+            int least = dtype == FrozenMatrix.WeightType.BF16 || plain ? dtype.bytes() : 4;
+            assertTrue(packed >= (long) least * rows * columns, dtype + " takes " + packed + " bytes");
+            assertTrue(packed < 4L * rows * columns + (1 << 18), dtype + " takes " + packed + " bytes");
+            assertEquals(rows, weight.out());
+        }
+    }
+
+    /// Buffers that kernels use beside their operands are counted, once.
+    @Test void buffersOfThreadsAreCounted() {
+        int rows = 300, in = 700, out = 900;
+        var weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.WeightType.BF16, out, in,
+                random(1, in * out)));
+        var x = tensor(on, rows, in, random(2, rows * in));
+        var y = on.tensor(DType.F32, rows, out);
+        long before = on.memoryInUse();
+        try (var scope = on.scope()) {
+            var none = on.slots(scope, List.of());
+            for (int i = 0; i < 2; i++) {
+                on.project(y, x, weight, Optional.empty(), Optional.empty(), none, 0, Optional.empty());
+                on.projectBack(Optional.of(x), false, y, x, weight, none, 0, Optional.empty());
+                if (i == 0 && !on.description().contains("plain products"))
+                    assertTrue(on.memoryInUse() > before, "nothing is counted");
+                if (i == 1) assertEquals(before, on.memoryInUse());
+                before = on.memoryInUse();
+            }
         }
     }
 }

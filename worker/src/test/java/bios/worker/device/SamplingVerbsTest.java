@@ -50,15 +50,26 @@ final class SamplingVerbsTest extends Conformance {
     private Readback sample(Tensor logits, Draws draws) {
         var tokens = on.scratch(scope, DType.I32, draws.count(), 1);
         var logprobs = on.scratch(scope, DType.F32, draws.count(), 1);
-        on.sample(tokens, logprobs, logits, draws);
-        return on.readback(List.of(tokens, logprobs));
+        var own = on.scratch(scope, DType.F32, draws.count(), 1);
+        on.sample(tokens, logprobs, own, logits, draws);
+        return on.readback(List.of(tokens, logprobs, own));
     }
 
+    /// In the distribution that is drawn from: softmax, the largest, then the fewest that are likely enough.
     private static double logprob(float[] row, Draw draw, int token) {
         double temperature = draw.temperature() == 0 ? 1 : draw.temperature();
-        double sum = 0;
-        for (float x : row) sum += Math.exp(x / temperature);
-        return row[token] / temperature - Math.log(sum);
+        var ranked = new ArrayList<Integer>();
+        for (int id : Ranking.top(row, row.length)) ranked.add(id);
+        int most = draw.temperature() == 0 || draw.topK() == -1 ? row.length
+                : Math.min(draw.topK(), row.length);
+        double all = 0;
+        for (int id : ranked.subList(0, most)) all += Math.exp(row[id] / temperature);
+        double kept = 0;
+        for (int id : ranked.subList(0, most)) {
+            if (draw.temperature() != 0 && kept >= draw.topP() * all) break;
+            kept += Math.exp(row[id] / temperature);
+        }
+        return row[token] / temperature - Math.log(kept);
     }
 
     @Test void tokensAreThoseOfTheDefinitionForAnyDrawsOfTheSameRow() {
@@ -72,6 +83,40 @@ final class SamplingVerbsTest extends Conformance {
         }
     }
 
+    /// Whatever a draw does to the logits, the model's own log-probabilities have the bits of
+    /// [Device#logSoftmaxAt]; where nothing is done, both are the same.
+    @Test void theModelsOwnLogProbabilitiesAreThoseOfTraining() {
+        float[] x = logits(5);
+        var all = draws();
+        var logits = tensor(on, DType.F32, ROWS, WORDS, 3, x);
+        var got = sample(logits, on.draws(scope, all));
+        assertArrayEquals(x, read(on, logits), "logits are changed");
+        for (int i = 0; i < all.size(); i++) {
+            var draw = all.get(i);
+            int[] targets = new int[ROWS];
+            targets[draw.row()] = got.ints(0)[i];
+            var own = on.scratch(scope, DType.F32, ROWS, 1);
+            on.logSoftmaxAt(own, on.scratch(scope, DType.F32, ROWS, 1), logits,
+                    VerbFixture.ints(on, scope, targets));
+            assertEquals(read(on, own)[draw.row()], got.floats(2)[i], draw.toString());
+            if (Sampling.simple(draw)) assertEquals(got.floats(1)[i], got.floats(2)[i]);
+        }
+    }
+
+    @Test void logitsThatAreNotFiniteGiveNoLogProbability() {
+        for (float bad : new float[] {Float.NaN, Float.POSITIVE_INFINITY}) {
+            float[] x = logits(6);
+            for (int row = 0; row < ROWS - 1; row++) x[row * WORDS + 1700 + row] = bad;
+            var all = draws();
+            var got = sample(tensor(on, ROWS, WORDS, x), on.draws(scope, all));
+            for (int i = 0; i < all.size(); i++) {
+                boolean good = all.get(i).row() == ROWS - 1;
+                assertEquals(good, Float.isFinite(got.floats(1)[i]) && Float.isFinite(got.floats(2)[i]),
+                        bad + " " + all.get(i));
+            }
+        }
+    }
+
     @Test void aDrawHasTheSameBitsAloneAndInAPart() {
         float[] x = logits(2);
         var all = draws();
@@ -80,6 +125,7 @@ final class SamplingVerbsTest extends Conformance {
             var alone = sample(tensor(on, ROWS, WORDS, x), on.draws(scope, List.of(all.get(i))));
             assertEquals(together.ints(0)[i], alone.ints(0)[0]);
             assertEquals(together.floats(1)[i], alone.floats(1)[0]);
+            assertEquals(together.floats(2)[i], alone.floats(2)[0]);
         }
         int each = all.size() / ROWS;
         var part = sample(tensor(on, ROWS, WORDS, x).rows(2, 2),

@@ -28,12 +28,17 @@ import bios.worker.device.DeviceLost;
 import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.device.Tensor;
 import bios.worker.device.TestDevices;
+import bios.worker.load.TensorStream;
 import bios.worker.model.Golden;
 import bios.worker.sample.SamplerSettings;
+import bios.worker.train.NonFinite;
+import java.io.ByteArrayInputStream;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Proxy;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.time.Duration;
@@ -89,7 +94,8 @@ final class EngineHarness implements AutoCloseable {
             UnaryOperator<Device> device, UnaryOperator<BlobStore> blobs) {
         this.folder = folder;
         this.store = FileBlobStore.open(folder);
-        var settings = new EngineSettings(512, 1 << 20, 1 << 20, 2, 4, runs, adapterBytes, SAMPLER, 1000);
+        var settings = new EngineSettings(512, 1 << 20, 1 << 20, 2, 4, runs, adapterBytes, SAMPLER, 1000,
+                NonFinite.SKIP);
         Behavior<EngineCommand> behavior =
                 Engine.create(settings, models, () -> device.apply(TestDevices.open(2)), blobs.apply(store));
         var spawned = new CompletableFuture<ActorRef<EngineCommand>>();
@@ -225,6 +231,29 @@ final class EngineHarness implements AutoCloseable {
         } catch (IOException e) {
             throw new UncheckedIOException(e);
         }
+    }
+
+    /// A copy of a blob of tensors in which the first number of one is NaN.
+    BlobRef withNaN(BlobRef ref, String tensor) {
+        try (var in = store.open(ref)) {
+            byte[] bytes = in.readAllBytes();
+            try (var file = TensorStream.open("blob", new ByteArrayInputStream(bytes), bytes.length)) {
+                var range = file.tensors().stream().filter(t -> t.name().equals(tensor)).findFirst()
+                        .orElseThrow();
+                var all = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN);
+                all.putFloat(8 + (int) all.getLong(0) + (int) range.begin(), Float.NaN);
+            }
+            return store.put(ref.id().scope(), bytes);
+        } catch (IOException e) {
+            throw new UncheckedIOException(e);
+        }
+    }
+
+    /// Samples; returns why it failed.
+    Fault unsampled(SampleTask task) {
+        var probe = replies();
+        engine.tell(new EngineCommand.Sample(task, probe.ref()));
+        return probe.expectMessageClass(EngineReply.RequestFailed.class, TIMEOUT).fault();
     }
 
     /// Samples; returns the bits of the result.

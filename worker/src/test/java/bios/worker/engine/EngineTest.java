@@ -13,6 +13,7 @@ import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.LoraSpec;
+import bios.protocol.run.AdamParams;
 import bios.protocol.run.Operation;
 import bios.protocol.run.OperationResult;
 import bios.protocol.sampling.SampleTask;
@@ -133,6 +134,62 @@ class EngineTest {
                     Optional.of(saved))).step());
             assertEquals(saved.contentId(), fresh.save(EngineHarness.saveState("copy")).contentId());
         }
+    }
+
+    /// A run of an earlier build may have such a state: it is not saved, and a load mends it.
+    @Test void aStateThatIsNotFiniteIsRefusedByNameWhereItIsSavedLoadedOrSampled() {
+        String tensor = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight";
+        try (var harness = EngineHarness.open(folder)) {
+            Run good = harness.run(1, SMALL);
+            good.all(EngineHarness.operations(4, 1, 0.01));
+            CheckpointManifest saved = good.save(EngineHarness.saveState("good"));
+            Run spoilt = harness.run(2, SMALL,
+                    Optional.of(harness.withNaN(good.point().state(), tensor)));
+            var seen = (OperationResult.Evaluated) spoilt.result(EngineHarness.gradient(1, 2),
+                    Optional.empty());
+            assertEquals(140, seen.metrics().get("non_finite:sum"));
+            var step = (OperationResult.Stepped) spoilt.result(new Operation.OptimStep(Optional.empty()),
+                    Optional.empty());
+            assertEquals(1, step.metrics().get("skipped_gradient:sum"));
+            Fault unsaved = spoilt.fault(EngineHarness.saveState("bad"));
+            assertEquals("state_not_finite", unsaved.code());
+            assertTrue(unsaved.message().contains("tensor '" + tensor + "' has NaN at [0, 0]"),
+                    unsaved.message());
+
+            var bad = new CheckpointManifest(saved.run(), saved.kind(), saved.name(), saved.baseModel(),
+                    saved.lora(), "ab".repeat(32), harness.withNaN(saved.adapter(), tensor),
+                    saved.optimizer(), saved.step(), saved.settings(), saved.optimizerType(), "{}",
+                    Optional.empty(), 1, Optional.empty());
+            Fault unloaded = good.fault(EngineHarness.load(bad, true), Optional.of(bad));
+            assertEquals("non_finite", unloaded.code());
+            assertTrue(unloaded.message().contains(tensor), unloaded.message());
+            assertEquals("non_finite",
+                    harness.unsampled(EngineHarness.task("a", Optional.of(bad), 1)).code());
+
+            spoilt.result(EngineHarness.load(saved, true), Optional.of(saved));
+            assertEquals(saved.contentId(), spoilt.save(EngineHarness.saveState("mended")).contentId());
+        }
+    }
+
+    /// Operations behind a step wait for its outcome, also where a thread of its own waits for the device.
+    @Test void aSkippedStepIsNotCountedWhateverFollowsAtOnce() {
+        for (boolean discrete : new boolean[] {false, true})
+            try (var harness = EngineHarness.withDevice(folder.resolve("" + discrete),
+                    device -> discrete ? EngineHarness.discrete(device) : device)) {
+                Run run = harness.run(1, SMALL);
+                var far = new Operation.OptimStep(Optional.of(new AdamParams(1e39, 0.9, 0.95, 1e-8, 0, 0)));
+                var near = new Operation.OptimStep(Optional.of(new AdamParams(1e-3, 0.9, 0.95, 1e-8, 0, 0)));
+                for (Operation step : List.of(near, far, near, far, far, near)) {
+                    run.send(EngineHarness.gradient(1, 2));
+                    run.send(step);
+                }
+                List<String> results = run.receive(12);
+                assertEquals(List.of("1", "1", "2", "2", "2", "3"), results.stream()
+                        .filter(result -> !result.startsWith("[")).map(result -> result.split("\\{")[0])
+                        .toList());
+                CheckpointManifest saved = run.save(EngineHarness.saveState("end"));
+                assertEquals(3, saved.step());
+            }
     }
 
     @Test void aSnapshotGivesTheSameTokensWhileItsRunContinues() {

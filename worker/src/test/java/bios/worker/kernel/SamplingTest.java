@@ -24,9 +24,9 @@ final class SamplingTest {
 
     @Test void withoutTemperatureTheLargestWinsAndOfEqualOnesTheLowestId() {
         var greedy = draw(0, 1, 0.1);
-        assertEquals(1, Sampling.fromScaled(new float[] {-1, 3, 3, 2}, greedy, 0.99));
-        assertEquals(0, Sampling.fromScaled(new float[] {0, -0f}, greedy, 0.99));
-        assertEquals(2, Sampling.fromScaled(new float[] {Float.NaN, -5, -4}, greedy, 0.99));
+        assertEquals(1, Sampling.fromScaled(new float[] {-1, 3, 3, 2}, greedy, 0.99).token());
+        assertEquals(0, Sampling.fromScaled(new float[] {0, -0f}, greedy, 0.99).token());
+        assertEquals(2, Sampling.fromScaled(new float[] {Float.NaN, -5, -4}, greedy, 0.99).token());
     }
 
     @Test void frequenciesFollowTheSoftmaxOfScaledLogits() {
@@ -64,7 +64,7 @@ final class SamplingTest {
             double topP = 1 - Math.pow(10, -4 * random.nextDouble());
             double uniform = random.nextDouble();
             assertEquals(bySorting(logits, topP, uniform),
-                    Sampling.fromScaled(logits, draw(1, -1, topP), uniform), "round " + round);
+                    Sampling.fromScaled(logits, draw(1, -1, topP), uniform).token(), "round " + round);
         }
     }
 
@@ -117,7 +117,7 @@ final class SamplingTest {
                 Sampling.scale(scaled, draw.temperature());
                 double uniform = Sampling.uniform(11, 2, i);
                 assertEquals(Sampling.simple(draw) ? simply(draw, logits, uniform)
-                        : Sampling.fromScaled(scaled, draw, uniform), Sampling.token(logits, draw));
+                        : Sampling.fromScaled(scaled, draw, uniform).token(), Sampling.token(logits, draw));
             }
         assertArrayEquals(new float[] {1, 0, -1, 2}, logits);
     }
@@ -126,7 +126,7 @@ final class SamplingTest {
         float[] logits = {1, 4, 3};
         var draw = draw(1e-300, -1, 1);
         Sampling.scale(logits, draw.temperature());
-        assertEquals(1, Sampling.fromScaled(logits, draw, 0.999));
+        assertEquals(1, Sampling.fromScaled(logits, draw, 0.999).token());
     }
 
     @Test void rankingGivesTheLargestBestFirst() {
@@ -150,7 +150,7 @@ final class SamplingTest {
         Sampling.scale(scaled, draw.temperature());
         int[] counts = new int[logits.length];
         for (int i = 0; i < DRAWS; i++)
-            counts[Sampling.fromScaled(scaled, draw, Sampling.uniform(11, 0, i))]++;
+            counts[Sampling.fromScaled(scaled, draw, Sampling.uniform(11, 0, i)).token()]++;
         for (int i = 0; i < counts.length; i++) {
             double deviation = Math.sqrt(expected[i] * (1 - expected[i]) / DRAWS);
             assertEquals(expected[i], counts[i] / (double) DRAWS, 5 * deviation, Arrays.toString(counts));

@@ -12,10 +12,15 @@ import bios.worker.load.ModelFolder;
 import bios.worker.load.ModelRefused;
 import bios.worker.load.ModelSpec;
 import bios.worker.load.Safetensors;
+import bios.worker.load.TensorStream;
 import com.fasterxml.jackson.databind.ObjectMapper;
 import com.fasterxml.jackson.databind.node.ObjectNode;
+import java.io.ByteArrayInputStream;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
 import java.util.List;
 import java.util.Set;
 import org.junit.jupiter.api.Assertions;
@@ -121,6 +126,32 @@ class ModelRefusedTest {
         assertEquals(0.25f, now[0]);
         configure("'rope_parameters':null,'rope_theta':5000.0");
         assertEquals(1f, ModelFolder.open(folder).spec().rope().inverseFrequencies()[0]);
+    }
+
+    /// A file whose numbers are not all finite: any number of any tensor is found and named.
+    @ParameterizedTest @CsvSource({"model.embed_tokens.weight, 77", "model.norm.weight, 3",
+            "model.layers.0.self_attn.q_norm.weight, 1", "model.layers.1.mlp.down_proj.weight, 0",
+            "model.layers.0.self_attn.v_proj.weight, 39", "lm_head.weight, 1000"})
+    void aWeightThatIsNotFiniteIsRefusedByName(String tensor, int index) throws Exception {
+        original = Golden.of("qwen3-lm-head").folder().resolve("model");
+        for (String file : List.of("config.json", "model.safetensors"))
+            Files.copy(original.resolve(file), folder.resolve(file), StandardCopyOption.REPLACE_EXISTING);
+        Path weights = folder.resolve("model.safetensors");
+        byte[] bytes = Files.readAllBytes(weights);
+        int columns;
+        try (var file = TensorStream.open("file", new ByteArrayInputStream(bytes), bytes.length)) {
+            var range = file.tensors().stream().filter(t -> t.name().equals(tensor)).findFirst()
+                    .orElseThrow();
+            assertEquals("F32", range.dtype());
+            columns = Math.toIntExact(range.shape().getLast());
+            var all = ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN);
+            all.putFloat(8 + (int) all.getLong(0) + (int) range.begin() + 4 * index, Float.NaN);
+        }
+        Files.write(weights, bytes);
+        String got = refusal();
+        String place = tensor.contains("norm") ? "[" + index + "]"
+                : "[" + index / columns + ", " + index % columns + "]";
+        assertTrue(got.contains("tensor '" + tensor + "' has NaN at " + place), got);
     }
 
     private void configure(String change) throws Exception {

@@ -102,6 +102,51 @@ class SamplerTest {
         }
     }
 
+    /// At any temperature, with top-k and top-p: the model's own beside those of the distribution drawn from.
+    @Test void theModelsOwnLogprobsHaveTheTrainersBitsAtAnyTemperature() {
+        for (var params : List.of(new SamplingParams(Optional.of(30), Optional.empty(), List.of(), List.of(),
+                0.7, -1, 1), new SamplingParams(Optional.of(30), Optional.empty(), List.of(), List.of(), 1,
+                5, 1), new SamplingParams(Optional.of(30), Optional.empty(), List.of(), List.of(), 1.5, 40,
+                0.9))) {
+            SampleTask task = task(prompt(1, 20), params);
+            var drawn = alone(task, adapters.get(1)).sequences().getFirst();
+            float[] trainer = trainerLogprobs(concat(task.prompt(), drawn.tokens()), adapters.get(1));
+            float[] own = drawn.modelLogprobs().orElseThrow();
+            assertArrayEquals(Arrays.copyOfRange(trainer, 19, trainer.length), own);
+            assertFalse(Arrays.equals(own, drawn.logprobs()));
+        }
+        for (double temperature : new double[] {0, 1})
+            assertTrue(alone(task(prompt(1, 20), params(5, temperature)), adapters.get(1)).sequences()
+                    .getFirst().modelLogprobs().isEmpty());
+    }
+
+    /// Weights that are finite, but with which the model's numbers overflow.
+    @Test void aRequestWhoseLogitsAreNotFiniteFailsAloneWithTheReason() {
+        SampleTask good = with(task(prompt(1, 30), params(10, 1)), 2, true, 3);
+        String expected = bits(alone(good, adapters.get(1)));
+        try (Adapter far = trained(new LoraSpec(8, 16, 5, adapters.get(1).get().lora().targets()));
+                Sampler sampler = new Sampler(model, Optional.empty(), ROOMY)) {
+            for (var slab : far.weights().slabs()) device.fill(slab, 1e30f);
+            for (SampleTask bad : List.of(task(prompt(2, 30), params(10, 1)),
+                    with(task(prompt(3, 30), params(10, 0)), 3, false, 0),
+                    with(task(prompt(4, 30), params(10, 0.7)), 2, true, 2))) {
+                long failing = sampler.submit(bad, Optional.of(far));
+                long fine = sampler.submit(good, adapters.get(1));
+                List<Sampler.Failed> failed = new ArrayList<>();
+                Map<Long, String> finished = new HashMap<>();
+                while (!sampler.idle()) {
+                    Sampler.Ended ended = sampler.complete(sampler.launch());
+                    failed.addAll(ended.failed());
+                    ended.finished().forEach(f -> finished.put(f.id(), bits(f.result())));
+                }
+                assertEquals(List.of(failing), failed.stream().map(Sampler.Failed::id).toList());
+                assertEquals("non_finite", failed.getFirst().why().code());
+                assertEquals(Map.of(fine, expected), finished);
+                assertEquals(sampler.pages().limit(), sampler.pages().free());
+            }
+        }
+    }
+
     @Test void aResultDoesNotDependOnOtherRequestsBudgetsOrPages() {
         List<SampleTask> tasks = new ArrayList<>();
         List<Optional<Adapter>> used = new ArrayList<>();
@@ -192,17 +237,21 @@ class SamplerTest {
         }
     }
 
-    @Test void logprobsAreThoseOfTheScaledDistributionBeforeTopKAndTopP() {
+    @Test void logprobsAreThoseOfTheDistributionThatIsDrawnFrom() {
         int[] prompt = prompt(7, 15);
-        var hot = alone(task(prompt, new SamplingParams(Optional.of(1), Optional.empty(), List.of(),
-                List.of(), 2, 1, 1)), Optional.empty());
         var all = alone(with(task(concat(prompt, new int[] {0}), params(1, 0)), 1, false,
                 model.spec().vocabularySize()), Optional.empty());
         List<TokenLogprob> plain = all.topkPromptLogprobs().orElseThrow().getLast();
-        double total = plain.stream().mapToDouble(t -> Math.exp(t.logprob() / 2.0)).sum();
-        assertEquals(plain.getFirst().token(), hot.sequences().getFirst().tokens()[0]);
-        assertEquals(plain.getFirst().logprob() / 2 - Math.log(total),
-                hot.sequences().getFirst().logprobs()[0], 1e-5);
+        for (int topK : new int[] {-1, 1, 3}) {
+            var hot = alone(task(prompt, new SamplingParams(Optional.of(1), Optional.empty(), List.of(),
+                    List.of(), 2, topK, 1)), Optional.empty()).sequences().getFirst();
+            double kept = plain.subList(0, topK == -1 ? plain.size() : topK).stream()
+                    .mapToDouble(t -> Math.exp(t.logprob() / 2.0)).sum();
+            TokenLogprob drawn = plain.stream().filter(t -> t.token() == hot.tokens()[0]).findFirst()
+                    .orElseThrow();
+            assertEquals(drawn.logprob() / 2 - Math.log(kept), hot.logprobs()[0], 1e-5);
+            assertEquals(drawn.logprob(), hot.modelLogprobs().orElseThrow()[0]);
+        }
     }
 
     @Test void requestsThatCanNeverFitAreRefusedWithTheNumbers() {
@@ -268,7 +317,8 @@ class SamplerTest {
                         try {
                             LaunchedDecode pass = sampler.launch();
                             test.refuseNothing();
-                            sampler.complete(pass).forEach(f -> results.put(f.id(), bits(f.result())));
+                            sampler.complete(pass).finished()
+                                    .forEach(f -> results.put(f.id(), bits(f.result())));
                             n = Math.min(n, 7);      // every allocation of the first pass, some of the later
                         } catch (OutOfDeviceMemory _) {
                             assertEquals(pages, sampler.pages());
@@ -486,7 +536,8 @@ class SamplerTest {
     private static String bits(SampleResult result) {
         var text = new StringBuilder();
         for (var s : result.sequences())
-            text.append(Arrays.toString(s.tokens())).append(bits(s.logprobs())).append(s.stopReason());
+            text.append(Arrays.toString(s.tokens())).append(bits(s.logprobs())).append(s.stopReason())
+                    .append(bits(s.modelLogprobs().orElse(new float[0])));
         result.promptLogprobs().ifPresent(p -> text.append(" prompt ").append(bits(p)));
         result.topkPromptLogprobs().orElse(Collections.emptyList()).forEach(row -> row.forEach(t ->
                 text.append(t.token()).append(':').append(Float.floatToIntBits(t.logprob())).append(' ')));

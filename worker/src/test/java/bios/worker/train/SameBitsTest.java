@@ -60,7 +60,8 @@ class SameBitsTest {
                         logprobs.add(step == 0 ? new ArrayList<>() : logprobs.removeLast());
                         logprobs.getLast().addAll(together(trainer, run,
                                 Examples.operation(model, 7 + step, 5, false), other, sharing).logprobs());
-                        trainer.optimStep(run, Optional.of(new AdamParams(1e-2, 0.9, 0.95, 1e-8, 0.01, 1)));
+                        trainer.optimStep(run, Optional.of(new AdamParams(1e-2, 0.9, 0.95, 1e-8, 0.01, 1)))
+                                .complete();
                     }
                     together(trainer, run, Examples.operation(model, 9, 3, false), other, sharing);
                     states.add(StateFiles.point(run));
@@ -158,14 +159,15 @@ class SameBitsTest {
                 TrainingState run = Examples.run(Examples.SMALL, model)) {
             Trainer trainer = new Trainer(model);
             trainer.evaluate(run, Examples.operation(model, 1, 2, false));
-            trainer.optimStep(run, Optional.empty());
+            trainer.optimStep(run, Optional.empty()).complete();
             trainer.evaluate(run, Examples.operation(model, 2, 2, false));
             byte[] point = StateFiles.point(run);
             try (TrainingState again = StateFiles.restore(point, model.spec(), on)) {
                 assertArrayEquals(point, StateFiles.point(again));
                 for (TrainingState state : List.of(run, again)) {
                     trainer.evaluate(state, Examples.operation(model, 3, 2, false));
-                    trainer.optimStep(state, Optional.of(new AdamParams(1e-3, 0.8, 0.9, 1e-8, 0.1, 0.5)));
+                    trainer.optimStep(state, Optional.of(new AdamParams(1e-3, 0.8, 0.9, 1e-8, 0.1, 0.5)))
+                            .complete();
                 }
                 assertArrayEquals(StateFiles.point(run), StateFiles.point(again));
             }

@@ -81,6 +81,7 @@ final class AdapterProducts {
             HostSlots slots, int site, Optional<Tensor> low, Fp32Operands operands) {
         var dy = operands.read(dyGiven);
         Optional<HostTensor> to = dx.map(t -> add ? operands.update(t) : operands.write(t));
+        if (dx.isPresent()) products.prepareBackward(w);
         var corrections = new ArrayList<HostLowRank>();
         if (low.isPresent()) {
             var x = operands.read(xGiven);

@@ -90,13 +90,23 @@ final class Avx512Attention implements CpuAttention {
 
     /// Buffers of one thread of the pool.
     private static final class Space implements AutoCloseable {
-        final NativeBuffer keys = new NativeBuffer();
-        final NativeBuffer values = new NativeBuffer();
-        final NativeBuffer scores = new NativeBuffer();
-        final NativeBuffer more = new NativeBuffer();
-        final NativeBuffer sums = new NativeBuffer();
-        final NativeBuffer rows = new NativeBuffer();
-        final NativeBuffer masks = new NativeBuffer();
+        final NativeBuffer keys;
+        final NativeBuffer values;
+        final NativeBuffer scores;
+        final NativeBuffer more;
+        final NativeBuffer sums;
+        final NativeBuffer rows;
+        final NativeBuffer masks;
+
+        Space(Memory memory) {
+            keys = new NativeBuffer(memory);
+            values = new NativeBuffer(memory);
+            scores = new NativeBuffer(memory);
+            more = new NativeBuffer(memory);
+            sums = new NativeBuffer(memory);
+            rows = new NativeBuffer(memory);
+            masks = new NativeBuffer(memory);
+        }
 
         @Override public void close() {
             for (var buffer : List.of(keys, values, scores, more, sums, rows, masks)) buffer.close();
@@ -106,10 +116,10 @@ final class Avx512Attention implements CpuAttention {
     private final Pool pool;
     private final Space[] spaces;
 
-    Avx512Attention(Pool pool) {
+    Avx512Attention(Pool pool, Memory memory) {
         this.pool = pool;
         spaces = new Space[pool.size()];
-        for (int i = 0; i < spaces.length; i++) spaces[i] = new Space();
+        for (int i = 0; i < spaces.length; i++) spaces[i] = new Space(memory);
     }
 
     private static long at(HostTensor t, int row, int column) {

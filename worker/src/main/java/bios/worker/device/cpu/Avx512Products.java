@@ -41,29 +41,28 @@ final class Avx512Products implements Products {
     private static final int TOKENS = 128;
 
     private final Pool pool;
+    private final Memory memory;
     private final Activations activations;
     private final boolean dots;
     private final Arena frozen = Arena.ofShared();
     private final ReadAhead ahead = new ReadAhead();
     private final NativeBuffer[] panels;
     private final NativeBuffer[] factors;
-    private final NativeBuffer left = new NativeBuffer();
-    private final NativeBuffer turned = new NativeBuffer();
-    private final NativeBuffer outer = new NativeBuffer();
+    private final NativeBuffer left;
+    private final NativeBuffer turned;
+    private final NativeBuffer outer;
 
     /// @param dots whether the processor has the bf16 instruction, which all [Activations] except exact need
-    Avx512Products(Pool pool, Activations activations, boolean dots) {
+    Avx512Products(Pool pool, Memory memory, Activations activations, boolean dots) {
         this.pool = pool;
+        this.memory = memory;
         this.activations = activations;
         this.dots = dots && activations != Activations.EXACT;
-        panels = buffers(pool.size());
-        factors = buffers(pool.size());
-    }
-
-    private static NativeBuffer[] buffers(int n) {
-        var buffers = new NativeBuffer[n];
-        for (int i = 0; i < n; i++) buffers[i] = new NativeBuffer();
-        return buffers;
+        panels = NativeBuffer.each(pool.size(), memory);
+        factors = NativeBuffer.each(pool.size(), memory);
+        left = new NativeBuffer(memory);
+        turned = new NativeBuffer(memory);
+        outer = new NativeBuffer(memory);
     }
 
     @Override public String description() {
@@ -73,7 +72,14 @@ final class Avx512Products implements Products {
     }
 
     @Override public Weight packWeight(FrozenMatrix matrix) {
-        return Packed.of(matrix, frozen, pool, ahead);
+        long bytes = Packed.bytes(matrix);
+        memory.count(bytes);
+        try {
+            return Packed.of(matrix, frozen, pool, ahead);
+        } catch (Throwable t) {
+            memory.uncount(bytes);
+            throw t;
+        }
     }
 
     // ---- frozen products ----

@@ -18,14 +18,11 @@ final class Avx512Rows implements RowVerbs {
     private final MemorySegment[] rooms;
     private final NativeBuffer[] buffers;
 
-    Avx512Rows(Pool pool) {
+    Avx512Rows(Pool pool, Memory memory) {
         this.pool = pool;
         rooms = new MemorySegment[pool.size()];
-        buffers = new NativeBuffer[pool.size()];
-        for (int i = 0; i < rooms.length; i++) {
-            buffers[i] = new NativeBuffer();
-            rooms[i] = buffers[i].atLeast(ROOM);
-        }
+        buffers = NativeBuffer.each(pool.size(), memory);
+        for (int i = 0; i < rooms.length; i++) rooms[i] = buffers[i].atLeast(ROOM);
     }
 
     private static long at(HostTensor t, int row) {

@@ -51,6 +51,8 @@ final class CpuDevice implements Device {
     private final AdapterProducts adapted;
     private final SamplingVerbs sampling;
     private final OptimizerVerbs optimizer;
+    /// Address of the matrix that was packed last: a tied embedding was checked with its head.
+    private long lastWeight;
 
     /// The device that the settings describe.
     static CpuDevice open(DeviceSettings settings) {
@@ -66,17 +68,17 @@ final class CpuDevice implements Device {
         workspaces = new Workspace[threads];
         for (int i = 0; i < threads; i++) workspaces[i] = new Workspace();
         products = switch (path.family()) {
-            case OWN -> new Avx512Products(pool, activations, path == CpuPath.OWN_AVX512_BF16);
-            case ONEDNN -> new DnnlProducts(path.oneDnn(), pool, workspaces, activations);
-            case PLAIN -> new PlainProducts(pool, workspaces, activations);
+            case OWN -> new Avx512Products(pool, memory, activations, path == CpuPath.OWN_AVX512_BF16);
+            case ONEDNN -> new DnnlProducts(path.oneDnn(), pool, memory, workspaces, activations);
+            case PLAIN -> new PlainProducts(pool, memory, workspaces, activations);
         };
         rows = switch (path.family()) {
-            case OWN -> new Avx512Rows(pool);
+            case OWN -> new Avx512Rows(pool, memory);
             case ONEDNN, PLAIN -> new PlainRows(pool, workspaces);
         };
         attention = switch (path.family()) {
-            case OWN -> new Avx512Attention(pool);
-            case ONEDNN -> new DnnlAttention(path.oneDnn(), pool, workspaces);
+            case OWN -> new Avx512Attention(pool, memory);
+            case ONEDNN -> new DnnlAttention(path.oneDnn(), pool, memory, workspaces);
             case PLAIN -> new PlainAttention(pool, workspaces);
         };
         fp32 = new Fp32Operands.Source(memory, pool, workspaces);
@@ -152,16 +154,13 @@ final class CpuDevice implements Device {
         long bytes = (long) matrix.rows() * matrix.columns() * matrix.dtype().bytes();
         require(matrix.memory().byteSize() >= bytes, "a matrix of %d bytes in %d", bytes,
                 matrix.memory().byteSize());
-        memory.count(bytes);
-        try {
-            return products.packWeight(matrix);
-        } catch (Throwable t) {
-            memory.uncount(bytes);
-            throw t;
-        }
+        Weight packed = products.packWeight(matrix);
+        lastWeight = matrix.memory().address();
+        return packed;
     }
 
     @Override public Table table(FrozenMatrix matrix) {
+        if (matrix.memory().address() != lastWeight) FiniteScan.all(matrix, pool);
         return new HostTable(matrix);
     }
 
@@ -373,9 +372,9 @@ final class CpuDevice implements Device {
 
     // ---- sampling ----
 
-    @Override public void sample(Tensor tokens, Tensor logprobs, Tensor logits, Draws draws) {
-        fp32.run(f -> sampling.sample(host(tokens), f.write(logprobs), f.read(logits), HostDraws.of(draws),
-                f));
+    @Override public void sample(Tensor tokens, Tensor logprobs, Tensor own, Tensor logits, Draws draws) {
+        fp32.run(f -> sampling.sample(new SamplingVerbs.Results(host(tokens), f.write(logprobs),
+                f.write(own)), f.read(logits), HostDraws.of(draws), f));
     }
 
     @Override public void top(Tensor ids, Tensor logprobs, Tensor logits, Tensor lse) {
@@ -395,11 +394,14 @@ final class CpuDevice implements Device {
         fp32.run(f -> optimizer.sumOfSquares(host(sum), x.stream().map(f::read).toList()));
     }
 
-    @Override public void adamW(List<Tensor> w, List<Tensor> m, List<Tensor> v, List<Tensor> g,
-            Tensor sumOfSquares, AdamStep step) {
-        fp32.run(f -> optimizer.adamW(new OptimizerVerbs.Operands(w.stream().map(f::update).toList(),
-                m.stream().map(f::update).toList(), v.stream().map(f::update).toList(),
-                g.stream().map(f::read).toList()), host(sumOfSquares), step));
+    @Override public void adamW(Tensor notFinite, List<Tensor> w, List<Tensor> m, List<Tensor> v,
+            List<Tensor> g, Tensor sumOfSquares, AdamStep step) {
+        fp32.run(f -> {
+            var all = new OptimizerVerbs.Operands(w.stream().map(f::update).toList(),
+                    m.stream().map(f::update).toList(), v.stream().map(f::update).toList(),
+                    g.stream().map(f::read).toList());
+            optimizer.adamW(host(notFinite), all, host(sumOfSquares), step);
+        });
     }
 
     @Override public void close() {

@@ -32,17 +32,30 @@ final class DnnlAttention implements CpuAttention {
 
     /// Buffers of one thread of the pool.
     private static final class Space {
-        final NativeBuffer block = new NativeBuffer();
-        final NativeBuffer keys = new NativeBuffer();
-        final NativeBuffer keyRows = new NativeBuffer();
-        final NativeBuffer values = new NativeBuffer();
-        final NativeBuffer queries = new NativeBuffer();
-        final NativeBuffer gradients = new NativeBuffer();
-        final NativeBuffer scores = new NativeBuffer();
-        final NativeBuffer more = new NativeBuffer();
-        final NativeBuffer result = new NativeBuffer();
-        final NativeBuffer sums = new NativeBuffer();
+        final NativeBuffer block;
+        final NativeBuffer keys;
+        final NativeBuffer keyRows;
+        final NativeBuffer values;
+        final NativeBuffer queries;
+        final NativeBuffer gradients;
+        final NativeBuffer scores;
+        final NativeBuffer more;
+        final NativeBuffer result;
+        final NativeBuffer sums;
         double[] totals = new double[64];
+
+        Space(Memory memory) {
+            block = new NativeBuffer(memory);
+            keys = new NativeBuffer(memory);
+            keyRows = new NativeBuffer(memory);
+            values = new NativeBuffer(memory);
+            queries = new NativeBuffer(memory);
+            gradients = new NativeBuffer(memory);
+            scores = new NativeBuffer(memory);
+            more = new NativeBuffer(memory);
+            result = new NativeBuffer(memory);
+            sums = new NativeBuffer(memory);
+        }
 
         double[] totals(int n) {
             if (totals.length < n) totals = new double[n];
@@ -63,12 +76,12 @@ final class DnnlAttention implements CpuAttention {
     private final DnnlKernels kernels;
     private final Space[] spaces;
 
-    DnnlAttention(Dnnl dnnl, Pool pool, Workspace[] workspaces) {
+    DnnlAttention(Dnnl dnnl, Pool pool, Memory memory, Workspace[] workspaces) {
         this.pool = pool;
         this.workspaces = workspaces;
-        kernels = new DnnlKernels(dnnl, pool.size());
+        kernels = new DnnlKernels(dnnl, pool.size(), memory);
         spaces = new Space[pool.size()];
-        for (int i = 0; i < spaces.length; i++) spaces[i] = new Space();
+        for (int i = 0; i < spaces.length; i++) spaces[i] = new Space(memory);
     }
 
     /// Queries of one tile.

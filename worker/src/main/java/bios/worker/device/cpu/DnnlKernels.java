@@ -35,14 +35,14 @@ final class DnnlKernels implements AutoCloseable {
 
     private final Dnnl dnnl;
     private final int threads;
-    private final List<NativeBuffer> scratchpads = new ArrayList<>();
+    private final NativeBuffer[] scratchpads;
     private final Map<FormKey, Form> forms = new HashMap<>();
     private final Map<Record, Kernel> kernels = new LinkedHashMap<>(64, 0.75f, true);
 
-    DnnlKernels(Dnnl dnnl, int threads) {
+    DnnlKernels(Dnnl dnnl, int threads, Memory memory) {
         this.dnnl = dnnl;
         this.threads = threads;
-        for (int i = 0; i < threads; i++) scratchpads.add(new NativeBuffer());
+        scratchpads = NativeBuffer.each(threads, memory);
     }
 
     /// One compiled operation, with memory objects for each thread of the pool.
@@ -67,7 +67,7 @@ final class DnnlKernels implements AutoCloseable {
         /// dst ← src·weights; a reorder has no weights.
         void run(int thread, MemorySegment src, MemorySegment weights, MemorySegment dst) {
             if (bindings[thread] == null) bindings[thread] = new Binding(this);
-            bindings[thread].run(scratchpads.get(thread).atLeast(scratchpadBytes), src, weights, dst);
+            bindings[thread].run(scratchpads[thread].atLeast(scratchpadBytes), src, weights, dst);
         }
 
         /// Bytes of its result, rounded up to a multiple of 64.
@@ -213,6 +213,6 @@ final class DnnlKernels implements AutoCloseable {
         kernels.clear();
         forms.values().forEach(f -> dnnl.destroyDescriptor(f.descriptor));
         forms.clear();
-        scratchpads.forEach(NativeBuffer::close);
+        for (NativeBuffer scratchpad : scratchpads) scratchpad.close();
     }
 }

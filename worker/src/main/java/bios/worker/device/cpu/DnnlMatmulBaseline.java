@@ -25,15 +25,16 @@ final class DnnlMatmulBaseline implements MatmulBaseline {
     private final Dnnl dnnl;
     private final Pool pool;
     private final DnnlKernels kernels;
-    private final NativeBuffer left = new NativeBuffer();
-    private final NativeBuffer right = new NativeBuffer();
-    private final NativeBuffer result = new NativeBuffer();
+    private final Memory memory = new Memory(Long.MAX_VALUE);
+    private final NativeBuffer left = new NativeBuffer(memory);
+    private final NativeBuffer right = new NativeBuffer(memory);
+    private final NativeBuffer result = new NativeBuffer(memory);
     private final Map<Product, Map<Type, Double>> cachedSeconds = new HashMap<>();
 
     private DnnlMatmulBaseline(Dnnl dnnl, int threads) {
         this.dnnl = dnnl;
         pool = new Pool(threads);
-        kernels = new DnnlKernels(dnnl, threads);
+        kernels = new DnnlKernels(dnnl, threads, memory);
     }
 
     /// For so many threads; empty if oneDNN does not load.

@@ -64,25 +64,29 @@ final class DnnlProducts implements Products {
 
     private final Dnnl dnnl;
     private final Pool pool;
+    private final Memory memory;
     private final Workspace[] workspaces;
     private final DnnlKernels kernels;
     private final Arena weightArena = Arena.ofShared();
-    private final NativeBuffer roundedBuffer = new NativeBuffer();
-    private final NativeBuffer scaledBuffer = new NativeBuffer();
-    private final NativeBuffer rightBuffer = new NativeBuffer();
+    private final NativeBuffer roundedBuffer;
+    private final NativeBuffer scaledBuffer;
+    private final NativeBuffer rightBuffer;
     private final NativeBuffer[] threadBuffers;
     private final OuterProducts outer;
     private final Activations activations;
 
-    DnnlProducts(Dnnl dnnl, Pool pool, Workspace[] workspaces, Activations activations) {
+    DnnlProducts(Dnnl dnnl, Pool pool, Memory memory, Workspace[] workspaces, Activations activations) {
         this.dnnl = dnnl;
         this.pool = pool;
+        this.memory = memory;
+        roundedBuffer = new NativeBuffer(memory);
+        scaledBuffer = new NativeBuffer(memory);
+        rightBuffer = new NativeBuffer(memory);
         this.workspaces = workspaces;
         this.activations = activations;
-        kernels = new DnnlKernels(dnnl, pool.size());
-        threadBuffers = new NativeBuffer[pool.size()];
-        for (int i = 0; i < threadBuffers.length; i++) threadBuffers[i] = new NativeBuffer();
-        outer = new OuterProducts(pool, workspaces, kernels, threadBuffers);
+        kernels = new DnnlKernels(dnnl, pool.size(), memory);
+        threadBuffers = NativeBuffer.each(pool.size(), memory);
+        outer = new OuterProducts(pool, memory, workspaces, kernels, threadBuffers);
     }
 
     @Override public String description() {
@@ -107,6 +111,7 @@ final class DnnlProducts implements Products {
     // ---- right factors ----
 
     @Override public Weight packWeight(FrozenMatrix matrix) {
+        FiniteScan.all(matrix, pool);
         return new PackedWeight(matrix);
     }
 
@@ -148,12 +153,12 @@ final class DnnlProducts implements Products {
             packers.add(kernels.pack(type, depth, n, rowStride, columnStride));
             bytes += (forms.getLast().bytes() + 63) / 64 * 64;
         }
-        var memory = to == null ? weightArena.allocate(bytes, 64) : to.atLeast(bytes);
+        var packed = to == null ? permanent(bytes) : to.atLeast(bytes);
         var panels = new ArrayList<Panel>();
         for (int i = 0; i < forms.size(); i++) {
             long size = (forms.get(i).bytes() + 63) / 64 * 64;
-            panels.add(new Panel(i * width, Math.min(width, columns - i * width), memory.asSlice(0, size)));
-            memory = memory.asSlice(size);
+            panels.add(new Panel(i * width, Math.min(width, columns - i * width), packed.asSlice(0, size)));
+            packed = packed.asSlice(size);
         }
         long element = type == Dnnl.BF16 ? 2 : 4;
         pool.run(panels.size(), 8L * depth * columns, (i, thread) -> {
@@ -161,6 +166,21 @@ final class DnnlProducts implements Products {
             packers.get(i).run(thread, from.asSlice(element * columnStride * panel.from), null, panel.packed);
         });
         return new PackedRight(type, depth, columns, panels);
+    }
+
+    private MemorySegment permanent(long bytes) {
+        memory.count(bytes);
+        try {
+            return weightArena.allocate(bytes, 64);
+        } catch (Throwable t) {
+            memory.uncount(bytes);
+            throw t;
+        }
+    }
+
+    /// The packed form that backward reads is made at its first use.
+    @Override public void prepareBackward(Weight w) {
+        ((PackedWeight) w).packedBackward();
     }
 
     /// s·a packed, a `[depth, columns]` or its transpose in memory; valid until the next call.

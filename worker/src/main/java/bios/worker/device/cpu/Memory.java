@@ -49,6 +49,12 @@ final class Memory implements AutoCloseable {
         inUse += bytes;
     }
 
+    /// Counts memory that is allocated elsewhere, even beyond the limit: later allocations find less room.
+    synchronized void countUnlimited(long bytes) {
+        if (bytes > limit - inUse) drop(idle);
+        inUse += bytes;
+    }
+
     /// Frees idle scratch chunks if needed; [OutOfDeviceMemory] if the bytes do not fit even then.
     private void makeRoom(long bytes) {
         if (bytes > limit - inUse) drop(idle);

@@ -86,24 +86,42 @@ final class OptimizerVerbs {
         }
     }
 
-    void adamW(Operands all, HostTensor sumOfSquares, AdamStep step) {
+    /// The step is computed twice: first only to learn whether all of it is finite, then to store it.
+    void adamW(HostTensor notFinite, Operands all, HostTensor sumOfSquares, AdamStep step) {
         requireScalar(sumOfSquares);
         double norm = Math.sqrt(sumOfSquares.memory().get(ValueLayout.JAVA_DOUBLE, 0));
         var rule = AdamW.at(AdamW.clip(norm, step.gradClipNorm()), step.learningRate(), step.beta1(),
                 step.beta2(), step.eps(), step.weightDecay(), step.step());
-        eachPart(all.w, firsts(all.w), (_, i, row, column, n, space) -> {
-            float[] weight = space.row(0, n);
-            float[] first = space.row(1, n);
-            float[] second = space.row(2, n);
-            float[] gradient = space.row(3, n);
-            Rows.load(weight, 0, all.w.get(i), row, column, n);
-            Rows.load(first, 0, all.m.get(i), row, column, n);
-            Rows.load(second, 0, all.v.get(i), row, column, n);
-            Rows.load(gradient, 0, all.g.get(i), row, column, n);
-            rule.step(weight, first, second, gradient, n);
-            Rows.store(all.w.get(i), row, column, weight, 0, n);
-            Rows.store(all.m.get(i), row, column, first, 0, n);
-            Rows.store(all.v.get(i), row, column, second, 0, n);
+        int[] firsts = firsts(all.w);
+        int[] found = new int[firsts[all.w.size()]];
+        eachPart(all.w, firsts, (task, i, row, column, n, space) -> {
+            stepped(rule, all, i, row, column, n, space);
+            found[task] = AdamW.notFinite(space.row(0, n), space.row(1, n), space.row(2, n), space.row(3, n),
+                    n);
         });
+        int bits = 0;
+        for (int part : found) bits |= part;
+        Rows.store(notFinite, 0, new int[] {bits});
+        if (bits != 0) return;
+        eachPart(all.w, firsts, (_, i, row, column, n, space) -> {
+            stepped(rule, all, i, row, column, n, space);
+            Rows.store(all.w.get(i), row, column, space.row(0, n), 0, n);
+            Rows.store(all.m.get(i), row, column, space.row(1, n), 0, n);
+            Rows.store(all.v.get(i), row, column, space.row(2, n), 0, n);
+        });
+    }
+
+    /// Rows 0 to 3 of the workspace ← weights and moments after the step, and the gradient.
+    private static void stepped(AdamW rule, Operands all, int i, int row, int column, int n,
+            Workspace space) {
+        float[] weight = space.row(0, n);
+        float[] first = space.row(1, n);
+        float[] second = space.row(2, n);
+        float[] gradient = space.row(3, n);
+        Rows.load(weight, 0, all.w.get(i), row, column, n);
+        Rows.load(first, 0, all.m.get(i), row, column, n);
+        Rows.load(second, 0, all.v.get(i), row, column, n);
+        Rows.load(gradient, 0, all.g.get(i), row, column, n);
+        rule.step(weight, first, second, gradient, n);
     }
 }

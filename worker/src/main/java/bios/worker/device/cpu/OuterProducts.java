@@ -21,10 +21,13 @@ final class OuterProducts implements AutoCloseable {
     private final Workspace[] workspaces;
     private final DnnlKernels kernels;
     private final NativeBuffer[] threadBuffers;
-    private final NativeBuffer left = new NativeBuffer();
-    private final NativeBuffer result = new NativeBuffer();
+    private final NativeBuffer left;
+    private final NativeBuffer result;
 
-    OuterProducts(Pool pool, Workspace[] workspaces, DnnlKernels kernels, NativeBuffer[] threadBuffers) {
+    OuterProducts(Pool pool, Memory memory, Workspace[] workspaces, DnnlKernels kernels,
+            NativeBuffer[] threadBuffers) {
+        left = new NativeBuffer(memory);
+        result = new NativeBuffer(memory);
         this.pool = pool;
         this.workspaces = workspaces;
         this.kernels = kernels;

@@ -37,16 +37,32 @@ final class Packed implements Weight {
 
     /// Packs a matrix; other element types than fp32 and bf16 are widened to fp32.
     static Packed of(FrozenMatrix matrix, Arena arena, Pool pool, ReadAhead ahead) {
-        boolean pairs = matrix.dtype() == WeightType.BF16;
-        int steps = pairs ? (matrix.columns() + 1) / 2 : matrix.columns();
         int slivers = (matrix.rows() + SLIVER - 1) / SLIVER;
-        var memory = Linux.allocate((long) slivers * steps * STEP + MARGIN, arena);
-        var packed = new Packed(memory, pairs, matrix.rows(), matrix.columns(), steps);
+        var memory = Linux.allocate(bytes(matrix), arena);
+        var packed = new Packed(memory, pairs(matrix), matrix.rows(), matrix.columns(), steps(matrix));
         if (matrix.memory().isMapped()) ahead.prefetchAfter(matrix.memory());
-        pool.runInOrder(slivers, (sliver, _) -> packed.fill(sliver, matrix));
+        var scan = new FiniteScan(matrix);
+        pool.runInOrder(slivers, (sliver, _) -> {
+            scan.rows(sliver * SLIVER, SLIVER);
+            packed.fill(sliver, matrix);
+        });
         // the matrix is not read again, so its mapped pages are released
         if (matrix.memory().isMapped()) Linux.release(matrix.memory());
+        scan.finish();
         return packed;
+    }
+
+    private static boolean pairs(FrozenMatrix matrix) {
+        return matrix.dtype() == WeightType.BF16;
+    }
+
+    private static int steps(FrozenMatrix matrix) {
+        return pairs(matrix) ? (matrix.columns() + 1) / 2 : matrix.columns();
+    }
+
+    /// Bytes of a matrix when it is packed.
+    static long bytes(FrozenMatrix matrix) {
+        return (long) Math.ceilDiv(matrix.rows(), SLIVER) * steps(matrix) * STEP + MARGIN;
     }
 
     @Override public int out() {

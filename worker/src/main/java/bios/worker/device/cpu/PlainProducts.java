@@ -38,11 +38,13 @@ final class PlainProducts implements Products {
     }
 
     private final Pool pool;
+    private final Memory memory;
     private final Workspace[] workspaces;
     private final Activations activations;
 
-    PlainProducts(Pool pool, Workspace[] workspaces, Activations activations) {
+    PlainProducts(Pool pool, Memory memory, Workspace[] workspaces, Activations activations) {
         this.pool = pool;
+        this.memory = memory;
         this.workspaces = workspaces;
         this.activations = activations;
     }
@@ -57,6 +59,9 @@ final class PlainProducts implements Products {
     }
 
     @Override public Weight packWeight(FrozenMatrix matrix) {
+        // not copied, but each product reads all of it
+        memory.count((long) matrix.rows() * matrix.columns() * matrix.dtype().bytes());
+        FiniteScan.all(matrix, pool);
         return new PlainWeight(matrix);
     }
 

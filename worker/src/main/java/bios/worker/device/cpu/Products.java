@@ -12,6 +12,9 @@ interface Products extends AutoCloseable {
 
     Weight packWeight(FrozenMatrix matrix);
 
+    /// Allocates what [#projectBack] keeps for a weight, if it was not used before.
+    default void prepareBackward(Weight w) {}
+
     /// y ← x·Wᵀ.
     void multiply(HostTensor y, HostTensor x, Weight w);
 

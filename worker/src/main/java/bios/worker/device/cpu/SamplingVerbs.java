@@ -9,11 +9,10 @@ import java.util.ArrayList;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
-import java.util.stream.Collectors;
 
 /// Draws and rankings of tokens. A draw of the largest logit, or from unscaled logits without top-k and
-/// top-p, reads the maxima and sums of blocks and then one block. Other draws read a whole row, which is
-/// divided by the temperature once for all draws that share both.
+/// top-p, reads the maxima and sums of blocks and then one block. Other draws read a whole row, of which one
+/// copy is divided by the temperature for all draws that share both.
 final class SamplingVerbs {
     private final Pool pool;
     private final RowVerbs rows;
@@ -22,6 +21,9 @@ final class SamplingVerbs {
         this.pool = pool;
         this.rows = rows;
     }
+
+    /// Token, log-probability as drawn and under the model of each draw.
+    record Results(HostTensor tokens, HostTensor logprobs, HostTensor own) {}
 
     /// A row of logits and a temperature; 1 for unscaled logits.
     private record Key(int row, double temperature) {
@@ -50,45 +52,50 @@ final class SamplingVerbs {
         }
     }
 
-    /// @param logits may be overwritten
-    void sample(HostTensor tokens, HostTensor logprobs, HostTensor logits, HostDraws draws,
-            Fp32Operands operands) {
+    void sample(Results results, HostTensor logits, HostDraws draws, Fp32Operands operands) {
         int n = draws.count();
-        require(tokens.rows() == n && logprobs.rows() == n, "%d results of %d draws", tokens.rows(), n);
+        require(results.tokens.rows() == n && results.logprobs.rows() == n && results.own.rows() == n,
+                "%d results of %d draws", results.tokens.rows(), n);
         var maxima = operands.scratch(logits.rows(), Math.ceilDiv(logits.columns(), Sampling.BLOCK));
         var sums = operands.scratch(maxima.rows(), maxima.columns());
-        List<Source> sources = sources(logits, draws, operands);
+        var lse = operands.scratch(logits.rows(), 1);
+        List<Source> sources = sources(logits, lse, draws, operands);
         if (draws.draws().stream().anyMatch(Sampling::simple)) rows.softmaxBlocks(maxima, sums, logits);
         int[] drawn = new int[n];
-        float[] logit = new float[n];
+        float[] logprobs = new float[n];
         long whole = sources.stream().filter(s -> s.values != null).count();
         pool.run(n, whole * logits.columns(), (i, _) -> {
             var draw = draws.draws().get(i);
             var source = sources.get(i);
             double uniform = Sampling.uniform(draw.seed(), draw.sample(), draw.token());
-            if (Sampling.simple(draw)) {
-                fromOneBlock(i, drawn, logit, draw, uniform, source, maxima, sums);
-            } else {
-                drawn[i] = Sampling.fromScaled(source.values, draw, uniform);
-                logit[i] = source.values[drawn[i]];
-            }
+            var token = Sampling.simple(draw) ? fromOneBlock(draw, uniform, source, maxima, sums)
+                    : Sampling.fromScaled(source.values, draw, uniform);
+            drawn[i] = token.token();
+            logprobs[i] = token.logprob(logit(source.matrix, source.row, token.token()), source.lse);
         });
         for (int i = 0; i < n; i++) {
-            Rows.store(tokens, i, new int[] {drawn[i]});
-            Rows.set(logprobs, i, logit[i] - sources.get(i).lse);
+            Rows.store(results.tokens, i, new int[] {drawn[i]});
+            Rows.set(results.logprobs, i, logprobs[i]);
+            int row = draws.row(i);
+            Rows.set(results.own, i, logit(logits, row, drawn[i]) - Rows.get(lse, row));
         }
     }
 
-    private static void fromOneBlock(int i, int[] drawn, float[] logit, Draw draw, double uniform,
-            Source source, HostTensor maxima, HostTensor sums) {
+    private static float logit(HostTensor matrix, int row, int token) {
+        float[] one = new float[1];
+        Rows.load(one, 0, matrix, row, token, 1);
+        return one[0];
+    }
+
+    private static Sampling.Drawn fromOneBlock(Draw draw, double uniform, Source source, HostTensor maxima,
+            HostTensor sums) {
         float[] most = row(maxima, source.row);
         var place = Sampling.block(most, row(sums, source.row), draw, uniform);
         int first = place.block() * Sampling.BLOCK;
         float[] block = new float[Math.min(Sampling.BLOCK, source.matrix.columns() - first)];
         Rows.load(block, 0, source.matrix, source.row, first, block.length);
         int at = Sampling.within(block, most[place.block()], draw, place.rest());
-        drawn[i] = first + at;
-        logit[i] = block[at];
+        return new Sampling.Drawn(first + at, Double.NaN);
     }
 
     private static float[] row(HostTensor matrix, int row) {
@@ -98,7 +105,10 @@ final class SamplingVerbs {
     }
 
     /// The source of each draw, scaled, with its lse.
-    private List<Source> sources(HostTensor logits, HostDraws draws, Fp32Operands operands) {
+    ///
+    /// @param lse of the rows of logits, to be computed
+    private List<Source> sources(HostTensor logits, HostTensor lse, HostDraws draws,
+            Fp32Operands operands) {
         Map<Key, Source> sources = new LinkedHashMap<>();
         var keys = new ArrayList<Key>();
         for (int i = 0; i < draws.count(); i++) {
@@ -106,43 +116,37 @@ final class SamplingVerbs {
                     draws.row(i), logits.rows());
             keys.add(Key.of(draws.draws().get(i), draws.row(i)));
         }
-        Map<Integer, Long> uses = keys.stream().distinct()
-                .collect(Collectors.groupingBy(Key::row, Collectors.counting()));
-        // A row is scaled in place only if all its draws have the same temperature; otherwise a copy is
-        // scaled.
-        var apart = keys.stream().distinct().filter(k -> k.scaled() && uses.get(k.row) > 1).toList();
-        var copies = apart.isEmpty() ? null : operands.scratch(apart.size(), logits.columns());
-        for (int i = 0; i < apart.size(); i++) {
-            Rows.copy(copies, i, logits, apart.get(i).row);
-            sources.put(apart.get(i), new Source(apart.get(i), copies, i));
-        }
+        var scaled = keys.stream().filter(Key::scaled).distinct().toList();
+        var copies = scaled.isEmpty() ? logits : operands.scratch(scaled.size(), logits.columns());
+        var copiesLse = scaled.isEmpty() ? lse : operands.scratch(scaled.size(), 1);
+        for (int i = 0; i < scaled.size(); i++)
+            sources.put(scaled.get(i), new Source(scaled.get(i), copies, i));
         for (var key : keys) sources.computeIfAbsent(key, k -> new Source(k, logits, k.row));
         for (int i = 0; i < keys.size(); i++)
             if (!Sampling.simple(draws.draws().get(i)))
                 sources.get(keys.get(i)).values = new float[0];
-        scale(List.copyOf(sources.values()));
-        logSumExp(logits, sources, operands);
-        if (copies != null) logSumExp(copies, sources, operands);
+        scale(logits, List.copyOf(sources.values()));
+        logSumExp(lse, logits, operands);
+        if (!scaled.isEmpty()) logSumExp(copiesLse, copies, operands);
+        for (var source : sources.values())
+            source.lse = Rows.get(source.key.scaled() ? copiesLse : lse, source.row);
         return keys.stream().map(sources::get).toList();
     }
 
-    /// Reads the rows that are needed as a whole, and writes back the scaled ones.
-    private void scale(List<Source> sources) {
+    /// Reads the rows that are needed as a whole, and writes the scaled ones to their copies.
+    private void scale(HostTensor logits, List<Source> sources) {
         var whole = sources.stream().filter(s -> s.values != null).toList();
         if (whole.isEmpty()) return;
-        pool.run(whole.size(), (long) whole.size() * whole.getFirst().matrix.columns(), (i, _) -> {
+        pool.run(whole.size(), (long) whole.size() * logits.columns(), (i, _) -> {
             var source = whole.get(i);
-            source.values = row(source.matrix, source.row);
+            source.values = row(logits, source.key.row);
             Sampling.scale(source.values, source.key.temperature);
             if (source.key.scaled()) Rows.store(source.matrix, source.row, source.values);
         });
     }
 
-    private void logSumExp(HostTensor matrix, Map<Key, Source> sources, Fp32Operands operands) {
-        var lse = operands.scratch(matrix.rows(), 1);
+    private void logSumExp(HostTensor lse, HostTensor matrix, Fp32Operands operands) {
         rows.logSoftmaxAt(operands.scratch(matrix.rows(), 1), lse, matrix, new int[matrix.rows()]);
-        for (var source : sources.values())
-            if (source.matrix == matrix) source.lse = Rows.get(lse, source.row);
     }
 
     void top(HostTensor ids, HostTensor logprobs, HostTensor logits, HostTensor lse) {

@@ -342,7 +342,8 @@ final class LayersParityTest {
                 device.sumOfSquares(squares, gradients);
                 // halves the gradient, but for the tiny number that is added to the norm
                 double clip = norm(gradients.getFirst()) / 2;
-                device.adamW(t.subList(0, 1), t.subList(1, 2), t.subList(2, 3), gradients, squares,
+                var notFinite = device.scratch(scope, bios.worker.device.DType.I32, 1, 1);
+                device.adamW(notFinite, t.subList(0, 1), t.subList(1, 2), t.subList(2, 3), gradients, squares,
                         new AdamStep(0.01, 0.9, 0.99, 1e-8, 0.1, step, clip));
             }
             double norm = 0;
