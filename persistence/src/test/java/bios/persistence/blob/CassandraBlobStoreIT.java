@@ -113,6 +113,39 @@ class CassandraBlobStoreIT extends BlobStoreContract {
         }
     }
 
+    /// Starts `work` and interrupts it when some chunks are deleted.
+    private static void interrupt(Runnable work) throws InterruptedException {
+        int before = chunks();
+        var thread = Thread.ofPlatform().start(() -> {
+            try {
+                work.run();
+            } catch (RuntimeException _) {
+                // interrupted
+            }
+        });
+        while (thread.isAlive() && chunks() > before - 6) Thread.onSpinWait();
+        thread.interrupt();
+        thread.join();
+    }
+
+    private static int chunks() {
+        return rows("SELECT chunk FROM KEYSPACE.blob_chunks").size();
+    }
+
+    @Test void anInterruptedDeletionAndAnInterruptedSweepLeakNothing() throws Exception {
+        BlobRef ref = store.put("interrupted/deletion", bytes(60 << 20, 8));
+        int others = chunks() - 60;
+        interrupt(() -> store.delete(ref.id()));
+        int left = chunks() - others;
+        assertTrue(left > 12 && left < 60, "the deletion was interrupted: " + left);
+        CLOCK.set(NOW + 3 * DAY);
+        interrupt(store::deleteInterruptedUploads);
+        assertTrue(chunks() > others, "the sweep was interrupted");
+        store.deleteInterruptedUploads();
+        assertEquals(others, chunks());
+        assertEquals(List.of(), leftovers());
+    }
+
     @Test void theRemainsOfAnInterruptedUploadAreDeletedTwoDaysLater() {
         BlobRef kept = store.put("swept/kept", bytes(10, 1));
         int day = (int) (NOW / DAY);

@@ -50,7 +50,9 @@ public record HistoryEntry(long timeMillis, Optional<String> node, Kind kind, Op
         DRAINING,
         UNLOADED,
         /// The run cannot proceed until a fault is repaired; it retries automatically.
-        WAITING
+        WAITING,
+        /// Acknowledged events were lost or damaged in the journal, and an operator gave them up.
+        DATA_LOST
     }
 
     public HistoryEntry {
