@@ -358,8 +358,9 @@ def places(seed: int, count: int) -> None:
         steps = [next_step(running, run, 1000) for run in runs]
         running.kill()
         chance = random.Random(seed)
-        last = batch(seed * 1000 + 5)[0].loss_fn_inputs["target_tokens"].tolist()
-        event = struct.pack(f"<{len(last)}i", *(int(token) for token in last))
+        # The longest input of the last step of the first run, as the journal stores it.
+        last = max((datum.model_input.to_ints() for datum in batch(seed * 1000 + 5)), key=len)
+        event = struct.pack(f"<{len(last)}i", *last)
         kinds = ["event", "half", "missing", "flip", "cut4k", "page", "cut64k", "flip", "empty", "flip", "flip"]
         for number in range(count):
             kind = kinds[number % len(kinds)]

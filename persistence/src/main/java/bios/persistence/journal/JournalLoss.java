@@ -6,7 +6,7 @@ import java.util.stream.Collectors;
 
 /// The embedded journal does not have everything that was acknowledged, or what it has cannot be read. The
 /// process does not start; nothing was changed.
-public final class JournalLoss extends RuntimeException {
+public final class JournalLoss extends IllegalStateException {
     private static final long serialVersionUID = 1;
     private static final int MAX_NAMED = 100;
 
