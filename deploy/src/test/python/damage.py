@@ -328,7 +328,7 @@ def next_step(running: Server, run: str, seq: int) -> Tuple[Optional[str], Any]:
         datum.to_wire() for datum in batch(77)]}}
     status, answer = ask(running, "/forward_backward", body)
     if status != 200:
-        return answer["error"]["code"] if isinstance(answer.get("error"), dict) else answer.get("code"), answer
+        return answer["error"], answer
     while True:
         status, result = ask(running, "/retrieve_future", {"request_id": answer["request_id"]})
         if status != 408 and result.get("type") != "try_again":

@@ -35,6 +35,8 @@ public final class AcknowledgedLog implements AutoCloseable {
     private ByteBuffer buffer = ByteBuffer.allocate(1 << 12);
     private long bytes;
     private long compactAbove;
+    /// Whether a write has failed: the file may end in a part of a record, and the next write replaces it.
+    private boolean failed;
 
     /// What a file says.
     ///
@@ -131,8 +133,11 @@ public final class AcknowledgedLog implements AutoCloseable {
 
     /// Writes the noted events. Blocks while the disk is full.
     public void write() throws IOException {
-        flush();
-        if (bytes > compactAbove) rewrite();
+        boolean whole = !failed;
+        failed = true;
+        if (whole) flush();
+        if (!whole || bytes > compactAbove) rewrite();
+        failed = false;
     }
 
     private void flush() throws IOException {
@@ -140,9 +145,6 @@ public final class AcknowledgedLog implements AutoCloseable {
         bytes += buffer.remaining();
         try {
             while (buffer.hasRemaining()) RetryingFileSystem.write(file, () -> channel.write(buffer));
-        } catch (IOException failed) {
-            compactAbove = 0; // the next write replaces the file, which may end in a part of a record
-            throw failed;
         } finally {
             buffer.clear();
         }
@@ -153,6 +155,7 @@ public final class AcknowledgedLog implements AutoCloseable {
     private void rewrite() throws IOException {
         Path fresh = file.resolveSibling(NAME + ".new");
         close();
+        buffer.clear();
         channel = FileChannel.open(fresh, StandardOpenOption.CREATE, StandardOpenOption.WRITE,
                 StandardOpenOption.TRUNCATE_EXISTING);
         bytes = 0;
