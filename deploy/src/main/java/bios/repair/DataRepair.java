@@ -171,9 +171,10 @@ public final class DataRepair {
 
     private boolean readable(Path folder) {
         if (!EmbeddedDatabase.exists(folder)) return true;
-        try {
-            OfflineJournal.read(data).close();
-            return true;
+        try (OfflineJournal journal = OfflineJournal.read(data)) {
+            if (journal.readable()) return true;
+            output.accept("parts of the journal in " + folder + " cannot be read");
+            return false;
         } catch (JournalLoss unreadable) {
             output.accept(unreadable.getMessage().lines().findFirst().orElse(""));
             return false;
@@ -185,11 +186,22 @@ public final class DataRepair {
     /// @return whether that was possible
     private boolean reopen(Path folder, Path copy) {
         try {
-            boolean possible = OfflineJournal.replaceHeader(data);
-            if (possible) output.accept("opened again, with the newest state in the file that is whole");
-            return possible;
-        } catch (IOException failed) {
+            if (!opens() && !OfflineJournal.replaceHeader(data)) return false;
+            if (readable(folder)) output.accept("opened, with the newest state in the file that is whole");
+            else output.accept("built again from " + OfflineJournal.salvage(data, clock)
+                    + " rows that can be read");
+            return true;
+        } catch (IOException | SQLException failed) {
             throw failure(folder, failed, copy);
+        }
+    }
+
+    private boolean opens() {
+        try {
+            OfflineJournal.read(data).close();
+            return true;
+        } catch (JournalLoss _) {
+            return false;
         }
     }
 

@@ -12,6 +12,7 @@ import java.sql.PreparedStatement;
 import java.sql.ResultSet;
 import java.sql.SQLException;
 import java.sql.Statement;
+import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -306,6 +307,22 @@ public final class OfflineJournal implements AutoCloseable {
         } catch (JournalLoss _) {
             return false;
         }
+    }
+
+    /// Whether the rows of all entities can be read, whatever they hold.
+    public boolean readable() {
+        try {
+            return heads().keySet().stream().allMatch(id -> rows(id).failure().isEmpty());
+        } catch (SQLException _) {
+            return false;
+        }
+    }
+
+    /// Replaces the database by one with the rows that can be read. The caller has a copy of the file.
+    ///
+    /// @return how many rows
+    public static long salvage(Path data, InstantSource clock) throws SQLException, IOException {
+        return JournalSalvage.replace(folder(data), clock);
     }
 
     /// Removes the database's file and the [AcknowledgedLog]. The caller has a copy of both.
