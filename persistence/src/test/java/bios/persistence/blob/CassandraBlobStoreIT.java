@@ -113,9 +113,9 @@ class CassandraBlobStoreIT extends BlobStoreContract {
         }
     }
 
-    /// Starts `work` and interrupts it when some chunks are deleted.
-    private static void interrupt(Runnable work) throws InterruptedException {
-        int before = chunks();
+    /// Starts `work` and interrupts it when it has deleted some chunks of an upload, from either end.
+    private static void interrupt(Runnable work, UUID upload, int first, int last)
+            throws InterruptedException {
         var thread = Thread.ofPlatform().start(() -> {
             try {
                 work.run();
@@ -123,26 +123,42 @@ class CassandraBlobStoreIT extends BlobStoreContract {
                 // interrupted
             }
         });
-        while (thread.isAlive() && chunks() > before - 6) Thread.sleep(2);
+        while (thread.isAlive() && has(upload, first) && has(upload, last)) Thread.onSpinWait();
         thread.interrupt();
         thread.join();
     }
 
-    private static int chunks() {
-        return rows("SELECT chunk FROM KEYSPACE.blob_chunks").size();
+    private static boolean has(UUID upload, int chunk) {
+        return !rows("SELECT chunk FROM KEYSPACE.blob_chunks WHERE upload = ? AND chunk = ?", upload, chunk)
+                .isEmpty();
+    }
+
+    private static long chunks(UUID upload) {
+        return rows("SELECT upload FROM KEYSPACE.blob_chunks").stream()
+                .filter(row -> upload.equals(row.getUuid("upload"))).count();
     }
 
     @Test void anInterruptedDeletionAndAnInterruptedSweepLeakNothing() throws Exception {
-        BlobRef ref = store.put("interrupted/deletion", bytes(28 << 20, 8));
-        int others = chunks() - 28;
-        interrupt(() -> store.delete(ref.id()));
-        int left = chunks() - others;
-        assertTrue(left > 0 && left < 28, "the deletion was interrupted: " + left);
+        int count = 400;
+        BlobRef ref = store.put("interrupted/deletion", bytes(10, 8));
+        UUID upload = upload(ref);
+        // As if it had many chunks.
+        for (int chunk = 1; chunk < count; chunk++) rows(
+                "INSERT INTO KEYSPACE.blob_chunks (upload, chunk, data) VALUES (?, ?, ?)", upload, chunk,
+                ByteBuffer.wrap(new byte[10]));
+        Row row = rows("SELECT root, bucket, scope, sha256, upload FROM KEYSPACE.blobs").stream()
+                .filter(r -> upload.equals(r.getUuid("upload"))).findFirst().orElseThrow();
+        rows("UPDATE KEYSPACE.blobs SET chunks = ? WHERE root = ? AND bucket = ? AND scope = ? AND sha256 = ?"
+                + " IF upload = ?", count, row.getString("root"), row.getInt("bucket"),
+                row.getString("scope"), row.getString("sha256"), upload);
+        interrupt(() -> store.delete(ref.id()), upload, 6, count - 7);
+        long left = chunks(upload);
+        assertTrue(left > 20 && left < count, "the deletion was interrupted: " + left);
         CLOCK.set(NOW + 3 * DAY);
-        interrupt(store::deleteInterruptedUploads);
-        assertTrue(chunks() > others, "the sweep was interrupted");
+        interrupt(store::deleteInterruptedUploads, upload, 6, (int) left - 7);
+        assertTrue(chunks(upload) > 0, "the sweep was interrupted");
         store.deleteInterruptedUploads();
-        assertEquals(others, chunks());
+        assertEquals(0, chunks(upload));
         assertEquals(List.of(), leftovers());
     }
 
