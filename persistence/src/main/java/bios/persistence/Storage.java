@@ -77,7 +77,8 @@ public final class Storage implements AutoCloseable {
 
     /// Opens the stores that the settings name, and creates the folders and tables of the embedded stores.
     /// Call it before the actor system starts. Throws [IllegalArgumentException] if a setting is invalid, and
-    /// [bios.persistence.embedded.DatabaseInUse], [bios.persistence.journal.JournalLoss], [bios.persistence.cassandra.CassandraUnavailable],
+    /// [bios.persistence.embedded.DatabaseInUse], [bios.persistence.journal.JournalLoss],
+    /// [bios.persistence.cassandra.CassandraUnavailable],
     /// [bios.persistence.cassandra.SchemaMismatch], [java.io.UncheckedIOException] or [IllegalStateException]
     /// if a store cannot be opened. If it throws, no store stays open.
     ///

@@ -119,8 +119,8 @@ class TrainingRunShardingTest {
                         "it is not read again at once");
                 var system = kit.system();
                 var made = TrainingRunSharding.ref(system, other).<RunReply>ask(r ->
-                        new RunCommand.Create(config, r), Duration.ofSeconds(20)).toCompletableFuture().join();
-                assertInstanceOf(RunReply.Described.class, made);
+                        new RunCommand.Create(config, r), Duration.ofSeconds(20));
+                assertInstanceOf(RunReply.Described.class, made.toCompletableFuture().join());
             } finally {
                 kit.shutdownTestKit();
             }
