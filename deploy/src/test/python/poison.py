@@ -1,22 +1,24 @@
-"""An operation that crashes its worker each time is failed automatically, without effect on other operations.
+"""An operation that ends its worker each time is found, set aside, and tried again on demand; no other one suffers.
 
     python poison.py [--seed N]
 
-On a cluster with two workers one run submits a batch that takes several seconds. Whichever worker executes it (the run's
-history tells) is ended with `kill -9` meanwhile, again after each failover, as if the batch itself did it, until the
-service gives the operation up: it must fail with `worker_lost` and say how often its worker died; what was submitted behind
-it fails with it until the client has seen the error; then the run trains on as if that operation had never been. Another
-run, which trains all the while on the same workers, must notice nothing: no call fails, no bit differs from an undisturbed
-run. Takes minutes: run by hand.
+On a cluster with two workers one run submits a batch that takes several seconds. Whichever worker executes it is ended with
+`kill -9` meanwhile, as if the batch itself did it: the workers' own marks of what they execute tell when. After some deaths
+the service sets the operation aside: it fails with `worker_lost` and says how often its worker died, and what was submitted
+behind it fails with it. Then the killer stops and the owner tries the operation again: all that waited is executed, and
+the bits are those of an undisturbed run. A second deadly batch is set aside, and the owner goes on without it: the run
+trains on as if that operation had never been. Another run, which trains all the while on the same workers, must notice
+nothing: no call fails, no bit differs from an undisturbed run. Takes minutes: run by hand.
 """
 
 from __future__ import annotations
 
 import argparse
 import signal
+import struct
 import threading
 import time
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Tuple
 
 from cluster import Cluster, cluster
 from faults import log
@@ -27,8 +29,6 @@ from rolling import PATIENCE_SECONDS, Trained
 WARM_STEPS, STRUCK_STEPS, LATER_STEPS = 4, 3, 6
 LEAST_SECONDS = 3.0
 MOST_DEATHS = 10
-EXECUTES_AFTER_SECONDS = 1.5
-OPERATION_SECONDS = 1.0
 
 
 def deadly(seed: int, sequences: int) -> List[Any]:
@@ -48,45 +48,74 @@ def failure(future: Any) -> Optional["bios.RequestFailedError"]:
 class Poison:
     """Kills the worker whenever it executes a certain operation."""
 
-    def __init__(self, running: Cluster, rest: Any, run: str, number: int) -> None:
-        self._running, self._rest, self._run, self._number = running, rest, run, number
+    def __init__(self, running: Cluster, run: str, position: int) -> None:
+        self._running, self._run, self._position = running, run, position
         self.deaths: List[str] = []
         self.over = threading.Event()
         self.failure: List[BaseException] = []
         self.thread = threading.Thread(target=self._work, daemon=True)
+        self.thread.start()
 
-    def history(self) -> List[Any]:
-        """The history of the run, the newest entry last."""
-        return self._rest.get_training_run_history(self._run).result().history
+    def stop(self) -> None:
+        self.over.set()
+        self.thread.join()
+        if self.failure:
+            raise self.failure[0]
 
     def _work(self) -> None:
         try:
-            since = None
             while not self.over.is_set() and len(self.deaths) < MOST_DEATHS:
-                node, since = self._executing(since)
+                node = self._executing()
                 if node is None:
-                    return
-                if self._running.signal(node, signal.SIGKILL):
+                    self.over.wait(0.02)
+                elif self._running.signal(node, signal.SIGKILL):
                     self.deaths.append(node)
                     log(f"  death {len(self.deaths)}: kill -9 {node}")
         except BaseException as e:  # told at the end
             self.failure.append(e)
 
-    def _executing(self, since: Any) -> Any:
-        """Waits until the operation is executed: the worker, and the time of the note that told it."""
-        while not self.over.is_set():
-            notes = [n for n in self.history() if since is None or n.time > since]
-            opened = [n for n in notes if n.kind == "opened"]
-            tried = [n for n in notes if n.kind == "attempt" and n.seq_id == self._number]
-            # Behind the second death operations are tried one at a time, and the history says which.
-            if len(self.deaths) < 2 and opened:
-                self.over.wait(EXECUTES_AFTER_SECONDS)
-                return opened[-1].node, opened[-1].time
-            if tried:
-                self.over.wait(OPERATION_SECONDS)
-                return tried[-1].node, tried[-1].time
-            time.sleep(0.1)
-        return None, None
+    def _executing(self) -> Optional[str]:
+        """The worker that has marked the operation, if there is one."""
+        for node in self._running.names("worker"):
+            pid = self._running.pid(node)
+            register = pid and held(pid)
+            if register and (self._run, self._position) in marks(register):
+                return node
+        return None
+
+
+def held(pid: int) -> Optional[str]:
+    """The register of marks that a process has mapped."""
+    try:
+        with open(f"/proc/{pid}/maps") as maps:
+            return next((line.split()[-1] for line in maps if line.rstrip().endswith(".marks")), None)
+    except OSError:
+        return None
+
+
+def marks(register: str) -> List[Tuple[str, int]]:
+    """What a worker executes now: the first part of its register (see `ExecutionMarks`)."""
+    with open(register, "rb") as file:
+        file.seek(64)
+        entries = [file.read(224) for _ in range(64)]
+    found = []
+    for entry in entries:
+        used, length, position = struct.unpack_from("<iiq", entry)
+        if used > 0:
+            found.append((entry[16:16 + length].decode(), position))
+    return found
+
+
+def set_aside(run: Any, poison: Poison, future: Any, behind: List[Any]) -> None:
+    """Checks that a deadly operation is told to be set aside, and those behind it with it."""
+    why = failure(future)
+    poison.stop()
+    holds(f"the operation is set aside: {why}", why is not None and why.code == "worker_lost" and "died" in why.message
+          and "set aside" in why.message)
+    log(f"  its workers died {len(poison.deaths)} times: {', '.join(poison.deaths)}")
+    waiting = [failure(one) for one in behind]
+    holds(f"the {len(waiting)} behind it wait, by the same cause",
+          all(one is not None and one.code == "worker_lost" for one in waiting))
 
 
 def main() -> None:
@@ -102,8 +131,14 @@ def main() -> None:
         def fresh() -> Any:
             return service.create_lora_training_client(base_model=NAME, rank=8, seed=seed)
 
+        settings = bios.types.AdamParams(learning_rate=1e-3)
+
+        def tried(run: Any) -> List[Any]:
+            first = train(run, range(WARM_STEPS), seed)
+            return first + [run.forward_backward(deadly(seed, arguments.sequences), "cross_entropy"), run.optim_step(settings)]
+
         quiet = fresh()
-        wanted = results(train(quiet, range(WARM_STEPS), seed) + train(quiet, range(50, 50 + LATER_STEPS), seed))
+        wanted = results(tried(quiet) + train(quiet, range(50, 50 + LATER_STEPS), seed))
         wanted_adapter = adapter(service, quiet, "end")
         began = time.monotonic()
         trained(fresh().forward_backward(deadly(seed, arguments.sequences), "cross_entropy").result())
@@ -113,35 +148,34 @@ def main() -> None:
         enough = threading.Event()
         other = Trained(service, seed + 100, lambda _: not enough.is_set())
         run = fresh()
-        got = results(train(run, range(WARM_STEPS), seed))
+        before = train(run, range(WARM_STEPS), seed)
+        results(before)
+        position = len(before) + 1
+        poison = Poison(running, run.model_id, position)
         future = run.forward_backward(deadly(seed, arguments.sequences), "cross_entropy")
-        poison = Poison(running, rest, run.model_id, int(future.request_id.rsplit(":", 1)[1]))
-        poison.thread.start()
+        behind = [run.optim_step(settings)]
+        set_aside(run, poison, future, behind)
+        rest.retry_set_aside(run.model_id).result()
+        got = results(before + [future] + behind)
+        log("  tried again, the operation and what waited for it succeed")
+        position += 2
+        poison = Poison(running, run.model_id, position)
+        future = run.forward_backward(deadly(seed + 1, arguments.sequences), "cross_entropy")
         behind = train(run, range(20, 20 + STRUCK_STEPS), seed)
-        behind.append(run.optim_step(bios.types.AdamParams(learning_rate=1e-3)))
-        why = failure(future)
-        poison.over.set()
-        poison.thread.join()
-        enough.set()
-        if poison.failure:
-            raise poison.failure[0]
-        holds(f"the operation was given up: {why}", why is not None and why.code == "worker_lost" and "died" in why.message)
-        log(f"  its workers died {len(poison.deaths)} times: {', '.join(poison.deaths)}")
-        struck = [failure(one) for one in behind]
-        holds(f"the {len(struck)} behind it failed with it, by the same cause",
-              all(one is not None and one.code == "worker_lost" for one in struck))
+        set_aside(run, poison, future, behind)
         got += results(train(run, range(50, 50 + LATER_STEPS), seed))
-        same("the run trains on as if that operation had never been", got, wanted)
+        enough.set()
+        same("the run trains on as if the second operation had never been", got, wanted)
         same("its adapter", adapter(service, run, "end"), wanted_adapter)
-        notes = poison.history()
-        kinds = [note.kind for note in notes]
-        holds(f"its history tells it: {kinds}", kinds.count("poisoned_operation") == 1 and "operation_failed" not in kinds)
+        kinds = [entry.kind for entry in rest.get_training_run_history(run.model_id).result().history]
+        holds(f"its history tells it: {kinds}", kinds.count("set_aside") == 2 and kinds.count("retried") == 1
+              and kinds.count("poisoned_operation") == 1 and "operation_failed" not in kinds)
         other.join()
         again = Trained(service, seed + 100, lambda done: done < other.chunks).join()
         same(f"all {len(other.results)} results of the other run", other.results, again.results)
         same("its adapter", adapter(service, other.run, "end"), adapter(service, again.run, "end"))
         kinds = [n.kind for n in rest.get_training_run_history(other.run.model_id).result().history]
-        holds("none of its operations failed", "poisoned_operation" not in kinds and "operation_failed" not in kinds)
+        holds("none of its operations was blamed", not {"set_aside", "poisoned_operation", "operation_failed"} & set(kinds))
 
 
 if __name__ == "__main__":

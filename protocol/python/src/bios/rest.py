@@ -155,6 +155,34 @@ class RestClient:
         """``get_training_run_history`` for asyncio."""
         return await self.get_training_run_history(training_run_id, limit)
 
+    def retry_set_aside(self, training_run_id: str) -> Future[None]:
+        """Tries the operation of a run that was set aside again, with those that wait for it. An operation is set
+        aside when its worker died several times while it executed it alone, or when no worker has the memory for it:
+        its future fails with ``worker_lost`` or ``out_of_memory`` and tells so. After a retry the same futures give
+        the results."""
+        return self._about_set_aside(training_run_id, "retry")
+
+    async def retry_set_aside_async(self, training_run_id: str) -> None:
+        """``retry_set_aside`` for asyncio."""
+        await self.retry_set_aside(training_run_id)
+
+    def give_up_set_aside(self, training_run_id: str) -> Future[None]:
+        """Fails the operation of a run that was set aside, and those that would train past it. (Sending another
+        operation after the failure was seen does the same.)"""
+        return self._about_set_aside(training_run_id, "give_up")
+
+    async def give_up_set_aside_async(self, training_run_id: str) -> None:
+        """``give_up_set_aside`` for asyncio."""
+        await self.give_up_set_aside(training_run_id)
+
+    def _about_set_aside(self, training_run_id: str, what: str) -> Future[None]:
+        url = f"/training_runs/{_word(training_run_id, 'training_run_id')}/{what}"
+
+        def tell() -> None:
+            self._transport.post(url, {})
+
+        return self._job(tell)
+
     # -- checkpoints -----------------------------------------------------------------------------------------
 
     def list_checkpoints(self, training_run_id: str) -> Future[CheckpointsListResponse]:

@@ -13,7 +13,8 @@ import picocli.CommandLine.Parameters;
 
 /// `bios runs`: lists the caller's training runs and shows their history.
 @Command(name = "runs", mixinStandardHelpOptions = true, 
-        description = "List training runs, newest first; 'history' shows the history of one.")
+        description = "List training runs, newest first; 'history' shows the history of one, 'retry' and"
+                + " 'give-up' tell it what to do with an operation that was set aside.")
 public final class RunsCommand implements Runnable {
     @Mixin private Remote service;
 
@@ -57,6 +58,20 @@ public final class RunsCommand implements Runnable {
                     entry.path("kind").asText(), entry.path("position").asText("-"),
                     entry.path("seq_id").asText("-"), detail(entry.path("detail"))));
         Remote.table(List.of("TIME", "NODE", "KIND", "POSITION", "SEQ", "DETAIL"), rows);
+    }
+
+    @Command(name = "retry", mixinStandardHelpOptions = true,
+            description = "Try the operation of a run that was set aside again, with those that wait for it.")
+    void retry(@Mixin Remote at, @Parameters(paramLabel = "RUN", description = "A run's id.") String run) {
+        at.send("POST", "/training_runs/" + URLEncoder.encode(run, StandardCharsets.UTF_8) + "/retry", "");
+        System.out.println("run " + run + " tries the operation again");
+    }
+
+    @Command(name = "give-up", mixinStandardHelpOptions = true,
+            description = "Fail the operation of a run that was set aside, and what would train past it.")
+    void giveUp(@Mixin Remote at, @Parameters(paramLabel = "RUN", description = "A run's id.") String run) {
+        at.send("POST", "/training_runs/" + URLEncoder.encode(run, StandardCharsets.UTF_8) + "/give_up", "");
+        System.out.println("run " + run + " goes on without the operation");
     }
 
     private static String detail(JsonNode detail) {

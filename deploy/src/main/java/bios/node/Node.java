@@ -125,7 +125,7 @@ public final class Node {
     }
 
     /// Why the process is shut down: a part of it has stopped.
-    private record PartStopped(String why) implements CoordinatedShutdown.Reason {}
+    record PartStopped(String why) implements CoordinatedShutdown.Reason {}
 
     private static CommandFailed why(Terminated ended) {
         Throwable cause = ended instanceof ChildFailed failed ? failed.cause() : null;

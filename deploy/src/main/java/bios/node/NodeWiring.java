@@ -21,9 +21,12 @@ import bios.coordinator.session.SessionSharding;
 import bios.persistence.Storage;
 import bios.persistence.blob.BlobStore;
 import bios.persistence.blob.MeteredBlobStore;
+import bios.persistence.marks.ExecutionMarks;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelName;
+import bios.protocol.run.DeathReport;
+import bios.protocol.run.RunCommand;
 import bios.worker.device.Device;
 import bios.worker.device.DeviceLost;
 import bios.worker.device.DeviceSettings;
@@ -84,6 +87,7 @@ final class NodeWiring {
     private final BlobStore blobs;
     private final InstantSource clock = InstantSource.system();
     private final AtomicBoolean open = new AtomicBoolean();
+    private List<DeathReport> deaths = List.of();
     private final AtomicReference<EngineDirectory> engineDirectory =
             new AtomicReference<>(EngineDirectory.EMPTY);
 
@@ -113,6 +117,7 @@ final class NodeWiring {
             try {
                 engine.ifPresent(this::loaded);
                 join();
+                reportDeaths();
                 if (gateway.isPresent()) open(gateway.get());
                 else manage();
             } catch (InterruptedException _) {
@@ -126,8 +131,9 @@ final class NodeWiring {
     private ActorRef<EngineCommand> worker() {
         int threads = settings.threads().orElse(Runtime.getRuntime().availableProcessors());
         DeviceSettings device = DeviceSettings.of(config, threads);
+        ExecutionMarks marks = marks();
         var behavior = Engine.create(EngineSettings.of(config), settings.models(),
-                () -> devices.apply(device), blobs);
+                () -> devices.apply(device), blobs, marks);
         // A refused model is an error of the user, and the engine logs a lost device: no stack trace.
         // Either ends the process, see Node.
         var quiet = SupervisorStrategy.stop().withLoggingEnabled(false);
@@ -136,7 +142,7 @@ final class NodeWiring {
                 .onFailure(DeviceLost.class, quiet), "engine");
         context.watch(engine);
         RunEnvironment world = RunEnvironment.of(engine, blobs, storage.index(),
-                TrainingRunSharding.resolver(system, ASK_LIMIT), clock, runs);
+                TrainingRunSharding.resolver(system, ASK_LIMIT), clock, runs).withDeaths(marks::report);
         for (ModelName model : settings.models().keySet())
             TrainingRunSharding.init(system, model.slug(), world);
         // Sampling requests move to other engines before the runs do.
@@ -147,6 +153,32 @@ final class NodeWiring {
                     return CompletableFuture.completedFuture(Done.getInstance());
                 });
         return engine;
+    }
+
+    /// The marks of what this process executes. Its end counts unless it is shut down in order.
+    private ExecutionMarks marks() {
+        ExecutionMarks marks = ExecutionMarks.open(settings.data().resolve("marks"));
+        deaths = marks.reports();
+        for (DeathReport report : deaths)
+            LOG.atInfo().addKeyValue("run", report.run()).addKeyValue("position", report.position())
+                    .log("the process before ended while it executed an operation: {}, {} times in a row"
+                            + " alone", report.cause(), report.alone());
+        var shutdown = CoordinatedShutdown.get(system);
+        shutdown.addTask(CoordinatedShutdown.PhaseBeforeServiceUnbind(), "marks-stopping", () -> {
+            boolean failed = shutdown.getShutdownReason().filter(Node.PartStopped.class::isInstance)
+                    .isPresent();
+            if (!failed) marks.stopping();
+            return CompletableFuture.completedFuture(Done.getInstance());
+        });
+        system.getWhenTerminated().whenComplete((_, _) -> marks.close());
+        return marks;
+    }
+
+    /// Tells the runs, wherever they are now, how the process before ended.
+    private void reportDeaths() {
+        for (DeathReport report : deaths)
+            if (settings.models().keySet().stream().anyMatch(m -> m.slug().equals(report.run().slug())))
+                TrainingRunSharding.ref(system, report.run()).tell(new RunCommand.ReportDeath(report));
     }
 
     private Gateway.Dependencies coordinator() {

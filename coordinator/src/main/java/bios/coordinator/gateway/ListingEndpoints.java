@@ -17,6 +17,8 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CompletionStage;
+import java.util.function.Function;
+import org.apache.pekko.actor.typed.ActorRef;
 
 /// Listings, and management of checkpoints. Listings are read from the index; a single run answers itself.
 final class ListingEndpoints {
@@ -34,6 +36,10 @@ final class ListingEndpoints {
                 Endpoint.get("training_runs/*/checkpoints", this::checkpointsOfRun),
                 Endpoint.get("training_runs/*/timings", this::timings),
                 Endpoint.get("training_runs/*/history", this::history),
+                Endpoint.post("training_runs/*/retry", call -> aboutSetAside(call, replyTo ->
+                        new RunCommand.Retry(call.account(), replyTo))),
+                Endpoint.post("training_runs/*/give_up", call -> aboutSetAside(call, replyTo ->
+                        new RunCommand.GiveUp(call.account(), replyTo))),
                 Endpoint.get("checkpoints", this::checkpoints),
                 Endpoint.delete("training_runs/*/checkpoints/*/*", this::delete),
                 Endpoint.put("training_runs/*/checkpoints/*/*/ttl", this::ttl),
@@ -103,6 +109,13 @@ final class ListingEndpoints {
                             .subList(Math.max(0, count - limit), count)
                             .stream().map(ResponseBodies::historyEntry).toList());
                 });
+    }
+
+    /// Tells a run what to do with the operation that was set aside.
+    private CompletionStage<ApiResponse> aboutSetAside(ApiRequest call,
+            Function<ActorRef<RunReply>, RunCommand> command) {
+        return services.run(call.account(), RunEndpoints.runId(call.pathParameters().getFirst()),
+                RunReply.Done.class, command).thenApply(_ -> ApiResponse.ok());
     }
 
     /// A checkpoint named by three segments of the path.

@@ -32,6 +32,9 @@ final class DamagedRun {
             case RunCommand.Unload c -> answer(c.replyTo(), damaged);
             case RunCommand.GetHistory c -> answer(c.replyTo(), damaged);
             case RunCommand.GetTimings c -> answer(c.replyTo(), damaged);
+            case RunCommand.Retry c -> answer(c.replyTo(), damaged);
+            case RunCommand.GiveUp c -> answer(c.replyTo(), damaged);
+            case RunCommand.ReportDeath _ -> true;
         };
     }
 

@@ -41,7 +41,7 @@ final class EngineSession {
     void execute(RunEffect.Execute effect) {
         PendingOperation operation = effect.operation();
         tell(new EngineCommand.Execute(context.id(), operation.position(), operation.operation(),
-                effect.loaded(), operation.acceptedAtMillis(), replyTo));
+                effect.loaded(), operation.acceptedAtMillis(), effect.alone(), replyTo));
     }
 
     void takeRecoveryPoint(long position) {

@@ -78,6 +78,14 @@ public record IntervalSet(long[] bounds) {
         return interval >= 0 && interval % 2 == 0 && last < bounds[interval + 1];
     }
 
+    /// The greatest number up to which the set contains all numbers from `first` on; `first - 1`: not even
+    /// that one.
+    public long through(long first) {
+        int at = Arrays.binarySearch(bounds, first);
+        int interval = at >= 0 ? at : -(at + 1) - 1;
+        return interval >= 0 && interval % 2 == 0 ? bounds[interval + 1] - 1 : first - 1;
+    }
+
     /// Whether the set is empty.
     public boolean none() {
         return bounds.length == 0;

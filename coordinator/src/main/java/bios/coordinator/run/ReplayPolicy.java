@@ -1,83 +1,120 @@
 package bios.coordinator.run;
 
-import bios.coordinator.run.RunEvent.OperationAttempted;
-import bios.coordinator.run.RunEvent.OperationFailed;
-import bios.coordinator.run.RunEvent.ReplayBegan;
+import bios.coordinator.run.RunEvent.OperationSetAside;
 import bios.protocol.Fault;
+import java.time.Duration;
+import java.util.Optional;
 
-/// The rule for executing operations again after a failure, and for blaming one of them
+/// The rule for executing operations that met a fault of a moment or a worker, and for setting one aside
 /// (docs/decisions/0007-blame.md). No other code implements a part of it. Pure.
 ///
-/// @param attempts how many ends of a worker during one exclusive operation fail that operation
-/// @param replayUntil operations up to this position may have been executed before the failure
-/// @param exclusive whether these are executed one at a time, because an earlier replay failed too
-/// @param attempted the last position with an attempt in the journal; 0: none
-record ReplayPolicy(int attempts, long replayUntil, boolean exclusive, long attempted) {
+/// @param attempts how many consecutive ends of a worker during an operation alone, or faults of it, set it
+///     aside
+/// @param retryAfter the first delay between two attempts; it grows fourfold
+/// @param waited the position of the suspected operation whose delay has elapsed; 0: none
+/// @param waiting whether a delay is running
+/// @param trouble the last fault of an operation that is not its own
+record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean waiting,
+        Optional<Trouble> trouble) {
+    /// Faults of one operation that another attempt, moment or worker may not meet.
+    ///
+    /// @param times how often the operation met the same one in a row
+    record Trouble(long position, int times, Fault why) {}
+
     /// What must happen before an operation is sent to the engine.
     sealed interface Verdict {
         /// Nothing: the operation is sent now.
-        record Execute() implements Verdict {}
-
-        /// The event must be in the journal.
-        record Record(RunEvent event) implements Verdict {}
+        ///
+        /// @param alone whether nothing else may be executed with it
+        record Execute(boolean alone) implements Verdict {}
 
         /// The engine must have answered all operations before it.
         record WaitForEarlier() implements Verdict {}
 
-        /// The run must have the node's turn of [ExclusiveReplay].
-        record WaitForTurn() implements Verdict {}
+        /// The delay must elapse.
+        record Delay(Duration time) implements Verdict {}
 
-        /// The operation is not sent: it fails.
-        record GiveUp(OperationFailed failure) implements Verdict {}
+        /// The delay is running.
+        record Delayed() implements Verdict {}
+
+        /// The operation is not sent: it is set aside.
+        record SetAside(OperationSetAside event) implements Verdict {}
     }
 
-    /// The error code of an operation that is given up because workers ended while they executed it.
+    /// The error code of an operation during which workers ended.
     static final String WORKER_LOST = "worker_lost";
+    private static final Duration LONGEST = Duration.ofMinutes(1);
 
-    /// The policy before the first session: nothing is replayed.
-    static ReplayPolicy initial(int attempts) {
-        return new ReplayPolicy(attempts, 0, false, 0);
+    /// The policy of an entity that has just started.
+    static ReplayPolicy initial(RunSettings settings) {
+        return new ReplayPolicy(settings.attempts(), settings.retryAfter(), 0, false, Optional.empty());
     }
 
-    /// The policy after the engine or its process has ended. If that interrupted a replay, operations are now
-    /// executed one at a time.
-    ReplayPolicy afterFailure(TrainingRun run) {
-        return new ReplayPolicy(attempts, run.accepted(), run.attempt().isPresent(), 0);
-    }
-
-    /// The policy after the attempt at `position` was stored.
-    ReplayPolicy attempting(long position) {
-        return new ReplayPolicy(attempts, replayUntil, exclusive, position);
-    }
-
-    /// Whether `position` is after all operations that may have been executed before.
-    boolean over(long position) {
-        return position > replayUntil;
-    }
-
-    /// What must happen before `operation` is sent to the engine.
+    /// What must happen before the operation at `position` is sent to the engine.
     ///
+    /// @param executed operations up to this position were executed to their end before
     /// @param engineIdle whether the engine has answered everything that was sent
-    /// @param turn whether the run has the node's turn
-    Verdict judge(TrainingRun run, PendingOperation operation, boolean engineIdle, boolean turn) {
-        long position = operation.position();
-        if (over(position)) return new Verdict.Execute();
-        if (!exclusive) return run.attempt().isEmpty()
-                ? new Verdict.Record(new ReplayBegan(position)) : new Verdict.Execute();
+    Verdict judge(TrainingRun run, long position, long executed, boolean engineIdle) {
+        if (run.suspect().filter(s -> s.position() == position).isEmpty())
+            return new Verdict.Execute(false);
         if (!engineIdle) return new Verdict.WaitForEarlier();
-        // Operations before the stored attempt were executed after an earlier failure and did not end a
-        // worker.
-        if (run.attempt().filter(a -> position < a.position()).isPresent()) return new Verdict.Execute();
-        if (attempted == position) return turn ? new Verdict.Execute() : new Verdict.WaitForTurn();
-        int times = run.attempt().filter(a -> a.position() == position)
-                .map(TrainingRun.Attempt::times).orElse(0);
-        if (times >= attempts) return new Verdict.GiveUp(givenUp(position, times));
-        return turn ? new Verdict.Record(new OperationAttempted(position)) : new Verdict.WaitForTurn();
+        int deaths = run.deathsAlone();
+        if (deaths >= attempts && position > executed)
+            return new Verdict.SetAside(new OperationSetAside(position, lost(deaths)));
+        if (deaths == 0 || waited == position) return new Verdict.Execute(true);
+        return waiting ? new Verdict.Delayed() : new Verdict.Delay(delay(deaths));
     }
 
-    private static OperationFailed givenUp(long position, int times) {
-        return new OperationFailed(position, Fault.server(WORKER_LOST, "the worker died " + times
-                + " times while it executed this operation exclusively; it is not tried again. Split it if it"
-                + " is large"));
+    /// The delay has started.
+    ReplayPolicy delaying() {
+        return new ReplayPolicy(attempts, retryAfter, waited, true, trouble);
+    }
+
+    /// The delay before the operation at `position` has elapsed.
+    ReplayPolicy delayed(long position) {
+        return new ReplayPolicy(attempts, retryAfter, position, false, trouble);
+    }
+
+    /// The session has ended: the delay starts again.
+    ReplayPolicy interrupted() {
+        return new ReplayPolicy(attempts, retryAfter, 0, false, trouble);
+    }
+
+    /// The operation at `position` met a fault that is not its own.
+    ReplayPolicy troubled(long position, Fault why) {
+        int times = trouble.filter(t -> t.position() == position && t.why().code().equals(why.code()))
+                .map(Trouble::times).orElse(0) + 1;
+        return new ReplayPolicy(attempts, retryAfter, waited, waiting,
+                Optional.of(new Trouble(position, times, why)));
+    }
+
+    /// The operation at `position` was executed to its end.
+    ReplayPolicy succeeded(long position) {
+        return trouble.filter(t -> t.position() <= position).isEmpty() ? this
+                : new ReplayPolicy(attempts, retryAfter, waited, waiting, Optional.empty());
+    }
+
+    /// The event that sets the troubled operation aside, if it met its fault often enough.
+    ///
+    /// @param executed operations up to this position were executed to their end before: they are tried
+    ///     until they succeed
+    Optional<OperationSetAside> exhausted(long executed) {
+        return trouble.filter(t -> t.times() >= attempts && t.position() > executed)
+                .map(t -> new OperationSetAside(t.position(), t.why()));
+    }
+
+    /// The delay before the next attempt at the troubled operation.
+    Duration retryDelay() {
+        return delay(trouble.map(Trouble::times).orElse(1));
+    }
+
+    private Duration delay(int times) {
+        Duration grown = retryAfter.multipliedBy(1L << Math.min(20, 2 * (times - 1)));
+        return grown.compareTo(LONGEST) < 0 ? grown : LONGEST;
+    }
+
+    private static Fault lost(int deaths) {
+        return Fault.server(WORKER_LOST, "the worker died " + deaths
+                + " times in a row while it executed this operation alone");
     }
 }

@@ -29,7 +29,9 @@ sealed interface RunEffect {
     /// Send an operation to the engine.
     ///
     /// @param loaded the checkpoint, if the operation is a load
-    record Execute(PendingOperation operation, Optional<CheckpointManifest> loaded) implements RunEffect {}
+    /// @param alone whether the device may execute nothing else with it
+    record Execute(PendingOperation operation, Optional<CheckpointManifest> loaded, boolean alone)
+            implements RunEffect {}
 
     /// Request a recovery point of the state after `position` from the engine.
     record TakeRecoveryPoint(long position) implements RunEffect {}
@@ -47,12 +49,6 @@ sealed interface RunEffect {
 
     /// Start a timer.
     record StartTimer(RunTimer timer, Duration after) implements RunEffect {}
-
-    /// Request the node's turn of [ExclusiveReplay]; [RunInput.ExclusiveGranted] follows.
-    record RequestExclusive(long epoch) implements RunEffect {}
-
-    /// Release the turn, or withdraw the request.
-    record ReleaseExclusive() implements RunEffect {}
 
     /// Keep the outcome of an operation and send it to the clients that wait for it.
     ///
@@ -94,8 +90,7 @@ sealed interface RunEffect {
         /// The engine did not open the run.
         ///
         /// @param repeated whether the attempt before failed for the same cause
-        /// @param retried whether another attempt follows
-        record OpenFailed(Fault why, boolean repeated, boolean retried) implements Occurrence {}
+        record OpenFailed(Fault why, boolean repeated) implements Occurrence {}
 
         /// The engine has lost the run.
         record EngineLost() implements Occurrence {}
@@ -112,8 +107,8 @@ sealed interface RunEffect {
         /// The device time of an operation is known.
         record Measured(long position, long nanos) implements Occurrence {}
 
-        /// An operation cannot be read now and is retried later.
-        record OperationWaits(long position, String why) implements Occurrence {}
+        /// An operation met a fault of the moment or the worker and is retried later.
+        record OperationWaits(long position, Fault why) implements Occurrence {}
 
         /// A recovery point could not be made durable.
         record RecoveryPointFailed(String why) implements Occurrence {}

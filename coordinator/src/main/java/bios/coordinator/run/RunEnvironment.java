@@ -3,12 +3,15 @@ package bios.coordinator.run;
 import bios.persistence.blob.BlobStore;
 import bios.persistence.index.RunIndex;
 import bios.protocol.engine.EngineCommand;
+import bios.protocol.run.DeathReport;
 import bios.protocol.run.RunId;
 import java.time.InstantSource;
+import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.Executor;
 import java.util.function.Consumer;
+import java.util.function.Function;
 import java.util.function.LongSupplier;
 import java.util.function.Supplier;
 import org.apache.pekko.actor.typed.ActorRef;
@@ -18,25 +21,32 @@ import org.apache.pekko.actor.typed.ActorRef;
 /// @param engine the engine that serves their base model, on the same node
 /// @param blocking executor of blocking work, a thread for each task
 /// @param memory the memory that the runs of the node use
-/// @param exclusive the node's turn of exclusive replay
+/// @param deaths what the ends of earlier processes of the node say about a run
 /// @param nanos monotonic clock in nanoseconds, only for measurements
 /// @param starter starts the entity of a passivated run again
 public record RunEnvironment(ActorRef<EngineCommand> engine, BlobStore blobs, RunIndex index,
         CheckpointResolver resolver, InstantSource clock, Executor blocking, RunSettings settings,
-        NodeMemory memory, ExclusiveReplay exclusive, LongSupplier nanos, Consumer<RunId> starter) {
+        NodeMemory memory, Function<RunId, Optional<DeathReport>> deaths, LongSupplier nanos,
+        Consumer<RunId> starter) {
     /// An environment whose blocking work runs on virtual threads.
     public static RunEnvironment of(ActorRef<EngineCommand> engine, BlobStore blobs, RunIndex index,
             CheckpointResolver resolver, InstantSource clock, RunSettings settings) {
         return new RunEnvironment(engine, blobs, index, resolver, clock,
                 task -> Thread.ofVirtual().start(task), settings, new NodeMemory(settings.nodeResultBytes()),
-                new ExclusiveReplay(), System::nanoTime, // edge: measures, decides nothing
+                _ -> Optional.empty(), System::nanoTime, // edge: measures, decides nothing
                 _ -> {});
     }
 
     /// The same environment with a starter.
     RunEnvironment withStarter(Consumer<RunId> starter) {
         return new RunEnvironment(engine, blobs, index, resolver, clock, blocking, settings, memory,
-                exclusive, nanos, starter);
+                deaths, nanos, starter);
+    }
+
+    /// The same environment with what the ends of earlier processes of the node say.
+    public RunEnvironment withDeaths(Function<RunId, Optional<DeathReport>> deaths) {
+        return new RunEnvironment(engine, blobs, index, resolver, clock, blocking, settings, memory,
+                deaths, nanos, starter);
     }
 
     <T> CompletionStage<T> later(Supplier<T> work) {

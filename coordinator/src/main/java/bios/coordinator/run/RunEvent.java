@@ -7,6 +7,7 @@ import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.model.LoraSpec;
+import bios.protocol.run.DeathReport;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
@@ -37,8 +38,19 @@ public sealed interface RunEvent {
     ///
     /// @param seq the client's sequence number
     /// @param digest SHA-256 of the encoded operation
+    /// @param executed operations up to this position had been executed to their end; empty: not known
     record OperationAccepted(long position, long seq, StoredOperation operation, String digest,
-            long timeMillis) implements RunEvent {}
+            long timeMillis, @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Long> executed)
+            implements RunEvent {
+        public OperationAccepted {
+            executed = executed == null ? Optional.empty() : executed; // absent in events of earlier builds
+        }
+
+        OperationAccepted(long position, long seq, StoredOperation operation, String digest,
+                long timeMillis) {
+            this(position, seq, operation, digest, timeMillis, Optional.empty());
+        }
+    }
 
     /// The checkpoint of a load is known; every execution of the load uses it.
     record LoadResolved(long position, CheckpointManifest manifest) implements RunEvent {}
@@ -124,12 +136,35 @@ public sealed interface RunEvent {
         }
     }
 
-    /// The replay of operations from `position` on starts after a failure of the worker. If a recovery finds
-    /// this event, the replay has failed too: operations are then replayed one at a time.
+    /// A worker that executed operations of the run has ended without a shutdown, or a count of such ends is
+    /// over ([bios.protocol.run.DeathReport]).
+    record WorkerDied(DeathReport report,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
+        WorkerDied(DeathReport report) {
+            this(report, Optional.empty());
+        }
+    }
+
+    /// An operation is not tried again by itself, and what was accepted after it waits. It has no outcome.
+    record OperationSetAside(long position, Fault why,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
+        OperationSetAside(long position, Fault why) {
+            this(position, why, Optional.empty());
+        }
+    }
+
+    /// The owner has requested that the operation that was set aside is tried again.
+    record OperationRetried(long position,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
+        OperationRetried(long position) {
+            this(position, Optional.empty());
+        }
+    }
+
+    /// Not written by this build: a replay from `position` on has started.
     record ReplayBegan(long position) implements RunEvent {}
 
-    /// The exclusive replay of an operation starts after a second failure, so that an operation that ends its
-    /// worker is found.
+    /// Not written by this build: the exclusive replay of an operation has started.
     record OperationAttempted(long position,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Stamp> stamp) implements RunEvent {
         OperationAttempted(long position) {
@@ -137,7 +172,7 @@ public sealed interface RunEvent {
         }
     }
 
-    /// All replayed operations have an outcome.
+    /// Not written by this build: all replayed operations have an outcome.
     record ReplayFinished(long position) implements RunEvent {}
 
     /// Blobs that nothing refers to were deleted.
@@ -178,11 +213,14 @@ public sealed interface RunEvent {
             case RecoveryPointReached(var at, var state, var step, var lora, var results, var pages,
                     var before) -> new RecoveryPointReached(at, state, step, lora, results, pages,
                             before.or(() -> stamp));
-            case OperationAttempted(var at, var before) ->
-                    new OperationAttempted(at, before.or(() -> stamp));
+            case WorkerDied(var report, var before) -> new WorkerDied(report, before.or(() -> stamp));
+            case OperationSetAside(var at, var why, var before) ->
+                    new OperationSetAside(at, why, before.or(() -> stamp));
+            case OperationRetried(var at, var before) -> new OperationRetried(at, before.or(() -> stamp));
             case RunClosed(var time, var before) -> new RunClosed(time, before.or(() -> stamp));
             case OperationAccepted _, LoadResolved _, ErrorSeen _, SnapshotsReleased _, ReplayFinished _,
-                    ReplayBegan _, BlobsFreed _, HistoryRecorded _, EntityBegan _ -> this;
+                    ReplayBegan _, OperationAttempted _, BlobsFreed _, HistoryRecorded _,
+                    EntityBegan _ -> this;
         };
     }
 }

@@ -29,7 +29,6 @@ final class RunHistory {
         List<HistoryEntry> entries = before.history();
         return switch (event) {
             case OperationFailed e when isBlocked(before, e) -> countBlocked(entries);
-            case OperationAttempted e -> withAttempt(before, e, kept);
             default -> entryOf(before, event).map(entry -> with(entries, entry, kept)).orElse(entries);
         };
     }
@@ -54,6 +53,13 @@ final class RunHistory {
                     why.code().equals(ReplayPolicy.WORKER_LOST)
                             ? Kind.POISONED_OPERATION : Kind.OPERATION_FAILED,
                     Map.of("code", why.code(), "message", why.message())));
+            case WorkerDied(var report, var stamp) -> stamp.filter(_ -> report.position() > 0).map(s ->
+                    operationEntry(run, report.position(), s, Kind.WORKER_DIED, Map.of("cause",
+                            report.cause(), "alone", "" + report.alone())));
+            case OperationSetAside(var at, var why, var stamp) -> stamp.map(s -> operationEntry(run, at, s,
+                    Kind.SET_ASIDE, Map.of("code", why.code(), "message", why.message())));
+            case OperationRetried(var at, var stamp) -> stamp.map(s ->
+                    operationEntry(run, at, s, Kind.RETRIED, Map.of()));
             case LoadApplied(var at, var stamp) -> stamp.filter(_ -> run.at(at).isPresent())
                     .map(s -> operationEntry(run, at, s, Kind.LOADED, loadDetail(run.at(at).orElseThrow())));
             case CheckpointCommitted(var at, var manifest, _, var stamp) -> manifest.name().map(name ->
@@ -73,8 +79,7 @@ final class RunHistory {
                     runEntry(stamp.orElse(new Stamp(time, "")), Kind.UNLOADED, Map.of()));
             case HistoryRecorded(var entry) -> Optional.of(entry);
             case OperationAccepted _, LoadResolved _, ErrorSeen _, SnapshotsReleased _, OperationAttempted _,
-                    ReplayBegan _, ReplayFinished _, BlobsFreed _,
-                    EntityBegan _ -> Optional.empty();
+                    ReplayBegan _, ReplayFinished _, BlobsFreed _, EntityBegan _ -> Optional.empty();
         };
     }
 
@@ -130,19 +135,6 @@ final class RunHistory {
             return withReplaced(entries, i, withCount(entry, "struck", 1));
         }
         return entries;
-    }
-
-    /// Adds an attempt; consecutive attempts are one entry.
-    private static List<HistoryEntry> withAttempt(TrainingRun run, OperationAttempted event, int kept) {
-        if (event.stamp().isEmpty()) return run.history();
-        HistoryEntry now = operationEntry(run, event.position(), event.stamp().get(), Kind.ATTEMPT,
-                Map.of("first", "" + event.position(), "operations", "1"));
-        List<HistoryEntry> entries = run.history();
-        if (entries.isEmpty() || entries.getLast().kind() != Kind.ATTEMPT
-                || !entries.getLast().node().equals(now.node())) return with(entries, now, kept);
-        HistoryEntry merged = withCount(entries.getLast(), "operations", 1);
-        return withReplaced(entries, entries.size() - 1, new HistoryEntry(now.timeMillis(), now.node(),
-                now.kind(), now.position(), now.seq(), merged.detail()));
     }
 
     private static HistoryEntry withCount(HistoryEntry entry, String name, int more) {

@@ -5,6 +5,7 @@ import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.engine.EngineCommand.EngineEvent.RecoveryPointWritten;
+import bios.protocol.run.DeathReport;
 import java.util.List;
 
 /// An input of [RunScheduler]. Its `epoch` is that of the engine session in which the cause of the input was
@@ -35,7 +36,7 @@ sealed interface RunInput {
     /// The run with the checkpoint of the load at `position` did not answer.
     ///
     /// @param attempt number of the attempt, from 1
-    /// @param why the fault of the load if this was the last attempt
+    /// @param why why the load waits
     record LoadUnanswered(long epoch, long position, int attempt, Fault why) implements RunInput {}
 
     /// The results before a recovery point are in the blob store.
@@ -62,8 +63,14 @@ sealed interface RunInput {
     /// The node requests that the run writes its results to the blob store.
     record RecoveryPointWanted() implements RunInput {}
 
-    /// The run has the node's turn of [ExclusiveReplay].
-    record ExclusiveGranted(long epoch) implements RunInput {}
+    /// Workers have ended while they executed operations of the run.
+    record DeathReported(DeathReport report) implements RunInput {}
+
+    /// The owner has requested that the operation that was set aside is tried again.
+    record RetryRequested() implements RunInput {}
+
+    /// The owner has requested that the operation that was set aside fails.
+    record GiveUpRequested() implements RunInput {}
 
     /// The owner has requested the unloading of the run.
     record UnloadRequested() implements RunInput {}

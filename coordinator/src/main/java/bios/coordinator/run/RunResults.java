@@ -1,6 +1,8 @@
 package bios.coordinator.run;
 
 import bios.protocol.run.OperationResult;
+import bios.protocol.run.RequestId;
+import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
 import java.time.Duration;
@@ -21,6 +23,7 @@ final class RunResults {
     private final ResultCache cache;
     private final NodeMemory.Account memory;
     private final Map<Long, List<Waiter>> waiters = new HashMap<>();
+    private final List<RunCommand.Submit> repeated = new ArrayList<>();
     private long nextWaiter;
     private boolean reading;
     private boolean shrinking;
@@ -162,12 +165,44 @@ final class RunResults {
         return new SelfMessage.PageRead(seq, Optional.empty(), List.of(), searched, Optional.empty());
     }
 
+    /// Keeps a repeated submission until the pages tell which operation had its number.
+    void awaitDigest(TrainingRun run, RunCommand.Submit submit) {
+        repeated.add(submit);
+        search(run, submit.seq());
+    }
+
+    /// Why a number is refused whose operation is no longer known.
+    static String forgotten(long seq) {
+        return "seq_id " + seq + " was used for an operation whose result is no longer kept; use a new"
+                + " number";
+    }
+
+    /// Answers the repeated submissions of a number that was searched for.
+    private void endRepeated(SelfMessage.PageRead read, boolean searched) {
+        for (RunCommand.Submit submit : List.copyOf(repeated)) {
+            if (submit.seq() != read.seq()) continue;
+            repeated.remove(submit);
+            submit.replyTo().tell(read.found().map(result -> repeat(submit, result))
+                    .orElseGet(() -> searched
+                            ? new RunReply.Refused(Reason.CONFLICT, forgotten(submit.seq()))
+                            : new RunReply.Refused(Reason.UNAVAILABLE, "the result of request "
+                                    + submit.seq() + " cannot be read now; retry later")));
+        }
+    }
+
+    private RunReply repeat(RunCommand.Submit submit, FinishedOperation first) {
+        return first.digest().equals(submit.digest())
+                ? new RunReply.Accepted(new RequestId(context.id(), submit.seq()))
+                : new RunReply.Refused(Reason.CONFLICT, TrainingRun.usedOtherwise(submit.seq()));
+    }
+
     /// Handles the end of a search and starts the next one.
     void onPageRead(TrainingRun run, RunScheduler scheduler, SelfMessage.PageRead read) {
         reading = false;
         if (read.failure().isPresent()) {
             context.warn("the result of request {} cannot be read yet: {}", read.seq(),
                     read.failure().get());
+            endRepeated(read, false);
             context.after(context.settings().retryAfter(), "pages", new SelfMessage.RetryPages());
             return;
         }
@@ -177,7 +212,9 @@ final class RunResults {
         if (read.found().isEmpty() && read.searched().equals(run.recovery().allPages()))
             answer(read.seq(), new RunReply.Refused(Reason.NOT_FOUND,
                     "the result of request " + read.seq() + " is no longer kept"));
+        endRepeated(read, read.searched().equals(run.recovery().allPages()));
         searchForWaiters(run, scheduler);
+        if (!repeated.isEmpty()) search(run, repeated.getFirst().seq());
         updateAccount(run, scheduler);
     }
 

@@ -27,31 +27,27 @@ import java.util.Optional;
 /// @param active whether the entity may act: [RunEvent.EntityBegan] is in the journal
 /// @param epoch counts engine sessions
 /// @param engine the state of the run in the engine
-/// @param openAttempts how often the engine had no memory to open it, in a row
-/// @param stalled why the run cannot be opened; empty: it can
+/// @param stalled why the run cannot proceed; empty: it can
 /// @param evicting whether the engine has requested the eviction of the run
-/// @param turn the node's turn of [ExclusiveReplay]
 /// @param finished positions after the recovery point with a known outcome
 /// @param unshown positions of saves that are in the journal but not in the index yet
 /// @param storing whether events of [RunEffect.Store] are not persisted yet
 /// @param leaving whether the run leaves its node
 /// @param passivating whether it leaves because it is idle
 /// @param unloading whether its owner has requested the unloading and it is not closed yet
+/// @param resting the number of accepted operations for which [RunTimer.Rest] runs; -1: it does not run
 /// @param resultsOverLimit whether the results that are only in memory exceed their limit
-record RunScheduler(RunSettings settings, boolean active, long epoch, Engine engine, int openAttempts,
+record RunScheduler(RunSettings settings, boolean active, long epoch, Engine engine,
         Optional<Fault> stalled, boolean evicting, Pipeline pipeline, RecoveryPointPlan points,
-        ReplayPolicy replay, Turn turn, IntervalSet finished, IntervalSet unshown, boolean storing,
+        ReplayPolicy replay, IntervalSet finished, IntervalSet unshown, boolean storing,
         boolean leaving, boolean passivating, boolean unloading, Deletion deletion,
-        boolean resultsOverLimit) {
+        long resting, boolean resultsOverLimit) {
     /// The state of the run in the engine.
     enum Engine {
         CLOSED,
         /// The run was lost or refused; it is opened when [RunTimer.Reopen] elapses.
         RETRY_DELAY, OPENING, OPEN
     }
-
-    /// A run's part in [ExclusiveReplay].
-    enum Turn { NONE, REQUESTED, HELD }
 
     /// The deletion of blobs that nothing refers to.
     enum Deletion {
@@ -63,17 +59,14 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
     /// The state after an input, and the effects.
     record Transition(RunScheduler next, List<RunEffect> effects) {}
 
-    private static final int OPEN_ATTEMPTS = 5;
-    private static final int RESOLVE_ATTEMPTS = 5;
     /// The interval at which an idle run checks whether its recovery point is in the journal.
     private static final Duration POINT_WAIT = Duration.ofSeconds(1);
 
     /// The state before the journal is read.
     static RunScheduler initial(RunSettings settings) {
-        return new RunScheduler(settings, false, 0, Engine.CLOSED, 0, Optional.empty(), false,
-                Pipeline.at(0), RecoveryPointPlan.INITIAL, ReplayPolicy.initial(settings.attempts()),
-                Turn.NONE, IntervalSet.EMPTY, IntervalSet.EMPTY, false, false, false, false, Deletion.IDLE,
-                false);
+        return new RunScheduler(settings, false, 0, Engine.CLOSED, Optional.empty(), false,
+                Pipeline.at(0), RecoveryPointPlan.INITIAL, ReplayPolicy.initial(settings),
+                IntervalSet.EMPTY, IntervalSet.EMPTY, false, false, false, false, Deletion.IDLE, -1, false);
     }
 
     /// The transition that an input causes.
@@ -93,8 +86,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
     /// The same state with the current value of `resultsOverLimit`; set before each step.
     RunScheduler withResultsOverLimit(boolean overLimit) {
         return overLimit == resultsOverLimit ? this : new RunScheduler(settings, active, epoch, engine,
-                openAttempts, stalled, evicting, pipeline, points, replay, turn, finished, unshown, storing,
-                leaving, passivating, unloading, deletion, overLimit);
+                stalled, evicting, pipeline, points, replay, finished, unshown, storing, leaving,
+                passivating, unloading, deletion, resting, overLimit);
     }
 
     /// The operations that are accepted and have no outcome, of this run and of its owner's runs on the node.
@@ -111,6 +104,25 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
 
     int unfinished(TrainingRun run) {
         return load(run, 0, 0).unfinished();
+    }
+
+    /// Whether an operation without an outcome can be executed: it does not wait for one that was set aside.
+    boolean executable(TrainingRun run) {
+        return run.pending().stream().anyMatch(o -> !finished.contains(o.position()) && !held(run, o));
+    }
+
+    private static boolean held(TrainingRun run, PendingOperation operation) {
+        return run.setAside().filter(s -> s.holds(operation.position()) && !passed(run, s)).isPresent();
+    }
+
+    /// Whether the owner has gone on after having been told of the operation that was set aside.
+    private static boolean passed(TrainingRun run, TrainingRun.SetAside aside) {
+        return aside.until().filter(until -> run.accepted() > until).isPresent();
+    }
+
+    /// A position up to which all operations were executed to their end, in this process or before.
+    long executed(TrainingRun run) {
+        return Math.max(run.executed(), finished.through(run.recovery().position() + 1));
     }
 
     /// Whether the operation `seq` has no outcome yet.
@@ -138,13 +150,11 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         private boolean active;
         private long epoch;
         private Engine engine;
-        private int openAttempts;
         private Optional<Fault> stalled;
         private boolean evicting;
         private Pipeline pipeline;
         private RecoveryPointPlan points;
         private ReplayPolicy replay;
-        private Turn turn;
         private IntervalSet finished;
         private IntervalSet unshown;
         private boolean storing;
@@ -152,6 +162,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         private boolean passivating;
         private boolean unloading;
         private Deletion deletion;
+        private long resting;
         private boolean resultsOverLimit;
         /// Whether the effects persist events: the next decision waits until they are in the journal.
         private boolean persisting;
@@ -162,13 +173,11 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             active = s.active;
             epoch = s.epoch;
             engine = s.engine;
-            openAttempts = s.openAttempts;
             stalled = s.stalled;
             evicting = s.evicting;
             pipeline = s.pipeline;
             points = s.points;
             replay = s.replay;
-            turn = s.turn;
             finished = s.finished;
             unshown = s.unshown;
             storing = s.storing;
@@ -176,13 +185,14 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             passivating = s.passivating;
             unloading = s.unloading;
             deletion = s.deletion;
+            resting = s.resting;
             resultsOverLimit = s.resultsOverLimit;
         }
 
         Transition transition() {
-            return new Transition(new RunScheduler(settings, active, epoch, engine, openAttempts, stalled,
-                    evicting, pipeline, points, replay, turn, finished, unshown, storing, leaving,
-                    passivating, unloading, deletion, resultsOverLimit), List.copyOf(effects));
+            return new Transition(new RunScheduler(settings, active, epoch, engine, stalled, evicting,
+                    pipeline, points, replay, finished, unshown, storing, leaving, passivating, unloading,
+                    deletion, resting, resultsOverLimit), List.copyOf(effects));
         }
 
         // Inputs
@@ -196,10 +206,18 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                     if (at == epoch) fromEngine(event);
                 }
                 case RunInput.EngineStopped _ -> engineLost();
+                case RunInput.DeathReported(var report) -> {
+                    if (run.learnsFrom(report)) persist(new WorkerDied(report));
+                }
+                case RunInput.RetryRequested _ ->
+                        run.setAside().ifPresent(aside -> persist(new OperationRetried(aside.position())));
+                case RunInput.GiveUpRequested _ -> run.setAside().ifPresent(aside ->
+                        persist(List.of(new OperationFailed(aside.position(), aside.why()),
+                                new ErrorSeen(aside.until().orElse(run.accepted())))));
                 case RunInput.LoadFound(var at, var position, var optimizer, var manifest) ->
                         resolved(at, position, () -> run.load(position, manifest, optimizer));
                 case RunInput.LoadFailed(var at, var position, var why) ->
-                        resolved(at, position, () -> new OperationFailed(position, why));
+                        resolved(at, position, () -> failure(position, why));
                 case RunInput.LoadUnanswered unanswered -> unanswered(unanswered);
                 case RunInput.ResultsWritten written -> resultsWritten(written);
                 case RunInput.ResultsNotWritten(var at, var why) -> {
@@ -218,9 +236,6 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 }
                 case RunInput.ResultsOverLimit(var overLimit) -> resultsOverLimit = overLimit;
                 case RunInput.RecoveryPointWanted _ -> points = points.want();
-                case RunInput.ExclusiveGranted(var at) -> {
-                    if (at == epoch && turn == Turn.REQUESTED) turn = Turn.HELD;
-                }
                 case RunInput.UnloadRequested _ -> unloading = true;
                 case RunInput.UnloadDue(var now) -> {
                     if (unloading && closable()) persist(new RunClosed(now));
@@ -233,7 +248,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         }
 
         private void recovered() {
-            restart(true, "restarted");
+            restart("restarted");
             // A run that does not exist needs no [RunEvent.EntityBegan]: its first event creates it.
             active = run.config().isEmpty();
         }
@@ -242,6 +257,11 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             switch (event) {
                 case EntityBegan _ -> begin();
                 case OperationFailed(var at, var why, _) -> operationFailed(at, why);
+                case OperationSetAside _ -> restart("operation_set_aside");
+                case OperationRetried _ -> {
+                    replay = ReplayPolicy.initial(settings);
+                    restart("operation_retried");
+                }
                 case CheckpointCommitted e -> {
                     unshown = unshown.with(e.position());
                     effects.add(new RunEffect.ShowSave(e.position()));
@@ -257,7 +277,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 }
                 case RunCreated _, OperationAccepted _, LoadResolved _, LoadApplied _, ErrorSeen _,
                         CheckpointDeleted _, ExpirySet _, CheckpointsExpired _, SnapshotsReleased _,
-                        ReplayBegan _, OperationAttempted _, ReplayFinished _, BlobsFreed _,
+                        WorkerDied _, ReplayBegan _, OperationAttempted _, ReplayFinished _, BlobsFreed _,
                         HistoryRecorded _ -> {}
             }
         }
@@ -287,7 +307,6 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 case EngineEvent.Opened _ -> {
                     if (engine != Engine.OPENING) return;
                     engine = Engine.OPEN;
-                    openAttempts = 0;
                     stalled = Optional.empty();
                     report(new Occurrence.Opened());
                 }
@@ -310,6 +329,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         private void executed(long position, OperationResult result) {
             if (!pipeline.holds(position)) return;
             answered(position);
+            replay = replay.succeeded(position);
             PendingOperation operation = run.at(position).orElseThrow();
             report(new Occurrence.Executed(operation.kind(), position));
             switch (result) {
@@ -342,47 +362,59 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 return;
             }
             if (!pipeline.holds(position)) return;
-            // The accepted operation is stored and may have been executed before: it is retried until it can
-            // be read.
-            if (why.code().equals(EngineCommand.STORE_FAILED)
-                    && !run.at(position).orElseThrow().saves()) {
-                report(new Occurrence.OperationWaits(position, why.message()));
-                restartLater(false, "store_failed");
+            if (why.kind() == Fault.Kind.SERVER) {
+                troubled(position, why);
                 return;
             }
             answered(position);
             persist(new OperationFailed(position, why));
         }
 
+        /// Handles a fault of the moment or the worker, which is no outcome: the operation is tried again,
+        /// and set aside if that does not help. It waits for a store without limit.
+        private void troubled(long position, Fault why) {
+            report(new Occurrence.OperationWaits(position, why));
+            boolean store = why.code().equals(EngineCommand.STORE_FAILED);
+            replay = replay.troubled(position, why);
+            Optional<OperationSetAside> aside = store ? Optional.empty() : replay.exhausted(executedUpTo());
+            if (aside.isPresent()) {
+                answered(position);
+                persist(aside.get());
+                return;
+            }
+            Duration delay = replay.retryDelay();
+            restart(why.code());
+            reopenAfter(delay);
+            stalled = Optional.of(why);
+        }
+
+        /// The event of an operation that cannot be sent to the engine.
+        private static RunEvent failure(long position, Fault why) {
+            return why.kind() == Fault.Kind.USER ? new OperationFailed(position, why)
+                    : new OperationSetAside(position, why);
+        }
+
         /// Handles a failure in the journal: the engine executed later operations without regard to it.
         private void operationFailed(long position, Fault why) {
             PendingOperation operation = run.at(position).orElseThrow();
             finish(FinishedOperation.failure(operation, why));
-            if (TrainingRun.blocksLater(operation, why) && pipeline.holdsAfter(position))
-                restart(false, "operation_failed");
+            // Events to be stored were decided before the owner gave the operation up.
+            if (storing || TrainingRun.blocksLater(operation, why) && pipeline.holdsAfter(position))
+                restart("operation_failed");
         }
 
         private void engineLost() {
             report(new Occurrence.EngineLost());
-            restartLater(true, "engine_lost");
+            restart("engine_lost");
+            reopenAfter(settings.retryAfter());
         }
 
+        /// The run waits, with the reason, and is opened again later: what was accepted is not affected.
         private void openFailed(Fault why) {
             boolean repeated = stalled.filter(before -> sameCause(before, why)).isPresent();
-            boolean full = why.code().equals("out_of_memory");
-            if (full) openAttempts++;
-            boolean retried = why.kind() == Fault.Kind.SERVER && !(full && openAttempts >= OPEN_ATTEMPTS);
-            report(new Occurrence.OpenFailed(why, repeated, retried));
-            if (retried) {
-                stalled = Optional.of(why);
-                engine = Engine.RETRY_DELAY;
-                start(new RunTimer.Reopen(epoch), settings.retryAfter());
-                return;
-            }
-            engine = Engine.CLOSED;
-            openAttempts = 0;
-            persist(run.pending().stream().filter(operation -> !operation.settled())
-                    .<RunEvent>map(operation -> new OperationFailed(operation.position(), why)).toList());
+            report(new Occurrence.OpenFailed(why, repeated));
+            stalled = Optional.of(why);
+            reopenAfter(settings.retryAfter());
         }
 
         /// Messages of out-of-memory faults contain different numbers each time.
@@ -394,21 +426,18 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         // Sessions
 
         /// Starts another session after the recovery point.
-        ///
-        /// @param failure whether the engine or its process ended, which an operation may have caused
-        private void restart(boolean failure, String cause) {
-            List<PendingOperation> again = run.pending().stream().filter(o -> !o.settled()).toList();
+        private void restart(String cause) {
+            List<PendingOperation> again = run.pending().stream()
+                    .filter(o -> !o.settled() && !held(run, o)).toList();
             report(new Occurrence.SessionStarted(cause, again.size(),
                     again.isEmpty() ? 0 : again.getLast().position()));
             endSession();
-            if (failure) replay = replay.afterFailure(run);
             effects.add(new RunEffect.StartSession(epoch));
         }
 
-        private void restartLater(boolean failure, String cause) {
-            restart(failure, cause);
+        private void reopenAfter(Duration delay) {
             engine = Engine.RETRY_DELAY;
-            start(new RunTimer.Reopen(epoch), settings.retryAfter());
+            start(new RunTimer.Reopen(epoch), delay);
         }
 
         /// Ends the session: all its later inputs are stale.
@@ -419,12 +448,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             evicting = false;
             pipeline = Pipeline.at(run.recovery().position());
             points = points.restarted();
-            releaseTurn();
-        }
-
-        private void releaseTurn() {
-            if (turn != Turn.NONE) effects.add(new RunEffect.ReleaseExclusive());
-            turn = Turn.NONE;
+            replay = replay.interrupted();
         }
 
         // Loads
@@ -436,14 +460,14 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         private void resolved(long at, long position, Resolution resolution) {
             if (at != epoch || pipeline.resolving() != position) return;
             pipeline = pipeline.resolving(0);
+            stalled = Optional.empty();
             persist(resolution.event());
         }
 
         private void unanswered(RunInput.LoadUnanswered load) {
             if (load.epoch() != epoch) return;
-            if (load.attempt() >= RESOLVE_ATTEMPTS)
-                resolved(epoch, load.position(), () -> new OperationFailed(load.position(), load.why()));
-            else start(new RunTimer.ResolveAgain(epoch, load.position(), load.attempt() + 1),
+            stalled = Optional.of(load.why());
+            start(new RunTimer.ResolveAgain(epoch, load.position(), load.attempt() + 1),
                     settings.retryAfter());
         }
 
@@ -492,9 +516,9 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         }
 
         private void idle(boolean busyElsewhere, boolean sharded) {
-            boolean busy = busyElsewhere || unfinished() > 0 || unloading || storing || points.storing()
+            boolean busy = busyElsewhere || executable() || unloading || storing || points.storing()
                     || deletion == Deletion.RUNNING || !quiet();
-            boolean dirty = run.pending().stream().anyMatch(o -> !o.settled());
+            boolean dirty = dirty();
             if (!busy && !dirty) {
                 if (!sharded) return;
                 effects.add(new RunEffect.Passivate(engine == Engine.OPENING || engine == Engine.OPEN));
@@ -514,6 +538,13 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                     if (at == epoch) run.at(position).ifPresent(load ->
                             effects.add(new RunEffect.ResolveLoad(epoch, load, attempt)));
                 }
+                case RunTimer.Attempt(var at, var position) -> {
+                    if (at == epoch) replay = replay.delayed(position);
+                }
+                case RunTimer.Rest(var accepted) -> {
+                    resting = -1;
+                    if (accepted == run.accepted() && rests()) points = points.want();
+                }
                 case RunTimer.RetryRecoveryPoint _ -> points = points.resumed();
                 case RunTimer.RetryDeletion _ -> {
                     if (deletion == Deletion.PAUSED) deletion = Deletion.IDLE;
@@ -530,11 +561,34 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             keepPoint();
             deleteBlobs();
             while (!storing && next()) require(effects.size() < 100_000, "a run does not come to rest");
-            boolean exclusive = storing || pipeline.holds(replay.attempted());
-            if (turn == Turn.HELD && !exclusive) releaseTurn();
             if (storing) return;
+            rest();
             if (unloading && closable()) effects.add(new RunEffect.Unload());
             if (leaving && departed() && !points.underWay() && unshown.none()) stop();
+        }
+
+        /// A run that has nothing to do for a while gets a recovery point, so that a restart replays nothing.
+        private void rest() {
+            if (resting == run.accepted() || !rests()) return;
+            resting = run.accepted();
+            start(new RunTimer.Rest(resting), settings.restAfter());
+        }
+
+        private boolean rests() {
+            return engine == Engine.OPEN && quiet() && !executable() && dirty() && !leaving;
+        }
+
+        /// Whether a recovery would replay an operation.
+        private boolean dirty() {
+            return run.pending().stream().anyMatch(o -> !o.settled() && !held(run, o));
+        }
+
+        private boolean executable() {
+            return run.pending().stream().anyMatch(o -> !finished.contains(o.position()) && !held(run, o));
+        }
+
+        private long executedUpTo() {
+            return Math.max(run.executed(), finished.through(run.recovery().position() + 1));
         }
 
         /// Deletes blobs. Meanwhile nothing is written that could refer to a blob, and the reverse.
@@ -552,12 +606,13 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             if (leaving) return quiet() && !departed() && !deleting && takePoint();
             if (resultsOverLimit) points = points.want();
             if (pointDue() && !deleting) return takePoint();
-            if (evicting && engine == Engine.OPEN && !points.paused() && pipeline.load() == 0
-                    && run.attempt().isEmpty()) return evict();
+            if (evicting && engine == Engine.OPEN && !points.paused() && pipeline.load() == 0)
+                return evict();
             skipSettled();
             Optional<PendingOperation> next = run.at(pipeline.sent() + 1);
-            if (next.isEmpty()) return run.attempt().isPresent() && endReplay();
+            if (next.isEmpty()) return false;
             PendingOperation operation = next.get();
+            if (run.setAside().filter(s -> s.holds(operation.position())).isPresent()) return passAside();
             // Whether operations after a load may be executed depends on its outcome.
             if (pipeline.load() != 0) return false;
             boolean load = operation.kind() == OperationKind.LOAD_STATE;
@@ -565,7 +620,6 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             if (blocked.isPresent()) return store(allBlocked(operation.position(), blocked.get()));
             if (load && !pipeline.idle()) return false;
             if (load && operation.outcome() instanceof Outcome.Open) return resolve(operation);
-            if (replay.over(operation.position()) && run.attempt().isPresent()) return endReplay();
             if (engine != Engine.OPEN) return open();
             if (pipeline.full(operation, settings) || deleting && operation.saves()) return false;
             if (resultsOverLimit && pipeline.sent() > run.recovery().position()) return false;
@@ -579,25 +633,26 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         }
 
         private boolean replayed(PendingOperation operation) {
-            return switch (replay.judge(run, operation, pipeline.idle(), turn == Turn.HELD)) {
-                case ReplayPolicy.Verdict.Execute _ -> send(operation);
-                case ReplayPolicy.Verdict.Record(var event) -> {
-                    if (event instanceof OperationAttempted(var position, _))
-                        replay = replay.attempting(position);
-                    yield store(List.of(event));
+            long position = operation.position();
+            return switch (replay.judge(run, position, executedUpTo(), pipeline.idle())) {
+                case ReplayPolicy.Verdict.Execute(var alone) -> send(operation, alone);
+                case ReplayPolicy.Verdict.WaitForEarlier _, ReplayPolicy.Verdict.Delayed _ -> false;
+                case ReplayPolicy.Verdict.Delay(var time) -> {
+                    replay = replay.delaying();
+                    start(new RunTimer.Attempt(epoch, position), time);
+                    yield false;
                 }
-                case ReplayPolicy.Verdict.WaitForEarlier _ -> false;
-                case ReplayPolicy.Verdict.WaitForTurn _ -> requestTurn();
-                case ReplayPolicy.Verdict.GiveUp(var failure) -> store(List.of(failure));
+                case ReplayPolicy.Verdict.SetAside(var event) -> store(List.of(event));
             };
         }
 
-        private boolean requestTurn() {
-            if (turn == Turn.NONE) {
-                turn = Turn.REQUESTED;
-                effects.add(new RunEffect.RequestExclusive(epoch));
-            }
-            return false;
+        /// An operation that was set aside fails as soon as its owner, having been told, has gone on; with it
+        /// those that were accepted before.
+        private boolean passAside() {
+            TrainingRun.SetAside aside = run.setAside().orElseThrow();
+            if (!unloading && !passed(run, aside)) return false;
+            return store(List.of(new OperationFailed(aside.position(), aside.why()),
+                    new ErrorSeen(aside.until().orElse(run.accepted()))));
         }
 
         private boolean open() {
@@ -637,12 +692,7 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             return false;
         }
 
-        /// Ends the replay before a new operation is executed: all replayed operations have an answer.
-        private boolean endReplay() {
-            return pipeline.idle() && store(List.of(new ReplayFinished(pipeline.sent())));
-        }
-
-        private boolean send(PendingOperation operation) {
+        private boolean send(PendingOperation operation, boolean alone) {
             pipeline = pipeline.send(operation);
             points = points.sent(operation);
             Optional<CheckpointManifest> loaded = switch (operation.outcome()) {
@@ -650,13 +700,13 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 case Outcome.Applied(var manifest) -> Optional.of(manifest);
                 case Outcome.Open _, Outcome.Committed _, Outcome.Failed _ -> Optional.empty();
             };
-            effects.add(new RunEffect.Execute(operation, loaded));
+            effects.add(new RunEffect.Execute(operation, loaded, alone));
             return true;
         }
 
         private boolean pointDue() {
             boolean due = points.due(settings)
-                    || evicting && pipeline.idle() && run.attempt().isEmpty() && unsaved();
+                    || evicting && pipeline.idle() && unsaved();
             return due && engine == Engine.OPEN && !points.inWork() && !points.paused()
                     && pipeline.load() == 0 && pipeline.sent() > run.recovery().position();
         }
@@ -706,7 +756,6 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
 
         private void answered(long position) {
             pipeline = pipeline.answered(position);
-            if (turn == Turn.HELD && position == replay.attempted()) releaseTurn();
         }
 
         private void finish(FinishedOperation outcome) {

@@ -8,7 +8,7 @@ public record RunSettings(int shards, int maxUnfinished, long maxUnfinishedBytes
         long maxUnfinishedBytesPerOwner, int maxCheckpoints, int maxWaiting, int window, long windowBytes,
         int pointSteps, long pointBytes, int pointOperations, int pointMaxOperations, long pointMaxBytes,
         long snapshotBytes, int maxResults, long maxResultBytes, long resultMemoryBytes, long nodeResultBytes,
-        int attempts, Duration idleAfter, Duration leaveWithin, Duration retryAfter,
+        int attempts, Duration idleAfter, Duration leaveWithin, Duration retryAfter, Duration restAfter,
         int history) {
     /// Reads them from the root of a configuration.
     public static RunSettings from(Config root) {
@@ -23,6 +23,6 @@ public record RunSettings(int shards, int maxUnfinished, long maxUnfinishedBytes
                 c.getBytes("snapshot-bytes"), c.getInt("results.max-count"), c.getBytes("results.max-bytes"),
                 c.getBytes("results.memory-bytes"), c.getBytes("results.node-bytes"),
                 c.getInt("attempts"), c.getDuration("idle-after"), c.getDuration("leave-within"),
-                c.getDuration("retry-after"), c.getInt("history"));
+                c.getDuration("retry-after"), c.getDuration("rest-after"), c.getInt("history"));
     }
 }

@@ -62,8 +62,7 @@ final class RunTelemetry {
             case Occurrence.Draining _ -> record(HistoryEntry.Kind.DRAINING, Map.of());
             case Occurrence.Executed(var kind, var position) -> countExecuted(kind, position);
             case Occurrence.Measured(var position, var worked) -> timings.recordDeviceTime(position, worked);
-            case Occurrence.OperationWaits(var position, var why) ->
-                    context.warn("operation {} cannot be read yet: {}", position, why);
+            case Occurrence.OperationWaits(var position, var why) -> recordOperationWaits(position, why);
             case Occurrence.RecoveryPointFailed(var why) -> {
                 context.warn("a recovery point failed; it is tried again: {}", why);
                 Metrics.RECOVERY_POINT_FAILURES.labelValues(model).inc();
@@ -104,10 +103,15 @@ final class RunTelemetry {
         Fault why = failed.why();
         if (!failed.repeated())
             context.warn("the engine did not open the run, code={}: {}", why.code(), why.message());
-        if (!failed.retried()) return;
         beginWaiting(why);
         if (!failed.repeated()) record(HistoryEntry.Kind.WAITING,
                 Map.of("code", why.code(), "message", why.message()));
+    }
+
+    private void recordOperationWaits(long position, Fault why) {
+        context.warn("operation {} cannot be executed now and is tried again, code={}: {}", position,
+                why.code(), why.message());
+        record(HistoryEntry.Kind.WAITING, Map.of("code", why.code(), "message", why.message()));
     }
 
     private void recordRecovered(long position) {

@@ -10,6 +10,14 @@ sealed interface RunTimer {
     /// @param attempt number of the next attempt, from 1
     record ResolveAgain(long epoch, long position, int attempt) implements RunTimer {}
 
+    /// The delay before another attempt at the suspected operation at `position` is over.
+    record Attempt(long epoch, long position) implements RunTimer {}
+
+    /// Nothing was accepted or executed for the rest time.
+    ///
+    /// @param accepted number of operations that were accepted when it started
+    record Rest(long accepted) implements RunTimer {}
+
     /// The delay before another recovery point is over.
     record RetryRecoveryPoint() implements RunTimer {}
 

@@ -11,6 +11,7 @@ import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.TargetModule;
+import bios.protocol.run.DeathReport;
 import bios.protocol.run.OperationKind;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunConfig;
@@ -19,10 +20,13 @@ import bios.protocol.run.StoredOperation;
 import com.fasterxml.jackson.annotation.JsonInclude;
 import com.fasterxml.jackson.annotation.JsonProperty;
 import java.util.ArrayList;
+import java.util.Comparator;
 import java.util.HashSet;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.TreeMap;
 import java.util.TreeSet;
 import java.util.stream.Collectors;
 import java.util.stream.Stream;
@@ -39,27 +43,36 @@ import java.util.stream.Stream;
 /// @param trained whether an operation before the recovery point changed the weights
 /// @param blocking the failure because of which later operations fail, so that training does not continue
 ///     unnoticed
-/// @param attempt the replay after a failure of the worker
+/// @param suspect the operation that was being executed when a worker ended
 /// @param garbage blobs without references, to be deleted
 /// @param lastRequestMillis when the last operation was accepted
 /// @param closed whether the run was unloaded
 /// @param history the newest entries of the history, the newest last
+/// @param executedUpTo operations up to this position were executed to their end; a lower bound
+/// @param deaths the last known end of each worker, by its register
+/// @param setAside the operation that is not tried again by itself
 public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, long accepted,
         IntervalSet known,
         @JsonProperty("line") List<PendingOperation> pending, RecoveryPoint recovery, boolean trained,
         Checkpoints checkpoints,
-        @JsonProperty("poison") Optional<BlockingFailure> blocking, Optional<Attempt> attempt,
-        List<BlobId> garbage, long lastRequestMillis, boolean closed,
-        @JsonInclude(JsonInclude.Include.NON_EMPTY) List<HistoryEntry> history) {
+        @JsonProperty("poison") Optional<BlockingFailure> blocking,
+        @JsonProperty("attempt") Optional<Suspect> suspect, List<BlobId> garbage, long lastRequestMillis,
+        boolean closed,
+        @JsonInclude(JsonInclude.Include.NON_EMPTY) List<HistoryEntry> history,
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Long> executedUpTo,
+        @JsonInclude(JsonInclude.Include.NON_EMPTY) Map<String, WorkerDeath> deaths,
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<SetAside> setAside) {
     /// The run before it is created.
     public static final TrainingRun NONE = new TrainingRun(Optional.empty(), Optional.empty(), 0,
             IntervalSet.EMPTY, List.of(),
             new RecoveryPoint(0, Optional.empty(), 0, Optional.empty(), Optional.empty(), List.of()),
             false,
-            Checkpoints.NONE, Optional.empty(), Optional.empty(), List.of(), 0, false, List.of());
+            Checkpoints.NONE, Optional.empty(), Optional.empty(), List.of(), 0, false, List.of(),
+            Optional.empty(), Map.of(), Optional.empty());
 
     /// The fault of an `optim_step` without a gradient. It does not block later operations.
     public static final String NO_GRADIENT = "no_gradient";
+    private static final int MOST_WORKERS = 16;
 
     /// The fault of the next operation after an operator gave up lost events of the run: its client trains on
     /// only when it knows.
@@ -96,15 +109,27 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         }
     }
 
-    /// A replay after a failure of the worker.
+    /// An operation that was being executed when a worker ended. It is executed alone until it has been
+    /// executed to its end.
     ///
-    /// @param times how often an exclusive replay has started the operation at `position`; 0: operations from
-    ///     `position` on were replayed normally
-    public record Attempt(long position, int times) {
-        /// The attempt that remains when the state after `point` is durable.
-        Optional<Attempt> after(long point) {
-            if (position > point) return Optional.of(this);
-            return times == 0 ? Optional.of(new Attempt(point + 1, 0)) : Optional.empty();
+    /// @param times meant something else in builds before; not read
+    public record Suspect(long position, int times) {}
+
+    /// The last known end of a worker.
+    ///
+    /// @param number its number in the worker's register
+    /// @param alone consecutive ends of the worker, up to this one, during the suspected operation alone
+    public record WorkerDeath(long number, int alone) {}
+
+    /// An operation that is not tried again by itself; those after it wait. If its owner goes on after having
+    /// been told, it fails, and so do those that were accepted before.
+    ///
+    /// @param until operations after this position were accepted when the client knew of it; empty: the
+    ///     client does not know of it yet
+    public record SetAside(long position, Fault why, Optional<Long> until) {
+        /// Whether the operation at `later` waits for the operation or is it.
+        boolean holds(long later) {
+            return later >= position && (until.isEmpty() || later <= until.get());
         }
     }
 
@@ -133,6 +158,9 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         garbage = List.copyOf(garbage);
         // Snapshots of builds without histories have no history.
         history = history == null ? List.of() : List.copyOf(history);
+        deaths = deaths == null ? Map.of() : Map.copyOf(deaths);
+        executedUpTo = executedUpTo == null ? Optional.empty() : executedUpTo;
+        setAside = setAside == null ? Optional.empty() : setAside;
     }
 
     // Decisions
@@ -154,14 +182,14 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     ///
     /// @param remembered the digest of operation `seq` if the operation is before the recovery point and its
     ///     result is still kept
+    /// @param executedNow operations up to this position were executed to their end
     Decision submit(long seq, StoredOperation operation, String digest, long nowMillis,
-            Optional<String> remembered, Load load, RunSettings settings) {
+            Optional<String> remembered, Load load, long executedNow, RunSettings settings) {
         if (seq < 0) return new Decision.Refuse(Reason.INVALID, "seq_id " + seq + " is negative");
         if (known.contains(seq)) {
             Optional<String> first = remembered.or(() -> bySeq(seq).map(PendingOperation::digest));
             return first.isPresent() && !first.get().equals(digest)
-                    ? new Decision.Refuse(Reason.CONFLICT,
-                            "seq_id " + seq + " was used for another operation; use a new number")
+                    ? new Decision.Refuse(Reason.CONFLICT, usedOtherwise(seq))
                     : new Decision.Duplicate();
         }
         if (closed) return new Decision.Refuse(Reason.CLOSED,
@@ -185,7 +213,13 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             return new Decision.Refuse(Reason.TOO_MANY,
                     "the run has " + settings.maxCheckpoints() + " checkpoints; delete some first");
         return new Decision.Accept(
-                List.of(new OperationAccepted(accepted + 1, seq, operation, digest, nowMillis)));
+                List.of(new OperationAccepted(accepted + 1, seq, operation, digest, nowMillis,
+                        Optional.of(executedNow).filter(at -> at > executed()))));
+    }
+
+    /// Why a number is refused that another operation had.
+    static String usedOtherwise(long seq) {
+        return "seq_id " + seq + " was used for another operation; use a new number";
     }
 
     /// The event of a load of `manifest` at `position`: [LoadResolved], or [OperationFailed] if it cannot be
@@ -238,14 +272,68 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         return blocking.filter(b -> b.blocks(position)).map(BlockingFailure::why);
     }
 
-    /// Whether the blocking failure becomes known to the client when it receives the failure at `position`.
+    /// Whether the blocking failure, or that an operation was set aside, becomes known to the client when it
+    /// receives the failure at `position`.
     boolean wouldBeSeen(long position) {
+        if (setAside.filter(s -> s.until().isEmpty() && position >= s.position()).isPresent()) return true;
         return blocking.filter(p -> p.until().isEmpty() && position >= p.position()).isPresent();
     }
 
     /// Whether the failure of `operation` blocks later operations.
     static boolean blocksLater(PendingOperation operation, Fault why) {
         return operation.kind().changesState() && !why.code().equals(NO_GRADIENT);
+    }
+
+    // Workers that ended
+
+    /// A position up to which all operations were executed to their end.
+    long executed() {
+        long durable = pending.stream().filter(o -> o.outcome() instanceof Outcome.Committed
+                || o.outcome() instanceof Outcome.Applied).mapToLong(PendingOperation::position).max()
+                .orElse(0);
+        return Math.max(durable, Math.max(executedUpTo.orElse(0L), recovery.position()));
+    }
+
+    private Optional<Long> later(long position) {
+        return Optional.of(Math.max(executed(), position)).filter(at -> at > recovery.position())
+                .or(() -> executedUpTo);
+    }
+
+    /// Consecutive ends of workers during the suspected operation alone.
+    int deathsAlone() {
+        return deaths.values().stream().mapToInt(WorkerDeath::alone).sum();
+    }
+
+    /// Whether a report changes what is known.
+    boolean learnsFrom(DeathReport report) {
+        boolean newer = report.death() > Optional.ofNullable(deaths.get(report.worker()))
+                .map(WorkerDeath::number).orElse(0L);
+        boolean suspects = report.position() > executed() && report.position() > report.executed()
+                && at(report.position()).filter(o -> !o.settled()).isPresent();
+        boolean executes = report.executed() > executed() && pending.stream()
+                .anyMatch(o -> !o.settled() && o.position() <= report.executed());
+        return newer && (suspects || suspect.isPresent()) || executes;
+    }
+
+    private TrainingRun applyDeath(DeathReport report) {
+        long known = Math.max(executed(), Math.min(report.executed(), accepted));
+        boolean suspects = report.position() > known
+                && at(report.position()).filter(o -> !o.settled()).isPresent();
+        Optional<Suspect> next = suspects ? Optional.of(new Suspect(report.position(), 0)) : suspect;
+        var counted = new TreeMap<String, WorkerDeath>();
+        deaths.forEach((worker, death) -> counted.put(worker, next.equals(suspect) ? death
+                : new WorkerDeath(death.number(), 0)));
+        counted.put(report.worker(), new WorkerDeath(report.death(), suspects ? report.alone() : 0));
+        while (counted.size() > MOST_WORKERS) counted.remove(counted.entrySet().stream()
+                .min(Comparator.comparingInt(e -> e.getValue().alone())).orElseThrow().getKey());
+        return with(later(known), counted, setAside).withSuspect(next.map(s -> new Suspect(s.position(), 0)));
+    }
+
+    /// The run without a suspected operation; the numbers of the last ends stay known.
+    private TrainingRun unsuspected() {
+        var counted = new TreeMap<String, WorkerDeath>();
+        deaths.forEach((worker, death) -> counted.put(worker, new WorkerDeath(death.number(), 0)));
+        return with(executedUpTo, counted, setAside).withSuspect(Optional.empty());
     }
 
     // Queries
@@ -312,9 +400,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             case LoadResolved(var at, var manifest) -> withOutcome(at, new Outcome.Resolved(manifest));
             case LoadApplied(var at, _) -> applyLoad(at);
             case OperationFailed(var at, var why, _) -> applyFailure(at, why);
-            case ErrorSeen(var upTo) ->
-                    withBlocking(blocking.map(b ->
-                            new BlockingFailure(b.position(), b.why(), Optional.of(upTo))));
+            case ErrorSeen(var upTo) -> applySeen(upTo);
             case CheckpointCommitted e -> applyCommit(e);
             case CheckpointDeleted(var kind, var name, _) -> withCheckpoints(checkpoints.delete(kind, name));
             case ExpirySet(var kind, var name, var at, _) ->
@@ -322,9 +408,13 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             case CheckpointsExpired(var now, _) -> withCheckpoints(checkpoints.expire(now));
             case SnapshotsReleased(var session) -> withCheckpoints(checkpoints.release(session));
             case RecoveryPointReached e -> applyRecoveryPoint(e);
+            case WorkerDied(var report, _) -> applyDeath(report);
+            case OperationSetAside(var at, var why, _) ->
+                    with(executedUpTo, deaths, Optional.of(new SetAside(at, why, Optional.empty())));
+            case OperationRetried _ -> unsuspected().withoutSetAside();
             case OperationAttempted(var at, _) -> applyAttempt(at);
-            case ReplayBegan(var at) -> withAttempt(Optional.of(new Attempt(at, 0)));
-            case ReplayFinished _ -> withAttempt(Optional.empty());
+            case ReplayBegan(var at) -> withSuspect(Optional.of(new Suspect(at, 0)));
+            case ReplayFinished _ -> withSuspect(Optional.empty());
             case BlobsFreed(var blobs) ->
                     withGarbage(garbage.stream().filter(b -> !blobs.contains(b)).toList());
             case RunClosed _ -> applyClosed();
@@ -335,11 +425,19 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         };
     }
 
+    private TrainingRun applySeen(long upTo) {
+        Optional<SetAside> seen = setAside.map(s -> s.until().isPresent() ? s
+                : new SetAside(s.position(), s.why(), Optional.of(upTo)));
+        return with(executedUpTo, deaths, seen).withBlocking(blocking.map(b ->
+                b.until().isPresent() ? b
+                        : new BlockingFailure(b.position(), b.why(), Optional.of(upTo))));
+    }
+
     private TrainingRun applyCreated(RunConfig created) {
         require(config.isEmpty(), "run %s is created twice", created.run());
         return new TrainingRun(Optional.of(created), Optional.of(created.lora()), accepted, known, pending,
-                recovery, trained, checkpoints, blocking, attempt, garbage, created.createdAtMillis(), closed,
-                history);
+                recovery, trained, checkpoints, blocking, suspect, garbage, created.createdAtMillis(), closed,
+                history, executedUpTo, deaths, setAside);
     }
 
     private TrainingRun applyAccepted(OperationAccepted e) {
@@ -348,7 +446,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         longer.add(new PendingOperation(e.position(), e.seq(), e.operation(), e.digest(), e.timeMillis(),
                 new Outcome.Open()));
         return new TrainingRun(config, lora, e.position(), known.with(e.seq()), longer, recovery, trained,
-                checkpoints, blocking, attempt, garbage, e.timeMillis(), closed, history);
+                checkpoints, blocking, suspect, garbage, e.timeMillis(), closed, history,
+                later(e.executed().orElse(0L)), deaths, setAside);
     }
 
     private TrainingRun withOutcome(long position, Outcome now) {
@@ -376,6 +475,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     private TrainingRun applyFailure(long position, Fault why) {
         PendingOperation operation = at(position).orElseThrow();
         TrainingRun next = withOutcome(position, new Outcome.Failed(why));
+        if (setAside.filter(s -> s.position() == position).isPresent()) next = next.withoutSetAside();
+        if (suspect.filter(s -> s.position() == position).isPresent()) next = next.unsuspected();
         // A load is executed even if a failure blocks the run, so its failure is a new cause.
         boolean newCause = operation.kind() == OperationKind.LOAD_STATE || blockedBy(position).isEmpty();
         return (newCause && blocksLater(operation, why)
@@ -398,16 +499,15 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         var point = new RecoveryPoint(e.position(), Optional.of(e.state()), e.step(),
                 Optional.of(e.lora()), e.results(), e.pages());
         var next = new TrainingRun(config, lora, accepted, known, pending.subList(passed, pending.size()),
-                point, changed, checkpoints, blocking, attempt.flatMap(a -> a.after(e.position())), garbage,
-                lastRequestMillis, closed, history);
+                point, changed, checkpoints, blocking, suspect, garbage, lastRequestMillis, closed, history,
+                executedUpTo, deaths, setAside);
+        if (suspect.filter(s -> s.position() <= e.position()).isPresent()) next = next.unsuspected();
         return next.collectGarbage(this);
     }
 
     private TrainingRun applyAttempt(long position) {
-        require(attempt.isEmpty() || attempt.get().position() <= position,
-                "attempts go forward, not to %d", position);
-        int times = attempt.filter(a -> a.position() == position).map(Attempt::times).orElse(0);
-        return withAttempt(Optional.of(new Attempt(position, times + 1)));
+        int times = suspect.filter(a -> a.position() == position).map(Suspect::times).orElse(0);
+        return withSuspect(Optional.of(new Suspect(position, times + 1)));
     }
 
     private TrainingRun applyClosed() {
@@ -415,7 +515,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 Optional.empty(), List.of());
         return new TrainingRun(config, lora, accepted, known, List.of(), point, trained, checkpoints,
                 Optional.empty(), Optional.empty(), garbage, lastRequestMillis, true,
-                history).collectGarbage(this);
+                history, executedUpTo, deaths, Optional.empty()).collectGarbage(this);
     }
 
     /// Adds the blobs to the garbage to which `before` refers and this run does not, and removes blobs to
@@ -433,36 +533,49 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     private TrainingRun withPending(List<PendingOperation> now) {
         return new TrainingRun(config, lora, accepted, known, now, recovery, trained, checkpoints,
-                blocking, attempt, garbage, lastRequestMillis, closed, history);
+                blocking, suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
+                setAside);
     }
 
     private TrainingRun withLora(Optional<LoraSpec> now) {
         return new TrainingRun(config, now, accepted, known, pending, recovery, trained, checkpoints,
-                blocking, attempt, garbage, lastRequestMillis, closed, history);
+                blocking, suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
+                setAside);
     }
 
     private TrainingRun withCheckpoints(Checkpoints now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, now, blocking,
-                attempt, garbage, lastRequestMillis, closed, history).collectGarbage(this);
+                suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
+                setAside).collectGarbage(this);
     }
 
     private TrainingRun withBlocking(Optional<BlockingFailure> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints, now,
-                attempt, garbage, lastRequestMillis, closed, history);
+                suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths, setAside);
     }
 
-    private TrainingRun withAttempt(Optional<Attempt> now) {
+    private TrainingRun withSuspect(Optional<Suspect> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                blocking, now, garbage, lastRequestMillis, closed, history);
+                blocking, now, garbage, lastRequestMillis, closed, history, executedUpTo, deaths, setAside);
     }
 
     private TrainingRun withGarbage(List<BlobId> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                blocking, attempt, now, lastRequestMillis, closed, history);
+                blocking, suspect, now, lastRequestMillis, closed, history, executedUpTo, deaths, setAside);
+    }
+
+    private TrainingRun with(Optional<Long> executed, Map<String, WorkerDeath> deaths,
+            Optional<SetAside> setAside) {
+        return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
+                blocking, suspect, garbage, lastRequestMillis, closed, history, executed, deaths, setAside);
+    }
+
+    private TrainingRun withoutSetAside() {
+        return with(executedUpTo, deaths, Optional.empty());
     }
 
     private TrainingRun withHistory(List<HistoryEntry> now) {
         return new TrainingRun(config, lora, accepted, known, pending, recovery, trained, checkpoints,
-                blocking, attempt, garbage, lastRequestMillis, closed, now);
+                blocking, suspect, garbage, lastRequestMillis, closed, now, executedUpTo, deaths, setAside);
     }
 }

@@ -143,7 +143,6 @@ public final class TrainingRunEntity
     private void closeParts() {
         maintenance.close();
         results.close();
-        environment.exclusive().release(this);
     }
 
     /// Deletes the events up to the snapshot before the last one. An entity that starts on another node,
@@ -222,6 +221,13 @@ public final class TrainingRunEntity
                 replyToOwner(run, owner, replyTo, () -> new RunReply.History(run.history()));
             case RunCommand.GetTimings(var owner, var replyTo) ->
                 replyToOwner(run, owner, replyTo, () -> new RunReply.Timings(telemetry.timings().newest()));
+            case RunCommand.Retry(var owner, var replyTo) ->
+                forOwner(run, owner, replyTo,
+                        () -> judgeSetAside(run, new RunInput.RetryRequested(), replyTo));
+            case RunCommand.GiveUp(var owner, var replyTo) ->
+                forOwner(run, owner, replyTo,
+                        () -> judgeSetAside(run, new RunInput.GiveUpRequested(), replyTo));
+            case RunCommand.ReportDeath(var report) -> handle(run, new RunInput.DeathReported(report));
             case RunCommand.Leave _ -> {
                 // Waiting clients repeat their request, which the entity on the next node answers.
                 if (!scheduler.leaving()) results.answerAll(seq -> pending(run, seq));
@@ -272,9 +278,16 @@ public final class TrainingRunEntity
         if (scheduler.unloading() && !known)
             return refuse(c.replyTo(), Reason.CLOSED, "the run is being unloaded");
         Optional<String> remembered = results.bySeq(c.seq()).map(FinishedOperation::digest);
+        if (known && remembered.isEmpty() && run.bySeq(c.seq()).isEmpty()) {
+            // Which operation had the number is known from its result only.
+            if (!RunResults.mayFind(run, c.seq()))
+                return refuse(c.replyTo(), Reason.CONFLICT, RunResults.forgotten(c.seq()));
+            results.awaitDigest(run, c);
+            return Effect().noReply();
+        }
         TrainingRun.Load load = results.load(run, scheduler);
         Decision decision = run.submit(c.seq(), c.operation(), c.digest(), c.nowMillis(), remembered, load,
-                settings);
+                scheduler.executed(run), settings);
         if (decision instanceof Decision.Accept)
             results.countAccepted(c.owner(), load, c.operation().bytes());
         return replyToDecision(run, decision, c.replyTo(),
@@ -287,6 +300,9 @@ public final class TrainingRunEntity
             return refuse(c.replyTo(), Reason.NOT_FOUND, "there is no request " + request);
         Optional<FinishedOperation> outcome = results.bySeq(c.seq());
         if (outcome.isPresent()) return answer(run, outcome.get(), c.replyTo());
+        Optional<RunReply> aside = aside(run, c.seq());
+        if (aside.isPresent()) return told(run, run.bySeq(c.seq()).orElseThrow().position(), aside.get(),
+                c.replyTo());
         boolean awaited = scheduler.awaitsOutcome(run, c.seq());
         if (!awaited && !RunResults.mayFind(run, c.seq()))
             return refuse(c.replyTo(), Reason.NOT_FOUND,
@@ -299,8 +315,36 @@ public final class TrainingRunEntity
         return Effect().noReply();
     }
 
+    /// Executes a command of the owner about the operation that was set aside.
+    private ReplyEffect<RunEvent, TrainingRun> judgeSetAside(TrainingRun run, RunInput input,
+            ActorRef<RunReply> replyTo) {
+        if (run.setAside().isEmpty())
+            return refuse(replyTo, Reason.CONFLICT, "no operation of run " + id + " is set aside");
+        return persist(step(run, input)).thenReply(replyTo, _ -> new RunReply.Done());
+    }
+
+    /// The reply about an operation that is set aside, or that would train past it: no outcome.
+    private Optional<RunReply> aside(TrainingRun run, long seq) {
+        var request = new RequestId(id, seq);
+        return run.setAside().flatMap(aside -> run.bySeq(seq).filter(o -> aside.holds(o.position()))
+                .filter(o -> o.position() == aside.position() || changesState(run, aside))
+                .map(_ -> new RunReply.Failed(request, new Fault(aside.why().kind(), aside.why().code(),
+                        aside.why().message() + "; operation " + aside.position() + " is set aside with its"
+                        + " input, and what was accepted after it waits: try it again (POST"
+                        + " /api/v1/training_runs/" + id + "/retry), or go on without it by sending other"
+                        + " operations"))));
+    }
+
+    private static boolean changesState(TrainingRun run, TrainingRun.SetAside aside) {
+        return run.at(aside.position()).filter(o -> o.kind().changesState()).isPresent();
+    }
+
     private RunReply pending(TrainingRun run, long seq) {
         var request = new RequestId(id, seq);
+        Optional<TrainingRun.SetAside> before = run.setAside()
+                .filter(aside -> run.bySeq(seq).filter(o -> aside.holds(o.position())).isPresent());
+        if (before.isPresent()) return new RunReply.Stalled(request, Fault.server(before.get().why().code(),
+                "operation " + before.get().position() + " before it is set aside"));
         return scheduler.stalled().<RunReply>map(why -> new RunReply.Stalled(request, why))
                 .orElseGet(() -> new RunReply.Pending(request, scheduler.ahead(run, seq)));
     }
@@ -313,8 +357,13 @@ public final class TrainingRunEntity
         var request = new RequestId(id, outcome.seq());
         if (outcome.result().isPresent())
             return Effect().reply(replyTo, new RunReply.Completed(request, outcome.result().get()));
-        var failed = new RunReply.Failed(request, outcome.fault().orElseThrow());
-        return run.wouldBeSeen(outcome.position())
+        return told(run, outcome.position(),
+                new RunReply.Failed(request, outcome.fault().orElseThrow()), replyTo);
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> told(TrainingRun run, long position, RunReply failed,
+            ActorRef<RunReply> replyTo) {
+        return run.wouldBeSeen(position)
                 ? persist(List.of(new ErrorSeen(run.accepted()))).thenReply(replyTo, _ -> failed)
                 : Effect().reply(replyTo, failed);
     }
@@ -331,8 +380,7 @@ public final class TrainingRunEntity
     private ReplyEffect<RunEvent, TrainingRun> onSelfMessage(TrainingRun run, SelfMessage message) {
         return switch (message) {
             case SelfMessage.Step(var input) -> handle(run, input);
-            case SelfMessage.Begin _ ->
-                persist(List.of(new EntityBegan(context.now()))).thenNoReply().thenUnstashAll();
+            case SelfMessage.Begin _ -> persist(began(run)).thenNoReply().thenUnstashAll();
             case SelfMessage.TimerElapsed(var timer) -> handle(run, timer instanceof RunTimer.Idle
                     ? new RunInput.IdleElapsed(results.waiterCount() > 0 || maintenance.indexing(),
                             shard.isPresent())
@@ -371,11 +419,19 @@ public final class TrainingRunEntity
             case SelfMessage.RecordHistory(var entries) -> recordHistory(run, entries);
             case SelfMessage.Stop _ -> {
                 // An operation was accepted during passivation. (A run that moves is started by its shard.)
-                if (scheduler.passivating() && scheduler.unfinished(run) > 0)
+                if (scheduler.passivating() && scheduler.executable(run))
                     environment.starter().accept(id);
                 yield Effect().stop().thenNoReply();
             }
         };
+    }
+
+    /// The events with which the entity begins: it is responsible now, and what is known of the ends of
+    /// earlier processes of its node is in the journal before an operation is executed.
+    private List<RunEvent> began(TrainingRun run) {
+        var events = new ArrayList<RunEvent>(List.of(new EntityBegan(context.now())));
+        environment.deaths().apply(id).filter(run::learnsFrom).map(WorkerDied::new).ifPresent(events::add);
+        return events;
     }
 
     private ReplyEffect<RunEvent, TrainingRun> onIndexed(TrainingRun run, SelfMessage.Indexed indexed) {
@@ -436,12 +492,6 @@ public final class TrainingRunEntity
             case RunEffect.WriteResults write -> results.write(run, write);
             case RunEffect.DeleteBlobs(var blobs) -> maintenance.delete(blobs);
             case RunEffect.StartTimer(var timer, var after) -> start(timer, after);
-            case RunEffect.RequestExclusive(var epoch) -> {
-                var self = context.actor().getSelf();
-                environment.exclusive().request(this,
-                        () -> self.tell(new SelfMessage.Step(new RunInput.ExclusiveGranted(epoch))));
-            }
-            case RunEffect.ReleaseExclusive _ -> environment.exclusive().release(this);
             case RunEffect.Finish(var outcome, var first) -> {
                 results.add(outcome);
                 telemetry.recordOutcome(outcome.position(), first);
@@ -512,8 +562,7 @@ public final class TrainingRunEntity
                 new RunInput.LoadFound(epoch, position, optimizer, manifest);
             case RunReply.Refused(_, var message) ->
                 new RunInput.LoadFailed(epoch, position, Fault.user("checkpoint_not_found", message));
-            default -> new RunInput.LoadFailed(epoch, position,
-                    Fault.server("checkpoint_unavailable", "unexpected answer " + reply));
+            default -> throw new IllegalStateException("unexpected answer to a resolution: " + reply);
         };
     }
 
@@ -558,8 +607,11 @@ public final class TrainingRunEntity
             }
             case CheckpointDeleted _, CheckpointsExpired _, RunClosed _, LoadApplied _ ->
                 maintenance.indexAtOnce();
-            case LoadResolved _, ErrorSeen _, SnapshotsReleased _, OperationAttempted _, ReplayBegan _,
-                    ReplayFinished _, BlobsFreed _, HistoryRecorded _ -> {}
+            // Waiting clients ask again and learn of it.
+            case OperationSetAside _ -> results.answerAll(seq -> pending(run, seq));
+            case LoadResolved _, ErrorSeen _, SnapshotsReleased _, WorkerDied _, OperationRetried _,
+                    OperationAttempted _, ReplayBegan _, ReplayFinished _, BlobsFreed _,
+                    HistoryRecorded _ -> {}
         }
     }
 }

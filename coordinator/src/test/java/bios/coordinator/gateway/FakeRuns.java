@@ -103,7 +103,10 @@ final class FakeRuns implements RunDirectory, RunIndex {
                 run.checkpoints.removeIf(c -> c.kind() == kind && c.name().equals(Optional.of(name)))
                         ? new RunReply.Done() : new RunReply.Refused(Reason.NOT_FOUND, "no checkpoint"));
             case RunCommand.SetExpiry(_, _, _, _, _) -> existing(run, RunReply.Done::new);
-            case RunCommand.Leave _ -> throw new IllegalStateException("not from the gateway");
+            case RunCommand.Retry _, RunCommand.GiveUp _ -> existing(run, () ->
+                    new RunReply.Refused(Reason.CONFLICT, "no operation is set aside"));
+            case RunCommand.ReportDeath _, RunCommand.Leave _ ->
+                    throw new IllegalStateException("not from the gateway");
             case RunCommand.GetTimings(_, _) -> existing(run, () -> new RunReply.Timings(List.of(
                     new OperationTiming(7, OperationKind.FORWARD_BACKWARD, 1_250_000, 500, 2_000_000),
                     new OperationTiming(8, OperationKind.SAVE_SAMPLER_WEIGHTS, 0, 0, 3_000_000))));

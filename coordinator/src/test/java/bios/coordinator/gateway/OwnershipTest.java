@@ -160,6 +160,7 @@ class OwnershipTest {
         operations(cases);
         futures(cases);
         reading(cases);
+        setAside(cases);
         checkpoints(cases);
         cases.put("POST unload_model", owned(ids ->
                 call("unload_model", "{'model_id': '" + ids.run() + "'}")));
@@ -244,6 +245,11 @@ class OwnershipTest {
         for (String what : List.of("", "/checkpoints", "/timings", "/history"))
             cases.put("GET training_runs/*" + what, owned(ids ->
                     get("training_runs/" + ids.run() + what)));
+    }
+
+    private static void setAside(Map<String, Case> cases) {
+        for (String what : List.of("retry", "give_up")) cases.put("POST training_runs/*/" + what,
+                owned(ids -> new Request("POST", "training_runs/" + ids.run() + "/" + what, "{}")));
     }
 
     private static void checkpoints(Map<String, Case> cases) {

@@ -27,6 +27,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.Queue;
 import java.util.concurrent.ConcurrentLinkedQueue;
+import java.util.concurrent.atomic.AtomicBoolean;
 import java.util.concurrent.atomic.AtomicInteger;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.Behavior;
@@ -52,9 +53,10 @@ final class FakeEngine {
     ///
     /// @param opened how often a run was opened
     /// @param pointsToFail number of recovery points that fail
-    record Controls(AtomicInteger opened, AtomicInteger pointsToFail) {
+    /// @param roomy whether operations that need much memory find it
+    record Controls(AtomicInteger opened, AtomicInteger pointsToFail, AtomicBoolean roomy) {
         Controls() {
-            this(new AtomicInteger(), new AtomicInteger());
+            this(new AtomicInteger(), new AtomicInteger(), new AtomicBoolean());
         }
     }
 
@@ -163,11 +165,10 @@ final class FakeEngine {
                 && unreadable++ < f.settings().get("unreadable"))
             return new EngineEvent.Failed(c.run(), c.position(),
                     Fault.server(EngineCommand.STORE_FAILED, "not now"));
-        if (operation instanceof Operation.ForwardBackward f && f.settings().containsKey("forget")) {
-            runs.clear();
+        if (operation instanceof Operation.ForwardBackward f && f.settings().containsKey("full")
+                && !controls.roomy().get())
             return new EngineEvent.Failed(c.run(), c.position(),
-                    Fault.server(EngineCommand.RUN_NOT_OPEN, "lost"));
-        }
+                    Fault.server("out_of_memory", "no room"));
         if (operation instanceof Operation.ForwardBackward f && f.settings().containsKey("fail"))
             return new EngineEvent.Failed(c.run(), c.position(),
                     Fault.user("bad_data", "asked to fail at " + c.position()));

@@ -16,6 +16,7 @@ import bios.protocol.engine.EngineCommand;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelName;
 import bios.protocol.model.TargetModule;
+import bios.protocol.run.DeathReport;
 import bios.protocol.run.Operation;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
@@ -120,7 +121,6 @@ final class RunHarness implements AutoCloseable {
     private ActorRef<EngineCommand> engine;
     private ActorRef<RunCommand> run;
     private NodeMemory memory;
-    private ExclusiveReplay exclusive;
 
     RunHarness(Path folder, String settings, Duration pause) {
         this.folder = folder;
@@ -144,7 +144,6 @@ final class RunHarness implements AutoCloseable {
                         new RunReply.Refused(RunCommand.Reason.NOT_FOUND, path + " does not exist"))),
                 () -> Instant.ofEpochMilli(clock.get()), RunSettings.from(kit.system().settings().config()));
         memory = environment.memory();
-        exclusive = environment.exclusive();
         run = kit.spawn(TrainingRunEntity.create(RUN, PersistenceId.of("run-usf-finance", RUN.value()),
                 environment,
                 Optional.empty()));
@@ -177,14 +176,14 @@ final class RunHarness implements AutoCloseable {
         engine.<Object>unsafeUpcast().tell(new FakeEngine.RequestEviction());
     }
 
-    /// The node's turn of exclusive replay.
-    ExclusiveReplay exclusive() {
-        return exclusive;
-    }
-
     /// The node's account of memory.
     NodeMemory memory() {
         return memory;
+    }
+
+    /// Tells the run that workers ended during an operation alone.
+    void reportDeath(long position, int alone) {
+        run.tell(new RunCommand.ReportDeath(new DeathReport(RUN, "worker-1", alone, 0, position, alone, "")));
     }
 
     /// Waits until a condition holds.
@@ -249,7 +248,7 @@ final class RunHarness implements AutoCloseable {
 
     /// Repeats a submission until it is accepted, as a client does.
     void submitUntilAccepted(long seq, Operation operation) {
-        while (true) {
+        for (int i = 0; i < 100; i++) {
             var reply = tryAsk(replyTo -> command(seq, operation, replyTo), Duration.ofMillis(600));
             if (reply.isPresent()) {
                 if (!(reply.get() instanceof RunReply.Accepted))
@@ -257,15 +256,20 @@ final class RunHarness implements AutoCloseable {
                 return;
             }
         }
+        throw new AssertionError("request " + seq + " is not accepted");
     }
 
     /// Waits for the outcome of `seq`.
     RunReply outcome(long seq) {
+        Optional<RunReply> last = Optional.empty();
         for (int i = 0; i < 40; i++) {
-            var reply = tryAsk(replyTo -> new RunCommand.Retrieve(OWNER, seq, 400, replyTo),
+            last = tryAsk(replyTo -> new RunCommand.Retrieve(OWNER, seq, 400, replyTo),
                     Duration.ofMillis(600));
-            if (reply.isPresent() && !(reply.get() instanceof RunReply.Pending)) return reply.get();
+            boolean waits = last.isEmpty() || last.get() instanceof RunReply.Pending
+                    || last.get() instanceof RunReply.Stalled;
+            if (!waits) return last.get();
         }
+        if (last.isPresent() && last.get() instanceof RunReply.Stalled) return last.get();
         throw new AssertionError("request " + seq + " has no outcome");
     }
 }

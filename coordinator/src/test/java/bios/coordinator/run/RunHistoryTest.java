@@ -10,6 +10,7 @@ import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.run.OperationKind;
+import bios.protocol.run.DeathReport;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.HistoryEntry.Kind;
 import bios.protocol.run.StoredOperation;
@@ -89,15 +90,13 @@ class RunHistoryTest {
         assertEquals(Kind.POISONED_OPERATION, run.history().getLast().kind());
     }
 
-    @Test void consecutiveAttemptsAreOneEntry() {
+    @Test void theEndsOfWorkersAndWhatWasSetAsideAreEntries() {
+        var report = new DeathReport(RunHarness.RUN, "worker-1", 1, 0, 1, 1, "it died");
         TrainingRun run = of(256, accepted(1, OperationKind.FORWARD_BACKWARD),
-                accepted(2, OperationKind.FORWARD_BACKWARD), new OperationAttempted(1, at(7)),
-                new OperationAttempted(2, at(8)));
-        HistoryEntry attempt = run.history().getLast();
-        assertEquals(List.of(Kind.CREATED, Kind.ATTEMPT), kinds(run));
-        assertEquals(Map.of("first", "1", "operations", "2"), attempt.detail());
-        assertEquals(Optional.of(2L), attempt.position());
-        assertEquals(8, attempt.timeMillis());
+                new WorkerDied(report, at(7)), new OperationSetAside(1, Fault.server("worker_lost", "died"),
+                        at(8)), new OperationRetried(1, at(9)));
+        assertEquals(List.of(Kind.CREATED, Kind.WORKER_DIED, Kind.SET_ASIDE, Kind.RETRIED), kinds(run));
+        assertEquals(Map.of("cause", "it died", "alone", "1"), run.history().get(1).detail());
     }
 
     @Test void theOldestIsEvictedWhenThereAreTooMany() {

@@ -42,8 +42,9 @@ final class SchedulerSimulation {
     private final List<SimulatedRun> runs = new ArrayList<>();
     /// The rate of each kind of fault: once in so many occasions; 0: never.
     private final int[] faults = new int[16];
-    ExclusiveReplay exclusive = new ExclusiveReplay();
+    final SimulatedRegister register = new SimulatedRegister("worker-1");
     int steps;
+    int randomDeaths;
     private final List<String> trace = new ArrayList<>();
     private final boolean traced;
 
@@ -59,7 +60,7 @@ final class SchedulerSimulation {
                 between(200, 900), between(9, 14), between(900, 1400))).withFallback(DEFAULTS));
         deadly = oneIn(3);
         opensWithoutMemory = oneIn(4) ? between(1, 6) : 0;
-        int count = deadly || oneIn(2) ? 1 : 2;
+        int count = oneIn(2) ? 1 : 2;
         for (int i = 0; i < count; i++) runs.add(new SimulatedRun(this, i, between(4, 30)));
     }
 
@@ -92,23 +93,32 @@ final class SchedulerSimulation {
             any(runs).act();
         }
         runs.forEach(SimulatedRun::judgeEnd);
-        if (exclusive.held()) throw new Violation("a run keeps the turn at the end");
     }
 
     private void nodeFaults() {
-        if (fault(0) && oneIn(20) && !inLastAttempt()) killNode();
+        if (!fault(0) || !oneIn(20)) return;
+        randomDeaths++;
+        var marks = new ArrayList<SimulatedRegister.Mark>();
+        if (oneIn(2)) runs.forEach(run -> run.working().ifPresent(marks::add));
+        // A random end does not meet the same operation alone so often in a row.
+        boolean again = marks.size() == 1 && register.alone(marks.getFirst().run(),
+                marks.getFirst().position()) >= settings.attempts() - 1;
+        if (again) marks.clear();
+        die(marks);
     }
 
-    /// Whether another end of the process would fail an operation that did not cause it, as the rule allows
-    /// (docs/decisions/0007-blame.md). Random faults must not do that.
-    boolean inLastAttempt() {
-        return runs.stream().anyMatch(SimulatedRun::inLastAttempt);
+    /// An operation ends the process.
+    void killedBy(SimulatedRegister.Mark operation, boolean alone) {
+        var marks = new ArrayList<>(List.of(operation));
+        if (!alone && oneIn(2)) runs.forEach(run -> run.working()
+                .filter(other -> !other.run().equals(operation.run())).ifPresent(marks::add));
+        die(marks);
     }
 
     /// Ends the process with its entities and its engine.
-    void killNode() {
-        trace("the node dies");
-        exclusive = new ExclusiveReplay();
+    private void die(List<SimulatedRegister.Mark> marks) {
+        trace("the node dies while it executes " + marks);
+        register.died(marks);
         runs.forEach(SimulatedRun::start);
     }
 

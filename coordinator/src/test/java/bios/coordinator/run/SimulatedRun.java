@@ -44,7 +44,9 @@ final class SimulatedRun {
         boolean failed;
         boolean saved;
         boolean told;
-        int attempts;
+        boolean aside;
+        boolean retried;
+        int faults;
         int deaths;
 
         Operation(OperationKind kind, Nature nature) {
@@ -66,6 +68,8 @@ final class SimulatedRun {
         boolean open;
         /// Whether the engine has lost or refused the state.
         boolean gone;
+        /// Whether an operation met a fault that is not its own.
+        boolean interrupted;
         long given;
         long sentBytes;
         long load;
@@ -115,8 +119,6 @@ final class SimulatedRun {
     private final List<Session> old = new ArrayList<>();
     private Session session;
     private final Set<Long> finished = new HashSet<>();
-    private Object token;
-    private boolean holdsTurn;
     private boolean deleting;
     private boolean overLimit;
     private boolean pointPaused;
@@ -128,6 +130,7 @@ final class SimulatedRun {
     private boolean unloadAnswered;
     private boolean stopped;
     private int lives;
+    private boolean attemptElapsed;
     /// How often the engine had no memory to open the run since it was last opened.
     private int refusals;
 
@@ -149,9 +152,6 @@ final class SimulatedRun {
 
     /// Starts an entity. The state of the entity before is lost; its requests may still be executed.
     void start() {
-        simulation.exclusive.release(token == null ? this : token);
-        token = new Object();
-        holdsTurn = false;
         lives++;
         scheduler = RunScheduler.initial(simulation.settings);
         mailbox.clear();
@@ -164,7 +164,10 @@ final class SimulatedRun {
         passivated = stopped = false;
         refusals = 0;
         deliver(new RunInput.Recovered());
-        if (!scheduler.active()) persist(List.of(new EntityBegan(lives)));
+        if (scheduler.active()) return;
+        var events = new ArrayList<RunEvent>(List.of(new EntityBegan(lives)));
+        simulation.register.report(id).filter(run::learnsFrom).map(WorkerDied::new).ifPresent(events::add);
+        persist(events);
     }
 
     private void deliver(RunInput input) {
@@ -207,7 +210,7 @@ final class SimulatedRun {
     }
 
     private void persist(List<RunEvent> events) {
-        boolean fails = simulation.fault(1) && simulation.oneIn(4) && !simulation.inLastAttempt();
+        boolean fails = simulation.fault(1) && simulation.oneIn(4);
         if (!fails || simulation.oneIn(2)) for (RunEvent event : events) {
             judge(event);
             run = run.apply(event, 8);
@@ -225,7 +228,7 @@ final class SimulatedRun {
             case RunEffect.StartSession(var epoch) -> {
                 if (session != null) old.add(session);
                 session = new Session(epoch);
-                openPaused = false;
+                openPaused = attemptElapsed = false;
             }
             case RunEffect.OpenRun _ -> open(effect);
             case RunEffect.CloseRun _ -> closeRun();
@@ -235,17 +238,6 @@ final class SimulatedRun {
             case RunEffect.WriteResults write -> writeResults(write);
             case RunEffect.DeleteBlobs(var unused) -> delete(unused);
             case RunEffect.StartTimer(var timer, _) -> start(timer);
-            case RunEffect.RequestExclusive(var epoch) -> {
-                Object mine = token;
-                simulation.exclusive.request(mine, () -> {
-                    holdsTurn = mine == token;
-                    mailbox.add(new RunInput.ExclusiveGranted(epoch));
-                });
-            }
-            case RunEffect.ReleaseExclusive _ -> {
-                holdsTurn = false;
-                simulation.exclusive.release(token);
-            }
             case RunEffect.Finish(var outcome, var first) -> finish(outcome, first);
             case RunEffect.ShowSave(var position) ->
                 work.add(() -> mailbox.add(new RunInput.SaveShown(position)));
@@ -255,7 +247,8 @@ final class SimulatedRun {
                 unloadAnswered = true;
             }
             case RunEffect.Passivate _ -> {
-                check(unsettled() == 0, "is passivated with work to replay");
+                check(run.pending().stream().allMatch(o -> o.settled() || run.setAside().filter(a ->
+                        a.holds(o.position())).isPresent()), "is passivated with work to replay");
                 passivated = true;
             }
             case RunEffect.Stop _ -> stop();
@@ -301,6 +294,7 @@ final class SimulatedRun {
             }
             case RunTimer.RetryRecoveryPoint _ -> pointPaused = false;
             case RunTimer.RetryDeletion _ -> deletionPaused = false;
+            case RunTimer.Attempt(var at, _) -> attemptElapsed |= at == scheduler.epoch();
             case RunTimer.LeaveDeadline _ -> mayLoseWork = true;
             default -> {}
         }
@@ -320,10 +314,6 @@ final class SimulatedRun {
         if (session == null || stopped) return;
         check(!scheduler.resident() || session.asked,
                 "is resident in an engine that was not asked to open it");
-        boolean held = scheduler.turn() == RunScheduler.Turn.HELD;
-        check(!held || holdsTurn, "has the turn in its state but not on the node");
-        check(!held || scheduler.storing() || session.outstanding.contains(scheduler.replay().attempted()),
-                "keeps the turn and replays nothing");
     }
 
     // The engine
@@ -368,23 +358,22 @@ final class SimulatedRun {
         check(session.outstanding.size() < simulation.settings.window(), "exceeds the window");
         check(bytes == 0 || bytes + operation.operation().bytes() <= simulation.settings.windowBytes(),
                 "exceeds the window's bytes");
-        judgeReplay(position, known);
+        judgeReplay(effect, position);
         session.given = position;
         session.outstanding.add(position);
         if (load) session.load = position;
         session.commands.add(effect);
     }
 
-    /// Checks that a replay is in the journal before it starts.
-    private void judgeReplay(long position, Operation known) {
-        boolean alone = run.attempt().filter(a -> a.times() > 0 && a.position() == position).isPresent();
-        if (!alone) {
-            check(known.deaths == 0 || run.attempt().isPresent() || !scheduler.replay().exclusive(),
-                    "replays " + position + " unannounced");
-            return;
-        }
-        check(holdsTurn, "replays " + position + " alone without the turn");
-        check(session.outstanding.isEmpty(), "replays " + position + " alone beside others");
+    /// Checks that an operation during which a worker ended is executed alone, and after a delay if it was
+    /// alone then too.
+    private void judgeReplay(RunEffect.Execute effect, long position) {
+        check(run.setAside().filter(a -> a.holds(position)).isEmpty(), "gives " + position
+                + ", which is set aside or waits for such a one");
+        boolean suspected = run.suspect().filter(s -> s.position() == position).isPresent();
+        check(suspected == effect.alone(), "executes " + position + " alone: " + effect.alone());
+        check(!suspected || session.outstanding.isEmpty(), "replays " + position + " alone beside others");
+        check(!suspected || run.deathsAlone() == 0 || attemptElapsed, "tries " + position + " again at once");
     }
 
     private void takePoint(RunEffect effect, long position) {
@@ -421,9 +410,8 @@ final class SimulatedRun {
         switch (command) {
             case RunEffect.OpenRun _ -> {
                 s.opens++;
-                boolean told = operations.stream().anyMatch(o -> o.told);
                 boolean full = !simulation.calm() && s.opens <= simulation.opensWithoutMemory
-                        && refusals < (told ? 4 : 7);
+                        && refusals < 7;
                 if (full) refusals++;
                 if (full || simulation.fault(4)) s.answer(new EngineEvent.OpenFailed(id,
                         Fault.server(full ? "out_of_memory" : "not_ready", "not now " + s.opens)));
@@ -448,7 +436,7 @@ final class SimulatedRun {
     private void executed(Session s, RunEffect.Execute e) {
         long position = e.operation().position();
         Operation operation = operations.get((int) position - 1);
-        if (simulation.fault(6) && simulation.oneIn(8) && !simulation.inLastAttempt()) s.gone = true;
+        if (simulation.fault(6) && simulation.oneIn(8)) s.gone = true;
         if (s.gone) {
             s.answer(new EngineEvent.Failed(id, position,
                     Fault.server(EngineCommand.RUN_NOT_OPEN, "lost")));
@@ -456,27 +444,32 @@ final class SimulatedRun {
         }
         if (operation.nature == Nature.DEADLY) {
             operation.deaths++;
-            // A random end of the process may restart the search for the cause.
-            int byChance = lives - operations.stream().mapToInt(o -> o.deaths).sum();
-            check(operation.deaths <= simulation.settings.attempts() + 2 + byChance,
+            check(!operation.aside || operation.retried, position + " kills after it was set aside");
+            // Each other end of the process may start the count again.
+            check(operation.deaths <= (simulation.settings.attempts() + 2) * (simulation.randomDeaths + 2),
                     position + " kills again and again");
-            simulation.killNode();
+            simulation.killedBy(new SimulatedRegister.Mark(id, position), e.alone());
             return;
         }
         if (simulation.fault(7)) {
             s.answer(new EngineEvent.Failed(id, position,
                     Fault.server(EngineCommand.STORE_FAILED, "not now")));
-            if (e.operation().saves()) s.position = position;
+            s.interrupted = true;
             return;
         }
         s.position = position;
         if (operation.nature != Nature.GOOD) {
+            if (operation.nature == Nature.TOO_LARGE) {
+                operation.faults++;
+                s.interrupted = true;
+            }
             s.answer(new EngineEvent.Failed(id, position, operation.nature == Nature.BAD
                     ? Fault.user("bad_data", "bad") : Fault.server("out_of_memory", "too large")));
             return;
         }
         long before = s.state;
         s.state = after(before, position, operation);
+        if (!s.interrupted) simulation.register.executed(id, position);
         s.answer(new EngineEvent.Measured(id, position, 1));
         s.answer(new EngineEvent.Executed(id, position, switch (operation.kind) {
             case SAVE_STATE, SAVE_SAMPLER_WEIGHTS -> new OperationResult.Saved(manifest(before, position));
@@ -581,9 +574,11 @@ final class SimulatedRun {
         return (int) run.pending().stream().filter(o -> !o.settled() && o.position() <= until).count();
     }
 
-    boolean inLastAttempt() {
-        return run.attempt().filter(a -> a.times() >= simulation.settings.attempts() - 1
-                && operations.get((int) a.position() - 1).nature != Nature.DEADLY).isPresent();
+    /// An operation that the device may be executing now.
+    Optional<SimulatedRegister.Mark> working() {
+        return session == null || session.outstanding.isEmpty() ? Optional.empty()
+                : Optional.of(new SimulatedRegister.Mark(id, session.outstanding.stream().min(Long::compare)
+                        .orElseThrow()));
     }
 
     private void finish(FinishedOperation outcome, boolean first) {
@@ -625,7 +620,8 @@ final class SimulatedRun {
             }
             case LoadApplied(var at, _) -> check(run.at(at).orElseThrow().outcome()
                     instanceof PendingOperation.Outcome.Resolved, "applies the load at " + at + " twice");
-            case OperationAttempted(var at, _) -> operations.get((int) at - 1).attempts++;
+            case OperationSetAside(var at, var why, _) -> setAside(operations.get((int) at - 1), at, why);
+            case OperationRetried(var at, _) -> operations.get((int) at - 1).retried = true;
             case RunClosed _ -> {
                 for (int at = 1; at <= operations.size(); at++)
                     check(finished.contains((long) at) || at <= run.recovery().position(),
@@ -635,6 +631,19 @@ final class SimulatedRun {
         }
     }
 
+    private void setAside(Operation operation, long at, Fault why) {
+        check(!operation.failed && !operation.saved && !operation.told,
+                at + " is set aside and has an outcome");
+        int attempts = simulation.settings.attempts();
+        check(switch (why.code()) {
+            case "out_of_memory" -> operation.nature == Nature.TOO_LARGE && operation.faults >= attempts;
+            case ReplayPolicy.WORKER_LOST ->
+                    operation.nature == Nature.DEADLY && operation.deaths >= attempts;
+            default -> false;
+        }, at + " is set aside for no reason: " + why.code());
+        operation.aside = true;
+    }
+
     private void failed(long at, Fault why) {
         Operation operation = operations.get((int) at - 1);
         check(!operation.failed && !operation.saved, at + " fails although it is settled");
@@ -642,12 +651,8 @@ final class SimulatedRun {
         boolean blocked = run.blockedBy(at).filter(why::equals).isPresent();
         boolean legitimate = blocked || switch (why.code()) {
             case "bad_data" -> operation.nature == Nature.BAD;
-            case "out_of_memory" -> operation.nature == Nature.TOO_LARGE || refusals >= 5;
-            case ReplayPolicy.WORKER_LOST -> operation.nature == Nature.DEADLY
-                    && operation.attempts >= simulation.settings.attempts();
-            case "checkpoint_not_found", "checkpoint_unavailable" ->
-                    operation.kind == OperationKind.LOAD_STATE;
-            case "store_failed" -> PendingOperation.saves(operation.kind);
+            case "out_of_memory", ReplayPolicy.WORKER_LOST -> operation.aside;
+            case "checkpoint_not_found" -> operation.kind == OperationKind.LOAD_STATE;
             default -> false;
         };
         check(legitimate, at + " fails for no reason: " + why.code());
@@ -711,10 +716,10 @@ final class SimulatedRun {
             deliver(new RunInput.ResultsOverLimit(false));
         } else if (simulation.fault(10)) deliver(new RunInput.RecoveryPointWanted());
         else if (simulation.fault(11)) answer(session, new EngineEvent.EvictionRequested(id));
-        else if (simulation.fault(12) && simulation.oneIn(4) && !simulation.inLastAttempt()) {
+        else if (simulation.fault(12) && simulation.oneIn(4)) {
             leaving = true;
             deliver(new RunInput.LeaveRequested());
-        } else if (simulation.fault(13) && simulation.oneIn(6) && !simulation.inLastAttempt()) {
+        } else if (simulation.fault(13) && simulation.oneIn(6)) {
             session.gone = true;
             deliver(new RunInput.EngineStopped());
         } else if (simulation.fault(14)) deliver(new RunInput.IdleElapsed(false, true));
@@ -722,6 +727,10 @@ final class SimulatedRun {
 
     private void client() {
         boolean more = operations.size() < wanted;
+        if (run.setAside().isPresent() && (!more || simulation.oneIn(2))) {
+            asideSeen();
+            return;
+        }
         if (more && !scheduler.unloading() && !run.closed()) {
             accept();
         } else if (run.blocking().isPresent() && run.blocking().get().until().isEmpty()
@@ -733,6 +742,15 @@ final class SimulatedRun {
         } else if (!more && unloads && !run.closed() && !scheduler.unloading() && !leaving)
             deliver(new RunInput.UnloadRequested());
         else if (!more && done() && !passivated && !leaving) deliver(new RunInput.IdleElapsed(false, true));
+    }
+
+    /// The owner learns that an operation was set aside: tries it again once, gives it up, or goes on.
+    private void asideSeen() {
+        TrainingRun.SetAside aside = run.setAside().orElseThrow();
+        boolean again = !operations.get((int) aside.position() - 1).retried && simulation.oneIn(2);
+        if (again) deliver(new RunInput.RetryRequested());
+        else if (operations.size() >= wanted || simulation.oneIn(3)) deliver(new RunInput.GiveUpRequested());
+        else if (aside.until().isEmpty()) persist(List.of(new ErrorSeen(run.accepted())));
     }
 
     private void accept() {
@@ -749,7 +767,8 @@ final class SimulatedRun {
                 : simulation.oneIn(2) ? Nature.BAD : Nature.TOO_LARGE;
         operations.add(new Operation(kind, nature));
         persist(List.of(new OperationAccepted(operations.size(), operations.size(),
-                new StoredOperation.Inline(kind, new byte[simulation.between(1, 90)]), "d", 1)));
+                new StoredOperation.Inline(kind, new byte[simulation.between(1, 90)]), "d", 1,
+                Optional.of(scheduler.executed(run)))));
         // If the journal failed, the operation may not be stored.
         while (operations.size() > run.accepted()) operations.removeLast();
     }

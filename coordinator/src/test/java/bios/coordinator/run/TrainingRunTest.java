@@ -23,6 +23,7 @@ import bios.protocol.run.AdamParams;
 import bios.protocol.run.OperationKind;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunId;
+import bios.protocol.run.DeathReport;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
 import com.typesafe.config.ConfigFactory;
@@ -63,7 +64,7 @@ class TrainingRunTest {
     }
 
     private static TrainingRun accept(TrainingRun run, long seq, StoredOperation operation) {
-        var decision = run.submit(seq, operation, "d" + seq, 1, Optional.empty(), IDLE, SETTINGS);
+        var decision = run.submit(seq, operation, "d" + seq, 1, Optional.empty(), IDLE, 0, SETTINGS);
         for (RunEvent event : assertInstanceOf(Decision.Accept.class, decision).events())
             run = run.apply(event);
         return run;
@@ -132,7 +133,7 @@ class TrainingRunTest {
             OperationKind kind = OperationKind.values()[random.nextInt(OperationKind.values().length)];
             StoredOperation operation = random.nextBoolean() ? inline(kind)
                     : new StoredOperation.InBlob(kind, blob(BlobScope.operation(RunHarness.RUN, seq), seq));
-            Decision decision = run.submit(seq, operation, "d" + seq, 1, Optional.empty(), IDLE, SETTINGS);
+            Decision decision = run.submit(seq, operation, "d" + seq, 1, Optional.empty(), IDLE, 0, SETTINGS);
             if (!seen.add(seq)) {
                 assertInstanceOf(Decision.Duplicate.class, decision, "a repetition writes nothing");
                 return;
@@ -279,19 +280,21 @@ class TrainingRunTest {
     @Test void tooManyUnfinishedOperationsAreRefused() {
         TrainingRun run = created(true);
         var many = new TrainingRun.Load(SETTINGS.maxUnfinished(), 0, 0, 0);
-        var refused = run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), many, SETTINGS);
+        var refused =
+                run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), many, 0, SETTINGS);
         assertEquals(Reason.TOO_MANY, assertInstanceOf(Decision.Refuse.class, refused).reason());
         var large = new TrainingRun.Load(1, SETTINGS.maxUnfinishedBytes(), 0, 0);
         assertInstanceOf(Decision.Refuse.class,
-                run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), large, SETTINGS));
+                run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), large, 0, SETTINGS));
         var busy = new TrainingRun.Load(0, 0, SETTINGS.maxUnfinishedPerOwner(), 0);
-        var ofOwner = run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), busy, SETTINGS);
+        var ofOwner =
+                run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), busy, 0, SETTINGS);
         assertEquals(Reason.TOO_MANY, assertInstanceOf(Decision.Refuse.class, ofOwner).reason());
         var heavy = new TrainingRun.Load(0, 0, 1, SETTINGS.maxUnfinishedBytesPerOwner());
         assertInstanceOf(Decision.Refuse.class,
-                run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), heavy, SETTINGS));
+                run.submit(1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), heavy, 0, SETTINGS));
         assertInstanceOf(Decision.Refuse.class,
-                run.submit(-1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), IDLE, SETTINGS));
+                run.submit(-1, inline(OperationKind.FORWARD), "d", 1, Optional.empty(), IDLE, 0, SETTINGS));
     }
 
     static List<Object> stored() {
@@ -324,9 +327,19 @@ class TrainingRunTest {
                 Optional.of(3L), Optional.empty(), Map.of("recovery_point", "3", "replay", "2"))),
                 new OperationFailed(1, Fault.user("bad", "why"), Optional.of(stamp)),
                 new RecoveryPointReached(1, blob("x", 2), 3, RunHarness.LORA, Optional.empty(),
-                        List.of(), Optional.of(stamp)), run.apply(new OperationAttempted(2,
-                        Optional.of(stamp)), 4)));
+                        List.of(), Optional.of(stamp)), run.apply(new OperationAttempted(2))
+                        .apply(new HistoryRecorded(new HistoryEntry(11, Optional.of("node-1"),
+                                HistoryEntry.Kind.ATTEMPT, Optional.of(2L), Optional.of(9L),
+                                Map.of("first", "2", "operations", "1"))), 4)));
         all.add(new ReplayBegan(2));
+        var report = new DeathReport(RunHarness.RUN, "worker-1", 3, 1, 2, 2, "it ended without a shutdown");
+        all.addAll(List.of(new OperationAccepted(3, 7, inline(OperationKind.FORWARD), "ab", 9,
+                        Optional.of(2L)),
+                new WorkerDied(report, Optional.of(stamp)), new OperationSetAside(2, Fault.server(
+                        "worker_lost", "why"), Optional.of(stamp)), new OperationRetried(2,
+                        Optional.of(stamp)), accept(run, 12, inline(OperationKind.OPTIM_STEP))
+                        .apply(new WorkerDied(new DeathReport(RunHarness.RUN, "worker-1", 3, 1, 3, 2, "")))
+                        .apply(new OperationSetAside(3, Fault.server("worker_lost", "why")))));
         return all;
     }
 }

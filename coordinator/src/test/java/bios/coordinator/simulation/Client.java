@@ -255,6 +255,12 @@ final class Client {
 
     private void received(PlannedOperation w, RunReply reply) {
         switch (reply) {
+            // No outcome: the owner tries it again, gives it up, or goes on.
+            case RunReply.Failed(_, var why) when why.message().contains("is set aside") -> {
+                if (loop.oneIn(3)) tell(to -> new RunCommand.Retry(OWNER, to));
+                else if (loop.oneIn(2) || submitted == wanted.size())
+                    tell(to -> new RunCommand.GiveUp(OWNER, to));
+            }
             case RunReply.Completed _, RunReply.Failed _ -> {
                 if (w.outcome.isPresent() && !w.outcome.get().equals(reply)) cluster.violated(
                         "run " + run + " gives " + reply + " for seq " + w.seq + " after " + w.outcome.get());

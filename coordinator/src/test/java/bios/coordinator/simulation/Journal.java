@@ -78,8 +78,7 @@ final class Journal {
         Log log = log(all.getFirst().persistenceId());
         long first = all.getFirst().sequenceNr();
         boolean taken = first <= log.highest && cluster.mutation != Mutation.JOURNAL_HAS_NO_FENCE;
-        boolean fails = !cluster.oracle(writer.run).inLastAttempt()
-                && cluster.faults.hits(loop, cluster.faults.journalFails);
+        boolean fails = cluster.faults.hits(loop, cluster.faults.journalFails);
         boolean kept = !taken && !(fails && loop.oneIn(2));
         loop.trace(() -> "journal " + writer + " writes " + first + " " + names(all)
                 + (taken ? " TAKEN" : "") + (fails ? " FAILS" : "") + (kept ? "" : " not kept"));
@@ -160,10 +159,10 @@ final class Journal {
             long left = replay.max();
             for (PersistentRepr repr : log.events.tailMap(replay.fromSequenceNr(), true).values()) {
                 if (left-- <= 0 || repr.sequenceNr() > last) break;
-                if (repr.payload() instanceof RunEvent.OperationAttempted(var at, _)
-                        && cluster.mutation == Mutation.JOURNAL_LOSES_ATTEMPTS)
+                if (repr.payload() instanceof RunEvent.WorkerDied
+                        && cluster.mutation == Mutation.JOURNAL_LOSES_DEATHS)
                     tell(to, new JournalProtocol.ReplayedMessage(
-                            repr.withPayload(new RunEvent.ReplayFinished(at))));
+                            repr.withPayload(new RunEvent.ReplayFinished(1))));
                 else tell(to, new JournalProtocol.ReplayedMessage(
                         repr.withPayload(read(repr.payload()))));
             }

@@ -45,9 +45,8 @@ final class RunOracle {
         Optional<CheckpointManifest> saved = Optional.empty();
         Optional<Fault> failed = Optional.empty();
         boolean applied;
-        int attempts;
+        boolean aside;
         int deaths;
-        int suspectedDeaths;
         boolean told;
 
         Accepted(OperationAccepted e, Operation operation) {
@@ -93,7 +92,7 @@ final class RunOracle {
     private Optional<BlobRef> point = Optional.empty();
     private List<BlobRef> results = List.of();
     private int recovery;
-    private int attempt;
+    private Optional<BlockingFailure> aside = Optional.empty();
     private boolean closed;
     private boolean unloading;
 
@@ -128,13 +127,6 @@ final class RunOracle {
         return positions.containsKey(seq);
     }
 
-    /// Whether another end of the process would fail an operation that did not cause it. Random faults must
-    /// not do that.
-    boolean inLastAttempt() {
-        return attempt > 0 && !kills(operations.get(attempt - 1).operation)
-                && operations.get(attempt - 1).attempts >= cluster.attempts() - 1;
-    }
-
     private static boolean kills(Operation operation) {
         return operation instanceof Operation.ForwardBackward f
                 && f.settings().containsKey(ModelEngine.KILL);
@@ -167,8 +159,17 @@ final class RunOracle {
                 blocking = blocking.filter(p -> p.position() > at);
             }
             case OperationFailed(var at, var why, _) -> failed((int) at, why);
-            case ErrorSeen(var upTo) ->
-                    blocking = blocking.map(p -> new BlockingFailure(p.position(), p.why(), upTo));
+            case ErrorSeen(var upTo) -> {
+                blocking = blocking.map(p -> p.until() < Long.MAX_VALUE ? p
+                        : new BlockingFailure(p.position(), p.why(), upTo));
+                aside = aside.map(p -> p.until() < Long.MAX_VALUE ? p
+                        : new BlockingFailure(p.position(), p.why(), upTo));
+            }
+            case OperationSetAside(var at, var why, _) -> setAside((int) at, why);
+            case OperationRetried(var at, _) -> {
+                check(aside.filter(p -> p.position() == at).isPresent(), "tries " + at + " again");
+                aside = Optional.empty();
+            }
             case CheckpointCommitted(var at, var manifest, var session, _) ->
                     committed((int) at, manifest, session);
             case CheckpointDeleted(var kind, var name, _) ->
@@ -184,11 +185,6 @@ final class RunOracle {
             }
             case SnapshotsReleased(var session) -> snapshots.removeIf(s -> s.session().equals(session));
             case RecoveryPointReached e -> reached(e);
-            case OperationAttempted(var at, _) -> {
-                attempt = (int) at;
-                op(at).attempts++;
-            }
-            case ReplayFinished _ -> attempt = 0;
             case RunClosed _ -> {
                 for (int at = 1; at <= operations.size(); at++)
                     check(operations.get(at - 1).failed.isPresent() || !operations.get(at - 1).saving()
@@ -199,7 +195,7 @@ final class RunOracle {
                 point = Optional.empty();
                 results = List.of();
                 blocking = Optional.empty();
-                attempt = 0;
+                aside = Optional.empty();
             }
             default -> {} // events without effect on operations, states or blobs
         }
@@ -224,8 +220,24 @@ final class RunOracle {
         if (blocked) check(why.equals(blocking.get().why()), at + " must fail by " + blocking.get().why());
         else check(legitimate(at, op, why), at + " " + op.stored.kind() + " fails for no reason: " + why);
         op.failed = Optional.of(why);
+        aside = aside.filter(p -> p.position() != at);
         boolean changes = op.stored.kind().changesState() && !why.code().equals("no_gradient");
         if (changes && !blocked) blocking = Optional.of(new BlockingFailure(at, why, Long.MAX_VALUE));
+    }
+
+    private void setAside(int at, Fault why) {
+        Accepted op = op(at);
+        check(aside.isEmpty() && op.failed.isEmpty() && op.saved.isEmpty() && !op.told,
+                at + " is set aside and has an outcome");
+        check(switch (why.code()) {
+            case "worker_lost" -> kills(op.operation) && op.deaths >= cluster.attempts();
+            case "out_of_memory" -> op.operation instanceof Operation.ForwardBackward f
+                    && f.settings().containsKey(ModelEngine.TOO_LARGE);
+            case "blob_damaged" -> op.stored instanceof StoredOperation.InBlob && cluster.faults.damage > 0;
+            default -> false;
+        }, at + " is set aside for no reason: " + why);
+        op.aside = true;
+        aside = Optional.of(new BlockingFailure(at, why, Long.MAX_VALUE));
     }
 
     private boolean blocked(int at) {
@@ -234,7 +246,8 @@ final class RunOracle {
 
     private boolean legitimate(int at, Accepted op, Fault why) {
         return switch (why.code()) {
-            case "bad_data", "no_gradient", "out_of_memory" -> {
+            case "out_of_memory" -> op.aside;
+            case "bad_data", "no_gradient" -> {
                 Done done = ModelEngine.execute(state(at - 1), op.operation, op.digest, Optional.empty());
                 yield !op.loading() && done.fault().filter(why::equals).isPresent();
             }
@@ -243,10 +256,7 @@ final class RunOracle {
                             || !found(path));
             case "weights_only" ->
                     op.operation instanceof Operation.LoadState(_, var optimizer) && optimizer;
-            case "checkpoint_unavailable" -> op.loading() && cluster.faults.resolverFails > 0;
-            case "worker_lost" -> kills(op.operation) && op.attempts >= cluster.attempts();
-            case "store_failed" -> op.saving() && cluster.faults.blobFails > 0;
-            case "blob_damaged" -> op.stored instanceof StoredOperation.InBlob && cluster.faults.damage > 0;
+            case "worker_lost", "blob_damaged" -> op.aside;
             default -> false;
         };
     }
@@ -305,7 +315,7 @@ final class RunOracle {
         recovery = at;
         point = Optional.of(e.state());
         results = e.pages().stream().map(ResultsPage::blob).toList();
-        if (attempt <= at) attempt = 0;
+        check(aside.filter(p -> p.position() <= at).isEmpty(), "has a point past what is set aside");
     }
 
     // Expected states
@@ -375,11 +385,12 @@ final class RunOracle {
     // Replies
 
     /// Records that an operation ended its process.
-    void died(long position, boolean suspected) {
+    ///
+    /// @param others ends of processes by other causes, after which the count may start again
+    void died(long position, int others) {
         Accepted op = op(position);
         op.deaths++;
-        if (suspected) op.suspectedDeaths++;
-        check(op.deaths - op.suspectedDeaths <= cluster.attempts() + 2,
+        check(op.deaths <= (cluster.attempts() + 3) * (others + 3),
                 position + " has killed " + op.deaths + " times");
     }
 
@@ -398,7 +409,8 @@ final class RunOracle {
             case RunReply.Refused(var reason, var message) -> {
                 boolean known = holds(seq);
                 boolean fine = switch (reason) {
-                    case CONFLICT -> known && !operations.get(positions.get(seq) - 1).digest.equals(digest);
+                    case CONFLICT -> known && (!operations.get(positions.get(seq) - 1).digest.equals(digest)
+                            || message.contains("no longer kept") && (closed || cluster.forgetsResults()));
                     case TOO_MANY -> !known || stale;
                     case CLOSED -> (closed || unloading) && (!known || stale);
                     case NOT_FOUND -> !created() || stale;
@@ -429,6 +441,10 @@ final class RunOracle {
                 state(at);
                 op.told = true;
             }
+            case RunReply.Failed(_, var why) when why.message().contains("is set aside") -> check(holds(seq)
+                    && (stale || op(positions.get(seq)).failed.isPresent() || aside.filter(p ->
+                            p.position() <= positions.get(seq)).isPresent()),
+                    seq + " is not set aside: " + why);
             case RunReply.Failed(_, var why) -> check(holds(seq)
                     && op(positions.get(seq)).failed.filter(why::equals).isPresent(),
                     "tells of a failure of " + seq + " that the journal does not hold: " + why);

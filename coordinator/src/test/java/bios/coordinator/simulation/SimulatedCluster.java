@@ -3,7 +3,8 @@ package bios.coordinator.simulation;
 import bios.coordinator.run.NodeMemory;
 import bios.coordinator.run.RunSettings;
 import bios.coordinator.run.RunEnvironment;
-import bios.coordinator.run.ExclusiveReplay;
+import bios.coordinator.run.SimulatedRegister;
+import bios.coordinator.run.SimulatedRegister.Mark;
 import bios.coordinator.run.TrainingRunEntity;
 import bios.persistence.index.ListingPage;
 import bios.persistence.index.RunIndex;
@@ -11,6 +12,7 @@ import bios.persistence.index.RunSummary;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.engine.EngineCommand;
+import bios.protocol.run.DeathReport;
 import bios.protocol.run.Operation;
 import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
@@ -56,13 +58,16 @@ final class SimulatedCluster {
         private final List<ActorRef<EngineCommand>> engineRefs = new ArrayList<>();
         private final Map<String, Incarnation> entities = new LinkedHashMap<>();
         private final NodeMemory memory = new NodeMemory(settings.nodeResultBytes());
-        private final ExclusiveReplay exclusive = new ExclusiveReplay();
+        final SimulatedRegister register;
+        /// What it was executing together when an operation ended it.
+        private Optional<List<Mark>> killedDuring = Optional.empty();
         private boolean dead;
         /// Whether the node is cut off: its runs are started on another node.
         private boolean suspected;
 
-        Node(int id) {
+        Node(int id, SimulatedRegister register) {
             this.id = id;
+            this.register = register;
             newEngineRef();
         }
 
@@ -166,6 +171,8 @@ final class SimulatedCluster {
     private int lives;
     private int requests;
     int suspicions;
+    private int deaths;
+    private final List<SimulatedRegister> registers = new ArrayList<>();
 
     /// @param stopWatcher receives every started entity and calls [#ended] when it stops
     SimulatedCluster(EventLoop loop, ActorSystem system, Mutation mutation, RunSettings settings,
@@ -229,18 +236,12 @@ final class SimulatedCluster {
     // Nodes
 
     void begin() {
-        while (nodes.size() < NODES) nodes.add(new Node(nodes.size()));
+        while (nodes.size() < NODES) nodes.add(newNode(nodes.size()));
         if (faults.kill > 0) loop.in(loop.between(0, 2L * faults.kill), this::killOne);
         if (faults.suspect > 0) loop.in(loop.between(0, 2L * faults.suspect), this::suspectOne);
         if (faults.forget > 0) loop.in(loop.between(0, 2L * faults.forget), this::forgetOne);
         if (faults.loseDevice > 0) loop.in(loop.between(0, 2L * faults.loseDevice), this::loseDevice);
         if (faults.move > 0) loop.in(loop.between(0, 2L * faults.move), this::moveOne);
-    }
-
-    /// Checks that no run has the turn of exclusive replay at the end.
-    void turnsAreFree() {
-        for (Node node : nodes)
-            if (node.exclusive.held()) violated(node + ": a run keeps the turn and replays nothing");
     }
 
     /// Whether the node whose blocking work is being executed is cut off or dead.
@@ -255,28 +256,24 @@ final class SimulatedCluster {
         for (Node node : List.copyOf(nodes)) if (node.suspected) kill(node);
     }
 
-    private boolean inLastAttempt(Node node) {
-        return node.entities.values().stream().anyMatch(i -> oracle(i.run).inLastAttempt());
-    }
-
     private void killOne() {
         if (faults.ended) return;
         Node node = loop.any(nodes);
-        if (!inLastAttempt(node)) kill(node);
+        kill(node);
         loop.in(loop.between(0, 2L * faults.kill), this::killOne);
     }
 
     private void suspectOne() {
         if (faults.ended) return;
         Node node = loop.any(nodes);
-        if (!inLastAttempt(node) && !node.suspected) suspect(node);
+        if (!node.suspected) suspect(node);
         loop.in(loop.between(0, 2L * faults.suspect), this::suspectOne);
     }
 
     private void forgetOne() {
         if (faults.ended) return;
         Node node = loop.any(nodes);
-        if (!inLastAttempt(node)) node.engine.loseRuns();
+        node.engine.loseRuns();
         loop.in(loop.between(0, 2L * faults.forget), this::forgetOne);
     }
 
@@ -284,11 +281,9 @@ final class SimulatedCluster {
     private void loseDevice() {
         if (faults.ended) return;
         Node node = loop.any(nodes);
-        if (!inLastAttempt(node)) {
-            loop.trace(() -> node + " loses its device");
-            node.engineRefs.forEach(SimulatedCluster::stop);
-            loop.in(loop.between(0, 3_000), () -> kill(node));
-        }
+        loop.trace(() -> node + " loses its device");
+        node.engineRefs.forEach(SimulatedCluster::stop);
+        loop.in(loop.between(0, 3_000), () -> kill(node));
         loop.in(loop.between(0, 2L * faults.loseDevice), this::loseDevice);
     }
 
@@ -296,7 +291,7 @@ final class SimulatedCluster {
     private void moveOne() {
         if (faults.ended) return;
         Node node = loop.any(nodes);
-        if (!inLastAttempt(node)) for (Incarnation each : List.copyOf(node.entities.values())) {
+        for (Incarnation each : List.copyOf(node.entities.values())) {
             loop.trace(() -> each + " is moved");
             each.leaving = true;
             homes.remove(each.run.value(), node);
@@ -307,13 +302,41 @@ final class SimulatedCluster {
 
     private void kill(Node node) {
         if (node.dead) return;
+        if (node.killedDuring.isEmpty()) deaths++;
         loop.trace(() -> node + " dies with " + node.entities.values());
         node.dead = true;
         nodes.remove(node);
         node.engineRefs.forEach(SimulatedCluster::stop);
         for (Incarnation each : node.entities.values()) stop(each.ref);
         if (!node.suspected) abandon(node);
-        nodes.add(new Node(lives++ + NODES));
+        startAgain(node);
+    }
+
+    /// Ends the process of a node in the register that its next process takes over, which tells the runs.
+    private void startAgain(Node node) {
+        node.register.died(node.killedDuring.orElseGet(() -> executing(node)));
+        nodes.add(new Node(lives++ + NODES, node.register));
+        for (DeathReport report : node.register.reports())
+            loop.in(loop.between(0, 8_000), () ->
+                    home(report.run()).ref.tell(new RunCommand.ReportDeath(report)));
+    }
+
+    /// What a node executes at a random moment: nothing, or one operation alone, or several together. A
+    /// random end does not meet the same operation alone so often in a row.
+    private List<Mark> executing(Node node) {
+        List<SimulatedEngine.Work> active = node.engine.executing();
+        if (active.isEmpty() || loop.oneIn(2)) return List.of();
+        SimulatedEngine.Work one = loop.any(active);
+        var marks = new ArrayList<Mark>();
+        for (SimulatedEngine.Work other : active)
+            if (other == one || !one.alone() && !other.alone() && loop.oneIn(2)) marks.add(other.mark());
+        int before = registers.stream().mapToInt(r -> r.alone(one.mark().run(), one.mark().position())).sum();
+        return marks.size() == 1 && before >= settings.attempts() - 1 ? List.of() : marks;
+    }
+
+    private Node newNode(int id) {
+        registers.add(new SimulatedRegister("worker-" + registers.size()));
+        return new Node(id, registers.getLast());
     }
 
     /// Cuts a node off: it continues, but its runs are started on another node.
@@ -325,7 +348,7 @@ final class SimulatedCluster {
         // entities that have not written yet are stopped.
         for (Incarnation each : node.entities.values()) if (!each.wrote) stop(each.ref);
         abandon(node);
-        nodes.add(new Node(lives++ + NODES));
+        nodes.add(newNode(lives++ + NODES));
         loop.in(loop.between(1_000, 40_000), () -> kill(node));
     }
 
@@ -336,9 +359,16 @@ final class SimulatedCluster {
     }
 
     /// Ends the process of a node because of an operation.
-    void killedBy(Node node, RunId run, long position) {
+    void killedBy(Node node, SimulatedEngine.Work operation) {
+        RunId run = operation.mark().run();
+        long position = operation.mark().position();
         loop.trace(() -> node + " is killed by operation " + position + " of " + shown(run));
-        oracle(run).died(position, suspicions > 0 || node.suspected);
+        oracle(run).died(position, suspicions + deaths);
+        var marks = new ArrayList<>(List.of(operation.mark()));
+        for (SimulatedEngine.Work other : node.engine.executing())
+            if (!other.mark().equals(operation.mark()) && !operation.alone() && !other.alone()
+                    && loop.oneIn(2)) marks.add(other.mark());
+        node.killedDuring = Optional.of(marks);
         if (loop.oneIn(3)) {
             node.engineRefs.forEach(SimulatedCluster::stop);
             loop.in(loop.between(0, 3_000), () -> kill(node));
@@ -371,7 +401,7 @@ final class SimulatedCluster {
         var incarnation = new Incarnation(run, lives++, node);
         var environment = new RunEnvironment(node.newEngineRef(), blobs, index, this::resolve,
                 () -> Instant.ofEpochMilli(loop.now()), node::blocking, settings, node.memory,
-                node.exclusive, () -> loop.now() * 1_000_000,
+                node.register::report, () -> loop.now() * 1_000_000,
                 resting -> woken.add(resting.value()));
         ActorRef<ClusterSharding.ShardCommand> shard = function("shard", _ -> leave(incarnation));
         incarnation.ref = Adapter.spawnAnonymous(system,

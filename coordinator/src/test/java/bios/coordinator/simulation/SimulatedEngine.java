@@ -1,5 +1,6 @@
 package bios.coordinator.simulation;
 
+import bios.coordinator.run.SimulatedRegister.Mark;
 import bios.coordinator.simulation.ModelEngine.Done;
 import bios.coordinator.simulation.ModelEngine.Loaded;
 import bios.coordinator.simulation.ModelEngine.State;
@@ -53,7 +54,18 @@ final class SimulatedEngine {
         }
     }
 
-    private record Work(EngineCommand command, Slot slot) {}
+    /// A command in a queue.
+    record Work(EngineCommand command, Slot slot) {
+        /// The operation, as marks name it; only of [EngineCommand.Execute].
+        Mark mark() {
+            var execute = (EngineCommand.Execute) command;
+            return new Mark(execute.run(), execute.position());
+        }
+
+        boolean alone() {
+            return command instanceof EngineCommand.Execute execute && execute.alone();
+        }
+    }
 
     private static final class RunQueue {
         final RunConfig config;
@@ -62,7 +74,9 @@ final class SimulatedEngine {
         Optional<State> state = Optional.empty();
         Optional<State> before = Optional.empty();
         boolean busy;
+        Optional<Work> executing = Optional.empty();
         boolean replays;
+        boolean interrupted;
         /// The arrival time of the last answer, because answers of a run stay in order.
         long answersUntil;
 
@@ -122,7 +136,7 @@ final class SimulatedEngine {
                 queues.put(open.config().run().value(), queue);
                 add(queue, command, open.replyTo(), false);
             }
-            case EngineCommand.Execute(var run, var position, _, _, _, var replyTo) -> {
+            case EngineCommand.Execute(var run, var position, _, _, _, _, var replyTo) -> {
                 RunQueue queue = queues.get(run.value());
                 if (queue == null) {
                     replyTo.tell(notOpen(run, position));
@@ -154,6 +168,13 @@ final class SimulatedEngine {
         next(queue);
     }
 
+    /// The operations that are being executed.
+    List<Work> executing() {
+        return queues.values().stream().filter(q -> q.busy && q.executing.isPresent())
+                .flatMap(q -> q.executing.stream())
+                .filter(w -> w.command() instanceof EngineCommand.Execute).toList();
+    }
+
     private boolean current(RunQueue queue) {
         return !node.dead() && queues.get(queue.config.run().value()) == queue;
     }
@@ -161,6 +182,7 @@ final class SimulatedEngine {
     private void next(RunQueue queue) {
         if (queue.busy || queue.waiting.isEmpty()) return;
         queue.busy = true;
+        queue.executing = Optional.ofNullable(queue.waiting.peekFirst());
         long takes = cluster.loop.oneIn(10) ? cluster.loop.between(50, 1_500) : cluster.loop.between(1, 40);
         cluster.loop.in(takes, () -> {
             if (!current(queue)) return;
@@ -227,17 +249,21 @@ final class SimulatedEngine {
             operation = cluster.operation(digest);
             loaded = c.loaded().map(m -> new Loaded(m, text(m.adapter()), m.optimizer().map(this::text)));
         } catch (RuntimeException failed) {
+            queue.interrupted = true;
             fill(queue, entry.slot(), new EngineEvent.Failed(run, c.position(), fault(failed)));
             return;
         }
         if (operation instanceof Operation.ForwardBackward f
                 && f.settings().containsKey(ModelEngine.KILL)) {
-            cluster.killedBy(node, run, c.position());
+            queue.interrupted = true;
+            cluster.killedBy(node, entry);
             return;
         }
         State before = queue.state.orElseThrow();
         Done done = ModelEngine.execute(before, operation, digest, loaded);
         State after = mutated(queue, before, done, operation, digest);
+        queue.interrupted |= done.fault().filter(f -> f.kind() == Fault.Kind.SERVER).isPresent();
+        if (!queue.interrupted) node.register.executed(run, c.position());
         queue.before = Optional.of(before);
         queue.state = Optional.of(after);
         if (done.fault().isPresent())

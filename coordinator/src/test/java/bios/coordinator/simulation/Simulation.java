@@ -147,8 +147,6 @@ final class Simulation {
 
     private void play(SimulatedCluster cluster) {
         boolean alone = loop.oneIn(2);
-        // An operation that ends its process may cause blame of other runs on the node; such histories have
-        // one run with these operations.
         boolean fatal = loop.oneIn(2);
         boolean loads = loop.oneIn(2);
         var first = new RunId("usf-finance-9f2c4be01a01");
@@ -157,7 +155,7 @@ final class Simulation {
         clients.add(new Client(cluster, first, loads ? Optional.of(second) : Optional.empty(),
                 (int) loop.between(5, alone ? 40 : 25), fatal, false));
         if (!alone) clients.add(new Client(cluster, second, Optional.empty(),
-                (int) loop.between(5, 25), false, loads));
+                (int) loop.between(5, 25), fatal, loads));
         cluster.begin();
         clients.forEach(Client::begin);
         loop.in(FAULTS_END, cluster::endFaults);
@@ -168,7 +166,6 @@ final class Simulation {
         until(cluster, () -> clients.stream().allMatch(c -> cluster.isPassivated(c.run())),
                 () -> "a run does not rest");
         for (Client client : clients) judgeEnd(cluster, client.run());
-        cluster.turnsAreFree();
     }
 
     private void judgeEnd(SimulatedCluster cluster, RunId run) {

@@ -63,7 +63,7 @@ class TrainingRunSimulationTest {
                 "goes to rest", "is killed by operation", " TAKEN", " FAILS", "not kept", "CONFLICT",
                 "TOO_MANY", "worker_lost", "no_gradient", "bad_data", "checkpoint_not_found", "point ",
                 "resolved ", "CheckpointDeleted", "CheckpointsExpired", "SnapshotsReleased", "RunClosed",
-                "delete ", "OperationAttempted", "ReplayFinished", "Pending"))
+                "delete ", "WorkerDied", "OperationSetAside", "OperationRetried", "Pending"))
             assertTrue(all.indexOf(word) >= 0, "never seen: " + word);
     }
 

@@ -51,8 +51,15 @@ public sealed interface EngineCommand extends Message {
     /// @param position its position among the operations of the run, from 1
     /// @param loaded the resolved checkpoint, for `LoadState`
     /// @param acceptedAtMillis the time that a save records, epoch milliseconds
+    /// @param alone whether the device executes nothing else with it, because a worker ended during it before
     record Execute(RunId run, long position, StoredOperation operation, Optional<CheckpointManifest> loaded,
-            long acceptedAtMillis, ActorRef<EngineEvent> replyTo) implements EngineCommand {}
+            long acceptedAtMillis, boolean alone, ActorRef<EngineEvent> replyTo) implements EngineCommand {
+        /// An operation that may be executed together with those of other runs.
+        public Execute(RunId run, long position, StoredOperation operation,
+                Optional<CheckpointManifest> loaded, long acceptedAtMillis, ActorRef<EngineEvent> replyTo) {
+            this(run, position, operation, loaded, acceptedAtMillis, false, replyTo);
+        }
+    }
 
     /// Copies the run's exact state after `position` (all operations up to it executed) and writes it to the
     /// blob store in the background. Reply: [EngineEvent.RecoveryPointWritten] or

@@ -27,9 +27,9 @@ public record HistoryEntry(long timeMillis, Optional<String> node, Kind kind, Op
         RECOVERY_POINT,
         RECOVERY_POINT_FAILED,
         OPERATION_FAILED,
-        /// Operations are replayed exclusively after a failure.
+        /// Not written by this build: operations are replayed one at a time.
         ATTEMPT,
-        /// An operation was given up because it terminated its worker.
+        /// An operation was given up because workers ended while they executed it.
         POISONED_OPERATION,
         CHECKPOINT_SAVED,
         CHECKPOINT_DELETED,
@@ -51,6 +51,12 @@ public record HistoryEntry(long timeMillis, Optional<String> node, Kind kind, Op
         UNLOADED,
         /// The run cannot proceed until a fault is repaired; it retries automatically.
         WAITING,
+        /// A worker ended while it executed an operation of the run.
+        WORKER_DIED,
+        /// An operation is not tried again by itself; those after it wait.
+        SET_ASIDE,
+        /// The owner has requested that the operation that was set aside is tried again.
+        RETRIED,
         /// Acknowledged events were lost or damaged in the journal, and an operator gave them up.
         DATA_LOST
     }

@@ -64,6 +64,15 @@ public sealed interface RunCommand extends Message {
     /// Gets the history of the run. Reply: [RunReply.History].
     record GetHistory(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
 
+    /// Tries the operation that was set aside again, with those that wait for it. Reply: [RunReply.Done].
+    record Retry(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
+
+    /// Fails the operation that was set aside, and those that would train past it. Reply: [RunReply.Done].
+    record GiveUp(String owner, ActorRef<RunReply> replyTo) implements RunCommand {}
+
+    /// Tells the run how processes of a worker ended that executed its operations. No reply.
+    record ReportDeath(DeathReport report) implements RunCommand {}
+
     /// Requests that the run leaves this node: it starts no new operation, its state is made durable, and its
     /// entity stops. It is started again, on any node, when it has something to execute. No reply.
     record Leave() implements RunCommand {}

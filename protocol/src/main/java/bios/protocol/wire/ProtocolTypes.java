@@ -14,6 +14,7 @@ import bios.protocol.model.ModelName;
 import bios.protocol.model.TargetModule;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Datum;
+import bios.protocol.run.DeathReport;
 import bios.protocol.run.LossFunction;
 import bios.protocol.run.Operation;
 import bios.protocol.run.OperationKind;
@@ -115,6 +116,10 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(110, RunCommand.GetTimings.class);
         registry.add(111, RunCommand.GetHistory.class);
         registry.add(112, RunCommand.CheckOwner.class);
+        registry.add(113, RunCommand.Retry.class);
+        registry.add(114, RunCommand.GiveUp.class);
+        registry.add(115, RunCommand.ReportDeath.class);
+        registry.add(116, DeathReport.class);
         registry.add(119, RunCommand.Leave.class);
     }
 

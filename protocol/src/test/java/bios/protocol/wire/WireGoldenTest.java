@@ -19,6 +19,7 @@ import bios.protocol.run.OperationResult;
 import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.DeathReport;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.run.OperationTiming;
@@ -95,6 +96,9 @@ class WireGoldenTest {
         all.add(new RunCommand.SetExpiry("owner", CheckpointKind.SAMPLER, name, Optional.of(7L), nobody()));
         all.add(new RunCommand.ReleaseSnapshots("owner", "session-1", nobody()));
         all.add(new RunCommand.Unload("owner", nobody()));
+        all.add(new RunCommand.Retry("owner", nobody()));
+        all.add(new RunCommand.GiveUp("owner", nobody()));
+        all.add(new RunCommand.ReportDeath(new DeathReport(Samples.RUN, "worker-1", 3, 1, 2, 2, "it died")));
         all.add(new RunReply.Accepted(request));
         for (OperationResult result : Samples.results()) all.add(new RunReply.Completed(request, result));
         all.add(new RunReply.Failed(request, Fault.user("weights_only", "holds no optimizer")));
@@ -120,7 +124,7 @@ class WireGoldenTest {
         var stored = new StoredOperation.InBlob(OperationKind.LOAD_STATE,
                 Samples.BLOB);
         all.add(new EngineCommand.Execute(Samples.RUN, 4, stored,
-                Optional.of(Samples.MANIFEST), 9, nobody()));
+                Optional.of(Samples.MANIFEST), 9, true, nobody()));
         all.add(new EngineCommand.TakeRecoveryPoint(Samples.RUN, 4, nobody()));
         all.add(new EngineCommand.CloseRun(Samples.RUN));
         var params = new SamplingParams(Optional.of(16), Optional.of(1L), List.of("."),

@@ -1,11 +1,13 @@
 package bios.worker.engine;
 
+import bios.persistence.marks.ExecutionMarks;
 import bios.protocol.Fault;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelName;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Operation;
 import bios.protocol.run.OperationResult;
+import bios.protocol.run.RunId;
 import bios.protocol.sampling.SampleResult;
 import bios.worker.adapter.Adapter;
 import bios.worker.adapter.StateSnapshot;
@@ -26,6 +28,7 @@ import bios.worker.train.PreparedPass;
 import bios.worker.train.Trainer;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -53,6 +56,7 @@ final class DeviceExecutor implements AutoCloseable {
     private final DeviceQueue queue;
     private final StagingBuffers buffers;
     private final Consumer<EngineSelfMessage> report;
+    private final ExecutionMarks marks;
     private final Map<ModelName, LoadedModel> models = new LinkedHashMap<>();
     private final Set<ResidentRun> runs = new HashSet<>();
     private final AtomicLong copyBytes = new AtomicLong();
@@ -60,20 +64,23 @@ final class DeviceExecutor implements AutoCloseable {
     private long freedBytes;
 
     private DeviceExecutor(Device device, EngineSettings settings, DeviceQueue queue,
-            StagingBuffers buffers, Consumer<EngineSelfMessage> report) {
+            StagingBuffers buffers, ExecutionMarks marks, Consumer<EngineSelfMessage> report) {
         this.device = device;
         this.settings = settings;
         this.queue = queue;
         this.buffers = buffers;
+        this.marks = marks;
         this.report = report;
     }
 
     /// Opens the device and loads all models; [ModelRefused] when one cannot be served.
     ///
+    /// @param marks keeps what is being executed beyond the end of the process
     /// @param report tells the engine what has ended
     static DeviceExecutor load(Supplier<Device> device, Map<ModelName, Path> folders, EngineSettings settings,
-            DeviceQueue queue, StagingBuffers buffers, Consumer<EngineSelfMessage> report, Logger log) {
-        var executor = new DeviceExecutor(device.get(), settings, queue, buffers, report);
+            DeviceQueue queue, StagingBuffers buffers, ExecutionMarks marks,
+            Consumer<EngineSelfMessage> report, Logger log) {
+        var executor = new DeviceExecutor(device.get(), settings, queue, buffers, marks, report);
         try {
             Set<String> slugs = new HashSet<>();
             for (var model : folders.entrySet()) {
@@ -174,6 +181,7 @@ final class DeviceExecutor implements AutoCloseable {
     private void execute(ResidentRun run, QueuedOperation operation) {
         long began = System.nanoTime(); // edge: measures, decides nothing
         DeviceTask task = operation.task();
+        ExecutionMarks.Handle mark = marks.begin(operation.marked());
         try {
             switch (task) {
                 case DeviceTask.Optimize(var step) -> {
@@ -181,12 +189,16 @@ final class DeviceExecutor implements AutoCloseable {
                             run.model.trainer().optimStep(run.state.orElseThrow(), step.params());
                     queue.done(run, operation);
                     var result = new AtomicReference<OperationResult>();
-                    whenComplete(() -> result.set(launched.complete()), failure -> executed(List.of(
-                            done(run, operation, failure.<TaskOutcome>map(why -> failed(operation, why))
-                                    .orElseGet(() -> new TaskOutcome.Completed(result.get())), began))));
+                    whenComplete(() -> result.set(launched.complete()), failure -> {
+                        var outcome = failure.<TaskOutcome>map(why -> failed(operation, why))
+                                .orElseGet(() -> new TaskOutcome.Completed(result.get()));
+                        marks.end(mark);
+                        return executed(List.of(done(run, operation, outcome, began)));
+                    });
                 }
                 case DeviceTask.Copy(var purpose) -> {
                     TaskOutcome.Copied copied = copy(run, purpose.content());
+                    marks.end(mark);
                     queue.copying(run, copied.live());
                     queue.done(run, operation);
                     report.accept(new EngineSelfMessage.Executed(List.of(done(run, operation, copied,
@@ -197,6 +209,7 @@ final class DeviceExecutor implements AutoCloseable {
             }
         } catch (Throwable thrown) {
             var failed = failed(operation, thrown);
+            marks.end(mark);
             queue.done(run, operation);
             report.accept(new EngineSelfMessage.Executed(List.of(done(run, operation, failed, began))));
         }
@@ -306,6 +319,7 @@ final class DeviceExecutor implements AutoCloseable {
 
     private boolean begun(Candidate next) {
         if (next.run.evaluation.isPresent()) return true;
+        next.run.exclusive |= next.operation.alone();
         try {
             TrainingState state = next.run.state.orElseThrow();
             next.run.evaluation = Optional.of(next.run.model.trainer().begin(state, next.evaluate));
@@ -321,6 +335,9 @@ final class DeviceExecutor implements AutoCloseable {
         long began = System.nanoTime(); // edge: measures, decides nothing
         List<ResidentRun> share = chosen.stream().map(Candidate::run).toList();
         queue.launched(share);
+        var marked = new HashMap<RunId, Long>();
+        chosen.forEach(c -> marked.putAll(c.operation.marked()));
+        ExecutionMarks.Handle mark = marks.begin(marked);
         try {
             List<Evaluation> evaluations = chosen.stream().map(c -> c.run.evaluation.orElseThrow()).toList();
             Trainer trainer = chosen.getFirst().run.model.trainer();
@@ -328,11 +345,14 @@ final class DeviceExecutor implements AutoCloseable {
             LaunchedPass launched = prepared.launch();
             whenComplete(launched::complete, failure -> {
                 queue.completed(share);
-                return executed(failure.map(why -> failed(chosen, why))
-                        .orElseGet(() -> passed(chosen, prepared.tokens(), began)));
+                var done = failure.map(why -> failed(chosen, why))
+                        .orElseGet(() -> passed(chosen, prepared.tokens(), began));
+                marks.end(mark);
+                return executed(done);
             });
         } catch (Throwable thrown) {
             List<EngineSelfMessage.Done> done = failed(chosen, thrown);
+            marks.end(mark);
             queue.completed(share);
             executed(done).ifPresent(report);
         }

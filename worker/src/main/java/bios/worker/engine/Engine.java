@@ -1,6 +1,7 @@
 package bios.worker.engine;
 
 import bios.persistence.blob.BlobStore;
+import bios.persistence.marks.ExecutionMarks;
 import bios.protocol.Fault;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineEvent;
@@ -58,6 +59,7 @@ public final class Engine {
     private final Map<ResidentRun, RunQueue> byState = new HashMap<>();
     private final RunAdmission admission;
     private final HeapBudget heap;
+    private final ExecutionMarks marks;
 
     private Engine(ActorContext<Message> context, EngineSettings settings, BlobStore store, Parts parts,
             DeviceExecutor executor) {
@@ -66,6 +68,7 @@ public final class Engine {
         this.queue = parts.queue;
         this.device = parts.thread;
         this.executor = executor;
+        this.marks = parts.marks;
         this.blobs = new RunBlobs(store, new HostStateCache(executor.hostRunBytes()));
         this.streams = new StateStreams(blobs, parts.buffers, device, executor);
         this.models = executor.models();
@@ -77,7 +80,7 @@ public final class Engine {
 
     /// The parts that an engine starts with.
     private record Parts(DeviceQueue queue, StagingBuffers buffers, DeviceThread thread,
-            AtomicReference<DeviceExecutor> loaded) {
+            AtomicReference<DeviceExecutor> loaded, ExecutionMarks marks) {
         /// Ends the device's thread, and closes the device after its work.
         void stop() {
             thread.stop(() -> Optional.ofNullable(loaded.get()).ifPresent(DeviceExecutor::close));
@@ -92,13 +95,21 @@ public final class Engine {
     /// @param device called once, on the thread that owns the device from then on
     public static Behavior<EngineCommand> create(EngineSettings settings, Map<ModelName, Path> models,
             Supplier<Device> device, BlobStore blobs) {
+        return create(settings, models, device, blobs, ExecutionMarks.inMemory());
+    }
+
+    /// The same with marks of what is being executed.
+    ///
+    /// @param marks outlive the process
+    public static Behavior<EngineCommand> create(EngineSettings settings, Map<ModelName, Path> models,
+            Supplier<Device> device, BlobStore blobs, ExecutionMarks marks) {
         return Behaviors.<Message>setup(context -> Behaviors.withStash(STASH, stash -> {
-            Parts parts = start(context, settings);
+            Parts parts = start(context, settings, marks);
             ActorRef<Message> self = context.getSelf();
             var folders = new LinkedHashMap<>(models);
             context.pipeToSelf(parts.thread.call(() -> {
                 parts.loaded.set(DeviceExecutor.load(device, folders, settings, parts.queue, parts.buffers,
-                        self::tell, LOG));
+                        marks, self::tell, LOG));
                 return parts.loaded.get();
             }), (executor, thrown) -> thrown == null ? new EngineSelfMessage.Loaded(executor)
                     : new EngineSelfMessage.Broken("loading", thrown));
@@ -106,14 +117,15 @@ public final class Engine {
         })).narrow();
     }
 
-    private static Parts start(ActorContext<Message> context, EngineSettings settings) {
+    private static Parts start(ActorContext<Message> context, EngineSettings settings,
+            ExecutionMarks marks) {
         ActorRef<Message> self = context.getSelf();
         var queue = new DeviceQueue(settings.copiesPerRun());
         var loaded = new AtomicReference<DeviceExecutor>();
         var thread = DeviceThread.start("device-" + self.path().name(), queue,
                 turn -> loaded.get().execute(turn),
                 thrown -> self.tell(new EngineSelfMessage.Broken("a turn", thrown)));
-        return new Parts(queue, new StagingBuffers(settings.runs().heapLimit()), thread, loaded);
+        return new Parts(queue, new StagingBuffers(settings.runs().heapLimit()), thread, loaded, marks);
     }
 
     private static Behavior<Message> loading(ActorContext<Message> context, EngineSettings settings,
@@ -189,7 +201,7 @@ public final class Engine {
     private void execute(EngineCommand command) {
         switch (command) {
             case EngineCommand.OpenRun open -> open(open);
-            case EngineCommand.Execute(var run, var position, _, _, _, var replyTo) -> add(run, command,
+            case EngineCommand.Execute(var run, var position, _, _, _, _, var replyTo) -> add(run, command,
                     position, replyTo, false, why -> new EngineEvent.Failed(run, position, why));
             case EngineCommand.TakeRecoveryPoint(var run, var position, var replyTo) ->
                     add(run, command, position, replyTo, true,
@@ -241,7 +253,7 @@ public final class Engine {
     }
 
     private static Fault tooLarge(long bytes, long limit) {
-        return Fault.user("run_too_large", "the run's state needs " + Math.ceilDiv(bytes, MIB)
+        return Fault.server("run_too_large", "the run's state needs " + Math.ceilDiv(bytes, MIB)
                 + " MiB and this worker has " + limit / MIB + " MiB for all runs; choose a smaller rank or"
                 + " fewer target modules, or raise bios.engine.run-bytes");
     }
@@ -339,7 +351,10 @@ public final class Engine {
         switch (message) {
             case EngineSelfMessage.Loaded _, EngineSelfMessage.Called _ -> {}
             case EngineSelfMessage.Broken broken -> {
-                if (FaultClassifier.deviceLost(broken.why()).isPresent()) device.lost();
+                if (FaultClassifier.deviceLost(broken.why()).isPresent()) {
+                    marks.deviceLost();
+                    device.lost();
+                }
                 throw broken(broken);
             }
             case EngineSelfMessage.Decoded(var run, var operation, var task) -> {
@@ -375,7 +390,13 @@ public final class Engine {
         run.remove(operation);
         heap.release(operation);
         RunId id = run.config.run();
-        if (operation.command instanceof EngineCommand.Execute) admission.executed(id);
+        if (operation.command instanceof EngineCommand.Execute) {
+            admission.executed(id);
+            // After a fault that is not the operation's own, later ones are executed from another state.
+            run.interrupted |= done.outcome() instanceof TaskOutcome.Failed(var why)
+                    && why.kind() == Fault.Kind.SERVER;
+            if (!run.interrupted) marks.executed(id, operation.position);
+        }
         switch (done.outcome()) {
             case TaskOutcome.Opened() -> {
                 boolean fresh = operation.command instanceof EngineCommand.OpenRun open
@@ -549,6 +570,7 @@ public final class Engine {
         DeviceTask task = operation.task();
         startVirtual("streaming a state", () -> {
             TaskOutcome outcome;
+            ExecutionMarks.Handle mark = marks.begin(operation.marked());
             long began = System.nanoTime(); // edge: measures, decides nothing
             try {
                 outcome = switch (task) {
@@ -559,6 +581,7 @@ public final class Engine {
             } catch (Throwable thrown) {
                 outcome = new TaskOutcome.Failed(FaultClassifier.of(thrown, task.words()));
             }
+            marks.end(mark);
             long nanos = System.nanoTime() - began; // edge: measures, decides nothing
             return new EngineSelfMessage.Executed(List.of(
                     new EngineSelfMessage.Done(run.run, operation, outcome, nanos)));

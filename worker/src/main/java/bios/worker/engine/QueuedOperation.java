@@ -2,6 +2,8 @@ package bios.worker.engine;
 
 import bios.protocol.Fault;
 import bios.protocol.engine.EngineCommand;
+import bios.protocol.run.RunId;
+import java.util.Map;
 import java.util.Optional;
 
 /// One operation of a run from its arrival to its outcome: opening the run, executing an operation, taking a
@@ -52,6 +54,17 @@ final class QueuedOperation {
 
     DeviceTask task() {
         return task.orElseThrow();
+    }
+
+    /// The operation as marks name it: its position by its run. Empty when it is none of a client.
+    Map<RunId, Long> marked() {
+        return command instanceof EngineCommand.Execute execute
+                ? Map.of(execute.run(), position) : Map.of();
+    }
+
+    /// Whether the device executes nothing else with it.
+    boolean alone() {
+        return command instanceof EngineCommand.Execute execute && execute.alone();
     }
 
     /// The operation in words, for messages.

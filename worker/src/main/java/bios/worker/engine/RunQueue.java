@@ -24,6 +24,8 @@ final class RunQueue {
     int copies;
     /// Whether its state itself is being written: it must not be replaced.
     boolean lent;
+    /// Whether an operation met a fault that is not its own: it and all later ones are executed again.
+    boolean interrupted;
     private final Deque<QueuedOperation> operations = new ArrayDeque<>();
 
     RunQueue(RunConfig config, ResidentRun run, ActorRef<EngineEvent> entity, long bytes) {

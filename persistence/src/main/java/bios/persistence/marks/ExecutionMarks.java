@@ -1,0 +1,293 @@
+package bios.persistence.marks;
+
+import bios.persistence.marks.DeathTally.Count;
+import bios.persistence.marks.DeathTally.Mark;
+import bios.protocol.run.DeathReport;
+import bios.protocol.run.RunId;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.lang.foreign.Arena;
+import java.lang.foreign.MemorySegment;
+import java.lang.foreign.ValueLayout;
+import java.lang.invoke.VarHandle;
+import java.nio.ByteOrder;
+import java.nio.channels.FileChannel;
+import java.nio.channels.FileLock;
+import java.nio.channels.OverlappingFileLockException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
+import java.util.ArrayList;
+import java.util.LinkedHashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.UUID;
+
+/// What a worker process executes at this moment, in a file that is mapped into memory: a mark costs some
+/// stores, and it survives the process however it ends (not the loss of power of its machine). The next
+/// process reads from it which operations were being executed at the end of the one before
+/// ([#reports]; docs/decisions/0007-blame.md).
+///
+/// A process takes the first register of its folder that no living process holds. Thread-safe.
+public final class ExecutionMarks implements AutoCloseable {
+    private static final long MAGIC = 0x42494f534d41524bL;
+    private static final int VERSION = 1;
+    private static final int REGISTERS = 256;
+    private static final int ACTIVE = 64;
+    private static final int COUNTED = 64;
+    private static final int EXECUTED = 2048;
+    private static final int PROBES = 8;
+    private static final ValueLayout.OfLong LONG =
+            ValueLayout.JAVA_LONG.withOrder(ByteOrder.LITTLE_ENDIAN);
+    private static final ValueLayout.OfInt INT = ValueLayout.JAVA_INT.withOrder(ByteOrder.LITTLE_ENDIAN);
+    // Header: magic, version, state, number of ends, id of the register.
+    private static final long STATE = 12;
+    private static final long DEATHS = 16;
+    private static final long ID = 24;
+    private static final long HEADER = 64;
+    // An entry: flag or count, length of the run's id, position, the run's id.
+    private static final long ENTRY = 224;
+    private static final long SIZE = HEADER + ENTRY * (ACTIVE + COUNTED + EXECUTED);
+
+    /// How a process ended, or what it does.
+    private enum State { ENDED, RUNNING, STOPPING, DEVICE_LOST }
+
+    /// A mark in place.
+    ///
+    /// @param slots indices of its entries
+    public record Handle(List<Integer> slots) {}
+
+    private final Optional<FileLock> lock;
+    private final Arena arena = Arena.ofShared();
+    private final MemorySegment file;
+    private final String id;
+    private final Map<RunId, DeathReport> reports;
+
+    private ExecutionMarks(Optional<FileLock> lock) throws IOException {
+        this.lock = lock;
+        file = lock.isEmpty() ? arena.allocate(SIZE, 8)
+                : lock.get().channel().map(FileChannel.MapMode.READ_WRITE, 0, SIZE, arena);
+        if (file.get(LONG, 0) != MAGIC || file.get(INT, 8) != VERSION) {
+            file.fill((byte) 0);
+            file.set(LONG, 0, MAGIC);
+            file.set(INT, 8, VERSION);
+            byte[] name = UUID.randomUUID().toString().getBytes(StandardCharsets.US_ASCII);
+            MemorySegment.copy(name, 0, file, ValueLayout.JAVA_BYTE, ID, name.length);
+        }
+        id = new String(file.asSlice(ID, 36).toArray(ValueLayout.JAVA_BYTE), StandardCharsets.US_ASCII);
+        reports = count();
+        for (int i = 0; i < ACTIVE; i++) file.set(INT, active(i), 0);
+        state(State.RUNNING);
+    }
+
+    /// The first register in `folder` that no living process holds; creates it if it does not exist.
+    public static ExecutionMarks open(Path folder) {
+        try {
+            Files.createDirectories(folder);
+            for (int i = 0; i < REGISTERS; i++) {
+                FileChannel channel = FileChannel.open(folder.resolve("worker-" + i + ".marks"),
+                        StandardOpenOption.CREATE, StandardOpenOption.READ, StandardOpenOption.WRITE);
+                Optional<FileLock> lock = tryLock(channel);
+                if (lock.isPresent()) return new ExecutionMarks(lock);
+                channel.close();
+            }
+        } catch (IOException failed) {
+            throw new UncheckedIOException("the marks of executed operations in " + folder
+                    + " cannot be written: " + failed.getMessage(), failed);
+        }
+        throw new IllegalStateException(REGISTERS + " processes hold the registers in " + folder);
+    }
+
+    /// Marks that do not survive the process.
+    public static ExecutionMarks inMemory() {
+        try {
+            return new ExecutionMarks(Optional.empty());
+        } catch (IOException impossible) {
+            throw new UncheckedIOException(impossible);
+        }
+    }
+
+    private static Optional<FileLock> tryLock(FileChannel channel) throws IOException {
+        try {
+            return Optional.ofNullable(channel.tryLock());
+        } catch (OverlappingFileLockException _) {
+            return Optional.empty(); // held by this process
+        }
+    }
+
+    // ---- what earlier processes left ----
+
+    /// Adds the end of the process before to the tally, if it was not in order.
+    private Map<RunId, DeathReport> count() {
+        State before = State.values()[Math.clamp(file.get(INT, STATE), 0, State.values().length - 1)];
+        var tally = new DeathTally(counted());
+        var marks = new ArrayList<Mark>();
+        for (int i = 0; i < ACTIVE; i++)
+            if (file.get(INT, active(i)) > 0)
+                marks.add(new Mark(run(active(i)), position(active(i)), file.get(INT, active(i))));
+        var all = new LinkedHashMap<RunId, DeathReport>();
+        boolean died = before == State.RUNNING || before == State.DEVICE_LOST;
+        DeathTally now = died ? tally.after(marks) : tally;
+        if (died) {
+            file.set(LONG, DEATHS, file.get(LONG, DEATHS) + 1);
+            keep(now.counts());
+        }
+        String cause = before == State.DEVICE_LOST ? "its device was lost" : "it ended without a shutdown";
+        for (Count ended : now.ended(tally)) all.put(ended.run(), report(ended.run(), 0, 0, cause));
+        for (Count count : now.counts())
+            all.merge(count.run(), report(count.run(), count.position(), count.alone(), cause),
+                    (a, b) -> a.position() > 0 && a.position() < b.position() ? a : b);
+        return all;
+    }
+
+    private DeathReport report(RunId run, long position, int alone, String cause) {
+        return new DeathReport(run, id, file.get(LONG, DEATHS), executed(run), position, alone, cause);
+    }
+
+    private List<Count> counted() {
+        var counts = new ArrayList<Count>();
+        for (int i = 0; i < COUNTED; i++)
+            if (file.get(INT, counted(i)) > 0)
+                counts.add(new Count(run(counted(i)), position(counted(i)), file.get(INT, counted(i)) - 1));
+        return counts;
+    }
+
+    private void keep(List<Count> counts) {
+        for (int i = 0; i < COUNTED; i++) file.set(INT, counted(i), 0);
+        for (int i = 0; i < Math.min(COUNTED, counts.size()); i++)
+            write(counted(i), counts.get(i).run(), counts.get(i).position(), counts.get(i).alone() + 1);
+    }
+
+    /// What the ends of earlier processes say about runs: one report for each run of which an operation was
+    /// being executed at the last end, or at the end before.
+    public List<DeathReport> reports() {
+        return List.copyOf(reports.values());
+    }
+
+    /// The report about one run. A run without a mark has one if its executed operations are known.
+    public Optional<DeathReport> report(RunId run) {
+        DeathReport report = reports.get(run);
+        if (report != null) return Optional.of(report);
+        long executed = executed(run);
+        return executed == 0 ? Optional.empty()
+                : Optional.of(new DeathReport(run, id, file.get(LONG, DEATHS), executed, 0, 0, ""));
+    }
+
+    // ---- what this process does ----
+
+    /// Marks operations that are executed together from now on.
+    ///
+    /// @param operations positions by run
+    public synchronized Handle begin(Map<RunId, Long> operations) {
+        var slots = new ArrayList<Integer>();
+        operations.forEach((run, position) -> free().ifPresent(slot -> {
+            write(active(slot), run, position, operations.size());
+            slots.add(slot);
+        }));
+        return new Handle(slots);
+    }
+
+    private Optional<Integer> free() {
+        for (int i = 0; i < ACTIVE; i++) if (file.get(INT, active(i)) == 0) return Optional.of(i);
+        return Optional.empty();
+    }
+
+    /// The operations of `handle` are no longer being executed.
+    public synchronized void end(Handle handle) {
+        if (!arena.scope().isAlive()) return;
+        handle.slots().forEach(slot -> file.set(INT, active(slot), 0));
+    }
+
+    /// Records that an operation was executed to its end.
+    public synchronized void executed(RunId run, long position) {
+        if (!arena.scope().isAlive()) return;
+        int first = Math.floorMod(run.value().hashCode(), EXECUTED);
+        long found = executed(first);
+        for (int i = 0; i < PROBES; i++) {
+            long at = executed((first + i) % EXECUTED);
+            if (file.get(INT, at) == 0 || holds(at, run)) {
+                found = at;
+                break;
+            }
+        }
+        if (holds(found, run)) file.set(LONG, found + 8, Math.max(position, position(found)));
+        else {
+            file.set(INT, found, 0);
+            write(found, run, position, 1);
+        }
+    }
+
+    private long executed(RunId run) {
+        int first = Math.floorMod(run.value().hashCode(), EXECUTED);
+        for (int i = 0; i < PROBES; i++) {
+            long at = executed((first + i) % EXECUTED);
+            if (holds(at, run)) return position(at);
+        }
+        return 0;
+    }
+
+    /// The process is being shut down: its end counts against nothing, even if it has to be killed.
+    public synchronized void stopping() {
+        if (arena.scope().isAlive() && file.get(INT, STATE) == State.RUNNING.ordinal()) state(State.STOPPING);
+    }
+
+    /// The device is lost: what is being executed is what was being executed then.
+    public synchronized void deviceLost() {
+        if (arena.scope().isAlive()) state(State.DEVICE_LOST);
+    }
+
+    /// Closes the register. If [#stopping] was not called, the end of the process counts.
+    @Override public synchronized void close() {
+        if (!arena.scope().isAlive()) return;
+        if (file.get(INT, STATE) == State.STOPPING.ordinal()) state(State.ENDED);
+        arena.close();
+        if (lock.isPresent()) try {
+            lock.get().channel().close();
+        } catch (IOException _) {
+            // The process ends.
+        }
+    }
+
+    // ---- entries ----
+
+    private void state(State now) {
+        file.set(INT, STATE, now.ordinal());
+    }
+
+    private static long active(int slot) {
+        return HEADER + slot * ENTRY;
+    }
+
+    private static long counted(int slot) {
+        return HEADER + (ACTIVE + slot) * ENTRY;
+    }
+
+    private static long executed(int slot) {
+        return HEADER + (ACTIVE + COUNTED + slot) * ENTRY;
+    }
+
+    /// Writes an entry; its flag last, so that an entry is complete or free at any moment.
+    private void write(long at, RunId run, long position, int flag) {
+        byte[] name = run.value().getBytes(StandardCharsets.US_ASCII);
+        file.set(INT, at + 4, name.length);
+        file.set(LONG, at + 8, position);
+        MemorySegment.copy(name, 0, file, ValueLayout.JAVA_BYTE, at + 16, name.length);
+        VarHandle.releaseFence();
+        file.set(INT, at, flag);
+    }
+
+    private boolean holds(long at, RunId run) {
+        return file.get(INT, at) > 0 && run(at).equals(run);
+    }
+
+    private RunId run(long at) {
+        byte[] name = file.asSlice(at + 16, file.get(INT, at + 4)).toArray(ValueLayout.JAVA_BYTE);
+        return new RunId(new String(name, StandardCharsets.US_ASCII));
+    }
+
+    private long position(long at) {
+        return file.get(LONG, at + 8);
+    }
+}

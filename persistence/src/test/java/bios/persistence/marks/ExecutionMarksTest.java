@@ -1,0 +1,126 @@
+package bios.persistence.marks;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import bios.protocol.run.DeathReport;
+import bios.protocol.run.RunId;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
+
+/// Marks survive the process, and only an end during an operation alone, again and again, counts for it.
+class ExecutionMarksTest {
+    private static final RunId A = new RunId("usf-finance-9f2c4be01a77");
+    private static final RunId B = new RunId("usf-finance-9f2c4be01a78");
+    @TempDir Path folder;
+    private Path data;
+    private int process;
+
+    /// The register that the next process finds when the one before has ended without a shutdown: a copy of
+    /// its folder, because a process cannot end here.
+    private ExecutionMarks next() throws Exception {
+        Path after = Files.createDirectories(folder.resolve("process-" + process++));
+        if (data != null) for (Path file : Files.list(data).toList())
+            Files.copy(file, after.resolve(file.getFileName()));
+        data = after;
+        return ExecutionMarks.open(after);
+    }
+
+    private static Optional<DeathReport> report(ExecutionMarks marks, RunId run) {
+        return marks.reports().stream().filter(r -> r.run().equals(run)).findFirst();
+    }
+
+    @Test void endsDuringAnOperationAloneAreCounted() throws Exception {
+        next().begin(Map.of(A, 7L));
+        for (int times = 1; times <= 3; times++) {
+            ExecutionMarks marks = next();
+            DeathReport report = report(marks, A).orElseThrow();
+            assertEquals(List.of(7L, (long) times, (long) times),
+                    List.of(report.position(), (long) report.alone(), report.death()));
+            marks.begin(Map.of(A, 7L));
+        }
+    }
+
+    @Test void anEndOutsideOfTheOperationEndsItsCount() throws Exception {
+        next().begin(Map.of(A, 7L));
+        next().begin(Map.of(A, 7L));
+        ExecutionMarks started = next();
+        assertEquals(2, report(started, A).orElseThrow().alone());
+        DeathReport over = report(next(), A).orElseThrow();
+        assertEquals(List.of(0L, 0), List.of(over.position(), over.alone()), "it ended while it started");
+        assertTrue(next().reports().isEmpty());
+    }
+
+    @Test void anEndInCompanyCountsForNoneAndIsTold() throws Exception {
+        next().begin(Map.of(A, 7L, B, 2L));
+        ExecutionMarks marks = next();
+        for (RunId run : List.of(A, B)) assertEquals(0, report(marks, run).orElseThrow().alone());
+        marks.begin(Map.of(B, 2L));
+        ExecutionMarks after = next();
+        assertEquals(1, report(after, B).orElseThrow().alone());
+        assertEquals(0, report(after, A).orElseThrow().position());
+    }
+
+    @Test void whatHasEndedIsNotMarked() throws Exception {
+        ExecutionMarks marks = next();
+        ExecutionMarks.Handle handle = marks.begin(Map.of(A, 7L));
+        marks.executed(A, 7);
+        marks.end(handle);
+        ExecutionMarks after = next();
+        assertTrue(after.reports().isEmpty());
+        assertEquals(7, after.report(A).orElseThrow().executed());
+        assertEquals(Optional.empty(), after.report(B));
+    }
+
+    @Test void anOrderlyShutdownCountsForNothingEvenIfItIsKilled() throws Exception {
+        ExecutionMarks marks = next();
+        marks.begin(Map.of(A, 7L));
+        marks.stopping();
+        assertTrue(next().reports().isEmpty());
+        ExecutionMarks closed = ExecutionMarks.open(folder.resolve("closed"));
+        closed.stopping();
+        closed.close();
+        assertTrue(ExecutionMarks.open(folder.resolve("closed")).reports().isEmpty());
+    }
+
+    @Test void aLostDeviceIsAnEndThatIsNamed() throws Exception {
+        ExecutionMarks marks = ExecutionMarks.open(folder.resolve("lost"));
+        marks.begin(Map.of(A, 7L));
+        marks.deviceLost();
+        marks.stopping();
+        marks.close();
+        DeathReport report = report(ExecutionMarks.open(folder.resolve("lost")), A).orElseThrow();
+        assertEquals(1, report.alone());
+        assertTrue(report.cause().contains("device"), report::cause);
+    }
+
+    @Test void processesOfOneFolderHaveRegistersOfTheirOwn() {
+        ExecutionMarks first = ExecutionMarks.open(folder.resolve("shared"));
+        ExecutionMarks second = ExecutionMarks.open(folder.resolve("shared"));
+        first.executed(A, 1);
+        assertEquals(Optional.empty(), second.report(A));
+    }
+
+    @Test void manyRunsAreMarkedAndKnown() throws Exception {
+        ExecutionMarks marks = next();
+        for (int i = 0; i < 1000; i++) marks.executed(new RunId("m-%012x".formatted(i)), i + 1);
+        var many = new java.util.HashMap<RunId, Long>();
+        for (int i = 0; i < 100; i++) many.put(new RunId("m-%012x".formatted(i)), i + 2L);
+        marks.begin(many);
+        ExecutionMarks after = next();
+        assertEquals(0, after.reports().stream().mapToInt(DeathReport::alone).sum());
+        int known = 0;
+        for (int i = 0; i < 1000; i++) {
+            var report = after.report(new RunId("m-%012x".formatted(i)));
+            if (report.isPresent()) known++;
+            int expected = i + 1;
+            report.ifPresent(r -> assertTrue(r.executed() == expected, () -> r + " of " + expected));
+        }
+        assertTrue(known > 900, "" + known);
+    }
+}

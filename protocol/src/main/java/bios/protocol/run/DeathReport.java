@@ -1,0 +1,16 @@
+package bios.protocol.run;
+
+/// What the ends of a worker's processes say about one run. A process that was shut down in order leaves no
+/// report.
+///
+/// @param run the run
+/// @param worker identifies the register in which the worker's processes count their ends
+/// @param death number of the last unordered end in this register, from 1
+/// @param executed operations up to this position were executed to their end by processes of this worker; 0:
+///     none is known
+/// @param position the operation of the run that was being executed at the last end; 0: none was
+/// @param alone the number of consecutive ends, up to the last one, at which this operation was the only one
+///     that was being executed
+/// @param cause how the last process ended, as far as it is known
+public record DeathReport(RunId run, String worker, long death, long executed, long position, int alone,
+        String cause) {}
