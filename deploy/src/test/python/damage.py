@@ -1,26 +1,34 @@
 """Damaged blobs, full disks and a suspended database are reported, and no accepted operation is lost.
 
-    python damage.py [--parts blob,blobs_full,journal_full,frozen] [--seed N]
+    python damage.py [--parts blob,blobs_full,journal_full,frozen,places] [--seed N] [--places N]
 
 - `blob`: a bit of a checkpoint's blob is flipped: loading it, sampling from it and downloading it fail and name the blob,
   the run that loads trains on once its client has seen the error, and all is well when the blob is whole again. (What a
   damaged recovery point does, observed.py checks.)
 - `blobs_full`: the disk of the blobs is full while a run trains: a save fails, and says so; training goes on.
 - `journal_full`: the disk of everything is full: nothing more is accepted, nothing acknowledged is lost.
+- `places`: the embedded journal is damaged at seeded random places (cuts, flipped bits, pages of zeros, a missing or empty
+  file), each in a copy of one prepared data folder. Each ends in the same results and the same next step, or in a refusal
+  that names what would be lost; then `bios restore` (or --accept-loss) leads to a server that serves, and the histories
+  say what was given up. (`DamagedPlacesTest` does the same below the entities, faster.)
 - `frozen`: Cassandra is stopped (SIGSTOP) for a minute while a cluster trains.
 
 After each, when there is room again or Cassandra goes on, service goes on by itself, without a restart, and all results and
 the adapter are equal to the last bit to those of an undisturbed run. The disks are small tmpfs in a mount namespace of its
-own (needs root and `unshare`; left out where that is not permitted). The end-to-end tests run `blob` and both full disks;
-`frozen` takes minutes: run by hand.
+own (needs root and `unshare`; left out where that is not permitted). The end-to-end tests run `blob`, both full disks and a few
+`places`; `frozen` and `--places 200` take minutes: run by hand.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import random
+import shlex
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -28,11 +36,11 @@ import threading
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Any, Iterator, List, Optional, Tuple
 
 from cluster import cluster
 from faults import log
-from harness import NAME, Server, adapter, batch, bios, holds, page, results, same, server, train, until
+from harness import NAME, ROOT, Server, adapter, batch, bios, holds, page, results, same, server, train, until
 from poison import failure
 from rolling import PATIENCE_SECONDS, Trained
 from bios import types
@@ -264,6 +272,168 @@ def frozen(seed: int) -> None:
             same("the adapter", adapter(running.client(), one.run, "end"), adapter(running.client(), other.run, "end"))
 
 
+PLACE_LOG_LINES = 400
+JOURNAL_CONFIG = "bios.run.recovery-point.steps = 4\n"
+
+
+def damage(file: Path, kind: str, chance: random.Random, event: bytes) -> str:
+    """Damages a file; says where. `event`: bytes of one stored event."""
+    whole = file.read_bytes()
+    at = chance.randrange(len(whole))
+    if kind == "event":
+        at = whole.find(event)
+        holds(f"the event is found {whole.count(event)} times", at >= 0)
+        file.write_bytes(whole.replace(event, event[:3] + bytes([event[3] ^ 1]) + event[4:]))
+    elif kind == "missing":
+        file.unlink()
+    elif kind == "empty":
+        file.write_bytes(b"")
+    elif kind == "page":
+        start = at & ~4095
+        file.write_bytes(whole[:start] + bytes(len(whole[start:start + 4096])) + whole[start + 4096:])
+    elif kind == "flip":
+        file.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << chance.randrange(8))]) + whole[at + 1:])
+    else:
+        file.write_bytes(whole[:len(whole) - {"cut4k": 4096, "cut64k": 65536, "half": len(whole) // 2}[kind]])
+    return f"{kind} at {at} of {len(whole)}"
+
+
+def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Runs a command of bios."""
+    words = shlex.split(os.environ.get("BIOS_COMMAND", str(ROOT / "bios")))
+    return subprocess.run([*words, *arguments], capture_output=True, text=True, timeout=120, check=False)
+
+
+def ask(running: Server, path: str, body: object = None) -> Tuple[int, Any]:
+    """Status and JSON of an endpoint."""
+    status, text = page(running, "/api/v1" + path, body)
+    return status, json.loads(text)
+
+
+def serves(running: Server) -> bool:
+    """Waits until the launched server is ready (true) or has ended (false)."""
+    assert running.process is not None
+    try:
+        running.await_ready()
+        return True
+    except SystemExit:
+        if running.process.poll() is None:
+            raise
+        return False
+
+
+def next_step(running: Server, run: str, seq: int) -> Tuple[Optional[str], Any]:
+    """The error code, or the result, of one more step of a run."""
+    body = {"model_id": run, "seq_id": seq, "forward_backward_input": {"loss_fn": "cross_entropy", "data": [
+        datum.to_wire() for datum in batch(77)]}}
+    status, answer = ask(running, "/forward_backward", body)
+    if status != 200:
+        return answer["error"], answer
+    while True:
+        status, result = ask(running, "/retrieve_future", {"request_id": answer["request_id"]})
+        if status != 408 and result.get("type") != "try_again":
+            return result.get("code"), result
+
+
+def places(seed: int, count: int) -> None:
+    """Damaged places of the embedded journal."""
+    place = Path(tempfile.mkdtemp(prefix="bios-damage-"))
+    (place / "few.conf").write_text(JOURNAL_CONFIG)
+    running = Server(place / "whole", arguments=["--config", str(place / "few.conf")])
+    running.log = place / "server.log"
+    try:
+        running.start()
+        service = running.client()
+        runs, requests = [], []
+        for one in range(3):
+            client = service.create_lora_training_client(base_model=NAME, rank=4, seed=seed + one)
+            futures = train(client, range(6 + one), seed + one)
+            results(futures)
+            runs.append(client.model_id)
+            requests.append([future.request_id for future in futures])
+        running.kill()
+        shutil.copytree(running.data, place / "copy")
+        running.start()
+        wanted = [[ask(running, "/retrieve_future", {"request_id": r}) for r in of] for of in requests]
+        steps = [next_step(running, run, 1000) for run in runs]
+        running.kill()
+        chance = random.Random(seed)
+        # The longest input of the last step of the first run, as the journal stores it.
+        last = max((datum.model_input.to_ints() for datum in batch(seed * 1000 + 5)), key=len)
+        event = struct.pack(f"<{len(last)}i", *last)
+        kinds = ["event", "half", "missing", "flip", "cut4k", "page", "cut64k", "flip", "empty", "flip", "flip"]
+        for number in range(count):
+            kind = kinds[number % len(kinds)]
+            damaged = one_place(running, place, kind, chance, event, runs, requests, wanted, steps)
+            holds("one damaged event damages one run", kind != "event" or damaged == 1)
+    except BaseException:
+        sys.stderr.write(f"---- end of the server's log ----\n{running.tail()}\n")
+        raise
+    finally:
+        running.stop()
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def one_place(running: Server, place: Path, kind: str, chance: random.Random, event: bytes, runs: List[str],
+              requests: List[List[str]], wanted: List[Any], steps: List[Any]) -> int:
+    """Damages a copy of the journal, starts, restores and starts again. Returns how many runs answered that they are
+    damaged."""
+    running.data = place / "damaged"
+    shutil.rmtree(running.data, ignore_errors=True)
+    shutil.copytree(place / "copy", running.data)
+    how = damage(running.data / "journal" / "journal.mv.db", kind, chance, event)
+    checked = command("fsck", "--data", str(running.data), "--json")
+    holds(f"{how}: fsck ends with {checked.returncode}", checked.returncode in (0, 1))
+    running.log.write_bytes(b"")
+    running.launch()
+    damaged = 0
+    if serves(running):
+        damaged = verify(running, how, runs, requests, wanted, steps, False)
+        lines = running.log.read_text(errors="replace").count("\n")
+        holds(f"{how}: served, {damaged} runs damaged, {lines} lines of log", lines < PLACE_LOG_LINES)
+        running.kill()
+        if not damaged:
+            return 0
+    else:
+        said = running.log.read_text(errors="replace")
+        named = any(run in said for run in runs) or "cannot be read" in said or "/sharding/" in said
+        holds(f"{how}: refused, and says why", named and "bios restore" in said and checked.returncode == 1)
+    restored = command("restore", "--data", str(running.data))
+    accept = restored.returncode != 0
+    print(f"  {(restored.stdout + restored.stderr).strip()[:1500]}", flush=True)
+    running.arguments.extend(["--accept-loss"] if accept else [])
+    try:
+        running.start()
+    finally:
+        if accept:
+            running.arguments.pop()
+    lost = verify(running, how, runs, requests, wanted, steps, True)
+    running.kill()
+    holds(f"{how}: {'started without it' if accept else 'restored'}, {lost} runs lost something", True)
+    return damaged
+
+
+def verify(running: Server, how: str, runs: List[str], requests: List[List[str]], wanted: List[Any],
+           steps: List[Any], given_up: bool) -> int:
+    """Compares each run with what it was. Returns how many say that they are not that."""
+    others = 0
+    for run, of, before, step in zip(runs, requests, wanted, steps):
+        code, after = next_step(running, run, 1000)
+        if code is None and after == step[1]:
+            now = [ask(running, "/retrieve_future", {"request_id": r}) for r in of]
+            if now == before:
+                continue
+            raise SystemExit(f"✗ {how}: other results of {run}")
+        others += 1
+        allowed = ("data_lost", "not_found") if given_up else ("run_damaged",)
+        if code not in allowed:
+            raise SystemExit(f"✗ {how}: {run} answers {code}: {str(after)[:300]}; before {str(step[1])[:300]}")
+        if code == "data_lost":
+            history = ask(running, f"/training_runs/{run}/history")[1]["history"]
+            holds(f"{how}: {run} records what was given up", any(entry["kind"] == "data_lost" for entry in history))
+    return others
+
+
 def can_mount() -> bool:
     """Whether a separate file system can be mounted here: in a namespace, as root."""
     test = 'mount -t tmpfs -o size=1m none "$0"'
@@ -276,6 +446,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default="blob,blobs_full,journal_full,frozen")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--places", type=int, default=10, help="how many places of the journal")
     arguments = parser.parse_args()
     parts = arguments.parts.split(",")
     if any(part.endswith("_full") for part in parts) and NAMESPACE not in os.environ:
@@ -291,6 +462,8 @@ def main() -> None:
             blob(arguments.seed)
         elif part == "frozen":
             frozen(arguments.seed)
+        elif part == "places":
+            places(arguments.seed, arguments.places)
         else:
             full(arguments.seed, part == "journal_full")
         log(f"{part}: {time.monotonic() - began:.1f} s")

@@ -378,8 +378,8 @@ def encode(body: Mapping[str, Any]) -> bytes:
 
 
 def retryable(status: int, code: Optional[str] = None) -> bool:
-    """Whether a retry may succeed. Lost or damaged blobs are not retried."""
-    if code in ("blob_missing", "blob_damaged"):
+    """Whether a retry may succeed. What is lost or damaged in a store is not retried."""
+    if code in ("blob_missing", "blob_damaged", "run_damaged", "session_damaged"):
         return False
     return status in (408, 425, 429) or (status >= 500 and status != 501)
 

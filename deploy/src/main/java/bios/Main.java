@@ -5,8 +5,10 @@ import bios.command.CheckpointsCommand;
 import bios.command.ClusterCommand;
 import bios.command.DemoCommand;
 import bios.command.DoctorCommand;
+import bios.command.FsckCommand;
 import bios.command.ModelsCommand;
 import bios.command.NodeCommand;
+import bios.command.RestoreCommand;
 import bios.command.RunsCommand;
 import bios.command.SchemaCommand;
 import bios.command.UpCommand;
@@ -20,6 +22,7 @@ import picocli.CommandLine.Command;
         description = "Trains and samples LoRA adapters of open-weight language models.",
         subcommands = {UpCommand.class, ClusterCommand.class, NodeCommand.class, DemoCommand.class,
                 ModelsCommand.class, RunsCommand.class, CheckpointsCommand.class, SchemaCommand.class,
+                FsckCommand.class, RestoreCommand.class,
                 BenchCommand.class, DoctorCommand.class})
 public final class Main implements Runnable {
     @CommandLine.Spec private CommandLine.Model.CommandSpec spec;

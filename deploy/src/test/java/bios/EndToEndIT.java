@@ -66,6 +66,11 @@ final class EndToEndIT {
         python("deploy/src/test/python/damage.py", "--parts", "blobs_full,journal_full");
     }
 
+    /// The long form: `python3 deploy/src/test/python/damage.py --parts places --places 200`.
+    @Test void aDamagedJournalIsSaidAndIsPutBack() throws Exception {
+        python("deploy/src/test/python/damage.py", "--parts", "places", "--places", "3");
+    }
+
     @Test void everyListingOfTheUsersPageRuns() throws Exception {
         python("deploy/src/test/python/listings_run.py");
     }

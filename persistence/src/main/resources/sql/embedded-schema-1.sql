@@ -18,6 +18,9 @@ CREATE TABLE IF NOT EXISTS "event_journal" (
     PRIMARY KEY ("persistence_id", "sequence_number")
 );
 
+-- CRC-32C of the row; none in rows of earlier builds.
+ALTER TABLE "event_journal" ADD COLUMN IF NOT EXISTS "checksum" BIGINT;
+
 CREATE TABLE IF NOT EXISTS "snapshot" (
     "persistence_id" VARCHAR(255) NOT NULL,
     "sequence_number" BIGINT NOT NULL,
@@ -30,3 +33,14 @@ CREATE TABLE IF NOT EXISTS "snapshot" (
     "meta_payload" BLOB,
     PRIMARY KEY ("persistence_id", "sequence_number")
 );
+
+ALTER TABLE "snapshot" ADD COLUMN IF NOT EXISTS "checksum" BIGINT;
+
+-- Events up to "up_to" were deleted; all later ones must be there. "replaced": a snapshot at "up_to" or later replaces
+-- them; otherwise everything of the entity was deleted. A database of an earlier build is taken as it is.
+CREATE TABLE IF NOT EXISTS "deleted_events" (
+    "persistence_id" VARCHAR(255) PRIMARY KEY,
+    "up_to" BIGINT NOT NULL,
+    "replaced" BOOLEAN NOT NULL
+) AS SELECT "persistence_id", COALESCE(MAX(CASE WHEN "deleted" THEN "sequence_number" END), MIN("sequence_number") - 1),
+    FALSE FROM "event_journal" GROUP BY "persistence_id";

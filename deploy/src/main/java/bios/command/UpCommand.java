@@ -1,8 +1,13 @@
 package bios.command;
 
+import bios.CommandFailed;
 import bios.node.Node;
 import bios.node.Role;
+import bios.persistence.embedded.DatabaseInUse;
+import bios.persistence.journal.JournalLoss;
+import bios.repair.DataRepair;
 import java.nio.file.Path;
+import java.time.InstantSource;
 import java.util.EnumSet;
 import java.util.Optional;
 import java.util.concurrent.Callable;
@@ -44,11 +49,16 @@ public final class UpCommand implements Callable<Integer> {
             description = "Settings (HOCON) over the defaults; see docs/reference/settings.md.")
     private Path config;
 
+    @Option(names = "--accept-loss", description =
+            "Start although the journal has lost acknowledged events: go on with what is there, and record in"
+            + " the histories of the runs what was given up.")
+    private boolean acceptLoss;
+
     @Override public Integer call() throws InterruptedException {
-        Path home = data != null ? data : Path.of(Optional.ofNullable(System.getenv("BIOS_DATA"))
-                .orElse(System.getProperty("user.home") + "/.bios"));
+        Path home = DataFolder.of(data);
+        if (acceptLoss) acceptLoss(DataFolder.folder(data, config));
         Node node = Node.start(new Node.Settings(Optional.empty(), EnumSet.allOf(Role.class), host, port,
-                home.toAbsolutePath().normalize(), models.chosen(), Optional.ofNullable(keys),
+                home, models.chosen(), Optional.ofNullable(keys),
                 Optional.ofNullable(threads),
                 NodeOptions.publicUrl(publicUrl).withFallback(NodeOptions.settings(config)),
                 Optional.empty()));
@@ -56,5 +66,13 @@ public final class UpCommand implements Callable<Integer> {
         System.out.flush();
         node.awaitEnd();
         return 0;
+    }
+
+    private static void acceptLoss(Path home) {
+        try {
+            new DataRepair(home, true, InstantSource.system(), System.out::println).acceptLoss();
+        } catch (DatabaseInUse | JournalLoss refused) {
+            throw new CommandFailed(refused.getMessage());
+        }
     }
 }

@@ -7,12 +7,12 @@ import bios.persistence.blob.S3BlobStore;
 import bios.persistence.blob.S3Settings;
 import bios.persistence.cassandra.CassandraConnection;
 import bios.persistence.cassandra.CassandraSettings;
-import bios.persistence.embedded.EmbeddedDatabase;
 import bios.persistence.index.CassandraRunIndex;
 import bios.persistence.index.JdbcRunIndex;
 import bios.persistence.index.RunIndex;
 import bios.persistence.journal.CassandraJournal;
 import bios.persistence.journal.JdbcJournal;
+import bios.persistence.journal.JournalCheck;
 import bios.persistence.sampling.CassandraSamplingTaskStore;
 import bios.persistence.sampling.JdbcSamplingTaskStore;
 import bios.persistence.sampling.SamplingTaskStore;
@@ -77,7 +77,8 @@ public final class Storage implements AutoCloseable {
 
     /// Opens the stores that the settings name, and creates the folders and tables of the embedded stores.
     /// Call it before the actor system starts. Throws [IllegalArgumentException] if a setting is invalid, and
-    /// [bios.persistence.embedded.DatabaseInUse], [bios.persistence.cassandra.CassandraUnavailable],
+    /// [bios.persistence.embedded.DatabaseInUse], [bios.persistence.journal.JournalLoss],
+    /// [bios.persistence.cassandra.CassandraUnavailable],
     /// [bios.persistence.cassandra.SchemaMismatch], [java.io.UncheckedIOException] or [IllegalStateException]
     /// if a store cannot be opened. If it throws, no store stays open.
     ///
@@ -93,7 +94,7 @@ public final class Storage implements AutoCloseable {
             SamplingTaskStore tasks;
             if (journalBackend(resolved) == JournalBackend.EMBEDDED) {
                 Path journalFolder = journalFolder(resolved);
-                EmbeddedDatabase.createSchema(journalFolder);
+                JournalCheck.open(folder(resolved));
                 index = closeLater(openStores, JdbcRunIndex.open(journalFolder, clock));
                 tasks = closeLater(openStores, JdbcSamplingTaskStore.open(journalFolder, clock));
             } else {
@@ -112,7 +113,7 @@ public final class Storage implements AutoCloseable {
 
     private static BlobStore openBlobs(Config resolved, InstantSource clock, List<AutoCloseable> openStores) {
         return switch (enumSetting(resolved, "blobs", BlobBackend.class)) {
-            case FILE -> closeLater(openStores, FileBlobStore.open(storageFolder(resolved).resolve("blobs")));
+            case FILE -> closeLater(openStores, FileBlobStore.open(folder(resolved).resolve("blobs")));
             case S3 -> closeLater(openStores, S3BlobStore.open(S3Settings.of(resolved)));
             case CASSANDRA -> {
                 var store = closeLater(
@@ -166,10 +167,12 @@ public final class Storage implements AutoCloseable {
     }
 
     private static Path journalFolder(Config config) {
-        return storageFolder(config).resolve("journal");
+        return folder(config).resolve("journal");
     }
 
-    private static Path storageFolder(Config config) {
+    /// The folder of the embedded journal and of blobs as files. Throws [IllegalArgumentException] if none is
+    /// set.
+    public static Path folder(Config config) {
         String configured = config.getString("bios.storage.folder");
         if (!configured.isEmpty()) return Path.of(configured);
         if (config.hasPath("bios.data")) return Path.of(config.getString("bios.data"));

@@ -57,7 +57,11 @@ final class ApiException extends RuntimeException {
                 case "queue_full", "too_many" -> ErrorCode.QUEUE_FULL;
                 default -> ErrorCode.INVALID;
             };
-            case SERVER -> fault.code().equals("queue_full") ? ErrorCode.QUEUE_FULL : ErrorCode.UNAVAILABLE;
+            case SERVER -> switch (fault.code()) {
+                case "queue_full" -> ErrorCode.QUEUE_FULL;
+                case "session_damaged" -> ErrorCode.SESSION_DAMAGED;
+                default -> ErrorCode.UNAVAILABLE;
+            };
         };
         return new ApiException(code, fault.code(), null, fault.message());
     }
@@ -70,6 +74,7 @@ final class ApiException extends RuntimeException {
             case TOO_MANY -> ErrorCode.QUEUE_FULL;
             case UNAVAILABLE -> ErrorCode.UNAVAILABLE;
             case INVALID -> ErrorCode.INVALID;
+            case DAMAGED -> ErrorCode.RUN_DAMAGED;
         };
         return new ApiException(code, refused.message());
     }

@@ -74,6 +74,12 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     public static final String NO_GRADIENT = "no_gradient";
     private static final int MOST_WORKERS = 16;
 
+    /// The fault of the next operation after an operator gave up lost events of the run: its client trains on
+    /// only when it knows.
+    private static final Fault DATA_LOST = Fault.server("data_lost", "the journal lost acknowledged"
+            + " operations of this run, and the operator gave them up: its state is an older one. Its history"
+            + " says what was given up. Ask for its step, and repeat what is missing or load a checkpoint");
+
     /// The recovery point: a recovery replays the operations after it.
     ///
     /// @param position operations up to it are in `state`; 0: the new adapter
@@ -412,7 +418,10 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             case BlobsFreed(var blobs) ->
                     withGarbage(garbage.stream().filter(b -> !blobs.contains(b)).toList());
             case RunClosed _ -> applyClosed();
-            case EntityBegan _, HistoryRecorded _ -> this;
+            case HistoryRecorded(var entry) -> entry.kind() == HistoryEntry.Kind.DATA_LOST
+                    ? withBlocking(Optional.of(new BlockingFailure(accepted, DATA_LOST, Optional.empty())))
+                    : this;
+            case EntityBegan _ -> this;
         };
     }
 

@@ -2,6 +2,7 @@ package bios.coordinator.run;
 
 import static bios.protocol.Require.require;
 
+import bios.coordinator.DamagedEntities;
 import bios.coordinator.NodeName;
 import bios.coordinator.run.RunEvent.*;
 import bios.coordinator.run.TrainingRun.Decision;
@@ -74,7 +75,7 @@ public final class TrainingRunEntity
     private TrainingRunEntity(RunId id, PersistenceId persistenceId, RunEnvironment environment,
             ActorContext<Message> actor, TimerScheduler<Message> timers,
             Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
-        super(persistenceId);
+        super(persistenceId, DamagedEntities.get(actor.getSystem()).supervision(persistenceId.id()));
         this.id = id;
         this.environment = environment;
         this.settings = environment.settings();
@@ -126,7 +127,7 @@ public final class TrainingRunEntity
                             failed.failure().toString());
                 })
                 .onSignal(RecoveryFailed.class, (_, failed) ->
-                onJournalFailed("recover", failed.getFailure()))
+                onRecoveryFailed(failed.getFailure()))
                 .onSignal(JournalPersistFailed.class,
                         (_, failed) -> onJournalFailed("write", failed.failure()))
                 .onSignal(JournalPersistRejected.class,
@@ -158,7 +159,15 @@ public final class TrainingRunEntity
         context.warn("the journal did not answer, the entity starts again: {}", failure.toString());
     }
 
+    private void onRecoveryFailed(Throwable failure) {
+        boolean damaged = DamagedEntities.get(context.actor().getSystem()).recoveryFailed(
+                persistenceId().id(), "run " + id, failure, what -> context.warn("{}", what));
+        if (damaged) telemetry.countJournalFailure("recover");
+        else onJournalFailed("recover", failure);
+    }
+
     private void onRecovered(TrainingRun run) {
+        DamagedEntities.get(context.actor().getSystem()).recovered(persistenceId().id());
         context.actor().watchWith(environment.engine(),
                 new SelfMessage.Step(new RunInput.EngineStopped()));
         restartIdleTimer(run);

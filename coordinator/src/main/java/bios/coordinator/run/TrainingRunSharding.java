@@ -1,5 +1,6 @@
 package bios.coordinator.run;
 
+import bios.coordinator.DamagedEntities;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
@@ -42,8 +43,10 @@ public final class TrainingRunSharding {
                 new RunCommand.Describe("", system.ignoreRef())));
         var entity = Entity.of(key(slug), context -> {
             var persistenceId = PersistenceId.of(context.getEntityTypeKey().name(), context.getEntityId());
-            return TrainingRunEntity.create(new RunId(context.getEntityId()), persistenceId, restarting,
-                    Optional.of(context.getShard()));
+            return DamagedEntities.get(system).standIn(persistenceId.id(), RunCommand.class,
+                    DamagedRun::refuse).orElseGet(() -> TrainingRunEntity.create(
+                            new RunId(context.getEntityId()), persistenceId, restarting,
+                            Optional.of(context.getShard())));
         });
         return ClusterSharding.get(system).init(configured(system, slug, entity, environment.settings()));
     }

@@ -1,5 +1,6 @@
 package bios.coordinator.session;
 
+import bios.coordinator.DamagedEntities;
 import bios.coordinator.Metrics;
 import bios.coordinator.session.Session.Decision;
 import bios.coordinator.session.SessionEvent.SessionEnded;
@@ -60,7 +61,7 @@ public final class SessionEntity
     private SessionEntity(String id, PersistenceId persistenceId, SessionSettings settings,
             SnapshotReleaser releaser, InstantSource clock, ActorContext<Message> context,
             TimerScheduler<Message> timers, Optional<ActorRef<ClusterSharding.ShardCommand>> shard) {
-        super(persistenceId);
+        super(persistenceId, DamagedEntities.get(context.getSystem()).supervision(persistenceId.id()));
         this.id = id;
         this.settings = settings;
         this.releaser = releaser;
@@ -95,15 +96,42 @@ public final class SessionEntity
 
     @Override public SignalHandler<Session> signalHandler() {
         return newSignalHandlerBuilder().onSignal(RecoveryCompleted.instance(),
-                session -> startIdleTimer(session.opened().isPresent() && !session.ended()))
+                this::onRecovered)
                 .onSignal(SnapshotCompleted.class, this::onSnapshotCompleted)
                 .onSignal(RecoveryFailed.class, (_, failed) ->
-                onJournalFailed("recover", failed.getFailure()))
+                onRecoveryFailed(failed.getFailure()))
                 .onSignal(JournalPersistFailed.class, (_, failed) ->
                 onJournalFailed("write", failed.failure()))
                 .onSignal(JournalPersistRejected.class, (_, failed) ->
                 onJournalFailed("write", failed.failure()))
                 .build();
+    }
+
+    private void onRecovered(Session session) {
+        DamagedEntities.get(context.getSystem()).recovered(persistenceId().id());
+        startIdleTimer(session.opened().isPresent() && !session.ended());
+    }
+
+    private void onRecoveryFailed(Throwable failure) {
+        boolean damaged = DamagedEntities.get(context.getSystem()).recoveryFailed(persistenceId().id(),
+                "session " + id, failure,
+                what -> context.getLog().atWarn().addKeyValue("session", id).log("{}", what));
+        if (damaged) Metrics.JOURNAL_FAILURES.labelValues("session", "recover").inc();
+        else onJournalFailed("recover", failure);
+    }
+
+    /// Refuses a command for a session that cannot be read from the journal.
+    static boolean refuse(SessionCommand command, String what) {
+        var refused = new SessionReply.Refused(Fault.server("session_damaged", what));
+        (switch (command) {
+            case SessionCommand.Open c -> c.replyTo();
+            case SessionCommand.Heartbeat c -> c.replyTo();
+            case SessionCommand.AddRun c -> c.replyTo();
+            case SessionCommand.OpenSampler c -> c.replyTo();
+            case SessionCommand.FindSampler c -> c.replyTo();
+            case SessionCommand.Describe c -> c.replyTo();
+        }).tell(refused);
+        return true;
     }
 
     private void onJournalFailed(String action, Throwable failure) {

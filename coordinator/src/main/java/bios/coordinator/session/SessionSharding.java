@@ -1,5 +1,6 @@
 package bios.coordinator.session;
 
+import bios.coordinator.DamagedEntities;
 import bios.coordinator.run.TrainingRunSharding;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
@@ -33,9 +34,12 @@ public final class SessionSharding {
     /// Starts the sharding of sessions: a shard region on nodes with the role, else a proxy.
     public static ActorRef<ShardingEnvelope<SessionCommand>> init(ActorSystem<?> system,
             SessionSettings settings, SnapshotReleaser releaser, InstantSource clock) {
-        var entity = Entity.of(KEY, context -> SessionEntity.create(context.getEntityId(),
-                PersistenceId.of(KEY.name(), context.getEntityId()), settings, releaser, clock,
-                Optional.of(context.getShard())));
+        var entity = Entity.of(KEY, context -> {
+            var persistenceId = PersistenceId.of(KEY.name(), context.getEntityId());
+            return DamagedEntities.get(system).standIn(persistenceId.id(), SessionCommand.class,
+                    SessionEntity::refuse).orElseGet(() -> SessionEntity.create(context.getEntityId(),
+                            persistenceId, settings, releaser, clock, Optional.of(context.getShard())));
+        });
         var sharding = ClusterShardingSettings.create(system).withRememberEntities(true)
                 .withRememberEntitiesStoreMode(
                         ClusterShardingSettings.rememberEntitiesStoreModeEventSourced());

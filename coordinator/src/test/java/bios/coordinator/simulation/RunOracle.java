@@ -415,7 +415,7 @@ final class RunOracle {
                     case CLOSED -> (closed || unloading) && (!known || stale);
                     case NOT_FOUND -> !created() || stale;
                     case UNAVAILABLE -> true;
-                    case INVALID -> false;
+                    case INVALID, DAMAGED -> false;
                 };
                 check(fine, "refuses seq " + seq + ": " + reason + " " + message);
             }

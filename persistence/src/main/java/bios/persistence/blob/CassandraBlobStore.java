@@ -48,6 +48,8 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
             "INSERT INTO KEYSPACE.blob_chunks (upload, chunk, data) VALUES (?, ?, ?)";
     private static final String CHUNK =
             "SELECT data FROM KEYSPACE.blob_chunks WHERE upload = ? AND chunk = ?";
+    private static final String HAS_CHUNK =
+            "SELECT chunk FROM KEYSPACE.blob_chunks WHERE upload = ? AND chunk = ?";
     private static final String DELETE_CHUNK =
             "DELETE FROM KEYSPACE.blob_chunks WHERE upload = ? AND chunk = ?";
     private static final String ROOT = "INSERT INTO KEYSPACE.blob_roots (first, root) VALUES (?, ?)";
@@ -195,8 +197,7 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
 
     /// Deletes the chunks of an upload that is not a blob, and its row.
     private static void deleteUpload(Cql cql, Upload upload, UploadRow row) {
-        for (int chunk = 0; chunk < upload.chunks(); chunk++)
-            await(cql.execute(DELETE_CHUNK, upload.id(), chunk));
+        deleteChunks(cql, upload.id(), upload.chunks());
         await(cql.execute(FORGET_UPLOAD, row.day(), upload.id()));
     }
 
@@ -224,14 +225,18 @@ public final class CassandraBlobStore implements BlobStore, AutoCloseable {
         return deleted;
     }
 
-    /// Deletes all chunks. Some are written at the same time, so that one may be missing before the last.
+    /// Deletes all chunks of an upload, however many it has. Some are written at the same time, so that one
+    /// may be missing before the last.
     private static void deleteChunks(Cql cql, UUID upload) {
-        int missing = 0;
-        for (int chunk = 0; missing <= CHUNKS_IN_FLIGHT; chunk++) {
-            boolean present = Cql.firstRow(await(cql.execute(CHUNK, upload, chunk))).isPresent();
-            missing = present ? 0 : missing + 1;
-            if (present) await(cql.execute(DELETE_CHUNK, upload, chunk));
-        }
+        int chunks = 0;
+        for (int chunk = 0; chunk <= chunks + CHUNKS_IN_FLIGHT; chunk++)
+            if (Cql.firstRow(await(cql.execute(HAS_CHUNK, upload, chunk))).isPresent()) chunks = chunk + 1;
+        deleteChunks(cql, upload, chunks);
+    }
+
+    /// Deletes chunks, the last one first: what an interruption leaves is found again from the first one on.
+    private static void deleteChunks(Cql cql, UUID upload, int chunks) {
+        for (int chunk = chunks - 1; chunk >= 0; chunk--) await(cql.execute(DELETE_CHUNK, upload, chunk));
     }
 
     @Override public InputStream open(BlobRef ref) {

@@ -8,8 +8,6 @@ import java.io.InputStream;
 import java.io.UncheckedIOException;
 import java.nio.channels.Channels;
 import java.nio.channels.FileChannel;
-import java.nio.channels.FileLock;
-import java.nio.channels.OverlappingFileLockException;
 import java.nio.file.DirectoryNotEmptyException;
 import java.nio.file.FileAlreadyExistsException;
 import java.nio.file.FileVisitResult;
@@ -23,8 +21,6 @@ import java.nio.file.attribute.BasicFileAttributes;
 import java.security.MessageDigest;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.UUID;
-import java.util.stream.Stream;
 
 /// Blobs as files: `<root>/blobs/<scope>/<SHA-256>`. A blob is written to a temporary file in a folder of
 /// this process under `<root>/writing`, forced to the disk and renamed, and its folders are forced, so that
@@ -34,58 +30,27 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
     private static final int BUFFER = 1 << 16;
     private static final int ATTEMPTS = 100;
     private final Path blobs;
-    private final Path writing;
-    private final FileChannel lockFile;
+    private final StagingFolder writing;
 
-    private FileBlobStore(Path blobs, Path writing, FileChannel lockFile) {
+    private FileBlobStore(Path blobs, StagingFolder writing) {
         this.blobs = blobs;
         this.writing = writing;
-        this.lockFile = lockFile;
     }
 
     /// Opens the store under `root`; creates its folders if they do not exist.
     public static FileBlobStore open(Path root) {
         try {
             Path blobs = Files.createDirectories(root.resolve("blobs"));
-            Path all = Files.createDirectories(root.resolve("writing"));
-            deleteAbandoned(all);
-            String name = UUID.randomUUID().toString(); // edge: a unique name
-            // Locked before it is visible, so that no other process deletes it.
-            Path hidden = Files.createDirectory(all.resolve("." + name));
-            FileChannel lock = FileChannel.open(hidden.resolve("lock"), StandardOpenOption.CREATE,
-                    StandardOpenOption.WRITE);
-            lock.lock();
-            Path writing = Files.move(hidden, all.resolve(name), StandardCopyOption.ATOMIC_MOVE);
-            return new FileBlobStore(blobs, writing, lock);
+            return new FileBlobStore(blobs, StagingFolder.open(root.resolve("writing")));
         } catch (IOException failed) {
             throw new UncheckedIOException("the blob store under " + root + " cannot be opened: "
                     + failed.getMessage(), failed);
         }
     }
 
-    private static void deleteAbandoned(Path all) throws IOException {
-        try (Stream<Path> folders = Files.list(all)) {
-            for (Path folder : folders.filter(f -> !f.getFileName().toString().startsWith(".")).toList())
-                deleteAbandonedFolder(folder);
-        }
-    }
-
-    private static void deleteAbandonedFolder(Path folder) throws IOException {
-        try (FileChannel channel = FileChannel.open(folder.resolve("lock"), StandardOpenOption.WRITE);
-                FileLock lock = channel.tryLock()) {
-            if (lock == null) return;
-            try (Stream<Path> files = Files.list(folder)) {
-                for (Path file : files.toList()) Files.deleteIfExists(file);
-            }
-            Files.deleteIfExists(folder);
-        } catch (NoSuchFileException | OverlappingFileLockException | DirectoryNotEmptyException _) {
-            // Deleted by another process, or used by another store of this process.
-        }
-    }
-
     @Override public BlobRef put(String scope, Content content) {
         MessageDigest digest = Digests.sha256();
-        Path temporary = writing.resolve(UUID.randomUUID().toString()); // edge: a unique name
+        Path temporary = writing.newFile();
         try {
             long bytes = write(temporary, content, digest);
             var id = new BlobId(scope, Digests.hex(digest));
@@ -212,8 +177,7 @@ public final class FileBlobStore implements BlobStore, AutoCloseable {
     /// Removes this process's folder of temporary files; blobs stay.
     @Override public void close() {
         try {
-            lockFile.close();
-            deleteAbandonedFolder(writing);
+            writing.close();
         } catch (IOException failed) {
             throw new UncheckedIOException(failed);
         }

@@ -30,29 +30,32 @@ import software.amazon.awssdk.services.s3.model.S3Exception;
 import software.amazon.awssdk.services.s3.model.S3Object;
 
 /// Blobs in a bucket of S3 or of a compatible server: key `<prefix>/<scope>/<SHA-256>`. A content is written
-/// to a local file first, because its digest is part of its key; S3 makes an object visible completely or not
-/// at all. Multipart uploads that a crash has interrupted are removed by the bucket's lifecycle rule
-/// (`AbortIncompleteMultipartUpload`).
+/// to a local file first ([StagingFolder]), because its digest is part of its key; S3 makes an object visible
+/// completely or not at all. Multipart uploads that a crash has interrupted are removed by the bucket's
+/// lifecycle rule (`AbortIncompleteMultipartUpload`).
 public final class S3BlobStore implements BlobStore, AutoCloseable {
     private static final int BUFFER = 1 << 16;
     private static final int NOT_FOUND = 404;
 
     private final S3Settings settings;
     private final S3Client client;
+    private final StagingFolder staging;
 
-    private S3BlobStore(S3Settings settings, S3Client client) {
+    private S3BlobStore(S3Settings settings, S3Client client, StagingFolder staging) {
         this.settings = settings;
         this.client = client;
+        this.staging = staging;
     }
 
     /// Opens the store. [UncheckedIOException] if the bucket cannot be reached or does not exist.
     public static S3BlobStore open(S3Settings settings) {
         S3Client client = null;
         try {
-            Files.createDirectories(settings.staging());
             client = client(settings);
             client.headBucket(b -> b.bucket(settings.bucket()));
-            return new S3BlobStore(settings, client);
+            return new S3BlobStore(settings, client,
+                    StagingFolder.open(settings.staging().resolve("bios-staging-"
+                            + System.getProperty("user.name"))));
         } catch (IOException | SdkException failed) {
             if (client != null) client.close();
             throw new UncheckedIOException("the blob store in " + settings + " cannot be opened: "
@@ -77,12 +80,16 @@ public final class S3BlobStore implements BlobStore, AutoCloseable {
 
     @Override public void close() {
         client.close();
+        try {
+            staging.close();
+        } catch (IOException failed) {
+            throw new UncheckedIOException(failed);
+        }
     }
 
     @Override public BlobRef put(String scope, Content content) {
-        Path staged = null;
+        Path staged = staging.newFile();
         try {
-            staged = Files.createTempFile(settings.staging(), "bios-", ".blob");
             MessageDigest digest = Digests.sha256();
             long bytes;
             try (var out = new BufferedOutputStream(Files.newOutputStream(staged), BUFFER)) {
@@ -137,9 +144,9 @@ public final class S3BlobStore implements BlobStore, AutoCloseable {
 
     private static void discard(Path staged) {
         try {
-            if (staged != null) Files.deleteIfExists(staged);
+            Files.deleteIfExists(staged);
         } catch (IOException _) {
-            // A temporary file is left.
+            // Deleted when a store is opened after this process.
         }
     }
 

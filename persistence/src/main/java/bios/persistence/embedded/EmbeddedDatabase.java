@@ -3,13 +3,21 @@ package bios.persistence.embedded;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
+import java.nio.ByteBuffer;
+import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.StandardOpenOption;
 import java.sql.Connection;
 import java.sql.DriverManager;
 import java.sql.SQLException;
 import java.sql.Statement;
+import java.util.Optional;
+import org.h2.api.ErrorCode;
+import org.h2.mvstore.DataUtils;
+import org.h2.mvstore.MVStore;
+import org.h2.mvstore.MVStoreException;
 
 /// The database of a single process: an H2 database in one file with events, snapshots, the run index and
 /// sampling tasks. A commit that has returned survives the death of the process (`WRITE_DELAY=0`; with H2's
@@ -23,6 +31,7 @@ public final class EmbeddedDatabase {
     /// Contents up to this size are stored in their row; larger ones in tables of their own, at twice the
     /// cost.
     private static final int BYTES_IN_ROW = 8192;
+    private static final int HEADER_BYTES = 4096;
 
     /// Pages of the database in memory. Its own default grows with the heap.
     private static final int CACHE_KIB = 32 << 10;
@@ -39,6 +48,48 @@ public final class EmbeddedDatabase {
         return "jdbc:h2:" + RetryingFileSystem.SCHEME + ":" + file
                 + ";DATABASE_TO_UPPER=false;DB_CLOSE_ON_EXIT=FALSE;WRITE_DELAY=0"
                 + ";MAX_LENGTH_INPLACE_LOB=" + BYTES_IN_ROW + ";CACHE_SIZE=" + CACHE_KIB;
+    }
+
+    /// The JDBC address of the existing database in `folder`, which is not changed.
+    public static String readOnlyUrl(Path folder) {
+        return url(folder) + ";ACCESS_MODE_DATA=r;IFEXISTS=TRUE";
+    }
+
+    /// The file of the database in `folder`.
+    public static Path file(Path folder) {
+        return folder.resolve("journal.mv.db");
+    }
+
+    /// Writes a new header, of two equal blocks, over that of the file: the database then searches the file
+    /// for its newest chunk, as after the death of a process.
+    public static void replaceHeader(Path folder) throws IOException {
+        Path empty = folder.resolve("header.mv.db");
+        Files.deleteIfExists(empty);
+        MVStore.open(empty.toString()).close();
+        String header = new String(Files.readAllBytes(empty), 0, HEADER_BYTES, StandardCharsets.ISO_8859_1)
+                .strip();
+        Files.delete(empty);
+        byte[] fields = header.substring(0, header.lastIndexOf(",fletcher:")).replaceAll(",clean:\\d+", "")
+                .getBytes(StandardCharsets.ISO_8859_1);
+        byte[] line = (new String(fields, StandardCharsets.ISO_8859_1) + ",fletcher:"
+                + Integer.toHexString(DataUtils.getFletcher32(fields, 0, fields.length)) + "\n")
+                .getBytes(StandardCharsets.ISO_8859_1);
+        ByteBuffer blocks = ByteBuffer.allocate(2 * HEADER_BYTES).put(0, line).put(HEADER_BYTES, line);
+        try (FileChannel channel = FileChannel.open(file(folder), StandardOpenOption.WRITE)) {
+            while (blocks.hasRemaining()) channel.write(blocks, blocks.position());
+            channel.force(true);
+        }
+    }
+
+    /// Whether the folder has a database that is not empty.
+    public static boolean exists(Path folder) {
+        try {
+            Path file = file(folder);
+            return Files.exists(file) && Files.size(file) > 0;
+        } catch (IOException failed) {
+            throw new UncheckedIOException("the data folder " + folder + " cannot be read: "
+                    + failed.getMessage(), failed);
+        }
     }
 
     /// A new connection to the database at `url`.
@@ -59,10 +110,26 @@ public final class EmbeddedDatabase {
                 Statement statement = connection.createStatement()) {
             for (String sql : schema().split(";\\s*\n")) if (!sql.isBlank()) statement.execute(sql);
         } catch (SQLException failed) {
-            if (failed.getErrorCode() == ALREADY_OPEN) throw new DatabaseInUse(folder, failed);
-            throw new IllegalStateException("the journal in " + folder + " cannot be opened: "
-                    + failed.getMessage(), failed);
+            throw inUse(folder, failed).<RuntimeException>map(used -> used).orElseGet(() ->
+                    new IllegalStateException("the journal in " + folder + " cannot be opened: "
+                    + failed.getMessage(), failed));
         }
+    }
+
+    /// The failure of an open database, if another process has it open.
+    public static Optional<DatabaseInUse> inUse(Path folder, SQLException failed) {
+        return failed.getErrorCode() == ALREADY_OPEN ? Optional.of(new DatabaseInUse(folder, failed))
+                : Optional.empty();
+    }
+
+    /// Whether a statement failed because the file is not what was written.
+    public static boolean isDamage(SQLException failed) {
+        if (failed.getErrorCode() == ErrorCode.FILE_CORRUPTED_1
+                || failed.getErrorCode() == ErrorCode.GENERAL_ERROR_1) return true;
+        for (Throwable cause = failed; cause != null; cause = cause.getCause())
+            if (cause instanceof MVStoreException store
+                    && store.getErrorCode() == DataUtils.ERROR_FILE_CORRUPT) return true;
+        return false;
     }
 
     private static String schema() {

@@ -14,6 +14,7 @@ import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.Comparator;
 import java.util.List;
+import java.util.Optional;
 import java.util.concurrent.CompletionStage;
 import java.util.function.Predicate;
 
@@ -130,15 +131,15 @@ public final class CassandraRunIndex implements RunIndex, AutoCloseable {
         var items = new ArrayList<T>();
         for (var body : bodies)
             // A missing row was removed after the names were read.
-            Cql.firstRow(await("read", body)).map(row -> type.cast(read(row))).ifPresent(items::add);
+            Cql.firstRow(await("read", body)).flatMap(row -> read(type, row)).ifPresent(items::add);
         return new ListingPage<>(items, names.size());
     }
 
-    private static Object read(Row row) {
+    private static <T> Optional<T> read(Class<T> type, Row row) {
         ByteBuffer body = row.getByteBuffer("body");
         byte[] bytes = new byte[body.remaining()];
         body.get(bytes);
-        return IndexTypes.TYPES.read(row.getString("manifest"), bytes);
+        return IndexTypes.read(type, row.getString("manifest"), bytes);
     }
 
     private static <T> T await(String what, CompletionStage<T> stage) {

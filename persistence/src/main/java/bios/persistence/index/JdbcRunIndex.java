@@ -150,7 +150,8 @@ public final class JdbcRunIndex implements RunIndex, AutoCloseable {
                 s.setInt(3, limit);
                 s.setLong(4, offset);
                 try (ResultSet rows = s.executeQuery()) {
-                    while (rows.next()) items.add(type.cast(TYPES.read(rows.getString(1), rows.getBytes(2))));
+                    while (rows.next()) IndexTypes.read(type, rows.getString(1), rows.getBytes(2))
+                            .ifPresent(items::add);
                 }
             }
             return new ListingPage<>(items, count(connection, from, owner, now));

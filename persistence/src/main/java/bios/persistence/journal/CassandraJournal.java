@@ -206,8 +206,8 @@ public final class CassandraJournal extends AsyncWriteJournal {
                 callback.accept(stored.event(next, serialization));
         }
 
-        private IllegalStateException missing(long until) {
-            return new IllegalStateException("events " + next + " to " + until + " of " + persistenceId
+        private JournalDamaged missing(long until) {
+            return new JournalDamaged("events " + next + " to " + until + " of " + persistenceId
                     + " are missing in the journal, which has later ones: Cassandra has lost them, or they"
                     + " were deleted during this recovery; try again, then restore Cassandra's data from a"
                     + " copy");

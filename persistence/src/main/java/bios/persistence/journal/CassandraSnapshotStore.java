@@ -5,6 +5,7 @@ import bios.persistence.cassandra.CassandraSettings;
 import bios.persistence.cassandra.Cql;
 import com.datastax.oss.driver.api.core.cql.AsyncResultSet;
 import com.datastax.oss.driver.api.core.cql.Row;
+import java.nio.BufferUnderflowException;
 import java.nio.ByteBuffer;
 import java.util.Optional;
 import java.util.UUID;
@@ -22,7 +23,8 @@ import scala.concurrent.Future;
 import scala.jdk.javaapi.OptionConverters;
 
 /// Pekko's snapshots in Cassandra: first chunks of at most 512 KiB under a unique id, then the row that makes
-/// them visible. An incomplete snapshot fails the recovery, because the events before it may be deleted.
+/// them visible. The chunks end with a [Checksum], except those of earlier builds, which ignore it. An
+/// incomplete snapshot fails the recovery, because the events before it may be deleted.
 public final class CassandraSnapshotStore extends SnapshotStore {
     private static final byte VERSION = 1;
     private static final int CHUNK_BYTES = 512 * 1024;
@@ -70,10 +72,13 @@ public final class CassandraSnapshotStore extends SnapshotStore {
         StoredPayload payload = StoredPayload.of(serialization, snapshot);
         Optional<StoredPayload> more = OptionConverters.toJava(metadata.metadata())
                 .map(value -> StoredPayload.of(serialization, value));
-        ByteBuffer into = ByteBuffer.allocate(Math.addExact(1 + payload.size(), StoredPayload.size(more)));
+        ByteBuffer into = ByteBuffer.allocate(
+                Math.addExact(1 + payload.size() + 4, StoredPayload.size(more)));
         into.put(VERSION);
         payload.write(into);
         StoredPayload.write(into, more);
+        into.putInt(Checksum.of(metadata.persistenceId(), metadata.sequenceNr(), "",
+                into.slice(0, into.position())));
         return into.flip();
     }
 
@@ -113,8 +118,8 @@ public final class CassandraSnapshotStore extends SnapshotStore {
                 });
     }
 
-    private static IllegalStateException damaged(String persistenceId, Row row) {
-        return new IllegalStateException(
+    private static JournalDamaged damaged(String persistenceId, Row row) {
+        return new JournalDamaged(
                 "the snapshot of " + persistenceId + " at event " + row.getLong("seq")
                 + " is incomplete in Cassandra, table snapshot_chunks, id " + row.getUuid("id")
                 + "; restore Cassandra's data from a copy");
@@ -148,14 +153,32 @@ public final class CassandraSnapshotStore extends SnapshotStore {
     }
 
     private SelectedSnapshot selected(String persistenceId, Row row, ByteBuffer bytes) {
-        byte version = bytes.get();
+        byte version = bytes.get(0);
         if (version != VERSION) throw new IllegalStateException("the snapshot of " + persistenceId
                 + " at event " + row.getLong("seq") + " is written in version " + version
                 + " of the format, this program knows " + VERSION + "; run a newer Bios");
-        Object value = StoredPayload.read(bytes).value(serialization);
+        ByteBuffer from = bytes.duplicate().position(1);
+        StoredPayload payload;
+        Optional<StoredPayload> more;
+        try {
+            payload = StoredPayload.read(from);
+            more = StoredPayload.readOptional(from);
+        } catch (BufferUnderflowException cut) {
+            throw changed(persistenceId, row, cut);
+        }
+        int end = from.position();
+        // Snapshots of earlier builds have no checksum.
+        if (from.hasRemaining() && from.getInt()
+                != Checksum.of(persistenceId, row.getLong("seq"), "", bytes.slice(0, end)))
+            throw changed(persistenceId, row, null);
         var metadata = new SnapshotMetadata(persistenceId, row.getLong("seq"), row.getLong("written_at"));
-        return SelectedSnapshot.create(StoredPayload.readOptional(bytes)
-                .map(more -> metadata.withMetadata(more.value(serialization))).orElse(metadata), value);
+        return SelectedSnapshot.create(more.map(value -> metadata.withMetadata(value.value(serialization)))
+                .orElse(metadata), payload.value(serialization));
+    }
+
+    private static JournalDamaged changed(String persistenceId, Row row, Throwable cause) {
+        return new JournalDamaged("the snapshot of " + persistenceId + " at event " + row.getLong("seq")
+                + " is damaged in Cassandra; restore Cassandra's data from a copy", cause);
     }
 
     @Override public Future<Void> doDeleteAsync(SnapshotMetadata metadata) {

@@ -1,5 +1,6 @@
 package bios.persistence.journal;
 
+import java.nio.BufferUnderflowException;
 import java.nio.ByteBuffer;
 import java.util.ArrayList;
 import java.util.List;
@@ -13,7 +14,8 @@ import scala.jdk.javaapi.CollectionConverters;
 import scala.jdk.javaapi.OptionConverters;
 
 /// The events of one atomic write, stored in one row. Encoding: a version (1), the number of events, then for
-/// each event its timestamp, the event adapter's manifest, payload and metadata, each preceded by its length;
+/// each event its timestamp, the event adapter's manifest, payload and metadata, each preceded by its length,
+/// and the [Checksum] of all that (4 bytes; rows of earlier builds have none, and those builds ignore it);
 /// big-endian.
 ///
 /// @param first sequence number of the first event
@@ -57,7 +59,7 @@ record EventRow(String persistenceId, long first, String writer, List<Event> eve
     }
 
     ByteBuffer bytes() {
-        int size = 1 + 4;
+        int size = 1 + 4 + 4;
         for (Event event : events)
             size = Math.addExact(size, 8 + StoredPayload.textSize(event.adapter()) + event.payload().size()
                     + StoredPayload.size(event.metadata()));
@@ -68,10 +70,23 @@ record EventRow(String persistenceId, long first, String writer, List<Event> eve
             event.payload().write(into);
             StoredPayload.write(into, event.metadata());
         }
+        into.putInt(Checksum.of(persistenceId, first, writer, into.slice(0, into.position())));
         return into.flip();
     }
 
     static EventRow read(String persistenceId, long first, String writer, ByteBuffer bytes) {
+        try {
+            return decode(persistenceId, first, writer, bytes);
+        } catch (BufferUnderflowException | IllegalArgumentException | NegativeArraySizeException cut) {
+            throw damaged(persistenceId, first, cut);
+        }
+    }
+
+    private static JournalDamaged damaged(String persistenceId, long first, Throwable cause) {
+        return new JournalDamaged("event " + first + " of " + persistenceId + " is damaged", cause);
+    }
+
+    private static EventRow decode(String persistenceId, long first, String writer, ByteBuffer bytes) {
         ByteBuffer from = bytes.duplicate();
         byte version = from.get();
         if (version != VERSION)
@@ -80,10 +95,14 @@ record EventRow(String persistenceId, long first, String writer, List<Event> eve
                     + version + " of the journal's format, this program knows " + VERSION
                             + "; run a newer Bios");
         int count = from.getInt();
-        var events = new ArrayList<Event>(count);
+        var events = new ArrayList<Event>();
         for (int i = 0; i < count; i++)
             events.add(new Event(from.getLong(), StoredPayload.readText(from), StoredPayload.read(from),
                     StoredPayload.readOptional(from)));
+        int end = from.position() - bytes.position();
+        if (from.hasRemaining() && from.getInt()
+                != Checksum.of(persistenceId, first, writer, bytes.slice(bytes.position(), end)))
+            throw damaged(persistenceId, first, null);
         return new EventRow(persistenceId, first, writer, events);
     }
 

@@ -1,10 +1,12 @@
 package bios.persistence.journal;
 
+import bios.persistence.embedded.AcknowledgedLog;
 import bios.persistence.embedded.ConnectionPool;
 import bios.persistence.embedded.EmbeddedDatabase;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigFactory;
 import com.typesafe.config.ConfigValueFactory;
+import java.io.IOException;
 import java.nio.file.Path;
 import java.sql.Connection;
 import java.sql.PreparedStatement;
@@ -25,20 +27,22 @@ import scala.concurrent.Future;
 /// for each request: a commit takes a tenth of a millisecond, handing it to another thread and back takes as
 /// long. Replays and deletions run on virtual threads.
 ///
+/// Each event has a checksum, and the newest acknowledged event of each entity is also in the
+/// [AcknowledgedLog]. A replay fails with [JournalDamaged] if an event is missing or damaged.
+///
 /// It never rejects an event (nothing written, the entity continues): every failure fails the write, and the
 /// entity stops.
 public final class JdbcJournal extends AsyncWriteJournal {
     private static final int REPLAY_ROWS = 200;
-    private static final long END = -1;
     private static final int DUPLICATE_KEY = 23505;
-    private static final String INSERT = """
+    static final String INSERT = """
             INSERT INTO "event_journal" ("persistence_id", "sequence_number", "writer", "write_timestamp",
             "adapter_manifest", "event_payload", "event_ser_id", "event_ser_manifest", "meta_payload",
-            "meta_ser_id", "meta_ser_manifest") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""";
+            "meta_ser_id", "meta_ser_manifest", "checksum") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""";
     private static final String REPLAY = """
             SELECT "sequence_number", "writer", "write_timestamp", "adapter_manifest", "event_payload",
-            "event_ser_id", "event_ser_manifest", "meta_payload", "meta_ser_id", "meta_ser_manifest"
-            FROM "event_journal" WHERE "persistence_id" = ? AND "sequence_number" BETWEEN ? AND ?
+            "event_ser_id", "event_ser_manifest", "meta_payload", "meta_ser_id", "meta_ser_manifest",
+            "checksum" FROM "event_journal" WHERE "persistence_id" = ? AND "sequence_number" BETWEEN ? AND ?
             AND NOT "deleted" ORDER BY "sequence_number" LIMIT ?""";
     private static final String HIGHEST =
             "SELECT MAX(\"sequence_number\") FROM \"event_journal\" WHERE \"persistence_id\" = ?";
@@ -49,7 +53,14 @@ public final class JdbcJournal extends AsyncWriteJournal {
     private static final String DELETE =
             "DELETE FROM \"event_journal\" WHERE \"persistence_id\" = ? AND \"sequence_number\" <= ?";
 
+    private static final String DELETED =
+            "SELECT \"up_to\" FROM \"deleted_events\" WHERE \"persistence_id\" = ?";
+    static final String NOTE_DELETED = """
+            MERGE INTO "deleted_events" ("persistence_id", "up_to", "replaced") KEY ("persistence_id")
+            VALUES (?, ?, ?)""";
+
     private final String url;
+    private final AcknowledgedLog acknowledged;
     private final ConnectionPool pool;
     private final Serialization serialization;
     private Optional<Insert> insert = Optional.empty();
@@ -58,8 +69,9 @@ public final class JdbcJournal extends AsyncWriteJournal {
     private record Insert(Connection connection, PreparedStatement statement) {}
 
     /// Called by Pekko, which finds the class by its name.
-    public JdbcJournal(Config plugin) {
+    public JdbcJournal(Config plugin) throws IOException {
         url = plugin.getString("url");
+        acknowledged = AcknowledgedLog.open(Path.of(plugin.getString("folder")));
         pool = ConnectionPool.to(url);
         serialization = SerializationExtension.get(context().system());
     }
@@ -68,13 +80,17 @@ public final class JdbcJournal extends AsyncWriteJournal {
     /// [EmbeddedDatabase#createSchema] before the actor system starts.
     public static Config config(Path folder) {
         var url = ConfigValueFactory.fromAnyRef(EmbeddedDatabase.url(folder));
+        var path = ConfigValueFactory.fromAnyRef(folder.toAbsolutePath().normalize().toString());
         return ConfigFactory.parseResources(JdbcJournal.class.getClassLoader(), "embedded-journal.conf")
-                .withValue("bios-embedded-journal.url", url).withValue("bios-embedded-snapshots.url", url);
+                .withValue("bios-embedded-journal.url", url)
+                .withValue("bios-embedded-journal.folder", path)
+                .withValue("bios-embedded-snapshots.url", url);
     }
 
-    @Override public void postStop() {
+    @Override public void postStop() throws IOException {
         closeInsert();
         pool.close();
+        acknowledged.close();
     }
 
     @Override public Future<Iterable<Optional<Exception>>> doAsyncWriteMessages(
@@ -83,9 +99,11 @@ public final class JdbcJournal extends AsyncWriteJournal {
             var rows = new ArrayList<EventRow>();
             for (AtomicWrite write : writes) rows.add(EventRow.of(write, serialization));
             write(rows);
+            for (EventRow row : rows) acknowledged.add(row.persistenceId(), row.last());
+            acknowledged.write();
             // An empty result means that all events are written.
             return Future.successful(List.of());
-        } catch (SQLException | RuntimeException failed) {
+        } catch (SQLException | IOException | RuntimeException failed) {
             return ScalaFutures.failed(failed);
         }
     }
@@ -125,9 +143,10 @@ public final class JdbcJournal extends AsyncWriteJournal {
         insert = Optional.empty();
     }
 
-    private static void add(PreparedStatement statement, EventRow row) throws SQLException {
+    static void add(PreparedStatement statement, EventRow row) throws SQLException {
         long number = row.first();
         for (EventRow.Event event : row.events()) {
+            statement.setLong(12, Checksum.of(row.persistenceId(), number, row.writer(), event));
             statement.setString(1, row.persistenceId());
             statement.setLong(2, number++);
             statement.setString(3, row.writer());
@@ -162,10 +181,29 @@ public final class JdbcJournal extends AsyncWriteJournal {
     @Override public Future<Void> doAsyncDeleteMessagesTo(String persistenceId, long to) {
         return ScalaFutures.onVirtualThread(() -> pool.transact(connection -> {
             long highest = highest(connection, persistenceId);
+            long upTo = Math.min(to, highest);
+            if (upTo <= deletedTo(connection, persistenceId) && to != JournalPruning.ALL || highest == 0)
+                return null;
             if (to >= highest) update(connection, MARK_DELETED, persistenceId, highest);
             update(connection, DELETE, persistenceId, Math.min(to, highest - 1));
+            try (PreparedStatement statement = connection.prepareStatement(NOTE_DELETED)) {
+                statement.setString(1, persistenceId);
+                statement.setLong(2, upTo);
+                statement.setBoolean(3, to != JournalPruning.ALL);
+                statement.executeUpdate();
+            }
             return null;
         }));
+    }
+
+    /// The events up to this number were deleted.
+    private static long deletedTo(Connection connection, String persistenceId) throws SQLException {
+        try (PreparedStatement statement = connection.prepareStatement(DELETED)) {
+            statement.setString(1, persistenceId);
+            try (ResultSet rows = statement.executeQuery()) {
+                return rows.next() ? rows.getLong(1) : 0;
+            }
+        }
     }
 
     private static void update(Connection connection, String sql, String persistenceId, long number)
@@ -180,14 +218,22 @@ public final class JdbcJournal extends AsyncWriteJournal {
     @Override public Future<Void> doAsyncReplayMessages(String persistenceId, long from, long to, long max,
             Consumer<PersistentRepr> callback) {
         return ScalaFutures.onVirtualThread(() -> {
-            long next = from;
-            for (long left = max; left > 0 && next <= to && next != END; left -= REPLAY_ROWS)
-                next = replayPage(persistenceId, next, to, (int) Math.min(left, REPLAY_ROWS), callback);
-            return null;
+            try {
+                long next = Math.max(from,
+                        pool.transact(connection -> deletedTo(connection, persistenceId)) + 1);
+                for (long left = max; left > 0 && next <= to; left -= REPLAY_ROWS)
+                    next = replayPage(persistenceId, next, to, (int) Math.min(left, REPLAY_ROWS), callback);
+                return null;
+            } catch (SQLException failed) {
+                throw EmbeddedDatabase.isDamage(failed)
+                        ? new JournalDamaged("events of " + persistenceId + " cannot be read: " + failed,
+                                failed)
+                        : failed;
+            }
         });
     }
 
-    /// @return the number with which the next page begins, or [#END]
+    /// @return the number with which the next page begins
     private long replayPage(String persistenceId, long from, long to, int limit,
             Consumer<PersistentRepr> callback) throws SQLException {
         return pool.transact(connection -> {
@@ -196,18 +242,22 @@ public final class JdbcJournal extends AsyncWriteJournal {
                 statement.setLong(2, from);
                 statement.setLong(3, to);
                 statement.setInt(4, limit);
-                int count = 0;
-                long last = 0;
+                long next = from;
                 try (ResultSet rows = statement.executeQuery()) {
-                    for (; rows.next(); count++) {
-                        PersistentRepr event = event(persistenceId, rows);
-                        callback.accept(event);
-                        last = event.sequenceNr();
+                    for (; rows.next(); next++) {
+                        if (rows.getLong(1) != next) throw missing(persistenceId, next, rows.getLong(1) - 1);
+                        callback.accept(event(persistenceId, rows));
                     }
                 }
-                return count < limit ? END : last + 1;
+                if (next <= to && next < from + limit) throw missing(persistenceId, next, to);
+                return next;
             }
         });
+    }
+
+    private static JournalDamaged missing(String persistenceId, long from, long to) {
+        return new JournalDamaged("events " + from + " to " + to + " of " + persistenceId
+                + " are missing in the journal");
     }
 
     private PersistentRepr event(String persistenceId, ResultSet row) throws SQLException {
@@ -217,6 +267,10 @@ public final class JdbcJournal extends AsyncWriteJournal {
         var event = new EventRow.Event(row.getLong(3), row.getString(4), payload, metadata == null
                 ? Optional.empty()
                 : Optional.of(new StoredPayload(row.getInt(9), row.getString(10), metadata)));
+        long checksum = row.getLong(11);
+        // Events of earlier builds have none.
+        if (!row.wasNull() && checksum != Checksum.of(persistenceId, number, row.getString(2), event))
+            throw new JournalDamaged("event " + number + " of " + persistenceId + " is damaged");
         return new EventRow(persistenceId, number, row.getString(2), List.of(event))
                 .event(number, serialization);
     }

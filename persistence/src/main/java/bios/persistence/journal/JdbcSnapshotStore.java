@@ -1,6 +1,7 @@
 package bios.persistence.journal;
 
 import bios.persistence.embedded.ConnectionPool;
+import bios.persistence.embedded.EmbeddedDatabase;
 import com.typesafe.config.Config;
 import java.sql.Connection;
 import java.sql.PreparedStatement;
@@ -20,16 +21,18 @@ import scala.jdk.javaapi.OptionConverters;
 public final class JdbcSnapshotStore extends SnapshotStore {
     private static final String SAVE = """
             MERGE INTO "snapshot" ("persistence_id", "sequence_number", "created", "snapshot_payload",
-            "snapshot_ser_id", "snapshot_ser_manifest", "meta_payload", "meta_ser_id", "meta_ser_manifest")
-            KEY ("persistence_id", "sequence_number") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)""";
+            "snapshot_ser_id", "snapshot_ser_manifest", "meta_payload", "meta_ser_id", "meta_ser_manifest",
+            "checksum") KEY ("persistence_id", "sequence_number") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""";
     private static final String SELECTED = """
             FROM "snapshot" WHERE "persistence_id" = ? AND "sequence_number" BETWEEN ? AND ?
             AND "created" BETWEEN ? AND ?""";
     private static final String LOAD = """
             SELECT "sequence_number", "created", "snapshot_payload", "snapshot_ser_id",
-            "snapshot_ser_manifest", "meta_payload", "meta_ser_id", "meta_ser_manifest"
+            "snapshot_ser_manifest", "meta_payload", "meta_ser_id", "meta_ser_manifest", "checksum"
             """ + SELECTED + " ORDER BY \"sequence_number\" DESC LIMIT 1";
     private static final String DELETE = "DELETE " + SELECTED;
+    private static final String REPLACED_EVENTS =
+            "SELECT \"up_to\" FROM \"deleted_events\" WHERE \"persistence_id\" = ? AND \"replaced\"";
 
     private final ConnectionPool pool;
     private final Serialization serialization;
@@ -60,6 +63,8 @@ public final class JdbcSnapshotStore extends SnapshotStore {
                     statement.setBytes(7, more == null ? null : more.bytes());
                     statement.setObject(8, more == null ? null : more.serializer());
                     statement.setString(9, more == null ? null : more.manifest());
+                    statement.setLong(10, Checksum.of(metadata.persistenceId(), metadata.sequenceNr(),
+                            metadata.timestamp(), payload, Optional.ofNullable(more)));
                     statement.executeUpdate();
                 }
                 return null;
@@ -69,12 +74,40 @@ public final class JdbcSnapshotStore extends SnapshotStore {
 
     @Override public Future<Optional<SelectedSnapshot>> doLoadAsync(String persistenceId,
             SnapshotSelectionCriteria criteria) {
-        return ScalaFutures.onVirtualThread(() -> pool.transact(connection -> {
-            try (PreparedStatement statement = select(connection, LOAD, persistenceId, criteria);
-                    ResultSet rows = statement.executeQuery()) {
-                return rows.next() ? Optional.of(snapshot(persistenceId, rows)) : Optional.empty();
+        return ScalaFutures.onVirtualThread(() -> {
+            try {
+                return pool.transact(connection -> load(connection, persistenceId, criteria));
+            } catch (SQLException failed) {
+                throw EmbeddedDatabase.isDamage(failed)
+                        ? new JournalDamaged("the snapshot of " + persistenceId + " cannot be read: "
+                                + failed, failed)
+                        : failed;
             }
-        }));
+        });
+    }
+
+    private Optional<SelectedSnapshot> load(Connection connection, String persistenceId,
+            SnapshotSelectionCriteria criteria) throws SQLException {
+        Optional<SelectedSnapshot> found;
+        try (PreparedStatement statement = select(connection, LOAD, persistenceId, criteria);
+                ResultSet rows = statement.executeQuery()) {
+            found = rows.next() ? Optional.of(snapshot(persistenceId, rows)) : Optional.empty();
+        }
+        long replaced = criteria.maxSequenceNr() == Long.MAX_VALUE ? replaced(connection, persistenceId) : 0;
+        if (found.map(one -> one.metadata().sequenceNr()).orElse(0L) < replaced)
+            throw new JournalDamaged("the snapshot of " + persistenceId + " that replaces its events up to "
+                    + replaced + " is missing");
+        return found;
+    }
+
+    /// The events up to this number were deleted because of a snapshot.
+    private static long replaced(Connection connection, String persistenceId) throws SQLException {
+        try (PreparedStatement statement = connection.prepareStatement(REPLACED_EVENTS)) {
+            statement.setString(1, persistenceId);
+            try (ResultSet rows = statement.executeQuery()) {
+                return rows.next() ? rows.getLong(1) : 0;
+            }
+        }
     }
 
     private static PreparedStatement select(Connection connection, String sql, String persistenceId,
@@ -90,11 +123,18 @@ public final class JdbcSnapshotStore extends SnapshotStore {
 
     private SelectedSnapshot snapshot(String persistenceId, ResultSet row) throws SQLException {
         var metadata = new SnapshotMetadata(persistenceId, row.getLong(1), row.getLong(2));
-        Object value = new StoredPayload(row.getInt(4), row.getString(5), row.getBytes(3))
-                .value(serialization);
-        byte[] more = row.getBytes(6);
-        return SelectedSnapshot.create(more == null ? metadata : metadata.withMetadata(
-                new StoredPayload(row.getInt(7), row.getString(8), more).value(serialization)), value);
+        var payload = new StoredPayload(row.getInt(4), row.getString(5), row.getBytes(3));
+        byte[] bytes = row.getBytes(6);
+        Optional<StoredPayload> more = bytes == null ? Optional.empty()
+                : Optional.of(new StoredPayload(row.getInt(7), row.getString(8), bytes));
+        long checksum = row.getLong(9);
+        // Snapshots of earlier builds have none.
+        if (!row.wasNull() && checksum != Checksum.of(persistenceId, metadata.sequenceNr(),
+                metadata.timestamp(), payload, more))
+            throw new JournalDamaged("the snapshot of " + persistenceId + " at event "
+                    + metadata.sequenceNr() + " is damaged");
+        return SelectedSnapshot.create(more.map(value -> metadata.withMetadata(value.value(serialization)))
+                .orElse(metadata), payload.value(serialization));
     }
 
     /// A timestamp of 0 stands for any.

@@ -1,9 +1,12 @@
 package bios.persistence.journal;
 
 import com.typesafe.config.ConfigFactory;
+import java.time.Duration;
 import org.apache.pekko.actor.ActorRef;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.actor.typed.javadsl.Adapter;
+import org.apache.pekko.pattern.Patterns;
+import org.apache.pekko.persistence.DeleteMessagesSuccess;
 import org.apache.pekko.persistence.JournalProtocol;
 import org.apache.pekko.persistence.Persistence;
 import org.apache.pekko.persistence.SnapshotProtocol;
@@ -13,6 +16,11 @@ import org.apache.pekko.persistence.SnapshotSelectionCriteria;
 /// intervals; entities of Bios choose the events at which they take snapshots, so this sends the messages
 /// that Pekko's own entities send to the journal and the snapshot store.
 public final class JournalPruning {
+    /// Stands for all events of an entity, to be deleted without a snapshot that replaces them.
+    static final long ALL = Long.MAX_VALUE;
+
+    private static final Duration DELETION_LIMIT = Duration.ofMinutes(10);
+
     private JournalPruning() {}
 
     /// Deletes the events up to a snapshot and the snapshots before it. If a deletion fails, the deletion
@@ -30,7 +38,15 @@ public final class JournalPruning {
 
     /// Deletes all events and snapshots of an entity that is not used any more.
     public static void all(ActorSystem<?> system, String persistenceId) {
-        before(system, persistenceId, Long.MAX_VALUE);
+        var persistence = Persistence.get(Adapter.toClassic(system));
+        ActorRef ignored = Adapter.toClassic(system.ignoreRef());
+        // First the events: without its snapshot an entity cannot read what is left of them.
+        Patterns.askWithReplyTo(persistence.journalFor("", ConfigFactory.empty()), replyTo ->
+                new JournalProtocol.DeleteMessagesTo(persistenceId, ALL, replyTo), DELETION_LIMIT)
+                .thenAccept(answer -> {
+                    if (answer instanceof DeleteMessagesSuccess)
+                        deleteSnapshots(persistence, persistenceId, ALL - 1, ignored);
+                });
     }
 
     private static void deleteSnapshots(Persistence persistence, String persistenceId, long upTo,

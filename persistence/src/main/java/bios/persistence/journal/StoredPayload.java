@@ -1,5 +1,6 @@
 package bios.persistence.journal;
 
+import java.nio.BufferUnderflowException;
 import java.nio.ByteBuffer;
 import java.nio.charset.StandardCharsets;
 import java.util.Optional;
@@ -65,7 +66,9 @@ record StoredPayload(int serializer, String manifest, byte[] bytes) {
     }
 
     private static byte[] readBytes(ByteBuffer from) {
-        byte[] bytes = new byte[from.getInt()];
+        int length = from.getInt();
+        if (length < 0 || length > from.remaining()) throw new BufferUnderflowException();
+        byte[] bytes = new byte[length];
         from.get(bytes);
         return bytes;
     }

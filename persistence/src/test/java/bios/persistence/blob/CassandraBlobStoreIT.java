@@ -113,6 +113,55 @@ class CassandraBlobStoreIT extends BlobStoreContract {
         }
     }
 
+    /// Starts `work` and interrupts it when it has deleted some chunks of an upload, from either end.
+    private static void interrupt(Runnable work, UUID upload, int first, int last)
+            throws InterruptedException {
+        var thread = Thread.ofPlatform().start(() -> {
+            try {
+                work.run();
+            } catch (RuntimeException _) {
+                // interrupted
+            }
+        });
+        while (thread.isAlive() && has(upload, first) && has(upload, last)) Thread.onSpinWait();
+        thread.interrupt();
+        thread.join();
+    }
+
+    private static boolean has(UUID upload, int chunk) {
+        return !rows("SELECT chunk FROM KEYSPACE.blob_chunks WHERE upload = ? AND chunk = ?", upload, chunk)
+                .isEmpty();
+    }
+
+    private static long chunks(UUID upload) {
+        return rows("SELECT upload FROM KEYSPACE.blob_chunks").stream()
+                .filter(row -> upload.equals(row.getUuid("upload"))).count();
+    }
+
+    @Test void anInterruptedDeletionAndAnInterruptedSweepLeakNothing() throws Exception {
+        int count = 400;
+        BlobRef ref = store.put("interrupted/deletion", bytes(10, 8));
+        UUID upload = upload(ref);
+        // As if it had many chunks.
+        for (int chunk = 1; chunk < count; chunk++) rows(
+                "INSERT INTO KEYSPACE.blob_chunks (upload, chunk, data) VALUES (?, ?, ?)", upload, chunk,
+                ByteBuffer.wrap(new byte[10]));
+        Row row = rows("SELECT root, bucket, scope, sha256, upload FROM KEYSPACE.blobs").stream()
+                .filter(r -> upload.equals(r.getUuid("upload"))).findFirst().orElseThrow();
+        rows("UPDATE KEYSPACE.blobs SET chunks = ? WHERE root = ? AND bucket = ? AND scope = ? AND sha256 = ?"
+                + " IF upload = ?", count, row.getString("root"), row.getInt("bucket"),
+                row.getString("scope"), row.getString("sha256"), upload);
+        interrupt(() -> store.delete(ref.id()), upload, 6, count - 7);
+        long left = chunks(upload);
+        assertTrue(left > 20 && left < count, "the deletion was interrupted: " + left);
+        CLOCK.set(NOW + 3 * DAY);
+        interrupt(store::deleteInterruptedUploads, upload, 6, (int) left - 7);
+        assertTrue(chunks(upload) > 0, "the sweep was interrupted");
+        store.deleteInterruptedUploads();
+        assertEquals(0, chunks(upload));
+        assertEquals(List.of(), leftovers());
+    }
+
     @Test void theRemainsOfAnInterruptedUploadAreDeletedTwoDaysLater() {
         BlobRef kept = store.put("swept/kept", bytes(10, 1));
         int day = (int) (NOW / DAY);

@@ -36,6 +36,22 @@ class EventRowTest {
         }
     }
 
+    @Test void everyFlippedBitAndEveryCutIsFound() {
+        byte[] bytes = new EventRow("p", 5, "w", List.of(new EventRow.Event(7, "a",
+                new StoredPayload(42, "mn", new byte[] {1, 2, 3}), Optional.empty()))).bytes().array();
+        for (int bit = 8; bit < 8 * bytes.length; bit++) {
+            byte[] flipped = bytes.clone();
+            flipped[bit / 8] ^= (byte) (1 << bit % 8);
+            assertThrows(JournalDamaged.class, () -> EventRow.read("p", 5, "w", ByteBuffer.wrap(flipped)));
+        }
+        for (int length = 1; length < bytes.length - 4; length++) {
+            var cut = ByteBuffer.wrap(bytes, 0, length).slice();
+            assertThrows(JournalDamaged.class, () -> EventRow.read("p", 5, "w", cut));
+        }
+        assertThrows(JournalDamaged.class, () -> EventRow.read("p", 6, "w", ByteBuffer.wrap(bytes)),
+                "a row in the place of another one");
+    }
+
     /// Bytes of stored rows. They never change; a new format gets a new version.
     @Test void theBytesOfVersionOneAreStillRead() {
         String golden = "01" + "00000001" + "0000000000000007" + "00000001" + "61" + "0000002a" + "00000002"
@@ -43,7 +59,7 @@ class EventRowTest {
                 + "00000003" + "010203" + "00";
         var row = new EventRow("p", 5, "w", List.of(new EventRow.Event(7, "a",
                 new StoredPayload(42, "mn", new byte[] {1, 2, 3}), Optional.empty())));
-        assertEquals(golden, HexFormat.of().formatHex(row.bytes().array()));
+        assertEquals(golden + "7720c938", HexFormat.of().formatHex(row.bytes().array()));
         EventRow read = EventRow.read("p", 5, "w", ByteBuffer.wrap(HexFormat.of().parseHex(golden)));
         assertEquals(row.bytes(), read.bytes());
     }

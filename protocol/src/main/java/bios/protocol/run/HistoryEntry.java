@@ -56,7 +56,9 @@ public record HistoryEntry(long timeMillis, Optional<String> node, Kind kind, Op
         /// An operation is not tried again by itself; those after it wait.
         SET_ASIDE,
         /// The owner has requested that the operation that was set aside is tried again.
-        RETRIED
+        RETRIED,
+        /// Acknowledged events were lost or damaged in the journal, and an operator gave them up.
+        DATA_LOST
     }
 
     public HistoryEntry {

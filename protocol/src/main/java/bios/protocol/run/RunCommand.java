@@ -124,6 +124,10 @@ public sealed interface RunCommand extends Message {
         record Refused(Reason reason, String message) implements RunReply {}
     }
 
-    /// Why a command was refused.
-    enum Reason { NOT_FOUND, CONFLICT, CLOSED, TOO_MANY, UNAVAILABLE, INVALID }
+    /// Why a command was refused. Constants are only added, at the end.
+    enum Reason {
+        NOT_FOUND, CONFLICT, CLOSED, TOO_MANY, UNAVAILABLE, INVALID,
+        /// The run cannot be read from the journal.
+        DAMAGED
+    }
 }

@@ -1,0 +1,153 @@
+package bios.repair;
+
+import bios.persistence.blob.BlobDamaged;
+import bios.persistence.blob.BlobMissing;
+import bios.persistence.blob.BlobStore;
+import bios.persistence.blob.FileBlobStore;
+import bios.persistence.embedded.AcknowledgedLog;
+import bios.persistence.embedded.EmbeddedDatabase;
+import bios.persistence.journal.JournalLoss;
+import bios.persistence.journal.OfflineJournal;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobRef;
+import java.io.IOException;
+import java.io.InputStream;
+import java.io.OutputStream;
+import java.io.UncheckedIOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.sql.SQLException;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.TreeMap;
+import java.util.function.Predicate;
+
+/// A check of a data folder that no process serves: the journal against what was acknowledged, every event
+/// and snapshot, and every blob to which a run refers. Nothing is changed.
+///
+/// @param general what is wrong with the folder as a whole
+/// @param entities every entity of the journal
+public record DataCheck(List<String> general, List<EntityCheck> entities) {
+    public DataCheck {
+        general = List.copyOf(general);
+        entities = List.copyOf(entities);
+    }
+
+    /// Whether all is well.
+    public boolean clean() {
+        return general.isEmpty() && damaged().isEmpty();
+    }
+
+    /// The entities with a problem.
+    public List<EntityCheck> damaged() {
+        return entities.stream().filter(entity -> !entity.problems().isEmpty()).toList();
+    }
+
+    /// Checks a data folder. [bios.persistence.embedded.DatabaseInUse] if a process serves it.
+    ///
+    /// @param files whether the blobs are files in the folder; otherwise they are not checked
+    public static DataCheck of(Path data, boolean files) {
+        Path folder = OfflineJournal.folder(data);
+        List<String> general = new ArrayList<>();
+        Map<String, Long> known = acknowledged(folder, general);
+        if (!EmbeddedDatabase.exists(folder)) {
+            List<String> runs = OfflineJournal.runsWithBlobs(data);
+            if (!known.isEmpty() || !runs.isEmpty())
+                general.add("the journal in " + folder + " is missing or empty" + (known.isEmpty()
+                        ? ", but there are blobs of the runs " + String.join(", ", runs) : ""));
+            return allLost(general, known, "the journal is missing");
+        }
+        try (OfflineJournal journal = OfflineJournal.read(data)) {
+            return of(journal, files, known, general);
+        } catch (JournalLoss unreadable) {
+            general.add(unreadable.getMessage().lines().findFirst().orElse(""));
+            return allLost(general, known, "the journal cannot be read");
+        }
+    }
+
+    private static DataCheck allLost(List<String> general, Map<String, Long> known, String why) {
+        return new DataCheck(general, known.entrySet().stream().map(entry -> new EntityCheck(entry.getKey(),
+                entry.getValue(), List.of(why), 0, List.of(), Optional.empty())).toList());
+    }
+
+    private static Map<String, Long> acknowledged(Path folder, List<String> general) {
+        try {
+            var file = AcknowledgedLog.read(folder);
+            if (file.filter(AcknowledgedLog.Contents::damaged).isPresent())
+                general.add(AcknowledgedLog.file(folder) + " is damaged");
+            return file.map(AcknowledgedLog.Contents::newest).orElse(Map.of());
+        } catch (IOException failed) {
+            throw new UncheckedIOException(failed);
+        }
+    }
+
+    /// Checks an open journal and the blobs beside it.
+    ///
+    /// @param known the newest acknowledged event of each entity
+    static DataCheck of(OfflineJournal journal, boolean files, Map<String, Long> known,
+            List<String> general) {
+        var expected = new TreeMap<>(known);
+        try {
+            journal.heads().forEach((id, head) -> expected.merge(id, head, Math::max));
+        } catch (SQLException failed) {
+            general.add("the journal cannot be read: " + failed.getMessage());
+        }
+        if (!files) return new DataCheck(general, check(journal, expected, _ -> true));
+        try (Blobs blobs = Blobs.open(journal.data())) {
+            return new DataCheck(general, check(journal, expected, blobs::whole));
+        }
+    }
+
+    private static List<EntityCheck> check(OfflineJournal journal, Map<String, Long> expected,
+            Predicate<BlobId> blob) {
+        return expected.entrySet().stream().map(entry -> EntityCheck.of(journal.rows(entry.getKey()),
+                entry.getValue(), blob)).toList();
+    }
+
+    /// The blobs of the folder, each read once.
+    private static final class Blobs implements AutoCloseable {
+        private final Optional<FileBlobStore> store;
+        private final Map<BlobId, Boolean> read = new HashMap<>();
+        private final Map<String, Map<BlobId, BlobRef>> listed = new HashMap<>();
+
+        private Blobs(Optional<FileBlobStore> store) {
+            this.store = store;
+        }
+
+        static Blobs open(Path data) {
+            Path root = data.resolve("blobs");
+            return new Blobs(Files.isDirectory(root) ? Optional.of(FileBlobStore.open(root))
+                    : Optional.empty());
+        }
+
+        boolean whole(BlobId id) {
+            return read.computeIfAbsent(id, this::verify);
+        }
+
+        private boolean verify(BlobId id) {
+            if (store.isEmpty()) return false;
+            BlobRef ref = listed.computeIfAbsent(id.scope(), this::list).get(id);
+            if (ref == null) return false;
+            try (InputStream in = store.get().open(ref)) {
+                in.transferTo(OutputStream.nullOutputStream());
+                return true;
+            } catch (BlobDamaged | BlobMissing | IOException | UncheckedIOException _) {
+                return false;
+            }
+        }
+
+        private Map<BlobId, BlobRef> list(String scope) {
+            Map<BlobId, BlobRef> found = new HashMap<>();
+            for (BlobStore.ListedBlob blob : store.orElseThrow().list(scope))
+                found.put(blob.ref().id(), blob.ref());
+            return found;
+        }
+
+        @Override public void close() {
+            store.ifPresent(FileBlobStore::close);
+        }
+    }
+}

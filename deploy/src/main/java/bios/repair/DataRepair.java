@@ -1,0 +1,212 @@
+package bios.repair;
+
+import bios.CommandFailed;
+import bios.coordinator.run.RunInspection;
+import bios.persistence.embedded.AcknowledgedLog;
+import bios.persistence.embedded.EmbeddedDatabase;
+import bios.persistence.journal.JournalLoss;
+import bios.persistence.journal.JournalLoss.Loss;
+import bios.persistence.journal.OfflineJournal;
+import java.io.IOException;
+import java.nio.file.Files;
+import java.nio.file.Path;
+import java.nio.file.StandardCopyOption;
+import java.sql.SQLException;
+import java.time.InstantSource;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import java.util.function.Consumer;
+import java.util.stream.Stream;
+
+/// Repairs the embedded journal of a data folder that no process serves. What it removes stays in a copy of
+/// the whole journal beside it.
+public final class DataRepair {
+    private final Path data;
+    private final boolean files;
+    private final InstantSource clock;
+    private final Consumer<String> output;
+
+    /// @param files whether the blobs are files in the folder
+    /// @param output told of each step
+    public DataRepair(Path data, boolean files, InstantSource clock, Consumer<String> output) {
+        this.data = data;
+        this.files = files;
+        this.clock = clock;
+        this.output = output;
+    }
+
+    /// Goes on with what the journal has: records in the history of each run what was given up, and takes the
+    /// journal as the newest acknowledged state. Nothing else is changed.
+    ///
+    /// @return what was given up
+    public List<Loss> acceptLoss() {
+        Path folder = OfflineJournal.folder(data);
+        if (!EmbeddedDatabase.exists(folder) && !Files.exists(AcknowledgedLog.file(folder))
+                && OfflineJournal.runsWithBlobs(data).isEmpty()) return List.of();
+        if (!readable(folder)) openOrClear(folder);
+        try (OfflineJournal journal = OfflineJournal.change(data)) {
+            Map<String, Long> heads = new HashMap<>(journal.heads());
+            List<Loss> losses = journal.losses(heads);
+            journal.begin();
+            for (Loss loss : losses) {
+                output.accept("given up: " + loss);
+                if (loss.have() > 0 && loss.run()) heads.put(loss.persistenceId(), record(journal,
+                        loss.persistenceId(), loss.have(), Map.of("by", "accept-loss", "have",
+                                "" + loss.have(), "acknowledged", "" + loss.acknowledged())));
+            }
+            for (String id : List.copyOf(heads.keySet())) if (JournalLoss.name(id).equals(id))
+                putDamaged(journal, id, heads);
+            journal.commit();
+            journal.acknowledge(heads);
+            return losses;
+        } catch (SQLException failed) {
+            throw new CommandFailed("the journal in " + folder + " cannot be changed: "
+                    + failed.getMessage());
+        }
+    }
+
+    /// Opens a file that the database cannot open, or takes it away, with all that it knows.
+    private void openOrClear(Path folder) {
+        Path copy = copy(folder);
+        if (reopen(folder, copy)) return;
+        try {
+            DataCheck.of(data, files).entities().forEach(entity ->
+                    output.accept("given up: " + entity.name() + ": " + entity.loses()));
+            OfflineJournal.clear(data);
+            AcknowledgedLog.replace(folder, Map.of());
+            output.accept("nothing of the journal can be read; started with an empty one");
+        } catch (IOException failed) {
+            throw failure(folder, failed, copy);
+        }
+    }
+
+    /// Puts back an entity of cluster sharding, without which no run starts.
+    private void putDamaged(OfflineJournal journal, String id, Map<String, Long> heads) throws SQLException {
+        var check = EntityCheck.of(journal.rows(id), heads.get(id), _ -> true);
+        if (check.problems().isEmpty()) return;
+        output.accept("given up: " + check.name() + ": " + check.loses());
+        journal.cut(id, check.good(), check.snapshots());
+        if (check.good() == 0) heads.remove(id);
+        else heads.put(id, check.good());
+    }
+
+    private long record(OfflineJournal journal, String persistenceId, long after, Map<String, String> detail)
+            throws SQLException {
+        var event = RunInspection.dataLost(clock.millis(), detail);
+        journal.append(persistenceId, after, event.serializer(), event.manifest(), event.bytes(),
+                clock.millis());
+        return after + 1;
+    }
+
+    /// Puts damaged entities back to their newest states that can be verified.
+    ///
+    /// @param only the id of one run; empty: all that are damaged
+    /// @return the entities that were put back
+    public List<EntityCheck> restore(Optional<String> only) {
+        Path folder = OfflineJournal.folder(data);
+        if (!EmbeddedDatabase.exists(folder)) throw new CommandFailed("there is no journal in " + folder
+                + "; put back a whole copy of " + data + ", or start without it: bios up --accept-loss");
+        if (files && !Files.isDirectory(data.resolve("blobs"))) throw new CommandFailed(
+                "there are no blobs in " + data + ", without which no run can be verified; if they are"
+                + " elsewhere, name the settings of the server with --config");
+        boolean readable = readable(folder);
+        if (readable && DataCheck.of(data, files).damaged().isEmpty()) return List.of();
+        Path copy = copy(folder);
+        if (!readable && !reopen(folder, copy))
+            throw new CommandFailed("nothing of the journal in " + folder + " can be read; it stays as it is,"
+                    + " with a copy in " + copy + ". Put back a whole copy of " + data
+                    + ", or start without it: bios up --accept-loss");
+        try (OfflineJournal journal = OfflineJournal.change(data)) {
+            Map<String, Long> known = journal.acknowledged().map(AcknowledgedLog.Contents::newest)
+                    .orElse(Map.of());
+            List<EntityCheck> damaged = DataCheck.of(journal, files, known, new ArrayList<>()).damaged()
+                    .stream().filter(entity -> only.map(run -> entity.persistenceId().endsWith("|" + run))
+                            .orElse(true)).toList();
+            var acknowledged = new HashMap<>(known);
+            journal.heads().forEach((id, head) -> acknowledged.merge(id, head, Math::max));
+            journal.begin();
+            for (EntityCheck entity : damaged) put(journal, entity, copy, acknowledged);
+            journal.commit();
+            journal.acknowledge(acknowledged);
+            return damaged;
+        } catch (SQLException failed) {
+            throw failure(folder, failed, copy);
+        }
+    }
+
+    private void put(OfflineJournal journal, EntityCheck entity, Path copy, Map<String, Long> acknowledged)
+            throws SQLException {
+        String id = entity.persistenceId();
+        journal.cut(id, entity.good(), entity.snapshots());
+        acknowledged.put(id, entity.good());
+        if (entity.good() == 0) acknowledged.remove(id);
+        else if (entity.run() && !entity.whole()) acknowledged.put(id, record(journal, id, entity.good(),
+                Map.of("by", "restore", "have", "" + entity.good(), "acknowledged",
+                        "" + entity.acknowledged(), "operations", "" + entity.operations().orElse(0L),
+                        "copy", copy.toString())));
+        output.accept(entity.name() + (entity.whole() ? ": its journal is whole; " + String.join("; ",
+                entity.problems()) : ": put back to event " + entity.good() + "; given up: "
+                + entity.loses()));
+    }
+
+    /// A copy of the journal's folder, beside it.
+    private Path copy(Path folder) {
+        try {
+            int number = 1;
+            while (Files.exists(data.resolve("journal-before-restore-" + number))) number++;
+            Path copy = Files.createDirectories(data.resolve("journal-before-restore-" + number));
+            if (Files.isDirectory(folder)) try (Stream<Path> files = Files.list(folder)) {
+                for (Path file : files.toList()) Files.copy(file, copy.resolve(file.getFileName()),
+                        StandardCopyOption.COPY_ATTRIBUTES);
+            }
+            output.accept("the journal as it was: " + copy);
+            return copy;
+        } catch (IOException failed) {
+            throw new CommandFailed("the journal in " + folder + " cannot be copied: " + failed.getMessage());
+        }
+    }
+
+    private boolean readable(Path folder) {
+        if (!EmbeddedDatabase.exists(folder)) return true;
+        try (OfflineJournal journal = OfflineJournal.read(data)) {
+            if (journal.readable()) return true;
+            output.accept("parts of the journal in " + folder + " cannot be read");
+            return false;
+        } catch (JournalLoss unreadable) {
+            output.accept(unreadable.getMessage().lines().findFirst().orElse(""));
+            return false;
+        }
+    }
+
+    /// Makes a file readable that the database cannot open.
+    ///
+    /// @return whether that was possible
+    private boolean reopen(Path folder, Path copy) {
+        try {
+            if (!opens() && !OfflineJournal.replaceHeader(data)) return false;
+            if (readable(folder)) output.accept("opened, with the newest state in the file that is whole");
+            else output.accept("built again from " + OfflineJournal.salvage(data, clock)
+                    + " rows that can be read");
+            return true;
+        } catch (IOException | SQLException failed) {
+            throw failure(folder, failed, copy);
+        }
+    }
+
+    private boolean opens() {
+        try {
+            OfflineJournal.read(data).close();
+            return true;
+        } catch (JournalLoss _) {
+            return false;
+        }
+    }
+
+    private static CommandFailed failure(Path folder, Exception failed, Path copy) {
+        return new CommandFailed("the journal in " + folder + " cannot be changed: " + failed.getMessage()
+                + "; its copy is " + copy);
+    }
+}
