@@ -57,7 +57,15 @@ final class DnnlProducts implements Products {
         }
 
         PackedRight packedBackward() {
-            if (backward == null) backward = pack(matrix, false);
+            if (backward != null) return backward;
+            matrix.unchanged().run();
+            backward = pack(matrix, false);
+            try {
+                matrix.unchanged().run();
+            } catch (RuntimeException changed) {
+                backward = null;
+                throw changed;
+            }
             return backward;
         }
     }

@@ -8,6 +8,7 @@ import bios.worker.device.FrozenMatrix.WeightType;
 import bios.worker.device.Weight;
 import bios.worker.kernel.HalfFloats;
 import bios.worker.kernel.Sums;
+import java.lang.foreign.Arena;
 import java.util.Arrays;
 
 /// Products by plain loops with sums in double precision: the definition, and the fallback if oneDNN does not
@@ -40,6 +41,7 @@ final class PlainProducts implements Products {
     private final Pool pool;
     private final Workspace[] workspaces;
     private final Activations activations;
+    private final Arena weights = Arena.ofShared();
 
     PlainProducts(Pool pool, Workspace[] workspaces, Activations activations) {
         this.pool = pool;
@@ -56,8 +58,11 @@ final class PlainProducts implements Products {
         return "plain products";
     }
 
+    /// Copies the matrix: its file may change later.
     @Override public Weight packWeight(FrozenMatrix matrix) {
-        return new PlainWeight(matrix);
+        long bytes = (long) matrix.rows() * matrix.columns() * matrix.dtype().bytes();
+        var copy = weights.allocate(bytes, 64).copyFrom(matrix.memory().asSlice(0, bytes));
+        return new PlainWeight(new FrozenMatrix(copy, matrix.dtype(), matrix.rows(), matrix.columns()));
     }
 
     @Override public void multiply(HostTensor y, HostTensor x, Weight w) {
@@ -164,5 +169,7 @@ final class PlainProducts implements Products {
         });
     }
 
-    @Override public void close() {}
+    @Override public void close() {
+        weights.close();
+    }
 }
