@@ -8,7 +8,7 @@ import picocli.CommandLine.Mixin;
 
 /// `bios models`: lists the base models of a running service.
 @Command(name = "models", mixinStandardHelpOptions = true,
-        description = "List the base models of a running service, and those that it cannot serve with the reason.")
+        description = "List the base models of a running service, and those that it cannot serve.")
 public final class ModelsCommand implements Runnable {
     @Mixin private Remote service;
 

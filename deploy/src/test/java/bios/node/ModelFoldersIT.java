@@ -59,7 +59,8 @@ final class ModelFoldersIT {
         up(models);
         assertEquals(List.of("good", "linked", "org/cached"), served());
         Map<String, String> reasons = reasons();
-        assertTrue(reasons.get("foreign").contains("architecture 'BertModel' is not served"), reasons::toString);
+        assertTrue(reasons.get("foreign").contains("architecture 'BertModel' is not served"),
+                reasons::toString);
         assertTrue(reasons.get("part").contains("cut off"), reasons::toString);
         assertTrue(reasons.get("pointer").contains("git lfs pull"), reasons::toString);
         assertTrue(reasons.get("with space").contains("--model NAME=DIR"), reasons::toString);
@@ -163,7 +164,7 @@ final class ModelFoldersIT {
     }
 
     private boolean created(String model) {
-        String session = post("create_session", JSON.createObjectNode().toString()).get("session_id").asText();
+        String session = post("create_session", "{}").get("session_id").asText();
         JsonNode accepted = post("create_model", JSON.createObjectNode().put("session_id", session)
                 .put("model_seq_id", 0).put("base_model", model).toString());
         JsonNode answer = JSON.createObjectNode();

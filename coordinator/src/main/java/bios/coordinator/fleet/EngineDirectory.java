@@ -87,7 +87,8 @@ public final class EngineDirectory {
         servedModels().forEach(model -> served.add(model.name().value()));
         return engines.values().stream().flatMap(engine -> engine.unserved().stream())
                 .filter(model -> !served.contains(model.name())).distinct()
-                .sorted(Comparator.comparing(UnservedModel::name).thenComparing(UnservedModel::folder)).toList();
+                .sorted(Comparator.comparing(UnservedModel::name).thenComparing(UnservedModel::folder))
+                .toList();
     }
 
     /// The model of this name, if it was ever served.

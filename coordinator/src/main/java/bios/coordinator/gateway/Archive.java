@@ -60,12 +60,13 @@ record Archive(Map<String, Member> members) {
         return new Archive(members);
     }
 
-    /// The keys of PEFT's LoraConfig. The base model has the name that it is served by: where its files are on
-    /// this machine helps no one else.
+    /// The keys of PEFT's LoraConfig. The base model has the name that it is served by: where its files are
+    /// on this machine helps no one else.
     private static Map<String, Object> adapterConfig(CheckpointManifest manifest) {
         double alpha = manifest.lora().alpha();
         Object exact = alpha == Math.rint(alpha) && alpha < 1e9 ? (Object) (long) alpha : (Object) alpha;
-        return new TreeMap<>(ApiResponse.object("base_model_name_or_path", manifest.baseModel().value(), "bias", "none",
+        return new TreeMap<>(ApiResponse.object("base_model_name_or_path",
+                manifest.baseModel().value(), "bias", "none",
                 "fan_in_fan_out", false, "inference_mode", true, "init_lora_weights", true,
                 "lora_alpha", exact, "lora_dropout", 0.0, "peft_type", "LORA", "r", manifest.lora().rank(),
                 "target_modules", ResponseBodies.sorted(ResponseBodies.targets(manifest.lora())),

@@ -32,7 +32,7 @@ final class SampleReader {
                 Math.min(settings.maxTopkPromptLogprobs(), model.vocabularySize())).orElse(0L);
         boolean scored = request.bool("prompt_logprobs", false) || topk > 0;
         request.requireAllRead();
-        // The token that is drawn last goes through no pass, so one can follow a prompt that fills the context.
+        // The token that is drawn last goes through no pass: one can follow a prompt that fills the context.
         int drawn = params.maxTokens().orElse(1);
         if (drawn > 1 && (long) prompt.length + drawn > model.contextLength())
             throw request.at("sampling_params").field("max_tokens")

@@ -51,8 +51,10 @@ class BaseFingerprintTest {
         var decision = run.submit(1, new StoredOperation.Inline(OperationKind.LOAD_STATE, new byte[] {1}),
                 "d", 1, Optional.empty(), new TrainingRun.Load(0, 0, 0, 0),
                 RunSettings.from(ConfigFactory.load()));
-        for (RunEvent event : assertInstanceOf(Decision.Accept.class, decision).events()) run = run.apply(event);
-        var failed = assertInstanceOf(OperationFailed.class, run.load(1, checkpoint(Optional.of("a-c")), true));
+        for (RunEvent event : assertInstanceOf(Decision.Accept.class, decision).events())
+            run = run.apply(event);
+        var failed = assertInstanceOf(OperationFailed.class,
+                run.load(1, checkpoint(Optional.of("a-c")), true));
         assertEquals("base_model_mismatch", failed.why().code());
         assertTrue(failed.why().message().contains("a-c") && failed.why().message().contains("a-b"),
                 failed.why().message());

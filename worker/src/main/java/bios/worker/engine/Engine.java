@@ -107,7 +107,8 @@ public final class Engine {
                             : new EngineSelfMessage.Broken("loading", thrown));
             parts.watch.set(ModelWatch.create(catalog, models.interval(),
                     (name, folder) -> parts.thread.await(() -> parts.loaded.get().load(name, folder, LOG)),
-                    now -> self.tell(new EngineSelfMessage.ModelsChanged(now)), LOG));
+                    now -> self.tell(new EngineSelfMessage.ModelsChanged(now)),
+                    lost -> self.tell(new EngineSelfMessage.Broken("loading a model", lost)), LOG));
             return loading(context, settings, blobs, parts, stash);
         })).narrow();
     }

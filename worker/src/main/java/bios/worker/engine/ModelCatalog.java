@@ -21,6 +21,7 @@ import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.concurrent.RejectedExecutionException;
 import java.util.stream.Stream;
 import org.slf4j.Logger;
 
@@ -134,10 +135,11 @@ final class ModelCatalog {
         }
         entry.tried = now;
         entry.reason = problem(() -> {
-            BaseModel.check(entry.folder);
-            if (!source.allowed(name))
+            if (!source.allowed(name)) {
+                BaseModel.check(entry.folder);
                 throw new ModelRefused(entry.folder.toString(), "is complete and not served yet",
                         "start this node again to serve it");
+            }
             entry.model = Optional.of(loader.load(name, entry.folder));
             entry.loaded = now;
         });
@@ -194,8 +196,11 @@ final class ModelCatalog {
         try {
             attempt.make();
             return "";
-        } catch (DeviceLost lost) {
-            throw lost;
+        } catch (DeviceLost | RejectedExecutionException ended) {
+            throw ended;
+        } catch (InterruptedException _) {
+            Thread.currentThread().interrupt();
+            return "loading was interrupted";
         } catch (OutOfDeviceMemory full) {
             return FaultClassifier.of(full, "loading").message()
                     + "; serve fewer or smaller models, or use a machine with more memory";

@@ -1,5 +1,6 @@
 package bios.worker.engine;
 
+import bios.worker.device.DeviceLost;
 import java.time.Duration;
 import java.util.concurrent.RejectedExecutionException;
 import java.util.function.Consumer;
@@ -12,8 +13,9 @@ final class ModelWatch {
     /// The thread, not started; interrupt it to end it.
     ///
     /// @param changed is told what has changed
+    /// @param broken is told that the device is lost
     static Thread create(ModelCatalog catalog, Duration interval, ModelCatalog.Loader loader,
-            Consumer<ModelCatalog.Snapshot> changed, Logger log) {
+            Consumer<ModelCatalog.Snapshot> changed, Consumer<DeviceLost> broken, Logger log) {
         return Thread.ofVirtual().name("models").unstarted(() -> {
             try {
                 while (true) {
@@ -21,6 +23,9 @@ final class ModelWatch {
                     try {
                         catalog.look(loader).ifPresent(changed);
                     } catch (RejectedExecutionException _) {
+                        return;
+                    } catch (DeviceLost lost) {
+                        broken.accept(lost);
                         return;
                     } catch (RuntimeException failed) {
                         log.warn("the model folders could not be looked at: {}", failed.toString());

@@ -44,7 +44,8 @@ final class ServedModels {
     /// A model leaves service before the catalog has noticed why.
     void withdraw(ModelName name, String reason) {
         LoadedModel model = models.remove(name);
-        if (model != null) unserved.add(new UnservedModel(name.value(), model.model().files().where(), reason));
+        if (model != null)
+            unserved.add(new UnservedModel(name.value(), model.model().files().where(), reason));
         measure();
     }
 

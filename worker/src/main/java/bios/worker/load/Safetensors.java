@@ -251,7 +251,8 @@ public final class Safetensors implements AutoCloseable {
             List<FileIdentity> all = new ArrayList<>(identities);
             all.add(FileIdentity.of(file));
             identities = List.copyOf(all);
-            read(file.toString(), Optional.of(file), channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size(), arena));
+            read(file.toString(), Optional.of(file),
+                    channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size(), arena));
         } catch (IOException e) {
             throw new UncheckedIOException(file.toString(), e);
         }

@@ -91,7 +91,8 @@ final class EngineHarness implements AutoCloseable {
         this.store = FileBlobStore.open(folder);
         var settings = new EngineSettings(512, 1 << 20, 1 << 20, 2, 4, runs, adapterBytes, SAMPLER, 1000);
         Behavior<EngineCommand> behavior =
-                Engine.create(settings, ModelSource.of(models), () -> device.apply(TestDevices.open(2)), blobs.apply(store));
+                Engine.create(settings, ModelSource.of(models), () -> device.apply(TestDevices.open(2)),
+                        blobs.apply(store));
         var spawned = new CompletableFuture<ActorRef<EngineCommand>>();
         this.parent = kit.spawn(Behaviors.<Void>setup(context -> {
             spawned.complete(context.spawn(behavior, "engine"));

@@ -50,7 +50,8 @@ class ModelCatalogTest {
     private LoadedModel load(ModelName name, Path folder) {
         BaseModel model = BaseModel.load(folder, name, device);
         loaded.add(new LoadedModel(model,
-                new Sampler(model, Optional.empty(), new SamplerSettings(1 << 20, 16, 4, 4)), Optional.empty()));
+                new Sampler(model, Optional.empty(), new SamplerSettings(1 << 20, 16, 4, 4)),
+                Optional.empty()));
         return loaded.getLast();
     }
 

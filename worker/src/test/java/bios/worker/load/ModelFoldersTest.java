@@ -98,7 +98,8 @@ class ModelFoldersTest {
         assertEquals(Map.of(new ModelName("org/name"), main, new ModelName("gpt2"), single),
                 found.folders());
         Map<String, String> reasons = reasons(found);
-        assertEquals(List.of("torn/gone", "torn/none", "torn/two"), reasons.keySet().stream().sorted().toList());
+        assertEquals(List.of("torn/gone", "torn/none", "torn/two"),
+                reasons.keySet().stream().sorted().toList());
         assertTrue(reasons.get("torn/two").contains("has 2 snapshots and no refs/main"), reasons::toString);
         Files.writeString(refs.resolve("main"), "aaa");
         assertEquals(old, new ModelFolders(Map.of(), List.of(root.resolve("hub/models--org--name"))).find()

@@ -119,7 +119,7 @@ class ModelRefusedTest {
         Map<String, String> left = Map.of("", "is empty",
                 "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 5\n", "run `git lfs pull`",
                 "<!DOCTYPE html><html><head><title>Sign in</title></head></html>", "is a web page",
-                "Entry not found, or access to this repository is restricted. Log in first.", "is text ('Entry",
+                "Entry not found, or access to this repository is restricted. Log in.", "is text ('Entry",
                 "\0".repeat(1000), "begins with zeros");
         for (var content : left.entrySet()) {
             Files.writeString(folder.resolve("model.safetensors"), content.getKey());
