@@ -80,6 +80,36 @@ final class ModelFoldersIT {
         assertTrue(created("part"), "a run of a model that is back");
     }
 
+    @Test void aRunWaitsForTheWeightsThatItWasCreatedOn() throws Exception {
+        Path models = Files.createDirectories(folder.resolve("models"));
+        Path weights = copy(models.resolve("good")).resolve("model.safetensors");
+        byte[] original = Files.readAllBytes(weights);
+        byte[] others = original.clone();
+        others[others.length - 1] ^= 1;
+        up(models);
+        String run = create("good").get("model_id").asText();
+        restart(models, weights, others);
+        JsonNode saved = post("save_weights", JSON.createObjectNode().put("model_id", run).put("seq_id", 1)
+                .put("path", "a").toString());
+        String future =
+                JSON.createObjectNode().put("request_id", saved.get("request_id").asText()).toString();
+        JsonNode waiting = post("retrieve_future", future);
+        for (int i = 0; i < 10 && !waiting.toString().contains("differ"); i++)
+            waiting = post("retrieve_future", future);
+        assertTrue(waiting.toString().contains("its weights differ"), waiting::toString);
+        assertTrue(!waiting.has("error"), waiting::toString);
+        restart(models, weights, original);
+        JsonNode done = post("retrieve_future", future);
+        for (int i = 0; i < 30 && !done.has("path"); i++) done = post("retrieve_future", future);
+        assertTrue(done.has("path"), done::toString);
+    }
+
+    private void restart(Path models, Path weights, byte[] content) throws IOException, InterruptedException {
+        processes.getLast().destroyForcibly().waitFor();
+        Files.write(weights, content);
+        up(models);
+    }
+
     @Test void aModelWithANameOfItsOwnStopsTheStart() throws Exception {
         Path bad = copy(folder.resolve("bad"));
         Files.writeString(bad.resolve("model.safetensors"), "<!DOCTYPE html>");
@@ -97,7 +127,7 @@ final class ModelFoldersIT {
                 models.toString(), "--config", settings.toString());
         Optional<String> ready = Optional.empty();
         for (int i = 0; i < 1200 && ready.isEmpty(); i++) {
-            assertTrue(processes.getFirst().isAlive(), () -> read(log));
+            assertTrue(processes.getLast().isAlive(), () -> read(log));
             Thread.sleep(100); // edge: waits for another process
             ready = read(log).lines().filter(l -> l.startsWith("bios ready on ")).findFirst();
         }
@@ -164,6 +194,10 @@ final class ModelFoldersIT {
     }
 
     private boolean created(String model) {
+        return create(model).has("model_id");
+    }
+
+    private JsonNode create(String model) {
         String session = post("create_session", "{}").get("session_id").asText();
         JsonNode accepted = post("create_model", JSON.createObjectNode().put("session_id", session)
                 .put("model_seq_id", 0).put("base_model", model).toString());
@@ -171,7 +205,7 @@ final class ModelFoldersIT {
         for (int i = 0; i < 30 && !answer.has("model_id"); i++)
             answer = post("retrieve_future", JSON.createObjectNode()
                     .put("request_id", accepted.path("request_id").asText()).toString());
-        return answer.has("model_id");
+        return answer;
     }
 
     private JsonNode post(String call, String body) {

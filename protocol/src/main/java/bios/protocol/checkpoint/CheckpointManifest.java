@@ -36,7 +36,8 @@ public record CheckpointManifest(RunId run, CheckpointKind kind, Optional<Checkp
     public CheckpointManifest(RunId run, CheckpointKind kind, Optional<CheckpointName> name,
             ModelName baseModel, LoraSpec lora, String contentId, BlobRef adapter,
             Optional<BlobRef> optimizer, long step, AdamParams settings, String optimizerType,
-            String userMetadata, Optional<String> parent, long createdAtMillis, Optional<Long> expiresAtMillis) {
+            String userMetadata, Optional<String> parent, long createdAtMillis,
+            Optional<Long> expiresAtMillis) {
         this(run, kind, name, baseModel, lora, contentId, adapter, optimizer, step, settings, optimizerType,
                 userMetadata, parent, createdAtMillis, expiresAtMillis, Optional.empty());
     }

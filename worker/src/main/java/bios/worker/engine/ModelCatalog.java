@@ -102,8 +102,16 @@ final class ModelCatalog {
         ModelFolders.Found found = source.folders().find();
         entries.entrySet().removeIf(e -> e.getValue().model.isEmpty()
                 && !e.getValue().folder.equals(found.folders().get(e.getKey())));
-        found.folders().forEach((name, folder) -> entries.computeIfAbsent(name, _ -> new Entry(folder)));
-        refused = found.refused();
+        refused = new ArrayList<>(found.refused());
+        refused.removeIf(model -> entries.keySet().stream().anyMatch(n -> n.value().equals(model.name())));
+        found.folders().forEach((name, folder) -> {
+            Optional<ModelName> loaded = entries.keySet().stream()
+                    .filter(other -> !other.equals(name) && other.slug().equals(name.slug())).findFirst();
+            if (loaded.isEmpty()) entries.computeIfAbsent(name, _ -> new Entry(folder));
+            else refused.add(new UnservedModel(name.value(), folder.toString(), folder
+                    + ": its runs would have the ids of those of " + loaded.get()
+                    + ", which is served; serve it under another name with --model NAME=DIR"));
+        });
     }
 
     private Snapshot publish() {

@@ -90,7 +90,10 @@ class ModelCatalogTest {
         ModelCatalog.Snapshot later = catalog.look(this::load).orElseThrow();
         assertEquals(Set.of(new ModelName("good"), new ModelName("part")), later.models().keySet());
         put("llama", "fresh");
-        assertTrue(reason(catalog.look(this::load).orElseThrow(), "fresh").contains("was found"));
+        put("llama", "a/good");
+        ModelCatalog.Snapshot seen = catalog.look(this::load).orElseThrow();
+        assertTrue(reason(seen, "fresh").contains("was found"));
+        assertTrue(reason(seen, "a/good").contains("the ids of those of good"), reason(seen, "a/good"));
         assertEquals(3, catalog.look(this::load).orElseThrow().models().size());
     }
 

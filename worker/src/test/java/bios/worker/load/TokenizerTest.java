@@ -9,7 +9,6 @@ import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
-import java.util.List;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -53,12 +52,9 @@ class TokenizerTest {
                     "1024": {"content": "<|extra|>", "special": true}}}""".formatted(known));
         try (Tokenizer tokenizer = Tokenizer.open(folder).orElseThrow()) {
             int[] tokens = tokenizer.encode("a<|extra|>b<|user|><|second|>", false);
-            assertEquals(5, tokens.length, Arrays.toString(tokens));
-            assertEquals(known, tokens[3]);
-            assertEquals(tokens[1] + 1, tokens[4]);
+            assertArrayEquals(new int[] {67, 3072, 68, known, 3073}, tokens, Arrays.toString(tokens));
             assertEquals("ab<|second|>", tokenizer.decode(tokens, true));
-            List<String> warnings = tokenizer.warnings(folder);
-            assertEquals(tokens[1] == 1024 ? 0 : 2, warnings.size(), warnings::toString);
+            assertEquals(2, tokenizer.warnings(folder).size(), "the ids of the file are other ones");
         }
     }
 
