@@ -121,7 +121,7 @@ final class ModelFoldersIT {
     private void up(Path models) throws IOException, InterruptedException {
         Path settings = Files.writeString(folder.resolve("bios.conf"),
                 "bios.engine.model-check-interval = 200ms\nbios.engine.memory-bytes = 1 GiB\n"
-                + "bios.fleet.describe-interval = 200ms");
+                + "bios.fleet.describe-interval = 200ms\nbios.gateway.long-poll = 1s");
         Path log = folder.resolve("up.log");
         start(log, "up", "--port", "0", "--data", folder.resolve("data").toString(), "--models",
                 models.toString(), "--config", settings.toString());
