@@ -168,7 +168,7 @@ final class ModelCatalog {
         if (!settled || now.equals(entry.tried)) return;
         entry.tried = now;
         LoadedModel model = entry.model.orElseThrow();
-        entry.reason = problem(() -> {
+        String why = problem(() -> {
             String loaded = model.model().info().fingerprint().orElseThrow();
             Optional<String> difference = fingerprint(entry.folder).difference(loaded);
             if (difference.isPresent())
@@ -178,6 +178,7 @@ final class ModelCatalog {
             model.model().files().acceptChanges();
             entry.loaded = now;
         });
+        entry.reason = why.isEmpty() ? "" : change.get() + "; " + why;
     }
 
     private static Optional<String> change(Entry entry, List<FileIdentity> now) {
