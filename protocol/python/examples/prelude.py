@@ -2,7 +2,8 @@
 
 Names are made when they are imported. Environment: ``BIOS_BASE_URL``, ``BIOS_API_KEY``;
 ``BIOS_EXAMPLE_SCALE`` divides the page's loop counts (default 250; 1 runs them in full);
-``BIOS_EXAMPLE_MODEL`` is the base model of the run and the paths that are made here (default ultrasafe/usf-finance).
+``BIOS_EXAMPLE_MODEL`` is the base model of the run and the paths that are made here (default ultrasafe/usf-finance);
+``BIOS_EXAMPLE_FOLDER`` is the folder that holds its files, for PEFT.
 """
 
 import json
@@ -83,7 +84,9 @@ class Prelude:
 
 
 def example_base(_placeholder):
-    """The base model that the downloaded archive names."""
+    """The base model that the downloaded archive names, or the folder where this machine has it."""
+    if os.environ.get("BIOS_EXAMPLE_FOLDER"):
+        return os.environ["BIOS_EXAMPLE_FOLDER"]
     with tarfile.open("model-checkpoint.tar.gz") as tar:
         return json.load(tar.extractfile("adapter/adapter_config.json"))["base_model_name_or_path"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -13,7 +14,9 @@ NAMES = ["usf-mini", "usf-finance", "usf-healthcare", "usf-code", "usf-conversat
 def main() -> None:
     with server(models={f"ultrasafe/{name}": MODEL for name in NAMES}) as running:
         script = ROOT / "protocol" / "python" / "tests" / "listings.py"
-        status = subprocess.run([sys.executable, str(script), "--base-url", running.url, "--base-model", "ultrasafe/usf-mini"]).returncode
+        status = subprocess.run(
+            [sys.executable, str(script), "--base-url", running.url, "--base-model", "ultrasafe/usf-mini"],
+            env={**os.environ, "BIOS_EXAMPLE_FOLDER": str(MODEL)}).returncode
         holds("every listing ran", status == 0)
 
 

@@ -24,7 +24,8 @@ __all__ = [
     "ListSessionsResponse", "LoadWeightsResponse", "LoraConfig", "ModelData", "ModelInput", "OptimStepResponse",
     "RunHistoryResponse", "RunNote", "SampledSequence", "SampleResponse", "SampleResult", "SamplingParams", "SaveWeightsForSamplerResponse",
     "SaveWeightsResponse", "StopReason", "SupportedModel", "TensorData", "TensorDtype", "TrainingResult",
-    "TrainingRun", "TrainingRunIds", "TrainingRunsResponse", "UnloadModelResponse", "WeightsInfoResponse",
+    "TrainingRun", "TrainingRunIds", "TrainingRunsResponse", "UnloadModelResponse", "UnservedModel",
+    "WeightsInfoResponse",
 ]
 
 TensorDtype = Literal["int64", "float32"]
@@ -681,6 +682,7 @@ class SupportedModel:
     layers: Optional[int] = None
     dtype: Optional[str] = None
     parameters: Optional[int] = None
+    fingerprint: Optional[str] = None
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "SupportedModel":
@@ -689,15 +691,25 @@ class SupportedModel:
 
 
 @dataclass(frozen=True)
+class UnservedModel:
+    """A base model that the server was given and does not serve, with the reason."""
+
+    model_name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class GetServerCapabilitiesResponse:
-    """The capabilities of the server: its base models."""
+    """The capabilities of the server: its base models, and those that it cannot serve."""
 
     supported_models: List[SupportedModel]
+    unserved_models: List[UnservedModel] = field(default_factory=list)
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "GetServerCapabilitiesResponse":
         """Parses the JSON object of the protocol."""
-        return cls([SupportedModel.from_wire(m) for m in wire["supported_models"]])
+        return cls([SupportedModel.from_wire(m) for m in wire["supported_models"]],
+                   [UnservedModel(m["model_name"], m["reason"]) for m in wire.get("unserved_models", [])])
 
 
 @dataclass(frozen=True)

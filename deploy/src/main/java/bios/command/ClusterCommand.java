@@ -2,11 +2,10 @@ package bios.command;
 
 import bios.CommandFailed;
 import bios.cluster.LocalCluster;
-import bios.protocol.model.ModelName;
+import bios.worker.load.ModelFolders;
 import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
-import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
@@ -79,8 +78,11 @@ public final class ClusterCommand implements Callable<Integer> {
         options.blobs().ifPresent(place -> common.addAll(List.of("--blobs", place)));
         options.config().ifPresent(file -> common.addAll(List.of("--config", absolute(file))));
         List<String> worker = new ArrayList<>();
-        for (Map.Entry<ModelName, Path> model : models.chosen().entrySet())
-            worker.addAll(List.of("--model", model.getKey() + "=" + model.getValue()));
+        ModelFolders chosen = models.chosen();
+        chosen.named().forEach((name, path) ->
+                worker.addAll(List.of("--model", name + "=" + absolute(path))));
+        for (Path root : chosen.roots())
+            worker.addAll(List.of("--models", absolute(root)));
         int cores = Runtime.getRuntime().availableProcessors();
         worker.addAll(List.of("--threads",
                 String.valueOf(threads != null ? threads : Math.max(1, cores / workers))));

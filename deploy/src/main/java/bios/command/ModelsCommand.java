@@ -8,7 +8,7 @@ import picocli.CommandLine.Mixin;
 
 /// `bios models`: lists the base models of a running service.
 @Command(name = "models", mixinStandardHelpOptions = true,
-        description = "List the base models that a running service serves.")
+        description = "List the base models of a running service, and those that it cannot serve.")
 public final class ModelsCommand implements Runnable {
     @Mixin private Remote service;
 
@@ -24,5 +24,8 @@ public final class ModelsCommand implements Runnable {
                     m.path("dtype").asText(), "%.1f M".formatted(m.path("parameters").asLong() / 1e6),
                     m.path("max_context_length").asText()));
         Remote.table(List.of("MODEL", "ARCHITECTURE", "DTYPE", "PARAMETERS", "CONTEXT"), rows);
+        for (JsonNode m : answer.path("unserved_models"))
+            System.out.println("not served: " + m.path("model_name").asText() + ": "
+                    + m.path("reason").asText());
     }
 }

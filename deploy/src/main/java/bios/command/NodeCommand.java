@@ -4,11 +4,10 @@ import bios.CommandFailed;
 import bios.node.Membership;
 import bios.node.Node;
 import bios.node.Role;
-import bios.protocol.model.ModelName;
+import bios.worker.load.ModelFolders;
 import java.nio.file.Path;
 import java.util.EnumSet;
 import java.util.List;
-import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.Callable;
@@ -76,7 +75,7 @@ public final class NodeCommand implements Callable<Integer> {
         if (seeds.stream().anyMatch(seed -> !seed.matches(".+:[0-9]{1,5}")))
             throw new CommandFailed("--seed " + String.join(",", seeds) + ": expected HOST:PORT");
         Set<Role> does = EnumSet.copyOf(roles);
-        Map<ModelName, Path> served = does.contains(Role.WORKER) ? models.chosen() : Map.of();
+        ModelFolders served = does.contains(Role.WORKER) ? models.chosen() : ModelFolders.NONE;
         Node node = Node.start(new Node.Settings(
                 Optional.ofNullable(name).filter(n -> !n.isEmpty()), does, host, port,
                 data.toAbsolutePath().normalize(), served,

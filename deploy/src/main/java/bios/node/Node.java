@@ -10,15 +10,16 @@ import bios.worker.device.Device;
 import bios.worker.device.DeviceLost;
 import bios.worker.device.DeviceSettings;
 import bios.worker.device.Devices;
-import bios.worker.load.ModelFolder;
+import bios.worker.load.ModelFolders;
 import bios.worker.load.ModelRefused;
+import bios.worker.model.BaseModel;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigException;
 import java.io.IOException;
 import java.io.UncheckedIOException;
 import java.nio.file.Path;
 import java.time.Duration;
-import java.util.Map;
+import java.util.LinkedHashSet;
 import java.util.Optional;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
@@ -61,13 +62,13 @@ public final class Node {
     /// @param host address to listen on for HTTP
     /// @param port port of HTTP; 0: a free port
     /// @param data folder of the embedded journal and of file blobs
-    /// @param models model folders by name, with distinct slugs; empty without [Role#WORKER]
+    /// @param models where the base models are; none without [Role#WORKER]
     /// @param keys key file; empty: every caller is the account `default`
     /// @param threads threads of the engine; empty: all cores
     /// @param settings settings that override the defaults, unresolved
     /// @param membership empty: a single process
     public record Settings(Optional<String> name, Set<Role> roles, String host, int port, Path data,
-            Map<ModelName, Path> models,
+            ModelFolders models,
             Optional<Path> keys, Optional<Integer> threads, Config settings,
             Optional<Membership> membership) {
         boolean has(Role role) {
@@ -82,16 +83,16 @@ public final class Node {
 
     /// The same with a device of the caller's.
     static Node start(Settings settings, Function<DeviceSettings, Device> devices) {
-        settings.models().values().forEach(Node::refuseUnknown);
+        Set<ModelName> servable = servable(settings.models());
         Accounts accounts = settings.keys().map(Node::accounts).orElseGet(Accounts::open);
-        Config config = NodeConfig.of(settings);
+        Config config = NodeConfig.of(settings, servable);
         Logs.node(NodeConfig.name(config));
         Storage storage = open(config);
         CompletableFuture<Optional<String>> started = new CompletableFuture<>();
         AtomicReference<CommandFailed> broken = new AtomicReference<>();
         Behavior<Void> guardian = Behaviors.setup(context -> {
             try {
-                new NodeWiring(context, settings, devices, accounts, storage, started).start();
+                new NodeWiring(context, settings, servable, devices, accounts, storage, started).start();
             } catch (RuntimeException wrong) {
                 started.completeExceptionally(wrong);
                 return Behaviors.stopped();
@@ -176,10 +177,22 @@ public final class Node {
         }
     }
 
-    private static void refuseUnknown(Path folder) {
+    /// The models whose folders nothing speaks against. A model with a name of its own is among them, or the
+    /// process does not start.
+    private static Set<ModelName> servable(ModelFolders models) {
         try {
-            ModelFolder.open(folder).tensors().close();
-        } catch (ModelRefused refused) {
+            Set<ModelName> servable = new LinkedHashSet<>();
+            for (var model : models.find().folders().entrySet()) {
+                try {
+                    BaseModel.check(model.getValue());
+                    servable.add(model.getKey());
+                } catch (ModelRefused | UncheckedIOException refused) {
+                    // The engine says why the others are not served.
+                    if (models.named().containsKey(model.getKey())) throw refused;
+                }
+            }
+            return servable;
+        } catch (ModelRefused | UncheckedIOException refused) {
             throw new CommandFailed(refused.getMessage());
         }
     }

@@ -3,6 +3,7 @@ package bios.node;
 import bios.CommandFailed;
 import bios.coordinator.run.TrainingRunSharding;
 import bios.persistence.Storage;
+import bios.protocol.model.ModelName;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigException;
 import com.typesafe.config.ConfigFactory;
@@ -13,6 +14,7 @@ import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 
 /// The configuration of a process, in layers: command line, configuration file, settings of a cluster
 /// (`cluster.conf`), settings of the program (`application.conf`), defaults (`reference.conf`).
@@ -28,11 +30,13 @@ final class NodeConfig {
     }
 
     /// All layers, resolved.
-    static Config of(Node.Settings settings) {
+    ///
+    /// @param servable the models that the process tells the cluster it serves
+    static Config of(Node.Settings settings, Set<ModelName> servable) {
         Map<String, Object> own = new HashMap<>();
         List<String> roles =
                 new ArrayList<>(settings.roles().stream().map(Role::clusterRole).sorted().toList());
-        settings.models().keySet().forEach(model -> roles.add(TrainingRunSharding.role(model.slug())));
+        servable.forEach(model -> roles.add(TrainingRunSharding.role(model.slug())));
         own.put("pekko.cluster.roles", roles);
         own.put("bios.data", settings.data().toString());
         // The cluster port of a single process changes with each start and is no stable name.

@@ -32,13 +32,17 @@ import bios.worker.device.DeviceLost;
 import bios.worker.device.DeviceSettings;
 import bios.worker.engine.Engine;
 import bios.worker.engine.EngineSettings;
+import bios.worker.engine.ModelSource;
+import bios.worker.load.FingerprintCache;
 import bios.worker.load.ModelRefused;
 import com.typesafe.config.Config;
+import java.nio.file.Path;
 import java.security.SecureRandom;
 import java.time.Duration;
 import java.time.InstantSource;
 import java.util.List;
 import java.util.Optional;
+import java.util.Set;
 import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
@@ -78,6 +82,7 @@ final class NodeWiring {
     private final ActorContext<Void> context;
     private final ActorSystem<Void> system;
     private final Node.Settings settings;
+    private final Set<ModelName> servable;
     private final Function<DeviceSettings, Device> devices;
     private final Accounts accounts;
     private final Storage storage;
@@ -85,20 +90,25 @@ final class NodeWiring {
     private final Config config;
     private final RunSettings runs;
     private final BlobStore blobs;
+    /// Of the runs that this process hosts; null without [Role#WORKER].
+    private RunEnvironment environment;
+    private int loadedModels;
     private final InstantSource clock = InstantSource.system();
     private final AtomicBoolean open = new AtomicBoolean();
     private List<DeathReport> deaths = List.of();
     private final AtomicReference<EngineDirectory> engineDirectory =
             new AtomicReference<>(EngineDirectory.EMPTY);
 
+    /// @param servable the models that the process has told the cluster it serves
     /// @param devices opens the engine's device
     /// @param started completed when the process is ready, with the URL of its gateway if it has one
-    NodeWiring(ActorContext<Void> context, Node.Settings settings,
+    NodeWiring(ActorContext<Void> context, Node.Settings settings, Set<ModelName> servable,
             Function<DeviceSettings, Device> devices, Accounts accounts, Storage storage,
             CompletableFuture<Optional<String>> started) {
         this.context = context;
         this.system = context.getSystem();
         this.settings = settings;
+        this.servable = servable;
         this.devices = devices;
         this.accounts = accounts;
         this.storage = storage;
@@ -132,8 +142,8 @@ final class NodeWiring {
         int threads = settings.threads().orElse(Runtime.getRuntime().availableProcessors());
         DeviceSettings device = DeviceSettings.of(config, threads);
         ExecutionMarks marks = marks();
-        var behavior = Engine.create(EngineSettings.of(config), settings.models(),
-                () -> devices.apply(device), blobs, marks);
+        var behavior = Engine.create(EngineSettings.of(config), models(), () -> devices.apply(device),
+                blobs, marks);
         // A refused model is an error of the user, and the engine logs a lost device: no stack trace.
         // Either ends the process, see Node.
         var quiet = SupervisorStrategy.stop().withLoggingEnabled(false);
@@ -141,10 +151,10 @@ final class NodeWiring {
                 Behaviors.supervise(behavior).onFailure(ModelRefused.class, quiet))
                 .onFailure(DeviceLost.class, quiet), "engine");
         context.watch(engine);
-        RunEnvironment world = RunEnvironment.of(engine, blobs, storage.index(),
+        environment = RunEnvironment.of(engine, blobs, storage.index(),
                 TrainingRunSharding.resolver(system, ASK_LIMIT), clock, runs).withDeaths(marks::report);
-        for (ModelName model : settings.models().keySet())
-            TrainingRunSharding.init(system, model.slug(), world);
+        for (ModelName model : servable)
+            TrainingRunSharding.init(system, model.slug(), environment);
         // Sampling requests move to other engines before the runs do.
         CoordinatedShutdown.get(system).addTask(CoordinatedShutdown.PhaseBeforeServiceUnbind(),
                 "engine-retires",
@@ -177,12 +187,30 @@ final class NodeWiring {
     /// Tells the runs, wherever they are now, how the process before ended.
     private void reportDeaths() {
         for (DeathReport report : deaths)
-            if (settings.models().keySet().stream().anyMatch(m -> m.slug().equals(report.run().slug())))
+            if (servable.stream().anyMatch(m -> m.slug().equals(report.run().slug())))
                 TrainingRunSharding.ref(system, report.run()).tell(new RunCommand.ReportDeath(report));
     }
 
+    /// A node of a cluster serves what it has announced by its roles, which do not change. A single process
+    /// may find further models later.
+    private ModelSource models() {
+        Path cache = Path.of(config.getString("bios.data"), "base-models.json");
+        return new ModelSource(settings.models(),
+                settings.membership().isPresent() ? Optional.of(servable) : Optional.empty(),
+                new FingerprintCache(Optional.of(cache)),
+                config.getDuration("bios.engine.model-check-interval"));
+    }
+
+    /// Hosts the runs of a base model if this node serves it.
+    private boolean host(String slug) {
+        if (Cluster.get(system).selfMember().hasRole(TrainingRunSharding.role(slug))) return true;
+        if (settings.membership().isPresent() || environment == null) return false;
+        TrainingRunSharding.init(system, slug, Role.WORKER.clusterRole(), environment);
+        return true;
+    }
+
     private Gateway.Dependencies coordinator() {
-        var sharded = new ShardedRuns(system, runs);
+        var sharded = new ShardedRuns(system, runs, this::host);
         SessionSharding.init(system, SessionSettings.from(config),
                 SessionSharding.releaser(system, ASK_LIMIT), clock);
         var modelDirectory = context.spawn(ModelDirectory.create(engineDirectory,
@@ -213,7 +241,9 @@ final class NodeWiring {
         CompletionStage<EngineReply> described =
                 AskPattern.ask(engine, EngineCommand.Describe::new, LOAD_LIMIT, system.scheduler());
         try {
-            described.toCompletableFuture().join(); // edge: a virtual thread waits at start
+            var reply = (EngineReply.Description) described.toCompletableFuture()
+                    .join(); // edge: a virtual thread waits at start
+            loadedModels = reply.models().size();
         } catch (CompletionException failed) {
             throw new CommandFailed("the engine did not start: " + root(failed).getMessage());
         }
@@ -253,7 +283,7 @@ final class NodeWiring {
         // A single process is ready when all of its models are served; in a cluster models come and go with
         // workers.
         if (settings.membership().isEmpty())
-            await(() -> engineDirectory.get().servedModels().size() >= settings.models().size(), () ->
+            await(() -> engineDirectory.get().servedModels().size() >= loadedModels, () ->
             "waiting for the models");
         Gateway.bind(system, settings.host(), settings.port(), parts, GatewaySettings.of(
                 config.getConfig("bios.gateway")), checks()).whenComplete((binding, failure) -> {

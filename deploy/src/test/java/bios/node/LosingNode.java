@@ -6,12 +6,14 @@ import bios.protocol.model.ModelName;
 import bios.worker.device.Device;
 import bios.worker.device.DeviceLost;
 import bios.worker.device.Devices;
+import bios.worker.load.ModelFolders;
 import com.typesafe.config.ConfigFactory;
 import java.lang.reflect.InvocationTargetException;
 import java.lang.reflect.Proxy;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.EnumSet;
+import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 
@@ -25,7 +27,8 @@ public final class LosingNode {
         Logs.configure("");
         Path lost = Path.of(arguments[2]);
         var settings = new Node.Settings(Optional.empty(), EnumSet.allOf(Role.class), "127.0.0.1", 0,
-                Path.of(arguments[0]), Map.of(new ModelName("bios/tiny"), Path.of(arguments[1])),
+                Path.of(arguments[0]), new ModelFolders(
+                        Map.of(new ModelName("bios/tiny"), Path.of(arguments[1])), List.of()),
                 Optional.empty(), Optional.of(1), ConfigFactory.empty(), Optional.empty());
         try {
             Node node = Node.start(settings, device -> losing(Devices.open(device), lost));

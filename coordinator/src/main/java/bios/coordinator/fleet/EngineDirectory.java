@@ -1,8 +1,10 @@
 package bios.coordinator.fleet;
 
 import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
+import bios.protocol.model.UnservedModel;
 import java.util.ArrayList;
 import java.util.Collection;
 import java.util.Collections;
@@ -29,7 +31,9 @@ public final class EngineDirectory {
     /// The last description of an engine.
     ///
     /// @param queuedSequences sequences that wait or decode in the engine
-    public record Engine(ActorRef<EngineCommand> ref, Set<ModelName> models, int queuedSequences) {}
+    /// @param unserved models that it was given and does not serve
+    public record Engine(ActorRef<EngineCommand> ref, Set<ModelName> models, int queuedSequences,
+            List<UnservedModel> unserved) {}
 
     private EngineDirectory(TreeMap<String, ModelInfo> models, Map<ActorRef<EngineCommand>, Engine> engines,
             List<String> conflictMessages) {
@@ -41,22 +45,22 @@ public final class EngineDirectory {
     /// The directory after a description of `engine`. The first model of a slug is kept, because run ids
     /// contain
     /// the slug only.
-    public EngineDirectory withEngine(ActorRef<EngineCommand> engine, List<ModelInfo> described,
-            int queuedSequences) {
+    public EngineDirectory withEngine(ActorRef<EngineCommand> engine, EngineReply.Description description) {
         var known = new TreeMap<>(models);
         var names = new HashSet<ModelName>();
         var conflicts = new ArrayList<String>();
-        for (ModelInfo info : described) {
+        for (ModelInfo info : description.models()) {
             ModelInfo first = known.putIfAbsent(info.name().slug(), info);
             if (first == null || first.equals(info)) names.add(info.name());
             else if (first.name().equals(info.name()) && !servedByOthers(info.name(), engine)) {
                 known.put(info.name().slug(), info);
                 names.add(info.name());
             } else conflicts.add(info.name() + " of " + engine.path() + " differs from " + first.name()
-                    + ", which is served already");
+                    + ", which is served already: " + info + " and " + first);
         }
         var next = new HashMap<>(engines);
-        next.put(engine, new Engine(engine, Set.copyOf(names), queuedSequences));
+        next.put(engine, new Engine(engine, Set.copyOf(names), description.queuedSequences(),
+                description.unserved()));
         return new EngineDirectory(known, next, List.copyOf(conflicts));
     }
 
@@ -75,6 +79,16 @@ public final class EngineDirectory {
     public List<ModelInfo> servedModels() {
         return models.values().stream().filter(m -> !enginesOf(m.name()).isEmpty())
                 .sorted(Comparator.comparing(m -> m.name().value())).toList();
+    }
+
+    /// The models that some engine was given and does not serve, and that no other serves, sorted by name.
+    public List<UnservedModel> unservedModels() {
+        Set<String> served = new HashSet<>();
+        servedModels().forEach(model -> served.add(model.name().value()));
+        return engines.values().stream().flatMap(engine -> engine.unserved().stream())
+                .filter(model -> !served.contains(model.name())).distinct()
+                .sorted(Comparator.comparing(UnservedModel::name).thenComparing(UnservedModel::folder))
+                .toList();
     }
 
     /// The model of this name, if it was ever served.

@@ -73,8 +73,7 @@ public final class ModelDirectory {
             case Described(var engine, var description) -> {
                 asked.remove(engine);
                 if (present.contains(engine))
-                    publish(published.get().withEngine(engine, description.models(),
-                            description.queuedSequences()));
+                    publish(published.get().withEngine(engine, description));
             }
         }
         return Behaviors.same();

@@ -35,15 +35,13 @@ record Archive(Map<String, Member> members) {
     }
 
     /// The format of Bios: the folders `adapter` and `tokenizer`, and `metadata.json`.
-    ///
-    /// @param reference the name under which other software loads the base model
-    static Archive inBiosFormat(CheckpointManifest manifest, String reference, Member adapter,
+    static Archive inBiosFormat(CheckpointManifest manifest, Member adapter,
             Map<String, byte[]> tokenizer) {
         var members = new LinkedHashMap<String, Member>();
         members.put("adapter/adapter_config.json",
-                Member.of(JsonWriter.writePretty(adapterConfig(manifest, reference))));
+                Member.of(JsonWriter.writePretty(adapterConfig(manifest))));
         members.put("adapter/adapter_model.safetensors", adapter);
-        members.put("metadata.json", Member.of(JsonWriter.writePretty(metadata(manifest, reference))));
+        members.put("metadata.json", Member.of(JsonWriter.writePretty(metadata(manifest))));
         new TreeMap<>(tokenizer).forEach((name, content) -> {
             if (!name.matches("[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}"))
                 throw new IllegalArgumentException("a tokenizer has a file called '" + name + "'");
@@ -53,32 +51,34 @@ record Archive(Map<String, Member> members) {
     }
 
     /// The format of Tinker: the adapter's files at the root, and an empty file `checkpoint_complete`.
-    static Archive inTinkerFormat(CheckpointManifest manifest, String reference, Member adapter) {
+    static Archive inTinkerFormat(CheckpointManifest manifest, Member adapter) {
         var members = new LinkedHashMap<String, Member>();
         members.put("adapter_config.json",
-                Member.of(JsonWriter.writePretty(adapterConfig(manifest, reference))));
+                Member.of(JsonWriter.writePretty(adapterConfig(manifest))));
         members.put("adapter_model.safetensors", adapter);
         members.put("checkpoint_complete", Member.of(new byte[0]));
         return new Archive(members);
     }
 
-    /// The keys of PEFT's LoraConfig.
-    private static Map<String, Object> adapterConfig(CheckpointManifest manifest, String reference) {
+    /// The keys of PEFT's LoraConfig. The base model has the name that it is served by: where its files are
+    /// on this machine helps no one else.
+    private static Map<String, Object> adapterConfig(CheckpointManifest manifest) {
         double alpha = manifest.lora().alpha();
         Object exact = alpha == Math.rint(alpha) && alpha < 1e9 ? (Object) (long) alpha : (Object) alpha;
-        return new TreeMap<>(ApiResponse.object("base_model_name_or_path", reference, "bias", "none",
+        return new TreeMap<>(ApiResponse.object("base_model_name_or_path",
+                manifest.baseModel().value(), "bias", "none",
                 "fan_in_fan_out", false, "inference_mode", true, "init_lora_weights", true,
                 "lora_alpha", exact, "lora_dropout", 0.0, "peft_type", "LORA", "r", manifest.lora().rank(),
                 "target_modules", ResponseBodies.sorted(ResponseBodies.targets(manifest.lora())),
                 "task_type", "CAUSAL_LM", "use_dora", false, "use_rslora", false));
     }
 
-    private static Map<String, Object> metadata(CheckpointManifest manifest, String reference) {
+    private static Map<String, Object> metadata(CheckpointManifest manifest) {
         AdamParams adam = manifest.settings();
         return ApiResponse.object("format_version", 1, "path", manifest.path().map(CheckpointPath::biosUri),
                 "kind", manifest.kind().name().toLowerCase(Locale.ROOT),
                 "base_model", ApiResponse.object("logical", manifest.baseModel().value(), "reference",
-                reference),
+                manifest.baseModel().value()),
                 "lora", ApiResponse.object("rank", manifest.lora().rank(), "alpha", manifest.lora().alpha(),
                         "targets", ResponseBodies.sorted(ResponseBodies.targets(manifest.lora()))),
                 "step", manifest.step(), "created_at", ResponseBodies.time(manifest.createdAtMillis()),

@@ -49,7 +49,7 @@ final class ArchiveEndpoints {
             if (!call.accepts("application/gzip")) return CompletableFuture.completedStage(link(call, ref));
             ModelInfo model = services.model(FieldPath.BODY, manifest.baseModel().value(), true);
             return tokenizer(model).thenCompose(files -> stream(ref, manifest,
-                    adapter -> Archive.inBiosFormat(manifest, model.reference(), adapter, files)));
+                    adapter -> Archive.inBiosFormat(manifest, adapter, files)));
         });
     }
 
@@ -87,8 +87,7 @@ final class ArchiveEndpoints {
                 services.clock().millis()).orElseThrow(() -> new ApiException(ErrorCode.LINK_EXPIRED,
                         "the link is invalid or has expired; request a new link"));
         return runs.resolve(account, path(ref)).thenCompose(manifest -> stream(ref, manifest,
-                adapter -> Archive.inTinkerFormat(manifest, services.directory().model(manifest.baseModel())
-                        .map(ModelInfo::reference).orElse(manifest.baseModel().value()), adapter)));
+                adapter -> Archive.inTinkerFormat(manifest, adapter)));
     }
 
     private interface ArchiveFactory {

@@ -145,7 +145,7 @@ final class FutureEndpoints {
     private CompletionStage<ApiResponse> openSampler(ApiRequest call, FutureId.Snapshot snapshot,
             CheckpointManifest manifest) {
         var sampler = new Sampler(manifest.baseModel(), Optional.empty(), Optional.of(
-                new SampleTask.Adapter(manifest.contentId(), manifest.lora(), manifest.adapter())));
+                SampleTask.Adapter.of(manifest)));
         return services.session(snapshot.session(), SessionReply.SamplerOpened.class, replyTo ->
                 new SessionCommand.OpenSampler(call.account(), snapshot.sampler(), sampler, replyTo))
                 .thenApply(opened -> opened.sampler().adapter().map(SampleTask.Adapter::contentId)

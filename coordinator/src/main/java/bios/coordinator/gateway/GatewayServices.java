@@ -7,6 +7,7 @@ import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
+import bios.protocol.model.UnservedModel;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunId;
@@ -18,6 +19,7 @@ import java.time.Duration;
 import java.time.InstantSource;
 import java.util.Comparator;
 import java.util.List;
+import java.util.Optional;
 import java.util.concurrent.Callable;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
@@ -121,9 +123,12 @@ final class GatewayServices {
         }
     }
 
-    private static ApiException noWorker(RunId run) {
+    private ApiException noWorker(RunId run) {
+        Optional<String> why = directory().modelOfSlug(run.slug())
+                .flatMap(model -> unserved(model.name().value()));
         return new ApiException(ErrorCode.NO_WORKER, "no worker serves the base model of run " + run
-                + " at the moment; the run is kept until one does");
+                + " at the moment" + why.map(reason -> " (" + reason + ")").orElse("")
+                + "; the run is kept until one does");
     }
 
     static ApiException noRun(String id) {
@@ -190,7 +195,8 @@ final class GatewayServices {
     ModelInfo model(FieldPath at, String name, boolean mustBeServed) {
         ModelName model = Fields.reportAt(at, () -> new ModelName(name));
         List<ModelInfo> servedModels = directory().servedModels();
-        ModelInfo info = directory().model(model).orElseThrow(() -> servedModels.isEmpty()
+        ModelInfo info = directory().model(model).orElseThrow(() -> unserved(name).isPresent()
+                ? noWorker(model) : servedModels.isEmpty()
                 ? new ApiException(ErrorCode.NO_WORKER, at.toString(),
                         "no worker is available at the moment; retry later")
                 : new ApiException(ErrorCode.UNKNOWN_MODEL, at.toString(),
@@ -205,9 +211,15 @@ final class GatewayServices {
         return directory().modelOfSlug(run.slug()).orElseThrow(() -> noWorker(run));
     }
 
-    private static ApiException noWorker(ModelName model) {
-        return new ApiException(ErrorCode.NO_WORKER,
-                "no worker serves " + model + " at the moment; retry later");
+    private ApiException noWorker(ModelName model) {
+        return new ApiException(ErrorCode.NO_WORKER, "no worker serves " + model + " at the moment"
+                + unserved(model.value()).map(why -> " (" + why + ")").orElse("") + "; retry later");
+    }
+
+    /// Why no worker serves a model that one was given.
+    private Optional<String> unserved(String name) {
+        return directory().unservedModels().stream().filter(m -> m.name().equals(name))
+                .map(UnservedModel::reason).findFirst();
     }
 
     /// The failure inside [CompletionException]s.

@@ -60,7 +60,8 @@ final class RunEndpoints {
         fields.requireAllRead();
         var config = new RunConfig(DerivedIds.run(model.name(), session, seq), call.account(), model.name(),
                 spec,
-                chosen, Optional.empty(), metadata, session, services.clock().millis());
+                chosen, Optional.empty(), metadata, session, services.clock().millis(),
+                model.fingerprint());
         return create(call, config)
                 .thenApply(_ -> ResponseBodies.future(config.run() + ":create", config.run()));
     }
@@ -94,7 +95,7 @@ final class RunEndpoints {
             var config = new RunConfig(DerivedIds.run(model.name(), session, seq), call.account(),
                     model.name(),
                     manifest.lora(), true, Optional.of(found.biosUri()), metadata, session,
-                    services.clock().millis());
+                    services.clock().millis(), model.fingerprint());
             return create(call, config).thenCompose(_ -> runs.submit(call, config.run(), 0,
                     new Operation.LoadState(found, true), ""));
         });

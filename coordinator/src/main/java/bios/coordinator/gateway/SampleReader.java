@@ -34,12 +34,13 @@ final class SampleReader {
                 Math.min(settings.maxTopkPromptLogprobs(), model.vocabularySize())).orElse(0L);
         boolean scored = request.bool("prompt_logprobs", false) || topk > 0;
         request.requireAllRead();
-        long most = (long) prompt.length + params.maxTokens().orElse(1);
-        if (most > model.contextLength())
+        // The token that is drawn last goes through no pass: one can follow a prompt that fills the context.
+        int drawn = params.maxTokens().orElse(1);
+        if (drawn > 1 && (long) prompt.length + drawn > model.contextLength())
             throw request.at("sampling_params").field("max_tokens")
-                    .invalid("a prompt of " + prompt.length + " tokens and "
-                            + params.maxTokens().orElse(1) + " drawn ones are more than the context of "
-                            + model.name() + ", " + model.contextLength());
+                    .invalid("a prompt of " + prompt.length + " tokens and " + drawn
+                            + " drawn ones are more than the context of " + model.name() + ", "
+                            + model.contextLength());
         byte[] digest = digest(prompt, params, samples, scored, topk);
         String id = samplerId + ":" + seq + ":" + HexFormat.of().formatHex(digest, 0, 8);
         // The default seed is derived from the id, so that every coordinator chooses the same.

@@ -63,8 +63,7 @@ final class SamplingEndpoints {
                         Optional.empty())) : runs.resolve(call.account(), path.get())
                 .thenApply(manifest -> new Sampler(manifest.baseModel(), manifest.path()
                         .map(CheckpointPath::biosUri),
-                        Optional.of(new SampleTask.Adapter(manifest.contentId(),
-                                manifest.lora(), manifest.adapter()))));
+                        Optional.of(SampleTask.Adapter.of(manifest))));
         return wanted.thenCompose(sampler -> services.session(session, SessionReply.SamplerOpened.class,
                 replyTo ->
                 new SessionCommand.OpenSampler(call.account(), seq, sampler, replyTo)).thenApply(opened -> {

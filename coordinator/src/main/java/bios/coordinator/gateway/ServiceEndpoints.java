@@ -1,5 +1,6 @@
 package bios.coordinator.gateway;
 
+import bios.coordinator.fleet.EngineDirectory;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
@@ -38,8 +39,7 @@ final class ServiceEndpoints {
                         "fwdbwd_max_chunk_bytes_count", 5_000_000))).ignoringBody(),
                 Endpoint.post("client/dynamic_config",
                         _ -> at(ApiResponse.ok("refresh_interval_sec", 300))).ignoringBody(),
-                Endpoint.get("get_server_capabilities", _ -> at(ApiResponse.ok("supported_models",
-                        services.directory().servedModels().stream().map(ServiceEndpoints::model).toList()))),
+                Endpoint.get("get_server_capabilities", _ -> at(capabilities(services.directory()))),
                 Endpoint.post("create_session", this::createSession),
                 Endpoint.post("session_heartbeat", this::heartbeat),
                 Endpoint.post("telemetry", _ -> at(ApiResponse.ok("status", "accepted"))).ignoringBody(),
@@ -56,12 +56,20 @@ final class ServiceEndpoints {
         return at(ApiResponse.ok("status", "ok"));
     }
 
+    private static ApiResponse capabilities(EngineDirectory directory) {
+        return ApiResponse.ok("supported_models",
+                directory.servedModels().stream().map(ServiceEndpoints::model).toList(),
+                "unserved_models", directory.unservedModels().stream()
+                        .map(m -> ApiResponse.object("model_name", m.name(), "reason", m.reason())).toList());
+    }
+
     private static Map<String, Object> model(ModelInfo model) {
         return ApiResponse.object("model_name", model.name().value(), "max_context_length",
                 model.contextLength(),
                 "architecture", model.architecture(), "vocab_size", model.vocabularySize(),
                 "hidden_size", model.hiddenSize(), "layers", model.layers(),
-                "dtype", model.dtype(), "parameters", model.parameters());
+                "dtype", model.dtype(), "parameters", model.parameters(),
+                "fingerprint", model.fingerprint());
     }
 
     private CompletionStage<ApiResponse> createSession(ApiRequest call) {

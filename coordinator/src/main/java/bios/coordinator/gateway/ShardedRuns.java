@@ -12,6 +12,7 @@ import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeoutException;
 import java.util.function.Function;
+import java.util.function.Predicate;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.cluster.sharding.typed.javadsl.EntityRef;
@@ -25,11 +26,20 @@ public final class ShardedRuns implements RunDirectory {
     private static final Duration POLL_SLICE = Duration.ofSeconds(3);
     /// How much later than the end of its slice a reply may arrive.
     private static final Duration GRACE = Duration.ofSeconds(1);
+    private final Predicate<String> host;
     private final Set<String> started = ConcurrentHashMap.newKeySet();
 
-    /// @param settings those of the workers: the number of shards must be the same on all nodes
+    /// Runs that are hosted on the nodes with the role of their base model.
     public ShardedRuns(ActorSystem<?> system, RunSettings settings) {
+        this(system, settings, slug ->
+                Cluster.get(system).selfMember().hasRole(TrainingRunSharding.role(slug)));
+    }
+
+    /// @param settings those of the workers: the number of shards must be the same on all nodes
+    /// @param host hosts the runs of a slug on this node, or says false: they are hosted elsewhere
+    public ShardedRuns(ActorSystem<?> system, RunSettings settings, Predicate<String> host) {
         this.system = system;
+        this.host = host;
         this.settings = settings;
     }
 
@@ -70,8 +80,7 @@ public final class ShardedRuns implements RunDirectory {
     /// Starts the shard proxy of a base model, unless this node serves the model and hosts its shards.
     public void startProxy(String slug) {
         if (started.contains(slug)) return;
-        if (!Cluster.get(system).selfMember().hasRole(TrainingRunSharding.role(slug)))
-            TrainingRunSharding.initProxy(system, slug, settings);
+        if (!host.test(slug)) TrainingRunSharding.initProxy(system, slug, settings);
         started.add(slug);
     }
 }

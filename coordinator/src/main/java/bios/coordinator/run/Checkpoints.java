@@ -174,6 +174,6 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
     private static CheckpointManifest expiring(CheckpointManifest m, Optional<Long> at) {
         return new CheckpointManifest(m.run(), m.kind(), m.name(), m.baseModel(), m.lora(), m.contentId(),
                 m.adapter(), m.optimizer(), m.step(), m.settings(), m.optimizerType(), m.userMetadata(),
-                m.parent(), m.createdAtMillis(), at);
+                m.parent(), m.createdAtMillis(), at, m.baseFingerprint());
     }
 }

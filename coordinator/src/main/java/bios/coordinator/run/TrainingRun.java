@@ -169,10 +169,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     Decision create(RunConfig wanted) {
         if (config.isEmpty()) return new Decision.Accept(List.of(new RunCreated(wanted)));
         RunConfig have = config.get();
-        var sameTime = new RunConfig(wanted.run(), wanted.owner(), wanted.baseModel(),
-                wanted.lora(), wanted.loraChosen(), wanted.parent(),
-                wanted.userMetadata(), wanted.session(), have.createdAtMillis());
-        return sameTime.equals(have)
+        return wanted.sameAs(have)
                 ? new Decision.Duplicate()
                 : new Decision.Refuse(Reason.CONFLICT,
                         "run " + have.run() + " exists with another configuration");
@@ -232,6 +229,11 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         if (!manifest.baseModel().equals(own.baseModel()))
             return refuse(position, "base_model_mismatch",
                     path + " was made from " + manifest.baseModel() + ", this run trains " + own.baseModel());
+        if (manifest.baseFingerprint().isPresent() && own.fingerprint().isPresent()
+                && !manifest.baseFingerprint().equals(own.fingerprint()))
+            return refuse(position, "base_model_mismatch", path + " was made on other weights of "
+                    + own.baseModel() + " (" + manifest.baseFingerprint().get() + ") than this run trains ("
+                    + own.fingerprint().get() + "); load it into a run that is created on those weights");
         if (optimizer && manifest.kind() == CheckpointKind.SAMPLER)
             return refuse(position, "weights_only",
                     path + " holds weights only, no optimizer state; load a path of save_state,"

@@ -344,8 +344,9 @@ public final class TrainingRunEntity
         var request = new RequestId(id, seq);
         Optional<TrainingRun.SetAside> before = run.setAside()
                 .filter(aside -> run.bySeq(seq).filter(o -> aside.holds(o.position())).isPresent());
-        if (before.isPresent()) return new RunReply.Stalled(request, Fault.server(before.get().why().code(),
-                "operation " + before.get().position() + " before it is set aside"));
+        if (before.isPresent()) return new RunReply.Stalled(request, new Fault(Fault.Kind.SERVER,
+                before.get().why().code(), "operation " + before.get().position()
+                        + " before it is set aside"));
         return scheduler.stalled().<RunReply>map(why -> new RunReply.Stalled(request, why))
                 .orElseGet(() -> new RunReply.Pending(request, scheduler.ahead(run, seq)));
     }

@@ -38,6 +38,14 @@ public final class TrainingRunSharding {
     /// Hosts runs of a base model on this node, which must have the role.
     public static ActorRef<ShardingEnvelope<RunCommand>> init(ActorSystem<?> system, String slug,
             RunEnvironment environment) {
+        return init(system, slug, role(slug), environment);
+    }
+
+    /// Hosts runs of a base model on this node.
+    ///
+    /// @param role of all nodes that host them, this one included: [#role] in a cluster
+    public static ActorRef<ShardingEnvelope<RunCommand>> init(ActorSystem<?> system, String slug, String role,
+            RunEnvironment environment) {
         // Any message starts the entity of a passivated run.
         RunEnvironment restarting = environment.withStarter(run -> ref(system, run).tell(
                 new RunCommand.Describe("", system.ignoreRef())));
@@ -48,7 +56,7 @@ public final class TrainingRunSharding {
                             new RunId(context.getEntityId()), persistenceId, restarting,
                             Optional.of(context.getShard())));
         });
-        return ClusterSharding.get(system).init(configured(system, slug, entity, environment.settings()));
+        return ClusterSharding.get(system).init(configured(system, role, entity, environment.settings()));
     }
 
     /// Starts a proxy for the runs of a base model on this node, which does not have the role. Needed once
@@ -59,15 +67,15 @@ public final class TrainingRunSharding {
             throw new IllegalStateException("run " + context.getEntityId()
                     + " does not belong on a node without the role " + role(slug));
         });
-        return ClusterSharding.get(system).init(configured(system, slug, entity, settings));
+        return ClusterSharding.get(system).init(configured(system, role(slug), entity, settings));
     }
 
     private static Entity<RunCommand, ShardingEnvelope<RunCommand>> configured(ActorSystem<?> system,
-            String slug, Entity<RunCommand, ShardingEnvelope<RunCommand>> entity, RunSettings settings) {
+            String role, Entity<RunCommand, ShardingEnvelope<RunCommand>> entity, RunSettings settings) {
         var sharding = ClusterShardingSettings.create(system).withRememberEntities(true)
                 .withRememberEntitiesStoreMode(
                         ClusterShardingSettings.rememberEntitiesStoreModeEventSourced());
-        return entity.withRole(role(slug)).withSettings(sharding).withStopMessage(new RunCommand.Leave())
+        return entity.withRole(role).withSettings(sharding).withStopMessage(new RunCommand.Leave())
                 .withMessageExtractor(new HashCodeMessageExtractor<>(settings.shards()));
     }
 

@@ -4,6 +4,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.protocol.engine.EngineCommand;
+import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
 import com.typesafe.config.ConfigFactory;
@@ -27,13 +28,17 @@ class EngineDirectoryTest {
     }
 
     private static ModelInfo model(String name, int vocabulary) {
-        return new ModelInfo(new ModelName(name), name, "LlamaForCausalLM", 64, vocabulary, 16, 2,
+        return new ModelInfo(new ModelName(name), "LlamaForCausalLM", 64, vocabulary, 16, 2,
                 "bfloat16", 5);
     }
 
+    private static EngineReply.Description described(int queued, ModelInfo... models) {
+        return new EngineReply.Description(List.of(models), queued, 0, List.of());
+    }
+
     @Test void aModelStaysKnownAfterTheLossOfItsLastEngine() {
-        EngineDirectory directory = EngineDirectory.EMPTY.withEngine(A, List.of(model("x/one", 10)), 3)
-                .withEngine(B, List.of(model("x/one", 10), model("two", 10)), 0);
+        EngineDirectory directory = EngineDirectory.EMPTY.withEngine(A, described(3, model("x/one", 10)))
+                .withEngine(B, described(0, model("x/one", 10), model("two", 10)));
         assertEquals(2, directory.enginesOf(new ModelName("x/one")).size());
         EngineDirectory less = directory.withOnlyEngines(List.of(A));
         assertEquals(List.of(model("x/one", 10)), less.servedModels());
@@ -43,15 +48,15 @@ class EngineDirectoryTest {
     }
 
     @Test void twoModelsOfOneSlugAreNotMixedUp() {
-        EngineDirectory directory = EngineDirectory.EMPTY.withEngine(A, List.of(model("x/one", 10)), 0)
-                .withEngine(B, List.of(model("y/one", 20)), 0);
+        EngineDirectory directory = EngineDirectory.EMPTY.withEngine(A, described(0, model("x/one", 10)))
+                .withEngine(B, described(0, model("y/one", 20)));
         assertEquals(List.of(model("x/one", 10)), directory.servedModels());
         assertEquals(1, directory.conflictMessages().size());
-        EngineDirectory other = EngineDirectory.EMPTY.withEngine(A, List.of(model("x/one", 10)), 0)
-                .withEngine(B, List.of(model("x/one", 20)), 0);
+        EngineDirectory other = EngineDirectory.EMPTY.withEngine(A, described(0, model("x/one", 10)))
+                .withEngine(B, described(0, model("x/one", 20)));
         assertEquals(1, other.enginesOf(new ModelName("x/one")).size());
         EngineDirectory replaced = other.withOnlyEngines(List.of(B))
-                .withEngine(B, List.of(model("x/one", 20)), 0);
+                .withEngine(B, described(0, model("x/one", 20)));
         assertEquals(List.of(model("x/one", 20)), replaced.servedModels());
         assertTrue(replaced.conflictMessages().isEmpty());
     }

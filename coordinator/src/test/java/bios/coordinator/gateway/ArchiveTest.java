@@ -84,7 +84,7 @@ class ArchiveTest {
                 .getFirst().adapter(), 1 << 30), members.get("adapter/adapter_model.safetensors"));
         JsonNode config = TestService.MAPPER.readTree(members.get("adapter/adapter_config.json"));
         assertEquals("LORA", config.get("peft_type").asText());
-        assertEquals("hub/usf-tiny", config.get("base_model_name_or_path").asText());
+        assertEquals("ultrasafe/usf-tiny", config.get("base_model_name_or_path").asText());
         assertEquals("[\"q_proj\",\"v_proj\"]", config.get("target_modules").toString());
         assertEquals("16", config.get("lora_alpha").toString());
         // The fields of peft.LoraConfig; PEFT refuses other fields or warns.
@@ -226,6 +226,6 @@ class ArchiveTest {
         var manifest = service.runs.runs.get(new RunId(run)).checkpoints.getFirst();
         for (String name : new ArrayList<>(List.of("../x", "a/b", "", ".hidden", "/etc/passwd")))
             assertThrows(IllegalArgumentException.class, () -> Archive.inBiosFormat(manifest,
-                    "ref", Archive.Member.of(new byte[0]), Map.of(name, new byte[0])), name);
+                    Archive.Member.of(new byte[0]), Map.of(name, new byte[0])), name);
     }
 }

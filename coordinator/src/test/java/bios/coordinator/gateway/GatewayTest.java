@@ -9,6 +9,8 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.gateway.TestClient.Answer;
 import bios.protocol.Fault;
+import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.model.UnservedModel;
 import bios.protocol.run.Operation;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunId;
@@ -266,6 +268,39 @@ class GatewayTest {
         assertEquals("no optimizer there", failed.text("error"));
         assertEquals("user", failed.text("category"));
         assertEquals("weights_only", failed.text("code"));
+    }
+
+    @Test void aModelThatIsNotServedIsListedWithItsReason() {
+        EngineDirectory all = service.directory.get();
+        try {
+            service.directory.set(all.withEngine(service.engine, new EngineReply.Description(List.of(
+                    TestService.MODEL), 0, 0, List.of(new UnservedModel("a b", "/m/a b", "is no name"),
+                    new UnservedModel("org/part", "/m/part", "is cut off")))));
+            var unserved = service.get("get_server_capabilities").json().get("unserved_models");
+            assertEquals("a b", unserved.get(0).get("model_name").asText());
+            assertEquals("is cut off", unserved.get(1).get("reason").asText());
+            Answer refused = service.post("create_model", "{'session_id': '" + SESSION
+                    + "', 'model_seq_id': 77, 'base_model': 'org/part'}");
+            assertEquals(503, refused.status());
+            assertTrue(refused.text("message").contains("is cut off"), refused.text("message"));
+        } finally {
+            service.directory.set(all);
+        }
+    }
+
+    /// Tinker's client asks for log-probabilities with one token more.
+    @Test void aPromptThatFillsTheContextIsScored() {
+        String sampler = service.post("create_sampling_session", "{'session_id': '" + SESSION
+                + "', 'sampling_session_seq_id': 33, 'base_model': 'ultrasafe/usf-tiny'}")
+                .text("sampling_session_id");
+        String body = "{'sampling_session_id': '" + sampler + "', 'seq_id': 1, 'prompt': {'chunks':"
+                + " [{'type': 'encoded_text', 'tokens': [1" + ", 1".repeat(63) + "]}]}, 'num_samples': 1,"
+                + " 'sampling_params': {'max_tokens': 1}, 'prompt_logprobs': true}";
+        assertEquals(200, service.post("asample", body).status());
+        Answer longer = service.post("asample", body.replace("[1,", "[1, 1,").replace("'seq_id': 1",
+                "'seq_id': 2"));
+        assertEquals(400, longer.status());
+        assertEquals("prompt", longer.text("field"));
     }
 
     @Test void samplingIsIdempotentAndPinned() {

@@ -55,8 +55,8 @@ class LargeReplyTest {
     private static final ActorTestKit COORDINATOR = ActorTestKit.create("coordinator", REMOTE);
     private static final ActorTestKit WORKER = ActorTestKit.create("worker", REMOTE);
     private static final Duration TIMEOUT = Duration.ofSeconds(20);
-    private static final ModelInfo MODEL = new ModelInfo(new ModelName("m"), "hub/m",
-            "LlamaForCausalLM", 64, 100, 16, 2, "bfloat16", 5);
+    private static final ModelInfo MODEL = new ModelInfo(new ModelName("m"), "LlamaForCausalLM",
+            64, 100, 16, 2, "bfloat16", 5);
     private static final RunId RUN = new RunId("m-0123456789abcdef");
 
     @AfterAll static void stop() {
@@ -97,7 +97,8 @@ class LargeReplyTest {
         }), "engine");
         var directory = COORDINATOR.spawn(Behaviors.<ModelDirectory.Command>receiveMessage(command -> {
             if (command instanceof ModelDirectory.Subscribe(var subscriber)) subscriber.tell(
-                    EngineDirectory.EMPTY.withEngine(remote(engine, WORKER, COORDINATOR), List.of(MODEL), 0));
+                    EngineDirectory.EMPTY.withEngine(remote(engine, WORKER, COORDINATOR),
+                            new EngineReply.Description(List.of(MODEL), 0, 0, List.of())));
             return Behaviors.same();
         }));
         ActorRef<SamplingCommand> router = COORDINATOR.spawn(SamplingRouter.create("one",

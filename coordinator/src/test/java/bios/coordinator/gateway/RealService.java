@@ -6,6 +6,7 @@ import bios.coordinator.run.RunSettings;
 import bios.coordinator.run.RunEnvironment;
 import bios.coordinator.run.TrainingRunSharding;
 import bios.coordinator.sampling.SamplingRouter;
+import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.coordinator.sampling.SamplingSettings;
 import bios.coordinator.sampling.PersistentSampleRequestStore;
 import bios.coordinator.session.SessionSettings;
@@ -82,7 +83,8 @@ final class RealService extends TestClient implements AutoCloseable {
                 TrainingRunSharding.resolver(system, ASK_LIMIT), clock, runs));
         SessionSharding.init(system, SessionSettings.from(config),
                 SessionSharding.releaser(system, ASK_LIMIT), clock);
-        EngineDirectory directory = EngineDirectory.EMPTY.withEngine(engine, List.of(TestService.MODEL), 0);
+        EngineDirectory directory = EngineDirectory.EMPTY.withEngine(engine,
+                new EngineReply.Description(List.of(TestService.MODEL), 0, 0, List.of()));
         Behavior<ModelDirectory.Command> modelDirectory = Behaviors.receiveMessage(command -> {
             if (command instanceof ModelDirectory.Subscribe(var subscriber)) subscriber.tell(directory);
             return Behaviors.same();

@@ -32,7 +32,7 @@ import org.apache.pekko.http.javadsl.ServerBinding;
 
 /// A gateway on a free port with fakes of all its parts, and a client.
 final class TestService extends TestClient implements AutoCloseable {
-    static final ModelInfo MODEL = new ModelInfo(new ModelName("ultrasafe/usf-tiny"), "hub/usf-tiny",
+    static final ModelInfo MODEL = new ModelInfo(new ModelName("ultrasafe/usf-tiny"),
             "LlamaForCausalLM", 64, 100, 16, 2, "bfloat16", 12345);
     static final String SESSION = "0a1b2c3d-0000-4000-8000-00000000000a";
 
@@ -53,7 +53,8 @@ final class TestService extends TestClient implements AutoCloseable {
                 .withFallback(ConfigFactory.load());
         kit = ActorTestKit.create("gateway-test", config);
         engine = kit.spawn(engine());
-        directory.set(EngineDirectory.EMPTY.withEngine(engine, List.of(MODEL), 0));
+        directory.set(EngineDirectory.EMPTY.withEngine(engine,
+                new EngineReply.Description(List.of(MODEL), 0, 0, List.of())));
         Behavior<ModelDirectory.Command> modelDirectory = Behaviors.receiveMessage(command -> {
             if (command instanceof ModelDirectory.Subscribe(var subscriber)) subscriber.tell(directory.get());
             return Behaviors.same();

@@ -33,7 +33,7 @@ class SamplingRouterTest {
     private static final ActorTestKit KIT = ActorTestKit.create("router-test",
             ConfigFactory.parseString("pekko.actor.provider = local, pekko.loglevel = WARNING")
             .withFallback(ConfigFactory.load()));
-    private static final ModelInfo MODEL = new ModelInfo(new ModelName("m"), "hub/m",
+    private static final ModelInfo MODEL = new ModelInfo(new ModelName("m"),
             "LlamaForCausalLM", 64, 100, 16, 2, "bfloat16", 5);
     private static final SamplingSettings SETTINGS =
             SamplingSettings.of(ConfigFactory.load().getConfig("bios.sampling"));
@@ -45,7 +45,7 @@ class SamplingRouterTest {
     private static ActorRef<EngineCommand> engine(TestProbe<EngineCommand.Sample> seen) {
         return KIT.spawn(Behaviors.<EngineCommand>receiveMessage(command -> {
             if (command instanceof EngineCommand.Describe(var replyTo))
-                replyTo.tell(new EngineReply.Description(List.of(MODEL), 0, 0));
+                replyTo.tell(new EngineReply.Description(List.of(MODEL), 0, 0, List.of()));
             if (command instanceof EngineCommand.Sample sample) seen.getRef().tell(sample);
             if (command instanceof EngineCommand.CloseRun) return Behaviors.stopped();
             return Behaviors.same();

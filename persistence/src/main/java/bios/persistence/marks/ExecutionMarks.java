@@ -73,7 +73,8 @@ public final class ExecutionMarks implements AutoCloseable {
             file.fill((byte) 0);
             file.set(LONG, 0, MAGIC);
             file.set(INT, 8, VERSION);
-            byte[] name = UUID.randomUUID().toString().getBytes(StandardCharsets.US_ASCII);
+            byte[] name = UUID.randomUUID().toString() // edge: a name of its own
+                    .getBytes(StandardCharsets.US_ASCII);
             MemorySegment.copy(name, 0, file, ValueLayout.JAVA_BYTE, ID, name.length);
         }
         id = new String(file.asSlice(ID, 36).toArray(ValueLayout.JAVA_BYTE), StandardCharsets.US_ASCII);
@@ -203,7 +204,7 @@ public final class ExecutionMarks implements AutoCloseable {
     /// Records that an operation was executed to its end.
     public synchronized void executed(RunId run, long position) {
         if (!arena.scope().isAlive()) return;
-        int first = Math.floorMod(run.value().hashCode(), EXECUTED);
+        int first = slot(run);
         long found = executed(first);
         for (int i = 0; i < PROBES; i++) {
             long at = executed((first + i) % EXECUTED);
@@ -220,7 +221,7 @@ public final class ExecutionMarks implements AutoCloseable {
     }
 
     private long executed(RunId run) {
-        int first = Math.floorMod(run.value().hashCode(), EXECUTED);
+        int first = slot(run);
         for (int i = 0; i < PROBES; i++) {
             long at = executed((first + i) % EXECUTED);
             if (holds(at, run)) return position(at);
@@ -262,6 +263,11 @@ public final class ExecutionMarks implements AutoCloseable {
 
     private static long counted(int slot) {
         return HEADER + (ACTIVE + slot) * ENTRY;
+    }
+
+    /// Where the search for a run begins: ids that differ little begin far from each other.
+    private static int slot(RunId run) {
+        return (run.value().hashCode() * 0x9E3779B9 >>> 8) % EXECUTED;
     }
 
     private static long executed(int slot) {

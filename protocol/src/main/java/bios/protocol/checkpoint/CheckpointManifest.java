@@ -4,6 +4,7 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelName;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.RunId;
+import com.fasterxml.jackson.annotation.JsonInclude;
 import java.util.Optional;
 
 /// The metadata of one committed version of a checkpoint; the tensors are in its blobs.
@@ -20,10 +21,26 @@ import java.util.Optional;
 /// @param parent the path that the run was loaded from
 /// @param createdAtMillis when the save was accepted, epoch milliseconds
 /// @param expiresAtMillis when it is deleted automatically, epoch milliseconds; empty: never
+/// @param baseFingerprint of the base model that the weights belong to; empty in checkpoints of builds
+///     without fingerprints
 public record CheckpointManifest(RunId run, CheckpointKind kind, Optional<CheckpointName> name,
         ModelName baseModel, LoraSpec lora, String contentId, BlobRef adapter, Optional<BlobRef> optimizer,
         long step, AdamParams settings, String optimizerType, String userMetadata, Optional<String> parent,
-        long createdAtMillis, Optional<Long> expiresAtMillis) {
+        long createdAtMillis, Optional<Long> expiresAtMillis,
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<String> baseFingerprint) {
+    public CheckpointManifest {
+        if (baseFingerprint == null) baseFingerprint = Optional.empty();
+    }
+
+    /// A checkpoint without a fingerprint.
+    public CheckpointManifest(RunId run, CheckpointKind kind, Optional<CheckpointName> name,
+            ModelName baseModel, LoraSpec lora, String contentId, BlobRef adapter,
+            Optional<BlobRef> optimizer, long step, AdamParams settings, String optimizerType,
+            String userMetadata, Optional<String> parent, long createdAtMillis,
+            Optional<Long> expiresAtMillis) {
+        this(run, kind, name, baseModel, lora, contentId, adapter, optimizer, step, settings, optimizerType,
+                userMetadata, parent, createdAtMillis, expiresAtMillis, Optional.empty());
+    }
 
     /// Total bytes of its blobs.
     public long bytes() {

@@ -6,6 +6,7 @@ import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
+import bios.protocol.model.UnservedModel;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
@@ -39,6 +40,10 @@ public sealed interface EngineCommand extends Message {
     /// The code of [EngineEvent.Failed] when the blob store failed: the same operation may succeed later. If
     /// only the read of an operation failed, the entity sends it again.
     String STORE_FAILED = "store_failed";
+
+    /// The code of [EngineEvent.OpenFailed] when the base model of that name has other weights or another
+    /// configuration than the run was created on.
+    String BASE_MODEL_CHANGED = "base_model_changed";
 
     /// Creates a run's state: a new adapter of shape `lora` (B = 0, A from its seed), or the exact state of a
     /// recovery point. Replaces the state of an open run. Waits while the states of other runs take all
@@ -133,8 +138,9 @@ public sealed interface EngineCommand extends Message {
 
         /// @param queuedSequences sequences waiting or decoding
         /// @param openRuns runs whose state is in memory
-        record Description(List<ModelInfo> models, int queuedSequences, int openRuns)
-                implements EngineReply {}
+        /// @param unserved models that the engine was given and does not serve
+        record Description(List<ModelInfo> models, int queuedSequences, int openRuns,
+                List<UnservedModel> unserved) implements EngineReply {}
 
         record Tokenized(int[] tokens) implements EngineReply {}
 

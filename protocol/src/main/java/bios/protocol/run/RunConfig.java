@@ -2,6 +2,7 @@ package bios.protocol.run;
 
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelName;
+import com.fasterxml.jackson.annotation.JsonInclude;
 import java.util.Optional;
 
 /// The configuration with which a run is created.
@@ -13,5 +14,25 @@ import java.util.Optional;
 /// @param userMetadata the user's own JSON object, `{}` when none was given
 /// @param session the session that created it
 /// @param createdAtMillis epoch milliseconds
+/// @param fingerprint of the base model that the run trains on, see [bios.protocol.model.ModelInfo]; empty
+///     in runs of builds without fingerprints
 public record RunConfig(RunId run, String owner, ModelName baseModel, LoraSpec lora, boolean loraChosen,
-        Optional<String> parent, String userMetadata, String session, long createdAtMillis) {}
+        Optional<String> parent, String userMetadata, String session, long createdAtMillis,
+        @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<String> fingerprint) {
+    public RunConfig {
+        if (fingerprint == null) fingerprint = Optional.empty();
+    }
+
+    /// A run without a fingerprint.
+    public RunConfig(RunId run, String owner, ModelName baseModel, LoraSpec lora, boolean loraChosen,
+            Optional<String> parent, String userMetadata, String session, long createdAtMillis) {
+        this(run, owner, baseModel, lora, loraChosen, parent, userMetadata, session, createdAtMillis,
+                Optional.empty());
+    }
+
+    /// Whether this describes the same run, whenever and on whichever weights it was created.
+    public boolean sameAs(RunConfig other) {
+        return new RunConfig(run, owner, baseModel, lora, loraChosen, parent, userMetadata, session,
+                other.createdAtMillis, other.fingerprint).equals(other);
+    }
+}

@@ -1,8 +1,10 @@
 package bios.protocol.sampling;
 
 import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelName;
+import com.fasterxml.jackson.annotation.JsonInclude;
 import java.util.Arrays;
 import java.util.Optional;
 
@@ -20,7 +22,24 @@ public record SampleTask(String id, ModelName baseModel, Optional<Adapter> adapt
     /// Immutable adapter weights.
     ///
     /// @param contentId SHA-256 of the adapter's bytes
-    public record Adapter(String contentId, LoraSpec lora, BlobRef blob) {}
+    /// @param baseFingerprint as in its [bios.protocol.checkpoint.CheckpointManifest]
+    public record Adapter(String contentId, LoraSpec lora, BlobRef blob,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<String> baseFingerprint) {
+        public Adapter {
+            if (baseFingerprint == null) baseFingerprint = Optional.empty();
+        }
+
+        /// An adapter without a fingerprint.
+        public Adapter(String contentId, LoraSpec lora, BlobRef blob) {
+            this(contentId, lora, blob, Optional.empty());
+        }
+
+        /// The adapter of a checkpoint.
+        public static Adapter of(CheckpointManifest manifest) {
+            return new Adapter(manifest.contentId(), manifest.lora(), manifest.adapter(),
+                    manifest.baseFingerprint());
+        }
+    }
 
     @Override public boolean equals(Object other) {
         return other instanceof SampleTask t && t.id.equals(id) && t.baseModel.equals(baseModel)

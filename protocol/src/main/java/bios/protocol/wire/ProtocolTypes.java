@@ -12,6 +12,7 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
 import bios.protocol.model.TargetModule;
+import bios.protocol.model.UnservedModel;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Datum;
 import bios.protocol.run.DeathReport;
@@ -61,6 +62,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(21, ModelInfo.class);
         registry.add(22, ModelName.class);
         registry.add(23, TargetModule.class);
+        registry.add(24, UnservedModel.class);
     }
 
     private static void checkpoint(Registry registry) {

@@ -14,6 +14,7 @@ import bios.protocol.engine.EngineCommand.EngineEvent;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
+import bios.protocol.model.UnservedModel;
 import bios.protocol.run.OperationKind;
 import bios.protocol.run.OperationResult;
 import bios.protocol.run.RequestId;
@@ -133,7 +134,7 @@ class WireGoldenTest {
         var params = new SamplingParams(Optional.of(16), Optional.of(1L), List.of("."),
                 List.of(2), 0.7, 40, 0.9);
         all.add(new EngineCommand.Sample(new SampleTask("task", Samples.CONFIG.baseModel(),
-                Optional.of(new SampleTask.Adapter("ab", Samples.LORA, Samples.BLOB)), new int[] {1, 2},
+                Optional.of(SampleTask.Adapter.of(Samples.MANIFEST)), new int[] {1, 2},
                 params, 2, 3, true, 4), nobody()));
         all.add(new EngineCommand.Describe(nobody()));
         all.add(new EngineCommand.Tokenize(new ModelName("m"), "text", true, nobody()));
@@ -153,8 +154,9 @@ class WireGoldenTest {
                         SampleResult.StopReason.STOP, Optional.of(new float[] {-2}))),
                         Optional.of(new float[] {Float.NaN}),
                         Optional.of(List.of(List.of(new SampleResult.TokenLogprob(1, -2)))))));
-        all.add(new EngineReply.Description(List.of(new ModelInfo(new ModelName("m"), "hub/m",
-                "LlamaForCausalLM", 2048, 32000, 64, 2, "bfloat16", 1_000_000)), 1, 2));
+        all.add(new EngineReply.Description(List.of(new ModelInfo(new ModelName("m"),
+                "LlamaForCausalLM", 2048, 32000, 64, 2, "bfloat16", 1_000_000, Optional.of("ab-cd"))), 1, 2,
+                List.of(new UnservedModel("a b", "/models/a b", "is no name"))));
         all.add(new EngineReply.Tokenized(new int[] {1}));
         all.add(new EngineReply.Detokenized("text"));
         all.add(new EngineReply.TokenizerFiles(Map.of("tokenizer.json", new byte[] {1, 2})));

@@ -99,6 +99,11 @@ public interface Device extends AutoCloseable {
     /// [NotFiniteWeight] if an element is infinite or NaN.
     Weight weight(FrozenMatrix matrix);
 
+    /// Bytes that [#weight] allocates for a matrix.
+    default long weightBytes(FrozenMatrix matrix) {
+        return (long) matrix.rows() * matrix.columns() * matrix.dtype().bytes();
+    }
+
     /// Prepares a frozen matrix for [#embed]. `matrix` must stay mapped as long as the table is used.
     /// [NotFiniteWeight] if an element is infinite or NaN.
     Table table(FrozenMatrix matrix);

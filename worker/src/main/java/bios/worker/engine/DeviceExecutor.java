@@ -13,10 +13,12 @@ import bios.worker.adapter.Adapter;
 import bios.worker.adapter.StateSnapshot;
 import bios.worker.adapter.StateSource;
 import bios.worker.adapter.TrainingState;
+import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.device.HostMemory;
-import bios.worker.load.ModelRefused;
+import bios.worker.load.FingerprintCache;
+import bios.worker.load.ModelFolder;
 import bios.worker.load.Tokenizer;
 import bios.worker.model.BaseModel;
 import bios.worker.sample.LaunchedDecode;
@@ -30,11 +32,11 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.HashSet;
-import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.atomic.AtomicLong;
 import java.util.function.Consumer;
 import java.util.function.Function;
@@ -56,16 +58,19 @@ final class DeviceExecutor implements AutoCloseable {
     private final StagingBuffers buffers;
     private final Consumer<EngineSelfMessage> report;
     private final ExecutionMarks marks;
-    private final Map<ModelName, LoadedModel> models = new LinkedHashMap<>();
+    private final Map<ModelName, LoadedModel> models = new ConcurrentHashMap<>();
+    private final FingerprintCache fingerprints;
     private final Set<ResidentRun> runs = new HashSet<>();
     private final AtomicLong copyBytes = new AtomicLong();
     private long runBytes;
     private long freedBytes;
     private boolean worked;
 
-    private DeviceExecutor(Device device, EngineSettings settings, DeviceQueue queue,
-            StagingBuffers buffers, ExecutionMarks marks, Consumer<EngineSelfMessage> report) {
+    private DeviceExecutor(Device device, EngineSettings settings, FingerprintCache fingerprints,
+            DeviceQueue queue, StagingBuffers buffers, ExecutionMarks marks,
+            Consumer<EngineSelfMessage> report) {
         this.device = device;
+        this.fingerprints = fingerprints;
         this.settings = settings;
         this.queue = queue;
         this.buffers = buffers;
@@ -73,46 +78,45 @@ final class DeviceExecutor implements AutoCloseable {
         this.report = report;
     }
 
-    /// Opens the device and loads all models; [ModelRefused] when one cannot be served.
+    /// Opens the device and loads the models; see [ModelCatalog#start] for what happens when one cannot be
+    /// served.
     ///
     /// @param marks keeps what is being executed beyond the end of the process
     /// @param report tells the engine what has ended
-    static DeviceExecutor load(Supplier<Device> device, Map<ModelName, Path> folders, EngineSettings settings,
-            DeviceQueue queue, StagingBuffers buffers, ExecutionMarks marks,
-            Consumer<EngineSelfMessage> report, Logger log) {
-        var executor = new DeviceExecutor(device.get(), settings, queue, buffers, marks, report);
+    /// @param loaded takes the executor as soon as the device is open
+    static ModelCatalog.Snapshot load(Supplier<Device> device, ModelCatalog catalog,
+            FingerprintCache fingerprints, EngineSettings settings, DeviceQueue queue, StagingBuffers buffers,
+            ExecutionMarks marks, Consumer<EngineSelfMessage> report, Consumer<DeviceExecutor> loaded,
+            Logger log) {
+        var executor =
+                new DeviceExecutor(device.get(), settings, fingerprints, queue, buffers, marks, report);
         try {
-            Set<String> slugs = new HashSet<>();
-            for (var model : folders.entrySet()) {
-                String slug = model.getKey().slug();
-                if (!slugs.add(slug))
-                    throw new ModelRefused(model.getValue().toString(), "its name " + model.getKey()
-                            + " shares the slug " + slug + " with another model", "name it differently");
-                executor.load(model.getKey(), model.getValue(), log);
-            }
+            ModelCatalog.Snapshot models = catalog.start((name, folder) -> executor.load(name, folder, log));
             executor.runBytes = executor.roomForRuns();
             log.info("memory limit={} in_use={} runs={} host_runs={} device=\"{}\"",
                     executor.device.memoryLimit(), executor.device.memoryInUse(), executor.runBytes(),
                     executor.hostRunBytes(), executor.device.description());
-            return executor;
-        } catch (OutOfDeviceMemory full) {
-            executor.close();
-            throw new ModelRefused(folders.values().toString(), FaultClassifier.of(full, "loading").message(),
-                    "serve fewer or smaller models, or use a machine with more memory");
+            loaded.accept(executor);
+            return models;
         } catch (Throwable thrown) {
             executor.close();
             throw thrown;
         }
     }
 
-    private void load(ModelName name, Path folder, Logger log) {
+    /// Loads a model; on the device's thread.
+    LoadedModel load(ModelName name, Path folder, Logger log) {
         long began = System.nanoTime(); // edge: seconds for the log
+        Consumer<String> warn = what -> log.atWarn().addKeyValue("model", name).log("{}", what);
         Optional<Tokenizer> tokenizer = Tokenizer.open(folder);
-        BaseModel model = BaseModel.load(folder, name, device);
+        tokenizer.ifPresent(t -> t.warnings(folder).forEach(warn));
+        BaseModel model = BaseModel.load(ModelFolder.open(folder), name, device, DType.F32, fingerprints,
+                warn);
         model.setActivationBudget(settings.activationBytes(), settings.longSequenceBytes());
         Sampler sampler = new Sampler(model, tokenizer.map(t -> tokens -> t.decode(tokens, false)),
                 settings.sampler());
-        models.put(name, new LoadedModel(model, settings.nonFinite(), sampler, tokenizer));
+        var loaded = new LoadedModel(model, settings.nonFinite(), sampler, tokenizer);
+        models.put(name, loaded);
         var info = model.info();
         double seconds = (System.nanoTime() - began) / 1_000_000 / 1e3; // edge: seconds for the log
         log.atInfo().addKeyValue("model", name).addKeyValue("folder", folder)
@@ -120,12 +124,14 @@ final class DeviceExecutor implements AutoCloseable {
                 .addKeyValue("parameters", info.parameters()).addKeyValue("dtype", info.dtype())
                 .addKeyValue("bytes", info.parameters() * (info.dtype().equals("float32") ? 4 : 2))
                 .addKeyValue("context", info.contextLength())
+                .addKeyValue("fingerprint", info.fingerprint().orElse(""))
                 .addKeyValue("tokenizer", tokenizer.isPresent()).addKeyValue("seconds", seconds)
                 .addKeyValue("device", device.description()).log("loaded a model");
         if (sampler.capacity() < info.contextLength())
             log.atWarn().addKeyValue("model", name).log("only sequences of up to {} of its {} tokens can be"
                     + " sampled; raise bios.engine.sampler.cache-bytes", sampler.capacity(),
                     info.contextLength());
+        return loaded;
     }
 
     /// The models by name; [LoadedModel] says what of them other threads may use.

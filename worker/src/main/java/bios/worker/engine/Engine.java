@@ -14,15 +14,16 @@ import bios.worker.adapter.StateSnapshot;
 import bios.worker.device.Device;
 import bios.worker.device.DeviceLost;
 import bios.worker.load.Tokenizer;
-import java.nio.file.Path;
 import java.time.Duration;
 import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Set;
 import java.util.concurrent.Callable;
 import java.util.concurrent.atomic.AtomicReference;
+import java.util.function.Consumer;
 import java.util.function.Function;
 import java.util.function.Supplier;
 import org.apache.pekko.actor.typed.ActorRef;
@@ -56,7 +57,7 @@ public final class Engine {
     private final DeviceExecutor executor;
     private final RunBlobs blobs;
     private final StateStreams streams;
-    private final Map<ModelName, LoadedModel> models;
+    private final ServedModels models;
     private final SampleQueue samples;
     private final Map<RunId, RunQueue> runs = new LinkedHashMap<>();
     private final Map<ResidentRun, RunQueue> byState = new HashMap<>();
@@ -64,8 +65,10 @@ public final class Engine {
     private final HeapBudget heap;
     private final ExecutionMarks marks;
 
+    private boolean retired;
+
     private Engine(ActorContext<Message> context, EngineSettings settings, BlobStore store, Parts parts,
-            DeviceExecutor executor) {
+            DeviceExecutor executor, ModelCatalog.Snapshot models) {
         this.context = context;
         this.settings = settings;
         this.queue = parts.queue;
@@ -74,7 +77,7 @@ public final class Engine {
         this.marks = parts.marks;
         this.blobs = new RunBlobs(store, new HostStateCache(executor.hostRunBytes()));
         this.streams = new StateStreams(blobs, parts.buffers, device, executor);
-        this.models = executor.models();
+        this.models = new ServedModels(models);
         this.admission = new RunAdmission(executor.runBytes(), settings.runs().maxWaiting());
         this.heap = new HeapBudget(settings.runs().heapLimit());
         this.samples = new SampleQueue(new AdapterCache(settings.adapterBytes()), queue, this::loadAdapter,
@@ -83,9 +86,10 @@ public final class Engine {
 
     /// The parts that an engine starts with.
     private record Parts(DeviceQueue queue, StagingBuffers buffers, DeviceThread thread,
-            AtomicReference<DeviceExecutor> loaded, ExecutionMarks marks) {
+            AtomicReference<DeviceExecutor> loaded, AtomicReference<Thread> watch, ExecutionMarks marks) {
         /// Ends the device's thread, and closes the device after its work.
         void stop() {
+            Optional.ofNullable(watch.get()).ifPresent(Thread::interrupt);
             thread.stop(() -> Optional.ofNullable(loaded.get()).ifPresent(DeviceExecutor::close));
         }
     }
@@ -96,7 +100,7 @@ public final class Engine {
     ///
     /// @param models folders by the name that they are served under
     /// @param device called once, on the thread that owns the device from then on
-    public static Behavior<EngineCommand> create(EngineSettings settings, Map<ModelName, Path> models,
+    public static Behavior<EngineCommand> create(EngineSettings settings, ModelSource models,
             Supplier<Device> device, BlobStore blobs) {
         return create(settings, models, device, blobs, ExecutionMarks.inMemory());
     }
@@ -104,18 +108,21 @@ public final class Engine {
     /// The same with marks of what is being executed.
     ///
     /// @param marks outlive the process
-    public static Behavior<EngineCommand> create(EngineSettings settings, Map<ModelName, Path> models,
+    public static Behavior<EngineCommand> create(EngineSettings settings, ModelSource models,
             Supplier<Device> device, BlobStore blobs, ExecutionMarks marks) {
         return Behaviors.<Message>setup(context -> Behaviors.withStash(STASH, stash -> {
             Parts parts = start(context, settings, marks);
             ActorRef<Message> self = context.getSelf();
-            var folders = new LinkedHashMap<>(models);
-            context.pipeToSelf(parts.thread.call(() -> {
-                parts.loaded.set(DeviceExecutor.load(device, folders, settings, parts.queue, parts.buffers,
-                        marks, self::tell, LOG));
-                return parts.loaded.get();
-            }), (executor, thrown) -> thrown == null ? new EngineSelfMessage.Loaded(executor)
-                    : new EngineSelfMessage.Broken("loading", thrown));
+            var catalog = new ModelCatalog(models, LOG);
+            context.pipeToSelf(parts.thread.call(() -> DeviceExecutor.load(device, catalog, models.cache(),
+                    settings, parts.queue, parts.buffers, marks, self::tell, parts.loaded::set, LOG)),
+                    (loaded, thrown) -> thrown == null
+                            ? new EngineSelfMessage.Loaded(parts.loaded.get(), loaded)
+                            : new EngineSelfMessage.Broken("loading", thrown));
+            parts.watch.set(ModelWatch.create(catalog, models.interval(),
+                    (name, folder) -> parts.thread.await(() -> parts.loaded.get().load(name, folder, LOG)),
+                    now -> self.tell(new EngineSelfMessage.ModelsChanged(now)),
+                    lost -> self.tell(new EngineSelfMessage.Broken("loading a model", lost)), LOG));
             return loading(context, settings, blobs, parts, stash);
         })).narrow();
     }
@@ -128,15 +135,17 @@ public final class Engine {
         var thread = DeviceThread.start("device-" + self.path().name(), queue,
                 turn -> loaded.get().execute(turn),
                 thrown -> self.tell(new EngineSelfMessage.Broken("a turn", thrown)));
-        return new Parts(queue, new StagingBuffers(settings.runs().heapLimit()), thread, loaded, marks);
+        return new Parts(queue, new StagingBuffers(settings.runs().heapLimit()), thread, loaded,
+                new AtomicReference<>(), marks);
     }
 
     private static Behavior<Message> loading(ActorContext<Message> context, EngineSettings settings,
             BlobStore blobs, Parts parts, StashBuffer<Message> stash) {
         return Behaviors.receive((_, message) -> switch (message) {
-            case EngineSelfMessage.Loaded(var executor) -> {
-                var engine = new Engine(context, settings, blobs, parts, executor);
+            case EngineSelfMessage.Loaded(var executor, var models) -> {
+                var engine = new Engine(context, settings, blobs, parts, executor, models);
                 engine.register();
+                parts.watch.get().start();
                 yield stash.unstashAll(Behaviors.receive((_, next) -> engine.receive(next),
                         (_, signal) -> engine.stopped(parts, signal)));
             }
@@ -167,16 +176,36 @@ public final class Engine {
         context.scheduleOnce(REST_EVERY, context.getSelf(), new EngineSelfMessage.Rest());
         var receptionist = context.getSystem().receptionist();
         receptionist.tell(Receptionist.register(EngineCommand.ANY, self));
-        for (ModelName model : models.keySet())
+        for (ModelName model : models.names())
             receptionist.tell(Receptionist.register(EngineCommand.key(model.slug()), self));
     }
 
     private void deregister() {
+        retired = true;
         ActorRef<EngineCommand> self = context.getSelf().narrow();
         var receptionist = context.getSystem().receptionist();
         receptionist.tell(Receptionist.deregister(EngineCommand.ANY, self));
-        for (ModelName model : models.keySet())
+        for (ModelName model : models.names())
             receptionist.tell(Receptionist.deregister(EngineCommand.key(model.slug()), self));
+    }
+
+    /// Changes what is served. The entities of runs whose model has left service make them durable.
+    private void serve(Consumer<ServedModels> change) {
+        Set<ModelName> before = models.names();
+        change.accept(models);
+        Set<ModelName> now = models.names();
+        ActorRef<EngineCommand> self = context.getSelf().narrow();
+        var receptionist = context.getSystem().receptionist();
+        for (ModelName model : before)
+            if (!now.contains(model))
+                receptionist.tell(Receptionist.deregister(EngineCommand.key(model.slug()), self));
+        for (ModelName model : now)
+            if (!before.contains(model) && !retired)
+                receptionist.tell(Receptionist.register(EngineCommand.key(model.slug()), self));
+        for (RunQueue run : runs.values()) {
+            ModelName model = run.config.baseModel();
+            if (before.contains(model) && !now.contains(model)) evict(run.config.run());
+        }
     }
 
     private Behavior<Message> receive(Message message) {
@@ -213,8 +242,7 @@ public final class Engine {
             case EngineCommand.CloseRun(var run) -> close(run, "closed");
             case EngineCommand.Sample(var task, var replyTo) -> sample(new PendingSample(task, replyTo));
             case EngineCommand.Describe(var replyTo) ->
-                    replyTo.tell(new EngineReply.Description(models.values().stream().map(m ->
-                            m.model().info()).toList(), samples.sequences(), runs.size()));
+                    replyTo.tell(models.description(samples.sequences(), runs.size()));
             case EngineCommand.Tokenize(var model, var text, var special, var replyTo) ->
                 withTokenizer(model, replyTo, t -> new EngineReply.Tokenized(t.encode(text, special)));
             case EngineCommand.Detokenize(var model, var tokens, var skip, var replyTo) ->
@@ -228,11 +256,12 @@ public final class Engine {
     private void open(EngineCommand.OpenRun open) {
         RunId id = open.config().run();
         close(id, "closed");
-        LoadedModel model = models.get(open.config().baseModel());
-        if (model == null) {
-            open.replyTo().tell(new EngineEvent.OpenFailed(id, unknown(open.config().baseModel())));
+        Optional<Fault> refused = models.refusal(open.config());
+        if (refused.isPresent()) {
+            open.replyTo().tell(new EngineEvent.OpenFailed(id, refused.get()));
             return;
         }
+        LoadedModel model = models.get(open.config().baseModel()).orElseThrow();
         long bytes = model.runBytes(open.lora());
         var run = new RunQueue(open.config(), new ResidentRun(model), open.replyTo(), bytes);
         switch (admission.request(id, bytes)) {
@@ -316,19 +345,17 @@ public final class Engine {
     }
 
     private void sample(PendingSample request) {
-        LoadedModel model = models.get(request.task().baseModel());
-        Optional<Fault> fault = model == null
-                ? Optional.of(unknown(request.task().baseModel())) : model.sampler().refusal(request.task());
+        Optional<Fault> fault = models.refusal(request.task());
         if (fault.isEmpty()) fault = samples.add(request);
         fault.ifPresent(why -> request.replyTo().tell(new EngineReply.RequestFailed(why)));
     }
 
     private void withTokenizer(ModelName name, ActorRef<EngineReply> replyTo,
             Function<Tokenizer, EngineReply> use) {
-        LoadedModel model = models.get(name);
-        Optional<Tokenizer> tokenizer = model == null ? Optional.empty() : model.tokenizer();
-        if (tokenizer.isEmpty()) replyTo.tell(new EngineReply.RequestFailed(model == null ? unknown(name)
-                : Fault.user("no_tokenizer", name + " has no tokenizer.json")));
+        Optional<LoadedModel> model = models.get(name);
+        Optional<Tokenizer> tokenizer = model.flatMap(LoadedModel::tokenizer);
+        if (tokenizer.isEmpty()) replyTo.tell(new EngineReply.RequestFailed(model.isEmpty()
+                ? models.missing(name) : Fault.user("no_tokenizer", name + " has no tokenizer.json")));
         else Thread.ofVirtual().start(() -> replyTo.tell(answer(tokenizer.get(), use)));
     }
 
@@ -340,11 +367,6 @@ public final class Engine {
         }
     }
 
-    private Fault unknown(ModelName model) {
-        return Fault.user("unknown_model",
-                "this worker does not hold " + model + "; it holds " + models.keySet());
-    }
-
     private static Fault notOpen(RunId run) {
         return Fault.server("run_not_open", "run " + run + " is not open on this worker");
     }
@@ -354,6 +376,7 @@ public final class Engine {
     private void handle(EngineSelfMessage message) {
         switch (message) {
             case EngineSelfMessage.Loaded _, EngineSelfMessage.Called _ -> {}
+            case EngineSelfMessage.ModelsChanged(var now) -> serve(models -> models.replace(now));
             case EngineSelfMessage.Broken broken -> {
                 if (FaultClassifier.deviceLost(broken.why()).isPresent()) {
                     marks.deviceLost();
@@ -439,16 +462,36 @@ public final class Engine {
 
     private void failed(RunQueue run, QueuedOperation operation, Fault fault) {
         RunId id = run.config.run();
+        if (fault.code().equals(EngineCommand.BASE_MODEL_CHANGED)) {
+            baseModelChanged(run, operation, fault);
+            return;
+        }
         run.replies.complete(operation.slot, failure(id, operation, fault));
         // So that the next operation finds more room.
         if (fault.code().equals("out_of_memory"))
             admission.selectOneEviction(this::idle).forEach(this::evict);
         if (!(operation.command instanceof EngineCommand.OpenRun)) return;
+        abandon(run);
+    }
+
+    /// Closes a run; its other operations are executed where it is opened next.
+    private void abandon(RunQueue run) {
+        RunId id = run.config.run();
         for (QueuedOperation next : run.clear()) {
             heap.release(next);
             run.replies.complete(next.slot, failure(id, next, notOpen(id)));
         }
         close(id, "failed");
+    }
+
+    /// An operation has found the files of its base model changed: the model leaves service, and the entity
+    /// opens the run again where and when it can.
+    private void baseModelChanged(RunQueue run, QueuedOperation operation, Fault fault) {
+        RunId id = run.config.run();
+        boolean opening = operation.command instanceof EngineCommand.OpenRun;
+        run.replies.complete(operation.slot, failure(id, operation, opening ? fault : notOpen(id)));
+        abandon(run);
+        serve(models -> models.withdraw(run.config.baseModel(), fault.message()));
     }
 
     private static EngineEvent failure(RunId run, QueuedOperation operation, Fault fault) {

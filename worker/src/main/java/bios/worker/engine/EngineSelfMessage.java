@@ -9,7 +9,10 @@ import java.util.List;
 /// A message to an [Engine] from its device's thread or its virtual threads. Never leaves the process.
 sealed interface EngineSelfMessage extends Message {
     /// The device is open and its models are loaded.
-    record Loaded(DeviceExecutor executor) implements EngineSelfMessage {}
+    record Loaded(DeviceExecutor executor, ModelCatalog.Snapshot models) implements EngineSelfMessage {}
+
+    /// A model has left service, or is in service again, or for the first time.
+    record ModelsChanged(ModelCatalog.Snapshot models) implements EngineSelfMessage {}
 
     /// The device is lost, or something threw that had to turn failures into faults: the engine stops.
     record Broken(String what, Throwable why) implements EngineSelfMessage {}

@@ -8,6 +8,7 @@ import bios.protocol.engine.EngineCommand;
 import bios.protocol.stored.UnreadableRecord;
 import bios.worker.device.DeviceLost;
 import bios.worker.device.OutOfDeviceMemory;
+import bios.worker.load.ModelChanged;
 import bios.worker.load.ModelRefused;
 import bios.worker.load.NotFinite;
 import bios.worker.train.Refused;
@@ -38,6 +39,8 @@ final class FaultClassifier {
             case BlobMissing missing -> Fault.server("blob_missing", what + ": " + missing.getMessage());
             case BlobDamaged damaged -> Fault.server("blob_damaged", what + ": " + damaged.getMessage());
             case NotFinite refused -> refused.fault(what);
+            case ModelChanged changed -> Fault.server(EngineCommand.BASE_MODEL_CHANGED,
+                    what + ": " + changed.getMessage());
             case ModelRefused refused -> Fault.server("state_unreadable", what + ": " + refused.getMessage());
             case UnreadableRecord record ->
                     Fault.server("operation_unreadable", what + ": " + record.getMessage());

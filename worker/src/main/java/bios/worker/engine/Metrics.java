@@ -61,5 +61,9 @@ public final class Metrics {
     public static final Gauge COPIES = Gauge.builder().name("bios_engine_copies_in_writing")
             .help("Copies of runs' states that are being written to the blob store.").register();
 
+    /// Base models that the engine was given; `state` is `served` or `unserved`.
+    public static final Gauge MODELS = Gauge.builder().name("bios_engine_models")
+            .help("Base models that the engine was given, served or not.").labelNames("state").register();
+
     private Metrics() {}
 }

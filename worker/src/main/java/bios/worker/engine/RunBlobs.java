@@ -139,7 +139,7 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
                         Optional.of(save.name()), run.baseModel(), copy.header().lora(),
                         adapter.id().sha256(), adapter, Optional.of(optimizer), copy.header().steps(),
                         copy.header().optimizerSettings(), OPTIMIZER, save.userMetadata(), run.parent(), at,
-                        expiry(at, save.ttlSeconds())));
+                        expiry(at, save.ttlSeconds()), run.fingerprint()));
             }
             case DeviceTask.Purpose.Sampler(var save, var at) -> {
                 var adapter = adapter(run, copy, buffer);
@@ -147,7 +147,7 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
                         save.name(), run.baseModel(), copy.header().lora(), adapter.id().sha256(), adapter,
                         Optional.empty(), copy.header().steps(), copy.header().optimizerSettings(),
                         OPTIMIZER, "{}",
-                        run.parent(), at, expiry(at, save.ttlSeconds())));
+                        run.parent(), at, expiry(at, save.ttlSeconds()), run.fingerprint()));
             }
             case DeviceTask.Purpose.Recovery() ->
                     new EngineEvent.RecoveryPointWritten(run.run(), position, point(run.run(), copy, buffer),

@@ -14,7 +14,8 @@ import java.util.TreeSet;
 ///
 /// @param path the folder
 /// @param spec the contents of its configuration
-public record ModelFolder(Path path, ModelSpec spec) {
+/// @param warnings what the configuration says beside what is used, or against it
+public record ModelFolder(Path path, ModelSpec spec, List<String> warnings) {
     private static final Set<String> ARCHITECTURES = new TreeSet<>(
             Set.of("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"));
 
@@ -25,7 +26,14 @@ public record ModelFolder(Path path, ModelSpec spec) {
             throw new ModelRefused(folder.toString(), "holds no config.json",
                     "expected a folder as save_pretrained writes it");
         JsonNode config = Safetensors.json(file.toString(), file);
-        return new ModelFolder(folder, new Reader(folder.toString(), config).spec(endTokens(folder, config)));
+        var reader = new Reader(folder.toString(), config);
+        Rope.Described rope = reader.rope();
+        return new ModelFolder(folder, reader.spec(endTokens(folder, config), rope), rope.warnings());
+    }
+
+    /// A value of a JSON file in a message.
+    static String shown(JsonNode value) {
+        return value.isMissingNode() ? "missing" : value.toString();
     }
 
     /// Maps the tensors; the caller closes them.
@@ -46,11 +54,30 @@ public record ModelFolder(Path path, ModelSpec spec) {
 
     /// Reads fields of one config.json.
     private record Reader(String where, JsonNode config) {
-        ModelSpec spec(Set<Integer> endTokens) {
+        Rope.Described rope() {
+            architecture();
+            return Rope.of(where, config, headDim(), number("max_position_embeddings"));
+        }
+
+        private String architecture() {
             String architecture = config.path("architectures").path(0).asText("");
+            if (architecture.isEmpty())
+                throw refuse("names no architecture: 'architectures' is "
+                        + shown(config.path("architectures")), "expected one of " + ARCHITECTURES);
             if (!ARCHITECTURES.contains(architecture))
                 throw refuse("architecture '" + architecture + "' is not served",
                         "expected one of " + ARCHITECTURES);
+            return architecture;
+        }
+
+        private int headDim() {
+            if (config.hasNonNull("head_dim")) return number("head_dim");
+            return architecture().equals("Qwen3ForCausalLM")
+                    ? 128 : number("hidden_size") / number("num_attention_heads");
+        }
+
+        ModelSpec spec(Set<Integer> endTokens, Rope.Described rope) {
+            String architecture = architecture();
             if (config.hasNonNull("quantization_config"))
                 throw refuse("quantization_config is set", "use the original weights in bf16, fp16 or fp32");
             String activation = config.path("hidden_act").asText("silu");
@@ -65,22 +92,34 @@ public record ModelFolder(Path path, ModelSpec spec) {
             if (heads % kvHeads != 0)
                 throw refuse("num_key_value_heads " + kvHeads + " does not divide num_attention_heads "
                         + heads, "restore the original config.json");
-            int headDim = config.hasNonNull("head_dim") ? number("head_dim") : qwen3 ? 128 : hidden / heads;
-            int context = number("max_position_embeddings");
-            boolean bias = !mistral && !qwen2 && config.path("attention_bias").asBoolean(false);
+            boolean bias = !mistral && !qwen2 && flag("attention_bias");
             List<Integer> windows = mistral ? oneWindow() : qwen2 || qwen3 ? windows() : everything();
             return new ModelSpec(architecture, number("vocab_size"), hidden, number("intermediate_size"),
-                    number("num_hidden_layers"), heads, kvHeads, headDim,
-                    (float) config.path("rms_norm_eps").asDouble(1e-6),
-                    config.path("tie_word_embeddings").asBoolean(false), qwen2 || bias, bias,
-                    architecture.startsWith("Llama") && config.path("mlp_bias").asBoolean(false), qwen3,
-                    Rope.of(where, config, headDim, context), windows, context, endTokens);
+                    number("num_hidden_layers"), heads, kvHeads, headDim(),
+                    (float) eps(), flag("tie_word_embeddings"), qwen2 || bias, bias,
+                    architecture.startsWith("Llama") && flag("mlp_bias"), qwen3,
+                    rope.rope(), windows, rope.contextLength(), endTokens);
+        }
+
+        private double eps() {
+            JsonNode value = config.path("rms_norm_eps");
+            if (!config.hasNonNull("rms_norm_eps")) return 1e-6;
+            if (!value.isNumber() || !(value.asDouble() >= 0))
+                throw refuse("rms_norm_eps is " + shown(value), "expected a number of at least 0");
+            return value.asDouble();
+        }
+
+        private boolean flag(String name) {
+            JsonNode value = config.path(name);
+            if (!config.hasNonNull(name)) return false;
+            if (!value.isBoolean()) throw refuse(name + " is " + shown(value), "expected true or false");
+            return value.asBoolean();
         }
 
         private int number(String name) {
             JsonNode value = config.path(name);
             if (!value.isInt() || value.asInt() < 1)
-                throw refuse(name + " is " + value, "expected a positive whole number");
+                throw refuse(name + " is " + shown(value), "expected a positive whole number");
             return value.asInt();
         }
 
@@ -97,7 +136,7 @@ public record ModelFolder(Path path, ModelSpec spec) {
         /// Qwen: the layers that are sliding in `layer_types`; without it those from `max_window_layers` on.
         private List<Integer> windows() {
             List<Integer> windows = everything();
-            boolean slides = config.path("use_sliding_window").asBoolean(false)
+            boolean slides = flag("use_sliding_window")
                     && (!config.has("sliding_window") || config.hasNonNull("sliding_window"));
             int window = config.path("sliding_window").asInt(4096);
             JsonNode types = config.path("layer_types");

@@ -4,6 +4,11 @@ package bios.worker.load;
 public class ModelRefused extends RuntimeException {
     private static final long serialVersionUID = 1;
 
+    /// @param message the place, the reason and a remedy
+    public ModelRefused(String message) {
+        super(message);
+    }
+
     /// @param where the folder or file
     /// @param what the reason
     /// @param remedy what the user can do

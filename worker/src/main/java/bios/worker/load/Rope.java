@@ -1,8 +1,12 @@
 package bios.worker.load;
 
 import com.fasterxml.jackson.databind.JsonNode;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
 import java.util.Set;
-import java.util.TreeSet;
+import java.util.SortedMap;
+import java.util.TreeMap;
 
 /// The parameters of rotary positions: the angle of pair i at position p is p · inverseFrequencies[i] (Su et
 /// al. 2021), computed in fp32 as transformers does (modeling_rope_utils.py), because models are trained with
@@ -11,19 +15,38 @@ import java.util.TreeSet;
 /// @param inverseFrequencies headDim / 2 of them
 /// @param attentionFactor multiplies cos and sin
 public record Rope(float[] inverseFrequencies, float attentionFactor) {
-    private static final Set<String> TYPES = new TreeSet<>(Set.of("default", "linear", "llama3", "yarn"));
+    private static final String ORIGINAL = "original_max_position_embeddings";
+    /// The types, each with the parameters that it reads beside [#COMMON].
+    private static final SortedMap<String, Set<String>> TYPES = new TreeMap<>(Map.of(
+            "default", Set.of(), "dynamic", Set.of("factor"),
+            "linear", Set.of("factor", ORIGINAL),
+            "llama3", Set.of("factor", "low_freq_factor", "high_freq_factor", ORIGINAL),
+            "yarn", Set.of("factor", ORIGINAL, "attention_factor", "beta_fast", "beta_slow", "mscale",
+                    "mscale_all_dim", "truncate")));
+    private static final Set<String> COMMON =
+            Set.of("rope_type", "type", "rope_theta", "partial_rotary_factor");
 
-    /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before).
-    static Rope of(String where, JsonNode config, int headDim, int contextLength) {
-        JsonNode parameters = config.hasNonNull("rope_scaling")
-                ? config.get("rope_scaling") : config.path("rope_parameters");
-        parameters = flat(where, parameters);
-        double theta = parameters.path("rope_theta").asDouble(config.path("rope_theta").asDouble(10_000));
+    /// The rotary positions that a config.json describes.
+    ///
+    /// @param contextLength the most positions: those of the training, stretched by the scaling
+    /// @param warnings what the file says beside what is used, or against it
+    record Described(Rope rope, int contextLength, List<String> warnings) {}
+
+    /// Reads `rope_parameters` (transformers 5) or `rope_theta` and `rope_scaling` (before); where a file has
+    /// both, as transformers 5 does.
+    ///
+    /// @param trained `max_position_embeddings`
+    static Described of(String where, JsonNode config, int headDim, int trained) {
+        List<String> warnings = new ArrayList<>();
+        JsonNode parameters = flat(where, chosen(config, warnings));
+        double theta = decimal(where, parameters, "rope_theta",
+                decimal(where, config, "rope_theta", 10_000));
         String type = parameters.path("rope_type").asText(parameters.path("type").asText("default"));
-        double partial = parameters.path("partial_rotary_factor")
-                .asDouble(config.path("partial_rotary_factor").asDouble(1));
-        if (!TYPES.contains(type))
-            throw new ModelRefused(where, "rope type '" + type + "' is unknown", "expected one of " + TYPES);
+        double partial = decimal(where, parameters, "partial_rotary_factor",
+                decimal(where, config, "partial_rotary_factor", 1));
+        if (!TYPES.containsKey(type))
+            throw new ModelRefused(where, "rope type '" + type + "' is unknown",
+                    "expected one of " + TYPES.keySet());
         if (partial != 1)
             throw new ModelRefused(where, "partial_rotary_factor is " + partial,
                     "only whole heads are rotated (1.0)");
@@ -31,15 +54,56 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
             throw new ModelRefused(where, "rope_theta is " + theta, "expected a positive number");
         if (headDim % 2 != 0)
             throw new ModelRefused(where, "head_dim " + headDim + " is odd", "rotary positions need pairs");
+        parameters.fieldNames().forEachRemaining(name -> {
+            if (!COMMON.contains(name) && !TYPES.get(type).contains(name))
+                warnings.add("the rope parameter '" + name + "' is not one of type " + type
+                        + " and is ignored");
+        });
+        double original = originalLength(parameters, config, trained);
+        if (type.equals("dynamic")) theta = dynamicTheta(where, theta, headDim, parameters);
         float[] frequencies = new float[headDim / 2];
         for (int i = 0; i < frequencies.length; i++)
             frequencies[i] = 1f / (float) Math.pow(theta, (float) (2 * i) / (float) headDim);
         return switch (type) {
-            case "default" -> new Rope(frequencies, 1);
-            case "linear" -> linear(where, frequencies, parameters);
-            case "llama3" -> llama3(where, frequencies, parameters, config, contextLength);
-            default -> yarn(where, theta, headDim, parameters, config, contextLength);
+            case "linear" -> stretched(linear(where, frequencies, parameters), trained, original,
+                    number(where, parameters, "factor"), warnings);
+            case "llama3" -> new Described(llama3(where, frequencies, parameters, original), trained,
+                    List.copyOf(warnings));
+            case "yarn" -> {
+                double factor = parameters.hasNonNull("factor")
+                        ? number(where, parameters, "factor") : trained / original;
+                yield stretched(yarn(theta, headDim, parameters, factor, original), trained, original,
+                        factor, warnings);
+            }
+            default -> new Described(new Rope(frequencies, 1), trained, List.copyOf(warnings));
         };
+    }
+
+    /// Interpolated positions reach `factor` times as far as those of the training. A file gives the length
+    /// of the training, the stretched length, or both.
+    private static Described stretched(Rope rope, int trained, double original, double factor,
+            List<String> warnings) {
+        return new Described(rope, Math.clamp((long) (original * factor), trained, Integer.MAX_VALUE),
+                List.copyOf(warnings));
+    }
+
+    /// `rope_scaling` where it says anything, else `rope_parameters`.
+    private static JsonNode chosen(JsonNode config, List<String> warnings) {
+        JsonNode parameters = config.path("rope_parameters");
+        JsonNode scaling = config.path("rope_scaling");
+        if (scaling.isMissingNode() || scaling.isNull() || scaling.isEmpty()) return parameters;
+        if (parameters.size() > 0 && !parameters.equals(scaling)) {
+            warnings.add("rope_scaling stands beside rope_parameters " + parameters + ", which is ignored,"
+                    + " its rope_theta included, as by transformers 5; keep one of them");
+        }
+        return scaling;
+    }
+
+    /// The base of dynamic NTK scaling up to the length of the training. Longer sequences would need other
+    /// frequencies for each length, so the context ends there.
+    private static double dynamicTheta(String where, double theta, int headDim, JsonNode parameters) {
+        double factor = number(where, parameters, "factor");
+        return theta * Math.pow(factor - (factor - 1), (double) headDim / (headDim - 2));
     }
 
     /// transformers 5 may nest the parameters by layer type; only one set for all layers is supported.
@@ -61,12 +125,10 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
         return new Rope(frequencies, 1);
     }
 
-    private static Rope llama3(String where, float[] frequencies, JsonNode parameters, JsonNode config,
-            int contextLength) {
+    private static Rope llama3(String where, float[] frequencies, JsonNode parameters, double original) {
         float factor = (float) number(where, parameters, "factor");
         double low = number(where, parameters, "low_freq_factor");
         double high = number(where, parameters, "high_freq_factor");
-        double original = originalLength(parameters, config, contextLength);
         for (int i = 0; i < frequencies.length; i++) {
             float f = frequencies[i];
             float wavelength = (float) (2 * Math.PI) / f;
@@ -80,11 +142,8 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
     }
 
     /// YaRN (Peng et al. 2023).
-    private static Rope yarn(String where, double theta, int headDim, JsonNode parameters, JsonNode config,
-            int contextLength) {
-        double original = originalLength(parameters, config, contextLength);
-        double factor = parameters.hasNonNull("factor")
-                ? number(where, parameters, "factor") : contextLength / original;
+    private static Rope yarn(double theta, int headDim, JsonNode parameters, double factor,
+            double original) {
         double low = rotationsToDimension(orElse(parameters, "beta_fast", 32), headDim, theta, original);
         double high = rotationsToDimension(orElse(parameters, "beta_slow", 1), headDim, theta, original);
         if (parameters.path("truncate").asBoolean(true)) {
@@ -122,9 +181,8 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
         return headDim * Math.log(original / (rotations * 2 * Math.PI)) / (2 * Math.log(theta));
     }
 
-    private static double originalLength(JsonNode parameters, JsonNode config, int contextLength) {
-        return config.path("original_max_position_embeddings").asDouble(
-                parameters.path("original_max_position_embeddings").asDouble(contextLength));
+    private static double originalLength(JsonNode parameters, JsonNode config, int trained) {
+        return config.path(ORIGINAL).asDouble(parameters.path(ORIGINAL).asDouble(trained));
     }
 
     private static double orElse(JsonNode parameters, String name, double otherwise) {
@@ -135,8 +193,16 @@ public record Rope(float[] inverseFrequencies, float attentionFactor) {
     private static double number(String where, JsonNode parameters, String name) {
         JsonNode value = parameters.path(name);
         if (!value.isNumber() || !(value.asDouble() > 0))
-            throw new ModelRefused(where, "rope parameter " + name + " is " + value,
+            throw new ModelRefused(where, "rope parameter " + name + " is " + ModelFolder.shown(value),
                     "expected a positive number");
+        return value.asDouble();
+    }
+
+    private static double decimal(String where, JsonNode node, String name, double otherwise) {
+        JsonNode value = node.path(name);
+        if (value.isMissingNode() || value.isNull()) return otherwise;
+        if (!value.isNumber())
+            throw new ModelRefused(where, name + " is " + ModelFolder.shown(value), "expected a number");
         return value.asDouble();
     }
 }

@@ -17,9 +17,11 @@ import java.nio.channels.FileChannel;
 import java.nio.charset.StandardCharsets;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.Collections;
 import java.util.List;
+import java.util.Optional;
 import java.util.Set;
 import java.util.SortedMap;
 import java.util.TreeMap;
@@ -44,6 +46,12 @@ public final class Safetensors implements AutoCloseable {
     private final String where;
     private final SortedMap<String, Entry> entries;
     private final SortedMap<String, String> metadata;
+    private final SortedMap<String, Place> places;
+    /// As the files were when they were opened, or when [#acceptChanges] was called.
+    private volatile List<FileIdentity> identities = List.of();
+
+    /// Where the bytes of a tensor are.
+    record Place(Path file, long at, long bytes) {}
 
     /// One tensor.
     ///
@@ -63,6 +71,7 @@ public final class Safetensors implements AutoCloseable {
         this.where = where;
         this.entries = new TreeMap<>();
         this.metadata = new TreeMap<>();
+        this.places = new TreeMap<>();
     }
 
     /// Maps the file, or the folder's `model.safetensors` or the shards of its
@@ -92,7 +101,7 @@ public final class Safetensors implements AutoCloseable {
         MemorySegment memory = all.arena.allocate(Math.max(1, bytes.length), 64).asSlice(0, bytes.length);
         MemorySegment.copy(bytes, 0, memory, ValueLayout.JAVA_BYTE, 0, bytes.length);
         try {
-            all.read(where, memory);
+            all.read(where, Optional.empty(), memory);
             return all;
         } catch (RuntimeException e) {
             all.close();
@@ -115,6 +124,32 @@ public final class Safetensors implements AutoCloseable {
         return Collections.unmodifiableSortedMap(metadata);
     }
 
+    /// The mapped files, as they were when they were opened.
+    public List<FileIdentity> identities() {
+        return identities;
+    }
+
+    /// What has happened to a mapped file since it was opened; empty: nothing.
+    public Optional<String> change() {
+        return identities.stream().map(FileIdentity::change).flatMap(Optional::stream).findFirst();
+    }
+
+    /// The files are known to have the content again that they had when they were opened.
+    public void acceptChanges() {
+        identities = identities.stream().map(FileIdentity::path).map(FileIdentity::opened).toList();
+    }
+
+    Place place(String name) {
+        return places.get(name);
+    }
+
+    /// Refuses a tensor that is missing, has another shape or a type that the engine does not compute with.
+    public void require(String name, long... shape) {
+        Entry entry = entry(name);
+        requireShape(entry, shape);
+        dtype(entry);
+    }
+
     /// The tensor of this name; [ModelRefused] if it is missing.
     public Entry entry(String name) {
         Entry entry = entries.get(name);
@@ -127,7 +162,14 @@ public final class Safetensors implements AutoCloseable {
     public FrozenMatrix matrix(String name, int rows, int columns) {
         Entry entry = entry(name);
         requireShape(entry, rows, columns);
-        return new FrozenMatrix(aligned(entry), dtype(entry), rows, columns);
+        Place place = places.get(name);
+        return new FrozenMatrix(aligned(entry), dtype(entry), rows, columns, () -> requireUnchanged(place));
+    }
+
+    private void requireUnchanged(Place place) {
+        if (place == null) return;
+        for (FileIdentity identity : identities)
+            if (identity.path().equals(place.file())) identity.requireUnchanged();
     }
 
     /// The tensor's elements as floats, row-major; refused unless it is bf16, fp16 or fp32 of this shape.
@@ -206,13 +248,19 @@ public final class Safetensors implements AutoCloseable {
         if (!Files.isRegularFile(file))
             throw new ModelRefused(file.toString(), "is missing", "download the whole model again");
         try (FileChannel channel = FileChannel.open(file)) {
-            read(file.toString(), channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size(), arena));
+            List<FileIdentity> all = new ArrayList<>(identities);
+            all.add(FileIdentity.of(file));
+            identities = List.copyOf(all);
+            read(file.toString(), Optional.of(file),
+                    channel.map(FileChannel.MapMode.READ_ONLY, 0, channel.size(), arena));
         } catch (IOException e) {
             throw new UncheckedIOException(file.toString(), e);
         }
     }
 
-    private void read(String file, MemorySegment memory) {
+    private void read(String file, Optional<Path> path, MemorySegment memory) {
+        DownloadCheck.requireTensors(file, memory.asSlice(0, Math.min(DownloadCheck.HEAD, memory.byteSize()))
+                .toArray(ValueLayout.JAVA_BYTE));
         if (memory.byteSize() < 8)
             throw new ModelRefused(file, "has " + memory.byteSize() + " bytes and no header", REMEDY);
         long length = memory.get(LONG, 0);
@@ -221,14 +269,18 @@ public final class Safetensors implements AutoCloseable {
         var header = SafetensorsHeader.parse(file, memory.asSlice(8, length).toArray(ValueLayout.JAVA_BYTE),
                 data.byteSize());
         metadata.putAll(header.metadata());
-        for (var r : header.tensors()) if (entries.put(r.name(),
-                new Entry(r.name(), r.dtype(), r.shape(), data.asSlice(r.begin(), r.bytes()))) != null)
-            throw new ModelRefused(file, "tensor '" + r.name() + "' is in two files", REMEDY);
+        for (var r : header.tensors()) {
+            path.ifPresent(p -> places.put(r.name(), new Place(p, 8 + length + r.begin(), r.bytes())));
+            if (entries.put(r.name(),
+                    new Entry(r.name(), r.dtype(), r.shape(), data.asSlice(r.begin(), r.bytes()))) != null)
+                throw new ModelRefused(file, "tensor '" + r.name() + "' is in two files", REMEDY);
+        }
     }
 
     /// Reads a JSON object; [ModelRefused] if it is missing or malformed.
     static JsonNode json(String where, Path file) {
         try {
+            DownloadCheck.requireJson(where, file);
             JsonNode node = JSON.readTree(Files.readAllBytes(file));
             if (!node.isObject())
                 throw new ModelRefused(where, "is not a JSON object", "restore the original file");

@@ -1,6 +1,8 @@
 package bios.worker.load;
 
 import ai.djl.huggingface.tokenizers.HuggingFaceTokenizer;
+import com.fasterxml.jackson.core.JsonProcessingException;
+import java.io.ByteArrayInputStream;
 import java.io.IOException;
 import java.io.InputStream;
 import java.io.UncheckedIOException;
@@ -46,11 +48,16 @@ public final class Tokenizer implements AutoCloseable {
     public static Optional<Tokenizer> open(Path folder) {
         Path main = folder.resolve(MAIN);
         if (!Files.isRegularFile(main)) return Optional.empty();
-        try (InputStream in = Files.newInputStream(main)) {
+        try (InputStream in = new ByteArrayInputStream(AddedTokens.merged(folder, main))) {
             // The tokenizer must neither truncate nor pad texts, even if the file enables that.
             var options = Map.of("truncation", "false", "padding", "false");
             var tokenizer = HuggingFaceTokenizer.newInstance(in, options);
             return Optional.of(new Tokenizer(tokenizer, files(folder)));
+        } catch (ModelRefused refused) {
+            throw refused;
+        } catch (JsonProcessingException broken) {
+            throw new ModelRefused(main.toString(), "is not JSON (" + Safetensors.brief(broken) + ")",
+                    "restore the original file");
         } catch (IOException failed) {
             throw new UncheckedIOException(main + " cannot be read", failed);
         } catch (RuntimeException broken) {
@@ -80,6 +87,15 @@ public final class Tokenizer implements AutoCloseable {
     public String decode(int[] tokens, boolean skipSpecialTokens) {
         if (tokens.length == 0) return "";
         return tokenizer.decode(Arrays.stream(tokens).asLongStream().toArray(), skipSpecialTokens);
+    }
+
+    /// Tokens of `added_tokens_decoder` that this tokenizer gives another id than that file says.
+    public List<String> warnings(Path folder) {
+        return AddedTokens.of(folder).entrySet().stream()
+                .filter(token -> !Arrays.equals(encode(token.getKey(), false), new int[] {token.getValue()}))
+                .map(token -> "tokenizer_config.json gives the token '" + token.getKey() + "' the id "
+                        + token.getValue() + ", tokenizer.json encodes it as "
+                        + Arrays.toString(encode(token.getKey(), false))).toList();
     }
 
     /// The contents of its files by name: `tokenizer.json`, `tokenizer_config.json`, ...

@@ -13,6 +13,8 @@ import bios.worker.device.Slot;
 import bios.worker.device.Slots;
 import bios.worker.device.Table;
 import bios.worker.device.Tensor;
+import bios.worker.load.Fingerprint;
+import bios.worker.load.FingerprintCache;
 import bios.worker.load.ModelFolder;
 import bios.worker.load.ModelSpec;
 import bios.worker.load.Safetensors;
@@ -20,6 +22,7 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
+import java.util.function.Consumer;
 
 /// A frozen transformer on a device, shared by any number of adapters: one pass can contain several adapters
 /// of any ranks. A pass is prepared on the host, launched by the thread that calls the device's verbs, and
@@ -60,15 +63,39 @@ public final class BaseModel implements AutoCloseable {
     /// The same with another type of activations, [DType#F32] or [DType#BF16]. The residual stream, logits
     /// and log-probabilities are fp32 with either.
     public static BaseModel load(Path folder, ModelName name, Device device, DType activations) {
-        ModelFolder model = ModelFolder.open(folder);
-        Safetensors files = model.tensors();
+        return load(ModelFolder.open(folder), name, device, activations, FingerprintCache.NONE, _ -> {});
+    }
+
+    /// The same.
+    ///
+    /// @param cache knows the hashes of files that were read before
+    /// @param warn is told what the files say beside what is used, or against it
+    public static BaseModel load(ModelFolder folder, ModelName name, Device device, DType activations,
+            FingerprintCache cache, Consumer<String> warn) {
+        Safetensors files = folder.tensors();
         try {
-            return new ModelLoader(model.spec(), files, device, activations)
-                    .load(name, folder.toAbsolutePath().normalize().toString());
+            var loader = new ModelLoader(folder.spec(), files);
+            loader.check();
+            folder.warnings().forEach(warn);
+            loader.warnings().forEach(warn);
+            return loader.load(name, device, activations, Fingerprint.of(folder.spec(), files, cache));
         } catch (Throwable e) {
             files.close();
             throw e;
         }
+    }
+
+    /// Checks a folder as [#load] does, but for its contents, and prepares nothing.
+    public static void check(Path folder) {
+        ModelFolder model = ModelFolder.open(folder);
+        try (Safetensors files = model.tensors()) {
+            new ModelLoader(model.spec(), files).check();
+        }
+    }
+
+    /// The files that the weights were read from.
+    public Safetensors files() {
+        return files;
     }
 
     /// The description that a worker announces.

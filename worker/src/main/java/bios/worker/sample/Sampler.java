@@ -95,18 +95,22 @@ public final class Sampler implements AutoCloseable {
         if (!task.params().stopStrings().isEmpty() && decoder.isEmpty())
             return refuse("sampling_params.stop holds text, but " + model.info().name()
                     + " has no tokenizer.json; stop at token ids instead");
-        return tooLong(prompt.length, task.params().maxTokens().orElse(1));
+        return tooLong(prompt.length, task.params().maxTokens());
     }
 
-    private Optional<Fault> tooLong(int prompt, int tokens) {
-        String both = "a prompt of " + prompt + " tokens and max_tokens of " + tokens + " exceed ";
-        long most = (long) prompt + tokens;
+    /// A token that is drawn last goes through no pass: after a prompt that fills the context or the cache,
+    /// one can be drawn.
+    private Optional<Fault> tooLong(int prompt, Optional<Integer> tokens) {
         int context = model.spec().contextLength();
-        if (most > context) return refuse(both + "the model's context of " + context
-                + "; shorten the prompt or lower max_tokens");
+        boolean one = tokens.orElse(1) == 1;
+        long most = (long) prompt + (one ? 0 : tokens.orElseThrow());
+        String both = one ? "a prompt of " + prompt + " tokens exceeds "
+                : "a prompt of " + prompt + " tokens and max_tokens of " + tokens.orElseThrow() + " exceed ";
+        String shorter = one ? "; shorten the prompt" : "; shorten the prompt or lower max_tokens";
+        if (most > context) return refuse(both + "the model's context of " + context + shorter);
         if (most > capacity())
-            return refuse(both + "the " + capacity() + " tokens that this worker's cache holds;"
-                    + " shorten the prompt, lower max_tokens, or raise bios.engine.sampler.cache-bytes");
+            return refuse(both + "the " + capacity() + " tokens that this worker's cache holds" + shorter
+                    + ", or raise bios.engine.sampler.cache-bytes");
         return Optional.empty();
     }
 
@@ -120,7 +124,7 @@ public final class Sampler implements AutoCloseable {
     /// @return id of the request in [Finished]
     public long submit(SampleTask task, Optional<Adapter> adapter) {
         require(refusal(task).isEmpty(), "a task that cannot be served: %s", refusal(task));
-        int maxTokens = task.params().maxTokens().orElse(capacity() - task.prompt().length);
+        int maxTokens = task.params().maxTokens().orElse(Math.max(1, capacity() - task.prompt().length));
         Request request = new Request(++lastRequest, task, adapter, model.spec().endTokens(), maxTokens,
                 decoder.orElse(_ -> {
                     throw new IllegalStateException("no tokenizer");

@@ -213,8 +213,10 @@ final class RefusedMemoryTest extends Conformance {
         float[] values = random(1, rows * columns);
         for (var dtype : FrozenMatrix.WeightType.values()) {
             long before = on.memoryInUse();
-            var weight = on.weight(VerbFixture.frozen(arena, dtype, rows, columns, values));
+            var matrix = VerbFixture.frozen(arena, dtype, rows, columns, values);
+            var weight = on.weight(matrix);
             long packed = on.memoryInUse() - before;
+            assertEquals(packed, on.weightBytes(matrix), (double) (1 << 18), dtype + " is announced");
             boolean plain = on.description().contains("plain products");
             int least = dtype == FrozenMatrix.WeightType.BF16 || plain ? dtype.bytes() : 4;
             assertTrue(packed >= (long) least * rows * columns, dtype + " takes " + packed + " bytes");

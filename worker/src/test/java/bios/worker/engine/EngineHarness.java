@@ -97,7 +97,8 @@ final class EngineHarness implements AutoCloseable {
         var settings = new EngineSettings(512, 1 << 20, 1 << 20, 2, 4, runs, adapterBytes, SAMPLER, 1000,
                 NonFinite.SKIP);
         Behavior<EngineCommand> behavior =
-                Engine.create(settings, models, () -> device.apply(TestDevices.open(2)), blobs.apply(store));
+                Engine.create(settings, ModelSource.of(models), () -> device.apply(TestDevices.open(2)),
+                        blobs.apply(store));
         var spawned = new CompletableFuture<ActorRef<EngineCommand>>();
         this.parent = kit.spawn(Behaviors.<Void>setup(context -> {
             spawned.complete(context.spawn(behavior, "engine"));
@@ -276,9 +277,32 @@ final class EngineHarness implements AutoCloseable {
     /// Requests to open a run and does not wait for `Opened`.
     Run unopened(int number, LoraSpec lora, Optional<BlobRef> point) {
         var run = new Run(id(number), kit.createTestProbe());
-        var config = new RunConfig(run.id, "me", MODEL, lora, true, Optional.empty(), "{}", "s", 0);
+        return open(run, lora, point, Optional.empty());
+    }
+
+    /// The same for a run that was created on the base model with this fingerprint.
+    Run unopened(int number, LoraSpec lora, String fingerprint) {
+        return open(new Run(id(number), kit.createTestProbe()), lora, Optional.empty(),
+                Optional.of(fingerprint));
+    }
+
+    private Run open(Run run, LoraSpec lora, Optional<BlobRef> point, Optional<String> fingerprint) {
+        var config = new RunConfig(run.id, "me", MODEL, lora, true, Optional.empty(), "{}", "s", 0,
+                fingerprint);
         engine.tell(new EngineCommand.OpenRun(config, lora, point, run.replyTo));
         return run;
+    }
+
+    /// An engine of this model.
+    static EngineHarness of(Path folder, Path model) {
+        return new EngineHarness(folder, Map.of(MODEL, model), 1 << 20, UnaryOperator.identity(),
+                UnaryOperator.identity());
+    }
+
+    EngineReply.Description description() {
+        var probe = replies();
+        engine.tell(new EngineCommand.Describe(probe.ref()));
+        return probe.expectMessageClass(EngineReply.Description.class, TIMEOUT);
     }
 
     @Override public void close() {

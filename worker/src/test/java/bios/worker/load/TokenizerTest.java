@@ -8,6 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.util.Arrays;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.io.TempDir;
 
@@ -33,6 +34,27 @@ class TokenizerTest {
                     tokenizer.files().get("tokenizer.json"));
             assertTrue(tokenizer.files().containsKey("tokenizer_config.json"));
             assertTrue(tokenizer.files().keySet().stream().noneMatch(name -> name.endsWith(".safetensors")));
+        }
+    }
+
+    /// The ids are those that transformers 5 gives.
+    @Test void tokensOfTheConfigurationAloneAreWholeTokens(@TempDir Path folder) throws IOException {
+        Files.copy(MODEL.resolve("tokenizer.json"), folder.resolve("tokenizer.json"));
+        int known;
+        try (Tokenizer tokenizer = Tokenizer.open(folder).orElseThrow()) {
+            known = tokenizer.encode("<|user|>", false)[0];
+            assertTrue(tokenizer.encode("a<|extra|>b", false).length > 3);
+        }
+        Files.writeString(folder.resolve("tokenizer_config.json"), """
+                {"added_tokens_decoder": {
+                    "%d": {"content": "<|user|>", "special": true},
+                    "1025": {"content": "<|second|>", "special": false},
+                    "1024": {"content": "<|extra|>", "special": true}}}""".formatted(known));
+        try (Tokenizer tokenizer = Tokenizer.open(folder).orElseThrow()) {
+            int[] tokens = tokenizer.encode("a<|extra|>b<|user|><|second|>", false);
+            assertArrayEquals(new int[] {67, 3072, 68, known, 3073}, tokens, Arrays.toString(tokens));
+            assertEquals("ab<|second|>", tokenizer.decode(tokens, true));
+            assertEquals(2, tokenizer.warnings(folder).size(), "the ids of the file are other ones");
         }
     }
 

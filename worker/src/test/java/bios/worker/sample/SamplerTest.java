@@ -266,6 +266,20 @@ class SamplerTest {
             assertTrue(refusal(sampler,
                     task(prompt(1, 9), params(9, List.of("x"), List.of()))).contains("tokenizer"));
             assertEquals(Optional.empty(), sampler.refusal(task(prompt(1, 60), params(4, 1))));
+            String long1 = refusal(sampler, task(prompt(1, 65), params(1, 1)));
+            assertTrue(long1.contains("prompt") && !long1.contains("max_tokens"), long1);
+        }
+    }
+
+    @Test void aSequenceThatFillsTheContextIsScored() {
+        int[] prompt = prompt(3, model.spec().contextLength());
+        float[] trainer = trainerLogprobs(prompt, Optional.empty());
+        for (var tokens : List.of(Optional.of(1), Optional.<Integer>empty())) {
+            var params = new SamplingParams(tokens, Optional.empty(), List.of(), List.of(), 0, -1, 1);
+            SampleResult result = alone(with(task(prompt, params), 2, true, 0), Optional.empty());
+            float[] scored = result.promptLogprobs().orElseThrow();
+            assertArrayEquals(trainer, Arrays.copyOfRange(scored, 1, scored.length));
+            assertEquals(1, result.sequences().getLast().tokens().length);
         }
     }
 

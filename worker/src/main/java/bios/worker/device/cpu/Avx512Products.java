@@ -72,7 +72,7 @@ final class Avx512Products implements Products {
     }
 
     @Override public Weight packWeight(FrozenMatrix matrix) {
-        long bytes = Packed.bytes(matrix);
+        long bytes = packedBytes(matrix);
         memory.count(bytes);
         try {
             return Packed.of(matrix, frozen, pool, ahead);
@@ -80,6 +80,10 @@ final class Avx512Products implements Products {
             memory.uncount(bytes);
             throw t;
         }
+    }
+
+    @Override public long packedBytes(FrozenMatrix matrix) {
+        return Packed.bytes(matrix);
     }
 
     // ---- frozen products ----

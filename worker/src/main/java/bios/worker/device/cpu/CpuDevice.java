@@ -159,6 +159,10 @@ final class CpuDevice implements Device {
         return packed;
     }
 
+    @Override public long weightBytes(FrozenMatrix matrix) {
+        return products.packedBytes(matrix);
+    }
+
     @Override public Table table(FrozenMatrix matrix) {
         if (matrix.memory().address() != lastWeight) FiniteScan.all(matrix, pool);
         return new HostTable(matrix);
@@ -256,13 +260,17 @@ final class CpuDevice implements Device {
         HostTensor to = host(y);
         int n = y.columns();
         require(matrix.columns() == n, "rows of %d elements from a table of %d", n, matrix.columns());
-        eachRow(tokens.length, n, (row, space) -> {
-            require(tokens[row] >= 0 && tokens[row] < matrix.rows(), "token %d of %d", tokens[row],
-                    matrix.rows());
-            float[] values = space.row(0, n);
-            HalfFloats.row(values, matrix, tokens[row]);
-            FloatRows.store(to, row, 0, values, 0, n, space.shorts(n));
-        });
+        try {
+            eachRow(tokens.length, n, (row, space) -> {
+                require(tokens[row] >= 0 && tokens[row] < matrix.rows(), "token %d of %d", tokens[row],
+                        matrix.rows());
+                float[] values = space.row(0, n);
+                HalfFloats.row(values, matrix, tokens[row]);
+                FloatRows.store(to, row, 0, values, 0, n, space.shorts(n));
+            });
+        } finally {
+            matrix.unchanged().run();   // also where a truncated file has made a read fail
+        }
         if (tokens.length > RELEASE_ABOVE_ROWS && matrix.memory().isMapped()) Linux.release(matrix.memory());
     }
 

@@ -57,7 +57,15 @@ final class DnnlProducts implements Products {
         }
 
         PackedRight packedBackward() {
-            if (backward == null) backward = pack(matrix, false);
+            if (backward != null) return backward;
+            matrix.unchanged().run();
+            backward = pack(matrix, false);
+            try {
+                matrix.unchanged().run();
+            } catch (RuntimeException changed) {
+                backward = null;
+                throw changed;
+            }
             return backward;
         }
     }
@@ -115,11 +123,20 @@ final class DnnlProducts implements Products {
         return new PackedWeight(matrix);
     }
 
+    /// Without the padding of oneDNN's blocks.
+    @Override public long packedBytes(FrozenMatrix matrix) {
+        return (long) matrix.rows() * matrix.columns() * (direct(matrix) ? matrix.dtype().bytes() : 4);
+    }
+
+    /// Whether the elements are packed as they are; others are widened to fp32.
+    private boolean direct(FrozenMatrix matrix) {
+        return matrix.dtype() == WeightType.F32 || matrix.dtype() == WeightType.BF16 && usesBf16Products();
+    }
+
     /// Wᵀ `[in, out]` for forward, W `[out, in]` for backward.
     private PackedRight pack(FrozenMatrix matrix, boolean forward) {
         int in = matrix.columns();
-        boolean direct = matrix.dtype() == WeightType.F32
-                || matrix.dtype() == WeightType.BF16 && usesBf16Products();
+        boolean direct = direct(matrix);
         int type = matrix.dtype() == WeightType.BF16 && direct ? Dnnl.BF16 : Dnnl.F32;
         try (var arena = Arena.ofShared()) {
             var from = direct ? matrix.memory() : widened(matrix, arena);

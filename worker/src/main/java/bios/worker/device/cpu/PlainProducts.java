@@ -8,6 +8,7 @@ import bios.worker.device.FrozenMatrix.WeightType;
 import bios.worker.device.Weight;
 import bios.worker.kernel.HalfFloats;
 import bios.worker.kernel.Sums;
+import java.lang.foreign.Arena;
 import java.util.Arrays;
 
 /// Products by plain loops with sums in double precision: the definition, and the fallback if oneDNN does not
@@ -41,6 +42,7 @@ final class PlainProducts implements Products {
     private final Memory memory;
     private final Workspace[] workspaces;
     private final Activations activations;
+    private final Arena weights = Arena.ofShared();
 
     PlainProducts(Pool pool, Memory memory, Workspace[] workspaces, Activations activations) {
         this.pool = pool;
@@ -58,11 +60,22 @@ final class PlainProducts implements Products {
         return "plain products";
     }
 
+    /// Copies the matrix: its file may change later.
     @Override public Weight packWeight(FrozenMatrix matrix) {
-        // not copied, but each product reads all of it
-        memory.count((long) matrix.rows() * matrix.columns() * matrix.dtype().bytes());
         FiniteScan.all(matrix, pool);
-        return new PlainWeight(matrix);
+        long bytes = packedBytes(matrix);
+        memory.count(bytes);
+        try {
+            var copy = weights.allocate(bytes, 64).copyFrom(matrix.memory().asSlice(0, bytes));
+            return new PlainWeight(new FrozenMatrix(copy, matrix.dtype(), matrix.rows(), matrix.columns()));
+        } catch (Throwable t) {
+            memory.uncount(bytes);
+            throw t;
+        }
+    }
+
+    @Override public long packedBytes(FrozenMatrix matrix) {
+        return (long) matrix.rows() * matrix.columns() * matrix.dtype().bytes();
     }
 
     @Override public void multiply(HostTensor y, HostTensor x, Weight w) {
@@ -169,5 +182,7 @@ final class PlainProducts implements Products {
         });
     }
 
-    @Override public void close() {}
+    @Override public void close() {
+        weights.close();
+    }
 }

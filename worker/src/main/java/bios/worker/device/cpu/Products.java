@@ -12,6 +12,9 @@ interface Products extends AutoCloseable {
 
     Weight packWeight(FrozenMatrix matrix);
 
+    /// Bytes that [#packWeight] allocates.
+    long packedBytes(FrozenMatrix matrix);
+
     /// Allocates what [#projectBack] keeps for a weight, if it was not used before.
     default void prepareBackward(Weight w) {}
 
