@@ -135,7 +135,9 @@ def main() -> None:
 
         def tried(run: Any) -> List[Any]:
             first = train(run, range(WARM_STEPS), seed)
-            return first + [run.forward_backward(deadly(seed, arguments.sequences), "cross_entropy"), run.optim_step(settings)]
+            first.append(run.forward_backward(deadly(seed, arguments.sequences), "cross_entropy"))
+            run.optim_step(settings)
+            return first
 
         quiet = fresh()
         wanted = results(tried(quiet) + train(quiet, range(50, 50 + LATER_STEPS), seed))
@@ -150,13 +152,14 @@ def main() -> None:
         run = fresh()
         before = train(run, range(WARM_STEPS), seed)
         results(before)
-        position = len(before) + 1
+        position = 2 * len(before) + 1
         poison = Poison(running, run.model_id, position)
         future = run.forward_backward(deadly(seed, arguments.sequences), "cross_entropy")
         behind = [run.optim_step(settings)]
         set_aside(run, poison, future, behind)
         rest.retry_set_aside(run.model_id).result()
-        got = results(before + [future] + behind)
+        got = results(before + [future])
+        behind[0].result()
         log("  tried again, the operation and what waited for it succeed")
         position += 2
         poison = Poison(running, run.model_id, position)

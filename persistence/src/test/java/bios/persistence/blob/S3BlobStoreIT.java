@@ -67,8 +67,9 @@ class S3BlobStoreIT extends BlobStoreContract {
     }
 
     @Override List<String> leftovers() throws IOException {
-        try (Stream<Path> files = Files.list(folder.resolve("staging"))) {
-            return files.map(Path::toString).toList();
+        try (Stream<Path> files = Files.walk(folder.resolve("staging"))) {
+            return files.filter(Files::isRegularFile).filter(file -> !file.endsWith("lock"))
+                    .map(Path::toString).toList();
         }
     }
 
