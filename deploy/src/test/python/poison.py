@@ -18,7 +18,7 @@ import signal
 import struct
 import threading
 import time
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, Optional, Set, Tuple
 
 from cluster import Cluster, cluster
 from faults import log
@@ -51,6 +51,7 @@ class Poison:
     def __init__(self, running: Cluster, run: str, position: int) -> None:
         self._running, self._run, self._position = running, run, position
         self.deaths: List[str] = []
+        self._killed: Set[int] = set()
         self.over = threading.Event()
         self.failure: List[BaseException] = []
         self.thread = threading.Thread(target=self._work, daemon=True)
@@ -66,9 +67,11 @@ class Poison:
         try:
             while not self.over.is_set() and len(self.deaths) < MOST_DEATHS:
                 node = self._executing()
-                if node is None:
+                pid = node and self._running.pid(node)
+                if not node or not pid or pid in self._killed:
                     self.over.wait(0.02)
                 elif self._running.signal(node, signal.SIGKILL):
+                    self._killed.add(pid)
                     self.deaths.append(node)
                     log(f"  death {len(self.deaths)}: kill -9 {node}")
         except BaseException as e:  # told at the end

@@ -134,8 +134,11 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
         return keeping(_ -> true, s -> !s.session().equals(session));
     }
 
+    /// Removes what has expired. A name whose newest version has expired is gone with all its versions: one
+    /// that was replaced does not appear again.
     Checkpoints expire(long nowMillis) {
-        return keeping(v -> !expired(v, nowMillis), s -> !expired(s.manifest(), nowMillis));
+        return keeping(v -> !expired(v, nowMillis) && newest(v.kind(), v.name().orElseThrow())
+                .filter(n -> expired(n, nowMillis)).isEmpty(), s -> !expired(s.manifest(), nowMillis));
     }
 
     Checkpoints expiry(CheckpointKind kind, CheckpointName name, Optional<Long> at) {

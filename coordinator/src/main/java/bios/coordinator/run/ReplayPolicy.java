@@ -8,8 +8,7 @@ import java.util.Optional;
 /// The rule for executing operations that met a fault of a moment or a worker, and for setting one aside
 /// (docs/decisions/0007-blame.md). No other code implements a part of it. Pure.
 ///
-/// @param attempts how many consecutive ends of a worker during an operation alone, or faults of it, set it
-///     aside
+/// @param attempts how many ends of workers during an operation alone, or faults of it, set it aside
 /// @param retryAfter the first delay between two attempts; it grows fourfold
 /// @param waited the position of the suspected operation whose delay has elapsed; 0: none
 /// @param waiting whether a delay is running
@@ -115,6 +114,6 @@ record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean wait
 
     private static Fault lost(int deaths) {
         return Fault.server(WORKER_LOST, "the worker died " + deaths
-                + " times in a row while it executed this operation alone");
+                + " times while it executed this operation alone");
     }
 }

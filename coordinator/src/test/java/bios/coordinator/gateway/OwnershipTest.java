@@ -53,6 +53,9 @@ class OwnershipTest {
         /// not exist.
         record Owned(int status, List<Probe> requests) implements Case {}
 
+        /// The endpoint takes an id and refuses the owner too, for a reason that only the owner may know.
+        record Refusing(Probe request) implements Case {}
+
         /// The endpoint lists objects: only those of the caller.
         record Listing(String path) implements Case {}
 
@@ -249,7 +252,8 @@ class OwnershipTest {
 
     private static void setAside(Map<String, Case> cases) {
         for (String what : List.of("retry", "give_up")) cases.put("POST training_runs/*/" + what,
-                owned(ids -> new Request("POST", "training_runs/" + ids.run() + "/" + what, "{}")));
+                new Case.Refusing(ids ->
+                        new Request("POST", "training_runs/" + ids.run() + "/" + what, "{}")));
     }
 
     private static void checkpoints(Map<String, Case> cases) {
@@ -289,6 +293,14 @@ class OwnershipTest {
             switch (each) {
                 case Case.Owned(int status, var requests) -> requests.forEach(request ->
                         compare(endpoint, status, request, wrong));
+                case Case.Refusing(var request) -> {
+                    as("bob");
+                    Answer others = send(request.apply(alice.readBy("bob")));
+                    expect(endpoint, 404, others, wrong);
+                    expect(endpoint, 404, send(request.apply(nobody)), wrong);
+                    as("alice");
+                    expect(endpoint, 400, send(request.apply(alice)), wrong);
+                }
                 case Case.Making(var request) -> {
                     as("bob");
                     expect(endpoint, 404, send(request.apply(alice)), wrong);

@@ -28,7 +28,7 @@ public final class SimulatedRegister {
         executed.merge(run, position, Math::max);
     }
 
-    /// How often in a row processes have ended during an operation alone.
+    /// How often processes have ended during an operation alone, and none outside of operations.
     public int alone(RunId run, long position) {
         return alone.getOrDefault(new Mark(run, position), 0);
     }
@@ -39,9 +39,13 @@ public final class SimulatedRegister {
     public void died(List<Mark> marks) {
         deaths++;
         reports.clear();
-        for (Mark before : alone.keySet())
-            if (!marks.contains(before)) reports.put(before.run(), report(before.run(), 0, 0));
-        alone.keySet().retainAll(marks);
+        for (Mark before : alone.keySet()) {
+            boolean ended = marks.isEmpty() || executed.getOrDefault(before.run(), 0L) >= before.position();
+            reports.put(before.run(), ended ? report(before.run(), 0, 0)
+                    : report(before.run(), before.position(), alone.get(before)));
+        }
+        if (marks.isEmpty()) alone.clear();
+        alone.keySet().removeIf(m -> executed.getOrDefault(m.run(), 0L) >= m.position());
         for (Mark mark : marks) {
             alone.merge(mark, marks.size() == 1 ? 1 : 0, Integer::sum);
             reports.put(mark.run(), report(mark.run(), mark.position(), alone.get(mark)));

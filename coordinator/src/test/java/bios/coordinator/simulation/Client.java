@@ -183,8 +183,8 @@ final class Client {
                 reply -> {
                     if (reply instanceof RunReply.Accepted) w.accepted = true;
                     // Only an operation that can no longer be accepted is abandoned.
-                    if (reply instanceof RunReply.Refused(var reason, _) && reason == Reason.CLOSED)
-                        w.lost = true;
+                    if (reply instanceof RunReply.Refused(var reason, var message)
+                            && (reason == Reason.CLOSED || message.contains("no longer kept"))) w.lost = true;
                 });
     }
 

@@ -159,11 +159,7 @@ final class Journal {
             long left = replay.max();
             for (PersistentRepr repr : log.events.tailMap(replay.fromSequenceNr(), true).values()) {
                 if (left-- <= 0 || repr.sequenceNr() > last) break;
-                if (repr.payload() instanceof RunEvent.WorkerDied
-                        && cluster.mutation == Mutation.JOURNAL_LOSES_DEATHS)
-                    tell(to, new JournalProtocol.ReplayedMessage(
-                            repr.withPayload(new RunEvent.ReplayFinished(1))));
-                else tell(to, new JournalProtocol.ReplayedMessage(
+                tell(to, new JournalProtocol.ReplayedMessage(
                         repr.withPayload(read(repr.payload()))));
             }
             tell(to, new JournalProtocol.RecoverySuccess(log.highest));

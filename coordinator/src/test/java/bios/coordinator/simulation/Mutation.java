@@ -29,8 +29,6 @@ enum Mutation {
     JOURNAL_LOSES_ITS_TAIL("accepts"),
     /// The journal accepts the same number from two writers.
     JOURNAL_HAS_NO_FENCE("two writers"),
-    /// The journal omits deaths when it is read: an operation that ends its process is tried without limit.
-    JOURNAL_LOSES_DEATHS("has killed"),
     /// A deletion also removes a blob that is still referenced.
     STORE_DELETES_TOO_MUCH("which is referred to"),
     /// A stored blob is lost.

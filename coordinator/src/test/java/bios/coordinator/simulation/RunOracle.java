@@ -29,6 +29,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
 /// The oracle of one run: computes the expected state from the events in the journal, and compares it with
@@ -180,7 +181,9 @@ final class RunOracle {
             }
             case CheckpointsExpired(var time, _) -> {
                 check(time <= cluster.loop.now(), "lets expire what is not over");
-                versions.removeIf(v -> over(v, time));
+                Set<Named> gone = versions.stream().map(Named::of).filter(name -> newest(name.kind(),
+                        name.name()).filter(n -> over(n, time)).isPresent()).collect(Collectors.toSet());
+                versions.removeIf(v -> over(v, time) || gone.contains(Named.of(v)));
                 snapshots.removeIf(s -> over(s.manifest(), time));
             }
             case SnapshotsReleased(var session) -> snapshots.removeIf(s -> s.session().equals(session));
@@ -230,7 +233,7 @@ final class RunOracle {
         check(aside.isEmpty() && op.failed.isEmpty() && op.saved.isEmpty() && !op.told,
                 at + " is set aside and has an outcome");
         check(switch (why.code()) {
-            case "worker_lost" -> kills(op.operation) && op.deaths >= cluster.attempts();
+            case "worker_lost" -> kills(op.operation) && op.deaths > 0;
             case "out_of_memory" -> op.operation instanceof Operation.ForwardBackward f
                     && f.settings().containsKey(ModelEngine.TOO_LARGE);
             case "blob_damaged" -> op.stored instanceof StoredOperation.InBlob && cluster.faults.damage > 0;

@@ -3,12 +3,14 @@ package bios.persistence.marks;
 import bios.protocol.run.RunId;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.function.Predicate;
 
-/// Counts, for each operation, the consecutive ends of a worker's processes at which it was the only
-/// operation that was being executed. An end at which an operation was not being executed ends its count:
-/// processes that also end outside of an operation do not end because of it. Pure.
+/// Counts, for each operation, the ends of a worker's processes at which it was the only operation that was
+/// being executed. A process that ends while nothing is being executed ends all counts: processes that also
+/// end outside of operations do not end because of one. An operation that was executed to its end is not
+/// counted any more. Pure.
 ///
-/// @param counts the operations that were being executed at the last end
+/// @param counts the counted operations, those of the last end first
 record DeathTally(List<Count> counts) {
     static final DeathTally NONE = new DeathTally(List.of());
 
@@ -17,7 +19,7 @@ record DeathTally(List<Count> counts) {
     /// @param company number of operations that were executed together with it, itself included
     record Mark(RunId run, long position, int company) {}
 
-    /// @param alone number of consecutive ends at which only this operation was being executed
+    /// @param alone number of ends at which only this operation was being executed
     record Count(RunId run, long position, int alone) {
         boolean counts(RunId other, long at) {
             return run.equals(other) && position == at;
@@ -27,7 +29,9 @@ record DeathTally(List<Count> counts) {
     /// The tally after another end.
     ///
     /// @param marks what was being executed; empty: the process was starting, loading, recovering or idle
-    DeathTally after(List<Mark> marks) {
+    /// @param executed whether an operation has been executed to its end
+    DeathTally after(List<Mark> marks, Predicate<Count> executed) {
+        if (marks.isEmpty()) return NONE;
         boolean alone = marks.size() == 1 && marks.getFirst().company() == 1;
         var next = new ArrayList<Count>();
         for (Mark mark : marks) {
@@ -35,6 +39,9 @@ record DeathTally(List<Count> counts) {
                     .mapToInt(Count::alone).findFirst().orElse(0);
             next.add(new Count(mark.run(), mark.position(), alone ? before + 1 : before));
         }
+        for (Count old : counts)
+            if (marks.stream().noneMatch(m -> old.counts(m.run(), m.position())) && !executed.test(old))
+                next.add(old);
         return new DeathTally(List.copyOf(next));
     }
 

@@ -130,16 +130,16 @@ public final class ExecutionMarks implements AutoCloseable {
                 marks.add(new Mark(run(active(i)), position(active(i)), file.get(INT, active(i))));
         var all = new LinkedHashMap<RunId, DeathReport>();
         boolean died = before == State.RUNNING || before == State.DEVICE_LOST;
-        DeathTally now = died ? tally.after(marks) : tally;
+        DeathTally now = died ? tally.after(marks, c -> executed(c.run()) >= c.position()) : tally;
         if (died) {
             file.set(LONG, DEATHS, file.get(LONG, DEATHS) + 1);
             keep(now.counts());
         }
         String cause = before == State.DEVICE_LOST ? "its device was lost" : "it ended without a shutdown";
-        for (Count ended : now.ended(tally)) all.put(ended.run(), report(ended.run(), 0, 0, cause));
         for (Count count : now.counts())
-            all.merge(count.run(), report(count.run(), count.position(), count.alone(), cause),
-                    (a, b) -> a.position() > 0 && a.position() < b.position() ? a : b);
+            all.putIfAbsent(count.run(), report(count.run(), count.position(), count.alone(), cause));
+        for (Count ended : now.ended(tally))
+            all.putIfAbsent(ended.run(), report(ended.run(), 0, 0, cause));
         return all;
     }
 

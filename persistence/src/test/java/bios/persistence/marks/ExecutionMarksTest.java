@@ -63,7 +63,18 @@ class ExecutionMarksTest {
         marks.begin(Map.of(B, 2L));
         ExecutionMarks after = next();
         assertEquals(1, report(after, B).orElseThrow().alone());
-        assertEquals(0, report(after, A).orElseThrow().position());
+        assertEquals(0, report(after, A).orElseThrow().alone());
+    }
+
+    @Test void twoOperationsThatEndTheirProcessesInTurnAreBothCounted() throws Exception {
+        next();
+        for (int times = 0; times < 3; times++) {
+            next().begin(Map.of(A, 7L));
+            next().begin(Map.of(B, 2L));
+        }
+        ExecutionMarks marks = next();
+        assertEquals(List.of(3, 3), List.of(report(marks, A).orElseThrow().alone(),
+                report(marks, B).orElseThrow().alone()));
     }
 
     @Test void whatHasEndedIsNotMarked() throws Exception {
