@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 import unittest
 
 from case import HERE, MODEL, GatewayCase, datum
@@ -138,6 +139,22 @@ class TrainingTest(GatewayCase):
             self.assertEqual((caught.exception.code, caught.exception.category), ("nothing_to_apply", "user"))
         self.assertIsInstance(first.exception(), bios.RequestFailedError)
         self.assertEqual(client.save_state("t").result().step, 0)
+
+    def test_a_failure_of_the_service_is_asked_for_again(self):
+        client = self.training()
+        future = client.forward_backward([datum()], "cross_entropy")
+        wanted = future.result()
+        waiting = client.forward_backward([datum()], "cross_entropy")
+        deadline = time.monotonic() + 10
+        while waiting.request_id is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        good = self.state.futures[waiting.request_id]
+        self.state.futures[waiting.request_id] = {"error": "it is set aside", "category": "server", "code": "worker_lost"}
+        for _ in range(2):
+            with self.assertRaisesRegex(bios.RequestFailedError, "set aside"):
+                waiting.result()
+        self.state.futures[waiting.request_id] = good
+        self.assertEqual(len(waiting.result().loss_fn_outputs), len(wanted.loss_fn_outputs))
 
     def test_optim_step_without_settings_sends_none(self):
         client = self.training()

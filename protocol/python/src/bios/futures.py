@@ -23,7 +23,8 @@ class Future(Generic[T]):
     """The future result of a submitted call.
 
     The call takes effect even if the future is dropped. Use ``result()`` in synchronous code
-    and ``await future`` in asyncio; repeated calls return the same result.
+    and ``await future`` in asyncio; repeated calls return the same result. A failure of category ``server`` is asked
+    for again by the next call: an operation that was set aside may have been tried again since.
     """
 
     _value: T
@@ -42,18 +43,21 @@ class Future(Generic[T]):
         continues, wait again). Raises :class:`RequestFailedError` if the operation failed, and the exceptions of a
         refused call.
         """
+        self._reopen()
         clock = self._clock()
         self._wait(None if timeout is None else clock() + timeout, threading.Event())
         return self._get()
 
     def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
         """Waits like ``result``, and returns the exception that it would raise, or None."""
+        self._reopen()
         clock = self._clock()
         self._wait(None if timeout is None else clock() + timeout, threading.Event())
         return self._error
 
     async def result_async(self, timeout: Optional[float] = None) -> T:
         """``result`` for asyncio."""
+        self._reopen()
         if self._settled:
             return self._get()
         deadline = None if timeout is None else self._clock()() + timeout
@@ -83,6 +87,12 @@ class Future(Generic[T]):
         if self._error is not None:
             raise self._error
         return self._value
+
+    def _reopen(self) -> None:
+        """Forgets a failure that the service may have mended."""
+
+    def _failed_at_the_server(self) -> bool:
+        return self._settled and isinstance(self._error, RequestFailedError) and self._error.category == "server"
 
     def _settle(self, outcome: Callable[[], T]) -> None:
         try:
@@ -117,6 +127,11 @@ class RequestFuture(Future[T]):
 
     def _clock(self) -> Callable[[], float]:
         return self._transport.policy.clock
+
+    def _reopen(self) -> None:
+        with self._lock:
+            if self._failed_at_the_server() and self._id is not None:
+                self._settled, self._error = False, None
 
     def start(self) -> "RequestFuture[T]":
         """Submits in the background."""
@@ -265,6 +280,14 @@ class Joined(Future[T]):
 
     def _clock(self) -> Callable[[], float]:
         return self._parts[0]._clock()
+
+    def _reopen(self) -> None:
+        with self._lock:
+            if not self._failed_at_the_server():
+                return
+            for part in self._parts:
+                part._reopen()
+            self._settled, self._error = False, None
 
     def _wait(self, deadline: Optional[float], abandoned: threading.Event) -> None:
         if self._settled:

@@ -16,6 +16,7 @@ import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.stream.Collectors;
+import java.util.stream.Stream;
 
 /// Copies the rows of a damaged database that can be read into a new one. Rows are read by their row number,
 /// without any index; where a part of a table cannot be read, the copy goes on behind it.
@@ -53,6 +54,10 @@ final class JournalSalvage {
         }
         Files.move(EmbeddedDatabase.file(fresh), EmbeddedDatabase.file(folder),
                 StandardCopyOption.REPLACE_EXISTING);
+        // H2 may leave files of its own beside the database.
+        try (Stream<Path> left = Files.list(fresh)) {
+            for (Path file : left.toList()) Files.deleteIfExists(file);
+        }
         Files.deleteIfExists(fresh);
         return copied;
     }
