@@ -171,7 +171,7 @@ final class NodeWiring {
         deaths = marks.reports();
         for (DeathReport report : deaths)
             LOG.atInfo().addKeyValue("run", report.run()).addKeyValue("position", report.position())
-                    .log("the process before ended while it executed an operation: {}, {} times in a row"
+                    .log("the process before ended while it executed an operation: {}, {} times"
                             + " alone", report.cause(), report.alone());
         var shutdown = CoordinatedShutdown.get(system);
         shutdown.addTask(CoordinatedShutdown.PhaseBeforeServiceUnbind(), "marks-stopping", () -> {

@@ -108,6 +108,10 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
 
     /// Whether an operation without an outcome can be executed: it does not wait for one that was set aside.
     boolean executable(TrainingRun run) {
+        return executable(run, finished);
+    }
+
+    private static boolean executable(TrainingRun run, IntervalSet finished) {
         return run.pending().stream().anyMatch(o -> !finished.contains(o.position()) && !held(run, o));
     }
 
@@ -122,6 +126,10 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
 
     /// A position up to which all operations were executed to their end, in this process or before.
     long executed(TrainingRun run) {
+        return executed(run, finished);
+    }
+
+    private static long executed(TrainingRun run, IntervalSet finished) {
         return Math.max(run.executed(), finished.through(run.recovery().position() + 1));
     }
 
@@ -584,11 +592,11 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         }
 
         private boolean executable() {
-            return run.pending().stream().anyMatch(o -> !finished.contains(o.position()) && !held(run, o));
+            return RunScheduler.executable(run, finished);
         }
 
         private long executedUpTo() {
-            return Math.max(run.executed(), finished.through(run.recovery().position() + 1));
+            return RunScheduler.executed(run, finished);
         }
 
         /// Deletes blobs. Meanwhile nothing is written that could refer to a blob, and the reverse.

@@ -118,7 +118,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     /// The last known end of a worker.
     ///
     /// @param number its number in the worker's register
-    /// @param alone consecutive ends of the worker, up to this one, during the suspected operation alone
+    /// @param alone counted ends of the worker, up to this one, during the suspected operation alone
     public record WorkerDeath(long number, int alone) {}
 
     /// An operation that is not tried again by itself; those after it wait. If its owner goes on after having
@@ -301,7 +301,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 .or(() -> executedUpTo);
     }
 
-    /// Consecutive ends of workers during the suspected operation alone.
+    /// Counted ends of workers during the suspected operation alone.
     int deathsAlone() {
         return deaths.values().stream().mapToInt(WorkerDeath::alone).sum();
     }

@@ -9,8 +9,8 @@ package bios.protocol.run;
 /// @param executed operations up to this position were executed to their end by processes of this worker; 0:
 ///     none is known
 /// @param position the operation of the run that was being executed at the last end; 0: none was
-/// @param alone the number of consecutive ends, up to the last one, at which this operation was the only one
-///     that was being executed
+/// @param alone the number of ends, up to the last one, at which this operation was the only one that was
+///     being executed; an end outside of operations starts the count again
 /// @param cause how the last process ended, as far as it is known
 public record DeathReport(RunId run, String worker, long death, long executed, long position, int alone,
         String cause) {}
