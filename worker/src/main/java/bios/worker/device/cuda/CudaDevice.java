@@ -50,6 +50,10 @@ final class CudaDevice implements Device {
                 products.description());
     }
 
+    @Override public DType activationType() {
+        return DType.BF16;
+    }
+
     // ---- memory ----
 
     @Override public long memoryLimit() {
