@@ -34,3 +34,12 @@ template<int NEWEST> static inline void cpAsyncWait() { emu_copy_wait(NEWEST); }
 
 // 2^x.
 static inline float exp2Fast(float x) { return exp2f(x); }
+
+// Two floats rounded to bf16, `low` in the lower half.
+static inline unsigned packBf16(float low, float high) {
+    auto half = [](float x) {
+        unsigned bits = __float_as_uint(x);
+        return x != x ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+    };
+    return half(high) << 16 | half(low);
+}
