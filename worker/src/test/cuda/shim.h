@@ -233,6 +233,10 @@ static inline float __fsub_rn(float a, float b) { return a - b; }
 static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 static inline double __dadd_rn(double a, double b) { return a + b; }
+static inline double __dsub_rn(double a, double b) { return a - b; }
+static inline double __ddiv_rn(double a, double b) { return a / b; }
+static inline double __drcp_rn(double a) { return 1 / a; }
+static inline double __dsqrt_rn(double a) { return std::sqrt(a); }
 static inline double __dmul_rn(double a, double b) { return a * b; }
 static inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
 static inline float __saturatef(float x) { return x > 0 ? x < 1 ? x : 1 : 0; }
@@ -243,6 +247,12 @@ static inline unsigned __float2uint_rz(float x) { return (unsigned) x; }
 static inline float __int2float_rn(int x) { return (float) x; }
 static inline float __uint2float_rn(unsigned x) { return (float) x; }
 static inline float __ull2float_rn(unsigned long long x) { return (float) x; }
+static inline long long __float2ll_rz(float x) { return (long long) x; }
+static inline long long __double2ll_rz(double x) { return (long long) x; }
+static inline int __double2int_rz(double x) { return (int) x; }
+static inline double __int2double_rn(int x) { return x; }
+static inline double __ll2double_rn(long long x) { return (double) x; }
+static inline float __ll2float_rn(long long x) { return (float) x; }
 static inline float __double2float_rn(double x) { return (float) x; }
 static inline void sincospif(float x, float* s, float* c) { double a = M_PI * x; *s = (float) sin(a); *c = (float) cos(a); }
 
