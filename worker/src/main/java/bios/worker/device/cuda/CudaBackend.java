@@ -1,5 +1,7 @@
 package bios.worker.device.cuda;
 
+import static bios.protocol.Require.require;
+
 import bios.worker.device.Activations;
 import bios.worker.device.CudaReport;
 import bios.worker.device.CudaSettings;
@@ -94,6 +96,8 @@ public final class CudaBackend {
             var compute = driver.stream();
             var copies = driver.stream();
             long most = driver.memory()[0] - RESERVE_BYTES;
+            require(most > 0, "only %d bytes of the card are free; other processes use it: %s",
+                    most + RESERVE_BYTES, card);
             var memory = new CudaMemory(driver, compute, Math.min(own.memoryBytes(), most));
             var pinned = new PinnedMemory(driver);
             var kernels = new Kernels(driver, compute, new KernelCompiler(nvrtc, card, cache(own)));
