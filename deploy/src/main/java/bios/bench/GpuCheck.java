@@ -5,6 +5,7 @@ import bios.worker.device.Device;
 import bios.worker.device.DeviceLost;
 import bios.worker.device.DeviceSettings;
 import bios.worker.device.Devices;
+import com.fasterxml.jackson.databind.node.ArrayNode;
 import com.fasterxml.jackson.databind.node.ObjectNode;
 import com.typesafe.config.ConfigFactory;
 import java.io.IOException;
@@ -107,8 +108,22 @@ public record GpuCheck(Sizes sizes, Duration limit, Optional<Peer> peer, List<St
             failed(name, failure, line, result);
         }
         line.put("seconds", Report.round((System.nanoTime() - from) * 1e-9));
-        out.printf(Locale.ROOT, "%-10s %s%n", name, line);
+        print(name, line);
         if (!line.path("failures").isEmpty()) result.withArray("failed").add(name);
+    }
+
+    private void print(String name, ObjectNode line) {
+        out.printf("%n%s%n", name);
+        line.properties().forEach(field -> {
+            switch (field.getKey()) {
+                case "profile" -> out.println(ProfileTable.text((ArrayNode) field.getValue()));
+                case "goals" -> field.getValue().forEach(goal -> out.printf(Locale.ROOT,
+                        "  %s %-48s %10s  goal %s%n", goal.path("reached").asBoolean() ? "✓" : "✗",
+                        goal.path("what").asText(), goal.path("value").asText(),
+                        goal.path("goal").asText()));
+                default -> out.printf("  %-28s %s%n", field.getKey(), field.getValue());
+            }
+        });
     }
 
     private void failed(String name, Throwable failure, ObjectNode line, ObjectNode result) {

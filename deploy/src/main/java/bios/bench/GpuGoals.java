@@ -36,6 +36,15 @@ final class GpuGoals implements AutoCloseable {
     /// The share of the device's memory for the activations that backward needs.
     private static final double ACTIVATIONS = 0.4;
 
+    /// Goals on an H100 of 80 GB, for [GpuCheck.Sizes#FULL].
+    private static final double TRAINED_TOKENS = 15_000;
+    private static final double MATMUL_SHARE = 0.6;
+    private static final double PEER = 1.5;
+    private static final double BESIDE = 0.95;
+    private static final double BANDWIDTH = 0.7;
+    private static final double DIFFERENCE = 1e-2;
+    private static final double FIRST_STEP = 10;
+
     private final GpuCheck.Sizes sizes;
     private final DeviceSettings settings;
     private final Path folder;
@@ -52,6 +61,14 @@ final class GpuGoals implements AutoCloseable {
         this.settings = settings;
         this.folder = folder;
         this.peer = peer;
+    }
+
+    /// Adds a measured value beside what it should reach.
+    ///
+    /// @param least whether the goal is the least value, else the largest
+    private static void goal(ObjectNode line, String what, double value, double goal, boolean least) {
+        line.withArray("goals").addObject().put("what", what).put("value", value).put("goal", goal)
+                .put("reached", least ? value >= goal : value <= goal);
     }
 
     /// The rates of a large copy and of a large bf16 product.
@@ -153,23 +170,24 @@ final class GpuGoals implements AutoCloseable {
             line.put("shape", sizes.train().name()).put("tok_s", Report.round(rate))
                     .put("tflop_s", Report.round(work.all() / first / 1e12))
                     .put("share_of_matmul", Report.three(work.all() / first / matmul));
-            attentionShare(line, work, first);
+            line.put("step_s", Report.three(first)).put("attention_flop_share",
+                    Report.three(work.attention() / work.all()));
+            goal(line, "training, tokens/s", Report.round(rate), TRAINED_TOKENS, true);
+            goal(line, "training, share of the matmul ceiling",
+                    Report.three(work.all() / first / matmul), MATMUL_SHARE, true);
+            goal(line, "load and first step, seconds", line.path("to_first_step_s").asDouble(), FIRST_STEP,
+                    false);
         }
         peer.ifPresent(p -> comparison(line, p));
     }
 
-    private void attentionShare(ObjectNode line, Work work, double step) {
-        line.put("step_s", Report.three(step)).put("attention_flop_share",
-                Report.three(work.attention() / work.all()));
-    }
-
     private void comparison(ObjectNode line, Peer other) {
         try {
-            ObjectNode theirs = other.run(sizes.train(), true, RANK, List.of("--device", "cuda", "--batch", "1",
-                    "--seq", "" + sizes.length(), "--steps", "" + STEPS));
+            ObjectNode theirs = other.run(sizes.train(), true, RANK, List.of("--device", "cuda", "--batch",
+                    "1", "--seq", "" + sizes.length(), "--steps", "" + STEPS));
             line.set("peer", theirs);
-            line.put("ratio_to_peer", Report.two(line.path("tok_s").asDouble()
-                    / theirs.path("train_tok_s").asDouble()));
+            double ratio = line.path("tok_s").asDouble() / theirs.path("train_tok_s").asDouble();
+            goal(line, "training, ratio to PyTorch", Report.two(ratio), PEER, true);
         } catch (RuntimeException failure) {
             line.put("peer_left_out", failure.getMessage());
         }
@@ -191,16 +209,17 @@ final class GpuGoals implements AutoCloseable {
     void tenants(ObjectNode line) throws IOException {
         try (Loaded loaded = load(sizes.train(), line)) {
             Workload tenants = Workload.tenants(TENANTS, sizes.sequences() * sizes.length() / TENANTS);
-            beside(line, loaded.model, tenants, tenants.merged());
+            beside(line, "16 tenants beside one", loaded.model, tenants, tenants.merged());
         }
     }
 
-    private void beside(ObjectNode line, BaseModel model, Workload mine, Workload other) {
+    private void beside(ObjectNode line, String what, BaseModel model, Workload mine, Workload other) {
         double one = step(model, other, line, System.nanoTime());
         double all = step(model, mine, line, System.nanoTime());
+        double ratio = mine.tokens() / all / (other.tokens() / one);
         line.put("tok_s", Report.round(mine.tokens() / all)).put("beside_tok_s",
-                Report.round(other.tokens() / one)).put("ratio",
-                Report.three(mine.tokens() / all / (other.tokens() / one)));
+                Report.round(other.tokens() / one));
+        goal(line, what, Report.three(ratio), BESIDE, true);
     }
 
     /// The time of a step by verb; the device is waited for after each, so the sum is longer than a step.
@@ -224,7 +243,8 @@ final class GpuGoals implements AutoCloseable {
     void mixed(ObjectNode line) throws IOException {
         try (Loaded loaded = load(sizes.decode(), line)) {
             int[] lengths = Lengths.logUniform(sizes.packed(), sizes.packed() / 4, 1);
-            beside(line, loaded.model, Workload.of(RANK, lengths), Workload.of(RANK, Lengths.levelled(lengths)));
+            beside(line, "packed lengths beside equal ones", loaded.model, Workload.of(RANK, lengths),
+                    Workload.of(RANK, Lengths.levelled(lengths)));
         }
     }
 
@@ -245,10 +265,14 @@ final class GpuGoals implements AutoCloseable {
             double limit = copy / shape.decodedBytes(true);
             var off = decoding.difference(Math.min(8, sizes.streams()), sizes.tokens(), PROMPT);
             line.put("shape", shape.name()).put("one_stream_tok_s", Report.round(one))
-                    .put("one_stream_share", Report.three(one / limit)).put("streams", sizes.streams())
-                    .put("adapters", ADAPTERS).put("tok_s", Report.round(all))
-                    .put("share", Report.three(all / sizes.streams() / limit))
-                    .put("sampler_trainer_largest", off.largest()).put("sampler_trainer_mean", off.mean());
+                    .put("streams", sizes.streams()).put("adapters", ADAPTERS)
+                    .put("tok_s", Report.round(all));
+            goal(line, "decoding, one stream, share of the bandwidth", Report.three(one / limit), BANDWIDTH,
+                    true);
+            goal(line, "decoding, all streams, share of the bandwidth",
+                    Report.three(all / sizes.streams() / limit), BANDWIDTH, true);
+            goal(line, "sampler and trainer, largest difference", off.largest(), DIFFERENCE, false);
+            goal(line, "sampler and trainer, mean difference", off.mean(), DIFFERENCE / 10, false);
         }
     }
 

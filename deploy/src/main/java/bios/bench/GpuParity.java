@@ -26,8 +26,7 @@ import java.util.Optional;
 /// @param settings of the device that is checked
 /// @param folder where models of random weights are written
 record GpuParity(DeviceSettings settings, Path folder) {
-    /// Largest ‖difference‖ / ‖CPU's result‖ of a verb on fp32 operands, where bf16 weights may round an
-    /// operand, and on bf16 operands.
+    /// Largest ‖difference‖ / ‖CPU's result‖ of a verb whose operands are all fp32, and of one with bf16.
     private static final double VERB_FP32 = 1e-4;
     private static final double VERB_BF16 = 1e-2;
     /// Largest difference of log-probabilities of a model with activations in fp32 and in bf16.

@@ -45,10 +45,10 @@ public final class GpuCheckCommand implements Callable<Integer> {
         if (seconds < 1) throw new CommandFailed("--seconds " + seconds + ": at least 1");
         Path models = folder == null ? Files.createTempDirectory("bios-gpu-check-") : folder;
         try {
+            Optional<Peer> peer = Optional.ofNullable(python)
+                    .map(name -> new Peer(name, TimeLimit.seconds(seconds)));
             GpuCheck check = new GpuCheck(tiny ? GpuCheck.Sizes.TINY : GpuCheck.Sizes.FULL,
-                    Duration.ofSeconds(seconds),
-                    Optional.ofNullable(python).map(p -> new Peer(p, TimeLimit.seconds(seconds))), only, models,
-                    System.out);
+                    Duration.ofSeconds(seconds), peer, only, models, System.out);
             ObjectNode result = check.run();
             if (json != null) Files.writeString(json, result.toPrettyString() + "\n");
             if (result.path("failed").isEmpty()) return 0;
