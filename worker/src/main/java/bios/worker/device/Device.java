@@ -42,6 +42,11 @@ public interface Device extends AutoCloseable {
     /// A description for people: kind, instruction set, threads.
     String description();
 
+    /// The element type of activations that it computes with fastest, [DType#F32] or [DType#BF16]; both work.
+    default DType activationType() {
+        return DType.F32;
+    }
+
     // ---- memory ----
 
     /// Whether its memory is separate from the host's; then evicted data may be kept in host memory.

@@ -1,18 +1,35 @@
 package bios.worker.device;
 
 import bios.worker.device.cpu.CpuBackend;
+import bios.worker.device.cuda.CudaBackend;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigException;
+import java.util.List;
 
 /// The list of backends.
 public final class Devices {
     private Devices() {}
 
-    /// Opens the device that the settings describe.
+    private static final String CUDA = "cuda";
+
+    /// Opens the device that the settings describe. `auto` is the first card that the CUDA backend supports,
+    /// else the CPU.
     ///
-    /// @throws IllegalArgumentException if this machine cannot execute the path
+    /// @throws IllegalArgumentException if this machine cannot execute the path, or has no such card
     public static Device open(DeviceSettings settings) {
+        if (isCuda(settings.device())
+                || settings.device().equals(DeviceSettings.AUTO) && CudaBackend.available())
+            return CudaBackend.open(settings.device(), settings);
         return CpuBackend.open(settings);
+    }
+
+    private static boolean isCuda(String device) {
+        return device.equals(CUDA) || device.startsWith(CUDA + ":");
+    }
+
+    /// Properties of the cards of this machine, in words, one a line; what is missing, if it is.
+    public static List<String> cards(DeviceSettings settings) {
+        return CudaBackend.report(settings.cuda());
     }
 
     /// The capabilities of this machine.
@@ -20,8 +37,11 @@ public final class Devices {
         return CpuBackend.HARDWARE;
     }
 
-    /// Throws if the path is unknown or this machine cannot execute it.
-    static void require(String path, Config program) {
+    /// Throws if the device is unknown, or the path is, or this machine cannot execute it.
+    static void require(String device, String path, Config program) {
+        if (!device.equals(DeviceSettings.AUTO) && !device.equals(DeviceSettings.CPU) && !isCuda(device))
+            throw new ConfigException.BadValue(program.origin(), "bios.engine.device",
+                    device + " is none of auto, cpu, cuda, cuda:INDEX and cuda:UUID");
         try {
             CpuBackend.requirePath(path);
         } catch (IllegalArgumentException refused) {

@@ -13,7 +13,6 @@ import bios.worker.adapter.Adapter;
 import bios.worker.adapter.StateSnapshot;
 import bios.worker.adapter.StateSource;
 import bios.worker.adapter.TrainingState;
-import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.device.HostMemory;
@@ -110,8 +109,8 @@ final class DeviceExecutor implements AutoCloseable {
         Consumer<String> warn = what -> log.atWarn().addKeyValue("model", name).log("{}", what);
         Optional<Tokenizer> tokenizer = Tokenizer.open(folder);
         tokenizer.ifPresent(t -> t.warnings(folder).forEach(warn));
-        BaseModel model = BaseModel.load(ModelFolder.open(folder), name, device, DType.F32, fingerprints,
-                warn);
+        BaseModel model = BaseModel.load(ModelFolder.open(folder), name, device,
+                device.activationType(), fingerprints, warn);
         model.setActivationBudget(settings.activationBytes(), settings.longSequenceBytes());
         Sampler sampler = new Sampler(model, tokenizer.map(t -> tokens -> t.decode(tokens, false)),
                 settings.sampler());

@@ -1,0 +1,446 @@
+// Runs a launch: blocks over a few threads of the system, the threads of a block as fibers on one of them.
+#include "internal.h"
+#include <atomic>
+#include <condition_variable>
+#include <csignal>
+#include <deque>
+#include <mutex>
+#include <sys/mman.h>
+#include <thread>
+#include <unistd.h>
+
+extern "C" {
+__thread emu::Thread* emu_thread __attribute__((tls_model("initial-exec")));
+void emu_switch(void** save, void* load);
+}
+asm(R"(
+.text
+.globl emu_switch
+.hidden emu_switch
+.type emu_switch, @function
+emu_switch:
+    push %rbp
+    push %rbx
+    push %r12
+    push %r13
+    push %r14
+    push %r15
+    mov %rsp, (%rdi)
+    mov %rsi, %rsp
+    pop %r15
+    pop %r14
+    pop %r13
+    pop %r12
+    pop %rbx
+    pop %rbp
+    ret
+)");
+
+namespace emu {
+thread_local Running running;
+
+uint64_t mix(uint64_t seed, uint64_t value) {
+    uint64_t z = seed * 0x9e3779b97f4a7c15ull + value + 0x632be59bd9b4e019ull;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9ull;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebull;
+    return z ^ z >> 31;
+}
+
+namespace {
+const size_t STACK = 128 << 10;
+const unsigned MAX_THREADS = 1024;
+
+struct Copy { void* to; const void* from; unsigned bytes, valid; };
+
+struct State : Thread {
+    void* sp;
+    bool done;
+    std::vector<Copy> open;
+    std::deque<std::vector<Copy>> groups;
+};
+
+// Lanes of a warp that meet under one mask.
+struct Group {
+    unsigned mask, arrived, parity;
+    alignas(16) char slots[2][32 * 64];
+};
+
+struct Warp {
+    unsigned present;
+    std::vector<std::unique_ptr<Group>> groups;
+    Group& of(unsigned mask) {
+        for (auto& g : groups) if (g->mask == mask) return *g;
+        groups.push_back(std::make_unique<Group>());
+        *groups.back() = {};
+        groups.back()->mask = mask;
+        return *groups.back();
+    }
+};
+
+struct Runner {
+    const Launch* launch = nullptr;
+    std::vector<State> states;
+    std::vector<Warp> warps;
+    std::vector<unsigned> order;
+    std::deque<State*> ready;
+    std::vector<char*> freeStacks;
+    char* stacks = nullptr;
+    unsigned stacksMade = 0, next = 0, left = 0, count = 0;
+    unsigned arrived = 0, exited = 0, predicates = 0, counted = 0;
+    uint64_t policy = 0;
+    State* current = nullptr;
+    void* mainSp = nullptr;
+    char* dynamicShared = nullptr;
+
+    Runner() : states(MAX_THREADS), warps(MAX_THREADS / 32) {
+        stacks = (char*) mmap(nullptr, STACK * MAX_THREADS, PROT_READ | PROT_WRITE,
+                MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        dynamicShared = (char*) mmap(nullptr, 256 << 10, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (stacks == MAP_FAILED || dynamicShared == MAP_FAILED) abort();
+    }
+
+    char* stack() {
+        if (!freeStacks.empty()) {
+            char* s = freeStacks.back();
+            freeStacks.pop_back();
+            return s;
+        }
+        char* s = stacks + STACK * stacksMade++;
+        mprotect(s, 4096, PROT_NONE);
+        return s;
+    }
+
+    void* fresh(char* stack);
+    void runBlock(const Launch& l, Dim block, uint64_t number);
+    State* start();
+    void park();
+    void release(State* s) { if (policy & 1) ready.push_back(s); else ready.push_front(s); }
+    void finished(State* s);
+};
+
+thread_local Runner* runner;
+
+State& me() { return *static_cast<State*>(emu_thread); }
+
+// A fiber: runs threads of the block from their beginning until another one must go on elsewhere.
+void fiber() {
+    Runner& r = *runner;
+    for (;;) {
+        State* s = r.start();
+        r.launch->kernel->call(r.launch->parameters.data());
+        r.finished(s);
+        bool fresh = r.next < r.count;
+        if (!r.ready.empty() && (!fresh || r.policy & 2)) break;
+        if (!fresh) break;
+    }
+    void* unused;
+    r.freeStacks.push_back((char*) __builtin_frame_address(0) - ((char*) __builtin_frame_address(0) - r.stacks) % STACK);
+    if (r.left == 0) {
+        emu_thread = nullptr;
+        emu_switch(&unused, r.mainSp);
+    }
+    if (r.ready.empty()) violation("the threads that are left wait for each other: a barrier or warp operation is not reached by all");
+    State* to = r.ready.front();
+    r.ready.pop_front();
+    emu_thread = to;
+    emu_switch(&unused, to->sp);
+    __builtin_unreachable();
+}
+
+void* Runner::fresh(char* stack) {
+    auto** top = (void**) (stack + STACK);
+    *--top = nullptr;
+    *--top = (void*) fiber;
+    for (int i = 0; i < 6; i++) *--top = nullptr;
+    return top;
+}
+
+State* Runner::start() {
+    State& s = states[order[next++]];
+    emu_thread = &s;
+    return &s;
+}
+
+void Runner::park() {
+    State& s = me();
+    if (!ready.empty() && (next == count || policy & 2)) {
+        State* to = ready.front();
+        ready.pop_front();
+        if (to == &s) return;
+        emu_thread = to;
+        emu_switch(&s.sp, to->sp);
+    } else if (next < count) {
+        emu_switch(&s.sp, fresh(stack()));
+    } else {
+        violation("threads wait for each other: a barrier or warp operation is not reached by all");
+    }
+}
+
+void Runner::finished(State* s) {
+    s->done = true;
+    left--;
+    exited++;
+    if (arrived) violation("a thread leaves the kernel while others wait at __syncthreads");
+    Warp& w = warps[s->warp];
+    w.present &= ~(1u << s->lane);
+    for (auto& g : w.groups) {
+        unsigned need = g->mask & w.present;
+        if (g->arrived && (g->arrived & need) == need) {
+            for (unsigned i = 0; i < 32; i++) if (g->arrived >> i & 1) release(&states[s->warp * 32 + i]);
+            g->arrived = 0;
+            g->parity ^= 1;
+        }
+    }
+    if (!s->open.empty() || !s->groups.empty()) violation("a thread ends with cp.async copies that nobody waited for");
+}
+
+void Runner::runBlock(const Launch& l, Dim block, uint64_t number) {
+    launch = &l;
+    count = left = l.block.x * l.block.y * l.block.z;
+    next = arrived = exited = predicates = 0;
+    policy = mix(settings().seed, l.number * 1000003 + number);
+    order.resize(count);
+    for (unsigned i = 0; i < count; i++) order[i] = policy & 4 ? count - 1 - i : i;
+    if (policy & 8) {
+        uint64_t random = policy;
+        for (unsigned i = count; i > 1; i--) {
+            random = random * 6364136223846793005ull + 1442695040888963407ull;
+            std::swap(order[i - 1], order[(random >> 33) % i]);
+        }
+    }
+    for (unsigned i = 0; i < count; i++) {
+        State& s = states[i];
+        s.index = {i % l.block.x, i / l.block.x % l.block.y, i / (l.block.x * l.block.y)};
+        s.block = block;
+        s.blockSize = l.block;
+        s.grid = l.grid;
+        s.lane = i % 32;
+        s.warp = i / 32;
+        s.dynamicShared = dynamicShared;
+        s.done = false;
+        s.open.clear();
+        s.groups.clear();
+    }
+    for (unsigned w = 0; w * 32 < count; w++) {
+        unsigned lanes = std::min(32u, count - w * 32);
+        warps[w].present = lanes == 32 ? ~0u : (1u << lanes) - 1;
+        for (auto& g : warps[w].groups) g->arrived = 0;
+    }
+    memset(dynamicShared, 0xff, l.shared);
+    ready.clear();
+    emu_switch(&mainSp, fresh(stack()));
+    emu_thread = nullptr;
+}
+
+// ---- threads of the system
+
+// Blocks of a launch are taken by the runners in a seeded order.
+struct Pool {
+    std::mutex lock;
+    std::condition_variable wake, finished;
+    const Launch* launch = nullptr;
+    std::atomic<uint64_t> next{0};
+    uint64_t total = 0, generation = 0;
+    unsigned busy = 0;
+    bool started = false;
+    std::function<void()> work;
+    bool working = false;
+
+    void blocks(const Launch& l) {
+        uint64_t step = 1, salt = mix(settings().seed, l.number);
+        for (uint64_t candidate : {7919u, 104729u, 1299709u, 15485863u})
+            if (salt & 1 && total % candidate != 0) step = candidate;
+        bool down = salt & 2;
+        for (uint64_t i; (i = next.fetch_add(1)) < total;) {
+            uint64_t b = (down ? total - 1 - i : i) * step % total;
+            Dim at{(unsigned) (b % l.grid.x), (unsigned) (b / l.grid.x % l.grid.y), (unsigned) (b / l.grid.x / l.grid.y)};
+            runner->runBlock(l, at, b);
+        }
+    }
+
+    static void signalStack() {
+        stack_t s{};
+        s.ss_size = 64 << 10;
+        s.ss_sp = malloc(s.ss_size);
+        sigaltstack(&s, nullptr);
+    }
+
+    void help() {
+        signalStack();
+        runner = new Runner();
+        uint64_t seen = 0;
+        std::unique_lock guard(lock);
+        for (;;) {
+            wake.wait(guard, [&] { return generation != seen; });
+            seen = generation;
+            if (launch == nullptr) continue;
+            const Launch& l = *launch;
+            busy++;
+            guard.unlock();
+            running.what = l.kernel->name;
+            blocks(l);
+            running.what = nullptr;
+            guard.lock();
+            if (--busy == 0) finished.notify_all();
+        }
+    }
+
+    void serve() {
+        signalStack();
+        runner = new Runner();
+        std::unique_lock guard(lock);
+        for (;;) {
+            wake.wait(guard, [&] { return working; });
+            guard.unlock();
+            work();
+            guard.lock();
+            working = false;
+            finished.notify_all();
+        }
+    }
+
+    void onDevice(const std::function<void()>& f) {
+        std::unique_lock guard(lock);
+        if (!started) {
+            started = true;
+            std::thread([this] { serve(); }).detach();
+            for (unsigned i = 1; i < settings().threads; i++) std::thread([this] { help(); }).detach();
+        }
+        work = f;
+        working = true;
+        wake.notify_all();
+        finished.wait(guard, [&] { return !working; });
+    }
+
+    void run(const Launch& l) {
+        uint64_t blocksTotal = (uint64_t) l.grid.x * l.grid.y * l.grid.z;
+        bool alone = blocksTotal == 1 || blocksTotal * l.block.x * l.block.y * l.block.z < 2048;
+        {
+            std::lock_guard guard(lock);
+            total = blocksTotal;
+            next = 0;
+            if (!alone) {
+                launch = &l;
+                generation++;
+                wake.notify_all();
+            }
+        }
+        blocks(l);
+        std::unique_lock guard(lock);
+        launch = nullptr;
+        finished.wait(guard, [&] { return busy == 0; });
+    }
+};
+Pool& pool() {
+    static Pool* p = new Pool();
+    return *p;
+}
+}  // namespace
+
+void run(const Launch& launch) {
+    running.what = launch.kernel->name;
+    pool().run(launch);
+    running.what = nullptr;
+}
+
+void onDevice(const std::function<void()>& work) { pool().onDevice(work); }
+
+std::string whereInKernel() {
+    std::string s = running.what ? running.what : "";
+    if (emu_thread) {
+        char text[160];
+        Thread& t = *emu_thread;
+        snprintf(text, sizeof text, ", block (%u,%u,%u) of (%u,%u,%u), thread (%u,%u,%u)", t.block.x, t.block.y, t.block.z,
+                t.grid.x, t.grid.y, t.grid.z, t.index.x, t.index.y, t.index.z);
+        s += text;
+    }
+    return s;
+}
+}  // namespace emu
+
+using namespace emu;
+
+static void arrive(int predicate) {
+    Runner& r = *runner;
+    if (r.exited) violation("a thread waits at __syncthreads after others left the kernel");
+    r.predicates += predicate;
+    if (++r.arrived < r.count) {
+        r.park();
+        return;
+    }
+    r.arrived = 0;
+    r.counted = r.predicates;
+    r.predicates = 0;
+    State& self = me();
+    for (unsigned i : r.order) if (&r.states[i] != &self) r.release(&r.states[i]);
+    if (r.policy & 16) {
+        r.ready.push_back(&self);
+        r.park();
+    }
+}
+
+extern "C" {
+void emu_block_barrier() { arrive(0); }
+int emu_block_count(int predicate) {
+    arrive(predicate != 0);
+    int counted = runner->counted;
+    arrive(0);
+    return counted;
+}
+
+static char* meet(unsigned mask, const void* mine, unsigned size, void (*finish)(char*)) {
+    Runner& r = *runner;
+    State& s = me();
+    Warp& w = r.warps[s.warp];
+    if (!(mask >> s.lane & 1)) violation("a lane calls a warp operation whose mask %08x does not name it", mask);
+    Group& g = w.of(mask);
+    char* slots = g.slots[g.parity];
+    if (size) memcpy(slots + s.lane * 64, mine, size);
+    g.arrived |= 1u << s.lane;
+    unsigned need = mask & w.present;
+    if ((g.arrived & need) != need) {
+        r.park();
+        return slots;
+    }
+    unsigned waiting = g.arrived & ~(1u << s.lane);
+    g.arrived = 0;
+    g.parity ^= 1;
+    if (finish) finish(slots);
+    for (unsigned i = 0; i < 32; i++) {
+        unsigned lane = r.policy & 4 ? 31 - i : i;
+        if (waiting >> lane & 1) r.release(&r.states[s.warp * 32 + lane]);
+    }
+    if (r.policy & 16) {
+        r.ready.push_back(&s);
+        r.park();
+    }
+    return slots;
+}
+void emu_warp_barrier(unsigned mask) { meet(mask, nullptr, 0, nullptr); }
+char* emu_exchange(unsigned mask, const void* mine, unsigned size, void (*finish)(char*)) {
+    return meet(mask, mine, size, finish);
+}
+unsigned emu_active() { return runner->warps[me().warp].present; }
+
+void emu_copy_async(void* to, const void* from, unsigned bytes, unsigned valid) {
+    if ((uintptr_t) to % bytes || (uintptr_t) from % bytes) violation("cp.async: an address is not aligned to %u bytes", bytes);
+    if (valid) checkRead(from, valid, "cp.async");
+    me().open.push_back({to, from, bytes, valid});
+}
+void emu_copy_commit() {
+    State& s = me();
+    s.groups.push_back(std::move(s.open));
+    s.open.clear();
+}
+void emu_copy_wait(unsigned newest) {
+    State& s = me();
+    while (s.groups.size() > newest) {
+        for (auto& c : s.groups.front()) {
+            memcpy(c.to, c.from, c.valid);
+            memset((char*) c.to + c.valid, 0, c.bytes - c.valid);
+        }
+        s.groups.pop_front();
+    }
+}
+void emu_fail(const char* what) { violation("%s", what); }
+}
