@@ -1,11 +1,8 @@
 // What kernels compiled with checks call before each access: -fsanitize=kernel-address with calls, and these answers.
 #include "internal.h"
 
-namespace emu {
-void checkLoad(const void* from, size_t bytes);
-void checkStore(void* to, size_t bytes);
-}
-using namespace emu;
+static inline void checkLoad(const void* from, size_t bytes) { emu::checkAccess(from, bytes, false); }
+static inline void checkStore(void* to, size_t bytes) { emu::checkAccess(to, bytes, true); }
 
 #define SIZE(N)                                                                               \
     void __asan_load##N##_noabort(void* p) { checkLoad(p, N); }                               \

@@ -450,6 +450,7 @@ int cuDevicePrimaryCtxRetain(Context** c, int) {
 }
 static void endContext(Context* c) {
     drainAll();
+    if (size_t left = memoryInUse()) violation("%zu bytes of device memory were not freed before the context's end", left);
     c->alive = false;
 }
 int cuDevicePrimaryCtxRelease_v2(int) {

@@ -14,6 +14,8 @@ struct Kernel {
     unsigned bytes;
     const unsigned* sizes;
     const unsigned* offsets;
+    // An address in the storage of static shared arrays of its shared object, for the calling thread.
+    char* (*shared)();
 };
 
 // The thread that is running, as kernels see it.
@@ -39,6 +41,8 @@ void emu_warp_barrier(unsigned mask);
 // Gives `size` bytes (at most 64) to the lanes of `mask`; returns what all gave, 64 bytes a lane. The lane that
 // comes last calls `finish` (if not null) on it first.
 char* emu_exchange(unsigned mask, const void* mine, unsigned size, void (*finish)(char* slots));
+// mma.sync.m16n8k16 of a warp.
+void emu_mma_bf16(float* d, const unsigned* a, const unsigned* b);
 // Lanes of the warp that have not left the kernel.
 unsigned emu_active();
 // The copy is made at the wait for its group: what reads too early sees what was there before.

@@ -68,5 +68,9 @@ void checkRead(const void* from, size_t bytes, const char* what);
 void checkWrite(const void* to, size_t bytes, const char* what);
 // Only that it lies within one allocation.
 void checkInside(const void* at, size_t bytes, const char* what);
+// An access of a kernel to device memory; false if it is to other memory.
+bool checkGlobal(const void* at, size_t bytes, bool write);
+// An access of a kernel to any memory.
+void checkAccess(const void* at, size_t bytes, bool write);
 void copyState(void* to, const void* from, size_t bytes);
 }  // namespace emu

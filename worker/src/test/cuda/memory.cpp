@@ -140,22 +140,20 @@ bool isDevice(uint64_t address) { return is(address, false); }
 bool isPinned(uint64_t address) { return is(address, true); }
 size_t memoryInUse() { return memory().inUse; }
 
-// An access of a kernel: whole vectors must be aligned.
-void checkLoad(const void* from, size_t bytes) {
+bool checkGlobal(const void* at, size_t bytes, bool write) {
     Memory& m = memory();
-    size_t at = (char*) from - m.base;
-    if (at >= REGION) return;
-    if ((bytes & (bytes - 1)) == 0 && bytes <= 16 && at & (bytes - 1)) violation("reads %zu bytes at %p, which is not aligned to them", bytes, from);
-    const unsigned char* s = m.state + at;
-    for (size_t i = 0; i < bytes; i++) if (s[i] != WRITTEN) return slowRead(from, bytes, "reads");
-}
-void checkStore(void* to, size_t bytes) {
-    Memory& m = memory();
-    size_t at = (char*) to - m.base;
-    if (at >= REGION) return;
-    if ((bytes & (bytes - 1)) == 0 && bytes <= 16 && at & (bytes - 1)) violation("writes %zu bytes at %p, which is not aligned to them", bytes, to);
-    unsigned char* s = m.state + at;
-    for (size_t i = 0; i < bytes; i++) if (s[i] != WRITTEN) return slowWrite(to, bytes, "writes");
+    size_t offset = (char*) at - m.base;
+    if (offset >= REGION) return false;
+    const char* what = write ? "writes" : "reads";
+    if ((bytes & (bytes - 1)) == 0 && bytes <= 16 && offset & (bytes - 1))
+        violation("%s %zu bytes at %p, which is not aligned to them", what, bytes, at);
+    const unsigned char* s = m.state + offset;
+    bool written = true;
+    for (size_t i = 0; i < bytes; i++) written &= s[i] == WRITTEN;
+    if (!written) {
+        if (write) slowWrite((void*) at, bytes, what); else slowRead(at, bytes, what);
+    }
+    return true;
 }
 
 void checkInside(const void* at, size_t bytes, const char* what) {

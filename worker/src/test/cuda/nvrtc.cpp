@@ -107,10 +107,10 @@ int nvrtcCompileProgram(Program* p, int n, const char* const* options) {
     const char* checkText = getenv("CUDA_EMULATOR_CHECK");
     bool check = !(checkText && std::string(checkText) == "0");
     uint64_t a = 0xcbf29ce484222325ull, b = 7;
-    std::string key = p->name + "\1" + p->source + "\1" + arch + (check ? "c" : "f");
+    std::string key = "2" + p->name + "\1" + p->source + "\1" + arch + (check ? "c" : "f");
     for (auto& d : defines) key += "\1" + d;
     for (auto& [name, text] : p->headers) key += "\1" + name + "\1" + text;
-    for (const char* file : {"shim.h", "emu.h", "ptx.cuh", "libnvrtc.so.12"}) key += read(fs::path(emulator) / file);
+    for (const char* file : {"shim.h", "emu.h", "ptx.cuh"}) key += read(fs::path(emulator) / file);
     a = hash(key, a);
     b = hash(key, b);
     char hex[40];

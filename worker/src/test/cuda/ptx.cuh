@@ -2,33 +2,7 @@
 #pragma once
 
 // d += a·b on a warp: 16x16 by 16x8 bf16, fp32 sums.
-static inline void mmaBf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) {
-    struct Operands { float d[4]; unsigned a[4], b[2]; } mine, *all;
-    memcpy(mine.d, d, 16);
-    memcpy(mine.a, a, 16);
-    memcpy(mine.b, b, 8);
-    char* slots = emu_exchange(~0u, &mine, sizeof mine, [](char* slots) {
-        float A[16][16], B[16][8], D[16][8];
-        auto half = [](unsigned word, int high) { return __uint_as_float(high ? word & 0xffff0000u : word << 16); };
-        for (int lane = 0; lane < 32; lane++) {
-            auto* from = (Operands*) (slots + lane * 64);
-            int group = lane / 4, pair = lane % 4 * 2;
-            for (int i = 0; i < 4; i++) for (int h = 0; h < 2; h++)
-                A[group + i % 2 * 8][pair + i / 2 * 8 + h] = half(from->a[i], h);
-            for (int i = 0; i < 2; i++) for (int h = 0; h < 2; h++) B[pair + i * 8 + h][group] = half(from->b[i], h);
-            for (int i = 0; i < 4; i++) D[group + i / 2 * 8][pair + i % 2] = from->d[i];
-        }
-        for (int r = 0; r < 16; r++) for (int k = 0; k < 16; k++) for (int n = 0; n < 8; n++) D[r][n] += A[r][k] * B[k][n];
-        for (int lane = 0; lane < 32; lane++) {
-            auto* to = (Operands*) (slots + lane * 64);
-            int group = lane / 4, pair = lane % 4 * 2;
-            for (int i = 0; i < 4; i++) to->d[i] = D[group + i / 2 * 8][pair + i % 2];
-        }
-    });
-    all = (Operands*) slots;
-    (void) all;
-    memcpy(d, ((Operands*) (slots + emu_thread->lane * 64))->d, 16);
-}
+static inline void mmaBf16(float (&d)[4], const unsigned (&a)[4], const unsigned (&b)[2]) { emu_mma_bf16(d, a, b); }
 
 namespace emu {
 // N 8x8 matrices of 16 bits whose rows lie where lanes 8·i .. 8·i + 7 say.

@@ -4,6 +4,7 @@
 #include <condition_variable>
 #include <csignal>
 #include <deque>
+#include <link.h>
 #include <mutex>
 #include <sys/mman.h>
 #include <thread>
@@ -66,7 +67,7 @@ struct Group {
 };
 
 struct Warp {
-    unsigned present;
+    unsigned present, sync;
     std::vector<std::unique_ptr<Group>> groups;
     Group& of(unsigned mask) {
         for (auto& g : groups) if (g->mask == mask) return *g;
@@ -75,6 +76,21 @@ struct Warp {
         groups.back()->mask = mask;
         return *groups.back();
     }
+};
+
+// The last accesses to two bytes of shared memory. An epoch is the time between two barriers of a block; `sync`
+// counts the meetings of the accessing warp.
+struct Cell {
+    unsigned writeEpoch, readEpoch, writeSync, readSync;
+    unsigned short writer, reader;
+};
+const unsigned short MANY = 0xffff, WARP = 0x8000;
+const size_t SHARED_BYTES = 256 << 10;
+
+struct Area {
+    char* base = nullptr;
+    size_t bytes = 0;
+    std::unique_ptr<Cell[]> cells;
 };
 
 struct Runner {
@@ -91,12 +107,21 @@ struct Runner {
     State* current = nullptr;
     void* mainSp = nullptr;
     char* dynamicShared = nullptr;
+    Area dynamic;
+    Area* statics = nullptr;
+    std::map<const Kernel*, Area*> areas;
+    unsigned epoch = 1, blockEpoch = 1;
 
     Runner() : states(MAX_THREADS), warps(MAX_THREADS / 32) {
         stacks = (char*) mmap(nullptr, STACK * MAX_THREADS, PROT_READ | PROT_WRITE,
                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-        dynamicShared = (char*) mmap(nullptr, 256 << 10, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (stacks == MAP_FAILED || dynamicShared == MAP_FAILED) abort();
+        char* pages = (char*) mmap(nullptr, SHARED_BYTES + 8192, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (stacks == MAP_FAILED || pages == MAP_FAILED) abort();
+        dynamicShared = pages + 4096;
+        mprotect(dynamicShared, SHARED_BYTES, PROT_READ | PROT_WRITE);
+        dynamic.base = dynamicShared;
+        dynamic.bytes = SHARED_BYTES;
+        dynamic.cells.reset(new Cell[SHARED_BYTES / 2]());
     }
 
     char* stack() {
@@ -110,6 +135,7 @@ struct Runner {
         return s;
     }
 
+    Area* staticsOf(const Kernel* k);
     void* fresh(char* stack);
     void runBlock(const Launch& l, Dim block, uint64_t number);
     State* start();
@@ -118,7 +144,7 @@ struct Runner {
     void finished(State* s);
 };
 
-thread_local Runner* runner;
+__thread Runner* runner __attribute__((tls_model("initial-exec")));
 
 State& me() { return *static_cast<State*>(emu_thread); }
 
@@ -189,9 +215,35 @@ void Runner::finished(State* s) {
             for (unsigned i = 0; i < 32; i++) if (g->arrived >> i & 1) release(&states[s->warp * 32 + i]);
             g->arrived = 0;
             g->parity ^= 1;
+            w.sync++;
         }
     }
     if (!s->open.empty() || !s->groups.empty()) violation("a thread ends with cp.async copies that nobody waited for");
+}
+
+// The static shared arrays of a kernel's shared object are its thread-local variables.
+Area* Runner::staticsOf(const Kernel* k) {
+    auto& area = areas[k];
+    if (area) return area;
+    struct Search { char* probe; char* base; size_t bytes; } search{k->shared(), nullptr, 0};
+    dl_iterate_phdr([](dl_phdr_info* info, size_t, void* data) {
+        auto* s = (Search*) data;
+        for (int i = 0; i < info->dlpi_phnum; i++) {
+            auto& h = info->dlpi_phdr[i];
+            auto* at = (char*) info->dlpi_tls_data;
+            if (h.p_type == PT_TLS && at && s->probe >= at && s->probe < at + h.p_memsz) {
+                s->base = at;
+                s->bytes = h.p_memsz;
+            }
+        }
+        return 0;
+    }, &search);
+    for (auto& [other, known] : areas) if (known && known->base == search.base) return area = known;
+    area = new Area();
+    area->base = search.base;
+    area->bytes = search.bytes;
+    area->cells.reset(new Cell[search.bytes / 2 + 1]());
+    return area;
 }
 
 void Runner::runBlock(const Launch& l, Dim block, uint64_t number) {
@@ -226,6 +278,9 @@ void Runner::runBlock(const Launch& l, Dim block, uint64_t number) {
         warps[w].present = lanes == 32 ? ~0u : (1u << lanes) - 1;
         for (auto& g : warps[w].groups) g->arrived = 0;
     }
+    blockEpoch = ++epoch;
+    statics = staticsOf(l.kernel);
+    memset(statics->base, 0xff, statics->bytes);
     memset(dynamicShared, 0xff, l.shared);
     ready.clear();
     emu_switch(&mainSp, fresh(stack()));
@@ -343,6 +398,58 @@ void run(const Launch& launch) {
     running.what = nullptr;
 }
 
+// Shared memory: two threads may not access the same bytes between two barriers if one of them writes.
+static void checkCell(Runner& r, Cell& c, const void* at, bool write) {
+    State& s = me();
+    unsigned short t = s.warp * 32 + s.lane;
+    unsigned sync = r.warps[s.warp].sync;
+    auto race = [&](const char* before, unsigned short other) {
+        bool isDynamic = (size_t) ((char*) at - r.dynamicShared) < SHARED_BYTES;
+        std::string who = other == MANY ? "several threads" : other & WARP
+                ? "threads of warp " + std::to_string(other & (WARP - 1)) : "thread " + std::to_string(other);
+        violation("thread %u %s byte %zu of %s shared memory, which %s %s, with no barrier between", t, write ? "writes" : "reads",
+                (size_t) ((char*) at - (isDynamic ? r.dynamicShared : r.statics->base)), isDynamic ? "dynamic" : "static",
+                who.c_str(), before);
+    };
+    if (c.writeEpoch == r.epoch && c.writer != t && (c.writer / 32u != s.warp || c.writeSync == sync)) race("wrote", c.writer);
+    if (write) {
+        if (c.readEpoch == r.epoch && c.reader != t) {
+            if (c.reader == MANY) race("read", MANY);
+            unsigned warp = c.reader & WARP ? c.reader & (WARP - 1) : c.reader / 32u;
+            if (warp != s.warp || c.readSync == sync) race("read", c.reader);
+        }
+        c.writeEpoch = r.epoch;
+        c.writeSync = sync;
+        c.writer = t;
+        return;
+    }
+    if (c.writeEpoch < r.blockEpoch) violation("reads shared memory at %p that no thread of the block wrote", at);
+    unsigned warp = c.reader & WARP ? c.reader & (WARP - 1) : c.reader / 32u;
+    if (c.readEpoch != r.epoch || (c.reader != MANY && warp == s.warp && c.readSync != sync)) c.reader = t;
+    else if (c.reader != t && c.reader != MANY) c.reader = warp == s.warp ? WARP | s.warp : MANY;
+    c.readEpoch = r.epoch;
+    c.readSync = sync;
+}
+
+void checkAccess(const void* at, size_t bytes, bool write) {
+    if (checkGlobal(at, bytes, write)) return;
+    Runner* r = runner;
+    if (!r || !emu_thread) return;
+    Area* area = &r->dynamic;
+    size_t offset = (char*) at - area->base;
+    if (offset >= area->bytes) {
+        area = r->statics;
+        offset = (char*) at - area->base;
+        if (offset >= area->bytes) return;
+    } else if (offset + bytes > r->launch->shared) {
+        violation("%s %zu bytes at byte %zu of %u bytes of dynamic shared memory", write ? "writes" : "reads", bytes, offset,
+                r->launch->shared);
+    }
+    if ((bytes & (bytes - 1)) == 0 && bytes <= 16 && (uintptr_t) at & (bytes - 1))
+        violation("%s %zu bytes of shared memory at %p, which is not aligned to them", write ? "writes" : "reads", bytes, at);
+    for (size_t i = offset / 2; i <= (offset + bytes - 1) / 2; i++) checkCell(*r, area->cells[i], at, write);
+}
+
 void onDevice(const std::function<void()>& work) { pool().onDevice(work); }
 
 std::string whereInKernel() {
@@ -369,6 +476,7 @@ static void arrive(int predicate) {
         return;
     }
     r.arrived = 0;
+    r.epoch++;
     r.counted = r.predicates;
     r.predicates = 0;
     State& self = me();
@@ -405,6 +513,7 @@ static char* meet(unsigned mask, const void* mine, unsigned size, void (*finish)
     unsigned waiting = g.arrived & ~(1u << s.lane);
     g.arrived = 0;
     g.parity ^= 1;
+    w.sync++;
     if (finish) finish(slots);
     for (unsigned i = 0; i < 32; i++) {
         unsigned lane = r.policy & 4 ? 31 - i : i;
@@ -420,11 +529,44 @@ void emu_warp_barrier(unsigned mask) { meet(mask, nullptr, 0, nullptr); }
 char* emu_exchange(unsigned mask, const void* mine, unsigned size, void (*finish)(char*)) {
     return meet(mask, mine, size, finish);
 }
+struct Operands { float d[4]; unsigned a[4], b[2]; };
+static float half(unsigned word, int high) {
+    unsigned bits = high ? word & 0xffff0000u : word << 16;
+    float f;
+    memcpy(&f, &bits, 4);
+    return f;
+}
+static void multiplyFragments(char* slots) {
+    float A[16][16], B[16][8], D[16][8];
+    for (int lane = 0; lane < 32; lane++) {
+        auto* from = (Operands*) (slots + lane * 64);
+        int group = lane / 4, pair = lane % 4 * 2;
+        for (int i = 0; i < 4; i++) for (int h = 0; h < 2; h++)
+            A[group + i % 2 * 8][pair + i / 2 * 8 + h] = half(from->a[i], h);
+        for (int i = 0; i < 2; i++) for (int h = 0; h < 2; h++) B[pair + i * 8 + h][group] = half(from->b[i], h);
+        for (int i = 0; i < 4; i++) D[group + i / 2 * 8][pair + i % 2] = from->d[i];
+    }
+    for (int r = 0; r < 16; r++) for (int k = 0; k < 16; k++) for (int n = 0; n < 8; n++) D[r][n] += A[r][k] * B[k][n];
+    for (int lane = 0; lane < 32; lane++) {
+        auto* to = (Operands*) (slots + lane * 64);
+        int group = lane / 4, pair = lane % 4 * 2;
+        for (int i = 0; i < 4; i++) to->d[i] = D[group + i / 2 * 8][pair + i % 2];
+    }
+}
+void emu_mma_bf16(float* d, const unsigned* a, const unsigned* b) {
+    Operands mine;
+    memcpy(mine.d, d, sizeof mine.d);
+    memcpy(mine.a, a, sizeof mine.a);
+    memcpy(mine.b, b, sizeof mine.b);
+    char* slots = meet(~0u, &mine, sizeof mine, multiplyFragments);
+    memcpy(d, ((Operands*) (slots + me().lane * 64))->d, sizeof mine.d);
+}
 unsigned emu_active() { return runner->warps[me().warp].present; }
 
 void emu_copy_async(void* to, const void* from, unsigned bytes, unsigned valid) {
     if ((uintptr_t) to % bytes || (uintptr_t) from % bytes) violation("cp.async: an address is not aligned to %u bytes", bytes);
     if (valid) checkRead(from, valid, "cp.async");
+    checkAccess(to, bytes, true);
     me().open.push_back({to, from, bytes, valid});
 }
 void emu_copy_commit() {
@@ -436,6 +578,7 @@ void emu_copy_wait(unsigned newest) {
     State& s = me();
     while (s.groups.size() > newest) {
         for (auto& c : s.groups.front()) {
+            checkAccess(c.to, c.bytes, true);
             memcpy(c.to, c.from, c.valid);
             memset((char*) c.to + c.valid, 0, c.bytes - c.valid);
         }

@@ -275,9 +275,13 @@ template<class... A, void (*F)(A...)> struct Describe<F> {
     }
     static void call(const char* p) { apply(p, std::index_sequence_for<A...>{}); }
 };
+static inline char* sharedProbe() {
+    static thread_local char probe;
+    return &probe;
+}
 }  // namespace emu
 #define EMU_KERNEL(NAME)                                                                     \
     extern "C" __attribute__((visibility("default"))) emu::Kernel emu_kernel_##NAME = {      \
         #NAME, &emu::Describe<&NAME>::call, emu::Describe<&NAME>::layout.count,              \
         emu::Describe<&NAME>::layout.bytes, emu::Describe<&NAME>::layout.sizes,              \
-        emu::Describe<&NAME>::layout.offsets};
+        emu::Describe<&NAME>::layout.offsets, &emu::sharedProbe};

@@ -152,6 +152,11 @@ final class CudaDriver implements AutoCloseable {
         check(JCudaDriver.cuCtxSetCurrent(context), "cuCtxSetCurrent");
     }
 
+    /// Makes the context current for a library that is called without this class.
+    void use() {
+        enter();
+    }
+
     // ---- memory ----
 
     private static CUdeviceptr pointer(long address) {

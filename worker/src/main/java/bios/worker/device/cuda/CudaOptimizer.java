@@ -15,7 +15,7 @@ import java.util.List;
 final class CudaOptimizer {
     private static final int BLOCK = 256;
     /// Elements of a part; also in optimizer.cu.
-    private static final int PART = 4096;
+    private static final int PART = 8192;
 
     private final Cuda cuda;
     private final CudaTransfers transfers;
@@ -88,8 +88,9 @@ final class CudaOptimizer {
             var lists = lists(scope, x);
             long partial = cuda.memory().scratch(scope, 8L * lists.parts);
             kernel("sum_of_squares", lists).with(partial).launch(lists.parts, BLOCK);
-            cuda.kernels().of("sum_parts").with(to.address()).with(partial).with(lists.parts)
-                    .launch(1, BLOCK);
+            long own = cuda.memory().scratch(scope, 8L * lists.tensors);
+            cuda.kernels().of("sum_parts").with(to.address()).with(partial).with(lists.firsts).with(own)
+                    .with(lists.tensors).launch(1, BLOCK);
         }
     }
 

@@ -5,7 +5,7 @@
 #include "common.cuh"
 
 /// Elements of a part; also in CudaOptimizer.java.
-const int PART = 4096;
+const int PART = 8192;
 
 /// The elements of a block: `count` from number `from` on of tensor `tensor`.
 struct Part {
@@ -60,29 +60,43 @@ extern "C" __global__ void add_lists(const Matrix* lists, const int* firsts, int
     }
 }
 
-/// sums[part] ← the sum of the squares of a part, in double precision.
+/// sums[part] ← the sum of the squares of a part, in double precision and in the order of
+/// bios.worker.kernel.Sums: four lanes, of which lane l has the elements l, l + 4, l + 8 ...
 extern "C" __global__ void __launch_bounds__(256)
 sum_of_squares(const Matrix* lists, const int* firsts, int tensors, double* sums) {
-    __shared__ double room[WARP];
+    __shared__ float values[PART];
+    __shared__ double lanes[4];
     Part part = partOf(lists, 1, firsts, tensors);
     Matrix x = lists[part.tensor];
-    double sum = 0;
     for (int i = threadIdx.x; i < part.count; i += blockDim.x) {
         Element e = element(x, part.from + i);
-        double v = load(x, e.row, e.column);
-        sum += v * v;
+        values[i] = load(x, e.row, e.column);
     }
-    sum = blockSum(sum, room);
-    if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+    __syncthreads();
+    if (threadIdx.x < 4) {
+        double sum = 0;
+#pragma unroll 8
+        for (int i = threadIdx.x; i < part.count; i += 4) sum += (double) values[i] * values[i];
+        lanes[threadIdx.x] = sum;
+    }
+    __syncthreads();
+    if (threadIdx.x == 0) sums[blockIdx.x] = (lanes[0] + lanes[1]) + (lanes[2] + lanes[3]);
 }
 
-/// to ← the sum of the parts. One block of 256 threads.
-extern "C" __global__ void __launch_bounds__(256) sum_parts(double* to, const double* sums, int parts) {
-    __shared__ double room[WARP];
-    double sum = 0;
-    for (int i = threadIdx.x; i < parts; i += blockDim.x) sum += sums[i];
-    sum = blockSum(sum, room);
-    if (threadIdx.x == 0) *to = sum;
+/// to ← the sum of the parts: of each tensor in order, then of the tensors in order. `own` is room for one
+/// number for each tensor. One block of 256 threads.
+extern "C" __global__ void __launch_bounds__(256)
+sum_parts(double* to, const double* sums, const int* firsts, double* own, int tensors) {
+    for (int t = threadIdx.x; t < tensors; t += blockDim.x) {
+        double sum = 0;
+        for (int i = firsts[t]; i < firsts[t + 1]; i++) sum += sums[i];
+        own[t] = sum;
+    }
+    __syncthreads();
+    if (threadIdx.x != 0) return;
+    double total = 0;
+    for (int t = 0; t < tensors; t++) total += own[t];
+    *to = total;
 }
 
 /// What is not finite: the bits of bios.worker.kernel.AdamW.
