@@ -122,24 +122,46 @@ template<class T> static inline T __reduce_min_sync(unsigned m, T v) { return em
 
 // ---- atomics on integers (none on floats: sums have a fixed order)
 
-#define EMU_INTEGER template<class T, class U, class = std::enable_if_t<std::is_integral_v<T>>> static inline T
-EMU_INTEGER atomicAdd(T* at, U v) { return __atomic_fetch_add(at, (T) v, __ATOMIC_SEQ_CST); }
-EMU_INTEGER atomicSub(T* at, U v) { return __atomic_fetch_sub(at, (T) v, __ATOMIC_SEQ_CST); }
-EMU_INTEGER atomicAnd(T* at, U v) { return __atomic_fetch_and(at, (T) v, __ATOMIC_SEQ_CST); }
-EMU_INTEGER atomicOr(T* at, U v) { return __atomic_fetch_or(at, (T) v, __ATOMIC_SEQ_CST); }
-EMU_INTEGER atomicXor(T* at, U v) { return __atomic_fetch_xor(at, (T) v, __ATOMIC_SEQ_CST); }
-EMU_INTEGER atomicExch(T* at, U v) { return __atomic_exchange_n(at, (T) v, __ATOMIC_SEQ_CST); }
+#define EMU_INTEGER template<class T, class U, class = std::enable_if_t<std::is_integral_v<T>>>                \
+    __attribute__((noinline, no_sanitize("kernel-address"))) static T
+EMU_INTEGER atomicAdd(T* at, U v) {
+    emu_check_atomic(at, sizeof(T));
+    return __atomic_fetch_add(at, (T) v, __ATOMIC_SEQ_CST);
+}
+EMU_INTEGER atomicSub(T* at, U v) {
+    emu_check_atomic(at, sizeof(T));
+    return __atomic_fetch_sub(at, (T) v, __ATOMIC_SEQ_CST);
+}
+EMU_INTEGER atomicAnd(T* at, U v) {
+    emu_check_atomic(at, sizeof(T));
+    return __atomic_fetch_and(at, (T) v, __ATOMIC_SEQ_CST);
+}
+EMU_INTEGER atomicOr(T* at, U v) {
+    emu_check_atomic(at, sizeof(T));
+    return __atomic_fetch_or(at, (T) v, __ATOMIC_SEQ_CST);
+}
+EMU_INTEGER atomicXor(T* at, U v) {
+    emu_check_atomic(at, sizeof(T));
+    return __atomic_fetch_xor(at, (T) v, __ATOMIC_SEQ_CST);
+}
+EMU_INTEGER atomicExch(T* at, U v) {
+    emu_check_atomic(at, sizeof(T));
+    return __atomic_exchange_n(at, (T) v, __ATOMIC_SEQ_CST);
+}
 EMU_INTEGER atomicMax(T* at, U v) {
+    emu_check_atomic(at, sizeof(T));
     T old = __atomic_load_n(at, __ATOMIC_SEQ_CST);
     while (old < (T) v && !__atomic_compare_exchange_n(at, &old, (T) v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
     return old;
 }
 EMU_INTEGER atomicMin(T* at, U v) {
+    emu_check_atomic(at, sizeof(T));
     T old = __atomic_load_n(at, __ATOMIC_SEQ_CST);
     while (old > (T) v && !__atomic_compare_exchange_n(at, &old, (T) v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
     return old;
 }
 EMU_INTEGER atomicCAS(T* at, U expected, T v) {
+    emu_check_atomic(at, sizeof(T));
     T old = (T) expected;
     __atomic_compare_exchange_n(at, &old, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     return old;
