@@ -14,4 +14,4 @@ g++ $flags -Wl,-soname,libcuda.so.1 -o "$to/libcuda.so.1" \
     "$here"/driver.cpp "$here"/runtime.cpp "$here"/memory.cpp "$here"/checks.cpp "$to/unsupported.cpp" -ldl
 g++ $flags -Wl,-soname,libnvrtc.so.12 -o "$to/libnvrtc.so.12" "$here"/nvrtc.cpp -ldl
 g++ $flags -Wl,-soname,libcublasLt.so.12 -o "$to/libcublasLt.so.12" "$here"/cublaslt.cpp -L"$to" -l:libcuda.so.1
-g++ -std=c++20 -O1 -Wall -Wextra -o "$to/planted" "$here"/planted/planted.cpp -L"$to" -l:libcuda.so.1 -l:libnvrtc.so.12 -Wl,-rpath,"$to"
+g++ -std=c++20 -O1 -Wall -Wextra -o "$to/planted" "$here"/planted/planted.cpp -L"$to" -l:libcuda.so.1 -l:libnvrtc.so.12 -Wl,-rpath,'$ORIGIN'

@@ -29,7 +29,7 @@ long faultAt(const char* kind) {
 const Settings& settings() {
     static const Settings s{(uint64_t) number("CUDA_EMULATOR_SEED", 1), (unsigned) number("CUDA_EMULATOR_THREADS", 2),
             (size_t) number("CUDA_EMULATOR_MEMORY", 4l << 30), (int) number("CUDA_EMULATOR_CC", 80) / 10,
-            (int) number("CUDA_EMULATOR_CC", 80) % 10, false,
+            (int) number("CUDA_EMULATOR_CC", 80) % 10, number("CUDA_EMULATOR_CHECK", 1) != 0,
             faultAt("memory@"), faultAt("launch@"), faultAt("lost@")};
     return s;
 }

@@ -49,6 +49,8 @@ unsigned emu_active();
 void emu_copy_async(void* to, const void* from, unsigned bytes, unsigned valid);
 void emu_copy_commit();
 void emu_copy_wait(unsigned newest);
+// Before an atomic operation: no race with other ones.
+void emu_check_atomic(const void* at, unsigned bytes);
 // Ends the launch with a message that names the kernel.
 [[noreturn]] void emu_fail(const char* what);
 }

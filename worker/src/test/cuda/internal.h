@@ -19,7 +19,7 @@ struct Settings {
     unsigned threads;
     size_t memory;
     int major, minor;
-    bool sticky;          // a violation becomes error 700, not the end of the process
+    bool checked;         // kernels are compiled with checks
     long outOfMemoryAt, launchFailureAt, lostAt;
 };
 const Settings& settings();
@@ -71,6 +71,7 @@ void checkInside(const void* at, size_t bytes, const char* what);
 // An access of a kernel to device memory; false if it is to other memory.
 bool checkGlobal(const void* at, size_t bytes, bool write);
 // An access of a kernel to any memory.
+void checkShared(const void* at, size_t bytes, bool write, bool atomic);
 void checkAccess(const void* at, size_t bytes, bool write);
 void copyState(void* to, const void* from, size_t bytes);
 }  // namespace emu

@@ -116,6 +116,11 @@ int nvrtcCompileProgram(Program* p, int n, const char* const* options) {
     char hex[40];
     snprintf(hex, sizeof hex, "%016lx%016lx", a, b);
     fs::path built = cache / (std::string(hex) + ".so");
+    static std::map<std::string, std::string> failed;
+    if (auto known = failed.find(hex); known != failed.end()) {
+        p->log = known->second;
+        return COMPILATION;
+    }
     if (!fs::exists(built)) {
         fs::path work = cache / (std::string(hex) + "." + std::to_string(getpid()));
         fs::create_directories(work);
@@ -135,6 +140,8 @@ int nvrtcCompileProgram(Program* p, int n, const char* const* options) {
         p->log = read(work / "log");
         if (status != 0) {
             if (p->log.empty()) p->log = "g++ could not be started";
+            failed[hex] = p->log;
+            fs::remove_all(work);
             return COMPILATION;
         }
         fs::rename(work / "out.so", built);

@@ -85,6 +85,8 @@ struct Cell {
     unsigned short writer, reader;
 };
 const unsigned short MANY = 0xffff, WARP = 0x8000;
+// The writer of atomic operations.
+const unsigned short ATOMIC = 0xfffe;
 const size_t SHARED_BYTES = 256 << 10;
 
 struct Area {
@@ -399,28 +401,29 @@ void run(const Launch& launch) {
 }
 
 // Shared memory: two threads may not access the same bytes between two barriers if one of them writes.
-static void checkCell(Runner& r, Cell& c, const void* at, bool write) {
+static void checkCell(Runner& r, Cell& c, const void* at, bool write, bool atomic = false) {
     State& s = me();
     unsigned short t = s.warp * 32 + s.lane;
     unsigned sync = r.warps[s.warp].sync;
     auto race = [&](const char* before, unsigned short other) {
         bool isDynamic = (size_t) ((char*) at - r.dynamicShared) < SHARED_BYTES;
-        std::string who = other == MANY ? "several threads" : other & WARP
+        std::string who = other == MANY ? "several threads" : other == ATOMIC ? "an atomic operation" : other & WARP
                 ? "threads of warp " + std::to_string(other & (WARP - 1)) : "thread " + std::to_string(other);
         violation("thread %u %s byte %zu of %s shared memory, which %s %s, with no barrier between", t, write ? "writes" : "reads",
                 (size_t) ((char*) at - (isDynamic ? r.dynamicShared : r.statics->base)), isDynamic ? "dynamic" : "static",
                 who.c_str(), before);
     };
-    if (c.writeEpoch == r.epoch && c.writer != t && (c.writer / 32u != s.warp || c.writeSync == sync)) race("wrote", c.writer);
+    if (c.writeEpoch == r.epoch && c.writer != t && !(atomic && c.writer == ATOMIC) && (c.writer / 32u != s.warp || c.writeSync == sync)) race("wrote", c.writer);
     if (write) {
         if (c.readEpoch == r.epoch && c.reader != t) {
             if (c.reader == MANY) race("read", MANY);
             unsigned warp = c.reader & WARP ? c.reader & (WARP - 1) : c.reader / 32u;
             if (warp != s.warp || c.readSync == sync) race("read", c.reader);
         }
+        if (atomic && c.writeEpoch < r.blockEpoch) violation("an atomic operation on shared memory that no thread wrote");
         c.writeEpoch = r.epoch;
         c.writeSync = sync;
-        c.writer = t;
+        c.writer = atomic ? ATOMIC : t;
         return;
     }
     if (c.writeEpoch < r.blockEpoch) violation("reads shared memory at %p that no thread of the block wrote", at);
@@ -431,8 +434,7 @@ static void checkCell(Runner& r, Cell& c, const void* at, bool write) {
     c.readSync = sync;
 }
 
-void checkAccess(const void* at, size_t bytes, bool write) {
-    if (checkGlobal(at, bytes, write)) return;
+void checkShared(const void* at, size_t bytes, bool write, bool atomic) {
     Runner* r = runner;
     if (!r || !emu_thread) return;
     Area* area = &r->dynamic;
@@ -447,7 +449,11 @@ void checkAccess(const void* at, size_t bytes, bool write) {
     }
     if ((bytes & (bytes - 1)) == 0 && bytes <= 16 && (uintptr_t) at & (bytes - 1))
         violation("%s %zu bytes of shared memory at %p, which is not aligned to them", write ? "writes" : "reads", bytes, at);
-    for (size_t i = offset / 2; i <= (offset + bytes - 1) / 2; i++) checkCell(*r, area->cells[i], at, write);
+    for (size_t i = offset / 2; i <= (offset + bytes - 1) / 2; i++) checkCell(*r, area->cells[i], at, write, atomic);
+}
+
+void checkAccess(const void* at, size_t bytes, bool write) {
+    if (!checkGlobal(at, bytes, write)) checkShared(at, bytes, write, false);
 }
 
 void onDevice(const std::function<void()>& work) { pool().onDevice(work); }
@@ -584,6 +590,10 @@ void emu_copy_wait(unsigned newest) {
         }
         s.groups.pop_front();
     }
+}
+void emu_check_atomic(const void* at, unsigned bytes) {
+    if (!settings().checked || checkGlobal(at, bytes, false)) return;
+    checkShared(at, bytes, true, true);
 }
 void emu_fail(const char* what) { violation("%s", what); }
 }

@@ -122,24 +122,46 @@ template<class T> static inline T __reduce_min_sync(unsigned m, T v) { return em
 
 // ---- atomics on integers (none on floats: sums have a fixed order)
 
-#define EMU_INTEGER template<class T, class U, class = std::enable_if_t<std::is_integral_v<T>>> static inline T
-EMU_INTEGER atomicAdd(T* at, U v) { return __atomic_fetch_add(at, (T) v, __ATOMIC_SEQ_CST); }
-EMU_INTEGER atomicSub(T* at, U v) { return __atomic_fetch_sub(at, (T) v, __ATOMIC_SEQ_CST); }
-EMU_INTEGER atomicAnd(T* at, U v) { return __atomic_fetch_and(at, (T) v, __ATOMIC_SEQ_CST); }
-EMU_INTEGER atomicOr(T* at, U v) { return __atomic_fetch_or(at, (T) v, __ATOMIC_SEQ_CST); }
-EMU_INTEGER atomicXor(T* at, U v) { return __atomic_fetch_xor(at, (T) v, __ATOMIC_SEQ_CST); }
-EMU_INTEGER atomicExch(T* at, U v) { return __atomic_exchange_n(at, (T) v, __ATOMIC_SEQ_CST); }
+#define EMU_INTEGER template<class T, class U, class = std::enable_if_t<std::is_integral_v<T>>>                \
+    __attribute__((noinline, no_sanitize("kernel-address"))) static T
+EMU_INTEGER atomicAdd(T* at, U v) {
+    emu_check_atomic(at, sizeof(T));
+    return __atomic_fetch_add(at, (T) v, __ATOMIC_SEQ_CST);
+}
+EMU_INTEGER atomicSub(T* at, U v) {
+    emu_check_atomic(at, sizeof(T));
+    return __atomic_fetch_sub(at, (T) v, __ATOMIC_SEQ_CST);
+}
+EMU_INTEGER atomicAnd(T* at, U v) {
+    emu_check_atomic(at, sizeof(T));
+    return __atomic_fetch_and(at, (T) v, __ATOMIC_SEQ_CST);
+}
+EMU_INTEGER atomicOr(T* at, U v) {
+    emu_check_atomic(at, sizeof(T));
+    return __atomic_fetch_or(at, (T) v, __ATOMIC_SEQ_CST);
+}
+EMU_INTEGER atomicXor(T* at, U v) {
+    emu_check_atomic(at, sizeof(T));
+    return __atomic_fetch_xor(at, (T) v, __ATOMIC_SEQ_CST);
+}
+EMU_INTEGER atomicExch(T* at, U v) {
+    emu_check_atomic(at, sizeof(T));
+    return __atomic_exchange_n(at, (T) v, __ATOMIC_SEQ_CST);
+}
 EMU_INTEGER atomicMax(T* at, U v) {
+    emu_check_atomic(at, sizeof(T));
     T old = __atomic_load_n(at, __ATOMIC_SEQ_CST);
     while (old < (T) v && !__atomic_compare_exchange_n(at, &old, (T) v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
     return old;
 }
 EMU_INTEGER atomicMin(T* at, U v) {
+    emu_check_atomic(at, sizeof(T));
     T old = __atomic_load_n(at, __ATOMIC_SEQ_CST);
     while (old > (T) v && !__atomic_compare_exchange_n(at, &old, (T) v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {}
     return old;
 }
 EMU_INTEGER atomicCAS(T* at, U expected, T v) {
+    emu_check_atomic(at, sizeof(T));
     T old = (T) expected;
     __atomic_compare_exchange_n(at, &old, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
     return old;
@@ -234,6 +256,9 @@ static inline float __fmul_rn(float a, float b) { return a * b; }
 static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 static inline double __dadd_rn(double a, double b) { return a + b; }
 static inline double __dsub_rn(double a, double b) { return a - b; }
+static inline double __ddiv_rn(double a, double b) { return a / b; }
+static inline double __drcp_rn(double a) { return 1 / a; }
+static inline double __dsqrt_rn(double a) { return std::sqrt(a); }
 static inline double __dmul_rn(double a, double b) { return a * b; }
 static inline double __fma_rn(double a, double b, double c) { return fma(a, b, c); }
 static inline float __saturatef(float x) { return x > 0 ? x < 1 ? x : 1 : 0; }
@@ -244,6 +269,12 @@ static inline unsigned __float2uint_rz(float x) { return (unsigned) x; }
 static inline float __int2float_rn(int x) { return (float) x; }
 static inline float __uint2float_rn(unsigned x) { return (float) x; }
 static inline float __ull2float_rn(unsigned long long x) { return (float) x; }
+static inline long long __float2ll_rz(float x) { return (long long) x; }
+static inline long long __double2ll_rz(double x) { return (long long) x; }
+static inline int __double2int_rz(double x) { return (int) x; }
+static inline double __int2double_rn(int x) { return x; }
+static inline double __ll2double_rn(long long x) { return (double) x; }
+static inline float __ll2float_rn(long long x) { return (float) x; }
 static inline float __double2float_rn(double x) { return (float) x; }
 static inline void sincospif(float x, float* s, float* c) { double a = M_PI * x; *s = (float) sin(a); *c = (float) cos(a); }
 

@@ -18,7 +18,7 @@ public final class Devices {
     /// @throws IllegalArgumentException if this machine cannot execute the path, or has no such card
     public static Device open(DeviceSettings settings) {
         if (isCuda(settings.device())
-                || settings.device().equals(DeviceSettings.AUTO) && CudaBackend.available())
+                || settings.device().equals(DeviceSettings.AUTO) && !cards().isEmpty())
             return CudaBackend.open(settings.device(), settings);
         return CpuBackend.open(settings);
     }
@@ -27,9 +27,14 @@ public final class Devices {
         return device.equals(CUDA) || device.startsWith(CUDA + ":");
     }
 
-    /// Properties of the cards of this machine, in words, one a line; what is missing, if it is.
-    public static List<String> cards(DeviceSettings settings) {
-        return CudaBackend.report(settings.cuda());
+    /// Numbers of the cards of this machine that the CUDA backend supports.
+    public static List<Integer> cards() {
+        return CudaBackend.cards();
+    }
+
+    /// What this machine has of all that the CUDA backend needs.
+    public static CudaReport cudaReport(CudaSettings settings) {
+        return CudaBackend.report(settings);
     }
 
     /// The capabilities of this machine.
@@ -42,6 +47,12 @@ public final class Devices {
         if (!device.equals(DeviceSettings.AUTO) && !device.equals(DeviceSettings.CPU) && !isCuda(device))
             throw new ConfigException.BadValue(program.origin(), "bios.engine.device",
                     device + " is none of auto, cpu, cuda, cuda:INDEX and cuda:UUID");
+        try {
+            if (isCuda(device)) CudaBackend.requireCard(device);
+        } catch (IllegalArgumentException refused) {
+            throw new ConfigException.BadValue(program.origin(), "bios.engine.device",
+                    refused.getMessage());
+        }
         try {
             CpuBackend.requirePath(path);
         } catch (IllegalArgumentException refused) {

@@ -11,6 +11,7 @@ import java.nio.file.Path;
 import java.security.MessageDigest;
 import java.security.NoSuchAlgorithmException;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
@@ -106,9 +107,10 @@ public final class CudaEmulator {
         command.addAll(List.of("-cp", System.getProperty("surefire.test.class.path",
                 System.getProperty("java.class.path")), main.getName()));
         command.addAll(arguments);
-        var all = new java.util.HashMap<>(environment);
+        var all = new HashMap<>(environment);
         all.put("LD_LIBRARY_PATH", folder.toString());
-        all.put("XDG_CACHE_HOME", FOLDER.resolve("cache").toString());
+        String checks = environment.getOrDefault("CUDA_EMULATOR_CHECK", "1");
+        all.put("XDG_CACHE_HOME", folder.resolve("cache-" + checks).toString());
         return run(command, all, seconds);
     }
 }

@@ -86,12 +86,14 @@ final class CublasLt implements AutoCloseable {
         if (layouts.size() > MOST_LAYOUTS) dropLayouts();
         var algorithm = algorithms.computeIfAbsent(new Shape(w.rows(), w.columns(), backward), this::choose);
         var c = onto == null ? to : onto;
+        // invokeExact takes the type of a conditional expression as Object: these two need names.
+        MemorySegment operation = backward ? this.backward : forward;
+        MemorySegment beta = onto == null ? zero : one;
         cuda.driver().use();
         try {
-            check("cublasLtMatmul", (int) multiply.invokeExact(handle, backward ? this.backward : forward,
-                    one, w.address(), layout(w), x.address(), layout(x), onto == null ? zero : one,
-                    c.address(), layout(c), to.address(), layout(to), algorithm, workspace(),
-                    WORKSPACE_BYTES, cuda.compute().handle()));
+            check("cublasLtMatmul", (int) multiply.invokeExact(handle, operation, one, w.address(),
+                    layout(w), x.address(), layout(x), beta, c.address(), layout(c), to.address(), layout(to),
+                    algorithm, workspace(), WORKSPACE_BYTES, cuda.compute().handle()));
         } catch (RuntimeException | Error e) {
             throw e;
         } catch (Throwable t) {

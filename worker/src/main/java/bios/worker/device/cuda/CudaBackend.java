@@ -1,6 +1,7 @@
 package bios.worker.device.cuda;
 
 import bios.worker.device.Activations;
+import bios.worker.device.CudaReport;
 import bios.worker.device.CudaSettings;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
@@ -16,35 +17,47 @@ public final class CudaBackend {
 
     private CudaBackend() {}
 
-    /// Whether the driver lists a card that kernels are written for.
-    public static boolean available() {
+    /// Numbers of the cards that kernels are written for; none without a driver.
+    public static List<Integer> cards() {
         try {
-            return CudaDriver.cards().stream().anyMatch(CudaCard::supported);
+            return CudaDriver.cards().stream().filter(CudaCard::supported).map(CudaCard::index).toList();
         } catch (IllegalStateException _) {
-            return false;
+            return List.of();
         }
     }
 
-    /// What the machine has of all that the backend needs, one line for each thing.
-    public static List<String> report(CudaSettings settings) {
-        var lines = new ArrayList<String>();
+    /// Throws if there is no such card, or it is not supported.
+    ///
+    /// @throws IllegalArgumentException with the reason
+    public static void requireCard(String which) {
         try {
-            for (var card : CudaDriver.cards())
-                lines.add(card + (card.supported() ? ", " + card.architecture()
-                        : ": not used, compute capability 8.0 or higher is needed"));
-            if (lines.isEmpty()) lines.add("the NVIDIA driver lists no card");
-            lines.add("driver for CUDA %d.%d".formatted(CudaDriver.version() / 1000,
-                    CudaDriver.version() % 1000 / 10));
+            choose(CudaDriver.cards(), which);
         } catch (IllegalStateException missing) {
-            return List.of(missing.getMessage());
+            throw new IllegalArgumentException(which + ": " + missing.getMessage(), missing);
+        }
+    }
+
+    /// What the machine has of all that the backend needs.
+    public static CudaReport report(CudaSettings settings) {
+        var libraries = new ArrayList<String>();
+        var missing = new ArrayList<String>();
+        List<CudaCard> cards = List.of();
+        try {
+            cards = CudaDriver.cards();
+            libraries.add("driver for CUDA %d.%d".formatted(CudaDriver.version() / 1000,
+                    CudaDriver.version() % 1000 / 10));
+        } catch (IllegalStateException problem) {
+            missing.add(problem.getMessage());
         }
         try {
             var nvrtc = new Nvrtc(settings.libraryPath());
-            lines.add(nvrtc.name() + ", NVRTC " + nvrtc.version());
-        } catch (IllegalStateException missing) {
-            lines.add(missing.getMessage());
+            libraries.add(nvrtc.name() + " (" + nvrtc.version() + ")");
+        } catch (IllegalStateException problem) {
+            missing.add(problem.getMessage());
         }
-        return lines;
+        return new CudaReport(cards.stream().map(card -> card + (card.supported() ? ", compiled for "
+                + card.architecture() : ", not used: compute capability 8.0 or higher is needed")).toList(),
+                cards.stream().anyMatch(CudaCard::supported), List.copyOf(libraries), List.copyOf(missing));
     }
 
     /// A device on a card.

@@ -12,6 +12,7 @@ import java.security.NoSuchAlgorithmException;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
 import java.util.TreeMap;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -48,19 +49,19 @@ final class KernelCompiler {
         }
     }
 
-    /// The image of a source: the cached one, else compiled now.
-    byte[] image(String source) {
+    /// The image of a source that was compiled before.
+    Optional<byte[]> cached(String source) {
         Path file = file(source);
         try {
-            if (Files.exists(file)) return Files.readAllBytes(file);
+            return Files.exists(file) ? Optional.of(Files.readAllBytes(file)) : Optional.empty();
         } catch (IOException e) {
             log.warn("cannot read the cached kernels {}: {}", file, e.toString());
+            return Optional.empty();
         }
-        return fresh(source);
     }
 
     /// Compiles a source and caches the image.
-    byte[] fresh(String source) {
+    byte[] compile(String source) {
         byte[] image = nvrtc.compile(source + ".cu", text(source + ".cu"), headers, options);
         Path file = file(source);
         try {

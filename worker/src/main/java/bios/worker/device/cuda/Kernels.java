@@ -16,6 +16,8 @@ import java.util.Map;
 import java.util.Optional;
 import jcuda.driver.CUfunction;
 import jcuda.driver.CUmodule;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /// The kernels of a device: compiled for its card, loaded, and launched on its stream. Only the device's
 /// thread launches; parameters are packed into one buffer that every launch uses again, so that a launch
@@ -27,6 +29,8 @@ final class Kernels implements AutoCloseable {
     private static final int PARAMETER_BYTES = 4 << 10;
     /// What cuLaunchKernel calls CU_LAUNCH_PARAM_BUFFER_POINTER and CU_LAUNCH_PARAM_BUFFER_SIZE.
     private static final long BUFFER_POINTER = 1, BUFFER_SIZE = 2;
+
+    private static final Logger log = LoggerFactory.getLogger(Kernels.class);
 
     private final CudaDriver driver;
     private final CudaStream stream;
@@ -50,16 +54,15 @@ final class Kernels implements AutoCloseable {
 
     /// A cached image may be damaged: then it is compiled again.
     private CUmodule load(String source, KernelCompiler compiler) {
-        try {
-            return driver.module(compiler.image(source));
-        } catch (IllegalStateException damaged) {
+        Optional<byte[]> cached = compiler.cached(source);
+        if (cached.isPresent()) {
             try {
-                return driver.module(compiler.fresh(source));
-            } catch (IllegalStateException failure) {
-                failure.addSuppressed(damaged);
-                throw failure;
+                return driver.module(cached.get());
+            } catch (IllegalStateException damaged) {
+                log.warn("the cached image of {}.cu is damaged: {}", source, damaged.getMessage());
             }
         }
+        return driver.module(compiler.compile(source));
     }
 
     /// A kernel by its name; the parameters of its launch follow.
