@@ -380,10 +380,11 @@ final class CudaDriver implements AutoCloseable {
         if (code != CUresult.CUDA_SUCCESS) check(code, "cuLaunchKernel of " + name);
     }
 
-    /// Gives the context back; memory that is not freed is the caller's mistake.
+    /// Gives the context back; memory that is not freed is the caller's mistake. A lost context ends with the
+    /// process.
     @Override public void close() {
         if (closed) return;
         closed = true;
-        JCudaDriver.cuDevicePrimaryCtxRelease(device);
+        if (lost == null) JCudaDriver.cuDevicePrimaryCtxRelease(device);
     }
 }
