@@ -41,6 +41,8 @@ final class TidyTest {
     /// Files outside the CPU backend that use memory of the host, each with the reason.
     private static final Map<String, String> HOST_MEMORY = Map.of(
             "worker/src/main/java/bios/worker/load/", "maps model files",
+            "worker/src/main/java/bios/worker/device/cuda/", "copies between the host and a card",
+            "worker/src/main/java/bios/worker/device/SmokeTest.java", "makes a frozen matrix",
             "worker/src/main/java/bios/worker/device/FrozenMatrix.java", "a matrix of a mapped model file",
             "worker/src/main/java/bios/worker/kernel/HalfFloats.java", "reads mapped model files",
             "worker/src/main/java/bios/worker/kernel/Exp.java", "copies the bits of a float array",

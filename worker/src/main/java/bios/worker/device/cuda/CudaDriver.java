@@ -26,9 +26,9 @@ import jcuda.driver.JCudaDriver;
 /// The driver API on one card, every call checked: the only class that calls JCuda. Any thread may call; the
 /// card's primary context is made current for each call, because a virtual thread changes its carrier.
 ///
-/// Errors: memory that is not there is the result 0 of [#allocate], else [OutOfDeviceMemory]; an error after which the context is
-/// of no use is [DeviceLost], now and at every later call; all others are an [IllegalStateException] that
-/// names the call.
+/// Errors: memory that is not there is the result 0 of [#allocate], else [OutOfDeviceMemory]; an error after
+/// which the context is of no use is [DeviceLost], now and at every later call; all others are an
+/// [IllegalStateException] that names the call.
 final class CudaDriver implements AutoCloseable {
     private static final int DISABLE_TIMING = 2;
     private static final int NON_BLOCKING = 1;
