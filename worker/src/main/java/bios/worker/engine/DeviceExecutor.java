@@ -95,6 +95,7 @@ final class DeviceExecutor implements AutoCloseable {
             log.info("memory limit={} in_use={} runs={} host_runs={} device=\"{}\"",
                     executor.device.memoryLimit(), executor.device.memoryInUse(), executor.runBytes(),
                     executor.hostRunBytes(), executor.device.description());
+            executor.reportMemory();
             loaded.accept(executor);
             return models;
         } catch (Throwable thrown) {
@@ -149,6 +150,12 @@ final class DeviceExecutor implements AutoCloseable {
             case DeviceQueue.Turn.Pass(var candidates) -> pass(candidates);
             case DeviceQueue.Turn.Complete(var results) -> results.get().ifPresent(report);
         }
+        reportMemory();
+    }
+
+    private void reportMemory() {
+        Metrics.DEVICE_MEMORY.labelValues("in_use").set(device.memoryInUse());
+        Metrics.DEVICE_MEMORY.labelValues("limit").set(device.memoryLimit());
     }
 
     /// Waits for the results of a pass and takes them. A device in the host's memory has them when the launch
