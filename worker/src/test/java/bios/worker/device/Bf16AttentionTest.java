@@ -62,7 +62,8 @@ final class Bf16AttentionTest extends Conformance {
     /// out and lse.
     private record Result(Tensor out, Tensor lse) {}
 
-    private Result attend(AttentionShape shape, DType dtype, float[] q, KeyValues source, Sequences sequences) {
+    private Result attend(AttentionShape shape, DType dtype, float[] q, KeyValues source,
+            Sequences sequences) {
         int n = q.length / width(shape);
         var result = new Result(on.tensor(dtype, n, width(shape)), on.tensor(DType.F32, n, shape.heads()));
         on.attention(result.out, result.lse, tensor(on, dtype, n, width(shape), 0, q), source, sequences,
@@ -109,8 +110,8 @@ final class Bf16AttentionTest extends Conformance {
                             rows(keys(shape), keyWidth(shape), from + done, count)), tensor(on, DType.BF16,
                             count, keyWidth(shape), 0, rows(values(shape), keyWidth(shape), from + done,
                             count)), sequences);
-                    var got = attend(shape, DType.BF16, rows(queries(shape), width(shape), from + done, count),
-                            new KeyValues.Paged(pool, 1), sequences);
+                    var got = attend(shape, DType.BF16,
+                            rows(queries(shape), width(shape), from + done, count), new KeyValues.Paged(pool, 1), sequences);
                     assertArrayEquals(rows(out, width(shape), done, count), read(on, got.out), 0f);
                     assertArrayEquals(rows(lse, shape.heads(), done, count), read(on, got.lse), 0f);
                     done += count;

@@ -83,7 +83,8 @@ final class CublasLt implements AutoCloseable {
         return "cuBLASLt " + version;
     }
 
-    /// to ← onto + x·wᵀ, or + x·w if `backward`. x and w are BF16, `to` is F32; every row begins at a multiple
+    /// to ← onto + x·wᵀ, or + x·w if `backward`. x and w are BF16, `to` is F32; every row begins at a
+    /// multiple
     /// of [#ALIGNMENT] bytes.
     ///
     /// @param onto F32, of the shape of `to` and possibly itself; null for none
