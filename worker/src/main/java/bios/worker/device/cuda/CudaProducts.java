@@ -111,8 +111,10 @@ final class CudaProducts implements AutoCloseable {
         bias.ifPresent(b -> require(b.rows() == 1 && b.columns() == w.out(), "a bias of %d", b.columns()));
         onto.ifPresent(o -> CudaTensor.sameShape(y, o));
         var slots = CudaSlots.of(given);
-        var parts = new Parts(bias.map(CudaProducts::floats), onto.map(CudaProducts::floats), slots, site,
-                low.filter(_ -> slots.rank(site) > 0).map(CudaProducts::floats));
+        var lows = low.filter(_ -> slots.rank(site) > 0).map(CudaProducts::floats);
+        boolean cores = x.dtype() == DType.BF16 && lows.isPresent() && lows.get().dtype() == DType.BF16;
+        var parts = new Parts(bias.map(CudaProducts::floats), onto.map(CudaProducts::floats), slots, site, lows,
+                cores);
         try (var scope = cuda.memory().scope()) {
             project(y, x, w, false, parts, new Room(scope, y, w, x, false));
         }
@@ -131,7 +133,8 @@ final class CudaProducts implements AutoCloseable {
         try (var scope = cuda.memory().scope()) {
             // Allocates all scratch before the first sum, so that no gradient has changed if memory runs out.
             var dlow = lows.map(_ -> cuda.memory().scratch(scope, DType.F32, dy.rows(), slots.rank(site)));
-            var parts = new Parts(Optional.empty(), add ? dx : Optional.empty(), slots, site, dlow);
+            boolean cores = dy.dtype() == DType.BF16 && lows.isPresent() && lows.get().dtype() == DType.BF16;
+            var parts = new Parts(Optional.empty(), add ? dx : Optional.empty(), slots, site, dlow, cores);
             var room = dx.map(t -> new Room(scope, t, w, dy, true));
             if (lows.isPresent()) gradients(dlow.orElseThrow(), dy, floats(xGiven), lows.get(), slots, site);
             dx.ifPresent(t -> project(t, dy, w, true, parts, room.orElseThrow()));
@@ -165,15 +168,16 @@ final class CudaProducts implements AutoCloseable {
     /// What is added to a product.
     ///
     /// @param low the factor of the corrections; present if a slot has one
+    /// @param cores whether corrections are computed on tensor cores
     private record Parts(Optional<CudaTensor> bias, Optional<CudaTensor> onto, CudaSlots slots, int site,
-            Optional<CudaTensor> low) {
+            Optional<CudaTensor> low, boolean cores) {
         boolean more() {
             return bias.isPresent() || low.isPresent();
         }
 
         Parts rows(int from, int count) {
             return new Parts(bias, onto.map(t -> t.rows(from, count)), slots.rows(from, count), site,
-                    low.map(t -> t.rows(from, count)));
+                    low.map(t -> t.rows(from, count)), cores);
         }
     }
 
@@ -264,7 +268,7 @@ final class CudaProducts implements AutoCloseable {
         boolean corrected = parts.low.isPresent();
         var slots = parts.slots;
         int tiles = corrected ? slots.tiles(y.rows(), TILE, true) : Math.ceilDiv(y.rows(), TILE);
-        kernel("finish_product").with(y).with(product).withOptional(onto).withOptional(parts.bias)
+        kernel(parts.cores ? "finish_product_mma" : "finish_product").with(y).with(product).withOptional(onto).withOptional(parts.bias)
                 .withOptional(parts.low).with(corrected ? slots.table(parts.site) : 0L)
                 .with(corrected ? slots.entries() : 0).with(corrected ? slots.from() : 0)
                 .with(backward ? 1 : 0).launch(Math.ceilDiv(y.columns(), TILE), tiles, 1, BLOCK, 0);

@@ -83,6 +83,26 @@ extern "C" __global__ void __launch_bounds__(256) operand_rows(Matrix to, Matrix
     store4(to, row, column, v);
 }
 
+// y ← product + onto + bias + sum, each of them if it is there, on this thread's 4x4 elements of a tile.
+__device__ __forceinline__ void finishTile(const Matrix& y, const Matrix& product, const Matrix& onto,
+        const Matrix& bias, const SlotTile& tile, int column, const float (&sum)[4][4]) {
+    if (column >= y.columns) return;
+    float shift[4] = {};
+    if (bias.data) load4(shift, bias, 0, column);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int r = threadIdx.x / 16 * 4 + i;
+        if (r >= tile.rows) continue;
+        int row = tile.row + r;
+        float v[4], other[4] = {};
+        load4(v, product, row, column);
+        if (onto.data) load4(other, onto, row, column);
+#pragma unroll
+        for (int j = 0; j < 4; j++) v[j] = ((v[j] + other[j]) + shift[j]) + sum[i][j];
+        store4(y, row, column, v);
+    }
+}
+
 // y ← product + onto + bias + low·b, or low·aᵀ if `backward`, each of them if it is there. y may be product
 // or onto. Grid: tiles of columns, tiles of slots and gaps; 256 threads.
 extern "C" __global__ void __launch_bounds__(256) finish_product(Matrix y, Matrix product, Matrix onto, Matrix bias,
@@ -119,22 +139,7 @@ extern "C" __global__ void __launch_bounds__(256) finish_product(Matrix y, Matri
         }
         __syncthreads();
     }
-    int column = column0 + tid % 16 * 4;
-    if (column >= y.columns) return;
-    float shift[4] = {};
-    if (bias.data) load4(shift, bias, 0, column);
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        int r = tid / 16 * 4 + i;
-        if (r >= tile.rows) continue;
-        int row = tile.row + r;
-        float v[4], other[4] = {};
-        load4(v, product, row, column);
-        if (onto.data) load4(other, onto, row, column);
-#pragma unroll
-        for (int j = 0; j < 4; j++) v[j] = ((v[j] + other[j]) + shift[j]) + sum[i][j];
-        store4(y, row, column, v);
-    }
+    finishTile(y, product, onto, bias, tile, column0 + tid % 16 * 4, sum);
 }
 
 // The warps' partial sums [WARPS][rows·RANKS], added in the order of the warps.
@@ -418,4 +423,68 @@ extern "C" __global__ void __launch_bounds__(256) adapter_gradient_mma(Matrix wi
                     second)] = sum[m][c][i];
     __syncthreads();
     addGradient(shared, slot, second, feature0, rank0, wide.columns);
+}
+
+// finish_product on tensor cores: a warp has 16 rows and 32 columns of a tile.
+extern "C" __global__ void __launch_bounds__(256) finish_product_mma(Matrix y, Matrix product, Matrix onto,
+        Matrix bias, Matrix low, const SlotSite* slots, int n, int from, int backward) {
+    __shared__ __align__(16) float sums[TILE][TILE + 4];
+    int tid = threadIdx.x, lane = tid % 32, warp = tid / 32, group = lane / 4, quad = lane % 4;
+    int row0 = warp % 4 * 16, column0 = blockIdx.x * TILE, half = warp / 4 * 32;
+    SlotTile tile = slotTile(slots, n, from, y.rows, TILE, true, blockIdx.y);
+    int rank = tile.slot < 0 ? 0 : slots[tile.slot].rank;
+    int terms = low.dtype == DT_BF16 ? 1 : TERMS;
+    float sum[4][4] = {};
+    for (int r0 = 0; r0 < rank; r0 += 16) {
+        Matrix factor = backward ? slots[tile.slot].a : slots[tile.slot].b;
+        unsigned a[TERMS][4];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float f[4];
+            int row = row0 + h * 8 + group;
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                int r = r0 + quad * 2 + j % 2 + j / 2 * 8;
+                f[j] = row < tile.rows && r < rank ? load(low, tile.row + row, r) : 0;
+            }
+            unsigned parts[TERMS][2];
+            splitRight(parts, f);
+#pragma unroll
+            for (int t = 0; t < TERMS; t++) {
+                a[t][h] = parts[t][0];
+                a[t][h + 2] = parts[t][1];
+            }
+        }
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            float f[4];
+            int column = column0 + half + c * 8 + group;
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                int r = r0 + quad * 2 + j % 2 + j / 2 * 8;
+                bool inside = column < y.columns && r < rank;
+                f[j] = !inside ? 0 : backward ? load(factor, column, r) : load(factor, r, column);
+            }
+            unsigned b[TERMS][2];
+            splitRight(b, f);
+            // parts whose product is below the last of fp32 are left out
+#pragma unroll
+            for (int s = 0; s < TERMS; s++)
+#pragma unroll
+                for (int t = 0; s + t < TERMS; t++)
+                    if (s < terms) mmaBf16(sum[c], a[s], b[t]);
+        }
+    }
+#pragma unroll
+    for (int c = 0; c < 4; c++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            sums[row0 + group + i / 2 * 8][half + c * 8 + quad * 2 + i % 2] = sum[c][i];
+    __syncthreads();
+    float own[4][4];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) own[i][j] = sums[tid / 16 * 4 + i][tid % 16 * 4 + j];
+    finishTile(y, product, onto, bias, tile, column0 + tid % 16 * 4, own);
 }
