@@ -23,7 +23,8 @@ public final class CudaSuite {
     /// Exit status 1 if a test fails or none is found.
     public static void main(String[] arguments) {
         var summary = new SummaryGeneratingListener();
-        LauncherFactory.create().execute(LauncherDiscoveryRequestBuilder.request().selectors(selectors(arguments))
+        LauncherFactory.create().execute(LauncherDiscoveryRequestBuilder.request()
+                .selectors(selectors(arguments))
                 .filters(ClassNameFilter.excludeClassNamePatterns(
                         "bios\\.worker\\.device\\.cpu\\..*|.*(ForcedPaths|ConformanceCoverage|Cuda\\w*)Test"))
                 .build(), summary, progress());
@@ -50,7 +51,8 @@ public final class CudaSuite {
     private static TestExecutionListener progress() {
         return new TestExecutionListener() {
             @Override public void executionStarted(TestIdentifier test) {
-                if (test.isTest()) System.out.println("test " + test.getUniqueId().replaceAll(".*/\\[class:", ""));
+                if (test.isTest())
+                    System.out.println("test " + test.getUniqueId().replaceAll(".*/\\[class:", ""));
             }
 
             @Override public void executionFinished(TestIdentifier test, TestExecutionResult result) {

@@ -123,7 +123,8 @@ final class CudaSequences implements Sequences {
     /// Throws if a sequence has pages, or does not.
     void requirePages(boolean pages) {
         for (var s : sequences)
-            require(pages == s.pages().length > 0, pages ? "a sequence without pages" : "a sequence of pages");
+            require(pages == s.pages().length > 0,
+                    pages ? "a sequence without pages" : "a sequence of pages");
     }
 
     /// Throws unless all sequences are whole.
