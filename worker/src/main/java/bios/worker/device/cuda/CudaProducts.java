@@ -22,8 +22,6 @@ final class CudaProducts implements AutoCloseable {
     /// Rows of a tile of products.cu, and ranks of one.
     private static final int TILE = 64;
     private static final int RANKS = 16;
-    /// Rows of a tile of `low_rank_mma`.
-    private static final int MMA_ROWS = 32;
     private static final int BLOCK = 256;
     private static final int ROW_COLUMNS = 4 * BLOCK;
     /// Sites of one launch of `low_rank`.
@@ -91,12 +89,11 @@ final class CudaProducts implements AutoCloseable {
             boolean backward) {
         int rank = 0;
         for (int site : sites) rank = Math.max(rank, slots.rank(site));
-        boolean tensorCores = fitsTensorCores(x);
-        var kernel = kernel(tensorCores ? "low_rank_mma" : "low_rank").with(x);
+        var kernel = kernel("low_rank").with(x);
         for (int i = 0; i < SITES; i++) kernel.with(floats(lows.get(Math.min(i, lows.size() - 1))));
         for (int i = 0; i < SITES; i++) kernel.with(slots.table(sites.get(Math.min(i, sites.size() - 1))));
         kernel.with(slots.entries()).with(slots.from()).with(backward ? 1 : 0).launch(slots.tiles(x.rows(),
-                tensorCores ? MMA_ROWS : TILE, false), Math.ceilDiv(rank, RANKS), sites.size(), BLOCK, 0);
+                TILE, false), Math.ceilDiv(rank, RANKS), sites.size(), BLOCK, 0);
     }
 
     // ---- projections ----
@@ -147,8 +144,7 @@ final class CudaProducts implements AutoCloseable {
         slots.requireGradients(site);
         lowRank(List.of(dlow), dy, slots, List.of(site), true);
         int features = Math.max(x.columns(), dy.columns());
-        boolean tensorCores = fitsTensorCores(x) && fitsTensorCores(dy);
-        kernel(tensorCores ? "adapter_gradients_mma" : "adapter_gradients").with(x).with(dlow).with(dy).with(low).with(slots.table(site))
+        kernel("adapter_gradients").with(x).with(dlow).with(dy).with(low).with(slots.table(site))
                 .with(slots.entries()).with(slots.from()).launch(Math.ceilDiv(features, TILE),
                         slots.entries(), 2 * Math.ceilDiv(slots.rank(site), RANKS), BLOCK, 0);
     }
@@ -166,11 +162,6 @@ final class CudaProducts implements AutoCloseable {
             return new Parts(bias, onto.map(t -> t.rows(from, count)), slots.rows(from, count), site,
                     low.map(t -> t.rows(from, count)));
         }
-    }
-
-    /// Whether the kernels of lowrank_mma.cu take these activations.
-    private static boolean fitsTensorCores(CudaTensor t) {
-        return t.dtype() == DType.BF16 && t.columns() % MULTIPLE == 0 && aligned(t);
     }
 
     private static boolean aligned(CudaTensor t) {

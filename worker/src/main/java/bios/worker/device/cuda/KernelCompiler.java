@@ -20,8 +20,8 @@ import org.slf4j.LoggerFactory;
 /// Compiles the kernels of this package for a card; images are kept in a folder, by what they are made of.
 final class KernelCompiler {
     /// The sources, each a module of its own.
-    static final List<String> SOURCES = List.of("rows", "optimizer", "loss", "products", "lowrank_mma",
-            "attention", "sampling");
+    static final List<String> SOURCES = List.of("rows", "optimizer", "loss", "products", "attention",
+            "sampling");
     private static final List<String> HEADERS = List.of("common.cuh", "ptx.cuh", "tiles.cuh", "spans.cuh");
     private static final Logger log = LoggerFactory.getLogger(KernelCompiler.class);
 
