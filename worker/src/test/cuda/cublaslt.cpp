@@ -200,9 +200,9 @@ int cublasLtMatmulAlgoCheck(void*, Description* d, Layout* a, Layout* b, Layout*
     return OK;
 }
 int cublasLtMatmulAlgoConfigSetAttribute(Algorithm*, int, const void*, size_t) { return OK; }
-int cublasLtMatmulAlgoConfigGetAttribute(const Algorithm* a, int, void* to, size_t n, size_t* written) {
+int cublasLtMatmulAlgoConfigGetAttribute(const Algorithm* a, int what, void* to, size_t n, size_t* written) {
     memset(to, 0, n);
-    int id = (int) a->data[1];
+    int id = what == 2 ? 1 : what == 3 ? 0 : (int) a->data[1];     // no sum is split
     if (n == 4) memcpy(to, &id, 4);
     if (written) *written = n;
     return OK;

@@ -401,7 +401,7 @@ void run(const Launch& launch) {
 }
 
 // Shared memory: two threads may not access the same bytes between two barriers if one of them writes.
-static void checkCell(Runner& r, Cell& c, const void* at, bool write, bool atomic = false) {
+__attribute__((noinline)) static void checkCell(Runner& r, Cell& c, const void* at, bool write, bool atomic = false) {
     State& s = me();
     unsigned short t = s.warp * 32 + s.lane;
     unsigned sync = r.warps[s.warp].sync;
@@ -420,7 +420,6 @@ static void checkCell(Runner& r, Cell& c, const void* at, bool write, bool atomi
             unsigned warp = c.reader & WARP ? c.reader & (WARP - 1) : c.reader / 32u;
             if (warp != s.warp || c.readSync == sync) race("read", c.reader);
         }
-        if (atomic && c.writeEpoch < r.blockEpoch) violation("an atomic operation on shared memory that no thread wrote");
         c.writeEpoch = r.epoch;
         c.writeSync = sync;
         c.writer = atomic ? ATOMIC : t;
@@ -449,10 +448,15 @@ void checkShared(const void* at, size_t bytes, bool write, bool atomic) {
     }
     if ((bytes & (bytes - 1)) == 0 && bytes <= 16 && (uintptr_t) at & (bytes - 1))
         violation("%s %zu bytes of shared memory at %p, which is not aligned to them", write ? "writes" : "reads", bytes, at);
-    for (size_t i = offset / 2; i <= (offset + bytes - 1) / 2; i++) checkCell(*r, area->cells[i], at, write, atomic);
+    for (size_t i = offset / 2; i <= (offset + bytes - 1) / 2; i++) {
+        Cell& c = area->cells[i];
+        // Most reads: written before the last barrier, and read by several threads already.
+        if (!write && c.reader == MANY && c.readEpoch == r->epoch && c.writeEpoch != r->epoch) continue;
+        checkCell(*r, c, at, write, atomic);
+    }
 }
 
-void checkAccess(const void* at, size_t bytes, bool write) {
+__attribute__((always_inline)) inline void checkAccess(const void* at, size_t bytes, bool write) {
     if (!checkGlobal(at, bytes, write)) checkShared(at, bytes, write, false);
 }
 
@@ -591,6 +595,24 @@ void emu_copy_wait(unsigned newest) {
         s.groups.pop_front();
     }
 }
+#define SIZE(N)                                                                               \
+    void __asan_load##N##_noabort(void* p) { checkAccess(p, N, false); }                      \
+    void __asan_store##N##_noabort(void* p) { checkAccess(p, N, true); }
+// What kernels compiled with -fsanitize=kernel-address call before each access.
+SIZE(1) SIZE(2) SIZE(4) SIZE(8) SIZE(16)
+void __asan_loadN_noabort(void* p, size_t n) { checkAccess(p, n, false); }
+void __asan_storeN_noabort(void* p, size_t n) { checkAccess(p, n, true); }
+void __asan_handle_no_return() {}
+void* __asan_memcpy(void* to, const void* from, size_t n) {
+    checkAccess(from, n, false);
+    checkAccess(to, n, true);
+    return memcpy(to, from, n);
+}
+void* __asan_memset(void* to, int v, size_t n) {
+    checkAccess(to, n, true);
+    return memset(to, v, n);
+}
+
 void emu_check_atomic(const void* at, unsigned bytes) {
     if (!settings().checked || checkGlobal(at, bytes, false)) return;
     checkShared(at, bytes, true, true);

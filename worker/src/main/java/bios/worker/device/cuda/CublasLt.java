@@ -14,6 +14,9 @@ import java.lang.invoke.MethodHandle;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.Optional;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /// NVIDIA's library of matrix products: bf16 operands on tensor cores, sums and results in fp32.
 ///
@@ -25,12 +28,15 @@ import java.util.Map;
 final class CublasLt implements AutoCloseable {
     /// Every row of an operand begins at a multiple of so many bytes.
     static final int ALIGNMENT = 16;
+    private static final Logger log = LoggerFactory.getLogger(CublasLt.class);
     private static final List<String> NAMES = List.of("libcublasLt.so.13", "libcublasLt.so.12");
     private static final int COMPUTE_32F = 68, REAL_32F = 0, REAL_16BF = 14;
     private static final int TRANSPOSE_A = 3;
     private static final int WORKSPACE_PREFERENCE = 1, REDUCTION_PREFERENCE = 3;
+    /// The preferences of the least alignment of each of the four matrices.
+    private static final int FIRST_ALIGNMENT = 5, LAST_ALIGNMENT = 8;
     private static final int SPLIT_CONFIG = 2, REDUCTION_CONFIG = 3;
-    private static final int ALGORITHM_BYTES = 64, HEURISTIC_BYTES = 96;
+    private static final int ALGORITHM_BYTES = 64, HEURISTIC_BYTES = 96, STATE = 72;
     private static final int MAPPING_ERROR = 11, EXECUTION_FAILED = 13;
     private static final long WORKSPACE_BYTES = 32L << 20;
     /// Rows for which an algorithm is chosen, and numbers of rows that it must accept.
@@ -52,14 +58,14 @@ final class CublasLt implements AutoCloseable {
     private final MemorySegment backward;
     private final MemorySegment one = arena.allocate(JAVA_FLOAT);
     private final MemorySegment zero = arena.allocate(JAVA_FLOAT);
-    private final Map<Shape, MemorySegment> algorithms = new HashMap<>();
+    private final Map<Shape, Optional<MemorySegment>> algorithms = new HashMap<>();
     private final Map<LayoutKey, MemorySegment> layouts = new HashMap<>();
     private long workspace;
 
     /// @throws IllegalStateException if the library is not found
     CublasLt(Cuda cuda) {
         this.cuda = cuda;
-        library = NativeLibrary.of(NAMES, List.of("libcublas.so"), cuda.libraries(),
+        library = NativeLibrary.of(NAMES, List.of(), cuda.libraries(),
                 "NVIDIA's matrix products (package libcublas-13-0 or 12-x, or nvidia-cublas)");
         multiply = library.function("cublasLtMatmul", ADDRESS, ADDRESS, ADDRESS, JAVA_LONG, ADDRESS,
                 JAVA_LONG, ADDRESS, ADDRESS, JAVA_LONG, ADDRESS, JAVA_LONG, ADDRESS, ADDRESS, JAVA_LONG,
@@ -84,7 +90,7 @@ final class CublasLt implements AutoCloseable {
     void multiply(CudaTensor to, CudaTensor x, CudaTensor w, boolean backward, CudaTensor onto) {
         if (to.rows() == 0) return;
         if (layouts.size() > MOST_LAYOUTS) dropLayouts();
-        var algorithm = algorithms.computeIfAbsent(new Shape(w.rows(), w.columns(), backward), this::choose);
+        var algorithm = algorithm(w, backward).orElseThrow();
         var c = onto == null ? to : onto;
         // invokeExact takes the type of a conditional expression as Object: these two need names.
         MemorySegment operation = backward ? this.backward : forward;
@@ -113,18 +119,30 @@ final class CublasLt implements AutoCloseable {
 
     // ---- algorithms ----
 
+    /// Whether it has an algorithm for a weight and a direction.
+    boolean multiplies(CudaTensor w, boolean backward) {
+        return algorithm(w, backward).isPresent();
+    }
+
+    private Optional<MemorySegment> algorithm(CudaTensor w, boolean backward) {
+        var shape = new Shape(w.rows(), w.columns(), backward);
+        var known = algorithms.get(shape);
+        if (known != null) return known;
+        var chosen = choose(shape);
+        algorithms.put(shape, chosen);
+        if (chosen.isEmpty()) log.warn("{} has no product with a weight [{}, {}]{} for any number of rows: a "
+                + "slow kernel is used", version(), shape.out, shape.in, backward ? " backward" : "");
+        return chosen;
+    }
+
     /// The first algorithm for the usual number of rows that takes any number of them and splits no sum.
-    private MemorySegment choose(Shape shape) {
+    private Optional<MemorySegment> choose(Shape shape) {
         int in = shape.backward ? shape.out : shape.in;
         int out = shape.backward ? shape.in : shape.out;
         var operation = shape.backward ? backward : forward;
         var w = new CudaTensor(0, DType.BF16, shape.out, shape.in, shape.in);
         try (var local = Arena.ofConfined()) {
-            var preference = create("cublasLtMatmulPreferenceCreate");
-            set("cublasLtMatmulPreferenceSetAttribute", preference, WORKSPACE_PREFERENCE, JAVA_LONG,
-                    local.allocateFrom(JAVA_LONG, WORKSPACE_BYTES));
-            set("cublasLtMatmulPreferenceSetAttribute", preference, REDUCTION_PREFERENCE, JAVA_INT,
-                    local.allocateFrom(JAVA_INT, 0));
+            var preference = preference(local);
             var results = local.allocate((long) HEURISTIC_BYTES * CANDIDATES, 16);
             var found = local.allocate(JAVA_INT);
             var x = layout(REAL_16BF, in, USUAL_ROWS, in);
@@ -135,14 +153,28 @@ final class CublasLt implements AutoCloseable {
                     CANDIDATES, results, found));
             destroy("cublasLtMatmulPreferenceDestroy", preference);
             for (int i = 0; i < found.get(JAVA_INT, 0); i++) {
-                var algorithm = results.asSlice((long) HEURISTIC_BYTES * i, ALGORITHM_BYTES);
-                if (config(algorithm, SPLIT_CONFIG) > 1 || config(algorithm, REDUCTION_CONFIG) != 0
-                        || !takesAnyRows(algorithm, operation, layout(w), in, out)) continue;
-                return arena.allocate(ALGORITHM_BYTES, 16).copyFrom(algorithm);
+                var result = results.asSlice((long) HEURISTIC_BYTES * i, HEURISTIC_BYTES);
+                var algorithm = result.asSlice(0, ALGORITHM_BYTES);
+                if (result.get(JAVA_INT, STATE) == 0 && config(algorithm, SPLIT_CONFIG) <= 1
+                        && config(algorithm, REDUCTION_CONFIG) == 0
+                        && takesAnyRows(algorithm, operation, layout(w), in, out))
+                    return Optional.of(arena.allocate(ALGORITHM_BYTES, 16).copyFrom(algorithm));
             }
-            throw new IllegalStateException("%s has no product with a weight [%d, %d]%s".formatted(version(),
-                    shape.out, shape.in, shape.backward ? " backward" : ""));
+            return Optional.empty();
         }
+    }
+
+    /// Algorithms that split no sum, for rows that begin at multiples of [#ALIGNMENT] bytes.
+    private MemorySegment preference(Arena local) {
+        var preference = create("cublasLtMatmulPreferenceCreate");
+        set("cublasLtMatmulPreferenceSetAttribute", preference, WORKSPACE_PREFERENCE, JAVA_LONG,
+                local.allocateFrom(JAVA_LONG, WORKSPACE_BYTES));
+        set("cublasLtMatmulPreferenceSetAttribute", preference, REDUCTION_PREFERENCE, JAVA_INT,
+                local.allocateFrom(JAVA_INT, 0));
+        for (int i = FIRST_ALIGNMENT; i <= LAST_ALIGNMENT; i++)
+            set("cublasLtMatmulPreferenceSetAttribute", preference, i, JAVA_INT, local.allocateFrom(JAVA_INT,
+                    ALIGNMENT));
+        return preference;
     }
 
     private int config(MemorySegment algorithm, int what) {

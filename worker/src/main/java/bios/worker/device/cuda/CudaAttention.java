@@ -23,6 +23,11 @@ final class CudaAttention {
     private static final int KEYS = 32;
     private static final int MOST_HEAD_DIM = 256;
     private static final int DELTAS = 8;
+    /// Threads and tiles of attention_mma.cu; rows of shared memory of its kernels.
+    private static final int MMA_BLOCK = 128;
+    private static final int MMA_QUERIES = 64;
+    private static final int PASSING = 32;
+    private static final int FORWARD_ROWS = 5 * 64, QUERIES_ROWS = 6 * 64, KEYS_ROWS = 4 * 64;
 
     private final Cuda cuda;
     private final CudaTransfers transfers;
@@ -122,14 +127,23 @@ final class CudaAttention {
         require(lse.rows() == q.rows() && lse.columns() == shape.heads(), "lse [%d, %d]", lse.rows(),
                 lse.columns());
         var source = source(given, sequences, shape);
-        var tiles = sequences.tiles(QUERIES, shape.heads() / shape.kvHeads());
+        boolean cores = onTensorCores(shape, out, q, source.keys, source.values);
+        var tiles = sequences.tiles(cores ? MMA_QUERIES : QUERIES, shape.heads() / shape.kvHeads());
         int stride = shape.headDim() | 1;
-        kernel("attention").with(out).with(lse).with(q).with(source.keys).with(source.values)
-                .with(source.pages).with(sequences.blockTable()).with(source.keyOffset)
-                .with(source.valueOffset).with(sequences.spans()).with(tiles.address()).with(shape.heads())
-                .with(shape.kvHeads()).with(shape.headDim()).with(shape.window()).with(shape.scale())
-                .launch(tiles.count(), shape.kvHeads(), 1, BLOCK,
-                        4 * ((QUERIES + Device.BLOCK) * stride + QUERIES * Device.BLOCK));
+        shape(kernel(cores ? "attention_mma_" + shape.headDim() : "attention").with(out).with(lse).with(q)
+                .with(source.keys).with(source.values).with(source.pages).with(sequences.blockTable())
+                .with(source.keyOffset).with(source.valueOffset).with(sequences.spans())
+                .with(tiles.address()), shape).launch(tiles.count(), shape.kvHeads(), 1,
+                        cores ? MMA_BLOCK : BLOCK, cores ? FORWARD_ROWS * 2 * shape.headDim()
+                                : 4 * ((QUERIES + Device.BLOCK) * stride + QUERIES * Device.BLOCK));
+    }
+
+    /// Whether attention_mma.cu computes it: all operands are BF16, with rows of whole 16-byte pieces.
+    private static boolean onTensorCores(AttentionShape shape, CudaTensor... operands) {
+        if (shape.headDim() != 64 && shape.headDim() != 128 || shape.scale() <= 0) return false;
+        for (var t : operands)
+            if (t.dtype() != DType.BF16 || t.address() % 16 != 0 || t.stride() % 8 != 0) return false;
+        return true;
     }
 
     void attentionBackward(Tensor dqGiven, Tensor dkGiven, Tensor dvGiven, Tensor doutGiven, Tensor outGiven,
@@ -152,18 +166,35 @@ final class CudaAttention {
             var delta = cuda.memory().scratch(scope, DType.F32, q.rows(), shape.heads());
             kernel("attention_delta").with(delta).with(dout).with(floats(outGiven)).with(shape.headDim())
                     .launch(Cuda.blocks(delta.elements(), DELTAS), BLOCK);
+            if (onTensorCores(shape, q, dout, floats(dqGiven), floats(dkGiven), floats(dvGiven), source.keys,
+                    source.values)) {
+                var tiles = sequences.tiles(MMA_QUERIES, shape.heads() / shape.kvHeads());
+                var keyTiles = sequences.tiles(Device.BLOCK, 1);
+                int row = 2 * shape.headDim();
+                backward("attention_mma_backward_queries_" + shape.headDim(), List.of(floats(dqGiven), dout,
+                        lse, delta, q, source.keys, source.values), sequences, tiles, shape, MMA_BLOCK,
+                        QUERIES_ROWS * row);
+                backward("attention_mma_backward_keys_" + shape.headDim(), List.of(floats(dkGiven),
+                        floats(dvGiven), dout, lse, delta, q, source.keys, source.values), sequences,
+                        keyTiles, shape, MMA_BLOCK, KEYS_ROWS * row + 4 * 4 * PASSING);
+                return;
+            }
             int stride = shape.headDim() | 1;
-            var tiles = sequences.tiles(QUERIES, shape.heads() / shape.kvHeads());
-            shape(kernel("attention_backward_queries").with(floats(dqGiven)).with(dout).with(lse).with(delta)
-                    .with(q).with(source.keys).with(source.values).with(sequences.spans())
-                    .with(tiles.address()), shape).launch(tiles.count(), shape.kvHeads(), 1, BLOCK,
-                            4 * ((2 * QUERIES + Device.BLOCK) * stride + QUERIES * Device.BLOCK));
-            var keyTiles = sequences.tiles(KEYS, 1);
-            shape(kernel("attention_backward_keys").with(floats(dkGiven)).with(floats(dvGiven)).with(dout)
-                    .with(lse).with(delta).with(q).with(source.keys).with(source.values)
-                    .with(sequences.spans()).with(keyTiles.address()), shape).launch(keyTiles.count(),
-                            shape.kvHeads(), 1, BLOCK, 4 * 2 * ((KEYS + QUERIES) * stride + KEYS * QUERIES));
+            backward("attention_backward_queries", List.of(floats(dqGiven), dout, lse, delta, q, source.keys,
+                    source.values), sequences, sequences.tiles(QUERIES, shape.heads() / shape.kvHeads()),
+                    shape, BLOCK, 4 * ((2 * QUERIES + Device.BLOCK) * stride + QUERIES * Device.BLOCK));
+            backward("attention_backward_keys", List.of(floats(dkGiven), floats(dvGiven), dout, lse, delta,
+                    q, source.keys, source.values), sequences, sequences.tiles(KEYS, 1), shape, BLOCK,
+                    4 * 2 * ((KEYS + QUERIES) * stride + KEYS * QUERIES));
         }
+    }
+
+    private void backward(String name, List<CudaTensor> operands, CudaSequences sequences,
+            CudaSequences.Tiles tiles, AttentionShape shape, int block, int sharedBytes) {
+        var kernel = kernel(name);
+        operands.forEach(kernel::with);
+        shape(kernel.with(sequences.spans()).with(tiles.address()), shape).launch(tiles.count(),
+                shape.kvHeads(), 1, block, sharedBytes);
     }
 
     private static Kernels.Kernel shape(Kernels.Kernel kernel, AttentionShape shape) {

@@ -22,6 +22,8 @@ final class CudaProducts implements AutoCloseable {
     /// Rows of a tile of products.cu, and ranks of one.
     private static final int TILE = 64;
     private static final int RANKS = 16;
+    /// Terms that a warp adds at a time on tensor cores.
+    private static final int CORE_SLICE = 32;
     private static final int BLOCK = 256;
     private static final int ROW_COLUMNS = 4 * BLOCK;
     /// Sites of one launch of `low_rank`.
@@ -89,7 +91,7 @@ final class CudaProducts implements AutoCloseable {
             boolean backward) {
         int rank = 0;
         for (int site : sites) rank = Math.max(rank, slots.rank(site));
-        var kernel = kernel("low_rank").with(x);
+        var kernel = kernel(rowsOfPieces(x, CORE_SLICE) ? "low_rank_mma" : "low_rank").with(x);
         for (int i = 0; i < SITES; i++) kernel.with(floats(lows.get(Math.min(i, lows.size() - 1))));
         for (int i = 0; i < SITES; i++) kernel.with(slots.table(sites.get(Math.min(i, sites.size() - 1))));
         kernel.with(slots.entries()).with(slots.from()).with(backward ? 1 : 0).launch(slots.tiles(x.rows(),
@@ -112,7 +114,7 @@ final class CudaProducts implements AutoCloseable {
         var parts = new Parts(bias.map(CudaProducts::floats), onto.map(CudaProducts::floats), slots, site,
                 low.filter(_ -> slots.rank(site) > 0).map(CudaProducts::floats));
         try (var scope = cuda.memory().scope()) {
-            project(y, x, w, false, parts, new Room(scope, y, w, x));
+            project(y, x, w, false, parts, new Room(scope, y, w, x, false));
         }
     }
 
@@ -130,7 +132,7 @@ final class CudaProducts implements AutoCloseable {
             // Allocates all scratch before the first sum, so that no gradient has changed if memory runs out.
             var dlow = lows.map(_ -> cuda.memory().scratch(scope, DType.F32, dy.rows(), slots.rank(site)));
             var parts = new Parts(Optional.empty(), add ? dx : Optional.empty(), slots, site, dlow);
-            var room = dx.map(t -> new Room(scope, t, w, dy));
+            var room = dx.map(t -> new Room(scope, t, w, dy, true));
             if (lows.isPresent()) gradients(dlow.orElseThrow(), dy, floats(xGiven), lows.get(), slots, site);
             dx.ifPresent(t -> project(t, dy, w, true, parts, room.orElseThrow()));
         }
@@ -143,10 +145,21 @@ final class CudaProducts implements AutoCloseable {
                 low.rows(), dy.rows());
         slots.requireGradients(site);
         lowRank(List.of(dlow), dy, slots, List.of(site), true);
-        int features = Math.max(x.columns(), dy.columns());
-        kernel("adapter_gradients").with(x).with(dlow).with(dy).with(low).with(slots.table(site))
-                .with(slots.entries()).with(slots.from()).launch(Math.ceilDiv(features, TILE),
-                        slots.entries(), 2 * Math.ceilDiv(slots.rank(site), RANKS), BLOCK, 0);
+        gradient(x, dlow, false, slots, site);
+        gradient(dy, low, true, slots, site);
+    }
+
+    /// dA += wideᵀ·thin, or dB += thinᵀ·wide if `second`.
+    private void gradient(CudaTensor wide, CudaTensor thin, boolean second, CudaSlots slots, int site) {
+        kernel(rowsOfPieces(wide, MULTIPLE) ? "adapter_gradient_mma" : "adapter_gradient").with(wide)
+                .with(thin).with(second ? 1 : 0).with(slots.table(site)).with(slots.entries())
+                .with(slots.from()).launch(Math.ceilDiv(wide.columns(), TILE), slots.entries(),
+                        Math.ceilDiv(slots.rank(site), RANKS), BLOCK, 0);
+    }
+
+    /// Whether rows are BF16, of a multiple of so many elements, and begin at whole 16-byte pieces.
+    private static boolean rowsOfPieces(CudaTensor t, int multiple) {
+        return t.dtype() == DType.BF16 && t.columns() % multiple == 0 && aligned(t);
     }
 
     /// What is added to a product.
@@ -169,8 +182,9 @@ final class CudaProducts implements AutoCloseable {
                 && (long) t.stride() * t.dtype().bytes() % CublasLt.ALIGNMENT == 0;
     }
 
-    private static boolean onTensorCores(CudaWeight w) {
-        return w.matrix().dtype() == DType.BF16 && w.in() % MULTIPLE == 0 && w.out() % MULTIPLE == 0;
+    private boolean onTensorCores(CudaWeight w, boolean backward) {
+        return w.matrix().dtype() == DType.BF16 && w.in() % MULTIPLE == 0 && w.out() % MULTIPLE == 0
+                && library.multiplies(w.matrix(), backward);
     }
 
     /// A number that neither one nor two bf16 numbers represent.
@@ -188,10 +202,10 @@ final class CudaProducts implements AutoCloseable {
         final Optional<CudaTensor> high;
         final Optional<CudaTensor> low;
 
-        Room(Scope scope, CudaTensor y, CudaWeight w, CudaTensor x) {
+        Room(Scope scope, CudaTensor y, CudaWeight w, CudaTensor x, boolean backward) {
             boolean exact = cuda.activations().operand(PROBE, w.out(), w.in()) == PROBE;
             boolean asItIs = w.matrix().dtype() == DType.F32 || x.dtype() == DType.BF16 || exact;
-            tensorCores = onTensorCores(w) && (x.dtype() == DType.BF16 || !exact);
+            tensorCores = (x.dtype() == DType.BF16 || !exact) && onTensorCores(w, backward);
             split = !asItIs && cuda.activations().split(w.out(), w.in());
             boolean direct = y.dtype() == DType.F32 && (!tensorCores || aligned(y));
             boolean copied = !asItIs || tensorCores && !aligned(x);

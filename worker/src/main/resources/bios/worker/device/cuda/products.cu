@@ -207,17 +207,34 @@ extern "C" __global__ void __launch_bounds__(256) low_rank(Matrix x, Matrix low0
     }
 }
 
-// da += xᵀ·dlow and db += lowᵀ·dy of every slot; each warp adds every eighth slice of the slot's rows. Grid:
-// tiles of 64 features, slots, 2 (da, db) times tiles of ranks; 256 threads.
-extern "C" __global__ void __launch_bounds__(256) adapter_gradients(Matrix x, Matrix dlow, Matrix dy, Matrix low,
+// Where the sum of a feature and a rank lies among those of a tile: as in the gradient, so that neighbours are
+// stored together.
+__device__ __forceinline__ int placeOf(int feature, int rank, int second) {
+    return second ? rank * TILE + feature : feature * RANKS + rank;
+}
+
+// Adds a tile's sums to the gradient.
+__device__ __forceinline__ void addGradient(const float* partial, const SlotSite& slot, int second, int feature0,
+        int rank0, int features) {
+    Matrix to = second ? slot.db : slot.da;
+    for (int i = threadIdx.x; i < TILE * RANKS; i += 256) {
+        int r = rank0 + (second ? i / TILE : i % RANKS);
+        int feature = feature0 + (second ? i % TILE : i / RANKS);
+        if (r >= slot.rank || feature >= features) continue;
+        int row = second ? r : feature, column = second ? feature : r;
+        store(to, row, column, load(to, row, column) + total(partial, TILE * RANKS, i));
+    }
+}
+
+// da += wideᵀ·thin of every slot, wide = x and thin = dlow; or, `second`, db += thinᵀ·wide, wide = dy and
+// thin = low. Each warp adds every eighth slice of the slot's rows. Grid: tiles of 64 features, slots, tiles of
+// ranks; 256 threads.
+extern "C" __global__ void __launch_bounds__(256) adapter_gradient(Matrix wide, Matrix thin, int second,
         const SlotSite* slots, int n, int from) {
     __shared__ __align__(16) float shared[WARPS * (SLICE * TILE + SLICE * RANKS)];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    bool second = blockIdx.z % 2;
-    Matrix wide = second ? dy : x;
-    Matrix thin = second ? low : dlow;
     const SlotSite& slot = slots[blockIdx.y];
-    int feature0 = blockIdx.x * TILE, rank0 = blockIdx.z / 2 * RANKS;
+    int feature0 = blockIdx.x * TILE, rank0 = blockIdx.z * RANKS;
     int first = max(slot.row, from) - from, end = min(slot.row + slot.count - from, wide.rows);
     if (end <= first || rank0 >= slot.rank || feature0 >= wide.columns) return;
     float* ts = shared + warp * SLICE * RANKS;
@@ -250,21 +267,155 @@ extern "C" __global__ void __launch_bounds__(256) adapter_gradients(Matrix x, Ma
         __syncwarp();
     }
     __syncthreads();
-    // by rank, then feature, or the other way round, as the gradient lies in memory
 #pragma unroll
     for (int i = 0; i < 2; i++)
 #pragma unroll
-        for (int r = 0; r < RANKS; r++) {
-            int f = i * 32 + lane;
-            shared[warp * TILE * RANKS + (second ? r * TILE + f : f * RANKS + r)] = sum[i][r];
-        }
+        for (int r = 0; r < RANKS; r++)
+            shared[warp * TILE * RANKS + placeOf(i * 32 + lane, r, second)] = sum[i][r];
     __syncthreads();
-    Matrix to = second ? slot.db : slot.da;
-    for (int i = threadIdx.x; i < TILE * RANKS; i += 256) {
-        int r = rank0 + (second ? i / TILE : i % RANKS);
-        int feature = feature0 + (second ? i % TILE : i / RANKS);
-        if (r >= slot.rank || feature >= wide.columns) continue;
-        int row = second ? r : feature, column = second ? feature : r;
-        store(to, row, column, load(to, row, column) + total(shared, TILE * RANKS, i));
+    addGradient(shared, slot, second, feature0, rank0, wide.columns);
+}
+
+// ---- on tensor cores: activations are BF16, fp32 operands are the sum of three bf16 numbers ----
+
+constexpr int CORE_SLICE = 32;   // terms that a warp adds at a time
+constexpr int TERMS = 3;
+
+// The right operand of a product of 16 terms: of each number its bf16 parts, the largest first.
+__device__ __forceinline__ void splitRight(unsigned (&b)[TERMS][2], float (&f)[4]) {
+#pragma unroll
+    for (int t = 0; t < TERMS; t++) {
+        b[t][0] = packBf16(f[0], f[1]);
+        b[t][1] = packBf16(f[2], f[3]);
+#pragma unroll
+        for (int j = 0; j < 4; j++) f[j] -= rounded(f[j]);
     }
+}
+
+// low_rank of BF16 rows of a multiple of CORE_SLICE elements that begin at multiples of 16 bytes. The terms of
+// a product of 16 are not in the order of memory: a lane loads eight neighbours at once.
+extern "C" __global__ void __launch_bounds__(256) low_rank_mma(Matrix x, Matrix low0, Matrix low1, Matrix low2,
+        const SlotSite* slots0, const SlotSite* slots1, const SlotSite* slots2, int n, int from,
+        int backward) {
+    __shared__ __align__(16) float shared[WARPS * TILE * RANKS];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
+    const SlotSite* slots = blockIdx.z == 0 ? slots0 : blockIdx.z == 1 ? slots1 : slots2;
+    Matrix low = blockIdx.z == 0 ? low0 : blockIdx.z == 1 ? low1 : low2;
+    SlotTile tile = slotTile(slots, n, from, x.rows, TILE, false, blockIdx.x);
+    int rank0 = blockIdx.y * RANKS;
+    if (tile.rows == 0 || rank0 >= slots[tile.slot].rank) return;
+    const SlotSite& slot = slots[tile.slot];
+    Matrix factor = backward ? slot.b : slot.a;
+    int rank = slot.rank, terms = factor.dtype == DT_BF16 ? 1 : TERMS;
+    float sum[4][2][4] = {};
+    for (int k0 = warp * CORE_SLICE; k0 < x.columns; k0 += WARPS * CORE_SLICE) {
+        Quad rows[4][2];
+#pragma unroll
+        for (int m = 0; m < 4; m++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                int row = m * 16 + h * 8 + group;
+                rows[m][h] = {0, 0, 0, 0};
+                if (row < tile.rows) rows[m][h] = *(const Quad*) halvesAt(x, tile.row + row, k0 + quad * 8);
+            }
+#pragma unroll
+        for (int s = 0; s < 2; s++)
+#pragma unroll
+            for (int c = 0; c < 2; c++) {
+                float f[4];
+                int k = k0 + quad * 8 + s * 4, r = rank0 + c * 8 + group;
+                if (backward) load4(f, factor, r, k);
+                else
+#pragma unroll
+                    for (int j = 0; j < 4; j++) f[j] = r < rank ? load(factor, k + j, r) : 0;
+                unsigned b[TERMS][2];
+                splitRight(b, f);
+#pragma unroll
+                for (int t = 0; t < TERMS; t++) {
+                    if (t >= terms) continue;
+#pragma unroll
+                    for (int m = 0; m < 4; m++) {
+                        unsigned a[4] = {s ? rows[m][0].z : rows[m][0].x, s ? rows[m][1].z : rows[m][1].x,
+                            s ? rows[m][0].w : rows[m][0].y, s ? rows[m][1].w : rows[m][1].y};
+                        mmaBf16(sum[m][c], a, b[t]);
+                    }
+                }
+            }
+    }
+#pragma unroll
+    for (int m = 0; m < 4; m++)
+#pragma unroll
+        for (int c = 0; c < 2; c++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                shared[warp * TILE * RANKS + (m * 16 + group + i / 2 * 8) * RANKS + c * 8 + quad * 2 + i % 2] =
+                    sum[m][c][i];
+    __syncthreads();
+    for (int i = threadIdx.x; i < TILE * RANKS; i += 256) {
+        int row = i / RANKS, r = rank0 + i % RANKS;
+        if (row < tile.rows && r < rank)
+            store(low, tile.row + row, r, slot.scale * total(shared, TILE * RANKS, i));
+    }
+}
+
+// adapter_gradient with a BF16 `wide` whose rows are whole 16-byte pieces.
+extern "C" __global__ void __launch_bounds__(256) adapter_gradient_mma(Matrix wide, Matrix thin, int second,
+        const SlotSite* slots, int n, int from) {
+    __shared__ __align__(16) float shared[WARPS * TILE * RANKS];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
+    const SlotSite& slot = slots[blockIdx.y];
+    int feature0 = blockIdx.x * TILE, rank0 = blockIdx.z * RANKS;
+    int first = max(slot.row, from) - from, end = min(slot.row + slot.count - from, wide.rows);
+    if (end <= first || rank0 >= slot.rank || feature0 >= wide.columns) return;
+    int terms = thin.dtype == DT_BF16 ? 1 : TERMS;
+    char* rows = (char*) (shared + warp * TILE * RANKS);   // [CORE_SLICE, TILE] of bf16
+    float sum[4][2][4] = {};
+    for (int t0 = first + warp * CORE_SLICE; t0 < end; t0 += WARPS * CORE_SLICE) {
+#pragma unroll
+        for (int i = 0; i < CORE_SLICE / 4; i++) {
+            int t = i * 4 + lane / 8, c = lane % 8;
+            Quad piece = {0, 0, 0, 0};
+            if (t0 + t < end && feature0 + c * 8 < wide.columns)
+                piece = *(const Quad*) halvesAt(wide, t0 + t, feature0 + c * 8);
+            *(Quad*) (rows + t * 128 + ((c ^ (t & 7)) << 4)) = piece;
+        }
+        __syncwarp();
+#pragma unroll
+        for (int s = 0; s < 2; s++) {
+            unsigned b[2][TERMS][2];
+#pragma unroll
+            for (int c = 0; c < 2; c++) {
+                float f[4];
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    int t = t0 + s * 16 + quad * 2 + j % 2 + j / 2 * 8, r = rank0 + c * 8 + group;
+                    f[j] = t < end && r < slot.rank ? load(thin, t, r) : 0;
+                }
+                splitRight(b[c], f);
+            }
+#pragma unroll
+            for (int m = 0; m < 4; m++) {
+                unsigned a[4];
+                int row = s * 16 + lane / 16 * 8 + lane % 8, piece = 2 * m + lane / 8 % 2;
+                ldmatrix4Transposed(a, rows + row * 128 + ((piece ^ (row & 7)) << 4));
+#pragma unroll
+                for (int c = 0; c < 2; c++)
+#pragma unroll
+                    for (int t = 0; t < TERMS; t++)
+                        if (t < terms) mmaBf16(sum[m][c], a, b[c][t]);
+            }
+        }
+        __syncwarp();
+    }
+    __syncthreads();
+#pragma unroll
+    for (int m = 0; m < 4; m++)
+#pragma unroll
+        for (int c = 0; c < 2; c++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                shared[warp * TILE * RANKS + placeOf(m * 16 + group + i / 2 * 8, c * 8 + quad * 2 + i % 2,
+                    second)] = sum[m][c][i];
+    __syncthreads();
+    addGradient(shared, slot, second, feature0, rank0, wide.columns);
 }
