@@ -113,7 +113,7 @@ final class DeviceExecutor implements AutoCloseable {
                 device.activationType(), fingerprints, warn);
         model.setActivationBudget(settings.activationBytes(), settings.longSequenceBytes());
         Sampler sampler = new Sampler(model, tokenizer.map(t -> tokens -> t.decode(tokens, false)),
-                settings.sampler());
+                settings.sampler().forActivations(device.activationType()));
         var loaded = new LoadedModel(model, settings.nonFinite(), sampler, tokenizer);
         models.put(name, loaded);
         var info = model.info();

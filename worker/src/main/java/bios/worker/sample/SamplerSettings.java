@@ -35,6 +35,12 @@ public record SamplerSettings(long cacheBytes, DType cacheType, int passTokens, 
                 sampler.getInt("max-sequences"), sampler.getInt("logit-rows"));
     }
 
+    /// The same for a model with such activations: keys and values that are bf16 are kept as bf16.
+    public SamplerSettings forActivations(DType activations) {
+        return activations == DType.F32 ? this
+                : new SamplerSettings(cacheBytes, activations, passTokens, maxSequences, logitRows);
+    }
+
     /// With keys and values in fp32.
     public SamplerSettings(long cacheBytes, int passTokens, int maxSequences, int logitRows) {
         this(cacheBytes, DType.F32, passTokens, maxSequences, logitRows);

@@ -1,5 +1,7 @@
 package bios.worker.device.cuda;
 
+import static bios.protocol.Require.require;
+
 import bios.worker.device.Activations;
 import bios.worker.device.CudaReport;
 import bios.worker.device.CudaSettings;
@@ -87,22 +89,32 @@ public final class CudaBackend {
     }
 
     private static Device open(CudaCard card, DeviceSettings settings) {
-        var own = settings.cuda();
-        var nvrtc = new Nvrtc(own.libraryPath());
+        var nvrtc = new Nvrtc(settings.cuda().libraryPath());
         var driver = new CudaDriver(card);
         try {
             var compute = driver.stream();
-            var copies = driver.stream();
             long most = driver.memory()[0] - RESERVE_BYTES;
-            var memory = new CudaMemory(driver, compute, Math.min(own.memoryBytes(), most));
-            var pinned = new PinnedMemory(driver);
-            var kernels = new Kernels(driver, compute, new KernelCompiler(nvrtc, card, cache(own)));
-            long faults = memory.tensor(DType.I32, 1, CudaTransfers.FAULT_BYTES / 4)
-                    .address();
-            return new CudaDevice(new Cuda(card, driver, memory, pinned, kernels, compute, copies, faults,
-                    own.libraryPath(), settings.activations().orElse(Activations.MIXED)));
+            require(most > 0, "only %d bytes of the card are free; other processes use it: %s",
+                    most + RESERVE_BYTES, card);
+            return open(card, settings, nvrtc, new CudaMemory(driver, compute,
+                    Math.min(settings.cuda().memoryBytes(), most)), driver, compute);
         } catch (Throwable failure) {
             driver.close();
+            throw failure;
+        }
+    }
+
+    private static Device open(CudaCard card, DeviceSettings settings, Nvrtc nvrtc, CudaMemory memory,
+            CudaDriver driver, CudaStream compute) {
+        var own = settings.cuda();
+        var kernels = new Kernels(driver, compute, new KernelCompiler(nvrtc, card, cache(own)));
+        try {
+            long faults = memory.tensor(DType.I32, 1, CudaTransfers.FAULT_BYTES / 4).address();
+            return new CudaDevice(new Cuda(card, driver, memory, new PinnedMemory(driver), kernels, compute,
+                    driver.stream(), faults, own.libraryPath(),
+                    settings.activations().orElse(Activations.MIXED)));
+        } catch (Throwable failure) {
+            memory.close();
             throw failure;
         }
     }

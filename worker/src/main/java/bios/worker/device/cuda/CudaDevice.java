@@ -3,6 +3,7 @@ package bios.worker.device.cuda;
 import bios.worker.device.AttentionShape;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
+import bios.worker.device.DeviceLost;
 import bios.worker.device.Draw;
 import bios.worker.device.Draws;
 import bios.worker.device.FrozenMatrix;
@@ -272,6 +273,8 @@ final class CudaDevice implements Device {
             cuda.kernels().close();
             cuda.driver().destroy(cuda.compute());
             cuda.driver().destroy(cuda.copies());
+        } catch (DeviceLost _) {
+            // the process ends
         } finally {
             cuda.driver().close();
         }

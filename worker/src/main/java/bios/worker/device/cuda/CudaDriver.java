@@ -1,6 +1,8 @@
 package bios.worker.device.cuda;
 
 import bios.worker.device.DeviceLost;
+import bios.worker.device.HostMemory;
+import bios.worker.device.OutOfDeviceMemory;
 import java.lang.foreign.MemorySegment;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
@@ -24,7 +26,7 @@ import jcuda.driver.JCudaDriver;
 /// The driver API on one card, every call checked: the only class that calls JCuda. Any thread may call; the
 /// card's primary context is made current for each call, because a virtual thread changes its carrier.
 ///
-/// Errors: memory that is not there is the result false of [#allocate]; an error after which the context is
+/// Errors: memory that is not there is the result 0 of [#allocate], else [OutOfDeviceMemory]; an error after which the context is
 /// of no use is [DeviceLost], now and at every later call; all others are an [IllegalStateException] that
 /// names the call.
 final class CudaDriver implements AutoCloseable {
@@ -120,9 +122,18 @@ final class CudaDriver implements AutoCloseable {
 
     private void check(int code, String call) {
         if (code == CUresult.CUDA_SUCCESS) return;
+        if (code == CUresult.CUDA_ERROR_OUT_OF_MEMORY) throw full();
         if (!sticky(code)) throw new IllegalStateException(call + ": " + name(code));
         lost = call + ": " + name(code);
         throw new DeviceLost(lost);
+    }
+
+    /// Memory that the driver wanted for itself is not there.
+    private static OutOfDeviceMemory full() {
+        long[] free = new long[1];
+        long[] total = new long[1];
+        JCudaDriver.cuMemGetInfo(free, total);
+        return new OutOfDeviceMemory(0, total[0] - free[0], total[0]);
     }
 
     /// Whether no call can succeed after this error.
@@ -193,7 +204,10 @@ final class CudaDriver implements AutoCloseable {
     MemorySegment allocateHost(long bytes) {
         enter();
         var memory = new NativeAddress();
-        check(JCudaDriver.cuMemHostAlloc(memory, bytes, 0), "cuMemHostAlloc");
+        int code = JCudaDriver.cuMemHostAlloc(memory, bytes, 0);
+        if (code == CUresult.CUDA_ERROR_OUT_OF_MEMORY)
+            throw new OutOfDeviceMemory(bytes, HostMemory.total(), HostMemory.total());
+        check(code, "cuMemHostAlloc");
         return MemorySegment.ofAddress(memory.address()).reinterpret(bytes);
     }
 
@@ -366,10 +380,11 @@ final class CudaDriver implements AutoCloseable {
         if (code != CUresult.CUDA_SUCCESS) check(code, "cuLaunchKernel of " + name);
     }
 
-    /// Gives the context back; memory that is not freed is the caller's mistake.
+    /// Gives the context back; memory that is not freed is the caller's mistake. A lost context ends with the
+    /// process.
     @Override public void close() {
         if (closed) return;
         closed = true;
-        JCudaDriver.cuDevicePrimaryCtxRelease(device);
+        if (lost == null) JCudaDriver.cuDevicePrimaryCtxRelease(device);
     }
 }

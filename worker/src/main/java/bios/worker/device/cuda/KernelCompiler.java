@@ -12,7 +12,6 @@ import java.security.NoSuchAlgorithmException;
 import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
-import java.util.Optional;
 import java.util.TreeMap;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
@@ -49,19 +48,24 @@ final class KernelCompiler {
         }
     }
 
-    /// The image of a source that was compiled before.
-    Optional<byte[]> cached(String source) {
+    /// The machine code of a source.
+    ///
+    /// @param cached whether it was compiled before, by this or another process
+    record Image(byte[] code, boolean cached) {}
+
+    /// The image of a source, compiled if it is not cached. Any thread.
+    Image image(String source) {
         Path file = file(source);
         try {
-            return Files.exists(file) ? Optional.of(Files.readAllBytes(file)) : Optional.empty();
+            if (Files.exists(file)) return new Image(Files.readAllBytes(file), true);
         } catch (IOException e) {
             log.warn("cannot read the cached kernels {}: {}", file, e.toString());
-            return Optional.empty();
         }
+        return compile(source);
     }
 
     /// Compiles a source and caches the image.
-    byte[] compile(String source) {
+    Image compile(String source) {
         byte[] image = nvrtc.compile(source + ".cu", text(source + ".cu"), headers, options);
         Path file = file(source);
         try {
@@ -76,7 +80,7 @@ final class KernelCompiler {
         } catch (IOException e) {
             log.warn("cannot cache kernels in {}, they are compiled at every start: {}", cache, e.toString());
         }
-        return image;
+        return new Image(image, false);
     }
 
     private Path file(String source) {

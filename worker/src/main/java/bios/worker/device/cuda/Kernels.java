@@ -49,20 +49,20 @@ final class Kernels implements AutoCloseable {
         long[] values = {BUFFER_POINTER, parameters.address(), BUFFER_SIZE, size.address(), 0};
         for (int i = 0; i < values.length; i++) list.setAtIndex(JAVA_LONG, i, values[i]);
         extra = new NativeAddress(list.address());
-        for (String source : KernelCompiler.SOURCES) modules.add(load(source, compiler));
+        var images = KernelCompiler.SOURCES.parallelStream().map(compiler::image).toList();
+        for (int i = 0; i < images.size(); i++)
+            modules.add(load(KernelCompiler.SOURCES.get(i), images.get(i), compiler));
     }
 
     /// A cached image may be damaged: then it is compiled again.
-    private CUmodule load(String source, KernelCompiler compiler) {
-        Optional<byte[]> cached = compiler.cached(source);
-        if (cached.isPresent()) {
-            try {
-                return driver.module(cached.get());
-            } catch (IllegalStateException damaged) {
-                log.warn("the cached image of {}.cu is damaged: {}", source, damaged.getMessage());
-            }
+    private CUmodule load(String source, KernelCompiler.Image image, KernelCompiler compiler) {
+        try {
+            return driver.module(image.code());
+        } catch (IllegalStateException damaged) {
+            if (!image.cached()) throw damaged;
+            log.warn("the cached image of {}.cu is damaged: {}", source, damaged.getMessage());
+            return driver.module(compiler.compile(source).code());
         }
-        return driver.module(compiler.compile(source));
     }
 
     /// A kernel by its name; the parameters of its launch follow.
