@@ -425,6 +425,7 @@ __attribute__((noinline)) static void checkCell(Runner& r, Cell& c, const void* 
             unsigned warp = c.reader & WARP ? c.reader & (WARP - 1) : c.reader / 32u;
             if (warp != s.warp || c.readSync == sync) race("read", c.reader);
         }
+        if (atomic && c.writeEpoch < r.blockEpoch) violation("an atomic operation on shared memory that no thread wrote");
         c.writeEpoch = r.epoch;
         c.writeSync = sync;
         c.writer = atomic ? ATOMIC : t;
