@@ -55,6 +55,14 @@ std::string kernels(const Program& p) {
     return lines;
 }
 
+// Shared variables become references that the compiler cannot see through, or it would leave out the checks of
+// accesses whose place it knows.
+std::string shared(const std::string& text) {
+    static const std::regex variable("__shared__\\s+((?:__align__\\s*\\([^)]*\\)\\s*)?[\\w:<>, ]+?)\\s+(\\w+)\\s*"
+            "((?:\\[[^\\]]*\\]\\s*)*);");
+    return std::regex_replace(text, variable, "__shared__ $1 emu_$2$3; auto& $2 = *emu::hidden(&emu_$2);");
+}
+
 int run(const std::vector<std::string>& words, const std::string& output) {
     std::vector<char*> argv;
     for (auto& w : words) argv.push_back((char*) w.c_str());
@@ -107,7 +115,7 @@ int nvrtcCompileProgram(Program* p, int n, const char* const* options) {
     const char* checkText = getenv("CUDA_EMULATOR_CHECK");
     bool check = !(checkText && std::string(checkText) == "0");
     uint64_t a = 0xcbf29ce484222325ull, b = 7;
-    std::string key = "2" + p->name + "\1" + p->source + "\1" + arch + (check ? "c" : "f");
+    std::string key = "3" + p->name + "\1" + p->source + "\1" + arch + (check ? "c" : "f");
     for (auto& d : defines) key += "\1" + d;
     for (auto& [name, text] : p->headers) key += "\1" + name + "\1" + text;
     for (const char* file : {"shim.h", "emu.h", "ptx.cuh"}) key += read(fs::path(emulator) / file);
@@ -124,10 +132,10 @@ int nvrtcCompileProgram(Program* p, int n, const char* const* options) {
     if (!fs::exists(built)) {
         fs::path work = cache / (std::string(hex) + "." + std::to_string(getpid()));
         fs::create_directories(work);
-        for (auto& [name, text] : p->headers) write(work / name, text);
+        for (auto& [name, text] : p->headers) write(work / name, shared(text));
         for (auto& [name, text] : p->headers) if (name == "ptx.cuh") write(work / name, read(fs::path(emulator) / "ptx.cuh"));
         fs::path unit = work / (fs::path(p->name).filename().string() + ".cpp");
-        write(unit, "#line 1 \"" + p->name + "\"\n" + p->source + "\n" + kernels(*p));
+        write(unit, "#line 1 \"" + p->name + "\"\n" + shared(p->source) + "\n" + kernels(*p));
         std::vector<std::string> words = {"g++", "-x", "c++", "-std=c++17", "-O2", "-g1", "-fPIC", "-shared", "-ffp-contract=off",
             "-fno-strict-aliasing", "-fvisibility=hidden", "-march=native", "-mtls-dialect=gnu2", "-w", "-fno-math-errno",
             "-D__CUDA_ARCH__=" + std::to_string(cc * 10), "-D__CUDACC_RTC__", "-D__CUDACC__",

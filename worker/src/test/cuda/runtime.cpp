@@ -87,6 +87,7 @@ struct Cell {
 const unsigned short MANY = 0xffff, WARP = 0x8000;
 // The writer of atomic operations.
 const unsigned short ATOMIC = 0xfffe;
+const uint64_t WATCHED = 12;
 const size_t SHARED_BYTES = 256 << 10;
 
 struct Area {
@@ -113,6 +114,8 @@ struct Runner {
     Area* statics = nullptr;
     std::map<const Kernel*, Area*> areas;
     unsigned epoch = 1, blockEpoch = 1;
+    // Whether accesses to shared memory are checked in this block: in all of a small grid, in some of a large one.
+    bool watched = true;
 
     Runner() : states(MAX_THREADS), warps(MAX_THREADS / 32) {
         stacks = (char*) mmap(nullptr, STACK * MAX_THREADS, PROT_READ | PROT_WRITE,
@@ -280,6 +283,8 @@ void Runner::runBlock(const Launch& l, Dim block, uint64_t number) {
         warps[w].present = lanes == 32 ? ~0u : (1u << lanes) - 1;
         for (auto& g : warps[w].groups) g->arrived = 0;
     }
+    uint64_t total = (uint64_t) l.grid.x * l.grid.y * l.grid.z;
+    watched = total <= 2 * WATCHED || number == 0 || number == total - 1 || (policy >> 8) % (total / WATCHED) == 0;
     blockEpoch = ++epoch;
     statics = staticsOf(l.kernel);
     memset(statics->base, 0xff, statics->bytes);
@@ -420,6 +425,7 @@ __attribute__((noinline)) static void checkCell(Runner& r, Cell& c, const void* 
             unsigned warp = c.reader & WARP ? c.reader & (WARP - 1) : c.reader / 32u;
             if (warp != s.warp || c.readSync == sync) race("read", c.reader);
         }
+        if (atomic && c.writeEpoch < r.blockEpoch) violation("an atomic operation on shared memory that no thread wrote");
         c.writeEpoch = r.epoch;
         c.writeSync = sync;
         c.writer = atomic ? ATOMIC : t;
@@ -435,7 +441,7 @@ __attribute__((noinline)) static void checkCell(Runner& r, Cell& c, const void* 
 
 void checkShared(const void* at, size_t bytes, bool write, bool atomic) {
     Runner* r = runner;
-    if (!r || !emu_thread) return;
+    if (!r || !emu_thread || !r->watched) return;
     Area* area = &r->dynamic;
     size_t offset = (char*) at - area->base;
     if (offset >= area->bytes) {
@@ -448,10 +454,12 @@ void checkShared(const void* at, size_t bytes, bool write, bool atomic) {
     }
     if ((bytes & (bytes - 1)) == 0 && bytes <= 16 && (uintptr_t) at & (bytes - 1))
         violation("%s %zu bytes of shared memory at %p, which is not aligned to them", write ? "writes" : "reads", bytes, at);
+    unsigned warp = WARP | me().warp, sync = r->warps[me().warp].sync;
     for (size_t i = offset / 2; i <= (offset + bytes - 1) / 2; i++) {
         Cell& c = area->cells[i];
-        // Most reads: written before the last barrier, and read by several threads already.
-        if (!write && c.reader == MANY && c.readEpoch == r->epoch && c.writeEpoch != r->epoch) continue;
+        // Most reads: written before the last barrier, and read by this warp or several ones since.
+        if (!write && c.readEpoch == r->epoch && c.writeEpoch != r->epoch
+                && (c.reader == MANY || (c.reader == warp && c.readSync == sync))) continue;
         checkCell(*r, c, at, write, atomic);
     }
 }

@@ -30,6 +30,14 @@
 #define gridDim (emu_thread->grid)
 static const int warpSize = 32;
 
+namespace emu {
+// The same address, which the compiler knows nothing of.
+template<class T> static __forceinline__ T* hidden(T* p) {
+    asm volatile("" : "+r"(p));
+    return p;
+}
+}
+
 struct dim3 { unsigned x = 1, y = 1, z = 1; };
 #define EMU_VECTOR(T, N)                                                                    \
     struct N##2 { T x, y; } __attribute__((aligned(2 * sizeof(T))));                        \

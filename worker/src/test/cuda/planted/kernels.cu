@@ -26,6 +26,43 @@ extern "C" __global__ void missingWarpBarrier(float* sums, const float* x) {
     sums[i] = part[31 - i];
 }
 
+// One thread gives a number to all others. launch: 64 threads.
+extern "C" __global__ void missingBarrierAfterAScalar(float* y, const float* x) {
+    __shared__ float first;
+    if (threadIdx.x == 40) first = x[0];
+#if !PLANTED
+    __syncthreads();
+#endif
+    y[threadIdx.x] = first;
+}
+
+// The same number is written again before all have read it. launch: 64 threads.
+extern "C" __global__ void missingBarrierBeforeReuse(float* y, const float* x) {
+    __shared__ float first;
+    float sum = 0;
+    for (int i = 0; i < 3; i++) {
+        if (threadIdx.x == 40) first = x[i];
+        __syncthreads();
+        sum += first;
+#if !PLANTED
+        __syncthreads();
+#endif
+    }
+    y[threadIdx.x] = sum;
+}
+
+// Counts by atomic operations. launch: 64 threads.
+extern "C" __global__ void missingBarrierBeforeAnAtomic(float* y, const float* x) {
+    __shared__ int count;
+    if (threadIdx.x == 40) count = 0;
+#if !PLANTED
+    __syncthreads();
+#endif
+    if (x[threadIdx.x] > 0) atomicAdd(&count, 1);
+    __syncthreads();
+    y[threadIdx.x] = count;
+}
+
 // y ← xᵀ by tiles of 16 through shared memory; the last tile of a row is partial. launch: 16 x 16 threads.
 extern "C" __global__ void offByOneInATile(float* y, const float* x, int rows, int columns) {
     __shared__ float tile[16][17];

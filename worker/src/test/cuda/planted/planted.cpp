@@ -135,6 +135,21 @@ static const std::map<std::string, std::function<void()>> CASES = {
         ok(launch("earlyReturn", 1, 1, 64, 1, 0, y, block(values(64))), "launch");
         expect(read(y, 64)[5] == -31);
     }},
+    {"missingBarrierAfterAScalar", [] {
+        Ptr y = block(64);
+        ok(launch("missingBarrierAfterAScalar", 1, 1, 64, 1, 0, y, block(values(64))), "launch");
+        expect(read(y, 64)[5] == -31);
+    }},
+    {"missingBarrierBeforeReuse", [] {
+        Ptr y = block(64);
+        ok(launch("missingBarrierBeforeReuse", 1, 1, 64, 1, 0, y, block(values(64))), "launch");
+        expect(read(y, 64)[5] == -90);
+    }},
+    {"missingBarrierBeforeAnAtomic", [] {
+        Ptr y = block(64);
+        ok(launch("missingBarrierBeforeAnAtomic", 1, 1, 64, 1, 0, y, block(values(64))), "launch");
+        expect(read(y, 64)[5] == 32);
+    }},
     {"copyNotAwaited", [] {
         Ptr y = block(128);
         ok(launch("copyNotAwaited", 1, 1, 32, 1, 0, y, block(values(128))), "launch");

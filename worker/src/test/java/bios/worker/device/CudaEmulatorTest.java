@@ -30,7 +30,8 @@ final class CudaEmulatorTest {
 
     @ParameterizedTest @ValueSource(strings = {"missingBarrier", "missingWarpBarrier", "offByOneInATile",
         "uninitialisedRead", "misalignedVector", "sharedOverrun", "earlyReturn", "copyNotAwaited",
-        "laneOutsideItsMask"})
+        "laneOutsideItsMask", "missingBarrierAfterAScalar", "missingBarrierBeforeReuse",
+        "missingBarrierBeforeAnAtomic"})
     void anErrorOfAKernelEndsTheProcessWithItsNameInEveryOrderOfItsThreads(String planted) {
         soundForEverySeed(planted);
         for (int seed = 1; seed <= SEEDS / 2; seed++) {
