@@ -112,9 +112,9 @@ final class DeviceExecutor implements AutoCloseable {
         tokenizer.ifPresent(t -> t.warnings(folder).forEach(warn));
         BaseModel model = BaseModel.load(ModelFolder.open(folder), name, device,
                 device.activationType(), fingerprints, warn);
-        model.setActivationBudget(settings.activationBytes(), settings.longSequenceBytes());
+        model.setActivationBudget(settings.activationBytes(device), settings.longSequenceBytes(device));
         Sampler sampler = new Sampler(model, tokenizer.map(t -> tokens -> t.decode(tokens, false)),
-                settings.sampler().forActivations(device.activationType()));
+                settings.sampler().forDevice(device));
         var loaded = new LoadedModel(model, settings.nonFinite(), sampler, tokenizer);
         models.put(name, loaded);
         var info = model.info();
@@ -453,7 +453,8 @@ final class DeviceExecutor implements AutoCloseable {
 
     private long roomForRuns() {
         long beside = settings.adapterBytes()
-                + models.size() * (settings.activationBytes() + settings.sampler().cacheBytes());
+                + models.size() * (settings.activationBytes(device)
+                        + settings.sampler().forDevice(device).cacheBytes());
         long free = device.memoryLimit() - device.memoryInUse() - beside;
         return settings.runs().deviceBytes().orElse(Math.max(LEAST_RUN_BYTES, free / 2));
     }
