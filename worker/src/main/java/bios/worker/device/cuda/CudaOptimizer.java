@@ -8,7 +8,6 @@ import bios.worker.device.Device.AdamStep;
 import bios.worker.device.Device.Scope;
 import bios.worker.device.Tensor;
 import bios.worker.kernel.AdamW;
-import java.util.Arrays;
 import java.util.List;
 
 /// The verbs on all tensors of an adapter at once: one launch for all of them. Tensors are cut into parts,
@@ -50,17 +49,22 @@ final class CudaOptimizer {
         long matrixBytes = (long) Matrix.BYTES * lists.length * tensors;
         long at = transfers.upload(scope, matrixBytes + 4L * firsts.length, to -> {
             for (int i = 0; i < tensors; i++) {
-                int number = i;
-                var all = Arrays.stream(lists).map(list -> CudaTensor.of(list.get(number)).floats()).toList();
-                // an element has one row and column in all of them
-                boolean flat = all.stream().allMatch(t -> t.dense() && t.elements() <= Integer.MAX_VALUE);
-                for (int l = 0; l < lists.length; l++)
+                // an element has the same row and column in all of them
+                boolean flat = true;
+                for (var list : lists) flat &= flattens(CudaTensor.of(list.get(i)).floats());
+                for (int l = 0; l < lists.length; l++) {
+                    var tensor = CudaTensor.of(lists[l].get(i));
                     Matrix.write(to, (long) Matrix.BYTES * (i * lists.length + l),
-                            flat ? flat(all.get(l)) : all.get(l));
+                            flat ? flat(tensor) : tensor);
+                }
             }
             for (int i = 0; i < firsts.length; i++) to.set(JAVA_INT, matrixBytes + 4L * i, firsts[i]);
         });
         return new Lists(at, at + matrixBytes, tensors, parts);
+    }
+
+    private static boolean flattens(CudaTensor t) {
+        return t.dense() && t.elements() <= Integer.MAX_VALUE;
     }
 
     /// A dense matrix as one row, so that its parts need no division.
