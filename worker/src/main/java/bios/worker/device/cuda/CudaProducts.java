@@ -269,10 +269,10 @@ final class CudaProducts implements AutoCloseable {
         var slots = parts.slots;
         int tiles = corrected ? slots.tiles(y.rows(), TILE, true) : Math.ceilDiv(y.rows(), TILE);
         kernel(parts.cores ? "finish_product_mma" : "finish_product").with(y).with(product)
-                .withOptional(onto).withOptional(parts.bias)
-                .withOptional(parts.low).with(corrected ? slots.table(parts.site) : 0L)
-                .with(corrected ? slots.entries() : 0).with(corrected ? slots.from() : 0)
-                .with(backward ? 1 : 0).launch(Math.ceilDiv(y.columns(), TILE), tiles, 1, BLOCK, 0);
+                .withOptional(onto).withOptional(parts.bias).withOptional(parts.low)
+                .with(corrected ? slots.table(parts.site) : 0L).with(corrected ? slots.entries() : 0)
+                .with(corrected ? slots.from() : 0).with(backward ? 1 : 0)
+                .launch(Math.ceilDiv(y.columns(), TILE), tiles, 1, BLOCK, 0);
     }
 
     @Override public void close() {
