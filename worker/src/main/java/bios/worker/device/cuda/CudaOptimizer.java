@@ -8,6 +8,7 @@ import bios.worker.device.Device.AdamStep;
 import bios.worker.device.Device.Scope;
 import bios.worker.device.Tensor;
 import bios.worker.kernel.AdamW;
+import java.util.Arrays;
 import java.util.List;
 
 /// The verbs on all tensors of an adapter at once: one launch for all of them. Tensors are cut into parts,
@@ -48,10 +49,15 @@ final class CudaOptimizer {
         firsts[tensors] = parts;
         long matrixBytes = (long) Matrix.BYTES * lists.length * tensors;
         long at = transfers.upload(scope, matrixBytes + 4L * firsts.length, to -> {
-            for (int i = 0; i < tensors; i++)
+            for (int i = 0; i < tensors; i++) {
+                int number = i;
+                var all = Arrays.stream(lists).map(list -> CudaTensor.of(list.get(number)).floats()).toList();
+                // an element has one row and column in all of them
+                boolean flat = all.stream().allMatch(t -> t.dense() && t.elements() <= Integer.MAX_VALUE);
                 for (int l = 0; l < lists.length; l++)
                     Matrix.write(to, (long) Matrix.BYTES * (i * lists.length + l),
-                            flat(CudaTensor.of(lists[l].get(i)).floats()));
+                            flat ? flat(all.get(l)) : all.get(l));
+            }
             for (int i = 0; i < firsts.length; i++) to.set(JAVA_INT, matrixBytes + 4L * i, firsts[i]);
         });
         return new Lists(at, at + matrixBytes, tensors, parts);
@@ -59,7 +65,6 @@ final class CudaOptimizer {
 
     /// A dense matrix as one row, so that its parts need no division.
     private static CudaTensor flat(CudaTensor t) {
-        if (!t.dense() || t.elements() > Integer.MAX_VALUE) return t;
         int n = (int) t.elements();
         return new CudaTensor(t.address(), t.dtype(), 1, n, n);
     }
