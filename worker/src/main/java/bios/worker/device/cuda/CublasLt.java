@@ -84,8 +84,7 @@ final class CublasLt implements AutoCloseable {
     }
 
     /// to ← onto + x·wᵀ, or + x·w if `backward`. x and w are BF16, `to` is F32; every row begins at a
-    /// multiple
-    /// of [#ALIGNMENT] bytes.
+    /// multiple of [#ALIGNMENT] bytes.
     ///
     /// @param onto F32, of the shape of `to` and possibly itself; null for none
     void multiply(CudaTensor to, CudaTensor x, CudaTensor w, boolean backward, CudaTensor onto) {
