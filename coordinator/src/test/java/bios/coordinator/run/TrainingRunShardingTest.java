@@ -27,6 +27,9 @@ import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.function.Function;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
 import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.cluster.sharding.ShardRegion;
+import org.apache.pekko.cluster.sharding.typed.GetShardRegionState;
+import org.apache.pekko.cluster.sharding.typed.javadsl.ClusterSharding;
 import org.apache.pekko.cluster.typed.Cluster;
 import org.apache.pekko.cluster.typed.Join;
 import org.junit.jupiter.api.Test;
@@ -121,6 +124,70 @@ class TrainingRunShardingTest {
                 var made = TrainingRunSharding.ref(system, other).<RunReply>ask(r ->
                         new RunCommand.Create(config, r), Duration.ofSeconds(20));
                 assertInstanceOf(RunReply.Described.class, made.toCompletableFuture().join());
+            } finally {
+                kit.shutdownTestKit();
+            }
+        }
+    }
+
+    /// Whether the shards of this node have no entity.
+    private static boolean empty(ActorTestKit kit) {
+        var probe = kit.<ShardRegion.CurrentShardRegionState>createTestProbe();
+        ClusterSharding.get(kit.system()).shardState().tell(new GetShardRegionState(
+                TrainingRunSharding.key("usf-finance"), probe.getRef()));
+        return probe.receiveMessage(Duration.ofSeconds(20)).getShards().stream()
+                .allMatch(shard -> shard.getEntityIds().isEmpty());
+    }
+
+    private void awaitEmpty(ActorTestKit kit) throws InterruptedException {
+        for (int i = 0; i < 200 && !empty(kit); i++) Thread.sleep(50);
+        assertTrue(empty(kit), "an entity is still started");
+    }
+
+    @Test void theEntityOfARunThatWasNeverCreatedStopsAtOnceAndIsForgotten() throws Exception {
+        try (var blobs = FileBlobStore.open(folder.resolve("blobs"))) {
+            var kit = start(blobs, Duration.ofMillis(1));
+            try {
+                var refused = assertInstanceOf(RunReply.Refused.class,
+                        ask(kit, r -> new RunCommand.Describe(RunHarness.OWNER, r)));
+                assertEquals(RunCommand.Reason.NOT_FOUND, refused.reason());
+                awaitEmpty(kit);
+                assertInstanceOf(RunReply.Described.class,
+                        ask(kit, r -> new RunCommand.Create(RunHarness.config(true), r)));
+            } finally {
+                kit.shutdownTestKit();
+            }
+        }
+    }
+
+    /// The rows of the run in a table of the database.
+    private long rows(String table, String which) throws SQLException {
+        try (var connection = EmbeddedDatabase.connect(EmbeddedDatabase.url(folder));
+                var statement = connection.createStatement();
+                var counted = statement.executeQuery("SELECT COUNT(*) FROM \"" + table
+                        + "\" WHERE \"persistence_id\" = 'run-usf-finance|" + RunHarness.RUN + "' AND "
+                        + which)) {
+            counted.next();
+            return counted.getLong(1);
+        }
+    }
+
+    @Test void ofARunThatRestsTheJournalKeepsItsStateAndNotItsOperations() throws Exception {
+        String accepted = "\"event_ser_manifest\" LIKE '%operation-accepted%'";
+        try (var blobs = FileBlobStore.open(folder.resolve("blobs"))) {
+            var kit = start(blobs, Duration.ofMillis(1));
+            try {
+                ask(kit, r -> new RunCommand.Create(RunHarness.config(true), r));
+                for (int seq = 0; seq < 30; seq++) submit(kit, seq);
+                await(30);
+                assertTrue(rows("event_journal", accepted) > 0);
+                awaitEmpty(kit);
+                for (int i = 0; i < 100 && rows("event_journal", accepted) > 0; i++) Thread.sleep(50);
+                assertEquals(0, rows("event_journal", accepted));
+                assertTrue(rows("event_journal", "TRUE") <= 8, () -> "events");
+                assertEquals(2, rows("snapshot", "TRUE"), "one and a spare one");
+                assertInstanceOf(RunReply.Completed.class,
+                        ask(kit, r -> new RunCommand.Retrieve(RunHarness.OWNER, 29, 5000, r)));
             } finally {
                 kit.shutdownTestKit();
             }

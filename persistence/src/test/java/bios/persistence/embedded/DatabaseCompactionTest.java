@@ -25,6 +25,7 @@ import org.junit.jupiter.api.io.TempDir;
 /// The file of the embedded database is given back, and a kill at any moment of that loses nothing.
 final class DatabaseCompactionTest {
     private static final int TICKS = 40;
+    private static final int MARKS = 12;
     private static final String SCHEME = "recorded";
     @TempDir Path folder;
 
@@ -184,14 +185,14 @@ final class DatabaseCompactionTest {
         byte[] start;
         try (Connection connection = EmbeddedDatabase.connect(address);
                 var marking = connection.createStatement()) {
-            write(connection, 60, 15);
+            write(connection, 30, 10);
             marking.execute("CREATE TABLE mark (number INT)");
             content = content(connection);
             start = Files.readAllBytes(file);
             RecordingFileSystem.CHANGES.clear();
             RecordingFileSystem.on = true;
             var compaction = DatabaseCompaction.of(EmbeddedDatabase.connect(address));
-            for (int i = 0; i < TICKS; i++) {
+            for (int i = 0; i < MARKS; i++) {
                 compaction.tick();
                 marking.execute("INSERT INTO mark VALUES (" + (i + 1) + ")");
                 committed.add(RecordingFileSystem.CHANGES.size());
@@ -200,7 +201,7 @@ final class DatabaseCompactionTest {
             compaction.close();
         }
         List<Change> changes = List.copyOf(RecordingFileSystem.CHANGES);
-        assertTrue(changes.size() > TICKS, changes.size() + " writes");
+        assertTrue(changes.size() > 2 * MARKS, changes.size() + " writes");
         for (int i = 0; i <= changes.size(); i++) {
             int written = i;
             long marks = committed.stream().filter(at -> at <= written).count();
