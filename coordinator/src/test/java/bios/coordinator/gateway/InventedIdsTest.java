@@ -47,7 +47,8 @@ class InventedIdsTest {
             case 0 -> service.get("training_runs/" + run);
             case 1 -> service.get("training_runs/" + run + "/checkpoints");
             case 2 -> service.post("retrieve_future", "{'request_id': '" + run + ":1'}");
-            case 3 -> service.post("optim_step", "{'model_id': '" + run + "', 'seq_id': 1, 'adam_params': {}}");
+            case 3 -> service.post("optim_step", "{'model_id': '" + run
+                    + "', 'seq_id': 1, 'adam_params': {}}");
             case 4 -> service.post("unload_model", "{'model_id': '" + run + "'}");
             case 5 -> service.post("session_heartbeat", "{'session_id': '" + session + "'}");
             default -> service.post("create_sampling_session", "{'session_id': '" + session

@@ -13,12 +13,12 @@ import org.h2.mvstore.RandomAccessStore;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/// Gives space of the embedded database's file back while it is open. Each commit appends a chunk of at least 4
-/// KiB; H2 rewrites chunks of which little is live, and shortens the file, in a thread that it starts only where
-/// commits are delayed, which would lose them (`WRITE_DELAY=0`). This does the same with H2's own operations:
-/// in small steps between commits, and more of it while little is written. A step holds the store's lock for
-/// some milliseconds, so a write never waits long. What a step writes is a commit like others: the death of the
-/// process in the middle of it leaves the chunks before it.
+/// Gives space of the embedded database's file back while it is open. Each commit appends a chunk of at least
+/// 4 KiB; H2 rewrites chunks of which little is live, and shortens the file, in a thread that it starts only
+/// where commits are delayed, which would lose them (`WRITE_DELAY=0`). This does the same with H2's own
+/// operations: in small steps between commits, and more of it while little is written. A step holds the
+/// store's lock for some milliseconds, so a write never waits long. What a step writes is a commit like
+/// others: the death of the process in the middle of it leaves the chunks before it.
 public final class DatabaseCompaction implements AutoCloseable {
     private static final Logger LOG = LoggerFactory.getLogger(DatabaseCompaction.class);
     private static final long TICK_MILLIS = 2000;
@@ -34,9 +34,10 @@ public final class DatabaseCompaction implements AutoCloseable {
     private static final long BUSY_NANOS = TimeUnit.MILLISECONDS.toNanos(100);
     private static final long QUIET_NANOS = TimeUnit.MILLISECONDS.toNanos(250);
     /// Chunks younger than [EmbeddedDatabase#RETENTION_MILLIS] are left alone, so the last writes are
-    /// considered some ticks later only. After so many quiet ticks without effect the file stays as it is until
-    /// there were more than a few writes.
-    private static final int FRUITLESS_TICKS = 2 + (int) (2L * EmbeddedDatabase.RETENTION_MILLIS / TICK_MILLIS);
+    /// considered some ticks later only. After so many quiet ticks without effect the file stays as it is
+    /// until there were more than a few writes.
+    private static final int FRUITLESS_TICKS =
+            2 + (int) (2L * EmbeddedDatabase.RETENTION_MILLIS / TICK_MILLIS);
     private static final long LONGEST_STEP_SECONDS = 60;
 
     private final Connection connection;

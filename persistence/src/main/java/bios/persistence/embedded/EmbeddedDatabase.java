@@ -32,8 +32,8 @@ public final class EmbeddedDatabase {
     /// cost.
     private static final int BYTES_IN_ROW = 8192;
     private static final int HEADER_BYTES = 4096;
-    /// The space of a chunk is used again so long after it was written; H2's default of 45 s makes the file grow
-    /// by as many seconds of commits.
+    /// The space of a chunk is used again so long after it was written; H2's default of 45 s makes the file
+    /// grow by as many seconds of commits.
     static final int RETENTION_MILLIS = 5_000;
 
     /// Pages of the database in memory. Its own default grows with the heap.
