@@ -212,8 +212,8 @@ class TrainingRunShardingTest {
 
     /// Many runs with many operations: what they take on the disk is a matter of their states.
     @Test void theJournalOfRunsThatRestTakesFewBytesForEach() throws Exception {
-        int runs = 24;
-        int operations = 16;
+        int runs = 16;
+        int operations = 12;
         try (var blobs = FileBlobStore.open(folder.resolve("blobs"))) {
             var kit = start(blobs, Duration.ofMillis(1));
             try (var _ = DatabaseCompaction.start(folder)) {
