@@ -47,8 +47,8 @@ ENTITIES = {"runs": "bios.coordinator.run.TrainingRunEntity", "sessions": "bios.
 ALLOWED: Dict[str, Tuple[float, float]] = {
     "journal": (0.1, 8 * MIB), "blobs": (0.1, 2 * MIB), "heap": (0.1, 8 * MIB), "resident": (0.1, 48 * MIB),
     "threads": (0, 8), "files": (0, 8), "runs": (0, 4), "sessions": (0, 8)}
-#: What a run that was unloaded may leave: its row in the index, its history, its position.
-LEFT_BY_RUN = {"journal": 24 * KIB, "blobs": 0.0}
+#: What a run that was unloaded may leave: its row in the index, its history, its position, and its results.
+LEFT_BY_RUN = {"journal": 24 * KIB, "blobs": 8 * KIB}
 
 
 def disk(folder: Path) -> int:

@@ -69,7 +69,7 @@ public final class CassandraSchema {
     /// Where there is one replica, they go at the next compaction after a minute.
     ///
     /// @return a message for a person, if a table was changed
-    private static Optional<String> setGrace(CqlSession session, String keyspace) {
+    static Optional<String> setGrace(CqlSession session, String keyspace) {
         int grace = graceSeconds(session, keyspace);
         int other = grace == GRACE_SECONDS ? GRACE_OF_ONE_SECONDS : GRACE_SECONDS;
         boolean changed = false;

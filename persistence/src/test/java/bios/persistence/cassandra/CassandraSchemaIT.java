@@ -9,6 +9,7 @@ import com.datastax.oss.driver.api.core.CqlSession;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigFactory;
 import java.util.Map;
+import java.util.Optional;
 import java.util.TreeSet;
 import org.junit.jupiter.api.Test;
 
@@ -67,8 +68,9 @@ class CassandraSchemaIT {
             assertEquals("60 60", grace(session, "grace"));
             session.execute("ALTER KEYSPACE grace WITH replication = {'class': 'NetworkTopologyStrategy',"
                     + " 'datacenter1': 3}");
-            assertTrue(CassandraSchema.create(settings).getFirst().contains("86400"));
+            assertTrue(CassandraSchema.setGrace(session, "grace").orElseThrow().contains("86400"));
             assertEquals("86400 86400", grace(session, "grace"));
+            assertEquals(Optional.empty(), CassandraSchema.setGrace(session, "grace"));
         }
     }
 
