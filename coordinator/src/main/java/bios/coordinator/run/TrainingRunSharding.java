@@ -1,6 +1,7 @@
 package bios.coordinator.run;
 
 import bios.coordinator.DamagedEntities;
+import bios.coordinator.StoredEntities;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
@@ -33,6 +34,16 @@ public final class TrainingRunSharding {
     /// The cluster role of nodes that serve a base model.
     public static String role(String slug) {
         return "serves-" + slug;
+    }
+
+    /// The id of a run's entity in the journal.
+    public static PersistenceId persistenceId(RunId run) {
+        return PersistenceId.of(key(run.slug()).name(), run.value());
+    }
+
+    /// The reply about a run that does not exist.
+    public static RunReply unknown(RunId run) {
+        return new RunReply.Refused(Reason.NOT_FOUND, "there is no run " + run);
     }
 
     /// Hosts runs of a base model on this node, which must have the role.
@@ -96,7 +107,9 @@ public final class TrainingRunSharding {
                 return CompletableFuture.completedFuture(new RunReply.Refused(Reason.NOT_FOUND,
                         path + " belongs to a base model that is not served"));
             }
-            return run.ask(replyTo -> new RunCommand.Resolve(owner, path, replyTo), timeout);
+            return StoredEntities.get(system).exists(persistenceId(path.run())).thenCompose(exists -> exists
+                    ? run.<RunReply>ask(replyTo -> new RunCommand.Resolve(owner, path, replyTo), timeout)
+                    : CompletableFuture.completedFuture(unknown(path.run())));
         };
     }
 }
