@@ -88,6 +88,7 @@ const unsigned short MANY = 0xffff, WARP = 0x8000;
 // The writer of atomic operations.
 const unsigned short ATOMIC = 0xfffe;
 const uint64_t WATCHED = 12;
+const unsigned MOST_ACCESSES = 200000;
 const size_t SHARED_BYTES = 256 << 10;
 
 struct Area {
@@ -114,8 +115,7 @@ struct Runner {
     Area* statics = nullptr;
     std::map<const Kernel*, Area*> areas;
     unsigned epoch = 1, blockEpoch = 1;
-    // Whether accesses to shared memory are checked in this block: in all of a small grid, in some of a large one.
-    bool watched = true;
+    unsigned accesses = 0;
 
     Runner() : states(MAX_THREADS), warps(MAX_THREADS / 32) {
         stacks = (char*) mmap(nullptr, STACK * MAX_THREADS, PROT_READ | PROT_WRITE,
@@ -150,6 +150,8 @@ struct Runner {
 };
 
 __thread Runner* runner __attribute__((tls_model("initial-exec")));
+// Whether the block that this thread runs is watched.
+__thread bool watching __attribute__((tls_model("initial-exec")));
 
 State& me() { return *static_cast<State*>(emu_thread); }
 
@@ -284,7 +286,10 @@ void Runner::runBlock(const Launch& l, Dim block, uint64_t number) {
         for (auto& g : warps[w].groups) g->arrived = 0;
     }
     uint64_t total = (uint64_t) l.grid.x * l.grid.y * l.grid.z;
-    watched = total <= 2 * WATCHED || number == 0 || number == total - 1 || (policy >> 8) % (total / WATCHED) == 0;
+    // Accesses to shared memory are checked in all blocks of a small grid and in some of a large one, and only so
+    // many of a block.
+    watching = total <= 2 * WATCHED || number == 0 || number == total - 1 || (policy >> 8) % (total / WATCHED) == 0;
+    accesses = 0;
     blockEpoch = ++epoch;
     statics = staticsOf(l.kernel);
     memset(statics->base, 0xff, statics->bytes);
@@ -441,7 +446,7 @@ __attribute__((noinline)) static void checkCell(Runner& r, Cell& c, const void* 
 
 void checkShared(const void* at, size_t bytes, bool write, bool atomic) {
     Runner* r = runner;
-    if (!r || !emu_thread || !r->watched) return;
+    if (!r || !emu_thread || !watching) return;
     Area* area = &r->dynamic;
     size_t offset = (char*) at - area->base;
     if (offset >= area->bytes) {
@@ -454,6 +459,7 @@ void checkShared(const void* at, size_t bytes, bool write, bool atomic) {
     }
     if ((bytes & (bytes - 1)) == 0 && bytes <= 16 && (uintptr_t) at & (bytes - 1))
         violation("%s %zu bytes of shared memory at %p, which is not aligned to them", write ? "writes" : "reads", bytes, at);
+    if (++r->accesses > MOST_ACCESSES) watching = false;
     unsigned warp = WARP | me().warp, sync = r->warps[me().warp].sync;
     for (size_t i = offset / 2; i <= (offset + bytes - 1) / 2; i++) {
         Cell& c = area->cells[i];
@@ -465,7 +471,7 @@ void checkShared(const void* at, size_t bytes, bool write, bool atomic) {
 }
 
 __attribute__((always_inline)) inline void checkAccess(const void* at, size_t bytes, bool write) {
-    if (!checkGlobal(at, bytes, write)) checkShared(at, bytes, write, false);
+    if (!checkGlobal(at, bytes, write) && watching) checkShared(at, bytes, write, false);
 }
 
 void onDevice(const std::function<void()>& work) { pool().onDevice(work); }

@@ -113,10 +113,12 @@ final class TidyRules {
     /// The CUDA kernels of `text` that no class launches: the conformance suite of the verbs, which every
     /// backend passes, tests those that are launched.
     ///
-    /// @param launching texts of the backend's classes
+    /// @param launching texts of the backend's classes, which may put a number behind a name
     static List<String> kernels(String text, String launching) {
         return KERNEL.matcher(text).results().map(found -> found.group(1))
-                .filter(name -> !launching.contains('"' + name + '"')).toList();
+                .filter(name -> !launching.contains('"' + name + '"')
+                        && !launching.contains('"' + name.replaceFirst("(?<=_)\\d+$", "") + "\" +"))
+                .toList();
     }
 
     /// The string constants of `text` that may be error codes, by name.

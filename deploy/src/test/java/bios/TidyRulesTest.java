@@ -60,6 +60,9 @@ final class TidyRulesTest {
                 + "extern \"C\" __global__ __launch_bounds__(128) void rope(Matrix x) {}\n";
         assertEquals(List.of("rms_norm", "rope"), TidyRules.kernels(text, "kernel(\"fill\")"));
         assertEquals(List.of(), TidyRules.kernels(text, "\"fill\" \"rms_norm\" \"rope\""));
+        String sized = "extern \"C\" __global__ void attend_64(Matrix to) {}";
+        assertEquals(List.of(), TidyRules.kernels(sized, "kernel(\"attend_\" + headDim)"));
+        assertEquals(List.of("attend_64"), TidyRules.kernels(sized, "kernel(\"attend_back_\" + headDim)"));
     }
 
     @Test void everyWayToRaiseAnErrorCodeIsFound() {

@@ -82,8 +82,9 @@ final class Bf16ProductsTest extends Conformance {
         for (var dtype : new DType[] {DType.BF16, DType.F32}) {
             var low = on.tensor(dtype, ROWS, RANK);
             on.lowRank(List.of(low), tensor(on, DType.BF16, ROWS, IN, 8, x), slots(adapters), List.of(0));
-            for (var a : adapters) assertClose(a.low(x), read(on, low.rows(a.row, a.count).columns(0, a.rank)),
-                    2 * tolerance().sum(IN), tolerated(dtype), "low of rank " + a.rank + " in " + dtype);
+            for (var a : adapters) assertClose(a.low(x), read(on, low.rows(a.row, a.count).columns(0,
+                    a.rank)), 2 * tolerance().sum(IN), tolerated(dtype), "low of rank " + a.rank + " in "
+                            + dtype);
         }
     }
 
@@ -140,8 +141,9 @@ final class Bf16ProductsTest extends Conformance {
                     assertClose(product(transposed(rows(x, IN, a.row, a.count), a.count, IN), dlow, IN,
                             a.count, a.rank, 1), read(on, a.gradient.a()), allowed, 4 * Tolerance.ROUNDING,
                             "dA of rank " + a.rank);
-                    assertClose(product(transposed(lowHere, a.count, a.rank), dyHere, a.rank, a.count, OUT, 1),
-                            read(on, a.gradient.b()), allowed, 4 * Tolerance.ROUNDING, "dB of rank " + a.rank);
+                    assertClose(product(transposed(lowHere, a.count, a.rank), dyHere, a.rank, a.count, OUT,
+                            1), read(on, a.gradient.b()), allowed, 4 * Tolerance.ROUNDING, "dB of rank "
+                                    + a.rank);
                 }
                 assertClose(expected, read(on, dx), 20 * tolerance().sum(OUT + RANK), tolerated(dtype),
                         "dx " + dtype);
@@ -154,8 +156,8 @@ final class Bf16ProductsTest extends Conformance {
         float[] dy = random(3, ROWS * OUT);
         var none = on.slots(scope, List.of());
         var y = on.tensor(DType.F32, ROWS, OUT);
-        on.project(y, tensor(on, DType.F32, ROWS, IN, 1, x), weight, Optional.empty(), Optional.empty(), none, 0,
-                Optional.empty());
+        on.project(y, tensor(on, DType.F32, ROWS, IN, 1, x), weight, Optional.empty(), Optional.empty(), none,
+                0, Optional.empty());
         assertClose(product(x, transposed(w, OUT, IN), ROWS, IN, OUT, 1), read(on, y),
                 IN * Tolerance.SPLIT + tolerance().sum(IN), Tolerance.ROUNDING, "y");
         var dx = tensor(on, DType.F32, ROWS, IN, 3, random(4, ROWS * IN));

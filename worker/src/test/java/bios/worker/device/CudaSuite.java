@@ -16,7 +16,8 @@ import org.junit.platform.launcher.listeners.SummaryGeneratingListener;
 /// Runs tests in this process on a CUDA device: `-Dbios.test.cuda=emulated` with the emulator's folder in
 /// LD_LIBRARY_PATH, or `-Dbios.test.cuda=real` on a machine with a card.
 ///
-/// Arguments: names of test classes or, with `#`, of methods; `conformance` for the conformance suite.
+/// Arguments: names of test classes or, with `#`, of methods; `conformance` for the conformance suite; with `-`
+/// before it, the end of the name of a class that is left out.
 public final class CudaSuite {
     private CudaSuite() {}
 
@@ -25,9 +26,7 @@ public final class CudaSuite {
         var summary = new SummaryGeneratingListener();
         LauncherFactory.create().execute(LauncherDiscoveryRequestBuilder.request()
                 .selectors(selectors(arguments))
-                .filters(ClassNameFilter.excludeClassNamePatterns(
-                        "bios\\.worker\\.device\\.cpu\\..*|.*(ForcedPaths|ConformanceCoverage|Cuda\\w*)Test"))
-                .build(), summary, progress());
+                .filters(ClassNameFilter.excludeClassNamePatterns(excluded(arguments))).build(), summary, progress());
         var results = summary.getSummary();
         boolean passed = results.getTotalFailureCount() == 0 && results.getTestsSucceededCount() > 0;
         if (!passed) results.printFailuresTo(new PrintWriter(System.out, true), 12);
@@ -37,10 +36,18 @@ public final class CudaSuite {
         Runtime.getRuntime().halt(passed ? 0 : 1);
     }
 
+    private static String[] excluded(String[] arguments) {
+        List<String> patterns = new ArrayList<>(List.of("bios\\.worker\\.device\\.(cpu|cuda)\\..*",
+                ".*(ForcedPaths|ConformanceCoverage|KernelResources|Cuda\\w*)Test"));
+        for (String argument : arguments)
+            if (argument.startsWith("-")) patterns.add(".*" + argument.substring(1));
+        return patterns.toArray(String[]::new);
+    }
+
     private static List<DiscoverySelector> selectors(String[] arguments) {
         List<DiscoverySelector> selectors = new ArrayList<>();
         for (String argument : arguments)
-            selectors.add(argument.equals("conformance")
+            if (!argument.startsWith("-")) selectors.add(argument.equals("conformance")
                     ? DiscoverySelectors.selectPackage("bios.worker.device")
                     : argument.contains("#") ? DiscoverySelectors.selectMethod(argument)
                     : DiscoverySelectors.selectClass(argument));

@@ -127,20 +127,31 @@ final class CudaAttention {
         require(lse.rows() == q.rows() && lse.columns() == shape.heads(), "lse [%d, %d]", lse.rows(),
                 lse.columns());
         var source = source(given, sequences, shape);
-        boolean cores = onTensorCores(shape, out, q, source.keys, source.values);
-        var tiles = sequences.tiles(cores ? MMA_QUERIES : QUERIES, shape.heads() / shape.kvHeads());
-        int stride = shape.headDim() | 1;
-        shape(kernel(cores ? "attention_mma_" + shape.headDim() : "attention").with(out).with(lse).with(q)
-                .with(source.keys).with(source.values).with(source.pages).with(sequences.blockTable())
+        if (onTensorCores(shape, out, q, source.keys, source.values)) {
+            String name = narrow(shape) ? "attention_mma_64" : "attention_mma_128";
+            forward(name, List.of(out, lse, q), source, sequences, MMA_QUERIES, shape, MMA_BLOCK,
+                    FORWARD_ROWS * 2 * shape.headDim());
+        } else forward("attention", List.of(out, lse, q), source, sequences, QUERIES, shape, BLOCK,
+                4 * ((QUERIES + Device.BLOCK) * (shape.headDim() | 1) + QUERIES * Device.BLOCK));
+    }
+
+    private void forward(String name, List<CudaTensor> operands, Source source, CudaSequences sequences,
+            int queries, AttentionShape shape, int block, int sharedBytes) {
+        var tiles = sequences.tiles(queries, shape.heads() / shape.kvHeads());
+        var kernel = kernel(name);
+        operands.forEach(kernel::with);
+        shape(kernel.with(source.keys).with(source.values).with(source.pages).with(sequences.blockTable())
                 .with(source.keyOffset).with(source.valueOffset).with(sequences.spans())
-                .with(tiles.address()), shape).launch(tiles.count(), shape.kvHeads(), 1,
-                        cores ? MMA_BLOCK : BLOCK, cores ? FORWARD_ROWS * 2 * shape.headDim()
-                                : 4 * ((QUERIES + Device.BLOCK) * stride + QUERIES * Device.BLOCK));
+                .with(tiles.address()), shape).launch(tiles.count(), shape.kvHeads(), 1, block, sharedBytes);
+    }
+
+    private static boolean narrow(AttentionShape shape) {
+        return shape.headDim() == 64;
     }
 
     /// Whether attention_mma.cu computes it: all operands are BF16, with rows of whole 16-byte pieces.
     private static boolean onTensorCores(AttentionShape shape, CudaTensor... operands) {
-        if (shape.headDim() != 64 && shape.headDim() != 128 || shape.scale() <= 0) return false;
+        if (!narrow(shape) && shape.headDim() != 128 || shape.scale() <= 0) return false;
         for (var t : operands)
             if (t.dtype() != DType.BF16 || t.address() % 16 != 0 || t.stride() % 8 != 0) return false;
         return true;
@@ -166,27 +177,31 @@ final class CudaAttention {
             var delta = cuda.memory().scratch(scope, DType.F32, q.rows(), shape.heads());
             kernel("attention_delta").with(delta).with(dout).with(floats(outGiven)).with(shape.headDim())
                     .launch(Cuda.blocks(delta.elements(), DELTAS), BLOCK);
+            var ofQueries = List.of(floats(dqGiven), dout, lse, delta, q, source.keys, source.values);
+            var ofKeys = List.of(floats(dkGiven), floats(dvGiven), dout, lse, delta, q, source.keys,
+                    source.values);
             if (onTensorCores(shape, q, dout, floats(dqGiven), floats(dkGiven), floats(dvGiven), source.keys,
-                    source.values)) {
-                var tiles = sequences.tiles(MMA_QUERIES, shape.heads() / shape.kvHeads());
-                var keyTiles = sequences.tiles(Device.BLOCK, 1);
-                int row = 2 * shape.headDim();
-                backward("attention_mma_backward_queries_" + shape.headDim(), List.of(floats(dqGiven), dout,
-                        lse, delta, q, source.keys, source.values), sequences, tiles, shape, MMA_BLOCK,
-                        QUERIES_ROWS * row);
-                backward("attention_mma_backward_keys_" + shape.headDim(), List.of(floats(dkGiven),
-                        floats(dvGiven), dout, lse, delta, q, source.keys, source.values), sequences,
-                        keyTiles, shape, MMA_BLOCK, KEYS_ROWS * row + 4 * 4 * PASSING);
-                return;
+                    source.values)) backwardOnTensorCores(ofQueries, ofKeys, sequences, shape);
+            else {
+                int stride = shape.headDim() | 1;
+                backward("attention_backward_queries", ofQueries, sequences, sequences.tiles(QUERIES,
+                        shape.heads() / shape.kvHeads()), shape, BLOCK,
+                        4 * ((2 * QUERIES + Device.BLOCK) * stride + QUERIES * Device.BLOCK));
+                backward("attention_backward_keys", ofKeys, sequences, sequences.tiles(KEYS, 1), shape, BLOCK,
+                        4 * 2 * ((KEYS + QUERIES) * stride + KEYS * QUERIES));
             }
-            int stride = shape.headDim() | 1;
-            backward("attention_backward_queries", List.of(floats(dqGiven), dout, lse, delta, q, source.keys,
-                    source.values), sequences, sequences.tiles(QUERIES, shape.heads() / shape.kvHeads()),
-                    shape, BLOCK, 4 * ((2 * QUERIES + Device.BLOCK) * stride + QUERIES * Device.BLOCK));
-            backward("attention_backward_keys", List.of(floats(dkGiven), floats(dvGiven), dout, lse, delta,
-                    q, source.keys, source.values), sequences, sequences.tiles(KEYS, 1), shape, BLOCK,
-                    4 * 2 * ((KEYS + QUERIES) * stride + KEYS * QUERIES));
         }
+    }
+
+    private void backwardOnTensorCores(List<CudaTensor> ofQueries, List<CudaTensor> ofKeys,
+            CudaSequences sequences, AttentionShape shape) {
+        int row = 2 * shape.headDim();
+        backward(narrow(shape) ? "attention_mma_backward_queries_64" : "attention_mma_backward_queries_128",
+                ofQueries, sequences, sequences.tiles(MMA_QUERIES, shape.heads() / shape.kvHeads()), shape,
+                MMA_BLOCK, QUERIES_ROWS * row);
+        backward(narrow(shape) ? "attention_mma_backward_keys_64" : "attention_mma_backward_keys_128", ofKeys,
+                sequences, sequences.tiles(Device.BLOCK, 1), shape, MMA_BLOCK,
+                KEYS_ROWS * row + 4 * 4 * PASSING);
     }
 
     private void backward(String name, List<CudaTensor> operands, CudaSequences sequences,

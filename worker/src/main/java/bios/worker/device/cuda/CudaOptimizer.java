@@ -48,18 +48,27 @@ final class CudaOptimizer {
         firsts[tensors] = parts;
         long matrixBytes = (long) Matrix.BYTES * lists.length * tensors;
         long at = transfers.upload(scope, matrixBytes + 4L * firsts.length, to -> {
-            for (int i = 0; i < tensors; i++)
-                for (int l = 0; l < lists.length; l++)
+            for (int i = 0; i < tensors; i++) {
+                // an element has the same row and column in all of them
+                boolean flat = true;
+                for (var list : lists) flat &= flattens(CudaTensor.of(list.get(i)).floats());
+                for (int l = 0; l < lists.length; l++) {
+                    var tensor = CudaTensor.of(lists[l].get(i));
                     Matrix.write(to, (long) Matrix.BYTES * (i * lists.length + l),
-                            flat(CudaTensor.of(lists[l].get(i)).floats()));
+                            flat ? flat(tensor) : tensor);
+                }
+            }
             for (int i = 0; i < firsts.length; i++) to.set(JAVA_INT, matrixBytes + 4L * i, firsts[i]);
         });
         return new Lists(at, at + matrixBytes, tensors, parts);
     }
 
+    private static boolean flattens(CudaTensor t) {
+        return t.dense() && t.elements() <= Integer.MAX_VALUE;
+    }
+
     /// A dense matrix as one row, so that its parts need no division.
     private static CudaTensor flat(CudaTensor t) {
-        if (!t.dense() || t.elements() > Integer.MAX_VALUE) return t;
         int n = (int) t.elements();
         return new CudaTensor(t.address(), t.dtype(), 1, n, n);
     }

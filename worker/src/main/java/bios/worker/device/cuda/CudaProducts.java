@@ -113,8 +113,8 @@ final class CudaProducts implements AutoCloseable {
         var slots = CudaSlots.of(given);
         var lows = low.filter(_ -> slots.rank(site) > 0).map(CudaProducts::floats);
         boolean cores = x.dtype() == DType.BF16 && lows.isPresent() && lows.get().dtype() == DType.BF16;
-        var parts = new Parts(bias.map(CudaProducts::floats), onto.map(CudaProducts::floats), slots, site, lows,
-                cores);
+        var parts = new Parts(bias.map(CudaProducts::floats), onto.map(CudaProducts::floats), slots, site,
+                lows, cores);
         try (var scope = cuda.memory().scope()) {
             project(y, x, w, false, parts, new Room(scope, y, w, x, false));
         }
@@ -268,10 +268,11 @@ final class CudaProducts implements AutoCloseable {
         boolean corrected = parts.low.isPresent();
         var slots = parts.slots;
         int tiles = corrected ? slots.tiles(y.rows(), TILE, true) : Math.ceilDiv(y.rows(), TILE);
-        kernel(parts.cores ? "finish_product_mma" : "finish_product").with(y).with(product).withOptional(onto).withOptional(parts.bias)
-                .withOptional(parts.low).with(corrected ? slots.table(parts.site) : 0L)
-                .with(corrected ? slots.entries() : 0).with(corrected ? slots.from() : 0)
-                .with(backward ? 1 : 0).launch(Math.ceilDiv(y.columns(), TILE), tiles, 1, BLOCK, 0);
+        kernel(parts.cores ? "finish_product_mma" : "finish_product").with(y).with(product)
+                .withOptional(onto).withOptional(parts.bias).withOptional(parts.low)
+                .with(corrected ? slots.table(parts.site) : 0L).with(corrected ? slots.entries() : 0)
+                .with(corrected ? slots.from() : 0).with(backward ? 1 : 0)
+                .launch(Math.ceilDiv(y.columns(), TILE), tiles, 1, BLOCK, 0);
     }
 
     @Override public void close() {

@@ -128,7 +128,8 @@ template<int C> __device__ void attend(const Call& call, const Matrix& out, cons
             // a score that is not a number must not vanish in a maximum
             bool none = top == -INFINITE && __all_sync(ALL, !(in[0] || in[1]));
             float shrink = most[i] == -INFINITE ? 0 : expf(most[i] - top);
-            float w0 = in[0] && !none ? expf(s[i][0] - top) : 0, w1 = in[1] && !none ? expf(s[i][1] - top) : 0;
+            float w0 = in[0] && !none ? expf(s[i][0] - top) : 0;
+            float w1 = in[1] && !none ? expf(s[i][1] - top) : 0;
             weights[i * BLOCK + lane] = w0;
             weights[i * BLOCK + lane + 32] = w1;
             if (none) shrink = 1;
@@ -249,8 +250,9 @@ template<int C> __device__ void gradientOfQueries(const Call& call, const Matrix
 }
 
 // Grid: tiles, key heads; 256 threads; shared memory: [2·QUERIES + BLOCK, headDim | 1] and [QUERIES, BLOCK].
-extern "C" __global__ void __launch_bounds__(256) attention_backward_queries(Matrix dq, Matrix dout, Matrix lse,
-        Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans, const SpanTile* tiles,
+extern "C" __global__ void __launch_bounds__(256) attention_backward_queries(Matrix dq, Matrix dout,
+        Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
+        const SpanTile* tiles,
         int heads, int kvHeads, int headDim, int window, float scale) {
     DYNAMIC_SHARED(shared);
     Call call{q, keys, values, nullptr, nullptr, 0, 0, spans, tiles, heads, kvHeads, headDim, window, scale};

@@ -1,5 +1,5 @@
-// Attention of BF16 operands on tensor cores, for heads of 64 and 128 elements (Dao 2023). Softmax weights and
-// their gradients are rounded to bf16 where they are multiplied; scores, sums and maxima are fp32. As in
+// Attention of BF16 operands on tensor cores, for heads of 64 and 128 elements (Dao 2023). Softmax weights
+// and their gradients are rounded to bf16 where they are multiplied; scores, sums and maxima are fp32. As in
 // attention.cu, what a query computes depends on its own row and keys alone, blocks of keys in order from
 // position 0, so it has the same bits in any tile and from packed keys or pages.
 //
@@ -79,7 +79,8 @@ template<int D> __device__ __forceinline__ void loadRight(unsigned (&b)[2][2], c
 }
 
 // The right operand whose rows are rows row0..row0 + 16 in memory, columns 16·n.. of each: two tiles.
-template<int D> __device__ __forceinline__ void loadRightRows(unsigned (&b)[2][2], char* rows, int row0, int n) {
+template<int D> __device__ __forceinline__ void loadRightRows(unsigned (&b)[2][2], char* rows, int row0,
+        int n) {
     int lane = threadIdx.x % 32;
     unsigned r[4];
     ldmatrix4Transposed(r, chunk<D>(rows, row0 + lane % 16, 2 * n + lane / 16));
@@ -192,7 +193,8 @@ template<int D> __device__ void attend(const Call& call, const Matrix& out, cons
                 for (int i = 0; i < 2; i++) {
                     int key = b * BLOCK + n * 8 + lane % 4 * 2 + i;
                     float x = s[n][2 * h + i] * scale;
-                    if (edge && (key > position[h] || key < firstKey(position[h], call.window))) x = -INFINITE;
+                    if (edge && (key > position[h] || key < firstKey(position[h], call.window)))
+                        x = -INFINITE;
                     s[n][2 * h + i] = x;
                     top = fmaxf(top, x);
                 }
@@ -236,8 +238,8 @@ template<int D> __device__ void attend(const Call& call, const Matrix& out, cons
 }
 
 // Grid: tiles of QUERIES, key heads; 128 threads; shared memory: 5·64 rows.
-extern "C" __global__ void __launch_bounds__(128) attention_mma_64(Matrix out, Matrix lse, Matrix q, Matrix keys,
-        Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
+extern "C" __global__ void __launch_bounds__(128) attention_mma_64(Matrix out, Matrix lse, Matrix q,
+        Matrix keys, Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
         long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
         int window, float scale) {
     DYNAMIC_SHARED(shared);
@@ -245,8 +247,8 @@ extern "C" __global__ void __launch_bounds__(128) attention_mma_64(Matrix out, M
         window, scale}, out, lse, shared);
 }
 
-extern "C" __global__ void __launch_bounds__(128) attention_mma_128(Matrix out, Matrix lse, Matrix q, Matrix keys,
-        Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
+extern "C" __global__ void __launch_bounds__(128) attention_mma_128(Matrix out, Matrix lse, Matrix q,
+        Matrix keys, Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
         long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
         int window, float scale) {
     DYNAMIC_SHARED(shared);
@@ -411,8 +413,8 @@ template<int D> __device__ void gradientOfKeys(const Call& call, const Matrix& d
 }
 
 // Grid: tiles of BLOCK keys, key heads; 128 threads; shared memory: 4·64 rows and 4·PASSING floats.
-extern "C" __global__ void __launch_bounds__(128) attention_mma_backward_keys_64(Matrix dk, Matrix dv, Matrix dout,
-        Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
+extern "C" __global__ void __launch_bounds__(128) attention_mma_backward_keys_64(Matrix dk, Matrix dv,
+        Matrix dout, Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
     DYNAMIC_SHARED(shared);
     gradientOfKeys<64>({q, keys, values, nullptr, nullptr, 0, 0, spans, tiles, heads, kvHeads, window, scale},
@@ -423,6 +425,6 @@ extern "C" __global__ void __launch_bounds__(128) attention_mma_backward_keys_12
         Matrix dout, Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
     DYNAMIC_SHARED(shared);
-    gradientOfKeys<128>({q, keys, values, nullptr, nullptr, 0, 0, spans, tiles, heads, kvHeads, window, scale},
-        dk, dv, dout, lse, delta, shared);
+    gradientOfKeys<128>({q, keys, values, nullptr, nullptr, 0, 0, spans, tiles, heads, kvHeads, window,
+        scale}, dk, dv, dout, lse, delta, shared);
 }

@@ -68,8 +68,8 @@ extern "C" __global__ void __launch_bounds__(256) split_rows(Matrix high, Matrix
     if (low.data) store4(low, row, column, rest);
 }
 
-// to ← the numbers that a bf16 weight multiplies in place of x: rounded, or split in two. Grid: rows, tiles of
-// 1024 columns.
+// to ← the numbers that a bf16 weight multiplies in place of x: rounded, or split in two. Grid: rows, tiles
+// of 1024 columns.
 extern "C" __global__ void __launch_bounds__(256) operand_rows(Matrix to, Matrix x, int split) {
     int row = blockIdx.x, column = (blockIdx.y * 256 + threadIdx.x) * 4;
     if (column >= x.columns) return;
@@ -105,8 +105,8 @@ __device__ __forceinline__ void finishTile(const Matrix& y, const Matrix& produc
 
 // y ← product + onto + bias + low·b, or low·aᵀ if `backward`, each of them if it is there. y may be product
 // or onto. Grid: tiles of columns, tiles of slots and gaps; 256 threads.
-extern "C" __global__ void __launch_bounds__(256) finish_product(Matrix y, Matrix product, Matrix onto, Matrix bias,
-        Matrix low, const SlotSite* slots, int n, int from, int backward) {
+extern "C" __global__ void __launch_bounds__(256) finish_product(Matrix y, Matrix product, Matrix onto,
+        Matrix bias, Matrix low, const SlotSite* slots, int n, int from, int backward) {
     __shared__ float ls[SLICE][TILE + 4];
     __shared__ float fs[SLICE][TILE + 4];
     int tid = threadIdx.x;
@@ -212,15 +212,15 @@ extern "C" __global__ void __launch_bounds__(256) low_rank(Matrix x, Matrix low0
     }
 }
 
-// Where the sum of a feature and a rank lies among those of a tile: as in the gradient, so that neighbours are
-// stored together.
+// Where the sum of a feature and a rank lies among those of a tile: as in the gradient, so that neighbours
+// are stored together.
 __device__ __forceinline__ int placeOf(int feature, int rank, int second) {
     return second ? rank * TILE + feature : feature * RANKS + rank;
 }
 
 // Adds a tile's sums to the gradient.
-__device__ __forceinline__ void addGradient(const float* partial, const SlotSite& slot, int second, int feature0,
-        int rank0, int features) {
+__device__ __forceinline__ void addGradient(const float* partial, const SlotSite& slot, int second,
+        int feature0, int rank0, int features) {
     Matrix to = second ? slot.db : slot.da;
     for (int i = threadIdx.x; i < TILE * RANKS; i += 256) {
         int r = rank0 + (second ? i / TILE : i % RANKS);
@@ -232,8 +232,8 @@ __device__ __forceinline__ void addGradient(const float* partial, const SlotSite
 }
 
 // da += wideᵀ·thin of every slot, wide = x and thin = dlow; or, `second`, db += thinᵀ·wide, wide = dy and
-// thin = low. Each warp adds every eighth slice of the slot's rows. Grid: tiles of 64 features, slots, tiles of
-// ranks; 256 threads.
+// thin = low. Each warp adds every eighth slice of the slot's rows. Grid: tiles of 64 features, slots, tiles
+// of ranks; 256 threads.
 extern "C" __global__ void __launch_bounds__(256) adapter_gradient(Matrix wide, Matrix thin, int second,
         const SlotSite* slots, int n, int from) {
     __shared__ __align__(16) float shared[WARPS * (SLICE * TILE + SLICE * RANKS)];
@@ -297,10 +297,10 @@ __device__ __forceinline__ void splitRight(unsigned (&b)[TERMS][2], float (&f)[4
     }
 }
 
-// low_rank of BF16 rows of a multiple of CORE_SLICE elements that begin at multiples of 16 bytes. The terms of
-// a product of 16 are not in the order of memory: a lane loads eight neighbours at once.
-extern "C" __global__ void __launch_bounds__(256) low_rank_mma(Matrix x, Matrix low0, Matrix low1, Matrix low2,
-        const SlotSite* slots0, const SlotSite* slots1, const SlotSite* slots2, int n, int from,
+// low_rank of BF16 rows of a multiple of CORE_SLICE elements that begin at multiples of 16 bytes. The terms
+// of a product of 16 are not in the order of memory: a lane loads eight neighbours at once.
+extern "C" __global__ void __launch_bounds__(256) low_rank_mma(Matrix x, Matrix low0, Matrix low1,
+        Matrix low2, const SlotSite* slots0, const SlotSite* slots1, const SlotSite* slots2, int n, int from,
         int backward) {
     __shared__ __align__(16) float shared[WARPS * TILE * RANKS];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
@@ -352,9 +352,10 @@ extern "C" __global__ void __launch_bounds__(256) low_rank_mma(Matrix x, Matrix 
 #pragma unroll
         for (int c = 0; c < 2; c++)
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                shared[warp * TILE * RANKS + (m * 16 + group + i / 2 * 8) * RANKS + c * 8 + quad * 2 + i % 2] =
-                    sum[m][c][i];
+            for (int i = 0; i < 4; i++) {
+                int row = m * 16 + group + i / 2 * 8, r = c * 8 + quad * 2 + i % 2;
+                shared[warp * TILE * RANKS + row * RANKS + r] = sum[m][c][i];
+            }
     __syncthreads();
     for (int i = threadIdx.x; i < TILE * RANKS; i += 256) {
         int row = i / RANKS, r = rank0 + i % RANKS;

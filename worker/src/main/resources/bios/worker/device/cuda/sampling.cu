@@ -237,8 +237,8 @@ __device__ int blockAt(const double* sums, int n, double& left) {
     return block;
 }
 
-// maxima[row, b], sums[row, b] ← the maximum of each block of logits and Σ exp(logit - maximum). Grid: blocks,
-// rows; 128 threads.
+// maxima[row, b], sums[row, b] ← the maximum of each block of logits and Σ exp(logit - maximum). Grid:
+// blocks, rows; 128 threads.
 extern "C" __global__ void __launch_bounds__(128) softmax_blocks(Matrix maxima, Matrix sums, Matrix logits) {
     __shared__ float values[WORDS];
     __shared__ float tops[128];
@@ -279,8 +279,8 @@ extern "C" __global__ void __launch_bounds__(128) softmax_blocks(Matrix maxima, 
 
 // copies[draw.copy] ← (logits - their largest) / temperature, by the first draw of each copy. Grid: draws;
 // 512 threads.
-extern "C" __global__ void __launch_bounds__(512) scale_logits(Matrix copies, Matrix logits, const Draw* draws,
-        int firstRow, int firstCopy) {
+extern "C" __global__ void __launch_bounds__(512) scale_logits(Matrix copies, Matrix logits,
+        const Draw* draws, int firstRow, int firstCopy) {
     __shared__ Search s;
     Draw draw = draws[blockIdx.x];
     if (draw.copy < 0) return;

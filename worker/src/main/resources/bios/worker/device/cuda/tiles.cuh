@@ -25,7 +25,8 @@ __device__ __forceinline__ void load4(float (&v)[4], const Matrix& m, long long 
         }
     } else {
 #pragma unroll
-        for (int i = 0; i < 4; i++) v[i] = inside && column + i < m.columns ? load(m, (int) row, column + i) : 0;
+        for (int i = 0; i < 4; i++)
+            v[i] = inside && column + i < m.columns ? load(m, (int) row, column + i) : 0;
     }
 }
 
