@@ -37,9 +37,11 @@ PROMPT = types.ModelInput.from_ints([1, 2, 3])
 ADAM = types.AdamParams(learning_rate=1e-4)
 RANK = 2
 IDLE_RUNS = 4
+#: What is kept for a time is kept for seconds, so that it is full before the half of a short run.
 SETTINGS = """
 bios.run.idle-after = 20 s
 bios.session.ends-after = 30 s
+bios.run.unnamed-weights { lease = 5 s, newest-snapshots = 4 }
 """
 ENTITIES = {"runs": "bios.coordinator.run.TrainingRunEntity", "sessions": "bios.coordinator.session.SessionEntity"}
 #: How much the line through the second half may rise: a share of the median, and an amount for what comes in steps (a file
