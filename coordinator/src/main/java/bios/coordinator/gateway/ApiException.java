@@ -54,6 +54,7 @@ final class ApiException extends RuntimeException {
         ErrorCode code = switch (fault.kind()) {
             case USER -> switch (fault.code()) {
                 case "not_found" -> ErrorCode.NOT_FOUND;
+                case "limit_reached" -> ErrorCode.LIMIT_REACHED;
                 case "queue_full", "too_many" -> ErrorCode.QUEUE_FULL;
                 default -> ErrorCode.INVALID;
             };
@@ -74,6 +75,7 @@ final class ApiException extends RuntimeException {
             case TOO_MANY -> ErrorCode.QUEUE_FULL;
             case UNAVAILABLE -> ErrorCode.UNAVAILABLE;
             case INVALID -> ErrorCode.INVALID;
+            case LIMIT -> ErrorCode.LIMIT_REACHED;
             case DAMAGED -> ErrorCode.RUN_DAMAGED;
         };
         return new ApiException(code, refused.message());

@@ -13,18 +13,31 @@ import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
 import java.util.ArrayList;
+import java.util.Collections;
+import java.util.HashSet;
+import java.util.IdentityHashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Optional;
+import java.util.Set;
 import java.util.function.Predicate;
+import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
-/// The checkpoints of a run. A name refers to its newest version; older versions stay until the name is
-/// deleted.
+/// The checkpoints of a run. A name refers to its newest version. Versions that newer ones have replaced, and
+/// snapshots of a session that newer ones have followed, stay for those who sample from them or load them:
+/// the newest [#FEWEST_FOLLOWED], and those of the last [#FOLLOWED_MILLIS], at most [#MOST_FOLLOWED].
 ///
 /// @param versions all versions of named checkpoints, oldest first
 /// @param snapshots ephemeral snapshots, oldest first
 public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snapshots) {
+    /// The most replaced versions of a run, and snapshots of a session beside its newest one.
+    static final int MOST_FOLLOWED = 64;
+    /// So many of them are never too old.
+    static final int FEWEST_FOLLOWED = 16;
+    /// Others are deleted when they are so much older than the newest one.
+    static final long FOLLOWED_MILLIS = 3_600_000;
+
     /// No checkpoints.
     public static final Checkpoints NONE = new Checkpoints(List.of(), List.of());
 
@@ -41,8 +54,13 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
         if (manifest.name().isEmpty()) {
             String owner = session.orElseThrow();
             var kept = new ArrayList<>(snapshots);
+            // Samplers name the blob: one of another entity stays until it is too old.
             kept.removeIf(s -> s.session().equals(owner)
-                    && s.manifest().contentId().equals(manifest.contentId()));
+                    && s.manifest().adapter().equals(manifest.adapter()));
+            List<CheckpointManifest> followed = kept.stream().filter(s -> s.session().equals(owner))
+                    .map(Snapshot::manifest).toList();
+            Set<BlobRef> old = blobsOf(tooOld(followed, manifest.createdAtMillis()));
+            kept.removeIf(s -> s.session().equals(owner) && old.contains(s.manifest().adapter()));
             kept.add(new Snapshot(owner, manifest));
             return new Checkpoints(versions, kept);
         }
@@ -50,7 +68,25 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
         newest(manifest.kind(), manifest.name().get()).filter(v -> sameBlobs(v, manifest))
                 .ifPresent(kept::remove);
         kept.add(manifest);
+        Set<String> seen = new HashSet<>();
+        List<CheckpointManifest> replaced = kept.reversed().stream()
+                .filter(v -> !seen.add(v.kind() + "/" + v.name().orElseThrow())).toList().reversed();
+        var old = Collections.newSetFromMap(new IdentityHashMap<CheckpointManifest, Boolean>());
+        old.addAll(tooOld(replaced, manifest.createdAtMillis()));
+        kept.removeIf(old::contains);
         return new Checkpoints(kept, snapshots);
+    }
+
+    /// Those of `followed`, oldest first, that are deleted when another one is made.
+    private static List<CheckpointManifest> tooOld(List<CheckpointManifest> followed, long nowMillis) {
+        int old = Math.max(0, followed.size() - MOST_FOLLOWED);
+        while (old < followed.size() - FEWEST_FOLLOWED
+                && followed.get(old).createdAtMillis() < nowMillis - FOLLOWED_MILLIS) old++;
+        return followed.subList(0, old);
+    }
+
+    private static Set<BlobRef> blobsOf(List<CheckpointManifest> manifests) {
+        return manifests.stream().map(CheckpointManifest::adapter).collect(Collectors.toSet());
     }
 
     private static boolean sameBlobs(CheckpointManifest a, CheckpointManifest b) {
@@ -78,7 +114,9 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
 
     /// The reply with the result of [#snapshot].
     RunReply answer(String contentId) {
-        return answer(snapshot(contentId), "the snapshot " + contentId + " was released");
+        return answer(snapshot(contentId), "the snapshot " + contentId
+                + " was released: its session ended, or newer snapshots followed it; save weights under a"
+                + " name to keep them");
     }
 
     private static RunReply answer(Optional<CheckpointManifest> manifest, String otherwise) {

@@ -175,6 +175,10 @@ public sealed interface RunEvent {
     /// Not written by this build: all replayed operations have an outcome.
     record ReplayFinished(long position) implements RunEvent {}
 
+    /// Blobs that nothing refers to were found in the store: a write without its event, or a submission that
+    /// was refused.
+    record BlobsAbandoned(List<BlobId> blobs) implements RunEvent {}
+
     /// Blobs that nothing refers to were deleted.
     record BlobsFreed(List<BlobId> blobs) implements RunEvent {}
 
@@ -219,7 +223,7 @@ public sealed interface RunEvent {
             case OperationRetried(var at, var before) -> new OperationRetried(at, before.or(() -> stamp));
             case RunClosed(var time, var before) -> new RunClosed(time, before.or(() -> stamp));
             case OperationAccepted _, LoadResolved _, ErrorSeen _, SnapshotsReleased _, ReplayFinished _,
-                    ReplayBegan _, OperationAttempted _, BlobsFreed _, HistoryRecorded _,
+                    ReplayBegan _, OperationAttempted _, BlobsAbandoned _, BlobsFreed _, HistoryRecorded _,
                     EntityBegan _ -> this;
         };
     }

@@ -1,14 +1,17 @@
 package bios.coordinator.run;
 
+import bios.persistence.blob.BlobStore.ListedBlob;
 import bios.persistence.index.RunSummary;
 import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobScope;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.atomic.AtomicBoolean;
 
-/// The background work of a run: its row in the index, the deletion of blobs, the expiry of checkpoints.
+/// The background work of a run: its row in the index, the deletion of blobs and the search for those without
+/// an owner, the expiry of checkpoints.
 /// Belongs to one actor.
 ///
 /// The row is written when one of its fields has changed: immediately for rare changes (a checkpoint, the end
@@ -40,6 +43,9 @@ final class RunMaintenance {
     private long shownRequest;
     private Optional<String> shownCorrupted = Optional.empty();
     private long lastVersion;
+    private boolean listing;
+    /// Whether the last listing found no blob without an owner.
+    private boolean swept;
 
     RunMaintenance(RunContext context) {
         this.context = context;
@@ -145,6 +151,44 @@ final class RunMaintenance {
             return blobs;
         }, (deleted, failure) -> new SelfMessage.Step(failure == null
                 ? new RunInput.BlobsDeleted(deleted) : new RunInput.BlobsNotDeleted(failure.toString())));
+    }
+
+    /// Schedules the next search for blobs without an owner.
+    void scheduleSweep() {
+        context.after(context.settings().sweepAfter(), "sweep", new SelfMessage.Sweep());
+    }
+
+    /// Lists the blobs of the run. [SelfMessage.Listed] follows.
+    void sweep() {
+        if (listing) return;
+        listing = true;
+        context.later(() -> context.environment().blobs().list(BlobScope.run(context.id())),
+                (listed, failure) -> new SelfMessage.Listed(failure == null ? listed : List.of(),
+                        Optional.ofNullable(failure).map(Throwable::toString)));
+    }
+
+    /// Handles a listing. Returns the blobs that no event and no write in flight can name: nothing refers to
+    /// them, and they are older than any write in flight.
+    List<BlobId> finishSweep(TrainingRun run, SelfMessage.Listed listed) {
+        listing = false;
+        scheduleSweep();
+        listed.failure().ifPresent(why -> context.warn("the blobs of the run cannot be listed: {}", why));
+        List<ListedBlob> unowned = run.abandoned(listed.blobs());
+        swept = listed.failure().isEmpty() && unowned.isEmpty();
+        long before = context.now() - context.settings().sweepAfter().toMillis();
+        return unowned.stream().filter(b -> b.modifiedMillis() <= before).map(b -> b.ref().id()).toList();
+    }
+
+    /// Whether the run may rest: no blob waits for its deletion, and the last listing found none without an
+    /// owner. Starts a listing if commands have arrived since then.
+    boolean swept(TrainingRun run) {
+        if (!swept) sweep();
+        return swept && run.garbage().isEmpty();
+    }
+
+    /// Records that a command may have left a blob.
+    void expectBlobs() {
+        swept = false;
     }
 
     // Expiry

@@ -285,8 +285,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 }
                 case RunCreated _, OperationAccepted _, LoadResolved _, LoadApplied _, ErrorSeen _,
                         CheckpointDeleted _, ExpirySet _, CheckpointsExpired _, SnapshotsReleased _,
-                        WorkerDied _, ReplayBegan _, OperationAttempted _, ReplayFinished _, BlobsFreed _,
-                        HistoryRecorded _ -> {}
+                        WorkerDied _, ReplayBegan _, OperationAttempted _, ReplayFinished _,
+                        BlobsAbandoned _, BlobsFreed _, HistoryRecorded _ -> {}
             }
         }
 

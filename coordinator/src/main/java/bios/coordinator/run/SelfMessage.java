@@ -1,5 +1,6 @@
 package bios.coordinator.run;
 
+import bios.persistence.blob.BlobStore.ListedBlob;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.wire.Message;
@@ -45,6 +46,12 @@ sealed interface SelfMessage extends Message {
 
     /// Check for expired checkpoints.
     record Expire() implements SelfMessage {}
+
+    /// Look for blobs without an owner.
+    record Sweep() implements SelfMessage {}
+
+    /// The store has listed the blobs of the run.
+    record Listed(List<ListedBlob> blobs, Optional<String> failure) implements SelfMessage {}
 
     /// Add these entries to the history.
     record RecordHistory(List<HistoryEntry> entries) implements SelfMessage {}

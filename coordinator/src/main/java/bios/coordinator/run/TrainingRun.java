@@ -4,6 +4,7 @@ import static bios.protocol.Require.require;
 
 import bios.coordinator.run.PendingOperation.Outcome;
 import bios.coordinator.run.RunEvent.*;
+import bios.persistence.blob.BlobStore.ListedBlob;
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
@@ -207,8 +208,9 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                     + " bytes of this account's operations are not finished; wait for some of them");
         int saved = checkpoints.versions().size() + checkpoints.snapshots().size();
         if (PendingOperation.saves(operation.kind()) && saved >= settings.maxCheckpoints())
-            return new Decision.Refuse(Reason.TOO_MANY,
-                    "the run has " + settings.maxCheckpoints() + " checkpoints; delete some first");
+            return new Decision.Refuse(Reason.LIMIT, "the run has " + settings.maxCheckpoints()
+                    + " checkpoints, which is the limit (bios.run.max-checkpoints); delete some, give them an"
+                    + " expiry, or save under a name that exists");
         return new Decision.Accept(
                 List.of(new OperationAccepted(accepted + 1, seq, operation, digest, nowMillis,
                         Optional.of(executedNow).filter(at -> at > executed()))));
@@ -368,6 +370,19 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         return all;
     }
 
+    /// The blobs to which the run refers, and those that it is about to delete.
+    private Set<BlobId> owned() {
+        Set<BlobId> all = referenced();
+        all.addAll(garbage);
+        return all;
+    }
+
+    /// The blobs of a listing that have no owner.
+    List<ListedBlob> abandoned(List<ListedBlob> listed) {
+        Set<BlobId> owned = owned();
+        return listed.stream().filter(each -> !owned.contains(each.ref().id())).toList();
+    }
+
     private Stream<BlobId> blobs(PendingOperation operation) {
         Stream<BlobId> payload = operation.operation() instanceof StoredOperation.InBlob(_, var blob)
                 ? Stream.of(blob.id()) : Stream.empty();
@@ -417,6 +432,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             case OperationAttempted(var at, _) -> applyAttempt(at);
             case ReplayBegan(var at) -> withSuspect(Optional.of(new Suspect(at, 0)));
             case ReplayFinished _ -> withSuspect(Optional.empty());
+            case BlobsAbandoned(var blobs) -> applyAbandoned(blobs);
             case BlobsFreed(var blobs) ->
                     withGarbage(garbage.stream().filter(b -> !blobs.contains(b)).toList());
             case RunClosed _ -> applyClosed();
@@ -447,8 +463,10 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         var longer = new ArrayList<>(pending);
         longer.add(new PendingOperation(e.position(), e.seq(), e.operation(), e.digest(), e.timeMillis(),
                 new Outcome.Open()));
+        List<BlobId> unused = e.operation() instanceof StoredOperation.InBlob(_, var blob)
+                ? garbage.stream().filter(each -> !each.equals(blob.id())).toList() : garbage;
         return new TrainingRun(config, lora, e.position(), known.with(e.seq()), longer, recovery, trained,
-                checkpoints, blocking, suspect, garbage, e.timeMillis(), closed, history,
+                checkpoints, blocking, suspect, unused, e.timeMillis(), closed, history,
                 later(e.executed().orElse(0L)), deaths, setAside);
     }
 
@@ -505,6 +523,12 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 executedUpTo, deaths, setAside);
         if (suspect.filter(s -> s.position() <= e.position()).isPresent()) next = next.unsuspected();
         return next.collectGarbage(this);
+    }
+
+    private TrainingRun applyAbandoned(List<BlobId> found) {
+        Set<BlobId> owned = owned();
+        return withGarbage(Stream.concat(garbage.stream(), found.stream().filter(b -> !owned.contains(b)))
+                .toList());
     }
 
     private TrainingRun applyAttempt(long position) {

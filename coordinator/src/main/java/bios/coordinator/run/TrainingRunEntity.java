@@ -8,6 +8,8 @@ import bios.coordinator.run.RunEvent.*;
 import bios.coordinator.run.TrainingRun.Decision;
 import bios.persistence.journal.JournalPruning;
 import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.Operation;
 import bios.protocol.run.RequestId;
@@ -71,6 +73,8 @@ public final class TrainingRunEntity
     private final List<ActorRef<RunReply>> unloading = new ArrayList<>();
     private RunScheduler scheduler;
     private long lastSnapshot;
+    /// The sequence number of the first event that this entity persisted, see [BlobScope]; 0: none yet.
+    private long home;
 
     private TrainingRunEntity(RunId id, PersistenceId persistenceId, RunEnvironment environment,
             ActorContext<Message> actor, TimerScheduler<Message> timers,
@@ -182,6 +186,7 @@ public final class TrainingRunEntity
             case RunCommand _ when !scheduler.active() -> Effect().stash();
             case RunCommand command -> {
                 restartIdleTimer(run);
+                maintenance.expectBlobs();
                 yield onCommand(run, command);
             }
             case SelfMessage selfMessage -> onSelfMessage(run, selfMessage);
@@ -384,8 +389,8 @@ public final class TrainingRunEntity
             case SelfMessage.Step(var input) -> handle(run, input);
             case SelfMessage.Begin _ -> persist(began(run)).thenNoReply().thenUnstashAll();
             case SelfMessage.TimerElapsed(var timer) -> handle(run, timer instanceof RunTimer.Idle
-                    ? new RunInput.IdleElapsed(results.waiterCount() > 0 || maintenance.indexing(),
-                            shard.isPresent())
+                    ? new RunInput.IdleElapsed(results.waiterCount() > 0 || maintenance.indexing()
+                            || run.config().isPresent() && !maintenance.swept(run), shard.isPresent())
                     : new RunInput.TimerElapsed(timer));
             case SelfMessage.Shrink _ -> {
                 boolean more = results.shrink();
@@ -417,6 +422,15 @@ public final class TrainingRunEntity
                 yield maintenance.hasExpired(run)
                         ? persist(List.of(new CheckpointsExpired(context.now()))).thenNoReply()
                         : Effect().noReply();
+            }
+            case SelfMessage.Sweep _ -> {
+                maintenance.sweep();
+                yield Effect().noReply();
+            }
+            case SelfMessage.Listed listed -> {
+                List<BlobId> found = maintenance.finishSweep(run, listed);
+                yield found.isEmpty() ? Effect().noReply()
+                        : persist(List.of(new BlobsAbandoned(found))).thenNoReply();
             }
             case SelfMessage.RecordHistory(var entries) -> recordHistory(run, entries);
             case SelfMessage.Stop _ -> {
@@ -483,7 +497,7 @@ public final class TrainingRunEntity
             case RunEffect.Persist _ -> throw new IllegalStateException("not executed here: " + effect);
             case RunEffect.Store(var epoch, var events) -> deliver(new RunInput.StoreDue(epoch, events));
             case RunEffect.StartSession(var epoch) -> session.start(epoch);
-            case RunEffect.OpenRun _ -> session.open(run);
+            case RunEffect.OpenRun _ -> session.open(run, home);
             case RunEffect.CloseRun _ -> session.close();
             case RunEffect.Execute execute -> session.execute(execute);
             case RunEffect.TakeRecoveryPoint(var position) -> {
@@ -491,7 +505,7 @@ public final class TrainingRunEntity
                 session.takeRecoveryPoint(position);
             }
             case RunEffect.ResolveLoad resolve -> resolve(run, resolve);
-            case RunEffect.WriteResults write -> results.write(run, write);
+            case RunEffect.WriteResults write -> results.write(run, home, write);
             case RunEffect.DeleteBlobs(var blobs) -> maintenance.delete(blobs);
             case RunEffect.StartTimer(var timer, var after) -> start(timer, after);
             case RunEffect.Finish(var outcome, var first) -> {
@@ -576,6 +590,10 @@ public final class TrainingRunEntity
         long began = telemetry.now();
         return Effect().persist(stamped).thenRun((TrainingRun now) -> {
             telemetry.recordJournalWrite(began);
+            if (home == 0) {
+                home = lastSequenceNumber(context.actor()) - stamped.size() + 1;
+                maintenance.scheduleSweep();
+            }
             for (RunEvent event : stamped) onStored(now, event);
             List<RunEvent> more = step(now, new RunInput.Stored(stamped));
             require(more.isEmpty(), "events cannot be persisted here: %s", more);
@@ -612,7 +630,7 @@ public final class TrainingRunEntity
             // Waiting clients ask again and learn of it.
             case OperationSetAside _ -> results.answerAll(seq -> pending(run, seq));
             case LoadResolved _, ErrorSeen _, SnapshotsReleased _, WorkerDied _, OperationRetried _,
-                    OperationAttempted _, ReplayBegan _, ReplayFinished _, BlobsFreed _,
+                    OperationAttempted _, ReplayBegan _, ReplayFinished _, BlobsAbandoned _, BlobsFreed _,
                     HistoryRecorded _ -> {}
         }
     }

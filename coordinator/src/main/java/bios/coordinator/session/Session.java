@@ -1,6 +1,7 @@
 package bios.coordinator.session;
 
 import bios.coordinator.session.SessionEvent.RunAdded;
+import bios.coordinator.session.SessionEvent.SamplerDropped;
 import bios.coordinator.session.SessionEvent.SamplerPinned;
 import bios.coordinator.session.SessionEvent.SessionEnded;
 import bios.coordinator.session.SessionEvent.SessionOpened;
@@ -23,6 +24,9 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
         boolean ended) {
     /// The state before the session is opened.
     public static final Session NONE = new Session(Optional.empty(), List.of(), Map.of(), false);
+
+    /// The most samplers of a run's snapshots: the run keeps no more snapshots of a session.
+    static final int MOST_SNAPSHOTS = 65;
 
     /// The decision about a command.
     public sealed interface Decision {
@@ -58,9 +62,26 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
     Decision openSampler(String owner, long seq, Sampler sampler, SessionSettings settings) {
         if (!ownedBy(owner)) return notFound();
         if (samplers.containsKey(seq)) return acceptWithoutEvent();
-        if (samplers.size() >= settings.maxSamplers())
+        List<Long> followed = ofSnapshots(sampler);
+        boolean drops = followed.size() >= MOST_SNAPSHOTS;
+        if (!drops && samplers.size() >= settings.maxSamplers())
             return full(settings.maxSamplers() + " sampling clients");
-        return new Decision.Accept(List.of(new SamplerPinned(seq, sampler)));
+        return new Decision.Accept(drops
+                ? List.of(new SamplerDropped(followed.getFirst()), new SamplerPinned(seq, sampler))
+                : List.of(new SamplerPinned(seq, sampler)));
+    }
+
+    /// The samplers of snapshots of the run to whose snapshot `next` belongs, oldest first; none if `next` is
+    /// not of a snapshot.
+    private List<Long> ofSnapshots(Sampler next) {
+        Optional<String> run = runOfSnapshot(next);
+        return run.isEmpty() ? List.of() : samplers.entrySet().stream()
+                .filter(each -> runOfSnapshot(each.getValue()).equals(run)).map(Map.Entry::getKey).toList();
+    }
+
+    private static Optional<String> runOfSnapshot(Sampler sampler) {
+        return sampler.path().isPresent() ? Optional.empty()
+                : sampler.adapter().map(adapter -> adapter.blob().id().scope().split("/")[1]);
     }
 
     /// Accepts if `owner` owns the session.
@@ -72,7 +93,8 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
     Decision find(String owner, long seq) {
         if (!ownedBy(owner)) return notFound();
         return samplers.containsKey(seq) ? acceptWithoutEvent()
-                : new Decision.Refuse(Fault.user("not_found", "the session has no sampling client " + seq));
+                : new Decision.Refuse(Fault.user("not_found", "the session has no sampling client "
+                        + seq + ", or newer snapshots of its run have followed it"));
     }
 
     private boolean ownedBy(String owner) {
@@ -89,7 +111,7 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
     }
 
     private static Decision full(String what) {
-        return new Decision.Refuse(Fault.user("queue_full",
+        return new Decision.Refuse(Fault.user("limit_reached",
                 "the session has " + what + ", which is the limit; open another session"));
     }
 
@@ -106,6 +128,11 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
                 var more = new TreeMap<>(samplers);
                 more.put(seq, sampler);
                 yield new Session(opened, runs, more, ended);
+            }
+            case SamplerDropped(var seq) -> {
+                var fewer = new TreeMap<>(samplers);
+                fewer.remove(seq);
+                yield new Session(opened, runs, fewer, ended);
             }
             case SessionEnded _ -> new Session(opened, List.of(), Map.of(), true);
         };

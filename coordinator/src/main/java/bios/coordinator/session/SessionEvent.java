@@ -17,6 +17,9 @@ public sealed interface SessionEvent {
     /// A sampler was opened in the session.
     record SamplerPinned(long seq, Sampler sampler) implements SessionEvent {}
 
+    /// A sampler of a snapshot that many newer ones of its run have followed was removed.
+    record SamplerDropped(long seq) implements SessionEvent {}
+
     /// The session has ended after its client was inactive, and its snapshots are released.
     record SessionEnded(long timeMillis) implements SessionEvent {}
 }

@@ -179,7 +179,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
             String metadata, long now) {
         byte[] adapter = ("adapter of " + id + " at " + run.step).repeat(5000)
                 .getBytes(StandardCharsets.UTF_8);
-        BlobRef blob = blobs.put(BlobScope.checkpoints(id), adapter);
+        BlobRef blob = blobs.put(BlobScope.checkpoints(id, 0), adapter);
         var manifest = new CheckpointManifest(id, kind, name, run.config.baseModel(), run.config.lora(),
                 blob.id().sha256(), blob, Optional.empty(), run.step, AdamParams.DEFAULT, "adamw", metadata,
                 run.config.parent(), now, Optional.empty());

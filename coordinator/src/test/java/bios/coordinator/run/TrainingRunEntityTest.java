@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.coordinator.Metrics;
+import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.checkpoint.CheckpointPath;
@@ -253,6 +254,23 @@ class TrainingRunEntityTest {
                 assertInstanceOf(RunReply.Completed.class, harness.outcome(seq), "request " + seq);
             harness.await(() -> harness.memory().results() <= 20 << 10,
                     harness.memory().results() + " bytes stay in memory");
+        }
+    }
+
+    @Test void blobsWithoutAnOwnerAreDeletedWhenTheyAreOldEnough() throws Exception {
+        try (var harness = harness("sweep", "bios.run { idle-after = 200 ms, sweep-after = 1 h }")) {
+            String run = "runs/" + RunHarness.RUN;
+            BlobId young = harness.blobs.put(run + "/results/1", new byte[] {1}).id();
+            BlobId lost = harness.blobs.put(run + "/operations/7/a", new byte[] {2}).id();
+            assertInstanceOf(RunReply.Accepted.class, harness.submit(0, save("kept")));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(0));
+            // The blobs have the time of the machine, the run that of the test.
+            assertTrue(harness.blobs.exists(young) && harness.blobs.exists(lost));
+            harness.clock.set(System.currentTimeMillis() + 3_601_000); // edge: of files
+            BlobId written = harness.blobs.list(run + "/checkpoints").getFirst().ref().id();
+            harness.outcome(0);
+            harness.await(() -> !harness.blobs.exists(young) && !harness.blobs.exists(lost), "are swept");
+            assertTrue(harness.blobs.exists(written), "what a checkpoint refers to stays");
         }
     }
 

@@ -8,6 +8,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import bios.coordinator.run.PendingOperation.Outcome;
 import bios.coordinator.run.RunEvent.*;
 import bios.coordinator.run.TrainingRun.Decision;
+import bios.persistence.blob.BlobStore.ListedBlob;
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
@@ -54,8 +55,8 @@ class TrainingRunTest {
             long content, LoraSpec lora) {
         return new CheckpointManifest(run, kind, name.map(CheckpointName::new),
                 new ModelName("ultrasafe/usf-finance"), lora, "c" + content,
-                blob(BlobScope.checkpoints(run), content), kind == CheckpointKind.SAMPLER
-                ? Optional.empty() : Optional.of(blob(BlobScope.checkpoints(run), 1000 + content)), 1,
+                blob(BlobScope.checkpoints(run, 0), content), kind == CheckpointKind.SAMPLER
+                ? Optional.empty() : Optional.of(blob(BlobScope.checkpoints(run, 0), 1000 + content)), 1,
                 AdamParams.DEFAULT, "adamw", "{}", Optional.empty(), 5, Optional.empty());
     }
 
@@ -132,7 +133,8 @@ class TrainingRunTest {
             long seq = random.nextInt(400);
             OperationKind kind = OperationKind.values()[random.nextInt(OperationKind.values().length)];
             StoredOperation operation = random.nextBoolean() ? inline(kind)
-                    : new StoredOperation.InBlob(kind, blob(BlobScope.operation(RunHarness.RUN, seq), seq));
+                    : new StoredOperation.InBlob(kind,
+                            blob(BlobScope.operation(RunHarness.RUN, seq, "r"), seq));
             Decision decision = run.submit(seq, operation, "d" + seq, 1, Optional.empty(), IDLE, 0, SETTINGS);
             if (!seen.add(seq)) {
                 assertInstanceOf(Decision.Duplicate.class, decision, "a repetition writes nothing");
@@ -172,7 +174,7 @@ class TrainingRunTest {
         private void point() {
             long position = run.recovery().position() + 1
                     + random.nextInt((int) (run.accepted() - run.recovery().position()));
-            BlobRef state = blob(BlobScope.recovery(RunHarness.RUN), random.nextInt(1000));
+            BlobRef state = blob(BlobScope.recovery(RunHarness.RUN, 0), random.nextInt(1000));
             written.add(state.id());
             freed.remove(state.id());
             store(new RecoveryPointReached(position, state, 1, RunHarness.LORA, Optional.empty()));
@@ -277,6 +279,46 @@ class TrainingRunTest {
                 checkpoints.delete(CheckpointKind.TRAINING, new CheckpointName("a")).resolve(path, 0));
     }
 
+    @Test void snapshotsAndReplacedVersionsDoNotAddUp() {
+        var checkpoints = Checkpoints.NONE;
+        for (int i = 1; i <= 1000; i++)
+            checkpoints = checkpoints
+                    .commit(made(CheckpointKind.SAMPLER, Optional.empty(), i, i), Optional.of("s"))
+                    .commit(made(CheckpointKind.TRAINING, Optional.of("latest"), i, i), Optional.empty());
+        assertEquals(Checkpoints.MOST_FOLLOWED + 1, checkpoints.snapshots().size());
+        assertEquals(Checkpoints.MOST_FOLLOWED + 1, checkpoints.versions().size());
+        long later = 2 * Checkpoints.FOLLOWED_MILLIS;
+        checkpoints = checkpoints.commit(made(CheckpointKind.TRAINING, Optional.of("other"), 1, later),
+                Optional.empty())
+                .commit(made(CheckpointKind.SAMPLER, Optional.empty(), 1001, later), Optional.of("s"))
+                .commit(made(CheckpointKind.SAMPLER, Optional.empty(), 7, later), Optional.of("t"));
+        assertEquals(Checkpoints.FEWEST_FOLLOWED + 2, checkpoints.snapshots().size());
+        assertEquals(Checkpoints.FEWEST_FOLLOWED + 2, checkpoints.versions().size());
+        var newest = checkpoints.current(later);
+        assertEquals(List.of("latest", "other"), newest.stream().map(m -> m.name().get().value()).toList());
+        assertEquals(1000, newest.getFirst().createdAtMillis());
+    }
+
+    private static CheckpointManifest made(CheckpointKind kind, Optional<String> name, int content, long at) {
+        CheckpointManifest m = manifest(RunHarness.RUN, kind, name, content, RunHarness.LORA);
+        return new CheckpointManifest(m.run(), m.kind(), m.name(), m.baseModel(), m.lora(), m.contentId(),
+                m.adapter(), m.optimizer(), m.step(), m.settings(), m.optimizerType(), m.userMetadata(),
+                m.parent(), at, m.expiresAtMillis());
+    }
+
+    @Test void onlyBlobsWithoutAnOwnerAreAbandonedAndOneThatIsUsedAgainStays() {
+        var inBlob = new StoredOperation.InBlob(OperationKind.FORWARD, blob("runs/x/operations/1/r", 1));
+        TrainingRun run = accept(created(true), 1, inBlob);
+        var other = blob("runs/x/operations/2/r", 2);
+        var listed = List.of(new ListedBlob(inBlob.blob(), 0), new ListedBlob(other, 0));
+        assertEquals(List.of(other), run.abandoned(listed).stream().map(ListedBlob::ref).toList());
+        run = run.apply(new BlobsAbandoned(List.of(inBlob.blob().id(), other.id())));
+        assertEquals(List.of(other.id()), run.garbage());
+        assertEquals(List.of(), run.abandoned(listed));
+        run = accept(run, 2, new StoredOperation.InBlob(OperationKind.FORWARD, other));
+        assertEquals(List.of(), run.garbage(), "what is referred to again is not deleted");
+    }
+
     @Test void tooManyUnfinishedOperationsAreRefused() {
         TrainingRun run = created(true);
         var many = new TrainingRun.Load(SETTINGS.maxUnfinished(), 0, 0, 0);
@@ -340,6 +382,7 @@ class TrainingRunTest {
                         Optional.of(stamp)), accept(run, 12, inline(OperationKind.OPTIM_STEP))
                         .apply(new WorkerDied(new DeathReport(RunHarness.RUN, "worker-1", 3, 1, 3, 2, "")))
                         .apply(new OperationSetAside(3, Fault.server("worker_lost", "why")))));
+        all.add(new BlobsAbandoned(List.of(blob("x", 1).id())));
         return all;
     }
 }

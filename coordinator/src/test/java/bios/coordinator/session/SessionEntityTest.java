@@ -6,8 +6,13 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.persistence.embedded.EmbeddedDatabase;
 import bios.persistence.journal.JdbcJournal;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelName;
+import bios.protocol.model.TargetModule;
 import bios.protocol.run.RunId;
+import bios.protocol.sampling.SampleTask;
 import bios.protocol.session.SessionCommand;
 import bios.protocol.session.SessionCommand.Sampler;
 import bios.protocol.session.SessionCommand.SessionReply;
@@ -102,6 +107,30 @@ class SessionEntityTest {
         ask(again, r -> new SessionCommand.OpenSampler("alice", 8, other, r));
         assertInstanceOf(SessionReply.Refused.class,
                 ask(again, r -> new SessionCommand.OpenSampler("alice", 9, other, r)), "bounded");
+    }
+
+    @Test void samplersOfSnapshotsThatNewerOnesHaveFollowedAreDropped() {
+        var settings = new SessionSettings(8, Duration.ofHours(1), Duration.ofMillis(50), 2, 300, 3);
+        Session session = Session.NONE
+                .apply(new SessionEvent.SessionOpened("alice", List.of(), "{}", "1", 5));
+        for (int i = 0; i < 1000; i++)
+            for (SessionEvent event : assertInstanceOf(Session.Decision.Accept.class,
+                    session.openSampler("alice", i, snapshot(i), settings)).events())
+                session = session.apply((SessionEvent) SessionSerializer.TYPES.read(
+                        SessionSerializer.TYPES.manifest(event), SessionSerializer.TYPES.write(event)));
+        assertEquals(Session.MOST_SNAPSHOTS, session.samplers().size());
+        assertTrue(session.samplers().containsKey(999L) && !session.samplers().containsKey(934L));
+        for (int i = 1000; i < 1235; i++)
+            session = session.apply(new SessionEvent.SamplerPinned(i, SAMPLER));
+        var refused = assertInstanceOf(Session.Decision.Refuse.class,
+                session.openSampler("alice", 2000, SAMPLER, settings));
+        assertEquals("limit_reached", refused.why().code(), "waiting does not help");
+    }
+
+    private static Sampler snapshot(int content) {
+        var blob = new BlobRef(new BlobId("runs/" + RUN + "/checkpoints/1", "%064x".formatted(content)), 10);
+        return new Sampler(new ModelName("m"), Optional.empty(), Optional.of(new SampleTask.Adapter(
+                "c" + content, new LoraSpec(8, 16, 7, List.of(TargetModule.Q)), blob)));
     }
 
     @Test void aSilentSessionEndsAndItsRunsReleaseItsSnapshots() throws Exception {

@@ -22,6 +22,7 @@ final class Blobs implements BlobStore {
     private static final byte[] DAMAGED = {};
     private final SimulatedCluster cluster;
     private final TreeMap<String, byte[]> kept = new TreeMap<>();
+    private final TreeMap<String, Long> modified = new TreeMap<>();
     /// All blobs that were ever stored; the oracle reads these.
     private final TreeMap<String, byte[]> ever = new TreeMap<>();
 
@@ -43,6 +44,7 @@ final class Blobs implements BlobStore {
         ever.put(id.toString(), bytes);
         boolean damaged = scope.contains("/operations/") && !exists(id)
                 && cluster.faults.hits(cluster.loop, cluster.faults.damage);
+        modified.put(id.toString(), cluster.loop.now());
         if (!loses && (!fails || cluster.loop.oneIn(2))) kept.put(id.toString(), damaged ? DAMAGED : bytes);
         cluster.loop.trace(() -> "put " + shown(id) + (fails ? " FAILS" : ""));
         if (fails) throw failed("put", id);
@@ -80,10 +82,7 @@ final class Blobs implements BlobStore {
         return kept.containsKey(id.toString());
     }
 
-    /// A node that is cut off deletes nothing. A known limitation is excluded thereby: its late deletion may
-    /// remove a blob that the next entity of the run has written again.
     @Override public void delete(BlobId id) {
-        if (cluster.cutOff()) throw failed("delete", id);
         boolean fails = fails();
         cluster.loop.trace(() -> "delete " + shown(id) + (fails ? " FAILS" : ""));
         if (!fails || cluster.loop.oneIn(2)) {
@@ -103,10 +102,11 @@ final class Blobs implements BlobStore {
     }
 
     @Override public List<ListedBlob> list(String scope) {
+        if (fails()) throw new UncheckedIOException(new IOException("the store fails to list " + scope));
         return kept.entrySet().stream().filter(e -> e.getKey().startsWith(scope + "/")).map(e -> {
             int slash = e.getKey().lastIndexOf('/');
             var id = new BlobId(e.getKey().substring(0, slash), e.getKey().substring(slash + 1));
-            return new ListedBlob(new BlobRef(id, e.getValue().length), 0);
+            return new ListedBlob(new BlobRef(id, e.getValue().length), modified.get(e.getKey()));
         }).toList();
     }
 

@@ -67,6 +67,7 @@ final class Client {
     private final Optional<RunId> other;
     private final boolean keeps;
     private final List<PlannedOperation> wanted = new ArrayList<>();
+    private int nextBlob;
     private final boolean unloads;
     private boolean created;
     private boolean unloaded;
@@ -200,7 +201,7 @@ final class Client {
                 || operation instanceof Operation.SaveSamplerWeights)
             return Optional.of(new StoredOperation.Inline(kind, encoded));
         try {
-            BlobRef blob = cluster.blobs.put(BlobScope.operation(run, seq), encoded);
+            BlobRef blob = cluster.blobs.put(BlobScope.operation(run, seq, "r" + nextBlob++), encoded);
             return Optional.of(new StoredOperation.InBlob(kind, blob));
         } catch (RuntimeException storeFailed) {
             return Optional.empty();

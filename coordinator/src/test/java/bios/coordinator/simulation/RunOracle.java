@@ -414,7 +414,7 @@ final class RunOracle {
                 boolean fine = switch (reason) {
                     case CONFLICT -> known && (!operations.get(positions.get(seq) - 1).digest.equals(digest)
                             || message.contains("no longer kept") && (closed || cluster.forgetsResults()));
-                    case TOO_MANY -> !known || stale;
+                    case TOO_MANY, LIMIT -> !known || stale;
                     case CLOSED -> (closed || unloading) && (!known || stale);
                     case NOT_FOUND -> !created() || stale;
                     case UNAVAILABLE -> true;

@@ -86,12 +86,7 @@ final class SimulatedCluster {
                     ? loop.between(500, 20_000) : loop.between(0, 60);
             loop.in(takes, () -> {
                 if (dead && !loop.oneIn(2)) return;
-                acting = Optional.of(this);
-                try {
-                    task.run();
-                } finally {
-                    acting = Optional.empty();
-                }
+                task.run();
             });
         }
 
@@ -147,8 +142,6 @@ final class SimulatedCluster {
     }
 
     private static final int NODES = 2;
-    /// The node whose blocking work is being executed.
-    private Optional<Node> acting = Optional.empty();
 
     final EventLoop loop;
     final ActorSystem system;
@@ -242,11 +235,6 @@ final class SimulatedCluster {
         if (faults.forget > 0) loop.in(loop.between(0, 2L * faults.forget), this::forgetOne);
         if (faults.loseDevice > 0) loop.in(loop.between(0, 2L * faults.loseDevice), this::loseDevice);
         if (faults.move > 0) loop.in(loop.between(0, 2L * faults.move), this::moveOne);
-    }
-
-    /// Whether the node whose blocking work is being executed is cut off or dead.
-    boolean cutOff() {
-        return acting.filter(node -> node.suspected || node.dead).isPresent();
     }
 
     /// Ends all faults and all nodes that are cut off.

@@ -138,7 +138,7 @@ final class Simulation {
     private RunSettings settings() {
         return RunSettings.from(ConfigFactory.parseString("""
                 bios.run { recovery-point { steps = %d, operations = %d }, window = %d, retry-after = 2 s
-                  idle-after = 20 s, attempts = %d, max-unfinished = %d
+                  idle-after = 20 s, sweep-after = 60 s, attempts = %d, max-unfinished = %d
                   results.max-count = %d }
                 """.formatted(loop.between(1, 5), loop.between(3, 12), loop.between(1, 6),
                 loop.between(2, 3), loop.oneIn(4) ? 4 : 100, loop.oneIn(8) ? 6 : 4096))

@@ -128,6 +128,8 @@ public sealed interface RunCommand extends Message {
     enum Reason {
         NOT_FOUND, CONFLICT, CLOSED, TOO_MANY, UNAVAILABLE, INVALID,
         /// The run cannot be read from the journal.
-        DAMAGED
+        DAMAGED,
+        /// A limit that waiting does not change.
+        LIMIT
     }
 }

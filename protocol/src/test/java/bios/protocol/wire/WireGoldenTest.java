@@ -124,7 +124,8 @@ class WireGoldenTest {
     }
 
     private static void engineMessages(List<Message> all) {
-        all.add(new EngineCommand.OpenRun(Samples.CONFIG, Samples.LORA, Optional.of(Samples.BLOB), nobody()));
+        all.add(new EngineCommand.OpenRun(Samples.CONFIG, Samples.LORA, Optional.of(Samples.BLOB),
+                nobody(), 0));
         var stored = new StoredOperation.InBlob(OperationKind.LOAD_STATE,
                 Samples.BLOB);
         all.add(new EngineCommand.Execute(Samples.RUN, 4, stored,
