@@ -45,7 +45,8 @@ final class RunClient {
             return CompletableFuture.completedStage(new StoredOperation.Inline(kind, encoded));
         return services.checkOwner(run, call.account()).thenCompose(_ -> services.runBlocking(() -> {
             String request = UUID.randomUUID().toString(); // edge: a unique name
-            BlobRef blob = services.blobs().put(BlobScope.operation(run, seq, request), encoded);
+            String scope = BlobScope.operation(run, seq, services.clock().millis(), request);
+            BlobRef blob = services.blobs().put(scope, encoded);
             return new StoredOperation.InBlob(kind, blob);
         }));
     }

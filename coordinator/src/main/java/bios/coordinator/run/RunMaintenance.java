@@ -1,12 +1,13 @@
 package bios.coordinator.run;
 
-import bios.persistence.blob.BlobStore.ListedBlob;
 import bios.persistence.index.RunSummary;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobScope;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.atomic.AtomicBoolean;
 
@@ -46,6 +47,10 @@ final class RunMaintenance {
     private boolean listing;
     /// Whether the last listing found no blob without an owner.
     private boolean swept;
+    /// Blobs without an owner, and when they were first found so.
+    private final Map<BlobId, Long> unowned = new HashMap<>();
+    /// Whether the run rests as soon as a listing has found none.
+    private boolean resting;
 
     RunMaintenance(RunContext context) {
         this.context = context;
@@ -162,26 +167,37 @@ final class RunMaintenance {
     void sweep() {
         if (listing) return;
         listing = true;
-        context.later(() -> context.environment().blobs().list(BlobScope.run(context.id())),
+        context.later(() -> context.environment().blobs().list(BlobScope.run(context.id())).stream()
+                .map(each -> each.ref().id()).toList(),
                 (listed, failure) -> new SelfMessage.Listed(failure == null ? listed : List.of(),
                         Optional.ofNullable(failure).map(Throwable::toString)));
     }
 
-    /// Handles a listing. Returns the blobs that no event and no write in flight can name: nothing refers to
-    /// them, and they are older than any write in flight.
+    /// Handles a listing. Returns the blobs to which nothing has referred for so long that no write in flight
+    /// can name them. The time is measured here: no clock of another node or of the store is involved.
     List<BlobId> finishSweep(TrainingRun run, SelfMessage.Listed listed) {
         listing = false;
         scheduleSweep();
         listed.failure().ifPresent(why -> context.warn("the blobs of the run cannot be listed: {}", why));
-        List<ListedBlob> unowned = run.abandoned(listed.blobs());
-        swept = listed.failure().isEmpty() && unowned.isEmpty();
-        long before = context.now() - context.settings().sweepAfter().toMillis();
-        return unowned.stream().filter(b -> b.modifiedMillis() <= before).map(b -> b.ref().id()).toList();
+        boolean rests = resting;
+        resting = false;
+        swept = false;
+        if (listed.failure().isPresent()) return List.of();
+        long now = context.environment().nanos().getAsLong();
+        List<BlobId> found = run.abandoned(listed.blobs());
+        unowned.keySet().retainAll(found);
+        found.forEach(each -> unowned.putIfAbsent(each, now));
+        swept = found.isEmpty();
+        if (swept && rests) context.after(Duration.ZERO, RunTimer.Idle.class,
+                new SelfMessage.TimerElapsed(new RunTimer.Idle()));
+        long grace = context.settings().sweepAfter().toNanos();
+        return found.stream().filter(each -> now - unowned.get(each) >= grace).toList();
     }
 
     /// Whether the run may rest: no blob waits for its deletion, and the last listing found none without an
-    /// owner. Starts a listing if commands have arrived since then.
+    /// owner. Starts a listing if commands have arrived since then; if it finds none, the run is idle at once.
     boolean swept(TrainingRun run) {
+        resting = !swept;
         if (!swept) sweep();
         return swept && run.garbage().isEmpty();
     }
@@ -189,6 +205,7 @@ final class RunMaintenance {
     /// Records that a command may have left a blob.
     void expectBlobs() {
         swept = false;
+        resting = false;
     }
 
     // Expiry

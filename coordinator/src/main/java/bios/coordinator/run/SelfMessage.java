@@ -1,6 +1,6 @@
 package bios.coordinator.run;
 
-import bios.persistence.blob.BlobStore.ListedBlob;
+import bios.protocol.checkpoint.BlobId;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.wire.Message;
@@ -47,11 +47,22 @@ sealed interface SelfMessage extends Message {
     /// Check for expired checkpoints.
     record Expire() implements SelfMessage {}
 
+    /// Release the weights that nobody uses.
+    record ReleaseWeights() implements SelfMessage {}
+
+    /// Ask other runs to keep what this one has loaded from them.
+    record KeepForeign() implements SelfMessage {}
+
+    /// Another run was asked to keep what this one has loaded.
+    ///
+    /// @param answered whether it has answered
+    record ForeignKept(boolean answered) implements SelfMessage {}
+
     /// Look for blobs without an owner.
     record Sweep() implements SelfMessage {}
 
     /// The store has listed the blobs of the run.
-    record Listed(List<ListedBlob> blobs, Optional<String> failure) implements SelfMessage {}
+    record Listed(List<BlobId> blobs, Optional<String> failure) implements SelfMessage {}
 
     /// Add these entries to the history.
     record RecordHistory(List<HistoryEntry> entries) implements SelfMessage {}

@@ -10,6 +10,7 @@ import bios.persistence.journal.JournalPruning;
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.Operation;
 import bios.protocol.run.RequestId;
@@ -69,6 +70,7 @@ public final class TrainingRunEntity
     private final EngineSession session;
     private final RunResults results;
     private final RunMaintenance maintenance;
+    private final WeightLeases leases;
     private final RunTelemetry telemetry;
     private final List<ActorRef<RunReply>> unloading = new ArrayList<>();
     private RunScheduler scheduler;
@@ -88,6 +90,7 @@ public final class TrainingRunEntity
         this.session = new EngineSession(context);
         this.results = new RunResults(context);
         this.maintenance = new RunMaintenance(context);
+        this.leases = new WeightLeases(context);
         this.telemetry = new RunTelemetry(context);
         this.scheduler = RunScheduler.initial(settings);
     }
@@ -211,9 +214,12 @@ public final class TrainingRunEntity
             case RunCommand.Describe(var owner, var replyTo) ->
                 replyToOwner(run, owner, replyTo, () -> describe(run));
             case RunCommand.Resolve(var owner, var path, var replyTo) ->
-                replyToOwner(run, owner, replyTo, () -> run.checkpoints().answer(path, context.now()));
-            case RunCommand.ResolveSnapshot(var owner, var content, var replyTo) ->
-                replyToOwner(run, owner, replyTo, () -> run.checkpoints().answer(content));
+                replyToOwner(run, owner, replyTo, () -> find(run, path));
+            case RunCommand.KeepWeights(var owner, var adapter, var loaded, var replyTo) ->
+                replyToOwner(run, owner, replyTo, () -> {
+                    leases.use(adapter, loaded);
+                    return run.checkpoints().answer(adapter);
+                });
             case RunCommand.DeleteCheckpoint(var owner, var kind, var name, var replyTo) ->
                 decideForOwner(run, owner, replyTo, () -> run.checkpoints().decideDelete(kind, name));
             case RunCommand.SetExpiry(var owner, var kind, var name, var at, var replyTo) ->
@@ -272,6 +278,12 @@ public final class TrainingRunEntity
         };
     }
 
+    private RunReply find(TrainingRun run, CheckpointPath path) {
+        RunReply answer = run.checkpoints().answer(path, context.now());
+        if (answer instanceof RunReply.Resolved(var manifest)) leases.use(manifest.adapter().id(), false);
+        return answer;
+    }
+
     private RunReply describe(TrainingRun run) {
         return new RunReply.Described(run.config().orElseThrow(), run.lora().orElseThrow(), results.step(),
                 run.lastRequestMillis(), run.checkpoints().current(context.now()), run.closed(),
@@ -291,6 +303,8 @@ public final class TrainingRunEntity
             results.awaitDigest(run, c);
             return Effect().noReply();
         }
+        if (!known && run.isLate(c.operation(), c.nowMillis(), settings))
+            return refuse(c.replyTo(), Reason.UNAVAILABLE, "the operation arrived too late; send it again");
         TrainingRun.Load load = results.load(run, scheduler);
         Decision decision = run.submit(c.seq(), c.operation(), c.digest(), c.nowMillis(), remembered, load,
                 scheduler.executed(run), settings);
@@ -389,8 +403,7 @@ public final class TrainingRunEntity
             case SelfMessage.Step(var input) -> handle(run, input);
             case SelfMessage.Begin _ -> persist(began(run)).thenNoReply().thenUnstashAll();
             case SelfMessage.TimerElapsed(var timer) -> handle(run, timer instanceof RunTimer.Idle
-                    ? new RunInput.IdleElapsed(results.waiterCount() > 0 || maintenance.indexing()
-                            || run.config().isPresent() && !maintenance.swept(run), shard.isPresent())
+                    ? new RunInput.IdleElapsed(busy(run), shard.isPresent())
                     : new RunInput.TimerElapsed(timer));
             case SelfMessage.Shrink _ -> {
                 boolean more = results.shrink();
@@ -423,6 +436,20 @@ public final class TrainingRunEntity
                         ? persist(List.of(new CheckpointsExpired(context.now()))).thenNoReply()
                         : Effect().noReply();
             }
+            case SelfMessage.ReleaseWeights _ -> {
+                List<Unnamed> released = leases.over(run);
+                leases.schedule(run);
+                yield released.isEmpty() ? Effect().noReply()
+                        : persist(List.of(new WeightsReleased(released))).thenNoReply();
+            }
+            case SelfMessage.KeepForeign _ -> {
+                leases.keepForeign(run);
+                yield Effect().noReply();
+            }
+            case SelfMessage.ForeignKept(var answered) -> {
+                if (!answered) leases.keepForeignAfter(settings.retryAfter());
+                yield Effect().noReply();
+            }
             case SelfMessage.Sweep _ -> {
                 maintenance.sweep();
                 yield Effect().noReply();
@@ -440,6 +467,12 @@ public final class TrainingRunEntity
                 yield Effect().stop().thenNoReply();
             }
         };
+    }
+
+    /// Whether the run has work in the background that passivation would interrupt.
+    private boolean busy(TrainingRun run) {
+        return results.waiterCount() > 0 || maintenance.indexing() || leases.waits(run)
+                || run.config().isPresent() && !maintenance.swept(run);
     }
 
     /// The events with which the entity begins: it is responsible now, and what is known of the ends of
@@ -558,7 +591,7 @@ public final class TrainingRunEntity
             return;
         }
         if (path.run().equals(id)) {
-            deliver(loadInput(epoch, position, optimizer, run.checkpoints().answer(path, context.now())));
+            deliver(loadInput(epoch, position, optimizer, find(run, path)));
             return;
         }
         var unavailable = Fault.server("checkpoint_unavailable",
@@ -606,6 +639,9 @@ public final class TrainingRunEntity
             case EntityBegan _ -> {
                 maintenance.scheduleExpiry(run);
                 maintenance.begin(run.pending().stream().anyMatch(operation -> !operation.settled()));
+                leases.begin();
+                leases.schedule(run);
+                leases.keepForeign(run);
             }
             case OperationFailed(_, var why, _) -> telemetry.countFailed(why);
             case OperationAccepted e -> {
@@ -621,7 +657,13 @@ public final class TrainingRunEntity
                 telemetry.countActive(0);
                 maintenance.indexAtOnce();
             }
-            case CheckpointCommitted _, ExpirySet _ -> {
+            case CheckpointCommitted e -> {
+                leases.committed(run, e.manifest());
+                leases.schedule(run);
+                maintenance.indexAtOnce();
+                maintenance.scheduleExpiry(run);
+            }
+            case ExpirySet _ -> {
                 maintenance.indexAtOnce();
                 maintenance.scheduleExpiry(run);
             }
@@ -629,8 +671,11 @@ public final class TrainingRunEntity
                 maintenance.indexAtOnce();
             // Waiting clients ask again and learn of it.
             case OperationSetAside _ -> results.answerAll(seq -> pending(run, seq));
-            case LoadResolved _, ErrorSeen _, SnapshotsReleased _, WorkerDied _, OperationRetried _,
-                    OperationAttempted _, ReplayBegan _, ReplayFinished _, BlobsAbandoned _, BlobsFreed _,
+            case LoadResolved _ -> leases.keepForeign(run);
+            case WeightsReleased(var weights) -> telemetry.countReleased(weights.size());
+            case BlobsAbandoned(var blobs) -> telemetry.countAbandoned(blobs.size());
+            case ErrorSeen _, SnapshotsReleased _, WorkerDied _, OperationRetried _,
+                    OperationAttempted _, ReplayBegan _, ReplayFinished _, BlobsFreed _,
                     HistoryRecorded _ -> {}
         }
     }

@@ -1,6 +1,9 @@
 package bios.coordinator.run;
 
 import bios.coordinator.DamagedEntities;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
@@ -8,6 +11,8 @@ import bios.protocol.run.RunId;
 import java.time.Duration;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.cluster.sharding.typed.ClusterShardingSettings;
@@ -88,15 +93,26 @@ public final class TrainingRunSharding {
     ///
     /// @param timeout timeout of one ask
     public static CheckpointResolver resolver(ActorSystem<?> system, Duration timeout) {
-        return (owner, path) -> {
-            EntityRef<RunCommand> run;
-            try {
-                run = ref(system, path.run());
-            } catch (IllegalStateException | IllegalArgumentException unknownType) {
-                return CompletableFuture.completedFuture(new RunReply.Refused(Reason.NOT_FOUND,
-                        path + " belongs to a base model that is not served"));
+        return new CheckpointResolver() {
+            @Override public CompletionStage<RunReply> resolve(String owner, CheckpointPath path) {
+                return ask(path.run(), path + " belongs to a base model that is not served",
+                        replyTo -> new RunCommand.Resolve(owner, path, replyTo));
             }
-            return run.ask(replyTo -> new RunCommand.Resolve(owner, path, replyTo), timeout);
+
+            @Override public CompletionStage<RunReply> keep(String owner, BlobId adapter, boolean loaded) {
+                return ask(BlobScope.run(adapter), adapter + " belongs to a base model that is not served",
+                        replyTo -> new RunCommand.KeepWeights(owner, adapter, loaded, replyTo));
+            }
+
+            private CompletionStage<RunReply> ask(RunId id, String otherwise,
+                    Function<ActorRef<RunReply>, RunCommand> command) {
+                try {
+                    return ref(system, id).ask(command::apply, timeout);
+                } catch (IllegalStateException | IllegalArgumentException unknownType) {
+                    return CompletableFuture.completedFuture(
+                            new RunReply.Refused(Reason.NOT_FOUND, otherwise));
+                }
+            }
         };
     }
 }

@@ -1,5 +1,6 @@
 package bios.coordinator.session;
 
+import bios.coordinator.run.Checkpoints;
 import bios.coordinator.session.SessionEvent.RunAdded;
 import bios.coordinator.session.SessionEvent.SamplerDropped;
 import bios.coordinator.session.SessionEvent.SamplerPinned;
@@ -13,6 +14,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
+import java.util.function.LongSupplier;
 
 /// The state of a client session: the runs and samplers that one client process opened. Pure.
 ///
@@ -24,9 +26,6 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
         boolean ended) {
     /// The state before the session is opened.
     public static final Session NONE = new Session(Optional.empty(), List.of(), Map.of(), false);
-
-    /// The most samplers of a run's snapshots: the run keeps no more snapshots of a session.
-    static final int MOST_SNAPSHOTS = 65;
 
     /// The decision about a command.
     public sealed interface Decision {
@@ -58,30 +57,15 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
         return new Decision.Accept(List.of(new RunAdded(run)));
     }
 
-    /// Opens a sampler under a number. The first sampler of a number is kept.
-    Decision openSampler(String owner, long seq, Sampler sampler, SessionSettings settings) {
+    /// Opens a sampler under a number. The first sampler of a number is kept. If there are too many, the one
+    /// that was used longest ago is dropped.
+    Decision openSampler(String owner, long seq, Sampler sampler, LongSupplier usedLongestAgo,
+            SessionSettings settings) {
         if (!ownedBy(owner)) return notFound();
         if (samplers.containsKey(seq)) return acceptWithoutEvent();
-        List<Long> followed = ofSnapshots(sampler);
-        boolean drops = followed.size() >= MOST_SNAPSHOTS;
-        if (!drops && samplers.size() >= settings.maxSamplers())
-            return full(settings.maxSamplers() + " sampling clients");
-        return new Decision.Accept(drops
-                ? List.of(new SamplerDropped(followed.getFirst()), new SamplerPinned(seq, sampler))
-                : List.of(new SamplerPinned(seq, sampler)));
-    }
-
-    /// The samplers of snapshots of the run to whose snapshot `next` belongs, oldest first; none if `next` is
-    /// not of a snapshot.
-    private List<Long> ofSnapshots(Sampler next) {
-        Optional<String> run = runOfSnapshot(next);
-        return run.isEmpty() ? List.of() : samplers.entrySet().stream()
-                .filter(each -> runOfSnapshot(each.getValue()).equals(run)).map(Map.Entry::getKey).toList();
-    }
-
-    private static Optional<String> runOfSnapshot(Sampler sampler) {
-        return sampler.path().isPresent() ? Optional.empty()
-                : sampler.adapter().map(adapter -> adapter.blob().id().scope().split("/")[1]);
+        return new Decision.Accept(samplers.size() < settings.maxSamplers()
+                ? List.of(new SamplerPinned(seq, sampler))
+                : List.of(new SamplerDropped(usedLongestAgo.getAsLong()), new SamplerPinned(seq, sampler)));
     }
 
     /// Accepts if `owner` owns the session.
@@ -92,9 +76,13 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
     /// Accepts if `owner` owns the session and the sampler exists.
     Decision find(String owner, long seq) {
         if (!ownedBy(owner)) return notFound();
-        return samplers.containsKey(seq) ? acceptWithoutEvent()
-                : new Decision.Refuse(Fault.user("not_found", "the session has no sampling client "
-                        + seq + ", or newer snapshots of its run have followed it"));
+        if (samplers.containsKey(seq)) return acceptWithoutEvent();
+        boolean dropped = samplers.keySet().stream().anyMatch(later -> later > seq);
+        return new Decision.Refuse(Fault.user(dropped ? Checkpoints.SNAPSHOT_EXPIRED : "not_found",
+                "the session has no sampling client " + seq + (dropped ? "; if it was opened, it has expired:"
+                        + " it was not used while many others were opened. Open another one; weights that are"
+                        + " needed for longer are saved under a name of their own:"
+                        + " save_weights_for_sampler(name=...)" : "")));
     }
 
     private boolean ownedBy(String owner) {

@@ -17,7 +17,7 @@ public sealed interface SessionEvent {
     /// A sampler was opened in the session.
     record SamplerPinned(long seq, Sampler sampler) implements SessionEvent {}
 
-    /// A sampler of a snapshot that many newer ones of its run have followed was removed.
+    /// A sampler was removed, because the session has many that were used later.
     record SamplerDropped(long seq) implements SessionEvent {}
 
     /// The session has ended after its client was inactive, and its snapshots are released.

@@ -98,7 +98,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
                             && path.kind().map(k -> k == c.kind()).orElse(true))
                     .findFirst().<RunReply>map(RunReply.Resolved::new)
                     .orElse(new RunReply.Refused(Reason.NOT_FOUND, "no checkpoint at " + path)));
-            case RunCommand.ResolveSnapshot _, RunCommand.ReleaseSnapshots _ ->
+            case RunCommand.KeepWeights _, RunCommand.ReleaseSnapshots _ ->
                     new RunReply.Refused(Reason.NOT_FOUND, "none");
             case RunCommand.DeleteCheckpoint(_, var kind, var name, _) -> existing(run, () ->
                 run.checkpoints.removeIf(c -> c.kind() == kind && c.name().equals(Optional.of(name)))

@@ -105,32 +105,35 @@ class SessionEntityTest {
         assertInstanceOf(SessionReply.Refused.class,
                 ask(again, r -> new SessionCommand.FindSampler("alice", 8, r)));
         ask(again, r -> new SessionCommand.OpenSampler("alice", 8, other, r));
-        assertInstanceOf(SessionReply.Refused.class,
-                ask(again, r -> new SessionCommand.OpenSampler("alice", 9, other, r)), "bounded");
+        ask(again, r -> new SessionCommand.FindSampler("alice", 7, r));
+        assertEquals(new SessionReply.SamplerOpened("s-1:sample:9", other),
+                ask(again, r -> new SessionCommand.OpenSampler("alice", 9, other, r)));
+        assertEquals(List.of("s-1:sample:7", "s-1:sample:9"), ((SessionReply.Described) open(again)).samplers(),
+                "of two, the one that was used longest ago has given way to a third");
+        var expired = assertInstanceOf(SessionReply.Refused.class,
+                ask(again, r -> new SessionCommand.FindSampler("alice", 8, r)));
+        assertEquals("snapshot_expired", expired.fault().code());
+        assertTrue(expired.fault().message().contains("save_weights_for_sampler(name="));
     }
 
-    @Test void samplersOfSnapshotsThatNewerOnesHaveFollowedAreDropped() {
+    @Test void aSessionOpensAnyNumberOfSamplersAndDropsThoseThatNobodyUses() {
         var settings = new SessionSettings(8, Duration.ofHours(1), Duration.ofMillis(50), 2, 300, 3);
+        var uses = new SamplerUses();
         Session session = Session.NONE
                 .apply(new SessionEvent.SessionOpened("alice", List.of(), "{}", "1", 5));
-        for (int i = 0; i < 1000; i++)
-            for (SessionEvent event : assertInstanceOf(Session.Decision.Accept.class,
-                    session.openSampler("alice", i, snapshot(i), settings)).events())
+        for (int i = 0; i < 1000; i++) {
+            Session before = session;
+            for (SessionEvent event : assertInstanceOf(Session.Decision.Accept.class, session.openSampler(
+                    "alice", i, SAMPLER, () -> uses.longestAgo(before), settings)).events())
                 session = session.apply((SessionEvent) SessionSerializer.TYPES.read(
                         SessionSerializer.TYPES.manifest(event), SessionSerializer.TYPES.write(event)));
-        assertEquals(Session.MOST_SNAPSHOTS, session.samplers().size());
-        assertTrue(session.samplers().containsKey(999L) && !session.samplers().containsKey(934L));
-        for (int i = 1000; i < 1235; i++)
-            session = session.apply(new SessionEvent.SamplerPinned(i, SAMPLER));
-        var refused = assertInstanceOf(Session.Decision.Refuse.class,
-                session.openSampler("alice", 2000, SAMPLER, settings));
-        assertEquals("limit_reached", refused.why().code(), "waiting does not help");
-    }
-
-    private static Sampler snapshot(int content) {
-        var blob = new BlobRef(new BlobId("runs/" + RUN + "/checkpoints/1", "%064x".formatted(content)), 10);
-        return new Sampler(new ModelName("m"), Optional.empty(), Optional.of(new SampleTask.Adapter(
-                "c" + content, new LoraSpec(8, 16, 7, List.of(TargetModule.Q)), blob)));
+            uses.use(i);
+            uses.use(3);
+        }
+        assertEquals(300, session.samplers().size());
+        assertTrue(session.samplers().keySet().containsAll(List.of(3L, 999L, 701L)));
+        var unknown = assertInstanceOf(Session.Decision.Refuse.class, session.find("alice", 2000));
+        assertEquals("not_found", unknown.why().code());
     }
 
     @Test void aSilentSessionEndsAndItsRunsReleaseItsSnapshots() throws Exception {

@@ -5,7 +5,6 @@ import bios.persistence.blob.BlobMissing;
 import bios.persistence.blob.BlobStore;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
-import bios.protocol.run.RunId;
 import bios.protocol.stored.StoredOperations;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
@@ -15,6 +14,7 @@ import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.TreeMap;
+import java.util.stream.Stream;
 
 /// A blob store that survives all processes. Some calls fail before or after they are executed, and some
 /// operations are written with damaged bytes. It reports deletions and missing blobs to the oracle.
@@ -71,7 +71,7 @@ final class Blobs implements BlobStore {
         }
         byte[] bytes = kept.get(ref.id().toString());
         if (bytes == null) {
-            cluster.oracle(run(ref.id())).missed(ref.id());
+            cluster.gone(ref.id(), "does not find ");
             throw new BlobMissing(ref.id());
         }
         if (bytes == DAMAGED) throw new BlobDamaged(ref.id(), "a test has damaged it");
@@ -86,8 +86,9 @@ final class Blobs implements BlobStore {
         boolean fails = fails();
         cluster.loop.trace(() -> "delete " + shown(id) + (fails ? " FAILS" : ""));
         if (!fails || cluster.loop.oneIn(2)) {
+            if (cluster.mutation == Mutation.STORE_DELETES_NOTHING) return;
             kept.remove(id.toString());
-            cluster.oracle(run(id)).deleted(id);
+            cluster.gone(id, "loses ");
             if (cluster.mutation == Mutation.STORE_DELETES_TOO_MUCH && !kept.isEmpty())
                 remove(kept.lastKey());
         }
@@ -98,16 +99,22 @@ final class Blobs implements BlobStore {
         kept.remove(name);
         int slash = name.lastIndexOf('/');
         var id = new BlobId(name.substring(0, slash), name.substring(slash + 1));
-        cluster.oracle(run(id)).deleted(id);
+        cluster.gone(id, "loses ");
     }
 
     @Override public List<ListedBlob> list(String scope) {
         if (fails()) throw new UncheckedIOException(new IOException("the store fails to list " + scope));
+        if (cluster.mutation == Mutation.LISTING_IS_EMPTY) return List.of();
+        return all(scope).toList();
+    }
+
+    /// The blobs below a scope.
+    Stream<ListedBlob> all(String scope) {
         return kept.entrySet().stream().filter(e -> e.getKey().startsWith(scope + "/")).map(e -> {
             int slash = e.getKey().lastIndexOf('/');
             var id = new BlobId(e.getKey().substring(0, slash), e.getKey().substring(slash + 1));
             return new ListedBlob(new BlobRef(id, e.getValue().length), modified.get(e.getKey()));
-        }).toList();
+        });
     }
 
     /// The content that was stored under `id`, even if it is deleted.
@@ -117,7 +124,4 @@ final class Blobs implements BlobStore {
         return new String(bytes, StandardCharsets.UTF_8);
     }
 
-    private static RunId run(BlobId id) {
-        return new RunId(id.scope().split("/")[1]);
-    }
 }

@@ -1,6 +1,7 @@
 package bios.protocol.checkpoint;
 
 import bios.protocol.run.RunId;
+import java.util.Optional;
 
 /// The scopes of the blobs of a run. Only the entity of the run deletes blobs in them.
 ///
@@ -11,6 +12,14 @@ import bios.protocol.run.RunId;
 public final class BlobScope {
     private BlobScope() {}
 
+    /// The run to which a blob belongs.
+    public static RunId run(BlobId blob) {
+        String[] parts = blob.scope().split("/", 3);
+        if (parts.length < 2 || !parts[0].equals("runs"))
+            throw new IllegalArgumentException(blob + " does not belong to a run");
+        return new RunId(parts[1]);
+    }
+
     /// The scope of all blobs of a run.
     public static String run(RunId run) {
         return "runs/" + run;
@@ -19,9 +28,18 @@ public final class BlobScope {
     /// The encoded operation that a client sent under `seq`. One scope per request, so that two operations of
     /// equal content never share a blob: the run deletes each after the next recovery point.
     ///
+    /// @param sentMillis when the request was received: a run accepts no operation whose blob is so old
+    ///     that it may have been considered abandoned
     /// @param request unique among the requests
-    public static String operation(RunId run, long seq, String request) {
-        return run(run) + "/operations/" + seq + "/" + request;
+    public static String operation(RunId run, long seq, long sentMillis, String request) {
+        return run(run) + "/operations/" + seq + "/" + sentMillis + "." + request;
+    }
+
+    /// When the request was received for which [#operation] named a blob; empty for the names of earlier
+    /// builds.
+    public static Optional<Long> sentMillis(BlobId operation) {
+        String[] parts = operation.scope().split("/");
+        return parts.length == 5 ? Optional.of(Long.parseLong(parts[4].split("[.]")[0])) : Optional.empty();
     }
 
     /// Adapters and optimizer states of checkpoints and snapshots.
