@@ -6,6 +6,7 @@ import bios.command.ClusterCommand;
 import bios.command.DemoCommand;
 import bios.command.DoctorCommand;
 import bios.command.FsckCommand;
+import bios.command.GpuCheckCommand;
 import bios.command.ModelsCommand;
 import bios.command.NodeCommand;
 import bios.command.RestoreCommand;
@@ -23,7 +24,7 @@ import picocli.CommandLine.Command;
         subcommands = {UpCommand.class, ClusterCommand.class, NodeCommand.class, DemoCommand.class,
                 ModelsCommand.class, RunsCommand.class, CheckpointsCommand.class, SchemaCommand.class,
                 FsckCommand.class, RestoreCommand.class,
-                BenchCommand.class, DoctorCommand.class})
+                BenchCommand.class, DoctorCommand.class, GpuCheckCommand.class})
 public final class Main implements Runnable {
     @CommandLine.Spec private CommandLine.Model.CommandSpec spec;
 

@@ -107,16 +107,16 @@ final class TidyRules {
         return all;
     }
 
-    /// What a CUDA kernel lacks: the Java definition beside it and a parity test.
+    private static final Pattern KERNEL = Pattern.compile(
+            "__global__\\s+(?:\\w+\\([^)]*\\)\\s+)?void\\s+(?:\\w+\\([^)]*\\)\\s+)?(\\w+)\\s*\\(");
+
+    /// The CUDA kernels of `text` that no class launches: the conformance suite of the verbs, which every
+    /// backend passes, tests those that are launched.
     ///
-    /// @param siblings names of the files in its folder
-    /// @param tests names of the test files of the module
-    static List<String> kernel(String fileName, Set<String> siblings, Set<String> tests) {
-        String name = fileName.replace(".cu", "");
-        var wrong = new ArrayList<String>();
-        if (!siblings.contains(name + ".java")) wrong.add(fileName + " has no " + name + ".java");
-        if (!tests.contains(name + "ParityTest.java")) wrong.add(fileName + " has no parity test");
-        return wrong;
+    /// @param launching texts of the backend's classes
+    static List<String> kernels(String text, String launching) {
+        return KERNEL.matcher(text).results().map(found -> found.group(1))
+                .filter(name -> !launching.contains('"' + name + '"')).toList();
     }
 
     /// The string constants of `text` that may be error codes, by name.

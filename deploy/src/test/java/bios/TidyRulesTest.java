@@ -54,13 +54,12 @@ final class TidyRulesTest {
         assertEquals(List.of(), TidyRules.leftForLater("nothing, @Dis" + "abledIfSystemProperty(named = a)"));
     }
 
-    @Test void aKernelWithoutTwinOrTestIsFound() {
-        assertEquals(List.of("RmsNorm.cu has no RmsNorm.java"),
-                TidyRules.kernel("RmsNorm.cu", Set.of("Rope.java"), Set.of("RmsNormParityTest.java")));
-        assertEquals(List.of("RmsNorm.cu has no parity test"),
-                TidyRules.kernel("RmsNorm.cu", Set.of("RmsNorm.java"), Set.of("RopeParityTest.java")));
-        assertEquals(List.of(),
-                TidyRules.kernel("RmsNorm.cu", Set.of("RmsNorm.java"), Set.of("RmsNormParityTest.java")));
+    @Test void aCudaKernelThatNoClassLaunchesIsFound() {
+        String text = "extern \"C\" __global__ void fill(Matrix to) {}\n"
+                + "extern \"C\" __global__ void __launch_bounds__(256)\nrms_norm(Matrix y) {}\n"
+                + "extern \"C\" __global__ __launch_bounds__(128) void rope(Matrix x) {}\n";
+        assertEquals(List.of("rms_norm", "rope"), TidyRules.kernels(text, "kernel(\"fill\")"));
+        assertEquals(List.of(), TidyRules.kernels(text, "\"fill\" \"rms_norm\" \"rope\""));
     }
 
     @Test void everyWayToRaiseAnErrorCodeIsFound() {

@@ -41,6 +41,8 @@ final class TidyTest {
     /// Files outside the CPU backend that use memory of the host, each with the reason.
     private static final Map<String, String> HOST_MEMORY = Map.of(
             "worker/src/main/java/bios/worker/load/", "maps model files",
+            "worker/src/main/java/bios/worker/device/cuda/", "copies between the host and a card",
+            "worker/src/main/java/bios/worker/device/SmokeTest.java", "makes a frozen matrix",
             "worker/src/main/java/bios/worker/device/FrozenMatrix.java", "a matrix of a mapped model file",
             "worker/src/main/java/bios/worker/kernel/HalfFloats.java", "reads mapped model files",
             "worker/src/main/java/bios/worker/kernel/Exp.java", "copies the bits of a float array",
@@ -88,17 +90,15 @@ final class TidyTest {
         assertEquals(List.of(), wrong);
     }
 
-    @Test void everyCudaKernelHasItsTwinAndItsTest() throws IOException {
-        Set<String> tests = names(files("worker/src/test/java", ".java"));
+    @Test void everyCudaKernelIsLaunchedByAClassOfItsBackend() throws IOException {
+        var launching = new StringBuilder();
+        for (Path file : files("worker/src/main/java/bios/worker/device/cuda", ".java"))
+            launching.append(Files.readString(file));
         List<String> wrong = new ArrayList<>();
         for (Path file : files("worker/src/main", ".cu"))
-            wrong.addAll(TidyRules.kernel(file.getFileName().toString(),
-                    names(files(relative(file.getParent()), ".java")), tests));
+            TidyRules.kernels(Files.readString(file), launching.toString())
+                    .forEach(name -> wrong.add(relative(file) + ": " + name));
         assertEquals(List.of(), wrong);
-    }
-
-    private static Set<String> names(List<Path> files) {
-        return files.stream().map(f -> f.getFileName().toString()).collect(Collectors.toSet());
     }
 
     @Test void everySettingIsInTheReferenceAndTheOtherWayRound() throws IOException {

@@ -1,6 +1,8 @@
 package bios.bench;
 
+import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.List;
 import java.util.SplittableRandom;
 
 /// Lengths of a batch's sequences.
@@ -35,5 +37,16 @@ final class Lengths {
         for (int i = 0; i < MIXED; i++)
             lengths[i] = (int) Math.round(SHORTEST * Math.exp(ratio * chance.nextDouble()));
         return lengths;
+    }
+
+    /// Lengths log-uniform from [#SHORTEST] to `longest` with a sum of `total`; the last one is what is left.
+    static int[] logUniform(int total, int longest, long seed) {
+        SplittableRandom chance = new SplittableRandom(seed);
+        int shortest = Math.min(SHORTEST, longest);
+        double ratio = Math.log((double) longest / shortest);
+        List<Integer> lengths = new ArrayList<>();
+        for (int left = total; left > 0; left -= lengths.getLast())
+            lengths.add(Math.min(left, (int) Math.round(shortest * Math.exp(ratio * chance.nextDouble()))));
+        return lengths.stream().mapToInt(Integer::intValue).toArray();
     }
 }

@@ -14,10 +14,18 @@ import java.util.TreeMap;
 /// shapes of the operands. Verbs without a formula in [Flops] are counted too.
 final class Profiler implements InvocationHandler {
     private final Device device;
+    private final Runnable executed;
     private final Map<String, Entry> entries = new TreeMap<>();
 
+    /// @param device whose verbs return after they are executed
     Profiler(Device device) {
+        this(device, () -> {});
+    }
+
+    /// @param executed waits until the earlier verbs are executed
+    Profiler(Device device, Runnable executed) {
         this.device = device;
+        this.executed = executed;
     }
 
     /// The cost of a verb so far.
@@ -40,7 +48,9 @@ final class Profiler implements InvocationHandler {
     @Override public Object invoke(Object proxy, Method verb, Object[] arguments) throws Throwable {
         long begin = System.nanoTime();
         try {
-            return verb.invoke(device, arguments);
+            Object result = verb.invoke(device, arguments);
+            if (verb.getReturnType() == void.class) executed.run();
+            return result;
         } catch (InvocationTargetException failure) {
             throw failure.getCause();
         } finally {

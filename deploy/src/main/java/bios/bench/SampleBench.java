@@ -1,26 +1,12 @@
 package bios.bench;
 
-import bios.protocol.run.AdamParams;
-import bios.protocol.run.Datum;
-import bios.protocol.run.LossFunction;
-import bios.protocol.run.Operation;
-import bios.protocol.run.TensorData;
-import bios.protocol.sampling.SampleResult;
-import bios.protocol.sampling.SampleTask;
-import bios.protocol.sampling.SamplingParams;
-import bios.worker.adapter.TrainingState;
-import bios.worker.model.BaseModel;
 import bios.worker.sample.Sampler;
 import bios.worker.sample.SamplerSettings;
-import bios.worker.train.Trainer;
 import java.io.IOException;
 import java.util.ArrayList;
 import java.util.Collections;
-import java.util.HashMap;
 import java.util.List;
-import java.util.Map;
 import java.util.Optional;
-import java.util.SplittableRandom;
 
 /// Measures how fast the engine samples tokens.
 ///
@@ -47,13 +33,15 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
             return profiler[0].proxy();
         }, (model, line) -> {
             SamplerSettings settings = new SamplerSettings(1L << 30, PASS_TOKENS, Math.max(streams, 8), 32);
-            try (Adapters trained = new Adapters(model, adapters, setup.rank());
+            try (var trained = new Decoding.Adapters(model, adapters, setup.rank());
                     Sampler sampler = new Sampler(model, Optional.empty(), settings)) {
+                Decoding decoding = new Decoding(sampler, trained, setup.name());
                 line.line().put("streams", streams).put("adapters", adapters).put("tokens", tokens);
-                long peak = decode(sampler, trained, line);
-                line.line().put("sampler_equals_trainer", equalsTrainer(sampler, trained));
-                if (profile) profile(sampler, trained, line, profiler[0]);
-                if (prefill > 0) prefill(sampler, trained, line);
+                long peak = decode(decoding, line);
+                line.line().put("sampler_equals_trainer",
+                        decoding.difference(streams, tokens, PROMPT).largest() == 0);
+                if (profile) profile(decoding, line, profiler[0]);
+                if (prefill > 0) prefill(decoding, line);
                 line.line().put("peak_rss_mb", peak);
             }
         }));
@@ -69,16 +57,16 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
     }
 
     /// Measures decoding; returns the peak memory in MiB.
-    private long decode(Sampler sampler, Adapters trained, Report report) {
+    private long decode(Decoding decoding, Report report) {
         for (int i = 0; i < warmUp; i++) {
-            draw(sampler, trained, streams, tokens, PROMPT);
-            if (streams > 1) draw(sampler, trained, 1, tokens, PROMPT);
+            decoding.draw(streams, tokens, PROMPT);
+            if (streams > 1) decoding.draw(1, tokens, PROMPT);
         }
         List<Double> all = new ArrayList<>();
         List<Double> alone = new ArrayList<>();
         for (int i = 0; i < repetitions; i++) {
-            all.add(rate(sampler, trained, streams));
-            if (streams > 1) alone.add(rate(sampler, trained, 1));
+            all.add(decoding.rate(streams, tokens, PROMPT));
+            if (streams > 1) alone.add(decoding.rate(1, tokens, PROMPT));
         }
         long peak = Report.peakMebibytes();     // before the ceiling allocates memory
         double rate = Percentiles.of(all).median();
@@ -94,17 +82,10 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
         return peak;
     }
 
-    /// Tokens per second after the first of each stream.
-    private double rate(Sampler sampler, Adapters trained, int count) {
-        double first = draw(sampler, trained, count, 1, PROMPT).seconds;
-        double all = draw(sampler, trained, count, tokens, PROMPT).seconds;
-        return count * (tokens - 1) / (all - first);
-    }
-
     /// Adds the cost of one token of all streams, including the prompts' share.
-    private void profile(Sampler sampler, Adapters trained, Report report, Profiler profiler) {
+    private void profile(Decoding decoding, Report report, Profiler profiler) {
         profiler.clear();
-        double seconds = draw(sampler, trained, streams, tokens, PROMPT).seconds;
+        double seconds = decoding.draw(streams, tokens, PROMPT).seconds();
         List<Profiler.Line> lines = profiler.lines();
         try (Limits limits = Limits.of(setup.shape(), setup.bf16(), setup.threads())) {
             ProfileTable.add(report, lines, Collections.nCopies(tokens, seconds / tokens),
@@ -112,10 +93,10 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
         }
     }
 
-    private void prefill(Sampler sampler, Adapters trained, Report report) {
-        draw(sampler, trained, 1, 1, prefill);
+    private void prefill(Decoding decoding, Report report) {
+        decoding.draw(1, 1, prefill);
         List<Double> seconds = new ArrayList<>();
-        for (int i = 0; i < repetitions; i++) seconds.add(draw(sampler, trained, 1, 1, prefill).seconds);
+        for (int i = 0; i < repetitions; i++) seconds.add(decoding.draw(1, 1, prefill).seconds());
         double rate = prefill / Percentiles.of(seconds).median();
         Work work = Work.prefill(setup.shape(), setup.rank(), Lengths.equal(1, prefill));
         try (Limits limits = Limits.of(setup.shape(), setup.bf16(), setup.threads())) {
@@ -123,84 +104,6 @@ public record SampleBench(Setup setup, int streams, int adapters, int tokens, in
             report.line().put("prefill", prefill).put("prefill_tok_s", Report.round(rate))
                     .put("prefill_ceiling_tok_s", Report.round(ceiling))
                     .put("prefill_share", Report.three(rate / ceiling));
-        }
-    }
-
-    /// The time and the results of a sampling run.
-    private record Drawn(double seconds, List<SampleTask> tasks, List<SampleResult> results) {}
-
-    private Drawn draw(Sampler sampler, Adapters trained, int count, int tokens, int promptTokens) {
-        SamplingParams params = new SamplingParams(Optional.of(tokens), Optional.empty(), List.of(),
-                List.of(), 1, -1, 1);
-        SplittableRandom random = new SplittableRandom(3);
-        List<SampleTask> tasks = new ArrayList<>();
-        for (int i = 0; i < count; i++)
-            tasks.add(new SampleTask("bench-" + i, setup.name(), Optional.empty(),
-                    random.ints(promptTokens, 0, setup.shape().vocabulary()).toArray(), params, 1, i, false,
-                    0));
-        Map<Long, SampleResult> results = new HashMap<>();
-        List<Long> tickets = new ArrayList<>();
-        long begin = System.nanoTime();
-        for (int i = 0; i < count; i++)
-            tickets.add(sampler.submit(tasks.get(i), Optional.of(trained.of(i).adapter())));
-        while (!sampler.idle())
-            for (Sampler.Finished done : sampler.step()) results.put(done.id(), done.result());
-        return new Drawn((System.nanoTime() - begin) * 1e-9, tasks,
-                tickets.stream().map(results::get).toList());
-    }
-
-    /// Whether the log-probability of each sampled token has the same bits as the trainer's.
-    private boolean equalsTrainer(Sampler sampler, Adapters trained) {
-        Drawn drawn = draw(sampler, trained, streams, tokens, PROMPT);
-        for (int i = 0; i < streams; i++) {
-            SampleResult.Sequence sequence = drawn.results.get(i).sequences().getFirst();
-            float[] forward = trained.forward(i, drawn.tasks.get(i).prompt(), sequence.tokens());
-            for (int j = 0; j < sequence.tokens().length; j++)
-                if (Float.floatToRawIntBits(forward[PROMPT - 1 + j])
-                        != Float.floatToRawIntBits(sequence.logprobs()[j])) return false;
-        }
-        return true;
-    }
-
-    /// Adapters after one training step, because a new adapter does not change the model.
-    private static final class Adapters implements AutoCloseable {
-        private final List<TrainingState> states = new ArrayList<>();
-        private final Trainer trainer;
-
-        Adapters(BaseModel model, int count, int rank) {
-            trainer = new Trainer(model);
-            Workload workload = Workload.of(rank, Lengths.equal(1, PROMPT));
-            for (int i = 0; i < count; i++) {
-                TrainingState state = TrainingState.createInitialized(Setup.adapter(rank, i), model.spec(),
-                        model.device());
-                states.add(state);
-                trainer.evaluate(state, workload.operation(0, model.spec().vocabularySize(), i));
-                trainer.optimStep(state, Optional.of(AdamParams.DEFAULT)).complete();
-            }
-        }
-
-        /// The adapter of stream `i`.
-        TrainingState of(int i) {
-            return states.get(i % states.size());
-        }
-
-        /// The trainer's log-probability of every token after the first.
-        float[] forward(int i, int[] prompt, int[] drawn) {
-            int n = prompt.length + drawn.length - 1;
-            int[] input = new int[n];
-            long[] targets = new long[n];
-            for (int at = 0; at <= n; at++) {
-                int token = at < prompt.length ? prompt[at] : drawn[at - prompt.length];
-                if (at < n) input[at] = token;
-                if (at > 0) targets[at - 1] = token;
-            }
-            Datum datum = new Datum(input, Map.of("target_tokens", TensorData.of(targets)));
-            return trainer.evaluate(of(i), new Operation.ForwardBackward(List.of(datum),
-                    LossFunction.CROSS_ENTROPY, Map.of(), true)).logprobs().getFirst();
-        }
-
-        @Override public void close() {
-            states.forEach(TrainingState::close);
         }
     }
 }

@@ -172,7 +172,7 @@ public record TrainBench(Setup setup, int steps, int warmUp, Optional<Peer> peer
     }
 
     /// The runs of a workload on a model, with new adapters.
-    private static final class Training implements AutoCloseable {
+    static final class Training implements AutoCloseable {
         private final Trainer trainer;
         private final Workload workload;
         private final List<TrainingState> states = new ArrayList<>();

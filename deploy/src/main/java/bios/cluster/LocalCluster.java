@@ -5,6 +5,7 @@ import bios.persistence.cassandra.CassandraJars;
 import bios.persistence.cassandra.CassandraSchema;
 import bios.persistence.cassandra.CassandraSettings;
 import bios.persistence.cassandra.LocalCassandra;
+import bios.worker.device.Devices;
 import bios.worker.device.HostMemory;
 import com.typesafe.config.ConfigFactory;
 import java.io.IOException;
@@ -179,18 +180,24 @@ public final class LocalCluster {
         }
         // All processes are seeds, so that a restarted process finds any other one.
         String seeds = String.join(",", planned.stream().map(Planned::address).toList());
+        List<Integer> cards = Devices.cards();
+        int workers = 0;
         for (Planned p : planned) {
+            boolean worker = p.role().equals("worker");
+            List<String> options = memory(worker);
+            // one worker for each of several cards
+            if (worker && cards.size() > 1)
+                options.add("-Dbios.engine.device=cuda:" + cards.get(workers++ % cards.size()));
             var arguments = new ArrayList<>(List.of("--name", p.name(), "--role", p.role(),
                     "--cluster-host", p.host(), "--cluster-port", String.valueOf(p.artery()), "--seed", seeds,
                     "--host", HOST, "--port", String.valueOf(p.http()), "--cassandra",
                     String.join(",", contactPoints), "--keyspace", settings.keyspace(), "--data",
                     settings.data().toString()));
             arguments.addAll(settings.common());
-            arguments.addAll(p.role().equals("worker") ? settings.worker() : settings.coordinator());
+            arguments.addAll(worker ? settings.worker() : settings.coordinator());
             members.add(new Member(p.name(), p.role(), p.host(), p.http(), p.artery(),
                     settings.data().resolve("logs").resolve(p.name() + ".log"), arguments,
-                    Map.of("BIOS_ARCHIVE_URL_SECRET", secret()),
-                    memory(p.role().equals("worker"))));
+                    Map.of("BIOS_ARCHIVE_URL_SECRET", secret()), options));
         }
     }
 

@@ -13,7 +13,7 @@ import picocli.CommandLine.Option;
 /// The options of the engine that a benchmark measures.
 public final class BenchEngine {
     @Option(names = "--shape", defaultValue = "llama-110m",
-            description = "llama-110m or qwen2.5-0.5b (default: ${DEFAULT-VALUE}).")
+            description = "llama-110m, qwen2.5-0.5b, llama-3-8b or qwen3-8b (default: ${DEFAULT-VALUE}).")
     private String shape;
 
     @Option(names = "--dtype", defaultValue = "bf16",
@@ -38,7 +38,8 @@ public final class BenchEngine {
     Setup setup() {
         Shape found = Shape.of(shape);
         if (found == null)
-            throw new CommandFailed("--shape " + shape + ": unknown; llama-110m or qwen2.5-0.5b");
+            throw new CommandFailed("--shape " + shape + ": unknown; one of "
+                    + String.join(", ", Shape.names()));
         if (!dtype.equals("bf16") && !dtype.equals("fp32"))
             throw new CommandFailed("--dtype " + dtype + ": bf16 or fp32");
         int cores = threads == null ? Runtime.getRuntime().availableProcessors() : threads;

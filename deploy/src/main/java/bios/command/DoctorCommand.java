@@ -1,17 +1,18 @@
 package bios.command;
 
 import bios.persistence.cassandra.CassandraJars;
-import bios.worker.device.MatmulBaseline.Product;
+import bios.worker.device.CudaReport;
+import bios.worker.device.CudaSettings;
 import bios.worker.device.Device;
 import bios.worker.device.DeviceSettings;
 import bios.worker.device.Devices;
+import bios.worker.device.MatmulBaseline.Product;
+import bios.worker.device.SmokeTest;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigException;
 import com.typesafe.config.ConfigFactory;
 import com.sun.management.OperatingSystemMXBean;
 import java.io.IOException;
-import java.lang.foreign.Arena;
-import java.lang.foreign.SymbolLookup;
 import java.lang.management.ManagementFactory;
 import java.net.InetAddress;
 import java.net.ServerSocket;
@@ -63,7 +64,8 @@ public final class DoctorCommand implements Callable<Integer> {
     private void engine() {
         Config program = ConfigFactory.load();
         line("CPU paths", paths(program.getString("bios.engine.cpu.path")));
-        try (Device device = Devices.open(DeviceSettings.of(program, cores()))) {
+        try (Device device = Devices.open(DeviceSettings.of(program, cores())
+                .withDevice(DeviceSettings.CPU))) {
             line("CPU engine", device.description());
             line("CPU products", products());
             line("memory reads", "%.0f GB/s".formatted(
@@ -104,25 +106,23 @@ public final class DoctorCommand implements Callable<Integer> {
         return Runtime.getRuntime().availableProcessors();
     }
 
-    private static void gpus() {
-        String found = output("nvidia-smi", "--query-gpu=name,memory.total,driver_version",
-                "--format=csv,noheader").map(text -> text.strip().replace("\n", "; ")).orElse("none");
-        line("GPUs", found);
-        StringBuilder libraries = new StringBuilder();
-        for (String name : List.of("libcuda.so.1", "libcublasLt.so.13", "libcublasLt.so.12",
-                "libnvrtc.so.13", "libnvrtc.so.12"))
-            if (loads(name)) libraries.append(libraries.isEmpty() ? "" : ", ").append(name);
-        line("CUDA libraries",
-                libraries.isEmpty() ? "none; only the CPU is used" : libraries.toString());
-    }
-
-    @SuppressWarnings("restricted")
-    private static boolean loads(String library) {
-        try (Arena arena = Arena.ofConfined()) {
-            SymbolLookup.libraryLookup(library, arena);
-            return true;
-        } catch (IllegalArgumentException _) {
-            return false;
+    /// The cards, what the CUDA backend finds and lacks, and whether it computes what the CPU does.
+    private void gpus() {
+        CudaSettings settings = CudaSettings.of(ConfigFactory.load());
+        CudaReport report = Devices.cudaReport(settings);
+        line("GPUs", report.cards().isEmpty() ? "none; only the CPU is used"
+                : String.join("; ", report.cards()));
+        line("CUDA libraries", report.libraries().isEmpty() ? "none" : String.join(", ",
+                report.libraries()));
+        report.missing().forEach(what -> line("", "not found: " + what));
+        if (!report.usable()) return;
+        try {
+            line("CUDA engine", SmokeTest.run(DeviceSettings.ofThreads(1).withDevice("cuda")
+                    .withCuda(settings)));
+        } catch (RuntimeException | LinkageError failure) {
+            line("CUDA engine", "does not work: " + failure);
+            failures.put("CUDA engine", failure.getMessage() + "; see docs/guide/gpu.md, or compute on the"
+                    + " CPU with bios.engine.device = cpu");
         }
     }
 

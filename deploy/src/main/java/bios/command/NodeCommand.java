@@ -67,6 +67,10 @@ public final class NodeCommand implements Callable<Integer> {
             description = "Threads of the engine (default: all cores).")
     private Integer threads;
 
+    @Option(names = "--device", paramLabel = "DEVICE", description =
+            "What computes: cpu, cuda, cuda:INDEX or cuda:UUID (default: an NVIDIA card if there is one).")
+    private String device;
+
     @Mixin private ModelOptions models;
 
     @Mixin private NodeOptions options;
@@ -80,7 +84,8 @@ public final class NodeCommand implements Callable<Integer> {
                 Optional.ofNullable(name).filter(n -> !n.isEmpty()), does, host, port,
                 data.toAbsolutePath().normalize(), served,
                 Optional.ofNullable(keys), Optional.ofNullable(threads),
-                NodeOptions.publicUrl(publicUrl).withFallback(options.settings()),
+                NodeOptions.publicUrl(publicUrl).withFallback(NodeOptions.device(device))
+                        .withFallback(options.settings()),
                 Optional.of(new Membership(clusterHost, clusterPort, seeds))));
         System.out.println("bios ready " + node.url().map(url -> "on " + url)
                 .orElse("as " + clusterHost + ":" + clusterPort));

@@ -48,6 +48,11 @@ final class NodeOptions {
         return ConfigFactory.parseMap(url == null ? Map.of() : Map.of("bios.gateway.public-url", url));
     }
 
+    /// The setting of `--device`; `device` is null without the option.
+    static Config device(String device) {
+        return ConfigFactory.parseMap(device == null ? Map.of() : Map.of("bios.engine.device", device));
+    }
+
     List<String> cassandra() {
         return cassandra == null ? List.of() : cassandra.stream().filter(c -> !c.isEmpty()).toList();
     }

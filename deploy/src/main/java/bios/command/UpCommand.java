@@ -45,6 +45,10 @@ public final class UpCommand implements Callable<Integer> {
             description = "Threads of the engine (default: all cores).")
     private Integer threads;
 
+    @Option(names = "--device", paramLabel = "DEVICE", description =
+            "What computes: cpu, cuda, cuda:INDEX or cuda:UUID (default: an NVIDIA card if there is one).")
+    private String device;
+
     @Option(names = "--config", paramLabel = "FILE",
             description = "Settings (HOCON) over the defaults; see docs/reference/settings.md.")
     private Path config;
@@ -60,7 +64,8 @@ public final class UpCommand implements Callable<Integer> {
         Node node = Node.start(new Node.Settings(Optional.empty(), EnumSet.allOf(Role.class), host, port,
                 home, models.chosen(), Optional.ofNullable(keys),
                 Optional.ofNullable(threads),
-                NodeOptions.publicUrl(publicUrl).withFallback(NodeOptions.settings(config)),
+                NodeOptions.publicUrl(publicUrl).withFallback(NodeOptions.device(device))
+                        .withFallback(NodeOptions.settings(config)),
                 Optional.empty()));
         System.out.println("bios ready on " + node.url().orElseThrow());
         System.out.flush();

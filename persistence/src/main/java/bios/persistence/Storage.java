@@ -7,6 +7,7 @@ import bios.persistence.blob.S3BlobStore;
 import bios.persistence.blob.S3Settings;
 import bios.persistence.cassandra.CassandraConnection;
 import bios.persistence.cassandra.CassandraSettings;
+import bios.persistence.embedded.DatabaseCompaction;
 import bios.persistence.index.CassandraRunIndex;
 import bios.persistence.index.JdbcRunIndex;
 import bios.persistence.index.RunIndex;
@@ -20,6 +21,7 @@ import com.typesafe.config.Config;
 import com.typesafe.config.ConfigException;
 import com.typesafe.config.ConfigFactory;
 import java.nio.file.Path;
+import java.sql.SQLException;
 import java.time.InstantSource;
 import java.util.ArrayList;
 import java.util.List;
@@ -97,6 +99,7 @@ public final class Storage implements AutoCloseable {
                 JournalCheck.open(folder(resolved));
                 index = closeLater(openStores, JdbcRunIndex.open(journalFolder, clock));
                 tasks = closeLater(openStores, JdbcSamplingTaskStore.open(journalFolder, clock));
+                closeLater(openStores, startCompaction(journalFolder));
             } else {
                 CassandraSettings settings = CassandraSettings.of(resolved);
                 // All stores share this session.
@@ -108,6 +111,15 @@ public final class Storage implements AutoCloseable {
         } catch (RuntimeException failed) {
             closeAll(openStores);
             throw failed;
+        }
+    }
+
+    private static DatabaseCompaction startCompaction(Path journalFolder) {
+        try {
+            return DatabaseCompaction.start(journalFolder);
+        } catch (SQLException failed) {
+            throw new IllegalStateException("the journal in " + journalFolder + " cannot be opened: "
+                    + failed.getMessage(), failed);
         }
     }
 

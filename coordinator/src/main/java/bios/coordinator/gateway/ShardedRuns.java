@@ -1,5 +1,6 @@
 package bios.coordinator.gateway;
 
+import bios.coordinator.StoredEntities;
 import bios.coordinator.run.RunSettings;
 import bios.coordinator.run.TrainingRunSharding;
 import bios.protocol.checkpoint.BlobId;
@@ -49,8 +50,17 @@ public final class ShardedRuns implements RunDirectory {
     @Override public CompletionStage<RunReply> ask(RunId run,
             Function<ActorRef<RunReply>, RunCommand> message, Duration timeout) {
         startProxy(run.slug());
+        RunCommand command = message.apply(system.ignoreRef());
+        if (command instanceof RunCommand.Create) return send(run, command, message, timeout);
+        return StoredEntities.get(system).exists(TrainingRunSharding.persistenceId(run)).thenCompose(exists ->
+                exists ? send(run, command, message, timeout)
+                        : CompletableFuture.completedStage(TrainingRunSharding.unknown(run)));
+    }
+
+    private CompletionStage<RunReply> send(RunId run, RunCommand command,
+            Function<ActorRef<RunReply>, RunCommand> message, Duration timeout) {
         EntityRef<RunCommand> entity = TrainingRunSharding.ref(system, run);
-        return switch (message.apply(system.ignoreRef())) {
+        return switch (command) {
             // Not idempotent: a repeated deletion is answered with not found.
             case RunCommand.DeleteCheckpoint _ -> entity.ask(message::apply, timeout);
             case RunCommand.Retrieve retrieve -> retrieve(entity, retrieve, timeout);

@@ -1,9 +1,11 @@
 package bios.coordinator.gateway;
 
+import bios.coordinator.StoredEntities;
 import bios.coordinator.session.SessionSharding;
 import bios.protocol.session.SessionCommand;
 import bios.protocol.session.SessionCommand.SessionReply;
 import java.time.Duration;
+import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
@@ -20,6 +22,15 @@ public final class ShardedSessions implements SessionDirectory {
     }
 
     @Override public CompletionStage<SessionReply> ask(String session,
+            Function<ActorRef<SessionReply>, SessionCommand> message, Duration timeout) {
+        if (message.apply(system.ignoreRef()) instanceof SessionCommand.Open)
+            return send(session, message, timeout);
+        return StoredEntities.get(system).exists(SessionSharding.persistenceId(session)).thenCompose(exists ->
+                exists ? send(session, message, timeout)
+                        : CompletableFuture.completedStage(SessionSharding.UNKNOWN));
+    }
+
+    private CompletionStage<SessionReply> send(String session,
             Function<ActorRef<SessionReply>, SessionCommand> message, Duration timeout) {
         var entity = SessionSharding.ref(system, session);
         return AskRetry.ask(timeout, attempt ->

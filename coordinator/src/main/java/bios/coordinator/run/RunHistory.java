@@ -53,6 +53,11 @@ final class RunHistory {
                 && last.kind() == now.kind() && last.node().equals(now.node());
     }
 
+    /// Whether nothing has happened in the run since it was passivated.
+    static boolean passivated(List<HistoryEntry> history) {
+        return !history.isEmpty() && history.getLast().kind() == Kind.PASSIVATED;
+    }
+
     private static Optional<HistoryEntry> entryOf(TrainingRun run, RunEvent event) {
         return switch (event) {
             case RunCreated(var config, var stamp) -> Optional.of(new HistoryEntry(config.createdAtMillis(),

@@ -56,7 +56,8 @@ import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 /// [RunTelemetry].
 public final class TrainingRunEntity
         extends EventSourcedBehaviorWithEnforcedReplies<Message, RunEvent, TrainingRun> {
-    private static final Duration UNCREATED_IDLE = Duration.ofSeconds(5);
+    /// The entity of a run that was never created stops at once, so that sharding forgets it.
+    private static final Duration UNCREATED_IDLE = Duration.ofMillis(10);
     private static final int STASH_CAPACITY = 100_000;
     /// A run that is only passivated and started again takes a snapshot each time its sequence number is a
     /// multiple of this.
@@ -77,6 +78,8 @@ public final class TrainingRunEntity
     private long lastSnapshot;
     /// The sequence number of the first event that this entity persisted, see [BlobScope]; 0: none yet.
     private long home;
+    /// Whether the run existed when the timer of idleness was started.
+    private boolean timedAsCreated;
 
     private TrainingRunEntity(RunId id, PersistenceId persistenceId, RunEnvironment environment,
             ActorContext<Message> actor, TimerScheduler<Message> timers,
@@ -121,7 +124,11 @@ public final class TrainingRunEntity
 
     @Override public boolean shouldSnapshot(TrainingRun run, RunEvent event, long sequenceNr) {
         boolean often = event instanceof EntityBegan && sequenceNr % SNAPSHOT_INTERVAL == 0;
-        return (event instanceof RecoveryPointReached || event instanceof RunClosed || often)
+        // With it the events that an earlier snapshot replaces are deleted: the operations before the last
+        // recovery point.
+        boolean rests = event instanceof HistoryRecorded(var entry)
+                && entry.kind() == HistoryEntry.Kind.PASSIVATED;
+        return (event instanceof RecoveryPointReached || event instanceof RunClosed || often || rests)
                 && run.inlineBytes() <= settings.snapshotBytes();
     }
 
@@ -156,8 +163,9 @@ public final class TrainingRunEntity
     /// because this one is wrongly considered dead, may have read that snapshot and not yet the events after
     /// it.
     private void prune(long snapshot) {
-        if (lastSnapshot > 0)
-            JournalPruning.before(context.actor().getSystem(), persistenceId().id(), lastSnapshot);
+        var system = context.actor().getSystem();
+        if (lastSnapshot > 0) JournalPruning.before(system, persistenceId().id(), lastSnapshot);
+        else JournalPruning.beforePrevious(system, persistenceId().id(), snapshot);
         lastSnapshot = snapshot;
     }
 
@@ -198,7 +206,16 @@ public final class TrainingRunEntity
     }
 
     private void restartIdleTimer(TrainingRun run) {
-        start(new RunTimer.Idle(), run.config().isEmpty() ? UNCREATED_IDLE : settings.idleAfter());
+        timedAsCreated = run.config().isPresent();
+        start(new RunTimer.Idle(), timedAsCreated ? settings.idleAfter() : UNCREATED_IDLE);
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> onTimer(TrainingRun run, RunTimer timer) {
+        if (!(timer instanceof RunTimer.Idle)) return handle(run, new RunInput.TimerElapsed(timer));
+        if (timedAsCreated == run.config().isPresent())
+            return handle(run, new RunInput.IdleElapsed(busy(run), shard.isPresent()));
+        restartIdleTimer(run);
+        return Effect().noReply();
     }
 
     // Commands
@@ -402,9 +419,7 @@ public final class TrainingRunEntity
         return switch (message) {
             case SelfMessage.Step(var input) -> handle(run, input);
             case SelfMessage.Begin _ -> persist(began(run)).thenNoReply().thenUnstashAll();
-            case SelfMessage.TimerElapsed(var timer) -> handle(run, timer instanceof RunTimer.Idle
-                    ? new RunInput.IdleElapsed(busy(run), shard.isPresent())
-                    : new RunInput.TimerElapsed(timer));
+            case SelfMessage.TimerElapsed(var timer) -> onTimer(run, timer);
             case SelfMessage.Shrink _ -> {
                 boolean more = results.shrink();
                 results.updateAccount(run, scheduler);
@@ -471,8 +486,8 @@ public final class TrainingRunEntity
 
     /// Whether the run has work in the background that passivation would interrupt.
     private boolean busy(TrainingRun run) {
-        return results.waiterCount() > 0 || maintenance.indexing() || leases.waits(run)
-                || run.config().isPresent() && !maintenance.swept(run);
+        return results.waiterCount() > 0 || timedAsCreated
+                && (maintenance.indexing() || leases.waits(run) || !maintenance.swept(run));
     }
 
     /// The events with which the entity begins: it is responsible now, and what is known of the ends of
@@ -552,7 +567,7 @@ public final class TrainingRunEntity
                 unloading.forEach(replyTo -> replyTo.tell(new RunReply.Done()));
                 unloading.clear();
             }
-            case RunEffect.Passivate(var resident) -> passivate(resident);
+            case RunEffect.Passivate(var resident) -> passivate(run, resident);
             case RunEffect.Stop _ -> context.tell(new SelfMessage.Stop());
             case RunEffect.Report(var occurrence) -> telemetry.report(run, occurrence);
         }
@@ -570,12 +585,11 @@ public final class TrainingRunEntity
         maintenance.index(run, results.step(), lastSequenceNumber(context.actor()));
     }
 
-    private void passivate(boolean resident) {
-        if (resident) {
-            telemetry.countPassivated();
+    private void passivate(TrainingRun run, boolean resident) {
+        if (resident) telemetry.countPassivated();
+        if (resident || !RunHistory.passivated(run.history()))
             context.tell(new SelfMessage.RecordHistory(List.of(
                     telemetry.entry(HistoryEntry.Kind.PASSIVATED, Optional.empty(), Map.of()))));
-        }
         shard.orElseThrow().tell(new ClusterSharding.Passivate<>(context.actor().getSelf()));
     }
 

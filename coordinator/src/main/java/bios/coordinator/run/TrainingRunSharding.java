@@ -1,6 +1,7 @@
 package bios.coordinator.run;
 
 import bios.coordinator.DamagedEntities;
+import bios.coordinator.StoredEntities;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.checkpoint.CheckpointPath;
@@ -38,6 +39,16 @@ public final class TrainingRunSharding {
     /// The cluster role of nodes that serve a base model.
     public static String role(String slug) {
         return "serves-" + slug;
+    }
+
+    /// The id of a run's entity in the journal.
+    public static PersistenceId persistenceId(RunId run) {
+        return PersistenceId.of(key(run.slug()).name(), run.value());
+    }
+
+    /// The reply about a run that does not exist.
+    public static RunReply unknown(RunId run) {
+        return new RunReply.Refused(Reason.NOT_FOUND, "there is no run " + run);
     }
 
     /// Hosts runs of a base model on this node, which must have the role.
@@ -106,12 +117,16 @@ public final class TrainingRunSharding {
 
             private CompletionStage<RunReply> ask(RunId id, String otherwise,
                     Function<ActorRef<RunReply>, RunCommand> command) {
+                EntityRef<RunCommand> run;
                 try {
-                    return ref(system, id).ask(command::apply, timeout);
+                    run = ref(system, id);
                 } catch (IllegalStateException | IllegalArgumentException unknownType) {
                     return CompletableFuture.completedFuture(
                             new RunReply.Refused(Reason.NOT_FOUND, otherwise));
                 }
+                return StoredEntities.get(system).exists(persistenceId(id)).thenCompose(exists -> exists
+                        ? run.<RunReply>ask(command::apply, timeout)
+                        : CompletableFuture.completedFuture(unknown(id)));
             }
         };
     }

@@ -27,6 +27,10 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
     /// The state before the session is opened.
     public static final Session NONE = new Session(Optional.empty(), List.of(), Map.of(), false);
 
+    /// Why a command for a session that does not exist, or is another owner's, is refused.
+    static final Fault UNKNOWN = Fault.user("not_found",
+            "there is no such session; it was never opened, or it has ended");
+
     /// The decision about a command.
     public sealed interface Decision {
         /// Persist the events, then reply.
@@ -94,8 +98,7 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
     }
 
     private static Decision notFound() {
-        return new Decision.Refuse(Fault.user("not_found",
-                "there is no such session; it was never opened, or it has ended"));
+        return new Decision.Refuse(UNKNOWN);
     }
 
     private static Decision full(String what) {

@@ -39,12 +39,15 @@ import org.apache.pekko.persistence.typed.javadsl.SignalHandler;
 /// release the snapshots of the session, then its journal is deleted.
 public final class SessionEntity
         extends EventSourcedBehaviorWithEnforcedReplies<Message, SessionEvent, Session> {
-    private static final Duration UNOPENED_IDLE = Duration.ofSeconds(5);
+    /// An entity of a session that was never opened stops at once, so that sharding forgets it.
+    private static final Duration UNOPENED_IDLE = Duration.ofMillis(10);
+    private static final Duration ENDED_IDLE = Duration.ofSeconds(5);
     private static final String IDLE_TIMER = "idle";
 
     /// Messages of the entity to itself.
     private sealed interface SelfMessage extends Message {
-        record IdleTimeout() implements SelfMessage {}
+        /// @param opened whether the session was open when the timer was started
+        record IdleTimeout(boolean opened) implements SelfMessage {}
 
         record SnapshotsReleased(boolean all) implements SelfMessage {}
     }
@@ -110,7 +113,7 @@ public final class SessionEntity
 
     private void onRecovered(Session session) {
         DamagedEntities.get(context.getSystem()).recovered(persistenceId().id());
-        startIdleTimer(session.opened().isPresent() && !session.ended());
+        startIdleTimer(session);
     }
 
     private void onRecoveryFailed(Throwable failure) {
@@ -154,15 +157,17 @@ public final class SessionEntity
         else JournalPruning.before(context.getSystem(), persistenceId().id(), taken.metadata().sequenceNr());
     }
 
-    private void startIdleTimer(boolean open) {
-        timers.startSingleTimer(IDLE_TIMER, new SelfMessage.IdleTimeout(), open ? settings.endsAfter()
-                : UNOPENED_IDLE);
+    private void startIdleTimer(Session session) {
+        boolean opened = session.opened().isPresent();
+        timers.startSingleTimer(IDLE_TIMER, new SelfMessage.IdleTimeout(opened), !opened ? UNOPENED_IDLE
+                : session.ended() ? ENDED_IDLE : settings.endsAfter());
     }
 
     @Override public CommandHandlerWithReply<Message, SessionEvent, Session> commandHandler() {
         return (session, message) -> switch (message) {
             case SessionCommand command -> onCommand(session, command);
-            case SelfMessage.IdleTimeout _ -> onIdleTimeout(session);
+            case SelfMessage.IdleTimeout(var opened) -> opened == session.opened().isPresent()
+                    ? onIdleTimeout(session) : Effect().noReply();
             case SelfMessage.SnapshotsReleased(var all) -> onSnapshotsReleased(all);
             default -> throw new IllegalStateException("unexpected message: " + message);
         };
@@ -199,7 +204,7 @@ public final class SessionEntity
         return switch (decision) {
             case Decision.Accept(var events) ->
                     (events.isEmpty() ? Effect().none() : persist(events))
-                            .thenRun((Session _) -> startIdleTimer(true)).thenReply(replyTo, reply::create);
+                            .thenRun(this::startIdleTimer).thenReply(replyTo, reply::create);
             case Decision.Refuse(var why) -> Effect().reply(replyTo, new SessionReply.Refused(why));
         };
     }
@@ -237,12 +242,12 @@ public final class SessionEntity
         if (!all) {
             context.getLog().atWarn().addKeyValue("session", id)
                     .log("some runs have not released their snapshots; retrying");
-            timers.startSingleTimer(IDLE_TIMER, new SelfMessage.IdleTimeout(), settings.retryAfter());
+            timers.startSingleTimer(IDLE_TIMER, new SelfMessage.IdleTimeout(true), settings.retryAfter());
             return Effect().noReply();
         }
-        return persist(List.of(new SessionEnded(clock.millis()))).thenRun((Session _) -> {
+        return persist(List.of(new SessionEnded(clock.millis()))).thenRun((Session ended) -> {
             ending = false;
-            startIdleTimer(false);
+            startIdleTimer(ended);
         }).thenNoReply();
     }
 }

@@ -5,6 +5,7 @@ import bios.coordinator.run.TrainingRunSharding;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.session.SessionCommand;
+import bios.protocol.session.SessionCommand.SessionReply;
 import java.time.Duration;
 import java.time.InstantSource;
 import java.util.Optional;
@@ -29,7 +30,15 @@ public final class SessionSharding {
     /// The cluster role of nodes that host sessions.
     public static final String ROLE = "coordinator";
 
+    /// The reply about a session that does not exist.
+    public static final SessionReply UNKNOWN = new SessionReply.Refused(Session.UNKNOWN);
+
     private SessionSharding() {}
+
+    /// The id of a session's entity in the journal.
+    public static PersistenceId persistenceId(String session) {
+        return PersistenceId.of(KEY.name(), session);
+    }
 
     /// Starts the sharding of sessions: a shard region on nodes with the role, else a proxy.
     public static ActorRef<ShardingEnvelope<SessionCommand>> init(ActorSystem<?> system,

@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.coordinator.DamagedEntities;
 import bios.persistence.blob.FileBlobStore;
+import bios.persistence.embedded.DatabaseCompaction;
 import bios.persistence.embedded.EmbeddedDatabase;
 import bios.persistence.journal.JdbcJournal;
 import bios.protocol.run.Datum;
@@ -17,16 +18,23 @@ import bios.protocol.run.RunConfig;
 import bios.protocol.run.RunId;
 import bios.protocol.stored.StoredOperations;
 import com.typesafe.config.ConfigFactory;
+import java.nio.file.Files;
 import java.nio.file.Path;
 import java.sql.SQLException;
 import java.time.Duration;
 import java.time.InstantSource;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.function.Function;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
 import org.apache.pekko.actor.typed.ActorRef;
+import org.apache.pekko.cluster.sharding.ShardRegion;
+import org.apache.pekko.cluster.sharding.typed.GetShardRegionState;
+import org.apache.pekko.cluster.sharding.typed.javadsl.ClusterSharding;
 import org.apache.pekko.cluster.typed.Cluster;
 import org.apache.pekko.cluster.typed.Join;
 import org.junit.jupiter.api.Test;
@@ -40,6 +48,9 @@ class TrainingRunShardingTest {
             pekko.coordinated-shutdown.exit-jvm = off
             bios.run { shards = 4, idle-after = 300 ms, retry-after = 100 ms, leave-within = 500 ms }
             """;
+    /// As docs/guide/operations.md says: of small runs, and of tables, shards and what the last commits left.
+    private static final long BYTES_OF_A_RUN = 16 << 10;
+    private static final long BYTES_OF_THE_REST = 2 << 20;
     @TempDir Path folder;
     private final ConcurrentLinkedQueue<String> executed = new ConcurrentLinkedQueue<>();
 
@@ -62,11 +73,21 @@ class TrainingRunShardingTest {
                 Duration.ofSeconds(20)).toCompletableFuture().join();
     }
 
+    private static RunConfig config(RunId run) {
+        var one = RunHarness.config(true);
+        return new RunConfig(run, one.owner(), one.baseModel(), one.lora(), one.loraChosen(), one.parent(),
+                one.userMetadata(), one.session(), one.createdAtMillis());
+    }
+
     private static RunReply submit(ActorTestKit kit, long seq) {
+        return submit(kit, RunHarness.RUN, seq).toCompletableFuture().join();
+    }
+
+    private static CompletionStage<RunReply> submit(ActorTestKit kit, RunId run, long seq) {
         var stored = StoredOperations.inline(new Operation.ForwardBackward(List.of(
                 new Datum(new int[] {(int) seq}, Map.of())), LossFunction.CROSS_ENTROPY, Map.of(), false));
-        return ask(kit, r -> new RunCommand.Submit(RunHarness.OWNER, seq, stored,
-                StoredOperations.digest(stored.encoded()), 1, r));
+        return TrainingRunSharding.ref(kit.system(), run).ask(r -> new RunCommand.Submit(RunHarness.OWNER,
+                seq, stored, StoredOperations.digest(stored.encoded()), 1, r), Duration.ofSeconds(20));
     }
 
     private void await(int executions) throws InterruptedException {
@@ -91,10 +112,8 @@ class TrainingRunShardingTest {
         try (var blobs = FileBlobStore.open(folder.resolve("blobs"))) {
             var kit = start(blobs, Duration.ofMillis(1));
             var other = new RunId("usf-finance-" + "f".repeat(12));
+            var config = config(other);
             var quiet = RunHarness.config(true);
-            var config = new RunConfig(other, quiet.owner(), quiet.baseModel(), quiet.lora(),
-                    quiet.loraChosen(), quiet.parent(), quiet.userMetadata(), quiet.session(),
-                    quiet.createdAtMillis());
             try {
                 ask(kit, r -> new RunCommand.Create(quiet, r));
                 submit(kit, 0);
@@ -121,6 +140,98 @@ class TrainingRunShardingTest {
                 var made = TrainingRunSharding.ref(system, other).<RunReply>ask(r ->
                         new RunCommand.Create(config, r), Duration.ofSeconds(20));
                 assertInstanceOf(RunReply.Described.class, made.toCompletableFuture().join());
+            } finally {
+                kit.shutdownTestKit();
+            }
+        }
+    }
+
+    /// The entities in the shards of this node.
+    private static List<String> entities(ActorTestKit kit) {
+        var probe = kit.<ShardRegion.CurrentShardRegionState>createTestProbe();
+        ClusterSharding.get(kit.system()).shardState().tell(new GetShardRegionState(
+                TrainingRunSharding.key("usf-finance"), probe.getRef()));
+        return probe.receiveMessage(Duration.ofSeconds(20)).getShards().stream()
+                .flatMap(shard -> shard.getEntityIds().stream()).sorted().toList();
+    }
+
+    private void awaitEmpty(ActorTestKit kit) throws InterruptedException {
+        for (int i = 0; i < 800 && !entities(kit).isEmpty(); i++) Thread.sleep(50);
+        assertEquals(List.of(), entities(kit));
+    }
+
+    @Test void theEntityOfARunThatWasNeverCreatedStopsAtOnceAndIsForgotten() throws Exception {
+        try (var blobs = FileBlobStore.open(folder.resolve("blobs"))) {
+            var kit = start(blobs, Duration.ofMillis(1));
+            try {
+                var refused = assertInstanceOf(RunReply.Refused.class,
+                        ask(kit, r -> new RunCommand.Describe(RunHarness.OWNER, r)));
+                assertEquals(RunCommand.Reason.NOT_FOUND, refused.reason());
+                awaitEmpty(kit);
+                assertInstanceOf(RunReply.Described.class,
+                        ask(kit, r -> new RunCommand.Create(RunHarness.config(true), r)));
+            } finally {
+                kit.shutdownTestKit();
+            }
+        }
+    }
+
+    /// The rows of the run in a table of the database.
+    private long rows(String table, String which) throws SQLException {
+        try (var connection = EmbeddedDatabase.connect(EmbeddedDatabase.url(folder));
+                var statement = connection.createStatement();
+                var counted = statement.executeQuery("SELECT COUNT(*) FROM \"" + table
+                        + "\" WHERE \"persistence_id\" = 'run-usf-finance|" + RunHarness.RUN + "' AND "
+                        + which)) {
+            counted.next();
+            return counted.getLong(1);
+        }
+    }
+
+    @Test void ofARunThatRestsTheJournalKeepsItsStateAndNotItsOperations() throws Exception {
+        String accepted = "\"event_ser_manifest\" LIKE '%operation-accepted%'";
+        try (var blobs = FileBlobStore.open(folder.resolve("blobs"))) {
+            var kit = start(blobs, Duration.ofMillis(1));
+            try {
+                ask(kit, r -> new RunCommand.Create(RunHarness.config(true), r));
+                for (int seq = 0; seq < 30; seq++) submit(kit, seq);
+                await(30);
+                assertTrue(rows("event_journal", accepted) > 0);
+                awaitEmpty(kit);
+                for (int i = 0; i < 100 && rows("event_journal", accepted) > 0; i++) Thread.sleep(50);
+                assertEquals(0, rows("event_journal", accepted));
+                assertTrue(rows("event_journal", "TRUE") <= 8, () -> "events");
+                assertEquals(2, rows("snapshot", "TRUE"), "one and a spare one");
+                assertInstanceOf(RunReply.Completed.class,
+                        ask(kit, r -> new RunCommand.Retrieve(RunHarness.OWNER, 29, 5000, r)));
+            } finally {
+                kit.shutdownTestKit();
+            }
+        }
+    }
+
+    /// Many runs with many operations: what they take on the disk is a matter of their states.
+    @Test void theJournalOfRunsThatRestTakesFewBytesForEach() throws Exception {
+        int runs = 16;
+        int operations = 12;
+        try (var blobs = FileBlobStore.open(folder.resolve("blobs"))) {
+            var kit = start(blobs, Duration.ofMillis(1));
+            try (var _ = DatabaseCompaction.start(folder)) {
+                var all = new ArrayList<CompletableFuture<RunReply>>();
+                for (int i = 0; i < runs; i++) {
+                    var run = new RunId("usf-finance-" + String.format("%012x", i));
+                    TrainingRunSharding.ref(kit.system(), run).<RunReply>ask(r ->
+                            new RunCommand.Create(config(run), r), Duration.ofSeconds(20))
+                            .toCompletableFuture().join();
+                    for (int seq = 0; seq < operations; seq++)
+                        all.add(submit(kit, run, seq).toCompletableFuture());
+                }
+                for (var each : all) assertInstanceOf(RunReply.Accepted.class, each.join());
+                Path file = EmbeddedDatabase.file(folder);
+                long most = runs * BYTES_OF_A_RUN + BYTES_OF_THE_REST;
+                awaitEmpty(kit);
+                for (int i = 0; i < 400 && Files.size(file) > most; i++) Thread.sleep(100);
+                assertTrue(Files.size(file) <= most, Files.size(file) + " bytes, of at most " + most);
             } finally {
                 kit.shutdownTestKit();
             }

@@ -111,7 +111,7 @@ final class Client {
             case 15 -> new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(),
                     loop.oneIn(2) ? Optional.of("session-2") : Optional.empty());
             case 16, 17 -> new Operation.LoadState(new CheckpointPath(
-                    loop.oneIn(4) ? other.orElse(run) : run,
+                    cluster.faults.calm || loop.oneIn(4) ? other.orElse(run) : run,
                     loop.oneIn(3) ? Optional.of(CheckpointKind.SAMPLER) : Optional.empty(),
                     new CheckpointName(loop.any(List.of("a", "a", "b", "s", "missing")))), loop.oneIn(2));
             case 18 -> loop.oneIn(2) ? train(Map.of(loop.oneIn(2) ? ModelEngine.FAIL

@@ -4,6 +4,7 @@ package bios.coordinator.simulation;
 /// that each fault also occurs alone.
 final class Faults {
     boolean ended;
+    final boolean calm;
     final int drop;
     final int repeat;
     final int slowNetwork;
@@ -28,6 +29,7 @@ final class Faults {
 
     /// @param calm whether nothing is lost or late between runs, and no process ends
     Faults(EventLoop loop, boolean calm) {
+        this.calm = calm;
         drop = calm ? 0 : sometimes(loop, 5, 30);
         repeat = sometimes(loop, 5, 30);
         slowNetwork = calm ? 0 : sometimes(loop, 10, 40);

@@ -10,7 +10,9 @@ import java.nio.charset.StandardCharsets;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
+import java.util.Optional;
 import java.util.OptionalInt;
+import java.util.TreeMap;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.stream.Collectors;
@@ -22,6 +24,10 @@ public final class CassandraSchema {
     public static final int VERSION = 1;
     private static final Duration DDL_TIMEOUT = Duration.ofMinutes(1);
     private static final String ROW = "SELECT version FROM %s.schema_version WHERE part = 'bios'";
+
+    private static final int GRACE_OF_ONE_SECONDS = 60;
+    private static final int GRACE_SECONDS = 86_400;
+    private static final String TOMBSTONE_INTERVAL = "tombstone_compaction_interval";
 
     private CassandraSchema() {}
 
@@ -47,14 +53,51 @@ public final class CassandraSchema {
             if (found > VERSION) throw newer(settings, found);
             for (int version = found + 1; version <= VERSION; version++) {
                 for (String statement : statements(version))
-                    run(session, statement.replace("KEYSPACE", keyspace));
+                    run(session, statement.replace("KEYSPACE", keyspace).replace("GRACE",
+                            String.valueOf(graceSeconds(session, keyspace))));
                 run(session, "INSERT INTO " + keyspace + ".schema_version (part, version) VALUES ('bios', "
                         + version + ")");
                 done.add("created the tables of version " + version);
             }
             if (found == VERSION) done.add("the tables have version " + VERSION + ": nothing to do");
+            setGrace(session, keyspace).ifPresent(said -> done.addFirst(said));
             return done;
         }
+    }
+
+    /// Deleted events and chunks stay on the disk for a day, so that every replica learns of the deletion.
+    /// Where there is one replica, they go at the next compaction after a minute.
+    ///
+    /// @return a message for a person, if a table was changed
+    static Optional<String> setGrace(CqlSession session, String keyspace) {
+        int grace = graceSeconds(session, keyspace);
+        int other = grace == GRACE_SECONDS ? GRACE_OF_ONE_SECONDS : GRACE_SECONDS;
+        boolean changed = false;
+        for (var table : session.execute(SimpleStatement.newInstance("SELECT table_name, gc_grace_seconds,"
+                + " compaction FROM system_schema.tables WHERE keyspace_name = ?", keyspace))) {
+            if (table.getInt("gc_grace_seconds") != other) continue;
+            var compaction = new TreeMap<>(table.getMap("compaction", String.class, String.class));
+            compaction.computeIfPresent(TOMBSTONE_INTERVAL, (_, _) -> String.valueOf(grace));
+            String options = compaction.entrySet().stream().map(option ->
+                    "'" + option.getKey() + "': '" + option.getValue() + "'")
+                    .collect(Collectors.joining(", "));
+            run(session, "ALTER TABLE " + keyspace + "." + table.getString("table_name")
+                    + " WITH gc_grace_seconds = " + grace + " AND compaction = {" + options + "}");
+            changed = true;
+        }
+        return changed ? Optional.of("deleted rows stay for at least " + grace + " s now") : Optional.empty();
+    }
+
+    private static int graceSeconds(CqlSession session, String keyspace) {
+        return copies(session, keyspace) == 1 ? GRACE_OF_ONE_SECONDS : GRACE_SECONDS;
+    }
+
+    private static int copies(CqlSession session, String keyspace) {
+        return session.execute(SimpleStatement.newInstance("SELECT replication FROM system_schema.keyspaces"
+                + " WHERE keyspace_name = ?", keyspace)).one()
+                .getMap("replication", String.class, String.class).entrySet().stream()
+                .filter(entry -> !entry.getKey().equals("class"))
+                .mapToInt(entry -> Integer.parseInt(entry.getValue())).sum();
     }
 
     /// Throws [SchemaMismatch] unless the tables have this program's version.

@@ -217,6 +217,7 @@ public final class LocalCassandra implements AutoCloseable {
             partitioner: org.apache.cassandra.dht.Murmur3Partitioner
             commitlog_sync: batch
             commitlog_segment_size: 32MiB
+            commitlog_total_space: 256MiB
             disk_failure_policy: stop
             commit_failure_policy: stop
             paxos_variant: v2

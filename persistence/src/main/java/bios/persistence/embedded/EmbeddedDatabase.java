@@ -32,6 +32,9 @@ public final class EmbeddedDatabase {
     /// cost.
     private static final int BYTES_IN_ROW = 8192;
     private static final int HEADER_BYTES = 4096;
+    /// The space of a chunk is used again so long after it was written; H2's default of 45 s makes the file
+    /// grow by as many seconds of commits.
+    static final int RETENTION_MILLIS = 5_000;
 
     /// Pages of the database in memory. Its own default grows with the heap.
     private static final int CACHE_KIB = 32 << 10;
@@ -47,7 +50,8 @@ public final class EmbeddedDatabase {
         RetryingFileSystem.register();
         return "jdbc:h2:" + RetryingFileSystem.SCHEME + ":" + file
                 + ";DATABASE_TO_UPPER=false;DB_CLOSE_ON_EXIT=FALSE;WRITE_DELAY=0"
-                + ";MAX_LENGTH_INPLACE_LOB=" + BYTES_IN_ROW + ";CACHE_SIZE=" + CACHE_KIB;
+                + ";MAX_LENGTH_INPLACE_LOB=" + BYTES_IN_ROW + ";CACHE_SIZE=" + CACHE_KIB
+                + ";RETENTION_TIME=" + RETENTION_MILLIS;
     }
 
     /// The JDBC address of the existing database in `folder`, which is not changed.

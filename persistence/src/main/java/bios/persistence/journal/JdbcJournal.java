@@ -169,11 +169,15 @@ public final class JdbcJournal extends AsyncWriteJournal {
     }
 
     private static long highest(Connection connection, String persistenceId) throws SQLException {
-        try (PreparedStatement statement = connection.prepareStatement(HIGHEST)) {
+        return number(connection, HIGHEST, persistenceId);
+    }
+
+    /// The number that a query for an entity finds; 0 if it finds none.
+    static long number(Connection connection, String sql, String persistenceId) throws SQLException {
+        try (PreparedStatement statement = connection.prepareStatement(sql)) {
             statement.setString(1, persistenceId);
             try (ResultSet rows = statement.executeQuery()) {
-                rows.next();
-                return rows.getLong(1);
+                return rows.next() ? rows.getLong(1) : 0;
             }
         }
     }
@@ -198,12 +202,7 @@ public final class JdbcJournal extends AsyncWriteJournal {
 
     /// The events up to this number were deleted.
     private static long deletedTo(Connection connection, String persistenceId) throws SQLException {
-        try (PreparedStatement statement = connection.prepareStatement(DELETED)) {
-            statement.setString(1, persistenceId);
-            try (ResultSet rows = statement.executeQuery()) {
-                return rows.next() ? rows.getLong(1) : 0;
-            }
-        }
+        return number(connection, DELETED, persistenceId);
     }
 
     private static void update(Connection connection, String sql, String persistenceId, long number)

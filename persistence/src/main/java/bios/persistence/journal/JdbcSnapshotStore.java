@@ -31,6 +31,7 @@ public final class JdbcSnapshotStore extends SnapshotStore {
             "snapshot_ser_manifest", "meta_payload", "meta_ser_id", "meta_ser_manifest", "checksum"
             """ + SELECTED + " ORDER BY \"sequence_number\" DESC LIMIT 1";
     private static final String DELETE = "DELETE " + SELECTED;
+    /// The events up to this number were deleted because of a snapshot.
     private static final String REPLACED_EVENTS =
             "SELECT \"up_to\" FROM \"deleted_events\" WHERE \"persistence_id\" = ? AND \"replaced\"";
 
@@ -93,21 +94,12 @@ public final class JdbcSnapshotStore extends SnapshotStore {
                 ResultSet rows = statement.executeQuery()) {
             found = rows.next() ? Optional.of(snapshot(persistenceId, rows)) : Optional.empty();
         }
-        long replaced = criteria.maxSequenceNr() == Long.MAX_VALUE ? replaced(connection, persistenceId) : 0;
+        long replaced = criteria.maxSequenceNr() == Long.MAX_VALUE
+                ? JdbcJournal.number(connection, REPLACED_EVENTS, persistenceId) : 0;
         if (found.map(one -> one.metadata().sequenceNr()).orElse(0L) < replaced)
             throw new JournalDamaged("the snapshot of " + persistenceId + " that replaces its events up to "
                     + replaced + " is missing");
         return found;
-    }
-
-    /// The events up to this number were deleted because of a snapshot.
-    private static long replaced(Connection connection, String persistenceId) throws SQLException {
-        try (PreparedStatement statement = connection.prepareStatement(REPLACED_EVENTS)) {
-            statement.setString(1, persistenceId);
-            try (ResultSet rows = statement.executeQuery()) {
-                return rows.next() ? rows.getLong(1) : 0;
-            }
-        }
     }
 
     private static PreparedStatement select(Connection connection, String sql, String persistenceId,

@@ -36,6 +36,21 @@ public final class JournalPruning {
         deleteSnapshots(persistence, persistenceId, snapshotSequenceNr - 1, ignored);
     }
 
+    /// The same for the snapshot before `snapshotSequenceNr`, if there is one.
+    ///
+    /// @param snapshotSequenceNr the sequence number of the newest snapshot
+    public static void beforePrevious(ActorSystem<?> system, String persistenceId, long snapshotSequenceNr) {
+        var persistence = Persistence.get(Adapter.toClassic(system));
+        Patterns.ask(persistence.snapshotStoreFor("", ConfigFactory.empty()),
+                new SnapshotProtocol.LoadSnapshot(persistenceId, SnapshotSelectionCriteria.latest(),
+                        snapshotSequenceNr - 1), DELETION_LIMIT)
+                .thenAccept(answer -> {
+                    if (answer instanceof SnapshotProtocol.LoadSnapshotResult found
+                            && found.snapshot().isDefined())
+                        before(system, persistenceId, found.snapshot().get().metadata().sequenceNr());
+                });
+    }
+
     /// Deletes all events and snapshots of an entity that is not used any more.
     public static void all(ActorSystem<?> system, String persistenceId) {
         var persistence = Persistence.get(Adapter.toClassic(system));

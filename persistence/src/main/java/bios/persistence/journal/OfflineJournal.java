@@ -177,8 +177,8 @@ public final class OfflineJournal implements AutoCloseable {
                     replaced = row.getBoolean(2);
                 }
             }
-            readSnapshots(persistenceId, snapshots);
-            readEvents(persistenceId, events);
+            read(SNAPSHOTS, persistenceId, OfflineJournal::snapshot, snapshots);
+            read(EVENTS, persistenceId, OfflineJournal::event, events);
         } catch (SQLException failed) {
             failure = Optional.of("its rows cannot be read: "
                     + failed.getMessage().lines().findFirst().orElse(""));
@@ -193,38 +193,37 @@ public final class OfflineJournal implements AutoCloseable {
         return statement;
     }
 
-    private void readEvents(String persistenceId, List<StoredRows.Row> into) throws SQLException {
-        try (PreparedStatement statement = select(EVENTS, persistenceId);
+    private interface RowReader {
+        StoredRows.Row read(String persistenceId, ResultSet row) throws SQLException;
+    }
+
+    private void read(String sql, String persistenceId, RowReader reader, List<StoredRows.Row> into)
+            throws SQLException {
+        try (PreparedStatement statement = select(sql, persistenceId);
                 ResultSet row = statement.executeQuery()) {
-            while (row.next()) {
-                long number = row.getLong(1);
-                var payload = new StoredPayload(row.getInt(6), row.getString(7), row.getBytes(5));
-                var event = new EventRow.Event(row.getLong(3), row.getString(4), payload,
-                        metadata(row, 8));
-                long checksum = row.getLong(11);
-                boolean intact = row.wasNull()
-                        || checksum == Checksum.of(persistenceId, number, row.getString(2), event);
-                into.add(new StoredRows.Row(number, payload.serializer(), payload.manifest(),
-                        payload.bytes(), intact));
-            }
+            while (row.next()) into.add(reader.read(persistenceId, row));
         }
     }
 
-    private void readSnapshots(String persistenceId, List<StoredRows.Row> into) throws SQLException {
-        try (PreparedStatement statement = select(SNAPSHOTS, persistenceId);
-                ResultSet row = statement.executeQuery()) {
-            while (row.next()) {
-                long number = row.getLong(1);
-                var payload = new StoredPayload(row.getInt(4), row.getString(5), row.getBytes(3));
-                long created = row.getLong(2);
-                Optional<StoredPayload> metadata = metadata(row, 6);
-                long checksum = row.getLong(9);
-                boolean intact = row.wasNull()
-                        || checksum == Checksum.of(persistenceId, number, created, payload, metadata);
-                into.add(new StoredRows.Row(number, payload.serializer(), payload.manifest(),
-                        payload.bytes(), intact));
-            }
-        }
+    private static StoredRows.Row event(String persistenceId, ResultSet row) throws SQLException {
+        long number = row.getLong(1);
+        var payload = new StoredPayload(row.getInt(6), row.getString(7), row.getBytes(5));
+        var event = new EventRow.Event(row.getLong(3), row.getString(4), payload, metadata(row, 8));
+        return row(row, 11, number, payload, Checksum.of(persistenceId, number, row.getString(2), event));
+    }
+
+    private static StoredRows.Row snapshot(String persistenceId, ResultSet row) throws SQLException {
+        long number = row.getLong(1);
+        var payload = new StoredPayload(row.getInt(4), row.getString(5), row.getBytes(3));
+        return row(row, 9, number, payload,
+                Checksum.of(persistenceId, number, row.getLong(2), payload, metadata(row, 6)));
+    }
+
+    private static StoredRows.Row row(ResultSet row, int checksumColumn, long number, StoredPayload payload,
+            long right) throws SQLException {
+        long checksum = row.getLong(checksumColumn);
+        boolean intact = row.wasNull() || checksum == right;
+        return new StoredRows.Row(number, payload.serializer(), payload.manifest(), payload.bytes(), intact);
     }
 
     private static Optional<StoredPayload> metadata(ResultSet row, int column) throws SQLException {

@@ -9,6 +9,8 @@ import com.datastax.oss.driver.api.core.CqlSession;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigFactory;
 import java.util.Map;
+import java.util.Optional;
+import java.util.TreeSet;
 import org.junit.jupiter.api.Test;
 
 class CassandraSchemaIT {
@@ -46,6 +48,30 @@ class CassandraSchemaIT {
         var settings = CassandraSettings.of(TestCassandra.tables());
         var said = CassandraSchema.create(settings);
         assertTrue(said.getLast().contains("nothing to do"), said.toString());
+    }
+
+    private static String grace(CqlSession session, String keyspace) {
+        var found = new TreeSet<String>();
+        for (var table : session.execute("SELECT table_name, gc_grace_seconds, compaction FROM"
+                + " system_schema.tables WHERE keyspace_name = '" + keyspace + "'"))
+            if (table.getString("table_name").equals("events")
+                    || table.getString("table_name").equals("blob_chunks"))
+                found.add(table.getInt("gc_grace_seconds") + " " + table.getMap("compaction", String.class,
+                        String.class).get("tombstone_compaction_interval"));
+        return String.join(", ", found);
+    }
+
+    @Test void deletedRowsStayForAMinuteWhereThereIsOneReplicaAndForADayWhereThereAreMore() {
+        var settings = CassandraSettings.of(TestCassandra.config(TestCassandra.shared(), "grace", Map.of()));
+        CassandraSchema.create(settings);
+        try (CqlSession session = Cql.await(CassandraConnection.connect(settings))) {
+            assertEquals("60 60", grace(session, "grace"));
+            session.execute("ALTER KEYSPACE grace WITH replication = {'class': 'NetworkTopologyStrategy',"
+                    + " 'datacenter1': 3}");
+            assertTrue(CassandraSchema.setGrace(session, "grace").orElseThrow().contains("86400"));
+            assertEquals("86400 86400", grace(session, "grace"));
+            assertEquals(Optional.empty(), CassandraSchema.setGrace(session, "grace"));
+        }
     }
 
     @Test void connectionsWithTheSameSettingsShareOneSession() {

@@ -29,7 +29,8 @@ import java.util.Optional;
 /// Sums over rows (gradients of adapters) contain the rows of one slot only.
 ///
 /// **Element types.** The result of a verb on [DType#BF16] operands is its result for the same numbers in
-/// [DType#F32], or one closer to the exact result, rounded to nearest even.
+/// [DType#F32], or one closer to the exact result, rounded to nearest even. If all operands of [#attention] or
+/// of its gradient are BF16, softmax weights and their gradients may be rounded to bf16 as well.
 ///
 /// **Out of memory.** [OutOfDeviceMemory] is thrown by the call that allocates; then nothing is allocated,
 /// and no result has changed except those that the verb overwrites.
@@ -41,6 +42,11 @@ public interface Device extends AutoCloseable {
 
     /// A description for people: kind, instruction set, threads.
     String description();
+
+    /// The element type of activations that it computes with fastest, [DType#F32] or [DType#BF16]; both work.
+    default DType activationType() {
+        return DType.F32;
+    }
 
     // ---- memory ----
 

@@ -1,18 +1,40 @@
 package bios.worker.device;
 
 import bios.worker.device.cpu.CpuBackend;
+import bios.worker.device.cuda.CudaBackend;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigException;
+import java.util.List;
 
 /// The list of backends.
 public final class Devices {
     private Devices() {}
 
-    /// Opens the device that the settings describe.
+    private static final String CUDA = "cuda";
+
+    /// Opens the device that the settings describe. `auto` is the first card that the CUDA backend supports,
+    /// else the CPU.
     ///
-    /// @throws IllegalArgumentException if this machine cannot execute the path
+    /// @throws IllegalArgumentException if this machine cannot execute the path, or has no such card
     public static Device open(DeviceSettings settings) {
+        if (isCuda(settings.device())
+                || settings.device().equals(DeviceSettings.AUTO) && !cards().isEmpty())
+            return CudaBackend.open(settings.device(), settings);
         return CpuBackend.open(settings);
+    }
+
+    private static boolean isCuda(String device) {
+        return device.equals(CUDA) || device.startsWith(CUDA + ":");
+    }
+
+    /// Numbers of the cards of this machine that the CUDA backend supports.
+    public static List<Integer> cards() {
+        return CudaBackend.cards();
+    }
+
+    /// What this machine has of all that the CUDA backend needs.
+    public static CudaReport cudaReport(CudaSettings settings) {
+        return CudaBackend.report(settings);
     }
 
     /// The capabilities of this machine.
@@ -20,8 +42,17 @@ public final class Devices {
         return CpuBackend.HARDWARE;
     }
 
-    /// Throws if the path is unknown or this machine cannot execute it.
-    static void require(String path, Config program) {
+    /// Throws if the device is unknown, or the path is, or this machine cannot execute it.
+    static void require(String device, String path, Config program) {
+        if (!device.equals(DeviceSettings.AUTO) && !device.equals(DeviceSettings.CPU) && !isCuda(device))
+            throw new ConfigException.BadValue(program.origin(), "bios.engine.device",
+                    device + " is none of auto, cpu, cuda, cuda:INDEX and cuda:UUID");
+        try {
+            if (isCuda(device)) CudaBackend.requireCard(device);
+        } catch (IllegalArgumentException refused) {
+            throw new ConfigException.BadValue(program.origin(), "bios.engine.device",
+                    refused.getMessage());
+        }
         try {
             CpuBackend.requirePath(path);
         } catch (IllegalArgumentException refused) {

@@ -13,7 +13,6 @@ import bios.worker.adapter.Adapter;
 import bios.worker.adapter.StateSnapshot;
 import bios.worker.adapter.StateSource;
 import bios.worker.adapter.TrainingState;
-import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.OutOfDeviceMemory;
 import bios.worker.device.HostMemory;
@@ -96,6 +95,7 @@ final class DeviceExecutor implements AutoCloseable {
             log.info("memory limit={} in_use={} runs={} host_runs={} device=\"{}\"",
                     executor.device.memoryLimit(), executor.device.memoryInUse(), executor.runBytes(),
                     executor.hostRunBytes(), executor.device.description());
+            executor.reportMemory();
             loaded.accept(executor);
             return models;
         } catch (Throwable thrown) {
@@ -110,11 +110,11 @@ final class DeviceExecutor implements AutoCloseable {
         Consumer<String> warn = what -> log.atWarn().addKeyValue("model", name).log("{}", what);
         Optional<Tokenizer> tokenizer = Tokenizer.open(folder);
         tokenizer.ifPresent(t -> t.warnings(folder).forEach(warn));
-        BaseModel model = BaseModel.load(ModelFolder.open(folder), name, device, DType.F32, fingerprints,
-                warn);
-        model.setActivationBudget(settings.activationBytes(), settings.longSequenceBytes());
+        BaseModel model = BaseModel.load(ModelFolder.open(folder), name, device,
+                device.activationType(), fingerprints, warn);
+        model.setActivationBudget(settings.activationBytes(device), settings.longSequenceBytes(device));
         Sampler sampler = new Sampler(model, tokenizer.map(t -> tokens -> t.decode(tokens, false)),
-                settings.sampler());
+                settings.sampler().forDevice(device));
         var loaded = new LoadedModel(model, settings.nonFinite(), sampler, tokenizer);
         models.put(name, loaded);
         var info = model.info();
@@ -150,6 +150,12 @@ final class DeviceExecutor implements AutoCloseable {
             case DeviceQueue.Turn.Pass(var candidates) -> pass(candidates);
             case DeviceQueue.Turn.Complete(var results) -> results.get().ifPresent(report);
         }
+        reportMemory();
+    }
+
+    private void reportMemory() {
+        Metrics.DEVICE_MEMORY.labelValues("in_use").set(device.memoryInUse());
+        Metrics.DEVICE_MEMORY.labelValues("limit").set(device.memoryLimit());
     }
 
     /// Waits for the results of a pass and takes them. A device in the host's memory has them when the launch
@@ -447,7 +453,8 @@ final class DeviceExecutor implements AutoCloseable {
 
     private long roomForRuns() {
         long beside = settings.adapterBytes()
-                + models.size() * (settings.activationBytes() + settings.sampler().cacheBytes());
+                + models.size() * (settings.activationBytes(device)
+                        + settings.sampler().forDevice(device).cacheBytes());
         long free = device.memoryLimit() - device.memoryInUse() - beside;
         return settings.runs().deviceBytes().orElse(Math.max(LEAST_RUN_BYTES, free / 2));
     }

@@ -2,6 +2,7 @@ package bios.worker.engine;
 
 import static bios.protocol.Require.require;
 
+import bios.worker.device.Device;
 import bios.worker.sample.SamplerSettings;
 import bios.worker.train.NonFinite;
 import com.typesafe.config.Config;
@@ -10,7 +11,8 @@ import java.util.OptionalLong;
 /// Limits of an [Engine], as `bios.engine` in reference.conf explains them.
 ///
 /// @param trainPassTokens about how many tokens of training go through one pass
-/// @param activationBytes most bytes of activations that a pass keeps for its backward, per base model
+/// @param activationBytes most bytes of activations that a pass keeps for its backward, per base model; empty:
+///     by the size of the device
 /// @param longSequenceBytes the same for a pass of one sequence that is too long for these
 /// @param copiesPerRun most copies of a run's state that are being written at once
 /// @param preparedPerRun operations of a run that are decoded ahead of their turn
@@ -19,8 +21,8 @@ import java.util.OptionalLong;
 /// @param sampler limits of decoding, per base model
 /// @param maxQueuedSequences most sequences that wait or decode
 /// @param nonFinite what operations of training do whose numbers are not finite
-public record EngineSettings(int trainPassTokens, long activationBytes, long longSequenceBytes,
-        int copiesPerRun, int preparedPerRun, Runs runs, long adapterBytes, SamplerSettings sampler,
+public record EngineSettings(int trainPassTokens, OptionalLong activationBytes,
+        OptionalLong longSequenceBytes, int copiesPerRun, int preparedPerRun, Runs runs, long adapterBytes, SamplerSettings sampler,
         int maxQueuedSequences, NonFinite nonFinite) {
     /// Room for runs.
     ///
@@ -51,15 +53,16 @@ public record EngineSettings(int trainPassTokens, long activationBytes, long lon
                     own.getInt("max-waiting-runs"));
         }
 
-        private static OptionalLong bytes(Config own, String name) {
-            return own.getString(name).equals("auto")
-                    ? OptionalLong.empty() : OptionalLong.of(own.getBytes(name));
-        }
+    }
+
+    private static OptionalLong bytes(Config own, String name) {
+        return own.getString(name).equals("auto")
+                ? OptionalLong.empty() : OptionalLong.of(own.getBytes(name));
     }
 
     public EngineSettings {
-        require(trainPassTokens > 0 && activationBytes >= 0 && longSequenceBytes >= 0 && copiesPerRun > 0
-                && preparedPerRun > 0 && adapterBytes > 0 && maxQueuedSequences > 0,
+        require(trainPassTokens > 0 && activationBytes.orElse(0) >= 0 && longSequenceBytes.orElse(0) >= 0
+                && copiesPerRun > 0 && preparedPerRun > 0 && adapterBytes > 0 && maxQueuedSequences > 0,
                 "limits of an engine are positive");
     }
 
@@ -68,10 +71,21 @@ public record EngineSettings(int trainPassTokens, long activationBytes, long lon
         Config own = program.getConfig("bios.engine");
         Config sampler = own.getConfig("sampler");
         SamplerSettings decoding = SamplerSettings.of(sampler);
-        return new EngineSettings(own.getInt("train-pass-tokens"), own.getBytes("activation-bytes"),
-                own.getBytes("long-sequence-bytes"),
+        return new EngineSettings(own.getInt("train-pass-tokens"), bytes(own, "activation-bytes"),
+                bytes(own, "long-sequence-bytes"),
                 own.getInt("copies-per-run"), own.getInt("prepared-per-run"), Runs.of(own),
                 own.getBytes("adapter-bytes"),
                 decoding, sampler.getInt("max-queued-sequences"), NonFinite.of(own.getString("non-finite")));
+    }
+
+    /// [#activationBytes] on a device: 640 MiB on a CPU, a quarter of [SamplerSettings#size] on a card.
+    long activationBytes(Device device) {
+        return activationBytes.orElse(device.ownMemory() ? SamplerSettings.size(device) / 4 : 640L << 20);
+    }
+
+    /// [#longSequenceBytes] on a device: 2560 MiB on a CPU, three eighths of [SamplerSettings#size] on a card.
+    long longSequenceBytes(Device device) {
+        return longSequenceBytes.orElse(device.ownMemory() ? SamplerSettings.size(device) / 8 * 3
+                : 2560L << 20);
     }
 }

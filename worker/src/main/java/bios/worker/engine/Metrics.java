@@ -57,6 +57,10 @@ public final class Metrics {
     public static final Gauge SAMPLING = Gauge.builder().name("bios_engine_sampling_sequences")
             .help("Sequences that wait or decode.").register();
 
+    /// Memory of the device; `state` is `in_use` or `limit`.
+    public static final Gauge DEVICE_MEMORY = Gauge.builder().name("bios_engine_device_memory_bytes")
+            .help("Bytes of the device's memory, in use or the limit.").labelNames("state").register();
+
     /// Saves and recovery points that are being written.
     public static final Gauge COPIES = Gauge.builder().name("bios_engine_copies_in_writing")
             .help("Copies of runs' states that are being written to the blob store.").register();

@@ -9,13 +9,15 @@ import java.util.function.Function;
 /// @param opener opens a device with these threads and this memory
 /// @param tolerance of its sums
 record Backend(String name, Function<DeviceSettings, Device> opener, Tolerance tolerance) {
-    /// All backends that this process can run; add new backends here.
+    /// All backends that this process can run: the paths of the CPU, or the CUDA backend.
     static List<Backend> all() {
-        return TestDevices.paths().stream().map(Backend::cpu).toList();
+        return TestDevices.paths().stream().map(Backend::of).toList();
     }
 
-    private static Backend cpu(String path) {
-        return new Backend("CPU " + path, settings -> Devices.open(settings.withPath(path)),
+    private static Backend of(String path) {
+        String name = TestDevices.cuda() ? "CUDA " + System.getProperty(TestDevices.CUDA_PROPERTY)
+                : "CPU " + path;
+        return new Backend(name, settings -> Devices.open(TestDevices.settings(settings, path)),
                 Tolerance.of(path));
     }
 

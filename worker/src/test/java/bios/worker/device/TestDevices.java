@@ -4,22 +4,37 @@ import java.util.List;
 import java.util.stream.Stream;
 
 /// Devices for tests. The system property `bios.test.path` names the only path of this process: for the
-/// process that [ForcedPathsTest] starts.
+/// process that [ForcedPathsTest] starts. With the property `bios.test.cuda` the only path is a CUDA device:
+/// for the processes of [CudaSuite].
 public final class TestDevices {
     /// The property for the only path.
     static final String PROPERTY = "bios.test.path";
 
+    /// The property of processes that test the CUDA backend; its value is for reports.
+    static final String CUDA_PROPERTY = "bios.test.cuda";
+    private static final String CUDA = "cuda";
+
     private TestDevices() {}
+
+    /// Whether this process tests the CUDA backend.
+    public static boolean cuda() {
+        return System.getProperty(CUDA_PROPERTY) != null;
+    }
+
+    /// The settings for a path.
+    static DeviceSettings settings(DeviceSettings settings, String path) {
+        return path.equals(CUDA) ? settings.withDevice(CUDA) : settings.withPath(path);
+    }
 
     /// The path of tests that use a single path.
     public static String path() {
-        return System.getProperty(PROPERTY, Devices.hardware().bestPath());
+        return cuda() ? CUDA : System.getProperty(PROPERTY, Devices.hardware().bestPath());
     }
 
     /// The paths that this process can execute; of oneDNN's, which has one instruction set per process, only
     /// the fastest.
     public static List<String> paths() {
-        if (System.getProperty(PROPERTY) != null) return List.of(path());
+        if (cuda() || System.getProperty(PROPERTY) != null) return List.of(path());
         var all = Devices.hardware().paths();
         var others = oneDnn(all).skip(1).toList();
         return all.stream().filter(path -> !others.contains(path)).toList();
@@ -41,12 +56,12 @@ public final class TestDevices {
 
     /// A device on a path.
     public static Device open(String path, int threads) {
-        return RecordedVerbs.of(Devices.open(DeviceSettings.ofThreads(threads).withPath(path)));
+        return RecordedVerbs.of(Devices.open(settings(DeviceSettings.ofThreads(threads), path)));
     }
 
     /// A device on [#path] with so many bytes of memory.
     public static Device open(int threads, long memoryBytes) {
-        return Devices.open(DeviceSettings.ofThreads(threads).withPath(path()).withMemory(memoryBytes));
+        return Devices.open(settings(DeviceSettings.ofThreads(threads), path()).withMemory(memoryBytes));
     }
 
     /// The elements of a tensor, row by row.

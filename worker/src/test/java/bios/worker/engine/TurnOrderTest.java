@@ -3,6 +3,7 @@ package bios.worker.engine;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 
 import bios.worker.engine.TurnOrder.Kind;
+import bios.worker.device.TestDevices;
 import com.typesafe.config.ConfigFactory;
 import java.util.ArrayList;
 import java.util.List;
@@ -24,6 +25,10 @@ class TurnOrderTest {
     @Test void theDefaultsAreValid() {
         EngineSettings settings = EngineSettings.of(ConfigFactory.load());
         assertEquals(8192, settings.trainPassTokens());
-        assertEquals(1L << 30, settings.sampler().cacheBytes());
+        try (var device = TestDevices.open(1)) {
+            assertEquals(1L << 30, settings.sampler().forDevice(device).cacheBytes());
+            assertEquals(640L << 20, settings.activationBytes(device));
+            assertEquals(2560L << 20, settings.longSequenceBytes(device));
+        }
     }
 }

@@ -1,0 +1,204 @@
+package bios.worker.device.cuda;
+
+import static bios.protocol.Require.require;
+
+import bios.worker.device.AttentionShape;
+import bios.worker.device.DType;
+import bios.worker.device.Device;
+import bios.worker.device.Device.Scope;
+import bios.worker.device.KeyValues;
+import bios.worker.device.PagePool;
+import bios.worker.device.Sequence;
+import bios.worker.device.Sequences;
+import bios.worker.device.Tensor;
+import java.util.List;
+
+/// Attention over packed sequences and over pages. A query is a position and a head; tiles are of queries
+/// whose heads share a key head.
+final class CudaAttention {
+    private static final int BLOCK = 256;
+    private static final int APPEND_BLOCK = 128;
+    /// Tiles of attention.cu.
+    private static final int QUERIES = 32;
+    private static final int KEYS = 32;
+    private static final int MOST_HEAD_DIM = 256;
+    private static final int DELTAS = 8;
+    /// Threads and tiles of attention_mma.cu; rows of shared memory of its kernels.
+    private static final int MMA_BLOCK = 128;
+    private static final int MMA_QUERIES = 64;
+    private static final int PASSING = 32;
+    private static final int FORWARD_ROWS = 5 * 64, QUERIES_ROWS = 6 * 64, KEYS_ROWS = 4 * 64;
+
+    private final Cuda cuda;
+    private final CudaTransfers transfers;
+
+    CudaAttention(Cuda cuda, CudaTransfers transfers, CudaRows rows) {
+        this.cuda = cuda;
+        this.transfers = transfers;
+    }
+
+    PagePool pagePool(PagePool.Format format, int limit) {
+        return new CudaPages(cuda, format, limit);
+    }
+
+    Sequences sequences(Scope scope, List<Sequence> sequences) {
+        return new CudaSequences(sequences, transfers, scope);
+    }
+
+    private Kernels.Kernel kernel(String name) {
+        return cuda.kernels().of(name);
+    }
+
+    private static CudaTensor floats(Tensor tensor) {
+        return CudaTensor.of(tensor).floats();
+    }
+
+    void append(PagePool pool, int layer, Tensor keys, Tensor values, Sequences given) {
+        var pages = CudaPages.of(pool);
+        var sequences = CudaSequences.of(given);
+        var format = pages.format();
+        require(keys.rows() == sequences.rows() && keys.columns() == format.kvHeads() * format.headDim(),
+                "keys [%d, %d] for %d rows", keys.rows(), keys.columns(), sequences.rows());
+        CudaTensor.sameShape(keys, values);
+        requirePages(pages, sequences);
+        kernel("append_pages").with(floats(keys)).with(floats(values)).with(pages.table())
+                .with(sequences.blockTable()).with(pages.offset(layer, false)).with(pages.offset(layer, true))
+                .with(sequences.spans()).with(sequences.rowSpans()).with(format.headDim())
+                .with(format.dtype().ordinal()).launch(keys.rows(), APPEND_BLOCK);
+    }
+
+    private static void requirePages(CudaPages pages, CudaSequences sequences) {
+        sequences.requirePages(true);
+        if (sequences.lastPage() >= 0) pages.page(sequences.lastPage());
+    }
+
+    void copyPage(PagePool pool, int to, int from) {
+        var pages = CudaPages.of(pool);
+        long target = pages.page(to);
+        long source = pages.page(from);
+        if (to != from) cuda.driver().onDevice(target, source, pages.pageBytes(), cuda.compute());
+    }
+
+    /// Keys and values of a call, as kernels take them.
+    private record Source(CudaTensor keys, CudaTensor values, long pages, long keyOffset, long valueOffset) {}
+
+    private static Source source(KeyValues given, CudaSequences sequences, AttentionShape shape) {
+        int width = shape.kvHeads() * shape.headDim();
+        switch (given) {
+            case KeyValues.Packed packed -> {
+                sequences.requirePages(false);
+                var keys = floats(packed.keys());
+                var values = floats(packed.values());
+                require(keys.rows() == sequences.rows() && keys.columns() == width,
+                        "keys [%d, %d] for %d rows of %d", keys.rows(), keys.columns(), sequences.rows(),
+                        width);
+                CudaTensor.sameShape(keys, values);
+                return new Source(keys, values, 0, 0, 0);
+            }
+            case KeyValues.Paged paged -> {
+                var pages = CudaPages.of(paged.pool());
+                requirePages(pages, sequences);
+                var format = pages.format();
+                require(format.kvHeads() == shape.kvHeads() && format.headDim() == shape.headDim(),
+                        "pages of %s for %s", format, shape);
+                // only the element type: the rows are those of pages
+                var any = new CudaTensor(0, format.dtype(), 0, width, width);
+                return new Source(any, any, pages.table(), pages.offset(paged.layer(), false),
+                        pages.offset(paged.layer(), true));
+            }
+        }
+    }
+
+    private static void check(CudaTensor q, CudaSequences sequences, AttentionShape shape) {
+        require(shape.heads() % shape.kvHeads() == 0, "%d heads share %d", shape.heads(), shape.kvHeads());
+        require(q.columns() == shape.heads() * shape.headDim() && q.rows() == sequences.rows(),
+                "q [%d, %d] for %d rows", q.rows(), q.columns(), sequences.rows());
+        require(shape.headDim() <= MOST_HEAD_DIM, "heads of %d elements", shape.headDim());
+    }
+
+    void attention(Tensor to, Tensor logarithms, Tensor queries, KeyValues given, Sequences over,
+            AttentionShape shape) {
+        var sequences = CudaSequences.of(over);
+        var q = floats(queries);
+        var out = floats(to);
+        var lse = floats(logarithms);
+        check(q, sequences, shape);
+        CudaTensor.sameShape(out, q);
+        require(lse.rows() == q.rows() && lse.columns() == shape.heads(), "lse [%d, %d]", lse.rows(),
+                lse.columns());
+        var source = source(given, sequences, shape);
+        boolean cores = onTensorCores(shape, out, q, source.keys, source.values);
+        var tiles = sequences.tiles(cores ? MMA_QUERIES : QUERIES, shape.heads() / shape.kvHeads());
+        int stride = shape.headDim() | 1;
+        shape(kernel(cores ? "attention_mma_" + shape.headDim() : "attention").with(out).with(lse).with(q)
+                .with(source.keys).with(source.values).with(source.pages).with(sequences.blockTable())
+                .with(source.keyOffset).with(source.valueOffset).with(sequences.spans())
+                .with(tiles.address()), shape).launch(tiles.count(), shape.kvHeads(), 1,
+                        cores ? MMA_BLOCK : BLOCK, cores ? FORWARD_ROWS * 2 * shape.headDim()
+                                : 4 * ((QUERIES + Device.BLOCK) * stride + QUERIES * Device.BLOCK));
+    }
+
+    /// Whether attention_mma.cu computes it: all operands are BF16, with rows of whole 16-byte pieces.
+    private static boolean onTensorCores(AttentionShape shape, CudaTensor... operands) {
+        if (shape.headDim() != 64 && shape.headDim() != 128 || shape.scale() <= 0) return false;
+        for (var t : operands)
+            if (t.dtype() != DType.BF16 || t.address() % 16 != 0 || t.stride() % 8 != 0) return false;
+        return true;
+    }
+
+    void attentionBackward(Tensor dqGiven, Tensor dkGiven, Tensor dvGiven, Tensor doutGiven, Tensor outGiven,
+            Tensor lseGiven, Tensor qGiven, KeyValues.Packed given, Sequences over, AttentionShape shape) {
+        var sequences = CudaSequences.of(over);
+        var q = floats(qGiven);
+        var dout = floats(doutGiven);
+        var lse = floats(lseGiven);
+        check(q, sequences, shape);
+        sequences.requireWhole();
+        CudaTensor.sameShape(dqGiven, q);
+        CudaTensor.sameShape(dout, q);
+        CudaTensor.sameShape(outGiven, q);
+        CudaTensor.sameShape(dkGiven, given.keys());
+        CudaTensor.sameShape(dvGiven, given.values());
+        require(lse.rows() == q.rows() && lse.columns() == shape.heads(), "lse [%d, %d]", lse.rows(),
+                lse.columns());
+        var source = source(given, sequences, shape);
+        try (var scope = cuda.memory().scope()) {
+            var delta = cuda.memory().scratch(scope, DType.F32, q.rows(), shape.heads());
+            kernel("attention_delta").with(delta).with(dout).with(floats(outGiven)).with(shape.headDim())
+                    .launch(Cuda.blocks(delta.elements(), DELTAS), BLOCK);
+            if (onTensorCores(shape, q, dout, floats(dqGiven), floats(dkGiven), floats(dvGiven), source.keys,
+                    source.values)) {
+                var tiles = sequences.tiles(MMA_QUERIES, shape.heads() / shape.kvHeads());
+                var keyTiles = sequences.tiles(Device.BLOCK, 1);
+                int row = 2 * shape.headDim();
+                backward("attention_mma_backward_queries_" + shape.headDim(), List.of(floats(dqGiven), dout,
+                        lse, delta, q, source.keys, source.values), sequences, tiles, shape, MMA_BLOCK,
+                        QUERIES_ROWS * row);
+                backward("attention_mma_backward_keys_" + shape.headDim(), List.of(floats(dkGiven),
+                        floats(dvGiven), dout, lse, delta, q, source.keys, source.values), sequences,
+                        keyTiles, shape, MMA_BLOCK, KEYS_ROWS * row + 4 * 4 * PASSING);
+                return;
+            }
+            int stride = shape.headDim() | 1;
+            backward("attention_backward_queries", List.of(floats(dqGiven), dout, lse, delta, q, source.keys,
+                    source.values), sequences, sequences.tiles(QUERIES, shape.heads() / shape.kvHeads()),
+                    shape, BLOCK, 4 * ((2 * QUERIES + Device.BLOCK) * stride + QUERIES * Device.BLOCK));
+            backward("attention_backward_keys", List.of(floats(dkGiven), floats(dvGiven), dout, lse, delta,
+                    q, source.keys, source.values), sequences, sequences.tiles(KEYS, 1), shape, BLOCK,
+                    4 * 2 * ((KEYS + QUERIES) * stride + KEYS * QUERIES));
+        }
+    }
+
+    private void backward(String name, List<CudaTensor> operands, CudaSequences sequences,
+            CudaSequences.Tiles tiles, AttentionShape shape, int block, int sharedBytes) {
+        var kernel = kernel(name);
+        operands.forEach(kernel::with);
+        shape(kernel.with(sequences.spans()).with(tiles.address()), shape).launch(tiles.count(),
+                shape.kvHeads(), 1, block, sharedBytes);
+    }
+
+    private static Kernels.Kernel shape(Kernels.Kernel kernel, AttentionShape shape) {
+        return kernel.with(shape.heads()).with(shape.kvHeads()).with(shape.headDim()).with(shape.window())
+                .with(shape.scale());
+    }
+}

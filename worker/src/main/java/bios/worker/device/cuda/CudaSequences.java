@@ -1,0 +1,164 @@
+package bios.worker.device.cuda;
+
+import static bios.protocol.Require.require;
+import static java.lang.foreign.ValueLayout.JAVA_INT;
+
+import bios.worker.device.Device;
+import bios.worker.device.Device.Scope;
+import bios.worker.device.Sequence;
+import bios.worker.device.Sequences;
+import java.lang.foreign.MemorySegment;
+import java.util.ArrayList;
+import java.util.Comparator;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+
+/// The sequences of a pass, and on the card their spans, the block table and lists of tiles: the structs of
+/// spans.cuh. A list of tiles is uploaded when it is first used.
+final class CudaSequences implements Sequences {
+    private static final int SPAN_BYTES = 16;
+    private static final int TILE_BYTES = 8;
+
+    /// Tiles of so many queries, each a position and one of `group` heads.
+    private record TileKey(int queries, int group) {}
+
+    /// A list of tiles on the card.
+    record Tiles(long address, int count) {}
+
+    private record Tile(int span, int first, int keys) {}
+
+    private final List<Sequence> sequences;
+    private final int rows;
+    private final int lastPage;
+    private final boolean packed;
+    private final long spans;
+    private final long blockTable;
+    private final long rowSpans;
+    private final CudaTransfers transfers;
+    private final Scope scope;
+    private final Map<TileKey, Tiles> tiles = new HashMap<>();
+
+    /// The sequences of a pass, uploaded.
+    CudaSequences(List<Sequence> given, CudaTransfers transfers, Scope scope) {
+        int end = 0;
+        int pages = 0;
+        int last = -1;
+        boolean whole = true;
+        for (var s : given) {
+            require(s.row() == end && s.count() >= 1, "sequence of rows %d+%d after row %d", s.row(),
+                    s.count(), end);
+            require(s.pages().length == 0 ? s.position() == 0 : s.position() >= 0 && s.position() + s.count()
+                    <= (long) Device.BLOCK * s.pages().length, "%d pages for positions %d+%d",
+                    s.pages().length, s.position(), s.count());
+            end += s.count();
+            int used = used(s);
+            for (int i = 0; i < used; i++) {
+                require(s.pages()[i] >= 0, "page %d", s.pages()[i]);
+                last = Math.max(last, s.pages()[i]);
+            }
+            pages += used;
+            whole &= s.position() == 0;
+        }
+        sequences = List.copyOf(given);
+        rows = end;
+        lastPage = last;
+        packed = whole;
+        this.transfers = transfers;
+        this.scope = scope;
+        int count = sequences.size();
+        int allPages = pages;
+        spans = transfers.upload(scope, (long) SPAN_BYTES * count + 4L * (allPages + rows),
+                to -> write(to, allPages));
+        blockTable = spans + (long) SPAN_BYTES * count;
+        rowSpans = blockTable + 4L * allPages;
+    }
+
+    /// Pages that contain a sequence's positions.
+    private static int used(Sequence s) {
+        return s.pages().length == 0 ? 0 : Math.ceilDiv(s.position() + s.count(), Device.BLOCK);
+    }
+
+    private void write(MemorySegment to, int allPages) {
+        long table = (long) SPAN_BYTES * sequences.size();
+        int pages = 0;
+        for (int i = 0; i < sequences.size(); i++) {
+            var s = sequences.get(i);
+            long at = (long) SPAN_BYTES * i;
+            to.set(JAVA_INT, at, s.row());
+            to.set(JAVA_INT, at + 4, s.count());
+            to.set(JAVA_INT, at + 8, s.position());
+            to.set(JAVA_INT, at + 12, s.pages().length == 0 ? -1 : pages);
+            for (int p = 0; p < used(s); p++) to.set(JAVA_INT, table + 4L * pages++, s.pages()[p]);
+            for (int row = s.row(); row < s.row() + s.count(); row++)
+                to.set(JAVA_INT, table + 4L * (allPages + row), i);
+        }
+    }
+
+    static CudaSequences of(Sequences sequences) {
+        if (sequences instanceof CudaSequences own) return own;
+        throw new IllegalArgumentException("sequences of another device");
+    }
+
+    /// Address of the spans.
+    long spans() {
+        return spans;
+    }
+
+    /// Address of the numbers of pages of all sequences.
+    long blockTable() {
+        return blockTable;
+    }
+
+    /// Address of the number of the span of each row.
+    long rowSpans() {
+        return rowSpans;
+    }
+
+    /// The largest number of a page; -1 without pages.
+    int lastPage() {
+        return lastPage;
+    }
+
+    /// Throws if a sequence has pages, or does not.
+    void requirePages(boolean pages) {
+        for (var s : sequences)
+            require(pages == s.pages().length > 0,
+                    pages ? "a sequence without pages" : "a sequence of pages");
+    }
+
+    /// Throws unless all sequences are whole.
+    void requireWhole() {
+        require(packed, "packed keys from a later position");
+    }
+
+    /// Tiles of so many queries of each sequence, the longest first.
+    ///
+    /// @param group heads of a position
+    Tiles tiles(int queries, int group) {
+        return tiles.computeIfAbsent(new TileKey(queries, group), key -> {
+            var all = new ArrayList<Tile>();
+            for (int i = 0; i < sequences.size(); i++) {
+                var s = sequences.get(i);
+                for (int at = 0; at < s.count() * group; at += queries)
+                    all.add(new Tile(i, at, s.position() + at / group));
+            }
+            all.sort(Comparator.comparingInt(Tile::keys).reversed());
+            long address = transfers.upload(scope, (long) TILE_BYTES * all.size(), to -> {
+                for (int i = 0; i < all.size(); i++) {
+                    to.set(JAVA_INT, (long) TILE_BYTES * i, all.get(i).span);
+                    to.set(JAVA_INT, (long) TILE_BYTES * i + 4, all.get(i).first);
+                }
+            });
+            return new Tiles(address, all.size());
+        });
+    }
+
+    @Override public List<Sequence> sequences() {
+        return sequences;
+    }
+
+    @Override public int rows() {
+        return rows;
+    }
+}

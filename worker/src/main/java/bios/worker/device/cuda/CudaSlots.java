@@ -1,0 +1,160 @@
+package bios.worker.device.cuda;
+
+import static bios.protocol.Require.require;
+import static java.lang.foreign.ValueLayout.JAVA_FLOAT;
+import static java.lang.foreign.ValueLayout.JAVA_INT;
+
+import bios.worker.device.Device.Scope;
+import bios.worker.device.FactorTable.Factor;
+import bios.worker.device.Slot;
+import bios.worker.device.Slots;
+import java.lang.foreign.MemorySegment;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Optional;
+
+/// The adapters of a pass, and for each site an array of `struct SlotSite` of tiles.cuh on the card, one for
+/// each slot. Views share the arrays.
+final class CudaSlots implements Slots {
+    private static final int MATRICES = 4;
+    private static final int ENTRY_BYTES = MATRICES * Matrix.BYTES + 16;
+
+    private final List<Slot> all;
+    private final long table;
+    private final int from;
+    private final int count;
+
+    /// @param all those with rows
+    /// @param table address of the entries of site 0
+    /// @param from first row of this view
+    private CudaSlots(List<Slot> all, long table, int from, int count) {
+        this.all = all;
+        this.table = table;
+        this.from = from;
+        this.count = count;
+    }
+
+    /// The slots of a pass, uploaded.
+    static CudaSlots of(List<Slot> slots, CudaTransfers transfers, Scope scope) {
+        int end = 0;
+        int sites = 0;
+        for (var slot : slots) {
+            require(slot.row() >= end && slot.count() >= 0, "slot of rows %d+%d after row %d", slot.row(),
+                    slot.count(), end);
+            end = slot.row() + slot.count();
+            sites = Math.max(sites, slot.weights().sites());
+        }
+        var all = slots.stream().filter(slot -> slot.count() > 0).toList();
+        int most = sites;
+        long table = transfers.upload(scope, (long) ENTRY_BYTES * most * all.size(), to -> {
+            for (int site = 0; site < most; site++)
+                for (int i = 0; i < all.size(); i++)
+                    write(to, (long) ENTRY_BYTES * (site * all.size() + i), all.get(i), site);
+        });
+        return new CudaSlots(all, table, 0, Integer.MAX_VALUE);
+    }
+
+    static CudaSlots of(Slots slots) {
+        if (slots instanceof CudaSlots own) return own;
+        throw new IllegalArgumentException("slots of another device");
+    }
+
+    private static Optional<Factor> factor(Slot slot, int site) {
+        return site < slot.weights().sites() ? slot.weights().at(site) : Optional.empty();
+    }
+
+    private static void write(MemorySegment to, long at, Slot slot, int site) {
+        var factor = factor(slot, site);
+        var gradient = factor.isEmpty() ? Optional.<Factor>empty()
+                : slot.gradient().flatMap(table -> table.at(site));
+        write(to, at, factor);
+        write(to, at + 2 * Matrix.BYTES, gradient);
+        long rest = at + MATRICES * Matrix.BYTES;
+        to.set(JAVA_INT, rest, slot.row());
+        to.set(JAVA_INT, rest + 4, slot.count());
+        to.set(JAVA_INT, rest + 8, factor.map(Factor::rank).orElse(0));
+        to.set(JAVA_FLOAT, rest + 12, slot.scale());
+    }
+
+    private static void write(MemorySegment to, long at, Optional<Factor> factor) {
+        if (factor.isEmpty()) {
+            Matrix.writeNone(to, at);
+            Matrix.writeNone(to, at + Matrix.BYTES);
+            return;
+        }
+        Matrix.write(to, at, CudaTensor.of(factor.get().a()).floats());
+        Matrix.write(to, at + Matrix.BYTES, CudaTensor.of(factor.get().b()).floats());
+    }
+
+    /// Address of the entries of a site.
+    long table(int site) {
+        return table + (long) ENTRY_BYTES * site * all.size();
+    }
+
+    /// Entries of a site.
+    int entries() {
+        return all.size();
+    }
+
+    /// The row of the pass that is row 0 of this view.
+    int from() {
+        return from;
+    }
+
+    private int first(Slot slot) {
+        return Math.max(slot.row(), from);
+    }
+
+    private int end(Slot slot) {
+        return Math.min(slot.row() + slot.count(), count == Integer.MAX_VALUE ? count : from + count);
+    }
+
+    /// Tiles of rows of this view, as `slotTile` of tiles.cuh counts them.
+    ///
+    /// @param rows of the view
+    /// @param gaps whether the rows between slots have tiles too
+    int tiles(int rows, int size, boolean gaps) {
+        int tiles = 0;
+        int at = from;
+        for (var slot : all) {
+            int first = first(slot);
+            int end = Math.min(end(slot), from + rows);
+            if (end <= first) continue;
+            if (gaps) tiles += Math.ceilDiv(first - at, size);
+            tiles += Math.ceilDiv(end - first, size);
+            at = end;
+        }
+        return gaps ? tiles + Math.ceilDiv(from + rows - at, size) : tiles;
+    }
+
+    /// Throws if a slot with an adapter at this site has no gradient there, or its factors do not fit.
+    void requireGradients(int site) {
+        for (var slot : all) {
+            if (end(slot) <= first(slot) || factor(slot, site).isEmpty()) continue;
+            if (slot.gradient().flatMap(table -> table.at(site)).isEmpty())
+                throw new IllegalArgumentException("a slot without gradient at site " + site);
+        }
+    }
+
+    @Override public List<Slot> slots() {
+        var part = new ArrayList<Slot>();
+        for (var slot : all)
+            if (first(slot) < end(slot)) part.add(new Slot(first(slot) - from, end(slot) - first(slot),
+                    slot.scale(), slot.weights(), slot.gradient()));
+        return part;
+    }
+
+    @Override public int rank(int site) {
+        int rank = 0;
+        for (var slot : all)
+            if (first(slot) < end(slot))
+                rank = Math.max(rank, factor(slot, site).map(Factor::rank).orElse(0));
+        return rank;
+    }
+
+    @Override public CudaSlots rows(int first, int rows) {
+        require(first >= 0 && rows >= 0, "rows %d+%d", first, rows);
+        int most = count == Integer.MAX_VALUE ? rows : Math.clamp(count - first, 0, rows);
+        return new CudaSlots(all, table, from + first, most);
+    }
+}

@@ -1,0 +1,490 @@
+// Products with frozen weights in fp32, and the low-rank corrections of all adapters of a pass at once.
+// Every sum runs over its terms in an order that depends on their number alone.
+#include "common.cuh"
+#include "tiles.cuh"
+#include "ptx.cuh"
+
+constexpr int TILE = 64;     // rows and columns of a tile of a product
+constexpr int RANKS = 16;    // columns of a tile of low-rank factors
+constexpr int SLICE = 16;    // terms that a warp adds at a time
+constexpr int WARPS = 8;
+
+// y ← x·wᵀ, or x·w if `backward`, + onto. Grid: tiles of columns, tiles of rows; 256 threads.
+extern "C" __global__ void __launch_bounds__(256) product(Matrix y, Matrix x, Matrix w, Matrix onto,
+        int backward) {
+    __shared__ float xs[SLICE][TILE + 4];
+    __shared__ float ws[SLICE][TILE + 4];
+    int tid = threadIdx.x;
+    int row0 = blockIdx.y * TILE, column0 = blockIdx.x * TILE;
+    float sum[4][4] = {};
+    for (int k0 = 0; k0 < x.columns; k0 += SLICE) {
+        float v[4];
+        int r = tid / 4, k = tid % 4 * 4;
+        load4(v, x, row0 + r, k0 + k);
+#pragma unroll
+        for (int i = 0; i < 4; i++) xs[k + i][r] = v[i];
+        if (backward) {
+            load4(v, w, k0 + tid / 16, column0 + tid % 16 * 4);
+#pragma unroll
+            for (int i = 0; i < 4; i++) ws[tid / 16][tid % 16 * 4 + i] = v[i];
+        } else {
+            load4(v, w, column0 + r, k0 + k);
+#pragma unroll
+            for (int i = 0; i < 4; i++) ws[k + i][r] = v[i];
+        }
+        __syncthreads();
+#pragma unroll
+        for (int l = 0; l < SLICE; l++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+                    sum[i][j] = __fmaf_rn(xs[l][tid / 16 * 4 + i], ws[l][tid % 16 * 4 + j], sum[i][j]);
+        }
+        __syncthreads();
+    }
+    int column = column0 + tid % 16 * 4;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int row = row0 + tid / 16 * 4 + i;
+        if (row >= y.rows || column >= y.columns) continue;
+        float v[4] = {};
+        if (onto.data) load4(v, onto, row, column);
+#pragma unroll
+        for (int j = 0; j < 4; j++) v[j] = sum[i][j] + v[j];
+        store4(y, row, column, v);
+    }
+}
+
+// high ← x rounded to bf16, low (if there is one) ← the remainder rounded. Grid: rows, tiles of 1024 columns.
+extern "C" __global__ void __launch_bounds__(256) split_rows(Matrix high, Matrix low, Matrix x) {
+    int row = blockIdx.x, column = (blockIdx.y * 256 + threadIdx.x) * 4;
+    if (column >= x.columns) return;
+    float v[4], rest[4];
+    load4(v, x, row, column);
+#pragma unroll
+    for (int i = 0; i < 4; i++) rest[i] = v[i] - rounded(v[i]);
+    store4(high, row, column, v);
+    if (low.data) store4(low, row, column, rest);
+}
+
+// to ← the numbers that a bf16 weight multiplies in place of x: rounded, or split in two. Grid: rows, tiles of
+// 1024 columns.
+extern "C" __global__ void __launch_bounds__(256) operand_rows(Matrix to, Matrix x, int split) {
+    int row = blockIdx.x, column = (blockIdx.y * 256 + threadIdx.x) * 4;
+    if (column >= x.columns) return;
+    float v[4];
+    load4(v, x, row, column);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        float high = rounded(v[i]);
+        v[i] = split ? high + rounded(v[i] - high) : high;
+    }
+    store4(to, row, column, v);
+}
+
+// y ← product + onto + bias + sum, each of them if it is there, on this thread's 4x4 elements of a tile.
+__device__ __forceinline__ void finishTile(const Matrix& y, const Matrix& product, const Matrix& onto,
+        const Matrix& bias, const SlotTile& tile, int column, const float (&sum)[4][4]) {
+    if (column >= y.columns) return;
+    float shift[4] = {};
+    if (bias.data) load4(shift, bias, 0, column);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int r = threadIdx.x / 16 * 4 + i;
+        if (r >= tile.rows) continue;
+        int row = tile.row + r;
+        float v[4], other[4] = {};
+        load4(v, product, row, column);
+        if (onto.data) load4(other, onto, row, column);
+#pragma unroll
+        for (int j = 0; j < 4; j++) v[j] = ((v[j] + other[j]) + shift[j]) + sum[i][j];
+        store4(y, row, column, v);
+    }
+}
+
+// y ← product + onto + bias + low·b, or low·aᵀ if `backward`, each of them if it is there. y may be product
+// or onto. Grid: tiles of columns, tiles of slots and gaps; 256 threads.
+extern "C" __global__ void __launch_bounds__(256) finish_product(Matrix y, Matrix product, Matrix onto, Matrix bias,
+        Matrix low, const SlotSite* slots, int n, int from, int backward) {
+    __shared__ float ls[SLICE][TILE + 4];
+    __shared__ float fs[SLICE][TILE + 4];
+    int tid = threadIdx.x;
+    int column0 = blockIdx.x * TILE;
+    SlotTile tile = slotTile(slots, n, from, y.rows, TILE, true, blockIdx.y);
+    int rank = tile.slot < 0 ? 0 : slots[tile.slot].rank;
+    float sum[4][4] = {};
+    for (int r0 = 0; r0 < rank; r0 += SLICE) {
+        const SlotSite& slot = slots[tile.slot];
+        for (int i = tid; i < TILE * SLICE; i += 256) {
+            int row = i / SLICE, r = i % SLICE;
+            ls[r][row] = row < tile.rows && r0 + r < rank ? load(low, tile.row + row, r0 + r) : 0;
+            if (backward) {
+                int column = column0 + row;
+                fs[r][row] = column < y.columns && r0 + r < rank ? load(slot.a, column, r0 + r) : 0;
+            } else {
+                int column = column0 + i % TILE;
+                int k = i / TILE;
+                fs[k][i % TILE] = column < y.columns && r0 + k < rank ? load(slot.b, r0 + k, column) : 0;
+            }
+        }
+        __syncthreads();
+#pragma unroll
+        for (int l = 0; l < SLICE; l++) {
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+#pragma unroll
+                for (int j = 0; j < 4; j++)
+                    sum[i][j] = __fmaf_rn(ls[l][tid / 16 * 4 + i], fs[l][tid % 16 * 4 + j], sum[i][j]);
+        }
+        __syncthreads();
+    }
+    finishTile(y, product, onto, bias, tile, column0 + tid % 16 * 4, sum);
+}
+
+// The warps' partial sums [WARPS][rows·RANKS], added in the order of the warps.
+__device__ __forceinline__ float total(const float* partial, int size, int at) {
+    float sum = partial[at];
+#pragma unroll
+    for (int w = 1; w < WARPS; w++) sum += partial[w * size + at];
+    return sum;
+}
+
+// low ← scale·x·a of every slot, or scale·x·bᵀ if `backward`, at up to three sites. Each warp adds every
+// eighth slice of the terms. Grid: tiles of slots, tiles of ranks, sites; 256 threads.
+extern "C" __global__ void __launch_bounds__(256) low_rank(Matrix x, Matrix low0, Matrix low1, Matrix low2,
+        const SlotSite* slots0, const SlotSite* slots1, const SlotSite* slots2, int n, int from,
+        int backward) {
+    __shared__ __align__(16) float shared[WARPS * (TILE * (SLICE + 1) + SLICE * RANKS)];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const SlotSite* slots = blockIdx.z == 0 ? slots0 : blockIdx.z == 1 ? slots1 : slots2;
+    Matrix low = blockIdx.z == 0 ? low0 : blockIdx.z == 1 ? low1 : low2;
+    SlotTile tile = slotTile(slots, n, from, x.rows, TILE, false, blockIdx.x);
+    int rank0 = blockIdx.y * RANKS;
+    if (tile.rows == 0 || rank0 >= slots[tile.slot].rank) return;
+    const SlotSite& slot = slots[tile.slot];
+    Matrix factor = backward ? slot.b : slot.a;
+    int rank = slot.rank;
+    float* fs = shared + warp * SLICE * RANKS;
+    float* xs = shared + WARPS * SLICE * RANKS + warp * TILE * (SLICE + 1);
+    float sum[2][RANKS] = {};
+    for (int k0 = warp * SLICE; k0 < x.columns; k0 += WARPS * SLICE) {
+#pragma unroll
+        for (int i = 0; i < TILE / 8; i++) {
+            int row = i * 8 + lane / 4, k = lane % 4 * 4;
+            float v[4] = {};
+            if (row < tile.rows) load4(v, x, tile.row + row, k0 + k);
+#pragma unroll
+            for (int j = 0; j < 4; j++) xs[row * (SLICE + 1) + k + j] = v[j];
+        }
+#pragma unroll
+        for (int i = lane; i < SLICE * RANKS; i += 32) {
+            int k = backward ? i % SLICE : i / RANKS;
+            int r = backward ? i / SLICE : i % RANKS;
+            bool inside = k0 + k < x.columns && rank0 + r < rank;
+            fs[k * RANKS + r] = !inside ? 0 : backward ? load(factor, rank0 + r, k0 + k)
+                    : load(factor, k0 + k, rank0 + r);
+        }
+        __syncwarp();
+#pragma unroll
+        for (int k = 0; k < SLICE; k++) {
+            float x0 = xs[lane * (SLICE + 1) + k], x1 = xs[(lane + 32) * (SLICE + 1) + k];
+#pragma unroll
+            for (int r = 0; r < RANKS; r++) {
+                float f = fs[k * RANKS + r];
+                sum[0][r] = __fmaf_rn(x0, f, sum[0][r]);
+                sum[1][r] = __fmaf_rn(x1, f, sum[1][r]);
+            }
+        }
+        __syncwarp();
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int r = 0; r < RANKS; r++)
+            shared[warp * TILE * RANKS + (i * 32 + lane) * RANKS + r] = sum[i][r];
+    __syncthreads();
+    for (int i = threadIdx.x; i < TILE * RANKS; i += 256) {
+        int row = i / RANKS, r = rank0 + i % RANKS;
+        if (row < tile.rows && r < rank)
+            store(low, tile.row + row, r, slot.scale * total(shared, TILE * RANKS, i));
+    }
+}
+
+// Where the sum of a feature and a rank lies among those of a tile: as in the gradient, so that neighbours are
+// stored together.
+__device__ __forceinline__ int placeOf(int feature, int rank, int second) {
+    return second ? rank * TILE + feature : feature * RANKS + rank;
+}
+
+// Adds a tile's sums to the gradient.
+__device__ __forceinline__ void addGradient(const float* partial, const SlotSite& slot, int second, int feature0,
+        int rank0, int features) {
+    Matrix to = second ? slot.db : slot.da;
+    for (int i = threadIdx.x; i < TILE * RANKS; i += 256) {
+        int r = rank0 + (second ? i / TILE : i % RANKS);
+        int feature = feature0 + (second ? i % TILE : i / RANKS);
+        if (r >= slot.rank || feature >= features) continue;
+        int row = second ? r : feature, column = second ? feature : r;
+        store(to, row, column, load(to, row, column) + total(partial, TILE * RANKS, i));
+    }
+}
+
+// da += wideᵀ·thin of every slot, wide = x and thin = dlow; or, `second`, db += thinᵀ·wide, wide = dy and
+// thin = low. Each warp adds every eighth slice of the slot's rows. Grid: tiles of 64 features, slots, tiles of
+// ranks; 256 threads.
+extern "C" __global__ void __launch_bounds__(256) adapter_gradient(Matrix wide, Matrix thin, int second,
+        const SlotSite* slots, int n, int from) {
+    __shared__ __align__(16) float shared[WARPS * (SLICE * TILE + SLICE * RANKS)];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const SlotSite& slot = slots[blockIdx.y];
+    int feature0 = blockIdx.x * TILE, rank0 = blockIdx.z * RANKS;
+    int first = max(slot.row, from) - from, end = min(slot.row + slot.count - from, wide.rows);
+    if (end <= first || rank0 >= slot.rank || feature0 >= wide.columns) return;
+    float* ts = shared + warp * SLICE * RANKS;
+    float* ws = shared + WARPS * SLICE * RANKS + warp * SLICE * TILE;
+    float sum[2][RANKS] = {};
+    for (int t0 = first + warp * SLICE; t0 < end; t0 += WARPS * SLICE) {
+#pragma unroll
+        for (int i = 0; i < SLICE / 2; i++) {
+            int t = i * 2 + lane / 16, column = lane % 16 * 4;
+            float v[4] = {};
+            if (t0 + t < end) load4(v, wide, t0 + t, feature0 + column);
+            *(float4*) (ws + t * TILE + column) = make_float4(v[0], v[1], v[2], v[3]);
+        }
+#pragma unroll
+        for (int i = lane; i < SLICE * RANKS; i += 32) {
+            int t = i / RANKS, r = rank0 + i % RANKS;
+            ts[i] = t0 + t < end && r < slot.rank ? load(thin, t0 + t, r) : 0;
+        }
+        __syncwarp();
+#pragma unroll
+        for (int t = 0; t < SLICE; t++) {
+            float x0 = ws[t * TILE + lane], x1 = ws[t * TILE + lane + 32];
+#pragma unroll
+            for (int r = 0; r < RANKS; r++) {
+                float f = ts[t * RANKS + r];
+                sum[0][r] = __fmaf_rn(x0, f, sum[0][r]);
+                sum[1][r] = __fmaf_rn(x1, f, sum[1][r]);
+            }
+        }
+        __syncwarp();
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < 2; i++)
+#pragma unroll
+        for (int r = 0; r < RANKS; r++)
+            shared[warp * TILE * RANKS + placeOf(i * 32 + lane, r, second)] = sum[i][r];
+    __syncthreads();
+    addGradient(shared, slot, second, feature0, rank0, wide.columns);
+}
+
+// ---- on tensor cores: activations are BF16, fp32 operands are the sum of three bf16 numbers ----
+
+constexpr int CORE_SLICE = 32;   // terms that a warp adds at a time
+constexpr int TERMS = 3;
+
+// The right operand of a product of 16 terms: of each number its bf16 parts, the largest first.
+__device__ __forceinline__ void splitRight(unsigned (&b)[TERMS][2], float (&f)[4]) {
+#pragma unroll
+    for (int t = 0; t < TERMS; t++) {
+        b[t][0] = packBf16(f[0], f[1]);
+        b[t][1] = packBf16(f[2], f[3]);
+#pragma unroll
+        for (int j = 0; j < 4; j++) f[j] -= rounded(f[j]);
+    }
+}
+
+// low_rank of BF16 rows of a multiple of CORE_SLICE elements that begin at multiples of 16 bytes. The terms of
+// a product of 16 are not in the order of memory: a lane loads eight neighbours at once.
+extern "C" __global__ void __launch_bounds__(256) low_rank_mma(Matrix x, Matrix low0, Matrix low1, Matrix low2,
+        const SlotSite* slots0, const SlotSite* slots1, const SlotSite* slots2, int n, int from,
+        int backward) {
+    __shared__ __align__(16) float shared[WARPS * TILE * RANKS];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
+    const SlotSite* slots = blockIdx.z == 0 ? slots0 : blockIdx.z == 1 ? slots1 : slots2;
+    Matrix low = blockIdx.z == 0 ? low0 : blockIdx.z == 1 ? low1 : low2;
+    SlotTile tile = slotTile(slots, n, from, x.rows, TILE, false, blockIdx.x);
+    int rank0 = blockIdx.y * RANKS;
+    if (tile.rows == 0 || rank0 >= slots[tile.slot].rank) return;
+    const SlotSite& slot = slots[tile.slot];
+    Matrix factor = backward ? slot.b : slot.a;
+    int rank = slot.rank, terms = factor.dtype == DT_BF16 ? 1 : TERMS;
+    float sum[4][2][4] = {};
+    for (int k0 = warp * CORE_SLICE; k0 < x.columns; k0 += WARPS * CORE_SLICE) {
+        Quad rows[4][2];
+#pragma unroll
+        for (int m = 0; m < 4; m++)
+#pragma unroll
+            for (int h = 0; h < 2; h++) {
+                int row = m * 16 + h * 8 + group;
+                rows[m][h] = {0, 0, 0, 0};
+                if (row < tile.rows) rows[m][h] = *(const Quad*) halvesAt(x, tile.row + row, k0 + quad * 8);
+            }
+#pragma unroll
+        for (int s = 0; s < 2; s++)
+#pragma unroll
+            for (int c = 0; c < 2; c++) {
+                float f[4];
+                int k = k0 + quad * 8 + s * 4, r = rank0 + c * 8 + group;
+                if (backward) load4(f, factor, r, k);
+                else
+#pragma unroll
+                    for (int j = 0; j < 4; j++) f[j] = r < rank ? load(factor, k + j, r) : 0;
+                unsigned b[TERMS][2];
+                splitRight(b, f);
+#pragma unroll
+                for (int t = 0; t < TERMS; t++) {
+                    if (t >= terms) continue;
+#pragma unroll
+                    for (int m = 0; m < 4; m++) {
+                        unsigned a[4] = {s ? rows[m][0].z : rows[m][0].x, s ? rows[m][1].z : rows[m][1].x,
+                            s ? rows[m][0].w : rows[m][0].y, s ? rows[m][1].w : rows[m][1].y};
+                        mmaBf16(sum[m][c], a, b[t]);
+                    }
+                }
+            }
+    }
+#pragma unroll
+    for (int m = 0; m < 4; m++)
+#pragma unroll
+        for (int c = 0; c < 2; c++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                shared[warp * TILE * RANKS + (m * 16 + group + i / 2 * 8) * RANKS + c * 8 + quad * 2 + i % 2] =
+                    sum[m][c][i];
+    __syncthreads();
+    for (int i = threadIdx.x; i < TILE * RANKS; i += 256) {
+        int row = i / RANKS, r = rank0 + i % RANKS;
+        if (row < tile.rows && r < rank)
+            store(low, tile.row + row, r, slot.scale * total(shared, TILE * RANKS, i));
+    }
+}
+
+// adapter_gradient with a BF16 `wide` whose rows are whole 16-byte pieces.
+extern "C" __global__ void __launch_bounds__(256) adapter_gradient_mma(Matrix wide, Matrix thin, int second,
+        const SlotSite* slots, int n, int from) {
+    __shared__ __align__(16) float shared[WARPS * TILE * RANKS];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
+    const SlotSite& slot = slots[blockIdx.y];
+    int feature0 = blockIdx.x * TILE, rank0 = blockIdx.z * RANKS;
+    int first = max(slot.row, from) - from, end = min(slot.row + slot.count - from, wide.rows);
+    if (end <= first || rank0 >= slot.rank || feature0 >= wide.columns) return;
+    int terms = thin.dtype == DT_BF16 ? 1 : TERMS;
+    char* rows = (char*) (shared + warp * TILE * RANKS);   // [CORE_SLICE, TILE] of bf16
+    float sum[4][2][4] = {};
+    for (int t0 = first + warp * CORE_SLICE; t0 < end; t0 += WARPS * CORE_SLICE) {
+#pragma unroll
+        for (int i = 0; i < CORE_SLICE / 4; i++) {
+            int t = i * 4 + lane / 8, c = lane % 8;
+            Quad piece = {0, 0, 0, 0};
+            if (t0 + t < end && feature0 + c * 8 < wide.columns)
+                piece = *(const Quad*) halvesAt(wide, t0 + t, feature0 + c * 8);
+            *(Quad*) (rows + t * 128 + ((c ^ (t & 7)) << 4)) = piece;
+        }
+        __syncwarp();
+#pragma unroll
+        for (int s = 0; s < 2; s++) {
+            unsigned b[2][TERMS][2];
+#pragma unroll
+            for (int c = 0; c < 2; c++) {
+                float f[4];
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    int t = t0 + s * 16 + quad * 2 + j % 2 + j / 2 * 8, r = rank0 + c * 8 + group;
+                    f[j] = t < end && r < slot.rank ? load(thin, t, r) : 0;
+                }
+                splitRight(b[c], f);
+            }
+#pragma unroll
+            for (int m = 0; m < 4; m++) {
+                unsigned a[4];
+                int row = s * 16 + lane / 16 * 8 + lane % 8, piece = 2 * m + lane / 8 % 2;
+                ldmatrix4Transposed(a, rows + row * 128 + ((piece ^ (row & 7)) << 4));
+#pragma unroll
+                for (int c = 0; c < 2; c++)
+#pragma unroll
+                    for (int t = 0; t < TERMS; t++)
+                        if (t < terms) mmaBf16(sum[m][c], a, b[c][t]);
+            }
+        }
+        __syncwarp();
+    }
+    __syncthreads();
+#pragma unroll
+    for (int m = 0; m < 4; m++)
+#pragma unroll
+        for (int c = 0; c < 2; c++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                shared[warp * TILE * RANKS + placeOf(m * 16 + group + i / 2 * 8, c * 8 + quad * 2 + i % 2,
+                    second)] = sum[m][c][i];
+    __syncthreads();
+    addGradient(shared, slot, second, feature0, rank0, wide.columns);
+}
+
+// finish_product on tensor cores: a warp has 16 rows and 32 columns of a tile.
+extern "C" __global__ void __launch_bounds__(256) finish_product_mma(Matrix y, Matrix product, Matrix onto,
+        Matrix bias, Matrix low, const SlotSite* slots, int n, int from, int backward) {
+    __shared__ __align__(16) float sums[TILE][TILE + 4];
+    int tid = threadIdx.x, lane = tid % 32, warp = tid / 32, group = lane / 4, quad = lane % 4;
+    int row0 = warp % 4 * 16, column0 = blockIdx.x * TILE, half = warp / 4 * 32;
+    SlotTile tile = slotTile(slots, n, from, y.rows, TILE, true, blockIdx.y);
+    int rank = tile.slot < 0 ? 0 : slots[tile.slot].rank;
+    int terms = low.dtype == DT_BF16 ? 1 : TERMS;
+    float sum[4][4] = {};
+    for (int r0 = 0; r0 < rank; r0 += 16) {
+        Matrix factor = backward ? slots[tile.slot].a : slots[tile.slot].b;
+        unsigned a[TERMS][4];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float f[4];
+            int row = row0 + h * 8 + group;
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                int r = r0 + quad * 2 + j % 2 + j / 2 * 8;
+                f[j] = row < tile.rows && r < rank ? load(low, tile.row + row, r) : 0;
+            }
+            unsigned parts[TERMS][2];
+            splitRight(parts, f);
+#pragma unroll
+            for (int t = 0; t < TERMS; t++) {
+                a[t][h] = parts[t][0];
+                a[t][h + 2] = parts[t][1];
+            }
+        }
+#pragma unroll
+        for (int c = 0; c < 4; c++) {
+            float f[4];
+            int column = column0 + half + c * 8 + group;
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                int r = r0 + quad * 2 + j % 2 + j / 2 * 8;
+                bool inside = column < y.columns && r < rank;
+                f[j] = !inside ? 0 : backward ? load(factor, column, r) : load(factor, r, column);
+            }
+            unsigned b[TERMS][2];
+            splitRight(b, f);
+            // parts whose product is below the last of fp32 are left out
+#pragma unroll
+            for (int s = 0; s < TERMS; s++)
+#pragma unroll
+                for (int t = 0; s + t < TERMS; t++)
+                    if (s < terms) mmaBf16(sum[c], a[s], b[t]);
+        }
+    }
+#pragma unroll
+    for (int c = 0; c < 4; c++)
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            sums[row0 + group + i / 2 * 8][half + c * 8 + quad * 2 + i % 2] = sum[c][i];
+    __syncthreads();
+    float own[4][4];
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) own[i][j] = sums[tid / 16 * 4 + i][tid % 16 * 4 + j];
+    finishTile(y, product, onto, bias, tile, column0 + tid % 16 * 4, own);
+}

@@ -1,0 +1,206 @@
+// The verbs on rows: memory, norms, rotations, gates. Twins of bios.worker.kernel.RmsNorm, Rope and SwiGlu.
+#include "common.cuh"
+
+// ---- one vector of eight elements for each thread: grid ceil(rows * ceil(columns / 8) / 256), 256 threads ----
+
+/// The place of this thread's vector.
+struct Place {
+    int row, column, count;
+};
+
+/// Whether this thread has a vector of a matrix with such rows and columns.
+__device__ inline bool place(Place& at, int rows, int columns) {
+    long long i = blockIdx.x * (long long) blockDim.x + threadIdx.x;
+    int vectors = vectorsOf(columns);
+    if (vectors == 0 || i >= (long long) rows * vectors) return false;
+    at.row = (int) (i / vectors);
+    at.column = (int) (i % vectors) * VECTOR;
+    at.count = minimum(VECTOR, columns - at.column);
+    return true;
+}
+
+extern "C" __global__ void fill(Matrix to, float value) {
+    Place at;
+    if (!place(at, to.rows, to.columns)) return;
+    float v[VECTOR];
+#pragma unroll
+    for (int i = 0; i < VECTOR; i++) v[i] = value;
+    store8(to, at.row, at.column, at.count, v);
+}
+
+extern "C" __global__ void copy(Matrix to, Matrix from) {
+    Place at;
+    if (!place(at, to.rows, to.columns)) return;
+    float v[VECTOR];
+    load8(v, from, at.row, at.column, at.count, 0.0f);
+    store8(to, at.row, at.column, at.count, v);
+}
+
+/// to[i] ← from[rows[i]]; zeros where there is no such row.
+extern "C" __global__ void gather(Matrix to, Matrix from, Matrix rows, int kind, long long faults) {
+    Place at;
+    if (!place(at, to.rows, to.columns)) return;
+    int row = intAt(rows, at.row);
+    float v[VECTOR] = {0, 0, 0, 0, 0, 0, 0, 0};
+    if (inRange(row, from.rows, kind, faults)) load8(v, from, row, at.column, at.count, 0.0f);
+    store8(to, at.row, at.column, at.count, v);
+}
+
+/// y ← silu(gate) · up.
+extern "C" __global__ void swiglu(Matrix y, Matrix gate, Matrix up) {
+    Place at;
+    if (!place(at, y.rows, y.columns)) return;
+    float g[VECTOR], u[VECTOR], v[VECTOR];
+    load8(g, gate, at.row, at.column, at.count, 0.0f);
+    load8(u, up, at.row, at.column, at.count, 0.0f);
+#pragma unroll
+    for (int i = 0; i < VECTOR; i++) v[i] = g[i] / (1.0f + exponential(-g[i])) * u[i];
+    store8(y, at.row, at.column, at.count, v);
+}
+
+/// dgate ← dy·up·σ·(1 + gate·(1 - σ)), dup ← dy·gate·σ. Results may be in the operands' memory.
+extern "C" __global__ void swiglu_backward(Matrix dgate, Matrix dup, Matrix dy, Matrix gate, Matrix up) {
+    Place at;
+    if (!place(at, dy.rows, dy.columns)) return;
+    float d[VECTOR], g[VECTOR], u[VECTOR];
+    load8(d, dy, at.row, at.column, at.count, 0.0f);
+    load8(g, gate, at.row, at.column, at.count, 0.0f);
+    load8(u, up, at.row, at.column, at.count, 0.0f);
+#pragma unroll
+    for (int i = 0; i < VECTOR; i++) {
+        float s = 1.0f / (1.0f + exponential(-g[i]));
+        float dg = d[i] * u[i] * s * (1.0f + g[i] * (1.0f - s));
+        u[i] = d[i] * g[i] * s;
+        g[i] = dg;
+    }
+    store8(dgate, at.row, at.column, at.count, g);
+    store8(dup, at.row, at.column, at.count, u);
+}
+
+/// Rotates the pairs (i, i + headDim / 2) of each head by the angle of its position, in place; sign -1: the
+/// other way. Eight pairs for each thread: grid ceil(rows * heads * ceil(headDim / 16) / 256), 256 threads.
+extern "C" __global__ void rope(Matrix x, Matrix positions, Matrix cos, Matrix sin, int headDim, float sign,
+                                long long faults) {
+    long long i = blockIdx.x * (long long) blockDim.x + threadIdx.x;
+    int half = headDim / 2;
+    int vectors = vectorsOf(half);
+    long long perRow = (long long) (x.columns / headDim) * vectors;
+    if (i >= x.rows * perRow) return;
+    int row = (int) (i / perRow);
+    int head = (int) (i % perRow / vectors);
+    int at = (int) (i % vectors) * VECTOR;
+    int count = minimum(VECTOR, half - at);
+    int position = intAt(positions, row);
+    if (!inRange(position, cos.rows, FAULT_POSITION, faults)) return;
+    int column = head * headDim + at;
+    float a[VECTOR], b[VECTOR], c[VECTOR], s[VECTOR];
+    load8(a, x, row, column, count, 0.0f);
+    load8(b, x, row, column + half, count, 0.0f);
+    load8(c, cos, position, at, count, 0.0f);
+    load8(s, sin, position, at, count, 0.0f);
+#pragma unroll
+    for (int j = 0; j < VECTOR; j++) {
+        float t = sign * s[j];
+        float first = a[j] * c[j] - b[j] * t;
+        b[j] = b[j] * c[j] + a[j] * t;
+        a[j] = first;
+    }
+    store8(x, row, column, count, a);
+    store8(x, row, column + half, count, b);
+}
+
+// ---- norms: `width` threads for each row, 32 or the whole block of 256: grid ceil(rows / (256 / width)) ----
+
+/// The sum over the threads of a row.
+__device__ inline float rowSum(float v, int width, float* room) {
+    return width == WARP ? warpSum(v) : blockSum(v, room);
+}
+
+/// y ← x · inverse · weight, inverse ← 1 / √(mean(x²) + eps).
+extern "C" __global__ void __launch_bounds__(256)
+rms_norm(Matrix y, Matrix inverse, Matrix x, Matrix weight, float eps, int width) {
+    __shared__ float room[WARP];
+    int row = blockIdx.x * (blockDim.x / width) + threadIdx.x / width;
+    int lane = threadIdx.x % width;
+    int vectors = row < x.rows ? vectorsOf(x.columns) : 0;
+    float sum = 0.0f;
+    for (int i = lane; i < vectors; i += width) {
+        float v[VECTOR];
+        load8(v, x, row, i * VECTOR, minimum(VECTOR, x.columns - i * VECTOR), 0.0f);
+#pragma unroll
+        for (int j = 0; j < VECTOR; j++) sum += v[j] * v[j];
+    }
+    sum = rowSum(sum, width, room);
+    float scale = 1.0f / sqrtf(sum / x.columns + eps);
+    for (int i = lane; i < vectors; i += width) {
+        float v[VECTOR], w[VECTOR];
+        int count = minimum(VECTOR, x.columns - i * VECTOR);
+        load8(v, x, row, i * VECTOR, count, 0.0f);
+        load8(w, weight, 0, i * VECTOR, count, 0.0f);
+#pragma unroll
+        for (int j = 0; j < VECTOR; j++) v[j] = v[j] * scale * w[j];
+        store8(y, row, i * VECTOR, count, v);
+    }
+    if (row < x.rows && lane == 0) store(inverse, row, 0, scale);
+}
+
+/// dx += inverse·(dy·weight − x·inverse²·mean(dy·weight·x)).
+extern "C" __global__ void __launch_bounds__(256)
+rms_norm_backward_add(Matrix dx, Matrix dy, Matrix x, Matrix inverse, Matrix weight, int width) {
+    __shared__ float room[WARP];
+    int row = blockIdx.x * (blockDim.x / width) + threadIdx.x / width;
+    int lane = threadIdx.x % width;
+    int vectors = row < x.rows ? vectorsOf(x.columns) : 0;
+    float sum = 0.0f;
+    for (int i = lane; i < vectors; i += width) {
+        float v[VECTOR], w[VECTOR], d[VECTOR];
+        int count = minimum(VECTOR, x.columns - i * VECTOR);
+        load8(v, x, row, i * VECTOR, count, 0.0f);
+        load8(w, weight, 0, i * VECTOR, count, 0.0f);
+        load8(d, dy, row, i * VECTOR, count, 0.0f);
+#pragma unroll
+        for (int j = 0; j < VECTOR; j++) sum += d[j] * w[j] * v[j];
+    }
+    sum = rowSum(sum, width, room);
+    float scale = row < x.rows ? load(inverse, row, 0) : 0.0f;
+    float mean = sum / x.columns * scale * scale;
+    for (int i = lane; i < vectors; i += width) {
+        float v[VECTOR], w[VECTOR], d[VECTOR], to[VECTOR];
+        int count = minimum(VECTOR, x.columns - i * VECTOR);
+        load8(v, x, row, i * VECTOR, count, 0.0f);
+        load8(w, weight, 0, i * VECTOR, count, 0.0f);
+        load8(d, dy, row, i * VECTOR, count, 0.0f);
+        load8(to, dx, row, i * VECTOR, count, 0.0f);
+#pragma unroll
+        for (int j = 0; j < VECTOR; j++) to[j] += scale * (d[j] * w[j] - v[j] * mean);
+        store8(dx, row, i * VECTOR, count, to);
+    }
+}
+
+// ---- weights of a file ----
+
+/// first ← the smaller of it and the number, row by row, of the first element whose exponent is all ones.
+/// The elements have two bytes or four. Any grid, 256 threads.
+extern "C" __global__ void first_not_finite(Matrix m, int exponent, u64* first) {
+    long long n = (long long) m.rows * m.columns;
+    long long step = (long long) gridDim.x * blockDim.x;
+    for (long long i = blockIdx.x * (long long) blockDim.x + threadIdx.x; i < n; i += step) {
+        int bits = m.dtype == DT_F32 ? ((const int*) m.data)[i] : ((const unsigned short*) m.data)[i];
+        if ((bits & exponent) == exponent) {
+            atomicMin(first, (u64) i);
+            break;
+        }
+    }
+}
+
+/// to ← the numbers whose fp16 bits `from` holds. One thread for each element, 256 threads.
+extern "C" __global__ void widen_half(Matrix from, Matrix to) {
+    long long i = blockIdx.x * (long long) blockDim.x + threadIdx.x;
+    if (i >= (long long) to.rows * to.columns) return;
+    unsigned h = ((const unsigned short*) from.data)[i];
+    unsigned sign = (h & 0x8000u) << 16;
+    unsigned rest = h & 0x7fffu;
+    float magnitude = (rest & 0x7c00u) == 0 ? rest * 5.9604645e-8f
+                                            : __uint_as_float((rest << 13) + (112u << 23));
+    ((float*) to.data)[i] = __uint_as_float(__float_as_uint(magnitude) | sign);
+}

@@ -1,0 +1,40 @@
+// Where the sequences of a pass find their keys and values.
+#pragma once
+#include "common.cuh"
+#include "tiles.cuh"
+
+constexpr int BLOCK = 64;    // positions of a block of keys and of a page
+
+// A sequence of a pass.
+struct Span {
+    int row;         // of its first query
+    int count;       // queries
+    int position;    // of its first query
+    int pages;       // index of its first page in the block table; -1: packed
+};
+
+// A tile of a sequence.
+struct SpanTile {
+    int span;
+    int first;       // query, counted over positions and the heads that share a key head
+};
+
+// The positions of one head in a block, as many as the sequence has.
+__device__ __forceinline__ Matrix blockOf(const Matrix& packed, const long long* pages, const int* table,
+        long long offset, const Span& span, int block, int head, int headDim) {
+    int rows = min(BLOCK, span.position + span.count - block * BLOCK);
+    int bytes = packed.dtype == DT_BF16 ? 2 : 4;
+    bool wide = packed.wide && headDim * bytes % 16 == 0;
+    if (span.pages < 0) {
+        long long at = (long long) (span.row + block * BLOCK) * packed.stride + head * headDim;
+        return {packed.data + at * bytes, packed.stride, rows, headDim, packed.dtype, wide};
+    }
+    char* page = (char*) pages[table[span.pages + block]];
+    return {page + offset + (long long) head * BLOCK * headDim * bytes, headDim, rows, headDim, packed.dtype,
+            wide};
+}
+
+// The first position that a query attends to.
+__device__ __forceinline__ int firstKey(int position, int window) {
+    return window <= 0 ? 0 : max(0, position - window + 1);
+}

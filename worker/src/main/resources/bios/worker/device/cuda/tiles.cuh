@@ -1,0 +1,83 @@
+// Elements of matrices by fours, and the tiles of the slots of a pass.
+#pragma once
+#include "common.cuh"
+
+#define INFINITE __int_as_float(0x7f800000)
+#define NOT_A_NUMBER __int_as_float(0x7fffffff)
+
+// v ← four elements of a row from a column that is a multiple of 4; zeros where the matrix ends.
+__device__ __forceinline__ void load4(float (&v)[4], const Matrix& m, long long row, int column) {
+    long long at = row * m.stride + column;
+    bool inside = row >= 0 && row < m.rows;
+    if (inside && m.wide && column + 4 <= m.columns) {
+        if (m.dtype == DT_BF16) {
+            uint2 bits = *(const uint2*) ((const unsigned short*) m.data + at);
+            v[0] = __uint_as_float(bits.x << 16);
+            v[1] = __uint_as_float(bits.x & 0xffff0000u);
+            v[2] = __uint_as_float(bits.y << 16);
+            v[3] = __uint_as_float(bits.y & 0xffff0000u);
+        } else {
+            float4 f = *(const float4*) ((const float*) m.data + at);
+            v[0] = f.x;
+            v[1] = f.y;
+            v[2] = f.z;
+            v[3] = f.w;
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++) v[i] = inside && column + i < m.columns ? load(m, (int) row, column + i) : 0;
+    }
+}
+
+// Four elements of a row from a column that is a multiple of 4, as far as the row goes.
+__device__ __forceinline__ void store4(const Matrix& m, long long row, int column, const float (&v)[4]) {
+    long long at = row * m.stride + column;
+    if (m.wide && column + 4 <= m.columns) {
+        if (m.dtype == DT_BF16)
+            *(uint2*) ((unsigned short*) m.data + at) = make_uint2(packBf16(v[0], v[1]),
+                packBf16(v[2], v[3]));
+        else *(float4*) ((float*) m.data + at) = make_float4(v[0], v[1], v[2], v[3]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < 4; i++) if (column + i < m.columns) store(m, (int) row, column + i, v[i]);
+    }
+}
+
+// A slot of a pass at one site: consecutive rows and the adapter that they use; rank 0 for none.
+struct SlotSite {
+    Matrix a;    // [in, rank]
+    Matrix b;    // [rank, out]
+    Matrix da;   // gradients, data null without
+    Matrix db;
+    int row;
+    int count;
+    int rank;
+    float scale;
+};
+
+// Rows of one tile, counted from the first row of the view; slot -1 for rows without an adapter.
+struct SlotTile {
+    int slot;
+    int row;
+    int rows;
+};
+
+// The tile of number `tile` among the tiles of `size` rows of rows from..from+count of a pass: each slot's
+// own, and with `gaps` those of the rows between slots. rows is 0 after the last.
+__device__ __forceinline__ SlotTile slotTile(const SlotSite* slots, int n, int from, int count, int size,
+        bool gaps, int tile) {
+    int at = from;
+    for (int i = 0; i <= n; i++) {
+        int first = i == n ? from + count : max(slots[i].row, from);
+        int end = i == n ? first : min(slots[i].row + slots[i].count, from + count);
+        if (i < n && end <= first) continue;
+        int tiles = gaps ? (first - at + size - 1) / size : 0;
+        if (tile < tiles) return {-1, at - from + tile * size, min(size, first - at - tile * size)};
+        tile -= tiles;
+        tiles = (end - first + size - 1) / size;
+        if (tile < tiles) return {i, first - from + tile * size, min(size, end - first - tile * size)};
+        tile -= tiles;
+        at = end;
+    }
+    return {-1, 0, 0};
+}

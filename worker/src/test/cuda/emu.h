@@ -1,0 +1,56 @@
+// What the stand-in driver and the kernels compiled with shim.h share: a thread of a block is a fiber.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace emu {
+struct Dim { unsigned x, y, z; };
+
+// A kernel as its shared object describes it: how to call it with packed parameters, and their layout.
+struct Kernel {
+    const char* name;
+    void (*call)(const char* parameters);
+    unsigned count;
+    unsigned bytes;
+    const unsigned* sizes;
+    const unsigned* offsets;
+    // An address in the storage of static shared arrays of its shared object, for the calling thread.
+    char* (*shared)();
+};
+
+// The thread that is running, as kernels see it.
+struct Thread {
+    Dim index;
+    Dim block;
+    Dim blockSize;
+    Dim grid;
+    unsigned lane, warp;
+    char* dynamicShared;
+    void* pendingCopies;
+};
+}  // namespace emu
+
+extern "C" {
+extern __thread emu::Thread* emu_thread __attribute__((tls_model("initial-exec")));
+// Waits for all threads of the block.
+void emu_block_barrier();
+// The same, and counts those with a true predicate.
+int emu_block_count(int predicate);
+// Waits for the lanes of `mask`.
+void emu_warp_barrier(unsigned mask);
+// Gives `size` bytes (at most 64) to the lanes of `mask`; returns what all gave, 64 bytes a lane. The lane that
+// comes last calls `finish` (if not null) on it first.
+char* emu_exchange(unsigned mask, const void* mine, unsigned size, void (*finish)(char* slots));
+// mma.sync.m16n8k16 of a warp.
+void emu_mma_bf16(float* d, const unsigned* a, const unsigned* b);
+// Lanes of the warp that have not left the kernel.
+unsigned emu_active();
+// The copy is made at the wait for its group: what reads too early sees what was there before.
+void emu_copy_async(void* to, const void* from, unsigned bytes, unsigned valid);
+void emu_copy_commit();
+void emu_copy_wait(unsigned newest);
+// Before an atomic operation: no race with other ones.
+void emu_check_atomic(const void* at, unsigned bytes);
+// Ends the launch with a message that names the kernel.
+[[noreturn]] void emu_fail(const char* what);
+}

@@ -1,0 +1,126 @@
+// Small kernels with one error each, if PLANTED is 1; sound if it is 0.
+#include "ptx.cuh"
+
+// sums[b] ← the sum of the block's 256 values; launch: 256 threads.
+extern "C" __global__ void missingBarrier(float* sums, const float* x) {
+    __shared__ float part[256];
+    int i = threadIdx.x;
+    part[i] = x[blockIdx.x * 256 + i];
+    for (int half = 128; half > 0; half /= 2) {
+#if !PLANTED
+        __syncthreads();
+#endif
+        if (i < half) part[i] += part[i + half];
+    }
+    if (i == 0) sums[blockIdx.x] = part[0];
+}
+
+// The same within a warp, where lanes are not in step: launch: 32 threads.
+extern "C" __global__ void missingWarpBarrier(float* sums, const float* x) {
+    __shared__ float part[32];
+    int i = threadIdx.x;
+    part[i] = x[i];
+#if !PLANTED
+    __syncwarp();
+#endif
+    sums[i] = part[31 - i];
+}
+
+// One thread gives a number to all others. launch: 64 threads.
+extern "C" __global__ void missingBarrierAfterAScalar(float* y, const float* x) {
+    __shared__ float first;
+    if (threadIdx.x == 40) first = x[0];
+#if !PLANTED
+    __syncthreads();
+#endif
+    y[threadIdx.x] = first;
+}
+
+// The same number is written again before all have read it. launch: 64 threads.
+extern "C" __global__ void missingBarrierBeforeReuse(float* y, const float* x) {
+    __shared__ float first;
+    float sum = 0;
+    for (int i = 0; i < 3; i++) {
+        if (threadIdx.x == 40) first = x[i];
+        __syncthreads();
+        sum += first;
+#if !PLANTED
+        __syncthreads();
+#endif
+    }
+    y[threadIdx.x] = sum;
+}
+
+// Counts by atomic operations. launch: 64 threads.
+extern "C" __global__ void missingBarrierBeforeAnAtomic(float* y, const float* x) {
+    __shared__ int count;
+    if (threadIdx.x == 40) count = 0;
+#if !PLANTED
+    __syncthreads();
+#endif
+    if (x[threadIdx.x] > 0) atomicAdd(&count, 1);
+    __syncthreads();
+    y[threadIdx.x] = count;
+}
+
+// y ← xᵀ by tiles of 16 through shared memory; the last tile of a row is partial. launch: 16 x 16 threads.
+extern "C" __global__ void offByOneInATile(float* y, const float* x, int rows, int columns) {
+    __shared__ float tile[16][17];
+    int r = blockIdx.y * 16 + threadIdx.y, c = blockIdx.x * 16 + threadIdx.x;
+    bool inside = r < rows && c < columns;
+#if PLANTED
+    inside = r <= rows && c < columns;
+#endif
+    tile[threadIdx.y][threadIdx.x] = inside ? x[(long long) r * columns + c] : 0;
+    __syncthreads();
+    int yr = blockIdx.x * 16 + threadIdx.y, yc = blockIdx.y * 16 + threadIdx.x;
+    if (yr < columns && yc < rows) y[(long long) yr * rows + yc] = tile[threadIdx.x][threadIdx.y];
+}
+
+// y ← x + y; y was never written if the error is planted. launch: one thread for each value.
+extern "C" __global__ void uninitialisedRead(float* y, const float* x, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] += x[i];
+}
+
+extern "C" __global__ void misalignedVector(float* y, const float* x) {
+    *(float4*) (y + threadIdx.x * 4) = *(const float4*) (x + threadIdx.x * 4 + PLANTED);
+}
+
+extern "C" __global__ void sharedOverrun(float* y, const float* x) {
+    DYNAMIC_SHARED(raw);
+    auto* shared = (float*) raw;
+    shared[threadIdx.x + PLANTED] = x[threadIdx.x];
+    __syncthreads();
+    y[threadIdx.x] = threadIdx.x < PLANTED ? 0 : shared[threadIdx.x];
+}
+
+extern "C" __global__ void earlyReturn(float* y, const float* x) {
+    __shared__ float first;
+    if (PLANTED && threadIdx.x == 40) return;
+    if (threadIdx.x == 0) first = x[0];
+    __syncthreads();
+    y[threadIdx.x] = first;
+}
+
+extern "C" __global__ void copyNotAwaited(float* y, const float* x) {
+    __shared__ __align__(16) float part[128];
+    cpAsync16(part + threadIdx.x * 4, x + threadIdx.x * 4);
+    cpAsyncCommit();
+    if (!PLANTED) cpAsyncWait<0>();
+    __syncthreads();
+    for (int i = 0; i < 4; i++) y[threadIdx.x * 4 + i] = part[127 - (threadIdx.x * 4 + i)];
+    cpAsyncWait<0>();
+}
+
+extern "C" __global__ void laneOutsideItsMask(float* y, const float* x) {
+    float v = x[threadIdx.x];
+    if (threadIdx.x < 16) v += __shfl_xor_sync(PLANTED ? 0xffu : 0xffffu, v, 1);
+    y[threadIdx.x] = v;
+}
+
+// launch: one thread for each value; busy for the tests of the host's side.
+extern "C" __global__ void twice(float* y, const float* x, int n) {
+    int i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < n) y[i] = 2 * x[i];
+}

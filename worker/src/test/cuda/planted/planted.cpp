@@ -1,0 +1,265 @@
+// Runs one case on the emulated device: planted KERNELS.cu CASE 0|1. With 1 the case has its error. Exit status 0:
+// nothing was found; 1: the result is wrong; 86: the emulator ended the process.
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <map>
+#include <sstream>
+#include <string>
+#include <vector>
+
+typedef uint64_t Ptr;
+extern "C" {
+int cuInit(unsigned);
+int cuDevicePrimaryCtxRetain(void**, int);
+int cuDevicePrimaryCtxRelease_v2(int);
+int cuCtxSetCurrent(void*);
+int cuMemAlloc_v2(Ptr*, size_t);
+int cuMemFree_v2(Ptr);
+int cuMemFreeAsync(Ptr, void*);
+int cuMemHostAlloc(void**, size_t, unsigned);
+int cuMemFreeHost(void*);
+int cuMemcpyHtoD_v2(Ptr, const void*, size_t);
+int cuMemcpyDtoHAsync_v2(void*, Ptr, size_t, void*);
+int cuMemcpyDtoH_v2(void*, Ptr, size_t);
+int cuStreamCreate(void**, unsigned);
+int cuStreamDestroy_v2(void*);
+int cuStreamSynchronize(void*);
+int cuStreamWaitEvent(void*, void*, unsigned);
+int cuEventCreate(void**, unsigned);
+int cuEventDestroy_v2(void*);
+int cuEventRecord(void*, void*);
+int cuModuleLoadData(void**, const void*);
+int cuModuleGetFunction(void**, void*, const char*);
+int cuLaunchKernel(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**);
+int nvrtcCreateProgram(void**, const char*, const char*, int, const char* const*, const char* const*);
+int nvrtcCompileProgram(void*, int, const char* const*);
+int nvrtcGetCUBINSize(void*, size_t*);
+int nvrtcGetCUBIN(void*, char*);
+int nvrtcGetProgramLogSize(void*, size_t*);
+int nvrtcGetProgramLog(void*, char*);
+int nvrtcDestroyProgram(void**);
+}
+
+static bool planted;
+static void *module_, *stream, *context;
+static std::vector<Ptr> blocks;
+
+static void ok(int result, const char* what) {
+    if (result == 0) return;
+    fprintf(stderr, "%s: %d\n", what, result);
+    exit(2);
+}
+static Ptr block(size_t floats) {
+    Ptr p;
+    ok(cuMemAlloc_v2(&p, floats * 4), "cuMemAlloc");
+    blocks.push_back(p);
+    return p;
+}
+static Ptr block(const std::vector<float>& values) {
+    Ptr p = block(values.size());
+    ok(cuMemcpyHtoD_v2(p, values.data(), values.size() * 4), "cuMemcpyHtoD");
+    return p;
+}
+static std::vector<float> values(size_t n) {
+    std::vector<float> v(n);
+    for (size_t i = 0; i < n; i++) v[i] = (float) (i % 97) - 31;
+    return v;
+}
+template<class... A> static int launch(const char* name, unsigned gx, unsigned gy, unsigned bx, unsigned by, unsigned shared, A... a) {
+    void* f;
+    ok(cuModuleGetFunction(&f, module_, name), name);
+    void* parameters[] = {&a...};
+    return cuLaunchKernel(f, gx, gy, 1, bx, by, 1, shared, stream, parameters, nullptr);
+}
+static std::vector<float> read(Ptr p, size_t n) {
+    std::vector<float> v(n);
+    ok(cuStreamSynchronize(stream), "cuStreamSynchronize");
+    ok(cuMemcpyDtoH_v2(v.data(), p, n * 4), "cuMemcpyDtoH");
+    return v;
+}
+static void expect(bool right) {
+    if (right) return;
+    fprintf(stderr, "the result is wrong\n");
+    exit(1);
+}
+
+static const std::map<std::string, std::function<void()>> CASES = {
+    {"missingBarrier", [] {
+        auto x = values(1024);
+        Ptr y = block(4);
+        ok(launch("missingBarrier", 4, 1, 256, 1, 0, y, block(x)), "launch");
+        auto sums = read(y, 4);
+        for (int b = 0; b < 4; b++) {
+            float s = 0;
+            for (int i = 0; i < 256; i++) s += x[b * 256 + i];
+            expect(s == sums[b]);
+        }
+    }},
+    {"missingWarpBarrier", [] {
+        auto x = values(32);
+        Ptr y = block(32);
+        ok(launch("missingWarpBarrier", 1, 1, 32, 1, 0, y, block(x)), "launch");
+        auto got = read(y, 32);
+        for (int i = 0; i < 32; i++) expect(got[i] == x[31 - i]);
+    }},
+    {"offByOneInATile", [] {
+        int rows = 21, columns = 35;
+        auto x = values(rows * columns);
+        Ptr y = block(rows * columns);
+        ok(launch("offByOneInATile", 3, 2, 16, 16, 0, y, block(x), rows, columns), "launch");
+        auto got = read(y, rows * columns);
+        for (int r = 0; r < rows; r++) for (int c = 0; c < columns; c++) expect(got[c * rows + r] == x[r * columns + c]);
+    }},
+    {"uninitialisedRead", [] {
+        auto x = values(100);
+        Ptr y = planted ? block(100) : block(values(100));
+        ok(launch("uninitialisedRead", 1, 1, 128, 1, 0, y, block(x), 100), "launch");
+        expect(read(y, 100)[3] == 2 * x[3]);
+    }},
+    {"misalignedVector", [] {
+        Ptr y = block(128);
+        ok(launch("misalignedVector", 1, 1, 32, 1, 0, y, block(values(132))), "launch");
+        expect(read(y, 128)[5] == -26);
+    }},
+    {"sharedOverrun", [] {
+        Ptr y = block(64);
+        ok(launch("sharedOverrun", 1, 1, 64, 1, 256, y, block(values(64))), "launch");
+        expect(read(y, 64)[5] == -26);
+    }},
+    {"earlyReturn", [] {
+        Ptr y = block(64);
+        ok(launch("earlyReturn", 1, 1, 64, 1, 0, y, block(values(64))), "launch");
+        expect(read(y, 64)[5] == -31);
+    }},
+    {"missingBarrierAfterAScalar", [] {
+        Ptr y = block(64);
+        ok(launch("missingBarrierAfterAScalar", 1, 1, 64, 1, 0, y, block(values(64))), "launch");
+        expect(read(y, 64)[5] == -31);
+    }},
+    {"missingBarrierBeforeReuse", [] {
+        Ptr y = block(64);
+        ok(launch("missingBarrierBeforeReuse", 1, 1, 64, 1, 0, y, block(values(64))), "launch");
+        expect(read(y, 64)[5] == -90);
+    }},
+    {"missingBarrierBeforeAnAtomic", [] {
+        Ptr y = block(64);
+        ok(launch("missingBarrierBeforeAnAtomic", 1, 1, 64, 1, 0, y, block(values(64))), "launch");
+        expect(read(y, 64)[5] == 32);
+    }},
+    {"copyNotAwaited", [] {
+        Ptr y = block(128);
+        ok(launch("copyNotAwaited", 1, 1, 32, 1, 0, y, block(values(128))), "launch");
+        expect(read(y, 128)[127] == -31);
+    }},
+    {"laneOutsideItsMask", [] {
+        Ptr y = block(32);
+        ok(launch("laneOutsideItsMask", 1, 1, 32, 1, 0, y, block(values(32))), "launch");
+        expect(read(y, 32)[0] == -61);
+    }},
+    // The copy to the host is on a stream of its own, which does not wait for the kernel.
+    {"missingEvent", [] {
+        void *copies, *done, *host;
+        ok(cuStreamCreate(&copies, 1), "cuStreamCreate");
+        ok(cuEventCreate(&done, 2), "cuEventCreate");
+        ok(cuMemHostAlloc(&host, 4096, 0), "cuMemHostAlloc");
+        Ptr x = block(values(1024)), y = block(std::vector<float>(1024));
+        ok(launch("twice", 4, 1, 256, 1, 0, y, x, 1024), "launch");
+        ok(cuEventRecord(done, stream), "cuEventRecord");
+        if (!planted) ok(cuStreamWaitEvent(copies, done, 0), "cuStreamWaitEvent");
+        ok(cuMemcpyDtoHAsync_v2(host, y, 4096, copies), "cuMemcpyDtoHAsync");
+        ok(cuStreamSynchronize(copies), "cuStreamSynchronize");
+        expect(((float*) host)[0] == -62);
+        ok(cuMemFreeHost(host), "cuMemFreeHost");
+    }},
+    // A block is freed in the order of one stream while another one still reads it.
+    {"freedTooEarly", [] {
+        void *copies, *done, *host;
+        ok(cuStreamCreate(&copies, 1), "cuStreamCreate");
+        ok(cuEventCreate(&done, 2), "cuEventCreate");
+        ok(cuMemHostAlloc(&host, 4096, 0), "cuMemHostAlloc");
+        Ptr y = block(values(1024));
+        ok(cuMemcpyDtoHAsync_v2(host, y, 4096, copies), "cuMemcpyDtoHAsync");
+        ok(cuEventRecord(done, copies), "cuEventRecord");
+        if (!planted) ok(cuStreamWaitEvent(stream, done, 0), "cuStreamWaitEvent");
+        ok(cuMemFreeAsync(y, stream), "cuMemFreeAsync");
+        blocks.clear();
+        ok(cuStreamSynchronize(stream), "cuStreamSynchronize");
+        ok(cuStreamSynchronize(copies), "cuStreamSynchronize");
+        ok(cuMemFreeHost(host), "cuMemFreeHost");
+    }},
+    {"useAfterFree", [] {
+        Ptr x = block(values(1024)), y = block(1024);
+        if (planted) {
+            ok(cuMemFree_v2(x), "cuMemFree");
+            blocks = {y};
+        }
+        ok(launch("twice", 4, 1, 256, 1, 0, y, x, 1024), "launch");
+        expect(read(y, 1024)[0] == -62);
+    }},
+    {"missingFree", [] {
+        block(100);
+        if (planted) blocks.clear();
+    }},
+    {"destroyedStream", [] {
+        void* other;
+        ok(cuStreamCreate(&other, 1), "cuStreamCreate");
+        if (planted) ok(cuStreamDestroy_v2(other), "cuStreamDestroy");
+        ok(cuStreamSynchronize(other), "cuStreamSynchronize");
+    }},
+    {"tooManyThreads", [] {
+        Ptr y = block(4096);
+        ok(launch("twice", 1, 1, planted ? 1025 : 1024, 1, 0, y, block(values(1024)), 1024), "launch");
+        expect(read(y, 1)[0] == -62);
+    }},
+    {"tooMuchSharedMemory", [] {
+        Ptr y = block(4096);
+        ok(launch("twice", 4, 1, 256, 1, planted ? 49153 : 49152, y, block(values(1024)), 1024), "launch");
+        expect(read(y, 1)[0] == -62);
+    }},
+    {"destroyedContext", [] {
+        if (!planted) return;
+        ok(cuDevicePrimaryCtxRelease_v2(0), "cuDevicePrimaryCtxRelease");
+        block(4);
+    }},
+};
+
+int main(int count, char** arguments) {
+    if (count != 4) return 64;
+    planted = arguments[3][0] == '1';
+    auto found = CASES.find(arguments[2]);
+    if (found == CASES.end()) return 64;
+    std::ifstream in(arguments[1]);
+    std::stringstream source;
+    source << in.rdbuf();
+    ok(cuInit(0), "cuInit");
+    ok(cuDevicePrimaryCtxRetain(&context, 0), "cuDevicePrimaryCtxRetain");
+    ok(cuCtxSetCurrent(context), "cuCtxSetCurrent");
+    ok(cuStreamCreate(&stream, 1), "cuStreamCreate");
+    void* program;
+    const char* name = "ptx.cuh";
+    const char* text = "#error the emulated device has its own\n";
+    ok(nvrtcCreateProgram(&program, source.str().c_str(), "planted.cu", 1, &text, &name), "nvrtcCreateProgram");
+    const char* options[] = {"--gpu-architecture=sm_80", planted ? "-DPLANTED=1" : "-DPLANTED=0"};
+    int compiled = nvrtcCompileProgram(program, 2, options);
+    size_t bytes;
+    if (compiled) {
+        nvrtcGetProgramLogSize(program, &bytes);
+        std::vector<char> log(bytes);
+        nvrtcGetProgramLog(program, log.data());
+        fprintf(stderr, "%s\n", log.data());
+        return 2;
+    }
+    nvrtcGetCUBINSize(program, &bytes);
+    std::vector<char> image(bytes);
+    nvrtcGetCUBIN(program, image.data());
+    nvrtcDestroyProgram(&program);
+    ok(cuModuleLoadData(&module_, image.data()), "cuModuleLoadData");
+    found->second();
+    for (Ptr p : blocks) ok(cuMemFree_v2(p), "cuMemFree");
+    ok(cuDevicePrimaryCtxRelease_v2(0), "cuDevicePrimaryCtxRelease");
+    return 0;
+}

@@ -1,0 +1,198 @@
+package bios.worker.device;
+
+import static bios.worker.device.Tolerance.assertClose;
+import static bios.worker.device.VerbFixture.product;
+import static bios.worker.device.VerbFixture.random;
+import static bios.worker.device.VerbFixture.read;
+import static bios.worker.device.VerbFixture.rounded;
+import static bios.worker.device.VerbFixture.rows;
+import static bios.worker.device.VerbFixture.tensor;
+import static bios.worker.device.VerbFixture.transposed;
+import static org.junit.jupiter.api.Assertions.assertArrayEquals;
+
+import bios.worker.device.FactorTable.Factor;
+import bios.worker.device.VerbFixture.Factors;
+import java.lang.foreign.Arena;
+import java.util.ArrayList;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import org.junit.jupiter.api.AfterEach;
+import org.junit.jupiter.api.Test;
+
+/// Projections with a bf16 weight of the kind of shape that tensor cores multiply, and several adapters, in
+/// the element types of a model's passes: against sums in double precision, and with the same bits in any
+/// company.
+final class Bf16ProductsTest extends Conformance {
+    private static final int IN = 64, OUT = 72, ROWS = 90;
+    /// Rows of each slot, and its rank.
+    private static final int[][] SLOTS = {{1, 40, 4}, {41, 1, 20}, {80, 7, 1}};
+    private static final int RANK = 20;
+
+    private final Device on = open(2);
+    private final Arena arena = Arena.ofShared();
+    private final Device.Scope scope = on.scope();
+    private final float[] w = rounded(random(1, OUT * IN));
+    private final Weight weight = on.weight(VerbFixture.frozen(arena, FrozenMatrix.WeightType.BF16, OUT, IN,
+            w));
+
+    @AfterEach void close() {
+        scope.close();
+        on.close();
+        arena.close();
+    }
+
+    private record Adapter(int row, int count, int rank, float[] a, float[] b, Factor gradient, Slot slot) {
+        double[] low(float[] x) {
+            return product(rows(x, IN, row, count), a, count, IN, rank, slot.scale());
+        }
+    }
+
+    private List<Adapter> adapters(int[][] slots, int first) {
+        var all = new ArrayList<Adapter>();
+        for (int[] s : slots) {
+            float[] a = random(10 + s[0], IN * s[2]);
+            float[] b = random(20 + s[0], s[2] * OUT);
+            var gradient = new Factor(on.tensor(DType.F32, IN, s[2]), on.tensor(DType.F32, s[2], OUT));
+            var slot = new Slot(s[0] - first, s[1], 0.5f + s[0] / 64f, new Factors(1, Map.of(0,
+                    Factors.factor(on, IN, s[2], OUT, a, b))), Optional.of(new Factors(1, Map.of(0,
+                            gradient))));
+            all.add(new Adapter(s[0] - first, s[1], s[2], a, b, gradient, slot));
+        }
+        return all;
+    }
+
+    private Slots slots(List<Adapter> adapters) {
+        return on.slots(scope, adapters.stream().map(Adapter::slot).toList());
+    }
+
+    private Tensor low(Tensor x, Slots slots) {
+        var low = on.tensor(x.dtype(), x.rows(), RANK);
+        on.lowRank(List.of(low), x, slots, List.of(0));
+        return low;
+    }
+
+    private static double tolerated(DType dtype) {
+        return dtype == DType.BF16 ? 2 * Tolerance.ROUNDED : 4 * Tolerance.ROUNDING;
+    }
+
+    @Test void lowRankProductsOfBf16RowsAreThoseOfTheirNumbers() {
+        float[] x = rounded(random(2, ROWS * IN));
+        var adapters = adapters(SLOTS, 0);
+        for (var dtype : new DType[] {DType.BF16, DType.F32}) {
+            var low = on.tensor(dtype, ROWS, RANK);
+            on.lowRank(List.of(low), tensor(on, DType.BF16, ROWS, IN, 8, x), slots(adapters), List.of(0));
+            for (var a : adapters) assertClose(a.low(x), read(on, low.rows(a.row, a.count).columns(0, a.rank)),
+                    2 * tolerance().sum(IN), tolerated(dtype), "low of rank " + a.rank + " in " + dtype);
+        }
+    }
+
+    @Test void projectionsOfBf16Rows() {
+        float[] x = rounded(random(2, ROWS * IN));
+        float[] onto = rounded(random(4, ROWS * OUT));
+        float[] bias = random(3, OUT);
+        var adapters = adapters(SLOTS, 0);
+        var slots = slots(adapters);
+        var input = tensor(on, DType.BF16, ROWS, IN, 8, x);
+        var low = low(input, slots);
+        for (var dtype : new DType[] {DType.BF16, DType.F32})
+            for (boolean all : new boolean[] {true, false}) {
+                var y = on.tensor(dtype, ROWS, OUT);
+                on.project(y, input, weight, all ? Optional.of(tensor(on, 1, OUT, bias)) : Optional.empty(),
+                        all ? Optional.of(tensor(on, dtype, ROWS, OUT, 8, onto)) : Optional.empty(), slots, 0,
+                        all ? Optional.of(low) : Optional.empty());
+                double[] expected = product(x, transposed(w, OUT, IN), ROWS, IN, OUT, 1);
+                if (all) for (int i = 0; i < expected.length; i++) expected[i] += bias[i % OUT] + onto[i];
+                if (all) for (var a : adapters) correct(expected, OUT, a, read(on, low.rows(a.row, a.count)
+                        .columns(0, a.rank)), a.b);
+                assertClose(expected, read(on, y), 20 * tolerance().sum(IN), tolerated(dtype), "y " + dtype);
+            }
+    }
+
+    /// y += low·factor on the rows of an adapter.
+    private static void correct(double[] y, int columns, Adapter a, float[] low, float[] factor) {
+        double[] more = product(low, factor, a.count, a.rank, columns, 1);
+        for (int i = 0; i < more.length; i++) y[a.row * columns + i] += more[i];
+    }
+
+    @Test void gradientsOfBf16Rows() {
+        float[] x = rounded(random(2, ROWS * IN));
+        float[] dy = rounded(random(5, ROWS * OUT));
+        float[] before = rounded(random(6, ROWS * IN));
+        for (var dtype : new DType[] {DType.BF16, DType.F32})
+            for (boolean add : new boolean[] {false, true}) {
+                var adapters = adapters(SLOTS, 0);
+                var slots = slots(adapters);
+                var input = tensor(on, DType.BF16, ROWS, IN, 8, x);
+                var low = low(input, slots);
+                var dx = tensor(on, dtype, ROWS, IN, 8, before);
+                on.projectBack(Optional.of(dx), add, tensor(on, DType.BF16, ROWS, OUT, 8, dy), input, weight,
+                        slots, 0, Optional.of(low));
+                double[] expected = product(dy, w, ROWS, OUT, IN, 1);
+                for (int i = 0; add && i < expected.length; i++) expected[i] += before[i];
+                for (var a : adapters) {
+                    float[] dyHere = rows(dy, OUT, a.row, a.count);
+                    float[] dlow = VerbFixture.floats(product(dyHere, transposed(a.b, a.rank, OUT), a.count,
+                            OUT, a.rank, a.slot.scale()));
+                    correct(expected, IN, a, dlow, transposed(a.a, IN, a.rank));
+                    float[] lowHere = read(on, low.rows(a.row, a.count).columns(0, a.rank));
+                    double allowed = 20 * tolerance().sum(OUT + a.count);
+                    assertClose(product(transposed(rows(x, IN, a.row, a.count), a.count, IN), dlow, IN,
+                            a.count, a.rank, 1), read(on, a.gradient.a()), allowed, 4 * Tolerance.ROUNDING,
+                            "dA of rank " + a.rank);
+                    assertClose(product(transposed(lowHere, a.count, a.rank), dyHere, a.rank, a.count, OUT, 1),
+                            read(on, a.gradient.b()), allowed, 4 * Tolerance.ROUNDING, "dB of rank " + a.rank);
+                }
+                assertClose(expected, read(on, dx), 20 * tolerance().sum(OUT + RANK), tolerated(dtype),
+                        "dx " + dtype);
+            }
+    }
+
+    /// fp32 rows are multiplied as [Activations#operand] says; weights this small at least split in two.
+    @Test void projectionsOfFp32Rows() {
+        float[] x = random(2, ROWS * IN);
+        float[] dy = random(3, ROWS * OUT);
+        var none = on.slots(scope, List.of());
+        var y = on.tensor(DType.F32, ROWS, OUT);
+        on.project(y, tensor(on, DType.F32, ROWS, IN, 1, x), weight, Optional.empty(), Optional.empty(), none, 0,
+                Optional.empty());
+        assertClose(product(x, transposed(w, OUT, IN), ROWS, IN, OUT, 1), read(on, y),
+                IN * Tolerance.SPLIT + tolerance().sum(IN), Tolerance.ROUNDING, "y");
+        var dx = tensor(on, DType.F32, ROWS, IN, 3, random(4, ROWS * IN));
+        on.projectBack(Optional.of(dx), false, tensor(on, DType.F32, ROWS, OUT, 3, dy), y, weight, none, 0,
+                Optional.empty());
+        assertClose(product(dy, w, ROWS, OUT, IN, 1), read(on, dx), OUT * Tolerance.SPLIT
+                + tolerance().sum(OUT), Tolerance.ROUNDING, "dx");
+    }
+
+    /// y, dx and the gradients of a slot alone are those beside other slots and rows.
+    @Test void aSlotHasTheSameBitsInAnyCompany() {
+        float[] x = rounded(random(2, ROWS * IN));
+        float[] dy = rounded(random(5, ROWS * OUT));
+        float[][] together = pass(x, dy, ROWS, adapters(SLOTS, 0));
+        float[][] alone = pass(rows(x, IN, 1, 40), rows(dy, OUT, 1, 40), 40,
+                adapters(new int[][] {SLOTS[0]}, 1));
+        assertArrayEquals(rows(together[0], OUT, 1, 40), alone[0], 0f);
+        assertArrayEquals(rows(together[1], IN, 1, 40), alone[1], 0f);
+        assertArrayEquals(together[2], alone[2], 0f);
+        assertArrayEquals(together[3], alone[3], 0f);
+        // a row without an adapter, alone
+        float[][] bare = pass(rows(x, IN, 50, 1), rows(dy, OUT, 50, 1), 1, List.of());
+        assertArrayEquals(rows(together[0], OUT, 50, 1), bare[0], 0f);
+        assertArrayEquals(rows(together[1], IN, 50, 1), bare[1], 0f);
+    }
+
+    private float[][] pass(float[] x, float[] dy, int n, List<Adapter> adapters) {
+        var input = tensor(on, DType.BF16, n, IN, 0, x);
+        var slots = slots(adapters);
+        var low = adapters.isEmpty() ? Optional.<Tensor>empty() : Optional.of(low(input, slots));
+        var y = on.tensor(DType.BF16, n, OUT);
+        var dx = on.tensor(DType.BF16, n, IN);
+        on.project(y, input, weight, Optional.empty(), Optional.empty(), slots, 0, low);
+        on.projectBack(Optional.of(dx), false, tensor(on, DType.BF16, n, OUT, 0, dy), input, weight, slots, 0,
+                low);
+        return adapters.isEmpty() ? new float[][] {read(on, y), read(on, dx)}
+                : new float[][] {read(on, y), read(on, dx), read(on, adapters.getFirst().gradient.a()),
+                    read(on, adapters.getFirst().gradient.b())};
+    }
+}

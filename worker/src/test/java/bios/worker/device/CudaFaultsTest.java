@@ -1,0 +1,72 @@
+package bios.worker.device;
+
+import static org.junit.jupiter.api.Assertions.assertEquals;
+import static org.junit.jupiter.api.Assertions.assertTrue;
+
+import java.util.List;
+import java.util.Map;
+import org.junit.jupiter.params.ParameterizedTest;
+import org.junit.jupiter.params.provider.CsvSource;
+
+/// What a caller of the CUDA backend sees when the card fails, on the emulated device.
+final class CudaFaultsTest {
+    /// A card that is lost is lost for every later call, and closing it still ends; an allocation that fails
+    /// once is tried again without the chunks that nobody uses.
+    @ParameterizedTest @CsvSource({"lost@60, lost", "lost@100, lost", "lost@160, lost", "launch@5, lost",
+        "memory@1, nothing", "lost@100000, nothing"})
+    void aFailureOfTheCardIsOneOfTheDeviceInterface(String fault, String expected) {
+        var ended = CudaEmulator.java(Program.class, List.of(), List.of(),
+                Map.of("CUDA_EMULATOR_FAULT", fault), 300);
+        assertEquals(0, ended.status(), ended.output());
+        assertTrue(ended.output().contains("seen: " + expected), ended.output());
+    }
+
+    /// Verbs and transfers until one fails.
+    static final class Program {
+        private Program() {}
+
+        /// Prints what was seen.
+        public static void main(String[] arguments) {
+            Device on = null;
+            String seen = "nothing";
+            try {
+                on = Devices.open(DeviceSettings.ofThreads(1).withDevice("cuda"));
+                work(on);
+            } catch (DeviceLost lost) {
+                seen = "lost";
+                if (on != null) requireLost(on);
+            } catch (OutOfDeviceMemory full) {
+                seen = "memory";
+            }
+            if (on != null) on.close();
+            System.out.println("seen: " + seen);
+        }
+
+        private static void work(Device on) {
+            for (int i = 0; i < 20; i++) {
+                Tensor x = on.tensor(DType.F32, 4, 40);
+                on.write(x, new float[160], 0);
+                on.fill(x, i);
+                try (Snapshot copy = on.snapshot(List.of(x)); var scope = on.scope()) {
+                    Tensor y = on.scratch(scope, DType.BF16, 4, 40);
+                    on.copy(y, x);
+                    on.swiglu(y, y, x);
+                    float[] read = new float[160];
+                    copy.read(0, 0, 4, 0, 40, read, 0);
+                    if (read[159] != i) throw new AssertionError(read[159] + " in round " + i);
+                    on.readback(List.of(y)).floats(0);
+                }
+                on.free(x);
+            }
+        }
+
+        private static void requireLost(Device on) {
+            try {
+                on.readback(List.of(on.tensor(DType.F32, 1, 1)));
+            } catch (DeviceLost again) {
+                return;
+            }
+            throw new AssertionError("a lost device goes on");
+        }
+    }
+}
