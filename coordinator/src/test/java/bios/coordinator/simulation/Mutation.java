@@ -37,8 +37,6 @@ enum Mutation {
     LISTING_IS_EMPTY("which nothing refers to"),
     /// A submission that comes long after its blob was written says that it does not.
     SUBMISSION_HIDES_ITS_AGE("which is referred to"),
-    /// A run does not tell another one that it has loaded a checkpoint of it.
-    FOREIGN_LOADS_ARE_NOT_KEPT("which is referred to"),
     /// The entities end leases early.
     LEASES_ARE_SHORT("which is in use"),
     /// The entities keep snapshots that are older than the newest ones and not in use.

@@ -521,8 +521,7 @@ final class SimulatedCluster {
 
         @Override public CompletionStage<RunReply> keep(String owner, BlobId adapter, boolean loaded) {
             var answer = new CompletableFuture<RunReply>();
-            if (mutation == Mutation.FOREIGN_LOADS_ARE_NOT_KEPT) answer.complete(new RunReply.Done());
-            else SimulatedCluster.this.keep(owner, adapter, loaded, answer::complete);
+            SimulatedCluster.this.keep(owner, adapter, loaded, answer::complete);
             loop.in(5_000, () -> answer.completeExceptionally(new IOException("nobody answers")));
             return answer;
         }

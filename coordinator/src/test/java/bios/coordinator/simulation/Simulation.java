@@ -115,9 +115,8 @@ final class Simulation {
 
     Outcome play(long seed, Mutation mutation, boolean traced) {
         loop.begin(seed, traced);
-        boolean keeps = mutation == Mutation.FOREIGN_LOADS_ARE_NOT_KEPT;
-        boolean loads = loop.oneIn(2) || keeps;
-        boolean calm = loop.oneIn(8) || keeps;
+        boolean loads = loop.oneIn(2);
+        boolean calm = loop.oneIn(8);
         Config settings = settings(loads, calm);
         var cluster = new SimulatedCluster(loop, system, mutation, RunSettings.from(settings),
                 RunSettings.from(mutated(mutation, settings)), calm, ref -> stopWatcher.tell(ref,
@@ -154,22 +153,20 @@ final class Simulation {
     ///     is then longer than all faults
     private Config settings(boolean loads, boolean calm) {
         long lease = loads && !calm ? loop.between(400, 480) : loop.between(calm ? 7 : 5, calm ? 12 : 60);
-        // What was loaded has to be loaded again for longer than a lease.
-        boolean late = loads && calm;
         return ConfigFactory.parseString("""
                 bios.run { recovery-point { steps = %d, operations = %d }, window = %d, retry-after = 2 s
-                  idle-after = 20 s, rest-after = %d s, sweep-after = %d s, attempts = %d, max-unfinished = %d
+                  idle-after = 20 s, sweep-after = %d s, attempts = %d, max-unfinished = %d
                   results.max-count = %d
                   unnamed-weights { lease = %d s, newest-snapshots = %d, max-count = %d } }
-                """.formatted(late ? 100 : loop.between(1, 5), late ? 100 : loop.between(3, 12),
-                loop.between(1, 6), late ? 30 : 5, loop.between(10, 60), loop.between(2, 3),
+                """.formatted(loop.between(1, 5), loop.between(3, 12),
+                loop.between(1, 6), loop.between(10, 60), loop.between(2, 3),
                 loop.oneIn(4) ? 4 : 100, loop.oneIn(8) ? 6 : 4096, lease, loop.below(4),
                 loop.between(1, 6)))
                 .withFallback(system.settings().config());
     }
 
     private void play(SimulatedCluster cluster, boolean loads, boolean calm) {
-        boolean alone = loop.oneIn(2) && cluster.mutation != Mutation.FOREIGN_LOADS_ARE_NOT_KEPT;
+        boolean alone = loop.oneIn(2);
         boolean fatal = !calm && loop.oneIn(2);
         var first = new RunId("usf-finance-9f2c4be01a01");
         var second = new RunId("usf-finance-9f2c4be01a02");
