@@ -105,7 +105,8 @@ public record Shape(String name, String architecture, int vocabulary, int hidden
                 .put("intermediate_size", intermediate).put("num_hidden_layers", layers)
                 .put("num_attention_heads", heads).put("num_key_value_heads", kvHeads)
                 .put("max_position_embeddings", context).put("rope_theta", ropeTheta)
-                .put("head_dim", headDim()).put("tie_word_embeddings", tied).put("rms_norm_eps", 1e-6).put("hidden_act", "silu")
+                .put("head_dim", headDim()).put("tie_word_embeddings", tied)
+                .put("rms_norm_eps", 1e-6).put("hidden_act", "silu")
                 .put("torch_dtype", bf16 ? "bfloat16" : "float32");
         config.putArray("architectures").add(architecture);
         Files.writeString(folder.resolve("config.json"), config.toPrettyString());

@@ -11,8 +11,8 @@ import java.util.OptionalLong;
 /// Limits of an [Engine], as `bios.engine` in reference.conf explains them.
 ///
 /// @param trainPassTokens about how many tokens of training go through one pass
-/// @param activationBytes most bytes of activations that a pass keeps for its backward, per base model; empty:
-///     by the size of the device
+/// @param activationBytes most bytes of activations that a pass keeps for its backward, per base model;
+///     empty: by the size of the device
 /// @param longSequenceBytes the same for a pass of one sequence that is too long for these
 /// @param copiesPerRun most copies of a run's state that are being written at once
 /// @param preparedPerRun operations of a run that are decoded ahead of their turn
@@ -22,8 +22,8 @@ import java.util.OptionalLong;
 /// @param maxQueuedSequences most sequences that wait or decode
 /// @param nonFinite what operations of training do whose numbers are not finite
 public record EngineSettings(int trainPassTokens, OptionalLong activationBytes,
-        OptionalLong longSequenceBytes, int copiesPerRun, int preparedPerRun, Runs runs, long adapterBytes, SamplerSettings sampler,
-        int maxQueuedSequences, NonFinite nonFinite) {
+        OptionalLong longSequenceBytes, int copiesPerRun, int preparedPerRun, Runs runs, long adapterBytes,
+        SamplerSettings sampler, int maxQueuedSequences, NonFinite nonFinite) {
     /// Room for runs.
     ///
     /// @param deviceBytes of states on the device; empty: half of what [DeviceExecutor] finds free
@@ -83,7 +83,8 @@ public record EngineSettings(int trainPassTokens, OptionalLong activationBytes,
         return activationBytes.orElse(device.ownMemory() ? SamplerSettings.size(device) / 4 : 640L << 20);
     }
 
-    /// [#longSequenceBytes] on a device: 2560 MiB on a CPU, three eighths of [SamplerSettings#size] on a card.
+    /// [#longSequenceBytes] on a device: 2560 MiB on a CPU, three eighths of [SamplerSettings#size] on a
+    /// card.
     long longSequenceBytes(Device device) {
         return longSequenceBytes.orElse(device.ownMemory() ? SamplerSettings.size(device) / 8 * 3
                 : 2560L << 20);

@@ -94,8 +94,8 @@ final class EngineHarness implements AutoCloseable {
             UnaryOperator<Device> device, UnaryOperator<BlobStore> blobs) {
         this.folder = folder;
         this.store = FileBlobStore.open(folder);
-        var settings = new EngineSettings(512, OptionalLong.of(1 << 20), OptionalLong.of(1 << 20), 2, 4, runs, adapterBytes, SAMPLER, 1000,
-                NonFinite.SKIP);
+        var settings = new EngineSettings(512, OptionalLong.of(1 << 20), OptionalLong.of(1 << 20), 2, 4,
+                runs, adapterBytes, SAMPLER, 1000, NonFinite.SKIP);
         Behavior<EngineCommand> behavior =
                 Engine.create(settings, ModelSource.of(models), () -> device.apply(TestDevices.open(2)),
                         blobs.apply(store));
