@@ -93,7 +93,8 @@ final class ApiException extends RuntimeException {
 
     private ApiException withFieldOf(ApiRequest call) {
         List<String> subjects = switch (code) {
-            case NOT_FOUND, RUN_CLOSED, SNAPSHOT_EXPIRED -> aboutSession ? List.of("sampling_session_id", "session_id")
+            case NOT_FOUND, RUN_CLOSED, SNAPSHOT_EXPIRED -> aboutSession
+                    ? List.of("sampling_session_id", "session_id")
                     : List.of("request_id", "model_id", "path", "model_path", "tinker_path");
             case CONFLICT -> List.of("seq_id");
             default -> List.of();

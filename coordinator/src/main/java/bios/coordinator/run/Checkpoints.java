@@ -25,7 +25,8 @@ import java.util.function.Predicate;
 import java.util.stream.Stream;
 
 /// The checkpoints of a run. A name refers to its newest version. Versions that newer ones have replaced, and
-/// snapshots, have no name by which a client finds them: they stay for those who use them, see [WeightLeases].
+/// snapshots, have no name by which a client finds them: they stay for those who use them, see
+/// [WeightLeases].
 ///
 /// @param versions all versions of named checkpoints, oldest first
 /// @param snapshots ephemeral snapshots, oldest first

@@ -195,7 +195,8 @@ final class RunMaintenance {
     }
 
     /// Whether the run may rest: no blob waits for its deletion, and the last listing found none without an
-    /// owner. Starts a listing if commands have arrived since then; if it finds none, the run is idle at once.
+    /// owner. Starts a listing if commands have arrived since then; if it finds none, the run is idle at
+    /// once.
     boolean swept(TrainingRun run) {
         resting = !swept;
         if (!swept) sweep();

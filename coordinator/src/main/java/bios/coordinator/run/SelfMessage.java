@@ -47,22 +47,25 @@ sealed interface SelfMessage extends Message {
     /// Check for expired checkpoints.
     record Expire() implements SelfMessage {}
 
+    /// Messages about weights that are in use, and about blobs without an owner.
+    sealed interface Upkeep extends SelfMessage {}
+
     /// Release the weights that nobody uses.
-    record ReleaseWeights() implements SelfMessage {}
+    record ReleaseWeights() implements Upkeep {}
 
     /// Ask other runs to keep what this one has loaded from them.
-    record KeepForeign() implements SelfMessage {}
+    record KeepForeign() implements Upkeep {}
 
     /// Another run was asked to keep what this one has loaded.
     ///
     /// @param answered whether it has answered
-    record ForeignKept(boolean answered) implements SelfMessage {}
+    record ForeignKept(boolean answered) implements Upkeep {}
 
     /// Look for blobs without an owner.
-    record Sweep() implements SelfMessage {}
+    record Sweep() implements Upkeep {}
 
     /// The store has listed the blobs of the run.
-    record Listed(List<BlobId> blobs, Optional<String> failure) implements SelfMessage {}
+    record Listed(List<BlobId> blobs, Optional<String> failure) implements Upkeep {}
 
     /// Add these entries to the history.
     record RecordHistory(List<HistoryEntry> entries) implements SelfMessage {}

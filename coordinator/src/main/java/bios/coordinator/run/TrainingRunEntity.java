@@ -451,6 +451,19 @@ public final class TrainingRunEntity
                         ? persist(List.of(new CheckpointsExpired(context.now()))).thenNoReply()
                         : Effect().noReply();
             }
+            case SelfMessage.Upkeep upkeep -> onUpkeep(run, upkeep);
+            case SelfMessage.RecordHistory(var entries) -> recordHistory(run, entries);
+            case SelfMessage.Stop _ -> {
+                // An operation was accepted during passivation. (A run that moves is started by its shard.)
+                if (scheduler.passivating() && scheduler.executable(run))
+                    environment.starter().accept(id);
+                yield Effect().stop().thenNoReply();
+            }
+        };
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> onUpkeep(TrainingRun run, SelfMessage.Upkeep message) {
+        return switch (message) {
             case SelfMessage.ReleaseWeights _ -> {
                 List<Unnamed> released = leases.over(run);
                 leases.schedule(run);
@@ -473,13 +486,6 @@ public final class TrainingRunEntity
                 List<BlobId> found = maintenance.finishSweep(run, listed);
                 yield found.isEmpty() ? Effect().noReply()
                         : persist(List.of(new BlobsAbandoned(found))).thenNoReply();
-            }
-            case SelfMessage.RecordHistory(var entries) -> recordHistory(run, entries);
-            case SelfMessage.Stop _ -> {
-                // An operation was accepted during passivation. (A run that moves is started by its shard.)
-                if (scheduler.passivating() && scheduler.executable(run))
-                    environment.starter().accept(id);
-                yield Effect().stop().thenNoReply();
             }
         };
     }

@@ -21,14 +21,14 @@ import java.util.stream.Stream;
 /// ago than the lease. Belongs to one actor.
 ///
 /// Uses are not in the journal: an entity that begins considers everything used at that moment. So a use that
-/// was confirmed is good for a lease, whatever fails; only the release is an event, and the journal accepts it
-/// from the responsible entity only.
+/// was confirmed is good for a lease, whatever fails; only the release is an event, and the journal accepts
+/// it from the responsible entity only.
 final class WeightLeases {
     /// The use of a version that nobody has asked for while its name referred to it.
     private static final long NEVER = Long.MIN_VALUE;
-    /// Releases are combined: the timer runs at most so many times in a lease. A version that nobody has asked
-    /// for stays for a part of the lease after it was replaced: an entity that was considered dead may have
-    /// told a client of it meanwhile.
+    /// Releases are combined: the timer runs at most so many times in a lease. A version that nobody has
+    /// asked for stays for a part of the lease after it was replaced: an entity that was considered dead may
+    /// have told a client of it meanwhile.
     private static final int PARTS = 8;
 
     private final RunContext context;
@@ -85,7 +85,8 @@ final class WeightLeases {
         return run.checkpoints().unnamed(context.settings().newestSnapshots());
     }
 
-    /// Schedules [SelfMessage.ReleaseWeights] for the end of the next lease, or at once if there are too many.
+    /// Schedules [SelfMessage.ReleaseWeights] for the end of the next lease, or at once if there are too
+    /// many.
     void schedule(TrainingRun run) {
         List<Unnamed> unnamed = unnamed(run);
         int most = context.settings().maxUnnamed();

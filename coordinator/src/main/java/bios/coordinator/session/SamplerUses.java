@@ -2,8 +2,8 @@ package bios.coordinator.session;
 
 import java.util.LinkedHashSet;
 
-/// The order in which the samplers of a session were used. Not in the journal: after a restart those that were
-/// not used since come first, by their numbers. Belongs to one actor.
+/// The order in which the samplers of a session were used. Not in the journal: after a restart those that
+/// were not used since come first, by their numbers. Belongs to one actor.
 final class SamplerUses {
     private final LinkedHashSet<Long> order = new LinkedHashSet<>();
 

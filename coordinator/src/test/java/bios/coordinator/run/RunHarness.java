@@ -253,7 +253,8 @@ final class RunHarness implements AutoCloseable {
         byte[] encoded = StoredOperations.encode(operation);
         var kind = StoredOperations.kind(operation);
         StoredOperation stored = encoded.length > 2000
-                ? new StoredOperation.InBlob(kind, blobs.put(BlobScope.operation(RUN, seq, 1000 + seq, "r"), encoded))
+                ? new StoredOperation.InBlob(kind, blobs.put(BlobScope.operation(RUN, seq,
+                        1000 + seq, "r"), encoded))
                 : new StoredOperation.Inline(kind, encoded);
         return new RunCommand.Submit(OWNER, seq, stored, StoredOperations.digest(encoded),
                 1000 + seq, replyTo);

@@ -274,7 +274,8 @@ class TrainingRunEntityTest {
     }
 
     @Test void aSnapshotThatNobodyUsesIsReleasedAndOneInUseStays() throws Exception {
-        try (var harness = harness("leases", "bios.run.unnamed-weights { lease = 1 s, newest-snapshots = 1 }")) {
+        try (var harness = harness("leases",
+                "bios.run.unnamed-weights { lease = 1 s, newest-snapshots = 1 }")) {
             var snapshots = new ArrayList<BlobId>();
             for (int seq = 0; seq < 9; seq += 3) {
                 harness.submit(seq, train(seq));
@@ -330,8 +331,8 @@ class TrainingRunEntityTest {
             harness.submit(0, save("a"));
             var own = ((OperationResult.Saved) assertInstanceOf(RunReply.Completed.class,
                     harness.outcome(0)).result()).manifest();
-            var other = new CheckpointManifest(path.run(), own.kind(), own.name(), own.baseModel(), own.lora(),
-                    own.contentId(), own.adapter(), own.optimizer(), own.step(), own.settings(),
+            var other = new CheckpointManifest(path.run(), own.kind(), own.name(), own.baseModel(),
+                    own.lora(), own.contentId(), own.adapter(), own.optimizer(), own.step(), own.settings(),
                     own.optimizerType(), own.userMetadata(), own.parent(), own.createdAtMillis(),
                     Optional.empty());
             harness.elsewhere.put(path, new RunReply.Resolved(other));

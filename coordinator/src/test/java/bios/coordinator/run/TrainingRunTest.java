@@ -292,11 +292,13 @@ class TrainingRunTest {
         assertEquals(1, checkpoints.names());
         var all = checkpoints.all().map(m -> m.adapter().id()).toList();
         var rest = checkpoints.release(unnamed);
-        assertEquals(List.of(10L), rest.versions().stream().map(CheckpointManifest::createdAtMillis).toList());
+        assertEquals(List.of(10L), rest.versions().stream()
+                .map(CheckpointManifest::createdAtMillis).toList());
         assertEquals(3, rest.snapshots().size());
         assertEquals(List.of(10L), checkpoints.release(all.stream().map(id ->
                 new Unnamed(id, Optional.empty())).toList()).versions().stream()
-                .map(CheckpointManifest::createdAtMillis).toList(), "never the version that a name refers to");
+                .map(CheckpointManifest::createdAtMillis).toList(),
+                "never the version that a name refers to");
         assertEquals(new RunReply.Done(), rest.answer(all.getLast()));
         var expired = assertInstanceOf(RunReply.Refused.class, rest.answer(all.getFirst()));
         assertEquals(Reason.EXPIRED, expired.reason());

@@ -108,7 +108,8 @@ class SessionEntityTest {
         ask(again, r -> new SessionCommand.FindSampler("alice", 7, r));
         assertEquals(new SessionReply.SamplerOpened("s-1:sample:9", other),
                 ask(again, r -> new SessionCommand.OpenSampler("alice", 9, other, r)));
-        assertEquals(List.of("s-1:sample:7", "s-1:sample:9"), ((SessionReply.Described) open(again)).samplers(),
+        assertEquals(List.of("s-1:sample:7", "s-1:sample:9"),
+                ((SessionReply.Described) open(again)).samplers(),
                 "of two, the one that was used longest ago has given way to a third");
         var expired = assertInstanceOf(SessionReply.Refused.class,
                 ask(again, r -> new SessionCommand.FindSampler("alice", 8, r)));

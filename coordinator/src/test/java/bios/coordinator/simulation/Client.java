@@ -212,7 +212,8 @@ final class Client {
                 || operation instanceof Operation.SaveSamplerWeights)
             return Optional.of(new StoredOperation.Inline(kind, encoded));
         try {
-            BlobRef blob = cluster.blobs.put(BlobScope.operation(run, seq, loop.now(), "r" + nextBlob++), encoded);
+            String scope = BlobScope.operation(run, seq, loop.now(), "r" + nextBlob++);
+            BlobRef blob = cluster.blobs.put(scope, encoded);
             return Optional.of(new StoredOperation.InBlob(kind, blob));
         } catch (RuntimeException storeFailed) {
             return Optional.empty();

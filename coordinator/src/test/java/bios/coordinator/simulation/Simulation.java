@@ -149,8 +149,8 @@ final class Simulation {
         return ConfigFactory.parseString("bios.run { " + changed + " }").withFallback(settings);
     }
 
-    /// @param loads whether a run loads checkpoints of another one: unless nothing is lost between them, a lease
-    ///     is then longer than all faults
+    /// @param loads whether a run loads checkpoints of another one: unless nothing is lost between them, a
+    ///     lease is then longer than all faults
     private Config settings(boolean loads, boolean calm) {
         long lease = loads && !calm ? loop.between(400, 480) : loop.between(calm ? 7 : 5, calm ? 12 : 60);
         return ConfigFactory.parseString("""
