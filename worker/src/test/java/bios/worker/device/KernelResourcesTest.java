@@ -32,7 +32,8 @@ final class KernelResourcesTest {
     private static final List<String> ARCHITECTURES = List.of("sm_80", "sm_90a", "sm_100");
     private static final Pattern ENTRY = Pattern.compile(
             "Compiling entry function '(\\w+)' for '(\\w+)'[\\s\\S]*?"
-                    + "(\\d+) bytes stack frame, (\\d+) bytes spill stores, (\\d+) bytes spill loads[\\s\\S]*?"
+                    + "(\\d+) bytes stack frame, (\\d+) bytes spill stores, "
+                    + "(\\d+) bytes spill loads[\\s\\S]*?"
                     + "Used (\\d+) registers(?:, used \\d+ barriers)?(?:, (\\d+) bytes smem)?");
 
     /// What the compiler says of a kernel: numbers for each architecture.
@@ -91,7 +92,7 @@ final class KernelResourcesTest {
     }
 
     private static String section(Path source, String hash, Map<String, Resources> kernels) {
-        var text = new StringBuilder("## %s, %s\n\n| kernel | registers | static shared bytes | spilled bytes |\n"
+        var text = new StringBuilder("## %s, %s\n\n| kernel | registers | static shared | spilled |\n"
                 .formatted(source.getFileName(), hash)).append("|---|---|---|---|\n");
         kernels.forEach((kernel, resources) -> text.append(resources.line(kernel)).append('\n'));
         return text.append('\n').toString();
@@ -100,8 +101,8 @@ final class KernelResourcesTest {
     private static final String HEAD = """
             # What the compiler makes of the kernels
 
-            Registers of a thread, static shared memory of a block and spilled bytes, by nvcc and ptxas 13.0 for
-            %s (one number if they agree). The hash is of the source and the headers; a test compiles a source
+            Registers of a thread, static shared memory of a block and spilled bytes, by nvcc and ptxas
+            13.0 for %s (one number if they agree). The hash is of the source and the headers; a test compiles a source
             whose hash is another one, and compares. Written by `KernelResourcesTest` with
             `-Dbios.kernels=write`.
 
