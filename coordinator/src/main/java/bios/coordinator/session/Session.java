@@ -1,6 +1,5 @@
 package bios.coordinator.session;
 
-import bios.coordinator.run.Checkpoints;
 import bios.coordinator.session.SessionEvent.RunAdded;
 import bios.coordinator.session.SessionEvent.SamplerDropped;
 import bios.coordinator.session.SessionEvent.SamplerPinned;
@@ -82,11 +81,11 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
         if (!ownedBy(owner)) return notFound();
         if (samplers.containsKey(seq)) return acceptWithoutEvent();
         boolean dropped = samplers.keySet().stream().anyMatch(later -> later > seq);
-        return new Decision.Refuse(Fault.user(dropped ? Checkpoints.SNAPSHOT_EXPIRED : "not_found",
-                "the session has no sampling client " + seq + (dropped ? "; if it was opened, it has expired:"
-                        + " it was not used while many others were opened. Open another one; weights that are"
-                        + " needed for longer are saved under a name of their own:"
-                        + " save_weights_for_sampler(name=...)" : "")));
+        String unknown = "the session has no sampling client " + seq;
+        return new Decision.Refuse(dropped ? Fault.user("snapshot_expired", unknown + "; if it was opened, it"
+                + " has expired: it was not used while many others were opened. Open another one; weights"
+                + " that are needed for longer are saved under a name of their own:"
+                + " save_weights_for_sampler(name=...)") : Fault.user("not_found", unknown));
     }
 
     private boolean ownedBy(String owner) {
