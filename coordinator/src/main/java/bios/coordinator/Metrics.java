@@ -66,6 +66,16 @@ public final class Metrics {
             .help("Failed attempts of the engine to open a run, retries included, by code.")
             .labelNames("model", "code").register();
 
+    /// Snapshots and replaced versions that nobody used any more.
+    public static final Counter WEIGHTS_RELEASED = Counter.builder().name("bios_weights_released_total")
+            .help("Snapshots and replaced versions of checkpoints that nobody used any more.")
+            .labelNames("model").register();
+
+    /// Blobs that were found in the store and to which nothing referred.
+    public static final Counter BLOBS_ABANDONED = Counter.builder().name("bios_blobs_abandoned_total")
+            .help("Blobs that were found in the store and to which nothing referred.").labelNames("model")
+            .register();
+
     /// Idle runs that were passivated and closed in the engine.
     public static final Counter RUNS_PASSIVATED = Counter.builder().name("bios_runs_passivated_total")
             .help("Idle runs that were passivated and closed in the engine.").labelNames("model").register();

@@ -224,7 +224,7 @@ final class NodeWiring {
         var kept = new PersistentSampleRequestStore(storage.samplingTasks(), task ->
         Thread.ofVirtual().start(task));
         var router = context.spawn(SamplingRouter.create(name, SamplingSettings.of(
-                config.getConfig("bios.sampling")), modelDirectory, kept,
+                config.getConfig("bios.sampling")), modelDirectory, kept, sharded::keep,
                 System::nanoTime), "sampling"); // edge: monotonic clock
         return new Gateway.Dependencies(accounts, sharded, new ShardedSessions(system), engineDirectory::get,
                 router, blobs, storage.index(), this::ready, clock, UUID::randomUUID,

@@ -1,5 +1,6 @@
 package bios.coordinator.gateway;
 
+import bios.coordinator.run.Checkpoints;
 import bios.protocol.Fault;
 import bios.protocol.Invalid;
 import bios.protocol.run.RunCommand;
@@ -54,6 +55,8 @@ final class ApiException extends RuntimeException {
         ErrorCode code = switch (fault.kind()) {
             case USER -> switch (fault.code()) {
                 case "not_found" -> ErrorCode.NOT_FOUND;
+                case Checkpoints.SNAPSHOT_EXPIRED -> ErrorCode.SNAPSHOT_EXPIRED;
+                case "limit_reached" -> ErrorCode.LIMIT_REACHED;
                 case "queue_full", "too_many" -> ErrorCode.QUEUE_FULL;
                 default -> ErrorCode.INVALID;
             };
@@ -74,6 +77,8 @@ final class ApiException extends RuntimeException {
             case TOO_MANY -> ErrorCode.QUEUE_FULL;
             case UNAVAILABLE -> ErrorCode.UNAVAILABLE;
             case INVALID -> ErrorCode.INVALID;
+            case LIMIT -> ErrorCode.LIMIT_REACHED;
+            case EXPIRED -> ErrorCode.SNAPSHOT_EXPIRED;
             case DAMAGED -> ErrorCode.RUN_DAMAGED;
         };
         return new ApiException(code, refused.message());
@@ -88,7 +93,8 @@ final class ApiException extends RuntimeException {
 
     private ApiException withFieldOf(ApiRequest call) {
         List<String> subjects = switch (code) {
-            case NOT_FOUND, RUN_CLOSED -> aboutSession ? List.of("sampling_session_id", "session_id")
+            case NOT_FOUND, RUN_CLOSED, SNAPSHOT_EXPIRED -> aboutSession
+                    ? List.of("sampling_session_id", "session_id")
                     : List.of("request_id", "model_id", "path", "model_path", "tinker_path");
             case CONFLICT -> List.of("seq_id");
             default -> List.of();

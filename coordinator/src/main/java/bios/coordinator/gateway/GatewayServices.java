@@ -1,8 +1,11 @@
 package bios.coordinator.gateway;
 
 import bios.coordinator.fleet.EngineDirectory;
+import bios.coordinator.run.RunSettings;
 import bios.persistence.blob.BlobStore;
 import bios.persistence.index.RunIndex;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
@@ -38,6 +41,7 @@ final class GatewayServices {
     private final Gateway.Dependencies parts;
     private final GatewaySettings settings;
     private final Executor blockingExecutor;
+    private final Duration leaseRenewal;
     private final EvenRefusals refusals = new EvenRefusals(System::nanoTime, // edge: when to answer
             delay -> CompletableFuture.delayedExecutor(delay.toNanos(), TimeUnit.NANOSECONDS));
 
@@ -47,6 +51,7 @@ final class GatewayServices {
         this.parts = parts;
         this.settings = settings;
         this.blockingExecutor = blockingExecutor;
+        this.leaseRenewal = RunSettings.from(system.settings().config()).leaseRenewal();
     }
 
     GatewaySettings settings() {
@@ -139,6 +144,17 @@ final class GatewayServices {
     CompletionStage<RunReply.Done> checkOwner(RunId run, String account) {
         return run(account, run, RunReply.Done.class,
                 replyTo -> new RunCommand.CheckOwner(account, replyTo));
+    }
+
+    /// Tells a run that weights of it are in use. Not refused: the reply says whether they are kept.
+    CompletionStage<RunReply> keepWeights(String account, BlobId adapter) {
+        return onDispatcher(parts.runs().ask(BlobScope.run(adapter), replyTo ->
+                new RunCommand.KeepWeights(account, adapter, false, replyTo), settings.askTimeout()));
+    }
+
+    /// How often the run of a sampler's weights is told that they are in use.
+    Duration leaseRenewal() {
+        return leaseRenewal;
     }
 
     CompletionStage<RunReply.Described> describe(RunId run, String account) {

@@ -11,6 +11,7 @@ import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunId;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.stored.StoredOperations;
+import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 
@@ -43,7 +44,9 @@ final class RunClient {
         if (encoded.length <= StoredOperation.INLINE_LIMIT)
             return CompletableFuture.completedStage(new StoredOperation.Inline(kind, encoded));
         return services.checkOwner(run, call.account()).thenCompose(_ -> services.runBlocking(() -> {
-            BlobRef blob = services.blobs().put(BlobScope.operation(run, seq), encoded);
+            String request = UUID.randomUUID().toString(); // edge: a unique name
+            String scope = BlobScope.operation(run, seq, services.clock().millis(), request);
+            BlobRef blob = services.blobs().put(scope, encoded);
             return new StoredOperation.InBlob(kind, blob);
         }));
     }

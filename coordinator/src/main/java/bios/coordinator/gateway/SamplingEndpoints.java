@@ -8,36 +8,22 @@ import bios.protocol.sampling.SamplingCommand.SamplingReply;
 import bios.protocol.session.SessionCommand;
 import bios.protocol.session.SessionCommand.Sampler;
 import bios.protocol.session.SessionCommand.SessionReply;
-import java.util.Collections;
-import java.util.LinkedHashMap;
 import java.util.List;
-import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
-import java.util.regex.Matcher;
-import java.util.regex.Pattern;
 
 /// Samplers and sampling requests.
 final class SamplingEndpoints {
-    private static final Pattern SAMPLER = Pattern.compile("(.{1,200}):sample:([0-9]{1,18})");
-    private static final int REMEMBERED = 10_000;
     private final GatewayServices services;
     private final RunClient runs;
     private final SampleReader reader;
-    /// Cache of samplers, which are immutable.
-    private final Map<String, Sampler> known =
-            Collections.synchronizedMap(new LinkedHashMap<>(16, 0.75f, true) {
-                private static final long serialVersionUID = 1;
-
-                @Override protected boolean removeEldestEntry(Map.Entry<String, Sampler> eldest) {
-                    return size() > REMEMBERED;
-                }
-            });
+    private final KnownSamplers samplers;
 
     SamplingEndpoints(GatewayServices services, RunClient runs) {
         this.services = services;
         this.runs = runs;
+        this.samplers = new KnownSamplers(services);
         this.reader = new SampleReader(services.settings());
     }
 
@@ -77,25 +63,9 @@ final class SamplingEndpoints {
                 }));
     }
 
-    private CompletionStage<Sampler> find(ApiRequest call, String field, String id) {
-        String key = call.account() + " " + id;
-        Sampler remembered = known.get(key);
-        if (remembered != null) return CompletableFuture.completedStage(remembered);
-        Matcher parts = SAMPLER.matcher(id);
-        if (!parts.matches())
-            throw new ApiException(ErrorCode.NOT_FOUND, field, "there is no sampler '" + id
-            + "', or it is not yours");
-        return services.session(parts.group(1), SessionReply.SamplerOpened.class, replyTo ->
-                new SessionCommand.FindSampler(call.account(), Long.parseLong(parts.group(2)), replyTo))
-                .thenApply(found -> {
-                    known.put(key, found.sampler());
-                    return found.sampler();
-                });
-    }
-
     private CompletionStage<ApiResponse> describe(ApiRequest call) {
         String id = call.pathParameters().getFirst();
-        return find(call, "sampler_id", id)
+        return samplers.use(call, "sampler_id", id)
                 .thenApply(sampler ->
                 ApiResponse.ok("sampler_id", id, "base_model", sampler.baseModel().value(),
                         "model_path", sampler.path()
@@ -106,7 +76,7 @@ final class SamplingEndpoints {
         Fields fields = call.bodyFields();
         String id = fields.string("sampling_session_id");
         long seq = fields.integer("seq_id", 0, Long.MAX_VALUE);
-        return find(call, "sampling_session_id", id).thenCompose(sampler -> {
+        return samplers.use(call, "sampling_session_id", id).thenCompose(sampler -> {
             ModelInfo model = services.model(fields.at("sampling_session_id"), sampler.baseModel().value(),
                     false);
             SampleTask task = reader.task(fields, id, seq, sampler, model);

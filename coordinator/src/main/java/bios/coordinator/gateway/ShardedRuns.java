@@ -3,6 +3,8 @@ package bios.coordinator.gateway;
 import bios.coordinator.StoredEntities;
 import bios.coordinator.run.RunSettings;
 import bios.coordinator.run.TrainingRunSharding;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunId;
@@ -27,6 +29,7 @@ public final class ShardedRuns implements RunDirectory {
     private static final Duration POLL_SLICE = Duration.ofSeconds(3);
     /// How much later than the end of its slice a reply may arrive.
     private static final Duration GRACE = Duration.ofSeconds(1);
+    private static final Duration KEEP_LIMIT = Duration.ofSeconds(15);
     private final Predicate<String> host;
     private final Set<String> started = ConcurrentHashMap.newKeySet();
 
@@ -63,6 +66,12 @@ public final class ShardedRuns implements RunDirectory {
             case RunCommand.Retrieve retrieve -> retrieve(entity, retrieve, timeout);
             default -> AskRetry.ask(timeout, attempt -> onDispatcher(entity.ask(message::apply, attempt)));
         };
+    }
+
+    /// Tells the run of weights that they are in use.
+    public CompletionStage<RunReply> keep(String owner, BlobId adapter, boolean loaded) {
+        return ask(BlobScope.run(adapter), replyTo ->
+                new RunCommand.KeepWeights(owner, adapter, loaded, replyTo), KEEP_LIMIT);
     }
 
     /// Waits in short slices, so that a wait survives the death of the node that it was sent to.

@@ -3,6 +3,7 @@ package bios.coordinator.run;
 import bios.coordinator.run.RunEvent.CheckpointDeleted;
 import bios.coordinator.run.RunEvent.ExpirySet;
 import bios.coordinator.run.RunEvent.SnapshotsReleased;
+import bios.coordinator.run.RunEvent.Unnamed;
 import bios.coordinator.run.TrainingRun.Decision;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
@@ -10,23 +11,36 @@ import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.checkpoint.CheckpointPath;
+import bios.protocol.run.OperationKind;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
 import java.util.ArrayList;
+import java.util.Collection;
+import java.util.HashSet;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Optional;
+import java.util.Set;
 import java.util.function.Predicate;
 import java.util.stream.Stream;
 
-/// The checkpoints of a run. A name refers to its newest version; older versions stay until the name is
-/// deleted.
+/// The checkpoints of a run. A name refers to its newest version. Versions that newer ones have replaced, and
+/// snapshots, have no name by which a client finds them: they stay for those who use them, see
+/// [WeightLeases].
 ///
 /// @param versions all versions of named checkpoints, oldest first
 /// @param snapshots ephemeral snapshots, oldest first
 public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snapshots) {
     /// No checkpoints.
     public static final Checkpoints NONE = new Checkpoints(List.of(), List.of());
+
+    /// The fault of a use of weights that are no longer kept.
+    public static final String SNAPSHOT_EXPIRED = "snapshot_expired";
+    private static final String EXPIRED = "these weights are no longer kept: the snapshot has expired"
+            + " (newer ones followed it and nobody used it for a while, or its session has ended), or its"
+            + " checkpoint was saved again, deleted or has expired. Weights that are needed for longer are"
+            + " saved under a name of their own: save_weights_for_sampler(name=...), then"
+            + " create_sampling_client(model_path=...)";
 
     /// An ephemeral snapshot and the session with which it ends.
     public record Snapshot(String session, CheckpointManifest manifest) {}
@@ -41,8 +55,9 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
         if (manifest.name().isEmpty()) {
             String owner = session.orElseThrow();
             var kept = new ArrayList<>(snapshots);
+            // Samplers name the blob: the same content in another scope is another snapshot.
             kept.removeIf(s -> s.session().equals(owner)
-                    && s.manifest().contentId().equals(manifest.contentId()));
+                    && s.manifest().adapter().equals(manifest.adapter()));
             kept.add(new Snapshot(owner, manifest));
             return new Checkpoints(versions, kept);
         }
@@ -51,6 +66,50 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
                 .ifPresent(kept::remove);
         kept.add(manifest);
         return new Checkpoints(kept, snapshots);
+    }
+
+    /// What no name refers to, oldest first: replaced versions, and snapshots but for the newest.
+    ///
+    /// @param newest so many snapshots are not among them
+    List<Unnamed> unnamed(int newest) {
+        return Stream.concat(replaced().stream().map(v -> new Unnamed(v.adapter().id(), Optional.empty())),
+                snapshots.stream().limit(Math.max(0, snapshots.size() - newest)).map(Checkpoints::unnamed))
+                .distinct().toList();
+    }
+
+    private static Unnamed unnamed(Snapshot snapshot) {
+        return new Unnamed(snapshot.manifest().adapter().id(), Optional.of(snapshot.session()));
+    }
+
+    private List<CheckpointManifest> replaced() {
+        var names = new HashSet<Named>();
+        return versions.reversed().stream().filter(v -> !names.add(Named.of(v))).toList().reversed();
+    }
+
+    /// Removes weights to which no name refers.
+    Checkpoints release(Collection<Unnamed> weights) {
+        var gone = Set.copyOf(weights);
+        var names = new HashSet<Named>();
+        List<CheckpointManifest> kept = versions.reversed().stream().filter(v -> names.add(Named.of(v))
+                || !gone.contains(new Unnamed(v.adapter().id(), Optional.empty()))).toList().reversed();
+        return new Checkpoints(kept, snapshots.stream().filter(s -> !gone.contains(unnamed(s))).toList());
+    }
+
+    /// Whether a name exists that a save may use again without another checkpoint.
+    boolean replaces(OperationKind save, Optional<CheckpointName> name) {
+        return name.filter(n -> has(save == OperationKind.SAVE_STATE ? CheckpointKind.TRAINING
+                : CheckpointKind.SAMPLER, n)).isPresent();
+    }
+
+    /// How many names there are.
+    int names() {
+        return versions.size() - replaced().size();
+    }
+
+    private record Named(CheckpointKind kind, CheckpointName name) {
+        static Named of(CheckpointManifest version) {
+            return new Named(version.kind(), version.name().orElseThrow());
+        }
     }
 
     private static boolean sameBlobs(CheckpointManifest a, CheckpointManifest b) {
@@ -66,9 +125,9 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
         return found.filter(manifest -> !expired(manifest, nowMillis));
     }
 
-    Optional<CheckpointManifest> snapshot(String contentId) {
-        return snapshots.stream().map(Snapshot::manifest)
-                .filter(m -> m.contentId().equals(contentId)).findFirst();
+    /// Whether weights are those of a checkpoint or snapshot.
+    boolean holds(BlobId adapter) {
+        return all().anyMatch(m -> m.adapter().id().equals(adapter));
     }
 
     /// The reply with the result of [#resolve].
@@ -76,9 +135,9 @@ public record Checkpoints(List<CheckpointManifest> versions, List<Snapshot> snap
         return answer(resolve(path, nowMillis), path + " does not exist or was deleted");
     }
 
-    /// The reply with the result of [#snapshot].
-    RunReply answer(String contentId) {
-        return answer(snapshot(contentId), "the snapshot " + contentId + " was released");
+    /// The reply about the use of weights that a sampler is pinned to.
+    RunReply answer(BlobId adapter) {
+        return holds(adapter) ? new RunReply.Done() : new RunReply.Refused(Reason.EXPIRED, EXPIRED);
     }
 
     private static RunReply answer(Optional<CheckpointManifest> manifest, String otherwise) {

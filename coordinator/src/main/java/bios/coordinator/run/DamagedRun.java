@@ -20,7 +20,7 @@ final class DamagedRun {
         return switch (command) {
             case RunCommand.Leave _ -> false;
             case RunCommand.Resolve c -> answer(c.replyTo(), unavailable);
-            case RunCommand.ResolveSnapshot c -> answer(c.replyTo(), unavailable);
+            case RunCommand.KeepWeights c -> answer(c.replyTo(), unavailable);
             case RunCommand.ReleaseSnapshots c -> answer(c.replyTo(), unavailable);
             case RunCommand.Create c -> answer(c.replyTo(), damaged);
             case RunCommand.Submit c -> answer(c.replyTo(), damaged);

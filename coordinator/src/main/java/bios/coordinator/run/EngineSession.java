@@ -1,5 +1,6 @@
 package bios.coordinator.run;
 
+import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineEvent;
 import org.apache.pekko.actor.typed.ActorRef;
@@ -28,10 +29,11 @@ final class EngineSession {
         }));
     }
 
-    void open(TrainingRun run) {
+    /// @param home the number of this entity, see [BlobScope]
+    void open(TrainingRun run, long home) {
         var config = run.config().orElseThrow();
         tell(new EngineCommand.OpenRun(config, run.recovery().lora().orElse(config.lora()),
-                run.recovery().state(), replyTo));
+                run.recovery().state(), replyTo, home));
     }
 
     void close() {

@@ -22,7 +22,7 @@ import org.apache.pekko.actor.typed.ActorRef;
 /// @param blocking executor of blocking work, a thread for each task
 /// @param memory the memory that the runs of the node use
 /// @param deaths what the ends of earlier processes of the node say about a run
-/// @param nanos monotonic clock in nanoseconds, only for measurements
+/// @param nanos monotonic clock in nanoseconds
 /// @param starter starts the entity of a passivated run again
 public record RunEnvironment(ActorRef<EngineCommand> engine, BlobStore blobs, RunIndex index,
         CheckpointResolver resolver, InstantSource clock, Executor blocking, RunSettings settings,
@@ -33,7 +33,7 @@ public record RunEnvironment(ActorRef<EngineCommand> engine, BlobStore blobs, Ru
             CheckpointResolver resolver, InstantSource clock, RunSettings settings) {
         return new RunEnvironment(engine, blobs, index, resolver, clock,
                 task -> Thread.ofVirtual().start(task), settings, new NodeMemory(settings.nodeResultBytes()),
-                _ -> Optional.empty(), System::nanoTime, // edge: measures, decides nothing
+                _ -> Optional.empty(), System::nanoTime, // edge: a monotonic clock
                 _ -> {});
     }
 

@@ -175,6 +175,19 @@ public sealed interface RunEvent {
     /// Not written by this build: all replayed operations have an outcome.
     record ReplayFinished(long position) implements RunEvent {}
 
+    /// Blobs that nothing refers to were found in the store: a write without its event, or a submission that
+    /// was refused.
+    record BlobsAbandoned(List<BlobId> blobs) implements RunEvent {}
+
+    /// Weights to which no name refers, and that nobody uses, are no longer kept.
+    ///
+    record WeightsReleased(List<Unnamed> weights) implements RunEvent {}
+
+    /// Weights to which no name refers.
+    ///
+    /// @param session of a snapshot; empty: versions that others have replaced
+    record Unnamed(BlobId adapter, Optional<String> session) {}
+
     /// Blobs that nothing refers to were deleted.
     record BlobsFreed(List<BlobId> blobs) implements RunEvent {}
 
@@ -219,8 +232,8 @@ public sealed interface RunEvent {
             case OperationRetried(var at, var before) -> new OperationRetried(at, before.or(() -> stamp));
             case RunClosed(var time, var before) -> new RunClosed(time, before.or(() -> stamp));
             case OperationAccepted _, LoadResolved _, ErrorSeen _, SnapshotsReleased _, ReplayFinished _,
-                    ReplayBegan _, OperationAttempted _, BlobsFreed _, HistoryRecorded _,
-                    EntityBegan _ -> this;
+                    ReplayBegan _, OperationAttempted _, BlobsAbandoned _, WeightsReleased _, BlobsFreed _,
+                    HistoryRecorded _, EntityBegan _ -> this;
         };
     }
 }

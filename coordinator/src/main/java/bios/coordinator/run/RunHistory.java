@@ -96,7 +96,8 @@ final class RunHistory {
                     runEntry(stamp.orElse(new Stamp(time, "")), Kind.UNLOADED, Map.of()));
             case HistoryRecorded(var entry) -> Optional.of(entry);
             case OperationAccepted _, LoadResolved _, ErrorSeen _, SnapshotsReleased _, OperationAttempted _,
-                    ReplayBegan _, ReplayFinished _, BlobsFreed _, EntityBegan _ -> Optional.empty();
+                    ReplayBegan _, ReplayFinished _, BlobsAbandoned _, WeightsReleased _,
+                    BlobsFreed _, EntityBegan _ -> Optional.empty();
         };
     }
 

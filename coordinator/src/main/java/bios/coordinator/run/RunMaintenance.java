@@ -2,13 +2,17 @@ package bios.coordinator.run;
 
 import bios.persistence.index.RunSummary;
 import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobScope;
 import java.time.Duration;
 import java.util.ArrayList;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.atomic.AtomicBoolean;
 
-/// The background work of a run: its row in the index, the deletion of blobs, the expiry of checkpoints.
+/// The background work of a run: its row in the index, the deletion of blobs and the search for those without
+/// an owner, the expiry of checkpoints.
 /// Belongs to one actor.
 ///
 /// The row is written when one of its fields has changed: immediately for rare changes (a checkpoint, the end
@@ -40,6 +44,13 @@ final class RunMaintenance {
     private long shownRequest;
     private Optional<String> shownCorrupted = Optional.empty();
     private long lastVersion;
+    private boolean listing;
+    /// Whether the last listing found no blob without an owner.
+    private boolean swept;
+    /// Blobs without an owner, and when they were first found so.
+    private final Map<BlobId, Long> unowned = new HashMap<>();
+    /// Whether the run rests as soon as a listing has found none.
+    private boolean resting;
 
     RunMaintenance(RunContext context) {
         this.context = context;
@@ -145,6 +156,57 @@ final class RunMaintenance {
             return blobs;
         }, (deleted, failure) -> new SelfMessage.Step(failure == null
                 ? new RunInput.BlobsDeleted(deleted) : new RunInput.BlobsNotDeleted(failure.toString())));
+    }
+
+    /// Schedules the next search for blobs without an owner.
+    void scheduleSweep() {
+        context.after(context.settings().sweepAfter(), "sweep", new SelfMessage.Sweep());
+    }
+
+    /// Lists the blobs of the run. [SelfMessage.Listed] follows.
+    void sweep() {
+        if (listing) return;
+        listing = true;
+        context.later(() -> context.environment().blobs().list(BlobScope.run(context.id())).stream()
+                .map(each -> each.ref().id()).toList(),
+                (listed, failure) -> new SelfMessage.Listed(failure == null ? listed : List.of(),
+                        Optional.ofNullable(failure).map(Throwable::toString)));
+    }
+
+    /// Handles a listing. Returns the blobs to which nothing has referred for so long that no write in flight
+    /// can name them. The time is measured here: no clock of another node or of the store is involved.
+    List<BlobId> finishSweep(TrainingRun run, SelfMessage.Listed listed) {
+        listing = false;
+        scheduleSweep();
+        listed.failure().ifPresent(why -> context.warn("the blobs of the run cannot be listed: {}", why));
+        boolean rests = resting;
+        resting = false;
+        swept = false;
+        if (listed.failure().isPresent()) return List.of();
+        long now = context.environment().nanos().getAsLong();
+        List<BlobId> found = run.abandoned(listed.blobs());
+        unowned.keySet().retainAll(found);
+        found.forEach(each -> unowned.putIfAbsent(each, now));
+        swept = found.isEmpty();
+        if (swept && rests) context.after(Duration.ZERO, RunTimer.Idle.class,
+                new SelfMessage.TimerElapsed(new RunTimer.Idle()));
+        long grace = context.settings().sweepAfter().toNanos();
+        return found.stream().filter(each -> now - unowned.get(each) >= grace).toList();
+    }
+
+    /// Whether the run may rest: no blob waits for its deletion, and the last listing found none without an
+    /// owner. Starts a listing if commands have arrived since then; if it finds none, the run is idle at
+    /// once.
+    boolean swept(TrainingRun run) {
+        resting = !swept;
+        if (!swept) sweep();
+        return swept && run.garbage().isEmpty();
+    }
+
+    /// Records that a command may have left a blob.
+    void expectBlobs() {
+        swept = false;
+        resting = false;
     }
 
     // Expiry

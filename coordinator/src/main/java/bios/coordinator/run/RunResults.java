@@ -129,8 +129,8 @@ final class RunResults {
     // Pages
 
     /// Writes the results before a recovery point into pages.
-    void write(TrainingRun run, RunEffect.WriteResults effect) {
-        var pages = ResultsPages.next(context.id(), cache, run.recovery().allPages(),
+    void write(TrainingRun run, long home, RunEffect.WriteResults effect) {
+        var pages = ResultsPages.next(context.id(), home, cache, run.recovery().allPages(),
                 effect.point().position());
         context.later(() -> pages.write(context.environment().blobs()),
                 (written, failure) -> new SelfMessage.Step(failure == null

@@ -285,8 +285,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
                 }
                 case RunCreated _, OperationAccepted _, LoadResolved _, LoadApplied _, ErrorSeen _,
                         CheckpointDeleted _, ExpirySet _, CheckpointsExpired _, SnapshotsReleased _,
-                        WorkerDied _, ReplayBegan _, OperationAttempted _, ReplayFinished _, BlobsFreed _,
-                        HistoryRecorded _ -> {}
+                        WorkerDied _, ReplayBegan _, OperationAttempted _, ReplayFinished _,
+                        BlobsAbandoned _, WeightsReleased _, BlobsFreed _, HistoryRecorded _ -> {}
             }
         }
 
@@ -526,7 +526,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         private void idle(boolean busyElsewhere, boolean sharded) {
             boolean busy = busyElsewhere || executable() || unloading || storing || points.storing()
                     || deletion == Deletion.RUNNING || !quiet();
-            boolean dirty = dirty();
+            // A point that is taken while the run leaves would leave the one before as garbage.
+            boolean dirty = dirty() || !departed();
             if (!busy && !dirty) {
                 if (!sharded) return;
                 effects.add(new RunEffect.Passivate(engine == Engine.OPENING || engine == Engine.OPEN));

@@ -9,7 +9,12 @@ public record RunSettings(int shards, int maxUnfinished, long maxUnfinishedBytes
         int pointSteps, long pointBytes, int pointOperations, int pointMaxOperations, long pointMaxBytes,
         long snapshotBytes, int maxResults, long maxResultBytes, long resultMemoryBytes, long nodeResultBytes,
         int attempts, Duration idleAfter, Duration leaveWithin, Duration retryAfter, Duration restAfter,
-        int history) {
+        Duration sweepAfter, Duration lease, int newestSnapshots, int maxUnnamed, int history) {
+    /// How often a use that goes on is confirmed.
+    public Duration leaseRenewal() {
+        return lease.dividedBy(4);
+    }
+
     /// Reads them from the root of a configuration.
     public static RunSettings from(Config root) {
         Config c = root.getConfig("bios.run");
@@ -23,6 +28,9 @@ public record RunSettings(int shards, int maxUnfinished, long maxUnfinishedBytes
                 c.getBytes("snapshot-bytes"), c.getInt("results.max-count"), c.getBytes("results.max-bytes"),
                 c.getBytes("results.memory-bytes"), c.getBytes("results.node-bytes"),
                 c.getInt("attempts"), c.getDuration("idle-after"), c.getDuration("leave-within"),
-                c.getDuration("retry-after"), c.getDuration("rest-after"), c.getInt("history"));
+                c.getDuration("retry-after"), c.getDuration("rest-after"),
+                c.getDuration("sweep-after"), c.getDuration("unnamed-weights.lease"),
+                c.getInt("unnamed-weights.newest-snapshots"), c.getInt("unnamed-weights.max-count"),
+                c.getInt("history"));
     }
 }

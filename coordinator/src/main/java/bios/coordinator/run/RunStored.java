@@ -28,6 +28,8 @@ public final class RunStored extends StoredSerializer {
             StoredType.first("run-worker-died", RunEvent.WorkerDied.class),
             StoredType.first("run-operation-set-aside", RunEvent.OperationSetAside.class),
             StoredType.first("run-operation-retried", RunEvent.OperationRetried.class),
+            StoredType.first("run-blobs-abandoned", RunEvent.BlobsAbandoned.class),
+            StoredType.first("run-weights-released", RunEvent.WeightsReleased.class),
             StoredType.first("run-blobs-freed", RunEvent.BlobsFreed.class),
             StoredType.first("run-closed", RunEvent.RunClosed.class),
             StoredType.first("run-entity-began", RunEvent.EntityBegan.class),

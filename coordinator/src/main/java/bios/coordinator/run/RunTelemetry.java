@@ -179,6 +179,14 @@ final class RunTelemetry {
         if (operations > 0) Metrics.RUN_RECOVERIES.labelValues(model, cause).inc();
     }
 
+    void countReleased(int weights) {
+        Metrics.WEIGHTS_RELEASED.labelValues(model).inc(weights);
+    }
+
+    void countAbandoned(int blobs) {
+        Metrics.BLOBS_ABANDONED.labelValues(model).inc(blobs);
+    }
+
     void countPassivated() {
         Metrics.RUNS_PASSIVATED.labelValues(model).inc();
     }

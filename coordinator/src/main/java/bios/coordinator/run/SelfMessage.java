@@ -1,5 +1,6 @@
 package bios.coordinator.run;
 
+import bios.protocol.checkpoint.BlobId;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.wire.Message;
@@ -45,6 +46,26 @@ sealed interface SelfMessage extends Message {
 
     /// Check for expired checkpoints.
     record Expire() implements SelfMessage {}
+
+    /// Messages about weights that are in use, and about blobs without an owner.
+    sealed interface Upkeep extends SelfMessage {}
+
+    /// Release the weights that nobody uses.
+    record ReleaseWeights() implements Upkeep {}
+
+    /// Ask other runs to keep what this one has loaded from them.
+    record KeepForeign() implements Upkeep {}
+
+    /// Another run was asked to keep what this one has loaded.
+    ///
+    /// @param answered whether it has answered
+    record ForeignKept(boolean answered) implements Upkeep {}
+
+    /// Look for blobs without an owner.
+    record Sweep() implements Upkeep {}
+
+    /// The store has listed the blobs of the run.
+    record Listed(List<BlobId> blobs, Optional<String> failure) implements Upkeep {}
 
     /// Add these entries to the history.
     record RecordHistory(List<HistoryEntry> entries) implements SelfMessage {}

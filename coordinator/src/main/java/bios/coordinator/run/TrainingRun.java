@@ -7,16 +7,20 @@ import bios.coordinator.run.RunEvent.*;
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.model.LoraSpec;
 import bios.protocol.model.TargetModule;
 import bios.protocol.run.DeathReport;
+import bios.protocol.run.Operation;
 import bios.protocol.run.OperationKind;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunConfig;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
+import bios.protocol.stored.StoredOperations;
 import com.fasterxml.jackson.annotation.JsonInclude;
 import com.fasterxml.jackson.annotation.JsonProperty;
 import java.util.ArrayList;
@@ -205,13 +209,36 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 && load.ofOwner() > 0)
             return new Decision.Refuse(Reason.TOO_MANY, load.bytesOfOwner()
                     + " bytes of this account's operations are not finished; wait for some of them");
-        int saved = checkpoints.versions().size() + checkpoints.snapshots().size();
-        if (PendingOperation.saves(operation.kind()) && saved >= settings.maxCheckpoints())
-            return new Decision.Refuse(Reason.TOO_MANY,
-                    "the run has " + settings.maxCheckpoints() + " checkpoints; delete some first");
+        if (PendingOperation.saves(operation.kind()) && isFull(operation, settings))
+            return new Decision.Refuse(Reason.LIMIT, "the run has " + settings.maxCheckpoints()
+                    + " checkpoints, which is the limit (bios.run.max-checkpoints); delete some, give them an"
+                    + " expiry, or save under a name that exists");
         return new Decision.Accept(
                 List.of(new OperationAccepted(accepted + 1, seq, operation, digest, nowMillis,
                         Optional.of(executedNow).filter(at -> at > executed()))));
+    }
+
+    /// Whether a save would need one more checkpoint than a run may have. Snapshots and replaced versions
+    /// have a limit of their own, see [WeightLeases].
+    private boolean isFull(StoredOperation save, RunSettings settings) {
+        if (checkpoints.versions().size() < settings.maxCheckpoints()
+                || checkpoints.names() < settings.maxCheckpoints()) return false;
+        if (!(save instanceof StoredOperation.Inline(var kind, var encoded))) return true;
+        Optional<CheckpointName> name = switch (StoredOperations.decode(kind, encoded)) {
+            case Operation.SaveState state -> Optional.of(state.name());
+            case Operation.SaveSamplerWeights weights -> weights.name();
+            case Operation other -> throw new IllegalStateException("not a save: " + other);
+        };
+        return name.isPresent() && !checkpoints.replaces(kind, name);
+    }
+
+    /// Whether the blob of an operation is so old that it may have been considered abandoned.
+    ///
+    /// @param submittedMillis the time of the submission, by the clock that named the blob
+    boolean isLate(StoredOperation operation, long submittedMillis, RunSettings settings) {
+        return operation instanceof StoredOperation.InBlob(_, var blob) && (garbage.contains(blob.id())
+                || BlobScope.sentMillis(blob.id()).filter(sent ->
+                        sent < submittedMillis - settings.sweepAfter().toMillis() / 2).isPresent());
     }
 
     /// Why a number is refused that another operation had.
@@ -368,8 +395,22 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         return all;
     }
 
+    /// The blobs to which the run refers, and those that it is about to delete.
+    private Set<BlobId> owned() {
+        Set<BlobId> all = referenced();
+        all.addAll(garbage);
+        return all;
+    }
+
+    /// The blobs of a listing that have no owner.
+    List<BlobId> abandoned(List<BlobId> listed) {
+        Set<BlobId> owned = owned();
+        return listed.stream().filter(each -> !owned.contains(each)).toList();
+    }
+
     private Stream<BlobId> blobs(PendingOperation operation) {
-        Stream<BlobId> payload = operation.operation() instanceof StoredOperation.InBlob(_, var blob)
+        Stream<BlobId> payload = !operation.settled()
+                && operation.operation() instanceof StoredOperation.InBlob(_, var blob)
                 ? Stream.of(blob.id()) : Stream.empty();
         Stream<BlobId> loaded = switch (operation.outcome()) {
             case Outcome.Resolved(var manifest) -> ownBlobs(manifest);
@@ -417,6 +458,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             case OperationAttempted(var at, _) -> applyAttempt(at);
             case ReplayBegan(var at) -> withSuspect(Optional.of(new Suspect(at, 0)));
             case ReplayFinished _ -> withSuspect(Optional.empty());
+            case BlobsAbandoned(var blobs) -> applyAbandoned(blobs);
+            case WeightsReleased(var weights) -> withCheckpoints(checkpoints.release(weights));
             case BlobsFreed(var blobs) ->
                     withGarbage(garbage.stream().filter(b -> !blobs.contains(b)).toList());
             case RunClosed _ -> applyClosed();
@@ -488,7 +531,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     private TrainingRun applyCommit(CheckpointCommitted e) {
         TrainingRun next = withOutcome(e.position(), new Outcome.Committed(e.manifest()))
-                .withCheckpoints(checkpoints.commit(e.manifest(), e.session()));
+                .withCheckpoints(checkpoints.commit(e.manifest(), e.session())).collectGarbage(this);
         Set<BlobId> now = Checkpoints.blobs(e.manifest()).collect(Collectors.toSet());
         return next.withGarbage(next.garbage.stream().filter(b -> !now.contains(b)).toList());
     }
@@ -505,6 +548,12 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 executedUpTo, deaths, setAside);
         if (suspect.filter(s -> s.position() <= e.position()).isPresent()) next = next.unsuspected();
         return next.collectGarbage(this);
+    }
+
+    private TrainingRun applyAbandoned(List<BlobId> found) {
+        Set<BlobId> owned = owned();
+        return withGarbage(Stream.concat(garbage.stream(), found.stream().filter(b -> !owned.contains(b)))
+                .toList());
     }
 
     private TrainingRun applyAttempt(long position) {

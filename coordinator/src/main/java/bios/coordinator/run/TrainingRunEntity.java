@@ -8,6 +8,9 @@ import bios.coordinator.run.RunEvent.*;
 import bios.coordinator.run.TrainingRun.Decision;
 import bios.persistence.journal.JournalPruning;
 import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.Operation;
 import bios.protocol.run.RequestId;
@@ -68,10 +71,13 @@ public final class TrainingRunEntity
     private final EngineSession session;
     private final RunResults results;
     private final RunMaintenance maintenance;
+    private final WeightLeases leases;
     private final RunTelemetry telemetry;
     private final List<ActorRef<RunReply>> unloading = new ArrayList<>();
     private RunScheduler scheduler;
     private long lastSnapshot;
+    /// The sequence number of the first event that this entity persisted, see [BlobScope]; 0: none yet.
+    private long home;
     /// Whether the run existed when the timer of idleness was started.
     private boolean timedAsCreated;
 
@@ -87,6 +93,7 @@ public final class TrainingRunEntity
         this.session = new EngineSession(context);
         this.results = new RunResults(context);
         this.maintenance = new RunMaintenance(context);
+        this.leases = new WeightLeases(context);
         this.telemetry = new RunTelemetry(context);
         this.scheduler = RunScheduler.initial(settings);
     }
@@ -190,6 +197,7 @@ public final class TrainingRunEntity
             case RunCommand _ when !scheduler.active() -> Effect().stash();
             case RunCommand command -> {
                 restartIdleTimer(run);
+                maintenance.expectBlobs();
                 yield onCommand(run, command);
             }
             case SelfMessage selfMessage -> onSelfMessage(run, selfMessage);
@@ -204,8 +212,8 @@ public final class TrainingRunEntity
 
     private ReplyEffect<RunEvent, TrainingRun> onTimer(TrainingRun run, RunTimer timer) {
         if (!(timer instanceof RunTimer.Idle)) return handle(run, new RunInput.TimerElapsed(timer));
-        if (timedAsCreated == run.config().isPresent()) return handle(run, new RunInput.IdleElapsed(
-                results.waiterCount() > 0 || timedAsCreated && maintenance.indexing(), shard.isPresent()));
+        if (timedAsCreated == run.config().isPresent())
+            return handle(run, new RunInput.IdleElapsed(busy(run), shard.isPresent()));
         restartIdleTimer(run);
         return Effect().noReply();
     }
@@ -223,9 +231,12 @@ public final class TrainingRunEntity
             case RunCommand.Describe(var owner, var replyTo) ->
                 replyToOwner(run, owner, replyTo, () -> describe(run));
             case RunCommand.Resolve(var owner, var path, var replyTo) ->
-                replyToOwner(run, owner, replyTo, () -> run.checkpoints().answer(path, context.now()));
-            case RunCommand.ResolveSnapshot(var owner, var content, var replyTo) ->
-                replyToOwner(run, owner, replyTo, () -> run.checkpoints().answer(content));
+                replyToOwner(run, owner, replyTo, () -> find(run, path));
+            case RunCommand.KeepWeights(var owner, var adapter, var loaded, var replyTo) ->
+                replyToOwner(run, owner, replyTo, () -> {
+                    leases.use(adapter, loaded);
+                    return run.checkpoints().answer(adapter);
+                });
             case RunCommand.DeleteCheckpoint(var owner, var kind, var name, var replyTo) ->
                 decideForOwner(run, owner, replyTo, () -> run.checkpoints().decideDelete(kind, name));
             case RunCommand.SetExpiry(var owner, var kind, var name, var at, var replyTo) ->
@@ -284,6 +295,12 @@ public final class TrainingRunEntity
         };
     }
 
+    private RunReply find(TrainingRun run, CheckpointPath path) {
+        RunReply answer = run.checkpoints().answer(path, context.now());
+        if (answer instanceof RunReply.Resolved(var manifest)) leases.use(manifest.adapter().id(), false);
+        return answer;
+    }
+
     private RunReply describe(TrainingRun run) {
         return new RunReply.Described(run.config().orElseThrow(), run.lora().orElseThrow(), results.step(),
                 run.lastRequestMillis(), run.checkpoints().current(context.now()), run.closed(),
@@ -303,6 +320,8 @@ public final class TrainingRunEntity
             results.awaitDigest(run, c);
             return Effect().noReply();
         }
+        if (!known && run.isLate(c.operation(), c.nowMillis(), settings))
+            return refuse(c.replyTo(), Reason.UNAVAILABLE, "the operation arrived too late; send it again");
         TrainingRun.Load load = results.load(run, scheduler);
         Decision decision = run.submit(c.seq(), c.operation(), c.digest(), c.nowMillis(), remembered, load,
                 scheduler.executed(run), settings);
@@ -432,6 +451,7 @@ public final class TrainingRunEntity
                         ? persist(List.of(new CheckpointsExpired(context.now()))).thenNoReply()
                         : Effect().noReply();
             }
+            case SelfMessage.Upkeep upkeep -> onUpkeep(run, upkeep);
             case SelfMessage.RecordHistory(var entries) -> recordHistory(run, entries);
             case SelfMessage.Stop _ -> {
                 // An operation was accepted during passivation. (A run that moves is started by its shard.)
@@ -440,6 +460,40 @@ public final class TrainingRunEntity
                 yield Effect().stop().thenNoReply();
             }
         };
+    }
+
+    private ReplyEffect<RunEvent, TrainingRun> onUpkeep(TrainingRun run, SelfMessage.Upkeep message) {
+        return switch (message) {
+            case SelfMessage.ReleaseWeights _ -> {
+                List<Unnamed> released = leases.over(run);
+                leases.schedule(run);
+                yield released.isEmpty() ? Effect().noReply()
+                        : persist(List.of(new WeightsReleased(released))).thenNoReply();
+            }
+            case SelfMessage.KeepForeign _ -> {
+                leases.keepForeign(run);
+                yield Effect().noReply();
+            }
+            case SelfMessage.ForeignKept(var answered) -> {
+                if (!answered) leases.keepForeignAfter(settings.retryAfter());
+                yield Effect().noReply();
+            }
+            case SelfMessage.Sweep _ -> {
+                maintenance.sweep();
+                yield Effect().noReply();
+            }
+            case SelfMessage.Listed listed -> {
+                List<BlobId> found = maintenance.finishSweep(run, listed);
+                yield found.isEmpty() ? Effect().noReply()
+                        : persist(List.of(new BlobsAbandoned(found))).thenNoReply();
+            }
+        };
+    }
+
+    /// Whether the run has work in the background that passivation would interrupt.
+    private boolean busy(TrainingRun run) {
+        return results.waiterCount() > 0 || timedAsCreated
+                && (maintenance.indexing() || leases.waits(run) || !maintenance.swept(run));
     }
 
     /// The events with which the entity begins: it is responsible now, and what is known of the ends of
@@ -497,7 +551,7 @@ public final class TrainingRunEntity
             case RunEffect.Persist _ -> throw new IllegalStateException("not executed here: " + effect);
             case RunEffect.Store(var epoch, var events) -> deliver(new RunInput.StoreDue(epoch, events));
             case RunEffect.StartSession(var epoch) -> session.start(epoch);
-            case RunEffect.OpenRun _ -> session.open(run);
+            case RunEffect.OpenRun _ -> session.open(run, home);
             case RunEffect.CloseRun _ -> session.close();
             case RunEffect.Execute execute -> session.execute(execute);
             case RunEffect.TakeRecoveryPoint(var position) -> {
@@ -505,7 +559,7 @@ public final class TrainingRunEntity
                 session.takeRecoveryPoint(position);
             }
             case RunEffect.ResolveLoad resolve -> resolve(run, resolve);
-            case RunEffect.WriteResults write -> results.write(run, write);
+            case RunEffect.WriteResults write -> results.write(run, home, write);
             case RunEffect.DeleteBlobs(var blobs) -> maintenance.delete(blobs);
             case RunEffect.StartTimer(var timer, var after) -> start(timer, after);
             case RunEffect.Finish(var outcome, var first) -> {
@@ -557,7 +611,7 @@ public final class TrainingRunEntity
             return;
         }
         if (path.run().equals(id)) {
-            deliver(loadInput(epoch, position, optimizer, run.checkpoints().answer(path, context.now())));
+            deliver(loadInput(epoch, position, optimizer, find(run, path)));
             return;
         }
         var unavailable = Fault.server("checkpoint_unavailable",
@@ -589,6 +643,10 @@ public final class TrainingRunEntity
         long began = telemetry.now();
         return Effect().persist(stamped).thenRun((TrainingRun now) -> {
             telemetry.recordJournalWrite(began);
+            if (home == 0) {
+                home = lastSequenceNumber(context.actor()) - stamped.size() + 1;
+                maintenance.scheduleSweep();
+            }
             for (RunEvent event : stamped) onStored(now, event);
             List<RunEvent> more = step(now, new RunInput.Stored(stamped));
             require(more.isEmpty(), "events cannot be persisted here: %s", more);
@@ -601,6 +659,9 @@ public final class TrainingRunEntity
             case EntityBegan _ -> {
                 maintenance.scheduleExpiry(run);
                 maintenance.begin(run.pending().stream().anyMatch(operation -> !operation.settled()));
+                leases.begin();
+                leases.schedule(run);
+                leases.keepForeign(run);
             }
             case OperationFailed(_, var why, _) -> telemetry.countFailed(why);
             case OperationAccepted e -> {
@@ -616,7 +677,13 @@ public final class TrainingRunEntity
                 telemetry.countActive(0);
                 maintenance.indexAtOnce();
             }
-            case CheckpointCommitted _, ExpirySet _ -> {
+            case CheckpointCommitted e -> {
+                leases.committed(run, e.manifest());
+                leases.schedule(run);
+                maintenance.indexAtOnce();
+                maintenance.scheduleExpiry(run);
+            }
+            case ExpirySet _ -> {
                 maintenance.indexAtOnce();
                 maintenance.scheduleExpiry(run);
             }
@@ -624,7 +691,10 @@ public final class TrainingRunEntity
                 maintenance.indexAtOnce();
             // Waiting clients ask again and learn of it.
             case OperationSetAside _ -> results.answerAll(seq -> pending(run, seq));
-            case LoadResolved _, ErrorSeen _, SnapshotsReleased _, WorkerDied _, OperationRetried _,
+            case LoadResolved _ -> leases.keepForeign(run);
+            case WeightsReleased(var weights) -> telemetry.countReleased(weights.size());
+            case BlobsAbandoned(var blobs) -> telemetry.countAbandoned(blobs.size());
+            case ErrorSeen _, SnapshotsReleased _, WorkerDied _, OperationRetried _,
                     OperationAttempted _, ReplayBegan _, ReplayFinished _, BlobsFreed _,
                     HistoryRecorded _ -> {}
         }

@@ -2,6 +2,9 @@ package bios.coordinator.run;
 
 import bios.coordinator.DamagedEntities;
 import bios.coordinator.StoredEntities;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.Reason;
 import bios.protocol.run.RunCommand.RunReply;
@@ -9,6 +12,8 @@ import bios.protocol.run.RunId;
 import java.time.Duration;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionStage;
+import java.util.function.Function;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.cluster.sharding.typed.ClusterShardingSettings;
@@ -99,17 +104,30 @@ public final class TrainingRunSharding {
     ///
     /// @param timeout timeout of one ask
     public static CheckpointResolver resolver(ActorSystem<?> system, Duration timeout) {
-        return (owner, path) -> {
-            EntityRef<RunCommand> run;
-            try {
-                run = ref(system, path.run());
-            } catch (IllegalStateException | IllegalArgumentException unknownType) {
-                return CompletableFuture.completedFuture(new RunReply.Refused(Reason.NOT_FOUND,
-                        path + " belongs to a base model that is not served"));
+        return new CheckpointResolver() {
+            @Override public CompletionStage<RunReply> resolve(String owner, CheckpointPath path) {
+                return ask(path.run(), path + " belongs to a base model that is not served",
+                        replyTo -> new RunCommand.Resolve(owner, path, replyTo));
             }
-            return StoredEntities.get(system).exists(persistenceId(path.run())).thenCompose(exists -> exists
-                    ? run.<RunReply>ask(replyTo -> new RunCommand.Resolve(owner, path, replyTo), timeout)
-                    : CompletableFuture.completedFuture(unknown(path.run())));
+
+            @Override public CompletionStage<RunReply> keep(String owner, BlobId adapter, boolean loaded) {
+                return ask(BlobScope.run(adapter), adapter + " belongs to a base model that is not served",
+                        replyTo -> new RunCommand.KeepWeights(owner, adapter, loaded, replyTo));
+            }
+
+            private CompletionStage<RunReply> ask(RunId id, String otherwise,
+                    Function<ActorRef<RunReply>, RunCommand> command) {
+                EntityRef<RunCommand> run;
+                try {
+                    run = ref(system, id);
+                } catch (IllegalStateException | IllegalArgumentException unknownType) {
+                    return CompletableFuture.completedFuture(
+                            new RunReply.Refused(Reason.NOT_FOUND, otherwise));
+                }
+                return StoredEntities.get(system).exists(persistenceId(id)).thenCompose(exists -> exists
+                        ? run.<RunReply>ask(command::apply, timeout)
+                        : CompletableFuture.completedFuture(unknown(id)));
+            }
         };
     }
 }

@@ -301,6 +301,22 @@ final class SampleDispatcher<E> {
         return bytes;
     }
 
+    /// Weights that a request of an account uses.
+    record WeightUse(String owner, SampleTask.Adapter adapter) {}
+
+    /// The weights that an unfinished request uses.
+    Optional<WeightUse> weights(String task) {
+        return Optional.ofNullable(requests.get(task)).filter(Request::isWaiting).flatMap(request ->
+                request.task.adapter().map(adapter -> new WeightUse(request.owner, adapter)));
+    }
+
+    /// The weights that unfinished requests use.
+    Set<WeightUse> weightsInUse() {
+        var all = new LinkedHashSet<WeightUse>();
+        for (String task : requests.keySet()) weights(task).ifPresent(all::add);
+        return all;
+    }
+
     /// The number of unfinished requests.
     int unfinished() {
         return unfinished;

@@ -3,9 +3,14 @@ package bios.coordinator.sampling;
 import bios.coordinator.Metrics;
 import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.fleet.ModelDirectory;
+import bios.coordinator.run.Checkpoints;
+import bios.coordinator.run.RunSettings;
+import bios.coordinator.run.WeightKeeper;
 import bios.protocol.Fault;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
+import bios.protocol.run.RunCommand.Reason;
+import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.sampling.SamplingCommand;
 import bios.protocol.sampling.SamplingCommand.SamplingReply;
 import bios.protocol.wire.LargeReply;
@@ -63,6 +68,12 @@ public final class SamplingRouter {
             SamplingCommand.Retrieve retrieve, Optional<SampleRequestStore.StoredRequest> loaded,
             Optional<String> failure) implements Command {}
 
+    /// The run of a request's weights has said whether it keeps them, after an engine did not find them.
+    private record WeightsLooked(String task, Fault fault, Optional<String> expired) implements Command {}
+
+    /// Time to say that the weights of unfinished requests are in use.
+    private record KeepWeights() implements Command {}
+
     private record Tick() implements Command {}
 
     private record DeleteExpired() implements Command {}
@@ -73,6 +84,7 @@ public final class SamplingRouter {
     private final String prefix;
     private final LongSupplier nanos;
     private final SampleRequestStore store;
+    private final WeightKeeper keeper;
     private final Duration requestAge;
     private final SampleDispatcher<ActorRef<EngineCommand>> dispatcher;
     private final Map<String, List<Waiter>> waiters = new HashMap<>();
@@ -80,11 +92,12 @@ public final class SamplingRouter {
     private final Set<ActorRef<EngineCommand>> watched = new HashSet<>();
 
     private SamplingRouter(ActorContext<Command> context, String name, SamplingSettings settings,
-            SampleRequestStore store, LongSupplier nanos) {
+            SampleRequestStore store, WeightKeeper keeper, LongSupplier nanos) {
         this.context = context;
         this.prefix = PREFIX + name + ":";
         this.nanos = nanos;
         this.store = store;
+        this.keeper = keeper;
         this.dispatcher = new SampleDispatcher<>(settings);
         this.requestAge = settings.requestAge();
     }
@@ -92,17 +105,21 @@ public final class SamplingRouter {
     /// @param name unique name of this router, letters and digits; part of request ids
     /// @param modelDirectory publishes the [EngineDirectory]
     /// @param store keeps accepted requests beyond the life of this process
+    /// @param keeper tells runs that their weights are in use
     /// @param nanos monotonic clock, for the age of results and assignments
     public static Behavior<SamplingCommand> create(String name, SamplingSettings settings,
-            ActorRef<ModelDirectory.Command> modelDirectory, SampleRequestStore store, LongSupplier nanos) {
+            ActorRef<ModelDirectory.Command> modelDirectory, SampleRequestStore store, WeightKeeper keeper,
+            LongSupplier nanos) {
         Behavior<Command> inner = Behaviors.setup(context -> Behaviors.withTimers(timers -> {
             timers.startTimerWithFixedDelay(new Tick(), TICK);
+            timers.startTimerWithFixedDelay(new KeepWeights(), RunSettings.from(
+                    context.getSystem().settings().config()).leaseRenewal());
             timers.startTimerWithFixedDelay(new DeleteExpired(), DELETE_EXPIRED_EVERY);
             modelDirectory.tell(new ModelDirectory.Subscribe(
                     context.messageAdapter(EngineDirectory.class, EnginesChanged::new)));
             context.getSystem().receptionist().tell(Receptionist.register(SamplingCommand.key(name),
                     context.getSelf().unsafeUpcast()));
-            var router = new SamplingRouter(context, name, settings, store, nanos);
+            var router = new SamplingRouter(context, name, settings, store, keeper, nanos);
             return Behaviors.receiveMessage(router::on);
         }));
         return Behaviors.transformMessages(SamplingCommand.class, inner, outer ->
@@ -143,6 +160,12 @@ public final class SamplingRouter {
                     .orElseGet(() -> new SamplingReply.Accepted(prefix + submit.task().id())));
             case RequestLoaded(var retrieve, var loaded, var failure) ->
                     requestLoaded(retrieve, loaded, failure);
+            case WeightsLooked(var task, var fault, var expired) -> {
+                Fault told = expired.map(why -> Fault.user(Checkpoints.SNAPSHOT_EXPIRED, why)).orElse(fault);
+                if (dispatcher.handleFailure(task, told, now())) replyToWaiters(task);
+            }
+            case KeepWeights _ -> dispatcher.weightsInUse().forEach(use ->
+                    keeper.keep(use.owner(), use.adapter().blob().id(), false));
             case DeleteExpired _ -> store.deleteOlderThan(requestAge.toMillis()).whenComplete((_, failed) -> {
                 if (failed != null) LOG.warn("expired sampling requests cannot be deleted: {}",
                         failed.toString());
@@ -274,6 +297,10 @@ public final class SamplingRouter {
     private void engineReplied(String task, EngineReply reply) {
         boolean finished = switch (reply) {
             case EngineReply.Sampled(_, var result) -> dispatcher.complete(task, result, now());
+            case EngineReply.RequestFailed(var fault) when fault.code().equals("blob_missing") -> {
+                lookForWeights(task, fault);
+                yield false;
+            }
             case EngineReply.RequestFailed(var fault) -> dispatcher.handleFailure(task, fault, now());
             case EngineReply.Description _, EngineReply.Tokenized _, EngineReply.Detokenized _,
                     EngineReply.TokenizerFiles _ ->
@@ -281,6 +308,14 @@ public final class SamplingRouter {
                             "the worker sent an unexpected reply"), now());
         };
         if (finished) replyToWaiters(task);
+    }
+
+    /// Weights are missing: if their run has released them, that is the reason.
+    private void lookForWeights(String task, Fault fault) {
+        dispatcher.weights(task).ifPresent(use -> context.pipeToSelf(
+                keeper.keep(use.owner(), use.adapter().blob().id(), false), (reply, _) ->
+                        new WeightsLooked(task, fault, reply instanceof RunReply.Refused(var reason, var why)
+                                && reason == Reason.EXPIRED ? Optional.of(why) : Optional.empty())));
     }
 
     private void replyToWaiters(String task) {

@@ -1,6 +1,8 @@
 package bios.coordinator.session;
 
+import bios.coordinator.run.Checkpoints;
 import bios.coordinator.session.SessionEvent.RunAdded;
+import bios.coordinator.session.SessionEvent.SamplerDropped;
 import bios.coordinator.session.SessionEvent.SamplerPinned;
 import bios.coordinator.session.SessionEvent.SessionEnded;
 import bios.coordinator.session.SessionEvent.SessionOpened;
@@ -12,6 +14,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.TreeMap;
+import java.util.function.LongSupplier;
 
 /// The state of a client session: the runs and samplers that one client process opened. Pure.
 ///
@@ -58,13 +61,15 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
         return new Decision.Accept(List.of(new RunAdded(run)));
     }
 
-    /// Opens a sampler under a number. The first sampler of a number is kept.
-    Decision openSampler(String owner, long seq, Sampler sampler, SessionSettings settings) {
+    /// Opens a sampler under a number. The first sampler of a number is kept. If there are too many, the one
+    /// that was used longest ago is dropped.
+    Decision openSampler(String owner, long seq, Sampler sampler, LongSupplier usedLongestAgo,
+            SessionSettings settings) {
         if (!ownedBy(owner)) return notFound();
         if (samplers.containsKey(seq)) return acceptWithoutEvent();
-        if (samplers.size() >= settings.maxSamplers())
-            return full(settings.maxSamplers() + " sampling clients");
-        return new Decision.Accept(List.of(new SamplerPinned(seq, sampler)));
+        return new Decision.Accept(samplers.size() < settings.maxSamplers()
+                ? List.of(new SamplerPinned(seq, sampler))
+                : List.of(new SamplerDropped(usedLongestAgo.getAsLong()), new SamplerPinned(seq, sampler)));
     }
 
     /// Accepts if `owner` owns the session.
@@ -75,8 +80,13 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
     /// Accepts if `owner` owns the session and the sampler exists.
     Decision find(String owner, long seq) {
         if (!ownedBy(owner)) return notFound();
-        return samplers.containsKey(seq) ? acceptWithoutEvent()
-                : new Decision.Refuse(Fault.user("not_found", "the session has no sampling client " + seq));
+        if (samplers.containsKey(seq)) return acceptWithoutEvent();
+        boolean dropped = samplers.keySet().stream().anyMatch(later -> later > seq);
+        return new Decision.Refuse(Fault.user(dropped ? Checkpoints.SNAPSHOT_EXPIRED : "not_found",
+                "the session has no sampling client " + seq + (dropped ? "; if it was opened, it has expired:"
+                        + " it was not used while many others were opened. Open another one; weights that are"
+                        + " needed for longer are saved under a name of their own:"
+                        + " save_weights_for_sampler(name=...)" : "")));
     }
 
     private boolean ownedBy(String owner) {
@@ -92,7 +102,7 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
     }
 
     private static Decision full(String what) {
-        return new Decision.Refuse(Fault.user("queue_full",
+        return new Decision.Refuse(Fault.user("limit_reached",
                 "the session has " + what + ", which is the limit; open another session"));
     }
 
@@ -109,6 +119,11 @@ public record Session(Optional<SessionOpened> opened, List<RunId> runs, Map<Long
                 var more = new TreeMap<>(samplers);
                 more.put(seq, sampler);
                 yield new Session(opened, runs, more, ended);
+            }
+            case SamplerDropped(var seq) -> {
+                var fewer = new TreeMap<>(samplers);
+                fewer.remove(seq);
+                yield new Session(opened, runs, fewer, ended);
             }
             case SessionEnded _ -> new Session(opened, List.of(), Map.of(), true);
         };

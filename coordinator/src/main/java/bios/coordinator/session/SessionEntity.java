@@ -59,6 +59,7 @@ public final class SessionEntity
     private final ActorContext<Message> context;
     private final TimerScheduler<Message> timers;
     private final Optional<ActorRef<ClusterSharding.ShardCommand>> shard;
+    private final SamplerUses uses = new SamplerUses();
     private boolean ending;
 
     private SessionEntity(String id, PersistenceId persistenceId, SessionSettings settings,
@@ -182,8 +183,8 @@ public final class SessionEntity
             case SessionCommand.AddRun(var owner, var run, var replyTo) ->
                 carryOut(session.add(owner, run, settings), replyTo, this::describe);
             case SessionCommand.OpenSampler(var owner, var seq, var sampler, var replyTo) ->
-                carryOut(session.openSampler(owner, seq, sampler, settings), replyTo, now ->
-                        sampler(now, seq));
+                carryOut(session.openSampler(owner, seq, sampler, () -> uses.longestAgo(session),
+                        settings), replyTo, now -> sampler(now, seq));
             case SessionCommand.FindSampler(var owner, var seq, var replyTo) ->
                 carryOut(session.find(owner, seq), replyTo, now -> sampler(now, seq));
             case SessionCommand.Describe(var owner, var replyTo) ->
@@ -214,6 +215,7 @@ public final class SessionEntity
     }
 
     private SessionReply sampler(Session session, long seq) {
+        uses.use(seq);
         return new SessionReply.SamplerOpened(samplerId(seq), session.samplers().get(seq));
     }
 

@@ -17,6 +17,9 @@ public sealed interface SessionEvent {
     /// A sampler was opened in the session.
     record SamplerPinned(long seq, Sampler sampler) implements SessionEvent {}
 
+    /// A sampler was removed, because the session has many that were used later.
+    record SamplerDropped(long seq) implements SessionEvent {}
+
     /// The session has ended after its client was inactive, and its snapshots are released.
     record SessionEnded(long timeMillis) implements SessionEvent {}
 }

@@ -12,6 +12,7 @@ public final class SessionSerializer extends StoredSerializer {
             StoredType.first("session-opened", SessionEvent.SessionOpened.class),
             StoredType.first("session-run-added", SessionEvent.RunAdded.class),
             StoredType.first("session-sampler-pinned", SessionEvent.SamplerPinned.class),
+            StoredType.first("session-sampler-dropped", SessionEvent.SamplerDropped.class),
             StoredType.first("session-ended", SessionEvent.SessionEnded.class),
             StoredType.first("session", Session.class)));
 

@@ -164,7 +164,7 @@ class ArchiveTest {
     @Test void aMissingBlobIsAnErrorAndNotATruncatedArchive() {
         String other = service.run(2);
         service.post("save_weights", "{'model_id': '" + other + "', 'seq_id': 1, 'path': 'a'}");
-        service.blobs.list(BlobScope.checkpoints(new RunId(other)))
+        service.blobs.list(BlobScope.checkpoints(new RunId(other), 0))
                 .forEach(blob -> service.blobs.delete(blob.ref().id()));
         Answer answer = service.get("training_runs/" + other + "/checkpoints/weights/a/archive", "Accept",
                 "application/gzip");

@@ -98,7 +98,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
                             && path.kind().map(k -> k == c.kind()).orElse(true))
                     .findFirst().<RunReply>map(RunReply.Resolved::new)
                     .orElse(new RunReply.Refused(Reason.NOT_FOUND, "no checkpoint at " + path)));
-            case RunCommand.ResolveSnapshot _, RunCommand.ReleaseSnapshots _ ->
+            case RunCommand.KeepWeights _, RunCommand.ReleaseSnapshots _ ->
                     new RunReply.Refused(Reason.NOT_FOUND, "none");
             case RunCommand.DeleteCheckpoint(_, var kind, var name, _) -> existing(run, () ->
                 run.checkpoints.removeIf(c -> c.kind() == kind && c.name().equals(Optional.of(name)))
@@ -179,7 +179,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
             String metadata, long now) {
         byte[] adapter = ("adapter of " + id + " at " + run.step).repeat(5000)
                 .getBytes(StandardCharsets.UTF_8);
-        BlobRef blob = blobs.put(BlobScope.checkpoints(id), adapter);
+        BlobRef blob = blobs.put(BlobScope.checkpoints(id, 0), adapter);
         var manifest = new CheckpointManifest(id, kind, name, run.config.baseModel(), run.config.lora(),
                 blob.id().sha256(), blob, Optional.empty(), run.step, AdamParams.DEFAULT, "adamw", metadata,
                 run.config.parent(), now, Optional.empty());

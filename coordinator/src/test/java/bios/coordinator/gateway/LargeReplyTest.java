@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 
 import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.fleet.ModelDirectory;
+import bios.coordinator.sampling.KeptWeights;
 import bios.coordinator.sampling.SampleRequestStore;
 import bios.coordinator.sampling.SamplingRouter;
 import bios.coordinator.sampling.SamplingSettings;
@@ -103,7 +104,7 @@ class LargeReplyTest {
         }));
         ActorRef<SamplingCommand> router = COORDINATOR.spawn(SamplingRouter.create("one",
                 SamplingSettings.of(ConfigFactory.load().getConfig("bios.sampling")), directory,
-                SampleRequestStore.NONE, () -> 0), "sampling");
+                SampleRequestStore.NONE, KeptWeights.ALL, () -> 0), "sampling");
         var params = new SamplingParams(Optional.empty(), Optional.empty(), List.of(), List.of(), 1, -1, 1);
         var task = new SampleTask("t", MODEL.name(), Optional.empty(), new int[] {1}, params, 40, 1,
                 false, 0);

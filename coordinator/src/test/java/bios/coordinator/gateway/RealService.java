@@ -89,10 +89,12 @@ final class RealService extends TestClient implements AutoCloseable {
             if (command instanceof ModelDirectory.Subscribe(var subscriber)) subscriber.tell(directory);
             return Behaviors.same();
         });
+        var sharded = new ShardedRuns(system, runs);
         ActorRef<SamplingCommand> router = kit.spawn(SamplingRouter.create("r1",
                 SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(modelDirectory),
-                new PersistentSampleRequestStore(storage.samplingTasks(), blocking), System::nanoTime));
-        return new Gateway.Dependencies(accounts, new ShardedRuns(system, runs), new ShardedSessions(system),
+                new PersistentSampleRequestStore(storage.samplingTasks(), blocking), sharded::keep,
+                System::nanoTime));
+        return new Gateway.Dependencies(accounts, sharded, new ShardedSessions(system),
                 () -> directory, router, storage.blobs(), storage.index(), () ->
                 true, clock, UUID::randomUUID,
                 new SecureRandom(new byte[] {1}));

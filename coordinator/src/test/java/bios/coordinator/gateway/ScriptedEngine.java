@@ -47,7 +47,7 @@ final class ScriptedEngine {
 
     private void on(EngineCommand command) {
         switch (command) {
-            case EngineCommand.OpenRun(var config, _, _, var replyTo) -> {
+            case EngineCommand.OpenRun(var config, _, _, var replyTo, _) -> {
                 runs.put(config.run(), config);
                 replyTo.tell(new EngineEvent.Opened(config.run()));
             }
@@ -57,7 +57,7 @@ final class ScriptedEngine {
             }
             case EngineCommand.TakeRecoveryPoint(var run, var position, var replyTo) ->
                 replyTo.tell(new EngineEvent.RecoveryPointWritten(run, position,
-                        put(BlobScope.recovery(run), "state"), 0, runs.get(run).lora()));
+                        put(BlobScope.recovery(run, 0), "state"), 0, runs.get(run).lora()));
             case EngineCommand.CloseRun(var run) -> runs.remove(run);
             case EngineCommand.Sample(var task, var replyTo) ->
                     replyTo.tell(new EngineReply.Sampled(task.id(),
@@ -98,9 +98,9 @@ final class ScriptedEngine {
     private OperationResult saved(EngineCommand.Execute c, CheckpointKind kind, Optional<CheckpointName> name,
             String metadata) {
         RunConfig config = runs.get(c.run());
-        BlobRef adapter = put(BlobScope.checkpoints(c.run()), "adapter of " + c.run());
+        BlobRef adapter = put(BlobScope.checkpoints(c.run(), 0), "adapter of " + c.run());
         Optional<BlobRef> optimizer = kind == CheckpointKind.SAMPLER ? Optional.empty()
-                : Optional.of(put(BlobScope.checkpoints(c.run()), "optimizer of " + c.run()));
+                : Optional.of(put(BlobScope.checkpoints(c.run(), 0), "optimizer of " + c.run()));
         return new OperationResult.Saved(new CheckpointManifest(c.run(), kind, name, config.baseModel(),
                 config.lora(), adapter.id().sha256(), adapter, optimizer, 0, AdamParams.DEFAULT, "adamw",
                 metadata, config.parent(), c.acceptedAtMillis(), Optional.empty()));

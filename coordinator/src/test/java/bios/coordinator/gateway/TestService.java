@@ -2,6 +2,7 @@ package bios.coordinator.gateway;
 
 import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.fleet.ModelDirectory;
+import bios.coordinator.sampling.KeptWeights;
 import bios.coordinator.sampling.SampleRequestStore;
 import bios.coordinator.sampling.SamplingRouter;
 import bios.coordinator.sampling.SamplingSettings;
@@ -61,7 +62,7 @@ final class TestService extends TestClient implements AutoCloseable {
         });
         var router = kit.spawn(SamplingRouter.create("r1",
                 SamplingSettings.of(config.getConfig("bios.sampling")), kit.spawn(modelDirectory),
-                SampleRequestStore.NONE, () -> 1_000_000_000_000L));
+                SampleRequestStore.NONE, KeptWeights.ALL, () -> 1_000_000_000_000L));
         var ids = new Random(7);
         var parts = new Gateway.Dependencies(accounts, runs, sessions, directory::get, router, blobs, runs,
                 () ->

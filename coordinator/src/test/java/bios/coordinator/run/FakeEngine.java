@@ -105,7 +105,7 @@ final class FakeEngine {
 
     private void handle(EngineCommand command) {
         switch (command) {
-            case EngineCommand.OpenRun(var config, var lora, var point, var replyTo) -> {
+            case EngineCommand.OpenRun(var config, var lora, var point, var replyTo, _) -> {
                 try {
                     runs.put(config.run(), point.map(p -> read(config, lora, p)).orElseGet(
                             () -> new State(config, lora, digest("new" + lora.seed() + lora.rank()), "", 0)));
@@ -137,7 +137,8 @@ final class FakeEngine {
                             Fault.server("store_failed", "asked to")));
                     return;
                 }
-                var blob = blobs.put(BlobScope.recovery(run), state.text().getBytes(StandardCharsets.UTF_8));
+                var blob = blobs.put(BlobScope.recovery(run, 0), state.text()
+                        .getBytes(StandardCharsets.UTF_8));
                 replyTo.tell(new EngineEvent.RecoveryPointWritten(run, position, blob,
                         state.step(), state.lora()));
             }
@@ -209,10 +210,10 @@ final class FakeEngine {
 
     private CheckpointManifest manifest(State s, EngineCommand.Execute c, CheckpointKind kind,
             Optional<CheckpointName> name, String metadata, Optional<Long> ttl) {
-        BlobRef adapter = blobs.put(BlobScope.checkpoints(c.run()),
+        BlobRef adapter = blobs.put(BlobScope.checkpoints(c.run(), 0),
                 s.weights().getBytes(StandardCharsets.UTF_8));
         Optional<BlobRef> optimizer = kind == CheckpointKind.SAMPLER
-                ? Optional.empty() : Optional.of(blobs.put(BlobScope.checkpoints(c.run()),
+                ? Optional.empty() : Optional.of(blobs.put(BlobScope.checkpoints(c.run(), 0),
                         ("adam " + s.step()).getBytes(StandardCharsets.UTF_8)));
         return new CheckpointManifest(c.run(), kind, name, s.config().baseModel(), s.lora(),
                 adapter.id().sha256(), adapter, optimizer, s.step(), AdamParams.DEFAULT, "adamw", metadata,

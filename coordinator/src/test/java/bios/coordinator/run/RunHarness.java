@@ -8,6 +8,7 @@ import bios.persistence.index.RunSummary;
 import bios.persistence.embedded.EmbeddedDatabase;
 import bios.persistence.journal.JdbcJournal;
 import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.checkpoint.CheckpointManifest;
@@ -35,8 +36,10 @@ import java.time.Instant;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.Queue;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
+import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.concurrent.atomic.AtomicInteger;
@@ -114,6 +117,8 @@ final class RunHarness implements AutoCloseable {
     final AtomicLong clock = new AtomicLong(1_700_000_000_000L);
     final ConcurrentLinkedQueue<String> executed = new ConcurrentLinkedQueue<>();
     final FakeEngine.Controls controls = new FakeEngine.Controls();
+    /// What other runs were asked to keep.
+    final Queue<BlobId> kept = new ConcurrentLinkedQueue<>();
     final Map<CheckpointPath, RunReply> elsewhere = new ConcurrentHashMap<>();
     private final Config settings;
     private final Duration pause;
@@ -140,8 +145,7 @@ final class RunHarness implements AutoCloseable {
     private void spawn() {
         engine = kit.spawn(FakeEngine.create(blobs, pause, executed, controls));
         var environment = RunEnvironment.of(engine, new Failing(blobs, failingReads), index,
-                (_, path) -> CompletableFuture.completedFuture(elsewhere.getOrDefault(path,
-                        new RunReply.Refused(RunCommand.Reason.NOT_FOUND, path + " does not exist"))),
+                new Others(),
                 () -> Instant.ofEpochMilli(clock.get()), RunSettings.from(kit.system().settings().config()));
         memory = environment.memory();
         run = kit.spawn(TrainingRunEntity.create(RUN, PersistenceId.of("run-usf-finance", RUN.value()),
@@ -223,6 +227,19 @@ final class RunHarness implements AutoCloseable {
         }
     }
 
+    /// The other runs.
+    private final class Others implements CheckpointResolver {
+        @Override public CompletionStage<RunReply> resolve(String owner, CheckpointPath path) {
+            return CompletableFuture.completedFuture(elsewhere.getOrDefault(path,
+                    new RunReply.Refused(RunCommand.Reason.NOT_FOUND, path + " does not exist")));
+        }
+
+        @Override public CompletionStage<RunReply> keep(String owner, BlobId adapter, boolean loaded) {
+            kept.add(adapter);
+            return CompletableFuture.completedFuture(new RunReply.Done());
+        }
+    }
+
     static RunConfig config(boolean loraChosen) {
         return new RunConfig(RUN, OWNER, new ModelName("ultrasafe/usf-finance"), LORA, loraChosen,
                 Optional.empty(), "{}", "session-1", 1_700_000_000_000L);
@@ -236,7 +253,8 @@ final class RunHarness implements AutoCloseable {
         byte[] encoded = StoredOperations.encode(operation);
         var kind = StoredOperations.kind(operation);
         StoredOperation stored = encoded.length > 2000
-                ? new StoredOperation.InBlob(kind, blobs.put(BlobScope.operation(RUN, seq), encoded))
+                ? new StoredOperation.InBlob(kind, blobs.put(BlobScope.operation(RUN, seq,
+                        1000 + seq, "r"), encoded))
                 : new StoredOperation.Inline(kind, encoded);
         return new RunCommand.Submit(OWNER, seq, stored, StoredOperations.digest(encoded),
                 1000 + seq, replyTo);

@@ -116,7 +116,7 @@ class SchedulerMutationsTest {
                     "return unfinished() == 0 && !points.storing() && !storing;",
                     "return !points.storing() && !storing;", 1),
             new Mutation("is passivated with work to replay", S,
-                    "boolean dirty = dirty();",
+                    "boolean dirty = dirty() || !departed();",
                     "boolean dirty = false;", 18),
             new Mutation("executes a durable save again", S,
                     ".filter(PendingOperation::settled).isPresent())",

@@ -427,7 +427,7 @@ final class SimulatedRun {
                         ? new EngineEvent.RecoveryPointFailed(id, position, Fault.server(s.gone
                                 ? EngineCommand.RUN_NOT_OPEN : "store_failed", "not now"))
                         : new EngineEvent.RecoveryPointWritten(id, position,
-                                put(BlobScope.recovery(id), s.state), position, LORA)));
+                                put(BlobScope.recovery(id, 0), s.state), position, LORA)));
             }
             default -> throw new IllegalStateException();
         }
@@ -531,7 +531,7 @@ final class SimulatedRun {
     }
 
     private CheckpointManifest manifest(long state, long position) {
-        BlobRef blob = put(BlobScope.checkpoints(id), state);
+        BlobRef blob = put(BlobScope.checkpoints(id, 0), state);
         return new CheckpointManifest(id, CheckpointKind.TRAINING,
                 Optional.of(new CheckpointName("c" + position % 3)), new ModelName("usf/finance"), LORA,
                 blob.id().sha256(), blob, Optional.of(blob), position, AdamParams.DEFAULT, "adamw", "{}",

@@ -6,7 +6,9 @@ import static org.junit.jupiter.api.Assertions.assertInstanceOf;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.coordinator.Metrics;
+import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.CheckpointKind;
+import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.run.Datum;
@@ -254,6 +256,95 @@ class TrainingRunEntityTest {
             harness.await(() -> harness.memory().results() <= 20 << 10,
                     harness.memory().results() + " bytes stay in memory");
         }
+    }
+
+    @Test void blobsWithoutAnOwnerAreDeletedWhenTheyWereFoundForLongEnough() throws Exception {
+        try (var harness = harness("sweep", "bios.run { idle-after = 200 ms, sweep-after = 2 s }")) {
+            String run = "runs/" + RunHarness.RUN;
+            BlobId one = harness.blobs.put(run + "/results/1", new byte[] {1}).id();
+            BlobId lost = harness.blobs.put(run + "/operations/7/0.a", new byte[] {2}).id();
+            harness.clock.addAndGet(365L * 24 * 3_600_000); // clocks jump
+            assertInstanceOf(RunReply.Accepted.class, harness.submit(0, save("kept")));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(0));
+            BlobId written = harness.blobs.list(run + "/checkpoints").getFirst().ref().id();
+            assertTrue(harness.blobs.exists(one) && harness.blobs.exists(lost), "not swept at once");
+            harness.await(() -> !harness.blobs.exists(one) && !harness.blobs.exists(lost), "are swept");
+            assertTrue(harness.blobs.exists(written), "what a checkpoint refers to stays");
+        }
+    }
+
+    @Test void aSnapshotThatNobodyUsesIsReleasedAndOneInUseStays() throws Exception {
+        try (var harness = harness("leases",
+                "bios.run.unnamed-weights { lease = 1 s, newest-snapshots = 1 }")) {
+            var snapshots = new ArrayList<BlobId>();
+            for (int seq = 0; seq < 9; seq += 3) {
+                harness.submit(seq, train(seq));
+                harness.submit(seq + 1, step());
+                harness.submit(seq + 2, new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(),
+                        Optional.empty()));
+                var saved = (OperationResult.Saved) assertInstanceOf(RunReply.Completed.class,
+                        harness.outcome(seq + 2)).result();
+                snapshots.add(saved.manifest().adapter().id());
+            }
+            harness.clock.addAndGet(700);
+            assertEquals(new RunReply.Done(), keep(harness, snapshots.getFirst()));
+            harness.clock.addAndGet(700);
+            harness.await(() -> !harness.blobs.exists(snapshots.get(1)), "nobody uses it");
+            assertTrue(harness.blobs.exists(snapshots.getFirst()), "it is in use");
+            assertEquals(new RunReply.Done(), keep(harness, snapshots.getFirst()));
+            assertEquals(new RunReply.Done(), keep(harness, snapshots.getLast()), "it is the newest one");
+            assertEquals(Reason.EXPIRED, assertInstanceOf(RunReply.Refused.class,
+                    keep(harness, snapshots.get(1))).reason());
+            harness.clock.addAndGet(1_100);
+            harness.await(() -> !harness.blobs.exists(snapshots.getFirst()), "it is no longer used");
+            assertTrue(harness.blobs.exists(snapshots.getLast()));
+        }
+    }
+
+    @Test void aVersionThatWasResolvedStaysAfterItsNameIsSavedAgain() throws Exception {
+        try (var harness = harness("versions", "bios.run.unnamed-weights.lease = 4 s")) {
+            var versions = new ArrayList<BlobId>();
+            for (int seq = 0; seq < 9; seq += 3) {
+                harness.submit(seq, train(seq));
+                harness.submit(seq + 1, step());
+                harness.submit(seq + 2, save("latest"));
+                var saved = (OperationResult.Saved) assertInstanceOf(RunReply.Completed.class,
+                        harness.outcome(seq + 2)).result();
+                versions.add(saved.manifest().adapter().id());
+                if (seq == 0) assertInstanceOf(RunReply.Resolved.class, harness.ask(replyTo ->
+                        new RunCommand.Resolve(RunHarness.OWNER, CheckpointPath.parse("bios://"
+                                + RunHarness.RUN + "/latest"), replyTo)));
+            }
+            harness.clock.addAndGet(600);
+            harness.await(() -> !harness.blobs.exists(versions.get(1)), "nobody has asked for it");
+            assertTrue(harness.blobs.exists(versions.getFirst()), "somebody was told of it");
+            harness.clock.addAndGet(4_000);
+            harness.await(() -> !harness.blobs.exists(versions.getFirst()), "it was not used since");
+            assertTrue(harness.blobs.exists(versions.getLast()));
+        }
+    }
+
+    @Test void whatWasLoadedFromAnotherRunIsInUseUntilTheNextRecoveryPoint() throws Exception {
+        try (var harness = harness("foreign", "bios.run.unnamed-weights.lease = 1 s")) {
+            harness.controls.pointsToFail().set(1000);
+            var path = CheckpointPath.parse("bios://usf-finance-000000000000/a");
+            harness.submit(0, save("a"));
+            var own = ((OperationResult.Saved) assertInstanceOf(RunReply.Completed.class,
+                    harness.outcome(0)).result()).manifest();
+            var other = new CheckpointManifest(path.run(), own.kind(), own.name(), own.baseModel(),
+                    own.lora(), own.contentId(), own.adapter(), own.optimizer(), own.step(), own.settings(),
+                    own.optimizerType(), own.userMetadata(), own.parent(), own.createdAtMillis(),
+                    Optional.empty());
+            harness.elsewhere.put(path, new RunReply.Resolved(other));
+            harness.submit(1, new Operation.LoadState(path, true));
+            assertInstanceOf(RunReply.Completed.class, harness.outcome(1));
+            harness.await(() -> harness.kept.size() >= 3, "it says so again and again");
+            assertEquals(own.adapter().id(), harness.kept.peek());
+        }
+    }
+
+    private static RunReply keep(RunHarness harness, BlobId adapter) {
+        return harness.ask(replyTo -> new RunCommand.KeepWeights(RunHarness.OWNER, adapter, false, replyTo));
     }
 
     @Test void nothingMoreIsExecutedThanARecoveryMayExecuteAgain() throws Exception {

@@ -20,12 +20,15 @@ import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelName;
 import bios.protocol.model.TargetModule;
 import bios.protocol.run.AdamParams;
+import bios.protocol.run.Operation;
 import bios.protocol.run.OperationKind;
 import bios.protocol.run.RunCommand.Reason;
+import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunId;
 import bios.protocol.run.DeathReport;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
+import bios.protocol.stored.StoredOperations;
 import com.typesafe.config.ConfigFactory;
 import java.util.ArrayList;
 import java.util.HashSet;
@@ -54,8 +57,8 @@ class TrainingRunTest {
             long content, LoraSpec lora) {
         return new CheckpointManifest(run, kind, name.map(CheckpointName::new),
                 new ModelName("ultrasafe/usf-finance"), lora, "c" + content,
-                blob(BlobScope.checkpoints(run), content), kind == CheckpointKind.SAMPLER
-                ? Optional.empty() : Optional.of(blob(BlobScope.checkpoints(run), 1000 + content)), 1,
+                blob(BlobScope.checkpoints(run, 0), content), kind == CheckpointKind.SAMPLER
+                ? Optional.empty() : Optional.of(blob(BlobScope.checkpoints(run, 0), 1000 + content)), 1,
                 AdamParams.DEFAULT, "adamw", "{}", Optional.empty(), 5, Optional.empty());
     }
 
@@ -132,7 +135,8 @@ class TrainingRunTest {
             long seq = random.nextInt(400);
             OperationKind kind = OperationKind.values()[random.nextInt(OperationKind.values().length)];
             StoredOperation operation = random.nextBoolean() ? inline(kind)
-                    : new StoredOperation.InBlob(kind, blob(BlobScope.operation(RunHarness.RUN, seq), seq));
+                    : new StoredOperation.InBlob(kind,
+                            blob(BlobScope.operation(RunHarness.RUN, seq, 0, "r"), seq));
             Decision decision = run.submit(seq, operation, "d" + seq, 1, Optional.empty(), IDLE, 0, SETTINGS);
             if (!seen.add(seq)) {
                 assertInstanceOf(Decision.Duplicate.class, decision, "a repetition writes nothing");
@@ -172,7 +176,7 @@ class TrainingRunTest {
         private void point() {
             long position = run.recovery().position() + 1
                     + random.nextInt((int) (run.accepted() - run.recovery().position()));
-            BlobRef state = blob(BlobScope.recovery(RunHarness.RUN), random.nextInt(1000));
+            BlobRef state = blob(BlobScope.recovery(RunHarness.RUN, 0), random.nextInt(1000));
             written.add(state.id());
             freed.remove(state.id());
             store(new RecoveryPointReached(position, state, 1, RunHarness.LORA, Optional.empty()));
@@ -277,6 +281,77 @@ class TrainingRunTest {
                 checkpoints.delete(CheckpointKind.TRAINING, new CheckpointName("a")).resolve(path, 0));
     }
 
+    @Test void onlyWhatNoNameRefersToAndIsNotAmongTheNewestIsReleased() {
+        var checkpoints = Checkpoints.NONE;
+        for (int i = 1; i <= 10; i++)
+            checkpoints = checkpoints
+                    .commit(made(CheckpointKind.SAMPLER, Optional.empty(), i, i), Optional.of("s"))
+                    .commit(made(CheckpointKind.TRAINING, Optional.of("latest"), i, i), Optional.empty());
+        List<Unnamed> unnamed = checkpoints.unnamed(3);
+        assertEquals(16, unnamed.size(), "nine versions, seven snapshots");
+        assertEquals(1, checkpoints.names());
+        var all = checkpoints.all().map(m -> m.adapter().id()).toList();
+        var rest = checkpoints.release(unnamed);
+        assertEquals(List.of(10L), rest.versions().stream()
+                .map(CheckpointManifest::createdAtMillis).toList());
+        assertEquals(3, rest.snapshots().size());
+        assertEquals(List.of(10L), checkpoints.release(all.stream().map(id ->
+                new Unnamed(id, Optional.empty())).toList()).versions().stream()
+                .map(CheckpointManifest::createdAtMillis).toList(),
+                "never the version that a name refers to");
+        assertEquals(new RunReply.Done(), rest.answer(all.getLast()));
+        var expired = assertInstanceOf(RunReply.Refused.class, rest.answer(all.getFirst()));
+        assertEquals(Reason.EXPIRED, expired.reason());
+        assertTrue(expired.message().contains("save_weights_for_sampler(name="), expired.message());
+    }
+
+    @Test void aRunWithTooManyNamesStillSavesSnapshotsAndUnderNamesThatExist() {
+        var settings = RunSettings.from(ConfigFactory.parseString("bios.run.max-checkpoints = 2")
+                .withFallback(ConfigFactory.load()));
+        TrainingRun run = created(true);
+        for (int i = 1; i <= 5; i++) {
+            run = accept(run, i, StoredOperations.inline(new Operation.SaveState(
+                    new CheckpointName("n" + Math.min(i, 2)), "{}", Optional.empty())));
+            run = run.apply(new CheckpointCommitted(i, made(CheckpointKind.TRAINING,
+                    Optional.of("n" + Math.min(i, 2)), i, i), Optional.empty(), Optional.empty()));
+        }
+        var refused = assertInstanceOf(Decision.Refuse.class, save(run, settings, new Operation.SaveState(
+                new CheckpointName("n3"), "{}", Optional.empty())));
+        assertEquals(Reason.LIMIT, refused.reason(), "waiting does not help");
+        assertTrue(refused.message().contains("delete some"), refused.message());
+        assertInstanceOf(Decision.Accept.class, save(run, settings, new Operation.SaveState(
+                new CheckpointName("n1"), "{}", Optional.empty())));
+        assertInstanceOf(Decision.Accept.class, save(run, settings, new Operation.SaveSamplerWeights(
+                Optional.empty(), Optional.empty(), Optional.empty())));
+    }
+
+    private static Decision save(TrainingRun run, RunSettings settings, Operation operation) {
+        return run.submit(9, StoredOperations.inline(operation), "d", 1, Optional.empty(),
+                new TrainingRun.Load(0, 0, 0, 0), 0, settings);
+    }
+
+    private static CheckpointManifest made(CheckpointKind kind, Optional<String> name, int content, long at) {
+        CheckpointManifest m = manifest(RunHarness.RUN, kind, name, content, RunHarness.LORA);
+        return new CheckpointManifest(m.run(), m.kind(), m.name(), m.baseModel(), m.lora(), m.contentId(),
+                m.adapter(), m.optimizer(), m.step(), m.settings(), m.optimizerType(), m.userMetadata(),
+                m.parent(), at, m.expiresAtMillis());
+    }
+
+    @Test void onlyBlobsWithoutAnOwnerAreAbandonedAndNoneOfThemIsAcceptedLate() {
+        String scope = BlobScope.operation(RunHarness.RUN, 1, 5_000_000, "r");
+        var inBlob = new StoredOperation.InBlob(OperationKind.FORWARD, blob(scope, 1));
+        TrainingRun run = accept(created(true), 1, inBlob);
+        var other = new StoredOperation.InBlob(OperationKind.FORWARD, blob(scope, 2));
+        var listed = List.of(inBlob.blob().id(), other.blob().id());
+        assertEquals(List.of(other.blob().id()), run.abandoned(listed));
+        run = run.apply(new BlobsAbandoned(listed));
+        assertEquals(List.of(other.blob().id()), run.garbage());
+        assertEquals(List.of(), run.abandoned(listed));
+        assertTrue(run.isLate(other, 5_000_001, SETTINGS), "it is about to be deleted");
+        assertFalse(run.isLate(inBlob, 5_000_001, SETTINGS));
+        assertTrue(run.isLate(inBlob, 5_000_001 + SETTINGS.sweepAfter().toMillis() / 2, SETTINGS));
+    }
+
     @Test void tooManyUnfinishedOperationsAreRefused() {
         TrainingRun run = created(true);
         var many = new TrainingRun.Load(SETTINGS.maxUnfinished(), 0, 0, 0);
@@ -340,6 +415,9 @@ class TrainingRunTest {
                         Optional.of(stamp)), accept(run, 12, inline(OperationKind.OPTIM_STEP))
                         .apply(new WorkerDied(new DeathReport(RunHarness.RUN, "worker-1", 3, 1, 3, 2, "")))
                         .apply(new OperationSetAside(3, Fault.server("worker_lost", "why")))));
+        all.add(new BlobsAbandoned(List.of(blob("x", 1).id())));
+        all.add(new WeightsReleased(List.of(new Unnamed(blob("x", 1).id(), Optional.of("s")),
+                new Unnamed(blob("x", 2).id(), Optional.empty()))));
         return all;
     }
 }

@@ -64,10 +64,10 @@ class SamplingRouterTest {
     @Test void aRequestOfALostEngineRunsOnAnotherEngineWithTheSameTask() {
         var published = new AtomicReference<>(EngineDirectory.EMPTY);
         var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
-        var one = KIT.spawn(SamplingRouter.create("one", SETTINGS, directory, SampleRequestStore.NONE, () ->
-                0));
-        var two = KIT.spawn(SamplingRouter.create("two", SETTINGS, directory, SampleRequestStore.NONE, () ->
-                0));
+        var one = KIT.spawn(SamplingRouter.create("one", SETTINGS, directory, SampleRequestStore.NONE,
+                KeptWeights.ALL, () -> 0));
+        var two = KIT.spawn(SamplingRouter.create("two", SETTINGS, directory, SampleRequestStore.NONE,
+                KeptWeights.ALL, () -> 0));
         TestProbe<SamplingReply> client = KIT.createTestProbe();
         var task = SampleDispatcherTest.task("s:sample:1:0:ab", "");
         one.tell(new SamplingCommand.Submit("me", task, client.getRef()));
@@ -125,9 +125,9 @@ class SamplingRouterTest {
         var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
         var store = new MapStore();
         var lost = KIT.spawn(SamplingRouter.create("lost", SETTINGS, directory, store,
-                () -> 0));
+                KeptWeights.ALL, () -> 0));
         var successor = KIT.spawn(SamplingRouter.create("successor", SETTINGS, directory, store,
-                () -> 0));
+                KeptWeights.ALL, () -> 0));
         TestProbe<SamplingReply> client = KIT.createTestProbe();
         var task = SampleDispatcherTest.task("s:sample:9:0:ab", "");
         lost.tell(new SamplingCommand.Submit("me", task, client.getRef()));
@@ -155,7 +155,7 @@ class SamplingRouterTest {
     @Test void aPollWithoutAResultReportsTheReason() {
         var directory = KIT.spawn(Behaviors.<ModelDirectory.Command>ignore());
         var router = KIT.spawn(SamplingRouter.create("alone", SETTINGS, directory, SampleRequestStore.NONE,
-                () -> 0));
+                KeptWeights.ALL, () -> 0));
         TestProbe<SamplingReply> client = KIT.createTestProbe();
         router.tell(new SamplingCommand.Submit("me", SampleDispatcherTest.task("t", ""), client.getRef()));
         client.receiveMessage();

@@ -6,8 +6,13 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.persistence.embedded.EmbeddedDatabase;
 import bios.persistence.journal.JdbcJournal;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.model.LoraSpec;
 import bios.protocol.model.ModelName;
+import bios.protocol.model.TargetModule;
 import bios.protocol.run.RunId;
+import bios.protocol.sampling.SampleTask;
 import bios.protocol.session.SessionCommand;
 import bios.protocol.session.SessionCommand.Sampler;
 import bios.protocol.session.SessionCommand.SessionReply;
@@ -100,8 +105,36 @@ class SessionEntityTest {
         assertInstanceOf(SessionReply.Refused.class,
                 ask(again, r -> new SessionCommand.FindSampler("alice", 8, r)));
         ask(again, r -> new SessionCommand.OpenSampler("alice", 8, other, r));
-        assertInstanceOf(SessionReply.Refused.class,
-                ask(again, r -> new SessionCommand.OpenSampler("alice", 9, other, r)), "bounded");
+        ask(again, r -> new SessionCommand.FindSampler("alice", 7, r));
+        assertEquals(new SessionReply.SamplerOpened("s-1:sample:9", other),
+                ask(again, r -> new SessionCommand.OpenSampler("alice", 9, other, r)));
+        assertEquals(List.of("s-1:sample:7", "s-1:sample:9"),
+                ((SessionReply.Described) open(again)).samplers(),
+                "of two, the one that was used longest ago has given way to a third");
+        var expired = assertInstanceOf(SessionReply.Refused.class,
+                ask(again, r -> new SessionCommand.FindSampler("alice", 8, r)));
+        assertEquals("snapshot_expired", expired.fault().code());
+        assertTrue(expired.fault().message().contains("save_weights_for_sampler(name="));
+    }
+
+    @Test void aSessionOpensAnyNumberOfSamplersAndDropsThoseThatNobodyUses() {
+        var settings = new SessionSettings(8, Duration.ofHours(1), Duration.ofMillis(50), 2, 300, 3);
+        var uses = new SamplerUses();
+        Session session = Session.NONE
+                .apply(new SessionEvent.SessionOpened("alice", List.of(), "{}", "1", 5));
+        for (int i = 0; i < 1000; i++) {
+            Session before = session;
+            for (SessionEvent event : assertInstanceOf(Session.Decision.Accept.class, session.openSampler(
+                    "alice", i, SAMPLER, () -> uses.longestAgo(before), settings)).events())
+                session = session.apply((SessionEvent) SessionSerializer.TYPES.read(
+                        SessionSerializer.TYPES.manifest(event), SessionSerializer.TYPES.write(event)));
+            uses.use(i);
+            uses.use(3);
+        }
+        assertEquals(300, session.samplers().size());
+        assertTrue(session.samplers().keySet().containsAll(List.of(3L, 999L, 701L)));
+        var unknown = assertInstanceOf(Session.Decision.Refuse.class, session.find("alice", 2000));
+        assertEquals("not_found", unknown.why().code());
     }
 
     @Test void aSilentSessionEndsAndItsRunsReleaseItsSnapshots() throws Exception {

@@ -5,7 +5,6 @@ import bios.persistence.blob.BlobMissing;
 import bios.persistence.blob.BlobStore;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
-import bios.protocol.run.RunId;
 import bios.protocol.stored.StoredOperations;
 import java.io.ByteArrayInputStream;
 import java.io.ByteArrayOutputStream;
@@ -15,6 +14,7 @@ import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.TreeMap;
+import java.util.stream.Stream;
 
 /// A blob store that survives all processes. Some calls fail before or after they are executed, and some
 /// operations are written with damaged bytes. It reports deletions and missing blobs to the oracle.
@@ -22,6 +22,7 @@ final class Blobs implements BlobStore {
     private static final byte[] DAMAGED = {};
     private final SimulatedCluster cluster;
     private final TreeMap<String, byte[]> kept = new TreeMap<>();
+    private final TreeMap<String, Long> modified = new TreeMap<>();
     /// All blobs that were ever stored; the oracle reads these.
     private final TreeMap<String, byte[]> ever = new TreeMap<>();
 
@@ -43,6 +44,7 @@ final class Blobs implements BlobStore {
         ever.put(id.toString(), bytes);
         boolean damaged = scope.contains("/operations/") && !exists(id)
                 && cluster.faults.hits(cluster.loop, cluster.faults.damage);
+        modified.put(id.toString(), cluster.loop.now());
         if (!loses && (!fails || cluster.loop.oneIn(2))) kept.put(id.toString(), damaged ? DAMAGED : bytes);
         cluster.loop.trace(() -> "put " + shown(id) + (fails ? " FAILS" : ""));
         if (fails) throw failed("put", id);
@@ -69,7 +71,7 @@ final class Blobs implements BlobStore {
         }
         byte[] bytes = kept.get(ref.id().toString());
         if (bytes == null) {
-            cluster.oracle(run(ref.id())).missed(ref.id());
+            cluster.gone(ref.id(), "does not find ");
             throw new BlobMissing(ref.id());
         }
         if (bytes == DAMAGED) throw new BlobDamaged(ref.id(), "a test has damaged it");
@@ -80,15 +82,13 @@ final class Blobs implements BlobStore {
         return kept.containsKey(id.toString());
     }
 
-    /// A node that is cut off deletes nothing. A known limitation is excluded thereby: its late deletion may
-    /// remove a blob that the next entity of the run has written again.
     @Override public void delete(BlobId id) {
-        if (cluster.cutOff()) throw failed("delete", id);
         boolean fails = fails();
         cluster.loop.trace(() -> "delete " + shown(id) + (fails ? " FAILS" : ""));
         if (!fails || cluster.loop.oneIn(2)) {
+            if (cluster.mutation == Mutation.STORE_DELETES_NOTHING) return;
             kept.remove(id.toString());
-            cluster.oracle(run(id)).deleted(id);
+            cluster.gone(id, "loses ");
             if (cluster.mutation == Mutation.STORE_DELETES_TOO_MUCH && !kept.isEmpty())
                 remove(kept.lastKey());
         }
@@ -99,15 +99,22 @@ final class Blobs implements BlobStore {
         kept.remove(name);
         int slash = name.lastIndexOf('/');
         var id = new BlobId(name.substring(0, slash), name.substring(slash + 1));
-        cluster.oracle(run(id)).deleted(id);
+        cluster.gone(id, "loses ");
     }
 
     @Override public List<ListedBlob> list(String scope) {
+        if (fails()) throw new UncheckedIOException(new IOException("the store fails to list " + scope));
+        if (cluster.mutation == Mutation.LISTING_IS_EMPTY) return List.of();
+        return all(scope).toList();
+    }
+
+    /// The blobs below a scope.
+    Stream<ListedBlob> all(String scope) {
         return kept.entrySet().stream().filter(e -> e.getKey().startsWith(scope + "/")).map(e -> {
             int slash = e.getKey().lastIndexOf('/');
             var id = new BlobId(e.getKey().substring(0, slash), e.getKey().substring(slash + 1));
-            return new ListedBlob(new BlobRef(id, e.getValue().length), 0);
-        }).toList();
+            return new ListedBlob(new BlobRef(id, e.getValue().length), modified.get(e.getKey()));
+        });
     }
 
     /// The content that was stored under `id`, even if it is deleted.
@@ -117,7 +124,4 @@ final class Blobs implements BlobStore {
         return new String(bytes, StandardCharsets.UTF_8);
     }
 
-    private static RunId run(BlobId id) {
-        return new RunId(id.scope().split("/")[1]);
-    }
 }

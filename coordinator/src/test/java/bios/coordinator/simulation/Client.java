@@ -1,5 +1,6 @@
 package bios.coordinator.simulation;
 
+import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.checkpoint.CheckpointKind;
@@ -67,6 +68,9 @@ final class Client {
     private final Optional<RunId> other;
     private final boolean keeps;
     private final List<PlannedOperation> wanted = new ArrayList<>();
+    /// Weights to which samplers are pinned.
+    private final List<BlobId> pinned = new ArrayList<>();
+    private int nextBlob;
     private final boolean unloads;
     private boolean created;
     private boolean unloaded;
@@ -107,7 +111,7 @@ final class Client {
             case 15 -> new Operation.SaveSamplerWeights(Optional.empty(), Optional.empty(),
                     loop.oneIn(2) ? Optional.of("session-2") : Optional.empty());
             case 16, 17 -> new Operation.LoadState(new CheckpointPath(
-                    loop.oneIn(4) ? other.orElse(run) : run,
+                    cluster.faults.calm || loop.oneIn(4) ? other.orElse(run) : run,
                     loop.oneIn(3) ? Optional.of(CheckpointKind.SAMPLER) : Optional.empty(),
                     new CheckpointName(loop.any(List.of("a", "a", "b", "s", "missing")))), loop.oneIn(2));
             case 18 -> loop.oneIn(2) ? train(Map.of(loop.oneIn(2) ? ModelEngine.FAIL
@@ -140,6 +144,7 @@ final class Client {
 
     private void act() {
         if (over()) return;
+        if (loop.oneIn(12)) sample();
         if (!created) create();
         else if (!unloads || !wanted.stream().allMatch(PlannedOperation::over)) work();
         else unload();
@@ -176,9 +181,16 @@ final class Client {
         Optional<StoredOperation> stored = stored(w.seq, w.operation, w.encoded, w.inBlob);
         loop.in(SILENCE, () -> w.asked = false);
         if (stored.isEmpty()) return;
-        long now = loop.now();
+        // Some are sent so late that their blobs may have been considered abandoned.
+        long late = loop.oneIn(15) ? loop.between(300, loop.oneIn(2) ? 2_500 : 80_000) : 0;
+        long then = loop.now();
+        loop.in(late, () -> send(w, stored.get(),
+                cluster.mutation == Mutation.SUBMISSION_HIDES_ITS_AGE ? then : loop.now()));
+    }
+
+    private void send(PlannedOperation w, StoredOperation stored, long now) {
         cluster.send(run,
-                replyTo -> new RunCommand.Submit(OWNER, w.seq, stored.get(), w.digest, now, replyTo),
+                replyTo -> new RunCommand.Submit(OWNER, w.seq, stored, w.digest, now, replyTo),
                 (reply, stale) -> cluster.oracle(run).submitted(w.seq, w.digest, anew(w, reply), stale),
                 reply -> {
                     if (reply instanceof RunReply.Accepted) w.accepted = true;
@@ -200,7 +212,8 @@ final class Client {
                 || operation instanceof Operation.SaveSamplerWeights)
             return Optional.of(new StoredOperation.Inline(kind, encoded));
         try {
-            BlobRef blob = cluster.blobs.put(BlobScope.operation(run, seq), encoded);
+            String scope = BlobScope.operation(run, seq, loop.now(), "r" + nextBlob++);
+            BlobRef blob = cluster.blobs.put(scope, encoded);
             return Optional.of(new StoredOperation.InBlob(kind, blob));
         } catch (RuntimeException storeFailed) {
             return Optional.empty();
@@ -262,15 +275,26 @@ final class Client {
                     tell(to -> new RunCommand.GiveUp(OWNER, to));
             }
             case RunReply.Completed _, RunReply.Failed _ -> {
+                if (reply instanceof RunReply.Completed(_, OperationResult.Saved(var manifest))
+                        && w.outcome.isEmpty()) pinned.add(manifest.adapter().id());
                 if (w.outcome.isPresent() && !w.outcome.get().equals(reply)) cluster.violated(
                         "run " + run + " gives " + reply + " for seq " + w.seq + " after " + w.outcome.get());
                 w.outcome = Optional.of(reply);
             }
+            // A client waits for all its results, so it meets the one that is set aside.
+            case RunReply.Stalled(_, var why) when why.message().contains("is set aside") -> loop.in(
+                    loop.between(100, 1_000), () -> ask(loop.any(wanted.subList(0, submitted).stream()
+                            .filter(x -> x == w || x.accepted && !x.over()).toList())));
             case RunReply.Refused(_, var message) -> {
                 if (w.accepted && message.contains("no longer kept")) w.lost = true;
             }
             default -> {}
         }
+    }
+
+    /// Says that a sampler is in use.
+    private void sample() {
+        if (!pinned.isEmpty()) cluster.keep(OWNER, loop.any(pinned), false, _ -> {});
     }
 
     // Other commands
@@ -288,8 +312,7 @@ final class Client {
             case 2 -> tell(to -> new RunCommand.ReleaseSnapshots(OWNER,
                     loop.oneIn(2) ? "session-1" : "session-2", to));
             case 3 -> tell(to -> new RunCommand.Describe(OWNER, to));
-            case 4 -> tell(to -> new RunCommand.Resolve(OWNER,
-                    new CheckpointPath(run, Optional.of(kind), name), to));
+            case 4 -> cluster.find(OWNER, new CheckpointPath(run, Optional.of(kind), name), _ -> {});
             default -> tell(to -> new RunCommand.Describe("mallory", to));
         }
     }

@@ -4,6 +4,7 @@ package bios.coordinator.simulation;
 /// that each fault also occurs alone.
 final class Faults {
     boolean ended;
+    final boolean calm;
     final int drop;
     final int repeat;
     final int slowNetwork;
@@ -26,24 +27,26 @@ final class Faults {
     /// Mean time between losses of a device, milliseconds.
     final int loseDevice;
 
-    Faults(EventLoop loop) {
-        drop = sometimes(loop, 5, 30);
+    /// @param calm whether nothing is lost or late between runs, and no process ends
+    Faults(EventLoop loop, boolean calm) {
+        this.calm = calm;
+        drop = calm ? 0 : sometimes(loop, 5, 30);
         repeat = sometimes(loop, 5, 30);
-        slowNetwork = sometimes(loop, 10, 40);
-        journalFails = sometimes(loop, 15, 80);
+        slowNetwork = calm ? 0 : sometimes(loop, 10, 40);
+        journalFails = calm ? 0 : sometimes(loop, 15, 80);
         snapshotFails = sometimes(loop, 2, 8);
         blobFails = sometimes(loop, 10, 60);
         blobSlow = sometimes(loop, 5, 30);
         damage = sometimes(loop, 5, 30);
         indexFails = sometimes(loop, 2, 10);
-        kill = sometimes(loop, 4_000, 20_000);
-        suspect = sometimes(loop, 8_000, 40_000);
+        kill = calm ? 0 : sometimes(loop, 4_000, 20_000);
+        suspect = calm ? 0 : sometimes(loop, 8_000, 40_000);
         forget = sometimes(loop, 8_000, 40_000);
-        move = sometimes(loop, 8_000, 40_000);
-        resolverFails = sometimes(loop, 2, 10);
+        move = calm ? 0 : sometimes(loop, 8_000, 40_000);
+        resolverFails = calm ? 0 : sometimes(loop, 2, 10);
         refuse = sometimes(loop, 2, 10);
         late = sometimes(loop, 5, 30);
-        loseDevice = sometimes(loop, 8_000, 40_000);
+        loseDevice = calm ? 0 : sometimes(loop, 8_000, 40_000);
     }
 
     private static int sometimes(EventLoop loop, int low, int high) {

@@ -31,6 +31,16 @@ enum Mutation {
     JOURNAL_HAS_NO_FENCE("two writers"),
     /// A deletion also removes a blob that is still referenced.
     STORE_DELETES_TOO_MUCH("which is referred to"),
+    /// The store keeps what it says to have deleted.
+    STORE_DELETES_NOTHING("which nothing refers to"),
+    /// The store lists no blobs.
+    LISTING_IS_EMPTY("which nothing refers to"),
+    /// A submission that comes long after its blob was written says that it does not.
+    SUBMISSION_HIDES_ITS_AGE("which is referred to"),
+    /// The entities end leases early.
+    LEASES_ARE_SHORT("which is in use"),
+    /// The entities keep snapshots that are older than the newest ones and not in use.
+    LEASES_DO_NOT_END("does not rest"),
     /// A stored blob is lost.
     STORE_LOSES_A_BLOB("does not exist");
 

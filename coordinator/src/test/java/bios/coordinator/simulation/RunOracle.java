@@ -9,6 +9,7 @@ import bios.coordinator.simulation.ModelEngine.State;
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobRef;
+import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
@@ -76,7 +77,7 @@ final class RunOracle {
         }
     }
 
-    private record Snapshot(String session, CheckpointManifest manifest) {}
+    private record Snapshot(String session, CheckpointManifest manifest, long at) {}
 
     private final SimulatedCluster cluster;
     private final RunId run;
@@ -88,6 +89,9 @@ final class RunOracle {
     /// Per name the last position whose load may have found the checkpoint expired before its expiry was
     /// extended.
     private final Map<CheckpointName, Integer> kept = new HashMap<>();
+    /// The last time that somebody was told of an adapter, or that another run has loaded it.
+    private final Map<BlobId, Long> used = new HashMap<>();
+    private final Map<BlobId, Long> loaded = new HashMap<>();
     private Optional<RunConfig> config = Optional.empty();
     private Optional<BlockingFailure> blocking = Optional.empty();
     private Optional<BlobRef> point = Optional.empty();
@@ -187,6 +191,7 @@ final class RunOracle {
                 snapshots.removeIf(s -> over(s.manifest(), time));
             }
             case SnapshotsReleased(var session) -> snapshots.removeIf(s -> s.session().equals(session));
+            case WeightsReleased(var weights) -> released(weights);
             case RecoveryPointReached e -> reached(e);
             case RunClosed _ -> {
                 for (int at = 1; at <= operations.size(); at++)
@@ -295,8 +300,8 @@ final class RunOracle {
         if (m.name().isEmpty()) {
             String owner = session.orElseThrow();
             snapshots.removeIf(s -> s.session().equals(owner)
-                    && s.manifest().contentId().equals(m.contentId()));
-            snapshots.add(new Snapshot(owner, m));
+                    && s.manifest().adapter().equals(m.adapter()));
+            snapshots.add(new Snapshot(owner, m, cluster.loop.now()));
             return;
         }
         newest(m.kind(), m.name().get()).filter(v -> v.adapter().equals(m.adapter())
@@ -373,12 +378,72 @@ final class RunOracle {
         return all;
     }
 
-    void deleted(BlobId id) {
-        check(!referenced().contains(id), "loses " + Blobs.shown(id) + ", which is referred to");
+    /// Checks that a blob that is deleted or missing is not one that this run needs, of its own or of another
+    /// run.
+    void gone(BlobId id, String how) {
+        check(!referenced().contains(id) && foreign().noneMatch(id::equals),
+                how + Blobs.shown(id) + ", which is referred to");
     }
 
-    void missed(BlobId id) {
-        check(!referenced().contains(id), "does not find " + Blobs.shown(id) + ", which is referred to");
+    /// The blobs of other runs that a recovery may have to load again.
+    private Stream<BlobId> foreign() {
+        return operations.subList(recovery, operations.size()).stream().filter(op -> op.failed.isEmpty())
+                .flatMap(op -> op.loads.stream()).filter(m -> !own(m)).flatMap(RunOracle::blobs);
+    }
+
+    // Leases
+
+    /// What no name refers to, except the newest snapshots.
+    private Set<Unnamed> unnamed() {
+        var all = new HashSet<Unnamed>();
+        for (CheckpointManifest v : versions)
+            if (newest(v.kind(), v.name().get()).filter(n -> n == v).isEmpty())
+                all.add(new Unnamed(v.adapter().id(), Optional.empty()));
+        for (int i = 0; i < snapshots.size() - cluster.settings().newestSnapshots(); i++)
+            all.add(new Unnamed(snapshots.get(i).manifest().adapter().id(),
+                    Optional.of(snapshots.get(i).session())));
+        return all;
+    }
+
+    /// Records that the run told somebody of weights, who may use them for a lease.
+    void used(BlobId adapter, boolean loads) {
+        used.put(adapter, cluster.loop.now());
+        if (loads) loaded.put(adapter, cluster.loop.now());
+    }
+
+    /// Checks the answer to a use of weights.
+    void kept(BlobId adapter, boolean loads, RunReply reply, boolean stale) {
+        if (stale) return;
+        boolean holds = Stream.concat(versions.stream(), snapshots.stream().map(Snapshot::manifest))
+                .anyMatch(m -> m.adapter().id().equals(adapter));
+        check(reply instanceof RunReply.Done ? holds : reply instanceof RunReply.Refused(var reason, _)
+                && reason == Reason.EXPIRED && !holds, "answers a use of " + Blobs.shown(adapter) + ": "
+                + reply);
+        if (holds) used(adapter, loads);
+    }
+
+    private boolean inUse(Map<BlobId, Long> uses, BlobId adapter) {
+        return uses.getOrDefault(adapter, 0L) + cluster.settings().lease().toMillis() > cluster.loop.now();
+    }
+
+    private void released(List<Unnamed> weights) {
+        Set<Unnamed> unnamed = unnamed();
+        boolean many = unnamed.size() > cluster.settings().maxUnnamed();
+        for (Unnamed each : weights) {
+            BlobId id = each.adapter();
+            boolean fresh = snapshots.stream().anyMatch(s -> s.manifest().adapter().id().equals(id)
+                    && each.session().equals(Optional.of(s.session()))
+                    && s.at() + cluster.settings().lease().toMillis() > cluster.loop.now());
+            check(!inUse(loaded, id) && (many || !fresh && !inUse(used, id)),
+                    "releases " + Blobs.shown(id) + ", which is in use");
+            check(unnamed.contains(each), "releases " + Blobs.shown(id) + ", which has a name or is new");
+        }
+        List<CheckpointManifest> named = versions.stream().filter(v ->
+                newest(v.kind(), v.name().get()).filter(n -> n == v).isPresent()).toList();
+        versions.removeIf(v -> named.stream().noneMatch(n -> n == v)
+                && weights.contains(new Unnamed(v.adapter().id(), Optional.empty())));
+        snapshots.removeIf(s -> weights.contains(new Unnamed(s.manifest().adapter().id(),
+                Optional.of(s.session()))));
     }
 
     private void mustExist(BlobId id) {
@@ -414,11 +479,11 @@ final class RunOracle {
                 boolean fine = switch (reason) {
                     case CONFLICT -> known && (!operations.get(positions.get(seq) - 1).digest.equals(digest)
                             || message.contains("no longer kept") && (closed || cluster.forgetsResults()));
-                    case TOO_MANY -> !known || stale;
+                    case TOO_MANY, LIMIT -> !known || stale;
                     case CLOSED -> (closed || unloading) && (!known || stale);
                     case NOT_FOUND -> !created() || stale;
                     case UNAVAILABLE -> true;
-                    case INVALID, DAMAGED -> false;
+                    case INVALID, DAMAGED, EXPIRED -> false;
                 };
                 check(fine, "refuses seq " + seq + ": " + reason + " " + message);
             }
@@ -478,9 +543,16 @@ final class RunOracle {
         check(described.lora().equals(last.lora()), "has the shape " + described.lora());
     }
 
-    /// Checks that all referenced blobs exist.
+    /// Checks that all referenced blobs exist, that what nobody uses is not kept, and that no other blob of
+    /// the run is older than those in flight.
     void settled() {
-        referenced().forEach(this::mustExist);
+        Set<BlobId> referenced = referenced();
+        referenced.forEach(this::mustExist);
+        check(unnamed().isEmpty(), "keeps weights that nobody uses: " + unnamed());
+        long before = cluster.loop.now() - cluster.settings().sweepAfter().toMillis();
+        cluster.blobs.all(BlobScope.run(run)).filter(b -> b.modifiedMillis() <= before).forEach(b ->
+                check(referenced.contains(b.ref().id()), "leaves " + Blobs.shown(b.ref().id())
+                        + ", which nothing refers to"));
         if (!closed) state(operations.size());
     }
 

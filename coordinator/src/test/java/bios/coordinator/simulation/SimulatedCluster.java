@@ -1,5 +1,6 @@
 package bios.coordinator.simulation;
 
+import bios.coordinator.run.CheckpointResolver;
 import bios.coordinator.run.NodeMemory;
 import bios.coordinator.run.RunSettings;
 import bios.coordinator.run.RunEnvironment;
@@ -9,6 +10,8 @@ import bios.coordinator.run.TrainingRunEntity;
 import bios.persistence.index.ListingPage;
 import bios.persistence.index.RunIndex;
 import bios.persistence.index.RunSummary;
+import bios.protocol.checkpoint.BlobId;
+import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.engine.EngineCommand;
@@ -86,12 +89,7 @@ final class SimulatedCluster {
                     ? loop.between(500, 20_000) : loop.between(0, 60);
             loop.in(takes, () -> {
                 if (dead && !loop.oneIn(2)) return;
-                acting = Optional.of(this);
-                try {
-                    task.run();
-                } finally {
-                    acting = Optional.empty();
-                }
+                task.run();
             });
         }
 
@@ -147,8 +145,6 @@ final class SimulatedCluster {
     }
 
     private static final int NODES = 2;
-    /// The node whose blocking work is being executed.
-    private Optional<Node> acting = Optional.empty();
 
     final EventLoop loop;
     final ActorSystem system;
@@ -157,6 +153,8 @@ final class SimulatedCluster {
     final Journal journal;
     final Blobs blobs;
     private final RunSettings settings;
+    /// What the entities use: the same, unless a mutation says otherwise.
+    private final RunSettings used;
     private final Consumer<ActorRef<?>> stopWatcher;
     private final RunIndex index = new Index();
     private final Map<String, RunOracle> oracles = new TreeMap<>();
@@ -176,13 +174,14 @@ final class SimulatedCluster {
 
     /// @param stopWatcher receives every started entity and calls [#ended] when it stops
     SimulatedCluster(EventLoop loop, ActorSystem system, Mutation mutation, RunSettings settings,
-            Consumer<ActorRef<?>> stopWatcher) {
+            RunSettings used, boolean calm, Consumer<ActorRef<?>> stopWatcher) {
         this.loop = loop;
         this.system = system;
         this.mutation = mutation;
         this.settings = settings;
+        this.used = used;
         this.stopWatcher = stopWatcher;
-        this.faults = new Faults(loop);
+        this.faults = new Faults(loop, calm);
         this.blobs = new Blobs(this);
         this.journal = new Journal(this);
     }
@@ -242,11 +241,6 @@ final class SimulatedCluster {
         if (faults.forget > 0) loop.in(loop.between(0, 2L * faults.forget), this::forgetOne);
         if (faults.loseDevice > 0) loop.in(loop.between(0, 2L * faults.loseDevice), this::loseDevice);
         if (faults.move > 0) loop.in(loop.between(0, 2L * faults.move), this::moveOne);
-    }
-
-    /// Whether the node whose blocking work is being executed is cut off or dead.
-    boolean cutOff() {
-        return acting.filter(node -> node.suspected || node.dead).isPresent();
     }
 
     /// Ends all faults and all nodes that are cut off.
@@ -399,8 +393,8 @@ final class SimulatedCluster {
 
     private Incarnation begin(RunId run, Node node) {
         var incarnation = new Incarnation(run, lives++, node);
-        var environment = new RunEnvironment(node.newEngineRef(), blobs, index, this::resolve,
-                () -> Instant.ofEpochMilli(loop.now()), node::blocking, settings, node.memory,
+        var environment = new RunEnvironment(node.newEngineRef(), blobs, index, new Others(),
+                () -> Instant.ofEpochMilli(loop.now()), node::blocking, used, node.memory,
                 node.register::report, () -> loop.now() * 1_000_000,
                 resting -> woken.add(resting.value()));
         ActorRef<ClusterSharding.ShardCommand> shard = function("shard", _ -> leave(incarnation));
@@ -494,10 +488,42 @@ final class SimulatedCluster {
         var answer = new CompletableFuture<RunReply>();
         if (!oracles.containsKey(path.run().value()))
             return CompletableFuture.completedFuture(new RunReply.Refused(Reason.NOT_FOUND, "no such run"));
-        if (!faults.hits(loop, faults.resolverFails))
-            send(path.run(), replyTo -> new RunCommand.Resolve(owner, path, replyTo), (_, _) -> {},
-                    answer::complete);
+        if (!faults.hits(loop, faults.resolverFails)) find(owner, path, answer::complete);
         loop.in(5_000, () -> answer.completeExceptionally(new IOException("nobody answers")));
         return answer;
+    }
+
+    /// Finds a checkpoint, as a client or another run does.
+    void find(String owner, CheckpointPath path, Consumer<RunReply> received) {
+        send(path.run(), replyTo -> new RunCommand.Resolve(owner, path, replyTo), (reply, stale) -> {
+            if (reply instanceof RunReply.Resolved(var manifest) && !stale)
+                oracle(path.run()).used(manifest.adapter().id(), false);
+        }, received);
+    }
+
+    /// Tells a run that weights of it are in use.
+    void keep(String owner, BlobId adapter, boolean loaded, Consumer<RunReply> received) {
+        RunId run = BlobScope.run(adapter);
+        send(run, replyTo -> new RunCommand.KeepWeights(owner, adapter, loaded, replyTo),
+                (reply, stale) -> oracle(run).kept(adapter, loaded, reply, stale), received);
+    }
+
+    /// Checks that no run refers to a blob that is deleted or missing.
+    void gone(BlobId id, String how) {
+        oracles.values().forEach(each -> each.gone(id, how));
+    }
+
+    /// Other runs, for a run that loads their checkpoints.
+    private final class Others implements CheckpointResolver {
+        @Override public CompletionStage<RunReply> resolve(String owner, CheckpointPath path) {
+            return SimulatedCluster.this.resolve(owner, path);
+        }
+
+        @Override public CompletionStage<RunReply> keep(String owner, BlobId adapter, boolean loaded) {
+            var answer = new CompletableFuture<RunReply>();
+            SimulatedCluster.this.keep(owner, adapter, loaded, answer::complete);
+            loop.in(5_000, () -> answer.completeExceptionally(new IOException("nobody answers")));
+            return answer;
+        }
     }
 }

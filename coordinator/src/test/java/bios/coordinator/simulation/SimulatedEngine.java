@@ -69,6 +69,7 @@ final class SimulatedEngine {
 
     private static final class RunQueue {
         final RunConfig config;
+        final long home;
         final Deque<Work> waiting = new ArrayDeque<>();
         final List<Slot> slots = new ArrayList<>();
         Optional<State> state = Optional.empty();
@@ -80,8 +81,9 @@ final class SimulatedEngine {
         /// The arrival time of the last answer, because answers of a run stay in order.
         long answersUntil;
 
-        RunQueue(RunConfig config) {
+        RunQueue(RunConfig config, long home) {
             this.config = config;
+            this.home = home;
         }
     }
 
@@ -130,7 +132,7 @@ final class SimulatedEngine {
     private void handle(EngineCommand command) {
         switch (command) {
             case EngineCommand.OpenRun open -> {
-                var queue = new RunQueue(open.config());
+                var queue = new RunQueue(open.config(), open.home());
                 queue.replays = !known.add(open.config().run().value()) || open.recoveryPoint().isPresent()
                         || cluster.oracle(open.config().run()).accepted() > 3;
                 queues.put(open.config().run().value(), queue);
@@ -196,7 +198,7 @@ final class SimulatedEngine {
     private void perform(RunQueue queue, Work entry) {
         RunId run = queue.config.run();
         switch (entry.command()) {
-            case EngineCommand.OpenRun(_, var lora, var point, _) -> {
+            case EngineCommand.OpenRun(_, var lora, var point, _, _) -> {
                 if (refuses(run.value())) {
                     boolean full = cluster.loop.oneIn(2);
                     queues.remove(run.value());
@@ -229,7 +231,7 @@ final class SimulatedEngine {
                 && cluster.loop.oneIn(2) ? queue.before.get() : state;
         keep(queue, entry, () -> {
             if (cluster.mutation == Mutation.POINT_NEVER_COMES) throw new BlobMissing(null);
-            BlobRef blob = cluster.blobs.put(BlobScope.recovery(run), bytes(copied.text()));
+            BlobRef blob = cluster.blobs.put(BlobScope.recovery(run, queue.home), bytes(copied.text()));
             return new EngineEvent.RecoveryPointWritten(run, position, blob, state.step(), state.lora());
         }, fault -> new EngineEvent.RecoveryPointFailed(run, position, fault));
     }
@@ -301,9 +303,10 @@ final class SimulatedEngine {
     private void save(RunQueue queue, Work entry, EngineCommand.Execute c, Operation operation, State state) {
         RunId run = queue.config.run();
         keep(queue, entry, () -> {
-            BlobRef adapter = cluster.blobs.put(BlobScope.checkpoints(run), bytes(state.weights()));
+            String scope = BlobScope.checkpoints(run, queue.home);
+            BlobRef adapter = cluster.blobs.put(scope, bytes(state.weights()));
             Optional<BlobRef> optimizer = operation instanceof Operation.SaveState
-                    ? Optional.of(cluster.blobs.put(BlobScope.checkpoints(run), bytes(state.optimizer())))
+                    ? Optional.of(cluster.blobs.put(scope, bytes(state.optimizer())))
                     : Optional.empty();
             return new EngineEvent.Executed(run, c.position(), new OperationResult.Saved(ModelEngine
                     .manifest(queue.config, state, operation, adapter, optimizer, c.acceptedAtMillis())));

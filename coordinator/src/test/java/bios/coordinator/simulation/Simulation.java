@@ -115,12 +115,16 @@ final class Simulation {
 
     Outcome play(long seed, Mutation mutation, boolean traced) {
         loop.begin(seed, traced);
-        var cluster = new SimulatedCluster(loop, system, mutation, settings(), ref -> stopWatcher.tell(ref,
+        boolean loads = loop.oneIn(2);
+        boolean calm = loop.oneIn(8);
+        Config settings = settings(loads, calm);
+        var cluster = new SimulatedCluster(loop, system, mutation, RunSettings.from(settings),
+                RunSettings.from(mutated(mutation, settings)), calm, ref -> stopWatcher.tell(ref,
                 org.apache.pekko.actor.ActorRef.noSender()));
         loop.play(cluster);
         withoutLogs(() -> {
             try {
-                play(cluster);
+                play(cluster, loads, calm);
             } catch (Violation found) {
                 cluster.violated(found.getMessage());
             }
@@ -135,20 +139,35 @@ final class Simulation {
         return new Outcome(seed, cluster.violation(), trace, steps, millis);
     }
 
-    private RunSettings settings() {
-        return RunSettings.from(ConfigFactory.parseString("""
-                bios.run { recovery-point { steps = %d, operations = %d }, window = %d, retry-after = 2 s
-                  idle-after = 20 s, attempts = %d, max-unfinished = %d
-                  results.max-count = %d }
-                """.formatted(loop.between(1, 5), loop.between(3, 12), loop.between(1, 6),
-                loop.between(2, 3), loop.oneIn(4) ? 4 : 100, loop.oneIn(8) ? 6 : 4096))
-                .withFallback(system.settings().config()));
+    private static Config mutated(Mutation mutation, Config settings) {
+        String changed = switch (mutation) {
+            case LEASES_ARE_SHORT -> "unnamed-weights.lease = 1 s";
+            case LEASES_DO_NOT_END -> "unnamed-weights.lease = 10 days";
+            case SUBMISSION_HIDES_ITS_AGE -> "sweep-after = 1 s";
+            default -> "";
+        };
+        return ConfigFactory.parseString("bios.run { " + changed + " }").withFallback(settings);
     }
 
-    private void play(SimulatedCluster cluster) {
+    /// @param loads whether a run loads checkpoints of another one: unless nothing is lost between them, a
+    ///     lease is then longer than all faults
+    private Config settings(boolean loads, boolean calm) {
+        long lease = loads && !calm ? loop.between(400, 480) : loop.between(calm ? 7 : 5, calm ? 12 : 60);
+        return ConfigFactory.parseString("""
+                bios.run { recovery-point { steps = %d, operations = %d }, window = %d, retry-after = 2 s
+                  idle-after = 20 s, sweep-after = %d s, attempts = %d, max-unfinished = %d
+                  results.max-count = %d
+                  unnamed-weights { lease = %d s, newest-snapshots = %d, max-count = %d } }
+                """.formatted(loop.between(1, 5), loop.between(3, 12),
+                loop.between(1, 6), loop.between(10, 60), loop.between(2, 3),
+                loop.oneIn(4) ? 4 : 100, loop.oneIn(8) ? 6 : 4096, lease, loop.below(4),
+                loop.between(1, 6)))
+                .withFallback(system.settings().config());
+    }
+
+    private void play(SimulatedCluster cluster, boolean loads, boolean calm) {
         boolean alone = loop.oneIn(2);
-        boolean fatal = loop.oneIn(2);
-        boolean loads = loop.oneIn(2);
+        boolean fatal = !calm && loop.oneIn(2);
         var first = new RunId("usf-finance-9f2c4be01a01");
         var second = new RunId("usf-finance-9f2c4be01a02");
         var clients = new ArrayList<Client>();

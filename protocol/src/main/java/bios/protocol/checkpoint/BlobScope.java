@@ -1,34 +1,63 @@
 package bios.protocol.checkpoint;
 
 import bios.protocol.run.RunId;
+import java.util.Optional;
 
 /// The scopes of the blobs of a run. Only the entity of the run deletes blobs in them.
+///
+/// A scope names its writer: the entity (`home`, the sequence number of the first event that it persisted,
+/// which no other entity can persist too), or the request. So no name has two writers, and an entity that was
+/// wrongly considered dead cannot delete what a later one has written. Home 0 are the scopes of earlier
+/// builds.
 public final class BlobScope {
     private BlobScope() {}
+
+    /// The run to which a blob belongs.
+    public static RunId run(BlobId blob) {
+        String[] parts = blob.scope().split("/", 3);
+        if (parts.length < 2 || !parts[0].equals("runs"))
+            throw new IllegalArgumentException(blob + " does not belong to a run");
+        return new RunId(parts[1]);
+    }
 
     /// The scope of all blobs of a run.
     public static String run(RunId run) {
         return "runs/" + run;
     }
 
-    /// The encoded operation that a client sent under `seq`. One scope per number, so that two operations of
+    /// The encoded operation that a client sent under `seq`. One scope per request, so that two operations of
     /// equal content never share a blob: the run deletes each after the next recovery point.
-    public static String operation(RunId run, long seq) {
-        return run(run) + "/operations/" + seq;
+    ///
+    /// @param sentMillis when the request was received: a run accepts no operation whose blob is so old
+    ///     that it may have been considered abandoned
+    /// @param request unique among the requests
+    public static String operation(RunId run, long seq, long sentMillis, String request) {
+        return run(run) + "/operations/" + seq + "/" + sentMillis + "." + request;
+    }
+
+    /// When the request was received for which [#operation] named a blob; empty for the names of earlier
+    /// builds.
+    public static Optional<Long> sentMillis(BlobId operation) {
+        String[] parts = operation.scope().split("/");
+        return parts.length == 5 ? Optional.of(Long.parseLong(parts[4].split("[.]")[0])) : Optional.empty();
     }
 
     /// Adapters and optimizer states of checkpoints and snapshots.
-    public static String checkpoints(RunId run) {
-        return run(run) + "/checkpoints";
+    public static String checkpoints(RunId run, long home) {
+        return of(run, "checkpoints", home);
     }
 
     /// Recovery points.
-    public static String recovery(RunId run) {
-        return run(run) + "/recovery";
+    public static String recovery(RunId run, long home) {
+        return of(run, "recovery", home);
     }
 
     /// Results before the recovery point that clients may still retrieve.
-    public static String results(RunId run) {
-        return run(run) + "/results";
+    public static String results(RunId run, long home) {
+        return of(run, "results", home);
+    }
+
+    private static String of(RunId run, String kind, long home) {
+        return run(run) + "/" + kind + (home == 0 ? "" : "/" + home);
     }
 }

@@ -49,8 +49,10 @@ public sealed interface EngineCommand extends Message {
     /// recovery point. Replaces the state of an open run. Waits while the states of other runs take all
     /// memory. Reply: [EngineEvent.Opened] or [EngineEvent.OpenFailed]; later [EngineEvent.EvictionRequested]
     /// may follow.
+    ///
+    /// @param home the entity that opens the run: a part of the names of the blobs that the engine writes
     record OpenRun(RunConfig config, LoraSpec lora, Optional<BlobRef> recoveryPoint,
-            ActorRef<EngineEvent> replyTo) implements EngineCommand {}
+            ActorRef<EngineEvent> replyTo, long home) implements EngineCommand {}
 
     /// Executes one accepted operation.
     ///

@@ -1,6 +1,7 @@
 package bios.protocol.run;
 
 import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
@@ -41,8 +42,11 @@ public sealed interface RunCommand extends Message {
     /// Finds a committed checkpoint. Reply: [RunReply.Resolved].
     record Resolve(String owner, CheckpointPath path, ActorRef<RunReply> replyTo) implements RunCommand {}
 
-    /// Finds an ephemeral snapshot by its content id. Reply: [RunReply.Resolved].
-    record ResolveSnapshot(String owner, String contentId, ActorRef<RunReply> replyTo)
+    /// Says that weights of the run are in use: they stay for another lease, whatever becomes of their name.
+    /// Reply: [RunReply.Done], or refused as `EXPIRED`.
+    ///
+    /// @param loaded whether another run has loaded them and may have to load them again
+    record KeepWeights(String owner, BlobId adapter, boolean loaded, ActorRef<RunReply> replyTo)
             implements RunCommand {}
 
     /// Deletes a checkpoint with all its versions. Reply: [RunReply.Done].
@@ -128,6 +132,10 @@ public sealed interface RunCommand extends Message {
     enum Reason {
         NOT_FOUND, CONFLICT, CLOSED, TOO_MANY, UNAVAILABLE, INVALID,
         /// The run cannot be read from the journal.
-        DAMAGED
+        DAMAGED,
+        /// A limit that waiting does not change.
+        LIMIT,
+        /// The weights are no longer kept.
+        EXPIRED
     }
 }

@@ -111,7 +111,6 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(102, RunCommand.Retrieve.class);
         registry.add(103, RunCommand.Describe.class);
         registry.add(104, RunCommand.Resolve.class);
-        registry.add(105, RunCommand.ResolveSnapshot.class);
         registry.add(106, RunCommand.DeleteCheckpoint.class);
         registry.add(107, RunCommand.SetExpiry.class);
         registry.add(108, RunCommand.ReleaseSnapshots.class);
@@ -124,6 +123,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(115, RunCommand.ReportDeath.class);
         registry.add(116, DeathReport.class);
         registry.add(119, RunCommand.Leave.class);
+        registry.add(120, RunCommand.KeepWeights.class);
     }
 
     private static void runReplies(Registry registry) {

@@ -95,7 +95,7 @@ class WireGoldenTest {
         all.add(new RunCommand.CheckOwner("owner", nobody()));
         all.add(new RunCommand.Resolve("owner",
                 CheckpointPath.parse("bios://usf-finance-9f2c4be01a77/weights/a"), nobody()));
-        all.add(new RunCommand.ResolveSnapshot("owner", "ab", nobody()));
+        all.add(new RunCommand.KeepWeights("owner", Samples.BLOB.id(), true, nobody()));
         all.add(new RunCommand.DeleteCheckpoint("owner", CheckpointKind.SAMPLER, name, nobody()));
         all.add(new RunCommand.SetExpiry("owner", CheckpointKind.SAMPLER, name, Optional.of(7L), nobody()));
         all.add(new RunCommand.ReleaseSnapshots("owner", "session-1", nobody()));
@@ -124,7 +124,8 @@ class WireGoldenTest {
     }
 
     private static void engineMessages(List<Message> all) {
-        all.add(new EngineCommand.OpenRun(Samples.CONFIG, Samples.LORA, Optional.of(Samples.BLOB), nobody()));
+        all.add(new EngineCommand.OpenRun(Samples.CONFIG, Samples.LORA, Optional.of(Samples.BLOB),
+                nobody(), 0));
         var stored = new StoredOperation.InBlob(OperationKind.LOAD_STATE,
                 Samples.BLOB);
         all.add(new EngineCommand.Execute(Samples.RUN, 4, stored,

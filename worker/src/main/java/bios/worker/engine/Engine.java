@@ -263,7 +263,7 @@ public final class Engine {
         }
         LoadedModel model = models.get(open.config().baseModel()).orElseThrow();
         long bytes = model.runBytes(open.lora());
-        var run = new RunQueue(open.config(), new ResidentRun(model), open.replyTo(), bytes);
+        var run = new RunQueue(open.config(), open.home(), new ResidentRun(model), open.replyTo(), bytes);
         switch (admission.request(id, bytes)) {
             case RunAdmission.Answer.Granted() -> {}
             case RunAdmission.Answer.Queued() -> run.waiting = true;
@@ -512,7 +512,7 @@ public final class Engine {
         startVirtual("writing a copy", () -> {
             EngineEvent event;
             try {
-                event = streams.write(run.config, operation.position, purpose, copy);
+                event = streams.write(run.config, run.home, operation.position, purpose, copy);
             } catch (Throwable thrown) {
                 String what = "writing the state behind operation " + operation.position;
                 event = failure(run.config.run(), operation, FaultClassifier.of(thrown, what));

@@ -128,12 +128,14 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
     // ---- writing ----
 
     /// Writes a copy for its purpose; the event says that it is durable.
-    EngineEvent write(RunConfig run, long position, DeviceTask.Purpose purpose, StateSnapshot copy,
+    ///
+    /// @param home the entity for which they are written
+    EngineEvent write(RunConfig run, long home, long position, DeviceTask.Purpose purpose, StateSnapshot copy,
             StagingBuffer buffer) {
         return switch (purpose) {
             case DeviceTask.Purpose.State(var save, var at) -> {
-                var adapter = adapter(run, copy, buffer);
-                var optimizer = blobs.put(BlobScope.checkpoints(run.run()),
+                var adapter = adapter(run, home, copy, buffer);
+                var optimizer = blobs.put(BlobScope.checkpoints(run.run(), home),
                         out -> copy.writeOptimizer(out, buffer));
                 yield saved(run, position, new CheckpointManifest(run.run(), CheckpointKind.TRAINING,
                         Optional.of(save.name()), run.baseModel(), copy.header().lora(),
@@ -142,7 +144,7 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
                         expiry(at, save.ttlSeconds()), run.fingerprint()));
             }
             case DeviceTask.Purpose.Sampler(var save, var at) -> {
-                var adapter = adapter(run, copy, buffer);
+                var adapter = adapter(run, home, copy, buffer);
                 yield saved(run, position, new CheckpointManifest(run.run(), CheckpointKind.SAMPLER,
                         save.name(), run.baseModel(), copy.header().lora(), adapter.id().sha256(), adapter,
                         Optional.empty(), copy.header().steps(), copy.header().optimizerSettings(),
@@ -150,13 +152,14 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
                         run.parent(), at, expiry(at, save.ttlSeconds()), run.fingerprint()));
             }
             case DeviceTask.Purpose.Recovery() ->
-                    new EngineEvent.RecoveryPointWritten(run.run(), position, point(run.run(), copy, buffer),
-                            copy.header().steps(), copy.header().lora());
+                    new EngineEvent.RecoveryPointWritten(run.run(), position,
+                            point(run.run(), home, copy, buffer), copy.header().steps(),
+                            copy.header().lora());
         };
     }
 
-    private BlobRef point(RunId run, StateSnapshot copy, StagingBuffer buffer) {
-        String scope = BlobScope.recovery(run);
+    private BlobRef point(RunId run, long home, StateSnapshot copy, StagingBuffer buffer) {
+        String scope = BlobScope.recovery(run, home);
         Optional<HostStateCache.Writer> cached = host.store(run, copy.recoveryPointBytes());
         if (cached.isEmpty()) return blobs.put(scope, out -> copy.writeRecoveryPoint(out, buffer));
         try (HostStateCache.Writer writer = cached.get()) {
@@ -166,8 +169,8 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
         }
     }
 
-    private BlobRef adapter(RunConfig run, StateSnapshot copy, StagingBuffer buffer) {
-        return blobs.put(BlobScope.checkpoints(run.run()), out -> copy.writeAdapter(out, buffer));
+    private BlobRef adapter(RunConfig run, long home, StateSnapshot copy, StagingBuffer buffer) {
+        return blobs.put(BlobScope.checkpoints(run.run(), home), out -> copy.writeAdapter(out, buffer));
     }
 
     private static EngineEvent saved(RunConfig run, long position, CheckpointManifest manifest) {

@@ -12,6 +12,8 @@ import org.apache.pekko.actor.typed.ActorRef;
 /// uses it.
 final class RunQueue {
     final RunConfig config;
+    /// The entity that opened the run.
+    final long home;
     final ResidentRun run;
     final OrderedReplies replies = new OrderedReplies();
     /// The run's entity.
@@ -28,8 +30,9 @@ final class RunQueue {
     boolean interrupted;
     private final Deque<QueuedOperation> operations = new ArrayDeque<>();
 
-    RunQueue(RunConfig config, ResidentRun run, ActorRef<EngineEvent> entity, long bytes) {
+    RunQueue(RunConfig config, long home, ResidentRun run, ActorRef<EngineEvent> entity, long bytes) {
         this.config = config;
+        this.home = home;
         this.run = run;
         this.entity = entity;
         this.bytes = bytes;

@@ -88,10 +88,11 @@ record StateStreams(RunBlobs blobs, StagingBuffers buffers, DeviceThread device,
     }
 
     /// Writes a copy of a run's state and frees the copy; the event says that it is durable.
-    EngineEvent write(RunConfig config, long position, DeviceTask.Purpose purpose, StateSnapshot copy)
+    EngineEvent write(RunConfig config, long home, long position, DeviceTask.Purpose purpose,
+            StateSnapshot copy)
             throws Exception {
         try {
-            return buffers.stream(buffer -> blobs.write(config, position, purpose, copy, buffer));
+            return buffers.stream(buffer -> blobs.write(config, home, position, purpose, copy, buffer));
         } finally {
             executor.free(copy);
         }

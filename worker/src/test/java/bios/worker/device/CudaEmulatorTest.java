@@ -22,7 +22,7 @@ final class CudaEmulatorTest {
     }
 
     private static void soundForEverySeed(String planted) {
-        for (int seed = 1; seed <= 3; seed++) {
+        for (int seed = 1; seed <= 2; seed++) {
             var ended = run(planted, false, seed);
             assertEquals(0, ended.status(), planted + ", seed " + seed + ": " + ended.output());
         }
@@ -34,7 +34,7 @@ final class CudaEmulatorTest {
         "missingBarrierBeforeAnAtomic"})
     void anErrorOfAKernelEndsTheProcessWithItsNameInEveryOrderOfItsThreads(String planted) {
         soundForEverySeed(planted);
-        for (int seed = 1; seed <= SEEDS / 2; seed++) {
+        for (int seed = 1; seed <= SEEDS / 4; seed++) {
             var ended = run(planted, true, seed);
             assertEquals(CudaEmulator.VIOLATION, ended.status(), "seed " + seed + ": " + ended.output());
             assertTrue(ended.output().contains("CUDA emulator: " + planted + ", block "), ended.output());

@@ -16,8 +16,8 @@ import org.junit.platform.launcher.listeners.SummaryGeneratingListener;
 /// Runs tests in this process on a CUDA device: `-Dbios.test.cuda=emulated` with the emulator's folder in
 /// LD_LIBRARY_PATH, or `-Dbios.test.cuda=real` on a machine with a card.
 ///
-/// Arguments: names of test classes or, with `#`, of methods; `conformance` for the conformance suite; with `-`
-/// before it, the end of the name of a class that is left out.
+/// Arguments: names of test classes or, with `#`, of methods; `conformance` for the conformance suite; with
+/// `-` before it, the end of the name of a class that is left out.
 public final class CudaSuite {
     private CudaSuite() {}
 
@@ -26,7 +26,8 @@ public final class CudaSuite {
         var summary = new SummaryGeneratingListener();
         LauncherFactory.create().execute(LauncherDiscoveryRequestBuilder.request()
                 .selectors(selectors(arguments))
-                .filters(ClassNameFilter.excludeClassNamePatterns(excluded(arguments))).build(), summary, progress());
+                .filters(ClassNameFilter.excludeClassNamePatterns(excluded(arguments))).build(),
+                summary, progress());
         var results = summary.getSummary();
         boolean passed = results.getTotalFailureCount() == 0 && results.getTestsSucceededCount() > 0;
         if (!passed) results.printFailuresTo(new PrintWriter(System.out, true), 12);

@@ -289,7 +289,7 @@ final class EngineHarness implements AutoCloseable {
     private Run open(Run run, LoraSpec lora, Optional<BlobRef> point, Optional<String> fingerprint) {
         var config = new RunConfig(run.id, "me", MODEL, lora, true, Optional.empty(), "{}", "s", 0,
                 fingerprint);
-        engine.tell(new EngineCommand.OpenRun(config, lora, point, run.replyTo));
+        engine.tell(new EngineCommand.OpenRun(config, lora, point, run.replyTo, 0));
         return run;
     }
 
