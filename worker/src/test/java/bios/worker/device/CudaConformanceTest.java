@@ -19,8 +19,8 @@ final class CudaConformanceTest {
         passes(Map.of(), "conformance", "-RefusedMemoryTest");
     }
 
-    @Test void memoryIsRefusedAsOnEveryBackend() {
+    @Test void modelsAreThoseOfPyTorchAndMemoryIsRefusedAsOnEveryBackend() {
         passes(Map.of("CUDA_EMULATOR_CHECK", "0", "CUDA_EMULATOR_SEED", "2"),
-                RefusedMemoryTest.class.getName());
+                RefusedMemoryTest.class.getName(), "bios.worker.train.ModelGoldenTest");
     }
 }

@@ -102,8 +102,8 @@ final class KernelResourcesTest {
             # What the compiler makes of the kernels
 
             Registers of a thread, static shared memory of a block and spilled bytes, by nvcc and ptxas
-            13.0 for %s (one number if they agree). The hash is of the source and the headers; a test compiles a source
-            whose hash is another one, and compares. Written by `KernelResourcesTest` with
+            13.0 for %s (one number if they agree). The hash is of the source and the headers; a test
+            compiles a source whose hash is another one, and compares. Written by `KernelResourcesTest` with
             `-Dbios.kernels=write`.
 
             """.formatted(String.join(" / ", ARCHITECTURES));
