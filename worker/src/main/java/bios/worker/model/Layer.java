@@ -132,7 +132,8 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
         Device device = pass.device();
         int headDim = shape.headDim();
         Tensor dattended = like(a.attended, device, scope);
-        o.backward(Optional.of(dattended), false, d, a.attended, a.lowO, pass.slots(), device);
+        o.backward(Optional.of(dattended), false, entering(d, device, scope), a.attended, a.lowO,
+                pass.slots(), device);
         Tensor dq = like(a.q, device, scope);
         Tensor dk = like(a.k, device, scope);
         Tensor dv = like(a.v, device, scope);
@@ -203,12 +204,22 @@ record Layer(int index, Tensor inputNorm, Projection q, Projection k, Projection
     private void mlpBackward(Tensor d, Activations a, PassContext pass, Device.Scope scope) {
         Device device = pass.device();
         Tensor dact = like(a.act, device, scope);
-        down.backward(Optional.of(dact), false, d, a.act, a.lowDown, pass.slots(), device);
+        down.backward(Optional.of(dact), false, entering(d, device, scope), a.act, a.lowDown, pass.slots(),
+                device);
         device.swigluBackward(a.gate, a.up, dact, a.gate, a.up);
         Tensor dh = like(a.h2, device, scope);
         up.backward(Optional.of(dh), false, a.up, a.h2, a.lowUp, pass.slots(), device);
         gate.backward(Optional.of(dh), true, a.gate, a.h2, a.lowGate, pass.slots(), device);
         device.rmsNormBackwardAdd(d, dh, a.middle, a.inverse2, postNorm);
+    }
+
+    /// The gradient d of the residual stream in the type of activations, in which it enters a part of the
+    /// layer: all products of that part take their operands as they are.
+    private Tensor entering(Tensor d, Device device, Device.Scope scope) {
+        if (d.dtype() == activations) return d;
+        Tensor rounded = activations(d, device, scope);
+        device.copy(rounded, d);
+        return rounded;
     }
 
     /// A matrix of x's shape in the type of activations.

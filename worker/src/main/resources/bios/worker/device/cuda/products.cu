@@ -364,66 +364,104 @@ extern "C" __global__ void __launch_bounds__(256) low_rank_mma(Matrix x, Matrix 
     }
 }
 
-// adapter_gradient with a BF16 `wide` whose rows are whole 16-byte pieces.
+// ---- gradients of adapters on tensor cores ----
+
+constexpr int STAGES = 3;        // slices of rows that a warp has in shared memory, on their way or in use
+constexpr int CORE_ROWS = 16;    // rows of such a slice
+constexpr int PIECE = 8;         // elements of a copy of 16 bytes
+constexpr int PIECES = TILE / PIECE;
+
+// Where a piece of a row lies in a slice: shifted by the row, so that the eight rows of a matrix that is loaded
+// from it lie in different banks.
+__device__ __forceinline__ unsigned short* pieceOf(unsigned short* slice, int row, int piece) {
+    return slice + row * TILE + (piece ^ row % PIECES) * PIECE;
+}
+
+// Starts to copy CORE_ROWS rows of a tile from row `first`; zeros after the end of the slot and of the rows.
+__device__ __forceinline__ void copySlice(unsigned short* slice, const Matrix& wide, int first, int end,
+        int feature0, int lane) {
+#pragma unroll
+    for (int i = 0; i < CORE_ROWS * PIECES / 32; i++) {
+        int row = (i * 32 + lane) / PIECES, piece = (i * 32 + lane) % PIECES;
+        bool inside = first + row < end && feature0 + piece * PIECE < wide.columns;
+        const unsigned short* at = inside ? halvesAt(wide, first + row, feature0 + piece * PIECE)
+                : (const unsigned short*) wide.data;
+        cpAsync16(pieceOf(slice, row, piece), at, inside ? 16 : 0);
+    }
+}
+
+// adapter_gradient with a BF16 `wide` whose rows are whole 16-byte pieces: [16 ranks, rows]·[rows, 64 features].
 extern "C" __global__ void __launch_bounds__(256) adapter_gradient_mma(Matrix wide, Matrix thin, int second,
         const SlotSite* slots, int n, int from) {
-    __shared__ __align__(16) float shared[WARPS * TILE * RANKS];
+    __shared__ __align__(128) char shared[WARPS * STAGES * CORE_ROWS * TILE * 2];
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
     const SlotSite& slot = slots[blockIdx.y];
     int feature0 = blockIdx.x * TILE, rank0 = blockIdx.z * RANKS;
     int first = max(slot.row, from) - from, end = min(slot.row + slot.count - from, wide.rows);
     if (end <= first || rank0 >= slot.rank || feature0 >= wide.columns) return;
     int terms = thin.dtype == DT_BF16 ? 1 : TERMS;
-    char* rows = (char*) (shared + warp * TILE * RANKS);   // [CORE_SLICE, TILE] of bf16
-    float sum[4][2][4] = {};
-    for (int t0 = first + warp * CORE_SLICE; t0 < end; t0 += WARPS * CORE_SLICE) {
+    unsigned short* slices = (unsigned short*) shared + warp * STAGES * CORE_ROWS * TILE;
+    const int step = WARPS * CORE_ROWS;
+    int begin = first + warp * CORE_ROWS;
+    float sum[PIECES][4] = {};
 #pragma unroll
-        for (int i = 0; i < CORE_SLICE / 4; i++) {
-            int t = i * 4 + lane / 8, c = lane % 8;
-            Quad piece = {0, 0, 0, 0};
-            if (t0 + t < end && feature0 + c * 8 < wide.columns)
-                piece = *(const Quad*) halvesAt(wide, t0 + t, feature0 + c * 8);
-            *(Quad*) (rows + t * 128 + ((c ^ (t & 7)) << 4)) = piece;
-        }
-        __syncwarp();
-#pragma unroll
-        for (int s = 0; s < 2; s++) {
-            unsigned b[2][TERMS][2];
-#pragma unroll
-            for (int c = 0; c < 2; c++) {
-                float f[4];
-#pragma unroll
-                for (int j = 0; j < 4; j++) {
-                    int t = t0 + s * 16 + quad * 2 + j % 2 + j / 2 * 8, r = rank0 + c * 8 + group;
-                    f[j] = t < end && r < slot.rank ? load(thin, t, r) : 0;
-                }
-                splitRight(b[c], f);
-            }
-#pragma unroll
-            for (int m = 0; m < 4; m++) {
-                unsigned a[4];
-                int row = s * 16 + lane / 16 * 8 + lane % 8, piece = 2 * m + lane / 8 % 2;
-                ldmatrix4Transposed(a, rows + row * 128 + ((piece ^ (row & 7)) << 4));
-#pragma unroll
-                for (int c = 0; c < 2; c++)
-#pragma unroll
-                    for (int t = 0; t < TERMS; t++)
-                        if (t < terms) mmaBf16(sum[m][c], a, b[c][t]);
-            }
-        }
-        __syncwarp();
+    for (int i = 0; i < STAGES - 1; i++) {
+        if (begin + i * step < end)
+            copySlice(slices + i * CORE_ROWS * TILE, wide, begin + i * step, end, feature0, lane);
+        cpAsyncCommit();
     }
+    int stage = 0;
+    for (int t0 = begin; t0 < end; t0 += step) {
+        unsigned a[TERMS][4];
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float f[4];
+#pragma unroll
+            for (int j = 0; j < 4; j++) {
+                int t = t0 + quad * 2 + j % 2 + j / 2 * 8, r = rank0 + h * 8 + group;
+                f[j] = t < end && r < slot.rank ? load(thin, t, r) : 0;
+            }
+            unsigned parts[TERMS][2];
+            splitRight(parts, f);
+#pragma unroll
+            for (int t = 0; t < TERMS; t++) {
+                a[t][h] = parts[t][0];
+                a[t][h + 2] = parts[t][1];
+            }
+        }
+        cpAsyncWait<STAGES - 2>();
+        __syncwarp();
+        unsigned short* slice = slices + stage * CORE_ROWS * TILE;
+#pragma unroll
+        for (int piece = 0; piece < PIECES; piece += 2) {
+            unsigned b[4];
+            ldmatrix4Transposed(b, pieceOf(slice, lane % 16, piece + lane / 16));
+            unsigned left[2] = {b[0], b[1]}, right[2] = {b[2], b[3]};
+#pragma unroll
+            for (int t = 0; t < TERMS; t++) {
+                if (t >= terms) continue;
+                mmaBf16(sum[piece], a[t], left);
+                mmaBf16(sum[piece + 1], a[t], right);
+            }
+        }
+        __syncwarp();
+        int next = t0 + (STAGES - 1) * step;
+        if (next < end) copySlice(slices + (stage + STAGES - 1) % STAGES * CORE_ROWS * TILE, wide, next, end,
+                feature0, lane);
+        cpAsyncCommit();
+        stage = (stage + 1) % STAGES;
+    }
+    cpAsyncWait<0>();
     __syncthreads();
+    float* partial = (float*) shared;
 #pragma unroll
-    for (int m = 0; m < 4; m++)
+    for (int piece = 0; piece < PIECES; piece++)
 #pragma unroll
-        for (int c = 0; c < 2; c++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                shared[warp * TILE * RANKS + placeOf(m * 16 + group + i / 2 * 8, c * 8 + quad * 2 + i % 2,
-                    second)] = sum[m][c][i];
+        for (int i = 0; i < 4; i++)
+            partial[warp * TILE * RANKS + placeOf(piece * PIECE + quad * 2 + i % 2, group + i / 2 * 8, second)]
+                    = sum[piece][i];
     __syncthreads();
-    addGradient(shared, slot, second, feature0, rank0, wide.columns);
+    addGradient(partial, slot, second, feature0, rank0, wide.columns);
 }
 
 // finish_product on tensor cores: a warp has 16 rows and 32 columns of a tile.
