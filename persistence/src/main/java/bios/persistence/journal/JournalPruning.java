@@ -4,7 +4,11 @@ import com.typesafe.config.ConfigFactory;
 import java.time.Duration;
 import org.apache.pekko.actor.ActorRef;
 import org.apache.pekko.actor.typed.ActorSystem;
+import org.apache.pekko.actor.typed.Extension;
+import org.apache.pekko.actor.typed.ExtensionId;
+import org.apache.pekko.actor.typed.Props;
 import org.apache.pekko.actor.typed.javadsl.Adapter;
+import org.apache.pekko.actor.typed.javadsl.Behaviors;
 import org.apache.pekko.pattern.Patterns;
 import org.apache.pekko.persistence.DeleteMessagesSuccess;
 import org.apache.pekko.persistence.JournalProtocol;
@@ -40,15 +44,32 @@ public final class JournalPruning {
     ///
     /// @param snapshotSequenceNr the sequence number of the newest snapshot
     public static void beforePrevious(ActorSystem<?> system, String persistenceId, long snapshotSequenceNr) {
-        var persistence = Persistence.get(Adapter.toClassic(system));
-        Patterns.ask(persistence.snapshotStoreFor("", ConfigFactory.empty()),
-                new SnapshotProtocol.LoadSnapshot(persistenceId, SnapshotSelectionCriteria.latest(),
-                        snapshotSequenceNr - 1), DELETION_LIMIT)
-                .thenAccept(answer -> {
-                    if (answer instanceof SnapshotProtocol.LoadSnapshotResult found
-                            && found.snapshot().isDefined())
-                        before(system, persistenceId, found.snapshot().get().metadata().sequenceNr());
-                });
+        var criteria = SnapshotSelectionCriteria.latest();
+        Persistence.get(Adapter.toClassic(system)).snapshotStoreFor("", ConfigFactory.empty())
+                .tell(new SnapshotProtocol.LoadSnapshot(persistenceId, criteria, snapshotSequenceNr - 1),
+                        system.registerExtension(Previous.ID).finder);
+    }
+
+    /// The actor that prunes before each snapshot that it is sent. An actor, because the callbacks of an ask
+    /// run on a thread that no dispatcher of the system knows.
+    private static final class Previous implements Extension {
+        private static final ExtensionId<Previous> ID = new ExtensionId<>() {
+            @Override public Previous createExtension(ActorSystem<?> system) {
+                return new Previous(system);
+            }
+        };
+        private final ActorRef finder;
+
+        private Previous(ActorSystem<?> system) {
+            finder = Adapter.toClassic(system.systemActorOf(Behaviors.receiveMessage(answer -> {
+                if (answer instanceof SnapshotProtocol.LoadSnapshotResult found
+                        && found.snapshot().isDefined()) {
+                    var snapshot = found.snapshot().get().metadata();
+                    before(system, snapshot.persistenceId(), snapshot.sequenceNr());
+                }
+                return Behaviors.same();
+            }), "journal-pruning", Props.empty()));
+        }
     }
 
     /// Deletes all events and snapshots of an entity that is not used any more.
