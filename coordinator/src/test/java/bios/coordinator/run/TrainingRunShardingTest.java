@@ -27,6 +27,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.concurrent.CompletableFuture;
+import java.util.concurrent.CompletionException;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ConcurrentLinkedQueue;
 import java.util.function.Function;
@@ -90,6 +91,22 @@ class TrainingRunShardingTest {
                 seq, stored, StoredOperations.digest(stored.encoded()), 1, r), Duration.ofSeconds(20));
     }
 
+    /// Waits for an answer of the run: what its entity is sent before its recovery fails is lost, and
+    /// repeated by gateways.
+    private static void awaitAnswer(ActorTestKit kit) {
+        for (int i = 0; i < 20; i++) {
+            try {
+                TrainingRunSharding.ref(kit.system(), RunHarness.RUN).<RunReply>ask(r ->
+                        new RunCommand.Describe(RunHarness.OWNER, r), Duration.ofSeconds(2))
+                        .toCompletableFuture().join();
+                return;
+            } catch (CompletionException lost) {
+                // asked again
+            }
+        }
+        throw new AssertionError("no answer");
+    }
+
     private void await(int executions) throws InterruptedException {
         for (int i = 0; i < 200 && executed.size() < executions; i++) Thread.sleep(50);
         assertTrue(executed.size() >= executions, () -> "executed " + executed);
@@ -125,9 +142,7 @@ class TrainingRunShardingTest {
             kit = start(blobs, Duration.ofMillis(1));
             try {
                 var damaged = DamagedEntities.get(kit.system());
-                // What was sent to the entity before its recovery failed is lost, and repeated by gateways.
-                for (int i = 0; i < 200 && damaged.attempts("run-usf-finance|" + RunHarness.RUN) == 0; i++)
-                    Thread.sleep(50);
+                awaitAnswer(kit);
                 for (int i = 0; i < 3; i++) {
                     var refused = assertInstanceOf(RunReply.Refused.class, submit(kit, 1));
                     assertEquals(RunCommand.Reason.DAMAGED, refused.reason());
