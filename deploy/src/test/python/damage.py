@@ -40,7 +40,7 @@ from typing import Any, Iterator, List, Optional, Tuple
 
 from cluster import cluster
 from faults import log
-from harness import NAME, ROOT, Server, adapter, batch, bios, holds, page, results, same, server, train, until
+from harness import NAME, ROOT, Server, adapter, batch, bios, blob_files, holds, page, results, same, server, train, until
 from poison import failure
 from rolling import PATIENCE_SECONDS, Trained
 from bios import types
@@ -52,8 +52,7 @@ FULL_SECONDS = 20
 
 def checkpoint_blobs(running: Server, run: str) -> List[Path]:
     """The blobs of a run's checkpoints."""
-    return sorted(f for f in (running.data / "blobs" / "blobs").rglob("*")
-                  if f.is_file() and run in f.parts and f.parent.name == "checkpoints")
+    return [f for f in blob_files(running.data, "checkpoints") if run in f.parts]
 
 
 @contextmanager

@@ -178,6 +178,12 @@ def holds(what: str, condition: bool) -> None:
     print(f"✓ {what}", flush=True)
 
 
+def blob_files(data: Path, kind: str) -> List[Path]:
+    """The files of the blobs of a kind (checkpoints, recovery, results, operations) in the data folder of a server."""
+    blobs = data / "blobs" / "blobs"
+    return sorted(f for f in blobs.rglob("*") if f.is_file() and kind in f.relative_to(blobs).parts)
+
+
 def until(what: str, condition: Callable[[], object], seconds: float = 60) -> None:
     """Waits for a condition."""
     limit = time.monotonic() + seconds

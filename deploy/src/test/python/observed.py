@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import List
 
-from harness import batch, holds, page, results, server, train, until
+from harness import batch, blob_files, holds, page, results, server, train, until
 
 
 def value(metrics: str, name: str) -> float:
@@ -19,8 +19,7 @@ def value(metrics: str, name: str) -> float:
 
 def point(data: Path) -> Path:
     """The newest recovery point."""
-    files: List[Path] = [f for f in (data / "blobs" / "blobs").rglob("*") if f.is_file() and f.parent.name == "recovery"]
-    return max(files, key=lambda f: f.stat().st_mtime)
+    return max(blob_files(data, "recovery"), key=lambda f: f.stat().st_mtime)
 
 
 with server() as running:
