@@ -217,8 +217,10 @@ def measured(soak: Soak, pids: List[int], data: Path, steps: int, a: argparse.Na
     """Goes on for so many steps; the measurements, the steps of all runs, and the visits during the second half."""
     each = max(1, round(steps / a.measurements / len(soak.clients)))
     began, before, rows, visits = time.monotonic(), sum(soak.steps), [], []
-    for _ in range(a.measurements):
+    least = a.seconds * steps / a.steps
+    for number in range(1, a.measurements + 1):
         soak.go_on(each, planted)
+        time.sleep(max(0, began + least * number / a.measurements - time.monotonic()))
         rows.append(used(pids, data))
         visits.append(soak.visits)
         done = sum(soak.steps) - before
@@ -261,6 +263,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=300, help="of all runs together")
     parser.add_argument("--measurements", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=1e9, help="ends earlier")
+    parser.add_argument("--seconds", type=float, default=120, help="at least: what is kept for a time must be over")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--every", type=int, default=2, help="steps of a run between two samples and saves")
     parser.add_argument("--cassandra", action="store_true", help="a cluster instead of one process")
