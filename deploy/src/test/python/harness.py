@@ -184,6 +184,18 @@ def blob_files(data: Path, kind: str) -> List[Path]:
     return sorted(f for f in blobs.rglob("*") if f.is_file() and kind in f.relative_to(blobs).parts)
 
 
+def folder_bytes(folder: Path) -> int:
+    """The bytes that the files below a folder take on the disk; files that vanish meanwhile count nothing."""
+    total = 0
+    for where, _, files in os.walk(folder):
+        for file in files:
+            try:
+                total += os.stat(os.path.join(where, file)).st_blocks * 512
+            except OSError:
+                pass
+    return total
+
+
 def until(what: str, condition: Callable[[], object], seconds: float = 60) -> None:
     """Waits for a condition."""
     limit = time.monotonic() + seconds

@@ -16,23 +16,11 @@ import time
 from pathlib import Path
 from typing import Dict, List, Optional
 
-from harness import Server, batch, holds, page, server
+from harness import Server, batch, folder_bytes, holds, page, server
 from bios import types
 
 MIB = 1 << 20
 SHOWN = ["rss", "anonymous", "heap used", "heap committed", "buffers", "threads", "journal", "blobs"]
-
-
-def folder_bytes(folder: Path) -> int:
-    """The bytes of the files below a folder."""
-    total = 0
-    for where, _, files in os.walk(folder):
-        for file in files:
-            try:
-                total += os.stat(os.path.join(where, file)).st_blocks * 512
-            except OSError:
-                pass
-    return total
 
 
 def sample(running: Server) -> Dict[str, float]:

@@ -29,7 +29,7 @@ from types import SimpleNamespace
 from typing import Dict, Iterable, List, Tuple
 
 from cluster import cluster
-from harness import NAME, batch, bios, holds, page, server
+from harness import NAME, batch, bios, folder_bytes, holds, page, server
 from bios import types
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -53,18 +53,6 @@ ALLOWED: Dict[str, Tuple[float, float]] = {
 LEFT_BY_RUN = {"journal": 24 * KIB, "blobs": 8 * KIB}
 
 
-def disk(folder: Path) -> int:
-    """Bytes that the files below a folder take on the disk."""
-    total = 0
-    for where, _, files in os.walk(folder):
-        for file in files:
-            try:
-                total += os.stat(os.path.join(where, file)).st_blocks * 512
-            except OSError:
-                pass
-    return total
-
-
 def kinds(data: Path) -> Dict[str, int]:
     """The bytes of blob files by their kind: checkpoints, recovery, results, operations, and what is being written."""
     found: Dict[str, int] = {}
@@ -82,8 +70,8 @@ def kinds(data: Path) -> Dict[str, int]:
 
 def tables(data: Path) -> Dict[str, int]:
     """The bytes of Cassandra's tables and of its commit log."""
-    found = {path.name.split("-")[0]: disk(path) for path in (data / "cassandra" / "data" / "data" / "bios").glob("*")}
-    found["commitlog"] = disk(data / "cassandra" / "data" / "commitlog")
+    found = {path.name.split("-")[0]: folder_bytes(path) for path in (data / "cassandra" / "data" / "data" / "bios").glob("*")}
+    found["commitlog"] = folder_bytes(data / "cassandra" / "data" / "commitlog")
     return found
 
 
@@ -121,7 +109,7 @@ def used(pids: Iterable[int], data: Path) -> Dict[str, float]:
     else:
         parts = kinds(data)
         total["blobs"] = sum(parts.values())
-        total["journal"] = disk(data / "journal")
+        total["journal"] = folder_bytes(data / "journal")
         total.update({f"blobs {name}": size for name, size in parts.items()})
     return total
 
