@@ -9,7 +9,7 @@ half of the measurements must not grow by more than the allowance. One JSON line
 
 `--cassandra` does the same on a cluster of a coordinator, a worker and a Cassandra. `--plant` goes on with saves under ever new
 names, and fails unless that growth is found. The gate runs the short form; the long one is
-`soak.py --steps 100000 --runs 3 --every 4 --measurements 60 --append docs/bench/soak.jsonl`.
+`soak.py --steps 100000 --runs 3 --every 4 --measurements 40 --rest 40 --append docs/bench/soak.jsonl`.
 """
 
 from __future__ import annotations
@@ -37,9 +37,12 @@ PROMPT = types.ModelInput.from_ints([1, 2, 3])
 ADAM = types.AdamParams(learning_rate=1e-4)
 RANK = 2
 IDLE_RUNS = 4
-#: What is kept for a time is kept for seconds, so that it is full before the half of a short run.
+#: What is kept for a time or up to a size is kept for seconds or is small, so that it is full before the half of a short run.
 SETTINGS = """
 bios.run.idle-after = 20 s
+bios.run.results { max-count = 2048, memory-bytes = 64 KiB }
+bios.sampling.result-age = 10 s
+bios.engine.adapter-bytes = 1 MiB
 bios.session.ends-after = 30 s
 bios.run.unnamed-weights { lease = 5 s, newest-snapshots = 4 }
 """
@@ -208,7 +211,7 @@ def measured(soak: Soak, pids: List[int], data: Path, steps: int, a: argparse.Na
     least = a.seconds * steps / a.steps
     for number in range(1, a.measurements + 1):
         soak.go_on(each, planted)
-        time.sleep(max(0, began + least * number / a.measurements - time.monotonic()))
+        time.sleep(max(a.rest, began + least * number / a.measurements - time.monotonic()))
         rows.append(used(pids, data))
         visits.append(soak.visits)
         done = sum(soak.steps) - before
@@ -252,6 +255,8 @@ def main() -> None:
     parser.add_argument("--measurements", type=int, default=16)
     parser.add_argument("--minutes", type=float, default=1e9, help="ends earlier")
     parser.add_argument("--seconds", type=float, default=120, help="at least: what is kept for a time must be over")
+    parser.add_argument("--rest", type=float, default=0,
+                        help="seconds before each measurement: a busy journal keeps its dead space for a minute")
     parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--every", type=int, default=2, help="steps of a run between two samples and saves")
     parser.add_argument("--cassandra", action="store_true", help="a cluster instead of one process")

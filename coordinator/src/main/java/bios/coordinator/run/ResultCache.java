@@ -124,7 +124,8 @@ final class ResultCache {
     }
 
     /// The pages that are kept, oldest first: the newest pages within the limits, and of pages whose results
-    /// were all fetched only the newest within a small part of the limits.
+    /// were all fetched only the newest within a small part of the limits. What was fetched of older results
+    /// is forgotten: a client that fetches every other result would leave an interval for each.
     List<ResultsPage> kept(List<ResultsPage> pages) {
         List<ResultsPage> newest = new ArrayList<>();
         long count = 0;
@@ -138,6 +139,12 @@ final class ResultCache {
             size += page.bytes();
             newest.addFirst(page);
         }
+        if (!newest.isEmpty()) everFetched = everFetched.after(newest.getFirst().first() - 1);
         return newest;
+    }
+
+    /// How many intervals of positions the cache remembers as fetched.
+    int fetchedIntervals() {
+        return everFetched.bounds().length / 2;
     }
 }

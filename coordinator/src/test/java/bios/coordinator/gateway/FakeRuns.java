@@ -53,6 +53,8 @@ final class FakeRuns implements RunDirectory, RunIndex {
     /// The fault of the next retrieval.
     Fault fault;
     Reason refuse;
+    /// Whether the weights of samplers have been released.
+    boolean released;
     int submitted;
 
     static final class Run {
@@ -98,8 +100,10 @@ final class FakeRuns implements RunDirectory, RunIndex {
                             && path.kind().map(k -> k == c.kind()).orElse(true))
                     .findFirst().<RunReply>map(RunReply.Resolved::new)
                     .orElse(new RunReply.Refused(Reason.NOT_FOUND, "no checkpoint at " + path)));
-            case RunCommand.KeepWeights _, RunCommand.ReleaseSnapshots _ ->
-                    new RunReply.Refused(Reason.NOT_FOUND, "none");
+            case RunCommand.KeepWeights _ -> released
+                    ? new RunReply.Refused(Reason.EXPIRED, "these weights were released")
+                    : new RunReply.Refused(Reason.NOT_FOUND, "none");
+            case RunCommand.ReleaseSnapshots _ -> new RunReply.Refused(Reason.NOT_FOUND, "none");
             case RunCommand.DeleteCheckpoint(_, var kind, var name, _) -> existing(run, () ->
                 run.checkpoints.removeIf(c -> c.kind() == kind && c.name().equals(Optional.of(name)))
                         ? new RunReply.Done() : new RunReply.Refused(Reason.NOT_FOUND, "no checkpoint"));

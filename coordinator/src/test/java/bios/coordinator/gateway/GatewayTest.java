@@ -363,6 +363,23 @@ class GatewayTest {
         assertEquals("try_again", pending.text("type"));
     }
 
+    @Test void aSamplerWhoseWeightsWereReleasedIsExpired() {
+        String run = service.run(19);
+        service.post("save_weights_for_sampler", "{'model_id': '" + run + "', 'seq_id': 1, 'path': 's'}");
+        String id = service.post("create_sampling_session", "{'session_id': '" + SESSION
+                + "', 'sampling_session_seq_id': 30, 'model_path': 'bios://" + run + "/sampler_weights/s'}")
+                .text("sampling_session_id");
+        String body = "{'sampling_session_id': '" + id + "', 'seq_id': %d, 'prompt': {'chunks':"
+                + " [{'tokens': [1]}]}}";
+        service.runs.released = true;
+        service.post("asample", body.formatted(1));
+        Answer expired = service.post("asample", body.formatted(2));
+        service.runs.released = false;
+        assertEquals(410, expired.status());
+        assertEquals("snapshot_expired", expired.text("error"));
+        assertTrue(expired.text("message").contains("were released"), expired.text("message"));
+    }
+
     @Test void timingsAreTheNewestOperationsInMilliseconds() {
         String run = service.post("create_model", "{'session_id': '" + SESSION
                 + "', 'model_seq_id': 30, 'base_model': 'ultrasafe/usf-tiny'}").text("model_id");

@@ -61,6 +61,18 @@ class ResultCacheTest {
         assertEquals(page.asFetched(), results.refreshed(page));
     }
 
+    @Test void whatWasFetchedOfResultsThatAreGoneIsForgotten() {
+        var results = new ResultCache(320, 1 << 30, 0);
+        List<ResultsPage> pages = new ArrayList<>();
+        for (long p = 1; p <= 10_000; p++) {
+            if (p % 2 == 0) results.fetched(kept(p, 0));
+            if (p % 10 == 0) pages.add(page(p - 9, p, false));
+            pages = new ArrayList<>(results.kept(pages));
+        }
+        assertEquals(32, pages.size());
+        assertTrue(results.fetchedIntervals() <= 165, () -> results.fetchedIntervals() + " intervals");
+    }
+
     @Test void theRunWithTheMostResultsIsAskedOnceToFreeMemory() {
         var asked = new ArrayList<String>();
         var memory = new NodeMemory(1000);

@@ -4,21 +4,28 @@ import static org.junit.jupiter.api.Assertions.assertEquals;
 
 import bios.coordinator.fleet.EngineDirectory;
 import bios.coordinator.fleet.ModelDirectory;
+import bios.coordinator.run.WeightKeeper;
+import bios.protocol.Fault;
+import bios.protocol.checkpoint.BlobId;
 import bios.protocol.engine.EngineCommand;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.model.ModelName;
+import bios.protocol.run.RunCommand.Reason;
+import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SamplingCommand;
 import bios.protocol.sampling.SamplingCommand.SamplingReply;
 import com.typesafe.config.ConfigFactory;
 import java.time.Duration;
+import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicReference;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
 import org.apache.pekko.actor.testkit.typed.javadsl.TestProbe;
@@ -150,6 +157,43 @@ class SamplingRouterTest {
         assertEquals(request, done.request());
         assertEquals(7, done.result().sequences().getFirst().tokens()[0]);
         KIT.stop(engine);
+    }
+
+    @Test void missingWeightsThatTheirRunHasReleasedAreExpired() {
+        var asked = new ArrayList<BlobId>();
+        WeightKeeper released = (_, weights, _) -> {
+            asked.add(weights);
+            return CompletableFuture.completedStage(
+                    new RunReply.Refused(Reason.EXPIRED, "its weights were released"));
+        };
+        assertEquals("snapshot_expired", failure("released", released).code());
+        assertEquals(1, asked.size());
+        assertEquals("blob_missing", failure("kept", KeptWeights.ALL).code());
+        WeightKeeper silent = (_, _, _) -> CompletableFuture.failedStage(new TimeoutException("silent"));
+        assertEquals("blob_missing", failure("silent", silent).code());
+    }
+
+    /// The fault of a request whose weights the engine does not find.
+    private static Fault failure(String name, WeightKeeper keeper) {
+        var published = new AtomicReference<>(EngineDirectory.EMPTY);
+        var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
+        var router = KIT.spawn(SamplingRouter.create(name, SETTINGS, directory, SampleRequestStore.NONE,
+                keeper, () -> 0));
+        var engine = KIT.spawn(Behaviors.<EngineCommand>receiveMessage(command -> {
+            if (command instanceof EngineCommand.Describe(var replyTo))
+                replyTo.tell(new EngineReply.Description(List.of(MODEL), 0, 0, List.of()));
+            if (command instanceof EngineCommand.Sample(_, var replyTo))
+                replyTo.tell(new EngineReply.RequestFailed(Fault.server("blob_missing", "not there")));
+            return Behaviors.same();
+        }));
+        register(engine);
+        TestProbe<SamplingReply> client = KIT.createTestProbe();
+        router.tell(new SamplingCommand.Submit("me", SampleDispatcherTest.task("t", "a"), client.getRef()));
+        client.receiveMessage();
+        router.tell(new SamplingCommand.Retrieve("me", "sample:" + name + ":t", 60_000, client.getRef()));
+        var failed = (SamplingReply.Failed) client.receiveMessage(Duration.ofSeconds(60));
+        KIT.stop(engine);
+        return failed.fault();
     }
 
     @Test void aPollWithoutAResultReportsTheReason() {
