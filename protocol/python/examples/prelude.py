@@ -65,6 +65,12 @@ class Prelude:
                 for s in starts]
         return [made[2 * i:2 * i + 2] for i in range(count)]
 
+    def _make_sft_dataloader(self):
+        return self.batches[:2]
+
+    def _make_prompts(self):
+        return ["Revenue rose", "Net debt fell", "The board proposes"]
+
     def _make_batch(self):
         return self.batches[0]
 

@@ -37,6 +37,7 @@ LISTINGS = {
     "Save and Load Training State": ("04_save_and_load_state.py", "batch scaled"),
     "Training with Checkpoints": ("05_training_with_checkpoints.py", "batches scaled tokenizer"),
     "Resume from Checkpoint": ("06_resume.py", "batch example_path scaled"),
+    "Multi-Stage Training": ("11_multi_stage.py", "prompts scaled sft_dataloader"),
     "Download Checkpoint Archive": ("07_download.py", "example_path"),
     "Extract and Load Weights": ("08_extract_and_load.py", "example_base"),
     "Automated Checkpointing": ("09_automated_checkpointing.py", "batch scaled training_client"),
@@ -206,6 +207,19 @@ def resume(stage, title):
         raise AssertionError("a path that leads nowhere was loaded")
 
 
+def multi_stage(stage, title):
+    names = stage.run(title, stage.names(title, stage.prelude()))
+    sft, final = names["sft_path"], names["final_path"]
+    trained, iterations = stage.step_of(sft), stage.prelude().scaled(1000)
+    check(trained == 3 * len(names["sft_dataloader"]), f"three epochs of SFT: {trained}")
+    check(trained <= stage.step_of(final) <= trained + iterations, f"{iterations} updates go on from the SFT's step")
+    check(names["rlhf_client"].model_id != names["sft_client"].model_id, "another run")
+    check(stage.checkpoints(names["rlhf_client"]) == ["rlhf_final"], "rollouts leave no checkpoint behind")
+    size = names["ppo_trainer"].config.group_size
+    check(len(names["rollouts"]) == len(names["rewards"]) == size * len(names["prompts"]), "a group for each prompt")
+    check(stage.step_of(sft) == trained, "the SFT's state stays as it was")
+
+
 def download(stage, title):
     names = stage.run(title, stage.names(title, stage.prelude()))
     data, path = names["archive_data"], names["checkpoint_path"]
@@ -270,7 +284,7 @@ def with_metadata(stage, title):
     check(prelude.training_client.save_state("bare").result().metadata == {}, "no metadata is {}")
 
 
-PLAYS = dict(zip(LISTINGS, (naming, sampling, shortcut, save_and_load, with_checkpoints, resume, download, extract,
+PLAYS = dict(zip(LISTINGS, (naming, sampling, shortcut, save_and_load, with_checkpoints, resume, multi_stage, download, extract,
                             automated, with_metadata)))
 
 

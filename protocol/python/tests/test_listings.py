@@ -22,10 +22,10 @@ class ListingsTest(GatewayCase):
         return status, out.getvalue()
 
     def test_every_listing_runs_as_written(self):
-        self.state.models += ["ultrasafe/usf-healthcare", "ultrasafe/usf-code"]
+        self.state.models += ["ultrasafe/usf-healthcare", "ultrasafe/usf-code", "ultrasafe/usf-conversation"]
         status, out = self.run_listings()
         self.assertEqual(status, 0, out)
-        self.assertEqual(len(re.findall("^-- ", out, re.M)), 10)
+        self.assertEqual(len(re.findall("^-- ", out, re.M)), 11)
 
     def test_one_model_can_stand_in_for_all(self):
         self.state.models[:] = ["tiny"]

@@ -129,17 +129,23 @@ class Notice:
         print(f"bios: {text}", file=sys.stderr, flush=True)
 
 
-class _Together:
+def _clear(pools: "List[_Pool]") -> None:
+    for pool in pools:
+        pool.clear()
+
+
+class _Together(http.client.HTTPConnection):
     """Sends head and small body of a request in one packet, so that the server reads both at once."""
 
     _held: Optional[List[bytes]] = None
 
-    def request(self, method: str, url: str, body: Optional[bytes] = None, headers: Any = {}, **more: Any) -> None:
-        if body is None or len(body) > SMALL_BODY_BYTES:
-            return super().request(method, url, body, headers, **more)  # type: ignore[misc]
+    def request(self, method: str, url: str, body: Any = None, headers: Any = {}, *, encode_chunked: bool = False) -> None:
+        if not isinstance(body, bytes) or len(body) > SMALL_BODY_BYTES:
+            super().request(method, url, body, headers, encode_chunked=encode_chunked)
+            return
         self._held = []
         try:
-            super().request(method, url, body, headers, **more)  # type: ignore[misc]
+            super().request(method, url, body, headers, encode_chunked=encode_chunked)
             whole = b"".join(self._held)
         finally:
             self._held = None
@@ -147,12 +153,12 @@ class _Together:
 
     def send(self, data: Any) -> None:
         if self._held is None:
-            super().send(data)  # type: ignore[misc]
+            super().send(data)
         else:
             self._held.append(data)
 
 
-class _Plain(_Together, http.client.HTTPConnection):
+class _Plain(_Together):
     pass
 
 
@@ -233,7 +239,7 @@ class Transport:
         if api_key:
             self._headers["X-API-Key"] = api_key
         pools = [server.pool for server in self._servers]
-        weakref.finalize(self, lambda: [pool.clear() for pool in pools])
+        weakref.finalize(self, _clear, pools)
 
     def close(self) -> None:
         """Closes the idle connections."""
