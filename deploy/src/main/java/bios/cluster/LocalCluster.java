@@ -67,7 +67,7 @@ public final class LocalCluster {
     /// @param root folder of the installation, for Cassandra's jars
     /// @param common arguments of every `bios node`, e.g. `--config FILE`
     /// @param worker arguments of every worker, e.g. its models
-    /// @param devices what the workers compute on, in turn; empty: each of several cards, else what each finds
+    /// @param devices what the workers compute on, in turn; empty: one of several cards each, else any
     /// @param coordinator arguments of every coordinator, e.g. `--keys FILE`
     /// @param restart whether ended processes are restarted
     /// @param spread whether each process has its own loopback address, for tests of partitions

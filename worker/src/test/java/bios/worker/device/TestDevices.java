@@ -16,6 +16,11 @@ public final class TestDevices {
     static final String SUITES_PROPERTY = "bios.cuda.suites";
     private static final String CUDA = "cuda";
 
+    /// Names of tests of this package that start the suite of a backend themselves, or test no backend: a
+    /// process that runs the suite leaves them out.
+    static final String OUTSIDE_THE_SUITE =
+            ".*(ForcedPaths|ConformanceCoverage|KernelResources|Cuda\\w*)Test";
+
     private TestDevices() {}
 
     /// Whether this process tests the CUDA backend.
