@@ -14,10 +14,12 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import List
 
-from harness import ROOT, adapter, holds, results, same, server, train, until
+from harness import ROOT, adapter, batch, bios, holds, results, same, server, types, until
 
 PARTS = ("gpu_check", "lost")
+STEPS = 4
 CHECKED = ("verbs", "models", "bits", "ceilings", "train", "tenants", "profile", "mixed", "decode")
 DEVICE_LOST = 75
 
@@ -55,16 +57,25 @@ def gpu_check(folder: Path) -> None:
         holds(f"the file has {part}", len(found.get(part, {})) > 1)
 
 
+def train(client: "bios.TrainingClient") -> List[object]:
+    """Submits short steps without waiting: the emulated card computes slowly."""
+    futures = []
+    for step in range(STEPS):
+        futures.append(client.forward_backward(batch(step, sequences=2, longest=8), "cross_entropy"))
+        client.optim_step(types.AdamParams(learning_rate=1e-3))
+    return futures
+
+
 def lost(folder: Path) -> None:
     """A server whose card is lost ends with its status; started again, its run has the bits of one left in peace."""
     trigger = folder / "lost"
     with server(arguments=["--device", "cuda"]) as running:
         service = running.client()
-        quiet = service.create_lora_training_client(base_model="bios/tiny", rank=4, seed=6)
-        undisturbed = results(train(quiet, range(6)))
+        quiet = service.create_lora_training_client(base_model="bios/tiny", rank=2, seed=6)
+        undisturbed = results(train(quiet))
         wanted = adapter(service, quiet, "end")
-        run = service.create_lora_training_client(base_model="bios/tiny", rank=4, seed=6)
-        futures = train(run, range(6))
+        run = service.create_lora_training_client(base_model="bios/tiny", rank=2, seed=6)
+        futures = train(run)
         futures[1].result()
         trigger.touch()
         assert running.process is not None

@@ -43,8 +43,8 @@ public final class ClusterCommand implements Callable<Integer> {
     private Integer threads;
 
     @Option(names = "--device", split = ",", paramLabel = "DEVICE", description =
-            "What the workers compute on, in turn: cpu, cuda, cuda:INDEX or cuda:UUID (default: one of several"
-            + " NVIDIA cards each, else a card if there is one).")
+            "What the workers compute on, in turn: cpu, cuda, cuda:INDEX or cuda:UUID (default: one of"
+            + " several NVIDIA cards each, else a card if there is one).")
     private List<String> devices = List.of();
 
     @Option(names = "--no-restart", description = "Do not restart processes that end.")
