@@ -20,7 +20,7 @@ import org.junit.jupiter.params.provider.MethodSource;
 ///
 /// The long form, `-Dbios.cuda.suites=long`: all parts with all checks, and with three seeds.
 final class CudaConformanceTest {
-    private static final boolean LONG = "long".equals(System.getProperty("bios.cuda.suites"));
+    private static final boolean LONG = "long".equals(System.getProperty(TestDevices.SUITES_PROPERTY));
     private static final int LIMIT_SECONDS = LONG ? 7200 : 900;
     private static final int AT_ONCE = 2;
     private static final Map<Part, CompletableFuture<CudaEmulator.Ended>> ENDED = new HashMap<>();
@@ -29,16 +29,19 @@ final class CudaConformanceTest {
     /// A process.
     ///
     /// @param checked whether every access of a kernel is checked
+    /// @param capability of the card: its kernels are those of 8.0, or of 9.0
     /// @param tests arguments of [CudaSuite]
-    private record Part(String name, boolean checked, int seed, List<String> tests) {
+    private record Part(String name, boolean checked, int seed, int capability, List<String> tests) {
         CudaEmulator.Ended run() {
-            return CudaEmulator.java(CudaSuite.class, List.of("-Dbios.cuda.blocks=separate"), tests,
+            return CudaEmulator.java(CudaSuite.class, List.of("-Dbios.cuda.blocks=separate",
+                    "-D" + TestDevices.SUITES_PROPERTY + "=" + (LONG ? "long" : "short")), tests,
                     Map.of("CUDA_EMULATOR_CHECK", checked ? "1" : "0", "CUDA_EMULATOR_SEED",
-                            Integer.toString(seed), "CUDA_EMULATOR_THREADS", "1"), LIMIT_SECONDS);
+                            Integer.toString(seed), "CUDA_EMULATOR_CC", Integer.toString(capability),
+                            "CUDA_EMULATOR_THREADS", "1"), LIMIT_SECONDS);
         }
 
         @Override public String toString() {
-            return name + ", seed " + seed;
+            return name + ", seed " + seed + ", compute capability " + capability;
         }
     }
 
@@ -47,11 +50,12 @@ final class CudaConformanceTest {
     private static List<Part> parts() {
         List<Part> parts = new ArrayList<>();
         for (int seed = 1; seed <= (LONG ? 3 : 1); seed++) {
-            parts.add(new Part("verbs", true, seed, LONG ? List.of("conformance")
+            if (LONG) parts.add(new Part("verbs", true, seed, 90, List.of("conformance")));
+            parts.add(new Part("verbs", true, seed, 80, LONG ? List.of("conformance")
                     : List.of("conformance", "-RefusedMemoryTest")));
-            parts.add(new Part("models", LONG, seed + 1, List.of(RefusedMemoryTest.class.getName(),
+            parts.add(new Part("models", LONG, seed + 1, 90, List.of(RefusedMemoryTest.class.getName(),
                     "bios.worker.train.ModelGoldenTest")));
-            parts.add(new Part("engine", LONG, seed + 2, List.of("bios.worker.train.SameBitsTest",
+            parts.add(new Part("engine", LONG, seed + 2, 90, List.of("bios.worker.train.SameBitsTest",
                     "bios.worker.train.TrainerTest", "bios.worker.train.NonFiniteTest",
                     "bios.worker.sample.SamplerTest", "bios.worker.adapter.StateStreamTest",
                     "bios.worker.engine.EngineTest", "bios.worker.engine.EvictionTest",
