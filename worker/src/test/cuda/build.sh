@@ -8,7 +8,7 @@ to=$(cd "$1" && pwd)
     echo 'extern "C" int emu_unsupported(const char*);'
     sed 's/.*/extern "C" __attribute__((weak)) int &() { return emu_unsupported("&"); }/' "$here/driver-symbols.txt"
 } > "$to/unsupported.cpp"
-cp "$here"/shim.h "$here"/emu.h "$here"/ptx.cuh "$to"/
+cp "$here"/shim.h "$here"/emu.h "$here"/ptx.cuh "$here"/wgmma.cuh "$to"/
 flags="-std=c++20 -O2 -g1 -fPIC -shared -Wall -Wextra -march=native -ffp-contract=off -fno-strict-aliasing -fno-semantic-interposition -pthread"
 g++ $flags -Wl,-soname,libcuda.so.1 -o "$to/libcuda.so.1" \
     "$here"/driver.cpp "$here"/runtime.cpp "$here"/memory.cpp "$to/unsupported.cpp" -ldl
