@@ -147,7 +147,7 @@ final class CudaAttention {
                 .with(tiles.address()), shape).launch(blocks(tiles, shape), 1, 1, block, sharedBytes);
     }
 
-    /// A block for each tile and key head, the heads of a tile beside each other: the longest tiles come first.
+    /// A block for each tile and key head, heads of a tile beside each other: the longest tiles come first.
     private static int blocks(CudaSequences.Tiles tiles, AttentionShape shape) {
         return Math.multiplyExact(tiles.count(), shape.kvHeads());
     }
