@@ -172,7 +172,7 @@ public interface Device extends AutoCloseable {
 
     /// The gradients of [#project]: with dlow = s·dy·Bᵀ of each slot, dB += lowᵀ·dy, dA += xᵀ·dlow in the
     /// slot's gradient, and dx ← (or +=) dy·W + dlow·Aᵀ. Sums over rows contain one slot's rows, in their
-    /// order.
+    /// order. A BF16 dx may be rounded twice: what dy·W is added to, and the sum.
     ///
     /// @param dx empty if only the adapters' gradients are needed
     /// @param add whether dx is accumulated

@@ -60,6 +60,8 @@ final class NvrtcTest {
         List<String> faults = new ArrayList<>();
         for (Path source : files(SOURCES, ".cu"))
             for (String architecture : ARCHITECTURES) {
+                // products of warpgroups are Hopper's
+                if (source.toString().contains("_wgmma") && !architecture.equals("sm_90a")) continue;
                 try {
                     byte[] image = nvrtc.compile(source.getFileName().toString(), Files.readString(source),
                             headers, List.of("--gpu-architecture=" + architecture, "--std=c++17",
