@@ -9,6 +9,7 @@ import java.util.Map;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ExecutorService;
 import java.util.concurrent.Executors;
+import java.util.stream.Stream;
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.params.ParameterizedTest;
@@ -23,6 +24,11 @@ final class CudaConformanceTest {
     private static final boolean LONG = "long".equals(System.getProperty(TestDevices.SUITES_PROPERTY));
     private static final int LIMIT_SECONDS = LONG ? 7200 : 900;
     private static final int AT_ONCE = 2;
+    private static final List<String> ENGINE = List.of("bios.worker.train.SameBitsTest",
+            "bios.worker.train.TrainerTest", "bios.worker.sample.SamplerTest",
+            "bios.worker.adapter.StateStreamTest", "bios.worker.engine.EngineTest");
+    private static final List<String> MORE_OF_THE_ENGINE = List.of("bios.worker.train.NonFiniteTest",
+            "bios.worker.engine.EvictionTest", "bios.worker.engine.OutOfMemoryTest");
     private static final Map<Part, CompletableFuture<CudaEmulator.Ended>> ENDED = new HashMap<>();
     private static ExecutorService processes;
 
@@ -50,18 +56,20 @@ final class CudaConformanceTest {
     private static List<Part> parts() {
         List<Part> parts = new ArrayList<>();
         for (int seed = 1; seed <= (LONG ? 3 : 1); seed++) {
-            if (LONG) parts.add(new Part("verbs", true, seed, 90, List.of("conformance")));
+            // the longest first
+            parts.add(new Part("engine", LONG, seed + 2, 90,
+                    LONG ? all(ENGINE, MORE_OF_THE_ENGINE) : ENGINE));
             parts.add(new Part("verbs", true, seed, 80, LONG ? List.of("conformance")
                     : List.of("conformance", "-RefusedMemoryTest")));
+            if (LONG) parts.add(new Part("verbs", true, seed, 90, List.of("conformance")));
             parts.add(new Part("models", LONG, seed + 1, 90, List.of(RefusedMemoryTest.class.getName(),
                     "bios.worker.train.ModelGoldenTest")));
-            parts.add(new Part("engine", LONG, seed + 2, 90, List.of("bios.worker.train.SameBitsTest",
-                    "bios.worker.train.TrainerTest", "bios.worker.train.NonFiniteTest",
-                    "bios.worker.sample.SamplerTest", "bios.worker.adapter.StateStreamTest",
-                    "bios.worker.engine.EngineTest", "bios.worker.engine.EvictionTest",
-                    "bios.worker.engine.OutOfMemoryTest")));
         }
         return parts;
+    }
+
+    private static List<String> all(List<String> some, List<String> more) {
+        return Stream.concat(some.stream(), more.stream()).toList();
     }
 
     @BeforeAll static void start() {
