@@ -20,7 +20,8 @@ import org.junit.jupiter.api.condition.EnabledIfSystemProperty;
 import org.junit.jupiter.api.io.TempDir;
 
 /// The kernels compile for every architecture of the backend without a warning, none of them spills
-/// registers to memory on the cards that they are made for, and `docs/bench/kernels.md` has their registers and shared memory.
+/// registers to memory on the cards that they are made for, and `docs/bench/kernels.md` has their registers
+/// and shared memory.
 ///
 /// Compiling takes minutes, so a source is compiled only if it is not the one that the table names by its
 /// hash, and the test is run where it is asked for: `-Dbios.kernels=check`, or `-Dbios.kernels=write`, which
