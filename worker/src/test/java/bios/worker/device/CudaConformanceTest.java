@@ -24,9 +24,10 @@ final class CudaConformanceTest {
     private static final boolean LONG = "long".equals(System.getProperty(TestDevices.SUITES_PROPERTY));
     private static final int LIMIT_SECONDS = LONG ? 7200 : 900;
     private static final int AT_ONCE = 2;
-    private static final List<String> ENGINE = List.of("bios.worker.train.SameBitsTest",
-            "bios.worker.train.TrainerTest", "bios.worker.sample.SamplerTest",
-            "bios.worker.adapter.StateStreamTest", "bios.worker.engine.EngineTest");
+    private static final List<String> TRAINER = List.of("bios.worker.train.SameBitsTest",
+            "bios.worker.train.TrainerTest", "bios.worker.sample.SamplerTest");
+    private static final List<String> ENGINE = List.of("bios.worker.adapter.StateStreamTest",
+            "bios.worker.engine.EngineTest");
     private static final List<String> MORE_OF_THE_ENGINE = List.of("bios.worker.train.NonFiniteTest",
             "bios.worker.engine.EvictionTest", "bios.worker.engine.OutOfMemoryTest");
     private static final Map<Part, CompletableFuture<CudaEmulator.Ended>> ENDED = new HashMap<>();
@@ -57,6 +58,7 @@ final class CudaConformanceTest {
         List<Part> parts = new ArrayList<>();
         for (int seed = 1; seed <= (LONG ? 3 : 1); seed++) {
             // the longest first
+            parts.add(new Part("trainer and sampler", LONG, seed + 2, 90, TRAINER));
             parts.add(new Part("engine", LONG, seed + 2, 90,
                     LONG ? all(ENGINE, MORE_OF_THE_ENGINE) : ENGINE));
             parts.add(new Part("verbs", true, seed, 80, LONG ? List.of("conformance")
