@@ -23,6 +23,10 @@ public final class CudaSuite {
 
     /// Exit status 1 if a test fails or none is found.
     public static void main(String[] arguments) {
+        // kernels are compiled here, outside of what tests wait for
+        try (Device on = TestDevices.open(1)) {
+            System.out.println(on.description());
+        }
         var summary = new SummaryGeneratingListener();
         LauncherFactory.create().execute(LauncherDiscoveryRequestBuilder.request()
                 .selectors(selectors(arguments))
