@@ -38,7 +38,8 @@ final class KernelResourcesTest {
             "Compiling entry function '(\\w+)' for '(\\w+)'[\\s\\S]*?"
                     + "(\\d+) bytes stack frame, (\\d+) bytes spill stores, "
                     + "(\\d+) bytes spill loads[\\s\\S]*?"
-                    + "Used (\\d+) registers(?:, used \\d+ barriers)?(?:, (\\d+) bytes smem)?");
+                    + "Used (\\d+) registers(?:, used \\d+ barriers)?"
+                    + "(?:, \\d+ bytes cumulative stack size)?(?:, (\\d+) bytes smem)?");
 
     /// What the compiler says of a kernel: numbers for each architecture.
     private record Resources(List<Integer> registers, List<Integer> shared, List<Integer> spilled) {
