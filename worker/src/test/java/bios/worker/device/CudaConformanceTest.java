@@ -65,7 +65,7 @@ final class CudaConformanceTest {
                     : List.of("conformance", "-RefusedMemoryTest")));
             if (LONG) parts.add(new Part("verbs", true, seed, 90, List.of("conformance")));
             parts.add(new Part("models", LONG, seed + 1, 90, List.of(RefusedMemoryTest.class.getName(),
-                    "bios.worker.train.ModelGoldenTest")));
+                    "bios.worker.train.ModelGoldenTest", Bf16AttentionTest.class.getName())));
         }
         return parts;
     }
