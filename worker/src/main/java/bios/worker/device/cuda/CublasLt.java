@@ -88,9 +88,18 @@ final class CublasLt implements AutoCloseable {
     ///
     /// @param onto F32, of the shape of `to` and possibly itself; null for none
     void multiply(CudaTensor to, CudaTensor x, CudaTensor w, boolean backward, CudaTensor onto) {
+        multiply(to, x, w, backward, onto, w.rows());
+    }
+
+    /// The same by the algorithm for weights of `out` rows.
+    void multiply(CudaTensor to, CudaTensor x, CudaTensor w, boolean backward, CudaTensor onto, int out) {
+        multiply(to, x, w, backward, onto, algorithm(new Shape(out, w.columns(), backward)).orElseThrow());
+    }
+
+    private void multiply(CudaTensor to, CudaTensor x, CudaTensor w, boolean backward, CudaTensor onto,
+            MemorySegment algorithm) {
         if (to.rows() == 0) return;
         if (layouts.size() > MOST_LAYOUTS) dropLayouts();
-        var algorithm = algorithm(w, backward).orElseThrow();
         var c = onto == null ? to : onto;
         // invokeExact takes the type of a conditional expression as Object: these two need names.
         MemorySegment operation = backward ? this.backward : forward;
@@ -121,17 +130,16 @@ final class CublasLt implements AutoCloseable {
 
     /// Whether it has an algorithm for a weight and a direction.
     boolean multiplies(CudaTensor w, boolean backward) {
-        return algorithm(w, backward).isPresent();
+        return algorithm(new Shape(w.rows(), w.columns(), backward)).isPresent();
     }
 
-    private Optional<MemorySegment> algorithm(CudaTensor w, boolean backward) {
-        var shape = new Shape(w.rows(), w.columns(), backward);
+    private Optional<MemorySegment> algorithm(Shape shape) {
         var known = algorithms.get(shape);
         if (known != null) return known;
         var chosen = choose(shape);
         algorithms.put(shape, chosen);
         if (chosen.isEmpty()) log.warn("{} has no product with a weight [{}, {}]{} for any number of rows: a "
-                + "slow kernel is used", version(), shape.out, shape.in, backward ? " backward" : "");
+                + "slow kernel is used", version(), shape.out, shape.in, shape.backward ? " backward" : "");
         return chosen;
     }
 

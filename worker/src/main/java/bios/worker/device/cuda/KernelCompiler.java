@@ -20,7 +20,7 @@ import org.slf4j.LoggerFactory;
 final class KernelCompiler {
     /// The sources, each a module of its own.
     static final List<String> SOURCES = List.of("rows", "optimizer", "loss", "products", "attention",
-            "attention_mma", "sampling");
+            "attention_mma", "sampling", "few_rows");
     private static final List<String> HEADERS = List.of("common.cuh", "ptx.cuh", "tiles.cuh", "spans.cuh");
     private static final Logger log = LoggerFactory.getLogger(KernelCompiler.class);
 
