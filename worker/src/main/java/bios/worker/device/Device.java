@@ -43,6 +43,12 @@ public interface Device extends AutoCloseable {
     /// A description for people: kind, instruction set, threads.
     String description();
 
+    /// What the device's card does at the moment; empty for a device that is no card, or says nothing of it.
+    /// Any thread.
+    default Optional<CardState> card() {
+        return Optional.empty();
+    }
+
     /// The element type of activations that it computes with fastest, [DType#F32] or [DType#BF16]; both work.
     default DType activationType() {
         return DType.F32;
