@@ -54,7 +54,7 @@ final class CudaConformanceTest {
             parts.add(new Part("verbs", true, seed, 80, LONG ? List.of("conformance")
                     : List.of("conformance", "-RefusedMemoryTest")));
             parts.add(new Part("models", LONG, seed + 1, 90, List.of(RefusedMemoryTest.class.getName(),
-                    "bios.worker.train.ModelGoldenTest")));
+                    "bios.worker.train.ModelGoldenTest", Bf16AttentionTest.class.getName())));
             parts.add(new Part("engine", LONG, seed + 2, 90, List.of("bios.worker.train.SameBitsTest",
                     "bios.worker.train.TrainerTest", "bios.worker.train.NonFiniteTest",
                     "bios.worker.sample.SamplerTest", "bios.worker.adapter.StateStreamTest",
