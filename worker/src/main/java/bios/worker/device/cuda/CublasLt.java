@@ -90,9 +90,19 @@ final class CublasLt implements AutoCloseable {
     ///
     /// @param onto of the type and shape of `to` and possibly itself; null for none
     void multiply(CudaTensor to, CudaTensor x, CudaTensor w, boolean backward, CudaTensor onto) {
+        multiply(to, x, w, backward, onto, w.rows());
+    }
+
+    /// The same by the algorithm for weights of `out` rows.
+    void multiply(CudaTensor to, CudaTensor x, CudaTensor w, boolean backward, CudaTensor onto, int out) {
+        multiply(to, x, w, backward, onto, algorithm(new Shape(out, w.columns(), backward,
+                type(to.dtype()))).orElseThrow());
+    }
+
+    private void multiply(CudaTensor to, CudaTensor x, CudaTensor w, boolean backward, CudaTensor onto,
+            MemorySegment algorithm) {
         if (to.rows() == 0) return;
         if (layouts.size() > MOST_LAYOUTS) dropLayouts();
-        var algorithm = algorithm(w, backward, to.dtype()).orElseThrow();
         var c = onto == null ? to : onto;
         // invokeExact takes the type of a conditional expression as Object: these two need names.
         MemorySegment operation = backward ? this.backward : forward;
@@ -123,21 +133,20 @@ final class CublasLt implements AutoCloseable {
 
     /// Whether it has an algorithm for a weight, a direction and results of an element type.
     boolean multiplies(CudaTensor w, boolean backward, DType result) {
-        return algorithm(w, backward, result).isPresent();
+        return algorithm(new Shape(w.rows(), w.columns(), backward, type(result))).isPresent();
     }
 
     private static int type(DType dtype) {
         return dtype == DType.BF16 ? REAL_16BF : REAL_32F;
     }
 
-    private Optional<MemorySegment> algorithm(CudaTensor w, boolean backward, DType result) {
-        var shape = new Shape(w.rows(), w.columns(), backward, type(result));
+    private Optional<MemorySegment> algorithm(Shape shape) {
         var known = algorithms.get(shape);
         if (known != null) return known;
         var chosen = choose(shape);
         algorithms.put(shape, chosen);
         if (chosen.isEmpty()) log.warn("{} has no product with a weight [{}, {}]{} for any number of rows: a "
-                + "slow kernel is used", version(), shape.out, shape.in, backward ? " backward" : "");
+                + "slow kernel is used", version(), shape.out, shape.in, shape.backward ? " backward" : "");
         return chosen;
     }
 

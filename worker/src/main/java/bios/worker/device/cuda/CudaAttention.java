@@ -27,7 +27,8 @@ final class CudaAttention {
     private static final int MMA_BLOCK = 128;
     private static final int MMA_QUERIES = 64;
     private static final int PASSING = 32;
-    private static final int FORWARD_ROWS = 5 * 64, QUERIES_ROWS = 6 * 64, KEYS_ROWS = 4 * 64;
+    private static final int FORWARD_ROWS = 5 * 64, WIDE_FORWARD_ROWS = 6 * 64;
+    private static final int QUERIES_ROWS = 6 * 64, KEYS_ROWS = 4 * 64;
     /// Rows that stay and rows that pass of attention_wgmma.cu, and what aligns its shared memory.
     private static final int HELD = 128, WIDE_PASSING = 64, PIECES_ALIGNMENT = 1024;
 
@@ -130,9 +131,12 @@ final class CudaAttention {
                 lse.columns());
         var source = source(given, sequences, shape);
         if (onTensorCores(shape, out, q, source.keys, source.values)) {
-            String name = narrow(shape) ? "attention_mma_64" : "attention_mma_128";
-            forward(name, List.of(out, lse, q), source, sequences, MMA_QUERIES, shape, MMA_BLOCK,
-                    FORWARD_ROWS * 2 * shape.headDim());
+            // a query has the same bits in both kernels
+            boolean wide = (long) q.rows() * (shape.heads() / shape.kvHeads())
+                    >= 2L * MMA_QUERIES * sequences.sequences().size();
+            forward((wide ? "attention_mma_wide" : "attention_mma") + suffix(shape), List.of(out, lse, q),
+                    source, sequences, wide ? 2 * MMA_QUERIES : MMA_QUERIES, shape, MMA_BLOCK,
+                    (wide ? WIDE_FORWARD_ROWS : FORWARD_ROWS) * 2 * shape.headDim());
         } else forward("attention", List.of(out, lse, q), source, sequences, QUERIES, shape, BLOCK,
                 4 * ((QUERIES + Device.BLOCK) * (shape.headDim() | 1) + QUERIES * Device.BLOCK));
     }
@@ -150,6 +154,10 @@ final class CudaAttention {
     /// A block for each tile and key head, heads of a tile beside each other: the longest tiles come first.
     private static int blocks(CudaSequences.Tiles tiles, AttentionShape shape) {
         return Math.multiplyExact(tiles.count(), shape.kvHeads());
+    }
+
+    private static String suffix(AttentionShape shape) {
+        return narrow(shape) ? "_64" : "_128";
     }
 
     private static boolean narrow(AttentionShape shape) {
@@ -204,7 +212,7 @@ final class CudaAttention {
     private void backwardOnTensorCores(List<CudaTensor> ofQueries, List<CudaTensor> ofKeys,
             CudaSequences sequences, AttentionShape shape) {
         int row = 2 * shape.headDim();
-        String suffix = narrow(shape) ? "_64" : "_128";
+        String suffix = suffix(shape);
         if (cuda.card().warpgroups()) {
             int bytes = (2 * HELD + 4 * WIDE_PASSING) * row + 4 * 4 * WIDE_PASSING + PIECES_ALIGNMENT;
             backward("attention_wgmma_backward_queries" + suffix, ofQueries, sequences,

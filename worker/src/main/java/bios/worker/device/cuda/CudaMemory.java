@@ -62,6 +62,7 @@ final class CudaMemory implements AutoCloseable {
     private final Map<Long, Block> used = new HashMap<>();
     private final TreeMap<Long, Chunk> chunks = new TreeMap<>();
     private long inUse;
+    private Runnable beforeScopesClose = () -> {};
     private boolean closed;
 
     /// @param limit most bytes of all blocks
@@ -204,6 +205,11 @@ final class CudaMemory implements AutoCloseable {
         return new BlockScope();
     }
 
+    /// What is done before the memory of a scope is freed.
+    void beforeScopesClose(Runnable act) {
+        beforeScopesClose = act;
+    }
+
     /// Memory until a scope is closed.
     long scratch(Scope scope, long bytes) {
         require(scope instanceof BlockScope own && own.memory() == this, "a scope of another device");
@@ -246,6 +252,7 @@ final class CudaMemory implements AutoCloseable {
         @Override public void close() {
             if (ended) return;
             ended = true;
+            beforeScopesClose.run();
             blocks.forEach(CudaMemory.this::release);
         }
     }

@@ -41,12 +41,19 @@ final class CudaProducts implements AutoCloseable {
     private final CudaTransfers transfers;
     private final WeightLoader loader;
     private final CublasLt library;
+    private final FewRows fewRows;
 
     CudaProducts(Cuda cuda, CudaTransfers transfers, CudaRows rows, WeightLoader loader) {
         this.cuda = cuda;
         this.transfers = transfers;
         this.loader = loader;
         library = new CublasLt(cuda);
+        fewRows = new FewRows(cuda, library);
+    }
+
+    /// Launches the projections that wait for others of the same rows.
+    void flush() {
+        fewRows.flush();
     }
 
     /// Words for [bios.worker.device.Device#description].
@@ -55,7 +62,9 @@ final class CudaProducts implements AutoCloseable {
     }
 
     Weight packWeight(FrozenMatrix matrix) {
-        return new CudaWeight(loader.load(matrix));
+        var weight = new CudaWeight(loader.load(matrix));
+        if (onTensorCores(weight, false)) fewRows.compare(weight.matrix());
+        return weight;
     }
 
     long packedBytes(FrozenMatrix matrix) {
@@ -119,9 +128,22 @@ final class CudaProducts implements AutoCloseable {
         boolean cores = x.dtype() == DType.BF16 && lows.isPresent() && lows.get().dtype() == DType.BF16;
         var parts = new Parts(bias.map(CudaProducts::floats), onto.map(CudaProducts::floats), slots, site,
                 lows, cores);
+        if (few(x, w, parts)) {
+            fewRows.add(x, new FewRows.Part(y, w.matrix(), parts.onto, parts.bias, parts.low,
+                    lows.isPresent() ? slots.table(site) : 0, lows.isPresent() ? slots.entries() : 0,
+                    slots.from()));
+            return;
+        }
+        flush();
         try (var scope = cuda.memory().scope()) {
             project(y, x, w, false, parts, new Room(scope, y, w, x, false));
         }
+    }
+
+    /// Whether the kernels for few rows compute a projection.
+    private boolean few(CudaTensor x, CudaWeight w, Parts parts) {
+        return x.rows() > 0 && x.rows() <= FewRows.MOST && rowsOfPieces(x, MULTIPLE)
+                && (parts.cores || parts.low.isEmpty()) && fewRows.fits(w.matrix());
     }
 
     void projectBack(Optional<Tensor> result, boolean add, Tensor dyGiven, Tensor xGiven, Weight weight,

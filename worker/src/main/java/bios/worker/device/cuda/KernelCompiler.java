@@ -20,7 +20,7 @@ import org.slf4j.LoggerFactory;
 /// Compiles the kernels of this package for a card; images are kept in a folder, by what they are made of.
 final class KernelCompiler {
     private static final List<String> SOURCES = List.of("rows", "optimizer", "loss", "products", "attention",
-            "attention_mma", "sampling");
+            "attention_mma", "sampling", "few_rows");
     /// Sources for cards with products of warpgroups.
     private static final List<String> WARPGROUP_SOURCES = List.of("attention_wgmma");
     private static final List<String> HEADERS = List.of("common.cuh", "ptx.cuh", "tiles.cuh", "spans.cuh",
