@@ -76,6 +76,11 @@ final class EndToEndIT {
         python("deploy/src/test/python/soak.py", "--plant");
     }
 
+    /// The long form, with all parts of `gpu-check`: `python3 deploy/src/test/python/emulated_gpu.py`.
+    @Test void anEmulatedCardIsCheckedAndALostOneLosesNothing() throws Exception {
+        python("deploy/src/test/python/emulated_gpu.py", "--checks", "bits,ceilings,train");
+    }
+
     @Test void everyListingOfTheUsersPageRuns() throws Exception {
         python("deploy/src/test/python/listings_run.py");
     }

@@ -113,11 +113,13 @@ final class TidyRules {
     /// The CUDA kernels of `text` that no class launches: the conformance suite of the verbs, which every
     /// backend passes, tests those that are launched.
     ///
-    /// @param launching texts of the backend's classes, which may put a number behind a name
+    /// @param launching texts of the backend's classes, which may put a number or a `suffix` behind a name
     static List<String> kernels(String text, String launching) {
         return KERNEL.matcher(text).results().map(found -> found.group(1))
                 .filter(name -> !launching.contains('"' + name + '"')
-                        && !launching.contains('"' + name.replaceFirst("(?<=_)\\d+$", "") + "\" +"))
+                        && !launching.contains('"' + name.replaceFirst("(?<=_)\\d+$", "") + "\" +")
+                        && !Pattern.compile('"' + name.replaceFirst("_\\d+$", "")
+                                + "\"[^;]{0,40}\\+ suffix").matcher(launching).find())
                 .toList();
     }
 

@@ -63,6 +63,8 @@ final class TidyRulesTest {
         String sized = "extern \"C\" __global__ void attend_64(Matrix to) {}";
         assertEquals(List.of(), TidyRules.kernels(sized, "kernel(\"attend_\" + headDim)"));
         assertEquals(List.of("attend_64"), TidyRules.kernels(sized, "kernel(\"attend_back_\" + headDim)"));
+        assertEquals(List.of(), TidyRules.kernels(sized, "((wide ? \"attend\" : \"other\") + suffix(x))"));
+        assertEquals(List.of("attend_64"), TidyRules.kernels(sized, "kernel(\"attend\"); x + suffix"));
     }
 
     @Test void everyWayToRaiseAnErrorCodeIsFound() {

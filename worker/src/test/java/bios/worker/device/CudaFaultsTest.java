@@ -5,6 +5,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import java.util.List;
 import java.util.Map;
+import org.junit.jupiter.api.Test;
 import org.junit.jupiter.params.ParameterizedTest;
 import org.junit.jupiter.params.provider.CsvSource;
 
@@ -19,6 +20,32 @@ final class CudaFaultsTest {
                 Map.of("CUDA_EMULATOR_FAULT", fault), 300);
         assertEquals(0, ended.status(), ended.output());
         assertTrue(ended.output().contains("seen: " + expected), ended.output());
+    }
+
+    /// With blocks of a chunk, what is freed is still there for the card.
+    @Test void ofSeparateBlocksTheUseAfterTheEndIsSeen() {
+        for (boolean separate : new boolean[] {false, true}) {
+            var ended = CudaEmulator.java(AfterItsEnd.class, separate ? List.of("-Dbios.cuda.blocks=separate")
+                    : List.of(), List.of(), Map.of("CUDA_EMULATOR_CHECK", "0"), 300);
+            assertEquals(separate ? CudaEmulator.VIOLATION : 0, ended.status(), ended.output());
+            assertEquals(separate, ended.output().contains("CUDA emulator: fill, block (0,0,0)"),
+                    ended.output());
+        }
+    }
+
+    /// Fills a tensor that was freed.
+    static final class AfterItsEnd {
+        private AfterItsEnd() {}
+
+        /// Ends with the status of a violation if it is seen.
+        public static void main(String[] arguments) {
+            try (Device on = Devices.open(DeviceSettings.ofThreads(1).withDevice("cuda"))) {
+                Tensor x = on.tensor(DType.F32, 3, 5);
+                on.fill(x, 1);
+                on.free(x);
+                on.fill(x, 2);
+            }
+        }
     }
 
     /// Verbs and transfers until one fails.

@@ -23,6 +23,10 @@ public final class CudaSuite {
 
     /// Exit status 1 if a test fails or none is found.
     public static void main(String[] arguments) {
+        // kernels are compiled here, outside of what tests wait for
+        try (Device on = TestDevices.open(1)) {
+            System.out.println(on.description());
+        }
         var summary = new SummaryGeneratingListener();
         LauncherFactory.create().execute(LauncherDiscoveryRequestBuilder.request()
                 .selectors(selectors(arguments))
@@ -39,7 +43,7 @@ public final class CudaSuite {
 
     private static String[] excluded(String[] arguments) {
         List<String> patterns = new ArrayList<>(List.of("bios\\.worker\\.device\\.(cpu|cuda)\\..*",
-                ".*(ForcedPaths|ConformanceCoverage|KernelResources|Cuda\\w*)Test"));
+                TestDevices.OUTSIDE_THE_SUITE));
         for (String argument : arguments)
             if (argument.startsWith("-")) patterns.add(".*" + argument.substring(1));
         return patterns.toArray(String[]::new);

@@ -69,7 +69,7 @@ import org.apache.pekko.actor.typed.receptionist.ServiceKey;
 
 /// An engine with a small model and its blob store, with helpers for tests.
 final class EngineHarness implements AutoCloseable {
-    static final Duration TIMEOUT = Duration.ofSeconds(60);
+    static final Duration TIMEOUT = Duration.ofSeconds(TestDevices.cuda() ? 300 : 60);
     static final ModelName MODEL = new ModelName("golden/qwen3");
     static final ModelName TINY = new ModelName("bios-tiny");
     static final Path TINY_FOLDER = Path.of("../deploy/models/bios-tiny");

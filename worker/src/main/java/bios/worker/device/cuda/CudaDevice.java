@@ -1,6 +1,7 @@
 package bios.worker.device.cuda;
 
 import bios.worker.device.AttentionShape;
+import bios.worker.device.CardState;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.DeviceLost;
@@ -33,6 +34,7 @@ final class CudaDevice implements Device {
     private final CudaProducts products;
     private final CudaAttention attention;
     private final CudaSampling sampling;
+    private final Optional<Nvml> monitor;
     private boolean closed;
 
     CudaDevice(Cuda cuda) {
@@ -42,8 +44,10 @@ final class CudaDevice implements Device {
         rows = new CudaRows(cuda);
         optimizer = new CudaOptimizer(cuda, transfers);
         products = new CudaProducts(cuda, transfers, rows, loader);
+        cuda.memory().beforeScopesClose(products::flush);
         attention = new CudaAttention(cuda, transfers, rows);
         sampling = new CudaSampling(cuda, transfers, rows);
+        monitor = Nvml.of(cuda.card());
     }
 
     @Override public String description() {
@@ -51,8 +55,44 @@ final class CudaDevice implements Device {
                 products.description());
     }
 
+    @Override public Optional<CardState> card() {
+        return monitor.map(Nvml::state);
+    }
+
     @Override public DType activationType() {
         return DType.BF16;
+    }
+
+    // ---- parts, after all products that wait for others of the same rows ----
+
+    private CudaTransfers transfers() {
+        products.flush();
+        return transfers;
+    }
+
+    private WeightLoader loader() {
+        products.flush();
+        return loader;
+    }
+
+    private CudaRows rows() {
+        products.flush();
+        return rows;
+    }
+
+    private CudaOptimizer optimizer() {
+        products.flush();
+        return optimizer;
+    }
+
+    private CudaAttention attention() {
+        products.flush();
+        return attention;
+    }
+
+    private CudaSampling sampling() {
+        products.flush();
+        return sampling;
     }
 
     // ---- memory ----
@@ -79,6 +119,7 @@ final class CudaDevice implements Device {
     }
 
     @Override public void free(Tensor tensor) {
+        products.flush();
         cuda.memory().free(tensor);
     }
 
@@ -91,6 +132,7 @@ final class CudaDevice implements Device {
     }
 
     @Override public Weight weight(FrozenMatrix matrix) {
+        products.flush();
         return products.packWeight(matrix);
     }
 
@@ -99,52 +141,55 @@ final class CudaDevice implements Device {
     }
 
     @Override public Table table(FrozenMatrix matrix) {
-        return new CudaTable(loader.load(matrix));
+        return new CudaTable(loader().load(matrix));
     }
 
     @Override public PagePool pagePool(PagePool.Format format, int limit) {
-        return attention.pagePool(format, limit);
+        return attention().pagePool(format, limit);
     }
 
     // ---- transfers ----
 
     @Override public List<Tensor> upload(Scope scope, List<? extends HostArray> arrays) {
-        return transfers.upload(scope, arrays);
+        return transfers().upload(scope, arrays);
     }
 
     @Override public Readback readback(List<Tensor> tensors) {
-        return transfers.readback(tensors);
+        return transfers().readback(tensors);
     }
 
     @Override public void read(Tensor from, float[] to, int at) {
-        transfers.read(from, to, at);
+        transfers().read(from, to, at);
     }
 
     @Override public void write(Tensor to, float[] from, int at) {
-        transfers.write(to, from, at);
+        transfers().write(to, from, at);
     }
 
     @Override public Snapshot snapshot(List<Tensor> tensors) {
+        products.flush();
         return new CudaSnapshot(cuda, transfers, rows, tensors);
     }
 
     // ---- data of a pass ----
 
     @Override public Slots slots(Scope scope, List<Slot> slots) {
+        products.flush();
         return products.slots(scope, slots);
     }
 
     @Override public Sequences sequences(Scope scope, List<Sequence> sequences) {
-        return attention.sequences(scope, sequences);
+        return attention().sequences(scope, sequences);
     }
 
     @Override public Draws draws(Scope scope, List<Draw> draws) {
-        return sampling.draws(scope, draws);
+        return sampling().draws(scope, draws);
     }
 
     // ---- products ----
 
     @Override public void lowRank(List<Tensor> lows, Tensor x, Slots slots, List<Integer> sites) {
+        products.flush();
         products.lowRank(lows, x, slots, sites);
     }
 
@@ -155,108 +200,109 @@ final class CudaDevice implements Device {
 
     @Override public void projectBack(Optional<Tensor> dx, boolean add, Tensor dy, Tensor x, Weight w,
             Slots slots, int site, Optional<Tensor> low) {
+        products.flush();
         products.projectBack(dx, add, dy, x, w, slots, site, low);
     }
 
     // ---- layers ----
 
     @Override public void fill(Tensor to, float value) {
-        rows.fill(to, value);
+        rows().fill(to, value);
     }
 
     @Override public void copy(Tensor to, Tensor from) {
-        rows.copy(to, from);
+        rows().copy(to, from);
     }
 
     @Override public void embed(Tensor y, Tensor ids, Table table) {
-        rows.embed(y, ids, table);
+        rows().embed(y, ids, table);
     }
 
     @Override public void gather(Tensor y, Tensor x, Tensor rows) {
-        this.rows.gather(y, x, rows);
+        rows().gather(y, x, rows);
     }
 
     @Override public void rmsNorm(Tensor y, Tensor inverse, Tensor x, Tensor weight, float eps) {
-        rows.rmsNorm(y, inverse, x, weight, eps);
+        rows().rmsNorm(y, inverse, x, weight, eps);
     }
 
     @Override public void rmsNormBackwardAdd(Tensor dx, Tensor dy, Tensor x, Tensor inverse, Tensor weight) {
-        rows.rmsNormBackwardAdd(dx, dy, x, inverse, weight);
+        rows().rmsNormBackwardAdd(dx, dy, x, inverse, weight);
     }
 
     @Override public void rope(Tensor x, Tensor positions, int headDim, Tensor cos, Tensor sin) {
-        rows.rope(x, positions, headDim, cos, sin, 1);
+        rows().rope(x, positions, headDim, cos, sin, 1);
     }
 
     @Override public void ropeBackward(Tensor dx, Tensor positions, int headDim, Tensor cos, Tensor sin) {
-        rows.rope(dx, positions, headDim, cos, sin, -1);
+        rows().rope(dx, positions, headDim, cos, sin, -1);
     }
 
     @Override public void swiglu(Tensor y, Tensor gate, Tensor up) {
-        rows.swiglu(y, gate, up);
+        rows().swiglu(y, gate, up);
     }
 
     @Override public void swigluBackward(Tensor dgate, Tensor dup, Tensor dy, Tensor gate, Tensor up) {
-        rows.swigluBackward(dgate, dup, dy, gate, up);
+        rows().swigluBackward(dgate, dup, dy, gate, up);
     }
 
     // ---- attention ----
 
     @Override public void append(PagePool pool, int layer, Tensor keys, Tensor values, Sequences sequences) {
-        attention.append(pool, layer, keys, values, sequences);
+        attention().append(pool, layer, keys, values, sequences);
     }
 
     @Override public void copyPage(PagePool pool, int to, int from) {
-        attention.copyPage(pool, to, from);
+        attention().copyPage(pool, to, from);
     }
 
     @Override public void attention(Tensor out, Tensor lse, Tensor q, KeyValues source, Sequences sequences,
             AttentionShape shape) {
-        attention.attention(out, lse, q, source, sequences, shape);
+        attention().attention(out, lse, q, source, sequences, shape);
     }
 
     @Override public void attentionBackward(Tensor dq, Tensor dk, Tensor dv, Tensor dout, Tensor out,
             Tensor lse, Tensor q, KeyValues.Packed source, Sequences sequences, AttentionShape shape) {
-        attention.attentionBackward(dq, dk, dv, dout, out, lse, q, source, sequences, shape);
+        attention().attentionBackward(dq, dk, dv, dout, out, lse, q, source, sequences, shape);
     }
 
     // ---- loss ----
 
     @Override public void logSoftmaxAt(Tensor logprobs, Tensor lse, Tensor logits, Tensor targets) {
-        rows.logSoftmaxAt(logprobs, lse, logits, targets);
+        rows().logSoftmaxAt(logprobs, lse, logits, targets);
     }
 
     @Override public void logSoftmaxBackward(Tensor logits, Tensor lse, Tensor targets, Tensor dlogprobs) {
-        rows.logSoftmaxBackward(logits, lse, targets, dlogprobs);
+        rows().logSoftmaxBackward(logits, lse, targets, dlogprobs);
     }
 
     @Override public void lossGradient(Tensor dlogprobs, Tensor logprobs, LossTerms terms) {
-        rows.lossGradient(dlogprobs, logprobs, terms);
+        rows().lossGradient(dlogprobs, logprobs, terms);
     }
 
     // ---- sampling ----
 
     @Override public void sample(Tensor tokens, Tensor logprobs, Tensor own, Tensor logits, Draws draws) {
-        sampling.sample(tokens, logprobs, own, logits, draws);
+        sampling().sample(tokens, logprobs, own, logits, draws);
     }
 
     @Override public void top(Tensor ids, Tensor logprobs, Tensor logits, Tensor lse) {
-        sampling.top(ids, logprobs, logits, lse);
+        sampling().top(ids, logprobs, logits, lse);
     }
 
     // ---- optimizer ----
 
     @Override public void add(List<Tensor> y, List<Tensor> x) {
-        optimizer.add(y, x);
+        optimizer().add(y, x);
     }
 
     @Override public void sumOfSquares(Tensor sum, List<Tensor> x) {
-        optimizer.sumOfSquares(sum, x);
+        optimizer().sumOfSquares(sum, x);
     }
 
     @Override public void adamW(Tensor notFinite, List<Tensor> w, List<Tensor> m, List<Tensor> v,
             List<Tensor> g, Tensor sumOfSquares, AdamStep step) {
-        optimizer.adamW(notFinite, w, m, v, g, sumOfSquares, step);
+        optimizer().adamW(notFinite, w, m, v, g, sumOfSquares, step);
     }
 
     /// A lost device has nothing left to free.

@@ -14,7 +14,9 @@ import java.util.Optional;
 
 /// Products of activations with frozen weights and adapters. The product with a weight is computed in fp32
 /// over all rows; one more kernel adds bias, residual and the corrections of all adapters, and rounds the
-/// result if it is BF16. Adapters' own products are one launch for all slots of a pass.
+/// result if it is BF16. BF16 gradients of inputs are rounded twice instead, without an fp32 product in
+/// memory: corrections are added to the gradient first, and the product to both. Adapters' own products are
+/// one launch for all slots of a pass.
 ///
 /// Products of bf16 weights are cuBLASLt's; those of fp32 weights, of fp32 activations as they are, and of
 /// shapes that do not fit tensor cores are a kernel of products.cu.
@@ -22,8 +24,9 @@ final class CudaProducts implements AutoCloseable {
     /// Rows of a tile of products.cu, and ranks of one.
     private static final int TILE = 64;
     private static final int RANKS = 16;
-    /// Terms that a warp adds at a time on tensor cores.
+    /// Terms that a warp adds at a time on tensor cores; rows, or features, of a tile of its kernels there.
     private static final int CORE_SLICE = 32;
+    private static final int CORE_TILE = 32;
     private static final int BLOCK = 256;
     private static final int ROW_COLUMNS = 4 * BLOCK;
     /// Sites of one launch of `low_rank`.
@@ -38,12 +41,19 @@ final class CudaProducts implements AutoCloseable {
     private final CudaTransfers transfers;
     private final WeightLoader loader;
     private final CublasLt library;
+    private final FewRows fewRows;
 
     CudaProducts(Cuda cuda, CudaTransfers transfers, CudaRows rows, WeightLoader loader) {
         this.cuda = cuda;
         this.transfers = transfers;
         this.loader = loader;
         library = new CublasLt(cuda);
+        fewRows = new FewRows(cuda, library);
+    }
+
+    /// Launches the projections that wait for others of the same rows.
+    void flush() {
+        fewRows.flush();
     }
 
     /// Words for [bios.worker.device.Device#description].
@@ -52,7 +62,9 @@ final class CudaProducts implements AutoCloseable {
     }
 
     Weight packWeight(FrozenMatrix matrix) {
-        return new CudaWeight(loader.load(matrix));
+        var weight = new CudaWeight(loader.load(matrix));
+        if (onTensorCores(weight, false)) fewRows.compare(weight.matrix());
+        return weight;
     }
 
     long packedBytes(FrozenMatrix matrix) {
@@ -91,11 +103,12 @@ final class CudaProducts implements AutoCloseable {
             boolean backward) {
         int rank = 0;
         for (int site : sites) rank = Math.max(rank, slots.rank(site));
-        var kernel = kernel(rowsOfPieces(x, CORE_SLICE) ? "low_rank_mma" : "low_rank").with(x);
+        boolean cores = rowsOfPieces(x, CORE_SLICE);
+        var kernel = kernel(cores ? "low_rank_mma" : "low_rank").with(x);
         for (int i = 0; i < SITES; i++) kernel.with(floats(lows.get(Math.min(i, lows.size() - 1))));
         for (int i = 0; i < SITES; i++) kernel.with(slots.table(sites.get(Math.min(i, sites.size() - 1))));
         kernel.with(slots.entries()).with(slots.from()).with(backward ? 1 : 0).launch(slots.tiles(x.rows(),
-                TILE, false), Math.ceilDiv(rank, RANKS), sites.size(), BLOCK, 0);
+                cores ? CORE_TILE : TILE, false), Math.ceilDiv(rank, RANKS), sites.size(), BLOCK, 0);
     }
 
     // ---- projections ----
@@ -115,9 +128,22 @@ final class CudaProducts implements AutoCloseable {
         boolean cores = x.dtype() == DType.BF16 && lows.isPresent() && lows.get().dtype() == DType.BF16;
         var parts = new Parts(bias.map(CudaProducts::floats), onto.map(CudaProducts::floats), slots, site,
                 lows, cores);
+        if (few(x, w, parts)) {
+            fewRows.add(x, new FewRows.Part(y, w.matrix(), parts.onto, parts.bias, parts.low,
+                    lows.isPresent() ? slots.table(site) : 0, lows.isPresent() ? slots.entries() : 0,
+                    slots.from()));
+            return;
+        }
+        flush();
         try (var scope = cuda.memory().scope()) {
             project(y, x, w, false, parts, new Room(scope, y, w, x, false));
         }
+    }
+
+    /// Whether the kernels for few rows compute a projection.
+    private boolean few(CudaTensor x, CudaWeight w, Parts parts) {
+        return x.rows() > 0 && x.rows() <= FewRows.MOST && rowsOfPieces(x, MULTIPLE)
+                && (parts.cores || parts.low.isEmpty()) && fewRows.fits(w.matrix());
     }
 
     void projectBack(Optional<Tensor> result, boolean add, Tensor dyGiven, Tensor xGiven, Weight weight,
@@ -154,9 +180,10 @@ final class CudaProducts implements AutoCloseable {
 
     /// dA += wideᵀ·thin, or dB += thinᵀ·wide if `second`.
     private void gradient(CudaTensor wide, CudaTensor thin, boolean second, CudaSlots slots, int site) {
-        kernel(rowsOfPieces(wide, MULTIPLE) ? "adapter_gradient_mma" : "adapter_gradient").with(wide)
-                .with(thin).with(second ? 1 : 0).with(slots.table(site)).with(slots.entries())
-                .with(slots.from()).launch(Math.ceilDiv(wide.columns(), TILE), slots.entries(),
+        boolean cores = rowsOfPieces(wide, MULTIPLE);
+        kernel(cores ? "adapter_gradient_mma" : "adapter_gradient").with(wide).with(thin)
+                .with(second ? 1 : 0).with(slots.table(site)).with(slots.entries()).with(slots.from())
+                .launch(Math.ceilDiv(wide.columns(), cores ? CORE_TILE : TILE), slots.entries(),
                         Math.ceilDiv(slots.rank(site), RANKS), BLOCK, 0);
     }
 
@@ -188,7 +215,7 @@ final class CudaProducts implements AutoCloseable {
 
     private boolean onTensorCores(CudaWeight w, boolean backward) {
         return w.matrix().dtype() == DType.BF16 && w.in() % MULTIPLE == 0 && w.out() % MULTIPLE == 0
-                && library.multiplies(w.matrix(), backward);
+                && library.multiplies(w.matrix(), backward, DType.F32);
     }
 
     /// A number that neither one nor two bf16 numbers represent.
@@ -200,6 +227,8 @@ final class CudaProducts implements AutoCloseable {
         /// Whether x is multiplied as the sum of two bf16 numbers.
         final boolean split;
         final int rows;
+        /// Whether the product adds to what the result holds, its corrections, and rounds the sum to bf16.
+        final boolean rounds;
         /// The product in fp32; empty if it is written to the result itself.
         final Optional<CudaTensor> product;
         /// What is multiplied in place of x; empty if x itself is.
@@ -211,7 +240,9 @@ final class CudaProducts implements AutoCloseable {
             boolean asItIs = w.matrix().dtype() == DType.F32 || x.dtype() == DType.BF16 || exact;
             tensorCores = (x.dtype() == DType.BF16 || !exact) && onTensorCores(w, backward);
             split = !asItIs && cuda.activations().split(w.out(), w.in());
-            boolean direct = y.dtype() == DType.F32 && (!tensorCores || aligned(y));
+            rounds = backward && y.dtype() == DType.BF16 && x.dtype() == DType.BF16 && tensorCores
+                    && aligned(y) && library.multiplies(w.matrix(), true, DType.BF16);
+            boolean direct = rounds || y.dtype() == DType.F32 && (!tensorCores || aligned(y));
             boolean copied = !asItIs || tensorCores && !aligned(x);
             rows = direct && !copied ? y.rows() : Math.min(y.rows(), (int) Math.max(LEAST_ROWS, ROOM_BYTES
                     / ((long) y.columns() * DType.F32.bytes()) / TILE * TILE));
@@ -233,13 +264,19 @@ final class CudaProducts implements AutoCloseable {
             boolean whole = count == y.rows();
             var to = y.rows(from, count);
             var own = whole ? parts : parts.rows(from, count);
+            if (room.rounds) {
+                if (own.more()) finish(to, Optional.empty(), own.onto, own, backward);
+                multiply(to, x.rows(from, count), w, backward, own.more() ? Optional.of(to) : own.onto, room);
+                continue;
+            }
             var product = room.product.map(t -> t.rows(0, count)).orElse(to);
             // the residual is added by the product if it is in fp32 as well
             boolean onto = own.onto.isPresent() && room.product.isEmpty()
                     && own.onto.get().dtype() == DType.F32 && (!room.tensorCores || aligned(own.onto.get()));
             multiply(product, x.rows(from, count), w, backward, onto ? own.onto : Optional.empty(), room);
             if (own.more() || room.product.isPresent() || own.onto.isPresent() && !onto)
-                finish(to, product, onto ? Optional.empty() : own.onto, own, backward);
+                finish(to, Optional.of(product), onto ? Optional.empty() : own.onto, own,
+                        backward);
         }
     }
 
@@ -262,13 +299,13 @@ final class CudaProducts implements AutoCloseable {
     }
 
     /// y ← product + onto + bias + low·B, or low·Aᵀ.
-    private void finish(CudaTensor y, CudaTensor product, Optional<CudaTensor> onto, Parts parts,
+    private void finish(CudaTensor y, Optional<CudaTensor> product, Optional<CudaTensor> onto, Parts parts,
             boolean backward) {
         // without corrections, slots are rows like all others
         boolean corrected = parts.low.isPresent();
         var slots = parts.slots;
         int tiles = corrected ? slots.tiles(y.rows(), TILE, true) : Math.ceilDiv(y.rows(), TILE);
-        kernel(parts.cores ? "finish_product_mma" : "finish_product").with(y).with(product)
+        kernel(parts.cores ? "finish_product_mma" : "finish_product").with(y).withOptional(product)
                 .withOptional(onto).withOptional(parts.bias).withOptional(parts.low)
                 .with(corrected ? slots.table(parts.site) : 0L).with(corrected ? slots.entries() : 0)
                 .with(corrected ? slots.from() : 0).with(backward ? 1 : 0)

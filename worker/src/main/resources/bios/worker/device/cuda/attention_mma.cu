@@ -3,7 +3,7 @@
 // attention.cu, what a query computes depends on its own row and keys alone, blocks of keys in order from
 // position 0, so it has the same bits in any tile and from packed keys or pages.
 //
-// Each of four warps has 16 rows of a product: queries, or keys in the gradient of keys and values. Rows in
+// Each of four warps has 16 or 32 rows of a product: queries, or keys in the gradient of keys and values. Rows in
 // shared memory are 16-byte chunks, chunk c of row r in place c ^ r % 8: eight rows of ldmatrix are in
 // different banks.
 #include "common.cuh"
@@ -145,32 +145,142 @@ template<int D> __device__ __forceinline__ void storeRows(const Matrix& to, int 
         at[n * 4] = packBf16(sum[n][2 * half] * factor, sum[n][2 * half + 1] * factor);
 }
 
-template<int D> __device__ void attend(const Call& call, const Matrix& out, const Matrix& lse, char* shared) {
-    constexpr int BYTES = BLOCK * D * 2;
-    int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16;
-    int group = call.heads / call.kvHeads, kvHead = blockIdx.y;
-    SpanTile tile = call.tiles[blockIdx.x];
+// s ← the products of M·16 rows of `left` with those of a block: each of these is loaded once.
+template<int D, int M> __device__ __forceinline__ void scores(float (&s)[M][8][4], char* left, int row0,
+        char* right) {
+#pragma unroll
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int n = 0; n < 8; n++) s[m][n][0] = s[m][n][1] = s[m][n][2] = s[m][n][3] = 0;
+#pragma unroll
+    for (int k = 0; k < D / 16; k++) {
+        unsigned a[M][4];
+#pragma unroll
+        for (int m = 0; m < M; m++) loadLeft<D>(a[m], left, row0 + m * 16, k);
+#pragma unroll
+        for (int n = 0; n < 8; n += 2) {
+            unsigned b[2][2];
+            loadRight<D>(b, right, n * 8, k);
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                mmaBf16(s[m][n], a[m], b[0]);
+                mmaBf16(s[m][n + 1], a[m], b[1]);
+            }
+        }
+    }
+}
+
+// sum += p·rows of a block.
+template<int D, int M> __device__ __forceinline__ void addValues(float (&sum)[M][D / 8][4],
+        const float (&p)[M][8][4], char* rows) {
+#pragma unroll
+    for (int k = 0; k < 4; k++) {
+        unsigned a[M][4];
+#pragma unroll
+        for (int m = 0; m < M; m++)
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                a[m][i] = packBf16(p[m][2 * k + i / 2][i % 2 * 2], p[m][2 * k + i / 2][i % 2 * 2 + 1]);
+#pragma unroll
+        for (int n = 0; n < D / 8; n += 2) {
+            unsigned b[2][2];
+            loadRightRows<D>(b, rows, k * 16, n / 2);
+#pragma unroll
+            for (int m = 0; m < M; m++) {
+                mmaBf16(sum[m][n], a[m], b[0]);
+                mmaBf16(sum[m][n + 1], a[m], b[1]);
+            }
+        }
+    }
+}
+
+// Where the rows of a tile's queries are: row r is query first + r of a span, over positions and heads.
+struct Rows {
+    int first;
+    int queries;
+    int group;
+    int position;
+
+    __device__ __forceinline__ int positionOf(int row) const {
+        return position + min(first + row, queries - 1) / group;
+    }
+};
+
+// A block's scores of 16 rows from `row` on become weights; sums of earlier ones shrink to the new maximum.
+//
+// edge: whether the block may hold keys that a query does not see
+template<int D> __device__ __forceinline__ void soften(float (&s)[8][4], float (&sum)[D / 8][4],
+        float (&most)[2], float (&total)[2], const Rows& rows, int row, int first, int window, float scale,
+        bool edge) {
+    int lane = threadIdx.x % 32;
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        float top = most[h];
+        int position = edge ? rows.positionOf(row + lane / 4 + 8 * h) : 0;
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                int key = first + n * 8 + lane % 4 * 2 + i;
+                float x = s[n][2 * h + i] * scale;
+                if (edge && (key > position || key < firstKey(position, window))) x = -INFINITE;
+                s[n][2 * h + i] = x;
+                top = fmaxf(top, x);
+            }
+        top = quadMax(top);
+        float base = top == -INFINITE ? 0 : top;
+        float shrink = exp2Fast(most[h] - base);
+        float more = 0;
+#pragma unroll
+        for (int n = 0; n < 8; n++)
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                float p = exp2Fast(s[n][2 * h + i] - base);
+                s[n][2 * h + i] = p;
+                more += p;
+            }
+        total[h] = total[h] * shrink + more;
+        most[h] = top;
+#pragma unroll
+        for (int n = 0; n < D / 8; n++) {
+            sum[n][2 * h] *= shrink;
+            sum[n][2 * h + 1] *= shrink;
+        }
+    }
+}
+
+// A tile of M·QUERIES queries, M·16 for each warp.
+template<int D, int M> __device__ void attend(const Call& call, const Matrix& out, const Matrix& lse,
+        char* shared) {
+    constexpr int BYTES = BLOCK * D * 2, ALL_QUERIES = M * QUERIES;
+    int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16 * M;
+    int group = call.heads / call.kvHeads, kvHead = blockIdx.x % call.kvHeads;
+    SpanTile tile = call.tiles[blockIdx.x / call.kvHeads];
     Span span = call.spans[tile.span];
     int queries = span.count * group;
     char* qs = shared;
-    char* ks = qs + QUERIES * D * 2;
+    char* ks = qs + ALL_QUERIES * D * 2;
     char* vs = ks + 2 * BYTES;
     int first = span.position + tile.first / group;
-    int last = span.position + min(tile.first + QUERIES - 1, queries - 1) / group;
+    int last = span.position + min(tile.first + ALL_QUERIES - 1, queries - 1) / group;
     int from = firstKey(first, call.window) / BLOCK;
-    copyQueries<D, QUERIES>(qs, call.q, span, tile.first, group, kvHead);
+    copyQueries<D, ALL_QUERIES>(qs, call.q, span, tile.first, group, kvHead);
     copyRows<D, BLOCK>(ks, blockOf(call.keys, call.pages, call.blockTable, call.keyOffset, span, from, kvHead,
         D));
     cpAsyncCommit();
     copyRows<D, BLOCK>(vs, blockOf(call.values, call.pages, call.blockTable, call.valueOffset, span, from,
         kvHead, D));
     cpAsyncCommit();
-    float sum[D / 8][4] = {};
-    float most[2] = {-INFINITE, -INFINITE}, total[2] = {0, 0};
-    int position[2];
+    float sum[M][D / 8][4] = {};
+    float most[M][2], total[M][2];
+    const Rows rows = {tile.first, queries, group, span.position};
 #pragma unroll
-    for (int h = 0; h < 2; h++)
-        position[h] = span.position + min(tile.first + row0 + lane / 4 + 8 * h, queries - 1) / group;
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            most[m][h] = -INFINITE;
+            total[m][h] = 0;
+        }
     float scale = call.scale * LOG2E;
     for (int b = from; b * BLOCK <= last; b++) {
         int now = (b - from) % 2;
@@ -180,70 +290,42 @@ template<int D> __device__ void attend(const Call& call, const Matrix& out, cons
         if (more) copyRows<D, BLOCK>(ks + (now ^ 1) * BYTES, blockOf(call.keys, call.pages, call.blockTable,
             call.keyOffset, span, b + 1, kvHead, D));
         cpAsyncCommit();
-        float s[8][4];
-        products<D, 8>(s, qs, row0, ks + now * BYTES);
+        float s[M][8][4];
+        scores<D, M>(s, qs, row0, ks + now * BYTES);
         // only the blocks at the ends of a query's range hold keys that it does not see
         bool edge = (b + 1) * BLOCK - 1 > first || call.window > 0;
 #pragma unroll
-        for (int h = 0; h < 2; h++) {
-            float top = most[h];
-#pragma unroll
-            for (int n = 0; n < 8; n++)
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    int key = b * BLOCK + n * 8 + lane % 4 * 2 + i;
-                    float x = s[n][2 * h + i] * scale;
-                    if (edge && (key > position[h] || key < firstKey(position[h], call.window)))
-                        x = -INFINITE;
-                    s[n][2 * h + i] = x;
-                    top = fmaxf(top, x);
-                }
-            top = quadMax(top);
-            float base = top == -INFINITE ? 0 : top;
-            float shrink = exp2Fast(most[h] - base);
-            float more = 0;
-#pragma unroll
-            for (int n = 0; n < 8; n++)
-#pragma unroll
-                for (int i = 0; i < 2; i++) {
-                    float p = exp2Fast(s[n][2 * h + i] - base);
-                    s[n][2 * h + i] = p;
-                    more += p;
-                }
-            total[h] = total[h] * shrink + more;
-            most[h] = top;
-#pragma unroll
-            for (int n = 0; n < D / 8; n++) {
-                sum[n][2 * h] *= shrink;
-                sum[n][2 * h + 1] *= shrink;
-            }
-        }
+        for (int m = 0; m < M; m++)
+            soften<D>(s[m], sum[m], most[m], total[m], rows, row0 + m * 16, b * BLOCK, call.window, scale,
+                edge);
         cpAsyncWait<1>();
         __syncthreads();
         if (more) copyRows<D, BLOCK>(vs + (now ^ 1) * BYTES, blockOf(call.values, call.pages, call.blockTable,
             call.valueOffset, span, b + 1, kvHead, D));
         cpAsyncCommit();
-        addProducts<D, 8>(sum, s, vs + now * BYTES);
+        addValues<D, M>(sum, s, vs + now * BYTES);
     }
     cpAsyncWait<0>();
 #pragma unroll
-    for (int h = 0; h < 2; h++) {
-        float all = quadSum(total[h]);
-        int query = tile.first + row0 + lane / 4 + 8 * h;
-        if (query >= queries) continue;
-        int row = span.row + query / group, head = kvHead * group + query % group;
-        storeRows<D>(out, row, head * D + lane % 4 * 2, sum, h, 1 / all);
-        if (lane % 4 == 0) store(lse, row, head, (most[h] + log2f(all)) / LOG2E);
-    }
+    for (int m = 0; m < M; m++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            float all = quadSum(total[m][h]);
+            int query = tile.first + row0 + m * 16 + lane / 4 + 8 * h;
+            if (query >= queries) continue;
+            int row = span.row + query / group, head = kvHead * group + query % group;
+            storeRows<D>(out, row, head * D + lane % 4 * 2, sum[m], h, 1 / all);
+            if (lane % 4 == 0) store(lse, row, head, (most[m][h] + log2f(all)) / LOG2E);
+        }
 }
 
-// Grid: tiles of QUERIES, key heads; 128 threads; shared memory: 5·64 rows.
+// Grid: tiles of QUERIES times key heads; 128 threads; shared memory: 5·64 rows.
 extern "C" __global__ void __launch_bounds__(128) attention_mma_64(Matrix out, Matrix lse, Matrix q,
         Matrix keys, Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
         long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
         int window, float scale) {
     DYNAMIC_SHARED(shared);
-    attend<64>({q, keys, values, pages, blockTable, keyOffset, valueOffset, spans, tiles, heads, kvHeads,
+    attend<64, 1>({q, keys, values, pages, blockTable, keyOffset, valueOffset, spans, tiles, heads, kvHeads,
         window, scale}, out, lse, shared);
 }
 
@@ -252,7 +334,27 @@ extern "C" __global__ void __launch_bounds__(128) attention_mma_128(Matrix out, 
         long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
         int window, float scale) {
     DYNAMIC_SHARED(shared);
-    attend<128>({q, keys, values, pages, blockTable, keyOffset, valueOffset, spans, tiles, heads, kvHeads,
+    attend<128, 1>({q, keys, values, pages, blockTable, keyOffset, valueOffset, spans, tiles, heads, kvHeads,
+        window, scale}, out, lse, shared);
+}
+
+// The same with 32 rows a warp, which read each block of keys and values half as often.
+// Grid: tiles of 2·QUERIES times key heads; 128 threads; shared memory: 6·64 rows.
+extern "C" __global__ void __launch_bounds__(128) attention_mma_wide_64(Matrix out, Matrix lse, Matrix q,
+        Matrix keys, Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
+        long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
+        int window, float scale) {
+    DYNAMIC_SHARED(shared);
+    attend<64, 2>({q, keys, values, pages, blockTable, keyOffset, valueOffset, spans, tiles, heads, kvHeads,
+        window, scale}, out, lse, shared);
+}
+
+extern "C" __global__ void __launch_bounds__(128) attention_mma_wide_128(Matrix out, Matrix lse, Matrix q,
+        Matrix keys, Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
+        long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
+        int window, float scale) {
+    DYNAMIC_SHARED(shared);
+    attend<128, 2>({q, keys, values, pages, blockTable, keyOffset, valueOffset, spans, tiles, heads, kvHeads,
         window, scale}, out, lse, shared);
 }
 
@@ -260,8 +362,8 @@ template<int D> __device__ void gradientOfQueries(const Call& call, const Matrix
         const Matrix& lse, const Matrix& delta, char* shared) {
     constexpr int BYTES = BLOCK * D * 2;
     int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16;
-    int group = call.heads / call.kvHeads, kvHead = blockIdx.y;
-    SpanTile tile = call.tiles[blockIdx.x];
+    int group = call.heads / call.kvHeads, kvHead = blockIdx.x % call.kvHeads;
+    SpanTile tile = call.tiles[blockIdx.x / call.kvHeads];
     Span span = call.spans[tile.span];
     int queries = span.count * group;
     char* qs = shared;
@@ -321,7 +423,7 @@ template<int D> __device__ void gradientOfQueries(const Call& call, const Matrix
     }
 }
 
-// Grid: tiles of QUERIES, key heads; 128 threads; shared memory: 6·64 rows.
+// Grid: tiles of QUERIES times key heads; 128 threads; shared memory: 6·64 rows.
 extern "C" __global__ void __launch_bounds__(128) attention_mma_backward_queries_64(Matrix dq, Matrix dout,
         Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
@@ -357,8 +459,8 @@ template<int D> __device__ void gradientOfKeys(const Call& call, const Matrix& d
         const Matrix& dout, const Matrix& lse, const Matrix& delta, char* shared) {
     constexpr int BYTES = 2 * PASSING * D * 2;
     int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16;
-    int group = call.heads / call.kvHeads, kvHead = blockIdx.y;
-    SpanTile tile = call.tiles[blockIdx.x];
+    int group = call.heads / call.kvHeads, kvHead = blockIdx.x % call.kvHeads;
+    SpanTile tile = call.tiles[blockIdx.x / call.kvHeads];
     Span span = call.spans[tile.span];
     int key0 = tile.first;
     char* ks = shared;
@@ -412,7 +514,7 @@ template<int D> __device__ void gradientOfKeys(const Call& call, const Matrix& d
     }
 }
 
-// Grid: tiles of BLOCK keys, key heads; 128 threads; shared memory: 4·64 rows and 4·PASSING floats.
+// Grid: tiles of BLOCK keys times key heads; 128 threads; shared memory: 4·64 rows and 4·PASSING floats.
 extern "C" __global__ void __launch_bounds__(128) attention_mma_backward_keys_64(Matrix dk, Matrix dv,
         Matrix dout, Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {

@@ -1,0 +1,179 @@
+package bios.worker.device.cuda;
+
+import bios.worker.device.DType;
+import bios.worker.device.Device.Scope;
+import bios.worker.device.OutOfDeviceMemory;
+import java.lang.foreign.ValueLayout;
+import java.util.ArrayList;
+import java.util.HashMap;
+import java.util.List;
+import java.util.Map;
+import java.util.Optional;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
+
+/// Projections of few rows, as decoding has them, by kernels that read a weight once at the speed of the
+/// memory: few_rows.cu. Projections of the same rows that follow each other are one launch, so one waits
+/// here until another verb is called.
+///
+/// A row's bits must not depend on how many rows there are. The library adds the terms of a sum, if it does
+/// not split it, in steps of 16 from the first to the last, and so do the kernels; but it promises nothing.
+/// So the card multiplies random operands in both ways when a weight is loaded, and the kernels are used for
+/// weights of this shape only if all bits are equal.
+final class FewRows {
+    /// Most rows.
+    static final int MOST = 64;
+    private static final Logger log = LoggerFactory.getLogger(FewRows.class);
+    private static final int PARTS = 3;
+    private static final int ROW_BYTES = 256;
+    private static final int WARP = 32, WARP_FEATURES = 16, MOST_WARPS = 8;
+    private static final int BLOCK = 256;
+    /// Rows whose products are compared; all of them, and the first of them.
+    private static final int ALL_ROWS = 200;
+    private static final int[] COMPARED = {1, 9, 20, MOST};
+    private static final int COMPARED_OUTPUTS = 1024;
+    private static final int COMPARING_BLOCKS = 256;
+    private static final int SEED = 7;
+
+    private record Shape(int out, int in) {}
+
+    /// A projection: y ← x·wᵀ + onto + bias + low·b.
+    ///
+    /// @param table address of the slots' entries, of which there are `entries`
+    /// @param from row of the pass that is row 0
+    record Part(CudaTensor y, CudaTensor w, Optional<CudaTensor> onto, Optional<CudaTensor> bias,
+            Optional<CudaTensor> low, long table, int entries, int from) {
+        boolean overlaps(Part other) {
+            return y.address() < other.y.address() + other.y.span()
+                    && other.y.address() < y.address() + y.span();
+        }
+    }
+
+    private final Cuda cuda;
+    private final CublasLt library;
+    private final Map<Shape, Boolean> equal = new HashMap<>();
+    private final List<Part> waiting = new ArrayList<>(PARTS);
+    private CudaTensor x;
+    private Thread thread;
+
+    FewRows(Cuda cuda, CublasLt library) {
+        this.cuda = cuda;
+        this.library = library;
+    }
+
+    /// Whether it computes the library's bits with such weights; compared by [#compare].
+    boolean fits(CudaTensor w) {
+        return equal.getOrDefault(new Shape(w.rows(), w.columns()), false);
+    }
+
+    /// Projects rows, now or before the next other verb.
+    void add(CudaTensor rows, Part part) {
+        boolean joins = rows.equals(x) && waiting.size() < PARTS && part.onto.isEmpty()
+                && waiting.stream().noneMatch(part::overlaps);
+        if (!joins) flush();
+        x = rows;
+        thread = Thread.currentThread();
+        waiting.add(part);
+    }
+
+    /// Launches what waits. Other threads than the one of the verbs use nothing that waits.
+    void flush() {
+        if (waiting.isEmpty() || thread != Thread.currentThread()) return;
+        try {
+            launch(x, waiting, warps(x.rows(), features(waiting)));
+        } finally {
+            waiting.clear();
+            x = null;
+        }
+    }
+
+    private static int features(List<Part> parts) {
+        return parts.stream().mapToInt(part -> part.y.columns()).sum();
+    }
+
+    /// Warps of a block: more of them share the rows that they multiply, fewer are spread more evenly.
+    private int warps(int rows, int features) {
+        int most = rows > 16 ? MOST_WARPS : 2;
+        int warps = most;
+        while (warps > 2 && features < warps * WARP_FEATURES * cuda.card().multiprocessors()) warps /= 2;
+        return warps;
+    }
+
+    private void launch(CudaTensor x, List<Part> parts, int warps) {
+        int rows = x.rows() <= 8 ? 8 : x.rows() <= 16 ? 16 : x.rows() <= 32 ? 32 : MOST;
+        int stages = rows <= 16 ? 5 : 4;
+        int features = warps * WARP_FEATURES;
+        var kernel = cuda.kernels().of("few_rows_" + rows).with(x);
+        int tiles = 0;
+        for (int i = 0; i < PARTS; i++) {
+            if (i < parts.size()) {
+                var part = parts.get(i);
+                kernel.with(part.y).with(part.w).withOptional(part.onto).withOptional(part.bias)
+                        .withOptional(part.low).with(part.table).with(part.entries).with(part.from);
+                tiles += Math.ceilDiv(part.y.columns(), features);
+            } else for (int j = 0; j < 5; j++) kernel.withOptional(Optional.empty());
+            if (i >= parts.size()) kernel.with(0L).with(0).with(0);
+        }
+        kernel.launch(tiles, 1, 1, warps * WARP, stages * (features + rows) * ROW_BYTES);
+    }
+
+    // ---- comparison with the library ----
+
+    /// Compares the bits of both ways for the shape of a weight, once. Without memory for it, the library
+    /// multiplies: the bits are the same.
+    void compare(CudaTensor w) {
+        var shape = new Shape(w.rows(), w.columns());
+        if (equal.containsKey(shape)) return;
+        try (var scope = cuda.memory().scope()) {
+            long different = different(shape, scope);
+            equal.put(shape, different == 0);
+            if (different > 0) log.warn("{} adds the terms of products of [{}, {}] in another order than "
+                    + "the kernels for few rows ({} different results): decoding uses the library, which "
+                    + "is slower", library.version(), shape.out, shape.in, different);
+        } catch (OutOfDeviceMemory full) {
+            log.warn("no memory to compare products of [{}, {}]: {}", shape.out, shape.in,
+                    full.getMessage());
+        }
+    }
+
+    private long different(Shape shape, Scope scope) {
+        int out = Math.min(shape.out, COMPARED_OUTPUTS);
+        var memory = cuda.memory();
+        var w = scattered(memory.scratch(scope, DType.BF16, out, shape.in), 1);
+        var rows = scattered(memory.scratch(scope, DType.BF16, ALL_ROWS, shape.in), 2);
+        var theirs = memory.scratch(scope, DType.F32, ALL_ROWS, out);
+        var onto = memory.scratch(scope, DType.F32, ALL_ROWS, out);
+        scattered(new CudaTensor(onto.address(), DType.BF16, ALL_ROWS, 2 * out, 2 * out), 3);
+        var own = memory.scratch(scope, DType.F32, MOST, out);
+        long count = memory.scratch(scope, Long.BYTES);
+        cuda.driver().zero(count, Long.BYTES, cuda.compute());
+        for (boolean more : new boolean[] {false, true}) {
+            library.multiply(theirs, rows, w, false, more ? onto : null, shape.out);
+            for (int n : COMPARED) {
+                var part = new Part(own.rows(0, n), w, more ? Optional.of(onto.rows(0, n))
+                        : Optional.empty(), Optional.empty(), Optional.empty(), 0, 0, 0);
+                launch(rows.rows(0, n), List.of(part), warps(n, out));
+                cuda.kernels().of("count_different").with(own.rows(0, n)).with(theirs.rows(0, n)).with(count)
+                        .launch(COMPARING_BLOCKS, BLOCK);
+            }
+        }
+        return read(count);
+    }
+
+    private CudaTensor scattered(CudaTensor to, int seed) {
+        cuda.kernels().of("scatter_bits").with(to).with(SEED * seed).launch(Cuda.blocks(to.elements(), BLOCK),
+                BLOCK);
+        return to;
+    }
+
+    private long read(long from) {
+        var block = cuda.pinned().take(Long.BYTES);
+        cuda.driver().toHost(block.asSlice(0, Long.BYTES), from, cuda.compute());
+        var done = cuda.pinned().mark(cuda.compute());
+        cuda.driver().await(done);
+        cuda.pinned().give(done);
+        long value = block.get(ValueLayout.JAVA_LONG, 0);
+        cuda.pinned().give(block);
+        return value;
+    }
+}
