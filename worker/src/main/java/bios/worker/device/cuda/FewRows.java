@@ -35,6 +35,11 @@ final class FewRows {
     private static final int COMPARING_BLOCKS = 256;
     private static final int SEED = 7;
 
+    /// Tiles of low_rank_rows; its sums are in SHARES parts, of slices of so many terms.
+    private static final int LOW_ROWS = 16, LOW_RANKS = 16, LOW_BLOCK = 64, SHARES = 8, SLICE = 32;
+    private static final int SLICE_BYTES = SLICE * LOW_RANKS * 4 + LOW_ROWS * SLICE * 2;
+    private static final int COUNTERS = 4096;
+
     private record Shape(int out, int in) {}
 
     /// A projection: y ← x·wᵀ + onto + bias + low·b.
@@ -54,6 +59,8 @@ final class FewRows {
     private final Map<Shape, Boolean> equal = new HashMap<>();
     private final List<Part> waiting = new ArrayList<>(PARTS);
     private CudaTensor x;
+    /// Address of counters that are 0 between launches.
+    private long counters;
     private Thread thread;
 
     FewRows(Cuda cuda, CublasLt library) {
@@ -115,6 +122,31 @@ final class FewRows {
             if (i >= parts.size()) kernel.with(0L).with(0).with(0);
         }
         kernel.launch(tiles, 1, 1, warps * WARP, stages * (features + rows) * ROW_BYTES);
+    }
+
+    // ---- low-rank products ----
+
+    /// lows ← s·x·A of up to PARTS sites with the bits of `low_rank_mma`; false if the kernel for few rows
+    /// does not fit.
+    boolean lowRank(List<CudaTensor> lows, CudaTensor x, CudaSlots slots, List<Integer> sites, int rank) {
+        int shared = Math.ceilDiv(x.columns(), SHARES * SLICE) * SLICE_BYTES;
+        if (x.rows() > MOST || rank == 0 || shared > cuda.card().sharedBytesPerBlock()
+                || !sites.stream().allMatch(slots::widePieces)) return false;
+        int tiles = slots.tiles(x.rows(), LOW_ROWS, false);
+        int ranks = Math.ceilDiv(rank, LOW_RANKS);
+        int sums = tiles * ranks * sites.size();
+        if (sums > COUNTERS) return false;
+        if (counters == 0) counters = cuda.memory().tensor(DType.I32, 1, COUNTERS).address();
+        try (var scope = cuda.memory().scope()) {
+            long partial = cuda.memory().scratch(scope, 4L * sums * SHARES * LOW_ROWS * LOW_RANKS);
+            var kernel = cuda.kernels().of("low_rank_rows").with(x);
+            for (int i = 0; i < PARTS; i++) kernel.with(lows.get(Math.min(i, lows.size() - 1)));
+            for (int i = 0; i < PARTS; i++)
+                kernel.with(slots.table(sites.get(Math.min(i, sites.size() - 1))));
+            kernel.with(slots.entries()).with(slots.from()).with(partial).with(counters)
+                    .launch(tiles, ranks, sites.size() * SHARES, LOW_BLOCK, shared);
+        }
+        return true;
     }
 
     // ---- comparison with the library ----
