@@ -24,6 +24,15 @@ long faultAt(const char* kind) {
     const char* at = text ? strstr(text, kind) : nullptr;
     return at ? atol(at + strlen(kind)) : 0;
 }
+// The file of "lost@/path": the device is lost at the first call that finds it. Empty if not asked for.
+const std::string& lostFile() {
+    static const std::string file = [] {
+        const char* text = getenv("CUDA_EMULATOR_FAULT");
+        const char* at = text ? strstr(text, "lost@/") : nullptr;
+        return at ? std::string(at + 5, strcspn(at + 5, ",")) : std::string();
+    }();
+    return file;
+}
 }  // namespace
 
 const Settings& settings() {
@@ -225,7 +234,8 @@ Result ready() {
     if (d.sticky) return d.sticky;
     if (current.empty() || !current.back()) return INVALID_CONTEXT;
     if (!current.back()->alive) violation("%s: the context was destroyed", inCall);
-    if (settings().lostAt && ++d.operations == (uint64_t) settings().lostAt) {
+    bool now = settings().lostAt && ++d.operations == (uint64_t) settings().lostAt;
+    if (now || (!lostFile().empty() && access(lostFile().c_str(), F_OK) == 0)) {
         log("%s: the device is lost, as asked for", inCall);
         return d.sticky = DEVICE_UNAVAILABLE;
     }
@@ -379,10 +389,12 @@ int cuInit(unsigned) {
     return OK;
 }
 int cuDriverGetVersion(int* v) { *v = 12060; return OK; }
-int cuDeviceGetCount(int* n) { *n = 1; return device().initialized ? OK : NOT_INITIALIZED; }
-int cuDeviceGet(int* d, int ordinal) { if (!device().initialized) return NOT_INITIALIZED; if (ordinal) return INVALID_DEVICE; *d = 0; return OK; }
+// All cards share what is one device here: a process uses one of them.
+static int cards() { return (int) number("CUDA_EMULATOR_CARDS", 1); }
+int cuDeviceGetCount(int* n) { *n = cards(); return device().initialized ? OK : NOT_INITIALIZED; }
+int cuDeviceGet(int* d, int ordinal) { if (!device().initialized) return NOT_INITIALIZED; if (ordinal < 0 || ordinal >= cards()) return INVALID_DEVICE; *d = ordinal; return OK; }
 int cuDeviceGetName(char* name, int n, int) { snprintf(name, n, "Emulated CUDA device"); return OK; }
-int cuDeviceGetUuid(char* u, int) { for (int i = 0; i < 16; i++) u[i] = (char) (0xe0 + i); return OK; }
+int cuDeviceGetUuid(char* u, int d) { for (int i = 0; i < 16; i++) u[i] = (char) (0xe0 + i + d); return OK; }
 int cuDeviceGetUuid_v2(char* u, int d) { return cuDeviceGetUuid(u, d); }
 int cuDeviceTotalMem_v2(size_t* n, int) { *n = settings().memory; return OK; }
 int cuDeviceComputeCapability(int* a, int* b, int) { *a = settings().major; *b = settings().minor; return OK; }

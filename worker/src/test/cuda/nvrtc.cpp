@@ -118,7 +118,7 @@ int nvrtcCompileProgram(Program* p, int n, const char* const* options) {
     std::string key = "3" + p->name + "\1" + p->source + "\1" + arch + (check ? "c" : "f");
     for (auto& d : defines) key += "\1" + d;
     for (auto& [name, text] : p->headers) key += "\1" + name + "\1" + text;
-    for (const char* file : {"shim.h", "emu.h", "ptx.cuh"}) key += read(fs::path(emulator) / file);
+    for (const char* file : {"shim.h", "emu.h", "ptx.cuh", "wgmma.cuh"}) key += read(fs::path(emulator) / file);
     a = hash(key, a);
     b = hash(key, b);
     char hex[40];
@@ -133,7 +133,7 @@ int nvrtcCompileProgram(Program* p, int n, const char* const* options) {
         fs::path work = cache / (std::string(hex) + "." + std::to_string(getpid()));
         fs::create_directories(work);
         for (auto& [name, text] : p->headers) write(work / name, shared(text));
-        for (auto& [name, text] : p->headers) if (name == "ptx.cuh") write(work / name, read(fs::path(emulator) / "ptx.cuh"));
+        for (auto& [name, text] : p->headers) if (name == "ptx.cuh" || name == "wgmma.cuh") write(work / name, read(fs::path(emulator) / name));
         fs::path unit = work / (fs::path(p->name).filename().string() + ".cpp");
         write(unit, "#line 1 \"" + p->name + "\"\n" + shared(p->source) + "\n" + kernels(*p));
         std::vector<std::string> words = {"g++", "-x", "c++", "-std=c++17", "-O2", "-g1", "-fPIC", "-shared", "-ffp-contract=off",

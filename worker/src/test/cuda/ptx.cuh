@@ -29,6 +29,7 @@ static inline void ldmatrix2Transposed(unsigned (&r)[2], const void* row) { emu:
 // Asynchronous copies from global to shared memory; the first `valid` bytes, zeros after them.
 static inline void cpAsync16(void* shared, const void* global) { emu_copy_async(shared, global, 16, 16); }
 static inline void cpAsync16(void* shared, const void* global, unsigned valid) { emu_copy_async(shared, global, 16, valid); }
+static inline void cpAsync4(void* shared, const void* global, unsigned valid) { emu_copy_async(shared, global, 4, valid); }
 static inline void cpAsyncCommit() { emu_copy_commit(); }
 template<int NEWEST> static inline void cpAsyncWait() { emu_copy_wait(NEWEST); }
 

@@ -76,6 +76,10 @@ final class EndToEndIT {
         python("deploy/src/test/python/soak.py", "--plant");
     }
 
+    @Test void onAnEmulatedCardEverythingIsCheckedAndALostOneLosesNothing() throws Exception {
+        python("deploy/src/test/python/emulated_gpu.py");
+    }
+
     @Test void everyListingOfTheUsersPageRuns() throws Exception {
         python("deploy/src/test/python/listings_run.py");
     }

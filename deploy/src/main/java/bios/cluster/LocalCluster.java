@@ -67,12 +67,13 @@ public final class LocalCluster {
     /// @param root folder of the installation, for Cassandra's jars
     /// @param common arguments of every `bios node`, e.g. `--config FILE`
     /// @param worker arguments of every worker, e.g. its models
+    /// @param devices what the workers compute on, in turn; empty: one of several cards each, else any
     /// @param coordinator arguments of every coordinator, e.g. `--keys FILE`
     /// @param restart whether ended processes are restarted
     /// @param spread whether each process has its own loopback address, for tests of partitions
     public record Settings(int coordinators, int workers, Path data, int port, List<String> cassandra,
-            String keyspace, Path root, List<String> common, List<String> worker, List<String> coordinator,
-            boolean restart, boolean spread) {
+            String keyspace, Path root, List<String> common, List<String> worker, List<String> devices,
+            List<String> coordinator, boolean restart, boolean spread) {
         private String host(int process) {
             return spread ? "127.0.0." + (FIRST_SPREAD_ADDRESS + process) : HOST;
         }
@@ -180,14 +181,13 @@ public final class LocalCluster {
         }
         // All processes are seeds, so that a restarted process finds any other one.
         String seeds = String.join(",", planned.stream().map(Planned::address).toList());
-        List<Integer> cards = Devices.cards();
+        List<String> devices = devices();
         int workers = 0;
         for (Planned p : planned) {
             boolean worker = p.role().equals("worker");
             List<String> options = memory(worker);
-            // one worker for each of several cards
-            if (worker && cards.size() > 1)
-                options.add("-Dbios.engine.device=cuda:" + cards.get(workers++ % cards.size()));
+            if (worker && !devices.isEmpty())
+                options.add("-Dbios.engine.device=" + devices.get(workers++ % devices.size()));
             var arguments = new ArrayList<>(List.of("--name", p.name(), "--role", p.role(),
                     "--cluster-host", p.host(), "--cluster-port", String.valueOf(p.artery()), "--seed", seeds,
                     "--host", HOST, "--port", String.valueOf(p.http()), "--cassandra",
@@ -199,6 +199,13 @@ public final class LocalCluster {
                     settings.data().resolve("logs").resolve(p.name() + ".log"), arguments,
                     Map.of("BIOS_ARCHIVE_URL_SECRET", secret()), options));
         }
+    }
+
+    /// What the workers compute on, in turn: one worker for each of several cards.
+    private List<String> devices() {
+        if (!settings.devices().isEmpty()) return settings.devices();
+        List<Integer> cards = Devices.cards();
+        return cards.size() > 1 ? cards.stream().map(card -> "cuda:" + card).toList() : List.of();
     }
 
     /// Divides the memory of the machine among the processes. Options and settings of the user override this.

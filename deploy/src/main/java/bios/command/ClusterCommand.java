@@ -42,6 +42,11 @@ public final class ClusterCommand implements Callable<Integer> {
             description = "Threads of each worker's engine (default: all cores, divided by the workers).")
     private Integer threads;
 
+    @Option(names = "--device", split = ",", paramLabel = "DEVICE", description =
+            "What the workers compute on, in turn: cpu, cuda, cuda:INDEX or cuda:UUID (default: one of"
+            + " several NVIDIA cards each, else a card if there is one).")
+    private List<String> devices = List.of();
+
     @Option(names = "--no-restart", description = "Do not restart processes that end.")
     private boolean noRestart;
 
@@ -88,9 +93,8 @@ public final class ClusterCommand implements Callable<Integer> {
                 String.valueOf(threads != null ? threads : Math.max(1, cores / workers))));
         List<String> coordinator = keys == null ? List.of() : List.of("--keys", absolute(keys));
         return new LocalCluster.Settings(coordinators, workers, home, port, options.cassandra(),
-                options.keyspace().orElse(KEYSPACE), Installation.root(), common, worker, coordinator,
-                !noRestart,
-                spread);
+                options.keyspace().orElse(KEYSPACE), Installation.root(), common, worker, devices,
+                coordinator, !noRestart, spread);
     }
 
     private static String absolute(Path file) {

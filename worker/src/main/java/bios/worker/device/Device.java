@@ -43,6 +43,12 @@ public interface Device extends AutoCloseable {
     /// A description for people: kind, instruction set, threads.
     String description();
 
+    /// What the device's card does at the moment; empty for a device that is no card, or says nothing of it.
+    /// Any thread.
+    default Optional<CardState> card() {
+        return Optional.empty();
+    }
+
     /// The element type of activations that it computes with fastest, [DType#F32] or [DType#BF16]; both work.
     default DType activationType() {
         return DType.F32;
@@ -166,7 +172,7 @@ public interface Device extends AutoCloseable {
 
     /// The gradients of [#project]: with dlow = s·dy·Bᵀ of each slot, dB += lowᵀ·dy, dA += xᵀ·dlow in the
     /// slot's gradient, and dx ← (or +=) dy·W + dlow·Aᵀ. Sums over rows contain one slot's rows, in their
-    /// order.
+    /// order. A BF16 dx may be rounded twice: what dy·W is added to, and the sum.
     ///
     /// @param dx empty if only the adapters' gradients are needed
     /// @param add whether dx is accumulated

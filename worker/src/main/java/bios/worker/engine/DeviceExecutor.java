@@ -69,6 +69,7 @@ final class DeviceExecutor implements AutoCloseable {
             DeviceQueue queue, StagingBuffers buffers, ExecutionMarks marks,
             Consumer<EngineSelfMessage> report) {
         this.device = device;
+        CardMetrics.watch(device);
         this.fingerprints = fingerprints;
         this.settings = settings;
         this.queue = queue;

@@ -25,8 +25,7 @@ final class ConformanceCoverageTest {
             LauncherFactory.create().execute(LauncherDiscoveryRequestBuilder.request()
                     .selectors(DiscoverySelectors.selectPackage("bios.worker.device"))
                     .filters(ClassNameFilter.includeClassNamePatterns("bios\\.worker\\.device\\.\\w+"),
-                            ClassNameFilter.excludeClassNamePatterns(".*ForcedPathsTest",
-                                    ".*ConformanceCoverageTest"))
+                            ClassNameFilter.excludeClassNamePatterns(TestDevices.OUTSIDE_THE_SUITE))
                     .build(), listener);
         } finally {
             if (before == null) System.clearProperty(TestDevices.PROPERTY);

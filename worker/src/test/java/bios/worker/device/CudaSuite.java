@@ -39,7 +39,7 @@ public final class CudaSuite {
 
     private static String[] excluded(String[] arguments) {
         List<String> patterns = new ArrayList<>(List.of("bios\\.worker\\.device\\.(cpu|cuda)\\..*",
-                ".*(ForcedPaths|ConformanceCoverage|KernelResources|Cuda\\w*)Test"));
+                TestDevices.OUTSIDE_THE_SUITE));
         for (String argument : arguments)
             if (argument.startsWith("-")) patterns.add(".*" + argument.substring(1));
         return patterns.toArray(String[]::new);

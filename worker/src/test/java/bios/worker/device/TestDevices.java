@@ -12,13 +12,27 @@ public final class TestDevices {
 
     /// The property of processes that test the CUDA backend; its value is for reports.
     static final String CUDA_PROPERTY = "bios.test.cuda";
+    /// The property whose value `long` asks for everything on the emulated card.
+    static final String SUITES_PROPERTY = "bios.cuda.suites";
     private static final String CUDA = "cuda";
+
+    /// Names of tests of this package that start the suite of a backend themselves, or test no backend: a
+    /// process that runs the suite leaves them out.
+    static final String OUTSIDE_THE_SUITE =
+            ".*(ForcedPaths|ConformanceCoverage|KernelResources|Cuda\\w*)Test";
 
     private TestDevices() {}
 
     /// Whether this process tests the CUDA backend.
     public static boolean cuda() {
         return System.getProperty(CUDA_PROPERTY) != null;
+    }
+
+    /// `n` on the emulated card, where a pass takes long, else 1: of so many repetitions of a test one is
+    /// made. All are with `-Dbios.cuda.suites=long`.
+    public static int oneOf(int n) {
+        return "emulated".equals(System.getProperty(CUDA_PROPERTY))
+                && !"long".equals(System.getProperty(SUITES_PROPERTY)) ? n : 1;
     }
 
     /// The settings for a path.

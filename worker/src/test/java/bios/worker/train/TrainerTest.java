@@ -90,7 +90,7 @@ class TrainerTest {
                 long bytes = on.memoryInUse();
                 int tensors = test.tensors();
                 Optional<Evaluated> result = Optional.empty();
-                for (int n = 0; result.isEmpty(); n++) {
+                for (int n = 0; result.isEmpty(); n += TestDevices.oneOf(17)) {
                     test.refuseAfter(n);
                     try {
                         result = Optional.of(trainer.evaluate(run, operation));

@@ -18,7 +18,8 @@ import java.util.Optional;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
-/// NVIDIA's library of matrix products: bf16 operands on tensor cores, sums and results in fp32.
+/// NVIDIA's library of matrix products: bf16 operands on tensor cores, sums in fp32, results in
+/// fp32 or bf16.
 ///
 /// The algorithm of a product is chosen once for a shape of weight and a direction, without splitting sums,
 /// and used for any number of rows: so the bits of a row do not depend on the rows beside it.
@@ -45,7 +46,8 @@ final class CublasLt implements AutoCloseable {
     private static final int CANDIDATES = 32;
     private static final int MOST_LAYOUTS = 8192;
 
-    private record Shape(int out, int in, boolean backward) {}
+    /// @param result the element type of results
+    private record Shape(int out, int in, boolean backward, int result) {}
 
     private record LayoutKey(int type, int rows, int columns, int stride) {}
 
@@ -83,17 +85,18 @@ final class CublasLt implements AutoCloseable {
         return "cuBLASLt " + version;
     }
 
-    /// to ← onto + x·wᵀ, or + x·w if `backward`. x and w are BF16, `to` is F32; every row begins at a
-    /// multiple of [#ALIGNMENT] bytes.
+    /// to ← onto + x·wᵀ, or + x·w if `backward`. x and w are BF16, `to` is F32 or BF16, rounded once; every
+    /// row begins at a multiple of [#ALIGNMENT] bytes.
     ///
-    /// @param onto F32, of the shape of `to` and possibly itself; null for none
+    /// @param onto of the type and shape of `to` and possibly itself; null for none
     void multiply(CudaTensor to, CudaTensor x, CudaTensor w, boolean backward, CudaTensor onto) {
         multiply(to, x, w, backward, onto, w.rows());
     }
 
     /// The same by the algorithm for weights of `out` rows.
     void multiply(CudaTensor to, CudaTensor x, CudaTensor w, boolean backward, CudaTensor onto, int out) {
-        multiply(to, x, w, backward, onto, algorithm(new Shape(out, w.columns(), backward)).orElseThrow());
+        multiply(to, x, w, backward, onto, algorithm(new Shape(out, w.columns(), backward,
+                type(to.dtype()))).orElseThrow());
     }
 
     private void multiply(CudaTensor to, CudaTensor x, CudaTensor w, boolean backward, CudaTensor onto,
@@ -128,9 +131,13 @@ final class CublasLt implements AutoCloseable {
 
     // ---- algorithms ----
 
-    /// Whether it has an algorithm for a weight and a direction.
-    boolean multiplies(CudaTensor w, boolean backward) {
-        return algorithm(new Shape(w.rows(), w.columns(), backward)).isPresent();
+    /// Whether it has an algorithm for a weight, a direction and results of an element type.
+    boolean multiplies(CudaTensor w, boolean backward, DType result) {
+        return algorithm(new Shape(w.rows(), w.columns(), backward, type(result))).isPresent();
+    }
+
+    private static int type(DType dtype) {
+        return dtype == DType.BF16 ? REAL_16BF : REAL_32F;
     }
 
     private Optional<MemorySegment> algorithm(Shape shape) {
@@ -154,7 +161,7 @@ final class CublasLt implements AutoCloseable {
             var results = local.allocate((long) HEURISTIC_BYTES * CANDIDATES, 16);
             var found = local.allocate(JAVA_INT);
             var x = layout(REAL_16BF, in, USUAL_ROWS, in);
-            var y = layout(REAL_32F, out, USUAL_ROWS, out);
+            var y = layout(shape.result, out, USUAL_ROWS, out);
             check("cublasLtMatmulAlgoGetHeuristic", (int) NativeLibrary.call(library.function(
                     "cublasLtMatmulAlgoGetHeuristic", ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS,
                     ADDRESS, JAVA_INT, ADDRESS, ADDRESS), handle, operation, layout(w), x, y, y, preference,
@@ -165,7 +172,7 @@ final class CublasLt implements AutoCloseable {
                 var algorithm = result.asSlice(0, ALGORITHM_BYTES);
                 if (result.get(JAVA_INT, STATE) == 0 && config(algorithm, SPLIT_CONFIG) <= 1
                         && config(algorithm, REDUCTION_CONFIG) == 0
-                        && takesAnyRows(algorithm, operation, layout(w), in, out))
+                        && takesAnyRows(algorithm, operation, layout(w), in, out, shape.result))
                     return Optional.of(arena.allocate(ALGORITHM_BYTES, 16).copyFrom(algorithm));
             }
             return Optional.empty();
@@ -197,15 +204,15 @@ final class CublasLt implements AutoCloseable {
     }
 
     private boolean takesAnyRows(MemorySegment algorithm, MemorySegment operation, MemorySegment w, int in,
-            int out) {
+            int out, int result) {
         try (var local = Arena.ofConfined()) {
-            var result = local.allocate(HEURISTIC_BYTES, 16);
+            var checked = local.allocate(HEURISTIC_BYTES, 16);
             for (int rows : OTHER_ROWS) {
                 var x = layout(REAL_16BF, in, rows, in);
-                var y = layout(REAL_32F, out, rows, out);
+                var y = layout(result, out, rows, out);
                 int status = (int) NativeLibrary.call(library.function("cublasLtMatmulAlgoCheck", ADDRESS,
                         ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS, ADDRESS), handle, operation, w,
-                        x, y, y, algorithm, result);
+                        x, y, y, algorithm, checked);
                 if (status != 0) return false;
             }
             return true;
@@ -234,7 +241,7 @@ final class CublasLt implements AutoCloseable {
 
     /// A row-major matrix as the library sees it: its transpose.
     private MemorySegment layout(CudaTensor t) {
-        return layout(t.dtype() == DType.BF16 ? REAL_16BF : REAL_32F, t.columns(), t.rows(),
+        return layout(type(t.dtype()), t.columns(), t.rows(),
                 Math.max(t.stride(), t.columns()));
     }
 

@@ -28,6 +28,8 @@ final class CudaAttention {
     private static final int MMA_QUERIES = 64;
     private static final int PASSING = 32;
     private static final int FORWARD_ROWS = 5 * 64, QUERIES_ROWS = 6 * 64, KEYS_ROWS = 4 * 64;
+    /// Rows that stay and rows that pass of attention_wgmma.cu, and what aligns its shared memory.
+    private static final int HELD = 128, WIDE_PASSING = 64, PIECES_ALIGNMENT = 1024;
 
     private final Cuda cuda;
     private final CudaTransfers transfers;
@@ -142,7 +144,12 @@ final class CudaAttention {
         operands.forEach(kernel::with);
         shape(kernel.with(source.keys).with(source.values).with(source.pages).with(sequences.blockTable())
                 .with(source.keyOffset).with(source.valueOffset).with(sequences.spans())
-                .with(tiles.address()), shape).launch(tiles.count(), shape.kvHeads(), 1, block, sharedBytes);
+                .with(tiles.address()), shape).launch(blocks(tiles, shape), 1, 1, block, sharedBytes);
+    }
+
+    /// A block for each tile and key head, heads of a tile beside each other: the longest tiles come first.
+    private static int blocks(CudaSequences.Tiles tiles, AttentionShape shape) {
+        return Math.multiplyExact(tiles.count(), shape.kvHeads());
     }
 
     private static boolean narrow(AttentionShape shape) {
@@ -187,7 +194,8 @@ final class CudaAttention {
                 backward("attention_backward_queries", ofQueries, sequences, sequences.tiles(QUERIES,
                         shape.heads() / shape.kvHeads()), shape, BLOCK,
                         4 * ((2 * QUERIES + Device.BLOCK) * stride + QUERIES * Device.BLOCK));
-                backward("attention_backward_keys", ofKeys, sequences, sequences.tiles(KEYS, 1), shape, BLOCK,
+                backward("attention_backward_keys", ofKeys, sequences, sequences.tilesOfKeys(KEYS), shape,
+                        BLOCK,
                         4 * 2 * ((KEYS + QUERIES) * stride + KEYS * QUERIES));
             }
         }
@@ -196,20 +204,28 @@ final class CudaAttention {
     private void backwardOnTensorCores(List<CudaTensor> ofQueries, List<CudaTensor> ofKeys,
             CudaSequences sequences, AttentionShape shape) {
         int row = 2 * shape.headDim();
-        backward(narrow(shape) ? "attention_mma_backward_queries_64" : "attention_mma_backward_queries_128",
-                ofQueries, sequences, sequences.tiles(MMA_QUERIES, shape.heads() / shape.kvHeads()), shape,
-                MMA_BLOCK, QUERIES_ROWS * row);
-        backward(narrow(shape) ? "attention_mma_backward_keys_64" : "attention_mma_backward_keys_128", ofKeys,
-                sequences, sequences.tiles(Device.BLOCK, 1), shape, MMA_BLOCK,
-                KEYS_ROWS * row + 4 * 4 * PASSING);
+        String suffix = narrow(shape) ? "_64" : "_128";
+        if (cuda.card().warpgroups()) {
+            int bytes = (2 * HELD + 4 * WIDE_PASSING) * row + 4 * 4 * WIDE_PASSING + PIECES_ALIGNMENT;
+            backward("attention_wgmma_backward_queries" + suffix, ofQueries, sequences,
+                    sequences.tiles(HELD, shape.heads() / shape.kvHeads()), shape, BLOCK, bytes);
+            backward("attention_wgmma_backward_keys" + suffix, ofKeys, sequences,
+                    sequences.tilesOfKeys(HELD), shape, BLOCK, bytes);
+            return;
+        }
+        backward("attention_mma_backward_queries" + suffix, ofQueries, sequences,
+                sequences.tiles(MMA_QUERIES, shape.heads() / shape.kvHeads()), shape, MMA_BLOCK,
+                QUERIES_ROWS * row);
+        backward("attention_mma_backward_keys" + suffix, ofKeys, sequences,
+                sequences.tilesOfKeys(Device.BLOCK), shape, MMA_BLOCK, KEYS_ROWS * row + 4 * 4 * PASSING);
     }
 
     private void backward(String name, List<CudaTensor> operands, CudaSequences sequences,
             CudaSequences.Tiles tiles, AttentionShape shape, int block, int sharedBytes) {
         var kernel = kernel(name);
         operands.forEach(kernel::with);
-        shape(kernel.with(sequences.spans()).with(tiles.address()), shape).launch(tiles.count(),
-                shape.kvHeads(), 1, block, sharedBytes);
+        shape(kernel.with(sequences.spans()).with(tiles.address()), shape).launch(
+                blocks(tiles, shape), 1, 1, block, sharedBytes);
     }
 
     private static Kernels.Kernel shape(Kernels.Kernel kernel, AttentionShape shape) {

@@ -12,9 +12,14 @@ record CudaCard(int index, String name, String uuid, int major, int minor, long 
     /// The lowest compute capability of the kernels: bf16 tensor cores and asynchronous copies.
     static final int LEAST_MAJOR = 8;
 
+    /// Whether it has the products of warpgroups: a Hopper card.
+    boolean warpgroups() {
+        return major == 9 && minor == 0;
+    }
+
     /// The name of the architecture that kernels are compiled for: with all instructions of a Hopper card.
     String architecture() {
-        return major == 9 && minor == 0 ? "sm_90a" : "sm_" + major + minor;
+        return warpgroups() ? "sm_90a" : "sm_" + major + minor;
     }
 
     /// Whether kernels are written for such a card.

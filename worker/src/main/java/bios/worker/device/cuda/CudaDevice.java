@@ -1,6 +1,7 @@
 package bios.worker.device.cuda;
 
 import bios.worker.device.AttentionShape;
+import bios.worker.device.CardState;
 import bios.worker.device.DType;
 import bios.worker.device.Device;
 import bios.worker.device.DeviceLost;
@@ -33,6 +34,7 @@ final class CudaDevice implements Device {
     private final CudaProducts products;
     private final CudaAttention attention;
     private final CudaSampling sampling;
+    private final Optional<Nvml> monitor;
     private boolean closed;
 
     CudaDevice(Cuda cuda) {
@@ -45,11 +47,16 @@ final class CudaDevice implements Device {
         cuda.memory().beforeScopesClose(products::flush);
         attention = new CudaAttention(cuda, transfers, rows);
         sampling = new CudaSampling(cuda, transfers, rows);
+        monitor = Nvml.of(cuda.card());
     }
 
     @Override public String description() {
         return "CUDA, %s, %s, %s".formatted(cuda.card().name(), cuda.card().architecture(),
                 products.description());
+    }
+
+    @Override public Optional<CardState> card() {
+        return monitor.map(Nvml::state);
     }
 
     @Override public DType activationType() {

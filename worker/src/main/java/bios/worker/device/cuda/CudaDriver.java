@@ -199,6 +199,24 @@ final class CudaDriver implements AutoCloseable {
         check(JCudaDriver.cuMemFree(pointer(memory)), "cuMemFree");
     }
 
+    /// As [#allocate(long)], for what the stream does after this.
+    long allocate(long bytes, CudaStream on) {
+        enter();
+        var memory = new DeviceAddress();
+        int code = JCudaDriver.cuMemAllocAsync(memory, bytes, on);
+        if (code == CUresult.CUDA_ERROR_OUT_OF_MEMORY) return 0;
+        check(code, "cuMemAllocAsync");
+        return memory.address();
+    }
+
+    /// Frees memory of [#allocate(long, CudaStream)] after what the stream did before this. On a lost card
+    /// there is nothing left to free.
+    void free(long memory, CudaStream on) {
+        if (lost != null) return;
+        enter();
+        check(JCudaDriver.cuMemFreeAsync(pointer(memory), on), "cuMemFreeAsync");
+    }
+
     /// Memory of the host that the card reads and writes directly, until [#freeHost].
     @SuppressWarnings("restricted")
     MemorySegment allocateHost(long bytes) {

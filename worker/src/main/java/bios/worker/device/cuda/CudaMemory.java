@@ -18,9 +18,16 @@ import java.util.TreeSet;
 /// on one stream, or is waited for before it is freed.
 ///
 /// The limit holds for the blocks; chunks grow with them, so a device that is opened takes what it uses.
+///
+/// With the system property [#BLOCKS] `separate`, each block is an allocation of the driver, in the order of
+/// the compute stream: slower, but a tool that watches allocations (the emulated device of the tests, or
+/// compute-sanitizer) then sees an access beyond the end of a block and one after its end.
 final class CudaMemory implements AutoCloseable {
     /// Every block begins at a multiple of this.
     static final int ALIGNMENT = 256;
+    /// The system property that tells where blocks come from; see above.
+    static final String BLOCKS = "bios.cuda.blocks";
+    private static final String SEPARATE = "separate";
     private static final long LEAST_CHUNK = 32L << 20;
     private static final long MOST_CHUNK = 1L << 30;
     private static final int CHUNKS_OF_LIMIT = 32;
@@ -49,6 +56,7 @@ final class CudaMemory implements AutoCloseable {
     private final CudaDriver driver;
     private final CudaStream compute;
     private final long limit;
+    private final boolean separate = SEPARATE.equals(System.getProperty(BLOCKS));
     private final TreeSet<Block> free = new TreeSet<>((a, b) -> a.bytes != b.bytes
             ? Long.compare(a.bytes, b.bytes) : Long.compare(a.address, b.address));
     private final Map<Long, Block> used = new HashMap<>();
@@ -81,6 +89,7 @@ final class CudaMemory implements AutoCloseable {
         require(!closed, "the device is closed");
         long size = aligned(bytes);
         if (size > limit - inUse) throw new OutOfDeviceMemory(bytes, inUse, limit);
+        if (separate) return allocateAlone(bytes, size);
         Block block = free.ceiling(new Block(null, 0, size));
         if (block == null) block = grow(size);
         if (block == null) throw new OutOfDeviceMemory(bytes, inUse, limit);
@@ -99,6 +108,18 @@ final class CudaMemory implements AutoCloseable {
         used.put(block.address, block);
         inUse += size;
         return block.address;
+    }
+
+    private long allocateAlone(long bytes, long size) {
+        long address = driver.allocate(Math.max(1, bytes), compute);
+        if (address == 0) {
+            driver.await(compute);      // blocks are freed when the stream comes to it
+            address = driver.allocate(Math.max(1, bytes), compute);
+        }
+        if (address == 0) throw new OutOfDeviceMemory(bytes, inUse, limit);
+        used.put(address, new Block(null, address, size));
+        inUse += size;
+        return address;
     }
 
     /// A new chunk as one free block; null if the card has no memory for it.
@@ -128,6 +149,10 @@ final class CudaMemory implements AutoCloseable {
         Block block = used.remove(address);
         if (block == null) return false;
         inUse -= block.bytes;
+        if (separate) {
+            driver.free(address, compute);
+            return true;
+        }
         block.free = true;
         if (block.after != null && block.after.free) {
             free.remove(block.after);
@@ -202,7 +227,7 @@ final class CudaMemory implements AutoCloseable {
     @Override public synchronized void close() {
         if (closed) return;
         closed = true;
-        for (long chunk : chunks.keySet()) driver.free(chunk);
+        for (long chunk : separate ? used.keySet() : chunks.keySet()) driver.free(chunk);
         chunks.clear();
         used.clear();
         free.clear();

@@ -14,7 +14,9 @@ import java.util.Optional;
 
 /// Products of activations with frozen weights and adapters. The product with a weight is computed in fp32
 /// over all rows; one more kernel adds bias, residual and the corrections of all adapters, and rounds the
-/// result if it is BF16. Adapters' own products are one launch for all slots of a pass.
+/// result if it is BF16. BF16 gradients of inputs are rounded twice instead, without an fp32 product in
+/// memory: corrections are added to the gradient first, and the product to both. Adapters' own products are
+/// one launch for all slots of a pass.
 ///
 /// Products of bf16 weights are cuBLASLt's; those of fp32 weights, of fp32 activations as they are, and of
 /// shapes that do not fit tensor cores are a kernel of products.cu.
@@ -22,8 +24,9 @@ final class CudaProducts implements AutoCloseable {
     /// Rows of a tile of products.cu, and ranks of one.
     private static final int TILE = 64;
     private static final int RANKS = 16;
-    /// Terms that a warp adds at a time on tensor cores.
+    /// Terms that a warp adds at a time on tensor cores; rows, or features, of a tile of its kernels there.
     private static final int CORE_SLICE = 32;
+    private static final int CORE_TILE = 32;
     private static final int BLOCK = 256;
     private static final int ROW_COLUMNS = 4 * BLOCK;
     /// Sites of one launch of `low_rank`.
@@ -105,11 +108,12 @@ final class CudaProducts implements AutoCloseable {
             boolean backward) {
         int rank = 0;
         for (int site : sites) rank = Math.max(rank, slots.rank(site));
-        var kernel = kernel(rowsOfPieces(x, CORE_SLICE) ? "low_rank_mma" : "low_rank").with(x);
+        boolean cores = rowsOfPieces(x, CORE_SLICE);
+        var kernel = kernel(cores ? "low_rank_mma" : "low_rank").with(x);
         for (int i = 0; i < SITES; i++) kernel.with(floats(lows.get(Math.min(i, lows.size() - 1))));
         for (int i = 0; i < SITES; i++) kernel.with(slots.table(sites.get(Math.min(i, sites.size() - 1))));
         kernel.with(slots.entries()).with(slots.from()).with(backward ? 1 : 0).launch(slots.tiles(x.rows(),
-                TILE, false), Math.ceilDiv(rank, RANKS), sites.size(), BLOCK, 0);
+                cores ? CORE_TILE : TILE, false), Math.ceilDiv(rank, RANKS), sites.size(), BLOCK, 0);
     }
 
     // ---- projections ----
@@ -181,9 +185,10 @@ final class CudaProducts implements AutoCloseable {
 
     /// dA += wideᵀ·thin, or dB += thinᵀ·wide if `second`.
     private void gradient(CudaTensor wide, CudaTensor thin, boolean second, CudaSlots slots, int site) {
-        kernel(rowsOfPieces(wide, MULTIPLE) ? "adapter_gradient_mma" : "adapter_gradient").with(wide)
-                .with(thin).with(second ? 1 : 0).with(slots.table(site)).with(slots.entries())
-                .with(slots.from()).launch(Math.ceilDiv(wide.columns(), TILE), slots.entries(),
+        boolean cores = rowsOfPieces(wide, MULTIPLE);
+        kernel(cores ? "adapter_gradient_mma" : "adapter_gradient").with(wide).with(thin)
+                .with(second ? 1 : 0).with(slots.table(site)).with(slots.entries()).with(slots.from())
+                .launch(Math.ceilDiv(wide.columns(), cores ? CORE_TILE : TILE), slots.entries(),
                         Math.ceilDiv(slots.rank(site), RANKS), BLOCK, 0);
     }
 
@@ -215,7 +220,7 @@ final class CudaProducts implements AutoCloseable {
 
     private boolean onTensorCores(CudaWeight w, boolean backward) {
         return w.matrix().dtype() == DType.BF16 && w.in() % MULTIPLE == 0 && w.out() % MULTIPLE == 0
-                && library.multiplies(w.matrix(), backward);
+                && library.multiplies(w.matrix(), backward, DType.F32);
     }
 
     /// A number that neither one nor two bf16 numbers represent.
@@ -227,6 +232,8 @@ final class CudaProducts implements AutoCloseable {
         /// Whether x is multiplied as the sum of two bf16 numbers.
         final boolean split;
         final int rows;
+        /// Whether the product adds to what the result holds, its corrections, and rounds the sum to bf16.
+        final boolean rounds;
         /// The product in fp32; empty if it is written to the result itself.
         final Optional<CudaTensor> product;
         /// What is multiplied in place of x; empty if x itself is.
@@ -238,7 +245,9 @@ final class CudaProducts implements AutoCloseable {
             boolean asItIs = w.matrix().dtype() == DType.F32 || x.dtype() == DType.BF16 || exact;
             tensorCores = (x.dtype() == DType.BF16 || !exact) && onTensorCores(w, backward);
             split = !asItIs && cuda.activations().split(w.out(), w.in());
-            boolean direct = y.dtype() == DType.F32 && (!tensorCores || aligned(y));
+            rounds = backward && y.dtype() == DType.BF16 && x.dtype() == DType.BF16 && tensorCores
+                    && aligned(y) && library.multiplies(w.matrix(), true, DType.BF16);
+            boolean direct = rounds || y.dtype() == DType.F32 && (!tensorCores || aligned(y));
             boolean copied = !asItIs || tensorCores && !aligned(x);
             rows = direct && !copied ? y.rows() : Math.min(y.rows(), (int) Math.max(LEAST_ROWS, ROOM_BYTES
                     / ((long) y.columns() * DType.F32.bytes()) / TILE * TILE));
@@ -260,13 +269,19 @@ final class CudaProducts implements AutoCloseable {
             boolean whole = count == y.rows();
             var to = y.rows(from, count);
             var own = whole ? parts : parts.rows(from, count);
+            if (room.rounds) {
+                if (own.more()) finish(to, Optional.empty(), own.onto, own, backward);
+                multiply(to, x.rows(from, count), w, backward, own.more() ? Optional.of(to) : own.onto, room);
+                continue;
+            }
             var product = room.product.map(t -> t.rows(0, count)).orElse(to);
             // the residual is added by the product if it is in fp32 as well
             boolean onto = own.onto.isPresent() && room.product.isEmpty()
                     && own.onto.get().dtype() == DType.F32 && (!room.tensorCores || aligned(own.onto.get()));
             multiply(product, x.rows(from, count), w, backward, onto ? own.onto : Optional.empty(), room);
             if (own.more() || room.product.isPresent() || own.onto.isPresent() && !onto)
-                finish(to, product, onto ? Optional.empty() : own.onto, own, backward);
+                finish(to, Optional.of(product), onto ? Optional.empty() : own.onto, own,
+                        backward);
         }
     }
 
@@ -289,13 +304,13 @@ final class CudaProducts implements AutoCloseable {
     }
 
     /// y ← product + onto + bias + low·B, or low·Aᵀ.
-    private void finish(CudaTensor y, CudaTensor product, Optional<CudaTensor> onto, Parts parts,
+    private void finish(CudaTensor y, Optional<CudaTensor> product, Optional<CudaTensor> onto, Parts parts,
             boolean backward) {
         // without corrections, slots are rows like all others
         boolean corrected = parts.low.isPresent();
         var slots = parts.slots;
         int tiles = corrected ? slots.tiles(y.rows(), TILE, true) : Math.ceilDiv(y.rows(), TILE);
-        kernel(parts.cores ? "finish_product_mma" : "finish_product").with(y).with(product)
+        kernel(parts.cores ? "finish_product_mma" : "finish_product").with(y).withOptional(product)
                 .withOptional(onto).withOptional(parts.bias).withOptional(parts.low)
                 .with(corrected ? slots.table(parts.site) : 0L).with(corrected ? slots.entries() : 0)
                 .with(corrected ? slots.from() : 0).with(backward ? 1 : 0)

@@ -20,13 +20,14 @@ final class CudaSequences implements Sequences {
     private static final int SPAN_BYTES = 16;
     private static final int TILE_BYTES = 8;
 
-    /// Tiles of so many queries, each a position and one of `group` heads.
-    private record TileKey(int queries, int group) {}
+    /// Tiles of so many queries, each a position and one of `group` heads, or of keys.
+    private record TileKey(int size, int group, boolean ofKeys) {}
 
     /// A list of tiles on the card.
     record Tiles(long address, int count) {}
 
-    private record Tile(int span, int first, int keys) {}
+    /// @param work positions that it is computed with
+    private record Tile(int span, int first, int work) {}
 
     private final List<Sequence> sequences;
     private final int rows;
@@ -132,18 +133,27 @@ final class CudaSequences implements Sequences {
         require(packed, "packed keys from a later position");
     }
 
-    /// Tiles of so many queries of each sequence, the longest first.
+    /// Tiles of so many queries of each sequence, those with the most keys first.
     ///
     /// @param group heads of a position
     Tiles tiles(int queries, int group) {
-        return tiles.computeIfAbsent(new TileKey(queries, group), key -> {
+        return tiles(new TileKey(queries, group, false));
+    }
+
+    /// Tiles of so many keys of each whole sequence, those with the most queries first.
+    Tiles tilesOfKeys(int keys) {
+        return tiles(new TileKey(keys, 1, true));
+    }
+
+    private Tiles tiles(TileKey wanted) {
+        return tiles.computeIfAbsent(wanted, key -> {
             var all = new ArrayList<Tile>();
             for (int i = 0; i < sequences.size(); i++) {
                 var s = sequences.get(i);
-                for (int at = 0; at < s.count() * group; at += queries)
-                    all.add(new Tile(i, at, s.position() + at / group));
+                for (int at = 0; at < s.count() * key.group; at += key.size)
+                    all.add(new Tile(i, at, key.ofKeys ? s.count() - at : s.position() + at / key.group));
             }
-            all.sort(Comparator.comparingInt(Tile::keys).reversed());
+            all.sort(Comparator.comparingInt(Tile::work).reversed());
             long address = transfers.upload(scope, (long) TILE_BYTES * all.size(), to -> {
                 for (int i = 0; i < all.size(); i++) {
                     to.set(JAVA_INT, (long) TILE_BYTES * i, all.get(i).span);

@@ -13,15 +13,18 @@ import java.util.HexFormat;
 import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
+import java.util.stream.Stream;
 import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /// Compiles the kernels of this package for a card; images are kept in a folder, by what they are made of.
 final class KernelCompiler {
-    /// The sources, each a module of its own.
-    static final List<String> SOURCES = List.of("rows", "optimizer", "loss", "products", "attention",
+    private static final List<String> SOURCES = List.of("rows", "optimizer", "loss", "products", "attention",
             "attention_mma", "sampling", "few_rows");
-    private static final List<String> HEADERS = List.of("common.cuh", "ptx.cuh", "tiles.cuh", "spans.cuh");
+    /// Sources for cards with products of warpgroups.
+    private static final List<String> WARPGROUP_SOURCES = List.of("attention_wgmma");
+    private static final List<String> HEADERS = List.of("common.cuh", "ptx.cuh", "tiles.cuh", "spans.cuh",
+            "wgmma.cuh");
     private static final Logger log = LoggerFactory.getLogger(KernelCompiler.class);
 
     private final Nvrtc nvrtc;
@@ -37,6 +40,12 @@ final class KernelCompiler {
         options = List.of("--gpu-architecture=" + card.architecture(), "--std=c++17", "-default-device",
                 "-lineinfo");
         for (String header : HEADERS) headers.put(header, text(header));
+    }
+
+    /// The sources for this card, each a module of its own.
+    List<String> sources() {
+        return card.warpgroups() ? Stream.concat(SOURCES.stream(), WARPGROUP_SOURCES.stream()).toList()
+                : SOURCES;
     }
 
     private static String text(String name) {

@@ -49,9 +49,9 @@ final class Kernels implements AutoCloseable {
         long[] values = {BUFFER_POINTER, parameters.address(), BUFFER_SIZE, size.address(), 0};
         for (int i = 0; i < values.length; i++) list.setAtIndex(JAVA_LONG, i, values[i]);
         extra = new NativeAddress(list.address());
-        var images = KernelCompiler.SOURCES.parallelStream().map(compiler::image).toList();
-        for (int i = 0; i < images.size(); i++)
-            modules.add(load(KernelCompiler.SOURCES.get(i), images.get(i), compiler));
+        var sources = compiler.sources();
+        var images = sources.parallelStream().map(compiler::image).toList();
+        for (int i = 0; i < images.size(); i++) modules.add(load(sources.get(i), images.get(i), compiler));
     }
 
     /// A cached image may be damaged: then it is compiled again.

@@ -88,9 +88,9 @@ struct Call {
 template<int C> __device__ void attend(const Call& call, const Matrix& out, const Matrix& lse, char* shared) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int headDim = call.headDim, stride = headDim | 1, group = call.heads / call.kvHeads;
-    SpanTile tile = call.tiles[blockIdx.x];
+    SpanTile tile = call.tiles[blockIdx.x / call.kvHeads];
     Span span = call.spans[tile.span];
-    int kvHead = blockIdx.y;
+    int kvHead = blockIdx.x % call.kvHeads;
     float* queries = (float*) shared;
     float* block = queries + QUERIES * stride;
     float* weights = block + BLOCK * stride + warp * MINE * BLOCK;
@@ -159,7 +159,7 @@ template<int C> __device__ void attend(const Call& call, const Matrix& out, cons
     }
 }
 
-// Grid: tiles, key heads; 256 threads; shared memory: [QUERIES + BLOCK, headDim | 1] and [QUERIES, BLOCK].
+// Grid: tiles times key heads; 256 threads; shared memory: [QUERIES + BLOCK, headDim | 1] and [QUERIES, BLOCK].
 extern "C" __global__ void __launch_bounds__(256) attention(Matrix out, Matrix lse, Matrix q, Matrix keys,
         Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
         long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
@@ -191,9 +191,9 @@ template<int C> __device__ void gradientOfQueries(const Call& call, const Matrix
         const Matrix& lse, const Matrix& delta, char* shared) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int headDim = call.headDim, stride = headDim | 1, group = call.heads / call.kvHeads;
-    SpanTile tile = call.tiles[blockIdx.x];
+    SpanTile tile = call.tiles[blockIdx.x / call.kvHeads];
     Span span = call.spans[tile.span];
-    int kvHead = blockIdx.y;
+    int kvHead = blockIdx.x % call.kvHeads;
     float* queries = (float*) shared;
     float* douts = queries + QUERIES * stride;
     float* block = douts + QUERIES * stride;
@@ -249,7 +249,7 @@ template<int C> __device__ void gradientOfQueries(const Call& call, const Matrix
     }
 }
 
-// Grid: tiles, key heads; 256 threads; shared memory: [2·QUERIES + BLOCK, headDim | 1] and [QUERIES, BLOCK].
+// Grid: tiles times key heads; 256 threads; shared memory: [2·QUERIES + BLOCK, headDim | 1] and [QUERIES, BLOCK].
 extern "C" __global__ void __launch_bounds__(256) attention_backward_queries(Matrix dq, Matrix dout,
         Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles,
@@ -283,9 +283,9 @@ template<int C> __device__ void gradientOfKeys(const Call& call, const Matrix& d
         const Matrix& dout, const Matrix& lse, const Matrix& delta, char* shared) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     int headDim = call.headDim, stride = headDim | 1, group = call.heads / call.kvHeads;
-    SpanTile tile = call.tiles[blockIdx.x];
+    SpanTile tile = call.tiles[blockIdx.x / call.kvHeads];
     Span span = call.spans[tile.span];
-    int kvHead = blockIdx.y, key0 = tile.first;
+    int kvHead = blockIdx.x % call.kvHeads, key0 = tile.first;
     float* keys = (float*) shared;
     float* values = keys + KEYS * stride;
     float* queries = values + KEYS * stride;
@@ -345,7 +345,7 @@ template<int C> __device__ void gradientOfKeys(const Call& call, const Matrix& d
     }
 }
 
-// Grid: tiles of KEYS keys, key heads; 256 threads; shared memory: [2·KEYS + 2·QUERIES, headDim | 1] and
+// Grid: tiles of KEYS keys times key heads; 256 threads; shared memory: [2·KEYS + 2·QUERIES, headDim | 1] and
 // [2·KEYS, QUERIES].
 extern "C" __global__ void __launch_bounds__(256) attention_backward_keys(Matrix dk, Matrix dv, Matrix dout,
         Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,

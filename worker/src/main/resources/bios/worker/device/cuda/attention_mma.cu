@@ -148,8 +148,8 @@ template<int D> __device__ __forceinline__ void storeRows(const Matrix& to, int 
 template<int D> __device__ void attend(const Call& call, const Matrix& out, const Matrix& lse, char* shared) {
     constexpr int BYTES = BLOCK * D * 2;
     int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16;
-    int group = call.heads / call.kvHeads, kvHead = blockIdx.y;
-    SpanTile tile = call.tiles[blockIdx.x];
+    int group = call.heads / call.kvHeads, kvHead = blockIdx.x % call.kvHeads;
+    SpanTile tile = call.tiles[blockIdx.x / call.kvHeads];
     Span span = call.spans[tile.span];
     int queries = span.count * group;
     char* qs = shared;
@@ -237,7 +237,7 @@ template<int D> __device__ void attend(const Call& call, const Matrix& out, cons
     }
 }
 
-// Grid: tiles of QUERIES, key heads; 128 threads; shared memory: 5·64 rows.
+// Grid: tiles of QUERIES times key heads; 128 threads; shared memory: 5·64 rows.
 extern "C" __global__ void __launch_bounds__(128) attention_mma_64(Matrix out, Matrix lse, Matrix q,
         Matrix keys, Matrix values, const long long* pages, const int* blockTable, long long keyOffset,
         long long valueOffset, const Span* spans, const SpanTile* tiles, int heads, int kvHeads, int headDim,
@@ -260,8 +260,8 @@ template<int D> __device__ void gradientOfQueries(const Call& call, const Matrix
         const Matrix& lse, const Matrix& delta, char* shared) {
     constexpr int BYTES = BLOCK * D * 2;
     int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16;
-    int group = call.heads / call.kvHeads, kvHead = blockIdx.y;
-    SpanTile tile = call.tiles[blockIdx.x];
+    int group = call.heads / call.kvHeads, kvHead = blockIdx.x % call.kvHeads;
+    SpanTile tile = call.tiles[blockIdx.x / call.kvHeads];
     Span span = call.spans[tile.span];
     int queries = span.count * group;
     char* qs = shared;
@@ -321,7 +321,7 @@ template<int D> __device__ void gradientOfQueries(const Call& call, const Matrix
     }
 }
 
-// Grid: tiles of QUERIES, key heads; 128 threads; shared memory: 6·64 rows.
+// Grid: tiles of QUERIES times key heads; 128 threads; shared memory: 6·64 rows.
 extern "C" __global__ void __launch_bounds__(128) attention_mma_backward_queries_64(Matrix dq, Matrix dout,
         Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
@@ -357,8 +357,8 @@ template<int D> __device__ void gradientOfKeys(const Call& call, const Matrix& d
         const Matrix& dout, const Matrix& lse, const Matrix& delta, char* shared) {
     constexpr int BYTES = 2 * PASSING * D * 2;
     int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * 16;
-    int group = call.heads / call.kvHeads, kvHead = blockIdx.y;
-    SpanTile tile = call.tiles[blockIdx.x];
+    int group = call.heads / call.kvHeads, kvHead = blockIdx.x % call.kvHeads;
+    SpanTile tile = call.tiles[blockIdx.x / call.kvHeads];
     Span span = call.spans[tile.span];
     int key0 = tile.first;
     char* ks = shared;
@@ -412,7 +412,7 @@ template<int D> __device__ void gradientOfKeys(const Call& call, const Matrix& d
     }
 }
 
-// Grid: tiles of BLOCK keys, key heads; 128 threads; shared memory: 4·64 rows and 4·PASSING floats.
+// Grid: tiles of BLOCK keys times key heads; 128 threads; shared memory: 4·64 rows and 4·PASSING floats.
 extern "C" __global__ void __launch_bounds__(128) attention_mma_backward_keys_64(Matrix dk, Matrix dv,
         Matrix dout, Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
         const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {

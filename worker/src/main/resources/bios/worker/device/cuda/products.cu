@@ -83,8 +83,20 @@ extern "C" __global__ void __launch_bounds__(256) operand_rows(Matrix to, Matrix
     store4(to, row, column, v);
 }
 
+// This thread's 4x4 elements of a tile of the product, zeros without one.
+__device__ __forceinline__ void loadTile(float (&v)[4][4], const Matrix& product, const SlotTile& tile,
+        int column) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        int r = threadIdx.x / 16 * 4 + i;
+        bool real = product.data && column < product.columns && r < tile.rows;
+        if (real) load4(v[i], product, tile.row + r, column);
+        else v[i][0] = v[i][1] = v[i][2] = v[i][3] = 0;
+    }
+}
+
 // y ← product + onto + bias + sum, each of them if it is there, on this thread's 4x4 elements of a tile.
-__device__ __forceinline__ void finishTile(const Matrix& y, const Matrix& product, const Matrix& onto,
+__device__ __forceinline__ void finishTile(const Matrix& y, float (&product)[4][4], const Matrix& onto,
         const Matrix& bias, const SlotTile& tile, int column, const float (&sum)[4][4]) {
     if (column >= y.columns) return;
     float shift[4] = {};
@@ -94,12 +106,11 @@ __device__ __forceinline__ void finishTile(const Matrix& y, const Matrix& produc
         int r = threadIdx.x / 16 * 4 + i;
         if (r >= tile.rows) continue;
         int row = tile.row + r;
-        float v[4], other[4] = {};
-        load4(v, product, row, column);
+        float other[4] = {};
         if (onto.data) load4(other, onto, row, column);
 #pragma unroll
-        for (int j = 0; j < 4; j++) v[j] = ((v[j] + other[j]) + shift[j]) + sum[i][j];
-        store4(y, row, column, v);
+        for (int j = 0; j < 4; j++) product[i][j] = ((product[i][j] + other[j]) + shift[j]) + sum[i][j];
+        store4(y, row, column, product[i]);
     }
 }
 
@@ -139,7 +150,9 @@ extern "C" __global__ void __launch_bounds__(256) finish_product(Matrix y, Matri
         }
         __syncthreads();
     }
-    finishTile(y, product, onto, bias, tile, column0 + tid % 16 * 4, sum);
+    float own[4][4];
+    loadTile(own, product, tile, column0 + tid % 16 * 4);
+    finishTile(y, own, onto, bias, tile, column0 + tid % 16 * 4, sum);
 }
 
 // The warps' partial sums [WARPS][rows·RANKS], added in the order of the warps.
@@ -214,20 +227,20 @@ extern "C" __global__ void __launch_bounds__(256) low_rank(Matrix x, Matrix low0
 
 // Where the sum of a feature and a rank lies among those of a tile: as in the gradient, so that neighbours
 // are stored together.
-__device__ __forceinline__ int placeOf(int feature, int rank, int second) {
-    return second ? rank * TILE + feature : feature * RANKS + rank;
+template<int FEATURES> __device__ __forceinline__ int placeOf(int feature, int rank, int second) {
+    return second ? rank * FEATURES + feature : feature * RANKS + rank;
 }
 
 // Adds a tile's sums to the gradient.
-__device__ __forceinline__ void addGradient(const float* partial, const SlotSite& slot, int second,
-        int feature0, int rank0, int features) {
+template<int FEATURES> __device__ __forceinline__ void addGradient(const float* partial,
+        const SlotSite& slot, int second, int feature0, int rank0, int features) {
     Matrix to = second ? slot.db : slot.da;
-    for (int i = threadIdx.x; i < TILE * RANKS; i += 256) {
-        int r = rank0 + (second ? i / TILE : i % RANKS);
-        int feature = feature0 + (second ? i % TILE : i / RANKS);
+    for (int i = threadIdx.x; i < FEATURES * RANKS; i += 256) {
+        int r = rank0 + (second ? i / FEATURES : i % RANKS);
+        int feature = feature0 + (second ? i % FEATURES : i / RANKS);
         if (r >= slot.rank || feature >= features) continue;
         int row = second ? r : feature, column = second ? feature : r;
-        store(to, row, column, load(to, row, column) + total(partial, TILE * RANKS, i));
+        store(to, row, column, load(to, row, column) + total(partial, FEATURES * RANKS, i));
     }
 }
 
@@ -276,14 +289,15 @@ extern "C" __global__ void __launch_bounds__(256) adapter_gradient(Matrix wide, 
     for (int i = 0; i < 2; i++)
 #pragma unroll
         for (int r = 0; r < RANKS; r++)
-            shared[warp * TILE * RANKS + placeOf(i * 32 + lane, r, second)] = sum[i][r];
+            shared[warp * TILE * RANKS + placeOf<TILE>(i * 32 + lane, r, second)] = sum[i][r];
     __syncthreads();
-    addGradient(shared, slot, second, feature0, rank0, wide.columns);
+    addGradient<TILE>(shared, slot, second, feature0, rank0, wide.columns);
 }
 
 // ---- on tensor cores: activations are BF16, fp32 operands are the sum of three bf16 numbers ----
 
 constexpr int CORE_SLICE = 32;   // terms that a warp adds at a time
+constexpr int CORE_TILE = 32;    // rows of a tile of low_rank_mma, features of one of adapter_gradient_mma
 constexpr int TERMS = 3;
 
 // The right operand of a product of 16 terms: of each number its bf16 parts, the largest first.
@@ -297,84 +311,113 @@ __device__ __forceinline__ void splitRight(unsigned (&b)[TERMS][2], float (&f)[4
     }
 }
 
-// low_rank of BF16 rows of a multiple of CORE_SLICE elements that begin at multiples of 16 bytes. The terms
-// of a product of 16 are not in the order of memory: a lane loads eight neighbours at once.
-extern "C" __global__ void __launch_bounds__(256) low_rank_mma(Matrix x, Matrix low0, Matrix low1,
-        Matrix low2, const SlotSite* slots0, const SlotSite* slots1, const SlotSite* slots2, int n, int from,
-        int backward) {
-    __shared__ __align__(16) float shared[WARPS * TILE * RANKS];
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
-    const SlotSite* slots = blockIdx.z == 0 ? slots0 : blockIdx.z == 1 ? slots1 : slots2;
-    Matrix low = blockIdx.z == 0 ? low0 : blockIdx.z == 1 ? low1 : low2;
-    SlotTile tile = slotTile(slots, n, from, x.rows, TILE, false, blockIdx.x);
-    int rank0 = blockIdx.y * RANKS;
-    if (tile.rows == 0 || rank0 >= slots[tile.slot].rank) return;
-    const SlotSite& slot = slots[tile.slot];
-    Matrix factor = backward ? slot.b : slot.a;
-    int rank = slot.rank, terms = factor.dtype == DT_BF16 ? 1 : TERMS;
-    float sum[4][2][4] = {};
-    for (int k0 = warp * CORE_SLICE; k0 < x.columns; k0 += WARPS * CORE_SLICE) {
-        Quad rows[4][2];
+// Elements (k..k + 3, r) of a factor [terms, rank], or (r, k..k + 3) of [rank, terms] if `across`, all loads
+// before the first use. r is in range.
+template<bool FLOATS> __device__ __forceinline__ void loadFactor(float (&f)[4], const Matrix& m, int k, int r,
+        bool across) {
+    long long at = across ? r * m.stride + k : k * m.stride + r, step = across ? 1 : m.stride;
+    if (FLOATS && across && m.wide) {
+        float4 v = *(const float4*) ((const float*) m.data + at);
+        f[0] = v.x;
+        f[1] = v.y;
+        f[2] = v.z;
+        f[3] = v.w;
+        return;
+    }
 #pragma unroll
-        for (int m = 0; m < 4; m++)
+    for (int j = 0; j < 4; j++) f[j] = FLOATS ? ((const float*) m.data)[at + j * step]
+            : fromBf16(((const unsigned short*) m.data)[at + j * step]);
+}
+
+// The sums of a warp: every eighth slice of the terms of CORE_TILE rows and RANKS ranks.
+template<bool FLOATS> __device__ __forceinline__ void lowRankSums(float (&sum)[CORE_TILE / 16][2][4],
+        const Matrix& x, const SlotTile& tile, const Matrix& factor, int rank0, int rank, bool across) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
+    for (int k0 = warp * CORE_SLICE; k0 < x.columns; k0 += WARPS * CORE_SLICE) {
+        Quad rows[CORE_TILE / 16][2];
+#pragma unroll
+        for (int m = 0; m < CORE_TILE / 16; m++)
 #pragma unroll
             for (int h = 0; h < 2; h++) {
                 int row = m * 16 + h * 8 + group;
                 rows[m][h] = {0, 0, 0, 0};
                 if (row < tile.rows) rows[m][h] = *(const Quad*) halvesAt(x, tile.row + row, k0 + quad * 8);
             }
+        float f[2][2][4];
 #pragma unroll
         for (int s = 0; s < 2; s++)
 #pragma unroll
             for (int c = 0; c < 2; c++) {
-                float f[4];
-                int k = k0 + quad * 8 + s * 4, r = rank0 + c * 8 + group;
-                if (backward) load4(f, factor, r, k);
-                else
+                int r = rank0 + c * 8 + group;
+                loadFactor<FLOATS>(f[s][c], factor, k0 + quad * 8 + s * 4, min(r, rank - 1), across);
+            }
 #pragma unroll
-                    for (int j = 0; j < 4; j++) f[j] = r < rank ? load(factor, k + j, r) : 0;
+        for (int s = 0; s < 2; s++)
+#pragma unroll
+            for (int c = 0; c < 2; c++) {
+                // a rank that the adapter does not have
+                if (rank0 + c * 8 + group >= rank) f[s][c][0] = f[s][c][1] = f[s][c][2] = f[s][c][3] = 0;
                 unsigned b[TERMS][2];
-                splitRight(b, f);
+                splitRight(b, f[s][c]);
 #pragma unroll
-                for (int t = 0; t < TERMS; t++) {
-                    if (t >= terms) continue;
+                for (int t = 0; t < (FLOATS ? TERMS : 1); t++)
 #pragma unroll
-                    for (int m = 0; m < 4; m++) {
+                    for (int m = 0; m < CORE_TILE / 16; m++) {
                         unsigned a[4] = {s ? rows[m][0].z : rows[m][0].x, s ? rows[m][1].z : rows[m][1].x,
                             s ? rows[m][0].w : rows[m][0].y, s ? rows[m][1].w : rows[m][1].y};
                         mmaBf16(sum[m][c], a, b[t]);
                     }
-                }
             }
     }
+}
+
+// low_rank of BF16 rows of a multiple of CORE_SLICE elements that begin at multiples of 16 bytes, by tiles of
+// CORE_TILE rows. The terms of a product of 16 are not in the order of memory: a lane loads eight neighbours
+// at once.
+extern "C" __global__ void __launch_bounds__(256) low_rank_mma(Matrix x, Matrix low0, Matrix low1,
+        Matrix low2, const SlotSite* slots0, const SlotSite* slots1, const SlotSite* slots2, int n, int from,
+        int backward) {
+    __shared__ __align__(16) float shared[WARPS * CORE_TILE * RANKS];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
+    const SlotSite* slots = blockIdx.z == 0 ? slots0 : blockIdx.z == 1 ? slots1 : slots2;
+    Matrix low = blockIdx.z == 0 ? low0 : blockIdx.z == 1 ? low1 : low2;
+    SlotTile tile = slotTile(slots, n, from, x.rows, CORE_TILE, false, blockIdx.x);
+    int rank0 = blockIdx.y * RANKS;
+    if (tile.rows == 0 || rank0 >= slots[tile.slot].rank) return;
+    const SlotSite& slot = slots[tile.slot];
+    Matrix factor = backward ? slot.b : slot.a;
+    int rank = slot.rank;
+    float sum[CORE_TILE / 16][2][4] = {};
+    if (factor.dtype == DT_F32) lowRankSums<true>(sum, x, tile, factor, rank0, rank, backward);
+    else lowRankSums<false>(sum, x, tile, factor, rank0, rank, backward);
 #pragma unroll
-    for (int m = 0; m < 4; m++)
+    for (int m = 0; m < CORE_TILE / 16; m++)
 #pragma unroll
         for (int c = 0; c < 2; c++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 int row = m * 16 + group + i / 2 * 8, r = c * 8 + quad * 2 + i % 2;
-                shared[warp * TILE * RANKS + row * RANKS + r] = sum[m][c][i];
+                shared[warp * CORE_TILE * RANKS + row * RANKS + r] = sum[m][c][i];
             }
     __syncthreads();
-    for (int i = threadIdx.x; i < TILE * RANKS; i += 256) {
+    for (int i = threadIdx.x; i < CORE_TILE * RANKS; i += 256) {
         int row = i / RANKS, r = rank0 + i % RANKS;
         if (row < tile.rows && r < rank)
-            store(low, tile.row + row, r, slot.scale * total(shared, TILE * RANKS, i));
+            store(low, tile.row + row, r, slot.scale * total(shared, CORE_TILE * RANKS, i));
     }
 }
 
 // ---- gradients of adapters on tensor cores ----
 
-constexpr int STAGES = 3;        // slices of rows that a warp has in shared memory, on their way or in use
+constexpr int STAGES = 6;        // slices of rows that a warp has in shared memory, on their way or in use
 constexpr int CORE_ROWS = 16;    // rows of such a slice
 constexpr int PIECE = 8;         // elements of a copy of 16 bytes
-constexpr int PIECES = TILE / PIECE;
+constexpr int PIECES = CORE_TILE / PIECE;
 
-// Where a piece of a row lies in a slice: shifted by the row, so that the eight rows of a matrix that is loaded
-// from it lie in different banks.
+// Where a piece of a row lies in a slice: shifted by the pair of rows, so that the eight rows of a matrix that
+// is loaded from it lie in different banks.
 __device__ __forceinline__ unsigned short* pieceOf(unsigned short* slice, int row, int piece) {
-    return slice + row * TILE + (piece ^ row % PIECES) * PIECE;
+    return slice + row * CORE_TILE + (piece ^ row / 2 % PIECES) * PIECE;
 }
 
 // Starts to copy CORE_ROWS rows of a tile from row `first`; zeros after the end of the slot and of the rows.
@@ -390,78 +433,158 @@ __device__ __forceinline__ void copySlice(unsigned short* slice, const Matrix& w
     }
 }
 
-// adapter_gradient with a BF16 `wide` whose rows are whole 16-byte pieces: [16 ranks, rows]·[rows, 64 features].
-extern "C" __global__ void __launch_bounds__(256) adapter_gradient_mma(Matrix wide, Matrix thin, int second,
-        const SlotSite* slots, int n, int from) {
-    __shared__ __align__(128) char shared[WARPS * STAGES * CORE_ROWS * TILE * 2];
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
-    const SlotSite& slot = slots[blockIdx.y];
-    int feature0 = blockIdx.x * TILE, rank0 = blockIdx.z * RANKS;
-    int first = max(slot.row, from) - from, end = min(slot.row + slot.count - from, wide.rows);
-    if (end <= first || rank0 >= slot.rank || feature0 >= wide.columns) return;
-    int terms = thin.dtype == DT_BF16 ? 1 : TERMS;
-    unsigned short* slices = (unsigned short*) shared + warp * STAGES * CORE_ROWS * TILE;
+// A lane's part of CORE_ROWS rows of the thin operand from row t0 on: the left operand of a product. All
+// loads come before the first use.
+template<bool FLOATS> __device__ __forceinline__ void loadThin(float (&f)[2][4], const Matrix& thin, int t0,
+        int end, int rank0, int rank) {
+    int group = threadIdx.x % 32 / 4, quad = threadIdx.x % 4;
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            int t = t0 + quad * 2 + j % 2 + j / 2 * 8, r = rank0 + h * 8 + group;
+            long long at = t * thin.stride + r;
+            f[h][j] = t >= end || r >= rank ? 0 : FLOATS ? ((const float*) thin.data)[at]
+                    : fromBf16(((const unsigned short*) thin.data)[at]);
+        }
+}
+
+// A left operand as TERMS of bf16.
+__device__ __forceinline__ void splitLeft(unsigned (&a)[TERMS][4], float (&f)[2][4]) {
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        unsigned parts[TERMS][2];
+        splitRight(parts, f[h]);
+#pragma unroll
+        for (int t = 0; t < TERMS; t++) {
+            a[t][h] = parts[t][0];
+            a[t][h + 2] = parts[t][1];
+        }
+    }
+}
+
+// The sums of a warp: every eighth slice of the rows first..end of CORE_TILE features and RANKS ranks.
+template<bool FLOATS> __device__ __forceinline__ void gradientSums(float (&sum)[PIECES][4],
+        unsigned short* slices, const Matrix& wide, const Matrix& thin, int first, int end, int feature0,
+        int rank0, int rank) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int step = WARPS * CORE_ROWS;
     int begin = first + warp * CORE_ROWS;
-    float sum[PIECES][4] = {};
 #pragma unroll
     for (int i = 0; i < STAGES - 1; i++) {
         if (begin + i * step < end)
-            copySlice(slices + i * CORE_ROWS * TILE, wide, begin + i * step, end, feature0, lane);
+            copySlice(slices + i * CORE_ROWS * CORE_TILE, wide, begin + i * step, end, feature0, lane);
         cpAsyncCommit();
     }
+    float next[2][4];
+    loadThin<FLOATS>(next, thin, begin, end, rank0, rank);
     int stage = 0;
     for (int t0 = begin; t0 < end; t0 += step) {
         unsigned a[TERMS][4];
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            float f[4];
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                int t = t0 + quad * 2 + j % 2 + j / 2 * 8, r = rank0 + h * 8 + group;
-                f[j] = t < end && r < slot.rank ? load(thin, t, r) : 0;
-            }
-            unsigned parts[TERMS][2];
-            splitRight(parts, f);
-#pragma unroll
-            for (int t = 0; t < TERMS; t++) {
-                a[t][h] = parts[t][0];
-                a[t][h + 2] = parts[t][1];
-            }
-        }
+        splitLeft(a, next);
+        loadThin<FLOATS>(next, thin, t0 + step, end, rank0, rank);
         cpAsyncWait<STAGES - 2>();
         __syncwarp();
-        unsigned short* slice = slices + stage * CORE_ROWS * TILE;
+        unsigned short* slice = slices + stage * CORE_ROWS * CORE_TILE;
 #pragma unroll
         for (int piece = 0; piece < PIECES; piece += 2) {
             unsigned b[4];
             ldmatrix4Transposed(b, pieceOf(slice, lane % 16, piece + lane / 16));
             unsigned left[2] = {b[0], b[1]}, right[2] = {b[2], b[3]};
 #pragma unroll
-            for (int t = 0; t < TERMS; t++) {
-                if (t >= terms) continue;
+            for (int t = 0; t < (FLOATS ? TERMS : 1); t++) {
                 mmaBf16(sum[piece], a[t], left);
                 mmaBf16(sum[piece + 1], a[t], right);
             }
         }
         __syncwarp();
-        int next = t0 + (STAGES - 1) * step;
-        if (next < end) copySlice(slices + (stage + STAGES - 1) % STAGES * CORE_ROWS * TILE, wide, next, end,
-                feature0, lane);
+        int later = t0 + (STAGES - 1) * step;
+        if (later < end) copySlice(slices + (stage + STAGES - 1) % STAGES * CORE_ROWS * CORE_TILE, wide, later,
+                end, feature0, lane);
         cpAsyncCommit();
         stage = (stage + 1) % STAGES;
     }
     cpAsyncWait<0>();
+}
+
+// adapter_gradient with a BF16 `wide` whose rows are whole 16-byte pieces: [16 ranks, rows]·[rows, CORE_TILE
+// features]. Grid: tiles of features, slots, tiles of ranks; 256 threads.
+extern "C" __global__ void __launch_bounds__(256) adapter_gradient_mma(Matrix wide, Matrix thin, int second,
+        const SlotSite* slots, int n, int from) {
+    __shared__ __align__(128) char shared[WARPS * STAGES * CORE_ROWS * CORE_TILE * 2];
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, group = lane / 4, quad = lane % 4;
+    const SlotSite& slot = slots[blockIdx.y];
+    int feature0 = blockIdx.x * CORE_TILE, rank0 = blockIdx.z * RANKS;
+    int first = max(slot.row, from) - from, end = min(slot.row + slot.count - from, wide.rows);
+    if (end <= first || rank0 >= slot.rank || feature0 >= wide.columns) return;
+    unsigned short* slices = (unsigned short*) shared + warp * STAGES * CORE_ROWS * CORE_TILE;
+    float sum[PIECES][4] = {};
+    if (thin.dtype == DT_F32)
+        gradientSums<true>(sum, slices, wide, thin, first, end, feature0, rank0, slot.rank);
+    else gradientSums<false>(sum, slices, wide, thin, first, end, feature0, rank0, slot.rank);
     __syncthreads();
     float* partial = (float*) shared;
 #pragma unroll
     for (int piece = 0; piece < PIECES; piece++)
 #pragma unroll
         for (int i = 0; i < 4; i++)
-            partial[warp * TILE * RANKS + placeOf(piece * PIECE + quad * 2 + i % 2, group + i / 2 * 8, second)]
-                    = sum[piece][i];
+            partial[warp * CORE_TILE * RANKS + placeOf<CORE_TILE>(piece * PIECE + quad * 2 + i % 2,
+                    group + i / 2 * 8, second)] = sum[piece][i];
     __syncthreads();
-    addGradient(partial, slot, second, feature0, rank0, wide.columns);
+    addGradient<CORE_TILE>(partial, slot, second, feature0, rank0, wide.columns);
+}
+
+// A lane's left operand of finish_product_mma: 16 ranks of low's rows row0..row0 + 16 of a tile.
+template<bool FLOATS> __device__ __forceinline__ void loadLow(float (&f)[2][4], const Matrix& low,
+        const SlotTile& tile, int row0, int r0, int rank) {
+    int group = threadIdx.x % 32 / 4, quad = threadIdx.x % 4;
+#pragma unroll
+    for (int h = 0; h < 2; h++)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
+            int row = row0 + h * 8 + group, r = r0 + quad * 2 + j % 2 + j / 2 * 8;
+            long long at = (tile.row + row) * low.stride + r;
+            f[h][j] = row >= tile.rows || r >= rank ? 0 : FLOATS ? ((const float*) low.data)[at]
+                    : fromBf16(((const unsigned short*) low.data)[at]);
+        }
+}
+
+// The corrections of 16 rows and 32 columns from column0 on, by a warp. Loads of half the columns come before
+// their first use.
+template<bool LOWS, bool FACTORS> __device__ __forceinline__ void corrections(float (&sum)[4][4],
+        const Matrix& low, const Matrix& factor, const SlotTile& tile, int row0, int column0, int columns,
+        int rank, bool backward) {
+    int group = threadIdx.x % 32 / 4, quad = threadIdx.x % 4;
+    for (int r0 = 0; r0 < rank; r0 += 16) {
+        float left[2][4];
+        loadLow<LOWS>(left, low, tile, row0, r0, rank);
+        unsigned a[TERMS][4];
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            float right[2][4];
+#pragma unroll
+            for (int c = 0; c < 2; c++)
+#pragma unroll
+                for (int j = 0; j < 4; j++) {
+                    int column = column0 + (2 * half + c) * 8 + group, r = r0 + quad * 2 + j % 2 + j / 2 * 8;
+                    long long at = backward ? column * factor.stride + r : r * factor.stride + column;
+                    right[c][j] = column >= columns || r >= rank ? 0
+                        : FACTORS ? ((const float*) factor.data)[at]
+                        : fromBf16(((const unsigned short*) factor.data)[at]);
+                }
+            if (half == 0) splitLeft(a, left);
+#pragma unroll
+            for (int c = 0; c < 2; c++) {
+                unsigned b[TERMS][2];
+                splitRight(b, right[c]);
+                // parts whose product is below the last of fp32 are left out
+#pragma unroll
+                for (int s = 0; s < (LOWS ? TERMS : 1); s++)
+#pragma unroll
+                    for (int t = 0; s + t < TERMS; t++) mmaBf16(sum[2 * half + c], a[s], b[t]);
+            }
+        }
+    }
 }
 
 // finish_product on tensor cores: a warp has 16 rows and 32 columns of a tile.
@@ -472,46 +595,23 @@ extern "C" __global__ void __launch_bounds__(256) finish_product_mma(Matrix y, M
     int row0 = warp % 4 * 16, column0 = blockIdx.x * TILE, half = warp / 4 * 32;
     SlotTile tile = slotTile(slots, n, from, y.rows, TILE, true, blockIdx.y);
     int rank = tile.slot < 0 ? 0 : slots[tile.slot].rank;
-    int terms = low.dtype == DT_BF16 ? 1 : TERMS;
+    int column = column0 + tid % 16 * 4;
+    float own[4][4];
+    loadTile(own, product, tile, column);
     float sum[4][4] = {};
-    for (int r0 = 0; r0 < rank; r0 += 16) {
+    if (rank > 0) {
         Matrix factor = backward ? slots[tile.slot].a : slots[tile.slot].b;
-        unsigned a[TERMS][4];
-#pragma unroll
-        for (int h = 0; h < 2; h++) {
-            float f[4];
-            int row = row0 + h * 8 + group;
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                int r = r0 + quad * 2 + j % 2 + j / 2 * 8;
-                f[j] = row < tile.rows && r < rank ? load(low, tile.row + row, r) : 0;
-            }
-            unsigned parts[TERMS][2];
-            splitRight(parts, f);
-#pragma unroll
-            for (int t = 0; t < TERMS; t++) {
-                a[t][h] = parts[t][0];
-                a[t][h + 2] = parts[t][1];
-            }
-        }
-#pragma unroll
-        for (int c = 0; c < 4; c++) {
-            float f[4];
-            int column = column0 + half + c * 8 + group;
-#pragma unroll
-            for (int j = 0; j < 4; j++) {
-                int r = r0 + quad * 2 + j % 2 + j / 2 * 8;
-                bool inside = column < y.columns && r < rank;
-                f[j] = !inside ? 0 : backward ? load(factor, column, r) : load(factor, r, column);
-            }
-            unsigned b[TERMS][2];
-            splitRight(b, f);
-            // parts whose product is below the last of fp32 are left out
-#pragma unroll
-            for (int s = 0; s < TERMS; s++)
-#pragma unroll
-                for (int t = 0; s + t < TERMS; t++)
-                    if (s < terms) mmaBf16(sum[c], a[s], b[t]);
+        bool floats = factor.dtype == DT_F32;
+        if (low.dtype == DT_F32) {
+            if (floats) corrections<true, true>(sum, low, factor, tile, row0, column0 + half, y.columns, rank,
+                    backward);
+            else corrections<true, false>(sum, low, factor, tile, row0, column0 + half, y.columns, rank,
+                    backward);
+        } else {
+            if (floats) corrections<false, true>(sum, low, factor, tile, row0, column0 + half, y.columns, rank,
+                    backward);
+            else corrections<false, false>(sum, low, factor, tile, row0, column0 + half, y.columns, rank,
+                    backward);
         }
     }
 #pragma unroll
@@ -520,10 +620,10 @@ extern "C" __global__ void __launch_bounds__(256) finish_product_mma(Matrix y, M
         for (int i = 0; i < 4; i++)
             sums[row0 + group + i / 2 * 8][half + c * 8 + quad * 2 + i % 2] = sum[c][i];
     __syncthreads();
-    float own[4][4];
+    float more[4][4];
 #pragma unroll
     for (int i = 0; i < 4; i++)
 #pragma unroll
-        for (int j = 0; j < 4; j++) own[i][j] = sums[tid / 16 * 4 + i][tid % 16 * 4 + j];
-    finishTile(y, product, onto, bias, tile, column0 + tid % 16 * 4, own);
+        for (int j = 0; j < 4; j++) more[i][j] = sums[tid / 16 * 4 + i][tid % 16 * 4 + j];
+    finishTile(y, own, onto, bias, tile, column, more);
 }

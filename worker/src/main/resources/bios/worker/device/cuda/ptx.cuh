@@ -70,3 +70,9 @@ __device__ __forceinline__ float exp2Fast(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
+
+// Starts to copy 4 bytes, or zeros if not `valid`.
+__device__ __forceinline__ void cpAsync4(void* shared, const void* global, unsigned valid) {
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;"
+                 :: "r"(sharedAddress(shared)), "l"(global), "r"(valid) : "memory");
+}

@@ -8,13 +8,18 @@ struct Place {
     int row, column, count;
 };
 
+/// x / y, in 32 bits where they suffice: a division of 64 bits takes longer than what a thread has to do.
+__device__ inline long long quotient(long long x, int y) {
+    return x >> 32 == 0 ? (unsigned) x / (unsigned) y : x / y;
+}
+
 /// Whether this thread has a vector of a matrix with such rows and columns.
 __device__ inline bool place(Place& at, int rows, int columns) {
     long long i = blockIdx.x * (long long) blockDim.x + threadIdx.x;
     int vectors = vectorsOf(columns);
     if (vectors == 0 || i >= (long long) rows * vectors) return false;
-    at.row = (int) (i / vectors);
-    at.column = (int) (i % vectors) * VECTOR;
+    at.row = (int) quotient(i, vectors);
+    at.column = (int) (i - (long long) at.row * vectors) * VECTOR;
     at.count = minimum(VECTOR, columns - at.column);
     return true;
 }
@@ -54,7 +59,7 @@ extern "C" __global__ void swiglu(Matrix y, Matrix gate, Matrix up) {
     load8(g, gate, at.row, at.column, at.count, 0.0f);
     load8(u, up, at.row, at.column, at.count, 0.0f);
 #pragma unroll
-    for (int i = 0; i < VECTOR; i++) v[i] = g[i] / (1.0f + exponential(-g[i])) * u[i];
+    for (int i = 0; i < VECTOR; i++) v[i] = g[i] * (1.0f / (1.0f + exponential(-g[i]))) * u[i];
     store8(y, at.row, at.column, at.count, v);
 }
 
@@ -86,9 +91,10 @@ extern "C" __global__ void rope(Matrix x, Matrix positions, Matrix cos, Matrix s
     int vectors = vectorsOf(half);
     long long perRow = (long long) (x.columns / headDim) * vectors;
     if (i >= x.rows * perRow) return;
-    int row = (int) (i / perRow);
-    int head = (int) (i % perRow / vectors);
-    int at = (int) (i % vectors) * VECTOR;
+    int row = (int) quotient(i, (int) perRow);
+    int vector = (int) (i - row * perRow);
+    int head = vector / vectors;
+    int at = (vector - head * vectors) * VECTOR;
     int count = minimum(VECTOR, half - at);
     int position = intAt(positions, row);
     if (!inRange(position, cos.rows, FAULT_POSITION, faults)) return;
@@ -109,11 +115,25 @@ extern "C" __global__ void rope(Matrix x, Matrix positions, Matrix cos, Matrix s
     store8(x, row, column + half, count, b);
 }
 
-// ---- norms: `width` threads for each row, 32 or the whole block of 256: grid ceil(rows / (256 / width)) ----
+// ---- norms: `width` threads for each row, 32 or the whole block of 256: grid ceil(rows / (256 / width)).
+// A thread holds its first HELD vectors of a row, and loads others twice ----
+
+const int HELD = 2;
 
 /// The sum over the threads of a row.
 __device__ inline float rowSum(float v, int width, float* room) {
     return width == WARP ? warpSum(v) : blockSum(v, room);
+}
+
+/// A vector of y ← v · scale · weight.
+__device__ inline void normed(const Matrix& y, int row, int column, float* v, float scale,
+                              const Matrix& weight) {
+    float w[VECTOR];
+    int count = minimum(VECTOR, y.columns - column);
+    load8(w, weight, 0, column, count, 0.0f);
+#pragma unroll
+    for (int j = 0; j < VECTOR; j++) v[j] = v[j] * scale * w[j];
+    store8(y, row, column, count, v);
 }
 
 /// y ← x · inverse · weight, inverse ← 1 / √(mean(x²) + eps).
@@ -123,8 +143,20 @@ rms_norm(Matrix y, Matrix inverse, Matrix x, Matrix weight, float eps, int width
     int row = blockIdx.x * (blockDim.x / width) + threadIdx.x / width;
     int lane = threadIdx.x % width;
     int vectors = row < x.rows ? vectorsOf(x.columns) : 0;
+    float held[HELD][VECTOR];
     float sum = 0.0f;
-    for (int i = lane; i < vectors; i += width) {
+#pragma unroll
+    for (int k = 0; k < HELD; k++) {
+        int i = lane + k * width;
+        if (i < vectors) load8(held[k], x, row, i * VECTOR, minimum(VECTOR, x.columns - i * VECTOR), 0.0f);
+    }
+#pragma unroll
+    for (int k = 0; k < HELD; k++)
+        if (lane + k * width < vectors) {
+#pragma unroll
+            for (int j = 0; j < VECTOR; j++) sum += held[k][j] * held[k][j];
+        }
+    for (int i = lane + HELD * width; i < vectors; i += width) {
         float v[VECTOR];
         load8(v, x, row, i * VECTOR, minimum(VECTOR, x.columns - i * VECTOR), 0.0f);
 #pragma unroll
@@ -132,16 +164,40 @@ rms_norm(Matrix y, Matrix inverse, Matrix x, Matrix weight, float eps, int width
     }
     sum = rowSum(sum, width, room);
     float scale = 1.0f / sqrtf(sum / x.columns + eps);
-    for (int i = lane; i < vectors; i += width) {
-        float v[VECTOR], w[VECTOR];
-        int count = minimum(VECTOR, x.columns - i * VECTOR);
-        load8(v, x, row, i * VECTOR, count, 0.0f);
-        load8(w, weight, 0, i * VECTOR, count, 0.0f);
 #pragma unroll
-        for (int j = 0; j < VECTOR; j++) v[j] = v[j] * scale * w[j];
-        store8(y, row, i * VECTOR, count, v);
+    for (int k = 0; k < HELD; k++) {
+        int i = lane + k * width;
+        if (i < vectors) normed(y, row, i * VECTOR, held[k], scale, weight);
+    }
+    for (int i = lane + HELD * width; i < vectors; i += width) {
+        float v[VECTOR];
+        load8(v, x, row, i * VECTOR, minimum(VECTOR, x.columns - i * VECTOR), 0.0f);
+        normed(y, row, i * VECTOR, v, scale, weight);
     }
     if (row < x.rows && lane == 0) store(inverse, row, 0, scale);
+}
+
+/// A vector of x, and of dy·weight.
+__device__ inline void loadWeighted(float* v, float* d, const Matrix& x, const Matrix& dy,
+                                    const Matrix& weight, int row, int column) {
+    float w[VECTOR];
+    int count = minimum(VECTOR, x.columns - column);
+    load8(v, x, row, column, count, 0.0f);
+    load8(d, dy, row, column, count, 0.0f);
+    load8(w, weight, 0, column, count, 0.0f);
+#pragma unroll
+    for (int j = 0; j < VECTOR; j++) d[j] = d[j] * w[j];
+}
+
+/// A vector of dx += scale·(d − v·mean).
+__device__ inline void addNormed(const Matrix& dx, int row, int column, const float* v, const float* d,
+                                 float scale, float mean) {
+    float to[VECTOR];
+    int count = minimum(VECTOR, dx.columns - column);
+    load8(to, dx, row, column, count, 0.0f);
+#pragma unroll
+    for (int j = 0; j < VECTOR; j++) to[j] += scale * (d[j] - v[j] * mean);
+    store8(dx, row, column, count, to);
 }
 
 /// dx += inverse·(dy·weight − x·inverse²·mean(dy·weight·x)).
@@ -151,29 +207,35 @@ rms_norm_backward_add(Matrix dx, Matrix dy, Matrix x, Matrix inverse, Matrix wei
     int row = blockIdx.x * (blockDim.x / width) + threadIdx.x / width;
     int lane = threadIdx.x % width;
     int vectors = row < x.rows ? vectorsOf(x.columns) : 0;
+    float held[HELD][VECTOR], weighted[HELD][VECTOR];
     float sum = 0.0f;
-    for (int i = lane; i < vectors; i += width) {
-        float v[VECTOR], w[VECTOR], d[VECTOR];
-        int count = minimum(VECTOR, x.columns - i * VECTOR);
-        load8(v, x, row, i * VECTOR, count, 0.0f);
-        load8(w, weight, 0, i * VECTOR, count, 0.0f);
-        load8(d, dy, row, i * VECTOR, count, 0.0f);
 #pragma unroll
-        for (int j = 0; j < VECTOR; j++) sum += d[j] * w[j] * v[j];
+    for (int k = 0; k < HELD; k++)
+        if (lane + k * width < vectors)
+            loadWeighted(held[k], weighted[k], x, dy, weight, row, (lane + k * width) * VECTOR);
+#pragma unroll
+    for (int k = 0; k < HELD; k++)
+        if (lane + k * width < vectors) {
+#pragma unroll
+            for (int j = 0; j < VECTOR; j++) sum += weighted[k][j] * held[k][j];
+        }
+    for (int i = lane + HELD * width; i < vectors; i += width) {
+        float v[VECTOR], d[VECTOR];
+        loadWeighted(v, d, x, dy, weight, row, i * VECTOR);
+#pragma unroll
+        for (int j = 0; j < VECTOR; j++) sum += d[j] * v[j];
     }
     sum = rowSum(sum, width, room);
     float scale = row < x.rows ? load(inverse, row, 0) : 0.0f;
     float mean = sum / x.columns * scale * scale;
-    for (int i = lane; i < vectors; i += width) {
-        float v[VECTOR], w[VECTOR], d[VECTOR], to[VECTOR];
-        int count = minimum(VECTOR, x.columns - i * VECTOR);
-        load8(v, x, row, i * VECTOR, count, 0.0f);
-        load8(w, weight, 0, i * VECTOR, count, 0.0f);
-        load8(d, dy, row, i * VECTOR, count, 0.0f);
-        load8(to, dx, row, i * VECTOR, count, 0.0f);
 #pragma unroll
-        for (int j = 0; j < VECTOR; j++) to[j] += scale * (d[j] * w[j] - v[j] * mean);
-        store8(dx, row, i * VECTOR, count, to);
+    for (int k = 0; k < HELD; k++)
+        if (lane + k * width < vectors)
+            addNormed(dx, row, (lane + k * width) * VECTOR, held[k], weighted[k], scale, mean);
+    for (int i = lane + HELD * width; i < vectors; i += width) {
+        float v[VECTOR], d[VECTOR];
+        loadWeighted(v, d, x, dy, weight, row, i * VECTOR);
+        addNormed(dx, row, i * VECTOR, v, d, scale, mean);
     }
 }
 

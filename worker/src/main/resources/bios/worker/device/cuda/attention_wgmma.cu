@@ -1,0 +1,351 @@
+// The gradients of attention of BF16 operands on sm_90a, for heads of 64 and 128 elements: what
+// attention_mma.cu computes for older cards, by products of warpgroups (Shah et al. 2024). A block holds 128
+// rows in shared memory, 64 for each of its two warpgroups, and 64 rows at a time pass in two stages. Scores
+// are computed in both kernels, instead of a second pass over sums of gradients of queries: there is no sum
+// that two blocks share. The longest blocks are the first ones of the grid.
+#include "common.cuh"
+#include "tiles.cuh"
+#include "spans.cuh"
+#include "wgmma.cuh"
+
+constexpr int THREADS = 256;
+constexpr int TEAM = 64;         // rows of a warpgroup
+constexpr int HELD = 128;        // rows that stay
+constexpr int PASSING = 64;      // rows at a time of those that pass
+constexpr int PIECE = 128;       // bytes of a row of a piece
+constexpr int STEPS = PASSING / 16;
+constexpr float LOG2E = 1.4426950408889634f;
+
+// The operands of a call.
+struct Call {
+    Matrix dout;
+    Matrix lse;
+    Matrix delta;
+    Matrix q;
+    Matrix keys;
+    Matrix values;
+    const Span* spans;
+    const SpanTile* tiles;
+    int heads;
+    int kvHeads;
+    int window;
+    float scale;
+};
+
+// The heads that share a key head; x / count by a multiplication, for x·count < 2^31.
+struct Group {
+    int count;
+    unsigned inverse;
+
+    __device__ __forceinline__ explicit Group(int count) : count(count),
+            inverse(count == 1 ? 0 : (unsigned) ((0x100000000ull + count - 1) / count)) {}
+
+    __device__ __forceinline__ int positionOf(int query) const {
+        return count == 1 ? query : (int) __umulhi((unsigned) query, inverse);
+    }
+};
+
+// Chunk c of a row of a tile of ROWS rows.
+template<int ROWS> __device__ __forceinline__ char* chunk(char* tile, int row, int c) {
+    return tile + (c >> 3) * (ROWS * PIECE) + row * PIECE + ((c & 7) ^ (row & 7)) * 16;
+}
+
+// Starts to copy ROWS positions of a key head of two matrices; zeros after the last.
+template<int D, int ROWS> __device__ __forceinline__ void copyKeys(char* to0, char* to1, const Matrix& from0,
+        const Matrix& from1, const Span& span, int first, int kvHead) {
+#pragma unroll
+    for (int i = 0; i < ROWS * (D / 8) / THREADS; i++) {
+        int at = i * THREADS + threadIdx.x, row = at / (D / 8), c = at % (D / 8);
+        bool real = first + row < span.count;
+        int from = real ? span.row + first + row : 0, column = kvHead * D + c * 8;
+        cpAsync16(chunk<ROWS>(to0, row, c), halvesAt(from0, from, column), real ? 16 : 0);
+        cpAsync16(chunk<ROWS>(to1, row, c), halvesAt(from1, from, column), real ? 16 : 0);
+    }
+}
+
+// The same of queries, counted over positions and heads, and of their gradients.
+template<int D, int ROWS> __device__ __forceinline__ void copyQueries(char* to0, char* to1, const Call& call,
+        const Span& span, int first, const Group& group, int kvHead) {
+#pragma unroll
+    for (int i = 0; i < ROWS * (D / 8) / THREADS; i++) {
+        int at = i * THREADS + threadIdx.x, row = at / (D / 8), c = at % (D / 8), query = first + row;
+        int position = group.positionOf(query);
+        bool real = position < span.count;
+        int from = real ? span.row + position : 0;
+        int column = (kvHead * group.count + query - position * group.count) * D + c * 8;
+        cpAsync16(chunk<ROWS>(to0, row, c), halvesAt(call.q, from, column), real ? 16 : 0);
+        cpAsync16(chunk<ROWS>(to1, row, c), halvesAt(call.dout, from, column), real ? 16 : 0);
+    }
+}
+
+// s ← the products of a warpgroup's 64 held rows with those that pass.
+template<int D> __device__ __forceinline__ void scores(float (&s)[32], const char* held,
+        const char* passing) {
+#pragma unroll
+    for (int k = 0; k < D / 16; k++)
+        wgmmaRows(s, held + k / 4 * (HELD * PIECE) + k % 4 * 32, passing + k / 4 * (PASSING * PIECE)
+            + k % 4 * 32, k > 0);
+}
+
+// sum += p·rows, p [64, PASSING] in registers.
+template<int D> __device__ __forceinline__ void addProducts(float (&sum)[D / 2],
+        const unsigned (&p)[STEPS][4], const char* rows) {
+#pragma unroll
+    for (int k = 0; k < STEPS; k++) wgmmaColumns(sum, p[k], rows + k * 16 * PIECE, PASSING * PIECE);
+}
+
+// Sums as the left operand of a product.
+__device__ __forceinline__ void pack(unsigned (&p)[STEPS][4], const float (&s)[32]) {
+#pragma unroll
+    for (int k = 0; k < STEPS; k++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) p[k][i] = packBf16(s[8 * k + 2 * i], s[8 * k + 2 * i + 1]);
+}
+
+// Stores this lane's part of a row of sums times a factor.
+template<int D> __device__ __forceinline__ void storeRow(const Matrix& to, int row, int column,
+        const float (&sum)[D / 2], int half, float factor) {
+    unsigned* at = (unsigned*) halvesAt(to, row, column + threadIdx.x % 4 * 2);
+#pragma unroll
+    for (int n = 0; n < D / 8; n++)
+        at[n * 4] = packBf16(sum[4 * n + 2 * half] * factor, sum[4 * n + 2 * half + 1] * factor);
+}
+
+// Shared memory from a multiple of 1024 bytes on.
+__device__ __forceinline__ char* aligned(char* shared) {
+    return shared + ((1024 - ((unsigned long long) shared & 1023)) & 1023);
+}
+
+template<int D> __device__ __forceinline__ void gradientOfQueries(const Call& call, const Matrix& dq,
+        char* shared) {
+    constexpr int BYTES = PASSING * D * 2;
+    int lane = threadIdx.x % 32, team = __shfl_sync(ALL, threadIdx.x / 128, 0);
+    int row0 = threadIdx.x / 32 % 4 * 16 + lane / 4;
+    const Group group(call.heads / call.kvHeads);
+    int kvHead = blockIdx.x % call.kvHeads;
+    SpanTile tile = call.tiles[blockIdx.x / call.kvHeads];
+    Span span = call.spans[tile.span];
+    int queries = span.count * group.count;
+    char* qs = shared;
+    char* dos = qs + HELD * D * 2;
+    char* passing = dos + HELD * D * 2;
+    int own = tile.first + team * TEAM;                // first query of this warpgroup
+    int last = group.positionOf(min(tile.first + HELD, queries) - 1);
+    int from = firstKey(group.positionOf(tile.first), call.window) / PASSING;
+    copyQueries<D, HELD>(qs, dos, call, span, tile.first, group, kvHead);
+    copyKeys<D, PASSING>(passing, passing + BYTES, call.keys, call.values, span, from * PASSING, kvHead);
+    cpAsyncCommit();
+    float sum[D / 2] = {};
+    float logarithm[2], shift[2];
+    int position[2];
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int query = min(own + row0 + 8 * h, queries - 1);
+        position[h] = group.positionOf(query);
+        int head = kvHead * group.count + query - position[h] * group.count;
+        logarithm[h] = *floatsAt(call.lse, span.row + position[h], head) * LOG2E;
+        shift[h] = *floatsAt(call.delta, span.row + position[h], head);
+    }
+    int lowest = group.positionOf(min(own, queries - 1));
+    int highest = group.positionOf(min(own + TEAM, queries) - 1);
+    float scale = call.scale * LOG2E;
+    const char* ownQs = qs + team * TEAM * PIECE;
+    const char* ownDos = dos + team * TEAM * PIECE;
+    for (int b = from; b * PASSING <= last; b++) {
+        char* ks = passing + (b - from) % 2 * 2 * BYTES;
+        char* vs = ks + BYTES;
+        cpAsyncWait<0>();
+        asyncFence();
+        __syncthreads();
+        if ((b + 1) * PASSING <= last) {
+            char* next = passing + (b + 1 - from) % 2 * 2 * BYTES;
+            copyKeys<D, PASSING>(next, next + BYTES, call.keys, call.values, span, (b + 1) * PASSING, kvHead);
+        }
+        cpAsyncCommit();
+        int first = b * PASSING, end = first + PASSING - 1;
+        if (own >= queries || first > highest || end < firstKey(lowest, call.window)) continue;
+        float s[32], dp[32];
+        wgmmaFence();
+        scores<D>(s, ownQs, ks);
+        wgmmaCommit();
+        scores<D>(dp, ownDos, vs);
+        wgmmaCommit();
+        wgmmaWait<1>();
+        holdSums(s);
+#pragma unroll
+        for (int i = 0; i < 32; i++) s[i] = exp2Fast(s[i] * scale - logarithm[i / 2 % 2]);
+        // only blocks at the ends of a query's range hold keys that it does not see
+        if (end > lowest || first < firstKey(highest, call.window)) {
+#pragma unroll
+            for (int i = 0; i < 32; i++) {
+                int key = first + i / 4 * 8 + lane % 4 * 2 + i % 2, h = i / 2 % 2;
+                if (key > position[h] || key < firstKey(position[h], call.window)) s[i] = 0;
+            }
+        }
+        wgmmaWait<0>();
+        holdSums(dp);
+#pragma unroll
+        for (int i = 0; i < 32; i++) s[i] *= dp[i] - shift[i / 2 % 2];
+        unsigned ds[STEPS][4];
+        pack(ds, s);
+        holdSums(sum);
+        wgmmaFence();
+        addProducts<D>(sum, ds, ks);
+        wgmmaCommit();
+        wgmmaWait<0>();
+        holdSums(sum);
+    }
+    cpAsyncWait<0>();
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        if (own + row0 + 8 * h >= queries) continue;
+        int head = kvHead * group.count + own + row0 + 8 * h - position[h] * group.count;
+        storeRow<D>(dq, span.row + position[h], head * D, sum, h, call.scale);
+    }
+}
+
+// Grid: tiles of HELD queries times key heads; 256 threads; shared memory: 2·HELD + 4·PASSING rows
+// and 1 KiB.
+extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_queries_64(Matrix dq, Matrix dout,
+        Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
+        const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
+    DYNAMIC_SHARED(shared);
+    gradientOfQueries<64>({dout, lse, delta, q, keys, values, spans, tiles, heads, kvHeads, window, scale},
+        dq, aligned(shared));
+}
+
+extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_queries_128(Matrix dq, Matrix dout,
+        Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
+        const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
+    DYNAMIC_SHARED(shared);
+    gradientOfQueries<128>({dout, lse, delta, q, keys, values, spans, tiles, heads, kvHeads, window, scale},
+        dq, aligned(shared));
+}
+
+// Starts to copy PASSING queries, their gradients, logarithms and shifts.
+template<int D> __device__ __forceinline__ void pass(const Call& call, const Span& span, int first,
+        const Group& group, int kvHead, char* to, float* numbers) {
+    copyQueries<D, PASSING>(to, to + PASSING * D * 2, call, span, first, group, kvHead);
+    if (threadIdx.x < 2 * PASSING) {
+        int query = first + threadIdx.x % PASSING, position = group.positionOf(query);
+        bool real = position < span.count;
+        int row = real ? span.row + position : 0;
+        int head = kvHead * group.count + query - position * group.count;
+        cpAsync4(numbers + threadIdx.x, floatsAt(threadIdx.x < PASSING ? call.lse : call.delta, row, head),
+            real ? 4 : 0);
+    }
+    cpAsyncCommit();
+}
+
+template<int D> __device__ __forceinline__ void gradientOfKeys(const Call& call, const Matrix& dk,
+        const Matrix& dv, char* shared) {
+    constexpr int BYTES = PASSING * D * 2;
+    int lane = threadIdx.x % 32, team = __shfl_sync(ALL, threadIdx.x / 128, 0);
+    int row0 = threadIdx.x / 32 % 4 * 16 + lane / 4;
+    const Group group(call.heads / call.kvHeads);
+    int kvHead = blockIdx.x % call.kvHeads;
+    SpanTile tile = call.tiles[blockIdx.x / call.kvHeads];
+    Span span = call.spans[tile.span];
+    char* ks = shared;
+    char* vs = ks + HELD * D * 2;
+    char* passing = vs + HELD * D * 2;
+    float* numbers = (float*) (passing + 4 * BYTES);
+    // queries from the first key's position to the last that sees the last key
+    int end = span.count;
+    if (call.window > 0) end = min(end, tile.first + HELD - 1 + call.window);
+    int begin = tile.first * group.count, stop = end * group.count;
+    copyKeys<D, HELD>(ks, vs, call.keys, call.values, span, tile.first, kvHead);
+    pass<D>(call, span, begin, group, kvHead, passing, numbers);
+    float sumK[D / 2] = {}, sumV[D / 2] = {};
+    float scale = call.scale * LOG2E;
+    int own = tile.first + team * TEAM;                // first key of this warpgroup
+    const char* ownKs = ks + team * TEAM * PIECE;
+    const char* ownVs = vs + team * TEAM * PIECE;
+    for (int first = begin; first < stop; first += PASSING) {
+        int now = (first - begin) / PASSING % 2;
+        cpAsyncWait<0>();
+        asyncFence();
+        __syncthreads();
+        if (first + PASSING < stop) pass<D>(call, span, first + PASSING, group, kvHead,
+            passing + (now ^ 1) * 2 * BYTES, numbers + (now ^ 1) * 2 * PASSING);
+        const char* qs = passing + now * 2 * BYTES;
+        const char* dos = qs + BYTES;
+        const float* logarithms = numbers + now * 2 * PASSING + lane % 4 * 2;
+        const float* shifts = logarithms + PASSING;
+        int lowest = group.positionOf(first), highest = group.positionOf(min(first + PASSING, stop) - 1);
+        if (own >= span.count || highest < own || firstKey(lowest, call.window) > own + TEAM - 1) continue;
+        float s[32], dp[32];
+        wgmmaFence();
+        scores<D>(s, ownKs, qs);
+        wgmmaCommit();
+        scores<D>(dp, ownVs, dos);
+        wgmmaCommit();
+        wgmmaWait<1>();
+        holdSums(s);
+        // queries and keys after the last are zeros, or their sums are not stored
+#pragma unroll
+        for (int n = 0; n < 8; n++) {
+            float2 logarithm = *(const float2*) (logarithms + n * 8);
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+                s[4 * n + i] = exp2Fast(s[4 * n + i] * scale - (i % 2 ? logarithm.y : logarithm.x) * LOG2E);
+        }
+        if (lowest < own + TEAM - 1 || firstKey(highest, call.window) > own) {
+#pragma unroll
+            for (int i = 0; i < 32; i++) {
+                int position = group.positionOf(first + i / 4 * 8 + lane % 4 * 2 + i % 2);
+                int key = own + row0 + i / 2 % 2 * 8;
+                if (key > position || key < firstKey(position, call.window)) s[i] = 0;
+            }
+        }
+        unsigned p[STEPS][4];
+        pack(p, s);
+        holdSums(sumV);
+        wgmmaFence();
+        addProducts<D>(sumV, p, dos);
+        wgmmaCommit();
+        wgmmaWait<1>();
+        holdSums(dp);
+#pragma unroll
+        for (int n = 0; n < 8; n++) {
+            float2 shift = *(const float2*) (shifts + n * 8);
+#pragma unroll
+            for (int i = 0; i < 4; i++) s[4 * n + i] *= dp[4 * n + i] - (i % 2 ? shift.y : shift.x);
+        }
+        unsigned ds[STEPS][4];
+        pack(ds, s);
+        holdSums(sumK);
+        wgmmaFence();
+        addProducts<D>(sumK, ds, qs);
+        wgmmaCommit();
+        wgmmaWait<0>();
+        holdSums(sumV);
+        holdSums(sumK);
+    }
+    cpAsyncWait<0>();
+#pragma unroll
+    for (int h = 0; h < 2; h++) {
+        int key = own + row0 + 8 * h;
+        if (key >= span.count) continue;
+        storeRow<D>(dk, span.row + key, kvHead * D, sumK, h, call.scale);
+        storeRow<D>(dv, span.row + key, kvHead * D, sumV, h, 1);
+    }
+}
+
+// Grid: tiles of HELD keys times key heads; 256 threads; shared memory: 2·HELD + 4·PASSING rows, 4·PASSING
+// floats and 1 KiB.
+extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_keys_64(Matrix dk, Matrix dv,
+        Matrix dout, Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
+        const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
+    DYNAMIC_SHARED(shared);
+    gradientOfKeys<64>({dout, lse, delta, q, keys, values, spans, tiles, heads, kvHeads, window, scale}, dk,
+        dv, aligned(shared));
+}
+
+extern "C" __global__ void __launch_bounds__(256) attention_wgmma_backward_keys_128(Matrix dk, Matrix dv,
+        Matrix dout, Matrix lse, Matrix delta, Matrix q, Matrix keys, Matrix values, const Span* spans,
+        const SpanTile* tiles, int heads, int kvHeads, int headDim, int window, float scale) {
+    DYNAMIC_SHARED(shared);
+    gradientOfKeys<128>({dout, lse, delta, q, keys, values, spans, tiles, heads, kvHeads, window, scale}, dk,
+        dv, aligned(shared));
+}
