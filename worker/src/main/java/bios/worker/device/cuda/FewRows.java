@@ -26,7 +26,7 @@ final class FewRows {
     private static final Logger log = LoggerFactory.getLogger(FewRows.class);
     private static final int PARTS = 3;
     private static final int ROW_BYTES = 256;
-    private static final int WARP = 32, WARP_FEATURES = 16, MOST_WARPS = 8;
+    private static final int WARP = 32, WARP_FEATURES = 16, LEAST_WARPS = 2, MOST_WARPS = 8;
     private static final int BLOCK = 256;
     /// Rows whose products are compared; all of them, and the first of them.
     private static final int ALL_ROWS = 200;
@@ -100,15 +100,31 @@ final class FewRows {
 
     /// Warps of a block: more of them share the rows that they multiply, fewer are spread more evenly.
     private int warps(int rows, int features) {
-        int most = rows > 16 ? MOST_WARPS : 2;
-        int warps = most;
-        while (warps > 2 && features < warps * WARP_FEATURES * cuda.card().multiprocessors()) warps /= 2;
+        int warps = mostWarps(rows);
+        while (warps > LEAST_WARPS && features < warps * WARP_FEATURES * cuda.card().multiprocessors())
+            warps /= 2;
         return warps;
     }
 
+    /// Most warps of a block for whose stages the card has shared memory.
+    private int mostWarps(int rows) {
+        int warps = rows > 16 ? MOST_WARPS : LEAST_WARPS;
+        while (warps > LEAST_WARPS && sharedBytes(padded(rows), warps) > cuda.card().sharedBytesPerBlock())
+            warps /= 2;
+        return warps;
+    }
+
+    /// Rows that the kernel for so many rows multiplies.
+    private static int padded(int rows) {
+        return rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : MOST;
+    }
+
+    private static int sharedBytes(int padded, int warps) {
+        return (padded <= 16 ? 5 : 4) * (warps * WARP_FEATURES + padded) * ROW_BYTES;
+    }
+
     private void launch(CudaTensor x, List<Part> parts, int warps) {
-        int rows = x.rows() <= 8 ? 8 : x.rows() <= 16 ? 16 : x.rows() <= 32 ? 32 : MOST;
-        int stages = rows <= 16 ? 5 : 4;
+        int rows = padded(x.rows());
         int features = warps * WARP_FEATURES;
         var kernel = cuda.kernels().of("few_rows_" + rows).with(x);
         int tiles = 0;
@@ -121,7 +137,7 @@ final class FewRows {
             } else for (int j = 0; j < 5; j++) kernel.withOptional(Optional.empty());
             if (i >= parts.size()) kernel.with(0L).with(0).with(0);
         }
-        kernel.launch(tiles, 1, 1, warps * WARP, stages * (features + rows) * ROW_BYTES);
+        kernel.launch(tiles, 1, 1, warps * WARP, sharedBytes(rows, warps));
     }
 
     // ---- low-rank products ----
@@ -184,9 +200,11 @@ final class FewRows {
             for (int n : COMPARED) {
                 var part = new Part(own.rows(0, n), w, more ? Optional.of(onto.rows(0, n))
                         : Optional.empty(), Optional.empty(), Optional.empty(), 0, 0, 0);
-                launch(rows.rows(0, n), List.of(part), warps(n, out));
-                cuda.kernels().of("count_different").with(own.rows(0, n)).with(theirs.rows(0, n)).with(count)
-                        .launch(COMPARING_BLOCKS, BLOCK);
+                for (int warps = LEAST_WARPS; warps <= mostWarps(n); warps *= 2) {
+                    launch(rows.rows(0, n), List.of(part), warps);
+                    cuda.kernels().of("count_different").with(own.rows(0, n)).with(theirs.rows(0, n))
+                            .with(count).launch(COMPARING_BLOCKS, BLOCK);
+                }
             }
         }
         return read(count);
