@@ -190,6 +190,39 @@ final class Bf16ProductsTest extends Conformance {
         assertArrayEquals(rows(together[1], IN, 50, 1), bare[1], 0f);
     }
 
+    /// Rows that a sampler decodes, of several adapters, have the bits that they have in a long pass; so do
+    /// the low-rank products, whose number of terms is not the same for all of a block's warps.
+    @Test void fewRowsHaveTheBitsOfMany() {
+        float[] x = rounded(random(2, ROWS * IN));
+        float[] onto = random(4, ROWS * OUT);
+        int[][] ranks = {{0, 3, 4}, {3, 1, 20}, {5, 20, 8}, {25, 65, 8}};
+        for (int n : new int[] {1, 4, 7, 14, 30, 64})
+            for (var dtype : new DType[] {DType.BF16, DType.F32}) {
+                var few = new ArrayList<int[]>();
+                for (int[] s : ranks)
+                    if (s[0] < n) few.add(new int[] {s[0], Math.min(s[1], n - s[0]), s[2]});
+                assertArrayEquals(rows(together(x, onto, ROWS, adapters(ranks, 0), dtype), OUT, 0, n),
+                        together(x, onto, n, adapters(few.toArray(int[][]::new), 0), dtype), 0f,
+                        n + " rows in " + dtype);
+            }
+    }
+
+    /// Two projections of the first rows, the second onto the residual.
+    private float[] together(float[] x, float[] onto, int n, List<Adapter> adapters, DType dtype) {
+        var input = tensor(on, DType.BF16, n, IN, 0, rows(x, IN, 0, n));
+        var slots = slots(adapters);
+        var low = low(input, slots);
+        var first = on.tensor(dtype, n, OUT);
+        var second = on.tensor(DType.F32, n, OUT);
+        on.project(first, input, weight, Optional.empty(), Optional.empty(), slots, 0, Optional.of(low));
+        on.project(second, input, weight, Optional.empty(), Optional.of(tensor(on, DType.F32, n, OUT, 0,
+                rows(onto, OUT, 0, n))), slots, 0, Optional.of(low));
+        float[] all = read(on, first);
+        float[] other = read(on, second);
+        for (int i = 0; i < all.length; i++) all[i] += other[i];
+        return all;
+    }
+
     private float[][] pass(float[] x, float[] dy, int n, List<Adapter> adapters) {
         var input = tensor(on, DType.BF16, n, IN, 0, x);
         var slots = slots(adapters);

@@ -93,9 +93,14 @@ final class CudaProducts implements AutoCloseable {
             require(lows.get(i).rows() == x.rows() && lows.get(i).columns() >= slots.rank(sites.get(i)),
                     "[%d, %d] for %d rows of rank %d", lows.get(i).rows(), lows.get(i).columns(), x.rows(),
                     slots.rank(sites.get(i)));
-        for (int i = 0; i < lows.size(); i += SITES)
-            lowRank(lows.subList(i, Math.min(lows.size(), i + SITES)), x, slots,
-                    sites.subList(i, Math.min(lows.size(), i + SITES)), false);
+        for (int i = 0; i < lows.size(); i += SITES) {
+            var some = sites.subList(i, Math.min(lows.size(), i + SITES));
+            var results = lows.subList(i, Math.min(lows.size(), i + SITES)).stream()
+                    .map(CudaProducts::floats).toList();
+            int rank = some.stream().mapToInt(slots::rank).max().orElse(0);
+            if (!rowsOfPieces(x, CORE_SLICE) || !fewRows.lowRank(results, x, slots, some, rank))
+                lowRank(results, x, slots, some, false);
+        }
     }
 
     /// lows ← s·x·A of up to SITES sites; s·x·Bᵀ if `backward`.

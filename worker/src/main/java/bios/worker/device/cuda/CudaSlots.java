@@ -4,6 +4,7 @@ import static bios.protocol.Require.require;
 import static java.lang.foreign.ValueLayout.JAVA_FLOAT;
 import static java.lang.foreign.ValueLayout.JAVA_INT;
 
+import bios.worker.device.DType;
 import bios.worker.device.Device.Scope;
 import bios.worker.device.FactorTable.Factor;
 import bios.worker.device.Slot;
@@ -99,6 +100,18 @@ final class CudaSlots implements Slots {
     /// The row of the pass that is row 0 of this view.
     int from() {
         return from;
+    }
+
+    /// Whether the first factors of a site are fp32 matrices whose rows are whole 16-byte pieces.
+    boolean widePieces(int site) {
+        for (var slot : all) {
+            var factor = factor(slot, site);
+            if (factor.isEmpty()) continue;
+            var a = CudaTensor.of(factor.get().a());
+            boolean pieces = a.columns() % 4 == 0 && a.stride() % 4 == 0 && a.address() % 16 == 0;
+            if (a.dtype() != DType.F32 || !pieces) return false;
+        }
+        return true;
     }
 
     private int first(Slot slot) {

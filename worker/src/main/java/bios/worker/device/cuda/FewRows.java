@@ -26,7 +26,7 @@ final class FewRows {
     private static final Logger log = LoggerFactory.getLogger(FewRows.class);
     private static final int PARTS = 3;
     private static final int ROW_BYTES = 256;
-    private static final int WARP = 32, WARP_FEATURES = 16, MOST_WARPS = 8;
+    private static final int WARP = 32, WARP_FEATURES = 16, LEAST_WARPS = 2, MOST_WARPS = 8;
     private static final int BLOCK = 256;
     /// Rows whose products are compared; all of them, and the first of them.
     private static final int ALL_ROWS = 200;
@@ -34,6 +34,11 @@ final class FewRows {
     private static final int COMPARED_OUTPUTS = 1024;
     private static final int COMPARING_BLOCKS = 256;
     private static final int SEED = 7;
+
+    /// Tiles of low_rank_rows; its sums are in SHARES parts, of slices of so many terms.
+    private static final int LOW_ROWS = 16, LOW_RANKS = 16, LOW_BLOCK = 64, SHARES = 8, SLICE = 32;
+    private static final int SLICE_BYTES = SLICE * LOW_RANKS * 4 + LOW_ROWS * SLICE * 2;
+    private static final int COUNTERS = 4096;
 
     private record Shape(int out, int in) {}
 
@@ -54,6 +59,8 @@ final class FewRows {
     private final Map<Shape, Boolean> equal = new HashMap<>();
     private final List<Part> waiting = new ArrayList<>(PARTS);
     private CudaTensor x;
+    /// Address of counters that are 0 between launches.
+    private long counters;
     private Thread thread;
 
     FewRows(Cuda cuda, CublasLt library) {
@@ -93,15 +100,31 @@ final class FewRows {
 
     /// Warps of a block: more of them share the rows that they multiply, fewer are spread more evenly.
     private int warps(int rows, int features) {
-        int most = rows > 16 ? MOST_WARPS : 2;
-        int warps = most;
-        while (warps > 2 && features < warps * WARP_FEATURES * cuda.card().multiprocessors()) warps /= 2;
+        int warps = mostWarps(rows);
+        while (warps > LEAST_WARPS && features < warps * WARP_FEATURES * cuda.card().multiprocessors())
+            warps /= 2;
         return warps;
     }
 
+    /// Most warps of a block for whose stages the card has shared memory.
+    private int mostWarps(int rows) {
+        int warps = rows > 16 ? MOST_WARPS : LEAST_WARPS;
+        while (warps > LEAST_WARPS && sharedBytes(padded(rows), warps) > cuda.card().sharedBytesPerBlock())
+            warps /= 2;
+        return warps;
+    }
+
+    /// Rows that the kernel for so many rows multiplies.
+    private static int padded(int rows) {
+        return rows <= 8 ? 8 : rows <= 16 ? 16 : rows <= 32 ? 32 : MOST;
+    }
+
+    private static int sharedBytes(int padded, int warps) {
+        return (padded <= 16 ? 5 : 4) * (warps * WARP_FEATURES + padded) * ROW_BYTES;
+    }
+
     private void launch(CudaTensor x, List<Part> parts, int warps) {
-        int rows = x.rows() <= 8 ? 8 : x.rows() <= 16 ? 16 : x.rows() <= 32 ? 32 : MOST;
-        int stages = rows <= 16 ? 5 : 4;
+        int rows = padded(x.rows());
         int features = warps * WARP_FEATURES;
         var kernel = cuda.kernels().of("few_rows_" + rows).with(x);
         int tiles = 0;
@@ -114,7 +137,32 @@ final class FewRows {
             } else for (int j = 0; j < 5; j++) kernel.withOptional(Optional.empty());
             if (i >= parts.size()) kernel.with(0L).with(0).with(0);
         }
-        kernel.launch(tiles, 1, 1, warps * WARP, stages * (features + rows) * ROW_BYTES);
+        kernel.launch(tiles, 1, 1, warps * WARP, sharedBytes(rows, warps));
+    }
+
+    // ---- low-rank products ----
+
+    /// lows ← s·x·A of up to PARTS sites with the bits of `low_rank_mma`; false if the kernel for few rows
+    /// does not fit.
+    boolean lowRank(List<CudaTensor> lows, CudaTensor x, CudaSlots slots, List<Integer> sites, int rank) {
+        int shared = Math.ceilDiv(x.columns(), SHARES * SLICE) * SLICE_BYTES;
+        if (x.rows() > MOST || rank == 0 || shared > cuda.card().sharedBytesPerBlock()
+                || !sites.stream().allMatch(slots::widePieces)) return false;
+        int tiles = slots.tiles(x.rows(), LOW_ROWS, false);
+        int ranks = Math.ceilDiv(rank, LOW_RANKS);
+        int sums = tiles * ranks * sites.size();
+        if (sums > COUNTERS) return false;
+        if (counters == 0) counters = cuda.memory().tensor(DType.I32, 1, COUNTERS).address();
+        try (var scope = cuda.memory().scope()) {
+            long partial = cuda.memory().scratch(scope, 4L * sums * SHARES * LOW_ROWS * LOW_RANKS);
+            var kernel = cuda.kernels().of("low_rank_rows").with(x);
+            for (int i = 0; i < PARTS; i++) kernel.with(lows.get(Math.min(i, lows.size() - 1)));
+            for (int i = 0; i < PARTS; i++)
+                kernel.with(slots.table(sites.get(Math.min(i, sites.size() - 1))));
+            kernel.with(slots.entries()).with(slots.from()).with(partial).with(counters)
+                    .launch(tiles, ranks, sites.size() * SHARES, LOW_BLOCK, shared);
+        }
+        return true;
     }
 
     // ---- comparison with the library ----
@@ -152,9 +200,11 @@ final class FewRows {
             for (int n : COMPARED) {
                 var part = new Part(own.rows(0, n), w, more ? Optional.of(onto.rows(0, n))
                         : Optional.empty(), Optional.empty(), Optional.empty(), 0, 0, 0);
-                launch(rows.rows(0, n), List.of(part), warps(n, out));
-                cuda.kernels().of("count_different").with(own.rows(0, n)).with(theirs.rows(0, n)).with(count)
-                        .launch(COMPARING_BLOCKS, BLOCK);
+                for (int warps = LEAST_WARPS; warps <= mostWarps(n); warps *= 2) {
+                    launch(rows.rows(0, n), List.of(part), warps);
+                    cuda.kernels().of("count_different").with(own.rows(0, n)).with(theirs.rows(0, n))
+                            .with(count).launch(COMPARING_BLOCKS, BLOCK);
+                }
             }
         }
         return read(count);

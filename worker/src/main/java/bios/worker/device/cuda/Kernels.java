@@ -87,7 +87,7 @@ final class Kernels implements AutoCloseable {
     final class Kernel {
         private final String name;
         private final CUfunction function;
-        private int shared = USUAL_SHARED_BYTES;
+        private int shared;
         private long at;
 
         private Kernel(String name, CUfunction function) {
