@@ -61,6 +61,28 @@ class RefusedPartTest {
         }
     }
 
+    @Test void failsTheNextStepEvenIfItsFailureWasReadBefore(@TempDir Path folder) {
+        try (var service = new RealService(folder, Accounts.open(), "long-poll = 2 s")) {
+            String run = run(service);
+            service.agent = "AsyncTinker/Python 0.25.0";
+            done(service, service.post("forward_backward", part(run, 1, 5)));
+            Answer failed = done(service, service.post("forward_backward", part(run, 2, 1000)));
+            assertEquals("user", failed.text("category"));
+            Answer step = done(service, step(service, run, 3));
+            assertEquals("user", step.text("category"), step.json().toString());
+            assertTrue(step.text("error").contains("1000 is not a token id"), step.text("error"));
+            assertEquals("forward_backward",
+                    done(service, service.post("forward_backward", part(run, 4, 5))).text("type"));
+            assertEquals("optim_step", done(service, step(service, run, 5)).text("type"));
+            // Passes in between are executed: a client that skips a batch after an error goes on.
+            done(service, service.post("forward_backward", part(run, 6, 1000)));
+            assertEquals("forward_backward",
+                    done(service, service.post("forward_backward", part(run, 7, 5))).text("type"));
+            assertEquals("user", done(service, step(service, run, 8)).text("category"));
+            assertEquals("optim_step", done(service, step(service, run, 9)).text("type"));
+        }
+    }
+
     @Test void ofAForwardPassBlocksNothing(@TempDir Path folder) {
         try (var service = new RealService(folder, Accounts.open(), "long-poll = 2 s")) {
             String run = run(service);
