@@ -449,10 +449,10 @@ def main() -> None:
                 outcomes[name] = outcome(check)
                 print(f"{'ok  ' if outcomes[name] == 'ok' else 'FAIL'} {name}"
                       + ("" if outcomes[name] == "ok" else f": {outcomes[name]}"), flush=True)
+                if "--write" in sys.argv:
+                    write(version("tinker"), outcomes)
     good = sum(1 for result in outcomes.values() if result == "ok")
     print(f"tinker {version('tinker')}: {good} of {len(outcomes)}")
-    if "--write" in sys.argv:
-        write(version("tinker"), outcomes)
     sys.stdout.flush()
     os._exit(0 if good == len(outcomes) else 1)  # a call without an answer keeps its thread
 

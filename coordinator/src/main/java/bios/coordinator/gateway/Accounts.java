@@ -116,7 +116,8 @@ public sealed interface Accounts {
                 keys = read();
                 LOG.info("the keys in {} have changed", file);
             } catch (IOException | IllegalArgumentException wrong) {
-                if (version != before) LOG.warn("the keys before the change stay valid: {}", wrong.getMessage());
+                if (version != before)
+                    LOG.warn("the keys before the change stay valid: {}", wrong.getMessage());
             }
         }
     }

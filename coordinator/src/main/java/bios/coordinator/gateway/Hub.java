@@ -72,7 +72,8 @@ final class Hub {
                 digest.update(DerivedIds.sha256(name));
                 digest.update(content);
             });
-            return new Repository(model.fingerprint(), HexFormat.of().formatHex(digest.digest(), 0, 20), files);
+            String commit = HexFormat.of().formatHex(digest.digest(), 0, 20);
+            return new Repository(model.fingerprint(), commit, files);
         }
     }
 

@@ -51,8 +51,8 @@ final class TensorReader {
     /// The dense form of a sparse matrix: row i has the values `crow[i]` to `crow[i + 1]` in the columns that
     /// `col` names, and zeros elsewhere.
     private static byte[] dense(Fields fields, DType dtype, int[] shape, byte[] values, LongConsumer heap) {
-        if (shape.length != 2) throw fields.at("sparse_crow_indices").invalid("is for a matrix, but shape has "
-                + shape.length + " extents; expected 2");
+        if (shape.length != 2) throw fields.at("sparse_crow_indices").invalid("is for a matrix, but shape"
+                + " has " + shape.length + " extents; expected 2");
         long[] crow = indices(fields, "sparse_crow_indices");
         long[] col = indices(fields, "sparse_col_indices");
         FieldPath rowsAt = fields.at("sparse_crow_indices");

@@ -107,8 +107,9 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     ///
     /// @param until operations after this position were accepted when the client knew of the failure; empty:
     ///     the client does not know of it yet
-    /// @param nextStep present: it also blocks the next optimizer step, whenever that is accepted. The failure
-    ///     is that of a part of a batch, which its client may have asked for before it has sent the step
+    /// @param nextStep present: it also blocks the next optimizer step, whenever that is accepted. The
+    ///     failure is that of a part of a batch, which its client may have asked for before it has sent the
+    ///     step
     public record BlockingFailure(long position, Fault why, Optional<Long> until,
             @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> nextStep) {
         public BlockingFailure {
@@ -543,7 +544,8 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             next = next.withBlocking(Optional.of(
                     new BlockingFailure(position, why, Optional.empty(), part)));
         } else if (operation.kind() == OperationKind.OPTIM_STEP) {
-            next = next.withBlocking(blocking.map(b -> new BlockingFailure(b.position(), b.why(), b.until())));
+            next = next.withBlocking(blocking.map(b ->
+                    new BlockingFailure(b.position(), b.why(), b.until())));
         }
         return next.collectGarbage(this);
     }

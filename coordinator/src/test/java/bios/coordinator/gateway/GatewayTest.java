@@ -494,8 +494,8 @@ class GatewayTest {
         assertEquals(0, service.get("audit?day=2020-01-01").json().get("entries").size());
         assertEquals(400, service.get("audit?day=soon").status());
         assertEquals(400, service.get("audit?event_type=some").status());
-        assertEquals(0, service.get("billing/usage/events?starting_on=2026-01-01T00:00:00Z").json().get("data")
-                .size());
+        assertEquals(0, service.get("billing/usage/events?starting_on=2026-01-01T00:00:00Z").json()
+                .get("data").size());
         assertEquals("failed", service.get("sessions/" + SESSION + "/trace_export").text("status"));
     }
 }
