@@ -197,12 +197,12 @@ class Surface:
                 mask=self.tensor([1.0] * 6, "float32"))], "importance_sampling").result()
             self.step()
 
-        return [("cross_entropy with (N, K) targets", candidates), ("cross_entropy with sparse (N, K) targets", sparse),
-                ("an extra input `mask`", mask)]
+        return [("an extra input mask", mask), ("cross_entropy with (N, K) targets", candidates),
+                ("cross_entropy with sparse (N, K) targets", sparse)]
 
     def wrong(self) -> Any:
         data = [self.supervised(i, 3) for i in range(1500)]
-        data[1200] = self.types.Datum(model_input=self.types.ModelInput.from_ints([VOCABULARY + 5] * 3),
+        data[1200] = self.types.Datum(model_input=self.types.ModelInput.from_ints([10 ** 6] * 3),
                                       loss_fn_inputs=data[0].loss_fn_inputs)
         failing = self.run.forward_backward(data, "cross_entropy")
         stepping = self.run.optim_step(self.types.AdamParams(learning_rate=1e-3))
