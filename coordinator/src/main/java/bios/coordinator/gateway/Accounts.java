@@ -3,11 +3,17 @@ package bios.coordinator.gateway;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
+import java.nio.file.attribute.BasicFileAttributes;
+import java.nio.file.attribute.FileTime;
 import java.security.MessageDigest;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
+import java.util.concurrent.atomic.AtomicLong;
+import java.util.function.LongSupplier;
 import java.util.regex.Pattern;
+import org.slf4j.Logger;
+import org.slf4j.LoggerFactory;
 
 /// Maps API keys to accounts.
 public sealed interface Accounts {
@@ -23,11 +29,12 @@ public sealed interface Accounts {
     }
 
     /// Reads a file of lines `<account> <key>`; empty lines and lines that begin with `#` are ignored. An
-    /// account may have several keys.
+    /// account may have several keys. A change of the file takes effect within a second; while the changed
+    /// file is wrong, the keys before the change are valid.
     ///
     /// @throws IllegalArgumentException with the number of the wrong line, never with the key
     static Accounts fromFile(Path file) throws IOException {
-        return fromLines(file.toString(), Files.readAllLines(file));
+        return new KeyFile(file, System::nanoTime); // edge: when to look at the file again
     }
 
     /// The same from lines; `source` names them in messages.
@@ -59,6 +66,59 @@ public sealed interface Accounts {
     record Open() implements Accounts {
         @Override public Optional<String> of(Optional<String> key) {
             return Optional.of(DEFAULT);
+        }
+    }
+
+    /// The keys of a file, as it is now.
+    final class KeyFile implements Accounts {
+        private static final Logger LOG = LoggerFactory.getLogger(Accounts.class);
+        private static final long LOOK_NANOS = 1_000_000_000;
+
+        private final Path file;
+        private final LongSupplier nanos;
+        private final AtomicLong looked;
+        private volatile Accounts keys;
+        private volatile Version version;
+
+        /// What changes with the content of the file.
+        private record Version(FileTime modified, long bytes, Optional<Object> identity) {
+            static Version of(Path file) throws IOException {
+                BasicFileAttributes now = Files.readAttributes(file, BasicFileAttributes.class);
+                return new Version(now.lastModifiedTime(), now.size(), Optional.ofNullable(now.fileKey()));
+            }
+        }
+
+        KeyFile(Path file, LongSupplier nanos) throws IOException {
+            this.file = file;
+            this.nanos = nanos;
+            this.version = Version.of(file);
+            this.keys = read();
+            this.looked = new AtomicLong(nanos.getAsLong());
+        }
+
+        private Accounts read() throws IOException {
+            return fromLines(file.toString(), Files.readAllLines(file));
+        }
+
+        @Override public Optional<String> of(Optional<String> key) {
+            long now = nanos.getAsLong();
+            long before = looked.get();
+            if (now - before >= LOOK_NANOS && looked.compareAndSet(before, now)) look();
+            return keys.of(key);
+        }
+
+        private void look() {
+            Version before = version;
+            try {
+                Version now = Version.of(file);
+                if (now.equals(before)) return;
+                version = now;
+                keys = read();
+                LOG.info("the keys in {} have changed", file);
+            } catch (IOException | IllegalArgumentException wrong) {
+                if (version != before)
+                    LOG.warn("the keys before the change stay valid: {}", wrong.getMessage());
+            }
         }
     }
 

@@ -5,6 +5,7 @@ import bios.protocol.checkpoint.CheckpointPath;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.function.LongConsumer;
 
 /// An HTTP request with its authenticated account.
 ///
@@ -13,8 +14,13 @@ import java.util.Optional;
 /// @param pathParameters path segments at the `*` of the pattern, in order
 /// @param query the first value of each parameter
 /// @param headers the last value of each header, by lower-case name
+/// @param heap is told the bytes that the request takes before they are taken, and throws if they are too
+///     many
 record ApiRequest(String id, String account, List<String> pathParameters, Map<String, String> query,
-        Map<String, String> headers, Optional<Json> body) {
+        Map<String, String> headers, Optional<Json> body, LongConsumer heap) {
+    /// The media type of protobuf in Tinker, and the registered one.
+    static final List<String> PROTOBUF_TYPES = List.of("application/x-protobuf", "application/protobuf");
+
     /// The fields of the body.
     Fields bodyFields() {
         return Fields.ofRequest(body.orElseThrow());
@@ -28,6 +34,16 @@ record ApiRequest(String id, String account, List<String> pathParameters, Map<St
     /// Whether the client is the Tinker client, which supports only the `tinker://` scheme.
     boolean isTinkerClient() {
         return headers.getOrDefault("user-agent", "").contains("Tinker");
+    }
+
+    /// Whether the body is protobuf.
+    boolean sentProtobuf() {
+        return PROTOBUF_TYPES.contains(headers.get("content-type"));
+    }
+
+    /// Whether the client reads results as protobuf.
+    boolean acceptsProtobuf() {
+        return PROTOBUF_TYPES.stream().anyMatch(this::accepts);
     }
 
     /// Whether the `Accept` header names this media type.

@@ -3,6 +3,7 @@ package bios.coordinator.gateway;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
+import java.util.function.Supplier;
 import org.apache.pekko.stream.javadsl.Source;
 import org.apache.pekko.util.ByteString;
 
@@ -16,6 +17,11 @@ sealed interface ApiResponse {
     ///
     /// @param fields as in [JsonBlocks]
     record JsonStream(Map<String, Object> fields) implements ApiResponse {}
+
+    /// A body of bytes.
+    ///
+    /// @param large whether it is made on a reader thread
+    record Binary(String contentType, Supplier<byte[]> body, boolean large) implements ApiResponse {}
 
     /// Status 204 without a body.
     record NoContent() implements ApiResponse {}

@@ -11,8 +11,9 @@ import java.util.concurrent.CompletionStage;
 /// @param pattern path segments below `/api/v1`; `*` matches any segment
 /// @param authenticated whether the caller needs a key
 /// @param readsBody whether the body is parsed; otherwise it is discarded
+/// @param takesProtobuf whether the body may be the message of [ProtoBatch]
 record Endpoint(String method, List<String> pattern, boolean authenticated, boolean readsBody,
-        Handler handler) {
+        boolean takesProtobuf, Handler handler) {
     /// Handles a request. It may throw [ApiException] and [bios.protocol.Invalid], and must not block.
     @FunctionalInterface
     interface Handler {
@@ -20,29 +21,34 @@ record Endpoint(String method, List<String> pattern, boolean authenticated, bool
     }
 
     static Endpoint get(String pattern, Handler handler) {
-        return new Endpoint("GET", split(pattern), true, false, handler);
+        return new Endpoint("GET", split(pattern), true, false, false, handler);
     }
 
     static Endpoint post(String pattern, Handler handler) {
-        return new Endpoint("POST", split(pattern), true, true, handler);
+        return new Endpoint("POST", split(pattern), true, true, false, handler);
     }
 
     static Endpoint put(String pattern, Handler handler) {
-        return new Endpoint("PUT", split(pattern), true, true, handler);
+        return new Endpoint("PUT", split(pattern), true, true, false, handler);
     }
 
     static Endpoint delete(String pattern, Handler handler) {
-        return new Endpoint("DELETE", split(pattern), true, false, handler);
+        return new Endpoint("DELETE", split(pattern), true, false, false, handler);
     }
 
     /// The same endpoint without authentication.
     Endpoint withoutKey() {
-        return new Endpoint(method, pattern, false, readsBody, handler);
+        return new Endpoint(method, pattern, false, readsBody, takesProtobuf, handler);
     }
 
     /// The same endpoint with any body, which is discarded.
     Endpoint ignoringBody() {
-        return new Endpoint(method, pattern, authenticated, false, handler);
+        return new Endpoint(method, pattern, authenticated, false, false, handler);
+    }
+
+    /// The same endpoint, whose body may be protobuf too.
+    Endpoint orProtobuf() {
+        return new Endpoint(method, pattern, authenticated, readsBody, true, handler);
     }
 
     private static List<String> split(String pattern) {

@@ -84,7 +84,7 @@ final class Fields {
                     case Json.Str(var text) -> Optional.of(text);
                     case Json.Ascii ascii -> Optional.of(ascii.text());
                     case Json.Obj _, Json.Arr _, Json.Num _, Json.Bool _, Json.Null _, Json.Longs _,
-                            Json.Doubles _, Json.Skipped _ -> Optional.empty();
+                            Json.Doubles _, Json.Packed _, Json.Skipped _ -> Optional.empty();
                 });
     }
 
@@ -185,7 +185,7 @@ final class Fields {
             case Json.Arr(var items) -> items;
             case Json.Longs(var values) when values.length == 0 -> List.of();
             case Json.Longs _, Json.Doubles _ -> throw at.item(0).invalid("is a number; expected an object");
-            case Json.Obj _, Json.Str _, Json.Ascii _, Json.Num _, Json.Bool _, Json.Null _,
+            case Json.Obj _, Json.Str _, Json.Ascii _, Json.Num _, Json.Bool _, Json.Null _, Json.Packed _,
                     Json.Skipped _ -> throw at.invalid("is " + json.kind() + "; expected an array");
         };
     }

@@ -66,7 +66,7 @@ final class FutureEndpoints {
         return services.router(replyTo ->
                 new SamplingCommand.Retrieve(call.account(), request, wait, replyTo),
                 services.settings().longPoll().plus(GRACE)).thenApply(reply -> switch (reply) {
-                    case SamplingReply.Completed(_, var result) -> ResponseBodies.sampleResult(result);
+                    case SamplingReply.Completed(_, var result) -> ResponseBodies.sampleResult(call, result);
                     case SamplingReply.Failed(_, var fault) -> ResponseBodies.failureResult(fault);
                     case SamplingReply.Pending(_, var state) -> ResponseBodies.pendingResult(request, state);
                     // An unknown request may be one whose result has expired, and a request of another

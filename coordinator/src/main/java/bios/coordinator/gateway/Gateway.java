@@ -85,7 +85,8 @@ public final class Gateway {
         all.addFirst(Check.that("gateway", parts.ready(), "the service is starting"));
         var management = new Management(system, all);
         return Http.get(system).newServerAt(host, port)
-                .withSettings(server(system.settings().config(), settings)).bind(answers(management, handler))
+                .withSettings(server(system.settings().config(), settings)).bind(answers(management,
+                        new Hub(services, parts.accounts()), handler))
                 .thenApply(binding -> {
                     boundPort.set(binding.localAddress().getPort());
                     return binding.addToCoordinatedShutdown(DRAIN, system);
@@ -93,8 +94,9 @@ public final class Gateway {
     }
 
     private static Function<HttpRequest, CompletionStage<HttpResponse>> answers(Management management,
-            HttpHandler handler) {
-        return request -> management.answer(request).orElseGet(() -> handler.answer(request));
+            Hub hub, HttpHandler handler) {
+        return request -> management.answer(request).or(() -> hub.answer(request))
+                .orElseGet(() -> handler.answer(request));
     }
 
     /// All endpoints of the protocol.
@@ -114,6 +116,7 @@ public final class Gateway {
         all.addAll(new FutureEndpoints(services).endpoints());
         all.addAll(new SamplingEndpoints(services, runs).endpoints());
         all.addAll(new ListingEndpoints(services).endpoints());
+        all.addAll(new RecordEndpoints(services).endpoints());
         all.addAll(new ArchiveEndpoints(services, runs, new SignedUrls(secret), publicUrl,
                 blockingExecutor).endpoints());
         return List.copyOf(all);

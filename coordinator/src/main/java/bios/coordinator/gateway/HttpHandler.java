@@ -12,6 +12,7 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.Executor;
 import java.util.concurrent.TimeoutException;
+import java.util.function.LongConsumer;
 import java.util.function.Supplier;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.http.javadsl.model.ContentTypes;
@@ -40,6 +41,7 @@ final class HttpHandler {
     private final Materializer materializer;
     private final BodyReader bodies;
     private final JsonReader reader;
+    private final int maxBodyBytes;
 
     HttpHandler(ActorSystem<?> system, Gateway.Dependencies parts, GatewaySettings settings, Executor readers,
             List<Endpoint> endpoints) {
@@ -48,6 +50,7 @@ final class HttpHandler {
         this.endpoints = endpoints;
         this.materializer = SystemMaterializer.get(system).materializer();
         this.bodies = new BodyReader(settings.maxBodyBytes(), new RequestMemory(settings.maxBytesInWork()));
+        this.maxBodyBytes = settings.maxBodyBytes();
         this.reader = new JsonReader(settings.maxNesting(), settings.maxBodyBytes());
     }
 
@@ -88,22 +91,23 @@ final class HttpHandler {
             match = match(request.method().value(), path(request));
             metrics.route = Optional.of(String.join("/", match.endpoint().pattern()));
             account = match.endpoint().authenticated() ? account(headers) : Accounts.DEFAULT;
-            if (match.endpoint().readsBody()) checkType(headers);
+            if (match.endpoint().readsBody()) checkType(match.endpoint(), headers);
         } catch (RuntimeException refused) {
             return discardBody(request, problem(id, refused));
         }
         CompletionStage<ApiResponse> reply;
         if (match.endpoint().readsBody()) {
-            reply = bodies.read(request, materializer).thenCompose(body -> withBody(body, () -> {
+            boolean zstd = headers.getOrDefault("content-encoding", "").equals("zstd");
+            reply = bodies.read(request, materializer).thenCompose(body -> withBody(body, zstd, () -> {
                 ApiRequest call = call(id, account, match, request, headers,
-                        Optional.of(reader.read(body.takeBytes(), body.share()::take)));
+                        Optional.of(parse(body, zstd, headers)), body.share()::take);
                 return ApiException.withField(
                         call, callHandler(() -> match.endpoint().handler().answer(call)));
             }));
         } else {
             reply = request.discardEntityBytes(materializer).completionStage()
                     .thenCompose(_ -> callHandler(() -> match.endpoint().handler()
-                            .answer(call(id, account, match, request, headers, Optional.empty()))));
+                            .answer(call(id, account, match, request, headers, Optional.empty(), _ -> { }))));
         }
         return reply.thenCompose(this::render).handle((response, failed) -> failed == null
                 ? response.addHeader(RawHeader.create("X-Request-Id", id)) : problem(id, failed));
@@ -113,9 +117,16 @@ final class HttpHandler {
         return request.discardEntityBytes(materializer).completionStage().handle((_, _) -> response);
     }
 
-    private CompletionStage<ApiResponse> withBody(BodyReader.Body body,
+    private Json parse(BodyReader.Body body, boolean zstd, Map<String, String> headers) {
+        byte[] bytes = zstd ? ZstdBody.content(body.takeBytes(), maxBodyBytes, body.share())
+                : body.takeBytes();
+        return ApiRequest.PROTOBUF_TYPES.contains(headers.get("content-type"))
+                ? ProtoBatch.read(bytes, body.share()::take) : reader.read(bytes, body.share()::take);
+    }
+
+    private CompletionStage<ApiResponse> withBody(BodyReader.Body body, boolean expands,
             Supplier<CompletionStage<ApiResponse>> work) {
-        CompletionStage<ApiResponse> reply = body.length() <= SMALL ? callHandler(work)
+        CompletionStage<ApiResponse> reply = body.length() <= SMALL && !expands ? callHandler(work)
                 : CompletableFuture.supplyAsync(() -> callHandler(work), readers).thenCompose(stage -> stage);
         return reply.whenComplete((_, _) -> body.release());
     }
@@ -129,7 +140,7 @@ final class HttpHandler {
     }
 
     private static ApiRequest call(String id, String account, Match match, HttpRequest request,
-            Map<String, String> headers, Optional<Json> body) {
+            Map<String, String> headers, Optional<Json> body, LongConsumer heap) {
         var query = new HashMap<String, String>();
         try {
             for (Pair<String, String> parameter : request.getUri().query().toList())
@@ -137,7 +148,7 @@ final class HttpHandler {
         } catch (RuntimeException malformed) {
             throw new ApiException(ErrorCode.INVALID, "query", "is malformed: " + malformed.getMessage());
         }
-        return new ApiRequest(id, account, match.pathParameters(), query, headers, body);
+        return new ApiRequest(id, account, match.pathParameters(), query, headers, body, heap);
     }
 
     private static Map<String, String> headers(HttpRequest request) {
@@ -192,11 +203,18 @@ final class HttpHandler {
                         : "this service needs a key; send it as X-API-Key"));
     }
 
-    private static void checkType(Map<String, String> headers) {
+    private static void checkType(Endpoint endpoint, Map<String, String> headers) {
         String type = headers.get("content-type");
-        if (!type.equals("application/json"))
+        boolean known = type.equals("application/json")
+                || endpoint.takesProtobuf() && ApiRequest.PROTOBUF_TYPES.contains(type);
+        if (!known)
             throw new ApiException(ErrorCode.NOT_JSON, "the body is " + type
-            + "; send it as application/json");
+            + "; send it as application/json"
+            + (endpoint.takesProtobuf() ? " or " + ApiRequest.PROTOBUF_TYPES.getFirst() : ""));
+        String encoding = headers.getOrDefault("content-encoding", "identity");
+        if (!encoding.equals("identity") && !encoding.equals("zstd"))
+            throw new ApiException(ErrorCode.UNSUPPORTED_ENCODING, "the body is encoded as " + encoding
+            + "; send it as it is, or as zstd");
     }
 
     private CompletionStage<HttpResponse> render(ApiResponse reply) {
@@ -208,6 +226,10 @@ final class HttpHandler {
             case ApiResponse.JsonStream(var fields) -> CompletableFuture.completedStage(HttpResponse.create()
                     .withEntity(HttpEntities.create(ContentTypes.APPLICATION_JSON,
                             Source.fromIterator(() -> new JsonBlocks(fields)))));
+            case ApiResponse.Binary(var type, var body, boolean large) when large ->
+                    CompletableFuture.supplyAsync(() -> binary(type, body.get()), readers);
+            case ApiResponse.Binary(var type, var body, _) ->
+                    CompletableFuture.completedStage(binary(type, body.get()));
             case ApiResponse.NoContent _ ->
                     CompletableFuture.completedStage(HttpResponse.create().withStatus(204));
             case ApiResponse.ByteStream(var type, var name, var bytes) ->
@@ -221,6 +243,10 @@ final class HttpHandler {
     private static HttpResponse json(int status, Object body) {
         return HttpResponse.create().withStatus(status).withEntity(ContentTypes.APPLICATION_JSON,
                 JsonWriter.write(body));
+    }
+
+    private static HttpResponse binary(String type, byte[] body) {
+        return HttpResponse.create().withEntity(ContentTypes.parse(type), body);
     }
 
     private static HttpResponse problem(String id, Throwable failed) {

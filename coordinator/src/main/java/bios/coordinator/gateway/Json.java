@@ -1,6 +1,8 @@
 package bios.coordinator.gateway;
 
 import com.fasterxml.jackson.core.io.JsonStringEncoder;
+import java.nio.ByteBuffer;
+import java.nio.ByteOrder;
 import java.nio.charset.StandardCharsets;
 import java.util.Arrays;
 import java.util.Iterator;
@@ -43,6 +45,19 @@ sealed interface Json {
         }
     }
 
+    /// An array of numbers as the packed bytes of a protobuf body: a part of the body itself.
+    record Packed(byte[] body, int from, int length) implements Json {
+        /// The bytes, little-endian.
+        ByteBuffer bytes() {
+            return ByteBuffer.wrap(body, from, length).slice().order(ByteOrder.LITTLE_ENDIAN);
+        }
+
+        /// A copy of the bytes.
+        byte[] copy() {
+            return Arrays.copyOfRange(body, from, from + length);
+        }
+    }
+
     /// The value of a field that no request has: it was read past and not built.
     ///
     /// @param kind its JSON type, for messages
@@ -52,7 +67,7 @@ sealed interface Json {
     default String kind() {
         return switch (this) {
             case Obj _ -> "an object";
-            case Arr _, Longs _, Doubles _ -> "an array";
+            case Arr _, Longs _, Doubles _, Packed _ -> "an array";
             case Str _, Ascii _ -> "a string";
             case Num _ -> "a number";
             case Bool _ -> "a boolean";
@@ -88,6 +103,7 @@ sealed interface Json {
             case Bool(var value) -> out.append(value);
             case Null _ -> out.append("null");
             case Ascii ascii -> quote(ascii.text(), out);
+            case Packed _ -> throw new IllegalStateException("packed bytes have no text");
             case Skipped _ -> throw new IllegalStateException("a skipped value has no text");
             case Longs(var values) -> out.append(Arrays.toString(values).replace(" ", ""));
             case Doubles(var values, _) -> out.append(Arrays.toString(values).replace(" ", ""));

@@ -23,7 +23,8 @@ import java.util.function.LongConsumer;
 /// Parses a request body strictly: UTF-8, one JSON value without trailing text, no duplicate fields, no
 /// `NaN`, no unpaired surrogates, no number beyond the range of a double, limited nesting.
 final class JsonReader {
-    private static final Set<String> PACKED = Set.of("data", "tokens", "shape");
+    private static final Set<String> PACKED = Set.of("data", "tokens", "shape", "sparse_crow_indices",
+            "sparse_col_indices");
     private static final Set<String> FREE = Set.of("user_metadata", "metadata");
     /// Objects whose fields have names that only the endpoint knows.
     private static final Set<String> OPEN = Set.of("loss_fn_config", "loss_fn_inputs");
@@ -31,12 +32,14 @@ final class JsonReader {
     /// value is not built.
     private static final Set<String> KNOWN = Set.of("adam_params", "add_special_tokens",
             "allow_metadata_only", "alpha", "base_model", "beta1", "beta2", "chunks", "data", "data_base64",
-            "dtype", "eps", "forward_backward_input", "forward_input", "grad_clip_norm", "learning_rate",
+            "dtype", "eps", "forward_backward_input", "forward_input", "forward_only",
+            "grad_clip_norm", "learning_rate",
             "lora_config", "loss_fn", "loss_fn_config", "loss_fn_inputs", "max_tokens", "metadata",
             "model_id", "model_input", "model_path", "model_seq_id", "num_samples", "optimizer", "overwrite",
             "path", "project_id", "prompt", "prompt_logprobs", "rank", "request_id", "sampling_params",
             "sampling_session_id", "sampling_session_seq_id", "sdk_version", "seed", "seq_id", "session_id",
-            "shape", "skip_special_tokens", "stop", "tags", "target_modules", "temperature", "text",
+            "shape", "skip_special_tokens", "sparse_col_indices", "sparse_crow_indices",
+            "stop", "tags", "target_modules", "temperature", "text",
             "tinker_path", "tokens", "tokens_base64", "top_k", "top_p", "topk_prompt_logprobs", "train_attn",
             "train_mlp", "train_unembed", "ttl_seconds", "type", "user_metadata", "weight_decay");
     /// What a value, an object that is not empty, and one of its fields take on the heap; at most.

@@ -61,18 +61,22 @@ final class ModelInputReader {
     }
 
     private static int[] packed(Fields fields, ModelInfo model) {
-        FieldPath at = fields.at("tokens_base64");
-        byte[] bytes = fields.base64("tokens_base64");
-        if (bytes.length % 4 != 0)
-            throw at.invalid("holds " + bytes.length + " bytes; expected 4 for each token");
-        int[] tokens = new int[bytes.length / 4];
-        ByteBuffer.wrap(bytes).order(ByteOrder.LITTLE_ENDIAN).asIntBuffer().get(tokens);
+        return packed(fields.at("tokens_base64"), ByteBuffer.wrap(fields.base64("tokens_base64"))
+                .order(ByteOrder.LITTLE_ENDIAN), model);
+    }
+
+    private static int[] packed(FieldPath at, ByteBuffer bytes, ModelInfo model) {
+        if (bytes.remaining() % 4 != 0)
+            throw at.invalid("holds " + bytes.remaining() + " bytes; expected 4 for each token");
+        int[] tokens = new int[bytes.remaining() / 4];
+        bytes.asIntBuffer().get(tokens);
         for (int i = 0; i < tokens.length; i++) check(at, i, tokens[i], model);
         return tokens;
     }
 
     /// Token ids of `model`.
     static int[] tokens(FieldPath at, Json json, ModelInfo model) {
+        if (json instanceof Json.Packed packed) return packed(at, packed.bytes(), model);
         long[] ids = TensorReader.longs(at, json);
         int[] tokens = new int[ids.length];
         for (int i = 0; i < ids.length; i++) {

@@ -10,15 +10,19 @@ import bios.protocol.run.LossFunction;
 import bios.protocol.run.Operation;
 import bios.protocol.run.TensorData;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.EnumSet;
 import java.util.HashMap;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.Set;
+import java.util.function.LongConsumer;
 
 /// Parses operations of runs: batches, optimizer parameters, adapter shapes.
 final class OperationReader {
+    /// An input that every loss but dro takes here and none has: it is applied to the weights.
+    private static final String MASK = "mask";
     private final GatewaySettings settings;
 
     OperationReader(GatewaySettings settings) {
@@ -26,7 +30,9 @@ final class OperationReader {
     }
 
     /// `{"data": [Datum], "loss_fn", "loss_fn_config"?}`.
-    Operation.ForwardBackward batch(Fields input, ModelInfo model, boolean forwardOnly) {
+    ///
+    /// @param heap is told the bytes that sparse tensors take as dense ones
+    Operation.ForwardBackward batch(Fields input, ModelInfo model, boolean forwardOnly, LongConsumer heap) {
         String name = input.string("loss_fn");
         LossFunction loss = Fields.reportAt(input.at("loss_fn"), () -> LossFunction.of(name));
         Map<String, Double> given = new HashMap<>();
@@ -45,7 +51,7 @@ final class OperationReader {
         var batch = new ArrayList<Datum>(items.size());
         long tokens = 0;
         for (Json item : items) {
-            Datum datum = datum(data.item(batch.size()), item, loss, model);
+            Datum datum = datum(data.item(batch.size()), item, loss, model, heap);
             tokens += datum.tokens().length;
             if (tokens > settings.maxTokensPerRequest())
                 throw data.invalid("has more than " + settings.maxTokensPerRequest()
@@ -55,23 +61,45 @@ final class OperationReader {
         return new Operation.ForwardBackward(batch, loss, lossSettings, forwardOnly);
     }
 
-    private Datum datum(FieldPath at, Json json, LossFunction loss, ModelInfo model) {
+    private Datum datum(FieldPath at, Json json, LossFunction loss, ModelInfo model, LongConsumer heap) {
         Fields fields = Fields.of(at, json);
         int[] tokens = ModelInputReader.read(fields.at("model_input"), fields.required("model_input"), model);
         Fields inputs = fields.object("loss_fn_inputs");
         Map<String, TensorData> tensors = new HashMap<>();
         for (String name : Set.copyOf(inputs.names())) {
-            if (!loss.required().contains(name) && !loss.optional().contains(name))
+            boolean mask = name.equals(MASK) && loss != LossFunction.DRO;
+            if (!mask && !loss.required().contains(name) && !loss.optional().contains(name))
                 throw inputs.at(name).invalid("is not an input of " + loss.wireName());
-            tensors.put(name, TensorReader.read(inputs.at(name), inputs.required(name)));
+            tensors.put(name, TensorReader.read(inputs.at(name), inputs.required(name), heap));
         }
         fields.requireAllRead();
+        Optional.ofNullable(tensors.remove(MASK))
+                .ifPresent(mask -> applyMask(inputs.at(MASK), mask, loss, tokens.length, tensors));
         var datum = new Datum(tokens, tensors);
         loss.check(at.toString(), datum);
         FieldPath targets = inputs.at("target_tokens");
         long[] ids = tensors.get("target_tokens").longs();
         for (int i = 0; i < ids.length; i++) ModelInputReader.check(targets, i, ids[i], model);
         return datum;
+    }
+
+    /// Positions where `mask` is 0 add nothing to the loss: their weight or advantage becomes 0.
+    private static void applyMask(FieldPath at, TensorData mask, LossFunction loss, int positions,
+            Map<String, TensorData> tensors) {
+        if (mask.shape().length != 1 || mask.elements() != positions)
+            throw at.invalid("has shape " + Arrays.toString(mask.shape()) + "; expected [" + positions
+                    + "], the length of model_input");
+        String name = loss == LossFunction.CROSS_ENTROPY ? "weights" : "advantages";
+        float[] kept = mask.floats();
+        TensorData masked = tensors.get(name);
+        float[] values = masked == null ? kept.clone() : masked.floats();
+        if (values.length != kept.length || masked == null && loss != LossFunction.CROSS_ENTROPY)
+            return; // reported by the check of the loss
+        for (int i = 0; i < kept.length; i++) {
+            if (kept[i] != 0 && kept[i] != 1) throw at.item(i).invalid(kept[i] + " is neither 0 nor 1");
+            if (kept[i] == 0) values[i] = 0;
+        }
+        tensors.put(name, TensorData.of(values));
     }
 
     /// AdamParams; absent fields have their defaults.

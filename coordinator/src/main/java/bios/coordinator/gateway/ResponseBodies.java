@@ -26,6 +26,7 @@ import java.util.Optional;
 import java.util.Set;
 import java.util.TreeMap;
 import java.util.function.Function;
+import java.util.function.Supplier;
 import java.util.stream.Stream;
 
 /// Builds the JSON bodies of responses.
@@ -67,6 +68,8 @@ final class ResponseBodies {
     }
 
     static ApiResponse passResult(ApiRequest call, OperationResult.Evaluated result, boolean forwardOnly) {
+        if (call.acceptsProtobuf()) return protobuf(result.logprobs().size()
+                + result.logprobs().stream().mapToLong(l -> l.length).sum(), () -> ProtoResults.pass(result));
         boolean packed = call.accepts("application/vnd.bios+json");
         long numbers = result.logprobs().stream().mapToLong(l -> l.length).sum();
         Stream<Map<String, Object>> outputs = result.logprobs().stream()
@@ -74,6 +77,10 @@ final class ResponseBodies {
         return numbers(numbers, ApiResponse.object("type", forwardOnly ? "forward" : "forward_backward",
                 "loss_fn_output_type", "TensorDict", "loss_fn_outputs", outputs,
                 "metrics", result.metrics()));
+    }
+
+    private static ApiResponse protobuf(long numbers, Supplier<byte[]> body) {
+        return new ApiResponse.Binary(ApiRequest.PROTOBUF_TYPES.getFirst(), body, numbers > FEW_NUMBERS);
     }
 
     /// An object with so many numbers; its streams become arrays.
@@ -127,12 +134,13 @@ final class ResponseBodies {
                 "path", path, "step", result.step());
     }
 
-    static ApiResponse sampleResult(SampleResult result) {
-        Stream<Map<String, Object>> sequences =
-                result.sequences().stream().map(ResponseBodies::sequence);
+    static ApiResponse sampleResult(ApiRequest call, SampleResult result) {
         long numbers = FEW_NUMBERS + 1
                 + 3L * result.sequences().stream().mapToLong(s -> s.tokens().length).sum()
                 + 2L * result.topkPromptLogprobs().stream().flatMap(List::stream).mapToLong(List::size).sum();
+        if (call.acceptsProtobuf()) return protobuf(numbers, () -> ProtoResults.sample(result));
+        Stream<Map<String, Object>> sequences =
+                result.sequences().stream().map(ResponseBodies::sequence);
         return numbers(numbers, ApiResponse.object("type", "sample", "sequences", sequences,
                 "prompt_logprobs", result.promptLogprobs(), "topk_prompt_logprobs",
                 result.topkPromptLogprobs().map(rows -> rows.stream().map(ResponseBodies::row))));

@@ -1,5 +1,6 @@
 package bios.coordinator.gateway;
 
+import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobRef;
 import bios.protocol.checkpoint.BlobScope;
 import bios.protocol.checkpoint.CheckpointManifest;
@@ -11,6 +12,7 @@ import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunId;
 import bios.protocol.run.StoredOperation;
 import bios.protocol.stored.StoredOperations;
+import java.nio.charset.StandardCharsets;
 import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
@@ -34,6 +36,17 @@ final class RunClient {
                 .thenCompose(stored -> services.run(call.account(), run, RunReply.Accepted.class, replyTo ->
                         new RunCommand.Submit(call.account(), seq, stored, digest, services.clock().millis(),
                                 replyTo)).whenComplete((_, failed) -> unstore(stored, failed)))
+                .thenApply(accepted -> ResponseBodies.future(accepted.request() + suffix, run));
+    }
+
+    /// Submits an operation that cannot be executed because of `why`: it fails at its place in the order.
+    CompletionStage<ApiResponse> submitRefused(ApiRequest call, RunId run, long seq, OperationKind kind,
+            Fault why, String suffix) {
+        String digest = StoredOperations.digest((kind + why.code() + why.message())
+                .getBytes(StandardCharsets.UTF_8));
+        return services.run(call.account(), run, RunReply.Accepted.class, replyTo ->
+                new RunCommand.Submit(call.account(), seq, new StoredOperation.Refused(kind, why), digest,
+                        services.clock().millis(), replyTo))
                 .thenApply(accepted -> ResponseBodies.future(accepted.request() + suffix, run));
     }
 

@@ -69,7 +69,7 @@ final class ServiceEndpoints {
                 "architecture", model.architecture(), "vocab_size", model.vocabularySize(),
                 "hidden_size", model.hiddenSize(), "layers", model.layers(),
                 "dtype", model.dtype(), "parameters", model.parameters(),
-                "fingerprint", model.fingerprint());
+                "fingerprint", model.fingerprint(), "tokenizer_id", model.name().value());
     }
 
     private CompletionStage<ApiResponse> createSession(ApiRequest call) {

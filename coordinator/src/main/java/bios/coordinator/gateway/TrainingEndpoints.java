@@ -1,10 +1,13 @@
 package bios.coordinator.gateway;
 
+import bios.protocol.Fault;
+import bios.protocol.Invalid;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.model.ModelInfo;
 import bios.protocol.run.AdamParams;
 import bios.protocol.run.Operation;
+import bios.protocol.run.OperationKind;
 import bios.protocol.run.RunId;
 import java.util.List;
 import java.util.Optional;
@@ -25,8 +28,9 @@ final class TrainingEndpoints {
 
     List<Endpoint> endpoints() {
         return List.of(
-                Endpoint.post("forward_backward", call -> evaluate(call, "forward_backward_input", false)),
-                Endpoint.post("forward", call -> evaluate(call, "forward_input", true)),
+                Endpoint.post("forward_backward", call -> evaluate(call, "forward_backward_input", false))
+                        .orProtobuf(),
+                Endpoint.post("forward", call -> evaluate(call, "forward_input", true)).orProtobuf(),
                 Endpoint.post("optim_step", this::optimStep),
                 Endpoint.post("save_weights", this::saveWeights),
                 Endpoint.post("save_weights_for_sampler", this::saveForSampler),
@@ -42,17 +46,37 @@ final class TrainingEndpoints {
         }
     }
 
-    private CompletionStage<ApiResponse> evaluate(ApiRequest call, String field, boolean forwardOnly) {
+    private CompletionStage<ApiResponse> evaluate(ApiRequest call, String field, boolean forward) {
         Target target = Target.of(call);
-        Fields input = target.fields().object(field);
+        boolean forwardOnly = target.fields().bool("forward_only", forward) || forward;
+        Fields input = target.fields().object(call.sentProtobuf() ? "forward_backward_input" : field);
         if (services.directory().modelOfSlug(target.run().slug()).isEmpty())
             return services.checkOwner(target.run(), call.account()).thenApply(_ -> {
                 throw new IllegalStateException("a run without a base model was described");
             });
         ModelInfo model = services.model(target.run());
-        Operation operation = reader.batch(input, model, forwardOnly);
-        target.fields().requireAllRead();
-        return runs.submit(call, target.run(), target.seq(), operation, forwardOnly ? ":forward" : "");
+        String suffix = forwardOnly ? ":forward" : "";
+        Operation operation;
+        try {
+            operation = reader.batch(input, model, forwardOnly, call.heap());
+            target.fields().requireAllRead();
+        } catch (Invalid | ApiException wrong) {
+            return refused(call, target, forwardOnly, wrong, suffix);
+        }
+        return runs.submit(call, target.run(), target.seq(), operation, suffix);
+    }
+
+    /// The answer to a batch that is wrong. Tinker's clients cut a batch into parts, and do not go on if a
+    /// part is refused: for them the part is accepted and fails, so that what follows it fails too and no
+    /// optimizer step applies the gradient of the other parts alone.
+    private CompletionStage<ApiResponse> refused(ApiRequest call, Target target, boolean forwardOnly,
+            RuntimeException wrong, String suffix) {
+        ApiException error = wrong instanceof Invalid invalid ? ApiException.of(invalid)
+                : (ApiException) wrong;
+        if (!call.isTinkerClient() || error.code().status() != 400) throw wrong;
+        return runs.submitRefused(call, target.run(), target.seq(),
+                forwardOnly ? OperationKind.FORWARD : OperationKind.FORWARD_BACKWARD,
+                Fault.user(error.wireCode(), error.getMessage()), suffix);
     }
 
     private CompletionStage<ApiResponse> optimStep(ApiRequest call) {

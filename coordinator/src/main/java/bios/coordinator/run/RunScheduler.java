@@ -627,6 +627,8 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
             boolean load = operation.kind() == OperationKind.LOAD_STATE;
             Optional<Fault> blocked = load ? Optional.empty() : run.blockedBy(operation.position());
             if (blocked.isPresent()) return store(allBlocked(operation.position(), blocked.get()));
+            if (operation.operation() instanceof StoredOperation.Refused(_, var why))
+                return store(List.of(new OperationFailed(operation.position(), why)));
             if (load && !pipeline.idle()) return false;
             if (load && operation.outcome() instanceof Outcome.Open) return resolve(operation);
             if (engine != Engine.OPEN) return open();

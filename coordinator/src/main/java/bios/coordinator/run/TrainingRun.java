@@ -107,7 +107,19 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     ///
     /// @param until operations after this position were accepted when the client knew of the failure; empty:
     ///     the client does not know of it yet
-    public record BlockingFailure(long position, Fault why, Optional<Long> until) {
+    /// @param nextStep present: it also blocks the next optimizer step, whenever that is accepted. The
+    ///     failure is that of a part of a batch, which its client may have asked for before it has sent the
+    ///     step
+    public record BlockingFailure(long position, Fault why, Optional<Long> until,
+            @JsonInclude(JsonInclude.Include.NON_ABSENT) Optional<Boolean> nextStep) {
+        public BlockingFailure {
+            nextStep = nextStep == null ? Optional.empty() : nextStep; // absent in earlier builds
+        }
+
+        BlockingFailure(long position, Fault why, Optional<Long> until) {
+            this(position, why, until, Optional.empty());
+        }
+
         boolean blocks(long later) {
             return later > position && (until.isEmpty() || later <= until.get());
         }
@@ -298,7 +310,9 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     /// The earlier failure that blocks the operation at `position`, if there is one.
     Optional<Fault> blockedBy(long position) {
-        return blocking.filter(b -> b.blocks(position)).map(BlockingFailure::why);
+        return blocking.filter(b -> b.blocks(position) || b.nextStep().isPresent() && position > b.position()
+                && at(position).filter(o -> o.kind() == OperationKind.OPTIM_STEP).isPresent())
+                .map(BlockingFailure::why);
     }
 
     /// Whether the blocking failure, or that an operation was set aside, becomes known to the client when it
@@ -475,7 +489,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
                 : new SetAside(s.position(), s.why(), Optional.of(upTo)));
         return with(executedUpTo, deaths, seen).withBlocking(blocking.map(b ->
                 b.until().isPresent() ? b
-                        : new BlockingFailure(b.position(), b.why(), Optional.of(upTo))));
+                        : new BlockingFailure(b.position(), b.why(), Optional.of(upTo), b.nextStep())));
     }
 
     private TrainingRun applyCreated(RunConfig created) {
@@ -524,9 +538,16 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
         if (suspect.filter(s -> s.position() == position).isPresent()) next = next.unsuspected();
         // A load is executed even if a failure blocks the run, so its failure is a new cause.
         boolean newCause = operation.kind() == OperationKind.LOAD_STATE || blockedBy(position).isEmpty();
-        return (newCause && blocksLater(operation, why)
-                ? next.withBlocking(Optional.of(new BlockingFailure(position, why, Optional.empty())))
-                : next).collectGarbage(this);
+        if (newCause && blocksLater(operation, why)) {
+            Optional<Boolean> part = Optional.of(operation.operation() instanceof StoredOperation.Refused)
+                    .filter(refused -> refused);
+            next = next.withBlocking(Optional.of(
+                    new BlockingFailure(position, why, Optional.empty(), part)));
+        } else if (operation.kind() == OperationKind.OPTIM_STEP) {
+            next = next.withBlocking(blocking.map(b ->
+                    new BlockingFailure(b.position(), b.why(), b.until())));
+        }
+        return next.collectGarbage(this);
     }
 
     private TrainingRun applyCommit(CheckpointCommitted e) {

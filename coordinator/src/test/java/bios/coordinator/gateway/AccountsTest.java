@@ -6,9 +6,13 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.coordinator.gateway.TestClient.Answer;
+import java.nio.file.Files;
+import java.nio.file.Path;
 import java.util.List;
 import java.util.Optional;
+import java.util.concurrent.atomic.AtomicLong;
 import org.junit.jupiter.api.Test;
+import org.junit.jupiter.api.io.TempDir;
 
 /// API keys and their accounts.
 class AccountsTest {
@@ -35,6 +39,26 @@ class AccountsTest {
         assertThrows(IllegalArgumentException.class,
                 () -> Accounts.fromLines("keys", List.of("a tml-same-key", "b tml-same-key")));
         assertThrows(IllegalArgumentException.class, () -> Accounts.fromLines("keys", List.of("# nothing")));
+    }
+
+    @Test void aChangeOfTheKeyFileTakesEffectAndAWrongOneDoesNot(@TempDir Path folder) throws Exception {
+        Path file = folder.resolve("keys");
+        Files.writeString(file, "alice tml-alice-key\n");
+        var now = new AtomicLong();
+        var accounts = new Accounts.KeyFile(file, now::get);
+        Files.writeString(file, "alice tml-alice-key\nbob tml-bob-key-1\n");
+        assertEquals(Optional.empty(), accounts.of(Optional.of("tml-bob-key-1")));
+        now.addAndGet(1_000_000_000);
+        assertEquals(Optional.of("bob"), accounts.of(Optional.of("tml-bob-key-1")));
+        Files.writeString(file, "alice and too many words\n");
+        now.addAndGet(1_000_000_000);
+        assertEquals(Optional.of("alice"), accounts.of(Optional.of("tml-alice-key")));
+        Files.writeString(file, "bob tml-bob-key-1\n");
+        now.addAndGet(1_000_000_000);
+        assertEquals(Optional.empty(), accounts.of(Optional.of("tml-alice-key")));
+        Files.delete(file);
+        now.addAndGet(1_000_000_000);
+        assertEquals(Optional.of("bob"), accounts.of(Optional.of("tml-bob-key-1")));
     }
 
     @Test void aServiceWithKeysNeedsOne() {

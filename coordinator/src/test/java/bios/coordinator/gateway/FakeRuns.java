@@ -64,6 +64,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
         Optional<String> corrupted = Optional.empty();
         final Map<Long, String> digests = new HashMap<>();
         final Map<Long, Operation> operations = new TreeMap<>();
+        final Map<Long, Fault> refused = new HashMap<>();
         final Map<Long, OperationResult> results = new HashMap<>();
         final List<CheckpointManifest> checkpoints = new ArrayList<>();
     }
@@ -152,9 +153,15 @@ final class FakeRuns implements RunDirectory, RunIndex {
             return new RunReply.Refused(Reason.CONFLICT, "another operation has this number");
         if (first != null) return new RunReply.Accepted(new RequestId(id, c.seq()));
         submitted++;
+        if (c.operation() instanceof StoredOperation.Refused(_, var why)) {
+            run.refused.put(c.seq(), why);
+            return new RunReply.Accepted(new RequestId(id, c.seq()));
+        }
         byte[] encoded = switch (c.operation()) {
             case StoredOperation.Inline(_, var bytes) -> bytes;
             case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, 1 << 30);
+            case StoredOperation.Refused refused ->
+                    throw new IllegalStateException("never executed: " + refused);
         };
         Operation operation = StoredOperations.decode(c.operation().kind(), encoded);
         run.operations.put(c.seq(), operation);
@@ -193,6 +200,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
 
     private RunReply retrieve(RunId id, Run run, long seq) {
         var request = new RequestId(id, seq);
+        if (run.refused.containsKey(seq)) return new RunReply.Failed(request, run.refused.get(seq));
         OperationResult result = run.results.get(seq);
         if (result == null) return new RunReply.Refused(Reason.NOT_FOUND, "no such request");
         if (stalled != null) return new RunReply.Stalled(request, stalled);

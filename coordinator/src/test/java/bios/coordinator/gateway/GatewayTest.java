@@ -500,4 +500,19 @@ class GatewayTest {
         assertEquals("paused_capacity", waiting.text("queue_state"));
         assertTrue(waiting.text("queue_state_reason").contains("blob a/b is damaged"));
     }
+
+    @Test void theRecordsOfAnAccountAreWhatExists() {
+        String run = service.run(900);
+        service.post("save_weights", "{'model_id': '" + run + "', 'seq_id': 1, 'path': 'kept'}");
+        var all = service.get("audit").json().get("entries");
+        var saved = service.get("audit?event_type=checkpoints&day=2023-11-14").json().get("entries");
+        assertTrue(all.size() > saved.size());
+        assertTrue(saved.findValuesAsText("tinker_path").contains("tinker://" + run + "/weights/kept"));
+        assertEquals(0, service.get("audit?day=2020-01-01").json().get("entries").size());
+        assertEquals(400, service.get("audit?day=soon").status());
+        assertEquals(400, service.get("audit?event_type=some").status());
+        assertEquals(0, service.get("billing/usage/events?starting_on=2026-01-01T00:00:00Z").json()
+                .get("data").size());
+        assertEquals("failed", service.get("sessions/" + SESSION + "/trace_export").text("status"));
+    }
 }

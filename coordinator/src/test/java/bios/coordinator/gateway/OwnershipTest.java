@@ -157,6 +157,8 @@ class OwnershipTest {
         cases.put("GET training_runs", new Case.Listing("training_runs"));
         cases.put("GET checkpoints", new Case.Listing("checkpoints"));
         cases.put("GET sessions", new Case.Listing("sessions"));
+        cases.put("GET audit", new Case.Listing("audit"));
+        cases.put("GET billing/usage/events", new Case.Without());
         cases.put("POST create_session", new Case.Making(ids ->
                 call("create_session", "{'session_id': '" + ids.session() + "'}")));
         sessions(cases);
@@ -174,6 +176,8 @@ class OwnershipTest {
         cases.put("POST session_heartbeat", owned(ids ->
                 call("session_heartbeat", "{'session_id': '" + ids.session() + "'}")));
         cases.put("GET sessions/*", owned(ids -> get("sessions/" + ids.session())));
+        cases.put("GET sessions/*/trace_export", owned(ids ->
+                get("sessions/" + ids.session() + "/trace_export")));
         cases.put("POST create_model", owned(ids -> call("create_model", "{'session_id': '" + ids.session()
                 + "', 'model_seq_id': 1, 'base_model': 'ultrasafe/usf-tiny'}")));
         cases.put("POST load_training_client", owned(

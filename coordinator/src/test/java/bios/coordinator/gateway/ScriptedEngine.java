@@ -81,6 +81,8 @@ final class ScriptedEngine {
         byte[] encoded = switch (c.operation()) {
             case StoredOperation.Inline(_, var bytes) -> bytes;
             case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, 1 << 30);
+            case StoredOperation.Refused refused ->
+                    throw new IllegalStateException("never executed: " + refused);
         };
         return switch (StoredOperations.decode(c.operation().kind(), encoded)) {
             case Operation.ForwardBackward f -> new OperationResult.Evaluated(

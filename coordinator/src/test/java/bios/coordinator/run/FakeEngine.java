@@ -159,6 +159,8 @@ final class FakeEngine {
         byte[] encoded = switch (c.operation()) {
             case StoredOperation.Inline(_, var bytes) -> bytes;
             case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, 1 << 30);
+            case StoredOperation.Refused refused ->
+                    throw new IllegalStateException("never executed: " + refused);
         };
         Operation operation = StoredOperations.decode(c.operation().kind(), encoded);
         log.add(c.position() + " " + c.operation().kind());

@@ -246,6 +246,8 @@ final class SimulatedEngine {
             byte[] encoded = switch (c.operation()) {
                 case StoredOperation.Inline(_, var inline) -> inline;
                 case StoredOperation.InBlob(_, var blob) -> cluster.blobs.readSmall(blob, 1 << 30);
+                case StoredOperation.Refused refused ->
+                        throw new IllegalStateException("never executed: " + refused);
             };
             digest = StoredOperations.digest(encoded);
             operation = cluster.operation(digest);

@@ -1,5 +1,6 @@
 package bios.protocol.run;
 
+import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobRef;
 import java.util.Arrays;
 
@@ -27,6 +28,15 @@ public sealed interface StoredOperation {
 
         @Override public int hashCode() {
             return Arrays.hashCode(encoded);
+        }
+    }
+
+    /// An operation that the gateway could not read: it has its place in the order, and fails there. Its
+    /// client goes on only after an answer other than an error, and what follows must not train as if
+    /// nothing were missing.
+    record Refused(OperationKind kind, Fault why) implements StoredOperation {
+        @Override public long bytes() {
+            return 0;
         }
     }
 

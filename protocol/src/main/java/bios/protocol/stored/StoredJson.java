@@ -123,7 +123,8 @@ final class StoredJson {
 
     @JsonTypeInfo(use = JsonTypeInfo.Id.NAME, property = "is")
     @JsonSubTypes({@JsonSubTypes.Type(value = StoredOperation.Inline.class, name = "inline"),
-        @JsonSubTypes.Type(value = StoredOperation.InBlob.class, name = "blob")})
+        @JsonSubTypes.Type(value = StoredOperation.InBlob.class, name = "blob"),
+        @JsonSubTypes.Type(value = StoredOperation.Refused.class, name = "refused")})
     private interface OfStoredOperation {}
 
     @JsonTypeInfo(use = JsonTypeInfo.Id.NAME, property = "is")

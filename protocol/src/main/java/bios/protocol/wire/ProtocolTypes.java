@@ -95,6 +95,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(57, OperationTiming.class);
         registry.add(58, HistoryEntry.class);
         registry.add(59, HistoryEntry.Kind.class);
+        registry.add(38, StoredOperation.Refused.class);
     }
 
     private static void operations(Registry registry) {

@@ -29,6 +29,7 @@ final class HeapBudget {
         return switch (execute.operation()) {
             case StoredOperation.Inline(_, var bytes) -> (DECODED - 1) * bytes.length;
             case StoredOperation.InBlob(_, var blob) -> DECODED * blob.bytes();
+            case StoredOperation.Refused _ -> 0;
         };
     }
 

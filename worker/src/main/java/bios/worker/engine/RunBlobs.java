@@ -48,6 +48,7 @@ record RunBlobs(BlobStore blobs, HostStateCache host) {
         byte[] encoded = switch (stored) {
             case StoredOperation.Inline(_, var bytes) -> bytes;
             case StoredOperation.InBlob(_, var blob) -> blobs.readSmall(blob, BlobStore.MAX_ARRAY_BYTES);
+            case StoredOperation.Refused(_, var why) -> throw new Refused(why);
         };
         return switch (StoredOperations.decode(stored.kind(), encoded)) {
             case Operation.ForwardBackward evaluate -> new DeviceTask.Evaluate(evaluate);
