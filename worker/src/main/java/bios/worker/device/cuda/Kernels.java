@@ -23,8 +23,6 @@ import org.slf4j.LoggerFactory;
 /// thread launches; parameters are packed into one buffer that every launch uses again, so that a launch
 /// creates no objects.
 final class Kernels implements AutoCloseable {
-    /// Dynamic shared memory that every kernel may use without being asked for.
-    private static final int USUAL_SHARED_BYTES = 48 << 10;
     /// Most bytes of the parameters of a kernel.
     private static final int PARAMETER_BYTES = 4 << 10;
     /// What cuLaunchKernel calls CU_LAUNCH_PARAM_BUFFER_POINTER and CU_LAUNCH_PARAM_BUFFER_SIZE.
@@ -87,6 +85,8 @@ final class Kernels implements AutoCloseable {
     final class Kernel {
         private final String name;
         private final CUfunction function;
+        /// Dynamic shared memory that the driver has been asked for. Without being asked it gives 48 KiB, less
+        /// what the kernel declares itself.
         private int shared;
         private long at;
 
