@@ -20,7 +20,8 @@ from harness import ROOT, adapter, batch, bios, holds, results, same, server, ty
 
 PARTS = ("gpu_check", "lost")
 STEPS = 4
-CHECKED = ("verbs", "models", "bits", "ceilings", "train", "tenants", "profile", "mixed", "decode")
+CHECKED = ("verbs", "models", "bits", "ceilings", "train", "tenants", "profile", "mixed", "decode",
+           "decode-profile")
 DEVICE_LOST = 75
 
 

@@ -74,6 +74,7 @@ public record GpuCheck(Sizes sizes, Duration limit, Optional<Peer> peer, List<St
             part("profile", begin, result, goals::profile);
             part("mixed", begin, result, goals::mixed);
             part("decode", begin, result, goals::decode);
+            part("decode-profile", begin, result, goals::decodeProfile);
         } catch (DeviceLost lost) {
             out.println("✗ the device is lost: " + lost.getMessage());
             result.withArray("failed").add("device");

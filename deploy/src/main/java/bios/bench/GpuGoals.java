@@ -20,6 +20,7 @@ import java.lang.foreign.ValueLayout;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.ArrayList;
+import java.util.Collections;
 import java.util.List;
 import java.util.Optional;
 import java.util.SplittableRandom;
@@ -251,11 +252,9 @@ final class GpuGoals implements AutoCloseable {
     /// Sampling with one stream and with many of several adapters.
     void decode(ObjectNode line) throws IOException {
         Shape shape = sizes.decode();
-        SamplerSettings limits = new SamplerSettings(8L << 30, DType.BF16, 2048,
-                Math.max(sizes.streams(), 8), 64);
         try (Loaded loaded = load(shape, line);
                 var trained = new Decoding.Adapters(loaded.model, ADAPTERS, RANK);
-                Sampler sampler = new Sampler(loaded.model, Optional.empty(), limits)) {
+                Sampler sampler = new Sampler(loaded.model, Optional.empty(), samplerSettings())) {
             Decoding decoding = new Decoding(sampler, trained, new ModelName("check/decode"));
             decoding.draw(1, sizes.tokens(), PROMPT);
             decoding.draw(sizes.streams(), sizes.tokens(), PROMPT);
@@ -274,6 +273,29 @@ final class GpuGoals implements AutoCloseable {
             goal(line, "sampler and trainer, largest difference", off.largest(), DIFFERENCE, false);
             goal(line, "sampler and trainer, mean difference", off.mean(), DIFFERENCE / 10, false);
         }
+    }
+
+    /// The time of a token of all streams by verb; the device is waited for after each.
+    void decodeProfile(ObjectNode line) throws IOException {
+        Profiler[] profiler = new Profiler[1];
+        try (Loaded loaded = load(sizes.decode(), line, device -> {
+            profiler[0] = new Profiler(device, () -> wait(device));
+            return profiler[0].proxy();
+        }); var trained = new Decoding.Adapters(loaded.model, ADAPTERS, RANK);
+                Sampler sampler = new Sampler(loaded.model, Optional.empty(), samplerSettings())) {
+            Decoding decoding = new Decoding(sampler, trained, new ModelName("check/decode"));
+            decoding.draw(sizes.streams(), sizes.tokens(), PROMPT);
+            profiler[0].clear();
+            double seconds = decoding.draw(sizes.streams(), sizes.tokens(), PROMPT).seconds();
+            Report report = new Report("decode-profile", loaded.device.description());
+            ProfileTable.add(report, profiler[0].lines(), Collections.nCopies(sizes.tokens(),
+                    seconds / sizes.tokens()), matmul, copy);
+            line.set("profile", report.line().get("profile"));
+        }
+    }
+
+    private SamplerSettings samplerSettings() {
+        return new SamplerSettings(8L << 30, DType.BF16, 2048, Math.max(sizes.streams(), 8), 64);
     }
 
     /// A model on a device of its own.

@@ -27,7 +27,8 @@ public final class GpuCheckCommand implements Callable<Integer> {
     private int seconds;
 
     @Option(names = "--only", split = ",", paramLabel = "PART", description =
-            "Parts: verbs, models, bits, ceilings, train, tenants, profile, mixed, decode (default: all).")
+            "Parts: verbs, models, bits, ceilings, train, tenants, profile, mixed, decode,"
+                    + " decode-profile (default: all).")
     private List<String> only = List.of();
 
     @Option(names = "--peer", paramLabel = "PYTHON",

@@ -28,7 +28,7 @@ final class GpuCheckTest {
         ObjectNode result = check(List.of(), Duration.ofMinutes(10));
         assertEquals("[]", result.path("failed").toString(), printed.toString(StandardCharsets.UTF_8));
         for (String part : List.of("verbs", "models", "bits", "ceilings", "train", "tenants", "profile",
-                "mixed", "decode"))
+                "mixed", "decode", "decode-profile"))
             assertTrue(result.has(part), part);
         assertTrue(result.path("train").path("tok_s").asDouble() > 0);
         assertEquals(0, result.path("decode").path("goals").get(2).path("value").asDouble(),
