@@ -85,6 +85,11 @@ final class EndToEndIT {
         python("deploy/src/test/python/listings_run.py");
     }
 
+    /// The long form: `python3 deploy/src/test/python/rlhf.py --iterations 40`.
+    @Test void rewardsAndPreferencesAreLearned() throws Exception {
+        python("deploy/src/test/python/rlhf.py");
+    }
+
     @Test void theDemoRuns() throws Exception {
         python("deploy/demo/demo.py", "--steps", "24");
     }

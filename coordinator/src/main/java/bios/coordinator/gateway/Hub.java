@@ -188,10 +188,11 @@ final class Hub {
         return HttpResponse.create().withEntity(ContentTypes.APPLICATION_JSON, JsonWriter.write(body));
     }
 
-    private static HttpResponse problem(int status, String code, String message) {
+    /// @param named the error as the hub names it in a header; empty: it does not
+    private static HttpResponse problem(int status, String named, String message) {
         HttpResponse response = HttpResponse.create().withStatus(status).withEntity(
                 ContentTypes.APPLICATION_JSON, JsonWriter.write(ApiResponse.object("error", message)))
                 .addHeader(RawHeader.create("X-Error-Message", message));
-        return code.isEmpty() ? response : response.addHeader(RawHeader.create("X-Error-Code", code));
+        return named.isEmpty() ? response : response.addHeader(RawHeader.create("X-Error-Code", named));
     }
 }

@@ -74,9 +74,10 @@ final class TrainingEndpoints {
         ApiException error = wrong instanceof Invalid invalid ? ApiException.of(invalid)
                 : (ApiException) wrong;
         if (!call.isTinkerClient() || error.code().status() != 400) throw wrong;
+        String code = error.wireCode();
         return runs.submitRefused(call, target.run(), target.seq(),
                 forwardOnly ? OperationKind.FORWARD : OperationKind.FORWARD_BACKWARD,
-                Fault.user(error.wireCode(), error.getMessage()), suffix);
+                Fault.user(code, error.getMessage()), suffix);
     }
 
     private CompletionStage<ApiResponse> optimStep(ApiRequest call) {

@@ -85,8 +85,8 @@ final class Kernels implements AutoCloseable {
     final class Kernel {
         private final String name;
         private final CUfunction function;
-        /// Dynamic shared memory that the driver has been asked for. Without being asked it gives 48 KiB, less
-        /// what the kernel declares itself.
+        /// Dynamic shared memory that the driver has been asked for. Without being asked it gives 48 KiB,
+        /// less what the kernel declares itself.
         private int shared;
         private long at;
 
