@@ -192,7 +192,7 @@ final class Hub {
     private static HttpResponse problem(int status, String named, String message) {
         HttpResponse response = HttpResponse.create().withStatus(status).withEntity(
                 ContentTypes.APPLICATION_JSON, JsonWriter.write(ApiResponse.object("error", message)))
-                .addHeader(RawHeader.create("X-Error-Message", message));
+                .addHeader(RawHeader.create("X-Error-Message", message.replaceAll("[^ -~]", "?")));
         return named.isEmpty() ? response : response.addHeader(RawHeader.create("X-Error-Code", named));
     }
 }

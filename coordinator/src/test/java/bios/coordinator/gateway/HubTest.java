@@ -38,6 +38,10 @@ class HubTest {
             assertEquals("EntryNotFound", header(missing, "x-error-code"));
             assertEquals("RepoNotFound",
                     header(head(service, "/ultrasafe/other/resolve/main/config.json"), "x-error-code"));
+            Answer injected = head(service,
+                    "/ultrasafe/other%0d%0aSet-Cookie:%20a=b/resolve/main/config.json");
+            assertEquals(404, injected.status());
+            assertEquals("", header(injected, "set-cookie"));
             Answer info = service.get("/api/models/ultrasafe/usf-tiny");
             assertEquals("ultrasafe/usf-tiny", info.text("id"));
             assertEquals(header(described, "x-repo-commit"), info.text("sha"));
