@@ -19,8 +19,8 @@ from ._transport import RetryPolicy
 from .errors import (APIConnectionError, APIError, APIResponseError, APIStatusError, APITimeoutError,
                      AuthenticationError, BadRequestError, BiosError, ConflictError, InternalServerError,
                      InvalidArgumentError, InvalidPathError, MissingExtraError, NotFoundError, PermissionDeniedError,
-                     RateLimitError, RequestFailedError, RequestTooLargeError, UnprocessableEntityError)
-from .futures import APIFuture, Future
+                     RateLimitError, RequestFailedError, RequestTooLargeError, TinkerError, UnprocessableEntityError)
+from .futures import APIFuture, Future, as_completed
 from .paths import CheckpointPath
 from .rest import RestClient
 from .sampling import SamplingClient
@@ -36,6 +36,6 @@ __all__ = [
     "Future", "InternalServerError", "InvalidArgumentError", "InvalidPathError", "LoraConfig", "MissingExtraError",
     "ModelInput", "NotFoundError", "PermissionDeniedError", "RateLimitError", "RequestFailedError",
     "RequestTooLargeError", "RestClient", "RetryPolicy", "SampleResult", "SamplingClient", "SamplingParams",
-    "ServiceClient", "TensorData", "Tokenizer", "TrainingClient", "TrainingResult", "UnprocessableEntityError",
-    "__version__", "types",
+    "ServiceClient", "TensorData", "TinkerError", "Tokenizer", "TrainingClient", "TrainingResult", "UnprocessableEntityError",
+    "__version__", "as_completed", "types",
 ]

@@ -34,6 +34,7 @@ POLL_SECONDS = 45.0
 KEPT_CONNECTIONS = 16
 SMALL_BODY_BYTES = 1 << 16
 NOTICE_AFTER_SECONDS = 10.0
+SILENT_SECONDS = 2.0
 NOTICE_EVERY_SECONDS = 60.0
 LONGEST_RETRY_AFTER_SECONDS = 60.0
 
@@ -101,7 +102,7 @@ class Answer:
 
 
 class Notice:
-    """Reports long waits: to the log each time, to stderr after 10 s and then once a minute
+    """Reports long waits: to the log each time, to stderr after 10 s (2 s if no server answers) and then once a minute
     for the whole process. ``BIOS_PROGRESS=0`` turns the messages on stderr off."""
 
     _told = -1e18
@@ -112,10 +113,11 @@ class Notice:
         self._start = policy.clock()
         self._logged = self._start
 
-    def waiting(self, what: str, level: int = logging.INFO) -> None:
-        """Reports the wait if it is due."""
+    def waiting(self, what: str, level: int = logging.INFO, after: float = NOTICE_AFTER_SECONDS) -> None:
+        """Reports the wait if it is due: after so many seconds, and every 10 s from then on."""
         now = self._policy.clock()
-        if now - self._start < NOTICE_AFTER_SECONDS or now - self._logged < NOTICE_AFTER_SECONDS:
+        first = self._logged == self._start
+        if now - self._start < after or not first and now - self._logged < NOTICE_AFTER_SECONDS:
             return
         self._logged = now
         text = f"{what} ({now - self._start:.0f} s)"
@@ -216,6 +218,27 @@ class _Server:
         self.pool = _Pool()
 
 
+#: What OpenSSL calls the answer of a server that does not speak TLS.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL")
+
+
+def _final(error: BaseException) -> bool:
+    """Whether the same call would fail again."""
+    if isinstance(error, ssl.SSLError) and (error.reason or "") in _NO_TLS:
+        return True
+    return isinstance(error, (ssl.SSLCertVerificationError, http.client.InvalidURL))
+
+
+def _explained(error: BaseException, secure: bool) -> BaseException:
+    """The error, with what to do where that is known."""
+    if isinstance(error, ssl.SSLError) and (error.reason or "") in _NO_TLS:
+        return OSError(f"the server does not speak TLS ({error.reason}); is its address http:// instead of https://?")
+    if isinstance(error, http.client.BadStatusLine) and not isinstance(error, http.client.RemoteDisconnected) and not secure:
+        return OSError(f"the answer is not HTTP ({str(error)[:40]!r}); is the address https:// instead of http://, or another"
+                       " service's?")
+    return error
+
+
 class Transport:
     """Calls of one service with one key. Safe to use from many threads.
 
@@ -294,7 +317,7 @@ class Transport:
                     server.pool.clear()  # the server closed an idle connection, which is no failure
                     continue
                 self._avoid(server)
-                raise Trouble(e, final=isinstance(e, (ssl.SSLCertVerificationError, http.client.InvalidURL))) from e
+                raise Trouble(_explained(e, server.secure), final=_final(e)) from e
             except BaseException:
                 connection.close()
                 raise
@@ -421,6 +444,6 @@ class Attempts:
                     f"{self._what}: no answer from {self._transport.base_url}{tried}; the last failure was {why}"
                 ) from cause
         log.debug("%s: attempt %d: %s", self._what, self._number + 1, why)
-        self._notice.waiting(state, logging.WARNING)
+        self._notice.waiting(state, logging.WARNING, SILENT_SECONDS)
         policy.sleep(policy.pause(self._number, retry_after))
         self._number += 1

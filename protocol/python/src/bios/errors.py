@@ -20,6 +20,10 @@ class BiosError(Exception):
     """The base class of this package's exceptions."""
 
 
+#: The same under the name of Tinker's package.
+TinkerError = BiosError
+
+
 class InvalidArgumentError(BiosError, ValueError):
     """An invalid argument. Nothing was sent.
 
@@ -76,6 +80,8 @@ class APIStatusError(APIError):
         except ValueError:
             pass
         message = problem.get("message") or problem.get("detail")
+        if not message and body.lstrip()[:1] == b"<":
+            message = "the answer is a page of HTML: this is no Bios server, or a proxy in front of one; check base_url"
         if not message:
             message = body[:300].decode("utf-8", "replace").strip() or "no explanation given"
         self.status = status

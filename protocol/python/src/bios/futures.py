@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import queue
 import socket
 import threading
-from typing import TYPE_CHECKING, Any, Callable, Generator, Generic, List, Mapping, Optional, Sequence, TypeVar
+from typing import (TYPE_CHECKING, Any, Callable, Generator, Generic, Iterable, Iterator, List, Mapping, Optional, Sequence,
+                    TypeVar)
 
 from ._threads import POLL, DaemonPool
-from ._transport import POLL_SECONDS, Notice, Trouble, encode, log, retryable
+from ._transport import POLL_SECONDS, SILENT_SECONDS, Notice, Trouble, encode, log, retryable
 from .errors import APIConnectionError, APIResponseError, APITimeoutError, BiosError, RequestFailedError, status_error
 
 if TYPE_CHECKING:
@@ -76,6 +78,38 @@ class Future(Generic[T]):
         """Whether the result is available. Does not block: the first call starts polling in the background."""
         return self._settled
 
+    def add_done_callback(self, fn: "Callable[[Future[T]], object]") -> None:
+        """Calls ``fn(future)`` once, on a background thread, when the result or the failure is there; at once if it is. What
+        ``fn`` raises is logged."""
+        POLL.submit(lambda: self._call_back(fn))
+
+    def _call_back(self, fn: "Callable[[Future[T]], object]") -> None:
+        try:
+            self._wait(None, threading.Event())
+        except BiosError as e:
+            self._settle_failed(e)
+        try:
+            fn(self)
+        except Exception:
+            log.exception("a callback of %r failed", self)
+
+    def _settle_failed(self, error: BaseException) -> None:
+        if not self._settled:
+            self._error, self._settled = error, True
+
+    def _named(self) -> str:
+        """What the result is of, for the representation."""
+        return "a call"
+
+    def __repr__(self) -> str:
+        if not self._settled:
+            state = "pending"
+        elif self._error is not None:
+            state = f"failed: {type(self._error).__name__}: {self._error}"
+        else:
+            state = "done"
+        return f"<Future of {self._named()}, {state}>"
+
     def _clock(self) -> Callable[[], float]:
         raise NotImplementedError
 
@@ -105,6 +139,25 @@ class Future(Generic[T]):
 APIFuture = Future
 
 
+def as_completed(futures: Iterable[Future[T]], timeout: Optional[float] = None) -> Iterator[Future[T]]:
+    """The futures as their results or failures arrive, like ``concurrent.futures.as_completed``.
+
+    ``timeout``: seconds for all of them; raises :class:`APITimeoutError` when they have passed.
+    """
+    waiting = list(futures)
+    finished: "queue.SimpleQueue[Future[T]]" = queue.SimpleQueue()
+    for future in waiting:
+        future.add_done_callback(finished.put)
+    clock = waiting[0]._clock() if waiting else (lambda: 0.0)
+    deadline = None if timeout is None else clock() + timeout
+    for _ in waiting:
+        try:
+            yield finished.get(timeout=None if deadline is None else max(0.0, deadline - clock()))
+        except queue.Empty:
+            raise APITimeoutError(f"{len(waiting)} results did not arrive within {timeout:g} s; they continue, wait"
+                                  " again") from None
+
+
 class RequestFuture(Future[T]):
     """A future that polls ``retrieve_future``. With ``submit``, it is submitted first, and submitted again if the
     server no longer has the request (410)."""
@@ -120,6 +173,14 @@ class RequestFuture(Future[T]):
         self._submit = submit
         self._lock = threading.Lock()
         self._asking = False
+        self._reason = ""
+        self._began = session.transport.policy.clock()
+        self._seconds: Optional[float] = None
+
+    def _named(self) -> str:
+        seconds = self._seconds if self._seconds is not None else self._clock()() - self._began
+        reason = f", {self._reason}" if self._reason and not self._settled else ""
+        return f"{self._what}{reason}, {seconds:.0f} s"
 
     @property
     def request_id(self) -> Optional[str]:
@@ -196,6 +257,7 @@ class RequestFuture(Future[T]):
         self._finish(raises)
 
     def _finish(self, outcome: Callable[[], T]) -> None:
+        self._seconds = self._clock()() - self._began
         self._settle(outcome)
         self._submit = None
         self._session = None
@@ -218,7 +280,7 @@ class RequestFuture(Future[T]):
                 raise APIConnectionError(f"{self._what}: {e}") from e.cause
             if isinstance(e.cause, (TimeoutError, socket.timeout)) and left is not None and left <= POLL_SECONDS:
                 return None
-            notice.waiting(f"waiting for {self._transport.base_url}: {e}")
+            notice.waiting(f"waiting for {self._transport.base_url}: {e}", after=SILENT_SECONDS)
             return policy.pause(attempt)
         if answer.status == 408:
             reason = ""
@@ -226,6 +288,7 @@ class RequestFuture(Future[T]):
                 reason = str(answer.json().get("queue_state_reason") or "")
             except APIResponseError:
                 pass
+            self._reason = reason
             notice.waiting(f"{self._what} is under way" + (f": {reason}" if reason else ""))
             # Polling again at once is meant for long polls; a server that answers immediately is polled with a pause.
             return None if policy.clock() - asked > 0.02 else policy.pause(min(attempt, 3)) / 4
@@ -268,6 +331,9 @@ class Joined(Future[T]):
         self._parts: List[Future[Any]] = list(parts)
         self._join = join
         self._lock = threading.Lock()
+
+    def _named(self) -> str:
+        return self._parts[-1]._named() + (f" in {len(self._parts)} parts" if len(self._parts) > 1 else "")
 
     @property
     def request_id(self) -> Optional[str]:

@@ -283,6 +283,21 @@ class RestClient:
     def _info(self, path: str) -> WeightsInfoResponse:
         return WeightsInfoResponse.from_wire(self._transport.post("/weights_info", {"path": path}))
 
+    # -- the same under the names of Tinker's package -----------------------------------------------------------
+
+    download_checkpoint_archive_from_tinker_path = download_checkpoint_archive_from_bios_path
+    download_checkpoint_archive_from_tinker_path_async = download_checkpoint_archive_from_bios_path_async
+    download_checkpoint_archive_from_tinker_path_to_file = download_checkpoint_archive_from_bios_path_to_file
+    download_checkpoint_archive_from_tinker_path_to_file_async = download_checkpoint_archive_from_bios_path_to_file_async
+    get_training_run_by_tinker_path = get_training_run_by_bios_path
+    get_training_run_by_tinker_path_async = get_training_run_by_bios_path_async
+    delete_checkpoint_from_tinker_path = delete_checkpoint_from_bios_path
+    delete_checkpoint_from_tinker_path_async = delete_checkpoint_from_bios_path_async
+    set_checkpoint_ttl_from_tinker_path = set_checkpoint_ttl_from_bios_path
+    set_checkpoint_ttl_from_tinker_path_async = set_checkpoint_ttl_from_bios_path_async
+    get_weights_info_by_tinker_path = get_weights_info_by_bios_path
+    get_weights_info_by_tinker_path_async = get_weights_info_by_bios_path_async
+
     def _checkpoint(self, where: CheckpointPath, path: str) -> str:
         """The URL of a checkpoint. The kind of a two-part path is resolved first, so that a retried deletion cannot
         delete a checkpoint of the other kind."""

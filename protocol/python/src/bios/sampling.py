@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import secrets
+import threading
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from ._threads import aside
-from ._transport import encode
+from ._transport import RetryPolicy, Transport, encode
 from .errors import InvalidArgumentError
 from .futures import Future, Joined, RequestFuture
 from .paths import CheckpointPath
@@ -97,8 +99,27 @@ class SamplingClient:
         """``get_tokenizer`` for asyncio."""
         return await aside(self.get_tokenizer)
 
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """Pickles the client without its key: whoever unpickles it has ``BIOS_API_KEY`` set, where the server wants one. The
+        weights stay as long as the session of the client that opened them: a day after its last heartbeat."""
+        return _restored, (self._session.transport.base_url, self._id, self._base_model, self.model_path)
+
     def __repr__(self) -> str:
         return f"SamplingClient({self.model_path or self._base_model or self._id})"
+
+
+_SESSIONS: Dict[Tuple[str, Optional[str]], Session] = {}
+_SESSIONS_LOCK = threading.Lock()
+
+
+def _restored(base_url: str, sampler_id: str, base_model: Optional[str], model_path: Optional[str]) -> SamplingClient:
+    """A pickled client; those of one process share connections and numbers."""
+    key = os.environ.get("BIOS_API_KEY") or None
+    with _SESSIONS_LOCK:
+        session = _SESSIONS.get((base_url, key))
+        if session is None:
+            session = _SESSIONS[base_url, key] = Session(Transport(base_url, key, RetryPolicy()), None).count_apart()
+    return SamplingClient(session, sampler_id, base_model, model_path)
 
 
 def source(model_path: Optional[str], base_model: Optional[str]) -> Tuple[Optional[str], Optional[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, TypeVar, Union
 
 from ._threads import Line, aside
@@ -13,7 +14,7 @@ from .paths import CheckpointPath, checkpoint_name
 from .sampling import Prompt, SamplingClient, request, source
 from .session import Session, request_id
 from .tokenizer import tokenizer
-from .types import (AdamParams, Datum, ForwardBackwardOutput, GetInfoResponse, LoadWeightsResponse,
+from .types import (AdamParams, Datum, ForwardBackwardOutput, GetInfoResponse, LoadWeightsResponse, LossFnType,
                     OptimStepResponse, SampleResult, SamplingParams, SaveWeightsForSamplerResponse,
                     SaveWeightsResponse, TensorData, TrainingResult, UnloadModelResponse, data_of, json_object)
 
@@ -55,17 +56,17 @@ class TrainingClient:
 
     # -- passes and steps ------------------------------------------------------------------------------------
 
-    def forward(self, data: Sequence[Datum], loss_fn: str,
+    def forward(self, data: Sequence[Datum], loss_fn: LossFnType,
                 loss_fn_config: Optional[Mapping[str, float]] = None) -> Future[ForwardBackwardOutput]:
         """The loss and log-probabilities of ``data``, without a gradient. Arguments as in ``forward_backward``."""
         return self._line.run(self._pass("forward", data, loss_fn, loss_fn_config))
 
-    async def forward_async(self, data: Sequence[Datum], loss_fn: str,
+    async def forward_async(self, data: Sequence[Datum], loss_fn: LossFnType,
                             loss_fn_config: Optional[Mapping[str, float]] = None) -> Future[ForwardBackwardOutput]:
         """``forward`` for asyncio."""
         return await self._later(self._pass("forward", data, loss_fn, loss_fn_config))
 
-    def forward_backward(self, data: Sequence[Datum], loss_fn: str,
+    def forward_backward(self, data: Sequence[Datum], loss_fn: LossFnType,
                          loss_fn_config: Optional[Mapping[str, float]] = None) -> Future[ForwardBackwardOutput]:
         """Adds the gradient of the loss over ``data`` to the gradient sum since the last ``optim_step``.
 
@@ -77,25 +78,27 @@ class TrainingClient:
         """
         return self._line.run(self._pass("forward_backward", data, loss_fn, loss_fn_config))
 
-    async def forward_backward_async(self, data: Sequence[Datum], loss_fn: str,
+    async def forward_backward_async(self, data: Sequence[Datum], loss_fn: LossFnType,
                                      loss_fn_config: Optional[Mapping[str, float]] = None,
                                      ) -> Future[ForwardBackwardOutput]:
         """``forward_backward`` for asyncio."""
         return await self._later(self._pass("forward_backward", data, loss_fn, loss_fn_config))
 
-    def forward_backward_custom(self, data: Sequence[Datum], fn: CustomLoss) -> Future[ForwardBackwardOutput]:
+    def forward_backward_custom(self, data: Sequence[Datum], fn: Optional[CustomLoss] = None, *,
+                                loss_fn: Optional[CustomLoss] = None) -> Future[ForwardBackwardOutput]:
         """``forward_backward`` with a custom loss, differentiated on the client by torch (an extra).
 
         ``fn(data, logprobs)`` gets one tensor of log-probabilities of the target tokens for each datum, and gives a
         scalar tensor and a dict of metrics. The call waits for a forward pass, runs ``fn`` and sends the gradient;
-        no operation of another thread comes between. The result's metrics are ``fn``'s, with ``loss:sum``.
+        no operation of another thread comes between. The result's metrics are ``fn``'s, with ``loss:sum``. ``loss_fn`` is
+        another name of ``fn``.
         """
-        return self._line.run(self._custom(data, fn))
+        return self._line.run(self._custom(data, fn if fn is not None else loss_fn))
 
-    async def forward_backward_custom_async(self, data: Sequence[Datum], fn: CustomLoss,
-                                            ) -> Future[ForwardBackwardOutput]:
+    async def forward_backward_custom_async(self, data: Sequence[Datum], fn: Optional[CustomLoss] = None, *,
+                                            loss_fn: Optional[CustomLoss] = None) -> Future[ForwardBackwardOutput]:
         """``forward_backward_custom`` for asyncio; ``fn`` runs on another thread."""
-        return await self._later(self._custom(data, fn))
+        return await self._later(self._custom(data, fn if fn is not None else loss_fn))
 
     def optim_step(self, adam_params: Optional[AdamParams] = None) -> Future[OptimStepResponse]:
         """Applies the gradient sum and clears it.
@@ -109,7 +112,7 @@ class TrainingClient:
         """``optim_step`` for asyncio."""
         return await self._later(self._step(adam_params))
 
-    def train(self, data: Sequence[Datum], loss_fn: Union[str, CustomLoss] = "cross_entropy",
+    def train(self, data: Sequence[Datum], loss_fn: Union[LossFnType, CustomLoss] = "cross_entropy",
               learning_rate: float = 1e-4, **kwargs: Any) -> TrainingResult:
         """One pass and one step; waits for both.
 
@@ -124,7 +127,7 @@ class TrainingClient:
         found, stepped = self._line.run(both)
         return _trained(found.result(), stepped.result(), callable(loss_fn))
 
-    async def train_async(self, data: Sequence[Datum], loss_fn: Union[str, CustomLoss] = "cross_entropy",
+    async def train_async(self, data: Sequence[Datum], loss_fn: Union[LossFnType, CustomLoss] = "cross_entropy",
                           learning_rate: float = 1e-4, **kwargs: Any) -> TrainingResult:
         """``train`` for asyncio; one ``await`` gives the result."""
         first, second = self._training(data, loss_fn, learning_rate, kwargs)
@@ -299,6 +302,7 @@ class TrainingClient:
                 try:
                     answer = self._session.transport.call("POST", f"/{call}", encoded=body)
                 except APIStatusError as e:
+                    _count_from(e, sent)
                     if sent and call == "forward_backward":
                         _add_note(e, f"the first {sent} of {len(items)} datums had been accepted; their gradient stays"
                                      " until the next optim_step or load_state")
@@ -310,7 +314,7 @@ class TrainingClient:
 
         return post
 
-    def _custom(self, data: Any, fn: CustomLoss) -> Callable[[], Future[ForwardBackwardOutput]]:
+    def _custom(self, data: Any, fn: Optional[CustomLoss]) -> Callable[[], Future[ForwardBackwardOutput]]:
         items = data_of(data)
         if not callable(fn):
             raise InvalidArgumentError("fn", f"expected a function of (data, logprobs), got {type(fn).__name__}")
@@ -469,6 +473,15 @@ def _ttl(seconds: Any) -> Dict[str, int]:
     if isinstance(seconds, bool) or not isinstance(seconds, int) or seconds < 1:
         raise InvalidArgumentError("ttl_seconds", f"expected an integer of at least 1, or None, got {seconds!r}")
     return {"ttl_seconds": seconds}
+
+
+def _count_from(error: APIStatusError, first: int) -> None:
+    """Names the datum of a refused part by its place in the whole batch."""
+    if first and error.field:
+        field = re.sub(r"\bdata\[(\d+)\]", lambda m: f"data[{int(m[1]) + first}]", error.field, count=1)
+        error.args = (str(error.args[0]).replace(error.field, field, 1),) + error.args[1:]
+        error.message = error.message.replace(error.field, field, 1)
+        error.field = field
 
 
 def _add_note(error: APIStatusError, note: str) -> None:

@@ -16,12 +16,12 @@ from datetime import datetime, timedelta, timezone
 from numbers import Integral, Real
 from typing import Any, Dict, Iterable, Iterator, List, Literal, Mapping, Optional, Sequence, Tuple, Union
 
-from .errors import InvalidArgumentError
+from .errors import InvalidArgumentError, MissingExtraError
 
 __all__ = [
     "AdamParams", "Checkpoint", "CheckpointsListResponse", "Cursor", "Datum", "EncodedTextChunk",
     "ForwardBackwardOutput", "GetInfoResponse", "GetServerCapabilitiesResponse", "GetSessionResponse",
-    "ListSessionsResponse", "LoadWeightsResponse", "LoraConfig", "ModelData", "ModelInput", "OptimStepResponse",
+    "ListSessionsResponse", "LoadWeightsResponse", "LoraConfig", "LossFnType", "ModelData", "ModelInput", "ModelInputChunk", "OptimStepResponse",
     "RunHistoryResponse", "RunNote", "SampledSequence", "SampleResponse", "SampleResult", "SamplingParams", "SaveWeightsForSamplerResponse",
     "SaveWeightsResponse", "StopReason", "SupportedModel", "TensorData", "TensorDtype", "TrainingResult",
     "TrainingRun", "TrainingRunIds", "TrainingRunsResponse", "UnloadModelResponse", "UnservedModel",
@@ -30,6 +30,7 @@ __all__ = [
 
 TensorDtype = Literal["int64", "float32"]
 StopReason = Literal["stop", "length"]
+LossFnType = Literal["cross_entropy", "importance_sampling", "ppo", "cispo", "dro"]
 
 _SWAP = sys.byteorder == "big"
 _CODES = {"int64": "q", "float32": "f", "int32": "i"}
@@ -149,6 +150,10 @@ class EncodedTextChunk:
     def length(self) -> int:
         """Number of tokens."""
         return len(self.tokens)
+
+
+#: A part of a prompt; there is one kind.
+ModelInputChunk = EncodedTextChunk
 
 
 @dataclass(frozen=True)
@@ -301,14 +306,20 @@ class TensorData:
 
     def to_numpy(self) -> Any:
         """A numpy array of this shape (needs numpy)."""
-        import numpy
+        try:
+            import numpy
+        except ImportError:
+            raise MissingExtraError("to_numpy needs numpy: pip install numpy") from None
 
         code = "<i8" if self.dtype == "int64" else "<f4"
         return numpy.frombuffer(self._packed, dtype=code).reshape(self.shape).astype(self.dtype)
 
     def to_torch(self) -> Any:
         """A torch tensor of this shape (needs torch)."""
-        import torch
+        try:
+            import torch
+        except ImportError:
+            raise MissingExtraError("to_torch needs torch: pip install torch") from None
 
         numbers = _unpack(_CODES[self.dtype], self._packed)
         if not numbers:

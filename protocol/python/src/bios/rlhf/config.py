@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, Mapping, Optional, Type, TypeVar, Union
 
 from ..errors import InvalidArgumentError
-from ..types import AdamParams, SamplingParams
+from ..types import AdamParams, LossFnType, SamplingParams
 
 C = TypeVar("C")
 
@@ -49,7 +49,7 @@ class PPOConfig:
     grad_clip_norm: float = 0.0
     num_substeps: int = 1
     num_epochs: int = 1
-    loss_fn: str = "ppo"
+    loss_fn: LossFnType = "ppo"
     clip: float = 0.2
     advantages: str = "group"
     gamma: float = 1.0

@@ -1,0 +1,114 @@
+import http.server
+import pickle
+import threading
+import unittest
+from unittest import mock
+
+from case import MODEL, GatewayCase, bios, datum, types
+
+
+class FuturesTest(GatewayCase):
+    def test_a_future_tells_what_it_is_of(self):
+        client = self.training()
+        future = client.forward_backward([datum()], "cross_entropy")
+        self.assertRegex(repr(future), r"^<Future of forward_backward 1 of \S+, \d+ s, pending>$")
+        future.result()
+        self.assertRegex(repr(future), r"^<Future of forward_backward 1 of \S+, \d+ s, done>$")
+        self.state.refuse_operation = None
+        failed = client.load_state("bios://usf-finance-abc123abc123/step_1")
+        failed.exception()
+        self.assertRegex(repr(failed), "failed: RequestFailedError: ")
+        with mock.patch.object(bios.training, "MOST_DATUMS", 2):
+            whole = client.forward([datum() for _ in range(5)], "cross_entropy")
+        self.assertIn("in 3 parts", repr(whole))
+
+    def test_as_completed_gives_what_is_there_first_and_callbacks_are_called(self):
+        client = self.training()
+        futures = [client.forward([datum(start=i + 1)], "cross_entropy") for i in range(5)]
+        self.assertEqual(set(bios.as_completed(futures)), set(futures))
+        self.assertTrue(all(f.done() for f in futures))
+        called = threading.Event()
+        futures[0].add_done_callback(lambda f: called.set() if f is futures[0] else None)
+        self.assertTrue(called.wait(10))
+        failed = client.load_state("bios://usf-finance-abc123abc123/step_1")
+        self.assertEqual(list(bios.as_completed([failed])), [failed])
+        self.assertIsInstance(failed.exception(), bios.RequestFailedError)
+        self.assertEqual(list(bios.as_completed([])), [])
+        with self.assertLogs("bios", "ERROR"):
+            done = threading.Event()
+
+            def wrong(_):
+                done.set()
+                raise ValueError("mine")
+
+            futures[1].add_done_callback(wrong)
+            done.wait(10)
+            list(bios.as_completed([futures[2]]))
+
+    def test_as_completed_ends_with_its_timeout(self):
+        client = self.training()
+        future = client.forward([datum()], "cross_entropy")
+        self.state.pending[future.request_id] = 10 ** 9
+        with self.assertRaisesRegex(bios.APITimeoutError, "did not arrive within"):
+            list(bios.as_completed([future], timeout=0))
+        self.state.pending.clear()
+
+    def test_a_sampling_client_is_pickled_without_its_key(self):
+        sampler = self.service(api_key="secret").create_sampling_client(base_model=MODEL)
+        packed = pickle.dumps(sampler)
+        self.assertNotIn(b"secret", packed)
+        with mock.patch.dict("os.environ", {"BIOS_API_KEY": "other"}):
+            first, second = pickle.loads(packed), pickle.loads(packed)
+        self.assertIs(first._session, second._session, "clients of one process share numbers")
+        self.clients.append(mock.Mock(close=first._session.close))
+        told = [c.sample([1, 2], types.SamplingParams(max_tokens=3, seed=1)).result() for c in (sampler, first, second)]
+        self.assertEqual(told[0], told[1])
+        numbers = [body["seq_id"] for _, path, body in self.state.calls if path.endswith("/asample")]
+        self.assertEqual(len(set(numbers)), 3)
+        self.assertGreater(min(numbers[1:]), 1 << 19)
+
+    def test_names_of_tinkers_package(self):
+        self.assertIs(bios.TinkerError, bios.BiosError)
+        self.assertIs(types.ModelInputChunk, types.EncodedTextChunk)
+        for name in ("download_checkpoint_archive_from", "delete_checkpoint_from", "get_weights_info_by"):
+            self.assertTrue(callable(getattr(bios.RestClient, f"{name}_tinker_path")))
+
+
+class ForeignServerTest(unittest.TestCase):
+    def test_a_refused_part_names_its_datum_in_the_whole_batch(self):
+        error = bios.BadRequestError(400, b'{"error": "invalid", "field": "forward_input.data[3].loss_fn_inputs.weights",'
+                                          b' "message": "forward_input.data[3].loss_fn_inputs.weights: is wrong"}')
+        bios.training._count_from(error, 1024)
+        self.assertEqual(error.field, "forward_input.data[1027].loss_fn_inputs.weights")
+        self.assertIn("data[1027].loss_fn_inputs.weights: is wrong", str(error))
+        self.assertNotIn("data[3]", str(error))
+
+    def test_a_page_is_not_shown_raw(self):
+        class Page(http.server.BaseHTTPRequestHandler):
+            def do_GET(self):
+                self.send_response(404)
+                self.end_headers()
+                self.wfile.write(b"<!DOCTYPE html><html>much of it</html>")
+
+            def log_message(self, *_):
+                pass
+
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            url = f"http://127.0.0.1:{server.server_address[1]}"
+            with self.assertRaisesRegex(bios.NotFoundError, "no Bios server.*base_url") as caught:
+                bios.ServiceClient(base_url=url).get_server_capabilities()
+            self.assertNotIn("<", str(caught.exception))
+            with self.assertRaisesRegex(bios.APIConnectionError, "does not speak TLS.*http://"):
+                bios.ServiceClient(base_url=url.replace("http", "https")).get_server_capabilities()
+            server.shutdown()
+
+    def test_what_needs_a_package_names_it(self):
+        with mock.patch.dict("sys.modules", {"numpy": None, "torch": None}):
+            for call in (types.TensorData([1.0]).to_numpy, types.TensorData([1.0]).to_torch):
+                with self.assertRaisesRegex(bios.MissingExtraError, "pip install"):
+                    call()
+
+
+if __name__ == "__main__":
+    unittest.main()
