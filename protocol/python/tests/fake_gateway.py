@@ -48,6 +48,7 @@ class State:
         self.refuse_operation = None
         self.polls_before_result = 0
         self.heartbeats = 0
+        self.files = {}           # path below the address -> content
 
     def fault(self, pattern, action, count=1):
         """`action`: 'drop' (before anything happened), 'lose' (after it happened), or (status, headers)."""
@@ -66,6 +67,10 @@ class State:
     def call(self, method, path, query, body):
         with self.lock:
             name = path.strip("/")
+            if path.startswith("~"):
+                if path[1:] not in self.files:
+                    raise Refused(404, "not_found", "no such file")
+                return self.files[path[1:]]
             if method == "POST":
                 return getattr(self, "post_" + name.replace("/", "_"), self.unknown)(body)
             if name == "get_server_capabilities":
@@ -390,7 +395,7 @@ class Handler(BaseHTTPRequestHandler):
         length = int(self.headers.get("Content-Length") or 0)
         raw = self.rfile.read(length)
         path, _, query = self.path.partition("?")
-        path = path[len("/api/v1"):]
+        path = path[len("/api/v1"):] if path.startswith("/api/v1") else "~" + path
         body = json.loads(raw) if raw else None
         with state.lock:
             state.calls.append((self.command, path, body))

@@ -52,6 +52,7 @@ class FuturesTest(GatewayCase):
         with self.assertRaisesRegex(bios.APITimeoutError, "did not arrive within"):
             list(bios.as_completed([future], timeout=0))
         self.state.pending.clear()
+        future.result()  # ends the poll in the background
 
     def test_a_sampling_client_is_pickled_without_its_key(self):
         sampler = self.service(api_key="secret").create_sampling_client(base_model=MODEL)

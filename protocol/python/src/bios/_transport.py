@@ -214,7 +214,8 @@ class _Server:
             raise InvalidArgumentError("base_url", f"{base_url!r} is not an address such as http://127.0.0.1:8400")
         self.secure = parts.scheme == "https"
         self.host, self.port = parts.hostname, port
-        self.root = parts.path.rstrip("/") + "/api/v1"
+        self.base = parts.path.rstrip("/")
+        self.root = self.base + "/api/v1"
         self.pool = _Pool()
 
 
@@ -306,7 +307,8 @@ class Transport:
                 assert connection.sock is not None
                 connection.sock.settimeout(seconds)
                 try:
-                    connection.request(method, server.root + path, body, headers)
+                    where = server.base + path[1:] if path.startswith("~") else server.root + path
+                    connection.request(method, where, body, headers)
                 except BrokenPipeError:
                     pass  # a server that refuses a large body answers before it has read it
                 return server, connection, connection.getresponse(), repeated
@@ -369,7 +371,8 @@ class Transport:
 
     def call(self, method: str, path: str, body: Optional[Mapping[str, Any]] = None, *,
              encoded: Optional[bytes] = None, accept: Optional[str] = None) -> Answer:
-        """A call with retries: returns the response, or raises the exception of a refusal.
+        """A call with retries: returns the response, or raises the exception of a refusal. ``path`` is below
+        ``/api/v1``, or below the address itself if it begins with ``~``.
 
         A retried DELETE treats 404 as success, because the first attempt may have succeeded.
         """

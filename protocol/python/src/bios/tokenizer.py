@@ -2,22 +2,166 @@
 
 from __future__ import annotations
 
+import json
 import os
-from typing import TYPE_CHECKING, Any, List, Optional, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Union
+from urllib.parse import quote
 
 from ._threads import aside
-from .errors import InvalidArgumentError
+from .errors import BiosError, InvalidArgumentError, MissingExtraError, NotFoundError
 
 if TYPE_CHECKING:
     from .session import Session
 
 
 class Tokenizer:
-    """The tokenizer of a base model on the server. Every call is a request to the server."""
+    """The tokenizer of a base model on the server, with the part of transformers' interface that training programs use.
+
+    ``encode`` and ``decode`` are requests to the server. Special tokens, the size of the vocabulary and the chat template
+    come from the model's own files, which are read from the server once; ``apply_chat_template`` needs jinja2.
+    """
 
     def __init__(self, session: "Session", base_model: str) -> None:
         self._session = session
         self.name_or_path = base_model
+        self._ids: Optional[Dict[str, int]] = None
+        self._settings: Optional[Dict[str, Any]] = None
+
+    # -- the model's files -----------------------------------------------------------------------------------
+
+    def _file(self, name: str) -> Optional[bytes]:
+        path = f"~/{quote(self.name_or_path)}/resolve/main/{name}"
+        try:
+            return self._session.transport.call("GET", path, accept="*/*").body
+        except NotFoundError:
+            return None
+
+    def _config(self) -> Dict[str, Any]:
+        if self._settings is None:
+            self._settings = json.loads(self._file("tokenizer_config.json") or b"{}")
+        return self._settings
+
+    def get_vocab(self) -> Dict[str, int]:
+        """Every token of the vocabulary, added ones included, and its id."""
+        if self._ids is None:
+            read = json.loads(self._file("tokenizer.json") or b"{}")
+            vocab = (read.get("model") or {}).get("vocab") or {}
+            ids = dict(vocab) if isinstance(vocab, dict) else {entry[0]: i for i, entry in enumerate(vocab)}
+            ids.update({token["content"]: token["id"] for token in read.get("added_tokens") or []})
+            if not ids:
+                raise BiosError(f"the server has no tokenizer.json of {self.name_or_path} that lists its tokens")
+            self._ids = ids
+        return dict(self._ids)
+
+    def __len__(self) -> int:
+        return max(self.get_vocab().values()) + 1
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest token id."""
+        return len(self)
+
+    def convert_tokens_to_ids(self, token: str) -> Optional[int]:
+        """The id of a token of the vocabulary; None if there is none."""
+        return self.get_vocab().get(token)
+
+    def _special(self, name: str) -> Optional[str]:
+        token = self._config().get(name)
+        return token.get("content") if isinstance(token, dict) else token
+
+    def _special_id(self, name: str) -> Optional[int]:
+        token = self._special(name)
+        return None if token is None else self.convert_tokens_to_ids(token)
+
+    @property
+    def bos_token(self) -> Optional[str]:
+        """The token that begins a text, if the model has one."""
+        return self._special("bos_token")
+
+    @property
+    def eos_token(self) -> Optional[str]:
+        """The token that ends a text, if the model has one."""
+        return self._special("eos_token")
+
+    @property
+    def pad_token(self) -> Optional[str]:
+        """The token that fills batches, if the model has one. Bios packs sequences and needs none."""
+        return self._special("pad_token")
+
+    @property
+    def bos_token_id(self) -> Optional[int]:
+        """The id of ``bos_token``."""
+        return self._special_id("bos_token")
+
+    @property
+    def eos_token_id(self) -> Optional[int]:
+        """The id of ``eos_token``."""
+        return self._special_id("eos_token")
+
+    @property
+    def pad_token_id(self) -> Optional[int]:
+        """The id of ``pad_token``."""
+        return self._special_id("pad_token")
+
+    # -- chats -----------------------------------------------------------------------------------------------
+
+    @property
+    def chat_template(self) -> Optional[str]:
+        """The model's chat template (Jinja): ``chat_template.jinja``, else the one of ``tokenizer_config.json``; None if it
+        has none."""
+        file = self._file("chat_template.jinja")
+        if file is not None:
+            return file.decode("utf-8")
+        told = self._config().get("chat_template")
+        if isinstance(told, list):
+            by_name = {template["name"]: template["template"] for template in told}
+            return by_name.get("default")
+        return told
+
+    def apply_chat_template(self, conversation: Sequence[Mapping[str, Any]], *, tokenize: bool = True,
+                            add_generation_prompt: bool = False, chat_template: Optional[str] = None,
+                            **values: Any) -> Any:
+        """A chat as the model was trained on it: token ids, or with ``tokenize=False`` the text.
+
+        ``conversation``: messages ``{"role", "content"}``; ``add_generation_prompt``: also what begins the assistant's next
+        message; ``chat_template``: instead of the model's; ``values``: more names for the template (``tools``,
+        ``enable_thinking``). Needs jinja2.
+        """
+        template = chat_template if chat_template is not None else self.chat_template
+        if template is None:
+            raise InvalidArgumentError("chat_template", f"{self.name_or_path} has no chat template; give one")
+        try:
+            import jinja2
+            from jinja2.sandbox import ImmutableSandboxedEnvironment
+        except ImportError:
+            raise MissingExtraError("apply_chat_template needs jinja2: pip install jinja2") from None
+
+        def fail(message: str) -> None:
+            raise InvalidArgumentError("conversation", message)
+
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
+                                                    extensions=["jinja2.ext.loopcontrols"])
+        environment.filters["tojson"] = _to_json
+        environment.globals.update(raise_exception=fail, strftime_now=lambda form: datetime.now().strftime(form))
+        names = {name: self._special(name) or "" for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+        try:
+            text = environment.from_string(template).render(
+                messages=[dict(message) for message in conversation], add_generation_prompt=add_generation_prompt,
+                **{**names, **values})
+        except jinja2.TemplateError as e:
+            raise InvalidArgumentError("chat_template", f"{type(e).__name__}: {e}") from e
+        return self.encode(text) if tokenize else text
+
+    # -- tokens ----------------------------------------------------------------------------------------------
+
+    def __call__(self, text: Union[str, Sequence[str]], add_special_tokens: bool = True) -> Dict[str, Any]:
+        """``input_ids`` and ``attention_mask`` of a text, or a list of them for each of several texts, without padding."""
+        if isinstance(text, str):
+            ids = self.encode(text, add_special_tokens)
+            return {"input_ids": ids, "attention_mask": [1] * len(ids)}
+        each = [self(one, add_special_tokens) for one in text]
+        return {name: [found[name] for found in each] for name in ("input_ids", "attention_mask")}
 
     def encode(self, text: str, add_special_tokens: bool = False) -> List[int]:
         """The token ids of a text; ``add_special_tokens`` adds the model's own (its begin-of-text token)."""
@@ -47,6 +191,12 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"Tokenizer({self.name_or_path!r})"
+
+
+def _to_json(value: Any, ensure_ascii: bool = False, indent: Optional[int] = None, separators: Any = None,
+             sort_keys: bool = False) -> str:
+    """JSON without HTML escapes, as chat templates expect it."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def tokenizer(session: "Session", base_model: str, tokenizer_id: Optional[str] = None) -> Any:

@@ -1,0 +1,64 @@
+import json
+import unittest
+from unittest import mock
+
+from case import MODEL, GatewayCase, bios
+
+TEMPLATE = ("{{ bos_token }}{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
+            "<{{ m.role }}>{{ m.content }}{{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}<assistant>{% endif %}"
+            "{% if tools is defined %}{{ tools | tojson }}{% endif %}")
+
+
+class TokenizerTest(GatewayCase):
+    def tokenizer(self, template=True):
+        root = f"/{MODEL}/resolve/main/"
+        self.state.files[root + "tokenizer.json"] = json.dumps({
+            "model": {"vocab": {"a": 0, "b": 1}}, "added_tokens": [{"id": 5, "content": "</s>"}]}).encode()
+        self.state.files[root + "tokenizer_config.json"] = json.dumps({
+            "bos_token": {"content": "<s>"}, "eos_token": "</s>", "pad_token": None,
+            **({"chat_template": TEMPLATE} if template else {})}).encode()
+        return self.service().create_sampling_client(base_model=MODEL).get_tokenizer()
+
+    def test_special_tokens_and_size_come_from_the_models_files(self):
+        tokenizer = self.tokenizer()
+        self.assertEqual((tokenizer.eos_token, tokenizer.eos_token_id), ("</s>", 5))
+        self.assertEqual((tokenizer.bos_token, tokenizer.bos_token_id), ("<s>", None))
+        self.assertEqual((tokenizer.pad_token, tokenizer.pad_token_id), (None, None))
+        self.assertEqual((len(tokenizer), tokenizer.vocab_size), (6, 6))
+        self.assertEqual(tokenizer.convert_tokens_to_ids("b"), 1)
+        asked = [path for _, path, _ in self.state.calls if path.startswith("~")]
+        self.assertEqual(len(asked), len(set(asked)), "each file is read once")
+
+    def test_a_text_or_several_are_called(self):
+        tokenizer = self.tokenizer()
+        self.assertEqual(tokenizer("ab"), {"input_ids": [97, 98], "attention_mask": [1, 1]})
+        self.assertEqual(tokenizer(["a", "bc"])["input_ids"], [[97], [98, 99]])
+
+    def test_a_chat_is_written_as_the_model_wants_it(self):
+        try:
+            import jinja2  # noqa: F401
+        except ImportError:
+            self.skipTest("no jinja2")
+        tokenizer = self.tokenizer()
+        chat = [{"role": "user", "content": "<b>hi</b>"}]
+        text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        self.assertEqual(text, "<s><user><b>hi</b></s>\n<assistant>")
+        self.assertEqual(tokenizer.apply_chat_template(chat, add_generation_prompt=True), list(text.encode()))
+        self.assertIn('[{"name": "<f>"}]', tokenizer.apply_chat_template(chat, tokenize=False, tools=[{"name": "<f>"}]))
+        with self.assertRaisesRegex(bios.InvalidArgumentError, "no tools"):
+            tokenizer.apply_chat_template([{"role": "tool", "content": ""}])
+        with self.assertRaisesRegex(bios.InvalidArgumentError, "chat_template"):
+            tokenizer.apply_chat_template(chat, chat_template="{% if %}")
+        self.state.files[f"/{MODEL}/resolve/main/chat_template.jinja"] = b"{{ messages[0].content }}"
+        self.assertEqual(tokenizer.apply_chat_template(chat, tokenize=False), "<b>hi</b>")
+
+    def test_what_is_missing_is_named(self):
+        tokenizer = self.tokenizer(template=False)
+        with self.assertRaisesRegex(bios.InvalidArgumentError, "has no chat template"):
+            tokenizer.apply_chat_template([])
+        with mock.patch.dict("sys.modules", {"jinja2": None}), self.assertRaisesRegex(bios.MissingExtraError, "jinja2"):
+            tokenizer.apply_chat_template([], chat_template="x")
+
+
+if __name__ == "__main__":
+    unittest.main()
