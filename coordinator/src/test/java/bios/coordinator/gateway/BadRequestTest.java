@@ -150,7 +150,8 @@ class BadRequestTest {
                 "{'tokens_base64': '/////w=='}"));
         rows.add(row(400, datum + ".loss_fn_inputs", "'loss_fn_inputs': {",
                 "'loss_fn_inputs': null, 'y': {"));
-        rows.add(row(400, datum + ".loss_fn_inputs.mask", "'weights'", "'mask'"));
+        rows.add(row(400, datum + ".loss_fn_inputs.masks", "'weights'", "'masks'"));
+        rows.add(row(400, datum + ".loss_fn_inputs.mask[1]", "'weights'", "'mask'"));
         rows.add(row(400, target, "'target_tokens': {'dtype': 'int64', 'shape': [3], 'data': [2, 3, 4]}, ",
                 ""));
         rows.add(row(400, target, "{'dtype': 'int64', 'shape': [3], 'data': [2, 3, 4]}", "[2, 3, 4]"));
