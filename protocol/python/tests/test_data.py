@@ -1,0 +1,110 @@
+import json
+import os
+import sys
+import tempfile
+import types as python
+import unittest
+from unittest import mock
+
+from case import bios
+from bios import data
+from bios.log import MetricLog
+
+
+class Bytes:
+    """A tokenizer of bytes, whose chats are lines."""
+
+    def encode(self, text):
+        return list(text.encode())
+
+    def decode(self, tokens, skip_special_tokens=True):
+        return bytes(tokens).decode()
+
+    def apply_chat_template(self, messages, tokenize=True, add_generation_prompt=False, rewrites=False):
+        text = "".join(f"<{m['role']}>{m['content']}|" for m in messages) + ("<assistant>" if add_generation_prompt else "")
+        return f"{len(messages)}{text}" if rewrites else text
+
+
+CHAT = [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}, {"role": "assistant", "content": "bc"},
+        {"role": "user", "content": "d"}, {"role": "assistant", "content": "e"}]
+
+
+def learned(datum):
+    pairs = zip(datum.loss_fn_inputs["target_tokens"].to_list(), datum.loss_fn_inputs["weights"].to_list())
+    return bytes(t for t, w in pairs if w).decode()
+
+
+class DataTest(unittest.TestCase):
+    def test_a_chat_learns_what_the_assistant_says(self):
+        datum = data.chat_to_datum(CHAT, Bytes())
+        self.assertEqual(learned(datum), "bc|e|")
+        self.assertEqual(bytes(datum.model_input.to_ints()).decode(), "<system>s|<user>a|<assistant>bc|<user>d|<assistant>e")
+        self.assertEqual(learned(data.chat_to_datum(CHAT, Bytes(), train_on="last")), "e|")
+        self.assertEqual(learned(data.chat_to_datum(CHAT[:3], Bytes(), train_on="all")), "system>s|<user>a|<assistant>bc|")
+        self.assertEqual(data.chat_to_datum(CHAT, Bytes(), max_length=28).model_input.length, 27)
+
+    def test_a_chat_that_cannot_be_cut_is_refused(self):
+        with self.assertRaisesRegex(bios.InvalidArgumentError, r"messages\[\d\].*train_on"):
+            data.chat_to_datum(CHAT, Bytes(), rewrites=True)
+        self.assertTrue(learned(data.chat_to_datum(CHAT, Bytes(), train_on="all", rewrites=True)))
+        for messages, name in (([], "messages"), (CHAT[:2], "says nothing"), (["x"], r"messages\[0\]")):
+            with self.assertRaisesRegex(bios.InvalidArgumentError, name):
+                data.chat_to_datum(messages, Bytes())
+        with self.assertRaisesRegex(bios.InvalidArgumentError, "train_on"):
+            data.chat_to_datum(CHAT, Bytes(), train_on="user")
+
+    def test_a_prompt_has_no_weight(self):
+        datum = data.text_to_datum("ab", "cd", Bytes())
+        self.assertEqual(learned(datum), "cd")
+        self.assertEqual(learned(data.text_to_datum("", "cd", Bytes())), "d")
+        self.assertIn("'c'", data.shown(datum, Bytes()))
+        self.assertEqual(len(data.shown(datum, Bytes()).splitlines()), 4)
+        with self.assertRaisesRegex(bios.InvalidArgumentError, "weights"):
+            data.tokens_to_datum([1, 2], [1.0])
+
+    def test_files_are_read_row_by_row(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "rows.jsonl")
+            with open(path, "w", encoding="utf-8") as file:
+                file.write('{"a": 1}\n\n{"a": 2}\n{"a": \n')
+            rows = data.read(path)
+            self.assertEqual([next(rows), next(rows)], [{"a": 1}, {"a": 2}])
+            with self.assertRaisesRegex(bios.InvalidArgumentError, "line 4"):
+                next(rows)
+        with mock.patch.dict(sys.modules, {"pyarrow": None}), self.assertRaisesRegex(bios.MissingExtraError, "pyarrow"):
+            next(data.read("x.parquet"))
+
+    def test_batches_are_shuffled_by_their_seed(self):
+        items = list(range(10))
+        found = list(data.batches(items, 4, seed=1, epochs=2))
+        self.assertEqual([len(b) for b in found], [4, 4, 2, 4, 4, 2])
+        self.assertEqual(sorted(sum(found[:3], [])), items)
+        self.assertNotEqual(found[:3], found[3:])
+        self.assertEqual(found, list(data.batches(items, 4, seed=1, epochs=2)))
+        self.assertEqual(next(data.batches(items, 3)), [0, 1, 2])
+        with self.assertRaisesRegex(bios.InvalidArgumentError, "size"):
+            next(data.batches(items, 0))
+
+
+class LogTest(unittest.TestCase):
+    def test_metrics_are_lines_and_go_where_they_are_wanted(self):
+        wandb = python.ModuleType("wandb")
+        run = mock.Mock()
+        wandb.init = mock.Mock(return_value=run)
+        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(sys.modules, {"wandb": wandb, "trackio": None}):
+            where = os.path.join(folder, "run")
+            with MetricLog(where, config={"lr": 1}, to=["wandb"]) as log:
+                log.write(3, {"loss": 1.5, "bad": float("nan"), "note": "x"})
+            with open(os.path.join(where, "metrics.jsonl"), encoding="utf-8") as file:
+                row = json.loads(file.read())
+            self.assertEqual((row["step"], row["loss"], row["bad"], row["note"]), (3, 1.5, None, "x"))
+            self.assertEqual(run.log.call_args.kwargs, {"step": 3})
+            run.finish.assert_called_once()
+            with self.assertRaisesRegex(bios.MissingExtraError, "trackio"):
+                MetricLog(where, to=["trackio"])
+            with self.assertRaisesRegex(bios.InvalidArgumentError, "to"):
+                MetricLog(where, to=["paper"])
+
+
+if __name__ == "__main__":
+    unittest.main()
