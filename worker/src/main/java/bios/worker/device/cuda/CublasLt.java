@@ -129,6 +129,20 @@ final class CublasLt implements AutoCloseable {
         workspace();
     }
 
+    /// Does work with products whose scratch memory is freed again, if there was none before: what a weight
+    /// takes is not counted with it.
+    void lendWorkspace(Runnable work) {
+        boolean lent = workspace == 0;
+        try {
+            work.run();
+        } finally {
+            if (lent && workspace != 0) {
+                cuda.memory().release(workspace);
+                workspace = 0;
+            }
+        }
+    }
+
     // ---- algorithms ----
 
     /// Whether it has an algorithm for a weight, a direction and results of an element type.

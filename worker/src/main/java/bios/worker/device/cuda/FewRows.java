@@ -171,7 +171,10 @@ final class FewRows {
     /// multiplies: the bits are the same.
     void compare(CudaTensor w) {
         var shape = new Shape(w.rows(), w.columns());
-        if (equal.containsKey(shape)) return;
+        if (!equal.containsKey(shape)) library.lendWorkspace(() -> compare(shape));
+    }
+
+    private void compare(Shape shape) {
         try (var scope = cuda.memory().scope()) {
             long different = different(shape, scope);
             equal.put(shape, different == 0);
