@@ -100,7 +100,8 @@ class ProtobufTest {
         Answer repeated = service.post("forward_backward", "{'model_id': '" + run + "', 'seq_id': 1,"
                 + " 'forward_backward_input': {'loss_fn': 'cross_entropy', 'data': [{'model_input':"
                 + " {'chunks': [{'tokens': [1, 2, 3]}]}, 'loss_fn_inputs': {'target_tokens':"
-                + " {'dtype': 'int64', 'data': [2, 3, 4]}, 'weights': {'dtype': 'float32', 'data': [1, 0.5, 0]}}}]}}");
+                + " {'dtype': 'int64', 'data': [2, 3, 4]},"
+                + " 'weights': {'dtype': 'float32', 'data': [1, 0.5, 0]}}}]}}");
         assertEquals(future.text("request_id"), repeated.text("request_id"));
     }
 
