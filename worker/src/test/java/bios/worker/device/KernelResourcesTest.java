@@ -34,6 +34,9 @@ final class KernelResourcesTest {
     /// No kernel is tuned for it: its compiler may spill a few bytes, which are in the table.
     private static final String UNTUNED = "sm_100";
     private static final int MOST_SPILLED = 128;
+    /// Kernels that spill a little and are faster nevertheless: on an H100 attention takes 20 ms a step with
+    /// this one, and 24 with the one that holds half as many queries and spills nothing.
+    private static final Map<String, Integer> SPILLING = Map.of("attention_mma_wide_128", 48);
     private static final Pattern ENTRY = Pattern.compile(
             "Compiling entry function '(\\w+)' for '(\\w+)'[\\s\\S]*?"
                     + "(\\d+) bytes stack frame, (\\d+) bytes spill stores, "
@@ -91,11 +94,15 @@ final class KernelResourcesTest {
                 resources.registers.add(Integer.parseInt(entries.group(6)));
                 resources.shared.add(entries.group(7) == null ? 0 : Integer.parseInt(entries.group(7)));
                 resources.spilled.add(spilled);
-                if (spilled > (architecture.equals(UNTUNED) ? MOST_SPILLED : 0))
+                if (spilled > mostSpilled(entries.group(1), architecture))
                     faults.add(entries.group(1) + " spills " + spilled + " bytes for " + architecture);
             }
         }
         return faults;
+    }
+
+    private static int mostSpilled(String kernel, String architecture) {
+        return architecture.equals(UNTUNED) ? MOST_SPILLED : SPILLING.getOrDefault(kernel, 0);
     }
 
     private static String section(Path source, String hash, Map<String, Resources> kernels) {
