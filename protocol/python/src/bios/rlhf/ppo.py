@@ -18,10 +18,10 @@ from ..training import TrainingClient
 from ..types import Datum, ForwardBackwardOutput, ModelInput, OptimStepResponse
 from .config import PPOConfig, config_of, number, whole
 from .preference import Judge, Preference, win_fractions
-from .rollout import (Rollout, Text, completion_logprobs, deviation, mean, reference_of, scored, shifted, tail,
+from .rollout import (Rollout, Text, completion_logprobs, deviation, groups_of, mean, reference_of, scored, shifted, tail,
                       tokens_of)
 
-#: The context of a model whose context the server does not tell.
+#: The context length that is assumed for a model whose length the server does not report, in tokens.
 UNKNOWN = 1 << 30
 
 #: ``fn(rollout) -> reward``: any finite number; higher is better.
@@ -164,7 +164,7 @@ class PPOTrainer:
         From ``reward_fn``, else the trainer's ``reward_fn``, else its ``preference``, else a :class:`Judge` of the model that
         ``BIOS_REWARD_MODEL`` names (a base model, or the path of a checkpoint). Without any of them a stand-in is used,
         with a warning: 1 for a completion that ends by itself, less the share of its tokens that repeat the one before.
-        It lets a program run, and teaches nothing else.
+        The stand-in only lets a program run; it is no measure of quality.
         """
         found = list(rollouts)
         given = reward_fn or self._reward_fn
@@ -346,16 +346,9 @@ def _datum(rollout: Rollout, advantages: List[float]) -> Datum:
     return shifted(rollout.prompt.to_ints(), rollout.tokens, logprobs=rollout.logprobs, advantages=advantages)
 
 
-def _groups(rollouts: List[Rollout]) -> Dict[int, List[int]]:
-    groups: Dict[int, List[int]] = {}
-    for i, rollout in enumerate(rollouts):
-        groups.setdefault(rollout.group, []).append(i)
-    return groups
-
-
 def _baselines(rollouts: List[Rollout], rewards: List[float]) -> List[float]:
     """The mean reward of each rollout's group; where every group has one rollout, that of all."""
-    groups = _groups(rollouts)
+    groups = groups_of(rollouts)
     if len(groups) == len(rollouts):
         return [mean(rewards)] * len(rollouts)
     means = {group: mean([rewards[i] for i in members]) for group, members in groups.items()}
@@ -363,7 +356,7 @@ def _baselines(rollouts: List[Rollout], rewards: List[float]) -> List[float]:
 
 
 def _about(rollouts: List[Rollout], rewards: List[float]) -> Dict[str, float]:
-    groups = _groups(rollouts).values()
+    groups = groups_of(rollouts).values()
     return {
         "mean_reward": mean(rewards),
         "reward_std": deviation(rewards),

@@ -11,7 +11,7 @@ from ..sampling import SamplingClient
 from ..training import TrainingClient
 from ..types import Datum
 from .config import RewardConfig, config_of, number
-from .rollout import Pair, Rollout, mean, scored, shifted, tail, tokens_of
+from .rollout import Pair, Rollout, groups_of, mean, scored, shifted, tail, tokens_of
 
 QUESTION = """Which answer to the prompt is better?
 
@@ -63,9 +63,7 @@ Preference = Union[Judge, Callable[[Rollout, Rollout], float]]
 
 def win_fractions(rollouts: Sequence[Rollout], preference: Preference) -> List[float]:
     """For each rollout the share of the others of its group that it wins against, from 0 to 1; of a group of one 0.5."""
-    groups: Dict[int, List[int]] = {}
-    for i, rollout in enumerate(rollouts):
-        groups.setdefault(rollout.group, []).append(i)
+    groups = groups_of(rollouts)
     pairs = [(i, j) for members in groups.values() for at, i in enumerate(members) for j in members[at + 1:]]
     compared = [(rollouts[i], rollouts[j]) for i, j in pairs]
     if isinstance(preference, Judge):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 from ..errors import InvalidArgumentError
 from ..futures import Future
@@ -50,6 +50,14 @@ class Pair:
     prompt: Text
     chosen: Text
     rejected: Text
+
+
+def groups_of(rollouts: Sequence[Rollout]) -> Dict[int, List[int]]:
+    """The places of the rollouts of each group."""
+    groups: Dict[int, List[int]] = {}
+    for i, rollout in enumerate(rollouts):
+        groups.setdefault(rollout.group, []).append(i)
+    return groups
 
 
 def decode(tokenizer: Any, tokens: List[int]) -> str:

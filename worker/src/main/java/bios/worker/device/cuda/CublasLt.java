@@ -129,8 +129,8 @@ final class CublasLt implements AutoCloseable {
         workspace();
     }
 
-    /// Does work with products whose scratch memory is freed again, if there was none before: what a weight
-    /// takes is not counted with it.
+    /// Runs `work`, and frees the workspace of the products in it unless there was one before, so that the
+    /// memory that loading a weight takes does not include it.
     void lendWorkspace(Runnable work) {
         boolean lent = workspace == 0;
         try {
