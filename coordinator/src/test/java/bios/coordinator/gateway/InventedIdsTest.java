@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertTrue;
 import bios.persistence.embedded.EmbeddedDatabase;
 import java.nio.file.Path;
 import java.sql.SQLException;
+import java.time.Instant;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
@@ -40,6 +41,15 @@ class InventedIdsTest {
         return found;
     }
 
+    /// The run's line in the index is written after its creation is answered.
+    private Map<String, Long> rowsOnceTheRunIsListed() throws Exception {
+        for (var deadline = Instant.now().plusSeconds(60); ; Thread.sleep(20)) {
+            Map<String, Long> rows = rows();
+            if (rows.get("bios_run") == 1) return rows;
+            assertTrue(Instant.now().isBefore(deadline), rows.toString());
+        }
+    }
+
     private static int ask(TestClient service, int kind, long number) {
         String run = "usf-tiny-" + String.format("%016x", number);
         String session = String.format("0a1b2c3d-0000-4000-8000-%012x", number & 0xffffffffffffL);
@@ -64,7 +74,7 @@ class InventedIdsTest {
             String run = service.post("create_model", "{'session_id': '0a1b2c3d-0000-4000-8000-00000000000a',"
                     + " 'model_seq_id': 1, 'base_model': 'ultrasafe/usf-tiny'}").text("model_id");
             assertEquals(200, service.get("training_runs/" + run).status());
-            Map<String, Long> before = rows();
+            Map<String, Long> before = rowsOnceTheRunIsListed();
             var random = new Random(12);
             var answers = random.longs(IDS).boxed().toList();
             var asked = new TreeMap<Integer, Integer>();
