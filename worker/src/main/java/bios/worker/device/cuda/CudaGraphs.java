@@ -19,10 +19,10 @@ import org.slf4j.Logger;
 import org.slf4j.LoggerFactory;
 
 /// Decode passes as graphs of the card, each launched by one call. The first pass of a kind is executed verb
-/// by verb; so is the second, in memory that is kept for the kind; the third is captured, and from then on the
-/// graph is launched. What differs between passes of a kind is data in the kept memory: tokens, positions,
-/// pages and spans of the sequences, tables of the adapters' factors. What a launch takes by value is the
-/// same, or part of what makes the kind.
+/// by verb; so is the second, in memory that is kept for the kind; the third is captured, and from then on
+/// its graph is launched. What differs between passes of a kind is data in the kept memory: tokens,
+/// positions, pages and spans of the sequences, tables of the adapters' factors. What a launch takes by value
+/// is the same, or part of what makes the kind.
 ///
 /// The kernels of a graph are those of the verbs, with the same operands, so its results have the same bits.
 final class CudaGraphs {
