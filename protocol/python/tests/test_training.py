@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import unittest
+from unittest import mock
 
 from case import HERE, MODEL, GatewayCase, datum
 import bios
@@ -29,6 +30,9 @@ class TrainingTest(GatewayCase):
         self.assertEqual([seq for seq, _, _ in run.operations], list(range(1, 12)))
 
     def test_two_thousand_unawaited_calls_use_one_connection_and_leave_nothing_behind(self):
+        beat = mock.patch.object(bios.session, "HEARTBEAT_SECONDS", 3600.0)  # a slow test would see a heartbeat's connection
+        beat.start()
+        self.addCleanup(beat.stop)
         client = self.training()
         batch = [datum()]
         before = len(self.server.connections)

@@ -183,7 +183,9 @@ def _json(value: Any) -> None:
 
 
 def _facts(rows: Mapping[str, Any]) -> None:
-    _table(["", ""], list(rows.items()))
+    width = max(map(len, rows), default=0)
+    for name, value in rows.items():
+        print(f"{name.ljust(width)}  {_cell(value)}")
 
 
 # ---------------------------------------------------------------------------------------------------------------

@@ -1067,7 +1067,7 @@ class UsageResponse:
 
     def total(self, name: str) -> float:
         """The sum of a number over all lines, e.g. ``tokens_trained``."""
-        return sum(getattr(line, name) for line in self.lines)
+        return float(sum(getattr(line, name) for line in self.lines))
 
     def _repr_html_(self) -> str:
         names = ["tokens_trained", "tokens_evaluated", "tokens_prefilled", "tokens_sampled", "device_seconds", "stored_bytes"]
@@ -1088,12 +1088,11 @@ class WhoamiResponse:
 
     account: str
     scope: Optional[str] = None
-    key_id: Optional[str] = None
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "WhoamiResponse":
         """Parses the JSON object of the protocol."""
-        return cls(wire["account"], wire.get("scope"), wire.get("key_id"))
+        return cls(wire["account"], wire.get("scope"))
 
 
 @dataclass(frozen=True)

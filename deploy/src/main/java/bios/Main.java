@@ -21,6 +21,8 @@ import picocli.CommandLine.Command;
 @Command(name = "bios", mixinStandardHelpOptions = true, version = "bios 0.1.0",
         synopsisSubcommandLabel = "COMMAND",
         description = "Trains and samples LoRA adapters of open-weight language models.",
+        footer = {"", "This is the server's launcher. The commands of users (login, download, export, usage, sample,",
+            "chat) come with the Python package: pip install ./protocol/python"},
         subcommands = {UpCommand.class, ClusterCommand.class, NodeCommand.class, DemoCommand.class,
                 ModelsCommand.class, RunsCommand.class, CheckpointsCommand.class, SchemaCommand.class,
                 FsckCommand.class, RestoreCommand.class,

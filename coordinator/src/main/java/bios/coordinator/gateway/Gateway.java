@@ -86,7 +86,7 @@ public final class Gateway {
         var management = new Management(system, all);
         return Http.get(system).newServerAt(host, port)
                 .withSettings(server(system.settings().config(), settings)).bind(answers(management,
-                        new Hub(services, parts.accounts()), handler))
+                        new FrontPage(system), new Hub(services, parts.accounts()), handler))
                 .thenApply(binding -> {
                     boundPort.set(binding.localAddress().getPort());
                     return binding.addToCoordinatedShutdown(DRAIN, system);
@@ -94,9 +94,9 @@ public final class Gateway {
     }
 
     private static Function<HttpRequest, CompletionStage<HttpResponse>> answers(Management management,
-            Hub hub, HttpHandler handler) {
-        return request -> management.answer(request).or(() -> hub.answer(request))
-                .orElseGet(() -> handler.answer(request));
+            FrontPage page, Hub hub, HttpHandler handler) {
+        return request -> management.answer(request).or(() -> page.answer(request))
+                .or(() -> hub.answer(request)).orElseGet(() -> handler.answer(request));
     }
 
     /// All endpoints of the protocol.
