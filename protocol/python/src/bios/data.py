@@ -15,6 +15,7 @@ import os
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .errors import InvalidArgumentError, MissingExtraError
+from .tokenizer import pieces
 from .types import Datum, ModelInput, TensorData
 
 #: Which messages are learned: those of the assistant, the last of these, or everything.
@@ -173,12 +174,14 @@ def shown(datum: Datum, tokenizer: Any) -> str:
     targets = inputs["target_tokens"]
     values = inputs[name].to_list() if name else TensorData([1.0] * len(targets.data), "float32", targets.shape).to_list()
     lines = [f"{'at':>5} {'input':>8} {'target':>8} {name or 'weight':>10}  text of the target"]
-    for i, (token, target) in enumerate(zip(datum.model_input.to_ints(), targets.to_list())):
-        several = isinstance(target, list)
-        pairs = [(t, v) for t, v in zip(target, values[i]) if v] if several else [(target, values[i])]
-        for each, value in pairs:
-            text = tokenizer.decode([each], skip_special_tokens=False)
-            lines.append(f"{i:>5} {token:>8} {each:>8} {value:>10.4g}  {text!r}")
+    rows = targets.to_list()
+    several = len(targets.shape) > 1
+    texts = [] if several else pieces(tokenizer, rows)
+    for i, (token, row) in enumerate(zip(datum.model_input.to_ints(), rows)):
+        of_row = [(t, v, tokenizer.decode([t], skip_special_tokens=False)) for t, v in zip(row, values[i]) if v] if several else [
+            (row, values[i], texts[i])]
+        for target, value, text in of_row:
+            lines.append(f"{i:>5} {token:>8} {target:>8} {value:>10.4g}  {text!r}")
     return "\n".join(lines)
 
 

@@ -692,10 +692,13 @@ record RunScheduler(RunSettings settings, boolean active, long epoch, Engine eng
         /// load.
         private List<RunEvent> allBlocked(long from, Fault why) {
             var failures = new ArrayList<RunEvent>();
+            boolean stepFails = false;
             for (long at = from; run.at(at).isPresent(); at++) {
                 PendingOperation operation = run.at(at).get();
-                if (operation.kind() == OperationKind.LOAD_STATE || run.blockedBy(at).isEmpty()) break;
+                if (operation.kind() == OperationKind.LOAD_STATE
+                        || run.blockedBy(at, stepFails).isEmpty()) break;
                 if (operation.needsInput()) failures.add(run.blocked(at, why));
+                stepFails |= operation.kind() == OperationKind.OPTIM_STEP;
             }
             return failures;
         }

@@ -318,7 +318,13 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     /// The earlier failure that blocks the operation at `position`, if there is one.
     Optional<Fault> blockedBy(long position) {
-        return blocking.filter(b -> b.blocks(position) || b.nextStep().isPresent() && position > b.position()
+        return blockedBy(position, false);
+    }
+
+    /// The same, where a step before it is about to fail because of the failure: then it is not the next one.
+    Optional<Fault> blockedBy(long position, boolean stepFails) {
+        return blocking.filter(b -> b.blocks(position) || b.nextStep().isPresent() && !stepFails
+                && position > b.position()
                 && at(position).filter(o -> o.kind() == OperationKind.OPTIM_STEP).isPresent())
                 .map(BlockingFailure::why);
     }

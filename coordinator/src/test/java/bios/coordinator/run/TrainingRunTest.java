@@ -243,6 +243,16 @@ class TrainingRunTest {
         }
     }
 
+    @Test void aRefusedPartFailsOneStepHoweverManyWait() {
+        Fault wrong = Fault.user("invalid_request", "no token");
+        TrainingRun run = accept(created(true), 0, new StoredOperation.Refused(OperationKind.FORWARD_BACKWARD,
+                wrong)).apply(new OperationFailed(1, wrong)).apply(new ErrorSeen(1));
+        run = accept(accept(run, 1, inline(OperationKind.OPTIM_STEP)), 2, inline(OperationKind.OPTIM_STEP));
+        assertEquals(Optional.of(wrong), run.blockedBy(2));
+        assertEquals(Optional.empty(), run.blockedBy(3, true), "it is not the next one");
+        assertEquals(Optional.empty(), run.apply(run.blocked(2, wrong)).blockedBy(3));
+    }
+
     @Test void onlyFailuresOfOperationsThatChangeStateBlockLaterOperations() {
         TrainingRun run = accept(created(true), 0, inline(OperationKind.OPTIM_STEP));
         assertTrue(run.apply(new OperationFailed(1,
