@@ -158,7 +158,7 @@ public final class BaseModel implements AutoCloseable {
                     device.sequences(scope, pass.sequences(pass.rows())), Optional.empty(), rope.cos(),
                     rope.sin());
             PassContext backward = backwardContext(forward, pass, scope);
-            Tensor logprobs = device.scratch(scope, pass.rows(), 1);
+            Tensor logprobs = device.scratch(scope, 1, pass.targets());
             List<Tensor> inputs = embedAndAllocateInputs(pass, in.tokens(), scope);
             for (Layer layer : layers)
                 saved.forward(layer, inputs.get(layer.index() + 1), inputs.get(layer.index()), forward);
@@ -242,17 +242,20 @@ public final class BaseModel implements AutoCloseable {
     }
 
     /// Computes log-probabilities and, for batches with a loss, writes the gradient for x to their rows of d,
-    /// which are zero. Batches with a loss come first.
+    /// which are zero. Batches with a loss come first. Rows with equally many targets go through it together.
     private void headForwardBackward(Optional<Tensor> d, Tensor x, Tensor logprobs, TrainingPass.Inputs in,
             Slots slots, TrainingPass pass) {
         for (int i = 0; i < pass.batches().size(); i++) {
             RunBatch batch = pass.batches().get(i);
-            int row = pass.firstRow(i);
-            int n = batch.rows();
-            head.forwardBackward(new Head.Rows(batch, slots.rows(row, n), x.rows(row, n),
-                    in.targets().rows(row, n), logprobs.rows(row, n),
-                    batch.loss().map(loss -> in.terms(loss, row, n)),
-                    batch.loss().flatMap(_ -> d).map(t -> t.rows(row, n))), device);
+            for (RunBatch.Segment s : batch.segments()) {
+                int row = pass.firstRow(i) + s.row();
+                int n = s.rows();
+                int target = pass.firstTarget(i) + s.target();
+                head.forwardBackward(new Head.Rows(batch, s.target(), slots.rows(row, n), x.rows(row, n),
+                        in.targets().matrix(target, n, s.each()), logprobs.matrix(target, n, s.each()),
+                        batch.loss().map(loss -> in.terms(loss, target, n, s.each())),
+                        batch.loss().flatMap(_ -> d).map(t -> t.rows(row, n))), device);
+            }
         }
     }
 
