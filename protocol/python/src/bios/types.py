@@ -1068,7 +1068,8 @@ class UsageResponse:
 
     def total(self, name: str) -> float:
         """The sum of a number over all lines, e.g. ``tokens_trained``."""
-        return float(sum(getattr(line, name) for line in self.lines))
+        found: float = sum(getattr(line, name) for line in self.lines)
+        return found
 
     def _repr_html_(self) -> str:
         names = ["tokens_trained", "tokens_evaluated", "tokens_prefilled", "tokens_sampled", "device_seconds", "stored_bytes"]
