@@ -61,6 +61,25 @@ record ApiRequest(String id, String account, List<String> pathParameters, Map<St
         return manifest.path().map(this::clientPath);
     }
 
+    /// A parameter of the query.
+    Optional<String> parameter(String name) {
+        return Optional.ofNullable(query.get(name));
+    }
+
+    /// A parameter of the query that has one of some values.
+    Optional<String> oneOf(String name, List<String> values) {
+        parameter(name).filter(given -> !values.contains(given)).ifPresent(given -> {
+            throw new ApiException(ErrorCode.INVALID, name,
+                    "'" + given + "' is unknown; expected " + String.join(" or ", values));
+        });
+        return parameter(name);
+    }
+
+    /// Whether the caller asks for what others have published, too.
+    boolean asksForAccessible() {
+        return oneOf("access_scope", List.of("owned", "accessible")).filter("accessible"::equals).isPresent();
+    }
+
     /// An integer parameter of the query.
     int intParameter(String name, int defaultValue, int min, int max) {
         String text = query.get(name);

@@ -116,8 +116,9 @@ public final class Gateway {
         all.addAll(new FutureEndpoints(services).endpoints());
         all.addAll(new SamplingEndpoints(services, runs).endpoints());
         all.addAll(new ListingEndpoints(services).endpoints());
-        all.addAll(new RecordEndpoints(services).endpoints());
-        all.addAll(new ArchiveEndpoints(services, runs, new SignedUrls(secret), publicUrl,
+        var urls = new SignedUrls(secret);
+        all.addAll(new RecordEndpoints(services, urls, publicUrl).endpoints());
+        all.addAll(new ArchiveEndpoints(services, runs, urls, publicUrl,
                 blockingExecutor).endpoints());
         return List.copyOf(all);
     }

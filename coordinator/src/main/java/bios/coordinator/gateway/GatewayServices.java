@@ -162,6 +162,12 @@ final class GatewayServices {
                 replyTo -> new RunCommand.Describe(account, replyTo));
     }
 
+    /// As above; of another account's run with published checkpoints too, if `accessible`.
+    CompletionStage<RunReply.Described> describe(RunId run, String account, boolean accessible) {
+        return run(account, run, RunReply.Described.class,
+                replyTo -> new RunCommand.Describe(account, accessible, replyTo));
+    }
+
     /// Asks a session and expects a reply of one type.
     <R extends SessionReply> CompletionStage<R> session(String session, Class<R> expected,
             Function<ActorRef<SessionReply>, SessionCommand> message) {

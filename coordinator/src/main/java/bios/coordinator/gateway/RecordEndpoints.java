@@ -3,6 +3,9 @@ package bios.coordinator.gateway;
 import bios.persistence.index.RunSummary;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
+import bios.protocol.run.RunCommand;
+import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.RunId;
 import bios.protocol.session.SessionCommand;
 import bios.protocol.session.SessionCommand.SessionReply;
 import java.time.Instant;
@@ -18,23 +21,29 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.function.IntFunction;
 
-/// What Tinker's clients ask about the past: the audit log, the bill and the trace of a session. The service
-/// bills nobody and records no traces, and says so in the form that the clients expect.
+/// What Tinker's clients ask about the past: the audit log, the bill and the trace of a session.
 final class RecordEndpoints {
     private static final int PAGE = 1000;
     /// Most runs and most checkpoints that one audit log is made of.
     private static final int MOST = 20_000;
+    /// Most runs of a session in its trace, the newest.
+    private static final int MOST_TRACED = 256;
     private final GatewayServices services;
+    private final SignedUrls urls;
+    private final PublicUrl publicUrl;
 
-    RecordEndpoints(GatewayServices services) {
+    RecordEndpoints(GatewayServices services, SignedUrls urls, PublicUrl publicUrl) {
         this.services = services;
+        this.urls = urls;
+        this.publicUrl = publicUrl;
     }
 
     List<Endpoint> endpoints() {
         return List.of(Endpoint.get("audit", this::audit),
                 Endpoint.get("billing/usage/events", _ -> CompletableFuture.completedStage(
                         ApiResponse.ok("data", List.of(), "sessions", Map.of()))),
-                Endpoint.get("sessions/*/trace_export", this::trace));
+                Endpoint.get("sessions/*/trace_export", this::traceLink),
+                Endpoint.get("traces/*", this::trace).withoutKey());
     }
 
     private record Entry(long timeMillis, Map<String, Object> body) {
@@ -88,11 +97,38 @@ final class RecordEndpoints {
         return all;
     }
 
+    /// A signed URL of the trace, which is made when it is downloaded.
+    private CompletionStage<ApiResponse> traceLink(ApiRequest call) {
+        String session = call.pathParameters().getFirst();
+        return describe(session, call.account()).thenApply(_ -> {
+            long expires = services.clock().millis() + services.settings().archiveUrlLifetime().toMillis();
+            String token = urls.sign("traces/" + session, call.account(), expires);
+            return ApiResponse.ok("status", "ready", "url", publicUrl.root(call.headers()
+                    .getOrDefault("host", "")) + "/api/v1/traces/" + session + "?token=" + token,
+                    "error", null);
+        });
+    }
+
+    private CompletionStage<SessionReply.Described> describe(String session, String account) {
+        return services.session(session, SessionReply.Described.class, replyTo ->
+                new SessionCommand.Describe(account, replyTo));
+    }
+
     private CompletionStage<ApiResponse> trace(ApiRequest call) {
-        return services.session(call.pathParameters().getFirst(), SessionReply.Described.class, replyTo ->
-                new SessionCommand.Describe(call.account(), replyTo))
-                .thenApply(_ -> ApiResponse.ok("status", "failed", "url", null, "error",
-                        "this service records no traces; the time of each operation of a run is at"
-                        + " /api/v1/training_runs/<run>/timings"));
+        String id = call.pathParameters().getFirst();
+        String account = urls.verify("traces/" + id, call.query().getOrDefault("token", ""),
+                services.clock().millis()).orElseThrow(() -> new ApiException(ErrorCode.LINK_EXPIRED,
+                        "the link is invalid or has expired; request a new link"));
+        return describe(id, account).thenCompose(session -> {
+            int count = session.runs().size();
+            CompletionStage<SessionTrace> trace = CompletableFuture.completedStage(new SessionTrace());
+            for (RunId run : session.runs().subList(Math.max(0, count - MOST_TRACED), count))
+                trace = trace.thenCombine(services.run(account, run, RunReply.Timings.class,
+                        replyTo -> new RunCommand.GetTimings(account, replyTo)), (all, timings) -> {
+                            all.add(run, timings.timings());
+                            return all;
+                        });
+            return trace.thenApply(all -> new ApiResponse.JsonBody(200, all.body(id), true));
+        });
     }
 }

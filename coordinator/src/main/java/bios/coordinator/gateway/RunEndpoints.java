@@ -66,12 +66,12 @@ final class RunEndpoints {
                 .thenApply(_ -> ResponseBodies.future(config.run() + ":create", config.run()));
     }
 
-    /// Checks the owner of the session, creates the run, then adds it to the session.
+    /// Checks the owner of the session, creates the run in its project, then adds it to the session.
     private CompletionStage<RunReply.Described> create(ApiRequest call, RunConfig config) {
         return services.session(config.session(), SessionReply.Described.class,
                 replyTo -> new SessionCommand.Describe(call.account(), replyTo))
-                .thenCompose(_ -> services.run(call.account(), config.run(), RunReply.Described.class,
-                        replyTo -> new RunCommand.Create(config, replyTo)))
+                .thenCompose(session -> services.run(call.account(), config.run(), RunReply.Described.class,
+                        replyTo -> new RunCommand.Create(config.in(session.project()), replyTo)))
                 .thenCompose(run -> services.session(config.session(), SessionReply.Described.class,
                         replyTo -> new SessionCommand.AddRun(call.account(), config.run(), replyTo))
                         .thenApply(_ -> run));

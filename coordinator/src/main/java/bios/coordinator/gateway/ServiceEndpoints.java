@@ -22,6 +22,7 @@ final class ServiceEndpoints {
             Pattern.compile("[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}");
     /// Largest text of one `tokenize`, in UTF-8: it travels to a worker as one message.
     private static final int MAX_TEXT_BYTES = 4 << 20;
+    private static final int MAX_PROJECT = 256;
     private final GatewayServices services;
     private final Supplier<UUID> ids;
 
@@ -78,7 +79,7 @@ final class ServiceEndpoints {
         String metadata = fields.optionalJsonText("user_metadata", services.settings().maxMetadataBytes())
                 .orElse("{}");
         String version = fields.optionalString("sdk_version").orElse("");
-        fields.optionalString("project_id");
+        Optional<String> project = project(fields);
         Optional<String> given = fields.optionalString("session_id");
         fields.requireAllRead();
         if (tags.size() > 64) throw fields.at("tags").invalid("has " + tags.size() + " entries; at most 64");
@@ -90,8 +91,18 @@ final class ServiceEndpoints {
         String session = given.orElseGet(() -> ids.get().toString());
         return services.session(session, SessionReply.Described.class,
                 replyTo -> new SessionCommand.Open(call.account(), tags, metadata, version,
-                        services.clock().millis(), replyTo))
+                        services.clock().millis(), project, replyTo))
                 .thenApply(_ -> ApiResponse.ok("type", "create_session", "session_id", session));
+    }
+
+    /// The name of a project in the field `project_id`.
+    static Optional<String> project(Fields fields) {
+        Optional<String> project = fields.optionalString("project_id");
+        project.filter(name -> name.isBlank() || name.length() > MAX_PROJECT).ifPresent(name -> {
+            throw fields.at("project_id").invalid("has " + name.length() + " characters; expected 1 to "
+                    + MAX_PROJECT);
+        });
+        return project;
     }
 
     private void limit(FieldPath at, long characters) {

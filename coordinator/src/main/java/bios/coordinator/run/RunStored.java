@@ -19,6 +19,8 @@ public final class RunStored extends StoredSerializer {
             StoredType.first("run-checkpoint-committed", RunEvent.CheckpointCommitted.class),
             StoredType.first("run-checkpoint-deleted", RunEvent.CheckpointDeleted.class),
             StoredType.first("run-expiry-set", RunEvent.ExpirySet.class),
+            StoredType.first("run-publication-set", RunEvent.PublicationSet.class),
+            StoredType.first("run-project-set", RunEvent.ProjectSet.class),
             StoredType.first("run-checkpoints-expired", RunEvent.CheckpointsExpired.class),
             StoredType.first("run-snapshots-released", RunEvent.SnapshotsReleased.class),
             StoredType.first("run-recovery-point-reached", RunEvent.RecoveryPointReached.class),

@@ -181,6 +181,12 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     // Decisions
 
+    /// Moves the run to a project.
+    Decision setProject(Optional<String> project) {
+        return config.orElseThrow().project().equals(project) ? new Decision.Duplicate()
+                : new Decision.Accept(List.of(new ProjectSet(project)));
+    }
+
     /// Creates the run, once.
     Decision create(RunConfig wanted) {
         if (config.isEmpty()) return new Decision.Accept(List.of(new RunCreated(wanted)));
@@ -263,7 +269,7 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
     RunEvent load(long position, CheckpointManifest manifest, boolean optimizer) {
         RunConfig own = config.orElseThrow();
         String path = manifest.path().map(Object::toString).orElse("the snapshot " + manifest.contentId());
-        if (manifest.run().equals(own.run()) && checkpoints.all().noneMatch(m -> m.equals(manifest)))
+        if (manifest.run().equals(own.run()) && !checkpoints.holds(manifest))
             return refuse(position, "checkpoint_not_found", path + " was deleted");
         if (!manifest.baseModel().equals(own.baseModel()))
             return refuse(position, "base_model_mismatch",
@@ -462,6 +468,9 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
             case CheckpointDeleted(var kind, var name, _) -> withCheckpoints(checkpoints.delete(kind, name));
             case ExpirySet(var kind, var name, var at, _) ->
                     withCheckpoints(checkpoints.expiry(kind, name, at));
+            case PublicationSet(var kind, var name, var published, _) ->
+                    withCheckpoints(checkpoints.publication(kind, name, published));
+            case ProjectSet(var project) -> withConfig(config.map(c -> c.in(project)));
             case CheckpointsExpired(var now, _) -> withCheckpoints(checkpoints.expire(now));
             case SnapshotsReleased(var session) -> withCheckpoints(checkpoints.release(session));
             case RecoveryPointReached e -> applyRecoveryPoint(e);
@@ -605,6 +614,12 @@ public record TrainingRun(Optional<RunConfig> config, Optional<LoraSpec> lora, l
 
     private TrainingRun withPending(List<PendingOperation> now) {
         return new TrainingRun(config, lora, accepted, known, now, recovery, trained, checkpoints,
+                blocking, suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
+                setAside);
+    }
+
+    private TrainingRun withConfig(Optional<RunConfig> now) {
+        return new TrainingRun(now, lora, accepted, known, pending, recovery, trained, checkpoints,
                 blocking, suspect, garbage, lastRequestMillis, closed, history, executedUpTo, deaths,
                 setAside);
     }

@@ -10,6 +10,7 @@ import bios.persistence.journal.JournalPruning;
 import bios.protocol.Fault;
 import bios.protocol.checkpoint.BlobId;
 import bios.protocol.checkpoint.BlobScope;
+import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.Operation;
@@ -228,15 +229,19 @@ public final class TrainingRunEntity
             case RunCommand.Retrieve c -> forOwner(run, c.owner(), c.replyTo(), () -> retrieve(run, c));
             case RunCommand.CheckOwner(var owner, var replyTo) ->
                 replyToOwner(run, owner, replyTo, RunReply.Done::new);
-            case RunCommand.Describe(var owner, var replyTo) ->
-                replyToOwner(run, owner, replyTo, () -> describe(run));
+            case RunCommand.Describe(var owner, var accessible, var replyTo) ->
+                accessible && !ownedBy(run, owner) && !published(run).isEmpty()
+                        ? Effect().reply(replyTo, describe(run, published(run)))
+                        : replyToOwner(run, owner, replyTo, () -> describe(run));
             case RunCommand.Resolve(var owner, var path, var replyTo) ->
-                replyToOwner(run, owner, replyTo, () -> find(run, path));
+                Effect().reply(replyTo, find(run, owner, path));
             case RunCommand.KeepWeights(var owner, var adapter, var loaded, var replyTo) ->
-                replyToOwner(run, owner, replyTo, () -> {
-                    leases.use(adapter, loaded);
-                    return run.checkpoints().answer(adapter);
-                });
+                Effect().reply(replyTo, keep(run, owner, adapter, loaded));
+            case RunCommand.Publish(var owner, var kind, var name, var published, var replyTo) ->
+                decideForOwner(run, owner, replyTo,
+                        () -> run.checkpoints().decidePublication(kind, name, published));
+            case RunCommand.SetProject(var owner, var project, var replyTo) ->
+                decideForOwner(run, owner, replyTo, () -> run.setProject(project));
             case RunCommand.DeleteCheckpoint(var owner, var kind, var name, var replyTo) ->
                 decideForOwner(run, owner, replyTo, () -> run.checkpoints().decideDelete(kind, name));
             case RunCommand.SetExpiry(var owner, var kind, var name, var at, var replyTo) ->
@@ -266,8 +271,16 @@ public final class TrainingRunEntity
 
     private ReplyEffect<RunEvent, TrainingRun> forOwner(TrainingRun run, String owner,
             ActorRef<RunReply> replyTo, Supplier<ReplyEffect<RunEvent, TrainingRun>> effect) {
-        boolean own = run.config().filter(c -> c.owner().equals(owner)).isPresent();
-        return own ? effect.get() : refuse(replyTo, Reason.NOT_FOUND, "there is no run " + id);
+        return ownedBy(run, owner) ? effect.get() : Effect().reply(replyTo, unknown());
+    }
+
+    private static boolean ownedBy(TrainingRun run, String owner) {
+        return run.config().filter(c -> c.owner().equals(owner)).isPresent();
+    }
+
+    /// The reply to other accounts, which is that about a run that does not exist.
+    private RunReply unknown() {
+        return new RunReply.Refused(Reason.NOT_FOUND, "there is no run " + id);
     }
 
     private ReplyEffect<RunEvent, TrainingRun> replyToOwner(TrainingRun run, String owner,
@@ -295,16 +308,37 @@ public final class TrainingRunEntity
         };
     }
 
-    private RunReply find(TrainingRun run, CheckpointPath path) {
-        RunReply answer = run.checkpoints().answer(path, context.now());
+    private RunReply find(TrainingRun run, String owner, CheckpointPath path) {
+        RunReply answer = ownedBy(run, owner) ? run.checkpoints().answer(path, context.now())
+                : run.checkpoints().resolvePublished(path, context.now())
+                        .<RunReply>map(RunReply.Resolved::new).orElseGet(this::unknown);
         if (answer instanceof RunReply.Resolved(var manifest)) leases.use(manifest.adapter().id(), false);
         return answer;
     }
 
+    /// The use of weights: by their owner, by those who were given published ones, and by runs that have
+    /// loaded them when they might and may have to load them again.
+    private RunReply keep(TrainingRun run, String owner, BlobId adapter, boolean loaded) {
+        if (run.config().isEmpty()) return unknown();
+        Checkpoints held = run.checkpoints();
+        if (!ownedBy(run, owner) && !held.publishes(adapter) && !(loaded && held.holds(adapter)))
+            return held.expired();
+        leases.use(adapter, loaded);
+        return held.answer(adapter);
+    }
+
+    private List<CheckpointManifest> published(TrainingRun run) {
+        return run.checkpoints().current(context.now()).stream().filter(CheckpointManifest::readableByAll)
+                .toList();
+    }
+
     private RunReply describe(TrainingRun run) {
+        return describe(run, run.checkpoints().current(context.now()));
+    }
+
+    private RunReply describe(TrainingRun run, List<CheckpointManifest> checkpoints) {
         return new RunReply.Described(run.config().orElseThrow(), run.lora().orElseThrow(), results.step(),
-                run.lastRequestMillis(), run.checkpoints().current(context.now()), run.closed(),
-                RunHistory.corrupted(run.history()));
+                run.lastRequestMillis(), checkpoints, run.closed(), RunHistory.corrupted(run.history()));
     }
 
     private ReplyEffect<RunEvent, TrainingRun> submit(TrainingRun run, RunCommand.Submit c) {
@@ -611,7 +645,8 @@ public final class TrainingRunEntity
             return;
         }
         if (path.run().equals(id)) {
-            deliver(loadInput(epoch, position, optimizer, find(run, path)));
+            deliver(loadInput(epoch, position, optimizer,
+                    find(run, run.config().orElseThrow().owner(), path)));
             return;
         }
         var unavailable = Fault.server("checkpoint_unavailable",
@@ -683,6 +718,7 @@ public final class TrainingRunEntity
                 maintenance.indexAtOnce();
                 maintenance.scheduleExpiry(run);
             }
+            case PublicationSet _, ProjectSet _ -> maintenance.indexAtOnce();
             case ExpirySet _ -> {
                 maintenance.indexAtOnce();
                 maintenance.scheduleExpiry(run);

@@ -418,6 +418,9 @@ class TrainingRunTest {
         all.add(new BlobsAbandoned(List.of(blob("x", 1).id())));
         all.add(new WeightsReleased(List.of(new Unnamed(blob("x", 1).id(), Optional.of("s")),
                 new Unnamed(blob("x", 2).id(), Optional.empty()))));
+        all.addAll(List.of(new PublicationSet(CheckpointKind.TRAINING, name, true, Optional.of(stamp)),
+                new ProjectSet(Optional.of("p")), new CheckpointCommitted(1, manifest.published(true),
+                        Optional.empty()), new RunCreated(RunHarness.config(true).in(Optional.of("p")))));
         return all;
     }
 }

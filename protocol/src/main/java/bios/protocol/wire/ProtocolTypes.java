@@ -125,6 +125,8 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(116, DeathReport.class);
         registry.add(119, RunCommand.Leave.class);
         registry.add(120, RunCommand.KeepWeights.class);
+        registry.add(121, RunCommand.Publish.class);
+        registry.add(122, RunCommand.SetProject.class);
     }
 
     private static void runReplies(Registry registry) {
@@ -202,6 +204,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(334, SessionCommand.FindSampler.class);
         registry.add(335, SessionCommand.Describe.class);
         registry.add(336, SessionCommand.Sampler.class);
+        registry.add(337, SessionCommand.SetProject.class);
     }
 
     private static void sessionReplies(Registry registry) {

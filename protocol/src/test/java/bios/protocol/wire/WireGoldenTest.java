@@ -97,6 +97,8 @@ class WireGoldenTest {
                 CheckpointPath.parse("bios://usf-finance-9f2c4be01a77/weights/a"), nobody()));
         all.add(new RunCommand.KeepWeights("owner", Samples.BLOB.id(), true, nobody()));
         all.add(new RunCommand.DeleteCheckpoint("owner", CheckpointKind.SAMPLER, name, nobody()));
+        all.add(new RunCommand.Publish("owner", CheckpointKind.SAMPLER, name, true, nobody()));
+        all.add(new RunCommand.SetProject("owner", Optional.of("p"), nobody()));
         all.add(new RunCommand.SetExpiry("owner", CheckpointKind.SAMPLER, name, Optional.of(7L), nobody()));
         all.add(new RunCommand.ReleaseSnapshots("owner", "session-1", nobody()));
         all.add(new RunCommand.Unload("owner", nobody()));
@@ -114,7 +116,7 @@ class WireGoldenTest {
         all.add(new RunCommand.GetTimings("owner", nobody()));
         all.add(new RunCommand.Leave());
         all.add(new RunReply.Timings(List.of(
-                new OperationTiming(5, OperationKind.OPTIM_STEP, 200, 3000, 40_000))));
+                new OperationTiming(5, OperationKind.OPTIM_STEP, 200, 3000, 40_000, 9))));
         all.add(new RunReply.Stalled(request, Fault.server("blob_damaged", "blob a/b is damaged")));
         all.add(new RunCommand.GetHistory("owner", nobody()));
         all.add(new RunReply.History(List.of(new HistoryEntry(9, Optional.of("node-1"),
@@ -168,14 +170,17 @@ class WireGoldenTest {
         var sampler = new SessionCommand.Sampler(new ModelName("m"),
                 Optional.of("bios://usf-finance-9f2c4be01a77/sampler_weights/a"),
                 Optional.of(new SampleTask.Adapter("ab", Samples.LORA, Samples.BLOB)));
-        all.add(new SessionCommand.Open("owner", List.of("tag"), "{}", "1.0", 7, nobody()));
+        all.add(new SessionCommand.Open("owner", List.of("tag"), "{}", "1.0", 7, Optional.of("p"),
+                nobody()));
+        all.add(new SessionCommand.SetProject("owner", Optional.empty(), nobody()));
         all.add(new SessionCommand.Heartbeat("owner", nobody()));
         all.add(new SessionCommand.AddRun("owner", Samples.RUN, nobody()));
         all.add(new SessionCommand.OpenSampler("owner", 1, sampler, nobody()));
         all.add(new SessionCommand.FindSampler("owner", 1, nobody()));
         all.add(new SessionCommand.Describe("owner", nobody()));
         all.add(new SessionReply.SamplerOpened("session:sample:1", sampler));
-        all.add(new SessionReply.Described("session", List.of(Samples.RUN), List.of("session:sample:1")));
+        all.add(new SessionReply.Described("session", List.of(Samples.RUN), List.of("session:sample:1"),
+                Optional.of("p")));
         all.add(new SessionReply.Refused(Fault.user("not_found", "no such session")));
     }
 
