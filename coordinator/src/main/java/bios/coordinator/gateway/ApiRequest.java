@@ -10,16 +10,21 @@ import java.util.function.LongConsumer;
 /// An HTTP request with its authenticated account.
 ///
 /// @param id id of this HTTP request; error responses and log lines contain it
-/// @param account account of the caller; the default account for an endpoint without a key
+/// @param caller who sends it; anybody for an endpoint without a key
 /// @param pathParameters path segments at the `*` of the pattern, in order
 /// @param query the first value of each parameter
 /// @param headers the last value of each header, by lower-case name
 /// @param heap is told the bytes that the request takes before they are taken, and throws if they are too
 ///     many
-record ApiRequest(String id, String account, List<String> pathParameters, Map<String, String> query,
+record ApiRequest(String id, Accounts.Caller caller, List<String> pathParameters, Map<String, String> query,
         Map<String, String> headers, Optional<Json> body, LongConsumer heap) {
     /// The media type of protobuf in Tinker, and the registered one.
     static final List<String> PROTOBUF_TYPES = List.of("application/x-protobuf", "application/protobuf");
+
+    /// The account of the caller.
+    String account() {
+        return caller.account();
+    }
 
     /// The fields of the body.
     Fields bodyFields() {

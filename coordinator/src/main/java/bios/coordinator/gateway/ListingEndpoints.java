@@ -5,6 +5,7 @@ import bios.protocol.Invalid;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunId;
@@ -26,9 +27,11 @@ final class ListingEndpoints {
     private static final long MAX_TTL_SECONDS = 100L * 365 * 24 * 3600;
     private static final int MAX_PAGE = 1000;
     private final GatewayServices services;
+    private final Audit audit;
 
-    ListingEndpoints(GatewayServices services) {
+    ListingEndpoints(GatewayServices services, Audit audit) {
         this.services = services;
+        this.audit = audit;
     }
 
     List<Endpoint> endpoints() {
@@ -82,7 +85,8 @@ final class ListingEndpoints {
                 call.asksForAccessible()).thenApply(run ->
                 new ApiResponse.JsonBody(
                         200, ResponseBodies.run(call, new RunSummary(run.config(), run.lora(), run.step(),
-                        run.lastRequestMillis(), run.checkpoints(), run.closed(), run.corrupted())),
+                        run.lastRequestMillis(), run.checkpoints(), run.closed(), run.corrupted(),
+                        run.usage())),
                         false));
     }
 
@@ -128,6 +132,10 @@ final class ListingEndpoints {
 
     /// A checkpoint named by three segments of the path.
     record CheckpointRef(RunId run, CheckpointKind kind, CheckpointName name) {
+        CheckpointPath path() {
+            return new CheckpointPath(run, Optional.of(kind), name);
+        }
+
         static CheckpointRef of(List<String> parts) {
             RunId run = RunEndpoints.runId(parts.get(0));
             for (CheckpointKind kind : CheckpointKind.values())
@@ -154,7 +162,9 @@ final class ListingEndpoints {
         CheckpointRef target = CheckpointRef.of(call.pathParameters());
         return services.run(call.account(), target.run(), RunReply.Done.class,
                 replyTo -> new RunCommand.DeleteCheckpoint(call.account(),
-                        target.kind(), target.name(), replyTo)).thenApply(_ -> new ApiResponse.NoContent());
+                        target.kind(), target.name(), replyTo))
+                .thenCompose(audit.done(call, "delete_checkpoint", target.path()))
+                .thenApply(_ -> new ApiResponse.NoContent());
     }
 
     private CompletionStage<ApiResponse> ttl(ApiRequest call) {
@@ -166,6 +176,7 @@ final class ListingEndpoints {
         return services.run(call.account(), target.run(), RunReply.Done.class,
                 replyTo -> new RunCommand.SetExpiry(call.account(),
                         target.kind(), target.name(), expires, replyTo))
+                .thenCompose(audit.done(call, "set_checkpoint_ttl", target.path()))
                         .thenApply(_ -> new ApiResponse.NoContent());
     }
 
@@ -173,7 +184,9 @@ final class ListingEndpoints {
         CheckpointRef target = CheckpointRef.of(call.pathParameters());
         return services.run(call.account(), target.run(), RunReply.Done.class,
                 replyTo -> new RunCommand.Publish(call.account(), target.kind(), target.name(), published,
-                        replyTo)).thenApply(_ -> new ApiResponse.NoContent());
+                        replyTo)).thenCompose(audit.done(call, published ? "publish_checkpoint"
+                                : "unpublish_checkpoint", target.path()))
+                .thenApply(_ -> new ApiResponse.NoContent());
     }
 
     /// Moves a session and its runs to a project. A repeated call moves what an interrupted one has left.

@@ -25,30 +25,46 @@ final class ServiceEndpoints {
     private static final int MAX_PROJECT = 256;
     private final GatewayServices services;
     private final Supplier<UUID> ids;
+    private final Callers callers;
 
-    ServiceEndpoints(GatewayServices services, Supplier<UUID> ids) {
+    ServiceEndpoints(GatewayServices services, Supplier<UUID> ids, Callers callers) {
         this.services = services;
         this.ids = ids;
+        this.callers = callers;
     }
 
     List<Endpoint> endpoints() {
         return List.of(Endpoint.get("healthz", _ -> health()).withoutKey(),
-                Endpoint.post("client/config", _ -> at(ApiResponse.ok("pjwt_auth_enabled", false,
+                Endpoint.post("client/config", _ -> at(ApiResponse.ok("pjwt_auth_enabled",
+                        callers.givesTokens(),
                         "credential_default_source", "api_key", "use_pyqwest_transport", false,
                         "proto_compress_fwdbwd", false, "parallel_fwdbwd_chunks", true,
                         "fwdbwd_max_chunk_len", Math.min(1024, services.settings().maxDatums()),
-                        "fwdbwd_max_chunk_bytes_count", 5_000_000))).ignoringBody(),
+                        "fwdbwd_max_chunk_bytes_count", 5_000_000))).ignoringBody().thatReads(),
+                Endpoint.post("auth/token", this::token).ignoringBody().thatReads(),
+                Endpoint.get("whoami", call -> at(ApiResponse.ok("account", call.account(), "scope",
+                        call.caller().scope().word()))),
                 Endpoint.post("client/dynamic_config",
-                        _ -> at(ApiResponse.ok("refresh_interval_sec", 300))).ignoringBody(),
+                        _ -> at(ApiResponse.ok("refresh_interval_sec", 300))).ignoringBody().thatReads(),
                 Endpoint.get("get_server_capabilities", _ -> at(capabilities(services.directory()))),
                 Endpoint.post("create_session", this::createSession),
                 Endpoint.post("session_heartbeat", this::heartbeat),
-                Endpoint.post("telemetry", _ -> at(ApiResponse.ok("status", "accepted"))).ignoringBody(),
-                Endpoint.post("tokenize", this::tokenize), Endpoint.post("detokenize", this::detokenize));
+                Endpoint.post("telemetry", _ -> at(ApiResponse.ok("status", "accepted"))).ignoringBody()
+                        .thatReads(),
+                Endpoint.post("tokenize", this::tokenize).thatReads(),
+                Endpoint.post("detokenize", this::detokenize).thatReads());
     }
 
     private static CompletionStage<ApiResponse> at(ApiResponse reply) {
         return CompletableFuture.completedStage(reply);
+    }
+
+    /// A token in exchange for the key of the request.
+    private CompletionStage<ApiResponse> token(ApiRequest call) {
+        if (!callers.givesTokens())
+            throw new ApiException(ErrorCode.UNSUPPORTED, "this service gives no tokens"
+                    + " (bios.gateway.token-secret is not set); send the key itself");
+        return at(ApiResponse.ok("jwt", callers.token(call.caller())));
     }
 
     private CompletionStage<ApiResponse> health() {

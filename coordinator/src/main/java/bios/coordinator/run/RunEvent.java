@@ -108,6 +108,11 @@ public sealed interface RunEvent {
         }
     }
 
+    /// Operations up to `position` have used this much since those that were counted before; none of them is
+    /// executed again.
+    record UsageCounted(long position, long trainedTokens, long evaluatedTokens, long deviceNanos,
+            long timeMillis) implements RunEvent {}
+
     /// The run was moved to a project, or out of any.
     record ProjectSet(Optional<String> project) implements RunEvent {}
 
@@ -246,7 +251,8 @@ public sealed interface RunEvent {
             case RunClosed(var time, var before) -> new RunClosed(time, before.or(() -> stamp));
             case OperationAccepted _, LoadResolved _, ErrorSeen _, SnapshotsReleased _, ReplayFinished _,
                     ReplayBegan _, OperationAttempted _, BlobsAbandoned _, WeightsReleased _, BlobsFreed _,
-                    HistoryRecorded _, EntityBegan _, ProjectSet _ -> this;
+                    HistoryRecorded _, EntityBegan _, ProjectSet _, UsageCounted _ ->
+                    this;
         };
     }
 }

@@ -100,7 +100,7 @@ final class RunHistory {
             case HistoryRecorded(var entry) -> Optional.of(entry);
             case OperationAccepted _, LoadResolved _, ErrorSeen _, SnapshotsReleased _, OperationAttempted _,
                     ReplayBegan _, ReplayFinished _, BlobsAbandoned _, WeightsReleased _,
-                    BlobsFreed _, EntityBegan _, ProjectSet _ -> Optional.empty();
+                    BlobsFreed _, EntityBegan _, ProjectSet _, UsageCounted _ -> Optional.empty();
         };
     }
 

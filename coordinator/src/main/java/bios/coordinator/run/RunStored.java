@@ -20,6 +20,7 @@ public final class RunStored extends StoredSerializer {
             StoredType.first("run-checkpoint-deleted", RunEvent.CheckpointDeleted.class),
             StoredType.first("run-expiry-set", RunEvent.ExpirySet.class),
             StoredType.first("run-publication-set", RunEvent.PublicationSet.class),
+            StoredType.first("run-usage-counted", RunEvent.UsageCounted.class),
             StoredType.first("run-project-set", RunEvent.ProjectSet.class),
             StoredType.first("run-checkpoints-expired", RunEvent.CheckpointsExpired.class),
             StoredType.first("run-snapshots-released", RunEvent.SnapshotsReleased.class),

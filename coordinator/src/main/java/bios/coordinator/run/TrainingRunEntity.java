@@ -29,6 +29,7 @@ import java.util.Map;
 import java.util.Optional;
 import java.util.function.Function;
 import java.util.function.Supplier;
+import java.util.stream.Stream;
 import org.apache.pekko.actor.typed.ActorRef;
 import org.apache.pekko.actor.typed.Behavior;
 import org.apache.pekko.actor.typed.PostStop;
@@ -74,6 +75,7 @@ public final class TrainingRunEntity
     private final RunMaintenance maintenance;
     private final WeightLeases leases;
     private final RunTelemetry telemetry;
+    private final RunMeter meter = new RunMeter();
     private final List<ActorRef<RunReply>> unloading = new ArrayList<>();
     private RunScheduler scheduler;
     private long lastSnapshot;
@@ -188,6 +190,7 @@ public final class TrainingRunEntity
                 new SelfMessage.Step(new RunInput.EngineStopped()));
         restartIdleTimer(run);
         results.initialize(run);
+        meter.begin(run);
         if (run.config().isPresent()) telemetry.countActive(scheduler.unfinished(run));
         step(run, new RunInput.Recovered());
         if (!scheduler.active()) context.tell(new SelfMessage.Begin());
@@ -338,7 +341,8 @@ public final class TrainingRunEntity
 
     private RunReply describe(TrainingRun run, List<CheckpointManifest> checkpoints) {
         return new RunReply.Described(run.config().orElseThrow(), run.lora().orElseThrow(), results.step(),
-                run.lastRequestMillis(), checkpoints, run.closed(), RunHistory.corrupted(run.history()));
+                run.lastRequestMillis(), checkpoints, run.closed(), RunHistory.corrupted(run.history()),
+                Optional.of(meter.now(context.now())).filter(used -> !used.none()));
     }
 
     private ReplyEffect<RunEvent, TrainingRun> submit(TrainingRun run, RunCommand.Submit c) {
@@ -599,6 +603,7 @@ public final class TrainingRunEntity
             case RunEffect.Finish(var outcome, var first) -> {
                 results.add(outcome);
                 telemetry.recordOutcome(outcome.position(), first);
+                run.at(outcome.position()).ifPresent(done -> meter.finished(done.kind(), outcome));
             }
             case RunEffect.ShowSave(var position) ->
                 maintenance.awaitShown(lastSequenceNumber(context.actor()), position);
@@ -609,7 +614,11 @@ public final class TrainingRunEntity
             }
             case RunEffect.Passivate(var resident) -> passivate(run, resident);
             case RunEffect.Stop _ -> context.tell(new SelfMessage.Stop());
-            case RunEffect.Report(var occurrence) -> telemetry.report(run, occurrence);
+            case RunEffect.Report(var occurrence) -> {
+                if (occurrence instanceof RunEffect.Occurrence.Measured(var at, var worked))
+                    meter.measured(at, worked);
+                telemetry.report(run, occurrence);
+            }
         }
     }
 
@@ -622,7 +631,7 @@ public final class TrainingRunEntity
     }
 
     private void index(TrainingRun run) {
-        maintenance.index(run, results.step(), lastSequenceNumber(context.actor()));
+        maintenance.index(run, results.step(), meter, lastSequenceNumber(context.actor()));
     }
 
     private void passivate(TrainingRun run, boolean resident) {
@@ -674,7 +683,8 @@ public final class TrainingRunEntity
 
     private EffectBuilder<RunEvent, TrainingRun> persist(List<RunEvent> events) {
         var stamp = new RunEvent.Stamp(context.now(), context.node());
-        List<RunEvent> stamped = events.stream().map(event -> event.stamped(stamp)).toList();
+        List<RunEvent> stamped = events.stream().flatMap(this::withUsage).map(event -> event.stamped(stamp))
+                .toList();
         long began = telemetry.now();
         return Effect().persist(stamped).thenRun((TrainingRun now) -> {
             telemetry.recordJournalWrite(began);
@@ -686,6 +696,16 @@ public final class TrainingRunEntity
             List<RunEvent> more = step(now, new RunInput.Stored(stamped));
             require(more.isEmpty(), "events cannot be persisted here: %s", more);
         });
+    }
+
+    /// An event, behind the usage of the operations that are never executed again after it.
+    private Stream<RunEvent> withUsage(RunEvent event) {
+        Optional<UsageCounted> used = switch (event) {
+            case RecoveryPointReached e -> meter.upTo(e.position(), context.now());
+            case RunClosed _ -> meter.upTo(Long.MAX_VALUE, context.now());
+            default -> Optional.empty();
+        };
+        return Stream.concat(used.stream(), Stream.of(event));
     }
 
     /// Handles an event that was persisted, apart from the scheduler's decisions.
@@ -718,6 +738,7 @@ public final class TrainingRunEntity
                 maintenance.indexAtOnce();
                 maintenance.scheduleExpiry(run);
             }
+            case UsageCounted _ -> meter.stored(run);
             case PublicationSet _, ProjectSet _ -> maintenance.indexAtOnce();
             case ExpirySet _ -> {
                 maintenance.indexAtOnce();

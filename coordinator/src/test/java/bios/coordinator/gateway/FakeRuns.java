@@ -146,7 +146,8 @@ final class FakeRuns implements RunDirectory, RunIndex {
 
     private static RunReply described(Run run) {
         return new RunReply.Described(run.config, run.config.lora(), run.step,
-                run.config.createdAtMillis() + 5, run.checkpoints, run.closed, run.corrupted);
+                run.config.createdAtMillis() + 5, run.checkpoints, run.closed, run.corrupted,
+                Optional.empty());
     }
 
     private RunReply submit(RunId id, Run run, RunCommand.Submit c) {
@@ -222,7 +223,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
     @Override public synchronized ListingPage<RunSummary> runs(String owner, int limit, long offset) {
         List<RunSummary> all = runs.values().stream()
                 .map(r -> new RunSummary(r.config, r.config.lora(), r.step, r.config.createdAtMillis() + 5,
-                        r.checkpoints, r.closed, r.corrupted)).toList();
+                        r.checkpoints, r.closed, r.corrupted, Optional.empty())).toList();
         return new ListingPage<>(all.stream().skip(offset).limit(limit).toList(), all.size());
     }
 

@@ -159,6 +159,9 @@ class OwnershipTest {
         cases.put("GET sessions", new Case.Listing("sessions"));
         cases.put("GET audit", new Case.Listing("audit"));
         cases.put("GET billing/usage/events", new Case.Without());
+        cases.put("GET usage", new Case.Listing("usage"));
+        cases.put("GET whoami", new Case.Without());
+        cases.put("POST auth/token", new Case.Without());
         cases.put("POST create_session", new Case.Making(ids ->
                 call("create_session", "{'session_id': '" + ids.session() + "'}")));
         sessions(cases);

@@ -420,7 +420,9 @@ class TrainingRunTest {
                 new Unnamed(blob("x", 2).id(), Optional.empty()))));
         all.addAll(List.of(new PublicationSet(CheckpointKind.TRAINING, name, true, Optional.of(stamp)),
                 new ProjectSet(Optional.of("p")), new CheckpointCommitted(1, manifest.published(true),
-                        Optional.empty()), new RunCreated(RunHarness.config(true).in(Optional.of("p")))));
+                        Optional.empty()), new RunCreated(RunHarness.config(true).in(Optional.of("p"))),
+                new UsageCounted(3, 10, 4, 5000, 7_200_000), created(true).apply(
+                        new UsageCounted(3, 10, 4, 5000, 7_200_000))));
         return all;
     }
 }

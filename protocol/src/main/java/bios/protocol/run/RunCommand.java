@@ -124,8 +124,10 @@ public sealed interface RunCommand extends Message {
         /// @param closed whether the run was unloaded
         /// @param corrupted what of its state was found to be not finite, if no checkpoint was saved or
         ///     loaded since
+        /// @param usage what its operations have used; empty: nothing
         record Described(RunConfig config, LoraSpec lora, long step, long lastRequestMillis,
-                List<CheckpointManifest> checkpoints, boolean closed, Optional<String> corrupted)
+                List<CheckpointManifest> checkpoints, boolean closed, Optional<String> corrupted,
+                Optional<RunUsage> usage)
                 implements RunReply {}
 
         /// A checkpoint.

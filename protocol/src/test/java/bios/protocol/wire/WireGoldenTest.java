@@ -20,6 +20,9 @@ import bios.protocol.run.OperationResult;
 import bios.protocol.run.RequestId;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
+import bios.protocol.run.RunUsage;
+import bios.protocol.owner.OwnerCommand;
+import bios.protocol.owner.OwnerCommand.OwnerReply;
 import bios.protocol.run.DeathReport;
 import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.StoredOperation;
@@ -76,6 +79,7 @@ class WireGoldenTest {
         engineMessages(all);
         sessionMessages(all);
         samplingMessages(all);
+        ownerMessages(all);
         all.add(new LargeReply(7, 100, nobody()));
         all.add(new Outbox.FetchPart(7, 1, nobody()));
         all.add(new Outbox.Part(7, 1, new byte[] {1, 2}));
@@ -110,7 +114,8 @@ class WireGoldenTest {
         all.add(new RunReply.Failed(request, Fault.user("weights_only", "holds no optimizer")));
         all.add(new RunReply.Pending(request, 3));
         all.add(new RunReply.Described(Samples.CONFIG, Samples.LORA, 12, 99,
-                List.of(Samples.MANIFEST), true, Optional.of("tensor 'a' has NaN at [0, 1]")));
+                List.of(Samples.MANIFEST), true, Optional.of("tensor 'a' has NaN at [0, 1]"),
+                Optional.of(RunUsage.NONE.plus(7, 5, 3, 1000, 7_200_000))));
         all.add(new RunReply.Resolved(Samples.MANIFEST));
         all.add(new RunReply.Done());
         all.add(new RunCommand.GetTimings("owner", nobody()));
@@ -201,6 +206,21 @@ class WireGoldenTest {
         all.add(new SamplingReply.Refused(Fault.user("queue_full", "wait")));
     }
 
+    private static void ownerMessages(List<Message> all) {
+        all.add(new OwnerCommand.CountSampling("writer", 2, List.of(new OwnerCommand.SampleUse(-5,
+                Optional.of("run"), "m", "session", 3, 4)), 7, nobody()));
+        var entry = new OwnerCommand.AuditEntry(7, "save_weights", Optional.of("run"), Optional.of("path"),
+                "key");
+        all.add(new OwnerCommand.Record(entry, "save run 7", nobody()));
+        all.add(new OwnerCommand.GetAudit(1, 2, nobody()));
+        all.add(new OwnerCommand.GetUsage(nobody()));
+        all.add(new OwnerReply.Done());
+        all.add(new OwnerReply.Audit(List.of(entry), 1));
+        var total = new OwnerCommand.SampledTotal(Optional.empty(), "m", "session", -1, 2, 3, 4);
+        all.add(new OwnerReply.Sampled(List.of(total), List.of(total)));
+        all.add(new OwnerReply.Unavailable("damaged"));
+    }
+
     private static String nameOf(Message message) {
         String name = message.getClass().getName().replaceAll(".*\\.", "").replace('$', '.');
         return message instanceof RunReply.Completed(_, var result)
@@ -234,7 +254,7 @@ class WireGoldenTest {
         var said = new HashSet<Class<?>>();
         for (Class<?> root : Set.of(RunCommand.class, RunReply.class, EngineCommand.class,
                 EngineEvent.class, EngineReply.class,
-                SessionCommand.class, SessionReply.class, SamplingCommand.class, SamplingReply.class))
+                OwnerCommand.class, OwnerReply.class, SessionCommand.class, SessionReply.class, SamplingCommand.class, SamplingReply.class))
             said.addAll(List.of(root.getPermittedSubclasses()));
         assertEquals(Set.of(), difference(said, shown));
     }
