@@ -49,6 +49,13 @@ final class RunMeter {
         return switch (result) {
             case OperationResult.Evaluated evaluated -> evaluated.logprobs().stream()
                     .mapToLong(logprobs -> logprobs.length).sum();
+            // A position with several target tokens is one position.
+            case OperationResult.EvaluatedMatrix(var values, var columns) -> {
+                long positions = 0;
+                for (int i = 0; i < columns.size(); i++)
+                    positions += values.logprobs().get(i).length / Math.max(1, columns.get(i));
+                yield positions;
+            }
             case OperationResult.Stepped _, OperationResult.Saved _, OperationResult.Loaded _ -> 0;
         };
     }

@@ -70,6 +70,15 @@ class RunMeterTest {
         assertTrue(RunUsage.NONE.none() && !back.none());
     }
 
+    @Test void aPositionWithSeveralTargetsIsOnePosition() {
+        var meter = new RunMeter();
+        meter.begin(run());
+        meter.finished(OperationKind.FORWARD, new FinishedOperation(1, 1, "d", Optional.of(
+                new OperationResult.EvaluatedMatrix(new OperationResult.Evaluated(List.of(new float[12],
+                        new float[5]), Map.of()), List.of(3, 0))), Optional.empty()));
+        assertEquals(9, meter.now(0).evaluatedTokens());
+    }
+
     @Test void failedOperationsHaveNoTokens() {
         var meter = new RunMeter();
         meter.begin(run());

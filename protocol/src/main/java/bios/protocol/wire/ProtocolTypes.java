@@ -101,6 +101,7 @@ public final class ProtocolTypes implements WireTypes {
         registry.add(38, StoredOperation.Refused.class);
         registry.add(36, RunUsage.class);
         registry.add(37, RunUsage.Hour.class);
+        registry.add(39, OperationResult.EvaluatedMatrix.class);
     }
 
     private static void operations(Registry registry) {
