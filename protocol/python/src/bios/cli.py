@@ -25,7 +25,8 @@ from .service import ServiceClient
 from .types import SamplingParams
 
 #: Commands of the server's launcher.
-SERVER_COMMANDS = ("up", "cluster", "node", "demo", "schema", "fsck", "restore", "bench", "doctor", "gpu-check")
+SERVER_COMMANDS = ("up", "cluster", "node", "demo", "schema", "fsck", "restore", "bench", "doctor", "gpu-check",
+                   "keys", "audit")
 #: What ends a turn in the chat templates of the models that Bios serves, next to the end-of-text token.
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|return|>")
 PATIENCE_SECONDS = 30.0
