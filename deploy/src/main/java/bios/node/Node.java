@@ -28,6 +28,7 @@ import java.util.concurrent.TimeUnit;
 import java.util.concurrent.TimeoutException;
 import java.util.concurrent.atomic.AtomicReference;
 import java.util.function.Function;
+import org.apache.pekko.Done;
 import org.apache.pekko.actor.CoordinatedShutdown;
 import org.apache.pekko.actor.typed.ActorSystem;
 import org.apache.pekko.actor.typed.Behavior;
@@ -84,6 +85,7 @@ public final class Node {
         Set<ModelName> servable = servable(settings.models());
         Accounts accounts = settings.keys().map(Node::accounts).orElseGet(Accounts::open);
         Config config = NodeConfig.of(settings, servable);
+        refuseStrangers(settings, config);
         Logs.node(NodeConfig.name(config));
         Storage storage = open(config);
         CompletableFuture<Optional<String>> started = new CompletableFuture<>();
@@ -147,6 +149,17 @@ public final class Node {
         return url;
     }
 
+    /// The address of this process's embedded journal for its workers, if it serves it; a secret.
+    public Optional<String> journalUrl() {
+        return storage.databaseUrl();
+    }
+
+    /// Does `work` when the process is asked to end, before anything of it ends.
+    public void beforeEnd(Runnable work) {
+        CoordinatedShutdown.get(system).addTask(CoordinatedShutdown.PhaseBeforeServiceUnbind(), "before-end",
+                () -> CompletableFuture.runAsync(work).thenApply(_ -> Done.getInstance()));
+    }
+
     /// Waits until the actor system has terminated after SIGTERM. Throws [CommandFailed] if a part of the
     /// process
     /// failed or the cluster has removed the node, so that it must be restarted.
@@ -164,6 +177,17 @@ public final class Node {
                     throw new CommandFailed("the cluster has removed this node: it was unreachable, or in a"
                             + " minority of the nodes; restart it");
                 });
+    }
+
+    /// Without keys everybody who reaches the service may use it: on other addresses than those of this
+    /// machine only if the operator says so.
+    private static void refuseStrangers(Settings settings, Config config) {
+        if (settings.keys().isPresent() || !settings.has(Role.COORDINATOR)
+                || config.getBoolean("bios.gateway.open-to-all") || Loopback.is(settings.host())) return;
+        throw new CommandFailed("--host " + settings.host() + " can be reached from other machines, and"
+                + " without --keys everybody there could use the service: make keys with 'bios keys create' and name"
+                + " their file with --keys, or set bios.gateway.open-to-all = true where a proxy or a network"
+                + " lets in only those who may");
     }
 
     private static Storage open(Config config) {

@@ -22,6 +22,9 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
+import java.util.concurrent.Callable;
+import java.util.concurrent.ExecutionException;
+import java.util.concurrent.FutureTask;
 import java.util.function.Consumer;
 
 /// A frozen transformer on a device, shared by any number of adapters: one pass can contain several adapters
@@ -78,10 +81,36 @@ public final class BaseModel implements AutoCloseable {
             loader.check();
             folder.warnings().forEach(warn);
             loader.warnings().forEach(warn);
-            return loader.load(name, device, activations, Fingerprint.of(folder.spec(), files, cache));
+            return load(loader, name, device, activations,
+                    () -> Fingerprint.of(folder.spec(), files, cache));
         } catch (Throwable e) {
             files.close();
             throw e;
+        }
+    }
+
+    /// Loads the weights while their files are hashed: each takes a part of the time of the other. What is
+    /// wrong with a file is said by the hash, which reads it, and not by the weights, which are mapped.
+    private static BaseModel load(ModelLoader loader, ModelName name, Device device, DType activations,
+            Callable<Fingerprint> compute) {
+        FutureTask<Fingerprint> hash = new FutureTask<>(compute);
+        Thread.ofPlatform().daemon().name("fingerprint").start(hash);
+        try {
+            return loader.load(name, device, activations, () -> value(hash));
+        } catch (Throwable failed) {
+            value(hash);
+            throw failed;
+        }
+    }
+
+    private static Fingerprint value(FutureTask<Fingerprint> hash) {
+        try {
+            return hash.get(); // edge: a model is loaded
+        } catch (ExecutionException failed) {
+            if (failed.getCause() instanceof RuntimeException known) throw known;
+            throw new IllegalStateException(failed.getCause());
+        } catch (InterruptedException interrupted) {
+            throw new IllegalStateException("interrupted while a model was loaded", interrupted);
         }
     }
 
