@@ -18,6 +18,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 LATER = object()
 
 
+def refused_part(run, body):
+    raise Refused(400, "invalid", "refused by the test")
+
+
 class Refused(Exception):
     def __init__(self, status, code, message, field=None):
         super().__init__(message)
@@ -146,7 +150,9 @@ class State:
             if known != kind or first != body:
                 raise Refused(400, "sequence_reused", "another operation has this number", "seq_id")
             return {"request_id": request_id, "model_id": run.id}
-        if self.refuse_operation and self.refuse_operation(kind, body):
+        if body.get("part"):
+            act = refused_part
+        elif self.refuse_operation and self.refuse_operation(kind, body):
             raise Refused(400, "invalid", "refused by the test", "data[0]")
         run.operations.append((seq, kind, body))
         if kind == "load_weights":
