@@ -23,6 +23,13 @@ public sealed interface Accounts {
     /// The account that `key` belongs to; empty if the key is unknown.
     Optional<String> of(Optional<String> key);
 
+    /// The key of a request, from its headers `X-API-Key` or `Authorization: Bearer`.
+    static Optional<String> keyIn(String apiKey, String authorization) {
+        return Optional.ofNullable(apiKey).or(() -> Optional.ofNullable(authorization)
+                .filter(value -> value.regionMatches(true, 0, "Bearer ", 0, 7))
+                .map(value -> value.substring(7).strip()));
+    }
+
     /// Every caller is [#DEFAULT], whatever key is sent.
     static Accounts open() {
         return new Open();

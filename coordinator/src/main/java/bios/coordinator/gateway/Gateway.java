@@ -115,6 +115,7 @@ public final class Gateway {
         all.addAll(new TrainingEndpoints(services, runs).endpoints());
         all.addAll(new FutureEndpoints(services).endpoints());
         all.addAll(new SamplingEndpoints(services, runs).endpoints());
+        all.addAll(new OpenAiEndpoints(services, runs).endpoints());
         all.addAll(new ListingEndpoints(services).endpoints());
         all.addAll(new RecordEndpoints(services).endpoints());
         all.addAll(new ArchiveEndpoints(services, runs, new SignedUrls(secret), publicUrl,
