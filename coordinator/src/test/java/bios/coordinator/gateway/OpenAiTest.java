@@ -226,14 +226,14 @@ class OpenAiTest {
         }
     }
 
-    @Test void aStreamGoesOnWhenItsWorkerIsLost() throws Exception {
+    @Test void aStreamGoesOnWhenItsRequestMovesToAnotherWorker() throws Exception {
         service.manualSampling = true;
         try (var stream = new Stream("/v1/completions", STREAMED)) {
             var sample = next(EngineCommand.Sample.class);
             draw(next(EngineCommand.FollowSample.class), new int[] {1, 2});
             assertEquals("bc", text(stream.event().path("choices").get(0)));
             next(EngineCommand.FollowSample.class);
-            sample.replyTo().tell(new EngineReply.RequestFailed(Fault.server("engine_failed", "it died")));
+            sample.replyTo().tell(new EngineReply.RequestFailed(Fault.server("queue_full", "it is full")));
             var again = next(EngineCommand.Sample.class);
             assertEquals(sample.task(), again.task());
             var asked = next(EngineCommand.FollowSample.class);
