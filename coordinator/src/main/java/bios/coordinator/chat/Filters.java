@@ -143,10 +143,17 @@ final class Filters {
 
     /// The value at a path of attributes, `a.b` or `a.0`.
     private static Object attribute(Object value, Object path) {
+        return attribute(value, path, null);
+    }
+
+    /// @param otherwise takes the place of an attribute that is not there; null: nothing does
+    private static Object attribute(Object value, Object path, Object otherwise) {
         if (path instanceof Long) return Values.item(value, path);
         Object at = value;
-        for (Object name : Texts.split(Values.string(path), ".", -1, false))
-            at = Values.item(at, name.toString().matches("\\d+") ? Long.valueOf(name.toString()) : name);
+        for (Object name : Texts.split(Values.string(path), ".", -1, false)) {
+            at = Values.item(at, name.toString().matches("\\d{1,9}") ? Long.valueOf(name.toString()) : name);
+            if (otherwise != null && at instanceof Undefined) at = otherwise;
+        }
         return at;
     }
 
@@ -155,11 +162,8 @@ final class Filters {
         if (name.equals("map")) {
             Map<String, Object> named = given.named();
             if (named.containsKey("attribute")) {
-                for (Object item : Values.items(value)) {
-                    Object found = attribute(item, named.get("attribute"));
-                    chosen.add(found instanceof Undefined && named.containsKey("default")
-                            ? named.get("default") : found);
-                }
+                for (Object item : Values.items(value))
+                    chosen.add(attribute(item, named.get("attribute"), named.get("default")));
                 return chosen;
             }
             String filter = given.string("filter");

@@ -21,6 +21,9 @@ final class TemplateLexer {
     private final List<Part> parts = new ArrayList<>();
     private int at;
     private boolean lineStarts = true;
+    /// The line of the character `counted`.
+    private int line = 1;
+    private int counted;
 
     /// What a template consists of.
     sealed interface Part {
@@ -72,8 +75,9 @@ final class TemplateLexer {
     }
 
     private int line() {
-        return 1 + (int) source.substring(0, Math.min(at, source.length())).chars().filter(c -> c == '\n')
-                .count();
+        for (; counted < Math.min(at, source.length()); counted++)
+            if (source.charAt(counted) == '\n') line++;
+        return line;
     }
 
     private TemplateException wrong(String message) {
@@ -124,7 +128,7 @@ final class TemplateLexer {
     }
 
     private Part.Tag tag(String end, boolean output) {
-        int line = line();
+        int begins = line();
         var tokens = new ArrayList<Token>();
         Deque<String> brackets = new ArrayDeque<>();
         while (true) {
@@ -136,8 +140,9 @@ final class TemplateLexer {
                 int skipped = signed && source.startsWith(end, at + 1) ? 1 : 0;
                 if (source.startsWith(end, at + skipped)) {
                     at += skipped + 2;
-                    afterTag(skipped == 1 ? sign : ' ', !output);
-                    return new Part.Tag(output, tokens, line);
+                    boolean raw = tokens.size() == 1 && tokens.getFirst().is(Kind.NAME, "raw");
+                    afterTag(skipped == 1 ? sign : ' ', !output && !raw);
+                    return new Part.Tag(output, tokens, begins);
                 }
             }
             Token token = token();
@@ -160,24 +165,24 @@ final class TemplateLexer {
     }
 
     private Token token() {
-        int line = line();
+        int here = line();
         char first = source.charAt(at);
-        if (first == '\'' || first == '"') return new Token(Kind.STRING, string(first), line);
+        if (first == '\'' || first == '"') return new Token(Kind.STRING, string(first), here);
         Matcher number = NUMBER.matcher(source).region(at, source.length());
         if (number.lookingAt()) {
             at = number.end();
             boolean whole = number.group(1) == null && number.group(2) == null;
-            return new Token(whole ? Kind.INTEGER : Kind.FLOAT, number.group().replace("_", ""), line);
+            return new Token(whole ? Kind.INTEGER : Kind.FLOAT, number.group().replace("_", ""), here);
         }
         Matcher name = NAME.matcher(source).region(at, source.length());
         if (name.lookingAt()) {
             at = name.end();
-            return new Token(Kind.NAME, name.group(), line);
+            return new Token(Kind.NAME, name.group(), here);
         }
         for (String operator : OPERATORS)
             if (source.startsWith(operator, at)) {
                 at += operator.length();
-                return new Token(Kind.OPERATOR, operator, line);
+                return new Token(Kind.OPERATOR, operator, here);
             }
         throw wrong("'" + first + "' is not expected");
     }

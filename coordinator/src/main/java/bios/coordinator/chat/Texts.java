@@ -81,7 +81,7 @@ final class Texts {
 
     private static List<Object> words(String text, long most, boolean fromRight) {
         var parts = new ArrayList<Object>();
-        String rest = strip(text, null, true, true);
+        String rest = strip(text, null, !fromRight, fromRight);
         for (long cuts = most; cuts != 0 && !rest.isEmpty(); cuts--) {
             int from = fromRight ? rest.length() : 0;
             while (fromRight && from > 0 && !isSpace(rest.charAt(from - 1))) from--;

@@ -145,7 +145,7 @@ final class CompletionText {
         if (stopReason.equals(Optional.of(StopReason.LENGTH)) || count == 0) return count;
         if (firstStop() < 0) return count - 1;
         int token = 0;
-        while (token < count && pieces.get(token).start() < end) token++;
+        while (token < count && (pieces.get(token).start() < end || pieceEnd(token) <= end)) token++;
         return token;
     }
 

@@ -30,6 +30,8 @@ final class OpenAiEndpoints {
     /// Largest prompt or chat, in characters: it travels to a worker as one message.
     private static final int MAX_CHARACTERS = 1 << 20;
     private static final int LISTED_CHECKPOINTS = 1000;
+    /// Of a completion whose request has no limit, as OpenAI defines it.
+    private static final int COMPLETION_TOKENS = 16;
 
     private final GatewayServices services;
     private final RunClient runs;
@@ -125,9 +127,10 @@ final class OpenAiEndpoints {
 
     private CompletionStage<ApiResponse> start(ApiRequest call, OpenAiRequest request, Served served,
             List<Encoded> prompts) {
-        var submitted = new ArrayList<CompletionStage<Completion>>();
-        for (int i = 0; i < prompts.size(); i++)
-            submitted.add(submit(call, task(call, request, served, prompts.get(i).tokens(), i)));
+        var tasks = new ArrayList<SampleTask>();
+        for (Encoded prompt : prompts)
+            tasks.add(task(call, request, served, prompt.tokens(), tasks.size()));
+        List<CompletionStage<Completion>> submitted = tasks.stream().map(task -> submit(call, task)).toList();
         String id = (request.chat() ? "chatcmpl-" : "cmpl-") + call.id();
         var bodies = new OpenAiBodies(request, id, services.clock().millis() / 1000,
                 served.base().fingerprint());
@@ -156,9 +159,11 @@ final class OpenAiEndpoints {
     private SampleTask task(ApiRequest call, OpenAiRequest request, Served served, int[] prompt, int index) {
         String id = "openai:" + call.id() + ":" + index;
         SamplingParams given = request.params();
-        var params = new SamplingParams(request.maxTokens().map(OpenAiRequest.MaxTokens::limit),
-                given.seed(), given.stopStrings(), given.stopTokens(), given.temperature(), given.topK(),
-                given.topP());
+        int room = Math.max(1, served.base().contextLength() - prompt.length);
+        Optional<Integer> limit = request.maxTokens().map(OpenAiRequest.MaxTokens::limit).or(() ->
+                request.chat() ? Optional.empty() : Optional.of(Math.min(COMPLETION_TOKENS, room)));
+        var params = new SamplingParams(limit, given.seed(), given.stopStrings(), given.stopTokens(),
+                given.temperature(), given.topK(), given.topP());
         long seed = given.seed().orElseGet(() ->
                 ByteBuffer.wrap(DerivedIds.sha256("seed:" + id)).getLong());
         checkLength(request, served.base(), prompt);

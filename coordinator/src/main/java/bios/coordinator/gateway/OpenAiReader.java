@@ -20,8 +20,6 @@ final class OpenAiReader {
             "suffix");
     private static final int MAX_STOP_CHARACTERS = 1 << 10;
     private static final int MAX_MESSAGES = 1 << 14;
-    /// Of a completion whose request has no limit, as OpenAI defines it.
-    private static final int COMPLETION_TOKENS = 16;
 
     private final GatewaySettings settings;
 
@@ -59,10 +57,8 @@ final class OpenAiReader {
         long bestOf = fields.optionalInteger("best_of", 1, settings.maxSamples()).orElse(1L);
         if (bestOf > fields.optionalInteger("n", 1, settings.maxSamples()).orElse(1L))
             throw unsupported(fields, "best_of", "it has to equal n");
-        Optional<OpenAiRequest.MaxTokens> limit = limit(fields, "max_tokens").or(() -> Optional.of(
-                new OpenAiRequest.MaxTokens(fields.at("max_tokens"), COMPLETION_TOKENS)));
-        OpenAiRequest request = rest(fields, new OpenAiRequest.Input.Prompts(prompts, echo), limit,
-                tops.isPresent(), tops.orElse(0L) > 0);
+        OpenAiRequest request = rest(fields, new OpenAiRequest.Input.Prompts(prompts, echo),
+                limit(fields, "max_tokens"), tops.isPresent(), tops.orElse(0L) > 0);
         if ((long) prompts.size() * request.choices() > settings.maxSamples())
             throw fields.at("prompt").invalid("with n asks for " + (long) prompts.size() * request.choices()
                     + " sequences; at most " + settings.maxSamples());
