@@ -349,7 +349,7 @@ class State:
                 self.checkpoints[key]["ttl"] = body["ttl_seconds"]
                 return None
             return archive(self.checkpoints[key])
-        raise Refused(404, "not_found", "no such thing")
+        raise Refused(404, "no_such_call", "no such thing")
 
     def run_view(self, run):
         return {"training_run_id": run.id, "base_model": run.base_model, "model_owner": "default", "is_lora": True,
