@@ -1,15 +1,20 @@
 package bios.coordinator.gateway;
 
+import bios.coordinator.OwnerLimits;
 import com.typesafe.config.Config;
 import com.typesafe.config.ConfigException;
 import java.time.Duration;
 import java.util.Optional;
+import org.apache.pekko.http.javadsl.HttpsConnectionContext;
 
 /// The limits of a gateway: block `bios.gateway` of the configuration. `reference.conf` documents each.
 public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNesting, int readers,
         int maxConnections, Duration longPoll, Duration askTimeout, int maxDatums, int maxTokensPerRequest,
         int maxSamples, int maxTopkPromptLogprobs, int maxMetadataBytes, Optional<String> publicUrl,
-        Duration archiveUrlLifetime, Optional<String> archiveUrlSecret) {
+        Duration archiveUrlLifetime, Optional<String> archiveUrlSecret, Optional<String> tokenSecret,
+        Duration tokenAge, OwnerLimits limits, Optional<HttpsConnectionContext> tls) {
+    private static final int SHORTEST_SECRET = 16;
+
     /// Reads the block `bios.gateway`.
     public static GatewaySettings of(Config block) {
         long maxBytesInWork = block.getBytes("max-bytes-in-work");
@@ -23,7 +28,9 @@ public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNest
                 block.getInt("max-tokens-per-request"), block.getInt("max-samples"),
                 block.getInt("max-topk-prompt-logprobs"),
                 Math.toIntExact(block.getBytes("max-metadata-bytes")), publicUrl(block),
-                block.getDuration("archive-url-age"), text(block, "archive-url-secret"));
+                block.getDuration("archive-url-age"), text(block, "archive-url-secret"),
+                secret(block), block.getDuration("token-age"), OwnerLimits.of(block.getConfig("limits")),
+                ServerTls.of(block.getConfig("tls")));
     }
 
     private static Optional<String> publicUrl(Config block) {
@@ -33,6 +40,15 @@ public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNest
                     "'" + wrong + "' is no URL; expected one like https://bios.example.org");
         });
         return url;
+    }
+
+    private static Optional<String> secret(Config block) {
+        Optional<String> secret = text(block, "token-secret");
+        secret.filter(given -> given.length() < SHORTEST_SECRET).ifPresent(_ -> {
+            throw new ConfigException.BadValue("bios.gateway.token-secret",
+                    "is shorter than " + SHORTEST_SECRET + " characters");
+        });
+        return secret;
     }
 
     private static Optional<String> text(Config block, String name) {

@@ -2,6 +2,7 @@ package bios.coordinator.gateway;
 
 import bios.protocol.Fault;
 import bios.protocol.Invalid;
+import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointName;
 import bios.protocol.checkpoint.CheckpointPath;
 import bios.protocol.model.ModelInfo;
@@ -19,10 +20,14 @@ final class TrainingEndpoints {
     private final GatewayServices services;
     private final RunClient runs;
     private final OperationReader reader;
+    private final Audit audit;
+    private final Quotas quotas;
 
-    TrainingEndpoints(GatewayServices services, RunClient runs) {
+    TrainingEndpoints(GatewayServices services, RunClient runs, Audit audit, Quotas quotas) {
         this.services = services;
         this.runs = runs;
+        this.audit = audit;
+        this.quotas = quotas;
         this.reader = new OperationReader(services.settings());
     }
 
@@ -49,6 +54,7 @@ final class TrainingEndpoints {
     private CompletionStage<ApiResponse> evaluate(ApiRequest call, String field, boolean forward) {
         Target target = Target.of(call);
         boolean forwardOnly = target.fields().bool("forward_only", forward) || forward;
+        boolean part = target.fields().bool("part", false) || call.isTinkerClient();
         Fields input = target.fields().object(call.sentProtobuf() ? "forward_backward_input" : field);
         if (services.directory().modelOfSlug(target.run().slug()).isEmpty())
             return services.checkOwner(target.run(), call.account()).thenApply(_ -> {
@@ -61,19 +67,19 @@ final class TrainingEndpoints {
             operation = reader.batch(input, model, forwardOnly, call.heap());
             target.fields().requireAllRead();
         } catch (Invalid | ApiException wrong) {
-            return refused(call, target, forwardOnly, wrong, suffix);
+            return refused(call, target, part, forwardOnly, wrong, suffix);
         }
         return runs.submit(call, target.run(), target.seq(), operation, suffix);
     }
 
-    /// The answer to a batch that is wrong. Tinker's clients cut a batch into parts, and do not go on if a
-    /// part is refused: for them the part is accepted and fails, so that what follows it fails too and no
-    /// optimizer step applies the gradient of the other parts alone.
-    private CompletionStage<ApiResponse> refused(ApiRequest call, Target target, boolean forwardOnly,
-            RuntimeException wrong, String suffix) {
+    /// The answer to a batch that is wrong. A part of a larger one, which Tinker's clients send without
+    /// saying so and do not go on after if it is refused, is accepted and fails, so that what follows it
+    /// fails too and no optimizer step applies the gradient of the other parts alone.
+    private CompletionStage<ApiResponse> refused(ApiRequest call, Target target, boolean part,
+            boolean forwardOnly, RuntimeException wrong, String suffix) {
         ApiException error = wrong instanceof Invalid invalid ? ApiException.of(invalid)
                 : (ApiException) wrong;
-        if (!call.isTinkerClient() || error.code().status() != 400) throw wrong;
+        if (!part || error.code().status() != 400) throw wrong;
         String code = error.wireCode();
         return runs.submitRefused(call, target.run(), target.seq(),
                 forwardOnly ? OperationKind.FORWARD : OperationKind.FORWARD_BACKWARD,
@@ -96,8 +102,19 @@ final class TrainingEndpoints {
         Optional<Long> ttl = fields.optionalInteger("ttl_seconds", 1, MAX_TTL_SECONDS);
         fields.bool("overwrite", true);
         fields.requireAllRead();
-        return runs.submit(call, target.run(), target.seq(),
-                new Operation.SaveState(name, metadata, ttl), "");
+        return save(call, target, CheckpointKind.TRAINING, name,
+                new Operation.SaveState(name, metadata, ttl));
+    }
+
+    /// Submits the save of a named checkpoint, if the account may store more.
+    private CompletionStage<ApiResponse> save(ApiRequest call, Target target, CheckpointKind kind,
+            CheckpointName name, Operation operation) {
+        String event = kind == CheckpointKind.TRAINING ? "save_weights" : "save_weights_for_sampler";
+        var path = new CheckpointPath(target.run(), Optional.of(kind), name);
+        return quotas.checkStored(call.account())
+                .thenCompose(_ -> runs.submit(call, target.run(), target.seq(), operation, ""))
+                .thenCompose(audit.done(call, event, Optional.of(target.run()), Optional.of(path),
+                        "save " + target.run() + " " + target.seq()));
     }
 
     private static CheckpointName name(Fields fields) {
@@ -116,8 +133,8 @@ final class TrainingEndpoints {
             throw fields.at("path").invalid("give exactly one of path (a lasting checkpoint) and"
                     + " sampling_session_seq_id (a snapshot for this session)");
         if (name.isPresent())
-            return runs.submit(call, target.run(), target.seq(),
-                    new Operation.SaveSamplerWeights(name, ttl, Optional.empty()), "");
+            return save(call, target, CheckpointKind.SAMPLER, name.get(),
+                    new Operation.SaveSamplerWeights(name, ttl, Optional.empty()));
         // A retried save may have another sampler number, so the number is not part of the operation.
         return services.describe(target.run(), call.account()).thenCompose(run -> {
             String session = run.config().session();
