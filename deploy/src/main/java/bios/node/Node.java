@@ -185,7 +185,8 @@ public final class Node {
         if (settings.keys().isPresent() || !settings.has(Role.COORDINATOR)
                 || config.getBoolean("bios.gateway.open-to-all") || Loopback.is(settings.host())) return;
         throw new CommandFailed("--host " + settings.host() + " can be reached from other machines, and"
-                + " without --keys everybody there could use the service: make keys with 'bios keys create' and name"
+                + " without --keys everybody there could use the service: make keys with 'bios keys create'"
+                + " and name"
                 + " their file with --keys, or set bios.gateway.open-to-all = true where a proxy or a network"
                 + " lets in only those who may");
     }
