@@ -23,6 +23,9 @@ sealed interface ApiResponse {
     /// @param large whether it is made on a reader thread
     record Binary(String contentType, Supplier<byte[]> body, boolean large) implements ApiResponse {}
 
+    /// A body that is made while the client reads it.
+    record Streamed(String contentType, Source<ByteString, ?> bytes) implements ApiResponse {}
+
     /// Status 204 without a body.
     record NoContent() implements ApiResponse {}
 

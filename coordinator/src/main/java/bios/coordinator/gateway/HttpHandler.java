@@ -99,7 +99,7 @@ final class HttpHandler {
             caller = match.endpoint().authenticated() ? admitted(match.endpoint(), headers) : ANYBODY;
             if (match.endpoint().readsBody()) checkType(match.endpoint(), headers);
         } catch (RuntimeException refused) {
-            return discardBody(request, problem(id, refused));
+            return discardBody(request, problem(id, request, refused));
         }
         CompletionStage<ApiResponse> reply;
         if (match.endpoint().readsBody()) {
@@ -116,7 +116,7 @@ final class HttpHandler {
                             .answer(call(id, caller, match, request, headers, Optional.empty(), _ -> { }))));
         }
         return reply.thenCompose(this::render).handle((response, failed) -> failed == null
-                ? response.addHeader(RawHeader.create("X-Request-Id", id)) : problem(id, failed));
+                ? response.addHeader(RawHeader.create("X-Request-Id", id)) : problem(id, request, failed));
     }
 
     private CompletionStage<HttpResponse> discardBody(HttpRequest request, HttpResponse response) {
@@ -164,14 +164,18 @@ final class HttpHandler {
         return headers;
     }
 
-    /// The decoded path segments below `/api/v1`; a checkpoint id that is one escaped segment is split in
-    /// two.
+    /// The decoded path segments below `/api/v1`, or those of `/v1` after an empty one; a checkpoint id that
+    /// is one escaped segment is split in two.
     private static List<String> path(HttpRequest request) {
         var segments = new ArrayList<String>();
         try {
             request.getUri().pathSegments().forEach(segments::add);
         } catch (RuntimeException malformed) {
             throw noEndpoint(request.getUri().path());
+        }
+        if (isOpenAi(request)) {
+            segments.addFirst("");
+            return segments;
         }
         if (segments.size() < 3 || !segments.get(0).equals("api") || !segments.get(1).equals("v1"))
             throw noEndpoint(request.getUri().path());
@@ -184,9 +188,14 @@ final class HttpHandler {
         return path;
     }
 
+    /// Whether a request is one of OpenAI's clients: they expect errors in another form.
+    private static boolean isOpenAi(HttpRequest request) {
+        return request.getUri().path().startsWith("/v1/");
+    }
+
     private static ApiException noEndpoint(String path) {
         return new ApiException(ErrorCode.NO_SUCH_CALL,
-                "there is no endpoint at '" + path + "'; the endpoints are below /api/v1");
+                "there is no endpoint at '" + path + "'; the endpoints are below /api/v1 and /v1");
     }
 
     private Match match(String method, List<String> path) {
@@ -197,17 +206,17 @@ final class HttpHandler {
             if (endpoint.method().equals(method)) return new Match(endpoint, matched.get());
             others.add(endpoint.method());
         }
-        if (others.isEmpty()) throw noEndpoint("/api/v1/" + String.join("/", path));
+        if (others.isEmpty()) throw noEndpoint((path.getFirst().isEmpty() ? "" : "/api/v1/")
+                + String.join("/", path));
         throw ApiException.methodNotAllowed(others, method);
     }
 
     /// The caller, if its key is good for the endpoint and its account has not sent too many requests.
     private Caller admitted(Endpoint endpoint, Map<String, String> headers) {
-        Caller caller = callers.of(Optional.ofNullable(headers.get("x-api-key")))
-                .orElseThrow(() -> new ApiException(
-                ErrorCode.UNAUTHENTICATED, headers.containsKey("x-api-key")
-                        ? "the key in X-API-Key is unknown"
-                        : "this service needs a key; send it as X-API-Key"));
+        Optional<String> key = Accounts.keyIn(headers.get("x-api-key"), headers.get("authorization"));
+        Caller caller = callers.of(key).orElseThrow(() -> new ApiException(ErrorCode.UNAUTHENTICATED,
+                key.isPresent() ? "the key in X-API-Key or Authorization is unknown"
+                        : "this service needs a key; send it as X-API-Key or as Authorization: Bearer"));
         rates.count(caller.account());
         if (endpoint.changes() && caller.scope() == ApiKey.Scope.READ)
             throw new ApiException(ErrorCode.READ_ONLY_KEY, "the key is for reading only (scope read); this"
@@ -242,6 +251,9 @@ final class HttpHandler {
                     CompletableFuture.supplyAsync(() -> binary(type, body.get()), readers);
             case ApiResponse.Binary(var type, var body, _) ->
                     CompletableFuture.completedStage(binary(type, body.get()));
+            case ApiResponse.Streamed(var type, var bytes) -> CompletableFuture.completedStage(
+                    HttpResponse.create().withEntity(HttpEntities.create(ContentTypes.parse(type), bytes))
+                            .addHeader(RawHeader.create("Cache-Control", "no-cache")));
             case ApiResponse.NoContent _ ->
                     CompletableFuture.completedStage(HttpResponse.create().withStatus(204));
             case ApiResponse.ByteStream download -> CompletableFuture.completedStage(stream(download));
@@ -271,7 +283,7 @@ final class HttpHandler {
         return HttpResponse.create().withEntity(ContentTypes.parse(type), body);
     }
 
-    private static HttpResponse problem(String id, Throwable failed) {
+    private static HttpResponse problem(String id, HttpRequest request, Throwable failed) {
         Throwable cause = GatewayServices.cause(failed);
         ApiException error = switch (cause) {
             case ApiException known -> known;
@@ -289,7 +301,8 @@ final class HttpHandler {
         ErrorCode code = error.code();
         if (code.status() == 429) Metrics.HTTP_THROTTLED.labelValues(error.wireCode()).inc();
         LOG.atDebug().addKeyValue("request", id).log("request refused: {}", error.getMessage());
-        HttpResponse response = json(code.status(), ApiResponse.object("error", error.wireCode(),
+        HttpResponse response = json(code.status(), isOpenAi(request) ? OpenAiBodies.problem(error)
+                : ApiResponse.object("error", error.wireCode(),
                 "category", code.status() < 500 ? "user" : "server", "message", error.getMessage(),
                 "field", error.field(), "detail", error.getMessage(), "request_id", id))
                 .addHeader(RawHeader.create("X-Request-Id", id));
