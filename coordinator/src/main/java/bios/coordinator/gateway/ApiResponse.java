@@ -1,5 +1,6 @@
 package bios.coordinator.gateway;
 
+import bios.protocol.client.Answer;
 import java.util.LinkedHashMap;
 import java.util.Map;
 import java.util.Optional;
@@ -23,12 +24,20 @@ sealed interface ApiResponse {
     /// @param large whether it is made on a reader thread
     record Binary(String contentType, Supplier<byte[]> body, boolean large) implements ApiResponse {}
 
+    /// An answer of the actor protocol, and its form over HTTP: each door takes its own.
+    record Typed(Supplier<Answer> answer, Supplier<ApiResponse> http) implements ApiResponse {}
+
     /// Status 204 without a body.
     record NoContent() implements ApiResponse {}
 
     /// A stream of bytes.
     record ByteStream(String contentType, String fileName, Source<ByteString, ?> bytes)
             implements ApiResponse {}
+
+    /// A small answer of the actor protocol with the object that it is over HTTP.
+    static ApiResponse typed(Answer answer, Object... namesAndValues) {
+        return new Typed(() -> answer, () -> ok(namesAndValues));
+    }
 
     static ApiResponse ok(Object... namesAndValues) {
         return new JsonBody(200, object(namesAndValues), false);

@@ -29,7 +29,8 @@ import org.apache.pekko.http.javadsl.model.HttpResponse;
 import org.apache.pekko.http.javadsl.settings.ServerSettings;
 import org.apache.pekko.japi.function.Function;
 
-/// The HTTP server of the service; docs/reference/http.md documents the protocol.
+/// The doors of the service: the HTTP server, which docs/reference/http.md documents, and the actor protocol,
+/// if it is enabled.
 public final class Gateway {
     private static final Duration DRAIN = Duration.ofSeconds(5);
 
@@ -78,8 +79,13 @@ public final class Gateway {
         });
         var services = new GatewayServices(system, parts, settings, blockingExecutor);
         var boundPort = new AtomicInteger(port);
-        var handler = new HttpHandler(system, parts, settings, readers, endpoints(parts, settings, services,
-                new PublicUrl(settings.publicUrl(), host, boundPort::get), blockingExecutor));
+        List<Endpoint> endpoints = endpoints(parts, settings, services,
+                new PublicUrl(settings.publicUrl(), host, boundPort::get), blockingExecutor);
+        var memory = new RequestMemory(settings.maxBytesInWork());
+        var handler = new HttpHandler(system, parts, settings, readers, endpoints, memory);
+        if (settings.actors().enabled())
+            ActorGateway.of(parts, settings, new ActorCalls(parts, settings, readers, endpoints), memory)
+                    .start(system);
         var all = new ArrayList<>(checks);
         all.addFirst(Check.models(parts.directory()));
         all.addFirst(Check.that("gateway", parts.ready(), "the service is starting"));

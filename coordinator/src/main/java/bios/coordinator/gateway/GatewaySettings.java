@@ -9,7 +9,8 @@ import java.util.Optional;
 public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNesting, int readers,
         int maxConnections, Duration longPoll, Duration askTimeout, int maxDatums, int maxTokensPerRequest,
         int maxSamples, int maxTopkPromptLogprobs, int maxMetadataBytes, Optional<String> publicUrl,
-        Duration archiveUrlLifetime, Optional<String> archiveUrlSecret) {
+        Duration archiveUrlLifetime, Optional<String> archiveUrlSecret,
+        ActorGateway.Settings actors) {
     /// Reads the block `bios.gateway`.
     public static GatewaySettings of(Config block) {
         long maxBytesInWork = block.getBytes("max-bytes-in-work");
@@ -23,7 +24,8 @@ public record GatewaySettings(int maxBodyBytes, long maxBytesInWork, int maxNest
                 block.getInt("max-tokens-per-request"), block.getInt("max-samples"),
                 block.getInt("max-topk-prompt-logprobs"),
                 Math.toIntExact(block.getBytes("max-metadata-bytes")), publicUrl(block),
-                block.getDuration("archive-url-age"), text(block, "archive-url-secret"));
+                block.getDuration("archive-url-age"), text(block, "archive-url-secret"),
+                ActorGateway.Settings.of(block.getConfig("actors")));
     }
 
     private static Optional<String> publicUrl(Config block) {

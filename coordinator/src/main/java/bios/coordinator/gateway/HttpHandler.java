@@ -44,12 +44,12 @@ final class HttpHandler {
     private final int maxBodyBytes;
 
     HttpHandler(ActorSystem<?> system, Gateway.Dependencies parts, GatewaySettings settings, Executor readers,
-            List<Endpoint> endpoints) {
+            List<Endpoint> endpoints, RequestMemory memory) {
         this.parts = parts;
         this.readers = readers;
         this.endpoints = endpoints;
         this.materializer = SystemMaterializer.get(system).materializer();
-        this.bodies = new BodyReader(settings.maxBodyBytes(), new RequestMemory(settings.maxBytesInWork()));
+        this.bodies = new BodyReader(settings.maxBodyBytes(), memory);
         this.maxBodyBytes = settings.maxBodyBytes();
         this.reader = new JsonReader(settings.maxNesting(), settings.maxBodyBytes());
     }
@@ -131,7 +131,8 @@ final class HttpHandler {
         return reply.whenComplete((_, _) -> body.release());
     }
 
-    private static CompletionStage<ApiResponse> callHandler(Supplier<CompletionStage<ApiResponse>> work) {
+    /// Calls a handler; what it throws fails the stage.
+    static CompletionStage<ApiResponse> callHandler(Supplier<CompletionStage<ApiResponse>> work) {
         try {
             return work.get();
         } catch (Throwable failed) {
@@ -197,10 +198,7 @@ final class HttpHandler {
 
     private String account(Map<String, String> headers) {
         return parts.accounts().of(Optional.ofNullable(headers.get("x-api-key")))
-                .orElseThrow(() -> new ApiException(
-                ErrorCode.UNAUTHENTICATED, headers.containsKey("x-api-key")
-                        ? "the key in X-API-Key is unknown"
-                        : "this service needs a key; send it as X-API-Key"));
+                .orElseThrow(() -> ApiException.unauthenticated(headers.containsKey("x-api-key")));
     }
 
     private static void checkType(Endpoint endpoint, Map<String, String> headers) {
@@ -219,6 +217,7 @@ final class HttpHandler {
 
     private CompletionStage<HttpResponse> render(ApiResponse reply) {
         return switch (reply) {
+            case ApiResponse.Typed(_, var http) -> render(http.get());
             case ApiResponse.JsonBody(int status, var body, boolean large) when large ->
                 CompletableFuture.supplyAsync(() -> json(status, body), readers);
             case ApiResponse.JsonBody(int status, var body, _) ->
@@ -249,9 +248,10 @@ final class HttpHandler {
         return HttpResponse.create().withEntity(ContentTypes.parse(type), body);
     }
 
-    private static HttpResponse problem(String id, Throwable failed) {
+    /// The error that a failure is to a client; one that is none is logged with the id of the request.
+    static ApiException error(String id, Throwable failed) {
         Throwable cause = GatewayServices.cause(failed);
-        ApiException error = switch (cause) {
+        return switch (cause) {
             case ApiException known -> known;
             case Invalid invalid -> ApiException.of(invalid);
             case EntityStreamException _ -> new ApiException(ErrorCode.MALFORMED_JSON,
@@ -264,6 +264,10 @@ final class HttpHandler {
                         "the service failed to process this request; see its log for request " + id);
             }
         };
+    }
+
+    private static HttpResponse problem(String id, Throwable failed) {
+        ApiException error = error(id, failed);
         ErrorCode code = error.code();
         if (code.status() == 429) Metrics.HTTP_THROTTLED.labelValues(error.wireCode()).inc();
         LOG.atDebug().addKeyValue("request", id).log("request refused: {}", error.getMessage());

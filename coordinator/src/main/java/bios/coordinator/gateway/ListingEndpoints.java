@@ -5,6 +5,8 @@ import bios.protocol.Invalid;
 import bios.protocol.checkpoint.CheckpointKind;
 import bios.protocol.checkpoint.CheckpointManifest;
 import bios.protocol.checkpoint.CheckpointName;
+import bios.protocol.client.Answer;
+import bios.protocol.run.HistoryEntry;
 import bios.protocol.run.RunCommand;
 import bios.protocol.run.RunCommand.RunReply;
 import bios.protocol.run.RunId;
@@ -55,34 +57,44 @@ final class ListingEndpoints {
         int limit = call.intParameter("limit", 20, 1, MAX_PAGE);
         int offset = call.intParameter("offset", 0, 0, Integer.MAX_VALUE);
         return services.runBlocking(() -> services.index().runs(call.account(), limit, offset))
-                .thenApply(page -> ResponseBodies.listing("training_runs", page.items(),
-                        run -> ResponseBodies.run(call, run), cursor(offset, limit, page.total())));
+                .thenApply(page -> new ApiResponse.Typed(() -> new Answer.Runs(page.items().stream()
+                        .map(ResponseBodies::run).toList(), page.total()), () ->
+                        ResponseBodies.listing("training_runs", page.items(), run ->
+                                ResponseBodies.run(call, run), cursor(offset, limit, page.total()))));
     }
 
     private CompletionStage<ApiResponse> checkpoints(ApiRequest call) {
         int limit = call.intParameter("limit", 100, 1, MAX_PAGE);
         int offset = call.intParameter("offset", 0, 0, Integer.MAX_VALUE);
         return services.runBlocking(() -> services.index().checkpoints(call.account(), limit, offset))
-                .thenApply(page -> ResponseBodies.listing("checkpoints", page.items(),
-                        c -> ResponseBodies.checkpoint(call, c), cursor(offset, limit, page.total())));
+                .thenApply(page -> new ApiResponse.Typed(() -> new Answer.Checkpoints(
+                        ResponseBodies.checkpoints(page.items()), page.total()), () ->
+                        ResponseBodies.listing("checkpoints", page.items(), c ->
+                                ResponseBodies.checkpoint(call, c), cursor(offset, limit, page.total()))));
     }
 
     private CompletionStage<ApiResponse> run(ApiRequest call) {
         return services.describe(RunEndpoints.runId(call.pathParameters().getFirst()), call.account())
-                .thenApply(run ->
-                new ApiResponse.JsonBody(
-                        200, ResponseBodies.run(call, new RunSummary(run.config(), run.lora(), run.step(),
-                        run.lastRequestMillis(), run.checkpoints(), run.closed(), run.corrupted())),
-                        false));
+                .thenApply(run -> {
+                    var summary = new RunSummary(run.config(), run.lora(), run.step(),
+                            run.lastRequestMillis(), run.checkpoints(), run.closed(), run.corrupted());
+                    return new ApiResponse.Typed(() -> ResponseBodies.run(summary), () ->
+                            new ApiResponse.JsonBody(200, ResponseBodies.run(call, summary), false));
+                });
     }
 
     private CompletionStage<ApiResponse> checkpointsOfRun(ApiRequest call) {
         return services.describe(RunEndpoints.runId(call.pathParameters().getFirst()), call.account())
-                .thenApply(run ->
-                ResponseBodies.listing("checkpoints", run.checkpoints().stream()
-                        .filter(c -> c.name().isPresent())
-                        .sorted(Comparator.comparingLong(CheckpointManifest::createdAtMillis).reversed())
-                        .toList(), c -> ResponseBodies.checkpoint(call, c), null));
+                .thenApply(run -> {
+                    List<CheckpointManifest> newest = run.checkpoints().stream()
+                            .filter(c -> c.name().isPresent())
+                            .sorted(Comparator.comparingLong(CheckpointManifest::createdAtMillis).reversed())
+                            .toList();
+                    return new ApiResponse.Typed(() -> new Answer.Checkpoints(
+                            ResponseBodies.checkpoints(newest), newest.size()), () ->
+                            ResponseBodies.listing("checkpoints", newest, c ->
+                                    ResponseBodies.checkpoint(call, c), null));
+                });
     }
 
     private CompletionStage<ApiResponse> timings(ApiRequest call) {
@@ -103,9 +115,11 @@ final class ListingEndpoints {
                 RunReply.History.class,
                 replyTo -> new RunCommand.GetHistory(call.account(), replyTo)).thenApply(history -> {
                     int count = history.entries().size();
-                    return ApiResponse.ok("history", history.entries()
-                            .subList(Math.max(0, count - limit), count)
-                            .stream().map(ResponseBodies::historyEntry).toList());
+                    List<HistoryEntry> newest =
+                            history.entries().subList(Math.max(0, count - limit), count);
+                    return new ApiResponse.Typed(() -> new Answer.History(newest.stream()
+                            .map(ResponseBodies::typedEntry).toList()), () -> ApiResponse.ok("history",
+                            newest.stream().map(ResponseBodies::historyEntry).toList()));
                 });
     }
 
