@@ -43,7 +43,7 @@ def datum(n=4, start=1, weights=True):
 
 class GatewayCase(unittest.TestCase):
     def setUp(self):
-        quiet = mock.patch.dict(os.environ, {"BIOS_PROGRESS": "0"})
+        quiet = mock.patch.dict(os.environ, {"BIOS_PROGRESS": "0", "BIOS_CONFIG": os.devnull + "/none"})
         quiet.start()
         self.addCleanup(quiet.stop)
         self.naps = Naps()

@@ -5,6 +5,7 @@ What it knows lives in `State`, apart from the sockets, so that a test can kill 
 
 import base64
 import gzip
+import hashlib
 import io
 import json
 import math
@@ -49,6 +50,7 @@ class State:
         self.polls_before_result = 0
         self.heartbeats = 0
         self.files = {}           # path below the address -> content
+        self.ranges = True        # whether downloads can go on where they broke off
 
     def fault(self, pattern, action, count=1):
         """`action`: 'drop' (before anything happened), 'lose' (after it happened), or (status, headers)."""
@@ -71,7 +73,7 @@ class State:
                 if path[1:] not in self.files:
                     raise Refused(404, "not_found", "no such file")
                 return self.files[path[1:]]
-            if method == "POST":
+            if method == "POST" and "/" not in name:
                 return getattr(self, "post_" + name.replace("/", "_"), self.unknown)(body)
             if name == "get_server_capabilities":
                 return {"supported_models": [{"model_name": m, "max_context_length": 128} for m in self.models]}
@@ -310,6 +312,11 @@ class State:
         if parts == ["checkpoints"]:
             every = [self.checkpoint_view(c) for c in reversed(list(self.checkpoints.values()))]
             return {"checkpoints": every, "cursor": {"offset": 0, "limit": 100, "total_count": len(every)}}
+        if parts == ["audit"]:
+            return {"entries": [{"timestamp": "2026-01-02T03:04:05Z", "event": "create_model", "model_id": "x", **query}]}
+        if parts[0] == "sessions" and parts[2:] == ["project"]:
+            self.sessions[parts[1]]["project"] = body["project_id"]
+            return None
         if parts == ["sessions"]:
             return {"sessions": list(self.sessions)}
         if parts[0] == "sessions" and parts[1] in self.sessions:
@@ -332,6 +339,9 @@ class State:
             key = (run.id, {"weights": "training", "sampler_weights": "sampler"}[parts[3]], parts[4])
             if key not in self.checkpoints:
                 raise Refused(404, "checkpoint_not_found", "no such checkpoint")
+            if parts[5:] == ["publish"]:
+                self.checkpoints[key]["public"] = method == "POST"
+                return None
             if method == "DELETE":
                 del self.checkpoints[key]
                 return None
@@ -339,7 +349,7 @@ class State:
                 self.checkpoints[key]["ttl"] = body["ttl_seconds"]
                 return None
             return archive(self.checkpoints[key])
-        raise Refused(404, "not_found", "no such thing")
+        raise Refused(404, "no_such_call", "no such thing")
 
     def run_view(self, run):
         return {"training_run_id": run.id, "base_model": run.base_model, "model_owner": "default", "is_lora": True,
@@ -350,7 +360,7 @@ class State:
         segment = "sampler_weights" if c["kind"] == "sampler" else "weights"
         return {"checkpoint_id": f"{segment}/{c['name']}", "checkpoint_type": c["kind"], "path": c["path"],
                 "time": "2026-01-02T03:04:05Z", "tinker_path": f"tinker://{c['run']}/{segment}/{c['name']}",
-                "size_bytes": 10, "public": False, "step": c["step"], "metadata": c["metadata"]}
+                "size_bytes": 10, "public": c.get("public", False), "step": c["step"], "metadata": c["metadata"]}
 
 
 def ints(model_input):
@@ -420,14 +430,27 @@ class Handler(BaseHTTPRequestHandler):
             result, status = {"type": "try_again", "request_id": body["request_id"], "queue_state": "active"}, 408
         if result is None:
             status = 204
+        headers = {}
+        if path.endswith("/archive") and isinstance(result, bytes):
+            if "application/gzip" not in self.headers.get("Accept", ""):
+                result = {"url": "/api/v1/archives/x?token=y", "expires": "2026-01-02T03:04:05Z"}
+            elif state.ranges:
+                tag = '"' + hashlib.sha256(result).hexdigest()[:16] + '"'
+                headers = {"ETag": tag, "Accept-Ranges": "bytes"}
+                told = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+                if told and self.headers.get("If-Range") == tag and int(told[1]) < len(result):
+                    headers["Content-Range"] = f"bytes {told[1]}-{len(result) - 1}/{len(result)}"
+                    result, status = result[int(told[1]):], 206
         if action == "cut":
-            self.cut(result)
+            self.cut(status, result, headers)
             return
-        self.answer(status, result, {})
+        self.answer(status, result, headers)
 
-    def cut(self, result):
-        self.send_response(200)
+    def cut(self, status, result, headers):
+        self.send_response(status)
         self.send_header("Content-Length", str(len(result) + 100))
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(result[:len(result) // 2])
         self.close_connection = True

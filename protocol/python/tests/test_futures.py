@@ -1,3 +1,4 @@
+import concurrent.futures
 import http.server
 import pickle
 import threading
@@ -67,6 +68,27 @@ class FuturesTest(GatewayCase):
         numbers = [body["seq_id"] for _, path, body in self.state.calls if path.endswith("/asample")]
         self.assertEqual(len(set(numbers)), 3)
         self.assertGreater(min(numbers[1:]), 1 << 19)
+
+    def test_a_future_is_given_to_the_standard_library(self):
+        client = self.training()
+        futures = [client.forward([datum(start=i + 1)], "cross_entropy") for i in range(3)]
+        failing = client.load_state("bios://usf-finance-abc123abc123/step_1")
+        plain = [f.future() for f in futures + [failing]]
+        done, left = concurrent.futures.wait(plain, timeout=30)
+        self.assertEqual((len(done), len(left)), (4, 0))
+        self.assertEqual([f.result() for f in plain[:3]], [f.result() for f in futures])
+        with self.assertRaises(bios.RequestFailedError):
+            plain[3].result()
+        self.assertEqual((futures[0].cancel(), futures[0].cancelled(), futures[0].running()), (False, False, False))
+
+    def test_a_failed_part_names_its_datum_in_the_whole_batch(self):
+        client = self.training()
+        with mock.patch.object(bios.training, "MOST_DATUMS", 2):
+            whole = client.forward_backward([datum() for _ in range(5)], "cross_entropy")
+        last = next(reversed(self.state.futures))
+        self.state.futures[last] = {"error": "forward_backward_input.data[0].x: is wrong", "category": "user", "code": "invalid"}
+        with self.assertRaisesRegex(bios.RequestFailedError, r"data\[4\]\.x: is wrong"):
+            whole.result()
 
     def test_names_of_tinkers_package(self):
         self.assertIs(bios.TinkerError, bios.BiosError)

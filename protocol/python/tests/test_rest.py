@@ -51,6 +51,75 @@ class RestTest(GatewayCase):
         self.rest.download_checkpoint_archive_from_bios_path_to_file(self.sampler_path, out).result()
         self.assertEqual(out.getvalue(), whole)
 
+    def test_a_download_goes_on_where_it_broke_off(self):
+        whole = self.rest.download_checkpoint_archive_from_bios_path(self.sampler_path).result()
+        with tempfile.TemporaryDirectory() as folder:
+            name = os.path.join(folder, "a.tar.gz")
+            self.state.fault("/archive$", "cut", 2)
+            self.rest.download_checkpoint_archive_from_bios_path_to_file(self.sampler_path, name).result()
+            asked = [h.get("Range") for (_, path, _), h in zip(self.state.calls, self.state.headers) if "archive" in path]
+            self.assertEqual(asked[-3:], [None, f"bytes={len(whole) // 2}-", f"bytes={3 * len(whole) // 4}-"])
+            with open(name, "rb") as file:
+                self.assertEqual(file.read(), whole)
+            # a program that ended amid a download, and another one that goes on
+            self.state.fault("/archive$", "cut", 10 ** 6)
+            short = bios.ServiceClient(base_url=self.server.url, retry=bios.RetryPolicy(
+                call_seconds=0.0, clock=self.naps.clock, sleep=self.naps.sleep)).create_rest_client()
+            with self.assertRaises(bios.APIConnectionError):
+                short.download_checkpoint_archive_from_bios_path_to_file(self.sampler_path, name).result()
+            self.assertEqual(sorted(os.listdir(folder)), ["a.tar.gz", "a.tar.gz.part", "a.tar.gz.part.tag"])
+            self.state.faults.clear()
+            self.rest.download_checkpoint_archive_from_bios_path_to_file(self.sampler_path, name).result()
+            self.assertNotIn(self.state.headers[-1].get("Range"), (None, "bytes=0-"))
+            with open(name, "rb") as file:
+                self.assertEqual(file.read(), whole)
+            self.assertEqual(os.listdir(folder), ["a.tar.gz"])
+
+    def test_what_is_left_of_another_archive_is_not_used(self):
+        whole = self.rest.download_checkpoint_archive_from_bios_path(self.sampler_path).result()
+        with tempfile.TemporaryDirectory() as folder:
+            name = os.path.join(folder, "a.tar.gz")
+            for file, content in ((name + ".part", b"something else"), (name + ".part.tag", b'"other"')):
+                with open(file, "wb") as out:
+                    out.write(content)
+            self.rest.download_checkpoint_archive_from_bios_path_to_file(self.sampler_path, name).result()
+            with open(name, "rb") as file:
+                self.assertEqual(file.read(), whole)
+            self.state.ranges = False
+            self.state.fault("/archive$", "cut", 1)
+            size = self.rest.download_checkpoint_archive_from_bios_path_to_file(self.sampler_path, name).result()
+            self.assertEqual((size, os.listdir(folder)), (len(whole), ["a.tar.gz"]))
+
+    def test_every_method_of_tinkers_rest_client_is_here(self):
+        for name in ("get_training_run_by", "get_weights_info_by", "delete_checkpoint_from", "set_checkpoint_ttl_from",
+                     "publish_checkpoint_from", "unpublish_checkpoint_from", "get_checkpoint_archive_url_from"):
+            for twin in ("", "_async"):
+                self.assertTrue(callable(getattr(self.rest, f"{name}_tinker_path{twin}")), name)
+        for name in ("get_training_run", "list_training_runs", "list_checkpoints", "list_user_checkpoints", "get_session",
+                     "list_sessions", "get_sampler", "get_checkpoint_archive_url", "delete_checkpoint", "get_audit_log",
+                     "assign_session_project"):
+            self.assertTrue(callable(getattr(self.rest, name)) and callable(getattr(self.rest, name + "_async")), name)
+
+    def test_a_checkpoint_is_published_and_linked(self):
+        self.rest.publish_checkpoint_from_tinker_path(self.sampler_path.replace("bios", "tinker")).result()
+        shown = {c.path: c.public for c in self.rest.list_checkpoints(self.client.model_id).result().checkpoints}
+        self.assertEqual(shown[self.sampler_path], True)
+        self.assertEqual(shown[self.state_path], False)
+        asyncio.run(self.rest.unpublish_checkpoint_from_bios_path_async(self.sampler_path))
+        self.assertFalse(any(c.public for c in self.rest.list_checkpoints(self.client.model_id).result().checkpoints))
+        link = self.rest.get_checkpoint_archive_url(self.client.model_id, "sampler_weights/final").result()
+        self.assertEqual(link.url, self.server.url + "/api/v1/archives/x?token=y")
+        self.assertEqual(link.expires.year, 2026)
+
+    def test_projects_samplers_and_the_audit(self):
+        session = self.rest.list_sessions().result().sessions[0]
+        self.rest.assign_session_project(session, "p1").result()
+        self.assertEqual(self.state.sessions[session]["project"], "p1")
+        self.rest.list_training_runs(project_id="p 1").result()
+        sampler = self.service().create_sampling_client(base_model=MODEL)
+        self.assertEqual(self.rest.get_sampler(sampler.sampler_id).result().base_model, MODEL)
+        self.assertEqual(self.rest.get_audit_log(day="2026-01-02").result().entries[0]["day"], "2026-01-02")
+
     def test_what_does_not_exist_is_not_found(self):
         with self.assertRaises(bios.NotFoundError):
             self.rest.download_checkpoint_archive_from_bios_path("bios://x-000000000000/sampler_weights/final").result()

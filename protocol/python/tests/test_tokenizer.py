@@ -29,6 +29,44 @@ class TokenizerTest(GatewayCase):
         asked = [path for _, path, _ in self.state.calls if path.startswith("~")]
         self.assertEqual(len(asked), len(set(asked)), "each file is read once")
 
+    def test_a_text_is_asked_for_once(self):
+        with mock.patch.dict("os.environ", {"BIOS_TOKENIZER": "server"}):
+            tokenizer = self.tokenizer()
+            for _ in range(3):
+                tokens = tokenizer.encode("ab")
+                tokens.append(5)  # what is remembered is not the caller's list
+            self.assertEqual(tokenizer.encode("ab"), [97, 98])
+            asked = [path for _, path, _ in self.state.calls if path == "/tokenize"]
+            self.assertEqual(len(asked), 1)
+            self.assertEqual(tokenizer.pieces([97, 98, 97]), ["a", "b", "a"])
+
+    def test_the_package_tokenizers_needs_no_request(self):
+        class Fast:
+            @staticmethod
+            def from_str(text):
+                json.loads(text)
+                return Fast()
+
+            def no_truncation(self):
+                pass
+
+            no_padding = no_truncation
+
+            def encode(self, text, add_special_tokens):
+                return mock.Mock(ids=[1] * add_special_tokens + [ord(c) for c in text])
+
+            def decode(self, ids, skip_special_tokens):
+                return "".join(map(chr, ids))
+
+        with mock.patch.dict("sys.modules", {"tokenizers": mock.Mock(Tokenizer=Fast)}):
+            tokenizer = self.tokenizer()
+            self.assertEqual(tokenizer.encode("ab", add_special_tokens=True), [1, 97, 98])
+            self.assertEqual(tokenizer.decode([97, 98]), "ab")
+            len(tokenizer)
+        asked = [path for _, path, _ in self.state.calls if path in ("/tokenize", "/detokenize")]
+        read = [path for _, path, _ in self.state.calls if path.endswith("tokenizer.json")]
+        self.assertEqual((asked, len(read)), ([], 1))
+
     def test_a_text_or_several_are_called(self):
         tokenizer = self.tokenizer()
         self.assertEqual(tokenizer("ab"), {"input_ids": [97, 98], "attention_mask": [1, 1]})

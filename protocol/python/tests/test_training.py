@@ -237,6 +237,18 @@ class TrainingTest(GatewayCase):
         self.assertEqual(other.save_state("two").result().step, 1)
         fresh = self.service().create_training_client_from_state(path)
         self.assertFalse(self.run_of(fresh).operations[0][2]["optimizer"])
+        self.assertEqual(self.run_of(fresh).metadata, None)
+        for named in (self.service().create_training_client_from_state(path, MODEL, {"who": "me"}),
+                      self.service().create_training_client_from_state(path, base_model=MODEL, user_metadata={"who": "me"}),
+                      self.service().create_training_client_from_state(path, {"who": "me"})):
+            self.assertEqual(self.run_of(named).metadata, {"who": "me"})
+            self.assertFalse(self.run_of(named).operations[0][2]["optimizer"])
+        kept = self.service().create_training_client_from_state_with_optimizer(path, MODEL)
+        self.assertTrue(self.run_of(kept).operations[0][2]["optimizer"])
+        with self.assertRaises(bios.RequestFailedError):  # the checkpoint is of another base model
+            self.service().create_training_client_from_state(path, "tiny")
+        with self.assertRaisesRegex(bios.InvalidArgumentError, "weights_access_token"):
+            self.service().create_training_client_from_state(path, weights_access_token="x")
         with self.assertRaises(bios.NotFoundError):
             self.service().load_training_client("bios://nobody-000000000000/x")
 
@@ -275,6 +287,11 @@ class TrainingTest(GatewayCase):
         found = client.forward_backward_custom(
             [datum()], lambda data, logprobs: ((logprobs[0] ** 2).sum(), {"mine": 2.0})).result()
         self.assertEqual(found.metrics["mine"], 2.0)
+        for named in ({"loss_fn": lambda data, logprobs: (logprobs[0].sum(), {"mine": 3.0}), "loss_type_input": "logprobs"},
+                      {"fn": lambda data, logprobs: (logprobs[0].sum(), {"mine": 3.0})}):
+            self.assertEqual(self.training().forward_backward_custom([datum()], **named).result().metrics["mine"], 3.0)
+        with self.assertRaisesRegex(bios.InvalidArgumentError, "loss_type_input"):
+            client.forward_backward_custom([datum()], lambda data, logprobs: None, loss_type_input="logits")
         sent = self.run_of(client).operations[1][2]["forward_backward_input"]["data"][0]["loss_fn_inputs"]["weights"]
         with self.assertRaisesRegex(bios.BiosError, "may not call its training client"):
             client.forward_backward_custom([datum()], lambda data, logprobs: client.optim_step())

@@ -67,6 +67,10 @@ class Cluster:
         """The pid of a process, 0 while it does not run."""
         return int(self.nodes()[name].get("pid", 0))
 
+    def command(self, name: str) -> str:
+        """The command line of a running process (Linux)."""
+        return Path(f"/proc/{self.pid(name)}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+
     def signal(self, name: str, number: int) -> bool:
         """Sends a signal; False if the process does not run now."""
         pid = self.pid(name)

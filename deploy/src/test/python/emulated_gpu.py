@@ -1,4 +1,5 @@
-"""The program on an emulated CUDA device: `gpu-check`, and a server whose device is lost in the middle of a run.
+"""The program on an emulated CUDA device: `gpu-check`, a server whose device is lost in the middle of a run, and a
+cluster with a card for each worker that loses one of them.
 
 The stand-ins for NVIDIA's libraries are those that the tests of the worker built, or are built here; without g++ the
 check says so and ends. `--parts` chooses.
@@ -14,12 +15,14 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import List
+from typing import Dict, List
 
+from cluster import cluster
 from harness import ROOT, adapter, batch, bios, holds, results, same, server, types, until
 
-PARTS = ("gpu_check", "lost")
+PARTS = ("gpu_check", "lost", "cluster")
 STEPS = 4
+CARDS = 2
 CHECKED = ("verbs", "models", "bits", "ceilings", "train", "tenants", "profile", "mixed", "decode",
            "decode-profile")
 DEVICE_LOST = 75
@@ -59,17 +62,17 @@ def gpu_check(folder: Path, checks: List[str]) -> None:
         holds(f"the file has {part}", len(found.get(part, {})) > 1)
 
 
-def train(client: "bios.TrainingClient") -> List[object]:
+def train(client: "bios.TrainingClient", seed: int = 0) -> List[object]:
     """Submits short steps without waiting: the emulated card computes slowly."""
     futures = []
     for step in range(STEPS):
-        futures.append(client.forward_backward(batch(step, sequences=2, longest=8), "cross_entropy"))
+        futures.append(client.forward_backward(batch(seed + step, sequences=2, longest=8), "cross_entropy"))
         client.optim_step(types.AdamParams(learning_rate=1e-3))
     return futures
 
 
 def lost(folder: Path) -> None:
-    """A server whose card is lost ends with its status; started again, its run has the bits of one left in peace."""
+    """A server whose card is lost starts the process of the card again; its run has the bits of one left in peace."""
     trigger = folder / "lost"
     with server(arguments=["--device", "cuda"]) as running:
         service = running.client()
@@ -80,18 +83,59 @@ def lost(folder: Path) -> None:
         futures = train(run)
         futures[1].result()
         trigger.touch()
-        assert running.process is not None
-        until("the process ends", lambda: running.process.poll() is not None)
-        same("with the status of a lost device", running.process.returncode, DEVICE_LOST)
+        until("its process ends with the status of a lost device",
+              lambda: f"ended with status {DEVICE_LOST}" in running.tail())
         trigger.unlink()
-        running.start()
         same("every result of a run whose device was lost", results(futures), undisturbed)
         same("its adapter", adapter(service, run, "end"), wanted)
+
+
+def node(service: "bios.ServiceClient", run: "bios.TrainingClient") -> str:
+    """The worker that a run is on, by its history."""
+    history = service.create_rest_client().get_training_run_history(run.model_id, 100).result().history
+    return [entry.node for entry in history if entry.node][-1]
+
+
+def cluster_lost(folder: Path, runs: int) -> None:
+    """A cluster gives each card a worker; the runs of a card that is lost go on on the other one with the same bits, and
+    its worker is started again until the card is there."""
+    seeds = [100 * (i + 1) for i in range(runs)]
+    with cluster(coordinators=1, workers=CARDS, environment={"CUDA_EMULATOR_CARDS": str(CARDS)}) as running:
+        workers = running.names("worker")
+        logs = {name: running.data / "logs" / f"{name}.log" for name in workers}
+        for card, name in enumerate(workers):
+            holds(f"{name} computes on card {card}", f"device=cuda:{card}" in running.command(name))
+        service = running.client()
+
+        def begin() -> Dict[int, "bios.TrainingClient"]:
+            return {seed: service.create_lora_training_client(base_model="bios/tiny", rank=2, seed=seed) for seed in seeds}
+
+        quiet = begin()
+        undisturbed = {seed: results(futures) for seed, futures in {s: train(quiet[s], s) for s in seeds}.items()}
+        wanted = {seed: adapter(service, quiet[seed], "end") for seed in seeds}
+
+        broken = begin()
+        futures = {seed: train(broken[seed], seed) for seed in seeds}
+        futures[seeds[0]][0].result()
+        victim = node(service, broken[seeds[0]])
+        lost_card = folder / f"lost.{workers.index(victim)}"
+        lost_card.touch()
+        until(f"{victim} ends with the status of a lost device",
+              lambda: f"{victim} ended with status {DEVICE_LOST}" in running.log.read_text(errors="replace"), 120)
+        for seed in seeds:
+            same(f"run {seed}: every result beside the lost card", results(futures[seed]), undisturbed[seed])
+            same(f"run {seed}: its adapter", adapter(service, broken[seed], "end"), wanted[seed])
+        holds("the run has moved to the other card", node(service, broken[seeds[0]]) != victim)
+        ready = logs[victim].read_bytes().count(b"bios ready ")
+        lost_card.unlink()
+        until(f"{victim} works again when its card does",
+              lambda: logs[victim].read_bytes().count(b"bios ready ") > ready, 120)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", default=",".join(PARTS))
+    parser.add_argument("--runs", type=int, default=4, help="runs at once in the cluster")
     parser.add_argument("--checks", default=",".join(CHECKED), help="parts of gpu-check")
     asked = parser.parse_args()
     chosen = asked.parts.split(",")
@@ -102,5 +146,7 @@ if __name__ == "__main__":
                 gpu_check(place, asked.checks.split(","))
             if "lost" in chosen:
                 lost(place)
+            if "cluster" in chosen:
+                cluster_lost(place, asked.runs)
     finally:
         shutil.rmtree(place, ignore_errors=True)

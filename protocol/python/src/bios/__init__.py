@@ -4,7 +4,7 @@
     from bios import types
 
     service = bios.ServiceClient()
-    training = service.create_lora_training_client(base_model="ultrasafe/usf-finance", rank=32)
+    training = service.create_lora_training_client(base_model="bios/tiny", rank=32)
     for batch in batches:
         training.forward_backward(batch, "cross_entropy")
         training.optim_step(types.AdamParams(learning_rate=1e-4))

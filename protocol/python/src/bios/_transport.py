@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import random
+import re
 import socket
 import ssl
 import sys
@@ -22,6 +23,7 @@ from email.message import Message
 from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 from urllib.parse import urlsplit
 
+from . import _progress
 from .errors import APIConnectionError, APIResponseError, APIStatusError, InvalidArgumentError, status_error
 
 log = logging.getLogger("bios")
@@ -128,7 +130,7 @@ class Notice:
             if now - Notice._told < NOTICE_EVERY_SECONDS:
                 return
             Notice._told = now
-        print(f"bios: {text}", file=sys.stderr, flush=True)
+        _progress.line(f"bios: {text}")
 
 
 def _clear(pools: "List[_Pool]") -> None:
@@ -265,6 +267,11 @@ class Transport:
         pools = [server.pool for server in self._servers]
         weakref.finalize(self, _clear, pools)
 
+    @property
+    def address(self) -> str:
+        """The address that is asked now, one of ``base_url``."""
+        return self.base_url.split(",")[self._using]
+
     def close(self) -> None:
         """Closes the idle connections."""
         for server in self._servers:
@@ -285,12 +292,12 @@ class Transport:
             self._using = (self._using + 1) % len(self._servers)
 
     def _send(self, method: str, path: str, body: Optional[bytes], accept: Optional[str], seconds: float,
-              ) -> Tuple[_Server, http.client.HTTPConnection, http.client.HTTPResponse, bool]:
+              more: Mapping[str, str] = {}) -> Tuple[_Server, http.client.HTTPConnection, http.client.HTTPResponse, bool]:
         """Sends a request and reads the head of the response; raises :class:`Trouble`. The last value: whether the
         request may have been sent before."""
         repeated = False
         server = self._servers[self._using]
-        headers = dict(self._headers)
+        headers = {**self._headers, **more}
         if body is not None:
             headers["Content-Type"] = "application/json"
         if accept is not None:
@@ -343,13 +350,21 @@ class Transport:
             server.pool.give(connection)
         return Answer(response.status, response.headers, content, repeated)
 
-    def stream(self, path: str, accept: str, size: int = 1 << 20) -> Iterator[bytes]:
-        """The body of a GET in chunks; raises :class:`Trouble` if the connection breaks, and the error of a refusal."""
-        _, connection, response, _ = self._send("GET", path, None, accept, READ_SECONDS)
+    def stream(self, path: str, accept: str, size: int = 1 << 20, rest: "Optional[Rest]" = None) -> Iterator[bytes]:
+        """The body of a GET in chunks; raises :class:`Trouble` if the connection breaks, and the error of a refusal.
+
+        ``rest``: what is there already; it is told before the first chunk where the chunks begin.
+        """
+        asked: Dict[str, str] = {}
+        if rest is not None and rest.start and rest.tag:
+            asked = {"Range": f"bytes={rest.start}-", "If-Range": rest.tag}
+        _, connection, response, _ = self._send("GET", path, None, accept, READ_SECONDS, asked)
         try:
-            if response.status != 200:
+            if response.status not in (200, 206 if asked else 200):
                 raise status_error(response.status, response.read())
             expected, seen = response.getheader("Content-Length"), 0
+            if rest is not None:
+                rest.answered(response)
             while True:
                 piece = response.read(size)
                 if not piece:
@@ -402,6 +417,30 @@ class Transport:
     def post(self, path: str, body: Mapping[str, Any]) -> Dict[str, Any]:
         """A POST's JSON object."""
         return self.call("POST", path, body).json()
+
+
+class Rest:
+    """The state of a download that can go on where it broke off. ``start``: bytes that are there; ``tag``: of which content;
+    ``total``: bytes of the whole, once it is known."""
+
+    def __init__(self, start: int = 0, tag: Optional[str] = None) -> None:
+        self.start, self.tag = start, tag
+        self.total: Optional[int] = None
+
+    def answered(self, response: http.client.HTTPResponse) -> None:
+        """Takes from the head of a response where its body begins; ``start`` is 0 if it is the whole."""
+        length = response.getheader("Content-Length")
+        if response.status == 206:
+            told = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.getheader("Content-Range") or "")
+            if told is None or int(told[1]) != self.start:
+                raise Trouble(ValueError(f"asked for the bytes from {self.start}, got {response.getheader('Content-Range')}"),
+                              final=True)
+            self.total = int(told[2])
+            return
+        self.start = 0
+        self.total = int(length) if length is not None else None
+        ranges = response.getheader("Accept-Ranges") == "bytes"
+        self.tag = response.getheader("ETag") if ranges else None
 
 
 def encode(body: Mapping[str, Any]) -> bytes:

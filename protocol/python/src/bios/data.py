@@ -15,6 +15,7 @@ import os
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
 
 from .errors import InvalidArgumentError, MissingExtraError
+from .tokenizer import pieces
 from .types import Datum, ModelInput, TensorData
 
 #: Which messages are learned: those of the assistant, the last of these, or everything.
@@ -153,9 +154,10 @@ def shown(datum: Datum, tokenizer: Any) -> str:
     name = next((n for n in ("weights", "advantages") if n in inputs), None)
     values = inputs[name].to_list() if name else [1.0] * datum.model_input.length
     lines = [f"{'at':>5} {'input':>8} {'target':>8} {name or 'weight':>10}  text of the target"]
-    for i, (token, target) in enumerate(zip(datum.model_input.to_ints(), inputs["target_tokens"].to_list())):
-        text = tokenizer.decode([target], skip_special_tokens=False)
-        lines.append(f"{i:>5} {token:>8} {target:>8} {values[i]:>10.4g}  {text!r}")
+    targets = inputs["target_tokens"].to_list()
+    texts = pieces(tokenizer, targets)
+    for i, (token, target) in enumerate(zip(datum.model_input.to_ints(), targets)):
+        lines.append(f"{i:>5} {token:>8} {target:>8} {values[i]:>10.4g}  {texts[i]!r}")
     return "\n".join(lines)
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import queue
+import re
 import socket
 import threading
 from typing import (TYPE_CHECKING, Any, Callable, Generator, Generic, Iterable, Iterator, List, Mapping, Optional, Sequence,
                     TypeVar)
 
+from . import _progress
 from ._threads import POLL, DaemonPool
 from ._transport import POLL_SECONDS, SILENT_SECONDS, Notice, Trouble, encode, log, retryable
 from .errors import APIConnectionError, APIResponseError, APITimeoutError, BiosError, RequestFailedError, status_error
@@ -46,8 +48,10 @@ class Future(Generic[T]):
         refused call.
         """
         self._reopen()
-        clock = self._clock()
-        self._wait(None if timeout is None else clock() + timeout, threading.Event())
+        if not self._settled:
+            deadline = None if timeout is None else self._clock()() + timeout
+            with _progress.waiting(self._named):
+                self._wait(deadline, threading.Event())
         return self._get()
 
     def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
@@ -77,6 +81,33 @@ class Future(Generic[T]):
     def done(self) -> bool:
         """Whether the result is available. Does not block: the first call starts polling in the background."""
         return self._settled
+
+    def running(self) -> bool:
+        """Whether the result is still to come."""
+        return not self.done()
+
+    def cancel(self) -> bool:
+        """False: an operation that was accepted is carried out."""
+        return False
+
+    def cancelled(self) -> bool:
+        """False: see ``cancel``."""
+        return False
+
+    def future(self) -> "concurrent.futures.Future[T]":
+        """The same as a future of the standard library, for ``concurrent.futures.wait`` and ``as_completed``. It cannot be
+        cancelled."""
+        plain: "concurrent.futures.Future[T]" = concurrent.futures.Future()
+        plain.set_running_or_notify_cancel()
+
+        def settle(done: "Future[T]") -> None:
+            if done._error is not None:
+                plain.set_exception(done._error)
+            else:
+                plain.set_result(done._value)
+
+        self.add_done_callback(settle)
+        return plain
 
     def add_done_callback(self, fn: "Callable[[Future[T]], object]") -> None:
         """Calls ``fn(future)`` once, on a background thread, when the result or the failure is there; at once if it is. What
@@ -164,8 +195,10 @@ class RequestFuture(Future[T]):
 
     def __init__(self, session: "Session", what: str, parse: Callable[[Mapping[str, Any]], T],
                  request_id: Optional[str] = None,
-                 submit: Optional[Callable[[Optional[float], threading.Event], Optional[str]]] = None) -> None:
+                 submit: Optional[Callable[[Optional[float], threading.Event], Optional[str]]] = None,
+                 first_datum: int = 0) -> None:
         self._session: Optional["Session"] = session  # keeps the heartbeat alive while a result is awaited
+        self._first_datum = first_datum
         self._transport = session.transport
         self._what = what
         self._parse = parse
@@ -317,11 +350,16 @@ class RequestFuture(Future[T]):
     def _read(self, found: Mapping[str, Any]) -> T:
         if "error" in found:
             raise RequestFailedError(self._id, str(found.get("category") or "unknown"), found.get("code"),
-                                     str(found["error"]))
+                                     in_batch(str(found["error"]), self._first_datum))
         try:
             return self._parse(found)
         except (KeyError, TypeError, ValueError) as e:
             raise APIResponseError(f"{self._what}: the result cannot be parsed: {type(e).__name__} {e}") from e
+
+
+def in_batch(text: str, first: int) -> str:
+    """A message about a part of a batch that begins with this datum: its ``data[i]`` counted in the whole batch."""
+    return re.sub(r"\bdata\[(\d+)\]", lambda m: f"data[{int(m[1]) + first}]", text) if first else text
 
 
 class Joined(Future[T]):

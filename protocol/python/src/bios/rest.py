@@ -6,13 +6,15 @@ import os
 from typing import Any, BinaryIO, Callable, List, Optional, TypeVar, Union
 from urllib.parse import quote
 
+from ._progress import Bar
 from ._threads import CALLS
-from ._transport import Trouble, retryable
+from ._transport import Rest, Trouble, retryable
 from .errors import APIStatusError, InvalidArgumentError
 from .futures import Future, JobFuture
 from .paths import CheckpointPath
 from .session import Session
-from .types import (CheckpointsListResponse, GetSessionResponse, ListSessionsResponse, RunHistoryResponse, TrainingRun,
+from .types import (AuditLogResponse, CheckpointArchiveUrlResponse, CheckpointsListResponse, GetSamplerResponse,
+                    GetSessionResponse, ListSessionsResponse, RunHistoryResponse, TrainingRun,
                     TrainingRunIds, TrainingRunsResponse, WeightsInfoResponse)
 
 T = TypeVar("T")
@@ -46,59 +48,112 @@ class RestClient:
         return await self.download_checkpoint_archive_from_bios_path(path)
 
     def download_checkpoint_archive_from_bios_path_to_file(
-            self, path: str, file: Union[str, "os.PathLike[str]", BinaryIO]) -> Future[int]:
+            self, path: str, file: Union[str, "os.PathLike[str]", BinaryIO], *,
+            progress: Optional[bool] = None) -> Future[int]:
         """Streams the archive into a file and returns its size in bytes.
 
-        ``file``: a name (the file appears when it is whole), or an open binary file that can seek.
+        ``file``: a name (the file appears when it is whole), or an open binary file that can seek. A download to a name that
+        breaks off goes on where it was, also in another program: what is there is in ``<file>.part``. ``progress``: show it
+        on stderr; by default on a terminal only.
         """
         where = CheckpointPath.parse(path)
         if isinstance(file, (str, os.PathLike)):
             final = os.fspath(file)
-
-            def fetch() -> int:
-                part = f"{final}.part"
-                try:
-                    with open(part, "wb") as out:
-                        size = self._download(where, path, out)
-                    os.replace(part, final)
-                except BaseException:
-                    if os.path.exists(part):
-                        os.unlink(part)
-                    raise
-                return size
-
-            return self._job(fetch)
+            return self._job(lambda: self._fetch(where, path, final, progress))
         if not hasattr(file, "write"):
             raise InvalidArgumentError("file", f"expected a file name or a binary file, got {type(file).__name__}")
-        return self._job(lambda: self._download(where, path, file))
+        return self._job(lambda: self._download(where, path, file, Rest(), progress))
+
+    def _fetch(self, where: CheckpointPath, path: str, final: str, progress: Optional[bool]) -> int:
+        part, tag = f"{final}.part", f"{final}.part.tag"
+        rest = _begun(part, tag)
+
+        def keep_tag() -> None:
+            with open(tag, "w", encoding="ascii") as file:
+                file.write(rest.tag or "")
+
+        whole = False
+        try:
+            with open(part, "r+b" if rest.start else "wb") as out:
+                out.seek(rest.start)
+                size = self._download(where, path, out, rest, progress, keep_tag)
+            os.replace(part, final)
+            whole = True
+            return size
+        finally:
+            if whole or not rest.tag or not rest.start:
+                for name in (part, tag):
+                    if os.path.exists(name):
+                        os.unlink(name)
 
     async def download_checkpoint_archive_from_bios_path_to_file_async(
-            self, path: str, file: Union[str, "os.PathLike[str]", BinaryIO]) -> int:
+            self, path: str, file: Union[str, "os.PathLike[str]", BinaryIO], *, progress: Optional[bool] = None) -> int:
         """``download_checkpoint_archive_from_bios_path_to_file`` for asyncio."""
-        return await self.download_checkpoint_archive_from_bios_path_to_file(path, file)
+        return await self.download_checkpoint_archive_from_bios_path_to_file(path, file, progress=progress)
 
-    def _download(self, where: CheckpointPath, path: str, out: BinaryIO) -> int:
+    def _download(self, where: CheckpointPath, path: str, out: BinaryIO, rest: Rest, progress: Optional[bool] = None,
+                  began: Callable[[], None] = lambda: None) -> int:
+        """Writes the archive behind the ``rest.start`` bytes that are there, or from the start if it is another one now."""
         url = self._checkpoint(where, path) + "/archive"
         tries = self._transport.attempts(f"GET {url}")
-        start = out.tell() if out.seekable() else None
-        while True:
-            size = 0
-            try:
-                for piece in self._transport.stream(url, GZIP):
-                    out.write(piece)
-                    size += len(piece)
-                return size
-            except Trouble as e:
-                if size and start is None:
-                    raise e.cause
-                tries.after(e)
-            except APIStatusError as e:
-                if not retryable(e.status, e.code):
-                    raise
-                tries.after(e)
-            if start is not None:
-                out.seek(start)
-                out.truncate()
+        first = out.tell() - rest.start if out.seekable() else None
+        size = rest.start
+        bar: Optional[Bar] = None
+        try:
+            while True:
+                rest.start = size
+                try:
+                    for piece in self._transport.stream(url, GZIP, rest=rest):
+                        if rest.start != size and first is not None:  # another archive than the one that was begun
+                            out.seek(first + rest.start)
+                            out.truncate()
+                            size = rest.start
+                            _close(bar)
+                            bar = None
+                        if bar is None:
+                            began()
+                            bar = Bar(where.name, progress, rest.total, size)
+                        out.write(piece)
+                        size += len(piece)
+                        rest.start = size
+                        bar.add(len(piece))
+                    return size
+                except Trouble as e:
+                    if size and first is None:
+                        raise e.cause
+                    tries.after(e)
+                except APIStatusError as e:
+                    if not retryable(e.status, e.code):
+                        raise
+                    tries.after(e)
+        finally:
+            _close(bar)
+
+    def get_checkpoint_archive_url(self, training_run_id: str, checkpoint_id: str) -> Future[CheckpointArchiveUrlResponse]:
+        """A URL of the archive in Tinker's layout (the adapter's files at its root), which needs no key: ``.url``,
+        ``.expires``."""
+        return self.get_checkpoint_archive_url_from_bios_path(_path(training_run_id, checkpoint_id))
+
+    async def get_checkpoint_archive_url_async(self, training_run_id: str, checkpoint_id: str,
+                                               ) -> CheckpointArchiveUrlResponse:
+        """``get_checkpoint_archive_url`` for asyncio."""
+        return await self.get_checkpoint_archive_url(training_run_id, checkpoint_id)
+
+    def get_checkpoint_archive_url_from_bios_path(self, path: str) -> Future[CheckpointArchiveUrlResponse]:
+        """``get_checkpoint_archive_url`` of a path."""
+        where = CheckpointPath.parse(path)
+
+        def ask() -> CheckpointArchiveUrlResponse:
+            found = dict(self._transport.get(self._checkpoint(where, path) + "/archive"))
+            if str(found.get("url", "")).startswith("/"):
+                found["url"] = self._transport.address + found["url"]
+            return CheckpointArchiveUrlResponse.from_wire(found)
+
+        return self._job(ask)
+
+    async def get_checkpoint_archive_url_from_bios_path_async(self, path: str) -> CheckpointArchiveUrlResponse:
+        """``get_checkpoint_archive_url_from_bios_path`` for asyncio."""
+        return await self.get_checkpoint_archive_url_from_bios_path(path)
 
     # -- runs ------------------------------------------------------------------------------------------------
 
@@ -116,16 +171,19 @@ class RestClient:
         return TrainingRunIds([run.training_run_id for run in page.training_runs],
                               offset + len(page.training_runs) < total)
 
-    def list_training_runs(self, limit: int = 20, offset: int = 0) -> Future[TrainingRunsResponse]:
-        """Runs, newest first: ``.training_runs``, ``.cursor``."""
-        return self._job(lambda: self._runs(limit, offset))
+    def list_training_runs(self, limit: int = 20, offset: int = 0, *, project_id: Optional[str] = None,
+                           ) -> Future[TrainingRunsResponse]:
+        """Runs, newest first: ``.training_runs``, ``.cursor``. ``project_id``: only those of sessions of this project."""
+        return self._job(lambda: self._runs(limit, offset, project_id))
 
-    async def list_training_runs_async(self, limit: int = 20, offset: int = 0) -> TrainingRunsResponse:
+    async def list_training_runs_async(self, limit: int = 20, offset: int = 0, *, project_id: Optional[str] = None,
+                                       ) -> TrainingRunsResponse:
         """``list_training_runs`` for asyncio."""
-        return await self.list_training_runs(limit, offset)
+        return await self.list_training_runs(limit, offset, project_id=project_id)
 
-    def _runs(self, limit: int, offset: int) -> TrainingRunsResponse:
-        found = self._transport.get(f"/training_runs?limit={int(limit)}&offset={int(offset)}")
+    def _runs(self, limit: int, offset: int, project_id: Optional[str] = None) -> TrainingRunsResponse:
+        of = "" if project_id is None else f"&project_id={quote(project_id, safe='')}"
+        found = self._transport.get(f"/training_runs?limit={int(limit)}&offset={int(offset)}{of}")
         return TrainingRunsResponse.from_wire(found)
 
     def get_training_run(self, training_run_id: str) -> Future[TrainingRun]:
@@ -249,6 +307,30 @@ class RestClient:
         """``set_checkpoint_ttl_from_bios_path`` for asyncio."""
         await self.set_checkpoint_ttl_from_bios_path(path, ttl_seconds)
 
+    def publish_checkpoint_from_bios_path(self, path: str) -> Future[None]:
+        """Lets every account of the server read a checkpoint."""
+        return self._published(path, "POST")
+
+    async def publish_checkpoint_from_bios_path_async(self, path: str) -> None:
+        """``publish_checkpoint_from_bios_path`` for asyncio."""
+        await self.publish_checkpoint_from_bios_path(path)
+
+    def unpublish_checkpoint_from_bios_path(self, path: str) -> Future[None]:
+        """Takes back ``publish_checkpoint_from_bios_path``."""
+        return self._published(path, "DELETE")
+
+    async def unpublish_checkpoint_from_bios_path_async(self, path: str) -> None:
+        """``unpublish_checkpoint_from_bios_path`` for asyncio."""
+        await self.unpublish_checkpoint_from_bios_path(path)
+
+    def _published(self, path: str, method: str) -> Future[None]:
+        where = CheckpointPath.parse(path)
+
+        def tell() -> None:
+            self._transport.call(method, self._checkpoint(where, path) + "/publish", {} if method == "POST" else None)
+
+        return self._job(tell)
+
     def get_weights_info_by_bios_path(self, path: str) -> Future[WeightsInfoResponse]:
         """The properties of a checkpoint: base model, adapter shape, step, metadata, kind."""
         CheckpointPath.parse(path)
@@ -278,6 +360,41 @@ class RestClient:
         """``list_sessions`` for asyncio."""
         return await self.list_sessions(limit, offset)
 
+    def assign_session_project(self, session_id: str, project_id: str) -> Future[None]:
+        """Puts a session, with its runs, into a project."""
+        url = f"/sessions/{_word(session_id, 'session_id')}/project"
+
+        def put() -> None:
+            self._transport.call("PUT", url, {"project_id": _text(project_id, "project_id")})
+
+        return self._job(put)
+
+    async def assign_session_project_async(self, session_id: str, project_id: str) -> None:
+        """``assign_session_project`` for asyncio."""
+        await self.assign_session_project(session_id, project_id)
+
+    def get_sampler(self, sampler_id: str) -> Future[GetSamplerResponse]:
+        """A sampler's base model and weights."""
+        url = f"/samplers/{_word(sampler_id, 'sampler_id')}"
+        return self._job(lambda: GetSamplerResponse.from_wire(self._transport.get(url)))
+
+    async def get_sampler_async(self, sampler_id: str) -> GetSamplerResponse:
+        """``get_sampler`` for asyncio."""
+        return await self.get_sampler(sampler_id)
+
+    # -- the account -----------------------------------------------------------------------------------------
+
+    def get_audit_log(self, event_type: str = "all", day: Optional[str] = None) -> Future[AuditLogResponse]:
+        """What happened to the account's runs and checkpoints, newest first. ``event_type``: ``all`` or ``checkpoints``;
+        ``day``: only that one, e.g. ``2026-01-31``."""
+        of = "" if day is None else f"&day={quote(day, safe='')}"
+        url = f"/audit?event_type={quote(event_type, safe='')}{of}"
+        return self._job(lambda: AuditLogResponse.from_wire(self._transport.get(url)))
+
+    async def get_audit_log_async(self, event_type: str = "all", day: Optional[str] = None) -> AuditLogResponse:
+        """``get_audit_log`` for asyncio."""
+        return await self.get_audit_log(event_type, day)
+
     # --------------------------------------------------------------------------------------------------------
 
     def _info(self, path: str) -> WeightsInfoResponse:
@@ -295,6 +412,12 @@ class RestClient:
     delete_checkpoint_from_tinker_path_async = delete_checkpoint_from_bios_path_async
     set_checkpoint_ttl_from_tinker_path = set_checkpoint_ttl_from_bios_path
     set_checkpoint_ttl_from_tinker_path_async = set_checkpoint_ttl_from_bios_path_async
+    get_checkpoint_archive_url_from_tinker_path = get_checkpoint_archive_url_from_bios_path
+    get_checkpoint_archive_url_from_tinker_path_async = get_checkpoint_archive_url_from_bios_path_async
+    publish_checkpoint_from_tinker_path = publish_checkpoint_from_bios_path
+    publish_checkpoint_from_tinker_path_async = publish_checkpoint_from_bios_path_async
+    unpublish_checkpoint_from_tinker_path = unpublish_checkpoint_from_bios_path
+    unpublish_checkpoint_from_tinker_path_async = unpublish_checkpoint_from_bios_path_async
     get_weights_info_by_tinker_path = get_weights_info_by_bios_path
     get_weights_info_by_tinker_path_async = get_weights_info_by_bios_path_async
 
@@ -308,6 +431,26 @@ class RestClient:
 
     def __repr__(self) -> str:
         return f"RestClient({self._transport.base_url})"
+
+
+def _begun(part: str, tag: str) -> Rest:
+    """What an earlier download has left."""
+    try:
+        with open(tag, encoding="ascii") as file:
+            return Rest(os.path.getsize(part), file.read() or None)
+    except (OSError, ValueError):
+        return Rest()
+
+
+def _close(bar: Optional[Bar]) -> None:
+    if bar is not None:
+        bar.close()
+
+
+def _text(value: Any, field: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise InvalidArgumentError(field, f"expected a string, got {value!r}")
+    return value
 
 
 def _path(training_run_id: Any, checkpoint_id: Any) -> str:

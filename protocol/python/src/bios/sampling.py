@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import secrets
 import threading
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
+from . import config
 from ._threads import aside
-from ._transport import RetryPolicy, Transport, encode
+from ._transport import RetryPolicy, Transport, encode, log
 from .errors import InvalidArgumentError
 from .futures import Future, Joined, RequestFuture
 from .paths import CheckpointPath
 from .session import Session, request_id
-from .tokenizer import tokenizer
+from .tokenizer import pieces, tokenizer
 from .types import ModelInput, SampleResult, SamplingParams
 
 Prompt = Union[ModelInput, Sequence[int]]
@@ -63,7 +63,13 @@ class SamplingClient:
             asked = encode({**body, "sampling_session_id": self._id, "seq_id": number})
             return request_id(self._session.transport.call("POST", "/asample", encoded=asked).json())
 
-        return RequestFuture(self._session, f"sample from {self._id}", SampleResult.from_wire, submit(), submit)
+        return RequestFuture(self._session, f"sample from {self._id}", self._result, submit(), submit)
+
+    def _result(self, wire: Mapping[str, Any]) -> SampleResult:
+        return SampleResult.from_wire(wire)._shown_with(self._pieces)
+
+    def _pieces(self, tokens: Sequence[int]) -> Optional[List[str]]:
+        return texts(self._session, self.get_tokenizer, tokens)
 
     async def sample_async(self, prompt: Prompt, sampling_params: Optional[SamplingParams] = None,
                            num_samples: int = 1, include_prompt_logprobs: bool = False,
@@ -114,12 +120,22 @@ _SESSIONS_LOCK = threading.Lock()
 
 def _restored(base_url: str, sampler_id: str, base_model: Optional[str], model_path: Optional[str]) -> SamplingClient:
     """A pickled client; those of one process share connections and numbers."""
-    key = os.environ.get("BIOS_API_KEY") or None
+    key = config.server(base_url, None)[1]
     with _SESSIONS_LOCK:
         session = _SESSIONS.get((base_url, key))
         if session is None:
             session = _SESSIONS[base_url, key] = Session(Transport(base_url, key, RetryPolicy()), None).count_apart()
     return SamplingClient(session, sampler_id, base_model, model_path)
+
+
+def texts(session: Session, get_tokenizer: Callable[[], Any], tokens: Sequence[int]) -> Optional[List[str]]:
+    """The text of each token, for a notebook, which does not wait for a server that is away: then None."""
+    try:
+        session.transport.exchange("GET", "/healthz", seconds=2.0)
+        return pieces(get_tokenizer(), tokens)
+    except Exception as e:
+        log.debug("tokens are shown without their text: %s", e)
+        return None
 
 
 def source(model_path: Optional[str], base_model: Optional[str]) -> Tuple[Optional[str], Optional[str]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any, Dict, Mapping, Optional, Sequence, Union
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple, Union
 
+from . import config
 from ._threads import aside
 from ._transport import RetryPolicy, Transport
 from .errors import InvalidArgumentError
@@ -16,30 +16,27 @@ from .session import Session
 from .training import TrainingClient
 from .types import GetServerCapabilitiesResponse, LoraConfig, WeightsInfoResponse, json_object
 
-DEFAULT_BASE_URL = "http://127.0.0.1:8400"
-
-
 class ServiceClient:
     """A client of a server, for one account. Creating it causes no network traffic.
 
     ``api_key``: else the environment's ``BIOS_API_KEY``; none is needed where the server runs without keys.
     ``base_url``: else ``BIOS_BASE_URL``, else ``http://127.0.0.1:8400``. Of a cluster, several coordinators' addresses
-    may be given with commas between them: when one does not answer, the next is asked.
-    ``user_metadata``: a dict that is kept with the session.
+    may be given with commas between them: when one does not answer, the next is asked. What neither argument nor
+    environment gives comes from ``bios login``, if that was used; its key goes to its own address only.
+    ``user_metadata``: a dict that is kept with the session; ``project_id``: the project that the session's runs belong to.
     ``timeout``: seconds for which a call is repeated while the server cannot be reached (default 600; None: for
     ever). Results of accepted operations are awaited without limit unless ``result(timeout)`` sets one.
     """
 
     def __init__(self, api_key: Optional[str] = None, base_url: Optional[str] = None, *,
-                 user_metadata: Optional[Mapping[str, Any]] = None,
+                 user_metadata: Optional[Mapping[str, Any]] = None, project_id: Optional[str] = None,
                  timeout: Optional[float] = 600.0, retry: Optional[RetryPolicy] = None) -> None:
-        key = api_key if api_key is not None else os.environ.get("BIOS_API_KEY")
-        url = base_url if base_url is not None else os.environ.get("BIOS_BASE_URL") or DEFAULT_BASE_URL
-        if not isinstance(url, str):
-            raise InvalidArgumentError("base_url", f"expected a string, got {type(url).__name__}")
+        if base_url is not None and not isinstance(base_url, str):
+            raise InvalidArgumentError("base_url", f"expected a string, got {type(base_url).__name__}")
+        url, key = config.server(base_url, api_key)
         policy = retry if retry is not None else RetryPolicy(call_seconds=timeout)
         metadata = None if user_metadata is None else json_object(user_metadata, "user_metadata")
-        self._session = Session(Transport(url, key or None, policy), metadata)
+        self._session = Session(Transport(url, key, policy), metadata, project_id)
 
     @property
     def base_url(self) -> str:
@@ -96,32 +93,52 @@ class ServiceClient:
         return await aside(self.load_training_client, path, user_metadata)
 
     def create_training_client_from_state_with_optimizer(
-            self, path: str, user_metadata: Optional[Mapping[str, Any]] = None) -> TrainingClient:
-        """The same as ``load_training_client``, under Tinker's name."""
-        return self.load_training_client(path, user_metadata)
+            self, path: str, base_model: Optional[str] = None, user_metadata: Optional[Mapping[str, Any]] = None,
+            weights_access_token: Optional[str] = None) -> TrainingClient:
+        """The same as ``load_training_client``, under Tinker's name and with its arguments: see
+        ``create_training_client_from_state``."""
+        base_model, user_metadata = _from_state(base_model, user_metadata, weights_access_token)
+        CheckpointPath.parse(path)
+        if base_model is None:
+            return self.load_training_client(path, user_metadata)
+        return self._from_weights(path, base_model, user_metadata, True)
 
     async def create_training_client_from_state_with_optimizer_async(
-            self, path: str, user_metadata: Optional[Mapping[str, Any]] = None) -> TrainingClient:
+            self, path: str, base_model: Optional[str] = None, user_metadata: Optional[Mapping[str, Any]] = None,
+            weights_access_token: Optional[str] = None) -> TrainingClient:
         """``create_training_client_from_state_with_optimizer`` for asyncio."""
-        return await aside(self.load_training_client, path, user_metadata)
+        return await aside(self.create_training_client_from_state_with_optimizer, path, base_model, user_metadata,
+                           weights_access_token)
 
-    def create_training_client_from_state(self, path: str, user_metadata: Optional[Mapping[str, Any]] = None,
-                                          ) -> TrainingClient:
-        """Creates a run with a checkpoint's weights and a fresh optimizer, as Tinker's call of this name."""
+    def create_training_client_from_state(
+            self, path: str, base_model: Optional[str] = None, user_metadata: Optional[Mapping[str, Any]] = None,
+            weights_access_token: Optional[str] = None) -> TrainingClient:
+        """Creates a run with a checkpoint's weights and a fresh optimizer, as Tinker's call of this name.
+
+        ``base_model``: another name of the same base model than the checkpoint's own; the server refuses a model that the
+        adapter is not of. ``weights_access_token`` is refused: another account's checkpoint can be loaded when it is
+        published.
+        """
+        base_model, user_metadata = _from_state(base_model, user_metadata, weights_access_token)
         CheckpointPath.parse(path)
+        return self._from_weights(path, base_model, user_metadata, False)
+
+    def _from_weights(self, path: str, base_model: Optional[str], user_metadata: Optional[Mapping[str, Any]],
+                      optimizer: bool) -> TrainingClient:
         info = WeightsInfoResponse.from_wire(self._session.transport.post("/weights_info", {"path": path}))
         client = self.create_lora_training_client(
-            info.base_model, info.lora_rank, alpha=info.lora_alpha, target_modules=info.target_modules,
+            base_model or info.base_model, info.lora_rank, alpha=info.lora_alpha, target_modules=info.target_modules,
             train_mlp=None if info.target_modules else info.train_mlp,
             train_attn=None if info.target_modules else info.train_attn,
             train_unembed=None if info.target_modules else info.train_unembed, user_metadata=user_metadata)
-        client._line.run(client._load(path, False)).result()
+        client._line.run(client._load(path, optimizer)).result()
         return client
 
     async def create_training_client_from_state_async(
-            self, path: str, user_metadata: Optional[Mapping[str, Any]] = None) -> TrainingClient:
+            self, path: str, base_model: Optional[str] = None, user_metadata: Optional[Mapping[str, Any]] = None,
+            weights_access_token: Optional[str] = None) -> TrainingClient:
         """``create_training_client_from_state`` for asyncio."""
-        return await aside(self.create_training_client_from_state, path, user_metadata)
+        return await aside(self.create_training_client_from_state, path, base_model, user_metadata, weights_access_token)
 
     def create_sampling_client(self, model_path: Optional[str] = None, base_model: Optional[str] = None,
                                ) -> SamplingClient:
@@ -160,6 +177,18 @@ class ServiceClient:
 
     def __repr__(self) -> str:
         return f"ServiceClient({self.base_url})"
+
+
+def _from_state(base_model: Any, user_metadata: Optional[Mapping[str, Any]], weights_access_token: Optional[str],
+                ) -> Tuple[Optional[str], Optional[Mapping[str, Any]]]:
+    """Checks the arguments that Tinker's calls have and ``load_training_client`` has not."""
+    if isinstance(base_model, Mapping) and user_metadata is None:
+        base_model, user_metadata = None, base_model  # as earlier versions had it: (path, user_metadata)
+    if base_model is not None and (not isinstance(base_model, str) or not base_model):
+        raise InvalidArgumentError("base_model", f"expected a model's name, got {base_model!r}")
+    if weights_access_token is not None:
+        raise InvalidArgumentError("weights_access_token", "is not known here; the checkpoint's owner can publish it instead")
+    return base_model, user_metadata
 
 
 def _metadata(user_metadata: Union[Mapping[str, Any], None]) -> Dict[str, Any]:

@@ -23,8 +23,10 @@ class Session:
     """A session is created when the first run or sampler needs it, under an id that the client chooses, so that
     creation is idempotent. It sends heartbeats while a client of it exists, and does not keep a program alive."""
 
-    def __init__(self, transport: Transport, user_metadata: Optional[Mapping[str, Any]]) -> None:
+    def __init__(self, transport: Transport, user_metadata: Optional[Mapping[str, Any]],
+                 project_id: Optional[str] = None) -> None:
         self.transport = transport
+        self._project = {} if project_id is None else {"project_id": str(project_id)}
         self._user_metadata = dict(user_metadata or {})
         self._lock = threading.Lock()
         self._id: Optional[str] = None
@@ -44,7 +46,7 @@ class Session:
                 wanted = str(uuid.uuid4())
                 made = self.transport.post("/create_session", {
                     "session_id": wanted, "user_metadata": self._user_metadata, "tags": [],
-                    "sdk_version": f"bios-python {VERSION}",
+                    "sdk_version": f"bios-python {VERSION}", **self._project,
                 })
                 self._id = str(made.get("session_id") or wanted)
                 threading.Thread(target=_beat, args=(weakref.ref(self), self._stop), name="bios-heartbeat",

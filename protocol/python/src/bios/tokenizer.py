@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import json
 import os
+import threading
+from collections import OrderedDict
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Union
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 from urllib.parse import quote
 
 from ._threads import aside
+from ._transport import log
 from .errors import BiosError, InvalidArgumentError, MissingExtraError, NotFoundError
 
 if TYPE_CHECKING:
     from .session import Session
 
 
+REMEMBERED_TEXTS = 10_000
+REMEMBERED_LENGTH = 4_096
+
+
 class Tokenizer:
     """The tokenizer of a base model on the server, with the part of transformers' interface that training programs use.
 
-    ``encode`` and ``decode`` are requests to the server. Special tokens, the size of the vocabulary and the chat template
-    come from the model's own files, which are read from the server once; ``apply_chat_template`` needs jinja2.
+    Where the package ``tokenizers`` is installed, ``encode`` and ``decode`` are done here, with the model's
+    ``tokenizer.json``, which is read from the server once; else each is a request to the server, and texts that were encoded
+    before are remembered. ``BIOS_TOKENIZER=server`` always asks the server. Special tokens, the size of the vocabulary and
+    the chat template come from the model's files; ``apply_chat_template`` needs jinja2.
     """
 
     def __init__(self, session: "Session", base_model: str) -> None:
@@ -27,6 +36,40 @@ class Tokenizer:
         self.name_or_path = base_model
         self._ids: Optional[Dict[str, int]] = None
         self._settings: Optional[Dict[str, Any]] = None
+        self._raw: Optional[bytes] = None
+        self._fast: Any = None
+        self._fast_tried = False
+        self._encoded: "OrderedDict[Tuple[str, bool], List[int]]" = OrderedDict()
+        self._texts: Dict[int, str] = {}
+        self._lock = threading.Lock()
+
+    def _here(self) -> Any:
+        """The tokenizer on this side, or None."""
+        if not self._fast_tried:
+            with self._lock:
+                if not self._fast_tried:
+                    self._fast = self._load()
+                    self._fast_tried = True
+        return self._fast
+
+    def _load(self) -> Any:
+        if os.environ.get("BIOS_TOKENIZER") == "server":
+            return None
+        try:
+            from tokenizers import Tokenizer as Fast
+        except ImportError:
+            return None
+        file = self._tokenizer_json()
+        if not file:
+            return None
+        try:
+            fast = Fast.from_str(file.decode("utf-8"))
+        except Exception as e:  # what it raises is a bare Exception
+            log.info("the tokenizer of %s is the server's: %s", self.name_or_path, e)
+            return None
+        fast.no_truncation()
+        fast.no_padding()
+        return fast
 
     # -- the model's files -----------------------------------------------------------------------------------
 
@@ -37,6 +80,11 @@ class Tokenizer:
         except NotFoundError:
             return None
 
+    def _tokenizer_json(self) -> bytes:
+        if self._raw is None:
+            self._raw = self._file("tokenizer.json") or b""
+        return self._raw
+
     def _config(self) -> Dict[str, Any]:
         if self._settings is None:
             self._settings = json.loads(self._file("tokenizer_config.json") or b"{}")
@@ -45,7 +93,7 @@ class Tokenizer:
     def get_vocab(self) -> Dict[str, int]:
         """Every token of the vocabulary, added ones included, and its id."""
         if self._ids is None:
-            read = json.loads(self._file("tokenizer.json") or b"{}")
+            read = json.loads(self._tokenizer_json() or b"{}")
             vocab = (read.get("model") or {}).get("vocab") or {}
             ids = dict(vocab) if isinstance(vocab, dict) else {entry[0]: i for i, entry in enumerate(vocab)}
             ids.update({token["content"]: token["id"] for token in read.get("added_tokens") or []})
@@ -167,8 +215,22 @@ class Tokenizer:
         """The token ids of a text; ``add_special_tokens`` adds the model's own (its begin-of-text token)."""
         if not isinstance(text, str):
             raise InvalidArgumentError("text", f"expected a string, got {type(text).__name__}")
+        fast = self._here()
+        if fast is not None:
+            return list(fast.encode(text, add_special_tokens=bool(add_special_tokens)).ids)
+        known = text, bool(add_special_tokens)
+        with self._lock:
+            if known in self._encoded:
+                self._encoded.move_to_end(known)
+                return list(self._encoded[known])
         body = {"base_model": self.name_or_path, "text": text, "add_special_tokens": bool(add_special_tokens)}
-        return list(self._session.transport.post("/tokenize", body)["tokens"])
+        tokens = list(self._session.transport.post("/tokenize", body)["tokens"])
+        if len(text) <= REMEMBERED_LENGTH:
+            with self._lock:
+                self._encoded[known] = tokens
+                while len(self._encoded) > REMEMBERED_TEXTS:
+                    self._encoded.popitem(last=False)
+        return list(tokens)
 
     def decode(self, tokens: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of token ids (a list, a numpy array or a torch tensor)."""
@@ -177,9 +239,20 @@ class Tokenizer:
         ids = ModelInput.of(tokens, "tokens").to_ints()
         if not ids:
             return ""
+        fast = self._here()
+        if fast is not None:
+            return str(fast.decode(ids, skip_special_tokens=bool(skip_special_tokens)))
         body = {"base_model": self.name_or_path, "tokens": ids,
                 "skip_special_tokens": bool(skip_special_tokens)}
         return str(self._session.transport.post("/detokenize", body)["text"])
+
+    def pieces(self, tokens: Sequence[int]) -> List[str]:
+        """The text of each token by itself, special tokens included. Of a letter that takes several tokens each has only a
+        part, which is shown as a replacement sign."""
+        for token in dict.fromkeys(int(t) for t in tokens):
+            if token not in self._texts:
+                self._texts[token] = self.decode([token], skip_special_tokens=False)
+        return [self._texts[int(t)] for t in tokens]
 
     async def encode_async(self, text: str, add_special_tokens: bool = False) -> List[int]:
         """``encode`` for asyncio."""
@@ -206,6 +279,14 @@ def tokenizer(session: "Session", base_model: str, tokenizer_id: Optional[str] =
         local = _local([n for n in (tokenizer_id, base_model) if n]) if os.environ.get("BIOS_TOKENIZER") == "local" else None
         session.tokenizers[base_model] = local if local is not None else Tokenizer(session, base_model)
     return session.tokenizers[base_model]
+
+
+def pieces(tokenizer: Any, tokens: Sequence[int]) -> List[str]:
+    """The text of each token by itself, with any tokenizer."""
+    if isinstance(tokenizer, Tokenizer):
+        return tokenizer.pieces(tokens)
+    known = {int(t): str(tokenizer.decode([int(t)], skip_special_tokens=False)) for t in dict.fromkeys(tokens)}
+    return [known[int(t)] for t in tokens]
 
 
 def _local(names: Sequence[str]) -> Any:

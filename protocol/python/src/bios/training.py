@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple, TypeVar, Union
+from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Sequence, Tuple, TypeVar, Union
 
 from ._threads import Line, aside
 from ._transport import encode
 from .errors import APIStatusError, InvalidArgumentError, MissingExtraError
-from .futures import Future, Joined, RequestFuture
+from .futures import Future, Joined, RequestFuture, in_batch
 from .paths import CheckpointPath, checkpoint_name
-from .sampling import Prompt, SamplingClient, request, source
+from .sampling import Prompt, SamplingClient, request, source, texts
 from .session import Session, request_id
 from .tokenizer import tokenizer
 from .types import (AdamParams, Datum, ForwardBackwardOutput, GetInfoResponse, LoadWeightsResponse, LossFnType,
@@ -49,6 +48,9 @@ class TrainingClient:
         self._last_number = 0
         self._snapshot: Optional[RequestFuture[SaveWeightsForSamplerResponse]] = None
 
+    def _pieces(self, tokens: Sequence[int]) -> Optional[List[str]]:
+        return texts(self._session, self.get_tokenizer, tokens)
+
     @property
     def model_id(self) -> str:
         """The run's id: the first part of its checkpoints' paths."""
@@ -84,21 +86,24 @@ class TrainingClient:
         """``forward_backward`` for asyncio."""
         return await self._later(self._pass("forward_backward", data, loss_fn, loss_fn_config))
 
-    def forward_backward_custom(self, data: Sequence[Datum], fn: Optional[CustomLoss] = None, *,
-                                loss_fn: Optional[CustomLoss] = None) -> Future[ForwardBackwardOutput]:
+    def forward_backward_custom(self, data: Sequence[Datum], loss_fn: Optional[CustomLoss] = None, *,
+                                fn: Optional[CustomLoss] = None, loss_type_input: Literal["logprobs"] = "logprobs",
+                                ) -> Future[ForwardBackwardOutput]:
         """``forward_backward`` with a custom loss, differentiated on the client by torch (an extra).
 
-        ``fn(data, logprobs)`` gets one tensor of log-probabilities of the target tokens for each datum, and gives a
-        scalar tensor and a dict of metrics. The call waits for a forward pass, runs ``fn`` and sends the gradient;
-        no operation of another thread comes between. The result's metrics are ``fn``'s, with ``loss:sum``. ``loss_fn`` is
-        another name of ``fn``.
+        ``loss_fn(data, logprobs)`` gets one tensor of log-probabilities of the target tokens for each datum, and gives a
+        scalar tensor and a dict of metrics. The call waits for a forward pass, runs the function and sends the gradient;
+        no operation of another thread comes between. The result's metrics are the function's, with ``loss:sum``. ``fn`` is
+        an older name of ``loss_fn``; ``loss_type_input`` says what the function gets: there is one kind.
         """
-        return self._line.run(self._custom(data, fn if fn is not None else loss_fn))
+        return self._line.run(self._custom(data, loss_fn if loss_fn is not None else fn, loss_type_input))
 
-    async def forward_backward_custom_async(self, data: Sequence[Datum], fn: Optional[CustomLoss] = None, *,
-                                            loss_fn: Optional[CustomLoss] = None) -> Future[ForwardBackwardOutput]:
-        """``forward_backward_custom`` for asyncio; ``fn`` runs on another thread."""
-        return await self._later(self._custom(data, fn if fn is not None else loss_fn))
+    async def forward_backward_custom_async(self, data: Sequence[Datum], loss_fn: Optional[CustomLoss] = None, *,
+                                            fn: Optional[CustomLoss] = None,
+                                            loss_type_input: Literal["logprobs"] = "logprobs",
+                                            ) -> Future[ForwardBackwardOutput]:
+        """``forward_backward_custom`` for asyncio; the function runs on another thread."""
+        return await self._later(self._custom(data, loss_fn if loss_fn is not None else fn, loss_type_input))
 
     def optim_step(self, adam_params: Optional[AdamParams] = None) -> Future[OptimStepResponse]:
         """Applies the gradient sum and clears it.
@@ -211,7 +216,10 @@ class TrainingClient:
                 return None
             return self._ephemeral(taken._get())._sample(body).request_id
 
-        future = RequestFuture(self._session, f"sample from {self._model_id}", SampleResult.from_wire, submit=submit)
+        def parse(wire: Mapping[str, Any]) -> SampleResult:
+            return SampleResult.from_wire(wire)._shown_with(self._pieces)
+
+        future = RequestFuture(self._session, f"sample from {self._model_id}", parse, submit=submit)
         return future.start()
 
     async def sample_async(self, prompt: Prompt, sampling_params: Optional[SamplingParams] = None,
@@ -307,17 +315,20 @@ class TrainingClient:
                         _add_note(e, f"the first {sent} of {len(items)} datums had been accepted; their gradient stays"
                                      " until the next optim_step or load_state")
                     raise
-                sent += len(part)
                 futures.append(RequestFuture(self._session, f"{call} {number} of {self._model_id}",
-                                             ForwardBackwardOutput.from_wire, request_id(answer.json())))
+                                             ForwardBackwardOutput.from_wire, request_id(answer.json()), first_datum=sent))
+                sent += len(part)
             return futures[0] if len(futures) == 1 else Joined(futures, combine)
 
         return post
 
-    def _custom(self, data: Any, fn: Optional[CustomLoss]) -> Callable[[], Future[ForwardBackwardOutput]]:
+    def _custom(self, data: Any, fn: Optional[CustomLoss], kind: str = "logprobs",
+                ) -> Callable[[], Future[ForwardBackwardOutput]]:
         items = data_of(data)
+        if kind != "logprobs":
+            raise InvalidArgumentError("loss_type_input", f"expected logprobs, got {kind!r}")
         if not callable(fn):
-            raise InvalidArgumentError("fn", f"expected a function of (data, logprobs), got {type(fn).__name__}")
+            raise InvalidArgumentError("loss_fn", f"expected a function of (data, logprobs), got {type(fn).__name__}")
         try:
             import torch
         except ImportError:
@@ -333,7 +344,7 @@ class TrainingClient:
             logprobs = [o["logprobs"].to_torch().clone().requires_grad_(True) for o in seen.loss_fn_outputs]
             loss, metrics = fn(items, logprobs)
             if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
-                raise InvalidArgumentError("fn", "its loss is not a scalar torch tensor")
+                raise InvalidArgumentError("loss_fn", "its loss is not a scalar torch tensor")
             slopes = torch.autograd.grad(loss.reshape(()), logprobs, allow_unused=True)
             weighted = [
                 Datum(d.model_input, {**d.loss_fn_inputs, "weights": TensorData.from_torch(
@@ -478,7 +489,7 @@ def _ttl(seconds: Any) -> Dict[str, int]:
 def _count_from(error: APIStatusError, first: int) -> None:
     """Names the datum of a refused part by its place in the whole batch."""
     if first and error.field:
-        field = re.sub(r"\bdata\[(\d+)\]", lambda m: f"data[{int(m[1]) + first}]", error.field, count=1)
+        field = in_batch(error.field, first)
         error.args = (str(error.args[0]).replace(error.field, field, 1),) + error.args[1:]
         error.message = error.message.replace(error.field, field, 1)
         error.field = field

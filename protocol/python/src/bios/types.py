@@ -14,13 +14,14 @@ from array import array
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from numbers import Integral, Real
-from typing import Any, Dict, Iterable, Iterator, List, Literal, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Literal, Mapping, Optional, Sequence, Tuple, Union
 
+from . import _notebook
 from .errors import InvalidArgumentError, MissingExtraError
 
 __all__ = [
-    "AdamParams", "Checkpoint", "CheckpointsListResponse", "Cursor", "Datum", "EncodedTextChunk",
-    "ForwardBackwardOutput", "GetInfoResponse", "GetServerCapabilitiesResponse", "GetSessionResponse",
+    "AdamParams", "AuditLogResponse", "Checkpoint", "CheckpointArchiveUrlResponse", "CheckpointsListResponse", "Cursor", "Datum", "EncodedTextChunk",
+    "ForwardBackwardOutput", "GetInfoResponse", "GetSamplerResponse", "GetServerCapabilitiesResponse", "GetSessionResponse",
     "ListSessionsResponse", "LoadWeightsResponse", "LoraConfig", "LossFnType", "ModelData", "ModelInput", "ModelInputChunk", "OptimStepResponse",
     "RunHistoryResponse", "RunNote", "SampledSequence", "SampleResponse", "SampleResult", "SamplingParams", "SaveWeightsForSamplerResponse",
     "SaveWeightsResponse", "StopReason", "SupportedModel", "TensorData", "TensorDtype", "TrainingResult",
@@ -35,6 +36,10 @@ LossFnType = Literal["cross_entropy", "importance_sampling", "ppo", "cispo", "dr
 _SWAP = sys.byteorder == "big"
 _CODES = {"int64": "q", "float32": "f", "int32": "i"}
 _TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
+
+
+#: Gives the text of each token, or None if it cannot.
+Pieces = Callable[[Sequence[int]], Optional[List[str]]]
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -546,6 +551,9 @@ class ForwardBackwardOutput:
     loss_fn_outputs: List[Dict[str, TensorData]]
     metrics: Dict[str, float]
 
+    def _repr_html_(self) -> str:
+        return _notebook.facts(f"a pass over {len(self.loss_fn_outputs)} sequences", sorted(self.metrics.items()))
+
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "ForwardBackwardOutput":
         """Parses the JSON object of the protocol."""
@@ -560,6 +568,9 @@ class OptimStepResponse:
 
     metrics: Dict[str, float]
     step: Optional[int] = None
+
+    def _repr_html_(self) -> str:
+        return _notebook.facts(f"optimizer step {self.step}", sorted(self.metrics.items()))
 
     @property
     def skipped(self) -> Optional[str]:
@@ -640,6 +651,9 @@ class TrainingResult:
     metrics: Dict[str, float]
     step: int
 
+    def _repr_html_(self) -> str:
+        return _notebook.facts(f"step {self.step}", [("loss", self.loss), *sorted(self.metrics.items())])
+
 
 @dataclass(frozen=True)
 class SampledSequence:
@@ -657,6 +671,13 @@ class SampledSequence:
         """Parses the JSON object of the protocol, which leaves ``model_logprobs`` out where ``logprobs`` are these."""
         drawn = wire.get("logprobs")
         return cls(list(wire["tokens"]), drawn, wire.get("stop_reason"), wire.get("model_logprobs", drawn))
+
+    def _repr_html_(self) -> str:
+        return self._html(None)
+
+    def _html(self, pieces: Optional[Pieces]) -> str:
+        texts = pieces(self.tokens[:_notebook.MOST_TOKENS]) if pieces is not None else None
+        return _notebook.tokens(self.tokens, texts, self.logprobs)
 
 
 @dataclass(frozen=True)
@@ -676,6 +697,24 @@ class SampleResult:
         if top is not None:
             top = [None if row is None else [(int(t), float(p)) for t, p in row] for row in top]
         return cls([SampledSequence.from_wire(s) for s in wire["sequences"]], wire.get("prompt_logprobs"), top)
+
+    def _shown_with(self, pieces: Pieces) -> "SampleResult":
+        """Takes what a notebook gets the tokens' text from. No field: copies and pickles go without it."""
+        object.__setattr__(self, "_pieces", pieces)
+        return self
+
+    def __getstate__(self) -> Dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+    def _repr_html_(self) -> str:
+        pieces: Optional[Pieces] = getattr(self, "_pieces", None)
+        parts = []
+        for i, sequence in enumerate(self.sequences):
+            total = sum(sequence.logprobs) if sequence.logprobs else None
+            told = f"{i}: {len(sequence.tokens)} tokens, ended by {sequence.stop_reason}" + (
+                f", log-probability {total:.4g}" if total is not None else "")
+            parts.append(f"<div style='text-align:left'><small>{_notebook.cell(told)}</small>{sequence._html(pieces)}</div>")
+        return "".join(parts)
 
 
 SampleResponse = SampleResult
@@ -715,6 +754,10 @@ class GetServerCapabilitiesResponse:
 
     supported_models: List[SupportedModel]
     unserved_models: List[UnservedModel] = field(default_factory=list)
+
+    def _repr_html_(self) -> str:
+        return _notebook.grid("models", ["model", "architecture", "parameters", "context", "dtype"], [
+            [m.model_name, m.architecture, m.parameters, m.max_context_length, m.dtype] for m in self.supported_models])
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "GetServerCapabilitiesResponse":
@@ -802,6 +845,11 @@ class Checkpoint:
         """The checkpoint's name within its run."""
         return self.checkpoint_id.rsplit("/", 1)[-1]
 
+    def _repr_html_(self) -> str:
+        return _notebook.facts(self.path, [
+            ("kind", self.checkpoint_type), ("step", self.step), ("saved", self.time), ("bytes", self.size_bytes),
+            ("expires", self.expires_at or "never"), ("public", self.public), ("metadata", self.metadata)])
+
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "Checkpoint":
         """Parses the JSON object of the protocol."""
@@ -829,6 +877,14 @@ class TrainingRun:
     last_checkpoint: Optional[Checkpoint] = None
     last_sampler_checkpoint: Optional[Checkpoint] = None
     user_metadata: Dict[str, str] = field(default_factory=dict)
+
+    def _repr_html_(self) -> str:
+        last = self.last_checkpoint or self.last_sampler_checkpoint
+        return _notebook.facts(self.training_run_id, [
+            ("base model", self.base_model), ("rank", self.lora_rank), ("alpha", self.lora_alpha),
+            ("modules", self.target_modules), ("step", self.step), ("from", self.parent_path),
+            ("last request", self.last_request_time), ("last checkpoint", last.path if last else None),
+            ("corrupted", self.corrupted), ("metadata", self.user_metadata)])
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "TrainingRun":
@@ -861,6 +917,11 @@ class TrainingRunsResponse:
 
     training_runs: List[TrainingRun]
     cursor: Optional[Cursor] = None
+
+    def _repr_html_(self) -> str:
+        return _notebook.grid("runs", ["run", "base model", "rank", "step", "last request"], [
+            [r.training_run_id, r.base_model, r.lora_rank, r.step, r.last_request_time] for r in self.training_runs],
+            self.cursor.total_count if self.cursor else None)
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "TrainingRunsResponse":
@@ -914,10 +975,58 @@ class CheckpointsListResponse:
     checkpoints: List[Checkpoint]
     cursor: Optional[Cursor] = None
 
+    def _repr_html_(self) -> str:
+        return _notebook.grid("checkpoints", ["path", "kind", "step", "bytes", "saved", "expires"], [
+            [c.path, c.checkpoint_type, c.step, c.size_bytes, c.time, c.expires_at or "never"] for c in self.checkpoints],
+            self.cursor.total_count if self.cursor else None)
+
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> "CheckpointsListResponse":
         """Parses the JSON object of the protocol."""
         return cls([Checkpoint.from_wire(c) for c in wire["checkpoints"]], Cursor.from_wire(wire.get("cursor")))
+
+
+@dataclass(frozen=True)
+class CheckpointArchiveUrlResponse:
+    """A URL that serves a checkpoint's archive in Tinker's layout without a key, until it ``expires``."""
+
+    url: str
+    expires: Optional[datetime] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "CheckpointArchiveUrlResponse":
+        """Parses the JSON object of the protocol."""
+        return cls(wire["url"], _time(wire.get("expires")))
+
+
+@dataclass(frozen=True)
+class GetSamplerResponse:
+    """A sampler: its base model, and the checkpoint whose weights it uses, if any."""
+
+    sampler_id: str
+    base_model: str
+    model_path: Optional[str] = None
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "GetSamplerResponse":
+        """Parses the JSON object of the protocol."""
+        return cls(wire["sampler_id"], wire["base_model"], wire.get("model_path"))
+
+
+@dataclass(frozen=True)
+class AuditLogResponse:
+    """What happened, newest first; each entry has ``timestamp``, ``event`` and ``model_id`` at least."""
+
+    entries: List[Dict[str, Any]]
+
+    def _repr_html_(self) -> str:
+        names = list(dict.fromkeys(name for entry in self.entries for name in entry))
+        return _notebook.grid("audit", names, [[entry.get(name) for name in names] for entry in self.entries])
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "AuditLogResponse":
+        """Parses the JSON object of the protocol."""
+        return cls([dict(entry) for entry in wire.get("entries") or []])
 
 
 @dataclass(frozen=True)

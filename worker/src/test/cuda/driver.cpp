@@ -10,6 +10,7 @@
 #include <set>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <thread>
 #include <unistd.h>
 
 namespace emu {
@@ -24,7 +25,8 @@ long faultAt(const char* kind) {
     const char* at = text ? strstr(text, kind) : nullptr;
     return at ? atol(at + strlen(kind)) : 0;
 }
-// The file of "lost@/path": the device is lost at the first call that finds it. Empty if not asked for.
+// The file of "lost@/path": the device is lost at the first call that finds this file, or the one of this name with
+// a dot and the number of the card behind it. Empty if not asked for.
 const std::string& lostFile() {
     static const std::string file = [] {
         const char* text = getenv("CUDA_EMULATOR_FAULT");
@@ -76,13 +78,14 @@ namespace {
 enum Result { OK = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, NOT_INITIALIZED = 3, NO_DEVICE = 100, INVALID_DEVICE = 101,
     INVALID_IMAGE = 200, INVALID_CONTEXT = 201, NO_BINARY = 209, INVALID_HANDLE = 400, NOT_FOUND = 500, NOT_READY = 600,
     OUT_OF_RESOURCES = 701, DESTROYED = 709, LAUNCH_FAILED = 719, DEVICE_UNAVAILABLE = 46, NOT_SUPPORTED = 801,
-    CAPTURE_UNSUPPORTED = 900, CAPTURE_UNMATCHED = 903, CAPTURE_UNJOINED = 904, ILLEGAL_ADDRESS = 700 };
+    CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901, CAPTURE_UNMATCHED = 903, CAPTURED_EVENT = 907,
+    CAPTURE_WRONG_THREAD = 908, ILLEGAL_ADDRESS = 700 };
 
 struct Mark { bool done = false; double at = 0; };
 using MarkPointer = std::shared_ptr<Mark>;
 struct Work { const char* name; std::function<void()> run; MarkPointer wait, set; };
 
-struct Graph { uint64_t magic = 0x67; std::vector<Work> work; };
+struct Graph { uint64_t magic = 0x67; std::vector<Work> work; bool broken = false; };
 
 struct Stream {
     uint64_t magic = 0x57;
@@ -91,7 +94,7 @@ struct Stream {
     std::shared_ptr<Graph> capture;
 };
 struct Event { uint64_t magic = 0xe7; MarkPointer mark; Stream* captured = nullptr; bool timed = true; };
-struct Function { uint64_t magic = 0xf7; const Kernel* kernel; std::string name; unsigned sharedLimit = 48 << 10; bool* alive; };
+struct Function { uint64_t magic = 0xf7; const Kernel* kernel; std::string name; unsigned sharedLimit = 48 << 10; bool asked = false; bool* alive; };
 struct Module { uint64_t magic = 0x77; void* handle; std::map<std::string, std::unique_ptr<Function>> functions; bool alive = true; };
 struct Context { uint64_t magic = 0xc7; bool alive = true; int uses = 0; };
 
@@ -106,7 +109,11 @@ struct Device {
     Context primary;
     std::set<Context*> contexts;
     uint64_t launches = 0, allocations = 0, random = 0, operations = 0;
+    int card = 0;
     Stream* capturing = nullptr;
+    // Of the capture: 0 forbids all threads what it cannot contain, 1 the capturing one, 2 none.
+    int captureMode = 0;
+    std::thread::id captureThread;
 };
 Device& device() {
     static Device* d = new Device();
@@ -235,7 +242,8 @@ Result ready() {
     if (current.empty() || !current.back()) return INVALID_CONTEXT;
     if (!current.back()->alive) violation("%s: the context was destroyed", inCall);
     bool now = settings().lostAt && ++d.operations == (uint64_t) settings().lostAt;
-    if (now || (!lostFile().empty() && access(lostFile().c_str(), F_OK) == 0)) {
+    auto exists = [](const std::string& file) { return access(file.c_str(), F_OK) == 0; };
+    if (now || (!lostFile().empty() && (exists(lostFile()) || exists(lostFile() + "." + std::to_string(d.card))))) {
         log("%s: the device is lost, as asked for", inCall);
         return d.sticky = DEVICE_UNAVAILABLE;
     }
@@ -244,6 +252,20 @@ Result ready() {
 #define CALL(name)                                                                            \
     Call call(name);                                                                          \
     if (Result r = ready()) return r;
+
+// A call that no capture contains: it ends the one that is under way, if that forbids it to this thread.
+Result outsideCaptures(Stream* s = nullptr) {
+    Device& d = device();
+    if (!d.capturing) return OK;
+    bool own = std::this_thread::get_id() == d.captureThread;
+    bool forbidden = s ? s->capture != nullptr : d.captureMode == 0 || (d.captureMode == 1 && own);
+    if (!forbidden) return OK;
+    log("%s: refused: a stream is being captured", inCall);
+    d.capturing->capture->broken = true;
+    return CAPTURE_UNSUPPORTED;
+}
+#define OUTSIDE(stream)                                                                       \
+    if (Result r = outsideCaptures(stream)) return r;
 
 void crashed(int signal, siginfo_t* info, void* context);
 struct sigaction before[2];
@@ -325,6 +347,9 @@ template<class T> Result memset2D(uint64_t to, size_t pitch, T value, size_t wid
     return enqueue(s, {"cuMemset", [=] { fill<T>(to, pitch, value, width, height); }, nullptr, nullptr});
 }
 
+// Most shared memory of a block, for a kernel that asks for it.
+unsigned mostShared() { return settings().major >= 9 ? 227 << 10 : 163 << 10; }
+
 Result launch(Function* f, Dim grid, Dim block, unsigned shared, Stream* stream, void** params, void** extra) {
     Device& d = device();
     if (f == nullptr || f->magic != 0xf7 || !*f->alive) violation("%s: a function whose module is not loaded", inCall);
@@ -339,7 +364,8 @@ Result launch(Function* f, Dim grid, Dim block, unsigned shared, Stream* stream,
     if (block.x > 1024 || block.y > 1024 || block.z > 64 || (uint64_t) block.x * block.y * block.z > 1024)
         return refuse(INVALID_VALUE, "the block is too large");
     if (shared > f->sharedLimit) return refuse(INVALID_VALUE, "more dynamic shared memory than was set for the kernel");
-    Launch l{k, grid, block, shared, std::vector<char>(k->bytes), 0, nullptr};
+    // Without being asked, a device gives 48 KiB to a block, what the kernel declares itself included.
+    Launch l{k, grid, block, shared, (f->asked ? mostShared() : 48 << 10) - shared, std::vector<char>(k->bytes), 0, nullptr};
     if (extra) {
         const char* buffer = nullptr;
         size_t bytes = 0;
@@ -441,6 +467,9 @@ int cuGetErrorName(int e, const char** t) {
         case 600: *t = "CUDA_ERROR_NOT_READY"; break;
         case 700: *t = "CUDA_ERROR_ILLEGAL_ADDRESS"; break;
         case 719: *t = "CUDA_ERROR_LAUNCH_FAILED"; break;
+        case 900: *t = "CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED"; break;
+        case 901: *t = "CUDA_ERROR_STREAM_CAPTURE_INVALIDATED"; break;
+        case 907: *t = "CUDA_ERROR_CAPTURED_EVENT"; break;
         case 801: *t = "CUDA_ERROR_NOT_SUPPORTED"; break;
         default: *t = "CUDA_ERROR_UNKNOWN";
     }
@@ -450,11 +479,12 @@ int cuGetErrorString(int e, const char** t) { return cuGetErrorName(e, t); }
 
 // ---- contexts
 
-int cuDevicePrimaryCtxRetain(Context** c, int) {
+int cuDevicePrimaryCtxRetain(Context** c, int card) {
     Call call("cuDevicePrimaryCtxRetain");
     Device& d = device();
     if (!d.initialized) return NOT_INITIALIZED;
     if (d.sticky) return d.sticky;
+    d.card = card;
     d.primary.alive = true;
     d.primary.uses++;
     *c = &d.primary;
@@ -505,8 +535,8 @@ int cuCtxSetCurrent(Context* c) {
 int cuCtxGetCurrent(Context** c) { *c = current.empty() ? nullptr : current.back(); return OK; }
 int cuCtxPushCurrent_v2(Context* c) { current.push_back(c); return OK; }
 int cuCtxPopCurrent_v2(Context** c) { if (current.empty()) return INVALID_CONTEXT; *c = current.back(); current.pop_back(); return OK; }
-int cuCtxGetDevice(int* d) { *d = 0; return OK; }
-int cuCtxSynchronize() { CALL("cuCtxSynchronize") drainAll(); return OK; }
+int cuCtxGetDevice(int* d) { *d = device().card; return OK; }
+int cuCtxSynchronize() { CALL("cuCtxSynchronize") OUTSIDE(nullptr) drainAll(); return OK; }
 int cuCtxGetStreamPriorityRange(int* low, int* high) { *low = 0; *high = -2; return OK; }
 int cuCtxSetLimit(int, size_t) { return OK; }
 int cuCtxSetCacheConfig(int) { return OK; }
@@ -524,17 +554,19 @@ static int alloc(Ptr* p, size_t n) {
     *p = allocate(n, false);
     return *p ? OK : OUT_OF_MEMORY;
 }
-int cuMemAlloc_v2(Ptr* p, size_t n) { CALL("cuMemAlloc") return alloc(p, n); }
+int cuMemAlloc_v2(Ptr* p, size_t n) { CALL("cuMemAlloc") OUTSIDE(nullptr) return alloc(p, n); }
 int cuMemFree_v2(Ptr p) {
     CALL("cuMemFree")
+    OUTSIDE(nullptr)
     if (p == 0) return OK;
     drainAll();
     if (!release(p, false)) violation("cuMemFree: not a block that is allocated");
     return OK;
 }
-int cuMemAllocAsync(Ptr* p, size_t n, void* s) { CALL("cuMemAllocAsync") streamOf(s); return alloc(p, n); }
+int cuMemAllocAsync(Ptr* p, size_t n, void* s) { CALL("cuMemAllocAsync") OUTSIDE(streamOf(s)) return alloc(p, n); }
 int cuMemFreeAsync(Ptr p, void* s) {
     CALL("cuMemFreeAsync")
+    OUTSIDE(streamOf(s))
     return enqueue(streamOf(s), {"cuMemFreeAsync", [p] {
         if (!release(p, false)) violation("not a block that is allocated");
     }, nullptr, nullptr});
@@ -551,12 +583,14 @@ int cuMemGetAddressRange_v2(Ptr* start, size_t* n, Ptr p) {
 }
 int cuMemHostAlloc(void** p, size_t n, unsigned) {
     CALL("cuMemHostAlloc")
+    OUTSIDE(nullptr)
     *p = (void*) allocate(n, true);
     return *p ? OK : OUT_OF_MEMORY;
 }
 int cuMemAllocHost_v2(void** p, size_t n) { return cuMemHostAlloc(p, n, 0); }
 int cuMemFreeHost(void* p) {
     CALL("cuMemFreeHost")
+    OUTSIDE(nullptr)
     drainAll();
     if (!release((uint64_t) p, true)) violation("cuMemFreeHost: not a block that is allocated");
     return OK;
@@ -571,6 +605,7 @@ int cuMemcpyHtoDAsync_v2(Ptr to, const void* from, size_t n, void* stream) {
     Stream* s = streamOf(stream);
     if (isPinned((uint64_t) from))
         return enqueue(s, {"cuMemcpyHtoDAsync", [=] { hostIn(from, n, "the host's side"); writeDevice(to, from, n, "the device's side"); }, nullptr, nullptr});
+    OUTSIDE(s)      // memory that is not pinned is copied at once
     auto copy = std::make_shared<std::vector<char>>((const char*) from, (const char*) from + n);
     return enqueue(s, {"cuMemcpyHtoDAsync", [=] { writeDevice(to, copy->data(), n, "the device's side"); }, nullptr, nullptr});
 }
@@ -634,13 +669,14 @@ int cuStreamDestroy_v2(void* stream) {
 int cuStreamSynchronize(void* stream) {
     CALL("cuStreamSynchronize")
     Stream* s = streamOf(stream);
-    if (s->capture) return CAPTURE_UNSUPPORTED;
+    OUTSIDE(s)
     if (s == &device().legacy) drainBlocking(); else drain(s);
     return OK;
 }
 int cuStreamQuery(void* stream) {
     CALL("cuStreamQuery")
     Stream* s = streamOf(stream);
+    OUTSIDE(s)
     if (s->queue.empty()) return OK;
     runUntil([s, n = s->queue.size()] { return s->queue.size() < n; }, s);
     return s->queue.empty() ? OK : NOT_READY;
@@ -658,7 +694,11 @@ int cuStreamWaitEvent(void* stream, Event* e, unsigned) {
         return OK;
     }
     if (!e->mark) return OK;
-    if (s->capture) return OK;
+    if (s->capture) {
+        log("cuStreamWaitEvent: refused: a stream that is captured waits for what is not");
+        s->capture->broken = true;
+        return CAPTURE_UNSUPPORTED;
+    }
     if (s == &device().legacy) {
         runUntil([m = e->mark] { return m->done; }, nullptr);
         return OK;
@@ -683,6 +723,12 @@ int cuEventCreate(Event** e, unsigned flags) {
 #define EVENT(name)                                                                           \
     CALL(name)                                                                                \
     if (!device().events.count(e)) violation(name ": an event that was destroyed or never created");
+// An event of a capture never happens by itself.
+#define CAPTURED(e)                                                                           \
+    if (e->captured) {                                                                        \
+        log("%s: refused: the event belongs to a capture", inCall);                           \
+        return CAPTURED_EVENT;                                                                \
+    }
 int cuEventDestroy_v2(Event* e) {
     EVENT("cuEventDestroy")
     device().events.erase(e);
@@ -707,11 +753,13 @@ static Stream* recordedOn(const MarkPointer& m) {
 }
 int cuEventSynchronize(Event* e) {
     EVENT("cuEventSynchronize")
+    CAPTURED(e)
     if (e->mark) runUntil([m = e->mark] { return m->done; }, recordedOn(e->mark));
     return OK;
 }
 int cuEventQuery(Event* e) {
     EVENT("cuEventQuery")
+    CAPTURED(e)
     if (!e->mark || e->mark->done) return OK;
     Stream* s = recordedOn(e->mark);
     if (s && canRun(s)) runUntil([s, n = s->queue.size()] { return s->queue.size() < n; }, s);
@@ -781,12 +829,13 @@ int cuModuleGetGlobal_v2(Ptr*, size_t*, Module*, const char* name) {
 int cuFuncSetAttribute(Function* f, int what, int value) {
     CALL("cuFuncSetAttribute")
     if (what != 8) return OK;
-    int most = settings().major >= 9 ? 227 << 10 : 163 << 10;
+    int most = mostShared();
     if (value < 0 || value > most) {
         log("%s: refused: %d bytes of shared memory, at most %d", f->kernel->name, value, most);
         return INVALID_VALUE;
     }
     f->sharedLimit = value;
+    f->asked = true;
     return OK;
 }
 int cuFuncGetAttribute(int* v, int what, Function* f) {
@@ -817,35 +866,41 @@ int cuOccupancyMaxActiveBlocksPerMultiprocessorWithFlags(int* n, Function* f, in
 
 // ---- capture and graphs: a graph is its work in the order in which it was captured
 
-int cuStreamBeginCapture_v2(void* stream, int) {
+int cuStreamBeginCapture_v2(void* stream, int mode) {
     CALL("cuStreamBeginCapture")
     Stream* s = streamOf(stream);
-    if (s == &device().legacy) return CAPTURE_UNSUPPORTED;
+    if (s == &device().legacy || device().capturing) return CAPTURE_UNSUPPORTED;
     s->capture = std::make_shared<Graph>();
     device().capturing = s;
+    device().captureMode = mode;
+    device().captureThread = std::this_thread::get_id();
     return OK;
 }
 int cuStreamEndCapture(void* stream, Graph** g) {
     CALL("cuStreamEndCapture")
     Stream* s = streamOf(stream);
+    *g = nullptr;
     if (!s->capture || device().capturing != s) return CAPTURE_UNMATCHED;
-    *g = new Graph(*s->capture);
+    if (device().captureMode != 2 && device().captureThread != std::this_thread::get_id()) return CAPTURE_WRONG_THREAD;
     auto captured = s->capture;
     for (Stream* other : device().streams) if (other->capture == captured) other->capture = nullptr;
     for (Event* e : device().events) if (e->captured) e->captured = nullptr;
     device().capturing = nullptr;
+    if (captured->broken) return CAPTURE_INVALIDATED;
+    *g = new Graph(*captured);
     return OK;
 }
 int cuStreamIsCapturing(void* stream, int* status) { CALL("cuStreamIsCapturing") *status = streamOf(stream)->capture ? 1 : 0; return OK; }
 int cuThreadExchangeStreamCaptureMode(int*) { return OK; }
 int cuGraphInstantiateWithFlags(Graph** exec, Graph* g, unsigned long long) {
     CALL("cuGraphInstantiate")
+    if (!g || g->magic != 0x67) violation("cuGraphInstantiate: a graph that was destroyed or never made");
     *exec = new Graph(*g);
     return OK;
 }
 int cuGraphLaunch(Graph* g, void* stream) {
     CALL("cuGraphLaunch")
-    if (g->magic != 0x67) violation("cuGraphLaunch: a graph that was destroyed");
+    if (!g || g->magic != 0x67) violation("cuGraphLaunch: a graph that was destroyed or never made");
     return launchGraph(*g, streamOf(stream));
 }
 int cuGraphUpload(Graph*, void*) { return OK; }

@@ -49,6 +49,8 @@ unsigned emu_active();
 void emu_copy_async(void* to, const void* from, unsigned bytes, unsigned valid);
 void emu_copy_commit();
 void emu_copy_wait(unsigned newest);
+// A thread comes to the declaration of a static shared variable.
+void emu_shared_variable(const void* at, unsigned bytes);
 // Before an atomic operation: no race with other ones.
 void emu_check_atomic(const void* at, unsigned bytes);
 // Ends the launch with a message that names the kernel.

@@ -41,7 +41,7 @@ extern thread_local Running running;
 struct Launch {
     const Kernel* kernel;
     Dim grid, block;
-    unsigned shared;
+    unsigned shared, mostStatic;    // bytes of dynamic shared memory, and most of what the kernel declares
     std::vector<char> parameters;
     uint64_t number;
     void* tlsProbe;

@@ -56,11 +56,11 @@ std::string kernels(const Program& p) {
 }
 
 // Shared variables become references that the compiler cannot see through, or it would leave out the checks of
-// accesses whose place it knows.
+// accesses whose place it knows. Their bytes are counted: a device refuses a launch that takes too many.
 std::string shared(const std::string& text) {
     static const std::regex variable("__shared__\\s+((?:__align__\\s*\\([^)]*\\)\\s*)?[\\w:<>, ]+?)\\s+(\\w+)\\s*"
             "((?:\\[[^\\]]*\\]\\s*)*);");
-    return std::regex_replace(text, variable, "__shared__ $1 emu_$2$3; auto& $2 = *emu::hidden(&emu_$2);");
+    return std::regex_replace(text, variable, "__shared__ $1 emu_$2$3; auto& $2 = *emu::declared(&emu_$2);");
 }
 
 int run(const std::vector<std::string>& words, const std::string& output) {
@@ -115,7 +115,7 @@ int nvrtcCompileProgram(Program* p, int n, const char* const* options) {
     const char* checkText = getenv("CUDA_EMULATOR_CHECK");
     bool check = !(checkText && std::string(checkText) == "0");
     uint64_t a = 0xcbf29ce484222325ull, b = 7;
-    std::string key = "3" + p->name + "\1" + p->source + "\1" + arch + (check ? "c" : "f");
+    std::string key = "4" + p->name + "\1" + p->source + "\1" + arch + (check ? "c" : "f");
     for (auto& d : defines) key += "\1" + d;
     for (auto& [name, text] : p->headers) key += "\1" + name + "\1" + text;
     for (const char* file : {"shim.h", "emu.h", "ptx.cuh", "wgmma.cuh"}) key += read(fs::path(emulator) / file);

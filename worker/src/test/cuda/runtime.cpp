@@ -116,6 +116,9 @@ struct Runner {
     std::map<const Kernel*, Area*> areas;
     unsigned epoch = 1, blockEpoch = 1;
     unsigned accesses = 0;
+    // The static shared variables that threads of the block have come to, and their bytes.
+    std::vector<const void*> declared;
+    unsigned declaredBytes = 0;
 
     Runner() : states(MAX_THREADS), warps(MAX_THREADS / 32) {
         stacks = (char*) mmap(nullptr, STACK * MAX_THREADS, PROT_READ | PROT_WRITE,
@@ -290,6 +293,8 @@ void Runner::runBlock(const Launch& l, Dim block, uint64_t number) {
     // many of a block.
     watching = total <= 2 * WATCHED || number == 0 || number == total - 1 || (policy >> 8) % (total / WATCHED) == 0;
     accesses = 0;
+    declared.clear();
+    declaredBytes = 0;
     blockEpoch = ++epoch;
     statics = staticsOf(l.kernel);
     memset(statics->base, 0xff, statics->bytes);
@@ -584,6 +589,16 @@ void emu_mma_bf16(float* d, const unsigned* a, const unsigned* b) {
     memcpy(mine.b, b, sizeof mine.b);
     char* slots = meet(~0u, &mine, sizeof mine, multiplyFragments);
     memcpy(d, ((Operands*) (slots + me().lane * 64))->d, sizeof mine.d);
+}
+void emu_shared_variable(const void* at, unsigned bytes) {
+    Runner& r = *runner;
+    for (const void* known : r.declared) if (known == at) return;
+    r.declared.push_back(at);
+    r.declaredBytes += bytes;
+    if (r.declaredBytes > r.launch->mostStatic)
+        violation("refused: %u bytes of shared memory that it declares and %u dynamic ones are more than %u, which a device gives"
+                " %s", r.declaredBytes, r.launch->shared, r.launch->shared + r.launch->mostStatic,
+                r.launch->shared + r.launch->mostStatic > 48 << 10 ? "at most" : "without being asked");
 }
 unsigned emu_active() { return runner->warps[me().warp].present; }
 

@@ -36,6 +36,11 @@ template<class T> static __forceinline__ T* hidden(T* p) {
     asm volatile("" : "+r"(p));
     return p;
 }
+// The same for a static shared variable.
+template<class T> static __forceinline__ T* declared(T* p) {
+    emu_shared_variable(p, sizeof(T));
+    return hidden(p);
+}
 }
 
 struct dim3 { unsigned x = 1, y = 1, z = 1; };

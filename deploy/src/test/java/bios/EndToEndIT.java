@@ -78,7 +78,13 @@ final class EndToEndIT {
 
     /// The long form, with all parts of `gpu-check`: `python3 deploy/src/test/python/emulated_gpu.py`.
     @Test void anEmulatedCardIsCheckedAndALostOneLosesNothing() throws Exception {
-        python("deploy/src/test/python/emulated_gpu.py", "--checks", "bits,ceilings,train");
+        python("deploy/src/test/python/emulated_gpu.py", "--parts", "gpu_check,lost",
+                "--checks", "bits,ceilings,train");
+    }
+
+    /// The long form: `emulated_gpu.py --parts cluster --runs 8`.
+    @Test void aClusterThatLosesACardGivesTheBitsOfOneThatDoesNot() throws Exception {
+        python("deploy/src/test/python/emulated_gpu.py", "--parts", "cluster", "--runs", "2");
     }
 
     @Test void everyListingOfTheUsersPageRuns() throws Exception {

@@ -95,6 +95,17 @@ extern "C" __global__ void sharedOverrun(float* y, const float* x) {
     y[threadIdx.x] = threadIdx.x < PLANTED ? 0 : shared[threadIdx.x];
 }
 
+// Declares 16 KiB of shared memory beside the dynamic one. launch: 256 threads.
+extern "C" __global__ void sharedMemoryInAll(float* y, const float* x) {
+    __shared__ float part[4096];
+    DYNAMIC_SHARED(raw);
+    auto* more = (float*) raw;
+    int i = blockIdx.x * 256 + threadIdx.x;
+    part[threadIdx.x] = x[i];
+    more[threadIdx.x] = 0;
+    y[i] = part[threadIdx.x] + more[threadIdx.x];
+}
+
 extern "C" __global__ void earlyReturn(float* y, const float* x) {
     __shared__ float first;
     if (PLANTED && threadIdx.x == 40) return;

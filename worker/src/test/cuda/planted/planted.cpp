@@ -32,6 +32,13 @@ int cuStreamWaitEvent(void*, void*, unsigned);
 int cuEventCreate(void**, unsigned);
 int cuEventDestroy_v2(void*);
 int cuEventRecord(void*, void*);
+int cuEventSynchronize(void*);
+int cuStreamBeginCapture_v2(void*, int);
+int cuStreamEndCapture(void*, void**);
+int cuGraphInstantiateWithFlags(void**, void*, unsigned long long);
+int cuGraphLaunch(void*, void*);
+int cuGraphDestroy(void*);
+int cuGraphExecDestroy(void*);
 int cuModuleLoadData(void**, const void*);
 int cuModuleGetFunction(void**, void*, const char*);
 int cuLaunchKernel(void*, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, void*, void**, void**);
@@ -74,6 +81,19 @@ template<class... A> static int launch(const char* name, unsigned gx, unsigned g
     ok(cuModuleGetFunction(&f, module_, name), name);
     void* parameters[] = {&a...};
     return cuLaunchKernel(f, gx, gy, 1, bx, by, 1, shared, stream, parameters, nullptr);
+}
+// What `work` puts on a stream of its own, as a graph that can be launched.
+static void* capture(const std::function<void()>& work) {
+    void *own = stream, *graph, *program;
+    ok(cuStreamCreate(&stream, 1), "cuStreamCreate");
+    ok(cuStreamBeginCapture_v2(stream, 1), "cuStreamBeginCapture");
+    work();
+    ok(cuStreamEndCapture(stream, &graph), "cuStreamEndCapture");
+    ok(cuStreamDestroy_v2(stream), "cuStreamDestroy");
+    stream = own;
+    ok(cuGraphInstantiateWithFlags(&program, graph, 0), "cuGraphInstantiate");
+    ok(cuGraphDestroy(graph), "cuGraphDestroy");
+    return program;
 }
 static std::vector<float> read(Ptr p, size_t n) {
     std::vector<float> v(n);
@@ -219,6 +239,61 @@ static const std::map<std::string, std::function<void()>> CASES = {
         Ptr y = block(4096);
         ok(launch("twice", 4, 1, 256, 1, planted ? 49153 : 49152, y, block(values(1024)), 1024), "launch");
         expect(read(y, 1)[0] == -62);
+    }},
+    {"sharedMemoryInAll", [] {
+        Ptr y = block(1024);
+        ok(launch("sharedMemoryInAll", 4, 1, 256, 1, planted ? 33 << 10 : 32 << 10, y, block(values(1024))), "launch");
+        expect(read(y, 1)[0] == -31);
+    }},
+    // A graph that is replayed sees what its memory contains by then.
+    {"memoryFreedBeforeTheReplay", [] {
+        Ptr x = block(values(1024)), y = block(1024);
+        void* graph = capture([=] { ok(launch("twice", 4, 1, 256, 1, 0, y, x, 1024), "launch"); });
+        ok(cuGraphLaunch(graph, stream), "cuGraphLaunch");
+        expect(read(y, 1024)[0] == -62);
+        ok(cuMemcpyHtoD_v2(x, std::vector<float>(1024, 7).data(), 4096), "cuMemcpyHtoD");
+        if (planted) {
+            ok(cuMemFree_v2(x), "cuMemFree");
+            blocks = {y};
+        }
+        ok(cuGraphLaunch(graph, stream), "cuGraphLaunch");
+        expect(read(y, 1024)[0] == 14);
+        ok(cuGraphExecDestroy(graph), "cuGraphExecDestroy");
+    }},
+    {"destroyedGraph", [] {
+        Ptr x = block(values(1024)), y = block(1024);
+        void* graph = capture([=] { ok(launch("twice", 4, 1, 256, 1, 0, y, x, 1024), "launch"); });
+        if (planted) ok(cuGraphExecDestroy(graph), "cuGraphExecDestroy");
+        ok(cuGraphLaunch(graph, stream), "cuGraphLaunch");
+        expect(read(y, 1024)[0] == -62);
+    }},
+    // Parameters are those of the capture.
+    {"parameterWithoutUpdate", [] {
+        Ptr x = block(values(1024)), y = block(std::vector<float>(1024));
+        int n = 512;
+        auto record = [&] { return capture([&] { ok(launch("twice", 4, 1, 256, 1, 0, y, x, n), "launch"); }); };
+        void* graph = record();
+        n = 1024;
+        if (!planted) graph = record();
+        ok(cuGraphLaunch(graph, stream), "cuGraphLaunch");
+        expect(read(y, 1024)[970] == -62);
+    }},
+    {"allocationWhileCapturing", [] {
+        Ptr x = block(values(1024)), y = block(1024);
+        capture([=] {
+            ok(launch("twice", 4, 1, 256, 1, 0, y, x, 1024), "launch");
+            if (planted) block(4);
+        });
+    }},
+    {"eventOfACapture", [] {
+        Ptr x = block(values(1024)), y = block(1024);
+        void* done;
+        ok(cuEventCreate(&done, 2), "cuEventCreate");
+        capture([=] {
+            ok(launch("twice", 4, 1, 256, 1, 0, y, x, 1024), "launch");
+            ok(cuEventRecord(done, stream), "cuEventRecord");
+            if (planted) ok(cuEventSynchronize(done), "cuEventSynchronize");
+        });
     }},
     {"destroyedContext", [] {
         if (!planted) return;

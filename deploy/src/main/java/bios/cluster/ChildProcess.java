@@ -24,11 +24,7 @@ final class ChildProcess {
     static Process start(List<String> arguments, Path log, Map<String, String> environment,
             List<String> java) {
         List<String> command = new ArrayList<>(SESSION);
-        command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
-        command.addAll(java);
-        command.addAll(ManagementFactory.getRuntimeMXBean().getInputArguments());
-        command.addAll(List.of("-cp", System.getProperty("java.class.path"), "bios.Main"));
-        command.addAll(arguments);
+        command.addAll(command(arguments, java));
         try {
             var builder = new ProcessBuilder(command);
             builder.environment().putAll(environment);
@@ -38,6 +34,19 @@ final class ChildProcess {
             throw new UncheckedIOException("a process of Bios cannot be started: " + failed.getMessage(),
                     failed);
         }
+    }
+
+    /// The command of `bios` with `arguments`.
+    ///
+    /// @param java additional options of Java
+    static List<String> command(List<String> arguments, List<String> java) {
+        List<String> command = new ArrayList<>();
+        command.add(Path.of(System.getProperty("java.home"), "bin", "java").toString());
+        command.addAll(java);
+        command.addAll(ManagementFactory.getRuntimeMXBean().getInputArguments());
+        command.addAll(List.of("-cp", System.getProperty("java.class.path"), "bios.Main"));
+        command.addAll(arguments);
+        return command;
     }
 
     /// `setsid`, if available: a process in its own session is not ended by Ctrl-C in the terminal.

@@ -247,7 +247,8 @@ public final class LocalCluster {
                 .findFirst().orElseGet(LocalCluster::freePort);
     }
 
-    private static int freePort() {
+    /// A port of the loopback interface that nobody listens on.
+    public static int freePort() {
         try (var socket = new ServerSocket(0, 1, InetAddress.getLoopbackAddress())) {
             return socket.getLocalPort();
         } catch (IOException failed) {

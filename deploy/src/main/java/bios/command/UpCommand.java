@@ -1,19 +1,27 @@
 package bios.command;
 
 import bios.CommandFailed;
+import bios.cluster.LocalCluster;
+import bios.cluster.RestartedProcess;
 import bios.node.Node;
 import bios.node.Role;
 import bios.persistence.embedded.DatabaseInUse;
 import bios.persistence.journal.JournalLoss;
 import bios.repair.DataRepair;
+import bios.worker.device.Devices;
+import com.typesafe.config.ConfigFactory;
 import java.nio.file.Path;
 import java.time.InstantSource;
+import java.util.ArrayList;
 import java.util.EnumSet;
+import java.util.List;
 import java.util.Optional;
 import java.util.concurrent.Callable;
 import picocli.CommandLine.Command;
 import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Model.CommandSpec;
 import picocli.CommandLine.Option;
+import picocli.CommandLine.Spec;
 
 /// `bios up`: runs the whole service in one process, with embedded journal and file blobs.
 @Command(name = "up", mixinStandardHelpOptions = true, description =
@@ -58,9 +66,14 @@ public final class UpCommand implements Callable<Integer> {
             + " the histories of the runs what was given up.")
     private boolean acceptLoss;
 
+    @Spec private CommandSpec spec;
+
     @Override public Integer call() throws InterruptedException {
         Path home = DataFolder.of(data);
         if (acceptLoss) acceptLoss(DataFolder.folder(data, config));
+        if (RestartedProcess.isChild()) RestartedProcess.endWithParent();
+        else if (onCard()) return new RestartedProcess(childArguments(), line ->
+                System.err.println("bios: " + line)).run();
         Node node = Node.start(new Node.Settings(Optional.empty(), EnumSet.allOf(Role.class), host, port,
                 home, models.chosen(), Optional.ofNullable(keys),
                 Optional.ofNullable(threads),
@@ -71,6 +84,27 @@ public final class UpCommand implements Callable<Integer> {
         System.out.flush();
         node.awaitEnd();
         return 0;
+    }
+
+    /// Whether a card computes, which may be lost: then a process of its own uses it.
+    private boolean onCard() {
+        String chosen = NodeOptions.device(device).withFallback(NodeOptions.settings(config))
+                .withFallback(ConfigFactory.load()).resolve().getString("bios.engine.device");
+        return Devices.onCard(chosen);
+    }
+
+    /// The arguments of this command for each start of the child: always the same port.
+    private List<String> childArguments() {
+        List<String> given = spec.root().commandLine().getParseResult().originalArgs();
+        List<String> arguments = new ArrayList<>();
+        for (int i = 0; i < given.size(); i++) {
+            String argument = given.get(i);
+            if (argument.equals("--port")) i++;
+            else if (!argument.startsWith("--port=") && !argument.equals("--accept-loss"))
+                arguments.add(argument);
+        }
+        arguments.addAll(List.of("--port", String.valueOf(port == 0 ? LocalCluster.freePort() : port)));
+        return arguments;
     }
 
     private static void acceptLoss(Path home) {

@@ -39,8 +39,6 @@ import org.apache.pekko.actor.typed.javadsl.Behaviors;
 public final class Node {
     /// Includes the loading of models from a slow disk.
     private static final Duration START_LIMIT = Duration.ofMinutes(30);
-    /// Exit status of a process whose device is lost (EX_TEMPFAIL of sysexits.h): started again, it may work.
-    private static final int DEVICE_LOST_STATUS = 75;
 
     private final ActorSystem<Void> system;
     private final Storage storage;
@@ -133,7 +131,7 @@ public final class Node {
         return switch (cause) {
             case ModelRefused refused -> new CommandFailed(refused.getMessage());
             case DeviceLost lost -> new CommandFailed("the device is lost: " + lost.getMessage()
-                    + "; start the process again", DEVICE_LOST_STATUS);
+                    + "; start the process again", CommandFailed.DEVICE_LOST_STATUS);
             case null, default -> new CommandFailed(
                     "the " + ended.getRef().path().name() + " stopped; the log above says why");
         };

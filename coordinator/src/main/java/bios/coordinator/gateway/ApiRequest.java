@@ -6,6 +6,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.Optional;
 import java.util.function.LongConsumer;
+import java.util.regex.Pattern;
 
 /// An HTTP request with its authenticated account.
 ///
@@ -20,6 +21,7 @@ record ApiRequest(String id, String account, List<String> pathParameters, Map<St
         Map<String, String> headers, Optional<Json> body, LongConsumer heap) {
     /// The media type of protobuf in Tinker, and the registered one.
     static final List<String> PROTOBUF_TYPES = List.of("application/x-protobuf", "application/protobuf");
+    private static final Pattern REST = Pattern.compile("bytes=(\\d{1,18})-");
 
     /// The fields of the body.
     Fields bodyFields() {
@@ -49,6 +51,16 @@ record ApiRequest(String id, String account, List<String> pathParameters, Map<St
     /// Whether the `Accept` header names this media type.
     boolean accepts(String mediaType) {
         return headers.getOrDefault("accept", "").contains(mediaType);
+    }
+
+    /// The offset from which the client wants the content of this tag, if it asks for the rest of a download:
+    /// a `Range` of another form, and one for other content (`If-Range`), asks for all of it.
+    Optional<Long> restFrom(String tag) {
+        var range = REST.matcher(headers.getOrDefault("range", ""));
+        String quoted = "\"" + tag + "\"";
+        if (!range.matches() || !headers.getOrDefault("if-range", quoted).equals(quoted))
+            return Optional.empty();
+        return Optional.of(Long.parseLong(range.group(1)));
     }
 
     /// The path in the scheme that the client understands.

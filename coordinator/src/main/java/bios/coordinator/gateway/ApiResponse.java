@@ -30,9 +30,15 @@ sealed interface ApiResponse {
     /// Status 204 without a body.
     record NoContent() implements ApiResponse {}
 
-    /// A stream of bytes.
-    record ByteStream(String contentType, String fileName, Source<ByteString, ?> bytes)
-            implements ApiResponse {}
+    /// A download.
+    ///
+    /// @param tag names the content: another tag means other bytes
+    /// @param part which of the bytes these are, if the client has asked for the rest of a download
+    record ByteStream(String contentType, String fileName, String tag, Optional<Part> part,
+            Source<ByteString, ?> bytes) implements ApiResponse {
+        /// The bytes from an offset to the end.
+        record Part(long from, long total) {}
+    }
 
     /// A small answer of the actor protocol with the object that it is over HTTP.
     static ApiResponse typed(Answer answer, Object... namesAndValues) {

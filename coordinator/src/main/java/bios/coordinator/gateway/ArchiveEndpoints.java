@@ -1,5 +1,6 @@
 package bios.coordinator.gateway;
 
+import bios.coordinator.gateway.ApiResponse.ByteStream.Part;
 import bios.coordinator.gateway.ListingEndpoints.CheckpointRef;
 import bios.persistence.blob.BlobDamaged;
 import bios.persistence.blob.BlobMissing;
@@ -13,9 +14,11 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.io.OutputStream;
 import java.io.UncheckedIOException;
+import java.nio.charset.StandardCharsets;
 import java.util.List;
 import java.util.Map;
 import java.util.Optional;
+import java.util.UUID;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.Executor;
@@ -48,7 +51,7 @@ final class ArchiveEndpoints {
         return runs.resolve(call.account(), path(ref)).thenCompose(manifest -> {
             if (!call.accepts("application/gzip")) return CompletableFuture.completedStage(link(call, ref));
             ModelInfo model = services.model(FieldPath.BODY, manifest.baseModel().value(), true);
-            return tokenizer(model).thenCompose(files -> stream(ref, manifest,
+            return tokenizer(model).thenCompose(files -> stream(call, ref, manifest, "bios",
                     adapter -> Archive.inBiosFormat(manifest, adapter, files)));
         });
     }
@@ -86,7 +89,7 @@ final class ArchiveEndpoints {
         String account = urls.verify(signedPath(ref), call.query().getOrDefault("token", ""),
                 services.clock().millis()).orElseThrow(() -> new ApiException(ErrorCode.LINK_EXPIRED,
                         "the link is invalid or has expired; request a new link"));
-        return runs.resolve(account, path(ref)).thenCompose(manifest -> stream(ref, manifest,
+        return runs.resolve(account, path(ref)).thenCompose(manifest -> stream(call, ref, manifest, "tinker",
                 adapter -> Archive.inTinkerFormat(manifest, adapter)));
     }
 
@@ -96,15 +99,65 @@ final class ArchiveEndpoints {
 
     /// Reads the whole blob before the response begins, so that a missing or damaged blob is reported as an
     /// error and not as a truncated archive.
-    private CompletionStage<ApiResponse> stream(CheckpointRef ref, CheckpointManifest manifest,
-            ArchiveFactory factory) {
+    private CompletionStage<ApiResponse> stream(ApiRequest call, CheckpointRef ref,
+            CheckpointManifest manifest, String format, ArchiveFactory factory) {
         return services.runBlocking(() -> {
             verifyReadable(manifest.adapter());
             Archive archive = factory.create(new Archive.Member(manifest.adapter().bytes(),
                     () -> services.blobs().open(manifest.adapter())));
-            return new ApiResponse.ByteStream("application/gzip", ref.run() + "-" + ref.name() + ".tar.gz",
-                    BlockingByteSource.of(blockingExecutor, archive::writeTo));
+            String tag = tag(manifest, format);
+            Optional<Part> part = call.restFrom(tag).map(from -> new Part(from, bytes(archive)))
+                    .filter(rest -> rest.from() < rest.total());
+            long skipped = part.map(Part::from).orElse(0L);
+            String name = ref.run() + "-" + ref.name() + ".tar.gz";
+            return new ApiResponse.ByteStream("application/gzip", name, tag, part,
+                    BlockingByteSource.of(blockingExecutor,
+                            out -> archive.writeTo(skipped == 0 ? out : new Rest(out, skipped))));
         });
+    }
+
+    /// Names the bytes of an archive: the same adapter in the same format, compressed by the same library.
+    private static String tag(CheckpointManifest manifest, String format) {
+        String content = manifest.adapter().id() + " " + manifest.step() + " " + manifest.createdAtMillis()
+                + " " + format + " " + Runtime.version();
+        return UUID.nameUUIDFromBytes(content.getBytes(StandardCharsets.UTF_8)).toString();
+    }
+
+    /// The size of an archive, which is known once it has been written.
+    private static long bytes(Archive archive) {
+        var counted = new Rest(OutputStream.nullOutputStream(), 0);
+        try {
+            archive.writeTo(counted);
+        } catch (IOException failed) {
+            throw new UncheckedIOException(failed);
+        }
+        return counted.written;
+    }
+
+    /// Counts the bytes that are written, and passes on those from an offset.
+    private static final class Rest extends OutputStream {
+        private final OutputStream out;
+        private final long from;
+        private long written;
+
+        Rest(OutputStream out, long from) {
+            this.out = out;
+            this.from = from;
+        }
+
+        @Override public void write(int one) throws IOException {
+            if (written++ >= from) out.write(one);
+        }
+
+        @Override public void write(byte[] bytes, int offset, int count) throws IOException {
+            int skipped = Math.clamp(from - written, 0, count);
+            if (skipped < count) out.write(bytes, offset + skipped, count - skipped);
+            written += count;
+        }
+
+        @Override public void flush() throws IOException {
+            out.flush();
+        }
     }
 
     private void verifyReadable(BlobRef blob) {

@@ -102,10 +102,16 @@ final class GatewayServices {
             Duration timeout) {
         return refusals.ask(checkModelServed(account, run)
                 .thenCompose(_ -> onDispatcher(parts.runs().ask(run, message, timeout)))
-                .thenApply(reply -> {
-                    if (reply instanceof RunReply.Refused refused) throw ApiException.of(refused);
-                    return reply;
-                }));
+                .thenCompose(reply -> reply instanceof RunReply.Refused refused
+                        ? refused(account, run, refused) : CompletableFuture.completedStage(reply)));
+    }
+
+    /// A run that cannot be read does not know its owner: the index says who may learn of it.
+    private CompletionStage<RunReply> refused(String account, RunId run, RunReply.Refused refused) {
+        ApiException why = ApiException.of(refused);
+        if (why.code() != ErrorCode.RUN_DAMAGED) return CompletableFuture.failedStage(why);
+        return runBlocking(() -> isIndexed(account, run)).thenCompose(mine ->
+                CompletableFuture.failedStage(mine ? why : noRun(run.value())));
     }
 
     /// Fails if no engine has served the run's base model since this process started. The index tells whether

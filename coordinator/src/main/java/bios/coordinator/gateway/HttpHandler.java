@@ -231,12 +231,22 @@ final class HttpHandler {
                     CompletableFuture.completedStage(binary(type, body.get()));
             case ApiResponse.NoContent _ ->
                     CompletableFuture.completedStage(HttpResponse.create().withStatus(204));
-            case ApiResponse.ByteStream(var type, var name, var bytes) ->
-                    CompletableFuture.completedStage(HttpResponse.create()
-                            .withEntity(HttpEntities.create(ContentTypes.parse(type), bytes))
-                            .addHeader(RawHeader.create("Content-Disposition",
-                                    "attachment; filename=\"" + name + "\"")));
+            case ApiResponse.ByteStream download -> CompletableFuture.completedStage(stream(download));
         };
+    }
+
+    private static HttpResponse stream(ApiResponse.ByteStream download) {
+        var type = ContentTypes.parse(download.contentType());
+        HttpResponse response = HttpResponse.create()
+                .addHeader(RawHeader.create("Content-Disposition",
+                        "attachment; filename=\"" + download.fileName() + "\""))
+                .addHeader(RawHeader.create("ETag", "\"" + download.tag() + "\""))
+                .addHeader(RawHeader.create("Accept-Ranges", "bytes"));
+        return download.part().map(part -> response.withStatus(206)
+                .addHeader(RawHeader.create("Content-Range",
+                        "bytes " + part.from() + "-" + (part.total() - 1) + "/" + part.total()))
+                .withEntity(HttpEntities.create(type, part.total() - part.from(), download.bytes())))
+                .orElseGet(() -> response.withEntity(HttpEntities.create(type, download.bytes())));
     }
 
     private static HttpResponse json(int status, Object body) {

@@ -1,5 +1,6 @@
 package bios.coordinator.run;
 
+import bios.coordinator.RetryDelay;
 import bios.coordinator.run.RunEvent.OperationSetAside;
 import bios.protocol.Fault;
 import java.time.Duration;
@@ -42,7 +43,6 @@ record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean wait
 
     /// The error code of an operation during which workers ended.
     static final String WORKER_LOST = "worker_lost";
-    private static final Duration LONGEST = Duration.ofMinutes(1);
 
     /// The policy of an entity that has just started.
     static ReplayPolicy initial(RunSettings settings) {
@@ -108,8 +108,7 @@ record ReplayPolicy(int attempts, Duration retryAfter, long waited, boolean wait
     }
 
     private Duration delay(int times) {
-        Duration grown = retryAfter.multipliedBy(1L << Math.min(20, 2 * (times - 1)));
-        return grown.compareTo(LONGEST) < 0 ? grown : LONGEST;
+        return new RetryDelay(retryAfter).after(times);
     }
 
     private static Fault lost(int deaths) {

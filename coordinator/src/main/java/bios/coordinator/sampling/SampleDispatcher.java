@@ -1,9 +1,12 @@
 package bios.coordinator.sampling;
 
+import bios.coordinator.RetryDelay;
 import bios.protocol.Fault;
+import bios.protocol.engine.EngineCommand;
 import bios.protocol.model.ModelName;
 import bios.protocol.sampling.SampleResult;
 import bios.protocol.sampling.SampleTask;
+import java.time.Duration;
 import java.util.ArrayDeque;
 import java.util.ArrayList;
 import java.util.Deque;
@@ -22,6 +25,9 @@ import java.util.Set;
 /// @param <E> reference of an engine
 final class SampleDispatcher<E> {
     private static final int MAX_REMEMBERED_ADAPTERS = 256;
+    private static final RetryDelay RETRY = new RetryDelay(Duration.ofSeconds(1));
+    /// Faults that end by waiting, however long.
+    private static final Set<String> PASSING = Set.of("queue_full", EngineCommand.STORE_FAILED, "unavailable");
 
     private final SamplingSettings settings;
     private final Map<String, Request<E>> requests = new HashMap<>();
@@ -69,6 +75,8 @@ final class SampleDispatcher<E> {
         long sentAtMillis;
         int enginesLost;
         int attemptsFailed;
+        String lastFault = "";
+        long notBeforeMillis;
         Status status = new Status.Waiting("waiting for a worker");
         long finishedAtMillis;
         long resultBytes;
@@ -152,28 +160,29 @@ final class SampleDispatcher<E> {
         engines.values().removeIf(load -> load.models.isEmpty() && load.running.isEmpty());
     }
 
-    /// Handles the loss of an engine: its requests go back to the heads of their queues, or fail after too
-    /// many lost engines. Returns the ids of those that failed.
-    List<String> handleEngineLoss(E engine, long nowMillis) {
+    /// Handles the loss of an engine: its requests go back to the heads of their queues, those that have lost
+    /// several engines after a delay. None fails for it: the engines know what they executed when they were
+    /// lost, and refuse a request during which they died again and again (docs/decisions/0007-blame.md).
+    void handleEngineLoss(E engine, long nowMillis) {
         EngineLoad<E> load = engines.remove(engine);
-        if (load == null) return List.of();
-        var failed = new ArrayList<String>();
+        if (load == null) return;
         for (Request<E> request : new ArrayList<>(load.running).reversed()) {
             request.engine = Optional.empty();
-            if (++request.enginesLost < settings.maxAttempts()) requeue(request);
-            else {
-                finish(request, new Status.Failed(Fault.server("sampling_failed",
-                        "the worker died " + request.enginesLost
-                        + " times while it worked on this request; it is not tried again")), 0, nowMillis);
-                failed.add(request.task.id());
-            }
+            if (++request.enginesLost == 1) requeue(request);
+            else defer(request, RETRY.after(request.enginesLost - 1), "its worker was lost "
+                    + request.enginesLost + " times", nowMillis);
         }
-        return failed;
     }
 
     private void requeue(Request<E> request) {
         request.status = new Status.Waiting("waiting for a worker again");
         waiting.computeIfAbsent(request.task.baseModel(), _ -> new ArrayDeque<>()).addFirst(request);
+    }
+
+    private void defer(Request<E> request, Duration delay, String why, long nowMillis) {
+        request.notBeforeMillis = nowMillis + delay.toMillis();
+        request.status = new Status.Waiting(why + "; it is tried again in " + delay.toSeconds() + " s");
+        deferred.add(request);
     }
 
     /// Stores the result of a request. Returns whether the request was unfinished; a repeated result has no
@@ -186,28 +195,33 @@ final class SampleDispatcher<E> {
         return true;
     }
 
-    /// Handles a failure reported by an engine. A fault of the user fails the request. After another fault
-    /// the request is deferred until [#requeueDeferred] and tried again, with a limit unless the queue of the
-    /// engine was full. Returns whether the request has failed.
+    /// Handles a failure reported by an engine. A fault of the user fails the request, and so does the refusal
+    /// of one that has ended its workers. After another fault it is deferred and tried again: without limit
+    /// if the fault passes by itself, else until the same one was met too often in a row. Returns whether the
+    /// request has failed.
     boolean handleFailure(String task, Fault fault, long nowMillis) {
         Request<E> request = requests.get(task);
         if (request == null || !request.isWaiting() || request.engine.isEmpty()) return false;
         release(request);
-        if (fault.code().equals("queue_full") || fault.kind() == Fault.Kind.SERVER
-                && ++request.attemptsFailed < settings.maxAttempts()) {
-            request.status = new Status.Waiting("the worker failed (" + fault.message()
-                    + "); the request is tried again");
-            deferred.add(request);
+        request.attemptsFailed = fault.code().equals(request.lastFault) ? request.attemptsFailed + 1 : 1;
+        request.lastFault = fault.code();
+        boolean passing = PASSING.contains(fault.code());
+        if (passing || fault.kind() == Fault.Kind.SERVER && !fault.code().equals(SampleTask.WORKER_LOST)
+                && request.attemptsFailed < settings.maxAttempts()) {
+            boolean full = fault.code().equals("queue_full");
+            defer(request, full ? Duration.ZERO : RETRY.after(request.attemptsFailed),
+                    "the worker failed (" + fault.message() + ")", nowMillis);
             return false;
         }
         finish(request, new Status.Failed(fault), 0, nowMillis);
         return true;
     }
 
-    /// Puts deferred requests back into their queues.
-    void requeueDeferred() {
-        deferred.forEach(this::requeue);
-        deferred.clear();
+    /// Puts the deferred requests whose delay has elapsed back into their queues.
+    void requeueDeferred(long nowMillis) {
+        List<Request<E>> due = deferred.stream().filter(r -> r.notBeforeMillis <= nowMillis).toList();
+        deferred.removeAll(due);
+        due.reversed().forEach(this::requeue);
     }
 
     private void release(Request<E> request) {

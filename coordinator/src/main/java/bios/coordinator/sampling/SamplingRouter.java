@@ -142,13 +142,13 @@ public final class SamplingRouter {
             case EnginesChanged(var directory) -> updateEngines(directory);
             case EngineTerminated(var engine) -> {
                 watched.remove(engine);
-                dispatcher.handleEngineLoss(engine, now()).forEach(this::replyToWaiters);
+                dispatcher.handleEngineLoss(engine, now());
             }
             case FromEngine(var task, var reply) -> engineReplied(task, reply);
             case LargeFromEngine(var task, var large) -> context.pipeToSelf(
                     Outbox.fetch(large, context.getSystem()), (reply, failed) -> new FromEngine(task,
                             reply instanceof EngineReply whole ? whole : new EngineReply.RequestFailed(
-                                    Fault.server("sampling_failed", "its result cannot be fetched from the"
+                                    Fault.server("unavailable", "its result cannot be fetched from the"
                                             + " worker: " + failed))));
             case PollTimeout(var task, var replyTo) -> pollTimeout(task, replyTo);
             case RouterFound(var retrieve, var routers) ->
@@ -171,7 +171,7 @@ public final class SamplingRouter {
                         failed.toString());
             });
             case Tick _ -> {
-                dispatcher.requeueDeferred();
+                dispatcher.requeueDeferred(now());
                 dispatcher.expire(now());
                 dispatcher.resendOverdue(now()).forEach(this::send);
             }

@@ -6,6 +6,7 @@ import static org.junit.jupiter.api.Assertions.assertThrows;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
 import bios.coordinator.gateway.TestClient.Answer;
+import bios.protocol.run.RunCommand.Reason;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.List;
@@ -67,6 +68,25 @@ class AccountsTest {
             Answer nobody = service.get("training_runs");
             assertEquals(401, nobody.status());
             assertEquals("unauthenticated", nobody.text("error"));
+        }
+    }
+
+    /// A run that cannot be read does not know its owner: the index does.
+    @Test void aDamagedRunIsDamagedForItsOwnerAndUnknownToOthers() {
+        try (var service = new TestService(TWO, "long-poll = 100 ms")) {
+            service.key = "tml-alice-key";
+            service.post("create_session", "{'session_id': '" + TestService.SESSION + "'}");
+            String run = service.run(8);
+            service.runs.refuse = Reason.DAMAGED;
+            Answer mine = service.get("training_runs/" + run);
+            assertEquals(List.of(500, "run_damaged"), List.of(mine.status(), mine.text("error")));
+            service.key = "tml-bob-key";
+            Answer foreign = service.get("training_runs/" + run);
+            service.runs.refuse = Reason.NOT_FOUND;
+            String missing = run.substring(0, run.length() - 4) + "0000";
+            Answer unknown = service.get("training_runs/" + missing);
+            assertEquals(List.of(404, "not_found"), List.of(foreign.status(), foreign.text("error")));
+            assertEquals(List.of(404, "not_found"), List.of(unknown.status(), unknown.text("error")));
         }
     }
 }

@@ -18,6 +18,7 @@ import java.net.Socket;
 import java.net.URI;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -66,9 +67,11 @@ class ArchiveTest {
         return members;
     }
 
-    private static Answer download() {
-        return service.get("training_runs/" + run + "/checkpoints/weights/a/archive", "Accept",
-                "application/gzip");
+    private static Answer download(String... headers) {
+        List<String> all = new ArrayList<>(List.of("Accept", "application/gzip"));
+        all.addAll(List.of(headers));
+        return service.get("training_runs/" + run + "/checkpoints/weights/a/archive",
+                all.toArray(String[]::new));
     }
 
     @Test void theArchiveIsTheSameBytesEachTimeAndHoldsWhatPeftNeeds() throws IOException {
@@ -119,6 +122,24 @@ class ArchiveTest {
                 service.get(url.getRawPath() + "?" + token.substring(0, token.length() - 2) + "AA").status());
         assertEquals(404, service.get(url.getRawPath().replace("/weights/", "/sampler_weights/") + "?"
                 + token).status());
+    }
+
+    @Test void theRestOfADownloadIsTheRestOfItsBytes() {
+        Answer whole = download();
+        String tag = whole.response().headers().firstValue("ETag").orElseThrow();
+        assertEquals("bytes", whole.response().headers().firstValue("Accept-Ranges").orElseThrow());
+        for (int from : new int[] {0, 1, 100, whole.bytes().length - 1}) {
+            Answer rest = download("Range", "bytes=" + from + "-", "If-Range", tag);
+            assertEquals(206, rest.status());
+            assertEquals("bytes " + from + "-" + (whole.bytes().length - 1) + "/" + whole.bytes().length,
+                    rest.response().headers().firstValue("Content-Range").orElseThrow());
+            assertArrayEquals(Arrays.copyOfRange(whole.bytes(), from, whole.bytes().length), rest.bytes());
+        }
+        for (String other : List.of("bytes=" + whole.bytes().length + "-", "bytes=0-5", "bytes=-5"))
+            assertArrayEquals(whole.bytes(), download("Range", other).bytes(), other);
+        Answer changed = download("Range", "bytes=5-", "If-Range", "\"other\"");
+        assertEquals(200, changed.status());
+        assertArrayEquals(whole.bytes(), changed.bytes());
     }
 
     @Test void aForgedHostIsInNoUrl() throws IOException {

@@ -218,7 +218,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
     }
 
     @Override public synchronized ListingPage<RunSummary> runs(String owner, int limit, long offset) {
-        List<RunSummary> all = runs.values().stream()
+        List<RunSummary> all = runs.values().stream().filter(r -> r.config.owner().equals(owner))
                 .map(r -> new RunSummary(r.config, r.config.lora(), r.step, r.config.createdAtMillis() + 5,
                         r.checkpoints, r.closed, r.corrupted)).toList();
         return new ListingPage<>(all.stream().skip(offset).limit(limit).toList(), all.size());
@@ -226,7 +226,7 @@ final class FakeRuns implements RunDirectory, RunIndex {
 
     @Override public synchronized ListingPage<CheckpointManifest> checkpoints(String owner, int limit,
             long offset) {
-        List<CheckpointManifest> all = runs.values().stream()
+        List<CheckpointManifest> all = runs.values().stream().filter(r -> r.config.owner().equals(owner))
                 .flatMap(r -> r.checkpoints.stream()).toList();
         return new ListingPage<>(all.stream().skip(offset).limit(limit).toList(), all.size());
     }

@@ -95,22 +95,50 @@ class SampleDispatcherTest {
         assertInstanceOf(Status.Unknown.class, dispatcher.status("me", "2"));
     }
 
-    @Test void requestsOfALostEngineAreSentFirstAndInOrderToAnotherUntilTheyHaveLostTooMany() {
+    @Test void requestsOfALostEngineAreSentFirstAndInOrderToAnotherAndNoneFailsForIt() {
         var dispatcher = dispatcher("a");
         dispatcher.submit("me", task("1", ""));
         dispatcher.submit("me", task("2", ""));
         assertEquals(List.of("1>a", "2>a"), sent(dispatcher, 0));
         dispatcher.submit("me", task("3", ""));
-        assertEquals(List.of(), dispatcher.handleEngineLoss("a", 0));
+        dispatcher.handleEngineLoss("a", 0);
         assertEquals(List.of(), sent(dispatcher, 0));
         dispatcher.updateEngines(engine("b"));
         assertEquals(List.of("1>b", "2>b", "3>b"), sent(dispatcher, 0));
         assertTrue(dispatcher.complete("2", result(1), 0));
-        assertEquals(List.of(), dispatcher.handleEngineLoss("b", 0));
-        dispatcher.updateEngines(engine("c"));
-        assertEquals(List.of("1>c", "3>c"), sent(dispatcher, 0));
-        assertEquals(List.of("1"), dispatcher.handleEngineLoss("c", 0));
-        assertEquals("sampling_failed", ((Status.Failed) dispatcher.status("me", "1")).fault().code());
+        long now = 0;
+        for (long delay : new long[] {1000, 4000, 16_000, 60_000, 60_000}) {
+            dispatcher.handleEngineLoss("b", now);
+            dispatcher.updateEngines(engine("b"));
+            sent(dispatcher, now);
+            dispatcher.requeueDeferred(now + delay - 1);
+            assertEquals(List.of(), sent(dispatcher, now + delay - 1).stream().filter("1>b"::equals).toList());
+            now += delay;
+            dispatcher.requeueDeferred(now);
+            assertTrue(sent(dispatcher, now).contains("1>b"), "after " + delay + " ms");
+        }
+        assertInstanceOf(Status.Waiting.class, dispatcher.status("me", "1"));
+        assertTrue(dispatcher.complete("1", result(1), now));
+    }
+
+    @Test void aRequestThatEndedItsWorkersFailsAtOnceAndAStoreIsWaitedFor() {
+        var dispatcher = dispatcher("a");
+        dispatcher.submit("me", task("1", ""));
+        dispatcher.submit("me", task("2", ""));
+        dispatcher.dispatch(0);
+        assertTrue(dispatcher.handleFailure("1", Fault.server(SampleTask.WORKER_LOST, "it ends workers"), 0));
+        long now = 0;
+        for (int times = 0; times < 20; times++) {
+            assertFalse(dispatcher.handleFailure("2", Fault.server("store_failed", "no answer"), now));
+            assertTrue(((Status.Waiting) dispatcher.status("me", "2")).state().contains("no answer"));
+            dispatcher.requeueDeferred(now += 60_000);
+            assertEquals(List.of("2>a"), sent(dispatcher, now));
+        }
+        assertFalse(dispatcher.handleFailure("2", Fault.server("engine_failed", "x"), now));
+        dispatcher.requeueDeferred(now += 60_000);
+        dispatcher.dispatch(now);
+        assertFalse(dispatcher.handleFailure("2", Fault.server("out_of_memory", "x"), now), "another fault");
+        assertEquals(1, dispatcher.unfinished());
     }
 
     @Test void requestsAboveTheTotalTheAccountsAndTheByteLimitAreRefused() {
@@ -155,11 +183,14 @@ class SampleDispatcherTest {
         assertFalse(dispatcher.handleFailure("2", Fault.server("queue_full", "busy"), 0));
         assertEquals(List.of(), sent(dispatcher, 0));
         for (int again = 0; again < 2; again++) {
-            dispatcher.requeueDeferred();
+            dispatcher.requeueDeferred(again * 10_000);
             assertEquals(List.of("2>a"), sent(dispatcher, 0));
-            assertFalse(dispatcher.handleFailure("2", Fault.server("blob_missing", "not there"), 0));
+            assertFalse(dispatcher.handleFailure("2", Fault.server("blob_missing", "not there"),
+                    again * 10_000));
         }
-        dispatcher.requeueDeferred();
+        dispatcher.requeueDeferred(13_999);
+        assertEquals(List.of(), sent(dispatcher, 0));
+        dispatcher.requeueDeferred(14_000);
         assertEquals(List.of("2>a"), sent(dispatcher, 0));
         assertTrue(dispatcher.handleFailure("2", Fault.server("blob_missing", "not there"), 0));
         assertEquals(0, dispatcher.unfinished());
@@ -190,20 +221,21 @@ class SampleDispatcherTest {
             var ended = new HashSet<String>();
             int next = 0;
             for (int step = 0; step < 300; step++) {
+                long now = step * 1000L;
                 String engine = random.nextBoolean() ? "a" : "b";
                 Optional<String> running = at.get(engine).stream().sorted().skip(random.nextInt(4))
                         .findFirst();
                 switch (random.nextInt(12)) {
                     case 0 -> {
-                        ended.addAll(dispatcher.handleEngineLoss(engine, 0));
+                        dispatcher.handleEngineLoss(engine, now);
                         at.get(engine).clear();
                         dispatcher.updateEngines(engine("a", "b"));
                     }
-                    case 1 -> dispatcher.requeueDeferred();
+                    case 1 -> dispatcher.requeueDeferred(now);
                     case 2 -> running.ifPresent(id -> {
                         at.values().forEach(tasks -> tasks.remove(id));
-                        if (dispatcher.handleFailure(id, Fault.server("x", "y"), 0)) assertTrue(
-                                ended.add(id));
+                        if (dispatcher.handleFailure(id, Fault.server("x", "y"), now))
+                            assertTrue(ended.add(id));
                     });
                     case 3, 4, 5, 6 -> running.ifPresent(id -> {
                         at.values().forEach(tasks -> tasks.remove(id));
@@ -219,7 +251,7 @@ class SampleDispatcherTest {
                 assertTrue(dispatcher.unfinished() <= 10);
             }
             for (int i = 0; i < 100 && dispatcher.unfinished() > 0; i++) {
-                dispatcher.requeueDeferred();
+                dispatcher.requeueDeferred(Long.MAX_VALUE);
                 dispatcher.dispatch(0).forEach(send -> at.get(send.engine()).add(send.task().id()));
                 at.values().forEach(tasks -> {
                     tasks.forEach(id -> {

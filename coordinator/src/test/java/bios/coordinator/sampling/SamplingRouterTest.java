@@ -26,6 +26,7 @@ import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.TimeoutException;
+import java.util.concurrent.atomic.AtomicLong;
 import java.util.concurrent.atomic.AtomicReference;
 import org.apache.pekko.actor.testkit.typed.javadsl.ActorTestKit;
 import org.apache.pekko.actor.testkit.typed.javadsl.TestProbe;
@@ -177,8 +178,9 @@ class SamplingRouterTest {
     private static Fault failure(String name, WeightKeeper keeper) {
         var published = new AtomicReference<>(EngineDirectory.EMPTY);
         var directory = KIT.spawn(ModelDirectory.create(published, Duration.ofMillis(50)));
+        var fast = new AtomicLong(); // each look at the clock takes a second
         var router = KIT.spawn(SamplingRouter.create(name, SETTINGS, directory, SampleRequestStore.NONE,
-                keeper, () -> 0));
+                keeper, () -> fast.addAndGet(1_000_000_000L)));
         var engine = KIT.spawn(Behaviors.<EngineCommand>receiveMessage(command -> {
             if (command instanceof EngineCommand.Describe(var replyTo))
                 replyTo.tell(new EngineReply.Description(List.of(MODEL), 0, 0, List.of()));

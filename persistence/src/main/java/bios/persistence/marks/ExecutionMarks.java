@@ -19,6 +19,8 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 import java.nio.file.StandardOpenOption;
 import java.util.ArrayList;
+import java.util.Collection;
+import java.util.HashMap;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
@@ -39,6 +41,12 @@ public final class ExecutionMarks implements AutoCloseable {
     private static final int COUNTED = 64;
     private static final int EXECUTED = 2048;
     private static final int PROBES = 8;
+    /// Most entries of sampling requests at a time: operations find room beside them.
+    private static final int SAMPLES = 48;
+    /// Names of sampling requests begin with it; a run's id does not contain it.
+    private static final String SAMPLE = ":";
+    /// A count is stored as one number: the ends alone, plus one, and above them all ends.
+    private static final int ENDS_SHIFT = 16;
     private static final ValueLayout.OfLong LONG =
             ValueLayout.JAVA_LONG.withOrder(ByteOrder.LITTLE_ENDIAN);
     private static final ValueLayout.OfInt INT = ValueLayout.JAVA_INT.withOrder(ByteOrder.LITTLE_ENDIAN);
@@ -47,7 +55,7 @@ public final class ExecutionMarks implements AutoCloseable {
     private static final long DEATHS = 16;
     private static final long ID = 24;
     private static final long HEADER = 64;
-    // An entry: flag or count, length of the run's id, position, the run's id.
+    // An entry: flag or count, length of the name, position, the name (of a run or a sampling request).
     private static final long ENTRY = 224;
     private static final long SIZE = HEADER + ENTRY * (ACTIVE + COUNTED + EXECUTED);
 
@@ -64,6 +72,7 @@ public final class ExecutionMarks implements AutoCloseable {
     private final MemorySegment file;
     private final String id;
     private final Map<RunId, DeathReport> reports;
+    private final Map<String, Count> samples = new HashMap<>();
 
     private ExecutionMarks(Optional<FileLock> lock) throws IOException {
         this.lock = lock;
@@ -127,38 +136,48 @@ public final class ExecutionMarks implements AutoCloseable {
         var marks = new ArrayList<Mark>();
         for (int i = 0; i < ACTIVE; i++)
             if (file.get(INT, active(i)) > 0)
-                marks.add(new Mark(run(active(i)), position(active(i)), file.get(INT, active(i))));
+                marks.add(new Mark(name(active(i)), position(active(i)), file.get(INT, active(i))));
         var all = new LinkedHashMap<RunId, DeathReport>();
         boolean died = before == State.RUNNING || before == State.DEVICE_LOST;
-        DeathTally now = died ? tally.after(marks, c -> executed(c.run()) >= c.position()) : tally;
+        DeathTally now = died ? tally.after(marks, c -> executed(c.name()) >= c.position()) : tally;
         if (died) {
             file.set(LONG, DEATHS, file.get(LONG, DEATHS) + 1);
             keep(now.counts());
         }
         String cause = before == State.DEVICE_LOST ? "its device was lost" : "it ended without a shutdown";
         for (Count count : now.counts())
-            all.putIfAbsent(count.run(), report(count.run(), count.position(), count.alone(), cause));
+            if (count.name().startsWith(SAMPLE)) samples.put(count.name(), count);
+            else all.putIfAbsent(new RunId(count.name()),
+                    report(new RunId(count.name()), count.position(), count.alone(), cause));
         for (Count ended : now.ended(tally))
-            all.putIfAbsent(ended.run(), report(ended.run(), 0, 0, cause));
+            if (!ended.name().startsWith(SAMPLE))
+                all.putIfAbsent(new RunId(ended.name()), report(new RunId(ended.name()), 0, 0, cause));
         return all;
     }
 
     private DeathReport report(RunId run, long position, int alone, String cause) {
-        return new DeathReport(run, id, file.get(LONG, DEATHS), executed(run), position, alone, cause);
+        return new DeathReport(run, id, file.get(LONG, DEATHS), executed(run.value()), position, alone,
+                cause);
     }
 
     private List<Count> counted() {
         var counts = new ArrayList<Count>();
         for (int i = 0; i < COUNTED; i++)
             if (file.get(INT, counted(i)) > 0)
-                counts.add(new Count(run(counted(i)), position(counted(i)), file.get(INT, counted(i)) - 1));
+                counts.add(count(counted(i)));
         return counts;
+    }
+
+    private Count count(long at) {
+        int stored = file.get(INT, at);
+        return new Count(name(at), position(at), (stored & (1 << ENDS_SHIFT) - 1) - 1, stored >>> ENDS_SHIFT);
     }
 
     private void keep(List<Count> counts) {
         for (int i = 0; i < COUNTED; i++) file.set(INT, counted(i), 0);
         for (int i = 0; i < Math.min(COUNTED, counts.size()); i++)
-            write(counted(i), counts.get(i).run(), counts.get(i).position(), counts.get(i).alone() + 1);
+            write(counted(i), counts.get(i).name(), counts.get(i).position(),
+                    counts.get(i).alone() + 1 | Math.min(counts.get(i).ends(), 0x7fff) << ENDS_SHIFT);
     }
 
     /// What the ends of earlier processes say about runs: one report for each run of which an operation was
@@ -171,9 +190,23 @@ public final class ExecutionMarks implements AutoCloseable {
     public Optional<DeathReport> report(RunId run) {
         DeathReport report = reports.get(run);
         if (report != null) return Optional.of(report);
-        long executed = executed(run);
+        long executed = executed(run.value());
         return executed == 0 ? Optional.empty()
                 : Optional.of(new DeathReport(run, id, file.get(LONG, DEATHS), executed, 0, 0, ""));
+    }
+
+    /// What the ends of earlier processes say about a sampling request.
+    ///
+    /// @param alone number of ends at which only it was being decoded
+    /// @param ends number of all ends at which it was being decoded
+    public record SampleDeaths(int alone, int ends) {}
+
+    /// The ends at which a sampling request was being decoded; none if it was not, or has been decoded since.
+    ///
+    /// @param task its id
+    public synchronized SampleDeaths sampleDeaths(String task) {
+        Count count = samples.isEmpty() ? null : samples.get(sample(task));
+        return count == null ? new SampleDeaths(0, 0) : new SampleDeaths(count.alone(), count.ends());
     }
 
     // ---- what this process does ----
@@ -183,11 +216,37 @@ public final class ExecutionMarks implements AutoCloseable {
     /// @param operations positions by run
     public synchronized Handle begin(Map<RunId, Long> operations) {
         var slots = new ArrayList<Integer>();
-        operations.forEach((run, position) -> free().ifPresent(slot -> {
-            write(active(slot), run, position, operations.size());
-            slots.add(slot);
-        }));
+        operations.forEach((run, position) ->
+                mark(run.value(), position, operations.size()).ifPresent(slots::add));
         return new Handle(slots);
+    }
+
+    /// Marks sampling requests that are decoded together from now on.
+    ///
+    /// @param tasks their ids
+    public synchronized Handle beginSamples(Collection<String> tasks) {
+        var slots = new ArrayList<Integer>();
+        tasks.stream().limit(SAMPLES).forEach(task ->
+                mark(sample(task), 1, tasks.size()).ifPresent(slots::add));
+        return new Handle(slots);
+    }
+
+    private Optional<Integer> mark(String name, long position, int company) {
+        Optional<Integer> slot = free();
+        slot.ifPresent(at -> write(active(at), name, position, company));
+        return slot;
+    }
+
+    /// The name of a sampling request in a register: a digest, because ids may be long.
+    private static String sample(String task) {
+        return SAMPLE + UUID.nameUUIDFromBytes(task.getBytes(StandardCharsets.UTF_8));
+    }
+
+    /// A sampling request has been decoded: its ends are not counted any more.
+    public synchronized void sampled(String task) {
+        if (samples.isEmpty() || samples.remove(sample(task)) == null || !arena.scope().isAlive()) return;
+        for (int i = 0; i < COUNTED; i++)
+            if (holds(counted(i), sample(task))) file.set(INT, counted(i), 0);
     }
 
     private Optional<Integer> free() {
@@ -204,27 +263,28 @@ public final class ExecutionMarks implements AutoCloseable {
     /// Records that an operation was executed to its end.
     public synchronized void executed(RunId run, long position) {
         if (!arena.scope().isAlive()) return;
-        int first = slot(run);
+        String name = run.value();
+        int first = slot(name);
         long found = executed(first);
         for (int i = 0; i < PROBES; i++) {
             long at = executed((first + i) % EXECUTED);
-            if (file.get(INT, at) == 0 || holds(at, run)) {
+            if (file.get(INT, at) == 0 || holds(at, name)) {
                 found = at;
                 break;
             }
         }
-        if (holds(found, run)) file.set(LONG, found + 8, Math.max(position, position(found)));
+        if (holds(found, name)) file.set(LONG, found + 8, Math.max(position, position(found)));
         else {
             file.set(INT, found, 0);
-            write(found, run, position, 1);
+            write(found, name, position, 1);
         }
     }
 
-    private long executed(RunId run) {
-        int first = slot(run);
+    private long executed(String name) {
+        int first = slot(name);
         for (int i = 0; i < PROBES; i++) {
             long at = executed((first + i) % EXECUTED);
-            if (holds(at, run)) return position(at);
+            if (holds(at, name)) return position(at);
         }
         return 0;
     }
@@ -266,8 +326,8 @@ public final class ExecutionMarks implements AutoCloseable {
     }
 
     /// Where the search for a run begins: ids that differ little begin far from each other.
-    private static int slot(RunId run) {
-        return (run.value().hashCode() * 0x9E3779B9 >>> 8) % EXECUTED;
+    private static int slot(String name) {
+        return (name.hashCode() * 0x9E3779B9 >>> 8) % EXECUTED;
     }
 
     private static long executed(int slot) {
@@ -275,8 +335,8 @@ public final class ExecutionMarks implements AutoCloseable {
     }
 
     /// Writes an entry; its flag last, so that an entry is complete or free at any moment.
-    private void write(long at, RunId run, long position, int flag) {
-        byte[] name = run.value().getBytes(StandardCharsets.US_ASCII);
+    private void write(long at, String named, long position, int flag) {
+        byte[] name = named.getBytes(StandardCharsets.US_ASCII);
         file.set(INT, at + 4, name.length);
         file.set(LONG, at + 8, position);
         MemorySegment.copy(name, 0, file, ValueLayout.JAVA_BYTE, at + 16, name.length);
@@ -284,13 +344,13 @@ public final class ExecutionMarks implements AutoCloseable {
         file.set(INT, at, flag);
     }
 
-    private boolean holds(long at, RunId run) {
-        return file.get(INT, at) > 0 && run(at).equals(run);
+    private boolean holds(long at, String name) {
+        return file.get(INT, at) > 0 && name(at).equals(name);
     }
 
-    private RunId run(long at) {
+    private String name(long at) {
         byte[] name = file.asSlice(at + 16, file.get(INT, at + 4)).toArray(ValueLayout.JAVA_BYTE);
-        return new RunId(new String(name, StandardCharsets.US_ASCII));
+        return new String(name, StandardCharsets.US_ASCII);
     }
 
     private long position(long at) {

@@ -3,6 +3,7 @@ package bios.persistence.marks;
 import static org.junit.jupiter.api.Assertions.assertEquals;
 import static org.junit.jupiter.api.Assertions.assertTrue;
 
+import bios.persistence.marks.ExecutionMarks.SampleDeaths;
 import bios.protocol.run.DeathReport;
 import bios.protocol.run.RunId;
 import java.nio.file.Files;
@@ -115,6 +116,32 @@ class ExecutionMarksTest {
         ExecutionMarks second = ExecutionMarks.open(folder.resolve("shared"));
         first.executed(A, 1);
         assertEquals(Optional.empty(), second.report(A));
+    }
+
+    @Test void endsDuringSamplingRequestsAreCountedWithoutAnyReportAboutARun() throws Exception {
+        next().beginSamples(List.of("one", "two"));
+        ExecutionMarks second = next();
+        assertEquals(new SampleDeaths(0, 1), second.sampleDeaths("one"));
+        second.begin(Map.of(A, 7L));
+        second.beginSamples(List.of("one"));
+        ExecutionMarks third = next();
+        assertEquals(new SampleDeaths(0, 2), third.sampleDeaths("one"), "an operation was executed too");
+        assertEquals(new SampleDeaths(0, 1), third.sampleDeaths("two"));
+        assertEquals(List.of(A), third.reports().stream().map(DeathReport::run).toList());
+        third.end(third.beginSamples(List.of("two")));
+        third.sampled("two");
+        third.beginSamples(List.of("one"));
+        ExecutionMarks fourth = next();
+        assertEquals(new SampleDeaths(1, 3), fourth.sampleDeaths("one"));
+        assertEquals(new SampleDeaths(0, 0), fourth.sampleDeaths("two"));
+        assertEquals(new SampleDeaths(0, 0), next().sampleDeaths("one"), "it ended outside of the request");
+    }
+
+    @Test void manySamplingRequestsLeaveRoomForTheMarkOfAnOperation() throws Exception {
+        ExecutionMarks marks = next();
+        marks.beginSamples(java.util.stream.IntStream.range(0, 500).mapToObj(i -> "s" + i).toList());
+        marks.begin(Map.of(A, 7L));
+        assertEquals(7, report(next(), A).orElseThrow().position());
     }
 
     @Test void manyRunsAreMarkedAndKnown() throws Exception {

@@ -19,6 +19,9 @@ import java.util.Optional;
 /// @param topkPromptLogprobs how many most likely tokens to report per prompt position, 0 for none
 public record SampleTask(String id, ModelName baseModel, Optional<Adapter> adapter, int[] prompt,
         SamplingParams params, int numSamples, long seed, boolean promptLogprobs, int topkPromptLogprobs) {
+    /// The error code of a request that is not decoded any more because workers died while they decoded it.
+    public static final String WORKER_LOST = "worker_lost";
+
     /// Immutable adapter weights.
     ///
     /// @param contentId SHA-256 of the adapter's bytes

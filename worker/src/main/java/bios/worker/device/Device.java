@@ -154,6 +154,28 @@ public interface Device extends AutoCloseable {
     /// The draws of a pass.
     Draws draws(Scope scope, List<Draw> draws);
 
+    /// Verbs of a pass that is repeated with other data: what they do depends on their operands' shapes and
+    /// data only, and they call nothing else that the device executes.
+    @FunctionalInterface
+    interface Repeated {
+        /// Calls the verbs.
+        ///
+        /// @param scope of all that they allocate
+        /// @return the result, in the scope
+        Tensor call(Scope scope, List<Tensor> inputs, Slots slots, Sequences sequences);
+    }
+
+    /// The result of verbs that are called again and again, as decoding does with all layers of a model: a
+    /// device may record them and repeat the record, which computes the same bits.
+    ///
+    /// @param scope of the result
+    /// @param what names the verbs and all their operands but the others
+    /// @param pages of the sequences
+    default Tensor repeat(Scope scope, Object what, List<Tensor> inputs, Slots slots, Sequences sequences,
+            PagePool pages, Repeated verbs) {
+        return verbs.call(scope, inputs, slots, sequences);
+    }
+
     // ---- products ----
 
     /// lows[i] ← s·x·A of every slot at sites[i], in one pass over x. lows[i] is `[T, slots.rank(sites[i])]`;

@@ -17,10 +17,13 @@ public final class Devices {
     ///
     /// @throws IllegalArgumentException if this machine cannot execute the path, or has no such card
     public static Device open(DeviceSettings settings) {
-        if (isCuda(settings.device())
-                || settings.device().equals(DeviceSettings.AUTO) && !cards().isEmpty())
-            return CudaBackend.open(settings.device(), settings);
+        if (onCard(settings.device())) return CudaBackend.open(settings.device(), settings);
         return CpuBackend.open(settings);
+    }
+
+    /// Whether a card computes with this setting on this machine.
+    public static boolean onCard(String device) {
+        return isCuda(device) || device.equals(DeviceSettings.AUTO) && !cards().isEmpty();
     }
 
     private static boolean isCuda(String device) {

@@ -473,7 +473,9 @@ final class DeviceExecutor implements AutoCloseable {
     }
 
     /// A request with its adapter on the device.
-    record Ready(PendingSample request, Optional<Adapter> adapter) {}
+    ///
+    /// @param suspected whether processes ended while it was being decoded
+    record Ready(PendingSample request, Optional<Adapter> adapter, boolean suspected) {}
 
     /// How a request ended.
     sealed interface SampleOutcome {
@@ -491,11 +493,18 @@ final class DeviceExecutor implements AutoCloseable {
             model.requests().put(model.sampler().submit(ready.request.task(), ready.adapter), ready.request);
         long began = System.nanoTime(); // edge: measures, decides nothing
         queue.launched(name);
+        ExecutionMarks.Handle mark = marks.beginSamples(model.requests().values().stream()
+                .map(request -> request.task().id()).toList());
         try {
             LaunchedDecode launched = model.sampler().launch();
-            whenComplete(launched::await, _ -> sampled(name, model, launched, began));
+            whenComplete(launched::await, _ -> {
+                var ended = sampled(name, model, launched, began);
+                marks.end(mark);
+                return ended;
+            });
         } catch (Throwable thrown) {
             List<SampleOutcome> outcomes = failed(model, thrown);
+            marks.end(mark);
             queue.completed(name, !model.sampler().idle());
             report.accept(new EngineSelfMessage.Sampled(outcomes));
         }

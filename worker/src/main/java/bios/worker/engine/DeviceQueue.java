@@ -47,6 +47,8 @@ final class DeviceQueue {
         final List<DeviceExecutor.Ready> added = new ArrayList<>();
         boolean decoding;
         boolean inFlight;
+        /// A request is being decoded during which processes ended before.
+        boolean suspected;
 
         boolean ready() {
             return !inFlight && (decoding || !added.isEmpty());
@@ -104,7 +106,9 @@ final class DeviceQueue {
 
     /// Adds a sampling request.
     synchronized void add(ModelName model, DeviceExecutor.Ready request) {
-        samplers.computeIfAbsent(model, _ -> new Sampling()).added.add(request);
+        Sampling sampling = samplers.computeIfAbsent(model, _ -> new Sampling());
+        sampling.added.add(request);
+        sampling.suspected |= request.suspected();
         notifyAll();
     }
 
@@ -178,8 +182,10 @@ final class DeviceQueue {
     /// @param decoding whether the sampler has more to do
     synchronized void completed(ModelName model, boolean decoding) {
         inFlight--;
-        samplers.get(model).inFlight = false;
-        samplers.get(model).decoding = decoding;
+        Sampling sampling = samplers.get(model);
+        sampling.inFlight = false;
+        sampling.decoding = decoding;
+        sampling.suspected &= decoding || !sampling.added.isEmpty();
         notifyAll();
     }
 
@@ -197,11 +203,19 @@ final class DeviceQueue {
             Runnable call = calls.poll();
             if (call != null) return new Work.Call(call);
             if (!callsOnly && !completions.isEmpty()) return completions.poll();
-            boolean full = callsOnly || inFlight == PASSES_IN_FLIGHT;
+            boolean full = callsOnly || inFlight >= (suspected() ? 1 : PASSES_IN_FLIGHT);
             Optional<TurnOrder.Kind> kind = full ? Optional.empty() : order.next(this::ready);
             if (kind.isPresent()) return turn(kind.get());
             wait(); // edge: the device's thread has nothing to do
         }
+    }
+
+    /// Whether something is to be executed that may have ended processes: until it is done, one pass is in
+    /// flight at a time, so that what is being executed when the process ends is known.
+    private boolean suspected() {
+        return runs.values().stream().map(pending -> pending.operations.peek())
+                .anyMatch(first -> first != null && first.alone())
+                || samplers.values().stream().anyMatch(sampling -> sampling.suspected);
     }
 
     private boolean ready(TurnOrder.Kind kind) {

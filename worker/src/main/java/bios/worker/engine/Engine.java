@@ -81,7 +81,7 @@ public final class Engine {
         this.admission = new RunAdmission(executor.runBytes(), settings.runs().maxWaiting());
         this.heap = new HeapBudget(settings.runs().heapLimit());
         this.samples = new SampleQueue(new AdapterCache(settings.adapterBytes()), queue, this::loadAdapter,
-                settings.maxQueuedSequences());
+                settings.maxQueuedSequences(), marks);
     }
 
     /// The parts that an engine starts with.

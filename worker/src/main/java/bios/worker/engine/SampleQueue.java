@@ -1,5 +1,6 @@
 package bios.worker.engine;
 
+import bios.persistence.marks.ExecutionMarks;
 import bios.protocol.Fault;
 import bios.protocol.engine.EngineCommand.EngineReply;
 import bios.protocol.sampling.SampleTask;
@@ -17,12 +18,20 @@ import java.util.function.BiConsumer;
 import org.apache.pekko.actor.typed.ActorRef;
 
 /// Sampling requests from their arrival to their answer: those whose adapter is being loaded or has no room
-/// wait; the others go to the [DeviceQueue]. Only the engine uses it.
+/// wait; the others go to the [DeviceQueue]. A request during which processes of this worker ended is decoded
+/// alone, and after [#DEATHS] ends alone it is not decoded any more (docs/decisions/0007-blame.md). Only the
+/// engine uses it.
 final class SampleQueue {
+    /// A request during which the worker ended so often, alone, is refused.
+    private static final int DEATHS = 3;
+    /// After so many ends in company a request is decoded alone.
+    private static final int DEATHS_IN_COMPANY = 2;
+
     private final AdapterCache cache;
     private final DeviceQueue device;
     private final BiConsumer<PendingSample, List<Adapter>> loader;
     private final int maxSequences;
+    private final ExecutionMarks marks;
     /// Requests by the adapter that is being loaded for them.
     private final Map<AdapterCache.Key, List<PendingSample>> loading = new HashMap<>();
     /// Requests for whose adapter there is no room, in their order.
@@ -31,15 +40,21 @@ final class SampleQueue {
     /// is computed once.
     private final Map<SampleTask, Set<ActorRef<EngineReply>>> receivers = new HashMap<>();
     private int sequences;
+    /// Requests for the device, in their order; the first waits while it must not have company.
+    private final Deque<DeviceExecutor.Ready> ready = new ArrayDeque<>();
+    private int decoding;
+    private boolean decodingAlone;
 
     /// @param loader frees the evicted adapters and loads that of the request
     /// @param maxSequences most sequences of all requests
+    /// @param marks what earlier processes left
     SampleQueue(AdapterCache cache, DeviceQueue device, BiConsumer<PendingSample, List<Adapter>> loader,
-            int maxSequences) {
+            int maxSequences, ExecutionMarks marks) {
         this.cache = cache;
         this.device = device;
         this.loader = loader;
         this.maxSequences = maxSequences;
+        this.marks = marks;
     }
 
     /// Sequences of all requests that are not answered.
@@ -55,6 +70,10 @@ final class SampleQueue {
             known.add(request.replyTo());
             return Optional.empty();
         }
+        int deaths = marks.sampleDeaths(request.task().id()).alone();
+        if (deaths >= DEATHS)
+            return Optional.of(Fault.server(SampleTask.WORKER_LOST, "the worker died " + deaths
+                    + " times while it decoded this request alone"));
         int all = sequences + request.task().numSamples();
         if (sequences > 0 && all > maxSequences)
             return Optional.of(Fault.server("queue_full",
@@ -94,7 +113,19 @@ final class SampleQueue {
     }
 
     private void dispatch(PendingSample request, Optional<Adapter> adapter) {
-        device.add(request.task().baseModel(), new DeviceExecutor.Ready(request, adapter));
+        var deaths = marks.sampleDeaths(request.task().id());
+        boolean suspected = deaths.alone() > 0 || deaths.ends() >= DEATHS_IN_COMPANY;
+        ready.add(new DeviceExecutor.Ready(request, adapter, suspected));
+        decodeNext();
+    }
+
+    private void decodeNext() {
+        while (!ready.isEmpty() && !decodingAlone && !(ready.peek().suspected() && decoding > 0)) {
+            DeviceExecutor.Ready next = ready.poll();
+            decoding++;
+            decodingAlone = next.suspected();
+            device.add(next.request().task().baseModel(), next);
+        }
     }
 
     /// An adapter is on the device.
@@ -120,7 +151,11 @@ final class SampleQueue {
                 case DeviceExecutor.SampleOutcome.Failed(_, var fault) ->
                         new EngineReply.RequestFailed(fault);
             });
+            marks.sampled(outcome.request().task().id());
         }
+        decoding -= outcomes.size();
+        decodingAlone &= decoding > 0;
+        decodeNext();
         admitWaiting();
     }
 

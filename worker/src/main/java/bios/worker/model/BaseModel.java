@@ -242,10 +242,19 @@ public final class BaseModel implements AutoCloseable {
     /// @param tokens, positions uploads of the pass's arrays
     /// @return valid until `scope` is closed
     public CachedPass.Output forward(Device.Scope scope, CachedPass pass, Tensor tokens, Tensor positions) {
-        PassContext context = new PassContext(device, positions, device.slots(scope, pass.slots()),
-                device.sequences(scope, pass.sequences()), Optional.of(pass.pages()), rope.cos(), rope.sin());
-        Tensor x = device.scratch(scope, pass.rows(), spec.hidden());
-        Tensor next = device.scratch(scope, pass.rows(), spec.hidden());
+        Slots slots = device.slots(scope, pass.slots());
+        Tensor hidden = device.repeat(scope, List.of(this, rope.cos(), rope.sin()),
+                List.of(tokens, positions), slots, device.sequences(scope, pass.sequences()), pass.pages(),
+                (own, inputs, adapters, sequences) -> layers(own, inputs.get(0), new PassContext(device,
+                        inputs.get(1), adapters, sequences, Optional.of(pass.pages()), rope.cos(),
+                        rope.sin())));
+        return new CachedPass.Output(hidden, slots);
+    }
+
+    /// The residual rows of tokens after the last layer.
+    private Tensor layers(Device.Scope scope, Tensor tokens, PassContext context) {
+        Tensor x = device.scratch(scope, tokens.rows(), spec.hidden());
+        Tensor next = device.scratch(scope, tokens.rows(), spec.hidden());
         device.embed(x, tokens, embedding);
         for (Layer layer : layers) {
             try (Device.Scope temporary = device.scope()) {
@@ -255,7 +264,7 @@ public final class BaseModel implements AutoCloseable {
             x = next;
             next = swap;
         }
-        return new CachedPass.Output(x, context.slots());
+        return x;
     }
 
     /// [#forward] with uploads made from the host's data and with caches that grow, for tests.

@@ -31,7 +31,7 @@ final class CudaEmulatorTest {
     @ParameterizedTest @ValueSource(strings = {"missingBarrier", "missingWarpBarrier", "offByOneInATile",
         "uninitialisedRead", "misalignedVector", "sharedOverrun", "earlyReturn", "copyNotAwaited",
         "laneOutsideItsMask", "missingBarrierAfterAScalar", "missingBarrierBeforeReuse",
-        "missingBarrierBeforeAnAtomic"})
+        "missingBarrierBeforeAnAtomic", "sharedMemoryInAll"})
     void anErrorOfAKernelEndsTheProcessWithItsNameInEveryOrderOfItsThreads(String planted) {
         soundForEverySeed(planted);
         for (int seed = 1; seed <= SEEDS / 4; seed++) {
@@ -42,7 +42,7 @@ final class CudaEmulatorTest {
     }
 
     @ParameterizedTest @ValueSource(strings = {"useAfterFree", "missingFree", "destroyedStream",
-        "destroyedContext"})
+        "destroyedContext", "memoryFreedBeforeTheReplay", "destroyedGraph"})
     void anErrorOfTheHostEndsTheProcess(String planted) {
         soundForEverySeed(planted);
         var ended = run(planted, true, 1);
@@ -65,6 +65,19 @@ final class CudaEmulatorTest {
         var ended = run(planted, true, 1);
         assertEquals(2, ended.status(), ended.output());
         assertTrue(ended.output().contains("twice: refused: "), ended.output());
+    }
+
+    @ParameterizedTest @ValueSource(strings = {"allocationWhileCapturing", "eventOfACapture"})
+    void whatACaptureCannotContainIsRefused(String planted) {
+        soundForEverySeed(planted);
+        var ended = run(planted, true, 1);
+        assertEquals(2, ended.status(), ended.output());
+        assertTrue(ended.output().contains("refused: "), ended.output());
+    }
+
+    @Test void aGraphKeepsTheParametersOfItsCapture() {
+        soundForEverySeed("parameterWithoutUpdate");
+        assertEquals(1, run("parameterWithoutUpdate", true, 1).status());
     }
 
     @Test void faultsAreInjectedWhereTheyAreAskedFor() {

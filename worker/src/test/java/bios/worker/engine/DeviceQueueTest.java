@@ -115,7 +115,7 @@ class DeviceQueueTest {
 
     @Test void callsRunBeforeTurnsAndAStoppedDeviceRunsNoTurns() throws InterruptedException {
         queue.add(new ResidentRun(model), optimize());
-        queue.add(NAME, new DeviceExecutor.Ready(null, Optional.empty()));
+        queue.add(NAME, new DeviceExecutor.Ready(null, Optional.empty(), false));
         queue.add(() -> {});
         assertInstanceOf(Work.Call.class, queue.take(false));
         assertInstanceOf(Turn.Sample.class, queue.take(false));
@@ -125,7 +125,7 @@ class DeviceQueueTest {
     }
 
     @Test void aRequestThatArrivesWhileAStepIsOnTheDeviceIsInTheNextOne() throws InterruptedException {
-        var ready = new DeviceExecutor.Ready(null, Optional.empty());
+        var ready = new DeviceExecutor.Ready(null, Optional.empty(), false);
         queue.add(NAME, ready);
         assertEquals(1, assertInstanceOf(Turn.Sample.class, queue.take(false)).added().size());
         queue.launched(NAME);

@@ -434,8 +434,10 @@ class SamplerTest {
                     assertEquals(1, calls.stream().filter("readback"::equals).count());
                     assertEquals("readback", calls.getLast());
                     for (String data : List.of("upload", "slots", "sequences", "draws"))
-                        assertTrue(calls.lastIndexOf(data) < calls.indexOf("embed"), data);
-                    assertEquals(own.spec().layers(), calls.stream().filter("append"::equals).count());
+                        assertTrue(calls.lastIndexOf(data) < calls.indexOf("repeat"), data);
+                    // a device that repeats a recorded pass is not given its verbs again
+                    assertEquals(calls.contains("embed") ? own.spec().layers() : 0,
+                            calls.stream().filter("append"::equals).count());
                     for (String waits : List.of("read", "write", "floats", "ints", "doubles", "copy"))
                         assertFalse(calls.contains(waits), waits);
                     sampler.complete(pass);

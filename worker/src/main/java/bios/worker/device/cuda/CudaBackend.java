@@ -107,12 +107,13 @@ public final class CudaBackend {
     private static Device open(CudaCard card, DeviceSettings settings, Nvrtc nvrtc, CudaMemory memory,
             CudaDriver driver, CudaStream compute) {
         var own = settings.cuda();
-        var kernels = new Kernels(driver, compute, new KernelCompiler(nvrtc, card, cache(own)));
+        var computing = new ComputeStream(driver, compute);
+        var kernels = new Kernels(driver, computing, new KernelCompiler(nvrtc, card, cache(own)));
         try {
             long faults = memory.tensor(DType.I32, 1, CudaTransfers.FAULT_BYTES / 4).address();
-            return new CudaDevice(new Cuda(card, driver, memory, new PinnedMemory(driver), kernels, compute,
+            return new CudaDevice(new Cuda(card, driver, memory, new PinnedMemory(driver), kernels, computing,
                     driver.stream(), faults, own.libraryPath(),
-                    settings.activations().orElse(Activations.MIXED)));
+                    settings.activations().orElse(Activations.MIXED)), own.graphs());
         } catch (Throwable failure) {
             memory.close();
             throw failure;

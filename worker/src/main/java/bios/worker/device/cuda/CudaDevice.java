@@ -34,10 +34,12 @@ final class CudaDevice implements Device {
     private final CudaProducts products;
     private final CudaAttention attention;
     private final CudaSampling sampling;
+    private final CudaGraphs graphs;
     private final Optional<Nvml> monitor;
     private boolean closed;
 
-    CudaDevice(Cuda cuda) {
+    /// @param graphs whether passes that repeat are graphs
+    CudaDevice(Cuda cuda, boolean graphs) {
         this.cuda = cuda;
         transfers = new CudaTransfers(cuda);
         loader = new WeightLoader(cuda);
@@ -47,6 +49,7 @@ final class CudaDevice implements Device {
         cuda.memory().beforeScopesClose(products::flush);
         attention = new CudaAttention(cuda, transfers, rows);
         sampling = new CudaSampling(cuda, transfers, rows);
+        this.graphs = new CudaGraphs(cuda, products::flush, graphs);
         monitor = Nvml.of(cuda.card());
     }
 
@@ -110,6 +113,7 @@ final class CudaDevice implements Device {
     }
 
     @Override public void rest() {
+        graphs.drop();
         loader.rest();
         cuda.memory().dropIdle();
     }
@@ -184,6 +188,17 @@ final class CudaDevice implements Device {
 
     @Override public Draws draws(Scope scope, List<Draw> draws) {
         return sampling().draws(scope, draws);
+    }
+
+    @Override public Tensor repeat(Scope scope, Object what, List<Tensor> inputs, Slots slots,
+            Sequences sequences, PagePool pages, Repeated verbs) {
+        products.flush();
+        return graphs.repeat(scope, what, inputs, slots, sequences, pages, verbs);
+    }
+
+    /// Passes that were launched as one graph so far.
+    long graphLaunches() {
+        return graphs.launches();
     }
 
     // ---- products ----
@@ -312,12 +327,13 @@ final class CudaDevice implements Device {
         try {
             cuda.driver().await(cuda.compute());
             cuda.driver().await(cuda.copies());
+            graphs.drop();
             loader.close();
             products.close();
             cuda.memory().close();
             cuda.pinned().close();
             cuda.kernels().close();
-            cuda.driver().destroy(cuda.compute());
+            cuda.computing().close();
             cuda.driver().destroy(cuda.copies());
         } catch (DeviceLost _) {
             // the process ends

@@ -17,9 +17,12 @@ import jcuda.driver.CUdeviceptr;
 import jcuda.driver.CUevent;
 import jcuda.driver.CUfunction;
 import jcuda.driver.CUfunction_attribute;
+import jcuda.driver.CUgraph;
+import jcuda.driver.CUgraphExec;
 import jcuda.driver.CUmemorytype;
 import jcuda.driver.CUmodule;
 import jcuda.driver.CUresult;
+import jcuda.driver.CUstreamCaptureMode;
 import jcuda.driver.CUuuid;
 import jcuda.driver.JCudaDriver;
 
@@ -396,6 +399,48 @@ final class CudaDriver implements AutoCloseable {
         int code = JCudaDriver.cuLaunchKernel(function, gridX, gridY, gridZ, block, 1, 1, sharedBytes, on,
                 null, extra);
         if (code != CUresult.CUDA_SUCCESS) check(code, "cuLaunchKernel of " + name);
+    }
+
+    // ---- graphs ----
+
+    /// What this thread puts on a stream from now on is not executed but becomes a graph.
+    void beginCapture(CudaStream on) {
+        enter();
+        check(JCudaDriver.cuStreamBeginCapture(on, CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL),
+                "cuStreamBeginCapture");
+    }
+
+    /// The graph of what was put on the stream since [#beginCapture].
+    CUgraphExec endCapture(CudaStream on) {
+        enter();
+        var graph = new CUgraph();
+        check(JCudaDriver.cuStreamEndCapture(on, graph), "cuStreamEndCapture");
+        var program = new CUgraphExec();
+        int code = JCudaDriver.cuGraphInstantiate(program, graph, 0);
+        JCudaDriver.cuGraphDestroy(graph);
+        check(code, "cuGraphInstantiate");
+        return program;
+    }
+
+    /// Ends a capture that has failed.
+    void abandonCapture(CudaStream on) {
+        if (lost != null) return;
+        enter();
+        var graph = new CUgraph();
+        int code = JCudaDriver.cuStreamEndCapture(on, graph);
+        if (code == CUresult.CUDA_SUCCESS) JCudaDriver.cuGraphDestroy(graph);
+    }
+
+    void launch(CUgraphExec graph, CudaStream on) {
+        enter();
+        check(JCudaDriver.cuGraphLaunch(graph, on), "cuGraphLaunch");
+    }
+
+    /// Frees a graph, after its launches. On a lost card there is nothing left to free.
+    void destroy(CUgraphExec graph) {
+        if (lost != null) return;
+        enter();
+        check(JCudaDriver.cuGraphExecDestroy(graph), "cuGraphExecDestroy");
     }
 
     /// Gives the context back; memory that is not freed is the caller's mistake. A lost context ends with the

@@ -12,6 +12,7 @@ import java.util.List;
 import java.util.Map;
 import java.util.TreeMap;
 import java.util.TreeSet;
+import java.util.function.BooleanSupplier;
 
 /// The memory of a card: blocks cut from a few large chunks, the smallest free one that fits, joined with
 /// their neighbours when they are freed. A freed block is used again at once: everything that touches it is
@@ -63,6 +64,10 @@ final class CudaMemory implements AutoCloseable {
     private final TreeMap<Long, Chunk> chunks = new TreeMap<>();
     private long inUse;
     private Runnable beforeScopesClose = () -> {};
+    private BooleanSupplier whenFull = () -> false;
+    /// Where the blocks of one thread are, and that thread; null if they are like all others.
+    private KeptMemory kept;
+    private Thread keeping;
     private boolean closed;
 
     /// @param limit most bytes of all blocks
@@ -84,9 +89,43 @@ final class CudaMemory implements AutoCloseable {
         return (Math.max(1, bytes) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     }
 
+    /// What frees memory that is kept only to be used again, if it can, and tells whether it did.
+    void whenFull(BooleanSupplier act) {
+        whenFull = act;
+    }
+
+    /// Takes the blocks of this thread from `memory`, and gives them back to it, until this is called with
+    /// null. What `memory` has not becomes a part of it.
+    synchronized void keep(KeptMemory memory) {
+        kept = memory;
+        keeping = memory == null ? null : Thread.currentThread();
+    }
+
+    private boolean keeps() {
+        return kept != null && keeping == Thread.currentThread();
+    }
+
     /// The address of a new block, contents undefined; [OutOfDeviceMemory] if it does not fit.
-    synchronized long allocate(long bytes) {
+    long allocate(long bytes) {
+        try {
+            return take(bytes);
+        } catch (OutOfDeviceMemory full) {
+            if (!whenFull.getAsBoolean()) throw full;
+            return take(bytes);
+        }
+    }
+
+    private synchronized long take(long bytes) {
         require(!closed, "the device is closed");
+        if (!keeps()) return takeNew(bytes);
+        long address = kept.take(bytes);
+        if (address != 0) return address;
+        address = takeNew(bytes);
+        kept.add(address, bytes);
+        return address;
+    }
+
+    private long takeNew(long bytes) {
         long size = aligned(bytes);
         if (size > limit - inUse) throw new OutOfDeviceMemory(bytes, inUse, limit);
         if (separate) return allocateAlone(bytes, size);
@@ -146,6 +185,7 @@ final class CudaMemory implements AutoCloseable {
 
     /// Frees a block, or returns false if there is none at this address.
     synchronized boolean release(long address) {
+        if (keeps() && kept.give(address)) return true;
         Block block = used.remove(address);
         if (block == null) return false;
         inUse -= block.bytes;

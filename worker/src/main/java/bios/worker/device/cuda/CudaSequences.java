@@ -10,9 +10,10 @@ import bios.worker.device.Sequences;
 import java.lang.foreign.MemorySegment;
 import java.util.ArrayList;
 import java.util.Comparator;
-import java.util.HashMap;
+import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import java.util.function.Consumer;
 
 /// The sequences of a pass, and on the card their spans, the block table and lists of tiles: the structs of
 /// spans.cuh. A list of tiles is uploaded when it is first used.
@@ -21,7 +22,7 @@ final class CudaSequences implements Sequences {
     private static final int TILE_BYTES = 8;
 
     /// Tiles of so many queries, each a position and one of `group` heads, or of keys.
-    private record TileKey(int size, int group, boolean ofKeys) {}
+    record TileKey(int size, int group, boolean ofKeys) {}
 
     /// A list of tiles on the card.
     record Tiles(long address, int count) {}
@@ -34,11 +35,16 @@ final class CudaSequences implements Sequences {
     private final int lastPage;
     private final boolean packed;
     private final long spans;
-    private final long blockTable;
     private final long rowSpans;
-    private final CudaTransfers transfers;
-    private final Scope scope;
-    private final Map<TileKey, Tiles> tiles = new HashMap<>();
+    private final long blockTable;
+    private final int pages;
+    private final Uploads uploads;
+    private final Map<TileKey, Tiles> tiles = new LinkedHashMap<>();
+
+    /// Gives the address of what `fill` writes.
+    @FunctionalInterface interface Uploads {
+        long upload(long bytes, Consumer<MemorySegment> fill);
+    }
 
     /// The sequences of a pass, uploaded.
     CudaSequences(List<Sequence> given, CudaTransfers transfers, Scope scope) {
@@ -65,14 +71,41 @@ final class CudaSequences implements Sequences {
         rows = end;
         lastPage = last;
         packed = whole;
-        this.transfers = transfers;
-        this.scope = scope;
-        int count = sequences.size();
-        int allPages = pages;
-        spans = transfers.upload(scope, (long) SPAN_BYTES * count + 4L * (allPages + rows),
-                to -> write(to, allPages));
-        blockTable = spans + (long) SPAN_BYTES * count;
-        rowSpans = blockTable + 4L * allPages;
+        this.pages = pages;
+        uploads = (bytes, fill) -> transfers.upload(scope, bytes, fill);
+        spans = uploads.upload(bytes(), this::write);
+        rowSpans = spans + (long) SPAN_BYTES * sequences.size();
+        blockTable = rowSpans + 4L * rows;
+    }
+
+    /// The same at another place.
+    private CudaSequences(CudaSequences other, long spans, Uploads uploads) {
+        sequences = other.sequences;
+        rows = other.rows;
+        lastPage = other.lastPage;
+        packed = other.packed;
+        pages = other.pages;
+        this.uploads = uploads;
+        this.spans = spans;
+        rowSpans = spans + (long) SPAN_BYTES * sequences.size();
+        blockTable = rowSpans + 4L * rows;
+    }
+
+    /// The same sequences, whose data have been copied to an address.
+    CudaSequences at(long address, Uploads uploads) {
+        return new CudaSequences(this, address, uploads);
+    }
+
+    /// Bytes of the data from [#spans] on: spans, the span of each row, and pages, of which there are more
+    /// from time to time.
+    long bytes() {
+        return (long) SPAN_BYTES * sequences.size() + 4L * (pages + rows);
+    }
+
+    /// Whether each sequence is one row and has pages.
+    boolean decodes() {
+        return rows > 0 && rows == sequences.size() && lastPage >= 0
+                && sequences.stream().allMatch(s -> s.pages().length > 0);
     }
 
     /// Pages that contain a sequence's positions.
@@ -80,8 +113,9 @@ final class CudaSequences implements Sequences {
         return s.pages().length == 0 ? 0 : Math.ceilDiv(s.position() + s.count(), Device.BLOCK);
     }
 
-    private void write(MemorySegment to, int allPages) {
-        long table = (long) SPAN_BYTES * sequences.size();
+    private void write(MemorySegment to) {
+        long ofRows = (long) SPAN_BYTES * sequences.size();
+        long table = ofRows + 4L * rows;
         int pages = 0;
         for (int i = 0; i < sequences.size(); i++) {
             var s = sequences.get(i);
@@ -92,7 +126,7 @@ final class CudaSequences implements Sequences {
             to.set(JAVA_INT, at + 12, s.pages().length == 0 ? -1 : pages);
             for (int p = 0; p < used(s); p++) to.set(JAVA_INT, table + 4L * pages++, s.pages()[p]);
             for (int row = s.row(); row < s.row() + s.count(); row++)
-                to.set(JAVA_INT, table + 4L * (allPages + row), i);
+                to.set(JAVA_INT, ofRows + 4L * row, i);
         }
     }
 
@@ -145,7 +179,13 @@ final class CudaSequences implements Sequences {
         return tiles(new TileKey(keys, 1, true));
     }
 
-    private Tiles tiles(TileKey wanted) {
+    /// The lists of tiles that were used.
+    List<TileKey> tileKeys() {
+        return List.copyOf(tiles.keySet());
+    }
+
+    /// A list of tiles.
+    Tiles tiles(TileKey wanted) {
         return tiles.computeIfAbsent(wanted, key -> {
             var all = new ArrayList<Tile>();
             for (int i = 0; i < sequences.size(); i++) {
@@ -154,7 +194,7 @@ final class CudaSequences implements Sequences {
                     all.add(new Tile(i, at, key.ofKeys ? s.count() - at : s.position() + at / key.group));
             }
             all.sort(Comparator.comparingInt(Tile::work).reversed());
-            long address = transfers.upload(scope, (long) TILE_BYTES * all.size(), to -> {
+            long address = uploads.upload((long) TILE_BYTES * all.size(), to -> {
                 for (int i = 0; i < all.size(); i++) {
                     to.set(JAVA_INT, (long) TILE_BYTES * i, all.get(i).span);
                     to.set(JAVA_INT, (long) TILE_BYTES * i + 4, all.get(i).first);

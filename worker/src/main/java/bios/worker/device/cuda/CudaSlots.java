@@ -18,18 +18,30 @@ import java.util.Optional;
 /// each slot. Views share the arrays.
 final class CudaSlots implements Slots {
     private static final int MATRICES = 4;
+    /// Rows of the tiles of kernels.
+    private static final int[] TILE_SIZES = {16, 32, 64};
     private static final int ENTRY_BYTES = MATRICES * Matrix.BYTES + 16;
 
     private final List<Slot> all;
+    private final int sites;
     private final long table;
     private final int from;
     private final int count;
 
+    /// What decides, beside data on the card, how the kernels are launched for these slots.
+    ///
+    /// @param tiles of the sizes that kernels have
+    /// @param ranks of each site
+    /// @param wide see [#widePieces], of each site
+    record Shape(int entries, List<Integer> tiles, List<Integer> ranks, List<Boolean> wide) {}
+
     /// @param all those with rows
+    /// @param sites of each of them
     /// @param table address of the entries of site 0
     /// @param from first row of this view
-    private CudaSlots(List<Slot> all, long table, int from, int count) {
+    private CudaSlots(List<Slot> all, int sites, long table, int from, int count) {
         this.all = all;
+        this.sites = sites;
         this.table = table;
         this.from = from;
         this.count = count;
@@ -52,7 +64,38 @@ final class CudaSlots implements Slots {
                 for (int i = 0; i < all.size(); i++)
                     write(to, (long) ENTRY_BYTES * (site * all.size() + i), all.get(i), site);
         });
-        return new CudaSlots(all, table, 0, Integer.MAX_VALUE);
+        return new CudaSlots(all, most, table, 0, Integer.MAX_VALUE);
+    }
+
+    /// The same slots, whose entries have been copied to an address.
+    CudaSlots at(long address) {
+        return new CudaSlots(all, sites, address, from, count);
+    }
+
+    /// Address of all entries.
+    long address() {
+        return table;
+    }
+
+    /// Bytes of all entries.
+    long bytes() {
+        return (long) ENTRY_BYTES * sites * all.size();
+    }
+
+    /// The shape of so many rows.
+    Shape shape(int rows) {
+        var tiles = new ArrayList<Integer>();
+        for (int size : TILE_SIZES) {
+            tiles.add(tiles(rows, size, false));
+            tiles.add(tiles(rows, size, true));
+        }
+        var ranks = new ArrayList<Integer>();
+        var wide = new ArrayList<Boolean>();
+        for (int site = 0; site < sites; site++) {
+            ranks.add(rank(site));
+            wide.add(widePieces(site));
+        }
+        return new Shape(all.size(), tiles, ranks, wide);
     }
 
     static CudaSlots of(Slots slots) {
@@ -168,6 +211,6 @@ final class CudaSlots implements Slots {
     @Override public CudaSlots rows(int first, int rows) {
         require(first >= 0 && rows >= 0, "rows %d+%d", first, rows);
         int most = count == Integer.MAX_VALUE ? rows : Math.clamp(count - first, 0, rows);
-        return new CudaSlots(all, table, from + first, most);
+        return new CudaSlots(all, sites, table, from + first, most);
     }
 }

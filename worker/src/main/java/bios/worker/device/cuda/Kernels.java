@@ -31,7 +31,7 @@ final class Kernels implements AutoCloseable {
     private static final Logger log = LoggerFactory.getLogger(Kernels.class);
 
     private final CudaDriver driver;
-    private final CudaStream stream;
+    private final ComputeStream stream;
     private final List<CUmodule> modules = new ArrayList<>();
     private final Map<String, Kernel> kernels = new HashMap<>();
     private final Arena arena = Arena.ofShared();
@@ -40,7 +40,7 @@ final class Kernels implements AutoCloseable {
     private final NativeAddress extra;
 
     /// Compiles and loads everything.
-    Kernels(CudaDriver driver, CudaStream stream, KernelCompiler compiler) {
+    Kernels(CudaDriver driver, ComputeStream stream, KernelCompiler compiler) {
         this.driver = driver;
         this.stream = stream;
         MemorySegment list = arena.allocate(JAVA_LONG, 5);
@@ -143,7 +143,8 @@ final class Kernels implements AutoCloseable {
                 shared = sharedBytes;
             }
             size.set(JAVA_LONG, 0, at);
-            driver.launch(name, function, gridX, gridY, gridZ, block, sharedBytes, stream, extra);
+            driver.launch(name, function, gridX, gridY, gridZ, block, sharedBytes,
+                    stream.current(), extra);
         }
 
         /// The same with one dimension and no dynamic shared memory.

@@ -1,0 +1,92 @@
+package bios.cluster;
+
+import bios.CommandFailed;
+import java.io.IOException;
+import java.io.UncheckedIOException;
+import java.lang.ProcessBuilder.Redirect;
+import java.util.List;
+import java.util.concurrent.TimeUnit;
+import java.util.function.Consumer;
+
+/// A child process of Bios that is started again whenever it ends because its device is lost: a lost card is
+/// of no use to the process that used it, and often works again for the next one. The child writes where this
+/// process writes, and ends with it, however it ends.
+public final class RestartedProcess {
+    /// The system property of the child.
+    private static final String CHILD = "bios.child";
+    private static final long FIRST_BACKOFF_MILLIS = 500;
+    private static final long MAX_BACKOFF_MILLIS = 8_000;
+    /// Who ran so long is started again after the first backoff.
+    private static final long STABLE_NANOS = TimeUnit.SECONDS.toNanos(30);
+    private static final long STOP_SECONDS = 90;
+
+    private final List<String> arguments;
+    private final Consumer<String> say;
+    private volatile Process process;
+    private volatile boolean stopping;
+
+    /// @param arguments of `bios`
+    /// @param say receives progress messages
+    public RestartedProcess(List<String> arguments, Consumer<String> say) {
+        this.arguments = List.copyOf(arguments);
+        this.say = say;
+    }
+
+    /// Whether this process is such a child. Then it ends when its parent does.
+    public static boolean isChild() {
+        return Boolean.getBoolean(CHILD);
+    }
+
+    /// Ends this process, a child, when its parent has ended: the pipe between them is closed then.
+    public static void endWithParent() {
+        Thread.ofPlatform().daemon().name("parent").start(() -> {
+            try {
+                while (System.in.read() >= 0) { }
+            } catch (IOException _) {
+                // as its end
+            }
+            System.exit(1);
+        });
+    }
+
+    /// Runs the child until it ends for another reason than a lost device.
+    ///
+    /// @return its exit status
+    public int run() throws InterruptedException {
+        Runtime.getRuntime().addShutdownHook(Thread.ofPlatform().unstarted(this::stop));
+        long backoff = FIRST_BACKOFF_MILLIS;
+        while (true) {
+            long began = System.nanoTime(); // edge: backoff
+            process = start();
+            if (stopping) process.destroy();
+            int status = process.waitFor(); // edge: supervises a process
+            if (status != CommandFailed.DEVICE_LOST_STATUS || stopping) return status;
+            if (System.nanoTime() - began > STABLE_NANOS) backoff = FIRST_BACKOFF_MILLIS; // edge: backoff
+            say.accept("the process of the device ended with status " + status + "; it is started again");
+            Thread.sleep(backoff); // edge: supervises a process
+            backoff = Math.min(MAX_BACKOFF_MILLIS, 2 * backoff);
+        }
+    }
+
+    private Process start() {
+        try {
+            return new ProcessBuilder(ChildProcess.command(arguments, List.of("-D" + CHILD + "=true")))
+                    .redirectOutput(Redirect.INHERIT).redirectError(Redirect.INHERIT).start();
+        } catch (IOException failed) {
+            throw new UncheckedIOException("a process of Bios cannot be started: " + failed.getMessage(),
+                    failed);
+        }
+    }
+
+    private void stop() {
+        stopping = true;
+        Process running = process;
+        if (running == null) return;
+        running.destroy();
+        try {
+            if (!running.waitFor(STOP_SECONDS, TimeUnit.SECONDS)) running.destroyForcibly();
+        } catch (InterruptedException _) {
+            running.destroyForcibly();
+        }
+    }
+}

@@ -1,0 +1,455 @@
+"""The command line of the client: what a user does with a service from a laptop.
+
+The server has a launcher of its own, ``./bios`` in its folder, for starting and operating it. Where both have a command
+(``models``, ``runs``, ``checkpoints``), it is the same one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import getpass
+import json
+import os
+import sys
+from datetime import datetime
+from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Sequence
+
+from . import config, export
+from ._progress import size
+from ._transport import VERSION, RetryPolicy
+from .errors import APIStatusError, BiosError, InvalidArgumentError
+from .sampling import SamplingClient
+from .service import ServiceClient
+from .types import SamplingParams
+
+#: Commands of the server's launcher.
+SERVER_COMMANDS = ("up", "cluster", "node", "demo", "schema", "fsck", "restore", "bench", "doctor", "gpu-check")
+#: What ends a turn in the chat templates of the models that Bios serves, next to the end-of-text token.
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|return|>")
+PATIENCE_SECONDS = 30.0
+FIRST_PIECE_TOKENS = 8
+LONGEST_PIECE_TOKENS = 32
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Runs one command; returns 0 (success), 1 (failure), 2 (wrong usage) or 130 (interrupted)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0] in SERVER_COMMANDS:
+        print(f"bios: '{words[0]}' is a command of the server: run './bios {words[0]}' in the server's folder", file=sys.stderr)
+        return 2
+    try:
+        given = _parser().parse_args(words)
+    except SystemExit as e:
+        return int(e.code or 0) if not isinstance(e.code, str) else 2
+    try:
+        status = given.run(given)
+        sys.stdout.flush()
+        return int(status or 0)
+    except InvalidArgumentError as e:
+        return _failed(str(e), 2)
+    except BiosError as e:
+        return _failed(str(e), 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return _failed("interrupted", 130)
+    except OSError as e:
+        return _failed(str(e), 1)
+
+
+def _failed(why: str, status: int) -> int:
+    print(f"bios: {why}", file=sys.stderr)
+    return status
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# The parser
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bios", description="Use a Bios service: models, runs, checkpoints, sampling.",
+                                     epilog="The server is started by its own launcher, ./bios in its folder.")
+    parser.add_argument("--version", action="version", version=f"bios {VERSION}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _settings(commands)
+    _listings(commands)
+    _checkpoints(commands)
+    _models(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], Optional[int]], about: str) -> Any:
+    parser = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+    parser.add_argument("--url", help="address of the service (default: BIOS_BASE_URL, else that of 'bios login', else "
+                                      + config.DEFAULT_BASE_URL + ")")
+    parser.add_argument("--key", help="API key (default: BIOS_API_KEY, else that of 'bios login')")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _settings(commands: Any) -> None:
+    _command(commands, "login", _login, "save the address and the key of a service")
+    _command(commands, "logout", _logout, "forget what 'bios login' has saved")
+    _command(commands, "config", _config, "show which service is used, and where that is said")
+    _command(commands, "models", _show_models, "list the base models of the service")
+    usage = _command(commands, "usage", _usage, "show what was trained, sampled and stored")
+    usage.add_argument("--csv", action="store_true", help="print CSV")
+    usage.add_argument("--run", dest="run_id", help="only this run")
+
+
+def _listings(commands: Any) -> None:
+    runs = _command(commands, "runs", _show_runs, "list runs; 'bios runs show RUN', 'bios runs history RUN'")
+    runs.add_argument("action", nargs="?", choices=("list", "show", "history", "retry", "give-up"), default="list")
+    runs.add_argument("run_id", nargs="?", metavar="RUN")
+    runs.add_argument("--limit", type=int, default=None)
+    runs.add_argument("--offset", type=int, default=0)
+
+
+def _checkpoints(commands: Any) -> None:
+    checkpoints = _command(commands, "checkpoints", _show_checkpoints,
+                           "list, download, publish and delete checkpoints: 'bios checkpoints delete bios://...'")
+    checkpoints.add_argument("action", nargs="?", default="list",
+                             choices=("list", "show", "download", "delete", "ttl", "publish", "unpublish"))
+    checkpoints.add_argument("path", nargs="?", metavar="PATH", help="bios://...")
+    checkpoints.add_argument("value", nargs="?", metavar="VALUE", help="of download: the file; of ttl: seconds, or never")
+    checkpoints.add_argument("--run", dest="run_id", help="only this run's")
+    download = _command(commands, "download", _download,
+                        "download a checkpoint as .tar.gz, for PEFT; goes on where it broke off")
+    download.add_argument("path", metavar="PATH", help="bios://...")
+    download.add_argument("value", nargs="?", metavar="FILE")
+    exported = _command(commands, "export", _export, "write a checkpoint as an adapter's folder, or merged into a model's")
+    exported.add_argument("path", metavar="PATH", help="bios://...")
+    exported.add_argument("folder", metavar="FOLDER", help="a new folder")
+    exported.add_argument("--merge", action="store_true", help="a full model folder: the base model with the adapter added")
+    exported.add_argument("--base", metavar="FOLDER", help="the base model's folder")
+    exported.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="of all weights of a merged model")
+    exported.add_argument("--check", action="store_true",
+                          help="compare log-probabilities with the service's (needs torch and transformers)")
+    exported.add_argument("--text", action="append", default=[], help="a text to check with; may be repeated")
+    exported.add_argument("--tolerance", type=float, help="largest difference that passes the check")
+
+
+def _models(commands: Any) -> None:
+    sample = _command(commands, "sample", _sample, "continue a text")
+    sample.add_argument("model", metavar="MODEL", help="a base model, or a checkpoint: bios://...")
+    sample.add_argument("prompt", nargs="?", help="the text (default: standard input)")
+    sample.add_argument("--num", type=int, default=1, help="how many continuations")
+    chat = _command(commands, "chat", _chat, "talk to a model; an empty line ends")
+    chat.add_argument("model", metavar="MODEL", help="a base model, or a checkpoint: bios://...")
+    chat.add_argument("--system", help="what the model is told first")
+    for parser, tokens in ((sample, 64), (chat, 512)):
+        parser.add_argument("--max-tokens", type=int, default=tokens)
+        parser.add_argument("--temperature", type=float, default=0.7)
+        parser.add_argument("--top-p", type=float, default=1.0)
+        parser.add_argument("--top-k", type=int, default=-1)
+        parser.add_argument("--seed", type=int)
+        parser.add_argument("--stop", action="append", default=[], help="a text that ends it; may be repeated")
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Parts
+
+def _service(given: argparse.Namespace) -> ServiceClient:
+    return ServiceClient(given.key, given.url, timeout=PATIENCE_SECONDS)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    lines = [list(header)] + [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    for line in lines:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, (dict, list)):
+        return json.dumps(value, default=str)
+    return "".join(c if c.isprintable() else "?" for c in str(value))
+
+
+def _json(value: Any) -> None:
+    def plain(other: Any) -> Any:
+        return dataclasses.asdict(other) if dataclasses.is_dataclass(other) and not isinstance(other, type) else str(other)
+
+    print(json.dumps(value, default=plain, indent=2))
+
+
+def _facts(rows: Mapping[str, Any]) -> None:
+    _table(["", ""], list(rows.items()))
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Settings
+
+def _login(given: argparse.Namespace) -> None:
+    url, key = given.url, given.key
+    if url is None:
+        known = config.server(None, "")[0]
+        url = _asked(f"address of the service [{known}]: ") or known
+    if key is None:
+        key = getpass.getpass("API key (empty: none): ") if sys.stdin.isatty() else ""
+    found = ServiceClient(key, url, retry=RetryPolicy(call_seconds=0.0)).get_server_capabilities()
+    name = config.write({"base_url": url, **({"api_key": key} if key else {})})
+    print(f"{url} answers, with {len(found.supported_models)} models; saved in {name}")
+
+
+def _asked(question: str) -> str:
+    if not sys.stdin.isatty():
+        return ""
+    return input(question).strip()
+
+
+def _logout(given: argparse.Namespace) -> None:
+    try:
+        os.unlink(config.path())
+    except FileNotFoundError:
+        print("nothing was saved")
+    else:
+        print(f"{config.path()} is gone")
+
+
+def _config(given: argparse.Namespace) -> None:
+    url, key = config.server(given.url, given.key)
+    saved = config.read()
+    where = {"address": url, "address from": _origin(given.url, "BIOS_BASE_URL", "base_url" in saved),
+             "key": f"{key[:4]}... ({len(key)} characters)" if key else None,
+             "key from": _origin(given.key, "BIOS_API_KEY", bool(key)) if key else None, "file": config.path()}
+    _json(where) if given.json else _facts(where)
+
+
+def _origin(argument: Optional[str], variable: str, saved: bool) -> str:
+    if argument is not None:
+        return "the command line"
+    if os.environ.get(variable):
+        return variable
+    return config.path() if saved else "default"
+
+
+def _show_models(given: argparse.Namespace) -> None:
+    found = _service(given).get_server_capabilities()
+    if given.json:
+        return _json(found)
+    _table(["MODEL", "ARCHITECTURE", "DTYPE", "PARAMETERS", "CONTEXT"], [
+        [m.model_name, m.architecture, m.dtype, f"{m.parameters / 1e6:.1f} M" if m.parameters else None,
+         m.max_context_length] for m in found.supported_models])
+    for model in found.unserved_models:
+        print(f"not served: {model.model_name}: {model.reason}")
+
+
+def _usage(given: argparse.Namespace) -> None:
+    transport = _service(given)._session.transport
+    of = f"?run={given.run_id}" if given.run_id else ""
+    try:
+        if given.csv:
+            sys.stdout.write(transport.call("GET", f"/usage{of}", accept="text/csv").body.decode("utf-8"))
+            return
+        found = transport.get(f"/usage{of}")
+    except APIStatusError as e:
+        if e.code == "no_such_call":
+            raise BiosError("this service does not count usage") from None
+        raise
+    if given.json:
+        return _json(found)
+    rows: List[Dict[str, Any]] = next((v for v in found.values() if isinstance(v, list)), [])
+    flat = [{k: v for k, v in row.items() if not isinstance(v, (dict, list))} for row in rows] or [
+        {k: v for k, v in found.items() if not isinstance(v, (dict, list))}]
+    names = list(dict.fromkeys(name for row in flat for name in row))
+    _table([name.upper() for name in names], [[row.get(name) for name in names] for row in flat])
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Runs and checkpoints
+
+def _needed(value: Optional[str], name: str) -> str:
+    if not value:
+        raise InvalidArgumentError(name, "is missing")
+    return value
+
+
+def _show_runs(given: argparse.Namespace) -> None:
+    rest = _service(given).create_rest_client()
+    if given.action == "list":
+        page = rest.list_training_runs(given.limit or 20, given.offset).result()
+        if given.json:
+            return _json(page)
+        return _table(["RUN", "BASE MODEL", "RANK", "STEP", "LAST REQUEST", "LAST CHECKPOINT"], [
+            [r.training_run_id, r.base_model, r.lora_rank, r.step, r.last_request_time,
+             r.last_checkpoint.path if r.last_checkpoint else None] for r in page.training_runs])
+    run = _needed(given.run_id, "RUN")
+    if given.action == "show":
+        found = rest.get_training_run(run).result()
+        _json(found) if given.json else _facts(dataclasses.asdict(found))
+    elif given.action == "history":
+        history = rest.get_training_run_history(run, given.limit or 100).result()
+        if given.json:
+            return _json(history)
+        _table(["TIME", "NODE", "KIND", "POSITION", "DETAIL"], [
+            [n.time, n.node, n.kind, n.position, n.detail or None] for n in history.history])
+    elif given.action == "retry":
+        rest.retry_set_aside(run).result()
+        print(f"the operation of {run} that was set aside is tried again")
+    else:
+        rest.give_up_set_aside(run).result()
+        print(f"the operation of {run} that was set aside is given up")
+
+
+def _show_checkpoints(given: argparse.Namespace) -> None:
+    rest = _service(given).create_rest_client()
+    if given.action == "list":
+        page = rest.list_checkpoints(given.run_id).result() if given.run_id else rest.list_user_checkpoints(1000).result()
+        if given.json:
+            _json(page)
+        else:
+            _table(["PATH", "TYPE", "STEP", "SIZE", "TIME", "EXPIRES", "PUBLIC"], [
+                [c.path, c.checkpoint_type, c.step, size(c.size_bytes), c.time, c.expires_at or "never",
+                 "yes" if c.public else "no"] for c in page.checkpoints])
+        return
+    path = _needed(given.path, "PATH")
+    if given.action == "download":
+        _download(given)
+    elif given.action == "show":
+        info = rest.get_weights_info_by_bios_path(path).result()
+        _json(info) if given.json else _facts(dataclasses.asdict(info))
+    elif given.action == "delete":
+        rest.delete_checkpoint_from_bios_path(path).result()
+        print(f"deleted {path}")
+    elif given.action == "ttl":
+        seconds = _seconds(_needed(given.value, "VALUE"))
+        rest.set_checkpoint_ttl_from_bios_path(path, seconds).result()
+        print(f"{path} " + ("never expires" if seconds is None else f"expires in {seconds} s"))
+    elif given.action == "publish":
+        rest.publish_checkpoint_from_bios_path(path).result()
+        print(f"{path} can be read by every account")
+    else:
+        rest.unpublish_checkpoint_from_bios_path(path).result()
+        print(f"{path} can be read by its owner alone")
+
+
+def _seconds(text: str) -> Optional[int]:
+    if text == "never":
+        return None
+    if not text.isdigit():
+        raise InvalidArgumentError("VALUE", f"expected seconds or never, got {text!r}")
+    return int(text)
+
+
+def _download(given: argparse.Namespace) -> None:
+    file = given.value or "model-checkpoint.tar.gz"
+    if os.path.isdir(file):
+        raise InvalidArgumentError("FILE", f"{file} is a folder")
+    rest = _service(given).create_rest_client()
+    count = rest.download_checkpoint_archive_from_bios_path_to_file(given.path, file).result()
+    print(f"{file}: {count} bytes")
+
+
+def _export(given: argparse.Namespace) -> int:
+    service = _service(given)
+    rest = service.create_rest_client()
+    if given.merge:
+        folder = export.merged(rest, given.path, given.folder, base=given.base, dtype=given.dtype)
+    elif given.dtype:
+        raise InvalidArgumentError("--dtype", "is for a merged model: add --merge")
+    else:
+        folder = export.adapter(rest, given.path, given.folder)
+    print(f"{folder}: {'a model with the adapter merged in' if given.merge else 'an adapter for PEFT'}")
+    if not given.check:
+        return 0
+    found = export.check(service, given.path, folder, base=given.base, texts=given.text, tolerance=given.tolerance)
+    _json({**dataclasses.asdict(found), "passed": found.passed}) if given.json else print(found)
+    return 0 if found.passed else 1
+
+
+# ---------------------------------------------------------------------------------------------------------------
+# Sampling
+
+def _sampler(given: argparse.Namespace) -> SamplingClient:
+    service = _service(given)
+    if "://" in given.model:
+        return service.create_sampling_client(model_path=given.model)
+    return service.create_sampling_client(base_model=given.model)
+
+
+def _sample(given: argparse.Namespace) -> None:
+    sampler = _sampler(given)
+    tokenizer = sampler.get_tokenizer()
+    text = given.prompt if given.prompt is not None else sys.stdin.read()
+    params = SamplingParams(max_tokens=given.max_tokens, temperature=given.temperature, top_p=given.top_p, top_k=given.top_k,
+                            seed=given.seed, stop=given.stop or None)
+    result = sampler.sample(tokenizer.encode(text, True), params, given.num).result()
+    texts = [tokenizer.decode(sequence.tokens) for sequence in result.sequences]
+    if given.json:
+        return _json([{"text": text, **dataclasses.asdict(s)} for text, s in zip(texts, result.sequences)])
+    for i, found in enumerate(texts):
+        if len(texts) > 1:
+            print(f"--- {i + 1}")
+        print(found)
+
+
+def _chat(given: argparse.Namespace) -> None:
+    sampler = _sampler(given)
+    tokenizer = sampler.get_tokenizer()
+    messages: List[Dict[str, str]] = [{"role": "system", "content": given.system}] if given.system else []
+    while True:
+        try:
+            said = input("you> " if sys.stdin.isatty() else "")
+        except EOFError:
+            return
+        if not said.strip():
+            return
+        messages.append({"role": "user", "content": said})
+        prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        answer = ""
+        try:
+            for answer, new in streamed(sampler, tokenizer, prompt, given):
+                print(new, end="", flush=True)
+        except KeyboardInterrupt:
+            pass  # ends the answer, not the chat
+        print()
+        messages.append({"role": "assistant", "content": answer})
+
+
+def streamed(sampler: SamplingClient, tokenizer: Any, prompt: Sequence[int], given: Any) -> Iterator[Any]:
+    """The answer to a prompt as it comes, in pieces of a few tokens: what there is so far, and what is new of it."""
+    ends = {tokenizer.eos_token_id, *(tokenizer.convert_tokens_to_ids(name) for name in TURN_ENDS)} - {None}
+    drawn: List[int] = []
+    told = ""
+    piece, seed = FIRST_PIECE_TOKENS, given.seed
+    while len(drawn) < given.max_tokens:
+        count = min(piece, given.max_tokens - len(drawn))
+        params = SamplingParams(max_tokens=count, temperature=given.temperature, top_p=given.top_p, top_k=given.top_k,
+                                seed=seed, stop=sorted(ends) or None)
+        got = sampler.sample(list(prompt) + drawn, params).result().sequences[0].tokens
+        ended = bool(got) and got[-1] in ends
+        drawn += [token for token in got if token not in ends]
+        text = tokenizer.decode(drawn)
+        cut = min((at for at in (text.find(stop) for stop in given.stop) if at >= 0), default=-1)
+        final = ended or cut >= 0 or not got or len(drawn) >= given.max_tokens
+        text = text[:cut] if cut >= 0 else text
+        # A letter of several tokens is shown when it is whole, and what may begin a stop text when it has not become one.
+        shown = text if final else text[:len(text) - _held(text, given.stop)]
+        if len(shown) > len(told) and shown.startswith(told):
+            yield shown, shown[len(told):]
+            told = shown
+        if final:
+            return
+        piece = min(2 * piece, LONGEST_PIECE_TOKENS)
+        seed = None if seed is None else seed + 1
+
+
+def _held(text: str, stops: Sequence[str]) -> int:
+    held = len(text) - len(text.rstrip("\ufffd"))
+    for stop in stops:
+        for length in range(min(len(stop), len(text)), held, -1):
+            if text.endswith(stop[:length]):
+                held = length
+                break
+    return held
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
