@@ -109,6 +109,7 @@ public record ClientTransport(String host, int port, Optional<String> bindHost,
                     buffer-pool-size = 32
                     inbound-lanes = 2
                     outbound-lanes = 1
+                    outbound-message-queue-size = 1024
                     inbound-max-restarts = 2147483647
                     outbound-max-restarts = 2147483647
                     # The streams to clients that have gone.

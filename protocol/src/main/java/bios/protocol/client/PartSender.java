@@ -13,12 +13,15 @@ import java.util.function.LongConsumer;
 /// The large payloads of one side of a session, until the other side has fetched them. Bounded: the oldest
 /// are dropped, and are asked for again. Not thread-safe.
 public final class PartSender {
+    /// Parts of a payload that are sent again, because they were lost.
+    private static final int MOST_AGAIN = 64;
     private final long maxBytes;
     private final LongConsumer dropped;
     private final Map<Long, Kept> kept = new LinkedHashMap<>();
     private long bytes;
 
-    private record Kept(byte[] payload, long askedNanos) {}
+    /// @param sent parts of it that were sent
+    private record Kept(byte[] payload, long askedNanos, int sent) {}
 
     /// @param maxBytes of all payloads that are kept; one is always allowed
     /// @param dropped is told the id of each payload that is no longer kept
@@ -32,7 +35,7 @@ public final class PartSender {
         if (payload.length <= ClientMessage.PART_BYTES) return new Payload(id, payload);
         drop(id);
         while (!kept.isEmpty() && bytes + payload.length > maxBytes) drop(kept.keySet().iterator().next());
-        kept.put(id, new Kept(payload, nowNanos));
+        kept.put(id, new Kept(payload, nowNanos, 0));
         bytes += payload.length;
         return new Offer(id, payload.length);
     }
@@ -43,7 +46,12 @@ public final class PartSender {
         if (found == null || wanted.index() < 0) return Optional.empty();
         long from = (long) wanted.index() * ClientMessage.PART_BYTES;
         if (from >= found.payload().length) return Optional.empty();
-        kept.put(wanted.id(), new Kept(found.payload(), nowNanos));
+        // Who asks and asks, and does not read, would fill the queue of the connection.
+        if (found.sent() >= Math.ceilDiv(found.payload().length, ClientMessage.PART_BYTES) + MOST_AGAIN) {
+            drop(wanted.id());
+            return Optional.empty();
+        }
+        kept.put(wanted.id(), new Kept(found.payload(), nowNanos, found.sent() + 1));
         int to = (int) Math.min(from + ClientMessage.PART_BYTES, found.payload().length);
         return Optional.of(new Part(wanted.id(), wanted.index(),
                 Arrays.copyOfRange(found.payload(), (int) from, to)));

@@ -13,7 +13,7 @@ public record Problem(Fault.Kind kind, String code, String message, Optional<Str
         Optional<String> request, int retryAfterSeconds) {
     /// A failed operation.
     public static Problem of(Fault fault) {
-        return new Problem(fault.kind(), fault.code(), fault.message(), Optional.empty(),
-                Optional.empty(), 0);
+        String code = fault.code();
+        return new Problem(fault.kind(), code, fault.message(), Optional.empty(), Optional.empty(), 0);
     }
 }

@@ -13,6 +13,7 @@ import java.util.ArrayList;
 import java.util.List;
 import java.util.Optional;
 import java.util.Random;
+import java.util.stream.IntStream;
 import org.junit.jupiter.api.Test;
 
 /// Large payloads in parts: whole after any loss, and no more in flight than a few.
@@ -74,6 +75,16 @@ class PartsTest {
         for (Part part : List.of(new Part(1, 12, full), new Part(1, -1, full), new Part(2, 0, full),
                 new Part(1, 0, new byte[3])))
             assertEquals(new PartReceiver.Progress(List.of(), Optional.empty()), receiver.add(part, 0));
+    }
+
+    @Test void whoAsksAndDoesNotReadIsNotSentThePayloadForEver() {
+        var dropped = new ArrayList<Long>();
+        var sender = new PartSender(1 << 30, dropped::add);
+        sender.send(1, payload(10 * ClientMessage.PART_BYTES), 0);
+        long sent = IntStream.range(0, 1000).filter(i ->
+                sender.part(new Fetch(1, i % 10), i).isPresent()).count();
+        assertEquals(74, sent);
+        assertEquals(List.of(1L), dropped);
     }
 
     @Test void whatIsNotFetchedIsGivenUpAndDropped() {
